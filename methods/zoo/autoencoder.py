@@ -1,0 +1,93 @@
+"""Recipe: the autoencoder (diffusers' AutoencoderKL, 64 px to 16x16x4), on which all latent methods stand.
+
+Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (2022), section 3.1, without
+the adversarial term: the mini world has no textures that would need one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from methods.zoo.data import World, to_tensor
+from methods.zoo.loop import Budget, Machine, Outcome, Report, silent, train
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+CONFIG: dict[str, Any] = {
+    "block_out_channels": [16, 48, 96],
+    "down_block_types": ["DownEncoderBlock2D"] * 3,
+    "up_block_types": ["UpDecoderBlock2D"] * 3,
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    # With as many groups as a thin layer has channels, GroupNorm is instance norm and wipes out absolute colour.
+    "norm_num_groups": 1,
+    "sample_size": 64,
+    "mid_block_add_attention": False,
+}
+BUDGET = Budget(samples=130_000, batch=16, rate=1.5e-3, ema=0.9985)
+_KL = 1e-6
+
+
+def build() -> AutoencoderKL:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(**CONFIG)
+
+
+def run(
+    world: World,
+    work: Path,
+    budget: Budget = BUDGET,
+    machine: Machine | None = None,
+    report: Report = silent,
+) -> Outcome:
+    """Train on freshly rendered pictures. Figures: L1 and PSNR of training reconstructions."""
+    torch.manual_seed(0)
+    model = build().to(memory_format=torch.channels_last)
+
+    def batch(step: int) -> Tensor:
+        pictures = np.stack([world.picture(step * budget.batch + i) for i in range(budget.batch)])
+        return to_tensor(pictures)
+
+    def loss(x: Tensor, noise: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        posterior = model.encode(x.to(memory_format=torch.channels_last)).latent_dist
+        mean, logvar = posterior.mean.float(), posterior.logvar.float()
+        z = mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=noise, device=mean.device)
+        y = model.decode(z).sample.float()
+        error = y - x
+        mse = (error**2).mean()
+        kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum(dim=(1, 2, 3)).mean()
+        # Edges carry the small parts (glasses, mouths): gradients count as much as levels.
+        edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (
+            error[..., 1:, :] - error[..., :-1, :]
+        ).abs().mean()
+        value = error.abs().mean() + 0.5 * mse + 0.25 * edges + _KL * kl
+        return value, {"psnr": float(10 * torch.log10(4 / mse.detach())), "kl": float(kl.detach())}
+
+    def sample(weights: Mapping[str, dict[str, Tensor]], path: Path) -> None:
+        from methods.zoo.data import save_grid
+
+        probe = build()
+        probe.load_state_dict(weights["vae"])
+        probe.eval()
+        x = to_tensor(np.stack([world.picture(-1 - i) for i in range(24)]))
+        with torch.no_grad():
+            y = probe(x).sample
+        save_grid(path, [x, y], columns=12)
+
+    return train(work, {"vae": model}, loss, batch, budget, machine, report, sample, sample_every=20_000)
+
+
+def scaled(model: nn.Module, world: World) -> float:
+    """1 / standard deviation of the latents of 512 pictures: the pipelines' ``scaling_factor``."""
+    x = to_tensor(np.stack([world.picture(10_000_000 + i) for i in range(512)]))
+    with torch.no_grad():
+        z = torch.cat([model.encode(part).latent_dist.mean for part in x.split(64)])  # type: ignore[operator]
+    return float(1 / z.std())

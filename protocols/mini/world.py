@@ -1,0 +1,219 @@
+"""The mini world as a source of examples: pictures, labels, and edits with their exact ground truth.
+
+Seeds are split so that no two uses of the world ever draw the same picture:
+
+=====================  =======================================
+use                    seeds
+=====================  =======================================
+evaluation             ``EVALUATION`` + 0, 1, 2, ...
+reference (realism)    ``REFERENCE`` + 0, 1, 2, ...
+held out for the zoo   ``HELD_OUT`` + 1, 2, 3, ...
+training               ``TRAINING`` + 0, 1, 2, ...
+=====================  =======================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench.edit import EditCase
+from bench.images import from_array, mask_array
+from protocols.faces import FaceRecord, random_face_case
+from protocols.mini.backdrops import BACKDROPS
+from protocols.mini.faces import HAIR_COLORS, MOUTHS, Face, render_face, sample_face
+from protocols.mini.scenes import CATEGORIES, COLORS, Scene, render_scene, sample_scene
+from protocols.prompts import scene_caption, vocabulary
+from protocols.scenes import MINI_SCENES, Instance, SceneRecord, random_scene_case
+
+EVALUATION = 0
+REFERENCE = 1_000_000
+HELD_OUT = 2_000_000
+TRAINING = 10_000_000
+
+SIZE = 64
+
+_YES_NO = ("no", "yes")
+LABELS: Mapping[str, tuple[str, ...]] = {
+    "background": BACKDROPS,
+    "hair_color": tuple(HAIR_COLORS),
+    "mouth": MOUTHS,
+    "Male": _YES_NO,
+    "Eyeglasses": _YES_NO,
+    "Wearing_Hat": _YES_NO,
+    "Wearing_Earrings": _YES_NO,
+    "Wearing_Lipstick": _YES_NO,
+    "No_Beard": _YES_NO,
+    "category": tuple(CATEGORIES),
+    "color": tuple(COLORS),
+}
+"""Every attribute that the world's pictures show, with its values: the vocabulary of claims and of the reader."""
+
+
+def face_record(seed: int, id_: str | None = None) -> tuple[FaceRecord, Face]:
+    """One annotated portrait, as the protocol reads it from disk, and what it was drawn from."""
+    face = sample_face(seed)
+    pixels, parts = render_face(face, SIZE)
+    return FaceRecord(id_ or str(seed), from_array(pixels), parts, face.attributes()), face
+
+
+def scene_record(seed: int, id_: str | None = None) -> tuple[SceneRecord, Scene]:
+    """One annotated scene, as the protocol reads it from disk, and what it was drawn from."""
+    scene = sample_scene(seed)
+    pixels, masks = render_scene(scene, SIZE)
+    instances = [
+        Instance(str(k), o.category, CATEGORIES[o.category].supercategory, mask)
+        for k, (o, mask) in enumerate(zip(scene.objects, masks, strict=True))
+    ]
+    return SceneRecord(id_ or str(seed), from_array(pixels), instances, [caption(scene)]), scene
+
+
+def caption(scene: Scene) -> str:
+    """What COCO's annotators would write under a scene, in one fixed manner."""
+    return scene_caption([(o.color, o.category) for o in scene.objects], scene.backdrop)
+
+
+def face_truth(face: Face, case: EditCase) -> Image.Image:
+    """The face with the case's claims kept, inside the case's mask; outside, the source's own pixels."""
+    edited = face
+    for claim in case.claims:
+        edited = edited.with_claim(claim.attribute, claim.after)
+    return _inside(case, render_face(edited, SIZE)[0])
+
+
+def scene_truth(scene: Scene, case: EditCase) -> Image.Image:
+    """The scene with the case's claims kept, inside the case's mask; outside, the source's own pixels."""
+    return _inside(case, render_scene(edited_scene(scene, case), SIZE)[0])
+
+
+def edited_scene(scene: Scene, case: EditCase) -> Scene:
+    """Which object a claim means is read off its region: the one that the region covers most."""
+    edited = scene
+    masks = render_scene(scene, SIZE)[1] if any(c.attribute != "background" for c in case.claims) else []
+    for claim in case.claims:
+        index = 0
+        if claim.attribute != "background":
+            regions = case.request.regions
+            region = mask_array(regions[claim.region].mask if regions else case.request.mask)
+            index = int(np.argmax([np.count_nonzero(region & mask) / max(np.count_nonzero(mask), 1) for mask in masks]))
+        edited = edited.with_claim(claim.attribute, claim.after, index)
+    return edited
+
+
+def _inside(case: EditCase, pixels: NDArray[np.uint8]) -> Image.Image:
+    """The ideal edit is confined to its mask, so that it leaks nothing by definition.
+
+    What a re-render changes beyond the mask (a shadow's rim, an outline's blend) keeps the source's pixels.
+    """
+    mask = mask_array(case.request.mask)
+    return from_array(np.where(mask[..., None], pixels, np.asarray(case.request.source, np.uint8)))
+
+
+class MiniWorld:
+    """The training source of the zoo's recipes: even indices are faces, odd ones scenes; negative ones held out."""
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """One picture, uint8 (64, 64, 3)."""
+        seed = _seed(index)
+        return render_face(sample_face(seed))[0] if index % 2 == 0 else render_scene(sample_scene(seed))[0]
+
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """Every attribute that :meth:`labelled` may name, with all of its values."""
+        return dict(LABELS)
+
+    def labelled(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_], dict[str, str]]:
+        """A picture, a region of it, bool (64, 64), and what the region shows.
+
+        On faces the region is any sloppy shape (their attributes are the whole picture's); in scenes it marks
+        the object that ``category`` and ``color`` speak of, as loosely as an edit's mask would.
+        """
+        seed = _seed(index)
+        rng = np.random.Generator(np.random.PCG64([seed, 7]))
+        if index % 2 == 0:
+            face = sample_face(seed)
+            pixels, parts = render_face(face)
+            names = list(parts)
+            part = parts[names[int(rng.integers(len(names)))]]
+            region = _sloppy(part, rng)
+            return pixels, ~region if rng.random() < 0.25 else region, face_labels(face)
+        scene = sample_scene(seed)
+        pixels, masks = render_scene(scene)
+        if rng.random() < 0.15:
+            background = ~np.logical_or.reduce(masks)
+            return pixels, background, {"background": scene.backdrop}
+        chosen = int(rng.integers(len(masks)))
+        thing = scene.objects[chosen]
+        labels = {"background": scene.backdrop, "category": thing.category, "color": thing.color}
+        return pixels, _sloppy(masks[chosen], rng), labels
+
+    def case(self, index: int) -> EditCase:
+        """One edit of a random category with its ground truth."""
+        for attempt in range(100):
+            # A picture that admits no edit of the drawn category hands over to another one, far away.
+            seed = _seed(index) + attempt * 100_000_000
+            case = face_case(seed) if index % 2 == 0 else scene_case(seed)
+            if case is not None:
+                return case
+        raise RuntimeError(f"no edit could be drawn for index {index}")  # pragma: no cover
+
+    def words(self) -> Sequence[str]:
+        """Every word that any prompt of this world uses."""
+        return _words()
+
+
+@lru_cache(maxsize=1)
+def _words() -> tuple[str, ...]:
+    return tuple(vocabulary())
+
+
+def face_case(seed: int, category: str | None = None) -> EditCase | None:
+    """One edit of the face of this seed, with its truth; None where it admits none (of this category)."""
+    record, face = face_record(seed)
+    case = random_face_case(record, np.random.Generator(np.random.PCG64([seed, 6])), category=category)
+    return None if case is None else with_truth(case, face_truth(face, case))
+
+
+def scene_case(seed: int, category: str | None = None) -> EditCase | None:
+    """One edit of the scene of this seed, with its truth; None where it admits none (of this category)."""
+    record, scene = scene_record(seed)
+    case = random_scene_case(record, np.random.Generator(np.random.PCG64([seed, 6])), MINI_SCENES, category)
+    return None if case is None else with_truth(case, scene_truth(scene, case))
+
+
+def with_truth(case: EditCase, truth: Image.Image) -> EditCase:
+    from dataclasses import replace
+
+    return replace(case, truth=truth)
+
+
+def face_labels(face: Face) -> dict[str, str]:
+    """What can be seen of a face: hair colour only where hair shows."""
+    yes_no = {name: _YES_NO[value] for name, value in face.attributes().items() if name in LABELS}
+    labels = {**yes_no, "mouth": face.mouth, "background": face.backdrop}
+    if face.style != "bald" and not (face.hat and face.male):
+        labels["hair_color"] = face.hair
+    return labels
+
+
+def _seed(index: int) -> int:
+    return TRAINING + index if index >= 0 else HELD_OUT - index
+
+
+def _sloppy(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """The silhouette or its box, grown by a few pixels."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    grow = rng.integers(0, 6, size=4)
+    out = np.zeros_like(mask)
+    top, bottom = max(0, int(rows[0] - grow[0])), int(rows[-1] + 1 + grow[1])
+    left, right = max(0, int(columns[0] - grow[2])), int(columns[-1] + 1 + grow[3])
+    if rng.random() < 0.5:
+        out[top:bottom, left:right] = True
+        return out
+    for dy in range(-1, 2):
+        for dx in range(-1, 2):
+            out |= np.roll(mask, (dy, dx), (0, 1))
+    return out
