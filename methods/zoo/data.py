@@ -21,6 +21,9 @@ class World(Protocol):
     them, every sample grid and every gate may look at them.
     """
 
+    version: str
+    """Goes up with every change of what is drawn; cards name it."""
+
     def picture(self, index: int) -> NDArray[np.uint8]:
         """One picture, uint8 (64, 64, 3)."""
         ...
@@ -31,6 +34,14 @@ class World(Protocol):
 
     def labels(self) -> dict[str, tuple[str, ...]]:
         """Every attribute that ``labelled`` may name, with all of its values."""
+        ...
+
+    def described(self, index: int) -> tuple[NDArray[np.uint8], str, dict[str, str]]:
+        """A picture with one subject, its prompt, and every attribute that the prompt names."""
+        ...
+
+    def contrasts(self, index: int) -> dict[str, list[str]]:
+        """Attribute -> the prompt of ``described(index)``, then the prompts that differ in this attribute alone."""
         ...
 
     def case(self, index: int) -> EditCase:

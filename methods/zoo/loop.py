@@ -8,7 +8,6 @@ uninterrupted run would have seen.
 from __future__ import annotations
 
 import csv
-import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -178,7 +177,7 @@ def train(
         }
         part = last.with_suffix(".part")
         torch.save(state, part)
-        os.replace(part, last)
+        part.replace(last)
 
     steps = -(-budget.samples // budget.batch)
     running: dict[str, float] = {}

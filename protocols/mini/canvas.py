@@ -80,9 +80,7 @@ class Canvas:
     ``x``, ``y``: the coordinates that shapes are drawn in; a zoom moves them, not the shapes.
     """
 
-    def __init__(
-        self, size: int, zoom: float = 1.0, center: tuple[float, float] = (32.0, 32.0)
-    ) -> None:
+    def __init__(self, size: int, zoom: float = 1.0, center: tuple[float, float] = (32.0, 32.0)) -> None:
         x, y = grid(size)
         self.size = size
         self.x, self.y = x, y
@@ -189,7 +187,13 @@ class Canvas:
     # ---- light
 
     def ball_light(
-        self, cx: float, cy: float, rx: float, ry: float, light: tuple[float, float], ambient: float = 0.62,
+        self,
+        cx: float,
+        cy: float,
+        rx: float,
+        ry: float,
+        light: tuple[float, float],
+        ambient: float = 0.62,
         diffuse: float = 0.5,
     ) -> Field:
         """Lambert shading of an ellipsoid lit from ``light`` (x, y) and from the front."""

@@ -25,7 +25,12 @@ STYLES: dict[bool, tuple[str, ...]] = {True: ("short", "quiff", "bald"), False: 
 MOUTHS: tuple[str, ...] = ("neutral", "smile", "open")
 HATS: tuple[str, ...] = ("beanie", "cap", "top hat")
 _FABRICS: tuple[Color, ...] = (
-    rgb(206, 48, 44), rgb(48, 92, 206), rgb(50, 150, 74), rgb(242, 208, 60), rgb(128, 66, 176), rgb(240, 240, 240),
+    rgb(206, 48, 44),
+    rgb(48, 92, 206),
+    rgb(50, 150, 74),
+    rgb(242, 208, 60),
+    rgb(128, 66, 176),
+    rgb(240, 240, 240),
 )
 _WHISKERS: tuple[Color, ...] = (rgb(44, 32, 28), rgb(92, 54, 30))
 _GOLD = rgb(250, 200, 40)
@@ -35,10 +40,34 @@ _THROAT = rgb(78, 14, 22)
 _BLUSH = rgb(236, 96, 84)
 
 PART_LABELS: dict[str, int] = {
-    "skin": 1, "nose": 2, "eye_g": 3, "l_eye": 4, "r_eye": 5, "l_brow": 6, "r_brow": 7, "l_ear": 8, "r_ear": 9,
-    "mouth": 10, "u_lip": 11, "l_lip": 12, "hair": 13, "hat": 14, "ear_r": 15, "neck": 16, "cloth": 17,
+    "skin": 1,
+    "nose": 2,
+    "eye_g": 3,
+    "l_eye": 4,
+    "r_eye": 5,
+    "l_brow": 6,
+    "r_brow": 7,
+    "l_ear": 8,
+    "r_ear": 9,
+    "mouth": 10,
+    "u_lip": 11,
+    "l_lip": 12,
+    "hair": 13,
+    "hat": 14,
+    "ear_r": 15,
+    "neck": 16,
+    "cloth": 17,
 }
 """CelebAMask-HQ's part names (``neck_l``, necklaces, are not drawn)."""
+
+CELEBA_ATTRIBUTES: tuple[str, ...] = tuple(
+    """5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair
+    Blond_Hair Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup
+    High_Cheekbones Male Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Oval_Face Pale_Skin Pointy_Nose
+    Receding_Hairline Rosy_Cheeks Sideburns Smiling Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat
+    Wearing_Lipstick Wearing_Necklace Wearing_Necktie Young""".split()
+)
+"""In the order of CelebA's annotation file."""
 
 _ZOOM, _CENTER = 1.40, (32.0, 29.0)
 
@@ -61,11 +90,12 @@ class Face:
     backdrop: str = "room"
 
     def attributes(self) -> dict[str, bool]:
-        """The CelebA attributes that can be read off the picture."""
+        """CelebA's 40 attributes; those that are not drawn are False (everybody is young)."""
         shown = self.style != "bald"
-        return {
+        true = {
             "Male": self.male,
-            "Bald": self.style == "bald",
+            "Young": True,
+            "Bald": not shown,
             **{f"{c.title()}_Hair": shown and self.hair == c for c in HAIR_COLORS},
             "Eyeglasses": self.eyeglasses,
             "Wearing_Hat": self.hat,
@@ -76,6 +106,7 @@ class Face:
             "No_Beard": not self.beard,
             "Pale_Skin": self.skin == 0,
         }
+        return {name: true.get(name, False) for name in CELEBA_ATTRIBUTES}
 
     def with_claim(self, attribute: str, value: str) -> Face:
         """The same face with one promise of an edit kept. Raises ValueError for what cannot be drawn."""
@@ -237,7 +268,9 @@ def _paint_head(c: Canvas, b: _Build, skin: Color) -> Field:
         x = b.cx + s * (b.rx + 0.2)
         c.paint(c.ellipse(x, b.cy + 1.5, 3.0, 4.2), skin, 0.86 + 0.1 * s * b.light[0], label=label[ear])
         c.paint(c.ellipse(x, b.cy + 1.5, 1.5, 2.5), skin, 0.72)
-    oval = merge(c.ellipse(b.cx, b.cy - 2, b.rx, b.ry - 2), c.ellipse(b.cx, b.cy + 5, b.rx * 0.78, b.ry - 5.2), 5)
+    oval = merge(
+        c.ellipse(b.cx, b.cy - 2, b.rx, b.ry - 2), c.ellipse(b.cx, b.cy + 5, b.rx * 0.78, b.ry - 5.2), 5
+    )
     light = c.ball_light(b.cx, b.cy, b.rx + 4, b.ry + 4, b.light, 0.68, 0.46)
     c.paint(oval, skin, light, label=label["skin"])
     inside = c.cover(oval)
@@ -250,13 +283,13 @@ def _paint_head(c: Canvas, b: _Build, skin: Color) -> Field:
     return oval
 
 
-def _paint_mouth(
-    c: Canvas, face: Face, b: _Build, skin: Color, oval: Field, strands: Field
-) -> None:
+def _paint_mouth(c: Canvas, face: Face, b: _Build, skin: Color, oval: Field, strands: Field) -> None:
     label = PART_LABELS
     y, w = b.cy + b.ry * 0.53, b.mouth_w
     if face.beard:
-        jaw = cut(oval - f32(0.8), c.below(b.cy + b.ry * 0.22) + (c.x - f32(b.cx)) * (c.x - f32(b.cx)) * f32(0.03))
+        jaw = cut(
+            oval - f32(0.8), c.below(b.cy + b.ry * 0.22) + (c.x - f32(b.cx)) * (c.x - f32(b.cx)) * f32(0.03)
+        )
         chin = cut(c.ellipse(b.cx, b.cy + b.ry * 0.62, b.rx * 0.82, b.ry * 0.46), c.below(y - 3.6))
         whiskers = union(jaw, chin, *(c.ellipse(b.cx + s * 3, y - 3.2, 3.8, 1.8, s * 0.3) for s in (-1, 1)))
         c.paint(whiskers, b.whiskers, f32(0.95) + strands, label=label["skin"])
@@ -293,7 +326,8 @@ def _paint_eyes(c: Canvas, face: Face, b: _Build, skin: Color) -> dict[str, NDAr
         tilt = s * b.brow_tilt
         c.paint(
             c.stroke(x - 2.7, y - r - 1.7 + tilt, x + 2.7, y - r - 1.7 - tilt, 0.75 if face.male else 0.5),
-            brow, label=label[f"{side}_brow"],
+            brow,
+            label=label[f"{side}_brow"],
         )
     return out
 
@@ -313,7 +347,11 @@ def _paint_front_hair(c: Canvas, face: Face, b: _Build, hair: Color, light: Fiel
             tuft = c.circle(b.cx + k * b.rx, b.cy - b.ry * 0.92 + b.jitter[i] * 0.4 + abs(k) * 2, r)
             shape = np.minimum(shape, tuft)
     elif face.style == "long":
-        parting = c.y - f32(b.cy - b.ry * 0.72) - (dx - f32(b.jitter[0] * 2)) * (dx - f32(b.jitter[0] * 2)) * f32(0.072)
+        parting = (
+            c.y
+            - f32(b.cy - b.ry * 0.72)
+            - (dx - f32(b.jitter[0] * 2)) * (dx - f32(b.jitter[0] * 2)) * f32(0.072)
+        )
         shape = cut(cap, parting)
     elif face.style == "ponytail":
         shape = cut(cap, c.y - f32(b.cy - b.ry * 0.56) + dx * dx * f32(0.012))
@@ -340,7 +378,11 @@ def _paint_glasses(c: Canvas, b: _Build) -> None:
         temple = c.stroke(x + s * r, b.eye_y, b.cx + s * (b.rx + 0.8), b.eye_y - 0.8, 0.7)
         c.paint(temple, BLACK, label=label)
     bridge = b.eye_dx * 1.10 - r
-    c.paint(c.stroke(b.cx - bridge - 0.4, b.eye_y - 0.2, b.cx + bridge + 0.4, b.eye_y - 0.2, 0.75), BLACK, label=label)
+    c.paint(
+        c.stroke(b.cx - bridge - 0.4, b.eye_y - 0.2, b.cx + bridge + 0.4, b.eye_y - 0.2, 0.75),
+        BLACK,
+        label=label,
+    )
 
 
 def _paint_hat(c: Canvas, b: _Build) -> None:
@@ -348,7 +390,9 @@ def _paint_hat(c: Canvas, b: _Build) -> None:
     color = b.hat_color
     y = b.cy - b.ry * 0.52
     light = (
-        f32(0.98) + c.broad[b.noise[5]] * f32(0.12) + (c.x - f32(b.cx)) * f32(0.02 * b.light[0])
+        f32(0.98)
+        + c.broad[b.noise[5]] * f32(0.12)
+        + (c.x - f32(b.cx)) * f32(0.02 * b.light[0])
         - (c.y - f32(b.cy - b.ry)) * f32(0.010)
     )
     if b.hat_kind == "beanie":

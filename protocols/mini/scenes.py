@@ -133,7 +133,11 @@ def sample_scene(seed: int) -> Scene:
             half, height = category.half_width * scale, category.height * scale
             foot = u(height + 2, height + 10) if category.floats else u(50, 60)
             candidate = Object(
-                name, list(COLORS)[int(rng.integers(len(COLORS)))], u(half + 2, 62 - half), foot, scale,
+                name,
+                list(COLORS)[int(rng.integers(len(COLORS)))],
+                u(half + 2, 62 - half),
+                foot,
+                scale,
                 int(rng.integers(2**31)),
             )
             if all(_apart(candidate, other) for other in objects):
@@ -179,7 +183,8 @@ class _Brush:
         self.side = 1 if self.tilt > 0 else -1
         self.light = light
         self.slope = (
-            f32(1.0) + (canvas.x - f32(self.x)) * f32(light * 0.5 / self.s)
+            f32(1.0)
+            + (canvas.x - f32(self.x)) * f32(light * 0.5 / self.s)
             - (canvas.y - f32(self.y - self.s)) * f32(0.20 / self.s)
         )
 
@@ -192,7 +197,10 @@ class _Brush:
 
     def put(self, shape: Field, color: Color | None = None, shade: Field | float | None = None) -> None:
         self.c.paint(
-            shape, self.color if color is None else color, self.slope if shade is None else shade, label=self.label
+            shape,
+            self.color if color is None else color,
+            self.slope if shade is None else shade,
+            label=self.label,
         )
 
     def box(self, x: float, y: float, w: float, h: float, r: float = 0.0) -> Field:
@@ -319,6 +327,14 @@ def _suitcase(b: _Brush) -> None:
 
 
 _PAINTERS = {
-    "car": _car, "bus": _bus, "boat": _boat, "cup": _cup, "bottle": _bottle, "sports ball": _sports_ball,
-    "kite": _kite, "surfboard": _surfboard, "umbrella": _umbrella, "suitcase": _suitcase,
+    "car": _car,
+    "bus": _bus,
+    "boat": _boat,
+    "cup": _cup,
+    "bottle": _bottle,
+    "sports ball": _sports_ball,
+    "kite": _kite,
+    "surfboard": _surfboard,
+    "umbrella": _umbrella,
+    "suitcase": _suitcase,
 }

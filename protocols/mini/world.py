@@ -15,6 +15,7 @@ training               ``TRAINING`` + 0, 1, 2, ...
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -27,7 +28,7 @@ from protocols.faces import FaceRecord, random_face_case
 from protocols.mini.backdrops import BACKDROPS
 from protocols.mini.faces import HAIR_COLORS, MOUTHS, Face, render_face, sample_face
 from protocols.mini.scenes import CATEGORIES, COLORS, Scene, render_scene, sample_scene
-from protocols.prompts import scene_caption, vocabulary
+from protocols.prompts import face_prompt, scene_caption, vocabulary
 from protocols.scenes import MINI_SCENES, Instance, SceneRecord, random_scene_case
 
 EVALUATION = 0
@@ -36,6 +37,9 @@ HELD_OUT = 2_000_000
 TRAINING = 10_000_000
 
 SIZE = 64
+
+WORLD_VERSION = "1"
+"""Goes up with every change of the drawings; pinned by a test together with a digest of pixels."""
 
 _YES_NO = ("no", "yes")
 LABELS: Mapping[str, tuple[str, ...]] = {
@@ -99,7 +103,11 @@ def edited_scene(scene: Scene, case: EditCase) -> Scene:
         if claim.attribute != "background":
             regions = case.request.regions
             region = mask_array(regions[claim.region].mask if regions else case.request.mask)
-            index = int(np.argmax([np.count_nonzero(region & mask) / max(np.count_nonzero(mask), 1) for mask in masks]))
+            index = int(
+                np.argmax(
+                    [np.count_nonzero(region & mask) / max(np.count_nonzero(mask), 1) for mask in masks]
+                )
+            )
         edited = edited.with_claim(claim.attribute, claim.after, index)
     return edited
 
@@ -115,6 +123,8 @@ def _inside(case: EditCase, pixels: NDArray[np.uint8]) -> Image.Image:
 
 class MiniWorld:
     """The training source of the zoo's recipes: even indices are faces, odd ones scenes; negative ones held out."""
+
+    version = WORLD_VERSION
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """One picture, uint8 (64, 64, 3)."""
@@ -142,6 +152,10 @@ class MiniWorld:
             return pixels, ~region if rng.random() < 0.25 else region, face_labels(face)
         scene = sample_scene(seed)
         pixels, masks = render_scene(scene)
+        if len(masks) == 1 and rng.random() < 0.2:
+            thing = scene.objects[0]
+            labels = {"background": scene.backdrop, "category": thing.category, "color": thing.color}
+            return pixels, np.ones_like(masks[0]), labels
         if rng.random() < 0.15:
             background = ~np.logical_or.reduce(masks)
             return pixels, background, {"background": scene.backdrop}
@@ -149,6 +163,37 @@ class MiniWorld:
         thing = scene.objects[chosen]
         labels = {"background": scene.backdrop, "category": thing.category, "color": thing.color}
         return pixels, _sloppy(masks[chosen], rng), labels
+
+    def described(self, index: int) -> tuple[NDArray[np.uint8], str, dict[str, str]]:
+        """A picture with one subject, its prompt, and every attribute that the prompt names."""
+        subject = _subject(index)
+        if isinstance(subject, Face):
+            labels = face_labels(subject)
+            for name in ("Eyeglasses", "Wearing_Hat", "Wearing_Earrings", "Wearing_Lipstick"):
+                if labels[name] == "no":
+                    del labels[name]  # what a prompt does not mention, it does not forbid
+            if subject.hat or not subject.beard:
+                labels.pop("No_Beard")
+            text = _prompt(subject)
+            if labels.get("hair_color", "") not in text:
+                del labels["hair_color"]
+            return render_face(subject)[0], text, labels
+        thing = subject.objects[0]
+        labels = {"background": subject.backdrop, "category": thing.category, "color": thing.color}
+        return render_scene(subject)[0], _prompt(subject), labels
+
+    def contrasts(self, index: int) -> dict[str, list[str]]:
+        """For each attribute that the prompt of ``described(index)`` names: the prompt, then what it would be with
+        each other value."""
+        subject = _subject(index)
+        _, text, labels = self.described(index)
+        out: dict[str, list[str]] = {}
+        for name, value in labels.items():
+            if name in ("Male", "No_Beard"):
+                continue  # exchanged, they would exchange half of the face
+            others = [_prompt(subject.with_claim(name, other)) for other in LABELS[name] if other != value]
+            out[name] = [text, *others]
+        return out
 
     def case(self, index: int) -> EditCase:
         """One edit of a random category with its ground truth."""
@@ -174,20 +219,14 @@ def face_case(seed: int, category: str | None = None) -> EditCase | None:
     """One edit of the face of this seed, with its truth; None where it admits none (of this category)."""
     record, face = face_record(seed)
     case = random_face_case(record, np.random.Generator(np.random.PCG64([seed, 6])), category=category)
-    return None if case is None else with_truth(case, face_truth(face, case))
+    return None if case is None else replace(case, truth=face_truth(face, case))
 
 
 def scene_case(seed: int, category: str | None = None) -> EditCase | None:
     """One edit of the scene of this seed, with its truth; None where it admits none (of this category)."""
     record, scene = scene_record(seed)
     case = random_scene_case(record, np.random.Generator(np.random.PCG64([seed, 6])), MINI_SCENES, category)
-    return None if case is None else with_truth(case, scene_truth(scene, case))
-
-
-def with_truth(case: EditCase, truth: Image.Image) -> EditCase:
-    from dataclasses import replace
-
-    return replace(case, truth=truth)
+    return None if case is None else replace(case, truth=scene_truth(scene, case))
 
 
 def face_labels(face: Face) -> dict[str, str]:
@@ -201,6 +240,22 @@ def face_labels(face: Face) -> dict[str, str]:
 
 def _seed(index: int) -> int:
     return TRAINING + index if index >= 0 else HELD_OUT - index
+
+
+def _subject(index: int) -> Face | Scene:
+    """What ``described`` shows: a face, or a scene of a single object."""
+    seed = _seed(index)
+    if index % 2 == 0:
+        return sample_face(seed)
+    while len(sample_scene(seed).objects) > 1:
+        seed += 100_000_000
+    return sample_scene(seed)
+
+
+def _prompt(subject: Face | Scene) -> str:
+    if isinstance(subject, Face):
+        return face_prompt(subject.attributes(), subject.backdrop)
+    return caption(subject)
 
 
 def _sloppy(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:

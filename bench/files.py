@@ -1,0 +1,116 @@
+"""Files that appear whole or not at all; names from data that never become paths unchecked."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+MAX_PART = 120
+"""Characters in a name that becomes a file name; leaves room for affixes under the usual 255 bytes."""
+
+_SAFE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@-]*")
+
+_FILE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@~-]*")
+
+
+class UnsafeName(ValueError):
+    """A name from data that must not become part of a path."""
+
+
+def safe_part(name: str, what: str = "id") -> str:
+    """``name`` itself where it can be one part of a path on every system, else raises :class:`UnsafeName`.
+
+    Allowed: 1 to 120 of ``A-Z a-z 0-9 _ . + = @ -``, not starting with a dot or a sign, no ``..``, no dot at
+    the end. ``what`` says in the message whose name it is.
+    """
+    problem = ""
+    if not isinstance(name, str):
+        problem = f"it is {type(name).__name__}, not text"
+    elif not name:
+        problem = "it is empty"
+    elif len(name) > MAX_PART:
+        problem = f"it has {len(name)} characters, at most {MAX_PART} are allowed"
+    elif not _SAFE_PART.fullmatch(name) or ".." in name or name.endswith("."):
+        problem = (
+            "only letters, digits and _ . + = @ - are allowed, starting with a letter, digit or _, "
+            "without '..' and without a dot at the end"
+        )
+    if problem:
+        shown = repr(name) if len(repr(name)) <= 200 else repr(name)[:200] + "…"
+        raise UnsafeName(f"{what} {shown} cannot become a file name: {problem}. Rename it in its source.")
+    return name
+
+
+def safe_relative(name: str, what: str = "file name") -> tuple[str, ...]:
+    """The parts of a relative path with forward slashes.
+
+    Raises :class:`UnsafeName` for one that could leave its root.
+    """
+    parts = tuple(name.split("/"))
+    if not all(_FILE_PART.fullmatch(part) and ".." not in part for part in parts):
+        raise UnsafeName(
+            f"{what} {name!r} leaves its folder or is not portable. Mend the file that names it."
+        )
+    return parts
+
+
+def sha256_bytes(data: bytes | bytearray | memoryview) -> str:
+    """64 hex digits of SHA-256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """64 hex digits of SHA-256 of a file's bytes, read in pieces. Raises OSError."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """``os.write`` until everything is written. Raises OSError; some of the data may then be in the file."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def write_atomic(
+    path: str | os.PathLike[str], data: bytes, *, temp_dir: str | os.PathLike[str] | None = None
+) -> None:
+    """Puts ``data`` at ``path``, whole or not at all: temporary file, fsync, rename.
+
+    The parent folder is made where it is missing. ``temp_dir`` (default: the parent) must lie on the same
+    file system; a process killed in between leaves its temporary file there. Raises OSError, and then
+    leaves ``path`` as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(
+        prefix=f".{path.name[:MAX_PART]}.", suffix=".tmp", dir=temp_dir or path.parent
+    )
+    temporary = Path(name)
+    try:
+        try:
+            # mkstemp makes private files; results are for whoever the umask lets read.
+            os.fchmod(descriptor, 0o666 & ~_UMASK)
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _umask() -> int:
+    # Reading it means setting it, which is only safe before any thread runs: at import.
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _umask()

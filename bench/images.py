@@ -1,0 +1,277 @@
+"""The only code that decodes, resizes, converts ranges, reads masks and writes PNG.
+
+Conventions, everywhere in this project: an image is a PIL image of mode ``RGB`` or a ``uint8`` array
+``HWC``; a mask is a PIL image of mode ``L`` with 255 = edit and 0 = keep, or a ``bool`` array ``HW`` with
+True = edit. A ``size`` is PIL's ``(width, height)``; an int stands for a square.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from bench.files import sha256_bytes, sha256_file, write_atomic
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    PathLike = str | os.PathLike[str]
+
+__all__ = [
+    "ImageError",
+    "check_mask",
+    "crop_square",
+    "dilate",
+    "erode",
+    "from_array",
+    "mask_array",
+    "mask_image",
+    "paste_back",
+    "png_bytes",
+    "read_mask",
+    "read_rgb",
+    "resize",
+    "resize_mask",
+    "sha256_bytes",
+    "sha256_file",
+    "to_array",
+    "write_png",
+]
+
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_PNG_LEVEL = 4
+"""Part of what the SHA-256 of every stored edit depends on: not to be changed without need."""
+
+
+class ImageError(ValueError):
+    """An image or a mask that cannot be used. The message names the file and the remedy."""
+
+
+def read_rgb(path: PathLike) -> Image.Image:
+    """The file as an 8-bit ``RGB`` image, upright.
+
+    EXIF orientation is applied; palettes, gray, CMYK and 16-bit gray are converted (16 bit: value / 257,
+    rounded); transparency is laid over white. Of an animation the first frame is taken. Raises
+    :class:`ImageError` for a missing, unreadable, truncated or unsupported file.
+    """
+    return _flatten(_decode(Path(path)), Path(path), background=(255, 255, 255))
+
+
+def read_mask(path: PathLike, size: tuple[int, int] | None = None) -> Image.Image:
+    """The file as a mask: mode ``L``, 255 where its luminance is at least 128, 0 elsewhere.
+
+    Transparency counts as keep. Raises :class:`ImageError` as :func:`read_rgb` does; for a mask that is not
+    of ``size`` ``(width, height)``, where one is given; and for one whose brightest value lies between 1
+    and 127, since a mask of 0 and 1 would pass for an empty one.
+    """
+    path = Path(path)
+    gray = to_array(_flatten(_decode(path), path, background=(0, 0, 0)).convert("L"))
+    if size is not None and (gray.shape[1], gray.shape[0]) != tuple(size):
+        raise ImageError(
+            f"{path}: the mask is {gray.shape[1]}x{gray.shape[0]} pixels, its image {size[0]}x{size[1]}. "
+            "Give a mask of the image's own size (resize it with nearest neighbour)."
+        )
+    brightest = int(gray.max())
+    if 0 < brightest < 128:
+        raise ImageError(
+            f"{path}: the mask's brightest value is {brightest}; 255 marks what to edit, 0 what to keep. "
+            "Scale its values to 0 and 255."
+        )
+    return mask_image(gray >= 128)
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file. Check the path.") from None
+    except IsADirectoryError:
+        raise ImageError(f"{path}: is a folder. Give an image file.") from None
+    except OSError as error:
+        raise ImageError(
+            f"{path}: cannot be read ({error.strerror or error}). Check its permissions."
+        ) from error
+    if not data:
+        raise ImageError(f"{path}: the file is empty. Fetch it again.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data))
+    except Exception as error:
+        # Pillow's decoders raise whatever a malformed file provokes: OSError, SyntaxError, struct.error, ...
+        # Its message for an unknown format shows a buffer's address and nothing else.
+        why = "no known format" if isinstance(error, UnidentifiedImageError) else _first_line(error)
+        raise ImageError(
+            f"{path}: not a readable image ({why}). Give a PNG or a JPEG file, or fetch it again."
+        ) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+    except Exception as error:
+        raise ImageError(
+            f"{path}: the image is truncated or damaged ({_first_line(error)}). Fetch it again."
+        ) from error
+    return upright
+
+
+def _flatten(image: Image.Image, path: Path, background: tuple[int, int, int]) -> Image.Image:
+    if image.mode in _SIXTEEN_BIT:
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageError(
+                f"{path}: its values run from {values.min()} to {values.max()}, beyond 16 bits. "
+                "Save it as an 8-bit PNG."
+            )
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    try:
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            canvas = Image.new("RGBA", rgba.size, (*background, 255))
+            return Image.alpha_composite(canvas, rgba).convert("RGB")
+        if image.mode == "F":
+            raise ValueError("floating-point values have no agreed range")
+        converted = image.convert("RGB")
+    except ValueError as error:
+        raise ImageError(
+            f"{path}: images of mode {image.mode} are not supported ({_first_line(error)}). "
+            "Save it as an 8-bit RGB PNG."
+        ) from error
+    return converted
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    width, height = (size, size) if isinstance(size, int) else size
+    if width < 1 or height < 1:
+        raise ImageError(f"cannot resize to {width}x{height} pixels: both sides must be at least 1.")
+    return int(width), int(height)
+
+
+def resize(image: Image.Image, size: int | tuple[int, int]) -> Image.Image:
+    """``image`` at ``size``, Lanczos; itself where it has that size already."""
+    target = _pair(size)
+    return image if image.size == target else image.resize(target, Image.Resampling.LANCZOS)
+
+
+def resize_mask(mask: Image.Image, size: int | tuple[int, int]) -> Image.Image:
+    """``mask`` at ``size``, nearest neighbour, so that 0 and 255 stay the only values."""
+    target = _pair(size)
+    return mask if mask.size == target else mask.resize(target, Image.Resampling.NEAREST)
+
+
+def crop_square(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """The part of an image or a mask inside PIL's ``box`` ``(left, top, right, bottom)``.
+
+    Raises :class:`ImageError` for a box that is not square or leaves the image: Pillow would pad in silence.
+    """
+    left, top, right, bottom = box
+    if right - left != bottom - top or right <= left:
+        raise ImageError(f"the crop {box} is not a square (left, top, right, bottom).")
+    if left < 0 or top < 0 or right > image.width or bottom > image.height:
+        raise ImageError(f"the crop {box} leaves the image of {image.width}x{image.height} pixels.")
+    return image.crop(box)
+
+
+def to_array(image: Image.Image) -> NDArray[np.uint8]:
+    """``uint8`` ``HWC`` of an ``RGB`` image, ``HW`` of an ``L`` one: a writable copy.
+
+    Other modes raise :class:`ImageError`.
+    """
+    if image.mode not in ("RGB", "L"):
+        raise ImageError(f"an image of mode {image.mode} where RGB or L is expected. Convert it first.")
+    return np.array(image, dtype=np.uint8)
+
+
+def from_array(array: NDArray[np.uint8]) -> Image.Image:
+    """The ``RGB`` image of ``uint8`` ``HWC`` with 3 channels, or the ``L`` one of ``HW``.
+
+    Anything else raises :class:`ImageError`.
+    """
+    if array.dtype != np.uint8:
+        raise ImageError(f"an array of {array.dtype} where uint8 is expected. Scale it to 0..255 and round.")
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] == 3):
+        raise ImageError(f"an array of shape {array.shape} where (H, W, 3) or (H, W) is expected.")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def mask_array(mask: Image.Image) -> NDArray[np.bool_]:
+    """``bool`` ``HW``, True where an ``L`` mask is at least 128. Other modes raise ImageError."""
+    if mask.mode != "L":
+        raise ImageError(f"a mask of mode {mask.mode} where L is expected. Read it with read_mask.")
+    return np.asarray(mask) >= 128
+
+
+def mask_image(mask: NDArray[np.bool_]) -> Image.Image:
+    """The ``L`` mask (0 and 255) of a ``bool`` ``HW`` array. Anything else raises ImageError."""
+    if mask.dtype != np.bool_ or mask.ndim != 2:
+        raise ImageError(f"a mask array of {mask.dtype} {mask.shape} where bool (H, W) is expected.")
+    return Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
+
+
+def check_mask(mask: Image.Image, name: str = "the mask") -> None:
+    """Raises :class:`ImageError`, naming ``name``, where nothing is to be edited or nothing is to be kept."""
+    edit = mask_array(mask)
+    if not edit.any():
+        raise ImageError(f"{name} is empty: no pixel is marked for editing (255). Mark the region to edit.")
+    if edit.all():
+        raise ImageError(f"{name} is full: no pixel is left to keep (0). Leave something outside the region.")
+
+
+def dilate(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
+    """``bool`` ``HW``: every pixel whose centre lies within ``radius`` pixels (Euclidean) of a True one."""
+    if radius < 0:
+        raise ImageError(f"a radius of {radius} pixels; it must not be negative.")
+    if radius < 1 or not mask.any():
+        return mask.copy()
+    from scipy.ndimage import distance_transform_edt
+
+    distance: NDArray[np.float64] = distance_transform_edt(~mask)
+    return distance <= radius
+
+
+def erode(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
+    """``bool`` ``HW``: the complement of the dilated complement. The image's frame erodes nothing."""
+    return ~dilate(~mask, radius)
+
+
+def paste_back(source: Image.Image, edited: Image.Image, mask: Image.Image) -> Image.Image:
+    """``RGB``: ``edited`` where the mask is 255, ``source`` where it is 0, bit for bit. Sizes must agree."""
+    if not source.size == edited.size == mask.size:
+        raise ImageError(
+            f"sizes differ: source {source.size}, edited {edited.size}, mask {mask.size}. Resize them first."
+        )
+    inside = mask_array(mask)[..., None]
+    return from_array(np.where(inside, to_array(edited), to_array(source)))
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """The PNG of an ``RGB`` or ``L`` image: pixels only, no metadata, the same bytes for the same pixels.
+
+    The same, that is, with one version of Pillow and zlib.
+    """
+    buffer = io.BytesIO()
+    # Through an array: what the image carries in ``info`` (profiles, EXIF, times) must not reach the file.
+    from_array(to_array(image)).save(buffer, format="PNG", compress_level=_PNG_LEVEL)
+    return buffer.getvalue()
+
+
+def write_png(path: PathLike, image: Image.Image, *, temp_dir: PathLike | None = None) -> str:
+    """Writes the PNG, whole or not at all, and returns the SHA-256 of its bytes. Raises OSError.
+
+    ``temp_dir`` as in :func:`bench.files.write_atomic`.
+    """
+    data = png_bytes(image)
+    write_atomic(path, data, temp_dir=temp_dir)
+    return sha256_bytes(data)

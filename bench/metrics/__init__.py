@@ -1,0 +1,82 @@
+"""The metrics of this suite by name. Importing this package imports neither torch nor any metric."""
+
+from __future__ import annotations
+
+from bench.metrics.types import (
+    PASTED,
+    Area,
+    Metric,
+    MetricError,
+    MetricInfo,
+    NoValue,
+    Pair,
+    Picture,
+    SetMetric,
+    SetValue,
+    Value,
+    info_of,
+    is_set_metric,
+)
+
+METRICS: dict[str, str] = {
+    "success_truth": "bench.metrics.success:SuccessTruth",
+    "success_clip": "bench.metrics.success:SuccessClip",
+    "success_mini_clip": "bench.metrics.success:SuccessMiniClip",
+    "judge_truth": "bench.metrics.success:JudgeTruth",
+    "judge_clip": "bench.metrics.success:JudgeClip",
+    "judge_mini_clip": "bench.metrics.success:JudgeMiniClip",
+    "edit_change": "bench.metrics.leakage:EditChange",
+    "leak_lpips": "bench.metrics.leakage:LeakLpips",
+    "leak_lpips_vgg": "bench.metrics.leakage:LeakLpipsVgg",
+    "leak_lpips_edge": "bench.metrics.leakage:LeakLpipsEdge",
+    "leak_lpips_near": "bench.metrics.leakage:LeakLpipsNear",
+    "leak_lpips_mid": "bench.metrics.leakage:LeakLpipsMid",
+    "leak_lpips_far": "bench.metrics.leakage:LeakLpipsFar",
+    "leak_psnr": "bench.metrics.leakage:LeakPsnr",
+    "leak_ssim": "bench.metrics.leakage:LeakSsim",
+    "leak_mse": "bench.metrics.leakage:LeakMse",
+    "leak_changed": "bench.metrics.leakage:LeakChanged",
+    "clip_target": "bench.metrics.alignment:ClipTarget",
+    "clip_region": "bench.metrics.alignment:ClipRegion",
+    "clip_directional": "bench.metrics.alignment:ClipDirectional",
+    "mini_clip_target": "bench.metrics.alignment:MiniClipTarget",
+    "mini_clip_region": "bench.metrics.alignment:MiniClipRegion",
+    "mini_clip_directional": "bench.metrics.alignment:MiniClipDirectional",
+    "fid": "bench.metrics.realism:Fid",
+    "kid": "bench.metrics.realism:Kid",
+    "cmmd": "bench.metrics.realism:Cmmd",
+    "vgg16_frechet": "bench.metrics.realism:Vgg16Frechet",
+    "vgg16_kid": "bench.metrics.realism:Vgg16Kid",
+    "mini_clip_cmmd": "bench.metrics.realism:MiniClipCmmd",
+}
+"""Name -> ``"module:Class"``, in the order of the tables."""
+
+EMBEDDED: dict[str, str] = {
+    "success_clip": "success_mini_clip",
+    "judge_clip": "judge_mini_clip",
+    "clip_target": "mini_clip_target",
+    "clip_region": "mini_clip_region",
+    "clip_directional": "mini_clip_directional",
+    "fid": "vgg16_frechet",
+    "kid": "vgg16_kid",
+    "cmmd": "mini_clip_cmmd",
+}
+"""What stands in, under its own name, where the weights of a published metric are missing."""
+
+__all__ = [
+    "EMBEDDED",
+    "METRICS",
+    "PASTED",
+    "Area",
+    "Metric",
+    "MetricError",
+    "MetricInfo",
+    "NoValue",
+    "Pair",
+    "Picture",
+    "SetMetric",
+    "SetValue",
+    "Value",
+    "info_of",
+    "is_set_metric",
+]

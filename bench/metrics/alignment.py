@@ -1,0 +1,196 @@
+"""Alignment: does the edit show what was asked for, in the eyes of a CLIP model.
+
+Each metric exists twice: ``clip_*`` with published weights (OpenAI's ViT-L/14 unless another is named), and
+``mini_clip_*`` with the embedded model. Their values must never share a column, so their names differ, and
+the version carries the network's identity.
+
+Prompts are used as they are. Values of ``*_target`` and ``*_region`` are 100 times the cosine, never clipped
+at zero; ``*_directional`` is the plain cosine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.metrics.options import versioned
+from bench.metrics.types import NoValue, Pair, Picture, Value
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bench.metrics.features import Features
+
+    BoolHW = NDArray[np.bool_]
+
+SCALE = 100.0
+SAME = 1e-6
+"""Length of a difference of unit features below which it has no direction: some float32 roundings of 1."""
+
+
+def region_box(mask: BoolHW, margin: float) -> tuple[int, int, int, int] | None:
+    """``(left, top, right, bottom)``: the square around a region, for a network that reads squares.
+
+    Its side is the longer side of the bounding box plus ``margin`` of that on both ends, at most the image's
+    side in each direction. It is shifted to lie within the image, so that a region at the border is whole.
+    None for an empty mask. ``mask``: ``bool`` ``HW``.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return None
+    height, width = mask.shape
+    tall, wide = int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)
+    longer = max(tall, wide)
+    side = longer + 2 * round(margin * longer)
+    across, down = min(side, width), min(side, height)
+    left = _start(int(columns[0] + columns[-1] + 1), across, width)
+    top = _start(int(rows[0] + rows[-1] + 1), down, height)
+    return left, top, left + across, top + down
+
+
+def _start(twice_centre: int, length: int, limit: int) -> int:
+    return min(max(0, (twice_centre - length) // 2), limit - length)
+
+
+def crops(pairs: Sequence[Pair], picture: str, margin: float) -> tuple[list[Picture], list[int]]:
+    """Every region's crop of every pair's ``source`` or ``edited``, and the index of the pair it is of."""
+    found: list[Picture] = []
+    owners: list[int] = []
+    for index, pair in enumerate(pairs):
+        whole: Picture = getattr(pair, picture)
+        for area in pair.areas:
+            box = region_box(area.mask, margin)
+            if box is not None:
+                found.append(whole.crop(box))
+                owners.append(index)
+    return found, owners
+
+
+def region_cosines(
+    features: Features, slot: str, pairs: Sequence[Pair], picture: str
+) -> list[NDArray[np.float64]]:
+    """Per pair, the cosine of each region's crop with its prompt; empty where every mask is empty."""
+    images, owners = crops(pairs, picture, features.options.alignment.margin)
+    result: list[list[float]] = [[] for _ in pairs]
+    if images:
+        prompts = [
+            area.prompt for pair in pairs for area in pair.areas if region_box(area.mask, 0.0) is not None
+        ]
+        cosines = _dots(features.clip_images(slot, images), features.clip_texts(slot, prompts))
+        for owner, cosine in zip(owners, cosines, strict=True):
+            result[owner].append(float(cosine))
+    return [np.array(values) for values in result]
+
+
+def prompt_cosines(
+    features: Features, slot: str, pairs: Sequence[Pair], picture: str, prompt: str
+) -> NDArray[np.float64]:
+    """``(N,)``: cosine of the whole ``source`` or ``edited`` with ``source_prompt`` or ``target_prompt``."""
+    images = features.clip_images(slot, [getattr(pair, picture) for pair in pairs])
+    return _dots(images, features.clip_texts(slot, [getattr(pair, prompt) for pair in pairs]))
+
+
+def directional(
+    before: NDArray[np.float32],
+    after: NDArray[np.float32],
+    text_before: NDArray[np.float32],
+    text_after: NDArray[np.float32],
+) -> list[Value]:
+    """Cosine of the change of the image's feature with the change of the text's (Gal et al. 2022, eq. 3).
+
+    All ``float32`` ``(N, D)``, rows of length 1. No value where either did not change.
+    """
+    image = after.astype(np.float64) - before
+    text = text_after.astype(np.float64) - text_before
+    image_length, text_length = np.linalg.norm(image, axis=1), np.linalg.norm(text, axis=1)
+    result: list[Value] = []
+    for index in range(len(image)):
+        if image_length[index] <= SAME:
+            result.append(NoValue("the image did not change, so its change has no direction"))
+        elif text_length[index] <= SAME:
+            result.append(NoValue("the two prompts are the same, so their change has no direction"))
+        else:
+            result.append(float(image[index] @ text[index] / (image_length[index] * text_length[index])))
+    return result
+
+
+def _dots(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    products: NDArray[np.float64] = (a.astype(np.float64) * b).sum(axis=1)
+    return products
+
+
+class _Clip:
+    name = ""
+    version = "1"
+    unit = "100 * cosine"
+    higher_is_better = True
+    needs: frozenset[str] = frozenset()
+    summary = ""
+    uses_features = True
+    pasted = True
+    slot = "clip"
+
+    def __init__(self, features: Features) -> None:
+        self.features = features
+        self.version = versioned(
+            type(self).version, features.clip_spec(self.slot).identity, features.options.alignment
+        )
+
+    @classmethod
+    def problems(cls, features: Features) -> list[str]:
+        return features.clip_problems(cls.slot)
+
+
+class ClipTarget(_Clip):
+    name = "clip_target"
+    needs = frozenset({"target_prompt"})
+    summary = "CLIP similarity of the whole edited image with the target prompt"
+
+    def score(self, pairs: Sequence[Pair]) -> list[Value]:
+        cosines = prompt_cosines(self.features, self.slot, pairs, "edited", "target_prompt")
+        return [float(SCALE * cosine) for cosine in cosines]
+
+
+class ClipRegion(_Clip):
+    name = "clip_region"
+    needs = frozenset({"mask", "region_prompt"})
+    summary = "CLIP similarity of the region's crop with the region prompt (mean over regions)"
+
+    def score(self, pairs: Sequence[Pair]) -> list[Value]:
+        found = region_cosines(self.features, self.slot, pairs, "edited")
+        return [float(SCALE * c.mean()) if c.size else NoValue("the mask is empty") for c in found]
+
+
+class ClipDirectional(_Clip):
+    name = "clip_directional"
+    unit = "cosine"
+    needs = frozenset({"source_prompt", "target_prompt"})
+    summary = "agreement of the image's change with the prompts' change, in CLIP's space"
+
+    def score(self, pairs: Sequence[Pair]) -> list[Value]:
+        return directional(
+            self.features.clip_images(self.slot, [pair.source for pair in pairs]),
+            self.features.clip_images(self.slot, [pair.edited for pair in pairs]),
+            self.features.clip_texts(self.slot, [pair.source_prompt for pair in pairs]),
+            self.features.clip_texts(self.slot, [pair.target_prompt for pair in pairs]),
+        )
+
+
+class MiniClipTarget(ClipTarget):
+    name = "mini_clip_target"
+    summary = "as clip_target, with the embedded CLIP"
+    slot = "mini_clip"
+
+
+class MiniClipRegion(ClipRegion):
+    name = "mini_clip_region"
+    summary = "as clip_region, with the embedded CLIP"
+    slot = "mini_clip"
+
+
+class MiniClipDirectional(ClipDirectional):
+    name = "mini_clip_directional"
+    summary = "as clip_directional, with the embedded CLIP"
+    slot = "mini_clip"

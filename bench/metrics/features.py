@@ -1,0 +1,346 @@
+"""What metrics share: each network loaded once, each feature of an image computed once, in batches, and kept.
+
+Features are kept by the image's content (SHA-256 of its pixels) and the network's identity (name and
+SHA-256 of its weights), in memory and, where a cache folder is given, on disk across methods and runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+
+from bench.files import safe_part, sha256_bytes, write_atomic
+from bench.metrics.networks.clip import ClipNet, ClipSpec
+from bench.metrics.options import MetricOptions
+from bench.metrics.types import MetricError, Pair, Picture
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from bench.metrics.networks.inception import InceptionNet
+    from bench.metrics.networks.lpips_net import LpipsNet
+
+    FloatND = NDArray[np.float32]
+
+T = TypeVar("T")
+
+Reading = Mapping[str, Mapping[str, float]]
+"""What a reader sees in one region: attribute -> value -> probability."""
+
+
+class Reader(Protocol):
+    """Reads annotated attributes off images: ``uint8`` NHWC, ``bool`` NHW (the region) -> one reading each.
+
+    An attribute ``identity`` (a string that changes with its weights) makes scores be computed afresh when
+    the reader changes.
+    """
+
+    def __call__(self, images: NDArray[np.uint8], masks: NDArray[np.bool_], /) -> Sequence[Reading]: ...
+
+
+CLIPS = ("clip", "mini_clip", "cmmd_clip")
+"""The slots for CLIP models: the alignment metrics', the embedded one, and CMMD's."""
+
+_ENCODER_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 23}
+_MEMO = 200_000
+
+
+class Features:
+    """The networks and the memory of one scoring run.
+
+    ``mini_clip`` is the embedded model's folder; ``reader`` the truth judge's. Nothing is loaded before it
+    is used. Torch's threads are the caller's business; ``workers`` threads decode and resize.
+    """
+
+    def __init__(
+        self,
+        options: MetricOptions | None = None,
+        *,
+        device: str = "cpu",
+        cache_dir: Path | str | None = None,
+        clip: ClipSpec | None = None,
+        mini_clip: ClipSpec | str | Path | None = None,
+        cmmd_clip: ClipSpec | None = None,
+        reader: Reader | None = None,
+        workers: int = 2,
+        batch_pixels: int | None = None,
+    ) -> None:
+        self.options = options or MetricOptions()
+        self.device = device
+        self.reader = reader
+        if isinstance(mini_clip, (str, Path)):
+            mini_clip = ClipSpec(folder=str(mini_clip))
+        self._specs: dict[str, ClipSpec | None] = {
+            "clip": clip or ClipSpec(),
+            "mini_clip": mini_clip,
+            "cmmd_clip": cmmd_clip or ClipSpec("ViT-L-14-336", "openai"),
+        }
+        self._batch_pixels = batch_pixels
+        self._rows = FeatureCache(cache_dir)
+        self._clips: dict[str, ClipNet] = {}
+        self._lpips: dict[str, LpipsNet] = {}
+        self._inception: InceptionNet | None = None
+        self._memo: OrderedDict[tuple[str, tuple[str, str, str]], Any] = OrderedDict()
+        self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="features")
+
+    # -- networks -------------------------------------------------------------------------------
+
+    def clip_spec(self, slot: str) -> ClipSpec:
+        """Raises :class:`MetricError` for the embedded slot without a folder."""
+        spec = self._specs[slot]
+        if spec is None:
+            raise MetricError("no embedded CLIP was given: name its folder (open_clip's layout).")
+        return spec
+
+    def clip_problems(self, slot: str) -> list[str]:
+        try:
+            return self.clip_spec(slot).problems()
+        except MetricError as error:
+            return [str(error)]
+
+    def clip(self, slot: str) -> ClipNet:
+        if slot not in self._clips:
+            self._clips[slot] = self.clip_spec(slot).load(self.device)
+        return self._clips[slot]
+
+    def lpips(self, net: str) -> LpipsNet:
+        if net not in self._lpips:
+            from bench.metrics.networks.lpips_net import LpipsNet
+
+            self._lpips[net] = LpipsNet(net, self.device, self._batch_pixels)
+        return self._lpips[net]
+
+    def inception(self) -> InceptionNet:
+        if self._inception is None:
+            from bench.metrics.networks.inception import InceptionNet
+
+            self._inception = InceptionNet(self.device)
+        return self._inception
+
+    # -- features of one image or text ----------------------------------------------------------
+
+    def clip_images(self, slot: str, pictures: Sequence[Picture]) -> FloatND:
+        """``float32`` ``(N, D)``, rows of length 1."""
+        spec = self.clip_spec(slot)
+
+        def compute(missing: Sequence[Picture]) -> FloatND:
+            from bench.images import from_array
+
+            net = self.clip(slot)
+
+            def prepare(picture: Picture) -> torch.Tensor:
+                return net.prepare(from_array(picture.pixels))
+
+            size = self._batch(net.side**2)
+            return self._in_batches(missing, size, prepare, net.encode_images)
+
+        return self._rows.get(f"{spec.identity}-image", [p.key for p in pictures], pictures, compute)
+
+    def clip_texts(self, slot: str, prompts: Sequence[str]) -> FloatND:
+        """``float32`` ``(N, D)``, rows of length 1."""
+        spec = self.clip_spec(slot)
+
+        def compute(missing: Sequence[str]) -> FloatND:
+            net = self.clip(slot)
+            parts = [net.encode_texts(missing[i : i + 128]) for i in range(0, len(missing), 128)]
+            return np.concatenate(parts)
+
+        keys = [sha256_bytes(prompt.encode())[:40] for prompt in prompts]
+        return self._rows.get(f"{spec.identity}-text", keys, prompts, compute)
+
+    def vgg16(self, pictures: Sequence[Picture], side: int) -> FloatND:
+        """``float32`` ``(N, 512)``: mean over the plane of VGG16's last ReLU, after clean resizing."""
+        from bench.metrics.networks import lpips_weights
+
+        name = f"{lpips_weights.identity('vgg')}-pooled-{side}"
+        return self._pooled(name, pictures, side, lambda: self.lpips("vgg").pooled)
+
+    def inception_features(self, pictures: Sequence[Picture]) -> FloatND:
+        """``float32`` ``(N, 2048)`` of FID's Inception, after clean resizing."""
+        from bench.metrics.networks.inception import SIDE
+        from bench.metrics.networks.weights import INCEPTION
+
+        name = f"inception-{INCEPTION.sha256[:12]}-pooled"
+        return self._pooled(name, pictures, SIDE, lambda: self.inception().pooled)
+
+    # -- values of one pair ---------------------------------------------------------------------
+
+    def pair_values(
+        self, kind: str, pairs: Sequence[Pair], compute: Callable[[Sequence[Pair]], Sequence[T]]
+    ) -> list[T]:
+        """``compute`` of the pairs not seen before under ``kind``, the rest from memory.
+
+        For what depends on source, edited image and mask alone; several metrics then share one computation.
+        """
+        fresh: dict[tuple[str, str, str], Pair] = {}
+        for pair in pairs:
+            if (kind, pair.key) not in self._memo:
+                fresh.setdefault(pair.key, pair)
+        found: dict[tuple[str, str, str], T] = {
+            pair.key: self._memo[kind, pair.key] for pair in pairs if pair.key not in fresh
+        }
+        if fresh:
+            values = compute(list(fresh.values()))
+            found.update(zip(fresh, values, strict=True))
+            for key in fresh:
+                self._memo[kind, key] = found[key]
+            while len(self._memo) > _MEMO:
+                self._memo.popitem(last=False)
+        return [found[pair.key] for pair in pairs]
+
+    def flush(self) -> None:
+        """Writes what the disk cache does not hold yet."""
+        self._rows.flush()
+
+    def close(self) -> None:
+        self.flush()
+        self._pool.shutdown()
+
+    def map(self, function: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
+        """In threads, in order."""
+        return list(self._pool.map(function, items))
+
+    def _batch(self, pixels: int) -> int:
+        kind = self.device.split(":")[0]
+        budget = self._batch_pixels or _ENCODER_PIXELS.get(kind, _ENCODER_PIXELS["cpu"])
+        return max(1, budget // max(1, pixels))
+
+    def _pooled(
+        self,
+        name: str,
+        pictures: Sequence[Picture],
+        side: int,
+        load: Callable[[], Callable[..., torch.Tensor]],
+    ) -> FloatND:
+        def compute(missing: Sequence[Picture]) -> FloatND:
+            import torch
+
+            from bench.metrics.networks.inception import clean_resize
+            from bench.metrics.networks.precision import exact
+
+            network = load()
+
+            def prepare(picture: Picture) -> FloatND:
+                return clean_resize(picture.pixels, side)
+
+            def encode(planes: Sequence[FloatND]) -> FloatND:
+                with exact(self.device):
+                    pixels = torch.from_numpy(np.stack(planes)).to(self.device)
+                    return network(pixels).cpu().numpy()
+
+            return self._in_batches(missing, self._batch(side**2), prepare, encode)
+
+        return self._rows.get(name, [p.key for p in pictures], pictures, compute)
+
+    def _in_batches(
+        self,
+        items: Sequence[Any],
+        size: int,
+        prepare: Callable[[Any], Any],
+        encode: Callable[[Sequence[Any]], FloatND],
+    ) -> FloatND:
+        """Prepares the next batch in threads while one is encoded."""
+        starts = range(0, len(items), size)
+        waiting = [self._pool.submit(prepare, item) for item in items[:size]]
+        parts = []
+        for start in starts:
+            ready = [future.result() for future in waiting]
+            following = items[start + size : start + 2 * size]
+            waiting = [self._pool.submit(prepare, item) for item in following]
+            parts.append(encode(ready))
+        return np.concatenate(parts)
+
+
+class FeatureCache:
+    """Rows of ``float32`` by name space and key; in memory, and in files where a folder is given.
+
+    A file holds many rows, is written whole or not at all, and is never changed, so that several runs may
+    share a folder. A damaged file is as good as none. A folder that cannot be written costs a warning.
+    """
+
+    def __init__(self, folder: Path | str | None = None, *, rows_per_file: int = 2048) -> None:
+        self._folder = None if folder is None else Path(folder)
+        self._rows_per_file = rows_per_file
+        self._rows: dict[str, dict[str, FloatND]] = {}
+        self._unsaved: dict[str, list[str]] = {}
+
+    def get(
+        self,
+        space: str,
+        keys: Sequence[str],
+        items: Sequence[T],
+        compute: Callable[[Sequence[T]], FloatND],
+    ) -> FloatND:
+        """``(len(keys), D)``: each row from memory, else of ``compute`` over the items that have none.
+
+        ``D`` of no keys is 0.
+        """
+        rows = self._space(space)
+        missing: dict[str, T] = {}
+        for key, item in zip(keys, items, strict=True):
+            if key not in rows:
+                missing.setdefault(key, item)
+        if missing:
+            values = np.asarray(compute(list(missing.values())), dtype=np.float32)
+            if values.ndim != 2 or len(values) != len(missing):
+                raise MetricError(f"{space}: features of shape {values.shape} for {len(missing)} images.")
+            rows.update(zip(missing, values, strict=True))
+            self._unsaved.setdefault(space, []).extend(missing)
+            if len(self._unsaved[space]) >= self._rows_per_file:
+                self.flush()
+        return np.stack([rows[key] for key in keys]) if keys else np.zeros((0, 0), np.float32)
+
+    def flush(self) -> None:
+        if self._folder is None:
+            return
+        for space, keys in self._unsaved.items():
+            if not keys:
+                continue
+            buffer = io.BytesIO()
+            rows = self._rows[space]
+            np.savez(buffer, keys=np.array(keys), rows=np.stack([rows[key] for key in keys]))
+            digest = hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()[:24]
+            try:
+                write_atomic(self._folder / safe_part(space) / f"{digest}.npz", buffer.getvalue())
+            except OSError as error:
+                warnings.warn(
+                    f"features are not kept on disk: {self._folder} cannot be written ({error}).",
+                    stacklevel=2,
+                )
+                self._folder = None
+                return
+            keys.clear()
+
+    def _space(self, space: str) -> dict[str, FloatND]:
+        if space not in self._rows:
+            self._rows[space] = {}
+            if self._folder is not None:
+                for path in sorted((self._folder / safe_part(space)).glob("*.npz")):
+                    self._rows[space].update(_read_rows(path))
+        return self._rows[space]
+
+
+def _read_rows(path: Path) -> dict[str, FloatND]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            keys, rows = file["keys"], file["rows"]
+        if (
+            rows.ndim != 2
+            or rows.dtype != np.float32
+            or len(rows) != len(keys)
+            or not np.isfinite(rows).all()
+        ):
+            return {}
+        return dict(zip(keys.tolist(), rows, strict=True))
+    except Exception:
+        # Whatever a damaged file raises (zip, numpy, OS): its features are computed again.
+        return {}

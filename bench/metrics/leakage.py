@@ -1,0 +1,359 @@
+"""Leakage: what changed where nothing should.
+
+Every metric here looks at valid outside pixels only: those farther from the mask than a thin band at its
+edge, where blending is no leak. Nothing inside the mask can move a value:
+
+* MSE, PSNR, SSIM and the changed share never read a pixel that is not valid. SSIM's local statistics are
+  weighted by validity (normalised convolution), so that there is neither a fill nor a zeroed inside to pull
+  it towards 1.
+* LPIPS has receptive fields that reach across the mask. The edited image is therefore filled from the
+  source wherever it is not valid (mask and edge band), compared as a spatial map, and averaged over the
+  valid pixels. leak_lpips_edge fills the mask alone and averages over the edge band.
+
+Pasted back into the source, an edit has no leakage by construction, so these metrics have no pasted variant.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.metrics.networks import lpips_weights
+from bench.metrics.networks.lpips_net import MIN_SIDE
+from bench.metrics.options import LeakageOptions, versioned
+from bench.metrics.types import NoValue, Pair, Picture, Value
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bench.metrics.features import Features
+
+    BoolHW = NDArray[np.bool_]
+    Uint8HWC = NDArray[np.uint8]
+
+PSNR_CAP = float(10 * np.log10(12 * 255**2))
+"""58.92 dB. Rounding to 8 bits alone has a mean squared error of (1/255)^2 / 12; a PSNR above its own cannot
+be told from it. Capped there, an untouched outside has a value that a mean over cases can hold."""
+
+SSIM_SIGMA, SSIM_RADIUS = 1.5, 5
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+
+_NO_OUTSIDE = NoValue("no pixel lies outside the mask and its edge band")
+
+
+@dataclass(frozen=True, eq=False)
+class Bands:
+    """The pixels of a case by their distance from the mask: all ``bool`` ``HW``."""
+
+    mask: BoolHW
+    edge: BoolHW
+    valid: BoolHW
+    """Outside, beyond the edge band."""
+    near: BoolHW
+    mid: BoolHW
+    far: BoolHW
+    """``near``, ``mid`` and ``far`` partition ``valid``."""
+
+
+def bands(mask: BoolHW, options: LeakageOptions | None = None) -> Bands:
+    """Of a ``bool`` ``HW`` mask. Distance is Euclidean, to the nearest masked pixel's centre."""
+    options = options or LeakageOptions()
+    if mask.any():
+        from scipy.ndimage import distance_transform_edt
+
+        distance = distance_transform_edt(~mask)
+    else:
+        distance = np.full(mask.shape, np.inf)
+    side = min(mask.shape)
+    edge = max(1.0, options.edge * side)
+    near, mid = max(edge, options.near * side), max(edge, options.mid * side)
+    return Bands(
+        mask=mask,
+        edge=(distance > 0) & (distance <= edge),
+        valid=distance > edge,
+        near=(distance > edge) & (distance <= near),
+        mid=(distance > near) & (distance <= mid),
+        far=distance > mid,
+    )
+
+
+def masked_mse(source: Uint8HWC, edited: Uint8HWC, valid: BoolHW) -> float | None:
+    """Mean over valid pixels and channels of the squared difference of values in [0, 1]; None without any."""
+    difference = source[valid].astype(np.int32) - edited[valid]
+    return float(np.square(difference).mean() / 255**2) if difference.size else None
+
+
+def psnr(mse: float) -> float:
+    """dB, for values in [0, 1]; at most ``PSNR_CAP``."""
+    return PSNR_CAP if mse <= 0 else min(PSNR_CAP, float(-10 * np.log10(mse)))
+
+
+def changed_share(source: Uint8HWC, edited: Uint8HWC, valid: BoolHW, visible: float) -> float | None:
+    """Share of valid pixels of which some channel, in [0, 1], differs by more than ``visible``."""
+    difference = np.abs(source[valid].astype(np.int16) - edited[valid])
+    # Compared in units of 1/255, with room for the rounding of visible * 255 alone.
+    return float((difference.max(axis=1) > visible * 255 + 1e-9).mean()) if difference.size else None
+
+
+def inside_change(source: Uint8HWC, edited: Uint8HWC, mask: BoolHW) -> float | None:
+    """Mean over masked pixels and channels of the absolute difference of values in [0, 1]."""
+    difference = np.abs(source[mask].astype(np.int16) - edited[mask])
+    return float(difference.mean() / 255) if difference.size else None
+
+
+def masked_ssim(source: Uint8HWC, edited: Sequence[Uint8HWC], valid: BoolHW) -> list[float | None]:
+    """Mean structural similarity over valid pixels of each of several edits of one source.
+
+    Wang et al. 2004: Gaussian window of 11 x 11, sigma 1.5, K1 = .01, K2 = .03, values in [0, 1], by channel;
+    local means, variances and covariance are taken over the valid pixels of the window alone. Averaged over
+    the valid pixels whose window lies within the image. With every pixel valid this is scikit-image's
+    ``structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1)``.
+    None where there is no such pixel.
+    """
+    from scipy.ndimage import correlate1d
+
+    taps = np.exp(-0.5 * (np.arange(-SSIM_RADIUS, SSIM_RADIUS + 1) / SSIM_SIGMA) ** 2)
+    taps /= taps.sum()
+    crop = (slice(SSIM_RADIUS, -SSIM_RADIUS),) * 2
+    counted = valid[crop]
+    if not counted.any():
+        return [None] * len(edited)
+    weight = valid[..., None].astype(np.float64)
+
+    def blur(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        rows = correlate1d(x, taps, axis=0, mode="constant")[SSIM_RADIUS:-SSIM_RADIUS]
+        cropped: NDArray[np.float64] = correlate1d(rows, taps, axis=1, mode="constant")
+        return cropped[:, SSIM_RADIUS:-SSIM_RADIUS][counted]
+
+    total = blur(weight)
+    x = source / 255.0
+    mean_x = blur(weight * x) / total
+    variance_x = blur(weight * x * x) / total - mean_x**2
+    result: list[float | None] = []
+    for pixels in edited:
+        y = pixels / 255.0
+        mean_y = blur(weight * y) / total
+        variance_y = blur(weight * y * y) / total - mean_y**2
+        covariance = blur(weight * x * y) / total - mean_x * mean_y
+        similarity = (2 * mean_x * mean_y + SSIM_C1) * (2 * covariance + SSIM_C2)
+        similarity /= (mean_x**2 + mean_y**2 + SSIM_C1) * (variance_x + variance_y + SSIM_C2)
+        result.append(float(similarity.mean()))
+    return result
+
+
+def fill(pair: Pair, where: BoolHW) -> Picture:
+    """The edited picture with the source's pixels at ``where``."""
+    return Picture(np.where(where[..., None], pair.source.pixels, pair.edited.pixels))
+
+
+class _Leakage:
+    """Shared by the metrics of this file: one computation of a ``kind`` gives several their values."""
+
+    name = ""
+    version = "1"
+    unit = "0..1"
+    higher_is_better = False
+    needs = frozenset({"mask"})
+    summary = ""
+    uses_features = True
+    kind = ""
+    net: str | None = None
+
+    def __init__(self, features: Features) -> None:
+        self.features = features
+        self.options = features.options.leakage
+        self.version = versioned(type(self).version, self.options)
+
+    @classmethod
+    def problems(cls, features: Features) -> list[str]:
+        return [] if cls.net is None else lpips_weights.problems(cls.net)
+
+    def score(self, pairs: Sequence[Pair]) -> list[Value]:
+        found = self.features.pair_values(self.kind, pairs, self._compute)
+        return [values[self.name] for values in found]
+
+    def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
+        raise NotImplementedError
+
+    def _bands(self, pair: Pair) -> Bands:
+        return _cached_bands(_Masked(pair.mask, pair.mask_key), self.options)
+
+
+class _Pixels(_Leakage):
+    kind = "leak-pixels"
+
+    def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
+        result: list[dict[str, Value]] = []
+        for pair in pairs:
+            valid = self._bands(pair).valid
+            before, after = pair.source.pixels, pair.edited.pixels
+            mse = masked_mse(before, after, valid)
+            share = changed_share(before, after, valid, self.options.visible)
+            if mse is None or share is None:
+                result.append(dict.fromkeys(("leak_mse", "leak_psnr", "leak_changed"), _NO_OUTSIDE))
+            else:
+                result.append({"leak_mse": mse, "leak_psnr": psnr(mse), "leak_changed": share})
+        return result
+
+
+class LeakMse(_Pixels):
+    name = "leak_mse"
+    unit = "0..1, squared"
+    summary = "mean squared error outside the mask"
+
+
+class LeakPsnr(_Pixels):
+    name = "leak_psnr"
+    unit = "dB"
+    higher_is_better = True
+    summary = "PSNR outside the mask, capped at 58.92 dB (what 8 bits can tell)"
+
+
+class LeakChanged(_Pixels):
+    name = "leak_changed"
+    unit = "share"
+    summary = "share of outside pixels that visibly changed (some channel by more than 8/255)"
+
+
+class LeakSsim(_Leakage):
+    name = "leak_ssim"
+    unit = "-1..1"
+    higher_is_better = True
+    summary = "SSIM outside the mask, its windows blind to the inside"
+    kind = "leak-ssim"
+
+    def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
+        result: dict[int, dict[str, Value]] = {}
+        for group in _by_case(pairs).values():
+            first = pairs[group[0]]
+            edits = [pairs[index].edited.pixels for index in group]
+            values = masked_ssim(first.source.pixels, edits, self._bands(first).valid)
+            missing = NoValue("no valid outside pixel has its 11 x 11 window within the image")
+            for index, value in zip(group, values, strict=True):
+                result[index] = {"leak_ssim": missing if value is None else value}
+        return [result[index] for index in range(len(pairs))]
+
+
+class _Lpips(_Leakage):
+    """``kind`` names the computation, ``net`` the backbone; filled and averaged beyond the edge band."""
+
+    unit = "LPIPS"
+    net = "alex"
+    kind = "leak-lpips-alex"
+    names: tuple[tuple[str, str], ...] = (
+        ("leak_lpips", "valid"),
+        ("leak_lpips_near", "near"),
+        ("leak_lpips_mid", "mid"),
+        ("leak_lpips_far", "far"),
+    )
+
+    def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
+        result: list[dict[str, Value]] = [{} for _ in pairs]
+        by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, pair in enumerate(pairs):
+            if min(pair.source.size) < MIN_SIDE:
+                small = NoValue(f"LPIPS needs at least {MIN_SIDE} pixels a side")
+                result[index] = dict.fromkeys((name for name, _ in self.names), small)
+            else:
+                by_size[pair.source.size].append(index)
+        for indices in by_size.values():
+            todo = [pairs[index] for index in indices]
+            filled = [fill(pair, self._filled(self._bands(pair))) for pair in todo]
+            assert self.net is not None
+            maps = self.features.lpips(self.net).maps([pair.source for pair in todo], filled)
+            for index, pair, distance in zip(indices, todo, maps, strict=True):
+                parts = self._bands(pair)
+                for name, band in self.names:
+                    pixels = distance[getattr(parts, band)]
+                    result[index][name] = (
+                        float(pixels.mean(dtype=np.float64)) if pixels.size else _empty(band)
+                    )
+        return result
+
+    def _filled(self, parts: Bands) -> BoolHW:
+        return ~parts.valid
+
+
+class LeakLpips(_Lpips):
+    name = "leak_lpips"
+    summary = "LPIPS (AlexNet) outside the mask and its edge band"
+
+
+class LeakLpipsNear(_Lpips):
+    name = "leak_lpips_near"
+    summary = "LPIPS (AlexNet) outside, up to 1/16 of the side from the mask"
+
+
+class LeakLpipsMid(_Lpips):
+    name = "leak_lpips_mid"
+    summary = "LPIPS (AlexNet) outside, 1/16 to 1/4 of the side from the mask"
+
+
+class LeakLpipsFar(_Lpips):
+    name = "leak_lpips_far"
+    summary = "LPIPS (AlexNet) outside, beyond 1/4 of the side from the mask"
+
+
+class LeakLpipsVgg(_Lpips):
+    name = "leak_lpips_vgg"
+    summary = "LPIPS (VGG16) outside the mask and its edge band"
+    net = "vgg"
+    kind = "leak-lpips-vgg"
+    names = (("leak_lpips_vgg", "valid"),)
+
+
+class LeakLpipsEdge(_Lpips):
+    name = "leak_lpips_edge"
+    summary = "LPIPS (AlexNet) in the thin band just outside the mask"
+    kind = "leak-lpips-edge"
+    names = (("leak_lpips_edge", "edge"),)
+
+    def _filled(self, parts: Bands) -> BoolHW:
+        return parts.mask
+
+
+class EditChange(_Leakage):
+    """Not leakage but its counterpart: how much changed inside; a part of the success rule."""
+
+    name = "edit_change"
+    higher_is_better = True
+    summary = "mean absolute difference inside the mask"
+    kind = "edit-change"
+
+    def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
+        changes = (inside_change(pair.source.pixels, pair.edited.pixels, pair.mask) for pair in pairs)
+        return [{"edit_change": NoValue("the mask is empty") if c is None else c} for c in changes]
+
+
+def _empty(band: str) -> NoValue:
+    return _NO_OUTSIDE if band == "valid" else NoValue(f"no pixel lies in the {band} band")
+
+
+def _by_case(pairs: Sequence[Pair]) -> dict[tuple[str, str], list[int]]:
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, pair in enumerate(pairs):
+        groups[pair.source.key, pair.mask_key].append(index)
+    return groups
+
+
+class _Masked:
+    """A mask that hashes by content, for the cache below."""
+
+    def __init__(self, mask: BoolHW, key: str) -> None:
+        self.mask, self.key = mask, key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Masked) and self.key == other.key
+
+
+@lru_cache(maxsize=128)
+def _cached_bands(masked: _Masked, options: LeakageOptions) -> Bands:
+    return bands(masked.mask, options)

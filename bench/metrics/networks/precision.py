@@ -1,0 +1,25 @@
+"""One set-up for every forward pass, so that a score does not depend on what the caller switched on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def exact(device: str) -> Iterator[None]:
+    """Inference in float32: no autocast, no TF32 (cuDNN's convolutions use it by default), no autotuning."""
+    import torch
+
+    kind = torch.device(device).type
+    with (
+        torch.inference_mode(),
+        torch.autocast(kind, enabled=False),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+    ):
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before

@@ -1,0 +1,105 @@
+"""Everything about a metric that can be set. What differs from its default shows in the metric's version."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bench.edit import stable_digest
+from bench.metrics.types import MetricError
+
+
+@dataclass(frozen=True)
+class LeakageOptions:
+    """Distances from the mask are shares of the image's shorter side."""
+
+    edge: float = 1 / 64
+    """Width of the band at the mask's edge that is left out of every leak_* but leak_lpips_edge; at least one
+    pixel. 1/64 of 512 px is 8 px: one cell of the latents of an f8 autoencoder."""
+    near: float = 1 / 16
+    """leak_lpips_near: from the edge band to here."""
+    mid: float = 1 / 4
+    """leak_lpips_mid: from near to here; leak_lpips_far: beyond."""
+    visible: float = 8 / 255
+    """A pixel visibly changed where some channel differs by more than this."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.edge <= self.near <= self.mid <= 1:
+            raise MetricError("leakage: edge, near and mid must rise, within 0 and 1.")
+        if not 0 <= self.visible < 1:
+            raise MetricError("leakage: visible is a difference of values in [0, 1].")
+
+
+@dataclass(frozen=True)
+class SuccessRule:
+    """When an edit succeeds: the only place where this is stated. All three must hold.
+
+    1. **The judge says yes.** ``truth``: for every claim of the case, the reader's most probable value of the
+       attribute is the one promised, and it is more probable than the one before (where that is known).
+       ``clip``: the edited image is closer to the target prompt than to the source prompt by more than
+       ``clip_margin`` (cosine), and every region's crop is closer to the region's prompt after the edit than
+       before.
+    2. **It changed.** The mean absolute difference inside the mask, in [0, 1], is above ``min_change``.
+    3. **It stayed inside.** ``leak`` is at most ``max_leak``. An edit without a valid outside (the mask
+       covers everything but its edge) passes, for there is nothing to leak into.
+    """
+
+    min_change: float = 1 / 255
+    max_leak: float = 0.1
+    leak: Literal["leak_lpips", "leak_lpips_vgg", "leak_mse"] = "leak_lpips"
+    clip_margin: float = 0.0
+
+    def holds(self, judged: bool, change: float, leak: float | None) -> bool:
+        """``leak`` None: no valid outside."""
+        return judged and change > self.min_change and (leak is None or leak <= self.max_leak)
+
+
+@dataclass(frozen=True)
+class RealismOptions:
+    n: int | None = None
+    """Compare this many edited images (those of the smallest content hash) and as many real ones, so that
+    methods are compared at one n; None takes all there are."""
+    kid_subsets: int = 100
+    kid_subset_size: int = 1000
+    bootstrap: int = 0
+    """Draws for the interval; 0 reports none."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n is not None and self.n < 2:
+            raise MetricError("realism: n must be at least 2.")
+        if self.kid_subsets < 1 or self.kid_subset_size < 2:
+            raise MetricError("realism: kid_subsets must be at least 1 and kid_subset_size at least 2.")
+
+
+@dataclass(frozen=True)
+class AlignmentOptions:
+    margin: float = 0.1
+    """Added to each side of a region's bounding box, as a share of its longer side."""
+
+    def __post_init__(self) -> None:
+        if self.margin < 0:
+            raise MetricError("alignment: margin must not be negative.")
+
+
+@dataclass(frozen=True)
+class MetricOptions:
+    leakage: LeakageOptions = field(default_factory=LeakageOptions)
+    alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
+    realism: RealismOptions = field(default_factory=RealismOptions)
+    success: SuccessRule = field(default_factory=SuccessRule)
+
+
+def versioned(version: str, *choices: Any) -> str:
+    """``version``, followed by a digest of what differs from the defaults among ``choices``.
+
+    A choice is an options dataclass, or the identity of a network (a string; empty for none).
+    """
+    parts: list[Any] = []
+    for choice in choices:
+        if isinstance(choice, str):
+            parts.extend([choice] if choice else [])
+        elif choice != type(choice)():
+            parts.append(dataclasses.asdict(choice))
+    return f"{version}-{stable_digest(parts)[:8]}" if parts else version

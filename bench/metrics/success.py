@@ -1,0 +1,266 @@
+"""Success: did the edit do what was asked, and nothing else. The rule: ``bench.metrics.options.SuccessRule``.
+
+``judge_*`` is the first of its three conditions alone, ``success_*`` all three. Judges:
+
+* ``truth`` reads annotated attributes with an injected reader and checks every claim of the case. With
+  several regions, each claim is read in its own region, and all must hold.
+* ``clip`` (and ``mini_clip``) knows prompts only. A request has no prompt of what a region showed before, so
+  the whole image decides between the two prompts, and each region's crop must have come closer to what the
+  region shall show.
+
+An untouched image never succeeds: nothing changed inside, and no crop came strictly closer to anything.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.metrics import leakage
+from bench.metrics.alignment import prompt_cosines, region_cosines
+from bench.metrics.options import SuccessRule, versioned
+from bench.metrics.types import NoValue, Pair, Value
+
+if TYPE_CHECKING:
+    from bench.edit import Claim
+    from bench.metrics.features import Features, Reading
+
+Verdict = bool | NoValue
+
+
+def claim_holds(claim: Claim, reading: Reading) -> Verdict:
+    """Whether a reading of the claim's region shows what the claim promises.
+
+    The most probable value must be ``after`` (a tie with another value is no), and more probable than
+    ``before`` unless that is ``unknown``.
+    """
+    values = reading.get(claim.attribute)
+    if not values:
+        return NoValue(f"the reader does not know the attribute {claim.attribute!r}")
+    if claim.after not in values:
+        return NoValue(f"the reader knows no {claim.attribute!r} of {claim.after!r}")
+    if not all(np.isfinite(list(values.values()))):
+        return NoValue(f"the reader's probabilities of {claim.attribute!r} are not finite")
+    others = [p for value, p in values.items() if value != claim.after]
+    wins = all(values[claim.after] > p for p in others)
+    if claim.before != "unknown":
+        wins = wins and values[claim.after] > values.get(claim.before, 0.0)
+    return wins
+
+
+def judge_truth(features: Features, pairs: Sequence[Pair]) -> list[Verdict]:
+    """Whether all claims hold, by the reader."""
+    if features.reader is None:
+        return [NoValue("no reader was given")] * len(pairs)
+    verdicts: list[Verdict | None] = [None] * len(pairs)
+    wanted: dict[tuple[int, int], tuple[int, int]] = {}  # (pair, region) -> image size
+    for index, pair in enumerate(pairs):
+        if not pair.claims:
+            verdicts[index] = NoValue("the case makes no claim that a reader could check")
+        for claim in pair.claims:
+            if not 0 <= claim.region < len(pair.areas):
+                verdicts[index] = NoValue(f"a claim is about region {claim.region}, which the case has not")
+            else:
+                wanted[index, claim.region] = pair.source.size
+    readings: dict[tuple[int, int], Reading] = {}
+    by_size: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+    for place, size in wanted.items():
+        by_size[size].append(place)
+    for places in by_size.values():
+        images = np.stack([pairs[index].edited.pixels for index, _ in places])
+        masks = np.stack([pairs[index].areas[region].mask for index, region in places])
+        readings.update(zip(places, features.reader(images, masks), strict=True))
+    for index, pair in enumerate(pairs):
+        if verdicts[index] is None:
+            verdicts[index] = _all(claim_holds(c, readings[index, c.region]) for c in pair.claims)
+    return [verdict for verdict in verdicts if verdict is not None]
+
+
+def judge_clip(features: Features, pairs: Sequence[Pair], slot: str, margin: float) -> list[Verdict]:
+    """Whether the image is closer to the target prompt, and every region came closer to its own."""
+    to_target = prompt_cosines(features, slot, pairs, "edited", "target_prompt")
+    to_source = prompt_cosines(features, slot, pairs, "edited", "source_prompt")
+    before = region_cosines(features, slot, pairs, "source")
+    after = region_cosines(features, slot, pairs, "edited")
+    return [
+        bool(target - source > margin and closer.size and (closer > far).all())
+        for target, source, far, closer in zip(to_target, to_source, before, after, strict=True)
+    ]
+
+
+def _all(verdicts: Iterable[Verdict]) -> Verdict:
+    held = True
+    for verdict in verdicts:
+        if isinstance(verdict, NoValue):
+            return verdict
+        held = held and verdict
+    return held
+
+
+class _Judge:
+    name = ""
+    version = "1"
+    unit = "0/1"
+    higher_is_better = True
+    needs: frozenset[str] = frozenset()
+    summary = ""
+    uses_features = True
+    pasted = True
+    slot = "truth"
+
+    def __init__(self, features: Features) -> None:
+        self.features = features
+        self.rule = features.options.success
+        self.version = versioned(type(self).version, *self._choices())
+
+    def _choices(self) -> list[object]:
+        if self.slot == "truth":
+            return [str(getattr(self.features.reader, "identity", ""))]
+        margin = SuccessRule(clip_margin=self.rule.clip_margin)
+        return [self.features.clip_spec(self.slot).identity, self.features.options.alignment, margin]
+
+    @classmethod
+    def problems(cls, features: Features) -> list[str]:
+        if cls.slot != "truth":
+            return features.clip_problems(cls.slot)
+        return [] if features.reader is not None else ["the truth judge needs a reader; none was given."]
+
+    def judge(self, pairs: Sequence[Pair]) -> list[Verdict]:
+        if self.slot == "truth":
+            return judge_truth(self.features, pairs)
+        return judge_clip(self.features, pairs, self.slot, self.rule.clip_margin)
+
+    def score(self, pairs: Sequence[Pair]) -> list[Value]:
+        return [v if isinstance(v, NoValue) else float(v) for v in self.judge(pairs)]
+
+
+class _Success(_Judge):
+    def _choices(self) -> list[object]:
+        return [*super()._choices(), self.rule, self.features.options.leakage]
+
+    @classmethod
+    def problems(cls, features: Features) -> list[str]:
+        leak = _LEAKS[features.options.success.leak]
+        return [*super().problems(features), *leak.problems(features)]
+
+    def score(self, pairs: Sequence[Pair]) -> list[Value]:
+        changes = leakage.EditChange(self.features).score(pairs)
+        leaks = self._leaks(pairs)
+        result: list[Value] = []
+        for verdict, change, leak in zip(self.judge(pairs), changes, leaks, strict=True):
+            if isinstance(verdict, NoValue):
+                result.append(verdict)
+            elif not isinstance(change, float):
+                result.append(change)
+            else:
+                bounded = leak if isinstance(leak, float) else None
+                result.append(float(self.rule.holds(verdict, change, bounded)))
+        return result
+
+    def _leaks(self, pairs: Sequence[Pair]) -> list[Value]:
+        # Pasted back, nothing outside differs from the source.
+        measured = [index for index, pair in enumerate(pairs) if not pair.pasted]
+        leaks: list[Value] = [0.0] * len(pairs)
+        if measured:
+            metric = _LEAKS[self.rule.leak](self.features)
+            for index, value in zip(measured, metric.score([pairs[i] for i in measured]), strict=True):
+                leaks[index] = value
+        return leaks
+
+
+_LEAKS: dict[str, type[leakage._Leakage]] = {
+    "leak_lpips": leakage.LeakLpips,
+    "leak_lpips_vgg": leakage.LeakLpipsVgg,
+    "leak_mse": leakage.LeakMse,
+}
+
+_CLIP_NEEDS = frozenset({"mask", "source_prompt", "target_prompt", "region_prompt"})
+_TRUTH_NEEDS = frozenset({"mask", "claims"})
+
+
+class JudgeTruth(_Judge):
+    name = "judge_truth"
+    needs = _TRUTH_NEEDS
+    summary = "the attribute reader sees what was promised (first condition of success_truth)"
+
+
+class JudgeClip(_Judge):
+    name = "judge_clip"
+    needs = _CLIP_NEEDS
+    summary = "CLIP sees the target rather than the source (first condition of success_clip)"
+    slot = "clip"
+
+
+class JudgeMiniClip(JudgeClip):
+    name = "judge_mini_clip"
+    summary = "as judge_clip, with the embedded CLIP"
+    slot = "mini_clip"
+
+
+class SuccessTruth(_Success):
+    name = "success_truth"
+    needs = _TRUTH_NEEDS
+    summary = "the attribute reader sees what was promised, the region changed, and little leaked"
+
+
+class SuccessClip(_Success):
+    name = "success_clip"
+    needs = _CLIP_NEEDS
+    summary = "CLIP sees the target rather than the source, the region changed, and little leaked"
+    slot = "clip"
+
+
+class SuccessMiniClip(SuccessClip):
+    name = "success_mini_clip"
+    summary = "as success_clip, with the embedded CLIP"
+    slot = "mini_clip"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the rule was applied to, for one edit."""
+
+    judged: bool
+    change: float
+    leak: float | None
+    """None: the case has no valid outside."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Success as a function of one bound, everything else as in the rule."""
+
+    bound: str
+    values: tuple[float, ...]
+    success: tuple[float, ...]
+    """Share of the edits that succeed, at each value."""
+    n: int
+
+
+def sensitivity(
+    parts: Sequence[Parts],
+    rule: SuccessRule | None = None,
+    *,
+    min_change: Sequence[float] = (0.0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255),
+    max_leak: Sequence[float] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, float("inf")),
+) -> list[Sensitivity]:
+    """Success at each value of each bound, with the other one as in ``rule``; empty without edits."""
+    rule = rule or SuccessRule()
+    if not parts:
+        return []
+    swept: list[tuple[str, Sequence[float], Callable[[float], SuccessRule]]] = [
+        ("min_change", min_change, lambda value: replace(rule, min_change=value)),
+        ("max_leak", max_leak, lambda value: replace(rule, max_leak=value)),
+    ]
+    result = []
+    for bound, values, changed in swept:
+        shares = tuple(
+            float(np.mean([changed(value).holds(p.judged, p.change, p.leak) for p in parts]))
+            for value in values
+        )
+        result.append(Sensitivity(bound, tuple(float(v) for v in values), shares, len(parts)))
+    return result

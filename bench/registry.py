@@ -1,0 +1,238 @@
+"""Names of methods, protocols and metrics, and what stands behind them, imported on use.
+
+A table maps a name to ``"module:Attribute"``. Third parties add to it by an entry point in the group
+``prompteditbench.methods`` (``protocols``, ``metrics``), or by a plug-in module whose dicts ``METHODS``,
+``PROTOCOLS`` and ``METRICS`` are merged by :func:`load_plugin`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+ENTRY_POINT_GROUPS: Mapping[str, str] = {
+    "method": "prompteditbench.methods",
+    "protocol": "prompteditbench.protocols",
+    "metric": "prompteditbench.metrics",
+}
+"""The entry-point group of each kind of thing."""
+
+
+class UnknownName(ValueError):
+    """A name that no table holds. The message has a suggestion and the list."""
+
+
+class PluginError(ValueError):
+    """A plug-in that cannot be imported, is malformed, or takes a name that is taken."""
+
+
+class OptionError(ValueError):
+    """An option that does not exist or has a wrong value. The message names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how a method runs. Not part of its digest.
+
+    ``dtype`` does change pixels a little; the run folder's manifest holds it, and a run goes on only with
+    the one it began with.
+    """
+
+    device: str = "cpu"
+    """As torch names devices: ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    dtype: str = "float32"
+    """``float32``, ``float16`` or ``bfloat16``."""
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a class that declares none."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``" Did you mean 'x'?"`` where one of ``known`` is close to ``name``, else the empty string."""
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+class Registry:
+    """The names of one kind: ``"method"``, ``"protocol"`` or ``"metric"``; it names a plug-in's dict too."""
+
+    def __init__(self, kind: str, table: Mapping[str, str], entry_point_group: str | None = None) -> None:
+        self.kind = kind
+        self._group = ENTRY_POINT_GROUPS.get(kind) if entry_point_group is None else entry_point_group
+        self._targets: dict[str, str] = {}
+        self._installed_read = False
+        for name, target in table.items():
+            self.add(name, target)
+
+    def add(self, name: str, target: str, origin: str = "") -> None:
+        """Adds one name. The same target twice is fine; another for a name raises :class:`PluginError`."""
+        by = f" (from {origin})" if origin else ""
+        if not isinstance(target, str) or target.count(":") != 1 or not all(target.split(":")):
+            raise PluginError(
+                f"{self.kind} {name!r}{by}: {target!r} is not of the form 'module:Class'. Write it so."
+            )
+        taken = self._targets.get(name)
+        if taken is not None and taken != target:
+            raise PluginError(
+                f"{self.kind} {name!r}{by} would be {target!r}, but is {taken!r} already. Rename the new one."
+            )
+        self._targets[name] = target
+
+    def _all(self) -> dict[str, str]:
+        # Looked up once and late: scanning what is installed costs more than importing this module.
+        if not self._installed_read:
+            self._installed_read = True
+            if self._group:
+                from importlib.metadata import entry_points
+
+                for point in entry_points(group=self._group):
+                    package = point.dist.name if point.dist is not None else "an installed package"
+                    self.add(point.name, point.value.replace(" ", ""), origin=package)
+        return self._targets
+
+    def names(self) -> list[str]:
+        """Every name, in the order of the table, then plug-ins."""
+        return list(self._all())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._all()
+
+    def check(self, name: str) -> str:
+        """``name`` itself; raises :class:`UnknownName`, with a suggestion and the list, where it is none."""
+        known = self._all()
+        if name not in known:
+            raise UnknownName(
+                f"unknown {self.kind} {name!r}.{did_you_mean(name, known)} "
+                f"Known: {', '.join(sorted(known)) or 'none'}."
+            )
+        return name
+
+    def load(self, name: str) -> Any:
+        """What stands behind ``name``, imported now. Raises :class:`UnknownName`, :class:`PluginError`.
+
+        An ImportError of a package that is missing passes through: it names the package.
+        """
+        target = self._all()[self.check(name)]
+        module_name, _, attribute = target.partition(":")
+        try:
+            found: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (module_name + ".").startswith(error.name + "."):
+                raise
+            raise PluginError(
+                f"{self.kind} {name!r}: there is no module {error.name!r} (of {target!r}). "
+                "Install the package that has it, or put its folder on PYTHONPATH."
+            ) from error
+        for part in attribute.split("."):
+            try:
+                found = getattr(found, part)
+            except AttributeError as error:
+                raise PluginError(
+                    f"{self.kind} {name!r}: module {module_name!r} has no {attribute!r}. "
+                    f"Mend the target {target!r}."
+                ) from error
+        return found
+
+
+def load_plugin(module: str, registries: Iterable[Registry]) -> list[str]:
+    """Imports ``module`` and merges its dicts ``METHODS``, ``PROTOCOLS`` and ``METRICS`` into the registries.
+
+    Returns the names added, each as ``"kind name"``. Raises :class:`PluginError` for a module that does not
+    exist, has none of the dicts, or takes a name that is taken; then nothing of it has been added.
+    """
+    try:
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module + ".").startswith(error.name + "."):
+            raise
+        raise PluginError(
+            f"plug-in {module!r}: there is no module of that name. "
+            "Give a module's dotted name, and put its folder on PYTHONPATH or install it."
+        ) from error
+    tables = {registry: getattr(loaded, registry.kind.upper() + "S", None) for registry in registries}
+    if all(table is None for table in tables.values()):
+        raise PluginError(
+            f"plug-in {module!r} adds nothing: it has none of the dicts METHODS, PROTOCOLS, METRICS. "
+            'Define one, as METHODS = {"my_method": "my_package.my_module:MyMethod"}.'
+        )
+    for dry in (True, False):
+        for registry, table in tables.items():
+            if table is None:
+                continue
+            if not isinstance(table, Mapping):
+                raise PluginError(f"plug-in {module!r}: {registry.kind.upper()}S is not a dict. Make it one.")
+            into = Registry(registry.kind, registry._all(), "") if dry else registry
+            for name, target in table.items():
+                into.add(name, target, origin=module)
+    return [f"{registry.kind} {name}" for registry, table in tables.items() if table for name in table]
+
+
+def parse_options(cls: type, values: Mapping[str, Any], where: str = "") -> Any:
+    """An instance of ``cls.Options`` (a dataclass) from plain values, as YAML or JSON gives them.
+
+    Types are held strictly: no number from text, no int from bool; an int serves as a float, a list as a
+    tuple, text as a path or as one of a ``Literal``. Raises :class:`OptionError` that starts with ``where``
+    (default: the class's name) for an unknown key, with a suggestion, or a wrong value.
+    """
+    where = where or cls.__name__
+    options = getattr(cls, "Options", NoOptions)
+    known = [field.name for field in dataclasses.fields(options) if field.init]
+    for key in values:
+        if key not in known:
+            raise OptionError(
+                f"{where}: unknown option {key!r}.{did_you_mean(str(key), known)} "
+                f"It has: {', '.join(known) or 'no options'}."
+            )
+    try:
+        text = json.dumps(dict(values), default=_plain, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{where}: an option's value is not plain data ({error}).") from error
+    # Imported here: --help must not wait for it.
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(options).validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        given = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        raise OptionError(
+            f"{where}: option {path!r}: {first['msg']}{given}."
+            if path
+            else f"{where}: {first['msg'].removeprefix('Value error, ')}."
+        ) from error
+
+
+def options_dict(options: Any) -> dict[str, Any]:
+    """Every field of an options dataclass, defaults included, as JSON values: what a digest is made of."""
+    from pydantic import TypeAdapter
+
+    plain: dict[str, Any] = TypeAdapter(type(options)).dump_python(options, mode="json")
+    return plain
+
+
+def expand_preset(cls: type, preset: str | None, where: str = "") -> dict[str, Any]:
+    """The options of one of ``cls.PRESETS``; empty for None. Raises :class:`UnknownName` with the list."""
+    if preset is None:
+        return {}
+    presets: Mapping[str, Mapping[str, Any]] = getattr(cls, "PRESETS", {})
+    if preset not in presets:
+        raise UnknownName(
+            f"{where or cls.__name__}: unknown preset {preset!r}.{did_you_mean(preset, presets)} "
+            f"Known: {', '.join(presets) or 'none'}."
+        )
+    return dict(presets[preset])
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, PurePath):
+        return str(value)
+    raise TypeError(f"{value!r} is {type(value).__name__}")

@@ -1,0 +1,691 @@
+"""Scores stored edits; never edits.
+
+What is scored already, with the same version of the metric, is skipped, so that the same command resumes.
+Edits are taken source by source: the features of a source are computed once for all methods.
+
+Metrics of single edits score the raw edit. Those that declare ``pasted`` score the edit pasted back into its
+source too, under ``<name>_pasted``. Leakage does not: pasted back, nothing outside the mask differs.
+
+A value that could not be computed is None with a reason, never 0. Reasons that begin with ``no edit:`` or
+``error:`` are tried again by the next run; all others are final.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bench.edit import EditCase, EditKey, EditRecord, ScoreRecord, stable_digest
+from bench.metrics import EMBEDDED, METRICS, PASTED
+from bench.metrics.types import (
+    Metric,
+    MetricError,
+    NoValue,
+    Pair,
+    Picture,
+    SetMetric,
+    SetValue,
+    Value,
+    is_set_metric,
+)
+from bench.progress import Progress, Silent
+from bench.registry import Registry
+from bench.store import RunStore, StoreError
+from bench.store import SetScore as StoredSetScore
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from bench.casefile import CaseFile
+    from bench.metrics.features import Features
+
+ALL = "all"
+"""The category of a set score over every category."""
+
+NO_EDIT = "no edit: "
+ERROR = "error: "
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    chunk: int = 128
+    """Edits scored at once; their features are batched together."""
+    save_every: int = 1024
+    """Edits after which scores are written to disk, at the latest."""
+    workers: int = 2
+    """Threads that decode the next edits while some are scored."""
+
+
+@dataclass
+class ScoringSummary:
+    """What a run of scoring did."""
+
+    scored: int = 0
+    """Values computed, those without a value included."""
+    skipped: int = 0
+    """Values that were there already."""
+    missing: dict[str, int] = field(default_factory=dict)
+    """Reason -> how many new values are None for it."""
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SetScoreRecord(StoredSetScore):
+    """A stored set score with its provenance."""
+
+    n_reference: int = 0
+    """Real images."""
+    failed: int = 0
+    """Edits of this method and category that do not exist, and so are not among ``n``."""
+    warning: str | None = None
+    inputs: str = ""
+    """Digest of which edits and which protocol's real images were compared."""
+
+
+def registry() -> Registry:
+    """The suite's metrics and installed plug-ins'."""
+    return Registry("metric", METRICS)
+
+
+def metric_problems(
+    names: Iterable[str], features: Features, known: Registry | None = None
+) -> dict[str, list[str]]:
+    """Of each metric that cannot be computed here: what is missing, with remedies. Loads no network."""
+    known = known or registry()
+    found: dict[str, list[str]] = {}
+    for name in names:
+        check = getattr(known.load(name), "problems", None)
+        problems = list(check(features)) if check is not None else []
+        if problems:
+            found[name] = problems
+    return found
+
+
+def choose_metrics(
+    features: Features,
+    *,
+    prefer_embedded: bool = False,
+    wanted: Sequence[str] | None = None,
+    known: Registry | None = None,
+) -> tuple[list[str], dict[str, list[str]]]:
+    """The names to compute, and the problems of those that were left out.
+
+    Of a published metric and its embedded stand-in exactly one is chosen: the published where its weights
+    are here and ``prefer_embedded`` is False (set it for the mini world, which published networks never saw).
+    ``wanted`` (default: every metric known) narrows the choice; a published name there admits its stand-in.
+    """
+    known = known or registry()
+    pool = list(wanted) if wanted is not None else known.names()
+    problems = metric_problems({*pool, *EMBEDDED.values()} & set(known.names()) | set(pool), features, known)
+    published = {embedded: name for name, embedded in EMBEDDED.items()}
+    chosen: list[str] = []
+    left_out: dict[str, list[str]] = {}
+    for name in pool:
+        main = published.get(name, name)
+        if main not in EMBEDDED:
+            options = [name]
+        elif wanted is not None and main not in pool:
+            options = [name]  # the stand-in was asked for by its own name
+        else:
+            options = [EMBEDDED[main], main] if prefer_embedded else [main, EMBEDDED[main]]
+        usable = next((option for option in options if option not in problems), None)
+        if usable is None:
+            left_out[name] = problems[name] if name in problems else problems[options[0]]
+        elif usable not in chosen:
+            chosen.append(usable)
+    return chosen, left_out
+
+
+def load_metrics(
+    names: Iterable[str], features: Features, known: Registry | None = None
+) -> list[Metric | SetMetric]:
+    """The metrics, constructed. Raises :class:`MetricError` that lists all that is missing, with remedies."""
+    known = known or registry()
+    names = list(dict.fromkeys(names))
+    problems = metric_problems(names, features, known)
+    if problems:
+        by_problem: dict[str, list[str]] = defaultdict(list)
+        for name, lines in problems.items():
+            for line in lines:
+                by_problem[line].append(name)
+        shown = "\n".join(f"  {', '.join(of)}: {line}" for line, of in by_problem.items())
+        raise MetricError(f"these metrics cannot be computed here:\n{shown}")
+    loaded = []
+    for name in names:
+        found = known.load(name)
+        metric = found(features) if getattr(found, "uses_features", False) else found()
+        absent = [
+            a for a in ("name", "version", "unit", "higher_is_better", "summary") if not hasattr(metric, a)
+        ]
+        if not is_set_metric(metric) and not callable(getattr(metric, "score", None)):
+            absent.append("score")
+        if absent:
+            raise MetricError(f"the metric {name!r} has no {', '.join(absent)}: see bench.metrics.types.")
+        if metric.name != name:
+            raise MetricError(
+                f"the metric registered as {name!r} calls itself {metric.name!r}; use one name."
+            )
+        loaded.append(metric)
+    return loaded
+
+
+# -- values of single edits ---------------------------------------------------------------------
+
+
+def compute(metric: Metric, pairs: Sequence[Pair]) -> list[tuple[float | None, str | None]]:
+    """``(value, reason)`` of each pair; exactly one of the two is None.
+
+    A pair that lacks what the metric needs is not shown to it. Where the metric raises, it is asked again
+    in halves, so that one bad pair costs one value (and too large a batch none).
+    """
+    result: list[tuple[float | None, str | None]] = [(None, _lacks(metric, pair)) for pair in pairs]
+    able = [index for index, (_, reason) in enumerate(result) if reason is None]
+    values = _ask(metric, [pairs[index] for index in able])
+    for index, value in zip(able, values, strict=True):
+        result[index] = _checked(value)
+    return result
+
+
+def _lacks(metric: Metric, pair: Pair) -> str | None:
+    for need in sorted(getattr(metric, "needs", ())):
+        value = getattr(pair, need, None)
+        empty = not value.any() if need == "mask" and value is not None else not value
+        if need == "region_prompt":
+            empty = not all(area.prompt for area in pair.areas)
+        if empty:
+            return f"the case has no {need.replace('_', ' ')}"
+    return None
+
+
+def _ask(metric: Metric, pairs: Sequence[Pair]) -> list[Value]:
+    if not pairs:
+        return []
+    try:
+        values = list(metric.score(pairs))
+        if len(values) != len(pairs):
+            raise ValueError(f"{len(values)} values for {len(pairs)} edits")
+    except MetricError:
+        raise
+    except Exception as error:
+        if len(pairs) == 1:
+            return [NoValue(f"{ERROR}{type(error).__name__}: {error}")]
+        middle = len(pairs) // 2
+        return _ask(metric, pairs[:middle]) + _ask(metric, pairs[middle:])
+    return values
+
+
+def _checked(value: Value) -> tuple[float | None, str | None]:
+    if value is None:
+        return None, "the metric gave no value"
+    if isinstance(value, NoValue):
+        return None, value.reason
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None, f"{ERROR}not a number ({value!r})"
+    if not math.isfinite(number):
+        return None, f"not a finite number ({number})"
+    return number, None
+
+
+@dataclass(frozen=True)
+class PairScore:
+    """One metric's answer for one pair."""
+
+    value: float | None
+    reason: str | None
+    unit: str
+    higher_is_better: bool
+    summary: str
+
+
+def score_pair(
+    source: Image,
+    edited: Image,
+    mask: Image,
+    *,
+    features: Features,
+    source_prompt: str = "",
+    target_prompt: str = "",
+    region_prompt: str = "",
+    names: Sequence[str] | None = None,
+    known: Registry | None = None,
+) -> dict[str, PairScore]:
+    """All metrics of single edits for one pair: ``RGB`` images and an ``L`` mask of one size.
+
+    Without ``names``, those whose weights are here and whose prompts were given. Raises
+    :class:`MetricError` for sizes that differ and for a metric asked for that cannot be computed.
+    """
+    from bench.images import mask_array
+
+    known = known or registry()
+    pair = Pair(
+        source=Picture.of(source),
+        edited=Picture.of(edited),
+        mask=mask_array(mask),
+        source_prompt=source_prompt,
+        target_prompt=target_prompt,
+        region_prompt=region_prompt,
+    )
+    asked = names is not None
+    if names is None:
+        names, _ = choose_metrics(features, known=known)
+    names = [name for name in names if asked or not is_set_metric(known.load(name))]
+    scores: dict[str, PairScore] = {}
+    for metric in load_metrics(names, features, known):
+        if isinstance(metric, SetMetric):
+            raise MetricError(f"{metric.name} compares sets of images; it has no value for one pair.")
+        if not asked and _lacks(metric, pair) is not None:
+            continue
+        for suffix in (False, True) if getattr(metric, "pasted", False) else (False,):
+            value, reason = compute(metric, [pair.paste() if suffix else pair])[0]
+            name = metric.name + PASTED if suffix else metric.name
+            scores[name] = PairScore(value, reason, metric.unit, metric.higher_is_better, metric.summary)
+    features.flush()
+    return scores
+
+
+# -- a whole run --------------------------------------------------------------------------------
+
+References = Mapping[str, Callable[[], Iterable["Image"]]]
+"""Protocol name -> the real images, as ``EditProtocol.reference``."""
+
+
+def score_run(
+    store: RunStore,
+    metrics: Sequence[Metric | SetMetric],
+    *,
+    features: Features | None = None,
+    references: References | None = None,
+    options: ScoringOptions | None = None,
+    progress: Progress | None = None,
+) -> ScoringSummary:
+    """Scores every stored edit by every metric that has not scored it yet, and writes the scores.
+
+    ``features`` is the one that the metrics were made with; its disk cache is written as scores are.
+    Raises :class:`StoreError` for a run folder that cannot be read or written; what is stored stays.
+    """
+    options, progress = options or ScoringOptions(), progress or Silent()
+    summary = ScoringSummary()
+    singles = [metric for metric in metrics if not isinstance(metric, SetMetric)]
+    sets = [metric for metric in metrics if isinstance(metric, SetMetric)]
+    try:
+        _score_singles(store, singles, features, options, progress, summary)
+        _score_sets(store, sets, features, references or {}, options, progress, summary)
+    finally:
+        progress.stop()
+        if features is not None:
+            features.flush()
+    return summary
+
+
+def _score_singles(
+    store: RunStore,
+    metrics: Sequence[Metric],
+    features: Features | None,
+    options: ScoringOptions,
+    progress: Progress,
+    summary: ScoringSummary,
+) -> None:
+    asked = [(metric, pasted) for metric in metrics for pasted in _variants(metric)]
+    records = store.edits()
+    done = _scored(store, {record.key.digest for record in records if record.file is not None})
+    todo: dict[int, list[tuple[Metric, bool]]] = {}
+    for index, record in enumerate(records):
+        wanted = [
+            (metric, pasted)
+            for metric, pasted in asked
+            if (record.key.digest, _named(metric, pasted), metric.version) not in done
+        ]
+        summary.skipped += len(asked) - len(wanted)
+        if wanted:
+            todo[index] = wanted
+    if not todo:
+        return
+    unsaved: list[ScoreRecord] = []
+    since = 0
+    progress.start(len(todo), "scoring edits")
+
+    def save() -> None:
+        store.append_scores(unsaved)
+        unsaved.clear()
+        if features is not None:
+            features.flush()
+
+    for chunk in _chunks(store, [records[index] for index in todo], options):
+        wanted_by_key = {records[index].key.digest: wanted for index, wanted in todo.items()}
+        scores = _score_chunk(chunk, wanted_by_key)
+        for score in scores:
+            summary.scored += 1
+            if score.value is None:
+                reason = score.reason or ""
+                summary.missing[reason] = summary.missing.get(reason, 0) + 1
+        unsaved += scores
+        since += len(chunk)
+        progress.advance(len(chunk))
+        if since >= options.save_every:
+            save()
+            since = 0
+    save()
+
+
+Loaded = tuple[EditRecord, "Pair | NoValue"]
+
+
+def _score_chunk(
+    chunk: Sequence[Loaded], wanted: Mapping[str, Sequence[tuple[Metric, bool]]]
+) -> list[ScoreRecord]:
+    """Every wanted score of these edits, in order of the edits."""
+    result: dict[int, list[ScoreRecord]] = defaultdict(list)
+    by_metric: dict[tuple[int, bool], list[int]] = defaultdict(list)
+    metrics: dict[int, Metric] = {}
+    for index, (record, pair) in enumerate(chunk):
+        for metric, pasted in wanted[record.key.digest]:
+            if isinstance(pair, NoValue):
+                result[index].append(
+                    ScoreRecord(record.key, _named(metric, pasted), metric.version, None, pair.reason)
+                )
+            else:
+                by_metric[id(metric), pasted].append(index)
+                metrics[id(metric)] = metric
+    pastes: dict[int, Pair] = {}
+    for (identity, pasted), indices in by_metric.items():
+        metric = metrics[identity]
+        pairs = []
+        for index in indices:
+            pair = chunk[index][1]
+            assert isinstance(pair, Pair)
+            if pasted:
+                pair = pastes.setdefault(index, pair.paste()) if index not in pastes else pastes[index]
+            pairs.append(pair)
+        for index, (value, reason) in zip(indices, compute(metric, pairs), strict=True):
+            key = chunk[index][0].key
+            result[index].append(ScoreRecord(key, _named(metric, pasted), metric.version, value, reason))
+    return [score for index in range(len(chunk)) for score in result[index]]
+
+
+def _chunks(
+    store: RunStore, records: Sequence[EditRecord], options: ScoringOptions
+) -> Iterator[list[Loaded]]:
+    """The edits with their pairs, source by source, about ``options.chunk`` at a time, decoded ahead."""
+    files = {protocol: store.cases(protocol) for protocol in {record.key.protocol for record in records}}
+    groups = _groups(files, records)
+
+    def load(group: tuple[str, str, list[EditRecord]]) -> list[Loaded]:
+        protocol, case, edits = group
+        return _load_case(store, files[protocol].get(case), edits)
+
+    with ThreadPoolExecutor(max(1, options.workers), thread_name_prefix="decode") as pool:
+        waiting: list[tuple[int, Future[list[Loaded]]]] = []
+        held = 0
+        chunk: list[Loaded] = []
+        position = 0
+        while position < len(groups) or waiting:
+            # One chunk is decoded while one is scored, and no more: images are large.
+            while position < len(groups) and held < 2 * options.chunk:
+                size = len(groups[position][2])
+                waiting.append((size, pool.submit(load, groups[position])))
+                held += size
+                position += 1
+            size, future = waiting.pop(0)
+            chunk += future.result()
+            held -= size
+            if len(chunk) >= options.chunk:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+
+
+def _groups(
+    files: Mapping[str, CaseFile], records: Sequence[EditRecord]
+) -> list[tuple[str, str, list[EditRecord]]]:
+    """``(protocol, case, its edits)``, those of one source next to each other."""
+    by_case: dict[tuple[str, str], list[EditRecord]] = defaultdict(list)
+    for record in records:
+        by_case[record.key.protocol, record.key.case].append(record)
+    sources = {
+        (protocol, row["id"]): row["source_id"] for protocol, file in files.items() for row in file.rows
+    }
+    order = sorted(by_case, key=lambda place: (place[0], sources.get(place, ""), place[1]))
+    return [(protocol, case, by_case[protocol, case]) for protocol, case in order]
+
+
+def _load_case(store: RunStore, case: EditCase, records: Sequence[EditRecord]) -> list[Loaded]:
+    source = Picture.of(case.request.source)
+    loaded: list[Loaded] = []
+    template: Pair | None = None
+    for record in records:
+        edited = _picture(store, record)
+        if isinstance(edited, NoValue):
+            loaded.append((record, edited))
+            continue
+        try:
+            if template is None:
+                template = Pair.of_case(case, edited, source=source)
+                pair = template
+            else:
+                pair = template.with_edit(edited)
+        except MetricError as error:
+            loaded.append((record, NoValue(str(error))))
+            continue
+        loaded.append((record, pair))
+    return loaded
+
+
+def _picture(store: RunStore, record: EditRecord) -> Picture | NoValue:
+    if record.error is not None or record.file is None:
+        return NoValue(f"{NO_EDIT}{record.error or 'it has no file'}")
+    try:
+        return Picture.of(store.image(record))
+    except ValueError as error:  # StoreError and ImageError: one bad file must not end the scoring
+        return NoValue(f"{NO_EDIT}{error}")
+
+
+def _variants(metric: Metric | SetMetric) -> tuple[bool, ...]:
+    return (False, True) if getattr(metric, "pasted", False) else (False,)
+
+
+def _named(metric: Metric | SetMetric, pasted: bool) -> str:
+    return metric.name + PASTED if pasted else metric.name
+
+
+def _scored(store: RunStore, edited: set[str]) -> set[tuple[str, str, str]]:
+    """``(key digest, metric name, metric version)`` of what need not be computed again.
+
+    ``edited``: digests of the keys that have an edit by now.
+    """
+    frame = store.scores()
+    digests: dict[tuple[Any, ...], str] = {}
+    done = set()
+    columns = [frame[name].tolist() for name in ("protocol", "protocol_version", "method", "case", "seed")]
+    reasons = [
+        "" if missing else text for text, missing in zip(frame["reason"], frame["reason"].isna(), strict=True)
+    ]
+    for *place, metric, version, reason in zip(
+        *columns, frame["metric"].tolist(), frame["metric_version"].tolist(), reasons, strict=True
+    ):
+        key = tuple(place)
+        if key not in digests:
+            protocol, protocol_version, method, case, seed = place
+            digests[key] = EditKey(protocol, protocol_version, method, case, int(seed)).digest
+        digest = digests[key]
+        again = reason.startswith(ERROR) or (reason.startswith(NO_EDIT) and digest in edited)
+        if not again:
+            done.add((digest, metric, version))
+    return done
+
+
+# -- sets ---------------------------------------------------------------------------------------
+
+
+def _score_sets(
+    store: RunStore,
+    metrics: Sequence[SetMetric],
+    features: Features | None,
+    references: References,
+    options: ScoringOptions,
+    progress: Progress,
+    summary: ScoringSummary,
+) -> None:
+    if not metrics:
+        return
+    records: dict[tuple[str, str, str], list[EditRecord]] = defaultdict(list)
+    for record in store.edits():
+        records[record.key.protocol, record.key.protocol_version, record.key.method].append(record)
+    todo = _sets_to_do(store, metrics, records, summary)
+    if not todo:
+        return
+    progress.start(len(todo), "scoring sets")
+    by_protocol: dict[str, list[_SetTask]] = defaultdict(list)
+    for task in todo:
+        by_protocol[task.protocol].append(task)
+    for protocol, tasks in by_protocol.items():
+        real: list[Picture] | None = None
+        if protocol in references:
+            real = [Picture.of(image) for image in references[protocol]()]
+        by_method: dict[str, list[_SetTask]] = defaultdict(list)
+        for task in tasks:
+            by_method[task.method].append(task)
+        for of_method in by_method.values():
+            raw, pasted = _set_pictures(store, of_method, options)
+            results = []
+            for task in of_method:
+                pool = pasted if task.pasted else raw
+                present = [record for record in task.records if record.key.digest in pool]
+                value = (
+                    SetValue(None, len(present), 0, "no real images were given for this protocol")
+                    if real is None
+                    else _set_value(
+                        task.metric,
+                        [pool[record.key.digest] for record in present],
+                        real,
+                        [task.sources.get(record.key.case, record.key.case) for record in present],
+                    )
+                )
+                results.append(_set_record(task, value, len(task.records) - len(present)))
+                summary.scored += 1
+                if value.value is None:
+                    reason = value.reason or ""
+                    summary.missing[reason] = summary.missing.get(reason, 0) + 1
+                if value.warning and value.warning not in summary.warnings:
+                    summary.warnings.append(value.warning)
+                progress.advance()
+            store.append_set_scores(results)
+            if features is not None:
+                features.flush()
+
+
+@dataclass(frozen=True)
+class _SetTask:
+    metric: SetMetric
+    pasted: bool
+    protocol: str
+    protocol_version: str
+    method: str
+    category: str
+    records: Sequence[EditRecord]
+    """Of the category, failed ones included."""
+    sources: Mapping[str, str]
+    """Case id -> source id."""
+    inputs: str
+
+
+def _sets_to_do(
+    store: RunStore,
+    metrics: Sequence[SetMetric],
+    records: Mapping[tuple[str, str, str], Sequence[EditRecord]],
+    summary: ScoringSummary,
+) -> list[_SetTask]:
+    """Every set score that is not stored for the same edits, real images and version."""
+    stored = {
+        (row["protocol"], row["protocol_version"], row["method"], row["category"], row["metric"]): row
+        for row in store.set_scores().to_dict("records")
+    }
+    todo = []
+    for (protocol, version, method), all_of_method in records.items():
+        rows = store.cases(protocol).rows
+        categories = {row["id"]: row["category"] for row in rows}
+        sources = {row["id"]: row["source_id"] for row in rows}
+        named: dict[str, list[EditRecord]] = {ALL: list(all_of_method)}
+        for record in all_of_method:
+            named.setdefault(categories.get(record.key.case, ""), []).append(record)
+        digest = store.manifest["protocols"].get(protocol, {}).get("digest", "")
+        for category, chosen in named.items():
+            inputs = stable_digest([digest, sorted(record.sha256 or "" for record in chosen)])
+            for metric in metrics:
+                for pasted in _variants(metric):
+                    before = stored.get((protocol, version, method, category, _named(metric, pasted)))
+                    if before is not None and _current(before, metric, chosen, inputs):
+                        summary.skipped += 1
+                        continue
+                    todo.append(
+                        _SetTask(metric, pasted, protocol, version, method, category, chosen, sources, inputs)
+                    )
+    return todo
+
+
+def _current(row: Mapping[Any, Any], metric: SetMetric, records: Sequence[EditRecord], inputs: str) -> bool:
+    if row["metric_version"] != metric.version or isinstance(row.get("reason"), str):
+        return False
+    if isinstance(row.get("inputs"), str):
+        return bool(row["inputs"] == inputs)
+    return int(row["n"]) == sum(record.file is not None for record in records)
+
+
+def _set_pictures(
+    store: RunStore, tasks: Sequence[_SetTask], options: ScoringOptions
+) -> tuple[dict[str, Picture], dict[str, Picture]]:
+    """One method's edits by key digest: raw, and pasted back where that is asked for."""
+    everything = {record.key.digest: record for task in tasks for record in task.records}
+    with_pasted = any(task.pasted for task in tasks)
+    raw: dict[str, Picture] = {}
+    pasted: dict[str, Picture] = {}
+    records = list(everything.values())
+    if not with_pasted:
+        with ThreadPoolExecutor(max(1, options.workers)) as pool:
+            for record, picture in zip(records, pool.map(lambda r: _picture(store, r), records), strict=True):
+                if isinstance(picture, Picture):
+                    raw[record.key.digest] = picture
+        return raw, pasted
+    for chunk in _chunks(store, records, options):
+        for record, pair in chunk:
+            if isinstance(pair, Pair):
+                raw[record.key.digest] = pair.edited
+                pasted[record.key.digest] = pair.paste().edited
+    return raw, pasted
+
+
+def _set_value(
+    metric: SetMetric, edited: Sequence[Picture], real: Sequence[Picture], clusters: Sequence[str]
+) -> SetValue:
+    try:
+        return metric.score_set(edited, real, clusters)
+    except StoreError:
+        raise
+    except Exception as error:
+        return SetValue(None, len(edited), len(real), f"{ERROR}{type(error).__name__}: {error}")
+
+
+def _set_record(task: _SetTask, value: SetValue, failed: int) -> SetScoreRecord:
+    return SetScoreRecord(
+        protocol=task.protocol,
+        protocol_version=task.protocol_version,
+        method=task.method,
+        category=task.category,
+        metric=_named(task.metric, task.pasted),
+        metric_version=task.metric.version,
+        value=value.value,
+        n=value.n,
+        low=value.low,
+        high=value.high,
+        reason=value.reason,
+        n_reference=value.n_reference,
+        failed=failed,
+        warning=value.warning,
+        inputs=task.inputs,
+    )

@@ -1,0 +1,20 @@
+"""The editing methods. Each is its paper and nothing else; ``bench.edit.EditMethod`` is what they answer to.
+
+The table maps a name to the class that is imported when the name is used, so that listing the methods
+costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+METHODS: Mapping[str, str] = {
+    "copy_input": "methods.controls:CopyInput",
+    "oracle": "methods.controls:Oracle",
+    "jpeg": "methods.controls:Jpeg",
+    "resize_round_trip": "methods.controls:ResizeRoundTrip",
+    "autoencoder_round_trip": "methods.controls:AutoencoderRoundTrip",
+    "sd_inpainting": "methods.sd_inpainting:SdInpainting",
+    "instruct_pix2pix": "methods.instruct_pix2pix:InstructPix2Pix",
+}
+"""Method name -> "module:Class"."""

@@ -1,0 +1,192 @@
+"""Methods whose result is known in advance: they test the benchmark and give its noise floor.
+
+``copy_input`` must leak nothing and succeed at nothing, ``oracle`` must lead, and the three round trips show
+what a metric makes of changes that nobody asked for and nobody sees.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image as PilImage
+
+from bench import images
+from bench.registry import NoOptions
+from methods import pipelines, weights
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from bench.edit import EditCase, EditRequest
+    from bench.registry import Runtime
+
+
+class CopyInput:
+    summary = "the source, unchanged: the floor of leakage and of success"
+    needs: frozenset[str] = frozenset({"source"})
+    native_size: int | None = None
+    Options = NoOptions
+    PRESETS: Mapping[str, Mapping[str, Any]] = {}
+
+    def __init__(self, options: NoOptions, runtime: Runtime) -> None:
+        del options, runtime
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
+        return [request.source.copy() for request in requests]
+
+
+class Oracle:
+    """The one method that sees the truth: the runner calls ``edit_cases`` instead of ``edit``."""
+
+    summary = "the ground truth, where a protocol has one: the ceiling"
+    needs: frozenset[str] = frozenset()
+    native_size: int | None = None
+    wants_truth = True
+    Options = NoOptions
+    PRESETS: Mapping[str, Mapping[str, Any]] = {}
+
+    def __init__(self, options: NoOptions, runtime: Runtime) -> None:
+        del options, runtime
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
+        raise ValueError(
+            "oracle cannot answer a request, which does not hold the truth: it runs inside a benchmark only"
+        )
+
+    def edit_cases(self, cases: Sequence[EditCase]) -> list[Image]:
+        """The truths. Raises ValueError that names the first case without one."""
+        truths: list[Image] = []
+        for case in cases:
+            if case.truth is None:
+                raise ValueError(
+                    f"oracle: case {case.id!r} has no ground truth; only protocols that render it have one, "
+                    "so leave oracle out of this suite"
+                )
+            truths.append(case.truth.copy())
+        return truths
+
+
+class Jpeg:
+    """The source through JPEG as Pillow writes it (4:2:0 chroma subsampling)."""
+
+    summary = "the source through JPEG: what a lossy file format costs"
+    needs: frozenset[str] = frozenset({"source"})
+    native_size: int | None = None
+    PRESETS: Mapping[str, Mapping[str, Any]] = {}
+
+    @dataclass(frozen=True)
+    class Options:
+        quality: int = 75
+        """1 to 95, Pillow's scale."""
+
+    @classmethod
+    def problems(cls, options: Options) -> list[str]:
+        if 1 <= options.quality <= 95:
+            return []
+        return [f"jpeg: quality {options.quality}: expected 1 to 95"]
+
+    def __init__(self, options: Options, runtime: Runtime) -> None:
+        _refuse(self.problems(options))
+        self.quality = options.quality
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
+        return [self._round_trip(request.source) for request in requests]
+
+    def _round_trip(self, source: Image) -> Image:
+        file = io.BytesIO()
+        source.convert("RGB").save(file, "JPEG", quality=self.quality)
+        file.seek(0)
+        with PilImage.open(file) as decoded:
+            return decoded.convert("RGB")
+
+
+class ResizeRoundTrip:
+    """The source resized by ``scale`` and back, Lanczos both ways: what a lower resolution loses anyway."""
+
+    summary = "the source, resized and back: what a lower native resolution costs"
+    needs: frozenset[str] = frozenset({"source"})
+    native_size: int | None = None
+    PRESETS: Mapping[str, Mapping[str, Any]] = {}
+
+    @dataclass(frozen=True)
+    class Options:
+        scale: float = 0.5
+
+    @classmethod
+    def problems(cls, options: Options) -> list[str]:
+        if 0 < options.scale <= 8 and options.scale != 1:
+            return []
+        return [f"resize_round_trip: scale {options.scale}: expected more than 0, at most 8, and not 1"]
+
+    def __init__(self, options: Options, runtime: Runtime) -> None:
+        _refuse(self.problems(options))
+        self.scale = options.scale
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
+        return [self._round_trip(request.source) for request in requests]
+
+    def _round_trip(self, source: Image) -> Image:
+        width, height = (max(1, round(side * self.scale)) for side in source.size)
+        return images.resize(images.resize(source.convert("RGB"), (width, height)), source.size)
+
+
+class AutoencoderRoundTrip:
+    """The source through an AutoencoderKL: encoder's mode, decoder. What every latent diffusion method pays.
+
+    By default the autoencoder of the inpainting checkpoint, so that the floor is that method's own.
+    """
+
+    summary = "the source through the latent autoencoder: what latent diffusion costs before any edit"
+    needs: frozenset[str] = frozenset({"source"})
+    native_size: int | None = None
+
+    @dataclass(frozen=True)
+    class Options:
+        weights: str = "stable-diffusion-v1-5/stable-diffusion-inpainting"
+        """``owner/name`` of the hub or a folder, either with a ``vae/``, a folder that is itself an
+        AutoencoderKL, or ``zoo:NAME``."""
+        revision: str | None = None
+
+    PRESETS: Mapping[str, Mapping[str, Any]] = {"mini": {"weights": "zoo:autoencoder"}}
+
+    @classmethod
+    def identity(cls, options: Options) -> dict[str, str]:
+        return weights.identity(options.weights, options.revision, ("vae",))
+
+    @classmethod
+    def problems(cls, options: Options) -> list[str]:
+        return weights.problems(options.weights, options.revision, ("vae",))
+
+    def __init__(self, options: Options, runtime: Runtime) -> None:
+        _refuse(self.problems(options) + pipelines.runtime_problems(runtime))
+        found = weights.find(options.weights, options.revision, ("vae",))
+        self.factor = found.vae_factor
+        self.vae = pipelines.load_part("vae", found, runtime).to(runtime.device)
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
+        """Sources of one size, any size: edge-padded to the autoencoder's factor and cropped again."""
+        import torch
+
+        if not requests:
+            return []
+        width, height = pipelines.one_size(requests, 1)
+        pixels = np.stack([images.to_array(request.source.convert("RGB")) for request in requests])
+        pixels = np.pad(
+            pixels, ((0, 0), (0, -height % self.factor), (0, -width % self.factor), (0, 0)), mode="edge"
+        )
+        batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.vae.device, self.vae.dtype) / 127.5 - 1
+        with torch.inference_mode():
+            decoded = self.vae.decode(self.vae.encode(batch).latent_dist.mode()).sample
+        # NCHW in [-1, 1] -> uint8 NHWC
+        decoded = ((decoded.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        array = decoded.permute(0, 2, 3, 1).cpu().numpy()[:, :height, :width]
+        return [images.from_array(np.ascontiguousarray(image)) for image in array]
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise ValueError("; ".join(problems))

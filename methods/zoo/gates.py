@@ -1,0 +1,178 @@
+"""What each embedded checkpoint must reach, measured on held-out seeds: ``run_bench.py zoo check``.
+
+Every figure is computed here, now, from the checkpoint on disk; none is read from a card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.edit import CATEGORIES, EditCase
+from bench.images import mask_array
+from methods.zoo.manifest import CHECKPOINTS, ZooError, entry
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from methods.zoo.data import World
+    from methods.zoo.reader import Reader
+
+CASES = 400
+"""Held-out edits, half of them portraits, half scenes."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One requirement. ``figure`` is None where the checkpoint is missing."""
+
+    name: str
+    figure: float | None
+    threshold: float
+    passed: bool
+    detail: str
+
+
+def check(world: World, root: Path = CHECKPOINTS, cases: int = CASES) -> list[Gate]:
+    """Every gate, in the order of the recipes."""
+    gates: list[Gate] = []
+    for name, measure in _MEASURES.items():
+        try:
+            entry(name, root)
+            gates += measure(world, root, cases)
+        except ZooError as error:
+            gates.append(Gate(name, None, float("nan"), False, str(error)))
+    return gates
+
+
+def _at_least(name: str, figure: float, threshold: float, detail: str) -> Gate:
+    return Gate(name, float(figure), threshold, bool(figure >= threshold), detail)
+
+
+def _reader(root: Path) -> Reader:
+    from methods.zoo.reader import load
+
+    return load(entry("reader", root))
+
+
+def _gate_reader(world: World, root: Path, _: int) -> list[Gate]:
+    from methods.zoo.reader import accuracy
+
+    found = accuracy(_reader(root), world, 4_000)
+    worst = min(found, key=found.__getitem__)
+    detail = ", ".join(f"{name} {100 * value:.1f}" for name, value in found.items())
+    return [_at_least("reader", found[worst], 0.98, f"accuracy of its worst head, {worst}; all: {detail}")]
+
+
+def _gate_autoencoder(world: World, root: Path, _: int) -> list[Gate]:
+    from methods.zoo.autoencoder import psnr
+    from methods.zoo.publish import load_vae
+    from methods.zoo.reader import kept
+
+    vae = load_vae(root)
+    return [
+        _at_least("autoencoder", psnr(vae, world), 28.0, "PSNR of reconstructions, dB"),
+        _at_least(
+            "autoencoder",
+            kept(_reader(root), world, vae),
+            0.96,
+            "attributes that reconstructions keep, as read",
+        ),
+    ]
+
+
+def _gate_text_to_image(world: World, root: Path, cases: int) -> list[Gate]:
+    from methods.zoo.diffusion import pipeline
+    from methods.zoo.grids import generate
+    from methods.zoo.publish import load_parts
+
+    made = pipeline("text_to_image", load_parts("text_to_image", root))
+    asked = [world.described(-1 - i) for i in range(cases)]
+    reader, right, total = _reader(root), 0, 0
+    for start in range(0, cases, 16):
+        part = asked[start : start + 16]
+        pictures = _arrays(generate(made, [text for _, text, _ in part]))
+        everywhere = np.ones(pictures.shape[:3], bool)
+        for answer, (_, _, labels) in zip(reader.read(pictures, everywhere), part, strict=True):
+            right += sum(_says(answer, name, value) for name, value in labels.items())
+            total += len(labels)
+    return [_at_least("text_to_image", right / total, 0.80, f"named attributes that show, {total} of them")]
+
+
+def _editor(name: str, overall: float, each: float | None) -> Callable[[World, Path, int], list[Gate]]:
+    def measure(world: World, root: Path, cases: int) -> list[Gate]:
+        from methods.zoo.diffusion import pipeline
+        from methods.zoo.grids import edit
+        from methods.zoo.publish import load_parts
+
+        made = pipeline(name, load_parts(name, root))
+        asked = [world.case(-1 - i) for i in range(cases)]
+        edited: list[Image] = []
+        for start in range(0, cases, 16):
+            edited += edit(name, made, asked[start : start + 16])
+        hits = shown(_reader(root), edited, asked)
+        gates = [_at_least(name, float(np.mean(hits)), overall, f"target shown in the region, {cases} edits")]
+        for category in CATEGORIES if each is not None else ():
+            chosen = [hit for hit, case in zip(hits, asked, strict=True) if case.category == category]
+            gates.append(
+                _at_least(name, float(np.mean(chosen)), each or 0.0, f"{category}, {len(chosen)} edits")
+            )
+        return gates
+
+    return measure
+
+
+def _gate_clip(world: World, root: Path, _: int) -> list[Gate]:
+    from methods.zoo.clip import Loaded, caption_choice, zero_shot
+
+    model = Loaded(entry("clip", root))
+    found = zero_shot(model, world)
+    worst = min(found, key=found.__getitem__)
+    detail = ", ".join(f"{name} {100 * value:.1f}" for name, value in found.items())
+    return [
+        _at_least("clip", caption_choice(model, world), 0.95, "prefers an edit's own prompt to its source's"),
+        _at_least(
+            "clip", found[worst], 0.90, f"zero-shot top-1 of its worst attribute, {worst}; all: {detail}"
+        ),
+    ]
+
+
+_MEASURES: dict[str, Callable[[Any, Path, int], list[Gate]]] = {
+    "reader": _gate_reader,
+    "autoencoder": _gate_autoencoder,
+    "text_to_image": _gate_text_to_image,
+    "sd_inpainting": _editor("sd_inpainting", 0.75, 0.60),
+    "instruct_pix2pix": _editor("instruct_pix2pix", 0.60, None),
+    "clip": _gate_clip,
+}
+
+
+def shown(reader: Reader, edited: Sequence[Image], cases: Sequence[EditCase]) -> list[bool]:
+    """Whether every claim of a case can be read off its edit, each within its own region."""
+    pictures, regions, asked = [], [], []
+    for image, case in zip(edited, cases, strict=True):
+        for claim in case.claims:
+            request = case.request
+            mask = request.regions[claim.region].mask if request.regions else request.mask
+            pictures.append(np.asarray(image.convert("RGB"), np.uint8))
+            regions.append(mask_array(mask))
+            asked.append((case.id, claim))
+    hits = {case.id: True for case in cases}
+    for answer, (case_id, claim) in zip(
+        reader.read(np.stack(pictures), np.stack(regions)), asked, strict=True
+    ):
+        hits[case_id] &= _says(answer, claim.attribute, claim.after)
+    return [hits[case.id] for case in cases]
+
+
+def _says(answer: dict[str, dict[str, float]], attribute: str, value: str) -> bool:
+    chances = answer[attribute]
+    return max(chances, key=chances.__getitem__) == value
+
+
+def _arrays(images: Sequence[Image]) -> Any:
+    return np.stack([np.asarray(image.convert("RGB"), np.uint8) for image in images])

@@ -1,0 +1,261 @@
+"""From a recipe to a checkpoint: train (or resume), measure on held-out renders, save with a card.
+
+Every function here takes a world, a working folder and the machine, so that the same call serves the command
+line, a test with a tiny budget, and a GPU. ``warm`` starts from the weights that the zoo already holds, which is
+how a training goes on where its working folder is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from methods.pipelines import save_pipeline
+from methods.zoo import autoencoder as ae
+from methods.zoo import clip as cl
+from methods.zoo import diffusion as df
+from methods.zoo import reader as rd
+from methods.zoo.corpus import Corpus
+from methods.zoo.loop import Budget, Machine, Outcome, Report, silent
+from methods.zoo.manifest import CHECKPOINTS, write_manifest
+from methods.zoo.text import build_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
+
+    from methods.zoo.data import World
+
+CORPUS = 80_000
+"""Edits that the diffusion recipes and the CLIP learn from."""
+
+
+def reader(
+    world: World, work: Path, *, budget: Budget | None = None, machine: Machine | None = None,
+    report: Report = silent, root: Path = CHECKPOINTS, warm: bool = False,
+) -> Path:  # fmt: skip
+    """The attribute reader. Figures: accuracy per attribute on held-out renders."""
+    machine = machine or Machine()
+    vae = load_vae(root, machine.device) if (root / "autoencoder").is_dir() else None
+    outcome = rd.run(world, work, budget or rd.BUDGET, machine, report, vae)
+    model = rd.Reader(world.labels())
+    model.load_state_dict(outcome.weights["reader"])
+    folder = root / "reader"
+    rd.save(folder, model.eval())
+    figures = {f"accuracy_{name}": v for name, v in rd.accuracy(rd.load(folder), world).items()}
+    return _card(folder, world, outcome, budget or rd.BUDGET, machine, figures, root)
+
+
+def autoencoder(
+    world: World, work: Path, *, budget: Budget | None = None, machine: Machine | None = None,
+    report: Report = silent, root: Path = CHECKPOINTS, warm: bool = False,
+) -> Path:  # fmt: skip
+    """The autoencoder. Figure: PSNR of reconstructions of held-out renders, in dB, mean of the pictures' own."""
+    machine = machine or Machine()
+    folder = root / "autoencoder"
+    outcome = ae.run(world, work, budget or ae.BUDGET, machine, report)
+    model = ae.build()
+    model.load_state_dict(outcome.weights["vae"])
+    model.eval()
+    model.register_to_config(scaling_factor=round(ae.scaled(model, world), 6))
+    model.half().save_pretrained(str(folder))
+    figures = {"psnr_db": ae.psnr(load_vae(root), world)}
+    return _card(folder, world, outcome, budget or ae.BUDGET, machine, figures, root)
+
+
+def decoder(
+    world: World, work: Path, *, budget: Budget | None = None, machine: Machine | None = None,
+    report: Report = silent, root: Path = CHECKPOINTS, warm: bool = True,
+) -> Path:  # fmt: skip
+    """More training for the autoencoder's decoder alone: the latents, and all that was trained on them, stay valid."""
+    machine = machine or Machine()
+    folder = root / "autoencoder"
+    model = load_vae(root)
+    outcome = ae.run_decoder(model, world, work, budget or ae.DECODER_BUDGET, machine, report)
+    model.decoder.load_state_dict(outcome.weights["decoder"])
+    model.post_quant_conv.load_state_dict(outcome.weights["post_quant_conv"])
+    model.eval().half().save_pretrained(str(folder))
+    figures = {"psnr_db": ae.psnr(load_vae(root), world)}
+    return _card(folder, world, outcome, budget or ae.DECODER_BUDGET, machine, figures, root, stage="decoder")
+
+
+def text_to_image(
+    world: World, work: Path, *, budget: Budget | None = None, machine: Machine | None = None,
+    report: Report = silent, root: Path = CHECKPOINTS, warm: bool = False, corpus: int = CORPUS,
+) -> Path:  # fmt: skip
+    """The text-to-image base, with the tokenizer that all text models of the zoo share."""
+    return _diffusion("text_to_image", world, work, budget, machine, report, root, warm, corpus)
+
+
+def sd_inpainting(
+    world: World, work: Path, *, budget: Budget | None = None, machine: Machine | None = None,
+    report: Report = silent, root: Path = CHECKPOINTS, warm: bool = False, corpus: int = CORPUS,
+) -> Path:  # fmt: skip
+    """Stable Diffusion inpainting (9 channels), from the text-to-image base."""
+    return _diffusion("sd_inpainting", world, work, budget, machine, report, root, warm, corpus)
+
+
+def instruct_pix2pix(
+    world: World, work: Path, *, budget: Budget | None = None, machine: Machine | None = None,
+    report: Report = silent, root: Path = CHECKPOINTS, warm: bool = False, corpus: int = CORPUS,
+) -> Path:  # fmt: skip
+    """InstructPix2Pix (8 channels), from the text-to-image base."""
+    return _diffusion("instruct_pix2pix", world, work, budget, machine, report, root, warm, corpus)
+
+
+def clip(
+    world: World, work: Path, *, budget: Budget | None = None, machine: Machine | None = None,
+    report: Report = silent, root: Path = CHECKPOINTS, warm: bool = False, corpus: int = CORPUS,
+) -> Path:  # fmt: skip
+    """The embedded CLIP. Figure: how often it prefers an edit's own prompt to the source's."""
+    machine = machine or Machine()
+    tokenizer = build_tokenizer(world.words())
+    pictures = Corpus(world, _corpus_folder(work), corpus)
+    pictures.render(_as_progress(report, "edits rendered"))
+    outcome = cl.run(pictures, tokenizer, work, budget or cl.BUDGET, machine, report)
+    folder = root / "clip"
+    cl.save(folder, outcome.weights["clip"], tokenizer)
+    figures = {"caption_choice": cl.caption_choice(cl.Loaded(folder), world)}
+    return _card(folder, world, outcome, budget or cl.BUDGET, machine, figures, root)
+
+
+def _diffusion(
+    kind: str, world: World, work: Path, budget: Budget | None, machine: Machine | None, report: Report,
+    root: Path, warm: bool, corpus: int,
+) -> Path:  # fmt: skip
+    machine = machine or Machine()
+    vae = load_vae(root, machine.device)
+    edits = Corpus(world, _corpus_folder(work), corpus)
+    edits.render(_as_progress(report, "edits rendered"))
+    edits.encode(vae, machine.device, _as_progress(report, "edits encoded"), machine.autocast)
+    if warm and (root / kind).is_dir():
+        parts = load_parts(kind, root)
+    elif kind == "text_to_image":
+        parts = df.start(kind, build_tokenizer(world.words()), vae)
+    else:
+        base = load_parts("text_to_image", root)
+        parts = df.start(kind, base.tokenizer, vae, base)
+    parts = replace(parts, vae=vae)
+
+    def sample(weights: Mapping[str, dict[str, Tensor]], path: Path) -> None:
+        from methods.zoo.grids import sample_grid
+
+        sample_grid(kind, df.pipeline(kind, parts, weights), world, path)
+
+    chosen = budget or df.BUDGETS[kind]
+    outcome = df.run(kind, parts, edits.load(vae), work, chosen, machine, report, sample)
+    made = df.pipeline(kind, parts, outcome.weights)
+    folder = root / kind
+    if kind == "text_to_image":
+        parts.tokenizer.save_pretrained(str(root / "tokenizer"))
+    save_pipeline(folder, made.to("cpu"), shared={"vae": "autoencoder", "tokenizer": "tokenizer"})
+    return _card(folder, world, outcome, chosen, machine, {}, root)
+
+
+def load_vae(root: Path = CHECKPOINTS, device: str = "cpu") -> Any:
+    """The zoo's autoencoder, float32, in evaluation mode."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_pretrained(str(root / "autoencoder"), dtype=torch.float32).to(device).eval()
+
+
+def load_parts(kind: str, root: Path = CHECKPOINTS) -> df.Parts:
+    """The parts of a saved diffusion checkpoint, float32, ready to learn on."""
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    unet = UNet2DConditionModel.from_pretrained(str(root / kind / "unet"), dtype=torch.float32)
+    text = CLIPTextModel.from_pretrained(str(root / kind / "text_encoder"), dtype=torch.float32)
+    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(str(root / "tokenizer"))
+    return df.Parts(unet, text, tokenizer, load_vae(root))
+
+
+def _corpus_folder(work: Path) -> Path:
+    return work.parent / "corpus"
+
+
+def _as_progress(report: Report, what: str) -> Any:
+    def progress(done: int, total: int) -> None:
+        report(done, total, {what: float(done)})
+
+    return progress
+
+
+def _card(
+    folder: Path, world: World, outcome: Outcome, budget: Budget, machine: Machine, figures: Mapping[str, float],
+    root: Path, stage: str = "",
+) -> Path:  # fmt: skip
+    """Write ``card.json`` and the manifest. A checkpoint trained in stages lists them all."""
+    path = folder / "card.json"
+    entry = {
+        "recipe": stage or folder.name,
+        "samples": outcome.samples,
+        "hours": round(outcome.seconds / 3600, 3),
+        "budget": asdict(budget),
+        "machine": describe(machine),
+        "date": time.strftime("%Y-%m-%d"),
+        "training_figures": {name: round(value, 5) for name, value in outcome.figures.items()},
+    }
+    stages: list[dict[str, Any]] = []
+    if stage and path.exists():
+        stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
+        stages = [s for s in stages if s["recipe"] != stage]
+    card = {
+        "name": folder.name,
+        "data": f"mini world {world.version}, rendered by protocols.mini; held-out seeds for the figures",
+        "license": "Apache-2.0",
+        "parameters": _parameters(folder),
+        "stages": [*stages, entry],
+        "held_out": {name: round(value, 4) for name, value in figures.items()},
+        "packages": {"torch": torch.__version__, "diffusers": _version("diffusers")},
+    }
+    path.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_manifest(root)
+    return folder
+
+
+def _parameters(folder: Path) -> int:
+    """Numbers in the folder's own weight files (shared parts are counted where they live)."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in folder.rglob("*.safetensors"):
+        with safe_open(str(path), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                size = 1
+                for n in file.get_slice(name).get_shape():
+                    size *= n
+                total += size
+    return total
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
+
+
+def describe(machine: Machine) -> str:
+    """What the training ran on, as a card says it."""
+    precision = "bfloat16 autocast" if machine.autocast else "float32"
+    if machine.device.startswith("cuda"):
+        return f"{torch.cuda.get_device_name()}, {precision}"
+    return f"{_cpu_name()}, {torch.get_num_threads()} of {os.cpu_count()} threads, {precision}"
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

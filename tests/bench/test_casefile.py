@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.casefile import (
+    CaseError,
+    CaseFile,
+    check_case,
+    protocol_info,
+    provided_fields,
+    read_cases,
+    write_cases,
+)
+from bench.edit import REQUEST_FIELDS, Claim, EditCase
+from bench.images import from_array, to_array
+from tests.bench.fakes import Fakes, make_case, noise, square
+
+INFO = protocol_info(Fakes(Fakes.Options()))
+
+
+def with_request(case: EditCase, **changes: Any) -> EditCase:
+    return replace(case, request=replace(case.request, **changes))
+
+
+def same_image(a: Image.Image | None, b: Image.Image | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return a.mode == b.mode and a.size == b.size and bool((to_array(a) == to_array(b)).all())
+
+
+def assert_same(a: EditCase, b: EditCase) -> None:
+    for name in ("id", "category", "source_id", "claims", "tags"):
+        assert getattr(a, name) == getattr(b, name), name
+    assert same_image(a.truth, b.truth)
+    for name in REQUEST_FIELDS - {"source", "mask", "regions"} | {"seed"}:
+        assert getattr(a.request, name) == getattr(b.request, name), name
+    assert same_image(a.request.source, b.request.source)
+    assert same_image(a.request.mask, b.request.mask)
+    assert len(a.request.regions) == len(b.request.regions)
+    for one, other in zip(a.request.regions, b.request.regions, strict=True):
+        assert same_image(one.mask, other.mask)
+        assert (one.prompt, one.words) == (other.prompt, other.words)
+
+
+def test_cases_come_back_as_they_were_written(tmp_path: Path) -> None:
+    cases = [make_case(i, truth=i != 5) for i in range(8)]
+    # The characters that a careless reader would take for the end of a line.
+    cases[2] = with_request(
+        cases[2], target_prompt='a "quoted"\u2028\u0085 prompt, ünïcode\n', seed=2**63 - 1
+    )
+    written = write_cases(tmp_path / "cases", cases, INFO)
+    assert written.info == INFO
+    for given, got in zip(cases, read_cases(tmp_path / "cases"), strict=True):
+        assert_same(given, got)
+    assert_same(written.get("case-003"), cases[3])
+    assert_same(written[-1], cases[-1])
+    assert [case.id for case in written[2:4]] == ["case-002", "case-003"]
+    assert written.row("case-003")["source_id"] == "source-1"
+    with pytest.raises(CaseError, match="no case 'x'"):
+        written.get("x")
+
+
+def test_a_source_is_stored_once_and_another_crop_of_it_beside_it(tmp_path: Path) -> None:
+    cases = [make_case(i) for i in range(4)]
+    other_crop = with_request(replace(make_case(4), source_id="source-0"), source=noise("crop", 32))
+    write_cases(tmp_path, [*cases, other_crop], INFO)
+    names = sorted(path.name for path in (tmp_path / "sources").iterdir())
+    assert names[:1] + names[2:] == ["source-0.png", "source-1.png"]
+    assert names[1].startswith("source-0~")
+    assert same_image(CaseFile(tmp_path).get("case-004").request.source, noise("crop", 32))
+    assert same_image(CaseFile(tmp_path).get("case-000").request.source, noise("source-0", 32))
+
+
+def test_writing_is_deterministic(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_cases(tmp_path / name, [make_case(i) for i in range(8)], INFO)
+    files = [path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()]
+    assert len(files) == 2 + 4 + 8 + 4 + 8
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_more_cases_of_the_same_digest_join_in_the_protocols_order(tmp_path: Path) -> None:
+    write_cases(tmp_path, [make_case(3), make_case(1)], INFO)
+    before = (tmp_path / "masks" / "case-001.png").stat().st_mtime_ns
+    write_cases(tmp_path, [make_case(i) for i in range(1, 6)], INFO)
+    assert CaseFile(tmp_path).ids == [f"case-{i:03d}" for i in (1, 2, 3, 4, 5)]
+    assert (tmp_path / "masks" / "case-001.png").stat().st_mtime_ns == before
+    write_cases(tmp_path, [make_case(2)], INFO)
+    assert len(CaseFile(tmp_path)) == 5
+
+
+def test_another_digest_is_refused(tmp_path: Path) -> None:
+    write_cases(tmp_path, [make_case(0)], INFO)
+    with pytest.raises(CaseError, match=r"holds the cases of fakes 1 .*not of fakes 2.*another folder"):
+        write_cases(tmp_path, [make_case(0)], {**INFO, "version": "2", "digest": "0" * 12})
+
+
+@pytest.mark.parametrize("bad", ["../evil", "a/b", "", "..", "x" * 300, "a\0b", "/abs"])
+def test_an_id_that_escapes_is_refused_before_anything_is_written(tmp_path: Path, bad: str) -> None:
+    for case in (replace(make_case(0), id=bad), replace(make_case(0), source_id=bad)):
+        with pytest.raises(CaseError, match="cannot become a file name"):
+            write_cases(tmp_path / "in" / "cases", [case], INFO)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_ids_that_differ_in_case_alone_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CaseError, match="Ids must be unique"):
+        write_cases(tmp_path, [replace(make_case(0), id="A"), replace(make_case(1), id="a")], INFO)
+
+
+L = square(32, (0, 0, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        (with_request(make_case(0), mask=Image.new("L", (32, 32))), "the mask is empty"),
+        (with_request(make_case(0), mask=Image.new("L", (32, 32), 255)), "the mask is full"),
+        (
+            with_request(make_case(0), mask=square(16, (0, 0, 4, 4))),
+            r"the mask is \(16, 16\), the source \(32",
+        ),
+        (with_request(make_case(0), mask=from_array(to_array(L) // 2)), "empty"),
+        (
+            with_request(make_case(0), mask=from_array(np.minimum(to_array(L), np.uint8(252)))),
+            "values other than 0 and 255",
+        ),
+        (with_request(make_case(0), source=noise("x", 32).convert("L")), "the source is of mode L"),
+        (with_request(make_case(0), target_prompt=" "), "the target prompt is empty"),
+        (replace(make_case(0), truth=noise("x", 16)), r"the truth is RGB \(16, 16\)"),
+        (replace(make_case(0), category=""), "no category"),
+        (replace(make_case(3), claims=(Claim("color", "red", "blue", region=2),)), "about region 2 of 2"),
+        (replace(make_case(0), claims=(Claim("color", "red", "blue", region=1),)), "about region 1 of 0"),
+    ],
+)
+def test_each_fault_of_a_case_is_named(case: EditCase, message: str) -> None:
+    with pytest.raises(CaseError, match=f"case {case.id}: .*{message}"):
+        check_case(case)
+
+
+def test_a_category_that_the_protocol_lacks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CaseError, match="category 'style' is none of the protocol's: attribute"):
+        write_cases(tmp_path, [replace(make_case(0), category="style")], INFO)
+
+
+def test_provided_fields(tmp_path: Path) -> None:
+    rows = write_cases(tmp_path / "a", [make_case(i) for i in range(4)], INFO).rows
+    assert provided_fields(rows) == REQUEST_FIELDS, "one multi-object case provides regions"
+    assert provided_fields(rows[:3]) == REQUEST_FIELDS - {"regions"}
+    bare = [make_case(0), make_case(1, instruction="", edit_words=())]
+    assert provided_fields(write_cases(tmp_path / "b", bare, INFO).rows) == REQUEST_FIELDS - {
+        "regions",
+        "instruction",
+        "edit_words",
+    }
+    assert provided_fields([]) == frozenset()
+
+
+def test_a_folder_from_elsewhere_cannot_read_outside_itself(tmp_path: Path) -> None:
+    write_cases(tmp_path / "cases", [make_case(0)], INFO)
+    noise("secret", 32).save(tmp_path / "secret.png")
+    path = tmp_path / "cases" / "cases.jsonl"
+    row = json.loads(path.read_text())
+    for name in ("../secret.png", str(tmp_path / "secret.png"), "sources/../../secret.png"):
+        path.write_text(json.dumps({**row, "source": name}) + "\n")
+        with pytest.raises(CaseError, match="leaves its folder"):
+            read_cases(tmp_path / "cases")
+    path.write_text(json.dumps({**row, "id": "../x"}) + "\n")
+    with pytest.raises(CaseError, match=r"cases\.jsonl:1: not a case"):
+        read_cases(tmp_path / "cases")
+
+
+def test_broken_folders_name_file_and_line(tmp_path: Path) -> None:
+    with pytest.raises(CaseError, match=r"protocol\.json: no such file"):
+        read_cases(tmp_path)
+    write_cases(tmp_path, [make_case(0), make_case(1)], INFO)
+    path = tmp_path / "cases.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text(lines[0] + "\n" + lines[1][:40] + "\n")
+    with pytest.raises(CaseError, match=r"cases\.jsonl:2: not a case"):
+        read_cases(tmp_path)
+    path.write_text(lines[0] + "\n" + json.dumps({"id": "x", "source_id": "x"}) + "\n")
+    with pytest.raises(CaseError, match=r"cases\.jsonl:2: .*lacks category, mask, source, target_prompt"):
+        read_cases(tmp_path)
+    path.write_text(lines[0] + "\n" + lines[0] + "\n")
+    with pytest.raises(CaseError, match="an id occurs twice"):
+        read_cases(tmp_path)
+
+
+def test_only_what_a_case_must_have_is_asked_of_a_hand_written_file(tmp_path: Path) -> None:
+    write_cases(tmp_path, [make_case(0)], INFO)
+    path = tmp_path / "cases.jsonl"
+    row = json.loads(path.read_text())
+    kept = {name: row[name] for name in ("id", "source_id", "category", "source", "mask", "target_prompt")}
+    path.write_text(json.dumps(kept) + "\n\n")
+    (case,) = read_cases(tmp_path)
+    assert case.truth is None
+    assert case.request.regions == ()
+    assert case.request.target_prompt == make_case(0).request.target_prompt

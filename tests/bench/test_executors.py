@@ -1,0 +1,367 @@
+from __future__ import annotations
+
+import gc
+import importlib.util
+import sys
+import types
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.executors import (
+    Executor,
+    ExecutorError,
+    LocalExecutor,
+    Outcome,
+    RayExecutor,
+    Session,
+    Task,
+    describe,
+    is_out_of_memory,
+)
+from bench.registry import Runtime
+from bench.suite import ConfiguredMethod
+from tests.bench.fakes import LOG, Fake, make_case, method
+
+
+@pytest.fixture(autouse=True)
+def fresh_log() -> None:
+    LOG.clear()
+
+
+def tasks(count: int, side: int = 32) -> Iterator[Task]:
+    return (Task(f"case-{i:03d}", 1000 + i, lambda i=i: make_case(i, side)) for i in range(count))
+
+
+def edit(
+    configured: ConfiguredMethod, count: int = 7, batch_size: int = 3, side: int = 32
+) -> tuple[list[Outcome], list[str]]:
+    notes: list[str] = []
+    session = LocalExecutor(batch_size=batch_size).open(configured, notes.append)
+    try:
+        return [outcome for batch in session.edits(tasks(count, side)) for outcome in batch], notes
+    finally:
+        session.close()
+
+
+def pixels(outcomes: list[Outcome]) -> list[bytes]:
+    return [outcome.image.tobytes() for outcome in outcomes if outcome.image is not None]
+
+
+@pytest.mark.parametrize("native", [None, 16])
+def test_outcomes_do_not_depend_on_the_batch_size_and_keep_the_order(native: int | None) -> None:
+    alone, _ = edit(method(native=native), batch_size=1)
+    for batch_size in (2, 3, 7, 50):
+        together, _ = edit(method(native=native), batch_size=batch_size)
+        assert [outcome.case_id for outcome in together] == [f"case-{i:03d}" for i in range(7)]
+        assert pixels(together) == pixels(alone)
+    assert len(set(pixels(alone))) == 7
+    assert set(LOG.batches) == {1, 2, 3, 7}
+
+
+def test_seeds_reach_the_method() -> None:
+    (outcome, *_), _ = edit(method())
+    expected = np.random.default_rng(1000).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    mask = np.asarray(make_case(0).request.mask) > 0
+    assert outcome.image is not None
+    assert (np.asarray(outcome.image)[mask] == expected[mask]).all()
+
+
+def test_a_method_sees_its_native_size_and_masks_stay_binary() -> None:
+    outcomes, _ = edit(method(native=24))
+    assert LOG.sizes == {(24, 24)}
+    assert LOG.masks == {bytes({0, 255})}
+    assert {outcome.size for outcome in outcomes} == {(32, 32)}
+    assert {outcome.image.size for outcome in outcomes if outcome.image} == {(24, 24)}
+
+
+def test_a_mask_that_vanishes_at_the_native_size_fails_its_case_alone() -> None:
+    thin = Image.new("L", (32, 32))
+    thin.putpixel((1, 1), 255)
+    cases = [make_case(0), make_case(1, mask=thin), make_case(2)]
+    session = LocalExecutor(batch_size=3).open(method(native=4), print)
+    found = [
+        outcome
+        for batch in session.edits(Task(case.id, 0, lambda case=case: case) for case in cases)
+        for outcome in batch
+    ]
+    session.close()
+    assert [outcome.error is None for outcome in found] == [True, False, True]
+    assert found[1].error == (
+        "ImageError: the mask is too thin: nothing of it is left at the method's native 4x4."
+    )
+
+
+@pytest.mark.parametrize("oom", ["torch", "python", "cpu"])
+def test_out_of_memory_halves_the_batch_goes_on_and_remembers(oom: str) -> None:
+    outcomes, notes = edit(method(oom_above=2, oom=oom), count=21, batch_size=8)
+    assert pixels(outcomes) == pixels(edit(method(), count=21)[0])
+    assert notes == [
+        "out of memory with a batch of 8: going on with 4",
+        "out of memory with a batch of 4: going on with 2",
+    ]
+    LOG.clear()
+    executor = LocalExecutor(batch_size=8)
+    for _ in range(2):
+        session = executor.open(method(oom_above=2), notes.append)
+        assert sum(len(batch) for batch in session.edits(tasks(8))) == 8
+        session.close()
+    assert LOG.batches == [8, 4, *[2] * 8], "the second session begins where the first ended"
+    session = executor.open(method(), notes.append)
+    LOG.clear()
+    assert sum(len(batch) for batch in session.edits(tasks(8))) == 8
+    assert LOG.batches == [8], "another method's memory is its own"
+    session.close()
+
+
+def test_out_of_memory_with_one_image_is_an_error_of_that_case() -> None:
+    class Greedy(Fake):
+        def edit(self, requests):  # type: ignore[no-untyped-def]
+            if any(request.target_prompt.endswith("number 2") for request in requests):
+                raise RuntimeError("CUDA out of memory")
+            return super().edit(requests)
+
+    executor = LocalExecutor(batch_size=4, factory=lambda m, runtime: Greedy(m.options, runtime))
+    session = executor.open(method(), lambda text: None)
+    found = [outcome for batch in session.edits(tasks(6)) for outcome in batch]
+    session.close()
+    assert [outcome.error for outcome in found] == [
+        None,
+        None,
+        "RuntimeError: CUDA out of memory",
+        *[None] * 3,
+    ]
+
+
+def test_a_failing_case_spoils_no_other() -> None:
+    good, _ = edit(method())
+    prompt = make_case(4).request.target_prompt
+    for batch_size in (1, 3, 7):
+        found, _ = edit(method(fail_on=prompt), batch_size=batch_size)
+        assert found[4].error == "ZeroDivisionError: no such chair"
+        assert found[4].image is None
+        assert pixels(found) == pixels(good[:4] + good[5:])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("count", "it returned 2 images for 1 requests"),
+        ("size", r"it returned an image of (5, 5) where (32, 32) is due"),
+        ("mode", "it returned an image of mode L where RGB is due"),
+        ("type", "it returned str where an image is due"),
+    ],
+)
+def test_wrong_outputs_are_errors(wrong: str, message: str) -> None:
+    outcomes, _ = edit(method(wrong=wrong))
+    assert [outcome.error for outcome in outcomes] == [message] * 7
+    assert not pixels(outcomes)
+
+
+def test_a_case_that_cannot_be_read_fails_alone() -> None:
+    def broken() -> None:
+        raise ValueError("x.png: truncated")
+
+    mixed = list(tasks(3))
+    mixed[1] = Task("case-001", 0, broken)  # type: ignore[arg-type]
+    session = LocalExecutor(batch_size=2).open(method(), print)
+    found = [outcome for batch in session.edits(mixed) for outcome in batch]
+    session.close()
+    assert [outcome.error for outcome in found] == [None, "ValueError: x.png: truncated", None]
+    assert [outcome.case_id for outcome in found] == ["case-000", "case-001", "case-002"]
+
+
+def test_the_oracle_is_shown_its_cases() -> None:
+    outcomes, _ = edit(method("oracle"))
+    for index, outcome in enumerate(outcomes):
+        truth = make_case(index).truth
+        assert truth is not None
+        assert outcome.image is not None
+        assert outcome.image.tobytes() == truth.tobytes()
+
+
+def test_an_interrupt_is_no_failed_edit() -> None:
+    class Interrupted(Fake):
+        def edit(self, requests):  # type: ignore[no-untyped-def]
+            raise KeyboardInterrupt
+
+    session = LocalExecutor(factory=lambda m, runtime: Interrupted(m.options, runtime)).open(method(), print)
+    with pytest.raises(KeyboardInterrupt):
+        next(session.edits(tasks(2)))
+    session.close()
+
+
+def test_tasks_are_taken_only_as_needed() -> None:
+    taken: list[str] = []
+
+    def watched() -> Iterator[Task]:
+        for task in tasks(100):
+            taken.append(task.case_id)
+            yield task
+
+    session = LocalExecutor(batch_size=4).open(method(), print)
+    batches = session.edits(watched())
+    next(batches)
+    assert len(taken) <= 12
+    session.close()
+
+
+def test_closing_frees_the_method() -> None:
+    seen: list[weakref.ref[Fake]] = []
+
+    def factory(configured: ConfiguredMethod, runtime: Runtime) -> Fake:
+        made = Fake(configured.options, runtime)
+        seen.append(weakref.ref(made))
+        return made
+
+    session = LocalExecutor(factory=factory).open(method(), print)
+    assert sum(len(batch) for batch in session.edits(tasks(5))) == 5
+    gc.disable()
+    try:
+        session.close()
+        assert seen[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_peak_memory_is_measured_where_torch_and_a_gpu_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    fake = types.SimpleNamespace(
+        cuda=types.SimpleNamespace(
+            OutOfMemoryError=type("OutOfMemoryError", (RuntimeError,), {}),
+            is_available=lambda: True,
+            is_initialized=lambda: True,
+            empty_cache=lambda: calls.append("empty"),
+            reset_peak_memory_stats=lambda device: calls.append(f"reset {device}"),
+            max_memory_allocated=lambda device: 4242,
+        ),
+        backends=types.SimpleNamespace(mps=types.SimpleNamespace(is_available=lambda: False)),
+    )
+    monkeypatch.setitem(sys.modules, "torch", fake)  # type: ignore[arg-type]
+    session = LocalExecutor(Runtime("cuda:1"), batch_size=2).open(method(oom_above=1), print)
+    outcomes = [outcome for batch in session.edits(tasks(2)) for outcome in batch]
+    assert [outcome.peak_memory for outcome in outcomes] == [4242, 4242]
+    assert calls == ["reset cuda:1", "empty", "reset cuda:1", "reset cuda:1"]
+    session.close()
+    assert calls[-1] == "empty"
+    on_cpu = LocalExecutor(Runtime("cpu")).open(method(), print)
+    assert {o.peak_memory for batch in on_cpu.edits(tasks(2)) for o in batch} == {None}
+    on_cpu.close()
+
+
+def test_what_counts_as_out_of_memory() -> None:
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"))
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+    assert not is_out_of_memory(ValueError("the prompt is out of memory lane"))
+    assert describe(ValueError()) == "ValueError"
+    assert len(describe(ValueError("x" * 9999))) == 500
+
+
+def test_a_batch_size_below_one_is_refused() -> None:
+    with pytest.raises(ExecutorError, match="at least 1"):
+        LocalExecutor(batch_size=0)
+
+
+# Ray
+
+
+def test_without_ray_the_error_is_the_command_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # type: ignore[arg-type]
+    with pytest.raises(ExecutorError, match=r"pip install 'prompteditbench\[ray\]'"):
+        RayExecutor()
+
+
+class FakeRay(types.ModuleType):
+    """As much of Ray as the executor uses, in this process; a reference is the value or the failure."""
+
+    class exceptions:
+        class RayError(Exception): ...
+
+    def __init__(self) -> None:
+        super().__init__("ray")
+        self.killed = 0
+        self.flying = 0
+        self.most = 0
+        self.dies_at = -1
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def remote(self, **options):  # type: ignore[no-untyped-def]
+        ray = self
+
+        def wrap(cls):  # type: ignore[no-untyped-def]
+            class Call:
+                def __init__(self, function):  # type: ignore[no-untyped-def]
+                    self.function = function
+
+                def remote(self, *arguments):  # type: ignore[no-untyped-def]
+                    ray.flying += 1
+                    ray.most = max(ray.most, ray.flying)
+                    if ray.flying == ray.dies_at:
+                        return ray.exceptions.RayError("the actor died")
+                    return self.function(*arguments)
+
+            class Handle:
+                def __init__(self, *arguments):  # type: ignore[no-untyped-def]
+                    made = cls(*arguments)
+                    self.edit, self.ready = Call(made.edit), Call(made.ready)
+
+            return types.SimpleNamespace(remote=Handle)
+
+        return wrap
+
+    def get(self, reference):  # type: ignore[no-untyped-def]
+        self.flying -= len(reference) if isinstance(reference, list) and reference == [True, True] else 1
+        if isinstance(reference, Exception):
+            raise reference
+        return reference
+
+    def kill(self, actor: object) -> None:
+        self.killed += 1
+
+
+def test_ray_sessions_keep_order_bound_what_flies_and_equal_the_local_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    executor: Executor = RayExecutor(batch_size=3, actors=2)
+    session: Session = executor.open(method(native=16), print)
+    outcomes = [outcome for batch in session.edits(tasks(20)) for outcome in batch]
+    assert [outcome.case_id for outcome in outcomes] == [f"case-{i:03d}" for i in range(20)]
+    assert pixels(outcomes) == pixels(edit(method(native=16), count=20)[0])
+    assert ray.most == 4
+    session.close()
+    assert ray.killed == 2
+
+
+def test_an_actor_that_dies_fails_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    session = RayExecutor(batch_size=2, actors=2).open(method(), print)
+    ray.dies_at = 2
+    outcomes = [outcome for batch in session.edits(tasks(6)) for outcome in batch]
+    assert [outcome.error for outcome in outcomes] == [
+        None,
+        None,
+        *["RayError: the actor died"] * 2,
+        None,
+        None,
+    ]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra `ray`)")
+def test_ray_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    session = RayExecutor(batch_size=2, actors=2).open(method(), print)
+    try:
+        outcomes = [outcome for batch in session.edits(tasks(7)) for outcome in batch]
+    finally:
+        session.close()
+    assert pixels(outcomes) == pixels(edit(method())[0])

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.files import UnsafeName, safe_part, safe_relative, sha256_bytes, sha256_file, write_atomic
+
+
+@pytest.mark.parametrize("name", ["0", "case-001", "a.b_c+d=e@f", "x" * 120])
+def test_safe_part_passes_plain_names_unchanged(name: str) -> None:
+    assert safe_part(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "a\\b",
+        "/etc/passwd",
+        "a..b",
+        ".hidden",
+        "-rf",
+        "a\0b",
+        "a\nb",
+        "a ",
+        "a.",
+        "x" * 121,
+        "ä",
+        "c:x",
+        "~root",
+        "a%2e",
+    ],
+)
+def test_safe_part_refuses_and_names_what_could_leave_the_folder(name: str) -> None:
+    with pytest.raises(UnsafeName, match="case id"):
+        safe_part(name, "case id")
+
+
+@given(st.text(max_size=200))
+def test_whatever_safe_part_passes_is_one_part_inside_its_folder(name: str) -> None:
+    try:
+        safe_part(name)
+    except UnsafeName:
+        return
+    root = Path("/root/folder")
+    assert Path(os.path.normpath(root / name)).parent == root
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../b", "/a", "a//b", "a/", "", "a/./b", "a\\..\\b"])
+def test_safe_relative_refuses_what_leaves(name: str) -> None:
+    with pytest.raises(UnsafeName):
+        safe_relative(name)
+
+
+def test_safe_relative_splits() -> None:
+    assert safe_relative("sources/a~12.png") == ("sources", "a~12.png")
+
+
+def test_sha256_is_the_published_one(tmp_path: Path) -> None:
+    # FIPS 180-2, appendix B.1.
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256_bytes(b"abc") == sha256_file(tmp_path / "abc") == expected
+
+
+def test_write_atomic_makes_folders_replaces_and_honours_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.txt"
+    write_atomic(path, b"one")
+    write_atomic(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [p.name for p in path.parent.iterdir()] == ["b.txt"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "b.txt"
+    write_atomic(path, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(path, b"new")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, bytes(data[:3])))
+    write_atomic(tmp_path / "x", b"0123456789")
+    monkeypatch.undo()
+    assert (tmp_path / "x").read_bytes() == b"0123456789"

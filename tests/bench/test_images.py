@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
+
+from bench.images import (
+    ImageError,
+    check_mask,
+    crop_square,
+    dilate,
+    erode,
+    from_array,
+    mask_array,
+    mask_image,
+    paste_back,
+    png_bytes,
+    read_mask,
+    read_rgb,
+    resize,
+    resize_mask,
+    sha256_bytes,
+    to_array,
+    write_png,
+)
+
+
+@pytest.fixture
+def smooth() -> Image.Image:
+    y, x = np.mgrid[0:48, 0:64]
+    return from_array(np.stack([x * 4, y * 5, 255 - x * 2], axis=2).astype(np.uint8))
+
+
+# Reading
+
+
+def test_rgb_png_is_read_bit_for_bit(tmp_path: Path, smooth: Image.Image) -> None:
+    smooth.save(tmp_path / "a.png")
+    image = read_rgb(tmp_path / "a.png")
+    assert image.mode == "RGB"
+    assert (to_array(image) == to_array(smooth)).all()
+
+
+@pytest.mark.parametrize("reader", [read_rgb, read_mask])
+def test_truncated_jpeg(tmp_path: Path, smooth: Image.Image, reader: Callable[[Path], object]) -> None:
+    smooth.resize((256, 256)).save(tmp_path / "whole.jpg", quality=95)
+    data = (tmp_path / "whole.jpg").read_bytes()
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ImageError, match=r"cut\.jpg: the image is truncated or damaged.*Fetch it again"):
+        reader(path)
+
+
+def test_truncated_png(tmp_path: Path, smooth: Image.Image) -> None:
+    data = png_bytes(smooth)
+    for end in (len(data) // 2, 40):
+        (tmp_path / "cut.png").write_bytes(data[:end])
+        with pytest.raises(ImageError, match=r"cut\.png: .*etch it again"):
+            read_rgb(tmp_path / "cut.png")
+
+
+def test_damaged_bytes_never_raise_anything_else(tmp_path: Path, smooth: Image.Image) -> None:
+    rng = np.random.default_rng(0)
+    jpeg = io.BytesIO()
+    smooth.save(jpeg, "JPEG")
+    refused: list[str] = []
+    for data in (png_bytes(smooth), jpeg.getvalue()):
+        for _ in range(60):
+            broken = bytearray(data)
+            for _ in range(4):
+                broken[rng.integers(len(broken))] = rng.integers(256)
+            (tmp_path / "x").write_bytes(broken)
+            try:
+                mode = read_rgb(tmp_path / "x").mode
+            except ImageError as error:
+                refused.append(str(error))
+            else:
+                assert mode == "RGB"
+    assert refused
+    assert all(message.startswith(f"{tmp_path / 'x'}: ") for message in refused)
+
+
+def test_16_bit_gray_png_is_scaled_and_rounded(tmp_path: Path) -> None:
+    values = np.array([[0, 128, 129, 257], [32768, 65535, 65406, 65407]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    image = to_array(read_rgb(tmp_path / "deep.png"))
+    expected = np.round(values / 257).astype(np.uint8)
+    assert (image == expected[..., None]).all()
+    assert expected.tolist() == [[0, 0, 1, 1], [128, 255, 254, 255]]
+
+
+def test_16_bit_mask(tmp_path: Path) -> None:
+    mask = np.zeros((6, 6), dtype=np.uint16)
+    mask[1:3, 1:3] = 65535
+    Image.fromarray(mask).save(tmp_path / "deep.png")
+    assert (mask_array(read_mask(tmp_path / "deep.png")) == (mask > 0)).all()
+
+
+def test_values_beyond_16_bits_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 70000, dtype=np.int32)).save(tmp_path / "deep.tif")
+    with pytest.raises(ImageError, match=r"deep\.tif: .*beyond 16 bits.*8-bit PNG"):
+        read_rgb(tmp_path / "deep.tif")
+
+
+def test_floating_point_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ImageError, match=r"float\.tif: images of mode F are not supported"):
+        read_rgb(tmp_path / "float.tif")
+
+
+def test_palette_png_with_transparency_lies_over_white(tmp_path: Path) -> None:
+    image = Image.new("P", (4, 2))
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    image.putdata([0, 1, 2, 0, 1, 2, 0, 1])
+    image.save(tmp_path / "plain.png")
+    image.save(tmp_path / "clear.png", transparency=1)
+    red, green, blue, white = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+    plain = to_array(read_rgb(tmp_path / "plain.png")).reshape(-1, 3)
+    clear = to_array(read_rgb(tmp_path / "clear.png")).reshape(-1, 3)
+    assert [tuple(p) for p in plain] == [red, green, blue, red, green, blue, red, green]
+    assert [tuple(p) for p in clear] == [red, white, blue, red, white, blue, red, white]
+
+
+def test_half_transparency_mixes_with_white_in_images_and_counts_as_keep_in_masks(tmp_path: Path) -> None:
+    rgba = np.zeros((1, 3, 4), dtype=np.uint8)
+    rgba[0] = [(0, 0, 0, 255), (0, 0, 0, 51), (255, 255, 255, 0)]
+    Image.fromarray(rgba, "RGBA").save(tmp_path / "a.png")
+    assert to_array(read_rgb(tmp_path / "a.png"))[0, :, 0].tolist() == [0, 204, 255]
+    rgba[0] = [(255, 255, 255, 255), (0, 0, 0, 255), (255, 255, 255, 0)]
+    Image.fromarray(rgba, "RGBA").save(tmp_path / "m.png")
+    assert mask_array(read_mask(tmp_path / "m.png")).tolist() == [[True, False, False]]
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1"])
+def test_gray_becomes_three_equal_channels(tmp_path: Path, smooth: Image.Image, mode: str) -> None:
+    gray = smooth.convert(mode)
+    gray.save(tmp_path / "gray.png")
+    image = to_array(read_rgb(tmp_path / "gray.png"))
+    assert (image == np.asarray(gray.convert("L"))[..., None]).all()
+
+
+def test_cmyk_jpeg_keeps_its_colours(tmp_path: Path) -> None:
+    for colour in [(255, 0, 0), (0, 0, 255), (250, 250, 250), (10, 10, 10)]:
+        Image.new("RGB", (32, 32), colour).convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
+        assert Image.open(tmp_path / "cmyk.jpg").mode == "CMYK"
+        got = to_array(read_rgb(tmp_path / "cmyk.jpg")).astype(int)
+        assert abs(got - np.array(colour)).max() <= 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(tmp_path: Path, orientation: int) -> None:
+    upright = np.zeros((24, 40, 3), dtype=np.uint8)
+    upright[:8, :8] = (255, 0, 0)
+    upright[:8, -8:] = (0, 255, 0)
+    # EXIF 2.32, 4.6.5.1: where row 0 and column 0 of the stored image belong.
+    undo: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    from_array(undo[orientation](upright)).save(tmp_path / "turned.png", exif=exif)
+    assert (to_array(read_rgb(tmp_path / "turned.png")) == upright).all()
+
+
+def test_missing_empty_folder_and_non_image_files(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("<html>404</html>")
+    for name, message in {
+        "none.png": r"none\.png: no such file\. Check the path",
+        "empty.png": r"empty\.png: the file is empty",
+        "text.png": r"text\.png: not a readable image.*Give a PNG or a JPEG",
+        ".": "is a folder",
+    }.items():
+        with pytest.raises(ImageError, match=message):
+            read_rgb(tmp_path / name)
+
+
+# Masks
+
+
+def test_mask_of_another_size(tmp_path: Path) -> None:
+    mask_image(np.eye(8, dtype=np.bool_)).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png", (8, 8)).size == (8, 8)
+    with pytest.raises(ImageError, match=r"m\.png: the mask is 8x8 pixels, its image 16x8.*nearest"):
+        read_mask(tmp_path / "m.png", (16, 8))
+
+
+def test_gray_mask_is_split_at_128(tmp_path: Path) -> None:
+    from_array(np.array([[0, 127, 128, 255]], dtype=np.uint8)).save(tmp_path / "m.png")
+    assert to_array(read_mask(tmp_path / "m.png")).tolist() == [[0, 0, 255, 255]]
+
+
+def test_mask_of_zeros_and_ones_is_refused_rather_than_read_as_empty(tmp_path: Path) -> None:
+    from_array(np.eye(4, dtype=np.uint8)).save(tmp_path / "m.png")
+    with pytest.raises(ImageError, match=r"m\.png: the mask's brightest value is 1; 255 marks"):
+        read_mask(tmp_path / "m.png")
+
+
+def test_bilevel_and_black_masks_are_read(tmp_path: Path) -> None:
+    mask_image(np.eye(4, dtype=np.bool_)).convert("1").save(tmp_path / "m.png")
+    assert (mask_array(read_mask(tmp_path / "m.png")) == np.eye(4, dtype=bool)).all()
+    Image.new("L", (4, 4)).save(tmp_path / "m.png")
+    assert not mask_array(read_mask(tmp_path / "m.png")).any()
+
+
+def test_check_mask_refuses_empty_and_full_and_names_which() -> None:
+    check_mask(mask_image(np.eye(4, dtype=np.bool_)))
+    with pytest.raises(ImageError, match=r"a\.png is empty.*Mark the region"):
+        check_mask(Image.new("L", (4, 4), 0), "a.png")
+    with pytest.raises(ImageError, match=r"a\.png is full.*Leave something"):
+        check_mask(Image.new("L", (4, 4), 255), "a.png")
+
+
+# Geometry and conversion
+
+
+def test_resize_keeps_constants_and_its_own_size(smooth: Image.Image) -> None:
+    flat = Image.new("RGB", (30, 20), (7, 77, 177))
+    assert (to_array(resize(flat, (64, 11))) == np.array([7, 77, 177])).all()
+    assert resize(flat, 16).size == (16, 16)
+    assert resize(smooth, (64, 48)) is smooth
+    with pytest.raises(ImageError, match="0x4"):
+        resize(flat, (0, 4))
+
+
+def test_resize_mask_adds_no_values_and_inverts_exactly() -> None:
+    mask = mask_image(np.random.default_rng(0).random((16, 16)) < 0.5)
+    large = resize_mask(mask, 64)
+    assert set(np.unique(to_array(large))) == {0, 255}
+    assert (to_array(large) == np.kron(to_array(mask), np.ones((4, 4), dtype=np.uint8))).all()
+    assert (to_array(resize_mask(large, 16)) == to_array(mask)).all()
+
+
+def test_crop_square_cuts_what_it_says_and_never_pads(smooth: Image.Image) -> None:
+    assert (to_array(crop_square(smooth, (10, 4, 30, 24))) == to_array(smooth)[4:24, 10:30]).all()
+    for box in [(0, 0, 10, 11), (5, 5, 5, 5)]:
+        with pytest.raises(ImageError, match="not a square"):
+            crop_square(smooth, box)
+    for box in [(-1, 0, 9, 10), (0, 40, 10, 50)]:
+        with pytest.raises(ImageError, match="leaves the image of 64x48"):
+            crop_square(smooth, box)
+
+
+def test_arrays_are_checked_and_copied(smooth: Image.Image) -> None:
+    array = to_array(smooth)
+    array[:] = 0
+    assert to_array(smooth).any()
+    with pytest.raises(ImageError, match="float64 where uint8"):
+        from_array(np.zeros((4, 4, 3)))  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match=r"\(4, 4, 4\)"):
+        from_array(np.zeros((4, 4, 4), dtype=np.uint8))
+    with pytest.raises(ImageError, match="mode RGBA"):
+        to_array(smooth.convert("RGBA"))
+    with pytest.raises(ImageError, match="mask of mode RGB"):
+        mask_array(smooth)
+    with pytest.raises(ImageError, match="uint8"):
+        mask_image(np.zeros((4, 4), dtype=np.uint8))  # type: ignore[arg-type]
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 9))
+def test_dilate_is_the_euclidean_disc_and_erode_its_dual(seed: int, radius: float) -> None:
+    mask = np.random.default_rng(seed).random((13, 17)) < 0.05
+    points = np.argwhere(mask)
+    grid = np.stack(np.mgrid[0:13, 0:17], axis=-1)
+    if len(points):
+        squares = ((grid[:, :, None] - points) ** 2).sum(axis=-1).min(axis=-1)
+        expected = squares <= radius**2
+    else:
+        expected = mask
+    assert (dilate(mask, radius) == expected).all()
+    assert (erode(~mask, radius) == ~expected).all()
+
+
+def test_erode_leaves_the_frame_and_a_full_mask_alone() -> None:
+    assert erode(np.ones((9, 9), dtype=np.bool_), 3).all()
+    half = np.zeros((9, 9), dtype=np.bool_)
+    half[:, :5] = True
+    assert erode(half, 2)[:, :3].all()
+    assert not erode(half, 2)[:, 3:].any()
+    with pytest.raises(ImageError, match="negative"):
+        dilate(half, -1)
+
+
+def test_paste_back_is_exact_on_both_sides(smooth: Image.Image) -> None:
+    edited = from_array(255 - to_array(smooth))
+    inside = np.random.default_rng(1).random((48, 64)) < 0.5
+    result = to_array(paste_back(smooth, edited, mask_image(inside)))
+    assert (result[inside] == to_array(edited)[inside]).all()
+    assert (result[~inside] == to_array(smooth)[~inside]).all()
+    with pytest.raises(ImageError, match="sizes differ"):
+        paste_back(smooth, edited.resize((4, 4)), mask_image(inside))
+
+
+# Writing
+
+
+def test_png_has_pixels_only_and_the_same_bytes_for_the_same_pixels(smooth: Image.Image) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Author", "somebody")
+    buffer = io.BytesIO()
+    smooth.save(buffer, "PNG", pnginfo=info, icc_profile=b"profile", dpi=(300, 300))
+    marked = Image.open(buffer)
+    assert marked.info
+    assert png_bytes(marked) == png_bytes(smooth) == png_bytes(smooth.copy())
+    again = Image.open(io.BytesIO(png_bytes(marked)))
+    assert again.info == {}
+    assert (np.asarray(again) == to_array(smooth)).all()
+
+
+def test_write_png_returns_the_hash_of_the_file(tmp_path: Path, smooth: Image.Image) -> None:
+    path = tmp_path / "deep" / "a.png"
+    assert write_png(path, smooth) == sha256_bytes(path.read_bytes())
+    assert (to_array(read_rgb(path)) == to_array(smooth)).all()

@@ -1,0 +1,612 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bench.runner
+from bench.casefile import CaseError
+from bench.executors import LocalExecutor
+from bench.images import resize, to_array
+from bench.registry import Runtime
+from bench.runner import Plan, PlanError, RunSummary, image_seed, make_plan, run
+from bench.store import RunStore, StoreError
+from bench.suite import ConfiguredMethod, parse_suite
+from tests.bench.fakes import LOG, Fake, Fakes, make_case, method, noise, protocol
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def fresh_log() -> None:
+    LOG.clear()
+
+
+def execute(
+    path: Path,
+    *methods: ConfiguredMethod,
+    protocols: tuple[str, ...] = ("fakes",),
+    count: int = 8,
+    limit: int | None = None,
+    seed: int = 0,
+    batch_size: int = 3,
+    executor: LocalExecutor | None = None,
+    **options: Any,
+) -> RunSummary:
+    with RunStore.open(path, create=True) as store:
+        configured = [protocol(name, count=count) for name in protocols]
+        plan = make_plan(configured, methods, seed=seed, limit=limit, store=store)
+        return run(plan, store, executor or LocalExecutor(batch_size=batch_size), **options)
+
+
+def facts(path: Path) -> list[tuple[Any, ...]]:
+    """Every record but its seconds, and the bytes of its file."""
+    store = RunStore.open(path)
+    return [
+        (
+            record.key,
+            record.file,
+            record.sha256,
+            record.error,
+            None if record.file is None else hashlib.sha256((path / record.file).read_bytes()).hexdigest(),
+        )
+        for record in store.edits()
+    ]
+
+
+# The plan
+
+
+def test_a_plan_counts_writes_nothing_and_loads_nothing(tmp_path: Path) -> None:
+    plan = make_plan([protocol(count=8), protocol("others", count=4)], [method(), method("oracle")])
+    assert [(row.protocol, row.method, row.total, row.done, row.todo) for row in plan.rows] == [
+        ("fakes", "fake", 8, 0, 8),
+        ("fakes", "oracle", 8, 0, 8),
+        ("others", "fake", 4, 0, 4),
+        ("others", "oracle", 4, 0, 4),
+    ]
+    assert plan.todo == 24
+    assert plan.rows[0].by_category == dict.fromkeys(Fakes.categories, 2)
+    assert plan.rows[0].seconds is None
+    assert LOG.loaded == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_after_a_run_knows_what_is_left_and_about_how_long(tmp_path: Path) -> None:
+    execute(tmp_path / "run", method(delay=0.01), count=8, limit=1)
+    with RunStore.open(tmp_path / "run") as store:
+        plan = make_plan([protocol(count=8)], [method(delay=0.01)], store=store)
+    (row,) = plan.rows
+    assert (row.total, row.done, row.todo) == (8, 4, 4)
+    assert row.seconds == pytest.approx(4 * 0.01, rel=1)
+    assert sum(row.by_category.values()) == 4
+
+
+def test_a_greater_limit_adds_cases_and_exchanges_none() -> None:
+    chosen = []
+    for limit in (1, 3, 5, None):
+        plan = make_plan([protocol(count=24)], [method()], limit=limit)
+        ids = [row["id"] for row in plan.protocols[0].rows]
+        assert ids == sorted(ids), "the protocol's order is kept"
+        assert len(ids) == 4 * (limit or 6)
+        chosen.append(set(ids))
+    assert chosen[0] < chosen[1] < chosen[2] < chosen[3]
+    assert chosen[0] != {"case-000", "case-001", "case-002", "case-003"}, "not merely the first ones"
+
+
+def test_needs_are_checked_before_any_model_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = [make_case(i, instruction="", regions=()) for i in range(4)]
+    monkeypatch.setattr(Fakes, "cases", lambda self: bare)
+    monkeypatch.setattr(Fake, "needs", frozenset({"source", "instruction", "regions"}))
+    with RunStore.open(tmp_path / "run", create=True) as store:
+        plan = make_plan([protocol()], [method(), method("oracle")], store=store)
+        message = (
+            "method fake needs instruction, regions, which protocol fakes does not provide: "
+            "leave one of the two out"
+        )
+        assert plan.problems == (message,)
+        with pytest.raises(PlanError, match=message):
+            run(plan, store, LocalExecutor())
+    assert LOG.loaded == []
+    assert not (tmp_path / "run" / "cases").exists()
+
+
+def test_the_oracle_needs_truths() -> None:
+    plan = make_plan([protocol(truth=False)], [method("oracle"), method()])
+    assert plan.problems == (
+        "method oracle needs the ideal results, which protocol fakes does not have: leave one of the two out",
+    )
+
+
+def test_all_problems_are_told_at_once_and_keep_the_rest_of_the_plan() -> None:
+    missing = replace(
+        method(label="A"), problems=("weights x are missing: run `y`", "z is missing: fetch it")
+    )
+    nothing = replace(protocol("others"), problems=("no folder data/others: fetch it",))
+    plan = make_plan([protocol(), nothing], [missing, method(strength=0.5)])
+    assert plan.problems == (
+        "no folder data/others: fetch it",
+        "weights x are missing: run `y`",
+        "z is missing: fetch it",
+    )
+    assert [(row.protocol, row.method) for row in plan.rows] == [("fakes", "A"), ("fakes", "fake")]
+
+
+def test_a_protocol_without_cases_is_a_problem() -> None:
+    assert "fakes has no cases" in make_plan([protocol(count=0)], [method()]).problems[0]
+
+
+@pytest.mark.parametrize("bad", ["../../evil", "a/b", "x" * 300])
+def test_an_id_that_escapes_stops_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str) -> None:
+    monkeypatch.setattr(Fakes, "cases", lambda self: [replace(make_case(0), id=bad)])
+    with pytest.raises(CaseError, match="cannot become a file name"):
+        execute(tmp_path / "in" / "run", method())
+    assert LOG.loaded == []
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} <= {"run.json", "lock"}
+
+
+# The run
+
+
+def test_every_edit_is_stored_with_its_record(tmp_path: Path) -> None:
+    methods = [method(), method(strength=0.5, label="Half"), method("oracle")]
+    summary = execute(tmp_path / "run", *methods, protocols=("fakes", "others"), count=8)
+    assert (summary.done, summary.skipped, summary.failed, summary.ok) == (48, 0, 0, True)
+    store = RunStore.open(tmp_path / "run")
+    records = store.edits()
+    assert [record.key.method for record in records] == [m.spec.digest for m in methods for _ in range(16)]
+    for record in records[:8]:
+        assert record.file == f"edits/fakes/fake-{methods[0].spec.digest}/{record.key.case}.png"
+        assert record.seconds is not None
+        assert record.seconds >= 0
+        case = store.cases("fakes").get(record.key.case)
+        edited, source = to_array(store.image(record)), to_array(case.request.source)
+        inside = to_array(case.request.mask) > 0
+        rng = np.random.default_rng(image_seed(0, case.id))
+        assert (edited[~inside] == source[~inside]).all()
+        assert (edited[inside] == rng.integers(0, 256, source.shape, dtype=np.uint8)[inside]).all()
+    assert store.image(records[-1]).tobytes() == noise("truth-7", 32).tobytes()
+
+
+def test_one_model_at_a_time_serves_all_protocols(tmp_path: Path) -> None:
+    alive: set[int] = set()
+    most = []
+
+    class Counted(Fake):
+        def __init__(self, options: Fake.Options, runtime: Runtime) -> None:
+            super().__init__(options, runtime)
+            alive.add(id(self))
+            most.append(len(alive))
+
+        def __del__(self) -> None:
+            alive.discard(id(self))
+
+    executor = LocalExecutor(factory=lambda m, runtime: Counted(m.options, runtime))
+    methods = [method(), method(strength=0.5)]
+    execute(tmp_path / "run", *methods, protocols=("fakes", "others"), executor=executor)
+    assert most == [1, 1]
+
+
+def test_the_same_command_again_does_nothing_and_loads_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(tmp_path / "run", method())
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.name != "lock"}
+    LOG.clear()
+
+    def unwanted(self: Fakes) -> None:
+        raise AssertionError("the stored cases suffice")
+
+    monkeypatch.setattr(Fakes, "cases", unwanted)
+    summary = execute(tmp_path / "run", method())
+    assert (summary.done, summary.skipped, summary.failed) == (0, 8, 0)
+    assert LOG.loaded == []
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.name != "lock"}
+    assert after == before
+
+
+def test_another_method_joins_and_the_first_is_left_alone(tmp_path: Path) -> None:
+    execute(tmp_path / "run", method())
+    summary = execute(tmp_path / "run", method(), method(strength=0.5))
+    assert (summary.done, summary.skipped) == (8, 8)
+    assert LOG.loaded == ["1.0", "0.5"]
+
+
+def test_a_changed_protocol_seed_or_dtype_is_refused_before_any_model_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(tmp_path / "run", method(), limit=1)
+    LOG.clear()
+    with pytest.raises(StoreError, match="has the seed 0, the suite 1"):
+        execute(tmp_path / "run", method(), limit=1, seed=1)
+    with pytest.raises(StoreError, match="float32 so far, now with float16"):
+        execute(tmp_path / "run", method(), executor=LocalExecutor(Runtime(dtype="float16")))
+    half = execute(
+        tmp_path / "run",
+        method(),
+        method("oracle"),
+        limit=1,
+        executor=LocalExecutor(Runtime(dtype="float16")),
+    )
+    assert (half.done, half.skipped) == (4, 4), "who has nothing to edit may have been another dtype"
+    manifest = RunStore.open(tmp_path / "run").manifest
+    assert [entry["dtype"] for entry in manifest["methods"].values()] == ["float32", "float16"]
+    monkeypatch.setattr(Fakes, "version", "2")
+    with pytest.raises(StoreError, match="the suite asks fakes 2"):
+        execute(tmp_path / "run", method())
+    assert LOG.loaded == []
+    assert len(facts(tmp_path / "run")) == 8
+
+
+def test_a_missing_file_is_made_again_the_same(tmp_path: Path) -> None:
+    execute(tmp_path / "run", method())
+    before = facts(tmp_path / "run")
+    (tmp_path / "run" / before[3][1]).unlink()
+    summary = execute(tmp_path / "run", method())
+    assert (summary.done, summary.skipped) == (1, 7)
+    assert facts(tmp_path / "run") == before
+
+
+def test_results_do_not_depend_on_batch_size_writers_or_readers(tmp_path: Path) -> None:
+    expected = None
+    for index, (batch_size, writers, readers) in enumerate([(1, 1, 1), (3, 2, 2), (5, 4, 3), (100, 1, 1)]):
+        path = tmp_path / str(index)
+        executor = LocalExecutor(batch_size=batch_size, readers=readers)
+        execute(path, method(native=24), count=13, executor=executor, writers=writers)
+        expected = expected or facts(path)
+        assert facts(path) == expected
+    assert expected is not None
+    assert [fact[0].case for fact in expected] == [f"case-{i:03d}" for i in range(13)], "in the plan's order"
+
+
+def test_native_size_round_trip(tmp_path: Path) -> None:
+    execute(tmp_path / "run", method(echo=True, native=16))
+    store = RunStore.open(tmp_path / "run")
+    for record in store.edits():
+        source = store.cases("fakes").get(record.key.case).request.source
+        expected = source.resize((16, 16), Image.Resampling.LANCZOS).resize(
+            (32, 32), Image.Resampling.LANCZOS
+        )
+        assert store.image(record).tobytes() == expected.tobytes()
+    execute(tmp_path / "same", method(echo=True, native=32))
+    store = RunStore.open(tmp_path / "same")
+    for record in store.edits():
+        source = store.cases("fakes").get(record.key.case).request.source
+        assert store.image(record).tobytes() == source.tobytes()
+        assert resize(source, 32) is source
+
+
+def test_a_failing_case_is_recorded_the_run_goes_on_and_the_next_run_tries_again(tmp_path: Path) -> None:
+    class Flaky(Fake):
+        broken = True
+
+        def edit(self, requests):  # type: ignore[no-untyped-def]
+            if self.broken and any(request.target_prompt.endswith("number 4") for request in requests):
+                raise ZeroDivisionError("no such chair")
+            return super().edit(requests)
+
+    executor = LocalExecutor(batch_size=3, factory=lambda m, runtime: Flaky(m.options, runtime))
+    summary = execute(tmp_path / "run", method(), executor=executor)
+    assert (summary.done, summary.failed, summary.ok) == (7, 1, False)
+    (failure,) = summary.failures
+    assert (failure.key.case, failure.file, failure.sha256) == ("case-004", None, None)
+    assert failure.error == "ZeroDivisionError: no such chair"
+    assert RunStore.open(tmp_path / "run").edits()[4] == failure
+    Flaky.broken = False
+    summary = execute(tmp_path / "run", method(), executor=executor)
+    assert (summary.done, summary.skipped, summary.failed) == (1, 7, 0)
+    execute(tmp_path / "clean", method())
+    assert facts(tmp_path / "run") == facts(tmp_path / "clean")
+
+
+def test_a_method_that_cannot_be_loaded_fails_its_cases_and_no_others(tmp_path: Path) -> None:
+    def factory(configured: ConfiguredMethod, runtime: Runtime) -> Fake:
+        if configured.spec.title == "Broken":
+            raise OSError("weights are damaged")
+        return Fake(configured.options, runtime)
+
+    methods = [method(label="Broken"), method(strength=0.5)]
+    summary = execute(tmp_path / "run", *methods, executor=LocalExecutor(factory=factory))
+    assert (summary.done, summary.failed) == (8, 8)
+    assert {record.error for record in summary.failures} == {
+        "could not be loaded: OSError: weights are damaged"
+    }
+
+
+def test_out_of_memory_halves_and_changes_no_result(tmp_path: Path) -> None:
+    notes = Bars()
+    execute(tmp_path / "small", method(oom_above=2), count=16, batch_size=8, progress=notes)
+    execute(tmp_path / "large", method(), count=16, batch_size=8)
+    small, large = facts(tmp_path / "small"), facts(tmp_path / "large")
+    assert [fact[2] for fact in small] == [fact[2] for fact in large]
+    assert notes.notes == [
+        "fake: out of memory with a batch of 8: going on with 4",
+        "fake: out of memory with a batch of 4: going on with 2",
+    ]
+
+
+class Bars:
+    """A Progress that remembers."""
+
+    def __init__(self) -> None:
+        self.bars: list[list[Any]] = []
+        self.notes: list[str] = []
+        self.stopped = 0
+
+    def start(self, total: int, label: str) -> None:
+        self.bars.append([label, total, 0])
+
+    def advance(self, steps: int = 1) -> None:
+        self.bars[-1][2] += steps
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+
+def test_progress_is_told(tmp_path: Path) -> None:
+    bars = Bars()
+    prompt = make_case(4).request.target_prompt
+    execute(
+        tmp_path / "run", method(fail_on=prompt, label="A"), method(strength=0.5, label="B"), progress=bars
+    )
+    assert [bar[:2] for bar in bars.bars] == [["A", 8], ["B", 8]]
+    assert sum(bar[2] for bar in bars.bars) == 16
+    assert bars.notes == ["A: case case-004 failed: ZeroDivisionError: no such chair"]
+    assert bars.stopped == 1
+
+
+def test_the_manifest_says_what_ran(tmp_path: Path) -> None:
+    suite = parse_suite("{name: small, protocols: [fakes], methods: [fake]}")
+    execute(
+        tmp_path / "run", method(label="F"), suite=suite, executor=LocalExecutor(Runtime("cpu", "bfloat16"))
+    )
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert manifest["suite"]["methods"][0]["method"] == "fake"
+    assert manifest["protocols"]["fakes"]["options"] == {"count": 8, "canvas": 32, "truth": True}
+    assert manifest["protocols"]["fakes"]["digest"] == protocol().create().digest
+    (entry,) = manifest["methods"].values()
+    assert (entry["label"], entry["dtype"], entry["devices"]) == ("F", "bfloat16", ["cpu"])
+    assert entry["options"]["strength"] == 1.0
+    assert manifest["versions"]["python"].startswith("3.")
+
+
+def test_image_seeds_are_stable_distinct_and_63_bits_wide() -> None:
+    assert image_seed(0, "case-000") == GOLDEN_SEED
+    assert int(hashlib.sha256(b"0/case-000").hexdigest()[:16], 16) >> 1 == GOLDEN_SEED
+    seeds = {image_seed(seed, f"case-{i}") for seed in range(3) for i in range(1000)}
+    assert len(seeds) == 3000
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert max(seeds) > 2**62
+
+
+GOLDEN_SEED = 3576958277422346147
+
+
+def test_editing_never_waits_for_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    write = RunStore.write_edit
+
+    def slow(self: RunStore, file: str, image: Image.Image) -> str:
+        assert gate.wait(30)
+        return write(self, file, image)
+
+    monkeypatch.setattr(RunStore, "write_edit", slow)
+
+    class Opens(Fake):
+        def edit(self, requests):  # type: ignore[no-untyped-def]
+            edited = super().edit(requests)
+            if len(LOG.cases) == 8:
+                # Every edit is made, and no PNG has been written yet.
+                assert not list(tmp_path.rglob("edits/**/*.png"))
+                gate.set()
+            return edited
+
+    summary = execute(
+        tmp_path / "run",
+        method(),
+        executor=LocalExecutor(batch_size=1, factory=lambda m, runtime: Opens(m.options, runtime)),
+    )
+    assert (summary.done, summary.failed) == (8, 0)
+
+
+def test_reading_runs_ahead_of_editing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = []
+
+    class Watches(Fake):
+        def edit(self, requests):  # type: ignore[no-untyped-def]
+            names.append(threading.current_thread().name)
+            return super().edit(requests)
+
+    from bench.casefile import CaseFile
+
+    readers = []
+    get = CaseFile.get
+
+    def watched(self: CaseFile, case_id: str) -> Any:
+        readers.append(threading.current_thread().name)
+        return get(self, case_id)
+
+    monkeypatch.setattr(CaseFile, "get", watched)
+    execute(tmp_path / "run", method(), executor=LocalExecutor(factory=lambda m, r: Watches(m.options, r)))
+    assert len(readers) == 8
+    assert all(name.startswith("read") for name in readers)
+    assert set(names) == {threading.current_thread().name}
+
+
+# What goes wrong on the disk, and who is killed
+
+
+def test_a_disk_that_fills_up_stops_the_run_keeps_what_is_recorded_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = RunStore.write_edit
+
+    def fills(self: RunStore, file: str, image: Image.Image) -> str:
+        if file.endswith("case-005.png"):
+            raise self._failure("write an edit", OSError(errno.ENOSPC, "No space left on device"))
+        return write(self, file, image)
+
+    monkeypatch.setattr(RunStore, "write_edit", fills)
+    with pytest.raises(StoreError, match=r"disk is full.*give the same command again"):
+        execute(tmp_path / "run", method(), batch_size=3, count=32)
+    recorded = facts(tmp_path / "run")
+    assert [fact[0].case for fact in recorded] == [f"case-{i:03d}" for i in range(5)]
+    assert all(fact[3] is None for fact in recorded), "a full disk is no failed edit"
+    monkeypatch.undo()
+    summary = execute(tmp_path / "run", method(), count=32)
+    assert (summary.done, summary.skipped) == (27, 5)
+    execute(tmp_path / "clean", method(), count=32)
+    assert facts(tmp_path / "run") == facts(tmp_path / "clean")
+
+
+def test_an_interrupt_keeps_what_has_been_edited(tmp_path: Path) -> None:
+    class Interrupted(Fake):
+        def edit(self, requests):  # type: ignore[no-untyped-def]
+            if len(LOG.cases) >= 6:
+                raise KeyboardInterrupt
+            return super().edit(requests)
+
+    executor = LocalExecutor(batch_size=3, factory=lambda m, runtime: Interrupted(m.options, runtime))
+    with pytest.raises(KeyboardInterrupt):
+        execute(tmp_path / "run", method(), executor=executor)
+    assert len(facts(tmp_path / "run")) == 6
+
+
+def test_a_second_process_on_one_folder_is_refused(tmp_path: Path) -> None:
+    execute(tmp_path / "run", method())
+    with RunStore.open(tmp_path / "run") as store:
+        store.lock()
+        other = RunStore.open(tmp_path / "run")
+        plan = make_plan([protocol(count=8)], [method()], store=other)
+        with pytest.raises(StoreError, match="another process is writing this run"):
+            run(plan, other, LocalExecutor())
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from bench.executors import LocalExecutor
+from bench.runner import make_plan, run
+from bench.store import RunStore
+from tests.bench.fakes import method, protocol
+
+folder, log = Path(sys.argv[1]), sys.argv[2]
+with RunStore.open(folder, create=True) as store:
+    methods = [method(delay=0.008, native=24, log_to=log), method("oracle")]
+    plan = make_plan([protocol(count=60), protocol("others", count=20)], methods, seed=3, store=store)
+    print("planned", flush=True)
+    summary = run(plan, store, LocalExecutor(batch_size=4))
+    print(summary.done, summary.skipped, summary.failed, flush=True)
+"""
+
+
+def count_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def start(folder: Path, log: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(folder), str(log)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_killed_at_random_moments_and_repeated_it_gives_the_identical_records(tmp_path: Path) -> None:
+    # One path for both, since the log's is an option of the method and so part of its digest.
+    run_folder, log, clean = tmp_path / "run", tmp_path / "log", tmp_path / "clean"
+    whole = start(run_folder, log)
+    output, _ = whole.communicate(timeout=120)
+    assert output.splitlines()[-1] == "160 0 0"
+    assert len(log.read_text().splitlines()) == 80
+    run_folder.rename(clean)
+    log.unlink()
+
+    # Once while the cases are stored or the first edits made, then after so many more records, and a moment.
+    moments = random.Random(20240607)
+    recorded = [0]
+    for more in (0, moments.randint(1, 30), moments.randint(1, 30), moments.randint(1, 30)):
+        process = start(run_folder, log)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "planned\n"
+        while more and count_lines(run_folder / "edits.jsonl") < recorded[-1] + more:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0.0, 0.02))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        process.stdout.close()
+        recorded.append(len(RunStore.open(run_folder).edits()))
+    assert recorded == sorted(recorded), "nothing recorded is ever lost"
+    assert 3 <= recorded[-1] < 160
+
+    final = start(run_folder, log)
+    output, _ = final.communicate(timeout=120)
+    done, skipped, failed = map(int, output.splitlines()[-1].split())
+    assert (done + skipped, failed) == (160, 0)
+    assert skipped == recorded[-1], "only what is missing is made"
+    assert facts(run_folder) == facts(clean)
+    assert list((run_folder / "tmp").iterdir()) == []
+    # A kill may cost what was under way: two batches and those waiting to be written, not what was recorded.
+    assert len(log.read_text().splitlines()) <= 80 + 4 * 4 * (bench.runner._BATCHES_IN_FLIGHT + 2)
+    files = {
+        path.relative_to(folder)
+        for folder in (run_folder, clean)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    for file in files - {Path("lock"), Path("edits.jsonl")}:
+        assert (run_folder / file).read_bytes() == (clean / file).read_bytes(), file
+
+
+def test_a_run_killed_while_it_stores_its_cases_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(tmp_path / "clean", method(), count=12)
+    import bench.casefile as casefile
+
+    replace_file = os.replace
+    written = []
+
+    class Killed(BaseException): ...
+
+    def write(path: Path, data: bytes, **where: Any) -> None:
+        if len(written) == 9:
+            raise Killed
+        written.append(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(data)
+        replace_file(temporary, path)
+
+    monkeypatch.setattr(casefile, "write_atomic", write)
+    with pytest.raises(Killed):
+        execute(tmp_path / "run", method(), count=12)
+    monkeypatch.undo()
+    assert not (tmp_path / "run" / "cases" / "fakes" / "cases.jsonl").exists()
+    execute(tmp_path / "run", method(), count=12)
+    assert facts(tmp_path / "run") == facts(tmp_path / "clean")
+    shutil.rmtree(tmp_path / "clean")
+
+
+def test_plans_are_values() -> None:
+    plan = make_plan([protocol()], [method()])
+    assert isinstance(plan, Plan)
+    with pytest.raises(AttributeError):
+        plan.seed = 3  # type: ignore[misc]

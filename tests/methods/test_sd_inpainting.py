@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.edit import EditMethod, EditRequest
+from bench.registry import OptionError, Runtime, parse_options
+from methods import pipelines
+from methods.sd_inpainting import SdInpainting
+from tests.methods.conftest import FACTOR, SIZE, box_mask, picture, request, tiny_pipeline
+
+Folder = Callable[[int], str]
+
+
+def make(weights: str, **options: Any) -> SdInpainting:
+    return SdInpainting(SdInpainting.Options(**{"weights": weights, "steps": 3} | options), Runtime())
+
+
+def arrays(images: Sequence[Image.Image]) -> list[Any]:
+    return [np.asarray(image, dtype=int) for image in images]
+
+
+def requests(count: int = 4) -> list[EditRequest]:
+    masks = [box_mask(8, 16, 40, 48), box_mask(0, 0, 20, 64), box_mask(33, 3, 50, 60), box_mask(2, 2, 62, 30)]
+    return [request(seed, masks[seed % 4]) for seed in range(count)]
+
+
+@pytest.fixture(scope="module")
+def nine(tiny_folder: Folder) -> SdInpainting:
+    return make(tiny_folder(9))
+
+
+def test_answers_like_a_method(nine: SdInpainting) -> None:
+    assert isinstance(nine, EditMethod)
+    assert nine.native_size == SIZE  # sample_size 32 times 2 pixels per latent sample
+    assert nine.needs == {"source", "mask", "target_prompt"}
+    edited = nine.edit(requests(2))
+    assert [(image.size, image.mode) for image in edited] == [((SIZE, SIZE), "RGB")] * 2
+    assert nine.edit([]) == []
+
+
+def test_is_the_bare_pipeline(nine: SdInpainting) -> None:
+    """Masks on the grid, so nothing is rescued: the adapter must add nothing to diffusers' own result."""
+    import torch
+
+    edited = nine.edit([request(5)])
+    pipeline = tiny_pipeline(9)
+    pipeline.set_progress_bar_config(disable=True)
+    (expected,) = pipeline(
+        prompt="a face with a hat 5",
+        image=picture(5),
+        mask_image=box_mask(8, 16, 40, 48),
+        num_inference_steps=3,
+        guidance_scale=7.5,
+        generator=torch.Generator().manual_seed(5),
+    ).images
+    assert edited[0].tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("in_channels", [4, 9])
+@pytest.mark.parametrize("scheduler", [None, "euler_a", "dpm++_sde"])
+def test_does_not_depend_on_the_batch(tiny_folder: Folder, in_channels: int, scheduler: str | None) -> None:
+    method = make(tiny_folder(in_channels), scheduler=scheduler)
+    four = requests(4)
+    together = arrays(method.edit(four))
+    alone = arrays([method.edit([one])[0] for one in four])
+    backwards = arrays(method.edit(four[::-1]))[::-1]
+    for a, b, c in zip(together, alone, backwards, strict=True):
+        assert np.abs(a - b).max() <= 1
+        assert np.abs(a - c).max() <= 1
+    assert np.abs(together[0] - together[1]).max() > 1
+
+
+def test_is_deterministic_and_follows_seed_prompt_and_mask(nine: SdInpainting) -> None:
+    base = request(1)
+    one, again = nine.edit([base])[0], nine.edit([base])[0]
+    assert one.tobytes() == again.tobytes()
+    changed = {
+        "seed": EditRequest(**{**vars(base), "seed": 2}),
+        "prompt": EditRequest(**{**vars(base), "target_prompt": "a dog"}),
+        "mask": EditRequest(**{**vars(base), "mask": box_mask(0, 0, 8, 8)}),
+        "source": EditRequest(**{**vars(base), "source": picture(7)}),
+    }
+    for name, other in changed.items():
+        assert nine.edit([other])[0].tobytes() != one.tobytes(), name
+    # And on nothing that it says it does not need.
+    quiet = EditRequest(**{**vars(base), "region_prompt": "x", "instruction": "y", "source_prompt": "z"})
+    assert nine.edit([quiet])[0].tobytes() == one.tobytes()
+
+
+def test_prompt_field(tiny_folder: Folder, nine: SdInpainting) -> None:
+    region = make(tiny_folder(9), prompt_field="region_prompt")
+    assert region.needs == {"source", "mask", "region_prompt"}
+    base = request(1)
+    swapped = EditRequest(**{**vars(base), "target_prompt": base.region_prompt})
+    assert region.edit([base])[0].tobytes() == nine.edit([swapped])[0].tobytes()
+    with pytest.raises(ValueError, match="empty region_prompt"):
+        region.edit([EditRequest(**{**vars(base), "region_prompt": " "})])
+
+
+def unet_inputs(method: SdInpainting, asked: Sequence[EditRequest]) -> Any:
+    """What the UNet was given at the first step: (2 * batch with guidance, channels, 32, 32)."""
+    seen: list[Any] = []
+    handle = method.pipeline.unet.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(args[0].detach().clone()), with_kwargs=True
+    )
+    method.edit(asked)
+    handle.remove()
+    return seen[0]
+
+
+def test_polarity_in_the_unet_1_is_edit(nine: SdInpainting) -> None:
+    mask = box_mask(8, 16, 40, 48)
+    inputs = unet_inputs(nine, [request(0, mask)])
+    expected = np.zeros((SIZE // FACTOR, SIZE // FACTOR))
+    expected[8:24, 4:20] = 1
+    assert inputs.shape[1] == 9
+    for half in range(2):  # unconditional and conditional
+        assert np.array_equal(inputs[half, 4].numpy(), expected)
+
+
+def test_polarity_in_the_masked_image_inside_is_hidden(nine: SdInpainting) -> None:
+    """The latents of the masked image know what is outside the mask and not what is inside."""
+    mask = box_mask(8, 16, 40, 48)
+    inside, outside = picture(0), picture(0)
+    inside.paste((255, 0, 0), (10, 20, 30, 40))
+    outside.paste((255, 0, 0), (45, 5, 60, 15))
+    base = unet_inputs(nine, [request(0, mask)])[:, 5:9]
+    assert np.array_equal(unet_inputs(nine, [request(0, mask, inside)])[:, 5:9], base)
+    assert not np.array_equal(unet_inputs(nine, [request(0, mask, outside)])[:, 5:9], base)
+
+
+def make_local(vae: Any) -> None:
+    """Takes out of an autoencoder what looks at the whole picture, and its noise.
+
+    What remains of the decoder reaches 24 pixels: 9 latent samples of 2 pixels and 6 convolutions of 3 x 3.
+    """
+    import torch
+
+    for parent in list(vae.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, torch.nn.GroupNorm):
+                setattr(parent, name, torch.nn.Identity())
+    vae.encoder.mid_block.attentions[0] = vae.decoder.mid_block.attentions[0] = None
+    with torch.no_grad():
+        vae.quant_conv.weight[4:] = 0
+        vae.quant_conv.bias[4:] = -30
+
+
+def test_polarity_in_the_picture(tiny_folder: Folder) -> None:
+    """4 channels: each step puts the source's latents back outside the mask. Seen in the result itself."""
+    import torch
+
+    method = make(tiny_folder(4))
+    vae = method.pipeline.vae
+    make_local(vae)
+    pixels = torch.tensor(np.asarray(picture(0), dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        kept = vae.decode(vae.encode(pixels).latent_dist.mode()).sample[0].permute(1, 2, 0).numpy()
+    reconstruction = np.clip((kept + 1) * 127.5, 0, 255)
+    left, right = slice(0, SIZE // 2 - 24), slice(SIZE // 2 + 24, SIZE)
+    for start, edit, keep in ((0, left, right), (SIZE // 2, right, left)):
+        (edited,) = arrays(method.edit([request(0, box_mask(start, 0, start + SIZE // 2, SIZE))]))
+        difference = np.abs(edited - reconstruction)
+        assert difference[:, keep].max() < 1
+        assert difference[:, edit].mean() > 5
+
+
+def test_thin_parts_reach_the_unet(nine: SdInpainting, tiny_folder: Folder) -> None:
+    mask = box_mask(21, 0, 22, SIZE)  # one pixel wide, between two columns of samples
+    expected = np.zeros((SIZE // FACTOR, SIZE // FACTOR))
+    expected[:, 10] = 1
+    assert np.array_equal(unet_inputs(nine, [request(0, mask)])[0, 4].numpy(), expected)
+
+
+def test_cover_makes_every_touched_cell_editable(tiny_folder: Folder, nine: SdInpainting) -> None:
+    mask = box_mask(9, 9, 21, 21)  # its first row and column lie behind their cells' samples
+    size = SIZE // FACTOR
+    published, covered = np.zeros((size, size)), np.zeros((size, size))
+    published[5:11, 5:11] = 1
+    covered[4:11, 4:11] = 1
+    assert np.array_equal(unet_inputs(nine, [request(0, mask)])[0, 4].numpy(), published)
+    cover = make(tiny_folder(9), mask_cells="cover")
+    assert np.array_equal(unet_inputs(cover, [request(0, mask)])[0, 4].numpy(), covered)
+
+
+def test_arguments_of_the_call(nine: SdInpainting, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def spy(pipeline: Any, **arguments: Any) -> list[Any]:
+        seen.update(arguments)
+        return [picture(0)] * len(arguments["prompt"])
+
+    monkeypatch.setattr(pipelines, "call", spy)
+    rgba = request(3, source=picture(3).convert("RGBA"))
+    nine.edit([request(1), rgba])
+    assert seen["prompt"] == ["a face with a hat 1", "a face with a hat 3"]
+    assert len(seen["negative_prompt"]) == len(seen["generator"]) == 2
+    assert [(type(i), i.mode) for i in seen["image"]] == [(Image.Image, "RGB")] * 2
+    assert [(type(m), m.mode) for m in seen["mask_image"]] == [(Image.Image, "L")] * 2
+    assert set(np.unique(np.asarray(seen["mask_image"][0]))) == {0, 255}
+    assert (seen["width"], seen["height"]) == (SIZE, SIZE)
+
+
+def test_another_size_than_the_native_one_is_not_stretched(nine: SdInpainting) -> None:
+    wide = request(1, box_mask(8, 8, 40, 20, (96, 32)), picture(1, (96, 32)))
+    (edited,) = nine.edit([wide])
+    assert edited.size == (96, 32)
+
+
+def test_padding_mask_crop_keeps_the_outside_and_takes_batches(tiny_folder: Folder) -> None:
+    method = make(tiny_folder(9), padding_mask_crop=4)
+    four = requests(4)
+    edited = method.edit(four)
+    for asked, result in zip(four, edited, strict=True):
+        assert result.size == asked.source.size
+        outside = np.asarray(asked.mask) == 0
+        changed = (np.asarray(result) != np.asarray(asked.source)).any(axis=2)
+        assert not changed[outside].any()
+        assert changed[~outside].mean() > 0.5
+
+
+def test_paste_keeps_the_outside_and_the_raw_inside(tiny_folder: Folder, nine: SdInpainting) -> None:
+    asked = requests(2)
+    pasted, raw = arrays(make(tiny_folder(9), paste=True).edit(asked)), arrays(nine.edit(asked))
+    for one, with_paste, without in zip(asked, pasted, raw, strict=True):
+        inside = np.asarray(one.mask) == 255
+        assert np.array_equal(with_paste[inside], without[inside])
+        assert np.array_equal(with_paste[~inside], np.asarray(one.source)[~inside])
+        assert (without[~inside] != np.asarray(one.source)[~inside]).any()
+
+
+def test_strength_keeps_some_of_the_source(tiny_folder: Folder) -> None:
+    method = make(tiny_folder(4), steps=10, strength=0.1)
+    full = make(tiny_folder(4), steps=10)
+    original = make(tiny_folder(4), steps=10, strength=0.1)
+    asked = request(0, box_mask(0, 0, SIZE, SIZE // 2))
+    assert method.edit([asked])[0].tobytes() == original.edit([asked])[0].tobytes()
+    assert method.edit([asked])[0].tobytes() != full.edit([asked])[0].tobytes()
+
+
+def test_negative_prompt_and_scheduler_have_an_effect(tiny_folder: Folder, nine: SdInpainting) -> None:
+    from diffusers import EulerAncestralDiscreteScheduler
+
+    asked = [request(1), request(2)]
+    plain = [image.tobytes() for image in nine.edit(asked)]
+    negative = make(tiny_folder(9), negative_prompt="blurry")
+    assert all(a.tobytes() != b for a, b in zip(negative.edit(asked), plain, strict=True))
+    euler = make(tiny_folder(9), scheduler="euler_a")
+    assert isinstance(euler.pipeline.scheduler, EulerAncestralDiscreteScheduler)
+    # The noise schedule is the checkpoint's, not the class's default.
+    assert euler.pipeline.scheduler.config.beta_schedule == "scaled_linear"
+    assert all(a.tobytes() != b for a, b in zip(euler.edit(asked), plain, strict=True))
+
+
+@pytest.mark.parametrize("name", list(pipelines._SCHEDULERS))
+def test_every_scheduler_runs(tiny_folder: Folder, name: str) -> None:
+    (edited,) = arrays(make(tiny_folder(9), scheduler=name).edit([request(1)]))
+    assert edited.std() > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps 0: expected at least 1"),
+        ({"steps": 4, "strength": 0.2}, "raise steps to at least 5"),
+        ({"strength": 0.0}, "expected more than 0"),
+        ({"strength": 1.5}, "at most 1"),
+        ({"guidance": 0.5}, "guidance 0.5"),
+        ({"guidance": 1.0, "negative_prompt": "x"}, "negative_prompt has no effect"),
+        ({"padding_mask_crop": -1}, "padding_mask_crop -1"),
+    ],
+)
+def test_unfit_options_are_named_before_anything_loads(
+    tiny_folder: Folder, options: dict[str, Any], message: str
+) -> None:
+    asked = SdInpainting.Options(weights=tiny_folder(9), **options)
+    (problem,) = SdInpainting.problems(asked)
+    assert message in problem
+    with pytest.raises(ValueError, match=message):
+        SdInpainting(asked, Runtime())
+
+
+def test_the_suggested_number_of_steps_is_enough(tiny_folder: Folder) -> None:
+    assert SdInpainting.problems(SdInpainting.Options(weights=tiny_folder(9), steps=5, strength=0.2)) == []
+
+
+def test_a_checkpoint_of_another_kind_is_refused(tiny_folder: Folder) -> None:
+    (problem,) = SdInpainting.problems(SdInpainting.Options(weights=tiny_folder(8)))
+    assert "has 8 input channels, this method needs 4 or 9" in problem
+
+
+def test_bad_masks_are_refused(nine: SdInpainting) -> None:
+    with pytest.raises(ValueError, match="the mask is empty"):
+        nine.edit([request(0, box_mask(0, 0, 0, 0))])
+    with pytest.raises(ValueError, match="mask of"):
+        nine.edit([request(0, box_mask(0, 0, 8, 8, (32, 32)))])
+
+
+def test_options_are_parsed_strictly() -> None:
+    parsed = parse_options(SdInpainting, {**SdInpainting.PRESETS["mini"], "strength": 1})
+    assert parsed.weights == "zoo:sd_inpainting"
+    with pytest.raises(OptionError, match="guidance_scale"):
+        parse_options(SdInpainting, {"guidance_scale": 7.5})
+    with pytest.raises(OptionError, match="scheduler"):
+        parse_options(SdInpainting, {"scheduler": "magic"})
+
+
+def test_no_safety_checker_no_progress_bar_and_evaluation_mode(
+    nine: SdInpainting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nine.edit([request(1)])
+    assert capsys.readouterr().err == ""
+    assert nine.pipeline.safety_checker is None
+    assert not any(nine.pipeline.components[part].training for part in ("unet", "vae", "text_encoder"))
+
+
+def test_bfloat16_is_close_to_float32(tiny_folder: Folder, nine: SdInpainting) -> None:
+    import torch
+
+    options = SdInpainting.Options(weights=tiny_folder(9), steps=3)
+    method = SdInpainting(options, Runtime("cpu", "bfloat16"))
+    assert {p.dtype for p in method.pipeline.unet.parameters()} == {torch.bfloat16}
+    (coarse,), (fine,) = arrays(method.edit([request(1)])), arrays(nine.edit([request(1)]))
+    assert 0 < np.abs(coarse - fine).mean() < 20

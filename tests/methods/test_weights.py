@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.registry import Runtime
+from methods import METHODS, weights
+from methods.instruct_pix2pix import InstructPix2Pix
+from methods.sd_inpainting import SdInpainting
+from tests.methods.conftest import request, tiny_pipeline
+
+Folder = Callable[[int], str]
+SD = "stable-diffusion-v1-5/stable-diffusion-inpainting"
+
+
+def test_nothing_heavy_is_imported_to_find_out_that_weights_are_missing(tmp_path: Path) -> None:
+    code = (
+        "import sys, methods, methods.zoo\n"
+        "from methods.weights import weights_status\n"
+        "lines = weights_status(methods.METHODS)\n"
+        "assert any(line.problems for line in lines)\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'pandas', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    environment = {"HF_HUB_CACHE": str(tmp_path), "PATH": "", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "hub_id", "size", "licence"),
+    [
+        (SdInpainting, SD, "2.13 GB", "CreativeML OpenRAIL-M"),
+        (InstructPix2Pix, "timbrooks/instruct-pix2pix", "4.27 GB", "MIT"),
+    ],
+)
+def test_missing_weights_say_what_to_fetch_and_how(
+    method: type, hub_id: str, size: str, licence: str
+) -> None:
+    (problem,) = method.problems(method.Options())  # type: ignore[attr-defined]
+    revision = weights.PUBLIC[hub_id].revision
+    assert len(revision) == 40
+    for needed in (
+        hub_id,
+        size,
+        f"licence: {licence}",
+        f"hf download {hub_id} --revision {revision} --include",
+    ):
+        assert needed in problem
+    assert "unet/diffusion_pytorch_model" in problem
+    assert "safety_checker" not in problem
+    with pytest.raises(ValueError, match="hf download"):
+        method(method.Options(), Runtime())
+
+
+def put_in_hub_cache(cache: Path, hub_id: str, commit: str, in_channels: int, variant: str | None) -> Path:
+    folder = cache / "hub" / f"models--{hub_id.replace('/', '--')}"
+    tiny_pipeline(in_channels).save_pretrained(folder / "snapshots" / commit, variant=variant)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    return folder / "snapshots" / commit
+
+
+def test_the_command_is_one_that_the_client_takes(tmp_path: Path) -> None:
+    """Run as printed, offline, with the snapshot in the cache: the client answers with its folder."""
+    snapshot = put_in_hub_cache(tmp_path, SD, weights.PUBLIC[SD].revision, 9, variant="fp16")
+    words = shlex.split(weights.hub_remedy(SD, None, weights.PIPELINE_PARTS).split("Fetch them with: ")[1])
+    assert words[:3] == ["hf", "download", SD]
+    client = Path(sys.executable).with_name("hf")
+    environment = {
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_HUB_OFFLINE": "1",
+        "PATH": "",
+        "HOME": str(tmp_path),
+    }
+    done = subprocess.run([client, *words[1:]], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert str(snapshot) in done.stdout
+
+
+def test_the_pinned_revision_is_read_from_the_hub_cache(tmp_path: Path, tiny_folder: Folder) -> None:
+    revision = weights.PUBLIC[SD].revision
+    snapshot = put_in_hub_cache(tmp_path, SD, revision, 9, variant="fp16")
+    # Only the half-precision names are there, as with the real repository's safetensors.
+    assert {path.name for path in (snapshot / "unet").iterdir()} == {
+        "config.json",
+        "diffusion_pytorch_model.fp16.safetensors",
+    }
+    options = SdInpainting.Options(steps=2)
+    assert SdInpainting.problems(options) == []
+    assert SdInpainting.identity(options) == {"hub": SD, "revision": revision, "variant": "fp16"}
+    (edited,) = SdInpainting(options, Runtime()).edit([request(1)])
+    same = SdInpainting(SdInpainting.Options(weights=tiny_folder(9), steps=2), Runtime())
+    assert edited.tobytes() == same.edit([request(1)])[0].tobytes()
+
+
+def test_a_branch_resolves_to_its_commit(tmp_path: Path) -> None:
+    commit = "0123456789" * 4
+    put_in_hub_cache(tmp_path, "somebody/tiny", commit, 8, variant=None)
+    facts = {"hub": "somebody/tiny", "revision": commit}
+    assert InstructPix2Pix.identity(InstructPix2Pix.Options(weights="somebody/tiny")) == facts
+    assert (
+        InstructPix2Pix.identity(InstructPix2Pix.Options(weights="somebody/tiny", revision=commit)) == facts
+    )
+    with pytest.raises(weights.WeightsError, match="at revision v9 is not on this machine"):
+        weights.find("somebody/tiny", "v9")
+    with pytest.raises(weights.WeightsError, match="not a commit"):
+        weights.find("somebody/tiny", "../main")
+
+
+def test_an_incomplete_download_names_the_file(tmp_path: Path) -> None:
+    snapshot = put_in_hub_cache(tmp_path, SD, weights.PUBLIC[SD].revision, 9, variant="fp16")
+    (snapshot / "vae" / "diffusion_pytorch_model.fp16.safetensors").unlink()
+    (problem,) = SdInpainting.problems(SdInpainting.Options())
+    assert "lacks vae/diffusion_pytorch_model.safetensors" in problem
+    assert "hf download" in problem
+
+
+@pytest.mark.parametrize(
+    ("gone", "named"),
+    [
+        ("model_index.json", "model_index.json"),
+        ("unet/config.json", "unet/config.json"),
+        ("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.safetensors"),
+        ("text_encoder/model.safetensors", "text_encoder/model.safetensors"),
+        ("tokenizer/tokenizer.json", "tokenizer/tokenizer.json or vocab.json"),
+        ("scheduler/scheduler_config.json", "scheduler/scheduler_config.json"),
+        ("vae", "vae/"),
+    ],
+)
+def test_an_incomplete_folder_names_what_it_lacks(
+    tmp_path: Path, tiny_folder: Folder, gone: str, named: str
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_folder(9), folder)
+    if (folder / gone).is_dir():
+        shutil.rmtree(folder / gone)
+    else:
+        (folder / gone).unlink()
+    with pytest.raises(weights.WeightsError) as error:
+        weights.find(str(folder))
+    assert f"the folder lacks {named}." in str(error.value)
+
+
+def test_a_folder_is_identified_by_its_content(tmp_path: Path, tiny_folder: Folder) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    shutil.copytree(tiny_folder(9), first)
+    shutil.copytree(tiny_folder(9), second)
+    before = weights.identity(str(first))
+    assert len(before["sha256"]) == 64
+    assert weights.identity(str(second)) == before  # wherever it lies
+    tensors = second / "unet" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(tensors.read_bytes())
+    data[-1] ^= 1
+    tensors.write_bytes(data)
+    assert weights.identity(str(second)) != before
+    assert weights.identity(str(first)) == before
+    (first / "README.md").write_text("words")
+    assert weights.identity(str(first)) == before
+
+
+def test_the_content_is_read_once(
+    tmp_path: Path, tiny_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_folder(9)
+    before = weights.identity(folder)
+    read: list[Path] = []
+    monkeypatch.setattr(weights.zoo, "sha256_file", lambda path: read.append(path) or "0")
+    assert weights.identity(folder) == before
+    assert read == []
+    # A cache that is broken or cannot be written costs time, not the answer.
+    monkeypatch.undo()
+    monkeypatch.setenv("PROMPTEDITBENCH_CACHE", str(tmp_path / "file"))
+    (tmp_path / "file").write_text("not a folder")
+    assert weights.identity(folder) == before
+
+
+def test_a_broken_configuration_is_one_error(tmp_path: Path, tiny_folder: Folder) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_folder(9), folder)
+    (folder / "unet" / "config.json").write_text("{")
+    (problem,) = SdInpainting.problems(SdInpainting.Options(weights=str(folder)))
+    assert "unet/config.json" in problem.replace("\\", "/")
+    (folder / "unet" / "config.json").write_text(json.dumps({"in_channels": 9}))
+    (problem,) = SdInpainting.problems(SdInpainting.Options(weights=str(folder)))
+    assert "sample_size is None" in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("zoo:autoencoder", "zoo"),
+        ("owner/name", "hub"),
+        ("./x/y", "folder"),
+        ("/x", "folder"),
+        ("~/x", "folder"),
+    ],
+)
+def test_the_three_forms(text: str, kind: str) -> None:
+    assert weights.kind_of(text) == kind
+
+
+@pytest.mark.parametrize("text", ["", "name", "a/b/c", "https://somewhere/a/b", "../../etc"])
+def test_other_forms_are_refused(text: str) -> None:
+    with pytest.raises(weights.WeightsError):
+        weights.find(text)
+
+
+def test_a_revision_is_for_the_hub_only(tiny_folder: Folder) -> None:
+    with pytest.raises(weights.WeightsError, match="revision 'main' is for weights of the hub"):
+        weights.find(tiny_folder(9), "main")
+
+
+def test_doctors_lines() -> None:
+    lines = {(line.method, line.preset): line for line in weights.weights_status(METHODS)}
+    assert set(lines) == {
+        (method, preset)
+        for method in ("sd_inpainting", "instruct_pix2pix", "autoencoder_round_trip")
+        for preset in ("", "mini")
+    }
+    assert lines["sd_inpainting", ""].weights == SD
+    assert lines["sd_inpainting", "mini"].weights == "zoo:sd_inpainting"
+    assert not lines["sd_inpainting", ""].ready
+
+
+def test_only_two_libraries_give_classes(tmp_path: Path, tiny_folder: Folder) -> None:
+    from methods import pipelines
+
+    found = weights.find(tiny_folder(9))
+    for named in (["os", "system"], ["diffusers", "_private"], ["diffusers", "a.b"]):
+        with pytest.raises(weights.WeightsError, match="unknown class"):
+            pipelines.load_part("vae", found, Runtime(), named)
+
+
+def test_half_precision_on_disk_is_widened(tmp_path: Path) -> None:
+    import torch
+
+    from methods import pipelines
+
+    pipeline = tiny_pipeline(9)
+    before = {name: tensor.clone() for name, tensor in pipeline.unet.state_dict().items()}
+    pipelines.save_pipeline(tmp_path / "half", pipeline)
+    assert all(torch.equal(before[name], tensor) for name, tensor in pipeline.unet.state_dict().items())
+    from safetensors import safe_open
+
+    with safe_open(tmp_path / "half" / "unet" / "diffusion_pytorch_model.safetensors", "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}  # noqa: SIM118
+    method = SdInpainting(SdInpainting.Options(weights=str(tmp_path / "half"), steps=2), Runtime())
+    for part in ("unet", "vae", "text_encoder"):
+        assert {p.dtype for p in method.pipeline.components[part].parameters()} == {torch.float32}
+    loaded = method.pipeline.unet.state_dict()
+    assert all(torch.equal(tensor.half().float(), loaded[name]) for name, tensor in before.items())
+    assert np.asarray(method.edit([request(1)])[0]).std() > 0

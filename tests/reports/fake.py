@@ -1,0 +1,109 @@
+"""A run folder that no model has made: known edits, known scores, for the tests of the reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from bench.edit import CATEGORIES, EditCase, EditKey, EditRecord, EditRequest, MethodSpec, ScoreRecord
+from bench.store import RunStore, SetScore
+
+METHODS = (
+    MethodSpec("sd_inpainting", {"steps": 2}),
+    MethodSpec("instruct_pix2pix", {}),
+    MethodSpec("copy_input", {}),
+    MethodSpec("oracle", {}),
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    unit: str
+    higher_is_better: bool
+    summary: str = "a line"
+
+
+FACTS: Mapping[str, Facts] = {
+    "success_truth": Facts("share", True),
+    "leak_lpips": Facts("LPIPS", False),
+    "leak_lpips_edge": Facts("LPIPS", False),
+    "clip_target": Facts("cosine", True),
+    "fid": Facts("", False),
+}
+
+
+def cases(per_category: int = 4, side: int = 64) -> list[EditCase]:
+    """Two cases per source, so that clusters are not cases."""
+    made = []
+    for c, category in enumerate(CATEGORIES):
+        for i in range(per_category):
+            source = Image.new("RGB", (side, side), (90, 40 + 40 * c, 30 * (i + 1)))
+            mask = Image.new("L", (side, side))
+            ImageDraw.Draw(mask).ellipse([8 + 4 * i, 12, 40 + 4 * i, 44], fill=255)
+            request = EditRequest(
+                source,
+                mask,
+                f"a {category} case",
+                f"a {category} case & 100 % <edited>_{i}",
+                "an edit",
+                "edit it",
+            )
+            made.append(EditCase(f"{category}-{i}", category, request, source_id=f"s{c}-{i // 2}"))
+    return made
+
+
+def run(
+    path: Path,
+    values: Mapping[str, Mapping[str, Sequence[float | None]]],
+    *,
+    methods: Sequence[MethodSpec] = METHODS,
+    failed: Sequence[tuple[str, str]] = (),
+    sets: Mapping[str, tuple[float, float | None, float | None]] | None = None,
+    picked: Sequence[EditCase] | None = None,
+    protocol: str = "mini-coco",
+) -> RunStore:
+    """``values``: metric -> method name -> one value per case; ``failed``: (method name, case id)."""
+    picked = cases() if picked is None else picked
+    info = {
+        "name": protocol,
+        "version": "1",
+        "digest": "d" * 12,
+        "canvas": 64,
+        "categories": list(CATEGORIES),
+    }
+    store = RunStore.open(path, create=True)
+    store.configure(seed=0, protocols={protocol: info}, methods=methods)
+    store.write_cases(picked, info)
+    records, scores = [], []
+    for spec in methods:
+        for k, case in enumerate(picked):
+            key = EditKey(protocol, "1", spec.digest, case.id, 0)
+            if (spec.name, case.id) in failed:
+                records.append(EditRecord(key, None, None, None, error="RuntimeError: no"))
+                continue
+            file = store.edit_file(protocol, spec, case.id)
+            pixels = (
+                np.asarray(case.request.source) // 2 if spec.name != "copy_input" else case.request.source
+            )
+            sha = store.write_edit(file, Image.fromarray(np.asarray(pixels)))
+            records.append(EditRecord(key, file, sha, 0.1))
+            for metric, by_method in values.items():
+                if spec.name in by_method:
+                    value = by_method[spec.name][k]
+                    scores.append(ScoreRecord(key, metric, "1", value, None if value is not None else "none"))
+    store.append_edits(records)
+    store.append_scores(scores)
+    store.append_set_scores(
+        [
+            SetScore(protocol, "1", spec.digest, "all", "fid", "1", value, len(picked), low, high)
+            for spec in methods
+            for value, low, high in [(sets or {}).get(spec.name, (None, None, None))]
+            if value is not None
+        ]
+    )
+    store.close()
+    return store

@@ -1,0 +1,116 @@
+"""One table in four forms."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from reports import render
+from reports.tables import Cell, Column, Row, Table
+
+COLUMNS = (
+    Column("success", "success_truth", higher_is_better=True, percent=True, decimals=1),
+    Column("leak LPIPS", "leak_lpips", higher_is_better=False, decimals=3),
+)
+TABLE = Table(
+    "main-x",
+    "x & y: all_categories 100 %",
+    COLUMNS,
+    (
+        Row("a_b", False, (Cell(0.5, 0.25, 0.75, 9, best=True), Cell(0.2, 0.1, 0.3, 9, tie=True)), 9, 0),
+        Row("c|d", False, (Cell(None), Cell(0.15, 0.1, 0.2, 8, best=True)), 8, 1),
+        Row("copy_input", True, (Cell(0.0, 0.0, 0.0, 9), Cell(-1e-9, None, None, 9)), 9, 0),
+    ),
+    ("A note with 95 % & an_underscore.",),
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.5, "50.0"), (None, "–"), (0.0, "0.0"), (-1e-9, "0.0"), (-0.5, "-50.0"), (1.0, "100.0")],
+)
+def test_numbers(value: float | None, shown: str) -> None:
+    assert render.number(value, COLUMNS[0]) == shown
+
+
+def test_intervals() -> None:
+    assert render.interval(Cell(0.5, 0.25, 0.75), COLUMNS[0]) == "25.0–75.0"
+    assert render.interval(Cell(0.5, -0.25, 0.75), COLUMNS[0]) == "-25.0 – 75.0"
+    assert render.interval(Cell(0.5), COLUMNS[0]) == ""
+
+
+def test_markdown_marks_and_escapes() -> None:
+    lines = render.markdown(TABLE).splitlines()
+    assert lines[2] == "| method | success % ↑ | leak LPIPS ↓ | n | failed |"
+    assert lines[4] == (
+        r"| a\_b | **50.0**<br><sub>25.0–75.0</sub> | ≈ 0.200<br><sub>0.100–0.300</sub> | 9 | 0 |"
+    )
+    assert lines[5] == r"| c\|d | – | **0.150**<br><sub>0.100–0.200</sub> | 8 | 1 |"
+    assert lines[6] == "| *controls* |  |  |  |  |"
+    # As many cells in every line: an unescaped bar in a name would add one.
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines[2:8]} == {6}
+
+
+def test_csv_is_exact() -> None:
+    rows = list(csv.DictReader(io.StringIO(render.csv_text(TABLE))))
+    assert [row["method"] for row in rows] == ["a_b", "c|d", "copy_input"]
+    assert [row["control"] for row in rows] == ["0", "0", "1"]
+    assert float(rows[0]["success_truth_low"]) == 0.25
+    assert rows[1]["success_truth"] == ""
+    assert float(rows[2]["leak_lpips"]) == -1e-9
+    assert rows[1]["failed"] == "1"
+
+
+def test_latex_escapes_and_is_balanced() -> None:
+    text = render.latex(TABLE)
+    assert r"x \& y: all\_categories 100 \%" in text
+    assert r"a\_b & " in text
+    assert r"c\textbar{}d & -- & " in text
+    assert r"\textbf{50.0}" in text
+    assert r"$\approx$\,0.200" in text
+    assert r"success & " not in text
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 1
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}")
+    assert text.count(r"\midrule") == 2  # under the head, and before the controls
+    for opened, closed in ("{}", "[]"):
+        bare = re.sub(r"\\[{}]", "", text)
+        assert bare.count(opened) == bare.count(closed)
+    assert not re.search(r"(?<!\\)[%#&_](?!\n)", re.sub(r" & |\\label\{[^}]*\}", "", text))
+
+
+def test_every_latex_row_has_as_many_cells_as_columns() -> None:
+    text = re.sub(r"\\begin\{tabular\}\[b\].*?\\end\{tabular\}", "stack", render.latex(TABLE))
+    rows = [line for line in text.splitlines() if line.endswith(r" \\")]
+    assert len(rows) == 4
+    assert {len(re.split(r"(?<!\\)&", row)) for row in rows} == {5}
+
+
+def terminal(width: int) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    for part in render.terminal([TABLE], width):
+        console.print(part)
+    return console.export_text()
+
+
+def test_terminal_shows_everything_within_its_width() -> None:
+    text = terminal(100)
+    for shown in ("a_b", "c|d", "copy_input", "50.0", "25.0–75.0", "≈ 0.200", "failed", "% ↑", "↓"):
+        assert shown in text
+    assert "(1 of" not in text
+
+
+def test_a_narrow_terminal_gets_several_tables_and_loses_nothing() -> None:
+    text = terminal(40)
+    assert "(1 of 2)" in text
+    assert "(2 of 2)" in text
+    assert "25.0–75.0" in text
+    assert "0.100–0.300" in text
+    assert text.count("failed") == 2
+
+
+def test_notes_are_given_once() -> None:
+    assert render.notes([TABLE, TABLE]) == list(TABLE.notes)

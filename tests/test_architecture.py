@@ -1,0 +1,173 @@
+"""The arrows of the house, and what is never in a file: held by reading the files, not by running them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("bench", "methods", "protocols", "reports", "run_bench", "tests")
+ALLOWED = {
+    "bench": {"bench"},
+    "methods": {"methods", "bench.edit", "bench.registry", "bench.images"},
+    "protocols": {"protocols", "bench.edit", "bench.registry", "bench.images"},
+    "reports": {"reports", "bench.edit", "bench.store", "bench.stats", "bench.suite"},
+}
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import of this project in a file, inside functions and types too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import hides where it leads"
+            module = node.module or ""
+            # `from bench import images` imports bench.images; `from bench.edit import EditCase` bench.edit.
+            names = [f"{module}.{alias.name}" for alias in node.names] if module in PARTS else [module]
+        else:
+            continue
+        yield from ((node.lineno, name) for name in names if name.partition(".")[0] in PARTS)
+
+
+def allowed(name: str, part: str) -> bool:
+    return any(name == good or name.startswith(good + ".") for good in ALLOWED[part])
+
+
+def files(part: str) -> list[Path]:
+    return sorted((ROOT / part).rglob("*.py"))
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_every_import_follows_the_arrows(part: str) -> None:
+    assert files(part), f"no file in {part}: the test looks in the wrong place"
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in files(part)
+        for line, name in imports(path)
+        if not allowed(name, part)
+    ]
+    assert not wrong, f"{part} may import {sorted(ALLOWED[part])} alone"
+
+
+def test_the_arrow_test_sees_a_wrong_import(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.py"
+    path.write_text(
+        "from bench import store\nfrom bench.edit import EditCase\n\ndef f():\n    import methods.weights\n"
+    )
+    found = [name for _, name in imports(path) if not allowed(name, "protocols")]
+    assert found == ["bench.store", "methods.weights"]
+
+
+def test_only_the_interface_has_no_dependency_at_all() -> None:
+    assert not list(imports(ROOT / "bench" / "edit.py"))
+
+
+def test_only_executors_imports_ray() -> None:
+    using = [
+        path.relative_to(ROOT).as_posix()
+        for part in ALLOWED
+        for path in files(part)
+        if re.search(r"^\s*(import ray\b|from ray\b)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert using in ([], ["bench/executors.py"])
+
+
+HEAVY = (
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "open_clip",
+    "pandas",
+    "scipy",
+    "matplotlib",
+    "pycocotools",
+)
+
+
+def loaded_after(code: str) -> set[str]:
+    """Which heavy packages a fresh interpreter has imported after ``code``."""
+    probe = f"{code}\nimport sys, json; print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, check=True, timeout=120
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import run_bench, bench.edit, bench.registry, bench.suite, bench.metrics, methods, protocols",
+        "import reports.tables, reports.render, reports.figures",
+        "import run_bench as r; [r._listing(k, None) for k in ('methods', 'metrics', 'protocols', 'suites')]",
+        "import run_bench as r; assert r.main(['run', '--help']) == 0",
+    ],
+    ids=["modules", "reports", "list", "help"],
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
+    assert loaded_after(code) == set()
+
+
+def test_the_import_probe_sees_a_heavy_import() -> None:
+    assert loaded_after("import pandas") >= {"pandas"}
+
+
+# Spelt in pieces, so that this file does not hold what it looks for.
+HOSTS = ("py" + "pi.org", "python" + "hosted", "npm" + "js", "deb" + "ian.org", "an" + "aconda.org")
+
+
+def tracked() -> list[Path]:
+    """Files that git has or would take; without git, all but the usual litter."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    if listed.returncode == 0:
+        return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+    return [p for p in ROOT.rglob("*") if p.is_file() and not p.relative_to(ROOT).parts[0].startswith(".")]
+
+
+def test_no_file_names_the_host_of_a_package_registry() -> None:
+    found = []
+    for path in tracked():
+        data = path.read_bytes()
+        found += [f"{path.relative_to(ROOT)}: {host}" for host in HOSTS if host.encode() in data]
+    assert not found
+
+
+@pytest.mark.parametrize("name", ["base", "dev"])
+def test_requirements_are_pins_with_hashes_and_nothing_else(name: str) -> None:
+    text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+    entries = re.sub(r" \\\n\s*", " ", text).splitlines()
+    entries = [entry for entry in entries if entry.strip() and not entry.startswith("#")]
+    assert len(entries) > 50
+    form = r"[a-z0-9._-]+==[^ ;]+( ; [^#]*?)?( --hash=sha256:[0-9a-f]{64})+"
+    assert [entry for entry in entries if not re.fullmatch(form, entry)] == []
+
+
+def test_pinned_packages_cover_what_the_package_declares() -> None:
+    import tomllib
+
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    def names(requirements: list[str]) -> set[str]:
+        return {re.split(r"[<>=\[ ;]", line)[0].lower().replace("_", "-") for line in requirements}
+
+    def pinned(name: str) -> set[str]:
+        lines = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+        return names([line for line in lines if "==" in line])
+
+    assert names(declared["dependencies"]) <= pinned("base")
+    assert names(declared["optional-dependencies"]["dev"]) <= pinned("dev")
+    assert pinned("base") <= pinned("dev")

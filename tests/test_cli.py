@@ -1,0 +1,406 @@
+"""The command line, as a person uses it: what it prints, what it exits with, what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import run_bench
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PLUGIN = '''
+from dataclasses import dataclass
+from PIL import Image, ImageDraw
+from bench.edit import EditCase, EditRequest, stable_digest
+
+
+class Dots:
+    name, version, categories, canvas = "dots", "1", ("attribute", "background"), 32
+    summary = "dots"
+    digest = stable_digest("dots")
+
+    @dataclass(frozen=True)
+    class Options:
+        pass
+
+    def __init__(self, options):
+        pass
+
+    def cases(self):
+        made = []
+        for i in range(6):
+            source = Image.new("RGB", (32, 32), (40 * i, 90, 200))
+            mask = Image.new("L", (32, 32))
+            ImageDraw.Draw(mask).rectangle([4, 4, 15, 15], fill=255)
+            request = EditRequest(source, mask, "a wall", f"a wall with a dot {i}", "a dot", "paint a dot")
+            truth = source.copy()
+            truth.paste((255, 0, 0), mask=mask)
+            made.append(EditCase(f"dot-{i}", self.categories[i % 2], request, f"s{i}", truth=truth))
+        return made
+
+    def reference(self):
+        return iter(case.request.source for case in self.cases())
+
+
+class Moody:
+    """Fails on the dots it is told to."""
+
+    summary = "fails where it is told to"
+    needs = frozenset({"source"})
+    native_size = None
+
+    @dataclass(frozen=True)
+    class Options:
+        fail: str = ""
+
+    def __init__(self, options, runtime):
+        self.options = options
+
+    def edit(self, requests):
+        if any(self.options.fail and r.target_prompt.endswith(self.options.fail) for r in requests):
+            raise RuntimeError("no mood")
+        return [r.source.point(lambda v: 255 - v) for r in requests]
+
+
+METHODS = {"moody": "cli_plugin:Moody"}
+PROTOCOLS = {"dots": "cli_plugin:Dots"}
+'''
+
+SUITE = """
+name: dots
+protocols: [dots]
+methods:
+  - copy_input
+  - method: moody
+    options: {fail: "%s"}
+metrics: [leak_mse, leak_changed]
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PEB_DEBUG", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "cli_plugin.py").write_text(PLUGIN)
+    (tmp_path / "dots.yaml").write_text(SUITE % "")
+    yield tmp_path
+    sys.modules.pop("cli_plugin", None)
+
+
+def run(*arguments: str) -> int:
+    return run_bench.main(arguments)
+
+
+# --- help and errors -----------------------------------------------------------------------------------
+
+COMMANDS = [
+    ["list"],
+    ["doctor"],
+    ["cases"],
+    ["run"],
+    ["edit"],
+    ["score"],
+    ["report"],
+    ["demo"],
+    ["train"],
+    ["zoo"],
+    ["zoo", "check"],
+    ["measure"],
+    [],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c) or "top")
+def test_every_help_shows_an_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*command, "--help") == 0
+    out = capsys.readouterr().out
+    assert "Examples" in out
+    assert f"python run_bench.py {' '.join(command)}".strip() in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["rnu", "demo"], "Did you mean 'run'?"),
+        (["run", "demo", "--devise", "cpu"], "--device"),
+        (["run", "dmeo"], "Did you mean 'demo'?"),
+        (["run", "nowhere/suite.yaml"], "nowhere/suite.yaml: no such suite file"),
+        (["list", "method"], "Did you mean 'methods'?"),
+        (["run", "demo", "--device", "tpu"], "--device 'tpu': one of auto, cpu, cuda"),
+        (["cases", "mini-cocoa", "--out", "x"], "Did you mean 'mini-coco'?"),
+        (["cases", "mini-coco", "--out", "x", "-o", "seed"], "write KEY=VALUE"),
+        (["cases", "coco", "--out", "x", "-o", "root=nowhere"], "nowhere"),
+        (["score", "runs/none"], "no such run folder"),
+        (["report", "runs/none"], "no such run folder"),
+        (["run", "demo", "--plugin", "no_such_plugin"], "no_such_plugin"),
+        (["measure", "a.png", "b.png", "--mask", "m.png"], "a.png"),
+        (["train", "nothing"], "unknown recipe 'nothing'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_red_line_and_exit_code_2(
+    arguments: list[str], says: str, place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if arguments[:1] == ["run"] and "--device" in arguments:
+        arguments = ["run", "dots.yaml", "--plugin", "cli_plugin", *arguments[2:]]
+    assert run(*arguments) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("error: ")
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_a_misspelt_method_in_a_suite_is_named_with_a_suggestion(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (place / "dots.yaml").write_text("name: x\nprotocols: [dots]\nmethods: [moodie]\n")
+    assert run("run", "dots.yaml", "--plugin", "cli_plugin") == 2
+    assert "Did you mean 'moody'?" in capfd.readouterr().err
+
+
+def test_an_unknown_key_in_a_suite_is_refused_with_its_line(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (place / "dots.yaml").write_text("name: x\nprotocols: [dots]\nmethods: [copy_input]\nsede: 3\n")
+    assert run("run", "dots.yaml", "--plugin", "cli_plugin") == 2
+    err = capfd.readouterr().err
+    assert "dots.yaml:4" in err
+    assert "Did you mean 'seed'?" in err
+
+
+def test_debug_shows_the_traceback(place: Path) -> None:
+    with pytest.raises(ValueError, match="no such run folder"):
+        run("--debug", "report", "runs/none")
+
+
+def test_a_defect_is_never_dressed_up_as_a_user_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(run_bench, "_report", broken)
+    with pytest.raises(KeyError):
+        run("report", "runs/none")
+
+
+# --- list, cases, measure ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("methods", {"sd_inpainting", "instruct_pix2pix", "copy_input", "oracle", "jpeg"}),
+        ("protocols", {"celeba_hq", "coco", "mini-celeba-hq", "mini-coco"}),
+        ("metrics", {"leak_lpips", "clip_target", "fid", "success_truth"}),
+        ("suites", {"demo", "mini", "paper"}),
+    ],
+)
+def test_list_as_json_names_everything(
+    what: str, names: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("list", what, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert names <= {row["name"] for row in rows}
+    assert all(row.get("summary", row.get("methods")) for row in rows)
+
+
+def test_list_shows_a_plug_ins_method(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("list", "methods", "--plugin", "cli_plugin") == 0
+    assert "fails where it is told to" in capsys.readouterr().out
+
+
+def test_cases_exports_what_others_can_read(place: Path) -> None:
+    assert run("cases", "dots", "--out", "exported", "--plugin", "cli_plugin", "--limit", "2") == 0
+    rows = [json.loads(line) for line in (place / "exported" / "cases.jsonl").read_text().splitlines()]
+    assert [row["category"] for row in rows].count("attribute") == 2
+    assert [row["category"] for row in rows].count("background") == 2
+    with Image.open(place / "exported" / rows[0]["mask"]) as mask:
+        assert mask.mode == "L"
+        assert np.asarray(mask).sum() == 255 * 12 * 12
+
+
+def test_measure_gives_the_values_that_follow_by_hand(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = np.full((64, 64, 3), 100, np.uint8)
+    after = before.copy()
+    after[16:32, 16:32] = 250  # inside: no leakage
+    after[:, 60:] += 51  # 4 of 64 columns outside, by a fifth of the range
+    mask = np.zeros((64, 64), np.uint8)
+    mask[16:32, 16:32] = 255
+    for name, array in (("a", before), ("b", after), ("m", mask)):
+        Image.fromarray(array).save(place / f"{name}.png")
+    assert run("measure", "a.png", "b.png", "--mask", "m.png", "--device", "cpu", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    from scipy.ndimage import distance_transform_edt
+
+    outside = distance_transform_edt(mask == 0) > 64 / 64
+    expected = float((0.2**2 * (after[..., 0] != before[..., 0]))[outside].mean())
+    assert found["leak_mse"]["value"] == pytest.approx(expected, rel=1e-6)
+    assert found["leak_changed"]["value"] == pytest.approx(expected / 0.2**2, rel=1e-6)
+    assert found["edit_change"]["value"] == pytest.approx(150 / 255, rel=1e-6)
+
+
+# --- run, resume, report -------------------------------------------------------------------------------
+
+
+def test_run_edits_scores_and_reports(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("run", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu") == 0
+    report = place / "runs" / "dots" / "report"
+    frame = pd.read_csv(report / "summary.csv")
+    assert list(frame.columns) == [
+        "protocol", "category", "method", "metric", "value", "low", "high", "n", "failed",
+    ]  # fmt: skip
+    rows = frame.set_index(["category", "method", "metric"])
+    assert rows.loc[("all", "copy_input", "leak_mse"), "value"] == 0
+    assert rows.loc[("all", "moody", "leak_changed"), "value"] == 1
+    assert rows.loc[("attribute", "moody", "leak_changed"), "n"] == 3
+    assert {"tables.md", "tables.tex", "grid.png", "summary.csv"} <= {path.name for path in report.iterdir()}
+    assert "copy_input" in capsys.readouterr().out
+
+
+def test_a_repeated_run_makes_and_scores_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("run", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu")
+    assert run(*arguments) == 0
+    before = (place / "runs" / "dots" / "edits.jsonl").read_bytes()
+    capsys.readouterr()
+    assert run(*arguments) == 0
+    out = capsys.readouterr().out
+    assert "edits: 0 made, 12 there already, 0 failed" in out
+    assert "scores: 0 computed" in out
+    assert (place / "runs" / "dots" / "edits.jsonl").read_bytes() == before
+
+
+def test_failed_edits_exit_1_are_counted_and_tried_again(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (place / "dots.yaml").write_text(SUITE % "dot 3")
+    arguments = ("run", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu", "--batch-size", "1")
+    assert run(*arguments) == 1
+    captured = capfd.readouterr()
+    assert "dot-3: RuntimeError: no mood" in captured.out
+    assert "error: 1 edit failed" in captured.err
+    frame = pd.read_csv(place / "runs" / "dots" / "report" / "summary.csv").set_index(
+        ["category", "method", "metric"]
+    )
+    assert frame.loc[("all", "moody", "leak_mse"), ["n", "failed"]].tolist() == [5, 1]
+    assert frame.loc[("attribute", "moody", "leak_mse"), ["n", "failed"]].tolist() == [3, 0]
+    assert run(*arguments) == 1
+    assert "edits: 0 made, 11 there already, 1 failed" in capfd.readouterr().out
+
+
+def test_dry_run_prints_counts_and_writes_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("run", "dots.yaml", "--plugin", "cli_plugin", "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "12" in out
+    assert "moody" in out
+    assert not (place / "runs").exists()
+
+
+def test_edit_then_score_then_report_is_run(place: Path) -> None:
+    plugin = ("--plugin", "cli_plugin")
+    assert run("run", "dots.yaml", "--out", "whole", "--device", "cpu", *plugin) == 0
+    assert run("edit", "dots.yaml", "--out", "parts", "--device", "cpu", *plugin) == 0
+    assert not (place / "parts" / "report").exists()
+    assert run("score", "parts", "--device", "cpu", *plugin) == 0
+    assert run("report", "parts", *plugin) == 0
+    for name in ("summary.csv", "tables.tex", "grid.png"):
+        one, two = (place / folder / "report" / name for folder in ("whole", "parts"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_report_before_scoring_says_what_to_do(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    plugin = ("--plugin", "cli_plugin")
+    assert run("edit", "dots.yaml", "--device", "cpu", *plugin) == 0
+    assert run("report", "runs/dots", *plugin) == 2
+    assert "Score it first" in capfd.readouterr().err
+
+
+def test_report_fills_a_readme_between_its_markers_again_and_again(place: Path) -> None:
+    plugin = ("--plugin", "cli_plugin")
+    assert run("run", "dots.yaml", "--device", "cpu", *plugin) == 0
+    readme = place / "README.md"
+    readme.write_text("before\n<!-- demo-table:start -->\nold\n<!-- demo-table:end -->\nafter\n")
+    assert run("report", "runs/dots", "--readme", "README.md", *plugin) == 0
+    first = readme.read_text()
+    assert first.startswith("before\n")
+    assert first.endswith("after\n")
+    assert "old" not in first
+    assert "| copy\\_input |" in first
+    assert "](docs/dots-grid.png)" in first
+    assert (place / "docs" / "dots-grid.png").read_bytes() == (
+        place / "runs" / "dots" / "report" / "grid.png"
+    ).read_bytes()
+    assert run("report", "runs/dots", "--readme", "README.md", *plugin) == 0
+    assert readme.read_text() == first
+
+
+def test_a_readme_without_markers_is_left_alone(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    plugin = ("--plugin", "cli_plugin")
+    assert run("run", "dots.yaml", "--device", "cpu", *plugin) == 0
+    (place / "README.md").write_text("nothing here\n")
+    assert run("report", "runs/dots", "--readme", "README.md", *plugin) == 2
+    assert "demo-table:start" in capfd.readouterr().err
+    assert (place / "README.md").read_text() == "nothing here\n"
+
+
+def test_weights_that_are_missing_are_told_before_anything_runs(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (place / "big.yaml").write_text(
+        "name: big\nprotocols: [dots]\nmethods:\n"
+        "  - method: sd_inpainting\n    options: {weights: nobody/nothing}\n"
+    )
+    assert run("run", "big.yaml", "--plugin", "cli_plugin") == 2
+    assert "nobody/nothing" in capfd.readouterr().err
+    assert not (place / "runs").exists()
+
+
+def test_without_its_weights_a_score_is_another_under_its_own_name(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.metrics.realism import Fid
+    from bench.store import RunStore
+
+    monkeypatch.setattr(Fid, "problems", classmethod(lambda cls, features: ["the weights are absent"]))
+    plugin = ("--plugin", "cli_plugin")
+    assert run("run", "dots.yaml", "--device", "cpu", *plugin) == 0
+    assert run("score", "runs/dots", "--metric", "fid", "--device", "cpu", *plugin) == 0
+    stored = set(RunStore.open("runs/dots").set_scores()["metric"])
+    assert {name.removesuffix("_pasted") for name in stored} == {"vgg16_frechet"}
+
+
+def test_a_score_that_nothing_can_stand_in_for_is_refused_with_the_remedy(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from bench.metrics.leakage import LeakLpips
+
+    monkeypatch.setattr(LeakLpips, "problems", classmethod(lambda cls, features: ["absent. Fetch them."]))
+    plugin = ("--plugin", "cli_plugin")
+    assert run("run", "dots.yaml", "--device", "cpu", *plugin) == 0
+    assert run("score", "runs/dots", "--metric", "leak_lpips", "--device", "cpu", *plugin) == 2
+    assert "leak_lpips: absent. Fetch them." in capfd.readouterr().err
+
+
+# --- as a process --------------------------------------------------------------------------------------
+
+
+def test_the_script_and_a_closed_pipe() -> None:
+    done = subprocess.run(
+        f"{sys.executable} {ROOT / 'run_bench.py'} list metrics | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.startswith("name")
+    assert "Traceback" not in done.stderr
