@@ -38,10 +38,12 @@ from bench.store import RunStore, StoreError
 from bench.store import SetScore as StoredSetScore
 
 if TYPE_CHECKING:
+    import pandas as pd
     from PIL.Image import Image
 
     from bench.casefile import CaseFile
     from bench.metrics.features import Features
+    from bench.metrics.success import Parts
 
 ALL = "all"
 """The category of a set score over every category."""
@@ -502,7 +504,7 @@ def _scored(store: RunStore, edited: set[str]) -> set[tuple[str, str, str]]:
     frame = store.scores()
     digests: dict[tuple[Any, ...], str] = {}
     done = set()
-    columns = [frame[name].tolist() for name in ("protocol", "protocol_version", "method", "case", "seed")]
+    columns = [frame[name].tolist() for name in _PLACE]
     reasons = [
         "" if missing else text for text, missing in zip(frame["reason"], frame["reason"].isna(), strict=True)
     ]
@@ -518,6 +520,41 @@ def _scored(store: RunStore, edited: set[str]) -> set[tuple[str, str, str]]:
         if not again:
             done.add((digest, metric, version))
     return done
+
+
+def success_parts(
+    scores: pd.DataFrame, *, judge: str = "truth", leak: str = "leak_lpips", pasted: bool = False
+) -> list[Parts]:
+    """What :func:`bench.metrics.success.sensitivity` needs, from rows of ``RunStore.scores``.
+
+    Choose the rows of one protocol and one method first. Edits that were not judged are left out; those whose
+    leakage has no value because there is no outside stay, with None. ``judge``: ``truth``, ``clip`` or
+    ``mini_clip``.
+    """
+    from bench.metrics import success
+
+    def values(metric: str) -> dict[Any, float]:
+        rows = scores[(scores["metric"] == metric) & scores["value"].notna()]
+        places = zip(*(rows[name].tolist() for name in _PLACE), strict=True)
+        return dict(zip(places, rows["value"].tolist(), strict=True))
+
+    judged = values(f"judge_{judge}" + (PASTED if pasted else ""))
+    changes, leaks = values("edit_change"), values(leak)
+    without_outside = set(
+        zip(
+            *(scores[(scores["metric"] == leak) & scores["value"].isna()][name].tolist() for name in _PLACE),
+            strict=True,
+        )
+    )
+    parts = []
+    for place, verdict in judged.items():
+        known = pasted or place in leaks or place in without_outside
+        if known and place in changes:
+            parts.append(success.Parts(verdict > 0.5, changes[place], 0.0 if pasted else leaks.get(place)))
+    return parts
+
+
+_PLACE = ("protocol", "protocol_version", "method", "case", "seed")
 
 
 # -- sets ---------------------------------------------------------------------------------------

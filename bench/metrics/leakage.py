@@ -188,17 +188,16 @@ class _Pixels(_Leakage):
     kind = "leak-pixels"
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
-        result: list[dict[str, Value]] = []
-        for pair in pairs:
-            valid = self._bands(pair).valid
-            before, after = pair.source.pixels, pair.edited.pixels
-            mse = masked_mse(before, after, valid)
-            share = changed_share(before, after, valid, self.options.visible)
-            if mse is None or share is None:
-                result.append(dict.fromkeys(("leak_mse", "leak_psnr", "leak_changed"), _NO_OUTSIDE))
-            else:
-                result.append({"leak_mse": mse, "leak_psnr": psnr(mse), "leak_changed": share})
-        return result
+        return self.features.map(self._one, pairs)
+
+    def _one(self, pair: Pair) -> dict[str, Value]:
+        valid = self._bands(pair).valid
+        before, after = pair.source.pixels, pair.edited.pixels
+        mse = masked_mse(before, after, valid)
+        share = changed_share(before, after, valid, self.options.visible)
+        if mse is None or share is None:
+            return dict.fromkeys(("leak_mse", "leak_psnr", "leak_changed"), _NO_OUTSIDE)
+        return {"leak_mse": mse, "leak_psnr": psnr(mse), "leak_changed": share}
 
 
 class LeakMse(_Pixels):
@@ -228,12 +227,16 @@ class LeakSsim(_Leakage):
     kind = "leak-ssim"
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
-        result: dict[int, dict[str, Value]] = {}
-        for group in _by_case(pairs).values():
+        groups = list(_by_case(pairs).values())
+
+        def of_case(group: Sequence[int]) -> list[float | None]:
             first = pairs[group[0]]
             edits = [pairs[index].edited.pixels for index in group]
-            values = masked_ssim(first.source.pixels, edits, self._bands(first).valid)
-            missing = NoValue("no valid outside pixel has its 11 x 11 window within the image")
+            return masked_ssim(first.source.pixels, edits, self._bands(first).valid)
+
+        missing = NoValue("no valid outside pixel has its 11 x 11 window within the image")
+        result: dict[int, dict[str, Value]] = {}
+        for group, values in zip(groups, self.features.map(of_case, groups), strict=True):
             for index, value in zip(group, values, strict=True):
                 result[index] = {"leak_ssim": missing if value is None else value}
         return [result[index] for index in range(len(pairs))]

@@ -245,7 +245,7 @@ def sensitivity(
     parts: Sequence[Parts],
     rule: SuccessRule | None = None,
     *,
-    min_change: Sequence[float] = (0.0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255),
+    min_change: Sequence[float] = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
     max_leak: Sequence[float] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, float("inf")),
 ) -> list[Sensitivity]:
     """Success at each value of each bound, with the other one as in ``rule``; empty without edits."""

@@ -60,11 +60,12 @@ def build(tokenizer: CLIPTokenizer) -> nn.Module:
     from open_clip import CLIP
 
     text = {k: v for k, v in CONFIG["text_cfg"].items() if k != "hf_tokenizer_name"}
-    return CLIP(
+    made: nn.Module = CLIP(
         embed_dim=CONFIG["embed_dim"],
         vision_cfg=CONFIG["vision_cfg"],
         text_cfg={**text, "vocab_size": len(tokenizer)},
     )
+    return made
 
 
 def crop(picture: NDArray[np.uint8], mask: NDArray[np.bool_], margin: float = MARGIN) -> NDArray[np.uint8]:
@@ -73,7 +74,7 @@ def crop(picture: NDArray[np.uint8], mask: NDArray[np.bool_], margin: float = MA
     if rows.size == 0:
         return picture
     height, width = picture.shape[:2]
-    side = max(np.ptp(rows), np.ptp(columns)) + 1
+    side = int(max(np.ptp(rows), np.ptp(columns))) + 1
     side = int(min(round(side * (1 + 2 * margin)), height, width))
     top = int(np.clip((rows[0] + rows[-1] + 1 - side) // 2, 0, height - side))
     left = int(np.clip((columns[0] + columns[-1] + 1 - side) // 2, 0, width - side))

@@ -59,7 +59,7 @@ def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
 
 
 def to_pictures(x: Tensor) -> NDArray[np.uint8]:
-    """float (N, 3, H, W) in [-1, 1] => uint8 (N, H, W, 3), clipped and rounded."""
+    """Float (N, 3, H, W) in [-1, 1] => uint8 (N, H, W, 3), clipped and rounded."""
     out: NDArray[np.uint8] = (
         x.detach().float().clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     )

@@ -71,7 +71,7 @@ class Machine:
         if self.bf16 is not None:
             return self.bf16
         if self.device.startswith("cuda"):
-            return torch.cuda.is_bf16_supported()
+            return bool(torch.cuda.is_bf16_supported())
         return torch.backends.cpu.get_cpu_capability() == "AVX512" and _cpu_has("avx512_bf16")
 
 
@@ -146,7 +146,7 @@ def train(
     machine = machine or Machine()
     work.mkdir(parents=True, exist_ok=True)
     device = torch.device(machine.device)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in m.parameters() if p.requires_grad], "scale": (rates or {}).get(name, 1.0)}
         for name, m in modules.items()
     ]

@@ -7,6 +7,7 @@ passed through the autoencoder where one is given), since it will read generated
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ class Reader(nn.Module):
         self.head = nn.Linear(4 * widths[-1], sum(len(v) for v in self.labels.values()))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """float (N, 4, 64, 64), colours in [-1, 1] and the region in {-1, 1} => attribute -> logits (N, values)."""
+        """Float (N, 4, 64, 64), colours in [-1, 1] and the region in {-1, 1} => attribute -> logits (N, values)."""
         features = F.silu(self.body(x)).flatten(1)
         parts = self.head(features).split([len(v) for v in self.labels.values()], dim=1)
         return dict(zip(self.labels, parts, strict=True))
@@ -77,7 +78,7 @@ class _Block(nn.Module):
 
 
 def with_region(x: Tensor, regions: Tensor) -> Tensor:
-    """float (N, 3, H, W) and bool (N, H, W) => float (N, 4, H, W)."""
+    """Float (N, 3, H, W) and bool (N, H, W) => float (N, 4, H, W)."""
     return torch.cat([x, regions[:, None].to(x.dtype) * 2 - 1], 1)
 
 
@@ -141,7 +142,7 @@ def degrade(x: Tensor, generator: torch.Generator, vae: nn.Module | None = None)
         shift = 0.12 * (torch.rand((k, 1, 1, 1), generator=generator) - 0.5)
         out[tinted] = out[tinted] * gain + shift
     if vae is not None:
-        coded = kind >= 0.7
+        coded = kind >= 0.88
         with torch.no_grad():
             z = vae.encode(out[coded]).latent_dist.mean  # type: ignore[operator]
             z = z + 0.15 * z.std() * torch.randn(z.shape, generator=generator)
@@ -204,3 +205,23 @@ def load(folder: Path, device: str = "cpu") -> Reader:
     model = Reader(config["labels"], config["widths"])
     model.load_state_dict({k: v.float() for k, v in load_file(folder / "reader.safetensors").items()})
     return model.to(device).eval()
+
+
+class Judge:
+    """A saved reader as the truth judge calls it: pictures and regions in, probabilities out."""
+
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        self._model = load(folder, device)
+        self.identity = f"reader-{hashlib.sha256((folder / 'reader.safetensors').read_bytes()).hexdigest()[:12]}"
+        """Changes with the weights, so that scores of an older reader are not kept."""
+
+    def __call__(
+        self, pictures: NDArray[np.uint8], regions: NDArray[np.bool_]
+    ) -> list[dict[str, dict[str, float]]]:
+        """uint8 (N, H, W, 3) and bool (N, H, W) => for each, attribute -> value -> probability."""
+        return self._model.read(pictures, regions)
+
+
+def load_reader(folder: Path, device: str = "cpu") -> Judge:
+    """The truth judge's reader, from a folder that :func:`save` wrote."""
+    return Judge(folder, device)

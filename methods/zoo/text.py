@@ -7,6 +7,7 @@ learn to spell.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,7 +58,7 @@ def merges_for(words: Iterable[str]) -> list[tuple[str, str]]:
 def _split(word: str, rank: dict[tuple[str, str], int]) -> list[str]:
     pieces = [*word[:-1], f"{word[-1]}</w>"]
     while len(pieces) > 1:
-        pairs = list(zip(pieces, pieces[1:], strict=False))
+        pairs = list(pairwise(pieces))
         best = min(pairs, key=lambda p: rank.get(p, len(rank)))
         if best not in rank:
             break

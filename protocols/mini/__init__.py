@@ -13,11 +13,12 @@ from typing import Any, overload
 from bench.edit import EditCase
 from protocols.celeba_hq import CelebAHQ
 from protocols.coco import Coco
+from protocols.faces import Face
 from protocols.mini.backdrops import BACKDROPS
-from protocols.mini.layout import EVALUATION_COUNT, ensure
+from protocols.mini.faces import sample_face
+from protocols.mini.layout import ensure
 from protocols.mini.scenes import COLORS, sample_scene
-from protocols.mini.world import EVALUATION, SIZE, MiniWorld, face_truth, sample_face, scene_truth
-from protocols.prompts import check_backgrounds
+from protocols.mini.world import EVALUATION, SIZE, MiniWorld, face_truth, scene_truth
 
 __all__ = ["MiniCelebAHQ", "MiniCoco", "MiniWorld"]
 
@@ -44,6 +45,13 @@ class MiniCelebAHQ(CelebAHQ):
 
     def __init__(self, options: CelebAHQ.Options) -> None:
         super().__init__(replace(options, root=str(ensure("celeba_hq", options.root))))
+
+    def offer(self, source: Face, category: str, kind: str) -> Iterator[EditCase]:
+        """CelebA annotates no backgrounds; the world knows them, and asks for none that is there already."""
+        backdrop = sample_face(EVALUATION + int(source.record.id)).backdrop
+        for case in super().offer(source, category, kind):
+            if all((c.attribute, c.after) != ("background", backdrop) for c in case.claims):
+                yield case
 
     def cases(self) -> Sequence[EditCase]:  # type: ignore[override]
         def truth(case: EditCase) -> EditCase:

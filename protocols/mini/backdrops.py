@@ -45,11 +45,11 @@ def paint_backdrop(canvas: Canvas, name: str, horizon: float, draws: tuple[float
     up = np.clip(y / f32(horizon), 0, 1)[..., None]
     top, bottom = _SKY[name]
     near, far = _GROUND[name]
-    sky = top * (1 - up) + bottom * up
-    ground = near * (1 - down) + far * down
+    sky: Field = top * (1 - up) + bottom * up
+    ground: Field = near * (1 - down) + far * down
     broad = canvas.broad[int((draws[0] + 1) * 7.99)]
     fine = canvas.fine[int((draws[1] + 1) * 7.99)]
-    edge = f32(horizon) - y
+    edge: Field = f32(horizon) - y
 
     if name in ("meadow", "beach"):
         cloud = np.clip(broad * 3 - f32(0.25), 0, 1)[..., None] * f32(0.8)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,9 @@ from PIL import Image
 UNITS = 64.0
 """Width and height of the world."""
 
-Field: TypeAlias = NDArray[np.float32]
-Color: TypeAlias = NDArray[np.float32]
+Field: TypeAlias = NDArray[Any]
+"""float32 (H, W), or (H, W, 3) for colours; numpy's own stubs lose the dtype on the way through ufuncs."""
+Color: TypeAlias = NDArray[Any]
 f32 = np.float32
 
 
@@ -40,8 +41,9 @@ def turn(angle: float) -> tuple[float, float]:
 def wave(phase: Field) -> Field:
     """A smooth wave of period 1 and range [-1, 1] (two parabolas; close to a sine, exact everywhere)."""
     t = phase - np.floor(phase)
-    u = t * 2 - 1
-    return u * (np.abs(u) - 1) * 4
+    u: Field = t * 2 - 1
+    out: Field = u * (np.abs(u) - 1) * 4
+    return out
 
 
 @lru_cache(maxsize=8)
@@ -94,7 +96,8 @@ class Canvas:
 
     def cover(self, distance: Field) -> Field:
         """Share of each pixel that a shape covers, in [0, 1]."""
-        return np.clip(f32(0.5) - distance * self._sharpness, f32(0), f32(1))
+        share: Field = np.clip(f32(0.5) - distance * self._sharpness, f32(0), f32(1))
+        return share
 
     def paint(
         self,
@@ -149,15 +152,18 @@ class Canvas:
         u, v = self._local(cx, cy, angle)
         qx, qy = np.abs(u) - f32(half_w - round_), np.abs(v) - f32(half_h - round_)
         ox, oy = np.maximum(qx, 0), np.maximum(qy, 0)
-        return np.sqrt(ox * ox + oy * oy) + np.minimum(np.maximum(qx, qy), 0) - f32(round_)
+        out: Field = np.sqrt(ox * ox + oy * oy) + np.minimum(np.maximum(qx, qy), 0) - f32(round_)
+        return out
 
     def stroke(self, ax: float, ay: float, bx: float, by: float, radius: float) -> Field:
         """A round-ended line from a to b."""
-        px, py = self.x - f32(ax), self.y - f32(ay)
+        px: Field = self.x - f32(ax)
+        py: Field = self.y - f32(ay)
         dx, dy = f32(bx - ax), f32(by - ay)
         along = np.clip((px * dx + py * dy) / (dx * dx + dy * dy + f32(1e-6)), 0, 1)
         px, py = px - dx * along, py - dy * along
-        return np.sqrt(px * px + py * py) - f32(radius)
+        out: Field = np.sqrt(px * px + py * py) - f32(radius)
+        return out
 
     def polygon(self, *points: tuple[float, float]) -> Field:
         """A convex polygon, its corners clockwise as seen on the screen."""
@@ -200,7 +206,8 @@ class Canvas:
         u, v = (self.x - f32(cx)) / f32(rx), (self.y - f32(cy)) / f32(ry)
         z = np.sqrt(np.clip(1 - u * u - v * v, 0, 1))
         facing = u * f32(light[0]) + v * f32(light[1]) + z * f32(0.75)
-        return f32(ambient) + f32(diffuse) * np.clip(facing, 0, 1)
+        out: Field = f32(ambient) + f32(diffuse) * np.clip(facing, 0, 1)
+        return out
 
     def glow(self, cx: float, cy: float, radius: float, alpha: float, color: Color | None = None) -> None:
         """A soft round highlight."""
@@ -229,8 +236,9 @@ def cut(shape: Field, *keepers: Field) -> Field:
 
 def merge(a: Field, b: Field, softness: float) -> Field:
     """Union with a rounded seam (polynomial smooth minimum)."""
-    h = np.clip(f32(0.5) + f32(0.5) * (b - a) / f32(softness), 0, 1)
-    return b * (1 - h) + a * h - f32(softness) * h * (1 - h)
+    h: Field = np.clip(f32(0.5) + f32(0.5) * (b - a) / f32(softness), 0, 1)
+    out: Field = b * (1 - h) + a * h - f32(softness) * h * (1 - h)
+    return out
 
 
 WHITE = rgb(252, 252, 250)

@@ -105,7 +105,9 @@ def write_scenes(root: Path) -> None:
         for k, c in enumerate(CATEGORIES.values(), 1)
     ]
     number_of = {str(c["name"]): int(str(c["id"])) for c in categories}
-    images, instances, captions = [], [], []
+    images: list[dict[str, object]] = []
+    instances: list[dict[str, object]] = []
+    captions: list[dict[str, object]] = []
     seeds = [EVALUATION + i for i in range(EVALUATION_COUNT)] + [
         REFERENCE + i for i in range(REFERENCE_COUNT)
     ]

@@ -103,11 +103,7 @@ def edited_scene(scene: Scene, case: EditCase) -> Scene:
         if claim.attribute != "background":
             regions = case.request.regions
             region = mask_array(regions[claim.region].mask if regions else case.request.mask)
-            index = int(
-                np.argmax(
-                    [np.count_nonzero(region & mask) / max(np.count_nonzero(mask), 1) for mask in masks]
-                )
-            )
+            index = int(np.argmax([(region & mask).sum() / max(float(mask.sum()), 1.0) for mask in masks]))
         edited = edited.with_claim(claim.attribute, claim.after, index)
     return edited
 
@@ -184,7 +180,8 @@ class MiniWorld:
 
     def contrasts(self, index: int) -> dict[str, list[str]]:
         """For each attribute that the prompt of ``described(index)`` names: the prompt, then what it would be with
-        each other value."""
+        each other value.
+        """
         subject = _subject(index)
         _, text, labels = self.described(index)
         out: dict[str, list[str]] = {}
@@ -219,7 +216,9 @@ def face_case(seed: int, category: str | None = None) -> EditCase | None:
     """One edit of the face of this seed, with its truth; None where it admits none (of this category)."""
     record, face = face_record(seed)
     case = random_face_case(record, np.random.Generator(np.random.PCG64([seed, 6])), category=category)
-    return None if case is None else replace(case, truth=face_truth(face, case))
+    if case is None or any((c.attribute, c.after) == ("background", face.backdrop) for c in case.claims):
+        return None  # CelebA's annotations do not tell the background; asking for the one that is there is no edit
+    return replace(case, truth=face_truth(face, case))
 
 
 def scene_case(seed: int, category: str | None = None) -> EditCase | None:

@@ -18,6 +18,7 @@ from bench.images import from_array, mask_array, mask_image, paste_back, to_arra
 from bench.metrics import METRICS, NoValue, Pair
 from bench.metrics.features import Features
 from bench.metrics.realism import Vgg16Frechet
+from bench.metrics.success import sensitivity
 from bench.metrics.types import MetricError, SetValue
 from bench.registry import Registry
 from bench.store import RunStore
@@ -304,6 +305,33 @@ class Distance:
 
 def real() -> Iterator[Any]:
     return iter([noise(f"real{i}", 32) for i in range(5)])
+
+
+class TestSensitivity:
+    def test_from_stored_scores(self, store: RunStore) -> None:
+        """Eight edits: the judge says yes to the first six; leaks rise with the index; one has no outside."""
+
+        class Fixed(Mean):
+            pasted = False
+
+            def __init__(self, name: str, of: Any) -> None:
+                super().__init__()
+                self.name, self.of = name, of
+
+            def score(self, pairs: Sequence[Pair]) -> list[Any]:
+                return [self.of(int(pair.case[-3:])) for pair in pairs]
+
+        metrics = [
+            Fixed("judge_truth", lambda i: float(i < 6) if i else None),
+            Fixed("edit_change", lambda i: 0.5),
+            Fixed("leak_lpips", lambda i: i / 10 if i != 3 else NoValue("no outside")),
+        ]
+        scoring.score_run(store, metrics)
+        parts = scoring.success_parts(store.scores())
+        assert len(parts) == COUNT - 1
+        assert sorted(part.leak for part in parts if part.leak is not None) == [0.1, 0.2, 0.4, 0.5, 0.6, 0.7]
+        _, by_leak = sensitivity(parts, max_leak=(0.15, 0.45, 1.0))
+        assert by_leak.success == pytest.approx((2 / 7, 4 / 7, 5 / 7))
 
 
 class TestSets:

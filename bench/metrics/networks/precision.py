@@ -12,14 +12,17 @@ def exact(device: str) -> Iterator[None]:
     import torch
 
     kind = torch.device(device).type
+    matmul = torch.backends.cuda.matmul
     with (
         torch.inference_mode(),
         torch.autocast(kind, enabled=False),
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
     ):
-        before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = False
+        before = kind == "cuda" and matmul.allow_tf32
+        if before:
+            matmul.allow_tf32 = False
         try:
             yield
         finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
+            if before:
+                matmul.allow_tf32 = True

@@ -157,7 +157,7 @@ class TestConditions:
             (True, 0.1, 0.05, True),
             (True, 0.1, 0.1, True),
             (True, 0.1, 0.11, False),
-            (True, 1 / 255, 0.0, False),
+            (True, 0.01, 0.0, False),
             (False, 0.1, 0.0, False),
             (True, 0.1, None, True),
         ],
@@ -214,7 +214,7 @@ class TestClip:
 class TestSensitivity:
     PARTS = (
         success.Parts(True, 0.5, 0.01),
-        success.Parts(True, 0.01, 0.01),
+        success.Parts(True, 0.015, 0.01),
         success.Parts(True, 0.5, 0.3),
         success.Parts(False, 0.5, 0.0),
         success.Parts(True, 0.5, None),
