@@ -31,7 +31,7 @@ $(STAMP): requirements/base.txt requirements/dev.txt pyproject.toml
 	fi; \
 	if [ -z "$$python" ] || ! "$$python" -c "$$ok" >/dev/null 2>&1; then \
 	  echo "PromptEditBench needs Python 3.11 or newer with venv (on Debian: apt install python3-venv);" >&2; \
-	  echo "found: $$(python3 --version 2>&1 || true). Name another one: make PYTHON=/path/to/python3.11 setup" >&2; \
+	  echo "found: $$("$${python:-python3}" --version 2>&1 || true). Name another one: make PYTHON=/path/to/python3.11 setup" >&2; \
 	  exit 1; \
 	fi; \
 	if [ ! -x $(BIN)/python ]; then echo "making $(VENV) with $$($$python --version)"; "$$python" -m venv $(VENV); fi

@@ -583,8 +583,12 @@ def _score(
                 references=references,
                 progress=progress,
             )
+    kinds: dict[str, list[str]] = {}
     for warning in done.warnings:
-        console.print(warning, style="yellow", highlight=False)
+        kinds.setdefault(warning.partition(":")[0], []).append(warning)
+    for same in kinds.values():
+        more = f" (and {len(same) - 1} more like it)" if len(same) > 1 else ""
+        console.print(f"{_safe(same[0])}{more}", style="yellow", highlight=False)
     console.print(f"scores: {done.scored} computed, {done.skipped} there already")
     for reason, count in sorted(done.missing.items(), key=lambda item: -item[1])[:5]:
         console.print(f"  {count} without a value: {_safe(reason)}", style="dim", highlight=False)

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from bench.edit import CATEGORIES, EditCase, EditRecord
 from reports.tables import control_titles, method_titles
@@ -155,7 +155,9 @@ def outlined(case: EditCase, size: int = PANEL) -> Image.Image:
     image = _enlarge(case.request.source, size)
     mask = case.request.mask.convert("L").resize((size, size), Image.Resampling.NEAREST)
     # A white seam outside the coloured one keeps the outline visible on any ground.
-    inner = ImageChops.subtract(mask, mask.filter(ImageFilter.MinFilter(5)))
+    # The picture's rim counts as outside, so that every outline is closed.
+    shrunk = ImageOps.expand(mask, 2, 0).filter(ImageFilter.MinFilter(5)).crop((2, 2, size + 2, size + 2))
+    inner = ImageChops.subtract(mask, shrunk)
     outer = ImageChops.subtract(mask.filter(ImageFilter.MaxFilter(3)), mask)
     image.paste(Image.new("RGB", image.size, "#ffffff"), mask=outer)
     image.paste(Image.new("RGB", image.size, OUTLINE), mask=inner)

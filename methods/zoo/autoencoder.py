@@ -92,7 +92,7 @@ def psnr(model: nn.Module, world: World, count: int = 1_000) -> float:
     """Mean over held-out pictures of the PSNR of their 8-bit reconstruction, in dB."""
     total = 0.0
     for start in range(0, count, 100):
-        pictures = np.stack([world.picture(-1 - start - i) for i in range(100)])
+        pictures = np.stack([world.picture(-1 - start - i) for i in range(min(100, count - start))])
         with torch.no_grad():
             z = model.encode(to_tensor(pictures)).latent_dist.mean  # type: ignore[operator]
             again = to_pictures(model.decode(z).sample)  # type: ignore[operator]

@@ -49,7 +49,7 @@ PREPROCESS = {
     "resize_mode": "shortest",
 }
 BUDGET = Budget(
-    samples=450_000, batch=192, rate=1.5e-3, warmup=10_000, decay=0.5, ema=0.998, weight_decay=0.05
+    samples=200_000, batch=192, rate=1.5e-3, warmup=10_000, decay=0.5, ema=0.998, weight_decay=0.05
 )
 MARGIN = 0.1
 """What a region's crop shows beyond its mask's bounding box, as a share of the box's longer side."""

@@ -59,26 +59,26 @@ def _reader(root: Path) -> Reader:
     return load(entry("reader", root))
 
 
-def _gate_reader(world: World, root: Path, _: int) -> list[Gate]:
+def _gate_reader(world: World, root: Path, cases: int) -> list[Gate]:
     from methods.zoo.reader import accuracy
 
-    found = accuracy(_reader(root), world, 4_000)
+    found = accuracy(_reader(root), world, 10 * cases)
     worst = min(found, key=found.__getitem__)
     detail = ", ".join(f"{name} {100 * value:.1f}" for name, value in found.items())
     return [_at_least("reader", found[worst], 0.98, f"accuracy of its worst head, {worst}; all: {detail}")]
 
 
-def _gate_autoencoder(world: World, root: Path, _: int) -> list[Gate]:
+def _gate_autoencoder(world: World, root: Path, cases: int) -> list[Gate]:
     from methods.zoo.autoencoder import psnr
     from methods.zoo.publish import load_vae
     from methods.zoo.reader import kept
 
     vae = load_vae(root)
     return [
-        _at_least("autoencoder", psnr(vae, world), 28.0, "PSNR of reconstructions, dB"),
+        _at_least("autoencoder", psnr(vae, world, cases), 28.0, "PSNR of reconstructions, dB"),
         _at_least(
             "autoencoder",
-            kept(_reader(root), world, vae),
+            kept(_reader(root), world, vae, cases),
             0.96,
             "attributes that reconstructions keep, as read",
         ),
@@ -126,15 +126,17 @@ def _editor(name: str, overall: float, each: float | None) -> Callable[[World, P
     return measure
 
 
-def _gate_clip(world: World, root: Path, _: int) -> list[Gate]:
+def _gate_clip(world: World, root: Path, cases: int) -> list[Gate]:
     from methods.zoo.clip import Loaded, caption_choice, zero_shot
 
     model = Loaded(entry("clip", root))
-    found = zero_shot(model, world)
+    found = zero_shot(model, world, cases)
     worst = min(found, key=found.__getitem__)
     detail = ", ".join(f"{name} {100 * value:.1f}" for name, value in found.items())
     return [
-        _at_least("clip", caption_choice(model, world), 0.95, "prefers an edit's own prompt to its source's"),
+        _at_least(
+            "clip", caption_choice(model, world, cases), 0.95, "prefers an edit's own prompt to its source's"
+        ),
         _at_least(
             "clip", found[worst], 0.90, f"zero-shot top-1 of its worst attribute, {worst}; all: {detail}"
         ),

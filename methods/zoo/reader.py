@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from methods.zoo.data import World, to_pictures, to_tensor
 from methods.zoo.loop import Budget, Machine, Outcome, Report, silent, train
 
-BUDGET = Budget(samples=300_000, batch=64, rate=2e-3, warmup=5_000, decay=0.4, ema=0.999, weight_decay=0.02)
+BUDGET = Budget(samples=150_000, batch=64, rate=2e-3, warmup=5_000, decay=0.4, ema=0.999, weight_decay=0.02)
 WIDTHS = (32, 64, 96, 128)
 
 
@@ -155,7 +155,7 @@ def accuracy(model: Reader, world: World, count: int = 2_000) -> dict[str, float
     right: dict[str, int] = {}
     asked: dict[str, int] = {}
     for start in range(0, count, 200):
-        drawn = [world.labelled(-1 - start - i) for i in range(200)]
+        drawn = [world.labelled(-1 - start - i) for i in range(min(200, count - start))]
         read = model.read(np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn]))
         for answer, (_, _, labels) in zip(read, drawn, strict=True):
             for name, value in labels.items():
@@ -168,7 +168,7 @@ def kept(model: Reader, world: World, vae: nn.Module, count: int = 1_000) -> flo
     """Share of the attributes read off held-out renders that are read the same off their reconstructions."""
     same, asked = 0, 0
     for start in range(0, count, 200):
-        drawn = [world.labelled(-1 - start - i) for i in range(200)]
+        drawn = [world.labelled(-1 - start - i) for i in range(min(200, count - start))]
         pictures, regions = np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn])
         before, after = model.read(pictures, regions), model.read(reconstruct(vae, pictures), regions)
         for one, two, (_, _, labels) in zip(before, after, drawn, strict=True):
@@ -212,7 +212,9 @@ class Judge:
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         self._model = load(folder, device)
-        self.identity = f"reader-{hashlib.sha256((folder / 'reader.safetensors').read_bytes()).hexdigest()[:12]}"
+        self.identity = (
+            f"reader-{hashlib.sha256((folder / 'reader.safetensors').read_bytes()).hexdigest()[:12]}"
+        )
         """Changes with the weights, so that scores of an older reader are not kept."""
 
     def __call__(

@@ -41,9 +41,9 @@ def cases(per_category: int = 4, side: int = 64) -> list[EditCase]:
     made = []
     for c, category in enumerate(CATEGORIES):
         for i in range(per_category):
-            source = Image.new("RGB", (side, side), (90, 40 + 40 * c, 30 * (i + 1)))
+            source = Image.new("RGB", (side, side), (90, 40 + 40 * c, 30 * (i % 8 + 1)))
             mask = Image.new("L", (side, side))
-            ImageDraw.Draw(mask).ellipse([8 + 4 * i, 12, 40 + 4 * i, 44], fill=255)
+            ImageDraw.Draw(mask).ellipse([8 + 4 * (i % 4), 12, 40 + 4 * (i % 4), 44], fill=255)
             request = EditRequest(
                 source,
                 mask,

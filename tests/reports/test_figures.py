@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -45,6 +46,17 @@ def test_the_outline_lies_on_the_border_and_the_rest_is_the_source() -> None:
     inside, outside = distance_transform_edt(mask), distance_transform_edt(~mask)
     assert not changed[inside > 4].any()
     assert not changed[outside > 2].any()
+
+
+def test_an_outline_that_meets_the_rim_is_closed_there() -> None:
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 16, 32, 48))
+    case = fake.cases()[0]
+    request = dataclasses.replace(case.request, mask=mask)
+    drawn = np.asarray(figures.outlined(dataclasses.replace(case, request=request), 192))
+    pink = np.asarray(Image.new("RGB", (1, 1), figures.OUTLINE))[0, 0]
+    assert (drawn[60:130, 0] == pink).all()
+    assert not (drawn[60:130, 20] == pink).all(axis=1).any()
 
 
 @pytest.fixture

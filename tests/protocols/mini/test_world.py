@@ -170,7 +170,12 @@ def test_the_vocabulary_covers_every_prompt() -> None:
     known = set(world.words())
     for index in range(200):
         request = world.case(index).request
-        for text in (request.source_prompt, request.target_prompt, request.region_prompt, request.instruction):
+        for text in (
+            request.source_prompt,
+            request.target_prompt,
+            request.region_prompt,
+            request.instruction,
+        ):
             assert set(words_of(text)) <= known, text
 
 
@@ -191,7 +196,9 @@ def test_a_contrast_differs_from_the_prompt_in_one_attribute() -> None:
         _, text, labels = world.described(index)
         for name, texts in world.contrasts(index).items():
             assert texts[0] == text
-            assert len(set(texts)) == len(LABELS[name] if name in ("background", "category", "color") else texts)
+            assert len(set(texts)) == len(
+                LABELS[name] if name in ("background", "category", "color") else texts
+            )
             assert name in labels
 
 

@@ -1,0 +1,63 @@
+"""The tokenizer: one token for each word, the same after saving, and any other text still encodable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import CLIPTokenizer
+
+from methods.zoo.text import LENGTH, build_text_encoder, build_tokenizer, merges_for, tokenize
+from protocols.mini.world import MiniWorld
+
+WORDS = tuple(MiniWorld().words())
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> CLIPTokenizer:
+    return build_tokenizer(WORDS)
+
+
+def test_every_word_is_one_token(tokenizer: CLIPTokenizer) -> None:
+    for word in WORDS:
+        assert len(tokenizer(word).input_ids) == 3, word
+
+
+def test_words_within_words_stay_whole() -> None:
+    words = ["hair", "chair", "air", "hairs", "a", "repair"]
+    made = build_tokenizer(words)
+    assert all(len(made(word).input_ids) == 3 for word in words)
+    assert len(set(merges_for(words))) == len(merges_for(words))
+
+
+def test_unknown_words_are_spelt_not_lost(tokenizer: CLIPTokenizer) -> None:
+    ids = tokenizer("zebra naïve").input_ids
+    assert tokenizer.unk_token_id not in ids[1:-1] or tokenizer.unk_token_id == tokenizer.eos_token_id
+    assert tokenizer.decode(ids, skip_special_tokens=True).split() == ["zebra", "naïve"]
+
+
+def test_saved_and_loaded_it_is_the_same(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(str(tmp_path))
+    again = CLIPTokenizer.from_pretrained(str(tmp_path))
+    text = "a photo of a woman with black hair, wearing eyeglasses"
+    assert again(text).input_ids == tokenizer(text).input_ids
+    assert again.model_max_length == LENGTH
+
+
+def test_every_prompt_of_the_world_fits(tokenizer: CLIPTokenizer) -> None:
+    world = MiniWorld()
+    longest = max(
+        len(tokenizer(text).input_ids)
+        for index in range(300)
+        for text in (world.case(index).request.target_prompt, world.case(index).request.instruction)
+    )
+    assert longest <= LENGTH
+
+
+def test_padding_is_the_pipelines(tokenizer: CLIPTokenizer) -> None:
+    rows = tokenize(tokenizer, ["a red car", ""])
+    assert rows.shape == (2, LENGTH)
+    assert rows[1, 0] == tokenizer.bos_token_id
+    assert (rows[1, 1:] == tokenizer.eos_token_id).all()
+    features = build_text_encoder(tokenizer)(rows).last_hidden_state
+    assert features.shape == (2, LENGTH, 128)
