@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from methods.zoo.data import World
 
-CORPUS = 80_000
+CORPUS = 64_000
 """Edits that the diffusion recipes and the CLIP learn from."""
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from methods.zoo.data import World, to_pictures, to_tensor
 from methods.zoo.loop import Budget, Machine, Outcome, Report, silent, train
 
-BUDGET = Budget(samples=150_000, batch=64, rate=2e-3, warmup=5_000, decay=0.4, ema=0.999, weight_decay=0.02)
+BUDGET = Budget(samples=110_000, batch=64, rate=2e-3, warmup=5_000, decay=0.4, ema=0.999, weight_decay=0.02)
 WIDTHS = (32, 64, 96, 128)
 
 
