@@ -252,7 +252,7 @@ def demo(out: Out = None, device: Device = "auto", dry_run: DryRun = False) -> N
 
 
 @app.command(
-    epilog=_examples("train sd_inpainting", "train reader --device cuda --work .work/reader", "list recipes")
+    epilog=_examples("train sd_inpainting", "train reader --device cuda --samples 400000", "list recipes")
 )
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="As `list recipes` names it.")],
@@ -263,6 +263,9 @@ def train(
     warm: Annotated[
         bool, typer.Option("--warm", help="Start from the weights that the zoo holds, not from scratch.")
     ] = False,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Training examples to see. [default: the recipe's budget]")
+    ] = None,
 ) -> None:
     """Train one of the embedded checkpoints from scratch. The same command goes on where it was stopped."""
     from bench.registry import Registry
@@ -273,11 +276,23 @@ def train(
     from methods.zoo.loop import Machine
     from protocols.mini.world import MiniWorld
 
+    budget = None
+    if samples is not None:
+        from dataclasses import replace
+
+        from methods.zoo.publish import BUDGETS
+
+        budget = replace(BUDGETS[recipe], samples=samples)
     folder = work or Path(".work") / "zoo" / recipe
     machine = Machine(device=_device(device))
     with _bar() as progress:
         saved = recipes.load(recipe)(
-            MiniWorld(), folder, machine=machine, report=_Training(progress, recipe), warm=warm
+            MiniWorld(),
+            folder,
+            budget=budget,
+            machine=machine,
+            report=_Training(progress, recipe),
+            warm=warm,
         )
     _console().print(f"checkpoint: {saved}\nlog and sample grids: {folder}", highlight=False)
 

@@ -16,11 +16,14 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.edit import EditCase, EditKey, EditRecord, ScoreRecord, stable_digest
 from bench.metrics import EMBEDDED, METRICS, PASTED
+from bench.metrics.streams import Mark, PictureStream, batches
 from bench.metrics.types import (
     Metric,
     MetricError,
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
     from bench.casefile import CaseFile
     from bench.metrics.features import Features
     from bench.metrics.success import Parts
+
+T = TypeVar("T")
 
 ALL = "all"
 """The category of a set score over every category."""
@@ -582,24 +587,28 @@ def _score_sets(
     for task in todo:
         by_protocol[task.protocol].append(task)
     for protocol, tasks in by_protocol.items():
-        real: list[Picture] | None = None
+        real: PictureStream | None = None
         if protocol in references:
-            real = [Picture.of(image) for image in references[protocol]()]
+            real = _seen_reference(references[protocol], {id(t.metric): t.metric for t in tasks}, options)
         by_method: dict[str, list[_SetTask]] = defaultdict(list)
         for task in tasks:
             by_method[task.method].append(task)
         for of_method in by_method.values():
-            raw, pasted = _set_pictures(store, of_method, options)
+            seen = _seen_edits(store, of_method, options, show=real is not None)
             results = []
             for task in of_method:
-                pool = pasted if task.pasted else raw
-                present = [record for record in task.records if record.key.digest in pool]
+                marks = seen[task.pasted]
+                present = [record for record in task.records if record.key.digest in marks]
+                edited = PictureStream(
+                    partial(_edits, store, present, task.pasted),
+                    [marks[record.key.digest] for record in present],
+                )
                 value = (
                     SetValue(None, len(present), 0, "no real images were given for this protocol")
                     if real is None
                     else _set_value(
                         task.metric,
-                        [pool[record.key.digest] for record in present],
+                        edited,
                         real,
                         [task.sources.get(record.key.case, record.key.case) for record in present],
                     )
@@ -674,31 +683,77 @@ def _current(row: Mapping[Any, Any], metric: SetMetric, records: Sequence[EditRe
     return int(row["n"]) == sum(record.file is not None for record in records)
 
 
-def _set_pictures(
-    store: RunStore, tasks: Sequence[_SetTask], options: ScoringOptions
-) -> tuple[dict[str, Picture], dict[str, Picture]]:
-    """One method's edits by key digest: raw, and pasted back where that is asked for."""
-    everything = {record.key.digest: record for task in tasks for record in task.records}
-    with_pasted = any(task.pasted for task in tasks)
-    raw: dict[str, Picture] = {}
-    pasted: dict[str, Picture] = {}
-    records = list(everything.values())
-    if not with_pasted:
-        with ThreadPoolExecutor(max(1, options.workers)) as pool:
-            for record, picture in zip(records, pool.map(lambda r: _picture(store, r), records), strict=True):
-                if isinstance(picture, Picture):
-                    raw[record.key.digest] = picture
-        return raw, pasted
+def _seen_reference(
+    images: Callable[[], Iterable[Image]], metrics: Mapping[int, SetMetric], options: ScoringOptions
+) -> PictureStream:
+    """A protocol's real images, once shown to every metric that wants to see them."""
+    stream = PictureStream(lambda: map(Picture.of, images()))
+    for batch in _ahead(batches(stream, options.chunk)):
+        _show(metrics.values(), batch)
+    return stream
+
+
+def _seen_edits(
+    store: RunStore, tasks: Sequence[_SetTask], options: ScoringOptions, *, show: bool
+) -> dict[bool, dict[str, Mark]]:
+    """One method's edits, raw (False) and pasted back (True), by key digest; once shown to the metrics.
+
+    Edits that are not there have no mark.
+    """
+    records = list({record.key.digest: record for task in tasks for record in task.records}.values())
+    marks: dict[bool, dict[str, Mark]] = {False: {}, True: {}}
+    wanted = [
+        (pasted, {id(task.metric): task.metric for task in tasks if task.pasted == pasted})
+        for pasted in sorted({task.pasted for task in tasks})
+    ]
     for chunk in _chunks(store, records, options):
-        for record, pair in chunk:
-            if isinstance(pair, Pair):
-                raw[record.key.digest] = pair.edited
-                pasted[record.key.digest] = pair.paste().edited
-    return raw, pasted
+        for pasted, metrics in wanted:
+            pictures = {
+                record.key.digest: (pair.paste() if pasted else pair).edited
+                for record, pair in chunk
+                if isinstance(pair, Pair)
+            }
+            if show:
+                _show(metrics.values(), list(pictures.values()))
+            marks[pasted].update((digest, Mark.of(picture)) for digest, picture in pictures.items())
+    return marks
+
+
+def _show(metrics: Iterable[SetMetric], pictures: Sequence[Picture]) -> None:
+    for metric in metrics:
+        see = getattr(metric, "see", None)
+        if see is not None and pictures:
+            # What it raises it will raise again when it is asked for its value, which records it.
+            with suppress(Exception):
+                see(pictures)
+
+
+def _edits(store: RunStore, records: Sequence[EditRecord], pasted: bool) -> Iterator[Picture]:
+    """Each record's edit, decoded again. Raises :class:`StoreError` for one that is not there any more."""
+    files: dict[str, CaseFile] = {}
+    for record in records:
+        edited = Picture.of(store.image(record))
+        if pasted:
+            protocol = record.key.protocol
+            if protocol not in files:
+                files[protocol] = store.cases(protocol)
+            edited = Pair.of_case(files[protocol].get(record.key.case), edited).paste().edited
+        yield edited
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items; the next one is made in a thread while one is used."""
+    end: Any = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+        following = pool.submit(next, items, end)
+        while (item := following.result()) is not end:
+            following = pool.submit(next, items, end)
+            yield item
+            del item
 
 
 def _set_value(
-    metric: SetMetric, edited: Sequence[Picture], real: Sequence[Picture], clusters: Sequence[str]
+    metric: SetMetric, edited: PictureStream, real: PictureStream, clusters: Sequence[str]
 ) -> SetValue:
     try:
         return metric.score_set(edited, real, clusters)

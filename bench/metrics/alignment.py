@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.metrics.options import versioned
-from bench.metrics.types import NoValue, Pair, Picture, Value
+from bench.metrics.types import NoValue, Pair, Picture, Value, bounds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,16 +37,19 @@ def region_box(mask: BoolHW, margin: float) -> tuple[int, int, int, int] | None:
     side in each direction. It is shifted to lie within the image, so that a region at the border is whole.
     None for an empty mask. ``mask``: ``bool`` ``HW``.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return None
-    height, width = mask.shape
-    tall, wide = int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)
-    longer = max(tall, wide)
+    around = bounds(mask)
+    return None if around is None else _square(around, mask.shape, margin)
+
+
+def _square(
+    around: tuple[int, int, int, int], shape: tuple[int, ...], margin: float
+) -> tuple[int, int, int, int]:
+    left, top, right, bottom = around
+    height, width = shape
+    longer = max(right - left, bottom - top)
     side = longer + 2 * round(margin * longer)
     across, down = min(side, width), min(side, height)
-    left = _start(int(columns[0] + columns[-1] + 1), across, width)
-    top = _start(int(rows[0] + rows[-1] + 1), down, height)
+    left, top = _start(left + right, across, width), _start(top + bottom, down, height)
     return left, top, left + across, top + down
 
 
@@ -61,9 +64,8 @@ def crops(pairs: Sequence[Pair], picture: str, margin: float) -> tuple[list[Pict
     for index, pair in enumerate(pairs):
         whole: Picture = getattr(pair, picture)
         for area in pair.areas:
-            box = region_box(area.mask, margin)
-            if box is not None:
-                found.append(whole.crop(box))
+            if area.bounds is not None:
+                found.append(whole.crop(_square(area.bounds, area.mask.shape, margin)))
                 owners.append(index)
     return found, owners
 
@@ -75,9 +77,7 @@ def region_cosines(
     images, owners = crops(pairs, picture, features.options.alignment.margin)
     result: list[list[float]] = [[] for _ in pairs]
     if images:
-        prompts = [
-            area.prompt for pair in pairs for area in pair.areas if region_box(area.mask, 0.0) is not None
-        ]
+        prompts = [area.prompt for pair in pairs for area in pair.areas if area.bounds is not None]
         cosines = _dots(features.clip_images(slot, images), features.clip_texts(slot, prompts))
         for owner, cosine in zip(owners, cosines, strict=True):
             result[owner].append(float(cosine))

@@ -10,7 +10,7 @@ import hashlib
 import io
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -20,6 +20,7 @@ import numpy as np
 from bench.files import safe_part, sha256_bytes, write_atomic
 from bench.metrics.networks.clip import ClipNet, ClipSpec
 from bench.metrics.options import MetricOptions
+from bench.metrics.streams import batches
 from bench.metrics.types import MetricError, Pair, Picture
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ CLIPS = ("clip", "mini_clip", "cmmd_clip")
 
 _ENCODER_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 23}
 _MEMO = 200_000
+_AT_ONCE = 128
+"""Pictures in memory while many are passed over."""
 
 
 class Features:
@@ -130,7 +133,6 @@ class Features:
 
     def clip_images(self, slot: str, pictures: Sequence[Picture]) -> FloatND:
         """``float32`` ``(N, D)``, rows of length 1."""
-        spec = self.clip_spec(slot)
 
         def compute(missing: Sequence[Picture]) -> FloatND:
             from bench.images import from_array
@@ -143,7 +145,11 @@ class Features:
             size = self._batch(net.side**2)
             return self._in_batches(missing, size, prepare, net.encode_images)
 
-        return self._rows.get(f"{spec.identity}-image", [p.key for p in pictures], pictures, compute)
+        return self._rows.get(self.clip_space(slot), [p.key for p in pictures], pictures, compute)
+
+    def clip_space(self, slot: str) -> str:
+        """The name under which :meth:`clip_images` keeps its rows."""
+        return f"{self.clip_spec(slot).identity}-image"
 
     def clip_texts(self, slot: str, prompts: Sequence[str]) -> FloatND:
         """``float32`` ``(N, D)``, rows of length 1."""
@@ -159,18 +165,46 @@ class Features:
 
     def vgg16(self, pictures: Sequence[Picture], side: int) -> FloatND:
         """``float32`` ``(N, 512)``: mean over the plane of VGG16's last ReLU, after clean resizing."""
+        return self._pooled(self.vgg16_space(side), pictures, side, lambda: self.lpips("vgg").pooled)
+
+    def vgg16_space(self, side: int) -> str:
+        """The name under which :meth:`vgg16` keeps its rows."""
         from bench.metrics.networks import lpips_weights
 
-        name = f"{lpips_weights.identity('vgg')}-pooled-{side}"
-        return self._pooled(name, pictures, side, lambda: self.lpips("vgg").pooled)
+        return f"{lpips_weights.identity('vgg')}-pooled-{side}"
 
     def inception_features(self, pictures: Sequence[Picture]) -> FloatND:
         """``float32`` ``(N, 2048)`` of FID's Inception, after clean resizing."""
         from bench.metrics.networks.inception import SIDE
+
+        return self._pooled(self.inception_space(), pictures, SIDE, lambda: self.inception().pooled)
+
+    def inception_space(self) -> str:
+        """The name under which :meth:`inception_features` keeps its rows."""
         from bench.metrics.networks.weights import INCEPTION
 
-        name = f"inception-{INCEPTION.sha256[:12]}-pooled"
-        return self._pooled(name, pictures, SIDE, lambda: self.inception().pooled)
+        return f"inception-{INCEPTION.sha256[:12]}-pooled"
+
+    # -- features of many images ----------------------------------------------------------------
+
+    def streamed(
+        self,
+        space: str,
+        compute: Callable[[Sequence[Picture]], object],
+        pictures: Iterable[Picture],
+        keys: Sequence[str],
+    ) -> FloatND:
+        """``float32`` ``(len(keys), D)``: the rows of those among ``pictures`` that have these keys.
+
+        ``pictures`` are passed over, a few at a time in memory, only where rows are missing; ``compute`` is
+        the method of this class that fills ``space``. Raises :class:`MetricError` where a picture is not there.
+        """
+        missing = self._rows.missing(space, keys)
+        if missing:
+            wanted = (picture for picture in pictures if picture.key in missing)
+            for batch in batches(wanted, _AT_ONCE):
+                compute(batch)
+        return self._rows.known(space, keys)
 
     # -- values of one pair ---------------------------------------------------------------------
 
@@ -297,7 +331,23 @@ class FeatureCache:
             self._unsaved.setdefault(space, []).extend(missing)
             if len(self._unsaved[space]) >= self._rows_per_file:
                 self.flush()
-        return np.stack([rows[key] for key in keys]) if keys else np.zeros((0, 0), np.float32)
+        return self.known(space, keys)
+
+    def missing(self, space: str, keys: Iterable[str]) -> set[str]:
+        """Those keys that have no row yet."""
+        rows = self._space(space)
+        return {key for key in keys if key not in rows}
+
+    def known(self, space: str, keys: Sequence[str]) -> FloatND:
+        """As :meth:`get`, of rows that are there. Raises :class:`MetricError` where one is not."""
+        rows = self._space(space)
+        try:
+            return np.stack([rows[key] for key in keys]) if keys else np.zeros((0, 0), np.float32)
+        except KeyError as error:
+            raise MetricError(
+                f"{space}: no features of a picture {error} that was there before. "
+                "The images changed while they were scored; score them again."
+            ) from None
 
     def flush(self) -> None:
         if self._folder is None:

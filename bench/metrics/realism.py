@@ -20,7 +20,8 @@ Statistics are accumulated in float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ import numpy as np
 from bench.metrics.networks import lpips_weights
 from bench.metrics.networks.weights import INCEPTION
 from bench.metrics.options import RealismOptions, versioned
+from bench.metrics.streams import Mark, marks_of
 from bench.metrics.types import MetricError, Picture, SetValue
 
 if TYPE_CHECKING:
@@ -250,29 +252,51 @@ class _SetMetric:
         """Feature rows ``float32`` ``(N, D)``."""
         raise NotImplementedError
 
+    def space(self, size: tuple[int, int]) -> str:
+        """The name under which the features of pictures of ``(height, width)`` are kept."""
+        raise NotImplementedError
+
     def distance(self, edited: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
         raise NotImplementedError
 
+    def see(self, pictures: Sequence[Picture]) -> None:
+        """Keeps the features of these pictures, which then need not be decoded again."""
+        if self.options.n is not None:
+            return  # few of many may be wanted; which, is known when all have been seen
+        by_size: dict[tuple[int, int], list[Picture]] = defaultdict(list)
+        for picture in pictures:
+            by_size[picture.size].append(picture)
+        for same in by_size.values():
+            self.rows(same)
+
     def score_set(
-        self, edited: Sequence[Picture], reference: Sequence[Picture], clusters: Sequence[str] | None = None
+        self,
+        edited: Collection[Picture],
+        reference: Collection[Picture],
+        clusters: Sequence[str] | None = None,
     ) -> SetValue:
         """The distance of ``edited`` from ``reference``; see :class:`~bench.metrics.types.SetMetric`."""
         names = list(clusters) if clusters is not None else [str(index) for index in range(len(edited))]
         # In order of content, so that subsets and draws do not depend on the order given.
-        kept = _chosen(edited, self.options.n)
-        edited, names = [edited[i] for i in kept], [names[i] for i in kept]
-        reference = [reference[i] for i in _chosen(reference, self.options.n)]
-        if len(edited) < 2 or len(reference) < 2:
-            reason = f"{len(edited)} edited and {len(reference)} real images; at least two of each are needed"
-            return SetValue(None, len(edited), len(reference), reason)
-        sizes = {picture.size for picture in (*edited, *reference)}
+        before, after = marks_of(reference), marks_of(edited)
+        kept = _chosen(after, self.options.n)
+        after, names = [after[i] for i in kept], [names[i] for i in kept]
+        before = [before[i] for i in _chosen(before, self.options.n)]
+        if len(after) < 2 or len(before) < 2:
+            reason = f"{len(after)} edited and {len(before)} real images; at least two of each are needed"
+            return SetValue(None, len(after), len(before), reason)
+        sizes = {mark.size for mark in (*after, *before)}
         if len(sizes) > 1:
             shown = ", ".join(f"{w}x{h}" for h, w in sorted(sizes))
-            return SetValue(None, len(edited), len(reference), f"images of different sizes: {shown}")
-        x, y = self.rows(edited), self.rows(reference)
+            return SetValue(None, len(after), len(before), f"images of different sizes: {shown}")
+        space = self.space(after[0].size)
+        x, y = (
+            self.features.streamed(space, self.rows, pictures, [mark.key for mark in marks])
+            for pictures, marks in ((edited, after), (reference, before))
+        )
         value = self.distance(x, y)
         if not np.isfinite(value):
-            return SetValue(None, len(edited), len(reference), f"not a finite number ({value})")
+            return SetValue(None, len(x), len(y), f"not a finite number ({value})")
         low = high = None
         if self.options.bootstrap:
             low, high = bootstrap_interval(
@@ -282,9 +306,7 @@ class _SetMetric:
                 draws=self.options.bootstrap,
                 seed=self.options.seed,
             )
-        return SetValue(
-            value, len(edited), len(reference), None, low, high, self._warning(len(x), len(y), x.shape[1])
-        )
+        return SetValue(value, len(x), len(y), None, low, high, self._warning(len(x), len(y), x.shape[1]))
 
     def _warning(self, n: int, m: int, dimensions: int) -> str | None:
         """Fréchet distances and their kin depend on n (Chong and Forsyth 2020)."""
@@ -335,6 +357,9 @@ class _Inception(_SetMetric):
     def rows(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
         return self.features.inception_features(pictures)
 
+    def space(self, size: tuple[int, int]) -> str:
+        return self.features.inception_space()
+
 
 class _Vgg16(_SetMetric):
     @classmethod
@@ -343,6 +368,9 @@ class _Vgg16(_SetMetric):
 
     def rows(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
         return self.features.vgg16(pictures, min(VGG16_SIDE, *pictures[0].size))
+
+    def space(self, size: tuple[int, int]) -> str:
+        return self.features.vgg16_space(min(VGG16_SIDE, *size))
 
 
 class Fid(_Inception, _Frechet):
@@ -381,6 +409,9 @@ class Cmmd(_SetMetric):
     def rows(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
         return self.features.clip_images(self.slot, pictures)
 
+    def space(self, size: tuple[int, int]) -> str:
+        return self.features.clip_space(self.slot)
+
     def distance(self, edited: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
         return cmmd(edited, reference)
 
@@ -391,9 +422,9 @@ class MiniClipCmmd(Cmmd):
     slot = "mini_clip"
 
 
-def _chosen(pictures: Sequence[Picture], n: int | None) -> list[int]:
+def _chosen(marks: Sequence[Mark], n: int | None) -> list[int]:
     """Indices by content hash, the first ``n``: adding pictures does not reshuffle the rest."""
-    return sorted(range(len(pictures)), key=lambda index: pictures[index].key)[:n]
+    return sorted(range(len(marks)), key=lambda index: marks[index].key)[:n]
 
 
 def _content(rows: NDArray[np.float32]) -> str:

@@ -24,7 +24,7 @@ of with nothing; ``pasted = True`` has the pasted-back edit scored too, under ``
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -99,6 +99,20 @@ class Area:
     prompt: str
     words: tuple[str, ...] = ()
 
+    @cached_property
+    def bounds(self) -> tuple[int, int, int, int] | None:
+        """:func:`bounds` of the mask."""
+        return bounds(self.mask)
+
+
+def bounds(mask: BoolHW) -> tuple[int, int, int, int] | None:
+    """``(left, top, right, bottom)`` around the True pixels of a ``bool`` ``HW`` mask; None without any."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not rows.size:
+        return None
+    columns = np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
 
 @dataclass(frozen=True, eq=False)
 class Pair:
@@ -140,7 +154,7 @@ class Pair:
         """Identity of what is measured on pixels alone."""
         return self.source.key, self.edited.key, self.mask_key
 
-    @property
+    @cached_property
     def areas(self) -> tuple[Area, ...]:
         """The regions; with none, the whole mask with the region prompt."""
         return self.regions or (Area(self.mask, self.region_prompt, self.edit_words),)
@@ -223,9 +237,17 @@ class SetMetric(Protocol):
     summary: str
 
     def score_set(
-        self, edited: Sequence[Picture], reference: Sequence[Picture], clusters: Sequence[str] | None = None
+        self,
+        edited: Collection[Picture],
+        reference: Collection[Picture],
+        clusters: Sequence[str] | None = None,
     ) -> SetValue:
-        """``clusters`` names the source image of each edited one, for the interval."""
+        """``clusters`` names the source image of each edited one, for the interval.
+
+        Both sets may be larger than memory: pass over them rather than list them. Each pass decodes them
+        again, which a metric spares itself by an optional method ``see(pictures)``: before ``score_set`` it
+        is shown every picture of either set once, in batches, and keeps what it needs by ``Picture.key``.
+        """
         ...
 
 

@@ -47,10 +47,11 @@ def run(
     budget: Budget = BUDGET,
     machine: Machine | None = None,
     report: Report = silent,
+    start: AutoencoderKL | None = None,
 ) -> Outcome:
-    """Train on freshly rendered pictures. Figures: L1 and PSNR of training reconstructions."""
+    """Train on freshly rendered pictures. Figures: PSNR of training reconstructions, and the KL term."""
     torch.manual_seed(0)
-    model = build().to(memory_format=torch.channels_last)
+    model = (start or build()).to(memory_format=torch.channels_last)
 
     def batch(step: int) -> Tensor:
         pictures = np.stack([world.picture(step * budget.batch + i) for i in range(budget.batch)])

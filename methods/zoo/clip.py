@@ -89,10 +89,11 @@ def run(
     budget: Budget = BUDGET,
     machine: Machine | None = None,
     report: Report = silent,
+    model: nn.Module | None = None,
 ) -> Outcome:
     """Contrastive training. Figures: the share of a batch's pictures that find a right text first."""
     torch.manual_seed(0)
-    model = build(tokenizer)
+    model = model or build(tokenizer)
     edits = budget.batch // 3
     chunks: dict[int, dict[str, Any]] = {}
 

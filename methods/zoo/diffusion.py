@@ -54,7 +54,7 @@ SCHEDULE: dict[str, Any] = {
     "timestep_spacing": "trailing",
     "clip_sample": False,
     "set_alpha_to_one": True,
-    "steps_offset": 0,
+    "steps_offset": 1,  # of no effect with trailing steps; the pipelines insist on it
 }
 CHANNELS = {"text_to_image": 4, "sd_inpainting": 9, "instruct_pix2pix": 8}
 BUDGETS = {

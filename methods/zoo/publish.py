@@ -37,6 +37,18 @@ if TYPE_CHECKING:
 CORPUS = 64_000
 """Edits that the diffusion recipes and the CLIP learn from."""
 
+HELD_OUT = 1_000
+"""Held-out pictures or edits behind each figure of a card."""
+
+BUDGETS: dict[str, Budget] = {
+    "reader": rd.BUDGET,
+    "autoencoder": ae.BUDGET,
+    "decoder": ae.DECODER_BUDGET,
+    **df.BUDGETS,
+    "clip": cl.BUDGET,
+}
+"""How long each recipe trains unless told otherwise."""
+
 
 def reader(
     world: World, work: Path, *, budget: Budget | None = None, machine: Machine | None = None,
@@ -45,12 +57,13 @@ def reader(
     """The attribute reader. Figures: accuracy per attribute on held-out renders."""
     machine = machine or Machine()
     vae = load_vae(root, machine.device) if (root / "autoencoder").is_dir() else None
-    outcome = rd.run(world, work, budget or rd.BUDGET, machine, report, vae)
+    start = rd.load(root / "reader") if warm else None
+    outcome = rd.run(world, work, budget or rd.BUDGET, machine, report, vae, start)
     model = rd.Reader(world.labels())
     model.load_state_dict(outcome.weights["reader"])
     folder = root / "reader"
     rd.save(folder, model.eval())
-    figures = {f"accuracy_{name}": v for name, v in rd.accuracy(rd.load(folder), world).items()}
+    figures = {f"accuracy_{name}": v for name, v in rd.accuracy(rd.load(folder), world, 2 * HELD_OUT).items()}
     return _card(folder, world, outcome, budget or rd.BUDGET, machine, figures, root)
 
 
@@ -61,13 +74,14 @@ def autoencoder(
     """The autoencoder. Figure: PSNR of reconstructions of held-out renders, in dB, mean of the pictures' own."""
     machine = machine or Machine()
     folder = root / "autoencoder"
-    outcome = ae.run(world, work, budget or ae.BUDGET, machine, report)
+    start = load_vae(root) if warm else None
+    outcome = ae.run(world, work, budget or ae.BUDGET, machine, report, start)
     model = ae.build()
     model.load_state_dict(outcome.weights["vae"])
     model.eval()
     model.register_to_config(scaling_factor=round(ae.scaled(model, world), 6))
     model.half().save_pretrained(str(folder))
-    figures = {"psnr_db": ae.psnr(load_vae(root), world)}
+    figures = {"psnr_db": ae.psnr(load_vae(root), world, HELD_OUT)}
     return _card(folder, world, outcome, budget or ae.BUDGET, machine, figures, root)
 
 
@@ -83,7 +97,7 @@ def decoder(
     model.decoder.load_state_dict(outcome.weights["decoder"])
     model.post_quant_conv.load_state_dict(outcome.weights["post_quant_conv"])
     model.eval().half().save_pretrained(str(folder))
-    figures = {"psnr_db": ae.psnr(load_vae(root), world)}
+    figures = {"psnr_db": ae.psnr(load_vae(root), world, HELD_OUT)}
     return _card(folder, world, outcome, budget or ae.DECODER_BUDGET, machine, figures, root, stage="decoder")
 
 
@@ -120,10 +134,11 @@ def clip(
     tokenizer = build_tokenizer(world.words())
     pictures = Corpus(world, _corpus_folder(work), corpus)
     pictures.render(_as_progress(report, "edits rendered"))
-    outcome = cl.run(pictures, tokenizer, work, budget or cl.BUDGET, machine, report)
     folder = root / "clip"
+    start = cl.Loaded(folder).model if warm else None
+    outcome = cl.run(pictures, tokenizer, work, budget or cl.BUDGET, machine, report, start)
     cl.save(folder, outcome.weights["clip"], tokenizer)
-    figures = {"caption_choice": cl.caption_choice(cl.Loaded(folder), world)}
+    figures = {"caption_choice": cl.caption_choice(cl.Loaded(folder), world, HELD_OUT)}
     return _card(folder, world, outcome, budget or cl.BUDGET, machine, figures, root)
 
 
@@ -136,7 +151,7 @@ def _diffusion(
     edits = Corpus(world, _corpus_folder(work), corpus)
     edits.render(_as_progress(report, "edits rendered"))
     edits.encode(vae, machine.device, _as_progress(report, "edits encoded"), machine.autocast)
-    if warm and (root / kind).is_dir():
+    if warm:
         parts = load_parts(kind, root)
     elif kind == "text_to_image":
         parts = df.start(kind, build_tokenizer(world.words()), vae)

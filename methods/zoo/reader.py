@@ -7,7 +7,6 @@ passed through the autoencoder where one is given), since it will read generated
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -89,10 +88,11 @@ def run(
     machine: Machine | None = None,
     report: Report = silent,
     vae: nn.Module | None = None,
+    model: Reader | None = None,
 ) -> Outcome:
     """Train on freshly rendered pictures. Figures: the running accuracy, degraded pictures included."""
     torch.manual_seed(0)
-    model = Reader(world.labels())
+    model = model or Reader(world.labels())
     index = {name: {value: k for k, value in enumerate(values)} for name, values in model.labels.items()}
 
     def batch(step: int) -> dict[str, Any]:
@@ -205,25 +205,3 @@ def load(folder: Path, device: str = "cpu") -> Reader:
     model = Reader(config["labels"], config["widths"])
     model.load_state_dict({k: v.float() for k, v in load_file(folder / "reader.safetensors").items()})
     return model.to(device).eval()
-
-
-class Judge:
-    """A saved reader as the truth judge calls it: pictures and regions in, probabilities out."""
-
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
-        self._model = load(folder, device)
-        self.identity = (
-            f"reader-{hashlib.sha256((folder / 'reader.safetensors').read_bytes()).hexdigest()[:12]}"
-        )
-        """Changes with the weights, so that scores of an older reader are not kept."""
-
-    def __call__(
-        self, pictures: NDArray[np.uint8], regions: NDArray[np.bool_]
-    ) -> list[dict[str, dict[str, float]]]:
-        """uint8 (N, H, W, 3) and bool (N, H, W) => for each, attribute -> value -> probability."""
-        return self._model.read(pictures, regions)
-
-
-def load_reader(folder: Path, device: str = "cpu") -> Judge:
-    """The truth judge's reader, from a folder that :func:`save` wrote."""
-    return Judge(folder, device)

@@ -8,5 +8,6 @@ RECIPES: dict[str, str] = {
     "text_to_image": "methods.zoo.publish:text_to_image",
     "sd_inpainting": "methods.zoo.publish:sd_inpainting",
     "instruct_pix2pix": "methods.zoo.publish:instruct_pix2pix",
+    "decoder": "methods.zoo.publish:decoder",
     "clip": "methods.zoo.publish:clip",
 }

@@ -138,7 +138,8 @@ class ClipNet:
         import torch
 
         with exact(self.device):
-            features = self._model.encode_image(torch.stack(list(prepared)).to(self.device), normalize=True)
+            images = torch.stack(list(prepared)).to(self.device, memory_format=torch.channels_last)
+            features = self._model.encode_image(images, normalize=True)
         return features.float().cpu().numpy()  # type: ignore[no-any-return]
 
     def encode_texts(self, prompts: Sequence[str]) -> NDArray[np.float32]:
@@ -198,6 +199,7 @@ def _load(spec: ClipSpec, device: str) -> tuple[Any, Any, Any]:
 
     weights = spec.weights()
     import open_clip
+    import torch
 
     logger = logging.getLogger()
     level = logger.level
@@ -214,7 +216,9 @@ def _load(spec: ClipSpec, device: str) -> tuple[Any, Any, Any]:
         logger.setLevel(level)
     config = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
     transform = open_clip.transform.image_transform_v2(config, is_train=False)
-    return model.eval().requires_grad_(False), transform, tokenizer
+    # Channels last: the layout that convolutions work in.
+    model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return model, transform, tokenizer
 
 
 def _load_published(spec: ClipSpec, weights: Path, device: str) -> Any:

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 MIN_SIDE = 32
 """Pixels. Below it, nothing of an image is left in AlexNet's last layers."""
 
-_BUDGETS = {"cpu": 1 << 19, "cuda": 1 << 22}
-"""Pixels per batch. VGG's first layer holds 256 bytes per pixel."""
+_BUDGETS = {"cpu": 1 << 17, "cuda": 1 << 22}
+"""Pixels per batch. VGG's first layer holds 256 bytes per pixel: on a CPU, a batch stays near its caches."""
+_EPSILON = 1e-10
+"""Of ``lpips.normalize_tensor``."""
 _KEPT_BYTES = {"cpu": 512 << 20, "cuda": 2 << 30}
 
 
@@ -34,7 +36,8 @@ class LpipsNet:
         kind = device.split(":")[0]
         self._budget = batch_pixels or _BUDGETS.get(kind, _BUDGETS["cpu"])
         self._kept_bytes = _KEPT_BYTES.get(kind, _KEPT_BYTES["cpu"])
-        self._model: Any = lpips_weights.load_lpips(net, device)
+        # Channels last: the layout that the convolutions work in, so that nothing is reordered in between.
+        self._model: Any = _channels_last(lpips_weights.load_lpips(net, device))
         self._sources: OrderedDict[str, list[torch.Tensor]] = OrderedDict()
         self._held = 0
 
@@ -44,12 +47,15 @@ class LpipsNet:
 
     def activations(self, pictures: Sequence[Picture]) -> list[torch.Tensor]:
         """Five layers ``float32`` ``(N, C, h, w)``, unit length over channels (Zhang et al. 2018, eq. 1)."""
-        import lpips
         import torch
 
         pixels = torch.from_numpy(np.stack([p.pixels for p in pictures])).to(self.device)
         x = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1  # LPIPS reads [-1, 1]
-        return [lpips.normalize_tensor(layer) for layer in self._model.net(self._model.scaling_layer(x))]
+        layers: list[torch.Tensor] = list(self._model.net(self._model.scaling_layer(x)))
+        for layer in layers:
+            # In place: by now every layer has been read by the one above it.
+            layer.div_(torch.linalg.vector_norm(layer, dim=1, keepdim=True) + _EPSILON)
+        return layers
 
     def maps(self, sources: Sequence[Picture], others: Sequence[Picture]) -> NDArray[np.float32]:
         """``float32`` ``(N, H, W)``: LPIPS per pixel of each pair, as ``LPIPS(spatial=True)`` gives it.
@@ -75,8 +81,10 @@ class LpipsNet:
                 before = self._sources_of([sources[i] for i in batch])
                 after = self.activations([others[i] for i in batch])
                 total = torch.zeros(len(batch), 1, height, width, device=self.device)
-                for index, (a, b) in enumerate(zip(before, after, strict=True)):
-                    distance = self._model.lins[index]((a - b).square())
+                for index, difference in enumerate(after):
+                    for row, source in enumerate(before):
+                        difference[row].sub_(source[index])
+                    distance = self._model.lins[index](difference.square_())
                     total += torch.nn.functional.interpolate(
                         distance, size=(height, width), mode="bilinear", align_corners=False
                     )
@@ -89,15 +97,14 @@ class LpipsNet:
         pooled: torch.Tensor = self._model.net(self._model.scaling_layer(x))[-1].mean(dim=(2, 3))
         return pooled
 
-    def _sources_of(self, pictures: Sequence[Picture]) -> list[torch.Tensor]:
-        """As :meth:`activations`, from memory where a source was seen lately."""
-        import torch
-
+    def _sources_of(self, pictures: Sequence[Picture]) -> list[list[torch.Tensor]]:
+        """Of each picture its five layers ``(C, h, w)``, from memory where it was seen lately."""
         fresh = {p.key: p for p in pictures if p.key not in self._sources}
         found = {p.key: self._sources[p.key] for p in pictures if p.key in self._sources}
         if fresh:
             layers = self.activations(list(fresh.values()))
             for index, key in enumerate(fresh):
+                # Copies: a view would keep its whole batch in memory.
                 found[key] = [layer[index].clone() for layer in layers]
         for key in found:
             if key not in self._sources:
@@ -107,7 +114,14 @@ class LpipsNet:
         while self._held > self._kept_bytes and self._sources:
             _, dropped = self._sources.popitem(last=False)
             self._held -= _bytes(dropped)
-        return [torch.stack([found[p.key][index] for p in pictures]) for index in range(5)]
+        return [found[p.key] for p in pictures]
+
+
+def _channels_last(model: torch.nn.Module) -> torch.nn.Module:
+    import torch
+
+    # Of the type of Module.to, the overload with a memory format alone is missing in some versions.
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return,unused-ignore]
 
 
 def _bytes(layers: Sequence[torch.Tensor]) -> int:

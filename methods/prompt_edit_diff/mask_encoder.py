@@ -1,0 +1,102 @@
+"""The mask encoder: M in pixels => its features F_M where the UNet attends, and as tokens of mask patches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class MaskFeatures:
+    """F_M of one batch."""
+
+    levels: dict[int, Tensor]
+    """Number of positions N -> (B, N, C), one row per position of a UNet level, row by row."""
+    tokens: Tensor
+    """(B, T, C): the features of square patches of the mask."""
+    grid: Tensor
+    """(B, C, h, w): the same before they became a sequence, for pooling over regions."""
+
+
+class MaskEncoder(nn.Module):
+    """A light CNN over the mask at full precision.
+
+    Every cell of the latent grid starts from all of its pixels (as channels), so nothing of the mask's shape
+    is lost to the grid. Then one stage per UNet level, each half the size of the one before. Features carry the
+    sine and cosine of their place, for attention to find neighbours by.
+
+    ``factor``: pixels per latent cell; ``levels``: of the UNet; ``token_size``: the most tokens along a side.
+    """
+
+    def __init__(self, factor: int, levels: int, width: int = 64, token_size: int = 8) -> None:
+        super().__init__()
+        if width % 4:
+            raise ValueError(f"mask_width {width}: expected a multiple of 4, for the sines of two axes")
+        self.factor, self.width, self.token_size = factor, width, token_size
+        self.stem = nn.Sequential(nn.Conv2d(factor * factor, width, 3, padding=1), nn.SiLU())
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(width, width, 3, stride=1 if i == 0 else 2, padding=1),
+                nn.SiLU(),
+                nn.Conv2d(width, width, 3, padding=1),
+            )
+            for i in range(levels)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(levels))
+
+    def forward(self, mask: Tensor) -> MaskFeatures:
+        """(B, 1, H, W) in [0, 1], H and W multiples of ``factor`` => its features."""
+        x = self.stem(F.pixel_unshuffle(mask, self.factor) * 2 - 1)
+        levels: dict[int, Tensor] = {}
+        grid: Tensor | None = None
+        for i, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
+            x = stage(x) if i == 0 else shortcut(x) + stage(F.silu(x))
+            flat = norm(x.flatten(2).transpose(1, 2))
+            height, width = x.shape[-2:]
+            flat = flat + positions(height, width, self.width).to(flat)
+            levels[height * width] = flat
+            if max(height, width) <= self.token_size and grid is None:
+                grid = flat.transpose(1, 2).unflatten(2, (height, width))
+        if grid is None:  # the last level is larger than the tokens' grid
+            side = (min(self.token_size, x.shape[-2]), min(self.token_size, x.shape[-1]))
+            last = levels[x.shape[-2] * x.shape[-1]].transpose(1, 2).unflatten(2, x.shape[-2:])
+            grid = F.adaptive_avg_pool2d(last, side)
+        return MaskFeatures(levels, grid.flatten(2).transpose(1, 2), grid)
+
+
+def shortcut(x: Tensor) -> Tensor:
+    """Half the size, odd sides rounded up, as a convolution of stride 2 with padding 1 has it."""
+    return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+
+
+@lru_cache(maxsize=32)
+def positions(height: int, width: int, channels: int) -> Tensor:
+    """(height * width, channels) float32: sines and cosines of the centres' coordinates in [0, 1].
+
+    Coordinates are relative to the picture, so that levels of different sizes agree on what is where.
+    """
+    per_axis = channels // 4
+    frequency = math.pi * 2.0 ** torch.linspace(0, 5, per_axis)
+    y = (torch.arange(height) + 0.5) / height
+    x = (torch.arange(width) + 0.5) / width
+    rows = (y[:, None] * frequency).repeat_interleave(width, 0)
+    columns = (x[:, None] * frequency).repeat(height, 1)
+    return torch.cat([rows.sin(), rows.cos(), columns.sin(), columns.cos()], 1)
+
+
+def coverage(regions: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, R, H, W) in [0, 1] => (B, R, h, w): the share of each cell that each region covers."""
+    return F.adaptive_avg_pool2d(regions, (int(size[0]), int(size[1])))
+
+
+def pooled(features: Tensor, regions: Tensor) -> Tensor:
+    """Mean of (B, C, h, w) over each of (B, R, H, W) => (B, R, C); zero for a region without pixels."""
+    share = coverage(regions, features.shape[-2:]).to(features.dtype).flatten(2)
+    total = share.sum(2, keepdim=True)
+    return torch.matmul(share, features.flatten(2).transpose(1, 2)) / total.clamp(min=1e-6)

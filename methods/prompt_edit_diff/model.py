@@ -1,0 +1,213 @@
+"""The network: an unchanged UNet2DConditionModel, and what PromptEditDiff adds around and inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from methods.prompt_edit_diff.attention import (
+    Guide,
+    Injection,
+    InjectMask,
+    Route,
+    RouteTokens,
+    Routing,
+    extend,
+    route,
+)
+from methods.prompt_edit_diff.mask_encoder import MaskEncoder, pooled
+from methods.prompt_edit_diff.tokens import PromptTokens
+
+LATENTS = 4
+
+
+class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """A UNet with a mask encoder, injection into its self-attention, routed cross-attention and prompt tokens.
+
+    ``base`` is the configuration of the text-to-image UNet, a copy of which lives in ``unet``; ``in_channels`` and
+    ``sample_size`` repeat what it says, for those who read only the file. ``factor``: pixels per latent cell.
+    The three switches are the paper's ablations; without ``masked_attention`` tags only tell the prompt tokens what
+    to be about.
+    """
+
+    _supports_gradient_checkpointing = True
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        base: dict[str, Any],
+        in_channels: int = 2 * LATENTS,
+        sample_size: int = 64,
+        factor: int = 8,
+        mask_width: int = 128,
+        mask_tokens: int = 8,
+        count: int = 4,
+        rest_bias: float = -1.0,
+        source_latents: str = "concat",
+        prompt_tokens: bool = True,
+        masked_attention: bool = True,
+        mask_encoder: bool = True,
+    ) -> None:
+        super().__init__()
+        if source_latents not in ("concat", "none"):
+            raise ValueError(f"source_latents {source_latents!r}: expected 'concat' or 'none'")
+        expected = 2 * LATENTS if source_latents == "concat" else LATENTS
+        if in_channels != expected:
+            raise ValueError(
+                f"in_channels {in_channels}: with source_latents={source_latents!r} it is {expected}"
+            )
+        self.unet = UNet2DConditionModel.from_config({**base, "in_channels": in_channels})
+        self.levels = len(self.unet.config.block_out_channels)
+        self.encoder = MaskEncoder(factor, self.levels, mask_width, mask_tokens) if mask_encoder else None
+        self.prompts = (
+            PromptTokens(self.unet.config.cross_attention_dim, mask_width if mask_encoder else None, count)
+            if prompt_tokens
+            else None
+        )
+        self.injections = nn.ModuleDict()
+        self.routings = nn.ModuleDict()
+        self._attach(mask_width, rest_bias, mask_encoder, masked_attention)
+
+    def _attach(self, mask_width: int, rest_bias: float, inject: bool, masked: bool) -> None:
+        processors: dict[str, Any] = {}
+        for name in self.unet.attn_processors:
+            layer = self.unet.get_submodule(name.removesuffix(".processor"))
+            key = name.removesuffix(".processor").replace(".", "_")
+            if name.endswith("attn1.processor"):
+                injection = Injection(int(layer.to_q.out_features), mask_width) if inject else None
+                if injection is not None:
+                    self.injections[key] = injection
+                processors[name] = InjectMask(injection)
+            else:
+                routing = Routing(rest_bias) if masked else None
+                if routing is not None:
+                    self.routings[key] = routing
+                processors[name] = RouteTokens(routing)
+        self.unet.set_attn_processor(processors)
+
+    @classmethod
+    def from_base(cls, base: UNet2DConditionModel, **config: Any) -> PromptEditDiffUNet:
+        """Around a copy of a text-to-image UNet (4 input channels); new input channels start at zero."""
+        if base.config.in_channels != LATENTS:
+            raise ValueError(
+                f"the base UNet has {base.config.in_channels} input channels: expected a text-to-image one with "
+                f"{LATENTS}"
+            )
+        channels = LATENTS if config.get("source_latents", "concat") == "none" else 2 * LATENTS
+        settings = {k: v for k, v in base.config.items() if not k.startswith("_")}
+        config.setdefault("sample_size", base.config.sample_size)
+        model = cls(base=settings, in_channels=channels, **config)
+        state = {k: v.detach().clone() for k, v in base.state_dict().items()}
+        known = state["conv_in.weight"]
+        wide = known.new_zeros(known.shape[0], channels, *known.shape[2:])
+        wide[:, :LATENTS] = known
+        state["conv_in.weight"] = wide
+        model.unet.load_state_dict(state)
+        made: PromptEditDiffUNet = model
+        return made
+
+    def added(self) -> dict[str, nn.Parameter]:
+        """The parameters that the base does not have."""
+        return {name: p for name, p in self.named_parameters() if not name.startswith("unet.")}
+
+    def enable_gradient_checkpointing(self, *arguments: Any, **named: Any) -> None:
+        """In the base's blocks, which hold all of the memory; what is added is small."""
+        self.unet.enable_gradient_checkpointing(*arguments, **named)
+
+    def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """The (height, width) of each level for latents of this size; each stride-2 convolution rounds up."""
+        found = [(height, width)]
+        for _ in range(self.levels - 1):
+            height, width = -(-height // 2), -(-width // 2)
+            found.append((height, width))
+        return found
+
+    def guide(
+        self,
+        text: Tensor,
+        mask: Tensor,
+        regions: Tensor | None = None,
+        member: Tensor | None = None,
+        words: Tensor | None = None,
+    ) -> tuple[Tensor, Guide]:
+        """The text (B, L', W), with the regions' prompt tokens, and the guide: all that does not depend on time.
+
+        ``mask`` (B, 1, H, W) in [0, 1] at pixel size; ``regions`` (B, R, H, W); ``member`` bool (B, R, L) and
+        ``words`` bool (B, L) of ``tags.TokenTags``. Without tags every token is seen everywhere.
+        """
+        features = self.encoder(mask.to(self.dtype)) if self.encoder is not None else None
+        if regions is None or member is None or words is None:
+            return text, Guide(None, features)
+        slots = 0
+        if self.prompts is not None:
+            place = pooled(features.grid, regions) if features is not None else None
+            text = extend(text, self.prompts(text, member, place))
+            slots = self.prompts.count
+        routes: dict[int, Route] | None = None
+        masked = bool(self.config.masked_attention)
+        if masked or slots:
+            factor = int(self.config.factor)
+            routes = {
+                height * width: route(regions, member, words, (height, width), slots, masked)
+                for height, width in self.sizes(mask.shape[-2] // factor, mask.shape[-1] // factor)
+            }
+        return text, Guide(routes, features)
+
+    def cells(self, mask: Tensor) -> Tensor:
+        """(B, 1, H, W) pixels => (B, 1, h, w): 1 for each latent cell that holds a pixel of the mask."""
+        return F.max_pool2d((mask > 0.5).float(), int(self.config.factor))
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float | int,
+        encoder_hidden_states: Tensor,
+        mask: Tensor,
+        source: Tensor | None = None,
+        regions: Tensor | None = None,
+        member: Tensor | None = None,
+        words: Tensor | None = None,
+    ) -> Tensor:
+        """The prediction (B, 4, h, w) for noisy latents ``sample``; see ``guide`` for the mask and the tags.
+
+        ``source`` (B, 4, h, w): the source's scaled latents, needed with ``source_latents="concat"``; what lies
+        inside the mask is not looked at.
+        """
+        text, guide = self.guide(encoder_hidden_states, mask, regions, member, words)
+        return self.predict(sample, timestep, text, guide, self.known(mask, source))
+
+    def known(self, mask: Tensor, source: Tensor | None) -> Tensor | None:
+        """The source's latents outside the mask, zeros inside: the additional input channels."""
+        if self.config.source_latents == "none":
+            return None
+        if source is None:
+            raise ValueError(
+                "this model was made with source_latents='concat': it needs the source's latents"
+            )
+        return source * (1 - self.cells(mask)).to(source.dtype)
+
+    def predict(
+        self, sample: Tensor, timestep: Tensor | float | int, text: Tensor, guide: Guide, known: Tensor | None
+    ) -> Tensor:
+        """One step with what ``guide`` and ``known`` gave; they serve all steps of a sampling."""
+        x = sample if known is None else torch.cat([sample, known.to(sample.dtype)], 1)
+        out: Tensor = self.unet(
+            x, timestep, text, cross_attention_kwargs={"guide": guide}, return_dict=False
+        )[0]
+        return out
+
+
+def parameter_counts(model: PromptEditDiffUNet) -> Mapping[str, int]:
+    """Numbers in the base and in each thing added."""
+    return {
+        name: sum(p.numel() for p in getattr(model, name).parameters())
+        for name in ("unet", "encoder", "prompts", "injections", "routings")
+        if getattr(model, name) is not None
+    }
