@@ -16,5 +16,9 @@ METHODS: Mapping[str, str] = {
     "autoencoder_round_trip": "methods.controls:AutoencoderRoundTrip",
     "sd_inpainting": "methods.sd_inpainting:SdInpainting",
     "instruct_pix2pix": "methods.instruct_pix2pix:InstructPix2Pix",
+    "prompt_edit_diff": "methods.prompt_edit_diff.method:PromptEditDiff",
+    "prompt_edit_diff_no_prompt_tokens": "methods.prompt_edit_diff.method:PromptEditDiffNoPromptTokens",
+    "prompt_edit_diff_no_cross_attention": "methods.prompt_edit_diff.method:PromptEditDiffNoCrossAttention",
+    "prompt_edit_diff_no_mask_encoder": "methods.prompt_edit_diff.method:PromptEditDiffNoMaskEncoder",
 }
 """Method name -> "module:Class"."""

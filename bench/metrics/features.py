@@ -51,7 +51,10 @@ class Reader(Protocol):
 CLIPS = ("clip", "mini_clip", "cmmd_clip")
 """The slots for CLIP models: the alignment metrics', the embedded one, and CMMD's."""
 
-_ENCODER_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 23}
+_ENCODER_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 23}
+"""Per batch of an encoder. On a CPU, a larger one leaves its caches; on an accelerator, it fills it."""
+_LEAST = 4
+"""Images per batch where they are large, unless the budget was set."""
 _MEMO = 200_000
 _AT_ONCE = 128
 """Pictures in memory while many are passed over."""
@@ -244,9 +247,10 @@ class Features:
         return list(self._pool.map(function, items))
 
     def _batch(self, pixels: int) -> int:
+        if self._batch_pixels is not None:
+            return max(1, self._batch_pixels // max(1, pixels))
         kind = self.device.split(":")[0]
-        budget = self._batch_pixels or _ENCODER_PIXELS.get(kind, _ENCODER_PIXELS["cpu"])
-        return max(1, budget // max(1, pixels))
+        return max(_LEAST, _ENCODER_PIXELS.get(kind, _ENCODER_PIXELS["cpu"]) // max(1, pixels))
 
     def _pooled(
         self,

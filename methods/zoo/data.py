@@ -55,7 +55,7 @@ class World(Protocol):
 
 def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
     """uint8 (N, H, W, 3) in [0, 255] => float32 (N, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    return torch.tensor(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
 def to_pictures(x: Tensor) -> NDArray[np.uint8]:

@@ -59,8 +59,8 @@ SCHEDULE: dict[str, Any] = {
 CHANNELS = {"text_to_image": 4, "sd_inpainting": 9, "instruct_pix2pix": 8}
 BUDGETS = {
     "text_to_image": Budget(samples=130_000, batch=64, rate=1.2e-3, warmup=6_000, decay=0.25, ema=0.9985),
-    "sd_inpainting": Budget(samples=320_000, batch=64, rate=1.0e-3, warmup=6_000, decay=0.4, ema=0.9990),
-    "instruct_pix2pix": Budget(samples=280_000, batch=64, rate=1.0e-3, warmup=6_000, decay=0.4, ema=0.9990),
+    "sd_inpainting": Budget(samples=235_000, batch=64, rate=1.0e-3, warmup=6_000, decay=0.4, ema=0.9990),
+    "instruct_pix2pix": Budget(samples=200_000, batch=64, rate=1.0e-3, warmup=6_000, decay=0.4, ema=0.9990),
 }
 OUTSIDE = 0.4
 """Weight of the loss outside an edit's mask (inside: 1). An edit is mostly copying, and copying is soon learnt."""

@@ -64,7 +64,7 @@ def reader(
     folder = root / "reader"
     rd.save(folder, model.eval())
     figures = {f"accuracy_{name}": v for name, v in rd.accuracy(rd.load(folder), world, 2 * HELD_OUT).items()}
-    return _card(folder, world, outcome, budget or rd.BUDGET, machine, figures, root)
+    return _card(folder, world, outcome, budget or rd.BUDGET, machine, figures, root, warm=warm)
 
 
 def autoencoder(
@@ -82,7 +82,7 @@ def autoencoder(
     model.register_to_config(scaling_factor=round(ae.scaled(model, world), 6))
     model.half().save_pretrained(str(folder))
     figures = {"psnr_db": ae.psnr(load_vae(root), world, HELD_OUT)}
-    return _card(folder, world, outcome, budget or ae.BUDGET, machine, figures, root)
+    return _card(folder, world, outcome, budget or ae.BUDGET, machine, figures, root, warm=warm)
 
 
 def decoder(
@@ -139,7 +139,7 @@ def clip(
     outcome = cl.run(pictures, tokenizer, work, budget or cl.BUDGET, machine, report, start)
     cl.save(folder, outcome.weights["clip"], tokenizer)
     figures = {"caption_choice": cl.caption_choice(cl.Loaded(folder), world, HELD_OUT)}
-    return _card(folder, world, outcome, budget or cl.BUDGET, machine, figures, root)
+    return _card(folder, world, outcome, budget or cl.BUDGET, machine, figures, root, warm=warm)
 
 
 def _diffusion(
@@ -172,7 +172,7 @@ def _diffusion(
     if kind == "text_to_image":
         parts.tokenizer.save_pretrained(str(root / "tokenizer"))
     save_pipeline(folder, made.to("cpu"), shared={"vae": "autoencoder", "tokenizer": "tokenizer"})
-    return _card(folder, world, outcome, chosen, machine, {}, root)
+    return _card(folder, world, outcome, chosen, machine, {}, root, warm=warm)
 
 
 def load_vae(root: Path = CHECKPOINTS, device: str = "cpu") -> Any:
@@ -206,7 +206,7 @@ def _as_progress(report: Report, what: str) -> Any:
 
 def _card(
     folder: Path, world: World, outcome: Outcome, budget: Budget, machine: Machine, figures: Mapping[str, float],
-    root: Path, stage: str = "",
+    root: Path, stage: str = "", warm: bool = False,
 ) -> Path:  # fmt: skip
     """Write ``card.json`` and the manifest. A checkpoint trained in stages lists them all."""
     path = folder / "card.json"
@@ -220,7 +220,7 @@ def _card(
         "training_figures": {name: round(value, 5) for name, value in outcome.figures.items()},
     }
     stages: list[dict[str, Any]] = []
-    if stage and path.exists():
+    if (stage or warm) and path.exists():
         stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
         stages = [s for s in stages if s["recipe"] != stage]
     card = {

@@ -147,6 +147,10 @@ class MiniWorld:
             region = _sloppy(part, rng)
             return pixels, ~region if rng.random() < 0.25 else region, face_labels(face)
         scene = sample_scene(seed)
+        if rng.random() < 0.5:
+            # As edits leave it: a ball where a kite was. A reader that never saw one calls all that flies a kite.
+            place = int(rng.integers(len(scene.objects)))
+            scene = scene.with_claim("category", list(CATEGORIES)[int(rng.integers(len(CATEGORIES)))], place)
         pixels, masks = render_scene(scene)
         if len(masks) == 1 and rng.random() < 0.2:
             thing = scene.objects[0]
