@@ -333,14 +333,16 @@ def measure(
     plugin: Plugin = None,
 ) -> None:
     """All per-image metrics of one pair, for a quick look."""
-    from bench.images import read_mask, read_rgb
+    from bench.images import check_mask, read_mask, read_rgb
     from bench.scoring import score_pair
 
     before = read_rgb(source)
+    region = read_mask(mask, before.size)
+    check_mask(region, f"{mask}")
     found = score_pair(
         before,
         read_rgb(edited),
-        read_mask(mask, before.size),
+        region,
         features=_features(_device(device), None, embedded=False),
         source_prompt=source_prompt,
         target_prompt=target_prompt,

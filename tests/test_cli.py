@@ -249,6 +249,17 @@ def test_measure_gives_the_values_that_follow_by_hand(
     assert found["edit_change"]["value"] == pytest.approx(150 / 255, rel=1e-6)
 
 
+@pytest.mark.parametrize(("level", "says"), [(0, "m.png is empty"), (255, "m.png is full")])
+def test_measure_refuses_a_mask_that_leaves_nothing_to_edit_or_to_keep(
+    level: int, says: str, place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        Image.fromarray(np.full((64, 64, 3), 100, np.uint8)).save(place / f"{name}.png")
+    Image.fromarray(np.full((64, 64), level, np.uint8)).save(place / "m.png")
+    assert run("measure", "a.png", "b.png", "--mask", "m.png") == 2
+    assert says in capfd.readouterr().err
+
+
 # --- run, resume, report -------------------------------------------------------------------------------
 
 

@@ -147,10 +147,8 @@ class MiniWorld:
             region = _sloppy(part, rng)
             return pixels, ~region if rng.random() < 0.25 else region, face_labels(face)
         scene = sample_scene(seed)
-        if rng.random() < 0.5:
-            # As edits leave it: a ball where a kite was. A reader that never saw one calls all that flies a kite.
-            place = int(rng.integers(len(scene.objects)))
-            scene = scene.with_claim("category", list(CATEGORIES)[int(rng.integers(len(CATEGORIES)))], place)
+        if rng.random() < 0.6:
+            scene = _as_edits_leave_it(scene, rng)
         pixels, masks = render_scene(scene)
         if len(masks) == 1 and rng.random() < 0.2:
             thing = scene.objects[0]
@@ -243,6 +241,22 @@ def face_labels(face: Face) -> dict[str, str]:
 
 def _seed(index: int) -> int:
     return TRAINING + index if index >= 0 else HELD_OUT - index
+
+
+def _as_edits_leave_it(scene: Scene, rng: np.random.Generator) -> Scene:
+    """A ball where a kite was: a reader that never saw one calls all that flies a kite.
+
+    Half of the objects become another of their supercategory, or any other. Nothing makes sure that an object
+    occurs once: the reader is asked for one region.
+    """
+    for place, thing in enumerate(scene.objects):
+        kite = thing.category == "kite"
+        if rng.random() < (0.8 if kite else 0.4):
+            group = CATEGORIES[thing.category].supercategory
+            same = [n for n, c in CATEGORIES.items() if c.supercategory == group and n != thing.category]
+            names = same if rng.random() < 0.6 else list(CATEGORIES)
+            scene = scene.with_claim("category", names[int(rng.integers(len(names)))], place)
+    return scene
 
 
 def _subject(index: int) -> Face | Scene:
