@@ -56,7 +56,11 @@ def test_a_word_that_stands_once_can_serve_two_regions() -> None:
             "a photo of a woman with brown hair in a [desert](1), smiling",
         ),
         ("a man, smiling", "a man, his mouth closed", "a man, his [mouth closed](1)"),
-        ("a man wearing earrings", "a man wearing a hat and earrings", "a man wearing a [hat](1) and earrings"),
+        (
+            "a man wearing earrings",
+            "a man wearing a hat and earrings",
+            "a man wearing a [hat](1) and earrings",
+        ),
     ],
 )
 def test_without_words_the_difference_of_the_prompts_is_taken_with_its_noun_phrases(
@@ -87,7 +91,9 @@ def test_nothing_to_say_is_no_tag() -> None:
 
 def test_several_regions_without_words_go_by_their_own_prompts() -> None:
     target = "an orange bottle and a pink bus in a desert"
-    found = tag(target, "a green bottle and a pink car in a desert", [("an orange bottle", ()), ("a pink bus", ())])
+    found = tag(
+        target, "a green bottle and a pink car in a desert", [("an orange bottle", ()), ("a pink bus", ())]
+    )
     assert render(found) == "an [orange bottle](1) and a [pink bus](2) in a desert"
 
 
@@ -151,11 +157,17 @@ def test_a_tokenizer_without_offsets_is_refused() -> None:
         to_tokens(Slow(), [tag("a")])
 
 
-WORDS = st.lists(st.sampled_from(["a", "red", "blue", "car", "and", "hat", "it's", ","]), max_size=12).map(" ".join)
+WORDS = st.lists(st.sampled_from(["a", "red", "blue", "car", "and", "hat", "it's", ","]), max_size=12).map(
+    " ".join
+)
 
 
 @settings(max_examples=200, deadline=None)
-@given(WORDS, WORDS, st.lists(st.tuples(WORDS, st.lists(st.sampled_from(["red", "car"]), max_size=2)), max_size=3))
+@given(
+    WORDS,
+    WORDS,
+    st.lists(st.tuples(WORDS, st.lists(st.sampled_from(["red", "car"]), max_size=2)), max_size=3),
+)
 def test_any_prompt_gives_sound_tags(target: str, source: str, regions: list[tuple[str, list[str]]]) -> None:
     tagged = tag(target, source, regions)
     assert len(tagged.regions) == len(tagged.how) == len(regions)

@@ -189,7 +189,9 @@ def test_texts_and_tags_are_dropped_together_at_their_rate(draw: recipe.Batches)
     assert 0.6 < float(members.float().mean()) < 0.95  # the rest: no text, or a way back that says nothing
 
 
-def test_a_batch_on_the_way_back_has_the_source_for_its_target(draw: recipe.Batches, edits: corpus.Corpus) -> None:
+def test_a_batch_on_the_way_back_has_the_source_for_its_target(
+    draw: recipe.Batches, edits: corpus.Corpus
+) -> None:
     raw = edits.pictures(0)
     tokens = {draw.there["tokens"][i].tobytes() for i in range(EDITS)}
     back = total = 0
