@@ -48,10 +48,9 @@ class InstructPix2Pix:
     PRESETS: Mapping[str, Mapping[str, Any]] = {
         "mini": {
             "weights": "zoo:instruct_pix2pix",
-            "steps": 20,
-            "guidance": 4.0,
+            "steps": 10,
+            "guidance": 3.0,
             "image_guidance": 1.5,
-            "scheduler": "ddim",
         },
     }
 
