@@ -25,7 +25,7 @@ class MaskDropout:
     """Most that a mask grows or shrinks, as a share of the picture's side."""
     blob: float = 0.3
     least: float = 0.5
-    """Share of a region that remains at least; a change that would leave less is not made."""
+    """Share of a region that remains at least: less is taken where more would remain too little, or nothing."""
 
     def __post_init__(self) -> None:
         for name in ("probability", "reach", "blob", "least"):
@@ -50,12 +50,14 @@ class MaskDropout:
         for r, region in enumerate(regions):
             if not region.any():
                 continue
-            made = _changed(region, kind, radius, max(2, round(self.blob * side)), rng)
-            others = np.delete(regions, r, axis=0)
-            if len(others):
-                made = made & ~(others.any(0) & ~region)
-            if np.count_nonzero(made) >= self.least * np.count_nonzero(region):
-                out[r] = made
+            others = (
+                np.delete(regions, r, axis=0).any(0) & ~region if len(regions) > 1 else np.zeros_like(region)
+            )
+            for tried in range(radius, 0, -1):
+                made = _changed(region, kind, tried, max(2, round(self.blob * side)), rng) & ~others
+                if np.count_nonzero(made) >= self.least * np.count_nonzero(region):
+                    out[r] = made
+                    break
         return out
 
 

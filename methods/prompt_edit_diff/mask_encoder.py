@@ -31,10 +31,11 @@ class MaskEncoder(nn.Module):
     is lost to the grid. Then one stage per UNet level, each half the size of the one before. Features carry the
     sine and cosine of their place, for attention to find neighbours by.
 
-    ``factor``: pixels per latent cell; ``levels``: of the UNet; ``token_size``: the most tokens along a side.
+    ``factor``: pixels per latent cell; ``attends``: of each level of the UNet, whether it has attention and so looks
+    at features; ``token_size``: the most tokens along a side.
     """
 
-    def __init__(self, factor: int, levels: int, width: int = 64, token_size: int = 8) -> None:
+    def __init__(self, factor: int, attends: Sequence[bool], width: int = 64, token_size: int = 8) -> None:
         super().__init__()
         if width % 4:
             raise ValueError(f"mask_width {width}: expected a multiple of 4, for the sines of two axes")
@@ -46,27 +47,31 @@ class MaskEncoder(nn.Module):
                 nn.SiLU(),
                 nn.Conv2d(width, width, 3, padding=1),
             )
-            for i in range(levels)
+            for i in range(len(attends))
         )
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(levels))
+        self.norms = nn.ModuleDict({str(i): nn.LayerNorm(width) for i, used in enumerate(attends) if used})
+        if not self.norms:
+            raise ValueError("a UNet without attention has nowhere to take the mask's features")
 
     def forward(self, mask: Tensor) -> MaskFeatures:
         """(B, 1, H, W) in [0, 1], H and W multiples of ``factor`` => its features."""
         x = self.stem(F.pixel_unshuffle(mask, self.factor) * 2 - 1)
         levels: dict[int, Tensor] = {}
         grid: Tensor | None = None
-        for i, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
+        for i, stage in enumerate(self.stages):
             x = stage(x) if i == 0 else shortcut(x) + stage(F.silu(x))
-            flat = norm(x.flatten(2).transpose(1, 2))
+            if str(i) not in self.norms:
+                continue
+            flat = self.norms[str(i)](x.flatten(2).transpose(1, 2))
             height, width = x.shape[-2:]
             flat = flat + positions(height, width, self.width).to(flat)
             levels[height * width] = flat
-            if max(height, width) <= self.token_size and grid is None:
+            if grid is None or max(grid.shape[-2:]) > self.token_size:
                 grid = flat.transpose(1, 2).unflatten(2, (height, width))
-        if grid is None:  # the last level is larger than the tokens' grid
-            side = (min(self.token_size, x.shape[-2]), min(self.token_size, x.shape[-1]))
-            last = levels[x.shape[-2] * x.shape[-1]].transpose(1, 2).unflatten(2, x.shape[-2:])
-            grid = F.adaptive_avg_pool2d(last, side)
+        assert grid is not None
+        if max(grid.shape[-2:]) > self.token_size:  # even the smallest level is larger
+            rows, columns = (min(self.token_size, side) for side in grid.shape[-2:])
+            grid = F.adaptive_avg_pool2d(grid, (rows, columns))
         return MaskFeatures(levels, grid.flatten(2).transpose(1, 2), grid)
 
 

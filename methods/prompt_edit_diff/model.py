@@ -65,7 +65,7 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
             )
         self.unet = UNet2DConditionModel.from_config({**base, "in_channels": in_channels})
         self.levels = len(self.unet.config.block_out_channels)
-        self.encoder = MaskEncoder(factor, self.levels, mask_width, mask_tokens) if mask_encoder else None
+        self.encoder = MaskEncoder(factor, self._attends(), mask_width, mask_tokens) if mask_encoder else None
         self.prompts = (
             PromptTokens(self.unet.config.cross_attention_dim, mask_width if mask_encoder else None, count)
             if prompt_tokens
@@ -74,6 +74,14 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.injections = nn.ModuleDict()
         self.routings = nn.ModuleDict()
         self._attach(mask_width, rest_bias, mask_encoder, masked_attention)
+
+    def _attends(self) -> list[bool]:
+        """Of each level, whether it has attention; the middle block works at the last one."""
+        config = self.unet.config
+        down = ["CrossAttn" in kind for kind in config.down_block_types]
+        up = ["CrossAttn" in kind for kind in reversed(config.up_block_types)]
+        middle = [False] * (len(down) - 1) + ["CrossAttn" in (config.mid_block_type or "")]
+        return [any(level) for level in zip(down, up, middle, strict=True)]
 
     def _attach(self, mask_width: int, rest_bias: float, inject: bool, masked: bool) -> None:
         processors: dict[str, Any] = {}

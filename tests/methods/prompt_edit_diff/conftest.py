@@ -28,6 +28,9 @@ def awake(model: PromptEditDiffUNet) -> PromptEditDiffUNet:
         for p in model.parameters():
             if p.dim() == 0 or not bool(p.any()):
                 p.add_(0.3 * torch.randn(p.shape, generator=generator))
+        model.unet.conv_in.weight[:, 4:] += 0.1 * torch.randn(
+            model.unet.conv_in.weight[:, 4:].shape, generator=generator
+        )
         for injection in model.injections.values():
             injection.phi.fill_(0.7)
     return model

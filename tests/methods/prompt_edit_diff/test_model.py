@@ -354,7 +354,7 @@ def test_routes_are_plain_values() -> None:
 
 def test_the_mask_encoder_sees_single_pixels_and_all_levels() -> None:
     torch.manual_seed(0)
-    encoder = MaskEncoder(factor=4, levels=3, width=16, token_size=8)
+    encoder = MaskEncoder(factor=4, attends=[True, True, True], width=16, token_size=8)
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., 20:40, 20:40] = 1
     found = encoder(mask)
@@ -366,9 +366,9 @@ def test_the_mask_encoder_sees_single_pixels_and_all_levels() -> None:
     assert not torch.equal(encoder(mask).tokens, found.tokens)
 
 
-@pytest.mark.parametrize(("side", "levels", "tokens"), [(512, 4, 64), (64, 2, 64), (40, 3, 9)])
+@pytest.mark.parametrize(("side", "levels", "tokens"), [(512, 4, 64), (64, 2, 64), (40, 3, 25)])
 def test_tokens_are_never_more_than_asked_for(side: int, levels: int, tokens: int) -> None:
-    encoder = MaskEncoder(factor=4 if side < 512 else 8, levels=levels, width=8, token_size=8)
+    encoder = MaskEncoder(factor=4 if side < 512 else 8, attends=[True] * levels, width=8, token_size=8)
     assert encoder(torch.ones(1, 1, side, side)).tokens.shape[1] == tokens
 
 
