@@ -664,7 +664,11 @@ def _report(folder: Path, plugins: Sequence[str] | None, readme: Path | None = N
     with RunStore.open(folder) as store:
         _, made = tables.write_tables(store, _facts(plugins))
         picture = figures.grid(store)
-        head = [table for table in made if table.name.startswith(("main-", "success-"))]
+        # The rest (leakage, pasted back, other judges) is in the report folder.
+        head = [table for table in made if table.name.startswith("main-")]
+        judged = [t for t in made if t.name.startswith("success-") and "-pasted-" not in t.name]
+        truth = [table for table in judged if table.name.startswith("success-truth-")]
+        head += truth or judged
         for part in render.terminal(head, console.width):
             console.print(part)
         console.print(f"\ntables and picture: {store.report_dir}")

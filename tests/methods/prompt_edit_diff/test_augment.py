@@ -1,0 +1,96 @@
+"""Mask dropout: how often, how much, and what it never does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from methods.prompt_edit_diff.augment import KINDS, MaskDropout
+
+
+def regions(count: int) -> NDArray[np.bool_]:
+    """A disc and a box apart from each other, and an unused third region."""
+    y, x = np.mgrid[0:64, 0:64]
+    out = np.zeros((count, 3, 64, 64), np.bool_)
+    out[:, 0] = (y - 18) ** 2 + (x - 18) ** 2 <= 100
+    out[:, 1, 40:56, 34:60] = True
+    return out
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def test_the_stated_share_of_examples_changes() -> None:
+    masks = regions(2000)
+    for probability in (0.0, 0.25, 1.0):
+        out = MaskDropout(probability)(masks, rng())
+        changed = (out != masks).any((1, 2, 3)).mean()
+        assert changed == pytest.approx(probability, abs=0.03)
+
+
+def test_each_kind_is_as_likely_and_does_what_it_says() -> None:
+    """Of all changes: grown, box and blob only add, shrink and drop only take, each a fifth."""
+    masks = regions(2000)
+    out = MaskDropout(1.0)(masks, rng(1))
+    adds = ((out & ~masks).any((1, 2, 3))).mean()
+    takes = ((~out & masks).any((1, 2, 3))).mean()
+    assert adds == pytest.approx(3 / 5, abs=0.04)
+    assert takes == pytest.approx(2 / 5, abs=0.04)
+    assert not ((out & ~masks).any((1, 2, 3)) & (~out & masks).any((1, 2, 3))).any()
+
+
+def test_areas_stay_within_their_bounds() -> None:
+    masks = regions(500)
+    out = MaskDropout(1.0, least=0.5)(masks, rng(2))
+    ratio = out[:, :2].sum((2, 3)) / masks[:, :2].sum((2, 3))
+    assert ratio.min() >= 0.5
+    assert ratio.max() < 3
+    assert 0.9 < np.median(ratio) < 1.3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_keeps_regions_apart_and_empty_ones_empty(kind: str) -> None:
+    masks = regions(1)[0]
+    for seed in range(20):
+        out = MaskDropout(reach=0.3).change(masks, kind, rng(seed))
+        assert not out[2].any()
+        assert not (out[0] & masks[1]).any()
+        assert not (out[1] & masks[0]).any()
+        assert out[0].any()
+        assert out[1].any()
+
+
+def test_growing_is_by_the_drawn_radius() -> None:
+    masks = np.zeros((1, 33, 33), np.bool_)
+    masks[0, 16, 16] = True
+    for seed in range(10):
+        out = MaskDropout(reach=5 / 33).change(masks, "grow", rng(seed))[0]
+        reach = max(abs(np.argwhere(out) - 16).max(), 0)
+        radius = int(rng(seed).integers(1, 6))
+        assert reach == radius
+        assert (out == out[::-1]).all()
+        assert (out == out.T).all()
+
+
+def test_a_change_that_would_leave_too_little_is_not_made() -> None:
+    masks = np.zeros((1, 64, 64), np.bool_)
+    masks[0, 30:32, 10:50] = True  # two pixels high: any shrinking would erase it
+    for seed in range(10):
+        assert np.array_equal(MaskDropout(reach=0.1).change(masks, "shrink", rng(seed)), masks)
+
+
+def test_it_depends_on_the_generator_alone() -> None:
+    masks = regions(50)
+    before = masks.copy()
+    assert np.array_equal(MaskDropout(0.5)(masks, rng(4)), MaskDropout(0.5)(masks, rng(4)))
+    assert not np.array_equal(MaskDropout(0.5)(masks, rng(4)), MaskDropout(0.5)(masks, rng(5)))
+    assert np.array_equal(masks, before)
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ValueError, match="probability"):
+        MaskDropout(probability=1.5)
+    with pytest.raises(ValueError, match="unknown kind"):
+        MaskDropout().change(regions(1)[0], "melt", rng())
