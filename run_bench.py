@@ -282,7 +282,7 @@ def train(
 
         from methods.zoo.publish import BUDGETS
 
-        budget = replace(BUDGETS[recipe], samples=samples)
+        budget = replace(BUDGETS.get(recipe, BUDGETS["sd_inpainting"]), samples=samples)
     folder = work or Path(".work") / "zoo" / recipe
     machine = Machine(device=_device(device))
     with _bar() as progress:

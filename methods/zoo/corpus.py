@@ -53,13 +53,31 @@ class Corpus:
     # ---- pictures
 
     def render(self, progress: Progress = _quiet) -> None:
-        """Draw what is not drawn yet."""
+        """Draw what is not drawn yet. Raises ValueError where the folder's edits are not this world's any more."""
+        self._check()
         for chunk in self.chunks:
             path = self._pictures(chunk)
             if not path.exists():
                 cases = [self.world.case(chunk * CHUNK + i) for i in range(CHUNK)]
                 _save(path, **_arrays(cases))
             progress((chunk + 1) * CHUNK, self.size)
+
+    def _check(self) -> None:
+        """Hold the folder to the world that it was begun with: the first edits must still be drawn the same."""
+        digest = hashlib.sha256(self.world.version.encode())
+        for index in range(16):
+            case = self.world.case(index)
+            digest.update(repr([getattr(case.request, name) for name in self.TEXTS]).encode())
+            for image in (case.request.source, case.request.mask, case.truth):
+                digest.update(b"" if image is None else image.tobytes())
+        stamp, path = digest.hexdigest()[:16], self.folder / "world.txt"
+        if not path.exists() and not any(self.folder.glob("pictures-*.npz")):
+            path.write_text(stamp)
+        if not path.exists() or path.read_text() != stamp:
+            raise ValueError(
+                f"{self.folder}: its edits are not those that the world draws now. "
+                "Delete the folder, and the next training draws them anew."
+            )
 
     def pictures(self, chunk: int) -> dict[str, Any]:
         """The arrays of one chunk that need no autoencoder."""

@@ -47,7 +47,7 @@ BUDGETS: dict[str, Budget] = {
     **df.BUDGETS,
     "clip": cl.BUDGET,
 }
-"""How long each recipe trains unless told otherwise."""
+"""How long each recipe trains unless told otherwise; PromptEditDiff's as long as ``sd_inpainting``."""
 
 
 def reader(

@@ -8,6 +8,10 @@ RECIPES: dict[str, str] = {
     "text_to_image": "methods.zoo.publish:text_to_image",
     "sd_inpainting": "methods.zoo.publish:sd_inpainting",
     "instruct_pix2pix": "methods.zoo.publish:instruct_pix2pix",
+    "prompt_edit_diff": "methods.zoo.prompt_edit_diff:prompt_edit_diff",
+    "prompt_edit_diff_no_prompt_tokens": "methods.zoo.prompt_edit_diff:prompt_edit_diff_no_prompt_tokens",
+    "prompt_edit_diff_no_cross_attention": "methods.zoo.prompt_edit_diff:prompt_edit_diff_no_cross_attention",
+    "prompt_edit_diff_no_mask_encoder": "methods.zoo.prompt_edit_diff:prompt_edit_diff_no_mask_encoder",
     "decoder": "methods.zoo.publish:decoder",
     "clip": "methods.zoo.publish:clip",
 }
