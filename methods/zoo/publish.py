@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from methods.pipelines import save_pipeline
+from methods.pipelines import quiet, save_pipeline
 from methods.zoo import autoencoder as ae
 from methods.zoo import clip as cl
 from methods.zoo import diffusion as df
@@ -187,8 +187,9 @@ def load_parts(kind: str, root: Path = CHECKPOINTS) -> df.Parts:
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    unet = UNet2DConditionModel.from_pretrained(str(root / kind / "unet"), dtype=torch.float32)
-    text = CLIPTextModel.from_pretrained(str(root / kind / "text_encoder"), dtype=torch.float32)
+    with quiet():
+        unet = UNet2DConditionModel.from_pretrained(str(root / kind / "unet"), dtype=torch.float32)
+        text = CLIPTextModel.from_pretrained(str(root / kind / "text_encoder"), dtype=torch.float32)
     tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(str(root / "tokenizer"))
     return df.Parts(unet, text, tokenizer, load_vae(root))
 
