@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -368,73 +369,8 @@ def publish(
     return pb._card(root / variant, world, outcome, chosen, machine, {}, root)
 
 
-def prompt_edit_diff(
-    world: World, work: Path, *, budget: Budget | None = None, machine: Machine | None = None,
-    report: Report = silent, root: Path = CHECKPOINTS, warm: bool = False, corpus: int | None = None,
-) -> Path:  # fmt: skip
-    """The whole method, from the text-to-image base."""
-    return publish(
-        VARIANTS[0],
-        world,
-        work,
-        budget=budget,
-        machine=machine,
-        report=report,
-        root=root,
-        warm=warm,
-        corpus=corpus,
-    )
-
-
-def prompt_edit_diff_no_prompt_tokens(
-    world: World, work: Path, *, budget: Budget | None = None, machine: Machine | None = None,
-    report: Report = silent, root: Path = CHECKPOINTS, warm: bool = False, corpus: int | None = None,
-) -> Path:  # fmt: skip
-    """Without dynamic prompt tokens."""
-    return publish(
-        VARIANTS[1],
-        world,
-        work,
-        budget=budget,
-        machine=machine,
-        report=report,
-        root=root,
-        warm=warm,
-        corpus=corpus,
-    )
-
-
-def prompt_edit_diff_no_cross_attention(
-    world: World, work: Path, *, budget: Budget | None = None, machine: Machine | None = None,
-    report: Report = silent, root: Path = CHECKPOINTS, warm: bool = False, corpus: int | None = None,
-) -> Path:  # fmt: skip
-    """Without masked cross-attention: every token is seen everywhere."""
-    return publish(
-        VARIANTS[2],
-        world,
-        work,
-        budget=budget,
-        machine=machine,
-        report=report,
-        root=root,
-        warm=warm,
-        corpus=corpus,
-    )
-
-
-def prompt_edit_diff_no_mask_encoder(
-    world: World, work: Path, *, budget: Budget | None = None, machine: Machine | None = None,
-    report: Report = silent, root: Path = CHECKPOINTS, warm: bool = False, corpus: int | None = None,
-) -> Path:  # fmt: skip
-    """Without the mask encoder, and so without gated injection."""
-    return publish(
-        VARIANTS[3],
-        world,
-        work,
-        budget=budget,
-        machine=machine,
-        report=report,
-        root=root,
-        warm=warm,
-        corpus=corpus,
-    )
+# The recipes by name: the whole method, and it without one of its three parts.
+prompt_edit_diff = partial(publish, VARIANTS[0])
+prompt_edit_diff_no_prompt_tokens = partial(publish, VARIANTS[1])
+prompt_edit_diff_no_cross_attention = partial(publish, VARIANTS[2])
+prompt_edit_diff_no_mask_encoder = partial(publish, VARIANTS[3])

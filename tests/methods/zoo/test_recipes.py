@@ -78,8 +78,8 @@ def test_weights_on_disk_are_half_precision_safetensors(zoo: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text_to_image", "sd_inpainting", "instruct_pix2pix"])
-def test_a_saved_model_is_the_trained_one(zoo: Path, kind: str) -> None:
-    """Same noise, same picture, up to the rounding to half precision."""
+def test_a_saved_model_runs_in_its_pipeline_and_repeats_itself(zoo: Path, kind: str) -> None:
+    """The same seeds give the same pixels; the size is the world's."""
     from methods.zoo.grids import edit, generate
 
     loaded = diffusion.pipeline(kind, publish.load_parts(kind, zoo))
@@ -119,8 +119,11 @@ def test_every_parameter_of_an_editor_learns(zoo: Path) -> None:
     out.square().mean().backward()
     for name, module in parts.learning.items():
         for key, p in module.named_parameters():
-            # The pooled output is no part of the pipeline; the position of a token beyond the text is.
             assert p.grad is not None, f"{name}.{key}"
+            assert torch.isfinite(p.grad).all(), f"{name}.{key}"
+    # What an editor adds to its base starts at zero and must still be reached.
+    added = parts.unet.conv_in.weight.grad[:, 4:]
+    assert (added.abs().amax(dim=(0, 2, 3)) > 0).all()
 
 
 def test_v_prediction_and_the_sampler_agree(zoo: Path) -> None:
