@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
-    from bench.edit import EditCase
+    from bench.edit import EditCase, EditRecord, ScoreRecord
     from bench.metrics import MetricInfo
     from bench.metrics.features import Features, Reader, Reading
     from bench.progress import Progress
     from bench.registry import Registry
     from bench.runner import Plan
+    from bench.store import RunStore
     from bench.suite import ConfiguredProtocol
     from reports.tables import Table
 
@@ -245,6 +246,74 @@ def report(
     _report(folder, plugin, readme)
 
 
+@app.command(epilog=_examples("compare runs/before runs/after", "compare runs/a runs/b --out difference.md"))
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="RUN_A", help="The run to compare with.")],
+    b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The run that is compared.")],
+    out: Annotated[Path | None, typer.Option(help="Also write all of it, as Markdown, to this file.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show every metric and category.")] = False,
+    plugin: Plugin = None,
+) -> None:
+    """What changed from run A to run B: configuration, scores with intervals, cases that flipped."""
+    from bench.files import write_atomic
+    from bench.store import RunStore
+    from reports import compare as comparing
+
+    found = comparing.compare(RunStore.open(a), RunStore.open(b), _facts(plugin))
+    console = _console()
+    for part in comparing.terminal(found, everything=everything):
+        console.print(part)
+    if out is not None:
+        write_atomic(out, comparing.markdown(found).encode())
+        console.print(f"written: {out}", highlight=False)
+
+
+@app.command(epilog=_examples("verify runs/demo", "verify runs/paper --sample 200 --device cuda"))
+def verify(
+    folder: RunFolder,
+    sample: Annotated[int, typer.Option(min=0, help="Edits to score again; 0 for hashes alone.")] = 50,
+    seed: Annotated[int, typer.Option(help="Which edits these are.")] = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+    plugin: Plugin = None,
+) -> None:
+    """Say whether a run folder is what it claims: hashes, records, cases, a sample of scores. Exit code 1 if not."""
+    from functools import partial
+
+    from bench.store import RunStore
+    from reports import verify as verifying
+
+    rescore = partial(_rescore, device=_device(device), plugins=plugin) if sample else None
+    found = verifying.verify(RunStore.open(folder), rescore, sample, seed)
+    if as_json:
+        typer.echo(verifying.to_json(found))
+    else:
+        console = _console()
+        for line in found.terminal():
+            console.print(line, highlight=False, soft_wrap=True)
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog=_examples(
+        "export runs/demo --out demo-entry.json", "export runs/demo --out demo-entry.zip --images"
+    )
+)
+def export(
+    folder: RunFolder,
+    out: Annotated[Path, typer.Option(help="The file: .json, or .zip.")],
+    images: Annotated[bool, typer.Option("--images", help="Put the edits in; takes a .zip.")] = False,
+    plugin: Plugin = None,
+) -> None:
+    """Pack a run as a leaderboard entry that others can check and merge into their tables."""
+    from bench.store import RunStore
+    from reports.leaderboard import export_entry, load_entry, verify_entry
+
+    written = export_entry(RunStore.open(folder), out, images=images, facts=_facts(plugin))
+    _console().print(f"{written}: {verify_entry(load_entry(written)).verdict}", highlight=False)
+
+
 @app.command(epilog=_examples("demo", "demo --out runs/again"))
 def demo(out: Out = None, device: Device = "auto", dry_run: DryRun = False) -> None:
     """Run the embedded benchmark: small rendered worlds, small real models; minutes on two cores."""
@@ -295,6 +364,142 @@ def train(
             warm=warm,
         )
     _console().print(f"checkpoint: {saved}\nlog and sample grids: {folder}", highlight=False)
+
+
+@app.command(
+    "train-sd15",
+    epilog=_examples(
+        "train-sd15 --coco data/coco --celeba data/CelebAMask-HQ",
+        "train-sd15 --coco data/coco --gpu-memory 24 --dry-run",
+    ),
+)
+def train_sd15(
+    variant: Annotated[str, typer.Argument(help="The method or one of its ablations.")] = "prompt_edit_diff",
+    coco: Annotated[Path | None, typer.Option(help="COCO, with train2017 and its annotations.")] = None,
+    celeba: Annotated[Path | None, typer.Option(help="CelebAMask-HQ; its train partition is used.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Checkpoints, log, and the pipeline. [default: ./VARIANT-sd15]")
+    ] = None,
+    quads: Annotated[Path, typer.Option(help="Where the edits to learn from are kept; made once.")] = Path(
+        "data/quads"
+    ),
+    count: Annotated[int, typer.Option(min=1, help="Edits to learn from, per data set.")] = 20_000,
+    base: Annotated[
+        str, typer.Option(help="The text-to-image checkpoint to start from.")
+    ] = "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    inpainting: Annotated[
+        str | None, typer.Option(help="Weights of sd_inpainting, which makes the results to learn from.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps, of 32 examples each.")] = 40_000,
+    gpu_memory: Annotated[
+        float, typer.Option(min=1, help="GiB of the GPU; below 40 a leaner configuration is taken.")
+    ] = 80.0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Train PromptEditDiff at Stable Diffusion 1.5's size: make the edits to learn from, then learn.
+
+    Masks and captions are the data sets' own, results are made by sd_inpainting; all of it is kept on disk, and
+    the same command goes on where it was stopped.
+    """
+    from methods.prompt_edit_diff import cost
+    from methods.prompt_edit_diff.trainer import train as learn
+
+    folder = out or Path(f"{variant}-sd15")
+    config = cost.preset(gpu_memory, out=str(folder), variant=variant, base=base, steps=steps)
+    sets = {
+        name: {"root": str(root), which: part, "cases_per_category": -(-count // 4)}
+        for name, root, which, part in (
+            ("coco", coco, "split", "train2017"),
+            ("celeba_hq", celeba, "partition", "train"),
+        )
+        if root is not None
+    }
+    if dry_run:
+        _show_cost(config, sets)
+    if not sets:
+        raise UsageError("nothing to learn from: name --coco, --celeba or both.")
+    from bench.registry import Runtime
+    from bench.suite import configure_method, configure_protocol
+
+    tables = _Tables()
+    sources = [configure_protocol(name, tables.protocols, options=given) for name, given in sets.items()]
+    maker = configure_method(
+        "sd_inpainting", tables.methods, options={"weights": inpainting} if inpainting else {}
+    )
+    _refuse_problems(
+        [(f"protocol {name}", source.problems) for name, source in zip(sets, sources, strict=True)]
+        + [("sd_inpainting", maker.problems), (variant, config.problems())],
+        fatal=not dry_run,
+    )
+    if dry_run:
+        return
+    from itertools import chain
+
+    from methods.prompt_edit_diff.quads import Quads, make_quads
+
+    where = _device(device)
+    method: Any = None
+    made: list[Quads] = []
+    for name, source in zip(sets, sources, strict=True):
+        found = source.create().cases()
+        if method is None:
+            method = maker.create(Runtime(where, _dtype(dtype, where)))
+        with _bar() as progress:
+            made.append(
+                make_quads(
+                    found,
+                    method,
+                    {"method": maker.spec.name, "options": dict(maker.spec.options)},
+                    quads / name,
+                    progress=_quads_progress(progress, f"edits of {name}", len(found)),
+                )
+            )
+    del method
+    with _bar() as progress:
+        saved = learn(
+            list(chain(*made)) if len(made) > 1 else made[0],
+            config,
+            samples=[one[i] for one in made for i in range(min(4, len(one)))],
+            report=_Training(progress, variant),
+        )
+    _console().print(f"checkpoint: {saved}\nlog and sample grids: {folder}", highlight=False)
+
+
+@app.command(
+    "tags",
+    epilog=_examples(
+        "tags 'a blue car on a beach' --source-prompt 'a red car on a beach'", "tags --protocol mini-coco"
+    ),
+)
+def show_tags(
+    prompt: Annotated[str | None, typer.Argument(help="A target prompt.")] = None,
+    source_prompt: Annotated[str, typer.Option(help="What the source shows.")] = "",
+    word: Annotated[
+        list[str] | None, typer.Option(help="A word that belongs to the edit. May be repeated.")
+    ] = None,
+    protocol: Annotated[str | None, typer.Option(help="Show the tags of this protocol's cases.")] = None,
+    option: Option = None,
+    limit: Annotated[int, typer.Option(min=1, help="Cases per category.")] = 2,
+    plugin: Plugin = None,
+) -> None:
+    """Show which words of a prompt PromptEditDiff ties to the edited region, and how it found them."""
+    from methods.prompt_edit_diff.tags import render, tag, tag_request
+
+    console = _console()
+    if (prompt is None) == (protocol is None):
+        raise UsageError("name a prompt or --protocol, one of them.")
+    if prompt is not None:
+        console.print(_safe(render(tag(prompt, source_prompt, [("", tuple(word or ()))]))), highlight=False)
+        return
+    from bench.suite import configure_protocol
+
+    configured = configure_protocol(str(protocol), _Tables(plugin).protocols, options=_key_values(option))
+    _refuse_problems([(str(protocol), configured.problems)])
+    for case in _limited(configured.create().cases(), limit):
+        console.print(f"[bold]{_safe(case.id)}[/bold]  [dim]{_safe(case.request.instruction)}[/dim]")
+        console.print(_safe(render(tag_request(case.request))) + "\n", highlight=False)
 
 
 @zoo_app.command("check", epilog=_examples("zoo check", "zoo check --json"))
@@ -675,6 +880,93 @@ def _report(folder: Path, plugins: Sequence[str] | None, readme: Path | None = N
         if readme is not None:
             _fill_readme(readme, folder, head, picture)
             console.print(f"filled in: {readme}")
+
+
+def _quads_progress(bar: _Bar, label: str, total: int) -> Callable[[int, int, int], None]:
+    def show(looked: int, kept: int, rejected: int) -> None:
+        bar.show(f"{label}  {rejected} rejected" if rejected else label, looked, total)
+
+    return show
+
+
+def _show_cost(config: Any, sets: Mapping[str, Mapping[str, Any]]) -> None:
+    """The plan of a full-size training, with its cost counted on the meta device."""
+    from rich import box
+    from rich.table import Table
+
+    from methods.prompt_edit_diff import cost
+
+    console = _console()
+    for name, given in sets.items():
+        console.print(f"learns from {name}: {_safe(str(dict(given)))}", highlight=False)
+    step = cost.step_cost(config)
+    console.print(
+        f"{config.steps} steps of {config.batch} x {config.accumulate} examples; {step.trainable / 1e6:.0f} of "
+        f"{step.parameters / 1e6:.0f} million parameters learn; an example is "
+        f"{(step.flops + step.encoding_flops) / 1e12:.1f} TFLOP and keeps {step.kept / cost.GIB:.2f} GiB "
+        f"(+ {step.recomputed / cost.GIB:.2f} while a block is computed again): counted, at 512 px",
+        highlight=False,
+    )
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for heading in ("GPU", "memory", "fits", "a step", "whole training"):
+        table.add_column(heading, justify="left" if heading == "GPU" else "right")
+    for gpu in cost.GPUS:
+        found = cost.priced(step, config, gpu)
+        table.add_row(
+            gpu.name, f"{found.memory / cost.GIB:.1f} GiB", "yes" if found.fits else "no",
+            f"{found.seconds_per_step:.1f} s", f"{found.hours:.0f} h",
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        f"Estimated, assuming {cost.UTILISATION:.0%} of the GPU's peak and "
+        f"{cost.CONTEXT / cost.GIB:.1f} GiB for the framework.",
+        style="dim",
+    )
+
+
+def _rescore(
+    store: RunStore, records: Sequence[EditRecord], *, device: str, plugins: Sequence[str] | None
+) -> Iterator[ScoreRecord]:
+    """Scores of these edits by the run's metrics, as far as the weights are here; nothing is stored."""
+    from bench.edit import ScoreRecord
+    from bench.metrics import PASTED, Pair, Picture, SetMetric
+    from bench.scoring import choose_metrics, compute, load_metrics
+
+    tables = _Tables(plugins)
+    embedded = all(name.startswith("mini-") for name in store.manifest["protocols"])
+    features = _features(device, None, embedded=embedded)
+    used = {name.removesuffix(PASTED) for name in store.scores()["metric"].unique()}
+    wanted = [name for name in tables.metrics.names() if name in used]
+    names, _ = choose_metrics(features, prefer_embedded=embedded, wanted=wanted, known=tables.metrics)
+    pairs = [
+        Pair.of_case(store.cases(r.key.protocol).get(r.key.case), Picture.of(store.image(r))) for r in records
+    ]
+    for metric in load_metrics(names, features, tables.metrics):
+        assert not isinstance(metric, SetMetric)
+        for suffix in ("", PASTED) if getattr(metric, "pasted", False) else ("",):
+            shown = [pair.paste() for pair in pairs] if suffix else pairs
+            for record, (value, reason) in zip(records, compute(metric, shown), strict=True):
+                yield ScoreRecord(record.key, metric.name + suffix, metric.version, value, reason)
+
+
+def _merge(folder: Path, entries: Sequence[Path], plugins: Sequence[str] | None) -> None:
+    """Own run and other people's entries in one set of tables."""
+    from bench.store import RunStore
+    from reports import render
+    from reports.leaderboard import merge_entries
+
+    console = _console()
+    with RunStore.open(folder) as store:
+        merged = merge_entries(entries, store, _facts(plugins))
+        for part in render.terminal([t for t in merged.tables if t.name.startswith("main-")], console.width):
+            console.print(part)
+        text = "\n".join(
+            [*map(render.markdown, merged.tables), *(f"{n}  " for n in render.notes(merged.tables)), ""]
+        )
+        store.write_file("report/merged.csv", merged.frame.to_csv(index=False, lineterminator="\n").encode())
+        console.print(f"\nmerged tables: {store.write_file('report/merged.md', text.encode())}")
+        for note in merged.notes:
+            console.print(note, style="yellow", highlight=False)
 
 
 MARKERS = ("<!-- demo-table:start -->", "<!-- demo-table:end -->")

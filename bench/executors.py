@@ -106,6 +106,7 @@ class Editor:
     ) -> None:
         self._method = method
         self._wants_truth = wants_truth
+        self._wants_cases = bool(getattr(method, "wants_cases", False))
         self._device = device
         self._note = note
         self.batch_size = batch_size
@@ -163,9 +164,9 @@ class Editor:
         images: Sequence[Any] = ()
         start = time.perf_counter()
         try:
-            if self._wants_truth:
+            if self._wants_truth or self._wants_cases:
                 edit_cases: Callable[[Sequence[EditCase]], Sequence[Any]] = self._method.edit_cases  # type: ignore[attr-defined]
-                images = list(edit_cases(cases))
+                images = list(edit_cases(cases if self._wants_truth else [_blind(case) for case in cases]))
             else:
                 requests: list[EditRequest] = [case.request for case in cases]
                 images = list(self._method.edit(requests))
@@ -204,6 +205,11 @@ class _Attempt:
     seconds: float
     """Per image."""
     peak_memory: int | None
+
+
+def _blind(case: EditCase) -> EditCase:
+    """The case for a method with ``wants_cases``: which one it is and what it asks, not what is right."""
+    return replace(case, claims=(), truth=None, tags={})
 
 
 def _native_mask(mask: Image.Image, side: int, name: str) -> Image.Image:

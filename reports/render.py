@@ -1,13 +1,18 @@
-"""One table, four forms: terminal, Markdown, CSV, LaTeX. What is marked was decided before."""
+"""One table in its forms: terminal, Markdown, CSV, HTML. What is marked was decided before.
+
+LaTeX has a file of its own, :mod:`reports.latex`.
+"""
 
 from __future__ import annotations
 
 import csv
+import html as html_
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from reports.tables import Cell, Column, Row, Table
+from reports.style import Style
+from reports.tables import Cell, Column, Table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,6 +21,7 @@ MISSING = "–"
 """Stands for a value that could not be computed."""
 
 TIE = "≈"
+DAGGER = "†"
 
 GAP = 3
 """Characters between two columns on a terminal."""
@@ -28,6 +34,13 @@ def number(value: float | None, column: Column) -> str:
     text = f"{value * (100 if column.percent else 1):.{column.decimals}f}"
     # A rounded negative nothing is nothing.
     return text.lstrip("-") if not text.strip("-0.") else text
+
+
+def half_width(cell: Cell, column: Column) -> str:
+    """Half of the interval's width, as the column shows it; nothing where there is no interval."""
+    if cell.low is None or cell.high is None:
+        return ""
+    return number((cell.high - cell.low) / 2, column)
 
 
 def interval(cell: Cell, column: Column) -> str:
@@ -102,7 +115,7 @@ def _terminal_table(table: Table, group: Sequence[int], wide: Sequence[int]) -> 
 
 
 def _cell_width(cell: Cell, column: Column) -> int:
-    return max(len(number(cell.value, column)) + 2 * cell.tie, len(interval(cell, column)))
+    return max(len(number(cell.value, column)) + 2 * cell.tie + cell.dagger, len(interval(cell, column)))
 
 
 def _fit(widths: Sequence[int], room: int) -> Iterator[list[int]]:
@@ -120,8 +133,10 @@ def _fit(widths: Sequence[int], room: int) -> Iterator[list[int]]:
 def _terminal_cell(cell: Cell, column: Column, control: bool, lift: str) -> RenderableType:
     from rich.text import Text
 
-    style = "bold green" if cell.best else "dim" if control else ""
-    text = Text((TIE + " " if cell.tie else "") + number(cell.value, column), style=style)
+    style = "bold green" if cell.best else "dim" if control else "underline" if cell.second else ""
+    text = Text(TIE + " " if cell.tie else "")
+    text.append(number(cell.value, column), style=style)
+    text.append(DAGGER if cell.dagger else "")
     span = interval(cell, column)
     text.append("\n" + span if span else lift, style="not bold dim")
     return text
@@ -130,21 +145,24 @@ def _terminal_cell(cell: Cell, column: Column, control: bool, lift: str) -> Rend
 # --- Markdown ----------------------------------------------------------------------------------------
 
 
-def markdown(table: Table) -> str:
+def markdown(table: Table, style: Style | None = None) -> str:
     """A heading and a pipe table; :func:`notes` are the caller's."""
+    style = style or Style()
     lines = [
         f"### {table.title}",
         "",
-        _pipes(["method", *(column.title for column in table.columns), "n", "failed"]),
-        _pipes([":--", *("--:" for _ in table.columns), "--:", "--:"]),
+        _pipes([table.rows_are, *map(full_title, table.columns), *table.counts]),
+        _pipes([":--", *("--:" for _ in (*table.columns, *table.counts))]),
     ]
     before_control = False
     for row in table.rows:
         if row.control and not before_control:
-            lines.append(_pipes(["*controls*", *("" for _ in table.columns), "", ""]))
+            lines.append(_pipes(["*controls*", *("" for _ in (*table.columns, *table.counts))]))
         before_control = row.control
-        cells = (_markdown_cell(cell, column) for cell, column in zip(row.cells, table.columns, strict=True))
-        lines.append(_pipes([_markdown_text(row.method), *cells, str(row.n), str(row.failed)]))
+        cells = (
+            _markdown_cell(cell, column, style) for cell, column in zip(row.cells, table.columns, strict=True)
+        )
+        lines.append(_pipes([_markdown_text(row.method), *cells, *map(str, row.counted(table.counts))]))
     return "\n".join([*lines, ""])
 
 
@@ -152,11 +170,26 @@ def _pipes(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _markdown_cell(cell: Cell, column: Column) -> str:
+def full_title(column: Column) -> str:
+    """The column's title after its group's."""
+    group = f"{column.group}: " if column.group else ""
+    return group + column.title + (" (reported)" if column.reported else "")
+
+
+def _markdown_cell(cell: Cell, column: Column, style: Style) -> str:
     text = number(cell.value, column)
-    text = f"**{text}**" if cell.best else f"{TIE} {text}" if cell.tie else text
-    span = interval(cell, column)
-    return f"{text}<br><sub>{span}</sub>" if span else text
+    text = f"**{text}**" if cell.best else f"<u>{text}</u>" if cell.second else text
+    text = f"{TIE} {text}" if cell.tie else text
+    return text + (DAGGER if cell.dagger else "") + _beside(cell, column, style)
+
+
+def _beside(cell: Cell, column: Column, style: Style) -> str:
+    """The interval, in tags that Markdown and HTML both read."""
+    if style.intervals == "none" or cell.low is None:
+        return ""
+    if style.intervals == "plus-minus":
+        return f" <sub>±{half_width(cell, column)}</sub>"
+    return f"<br><sub>{interval(cell, column)}</sub>"
 
 
 def _markdown_text(text: str) -> str:
@@ -172,8 +205,12 @@ def csv_text(table: Table) -> str:
     """Unrounded values: per column its value, low and high; the empty string where there is none."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
+    several = len({column.protocol for column in table.columns}) > 1
     keys = [
-        column.metric if column.category == "all" else f"{column.metric}/{column.category}"
+        (f"{column.protocol}/" if several and column.protocol else "")
+        + column.metric
+        + ("" if column.category == "all" else f"/{column.category}")
+        + (" (reported)" if column.reported else "")
         for column in table.columns
     ]
     writer.writerow(
@@ -187,87 +224,90 @@ def csv_text(table: Table) -> str:
     return out.getvalue()
 
 
-# --- LaTeX -------------------------------------------------------------------------------------------
+# --- HTML --------------------------------------------------------------------------------------------
 
-LATEX_HEAD = """% Needs, in the preamble: \\usepackage{booktabs} and \\usepackage{graphicx}
+HTML_HEAD = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>%s</title>
+<style>
+body { font: 15px/1.45 system-ui, sans-serif; color: #1b1b1f; margin: 2rem auto; max-width: 76rem; padding: 0 1rem }
+table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; margin: .4rem 0 }
+caption { text-align: left; font-weight: 600; padding: .4rem 0 }
+th, td { padding: .25rem .7rem; text-align: right; font-variant-numeric: tabular-nums; vertical-align: top }
+th:first-child, td:first-child { text-align: left }
+thead tr:last-child th { border-bottom: 1px solid }
+thead .group { text-align: center; border-bottom: 1px solid #b9b9c0 }
+tr.first-control td { border-top: 1px solid }
+tr.control { color: #5f5f68 }
+.reported { font-style: italic; background: #f4f4f6 }
+sub { color: #5f5f68; font-size: .78em; vertical-align: baseline }
+p { color: #44444c; max-width: 60rem }
+div { overflow-x: auto }
+</style>
 """
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "≈": r"$\approx$",
-    "–": "--",
-    "é": r"\'e",
-}
+
+def html_page(title: str, tables: Sequence[Table], style: Style | None = None) -> str:
+    """A page of its own: every table, and the notes once."""
+    parts = [HTML_HEAD % html_.escape(title), f"<h1>{html_.escape(title)}</h1>"]
+    parts += [html(table, style) for table in tables]
+    parts += [f"<p>{html_.escape(note)}</p>" for note in notes(tables)]
+    return "\n".join([*parts, ""])
 
 
-def latex_text(text: str) -> str:
-    """``text`` with everything escaped that LaTeX would read as more than a letter."""
-    return "".join(_LATEX.get(char, char) for char in text)
-
-
-def latex(table: Table) -> str:
-    """A floating ``table`` with booktabs; wide ones are scaled to the line."""
-    columns = len(table.columns)
-    head = ["method", *(column.title for column in table.columns), "$n$", "failed"]
-    body = [
-        r"\begin{tabular}{@{}l" + "r" * columns + r"rr@{}}",
-        r"\toprule",
-        " & ".join([head[0], *map(_latex_head, head[1:-2]), *head[-2:]]) + r" \\",
-        r"\midrule",
+def html(table: Table, style: Style | None = None) -> str:
+    """One ``table`` element, in a box that scrolls sideways."""
+    style = style or Style()
+    lines = [
+        f'<div><table id="{html_.escape(table.name)}">',
+        f"<caption>{html_.escape(table.title)}</caption>",
     ]
-    for k, row in enumerate(table.rows):
-        if row.control and k and not table.rows[k - 1].control:
-            body.append(r"\midrule")
-        body.append(" & ".join(_latex_row(row, table.columns)) + r" \\")
-    body += [r"\bottomrule", r"\end{tabular}"]
-    if columns > 4:
-        body = [r"\resizebox{\linewidth}{!}{%", *body, "}"]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{latex_text(table.title)}. {latex_text(' '.join(table.notes))}}}",
-            rf"\label{{tab:{table.name}}}",
-            *body,
-            r"\end{table}",
-            "",
-        ]
+    lines.append("<thead>")
+    if any(column.group for column in table.columns):
+        groups = "".join(
+            f'<th class="group" colspan="{width}">{html_.escape(group)}</th>'
+            for group, width in group_spans(table.columns)
+        )
+        lines.append(f"<tr><th></th>{groups}{'<th></th>' * len(table.counts)}</tr>")
+    heads = "".join(
+        f"<th{_reported(column)}>{html_.escape(column.title)}{' (reported)' if column.reported else ''}</th>"
+        for column in table.columns
     )
+    counts = "".join(f"<th>{name}</th>" for name in table.counts)
+    lines += [f"<tr><th>{html_.escape(table.rows_are)}</th>{heads}{counts}</tr>", "</thead>", "<tbody>"]
+    before = False
+    for row in table.rows:
+        kinds = ["control"] * row.control + ["first-control"] * (row.control and not before)
+        before = row.control
+        kind = f' class="{" ".join(kinds)}"' if kinds else ""
+        cells = "".join(
+            f"<td{_reported(column)}>{_html_cell(cell, column, style)}</td>"
+            for cell, column in zip(row.cells, table.columns, strict=True)
+        )
+        name = html_.escape(row.method)
+        counts = "".join(f"<td>{count}</td>" for count in row.counted(table.counts))
+        lines.append(f"<tr{kind}><td>{name}</td>{cells}{counts}</tr>")
+    return "\n".join([*lines, "</tbody>", "</table></div>"])
 
 
-def _latex_head(title: str) -> str:
-    """Breaks a heading after its first words, so that columns stay narrow."""
-    words = title.split(" ")
-    if len(words) < 3:
-        return latex_text(title)
-    lines = [words[0], " ".join(words[1:])] if len(words) == 3 else [" ".join(words[:2]), " ".join(words[2:])]
-    return _stack([latex_text(line) for line in lines])
+def group_spans(columns: Sequence[Column]) -> list[tuple[str, int]]:
+    """Runs of neighbours of one group: (heading, columns)."""
+    spans: list[tuple[str, int]] = []
+    for column in columns:
+        if spans and spans[-1][0] == column.group:
+            spans[-1] = (column.group, spans[-1][1] + 1)
+        else:
+            spans.append((column.group, 1))
+    return spans
 
 
-def _latex_row(row: Row, columns: Sequence[Column]) -> Iterator[str]:
-    yield latex_text(row.method)
-    for cell, column in zip(row.cells, columns, strict=True):
-        text = latex_text(number(cell.value, column))
-        text = rf"\textbf{{{text}}}" if cell.best else rf"$\approx$\,{text}" if cell.tie else text
-        span = latex_text(interval(cell, column))
-        yield _stack([text, rf"{{\scriptsize {span}}}"]) if span else text
-    yield str(row.n)
-    yield str(row.failed)
+def _reported(column: Column) -> str:
+    return ' class="reported"' if column.reported else ""
 
 
-def _stack(lines: Sequence[str]) -> str:
-    return r"\begin{tabular}[b]{@{}r@{}}" + r" \\ ".join(lines) + r"\end{tabular}"
+def _html_cell(cell: Cell, column: Column, style: Style) -> str:
+    text = html_.escape(number(cell.value, column))
+    text = f"<b>{text}</b>" if cell.best else f"<u>{text}</u>" if cell.second else text
+    text = f"{TIE} {text}" if cell.tie else text
+    return text + (f"<sup>{DAGGER}</sup>" if cell.dagger else "") + _beside(cell, column, style)

@@ -8,31 +8,25 @@ Three steps, each a pure function: :func:`summary` (records -> means with interv
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.edit import CATEGORIES
+from reports.scores import ALL as ALL
+from reports.scores import CONTROLS as CONTROLS
+from reports.scores import PEAK_MEMORY as PEAK_MEMORY
+from reports.scores import SECONDS as SECONDS
+from reports.scores import control_titles as control_titles
+from reports.scores import method_titles as method_titles
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
     from bench.store import RunStore
-
-ALL = "all"
-"""The category of a row that is over all categories."""
-
-CONTROLS: tuple[str, ...] = (
-    "oracle",
-    "copy_input",
-    "jpeg",
-    "resize_round_trip",
-    "autoencoder_round_trip",
-)
-"""Methods that are yardsticks: the ceiling and the noise floor. They are shown apart and are never "best"."""
+    from reports.scores import RunScores
+    from reports.statistics import Separation
 
 SUMMARY_COLUMNS: tuple[str, ...] = (
     "protocol",
@@ -76,6 +70,10 @@ HEADINGS: Mapping[str, str] = {
     "judge_clip": "judge (CLIP)",
     "judge_mini_clip": "judge (mini CLIP)",
     "edit_change": "change inside",
+    SECONDS: "s / edit",
+    PEAK_MEMORY: "memory GiB",
+    "preference": "preferred",
+    "preference_votes": "votes",
 }
 """What a column is called. A metric that is not here is called by its own name."""
 
@@ -131,6 +129,12 @@ class Column:
     percent: bool = False
     """Values are shares, shown times 100."""
     decimals: int = 3
+    protocol: str = ""
+    """Where a table spans several protocols: whose values these are."""
+    group: str = ""
+    """The heading above this one and its neighbours of the same group."""
+    reported: bool = False
+    """What a paper reported, not what was measured: never marked, never compared."""
 
     @property
     def arrow(self) -> str:
@@ -157,6 +161,10 @@ class Cell:
     best: bool = False
     tie: bool = False
     """Not best, but its interval overlaps the best one's."""
+    second: bool = False
+    """The best value but one."""
+    dagger: bool = False
+    """Not separable from the best: Holm's p of the paired permutation test is not below .05."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +175,10 @@ class Row:
     n: int
     """The largest n of the row's cells."""
     failed: int
+
+    def counted(self, names: Iterable[str]) -> list[int]:
+        """Of ``n`` and ``failed`` those that are named."""
+        return [{"n": self.n, "failed": self.failed}[name] for name in names]
 
 
 @dataclass(frozen=True)
@@ -179,110 +191,107 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = field(default=())
+    caption: str = ""
+    """Of the LaTeX table; without one, the title and the notes."""
+    rows_are: str = "method"
+    """The heading above the rows' names."""
+    counts: tuple[str, ...] = ("n", "failed")
+    """Which counts of a row are shown at its end."""
 
 
 # --- summary -----------------------------------------------------------------------------------------
 
 
-def summary(store: RunStore, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def summary(
+    store: RunStore, *, resamples: int = 2000, seed: int = 0, scores: RunScores | None = None
+) -> pd.DataFrame:
     """The tidy summary of a run: one row per protocol, category (or ``all``), method and metric.
 
     Columns ``protocol, category, method, metric, value, low, high, n, failed``: the mean over the edits
     that have a value, its 95 % percentile interval from a bootstrap clustered on the source image, how many
-    values entered, and how many of the planned edits failed or are missing. Metrics of sets (Fréchet
-    distance and its kin) come with the interval they were stored with, or none.
+    values entered, and how many of the planned edits failed or are missing. A share of which all values are
+    equal has Wilson's interval over the source images, for no resample differs. Metrics of sets (Fréchet
+    distance and its kin) come with the interval they were stored with, or none. ``scores``: where they have
+    been loaded already.
     """
+    import numpy as np
     import pandas as pd
 
-    titles = method_titles(store)
-    scores = store.scores()
-    sets = store.set_scores()
+    from reports.scores import load
+    from reports.statistics import bootstrap_means, with_wilson
+
+    scores = scores or load(store)
     rows: list[tuple[object, ...]] = []
-    for protocol in store.protocols():
-        cases = {row["id"]: (row["category"], row["source_id"]) for row in store.cases(protocol).rows}
-        failed = _failed(store, protocol, cases)
-        of_protocol = scores[(scores["protocol"] == protocol) & scores["case"].isin(list(cases))]
-        of_protocol = of_protocol[of_protocol["value"].notna() | of_protocol["reason"].notna()]
-        places = of_protocol["case"].map(cases)
-        of_protocol = of_protocol.assign(
-            category=[place[0] for place in places], cluster=[place[1] for place in places]
-        )
-        for digest, title in titles.items():
-            mine = of_protocol[of_protocol["method"] == digest]
-            for metric, values in mine.groupby("metric", sort=False):
-                for category in (ALL, *CATEGORIES):
-                    part = values if category == ALL else values[values["category"] == category]
-                    if len(part):
-                        mean = _mean_interval(
-                            part["value"].to_numpy(), part["cluster"].tolist(), resamples, seed
-                        )
-                        rows.append((protocol, category, title, metric, *mean, failed[digest][category]))
-            of_sets = sets[(sets["protocol"] == protocol) & (sets["method"] == digest)]
-            for record in of_sets.to_dict(orient="records"):
+    for protocol, of_protocol in scores.protocols.items():
+        shape = of_protocol.values.shape[1:]
+        values = of_protocol.values
+        binary = ((values == 0) | (values == 1) | np.isnan(values)).all(axis=(0, 1))
+        parts: dict[str, tuple[NDArray[np.bool_], list[NDArray[Any]]]] = {}
+        for category in (ALL, *CATEGORIES):
+            units = of_protocol.units(category)
+            flat = of_protocol.values[units].reshape(len(units), -1)
+            means = bootstrap_means(flat, of_protocol.cluster[units], draws=resamples, seed=seed)
+            means = with_wilson(means, np.tile(binary, shape[0]))
+            figures = (means.value, means.low, means.high, means.n)
+            recorded = of_protocol.recorded[units].any(axis=0)
+            parts[category] = recorded, [array.reshape(shape) for array in figures]
+        sets = scores.sets[scores.sets["protocol"] == protocol]
+        for m, (digest, title) in enumerate(zip(of_protocol.methods, of_protocol.titles, strict=True)):
+            failed = scores.failed[protocol][digest]
+            for k, metric in enumerate(of_protocol.metrics):
+                for category, (recorded, figures) in parts.items():
+                    if recorded[m, k]:
+                        value, low, high, n = (array[m, k] for array in figures)
+                        mean = (float(value), float(low), float(high), int(n))
+                        rows.append((protocol, category, title, metric, *mean, failed[category]))
+            for record in sets[sets["method"] == digest].to_dict(orient="records"):
                 category = record["category"]
                 rows.append(
                     (
                         *(protocol, category, title, record["metric"]),
-                        *(_finite(record[key]) for key in ("value", "low", "high")),
-                        *(record["n"], failed[digest].get(category, 0)),
+                        *(finite(record[key]) for key in ("value", "low", "high")),
+                        *(record["n"], failed.get(category, 0)),
                     )
                 )
     frame = pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
     return frame.astype({"value": "float64", "low": "float64", "high": "float64"})
 
 
-def method_titles(store: RunStore) -> dict[str, str]:
-    """Digest -> what the tables call the method; the digest is added where two would be called the same."""
-    methods = store.methods
-    shared = Counter(spec.title for spec in methods.values())
-    return {
-        digest: spec.title if shared[spec.title] == 1 else f"{spec.title} ({digest[:6]})"
-        for digest, spec in methods.items()
-    }
+def cost_summary(scores: RunScores, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Rows of :func:`summary` for what an edit cost: mean seconds (with interval), most memory in GiB.
 
+    Seconds are the wall time of a batch divided by its edits, on the machine that made them.
+    """
+    import pandas as pd
 
-def _mean_interval(
-    values: NDArray[np.float64], clusters: Sequence[str], resamples: int, seed: int
-) -> tuple[float | None, float | None, float | None, int]:
-    """Value, low, high, n of what is a number among ``values``."""
-    from bench.stats import bootstrap_mean
+    from reports.statistics import bootstrap_means
 
-    there = [(value, owner) for value, owner in zip(values, clusters, strict=True) if not math.isnan(value)]
-    if not there:
-        return None, None, None, 0
-    numbers, owners = zip(*there, strict=True)
-    if min(numbers) == max(numbers):
-        # Every resample has this mean; a control's rows are full of such.
-        low = high = numbers[0] if len(set(owners)) > 1 else None
-        return numbers[0], low, high, len(numbers)
-    mean = bootstrap_mean(numbers, owners, draws=resamples, seed=seed)
-    return mean.value, mean.low, mean.high, mean.n
-
-
-def control_titles(store: RunStore) -> frozenset[str]:
-    """What the tables call the run's controls, whatever label a suite gave them."""
-    titles = method_titles(store)
-    return frozenset(titles[digest] for digest, spec in store.methods.items() if spec.name in CONTROLS)
-
-
-def _failed(store: RunStore, protocol: str, cases: Mapping[str, tuple[str, str]]) -> dict[str, Counter[str]]:
-    """Method digest -> category (or ``all``) -> planned edits of which no image exists."""
-    made: dict[str, set[str]] = {digest: set() for digest in store.methods}
-    for record in store.edits():
-        if record.key.protocol == protocol and record.error is None and record.key.method in made:
-            made[record.key.method].add(record.key.case)
-    missing: dict[str, Counter[str]] = {}
-    for digest, there in made.items():
-        categories = [category for case, (category, _) in cases.items() if case not in there]
-        missing[digest] = Counter({ALL: len(categories), **Counter(categories)})
-    return missing
+    rows: list[tuple[object, ...]] = []
+    for protocol, seconds in scores.seconds.items():
+        of_protocol = scores.protocols[protocol]
+        means = bootstrap_means(seconds, of_protocol.cluster, draws=resamples, seed=seed)
+        for m, (digest, title) in enumerate(zip(of_protocol.methods, of_protocol.titles, strict=True)):
+            failed = scores.failed[protocol][digest][ALL]
+            n = int(means.n[m])
+            if n:
+                ends = (float(means.value[m]), float(means.low[m]), float(means.high[m]))
+                rows.append((protocol, ALL, title, SECONDS, *ends, n, failed))
+            peak = scores.peak_memory[protocol].get(digest)
+            if peak is not None:
+                rows.append((protocol, ALL, title, PEAK_MEMORY, peak / 2**30, None, None, n, failed))
+    frame = pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+    return frame.astype({"value": "float64", "low": "float64", "high": "float64"})
 
 
 # --- layout ------------------------------------------------------------------------------------------
 
 
 def main_tables(
-    frame: pd.DataFrame, facts: Mapping[str, MetricFacts], controls: Container[str] = CONTROLS
+    frame: pd.DataFrame,
+    facts: Mapping[str, MetricFacts],
+    controls: Container[str] = CONTROLS,
+    separations: Separation | None = None,
+    decimals: int | None = None,
 ) -> list[Table]:
     """The main table of each protocol: the headline metrics over all categories."""
     return [
@@ -291,9 +300,11 @@ def main_tables(
             protocol,
             name=f"main-{slug(protocol)}",
             title=f"{protocol}: all categories",
-            picks=[(_heading(metric), metric, ALL) for metric in _headline(frame, protocol)],
+            picks=[(heading(metric), metric, ALL) for metric in _headline(frame, protocol)],
             facts=facts,
             controls=controls,
+            separations=separations,
+            decimals=decimals,
         )
         for protocol in _in_order(frame["protocol"])
     ]
@@ -308,7 +319,11 @@ def _headline(frame: pd.DataFrame, protocol: str) -> list[str]:
 
 
 def success_tables(
-    frame: pd.DataFrame, facts: Mapping[str, MetricFacts], controls: Container[str] = CONTROLS
+    frame: pd.DataFrame,
+    facts: Mapping[str, MetricFacts],
+    controls: Container[str] = CONTROLS,
+    separations: Separation | None = None,
+    decimals: int | None = None,
 ) -> list[Table]:
     """Success per category, one table per protocol and judge."""
     tables = []
@@ -326,13 +341,19 @@ def success_tables(
                     picks=picks,
                     facts=facts,
                     controls=controls,
+                    separations=separations,
+                    decimals=decimals,
                 )
             )
     return tables
 
 
 def detail_tables(
-    frame: pd.DataFrame, facts: Mapping[str, MetricFacts], controls: Container[str] = CONTROLS
+    frame: pd.DataFrame,
+    facts: Mapping[str, MetricFacts],
+    controls: Container[str] = CONTROLS,
+    separations: Separation | None = None,
+    decimals: int | None = None,
 ) -> list[Table]:
     """Every metric that the main table leaves out, in tables of one family each, per protocol."""
     tables = []
@@ -359,12 +380,25 @@ def detail_tables(
                         protocol,
                         name=f"{family}-{slug(protocol)}",
                         title=f"{protocol}: {titles[family]}",
-                        picks=[(_heading(metric), metric, ALL) for metric in metrics],
+                        picks=[(heading(metric), metric, ALL) for metric in metrics],
                         facts=facts,
                         controls=controls,
+                        separations=separations,
+                        decimals=decimals,
                     )
                 )
     return tables
+
+
+@dataclass(frozen=True)
+class Pick:
+    """One column to be made: which rows of the summary it shows, and under which heading."""
+
+    heading: str
+    metric: str
+    category: str = ALL
+    protocol: str = ""
+    group: str = ""
 
 
 def _table(
@@ -376,43 +410,75 @@ def _table(
     picks: Sequence[tuple[str, str, str]],
     facts: Mapping[str, MetricFacts],
     controls: Container[str],
+    separations: Separation | None = None,
+    decimals: int | None = None,
 ) -> Table:
-    """``picks`` are (heading, metric, category); those without a row in the summary are left out."""
-    frame = frame[frame["protocol"] == protocol]
+    """``picks`` are (heading, metric, category) of one protocol."""
+    chosen = [Pick(heading, metric, category, protocol) for heading, metric, category in picks]
+    return tabulate(
+        frame,
+        name=name,
+        title=title,
+        picks=chosen,
+        facts=facts,
+        controls=controls,
+        separations=separations,
+        decimals=decimals,
+    )
+
+
+def tabulate(
+    frame: pd.DataFrame,
+    *,
+    name: str,
+    title: str,
+    picks: Sequence[Pick],
+    facts: Mapping[str, MetricFacts],
+    controls: Container[str],
+    separations: Separation | None = None,
+    decimals: int | None = None,
+    methods: Sequence[str] | None = None,
+) -> Table:
+    """A table of these columns; those without a row in the summary are left out.
+
+    ``methods``: titles of the rows, in order; all of the picked protocols', controls last, if not given. With
+    ``separations``, what is not told apart from the best has a dagger; without, what overlaps is a tie.
+    """
+    frame = frame[frame["protocol"].isin({pick.protocol for pick in picks})]
     found = {
-        (record["method"], record["metric"], record["category"]): record
+        (record["protocol"], record["method"], record["metric"], record["category"]): record
         for record in frame.to_dict(orient="records")
     }
-    present = {(metric, category) for _, metric, category in found}
-    picks = [pick for pick in picks if pick[1:] in present]
-    methods = sorted(_in_order(frame["method"]), key=lambda method: method in controls)
-    columns = tuple(
-        _column(heading, metric, category, facts, [found.get((m, metric, category)) for m in methods])
-        for heading, metric, category in picks
-    )
-    cells = [
-        _mark(
-            [_cell(found.get((method, column.metric, column.category))) for method in methods],
-            [method in controls for method in methods],
-            column.higher_is_better,
+    present = {(protocol, metric, category) for protocol, _, metric, category in found}
+    picks = [pick for pick in picks if (pick.protocol, pick.metric, pick.category) in present]
+    if methods is None:
+        methods = sorted(_in_order(frame["method"]), key=lambda method: method in controls)
+    columns, cells = [], []
+    for pick in picks:
+        records = [found.get((pick.protocol, method, pick.metric, pick.category)) for method in methods]
+        column = replace(
+            _column(pick.heading, pick.metric, pick.category, facts, records),
+            protocol=pick.protocol,
+            group=pick.group,
         )
-        for column in columns
-    ]
-    rows = []
-    for i, method in enumerate(methods):
-        of_method = frame[frame["method"] == method]
-        failed = of_method.loc[of_method["category"] == ALL, "failed"]
-        row = tuple(column_cells[i] for column_cells in cells)
-        rows.append(
-            Row(
-                method,
-                method in controls,
-                row,
-                max((cell.n for cell in row), default=0),
-                int(failed.max()) if len(failed) else 0,
+        columns.append(column if decimals is None else replace(column, decimals=decimals))
+        tests = (separations or {}).get((pick.protocol, pick.metric, pick.category))
+        cells.append(
+            _mark(
+                [_cell(record) for record in records],
+                [method in controls for method in methods],
+                column.higher_is_better,
+                None if tests is None else [tests.get(method) for method in methods],
             )
         )
-    return Table(name, title, columns, tuple(rows), tuple(_notes(columns, rows)))
+    rows = []
+    for i, method in enumerate(methods):
+        of_method = frame[(frame["method"] == method) & (frame["category"] == ALL)]
+        failed = of_method.groupby("protocol")["failed"].max().sum()
+        row = tuple(column_cells[i] for column_cells in cells)
+        n = max((cell.n for cell in row), default=0)
+        rows.append(Row(method, method in controls, row, n, int(failed)))
+    return Table(name, title, tuple(columns), tuple(rows), tuple(_notes(columns, rows)))
 
 
 def _column(
@@ -422,10 +488,10 @@ def _column(
     facts: Mapping[str, MetricFacts],
     records: Iterable[Mapping[str, object] | None],
 ) -> Column:
-    known = facts.get(metric) or facts.get(metric.removesuffix("_pasted"))
+    known = facts.get(metric) or facts.get(metric.removesuffix("_pasted")) or OWN_FACTS.get(metric)
     percent = known is not None and known.unit in _SHARES
     scale = 100.0 if percent else 1.0
-    values = [_finite(record["value"]) for record in records if record is not None]
+    values = [finite(record["value"]) for record in records if record is not None]
     largest = max((abs(value) * scale for value in values if value is not None), default=1.0)
     return Column(
         heading,
@@ -436,6 +502,24 @@ def _column(
         _decimals(largest, known.unit if known is not None else ""),
     )
 
+
+@dataclass(frozen=True)
+class OwnFacts:
+    """Of a value that the reports compute themselves."""
+
+    unit: str
+    higher_is_better: bool
+    summary: str
+
+
+OWN_FACTS: Mapping[str, OwnFacts] = {
+    SECONDS: OwnFacts("s", False, "mean wall time of an edit, in the batches that it was made in"),
+    PEAK_MEMORY: OwnFacts("GiB", False, "most memory on the accelerator, where it can tell"),
+    "preference": OwnFacts(
+        "share", True, "share of an edit's comparisons that people decided for it, ties half"
+    ),
+    "preference_votes": OwnFacts("share", True, "share of all votes that a method got"),
+}
 
 _SHARES = frozenset({"share", "fraction", "rate", "0/1", "0 or 1", "%"})
 """Units of values in [0, 1] that read better as per cent."""
@@ -454,14 +538,22 @@ def _decimals(largest: float, unit: str) -> int:
 def _cell(record: Mapping[str, object] | None) -> Cell:
     if record is None:
         return Cell(None)
-    value, low, high = (_finite(record[key]) for key in ("value", "low", "high"))
+    value, low, high = (finite(record[key]) for key in ("value", "low", "high"))
     return Cell(value, low, high, int(str(record["n"])))
 
 
-def _mark(cells: Sequence[Cell], controls: Sequence[bool], higher: bool | None) -> list[Cell]:
-    """The best value of the methods, and those whose interval overlaps its interval.
+def _mark(
+    cells: Sequence[Cell],
+    controls: Sequence[bool],
+    higher: bool | None,
+    tests: Sequence[float | None] | None = None,
+) -> list[Cell]:
+    """The best value of the methods, the second, and those that are not told apart from the best.
 
-    Controls are never marked. With fewer than two methods to compare there is no best.
+    ``tests``: Holm's p of each method against the best; without them, those whose interval overlaps the
+    best one's are ties. Controls are never marked. With fewer than two methods to compare there is no
+    best, nor where all have
+    the same value.
     """
     marked = list(cells)
     rivals = [
@@ -471,13 +563,20 @@ def _mark(cells: Sequence[Cell], controls: Sequence[bool], higher: bool | None) 
     ]
     if higher is None or len(rivals) < 2:
         return marked
-    top = (max if higher else min)(value for _, value in rivals)
+    ranked = sorted({value for _, value in rivals}, reverse=higher)
+    if len(ranked) < 2:
+        return marked
+    top = ranked[0]
     best = [i for i, value in rivals if value == top]
     for i, value in rivals:
         cell = cells[i]
-        overlaps = any(_overlap(cell, cells[b]) for b in best)
-        marked[i] = Cell(
-            cell.value, cell.low, cell.high, cell.n, best=value == top, tie=value != top and overlaps
+        p = None if tests is None else tests[i]
+        marked[i] = replace(
+            cell,
+            best=value == top,
+            second=len(best) == 1 and value == ranked[1],
+            tie=tests is None and value != top and any(_overlap(cell, cells[b]) for b in best),
+            dagger=value != top and p is not None and p >= 0.05,
         )
     return marked
 
@@ -491,8 +590,22 @@ def _overlap(a: Cell, b: Cell) -> bool:
 def _notes(columns: Sequence[Column], rows: Sequence[Row]) -> Iterable[str]:
     if any(cell.low is not None for row in rows for cell in row.cells):
         yield "Below each value: its 95 % interval (bootstrap, clustered on the source image)."
+    if any(
+        column.percent and cell.n and cell.value in (0.0, 1.0) and cell.low != cell.high
+        for row in rows
+        for cell, column in zip(row.cells, columns, strict=True)
+    ):
+        yield "Where all edits succeed, or none, the interval is Wilson's over the source images."
     if any(cell.best for row in rows for cell in row.cells):
-        yield "Bold: the best method of the column; ≈: its interval overlaps the best one's."
+        second = "; underlined: the second" if any(c.second for row in rows for c in row.cells) else ""
+        tie = any(cell.tie for row in rows for cell in row.cells)
+        overlap = "; ≈: its interval overlaps the best one's" if tie else ""
+        yield f"Bold: the best method of the column{second}{overlap}."
+    if any(cell.dagger for row in rows for cell in row.cells):
+        yield (
+            "†: not separable from the best (paired permutation test over source images, "
+            "Holm's p ≥ .05 within the column)."
+        )
     if any(row.control for row in rows):
         yield "Controls (ceiling and noise floor) stand apart and are never best."
     small = [
@@ -517,7 +630,8 @@ def slug(name: str) -> str:
     return "-".join(part for part in kept.split("-") if part) or "x"
 
 
-def _heading(metric: str) -> str:
+def heading(metric: str) -> str:
+    """What a column of the metric is called."""
     return HEADINGS.get(metric) or HEADINGS.get(metric.removesuffix("_pasted"), metric)
 
 
@@ -531,66 +645,42 @@ def _in_order(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def _finite(value: object) -> float | None:
+def finite(value: object) -> float | None:
+    """As a float, or None for None and for what is not finite."""
     if value is None:
         return None
     number = float(str(value))
     return number if math.isfinite(number) else None
 
 
-# --- writing -----------------------------------------------------------------------------------------
+# --- all of them -------------------------------------------------------------------------------------
 
 
 def build(
-    frame: pd.DataFrame, facts: Mapping[str, MetricFacts], controls: Container[str] = CONTROLS
+    frame: pd.DataFrame,
+    facts: Mapping[str, MetricFacts],
+    controls: Container[str] = CONTROLS,
+    separations: Separation | None = None,
+    decimals: int | None = None,
 ) -> list[Table]:
     """All tables of a summary, the main ones first. Raises :class:`ReportError` where there is no score.
 
-    ``controls``: the titles of the methods that are yardsticks.
+    ``controls``: the titles of the methods that are yardsticks. ``separations``: from
+    ``reports.statistics``; without them, ties are overlapping intervals.
     """
     if frame.empty:
         raise ReportError("the run has no scores yet. Score it first: run_bench.py score RUN")
     return [
-        *main_tables(frame, facts, controls),
-        *success_tables(frame, facts, controls),
-        *detail_tables(frame, facts, controls),
+        *main_tables(frame, facts, controls, separations, decimals),
+        *success_tables(frame, facts, controls, separations, decimals),
+        *detail_tables(frame, facts, controls, separations, decimals),
     ]
 
 
 def write_tables(store: RunStore, facts: Mapping[str, MetricFacts]) -> tuple[pd.DataFrame, list[Table]]:
-    """Writes ``report/`` of a run: ``summary.csv``, ``tables.md``, ``tables.tex`` and one CSV per table.
+    """The tables alone of ``reports.build.write_report``, which see: no statistics, no figures."""
+    from reports.build import make, write_tables
 
-    Returns the summary and the tables. Raises :class:`ReportError` where nothing is scored, and
-    ``bench.store.StoreError`` where the folder cannot be written.
-    """
-    from reports import render
-
-    frame = summary(store)
-    tables = build(frame, facts, control_titles(store))
-    legend = [
-        f"- **{_heading(metric)}** (`{metric}`{', ' + facts[metric].unit if facts[metric].unit else ''}): "
-        f"{facts[metric].summary}"
-        for metric in dict.fromkeys(column.metric for table in tables for column in table.columns)
-        if metric in facts
-    ]
-    texts = {
-        "summary.csv": frame.to_csv(index=False, lineterminator="\n"),
-        "tables.md": "\n".join(
-            [
-                f"# {store.path.name}",
-                "",
-                *map(render.markdown, tables),
-                *(f"{note}  " for note in render.notes(tables)),
-                "",
-                "## Metrics",
-                "",
-                *legend,
-                "",
-            ]
-        ),
-        "tables.tex": render.LATEX_HEAD + "\n".join(map(render.latex, tables)),
-        **{f"{table.name}.csv": render.csv_text(table) for table in tables},
-    }
-    for name, text in texts.items():
-        store.write_file(f"report/{name}", text.encode(), f"report/{name}")
-    return frame, tables
+    made = make(store, facts)
+    write_tables(store, facts, made)
+    return made.frame, list(made.tables)

@@ -6,12 +6,13 @@ the adversarial term: the mini world has no textures that would need one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from methods.zoo.data import World, to_pictures, to_tensor
@@ -137,6 +138,59 @@ def run_decoder(
         y = model.decode(z).sample.float()
         value, mse = distance(x, y)
         return value, {"psnr": float(10 * torch.log10(4 / mse.detach()))}
+
+    return train(work, learning, loss, batch, budget, machine, report)
+
+
+ENCODER_BUDGET = Budget(samples=48_000, batch=16, rate=5e-4, decay=0.6, ema=0.998)
+
+
+def run_encoder(
+    model: AutoencoderKL,
+    pictures: Callable[[int], tuple[NDArray[np.uint8], NDArray[np.bool_]]],
+    work: Path,
+    budget: Budget = ENCODER_BUDGET,
+    machine: Machine | None = None,
+    report: Report = silent,
+) -> Outcome:
+    """Teach the encoder to look past a hole: outside it, a masked picture's latents shall be the picture's own.
+
+    Normalisation over the whole of a thin layer lets a gray hole shift latents far away, and an inpainting model
+    that sees shifted latents outside its mask paints shifted pixels there. The encoder before the training is
+    the teacher for both the whole and the masked picture, so the decoder, and all that was trained on the
+    latents, stay valid. ``pictures(step)``: uint8 (N, H, W, 3), and bool (N, H, W), True in the hole, whole cells.
+
+    Figures: root mean square of the deviation from the teacher, in standard deviations of a latent, of whole
+    pictures (``whole``) and of masked ones outside the hole (``masked``).
+    """
+    import copy
+
+    torch.manual_seed(2)
+    model = model.to(memory_format=torch.channels_last)
+    teacher = copy.deepcopy(model).eval().requires_grad_(False)
+    model.requires_grad_(False)
+    learning = {"encoder": model.encoder, "quant_conv": model.quant_conv}
+    for module in learning.values():
+        module.requires_grad_(True)
+    scale = float(model.config.scaling_factor)
+    factor = 2 ** (len(model.config.block_out_channels) - 1)
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        images, holes = pictures(step)
+        return to_tensor(images), torch.from_numpy(~holes)[:, None].float()
+
+    def loss(data: tuple[Tensor, Tensor], _: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        x, keep = (part.to(memory_format=torch.channels_last) for part in data)
+        teacher.to(x.device)
+        with torch.no_grad():
+            wanted = teacher.encode(x).latent_dist.mean.float()
+        found = model.encode(torch.cat([x, x * keep])).latent_dist.mean.float()
+        cells = keep[:, :, ::factor, ::factor]
+        whole = (((found[: len(x)] - wanted) * scale) ** 2).mean()
+        error = ((found[len(x) :] - wanted) * scale) ** 2
+        masked = (error * cells).sum() / (cells.sum() * error.shape[1])
+        figures = {"whole": float(whole.detach().sqrt()), "masked": float(masked.detach().sqrt())}
+        return whole + masked, figures
 
     return train(work, learning, loss, batch, budget, machine, report)
 

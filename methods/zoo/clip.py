@@ -51,6 +51,8 @@ PREPROCESS = {
 BUDGET = Budget(
     samples=200_000, batch=192, rate=1.5e-3, warmup=10_000, decay=0.5, ema=0.998, weight_decay=0.05
 )
+PAIR = 0.5
+"""Weight of the choice between the two prompts of a picture's own edit."""
 MARGIN = 0.1
 """What a region's crop shows beyond its mask's bounding box, as a share of the box's longer side."""
 
@@ -125,6 +127,12 @@ def run(
         right = (data["same"][:, None] == data["same"][None]).float()
         target = right / right.sum(1, keepdim=True)
         value = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        # Each picture between the two texts of its own edit: a portrait's prompt without a background fits any
+        # background, and among the batch's other texts it is never the worst.
+        own = torch.arange(2 * edits, device=logits.device)
+        other = (own + edits) % (2 * edits)
+        pair = logits[own, other] - logits[own, own]
+        value = value + PAIR * F.softplus(pair).mean()
         hits = right.gather(1, logits.argmax(1, keepdim=True)).mean()
         return value, {"top1": float(hits)}
 

@@ -84,6 +84,26 @@ class Corpus:
         with np.load(self._pictures(chunk)) as file:
             return {name: file[name] for name in file.files}
 
+    def masked(self, size: int) -> Callable[[int], tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
+        """Batches by step: pictures uint8 (size, 64, 64, 3), and the cells of their edits' masks, bool (size, 64, 64).
+
+        Sources at even steps, truths at odd ones; a chunk is read once for as many steps as it feeds.
+        """
+        per_chunk = CHUNK // size
+        held: dict[int, dict[str, Any]] = {}
+
+        def batch(step: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+            chunk = step // per_chunk % len(self.chunks)
+            if chunk not in held:
+                held.clear()
+                held[chunk] = self.pictures(chunk)
+            first = step % per_chunk * size
+            rows = slice(first, first + size)
+            images = held[chunk]["truth" if step % 2 else "source"][rows]
+            return images, np.stack([cover_cells(mask, FACTOR) for mask in held[chunk]["mask"][rows]])
+
+        return batch
+
     # ---- latents
 
     def encode(

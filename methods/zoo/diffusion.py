@@ -59,11 +59,12 @@ SCHEDULE: dict[str, Any] = {
 CHANNELS = {"text_to_image": 4, "sd_inpainting": 9, "instruct_pix2pix": 8}
 BUDGETS = {
     "text_to_image": Budget(samples=130_000, batch=64, rate=1.2e-3, warmup=6_000, decay=0.25, ema=0.9985),
-    "sd_inpainting": Budget(samples=235_000, batch=64, rate=1.0e-3, warmup=6_000, decay=0.4, ema=0.9990),
+    "sd_inpainting": Budget(samples=100_000, batch=64, rate=1.0e-3, warmup=6_000, decay=0.4, ema=0.9990),
     "instruct_pix2pix": Budget(samples=200_000, batch=64, rate=1.0e-3, warmup=6_000, decay=0.4, ema=0.9990),
 }
 OUTSIDE = 0.4
-"""Weight of the loss outside an edit's mask (inside: 1). An edit is mostly copying, and copying is soon learnt."""
+"""Weight of the loss outside an edit's mask (inside: 1) in the first half of a training: what to paint is learnt
+first. In the second half both weigh the same, since copying to the last decibel takes long."""
 PLAIN = 0.3
 """Share of the inpainting examples whose target is the source itself, described by its own prompt."""
 NO_TEXT = 0.1
@@ -123,7 +124,7 @@ def run(
 ) -> Outcome:
     """Train ``parts`` on ``data`` (``Corpus.load``). Figures: the weighted v-loss."""
     budget = budget or BUDGETS[kind]
-    draw = _Batches(kind, parts, data, budget.batch)
+    draw = _Batches(kind, parts, data, budget.batch, budget.samples)
     scheduler = build_scheduler()
     alphas = scheduler.alphas_cumprod.double()
     signal, sigma = alphas.sqrt().float(), (1 - alphas).sqrt().float()
@@ -147,8 +148,10 @@ def run(
 class _Batches:
     """Batches of one recipe, by step: which edits, which of their texts, which of them without a text."""
 
-    def __init__(self, kind: str, parts: Parts, data: Mapping[str, Any], size: int) -> None:
-        self.kind, self.size = kind, size
+    def __init__(
+        self, kind: str, parts: Parts, data: Mapping[str, Any], size: int, total: int = 0
+    ) -> None:
+        self.kind, self.size, self.total = kind, size, total
         self.data = data
         scale = float(parts.vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
         self.scale = np.float32(scale)
@@ -175,7 +178,8 @@ class _Batches:
         if self.kind == "text_to_image":
             out["weight"] = torch.ones_like(cells)
         else:
-            out["weight"] = OUTSIDE + (1 - OUTSIDE) * cells
+            outside = OUTSIDE if first < self.total / 2 else 1.0
+            out["weight"] = outside + (1 - outside) * cells
         if self.kind == "sd_inpainting":
             masked = torch.from_numpy(self.data["z_masked"][rows].astype(np.float32) * self.scale)
             out["condition"] = torch.cat([cells, masked], 1)

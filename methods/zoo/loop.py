@@ -11,12 +11,14 @@ import csv
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 class Report(Protocol):
@@ -192,7 +194,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = budget.learning_rate(step * budget.batch) * group["scale"]
             noise = torch.Generator(device).manual_seed(step)
-            with torch.autocast(device.type, torch.bfloat16, enabled=machine.autocast):
+            with _attention(device), torch.autocast(device.type, torch.bfloat16, enabled=machine.autocast):
                 value, figures = loss(data, noise)
             value.backward()
             norm = nn.utils.clip_grad_norm_(parameters, budget.clip)
@@ -223,6 +225,14 @@ def train(
     return Outcome(
         {name: ema.state(name, m) for name, m in modules.items()}, step * budget.batch, seconds, running
     )
+
+
+def _attention(device: torch.device) -> AbstractContextManager[None]:
+    """On a CPU, plain attention: for sequences as short as the zoo's, the fused one takes 1.5 times as long a step."""
+    if device.type == "cpu":
+        plain: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+        return plain
+    return nullcontext()
 
 
 def _to(data: Any, device: torch.device) -> Any:

@@ -44,6 +44,7 @@ BUDGETS: dict[str, Budget] = {
     "reader": rd.BUDGET,
     "autoencoder": ae.BUDGET,
     "decoder": ae.DECODER_BUDGET,
+    "encoder": ae.ENCODER_BUDGET,
     **df.BUDGETS,
     "clip": cl.BUDGET,
 }
@@ -99,6 +100,25 @@ def decoder(
     model.eval().half().save_pretrained(str(folder))
     figures = {"psnr_db": ae.psnr(load_vae(root), world, HELD_OUT)}
     return _card(folder, world, outcome, budget or ae.DECODER_BUDGET, machine, figures, root, stage="decoder")
+
+
+def encoder(
+    world: World, work: Path, *, budget: Budget | None = None, machine: Machine | None = None,
+    report: Report = silent, root: Path = CHECKPOINTS, warm: bool = True, corpus: int = CORPUS,
+) -> Path:  # fmt: skip
+    """More training for the autoencoder's encoder alone, which learns to look past a hole; the latents stay valid."""
+    machine = machine or Machine()
+    folder = root / "autoencoder"
+    model = load_vae(root)
+    edits = Corpus(world, _corpus_folder(work), corpus)
+    edits.render(_as_progress(report, "edits rendered"))
+    chosen = budget or ae.ENCODER_BUDGET
+    outcome = ae.run_encoder(model, edits.masked(chosen.batch), work, chosen, machine, report)
+    model.encoder.load_state_dict(outcome.weights["encoder"])
+    model.quant_conv.load_state_dict(outcome.weights["quant_conv"])
+    model.eval().half().save_pretrained(str(folder))
+    figures = {"psnr_db": ae.psnr(load_vae(root), world, HELD_OUT)}
+    return _card(folder, world, outcome, chosen, machine, figures, root, stage="encoder")
 
 
 def text_to_image(

@@ -5,6 +5,7 @@ from __future__ import annotations
 RECIPES: dict[str, str] = {
     "reader": "methods.zoo.publish:reader",
     "autoencoder": "methods.zoo.publish:autoencoder",
+    "encoder": "methods.zoo.publish:encoder",
     "text_to_image": "methods.zoo.publish:text_to_image",
     "sd_inpainting": "methods.zoo.publish:sd_inpainting",
     "instruct_pix2pix": "methods.zoo.publish:instruct_pix2pix",
@@ -12,6 +13,7 @@ RECIPES: dict[str, str] = {
     "prompt_edit_diff_no_prompt_tokens": "methods.zoo.prompt_edit_diff:prompt_edit_diff_no_prompt_tokens",
     "prompt_edit_diff_no_cross_attention": "methods.zoo.prompt_edit_diff:prompt_edit_diff_no_cross_attention",
     "prompt_edit_diff_no_mask_encoder": "methods.zoo.prompt_edit_diff:prompt_edit_diff_no_mask_encoder",
+    "lama": "methods.zoo.lama:lama",
     "decoder": "methods.zoo.publish:decoder",
     "clip": "methods.zoo.publish:clip",
 }

@@ -5,13 +5,14 @@ import importlib.util
 import sys
 import types
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from bench.edit import EditCase
 from bench.executors import (
     Executor,
     ExecutorError,
@@ -182,6 +183,31 @@ def test_the_oracle_is_shown_its_cases() -> None:
         assert truth is not None
         assert outcome.image is not None
         assert outcome.image.tobytes() == truth.tobytes()
+
+
+def test_a_method_that_wants_cases_is_shown_them_without_the_answers() -> None:
+    seen: list[EditCase] = []
+
+    class Reader(Fake):
+        wants_cases = True
+
+        def edit_cases(self, cases: Sequence[EditCase]) -> list[Image.Image]:
+            seen.extend(cases)
+            return [case.request.source for case in cases]
+
+    session = LocalExecutor(factory=lambda m, runtime: Reader(m.options, runtime)).open(method(), print)
+    outcomes = [outcome for batch in session.edits(tasks(3)) for outcome in batch]
+    session.close()
+    assert [outcome.error for outcome in outcomes] == [None] * 3
+    assert [case.id for case in seen] == [f"case-{i:03d}" for i in range(3)]
+    assert [case.request.seed for case in seen] == [1000, 1001, 1002]
+    for index, case in enumerate(seen):
+        whole = make_case(index)
+        assert whole.truth is not None
+        assert whole.claims
+        assert whole.tags
+        assert (case.truth, case.claims, dict(case.tags)) == (None, (), {})
+        assert (case.category, case.source_id) == (whole.category, whole.source_id)
 
 
 def test_an_interrupt_is_no_failed_edit() -> None:

@@ -18,8 +18,9 @@ from methods.zoo.loop import Machine
 from protocols.mini.world import MiniWorld
 
 CPU = Machine(bf16=False)
-NAMES = [name for name, target in recipes.RECIPES.items() if "publish" in target and name != "decoder"]
-"""The checkpoints of these recipes; the decoder's goes on with the autoencoder's."""
+STAGES = ("decoder", "encoder")
+NAMES = [name for name, target in recipes.RECIPES.items() if "publish" in target and name not in STAGES]
+"""The checkpoints of these recipes; the stages' go on with the autoencoder's."""
 WORLD = MiniWorld()
 
 
@@ -326,3 +327,48 @@ def test_a_corpus_of_another_world_is_refused(tmp_path: Path) -> None:
     corpus.Corpus(Older(), tmp_path, 96).render()
     with pytest.raises(ValueError, match="not those that the world draws now"):
         corpus.Corpus(WORLD, tmp_path, 96).render()
+
+
+def test_an_encoder_that_looks_past_holes_leaves_the_decoder_and_whole_pictures_alone(
+    zoo: Path, tmp_path: Path
+) -> None:
+    """A few steps bring masked pictures' latents nearer to the pictures' own, outside the hole."""
+    import shutil
+
+    root = tmp_path / "checkpoints"
+    shutil.copytree(zoo, root)
+    before = publish.load_vae(root)
+    edits = corpus.Corpus(WORLD, tmp_path / "corpus", 96)
+    edits.render()
+    images, holes = edits.masked(16)(0)
+    assert images.shape == (16, 64, 64, 3)
+    # Whole cells: a cell is in the hole or it is not.
+    assert (holes.reshape(16, 16, 4, 16, 4).any((2, 4)) == holes.reshape(16, 16, 4, 16, 4).all((2, 4))).all()
+    keep = torch.from_numpy(~holes)[:, None]
+    x = data.to_tensor(images)
+
+    def gap(vae: object) -> float:
+        whole, masked = corpus.encode(vae, x), corpus.encode(vae, x * keep)  # type: ignore[arg-type]
+        outside = keep[:, :, ::4, ::4].expand_as(whole)
+        return float(((masked - corpus.encode(before, x))[outside] ** 2).mean())
+
+    budget = replace(autoencoder.ENCODER_BUDGET, samples=320, warmup=16)
+    publish.encoder(WORLD, tmp_path / "encoder", budget=budget, corpus=96, machine=CPU, root=root)
+    after = publish.load_vae(root)
+    assert gap(after) < 0.9 * gap(before)
+    for (name, old), (_, new) in zip(
+        before.decoder.named_parameters(), after.decoder.named_parameters(), strict=True
+    ):
+        assert torch.equal(old, new), name
+    assert [s["recipe"] for s in json.loads((root / "autoencoder" / "card.json").read_text())["stages"]][
+        -1
+    ] == "encoder"
+
+
+def test_batches_of_masked_pictures_are_sources_and_truths_in_turn(zoo: Path) -> None:
+    edits = corpus.Corpus(WORLD, zoo.parent / "work" / "corpus", 96)
+    draw = edits.masked(16)
+    raw = edits.pictures(0)
+    assert (draw(0)[0] == raw["source"][:16]).all()
+    assert (draw(3)[0] == raw["truth"][48:64]).all()
+    assert (draw(6)[0] == draw(0)[0]).all()  # one chunk: it begins again

@@ -1,0 +1,260 @@
+"""The statements that run for every trial and every vote, built once: building them costs more than running.
+
+Their parameters, by name: ``me`` the rater, ``study``, ``kind`` the rater's, ``trial``, ``sheet``, ``role``;
+``now``, ``until`` when a hold given now ends, ``since`` a lease before now, ``ahead`` the latest moment that
+no wrong clock wrote (``SLACK`` after now), ``horizon`` the latest end of a hold that none did.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import InstrumentedAttribute, aliased
+
+from bench.study.models import HoldRow, IssueRow, RaterRow, StudyRow, TrialRow, VoteRow
+
+TRIAL: tuple[InstrumentedAttribute[Any], ...] = (
+    TrialRow.id,
+    TrialRow.name,
+    TrialRow.public,
+    TrialRow.role,
+    TrialRow.kind,
+    TrialRow.question,
+    TrialRow.case_key,
+    TrialRow.candidates,
+    TrialRow.position,
+)
+
+me: BindParameter[Any] = bindparam("me")
+study: BindParameter[Any] = bindparam("study")
+kind: BindParameter[Any] = bindparam("kind")
+trial: BindParameter[Any] = bindparam("trial")
+sheet: BindParameter[Any] = bindparam("sheet")
+role: BindParameter[Any] = bindparam("role")
+now: BindParameter[Any] = bindparam("now")
+until: BindParameter[Any] = bindparam("until")
+since: BindParameter[Any] = bindparam("since")
+ahead: BindParameter[Any] = bindparam("ahead")
+horizon: BindParameter[Any] = bindparam("horizon")
+
+
+def answered() -> ColumnElement[bool]:
+    """Whether some rater of the kind has answered the enclosing query's trial."""
+    vote = aliased(VoteRow)
+    return exists().where(vote.trial_id == TrialRow.id, vote.kind == kind)
+
+
+def held() -> ColumnElement[bool]:
+    """Whether a rater of the kind, other than ``me``, holds the enclosing query's trial."""
+    hold = aliased(HoldRow)
+    return exists().where(
+        hold.trial_id == TrialRow.id,
+        hold.kind == kind,
+        hold.rater_id != me,
+        hold.until > now,
+        hold.until <= horizon,
+    )
+
+
+def _issued_to_me() -> ColumnElement[bool]:
+    issue = aliased(IssueRow)
+    return exists().where(issue.rater_id == me, issue.trial_id == TrialRow.id)
+
+
+RATER = (
+    select(
+        RaterRow.id,
+        RaterRow.study_id,
+        RaterRow.kind,
+        RaterRow.number,
+        RaterRow.sheet,
+        RaterRow.external,
+        RaterRow.seen_at,
+        RaterRow.consented_at,
+        RaterRow.finished_at,
+        StudyRow.name.label("study"),
+        StudyRow.closed_at,
+    )
+    .join(StudyRow, StudyRow.id == RaterRow.study_id)
+    .where(RaterRow.public == bindparam("rater"))
+)
+RATER_LOCKED = RATER.with_for_update(of=RaterRow)
+"""The same; of two transactions about one rater, the second waits."""
+
+SEEN = update(RaterRow).where(RaterRow.id == me).values(seen_at=now)
+FINISHED = update(RaterRow).where(RaterRow.id == me).values(finished_at=now)
+
+DONE = (
+    select(TrialRow.role, func.count().label("votes"))
+    .join(VoteRow, VoteRow.trial_id == TrialRow.id)
+    .where(VoteRow.rater_id == me)
+    .group_by(TrialRow.role)
+)
+"""The rater's votes by role."""
+
+OPEN_ISSUE = (
+    select(*TRIAL)
+    .join(IssueRow, IssueRow.trial_id == TrialRow.id)
+    .where(
+        IssueRow.rater_id == me,
+        IssueRow.released.is_(False),
+        ~exists().where(VoteRow.rater_id == me, VoteRow.trial_id == TrialRow.id),
+    )
+    .order_by(IssueRow.number.desc())
+    .limit(1)
+)
+"""The trial that the rater was shown and has not answered."""
+
+ISSUES = select(func.count()).select_from(IssueRow).where(IssueRow.rater_id == me)
+RELEASE = update(IssueRow).where(IssueRow.rater_id == me, IssueRow.trial_id == trial).values(released=True)
+HELD_UNTIL = select(HoldRow.until).where(
+    HoldRow.trial_id == trial, HoldRow.kind == kind, HoldRow.rater_id == me
+)
+ANSWERED = select(exists().where(VoteRow.trial_id == trial, VoteRow.kind == kind))
+
+
+def _open_to_me() -> tuple[ColumnElement[bool], ...]:
+    mine, same = aliased(VoteRow), aliased(TrialRow)
+    return (
+        TrialRow.study_id == study,
+        TrialRow.role == "trial",
+        ~answered(),
+        ~held(),
+        # On a sheet that someone else began, a unit may be one that this rater has judged.
+        ~exists().where(
+            mine.rater_id == me, mine.trial_id == same.id, same.unit == TrialRow.unit, same.role == "trial"
+        ),
+    )
+
+
+def _left_behind() -> ColumnElement[bool]:
+    """Whether no rater but ``me`` is at work on the enclosing query's sheet."""
+    owner = aliased(RaterRow)
+    return ~exists().where(
+        owner.study_id == study,
+        owner.kind == kind,
+        owner.sheet == TrialRow.sheet,
+        owner.id != me,
+        owner.finished_at.is_(None),
+        owner.seen_at > since,
+        owner.seen_at <= ahead,
+    )
+
+
+def _begun() -> ColumnElement[bool]:
+    owner = aliased(RaterRow)
+    return exists().where(owner.study_id == study, owner.kind == kind, owner.sheet == TrialRow.sheet)
+
+
+OWN_SHEET: Select[Any] = (
+    select(*TRIAL).where(*_open_to_me(), TrialRow.sheet == sheet).order_by(TrialRow.position).limit(1)
+)
+OTHER_SHEETS: Select[Any] = (
+    select(*TRIAL)
+    .where(*_open_to_me(), _left_behind())
+    .order_by(case((_begun(), 0), else_=1), TrialRow.sheet, TrialRow.position)
+    .limit(1)
+)
+"""First what others left behind, then sheets that nobody has begun."""
+
+CHECKS = (
+    select(*TRIAL)
+    .where(TrialRow.study_id == study, TrialRow.role == role, ~_issued_to_me())
+    .order_by(TrialRow.position)
+)
+"""Practice trials or attention checks that the rater has not seen."""
+
+
+def _repeat() -> Select[Any]:
+    vote, first = aliased(VoteRow), aliased(TrialRow)
+    return (
+        select(*TRIAL)
+        .join(first, and_(first.study_id == TrialRow.study_id, first.name == TrialRow.repeat_of))
+        .join(vote, and_(vote.trial_id == first.id, vote.rater_id == me))
+        .where(TrialRow.study_id == study, TrialRow.role == "repeat", ~_issued_to_me())
+        .order_by(vote.id)
+        .limit(1)
+    )
+
+
+REPEAT = _repeat()
+"""The repeat of the rater's oldest trial that has not been repeated."""
+
+ISSUED = (
+    select(
+        RaterRow.id.label("rater_id"),
+        RaterRow.kind.label("rater_kind"),
+        RaterRow.study_id,
+        TrialRow.id.label("trial_id"),
+        TrialRow.name,
+        TrialRow.kind,
+        TrialRow.role,
+        TrialRow.candidates,
+        TrialRow.expected,
+        IssueRow.issued_at,
+        VoteRow.answer,
+        StudyRow.name.label("study"),
+    )
+    .join(StudyRow, StudyRow.id == RaterRow.study_id)
+    .join(IssueRow, IssueRow.rater_id == RaterRow.id)
+    .join(TrialRow, TrialRow.id == IssueRow.trial_id)
+    .join(VoteRow, and_(VoteRow.rater_id == RaterRow.id, VoteRow.trial_id == TrialRow.id), isouter=True)
+    .where(RaterRow.public == bindparam("rater"), TrialRow.public == bindparam("public"))
+)
+"""A trial that was shown to a rater, with the answer to it where there is one."""
+
+
+class Writes:
+    """The statements whose form differs between databases."""
+
+    def __init__(self, *, is_sqlite: bool) -> None:
+        self.insert: Any = sqlite.insert if is_sqlite else postgresql.insert
+        # One statement each, so that no two raters can both succeed.
+        self.hold = (
+            self.insert(HoldRow)
+            .values(trial_id=trial, kind=kind, rater_id=me, until=until)
+            .on_conflict_do_update(
+                index_elements=["trial_id", "kind"],
+                set_={"rater_id": me, "until": until},
+                where=or_(HoldRow.rater_id == me, HoldRow.until <= now, HoldRow.until > horizon),
+            )
+            .returning(HoldRow.trial_id)
+        )
+        """Takes or prolongs a hold; no row where another rater has it."""
+        self.issue = (
+            self.insert(IssueRow)
+            .values(rater_id=me, trial_id=trial, number=bindparam("number"), issued_at=now, released=False)
+            .on_conflict_do_update(
+                index_elements=["rater_id", "trial_id"], set_={"released": False, "issued_at": now}
+            )
+        )
+        self.vote = (
+            self.insert(VoteRow)
+            .values(
+                study_id=study,
+                rater_id=me,
+                trial_id=trial,
+                kind=kind,
+                answer=bindparam("answer"),
+                reaction_ms=bindparam("reaction"),
+                server_time=now,
+                details=bindparam("details"),
+            )
+            .on_conflict_do_nothing(index_elements=["rater_id", "trial_id"])
+            .returning(VoteRow.id)
+        )
+        """No row where the rater has answered the trial already; nothing is changed then."""

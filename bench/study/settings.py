@@ -1,0 +1,109 @@
+"""What a study says and promises to its raters; nothing here changes which trials there are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from bench.registry import did_you_mean
+from bench.study import StudyError
+
+MAX_TEXT = 20_000
+"""Characters of any one text."""
+
+CONSENT = (
+    "You will be shown pictures that computer programs have edited, and asked which edit you prefer. "
+    "Your answers and how long each took are stored under a random number, without your name. "
+    "Taking part is voluntary: you may stop at any time by closing the page."
+)
+
+INSTRUCTIONS = (
+    "Each page shows an original picture. An outline marks where it should change, and a text says what it "
+    "should show afterwards. Compare the edited pictures below it and answer the question. "
+    "There are no trick questions; if you cannot decide between two pictures, say so where the page lets you."
+)
+
+
+class SettingsError(StudyError):
+    """A setting that does not exist or has a wrong value. The message names it."""
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """Texts are plain: a screen shows them as they are and never as markup."""
+
+    title: str = "Which edit is better?"
+    consent: str = CONSENT
+    instructions: str = INSTRUCTIONS
+    thanks: str = "Thank you! Your answers are stored."
+    open_registration: bool = False
+    """Whether people may take part without an invitation."""
+    completion_code: str | None = None
+    """The code that every rater gets at the end (Prolific and the like); None: one of their own each."""
+    return_url: str | None = None
+    """Where the last page leads: https; ``{code}`` and ``{rater}`` are filled in (``{rater}`` is the name that
+    the recruiting service gave)."""
+    contact: str = ""
+    lease_seconds: int = 1800
+    """How long a trial waits for a rater who does nothing before another may get it."""
+    exclusion: Mapping[str, Any] = field(default_factory=dict)
+    """The rule that excludes raters, stated before any vote: the fields of ``analysis.Exclusion``."""
+
+    def check(self) -> None:
+        """Raises :class:`SettingsError` that names the setting."""
+        for name in ("title", "consent", "instructions", "thanks", "contact"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or len(value) > MAX_TEXT or "\x00" in value:
+                raise SettingsError(f"setting {name}: expected at most {MAX_TEXT} characters of text.")
+        if not self.title.strip():
+            raise SettingsError("setting title: it is empty. Give the study a title.")
+        if not 10 <= self.lease_seconds <= 7 * 86400:
+            raise SettingsError(
+                f"setting lease_seconds: {self.lease_seconds}; expected 10 seconds to 7 days (604800)."
+            )
+        if self.return_url is not None:
+            if not self.return_url.startswith("https://"):
+                raise SettingsError(
+                    f"setting return_url: {self.return_url!r} does not begin with https://. Raters are sent there."
+                )
+            try:
+                self.return_url.format(code="", rater="")
+            except (KeyError, IndexError, ValueError) as error:
+                raise SettingsError(
+                    f"setting return_url: only {{code}} and {{rater}} can be filled in ({error!r})."
+                ) from None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> StudySettings:
+        """Raises :class:`SettingsError` for what is no settings object, or has an unknown setting."""
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise SettingsError(f"the settings are not JSON ({error}). Mend the file.") from None
+        return cls.from_mapping(values)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> StudySettings:
+        """From plain values, as a YAML file has them. Raises :class:`SettingsError`."""
+        if not isinstance(values, Mapping):
+            raise SettingsError("the settings are not a mapping of names to values. Mend the file.")
+        known = {entry.name: entry.type for entry in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise SettingsError(
+                    f"setting {name!r}: unknown.{did_you_mean(str(name), known)} Known: {', '.join(known)}."
+                )
+        for name, kind in (("open_registration", bool), ("lease_seconds", int), ("exclusion", Mapping)):
+            if name in values and not isinstance(values[name], kind):
+                raise SettingsError(f"setting {name}: {values[name]!r} is not {kind.__name__.lower()}.")
+        for name in ("completion_code", "return_url"):
+            if values.get(name) is not None and not isinstance(values[name], str):
+                raise SettingsError(f"setting {name}: {values[name]!r} is not text. Put it in quotes.")
+        settings = cls(**values)
+        settings.check()
+        return settings

@@ -1,0 +1,205 @@
+"""Where the diffusion model's and the CLIP's weights are, found before anything heavy is imported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from methods import weights as wt
+from methods.weights import Weights, WeightsError
+from methods.zoo import manifest as zoo
+
+HUB_FILE = "checkpoints/256x256_diffusion_uncond.pt"
+"""Where the authors' copy on the hub has guided-diffusion's file."""
+_BYTES_256 = 552_814_086 * 4
+_ADM_REMEDY = (
+    "Needed: 256x256_diffusion_uncond.pt of OpenAI's guided-diffusion (2.21 GB, licence MIT). Fetch the authors' "
+    f"copy with: hf download omriav/blended-diffusion {HUB_FILE}"
+)
+
+CLIP_MODEL = "ViT-B-16-quickgelu"
+CLIP_NAME = f"{CLIP_MODEL}/openai"
+CLIP_SHA256 = "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"
+"""Of OpenAI's ViT-B-16.pt; it is part of the address that OpenAI publishes it at."""
+_CLIP_HUB = "timm/vit_base_patch16_clip_224.openai"
+_CLIP_REMEDY = (
+    "Needed: OpenAI's CLIP ViT-B/16 (ViT-B-16.pt, 0.35 GB, licence MIT). Fetch it once with: python -c "
+    f"\"import open_clip; open_clip.create_model('{CLIP_MODEL}', pretrained='openai')\""
+)
+
+
+@dataclass(frozen=True)
+class AdmFiles:
+    """The diffusion model: guided-diffusion's own file, or a UNet2DModel in diffusers' layout. One of the two."""
+
+    file: Path | None = None
+    found: Weights | None = None
+
+
+@dataclass(frozen=True)
+class ClipFiles:
+    """The CLIP: a folder in open_clip's layout, or a weight file of ``model``. One of the two."""
+
+    folder: Path | None = None
+    file: Path | None = None
+    model: str = CLIP_MODEL
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether the file is TorchScript, as OpenAI publishes it, rather than plain tensors."""
+        if self.file is None or not zipfile.is_zipfile(self.file):
+            return False
+        with zipfile.ZipFile(self.file) as archive:
+            return any(name.endswith("constants.pkl") for name in archive.namelist())
+
+
+def find_adm(weights: str, revision: str | None) -> AdmFiles:
+    """Raises WeightsError with the remedy where the weights are not there."""
+    if weights.endswith(".pt"):
+        if revision is not None:
+            raise WeightsError(f"revision {revision!r} is for weights of the hub, and {weights!r} is a file")
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise WeightsError(f"weights {weights!r}: no such file. {_ADM_REMEDY}")
+        # Half precision would be half of it; less is a broken download or another model.
+        if path.stat().st_size < _BYTES_256 // 2:
+            raise WeightsError(
+                f"weights {weights!r}: {path.stat().st_size:,} bytes are too few for the 256 px model. {_ADM_REMEDY}"
+            )
+        return AdmFiles(file=path)
+    if wt.kind_of(weights) == "hub":
+        snapshot, _ = wt._snapshot(weights, revision)
+        file = snapshot / HUB_FILE
+        if file.is_file():
+            return AdmFiles(file=file)
+        if not snapshot.is_dir():
+            at = f" at revision {revision}" if revision else ""
+            raise WeightsError(f"weights {weights!r}{at} are not on this machine. {_ADM_REMEDY}")
+    return AdmFiles(found=wt.find(weights, revision, ("unet", "scheduler")))
+
+
+def find_clip(clip: str) -> ClipFiles:
+    """Raises WeightsError with the remedy where the weights are not there."""
+    if clip.startswith("zoo:"):
+        try:
+            return ClipFiles(folder=zoo.entry(clip.removeprefix("zoo:")))
+        except zoo.ZooError as error:
+            raise WeightsError(f"clip {clip!r}: {error}") from error
+    if clip == CLIP_NAME:
+        for candidate in _clip_places():
+            if candidate.is_file():
+                return _checked(ClipFiles(file=candidate), clip)
+        raise WeightsError(f"clip {clip!r} is not on this machine. {_CLIP_REMEDY}")
+    path = Path(clip).expanduser()
+    if path.is_dir():
+        if not (path / "open_clip_config.json").is_file():
+            raise WeightsError(f"clip {clip!r}: the folder has no open_clip_config.json. {_CLIP_FORMS}")
+        return ClipFiles(folder=path)
+    if path.is_file():
+        return _checked(ClipFiles(file=path), clip)
+    raise WeightsError(f"clip {clip!r}: no such file or folder. {_CLIP_FORMS}")
+
+
+_CLIP_FORMS = (
+    f'Expected "{CLIP_NAME}" (looked up in the local caches), a weight file of that model, a folder in open_clip\'s '
+    'layout, or "zoo:NAME".'
+)
+
+
+def _checked(files: ClipFiles, clip: str) -> ClipFiles:
+    """A TorchScript archive holds code, so only OpenAI's own is taken."""
+    if files.is_archive and files.file is not None and _sha256(files.file) != CLIP_SHA256:
+        raise WeightsError(
+            f"clip {clip!r}: {files.file} is a TorchScript archive and not OpenAI's ViT-B-16.pt, of SHA-256 "
+            f"{CLIP_SHA256[:12]}. Give plain tensors (safetensors), or fetch it again. {_CLIP_REMEDY}"
+        )
+    return files
+
+
+def _clip_places() -> list[Path]:
+    """Where open_clip and OpenAI's package keep it: the hub's cache, then ``~/.cache/clip``."""
+    snapshot, _ = wt._snapshot(_CLIP_HUB, None)
+    return [snapshot / "open_clip_model.safetensors", Path("~/.cache/clip/ViT-B-16.pt").expanduser()]
+
+
+def vgg_problem() -> str | None:
+    """What keeps LPIPS from being computed: its VGG-16, which torchvision would fetch by itself."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch").expanduser()
+    path = home / "hub" / "checkpoints" / "vgg16-397923af.pth"
+    if path.is_file():
+        return None
+    return (
+        f"background_loss needs VGG-16 for LPIPS, and {path} is missing (0.55 GB, licence BSD-3). Fetch it once with: "
+        "python -c \"import torchvision; torchvision.models.vgg16(weights='IMAGENET1K_V1')\"; or set lpips_lambda to 0"
+    )
+
+
+def native_size(weights: str, revision: str | None) -> tuple[int, int]:
+    """(side in pixels that the model was trained at, what sides must be a multiple of). Raises WeightsError."""
+    files = find_adm(weights, revision)
+    if files.found is None:
+        return 256, 32
+    config = files.found.config("unet")
+    size, into, levels = (
+        config.get("sample_size"),
+        config.get("in_channels"),
+        config.get("block_out_channels"),
+    )
+    patch = next((p for p in range(1, 9) if into == 3 * p**2), None)
+    if patch is None or config.get("out_channels") != 6 * patch**2:
+        raise WeightsError(
+            f"weights {weights!r}: the UNet has {into} input and {config.get('out_channels')} output channels; a "
+            "pixel-space model with learnt sigma has 3 and 6, or 3 p² and 6 p² for patches of p x p pixels"
+        )
+    if not isinstance(size, int) or not isinstance(levels, list):
+        raise WeightsError(f"weights {weights!r}: the UNet's sample_size is {size!r}, expected a number")
+    return size * patch, patch * 2 ** (len(levels) - 1)
+
+
+def identity(weights: str, revision: str | None, clip: str) -> dict[str, str]:
+    """What fixes the tensors of both; only what was asked for where they are not there."""
+    facts: dict[str, str]
+    try:
+        files = find_adm(weights, revision)
+        if files.file is not None:
+            facts = {"sha256": _sha256(files.file)}
+        else:
+            facts = wt.identity(weights, revision, ("unet", "scheduler"))
+    except WeightsError:
+        facts = {"weights": weights}
+        if revision is not None:
+            facts["revision"] = revision
+    return facts | {f"clip_{name}": value for name, value in _clip_identity(clip).items()}
+
+
+def _clip_identity(clip: str) -> Mapping[str, str]:
+    try:
+        files = find_clip(clip)
+    except WeightsError:
+        return {"weights": clip}
+    if clip.startswith("zoo:"):
+        name = clip.removeprefix("zoo:")
+        return {"zoo": name, "sha256": zoo.digest(name)}
+    if files.file is not None:
+        return {"sha256": _sha256(files.file)}
+    assert files.folder is not None
+    kept = (".json", ".txt", ".model", ".safetensors", ".bin", ".pt", ".pth")
+    lines = {
+        path.name: _sha256(path)
+        for path in sorted(files.folder.iterdir())
+        if path.is_file() and path.suffix in kept and path.name not in zoo.CARDS
+    }
+    return {"sha256": hashlib.sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()}
+
+
+def _sha256(path: Path) -> str:
+    cache = wt._HashCache()
+    found = cache.sha256(path)
+    cache.save()
+    return found

@@ -1,0 +1,270 @@
+"""Where GLIDE's weights are, whether all of them are there, and networks from them.
+
+A ``weights`` option is one of
+
+* ``openai:glide-filtered``: OpenAI's published files in the user's cache folder. Nothing is downloaded behind the
+  user's back; the error says the command that does it;
+* a folder with files of the published names;
+* a folder in our own layout: ``base/`` and ``upsampler/``, each ``config.json`` and ``model.safetensors``, and
+  ``tokenizer/``, which ``shared.json`` may name a sibling for;
+* ``zoo:NAME``: an embedded checkpoint of that layout, checked byte for byte.
+
+Only the standard library is needed to find out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from methods import weights as stores
+from methods.glide.config import BASE, UPSAMPLER, Part, UNetConfig, read_config
+from methods.weights import WeightsError
+from methods.zoo import manifest as zoo
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from methods.glide.tokenizer import Tokenizer
+    from methods.glide.unet import GlideUNet
+
+PUBLISHED = "openai:glide-filtered"
+LICENCE = "MIT"
+
+PARTS: tuple[Part, ...] = ("base", "upsampler")
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One of OpenAI's files. ``stem`` without its ending; the URL has the first of ``endings``."""
+
+    stem: str
+    endings: tuple[str, ...]
+    url: str
+    size: str
+
+    def find(self, folder: Path) -> Path | None:
+        for ending in self.endings:
+            if (folder / f"{self.stem}{ending}").is_file():
+                return folder / f"{self.stem}{ending}"
+        return None
+
+
+_BLOBS = "https://openaipublic.blob.core.windows.net/diffusion/dec-2021"
+_CODE = "https://raw.githubusercontent.com/openai/glide-text2im/main/glide_text2im/tokenizer"
+FILES: dict[str, PublishedFile] = {
+    "base": PublishedFile("base_inpaint", (".pt", ".safetensors"), f"{_BLOBS}/base_inpaint.pt", "1.54 GB"),
+    "upsampler": PublishedFile(
+        "upsample_inpaint", (".pt", ".safetensors"), f"{_BLOBS}/upsample_inpaint.pt", "1.59 GB"
+    ),
+    "encoder": PublishedFile("encoder.json", (".gz", ""), f"{_CODE}/encoder.json.gz", "0.4 MB"),
+    "merges": PublishedFile("vocab.bpe", (".gz", ""), f"{_CODE}/vocab.bpe.gz", "0.2 MB"),
+}
+"""Sizes of the state dicts are those of their parameters in float32."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Weights that are there: the configuration and the tensors' file of each network, and the tokenizer's files."""
+
+    name: str
+    configs: dict[Part, UNetConfig]
+    tensors: dict[Part, Path]
+    tokenizer: dict[str, Path]
+    """``encoder`` and ``merges``, or ``folder``."""
+
+    @property
+    def native_size(self) -> int:
+        return self.configs["upsampler"].image_size
+
+    def files(self) -> dict[str, Path]:
+        """Role -> every file that results depend on, but for the configurations."""
+        found: dict[str, Path] = {part: self.tensors[part] for part in PARTS}
+        for role, path in self.tokenizer.items():
+            if role == "folder":
+                found |= {f"tokenizer/{file.name}": file for file in sorted(path.glob("tokenizer*.json"))}
+            else:
+                found[role] = path
+        return found
+
+
+def find(weights: str) -> Found:
+    """Raises WeightsError with the remedy where something is missing or unfit."""
+    if weights == PUBLISHED:
+        return _published(weights, cache_folder())
+    if weights.startswith("zoo:"):
+        try:
+            return _layout(weights, zoo.entry(weights.removeprefix("zoo:")))
+        except zoo.ZooError as error:
+            raise WeightsError(f"weights {weights!r}: {error}") from error
+    folder = Path(weights).expanduser()
+    if not folder.is_dir():
+        raise WeightsError(
+            f'weights {weights!r}: no such folder. Expected "{PUBLISHED}", a folder with OpenAI\'s files '
+            '(or base/, upsampler/ and tokenizer/), or "zoo:glide"'
+        )
+    if (folder / "base").is_dir():
+        return _layout(weights, folder)
+    return _published(weights, folder)
+
+
+def problems(weights: str) -> list[str]:
+    """What keeps ``weights`` from being used, each with its remedy; empty where nothing does."""
+    try:
+        find(weights)
+    except WeightsError as error:
+        return [str(error)]
+    return []
+
+
+def identity(weights: str) -> dict[str, str]:
+    """What fixes the tensors behind ``weights``; where they are absent, what was asked for."""
+    try:
+        found = find(weights)
+    except WeightsError:
+        return {"weights": weights}
+    if weights.startswith("zoo:"):
+        name = weights.removeprefix("zoo:")
+        return {"zoo": name, "sha256": zoo.digest(name)}
+    cache = stores._HashCache()
+    lines = {role: cache.sha256(path) for role, path in found.files().items()}
+    cache.save()
+    lines |= {part: f"{lines[part]} {config}" for part, config in found.configs.items()}
+    return {"sha256": hashlib.sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()}
+
+
+def cache_folder() -> Path:
+    """``glide`` in ``$PROMPTEDITBENCH_CACHE``, else in ``prompteditbench`` of the user's cache folder."""
+    named = os.environ.get("PROMPTEDITBENCH_CACHE")
+    if named:
+        return Path(named).expanduser() / "glide"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "prompteditbench" / "glide"
+
+
+def remedy(weights: str, folder: Path, missing: list[str]) -> str:
+    """The whole message for published files that are not there: files, URLs, sizes, licence, command."""
+    wanted = [FILES[role] for role in missing]
+    names = ", ".join(f"{file.url.rsplit('/', 1)[1]} ({file.size})" for file in wanted)
+    commands = " ".join(f"-O {file.url}" for file in wanted)
+    return (
+        f"weights {weights!r}: {folder} lacks {names}; licence: {LICENCE} (OpenAI's model card: for research). "
+        f'Fetch with: curl -fL --create-dirs --output-dir "{folder}" {commands}'
+    )
+
+
+def _published(weights: str, folder: Path) -> Found:
+    there = {role: file.find(folder) for role, file in FILES.items()}
+    missing = [role for role, path in there.items() if path is None]
+    if missing:
+        raise WeightsError(remedy(weights, folder, missing))
+    paths = {role: path for role, path in there.items() if path is not None}
+    return Found(
+        weights,
+        {"base": BASE, "upsampler": UPSAMPLER},
+        {part: paths[part] for part in PARTS},
+        {role: paths[role] for role in ("encoder", "merges")},
+    )
+
+
+def _layout(weights: str, folder: Path) -> Found:
+    configs: dict[Part, UNetConfig] = {}
+    tensors: dict[Part, Path] = {}
+    for part in PARTS:
+        tensors[part] = folder / part / "model.safetensors"
+        for path in (tensors[part], folder / part / "config.json"):
+            if not path.is_file():
+                raise WeightsError(f"weights {weights!r}: {path} is missing")
+        config = configs[part] = read_config(folder / part / "config.json")
+        if config.kind != part:
+            raise WeightsError(f"{folder / part / 'config.json'}: kind is {config.kind!r}, expected {part!r}")
+    if configs["upsampler"].image_size % configs["base"].image_size:
+        raise WeightsError(
+            f"weights {weights!r}: the upsampler's {configs['upsampler'].image_size} pixels are no multiple of "
+            f"the base's {configs['base'].image_size}"
+        )
+    try:
+        tokenizer = stores.locate_part(folder, "tokenizer")
+    except zoo.ZooError as error:
+        raise WeightsError(f"weights {weights!r}: {error}") from error
+    if tokenizer is None or not (tokenizer / "tokenizer.json").is_file():
+        raise WeightsError(f"weights {weights!r}: {folder} lacks tokenizer/tokenizer.json")
+    return Found(weights, configs, tensors, {"folder": tokenizer})
+
+
+# --- loading ---------------------------------------------------------------------------------------
+
+
+def load_tokenizer(found: Found) -> Tokenizer:
+    """The tokenizer of both networks. Raises WeightsError where it is not of their vocabulary."""
+    from methods.glide import tokenizer as tk
+
+    vocabularies = {config.vocabulary for config in found.configs.values()}
+    if "folder" not in found.tokenizer:
+        encoder, merges = found.tokenizer["encoder"], found.tokenizer["merges"]
+        return tk.byte_pairs(encoder, merges, vocabularies.pop())
+    from transformers import CLIPTokenizer
+
+    folder = found.tokenizer["folder"]
+    made = tk.words(CLIPTokenizer.from_pretrained(str(folder), local_files_only=True))
+    if vocabularies != {made.vocabulary}:
+        raise WeightsError(f"{folder}: {made.vocabulary} tokens, the networks know {vocabularies}")
+    return made
+
+
+def load_network(found: Found, part: Part, device: str = "cpu") -> GlideUNet:
+    """One network in float32, frozen, in evaluation mode. Raises WeightsError for tensors that do not fit it."""
+    import torch
+
+    from methods.glide.unet import GlideUNet
+
+    path, config = found.tensors[part], found.configs[part]
+    state = read_state(path)
+    with torch.device("meta"):
+        network = GlideUNet(config)
+    check_state(state, network.state_dict(), path)
+    network.load_state_dict({name: value.float() for name, value in state.items()}, strict=True, assign=True)
+    return network.requires_grad_(False).eval().to(device)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """A state dict from safetensors, or from a pickle that may hold tensors and nothing else."""
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # A damaged file makes the unpickler raise whatever its bytes provoke: KeyError, EOFError, RuntimeError, ...
+        first = str(error).strip().splitlines()[:1]
+        raise WeightsError(f"{path}: cannot be read as weights ({' '.join(first)}). Fetch it again.") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(f"{path}: expected a state dict, names to tensors and nothing else")
+    return state
+
+
+def check_state(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> None:
+    """Raises WeightsError that names the file and how its tensors differ from the ``wanted`` ones."""
+    first = "input_blocks.0.0.weight"
+    if first in state and state[first].shape != wanted[first].shape:
+        has, needs = state[first].shape[1], wanted[first].shape[1]
+        if has != needs:
+            raise WeightsError(
+                f"{path}: a network of {has} input channels, expected {needs}: the published ones have 3 (base), "
+                "6 (upsample), 7 (base_inpaint) and 10 (upsample_inpaint)"
+            )
+    missing, unknown = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
+    shapes = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    faults = [
+        f"{len(names)} {what}, as {names[0]}"
+        for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
+        if names
+    ]
+    if faults:
+        raise WeightsError(f"{path}: tensors do not fit: {'; '.join(faults)}")

@@ -1,0 +1,218 @@
+"""The adapter: GLIDE's base and upsampler behind the one edit interface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from bench import images
+from methods import pipelines
+from methods.glide import checkpoints
+from methods.glide.schedule import Schedule, spacing
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from bench.edit import EditRequest
+    from bench.registry import Runtime
+    from methods.glide.unet import GlideUNet
+
+
+class Glide:
+    summary = (
+        "GLIDE (filtered) inpainting: fills the mask by the prompt, in pixels, 64 then 256 (or mini weights)"
+    )
+    needs: frozenset[str] = frozenset({"source", "mask", "target_prompt"})
+    native_size: int | None = 256
+
+    @dataclass(frozen=True)
+    class Options:
+        weights: str = checkpoints.PUBLISHED
+        """``openai:glide-filtered`` (OpenAI's files in the cache folder), a folder, or ``zoo:NAME``."""
+        base_steps: str = "100"
+        """Which of the base's 1000 steps are taken: a number, numbers per section as ``"10,10,3,2,2"``, the least
+        noisy section first, or ``"fast27"``."""
+        upsampler_steps: str = "fast27"
+        guidance: float = 5.0
+        """Scale of the base's classifier-free guidance; 1 switches it off. The upsampler is not guided."""
+        upsample_temperature: float = 0.997
+        """Standard deviation of the noise that the upsampler starts from; below 1 is smoother."""
+        prompt_field: Literal["target_prompt", "region_prompt"] = "target_prompt"
+        """Which text of the request is the prompt: the networks were trained on captions of whole images."""
+        mask_cells: Literal["rescue", "cover"] = "rescue"
+        """The mask at the base's size. ``rescue``: every n-th pixel of it, as published, with the cells of parts that
+        would vanish; ``cover``: every cell that the mask touches."""
+        upsampler_mask: Literal["coarse", "fine"] = "coarse"
+        """What the upsampler fills. ``coarse``: the base's mask, enlarged, as published: cells at the mask's edge
+        are filled or kept whole. ``fine``: the mask itself: every pixel outside is kept exactly."""
+        paste: bool = False
+        """Paste the result into the source along the mask. Off: the raw output; both are scored."""
+
+    PRESETS: Mapping[str, Mapping[str, Any]] = {
+        "mini": {
+            "weights": "zoo:glide",
+            "base_steps": "25",
+            "upsampler_steps": "4,3,1,1,1",
+            "guidance": 3.0,
+            "mask_cells": "cover",
+            "upsampler_mask": "fine",
+        },
+    }
+
+    @classmethod
+    def identity(cls, options: Options) -> dict[str, str]:
+        return checkpoints.identity(options.weights)
+
+    @classmethod
+    def problems(cls, options: Options) -> list[str]:
+        found = []
+        for name in ("base_steps", "upsampler_steps"):
+            try:
+                spacing(getattr(options, name))
+            except ValueError as error:
+                found.append(f"{name}: {error}")
+        if options.guidance < 1:
+            found.append(f"guidance {options.guidance}: expected at least 1, which switches it off")
+        if not 0 < options.upsample_temperature <= 1:
+            found.append(
+                f"upsample_temperature {options.upsample_temperature}: expected more than 0 and at most 1"
+            )
+        return found + checkpoints.problems(options.weights)
+
+    def __init__(self, options: Options, runtime: Runtime) -> None:
+        found = self.problems(options) + pipelines.runtime_problems(runtime)
+        if found:
+            raise ValueError("glide: " + "; ".join(found))
+        from methods.glide.diffusion import Diffusion
+
+        self.options, self.runtime = options, runtime
+        where = checkpoints.find(options.weights)
+        self.native_size = self.side = where.native_size
+        self.factor = where.native_size // where.configs["base"].image_size
+        self.needs = frozenset({"source", "mask", options.prompt_field})
+        self.tokenizer = checkpoints.load_tokenizer(where)
+        # Weights stay in float32: other precisions are autocast, as the published ones keep their norms in float32.
+        self.base: GlideUNet = checkpoints.load_network(where, "base", runtime.device)
+        self.upsampler: GlideUNet = checkpoints.load_network(where, "upsampler", runtime.device)
+        steps = {"base": options.base_steps, "upsampler": options.upsampler_steps}
+        self.base_process, self.upsampler_process = (
+            Diffusion(Schedule.of(network.config.schedule, steps[network.config.kind]), runtime.device)
+            for network in (self.base, self.upsampler)
+        )
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
+        """Sources and masks of the native size."""
+        import torch
+
+        if not requests:
+            return []
+        if pipelines.one_size(requests, 1) != (self.side, self.side):
+            raise ValueError(
+                f"sources of {requests[0].source.size} pixels; GLIDE edits squares of {self.side} pixels"
+            )
+        prompts = pipelines.prompts(requests, self.options.prompt_field)
+        masks = [self._mask(request) for request in requests]
+        cells = np.stack([self._cells(mask) for mask in masks])
+        fine = np.stack(masks)
+        if self.options.upsampler_mask == "coarse":
+            fine = cells.repeat(self.factor, axis=1).repeat(self.factor, axis=2)
+        small = self.base.config.image_size
+        sources = [request.source.convert("RGB") for request in requests]
+        generators = pipelines.generators(requests)
+        dtype = pipelines.torch_dtype(self.runtime)
+        device = torch.device(self.runtime.device).type
+        with torch.inference_mode(), torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            low = self._generate(
+                prompts,
+                self._tensor([images.resize(s, small) for s in sources]),
+                self._known(cells),
+                generators,
+            )
+            high = self._upsample(prompts, self._tensor(sources), self._known(fine), low, generators)
+        # [-1, 1] NCHW -> uint8 NHWC
+        pixels = ((high + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        edited = [images.from_array(np.ascontiguousarray(image)) for image in pixels]
+        if self.options.paste:
+            edited = [
+                images.paste_back(source, result, request.mask)
+                for source, result, request in zip(sources, edited, requests, strict=True)
+            ]
+        return edited
+
+    def _generate(
+        self, prompts: Sequence[str], image: Tensor, known: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
+        from methods.glide.diffusion import conditioned, guided
+
+        text = self._encode(self.base, prompts)
+        if self.options.guidance == 1:
+            network = conditioned(self.base, text, image, known)
+        else:
+            no_text = self._encode(self.base, [""] * len(prompts))
+            network = guided(self.base, text, no_text, image, known, self.options.guidance)
+        noise = _Noise(generators, image)
+        return self.base_process.sample(network, noise(), noise, image, known)
+
+    def _upsample(
+        self,
+        prompts: Sequence[str],
+        image: Tensor,
+        known: Tensor,
+        low: Tensor,
+        generators: Sequence[torch.Generator],
+    ) -> Tensor:
+        from methods.glide.diffusion import conditioned, eight_bits
+
+        text = self._encode(self.upsampler, prompts)
+        network = conditioned(self.upsampler, text, image, known, eight_bits(low))
+        noise = _Noise(generators, image)
+        start = noise() * self.options.upsample_temperature
+        return self.upsampler_process.sample(network, start, noise, image, known)
+
+    def _encode(self, network: GlideUNet, prompts: Sequence[str]) -> Any:
+        ids, present = self.tokenizer(prompts, network.config.text_ctx)
+        return network.encode_text(ids.to(self.runtime.device), present.to(self.runtime.device))
+
+    def _tensor(self, pictures: Sequence[Image]) -> Tensor:
+        """RGB pictures => float32 NCHW in [-1, 1]."""
+        import torch
+
+        pixels = torch.from_numpy(np.stack([images.to_array(picture) for picture in pictures]))
+        return pixels.permute(0, 3, 1, 2).to(self.runtime.device, torch.float32) / 127.5 - 1
+
+    def _known(self, edit: np.ndarray[Any, np.dtype[np.bool_]]) -> Tensor:
+        """The one place where polarity turns: bool (N, H, W), True = edit => float32 (N, 1, H, W), 1 = known."""
+        import torch
+
+        return torch.from_numpy(~edit)[:, None].to(self.runtime.device, torch.float32)
+
+    def _mask(self, request: EditRequest) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        if request.mask.size != request.source.size:
+            raise ValueError(f"mask of {request.mask.size} pixels for a source of {request.source.size}")
+        mask = images.mask_array(request.mask)
+        if not mask.any():
+            raise ValueError("the mask is empty: there is nothing to edit")
+        return mask
+
+    def _cells(self, mask: np.ndarray[Any, np.dtype[np.bool_]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """The mask at the base's size. Nearest takes the first pixel of each cell, as enlarging gives it back."""
+        on_grid = pipelines.cover_cells if self.options.mask_cells == "cover" else pipelines.rescue_thin
+        return on_grid(mask, self.factor)[:: self.factor, :: self.factor]
+
+
+class _Noise:
+    """Standard normal noise like ``like``, each picture's from its own generator, drawn on the CPU."""
+
+    def __init__(self, generators: Sequence[torch.Generator], like: Tensor) -> None:
+        self.generators, self.like = generators, like
+
+    def __call__(self) -> Tensor:
+        import torch
+
+        drawn = [torch.randn(self.like.shape[1:], generator=generator) for generator in self.generators]
+        return torch.stack(drawn).to(self.like.device)

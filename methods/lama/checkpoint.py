@@ -1,0 +1,118 @@
+"""Where LaMa's weights are, whether they are the right ones, and what to do if they are not.
+
+A ``weights`` option is one of
+
+* a TorchScript file with LaMa's call (image and mask in, filled image out): big-lama.pt or one like it. Such a file
+  holds code that runs when it is loaded, so that only a file of a known SHA-256 is ever opened: the published one,
+  or the one that the option ``sha256`` names;
+* a folder that :func:`methods.lama.network.save` wrote;
+* ``zoo:NAME``: an embedded checkpoint.
+
+Nothing is downloaded; nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from methods import weights as wt
+from methods.zoo import manifest as zoo
+
+PUBLIC_NAME = "big-lama.pt"
+PUBLIC_URL = "https://github.com/Sanster/models/releases/download/add_big_lama/big-lama.pt"
+PUBLIC_BYTES = 205_669_692
+PUBLIC_SHA256 = "344c77bbcb158f17dd143070d1e789f38a66c04202311ae3a258ef66667a9ea9"
+"""Of the file whose MD5, which programs that use it pin, is e3aa4aaa15225a33ec84f9f4bc47e500."""
+PUBLIC_LICENCE = "Apache-2.0"
+
+_PARTS = ("config.json", "model.safetensors")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Found:
+    """Weights that are there and are the right ones."""
+
+    kind: Literal["torchscript", "folder", "zoo"]
+    path: Path
+    sha256: str
+    """Of the file, or over the files of a folder."""
+
+
+def public_path() -> Path:
+    """Where torch's hub keeps downloaded files, and where programs that use LaMa put theirs."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = Path(os.environ.get("TORCH_HOME") or cache / "torch").expanduser()
+    return home / "hub" / "checkpoints" / PUBLIC_NAME
+
+
+def locate(weights: str) -> Path:
+    """The file or folder that ``weights`` means: for the bare name big-lama.pt torch's hub, unless it is right here."""
+    path = Path(weights).expanduser()
+    return public_path() if weights == PUBLIC_NAME and not path.exists() else path
+
+
+def find(weights: str, sha256: str | None = None, *, again: bool = False) -> Found:
+    """Finds and checks weights. Raises WeightsError that names the file, what is wrong, and the remedy.
+
+    ``sha256``: 64 hex digits that a TorchScript file must have; None is the published file's. ``again`` reads the
+    whole file anew; otherwise the digest of a file of that size and time of change may be remembered.
+    """
+    if weights.startswith("zoo:"):
+        name = weights.removeprefix("zoo:")
+        try:
+            root = zoo.entry(name)
+            return Found("zoo", _complete(root), zoo.digest(name))
+        except zoo.ZooError as error:
+            raise wt.WeightsError(f"weights {weights!r}: {error}") from error
+    path = locate(weights)
+    if path.is_dir():
+        _complete(path)
+        return Found(
+            "folder", path, wt.content_hash(wt.Weights("folder", weights, path, {"generator": path}))
+        )
+    expected = (sha256 or PUBLIC_SHA256).lower()
+    if not _SHA256.fullmatch(expected):
+        raise wt.WeightsError(
+            f"sha256 {sha256!r}: expected 64 hexadecimal digits, as `sha256sum FILE` prints"
+        )
+    if not path.is_file():
+        raise wt.WeightsError(f"weights {weights!r}: there is no file {path}. {remedy(path)}")
+    actual = zoo.sha256_file(path) if again else _remembered(path)
+    if actual != expected:
+        whose = "that of the published big-lama.pt" if expected == PUBLIC_SHA256 else "what the option says"
+        raise wt.WeightsError(
+            f"weights {weights!r}: {path} ({path.stat().st_size:,} bytes) has SHA-256 {actual}, not {expected}, "
+            f"{whose}. A TorchScript file holds code, so an unknown one is not opened: {remedy(path)} "
+            f"If you trust this file, say so with the option sha256: {actual}"
+        )
+    return Found("torchscript", path, actual)
+
+
+def remedy(path: Path) -> str:
+    """What to fetch: name, size, licence, command."""
+    return (
+        f"File: {PUBLIC_NAME}; {PUBLIC_BYTES / 2**20:.0f} MiB ({PUBLIC_BYTES:,} bytes); licence: {PUBLIC_LICENCE}. "
+        f'Fetch it with: curl -L --fail --create-dirs -o "{path}" {PUBLIC_URL}'
+    )
+
+
+def _complete(folder: Path) -> Path:
+    missing = [name for name in _PARTS if not (folder / name).is_file()]
+    if missing:
+        raise wt.WeightsError(
+            f"{folder} lacks {' and '.join(missing)}: not a folder of a LaMa generator "
+            f"({' and '.join(_PARTS)}, as `run_bench.py train lama` writes them)"
+        )
+    return folder
+
+
+def _remembered(path: Path) -> str:
+    cache = wt._HashCache()
+    actual = cache.sha256(path)
+    cache.save()
+    return actual

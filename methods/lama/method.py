@@ -1,0 +1,143 @@
+"""LaMa (Suvorov et al., WACV 2022): the inpainting GAN. It continues the surroundings into the hole; no prompt.
+
+Runs the published TorchScript, a generator of one's own, or the embedded miniature; all three answer to the same
+call, ``model(image, mask)``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench import images
+from methods import pipelines, weights
+from methods.lama import checkpoint
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from bench.edit import EditRequest
+    from bench.registry import Runtime
+
+FACTOR = 8
+"""Sides are padded to a multiple of this: three levels of halving."""
+SMALLEST = 16
+"""The network pads its coarsest level by reflection, which takes two samples a side."""
+
+
+class Lama:
+    summary = "LaMa: inpainting GAN that takes no prompt; fills the mask from its surroundings (public or mini weights)"
+    needs: frozenset[str] = frozenset({"source", "mask"})
+    native_size: int | None = None
+
+    @dataclass(frozen=True)
+    class Options:
+        weights: str = checkpoint.PUBLIC_NAME
+        """A TorchScript file with LaMa's call, a folder of a generator of one's own, or ``zoo:NAME``. The bare name
+        ``big-lama.pt`` is looked up in the working folder, then where torch's hub keeps its files."""
+        sha256: str | None = None
+        """What a TorchScript file's SHA-256 must be (64 hexadecimal digits); None is the published file's."""
+
+    PRESETS: Mapping[str, Mapping[str, Any]] = {"mini": {"weights": "zoo:lama"}}
+
+    @classmethod
+    def identity(cls, options: Options) -> dict[str, str]:
+        try:
+            found = checkpoint.find(options.weights, options.sha256)
+        except weights.WeightsError:
+            return {"weights": options.weights}
+        if found.kind == "zoo":
+            return {"zoo": options.weights.removeprefix("zoo:"), "sha256": found.sha256}
+        return {"sha256": found.sha256}
+
+    @classmethod
+    def problems(cls, options: Options) -> list[str]:
+        try:
+            found = checkpoint.find(options.weights, options.sha256)
+        except weights.WeightsError as error:
+            return [str(error)]
+        if options.sha256 is not None and found.kind != "torchscript":
+            return [f"sha256 is for a TorchScript file, and weights {options.weights!r} are a {found.kind}'s"]
+        return []
+
+    def __init__(self, options: Options, runtime: Runtime) -> None:
+        found = self.problems(options) + pipelines.runtime_problems(runtime)
+        if found:
+            raise ValueError("lama: " + "; ".join(found))
+        self.device = runtime.device
+        self.where = checkpoint.find(options.weights, options.sha256, again=True)
+        # In float32 whatever the run's dtype: Fourier transforms in half precision exist for powers of two at best.
+        self.model = _load(self.where, runtime.device)
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
+        """Sources of one size, any size; outside the mask the sources' own pixels, bit for bit."""
+        import torch
+
+        if not requests:
+            return []
+        image, mask = self._tensors(requests)
+        # Without specialisation to what it was called with before: results must not depend on earlier calls.
+        with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            filled = self.model(image, mask)
+        if not isinstance(filled, torch.Tensor) or filled.shape != image.shape:
+            what = tuple(filled.shape) if isinstance(filled, torch.Tensor) else type(filled).__name__
+            raise ValueError(
+                f"{self.where.path}: gave {what} for an image of {tuple(image.shape)}: not LaMa's call, which "
+                "gives the filled image. Use big-lama.pt or a file with the same call."
+            )
+        width, height = requests[0].source.size
+        # The published network's sigmoid is composed in float and may leave [0, 1] by rounding.
+        levels = (filled.float() * 255).clamp(0, 255).round().to(torch.uint8)
+        arrays = levels.permute(0, 2, 3, 1).cpu().numpy()[:, :height, :width]
+        return [
+            images.paste_back(
+                request.source.convert("RGB"), images.from_array(np.ascontiguousarray(array)), request.mask
+            )
+            for request, array in zip(requests, arrays, strict=True)
+        ]
+
+    def _tensors(self, requests: Sequence[EditRequest]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image float32 (B, 3, H, W) in [0, 1] and mask (B, 1, H, W), 1 = hole, which is our own polarity.
+
+        Padded at the right and the bottom by reflection with the edge repeated, as the authors' own predictor does.
+        """
+        import torch
+
+        width, height = pipelines.one_size(requests, 1)
+        for request in requests:
+            if request.mask.size != request.source.size:
+                raise ValueError(f"mask of {request.mask.size} pixels for a source of {request.source.size}")
+            if not images.mask_array(request.mask).any():
+                raise ValueError("the mask is empty: there is nothing to fill")
+        pixels = np.stack([images.to_array(request.source.convert("RGB")) for request in requests])
+        holes = np.stack([images.mask_array(request.mask) for request in requests])
+        more = [(0, max(-side % FACTOR, SMALLEST - side)) for side in (height, width)]
+        pixels = np.pad(pixels, ((0, 0), *more, (0, 0)), mode="symmetric")
+        holes = np.pad(holes, ((0, 0), *more), mode="symmetric")
+        image = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device).float() / 255
+        return image, torch.from_numpy(holes)[:, None].to(self.device).float()
+
+
+def _load(found: checkpoint.Found, device: str) -> Any:
+    """What answers ``model(image, mask)``. Raises ValueError naming the file if it is none."""
+    if found.kind != "torchscript":
+        from methods.lama.network import load
+
+        return load(found.path, device)
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            # torch announces the end of TorchScript; the published weights come in no other form.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return torch.jit.load(str(found.path), map_location=device).eval()
+    except RuntimeError as error:
+        why = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{found.path}: not a TorchScript file ({why}). {checkpoint.remedy(found.path)}"
+        ) from error

@@ -1,0 +1,187 @@
+"""Edits that somebody else made: a closed system, a colleague's model, another run. Read, checked, scored.
+
+``path`` is a folder with one image per case, named by the case's id (``<id>.png``; another run's folder of one
+method's edits is such a folder), or a JSONL file, one object a line: ``{"case": "<id>", "file": "<image>"}``, the
+file relative to the JSONL's own folder. The ids are those of the exported cases (``cases.jsonl``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image as PilImage
+
+from bench import images
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from bench.edit import EditCase, EditRequest
+    from bench.registry import Runtime
+
+SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
+"""Of the images that a folder may hold; other files in it are left alone."""
+
+_SHOWN = 3
+"""How many of the same complaints are spelt out."""
+
+
+class Outputs:
+    """The runner shows it the cases (``wants_cases``), since a request does not say which case it is of."""
+
+    summary = "edits made elsewhere, read from a folder or a JSONL file"
+    needs: frozenset[str] = frozenset({"source"})
+    native_size: int | None = None
+    wants_cases = True
+    PRESETS: Mapping[str, Mapping[str, Any]] = {}
+
+    @dataclass(frozen=True)
+    class Options:
+        path: str = ""
+        """A folder, or a ``.jsonl`` file."""
+        resize: bool = False
+        """Bring images of another size to the source's, Lanczos. Off: another size is an error. It stands for a
+        model's own resolution; it does not undo a crop."""
+
+    @classmethod
+    def identity(cls, options: Options) -> dict[str, str]:
+        """SHA-256 over every case's image: other images are another method."""
+        digest = hashlib.sha256()
+        for case, file in sorted(listed(options.path).items()):
+            digest.update(f"{case}\0{images.sha256_file(file)}\n".encode())
+        return {"sha256": digest.hexdigest()}
+
+    @classmethod
+    def problems(cls, options: Options) -> list[str]:
+        """All that can be told without the cases: the files are there, and are images by their headers."""
+        try:
+            found = listed(options.path)
+        except ValueError as error:
+            return [str(error)]
+        missing = [f"{file} (case {case!r})" for case, file in found.items() if not file.is_file()]
+        if missing:
+            return [f"{options.path}: names files that are not there: {_some(missing)}"]
+        unreadable = [str(file) for file in found.values() if not _is_image(file)]
+        if unreadable:
+            return [f"not images: {_some(unreadable)}. Export them as PNG, or take them out"]
+        return []
+
+    def __init__(self, options: Options, runtime: Runtime) -> None:
+        del runtime
+        found = self.problems(options)
+        if found:
+            raise ValueError("outputs: " + "; ".join(found))
+        self.options = options
+        self.files = listed(options.path)
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
+        raise ValueError(
+            "outputs cannot answer a request, which does not name its case: it runs inside a benchmark only"
+        )
+
+    def edit_cases(self, cases: Sequence[EditCase]) -> list[Image]:
+        """The image of each case, RGB, of its source's size.
+
+        Raises ValueError that names the first case without an image and the file that was expected, or the
+        image that cannot be read or has another size than the source.
+        """
+        return [self._read(case) for case in cases]
+
+    def _read(self, case: EditCase) -> Image:
+        file = self.files.get(case.id)
+        if file is None:
+            raise ValueError(f"outputs: no image for case {case.id!r}: {self._expected(case.id)}")
+        image = images.read_rgb(file)
+        size = case.request.source.size
+        if image.size == size:
+            return image
+        if self.options.resize:
+            return images.resize(image, size)
+        raise ValueError(
+            f"outputs: {file}: {image.width}x{image.height} pixels, the source of case {case.id!r} has "
+            f"{size[0]}x{size[1]}. Export it at that size, or set resize: true"
+        )
+
+    def _expected(self, case: str) -> str:
+        path = Path(self.options.path).expanduser()
+        if path.is_dir():
+            return f"expected {path / (case + SUFFIXES[0])}"
+        return f'expected a line {{"case": "{case}", "file": ...}} in {path}'
+
+
+def listed(path: str) -> dict[str, Path]:
+    """Case id -> the file that is said to be its edit. Raises ValueError that names the file and the remedy."""
+    if not path:
+        raise ValueError("option path is missing: give a folder of images named by case id, or a .jsonl file")
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return _of_folder(place)
+    if place.suffix != ".jsonl":
+        raise ValueError(f"path {path!r}: neither a folder nor a .jsonl file. Check the path")
+    return _of_jsonl(place)
+
+
+def _of_folder(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() not in SUFFIXES or file.name.startswith("."):
+            continue
+        if file.stem in found:
+            raise ValueError(
+                f"{folder}: {found[file.stem].name} and {file.name} would both be the edit of case "
+                f"{file.stem!r}. Keep one"
+            )
+        found[file.stem] = file
+    if not found:
+        raise ValueError(f"{folder}: holds no images. Put one there for each case, as <case id>.png")
+    return found
+
+
+def _of_jsonl(place: Path) -> dict[str, Path]:
+    try:
+        text = place.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{place}: cannot be read ({error}). Check the path; it must be UTF-8") from error
+    found: dict[str, Path] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{place}:{number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{where}: not valid JSON ({error})") from error
+        case, file = (row.get("case"), row.get("file")) if isinstance(row, dict) else (None, None)
+        if not isinstance(case, str) or not isinstance(file, str) or not case or not file:
+            raise ValueError(f'{where}: expected {{"case": "<id>", "file": "<image>"}}, got {line[:80]}')
+        if case in found:
+            raise ValueError(f"{where}: case {case!r} was named before. Keep one line")
+        # Names from data never leave their folder: neither up, nor to a root or a drive.
+        parts = PurePosixPath(file.replace("\\", "/")).parts
+        if ".." in parts or file.startswith(("/", "\\", "~")) or PureWindowsPath(file).drive:
+            raise ValueError(
+                f"{where}: file {file!r} leaves the folder of the JSONL. Put the images beside or below it, "
+                "and name them relative to it"
+            )
+        found[case] = place.parent.joinpath(*parts)
+    if not found:
+        raise ValueError(f"{place}: names no images. Write one line for each case")
+    return found
+
+
+def _is_image(file: Path) -> bool:
+    try:
+        with PilImage.open(file):  # the header alone: nothing is decoded
+            return True
+    except OSError:  # an unknown format too
+        return False
+
+
+def _some(lines: Sequence[str]) -> str:
+    more = f", and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+    return ", ".join(lines[:_SHOWN]) + more

@@ -1,0 +1,357 @@
+r"""Everything that a run's report consists of, written in one go: tables, statistics, figures.
+
+::
+
+    report/summary.csv        tidy: protocol, category, method, metric, value, low, high, n, failed
+    report/tables.{md,html}   every table; tables.tex the same as LaTeX, to be \\input; tables-document.tex whole
+    report/NAME.{csv,tex}     one table each: suite-*, paper-1..5, main-*, success-*, validity-*, reported-*, ...
+    report/comparisons.csv    every method against the baseline: differences, intervals, tests, effect sizes
+    report/validity.csv       does each metric measure what it should
+    report/figures/*.{pdf,png}
+    report/grid.png           the overview picture
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reports import figures, latex, paper, render, shapes, statistics, tables
+from reports.figures_charts import Bounds
+from reports.provenance import with_caption
+from reports.scores import ALL, RunScores, load
+from reports.style import Style
+from reports.tables import Cell, Column, MetricFacts, Row, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from bench.store import RunStore
+    from reports.figures_choice import Rule
+    from reports.paper import Paper
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """The numbers of a report, before anything is written."""
+
+    scores: RunScores
+    frame: pd.DataFrame
+    """The summary, with cost and preference."""
+    tables: tuple[Table, ...]
+    comparisons: pd.DataFrame | None = None
+    validity: pd.DataFrame | None = None
+    votes: pd.DataFrame | None = None
+    """Checked."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReportPaths:
+    """What was written, and what was in it."""
+
+    directory: Path
+    files: tuple[Path, ...]
+    figures: tuple[Path, ...]
+    tables: tuple[Table, ...]
+    summary: pd.DataFrame
+    warnings: tuple[str, ...]
+    """Where n is too small for a claim, and what the paper's file does not hold: for the terminal."""
+
+
+def write_report(
+    store: RunStore,
+    facts: Mapping[str, MetricFacts],
+    *,
+    style: Style | None = None,
+    paper: Paper | None = None,
+    votes: pd.DataFrame | None = None,
+    baseline: str | None = None,
+    bounds: Bounds | None = None,
+    with_figures: bool = True,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> ReportPaths:
+    """Writes ``report/`` of a run; see the module.
+
+    ``paper``: adds what it reported (``reports.paper.load``). ``votes``: one row per vote, as
+    ``reports.preference.VOTE_COLUMNS``. ``baseline``: whom the others are compared with, the run's first
+    method that is no control if not given. ``bounds``: of the success rule.
+
+    Raises ``tables.ReportError`` where nothing is scored, ``style.StyleError``, ``preference.VoteError``,
+    ``statistics.StatisticsError``, ``bench.store.StoreError``.
+    """
+    made = make(
+        store, facts, style=style, paper=paper, votes=votes, baseline=baseline, extras=True,
+        resamples=resamples, seed=seed,
+    )  # fmt: skip
+    files = write_tables(store, facts, made, style)
+    pictures = write_figures(store, made, bounds) if with_figures else []
+    warnings = [note for table in made.tables for note in table.notes if note.startswith("Too small")]
+    gaps = [] if paper is None else paper.gaps
+    return ReportPaths(
+        store.report_dir,
+        tuple(files),
+        tuple(pictures),
+        made.tables,
+        made.frame,
+        tuple(dict.fromkeys([*warnings, *gaps])),
+    )
+
+
+def make(
+    store: RunStore,
+    facts: Mapping[str, MetricFacts],
+    *,
+    style: Style | None = None,
+    paper: Paper | None = None,
+    votes: pd.DataFrame | None = None,
+    baseline: str | None = None,
+    extras: bool = False,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Made:
+    """Reads the run once and computes everything; writes nothing. ``extras``: comparisons and validity too."""
+    import pandas as pd
+
+    style = style or Style()
+    scores = load(store)
+    frame = tables.summary(store, resamples=resamples, seed=seed, scores=scores)
+    if frame.empty:
+        tables.build(frame, facts)  # raises, with the remedy
+    parts = [frame, tables.cost_summary(scores, resamples=resamples, seed=seed)]
+    people: pd.DataFrame | None = None
+    if votes is not None and len(votes):
+        from reports.preference import checked, preference_summary
+
+        people = checked(votes, scores)
+        if len(people):
+            parts.append(preference_summary(people, scores, resamples=resamples, seed=seed))
+        else:
+            people = None
+    frame = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    style.check_columns([*dict.fromkeys(frame["metric"]), shapes.PASTED_LEAK])
+    higher = _directions(scores, facts)
+    separations = statistics.separations(scores, higher, list(higher), seed=seed)
+    wide = shapes.with_pasted_leakage(frame)
+    of_paper = shapes.paper_tables(wide, facts, scores.controls, separations, style, scores.names)
+    made = [
+        *shapes.suite_tables(wide, facts, scores.controls, separations, style),
+        *of_paper,
+        *tables.build(_measured(frame), facts, scores.controls, separations, style.decimals),
+    ]
+    if paper is not None:
+        from reports.paper import reported_tables, with_reported
+
+        made = [with_reported(table, paper, scores.names) for table in made]
+    comparisons = validity = None
+    if extras:
+        from reports.validity import validity as measure
+        from reports.validity import validity_tables
+
+        base = baseline or _first_contender(scores)
+        if base is not None:
+            comparisons = statistics.compare(scores, base, resamples=resamples, seed=seed)
+            made += comparison_tables(comparisons, scores, facts)
+        validity = measure(scores, higher, people, seed=seed)
+        made += validity_tables(validity)
+    made = [with_caption(table, store, scores) for table in made]
+    if paper is not None:
+        made += [
+            replace(table, caption=f"{table.title}. {' '.join(table.notes)}")
+            for table in reported_tables(paper)
+        ]
+    return Made(scores, frame, tuple(made), comparisons, validity, people)
+
+
+def _measured(frame: pd.DataFrame) -> pd.DataFrame:
+    """The summary without cost and votes, which have tables of their own."""
+    own = {*tables.OWN_FACTS}
+    return frame[~frame["metric"].isin(own)]
+
+
+def _directions(scores: RunScores, facts: Mapping[str, MetricFacts]) -> dict[str, bool]:
+    """Metric -> whether more is better, pasted ones included, of those whose facts are known."""
+    found = {}
+    for metric in scores.metrics:
+        known = facts.get(metric) or facts.get(metric.removesuffix("_pasted"))
+        if known is not None:
+            found[metric] = known.higher_is_better
+    return found
+
+
+def _first_contender(scores: RunScores) -> str | None:
+    return next((title for title in scores.titles.values() if title not in scores.controls), None)
+
+
+COMPARED = (
+    "success_truth",
+    "success_clip",
+    "success_mini_clip",
+    "leak_lpips",
+    "clip_region",
+    "clip_directional",
+    "mini_clip_region",
+    "mini_clip_directional",
+    "fid",
+    "vgg16_frechet",
+)
+"""Metrics of the comparison tables; comparisons.csv has all."""
+
+
+def comparison_tables(
+    comparisons: pd.DataFrame, scores: RunScores, facts: Mapping[str, MetricFacts]
+) -> list[Table]:
+    """Per protocol: every method that is no control against the baseline, metric by metric."""
+    made = []
+    for protocol in scores.protocols:
+        mine = comparisons[
+            (comparisons["protocol"] == protocol)
+            & (comparisons["category"] == ALL)
+            & ~comparisons["method"].isin(scores.controls)
+        ]
+        rows = []
+        metrics = [metric for metric in COMPARED if (mine["metric"] == metric).any()]
+        for metric in metrics:
+            for row in mine[mine["metric"] == metric].to_dict(orient="records"):
+                known = facts.get(metric)
+                arrow = "" if known is None else " ↑" if known.higher_is_better else " ↓"
+                cells = (
+                    Cell(
+                        *(tables.finite(row[name]) for name in ("difference", "low", "high")),
+                        n=int(row["n"]),
+                    ),
+                    *(
+                        Cell(tables.finite(row[name]), n=int(row["n"]))
+                        for name in ("p_holm", "cohens_d", "superiority")
+                    ),
+                )
+                title = f"{tables.HEADINGS.get(metric, metric)}{arrow}: {row['method']}"
+                rows.append(Row(title, False, cells, int(row["n"]), 0))
+        if not rows:
+            continue
+        base = mine["baseline"].iloc[0]
+        columns = (
+            Column(f"difference from {base}", "difference", protocol=protocol, decimals=3),
+            Column("Holm's p", "p_holm", protocol=protocol, decimals=4),
+            Column("Cohen's d", "cohens_d", protocol=protocol, decimals=2),
+            Column("P(higher)", "superiority", protocol=protocol, decimals=2),
+        )
+        notes = [
+            "Differences are paired by case, with 95 % intervals (bootstrap clustered on the source image); p: "
+            "two-sided sign-flip test, Holm's correction over the methods of a metric; d: mean over standard "
+            "deviation of the differences; P(higher): share of cases with the higher value, ties half.",
+            *dict.fromkeys(remark for remark in mine["remark"] if remark),
+        ]
+        made.append(
+            Table(
+                f"comparison-{tables.slug(protocol)}",
+                f"{protocol}: against {base}",
+                columns,
+                tuple(rows),
+                tuple(notes),
+                rows_are="metric: method",
+                counts=("n",),
+            )
+        )
+    return made
+
+
+# --- writing ---------------------------------------------------------------------------------------------
+
+
+def write_tables(
+    store: RunStore, facts: Mapping[str, MetricFacts], made: Made, style: Style | None = None
+) -> list[Path]:
+    """Writes every table in every form. Raises ``bench.store.StoreError``."""
+    style = style or Style()
+    body = latex.HEAD + "\n" + "\n".join(latex.table(table, style) for table in made.tables)
+    title = f"{store.path.name}: tables"
+    texts = {
+        "summary.csv": made.frame.to_csv(index=False, lineterminator="\n"),
+        "tables.md": markdown_page(store, made, facts, style),
+        "tables.html": render.html_page(title, made.tables, style),
+        "tables.tex": body,
+        "tables-document.tex": latex.document(r"\input{tables}", style),
+        **{f"{table.name}.csv": render.csv_text(table) for table in made.tables},
+        **{f"{table.name}.tex": latex.HEAD + latex.table(table, style) for table in made.tables},
+    }
+    for name, frame in (("comparisons", made.comparisons), ("validity", made.validity)):
+        if frame is not None and len(frame):
+            texts[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")
+    return [
+        store.write_file(f"report/{name}", text.encode(), f"report/{name}") for name, text in texts.items()
+    ]
+
+
+def markdown_page(store: RunStore, made: Made, facts: Mapping[str, MetricFacts], style: Style) -> str:
+    """Every table, the notes once, and what each metric means in a line."""
+    known = {**tables.OWN_FACTS, **facts}
+    shown = dict.fromkeys(column.metric for table in made.tables for column in table.columns)
+    legend = [
+        f"- **{tables.heading(metric)}** (`{metric}`{', ' + known[metric].unit if known[metric].unit else ''}): "
+        f"{known[metric].summary}"
+        for metric in shown
+        if metric in known
+    ]
+    from reports.provenance import sentences
+
+    return "\n".join(
+        [
+            f"# {store.path.name}",
+            "",
+            *(render.markdown(table, style) for table in made.tables),
+            *(f"{note}  " for note in render.notes(made.tables)),
+            "",
+            *(f"{line}  " for line in sentences(store, made.scores.protocols, made.scores.titles.values())),
+            "",
+            "## Metrics",
+            "",
+            *legend,
+            "",
+        ]
+    )
+
+
+def write_figures(store: RunStore, made: Made, bounds: Bounds | None = None) -> list[Path]:
+    """Draws every figure that the run has the data for. Raises ``bench.store.StoreError``."""
+    from reports.figures_style import save
+
+    written = [figures.grid(store, records=made.scores.edits)]
+    for name, shown in _drawn(store, made, bounds):
+        if shown is not None:
+            written += save(store, name, shown)
+    return written
+
+
+def _drawn(store: RunStore, made: Made, bounds: Bounds | None) -> Iterator[tuple[str, Figure | None]]:
+    """One after the other, so that only one is in memory."""
+    from reports import figures_charts as charts
+    from reports.figures_choice import RULES
+    from reports.figures_pictures import heat_maps, side_by_side
+    from reports.figures_style import looks
+
+    scores, frame = made.scores, made.frame
+    style = looks([title for title in scores.titles.values() if title not in scores.controls])
+    yield "leakage-by-distance", charts.leakage_by_distance(frame, scores, style)
+    yield "success-by-category", charts.success_by_category(frame, scores, style)
+    yield "trade-off", charts.trade_off(frame, scores, style)
+    yield "success-sensitivity", charts.success_sensitivity(scores, style, bounds)
+    for protocol in scores.protocols:
+        edits = figures.last_edits(scores.edits, protocol)
+        rule: Rule
+        for rule in RULES:
+            shown = side_by_side(store, scores, protocol, rule, votes=made.votes, edits=edits)
+            yield f"grid-{rule}-{tables.slug(protocol)}", shown
+        yield f"leak-heat-{tables.slug(protocol)}", heat_maps(store, scores, protocol, edits=edits)
+
+
+def check_paper(file: Path | None = None) -> list[str]:
+    """What ``report --check-paper`` prints: every inconsistency, then what the file does not hold."""
+    read = paper.load(file)
+    return [*paper.check_paper(read), *read.gaps]
+
+
+__all__ = ["Bounds", "Made", "ReportPaths", "check_paper", "make", "write_report", "write_tables"]

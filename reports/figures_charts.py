@@ -1,0 +1,346 @@
+"""Charts of a report: leakage by distance, success by category, the trade-off, sensitivity to the bounds.
+
+Each function draws one figure with a panel per protocol, or returns None where the run lacks what it shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.edit import CATEGORIES
+from reports.figures_style import (
+    COLUMN_INCHES,
+    GRAY,
+    INK,
+    PAGE_INCHES,
+    RULE,
+    Look,
+    drawing,
+    figure,
+    label,
+)
+from reports.scores import ALL, ProtocolScores, RunScores
+from reports.tables import HEADINGS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    FloatND = NDArray[np.float64]
+
+DISTANCES: Sequence[tuple[str, str]] = (
+    ("leak_lpips_edge", "edge"),
+    ("leak_lpips_near", "near"),
+    ("leak_lpips_mid", "mid"),
+    ("leak_lpips_far", "far"),
+)
+SUCCESS = ("success_truth", "success_clip", "success_mini_clip")
+ALIGNMENT = ("clip_region", "mini_clip_region", "clip_target", "mini_clip_target")
+LEAK = ("leak_lpips", "leak_lpips_vgg")
+FLOOR = ("jpeg", "resize_round_trip", "autoencoder_round_trip")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The bounds of the success rule: those of ``bench.metrics.options.SuccessRule``."""
+
+    min_change: float = 0.01
+    max_leak: float = 0.1
+    leak: str = "leak_lpips"
+
+
+Found = Mapping[tuple[str, str, str, str], Mapping[Any, Any]]
+"""(protocol, method, metric, category) -> row of the summary."""
+
+
+def found(frame: pd.DataFrame) -> Found:
+    return {
+        (row["protocol"], row["method"], row["metric"], row["category"]): row
+        for row in frame.to_dict(orient="records")
+        if not math.isnan(row["value"])
+    }
+
+
+def _panels(shown: Figure, protocols: Sequence[str], **options: Any) -> list[Axes]:
+    axes = shown.subplots(1, len(protocols), squeeze=False, **options)[0]
+    for axis, protocol in zip(axes, protocols, strict=True):
+        axis.set_title(protocol, color=INK, pad=4)
+        axis.grid(axis="y", color=RULE, linewidth=0.4)
+        axis.set_axisbelow(True)
+    return list(axes)
+
+
+def _legend(shown: Figure, handles: Mapping[str, Any], width: float) -> None:
+    """Under the panels, in as many columns as fit."""
+    if not handles:
+        return
+    longest = max(len(label(name)) for name in handles)
+    columns = max(1, min(len(handles), int(width / (0.055 * longest + 0.32))))
+    shown.legend(handles.values(), map(label, handles), loc="outside lower center", ncols=columns)
+
+
+def _whiskers(row: Mapping[Any, Any], scale: float = 1.0) -> list[list[float]] | None:
+    if math.isnan(row["low"]):
+        return None
+    value = row["value"]
+    return [[max(0.0, value - row["low"]) * scale], [max(0.0, row["high"] - value) * scale]]
+
+
+def leakage_by_distance(frame: pd.DataFrame, scores: RunScores, style: Mapping[str, Look]) -> Figure | None:
+    """LPIPS outside the mask, band by band outwards; the gentlest round trip's below is noise."""
+    rows = found(frame)
+    protocols = [p for p in scores.protocols if any((p, m, "leak_lpips_near", ALL) in rows for m in style)]
+    if not protocols:
+        return None
+    with drawing():
+        shown = figure(COLUMN_INCHES, 2.15)
+        handles: dict[str, Any] = {}
+        for axis, protocol in zip(_panels(shown, protocols, sharey=True), protocols, strict=True):
+            floor = [_floor(rows, scores, protocol, metric) for metric, _ in DISTANCES]
+            if not all(map(math.isnan, floor)):
+                handles["noise floor"] = axis.fill_between(
+                    range(4), 0, floor, color=RULE, alpha=0.7, linewidth=0, zorder=0
+                )
+            spread = 0.2 / max(1, len(style))
+            for k, (method, look) in enumerate(style.items()):
+                points = [
+                    (i, rows.get((protocol, method, metric, ALL))) for i, (metric, _) in enumerate(DISTANCES)
+                ]
+                there = [
+                    (i + (k - (len(style) - 1) / 2) * spread, row) for i, row in points if row is not None
+                ]
+                if not there:
+                    continue
+                x, y = [i for i, _ in there], [row["value"] for _, row in there]
+                handles[method] = axis.plot(x, y, look.line, color=look.color, marker=look.marker)[0]
+                for i, row in there:
+                    axis.errorbar([i], [row["value"]], yerr=_whiskers(row), color=look.color, linewidth=0.8)
+            axis.set_xticks(range(4), [name for _, name in DISTANCES])
+            axis.set_xlim(-0.35, 3.35)
+            axis.set_xlabel("distance from mask")
+        # The panels share their scale: it starts at 0 once all of them have been drawn.
+        shown.axes[0].set_ylim(bottom=0)
+        shown.axes[0].set_ylabel("LPIPS outside ↓")
+        _legend(shown, _ordered(handles, style), COLUMN_INCHES)
+    return shown
+
+
+def _ordered(handles: Mapping[str, Any], style: Mapping[str, Look]) -> dict[str, Any]:
+    """Methods first, then what they are held against."""
+    names = [*(name for name in style if name in handles), *(name for name in handles if name not in style)]
+    return {name: handles[name] for name in names}
+
+
+def _floor(rows: Found, scores: RunScores, protocol: str, metric: str) -> float:
+    """The least that storing and restoring the image costs, over the controls that do so; NaN without any."""
+    values = [
+        rows[protocol, title, metric, ALL]["value"]
+        for title, name in scores.names.items()
+        if name in FLOOR and (protocol, title, metric, ALL) in rows
+    ]
+    return min(values, default=math.nan)
+
+
+def _of(scores: RunScores, name: str) -> str:
+    """The title of a registered method; empty where the run has it not."""
+    return next((title for title, of in scores.names.items() if of == name), "")
+
+
+def success_by_category(frame: pd.DataFrame, scores: RunScores, style: Mapping[str, Look]) -> Figure | None:
+    """Bars of success per category with intervals; the controls' range as a gray line each."""
+    rows = found(frame)
+    judge = {p: next((m for m in SUCCESS if m in of.metrics), "") for p, of in scores.protocols.items()}
+    protocols = [p for p, metric in judge.items() if metric]
+    if not protocols or not style:
+        return None
+    many = len(style) > 6
+    width = PAGE_INCHES if many else COLUMN_INCHES
+    with drawing():
+        shown = figure(width, 1.35 * len(protocols) + 0.55)
+        handles: dict[str, Any] = {}
+        axes = shown.subplots(len(protocols), 1, squeeze=False, sharex=True)[:, 0]
+        for axis, protocol in zip(axes, protocols, strict=True):
+            axis.set_title(f"{protocol}: {HEADINGS.get(judge[protocol], judge[protocol])}", pad=4)
+            axis.grid(axis="y", color=RULE, linewidth=0.4)
+            axis.set_axisbelow(True)
+            bar = 0.8 / len(style)
+            for k, (method, look) in enumerate(style.items()):
+                for i, category in enumerate((*CATEGORIES, ALL)):
+                    row = rows.get((protocol, method, judge[protocol], category))
+                    if row is None:
+                        continue
+                    x = i + (k - (len(style) - 1) / 2) * bar
+                    handles[method] = axis.bar(
+                        x, 100 * row["value"], bar * 0.9, color=look.color, hatch=look.hatch,
+                        edgecolor="white" if look.hatch else look.color, linewidth=0.3,
+                    )  # fmt: skip
+                    whiskers = _whiskers(row, 100)
+                    if whiskers is not None:
+                        axis.errorbar(
+                            x,
+                            100 * row["value"],
+                            yerr=whiskers,
+                            color=INK,
+                            linewidth=0.7,
+                            capsize=1.4,
+                            capthick=0.5,
+                        )
+            for i, category in enumerate((*CATEGORIES, ALL)):
+                top = rows.get((protocol, _of(scores, "oracle"), judge[protocol], category))
+                if top is not None:
+                    handles["oracle"] = axis.plot(
+                        [i - 0.44, i + 0.44],
+                        [100 * top["value"]] * 2,
+                        color=GRAY,
+                        linewidth=0.9,
+                        linestyle=(0, (3, 1.5)),
+                    )[0]
+            axis.axvline(len(CATEGORIES) - 0.5, color=RULE, linewidth=0.6)
+            axis.set_ylim(0, 105)
+            axis.set_yticks([0, 25, 50, 75, 100])
+            axis.set_ylabel("success % ↑")
+            axis.set_xticks(range(5), [c.replace("_", "-") for c in (*CATEGORIES, ALL)])
+        _legend(shown, handles, width)
+    return shown
+
+
+def trade_off(frame: pd.DataFrame, scores: RunScores, style: Mapping[str, Look]) -> Figure | None:
+    """Alignment against leakage. Between untouched image and oracle lies what alignment can be; left of the
+    noise floor leakage cannot be told from storing the image.
+    """
+    rows = found(frame)
+    alignment = {p: next((m for m in ALIGNMENT if m in of.metrics), "") for p, of in scores.protocols.items()}
+    leak = {p: next((m for m in LEAK if m in of.metrics), "") for p, of in scores.protocols.items()}
+    protocols = [p for p in scores.protocols if alignment[p] and leak[p]]
+    if not protocols or not style:
+        return None
+    with drawing():
+        shown = figure(COLUMN_INCHES, 2.3)
+        handles: dict[str, Any] = {}
+        for axis, protocol in zip(_panels(shown, protocols), protocols, strict=True):
+            x_metric, y_metric = leak[protocol], alignment[protocol]
+            axis.grid(axis="x", color=RULE, linewidth=0.4)
+            for control, style_of_line in (("oracle", (0, (4, 1.5))), ("copy_input", (0, (1, 1.2)))):
+                row = rows.get((protocol, _of(scores, control), y_metric, ALL))
+                if row is not None:
+                    handles[control] = axis.axhline(
+                        row["value"], color=GRAY, linewidth=0.9, linestyle=style_of_line
+                    )
+            floor = _floor(rows, scores, protocol, x_metric)
+            if not math.isnan(floor):
+                handles["noise floor"] = axis.axvspan(0, floor, color=RULE, alpha=0.6, linewidth=0, zorder=0)
+            for method, look in style.items():
+                x = rows.get((protocol, method, x_metric, ALL))
+                y = rows.get((protocol, method, y_metric, ALL))
+                if x is None or y is None:
+                    continue
+                handles[method] = axis.errorbar(
+                    x["value"], y["value"], xerr=_whiskers(x), yerr=_whiskers(y),
+                    color=look.color, marker=look.marker, linewidth=0.8, linestyle="none",
+                )  # fmt: skip
+            axis.set_xlim(left=0)
+            axis.margins(y=0.12)
+            axis.set_xlabel(f"{HEADINGS.get(x_metric, x_metric)} ↓")
+        wanted = {HEADINGS.get(alignment[p], alignment[p]) for p in protocols}
+        shown.axes[0].set_ylabel(f"alignment, {' / '.join(sorted(wanted))} ↑")
+        _legend(shown, _ordered(handles, style), COLUMN_INCHES)
+    return shown
+
+
+# --- sensitivity -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Success of one method as a function of one bound, the other as in the rule."""
+
+    bound: str
+    at: FloatND
+    success: FloatND
+    """Share of ``n``."""
+    n: int
+
+
+def sensitivity(
+    scores: ProtocolScores, method: int, judge: str, bounds: Bounds, at: Mapping[str, FloatND]
+) -> list[Curve]:
+    """Success at each value of each bound. ``judge``: ``truth``, ``clip`` or ``mini_clip``.
+
+    As the rule has it: judged right, changed by more than ``min_change``, leaked at most ``max_leak``; an edit
+    whose case has no outside cannot leak. Edits of which a part was not scored are left out.
+    """
+    needed = (f"judge_{judge}", "edit_change", bounds.leak)
+    if any(name not in scores.metrics for name in needed):
+        return []
+    judged, change, leak = (scores.metric(name)[:, method] for name in needed)
+    answered = scores.recorded[:, method, scores.metrics.index(bounds.leak)]
+    there = ~np.isnan(judged) & ~np.isnan(change) & answered
+    yes, change, leak = judged[there] > 0.5, change[there], np.nan_to_num(leak[there], nan=0.0)
+    n = int(there.sum())
+    if not n:
+        return []
+    inside, kept = yes & (leak <= bounds.max_leak), yes & (change > bounds.min_change)
+    by_change = (change[inside][:, None] > at["min_change"]).sum(axis=0) / n
+    by_leak = (leak[kept][:, None] <= at["max_leak"]).sum(axis=0) / n
+    return [
+        Curve("min_change", at["min_change"], by_change, n),
+        Curve("max_leak", at["max_leak"], by_leak, n),
+    ]
+
+
+def success_sensitivity(
+    scores: RunScores, style: Mapping[str, Look], bounds: Bounds | None = None
+) -> Figure | None:
+    """Success as either bound moves; a dotted line marks the rule's own."""
+    bounds = bounds or Bounds()
+    judge = {
+        p: next((m for m in SUCCESS if m.replace("success", "judge") in of.metrics), "").removeprefix(
+            "success_"
+        )
+        for p, of in scores.protocols.items()
+    }
+    at = {"min_change": np.geomspace(1e-3, 0.5, 61), "max_leak": np.geomspace(1e-3, 1.0, 61)}
+    curves = {
+        protocol: {
+            of.titles[m]: sensitivity(of, m, judge[protocol], bounds, at) for m in of.contenders
+        }
+        for protocol, of in scores.protocols.items()
+        if judge[protocol]
+    }  # fmt: skip
+    curves = {p: drawn for p, drawn in curves.items() if any(drawn.values())}
+    if not curves:
+        return None
+    names = {"min_change": "least change inside", "max_leak": "most leakage outside"}
+    with drawing():
+        shown = figure(COLUMN_INCHES, 1.3 * len(curves) + 0.75)
+        axes = shown.subplots(len(curves), 2, squeeze=False, sharey=True, sharex="col")
+        handles: dict[str, Any] = {}
+        for line, (protocol, of_method) in zip(axes, curves.items(), strict=True):
+            for axis, (k, bound) in zip(line, enumerate(names), strict=True):
+                axis.grid(axis="y", color=RULE, linewidth=0.4)
+                for method, drawn in of_method.items():
+                    if drawn:
+                        look = style[method]
+                        handles[method] = axis.plot(
+                            drawn[k].at, 100 * drawn[k].success, look.line, color=look.color
+                        )[0]
+                rule = getattr(bounds, bound)
+                handles["the rule's bound"] = axis.axvline(
+                    rule, color=GRAY, linewidth=0.8, linestyle=(0, (1, 1.2))
+                )
+                axis.set_xscale("log")
+                axis.set_xlim(at[bound][0], at[bound][-1])
+                axis.set_ylim(0, 105)
+            line[0].set_ylabel("success % ↑")
+            line[0].set_title(f"{protocol}, judge: {judge[protocol].replace('_', ' ')}", loc="left", pad=4)
+        for axis, text in zip(axes[-1], names.values(), strict=True):
+            axis.set_xlabel(text)
+        _legend(shown, handles, COLUMN_INCHES)
+    return shown

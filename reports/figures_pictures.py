@@ -1,0 +1,213 @@
+"""Pictures of edits for a paper: the side-by-side grid and the leak heat maps, as vector PDF and PNG."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from bench.edit import EditCase
+from reports.figures import Edits, enlarged, last_edits, outlined
+from reports.figures_choice import Rule, choose, words
+from reports.figures_style import GRAY, PAGE_INCHES, RULE, drawing, label
+from reports.scores import RunScores
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from bench.store import RunStore
+
+MOST_COLUMNS = 8
+"""Methods of one picture; more would be smaller than a stamp."""
+_PIXELS = 192
+"""Side of a panel at most: more than 200 dpi on its 0.85 in."""
+
+
+def side_by_side(
+    store: RunStore,
+    scores: RunScores,
+    protocol: str,
+    rule: Rule = "random",
+    *,
+    per_category: int = 1,
+    cases: Sequence[str] = (),
+    methods: Sequence[str] | None = None,
+    votes: pd.DataFrame | None = None,
+    edits: Edits | None = None,
+) -> Figure | None:
+    """Source with the mask's outline, then every method's edit, a row per case. None without a case.
+
+    ``cases``: ids chosen by hand, which the picture then says. ``methods``: titles, the first eight
+    contenders and then controls if not given. ``edits``: :func:`last_edits`, where they were read already.
+    """
+    picked = list(cases) or choose(scores.protocols[protocol], rule, per_category, votes)
+    columns = _columns(scores, methods)
+    if not picked or not columns:
+        return None
+    edits = last_edits(store.edits(), protocol) if edits is None else edits
+    file = store.cases(protocol)
+    digests = {title: digest for digest, title in scores.titles.items()}
+    with drawing():
+        sheet = _Sheet(["source, mask", *columns], len(picked), f"{protocol}; {words(rule, cases)}", scores)
+        for row, case_id in enumerate(picked):
+            case = file.get(case_id)
+            sheet.image(row, 0, outlined(case, _PIXELS))
+            for column, title in enumerate(columns, 1):
+                record = edits.get((digests[title], case_id))
+                sheet.image(row, column, None if record is None else enlarged(store.image(record), _PIXELS))
+            sheet.caption(row, case)
+    return sheet.figure
+
+
+def heat_maps(
+    store: RunStore,
+    scores: RunScores,
+    protocol: str,
+    rule: Rule = "random",
+    *,
+    per_category: int = 1,
+    methods: Sequence[str] | None = None,
+    ceiling: float = 0.25,
+    edits: Edits | None = None,
+) -> Figure | None:
+    """Where the outside changed: largest difference of a channel per pixel, in [0, 1], cut off at ``ceiling``.
+
+    The mask's inside is left gray: there, change is what was asked for.
+    """
+    picked = choose(scores.protocols[protocol], rule, per_category)
+    columns = _columns(scores, methods)
+    if not picked or not columns:
+        return None
+    edits = last_edits(store.edits(), protocol) if edits is None else edits
+    file = store.cases(protocol)
+    digests = {title: digest for digest, title in scores.titles.items()}
+    with drawing():
+        sheet = _Sheet(
+            ["source, mask", *columns],
+            len(picked),
+            f"{protocol}; {words(rule)}",
+            scores,
+            bar=0.5,
+            captions=False,
+        )
+        for row, case_id in enumerate(picked):
+            case = file.get(case_id)
+            sheet.image(row, 0, outlined(case, _PIXELS))
+            for column, title in enumerate(columns, 1):
+                record = edits.get((digests[title], case_id))
+                heat = None if record is None else leak_map(case, store.image(record))
+                sheet.image(row, column, heat, cmap=_heat(), vmin=0, vmax=ceiling)
+        sheet.color_bar(ceiling, "change outside the mask")
+    return sheet.figure
+
+
+def _heat() -> Any:
+    import matplotlib as mpl
+
+    return mpl.colormaps["inferno"].with_extremes(bad="#8f8f98")
+
+
+def leak_map(case: EditCase, edit: Image.Image) -> NDArray[np.float64]:
+    """``(H, W)`` in [0, 1]: the largest difference of a channel; NaN inside the mask."""
+    source = np.asarray(case.request.source.convert("RGB"), dtype=np.float64)
+    after = np.asarray(edit.convert("RGB"), dtype=np.float64)
+    change: NDArray[np.float64] = np.abs(after - source).max(axis=2) / 255
+    change[np.asarray(case.request.mask.convert("L")) > 127] = np.nan
+    return change
+
+
+def _columns(scores: RunScores, methods: Sequence[str] | None) -> list[str]:
+    if methods is not None:
+        return list(methods)
+    ordered = sorted(scores.titles.values(), key=lambda title: title in scores.controls)
+    return ordered[:MOST_COLUMNS]
+
+
+class _Sheet:
+    """Pictures in rows and columns, placed in inches on one pair of axes over the whole figure."""
+
+    GAP, MARGIN, LINE = 0.05, 0.03, 0.125
+
+    def __init__(
+        self,
+        titles: Sequence[str],
+        rows: int,
+        foot: str,
+        scores: RunScores,
+        *,
+        bar: float = 0.0,
+        captions: bool = True,
+    ) -> None:
+        """``bar``: inches kept free on the right. Call inside ``drawing()``."""
+        from matplotlib.figure import Figure
+
+        count = len(titles)
+        room = PAGE_INCHES - bar - 2 * self.MARGIN
+        self.panel = (room - (count - 1) * self.GAP) / count
+        heads = [textwrap.wrap(label(title), max(8, int(self.panel / 0.052))) for title in titles]
+        head = self.LINE * max(map(len, heads)) + 0.06
+        self.step = self.panel + (self.LINE + 0.08 if captions else self.GAP)
+        self.height = head + rows * self.step + self.LINE + 0.08
+        self.figure = Figure(figsize=(PAGE_INCHES, self.height))
+        self.axes = self.figure.add_axes((0, 0, 1, 1))
+        self.axes.set_axis_off()
+        self.top = self.height - head
+        self.rows = rows
+        for column, (title, lines) in enumerate(zip(titles, heads, strict=True)):
+            ink = GRAY if title in scores.controls else "black"
+            x = self._left(column) + self.panel / 2
+            self._text(x, self.top + 0.04, "\n".join(lines), ha="center", va="bottom", color=ink)
+        self._text(self.MARGIN + room / 2, 0.03, foot, ha="center", va="bottom", color=GRAY)
+
+    def _left(self, column: int) -> float:
+        return self.MARGIN + column * (self.panel + self.GAP)
+
+    def _text(self, x: float, y: float, text: str, **options: Any) -> None:
+        # Prompts and names are text, not mathematics.
+        self.axes.text(x, y, text.replace("$", r"\$"), fontsize=7, linespacing=1.05, **options)
+
+    def image(self, row: int, column: int, picture: Any, **options: Any) -> None:
+        """An RGB picture, or an array with a colour map; None says that the edit failed."""
+        left, top = self._left(column), self.top - row * self.step
+        extent = (left, left + self.panel, top - self.panel, top)
+        if picture is None:
+            self._text(
+                left + self.panel / 2, top - self.panel / 2, "failed", ha="center", va="center", color=GRAY
+            )
+        else:
+            self.axes.imshow(
+                np.asarray(picture), extent=extent, interpolation="nearest", aspect="auto", **options
+            )
+        x = [extent[0], extent[1], extent[1], extent[0], extent[0]]
+        y = [extent[2], extent[2], extent[3], extent[3], extent[2]]
+        self.axes.plot(x, y, color=RULE, linewidth=0.5)
+        self.axes.set_xlim(0, PAGE_INCHES)
+        self.axes.set_ylim(0, self.height)
+
+    def caption(self, row: int, case: EditCase) -> None:
+        """Under a row: the category and the target prompt."""
+        kind = case.category.replace("_", "-")
+        prompt = textwrap.shorten(case.request.target_prompt, 130 - len(kind), placeholder=" …")
+        y = self.top - row * self.step - self.panel - 0.03
+        self._text(self.MARGIN, y, f"{kind}:  {prompt}", ha="left", va="top")
+
+    def color_bar(self, ceiling: float, text: str) -> None:
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
+
+        tall = self.rows * self.step
+        place = (
+            (PAGE_INCHES - 0.44) / PAGE_INCHES,
+            (self.top - 0.85 * tall) / self.height,
+            0.08 / PAGE_INCHES,
+            0.7 * tall / self.height,
+        )
+        axes = self.figure.add_axes(place)
+        bar = self.figure.colorbar(ScalarMappable(Normalize(0, ceiling), _heat()), cax=axes, extend="max")
+        bar.set_label(text, fontsize=7, labelpad=1)
+        bar.ax.tick_params(labelsize=6, pad=1)

@@ -1,0 +1,120 @@
+"""How every chart looks: the width, fonts and sizes of a paper's column, and colours that all eyes tell apart."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from bench.store import RunStore
+
+COLUMN_INCHES, PAGE_INCHES = 3.25, 6.875
+
+OKABE_ITO: tuple[str, ...] = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F",
+)  # fmt: skip
+"""Okabe and Ito 2008, yellow left out (it vanishes on white) for a brown of the same family."""
+MARKERS: tuple[str, ...] = ("o", "s", "^", "D", "v", "P", "X", "*")
+HATCHES: tuple[str, ...] = ("", "////", "....", "xxxx")
+GRAY, INK, RULE = "#6b6b73", "#1b1b1f", "#d9d9de"
+
+_RC: dict[Any, Any] = {
+    # A Times of matplotlib's own, so that a chart has the same letters on every machine.
+    "font.family": ["STIXGeneral"],
+    "mathtext.fontset": "stix",
+    "font.size": 8.0,
+    "axes.titlesize": 8.0,
+    "axes.labelsize": 8.0,
+    "xtick.labelsize": 7.0,
+    "ytick.labelsize": 7.0,
+    "legend.fontsize": 7.0,
+    "legend.frameon": False,
+    "legend.handlelength": 1.4,
+    "legend.columnspacing": 1.1,
+    "legend.handletextpad": 0.4,
+    "axes.linewidth": 0.5,
+    "axes.edgecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.5,
+    "ytick.major.width": 0.5,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.size": 1.5,
+    "xtick.minor.width": 0.4,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.6,
+    "hatch.linewidth": 0.4,
+    # Each picture is embedded as it is, not resampled into one.
+    "image.composite_image": False,
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "svg.fonttype": "none",
+    "savefig.dpi": 300,
+    "axes.unicode_minus": True,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one method is drawn, the same in every chart of a report."""
+
+    color: str
+    marker: str
+    hatch: str
+    line: str
+
+
+def looks(methods: Sequence[str]) -> dict[str, Look]:
+    """Title -> look, by position: colour, marker and, after eight methods, line and hatch."""
+    lines = ("-", "--", ":", "-.")
+    return {
+        method: Look(
+            OKABE_ITO[i % len(OKABE_ITO)],
+            MARKERS[i % len(MARKERS)],
+            HATCHES[i // len(OKABE_ITO) % len(HATCHES)],
+            lines[i // len(OKABE_ITO) % len(lines)],
+        )
+        for i, method in enumerate(methods)
+    }
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Inside it, matplotlib draws in this style, without a screen."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_RC):
+        yield
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, laid out by constrained layout and tied to no window."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(store: RunStore, name: str, shown: Figure) -> list[Path]:
+    """Writes ``report/figures/NAME.pdf`` and ``.png``; the same chart gives the same bytes."""
+    written = []
+    options: dict[str, dict[str, Any]] = {
+        "pdf": {"metadata": {"CreationDate": None, "ModDate": None}},
+        "png": {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}},
+    }
+    for kind, chosen in options.items():
+        buffer = io.BytesIO()
+        with drawing():
+            shown.savefig(buffer, format=kind, **chosen)
+        written.append(store.write_file(f"report/figures/{name}.{kind}", buffer.getvalue(), f"figure {name}"))
+    return written
+
+
+def label(method: str) -> str:
+    return method.replace("_", " ")

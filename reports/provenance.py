@@ -1,0 +1,149 @@
+"""Where a table's numbers come from: the sentences that end every caption."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from bench.edit import CATEGORIES, stable_digest
+from reports.scores import ALL
+from reports.statistics import detectable, too_few
+from reports.tables import SMALL_SET, Cell, Row, Table
+
+if TYPE_CHECKING:
+    from bench.store import RunStore
+    from reports.scores import RunScores
+
+PACKAGES = ("prompteditbench", "torch", "diffusers", "transformers")
+"""Versions that a caption names, as far as the run wrote them down."""
+
+
+def run_digest(store: RunStore) -> str:
+    """12 hex digits of what was asked: seed, protocols' digests, methods' digests and dtypes."""
+    manifest = store.manifest
+    return stable_digest(
+        {
+            "seed": manifest.get("seed"),
+            "protocols": {name: info["digest"] for name, info in manifest["protocols"].items()},
+            "methods": {digest: entry.get("dtype") for digest, entry in manifest["methods"].items()},
+        }
+    )
+
+
+def weights(store: RunStore) -> dict[str, str]:
+    """Title -> the weights that a method's options name, with revision or the first digits of their SHA-256."""
+    from reports.scores import method_titles
+
+    titles = method_titles(store)
+    found = {}
+    for digest, spec in store.methods.items():
+        named = spec.options.get("weights") or spec.options.get("checkpoint")
+        if isinstance(named, str) and named:
+            found[titles[digest]] = named + _version(spec.options)
+    return found
+
+
+def _version(options: Mapping[str, Any]) -> str:
+    identity = options.get("_identity")
+    if isinstance(identity, Mapping) and isinstance(identity.get("sha256"), str):
+        return f" ({identity['sha256'][:8]})"
+    return f" ({options['revision']})" if options.get("revision") else ""
+
+
+def sentences(store: RunStore, protocols: Iterable[str], methods: Iterable[str]) -> list[str]:
+    """Seed, data, weights, versions, digest: one short sentence each."""
+    manifest = store.manifest
+    shown = []
+    for name in dict.fromkeys(protocols):
+        info = manifest["protocols"].get(name)
+        if info is not None:
+            shown.append(f"{name} v{info['version']} ({info['digest']})")
+    of_methods = weights(store)
+    named = {title: of_methods[title] for title in methods if title in of_methods}
+    versions = manifest.get("versions") or {}
+    packages = [f"{name} {versions[name]}" for name in PACKAGES if name in versions]
+    return [
+        *([f"Data: {', '.join(shown)}."] if shown else []),
+        *([f"Weights: {'; '.join(f'{title}: {of}' for title, of in named.items())}."] if named else []),
+        f"Seed {manifest.get('seed', 'unknown')}; run {run_digest(store)}"
+        + (f"; {', '.join(packages)}" if packages else "")
+        + ".",
+    ]
+
+
+def with_caption(table: Table, store: RunStore, scores: RunScores) -> Table:
+    """The table with its caption, and with a warning among its notes where n is too small for the claim."""
+    warnings = small_n(table, scores)
+    table = replace(table, notes=(*table.notes, *warnings))
+    counts = sorted({cell.n for row in table.rows for cell in row.cells if cell.n})
+    n = ""
+    if counts:
+        span = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+        n = f"n = {span} per value."
+    protocols = [column.protocol for column in table.columns]
+    tail = sentences(store, protocols, [row.method for row in table.rows])
+    return replace(table, caption=" ".join(filter(None, [f"{table.title}.", n, *table.notes, *tail])))
+
+
+def small_n(table: Table, scores: RunScores) -> list[str]:
+    """Warnings: too few source images for any test, and how large a difference of success must be to show."""
+    lines = []
+    contenders = [row for row in table.rows if not row.control]
+    for protocol in dict.fromkeys(column.protocol for column in table.columns):
+        of_protocol = scores.protocols.get(protocol)
+        if of_protocol is None or len(contenders) < 2:
+            continue
+        for category in dict.fromkeys(c.category for c in table.columns if c.protocol == protocol):
+            units = of_protocol.units(category) if category in (ALL, *CATEGORIES) else ()
+            clusters = len(set(of_protocol.cluster[units].tolist())) if len(units) else 0
+            remark = too_few(clusters, len(contenders) - 1)
+            if remark:
+                where = f"{protocol}, {category.replace('_', '-')}" if category != ALL else protocol
+                lines.append(f"Too small for the claim ({where}): {remark}.")
+    lines += _undetectable(table, contenders)
+    lines += _warned_sets(table, scores)
+    return list(dict.fromkeys(lines))
+
+
+def _undetectable(table: Table, contenders: Sequence[Row]) -> list[str]:
+    """How large a difference of success over all categories must be for this n to show it.
+
+    Said where something is not separable from the best, from the widest of such differences' intervals (of
+    independent means: pairing can only narrow it).
+    """
+    lines = []
+    for index, column in enumerate(table.columns):
+        if not column.metric.startswith("success_") or column.reported or column.category != ALL:
+            continue
+        best = next((row.cells[index] for row in contenders if row.cells[index].best), None)
+        tied = [row.cells[index] for row in contenders if row.cells[index].dagger]
+        if best is None or not tied:
+            continue
+        half = max(math.hypot(_half(best), _half(cell)) for cell in tied)
+        if half > 0:
+            least = 100 * detectable(-half, half)
+            judge = column.metric.removeprefix("success_").replace("_", " ")
+            lines.append(
+                f"n = {best.n}: differences of success ({judge}, {column.protocol}) below about {least:.0f} "
+                "points would be missed more often than once in five."
+            )
+    return lines
+
+
+def _half(cell: Cell) -> float:
+    return 0.0 if cell.low is None or cell.high is None else (cell.high - cell.low) / 2
+
+
+def _warned_sets(table: Table, scores: RunScores) -> list[str]:
+    """What scoring itself warned of, for the Fréchet distances and their kin that the table shows."""
+    if "warning" not in scores.sets.columns:
+        return []
+    asked = {(column.protocol, column.metric, column.category) for column in table.columns}
+    found = []
+    for row in scores.sets.to_dict(orient="records"):
+        place = (row["protocol"], row["metric"], row["category"])
+        if place in asked and isinstance(row["warning"], str) and int(row["n"]) < SMALL_SET:
+            found.append(f"{row['metric']}: {row['warning']}.")
+    return sorted(set(found))[:2]

@@ -1,0 +1,395 @@
+"""Does the metric measure? Each automatic metric against the truth judge and against people.
+
+* Rank correlation (Spearman) over single edits between a metric and a verdict: the truth judge's, the truth
+  judge's success, or the share of votes an edit won. Signs are turned so that more is better: a metric that
+  measures what it should is positive, whatever its direction.
+* Agreement of the success rules that need no truth with the one that has it: accuracy, Cohen's kappa, and
+  both error rates.
+* Of every vote between two edits: whether the metric prefers the same one (ties of the metric count half;
+  votes for neither are left out and counted).
+
+Intervals: 95 % by bootstrap clustered on the source image, on the rater for votes. Controls take no part:
+an untouched image and the ideal result would make any metric look good.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.edit import CATEGORIES
+from reports.preference import points
+from reports.scores import ALL, ProtocolScores, RunScores
+from reports.statistics import bootstrap_means, first_seen
+from reports.tables import HEADINGS, Cell, Column, Row, Table, finite, slug
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    FloatND = NDArray[np.float64]
+    IndexND = NDArray[np.intp]
+
+TRUTHS: Mapping[str, str] = {
+    "judge_truth": "the truth judge",
+    "success_truth": "success by the truth",
+    "votes": "the share of votes won",
+}
+RULES = ("success_clip", "success_mini_clip", "judge_clip", "judge_mini_clip")
+AGREEMENT = ("accuracy", "kappa", "missed", "false alarms", "truth says yes", "rule says yes")
+
+VALIDITY_COLUMNS: tuple[str, ...] = (
+    "protocol",
+    "category",
+    "metric",
+    "against",
+    "measure",
+    "value",
+    "low",
+    "high",
+    "n",
+    "clusters",
+)
+
+PASTED = "_pasted"
+_WORK = 4_000_000
+"""Weighted values of one bootstrap: more edits get fewer draws, but never fewer than ``_LEAST``."""
+_LEAST, _MOST = 200, 1000
+_ROWS = 16
+"""Draws ranked at once: their weights stay in the processor's cache."""
+
+
+def validity(
+    scores: RunScores, higher: Mapping[str, bool], votes: pd.DataFrame | None = None, *, seed: int = 0
+) -> pd.DataFrame:
+    """Every correlation and agreement of a run; columns ``VALIDITY_COLUMNS``.
+
+    ``higher``: metric -> whether more is better. ``votes`` as ``reports.preference.checked`` returns them.
+    """
+    import pandas as pd
+
+    rows: list[tuple[object, ...]] = []
+    for of_protocol in scores.protocols.values():
+        truths = {name: of_protocol.metric(name) for name in TRUTHS if name in of_protocol.metrics}
+        if votes is not None:
+            truths["votes"] = _won(votes[votes["protocol"] == of_protocol.protocol], of_protocol)
+        for category in (ALL, *CATEGORIES):
+            units = of_protocol.units(category)
+            if len(units):
+                rows += _correlations(of_protocol, category, units, truths, higher, seed)
+                rows += _agreements(of_protocol, category, units, seed)
+    if votes is not None and len(votes):
+        rows += _choices(scores, votes, higher, seed)
+    frame = pd.DataFrame(rows, columns=list(VALIDITY_COLUMNS))
+    return frame.astype({"value": "float64", "low": "float64", "high": "float64"})
+
+
+def _won(votes: pd.DataFrame, of_protocol: ProtocolScores) -> FloatND:
+    """``(U, M)``: the share of an edit's comparisons that it won; NaN where there was none."""
+    titles = list(of_protocol.titles)
+    won, _ = points(votes, titles)
+    unit = {case: index for index, case in reversed(list(enumerate(of_protocol.cases)))}
+    place = np.array([unit[case] for case in votes["case"]], dtype=np.intp)
+    total, count = (np.zeros((len(of_protocol.cases), len(titles))) for _ in range(2))
+    np.add.at(total, place, np.nan_to_num(won))
+    np.add.at(count, place, ~np.isnan(won))
+    with np.errstate(invalid="ignore"):
+        return np.where(count > 0, total / count, np.nan)
+
+
+def _correlations(
+    of_protocol: ProtocolScores,
+    category: str,
+    units: IndexND,
+    truths: Mapping[str, FloatND],
+    higher: Mapping[str, bool],
+    seed: int,
+) -> Iterator[tuple[object, ...]]:
+    place = np.ix_(units, of_protocol.contenders)
+    cluster = np.repeat(of_protocol.cluster[units], len(of_protocol.contenders))
+    metrics = [
+        name
+        for name in of_protocol.metrics
+        if name in higher and name not in TRUTHS and not name.endswith(PASTED)
+    ]
+    if not metrics or not truths:
+        return
+    x = np.stack([of_protocol.metric(m)[place].ravel() * (1 if higher[m] else -1) for m in metrics], axis=1)
+    y = np.stack([truth[place].ravel() for truth in truths.values()], axis=1)
+    found = spearman(x, y, cluster, seed=seed)
+    for (k, t), values in found.items():
+        yield (of_protocol.protocol, category, metrics[k], list(truths)[t], "spearman", *values)
+
+
+Correlation = tuple[float, float, float, int, int]
+"""Value, low, high, n, clusters."""
+
+
+def spearman(
+    x: FloatND, y: FloatND, cluster: IndexND, *, seed: int = 0
+) -> dict[tuple[int, int], Correlation]:
+    """Rank correlation of every column of ``(N, K)`` with every one of ``(N, T)``; NaN is no value.
+
+    Left out are pairs of columns with fewer than three values or a constant side. Intervals are percentile
+    bootstrap's over clusters. No resample is built: the ranks of a sample with repeats follow from the
+    weights alone, so that a draw costs one pass over values that were sorted once.
+    """
+    groups: dict[bytes, list[tuple[int, int]]] = {}
+    for k in range(x.shape[1]):
+        for t in range(y.shape[1]):
+            there = ~np.isnan(x[:, k]) & ~np.isnan(y[:, t])
+            groups.setdefault(there.tobytes(), []).append((k, t))
+    found: dict[tuple[int, int], Correlation] = {}
+    for key, pairs in groups.items():
+        # Nearly always every value is there, and all columns are ranked together.
+        there = np.frombuffer(key, dtype=bool)
+        found.update(_spearman(x[there], y[there], cluster[there], pairs, seed))
+    return {pair: found[pair] for pair in sorted(found)}
+
+
+def _spearman(
+    x: FloatND, y: FloatND, cluster: IndexND, pairs: Sequence[tuple[int, int]], seed: int
+) -> dict[tuple[int, int], Correlation]:
+    n = len(x)
+    if n < 3:
+        return {}
+    pairs = [(k, t) for k, t in pairs if np.ptp(x[:, k]) > 0 and np.ptp(y[:, t]) > 0]
+    if not pairs:
+        return {}
+    columns = {("x", k): _Sorted.of(x[:, k]) for k, _ in pairs}
+    columns |= {("y", t): _Sorted.of(y[:, t]) for _, t in pairs}
+    owner = first_seen(cluster)
+    count = int(owner.max()) + 1
+    value = _weighted_spearman(columns, pairs, np.ones((1, n)))[0]
+    if count < 2:
+        return {pair: (float(v), math.nan, math.nan, n, count) for pair, v in zip(pairs, value, strict=True)}
+    draws = int(min(_MOST, max(_LEAST, _WORK // n)))
+    generator = np.random.default_rng(seed)
+    even = np.full(count, 1 / count)
+    every = np.concatenate(
+        [
+            _weighted_spearman(
+                columns, pairs, generator.multinomial(count, even, size=rows)[:, owner].astype(np.float64)
+            )
+            for rows in [_ROWS] * (draws // _ROWS) + [draws % _ROWS] * (draws % _ROWS > 0)
+        ]
+    )
+    result: dict[tuple[int, int], Correlation] = {}
+    for index, pair in enumerate(pairs):
+        drawn = every[np.isfinite(every[:, index]), index]
+        low, high = np.quantile(drawn, [0.025, 0.975]) if 2 * len(drawn) >= draws else (math.nan, math.nan)
+        result[pair] = (float(value[index]), float(low), float(high), n, count)
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Sorted:
+    """A column's order, found once."""
+
+    order: IndexND
+    starts: IndexND
+    """Where each distinct value begins in that order."""
+    group: IndexND
+    """Of each value, which distinct one it is."""
+
+    @classmethod
+    def of(cls, values: FloatND) -> _Sorted:
+        distinct, group = np.unique(values, return_inverse=True)
+        order = np.argsort(group, kind="stable")
+        return cls(order, np.searchsorted(group[order], np.arange(len(distinct))), group)
+
+    def ranks(self, weights: FloatND) -> FloatND:
+        """``(B, N)`` mid-ranks, less their mean, of samples in which value i stands ``weights[b, i]`` times."""
+        group = np.add.reduceat(weights[:, self.order], self.starts, axis=1)
+        middle = np.cumsum(group, axis=1)
+        total = middle[:, -1:].copy()
+        middle -= (group - 1) / 2
+        # Mid-ranks always have the mean (n + 1) / 2.
+        middle -= (total + 1) / 2
+        found: FloatND = middle[:, self.group]
+        return found
+
+
+def _weighted_spearman(
+    columns: Mapping[tuple[str, int], _Sorted], pairs: Sequence[tuple[int, int]], weights: FloatND
+) -> FloatND:
+    """``(B, pairs)``: Pearson's correlation of the mid-ranks of each weighted sample."""
+    ranks = {key: column.ranks(weights) for key, column in columns.items()}
+    weighted = {key: weights * values for key, values in ranks.items() if key[0] == "y"}
+    spread = {key: np.sqrt(np.einsum("bi,bi,bi->b", weights, v, v)) for key, v in ranks.items()}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.stack(
+            [
+                np.einsum("bi,bi->b", ranks["x", k], weighted["y", t]) / (spread["x", k] * spread["y", t])
+                for k, t in pairs
+            ],
+            axis=1,
+        )
+
+
+def _agreements(
+    of_protocol: ProtocolScores, category: str, units: IndexND, seed: int
+) -> Iterator[tuple[object, ...]]:
+    place = np.ix_(units, of_protocol.contenders)
+    cluster = np.repeat(of_protocol.cluster[units], len(of_protocol.contenders))
+    for rule in RULES:
+        truth = rule.partition("_")[0] + "_truth"
+        if rule not in of_protocol.metrics or truth not in of_protocol.metrics:
+            continue
+        said, is_so = (of_protocol.metric(name)[place].ravel() for name in (rule, truth))
+        there = ~np.isnan(said) & ~np.isnan(is_so)
+        if not there.any():
+            continue
+        for measure, *found in agreement(said[there] > 0.5, is_so[there] > 0.5, cluster[there], seed=seed):
+            yield (of_protocol.protocol, category, rule, truth, measure, *found)
+
+
+def agreement(
+    said: NDArray[np.bool_], is_so: NDArray[np.bool_], cluster: IndexND, *, draws: int = 2000, seed: int = 0
+) -> Iterator[tuple[str, float, float, float, int, int]]:
+    """Of a rule with the truth: (measure, value, low, high, n, clusters), in the order of ``AGREEMENT``.
+
+    ``missed``: share of the truth's successes that the rule denies; ``false alarms``: share of the truth's
+    failures that it calls successes. kappa: Cohen 1960. NaN where the share is of nothing.
+    """
+    owner = first_seen(cluster)
+    count = int(owner.max()) + 1
+    counts = np.zeros((count, 4))
+    np.add.at(counts, (owner, 2 * is_so.astype(int) + said), 1.0)
+    value = _measures(counts.sum(axis=0, keepdims=True))[0]
+    low = high = np.full(len(AGREEMENT), math.nan)
+    if count > 1:
+        weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
+        drawn = _measures(weights @ counts)
+        ends = np.full((2, len(AGREEMENT)), math.nan)
+        for k in range(len(AGREEMENT)):
+            finite = drawn[np.isfinite(drawn[:, k]), k]
+            if 2 * len(finite) >= draws:
+                ends[:, k] = np.quantile(finite, [0.025, 0.975])
+        low, high = ends
+    for k, measure in enumerate(AGREEMENT):
+        yield measure, float(value[k]), float(low[k]), float(high[k]), len(said), count
+
+
+def _measures(counts: FloatND) -> FloatND:
+    """``(B, 4)`` counts of (truth no, rule no), (no, yes), (yes, no), (yes, yes) -> ``(B, 6)``."""
+    neither, alarm, missed, both = counts.T
+    n = counts.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        accuracy = (neither + both) / n
+        truth_yes, rule_yes = (missed + both) / n, (alarm + both) / n
+        chance = truth_yes * rule_yes + (1 - truth_yes) * (1 - rule_yes)
+        kappa = (accuracy - chance) / (1 - chance)
+        return np.stack(
+            [accuracy, kappa, missed / (missed + both), alarm / (alarm + neither), truth_yes, rule_yes],
+            axis=1,
+        )
+
+
+def _choices(
+    scores: RunScores, votes: pd.DataFrame, higher: Mapping[str, bool], seed: int
+) -> Iterator[tuple[object, ...]]:
+    """Per protocol and category: the share of decided votes on which a metric prefers the same edit."""
+    import pandas as pd
+
+    for protocol, of_protocol in scores.protocols.items():
+        decided = votes[(votes["protocol"] == protocol) & (votes["choice"] != "tie")]
+        if not len(decided):
+            continue
+        unit = {case: index for index, case in reversed(list(enumerate(of_protocol.cases)))}
+        column = {title: index for index, title in enumerate(of_protocol.titles)}
+        u = np.array([unit[case] for case in decided["case"]], dtype=np.intp)
+        a, b = (
+            np.array([column[t] for t in decided[name]], dtype=np.intp) for name in ("method_a", "method_b")
+        )
+        names = [m for m in of_protocol.metrics if m in higher]
+        towards = np.array([1.0 if higher[m] else -1.0 for m in names])
+        indices = [of_protocol.metrics.index(m) for m in names]
+        values = of_protocol.values[:, :, indices]
+        lead = (values[u, a] - values[u, b]) * towards
+        lead *= np.where(decided["choice"] == "a", 1.0, -1.0)[:, None]
+        same = np.where(np.isnan(lead), np.nan, (np.sign(lead) + 1) / 2)
+        rater = pd.factorize(decided["rater"])[0].astype(np.intp)
+        for category in (ALL, *CATEGORIES):
+            code = CATEGORIES.index(category) if category != ALL else 0
+            kept = np.flatnonzero((category == ALL) | (of_protocol.category[u] == code))
+            if not len(kept):
+                continue
+            means = bootstrap_means(same[kept], rater[kept], seed=seed)
+            for k, metric in enumerate(names):
+                if means.n[k]:
+                    found = (float(means.value[k]), float(means.low[k]), float(means.high[k]))
+                    yield (
+                        *(protocol, category, metric, "votes", "same choice", *found),
+                        *(int(means.n[k]), int(means.clusters[k])),
+                    )
+
+
+# --- as tables -------------------------------------------------------------------------------------------
+
+
+def validity_tables(frame: pd.DataFrame) -> list[Table]:
+    """Metrics by category: one table per protocol and verdict, one of the rules' agreement per protocol."""
+    tables = []
+    for protocol in dict.fromkeys(frame["protocol"]):
+        mine = frame[frame["protocol"] == protocol]
+        for (against, measure), title in (
+            *(((name, "spearman"), f"rank correlation with {what}") for name, what in TRUTHS.items()),
+            (("votes", "same choice"), "share of votes with which the metric agrees"),
+        ):
+            part = mine[(mine["against"] == against) & (mine["measure"] == measure)]
+            if len(part):
+                columns = [(c.replace("_", "-"), c) for c in (ALL, *CATEGORIES)]
+                tables.append(
+                    _table(
+                        part, "category", columns, f"{protocol}: {title}", f"{against}-{measure}", protocol
+                    )
+                )
+        part = mine[mine["measure"].isin(AGREEMENT) & (mine["category"] == ALL)]
+        if len(part):
+            title = f"{protocol}: success without the truth against success by the truth"
+            tables.append(_table(part, "measure", [(m, m) for m in AGREEMENT], title, "agreement", protocol))
+    return tables
+
+
+def _table(
+    part: pd.DataFrame, by: str, columns: Sequence[tuple[str, str]], title: str, stem: str, protocol: str
+) -> Table:
+    found = {(row["metric"], row[by]): row for row in part.to_dict(orient="records")}
+    metrics = list(dict.fromkeys(part["metric"]))
+    if by == "category":
+        metrics.sort(key=lambda metric: -abs(found[metric, ALL]["value"]) if (metric, ALL) in found else 0.0)
+    shown = [pair for pair in columns if any((metric, pair[1]) in found for metric in metrics)]
+    rows = []
+    for metric in metrics:
+        cells = []
+        for _, key in shown:
+            row = found.get((metric, key))
+            if row is None:
+                cells.append(Cell(None))
+            else:
+                cells.append(
+                    Cell(finite(row["value"]), finite(row["low"]), finite(row["high"]), int(row["n"]))
+                )
+        rows.append(Row(HEADINGS.get(metric, metric), False, tuple(cells), max(c.n for c in cells), 0))
+    notes = [
+        "Without controls; below each value its 95 % interval (bootstrap, clustered on the "
+        + ("rater)." if stem.endswith("same choice") else "source image).")
+    ]
+    if "spearman" in stem:
+        notes.append(
+            "Signs are turned so that more is better: positive is agreement, whatever a metric's direction."
+        )
+    return Table(
+        f"validity-{slug(stem)}-{slug(protocol)}",
+        title,
+        tuple(Column(heading, key, protocol=protocol, decimals=2) for heading, key in shown),
+        tuple(rows),
+        tuple(notes),
+        rows_are="metric",
+        counts=("n",),
+    )

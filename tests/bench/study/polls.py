@@ -1,0 +1,87 @@
+"""Votes of raters with known strengths, as the table that the analysis takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def poll(
+    strengths: Sequence[float] = (1.0, 0.5, 0.0, -0.5, -1.0),
+    *,
+    raters: int = 20,
+    cases: int = 40,
+    per_rater: int = 60,
+    tie: float = 0.6,
+    rater_sd: float = 0.0,
+    case_sd: float = 0.0,
+    kind: str = "pair",
+    shown: int = 3,
+    categories: int = 2,
+    seed: int = 0,
+    **columns: Any,
+) -> pd.DataFrame:
+    """Choices by Davidson's model (pairs) or Luce's (best), with rater and case effects on every method.
+
+    Gumbel noise on the log strengths gives exactly those models; ``tie`` is Davidson's nu.
+    """
+    generator = np.random.default_rng(seed)
+    titles = [f"M{i}" for i in range(len(strengths))]
+    theta = np.asarray(strengths, dtype=float)
+    by_rater = generator.normal(0, rater_sd, (raters, len(theta)))
+    by_case = generator.normal(0, case_sd, (cases, len(theta)))
+    n = raters * per_rater
+    rater, case = np.repeat(np.arange(raters), per_rater), generator.integers(cases, size=n)
+    order = np.argsort(generator.random((n, len(theta))), axis=1)[:, : 2 if kind == "pair" else shown]
+    utility = theta[order] + by_rater[rater[:, None], order] + by_case[case[:, None], order]
+    if kind == "pair" and tie > 0:
+        utility = np.concatenate([utility, np.log(tie) + utility.mean(axis=1, keepdims=True)], axis=1)
+    pick = (utility + generator.gumbel(size=utility.shape)).argmax(axis=1)
+    candidates = [tuple(titles[i] for i in row) for row in order]
+    answers = [
+        one[chosen] if chosen < len(one) else "tie" for one, chosen in zip(candidates, pick, strict=True)
+    ]
+    return frame(
+        rater=[f"r{i}" for i in rater],
+        case=[f"c{i}" for i in case],
+        category=[f"cat{i % categories}" for i in case],
+        kind=[kind] * n,
+        candidates=candidates,
+        answer=answers,
+        reaction_ms=generator.lognormal(8, 0.3, n).astype(int),
+        **columns,
+    )
+
+
+def frame(**columns: Any) -> pd.DataFrame:
+    """A table of votes from some columns; the others are filled in. ``source`` follows ``case``."""
+    n = len(columns["answer"])
+    plain: dict[str, Any] = {
+        "study": ["taste"] * n,
+        "rater": [f"r{i}" for i in range(n)],
+        "trial": [f"t{i}" for i in range(n)],
+        "question": ["overall"] * n,
+        "protocol": ["mini-coco"] * n,
+        "case": [f"c{i}" for i in range(n)],
+        "category": ["attribute"] * n,
+        "kind": ["pair"] * n,
+        "candidates": [("A", "B")] * n,
+        "role": ["trial"] * n,
+        "repeat_of": [None] * n,
+        "expected": [None] * n,
+        "reaction_ms": [3000] * n,
+        "server_time": pd.Timestamp("2025-03-01T10:00:00.123456Z") + pd.to_timedelta(range(n), unit="s"),
+    } | columns
+    plain.setdefault("source", [f"img-{case}" for case in plain["case"]])
+    order = [
+        *("study", "rater", "trial", "question", "protocol", "case", "source", "category", "kind"),
+        *("candidates", "answer", "role", "repeat_of", "expected", "reaction_ms", "server_time"),
+        *(["rater_kind"] if "rater_kind" in plain else []),
+    ]
+    objects = ("candidates", "repeat_of", "expected")
+    return pd.DataFrame(
+        {name: pd.Series(plain[name], dtype=object) if name in objects else plain[name] for name in order}
+    )

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from bench.study.cli import UsageError, merge, study_app
+from bench.study.design import Design
+from bench.study.store import StudyStore
+from tests.bench.study.runs import answer_all
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def run(memory: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs a command in a folder of its own; its output. What it raises comes through."""
+    monkeypatch.chdir(memory)
+    monkeypatch.delenv("PEB_STUDY_STORE", raising=False)
+    monkeypatch.delenv("PEB_STUDY_PASSWORD", raising=False)
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(study_app, list(arguments), standalone_mode=False)
+        if result.exception is not None:
+            raise result.exception
+        return result.output
+
+    return run
+
+
+CREATE = (
+    "--name",
+    "taste",
+    "--raters",
+    "3",
+    "--trials",
+    "10",
+    "--repeats",
+    "1",
+    "--attention",
+    "1",
+    "--practice",
+    "1",
+)
+
+
+def test_from_a_run_to_votes(run, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.study.passwords.COST", 2**10)
+    output = run("create", str(run_folder), *CREATE)
+    assert "different comparisons: 24" in output
+    assert "power: about 4 votes per question and pair" in output
+    monkeypatch.setenv("PEB_STUDY_PASSWORD", "a long password")
+    assert "is set" in run("password", "taste")
+    links = run("invite", "taste", "--count", "3", "--url", "https://study.example/").splitlines()
+    assert len(set(links)) == 3
+    assert all(link.startswith("https://study.example/?invitation=") for link in links)
+    with StudyStore.open("runs/studies.db", create=False) as store:
+        store.check_admin("taste", "a long password")
+        answer_all(store, store.redeem(links[0].partition("=")[2]).rater)
+    assert "33 simulated votes" in run("simulate", "taste", "--raters", "3", "--strength", "A=1.5")
+    found = json.loads(run("status", "taste", "--json"))
+    assert found["studies"]["taste"]["votes"] == 11
+    assert found["studies"]["taste"]["simulated_votes"] == 33
+    assert [entry["votes"] for entry in found["raters"]] == [10]
+    assert "taste" in run("status")
+    run("close", "taste")
+    assert json.loads(run("status", "--json"))["studies"]["taste"]["closed"] is True
+
+
+def test_a_dry_run_makes_nothing(run, run_folder: Path) -> None:
+    assert "votes wanted: 24" in run("create", str(run_folder), *CREATE, "--dry-run")
+    assert not Path("runs").exists()
+
+
+def test_settings_come_from_yaml_and_their_rule_is_kept(run, run_folder: Path) -> None:
+    Path("s.yaml").write_text("title: Which?\nexclusion: {max_attention_failures: 2}\ncompletion_code: C1\n")
+    run("create", str(run_folder), *CREATE, "--settings", "s.yaml", "--open")
+    with StudyStore.open("runs/studies.db", create=False) as store:
+        settings = store.study("taste").settings
+    assert (settings.title, settings.completion_code, settings.open_registration) == ("Which?", "C1", True)
+    assert settings.exclusion == {"max_attention_failures": 2}
+    for text, named in (
+        ("exclusion: {max_attention: 2}", "max_attention_failures"),
+        ("tilte: x", "title"),
+        ("- x", "mapping"),
+        ("a: [", "cannot be read"),
+    ):
+        Path("s.yaml").write_text(text)
+        with pytest.raises(ValueError, match=named):
+            run("create", str(run_folder), *CREATE, "--settings", "s.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("status", "taste"), "Create a study first"),
+        (("invite", "taste"), "Create a study first"),
+        (("create", "nowhere", "--name", "x"), "nowhere"),
+        (("simulate", "x", "--strength", "A"), "METHOD=NUMBER"),
+        (("analyse",), "either a study or a file"),
+        (("analyse", "x", "--votes", "y.csv"), "either a study or a file"),
+    ],
+)
+def test_what_cannot_be_done_is_said(run, arguments: tuple[str, ...], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        run(*arguments)
+
+
+def test_serve_refuses_changed_files(run, tmp_path: Path, run_folder: Path) -> None:
+    import shutil
+
+    copy = Path(shutil.copytree(run_folder, tmp_path / "copy"))
+    run("create", str(copy), *CREATE)
+    next((copy / "edits" / "fakes").rglob("*.png")).write_bytes(b"x")
+    with pytest.raises(UsageError, match="not the file"):
+        run("serve", "taste")
+
+
+def test_files_of_votes_are_joined_once_and_contradictions_refused(store: StudyStore, design: Design) -> None:
+    store.create("taste", design)
+    answer_all(store, store.register("taste").rater)
+    one = store.votes("taste")
+    answer_all(store, store.register("taste").rater)
+    both = store.votes("taste")
+    joined = merge([("a", one), ("b", both)])
+    pd.testing.assert_frame_equal(joined, both)
+    changed = both.copy()
+    changed.loc[3, "answer"] = "tie"
+    with pytest.raises(UsageError, match="a and b hold different answers"):
+        merge([("a", one), ("b", changed)])
+
+
+def test_votes_come_back_from_files_and_are_analysed(run, run_folder: Path) -> None:
+    pytest.importorskip("bench.study.exchange")
+    run("create", str(run_folder), *CREATE)
+    run("simulate", "taste", "--raters", "3", "--strength", "A=2", "--strength", "D=-2")
+    run("export", "taste", "v.csv", "--simulated")
+    run("export", "taste", "v.parquet", "--simulated", "--anonymous")
+    assert "33 votes" in run("import", "v.csv", "--out", "all.parquet")
+    for arguments in (("taste",), ("--votes", "all.parquet")):
+        output = run("analyse", *arguments, "--simulated", "--resamples", "100", "--out", "report")
+        assert "SIMULATED" in output
+        shares = pd.read_csv("report/shares.csv")
+        whole = shares[(shares["category"] == "all") & (shares["raters"] == "all")]
+        ranked = whole.groupby("method")["share"].mean()
+        assert ranked["A"] > ranked["D"]
+    with pytest.raises(ValueError, match="no votes"):
+        run("analyse", "taste", "--out", "report")
+
+
+def test_help_is_instant_and_every_command_shows_examples() -> None:
+    probe = (
+        "from bench.study.cli import study_app; import sys; "
+        "heavy = {'sqlalchemy', 'alembic', 'pandas', 'numpy', 'scipy', 'streamlit', 'torch'} & set(sys.modules); "
+        "print(sorted(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+    for command in study_app.registered_commands:
+        name = command.name or (command.callback.__name__ if command.callback else "")
+        output = CliRunner().invoke(study_app, [name, "--help"], env={"COLUMNS": "200"}).output
+        assert f"python run_bench.py study {name}" in output.replace("\n", " "), name

@@ -1,0 +1,204 @@
+"""Fifty raters at once, on SQLite and on PostgreSQL, with what serves them killed in between."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from bench.study import tokens
+from bench.study.design import Design, DesignOptions, build
+from bench.study.frame import check_votes
+from bench.study.settings import StudySettings
+from bench.study.store import StudyStore
+from tests.bench.study.conftest import Postgres
+from tests.bench.study.voters import answer_of, vote
+
+ROOT = Path(__file__).resolve().parents[3]
+RATERS, TRIALS, PRACTICE = 50, 8, 1
+
+
+@pytest.fixture(scope="module")
+def crowd(run_folder: Path) -> Design:
+    """Fifty sheets of six trials; a repeat and an attention check each."""
+    options = DesignOptions(raters=RATERS, trials=TRIALS, repeats=1, attention=1, practice=PRACTICE)
+    return build([run_folder], options)
+
+
+def create(target: str | Path, design: Design) -> list[str]:
+    """A study and its fifty raters, who come in all at once."""
+    with StudyStore.open(target) as store:
+        store.create("crowd", design, StudySettings(open_registration=True))
+        with ThreadPoolExecutor(RATERS) as pool:
+            raters = [entry.rater for entry in pool.map(store.enter, ["crowd"] * RATERS)]
+    assert len(set(raters)) == RATERS
+    return raters
+
+
+def check(
+    target: str | Path, design: Design, raters: list[str], confirmed: list[tuple[str, str, str]]
+) -> None:
+    """Every trial of the design has one vote, every rater has all votes, and each confirmed one is there."""
+    with StudyStore.open(target) as store:
+        votes = check_votes(store.votes("crowd"))  # refuses doubles
+        secret = store._load("crowd").secret
+        assert {store.progress(rater).state for rater in raters} == {"finished"}
+        status = store.status("crowd")
+    assert Counter(votes["rater"]) == dict.fromkeys(raters, TRIALS + PRACTICE)
+    wanted = sorted(trial.id for trial in design.trials if trial.role == "trial")
+    assert sorted(votes["trial"][votes["role"] == "trial"]) == wanted
+    assert (status.answered, status.wanted) == (len(wanted), len(wanted))
+    public = {tokens.opaque(secret, "trial", trial.id, size=12): trial for trial in design.trials}
+    stored = {(row.rater, row.trial): row.answer for row in votes.itertuples()}
+    assert len(confirmed) >= len(set(confirmed)) > 0
+    for rater, trial, answer in confirmed:
+        shown = public[trial]
+        expected = answer_of(rater, trial, shown.kind == "pair")
+        assert answer == str(expected)
+        title = "tie" if expected == "tie" else shown.candidates[int(expected)]
+        assert stored[rater, shown.id] == title
+
+
+def spawn(target: str | Path, raters: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.bench.study.voters", str(target), *raters],
+        stdout=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+
+
+def lines(process: subprocess.Popen[str], into: list[tuple[str, str, str]]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        # Of the last line of a killed process there may be less than all.
+        if line.endswith("\n"):
+            rater, trial, answer = line.split()
+            into.append((rater, trial, answer))
+
+
+def run_until(target: str | Path, groups: list[list[str]], count: int | None) -> list[tuple[str, str, str]]:
+    """Lets processes vote, one per group; kills them all at ``count`` confirmed votes, if not None."""
+    confirmed: list[tuple[str, str, str]] = []
+    processes = [spawn(target, group) for group in groups]
+    readers = [threading.Thread(target=lines, args=(process, confirmed)) for process in processes]
+    for reader in readers:
+        reader.start()
+    deadline = time.monotonic() + 240
+    while any(process.poll() is None for process in processes):
+        assert time.monotonic() < deadline
+        if count is not None and len(confirmed) >= count:
+            for process in processes:
+                process.kill()
+            break
+        time.sleep(0.005)
+    for process, reader in zip(processes, readers, strict=True):
+        code = process.wait(60)
+        reader.join(60)
+        assert code == (0 if count is None else -9)
+    return confirmed
+
+
+def test_sqlite_with_its_app_servers_killed_twice(tmp_path: Path, crowd: Design) -> None:
+    path = tmp_path / "studies.db"
+    raters = create(path, crowd)
+    groups = [raters[0::2], raters[1::2]]
+    confirmed = run_until(path, groups, 100)
+    confirmed += run_until(path, groups, 100)
+    assert 200 <= len(confirmed) < RATERS * (TRIALS + PRACTICE)
+    confirmed += run_until(path, groups, None)
+    check(path, crowd, raters, confirmed)
+
+
+def test_postgresql_killed_under_fifty_raters(postgres: Postgres, crowd: Design) -> None:
+    url = postgres.database("crowd")
+    raters = create(url, crowd)
+    confirmed: list[tuple[str, str, str]] = []
+    guard = threading.Lock()
+
+    class Noted(StudyStore):
+        """The store, taking down what it confirms."""
+
+        def vote(self, rater, trial, answer, reaction_ms=None, *, details=None):  # type: ignore[no-untyped-def]
+            stored = super().vote(rater, trial, answer, reaction_ms, details=details)
+            with guard:
+                confirmed.append((rater, trial, str(stored.answer)))
+            return stored
+
+    with Noted.open(url, patience=120) as store:
+        with ThreadPoolExecutor(RATERS) as pool:
+            running = [pool.submit(vote, store, rater) for rater in raters]
+            for count in (60, 200):
+                while len(confirmed) < count and not all(future.done() for future in running):
+                    time.sleep(0.005)
+                postgres.kill()
+                time.sleep(0.2)
+                postgres.start()
+            for future in running:
+                future.result(240)
+    check(url, crowd, raters, confirmed)
+
+
+def test_threads_of_one_store_share_commits(tmp_path: Path) -> None:
+    """Fifty pieces of work at once take far fewer commits, and one that fails takes no other with it."""
+    from sqlalchemy import event, text
+
+    with StudyStore.open(tmp_path / "s.db") as store:
+        database = store._db
+        database.write(lambda c: c.execute(text("CREATE TABLE t (x INTEGER NOT NULL)")))
+        commits: list[int] = []
+        event.listen(database.engine, "commit", lambda connection: commits.append(1))
+
+        def all_at_once(bad: dict[int, str]) -> tuple[list[str], list[int]]:
+            barrier = threading.Barrier(RATERS)
+
+            def run(number: int) -> str:
+                barrier.wait()
+
+                def work(connection) -> str:  # type: ignore[no-untyped-def]
+                    connection.execute(text("INSERT INTO t VALUES (:x)"), {"x": number})
+                    time.sleep(0.002)
+                    if bad.get(number) == "python":
+                        raise ZeroDivisionError(number)
+                    if bad.get(number) == "sql":
+                        connection.execute(text("SELECT nonsense FROM t"))
+                    return str(number)
+
+                try:
+                    return database.write(work)
+                except Exception as error:
+                    return type(error).__name__
+
+            with ThreadPoolExecutor(RATERS) as pool:
+                found = list(pool.map(run, range(RATERS)))
+            kept = database.read(lambda c: c.execute(text("SELECT x FROM t ORDER BY x")).scalars().all())
+            database.write(lambda c: c.execute(text("DELETE FROM t")))
+            return found, list(kept)
+
+        commits.clear()
+        found, kept = all_at_once({})
+        assert (found, kept) == ([str(n) for n in range(RATERS)], list(range(RATERS)))
+        assert len(commits) - 2 <= RATERS // 3  # two are the reading's and the deleting's own
+        bad = {3: "python", 13: "python", 27: "sql", 44: "sql"}
+        found, kept = all_at_once(bad)
+        assert kept == [n for n in range(RATERS) if n not in bad]
+        names = {"python": "ZeroDivisionError", "sql": "DatabaseError"}
+        assert found == [names[bad[n]] if n in bad else str(n) for n in range(RATERS)]
+
+
+def test_processes_that_open_a_new_store_at_once_make_it_once(tmp_path: Path) -> None:
+    code = "import sys; from bench.study.store import StudyStore; StudyStore.open(sys.argv[1]).close()"
+    path = tmp_path / "new.db"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    for process in processes:
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+    assert os.path.getsize(path) > 0  # noqa: PTH202

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import io
+import shutil
+import struct
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.files import sha256_bytes
+from bench.images import ImageError, from_array, png_bytes, read_mask, read_rgb, to_array
+from bench.study.design import Design, DesignOptions, build
+from bench.study.pictures import BUCKET, PictureChanged, Pictures, fill_png, outline, trial_images
+from bench.study.store import StudyStore, VoteRefused
+from bench.study.types import NOISE, TRUTH
+from tests.bench.fakes import noise, square
+
+
+@pytest.fixture
+def copy(run_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run_folder, tmp_path / "copy"))
+
+
+@pytest.fixture
+def taste(store: StudyStore, copy: Path) -> StudyStore:
+    options = DesignOptions(raters=3, trials=12, repeats=2, attention=2, practice=1)
+    store.create("taste", build([copy], options))
+    return store
+
+
+def decoded(png: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(png)) as image:
+        image.load()
+        assert (image.format, image.mode) == ("PNG", "RGB")
+        assert image.info == {}  # no metadata
+        return np.array(image)
+
+
+def chunks(png: bytes) -> list[tuple[bytes, int]]:
+    found, place = [], 8
+    while place < len(png):
+        (length,) = struct.unpack(">I", png[place : place + 4])
+        kind, data = png[place + 4 : place + 8], png[place + 8 : place + 8 + length]
+        assert struct.unpack(">I", png[place + 8 + length : place + 12 + length])[0] == zlib.crc32(
+            kind + data
+        )
+        found.append((kind, length))
+        place += 12 + length
+    return found
+
+
+def every_bundle(store: StudyStore, rater: str):
+    pictures = Pictures(store)
+    while (trial := store.next_trial(rater)) is not None:
+        yield trial, store.shown(rater, trial.id).trial, pictures.bundle(rater, trial.id)
+        store.vote(rater, trial.id, 0, 500)
+
+
+def test_a_bundle_shows_the_pixels_of_the_files_in_the_order_of_the_trial(taste: StudyStore) -> None:
+    design = taste.study("taste").design
+    for open_trial, trial, bundle in every_bundle(taste, taste.register("taste").rater):
+        case = design.case_by_key[trial.case]
+        source = to_array(read_rgb(design.path(case.source)))
+        np.testing.assert_array_equal(decoded(bundle.source.png), source)
+        assert len(bundle.candidates) == open_trial.candidates == len(trial.candidates)
+        for title, picture in zip(trial.candidates, bundle.candidates, strict=True):
+            if not title.startswith(NOISE):
+                expected = to_array(read_rgb(design.path(design.picture(case, title))))
+                np.testing.assert_array_equal(decoded(picture.png), expected)
+        inside = np.array(read_mask(design.path(case.mask))) == 255
+        np.testing.assert_array_equal(decoded(bundle.outlined.png)[inside], source[inside])
+
+
+def test_nothing_but_the_pixels_tells_pictures_apart(taste: StudyStore) -> None:
+    design = taste.study("taste").design
+    stored = {ref.sha256 for _, ref in design.pictures()}
+    words = [title.encode() for title in design.methods if len(title) > 1]
+    words += [digest.encode() for digest in design.method_digests.values()]
+    words += [name for name in (b"fake-", b".png", b"oracle", b"control")]
+    sizes, ids, shas, structures = set(), [], [], set()
+    for _ in range(3):
+        for _, trial, bundle in every_bundle(taste, taste.register("taste").rater):
+            assert len({len(picture.png) for picture in bundle.all}) == 1
+            sizes |= {len(picture.png) for picture in bundle.all}
+            ids += [picture.id for picture in bundle.all]
+            shas += [sha256_bytes(picture.png) for picture in bundle.all]
+            structures |= {tuple(kind for kind, _ in chunks(picture.png)) for picture in bundle.all}
+            assert all(not any(word in picture.png for word in words) for picture in bundle.all), trial
+    # Of pictures of one size in pixels, all files of the study have one size and one form.
+    assert sizes == {BUCKET}
+    assert structures == {(b"IHDR", b"IDAT", b"nsEd", b"IEND")}
+    # No id and no hash twice, though repeats, attention checks and sources show pictures again and again.
+    assert len(set(ids)) == len(ids)
+    assert len(set(shas)) == len(shas)
+    assert not stored & set(shas)
+
+
+def test_the_same_trial_is_the_same_bytes(taste: StudyStore) -> None:
+    rater = taste.register("taste").rater
+    trial = taste.next_trial(rater)
+    first, second = Pictures(taste).bundle(rater, trial.id), Pictures(taste, keep=0).bundle(rater, trial.id)
+    assert first == second
+    assert first.find(first.candidates[1].id) is first.candidates[1]
+    assert first.find("x") is None
+
+
+def test_only_ones_own_trials_have_pictures(taste: StudyStore) -> None:
+    rater, other = taste.register("taste").rater, taste.register("taste").rater
+    trial = taste.next_trial(rater)
+    with pytest.raises(VoteRefused):
+        Pictures(taste).bundle(other, trial.id)
+
+
+@pytest.mark.parametrize("what", ["edit", "source", "mask", "missing", "truth"])
+def test_a_changed_file_is_refused_and_not_shown(taste: StudyStore, what: str) -> None:
+    rater = taste.register("taste").rater
+    trial = taste.next_trial(rater)
+    while taste.shown(rater, trial.id).trial.role != ("attention" if what == "truth" else "trial"):
+        taste.vote(rater, trial.id, 0, 500)
+        trial = taste.next_trial(rater)
+    shown = taste.shown(rater, trial.id)
+    design = shown.study.design
+    case = design.case_by_key[shown.trial.case]
+    title = TRUTH if what == "truth" else shown.trial.candidates[0]
+    path = design.path({"source": case.source, "mask": case.mask}.get(what) or design.picture(case, title))
+    if what == "missing":
+        path.unlink()
+    else:
+        # One pixel, and a valid picture.
+        pixels = np.array(Image.open(path))
+        pixels.flat[0] ^= 255
+        path.write_bytes(png_bytes(Image.fromarray(pixels)))
+    with pytest.raises(PictureChanged) as caught:
+        Pictures(taste).bundle(rater, trial.id)
+    assert str(path) in str(caught.value)
+    # What a rater may read names neither the file nor the method.
+    assert path.name not in caught.value.public
+    assert "fake" not in caught.value.public
+
+
+def test_an_edit_of_another_size_is_brought_to_the_sources(copy: Path) -> None:
+    design = build([copy], DesignOptions(raters=1, trials=4, repeats=0, attention=0, practice=0))
+    trial = design.trials[0]
+    case = design.case_by_key[trial.case]
+    ref = case.edits[trial.candidates[1]]
+    png = png_bytes(noise("large", 48))
+    design.path(ref).write_bytes(png)
+    case = replace(case, edits={**case.edits, trial.candidates[1]: replace(ref, sha256=sha256_bytes(png))})
+    images = trial_images(design, case, trial)
+    assert [image.size for image in images] == [(32, 32)] * 4
+    expected = noise("large", 48).resize((32, 32), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(to_array(images[3]), to_array(expected))
+
+
+def test_noise_is_deterministic_and_unlike_any_edit(design: Design) -> None:
+    trial = next(t for t in design.trials if t.role == "attention")
+    case = design.case_by_key[trial.case]
+    place = 2 + trial.candidates.index(NOISE)
+    first, second = (to_array(trial_images(design, case, trial)[place]) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    other = next(t for t in design.trials if t.role == "attention" and t.case != trial.case)
+    image = trial_images(design, design.case_by_key[other.case], other)[2 + other.candidates.index(NOISE)]
+    assert (to_array(image) != first).mean() > 0.9
+
+
+def test_the_outline_lies_around_the_mask_and_nowhere_else() -> None:
+    source, mask = noise("x", 64), square(64, (20, 20, 40, 36))
+    before, after = to_array(source), to_array(outline(source, mask))
+    changed = (before != after).any(axis=2)
+    assert not changed[20:36, 20:40].any()
+    ring = np.zeros((64, 64), dtype=bool)
+    ring[18:38, 18:42] = True
+    assert not changed[~ring].any()
+    # Each side of the rectangle has both colours.
+    for y, x in ((19, 30), (36, 30), (28, 19), (28, 40)):
+        assert tuple(after[y, x]) == (230, 0, 90)
+    for y, x in ((18, 30), (37, 30), (28, 18), (28, 41)):
+        assert tuple(after[y, x]) == (255, 255, 255)
+
+
+def test_filling_keeps_the_pixels_and_adds_the_bytes() -> None:
+    image = noise("x", 16)
+    png = png_bytes(image)
+    filled = fill_png(png, b"\x00" * 1000)
+    assert len(filled) == len(png) + 1012
+    assert chunks(filled)[-2:] == [(b"nsEd", 1000), (b"IEND", 0)]
+    np.testing.assert_array_equal(decoded(filled), to_array(image))
+    with pytest.raises(ImageError):
+        fill_png(b"x" * 100, b"")
+
+
+def test_pictures_larger_than_a_bucket_share_the_next_multiple(taste: StudyStore) -> None:
+    rater = taste.register("taste").rater
+    trial = taste.next_trial(rater)
+    bundle = Pictures(taste, bucket=1000).bundle(rater, trial.id)
+    sizes = {len(picture.png) for picture in bundle.all}
+    assert len(sizes) == 1
+    largest = max(len(png_bytes(from_array(decoded(p.png)))) for p in bundle.all) + 12
+    assert sizes == {-(-largest // 1000) * 1000}

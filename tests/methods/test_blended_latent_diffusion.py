@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from PIL import Image
+
+from bench.edit import EditMethod, EditRequest
+from bench.registry import OptionError, Runtime, parse_options
+from methods import latents
+from methods.blended_latent_diffusion import BlendedLatentDiffusion
+from tests.methods.conftest import FACTOR, SIZE, box_mask, picture, request, tiny_pipeline
+
+Folder = Callable[[int], str]
+
+
+def make(weights: str, **options: Any) -> BlendedLatentDiffusion:
+    return BlendedLatentDiffusion(
+        BlendedLatentDiffusion.Options(**{"weights": weights, "steps": 4} | options), Runtime()
+    )
+
+
+def arrays(images: Sequence[Image.Image]) -> list[Any]:
+    return [np.asarray(image, dtype=int) for image in images]
+
+
+@pytest.fixture(scope="module")
+def method(tiny_folder: Folder) -> BlendedLatentDiffusion:
+    return make(tiny_folder(4))
+
+
+def test_answers_like_a_method(method: BlendedLatentDiffusion) -> None:
+    assert isinstance(method, EditMethod)
+    assert method.native_size == SIZE
+    assert method.needs == {"source", "mask", "target_prompt"}
+    edited = method.edit([request(1), request(2)])
+    assert [(image.size, image.mode) for image in edited] == [((SIZE, SIZE), "RGB")] * 2
+    assert method.edit([]) == []
+
+
+def test_the_grid_is_the_scripts(tiny_folder: Folder) -> None:
+    """50 steps, a quarter skipped: 38 are run, the first at t = 740, where the signal's root is 0.247."""
+    published = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+    )
+    published.set_timesteps(50)
+    method = make(tiny_folder(4), steps=50)
+    assert method.schedule.grid(50) == published.timesteps.tolist()
+    assert method.schedule.grid(50)[-1] == 0
+    for t in (0, 740, 999):
+        assert method.schedule.signal(t) == pytest.approx(float(published.alphas_cumprod[t]), rel=1e-6)
+    assert method.schedule.signal(latents.CLEAN) == method.schedule.signal(0)
+    seen: list[int] = []
+    method.pipeline.unet.register_forward_pre_hook(lambda module, args: seen.append(int(args[1])))
+    method.edit([request(0)])
+    assert len(seen) == 38
+    assert (seen[0], seen[-1]) == (740, 0)
+    assert method.schedule.signal(740) ** 0.5 == pytest.approx(0.247, abs=5e-4)
+
+
+def reference(asked: EditRequest, steps: int, guidance: float, skipped: int) -> np.ndarray[Any, Any]:
+    """The published loop, one image, on diffusers' own scheduler; uint8 (H, W, 3)."""
+    pipeline = tiny_pipeline(4)
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+    )
+    scheduler.set_timesteps(steps)
+    generator = torch.Generator().manual_seed(asked.seed)
+
+    def text(words: str) -> torch.Tensor:
+        ids = pipeline.tokenizer(words, padding="max_length", max_length=77, return_tensors="pt").input_ids
+        hidden: torch.Tensor = pipeline.text_encoder(ids)[0]
+        return hidden
+
+    x = torch.from_numpy(np.asarray(asked.source, np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    small = asked.mask.resize((SIZE // FACTOR,) * 2, Image.Resampling.NEAREST)
+    mask = torch.from_numpy((np.asarray(small) >= 128).astype(np.float32))
+    with torch.no_grad():
+        source = pipeline.vae.encode(x).latent_dist.mean * 0.18215
+        both = torch.cat([text(""), text(asked.target_prompt)])
+        z = torch.randn(source.shape, generator=generator)
+        for t in scheduler.timesteps[skipped:]:
+            without, with_text = pipeline.unet(torch.cat([z, z]), t, both).sample.chunk(2)
+            z = scheduler.step(without + guidance * (with_text - without), t, z).prev_sample
+            noisy = scheduler.add_noise(source, torch.randn(source.shape, generator=generator), t)
+            z = z * mask + noisy * (1 - mask)
+        out = pipeline.vae.decode(z / 0.18215).sample[0].permute(1, 2, 0)
+    return ((out / 2 + 0.5).clamp(0, 1).numpy() * 255).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize(("steps", "skipped"), [(8, 2), (10, 2), (3, 0)])
+def test_is_the_published_loop(tiny_folder: Folder, steps: int, skipped: int) -> None:
+    asked = request(5)
+    (edited,) = arrays(make(tiny_folder(4), steps=steps, guidance=5.0).edit([asked]))
+    assert np.abs(edited - reference(asked, steps, 5.0, skipped).astype(int)).max() <= 1
+
+
+def test_does_not_depend_on_the_batch(method: BlendedLatentDiffusion) -> None:
+    four = [request(seed, box_mask(4 * seed, 8, 40, 48)) for seed in range(4)]
+    together = arrays(method.edit(four))
+    for one, batched in zip(four, together, strict=True):
+        assert np.abs(arrays(method.edit([one]))[0] - batched).max() <= 1
+    assert np.abs(together[0] - together[1]).max() > 1
+
+
+def test_is_deterministic_and_follows_what_it_says_it_needs(method: BlendedLatentDiffusion) -> None:
+    base = request(1)
+    one = method.edit([base])[0].tobytes()
+    assert method.edit([base])[0].tobytes() == one
+    changed = {"seed": 2, "target_prompt": "a dog", "mask": box_mask(0, 0, 8, 8), "source": picture(7)}
+    for name, value in changed.items():
+        assert method.edit([EditRequest(**{**vars(base), name: value})])[0].tobytes() != one, name
+    unused = {"region_prompt": "x", "instruction": "y", "source_prompt": "z"}
+    assert method.edit([EditRequest(**{**vars(base), **unused})])[0].tobytes() == one
+
+
+def final_latents(method: BlendedLatentDiffusion, asked: EditRequest) -> torch.Tensor:
+    with torch.no_grad():
+        return method._sample([asked], [asked.source])
+
+
+def test_outside_the_mask_is_the_source_with_the_noise_of_the_last_blend(tiny_folder: Folder) -> None:
+    """White is edited. Outside remains the script's noise of t = 0, whose deviation is 0.0292."""
+    method = make(tiny_folder(4))
+    asked = request(0, box_mask(0, 0, 16, SIZE))
+    with torch.no_grad():
+        source = latents.encode(method.pipeline.vae, latents.pixels([asked.source], method.pipeline.device))
+    difference = final_latents(method, asked) - method.schedule.signal(0) ** 0.5 * source
+    assert float(difference[..., 8:].std()) == pytest.approx(0.0292, rel=0.05)
+    assert float(difference[..., :8].std()) > 0.1
+
+
+def test_pixel_background_is_the_source_outside_and_the_sample_inside(
+    tiny_folder: Folder, method: BlendedLatentDiffusion
+) -> None:
+    asked = request(1)
+    pasted = arrays(make(tiny_folder(4), background="pixel").edit([asked]))[0]
+    raw = arrays(method.edit([asked]))[0]
+    inside = np.asarray(asked.mask) == 255
+    assert np.array_equal(pasted[inside], raw[inside])
+    assert np.array_equal(pasted[~inside], np.asarray(asked.source)[~inside])
+    assert (raw[~inside] != np.asarray(asked.source)[~inside]).any()
+
+
+def test_the_tuned_decoder_brings_the_source_back_and_leaves_the_model_alone(
+    tiny_folder: Folder, method: BlendedLatentDiffusion
+) -> None:
+    asked = [request(1), request(2)]
+    tuned = make(tiny_folder(4), background="decoder", decoder_steps=25, decoder_rate=1e-3)
+    before = {name: value.clone() for name, value in tuned.pipeline.vae.state_dict().items()}
+    found, raw = arrays(tuned.edit(asked)), arrays(method.edit(asked))
+    for one, with_tuning, without in zip(asked, found, raw, strict=True):
+        outside = np.asarray(one.mask) == 0
+        source = np.asarray(one.source, dtype=int)
+
+        def error(image: Any, outside: Any = outside, source: Any = source) -> float:
+            return float(((image - source)[outside] ** 2).mean())
+
+        assert error(with_tuning) < 0.25 * error(without)
+    after = tuned.pipeline.vae.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not any(parameter.grad is not None for parameter in tuned.pipeline.vae.parameters())
+    assert np.abs(arrays(tuned.edit([asked[1]]))[0] - found[1]).max() <= 1  # alone as in a batch
+
+
+def test_one_step_of_tuning_is_adam_on_the_papers_loss(tiny_folder: Folder) -> None:
+    """Written out a second time, on a decoder of its own, with the gradient taken by torch.autograd.grad."""
+    asked = request(3)
+    tuned = make(tiny_folder(4), background="decoder", decoder_steps=1)
+    vae = tiny_pipeline(4).vae
+    z = final_latents(tuned, asked) / 0.18215
+    mask = torch.from_numpy((np.asarray(asked.mask) == 255).astype(np.float32))
+    source = torch.from_numpy(np.asarray(asked.source, np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        sample = vae.decode(z).sample
+    parameters = list(vae.decoder.parameters())
+    x = vae.decode(z).sample
+    loss = ((x - sample) * mask).square().mean() + 100 * ((x - source) * (1 - mask)).square().mean()
+    with torch.no_grad():
+        # Adam's first step is the rate times the gradient over its own size.
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter -= 1e-4 * gradient / (gradient.abs() + 1e-8)
+        expected = latents.pictures(vae.decode(z).sample)
+    assert np.abs(arrays(tuned.edit([asked]))[0] - arrays(expected)[0]).max() <= 1
+
+
+def test_prompt_field_negative_prompt_and_cells(tiny_folder: Folder, method: BlendedLatentDiffusion) -> None:
+    base = request(1, box_mask(9, 9, 21, 21))
+    one = method.edit([base])[0].tobytes()
+    region = make(tiny_folder(4), prompt_field="region_prompt")
+    assert region.needs == {"source", "mask", "region_prompt"}
+    swapped = EditRequest(**{**vars(base), "target_prompt": base.region_prompt})
+    assert region.edit([base])[0].tobytes() == method.edit([swapped])[0].tobytes()
+    assert make(tiny_folder(4), negative_prompt="blurry").edit([base])[0].tobytes() != one
+    assert make(tiny_folder(4), mask_cells="cover").edit([base])[0].tobytes() != one
+    assert make(tiny_folder(4), guidance=1.0).edit([base])[0].tobytes() != one
+
+
+def test_another_size_than_the_native_one(method: BlendedLatentDiffusion) -> None:
+    wide = request(1, box_mask(8, 8, 40, 20, (96, 32)), picture(1, (96, 32)))
+    assert method.edit([wide])[0].size == (96, 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps 0"),
+        ({"blending_start": 1.0}, "blending_start 1.0"),
+        ({"guidance": 0.5}, "guidance 0.5"),
+        ({"guidance": 1.0, "negative_prompt": "x"}, "negative_prompt has no effect"),
+        ({"decoder_steps": 0}, "decoder_steps 0"),
+        ({"decoder_rate": 0.0}, "decoder_rate 0.0"),
+    ],
+)
+def test_unfit_options_are_named_before_anything_loads(
+    tiny_folder: Folder, options: dict[str, Any], message: str
+) -> None:
+    asked = BlendedLatentDiffusion.Options(weights=tiny_folder(4), **options)
+    (problem,) = BlendedLatentDiffusion.problems(asked)
+    assert message in problem
+    with pytest.raises(ValueError, match=message):
+        BlendedLatentDiffusion(asked, Runtime())
+
+
+def test_any_share_that_is_allowed_leaves_a_step(tiny_folder: Folder) -> None:
+    assert make(tiny_folder(4), steps=1, blending_start=0.99).edit([request(0)])[0].size == (SIZE, SIZE)
+
+
+def test_options_are_parsed_strictly() -> None:
+    parsed = parse_options(BlendedLatentDiffusion, BlendedLatentDiffusion.PRESETS["mini"])
+    assert parsed.weights == "zoo:text_to_image"
+    with pytest.raises(OptionError, match="blending_percentage"):
+        parse_options(BlendedLatentDiffusion, {"blending_percentage": 0.25})
+
+
+def test_bfloat16_is_close_to_float32(tiny_folder: Folder, method: BlendedLatentDiffusion) -> None:
+    options = BlendedLatentDiffusion.Options(weights=tiny_folder(4), steps=4)
+    coarse = arrays(BlendedLatentDiffusion(options, Runtime("cpu", "bfloat16")).edit([request(1)]))[0]
+    assert 0 < np.abs(coarse - arrays(method.edit([request(1)]))[0]).mean() < 20

@@ -1,0 +1,218 @@
+"""What is written for the page: chunks, links, copies, and that no text of the data can become code."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.edit import EditKey, EditRecord, ScoreRecord
+from bench.store import RunStore
+from reports.page import write as writing
+from reports.page import write_page
+from reports.page.data import collect
+from reports.tables import ReportError
+from tests.reports import fake
+
+N = len(fake.cases())
+VALUES = {
+    "success_truth": {spec.name: [float(k % 2) for k in range(N)] for spec in fake.METHODS},
+    "leak_lpips": {spec.name: [None if k == 5 else 0.01 * k for k in range(N)] for spec in fake.METHODS},
+    "leak_lpips_pasted": {"sd_inpainting": [0.0] * N},
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
+    return fake.run(
+        tmp_path_factory.mktemp("run") / "a run",
+        VALUES,
+        failed=[("instruct_pix2pix", "background-1")],
+        sets={"sd_inpainting": (40.0, 38.0, 42.0)},
+    )
+
+
+def chunk(index: Path, name: str) -> Any:
+    """The value of a data script, read as the browser would."""
+    text = (index.parent / "page/data" / f"{name.replace('/', '-')}.js").read_text()
+    match = re.fullmatch(r"PEB\.put\((\"[^\"]+\"),(.*)\);\n", text)
+    assert match is not None
+    assert json.loads(match[1]) == name
+    return json.loads(match[2])
+
+
+def test_the_page_lies_in_the_report_folder_and_links_the_pictures(store: RunStore) -> None:
+    index = write_page(store, fake.FACTS)
+    assert index == store.report_dir / "index.html"
+    run = chunk(index, "run")
+    assert run["root"] == ".."
+    record = next(r for r in store.edits() if r.file)
+    assert record.file is not None
+    assert (index.parent / run["root"] / record.file).is_file()
+
+
+def test_another_folder_links_back(store: RunStore, tmp_path: Path) -> None:
+    index = write_page(store, fake.FACTS, tmp_path / "elsewhere", tables=())
+    root = chunk(index, "run")["root"]
+    assert not Path(root).is_absolute()
+    assert (index.parent / root).resolve() == store.path.resolve()
+
+
+def test_chunks_hold_every_edit_and_score_once(store: RunStore, tmp_path: Path) -> None:
+    index = write_page(store, fake.FACTS, tmp_path, tables=())
+    run, edits, cases = (chunk(index, name) for name in ("run", "edits/0", "cases/0"))
+    rows = chunk(index, "rows/0")
+    assert run["counts"] == {"edits": 4 * N, "cases": N, "scores": (4 * N - 1) * 2 + N, "failed": 1}
+    titles = [method["title"] for method in run["methods"]]
+    # Controls last, as in the tables.
+    assert titles == ["sd_inpainting", "instruct_pix2pix", "copy_input", "oracle"]
+    assert [method["control"] for method in run["methods"]] == [False, False, True, True]
+    metrics = [metric["name"] for metric in run["metrics"]]
+    assert metrics == ["success_truth", "leak_lpips", "leak_lpips_pasted"]
+    ids = [case.id for case in fake.cases()]
+    seen = set()
+    for i in range(4 * N):
+        title, case = titles[edits["method"][i]], cases["id"][edits["case"][i]]
+        seen.add((title, case))
+        k = ids.index(case)
+        failed = (title, case) == ("instruct_pix2pix", "background-1")
+        assert (i in edits["failed"]) == failed
+        if failed:
+            assert rows["values"][i] == [None, None, None]
+            assert rows["error"][str(i)] == "RuntimeError: no"
+            continue
+        pasted = 0 if title == "sd_inpainting" else None
+        leak = None if k == 5 else pytest.approx(0.01 * k)
+        assert rows["values"][i] == [k % 2, leak, pasted]
+        assert (rows["reasons"].get(str(i)) == {"1": "none"}) == (k == 5)
+    assert len(seen) == 4 * N
+    # Columns are the same values the other way round; a pasted metric has none.
+    assert chunk(index, "column/1/0") == [row[1] for row in rows["values"]]
+    assert not (index.parent / "page/data/column-2-0.js").exists()
+    hashes = {(r.key.case, r.key.method): r.sha256 for r in store.edits()}
+    for i, digest in enumerate(rows["sha256"]):
+        place = (cases["id"][edits["case"][i]], run["methods"][edits["method"][i]]["digest"])
+        assert hashes[place] == digest
+
+
+def test_many_edits_are_several_chunks(
+    store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, size in (("EDITS", 30), ("CASES", 5), ("ROWS", 7)):
+        monkeypatch.setattr(f"reports.page.data.{name}", size)
+    index = write_page(store, fake.FACTS, tmp_path, tables=())
+    names = {path.name for path in (tmp_path / "page/data").glob("*")}
+    assert names == (
+        {"run.js"}
+        | {f"edits-{k}.js" for k in range(3)}
+        | {f"column-{m}-{k}.js" for m in range(2) for k in range(3)}
+        | {f"cases-{k}.js" for k in range(4)}
+        | {f"rows-{k}.js" for k in range(10)}
+    )
+    assert len(chunk(index, "edits/2")["case"]) == 4
+    assert chunk(index, "run")["parts"] == {"edits": 30, "cases": 5, "rows": 7}
+    # Written again as a whole: what the smaller page does not have is gone.
+    monkeypatch.undo()
+    write_page(store, fake.FACTS, tmp_path, tables=())
+    left = {path.name for path in (tmp_path / "page/data").glob("*")}
+    assert left == {"run.js", "edits-0.js", "cases-0.js", "column-0-0.js", "column-1-0.js", "rows-0.js"}
+
+
+def test_a_portable_page_has_its_pictures(store: RunStore, tmp_path: Path) -> None:
+    index = write_page(store, fake.FACTS, tmp_path, portable=True, tables=())
+    root = index.parent / chunk(index, "run")["root"]
+    assert root == tmp_path / "page/images"
+    for record in store.edits():
+        if record.file is not None:
+            assert (root / record.file).read_bytes() == store.image_path(record).read_bytes()
+    for row in store.cases("mini-coco").rows:
+        assert (root / "cases/mini-coco" / row["source"]).is_file()
+        assert (root / "cases/mini-coco" / row["mask"]).is_file()
+    # And not any more where it links them.
+    write_page(store, fake.FACTS, tmp_path, tables=())
+    assert not root.exists()
+
+
+def test_a_picture_outside_the_run_is_not_copied(tmp_path: Path) -> None:
+    store = fake.run(tmp_path / "r", VALUES)
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"secret")
+    path = store.path / "cases/mini-coco/cases.jsonl"
+    first, rest = path.read_text().split("\n", 1)
+    path.write_text(json.dumps({**json.loads(first), "source": "../../../secret.png"}) + "\n" + rest)
+    with pytest.raises(ReportError, match="not inside the run"):
+        write_page(RunStore.open(store.path), fake.FACTS, tmp_path / "out", portable=True, tables=())
+    assert not list((tmp_path / "out").rglob("secret*"))
+
+
+def test_a_file_of_another_name_is_linked_by_it(store: RunStore) -> None:
+    data = collect(store, fake.FACTS, (), root="..", heatmaps=True)
+    old = data.edits[3]
+    data.edits[3] = EditRecord(old.key, "edits/mini-coco/odd.png", old.sha256, None)
+    assert dict(data.chunks())["edits/0"]["files"] == {"3": "edits/mini-coco/odd.png"}
+    data.edits[3] = old
+    assert dict(data.chunks())["edits/0"]["files"] == {}
+
+
+def test_tables_are_shown_as_they_were_made(store: RunStore, tmp_path: Path) -> None:
+    from reports.tables import build, control_titles, summary
+
+    made = build(summary(store, resamples=50), fake.FACTS, control_titles(store))
+    run = chunk(write_page(store, fake.FACTS, tmp_path, tables=made), "run")
+    assert [table["name"] for table in run["tables"]] == [table.name for table in made]
+    column = [c["metric"] for c in run["tables"][0]["columns"]].index("leak_lpips")
+    shown, cell = run["tables"][0]["rows"][0]["cells"][column], made[0].rows[0].cells[column]
+    assert (shown["value"], shown["low"], shown["best"]) == (cell.value, cell.low, cell.best)
+    assert shown["text"]
+    assert shown["interval"]
+
+
+def test_a_run_without_scores_still_has_a_gallery(tmp_path: Path) -> None:
+    store = fake.run(tmp_path / "r", {})
+    index = write_page(store, fake.FACTS)
+    assert chunk(index, "run")["tables"] == []
+    assert len(chunk(index, "edits/0")["case"]) == 4 * N
+
+
+def test_a_run_without_edits_is_refused(tmp_path: Path) -> None:
+    store = RunStore.open(tmp_path / "r", create=True)
+    with pytest.raises(ReportError, match="holds no edit"):
+        write_page(store, fake.FACTS)
+
+
+def test_scores_of_edits_that_are_not_there_are_left_out(tmp_path: Path) -> None:
+    store = fake.run(tmp_path / "r", VALUES)
+    with store:
+        stray = EditKey("mini-coco", "1", fake.METHODS[0].digest, "nowhere", 0)
+        store.append_scores([ScoreRecord(stray, "leak_lpips", "1", 77.0)])
+    data = collect(store, fake.FACTS, (), root="..", heatmaps=True)
+    assert not (data.values == 77.0).any()
+
+
+def test_text_of_the_data_cannot_end_a_script() -> None:
+    nasty = "</script><script>alert(1)</script><!-- \u2028\u2029 &amp; \\ \" '"
+    text = writing.script("run", {nasty: [nasty]})
+    assert text.count("\n") == 1
+    assert not set("<>&\u2028\u2029") & set(text)
+    inside = re.fullmatch(r'PEB\.put\("run",(.*)\);\n', text)
+    assert inside is not None
+    assert json.loads(inside[1]) == {nasty: [nasty]}
+
+
+def test_the_page_names_no_address_outside_itself() -> None:
+    for name in (*writing.ASSETS, "index.html"):
+        text = (writing.HERE / name).read_text()
+        # The name of the SVG language is no address.
+        text = text.replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"(?:https?:)?//[a-z0-9-]+\.", text, re.IGNORECASE), name
+        assert not re.search(r"@import|\bfetch\(|XMLHttpRequest|innerHTML|insertAdjacentHTML|eval\(", text), (
+            name
+        )
+
+
+def test_every_asset_is_shipped() -> None:
+    there = {path.name for path in writing.HERE.iterdir() if path.suffix in (".js", ".css", ".html")}
+    assert there == {*writing.ASSETS, "index.html"}
