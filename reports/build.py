@@ -218,15 +218,17 @@ def comparison_tables(
             for row in mine[mine["metric"] == metric].to_dict(orient="records"):
                 known = facts.get(metric)
                 arrow = "" if known is None else " ↑" if known.higher_is_better else " ↓"
+                n = int(row["n"])
                 cells = (
                     Cell(
-                        *(tables.finite(row[name]) for name in ("difference", "low", "high")),
-                        n=int(row["n"]),
+                        tables.finite(row["difference"]),
+                        tables.finite(row["low"]),
+                        tables.finite(row["high"]),
+                        n,
                     ),
-                    *(
-                        Cell(tables.finite(row[name]), n=int(row["n"]))
-                        for name in ("p_holm", "cohens_d", "superiority")
-                    ),
+                    Cell(tables.finite(row["p_holm"]), n=n),
+                    Cell(tables.finite(row["cohens_d"]), n=n),
+                    Cell(tables.finite(row["superiority"]), n=n),
                 )
                 title = f"{tables.HEADINGS.get(metric, metric)}{arrow}: {row['method']}"
                 rows.append(Row(title, False, cells, int(row["n"]), 0))

@@ -100,7 +100,7 @@ def heat_maps(
             sheet.image(row, 0, outlined(case, _PIXELS))
             for column, title in enumerate(columns, 1):
                 record = edits.get((digests[title], case_id))
-                heat = None if record is None else leak_map(case, store.image(record))
+                heat = None if record is None else _blocks(leak_map(case, store.image(record)))
                 sheet.image(row, column, heat, cmap=_heat(), vmin=0, vmax=ceiling)
         sheet.color_bar(ceiling, "change outside the mask")
     return sheet.figure
@@ -119,6 +119,12 @@ def leak_map(case: EditCase, edit: Image.Image) -> NDArray[np.float64]:
     change: NDArray[np.float64] = np.abs(after - source).max(axis=2) / 255
     change[np.asarray(case.request.mask.convert("L")) > 127] = np.nan
     return change
+
+
+def _blocks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each value as a square, so that no viewer of a PDF smooths it."""
+    factor = max(1, _PIXELS // max(values.shape))
+    return values.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _columns(scores: RunScores, methods: Sequence[str] | None) -> list[str]:
@@ -181,7 +187,7 @@ class _Sheet:
             )
         else:
             self.axes.imshow(
-                np.asarray(picture), extent=extent, interpolation="nearest", aspect="auto", **options
+                np.asarray(picture), extent=extent, interpolation="none", aspect="auto", **options
             )
         x = [extent[0], extent[1], extent[1], extent[0], extent[0]]
         y = [extent[2], extent[2], extent[3], extent[3], extent[2]]

@@ -233,15 +233,15 @@ def summary(
             means = bootstrap_means(flat, of_protocol.cluster[units], draws=resamples, seed=seed)
             means = with_wilson(means, np.tile(binary, shape[0]))
             figures = (means.value, means.low, means.high, means.n)
-            recorded = of_protocol.recorded[units].any(axis=0)
+            recorded = np.asarray(of_protocol.recorded[units].any(axis=0))
             parts[category] = recorded, [array.reshape(shape) for array in figures]
         sets = scores.sets[scores.sets["protocol"] == protocol]
         for m, (digest, title) in enumerate(zip(of_protocol.methods, of_protocol.titles, strict=True)):
             failed = scores.failed[protocol][digest]
             for k, metric in enumerate(of_protocol.metrics):
-                for category, (recorded, figures) in parts.items():
+                for category, (recorded, arrays) in parts.items():
                     if recorded[m, k]:
-                        value, low, high, n = (array[m, k] for array in figures)
+                        value, low, high, n = (array[m, k] for array in arrays)
                         mean = (float(value), float(low), float(high), int(n))
                         rows.append((protocol, category, title, metric, *mean, failed[category]))
             for record in sets[sets["method"] == digest].to_dict(orient="records"):

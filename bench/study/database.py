@@ -106,7 +106,7 @@ class Database:
             engine = create_engine(url.set(database=str(path)), pool_size=16, max_overflow=64)
             _prepare_sqlite(engine)
         else:
-            engine = create_engine(url, pool_size=16, max_overflow=32, pool_pre_ping=True, pool_timeout=60)
+            engine = create_engine(url, pool_size=24, max_overflow=8, pool_pre_ping=True, pool_timeout=60)
         database = cls(engine, patience=patience, clock=clock or Clock())
         try:
             database._migrate()

@@ -198,7 +198,7 @@ class Handout:
         return None
 
     def _repeat(self, connection: Connection, me: Row) -> Row | None:
-        return connection.execute(queries.REPEAT, {"me": me.id, "study": me.study_id}).one_or_none()
+        return connection.execute(queries.REPEAT, {"me": me.id}).one_or_none()
 
     def _check(self, connection: Connection, me: Row, role: Role) -> Row | None:
         """The rater's next practice trial or attention check; each rater begins at another of the latter."""

@@ -181,11 +181,21 @@ CHECKS = (
 
 def _repeat() -> Select[Any]:
     vote, first = aliased(VoteRow), aliased(TrialRow)
+    # From the rater's few votes on, each step by an index. A repeat stands where its trial stands.
     return (
         select(*TRIAL)
-        .join(first, and_(first.study_id == TrialRow.study_id, first.name == TrialRow.repeat_of))
-        .join(vote, and_(vote.trial_id == first.id, vote.rater_id == me))
-        .where(TrialRow.study_id == study, TrialRow.role == "repeat", ~_issued_to_me())
+        .select_from(vote)
+        .join(first, and_(first.id == vote.trial_id, first.role == "trial"))
+        .join(
+            TrialRow,
+            and_(
+                TrialRow.study_id == first.study_id,
+                TrialRow.role == "repeat",
+                TrialRow.sheet == first.sheet,
+                TrialRow.position == first.position,
+            ),
+        )
+        .where(vote.rater_id == me, ~_issued_to_me())
         .order_by(vote.id)
         .limit(1)
     )

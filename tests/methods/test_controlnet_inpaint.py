@@ -13,6 +13,7 @@ from bench.registry import Runtime
 from methods import weights
 from methods.controlnet_inpaint import ControlNetInpaint, control_images
 from tests.methods.conftest import SIZE, box_mask, picture, request, tiny_components
+from tests.methods.small import SMALL, small
 
 Folder = Callable[[int], str]
 
@@ -116,7 +117,7 @@ def test_the_network_sees_the_control_as_it_is(method: ControlNetInpaint) -> Non
 
 
 def test_does_not_depend_on_the_batch(method: ControlNetInpaint) -> None:
-    three = [request(seed, box_mask(4 * seed, 8, 40, 48)) for seed in range(3)]
+    three = [small(seed, box_mask(4 * seed, 8, 24, 28, SMALL)) for seed in range(3)]
     together = [np.asarray(image, dtype=int) for image in method.edit(three)]
     for one, batched in zip(three, together, strict=True):
         assert np.abs(np.asarray(method.edit([one])[0], dtype=int) - batched).max() <= 1
@@ -124,10 +125,15 @@ def test_does_not_depend_on_the_batch(method: ControlNetInpaint) -> None:
 
 
 def test_is_deterministic_and_follows_what_it_says_it_needs(method: ControlNetInpaint) -> None:
-    base = request(1)
+    base = small(1)
     one = method.edit([base])[0].tobytes()
     assert method.edit([base])[0].tobytes() == one
-    changed = {"seed": 2, "target_prompt": "a dog", "mask": box_mask(0, 0, 8, 8), "source": picture(7)}
+    changed = {
+        "seed": 2,
+        "target_prompt": "a dog",
+        "mask": box_mask(0, 0, 8, 8, SMALL),
+        "source": picture(7, SMALL),
+    }
     for name, value in changed.items():
         assert method.edit([EditRequest(**{**vars(base), name: value})])[0].tobytes() != one, name
     unused = {"region_prompt": "x", "instruction": "y", "source_prompt": "z"}
@@ -137,7 +143,7 @@ def test_is_deterministic_and_follows_what_it_says_it_needs(method: ControlNetIn
 def test_every_option_has_an_effect(
     tiny_folder: Folder, control_folder: str, method: ControlNetInpaint
 ) -> None:
-    base = request(1, box_mask(9, 9, 21, 21))
+    base = small(1, box_mask(9, 9, 21, 21, SMALL))
     one = method.edit([base])[0].tobytes()
     for options in (
         {"control_scale": 1.0},

@@ -14,6 +14,7 @@ from bench.registry import Runtime
 from methods import latents, pipelines
 from methods.latent_blending import LatentBlending, jumps
 from tests.methods.conftest import SIZE, box_mask, picture, request, tiny_components, tiny_pipeline
+from tests.methods.small import SMALL, small
 
 Folder = Callable[[int], str]
 
@@ -84,7 +85,7 @@ def test_the_walk_without_resampling_goes_down() -> None:
 
 def test_all_white_is_image_to_image(tiny_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all is edited nothing is blended, and diffusers' own SDEdit with DDIM must come out."""
-    asked = request(3, box_mask(0, 0, SIZE, SIZE))
+    asked = small(3, box_mask(0, 0, 32, 32, SMALL))
     parts = tiny_components(4)
     with torch.no_grad():  # the posterior's mean, which we take, instead of a sample of it
         parts["vae"].quant_conv.weight[4:] = 0
@@ -105,7 +106,7 @@ def test_all_white_is_image_to_image(tiny_folder: Folder, monkeypatch: pytest.Mo
     def after_the_posterior(requests: Sequence[EditRequest]) -> list[torch.Generator]:
         found = [torch.Generator().manual_seed(one.seed) for one in requests]
         for generator in found:
-            torch.randn((1, 4, 32, 32), generator=generator)
+            torch.randn((1, 4, 16, 16), generator=generator)
         return found
 
     monkeypatch.setattr(pipelines, "generators", after_the_posterior)
@@ -121,7 +122,7 @@ def test_outside_the_mask_the_sources_latents_remain_exactly(
 ) -> None:
     folder = zero_snr if schedule == "zero_snr" else tiny_folder(4)
     method = make(folder, eta=eta, resamplings=resamplings, jump_length=2, strength=1.0)
-    asked = request(0, box_mask(0, 0, 16, SIZE))  # white: the left quarter
+    asked = small(0, box_mask(0, 0, 16, 32, SMALL))  # white: the left half
     with torch.no_grad():
         source = latents.encode(method.pipeline.vae, latents.pixels([asked.source], method.pipeline.device))
         z = method._sample([asked], [asked.source])
@@ -153,7 +154,7 @@ def test_strength_is_the_share_of_the_steps(tiny_folder: Folder, strength: float
     method = make(tiny_folder(4), steps=10, strength=strength)
     seen: list[int] = []
     method.pipeline.unet.register_forward_pre_hook(lambda module, args: seen.append(int(args[1])))
-    method.edit([request(0)])
+    method.edit([small(0)])
     assert seen == method.schedule.grid(10)[-executed:]
 
 
@@ -162,7 +163,7 @@ def test_strength_is_the_share_of_the_steps(tiny_folder: Folder, strength: float
 )
 def test_does_not_depend_on_the_batch(tiny_folder: Folder, options: dict[str, Any]) -> None:
     method = make(tiny_folder(4), **options)
-    three = [request(seed, box_mask(4 * seed, 8, 40, 48)) for seed in range(3)]
+    three = [small(seed, box_mask(4 * seed, 8, 24, 28, SMALL)) for seed in range(3)]
     together = arrays(method.edit(three))
     for one, batched in zip(three, together, strict=True):
         assert np.abs(arrays(method.edit([one]))[0] - batched).max() <= 1
@@ -170,10 +171,15 @@ def test_does_not_depend_on_the_batch(tiny_folder: Folder, options: dict[str, An
 
 
 def test_is_deterministic_and_follows_what_it_says_it_needs(method: LatentBlending) -> None:
-    base = request(1)
+    base = small(1)
     one = method.edit([base])[0].tobytes()
     assert method.edit([base])[0].tobytes() == one
-    changed = {"seed": 2, "target_prompt": "a dog", "mask": box_mask(0, 0, 8, 8), "source": picture(7)}
+    changed = {
+        "seed": 2,
+        "target_prompt": "a dog",
+        "mask": box_mask(0, 0, 8, 8, SMALL),
+        "source": picture(7, SMALL),
+    }
     for name, value in changed.items():
         assert method.edit([EditRequest(**{**vars(base), name: value})])[0].tobytes() != one, name
     unused = {"region_prompt": "x", "instruction": "y", "source_prompt": "z"}
@@ -181,7 +187,7 @@ def test_is_deterministic_and_follows_what_it_says_it_needs(method: LatentBlendi
 
 
 def test_every_option_has_an_effect(tiny_folder: Folder, method: LatentBlending) -> None:
-    base = request(1, box_mask(9, 9, 21, 21))
+    base = small(1, box_mask(9, 9, 21, 21, SMALL))
     one = method.edit([base])[0].tobytes()
     for options in (
         {"eta": 1.0},

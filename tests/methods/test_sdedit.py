@@ -12,6 +12,7 @@ from bench.edit import EditMethod, EditRequest
 from bench.registry import Runtime
 from methods.sdedit import SdEdit
 from tests.methods.conftest import SIZE, box_mask, picture, request, tiny_components
+from tests.methods.small import SMALL, small
 
 Folder = Callable[[int], str]
 
@@ -53,7 +54,7 @@ def test_is_the_bare_pipeline(method: SdEdit) -> None:
 @pytest.mark.parametrize("scheduler", [None, "euler_a"])
 def test_does_not_depend_on_the_batch(tiny_folder: Folder, scheduler: str | None) -> None:
     method = make(tiny_folder(4), scheduler=scheduler)
-    three = [request(seed) for seed in range(3)]
+    three = [small(seed) for seed in range(3)]
     together = [np.asarray(image, dtype=int) for image in method.edit(three)]
     for one, batched in zip(three, together, strict=True):
         assert np.abs(np.asarray(method.edit([one])[0], dtype=int) - batched).max() <= 1
@@ -61,12 +62,16 @@ def test_does_not_depend_on_the_batch(tiny_folder: Folder, scheduler: str | None
 
 
 def test_follows_prompt_source_and_seed_and_sees_no_mask(method: SdEdit) -> None:
-    base = request(1)
+    base = small(1)
     one = method.edit([base])[0].tobytes()
     assert method.edit([base])[0].tobytes() == one
-    for name, value in {"target_prompt": "a dog", "source": picture(8), "seed": 9}.items():
+    for name, value in {"target_prompt": "a dog", "source": picture(8, SMALL), "seed": 9}.items():
         assert method.edit([EditRequest(**{**vars(base), name: value})])[0].tobytes() != one, name
-    for name, other in {"mask": box_mask(0, 0, 4, 4), "region_prompt": "x", "instruction": "y"}.items():
+    for name, other in {
+        "mask": box_mask(0, 0, 4, 4, SMALL),
+        "region_prompt": "x",
+        "instruction": "y",
+    }.items():
         assert method.edit([EditRequest(**{**vars(base), name: other})])[0].tobytes() == one, name
 
 
@@ -79,10 +84,10 @@ def test_less_strength_keeps_more_of_the_source(tiny_folder: Folder) -> None:
         method.pipeline.unet.register_forward_pre_hook(
             lambda module, args, kwargs, seen=seen: seen.append(args[0].clone()), with_kwargs=True
         )
-        method.edit([request(1)])
+        method.edit([small(1)])
         assert len(seen) == round(10 * strength)
         vae = method.pipeline.vae
-        x = torch.from_numpy(np.asarray(picture(1), np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+        x = torch.from_numpy(np.asarray(picture(1, SMALL), np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
         with torch.no_grad():
             source = vae.encode(x).latent_dist.mode() * vae.config.scaling_factor
         distances.append(float((seen[0] - source).std()))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from reports import render
+from reports.style import Style
 from reports.tables import Cell, Column, Row, Table
 
 COLUMNS = (
@@ -65,28 +67,34 @@ def test_csv_is_exact() -> None:
     assert rows[1]["failed"] == "1"
 
 
-def test_latex_escapes_and_is_balanced() -> None:
-    text = render.latex(TABLE)
-    assert r"x \& y: all\_categories 100 \%" in text
-    assert r"a\_b & " in text
-    assert r"c\textbar{}d & -- & " in text
-    assert r"\textbf{50.0}" in text
-    assert r"$\approx$\,0.200" in text
-    assert r"success & " not in text
-    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 1
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}")
-    assert text.count(r"\midrule") == 2  # under the head, and before the controls
-    for opened, closed in ("{}", "[]"):
-        bare = re.sub(r"\\[{}]", "", text)
-        assert bare.count(opened) == bare.count(closed)
-    assert not re.search(r"(?<!\\)[%#&_](?!\n)", re.sub(r" & |\\label\{[^}]*\}", "", text))
+def test_marks_of_second_and_dagger() -> None:
+    cells = (Cell(0.5, 0.25, 0.75, 9, second=True, dagger=True),)
+    table = Table("t", "t", COLUMNS[:1], (Row("a", False, cells, 9, 0),))
+    assert "<u>50.0</u>†<br>" in render.markdown(table)
+    assert "<u>50.0</u><sup>†</sup><br>" in render.html(table)
 
 
-def test_every_latex_row_has_as_many_cells_as_columns() -> None:
-    text = re.sub(r"\\begin\{tabular\}\[b\].*?\\end\{tabular\}", "stack", render.latex(TABLE))
-    rows = [line for line in text.splitlines() if line.endswith(r" \\")]
-    assert len(rows) == 4
-    assert {len(re.split(r"(?<!\\)&", row)) for row in rows} == {5}
+def test_intervals_follow_the_style() -> None:
+    assert "**50.0** <sub>±25.0</sub>" in render.markdown(TABLE, Style(intervals="plus-minus"))
+    assert "**50.0** |" in render.markdown(TABLE, Style(intervals="none"))
+
+
+def test_html_is_well_formed_and_escaped() -> None:
+    from xml.etree import ElementTree
+
+    table = replace(TABLE, title="<script>x & y</script>", columns=(replace(COLUMNS[0], group="g"), COLUMNS[1]))
+    root = ElementTree.fromstring(render.html(table).replace("<br>", "<br/>"))
+    rows = root.findall(".//tbody/tr")
+    assert [len(row) for row in rows] == [5, 5, 5]
+    assert rows[2].get("class") == "control first-control"
+    assert [cell.get("colspan") for cell in root.findall(".//thead/tr[1]/th")] == [None, "1", "1", None, None]
+    assert root.find(".//caption").text == "<script>x & y</script>"  # type: ignore[union-attr]
+    assert "<script>" not in render.html_page("<script>", [table])
+
+
+def test_rows_that_are_no_methods_have_their_own_heading_and_counts() -> None:
+    table = replace(TABLE, rows_are="metric", counts=("n",))
+    assert render.markdown(table).splitlines()[2] == "| metric | success % ↑ | leak LPIPS ↓ | n |"
 
 
 def terminal(width: int) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from bench.edit import MethodSpec
-from bench.stats import bootstrap_mean
+from bench.stats import bootstrap_mean, wilson
 from reports import tables
 from reports.tables import ALL, Cell
 from tests.reports import fake
@@ -73,7 +73,7 @@ def test_intervals_are_those_of_the_bootstrap_over_sources(frame: pd.DataFrame) 
     found = pick(frame, "sd_inpainting", "leak_lpips")
     clusters = [case.source_id for case in fake.cases()]
     expected = bootstrap_mean([0.1 + 0.01 * k for k in range(N)], clusters, draws=200)
-    assert (found["low"], found["high"]) == (expected.low, expected.high)
+    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high), rel=1e-12)
     by_case = bootstrap_mean([0.1 + 0.01 * k for k in range(N)], draws=200)
     assert by_case.low is not None
     assert abs(found["low"] - by_case.low) > 1e-4
@@ -168,6 +168,23 @@ def test_equal_values_are_both_best() -> None:
     assert marks([cell(0.2), cell(0.2), cell(0.1)], [False] * 3, True) == ["best", "best", ""]
 
 
+def test_where_all_are_equal_none_is_best() -> None:
+    assert marks([cell(0.0), cell(0.0)], [False] * 2, False) == ["", ""]
+
+
+def test_the_second_is_the_best_but_one_of_the_methods() -> None:
+    marked = tables._mark([cell(0.1), cell(0.3), cell(0.2), cell(0.25)], [False, False, False, True], True)
+    assert [c.second for c in marked] == [False, False, True, False]
+    shared = tables._mark([cell(0.3), cell(0.3), cell(0.2)], [False] * 3, True)
+    assert not any(c.second for c in shared)
+
+
+def test_a_test_replaces_the_overlap() -> None:
+    cells = [cell(0.5, 0.2), cell(0.6, 0.2), cell(0.7, 0.2)]
+    marked = tables._mark(cells, [False] * 3, True, [0.2, 0.01, None])
+    assert [(c.dagger, c.tie) for c in marked] == [(True, False), (False, False), (False, False)]
+
+
 def test_without_intervals_there_are_no_ties() -> None:
     assert marks([cell(0.2), cell(0.21)], [False] * 2, True) == ["", "best"]
 
@@ -185,7 +202,8 @@ def test_main_and_success_tables(frame: pd.DataFrame) -> None:
     assert [column.heading for column in success.columns] == [
         "attribute", "replacement", "background", "multi-object", "all",
     ]  # fmt: skip
-    assert success.rows[0].cells[0] == Cell(1.0, 1.0, 1.0, 4, best=True)
+    # Two source images succeed of two: no resample differs, so the interval is Wilson's.
+    assert success.rows[0].cells[0] == Cell(1.0, wilson(2, 2).low, 1.0, 4, best=True)
 
 
 def test_a_plug_ins_metric_joins_the_main_table(tmp_path: Path) -> None:

@@ -123,14 +123,14 @@ class TestAlpha:
 
     def test_coin_flips_are_at_zero_and_inside_the_interval(self) -> None:
         held = 0
-        for seed in range(60):
-            votes = poll((0, 0, 0), raters=8, cases=20, per_rater=30, seed=seed)
-            found = agreement.alpha_of_votes(check_votes(votes), "pair", "nominal", draws=300).alpha
+        for seed in range(40):
+            votes = poll((0, 0, 0), raters=8, cases=20, per_rater=20, seed=seed)
+            found = agreement.alpha_of_votes(check_votes(votes), "pair", "nominal", draws=200).alpha
             assert found.low is not None
             assert found.high is not None
-            assert abs(found.value) < 0.25
+            assert abs(found.value) < 0.3
             held += found.low <= 0 <= found.high
-        assert 0.82 <= held / 60 <= 1
+        assert 0.82 <= held / 40 <= 1
 
     def test_one_rater_per_unit_has_nothing_to_compare(self) -> None:
         votes = frame(rater=["x"] * 5, answer=["A", "B", "tie", "A", "A"])
@@ -175,8 +175,8 @@ class TestPositions:
 
     def test_level_of_the_test_and_its_power(self) -> None:
         fair = [
-            agreement.positions(check_votes(poll(seed=s, per_rater=20)), draws=20)["p"].iloc[0]
-            for s in range(60)
+            agreement.positions(check_votes(poll(seed=s, raters=6, per_rater=20)), draws=20)["p"].iloc[0]
+            for s in range(40)
         ]
         assert np.mean(np.array(fair) < 0.05) <= 0.13
         votes = poll(seed=1)

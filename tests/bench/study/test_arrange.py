@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import comb
 
 import pytest
@@ -133,7 +133,7 @@ def test_no_two_trials_of_one_source_in_a_row_where_it_can_be() -> None:
     for sheet in range(10):
         order = [t for t in pairs(40, 4, 10, 20, categories=4) if t.sheet == sheet]
         sources = [of[trial.case].source_id for trial in sorted(order, key=lambda t: t.position)]
-        assert all(a != b for a, b in zip(sources, sources[1:], strict=False))
+        assert all(a != b for a, b in pairwise(sources))
 
 
 def test_repeats_swap_sides_and_name_their_trial() -> None:
@@ -157,7 +157,7 @@ def test_williams_squares_balance_places_and_neighbours(count: int) -> None:
     assert all(sorted(row) == list(range(count)) for row in rows)
     places = Counter((place, value) for row in rows for place, value in enumerate(row))
     assert len(set(places.values())) == 1
-    neighbours = Counter(pair for row in rows for pair in zip(row, row[1:], strict=False))
+    neighbours = Counter(pair for row in rows for pair in pairwise(row))
     assert len(neighbours) == count * (count - 1)
     assert len(set(neighbours.values())) == 1
 

@@ -130,17 +130,16 @@ def test_postgresql_killed_under_fifty_raters(postgres: Postgres, crowd: Design)
                 confirmed.append((rater, trial, str(stored.answer)))
             return stored
 
-    with Noted.open(url, patience=120) as store:
-        with ThreadPoolExecutor(RATERS) as pool:
-            running = [pool.submit(vote, store, rater) for rater in raters]
-            for count in (60, 200):
-                while len(confirmed) < count and not all(future.done() for future in running):
-                    time.sleep(0.005)
-                postgres.kill()
-                time.sleep(0.2)
-                postgres.start()
-            for future in running:
-                future.result(240)
+    with Noted.open(url, patience=120) as store, ThreadPoolExecutor(RATERS) as pool:
+        running = [pool.submit(vote, store, rater) for rater in raters]
+        for count in (60, 200):
+            while len(confirmed) < count and not all(future.done() for future in running):
+                time.sleep(0.005)
+            postgres.kill()
+            time.sleep(0.2)
+            postgres.start()
+        for future in running:
+            future.result(240)
     check(url, crowd, raters, confirmed)
 
 

@@ -107,7 +107,7 @@ def test_candidates_come_best_first_and_the_first_is_the_edit(folder: Path) -> N
     from methods.zoo.clip import Loaded
 
     method = BlendedDiffusion(options(folder, faithful=False, iterations=2, view="whole"), Runtime())
-    asked = requests(1, 2)
+    asked = [request(1), request(2)]  # of the native 64 pixels, which the CLIP sees as they are
     ranked = method.candidates(asked)
     assert [len(found) for found in ranked] == [4, 4]
     clip = Loaded(manifest.CHECKPOINTS / "clip")

@@ -1,0 +1,724 @@
+// One trial: pictures of equal size, zoom and flicker in step, the keyboard, the clock.
+//
+// All pictures arrive in one message and are shown together once the last one is decoded: no URL, no name, no
+// size and no moment tells one from another. Texts are set as text, never as markup. The clock is monotonic:
+// it runs while the pictures can be seen, so neither a pause nor a set clock counts.
+
+const FLICKER_MS = 700; // well below three flashes a second
+const SETTLE_MS = 250; // an answer within this time was meant for the trial before
+const RESEND_MS = 5000;
+const MAX_ZOOM = 8;
+const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
+const views = new WeakMap();
+
+export default function (component) {
+  const { parentElement } = component;
+  let view = views.get(parentElement);
+  if (!view) {
+    view = new View(parentElement);
+    views.set(parentElement, view);
+  }
+  view.update(component);
+  // Streamlit calls this when the element goes, and between updates as well: what comes back is started again.
+  return () => view.sleep();
+}
+
+function make(tag, className, ...children) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+function button(className, label, onPress, key) {
+  const node = make("button", className, make("span", "word", label));
+  node.type = "button";
+  if (key) {
+    node.append(make("kbd", "", key));
+    node.setAttribute("aria-keyshortcuts", key);
+  }
+  node.addEventListener("click", (event) => {
+    onPress(event);
+    // Pressed with the pointer, it must not keep the space bar for itself.
+    if (event.detail > 0) node.blur();
+  });
+  return node;
+}
+
+class Clock {
+  // Visible milliseconds of one trial; a reload of the page goes on from where it was.
+  constructor(trial) {
+    this.slot = `peb-clock-${trial}`;
+    this.total = 0;
+    this.reloads = 0;
+    this.started = null;
+    try {
+      const kept = JSON.parse(sessionStorage.getItem(this.slot));
+      if (kept && kept.total >= 0) {
+        this.total = kept.total;
+        this.reloads = kept.reloads + 1;
+      }
+    } catch {
+      // Storage may be forbidden; then a reload starts anew.
+    }
+  }
+
+  run() {
+    if (this.started === null) this.started = performance.now();
+  }
+
+  stop() {
+    if (this.started === null) return;
+    this.total += performance.now() - this.started;
+    this.started = null;
+    try {
+      sessionStorage.setItem(this.slot, JSON.stringify({ total: this.total, reloads: this.reloads }));
+    } catch {
+      // See above.
+    }
+  }
+
+  forget() {
+    try {
+      sessionStorage.removeItem(this.slot);
+    } catch {
+      // See above.
+    }
+  }
+}
+
+class View {
+  constructor(parent) {
+    this.root = make("div", "trial");
+    parent.append(this.root);
+    this.outline = true;
+    this.wake();
+  }
+
+  wake() {
+    if (this.listening) return;
+    this.listening = new AbortController();
+    const { signal } = this.listening;
+    window.addEventListener("keydown", (event) => this.onKey(event), { signal });
+    window.addEventListener("resize", () => this.arrange(), { signal });
+    document.addEventListener("visibilitychange", () => this.tick(), { signal });
+    window.addEventListener("pagehide", () => this.clock?.stop(), { signal });
+  }
+
+  sleep() {
+    this.listening?.abort();
+    this.listening = null;
+    this.setFlicker(false);
+    clearTimeout(this.resend);
+    this.clock?.stop();
+  }
+
+  update({ data, setTriggerValue }) {
+    this.wake();
+    this.send = setTriggerValue;
+    if (!data) return;
+    const stamp = JSON.stringify([data.trial.id, data.feedback, data.notice, data.round]);
+    if (stamp === this.stamp) {
+      this.tick();
+      return;
+    }
+    const same = this.data && this.data.trial.id === data.trial.id;
+    this.stamp = stamp;
+    this.data = data;
+    this.busy = false;
+    clearTimeout(this.resend);
+    if (same && !data.feedback) {
+      this.showNotice();
+      this.setBusy(false);
+      this.tick();
+      return;
+    }
+    if (same) {
+      this.showFeedback();
+      return;
+    }
+    this.begin();
+  }
+
+  // --- a new trial ------------------------------------------------------------------------------------
+
+  begin() {
+    const { trial, pictures } = this.data;
+    this.clock?.stop();
+    this.setFlicker(false);
+    this.clock = new Clock(trial.id);
+    this.used = { zoomed: 0, flickered: 0, enlarged: 0, paused: 0 };
+    this.zoom = { scale: 1, u: 0, v: 0 };
+    this.ready = false;
+    this.paused = false;
+    this.marked = null;
+    this.figures = [];
+    this.urls?.forEach((url) => URL.revokeObjectURL(url));
+    this.urls = pictures.map((text) => {
+      const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+      return URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
+    });
+
+    const stage = this.drawPage(trial);
+    const images = [...stage.querySelectorAll("img")];
+    const round = this.stamp;
+    this.arrange();
+    Promise.allSettled(images.map((image) => image.decode())).then(() => {
+      if (round !== this.stamp && !this.data.feedback) return;
+      stage.classList.add("shown");
+      requestAnimationFrame(() => {
+        this.ready = true;
+        this.readyAt = performance.now();
+        this.setBusy(false);
+        this.tick();
+      });
+    });
+    if (this.data.feedback) this.showFeedback();
+  }
+
+  drawPage(trial) {
+    const { title } = this.data;
+    const best = trial.kind === "best";
+    this.root.dataset.kind = trial.kind;
+    this.root.dataset.trial = trial.id;
+    this.root.dataset.practice = trial.practice;
+
+    const done = (trial.number - 1) / Math.max(1, trial.total);
+    const fill = make("i");
+    fill.style.width = `${Math.round(100 * done)}%`;
+    const track = make("div", "track", fill);
+    track.setAttribute("role", "progressbar");
+    track.setAttribute("aria-valuemin", "0");
+    track.setAttribute("aria-valuemax", String(trial.total));
+    track.setAttribute("aria-valuenow", String(trial.number - 1));
+    const count = make("span", "count", `${trial.practice ? "Practice" : "Question"} ${trial.number} of ${trial.total}`);
+    count.setAttribute("aria-live", "polite");
+    const name = make("span", "title", title);
+    name.dir = "auto";
+    const bar = make("header", "bar", name, make("div", "progress", count, track),
+      make("div", "menu", button("quiet", "Help", () => this.openHelp(), "?"), button("quiet", "Pause", () => this.openPause(), "P")));
+
+    const asked = make("h1", "question", trial.question);
+    const brief = make("div", "brief");
+    for (const [label, text, kind] of trial.brief) {
+      const body = make("p", "said", text);
+      body.dir = "auto";
+      body.tabIndex = text.length > 300 ? 0 : -1;
+      brief.append(make("div", `line ${kind}`, make("span", "label", label), body));
+    }
+    const ask = make("section", "ask", asked, make("p", "hint", trial.hint), brief);
+
+    const stage = make("section", "stage");
+    stage.append(this.drawSource());
+    trial.labels.forEach((label, index) => stage.append(this.drawCandidate(label, index, best)));
+    const tools = this.drawTools();
+    stage.append(tools);
+
+    this.notice = make("p", "notice");
+    this.notice.setAttribute("role", "status");
+    this.answers = make("footer", "answers");
+    this.root.replaceChildren(bar, ask, stage, this.notice, this.answers);
+    this.drawAnswers();
+    this.showNotice();
+    this.setBusy(true);
+    return stage;
+  }
+
+  picture(index, alt) {
+    const image = make("img");
+    image.src = this.urls[index];
+    image.alt = alt;
+    image.draggable = false;
+    image.width = this.data.size[0];
+    image.height = this.data.size[1];
+    return image;
+  }
+
+  frame(images, index) {
+    const frame = make("div", "frame", ...images);
+    const expand = button("expand", "⤢", () => this.openBox(index));
+    expand.setAttribute("aria-label", "Enlarge");
+    expand.title = "Enlarge";
+    frame.append(expand);
+    this.bindZoom(frame, index);
+    return frame;
+  }
+
+  drawSource() {
+    const plain = this.picture(0, "The original picture");
+    const marked = this.picture(1, "The original picture, with an outline around the place to change");
+    plain.classList.add("plain");
+    marked.classList.add("outlined");
+    const frame = this.frame([plain, marked], 0);
+    const figure = make("figure", "source", make("figcaption", "", make("span", "chip", "Original")), frame);
+    figure.classList.toggle("outline", this.outline);
+    this.source = figure;
+    this.figures.push(figure);
+    return figure;
+  }
+
+  drawCandidate(label, index, best) {
+    const edit = this.picture(2 + index, `Edit ${label}`);
+    const before = this.picture(0, "");
+    before.classList.add("before");
+    const chip = make("span", "chip", label);
+    chip.dataset.label = label;
+    const caption = make("figcaption", "", chip);
+    if (best) {
+      caption.append(button("pick", "Choose", () => this.answer(index, "button"), index < 9 ? String(index + 1) : null));
+    }
+    const figure = make("figure", "candidate", caption, this.frame([edit, before], index + 1));
+    figure.dataset.position = String(index);
+    this.figures.push(figure);
+    return figure;
+  }
+
+  drawTools() {
+    this.scaleText = make("output", "scale", "100%");
+    const less = button("tool", "−", () => this.zoomBy(1 / 1.5));
+    less.setAttribute("aria-label", "Zoom out");
+    const more = button("tool", "+", () => this.zoomBy(1.5));
+    more.setAttribute("aria-label", "Zoom in");
+    this.flickerButton = button("tool wide flicker", "Flicker", () => this.setFlicker(!this.flickering), "F");
+    this.flickerButton.title = "Show the original and each edit in turn, in place";
+    this.outlineButton = button("tool wide", "Outline", () => this.setOutline(!this.outline), "O");
+    this.outlineButton.setAttribute("aria-pressed", String(this.outline));
+    this.flickerButton.setAttribute("aria-pressed", "false");
+    return make("div", "tools", make("div", "group", less, this.scaleText, more), this.flickerButton, this.outlineButton);
+  }
+
+  drawAnswers() {
+    const { trial } = this.data;
+    this.answers.replaceChildren();
+    if (trial.kind === "best") {
+      const row = trial.labels.map((label, index) => this.answerButton(index, label, index < 9 ? String(index + 1) : null));
+      this.answers.append(make("span", "lead", "The best is"), ...row);
+      return;
+    }
+    this.answers.append(this.answerButton(0, `${trial.labels[0]} is better`, "←"));
+    if (trial.tie) this.answers.append(this.answerButton("tie", "No difference", "↓"));
+    this.answers.append(this.answerButton(1, `${trial.labels[1]} is better`, "→"));
+    if (trial.verb) {
+      const words = this.answers.querySelectorAll(".answer:not(.tie) .word");
+      words.forEach((word, index) => (word.textContent = `${trial.labels[index]} ${trial.verb}`));
+    }
+  }
+
+  answerButton(value, label, key) {
+    const node = button(value === "tie" ? "answer tie" : "answer", label, () => this.answer(value, "button"), key);
+    node.dataset.answer = String(value);
+    return node;
+  }
+
+  // Pictures as large as the window allows, all alike, on whole device pixels.
+  arrange() {
+    if (!this.data || !this.root.isConnected) return;
+    const [width, height] = this.data.size;
+    const style = getComputedStyle(this.root);
+    const room = this.root.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    if (room <= 0) return;
+    const narrow = room < 620;
+    const count = this.figures.length;
+    const gap = narrow ? 10 : 20;
+    this.root.classList.toggle("narrow", narrow);
+    const rest = [...this.root.children].filter((node) => !node.classList.contains("stage"));
+    const used = rest.reduce((sum, node) => sum + node.offsetHeight, 0);
+    const tools = narrow ? 0 : 52;
+    const tall = window.innerHeight - used - tools - (narrow ? 40 : 70);
+    const aspect = height / width;
+    const caption = 34;
+    let side = 0;
+    let columns = 2;
+    const options = narrow ? [2] : Array.from({ length: count }, (_, index) => index + 1);
+    for (const some of options) {
+      const rows = Math.ceil((narrow ? count + 1 : count) / some);
+      const wide = (room - gap * (some - 1)) / some;
+      const high = (tall - rows * (caption + 8)) / rows / aspect;
+      // On a phone the page may scroll; a picture must not become a stamp.
+      const fit = narrow ? wide : Math.min(wide, Math.max(high, 150), 620);
+      if (fit > side) {
+        side = fit;
+        columns = some;
+      }
+    }
+    const ratio = window.devicePixelRatio || 1;
+    const times = (side * ratio) / width;
+    if (times >= 2) side = (Math.floor(times) * width) / ratio;
+    this.root.classList.toggle("crisp", times >= 3);
+    this.root.style.setProperty("--side", `${side}px`);
+    this.root.style.setProperty("--tall", `${side * aspect}px`);
+    this.root.style.setProperty("--columns", String(columns));
+    this.root.style.setProperty("--gap", `${gap}px`);
+  }
+
+  // --- the clock, and what may be pressed when ---------------------------------------------------------
+
+  tick() {
+    const seen = this.ready && !this.paused && !this.busy && !this.data.feedback && document.visibilityState === "visible";
+    if (seen) this.clock.run();
+    else this.clock?.stop();
+  }
+
+  setBusy(busy) {
+    const blocked = busy || !this.ready;
+    this.root.classList.toggle("busy", Boolean(busy && this.ready));
+    this.root.dataset.ready = String(!blocked && !this.data.feedback);
+    for (const node of this.root.querySelectorAll(".answer, .pick")) node.disabled = blocked;
+  }
+
+  showNotice() {
+    this.notice.textContent = this.data.notice || "";
+    this.notice.hidden = !this.data.notice;
+  }
+
+  answer(value, by) {
+    if (!this.ready || this.busy || this.paused || this.data.feedback) return;
+    if (performance.now() - this.readyAt < SETTLE_MS) return;
+    if (value === "tie" && !this.data.trial.tie) return;
+    this.clock.stop();
+    this.busy = true;
+    this.setFlicker(false);
+    this.setBusy(true);
+    for (const figure of this.root.querySelectorAll("figure.candidate")) {
+      figure.classList.toggle("chosen", figure.dataset.position === String(value));
+    }
+    for (const node of this.root.querySelectorAll(".answer")) {
+      node.classList.toggle("chosen", node.dataset.answer === String(value));
+    }
+    const message = {
+      trial: this.data.trial.id,
+      answer: value,
+      ms: Math.round(this.clock.total),
+      details: {
+        by,
+        ...this.used,
+        reloads: this.clock.reloads,
+        width: window.innerWidth,
+        height: window.innerHeight,
+        side: Math.round(parseFloat(this.root.style.getPropertyValue("--side")) || 0),
+        ratio: Math.round(100 * (window.devicePixelRatio || 1)) / 100,
+        touch: matchMedia("(pointer: coarse)").matches,
+      },
+    };
+    this.clock.forget();
+    this.dispatch("answer", message);
+  }
+
+  // Sends until the server has answered with something new: storing is idempotent, so a second time does no harm.
+  dispatch(name, message, attempt = 0) {
+    this.send(name, { ...message, attempt });
+    clearTimeout(this.resend);
+    this.resend = setTimeout(() => {
+      this.notice.textContent = "Still saving. Check your connection; you can keep this page open.";
+      this.notice.hidden = false;
+      this.dispatch(name, message, attempt + 1);
+    }, RESEND_MS * Math.min(6, attempt + 1));
+  }
+
+  showFeedback() {
+    const { feedback, trial } = this.data;
+    this.busy = false;
+    this.root.classList.remove("busy");
+    this.root.dataset.ready = "false";
+    const next = button("answer next", "Next", () => this.next(), "→");
+    const box = make("div", feedback.correct ? "feedback good" : "feedback bad",
+      make("strong", "", feedback.correct ? "That is what we expected." : "Look again."), make("p", "", feedback.text));
+    box.setAttribute("role", "status");
+    this.answers.replaceChildren(box, next);
+    for (const figure of this.root.querySelectorAll("figure.candidate")) {
+      figure.classList.toggle("right", figure.dataset.position === String(feedback.best));
+    }
+    this.root.dataset.feedback = trial.id;
+    this.arrange();
+  }
+
+  next() {
+    if (this.busy) return;
+    this.busy = true;
+    delete this.root.dataset.feedback;
+    this.dispatch("next", { trial: this.data.trial.id });
+  }
+
+  // --- zoom: all pictures show the same part ------------------------------------------------------------
+
+  bindZoom(frame, index) {
+    const pointers = new Map();
+    let moved = 0;
+    let spread = 0;
+    const at = (event) => {
+      const box = frame.getBoundingClientRect();
+      return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+    };
+    frame.addEventListener("wheel", (event) => {
+      if (this.data.trial.kind === "best" && this.zoom.scale === 1 && !event.ctrlKey) return;
+      event.preventDefault();
+      this.zoomBy(Math.exp(-event.deltaY / 300), at(event));
+    }, { passive: false });
+    frame.addEventListener("pointerdown", (event) => {
+      if (event.target.closest("button") || event.button > 0) return;
+      pointers.set(event.pointerId, at(event));
+      moved = pointers.size > 1 ? 1 : 0;
+      spread = 0;
+      if (this.zoom.scale > 1 || pointers.size > 1) frame.setPointerCapture(event.pointerId);
+    });
+    frame.addEventListener("pointermove", (event) => {
+      if (!pointers.has(event.pointerId)) return;
+      const now = at(event);
+      const [x, y] = pointers.get(event.pointerId);
+      pointers.set(event.pointerId, now);
+      moved += Math.hypot(now[0] - x, now[1] - y);
+      if (pointers.size === 2) {
+        const [one, two] = [...pointers.values()];
+        const apart = Math.hypot(one[0] - two[0], one[1] - two[1]);
+        if (spread > 0) this.zoomBy(apart / spread, [(one[0] + two[0]) / 2, (one[1] + two[1]) / 2]);
+        spread = apart;
+      } else if (this.zoom.scale > 1) {
+        this.zoom.u -= (now[0] - x) / this.zoom.scale;
+        this.zoom.v -= (now[1] - y) / this.zoom.scale;
+        this.applyZoom();
+      }
+    });
+    const end = (event) => {
+      if (!pointers.delete(event.pointerId)) return;
+      if (event.type !== "pointerup" || moved > 0.02 || pointers.size) return;
+      if (frame.classList.contains("large")) this.toggleZoom(at(event));
+      else if (event.pointerType === "touch") this.openBox(index);
+      else this.toggleZoom(at(event));
+    };
+    frame.addEventListener("pointerup", end);
+    frame.addEventListener("pointercancel", end);
+  }
+
+  toggleZoom(point) {
+    this.zoomBy(this.zoom.scale > 1 ? 0 : 3, point);
+  }
+
+  zoomBy(factor, [x, y] = [0.5, 0.5]) {
+    const { scale, u, v } = this.zoom;
+    const next = Math.min(MAX_ZOOM, Math.max(1, factor === 0 ? 1 : scale * factor));
+    // The point under the pointer stays there.
+    this.zoom = { scale: next, u: u + x / scale - x / next, v: v + y / scale - y / next };
+    if (next > 1) this.used.zoomed = Math.max(this.used.zoomed, Math.round(next * 100) / 100);
+    this.applyZoom();
+  }
+
+  applyZoom() {
+    const { scale } = this.zoom;
+    const most = 1 - 1 / scale;
+    const u = (this.zoom.u = Math.min(most, Math.max(0, this.zoom.u)));
+    const v = (this.zoom.v = Math.min(most, Math.max(0, this.zoom.v)));
+    const moved = scale === 1 ? "" : `translate(${-u * scale * 100}%, ${-v * scale * 100}%) scale(${scale})`;
+    for (const image of this.root.querySelectorAll(".frame img")) image.style.transform = moved;
+    this.root.classList.toggle("zoomed", scale > 1);
+    this.scaleText.textContent = `${Math.round(100 * scale)}%`;
+    if (this.boxScale) this.boxScale.textContent = this.scaleText.textContent;
+  }
+
+  // --- flicker and outline ---------------------------------------------------------------------------
+
+  setFlicker(on) {
+    if (Boolean(this.flickering) === on) return;
+    clearInterval(this.flickering);
+    this.flickering = null;
+    this.showBefore(false);
+    this.flickerButton?.setAttribute("aria-pressed", String(on));
+    if (!on) return;
+    this.used.flickered += 1;
+    this.showBefore(true);
+    this.flickering = setInterval(() => this.showBefore(!this.before), FLICKER_MS);
+  }
+
+  showBefore(before) {
+    this.before = before;
+    this.root.classList.toggle("before", before);
+    for (const chip of this.root.querySelectorAll(".candidate .chip")) {
+      chip.textContent = before ? "Original" : chip.dataset.label;
+    }
+  }
+
+  setOutline(on) {
+    this.outline = on;
+    this.source.classList.toggle("outline", on);
+    this.outlineButton.setAttribute("aria-pressed", String(on));
+  }
+
+  // --- dialogs ------------------------------------------------------------------------------------------
+
+  dialog(className, label, ...children) {
+    this.box?.close();
+    const box = make("dialog", className, ...children);
+    box.setAttribute("aria-label", label);
+    box.addEventListener("close", () => {
+      if (this.box === box) this.box = null;
+      box.remove();
+    });
+    this.root.append(box);
+    this.box = box;
+    box.showModal();
+    return box;
+  }
+
+  openBox(index) {
+    if (!this.ready) return;
+    this.setFlicker(false);
+    this.used.enlarged += 1;
+    const names = ["Original", ...this.data.trial.labels];
+    const images = names.map((name, number) => this.picture(number === 0 ? 0 : number + 1, name));
+    const outlined = this.picture(1, "Original, with the outline");
+    outlined.classList.add("outlined");
+    const frame = make("div", "frame large", outlined, ...images);
+    this.boxScale = make("output", "scale", this.scaleText.textContent);
+    let last = index === 0 ? 1 : 0;
+    let current = index;
+    let timer = null;
+    const show = (number) => {
+      images.forEach((image, other) => image.classList.toggle("on", other === number && !(number === 0 && this.outline && timer === null)));
+      outlined.classList.toggle("on", number === 0 && this.outline && timer === null);
+      tabs.forEach((tab, other) => tab.setAttribute("aria-pressed", String(other === number)));
+    };
+    const stop = () => {
+      clearInterval(timer);
+      timer = null;
+      flicker.setAttribute("aria-pressed", "false");
+    };
+    const go = (number) => {
+      stop();
+      if (number !== current) last = current;
+      current = number;
+      show(current);
+    };
+    const tabs = names.map((name, number) => button("tool tab", name, () => go(number)));
+    const flicker = button("tool wide", "Flicker", () => {
+      if (timer !== null) {
+        stop();
+        show(current);
+        return;
+      }
+      this.used.flickered += 1;
+      let on = true;
+      timer = setInterval(() => {
+        on = !on;
+        show(on ? current : last);
+      }, FLICKER_MS);
+      flicker.setAttribute("aria-pressed", "true");
+      show(last);
+      on = false;
+    }, "F");
+    flicker.title = "The last two that you looked at, in turn";
+    flicker.setAttribute("aria-pressed", "false");
+    const close = button("tool wide", "Close", () => box.close(), "Esc");
+    const box = this.dialog("large", "Enlarged picture",
+      make("div", "row", ...tabs), frame,
+      make("div", "row", button("tool", "−", () => this.zoomBy(1 / 1.5)), this.boxScale, button("tool", "+", () => this.zoomBy(1.5)), flicker, close));
+    this.bindZoom(frame, index);
+    box.addEventListener("keydown", (event) => {
+      if (event.key === "ArrowRight" || event.key === "ArrowLeft") {
+        event.preventDefault();
+        go((current + (event.key === "ArrowRight" ? 1 : names.length - 1)) % names.length);
+      } else if (event.key.toLowerCase() === "f") {
+        flicker.click();
+      } else if (event.key === "+" || event.key === "-") {
+        this.zoomBy(event.key === "+" ? 1.5 : 1 / 1.5);
+      }
+    });
+    box.addEventListener("close", () => {
+      stop();
+      this.boxScale = null;
+      this.zoomBy(0);
+    });
+    go(index);
+    this.applyZoom();
+  }
+
+  openPause() {
+    if (this.busy) return;
+    this.paused = true;
+    this.used.paused += 1;
+    this.root.classList.add("paused");
+    this.setFlicker(false);
+    this.tick();
+    const copied = make("span", "copied");
+    copied.setAttribute("role", "status");
+    const link = make("input", "link");
+    link.readOnly = true;
+    link.value = window.location.href;
+    link.setAttribute("aria-label", "Your personal link");
+    link.addEventListener("focus", () => link.select());
+    const box = this.dialog("sheet", "Paused",
+      make("h2", "", "Paused"),
+      make("p", "", "Your answers so far are stored and the clock has stopped. You can also close this page and come back later, here or on another device, with your personal link:"),
+      make("div", "row", link, button("quiet", "Copy", () => {
+        link.select();
+        const done = () => (copied.textContent = "Copied.");
+        if (navigator.clipboard) navigator.clipboard.writeText(link.value).then(done, () => {});
+        else if (document.execCommand("copy")) done();
+      })), copied,
+      make("div", "row end", button("answer next", "Go on", () => box.close(), "Esc")));
+    box.addEventListener("close", () => {
+      this.paused = false;
+      this.root.classList.remove("paused");
+      this.tick();
+    });
+  }
+
+  openHelp() {
+    const best = this.data.trial.kind === "best";
+    const keys = best
+      ? [["1 … 9", "choose that edit"], ["← →, Enter", "go through the edits, choose one"]]
+      : [["←", `${this.data.trial.labels[0]}`], ["→", `${this.data.trial.labels[1]}`], ...(this.data.trial.tie ? [["↓ or space", "no difference"]] : [])];
+    keys.push(["F", "flicker: original and edits in turn"], ["O", "outline on or off"], ["+ −", "zoom all pictures"], ["P", "pause"]);
+    const list = make("dl", "keys");
+    for (const [key, what] of keys) list.append(make("dt", "", make("kbd", "", key)), make("dd", "", what));
+    const box = this.dialog("sheet", "Help",
+      make("h2", "", this.data.trial.question), make("p", "", this.data.trial.hint), list,
+      make("p", "small", "Click a picture to zoom all of them to that place; drag to move. On a phone, tap a picture to enlarge it. The first answer counts and cannot be changed."),
+      make("div", "row end", button("quiet", "Read the instructions again", () => this.dispatch("instructions", {})), button("answer next", "Close", () => box.close(), "Esc")));
+  }
+
+  // --- keyboard ---------------------------------------------------------------------------------------
+
+  onKey(event) {
+    if (!this.data || !this.root.isConnected || this.box || event.ctrlKey || event.metaKey || event.altKey) return;
+    const target = event.composedPath()[0];
+    if (target instanceof HTMLInputElement || target instanceof HTMLTextAreaElement) return;
+    const onButton = target instanceof HTMLButtonElement && target.matches(":focus-visible");
+    const { key } = event;
+    const press = (work) => {
+      event.preventDefault();
+      if (!event.repeat) work();
+    };
+    if (onButton && (key === " " || key === "Enter")) return;
+    if (key === "+" || key === "=") press(() => this.zoomBy(1.5));
+    else if (key === "-") press(() => this.zoomBy(1 / 1.5));
+    else if (key === "0") press(() => this.zoomBy(0));
+    else if (key === "f" || key === "F") press(() => this.setFlicker(!this.flickering));
+    else if (key === "o" || key === "O") press(() => this.setOutline(!this.outline));
+    else if (key === "p" || key === "P") press(() => this.openPause());
+    else if (key === "?") press(() => this.openHelp());
+    else if (this.data.feedback) {
+      if (key === "Enter" || key === "ArrowRight" || key === " ") press(() => this.next());
+    } else if (this.data.trial.kind === "pair") {
+      if (key === "ArrowLeft") press(() => this.answer(0, "key"));
+      else if (key === "ArrowRight") press(() => this.answer(1, "key"));
+      else if (key === "ArrowDown" || key === " ") press(() => this.answer("tie", "key"));
+    } else this.onBestKey(key, press);
+  }
+
+  onBestKey(key, press) {
+    const count = this.data.trial.labels.length;
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[key];
+    if (step) {
+      press(() => {
+        this.marked = this.marked === null ? (step > 0 ? 0 : count - 1) : (this.marked + step + count) % count;
+        for (const figure of this.root.querySelectorAll("figure.candidate")) {
+          figure.classList.toggle("marked", figure.dataset.position === String(this.marked));
+        }
+      });
+    } else if ((key === "Enter" || key === " ") && this.marked !== null) {
+      press(() => this.answer(this.marked, "key"));
+    } else if (/^[1-9]$/.test(key) && Number(key) <= count) {
+      press(() => this.answer(Number(key) - 1, "key"));
+    }
+  }
+}
