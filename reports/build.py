@@ -245,7 +245,7 @@ def comparison_tables(
             "Differences are paired by case, with 95 % intervals (bootstrap clustered on the source image); p: "
             "two-sided sign-flip test, Holm's correction over the methods of a metric; d: mean over standard "
             "deviation of the differences; P(higher): share of cases with the higher value, ties half.",
-            *dict.fromkeys(remark for remark in mine["remark"] if remark),
+            *dict.fromkeys(f"{remark[0].upper()}{remark[1:]}." for remark in mine["remark"] if remark),
         ]
         made.append(
             Table(

@@ -78,12 +78,26 @@ def _panels(shown: Figure, protocols: Sequence[str], **options: Any) -> list[Axe
 
 
 def _legend(shown: Figure, handles: Mapping[str, Any], width: float) -> None:
-    """Under the panels, in as many columns as fit."""
+    """Under the panels, in as many columns as fit; the figure grows by its height."""
     if not handles:
         return
-    longest = max(len(label(name)) for name in handles)
-    columns = max(1, min(len(handles), int(width / (0.055 * longest + 0.32))))
-    shown.legend(handles.values(), map(label, handles), loc="outside lower center", ncols=columns)
+    names = [label(name) for name in handles]
+    columns = next(
+        (count for count in range(min(len(names), 4), 1, -1) if sum(_widths(names, count)) <= width), 1
+    )
+    rows = math.ceil(len(names) / columns)
+    shown.set_figheight(shown.get_figheight() + _LEGEND_LINE * rows + 0.06)
+    shown.legend(handles.values(), names, loc="outside lower center", ncols=columns)
+
+
+_LEGEND_LINE = 0.145
+
+
+def _widths(names: Sequence[str], columns: int) -> list[float]:
+    """Inches of each column of a legend, which is filled column by column."""
+    rows = math.ceil(len(names) / columns)
+    parts = [names[start : start + rows] for start in range(0, len(names), rows)]
+    return [0.042 * max(map(len, part)) + 0.4 for part in parts]
 
 
 def _whiskers(row: Mapping[Any, Any], scale: float = 1.0) -> list[list[float]] | None:
@@ -100,7 +114,7 @@ def leakage_by_distance(frame: pd.DataFrame, scores: RunScores, style: Mapping[s
     if not protocols:
         return None
     with drawing():
-        shown = figure(COLUMN_INCHES, 2.15)
+        shown = figure(COLUMN_INCHES, 1.75)
         handles: dict[str, Any] = {}
         for axis, protocol in zip(_panels(shown, protocols, sharey=True), protocols, strict=True):
             floor = [_floor(rows, scores, protocol, metric) for metric, _ in DISTANCES]
@@ -163,7 +177,7 @@ def success_by_category(frame: pd.DataFrame, scores: RunScores, style: Mapping[s
     many = len(style) > 6
     width = PAGE_INCHES if many else COLUMN_INCHES
     with drawing():
-        shown = figure(width, 1.35 * len(protocols) + 0.55)
+        shown = figure(width, 1.35 * len(protocols) + 0.2)
         handles: dict[str, Any] = {}
         axes = shown.subplots(len(protocols), 1, squeeze=False, sharex=True)[:, 0]
         for axis, protocol in zip(axes, protocols, strict=True):
@@ -222,7 +236,7 @@ def trade_off(frame: pd.DataFrame, scores: RunScores, style: Mapping[str, Look])
     if not protocols or not style:
         return None
     with drawing():
-        shown = figure(COLUMN_INCHES, 2.3)
+        shown = figure(COLUMN_INCHES, 1.85)
         handles: dict[str, Any] = {}
         for axis, protocol in zip(_panels(shown, protocols), protocols, strict=True):
             x_metric, y_metric = leak[protocol], alignment[protocol]
@@ -319,7 +333,7 @@ def success_sensitivity(
         return None
     names = {"min_change": "least change inside", "max_leak": "most leakage outside"}
     with drawing():
-        shown = figure(COLUMN_INCHES, 1.3 * len(curves) + 0.75)
+        shown = figure(COLUMN_INCHES, 1.3 * len(curves) + 0.35)
         axes = shown.subplots(len(curves), 2, squeeze=False, sharey=True, sharex="col")
         handles: dict[str, Any] = {}
         for line, (protocol, of_method) in zip(axes, curves.items(), strict=True):

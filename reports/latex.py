@@ -95,7 +95,7 @@ def table(shown: Table, style: Style | None = None) -> str:
     return "\n".join(
         [
             rf"\begin{{table{star}}}",
-            r"\centering\footnotesize",
+            r"\centering\footnotesize\setlength{\belowcaptionskip}{5pt}",
             r"\sisetup{text-series-to-math=true,reset-math-version=false,table-number-alignment=center}",
             rf"\caption{{{escape(caption)}}}",
             rf"\label{{tab:{shown.name}}}",
@@ -115,7 +115,7 @@ def _tabular(shown: Table, style: Style, several_n: bool, failures: bool) -> Ite
     yield r"\begin{tabular}{@{}l" + "".join(kinds) + "r" * (several_n + failures) + "@{}}"
     yield r"\toprule"
     if any(column.group for column in shown.columns):
-        yield from _groups(shown.columns, paired)
+        yield from _groups(shown.columns, paired, several_n + failures)
     heads = [_head(column, pair) for column, pair in zip(shown.columns, paired, strict=True)]
     tail = ["{$n$}"] * several_n + ["{failed}"] * failures
     yield " & ".join([escape(shown.rows_are), *heads, *tail]) + r" \\"
@@ -130,7 +130,7 @@ def _tabular(shown: Table, style: Style, several_n: bool, failures: bool) -> Ite
         ]
         counts = [str(row.n)] * several_n + [str(row.failed)] * failures
         yield " & ".join([escape(row.method), *cells, *counts]) + r" \\"
-        if below and any(cell.low is not None for cell in row.cells):
+        if below and any(cell.low != cell.high for cell in row.cells):
             spans = [_brackets(cell, column) for cell, column in zip(row.cells, shown.columns, strict=True)]
             yield " & ".join(["", *spans, *("" for _ in counts)]) + r" \\[2pt]"
     yield r"\bottomrule"
@@ -151,7 +151,7 @@ def _format(shown: Table, index: int) -> str:
     return f"S[table-format={sign}{whole}.{column.decimals}]"
 
 
-def _groups(columns: Sequence[Column], paired: Sequence[bool]) -> Iterator[str]:
+def _groups(columns: Sequence[Column], paired: Sequence[bool], counts: int) -> Iterator[str]:
     cells, rules, position, index = [""], [], 2, 0
     for group, width in group_spans(columns):
         span = width + sum(paired[index : index + width])
@@ -159,7 +159,7 @@ def _groups(columns: Sequence[Column], paired: Sequence[bool]) -> Iterator[str]:
         if group:
             rules.append(rf"\cmidrule(lr){{{position}-{position + span - 1}}}")
         position, index = position + span, index + width
-    yield " & ".join(cells) + r" \\"
+    yield " & ".join([*cells, *[""] * counts]) + r" \\"
     yield "".join(rules)
 
 
@@ -192,9 +192,10 @@ def _cell(cell: Cell, column: Column, paired: bool) -> str:
 
 
 def _brackets(cell: Cell, column: Column) -> str:
-    if cell.low is None or cell.high is None:
+    if cell.low is None or cell.high is None or cell.low == cell.high:
         return ""
-    return rf"{{\scriptsize [{number(cell.low, column)}, {number(cell.high, column)}]}}"
+    low, high = (number(end, column).replace("-", "$-$") for end in (cell.low, cell.high))
+    return rf"{{\scriptsize [{low}, {high}]}}"
 
 
 def _points(shown: Table, style: Style, counts: int) -> float:

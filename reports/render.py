@@ -185,7 +185,7 @@ def _markdown_cell(cell: Cell, column: Column, style: Style) -> str:
 
 def _beside(cell: Cell, column: Column, style: Style) -> str:
     """The interval, in tags that Markdown and HTML both read."""
-    if style.intervals == "none" or cell.low is None:
+    if style.intervals == "none" or cell.low is None or cell.low == cell.high:
         return ""
     if style.intervals == "plus-minus":
         return f" <sub>±{half_width(cell, column)}</sub>"

@@ -187,15 +187,18 @@ def cmmd(edited: Rows, reference: Rows) -> float:
     return CMMD_SCALE * (_mean_gaussian(x, x) + _mean_gaussian(y, y) - 2 * _mean_gaussian(x, y))
 
 
+def gaussian_kernel(x: FloatND, y: FloatND) -> FloatND:
+    """``(N, M)``: exp(-|x - y|^2 / (2 sigma^2))."""
+    distance = np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1) - 2 * x @ y.T
+    kernel: FloatND = np.exp(-distance.clip(0) / (2 * CMMD_SIGMA**2))
+    return kernel
+
+
 def _mean_gaussian(x: FloatND, y: FloatND) -> float:
-    """Mean over all pairs of exp(-|x - y|^2 / (2 sigma^2)), by blocks of rows."""
-    gamma = 1 / (2 * CMMD_SIGMA**2)
-    squares = np.square(y).sum(axis=1)
-    total = 0.0
-    for start in range(0, len(x), _CHUNK):
-        rows = x[start : start + _CHUNK]
-        distance = np.square(rows).sum(axis=1)[:, None] + squares - 2 * rows @ y.T
-        total += float(np.exp(-gamma * distance.clip(0)).sum())
+    """The mean over all pairs, by blocks of rows."""
+    total = sum(
+        float(gaussian_kernel(x[start : start + _CHUNK], y).sum()) for start in range(0, len(x), _CHUNK)
+    )
     return total / (len(x) * len(y))
 
 
@@ -223,6 +226,65 @@ def bootstrap_interval(
         values.append(statistic(np.concatenate([members[cluster] for cluster in drawn])))
     error = float(np.std(values, ddof=1)) * NormalDist().inv_cdf(0.975)
     return value - error, value + error
+
+
+class Resampled:
+    """Fréchet distances of resamples of some rows from one Gaussian, without building a resample.
+
+    A resample is a count per row. All that a distance needs of the rows is their products with each other
+    and with the other side, which are formed once; a draw then costs the eigenvalues of one small matrix.
+    """
+
+    def __init__(self, rows: Rows, other: Gaussian) -> None:
+        """``rows``: ``(N, D)``, at least two."""
+        self.rows = np.asarray(rows, dtype=np.float64)
+        self.other = other
+        self.squares = np.square(self.rows).sum(axis=1)
+        self.cross = self.rows @ other.factor.T
+        """``(N, R)``: X G.T of :func:`frechet`."""
+        self.gram = self.cross @ self.cross.T if len(self.rows) <= self.cross.shape[1] else None
+
+    def __call__(self, indices: NDArray[np.intp]) -> float:
+        """The distance of the rows at ``indices`` (with repeats), at least two of them."""
+        count = np.bincount(indices, minlength=len(self.rows)).astype(np.float64)
+        drawn = np.flatnonzero(count)
+        weight, n = count[drawn], float(len(indices))
+        mean = weight @ self.rows[drawn] / n
+        trace = (weight @ self.squares[drawn] - n * (mean @ mean)) / (n - 1)
+        scale = np.sqrt(weight / (n - 1))
+        if self.gram is not None:
+            # The centred products: H P H.T with H = I - 1 w.T / n.
+            gram = self.gram[np.ix_(drawn, drawn)]
+            towards = gram @ weight / n
+            gram = gram - towards[:, None] - towards + weight @ towards / n
+            product = scale[:, None] * gram * scale
+        else:
+            cross = self.cross[drawn]
+            left = scale[:, None] * (cross - weight @ cross / n)
+            product = left.T @ left
+        # Singular values of F G.T are the roots of the eigenvalues of its product with itself.
+        singular = np.sqrt(np.linalg.eigvalsh(product).clip(0)).sum()
+        step = mean - self.other.mean
+        return float(max(0.0, step @ step + trace + self.other.trace - 2 * singular))
+
+
+def resampled_mmd(kxx: FloatND, kxy: FloatND, *, unbiased: bool) -> Callable[[NDArray[np.intp]], float]:
+    """The squared MMD of resamples of X from Y, less what Y alone adds, from kernel matrices of all rows.
+
+    Unbiased, a pair of two copies of one image is no pair: else every repeat would move the distance.
+    """
+    towards = kxy.mean(axis=1)
+
+    def distance(indices: NDArray[np.intp]) -> float:
+        weight = np.bincount(indices, minlength=len(kxx)).astype(np.float64)
+        n = weight.sum()
+        within, pairs = weight @ kxx @ weight, n * n
+        if unbiased:
+            within -= np.square(weight) @ np.diagonal(kxx)
+            pairs -= np.square(weight).sum()
+        return float(within / pairs - 2 * (weight @ towards) / n)
+
+    return distance
 
 
 class _SetMetric:
@@ -258,6 +320,12 @@ class _SetMetric:
 
     def distance(self, edited: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
         raise NotImplementedError
+
+    def resampled(
+        self, edited: NDArray[np.float32], reference: NDArray[np.float32]
+    ) -> Callable[[NDArray[np.intp]], float]:
+        """The distance of a resample of ``edited``, given by indices with repeats, up to a constant."""
+        return lambda indices: self.distance(edited[indices], reference)
 
     def see(self, pictures: Sequence[Picture]) -> None:
         """Keeps the features of these pictures, which then need not be decoded again."""
@@ -301,7 +369,7 @@ class _SetMetric:
         if self.options.bootstrap:
             low, high = bootstrap_interval(
                 value,
-                lambda indices: self.distance(x[indices], y),
+                self.resampled(x, y),
                 names,
                 draws=self.options.bootstrap,
                 seed=self.options.seed,
@@ -326,12 +394,20 @@ class _Frechet(_SetMetric):
         super().__init__(features)
         self._last: tuple[str, Gaussian] | None = None
 
-    def distance(self, edited: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    def _gaussian(self, reference: NDArray[np.float32]) -> Gaussian:
         # The same reference serves every method, category and draw: factorise it once.
         key = _content(reference)
         if self._last is None or self._last[0] != key:
             self._last = key, Gaussian.of_rows(reference)
-        return frechet(Gaussian.of_rows(edited), self._last[1])
+        return self._last[1]
+
+    def distance(self, edited: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+        return frechet(Gaussian.of_rows(edited), self._gaussian(reference))
+
+    def resampled(
+        self, edited: NDArray[np.float32], reference: NDArray[np.float32]
+    ) -> Callable[[NDArray[np.intp]], float]:
+        return Resampled(edited, self._gaussian(reference))
 
 
 class _Kid(_SetMetric):
@@ -346,6 +422,15 @@ class _Kid(_SetMetric):
             subset_size=options.kid_subset_size,
             seed=options.seed,
         )
+
+    def resampled(
+        self, edited: NDArray[np.float32], reference: NDArray[np.float32]
+    ) -> Callable[[NDArray[np.intp]], float]:
+        # Over all pairs instead of over random subsets, whose own scatter is not the sample's.
+        if len(edited) > KERNEL_LIMIT:
+            return super().resampled(edited, reference)
+        kxx, kxy = polynomial_kernel(edited, edited), polynomial_kernel(edited, reference)
+        return resampled_mmd(kxx, kxy, unbiased=True)
 
 
 class _Inception(_SetMetric):
@@ -414,6 +499,15 @@ class Cmmd(_SetMetric):
 
     def distance(self, edited: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
         return cmmd(edited, reference)
+
+    def resampled(
+        self, edited: NDArray[np.float32], reference: NDArray[np.float32]
+    ) -> Callable[[NDArray[np.intp]], float]:
+        if len(edited) > KERNEL_LIMIT:
+            return super().resampled(edited, reference)
+        x, y = np.asarray(edited, np.float64), np.asarray(reference, np.float64)
+        kxx, kxy = CMMD_SCALE * gaussian_kernel(x, x), CMMD_SCALE * gaussian_kernel(x, y)
+        return resampled_mmd(kxx, kxy, unbiased=False)
 
 
 class MiniClipCmmd(Cmmd):

@@ -18,9 +18,10 @@ of a choice set has utility x_a . beta, where x is a unit vector for a method an
 weightings of the same votes at once.
 
 **Where there is no maximum.** Without ties, a method that never lost, or never won, has no finite estimate
-(Ford 1957); with ties there are rarer cases, such as ties and wins of one side alone. There, every method gets the maximum under a normal prior of mean 0 and standard deviation :data:`PRIOR_SD` on each log
-strength (and on log nu), the fit says so (``regularised``), and names why. Methods that no chain of votes
-links cannot be compared at all: :class:`Unlinked`.
+(Ford 1957); with ties there are rarer cases, such as ties and wins of one side alone. Every method then gets
+its maximum under a normal prior of mean 0 and standard deviation :data:`PRIOR_SD` on each log strength (and on
+log nu), the fit says so (``regularised``), and names why. Methods that no chain of votes links cannot be
+compared at all: :class:`Unlinked`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select, text
 from sqlalchemy.engine import URL, make_url
@@ -36,6 +36,7 @@ from bench.study import StudyError, migrations
 T = TypeVar("T")
 
 _WRITE = "peb_write"
+"""Execution option of a writing transaction: its value is SQLite's ``synchronous``."""
 _ADVISORY = 0x50454253
 """PostgreSQL's advisory lock that migrations of this database take."""
 _BATCH = 64
@@ -139,17 +140,22 @@ class Database:
         """``work`` in a transaction that sees one state of the database. Raises :class:`DatabaseError`."""
         return self._again(work, write=False)
 
-    def write(self, work: Callable[[Connection], T]) -> T:
-        """``work`` in a transaction that is on disk when this returns. Raises :class:`DatabaseError`."""
-        return self._again(work, write=True)
+    def write(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
+        """``work`` in a transaction that is on disk when this returns. Raises :class:`DatabaseError`.
 
-    def _again(self, work: Callable[[Connection], T], *, write: bool) -> T:
+        ``durable=False``: SQLite may keep it from the disk until the next durable one, which takes everything
+        before it along. It outlives this process all the same, but perhaps not a power cut: for what would
+        then simply be done again.
+        """
+        return self._again(work, write=True, durable=durable)
+
+    def _again(self, work: Callable[[Connection], T], *, write: bool, durable: bool = False) -> T:
         deadline = time.monotonic() + self._patience
         pause = 0.01
         while True:
             try:
                 if write and self._writer is not None:
-                    return self._writer.run(work)
+                    return self._writer.run(work, durable)
                 with self.engine.connect() as connection, connection.begin():
                     return work(connection)
             except DBAPIError as error:
@@ -217,6 +223,10 @@ class Database:
         self.write(upgrade)
 
 
+_Entry: TypeAlias = tuple[Callable[[Connection], Any], "Future[Any]", bool]
+"""Work, who waits for it, and whether it has to be on disk."""
+
+
 class Writer:
     """SQLite's one writer: a thread that lets the work that is waiting share one commit.
 
@@ -227,19 +237,18 @@ class Writer:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._queue: queue.SimpleQueue[tuple[Callable[[Connection], Any], Future[Any]] | None]
-        self._queue = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._guard = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def run(self, work: Callable[[Connection], T]) -> T:
+    def run(self, work: Callable[[Connection], T], durable: bool) -> T:
         """What ``work`` returned, once it is committed. Raises what it raised, or what the commit did."""
         future: Future[T] = Future()
         with self._guard:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="study-writer", daemon=True)
                 self._thread.start()
-            self._queue.put((work, future))
+            self._queue.put((work, future, durable))
         return future.result()
 
     def close(self) -> None:
@@ -264,14 +273,15 @@ class Writer:
                 for entry in batch:
                     self._commit([entry])
 
-    def _commit(self, batch: list[tuple[Callable[[Connection], Any], Future[Any]]]) -> bool:
+    def _commit(self, batch: list[_Entry]) -> bool:
         """False where nothing was committed and nobody was told: only for more than one."""
         outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
             with self._engine.connect() as plain:
-                connection = plain.execution_options(**{_WRITE: True})
+                durable = any(entry[2] for entry in batch)
+                connection = plain.execution_options(**{_WRITE: "FULL" if durable else "NORMAL"})
                 with connection.begin():
-                    for work, future in batch:
+                    for work, future, _ in batch:
                         try:
                             with connection.begin_nested():
                                 outcomes.append((future, work(connection), None))
@@ -282,7 +292,7 @@ class Writer:
         except Exception as error:
             if len(batch) > 1:
                 return False
-            outcomes = [(future, None, error) for _, future in batch]
+            outcomes = [(future, None, error) for _, future, _ in batch]
         for future, result, failure in outcomes:
             if failure is None:
                 future.set_result(result)
@@ -329,15 +339,16 @@ def _prepare_sqlite(engine: Engine) -> None:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                     break  # Read-only, say: the first statement will tell.
                 time.sleep(0.02)
-        # FULL: a commit is on disk, not only with the system, when it returns.
-        cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         # IMMEDIATE waits for its turn; a transaction that reads first and then writes could not.
-        write = connection.get_execution_options().get(_WRITE, False)
+        write = connection.get_execution_options().get(_WRITE)
+        if write:
+            # FULL: a commit, and all before it, is on disk when it returns. NORMAL: it is with the system.
+            connection.exec_driver_sql(f"PRAGMA synchronous = {write}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 

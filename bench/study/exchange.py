@@ -136,7 +136,8 @@ def _kind(path: Path) -> str:
 
 def _csv_bytes(votes: pd.DataFrame) -> bytes:
     out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
+    # Two characters, as RFC 4180 has it: with one alone, the other would go unquoted in a text.
+    writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow([VERSION, *FIELDS])
     columns = []
     for name in FIELDS:

@@ -69,7 +69,7 @@ def check_votes(votes: pd.DataFrame) -> pd.DataFrame:
     """``votes`` with a fresh index and the columns above alone, everything in them checked.
 
     ``rater_kind`` is filled in; candidates are tuples; missing values of ``repeat_of`` and ``expected`` are
-    None; ``server_time`` is UTC. The order of the rows stays. Raises :class:`VotesError`.
+    None; ``server_time`` is UTC; texts are of dtype object. The order of the rows stays. Raises :class:`VotesError`.
     """
     import pandas as pd
 
@@ -81,8 +81,10 @@ def check_votes(votes: pd.DataFrame) -> pd.DataFrame:
     found = votes[[*COLUMNS, *(c for c in OPTIONAL if c in votes.columns)]].reset_index(drop=True).copy()
     if "rater_kind" not in found.columns:
         found["rater_kind"] = pd.Series(["human"] * len(found), dtype=object)
-    for column in _TEXTS:
-        _refuse(found, [not (isinstance(v, str) and v) for v in found[column].tolist()], column, "is no text")
+    for column in (*_TEXTS, "kind", "role", "rater_kind"):
+        values = found[column].tolist()
+        found[column] = pd.Series(values, dtype=object)
+        _refuse(found, [not (isinstance(v, str) and v) for v in values], column, "is no text")
     for column, known in (("kind", KINDS), ("role", ROLES), ("rater_kind", RATER_KINDS)):
         _refuse(found, ~found[column].isin(known), column, f"is none of {', '.join(known)}")
     for column in ("question", "protocol", "category"):

@@ -454,7 +454,8 @@ class StudyStore:
         """
         found = self._db.read(lambda c: self._handout.still_open(c, rater))
         if found is None:
-            found = self._db.write(lambda c: self._handout.draw(c, rater))
+            # Lost, it would be drawn again; and a vote on it takes it to the disk.
+            found = self._db.write(lambda c: self._handout.draw(c, rater), durable=False)
         return found
 
     def vote(

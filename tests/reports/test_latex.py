@@ -15,7 +15,9 @@ from reports.style import Style
 from reports.tables import Cell, Column, Row, Table
 
 COLUMNS = (
-    Column("success", "success_truth", higher_is_better=True, percent=True, decimals=1, group="success (truth)"),
+    Column(
+        "success", "success_truth", higher_is_better=True, percent=True, decimals=1, group="success (truth)"
+    ),
     Column("leak LPIPS", "leak_lpips", higher_is_better=False, decimals=3, group="leakage"),
     Column("CLIP direction", "clip_directional", higher_is_better=True, decimals=2, group="leakage"),
 )
@@ -27,7 +29,11 @@ TABLE = Table(
         Row(
             "a_b",
             False,
-            (Cell(0.5, 0.25, 0.75, 9, best=True), Cell(0.216, 0.1, 0.3, 9, second=True, dagger=True), Cell(-0.05)),
+            (
+                Cell(0.5, 0.25, 0.75, 9, best=True),
+                Cell(0.216, 0.1, 0.3, 9, second=True, dagger=True),
+                Cell(-0.05),
+            ),
             9,
             0,
         ),
@@ -57,7 +63,7 @@ def test_every_row_has_as_many_cells_as_columns(style: Style) -> None:
     assert kinds is not None
     bare = re.sub(r"@\{[^}]*\}|>\{[^}]*\}|\[[^\]]*\]", "", kinds[1])
     rows = [line for line in text.splitlines() if re.search(r" \\\\(\[2pt\])?$", line)]
-    assert len(rows) == 2 + 3 + (3 if style.intervals == "brackets" else 0)
+    assert len(rows) == 2 + 3 + (2 if style.intervals == "brackets" else 0)
     assert {cells(row) for row in rows} == {len(bare)}
 
 
@@ -135,9 +141,7 @@ needs_latex = pytest.mark.skipif(
 
 
 @needs_latex
-@pytest.mark.skipif(
-    not tex_file("siunitx.sty"), reason="siunitx.sty is not installed (texlive-science)"
-)
+@pytest.mark.skipif(not tex_file("siunitx.sty"), reason="siunitx.sty is not installed (texlive-science)")
 @pytest.mark.skipif(shutil.which("pdftotext") is None, reason="pdftotext is not installed (poppler-utils)")
 @pytest.mark.parametrize("style", STYLES, ids=str)
 def test_the_tables_compile_and_the_pdf_says_what_they_say(tmp_path: Path, style: Style) -> None:
@@ -145,8 +149,9 @@ def test_the_tables_compile_and_the_pdf_says_what_they_say(tmp_path: Path, style
     done = subprocess.run(
         ["pdftotext", "-layout", str(pdf), "-"], capture_output=True, text=True, check=True, timeout=60
     )
+    # Computer Modern draws the underscore as a rule, which is no letter.
     text = re.sub(r"\s+", "", done.stdout).replace("−", "-")
-    for shown in ("50.0", "0.216", "0.153", "-0.05", "12.34", "copy_input", "all_categories100%", "leakage"):
+    for shown in ("50.0", "0.216", "0.153", "-0.05", "12.34", "copyinput", "categories100%", "leakage"):
         assert shown in text
     if style.intervals == "brackets":
         assert "[25.0,75.0]" in text
@@ -154,16 +159,11 @@ def test_the_tables_compile_and_the_pdf_says_what_they_say(tmp_path: Path, style
         assert "±25.0" in text or "±\n25.0" in text
 
 
-STAND_IN = r"""
-\newcolumntype{S}[1][]{r}
-\providecommand{\sisetup}[1]{}
-"""
-
-
 @needs_latex
 @pytest.mark.parametrize("style", STYLES, ids=str)
 def test_the_tables_compile_without_siunitx_too(tmp_path: Path, style: Style) -> None:
     """Everything but siunitx's own alignment: a plain right-aligned column stands in for its."""
     document = latex.document(latex.HEAD + latex.table(TABLE, style), style)
-    document = document.replace(",siunitx", ",array").replace(r"\begin{document}", STAND_IN + r"\begin{document}")
-    assert compile_pdf(tmp_path, document).stat().st_size > 5000
+    plain = re.sub(r"S\[table-format=[^\]]*\]", "r", document.replace(",siunitx", ",array"))
+    plain = plain.replace(r"\begin{document}", "\\providecommand{\\sisetup}[1]{}\n\\begin{document}")
+    assert compile_pdf(tmp_path, plain).stat().st_size > 5000

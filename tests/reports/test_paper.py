@@ -33,7 +33,9 @@ def made_up(tmp_path: Path, places: list[dict[str, Any]], **more: Any) -> Path:
     return path
 
 
-def cell(value: str, method: str = "Ours", quantity: str = "FID", dataset: str | None = "Faces", **more: str) -> dict:
+def cell(
+    value: str, method: str = "Ours", quantity: str = "FID", dataset: str | None = "Faces", **more: str
+) -> dict:
     return {"method": method, "dataset": dataset, "quantity": quantity, "value": value, **more}
 
 
@@ -56,7 +58,13 @@ def test_a_cell_that_differs_between_tables_is_found_with_both_values(tmp_path: 
 
 @pytest.mark.parametrize(
     ("a", "b", "same"),
-    [("6.2", "6.23", True), ("6.2", "6.25", True), ("6.2", "6.26", False), ("6.2", "6.3", False), ("6.20", "6.2", True)],
+    [
+        ("6.2", "6.23", True),
+        ("6.2", "6.25", True),
+        ("6.2", "6.26", False),
+        ("6.2", "6.3", False),
+        ("6.20", "6.2", True),
+    ],
 )
 def test_rounding_is_no_contradiction(tmp_path: Path, a: str, b: str, same: bool) -> None:
     assert (check(tmp_path, place("Table 1", cell(a)), place("Table 2", cell(b))) == []) is same
@@ -145,8 +153,12 @@ def test_reported_columns_stand_beside_and_touch_nothing(tmp_path: Path) -> None
     assert any("not measured here" in note for note in table.notes)
 
 
-@pytest.mark.parametrize(("protocol", "metric"), [("mini-celeba-hq", "fid"), ("celeba_hq", "vgg16_frechet"), ("coco", "fid")])
-def test_another_data_set_or_metric_gets_no_reported_column(tmp_path: Path, protocol: str, metric: str) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "metric"), [("mini-celeba-hq", "fid"), ("celeba_hq", "vgg16_frechet"), ("coco", "fid")]
+)
+def test_another_data_set_or_metric_gets_no_reported_column(
+    tmp_path: Path, protocol: str, metric: str
+) -> None:
     read = paper.load(made_up(tmp_path, [place("Table 1", cell("6.20"))]))
     table = measured(protocol, metric)
     assert paper.with_reported(table, read, NAMES) is table
@@ -154,7 +166,10 @@ def test_another_data_set_or_metric_gets_no_reported_column(tmp_path: Path, prot
 
 def test_reported_tables_hold_nothing_measured(tmp_path: Path) -> None:
     read = paper.load(
-        made_up(tmp_path, [place("Table 1", cell("6.20"), cell("84.7", quantity="preference"), cell("9", "Theirs"))])
+        made_up(
+            tmp_path,
+            [place("Table 1", cell("6.20"), cell("84.7", quantity="preference"), cell("9", "Theirs"))],
+        )
     )
     (table,) = paper.reported_tables(read)
     assert all(column.reported for column in table.columns)

@@ -82,7 +82,9 @@ def test_intervals_follow_the_style() -> None:
 def test_html_is_well_formed_and_escaped() -> None:
     from xml.etree import ElementTree
 
-    table = replace(TABLE, title="<script>x & y</script>", columns=(replace(COLUMNS[0], group="g"), COLUMNS[1]))
+    table = replace(
+        TABLE, title="<script>x & y</script>", columns=(replace(COLUMNS[0], group="g"), COLUMNS[1])
+    )
     root = ElementTree.fromstring(render.html(table).replace("<br>", "<br/>"))
     rows = root.findall(".//tbody/tr")
     assert [len(row) for row in rows] == [5, 5, 5]

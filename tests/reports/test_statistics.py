@@ -155,7 +155,9 @@ def test_cohens_d_is_mean_over_standard_deviation(tmp_path: Path) -> None:
 def test_few_source_images_are_remarked_on(run: scores.RunScores) -> None:
     found = statistics.compare(run, "sd_inpainting")
     assert row(found, "instruct_pix2pix", "leak_lpips")["remark"] == ""
-    assert "2 source images are too few" in str(row(found, "instruct_pix2pix", "leak_lpips", "attribute")["remark"])
+    assert "2 source images are too few" in str(
+        row(found, "instruct_pix2pix", "leak_lpips", "attribute")["remark"]
+    )
     # 2^(1 - C) is the least p: five images for one comparison give .0625, six .03125.
     assert statistics.too_few(5, 1)
     assert not statistics.too_few(6, 1)
@@ -187,7 +189,8 @@ def test_separation_is_holms_p_against_the_best(tmp_path: Path) -> None:
     tests = found["mini-coco", "success_truth", "all"]
     clusters = [case.source_id for case in fake.cases()]
     p = [
-        paired_permutation(values["success_truth"][m], values["success_truth"]["a"], clusters).p for m in ("b", "c")
+        paired_permutation(values["success_truth"][m], values["success_truth"]["a"], clusters).p
+        for m in ("b", "c")
     ]
     assert tests == pytest.approx(dict(zip(("b", "c"), holm(p), strict=True)))
     assert tests["b"] < 0.05 < tests["c"]

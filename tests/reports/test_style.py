@@ -11,7 +11,9 @@ from reports.style import Style, StyleError
 def test_the_example_is_read() -> None:
     expected = Style(("success_truth", "leak_lpips"), 3, "brackets", "two-column")
     assert style.parse(style.EXAMPLE) == expected
-    assert style.parse(" ; decimals = 2 ; intervals=plus-minus; ") == Style(decimals=2, intervals="plus-minus")
+    assert style.parse(" ; decimals = 2 ; intervals=plus-minus; ") == Style(
+        decimals=2, intervals="plus-minus"
+    )
     assert style.parse("") == Style()
 
 

@@ -8,7 +8,6 @@ const FLICKER_MS = 700; // well below three flashes a second
 const SETTLE_MS = 250; // an answer within this time was meant for the trial before
 const RESEND_MS = 5000;
 const MAX_ZOOM = 8;
-const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
 const views = new WeakMap();
 
@@ -120,6 +119,7 @@ class View {
     if (!data) return;
     const stamp = JSON.stringify([data.trial.id, data.feedback, data.notice, data.round]);
     if (stamp === this.stamp) {
+      if (this.busy) this.schedule();
       this.tick();
       return;
     }
@@ -127,6 +127,7 @@ class View {
     this.stamp = stamp;
     this.data = data;
     this.busy = false;
+    this.pending = null;
     clearTimeout(this.resend);
     if (same && !data.feedback) {
       this.showNotice();
@@ -162,10 +163,10 @@ class View {
 
     const stage = this.drawPage(trial);
     const images = [...stage.querySelectorAll("img")];
-    const round = this.stamp;
+    const round = (this.round = {});
     this.arrange();
     Promise.allSettled(images.map((image) => image.decode())).then(() => {
-      if (round !== this.stamp && !this.data.feedback) return;
+      if (round !== this.round) return;
       stage.classList.add("shown");
       requestAnimationFrame(() => {
         this.ready = true;
@@ -296,13 +297,9 @@ class View {
       this.answers.append(make("span", "lead", "The best is"), ...row);
       return;
     }
-    this.answers.append(this.answerButton(0, `${trial.labels[0]} is better`, "←"));
+    this.answers.append(this.answerButton(0, trial.labels[0], "←"));
     if (trial.tie) this.answers.append(this.answerButton("tie", "No difference", "↓"));
-    this.answers.append(this.answerButton(1, `${trial.labels[1]} is better`, "→"));
-    if (trial.verb) {
-      const words = this.answers.querySelectorAll(".answer:not(.tie) .word");
-      words.forEach((word, index) => (word.textContent = `${trial.labels[index]} ${trial.verb}`));
-    }
+    this.answers.append(this.answerButton(1, trial.labels[1], "→"));
   }
 
   answerButton(value, label, key) {
@@ -406,14 +403,23 @@ class View {
   }
 
   // Sends until the server has answered with something new: storing is idempotent, so a second time does no harm.
-  dispatch(name, message, attempt = 0) {
-    this.send(name, { ...message, attempt });
+  dispatch(name, message) {
+    this.pending = { name, message, attempt: 0 };
+    this.send(name, { ...message, attempt: 0 });
+    this.schedule();
+  }
+
+  schedule() {
     clearTimeout(this.resend);
+    const { pending } = this;
+    if (!pending) return;
     this.resend = setTimeout(() => {
+      pending.attempt += 1;
       this.notice.textContent = "Still saving. Check your connection; you can keep this page open.";
       this.notice.hidden = false;
-      this.dispatch(name, message, attempt + 1);
-    }, RESEND_MS * Math.min(6, attempt + 1));
+      this.send(pending.name, { ...pending.message, attempt: pending.attempt });
+      this.schedule();
+    }, RESEND_MS * Math.min(6, pending.attempt + 1));
   }
 
   showFeedback() {

@@ -329,6 +329,47 @@ class TestSets:
         )
         assert (high - low) / 2 == pytest.approx(1.96 * x.std() / 20, rel=0.08)
 
+    @pytest.mark.parametrize("n", [20, 90])  # fewer images than dimensions, and more
+    def test_a_resample_is_as_far_as_its_rows(self, n: int) -> None:
+        generator = np.random.default_rng(n)
+        x = generator.normal(3, 1, (n, 40)) @ generator.normal(size=(40, 40))
+        y = generator.normal(3, 1, (60, 40)) @ generator.normal(size=(40, 40))
+        other = realism.Gaussian.of_rows(y)
+        fast = realism.Resampled(x, other)
+        for _ in range(5):
+            indices = generator.integers(n, size=n)
+            expected = realism.frechet(realism.Gaussian.of_rows(x[indices]), other)
+            assert fast(indices) == pytest.approx(expected, rel=1e-5)
+        assert fast(np.arange(n)) == pytest.approx(
+            realism.frechet(realism.Gaussian.of_rows(x), other), rel=1e-5
+        )
+
+    def test_a_resampled_mmd_is_that_of_the_rows(self) -> None:
+        generator = np.random.default_rng(5)
+        x, y = generator.normal(size=(15, 6)), generator.normal(0.5, 1, (20, 6))
+        indices = generator.integers(15, size=15)
+        kernel = realism.gaussian_kernel
+        biased = realism.resampled_mmd(kernel(x, x), kernel(x, y), unbiased=False)
+        expected = realism.cmmd(x[indices], y) / realism.CMMD_SCALE - kernel(y, y).mean()
+        assert biased(indices) == pytest.approx(expected, rel=1e-9)
+        # Unbiased: by hand over all pairs of different images.
+        kxx, kxy = realism.polynomial_kernel(x, x), realism.polynomial_kernel(x, y)
+        pairs = [(i, j) for i in indices for j in indices if i != j]
+        by_hand = np.mean([kxx[i, j] for i, j in pairs]) - 2 * kxy[indices].mean()
+        assert realism.resampled_mmd(kxx, kxy, unbiased=True)(indices) == pytest.approx(by_hand, rel=1e-9)
+        whole = realism.resampled_mmd(kxx, kxy, unbiased=True)(np.arange(15))
+        kyy = realism.polynomial_kernel(y, y)
+        within = (kyy.sum() - np.trace(kyy)) / (20 * 19)
+        assert whole + within == pytest.approx(realism.mmd2_unbiased(kxx, kyy, kxy), rel=1e-9)
+
+    @pytest.mark.parametrize("metric_name", ["Vgg16Kid", "MiniClipCmmd"])
+    def test_kernel_distances_have_intervals_too(self, metric_name: str, clip_folder: Path) -> None:
+        edited, real = [Picture(natural(i)) for i in range(12)], [Picture(noise(i)) for i in range(12)]
+        options = MetricOptions(realism=RealismOptions(bootstrap=30))
+        metric = getattr(realism, metric_name)(Features(options, mini_clip=clip_folder))
+        score = metric.score_set(edited, real, [f"s{i // 2}" for i in range(12)])
+        assert score.low < score.value < score.high
+
     def test_only_inceptions_distance_is_called_fid(self) -> None:
         from bench.scoring import registry
 

@@ -114,7 +114,7 @@ class TestRoundTrip:
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     titles=st.lists(TEXT.filter(lambda t: t != "tie"), min_size=2, max_size=2, unique=True),
     texts=st.lists(TEXT.filter(lambda t: t != "all"), min_size=5, max_size=5),

@@ -1,0 +1,83 @@
+"""The study in a browser: ``streamlit run app.py``, as ``run_bench.py study serve`` calls it.
+
+``/`` is the raters' (``app_rater``), ``/admin`` the administrator's (``app_admin``). Which study: see
+``app_service.asked``. How Streamlit is set up lies beside this file, in ``.streamlit/config.toml``.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# Streamlit puts the script's folder first in the path; its modules would pass for others of the same name.
+_HERE = Path(__file__).resolve().parent
+sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != _HERE]
+if str(_HERE.parents[1]) not in sys.path:
+    sys.path.append(str(_HERE.parents[1]))
+
+import streamlit as st  # noqa: E402
+
+from bench.study import StudyError, app_text  # noqa: E402
+from bench.study.app_service import Service, asked, service  # noqa: E402
+
+LOG = logging.getLogger("bench.study.app")
+
+
+def main() -> None:
+    """One run of the script: one page for one visitor."""
+    st.set_page_config(page_title="Study", page_icon=_icon(), layout="wide")
+
+    def rater() -> None:
+        from bench.study import app_rater
+
+        _page(app_rater.show)
+
+    def admin() -> None:
+        from bench.study import app_admin
+
+        _page(app_admin.show)
+
+    pages = [
+        st.Page(rater, title="Study", url_path="study", default=True),
+        st.Page(admin, title="Administration", url_path="admin"),
+    ]
+    st.navigation(pages, position="hidden").run()
+
+
+def _page(show: Callable[[Service], None]) -> None:
+    """No visitor ever sees a traceback: it goes to the log."""
+    try:
+        given = asked(sys.argv[1:])
+        served = service(given.store, given.study)
+        show(served)
+    except StudyError as error:
+        LOG.error("%s", error)
+        _sorry(error.public)
+    except Exception:
+        LOG.exception("a page could not be shown")
+        _sorry(StudyError.public)
+
+
+def _sorry(text: str) -> None:
+    st.html(f"<style>{app_text.static('page.css')}</style>")
+    with st.container(key="sheet"):
+        st.html(app_text.page(app_text.heading("This does not work"), app_text.plain(text)))
+        st.button("Try again", key="again")
+
+
+@st.cache_resource(show_spinner=False)
+def _icon() -> object:
+    """Two pictures, one of them chosen; drawn, so that no font or picture is fetched from elsewhere."""
+    from PIL import Image, ImageDraw
+
+    icon = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    draw = ImageDraw.Draw(icon)
+    draw.rounded_rectangle((4, 12, 29, 52), 6, fill=(176, 178, 174))
+    draw.rounded_rectangle((35, 12, 60, 52), 6, fill=(31, 79, 216))
+    return icon
+
+
+if __name__ == "__main__":
+    main()

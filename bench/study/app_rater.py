@@ -1,0 +1,436 @@
+"""What a rater sees: consent, instructions, practice, trials, the end. Every page but a trial is plain text.
+
+The browser gets pictures, texts and opaque ids in one message per trial, and keeps a signed session: in the
+address, which is the rater's personal link, and in a cookie that remembers which link was opened here. A link
+is used up only when its holder agrees to take part, so a mail program that looks at links spoils none.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import cache
+from html import escape
+from typing import Any
+
+from bench.study import StudyError, app_text
+from bench.study.app_service import LOG, Service
+from bench.study.database import DatabaseError
+from bench.study.interface import (
+    Answer,
+    Entry,
+    OpenTrial,
+    StudyClosed,
+    StudyFull,
+    UnknownRater,
+    VoteRefused,
+)
+from bench.study.pictures import PictureChanged
+from bench.study.tokens import TokenError, TokenExpired, TokenUsed
+
+EXTERNAL = ("PROLIFIC_PID", "workerId", "participant")
+"""Parameters in which recruiting services say who comes, where registration is open."""
+COOKIE_DAYS = 90
+DETAILS: Mapping[str, type | tuple[type, ...]] = {
+    "by": str,
+    "zoomed": (int, float),
+    "flickered": int,
+    "enlarged": int,
+    "paused": int,
+    "reloads": int,
+    "width": int,
+    "height": int,
+    "side": int,
+    "ratio": (int, float),
+    "touch": bool,
+}
+"""What the browser may tell of an answer; anything else is dropped."""
+
+
+def show(service: Service) -> None:
+    """The page that the rater is at."""
+
+    import streamlit as st
+
+    st.html(f"<style>{app_text.static('page.css')}</style>")
+    try:
+        _show(service)
+    except (StudyClosed, StudyFull) as error:
+        message("Thank you", error.public, service)
+    except TokenUsed as error:
+        message("This link has been used", error.public, service)
+    except TokenExpired as error:
+        message("This link has expired", error.public, service)
+    except (TokenError, UnknownRater) as error:
+        message("This link does not work", error.public, service)
+    except DatabaseError as error:
+        service.incidents.record("database", service.name, str(error))
+        message("One moment", "Your answers so far are stored. Try again in a minute.", service, retry=True)
+
+
+def message(title: str, text: str, service: Service, *, retry: bool = False) -> None:
+    """A page that says one thing."""
+
+    import streamlit as st
+
+    with st.container(key="sheet"):
+        contact = app_text.contact(service.study.settings.contact)
+        st.html(app_text.page(app_text.heading(title), app_text.plain(text), contact))
+        if retry:
+            st.button("Try again", type="primary")
+
+
+def _show(service: Service) -> None:
+    import streamlit as st
+
+    entry = _entry(service)
+    if entry is None:
+        return
+    _remember(entry)
+    rater = entry.rater
+    progress = service.store.progress(rater)
+    state = st.session_state
+    begun = progress.done + progress.practice_done > 0
+    if progress.state == "consent":
+        _landing(service, entry)
+    elif progress.state == "finished":
+        _finish(service, rater)
+    elif not state.setdefault("instructed", begun):
+        _instructions(service, begun)
+    elif (
+        progress.practice_total
+        and progress.state == "trials"
+        and not progress.done
+        and not state.get("feedback")
+        and not state.get("ready")
+    ):
+        _ready(service, progress.total)
+    else:
+        _trial(service, entry)
+
+
+# --- coming in --------------------------------------------------------------------------------------------
+
+
+def _entry(service: Service) -> Entry | None:
+    """Who is here; None where a page was shown instead."""
+
+    import streamlit as st
+
+    state = st.session_state
+    if "entry" in state:
+        known: Entry = state["entry"]
+        return known
+    query = st.query_params
+    if "session" in query:
+        return _come_in(service.resume(query["session"]), "")
+    invitation = query.get("invitation", "")
+    external = next((query[name] for name in EXTERNAL if query.get(name)), "")
+    # Someone else's invitation, opened in the same browser, has a cookie of its own.
+    place = invitation or service.name
+    cookie = None if external else st.context.cookies.get(cookie_name(place))
+    if cookie:
+        try:
+            return _come_in(service.resume(cookie), place)
+        except StudyError:
+            pass  # Of a study that is no more: as if there were none.
+    if not invitation and not service.study.settings.open_registration:
+        message(
+            service.study.settings.title,
+            "Taking part needs an invitation. Open the link that you were sent, and copy all of it.",
+            service,
+        )
+        return None
+    if service.store.status(service.name).closed:
+        raise StudyClosed(f"study {service.name} is closed.")
+    _landing(service, None, invitation, external)
+    return None
+
+
+def _come_in(entry: Entry, place: str) -> Entry:
+    """``place``: what the cookie is for; none where the address had the session already."""
+    import streamlit as st
+
+    st.session_state["entry"] = entry
+    st.session_state["place"] = place
+    if st.query_params.to_dict() != {"session": entry.session}:
+        st.query_params.from_dict({"session": entry.session})
+    return entry
+
+
+def cookie_name(place: str) -> str:
+    return f"peb_{hashlib.sha256(place.encode()).hexdigest()[:20]}"
+
+
+@cache
+def _keeper() -> Any:
+    import streamlit as st
+
+    script = """
+    export default function ({ data }) {
+      if (!data) return;
+      const secure = location.protocol === "https:" ? "; Secure" : "";
+      document.cookie = `${data.name}=${data.value}; Path=/; Max-Age=${data.age}; SameSite=Lax${secure}`;
+    }
+    """
+    return st.components.v2.component("peb_keeper", js=script)
+
+
+def _remember(entry: Entry) -> None:
+    import streamlit as st
+
+    place = st.session_state["place"]
+    name = cookie_name(place)
+    if not place or st.context.cookies.get(name) == entry.session:
+        return
+    with st.container(key="quiet"):
+        _keeper()(key="keeper", data={"name": name, "value": entry.session, "age": COOKIE_DAYS * 86400})
+
+
+def _landing(service: Service, entry: Entry | None, invitation: str = "", external: str = "") -> None:
+    import streamlit as st
+
+    study = service.study
+    settings = study.settings
+    with st.container(key="sheet"):
+        st.html(
+            app_text.page(
+                app_text.heading(settings.title),
+                app_text.facts(app_text.about(study.design)),
+                app_text.card(app_text.plain(settings.consent)),
+                app_text.contact(settings.contact),
+            )
+        )
+        if not st.button("I agree and want to begin", type="primary", key="agree"):
+            return
+        if entry is None:
+            found = service.redeem(invitation) if invitation else service.store.enter(service.name, external)
+            entry = _come_in(found, invitation or service.name)
+        service.store.consent(entry.rater)
+    st.rerun()
+
+
+def _instructions(service: Service, begun: bool) -> None:
+    import streamlit as st
+
+    study = service.study
+    with st.container(key="sheet"):
+        st.html(
+            app_text.page(
+                app_text.heading("How it works"),
+                app_text.plain(study.settings.instructions),
+                app_text.keys(study.design.options.ties and "pair" in study.design.options.kinds),
+                "<h2>Three examples</h2>",
+                app_text.examples(),
+            )
+        )
+        practice = study.design.options.practice and not begun
+        label = "Go on" if begun else "Start with practice" if practice else "Start"
+        if not st.button(label, type="primary", key="start"):
+            return
+    st.session_state["instructed"] = True
+    st.rerun()
+
+
+def _ready(service: Service, total: int) -> None:
+    import streamlit as st
+
+    with st.container(key="sheet"):
+        st.html(
+            app_text.page(
+                app_text.heading("That was the practice"),
+                app_text.plain(
+                    f"Now the {total} questions that count. There is no right answer to them that we know of: "
+                    "we want yours. The first answer to a question counts and cannot be changed."
+                ),
+            )
+        )
+        if not st.button("Begin", type="primary", key="ready_button"):
+            return
+    st.session_state["ready"] = True
+    st.rerun()
+
+
+def _finish(service: Service, rater: str) -> None:
+    import streamlit as st
+
+    completion = service.store.completion(rater)
+    settings = service.study.settings
+    parts = [app_text.heading("You are done"), app_text.plain(settings.thanks)]
+    if completion.url is not None:
+        # No referrer: the address of this page is the rater's own link.
+        parts.append(
+            f'<p><a class="go" href="{escape(completion.url)}" target="_self" rel="noreferrer" '
+            'referrerpolicy="no-referrer">Return to where you came from</a></p>'
+        )
+    parts.append("<h2>Your completion code</h2>")
+    parts.append(f'<p><span class="code">{escape(completion.code)}</span></p>')
+    parts.append(app_text.contact(settings.contact))
+    with st.container(key="sheet"):
+        st.html(app_text.page(*parts))
+
+
+# --- a trial ----------------------------------------------------------------------------------------------
+
+
+@cache
+def _component() -> Any:
+    import streamlit as st
+
+    return st.components.v2.component(
+        "peb_trial", css=app_text.static("trial.css"), js=app_text.static("trial.js")
+    )
+
+
+def _trial(service: Service, entry: Entry) -> None:
+    import streamlit as st
+
+    state = st.session_state
+    rater = entry.rater
+    feedback: dict[str, Any] | None = state.get("feedback")
+    trial: OpenTrial | None = feedback["trial"] if feedback else service.store.next_trial(rater)
+    if trial is None:
+        _finish(service, rater)
+        return
+    state["open"] = trial
+    try:
+        data = payload(service, rater, trial)
+    except PictureChanged as error:
+        service.incidents.record("picture", service.name, str(error), rater, trial.id)
+        message(
+            "We cannot show the next pictures",
+            "One of their files is not what it was when this study was made, so we do not ask you about it. "
+            "This has been noted. Your answers so far are stored; come back later with the address of this page.",
+            service,
+            retry=True,
+        )
+        return
+    data["feedback"] = feedback["shown"] if feedback else None
+    data["notice"] = state.pop("notice", None)
+    data["round"] = state.get("round", 0)
+
+    def on_answer() -> None:
+        _guarded(service, lambda: _take(service, rater))
+
+    def on_next() -> None:
+        state.pop("feedback", None)
+        state["round"] = state.get("round", 0) + 1
+
+    def on_instructions() -> None:
+        state["instructed"] = False
+
+    _component()(
+        key="trial",
+        data=data,
+        on_answer_change=on_answer,
+        on_next_change=on_next,
+        on_instructions_change=on_instructions,
+    )
+
+
+def payload(service: Service, rater: str, trial: OpenTrial) -> dict[str, Any]:
+    """All that the browser gets of a trial: pictures as base64 of PNGs of one length, and texts."""
+    bundle = service.pictures.bundle(rater, trial.id)
+    return {
+        "title": service.study.settings.title,
+        "trial": {
+            "id": trial.id,
+            "kind": trial.kind,
+            "practice": trial.practice,
+            "question": trial.question,
+            "hint": trial.hint,
+            "brief": app_text.brief(trial),
+            "labels": app_text.labels(trial),
+            "tie": trial.tie,
+            "number": trial.number,
+            "total": trial.total,
+        },
+        "size": [bundle.source.width, bundle.source.height],
+        "pictures": [base64.b64encode(picture.png).decode("ascii") for picture in bundle.all],
+    }
+
+
+def _guarded(service: Service, work: Any) -> None:
+    """Whatever happens in ``work``, the rater reads a sentence and can go on."""
+
+    import streamlit as st
+
+    state = st.session_state
+    state["round"] = state.get("round", 0) + 1
+    try:
+        work()
+    except DatabaseError as error:
+        service.incidents.record("database", service.name, str(error))
+        state["notice"] = "Your answer could not be stored. Please give it again in a moment."
+    except StudyError as error:
+        LOG.warning("%s", error)
+        state["notice"] = error.public
+    except Exception as error:  # a traceback is for the log, not for a rater
+        LOG.exception("an answer could not be taken")
+        service.incidents.record("error", service.name, f"{type(error).__name__}: {error}")
+        state["notice"] = StudyError.public
+
+
+def _take(service: Service, rater: str) -> None:
+    import streamlit as st
+
+    state = st.session_state
+    given = state["trial"].get("answer")
+    trial, answer, ms, details = read_answer(given)
+    sent: set[str] = state.setdefault("sent", set())
+    stored = service.store.vote(rater, trial, answer, ms, details=details)
+    if stored.correct is not None:
+        _explain(service, rater, trial, stored.answer, stored.correct)
+    elif not stored.new and trial not in sent:
+        state["notice"] = "You had answered the last question already, in another tab. Your first answer counts."
+    sent.add(trial)
+
+
+def _explain(service: Service, rater: str, trial: str, answer: Answer, correct: bool) -> None:
+    """Keeps a practice trial on the screen, with what was right."""
+
+    import streamlit as st
+
+    shown = service.store.shown(rater, trial).trial
+    best = shown.candidates.index(str(shown.expected))
+    state = st.session_state
+    previous: dict[str, Any] | None = state.get("feedback")
+    opened = previous["trial"] if previous else state.get("open")
+    if opened is None or opened.id != trial:
+        return  # Answered from another tab: on to the next.
+    label = app_text.labels(opened)[best]
+    state["feedback"] = {
+        "trial": opened,
+        "shown": {
+            "answer": answer,
+            "correct": correct,
+            "best": best,
+            "text": app_text.feedback(label, correct),
+        },
+    }
+
+
+def read_answer(given: object) -> tuple[str, Answer, int | None, dict[str, Any]]:
+    """What the browser says: trial, answer, reaction time in milliseconds, details. Raises ``VoteRefused``."""
+    if not isinstance(given, Mapping):
+        raise VoteRefused(f"an answer of type {type(given).__name__}.")
+    trial, answer, ms = given.get("trial"), given.get("answer"), given.get("ms")
+    if not isinstance(trial, str) or not re.fullmatch(r"[0-9a-f]{1,64}", trial):
+        raise VoteRefused(f"trial {str(trial)[:40]!r}.")
+    if answer != "tie" and (not isinstance(answer, int) or isinstance(answer, bool)):
+        raise VoteRefused(f"answer {str(answer)[:40]!r}.")
+    if not isinstance(ms, int) or isinstance(ms, bool) or ms < 0:
+        ms = None
+    said = given.get("details")
+    details = {
+        name: value
+        for name, value in (said.items() if isinstance(said, Mapping) else ())
+        if name in DETAILS
+        and isinstance(value, DETAILS[name])
+        and len(str(value)) <= 20
+        and value == value
+        and abs(value if isinstance(value, (int, float)) else 0) < 1e9
+    }
+    return trial, answer, ms, details

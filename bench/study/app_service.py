@@ -1,0 +1,165 @@
+"""What the app's pages share: the opened store, the pictures, and a record of what went wrong. No Streamlit.
+
+One per process and study: Streamlit runs the script anew for every click, in threads of many visitors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.study import StudyError, tokens
+from bench.study.cli import NAME_VARIABLE, STORE, STORE_VARIABLE
+from bench.study.interface import Entry, Study
+from bench.study.pictures import Pictures
+from bench.study.store import StudyStore
+
+LOG = logging.getLogger("bench.study.app")
+MAX_INCIDENTS = 2 * 2**20
+"""Bytes of the file of incidents; past it, only the log is written."""
+
+
+@dataclass(frozen=True)
+class Incident:
+    """Something that a rater met and an administrator should know."""
+
+    at: str
+    """UTC, ISO 8601."""
+    kind: str
+    """``picture`` (a changed or missing file), ``database`` or ``error``."""
+    study: str
+    rater: str
+    trial: str
+    message: str
+    """May name files and methods: for the administrator alone."""
+
+
+class Incidents:
+    """Kept in a file of JSON lines beside the database, so that a restart does not lose them. Threads may share."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen: set[tuple[str, str, str, str]] = set()
+        self._lock = threading.Lock()
+
+    def record(self, kind: str, study: str, message: str, rater: str = "", trial: str = "") -> None:
+        """Once per process for each rater and trial, however often the page is reloaded. Never raises."""
+        with self._lock:
+            key = (kind, rater, trial, message)
+            if key in self._seen:
+                return
+            self._seen.add(key)
+            LOG.error("%s: rater %s, trial %s: %s", kind, rater or "-", trial or "-", message)
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            line = json.dumps(asdict(Incident(now, kind, study, rater, trial, message[:2000])))
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("ab") as file:
+                    if file.tell() < MAX_INCIDENTS:
+                        file.write(line.encode() + b"\n")
+            except OSError as error:
+                LOG.error("%s: cannot be written (%s)", self.path, error.strerror)
+
+    def read(self, study: str) -> list[Incident]:
+        """Of one study, the latest first. A line that was cut short is passed over."""
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return []
+        found = []
+        for line in lines:
+            try:
+                incident = Incident(**json.loads(line))
+            except (ValueError, TypeError):
+                continue
+            if incident.study == study:
+                found.append(incident)
+        return found[::-1]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A served study."""
+
+    store: StudyStore
+    pictures: Pictures
+    name: str
+    incidents: Incidents
+
+    @property
+    def study(self) -> Study:
+        return self.store.study(self.name)
+
+    def resume(self, session: str) -> Entry:
+        """``StudyStore.resume``; a session of another study in the same store is none of ours."""
+        self._ours(session)
+        return self.store.resume(session)
+
+    def redeem(self, invitation: str) -> Entry:
+        """``StudyStore.redeem``; an invitation to another study is left as it is."""
+        self._ours(invitation)
+        return self.store.redeem(invitation)
+
+    def _ours(self, token: str) -> None:
+        if tokens.study_of(token) != self.name:
+            raise tokens.TokenForged("This link is not valid: it was altered or was not made by this study.")
+
+
+_SERVICES: dict[tuple[str, str], Service] = {}
+_LOCK = threading.Lock()
+
+
+def service(target: str, name: str) -> Service:
+    """The one service of a study in this process. Raises :class:`StudyError`."""
+    with _LOCK:
+        found = _SERVICES.get((target, name))
+        if found is None:
+            store = StudyStore.open(target, create=False)
+            store.study(name)
+            found = Service(store, Pictures(store), name, Incidents(incidents_path(target)))
+            _SERVICES[target, name] = found
+        return found
+
+
+def incidents_path(target: str) -> Path:
+    """Beside a SQLite file; for a database elsewhere, in the folder where studies lie by default."""
+    if "://" in target:
+        return Path(STORE).with_name("study-incidents.jsonl")
+    path = Path(target)
+    return path.with_name(f"{path.stem}-incidents.jsonl")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which study to serve."""
+
+    store: str
+    study: str
+
+
+def asked(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Asked:
+    """From ``-- --store STORE --study NAME``, or from the environment, as ``study serve`` sets it.
+
+    Raises :class:`StudyError` where no study is named.
+    """
+    parser = argparse.ArgumentParser(prog="app.py", exit_on_error=False, add_help=False)
+    parser.add_argument("--store", default=environment.get(STORE_VARIABLE, STORE))
+    parser.add_argument("--study", default=environment.get(NAME_VARIABLE, ""))
+    try:
+        given, unknown = parser.parse_known_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise StudyError(f"app.py: {error}") from None
+    if unknown:
+        raise StudyError(f"app.py: unknown option {unknown[0]}. Known: --store, --study.")
+    if not given.study:
+        raise StudyError(
+            f"app.py: no study is named. Start it with run_bench.py study serve NAME, or set {NAME_VARIABLE}."
+        )
+    return Asked(given.store, given.study)

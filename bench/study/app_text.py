@@ -1,0 +1,160 @@
+"""The pages' texts as HTML. Whatever comes from a study or a case is escaped here, so it is never markup.
+
+``page``, ``facts`` and the others return HTML for ``st.html``; nothing here imports Streamlit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from html import escape
+from pathlib import Path
+
+from bench.study.design import Design
+from bench.study.interface import OpenTrial
+
+STATIC = Path(__file__).with_name("static")
+SECONDS_PER_TRIAL = 14
+"""For the estimate on the first page: a careful comparison takes ten to fifteen seconds."""
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@cache
+def static(name: str) -> str:
+    """The text of a file in ``static``."""
+    return (STATIC / name).read_text(encoding="utf-8")
+
+
+def page(*parts: str) -> str:
+    return f'<div class="peb">{"".join(parts)}</div>'
+
+
+def heading(text: str) -> str:
+    return f'<h1 dir="auto">{escape(text)}</h1>'
+
+
+def plain(text: str, *, soft: bool = False) -> str:
+    """Paragraphs as they were written, line breaks included; nothing where there is no text."""
+    if not text.strip():
+        return ""
+    return f'<p class="plain{" soft" if soft else ""}" dir="auto">{escape(text)}</p>'
+
+
+def facts(items: Iterable[str]) -> str:
+    return f'<ul class="facts">{"".join(f"<li>{escape(item)}</li>" for item in items)}</ul>'
+
+
+def card(*parts: str) -> str:
+    return f'<div class="card">{"".join(parts)}</div>'
+
+
+def contact(text: str) -> str:
+    return plain(f"Questions: {text}", soft=True) if text.strip() else ""
+
+
+def about(design: Design) -> list[str]:
+    """What a rater is in for."""
+    options = design.options
+    minutes = max(1, round((options.trials + options.practice) * SECONDS_PER_TRIAL / 60))
+    found = [f"{options.trials} questions", f"about {minutes} minute{'s' if minutes > 1 else ''}"]
+    if options.practice:
+        found.append(f"{options.practice} for practice first")
+    return [*found, "pause at any time", "no account"]
+
+
+def labels(trial: OpenTrial) -> list[str]:
+    """A, B, ... in the order shown."""
+    return [
+        LETTERS[index] if index < len(LETTERS) else str(index + 1) for index in range(trial.candidates)
+    ]
+
+
+def brief(trial: OpenTrial) -> list[list[str]]:
+    """Label, text and class of what the edit was asked to do."""
+    lines = []
+    if trial.instruction.strip():
+        lines.append(["Asked for", trial.instruction, "main"])
+    if trial.target_prompt.strip():
+        lines.append(["Should show", trial.target_prompt, "" if lines else "main"])
+    return lines
+
+
+def feedback(label: str, correct: bool) -> str:
+    """Of a practice trial, whose good picture is known."""
+    if correct:
+        return f"{label} was made well on purpose; in the other, the edit is missing or spoilt."
+    return f"{label} is the better one: it was made well on purpose; in the other, the edit is missing or spoilt."
+
+
+# --- worked examples: drawn, so that every study has them and none gives a method away ---------------------
+
+
+def _house(door: str, *, sky: str = "#cfe3f5", wall: str = "#efe6d5", roof: str = "#8a4b3c", extra: str = "") -> str:
+    return (
+        '<svg viewBox="0 0 120 90" role="img" xmlns="http://www.w3.org/2000/svg">'
+        f'<rect width="120" height="90" fill="{sky}"/><circle cx="100" cy="17" r="8" fill="#f3c64b"/>'
+        '<rect y="70" width="120" height="20" fill="#87a96b"/>'
+        f'<rect x="28" y="38" width="64" height="36" fill="{wall}"/>'
+        f'<path d="M22 40 L60 14 L98 40 Z" fill="{roof}"/>'
+        '<rect x="36" y="47" width="13" height="12" fill="#9fc2d6" stroke="#fff" stroke-width="1.5"/>'
+        '<rect x="71" y="47" width="13" height="12" fill="#9fc2d6" stroke="#fff" stroke-width="1.5"/>'
+        f'<rect x="53" y="50" width="14" height="24" fill="{door}"/>{extra}</svg>'
+    )
+
+
+_OUTLINE = (
+    '<rect x="51.4" y="48.4" width="17.2" height="27.2" fill="none" stroke="#e6005a" stroke-width="1.6"/>'
+    '<rect x="50.2" y="47.2" width="19.6" height="29.6" fill="none" stroke="#fff" stroke-width="1"/>'
+)
+_SMEAR = (
+    '<path d="M50 50 q10 7 18 -1 l2 22 q-9 9 -19 4 Z" fill="#2456a6" opacity="0.8"/>'
+    '<path d="M53 58 q7 -5 13 2 M52 66 q9 6 15 -3" stroke="#c9a98b" stroke-width="3" fill="none"/>'
+)
+RED, BLUE = "#b5352c", "#2456a6"
+
+
+def _example(title: str, why: str, pictures: Sequence[tuple[str, str]], best: int) -> str:
+    figures = "".join(
+        f'<figure class="{"best" if index == best else ""}">{svg}<figcaption>{escape(name)}</figcaption></figure>'
+        for index, (name, svg) in enumerate(pictures)
+    )
+    return f'<div class="example"><p><strong>{escape(title)}</strong></p><div class="row">{figures}</div><p>{why}</p></div>'
+
+
+def examples() -> str:
+    """Three comparisons with their answers and why."""
+    original = ("Original", _house(RED, extra=_OUTLINE))
+    asked = "Asked for: paint the door blue."
+    return (
+        '<div class="examples">'
+        + _example(
+            asked,
+            "<strong>A is better.</strong> B leaves the door as it was: it does not do what was asked.",
+            [original, ("A", _house(BLUE)), ("B", _house(RED))],
+            1,
+        )
+        + _example(
+            asked,
+            "<strong>B is better.</strong> Both doors are blue, but A also changes the sky and the roof, "
+            "outside the outline.",
+            [original, ("A", _house(BLUE, sky="#f2d9c2", roof="#4d5d4a")), ("B", _house(BLUE))],
+            2,
+        )
+        + _example(
+            asked,
+            "<strong>A is better.</strong> B is blue where it should be, but smeared: nobody would take it for a "
+            "door.",
+            [original, ("A", _house(BLUE)), ("B", _house("#efe6d5", extra=_SMEAR))],
+            1,
+        )
+        + "</div>"
+    )
+
+
+def keys(tie: bool) -> str:
+    middle = ", <kbd>↓</kbd> or the space bar for no difference" if tie else ""
+    return (
+        f"<p>On a keyboard, <kbd>←</kbd> and <kbd>→</kbd> choose the left or the right edit{middle}. "
+        "<kbd>F</kbd> shows the original and the edits in turn, in place: what flickers has changed. "
+        "Click a picture, or tap it on a phone, to look closer.</p>"
+    )

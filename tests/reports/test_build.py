@@ -1,0 +1,183 @@
+"""A whole report, from a run to its files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.edit import MethodSpec
+from bench.store import RunStore
+from reports import build, paper, preference, style
+from reports.tables import ReportError
+from tests.reports import fake
+
+N = len(fake.cases())
+METHODS = (
+    MethodSpec("prompt_edit_diff", {"weights": "zoo:ped", "_identity": {"sha256": "abcdef0123456789"}}),
+    MethodSpec("prompt_edit_diff_no_mask_encoder", {}),
+    MethodSpec("sd_inpainting", {}),
+    MethodSpec("copy_input", {}),
+)
+FACTS = {**fake.FACTS, "success_clip": fake.Facts("share", True), "judge_truth": fake.Facts("0/1", True)}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    generator = np.random.default_rng(0)
+
+    def share(p: float) -> list[float | None]:
+        return (generator.random(N) < p).astype(float).tolist()
+
+    names = [spec.name for spec in METHODS]
+    values = {
+        "success_truth": {name: share(0.9 - 0.3 * i) for i, name in enumerate(names)},
+        "success_clip": {name: share(0.8 - 0.2 * i) for i, name in enumerate(names)},
+        "leak_lpips": {
+            name: (0.1 * (i + 1) + 0.01 * generator.random(N)).tolist() for i, name in enumerate(names)
+        },
+        "clip_target": {name: generator.random(N).tolist() for name in names},
+    }
+    sets: dict[str, tuple[float, float | None, float | None]] = {
+        name: (10.0 + i, 8.0 + i, 12.0 + i) for i, name in enumerate(names)
+    }
+    return fake.run(tmp_path / "r", values, methods=METHODS, sets=sets)
+
+
+def votes() -> pd.DataFrame:
+    rows = [
+        (f"r{r}", "mini-coco", case.id, "prompt_edit_diff", "sd_inpainting", "a" if r else "tie")
+        for r in range(3)
+        for case in fake.cases()
+    ]
+    return pd.DataFrame(rows, columns=list(preference.VOTE_COLUMNS))
+
+
+def test_everything_is_written_and_named(store: RunStore) -> None:
+    done = build.write_report(store, FACTS, votes=votes(), resamples=200, with_figures=False)
+    store.close()
+    names = {path.name for path in done.files}
+    assert {"summary.csv", "tables.md", "tables.html", "tables.tex", "tables-document.tex"} <= names
+    assert {"comparisons.csv", "validity.csv"} <= names
+    tables = [table.name for table in done.tables]
+    assert tables[:6] == [
+        "suite-mini-coco", "paper-1-realism-preference", "paper-2-realism", "paper-3-preference",
+        "paper-4-success", "paper-5-ablation",
+    ]  # fmt: skip
+    assert {f"{name}.csv" for name in tables} | {f"{name}.tex" for name in tables} <= names
+    assert all(path.exists() for path in done.files)
+
+
+def test_the_suites_table_has_all_that_is_asked_of_it(store: RunStore) -> None:
+    made = build.make(store, FACTS, resamples=200)
+    suite = made.tables[0]
+    assert [(column.group, column.metric) for column in suite.columns] == [
+        ("realism", "fid"),
+        ("alignment", "clip_target"),
+        ("leakage", "leak_lpips"),
+        ("leakage", "leak_lpips_pasted"),
+        ("success (truth)", "success_truth"),
+        ("cost", "seconds_per_edit"),
+    ]
+    seconds = suite.rows[0].cells[-1]
+    assert (seconds.value, seconds.n) == (pytest.approx(0.1), N)
+    assert {row.cells[3].value for row in suite.rows} == {0.0}
+    assert not any(row.cells[3].best for row in suite.rows)
+    # Without a test per image, Fréchet distances have no dagger, and no second sort of mark.
+    leak = [row.cells[2] for row in suite.rows]
+    assert leak[0].best
+    assert leak[1].second
+    assert not any(cell.dagger or cell.tie for cell in leak)
+
+
+def test_the_caption_says_where_the_numbers_come_from(store: RunStore) -> None:
+    caption = build.make(store, FACTS, resamples=200).tables[0].caption
+    for said in ("n = 16 per value", "Seed 0", "mini-coco v1 (dddddddddddd)", "zoo:ped (abcdef01)", "run "):
+        assert said in caption
+
+
+def test_too_few_sources_are_warned_of_in_the_caption(store: RunStore) -> None:
+    made = {table.name: table for table in build.make(store, FACTS, resamples=200).tables}
+    assert (
+        "Too small for the claim (mini-coco, attribute): 2 source images" in made["paper-4-success"].caption
+    )
+    assert "Too small for the claim (mini-coco):" not in made["suite-mini-coco"].caption
+
+
+def test_the_ablation_has_the_method_and_its_variants(store: RunStore) -> None:
+    made = {table.name: table for table in build.make(store, FACTS, resamples=200).tables}
+    assert [row.method for row in made["paper-5-ablation"].rows] == [spec.name for spec in METHODS[:2]]
+
+
+def test_votes_fill_the_papers_tables(store: RunStore) -> None:
+    made = {t.name: t for t in build.make(store, FACTS, votes=votes(), resamples=200).tables}
+    third = {row.method: row.cells[0].value for row in made["paper-3-preference"].rows}
+    assert third["prompt_edit_diff"] == pytest.approx(2 / 3)
+    assert third[preference.NEITHER] == pytest.approx(1 / 3)
+    first = made["paper-1-realism-preference"]
+    assert [column.metric for column in first.columns] == ["fid", "preference"]
+    # Two wins and a tie in three.
+    assert first.rows[0].cells[1].value == pytest.approx(2.5 / 3)
+
+
+def test_the_style_chooses_columns_and_decimals(store: RunStore) -> None:
+    chosen = style.parse("columns=leak_lpips,success_truth;decimals=2;intervals=none")
+    build.write_report(store, FACTS, style=chosen, with_figures=False, resamples=200)
+    store.close()
+    text = (store.report_dir / "suite-mini-coco.tex").read_text()
+    assert (
+        "S[table-format=1.2]S[table-format=3.2]" in text or "S[table-format=1.2]S[table-format=2.2]" in text
+    )
+    assert "[0." not in text
+    with pytest.raises(style.StyleError, match="Did you mean leak_lpips"):
+        build.make(store, FACTS, style=style.parse("columns=leak_lpip"))
+
+
+def test_comparisons_are_with_the_named_method(store: RunStore) -> None:
+    made = build.make(store, FACTS, baseline="sd_inpainting", extras=True, resamples=200)
+    assert made.comparisons is not None
+    assert set(made.comparisons["baseline"]) == {"sd_inpainting"}
+    table = next(table for table in made.tables if table.name == "comparison-mini-coco")
+    assert all("copy_input" not in row.method for row in table.rows)
+    default = build.make(store, FACTS, extras=True, resamples=200)
+    assert default.comparisons is not None
+    assert set(default.comparisons["baseline"]) == {"prompt_edit_diff"}
+
+
+def test_reported_values_come_after_everything_measured(store: RunStore) -> None:
+    made = build.make(store, FACTS, paper=paper.load(), resamples=200)
+    reported = [table.name for table in made.tables if any(column.reported for column in table.columns)]
+    # The abstract names no data set, so that no measured table gets a column.
+    assert reported == ["reported-abstract"]
+    assert "reported" not in " ".join(made.frame["metric"])
+
+
+def test_the_same_run_gives_the_same_files(store: RunStore) -> None:
+    def written() -> dict[str, bytes]:
+        done = build.write_report(store, FACTS, resamples=200)
+        return {path.name: path.read_bytes() for path in (*done.files, *done.figures)}
+
+    first = written()
+    assert written() == first
+    store.close()
+    assert {"trade-off.pdf", "grid-worst-mini-coco.png", "leak-heat-mini-coco.pdf", "grid.png"} <= set(first)
+
+
+def test_the_summary_can_be_read_back(store: RunStore) -> None:
+    done = build.write_report(store, FACTS, with_figures=False, resamples=200)
+    store.close()
+    frame = pd.read_csv(io.BytesIO((store.report_dir / "summary.csv").read_bytes()))
+    assert len(frame) == len(done.summary)
+    assert {"seconds_per_edit", "fid", "success_truth"} <= set(frame["metric"])
+
+
+def test_nothing_scored_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="score RUN"):
+        build.write_report(fake.run(tmp_path / "r", {}), FACTS)
+
+
+def test_check_paper_says_what_is_not_there() -> None:
+    assert any(line.startswith("Table 1") for line in build.check_paper())

@@ -1,0 +1,190 @@
+"""Charts: what is drawn is what was measured, at the paper's size, the same bytes each time."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.edit import MethodSpec
+from bench.metrics.options import SuccessRule
+from bench.metrics.success import Parts
+from bench.metrics.success import sensitivity as rule_sensitivity
+from bench.store import RunStore
+from reports import figures_charts as charts
+from reports import figures_pictures as pictures
+from reports import figures_style as style
+from reports import scores, tables
+from tests.reports import fake
+
+N = len(fake.cases())
+A, B = "sd_inpainting", "instruct_pix2pix"
+METHODS = (*fake.METHODS, MethodSpec("jpeg", {}))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    generator = np.random.default_rng(0)
+
+    def rows(scale: float = 1.0) -> dict[str, list[float | None]]:
+        return {spec.name: (scale * generator.random(N)).tolist() for spec in METHODS}
+
+    def verdicts() -> dict[str, list[float | None]]:
+        return {spec.name: (generator.random(N) < 0.6).astype(float).tolist() for spec in METHODS}
+
+    values = {
+        "success_truth": verdicts(),
+        "judge_truth": verdicts(),
+        "edit_change": rows(0.1),
+        "leak_lpips": rows(0.2),
+        "clip_region": rows(),
+        **{metric: rows(0.2) for metric, _ in charts.DISTANCES},
+    }
+    values["leak_lpips"][A][3] = None  # a case without an outside
+    return fake.run(tmp_path / "r", values, methods=METHODS, failed=[(B, "background-1")])
+
+
+def drawn(store: RunStore) -> tuple[object, scores.RunScores, dict[str, style.Look]]:
+    run = scores.load(store)
+    frame = tables.summary(store, scores=run)
+    return frame, run, style.looks([t for t in run.titles.values() if t not in run.controls])
+
+
+def test_every_chart_has_the_width_of_its_column(store: RunStore) -> None:
+    frame, run, looks = drawn(store)
+    made = [
+        charts.leakage_by_distance(frame, run, looks),  # type: ignore[arg-type]
+        charts.success_by_category(frame, run, looks),  # type: ignore[arg-type]
+        charts.trade_off(frame, run, looks),  # type: ignore[arg-type]
+        charts.success_sensitivity(run, looks),
+    ]
+    assert [chart.get_figwidth() for chart in made if chart is not None] == [3.25] * 4
+
+
+def test_bars_are_the_summarys_values(store: RunStore) -> None:
+    frame, run, looks = drawn(store)
+    chart = charts.success_by_category(frame, run, looks)  # type: ignore[arg-type]
+    assert chart is not None
+    heights = [patch.get_height() for patch in chart.axes[0].patches]
+    expected = [
+        100 * row["value"]
+        for method in (A, B)
+        for category in (*charts.CATEGORIES, "all")
+        for row in [charts.found(frame)["mini-coco", method, "success_truth", category]]  # type: ignore[arg-type]
+    ]
+    assert heights == pytest.approx(expected)
+
+
+def test_the_floor_is_the_gentlest_round_trip_and_no_method(store: RunStore) -> None:
+    frame, run, _ = drawn(store)
+    rows = charts.found(frame)  # type: ignore[arg-type]
+    floor = charts._floor(rows, run, "mini-coco", "leak_lpips")
+    assert floor == rows["mini-coco", "jpeg", "leak_lpips", "all"]["value"]
+
+
+def test_charts_without_their_data_are_left_out(tmp_path: Path) -> None:
+    store = fake.run(tmp_path / "bare", {"my": {A: [0.0] * N}})
+    frame, run, looks = drawn(store)
+    assert charts.leakage_by_distance(frame, run, looks) is None  # type: ignore[arg-type]
+    assert charts.success_by_category(frame, run, looks) is None  # type: ignore[arg-type]
+    assert charts.trade_off(frame, run, looks) is None  # type: ignore[arg-type]
+    assert charts.success_sensitivity(run, looks) is None
+
+
+def test_the_default_bounds_are_the_rules() -> None:
+    rule = SuccessRule()
+    assert charts.Bounds() == charts.Bounds(rule.min_change, rule.max_leak, rule.leak)
+
+
+def test_sensitivity_is_the_rules_own(store: RunStore) -> None:
+    of = scores.load(store).protocols["mini-coco"]
+    changes, leaks = (0.0, 0.01, 0.03, 0.07), (0.01, 0.05, 0.1, 0.15, float("inf"))
+    for m in of.contenders:
+        parts = []
+        for unit in range(len(of.cases)):
+            judged, change, leak = (
+                of.metric(k)[unit, m] for k in ("judge_truth", "edit_change", "leak_lpips")
+            )
+            if not np.isnan(judged) and not np.isnan(change):
+                parts.append(Parts(judged > 0.5, change, None if np.isnan(leak) else leak))
+        expected = rule_sensitivity(parts, min_change=changes, max_leak=leaks)
+        at = {"min_change": np.array(changes), "max_leak": np.array(leaks)}
+        found = charts.sensitivity(of, int(m), "truth", charts.Bounds(), at)
+        assert [curve.n for curve in found] == [len(parts)] * 2
+        for curve, known in zip(found, expected, strict=True):
+            assert (curve.bound, tuple(curve.success)) == (known.bound, pytest.approx(known.success))
+
+
+def test_files_are_vector_and_raster_and_the_same_each_time(store: RunStore) -> None:
+    frame, run, looks = drawn(store)
+    bytes_of = []
+    for _ in range(2):
+        chart = charts.trade_off(frame, run, looks)  # type: ignore[arg-type]
+        assert chart is not None
+        pdf, png = style.save(store, "x", chart)
+        bytes_of.append((pdf.read_bytes(), png.read_bytes()))
+    store.close()
+    assert bytes_of[0] == bytes_of[1]
+    assert pdf.read_bytes().startswith(b"%PDF")
+    box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+)", bytes_of[0][0])
+    assert box is not None
+    assert float(box[1]) == pytest.approx(3.25 * 72)
+    with Image.open(png) as image:
+        assert image.width == 3.25 * 300
+
+
+def test_colours_are_told_apart_by_all_eyes() -> None:
+    """Machado et al. 2009, severity 1: after each kind of colour blindness all colours keep a distance."""
+    kinds = {
+        "protan": [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ],
+        "deutan": [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ],
+    }
+    rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in style.OKABE_ITO[:6]])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    for matrix in kinds.values():
+        seen = np.clip(linear @ np.array(matrix).T, 0, 1)
+        seen = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
+        apart = np.linalg.norm(seen[:, None] - seen, axis=2)[np.triu_indices(6, 1)]
+        assert apart.min() > 0.12
+    looks = style.looks([f"m{i}" for i in range(20)])
+    assert len({(look.color, look.hatch, look.line) for look in looks.values()}) == 20
+
+
+def test_a_leak_map_is_the_largest_channels_change_and_blank_inside() -> None:
+    case = fake.cases()[0]
+    pixels = np.asarray(case.request.source).copy()
+    pixels[0, 0] = pixels[0, 0] + np.array([51, 0, 10], np.uint8)
+    found = pictures.leak_map(case, Image.fromarray(pixels))
+    inside = np.asarray(case.request.mask) > 0
+    assert np.isnan(found[inside]).all()
+    assert found[0, 0] == pytest.approx(0.2)
+    assert np.nansum(found) == pytest.approx(0.2)
+
+
+def test_pictures_say_how_their_cases_were_chosen(store: RunStore) -> None:
+    run = scores.load(store)
+    for rule, words in (("worst", "lowest mean success"), ("random", "at random")):
+        sheet = pictures.side_by_side(store, run, "mini-coco", rule)  # type: ignore[arg-type]
+        assert sheet is not None
+        assert any(words in text.get_text() for text in sheet.axes[0].texts)
+    by_hand = pictures.side_by_side(store, run, "mini-coco", cases=["attribute-1"])
+    assert by_hand is not None
+    texts = [text.get_text() for text in by_hand.axes[0].texts]
+    assert any("chosen by hand" in text for text in texts)
+    assert any("attribute case & 100 %" in text for text in texts)
+    heat = pictures.heat_maps(store, run, "mini-coco")
+    assert heat is not None
+    assert heat.get_figwidth() == 6.875
+    # Source and five methods, four rows; one edit failed and has no picture.
+    assert len(heat.axes[0].images) in (23, 24)
