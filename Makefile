@@ -1,5 +1,6 @@
 # make demo   set up, then run the main job on the embedded models (about 2 minutes on 2 cores)
 # make test   set up, then lint, type-check and test
+# make study-demo  set up, and open a preference study of the demo's edits
 # make perf   set up, then measure the speed ratios of the README
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -12,7 +13,7 @@ STAMP := $(VENV)/.prompteditbench-ready
 # Any Python from 3.11 on. `make PYTHON=/path/to/python3 setup` picks one by hand.
 PYTHON ?=
 
-.PHONY: help setup demo test lint types perf lock clean
+.PHONY: help setup demo study-demo test lint types perf lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -43,6 +44,10 @@ $(STAMP): requirements/base.txt requirements/dev.txt pyproject.toml
 demo: $(STAMP)
 	@$(BIN)/python run_bench.py demo
 
+study-demo: $(STAMP)
+	@[ -f runs/demo/run.json ] || $(BIN)/python run_bench.py demo
+	@$(BIN)/python -m bench.study.demo
+
 test: $(STAMP) lint types
 	@$(BIN)/python -m pytest -q
 
@@ -54,6 +59,8 @@ types: $(STAMP)
 
 perf: $(STAMP)
 	@$(BIN)/python tests/perf/perf.py
+	@$(BIN)/python tests/perf/study.py
+	@$(BIN)/python tests/perf/report.py
 
 # Re-resolve the pins, for every supported Python and platform at once, into names, versions and
 # hashes; no address of any package index is written. Needs `uv` (pip install uv).

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.study.cli import study_app
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -59,6 +61,7 @@ app = typer.Typer(
 )
 zoo_app = typer.Typer(no_args_is_help=True, help="The embedded checkpoints.", epilog=_examples("zoo check"))
 app.add_typer(zoo_app, name="zoo")
+app.add_typer(study_app, name="study")
 
 # --- options that several commands share ---------------------------------------------------------------
 
@@ -233,17 +236,64 @@ def score(
     _score(folder, device, plugin, metric)
 
 
-@app.command(epilog=_examples("report runs/demo", "report runs/demo --readme README.md"))
+@app.command(
+    epilog=_examples(
+        "report runs/demo",
+        "report runs/demo --study taste --baseline sd_inpainting",
+        "report runs/paper --paper --style 'intervals=brackets;layout=two-column'",
+        "report --check-paper",
+    )
+)
 def report(
-    folder: RunFolder,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="A run folder, such as runs/demo.")
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(help="A study whose votes join the tables: its name or its address.")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="The study's database, a file or a URL. [default: as `study` has it]")
+    ] = None,
+    question: Annotated[str, typer.Option(help="Which of the study's questions.")] = "overall",
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="The method that the others are compared with. [default: the first one]"),
+    ] = None,
+    style: Annotated[
+        str, typer.Option(help="columns=..., decimals=N, intervals=pm|brackets|none, layout=...; joined by ;")
+    ] = "",
+    paper: Annotated[bool, typer.Option("--paper", help="Show what the paper reported beside it.")] = False,
+    paper_file: Annotated[
+        Path | None, typer.Option(help="Reported figures of your own, in the format of reports/paper.json.")
+    ] = None,
+    check_paper: Annotated[
+        bool, typer.Option("--check-paper", help="Print where the paper contradicts itself, and stop.")
+    ] = False,
+    merge: Annotated[
+        list[Path] | None, typer.Option(help="Someone's entry, put into the tables. May be repeated.")
+    ] = None,
     readme: Annotated[
         Path | None,
-        typer.Option(help="Also put the main tables and the picture into this file, between its markers."),
+        typer.Option(help="Also put the main tables and pictures into this file, between its markers."),
     ] = None,
     plugin: Plugin = None,
 ) -> None:
-    """Make a run's tables and its picture from what is stored."""
-    _report(folder, plugin, readme)
+    """Make a run's tables, figures and page from what is stored."""
+    reported = None
+    if paper or paper_file or check_paper:
+        from reports import paper as papers
+
+        reported = papers.load(paper_file)
+        if check_paper:
+            for line in [*papers.check_paper(reported), *reported.gaps]:
+                _console().print(_safe(line), highlight=False, soft_wrap=True)
+            return
+    if folder is None:
+        raise UsageError("name a run folder, such as runs/demo.")
+    votes = None if study is None else _votes(study, store, question)
+    _report(folder, plugin, readme, style=style, paper=reported, votes=votes, baseline=baseline)
+    if merge:
+        _merge(folder, merge, plugin)
 
 
 @app.command(epilog=_examples("compare runs/before runs/after", "compare runs/a runs/b --out difference.md"))
@@ -348,10 +398,13 @@ def train(
     budget = None
     if samples is not None:
         from dataclasses import replace
+        from importlib import import_module
 
         from methods.zoo.publish import BUDGETS
 
-        budget = replace(BUDGETS.get(recipe, BUDGETS["sd_inpainting"]), samples=samples)
+        # A recipe of another module has its budget beside it.
+        usual = BUDGETS.get(recipe) or import_module(RECIPES[recipe].partition(":")[0]).BUDGET
+        budget = replace(usual, samples=samples)
     folder = work or Path(".work") / "zoo" / recipe
     machine = Machine(device=_device(device))
     with _bar() as progress:
@@ -735,6 +788,10 @@ def _show_plan(plan: Plan, folder: Path) -> None:
         )
     console.print(f"run folder: {folder}")
     console.print(table)
+    for entry in plan.methods:
+        asked = sum(row.todo for row in plan.rows if row.digest == entry.spec.digest)
+        if asked and hasattr(entry.cls, "estimate"):
+            console.print(f"{_safe(entry.spec.title)}: {entry.cls.estimate(entry.options, asked)}")
     if any(row.todo and row.seconds is None for row in plan.rows):
         console.print(
             "Times are estimated from edits of the same method in this folder; some have none yet.",
@@ -860,26 +917,73 @@ class _EmbeddedReader:
         return [one for i in parts for one in self._model.read(images[i : i + 256], masks[i : i + 256])]
 
 
-def _report(folder: Path, plugins: Sequence[str] | None, readme: Path | None = None) -> None:
-    """Tables on the terminal and in the run's report folder, and the picture."""
+def _report(
+    folder: Path,
+    plugins: Sequence[str] | None,
+    readme: Path | None = None,
+    *,
+    style: str = "",
+    paper: Any = None,
+    votes: Any = None,
+    baseline: str | None = None,
+) -> None:
+    """Tables on the terminal; everything else into the run's report folder."""
+    from bench.metrics.options import SuccessRule
     from bench.store import RunStore
-    from reports import figures, render, tables
+    from reports import render
+    from reports.build import write_report
+    from reports.figures_charts import Bounds
+    from reports.page import write_page
+    from reports.style import parse
 
     console = _console()
+    rule = SuccessRule()
+    facts = _facts(plugins)
     with RunStore.open(folder) as store:
-        _, made = tables.write_tables(store, _facts(plugins))
-        picture = figures.grid(store)
-        # The rest (leakage, pasted back, other judges) is in the report folder.
-        head = [table for table in made if table.name.startswith("main-")]
-        judged = [t for t in made if t.name.startswith("success-") and "-pasted-" not in t.name]
-        truth = [table for table in judged if table.name.startswith("success-truth-")]
-        head += truth or judged
+        made = write_report(
+            store,
+            facts,
+            style=parse(style),
+            paper=paper,
+            votes=votes,
+            baseline=baseline,
+            bounds=Bounds(rule.min_change, rule.max_leak, rule.leak),
+        )
+        page = write_page(store, facts, tables=made.tables)
+        head = _headline(made.tables)
         for part in render.terminal(head, console.width):
             console.print(part)
-        console.print(f"\ntables and picture: {store.report_dir}")
+        for warning in made.warnings:
+            console.print(_safe(warning), style="yellow", highlight=False)
+        for what, where in (("tables and figures", store.report_dir), ("page", page)):
+            console.print(f"{what}: {where}", highlight=False, soft_wrap=True)
         if readme is not None:
-            _fill_readme(readme, folder, head, picture)
+            _fill_readme(readme, folder, head, store.report_dir)
             console.print(f"filled in: {readme}")
+
+
+def _headline(made: Sequence[Table]) -> list[Table]:
+    """What the terminal shows; the rest (leakage, pasted back, other judges, the paper's shapes) is in the folder."""
+    head = [table for table in made if table.name.startswith("main-")]
+    judged = [t for t in made if t.name.startswith("success-") and "-pasted-" not in t.name]
+    truth = [table for table in judged if table.name.startswith("success-truth-")]
+    return head + (truth or judged)
+
+
+def _votes(study: str, store: str | None, question: str) -> Any:
+    """The votes of people on one question of a study. Raises UsageError where there is none."""
+    from bench.study.cli import STORE
+    from bench.study.store import StudyStore
+
+    with StudyStore.open(store or STORE) as opened:
+        found = opened.votes(study)
+    votes = found[found["question"] == question]
+    if not len(votes):
+        asked = ", ".join(sorted(set(found["question"]))) or "none"
+        raise UsageError(
+            f"study {study!r}: no votes of people on {question!r}. Questions with votes: {asked}."
+        )
+    return votes
 
 
 def _quads_progress(bar: _Bar, label: str, total: int) -> Callable[[int, int, int], None]:
@@ -972,8 +1076,8 @@ def _merge(folder: Path, entries: Sequence[Path], plugins: Sequence[str] | None)
 MARKERS = ("<!-- demo-table:start -->", "<!-- demo-table:end -->")
 
 
-def _fill_readme(readme: Path, folder: Path, made: Sequence[Table], picture: Path) -> None:
-    """Puts a run's own tables and picture between the markers; the picture is copied beside the file."""
+def _fill_readme(readme: Path, folder: Path, made: Sequence[Table], report_dir: Path) -> None:
+    """Puts a run's own tables and pictures between the markers; the pictures are copied beside the file."""
     from bench.files import write_atomic
     from reports import render
 
@@ -984,15 +1088,16 @@ def _fill_readme(readme: Path, folder: Path, made: Sequence[Table], picture: Pat
         raise UsageError(
             f"{readme}: has no {MARKERS[0]} followed by {MARKERS[1]}. Put both where the tables belong."
         )
-    image = Path("docs") / f"{folder.name}-grid.png"
-    write_atomic(readme.parent / image, picture.read_bytes())
-    parts = [
-        *map(render.markdown, made),
-        *(f"{note}  " for note in render.notes(made)),
-        "",
-        f"![source, mask and every method's edit]({image.as_posix()})",
-    ]
-    write_atomic(readme, "\n".join([before + start, "", *parts, "", end + after]).encode())
+    parts = [*map(render.markdown, made), *(f"{note}  " for note in render.notes(made)), ""]
+    for source, name, what in (
+        ("grid.png", "grid", "source, mask and every method's edit"),
+        ("figures/trade-off.png", "trade-off", "alignment against leakage, the controls as bounds"),
+    ):
+        if (report_dir / source).exists():
+            image = Path("docs") / f"{folder.name}-{name}.png"
+            write_atomic(readme.parent / image, (report_dir / source).read_bytes())
+            parts += [f"![{what}]({image.as_posix()})", ""]
+    write_atomic(readme, "\n".join([before + start, "", *parts, end + after]).encode())
 
 
 class _Training:

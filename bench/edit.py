@@ -99,7 +99,9 @@ class EditMethod(Protocol):
     """A method is its paper and nothing else; seeding, resizing, timing and storing are the runner's.
 
     Class attributes: ``native_size`` is the side length in pixels at which ``edit`` wants its square
-    images, or None where any size will do. The runner resizes there and back.
+    images, or None where any size will do. The runner resizes there and back. A method with
+    ``wants_cases = True`` is given ``edit_cases(cases)`` instead: cases without truth, claims and tags, for one
+    that must know which case it answers.
     """
 
     needs: frozenset[str]

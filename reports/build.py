@@ -157,13 +157,20 @@ def make(
             made += comparison_tables(comparisons, scores, facts)
         validity = measure(scores, higher, people, seed=seed)
         made += validity_tables(validity)
-    made = [with_caption(table, store, scores) for table in made]
+    made = [with_caption(_noted(table, style), store, scores) for table in made]
     if paper is not None:
         made += [
             replace(table, caption=f"{table.title}. {' '.join(table.notes)}")
             for table in reported_tables(paper)
         ]
     return Made(scores, frame, tuple(made), comparisons, validity, people)
+
+
+def _noted(table: Table, style: Style) -> Table:
+    """The table with the note on intervals that the style calls for."""
+    before, after = tables.INTERVAL_NOTES["brackets"], tables.INTERVAL_NOTES[style.intervals]
+    notes = [after if note == before else note for note in table.notes]
+    return replace(table, notes=tuple(note for note in notes if note))
 
 
 def _measured(frame: pd.DataFrame) -> pd.DataFrame:

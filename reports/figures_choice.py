@@ -22,11 +22,15 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from bench.edit import CATEGORIES
+from reports.preference import TIE, pairs
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from reports.scores import ProtocolScores
+
+    FloatND = NDArray[np.float64]
 
 Rule = Literal["random", "best", "worst", "disputed"]
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -88,26 +92,29 @@ def _ranks(scores: ProtocolScores, rule: Rule, votes: pd.DataFrame | None) -> li
     return [tuple(row) for row in np.stack([sign * success, -sign * leak], axis=1).tolist()]
 
 
-def _mean(scores: ProtocolScores, metric: str) -> np.ndarray:
+def _mean(scores: ProtocolScores, metric: str) -> FloatND:
     return _nanmean(scores.metric(metric)[:, scores.contenders])
 
 
-def _nanmean(values: np.ndarray) -> np.ndarray:
+def _nanmean(values: FloatND) -> FloatND:
     """Over the second axis; 0 where there is nothing."""
     there = ~np.isnan(values)
-    total: np.ndarray = np.where(there, values, 0.0).sum(axis=1) / np.maximum(1, there.sum(axis=1))
+    total: FloatND = np.where(there, values, 0.0).sum(axis=1) / np.maximum(1, there.sum(axis=1))
     return total
 
 
-def _vote_split(scores: ProtocolScores, votes: pd.DataFrame | None) -> np.ndarray:
+def _vote_split(scores: ProtocolScores, votes: pd.DataFrame | None) -> FloatND:
     """Per unit 1 - |share of a - share of b|, averaged over its pairs; 0 without votes."""
     split = np.zeros(len(scores.cases))
     if votes is None:
         return split
     mine = votes[votes["protocol"] == scores.protocol]
     found: dict[str, list[float]] = {}
-    for (case, _, _), part in mine.groupby(["case", "method_a", "method_b"]):
-        lead = ((part["choice"] == "a").sum() - (part["choice"] == "b").sum()) / len(part)
+    two = pairs(mine)
+    two = two.assign(pair=[tuple(sorted(shown)) for shown in two["candidates"]])
+    for (case, (first, _)), part in two.groupby(["case", "pair"]):
+        decided = part[part["answer"] != TIE]
+        lead = (2 * (decided["answer"] == first).sum() - len(decided)) / len(part)
         if len(part) > 1:
             found.setdefault(str(case), []).append(1 - abs(float(lead)))
     for unit, case in enumerate(scores.cases):

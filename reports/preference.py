@@ -2,8 +2,9 @@
 
 ``preference`` is the share of the comparisons in which a method took part that it won, ties counting half:
 what "X % of raters prefer it over the baselines" says. ``preference_votes`` is the share of all votes that a
-method got, with the votes for neither beside it: these shares sum to 100 %. The first does not depend on how
-many methods were compared, the second does.
+method got, with the votes for neither beside it: these shares sum to 100 %. The first is of comparisons of two edits
+and does not depend on how many methods were compared; the second is of all votes, those for the best of
+several included, and does.
 """
 
 from __future__ import annotations
@@ -19,11 +20,16 @@ from reports.statistics import bootstrap_means
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
-VOTE_COLUMNS: tuple[str, ...] = ("rater", "protocol", "case", "method_a", "method_b", "choice")
-"""One row per vote between two edits of one case; methods are digests or titles, ``choice`` is ``a``, ``b`` or
-``tie``. Rows of which an optional column ``simulated`` is true are no people's votes and are left out."""
+    FloatND = NDArray[np.float64]
 
+VOTE_COLUMNS: tuple[str, ...] = ("rater", "protocol", "case", "candidates", "answer")
+"""One row per vote, as ``bench.study`` exports them: ``candidates`` a tuple of two or more methods' titles,
+``answer`` one of them or ``tie``. Of a column ``role`` only ``trial`` counts (no practice, no attention checks, no
+repeats), of a column ``rater_kind`` only ``human``."""
+
+TIE = "tie"
 NEITHER = "(no preference)"
 """The row of votes for neither."""
 EVERYWHERE = "all protocols"
@@ -34,33 +40,42 @@ class VoteError(ValueError):
 
 
 def checked(votes: pd.DataFrame, scores: RunScores) -> pd.DataFrame:
-    """The votes of people, methods by title. Raises :class:`VoteError` for a vote on what the run has not."""
+    """The votes of people, ``VOTE_COLUMNS``. Raises :class:`VoteError` for a vote on what the run has not."""
     missing = [column for column in VOTE_COLUMNS if column not in votes.columns]
     if missing:
         raise VoteError(f"votes: no column {', '.join(missing)}. They need {', '.join(VOTE_COLUMNS)}.")
-    if "simulated" in votes.columns:
-        votes = votes[~votes["simulated"].astype(bool)]
+    for column, kept in (("role", "trial"), ("rater_kind", "human")):
+        if column in votes.columns:
+            votes = votes[votes[column] == kept]
+    if "question" in votes.columns and votes["question"].nunique() > 1:
+        asked = ", ".join(sorted(map(str, set(votes["question"]))))
+        raise VoteError(f"votes: they answer several questions ({asked}). Give the votes on one of them.")
     votes = votes[list(VOTE_COLUMNS)].reset_index(drop=True)
     known = {**{title: title for title in scores.titles.values()}, **scores.titles}
-    for column in ("method_a", "method_b"):
-        strange = sorted(set(votes[column]) - set(known))
-        if strange:
-            raise VoteError(
-                f"votes: {column} names {strange[0]!r}, which is no method of this run. "
-                "Report on the run that the study was made from."
-            )
-        votes[column] = votes[column].map(known)
-    wrong = sorted(set(votes["choice"]) - {"a", "b", "tie"})
-    if wrong:
-        raise VoteError(f"votes: a choice {wrong[0]!r}. A choice is a, b or tie.")
     cases = {(name, case) for name, of in scores.protocols.items() for case in of.cases}
-    for place in zip(votes["protocol"], votes["case"], strict=True):
-        if place not in cases:
+    candidates, answers = [], []
+    for row in votes.itertuples(index=False):
+        shown = tuple(row.candidates)
+        strange = [name for name in shown if name not in known]
+        if strange or len(set(shown)) < 2:
+            what = f"{strange[0]!r} is no method of this run" if strange else f"{shown!r} are no two methods"
+            raise VoteError(f"votes: {what}. Report on the run that the study was made from.")
+        if (row.protocol, row.case) not in cases:
             raise VoteError(
-                f"votes: case {place[1]!r} of {place[0]!r} is not in this run. "
+                f"votes: case {row.case!r} of {row.protocol!r} is not in this run. "
                 "Report on the run that the study was made from."
             )
-    return votes
+        if row.answer != TIE and row.answer not in shown:
+            raise VoteError(f"votes: the answer {row.answer!r} was not shown; it is one of {shown} or {TIE}.")
+        candidates.append(tuple(known[name] for name in shown))
+        answers.append(known.get(row.answer, row.answer))
+    return votes.assign(candidates=candidates, answer=answers)
+
+
+def pairs(votes: pd.DataFrame) -> pd.DataFrame:
+    """The checked votes between two edits, the two in columns ``a`` and ``b``."""
+    two = votes[votes["candidates"].map(len) == 2]
+    return two.assign(a=two["candidates"].map(lambda c: c[0]), b=two["candidates"].map(lambda c: c[1]))
 
 
 def preference_summary(
@@ -76,7 +91,8 @@ def preference_summary(
 
     rows: list[tuple[object, ...]] = []
     category = _categories(votes, scores)
-    methods = [t for t in scores.titles.values() if t in set(votes["method_a"]) | set(votes["method_b"])]
+    shown = {title for candidates in votes["candidates"] for title in candidates}
+    methods = [title for title in scores.titles.values() if title in shown]
     for protocol in (*dict.fromkeys(votes["protocol"]), EVERYWHERE):
         of_protocol = np.ones(len(votes), bool) if protocol == EVERYWHERE else (votes["protocol"] == protocol)
         for name in (ALL, *CATEGORIES):
@@ -99,22 +115,20 @@ def preference_summary(
     return frame.astype({"value": "float64", "low": "float64", "high": "float64"})
 
 
-def points(votes: pd.DataFrame, methods: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """``(V, M)``: 1, 1/2, 0 where a method took part, else NaN; ``(V, M + 1)``: who got the vote, ties last."""
+def points(votes: pd.DataFrame, methods: list[str]) -> tuple[FloatND, FloatND]:
+    """``(V, M)``: 1, 1/2, 0 where a method was one of two, else NaN; ``(V, M + 1)``: who got the vote, ties last."""
     position = {title: index for index, title in enumerate(methods)}
-    a = votes["method_a"].map(position).to_numpy(dtype=np.intp)
-    b = votes["method_b"].map(position).to_numpy(dtype=np.intp)
-    choice = votes["choice"].to_numpy(dtype=object)
-    row = np.arange(len(votes))
     won = np.full((len(votes), len(methods)), np.nan)
-    won[row, a] = np.where(choice == "a", 1.0, np.where(choice == "tie", 0.5, 0.0))
-    won[row, b] = 1.0 - won[row, a]
     got = np.zeros((len(votes), len(methods) + 1))
-    got[row, np.where(choice == "a", a, np.where(choice == "b", b, len(methods)))] = 1.0
+    for k, (shown, answer) in enumerate(zip(votes["candidates"], votes["answer"], strict=True)):
+        got[k, len(methods) if answer == TIE else position[answer]] = 1.0
+        if len(shown) == 2:
+            for title in shown:
+                won[k, position[title]] = 0.5 if answer == TIE else float(answer == title)
     return won, got
 
 
-def _categories(votes: pd.DataFrame, scores: RunScores) -> np.ndarray:
+def _categories(votes: pd.DataFrame, scores: RunScores) -> NDArray[np.object_]:
     names: Mapping[tuple[str, str], str] = {
         (protocol, case): CATEGORIES[code] if code >= 0 else ""
         for protocol, of in scores.protocols.items()

@@ -37,8 +37,8 @@ def number(value: float | None, column: Column) -> str:
 
 
 def half_width(cell: Cell, column: Column) -> str:
-    """Half of the interval's width, as the column shows it; nothing where there is no interval."""
-    if cell.low is None or cell.high is None:
+    """Half of the interval's width, as the column shows it; nothing where there is none, or no width."""
+    if cell.low is None or cell.high is None or cell.low == cell.high:
         return ""
     return number((cell.high - cell.low) / 2, column)
 

@@ -103,6 +103,14 @@ SMALL_SET = 2048
 """Below this many images a Fréchet distance is biased upwards enough to be remarked on."""
 
 
+INTERVAL_NOTES: Mapping[str, str] = {
+    "brackets": "Below each value: its 95 % interval (bootstrap, clustered on the source image).",
+    "plus-minus": "±: half the width of the 95 % interval (bootstrap, clustered on the source image).",
+    "none": "",
+}
+"""What a table says of its intervals, by the style that shows them."""
+
+
 class ReportError(ValueError):
     """A run that cannot be reported on. The message names the remedy."""
 
@@ -589,7 +597,7 @@ def _overlap(a: Cell, b: Cell) -> bool:
 
 def _notes(columns: Sequence[Column], rows: Sequence[Row]) -> Iterable[str]:
     if any(cell.low is not None for row in rows for cell in row.cells):
-        yield "Below each value: its 95 % interval (bootstrap, clustered on the source image)."
+        yield INTERVAL_NOTES["brackets"]
     if any(
         column.percent and cell.n and cell.value in (0.0, 1.0) and cell.low != cell.high
         for row in rows

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.edit import CATEGORIES
-from reports.preference import points
+from reports.preference import TIE, pairs, points
 from reports.scores import ALL, ProtocolScores, RunScores
 from reports.statistics import bootstrap_means, first_seen
 from reports.tables import HEADINGS, Cell, Column, Row, Table, finite, slug
@@ -144,10 +144,10 @@ def spearman(
             there = ~np.isnan(x[:, k]) & ~np.isnan(y[:, t])
             groups.setdefault(there.tobytes(), []).append((k, t))
     found: dict[tuple[int, int], Correlation] = {}
-    for key, pairs in groups.items():
+    for key, wanted in groups.items():
         # Nearly always every value is there, and all columns are ranked together.
         there = np.frombuffer(key, dtype=bool)
-        found.update(_spearman(x[there], y[there], cluster[there], pairs, seed))
+        found.update(_spearman(x[there], y[there], cluster[there], wanted, seed))
     return {pair: found[pair] for pair in sorted(found)}
 
 
@@ -297,21 +297,19 @@ def _choices(
     import pandas as pd
 
     for protocol, of_protocol in scores.protocols.items():
-        decided = votes[(votes["protocol"] == protocol) & (votes["choice"] != "tie")]
+        decided = pairs(votes[(votes["protocol"] == protocol) & (votes["answer"] != TIE)])
         if not len(decided):
             continue
         unit = {case: index for index, case in reversed(list(enumerate(of_protocol.cases)))}
         column = {title: index for index, title in enumerate(of_protocol.titles)}
         u = np.array([unit[case] for case in decided["case"]], dtype=np.intp)
-        a, b = (
-            np.array([column[t] for t in decided[name]], dtype=np.intp) for name in ("method_a", "method_b")
-        )
+        a, b = (np.array([column[t] for t in decided[name]], dtype=np.intp) for name in ("a", "b"))
         names = [m for m in of_protocol.metrics if m in higher]
         towards = np.array([1.0 if higher[m] else -1.0 for m in names])
         indices = [of_protocol.metrics.index(m) for m in names]
         values = of_protocol.values[:, :, indices]
         lead = (values[u, a] - values[u, b]) * towards
-        lead *= np.where(decided["choice"] == "a", 1.0, -1.0)[:, None]
+        lead *= np.where(decided["answer"] == decided["a"], 1.0, -1.0)[:, None]
         same = np.where(np.isnan(lead), np.nan, (np.sign(lead) + 1) / 2)
         rater = pd.factorize(decided["rater"])[0].astype(np.intp)
         for category in (ALL, *CATEGORIES):

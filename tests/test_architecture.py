@@ -90,6 +90,9 @@ HEAVY = (
     "scipy",
     "matplotlib",
     "pycocotools",
+    "sqlalchemy",
+    "alembic",
+    "streamlit",
 )
 
 

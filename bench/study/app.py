@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Streamlit puts the script's folder first in the path; its modules would pass for others of the same name.
 _HERE = Path(__file__).resolve().parent
@@ -21,6 +22,9 @@ import streamlit as st  # noqa: E402
 
 from bench.study import StudyError, app_text  # noqa: E402
 from bench.study.app_service import Service, asked, service  # noqa: E402
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 LOG = logging.getLogger("bench.study.app")
 
@@ -48,31 +52,32 @@ def main() -> None:
 
 def _page(show: Callable[[Service], None]) -> None:
     """No visitor ever sees a traceback: it goes to the log."""
+    st.html(f"<style>{app_text.static('page.css')}</style>")
+    place = st.empty()
     try:
         given = asked(sys.argv[1:])
-        served = service(given.store, given.study)
-        show(served)
+        with place.container():
+            show(service(given.store, given.study))
+        return
     except StudyError as error:
         LOG.error("%s", error)
-        _sorry(error.public)
+        text = error.public
     except Exception:
         LOG.exception("a page could not be shown")
-        _sorry(StudyError.public)
-
-
-def _sorry(text: str) -> None:
-    st.html(f"<style>{app_text.static('page.css')}</style>")
-    with st.container(key="sheet"):
+        text = StudyError.public
+    # In place of what was drawn of the page.
+    with place.container(), st.container(key="sheet_sorry"):
         st.html(app_text.page(app_text.heading("This does not work"), app_text.plain(text)))
         st.button("Try again", key="again")
 
 
 @st.cache_resource(show_spinner=False)
-def _icon() -> object:
+def _icon() -> Image:
     """Two pictures, one of them chosen; drawn, so that no font or picture is fetched from elsewhere."""
-    from PIL import Image, ImageDraw
+    import PIL.Image
+    from PIL import ImageDraw
 
-    icon = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    icon = PIL.Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     draw = ImageDraw.Draw(icon)
     draw.rounded_rectangle((4, 12, 29, 52), 6, fill=(176, 178, 174))
     draw.rounded_rectangle((35, 12, 60, 52), 6, fill=(31, 79, 216))

@@ -34,14 +34,14 @@ def show(service: Service) -> None:
     """The page, or the question for its password."""
     import streamlit as st
 
-    st.html(f"<style>{app_text.static('page.css')}{app_text.static('admin.css')}</style>")
+    st.html(f"<style>{app_text.static('admin.css')}</style>")
     if st.session_state.get("admin") != service.name:
         _ask(service)
         return
     with st.container(key="admin"):
         kind = _head(service)
         _live(service, kind)
-        left, right = st.columns([1, 1], gap="medium")
+        left, right = st.columns([1, 1], gap="small")
         with left:
             _invite(service)
             _close(service)
@@ -54,15 +54,21 @@ def _ask(service: Service) -> None:
     import streamlit as st
 
     with st.container(key="sheet"):
-        st.html(app_text.page(app_text.heading("Administration"), app_text.plain(f"Study: {service.name}", soft=True)))
+        st.html(
+            app_text.page(
+                app_text.heading("Administration"), app_text.plain(f"Study: {service.name}", soft=True)
+            )
+        )
         with st.form("password", border=False):
-            given = st.text_input("Password", type="password", max_chars=1000, autocomplete="current-password")
+            given = st.text_input(
+                "Password", type="password", max_chars=1000, autocomplete="current-password"
+            )
             sent = st.form_submit_button("Sign in", type="primary")
         if not sent:
             return
         try:
             # Behind a proxy all clients have its address, and share the count.
-            service.store.check_admin(service.name, given, client=st.context.ip_address or "local")
+            service.store.check_admin(service.name, given, client=str(st.context.ip_address or "local"))
         except StudyError as error:
             st.error(error.public)
             return
@@ -85,7 +91,7 @@ def _head(service: Service) -> str:
     left.html(app_text.page(app_text.heading(study.settings.title), app_text.plain(said, soft=True)))
     if not service.store.status(service.name).simulated_votes:
         return HUMAN
-    with right:
+    with right, st.container(key="whose"):
         shown = st.segmented_control("Votes of", ["People", "Simulated"], default="People", key="kind")
     return SIMULATED if shown == "Simulated" else HUMAN
 
@@ -116,8 +122,9 @@ def _figures(service: Service, kind: str) -> None:
     votes = service.store.votes(service.name, kind)
     rule = exclusion(service)
     if (votes["role"] == "trial").any():
-        left, right = st.columns([1.15, 1], gap="medium")
         found = _analysis(service.name, service.store.name, kind, len(votes), votes, rule)
+        with st.container(key="figures"):
+            left, right = st.columns([1.2, 1], gap="small")
         with left:
             st.html(preference(found))
         with right:
@@ -179,7 +186,9 @@ def tiles(status: StudyStatus, kind: str) -> str:
     ]
     return (
         '<div class="tiles">'
-        + "".join(f'<div class="tile"><h3>{name}</h3><b>{value}</b>{rest}</div>' for name, value, rest in cards)
+        + "".join(
+            f'<div class="tile"><h3>{name}</h3><b>{value}</b>{rest}</div>' for name, value, rest in cards
+        )
         + "</div>"
     )
 
@@ -223,7 +232,7 @@ def _interval(row: Mapping[str, Any], middle: float) -> str:
     said = f"{share:.1f} <small>{low:.0f}–{high:.0f}</small>" if known else f"{share:.1f}"
     return (
         f'<div class="line"><span class="name" dir="auto" title="{escape(str(row["method"]))}">'
-        f'{escape(str(row["method"]))}</span>'
+        f"{escape(str(row['method']))}</span>"
         f'<div class="scale"><u style="left:{100 * middle:.2f}%"></u>{bar}<b style="left:{share:.2f}%"></b></div>'
         f'<span class="value">{said}<small class="n"> n {int(row["n"])}</small></span></div>'
     )
@@ -245,7 +254,9 @@ def wins(found: Analysis) -> str:
                 line.append("<td class='off'></td>")
                 continue
             share = float(row["share"])
-            tint = f"rgba({'31,79,216' if share >= 0.5 else '200,90,40'},{min(1, abs(share - 0.5) * 1.5):.2f})"
+            tint = (
+                f"rgba({'31,79,216' if share >= 0.5 else '200,90,40'},{min(1, abs(share - 0.5) * 1.5):.2f})"
+            )
             ink = "#fff" if abs(share - 0.5) > 0.36 else "inherit"
             says = f"{method} against {against}: {row['wins']:g} wins, {row['ties']:g} ties, {row['losses']:g} losses"
             line.append(
@@ -254,9 +265,13 @@ def wins(found: Analysis) -> str:
         body.append(
             f"<tr><th class='name'><span>{number}</span> {escape(str(method))}</th>{''.join(line)}</tr>"
         )
-    table = f"<table class='matrix'><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    table = (
+        f"<table class='matrix'><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    )
     return panel(
-        "Head to head", f"<div class='scroll'>{table}</div>", "Per cent of the votes between two that the row won."
+        "Head to head",
+        f"<div class='scroll'>{table}</div>",
+        "Per cent of the votes between two that the row won.",
     )
 
 

@@ -50,32 +50,35 @@ DETAILS: Mapping[str, type | tuple[type, ...]] = {
 
 
 def show(service: Service) -> None:
-    """The page that the rater is at."""
-
+    """The page that the rater is at, or a page that says in its place why there is none."""
     import streamlit as st
 
-    st.html(f"<style>{app_text.static('page.css')}</style>")
+    place = st.empty()
+    retry = False
     try:
-        _show(service)
+        with place.container():
+            _show(service)
+        return
     except (StudyClosed, StudyFull) as error:
-        message("Thank you", error.public, service)
+        title, text = "Thank you", error.public
     except TokenUsed as error:
-        message("This link has been used", error.public, service)
+        title, text = "This link has been used", error.public
     except TokenExpired as error:
-        message("This link has expired", error.public, service)
+        title, text = "This link has expired", error.public
     except (TokenError, UnknownRater) as error:
-        message("This link does not work", error.public, service)
+        title, text = "This link does not work", error.public
     except DatabaseError as error:
         service.incidents.record("database", service.name, str(error))
-        message("One moment", "Your answers so far are stored. Try again in a minute.", service, retry=True)
+        title, text, retry = "One moment", "Your answers so far are stored. Try again in a minute.", True
+    with place.container():
+        message(title, text, service, retry=retry)
 
 
 def message(title: str, text: str, service: Service, *, retry: bool = False) -> None:
     """A page that says one thing."""
-
     import streamlit as st
 
-    with st.container(key="sheet"):
+    with st.container(key="sheet_message"):
         contact = app_text.contact(service.study.settings.contact)
         st.html(app_text.page(app_text.heading(title), app_text.plain(text), contact))
         if retry:
@@ -116,7 +119,6 @@ def _show(service: Service) -> None:
 
 def _entry(service: Service) -> Entry | None:
     """Who is here; None where a page was shown instead."""
-
     import streamlit as st
 
     state = st.session_state
@@ -354,7 +356,6 @@ def payload(service: Service, rater: str, trial: OpenTrial) -> dict[str, Any]:
 
 def _guarded(service: Service, work: Any) -> None:
     """Whatever happens in ``work``, the rater reads a sentence and can go on."""
-
     import streamlit as st
 
     state = st.session_state
@@ -384,13 +385,14 @@ def _take(service: Service, rater: str) -> None:
     if stored.correct is not None:
         _explain(service, rater, trial, stored.answer, stored.correct)
     elif not stored.new and trial not in sent:
-        state["notice"] = "You had answered the last question already, in another tab. Your first answer counts."
+        state["notice"] = (
+            "You had answered the last question already, in another tab. Your first answer counts."
+        )
     sent.add(trial)
 
 
 def _explain(service: Service, rater: str, trial: str, answer: Answer, correct: bool) -> None:
     """Keeps a practice trial on the screen, with what was right."""
-
     import streamlit as st
 
     shown = service.store.shown(rater, trial).trial

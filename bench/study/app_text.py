@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Sequence
 from functools import cache
 from html import escape
@@ -64,9 +65,7 @@ def about(design: Design) -> list[str]:
 
 def labels(trial: OpenTrial) -> list[str]:
     """A, B, ... in the order shown."""
-    return [
-        LETTERS[index] if index < len(LETTERS) else str(index + 1) for index in range(trial.candidates)
-    ]
+    return [LETTERS[index] if index < len(LETTERS) else str(index + 1) for index in range(trial.candidates)]
 
 
 def brief(trial: OpenTrial) -> list[list[str]]:
@@ -89,9 +88,11 @@ def feedback(label: str, correct: bool) -> str:
 # --- worked examples: drawn, so that every study has them and none gives a method away ---------------------
 
 
-def _house(door: str, *, sky: str = "#cfe3f5", wall: str = "#efe6d5", roof: str = "#8a4b3c", extra: str = "") -> str:
+def _house(
+    door: str, *, sky: str = "#cfe3f5", wall: str = "#efe6d5", roof: str = "#8a4b3c", extra: str = ""
+) -> str:
     return (
-        '<svg viewBox="0 0 120 90" role="img" xmlns="http://www.w3.org/2000/svg">'
+        '<svg viewBox="0 0 120 90" xmlns="http://www.w3.org/2000/svg">'
         f'<rect width="120" height="90" fill="{sky}"/><circle cx="100" cy="17" r="8" fill="#f3c64b"/>'
         '<rect y="70" width="120" height="20" fill="#87a96b"/>'
         f'<rect x="28" y="38" width="64" height="36" fill="{wall}"/>'
@@ -114,11 +115,18 @@ RED, BLUE = "#b5352c", "#2456a6"
 
 
 def _example(title: str, why: str, pictures: Sequence[tuple[str, str]], best: int) -> str:
-    figures = "".join(
-        f'<figure class="{"best" if index == best else ""}">{svg}<figcaption>{escape(name)}</figcaption></figure>'
-        for index, (name, svg) in enumerate(pictures)
+    figures = []
+    for index, (name, svg) in enumerate(pictures):
+        # In the page itself; Streamlit drops SVG elements, not pictures.
+        source = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode('ascii')}"
+        mark = ' class="best"' if index == best else ""
+        figures.append(
+            f'<figure{mark}><img src="{source}" alt="{escape(name)}"/><figcaption>{escape(name)}</figcaption></figure>'
+        )
+    return (
+        f'<div class="example"><p><strong>{escape(title)}</strong></p><div class="row">{"".join(figures)}</div>'
+        f"<p>{why}</p></div>"
     )
-    return f'<div class="example"><p><strong>{escape(title)}</strong></p><div class="row">{figures}</div><p>{why}</p></div>'
 
 
 def examples() -> str:

@@ -7,7 +7,7 @@ log pi_i (strength)           ``beta[i]``, sum 0
 log nu (Davidson's tie)       ``beta[-1]`` where a tie was ever seen
 ============================  =======================================================
 
-Bradley and Terry (1952): P(i over j) = pi_i / (pi_i + pi_j). Davidson (1970), eq. 2: with ties,
+Bradley and Terry (1952): P(i over j) = pi_i / (pi_i + pi_j). Davidson (1970): with ties,
 
     P(i over j) = pi_i / D,   P(tie) = nu sqrt(pi_i pi_j) / D,   D = pi_i + pi_j + nu sqrt(pi_i pi_j).
 

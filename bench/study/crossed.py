@@ -4,7 +4,7 @@
 sources are resampled independently, and a vote weighs as often as its rater times its source were drawn.
 
 **Width.** Those draws count what is neither the rater's nor the source's, but the single vote's, three times
-(Owen 2007, theorem 3): where votes are mostly noise, intervals come out 1.7 times too wide. To first order
+(Owen 2007): where votes are mostly noise, intervals come out 1.7 times too wide. To first order
 
     V_pigeonhole = V_rater + V_source + V_cell,
 
@@ -19,9 +19,10 @@ their percentiles: the draws give its shape, the three variances its width. For 
 V_source carry the usual factor G / (G - 1), and the width that of Student's t over the normal quantile, with
 one less than the smaller number of clusters as degrees of freedom.
 
-Measured, 20 raters, 40 sources, 1,200 votes, 95 % intervals of a share: votes that are all noise, this 0.96,
-pigeonhole alone 1.00 and 1.6 times as wide; raters and sources that differ by 0.8 log odds, this 0.92,
-pigeonhole alone 0.99, Wilson's 0.73.
+Measured on 300 simulated studies of 20 raters, 40 sources and 1,200 votes, how often the 95 % interval of a
+share holds the truth: votes that are all noise, 0.97 (pigeonhole alone 1.00 and 1.5 times as wide; Wilson's
+0.97); raters and sources that each differ by 0.8 log odds, 0.95 (pigeonhole alone 0.98 and 1.2 times as wide;
+Wilson's 0.74).
 """
 
 from __future__ import annotations

@@ -182,6 +182,15 @@ class TestWilson:
         found = stats.wilson(81, 263)
         assert (found.low, found.high) == pytest.approx((0.2553, 0.3662), abs=5e-5)
 
+    def test_half_a_success_lies_between(self) -> None:
+        """Wilson's bounds p solve (x - n p)^2 = z^2 n p (1 - p), for any x."""
+        found = stats.wilson(7.5, 20)
+        assert found.value == 0.375
+        for end in (found.low, found.high):
+            assert end is not None
+            assert (7.5 - 20 * end) ** 2 == pytest.approx(1.959964**2 * 20 * end * (1 - end), rel=1e-6)
+        assert stats.wilson(7, 20).low < found.low < stats.wilson(8, 20).low  # type: ignore[operator]
+
     def test_refuses_what_cannot_be(self) -> None:
         with pytest.raises(ValueError, match="3 successes of 2"):
             stats.wilson(3, 2)

@@ -72,8 +72,11 @@ def test_votes_decide_first_what_is_disputed(tmp_path: Path) -> None:
     loaded = scores.load(
         fake.run(tmp_path / "r", {"success_truth": {A: flat(1.0), B: [0.0, *flat(1.0)[1:]]}})
     )
-    rows = [(f"r{r}", "mini-coco", "attribute-3", A, B, "a" if r % 2 else "b") for r in range(4)]
-    rows += [(f"r{r}", "mini-coco", "attribute-2", A, B, "a") for r in range(4)]
+    rows = [
+        (f"r{r}", "mini-coco", "attribute-3", (A, B) if r > 1 else (B, A), A if r % 2 else B)
+        for r in range(4)
+    ]
+    rows += [(f"r{r}", "mini-coco", "attribute-2", (A, B), A) for r in range(4)]
     people = preference.checked(pd.DataFrame(rows, columns=list(preference.VOTE_COLUMNS)), loaded)
     found = loaded.protocols["mini-coco"]
     assert figures_choice.choose(found, "disputed")[0] == "attribute-0"

@@ -20,16 +20,16 @@ def run(tmp_path: Path) -> scores.RunScores:
     return scores.load(fake.run(tmp_path / "r", {"my": {"oracle": [0.0] * N}}))
 
 
-def votes(*rows: tuple[str, str, str, str, str]) -> pd.DataFrame:
+def votes(*rows: tuple[str, str, tuple[str, ...], str]) -> pd.DataFrame:
     made = [(rater, "mini-coco", *rest) for rater, *rest in rows]
     return pd.DataFrame(made, columns=list(preference.VOTE_COLUMNS))
 
 
 KNOWN = (
-    ("r1", "attribute-0", A, B, "a"),
-    ("r1", "attribute-1", A, B, "tie"),
-    ("r2", "background-0", B, A, "b"),
-    ("r2", "background-1", C, B, "b"),
+    ("r1", "attribute-0", (A, B), A),
+    ("r1", "attribute-1", (A, B), "tie"),
+    ("r2", "background-0", (B, A), A),
+    ("r2", "background-1", (C, B), B),
 )
 
 
@@ -58,9 +58,16 @@ def test_two_kinds_of_share(run: scores.RunScores) -> None:
     assert set(frame["protocol"]) == {"mini-coco", preference.EVERYWHERE}
 
 
+def test_the_best_of_several_is_a_vote_and_no_comparison(run: scores.RunScores) -> None:
+    some = votes(*KNOWN, ("r3", "attribute-0", (A, B, C), C))
+    frame = preference.preference_summary(preference.checked(some, run), run)
+    assert share(frame, "preference_votes", C)["value"] == pytest.approx(0.2)
+    assert share(frame, "preference", C)["n"] == 1
+
+
 def test_intervals_are_clustered_on_the_rater(run: scores.RunScores) -> None:
-    one = tuple((f"r{i % 2}", f"attribute-{i % 4}", A, B, "a" if i % 2 else "b") for i in range(40))
-    many = tuple((f"r{i}", f"attribute-{i % 4}", A, B, "a" if i % 2 else "b") for i in range(40))
+    one = tuple((f"r{i % 2}", f"attribute-{i % 4}", (A, B), A if i % 2 else B) for i in range(40))
+    many = tuple((f"r{i}", f"attribute-{i % 4}", (A, B), A if i % 2 else B) for i in range(40))
     wide, narrow = (
         share(preference.preference_summary(preference.checked(votes(*v), run), run), "preference", A)
         for v in (one, many)
@@ -72,17 +79,26 @@ def test_intervals_are_clustered_on_the_rater(run: scores.RunScores) -> None:
 
 def test_digests_stand_for_methods_and_simulated_raters_are_no_people(run: scores.RunScores) -> None:
     digest = {title: d for d, title in run.titles.items()}
-    frame = votes(("r1", "attribute-0", digest[A], digest[B], "a"), ("s1", "attribute-0", A, B, "b"))
-    kept = preference.checked(frame.assign(simulated=[False, True]), run)
-    assert kept.values.tolist() == [["r1", "mini-coco", "attribute-0", A, B, "a"]]
+    shown = (digest[A], digest[B])
+    some = votes(*(("r1", "attribute-0", shown, digest[A]) for _ in range(4)))
+    some["rater_kind"] = ["human", "simulated", "human", "human"]
+    some["role"] = ["trial", "trial", "attention", "repeat"]
+    kept = preference.checked(some, run)
+    assert kept.to_numpy().tolist() == [["r1", "mini-coco", "attribute-0", (A, B), A]]
+
+
+def test_votes_on_two_questions_are_not_added_up(run: scores.RunScores) -> None:
+    with pytest.raises(VoteError, match=r"several questions \(overall, realism\)"):
+        preference.checked(votes(*KNOWN).assign(question=["overall", "realism"] * 2), run)
 
 
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        (("r", "attribute-0", "nobody", B, "a"), "nobody"),
-        (("r", "attribute-0", A, B, "c"), "a choice 'c'"),
-        (("r", "elsewhere", A, B, "a"), "elsewhere"),
+        (("r", "attribute-0", ("nobody", B), B), "nobody"),
+        (("r", "attribute-0", (A, A), A), "no two methods"),
+        (("r", "attribute-0", (A, B), C), "was not shown"),
+        (("r", "elsewhere", (A, B), A), "elsewhere"),
     ],
 )
 def test_votes_on_another_run_are_refused(run: scores.RunScores, row: tuple[str, ...], says: str) -> None:
@@ -91,5 +107,5 @@ def test_votes_on_another_run_are_refused(run: scores.RunScores, row: tuple[str,
 
 
 def test_missing_columns_are_named(run: scores.RunScores) -> None:
-    with pytest.raises(VoteError, match="choice"):
-        preference.checked(votes(*KNOWN).drop(columns="choice"), run)
+    with pytest.raises(VoteError, match="answer"):
+        preference.checked(votes(*KNOWN).drop(columns="answer"), run)

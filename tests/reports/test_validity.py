@@ -89,7 +89,7 @@ def test_a_perfect_rule_agrees_perfectly_and_a_constant_one_by_chance() -> None:
 
 def votes(run: scores.RunScores, better: str, worse: str, raters: int = 4) -> pd.DataFrame:
     rows = [
-        (f"r{r}", "mini-coco", case, *((better, worse, "a") if (r + i) % 2 else (worse, better, "b")))
+        (f"r{r}", "mini-coco", case, (better, worse) if (r + i) % 2 else (worse, better), better)
         for r in range(raters)
         for i, case in enumerate(run.protocols["mini-coco"].cases)
     ]

@@ -218,8 +218,9 @@ class View {
 
     this.notice = make("p", "notice");
     this.notice.setAttribute("role", "status");
-    this.answers = make("footer", "answers");
-    this.root.replaceChildren(bar, ask, stage, this.notice, this.answers);
+    this.answers = make("div", "answers");
+    stage.append(this.answers);
+    this.root.replaceChildren(bar, ask, this.notice, stage);
     this.drawAnswers();
     this.showNotice();
     this.setBusy(true);
@@ -321,8 +322,9 @@ class View {
     this.root.classList.toggle("narrow", narrow);
     const rest = [...this.root.children].filter((node) => !node.classList.contains("stage"));
     const used = rest.reduce((sum, node) => sum + node.offsetHeight, 0);
-    const tools = narrow ? 0 : 52;
-    const tall = window.innerHeight - used - tools - (narrow ? 40 : 70);
+    // Below the pictures: tools and answers in one row, or in two.
+    const below = this.data.trial.kind === "pair" ? 86 : 140;
+    const tall = window.innerHeight - used - below - 24;
     const aspect = height / width;
     const caption = 34;
     let side = 0;
@@ -341,12 +343,15 @@ class View {
     }
     const ratio = window.devicePixelRatio || 1;
     const times = (side * ratio) / width;
-    if (times >= 2) side = (Math.floor(times) * width) / ratio;
+    // Whole pixels where that costs little.
+    const whole = (Math.floor(times) * width) / ratio;
+    if (times >= 2 && (!narrow || whole > 0.94 * side)) side = whole;
     this.root.classList.toggle("crisp", times >= 3);
     this.root.style.setProperty("--side", `${side}px`);
     this.root.style.setProperty("--tall", `${side * aspect}px`);
     this.root.style.setProperty("--columns", String(columns));
     this.root.style.setProperty("--gap", `${gap}px`);
+    this.root.style.setProperty("--wide", `${Math.max(columns * side + (columns - 1) * gap, narrow ? 0 : 760)}px`);
   }
 
   // --- the clock, and what may be pressed when ---------------------------------------------------------
@@ -436,7 +441,6 @@ class View {
       figure.classList.toggle("right", figure.dataset.position === String(feedback.best));
     }
     this.root.dataset.feedback = trial.id;
-    this.arrange();
   }
 
   next() {

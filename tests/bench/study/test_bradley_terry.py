@@ -36,7 +36,7 @@ def random_pairs(m: int, seed: int, *, ties: bool = False) -> Counts:
 
 
 def likelihood(theta: np.ndarray, delta: float, counts: Counts) -> float:
-    """Of pairs, written out: Davidson (1970), eq. 2."""
+    """Of pairs, written out: Davidson (1970)."""
     value = 0.0
     pi, nu = np.exp(theta), math.exp(delta)
     for ((first, second), answer), n in counts.items():

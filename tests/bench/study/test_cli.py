@@ -165,3 +165,40 @@ def test_help_is_instant_and_every_command_shows_examples() -> None:
         name = command.name or (command.callback.__name__ if command.callback else "")
         output = CliRunner().invoke(study_app, [name, "--help"], env={"COLUMNS": "200"}).output
         assert f"python run_bench.py study {name}" in output.replace("\n", " "), name
+
+
+def test_a_runs_scores_name_methods_by_title_and_say_which_way_is_better(
+    tmp_path: Path, run_folder: Path
+) -> None:
+    import shutil
+
+    from bench.edit import ScoreRecord
+    from bench.store import RunStore
+    from bench.study.cli import run_scores
+    from bench.study.correlation import read_scores
+
+    copy = Path(shutil.copytree(run_folder, tmp_path / "copy"))
+    with RunStore.open(copy) as store:
+        records = store.edits()
+        title = store.methods[records[0].key.method].title
+        key = records[0].key
+        store.append_scores(
+            [
+                ScoreRecord(key, "leak_mse", "1", 0.25),
+                ScoreRecord(key, "leak_psnr_pasted", "1", 30.0),
+                ScoreRecord(key, "clip_target", "1", None, "no weights"),
+            ]
+        )
+    frame = run_scores(copy)
+    assert set(frame["method"]) == {title}
+    assert dict(zip(frame["metric"], frame["higher_is_better"], strict=True)) == {
+        "leak_mse": False,
+        "leak_psnr_pasted": True,
+        "clip_target": True,
+    }
+    values = read_scores(frame)
+    assert values.directed
+    found = dict(zip(values.metrics, values.values[0], strict=True))
+    assert found["leak_mse"] == -0.25
+    assert found["leak_psnr_pasted"] == 30.0
+    assert found["clip_target"] != found["clip_target"]

@@ -201,3 +201,40 @@ def test_processes_that_open_a_new_store_at_once_make_it_once(tmp_path: Path) ->
         _, error = process.communicate(timeout=120)
         assert process.returncode == 0, error
     assert os.path.getsize(path) > 0  # noqa: PTH202
+
+
+def test_what_has_to_be_on_disk_is_synced_whatever_it_shares_a_commit_with(tmp_path: Path) -> None:
+    from sqlalchemy import text
+
+    def level(connection) -> int:  # type: ignore[no-untyped-def]
+        time.sleep(0.01)
+        return int(connection.execute(text("PRAGMA synchronous")).scalar_one())
+
+    full, normal = 2, 1
+    with StudyStore.open(tmp_path / "s.db") as store:
+        assert store._db.write(level) == full
+        assert store._db.write(level, durable=False) == normal
+        assert store._db.write(level) == full
+        with ThreadPoolExecutor(20) as pool:
+            asked = [number % 4 == 0 for number in range(20)]
+            found = list(pool.map(lambda durable: store._db.write(level, durable=durable), asked))
+        assert all(value == full for value, durable in zip(found, asked, strict=True) if durable)
+
+
+def test_a_vote_is_synced_and_handing_out_is_not(
+    store: StudyStore, design: Design, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create("taste", design)
+    rater = store.register("taste").rater
+    asked: list[bool] = []
+    write = store._db.write
+
+    def noted(work, *, durable: bool = True):  # type: ignore[no-untyped-def]
+        asked.append(durable)
+        return write(work, durable=durable)
+
+    monkeypatch.setattr(store._db, "write", noted)
+    trial = store.next_trial(rater)
+    assert trial is not None
+    assert store.vote(rater, trial.id, 0, 500).new
+    assert asked == [False, True]
