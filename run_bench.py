@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
-    from bench.edit import EditCase, EditRecord, ScoreRecord
+    from bench.edit import EditCase, EditMethod, EditRecord, ScoreRecord
     from bench.metrics import MetricInfo
     from bench.metrics.features import Features, Reader, Reading
     from bench.progress import Progress
@@ -555,8 +555,13 @@ def show_tags(
         console.print(_safe(render(tag_request(case.request))) + "\n", highlight=False)
 
 
-@zoo_app.command("check", epilog=_examples("zoo check", "zoo check --json"))
-def zoo_check(as_json: Json = False) -> None:
+@zoo_app.command("check", epilog=_examples("zoo check", "zoo check --json", "zoo check --readme README.md"))
+def zoo_check(
+    as_json: Json = False,
+    readme: Annotated[
+        Path | None, typer.Option(help="Also put the table into this file, between its markers.")
+    ] = None,
+) -> None:
     """Measure each embedded checkpoint against its gates. Exit code 1 where one is missed."""
     from dataclasses import asdict
 
@@ -569,8 +574,50 @@ def zoo_check(as_json: Json = False) -> None:
         _print_json([asdict(gate) for gate in gates])
     else:
         _show_gates(gates)
+    if readme is not None:
+        rows = [
+            f"| `{gate.name}` | {_figure(gate.figure)} | {_figure(gate.threshold)} | "
+            f"{'yes' if gate.passed else '**no**'} | {gate.detail} |"
+            for gate in gates
+        ]
+        head = ["| checkpoint | figure | gate | passed | what it is |", "| :-- | --: | --: | :-: | :-- |"]
+        _between(readme, "zoo-gates", [*head, *rows])
     if not all(gate.passed for gate in gates):
         raise typer.Exit(1)
+
+
+@zoo_app.command("sheet", epilog=_examples("zoo sheet", "zoo sheet --seed 7 --cases 6 --out sheet.png"))
+def zoo_sheet(
+    out: Annotated[Path, typer.Option(help="The picture.")] = Path("docs/contact-sheet.png"),
+    seed: Annotated[int, typer.Option(help="Which cases; nothing else chooses them.")] = 0,
+    cases: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
+    device: Device = "auto",
+) -> None:
+    """Draw held-out cases, chosen by seed, as every embedded method edits them."""
+    from bench.registry import Runtime
+    from bench.suite import configure_method
+    from methods.zoo.contact import contact_sheet
+    from protocols.mini.world import MiniWorld
+
+    registry = _Tables().methods
+    runtime = Runtime(_device(device), "float32")
+    editors = {}
+    for name in registry.names():
+        cls = registry.load(name)
+        if "mini" not in getattr(cls, "PRESETS", {}) or name == "autoencoder_round_trip":
+            continue
+        configured = configure_method(name, registry, preset="mini")
+        _refuse_problems([(name, configured.problems)])
+        editors[name] = _edits_of(configured.create(runtime))
+    shown = contact_sheet(MiniWorld(), editors, out, seed=seed, cases=cases)
+    _console().print(f"{out}: held-out cases {', '.join(map(str, shown))}", highlight=False)
+
+
+def _edits_of(method: EditMethod) -> Callable[[Sequence[EditCase]], Sequence[Image]]:
+    def edit_them(cases: Sequence[EditCase]) -> Sequence[Image]:
+        return method.edit([case.request for case in cases])
+
+    return edit_them
 
 
 @app.command(
@@ -1073,7 +1120,16 @@ def _merge(folder: Path, entries: Sequence[Path], plugins: Sequence[str] | None)
             console.print(note, style="yellow", highlight=False)
 
 
-MARKERS = ("<!-- demo-table:start -->", "<!-- demo-table:end -->")
+def _between(file: Path, name: str, lines: Sequence[str]) -> None:
+    """Puts lines into a Markdown file, between ``<!-- NAME:start -->`` and ``<!-- NAME:end -->``."""
+    from bench.files import write_atomic
+
+    first, last = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    before, start, rest = file.read_text(encoding="utf-8").partition(first)
+    _, end, after = rest.partition(last)
+    if not start or not end:
+        raise UsageError(f"{file}: has no {first} followed by {last}. Put both where the tables belong.")
+    write_atomic(file, "\n".join([before + start, "", *lines, "", end + after]).encode())
 
 
 def _fill_readme(readme: Path, folder: Path, made: Sequence[Table], report_dir: Path) -> None:
@@ -1081,23 +1137,17 @@ def _fill_readme(readme: Path, folder: Path, made: Sequence[Table], report_dir: 
     from bench.files import write_atomic
     from reports import render
 
-    text = readme.read_text(encoding="utf-8")
-    before, start, rest = text.partition(MARKERS[0])
-    _, end, after = rest.partition(MARKERS[1])
-    if not start or not end:
-        raise UsageError(
-            f"{readme}: has no {MARKERS[0]} followed by {MARKERS[1]}. Put both where the tables belong."
-        )
-    parts = [*map(render.markdown, made), *(f"{note}  " for note in render.notes(made)), ""]
+    parts = [*map(render.markdown, made), *(f"{note}  " for note in render.notes(made))]
+    images = readme.parent if readme.parent.name == "docs" else readme.parent / "docs"
     for source, name, what in (
         ("grid.png", "grid", "source, mask and every method's edit"),
         ("figures/trade-off.png", "trade-off", "alignment against leakage, the controls as bounds"),
     ):
         if (report_dir / source).exists():
-            image = Path("docs") / f"{folder.name}-{name}.png"
-            write_atomic(readme.parent / image, (report_dir / source).read_bytes())
-            parts += [f"![{what}]({image.as_posix()})", ""]
-    write_atomic(readme, "\n".join([before + start, "", *parts, end + after]).encode())
+            image = images / f"{folder.name}-{name}.png"
+            write_atomic(image, (report_dir / source).read_bytes())
+            parts += ["", f"![{what}]({image.relative_to(readme.parent).as_posix()})"]
+    _between(readme, f"{folder.name}-table", parts)
 
 
 class _Training:

@@ -65,7 +65,7 @@ class RealismOptions:
     methods are compared at one n; None takes all there are."""
     kid_subsets: int = 100
     kid_subset_size: int = 1000
-    bootstrap: int = 0
+    bootstrap: int = 100
     """Draws for the interval; 0 reports none."""
     seed: int = 0
 

@@ -289,7 +289,7 @@ def resampled_mmd(kxx: FloatND, kxy: FloatND, *, unbiased: bool) -> Callable[[ND
 
 class _SetMetric:
     name = ""
-    version = "1"
+    version = "2"
     unit = "distance"
     higher_is_better = False
     summary = ""

@@ -223,7 +223,7 @@ def _instructions(service: Service, begun: bool) -> None:
             app_text.page(
                 app_text.heading("How it works"),
                 app_text.plain(study.settings.instructions),
-                app_text.keys(study.design.options.ties and "pair" in study.design.options.kinds),
+                app_text.keys(study.design.options),
                 "<h2>Three examples</h2>",
                 app_text.examples(),
             )

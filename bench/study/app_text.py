@@ -11,7 +11,7 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
-from bench.study.design import Design
+from bench.study.design import Design, DesignOptions
 from bench.study.interface import OpenTrial
 
 STATIC = Path(__file__).with_name("static")
@@ -159,10 +159,15 @@ def examples() -> str:
     )
 
 
-def keys(tie: bool) -> str:
-    middle = ", <kbd>↓</kbd> or the space bar for no difference" if tie else ""
+def keys(options: DesignOptions) -> str:
+    """The keyboard's part of the instructions, for the kinds of trial that there are."""
+    parts = []
+    if "pair" in options.kinds:
+        tie = ", <kbd>↓</kbd> or the space bar for no difference" if options.ties else ""
+        parts.append(f"Of two edits, <kbd>←</kbd> and <kbd>→</kbd> choose the left or the right one{tie}.")
+    if "best" in options.kinds:
+        parts.append("Of several edits, <kbd>1</kbd>, <kbd>2</kbd> and so on choose one.")
     return (
-        f"<p>On a keyboard, <kbd>←</kbd> and <kbd>→</kbd> choose the left or the right edit{middle}. "
-        "<kbd>F</kbd> shows the original and the edits in turn, in place: what flickers has changed. "
-        "Click a picture, or tap it on a phone, to look closer.</p>"
+        f"<p>{' '.join(parts)} <kbd>F</kbd> shows the original and the edits in turn, in place: what flickers has "
+        "changed. Click a picture, or tap it on a phone, to look closer.</p>"
     )

@@ -329,7 +329,7 @@ def analyse(
     store: Store = STORE,
 ) -> None:
     """Preference shares, win matrix, strengths, agreement and attention, with intervals."""
-    from bench.study import analysis, exchange
+    from bench.study import analysis, exchange, show
 
     if (study is None) == (votes is None):
         raise UsageError("study analyse: name either a study or a file of votes (--votes).")
@@ -350,34 +350,10 @@ def analyse(
         simulated=simulated,
     )
     console = _console()
-    if simulated:
-        console.print("SIMULATED RATERS: these are not votes of people.", style="bold red")
-    console.print(str(found.exclusion), markup=False)
-    for note in found.notes:
-        console.print(note, markup=False, style="dim")
-    kept = [row for row in found.shares.to_dict("records") if row["raters"] in ("kept", "all")]
-    shown = [
-        {
-            key: row[key]
-            for key in (
-                "raters",
-                "question",
-                "protocol",
-                "category",
-                "kind",
-                "method",
-                "n",
-                "share",
-                "low",
-                "high",
-            )
-        }
-        for row in kept
-        if row["category"] == "all"
-    ]
-    _table(console, shown)
+    for part in show.terminal(show.tables(found)):
+        console.print(part)
     folder = out or Path("runs") / f"study-{study or votes.stem if votes else study}"
-    write_analysis(found.to_dict(), found.frames(), folder)
+    show.write_analysis(found, folder)
     console.print(f"tables: {folder}", markup=False, highlight=False)
 
 
@@ -453,18 +429,6 @@ def run_scores(folder: Path) -> pd.DataFrame:
         method=frame["method"].map(titles), higher_is_better=base[base.isin(known)].map(known)
     )
     return frame[["protocol", "method", "case", "metric", "value", "higher_is_better"]]
-
-
-def write_analysis(whole: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], folder: Path) -> None:
-    """``analysis.json`` and a CSV per table."""
-    import json
-
-    from bench.files import write_atomic
-
-    text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n"
-    write_atomic(folder / "analysis.json", text.encode())
-    for name, frame in frames.items():
-        write_atomic(folder / f"{name}.csv", frame.to_csv(index=False).encode())
 
 
 def _open(store: str, *, create: bool = False) -> StudyStore:

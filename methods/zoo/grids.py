@@ -19,7 +19,7 @@ from methods.zoo.data import save_grid, to_tensor
 if TYPE_CHECKING:
     from methods.zoo.data import World
 
-STEPS = 20
+STEPS = 10
 
 
 def sample_grid(kind: str, pipeline: Any, world: World, path: Path) -> None:

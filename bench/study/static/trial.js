@@ -180,7 +180,6 @@ class View {
 
   drawPage(trial) {
     const { title } = this.data;
-    const best = trial.kind === "best";
     this.root.dataset.kind = trial.kind;
     this.root.dataset.trial = trial.id;
     this.root.dataset.practice = trial.practice;
@@ -212,7 +211,7 @@ class View {
 
     const stage = make("section", "stage");
     stage.append(this.drawSource());
-    trial.labels.forEach((label, index) => stage.append(this.drawCandidate(label, index, best)));
+    trial.labels.forEach((label, index) => stage.append(this.drawCandidate(label, index)));
     const tools = this.drawTools();
     stage.append(tools);
 
@@ -260,17 +259,13 @@ class View {
     return figure;
   }
 
-  drawCandidate(label, index, best) {
+  drawCandidate(label, index) {
     const edit = this.picture(2 + index, `Edit ${label}`);
     const before = this.picture(0, "");
     before.classList.add("before");
     const chip = make("span", "chip", label);
     chip.dataset.label = label;
-    const caption = make("figcaption", "", chip);
-    if (best) {
-      caption.append(button("pick", "Choose", () => this.answer(index, "button"), index < 9 ? String(index + 1) : null));
-    }
-    const figure = make("figure", "candidate", caption, this.frame([edit, before], index + 1));
+    const figure = make("figure", "candidate", make("figcaption", "", chip), this.frame([edit, before], index + 1));
     figure.dataset.position = String(index);
     this.figures.push(figure);
     return figure;
@@ -313,13 +308,13 @@ class View {
   arrange() {
     if (!this.data || !this.root.isConnected) return;
     const [width, height] = this.data.size;
+    const narrow = this.root.clientWidth < 680;
+    this.root.classList.toggle("narrow", narrow); // its padding is another
     const style = getComputedStyle(this.root);
     const room = this.root.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
     if (room <= 0) return;
-    const narrow = room < 620;
     const count = this.figures.length;
     const gap = narrow ? 10 : 20;
-    this.root.classList.toggle("narrow", narrow);
     const rest = [...this.root.children].filter((node) => !node.classList.contains("stage"));
     const used = rest.reduce((sum, node) => sum + node.offsetHeight, 0);
     // Below the pictures: tools and answers in one row, or in two.
@@ -349,6 +344,7 @@ class View {
     this.root.classList.toggle("crisp", times >= 3);
     this.root.style.setProperty("--side", `${side}px`);
     this.root.style.setProperty("--tall", `${side * aspect}px`);
+    this.root.style.setProperty("--aspect", String(width / height));
     this.root.style.setProperty("--columns", String(columns));
     this.root.style.setProperty("--gap", `${gap}px`);
     this.root.style.setProperty("--wide", `${Math.max(columns * side + (columns - 1) * gap, narrow ? 0 : 760)}px`);
@@ -366,7 +362,7 @@ class View {
     const blocked = busy || !this.ready;
     this.root.classList.toggle("busy", Boolean(busy && this.ready));
     this.root.dataset.ready = String(!blocked && !this.data.feedback);
-    for (const node of this.root.querySelectorAll(".answer, .pick")) node.disabled = blocked;
+    for (const node of this.root.querySelectorAll(".answer")) node.disabled = blocked;
   }
 
   showNotice() {

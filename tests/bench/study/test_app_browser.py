@@ -1,0 +1,430 @@
+"""A rater's whole session in headless Chromium against the served app, and what the browser was told on the way.
+
+One session serves all tests: from the invitation to the completion code, with a pause, a reload in the middle
+of a trial, a second tab that answers first, a phone's window, the keyboard, the pointer.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bench.study.design import Design, DesignOptions, build
+from bench.study.pictures import BUCKET
+from bench.study.store import StudyStore
+from bench.study.types import NOISE, SOURCE, TRUTH
+from tests.bench.study.served import ODD, TITLES, odd_run
+from tests.bench.study.test_pictures import chunks
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="playwright is not installed"),
+    pytest.mark.skipif(importlib.util.find_spec("streamlit") is None, reason="streamlit is not installed"),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (Debian: apt install chromium)"),
+]
+ROOT = Path(__file__).resolve().parents[3]
+PATIENCE = 90_000
+"""Milliseconds that anything may take on a machine that has other things to do."""
+READY = '.trial[data-ready="true"]'
+
+
+@dataclass
+class Told:
+    """Everything that came from the server."""
+
+    urls: list[str] = field(default_factory=list)
+    headers: list[str] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    frames: list[bytes] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """Errors of the page's scripts."""
+
+    def listen(self, context: BrowserContext) -> None:
+        def response(got: Any) -> None:
+            self.urls.append(got.url)
+            self.headers.append(repr(got.headers))
+            if got.status == 200 and got.request.method == "GET" and not got.url.startswith("blob:"):
+                self.pending.append(got)
+
+        def page(made: Any) -> None:
+            made.on("pageerror", lambda error: self.problems.append(str(error)))
+            made.on("websocket", lambda opened: opened.on("framereceived", self.frame))
+
+        self.pending: list[Any] = []
+        context.on("response", response)
+        context.on("page", page)
+
+    def frame(self, data: bytes | str) -> None:
+        self.frames.append(data.encode() if isinstance(data, str) else data)
+
+    def fetch(self) -> None:
+        """Reads the bodies; not from within the driver's callbacks. One that the browser has let go of is asked
+        for again.
+        """
+        from playwright.sync_api import Error
+
+        for got in self.pending:
+            try:
+                self.bodies.append(got.body())
+            except Error:
+                self.bodies.append(urllib.request.urlopen(got.url, timeout=20).read())
+        self.pending.clear()
+
+
+@dataclass
+class Session:
+    """What a rater did and what came of it."""
+
+    address: str
+    store: StudyStore
+    design: Design
+    run: Path
+    told: Told
+    rater: str = ""
+    code: str = ""
+    kinds: set[str] = field(default_factory=set)
+    said: set[str] = field(default_factory=set)
+    timed: tuple[str, float] = ("", 0.0)
+    """A trial, and the most milliseconds that its pictures can have been seen."""
+    reloaded: tuple[str, str] = ("", "")
+    """The trial before and after a reload."""
+    tabs: tuple[str, str, str] = ("", "", "")
+    """The trial in the first and the second tab, and what the first said after the second had answered."""
+    phone: dict[str, Any] = field(default_factory=dict)
+    hacked: object = None
+    again: str = ""
+    """The page that the used invitation leads to in the same browser."""
+    html: str = ""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        options = ["--no-sandbox", "--disable-dev-shm-usage"] if os.geteuid() == 0 else []
+        made = driver.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def session(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    folder = tmp_path_factory.mktemp("served")
+    run = odd_run(folder / "run")
+    design = build(
+        [run], DesignOptions(kinds=("pair", "best"), raters=3, trials=8, repeats=1, attention=1, practice=1)
+    )
+    target = folder / "studies.db"
+    store = StudyStore.open(target)
+    store.create("taste", design)
+    invitation = store.invite("taste")[0]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = "from bench.study.cli import study_app; study_app()"
+    server = subprocess.Popen(
+        [sys.executable, "-c", command, "serve", "taste", "--store", str(target), "--port", str(port),
+         "--address", "127.0.0.1"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(address, server)
+        made = Session(address, store, design, run, Told())
+        context = browser.new_context(viewport={"width": 1440, "height": 900})
+        context.set_default_timeout(PATIENCE)
+        made.told.listen(context)
+        walk(made, context, f"{address}/?invitation={invitation}")
+        made.told.fetch()
+        context.close()
+        yield made
+    finally:
+        server.terminate()
+        server.wait(30)
+        store.close()
+
+
+def wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + PATIENCE / 1000
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/_stcore/health", timeout=5).read()
+            return
+        except OSError:
+            assert server.poll() is None, "the server has ended"
+            assert time.monotonic() < deadline, "the server does not answer"
+            time.sleep(0.1)
+
+
+def trial_of(page: Page) -> str:
+    return str(page.locator(READY).get_attribute("data-trial"))
+
+
+def press(page: Page, key: str) -> None:
+    """A key, once the page no longer takes it for one that was meant for the trial before."""
+    page.wait_for_timeout(300)
+    page.keyboard.press(key)
+
+
+def walk(session: Session, context: BrowserContext, link: str) -> None:
+    page = context.new_page()
+    page.goto(link)
+    page.get_by_role("button", name="I agree").click()
+    page.get_by_role("button", name="Start with practice").click()
+    page.locator(READY).wait_for()
+    session.rater = session.store.quality("taste")[0].rater
+    press(page, "ArrowLeft")
+    page.locator(".feedback").wait_for()
+    press(page, "Enter")
+    page.get_by_role("button", name="Begin").click()
+    pairs = 0
+    while True:
+        page.locator(f"{READY}, .code").first.wait_for()
+        if page.locator(".code").count():
+            break
+        session.told.fetch()
+        ready_at = time.monotonic()
+        trial = trial_of(page)
+        kind = str(page.locator(READY).get_attribute("data-kind"))
+        session.kinds.add(kind)
+        session.said |= set(page.locator(".said").all_text_contents())
+        if kind == "best":
+            # The marked one of the candidates: the second.
+            for key in ("ArrowRight", "ArrowRight"):
+                page.keyboard.press(key)
+            press(page, "Enter")
+        else:
+            pairs += 1
+            (timed, reloaded, tabbed, tied)[min(pairs, 4) - 1](session, page, trial, ready_at)
+        page.wait_for_function(
+            """old => document.querySelector('.code') || [...document.querySelectorAll('*')].some((node) => {
+              const trial = node.shadowRoot?.querySelector('.trial');
+              return trial && trial.dataset.trial !== old;
+            })""",
+            arg=trial,
+        )
+    session.code = page.locator(".code").inner_text()
+    session.hacked = page.evaluate("window.hacked")
+    session.html = page.content()
+    session.told.fetch()
+    page.goto(link)
+    page.locator(".code").wait_for()
+    session.again = page.locator(".code").inner_text()
+
+
+def timed(session: Session, page: Page, trial: str, ready_at: float) -> None:
+    """A look of 0.8 s, a pause of 1.5 s, an answer by the keyboard."""
+    page.wait_for_timeout(800)
+    page.keyboard.press("p")
+    page.get_by_role("dialog").wait_for()
+    paused_at = time.monotonic()
+    # Nothing can be answered, and nothing seen, in a pause.
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("figure img:visible").count() == 0
+    page.wait_for_timeout(1500)
+    paused = time.monotonic() - paused_at
+    page.keyboard.press("Escape")
+    press(page, "ArrowLeft")
+    # Playwright's own waiting before the page was seen to be ready counts for the browser as well.
+    session.timed = (trial, 1000 * (time.monotonic() - ready_at - paused) + 2000)
+
+
+def reloaded(session: Session, page: Page, trial: str, ready_at: float) -> None:
+    page.reload()
+    page.locator(READY).wait_for()
+    session.reloaded = (trial, trial_of(page))
+    page.wait_for_timeout(300)
+    page.locator('.answer[data-answer="1"]').click()
+
+
+def tabbed(session: Session, page: Page, trial: str, ready_at: float) -> None:
+    """The second tab, of a phone's size, says left; then the first says right."""
+    other = page.context.new_page()
+    other.set_viewport_size({"width": 390, "height": 844})
+    other.goto(page.url)
+    other.locator(READY).wait_for()
+    session.phone = other.evaluate(
+        """() => {
+          const host = [...document.querySelectorAll('*')].find((node) => node.shadowRoot?.querySelector('.trial'));
+          const root = host.shadowRoot;
+          const boxes = (what) => [...root.querySelectorAll(what)].map((node) => node.getBoundingClientRect());
+          return {
+            sides: boxes('.frame').map((box) => [Math.round(box.width), Math.round(box.height)]),
+            right: Math.max(...boxes('.frame, .answer, .tool, .said').map((box) => box.right)),
+            bottom: Math.max(...boxes('.answer').map((box) => box.bottom)),
+            overflow: document.documentElement.scrollWidth,
+          };
+        }"""
+    )
+    second = trial_of(other)
+    press(other, "ArrowLeft")
+    other.wait_for_function(
+        """old => [...document.querySelectorAll('*')].some((node) => {
+          const trial = node.shadowRoot?.querySelector('.trial');
+          return (trial && trial.dataset.trial !== old) || document.querySelector('.code');
+        })""",
+        arg=second,
+    )
+    page.bring_to_front()
+    press(page, "ArrowRight")
+    page.locator(".notice:visible").wait_for()
+    session.tabs = (trial, second, page.locator(".notice").inner_text())
+    session.told.fetch()
+    other.close()
+
+
+def tied(session: Session, page: Page, trial: str, ready_at: float) -> None:
+    press(page, " ")
+
+
+# --- what came of it --------------------------------------------------------------------------------------
+
+
+def test_from_the_invitation_to_the_code(session: Session) -> None:
+    votes = session.store.votes("taste")
+    assert list(votes["rater"].unique()) == [session.rater]
+    assert len(votes) == 1 + 8
+    assert votes["trial"].is_unique
+    assert session.store.progress(session.rater).state == "finished"
+    assert session.code == session.store.completion(session.rater).code
+    assert session.kinds == {"pair", "best"}
+    assert session.told.problems == []
+    # The link that was used leads the same browser back to where it was, and takes up nothing more.
+    assert session.again == session.code
+    assert session.store.status("taste").raters == 1
+
+
+def answer_to(session: Session, trial: str) -> Any:
+    name = session.store.shown(session.rater, trial).trial.id
+    votes = session.store.votes("taste")
+    return votes[votes["trial"] == name].iloc[0]
+
+
+def test_the_keyboard_and_the_pointer_say_what_they_show(session: Session) -> None:
+    left = answer_to(session, session.timed[0])
+    assert left["answer"] == left["candidates"][0]
+    right = answer_to(session, session.reloaded[0])
+    assert right["answer"] == right["candidates"][1]
+    votes = session.store.votes("taste")
+    counted = votes[votes["role"] != "practice"]
+    best = counted[counted["kind"] == "best"]
+    assert [row["answer"] for row in best.to_dict("records")] == [c[1] for c in best["candidates"]]
+    assert (counted["answer"] == "tie").sum() == (counted["kind"] == "pair").sum() - 3
+
+
+def test_the_time_is_that_of_looking(session: Session) -> None:
+    trial, most = session.timed
+    assert 800 <= answer_to(session, trial)["reaction_ms"] <= most
+
+
+def test_a_reload_goes_on_with_the_same_trial(session: Session) -> None:
+    before, after = session.reloaded
+    assert before == after != ""
+
+
+def test_of_two_tabs_the_first_answer_counts(session: Session) -> None:
+    first, second, notice = session.tabs
+    assert first == second != ""
+    row = answer_to(session, first)
+    assert row["answer"] == row["candidates"][0]
+    assert "Your first answer counts" in notice
+
+
+def test_a_phone_shows_all_of_a_pair(session: Session) -> None:
+    phone = session.phone
+    assert len(phone["sides"]) == 3
+    assert len({tuple(side) for side in phone["sides"]}) == 1
+    assert phone["sides"][0][0] >= 150
+    assert phone["right"] <= 390
+    assert phone["overflow"] <= 390
+    assert phone["bottom"] <= 844
+
+
+def test_odd_texts_are_shown_letter_by_letter(session: Session) -> None:
+    assert session.said <= set(ODD)
+    assert len(session.said) >= 4
+    assert session.hacked is None
+
+
+# --- what the browser was told ----------------------------------------------------------------------------
+
+
+def test_nothing_comes_from_elsewhere(session: Session) -> None:
+    assert {url.split("/")[2] for url in session.told.urls if url.startswith("http")} == {
+        session.address.split("/")[2]
+    }
+
+
+def test_nothing_that_the_browser_receives_names_a_method(session: Session) -> None:
+    told, design = session.told, session.design
+    hidden = [*TITLES, *design.method_digests.values(), design.digest, str(session.run), TRUTH, SOURCE, NOISE]
+    for _, ref in design.pictures():
+        hidden += [ref.sha256, ref.file]
+    hidden = [name for name in hidden if name]
+    assert len(hidden) > 50
+    assert len(told.bodies) > 5
+    assert len(told.frames) > 20
+    texts = [*(url.encode() for url in told.urls), *(head.encode() for head in told.headers)]
+    texts += [*told.bodies, *told.frames, session.html.encode()]
+    whole = b"\n".join(texts)
+    # What the search would find is there to be found: the texts that are meant for the rater.
+    assert b"Which edit is better overall?" in whole
+    for name in hidden:
+        for form in (name, base64.b64encode(name.encode()).decode().rstrip("=")[:-1]):
+            assert form.encode() not in whole, form
+
+
+PICTURE = re.compile(rb"iVBORw0KGgo[A-Za-z0-9+/]+=*")
+
+
+def test_pictures_of_a_trial_come_together_and_are_of_one_length(session: Session) -> None:
+    design = session.design
+    stored = {ref.sha256 for _, ref in design.pictures()}
+    groups = [found for frame in session.told.frames if (found := PICTURE.findall(frame))]
+    assert len(groups) >= 1 + 8
+    for group in groups:
+        assert len(group) in (4, 5)  # source, outline; two or three candidates
+        pictures = [base64.b64decode(picture) for picture in group]
+        assert len({len(picture) for picture in pictures}) == 1
+        assert len(pictures[0]) % BUCKET == 0
+        for picture in pictures:
+            kinds = [kind for kind, _ in chunks(picture)]
+            assert set(kinds) == {b"IHDR", b"IDAT", b"nsEd", b"IEND"}
+            assert hashlib.sha256(picture).hexdigest() not in stored
+    # None came in any other way.
+    images = [body for body in session.told.bodies if body.startswith(b"\x89PNG")]
+    icons = [body for body in images if len(body) < 4096]
+    assert images == icons
+
+
+def test_the_run_folder_is_not_served(session: Session) -> None:
+    ref = next(ref for _, ref in session.design.pictures() if ref.file.endswith(".png"))
+    content = session.design.path(ref).read_bytes()
+    for path in (ref.file, f"app/static/{ref.file}", f"media/{ref.sha256}.png", "../run/run.json", "studies.db"):
+        try:
+            body = urllib.request.urlopen(f"{session.address}/{path}", timeout=20).read()
+        except urllib.error.HTTPError as error:
+            body = error.read()
+        assert content not in body
+        assert not [title for title in TITLES if title.encode() in body]
