@@ -237,7 +237,7 @@ def summary(
         parts: dict[str, tuple[NDArray[np.bool_], list[NDArray[Any]]]] = {}
         for category in (ALL, *CATEGORIES):
             units = of_protocol.units(category)
-            flat = of_protocol.values[units].reshape(len(units), -1)
+            flat = of_protocol.values[units].reshape(len(units), shape[0] * shape[1])
             means = bootstrap_means(flat, of_protocol.cluster[units], draws=resamples, seed=seed)
             means = with_wilson(means, np.tile(binary, shape[0]))
             figures = (means.value, means.low, means.high, means.n)

@@ -116,6 +116,13 @@ COMMANDS = [
     ["tags"],
     ["zoo"],
     ["zoo", "check"],
+    ["zoo", "sheet"],
+    ["compare"],
+    ["verify"],
+    ["export"],
+    ["study"],
+    ["study", "create"],
+    ["study", "analyse"],
     ["measure"],
     [],
 ]
@@ -143,6 +150,10 @@ def test_every_help_shows_an_example(command: list[str], capsys: pytest.CaptureF
         (["cases", "coco", "--out", "x", "-o", "root=nowhere"], "nowhere"),
         (["score", "runs/none"], "no such run folder"),
         (["report", "runs/none"], "no such run folder"),
+        (["report"], "name a run folder"),
+        (["verify", "runs/none"], "no such run folder"),
+        (["compare", "runs/none", "runs/none"], "no such run folder"),
+        (["export", "runs/none", "--out", "x.json"], "no such run folder"),
         (["run", "demo", "--plugin", "no_such_plugin"], "no_such_plugin"),
         (["measure", "a.png", "b.png", "--mask", "m.png"], "a.png"),
         (["train", "nothing"], "unknown recipe 'nothing'"),
@@ -189,7 +200,7 @@ def test_debug_shows_the_traceback(place: Path) -> None:
 
 
 def test_a_defect_is_never_dressed_up_as_a_user_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise KeyError("a defect")
 
     monkeypatch.setattr(run_bench, "_report", broken)
@@ -329,9 +340,15 @@ def test_edit_then_score_then_report_is_run(place: Path) -> None:
     assert not (place / "parts" / "report").exists()
     assert run("score", "parts", "--device", "cpu", *plugin) == 0
     assert run("report", "parts", *plugin) == 0
-    for name in ("summary.csv", "tables.tex", "grid.png"):
-        one, two = (place / folder / "report" / name for folder in ("whole", "parts"))
-        assert one.read_bytes() == two.read_bytes()
+    one, two = (place / folder / "report" for folder in ("whole", "parts"))
+    assert (one / "grid.png").read_bytes() == (two / "grid.png").read_bytes()
+
+    def untimed(report: Path) -> list[str]:
+        return [line for line in (report / "summary.csv").read_text().splitlines() if ",seconds" not in line]
+
+    assert untimed(one) == untimed(two)
+    assert (one / "tables.tex").exists()
+    assert (two / "tables.tex").exists()
 
 
 def test_report_before_scoring_says_what_to_do(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -345,7 +362,7 @@ def test_report_fills_a_readme_between_its_markers_again_and_again(place: Path) 
     plugin = ("--plugin", "cli_plugin")
     assert run("run", "dots.yaml", "--device", "cpu", *plugin) == 0
     readme = place / "README.md"
-    readme.write_text("before\n<!-- demo-table:start -->\nold\n<!-- demo-table:end -->\nafter\n")
+    readme.write_text("before\n<!-- dots-table:start -->\nold\n<!-- dots-table:end -->\nafter\n")
     assert run("report", "runs/dots", "--readme", "README.md", *plugin) == 0
     first = readme.read_text()
     assert first.startswith("before\n")
@@ -360,12 +377,46 @@ def test_report_fills_a_readme_between_its_markers_again_and_again(place: Path) 
     assert readme.read_text() == first
 
 
+def test_a_run_is_compared_verified_exported_and_merged(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = ("--plugin", "cli_plugin")
+    for folder in ("one", "two"):
+        assert run("run", "dots.yaml", "--out", folder, "--device", "cpu", *plugin) == 0
+    assert run("compare", "one", "two", "--out", "difference.md", *plugin) == 0
+    assert (place / "difference.md").read_text()
+    assert run("verify", "one", "--sample", "2", "--device", "cpu", *plugin) == 0
+    assert run("export", "two", "--out", "entry.json", *plugin) == 0
+    assert run("report", "one", "--merge", "entry.json", *plugin) == 0
+    assert (place / "one" / "report" / "merged.csv").exists()
+    assert (place / "one" / "report" / "index.html").exists()
+    changed = next((place / "one" / "edits").rglob("*.png"))
+    changed.write_bytes(changed.read_bytes() + b"x")
+    capsys.readouterr()
+    assert run("verify", "one", "--sample", "0", *plugin) == 1
+    assert changed.name in capsys.readouterr().out
+
+
+def test_where_the_paper_leaves_gaps_is_told_without_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("report", "--check-paper") == 0
+    assert "Table 1" in capsys.readouterr().out
+
+
+def test_a_study_without_votes_adds_nothing_to_a_report(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plugin = ("--plugin", "cli_plugin")
+    assert run("run", "dots.yaml", "--device", "cpu", *plugin) == 0
+    assert run("report", "runs/dots", "--study", "taste", *plugin) == 2
+    assert "studies.db" in capfd.readouterr().err
+
+
 def test_a_readme_without_markers_is_left_alone(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     plugin = ("--plugin", "cli_plugin")
     assert run("run", "dots.yaml", "--device", "cpu", *plugin) == 0
     (place / "README.md").write_text("nothing here\n")
     assert run("report", "runs/dots", "--readme", "README.md", *plugin) == 2
-    assert "demo-table:start" in capfd.readouterr().err
+    assert "dots-table:start" in capfd.readouterr().err
     assert (place / "README.md").read_text() == "nothing here\n"
 
 

@@ -254,13 +254,10 @@ def wins(found: Analysis) -> str:
                 line.append("<td class='off'></td>")
                 continue
             share = float(row["share"])
-            tint = (
-                f"rgba({'31,79,216' if share >= 0.5 else '200,90,40'},{min(1, abs(share - 0.5) * 1.5):.2f})"
-            )
-            ink = "#fff" if abs(share - 0.5) > 0.36 else "inherit"
+            tint = f"rgba({'31,79,216' if share >= 0.5 else '200,90,40'},{1.2 * abs(share - 0.5):.2f})"
             says = f"{method} against {against}: {row['wins']:g} wins, {row['ties']:g} ties, {row['losses']:g} losses"
             line.append(
-                f"<td style='background:{tint};color:{ink}' title='{escape(says, quote=True)}'>{100 * share:.0f}</td>"
+                f"<td style='background:{tint}' title='{escape(says, quote=True)}'>{100 * share:.0f}</td>"
             )
         body.append(
             f"<tr><th class='name'><span>{number}</span> {escape(str(method))}</th>{''.join(line)}</tr>"

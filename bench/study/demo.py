@@ -16,22 +16,22 @@ from pathlib import Path
 from bench.study import StudyError
 from bench.study.cli import APP, NAME_VARIABLE, STORE, STORE_VARIABLE
 from bench.study.design import CONTROLS, DesignOptions, build
-from bench.study.settings import StudySettings
 from bench.study.store import StudyStore
 
 NAME = "demo"
+RATERS, TRIALS = 10, 20
 ENDS = ("copy_input", "oracle")
 """Controls that are compared too: everyone can tell them apart, so the outcome shows that the study works."""
 
 
 def options(run: Path) -> DesignOptions:
-    """Ten raters of twenty answers; all methods of the run, and the two controls at its ends."""
+    """``RATERS`` raters of ``TRIALS`` answers; all methods of the run, and the two controls at its ends."""
     from bench.store import RunStore
 
     with RunStore.open(run) as store:
         names = [spec.name for spec in store.methods.values()]
     chosen = tuple(dict.fromkeys(name for name in names if name not in CONTROLS or name in ENDS))
-    return DesignOptions(methods=chosen, raters=10, trials=20, repeats=2, attention=2, practice=2)
+    return DesignOptions(methods=chosen, raters=RATERS, trials=TRIALS, repeats=2, attention=2, practice=2)
 
 
 def prepare(run: Path, target: str) -> tuple[str, str | None]:
@@ -42,8 +42,7 @@ def prepare(run: Path, target: str) -> tuple[str, str | None]:
             if not (run / "run.json").exists():
                 raise StudyError(f"{run}: there is no run. Make it first: run_bench.py demo.")
             password = secrets.token_urlsafe(12)
-            settings = StudySettings(title="Which edit is better?")
-            store.create(NAME, build([run], options(run)), settings, admin_password=password)
+            store.create(NAME, build([run], options(run)), admin_password=password)
         return store.invite(NAME)[0], password
 
 

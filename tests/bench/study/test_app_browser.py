@@ -421,7 +421,13 @@ def test_pictures_of_a_trial_come_together_and_are_of_one_length(session: Sessio
 def test_the_run_folder_is_not_served(session: Session) -> None:
     ref = next(ref for _, ref in session.design.pictures() if ref.file.endswith(".png"))
     content = session.design.path(ref).read_bytes()
-    for path in (ref.file, f"app/static/{ref.file}", f"media/{ref.sha256}.png", "../run/run.json", "studies.db"):
+    for path in (
+        ref.file,
+        f"app/static/{ref.file}",
+        f"media/{ref.sha256}.png",
+        "../run/run.json",
+        "studies.db",
+    ):
         try:
             body = urllib.request.urlopen(f"{session.address}/{path}", timeout=20).read()
         except urllib.error.HTTPError as error:
