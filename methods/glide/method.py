@@ -58,7 +58,7 @@ class Glide:
             "weights": "zoo:glide",
             "base_steps": "25",
             "upsampler_steps": "4,3,1,1,1",
-            "guidance": 3.0,
+            "guidance": 5.0,
             "mask_cells": "cover",
             "upsampler_mask": "fine",
         },

@@ -45,6 +45,16 @@ ROOT = Path(__file__).resolve().parents[3]
 PATIENCE = 90_000
 """Milliseconds that anything may take on a machine that has other things to do."""
 READY = '.trial[data-ready="true"]'
+WATCH = """
+window.unseen = {};
+setInterval(() => {
+  for (const node of document.querySelectorAll('*')) {
+    const trial = node.shadowRoot?.querySelector('.trial');
+    if (trial && trial.dataset.ready !== 'true') window.unseen[trial.dataset.trial] = performance.now();
+  }
+}, 20);
+"""
+"""Keeps, per trial, the last moment at which its pictures could not be seen yet: the browser's own clock."""
 
 
 @dataclass
@@ -154,6 +164,7 @@ def session(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
         made = Session(address, store, design, run, Told())
         context = browser.new_context(viewport={"width": 1440, "height": 900})
         context.set_default_timeout(PATIENCE)
+        context.add_init_script(WATCH)
         made.told.listen(context)
         walk(made, context, f"{address}/?invitation={invitation}")
         made.told.fetch()
@@ -204,7 +215,6 @@ def walk(session: Session, context: BrowserContext, link: str) -> None:
         if page.locator(".code").count():
             break
         session.told.fetch()
-        ready_at = time.monotonic()
         trial = trial_of(page)
         kind = str(page.locator(READY).get_attribute("data-kind"))
         session.kinds.add(kind)
@@ -216,7 +226,7 @@ def walk(session: Session, context: BrowserContext, link: str) -> None:
             press(page, "Enter")
         else:
             pairs += 1
-            (timed, reloaded, tabbed, tied)[min(pairs, 4) - 1](session, page, trial, ready_at)
+            (timed, reloaded, tabbed, tied)[min(pairs, 4) - 1](session, page, trial)
         page.wait_for_function(
             """old => document.querySelector('.code') || [...document.querySelectorAll('*')].some((node) => {
               const trial = node.shadowRoot?.querySelector('.trial');
@@ -233,7 +243,7 @@ def walk(session: Session, context: BrowserContext, link: str) -> None:
     session.again = page.locator(".code").inner_text()
 
 
-def timed(session: Session, page: Page, trial: str, ready_at: float) -> None:
+def timed(session: Session, page: Page, trial: str) -> None:
     """A look of 0.8 s, a pause of 1.5 s, an answer by the keyboard."""
     page.wait_for_timeout(800)
     page.keyboard.press("p")
@@ -246,11 +256,11 @@ def timed(session: Session, page: Page, trial: str, ready_at: float) -> None:
     paused = time.monotonic() - paused_at
     page.keyboard.press("Escape")
     press(page, "ArrowLeft")
-    # Playwright's own waiting before the page was seen to be ready counts for the browser as well.
-    session.timed = (trial, 1000 * (time.monotonic() - ready_at - paused) + 2000)
+    since = page.evaluate("trial => performance.now() - window.unseen[trial]", trial)
+    session.timed = (trial, since - 1000 * paused)
 
 
-def reloaded(session: Session, page: Page, trial: str, ready_at: float) -> None:
+def reloaded(session: Session, page: Page, trial: str) -> None:
     page.reload()
     page.locator(READY).wait_for()
     session.reloaded = (trial, trial_of(page))
@@ -258,7 +268,7 @@ def reloaded(session: Session, page: Page, trial: str, ready_at: float) -> None:
     page.locator('.answer[data-answer="1"]').click()
 
 
-def tabbed(session: Session, page: Page, trial: str, ready_at: float) -> None:
+def tabbed(session: Session, page: Page, trial: str) -> None:
     """The second tab, of a phone's size, says left; then the first says right."""
     other = page.context.new_page()
     other.set_viewport_size({"width": 390, "height": 844})
@@ -294,7 +304,7 @@ def tabbed(session: Session, page: Page, trial: str, ready_at: float) -> None:
     other.close()
 
 
-def tied(session: Session, page: Page, trial: str, ready_at: float) -> None:
+def tied(session: Session, page: Page, trial: str) -> None:
     press(page, " ")
 
 
