@@ -49,7 +49,7 @@ study-demo: $(STAMP)
 	@$(BIN)/python -m bench.study.demo
 
 test: $(STAMP) lint types
-	@$(BIN)/python -m pytest -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
 
 lint: $(STAMP)
 	@$(BIN)/python -m ruff check .

@@ -310,7 +310,7 @@ def _trial(service: Service, entry: Entry) -> None:
         )
         return
     data["feedback"] = feedback["shown"] if feedback else None
-    data["notice"] = state.pop("notice", None)
+    data["notice"] = state.get("notice")
     data["round"] = state.get("round", 0)
 
     def on_answer() -> None:
@@ -381,6 +381,9 @@ def _take(service: Service, rater: str) -> None:
     given = state["trial"].get("answer")
     trial, answer, ms, details = read_answer(given)
     sent: set[str] = state.setdefault("sent", set())
+    if trial not in sent:
+        # Not for an answer that is sent again: what was said of it is to be read.
+        state.pop("notice", None)
     stored = service.store.vote(rater, trial, answer, ms, details=details)
     if stored.correct is not None:
         _explain(service, rater, trial, stored.answer, stored.correct)

@@ -148,9 +148,7 @@ def run(
 class _Batches:
     """Batches of one recipe, by step: which edits, which of their texts, which of them without a text."""
 
-    def __init__(
-        self, kind: str, parts: Parts, data: Mapping[str, Any], size: int, total: int = 0
-    ) -> None:
+    def __init__(self, kind: str, parts: Parts, data: Mapping[str, Any], size: int, total: int = 0) -> None:
         self.kind, self.size, self.total = kind, size, total
         self.data = data
         scale = float(parts.vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]

@@ -6,7 +6,7 @@
 
 const FLICKER_MS = 700; // well below three flashes a second
 const SETTLE_MS = 250; // an answer within this time was meant for the trial before
-const RESEND_MS = 5000;
+const RESEND_MS = 8000;
 const MAX_ZOOM = 8;
 
 const views = new WeakMap();

@@ -47,10 +47,12 @@ PATIENCE = 90_000
 READY = '.trial[data-ready="true"]'
 WATCH = """
 window.unseen = {};
+const seen = new Set();
 setInterval(() => {
   for (const node of document.querySelectorAll('*')) {
-    const trial = node.shadowRoot?.querySelector('.trial');
-    if (trial && trial.dataset.ready !== 'true') window.unseen[trial.dataset.trial] = performance.now();
+    const shown = node.shadowRoot?.querySelector('.trial')?.dataset;
+    if (shown?.ready === 'true') seen.add(shown.trial);
+    else if (shown && !seen.has(shown.trial)) window.unseen[shown.trial] = performance.now();
   }
 }, 20);
 """
@@ -298,8 +300,9 @@ def tabbed(session: Session, page: Page, trial: str) -> None:
     )
     page.bring_to_front()
     press(page, "ArrowRight")
-    page.locator(".notice:visible").wait_for()
-    session.tabs = (trial, second, page.locator(".notice").inner_text())
+    notice = page.locator(".notice", has_text="answered")
+    notice.wait_for()
+    session.tabs = (trial, second, notice.inner_text())
     session.told.fetch()
     other.close()
 

@@ -74,7 +74,5 @@ def test_each_preset_is_32_examples_a_step(gigabytes: float, gpu: cost.Gpu, larg
 
 
 def test_memory_grows_by_what_a_further_example_keeps(large: cost.StepCost) -> None:
-    one, two = (
-        cost.priced(large, cost.preset(80, out="x", batch=b), cost.GPUS[1]).memory for b in (1, 2)
-    )
+    one, two = (cost.priced(large, cost.preset(80, out="x", batch=b), cost.GPUS[1]).memory for b in (1, 2))
     assert two - one == pytest.approx(large.kept + large.recomputed)
