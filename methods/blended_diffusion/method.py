@@ -85,7 +85,7 @@ class BlendedDiffusion:
             "steps": 30,
             "skip": 3,
             "augmentations": 4,
-            "clip_lambda": 2000.0,
+            "clip_lambda": 4000.0,
             "batch": 2,
             "iterations": 1,
             "faithful": False,

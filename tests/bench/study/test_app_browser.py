@@ -48,12 +48,15 @@ READY = '.trial[data-ready="true"]'
 WATCH = """
 window.unseen = {};
 const seen = new Set();
+let last = performance.now();
 setInterval(() => {
   for (const node of document.querySelectorAll('*')) {
     const shown = node.shadowRoot?.querySelector('.trial')?.dataset;
-    if (shown?.ready === 'true') seen.add(shown.trial);
-    else if (shown && !seen.has(shown.trial)) window.unseen[shown.trial] = performance.now();
+    if (!shown || seen.has(shown.trial)) continue;
+    if (shown.ready === 'true') seen.add(shown.trial);
+    window.unseen[shown.trial] = shown.ready === 'true' ? last : performance.now();
   }
+  last = performance.now();
 }, 20);
 """
 """Keeps, per trial, the last moment at which its pictures could not be seen yet: the browser's own clock."""
