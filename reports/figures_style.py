@@ -20,7 +20,7 @@ OKABE_ITO: tuple[str, ...] = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F",
 )  # fmt: skip
 """Okabe and Ito 2008, yellow left out (it vanishes on white) for a brown of the same family."""
-MARKERS: tuple[str, ...] = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS: tuple[str, ...] = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "<", "h", ">", "d")
 HATCHES: tuple[str, ...] = ("", "////", "....", "xxxx")
 GRAY, INK, RULE = "#6b6b73", "#1b1b1f", "#d9d9de"
 
