@@ -264,12 +264,36 @@ def test_gates_pass_the_truth_and_fail_the_source(zoo: Path) -> None:
 
 def test_zoo_check_reports_each_gate_and_what_is_missing(zoo: Path, tmp_path: Path) -> None:
     found = gates.check(WORLD, zoo, cases=8)
-    assert {gate.name for gate in found} == set(NAMES)
-    assert all(gate.figure is not None and np.isfinite(gate.figure) for gate in found)
-    assert not all(gate.passed for gate in found)  # after a few dozen examples nothing can be good
+    there = {*NAMES, *gates._BASES}
+    measured = [gate for gate in found if gate.name in there]
+    assert {gate.name for gate in measured} == there
+    assert all(gate.figure is not None and np.isfinite(gate.figure) for gate in measured)
+    assert not all(gate.passed for gate in measured)  # after a few dozen examples nothing can be good
+    others = [gate for gate in found if gate.name not in there]
+    assert {gate.name for gate in others} == set(gates._MEASURES) - there
+    assert all(gate.figure is None and not gate.passed for gate in others)
     (tmp_path / "checkpoints").mkdir()
     missing = gates.check(WORLD, tmp_path / "checkpoints")
     assert all(gate.figure is None and not gate.passed and "train" in gate.detail for gate in missing)
+
+
+@pytest.mark.parametrize(("mine", "lead"), [(0.9, 0.1), (0.7, -0.1)])
+def test_prompt_edit_diff_is_to_lead_all_methods_but_its_own_ablations(mine: float, lead: float) -> None:
+    def shown(name: str, figure: float) -> gates.Gate:
+        return gates.Gate(name, figure, 0.5, True, f"{gates._SHOWN}, 8 edits")
+
+    found = gates._lead(
+        [
+            shown("prompt_edit_diff", mine),
+            gates.Gate("prompt_edit_diff", 1.0, 0.65, True, "background, 2 edits"),
+            shown("prompt_edit_diff_no_mask_encoder", 1.0),
+            shown("sd_inpainting", 0.8),
+            shown("glide", 0.3),
+        ]
+    )
+    assert [gate.figure for gate in found] == [pytest.approx(lead)]
+    assert found[0].passed == (lead >= 0)
+    assert "sd_inpainting" in found[0].detail
 
 
 def test_sample_grids_show_every_kind(zoo: Path, tmp_path: Path) -> None:

@@ -425,7 +425,8 @@ def test_an_address_opens_its_edit_and_back_closes_it(browser: Browser, index: P
     assert page.locator("#viewer").is_visible()
     assert "replacement-2" in page.inner_text("#v-place")
     page.keyboard.press("Escape")
-    assert "edit=" not in page.evaluate("location.hash")
+    until(page, "!location.hash.includes('edit=')")
+    assert not page.locator("#viewer").is_visible()
     page.close()
     assert complaints == []
 
