@@ -52,8 +52,30 @@ def _version(options: Mapping[str, Any]) -> str:
     return f" ({options['revision']})" if options.get("revision") else ""
 
 
+STEPS = ("steps", "base_steps", "upsampler_steps")
+"""Options that say how many steps a sampler takes."""
+
+
+def steps(store: RunStore) -> dict[str, str]:
+    """Title -> the steps of its sampler, as its options have them; a spacing by sections is summed up."""
+    from reports.scores import method_titles
+
+    titles = method_titles(store)
+    found = {}
+    for digest, spec in store.methods.items():
+        told = [_steps(spec.options[name]) for name in STEPS if spec.options.get(name)]
+        if told:
+            found[titles[digest]] = " and ".join(told)
+    return found
+
+
+def _steps(option: object) -> str:
+    sections = str(option).split(",")
+    return str(sum(map(int, sections))) if all(part.strip().isdigit() for part in sections) else str(option)
+
+
 def sentences(store: RunStore, protocols: Iterable[str], methods: Iterable[str]) -> list[str]:
-    """Seed, data, weights, versions, digest: one short sentence each."""
+    """Data, weights, steps, seed with versions and digest: one short sentence each."""
     manifest = store.manifest
     shown = []
     for name in dict.fromkeys(protocols):
@@ -62,11 +84,14 @@ def sentences(store: RunStore, protocols: Iterable[str], methods: Iterable[str])
             shown.append(f"{name} v{info['version']} ({info['digest']})")
     of_methods = weights(store)
     named = {title: of_methods[title] for title in methods if title in of_methods}
+    of_samplers = steps(store)
+    taken = {title: of_samplers[title] for title in methods if title in of_samplers}
     versions = manifest.get("versions") or {}
     packages = [f"{name} {versions[name]}" for name in PACKAGES if name in versions]
     return [
         *([f"Data: {', '.join(shown)}."] if shown else []),
         *([f"Weights: {'; '.join(f'{title}: {of}' for title, of in named.items())}."] if named else []),
+        *([f"Steps: {', '.join(f'{title} {count}' for title, count in taken.items())}."] if taken else []),
         f"Seed {manifest.get('seed', 'unknown')}; run {run_digest(store)}"
         + (f"; {', '.join(packages)}" if packages else "")
         + ".",

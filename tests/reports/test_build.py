@@ -19,7 +19,7 @@ N = len(fake.cases())
 METHODS = (
     MethodSpec("prompt_edit_diff", {"weights": "zoo:ped", "_identity": {"sha256": "abcdef0123456789"}}),
     MethodSpec("prompt_edit_diff_no_mask_encoder", {}),
-    MethodSpec("sd_inpainting", {}),
+    MethodSpec("sd_inpainting", {"steps": 10, "base_steps": "25", "upsampler_steps": "4,3,1"}),
     MethodSpec("copy_input", {}),
 )
 FACTS = {**fake.FACTS, "success_clip": fake.Facts("share", True), "judge_truth": fake.Facts("0/1", True)}
@@ -103,6 +103,11 @@ def test_the_caption_says_where_the_numbers_come_from(store: RunStore) -> None:
     caption = build.make(store, FACTS, resamples=200).tables[0].caption
     for said in ("n = 16 per value", "Seed 0", "mini-coco v1 (dddddddddddd)", "zoo:ped (abcdef01)", "run "):
         assert said in caption
+
+
+def test_the_caption_says_how_many_steps_each_sampler_takes(store: RunStore) -> None:
+    caption = build.make(store, FACTS, resamples=200).tables[0].caption
+    assert "Steps: sd_inpainting 10 and 25 and 8." in caption
 
 
 def test_too_few_sources_are_warned_of_in_the_caption(store: RunStore) -> None:
