@@ -75,7 +75,7 @@ def _steps(option: object) -> str:
 
 
 def sentences(store: RunStore, protocols: Iterable[str], methods: Iterable[str]) -> list[str]:
-    """Data, weights, steps, seed with versions and digest: one short sentence each."""
+    """Data, weights, seed with versions and digest: one short sentence each."""
     manifest = store.manifest
     shown = []
     for name in dict.fromkeys(protocols):
@@ -84,14 +84,11 @@ def sentences(store: RunStore, protocols: Iterable[str], methods: Iterable[str])
             shown.append(f"{name} v{info['version']} ({info['digest']})")
     of_methods = weights(store)
     named = {title: of_methods[title] for title in methods if title in of_methods}
-    of_samplers = steps(store)
-    taken = {title: of_samplers[title] for title in methods if title in of_samplers}
     versions = manifest.get("versions") or {}
     packages = [f"{name} {versions[name]}" for name in PACKAGES if name in versions]
     return [
         *([f"Data: {', '.join(shown)}."] if shown else []),
         *([f"Weights: {'; '.join(f'{title}: {of}' for title, of in named.items())}."] if named else []),
-        *([f"Steps: {', '.join(f'{title} {count}' for title, count in taken.items())}."] if taken else []),
         f"Seed {manifest.get('seed', 'unknown')}; run {run_digest(store)}"
         + (f"; {', '.join(packages)}" if packages else "")
         + ".",
@@ -99,9 +96,12 @@ def sentences(store: RunStore, protocols: Iterable[str], methods: Iterable[str])
 
 
 def with_caption(table: Table, store: RunStore, scores: RunScores) -> Table:
-    """The table with its caption, and with a warning among its notes where n is too small for the claim."""
+    """The table with its caption; among its notes, its samplers' steps, and a warning where n is too small."""
     warnings = small_n(table, scores)
-    table = replace(table, notes=(*table.notes, *warnings))
+    of_samplers = steps(store)
+    taken = [f"{row.method} {of_samplers[row.method]}" for row in table.rows if row.method in of_samplers]
+    told = [f"Steps: {', '.join(taken)}."] if taken else []
+    table = replace(table, notes=(*table.notes, *told, *warnings))
     counts = sorted({cell.n for row in table.rows for cell in row.cells if cell.n})
     n = ""
     if counts:

@@ -52,7 +52,10 @@ def check(world: World, root: Path = CHECKPOINTS, cases: int = CASES) -> list[Ga
 
 
 def _lead(gates: Sequence[Gate]) -> list[Gate]:
-    """PromptEditDiff is to be the first of all methods: its figure less the best other's, on the same edits."""
+    """PromptEditDiff is to be the first of all methods: its figure less the best other's.
+
+    All edit the same held-out cases, from the first on; Blended Diffusion, for its cost, fewer of them.
+    """
     overall: dict[str, float] = {}
     for gate in gates:
         if gate.figure is not None and gate.detail.startswith(_SHOWN):

@@ -366,7 +366,7 @@ def publish(
     outcome = run(unet, parts, draw, work, chosen, machine, report, sample)
     made = pipeline(unet, parts, outcome.weights)
     save_pipeline(root / variant, made.to("cpu"), shared={"vae": "autoencoder", "tokenizer": "tokenizer"})
-    return pb._card(root / variant, world, outcome, chosen, machine, {}, root)
+    return pb._card(root / variant, world, outcome, chosen, machine, {}, root, warm=warm)
 
 
 # The recipes by name: the whole method, and it without one of its three parts.
