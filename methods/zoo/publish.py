@@ -80,6 +80,7 @@ def autoencoder(
     model = ae.build()
     model.load_state_dict(outcome.weights["vae"])
     model.eval()
+    ae.narrow(model, world)
     model.register_to_config(scaling_factor=round(ae.scaled(model, world), 6))
     model.half().save_pretrained(str(folder))
     figures = {"psnr_db": ae.psnr(load_vae(root), world, HELD_OUT)}
@@ -116,7 +117,8 @@ def encoder(
     outcome = ae.run_encoder(model, edits.masked(chosen.batch), work, chosen, machine, report)
     model.encoder.load_state_dict(outcome.weights["encoder"])
     model.quant_conv.load_state_dict(outcome.weights["quant_conv"])
-    model.eval().half().save_pretrained(str(folder))
+    ae.narrow(model.eval(), world)
+    model.half().save_pretrained(str(folder))
     figures = {"psnr_db": ae.psnr(load_vae(root), world, HELD_OUT)}
     return _card(folder, world, outcome, chosen, machine, figures, root, stage="encoder")
 
