@@ -396,3 +396,34 @@ def test_batches_of_masked_pictures_are_sources_and_truths_in_turn(zoo: Path) ->
     assert (draw(0)[0] == raw["source"][:16]).all()
     assert (draw(3)[0] == raw["truth"][48:64]).all()
     assert (draw(6)[0] == draw(0)[0]).all()  # one chunk: it begins again
+
+
+def test_the_narrowed_posterior_keeps_its_means() -> None:
+    torch.manual_seed(0)
+    model = autoencoder.build().eval()
+    x = data.to_tensor(np.stack([WORLD.picture(10_000_000 + i) for i in range(64)]))
+    with torch.no_grad():
+        before = model.encode(x).latent_dist
+        autoencoder.narrow(model, WORLD)
+        after = model.encode(x).latent_dist
+    assert torch.equal(before.mean, after.mean)
+    # One shift for all places: what varies between them still does.
+    assert torch.allclose(
+        before.logvar - after.logvar,
+        (before.logvar - after.logvar)[0, 0, 0, 0].expand_as(after.logvar),
+        atol=1e-4,
+    )
+    assert float(after.std.square().mean().sqrt() / after.mean.std()) == pytest.approx(
+        autoencoder.SPREAD, rel=0.1
+    )
+
+
+def test_what_the_inpainting_pipeline_samples_is_the_mean_to_a_hundredth() -> None:
+    """Of the shipped autoencoder: an editor's condition is sampled, and was trained on as a mean."""
+    vae = publish.load_vae()
+    x = data.to_tensor(np.stack([WORLD.picture(-1 - i) for i in range(16)]))
+    with torch.no_grad():
+        posterior = vae.encode(x).latent_dist
+    drawn = posterior.sample(torch.Generator().manual_seed(0))
+    error = (drawn - posterior.mean).square().mean().sqrt() * vae.config.scaling_factor
+    assert 0 < float(error) < 0.02
