@@ -117,7 +117,8 @@ def encoder(
     outcome = ae.run_encoder(model, edits.masked(chosen.batch), work, chosen, machine, report)
     model.encoder.load_state_dict(outcome.weights["encoder"])
     model.quant_conv.load_state_dict(outcome.weights["quant_conv"])
-    ae.narrow(model.eval(), world)
+    model.to("cpu").eval()  # trained where the machine is
+    ae.narrow(model, world)
     model.half().save_pretrained(str(folder))
     figures = {"psnr_db": ae.psnr(load_vae(root), world, HELD_OUT)}
     return _card(folder, world, outcome, chosen, machine, figures, root, stage="encoder")
