@@ -20,6 +20,7 @@ from methods.weights import MODEL_PARTS, Weights, WeightsError, read_json
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
+    from PIL.Image import Image
 
     from bench.edit import EditRequest
     from bench.registry import Runtime
@@ -197,6 +198,26 @@ def call(pipeline: Any, **arguments: Any) -> list[Any]:
         )
     images: list[Any] = pipeline(**arguments).images
     return images
+
+
+def masked_latents(
+    pipeline: Any, sources: Sequence[Image], masks: Sequence[NDArray[np.bool_]]
+) -> torch.Tensor:
+    """Scaled latents (B, 4, H/f, W/f) of the sources with gray where their masks (bool HW) are True.
+
+    Where an inpainting pipeline is given a mask widened to whole cells, it would hide the whole cells. With these
+    as its ``masked_image_latents`` the network sees every pixel that it is to keep. The posterior's mode, not a
+    sample: what is to be copied should not arrive with noise.
+    """
+    import torch
+
+    pixels = pipeline.image_processor.preprocess(list(sources))
+    keep = torch.from_numpy(~np.stack(masks)[:, None])
+    vae = pipeline.vae
+    with torch.no_grad():
+        hidden = (pixels * keep).to(device=vae.device, dtype=vae.dtype)
+        latents: torch.Tensor = vae.encode(hidden).latent_dist.mode() * vae.config.scaling_factor
+    return latents
 
 
 def generators(requests: Sequence[EditRequest]) -> list[torch.Generator]:

@@ -47,7 +47,9 @@ class SdInpainting:
         mask_cells: Literal["rescue", "cover"] = "rescue"
         """What happens to a mask that does not align with the latent grid: ``rescue`` fills the cells of
         parts that the grid would miss and leaves the rest to the pipeline's sampling; ``cover`` fills every
-        cell that the mask touches: the whole region becomes editable, and up to a cell around it."""
+        cell that the mask touches: the whole region becomes editable, and up to a cell around it. A UNet with 9
+        channels then still sees all pixels of these cells that are not in the mask (not with
+        ``padding_mask_crop``, where the pipeline hides what it is given)."""
         padding_mask_crop: int | None = None
         """Crop around the mask with this margin in pixels, edit the crop at full size and paste it back.
         Edits one image at a time, since the pipeline takes no more."""
@@ -111,6 +113,10 @@ class SdInpainting:
         sources = [request.source.convert("RGB") for request in requests]
         masks = [self._mask(request) for request in requests]
         crop = options.padding_mask_crop is not None
+        seen = {}
+        if options.mask_cells == "cover" and not crop and self.pipeline.unet.config.in_channels == 9:
+            own = [images.mask_array(request.mask) for request in requests]
+            seen["masked_image_latents"] = pipelines.masked_latents(self.pipeline, sources, own)
         edited = pipelines.call(
             self.pipeline,
             prompt=pipelines.prompts(requests, options.prompt_field),
@@ -127,6 +133,7 @@ class SdInpainting:
             guidance_scale=options.guidance,
             generator=pipelines.generators(requests),
             output_type="pil",
+            **seen,
         )
         if options.paste:
             edited = [

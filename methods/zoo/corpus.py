@@ -25,6 +25,8 @@ from methods.zoo.data import World, to_tensor
 CHUNK = 2_000
 FACTOR = 4
 """Pixels per latent cell, along each side."""
+HIDDEN = "pixels"
+"""What a masked source hides, in the names of the latents' files: those of another way are of no use."""
 
 Progress = Callable[[int, int], None]
 
@@ -109,13 +111,16 @@ class Corpus:
     def encode(
         self, vae: nn.Module, device: str = "cpu", progress: Progress = _quiet, bf16: bool = False
     ) -> None:
-        """Encode what this autoencoder has not encoded yet. Masked sources are gray inside the mask (SD's way)."""
+        """Encode what this autoencoder has not encoded yet. Masked sources are gray inside the mask (SD's way).
+
+        The mask's own pixels alone: in a cell that it only touches, the rest is to be kept, and so to be seen.
+        """
         tag = fingerprint(vae)
         for chunk in self.chunks:
             path = self._encoded(chunk, tag)
             if not path.exists():
                 raw = self.pictures(chunk)
-                keep = ~np.stack([cover_cells(m, FACTOR) for m in raw["mask"]])
+                keep = ~raw["mask"]
                 latents: dict[str, list[NDArray[np.float16]]] = {name: [] for name in self.LATENTS}
                 for start in range(0, CHUNK, 100):
                     part = slice(start, start + 100)
@@ -148,7 +153,7 @@ class Corpus:
         return self.folder / f"pictures-{chunk:04d}.npz"
 
     def _encoded(self, chunk: int, tag: str) -> Path:
-        return self.folder / f"latents-{tag}-{chunk:04d}.npz"
+        return self.folder / f"latents-{HIDDEN}-{tag}-{chunk:04d}.npz"
 
 
 def encode(vae: nn.Module, x: Tensor, device: str = "cpu", bf16: bool = False) -> Tensor:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from bench.edit import EditCase
 from bench.images import mask_array, mask_image
-from methods.pipelines import call, cover_cells
+from methods.pipelines import call, cover_cells, masked_latents
 from methods.zoo.corpus import FACTOR
 from methods.zoo.data import save_grid, to_tensor
 
@@ -74,11 +74,12 @@ def edit(
             image_guidance_scale=1.5,
             **common,
         )
-    masks = [mask_image(cover_cells(mask_array(c.request.mask), FACTOR)) for c in cases]
+    masks = [mask_array(c.request.mask) for c in cases]
     return call(
         pipeline,
         prompt=[c.request.target_prompt for c in cases],
-        mask_image=masks,
+        mask_image=[mask_image(cover_cells(mask, FACTOR)) for mask in masks],
+        masked_image_latents=masked_latents(pipeline, common["image"], masks),
         height=64,
         width=64,
         strength=1.0,

@@ -188,6 +188,27 @@ def test_cover_makes_every_touched_cell_editable(tiny_folder: Folder, nine: SdIn
     assert np.array_equal(unet_inputs(cover, [request(0, mask)])[0, 4].numpy(), covered)
 
 
+def test_cover_hides_the_masks_own_pixels_alone(tiny_folder: Folder) -> None:
+    """9 channels: the latents of the masked source are those of the source with gray where the mask is."""
+    import torch
+
+    cover = make(tiny_folder(9), mask_cells="cover")
+    mask, source = box_mask(9, 9, 21, 21), picture(0)
+    seen = unet_inputs(cover, [request(0, mask, source)])[0, 5:]
+    pixels = np.asarray(source, np.float32) / 127.5 - 1
+    pixels[9:21, 9:21] = 0
+    vae = cover.pipeline.vae
+    with torch.no_grad():
+        latents = vae.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None]).latent_dist.mode()
+    assert torch.allclose(seen, latents[0] * vae.config.scaling_factor, atol=1e-5)
+    # What lies in the mask is not seen; what lies beside it, in a cell that it touches, is.
+    for place, hidden in (((9, 9), True), ((20, 20), True), ((8, 8), False), ((21, 21), False)):
+        other = source.copy()
+        other.putpixel(place, (255, 0, 255))
+        same = torch.equal(unet_inputs(cover, [request(0, mask, other)])[0, 5:], seen)
+        assert same == hidden, place
+
+
 def test_arguments_of_the_call(nine: SdInpainting, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
