@@ -8,7 +8,7 @@ negatives differ in one word; a third of the pictures are crops of the edited re
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,14 @@ CONFIG: dict[str, Any] = {
         "hf_tokenizer_name": "tokenizer",
     },
 }
+GUIDE_CONFIG: dict[str, Any] = {
+    **CONFIG,
+    "embed_dim": 96,
+    "vision_cfg": {**CONFIG["vision_cfg"], "width": 14},
+    "text_cfg": {**CONFIG["text_cfg"], "width": 96, "layers": 1},
+}
+"""Of the CLIP that guides Blended Diffusion. Not the one that judges: an image optimised for a judge deceives it.
+The paper's guide, ViT-B/16, is not its usual judge either."""
 PREPROCESS = {
     "size": SIZE,
     "mean": [0.5] * 3,
@@ -51,20 +59,25 @@ PREPROCESS = {
 BUDGET = Budget(
     samples=200_000, batch=192, rate=1.5e-3, warmup=10_000, decay=0.5, ema=0.998, weight_decay=0.05
 )
+GUIDE_BUDGET = Budget(
+    samples=160_000, batch=192, rate=2.0e-3, warmup=10_000, decay=0.5, ema=0.998, weight_decay=0.05
+)
+DEGRADED = 0.5
+"""Share of the pictures that are blurred or noisy, as unfinished or imperfect edits are."""
 PAIR = 0.5
 """Weight of the choice between the two prompts of a picture's own edit."""
 MARGIN = 0.1
 """What a region's crop shows beyond its mask's bounding box, as a share of the box's longer side."""
 
 
-def build(tokenizer: CLIPTokenizer) -> nn.Module:
+def build(tokenizer: CLIPTokenizer, config: Mapping[str, Any] = CONFIG) -> nn.Module:
     """The model of open_clip, freshly initialised."""
     from open_clip import CLIP
 
-    text = {k: v for k, v in CONFIG["text_cfg"].items() if k != "hf_tokenizer_name"}
+    text = {k: v for k, v in config["text_cfg"].items() if k != "hf_tokenizer_name"}
     made: nn.Module = CLIP(
-        embed_dim=CONFIG["embed_dim"],
-        vision_cfg=CONFIG["vision_cfg"],
+        embed_dim=config["embed_dim"],
+        vision_cfg=config["vision_cfg"],
         text_cfg={**text, "vocab_size": len(tokenizer)},
     )
     return made
@@ -82,6 +95,26 @@ def crop(picture: NDArray[np.uint8], mask: NDArray[np.bool_], margin: float = MA
     left = int(np.clip((columns[0] + columns[-1] + 1 - side) // 2, 0, width - side))
     part = Image.fromarray(picture[top : top + side, left : left + side])
     return np.asarray(part.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+
+
+def degraded(x: Tensor, generator: torch.Generator, share: float = DEGRADED) -> Tensor:
+    """Pictures in [-1, 1], (B, 3, H, W): of a ``share`` of them, half are blurred and half get noise.
+
+    Blur by a resize to 1/4 to 1 of the size and back; Gaussian noise of a standard deviation up to 0.4.
+    """
+    out = x.clone()
+    chance = torch.rand(len(x), generator=generator)
+    strength = torch.rand(len(x), generator=generator)
+    size = x.shape[-2:]
+    noise = torch.randn(x.shape, generator=generator)
+    for i in torch.nonzero(chance < share).flatten().tolist():
+        if chance[i] < share / 2:
+            out[i] += 0.4 * strength[i] * noise[i]
+        else:
+            small = max(2, round(float(size[0] * (1 - 0.75 * strength[i]))))
+            low = F.interpolate(x[i : i + 1], (small, small), mode="area")
+            out[i] = F.interpolate(low, size, mode="bilinear")[0]
+    return out.clamp(-1, 1)
 
 
 def run(
@@ -114,11 +147,10 @@ def run(
         ]
         tokens = tokenize(tokenizer, texts)
         _, same = np.unique(texts, return_inverse=True)
-        x = to_tensor(pictures)
-        gain = 1 + 0.1 * (
-            torch.rand((len(texts), 3, 1, 1), generator=torch.Generator().manual_seed(step)) - 0.5
-        )
-        return {"x": (x * gain).clamp(-1, 1), "tokens": tokens, "same": torch.from_numpy(same)}
+        generator = torch.Generator().manual_seed(step)
+        gain = 1 + 0.1 * (torch.rand((len(texts), 3, 1, 1), generator=generator) - 0.5)
+        x = degraded((to_tensor(pictures) * gain).clamp(-1, 1), generator)
+        return {"x": x, "tokens": tokens, "same": torch.from_numpy(same)}
 
     def loss(data: dict[str, Tensor], _: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         images, texts, scale = model(data["x"], data["tokens"])[:3]
@@ -139,15 +171,17 @@ def run(
     return train(work, {"clip": model}, loss, batch, budget, machine, report)
 
 
-def save(folder: Path, weights: dict[str, Tensor], tokenizer: CLIPTokenizer) -> None:
+def save(
+    folder: Path, weights: dict[str, Tensor], tokenizer: CLIPTokenizer, layout: Mapping[str, Any] = CONFIG
+) -> None:
     """open_clip's own layout: configuration, half-precision weights, and the tokenizer's files."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     half = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in weights.items()}
     save_file(half, folder / "open_clip_model.safetensors")
-    text = {**CONFIG["text_cfg"], "vocab_size": len(tokenizer)}
-    config = {"model_cfg": {**CONFIG, "text_cfg": text}, "preprocess_cfg": PREPROCESS}
+    text = {**layout["text_cfg"], "vocab_size": len(tokenizer)}
+    config = {"model_cfg": {**layout, "text_cfg": text}, "preprocess_cfg": PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     tokenizer.save_pretrained(str(folder))
 

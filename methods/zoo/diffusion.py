@@ -59,7 +59,7 @@ SCHEDULE: dict[str, Any] = {
 CHANNELS = {"text_to_image": 4, "sd_inpainting": 9, "instruct_pix2pix": 8}
 BUDGETS = {
     "text_to_image": Budget(samples=130_000, batch=64, rate=1.2e-3, warmup=6_000, decay=0.25, ema=0.9985),
-    "sd_inpainting": Budget(samples=100_000, batch=64, rate=1.0e-3, warmup=6_000, decay=0.4, ema=0.9990),
+    "sd_inpainting": Budget(samples=200_000, batch=64, rate=1.0e-3, warmup=6_000, decay=0.4, ema=0.9990),
     "instruct_pix2pix": Budget(samples=200_000, batch=64, rate=1.0e-3, warmup=6_000, decay=0.4, ema=0.9990),
 }
 OUTSIDE = 0.4

@@ -47,6 +47,7 @@ BUDGETS: dict[str, Budget] = {
     "encoder": ae.ENCODER_BUDGET,
     **df.BUDGETS,
     "clip": cl.BUDGET,
+    "clip_guide": cl.GUIDE_BUDGET,
 }
 """How long each recipe trains unless told otherwise; PromptEditDiff's as long as ``sd_inpainting``."""
 
@@ -153,16 +154,33 @@ def clip(
     report: Report = silent, root: Path = CHECKPOINTS, warm: bool = False, corpus: int = CORPUS,
 ) -> Path:  # fmt: skip
     """The embedded CLIP. Figure: how often it prefers an edit's own prompt to the source's."""
-    machine = machine or Machine()
+    return _clip("clip", world, work, budget, machine, report, root, warm, corpus)
+
+
+def clip_guide(
+    world: World, work: Path, *, budget: Budget | None = None, machine: Machine | None = None,
+    report: Report = silent, root: Path = CHECKPOINTS, warm: bool = False, corpus: int = CORPUS,
+) -> Path:  # fmt: skip
+    """A second, smaller CLIP, which guides Blended Diffusion and judges nothing. Figure: as of ``clip``."""
+    return _clip("clip_guide", world, work, budget, machine, report, root, warm, corpus)
+
+
+def _clip(
+    name: str, world: World, work: Path, budget: Budget | None, machine: Machine | None, report: Report,
+    root: Path, warm: bool, corpus: int,
+) -> Path:  # fmt: skip
+    layout = cl.GUIDE_CONFIG if name == "clip_guide" else cl.CONFIG
+    machine, chosen = machine or Machine(), budget or BUDGETS[name]
     tokenizer = build_tokenizer(world.words())
     pictures = Corpus(world, _corpus_folder(work), corpus)
     pictures.render(_as_progress(report, "edits rendered"))
-    folder = root / "clip"
-    start = cl.Loaded(folder).model if warm else None
-    outcome = cl.run(pictures, tokenizer, work, budget or cl.BUDGET, machine, report, start)
-    cl.save(folder, outcome.weights["clip"], tokenizer)
+    folder = root / name
+    torch.manual_seed(0)
+    start = cl.Loaded(folder).model if warm else cl.build(tokenizer, layout)
+    outcome = cl.run(pictures, tokenizer, work, chosen, machine, report, start)
+    cl.save(folder, outcome.weights["clip"], tokenizer, layout)
     figures = {"caption_choice": cl.caption_choice(cl.Loaded(folder), world, HELD_OUT)}
-    return _card(folder, world, outcome, budget or cl.BUDGET, machine, figures, root, warm=warm)
+    return _card(folder, world, outcome, chosen, machine, figures, root, warm=warm)
 
 
 def _diffusion(

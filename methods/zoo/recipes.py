@@ -20,4 +20,5 @@ RECIPES: dict[str, str] = {
     "lama": "methods.zoo.lama:lama",
     "decoder": "methods.zoo.publish:decoder",
     "clip": "methods.zoo.publish:clip",
+    "clip_guide": "methods.zoo.publish:clip_guide",
 }
