@@ -132,8 +132,7 @@ def save_pipeline(folder: Path, pipeline: Any, shared: Mapping[str, str] | None 
             part.save_pretrained(str(folder / name))
     for name in shared:
         shutil.rmtree(folder / name, ignore_errors=True)
-        if name in pipeline.components:
-            index[name] = [None, None]
+        index[name] = [None, None]
     index["_class_name"] = type(pipeline).__name__
     index["_diffusers_version"] = diffusers.__version__
     index.pop("_name_or_path", None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from methods.prompt_edit_diff import on_base
 from methods.prompt_edit_diff.attention import (
     Guide,
     Injection,
@@ -122,26 +120,6 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         model.unet.load_state_dict(state)
         made: PromptEditDiffUNet = model
         return made
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> PromptEditDiffUNet:
-        """As of every diffusers model; a folder may leave out what its base holds (see ``on_base``)."""
-        folder = Path(pretrained_model_name_or_path)
-        if kwargs.get("subfolder"):
-            folder /= kwargs["subfolder"]
-        if (folder / on_base.BASE).is_file():
-            return on_base.load(cls, folder, kwargs.get("dtype", kwargs.get("torch_dtype")))
-        loaded: PromptEditDiffUNet = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        return loaded
-
-    def freeze_base(self) -> None:
-        """Let learn what is added, the attention blocks and the first convolution; the rest stays the base's.
-
-        The convolutions hold most of the weights, and what a picture of this domain looks like; what an edit
-        needs beyond that is where to look.
-        """
-        for name, parameter in self.unet.named_parameters():
-            parameter.requires_grad_(".attentions." in name or name.startswith("conv_in."))
 
     def added(self) -> dict[str, nn.Parameter]:
         """The parameters that the base does not have."""

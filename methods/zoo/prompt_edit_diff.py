@@ -1,9 +1,8 @@
 """Recipes: PromptEditDiff and its three ablations, mini.
 
 From the same text-to-image base, the same edits, and the same number of samples as the mini Stable Diffusion
-inpainting and InstructPix2Pix. The base's text encoder and convolutions stay as they are and are stored once; its
-attention blocks, its first convolution and all that is new learn. What they need beyond the corpus, the mask of each
-region and the words that belong to it, is drawn once from the world and kept beside it.
+inpainting. What they need beyond the corpus, the mask of each region and the words that belong to it, is drawn once
+from the world and kept beside it.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.edit import EditCase
 from bench.images import mask_array
 from methods.pipelines import call, save_pipeline
-from methods.prompt_edit_diff import VARIANTS, ablation, on_base
+from methods.prompt_edit_diff import VARIANTS, ablation
 from methods.prompt_edit_diff.augment import MaskDropout
 from methods.prompt_edit_diff.losses import composed, edit_loss, noised
 from methods.prompt_edit_diff.model import PromptEditDiffUNet
@@ -43,9 +42,6 @@ if TYPE_CHECKING:
 
 MODEL: dict[str, Any] = {"factor": cp.FACTOR, "mask_width": 64, "mask_tokens": 8, "count": 4}
 BUDGET: Budget = df.BUDGETS["sd_inpainting"]
-BASE = "text_to_image"
-SHARED = {"vae": "autoencoder", "tokenizer": "tokenizer", "text_encoder": BASE, "base": BASE}
-"""What a checkpoint takes from others; ``base`` are the tensors of ``on_base``."""
 REGIONS = 3
 """The most regions that an edit of the world has."""
 SIDE = 64
@@ -229,7 +225,8 @@ class Batches:
 def start(variant: str, base: df.Parts) -> PromptEditDiffUNet:
     """The variant's network around a copy of the base's UNet. The same weights at every call."""
     torch.manual_seed(0)
-    return PromptEditDiffUNet.from_base(base.unet, **MODEL, **ablation(variant))
+    made: PromptEditDiffUNet = PromptEditDiffUNet.from_base(base.unet, **MODEL, **ablation(variant))
+    return made
 
 
 def run(
@@ -242,10 +239,7 @@ def run(
     report: Report = silent,
     sample: Any = None,
 ) -> Outcome:
-    """Train what of ``unet`` is not the base's alone. Figures: both terms of the loss, and the mean gate."""
-    machine = machine or Machine()
-    unet.freeze_base()
-    parts.text_encoder.requires_grad_(False).to(machine.device)
+    """Train ``unet`` and the text encoder of ``parts``. Figures: both terms of the loss, and the mean gate."""
     alphas = df.build_scheduler().alphas_cumprod.double().float()
     gates = [p for name, p in unet.named_parameters() if name.endswith(".phi")]
 
@@ -267,7 +261,8 @@ def run(
             figures["phi"] = float(torch.stack([g.detach().abs() for g in gates]).mean())
         return value, figures
 
-    return train(work, {"unet": unet}, loss, draw, budget, machine, report, sample, sample_every=40_000)
+    modules: dict[str, nn.Module] = {"unet": unet, "text_encoder": parts.text_encoder}
+    return train(work, modules, loss, draw, budget, machine, report, sample, sample_every=40_000)
 
 
 def pipeline(
@@ -278,10 +273,11 @@ def pipeline(
 
     from methods.prompt_edit_diff.pipeline import PromptEditDiffPipeline
 
-    if weights is not None:
-        unet = copy.deepcopy(unet)
-        unet.load_state_dict(weights["unet"])
     text: CLIPTextModel = parts.text_encoder
+    if weights is not None:
+        unet, text = copy.deepcopy(unet), copy.deepcopy(text)
+        unet.load_state_dict(weights["unet"])
+        text.load_state_dict(weights["text_encoder"])
     made = PromptEditDiffPipeline(parts.vae, text.eval(), parts.tokenizer, unet.eval(), df.build_scheduler())
     made.set_progress_bar_config(disable=True)
     return made
@@ -293,8 +289,9 @@ def load(variant: str, root: Path = CHECKPOINTS) -> tuple[PromptEditDiffUNet, df
 
     from methods.zoo.publish import load_vae
 
-    unet = PromptEditDiffUNet.from_pretrained(str(root / variant / "unet"), dtype=torch.float32)
-    text = CLIPTextModel.from_pretrained(str(root / BASE / "text_encoder"), dtype=torch.float32)
+    folder = root / variant
+    unet = PromptEditDiffUNet.from_pretrained(str(folder / "unet"), dtype=torch.float32)
+    text = CLIPTextModel.from_pretrained(str(folder / "text_encoder"), dtype=torch.float32)
     tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(str(root / "tokenizer"))
     return unet, df.Parts(unet.unet, text, tokenizer, load_vae(root))
 
@@ -350,7 +347,7 @@ def publish(
     if warm and (root / variant).is_dir():
         unet, parts = load(variant, root)
     else:
-        parts = pb.load_parts(BASE, root)
+        parts = pb.load_parts("text_to_image", root)
         unet = start(variant, parts)
     parts = replace(parts, vae=vae)
     chosen = budget or BUDGET
@@ -368,8 +365,7 @@ def publish(
 
     outcome = run(unet, parts, draw, work, chosen, machine, report, sample)
     made = pipeline(unet, parts, outcome.weights)
-    save_pipeline(root / variant, made.to("cpu"), shared=SHARED)
-    on_base.leave_out(root / variant / "unet", root / BASE / "unet")
+    save_pipeline(root / variant, made.to("cpu"), shared={"vae": "autoencoder", "tokenizer": "tokenizer"})
     return pb._card(root / variant, world, outcome, chosen, machine, {}, root, warm=warm)
 
 
