@@ -561,15 +561,19 @@ def zoo_check(
     readme: Annotated[
         Path | None, typer.Option(help="Also put the table into this file, between its markers.")
     ] = None,
+    run: Annotated[Path, typer.Option(help="The finished demo, which decides two of the gates.")] = Path(
+        "runs/demo"
+    ),
 ) -> None:
     """Measure each embedded checkpoint against its gates. Exit code 1 where one is missed."""
     from dataclasses import asdict
 
     from methods.zoo.gates import check
     from protocols.mini.world import MiniWorld
+    from reports.zoo import run_gates
 
     with _console(stderr=True).status("measuring; this takes minutes"):
-        gates = check(MiniWorld())
+        gates = [*check(MiniWorld()), *run_gates(run)]
     if as_json:
         _print_json([asdict(gate) for gate in gates])
     else:

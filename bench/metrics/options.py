@@ -39,7 +39,7 @@ class SuccessRule:
        attribute is the one promised, and it is more probable than the one before (where that is known).
        ``clip``: the edited image is closer to the target prompt than to the source prompt by more than
        ``clip_margin`` (cosine), and every region's crop is closer to the region's prompt after the edit than
-       before.
+       before by more than ``region_margin``, or ``mini_region_margin`` for the embedded CLIP.
     2. **It changed.** The mean absolute difference inside the mask, in [0, 1], is above ``min_change``.
     3. **It stayed inside.** ``leak`` is at most ``max_leak``. An edit without a valid outside (the mask
        covers everything but its edge) passes, for there is nothing to leak into.
@@ -52,6 +52,10 @@ class SuccessRule:
     (.15 and more)."""
     leak: Literal["leak_lpips", "leak_lpips_vgg", "leak_mse"] = "leak_lpips"
     clip_margin: float = 0.0
+    region_margin: float = 0.0
+    mini_region_margin: float = 0.12
+    """On held-out edits of the embedded methods the value at which the embedded CLIP agrees best with the truth
+    (``methods/zoo/TRAINING.md``): a failed edit, too, comes somewhat closer to the prompt than another picture."""
 
     def holds(self, judged: bool, change: float, leak: float | None) -> bool:
         """``leak`` None: no valid outside."""

@@ -80,14 +80,16 @@ def judge_truth(features: Features, pairs: Sequence[Pair]) -> list[Verdict]:
     return [verdict for verdict in verdicts if verdict is not None]
 
 
-def judge_clip(features: Features, pairs: Sequence[Pair], slot: str, margin: float) -> list[Verdict]:
+def judge_clip(
+    features: Features, pairs: Sequence[Pair], slot: str, margin: float, region_margin: float = 0.0
+) -> list[Verdict]:
     """Whether the image is closer to the target prompt, and every region came closer to its own."""
     to_target = prompt_cosines(features, slot, pairs, "edited", "target_prompt")
     to_source = prompt_cosines(features, slot, pairs, "edited", "source_prompt")
     before = region_cosines(features, slot, pairs, "source")
     after = region_cosines(features, slot, pairs, "edited")
     return [
-        bool(target - source > margin and closer.size and (closer > far).all())
+        bool(target - source > margin and closer.size and (closer - far > region_margin).all())
         for target, source, far, closer in zip(to_target, to_source, before, after, strict=True)
     ]
 
@@ -120,8 +122,17 @@ class _Judge:
     def _choices(self) -> list[object]:
         if self.slot == "truth":
             return [str(getattr(self.features.reader, "identity", ""))]
-        margin = SuccessRule(clip_margin=self.rule.clip_margin)
-        return [self.features.clip_spec(self.slot).identity, self.features.options.alignment, margin]
+        rule = self.rule
+        margins = SuccessRule(
+            clip_margin=rule.clip_margin,
+            region_margin=rule.region_margin,
+            mini_region_margin=rule.mini_region_margin,
+        )
+        return [self.features.clip_spec(self.slot).identity, self.features.options.alignment, margins]
+
+    @property
+    def region_margin(self) -> float:
+        return self.rule.mini_region_margin if self.slot == "mini_clip" else self.rule.region_margin
 
     @classmethod
     def problems(cls, features: Features) -> list[str]:
@@ -132,7 +143,7 @@ class _Judge:
     def judge(self, pairs: Sequence[Pair]) -> list[Verdict]:
         if self.slot == "truth":
             return judge_truth(self.features, pairs)
-        return judge_clip(self.features, pairs, self.slot, self.rule.clip_margin)
+        return judge_clip(self.features, pairs, self.slot, self.rule.clip_margin, self.region_margin)
 
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
         return [v if isinstance(v, NoValue) else float(v) for v in self.judge(pairs)]
@@ -197,6 +208,7 @@ class JudgeClip(_Judge):
 
 class JudgeMiniClip(JudgeClip):
     name = "judge_mini_clip"
+    version = "2"
     summary = "as judge_clip, with the embedded CLIP"
     slot = "mini_clip"
 
@@ -216,6 +228,7 @@ class SuccessClip(_Success):
 
 class SuccessMiniClip(SuccessClip):
     name = "success_mini_clip"
+    version = "2"
     summary = "as success_clip, with the embedded CLIP"
     slot = "mini_clip"
 

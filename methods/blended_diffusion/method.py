@@ -81,12 +81,12 @@ class BlendedDiffusion:
     PRESETS: Mapping[str, Mapping[str, Any]] = {
         "mini": {
             "weights": "zoo:blended_diffusion",
-            "clip": "zoo:clip",
-            "steps": 30,
-            "skip": 3,
-            "augmentations": 4,
+            "clip": "zoo:clip_guide",
+            "steps": 20,
+            "skip": 2,
+            "augmentations": 2,
             "clip_lambda": 4000.0,
-            "batch": 2,
+            "batch": 1,
             "iterations": 1,
             "faithful": False,
             "view": "crop",

@@ -238,7 +238,7 @@ def gate_blended_diffusion(world: World, root: Path, cases: int) -> list[Gate]:
     from methods.blended_diffusion.method import BlendedDiffusion
     from methods.zoo.gates import Gate, _reader, shown
 
-    where = {"weights": str(root / NAME), "clip": str(root / "clip")}
+    where = {"weights": str(root / NAME), "clip": str(root / "clip_guide")}
     method = BlendedDiffusion(
         BlendedDiffusion.Options(**{**BlendedDiffusion.PRESETS["mini"], **where}), Runtime()
     )

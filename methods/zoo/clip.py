@@ -2,7 +2,8 @@
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (2021). Every batch holds
 both sides of each edit, the source under its prompt and the truth under the target prompt, so that the hardest
-negatives differ in one word; a third of the pictures are crops of the edited region under the region's prompt.
+negatives differ in one word; a third of the pictures are crops of the edited region under the region's prompt. The
+same crops where the edit failed (the source's, half-way ones, noise) shall be further from that prompt.
 """
 
 from __future__ import annotations
@@ -60,12 +61,13 @@ BUDGET = Budget(
     samples=200_000, batch=192, rate=1.5e-3, warmup=10_000, decay=0.5, ema=0.998, weight_decay=0.05
 )
 GUIDE_BUDGET = Budget(
-    samples=160_000, batch=192, rate=2.0e-3, warmup=10_000, decay=0.5, ema=0.998, weight_decay=0.05
+    samples=120_000, batch=192, rate=2.0e-3, warmup=10_000, decay=0.5, ema=0.998, weight_decay=0.05
 )
 DEGRADED = 0.5
 """Share of the pictures that are blurred or noisy, as unfinished or imperfect edits are."""
 PAIR = 0.5
-"""Weight of the choice between the two prompts of a picture's own edit."""
+"""Weight of the choice between the two prompts of a picture's own edit, and of that between a region's edit and a
+failed one."""
 MARGIN = 0.1
 """What a region's crop shows beyond its mask's bounding box, as a share of the box's longer side."""
 
@@ -117,6 +119,20 @@ def degraded(x: Tensor, generator: torch.Generator, share: float = DEGRADED) -> 
     return out.clamp(-1, 1)
 
 
+def spoiled(
+    source: NDArray[np.uint8], truth: NDArray[np.uint8], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """A region in which the edit failed: as before, half-way, or lost in noise. uint8 (H, W, 3), all of them."""
+    kind = rng.integers(3)
+    if kind == 0:
+        return source
+    if kind == 1:
+        share = rng.uniform(0.3, 0.6)
+        return np.asarray(np.rint((1 - share) * source + share * truth), np.uint8)
+    noise = rng.normal(0, rng.uniform(80, 160), truth.shape)
+    return np.asarray(np.clip(np.rint(truth + noise), 0, 255), np.uint8)
+
+
 def run(
     corpus: Corpus,
     tokenizer: CLIPTokenizer,
@@ -140,7 +156,12 @@ def run(
         data = chunks[chunk]
         rng = np.random.Generator(np.random.PCG64([step, 13]))
         rows = rng.choice(CHUNK, edits, replace=False)
-        crops = [crop(data["truth"][i], data["mask"][i], float(rng.uniform(0, 0.25))) for i in rows]
+        margins = rng.uniform(0, 0.25, edits)
+        crops, failed = [], []
+        for i, margin in zip(rows, margins, strict=True):
+            before, after = (crop(data[name][i], data["mask"][i], margin) for name in ("source", "truth"))
+            crops.append(after)
+            failed.append(spoiled(before, after, rng))
         pictures = np.concatenate([data["source"][rows], data["truth"][rows], np.stack(crops)])
         texts = [
             str(data[name][i]) for name in ("source_prompt", "target_prompt", "region_prompt") for i in rows
@@ -150,11 +171,14 @@ def run(
         generator = torch.Generator().manual_seed(step)
         gain = 1 + 0.1 * (torch.rand((len(texts), 3, 1, 1), generator=generator) - 0.5)
         x = degraded((to_tensor(pictures) * gain).clamp(-1, 1), generator)
+        x = torch.cat([x, to_tensor(np.stack(failed))])
         return {"x": x, "tokens": tokens, "same": torch.from_numpy(same)}
 
     def loss(data: dict[str, Tensor], _: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         images, texts, scale = model(data["x"], data["tokens"])[:3]
-        logits = scale.float() * images.float() @ texts.float().T
+        images, texts = images.float(), texts.float()
+        images, failed = images[: len(texts)], images[len(texts) :]
+        logits = scale.float() * images @ texts.T
         # Equal texts are equally right: "a hat" under one crop is no wrong answer for another.
         right = (data["same"][:, None] == data["same"][None]).float()
         target = right / right.sum(1, keepdim=True)
@@ -165,6 +189,10 @@ def run(
         other = (own + edits) % (2 * edits)
         pair = logits[own, other] - logits[own, own]
         value = value + PAIR * F.softplus(pair).mean()
+        # Each region's prompt between the edit that shows it and one that failed.
+        shows = logits.diagonal()[2 * edits :]
+        fails = scale.float() * (failed * texts[2 * edits :]).sum(1)
+        value = value + PAIR * F.softplus(fails - shows).mean()
         hits = right.gather(1, logits.argmax(1, keepdim=True)).mean()
         return value, {"top1": float(hits)}
 

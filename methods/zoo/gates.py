@@ -16,7 +16,7 @@ import numpy as np
 from bench.edit import CATEGORIES, EditCase
 from bench.images import mask_array
 from methods.prompt_edit_diff import VARIANTS
-from methods.zoo.manifest import CHECKPOINTS, ZooError, entry
+from methods.zoo.manifest import CHECKPOINTS, ZooError, entry, read_manifest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,7 +48,16 @@ def check(world: World, root: Path = CHECKPOINTS, cases: int = CASES) -> list[Ga
             gates += measure(world, root, cases)
         except ZooError as error:
             gates.append(Gate(name, None, float("nan"), False, str(error)))
-    return [*gates, *_lead(gates)]
+    return [*gates, *_lead(gates), _size(root)]
+
+
+MEGABYTES = 80.0
+"""All checkpoints together, in the repository."""
+
+
+def _size(root: Path) -> Gate:
+    total = sum(line["bytes"] for line in read_manifest(root).values()) / 1e6
+    return Gate("all", total, MEGABYTES, total <= MEGABYTES, "at most: MB of all checkpoints by the manifest")
 
 
 def _lead(gates: Sequence[Gate]) -> list[Gate]:

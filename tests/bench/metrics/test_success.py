@@ -189,7 +189,8 @@ class TestClip:
             crops = [picture.crop((14, 14, 42, 42)) for picture in (one.source, one.edited)]
             whole, far, near = features.clip_images("mini_clip", [one.edited, *crops]).astype(float)
             source, target, region = text
-            expected.append(float(whole @ target > whole @ source and near @ region > far @ region))
+            closer = near @ region - far @ region > SuccessRule().mini_region_margin
+            expected.append(float(whole @ target > whole @ source and closer))
         assert verdicts == expected
         strict = MetricOptions(success=SuccessRule(clip_margin=3.0))
         strict_judge = success.JudgeMiniClip(Features(strict, mini_clip=clip_folder))
@@ -209,6 +210,15 @@ class TestClip:
         )
         verdicts = success.judge_clip(Features(), [colored("blue")] * 4, "clip", 0.0)
         assert verdicts == [True, False, False, False]
+        assert success.judge_clip(Features(), [colored("blue")] * 4, "clip", 0.0, 0.15) == [False] * 4
+
+    def test_each_clip_has_a_region_margin_of_its_own(self, clip_folder: Path) -> None:
+        rule = SuccessRule(region_margin=0.01, mini_region_margin=0.2)
+        features = Features(MetricOptions(success=rule), mini_clip=clip_folder)
+        assert success.JudgeClip(features).region_margin == 0.01
+        assert success.JudgeMiniClip(features).region_margin == 0.2
+        other = Features(MetricOptions(success=SuccessRule(mini_region_margin=0.3)), mini_clip=clip_folder)
+        assert success.JudgeMiniClip(features).version != success.JudgeMiniClip(other).version
 
 
 class TestSensitivity:

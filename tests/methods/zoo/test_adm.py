@@ -95,7 +95,7 @@ def test_the_gate_compares_with_the_unedited_source(zoo: Path, monkeypatch: pyte
     """The embedded CLIP and reader, an editor that hands out the truth: it must pass, and the source must fail."""
     from methods.zoo import gates
 
-    for name in ("clip", "reader"):
+    for name in ("clip_guide", "reader"):
         (zoo / name).symlink_to(manifest.CHECKPOINTS / name)
     monkeypatch.setattr(gates, "entry", lambda name, root: root / name)
     cases = [WORLD.case(-1 - i) for i in range(8)]
