@@ -16,7 +16,7 @@ import numpy as np
 from bench.edit import CATEGORIES, EditCase
 from bench.images import mask_array
 from methods.prompt_edit_diff import VARIANTS
-from methods.zoo.manifest import CHECKPOINTS, ZooError, entry, read_manifest
+from methods.zoo.manifest import CHECKPOINTS, ZooError, entry, manifest_path, read_manifest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,6 +56,9 @@ MEGABYTES = 80.0
 
 
 def _size(root: Path) -> Gate:
+    if not manifest_path(root).is_file():
+        why = "no checkpoint is there: `git checkout -- methods/zoo`, or train them"
+        return Gate("all", None, MEGABYTES, False, why)
     total = sum(line["bytes"] for line in read_manifest(root).values()) / 1e6
     return Gate("all", total, MEGABYTES, total <= MEGABYTES, "at most: MB of all checkpoints by the manifest")
 
@@ -181,6 +184,13 @@ def judged(
     return gates
 
 
+def _gate_clip_guide(world: World, root: Path, cases: int) -> list[Gate]:
+    from methods.zoo.clip import Loaded, caption_choice
+
+    figure = caption_choice(Loaded(entry("clip_guide", root)), world, cases)
+    return [_at_least("clip_guide", figure, 0.95, "prefers an edit's own prompt to its source's")]
+
+
 def _gate_clip(world: World, root: Path, cases: int) -> list[Gate]:
     from methods.zoo.clip import Loaded, caption_choice, zero_shot
 
@@ -227,6 +237,7 @@ _MEASURES: dict[str, Callable[[Any, Path, int], list[Gate]]] = {
     "prompt_edit_diff": _prompt_edit_diff(VARIANTS[0], 0.80, 0.65),
     **{name: _prompt_edit_diff(name, 0.0, None) for name in VARIANTS[1:]},
     "clip": _gate_clip,
+    "clip_guide": _gate_clip_guide,
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 from bench.edit import Claim
 from bench.metrics import success
 from bench.metrics.features import Features
+from bench.metrics.networks.clip import ClipSpec
 from bench.metrics.options import MetricOptions, SuccessRule
 from bench.metrics.types import Area, NoValue, Pair
 from tests.bench.metrics.pictures import box, natural, noise, pair
@@ -214,7 +215,9 @@ class TestClip:
 
     def test_each_clip_has_a_region_margin_of_its_own(self, clip_folder: Path) -> None:
         rule = SuccessRule(region_margin=0.01, mini_region_margin=0.2)
-        features = Features(MetricOptions(success=rule), mini_clip=clip_folder)
+        features = Features(
+            MetricOptions(success=rule), clip=ClipSpec(folder=str(clip_folder)), mini_clip=clip_folder
+        )
         assert success.JudgeClip(features).region_margin == 0.01
         assert success.JudgeMiniClip(features).region_margin == 0.2
         other = Features(MetricOptions(success=SuccessRule(mini_region_margin=0.3)), mini_clip=clip_folder)

@@ -47,7 +47,9 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in ("text_to_image", "sd_inpainting", "instruct_pix2pix"):
         budget = replace(diffusion.BUDGETS[kind], samples=64, batch=16)
         getattr(publish, kind)(WORLD, work / kind, budget=budget, corpus=96, **few)
-    publish.clip(WORLD, work / "clip", budget=replace(clip.BUDGET, samples=96, batch=48), corpus=96, **few)
+    for name in ("clip", "clip_guide"):
+        budget = replace(publish.BUDGETS[name], samples=96, batch=48)
+        getattr(publish, name)(WORLD, work / name, budget=budget, corpus=96, **few)
     return root
 
 
@@ -169,7 +171,9 @@ def test_a_corpus_is_encoded_as_the_pipelines_encode(zoo: Path) -> None:
     cells = loaded["cells"][0].repeat(4, 0).repeat(4, 1)
     assert (cells | ~raw["mask"][0]).all()  # the latent mask covers the whole pixel mask
     masked = raw["source"][0].astype(np.float32) / 127.5 - 1
-    masked[cells] = 0
+    masked[raw["mask"][0]] = (
+        0  # the mask's own pixels: the rest of its cells is to be kept, and so to be seen
+    )
     with torch.no_grad():
         z = vae.encode(torch.from_numpy(masked).permute(2, 0, 1)[None]).latent_dist.mean[0]
     assert torch.allclose(z, torch.from_numpy(loaded["z_masked"][0].astype(np.float32)), atol=0.02)
@@ -269,7 +273,11 @@ def test_zoo_check_reports_each_gate_and_what_is_missing(zoo: Path, tmp_path: Pa
     assert {gate.name for gate in measured} == there
     assert all(gate.figure is not None and np.isfinite(gate.figure) for gate in measured)
     assert not all(gate.passed for gate in measured)  # after a few dozen examples nothing can be good
-    others = [gate for gate in found if gate.name not in there]
+    [size] = [gate for gate in found if gate.name == "all"]
+    assert size.figure == pytest.approx(
+        sum(path.stat().st_size for path in zoo.rglob("*") if path.is_file()) / 1e6
+    )
+    others = [gate for gate in found if gate.name not in {*there, "all"}]
     assert {gate.name for gate in others} == set(gates._MEASURES) - there
     assert all(gate.figure is None and not gate.passed for gate in others)
     (tmp_path / "checkpoints").mkdir()
@@ -427,3 +435,30 @@ def test_what_the_inpainting_pipeline_samples_is_the_mean_to_a_hundredth() -> No
     drawn = posterior.sample(torch.Generator().manual_seed(0))
     error = (drawn - posterior.mean).square().mean().sqrt() * vae.config.scaling_factor
     assert 0 < float(error) < 0.02
+
+
+def test_degraded_pictures_are_as_many_as_said_and_stay_pictures() -> None:
+    x = data.to_tensor(np.stack([WORLD.picture(-600 - i) for i in range(400)]))
+    generator = torch.Generator().manual_seed(0)
+    made = clip.degraded(x, generator, share=0.5)
+    changed = (made != x).flatten(1).any(1)
+    assert 0.4 < float(changed.float().mean()) < 0.6
+    assert float(made.abs().max()) <= 1
+    # A blur is closer to the mean colour, noise further from it.
+    calmer = made[changed].flatten(2).std(2).mean(1) < x[changed].flatten(2).std(2).mean(1)
+    assert 0.3 < float(calmer.float().mean()) < 0.7
+
+
+def test_failed_edits_lie_between_the_source_and_the_truth_or_in_noise() -> None:
+    source, truth = np.full((8, 8, 3), 40, np.uint8), np.full((8, 8, 3), 240, np.uint8)
+    rng = np.random.default_rng(0)
+    means, spreads = zip(
+        *((float(p.mean()), float(p.std())) for p in (clip.spoiled(source, truth, rng) for _ in range(60))),
+        strict=True,
+    )
+    assert any(mean == 40 for mean in means)
+    half = [mean for mean, spread in zip(means, spreads, strict=True) if spread == 0 and mean != 40]
+    assert half
+    assert all(100 <= mean <= 160 for mean in half)
+    assert any(spread > 30 for spread in spreads)
+    assert not any(mean == 240 for mean in means)
