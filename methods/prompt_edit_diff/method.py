@@ -55,7 +55,7 @@ class PromptEditDiff:
         """Compose the result with the source outside the mask, as the paper does. Off: the raw output."""
 
     PRESETS: Mapping[str, Mapping[str, Any]] = {
-        "mini": {"weights": "zoo:prompt_edit_diff", "steps": 10, "guidance": 2.75, "scheduler": "ddim"},
+        "mini": {"weights": "zoo:prompt_edit_diff", "steps": 10, "guidance": 3.0, "scheduler": "ddim"},
         "sd15": {"weights": "./prompt_edit_diff-sd15", "steps": 50, "guidance": 7.5, "scheduler": "ddim"},
     }
 

@@ -296,7 +296,7 @@ def load(variant: str, root: Path = CHECKPOINTS) -> tuple[PromptEditDiffUNet, df
     return unet, df.Parts(unet.unet, text, tokenizer, load_vae(root))
 
 
-def edit(made: PromptEditDiffPipeline, cases: Sequence[EditCase], guidance: float = 2.75) -> list[Any]:
+def edit(made: PromptEditDiffPipeline, cases: Sequence[EditCase], guidance: float = 3.0) -> list[Any]:
     """The edits of one batch of cases, raw."""
     from methods.zoo.grids import STEPS, _generators
 
