@@ -204,7 +204,7 @@ def _attend(attn: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor |
         # On short sequences the formula itself is faster than the kernels: the fused one's backward pass takes three
         # times as long, and the plain one looks for rows that see nothing, of which there are none here.
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        seen = (scores if bias is None else scores + bias).softmax(-1).to(value.dtype) @ value
+        seen: Tensor = (scores if bias is None else scores + bias).softmax(-1).to(value.dtype) @ value
     else:
         seen = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     return seen.transpose(1, 2).flatten(2)
