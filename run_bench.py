@@ -573,7 +573,7 @@ def zoo_check(
     from reports.zoo import run_gates
 
     with _console(stderr=True).status("measuring; this takes minutes"):
-        gates = [*check(MiniWorld()), *run_gates(run)]
+        gates: list[Any] = [*check(MiniWorld()), *run_gates(run)]
     if as_json:
         _print_json([asdict(gate) for gate in gates])
     else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from methods.zoo.gates import Gate
 from reports.scores import RunScores, load
 
 if TYPE_CHECKING:
@@ -20,7 +20,18 @@ SECONDS = 0.5
 RULE, TRUTH = "success_mini_clip", "success_truth"
 
 
-def run_gates(folder: Path) -> list[Gate]:
+@dataclass(frozen=True)
+class RunGate:
+    """One requirement, with the fields of ``methods.zoo.gates.Gate``. ``figure`` is None where there is no run."""
+
+    name: str
+    figure: float | None
+    threshold: float
+    passed: bool
+    detail: str
+
+
+def run_gates(folder: Path) -> list[RunGate]:
     """The gates, from a scored run of the embedded benchmark; not passed, with the remedy, where there is none."""
     from bench.store import RunStore, StoreError
 
@@ -29,10 +40,13 @@ def run_gates(folder: Path) -> list[Gate]:
         return [_agreement(scores), _cost(scores)]
     except (StoreError, ValueError) as error:
         why = f"needs a scored run, and {folder} is none ({error}); `run_bench.py demo` makes it"
-        return [Gate("clip", None, AGREEMENT, False, why), Gate("all", None, SECONDS, False, why)]
+        return [
+            RunGate("clip", None, AGREEMENT, False, why),
+            RunGate("all", None, SECONDS, False, why),
+        ]
 
 
-def _agreement(scores: RunScores) -> Gate:
+def _agreement(scores: RunScores) -> RunGate:
     said: list[NDArray[np.bool_]] = []
     of_controls: list[NDArray[np.bool_]] = []
     for of_protocol in scores.protocols.values():
@@ -48,10 +62,10 @@ def _agreement(scores: RunScores) -> Gate:
         f"edits of the demo on which its success rule agrees with the truth's, {len(same)} edits; "
         f"without the controls {same[~controls].mean():.3f} of {int((~controls).sum())}"
     )
-    return Gate("clip", figure, AGREEMENT, figure >= AGREEMENT, detail)
+    return RunGate("clip", figure, AGREEMENT, figure >= AGREEMENT, detail)
 
 
-def _cost(scores: RunScores) -> Gate:
+def _cost(scores: RunScores) -> RunGate:
     sums: dict[str, list[float]] = {}
     for name, of_protocol in scores.protocols.items():
         for title, column in zip(of_protocol.titles, scores.seconds[name].T, strict=True):
@@ -61,4 +75,4 @@ def _cost(scores: RunScores) -> Gate:
         raise ValueError("no edit has a time")
     slowest = max(means, key=means.__getitem__)
     detail = f"at most: seconds per edit in the demo of the slowest method, {slowest}"
-    return Gate("all", means[slowest], SECONDS, means[slowest] <= SECONDS, detail)
+    return RunGate("all", means[slowest], SECONDS, means[slowest] <= SECONDS, detail)
