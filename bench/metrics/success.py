@@ -208,7 +208,7 @@ class JudgeClip(_Judge):
 
 class JudgeMiniClip(JudgeClip):
     name = "judge_mini_clip"
-    version = "2"
+    version = "3"
     summary = "as judge_clip, with the embedded CLIP"
     slot = "mini_clip"
 
@@ -228,7 +228,7 @@ class SuccessClip(_Success):
 
 class SuccessMiniClip(SuccessClip):
     name = "success_mini_clip"
-    version = "2"
+    version = "3"
     summary = "as success_clip, with the embedded CLIP"
     slot = "mini_clip"
 
