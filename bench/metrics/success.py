@@ -83,7 +83,10 @@ def judge_truth(features: Features, pairs: Sequence[Pair]) -> list[Verdict]:
 def judge_clip(
     features: Features, pairs: Sequence[Pair], slot: str, margin: float, region_margin: float = 0.0
 ) -> list[Verdict]:
-    """Whether the image is closer to the target prompt, and every region came closer to its own."""
+    """Whether the image is closer to the target prompt, and every region came closer to its own.
+
+    By more than ``margin`` and ``region_margin`` (cosines). ``slot``: which of the CLIPs judges.
+    """
     to_target = prompt_cosines(features, slot, pairs, "edited", "target_prompt")
     to_source = prompt_cosines(features, slot, pairs, "edited", "source_prompt")
     before = region_cosines(features, slot, pairs, "source")

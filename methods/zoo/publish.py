@@ -275,8 +275,17 @@ def _card(
         "packages": {"torch": torch.__version__, "diffusers": _version("diffusers")},
     }
     path.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    _forget_places(folder)
     write_manifest(root)
     return folder
+
+
+def _forget_places(folder: Path) -> None:
+    """Leave out of the parts' configurations from where a warm start loaded them: a path of one machine."""
+    for path in folder.rglob("config.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _parameters(folder: Path) -> int:

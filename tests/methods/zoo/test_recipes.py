@@ -171,9 +171,8 @@ def test_a_corpus_is_encoded_as_the_pipelines_encode(zoo: Path) -> None:
     cells = loaded["cells"][0].repeat(4, 0).repeat(4, 1)
     assert (cells | ~raw["mask"][0]).all()  # the latent mask covers the whole pixel mask
     masked = raw["source"][0].astype(np.float32) / 127.5 - 1
-    masked[raw["mask"][0]] = (
-        0  # the mask's own pixels: the rest of its cells is to be kept, and so to be seen
-    )
+    # The mask's own pixels alone: the rest of its cells is to be kept, and so to be seen.
+    masked[raw["mask"][0]] = 0
     with torch.no_grad():
         z = vae.encode(torch.from_numpy(masked).permute(2, 0, 1)[None]).latent_dist.mean[0]
     assert torch.allclose(z, torch.from_numpy(loaded["z_masked"][0].astype(np.float32)), atol=0.02)
@@ -350,6 +349,15 @@ def test_a_warm_start_begins_where_the_checkpoint_is(zoo: Path, tmp_path: Path, 
         for key, value in old.items():
             if "running_" not in key and "num_batches" not in key:
                 assert torch.allclose(value.float(), new[key].float(), atol=1e-3), key
+    for config in (root / name).rglob("config.json"):
+        assert "_name_or_path" not in json.loads(config.read_text())  # where it was loaded from: a path
+
+
+def test_no_shipped_configuration_names_a_path() -> None:
+    configs = list(manifest.CHECKPOINTS.rglob("config.json"))
+    assert len(configs) > 10
+    for config in configs:
+        assert "_name_or_path" not in json.loads(config.read_text()), config
 
 
 def test_a_corpus_of_another_world_is_refused(tmp_path: Path) -> None:
