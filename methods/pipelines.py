@@ -84,12 +84,11 @@ def load_part(part: str, found: Weights, runtime: Runtime, named: Any = None) ->
     folder = found.parts[part]
     if part not in MODEL_PARTS:
         return cls.from_pretrained(str(folder), local_files_only=True)
+    from methods import low_rank
+
     variant = Weights(found.kind, found.name, found.root, {part: folder}).variant
     with quiet():
-        model = cls.from_pretrained(
-            str(folder), dtype=torch_dtype(runtime), variant=variant, local_files_only=True
-        )
-    return model.eval()
+        return low_rank.load(cls, folder, torch_dtype(runtime), variant=variant, local_files_only=True)
 
 
 def _class_of(part: str, found: Weights, named: Any) -> tuple[str, str]:
@@ -109,7 +108,8 @@ def save_pipeline(folder: Path, pipeline: Any, shared: Mapping[str, str] | None 
     """Writes a pipeline in diffusers' layout as half-precision safetensors; the pipeline stays as it is.
 
     ``shared`` maps a part to the sibling folder that holds it already; such parts are left out and
-    ``shared.json`` names them. An existing folder's other files (cards) are kept.
+    ``shared.json`` names them, and what else the checkpoint needs (a base). An existing folder's other files
+    (cards) are kept.
     """
     import copy
     import json
@@ -132,7 +132,8 @@ def save_pipeline(folder: Path, pipeline: Any, shared: Mapping[str, str] | None 
             part.save_pretrained(str(folder / name))
     for name in shared:
         shutil.rmtree(folder / name, ignore_errors=True)
-        index[name] = [None, None]
+        if name in pipeline.components:
+            index[name] = [None, None]
     index["_class_name"] = type(pipeline).__name__
     index["_diffusers_version"] = diffusers.__version__
     index.pop("_name_or_path", None)

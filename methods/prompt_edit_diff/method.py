@@ -166,6 +166,7 @@ def load_pipeline(found: weights.Weights, runtime: Runtime, scheduler: str | Non
     """The pipeline of ``found``, in evaluation mode, on the device and in the precision of ``runtime``."""
     import diffusers
 
+    from methods import low_rank
     from methods.prompt_edit_diff.model import PromptEditDiffUNet
     from methods.prompt_edit_diff.pipeline import PromptEditDiffPipeline
 
@@ -176,16 +177,18 @@ def load_pipeline(found: weights.Weights, runtime: Runtime, scheduler: str | Non
         if part != "unet"
     }
     with pipelines.quiet():
-        unet = PromptEditDiffUNet.from_pretrained(
-            str(found.parts["unet"]),
-            dtype=pipelines.torch_dtype(runtime),
+        unet = low_rank.load(
+            PromptEditDiffUNet,
+            found.parts["unet"],
+            pipelines.torch_dtype(runtime),
+            prefix="unet.",
             variant=found.variant,
             local_files_only=True,
         )
     if scheduler is not None:
         cls = {"ddim": diffusers.DDIMScheduler, "ddpm": diffusers.DDPMScheduler}[scheduler]
         parts["scheduler"] = cls.from_config(parts["scheduler"].config)
-    pipeline = PromptEditDiffPipeline(unet=unet.eval(), **parts)
+    pipeline = PromptEditDiffPipeline(unet=unet, **parts)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(runtime.device)
 

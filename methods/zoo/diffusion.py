@@ -18,7 +18,7 @@ text-to-image base, new input channels at zero, as their papers do.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,18 @@ first. In the second half both weigh the same, since copying to the last decibel
 PLAIN = 0.3
 """Share of the inpainting examples whose target is the source itself, described by its own prompt."""
 NO_TEXT = 0.1
+BASE = "text_to_image"
+SHARE = 0.58
+"""Of an editor's large weights, how many numbers it stores: its differences from the base have low rank
+(``methods.low_rank``). It learns all of them first, then goes on with what is left of them after the cut."""
+LOW_RANK = Budget(samples=40_000, batch=64, rate=1.0e-3, warmup=2_000, decay=0.7, ema=0.9990)
+"""Of the second part. Where the first is shortened, this one is in proportion (``low_rank_budget``)."""
+
+
+def low_rank_budget(whole: Budget) -> Budget:
+    """The second part's budget after a first one of ``whole``."""
+    samples = max(1, round(LOW_RANK.samples * whole.samples / BUDGETS["sd_inpainting"].samples))
+    return replace(LOW_RANK, samples=samples, batch=whole.batch)
 
 
 def build_unet(channels: int) -> UNet2DConditionModel:
@@ -121,10 +133,14 @@ def run(
     machine: Machine | None = None,
     report: Report = silent,
     sample: Callable[[Mapping[str, dict[str, Tensor]], Path], None] | None = None,
+    second: bool = False,
 ) -> Outcome:
-    """Train ``parts`` on ``data`` (``Corpus.load``). Figures: the weighted v-loss."""
+    """Train ``parts`` on ``data`` (``Corpus.load``). Figures: the weighted v-loss.
+
+    ``second``: it goes on where an earlier training ended, so that the outside weighs as much as the inside throughout.
+    """
     budget = budget or BUDGETS[kind]
-    draw = _Batches(kind, parts, data, budget.batch, budget.samples)
+    draw = _Batches(kind, parts, data, budget.batch, 0 if second else budget.samples)
     scheduler = build_scheduler()
     alphas = scheduler.alphas_cumprod.double()
     signal, sigma = alphas.sqrt().float(), (1 - alphas).sqrt().float()

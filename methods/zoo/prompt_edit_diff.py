@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from bench.edit import EditCase
 from bench.images import mask_array
-from methods.pipelines import call, save_pipeline
+from methods import low_rank
+from methods.pipelines import call, quiet, save_pipeline
 from methods.prompt_edit_diff import VARIANTS, ablation
 from methods.prompt_edit_diff.augment import MaskDropout
 from methods.prompt_edit_diff.losses import composed, edit_loss, noised
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 MODEL: dict[str, Any] = {"factor": cp.FACTOR, "mask_width": 64, "mask_tokens": 8, "count": 4}
 BUDGET: Budget = df.BUDGETS["sd_inpainting"]
+PREFIX = "unet."
+"""Of the base's tensors within the network's."""
 REGIONS = 3
 """The most regions that an edit of the world has."""
 SIDE = 64
@@ -290,8 +293,9 @@ def load(variant: str, root: Path = CHECKPOINTS) -> tuple[PromptEditDiffUNet, df
     from methods.zoo.publish import load_vae
 
     folder = root / variant
-    unet = PromptEditDiffUNet.from_pretrained(str(folder / "unet"), dtype=torch.float32)
-    text = CLIPTextModel.from_pretrained(str(folder / "text_encoder"), dtype=torch.float32)
+    with quiet():
+        unet: PromptEditDiffUNet = low_rank.load(PromptEditDiffUNet, folder / "unet", torch.float32, PREFIX)
+        text = low_rank.load(CLIPTextModel, folder / "text_encoder", torch.float32)
     tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(str(root / "tokenizer"))
     return unet, df.Parts(unet.unet, text, tokenizer, load_vae(root))
 
@@ -344,29 +348,34 @@ def publish(
     edits.encode(vae, machine.device, pb._as_progress(report, "edits encoded"), machine.autocast)
     areas = Regions(edits)
     areas.draw(report)
-    if warm and (root / variant).is_dir():
-        unet, parts = load(variant, root)
-    else:
-        parts = pb.load_parts("text_to_image", root)
-        unet = start(variant, parts)
+    base = pb.load_parts(df.BASE, root)
+    data, masks = edits.load(vae), areas.load()
+    folder = root / variant
+
+    def learn(unet: PromptEditDiffUNet, parts: df.Parts, work: Path, chosen: Budget, second: bool) -> None:
+        def sample(weights: Mapping[str, dict[str, Tensor]], path: Path) -> None:
+            sample_grid(pipeline(unet, parts, weights), world, path)
+
+        draw = Batches(parts.tokenizer, float(vae.config.scaling_factor), data, masks, chosen.batch)
+        outcome = run(unet, parts, draw, work, chosen, machine, report, sample)
+        made = pipeline(unet, parts, outcome.weights).to("cpu")
+        if second:
+            pb.save_low_rank(folder, made, root)
+        else:
+            save_pipeline(folder, made, shared=pb.SHARED)
+        pb._card(folder, world, outcome, chosen, machine, {}, root, warm=second)
+
+    if not (warm and folder.is_dir()):
+        parts = replace(pb.load_parts(df.BASE, root), vae=vae)
+        learn(start(variant, parts), parts, work, budget or BUDGET, False)
+    unet, parts = load(variant, root)
     parts = replace(parts, vae=vae)
-    chosen = budget or BUDGET
-    data = edits.load(vae)
-    draw = Batches(
-        parts.tokenizer,
-        float(vae.config.scaling_factor),
-        data,
-        areas.load(),
-        chosen.batch,
-    )
-
-    def sample(weights: Mapping[str, dict[str, Tensor]], path: Path) -> None:
-        sample_grid(pipeline(unet, parts, weights), world, path)
-
-    outcome = run(unet, parts, draw, work, chosen, machine, report, sample)
-    made = pipeline(unet, parts, outcome.weights)
-    save_pipeline(root / variant, made.to("cpu"), shared={"vae": "autoencoder", "tokenizer": "tokenizer"})
-    return pb._card(root / variant, world, outcome, chosen, machine, {}, root, warm=warm)
+    low_rank.cut(unet, base.unet.state_dict(), df.SHARE, PREFIX)
+    low_rank.cut(parts.text_encoder, base.text_encoder.state_dict(), df.SHARE)
+    # A shorter first part asks for a shorter second one; a warm start is the second one alone.
+    rest = budget if warm else df.low_rank_budget(budget or BUDGET)
+    learn(unet, parts, work / "low_rank", rest or df.LOW_RANK, True)
+    return folder
 
 
 # The recipes by name: the whole method, and it without one of its three parts.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from methods import low_rank
 from methods.pipelines import quiet, save_pipeline
 from methods.zoo import autoencoder as ae
 from methods.zoo import clip as cl
@@ -50,6 +51,9 @@ BUDGETS: dict[str, Budget] = {
     "clip_guide": cl.GUIDE_BUDGET,
 }
 """How long each recipe trains unless told otherwise; PromptEditDiff's as long as ``sd_inpainting``."""
+
+SHARED: Mapping[str, str] = {"vae": "autoencoder", "tokenizer": "tokenizer"}
+"""What the latent diffusion checkpoints take from others."""
 
 
 def reader(
@@ -192,28 +196,52 @@ def _diffusion(
     edits = Corpus(world, _corpus_folder(work), corpus)
     edits.render(_as_progress(report, "edits rendered"))
     edits.encode(vae, machine.device, _as_progress(report, "edits encoded"), machine.autocast)
-    if warm:
-        parts = load_parts(kind, root)
-    elif kind == "text_to_image":
-        parts = df.start(kind, build_tokenizer(world.words()), vae)
-    else:
-        base = load_parts("text_to_image", root)
-        parts = df.start(kind, base.tokenizer, vae, base)
-    parts = replace(parts, vae=vae)
-
-    def sample(weights: Mapping[str, dict[str, Tensor]], path: Path) -> None:
-        from methods.zoo.grids import sample_grid
-
-        sample_grid(kind, df.pipeline(kind, parts, weights), world, path)
-
-    chosen = budget or df.BUDGETS[kind]
-    outcome = df.run(kind, parts, edits.load(vae), work, chosen, machine, report, sample)
-    made = df.pipeline(kind, parts, outcome.weights)
+    data = edits.load(vae)
     folder = root / kind
-    if kind == "text_to_image":
-        parts.tokenizer.save_pretrained(str(root / "tokenizer"))
-    save_pipeline(folder, made.to("cpu"), shared={"vae": "autoencoder", "tokenizer": "tokenizer"})
-    return _card(folder, world, outcome, chosen, machine, {}, root, warm=warm)
+    editor = kind != df.BASE
+    base = load_parts(df.BASE, root) if editor else None
+
+    def learn(parts: df.Parts, work: Path, chosen: Budget, second: bool, more: bool) -> None:
+        def sample(weights: Mapping[str, dict[str, Tensor]], path: Path) -> None:
+            from methods.zoo.grids import sample_grid
+
+            sample_grid(kind, df.pipeline(kind, parts, weights), world, path)
+
+        outcome = df.run(kind, parts, data, work, chosen, machine, report, sample, second)
+        made = df.pipeline(kind, parts, outcome.weights)
+        if second:
+            save_low_rank(folder, made.to("cpu"), root)
+        else:
+            save_pipeline(folder, made.to("cpu"), shared=SHARED)
+        _card(folder, world, outcome, chosen, machine, {}, root, warm=more)
+
+    if not (editor and warm):
+        if warm:
+            parts = load_parts(kind, root)
+        else:
+            tokenizer = base.tokenizer if base is not None else build_tokenizer(world.words())
+            parts = df.start(kind, tokenizer, vae, base)
+        if not editor:
+            parts.tokenizer.save_pretrained(str(root / "tokenizer"))
+        learn(replace(parts, vae=vae), work, budget or df.BUDGETS[kind], False, warm)
+    if base is not None:
+        parts = replace(load_parts(kind, root), vae=vae)
+        low_rank.cut(parts.unet, base.unet.state_dict(), df.SHARE)
+        low_rank.cut(parts.text_encoder, base.text_encoder.state_dict(), df.SHARE)
+        # A shorter first part asks for a shorter second one; a warm start is the second one alone.
+        rest = budget if warm else df.low_rank_budget(budget or df.BUDGETS[kind])
+        learn(parts, work / "low_rank", rest or df.LOW_RANK, True, True)
+    return folder
+
+
+def save_low_rank(folder: Path, pipeline: Any, root: Path) -> None:
+    """Save a pipeline whose UNet and text encoder were cut (``low_rank.cut``) to the base's and their differences."""
+    networks = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder}
+    for name, network in networks.items():
+        setattr(pipeline, name, low_rank.whole(network))
+    save_pipeline(folder, pipeline, shared={**SHARED, "base": df.BASE})
+    for name, network in networks.items():
+        low_rank.write(folder / name, network, root / df.BASE / name)
 
 
 def load_vae(root: Path = CHECKPOINTS, device: str = "cpu") -> Any:
@@ -229,8 +257,8 @@ def load_parts(kind: str, root: Path = CHECKPOINTS) -> df.Parts:
     from transformers import CLIPTextModel, CLIPTokenizer
 
     with quiet():
-        unet = UNet2DConditionModel.from_pretrained(str(root / kind / "unet"), dtype=torch.float32)
-        text = CLIPTextModel.from_pretrained(str(root / kind / "text_encoder"), dtype=torch.float32)
+        unet = low_rank.load(UNet2DConditionModel, root / kind / "unet", torch.float32)
+        text = low_rank.load(CLIPTextModel, root / kind / "text_encoder", torch.float32)
     tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(str(root / "tokenizer"))
     return df.Parts(unet, text, tokenizer, load_vae(root))
 
