@@ -72,7 +72,7 @@ BASE = "text_to_image"
 SHARE = 0.58
 """Of an editor's large weights, how many numbers it stores: its differences from the base have low rank
 (``methods.low_rank``). It learns all of them first, then goes on with what is left of them after the cut."""
-LOW_RANK = Budget(samples=40_000, batch=64, rate=1.0e-3, warmup=2_000, decay=0.7, ema=0.9990)
+LOW_RANK = Budget(samples=40_000, batch=64, rate=1.0e-3, warmup=2_000, decay=0.9, ema=0.9990)
 """Of the second part. Where the first is shortened, this one is in proportion (``low_rank_budget``)."""
 
 

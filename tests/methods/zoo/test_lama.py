@@ -60,10 +60,25 @@ def test_the_discriminator_is_told_what_the_papers_formula_tells_it() -> None:
     holes = (torch.rand(2, 1, 4, 4) < 0.5).double()
     d_real, d_fake = 1 / (1 + np.exp(-real.numpy())), 1 / (1 + np.exp(-fake.numpy()))
     m = holes.numpy()
-    expected = -np.log(d_real).mean() - (m * np.log(1 - d_fake)).mean() - ((1 - m) * np.log(d_fake)).mean()
+    # Each kind of patch by its mean; where none has a hole, the fake's are the picture's.
+    expected = (
+        -np.log(d_real).mean() - np.log(1 - d_fake)[m == 1].mean() - 0.5 * np.log(d_fake)[m == 0].mean()
+    )
     assert float(recipe.discriminator_loss(real, fake, holes)) == pytest.approx(expected)
     sought = -(m * np.log(d_fake)).sum() / m.sum()
     assert float(recipe.generator_loss(fake, holes)) == pytest.approx(sought)
+
+
+def test_a_hole_weighs_less_the_deeper_in_it() -> None:
+    mask = np.zeros((12, 12), np.bool_)
+    mask[3:8, 2:9] = True
+    found = recipe.discounted(mask)
+    assert found.dtype == np.float32
+    assert not found[~mask].any()
+    assert found[3, 2] == found[7, 5] == 1
+    assert found[4, 3] == pytest.approx(recipe.DISCOUNT)
+    assert found[5, 5] == pytest.approx(recipe.DISCOUNT**2)
+    assert (recipe.discounted(np.ones((4, 4), np.bool_)) == 1).all()
 
 
 def test_the_generators_loss_does_not_saturate() -> None:
@@ -153,6 +168,7 @@ def test_a_batch_is_pictures_of_the_corpus_with_holes(edits: Corpus) -> None:
     assert batch["image"].shape == (16, 3, 64, 64)
     assert batch["mask"].shape == (16, 1, 64, 64)
     assert set(batch["mask"].unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(batch["weight"] > 0, batch["mask"] == 1)
     back = (batch["image"] * 255).round().byte().permute(0, 2, 3, 1).numpy()
     assert all(np.ascontiguousarray(picture).tobytes() in known for picture in back)
     shares = batch["mask"].mean(dim=(1, 2, 3))
@@ -190,7 +206,7 @@ def test_it_learns_and_a_stopped_training_resumes_bit_for_bit(edits: Corpus, tmp
     for name in ("generator", "discriminator"):
         for key, value in whole.weights[name].items():
             assert torch.equal(value, resumed.weights[name][key]), key
-    longer = recipe.run(draw, tmp_path / "longer", replace(BUDGET, samples=320, warmup=0, rate=4e-3), CPU)
+    longer = recipe.run(draw, tmp_path / "longer", replace(BUDGET, samples=640, warmup=0, rate=4e-3), CPU)
     assert probe(edits, longer.weights["generator"]) < 0.7 * probe(edits, whole.weights["generator"])
     assert {"known", "inside", "adversarial", "matching", "judge", "judged_rightly", "penalty"} <= set(
         whole.figures
