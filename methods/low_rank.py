@@ -127,6 +127,7 @@ def write(folder: Path, network: nn.Module, base: Path) -> None:
     where = {"folder": Path(os.path.relpath(base, folder)).as_posix(), "sha256": _sha256(_tensors(base))}
     part = path.with_suffix(".part")
     save_file(state, part, metadata={"format": "pt"})
+    part.chmod(0o644)
     (folder / BASE).write_text(json.dumps(where, sort_keys=True) + "\n", encoding="utf-8")
     part.replace(path)
 
@@ -187,7 +188,9 @@ def load(cls: Any, folder: Path, dtype: torch.dtype, prefix: str = "", **options
         model.load_state_dict(state)
     except RuntimeError as error:
         raise LowRankError(f"{folder}: its tensors do not fit its config.json: {error}") from None
-    return model.to(dtype).eval()
+    # Not the model's own: that of diffusers warns of layers to be kept in float32, of which there are none.
+    nn.Module.to(model, dtype)
+    return model.eval()
 
 
 def _tensors(folder: Path) -> Path:
