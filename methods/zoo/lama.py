@@ -49,13 +49,14 @@ DISCRIMINATOR_RATE = 1.0
 """Its learning rate, as a share of the generator's."""
 SIZE = 64
 
-# Weights of the terms. The first and the last are the published training's; the others are to this network's scale.
+# Weights of the terms. The first is the published training's; the others are to this network's scale.
 KNOWN = 10.0
 """L1 outside the hole."""
-ADVERSARIAL = 1.0
+ADVERSARIAL = 0.5
+"""At 1 the middle of large holes fills with speckles that the discriminator takes for objects."""
 HOLE = 4.0
 """L1 inside the hole, discounted with the distance from what is known."""
-DISCOUNT = 0.8
+DISCOUNT = 0.9
 """By how much per pixel: what lies deep in a hole can be many things, what lies at its border cannot (the spatially
 discounted loss of Yu et al. 2018, whose 0.99 is for holes of 128 pixels)."""
 FEATURES = 4.0
