@@ -300,6 +300,7 @@ def _card(
         "data": f"mini world {world.version}, rendered by protocols.mini; held-out seeds for the figures",
         "license": "Apache-2.0",
         "parameters": _parameters(folder),
+        **_stored(folder),
         "stages": [*stages, entry],
         "held_out": {name: round(value, 4) for name, value in figures.items()},
         "packages": {"torch": torch.__version__, "diffusers": _version("diffusers")},
@@ -316,6 +317,13 @@ def _forget_places(folder: Path) -> None:
         config = json.loads(path.read_text(encoding="utf-8"))
         if config.pop("_name_or_path", None) is not None:
             path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _stored(folder: Path) -> dict[str, str]:
+    """How a checkpoint that needs a base is stored; nothing for one that is whole."""
+    if not any(low_rank.stored(part) for part in folder.iterdir() if part.is_dir()):
+        return {}
+    return {"stored": f"differences of low rank from {df.BASE}; parameters are those of the factors"}
 
 
 def _parameters(folder: Path) -> int:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from methods import low_rank
 from methods.zoo import autoencoder, clip, corpus, data, diffusion, gates, manifest, publish, reader, recipes
 from methods.zoo.loop import Machine
 from protocols.mini.world import MiniWorld
@@ -67,6 +68,25 @@ def test_every_checkpoint_has_a_card_and_is_in_the_manifest(zoo: Path) -> None:
         assert card["stages"][0]["machine"]
         assert card["parameters"] > 10_000
     assert json.loads((zoo / "autoencoder" / "card.json").read_text())["held_out"]["psnr_db"] > 0
+
+
+@pytest.mark.parametrize("kind", ["sd_inpainting", "instruct_pix2pix"])
+def test_an_editor_is_stored_as_its_difference_from_the_base(zoo: Path, kind: str) -> None:
+    """Trained whole, cut, and trained on: a card of two stages, a file of half the size, the base in its closure."""
+    card = json.loads((zoo / kind / "card.json").read_text())
+    whole, second = card["stages"]
+    assert second["samples"] < whole["samples"]
+    assert "low rank from text_to_image" in card["stored"]
+    assert "text_to_image" in manifest.closure(kind, zoo)
+    name = "unet/diffusion_pytorch_model.safetensors"
+    sizes = [(zoo / folder / name).stat().st_size for folder in (kind, "text_to_image")]
+    assert 0.5 < sizes[0] / sizes[1] < 0.65
+    base, mine = publish.load_parts("text_to_image", zoo), publish.load_parts(kind, zoo)
+    weight = "mid_block.resnets.0.conv1.weight"
+    change = (mine.unet.state_dict()[weight] - base.unet.state_dict()[weight]).flatten(1)
+    values = torch.linalg.svdvals(change)
+    rank = low_rank.ranked(change.shape, diffusion.SHARE)
+    assert values[rank] < 1e-4 * values[0] < values[rank - 1]
 
 
 def test_weights_on_disk_are_half_precision_safetensors(zoo: Path) -> None:
