@@ -49,7 +49,7 @@ class InstructPix2Pix:
         "mini": {
             "weights": "zoo:instruct_pix2pix",
             "steps": 10,
-            "guidance": 4.0,
+            "guidance": 3.0,
             "image_guidance": 1.5,
         },
     }

@@ -57,7 +57,7 @@ class SdInpainting:
         """Paste the result into the source along the mask. Off: the raw output; both are scored."""
 
     PRESETS: Mapping[str, Mapping[str, Any]] = {
-        "mini": {"weights": "zoo:sd_inpainting", "steps": 10, "guidance": 4.0, "mask_cells": "cover"},
+        "mini": {"weights": "zoo:sd_inpainting", "steps": 10, "guidance": 3.0, "mask_cells": "cover"},
     }
 
     CHANNELS = (4, 9)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from methods.zoo.data import World
 
 STEPS = 10
-GUIDANCE = {"sd_inpainting": 4.0, "instruct_pix2pix": 4.0}
-"""Of 2, 3 and 4 the one that shows the most targets of 400 held-out edits; the ``mini`` presets have the same."""
+GUIDANCE = {"sd_inpainting": 3.0, "instruct_pix2pix": 3.0}
+"""One for all editors, chosen on held-out edits (``TRAINING.md``); the ``mini`` presets have the same."""
 
 
 def sample_grid(kind: str, pipeline: Any, world: World, path: Path) -> None:
