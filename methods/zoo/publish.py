@@ -294,7 +294,8 @@ def _card(
     stages: list[dict[str, Any]] = []
     if (stage or warm) and path.exists():
         stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
-        stages = [s for s in stages if s["recipe"] != stage]
+        # A part that was trained anew replaces what it was; a warm start adds to it.
+        stages = [s for s in stages if warm or s["recipe"] != stage]
     card = {
         "name": folder.name,
         "data": f"mini world {world.version}, rendered by protocols.mini; held-out seeds for the figures",
