@@ -3,9 +3,7 @@
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (2021). Every batch holds
 both sides of each edit, the source under its prompt and the truth under the target prompt, so that the hardest
 negatives differ in one word; a third of the pictures are crops of the edited region under the region's prompt. The
-same crops where the edit failed (half-way ones, noise) shall be further from that prompt, and no nearer than the
-source's. Imperfect edits, right and failed ones, are what the autoencoder decodes from latents between the source's
-and the truth's, with noise, as an editor's are.
+same crops where the edit failed (the source's, half-way ones, noise) shall be further from that prompt.
 """
 
 from __future__ import annotations
@@ -22,8 +20,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.zoo.corpus import CHUNK, Corpus, fingerprint
-from methods.zoo.data import to_pictures, to_tensor
+from methods.zoo.corpus import CHUNK, Corpus
+from methods.zoo.data import to_tensor
 from methods.zoo.loop import Budget, Machine, Outcome, Report, silent, train
 from methods.zoo.text import LENGTH, tokenize
 
@@ -68,17 +66,8 @@ GUIDE_BUDGET = Budget(
 DEGRADED = 0.5
 """Share of the pictures that are blurred or noisy, as unfinished or imperfect edits are."""
 PAIR = 0.5
-"""Weight of the choice between the two prompts of a picture's own edit, and of those between a region's edit, a failed
-one, and what was there before."""
-REGION = 0.5
-"""Weight of the choice of a region's prompt among all that the corpus has, or this many of them."""
-REGION_TEXTS = 256
-DECODED = 0.5
-"""Share of the right edits, and of the failed ones, that are decoded from latents."""
-RIGHT_NOISE, FAILED_NOISE = 0.3, 0.5
-"""The most noise in those latents, in their standard deviations."""
-HALF_WAY = (0.1, 0.4)
-"""How far from the source to the truth a failed edit is, in latents or in pixels."""
+"""Weight of the choice between the two prompts of a picture's own edit, and of that between a region's edit and a
+failed one."""
 MARGIN = 0.1
 """What a region's crop shows beyond its mask's bounding box, as a share of the box's longer side."""
 
@@ -133,38 +122,19 @@ def degraded(x: Tensor, generator: torch.Generator, share: float = DEGRADED) -> 
 def spoiled(
     source: NDArray[np.uint8], truth: NDArray[np.uint8], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """A region in which the edit failed: half-way, or lost in noise. uint8 (H, W, 3), all of them."""
-    if rng.random() < 0.5:
-        share = rng.uniform(*HALF_WAY)
+    """A region in which the edit failed: as before, half-way, or lost in noise. uint8 (H, W, 3), all of them."""
+    kind = rng.integers(3)
+    if kind == 0:
+        return source
+    if kind == 1:
+        share = rng.uniform(0.3, 0.6)
         return np.asarray(np.rint((1 - share) * source + share * truth), np.uint8)
     noise = rng.normal(0, rng.uniform(80, 160), truth.shape)
     return np.asarray(np.clip(np.rint(truth + noise), 0, 255), np.uint8)
 
 
-@torch.no_grad()
-def decoded(
-    vae: nn.Module,
-    source: NDArray[np.float16],
-    truth: NDArray[np.float16],
-    share: NDArray[np.float64],
-    noise: NDArray[np.float64],
-    rng: np.random.Generator,
-) -> NDArray[np.uint8]:
-    """Pictures uint8 (N, 64, 64, 3) of latents (N, 4, 16, 16) that are ``share`` (N) of the way from ``source`` to
-    ``truth``, with Gaussian noise of ``noise`` (N) standard deviations of a latent.
-    """
-    scale = float(vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
-    way = share[:, None, None, None]
-    z = (1 - way) * source + way * truth
-    z = z + noise[:, None, None, None] / scale * rng.standard_normal(z.shape)
-    weight = next(vae.parameters())
-    out: Tensor = vae.decode(torch.from_numpy(z).to(weight)).sample  # type: ignore[operator]
-    return to_pictures(out)
-
-
 def run(
     corpus: Corpus,
-    vae: nn.Module,
     tokenizer: CLIPTokenizer,
     work: Path,
     budget: Budget = BUDGET,
@@ -172,13 +142,8 @@ def run(
     report: Report = silent,
     model: nn.Module | None = None,
 ) -> Outcome:
-    """Contrastive training on a corpus that ``vae`` has encoded.
-
-    Figures: the share of a batch's pictures that find a right text first, and of its failed edits that are no nearer
-    to the region's prompt than the source was.
-    """
+    """Contrastive training. Figures: the share of a batch's pictures that find a right text first."""
     torch.manual_seed(0)
-    tag = fingerprint(vae)
     model = model or build(tokenizer)
     edits = budget.batch // 3
     chunks: dict[int, dict[str, Any]] = {}
@@ -187,53 +152,32 @@ def run(
         chunk = (step // 16) % len(corpus.chunks)
         if chunk not in chunks:
             chunks.clear()
-            chunks[chunk] = corpus.pictures(chunk) | corpus.latents(chunk, tag)
+            chunks[chunk] = corpus.pictures(chunk)
         data = chunks[chunk]
         rng = np.random.Generator(np.random.PCG64([step, 13]))
         rows = rng.choice(CHUNK, edits, replace=False)
-        z = [data[name][rows] for name in ("z_source", "z_truth")]
-        right, wrong = data["truth"][rows].copy(), data["source"][rows].copy()
-        some, others = rng.random((2, edits)) < DECODED
-        ones = np.ones(edits)
-        noises = rng.uniform(0, RIGHT_NOISE, edits), rng.uniform(0, FAILED_NOISE, edits)
-        ways = rng.uniform(*HALF_WAY, edits)
-        right[some] = decoded(vae, z[0][some], z[1][some], ones[some], noises[0][some], rng)
-        wrong[others] = decoded(vae, z[0][others], z[1][others], ways[others], noises[1][others], rng)
         margins = rng.uniform(0, 0.25, edits)
-        before, after, failed = [], [], []
-        for k, (i, margin) in enumerate(zip(rows, margins, strict=True)):
-            was, made, lost = (
-                crop(p, data["mask"][i], margin) for p in (data["source"][i], right[k], wrong[k])
-            )
-            before.append(was)
-            after.append(made)
-            failed.append(lost if others[k] else spoiled(was, made, rng))
-        pictures = np.concatenate([data["source"][rows], right, np.stack(after)])
+        crops, failed = [], []
+        for i, margin in zip(rows, margins, strict=True):
+            before, after = (crop(data[name][i], data["mask"][i], margin) for name in ("source", "truth"))
+            crops.append(after)
+            failed.append(spoiled(before, after, rng))
+        pictures = np.concatenate([data["source"][rows], data["truth"][rows], np.stack(crops)])
         texts = [
             str(data[name][i]) for name in ("source_prompt", "target_prompt", "region_prompt") for i in rows
         ]
+        tokens = tokenize(tokenizer, texts)
         _, same = np.unique(texts, return_inverse=True)
-        known, which = np.unique(data["region_prompt"], return_inverse=True)
-        asked = which[rows]
-        if len(known) > REGION_TEXTS:
-            # Those of the batch, and a draw of the others.
-            own = np.unique(asked)
-            rest = np.setdiff1d(np.arange(len(known)), own)
-            kept = np.concatenate([own, rng.choice(rest, max(0, REGION_TEXTS - len(own)), replace=False)])
-            asked = np.searchsorted(own, asked)
-            known = known[kept]
-        tokens = tokenize(tokenizer, [*texts, *(str(text) for text in known)])
         generator = torch.Generator().manual_seed(step)
         gain = 1 + 0.1 * (torch.rand((len(texts), 3, 1, 1), generator=generator) - 0.5)
         x = degraded((to_tensor(pictures) * gain).clamp(-1, 1), generator)
-        x = torch.cat([x, to_tensor(np.stack(failed + before))])
-        return {"x": x, "tokens": tokens, "same": torch.from_numpy(same), "which": torch.from_numpy(asked)}
+        x = torch.cat([x, to_tensor(np.stack(failed))])
+        return {"x": x, "tokens": tokens, "same": torch.from_numpy(same)}
 
     def loss(data: dict[str, Tensor], _: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         images, texts, scale = model(data["x"], data["tokens"])[:3]
         images, texts = images.float(), texts.float()
-        texts, known = texts[: len(data["same"])], texts[len(data["same"]) :]
-        images, failed, before = images.split([len(texts), edits, edits])
+        images, failed = images[: len(texts)], images[len(texts) :]
         logits = scale.float() * images @ texts.T
         # Equal texts are equally right: "a hat" under one crop is no wrong answer for another.
         right = (data["same"][:, None] == data["same"][None]).float()
@@ -245,16 +189,12 @@ def run(
         other = (own + edits) % (2 * edits)
         pair = logits[own, other] - logits[own, own]
         value = value + PAIR * F.softplus(pair).mean()
-        # Each region's prompt between the edit that shows it, one that failed, and what was there.
+        # Each region's prompt between the edit that shows it and one that failed.
         shows = logits.diagonal()[2 * edits :]
-        fails, was = (scale.float() * (x * texts[2 * edits :]).sum(1) for x in (failed, before))
-        value = value + PAIR * (F.softplus(fails - shows) + F.softplus(was - shows)).mean()
-        # Each region's crop among all that a region may be told to show, far more than one batch tells.
-        all_logits = scale.float() * images[2 * edits :] @ known.T
-        value = value + REGION * F.cross_entropy(all_logits, data["which"])
+        fails = scale.float() * (failed * texts[2 * edits :]).sum(1)
+        value = value + PAIR * F.softplus(fails - shows).mean()
         hits = right.gather(1, logits.argmax(1, keepdim=True)).mean()
-        found = (all_logits.argmax(1) == data["which"]).float().mean()
-        return value, {"top1": float(hits), "region_top1": float(found)}
+        return value, {"top1": float(hits)}
 
     return train(work, {"clip": model}, loss, batch, budget, machine, report)
 

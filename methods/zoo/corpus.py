@@ -131,18 +131,14 @@ class Corpus:
                 _save(path, **{name: np.concatenate(parts) for name, parts in latents.items()})
             progress((chunk + 1) * CHUNK, self.size)
 
-    def latents(self, chunk: int, tag: str) -> dict[str, NDArray[np.float16]]:
-        """What ``encode`` wrote of one chunk, unscaled, (N, 4, 16, 16) each; ``tag``: the autoencoder's fingerprint."""
-        with np.load(self._encoded(chunk, tag)) as file:
-            return {name: file[name] for name in self.LATENTS}
-
     def load(self, vae: nn.Module) -> dict[str, Any]:
         """Everything but the pictures, in memory: latents, latent-sized masks, texts (about 6.5 kB an edit)."""
         tag = fingerprint(vae)
         out: dict[str, list[Any]] = {}
         for chunk in self.chunks:
-            for name, values in self.latents(chunk, tag).items():
-                out.setdefault(name, []).append(values)
+            with np.load(self._encoded(chunk, tag)) as file:
+                for name in self.LATENTS:
+                    out.setdefault(name, []).append(file[name])
             with np.load(self._pictures(chunk)) as file:
                 cells = np.stack([cover_cells(m, FACTOR)[::FACTOR, ::FACTOR] for m in file["mask"]])
                 out.setdefault("cells", []).append(cells)

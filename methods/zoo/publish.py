@@ -176,14 +176,12 @@ def _clip(
     layout = cl.GUIDE_CONFIG if name == "clip_guide" else cl.CONFIG
     machine, chosen = machine or Machine(), budget or BUDGETS[name]
     tokenizer = build_tokenizer(world.words())
-    vae = load_vae(root)
     pictures = Corpus(world, _corpus_folder(work), corpus)
     pictures.render(_as_progress(report, "edits rendered"))
-    pictures.encode(vae, machine.device, _as_progress(report, "edits encoded"), machine.autocast)
     folder = root / name
     torch.manual_seed(0)
     start = cl.Loaded(folder).model if warm else cl.build(tokenizer, layout)
-    outcome = cl.run(pictures, vae, tokenizer, work, chosen, machine, report, start)
+    outcome = cl.run(pictures, tokenizer, work, chosen, machine, report, start)
     cl.save(folder, outcome.weights["clip"], tokenizer, layout)
     figures = {"caption_choice": cl.caption_choice(cl.Loaded(folder), world, HELD_OUT)}
     return _card(folder, world, outcome, chosen, machine, figures, root, warm=warm)

@@ -477,29 +477,6 @@ def test_degraded_pictures_are_as_many_as_said_and_stay_pictures() -> None:
     assert 0.3 < float(calmer.float().mean()) < 0.7
 
 
-def test_decoded_edits_go_from_the_source_to_the_truth(zoo: Path) -> None:
-    """Without noise the ends are the autoencoder's own reconstructions; noise takes them away from there."""
-    vae = publish.load_vae(zoo)
-    cases = [WORLD.case(-700 - i) for i in range(8)]
-    pictures = [np.stack([np.asarray(image, np.uint8) for image in images]) for images in (
-        [c.request.source for c in cases], [c.truth for c in cases]
-    )]  # fmt: skip
-    z = [corpus.encode(vae, data.to_tensor(p)).half().numpy() for p in pictures]
-    with torch.no_grad():
-        ends = [data.to_pictures(vae.decode(torch.from_numpy(x).float()).sample) for x in z]
-
-    def made(share: float, noise: float = 0.0) -> np.ndarray:
-        rng = np.random.default_rng(0)
-        full = np.ones(len(cases))
-        return clip.decoded(vae, z[0], z[1], share * full, noise * full, rng).astype(int)
-
-    for share, end in zip((0.0, 1.0), ends, strict=True):
-        assert np.abs(made(share) - end).max() <= 1
-    distance = [np.abs(made(share) - ends[0]).mean() for share in (0.1, 0.4, 1.0)]
-    assert 0 < distance[0] < distance[1] < distance[2]
-    assert np.abs(made(1.0, 0.5) - ends[1]).mean() > np.abs(made(1.0, 0.1) - ends[1]).mean() > 0
-
-
 def test_failed_edits_lie_between_the_source_and_the_truth_or_in_noise() -> None:
     source, truth = np.full((8, 8, 3), 40, np.uint8), np.full((8, 8, 3), 240, np.uint8)
     rng = np.random.default_rng(0)
@@ -507,8 +484,9 @@ def test_failed_edits_lie_between_the_source_and_the_truth_or_in_noise() -> None
         *((float(p.mean()), float(p.std())) for p in (clip.spoiled(source, truth, rng) for _ in range(60))),
         strict=True,
     )
-    half = [mean for mean, spread in zip(means, spreads, strict=True) if spread == 0]
+    assert any(mean == 40 for mean in means)
+    half = [mean for mean, spread in zip(means, spreads, strict=True) if spread == 0 and mean != 40]
     assert half
-    assert all(60 <= mean <= 120 for mean in half)
+    assert all(100 <= mean <= 160 for mean in half)
     assert any(spread > 30 for spread in spreads)
     assert not any(mean == 240 for mean in means)
