@@ -241,4 +241,6 @@ def test_a_warm_start_begins_where_the_checkpoint_is(zoo: Path, tmp_path: Path) 
     old, new = (load_file(r / "glide" / "base" / "model.safetensors") for r in (zoo, root))
     assert all(torch.allclose(old[name].float(), new[name].float(), atol=1e-3) for name in old)
     stages = json.loads((root / "glide" / "card.json").read_text())["stages"]
-    assert [stage["recipe"] for stage in stages] == ["upsampler", "base"]
+    # What the base saw before counts too.
+    assert [stage["recipe"] for stage in stages] == ["base", "upsampler", "base"]
+    assert stages[-1]["samples"] == 8
