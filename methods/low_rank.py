@@ -12,7 +12,6 @@ usual names, what is stored whole; of the weights that are not, ``NAME.lora_up``
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -22,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+from methods.zoo.manifest import sha256_file
 
 BASE = "base.json"
 UP, DOWN = ".lora_up", ".lora_down"
@@ -38,7 +39,10 @@ class Difference(nn.Module):
     """A weight W0 (the parametrisation's original, which does not learn) plus B A (which do)."""
 
     def __init__(self, difference: Tensor, share: float) -> None:
-        """``difference`` (out, ...) is cut to its first singular values (Eckart and Young 1936)."""
+        """``difference`` (out, ...) is cut to its first singular values (Eckart and Young 1936).
+
+        ``share`` in (0, 1]: see ``ranked``.
+        """
         super().__init__()
         matrix = difference.detach().float().flatten(1)
         up, values, down = torch.linalg.svd(matrix, full_matrices=False)
@@ -48,6 +52,7 @@ class Difference(nn.Module):
         self.down = nn.Parameter((root[:, None] * down[:rank]).contiguous())
 
     def forward(self, base: Tensor) -> Tensor:
+        """W of W0, both (out, ...)."""
         return base + (self.up @ self.down).view(base.shape)
 
 
@@ -124,10 +129,10 @@ def write(folder: Path, network: nn.Module, base: Path) -> None:
         name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
         for name, value in factored(network).items()
     }
-    where = {"folder": Path(os.path.relpath(base, folder)).as_posix(), "sha256": _sha256(_tensors(base))}
+    where = {"folder": Path(os.path.relpath(base, folder)).as_posix(), "sha256": sha256_file(_tensors(base))}
     part = path.with_suffix(".part")
     save_file(state, part, metadata={"format": "pt"})
-    part.chmod(0o644)
+    part.chmod(0o644)  # safetensors makes files that their owner alone may read
     (folder / BASE).write_text(json.dumps(where, sort_keys=True) + "\n", encoding="utf-8")
     part.replace(path)
 
@@ -151,7 +156,7 @@ def read(folder: Path, prefix: str = "") -> dict[str, Tensor]:
             f"{folder / BASE}: the base {origin} is missing; restore it, or train the network anew"
         )
     file = _tensors(origin)
-    if _sha256(file) != where["sha256"]:
+    if sha256_file(file) != where["sha256"]:
         raise LowRankError(
             f"{folder / BASE}: {file} is not the base that this network was trained on (its SHA-256 differs). "
             "Restore that base, or train the network anew on this one"
@@ -175,7 +180,8 @@ def read(folder: Path, prefix: str = "") -> dict[str, Tensor]:
 def load(cls: Any, folder: Path, dtype: torch.dtype, prefix: str = "", **options: Any) -> Any:
     """``cls.from_pretrained(folder, dtype=dtype, **options)``, in evaluation mode, for both forms of a folder.
 
-    ``cls`` is a model class of diffusers or transformers.
+    ``cls`` is a model class of diffusers or transformers; ``options`` count for a whole folder alone. Raises
+    LowRankError where the base or tensors are missing, or are not those of the configuration.
     """
     if not stored(folder):
         return cls.from_pretrained(str(folder), dtype=dtype, **options).eval()
@@ -198,7 +204,3 @@ def _tensors(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise LowRankError(f"{folder}: expected {' or '.join(_FILES)}")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from methods.zoo.data import World
 
 STEPS = 10
-GUIDANCE = {"sd_inpainting": 3.0, "instruct_pix2pix": 3.0}
+GUIDANCE = 3.0
 """One for all editors, chosen on held-out edits (``TRAINING.md``); the ``mini`` presets have the same."""
 
 
@@ -56,13 +56,13 @@ def generate(pipeline: Any, texts: Sequence[str], guidance: float = 4.0) -> list
 
 
 def edit(
-    kind: str, pipeline: Any, cases: Sequence[EditCase], guidance: float | None = None
+    kind: str, pipeline: Any, cases: Sequence[EditCase], guidance: float = GUIDANCE
 ) -> list[Image.Image]:
-    """The edits of one batch of cases. ``guidance`` None: that of the ``mini`` preset."""
+    """The edits of one batch of cases."""
     common: dict[str, Any] = {
         "image": [c.request.source for c in cases],
         "num_inference_steps": STEPS,
-        "guidance_scale": GUIDANCE[kind] if guidance is None else guidance,
+        "guidance_scale": guidance,
         "generator": _generators(len(cases)),
         "output_type": "pil",
     }

@@ -53,7 +53,7 @@ SIZE = 64
 KNOWN = 10.0
 """L1 outside the hole."""
 ADVERSARIAL = 0.5
-"""At 1 the middle of large holes fills with speckles that the discriminator takes for objects."""
+"""At 1 the middle of large holes fills with more speckles, which the discriminator takes for objects."""
 HOLE = 4.0
 """L1 inside the hole, discounted with the distance from what is known."""
 DISCOUNT = 0.9

@@ -365,7 +365,9 @@ def publish(
             save_pipeline(folder, made, shared=pb.SHARED)
         pb._card(folder, world, outcome, chosen, machine, {}, root, warm=second)
 
-    if not (warm and folder.is_dir()):
+    warm = warm and folder.is_dir()
+    if not warm:
+        # A second copy of the base: its text encoder learns in place, and the cut needs it as it was.
         parts = replace(pb.load_parts(df.BASE, root), vae=vae)
         learn(start(variant, parts), parts, work, budget or BUDGET, False)
     unet, parts = load(variant, root)

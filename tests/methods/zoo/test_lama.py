@@ -53,8 +53,10 @@ def edits(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 # --- losses -------------------------------------------------------------------------------------------
 
 
-def test_the_discriminator_is_told_what_the_papers_formula_tells_it() -> None:
-    """Equation 3 with probabilities instead of logits: only patches that hold a hole count as fake."""
+def test_the_discriminator_is_told_the_papers_formula_with_its_patches_balanced() -> None:
+    """Equation 3 with probabilities instead of logits, the kinds of patches averaged apart: only those that hold a
+    hole count as fake.
+    """
     torch.manual_seed(0)
     real, fake = torch.randn(2, 1, 4, 4, dtype=torch.float64), torch.randn(2, 1, 4, 4, dtype=torch.float64)
     holes = (torch.rand(2, 1, 4, 4) < 0.5).double()
