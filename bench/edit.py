@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 CATEGORIES: tuple[str, ...] = ("attribute", "replacement", "background", "multi_object")
 """The four edit categories of the paper, in the order in which every table shows them."""
 
+CONTROLS: tuple[str, ...] = (
+    "oracle",
+    "copy_input",
+    "jpeg",
+    "resize_round_trip",
+    "autoencoder_round_trip",
+    "noise_fill",
+    "flat_color_fill",
+)
+"""Registered names of the controls: ceiling, noise floor and junk. Tables show them apart, and never as the best."""
+
 REQUEST_FIELDS: frozenset[str] = frozenset(
     {
         "source",
@@ -67,9 +78,9 @@ class EditRequest:
 class Claim:
     """One checkable promise of an edit, in the vocabulary of the data set's annotations.
 
-    ``Claim("Eyeglasses", "no", "yes")`` or ``Claim("color", "red", "blue", region=1)``. A judge that
-    reads annotations (the truth judge of the mini world, a classifier of a real data set) checks it;
-    methods never see it.
+    ``Claim("Eyeglasses", "no", "yes")`` or ``Claim("color", "red", "blue", region=1)``. Where ``before`` equals
+    ``after``, the value has to stay: the colour of an object that becomes another one. A judge that reads
+    annotations (the truth judge of the mini world, a classifier of a real data set) checks it; methods never see it.
     """
 
     attribute: str

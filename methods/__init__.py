@@ -14,6 +14,8 @@ METHODS: Mapping[str, str] = {
     "jpeg": "methods.controls:Jpeg",
     "resize_round_trip": "methods.controls:ResizeRoundTrip",
     "autoencoder_round_trip": "methods.controls:AutoencoderRoundTrip",
+    "noise_fill": "methods.controls:NoiseFill",
+    "flat_color_fill": "methods.controls:FlatColorFill",
     "sd_inpainting": "methods.sd_inpainting:SdInpainting",
     "instruct_pix2pix": "methods.instruct_pix2pix:InstructPix2Pix",
     "glide": "methods.glide.method:Glide",

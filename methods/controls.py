@@ -1,7 +1,8 @@
 """Methods whose result is known in advance: they test the benchmark and give its noise floor.
 
 ``copy_input`` must leak nothing and succeed at nothing, ``oracle`` must lead, and the three round trips show
-what a metric makes of changes that nobody asked for and nobody sees.
+what a metric makes of changes that nobody asked for and nobody sees. ``noise_fill`` and ``flat_color_fill`` put
+junk into the region, and nothing anywhere else: what they score is the share of a method's successes that says nothing.
 """
 
 from __future__ import annotations
@@ -185,6 +186,63 @@ class AutoencoderRoundTrip:
         decoded = ((decoded.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         array = decoded.permute(0, 2, 3, 1).cpu().numpy()[:, :height, :width]
         return [images.from_array(np.ascontiguousarray(image)) for image in array]
+
+
+class NoiseFill:
+    """The region filled with uniform noise, independent for each pixel and channel, from the request's seed."""
+
+    summary = "the region filled with noise: what a metric accepts that shows nothing"
+    needs: frozenset[str] = frozenset({"source", "mask"})
+    native_size: int | None = None
+    Options = NoOptions
+    PRESETS: Mapping[str, Mapping[str, Any]] = {}
+
+    def __init__(self, options: NoOptions, runtime: Runtime) -> None:
+        del options, runtime
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
+        return [self._fill(request) for request in requests]
+
+    def _fill(self, request: EditRequest) -> Image:
+        pixels = images.to_array(request.source.convert("RGB")).copy()
+        inside = images.mask_array(request.mask)
+        noise = np.random.default_rng(request.seed).integers(0, 256, pixels.shape, dtype=np.uint8)
+        pixels[inside] = noise[inside]
+        return images.from_array(pixels)
+
+
+COLORS: Mapping[str, tuple[int, int, int]] = {
+    "black": (30, 30, 30), "white": (240, 240, 240), "gray": (150, 150, 150), "silver": (190, 190, 195),
+    "red": (215, 40, 40), "orange": (245, 135, 25), "yellow": (245, 215, 45), "green": (45, 160, 65),
+    "blue": (45, 90, 215), "purple": (135, 60, 185), "pink": (245, 130, 180), "brown": (120, 70, 35),
+    "blond": (235, 200, 90), "gold": (240, 195, 50), "beige": (225, 205, 170),
+}  # fmt: skip
+"""The colours that ``flat_color_fill`` knows by their names in prompts."""
+
+
+class FlatColorFill:
+    """Every region filled with one colour: the one that its prompt names, else the mean of the source's region."""
+
+    summary = "the region filled with the prompted colour: what a metric accepts that shows nothing but a colour"
+    needs: frozenset[str] = frozenset({"source", "mask", "region_prompt"})
+    native_size: int | None = None
+    Options = NoOptions
+    PRESETS: Mapping[str, Mapping[str, Any]] = {}
+
+    def __init__(self, options: NoOptions, runtime: Runtime) -> None:
+        del options, runtime
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
+        return [self._fill(request) for request in requests]
+
+    def _fill(self, request: EditRequest) -> Image:
+        pixels = images.to_array(request.source.convert("RGB")).copy()
+        areas = [(region.mask, region.prompt) for region in request.regions]
+        for mask, prompt in areas or [(request.mask, request.region_prompt)]:
+            inside = images.mask_array(mask)
+            named = [COLORS[word] for word in prompt.lower().split() if word in COLORS]
+            pixels[inside] = named[0] if named else pixels[inside].mean(axis=0).round().astype(np.uint8)
+        return images.from_array(pixels)
 
 
 def _refuse(problems: Sequence[str]) -> None:

@@ -67,7 +67,7 @@ class Coco(AnnotatedProtocol["Coco.Options", Stage]):
     """Edits of COCO's scenes; realism is measured against the images that no case is made of."""
 
     name = "coco"
-    version = "1"
+    version = "2"
     summary = "COCO scenes: colours and materials, classes, backgrounds, several objects at once"
 
     @dataclass(frozen=True)

@@ -334,6 +334,11 @@ class Stage:
             prompts.append(region_phrase(new))
             words.append(tuple(shown))
             claims.append(Claim(target.kind, before, target.value, region=region))
+            # The region's prompt names what stays, too: a pink bus is still pink as a boat, and still a bus when red.
+            if target.kind != "category":
+                claims.append(Claim("category", instance.category, instance.category, region=region))
+            elif phrase.color:
+                claims.append(Claim("color", phrase.color, phrase.color, region=region))
         text = self.captions[caption]
         several = len(changes) > 1
         kinds = ["" if several else f"{target.kind}-" for _, target in changes]

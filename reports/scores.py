@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.edit import CATEGORIES
+from bench.edit import CATEGORIES, CONTROLS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,15 +29,6 @@ if TYPE_CHECKING:
 
 ALL = "all"
 """The category of a row that is over all categories."""
-
-CONTROLS: tuple[str, ...] = (
-    "oracle",
-    "copy_input",
-    "jpeg",
-    "resize_round_trip",
-    "autoencoder_round_trip",
-)
-"""Methods that are yardsticks: the ceiling and the noise floor. They are shown apart and are never "best"."""
 
 SECONDS = "seconds_per_edit"
 PEAK_MEMORY = "peak_memory"

@@ -12,9 +12,8 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bench.edit import CATEGORIES
+from bench.edit import CATEGORIES, CONTROLS
 from reports.scores import ALL as ALL
-from reports.scores import CONTROLS as CONTROLS
 from reports.scores import PEAK_MEMORY as PEAK_MEMORY
 from reports.scores import SECONDS as SECONDS
 from reports.scores import control_titles as control_titles

@@ -36,7 +36,8 @@ def claim_holds(claim: Claim, reading: Reading) -> Verdict:
     """Whether a reading of the claim's region shows what the claim promises.
 
     The most probable value must be ``after`` (a tie with another value is no), and more probable than
-    ``before`` unless that is ``unknown``.
+    ``before`` unless that is ``unknown`` or the value that has to stay. A reader that can answer "none of these"
+    has a value for it (``other``), which wins over ``after`` where it is more probable.
     """
     values = reading.get(claim.attribute)
     if not values:
@@ -47,7 +48,7 @@ def claim_holds(claim: Claim, reading: Reading) -> Verdict:
         return NoValue(f"the reader's probabilities of {claim.attribute!r} are not finite")
     others = [p for value, p in values.items() if value != claim.after]
     wins = all(values[claim.after] > p for p in others)
-    if claim.before != "unknown":
+    if claim.before not in ("unknown", claim.after):
         wins = wins and values[claim.after] > values.get(claim.before, 0.0)
     return wins
 

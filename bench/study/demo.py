@@ -13,9 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.edit import CONTROLS
 from bench.study import StudyError
 from bench.study.cli import APP, NAME_VARIABLE, STORE, STORE_VARIABLE
-from bench.study.design import CONTROLS, DesignOptions, build
+from bench.study.design import DesignOptions, build
 from bench.study.store import StudyStore
 
 NAME = "demo"

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.edit import EditRecord
+from bench.edit import CONTROLS, EditRecord
 from bench.registry import did_you_mean
 from bench.study import StudyError
 from bench.study.arrange import Counts, arrange, rank, schedule
@@ -38,16 +38,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Of a design's JSON."""
-
-CONTROLS: tuple[str, ...] = (
-    "copy_input",
-    "oracle",
-    "jpeg",
-    "resize_round_trip",
-    "autoencoder_round_trip",
-)
-"""Registered names that are compared only where they are asked for by name: nobody competes with them."""
-
 
 class DesignError(StudyError):
     """Runs or options that no design can be built from, or a design that is not what its digest says."""

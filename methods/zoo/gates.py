@@ -94,12 +94,18 @@ def _reader(root: Path) -> Reader:
 
 
 def _gate_reader(world: World, root: Path, cases: int) -> list[Gate]:
-    from methods.zoo.reader import accuracy
+    from methods.zoo.reader import accuracy, edit_accuracy
 
-    found = accuracy(_reader(root), world, 10 * cases)
-    worst = min(found, key=found.__getitem__)
-    detail = ", ".join(f"{name} {100 * value:.1f}" for name, value in found.items())
-    return [_at_least("reader", found[worst], 0.98, f"accuracy of its worst head, {worst}; all: {detail}")]
+    reader = _reader(root)
+    heads = accuracy(reader, world, 10 * cases)
+    worst = min(heads, key=heads.__getitem__)
+    detail = ", ".join(f"{name} {100 * value:.1f}" for name, value in heads.items())
+    edits = edit_accuracy(reader, world, 2 * cases)
+    return [
+        _at_least("reader", heads[worst], 0.98, f"accuracy of its worst head, {worst}; all: {detail}"),
+        _at_least("reader", edits["ideal"], 0.98, f"every claim read off ideal edits, {2 * cases} of them"),
+        _at_least("reader", edits["spoiled"], 0.95, f"spoiled edits read as other, {2 * cases} of them"),
+    ]
 
 
 def _gate_autoencoder(world: World, root: Path, cases: int) -> list[Gate]:

@@ -60,7 +60,7 @@ def reader(
     world: World, work: Path, *, budget: Budget | None = None, machine: Machine | None = None,
     report: Report = silent, root: Path = CHECKPOINTS, warm: bool = False,
 ) -> Path:  # fmt: skip
-    """The attribute reader. Figures: accuracy per attribute on held-out renders."""
+    """The attribute reader. Figures: accuracy per attribute on held-out renders, and on ideal and spoiled edits."""
     machine = machine or Machine()
     vae = load_vae(root, machine.device) if (root / "autoencoder").is_dir() else None
     start = rd.load(root / "reader") if warm else None
@@ -69,7 +69,9 @@ def reader(
     model.load_state_dict(outcome.weights["reader"])
     folder = root / "reader"
     rd.save(folder, model.eval())
-    figures = {f"accuracy_{name}": v for name, v in rd.accuracy(rd.load(folder), world, 2 * HELD_OUT).items()}
+    model = rd.load(folder)
+    figures = {f"accuracy_{name}": v for name, v in rd.accuracy(model, world, 2 * HELD_OUT).items()}
+    figures |= {f"edits_{name}": v for name, v in rd.edit_accuracy(model, world, HELD_OUT).items()}
     return _card(folder, world, outcome, budget or rd.BUDGET, machine, figures, root, warm=warm)
 
 

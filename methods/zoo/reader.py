@@ -1,8 +1,12 @@
 """Recipe: the attribute reader, the mini world's judge. It says what a region of a picture shows.
 
-A small convolutional network with one softmax head for each attribute; its fourth input channel marks the region.
-It is trained on renders, half of them degraded the way generated pictures are (blurred, noisy, recoloured,
-passed through the autoencoder where one is given), since it will read generated pictures.
+A small convolutional network with one softmax head for each attribute. It looks twice: at the whole picture, and at a
+square around the region, enlarged, so that small parts are read as well as large ones. The fourth input channel marks
+the region. Every head can answer ``other``: the region shows none of the attribute's values.
+
+Half of the training pictures are renders, half of these degraded the way generated pictures are (blurred, noisy,
+recoloured, passed through the autoencoder where one is given). The other half are edits: ideal ones, and ones that
+``methods.zoo.failures`` spoils, which the reader must answer with ``other``.
 """
 
 from __future__ import annotations
@@ -18,32 +22,44 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from methods.zoo import failures
 from methods.zoo.data import World, to_pictures, to_tensor
+from methods.zoo.failures import OTHER, Example
 from methods.zoo.loop import Budget, Machine, Outcome, Report, silent, train
 
-BUDGET = Budget(samples=110_000, batch=64, rate=2e-3, warmup=5_000, decay=0.4, ema=0.999, weight_decay=0.02)
+BUDGET = Budget(samples=150_000, batch=64, rate=2e-3, warmup=5_000, decay=0.4, ema=0.999, weight_decay=0.02)
 WIDTHS = (32, 64, 96, 128)
+SIDE = 64
+"""Pixels along each side of both views."""
+MARGIN = 0.15
+"""Room around the region in the close view, on each side, as a share of the region's longer side."""
+LEAST_VIEW = 16 / 64
+"""The close view spans at least this share of the picture's shorter side."""
+
+_CASES = 12
+"""Edits drawn for each batch; each gives several examples, for drawing a case costs more than spoiling it."""
 
 
 class Reader(nn.Module):
     """Pictures and regions in, one row of logits per attribute out.
 
-    ``labels``: attribute -> its values, in the order of the logits.
+    ``labels``: attribute -> its values, in the order of the logits; ``other`` is added to each as the last.
     """
 
     def __init__(self, labels: Mapping[str, Sequence[str]], widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
-        self.labels = {name: tuple(values) for name, values in labels.items()}
+        self.labels = {name: (*(v for v in values if v != OTHER), OTHER) for name, values in labels.items()}
         self.widths = tuple(widths)
         layers: list[nn.Module] = [nn.Conv2d(4, widths[0], 3, stride=2, padding=1)]
-        for here, there in zip(widths, [*widths[1:], widths[-1]], strict=True):
-            layers += [_Block(here), nn.Conv2d(here, there, 3, stride=2, padding=1)]
+        for width, next_width in zip(widths, [*widths[1:], widths[-1]], strict=True):
+            layers += [_Block(width), nn.Conv2d(width, next_width, 3, stride=2, padding=1)]
         self.body = nn.Sequential(*layers, _Block(widths[-1]))
-        self.head = nn.Linear(4 * widths[-1], sum(len(v) for v in self.labels.values()))
+        # Two views of 2 x 2 positions each.
+        self.head = nn.Linear(2 * 4 * widths[-1], sum(len(v) for v in self.labels.values()))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Float (N, 4, 64, 64), colours in [-1, 1] and the region in {-1, 1} => attribute -> logits (N, values)."""
-        features = F.silu(self.body(x)).flatten(1)
+        """The two views of :func:`views`, float (N, 2, 4, 64, 64) => attribute -> logits (N, values)."""
+        features = F.silu(self.body(x.flatten(0, 1))).reshape(len(x), -1)
         parts = self.head(features).split([len(v) for v in self.labels.values()], dim=1)
         return dict(zip(self.labels, parts, strict=True))
 
@@ -51,11 +67,9 @@ class Reader(nn.Module):
     def read(
         self, pictures: NDArray[np.uint8], regions: NDArray[np.bool_]
     ) -> list[dict[str, dict[str, float]]]:
-        """uint8 (N, H, W, 3) and bool (N, H, W) => for each, attribute -> value -> probability."""
+        """uint8 (N, H, W, 3) and bool (N, H, W) => for each, attribute -> value -> probability, ``other`` included."""
         device = self.head.weight.device
-        x = with_region(to_tensor(pictures), torch.from_numpy(regions)).to(device)
-        if x.shape[-1] != 64:
-            x = F.interpolate(x, size=(64, 64), mode="area")
+        x = views(to_tensor(pictures), torch.from_numpy(regions)).to(device)
         chances = {name: logits.float().softmax(1).cpu().numpy() for name, logits in self(x).items()}
         return [
             {name: dict(zip(self.labels[name], map(float, p[i]), strict=True)) for name, p in chances.items()}
@@ -76,9 +90,44 @@ class _Block(nn.Module):
         return out
 
 
-def with_region(x: Tensor, regions: Tensor) -> Tensor:
-    """Float (N, 3, H, W) and bool (N, H, W) => float (N, 4, H, W)."""
-    return torch.cat([x, regions[:, None].to(x.dtype) * 2 - 1], 1)
+def views(x: Tensor, regions: Tensor) -> Tensor:
+    """What the reader looks at: the whole picture, and a square around the region.
+
+    Float (N, 3, H, W) in [-1, 1] and bool (N, H, W) => float (N, 2, 4, 64, 64). The fourth channel is 1 in the region
+    and -1 outside. A region without a pixel has the whole picture as its close view.
+    """
+    marked = torch.cat([x, regions[:, None].to(x.dtype) * 2 - 1], 1)
+    whole = _to_side(marked)
+    close = []
+    for picture, region in zip(marked, regions, strict=True):
+        left, top, right, bottom = close_box(region)
+        close.append(_to_side(picture[None, :, top:bottom, left:right]))
+    return torch.stack([whole, torch.cat(close)], 1)
+
+
+def close_box(region: Tensor) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the square around a bool (H, W) region, within the picture."""
+    height, width = region.shape
+    rows, columns = (torch.nonzero(region.any(dim=d)).flatten() for d in (1, 0))
+    if not len(rows):
+        return 0, 0, width, height
+    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    longer = max(bottom - top, right - left)
+    shorter_side = min(height, width)
+    side = min(shorter_side, max(round(LEAST_VIEW * shorter_side), round(longer * (1 + 2 * MARGIN))))
+
+    def start(low: int, high: int, size: int) -> int:
+        return min(max(0, (low + high - side) // 2), size - side)
+
+    x0, y0 = start(left, right, width), start(top, bottom, height)
+    return x0, y0, x0 + side, y0 + side
+
+
+def _to_side(x: Tensor) -> Tensor:
+    """(N, C, H, W) => (N, C, 64, 64), antialiased where it shrinks."""
+    if x.shape[-2:] == (SIDE, SIDE):
+        return x
+    return F.interpolate(x, size=(SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
 
 
 def run(
@@ -90,34 +139,64 @@ def run(
     vae: nn.Module | None = None,
     model: Reader | None = None,
 ) -> Outcome:
-    """Train on freshly rendered pictures. Figures: the running accuracy, degraded pictures included."""
+    """Train on freshly rendered pictures. Figures: the running accuracy, degraded and spoiled pictures included."""
     torch.manual_seed(0)
     model = model or Reader(world.labels())
     index = {name: {value: k for k, value in enumerate(values)} for name, values in model.labels.items()}
 
     def batch(step: int) -> dict[str, Any]:
-        drawn = [world.labelled(step * budget.batch + i) for i in range(budget.batch)]
-        x = to_tensor(np.stack([d[0] for d in drawn]))
-        x = degrade(x, torch.Generator().manual_seed(step), vae)
-        regions = torch.from_numpy(np.stack([d[1] for d in drawn]))
+        drawn = examples(world, step, budget.batch)
+        generator = torch.Generator().manual_seed(step)
+        x = degrade(to_tensor(np.stack([example.pixels for example in drawn])), generator, vae)
+        regions = torch.from_numpy(np.stack([example.region for example in drawn]))
+        labels = [example.labels for example in drawn]
+        if vae is not None:
+            # Some of the ideal edits, right after the renders, drown in the noise of their latents.
+            first = budget.batch // 2
+            lost = slice(first, first + budget.batch // 16)
+            x[lost] = drown(x[lost], regions[lost], vae, generator)
+            labels[lost] = [dict.fromkeys(one, OTHER) for one in labels[lost]]
         answers = {
-            name: torch.tensor([values[d[2][name]] if name in d[2] else -1 for d in drawn])
+            name: torch.tensor([values[one[name]] if name in one else -1 for one in labels])
             for name, values in index.items()
         }
-        return {"x": with_region(x, regions), "answers": answers}
+        return {"x": views(x, regions), "answers": answers}
 
     def loss(data: dict[str, Any], _: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         logits = model(data["x"])
         total, right, asked = data["x"].new_zeros(()), 0.0, 0
         for name, answer in data["answers"].items():
-            known = answer >= 0
-            if known.any():
-                total = total + F.cross_entropy(logits[name][known].float(), answer[known])
-                right += float((logits[name][known].argmax(1) == answer[known]).sum())
-                asked += int(known.sum())
+            labelled = answer >= 0
+            if labelled.any():
+                total = total + F.cross_entropy(logits[name][labelled].float(), answer[labelled])
+                right += float((logits[name][labelled].argmax(1) == answer[labelled]).sum())
+                asked += int(labelled.sum())
         return total, {"accuracy": right / max(asked, 1)}
 
     return train(work, {"reader": model}, loss, batch, budget, machine, report)
+
+
+def examples(world: World, step: int, count: int) -> list[Example]:
+    """The pictures of one batch: half renders, then a quarter ideal and a quarter spoiled edits."""
+    renders = count // 2
+    out = [Example(*world.labelled(step * count + i)) for i in range(renders)]
+    rng = np.random.Generator(np.random.PCG64([step, 8]))
+    cases = [world.case(step * _CASES + i) for i in range(min(_CASES, count - renders))]
+    for i in range(count - renders):
+        case = cases[i % len(cases)]
+        region = int(rng.integers(failures.regions(case)))
+        spoil = i >= (count - renders) // 2
+        out.append(failures.spoiled(case, region, rng) if spoil else failures.ideal(case, region))
+    return out
+
+
+def drown(x: Tensor, regions: Tensor, vae: nn.Module, generator: torch.Generator) -> Tensor:
+    """Pictures whose latents are mostly noise, inside the regions alone; (N, 3, H, W) in [-1, 1], new tensor."""
+    with torch.no_grad():
+        z = vae.encode(x).latent_dist.mean  # type: ignore[operator]
+        strength = 1.8 + 2.2 * torch.rand((len(x), 1, 1, 1), generator=generator)
+        noisy = vae.decode(z + strength * z.std() * torch.randn(z.shape, generator=generator)).sample  # type: ignore[operator]
+    return torch.where(regions[:, None], noisy.clamp(-1, 1), x)
 
 
 def degrade(x: Tensor, generator: torch.Generator, vae: nn.Module | None = None) -> Tensor:
@@ -160,8 +239,33 @@ def accuracy(model: Reader, world: World, count: int = 2_000) -> dict[str, float
         for answer, (_, _, labels) in zip(read, drawn, strict=True):
             for name, value in labels.items():
                 asked[name] = asked.get(name, 0) + 1
-                right[name] = right.get(name, 0) + (max(answer[name], key=answer[name].__getitem__) == value)
+                right[name] = right.get(name, 0) + (_best(answer[name]) == value)
     return {name: right[name] / asked[name] for name in asked}
+
+
+def edit_accuracy(model: Reader, world: World, count: int = 1_000) -> dict[str, float]:
+    """On held-out edits: ``ideal``, the share of ideal edits of which every claim is read; ``spoiled``, the share of
+    spoiled ones that are read as ``other`` wherever that is the answer.
+    """
+    rng = np.random.Generator(np.random.PCG64([count, 9]))
+    right = {"ideal": 0, "spoiled": 0}
+    for start in range(0, count, 100):
+        for name in right:
+            drawn = []
+            for i in range(start, min(start + 100, count)):
+                case = world.case(-1 - i)
+                region = int(rng.integers(failures.regions(case)))
+                drawn.append(
+                    failures.ideal(case, region) if name == "ideal" else failures.spoiled(case, region, rng)
+                )
+            answers = model.read(np.stack([d.pixels for d in drawn]), np.stack([d.region for d in drawn]))
+            for answer, example in zip(answers, drawn, strict=True):
+                right[name] += all(_best(answer[k]) == v for k, v in example.labels.items())
+    return {name: hits / count for name, hits in right.items()}
+
+
+def _best(chances: Mapping[str, float]) -> str:
+    return max(chances, key=chances.__getitem__)
 
 
 def kept(model: Reader, world: World, vae: nn.Module, count: int = 1_000) -> float:
@@ -174,7 +278,7 @@ def kept(model: Reader, world: World, vae: nn.Module, count: int = 1_000) -> flo
         for one, two, (_, _, labels) in zip(before, after, drawn, strict=True):
             for name in labels:
                 asked += 1
-                same += max(one[name], key=one[name].__getitem__) == max(two[name], key=two[name].__getitem__)
+                same += _best(one[name]) == _best(two[name])
     return same / asked
 
 

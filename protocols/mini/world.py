@@ -99,6 +99,8 @@ def edited_scene(scene: Scene, case: EditCase) -> Scene:
     edited = scene
     masks = render_scene(scene, SIZE)[1] if any(c.attribute != "background" for c in case.claims) else []
     for claim in case.claims:
+        if claim.before == claim.after:
+            continue  # what stays as it is needs no drawing
         index = 0
         if claim.attribute != "background":
             regions = case.request.regions

@@ -2,15 +2,26 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from bench.edit import EditCase, EditMethod
+from bench.edit import EditCase, EditMethod, Region
+from bench.images import mask_array, mask_image
 from bench.registry import NoOptions, Runtime
-from methods.controls import AutoencoderRoundTrip, CopyInput, Jpeg, Oracle, ResizeRoundTrip
+from methods.controls import (
+    COLORS,
+    AutoencoderRoundTrip,
+    CopyInput,
+    FlatColorFill,
+    Jpeg,
+    NoiseFill,
+    Oracle,
+    ResizeRoundTrip,
+)
 from tests.methods.conftest import SIZE, picture, request, tiny_components
 
 RUNTIME = Runtime()
@@ -126,3 +137,36 @@ def test_autoencoder_fetches_the_autoencoder_alone() -> None:
     assert "vae/diffusion_pytorch_model.fp16.safetensors" in problem
     assert "unet" not in problem
     assert "0.17 GB" in problem
+
+
+def test_noise_fill_is_uniform_noise_inside_the_mask_and_the_source_outside() -> None:
+    one, other = replace(request(1), seed=3), replace(request(1), seed=4)
+    inside = mask_array(one.mask)
+    first, again, second = (np.asarray(NoiseFill(NoOptions(), RUNTIME).edit([r])[0]) for r in (one, one, other))
+    assert (first == again).all()
+    assert (first[~inside] == np.asarray(one.source)[~inside]).all()
+    assert (first != second)[inside].mean() > 0.98
+    # Uniform on 0..255: mean 127.5 and standard deviation 73.9, with more than a thousand draws.
+    assert abs(first[inside].mean() - 127.5) < 10
+    assert abs(first[inside].std() - 73.9) < 5
+
+
+def test_flat_color_fill_takes_the_color_that_each_region_names() -> None:
+    left, right = np.zeros((SIZE, SIZE), bool), np.zeros((SIZE, SIZE), bool)
+    left[4:12, 2:10] = right[4:12, 14:22] = True
+    regions = (
+        Region(mask_image(left), "a red bus", ("red", "bus")),
+        Region(mask_image(right), "a hat", ("hat",)),
+    )
+    asked = replace(request(1), mask=mask_image(left | right), regions=regions)
+    (edited,) = FlatColorFill(NoOptions(), RUNTIME).edit([asked])
+    source, pixels = np.asarray(asked.source), np.asarray(edited)
+    assert (pixels[left] == COLORS["red"]).all()
+    assert (pixels[right] == source[right].mean(axis=0).round()).all()
+    assert (pixels[~(left | right)] == source[~(left | right)]).all()
+
+
+def test_flat_color_fill_without_regions_reads_the_regions_prompt() -> None:
+    asked = replace(request(1), regions=(), region_prompt="Blond hair")
+    (edited,) = FlatColorFill(NoOptions(), RUNTIME).edit([asked])
+    assert (np.asarray(edited)[mask_array(asked.mask)] == COLORS["blond"]).all()

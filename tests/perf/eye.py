@@ -1,0 +1,207 @@
+"""How far ``success_truth`` agrees with what a person sees: sheets to label, and the agreement with the labels.
+
+    python tests/perf/eye.py agreement                         # the rule as it is now, against the stored labels
+    python tests/perf/eye.py sheets runs/demo --out sheets     # 200 edits, drawn by a seed, the methods hidden
+    python tests/perf/eye.py store runs/demo --labels first.csv second.csv
+
+The labels in ``tests/eye/`` are the project's own, by two raters who did not see each other's. They saw sheets with the
+source, the outline of the mask, the edit and the instruction, but neither the method nor any verdict. For each edit they
+answered two questions: does the region show all that the instruction asks for (``shows``), and is the rest still the
+same picture (``kept``). Success is both. The first rater's answers are the reference; the second's say how far two
+people agree. ``edits.png`` holds the edits themselves, so the agreement needs neither a run nor the methods.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+from PIL import Image, ImageDraw  # noqa: E402
+
+from bench.edit import EditCase, EditRecord  # noqa: E402
+from bench.images import mask_array  # noqa: E402
+from bench.metrics.types import Pair, Picture  # noqa: E402
+from bench.registry import parse_options  # noqa: E402
+from bench.store import RunStore  # noqa: E402
+from protocols.mini import MiniCelebAHQ, MiniCoco  # noqa: E402
+
+FOLDER = ROOT / "tests" / "eye"
+SEED, COUNT = 14, 200
+CONTROLS = ("oracle", "copy_input", "jpeg", "autoencoder_round_trip")
+PER_CONTROL = 5
+COLUMNS, ROWS, ZOOM = 4, 5, 3
+TILES = 20
+"""Edits in a row of ``edits.png``."""
+
+
+def choose(store: RunStore, seed: int = SEED, count: int = COUNT) -> list[tuple[str, EditRecord]]:
+    """(method's title, edit): five of each control and equally many of each method, in random order."""
+    by_method: dict[str, list[EditRecord]] = defaultdict(list)
+    for record in store.edits():
+        if record.file is not None:
+            by_method[store.methods[record.key.method].title].append(record)
+    controls = [title for title in by_method if title in CONTROLS]
+    rivals = [title for title in by_method if title not in CONTROLS]
+    each = (count - PER_CONTROL * len(controls)) // len(rivals)
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for title, records in sorted(by_method.items()):
+        ordered = sorted(records, key=lambda record: (record.key.protocol, record.key.case))
+        size = PER_CONTROL if title in CONTROLS else each
+        chosen += [(title, ordered[i]) for i in rng.choice(len(ordered), size, replace=False)]
+    return [chosen[i] for i in rng.permutation(len(chosen))]
+
+
+def sheets(run: Path, out: Path) -> None:
+    """Write ``sheet-00.png`` and so on: twenty edits each, numbered, source on the left, edit on the right."""
+    out.mkdir(parents=True, exist_ok=True)
+    with RunStore.open(run) as store:
+        chosen = choose(store)
+        cases = {name: {case.id: case for case in store.cases(name)} for name in store.protocols()}
+        per_sheet = COLUMNS * ROWS
+        for first in range(0, len(chosen), per_sheet):
+            cells = [
+                _cell(number, cases[record.key.protocol][record.key.case], store.image(record))
+                for number, (_, record) in enumerate(chosen[first : first + per_sheet], first)
+            ]
+            width, height = cells[0].size
+            sheet = Image.new("RGB", (COLUMNS * width, ROWS * height), "white")
+            for place, cell in enumerate(cells):
+                sheet.paste(cell, (place % COLUMNS * width, place // COLUMNS * height))
+            sheet.save(out / f"sheet-{first // per_sheet:02d}.png")
+
+
+def _cell(number: int, case: EditCase, edited: Image.Image) -> Image.Image:
+    side = case.request.source.width * ZOOM
+    cell = Image.new("RGB", (2 * side + 12, side + 34), "white")
+    source = case.request.source.resize((side, side), Image.Resampling.NEAREST)
+    mask = mask_array(case.request.mask).repeat(ZOOM, 0).repeat(ZOOM, 1)
+    inner = mask.copy()
+    for axis in (0, 1):
+        for step in (-1, 1):
+            inner &= np.roll(mask, step, axis)
+    pixels = np.asarray(source).copy()
+    pixels[mask & ~inner] = (255, 0, 255)
+    cell.paste(Image.fromarray(pixels), (0, 30))
+    cell.paste(edited.resize((side, side), Image.Resampling.NEAREST), (side + 4, 30))
+    draw = ImageDraw.Draw(cell)
+    text = f"{number}: {case.request.instruction}"
+    draw.text((2, 1), text[:64], fill="black")
+    draw.text((2, 14), text[64:128] or f"region: {case.request.region_prompt}"[:64], fill="black")
+    return cell
+
+
+def store_labels(run: Path, labels: Sequence[Path]) -> None:
+    """Keep the labelled edits as one picture and one row each."""
+    answers = []
+    for path in labels:
+        with path.open(newline="") as file:
+            answers.append({int(row["number"]): row for row in csv.DictReader(file)})
+    with RunStore.open(run) as store:
+        chosen = choose(store)
+        for path, rater in zip(labels, answers, strict=True):
+            missing = sorted(set(range(len(chosen))) - set(rater))
+            if missing:
+                raise SystemExit(f"{path}: no label for the edits {missing}")
+        FOLDER.mkdir(exist_ok=True)
+        tiles = [np.asarray(store.image(record)) for _, record in chosen]
+        rows = [np.concatenate(tiles[i : i + TILES], axis=1) for i in range(0, len(tiles), TILES)]
+        Image.fromarray(np.concatenate(rows)).save(FOLDER / "edits.png", optimize=True)
+        with (FOLDER / "labels.csv").open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["number", "protocol", "case", "method", "shows", "kept", "shows_2", "kept_2"])
+            for number, (title, record) in enumerate(chosen):
+                both = [rater[number][name] for rater in answers for name in ("shows", "kept")]
+                writer.writerow([number, record.key.protocol, record.key.case, title, *both])
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One labelled edit."""
+
+    number: int
+    method: str
+    pair: Pair
+    raters: tuple[bool, bool]
+    """Whether the edit succeeds, by the first and by the second rater."""
+
+
+def labelled() -> list[Labelled]:
+    """The stored edits with their cases and labels. Renders the miniatures where they are not there yet."""
+    protocols = {cls.name: cls(parse_options(cls, {})) for cls in (MiniCelebAHQ, MiniCoco)}
+    cases = {name: {case.id: case for case in protocol.cases()} for name, protocol in protocols.items()}
+    sheet = np.asarray(Image.open(FOLDER / "edits.png").convert("RGB"))
+    edits = []
+    with (FOLDER / "labels.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            number = int(row["number"])
+            case = cases[row["protocol"]][row["case"]]
+            side = case.request.source.width
+            top, left = number // TILES * side, number % TILES * side
+            picture = Picture(np.ascontiguousarray(sheet[top : top + side, left : left + side]))
+            first, second = (
+                row["shows" + rater] == "1" and row["kept" + rater] == "1" for rater in ("", "_2")
+            )
+            edits.append(Labelled(number, row["method"], Pair.of_case(case, picture), (first, second)))
+    return edits
+
+
+def verdicts(edits: Sequence[Labelled]) -> list[bool]:
+    """``success_truth`` of each edit, by the embedded reader and the rule as it is now."""
+    from bench.metrics.features import Features
+    from bench.metrics.success import SuccessTruth
+    from methods.zoo import entry
+    from methods.zoo.reader import load
+
+    features = Features(reader=load(entry("reader")).read)
+    return [value == 1.0 for value in SuccessTruth(features).score([edit.pair for edit in edits])]
+
+
+def agreement() -> None:
+    """Print the agreement of the rule with the labels, per method, and each edit on which they differ."""
+    edits = labelled()
+    scored = verdicts(edits)
+    raters = sum(edit.raters[0] == edit.raters[1] for edit in edits)
+    same = [edit.raters[0] == verdict for edit, verdict in zip(edits, scored, strict=True)]
+    print(f"{len(edits)} edits; the two raters agree on {raters} ({raters / len(edits):.1%})")
+    print(f"success_truth agrees with the first rater on {sum(same)} ({sum(same) / len(edits):.1%})")
+    both = [(e, v) for e, v in zip(edits, scored, strict=True) if e.raters[0] == e.raters[1]]
+    agreed = sum(e.raters[0] == v for e, v in both)
+    print(f"and on {agreed} of the {len(both)} on which the raters agree ({agreed / len(both):.1%})")
+    print(f"\n{'method':26} {'n':>3} {'agree':>5} {'false yes':>9} {'false no':>8}")
+    for method in sorted({edit.method for edit in edits}):
+        of_method = [(e.raters[0], v) for e, v in zip(edits, scored, strict=True) if e.method == method]
+        agree, false_yes = sum(p == v for p, v in of_method), sum(v and not p for p, v in of_method)
+        print(f"{method:26} {len(of_method):3} {agree:5} {false_yes:9} {len(of_method) - agree - false_yes:8}")
+    print()
+    for edit, verdict, agrees in zip(edits, scored, same, strict=True):
+        if not agrees:
+            print(f"{edit.number:3} {'false yes' if verdict else 'false no ':9} {edit.method:26} {edit.pair.instruction}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    drawing = commands.add_parser("sheets")
+    drawing.add_argument("run", type=Path)
+    drawing.add_argument("--out", type=Path, required=True)
+    storing = commands.add_parser("store")
+    storing.add_argument("run", type=Path)
+    storing.add_argument("--labels", type=Path, nargs=2, required=True)
+    commands.add_parser("agreement")
+    arguments = parser.parse_args()
+    if arguments.command == "sheets":
+        sheets(arguments.run, arguments.out)
+    elif arguments.command == "store":
+        store_labels(arguments.run, arguments.labels)
+    else:
+        agreement()
