@@ -397,6 +397,23 @@ def test_a_run_is_compared_verified_exported_and_merged(
     assert changed.name in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("gap", "code"), [("", 1), ("68 of 160 samples of its recipe", 0)])
+def test_zoo_check_fails_for_a_missed_gate_unless_the_network_is_under_trained(
+    gap: str, code: int, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from methods.zoo import gates
+    from reports import zoo
+
+    missed = gates.Gate("blended_diffusion", 0.53, 0.65, False, "target shown", gap)
+    monkeypatch.setattr(gates, "check", lambda world: [gates.Gate("lama", 0.0, 0.0, True, "leak"), missed])
+    monkeypatch.setattr(zoo, "run_gates", lambda folder: [])
+    (place / "README.md").write_text("<!-- zoo-gates:start -->\n<!-- zoo-gates:end -->\n")
+    assert run("zoo", "check", "--readme", "README.md") == code
+    told = f"under-trained | target shown; under-trained: {gap} |" if gap else "**no** | target shown |"
+    assert told in (place / "README.md").read_text()
+    assert ("under-trained" if gap else "missed") in capsys.readouterr().out
+
+
 def test_where_the_paper_leaves_gaps_is_told_without_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("report", "--check-paper") == 0
     assert "Table 1" in capsys.readouterr().out
