@@ -13,7 +13,7 @@ r"""Everything that a run's report consists of, written in one go: tables, stati
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,6 +157,8 @@ def make(
             made += comparison_tables(comparisons, scores, facts)
         validity = measure(scores, higher, people, seed=seed)
         made += validity_tables(validity)
+    left_out = store.left_out()
+    made = [_with_left_out(table, left_out) for table in made]
     made = [with_caption(_noted(table, style), store, scores) for table in made]
     if paper is not None:
         made += [
@@ -171,6 +173,17 @@ def _noted(table: Table, style: Style) -> Table:
     before, after = tables.INTERVAL_NOTES["brackets"], tables.INTERVAL_NOTES[style.intervals]
     notes = [after if note == before else note for note in table.notes]
     return replace(table, notes=tuple(note for note in notes if note))
+
+
+def _with_left_out(table: Table, left_out: Mapping[str, Sequence[str]]) -> Table:
+    """The table with a note for each of its protocols of which stored scores are not shown."""
+    notes = [
+        f"Left out of {protocol}: {', '.join(names)}. Their networks have seen only the rendered world; the stored "
+        "values stay in the run folder."
+        for protocol, names in left_out.items()
+        if any(column.protocol == protocol for column in table.columns)
+    ]
+    return replace(table, notes=(*table.notes, *notes)) if notes else table
 
 
 def _measured(frame: pd.DataFrame) -> pd.DataFrame:
