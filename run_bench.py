@@ -243,6 +243,7 @@ def score(
         "report runs/demo",
         "report runs/demo --study taste --baseline sd_inpainting",
         "report runs/paper --paper --style 'intervals=brackets;layout=two-column'",
+        "report runs/paper --paper-baseline 'Baseline Diffusion=latent_blending'",
         "report --check-paper",
     )
 )
@@ -268,6 +269,13 @@ def report(
     paper_file: Annotated[
         Path | None, typer.Option(help="Reported figures of your own, in the format of reports/paper.json.")
     ] = None,
+    paper_baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=METHOD",
+            help="Compare a model that the paper does not name with a method of yours. May be repeated.",
+        ),
+    ] = None,
     check_paper: Annotated[
         bool, typer.Option("--check-paper", help="Print where the paper contradicts itself, and stop.")
     ] = False,
@@ -282,10 +290,10 @@ def report(
 ) -> None:
     """Make a run's tables, figures and page from what is stored."""
     reported = None
-    if paper or paper_file or check_paper:
+    if paper or paper_file or paper_baseline or check_paper:
         from reports import paper as papers
 
-        reported = papers.load(paper_file)
+        reported = papers.with_baselines(papers.load(paper_file), paper_baseline or ())
         if check_paper:
             for line in [*papers.check_paper(reported), *reported.gaps]:
                 _console().print(_safe(line), highlight=False, soft_wrap=True)

@@ -516,9 +516,23 @@ def test_zoo_check_fails_for_a_missed_gate_unless_the_network_is_under_trained(
     assert ("under-trained" if gap else "missed") in capsys.readouterr().out
 
 
-def test_where_the_paper_leaves_gaps_is_told_without_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_the_paper_contradicts_itself_and_leaves_gaps_is_told_without_a_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert run("report", "--check-paper") == 0
-    assert "Table 1" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "FID of PromptEditDiff on COCO: 7.9 in Table 1, but 7.1 in Table 2" in out.splitlines()
+    assert "no interval or test is given for abstract, Table 1" in out
+
+
+def test_an_unnamed_baseline_needs_a_method_of_the_run(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plugin = ("--plugin", "cli_plugin")
+    assert run("run", "dots.yaml", "--device", "cpu", *plugin) == 0
+    capfd.readouterr()
+    assert run("report", "runs/dots", "--paper-baseline", "GAN-Inpainting=lama", *plugin) == 2
+    assert "has no method lama. It has: copy_input, moody." in " ".join(capfd.readouterr().err.split())
 
 
 def test_a_study_without_votes_adds_nothing_to_a_report(
