@@ -187,9 +187,7 @@ def test_reported_values_stand_beside_measured_ones_of_the_same_data(tmp_path: P
         ],
     }
     assert "not measured here" in table.caption
-    with pytest.raises(
-        paper.PaperError, match="has no method sdedit"
-    ):
+    with pytest.raises(paper.PaperError, match="has no method sdedit"):
         build.make(store, FACTS, paper=paper.with_baselines(read, ["Baseline Diffusion=sdedit"]))
 
 
