@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from bench.progress import Progress
     from bench.registry import Registry
     from bench.runner import Plan
+    from bench.scoring import MetricChoice
     from bench.store import RunStore
-    from bench.suite import ConfiguredProtocol
+    from bench.suite import ConfiguredProtocol, Suite
     from reports.tables import Table
 
 PROJECT = ("bench", "methods", "protocols", "reports", "run_bench")
@@ -241,6 +243,7 @@ def score(
         "report runs/demo",
         "report runs/demo --study taste --baseline sd_inpainting",
         "report runs/paper --paper --style 'intervals=brackets;layout=two-column'",
+        "report runs/paper --paper-baseline 'Baseline Diffusion=latent_blending'",
         "report --check-paper",
     )
 )
@@ -266,6 +269,13 @@ def report(
     paper_file: Annotated[
         Path | None, typer.Option(help="Reported figures of your own, in the format of reports/paper.json.")
     ] = None,
+    paper_baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=METHOD",
+            help="Compare a model that the paper does not name with a method of yours. May be repeated.",
+        ),
+    ] = None,
     check_paper: Annotated[
         bool, typer.Option("--check-paper", help="Print where the paper contradicts itself, and stop.")
     ] = False,
@@ -280,10 +290,10 @@ def report(
 ) -> None:
     """Make a run's tables, figures and page from what is stored."""
     reported = None
-    if paper or paper_file or check_paper:
+    if paper or paper_file or paper_baseline or check_paper:
         from reports import paper as papers
 
-        reported = papers.load(paper_file)
+        reported = papers.with_baselines(papers.load(paper_file), paper_baseline or ())
         if check_paper:
             for line in [*papers.check_paper(reported), *reported.gaps]:
                 _console().print(_safe(line), highlight=False, soft_wrap=True)
@@ -306,10 +316,9 @@ def compare(
 ) -> None:
     """What changed from run A to run B: configuration, scores with intervals, cases that flipped."""
     from bench.files import write_atomic
-    from bench.store import RunStore
     from reports import compare as comparing
 
-    found = comparing.compare(RunStore.open(a), RunStore.open(b), _facts(plugin))
+    found = comparing.compare(_open_shown(a, plugin), _open_shown(b, plugin), _facts(plugin))
     console = _console()
     for part in comparing.terminal(found, everything=everything):
         console.print(part)
@@ -357,10 +366,9 @@ def export(
     plugin: Plugin = None,
 ) -> None:
     """Pack a run as a leaderboard entry that others can check and merge into their tables."""
-    from bench.store import RunStore
     from reports.leaderboard import export_entry, load_entry, verify_entry
 
-    written = export_entry(RunStore.open(folder), out, images=images, facts=_facts(plugin))
+    written = export_entry(_open_shown(folder, plugin), out, images=images, facts=_facts(plugin))
     _console().print(f"{written}: {verify_entry(load_entry(written)).verdict}", highlight=False)
 
 
@@ -565,7 +573,11 @@ def zoo_check(
         "runs/demo"
     ),
 ) -> None:
-    """Measure each embedded checkpoint against its gates. Exit code 1 where one is missed."""
+    """Measure each embedded checkpoint against its gates. Exit code 1 where one is missed.
+
+    A gate that is missed by a network which has seen fewer samples than its recipe asks for says so; it does not fail
+    the check.
+    """
     from dataclasses import asdict
 
     from methods.zoo.gates import check
@@ -581,12 +593,12 @@ def zoo_check(
     if readme is not None:
         rows = [
             f"| `{gate.name}` | {_figure(gate.figure)} | {_figure(gate.threshold)} | "
-            f"{'yes' if gate.passed else '**no**'} | {gate.detail} |"
+            f"{_GATE_MARKS[_gate_state(gate)]} | {_gate_detail(gate)} |"
             for gate in gates
         ]
         head = ["| checkpoint | figure | gate | passed | what it is |", "| :-- | --: | --: | :-: | :-- |"]
         _between(readme, "zoo-gates", [*head, *rows])
-    if not all(gate.passed for gate in gates):
+    if any(_gate_state(gate) == "missed" for gate in gates):
         raise typer.Exit(1)
 
 
@@ -637,11 +649,20 @@ def measure(
     target_prompt: Annotated[str, typer.Option(help="What the edited image shall show.")] = "",
     source_prompt: Annotated[str, typer.Option(help="What the source shows.")] = "",
     region_prompt: Annotated[str, typer.Option(help="What the region shall show.")] = "",
+    rendered: Annotated[
+        bool,
+        typer.Option(
+            "--rendered", help="The images are of the rendered world: its embedded CLIP judges them."
+        ),
+    ] = False,
     device: Device = "auto",
     as_json: Json = False,
     plugin: Plugin = None,
 ) -> None:
-    """All per-image metrics of one pair, for a quick look."""
+    """All per-image metrics of one pair, for a quick look.
+
+    A metric whose weights are missing has no value, and the reason with its remedy.
+    """
     from bench.images import check_mask, read_mask, read_rgb
     from bench.scoring import score_pair
 
@@ -652,10 +673,11 @@ def measure(
         before,
         read_rgb(edited),
         region,
-        features=_features(_device(device), None, embedded=False),
+        features=_features(_device(device), None),
         source_prompt=source_prompt,
         target_prompt=target_prompt,
         region_prompt=region_prompt,
+        rendered=rendered,
         known=_Tables(plugin).metrics,
     )
     if as_json:
@@ -782,6 +804,7 @@ def _edit(
     plan = make_plan(protocols, methods, seed=suite.seed, limit=suite.limit, store=there)
     if dry_run:
         _show_plan(plan, folder)
+        _show_metrics(suite, tables)
         return folder, 0
     _refuse_problems([("", plan.problems)])
     where = _device(device) if plan.todo else "cpu"
@@ -871,8 +894,11 @@ def _duration(parts: Sequence[float | None]) -> str:
 def _score(
     folder: Path, device: str, plugins: Sequence[str] | None, only: Sequence[str] | None = None
 ) -> None:
-    """Scores a run's stored edits by what it asks for, as far as the weights are here."""
-    from bench.scoring import choose_metrics, load_metrics, score_run
+    """Scores a run's stored edits by what it asks for, as far as the weights are here.
+
+    Raises MetricError where a metric named by ``only`` can be computed on no protocol of the run.
+    """
+    from bench.scoring import load_metrics, refusal, score_run
     from bench.store import RunStore
     from bench.suite import configure_protocol
 
@@ -882,22 +908,20 @@ def _score(
     console = _console()
     with RunStore.open(folder) as store:
         protocols = store.manifest["protocols"]
-        # The embedded networks know the rendered worlds and nothing else; published ones never saw these.
-        embedded = bool(protocols) and all(name.startswith("mini-") for name in protocols)
-        where = _device(device)
-        features = _features(where, folder.parent / ".features", embedded=embedded)
+        features = _features(_device(device), folder.parent / ".features")
         wanted = list(only or ()) or (store.manifest.get("suite") or {}).get("metrics")
-        names, left_out = choose_metrics(
-            features, prefer_embedded=embedded, wanted=wanted, known=tables.metrics
-        )
-        if only and left_out:
-            load_metrics(left_out, features, tables.metrics)  # raises, with every remedy
-        if left_out:
-            console.print(
-                f"not scored: {', '.join(left_out)}; run_bench.py doctor says what they need",
-                style="yellow",
-                highlight=False,
-            )
+        choices = _choices(features, protocols, _rendered(protocols, tables), wanted, tables)
+        # Asked for by name, and impossible on all of the run's protocols: nothing is scored instead.
+        impossible = {
+            name: next(iter(choices.values())).left_out[name]
+            for name in only or ()
+            if choices and all(name in choice.left_out for choice in choices.values())
+        }
+        if impossible:
+            raise refusal(impossible)
+        for of, choice in choices.items():
+            for line in _left_out_lines(of, choice):
+                console.print(line, style="yellow", highlight=False, soft_wrap=True)
         references = {}
         for name, info in protocols.items():
             configured = configure_protocol(
@@ -905,23 +929,111 @@ def _score(
             )
             if not configured.problems:
                 references[name] = _reference(configured)
-        with _bar() as progress:
-            done = score_run(
-                store,
-                load_metrics(names, features, tables.metrics),
-                features=features,
-                references=references,
-                progress=progress,
-            )
+        summaries = []
+        for of, choice in choices.items():
+            with _bar() as progress:
+                summaries.append(
+                    score_run(
+                        store,
+                        load_metrics(choice.names, features, tables.metrics),
+                        features=features,
+                        references=references,
+                        protocols=of,
+                        progress=progress,
+                    )
+                )
     kinds: dict[str, list[str]] = {}
-    for warning in done.warnings:
+    for warning in dict.fromkeys(warning for done in summaries for warning in done.warnings):
         kinds.setdefault(warning.partition(":")[0], []).append(warning)
     for same in kinds.values():
         more = f" (and {len(same) - 1} more like it)" if len(same) > 1 else ""
         console.print(f"{_safe(same[0])}{more}", style="yellow", highlight=False)
-    console.print(f"scores: {done.scored} computed, {done.skipped} there already")
-    for reason, count in sorted(done.missing.items(), key=lambda item: -item[1])[:5]:
+    console.print(
+        f"scores: {sum(done.scored for done in summaries)} computed, "
+        f"{sum(done.skipped for done in summaries)} there already"
+    )
+    missing: Counter[str] = Counter()
+    for done in summaries:
+        missing.update(done.missing)
+    for reason, count in missing.most_common(5):
         console.print(f"  {count} without a value: {_safe(reason)}", style="dim", highlight=False)
+
+
+def _rendered(protocols: Mapping[str, Mapping[str, Any]], tables: _Tables) -> frozenset[str]:
+    """Those of a run's protocols that are of the rendered world, as their classes declare.
+
+    A protocol that is not registered here (its ``--plugin`` was not named) is taken for one that is not.
+    """
+    registered = {name: info.get("registered", name) for name, info in protocols.items()}
+    return frozenset(
+        name
+        for name, entry in registered.items()
+        if entry in tables.protocols and getattr(tables.protocols.load(entry), "rendered", False)
+    )
+
+
+def _choices(
+    features: Features,
+    protocols: Iterable[str],
+    rendered: Collection[str],
+    wanted: Sequence[str] | None,
+    tables: _Tables,
+) -> dict[tuple[str, ...], MetricChoice]:
+    """Protocols -> the metrics to compute on them: those of the rendered world, and the others."""
+    from bench.scoring import choose_metrics
+
+    groups = {kind: tuple(p for p in protocols if (p in rendered) == kind) for kind in (True, False)}
+    return {
+        of: choose_metrics(features, rendered=kind, wanted=wanted, known=tables.metrics)
+        for kind, of in groups.items()
+        if of
+    }
+
+
+def _left_out_lines(protocols: Sequence[str], choice: MetricChoice) -> Iterator[str]:
+    """What has no column on these protocols, and what stands in for it: the reason and its remedy once."""
+    from bench.scoring import by_problem
+
+    where = ", ".join(protocols)
+    for reason, names in by_problem(choice.left_out).items():
+        yield _safe(f"{where}: left out: {', '.join(names)}: {reason}")
+    for name, (stand_in, reasons) in choice.stand_ins.items():
+        yield _safe(f"{where}: {stand_in} stands in for {name}, under its own name: {' '.join(reasons)}")
+
+
+def _show_metrics(suite: Suite, tables: _Tables) -> None:
+    """The columns that the tables will lack, or that another metric takes, for want of weights."""
+    console = _console()
+    asked: dict[str, dict[str, Any]] = {entry.name: {} for entry in suite.protocols}
+    choices = _choices(_features("cpu", None), asked, _rendered(asked, tables), suite.metrics, tables)
+    for of, choice in choices.items():
+        console.print(f"metrics of {', '.join(of)}: {len(choice.names)}", highlight=False)
+        for line in _left_out_lines(of, choice):
+            console.print(line, style="yellow", highlight=False, soft_wrap=True)
+
+
+def _open_shown(folder: Path, plugins: Sequence[str] | None) -> RunStore:
+    """A run to report on. Scores that embedded networks gave to pictures they never saw are told and passed over."""
+    from bench.metrics import PASTED
+    from bench.scoring import is_embedded
+    from bench.store import RunStore
+
+    tables = _Tables(plugins)
+    store = RunStore.open(folder)
+    embedded = [name for name in tables.metrics.names() if is_embedded(name, tables.metrics)]
+    protocols = store.manifest["protocols"]
+    foreign = set(protocols) - _rendered(protocols, tables)
+    store.leave_out({name: [*embedded, *(metric + PASTED for metric in embedded)] for name in foreign})
+    for protocol, names in store.left_out().items():
+        _console().print(
+            _safe(
+                f"{protocol}: not shown: {', '.join(names)}: their networks have seen only the rendered world "
+                "(the stored values stay)"
+            ),
+            style="yellow",
+            highlight=False,
+        )
+    return store
 
 
 def _reference(configured: ConfiguredProtocol) -> Callable[[], Iterable[Image]]:
@@ -933,8 +1045,8 @@ def _reference(configured: ConfiguredProtocol) -> Callable[[], Iterable[Image]]:
     return images
 
 
-def _features(device: str, cache: Path | None, *, embedded: bool) -> Features:
-    """The networks that metrics share; the embedded CLIP and the truth judge's reader where they apply."""
+def _features(device: str, cache: Path | None) -> Features:
+    """The networks that metrics share, with the embedded CLIP and the truth judge's reader where they are here."""
     from bench.metrics.features import Features
     from methods.zoo import ZooError, entry
 
@@ -942,9 +1054,8 @@ def _features(device: str, cache: Path | None, *, embedded: bool) -> Features:
     with suppress(ZooError):
         clip = entry("clip")
     reader: Reader | None = None
-    if embedded:
-        with suppress(ZooError):
-            reader = _EmbeddedReader(device)
+    with suppress(ZooError):
+        reader = _EmbeddedReader(device)
     return Features(device=device, cache_dir=cache, mini_clip=clip, reader=reader)
 
 
@@ -980,7 +1091,6 @@ def _report(
 ) -> None:
     """Tables on the terminal; everything else into the run's report folder."""
     from bench.metrics.options import SuccessRule
-    from bench.store import RunStore
     from reports import render
     from reports.build import write_report
     from reports.figures_charts import Bounds
@@ -990,7 +1100,7 @@ def _report(
     console = _console()
     rule = SuccessRule()
     facts = _facts(plugins)
-    with RunStore.open(folder) as store:
+    with _open_shown(folder, plugins) as store:
         made = write_report(
             store,
             facts,
@@ -1085,33 +1195,35 @@ def _rescore(
     """Scores of these edits by the run's metrics, as far as the weights are here; nothing is stored."""
     from bench.edit import ScoreRecord
     from bench.metrics import PASTED, Pair, Picture, SetMetric
-    from bench.scoring import choose_metrics, compute, load_metrics
+    from bench.scoring import compute, load_metrics
 
     tables = _Tables(plugins)
-    embedded = all(name.startswith("mini-") for name in store.manifest["protocols"])
-    features = _features(device, None, embedded=embedded)
+    features = _features(device, None)
     used = {name.removesuffix(PASTED) for name in store.scores()["metric"].unique()}
     wanted = [name for name in tables.metrics.names() if name in used]
-    names, _ = choose_metrics(features, prefer_embedded=embedded, wanted=wanted, known=tables.metrics)
-    pairs = [
-        Pair.of_case(store.cases(r.key.protocol).get(r.key.case), Picture.of(store.image(r))) for r in records
-    ]
-    for metric in load_metrics(names, features, tables.metrics):
-        assert not isinstance(metric, SetMetric)
-        for suffix in ("", PASTED) if getattr(metric, "pasted", False) else ("",):
-            shown = [pair.paste() for pair in pairs] if suffix else pairs
-            for record, (value, reason) in zip(records, compute(metric, shown), strict=True):
-                yield ScoreRecord(record.key, metric.name + suffix, metric.version, value, reason)
+    protocols = store.manifest["protocols"]
+    choices = _choices(features, protocols, _rendered(protocols, tables), wanted, tables)
+    for of, choice in choices.items():
+        mine = [record for record in records if record.key.protocol in of]
+        pairs = [
+            Pair.of_case(store.cases(r.key.protocol).get(r.key.case), Picture.of(store.image(r)))
+            for r in mine
+        ]
+        for metric in load_metrics(choice.names, features, tables.metrics):
+            assert not isinstance(metric, SetMetric)
+            for suffix in ("", PASTED) if getattr(metric, "pasted", False) else ("",):
+                shown = [pair.paste() for pair in pairs] if suffix else pairs
+                for record, (value, reason) in zip(mine, compute(metric, shown), strict=True):
+                    yield ScoreRecord(record.key, metric.name + suffix, metric.version, value, reason)
 
 
 def _merge(folder: Path, entries: Sequence[Path], plugins: Sequence[str] | None) -> None:
     """Own run and other people's entries in one set of tables."""
-    from bench.store import RunStore
     from reports import render
     from reports.leaderboard import merge_entries
 
     console = _console()
-    with RunStore.open(folder) as store:
+    with _open_shown(folder, plugins) as store:
         merged = merge_entries(entries, store, _facts(plugins))
         for part in render.terminal([t for t in merged.tables if t.name.startswith("main-")], console.width):
             console.print(part)
@@ -1174,9 +1286,28 @@ def _show_gates(gates: Sequence[Any]) -> None:
         table.add_column(heading, justify="right" if heading in ("figure", "threshold") else "left")
     table.add_column("what it is", style="dim")
     for gate in gates:
-        mark = "[green]passed[/green]" if gate.passed else "[red]missed[/red]"
-        table.add_row(gate.name, _figure(gate.figure), _figure(gate.threshold), mark, _safe(str(gate.detail)))
+        state = _gate_state(gate)
+        mark = f"[{_GATE_COLORS[state]}]{state}[/]"
+        table.add_row(
+            gate.name, _figure(gate.figure), _figure(gate.threshold), mark, _safe(_gate_detail(gate))
+        )
     _console().print(table)
+
+
+_GATE_COLORS = {"passed": "green", "missed": "red", "under-trained": "yellow"}
+_GATE_MARKS = {"passed": "yes", "missed": "**no**", "under-trained": "under-trained"}
+
+
+def _gate_state(gate: Any) -> str:
+    """``passed``, ``missed``, or ``under-trained`` for a miss of a network that its recipe would train further."""
+    if gate.passed:
+        return "passed"
+    return "under-trained" if getattr(gate, "training_gap", "") else "missed"
+
+
+def _gate_detail(gate: Any) -> str:
+    gap = getattr(gate, "training_gap", "")
+    return f"{gate.detail}; under-trained: {gap}" if gap else str(gate.detail)
 
 
 def _figure(value: object) -> str:
@@ -1307,6 +1438,7 @@ def _diagnose(tables: _Tables) -> dict[str, list[dict[str, Any]]]:
     sections["protocols and their data"] = [
         check(name, _problems(tables.protocols, name)) for name in tables.protocols.names()
     ]
+    from bench.scoring import is_embedded
     from methods.zoo import ZooError, names, verify
 
     checkpoints: dict[str, list[str]] = {}
@@ -1317,9 +1449,13 @@ def _diagnose(tables: _Tables) -> dict[str, list[dict[str, Any]]]:
         except ZooError as error:
             checkpoints[name] = [str(error)]
     sections["embedded checkpoints"] = [check(name, problems) for name, problems in checkpoints.items()]
-    features = _features("cpu", None, embedded=True)
+    features = _features("cpu", None)
     sections["metrics and their weights"] = [
-        check(name, _metric_problems(tables.metrics.load(name), features, checkpoints))
+        check(
+            name,
+            _metric_problems(tables.metrics.load(name), features, checkpoints),
+            "on the rendered world alone" if is_embedded(name, tables.metrics) else "",
+        )
         for name in tables.metrics.names()
     ]
     return sections

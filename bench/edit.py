@@ -193,7 +193,11 @@ class ScoreRecord:
 
 
 class EditProtocol(Protocol):
-    """A benchmark: where its cases come from, and the real images that realism is measured against."""
+    """A benchmark: where its cases come from, and the real images that realism is measured against.
+
+    The class attribute ``rendered = True`` says that every picture is drawn by the rendered world, which is all that
+    the embedded networks (the mini CLIP, the attribute reader) have seen. On other protocols they score nothing.
+    """
 
     name: str
     version: str

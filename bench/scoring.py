@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.edit import EditCase, EditKey, EditRecord, ScoreRecord, stable_digest
-from bench.metrics import EMBEDDED, METRICS, PASTED
+from bench.metrics import METRICS, PASTED, STAND_INS
 from bench.metrics.streams import Mark, PictureStream, batches
 from bench.metrics.types import (
     Metric,
@@ -112,39 +112,86 @@ def metric_problems(
     return found
 
 
+@dataclass(frozen=True)
+class MetricChoice:
+    """Which metrics can be computed on some data."""
+
+    names: list[str]
+    """To compute, in order."""
+    left_out: dict[str, list[str]]
+    """Metric -> why it is not computed, each reason with its remedy."""
+    stand_ins: dict[str, tuple[str, list[str]]]
+    """Published metric whose weights are missing -> the one in ``names`` that takes its place under its own name, and
+    what is missing, with the remedy."""
+
+
 def choose_metrics(
     features: Features,
     *,
-    prefer_embedded: bool = False,
+    rendered: bool = False,
     wanted: Sequence[str] | None = None,
     known: Registry | None = None,
-) -> tuple[list[str], dict[str, list[str]]]:
-    """The names to compute, and the problems of those that were left out.
+) -> MetricChoice:
+    """The metrics to compute on data of one kind. Loads no network.
 
-    Of a published metric and its embedded stand-in exactly one is chosen: the published where its weights
-    are here and ``prefer_embedded`` is False (set it for the mini world, which published networks never saw).
+    ``rendered``: the pictures are of the rendered world. There, of a published metric and its stand-in, the stand-in is
+    chosen: published networks never saw that world. On all other data the published one is chosen where its weights
+    are here, else its stand-in, and a metric whose network is embedded is left out, even where it was asked for.
+
     ``wanted`` (default: every metric known) narrows the choice; a published name there admits its stand-in.
     """
     known = known or registry()
     pool = list(wanted) if wanted is not None else known.names()
-    problems = metric_problems({*pool, *EMBEDDED.values()} & set(known.names()) | set(pool), features, known)
-    published = {embedded: name for name, embedded in EMBEDDED.items()}
-    chosen: list[str] = []
-    left_out: dict[str, list[str]] = {}
+    published = {stand_in: name for name, stand_in in STAND_INS.items()}
+    options: dict[str, list[str]] = {}
     for name in pool:
-        main = published.get(name, name)
-        if main not in EMBEDDED:
-            options = [name]
-        elif wanted is not None and main not in pool:
-            options = [name]  # the stand-in was asked for by its own name
-        else:
-            options = [EMBEDDED[main], main] if prefer_embedded else [main, EMBEDDED[main]]
-        usable = next((option for option in options if option not in problems), None)
+        if published.get(name) in pool:
+            continue  # decided with the published metric
+        stand_in = STAND_INS.get(name)
+        of = [name] if stand_in is None or stand_in not in known.names() else [name, stand_in]
+        options[name] = of[::-1] if rendered else of
+    problems = metric_problems({option for of in options.values() for option in of}, features, known)
+    choice = MetricChoice([], {}, {})
+    for name, of in options.items():
+        native = [option for option in of if rendered or not is_embedded(option, known)]
+        usable = next((option for option in native if option not in problems), None)
         if usable is None:
-            left_out[name] = problems[name] if name in problems else problems[options[0]]
-        elif usable not in chosen:
-            chosen.append(usable)
-    return chosen, left_out
+            choice.left_out[name] = problems[native[0]] if native else [foreign(name)]
+            continue
+        if usable not in choice.names:
+            choice.names.append(usable)
+        if not rendered and usable != name:
+            choice.stand_ins[name] = usable, problems[name]
+    return choice
+
+
+def is_embedded(name: str, known: Registry | None = None) -> bool:
+    """Whether a metric's network has seen only the rendered world, as its class declares."""
+    return bool(getattr((known or registry()).load(name), "embedded", False))
+
+
+def foreign(name: str) -> str:
+    """Why a metric with an embedded network has no value on data that are not rendered."""
+    instead = next((main for main, stand_in in STAND_INS.items() if stand_in == name), None)
+    remedy = f"Ask for {instead}." if instead else "Leave it out."
+    return (
+        f"an embedded network, which has seen only the rendered world, cannot score these pictures. {remedy}"
+    )
+
+
+def refusal(problems: Mapping[str, Sequence[str]]) -> MetricError:
+    """One error that lists every problem once, with the metrics that have it."""
+    shown = "\n".join(f"  {', '.join(of)}: {line}" for line, of in by_problem(problems).items())
+    return MetricError(f"these metrics cannot be computed here:\n{shown}")
+
+
+def by_problem(problems: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Problem -> the metrics that have it."""
+    grouped: dict[str, list[str]] = defaultdict(list)
+    for name, lines in problems.items():
+        for line in lines:
+            grouped[line].append(name)
+    return dict(grouped)
 
 
 def load_metrics(
@@ -155,12 +202,7 @@ def load_metrics(
     names = list(dict.fromkeys(names))
     problems = metric_problems(names, features, known)
     if problems:
-        by_problem: dict[str, list[str]] = defaultdict(list)
-        for name, lines in problems.items():
-            for line in lines:
-                by_problem[line].append(name)
-        shown = "\n".join(f"  {', '.join(of)}: {line}" for line, of in by_problem.items())
-        raise MetricError(f"these metrics cannot be computed here:\n{shown}")
+        raise refusal(problems)
     loaded = []
     for name in names:
         found = known.load(name)
@@ -260,11 +302,13 @@ def score_pair(
     target_prompt: str = "",
     region_prompt: str = "",
     names: Sequence[str] | None = None,
+    rendered: bool = False,
     known: Registry | None = None,
 ) -> dict[str, PairScore]:
     """All metrics of single edits for one pair: ``RGB`` images and an ``L`` mask of one size.
 
-    Without ``names``, those whose weights are here and whose prompts were given. Raises
+    Without ``names``, those whose prompts were given; one whose weights are missing has no value, and the reason.
+    ``rendered``: the images are of the rendered world, so that embedded networks may judge them. Raises
     :class:`MetricError` for sizes that differ and for a metric asked for that cannot be computed.
     """
     from bench.images import mask_array
@@ -278,12 +322,17 @@ def score_pair(
         target_prompt=target_prompt,
         region_prompt=region_prompt,
     )
+    choice = choose_metrics(features, rendered=rendered, wanted=names, known=known)
+    if names is not None:
+        alien = {name: [foreign(name)] for name in names if not rendered and is_embedded(name, known)}
+        if alien:
+            raise refusal(alien)
     asked = names is not None
-    if names is None:
-        names, _ = choose_metrics(features, known=known)
-    names = [name for name in names if asked or not is_set_metric(known.load(name))]
+    chosen = list(names) if names is not None else choice.names
     scores: dict[str, PairScore] = {}
-    for metric in load_metrics(names, features, known):
+    for metric in load_metrics(
+        (name for name in chosen if asked or not is_set_metric(known.load(name))), features, known
+    ):
         if isinstance(metric, SetMetric):
             raise MetricError(f"{metric.name} compares sets of images; it has no value for one pair.")
         if not asked and _lacks(metric, pair) is not None:
@@ -292,6 +341,10 @@ def score_pair(
             value, reason = compute(metric, [pair.paste() if suffix else pair])[0]
             name = metric.name + PASTED if suffix else metric.name
             scores[name] = PairScore(value, reason, metric.unit, metric.higher_is_better, metric.summary)
+    for name, reasons in choice.left_out.items() if not asked else ():
+        cls = known.load(name)
+        if not is_set_metric(cls) and _lacks(cls, pair) is None:
+            scores[name] = PairScore(None, " ".join(reasons), cls.unit, cls.higher_is_better, cls.summary)
     features.flush()
     return scores
 
@@ -308,11 +361,13 @@ def score_run(
     *,
     features: Features | None = None,
     references: References | None = None,
+    protocols: Collection[str] | None = None,
     options: ScoringOptions | None = None,
     progress: Progress | None = None,
 ) -> ScoringSummary:
     """Scores every stored edit by every metric that has not scored it yet, and writes the scores.
 
+    ``protocols``: only edits of these; of all where it is None.
     ``features`` is the one that the metrics were made with; its disk cache is written as scores are.
     Raises :class:`StoreError` for a run folder that cannot be read or written; what is stored stays.
     """
@@ -321,8 +376,9 @@ def score_run(
     singles = [metric for metric in metrics if not isinstance(metric, SetMetric)]
     sets = [metric for metric in metrics if isinstance(metric, SetMetric)]
     try:
-        _score_singles(store, singles, features, options, progress, summary)
-        _score_sets(store, sets, features, references or {}, options, progress, summary)
+        records = [r for r in store.edits() if protocols is None or r.key.protocol in protocols]
+        _score_singles(store, records, singles, features, options, progress, summary)
+        _score_sets(store, records, sets, features, references or {}, options, progress, summary)
     finally:
         progress.stop()
         if features is not None:
@@ -332,6 +388,7 @@ def score_run(
 
 def _score_singles(
     store: RunStore,
+    records: Sequence[EditRecord],
     metrics: Sequence[Metric],
     features: Features | None,
     options: ScoringOptions,
@@ -339,7 +396,6 @@ def _score_singles(
     summary: ScoringSummary,
 ) -> None:
     asked = [(metric, pasted) for metric in metrics for pasted in _variants(metric)]
-    records = store.edits()
     done = _scored(store, {record.key.digest for record in records if record.file is not None})
     todo: dict[int, list[tuple[Metric, bool]]] = {}
     for index, record in enumerate(records):
@@ -567,6 +623,7 @@ _PLACE = ("protocol", "protocol_version", "method", "case", "seed")
 
 def _score_sets(
     store: RunStore,
+    records: Sequence[EditRecord],
     metrics: Sequence[SetMetric],
     features: Features | None,
     references: References,
@@ -576,10 +633,10 @@ def _score_sets(
 ) -> None:
     if not metrics:
         return
-    records: dict[tuple[str, str, str], list[EditRecord]] = defaultdict(list)
-    for record in store.edits():
-        records[record.key.protocol, record.key.protocol_version, record.key.method].append(record)
-    todo = _sets_to_do(store, metrics, records, summary)
+    grouped: dict[tuple[str, str, str], list[EditRecord]] = defaultdict(list)
+    for record in records:
+        grouped[record.key.protocol, record.key.protocol_version, record.key.method].append(record)
+    todo = _sets_to_do(store, metrics, grouped, summary)
     if not todo:
         return
     progress.start(len(todo), "scoring sets")

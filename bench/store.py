@@ -115,6 +115,7 @@ class RunStore:
         self._lock: int | None = None
         self._log: int | None = None
         self._manifest: dict[str, Any] | None = None
+        self._left_out: Mapping[str, Collection[str]] = {}
 
     # Opening and closing
 
@@ -535,7 +536,37 @@ class RunStore:
         if not parts:
             return _score_types(pd.DataFrame(columns=list(SCORE_COLUMNS)))
         frame = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
-        return frame.drop_duplicates(_SCORE_KEY, keep="last").reset_index(drop=True)
+        frame = frame.drop_duplicates(_SCORE_KEY, keep="last").reset_index(drop=True)
+        return self._without_left_out(frame)
+
+    def leave_out(self, metrics: Mapping[str, Collection[str]]) -> None:
+        """Protocol -> names of metrics that :meth:`scores` and :meth:`set_scores` pass over from now on.
+
+        For values that do not belong in a table. What is stored stays, and writing is not affected.
+        """
+        self._left_out = metrics
+
+    def left_out(self) -> dict[str, list[str]]:
+        """Protocol -> the metrics that are stored and passed over by :meth:`leave_out`, sorted."""
+        import pandas as pd
+
+        if not self._left_out:
+            return {}
+        columns = ["protocol", "metric"]
+        stored = {(row["protocol"], row["metric"]) for row in self._set_rows()}
+        for part in self._score_parts():
+            pairs = pd.read_parquet(part, columns=columns).drop_duplicates()
+            stored |= set(pairs.itertuples(index=False, name=None))
+        hidden = {
+            protocol: sorted(name for of, name in stored if of == protocol and name in metrics)
+            for protocol, metrics in self._left_out.items()
+        }
+        return {protocol: names for protocol, names in hidden.items() if names}
+
+    def _without_left_out(self, frame: pd.DataFrame) -> pd.DataFrame:
+        for protocol, metrics in self._left_out.items():
+            frame = frame[~((frame["protocol"] == protocol) & frame["metric"].isin(list(metrics)))]
+        return frame.reset_index(drop=True)
 
     @property
     def _set_path(self) -> Path:
@@ -578,7 +609,8 @@ class RunStore:
             name for name in dict.fromkeys(name for row in rows for name in row) if name not in SET_COLUMNS
         ]
         frame = pd.DataFrame(rows, columns=[*SET_COLUMNS, *more])
-        return frame.astype({"value": "float64", "low": "float64", "high": "float64", "n": "int64"})
+        frame = frame.astype({"value": "float64", "low": "float64", "high": "float64", "n": "int64"})
+        return self._without_left_out(frame)
 
 
 def _check_name(name: str, what: str) -> str:

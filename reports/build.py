@@ -13,12 +13,12 @@ r"""Everything that a run's report consists of, written in one go: tables, stati
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports import figures, latex, paper, render, shapes, statistics, tables
+from reports import figures, latex, render, shapes, statistics, tables
 from reports.figures_charts import Bounds
 from reports.provenance import with_caption
 from reports.scores import ALL, RunScores, load
@@ -58,7 +58,7 @@ class ReportPaths:
     tables: tuple[Table, ...]
     summary: pd.DataFrame
     warnings: tuple[str, ...]
-    """Where n is too small for a claim, and what the paper's file does not hold: for the terminal."""
+    """Where n is too small for a claim, and what the paper does not state: for the terminal."""
 
 
 def write_report(
@@ -118,6 +118,14 @@ def make(
 
     style = style or Style()
     scores = load(store)
+    absent = set() if paper is None else set(paper.baselines.values()) - set(scores.names.values())
+    if absent:
+        from reports.paper import PaperError
+
+        raise PaperError(
+            f"--paper-baseline: {store.path} has no method {', '.join(sorted(absent))}. "
+            f"It has: {', '.join(sorted(set(scores.names.values())))}."
+        )
     frame = tables.summary(store, resamples=resamples, seed=seed, scores=scores)
     if frame.empty:
         tables.build(frame, facts)  # raises, with the remedy
@@ -142,10 +150,7 @@ def make(
         *of_paper,
         *tables.build(_measured(frame), facts, scores.controls, separations, style.decimals),
     ]
-    if paper is not None:
-        from reports.paper import reported_tables, with_reported
-
-        made = [with_reported(table, paper, scores.names) for table in made]
+    measured = len(made)
     comparisons = validity = None
     if extras:
         from reports.validity import validity as measure
@@ -157,8 +162,14 @@ def make(
             made += comparison_tables(comparisons, scores, facts)
         validity = measure(scores, higher, people, seed=seed)
         made += validity_tables(validity)
+    left_out = store.left_out()
+    made = [_with_left_out(table, left_out) for table in made]
     made = [with_caption(_noted(table, style), store, scores) for table in made]
     if paper is not None:
+        from reports.paper import reported_tables, with_reported
+
+        # After the captions: a reported row is no method that anything was tested against.
+        made[:measured] = [with_reported(table, paper, scores.names) for table in made[:measured]]
         made += [
             replace(table, caption=f"{table.title}. {' '.join(table.notes)}")
             for table in reported_tables(paper)
@@ -171,6 +182,17 @@ def _noted(table: Table, style: Style) -> Table:
     before, after = tables.INTERVAL_NOTES["brackets"], tables.INTERVAL_NOTES[style.intervals]
     notes = [after if note == before else note for note in table.notes]
     return replace(table, notes=tuple(note for note in notes if note))
+
+
+def _with_left_out(table: Table, left_out: Mapping[str, Sequence[str]]) -> Table:
+    """The table with a note for each of its protocols of which stored scores are not shown."""
+    notes = [
+        f"Left out of {protocol}: {', '.join(names)}. Their networks have seen only the rendered world; the stored "
+        "values stay in the run folder."
+        for protocol, names in left_out.items()
+        if any(column.protocol == protocol for column in table.columns)
+    ]
+    return replace(table, notes=(*table.notes, *notes)) if notes else table
 
 
 def _measured(frame: pd.DataFrame) -> pd.DataFrame:
@@ -357,10 +379,4 @@ def _drawn(store: RunStore, made: Made, bounds: Bounds | None) -> Iterator[tuple
         yield f"leak-heat-{tables.slug(protocol)}", heat_maps(store, scores, protocol, edits=edits)
 
 
-def check_paper(file: Path | None = None) -> list[str]:
-    """What ``report --check-paper`` prints: every inconsistency, then what the file does not hold."""
-    read = paper.load(file)
-    return [*paper.check_paper(read), *read.gaps]
-
-
-__all__ = ["Bounds", "Made", "ReportPaths", "check_paper", "make", "write_report", "write_tables"]
+__all__ = ["Bounds", "Made", "ReportPaths", "make", "write_report", "write_tables"]

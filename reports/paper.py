@@ -1,13 +1,17 @@
-"""What a paper reported, as data: every value with the place where it stands. Nothing here was measured.
+"""Values that a paper reported, as data: each with the place where it stands. Nothing here was measured.
 
-The data lies in ``paper.json``; a user's own file of the same form (``--paper FILE``) takes its place. A value
-is a cell only where it was read in a source that the file names. The suite's own file knows the paper's
-abstract and nothing else: its five tables are listed under ``absent``, and every report says so. To fill
-them in, copy the file, move a table from ``absent`` to ``places`` and write down its cells as printed
-(``"6.20"``, not ``6.2``: the digits say how far two cells may differ by rounding alone)::
+The data lies in ``paper.json``; a user's own file of the same form (``--paper-file FILE``) takes its place. A value
+is a cell only where it was read in a source that the file names. Write a cell as it is printed (``"6.20"``, not
+``6.2``: the digits say how far two cells may differ by rounding alone)::
 
-    {"place": "Table 1", "page": 5, "read_in": "the article's PDF", "sums_to": null, "cells": [
+    {"place": "Table 1", "page": 5, "read_in": "the article's PDF", "gives": {"n": "400 edits"}, "cells": [
         {"method": "...", "dataset": "COCO", "quantity": "FID", "category": null, "value": "..."}]}
+
+``gives`` says which of ``GIVEN`` the paper states of the place. ``same`` maps a name to another one that the checks
+take for the same method or quantity. ``unnamed`` lists models that the paper does not name, each with those methods of
+the suite that it may be compared with where the user says so (``--paper-baseline``). ``statements`` are sentences to be
+checked against the cells: a ``ratio`` of a quantity, or the methods ``compared``. ``absent`` lists places whose values
+are not in the file.
 """
 
 from __future__ import annotations
@@ -25,6 +29,12 @@ from bench.edit import CATEGORIES
 from reports.tables import ALL, Cell, Column, Row, Table, slug
 
 FORMAT = 1
+GIVEN = {
+    "n": "number of edits or votes (n)",
+    "interval": "interval or test",
+    "protocol": "protocol (cases, masks, prompts)",
+}
+"""What each place of a paper should state, and what the gaps call it."""
 OWN_FILE = Path(__file__).with_name("paper.json")
 
 
@@ -68,6 +78,22 @@ class Quantity:
     metrics: tuple[str, ...]
     higher_is_better: bool | None
     unit: str
+    sums_to: Decimal | None = None
+    """Sum over the methods of one place, where the values are shares of one choice."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A sentence of the paper that its cells can confirm or contradict: a ratio, or the methods compared."""
+
+    place: str
+    quote: str
+    ratio: Decimal | None = None
+    """How many times ``quantity`` of ``method`` is that of another method."""
+    method: str = ""
+    quantity: str = ""
+    compared: tuple[str, ...] = ()
+    """Methods that the sentence says the paper compares with."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +110,38 @@ class Paper:
     """Place -> where it was read."""
     absent: tuple[tuple[str, str], ...] = ()
     """(place, what it shows) of what the file does not hold."""
-    sums: Mapping[str, Decimal] = field(default_factory=dict)
-    """Place -> what its shares of one quantity and data set sum to, where the paper says so."""
+    given: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Place -> those of ``GIVEN`` that the paper states of it."""
+    same: Mapping[str, str] = field(default_factory=dict)
+    """Name of a method or quantity -> the name that the checks take for the same."""
+    unnamed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Model that the paper does not name -> the suite's methods that it may be compared with."""
+    statements: tuple[Statement, ...] = ()
+    baselines: Mapping[str, str] = field(default_factory=dict)
+    """Unnamed model -> the suite's method that the user compares it with; see :func:`with_baselines`."""
+
+    def one_name(self, name: str) -> str:
+        """The name under which the checks compare a method or a quantity."""
+        return self.same.get(name, name)
 
     @property
     def gaps(self) -> list[str]:
-        """A line for each place whose values are not established here."""
-        return [
+        """A line for each thing that the paper does not state, and for each place that the file does not hold."""
+        lines = []
+        for key, label in GIVEN.items():
+            places = [place for place in self.read_in if key not in self.given.get(place, {})]
+            if places:
+                lines.append(f"no {label} is given for {', '.join(places)}")
+        for name, methods in self.unnamed.items():
+            choice = " or ".join(f"'{name}={method}'" for method in methods)
+            lines.append(
+                f"{name} is an unnamed model, so it stands beside no method; --paper-baseline {choice} compares them"
+            )
+        lines += [
             f"{place} ({what}): no value established from a source, so none is shown"
             for place, what in self.absent
         ]
+        return lines
 
 
 def load(path: Path | None = None) -> Paper:
@@ -111,14 +159,12 @@ def load(path: Path | None = None) -> Paper:
     reader.keys(
         data,
         "the file",
-        {"format", "title", "source", "methods", "protocols", "quantities", "places", "absent"},
-    )
-    quantities = {
-        name: Quantity(
-            name, tuple(entry.get("metrics", ())), entry.get("higher_is_better"), entry.get("unit", "")
-        )
-        for name, entry in data.get("quantities", {}).items()
-    }
+        {
+            "format", "title", "source", "methods", "protocols", "quantities", "places", "absent", "same", "unnamed",
+            "statements",
+        },
+    )  # fmt: skip
+    quantities = {name: reader.quantity(name, entry) for name, entry in data.get("quantities", {}).items()}
     places = data.get("places", [])
     cells = tuple(cell for place in places for cell in reader.cells(place, quantities))
     return Paper(
@@ -130,8 +176,34 @@ def load(path: Path | None = None) -> Paper:
         cells,
         {place["place"]: place["read_in"] for place in places},
         tuple((entry["place"], entry["what"]) for entry in data.get("absent", [])),
-        {p["place"]: Decimal(str(p["sums_to"])) for p in places if p.get("sums_to") is not None},
+        {place["place"]: dict(place.get("gives", {})) for place in places},
+        dict(data.get("same", {})),
+        {name: tuple(methods) for name, methods in data.get("unnamed", {}).items()},
+        tuple(reader.statement(entry, quantities) for entry in data.get("statements", [])),
     )
+
+
+def with_baselines(paper: Paper, pairs: Sequence[str]) -> Paper:
+    """The paper with unnamed models compared with methods of the suite, as the user says.
+
+    ``pairs``: ``NAME=METHOD``, such as ``"Baseline Diffusion=latent_blending"``. Raises :class:`PaperError` for a name
+    that is no unnamed model of the file, and for a method that the file does not offer for it.
+    """
+    chosen: dict[str, str] = {}
+    for pair in pairs:
+        name, _, method = pair.partition("=")
+        model = paper.one_name(name)
+        if model not in paper.unnamed:
+            raise PaperError(
+                f"--paper-baseline {pair!r}: the paper has no unnamed model {name!r}. "
+                f"Write NAME=METHOD with one of {_list(paper.unnamed) or 'none'}."
+            )
+        if method not in paper.unnamed[model]:
+            raise PaperError(
+                f"--paper-baseline {pair!r}: {name} may be compared with {_list(paper.unnamed[model])}."
+            )
+        chosen[model] = method
+    return replace(paper, baselines=chosen)
 
 
 @dataclass(frozen=True)
@@ -148,33 +220,65 @@ class _Reader:
                     f"--paper {self.path}: {where}: {name!r} is missing. Every value has its source."
                 )
 
+    def quantity(self, name: str, entry: Mapping[str, Any]) -> Quantity:
+        where = f"quantity {name!r}"
+        self.keys(entry, where, {"metrics", "higher_is_better", "unit", "sums_to"})
+        total = entry.get("sums_to")
+        return Quantity(
+            name,
+            tuple(entry.get("metrics", ())),
+            entry.get("higher_is_better"),
+            entry.get("unit", ""),
+            None if total is None else self.number(total, where),
+        )
+
+    def statement(self, entry: Mapping[str, Any], quantities: Mapping[str, Quantity]) -> Statement:
+        self.keys(entry, "a statement", {"place", "quote", "ratio", "compared"}, ("place", "quote"))
+        where = f"the statement of {entry['place']}"
+        ratio = entry.get("ratio")
+        if ratio is None:
+            return Statement(entry["place"], entry["quote"], compared=tuple(entry.get("compared", ())))
+        fields = ("method", "quantity", "value")
+        self.keys(ratio, where, set(fields), fields)
+        self.known_quantity(ratio["quantity"], where, quantities)
+        value = self.number(ratio["value"], where)
+        return Statement(entry["place"], entry["quote"], value, ratio["method"], ratio["quantity"])
+
+    def known_quantity(self, name: str, where: str, quantities: Mapping[str, Quantity]) -> None:
+        if name not in quantities:
+            raise PaperError(
+                f"--paper {self.path}: {where}: no quantity {name!r}. "
+                f"The file has {_list(quantities)}; add it under 'quantities'."
+            )
+
+    def number(self, text: object, where: str) -> Decimal:
+        try:
+            value = Decimal(text) if isinstance(text, str) else None
+        except InvalidOperation:
+            value = None
+        if value is None or not value.is_finite():
+            raise PaperError(
+                f"--paper {self.path}: {where}: the value {text!r} is no number in quotes. "
+                'Write the digits as printed, as "6.20".'
+            )
+        return value
+
     def cells(self, place: Mapping[str, Any], quantities: Mapping[str, Quantity]) -> Iterator[Reported]:
-        known = {"place", "page", "read_in", "sums_to", "cells"}
+        known = {"place", "page", "read_in", "gives", "cells"}
         self.keys(place, "a place", known, ("place", "read_in"))
         name = str(place["place"])
+        self.keys(place.get("gives", {}), f"{name}, gives", set(GIVEN))
         for number, cell in enumerate(place.get("cells", []), 1):
             where = f"{name}, cell {number}"
             fields = {"method", "dataset", "quantity", "category", "value", "kind"}
             self.keys(cell, where, fields, ("method", "quantity", "value"))
-            if cell["quantity"] not in quantities:
-                raise PaperError(
-                    f"--paper {self.path}: {where}: no quantity {cell['quantity']!r}. "
-                    f"The file has {_list(quantities)}; add it under 'quantities'."
-                )
+            self.known_quantity(cell["quantity"], where, quantities)
             category = cell.get("category")
             if category not in (None, ALL, *CATEGORIES):
                 raise PaperError(
                     f"--paper {self.path}: {where}: no category {category!r}. Use one of {_list(CATEGORIES)}."
                 )
-            try:
-                value = Decimal(cell["value"]) if isinstance(cell["value"], str) else None
-            except InvalidOperation:
-                value = None
-            if value is None or not value.is_finite():
-                raise PaperError(
-                    f"--paper {self.path}: {where}: the value {cell['value']!r} is no number in quotes. "
-                    'Write the digits as printed, as "6.20".'
-                )
+            value = self.number(cell["value"], where)
             yield Reported(
                 name, place.get("page"), cell["method"], cell.get("dataset"), cell["quantity"], value,
                 None if category == ALL else category, cell.get("kind") or "",
@@ -189,15 +293,16 @@ def _list(names: Any) -> str:
 
 
 def check_paper(paper: Paper) -> list[str]:
-    """Every inconsistency that comparing the cells finds, a line each with both values and places.
+    """Every inconsistency that comparing the cells shows, a line each with both values and places.
 
-    Found are: cells of the same quantity that differ by more than the rounding of the less exact one; cells
-    of one name that are figures of different kinds; a value without a data set that none of the same
-    quantity's values with one equals; shares that do not sum to what they are said to.
+    In this order: cells of the same quantity that differ by more than the rounding of the less exact one, or that are
+    figures of different kinds; a value without a data set that none of the same quantity's values with one equals;
+    values that do not sum to what shares sum to; ratios that no cells have; compared methods that no table has.
     """
     groups: dict[tuple[str, str | None, str, str | None], list[Reported]] = defaultdict(list)
     for cell in paper.cells:
-        groups[cell.quantity, cell.category, cell.method, cell.dataset].append(cell)
+        key = (paper.one_name(cell.quantity), cell.category, paper.one_name(cell.method), cell.dataset)
+        groups[key].append(cell)
     lines = []
     for group in groups.values():
         for a, b in itertools.combinations(group, 2):
@@ -207,11 +312,14 @@ def check_paper(paper: Paper) -> list[str]:
                     f"different kinds: {a.kind or 'not said which'}; {b.kind or 'not said which'}"
                 )
             elif not agree(a, b):
+                there = f" ({b.method})" if b.method != a.method else ""
                 lines.append(
-                    f"{_what(a)}: {_shown(a, paper)} in {a.where}, but {_shown(b, paper)} in {b.where}"
+                    f"{_what(a)}: {_shown(a, paper)} in {a.where}, but {_shown(b, paper)} in {b.where}{there}"
                 )
     lines += _unplaced(paper)
     lines += _sums(paper)
+    for statement in paper.statements:
+        lines += _ratios(statement, paper) if statement.ratio is not None else _compared(statement, paper)
     return lines
 
 
@@ -229,27 +337,81 @@ def _unplaced(paper: Paper) -> Iterator[str]:
             other
             for other in paper.cells
             if other.dataset is not None
-            and (other.method, other.quantity, other.category, other.kind)
-            == (cell.method, cell.quantity, cell.category, cell.kind)
+            and _identity(other, paper) == _identity(cell, paper)
+            and other.kind == cell.kind
         ]
         if others and not any(agree(cell, other) for other in others):
             shown = "; ".join(f"{_shown(o, paper)} on {o.dataset} ({o.where})" for o in others)
             yield f"{_what(cell)}: {_shown(cell, paper)} in {cell.where}, which no data set has: {shown}"
 
 
+def _identity(cell: Reported, paper: Paper) -> tuple[str, str, str | None]:
+    return paper.one_name(cell.method), paper.one_name(cell.quantity), cell.category
+
+
 def _sums(paper: Paper) -> Iterator[str]:
+    # Where one place gives shares of one choice, another place's values of the same quantity must be shares too.
+    totals = {
+        paper.one_name(name): (quantity.sums_to, name)
+        for name, quantity in paper.quantities.items()
+        if quantity.sums_to is not None
+    }
     groups: dict[tuple[str, str, str | None, str | None, str], list[Reported]] = defaultdict(list)
     for cell in paper.cells:
         groups[cell.place, cell.quantity, cell.dataset, cell.category, cell.kind].append(cell)
-    for (place, quantity, dataset, _, _), cells in groups.items():
-        expected = paper.sums.get(place)
+    for (_, quantity, dataset, _, _), cells in groups.items():
+        expected, shares = totals.get(paper.one_name(quantity), (None, ""))
         if expected is None or len(cells) < 2:
             continue
         total = sum((cell.value for cell in cells), Decimal(0))
         slack = sum((Decimal(5).scaleb(-cell.decimals - 1) for cell in cells), Decimal(0))
         if abs(total - expected) > slack:
             on = f" on {dataset}" if dataset else ""
-            yield f"{quantity}{on}: the shares of {cells[0].where} sum to {total}, not to {expected}"
+            yield (
+                f"{quantity}{on}: the values of {cells[0].where} sum to {total}; shares, as {shares} is, "
+                f"to {expected}"
+            )
+
+
+def _ratios(statement: Statement, paper: Paper) -> Iterator[str]:
+    """A line where no two cells have the ratio that the sentence states, to the digits that it states."""
+    assert statement.ratio is not None
+    quantity = paper.one_name(statement.quantity)
+    mine = [
+        cell
+        for cell in paper.cells
+        if (paper.one_name(cell.method), paper.one_name(cell.quantity))
+        == (paper.one_name(statement.method), quantity)
+    ]
+    ratios = [
+        (cell.value / other.value, other)
+        for cell in mine
+        for other in paper.cells
+        if (other.place, other.quantity, other.dataset, other.category)
+        == (cell.place, cell.quantity, cell.dataset, cell.category)
+        and paper.one_name(other.method) != paper.one_name(cell.method)
+        and other.value > 0
+    ]
+    exponent = statement.ratio.as_tuple().exponent
+    half = Decimal(5).scaleb((exponent if isinstance(exponent, int) else 0) - 1)
+    if ratios and all(abs(ratio - statement.ratio) > half for ratio, _ in ratios):
+        computed = "; ".join(
+            f"{ratio:.1f} to {other.method}{f' on {other.dataset}' if other.dataset else ''} ({other.where})"
+            for ratio, other in ratios
+        )
+        yield f'"{statement.quote}" ({statement.place}): the ratios of {quantity} are {computed}'
+
+
+def _compared(statement: Statement, paper: Paper) -> Iterator[str]:
+    """A line where the sentence names methods that no table has a value of."""
+    tabled = list(dict.fromkeys(paper.one_name(cell.method) for cell in paper.cells))
+    absent = [name for name in statement.compared if paper.one_name(name) not in tabled]
+    if absent:
+        others = [name for name in tabled if name not in paper.methods and name not in statement.compared]
+        yield (
+            f'"{statement.quote}" ({statement.place}): no table has a value of {", ".join(absent)}; '
+            f"the tables compare with {', '.join(others) or 'no other method'}"
+        )
 
 
 def _what(cell: Reported) -> str:
@@ -270,41 +432,70 @@ def with_reported(table: Table, paper: Paper, names: Mapping[str, str]) -> Table
     """The table with a column of reported values after every measured one that the paper has a value for.
 
     ``names``: title -> the suite's name of the method. Only the paper's own data and quantity count: a
-    Fréchet distance over other features is not FID, a rendered world is not COCO.
+    Fréchet distance over other features is not FID, a rendered world is not COCO. Values of an unnamed model stand in
+    a row of their own below the method that the user compares it with (:func:`with_baselines`).
     """
+    # Rows: (measured row or None, key of the reported values).
+    lines: list[tuple[Row | None, str]] = [(row, names.get(row.method, "")) for row in table.rows]
+    for model, method in paper.baselines.items():
+        last = max(
+            (i for i, (row, key) in enumerate(lines) if row is not None and key == method), default=None
+        )
+        if last is not None:
+            lines.insert(last + 1, (None, model))
+
+    # Columns: each measured one, then the places that report the same.
     columns: list[Column] = []
-    cells: list[list[Cell]] = [[] for _ in table.rows]
+    cells: list[list[Cell]] = [[] for _ in lines]
+    told: set[str] = set()
     for index, column in enumerate(table.columns):
         columns.append(column)
-        for row, kept in zip(table.rows, cells, strict=True):
-            kept.append(row.cells[index])
+        for (row, _), of_row in zip(lines, cells, strict=True):
+            of_row.append(Cell(None) if row is None else row.cells[index])
         for place, values in _beside(column, paper).items():
-            found = [values.get(names.get(row.method, "")) for row in table.rows]
-            if not any(found):
+            in_rows = [values.get(key) for _, key in lines]
+            if not any(in_rows):
                 continue
+            told |= {key for (row, key), cell in zip(lines, in_rows, strict=True) if row is None and cell}
             scale = 100.0 if column.percent else 1.0
-            decimals = max(cell.decimals for cell in found if cell is not None)
+            decimals = max(cell.decimals for cell in in_rows if cell is not None)
             columns.append(
                 replace(column, heading=f"{column.heading}, {place}", reported=True, decimals=decimals)
             )
-            for cell, kept in zip(found, cells, strict=True):
-                kept.append(Cell(None if cell is None else float(cell.value) / scale))
+            for cell, of_row in zip(in_rows, cells, strict=True):
+                of_row.append(Cell(None if cell is None else float(cell.value) / scale))
     if len(columns) == len(table.columns):
         return table
+
+    # Rows of unnamed models without a value are left out again.
+    rows = []
+    for (row, key), of_row in zip(lines, cells, strict=True):
+        if row is not None:
+            rows.append(replace(row, cells=tuple(of_row)))
+        elif key in told:
+            rows.append(Row(_compared_with(key, paper.baselines[key]), False, tuple(of_row), 0, 0))
     note = f"Reported: values of the paper, copied from where its heading says ({paper.source}); not measured here."
-    rows = tuple(replace(row, cells=tuple(kept)) for row, kept in zip(table.rows, cells, strict=True))
-    return replace(table, columns=tuple(columns), rows=rows, notes=(*table.notes, note))
+    caption = f"{table.caption} {note}" if table.caption else ""
+    return replace(
+        table, columns=tuple(columns), rows=tuple(rows), notes=(*table.notes, note), caption=caption
+    )
+
+
+def _compared_with(model: str, method: str) -> str:
+    return f"reported for {model}, an unnamed model; compared with {method} by your choice"
 
 
 def _beside(column: Column, paper: Paper) -> dict[str, dict[str, Reported]]:
-    """Place -> the suite's method -> the cell that measures what the column does."""
+    """Place -> method of the suite, or unnamed model of ``baselines`` -> the cell that measures the same."""
     datasets = {name for name, protocols in paper.protocols.items() if column.protocol in protocols}
     found: dict[str, dict[str, Reported]] = defaultdict(dict)
     for cell in paper.cells:
         quantity = paper.quantities[cell.quantity]
         same = column.metric in quantity.metrics and (cell.category or ALL) == column.category
-        if same and cell.dataset in datasets and cell.method in paper.methods:
-            found[cell.where][paper.methods[cell.method]] = cell
+        model = paper.one_name(cell.method)
+        key = paper.methods.get(cell.method, model if model in paper.baselines else "")
+        if same and key and cell.dataset in datasets:
+            found[cell.where][key] = cell
     return found
 
 

@@ -50,6 +50,10 @@ class Dots:
         return iter(case.request.source for case in self.cases())
 
 
+class Drawn(Dots):
+    name, rendered = "drawn", True
+
+
 class Moody:
     """Fails on the dots it is told to."""
 
@@ -71,7 +75,7 @@ class Moody:
 
 
 METHODS = {"moody": "cli_plugin:Moody"}
-PROTOCOLS = {"dots": "cli_plugin:Dots"}
+PROTOCOLS = {"dots": "cli_plugin:Dots", "drawn": "cli_plugin:Drawn"}
 '''
 
 SUITE = """
@@ -277,6 +281,32 @@ def test_measure_refuses_a_mask_that_leaves_nothing_to_edit_or_to_keep(
     assert says in capfd.readouterr().err
 
 
+def test_measure_lets_the_embedded_clip_judge_only_what_is_said_to_be_rendered(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.metrics.networks.clip import ClipSpec
+
+    published = ClipSpec.problems
+    monkeypatch.setattr(
+        ClipSpec, "problems", lambda self: published(self) if self.folder else ["fetch ViT-L-14.pt"]
+    )
+    for name, level in (("a", 100), ("b", 200)):
+        Image.fromarray(np.full((64, 64, 3), level, np.uint8)).save(place / f"{name}.png")
+    mask = np.zeros((64, 64), np.uint8)
+    mask[16:32, 16:32] = 255
+    Image.fromarray(mask).save(place / "m.png")
+    asked = ("measure", "a.png", "b.png", "--mask", "m.png", "--target-prompt", "a red car", "--json")
+    assert run(*asked) == 0
+    photograph = json.loads(capsys.readouterr().out)
+    assert not any("mini_clip" in name for name in photograph)
+    assert photograph["clip_target"]["value"] is None
+    assert photograph["clip_target"]["reason"] == "fetch ViT-L-14.pt"
+    assert run(*asked, "--rendered") == 0
+    rendered = json.loads(capsys.readouterr().out)
+    assert rendered["mini_clip_target"]["value"] is not None
+    assert "clip_target" not in rendered
+
+
 # --- run, resume, report -------------------------------------------------------------------------------
 
 
@@ -331,6 +361,78 @@ def test_dry_run_prints_counts_and_writes_nothing(place: Path, capsys: pytest.Ca
     assert "12" in out
     assert "moody" in out
     assert not (place / "runs").exists()
+
+
+MIXED = """
+name: mixed
+protocols: [dots, drawn]
+methods: [copy_input, moody]
+metrics: [mini_clip_target, leak_mse]
+"""
+
+
+def test_a_mixed_run_has_the_embedded_clip_on_the_rendered_protocol_alone(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = ("--plugin", "cli_plugin")
+    (place / "mixed.yaml").write_text(MIXED)
+    assert run("run", "mixed.yaml", "--dry-run", *plugin) == 0
+    plan = " ".join(capsys.readouterr().out.split())
+    assert "metrics of drawn: 2" in plan
+    assert "dots: left out: mini_clip_target: " in plan
+    assert "Ask for clip_target." in plan
+    assert run("run", "mixed.yaml", "--device", "cpu", *plugin) == 0
+    assert "dots: left out: mini_clip_target: " in capsys.readouterr().out
+    frame = pd.read_csv(place / "runs" / "mixed" / "report" / "summary.csv")
+    assert set(frame.loc[frame["metric"] == "mini_clip_target", "protocol"]) == {"drawn"}
+    assert set(frame.loc[frame["metric"] == "leak_mse", "protocol"]) == {"dots", "drawn"}
+    # By its own name: only where a protocol of the run can have it.
+    assert run("score", "runs/mixed", "--metric", "mini_clip_target", "--device", "cpu", *plugin) == 0
+    assert "scores: 0 computed" in capsys.readouterr().out
+
+
+def test_a_stand_in_asked_for_by_its_name_on_photographs_is_an_error(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plugin = ("--plugin", "cli_plugin")
+    assert run("run", "dots.yaml", "--device", "cpu", *plugin) == 0
+    capfd.readouterr()
+    assert run("score", "runs/dots", "--metric", "mini_clip_target", *plugin) == 2
+    err = capfd.readouterr().err
+    assert "mini_clip_target: an embedded network" in err
+    assert "Ask for clip_target." in err
+
+
+def test_stored_scores_of_a_stand_in_on_photographs_stay_and_are_not_shown(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bench.edit import ScoreRecord
+    from bench.store import RunStore, SetScore
+
+    plugin = ("--plugin", "cli_plugin")
+    assert run("run", "dots.yaml", "--device", "cpu", *plugin) == 0
+    with RunStore.open(place / "runs" / "dots") as store:
+        # As an earlier version left them.
+        keys = [record.key for record in store.edits()]
+        store.append_scores([ScoreRecord(key, "mini_clip_target", "1", 70.0) for key in keys])
+        store.append_set_scores(
+            [SetScore("dots", "1", keys[0].method, "all", "mini_clip_cmmd_pasted", "2", 0.5, 6)]
+        )
+    capsys.readouterr()
+    assert run("report", "runs/dots", *plugin) == 0
+    assert "dots: not shown: mini_clip_cmmd_pasted, mini_clip_target" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    report = place / "runs" / "dots" / "report"
+    assert "mini_clip" not in (report / "summary.csv").read_text()
+    tables = (report / "tables.md").read_text()
+    assert "Left out of dots: mini_clip_cmmd_pasted, mini_clip_target." in tables
+    assert "70.0" not in tables
+    assert run("export", "runs/dots", "--out", "entry.json", *plugin) == 0
+    assert "mini_clip" not in (place / "entry.json").read_text()
+    with RunStore.open(place / "runs" / "dots") as store:
+        assert (store.scores()["metric"] == "mini_clip_target").sum() == len(keys)
+        assert len(store.set_scores()) == 1
 
 
 def test_edit_then_score_then_report_is_run(place: Path) -> None:
@@ -397,9 +499,40 @@ def test_a_run_is_compared_verified_exported_and_merged(
     assert changed.name in capsys.readouterr().out
 
 
-def test_where_the_paper_leaves_gaps_is_told_without_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("gap", "code"), [("", 1), ("68 of 160 samples of its recipe", 0)])
+def test_zoo_check_fails_for_a_missed_gate_unless_the_network_is_under_trained(
+    gap: str, code: int, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from methods.zoo import gates
+    from reports import zoo
+
+    missed = gates.Gate("blended_diffusion", 0.53, 0.65, False, "target shown", gap)
+    monkeypatch.setattr(gates, "check", lambda world: [gates.Gate("lama", 0.0, 0.0, True, "leak"), missed])
+    monkeypatch.setattr(zoo, "run_gates", lambda folder: [])
+    (place / "README.md").write_text("<!-- zoo-gates:start -->\n<!-- zoo-gates:end -->\n")
+    assert run("zoo", "check", "--readme", "README.md") == code
+    told = f"under-trained | target shown; under-trained: {gap} |" if gap else "**no** | target shown |"
+    assert told in (place / "README.md").read_text()
+    assert ("under-trained" if gap else "missed") in capsys.readouterr().out
+
+
+def test_where_the_paper_contradicts_itself_and_leaves_gaps_is_told_without_a_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert run("report", "--check-paper") == 0
-    assert "Table 1" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "FID of PromptEditDiff on COCO: 7.9 in Table 1, but 7.1 in Table 2" in out.splitlines()
+    assert "no interval or test is given for abstract, Table 1" in out
+
+
+def test_an_unnamed_baseline_needs_a_method_of_the_run(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plugin = ("--plugin", "cli_plugin")
+    assert run("run", "dots.yaml", "--device", "cpu", *plugin) == 0
+    capfd.readouterr()
+    assert run("report", "runs/dots", "--paper-baseline", "GAN-Inpainting=lama", *plugin) == 2
+    assert "has no method lama. It has: copy_input, moody." in " ".join(capfd.readouterr().err.split())
 
 
 def test_a_study_without_votes_adds_nothing_to_a_report(

@@ -51,7 +51,7 @@ METRICS: dict[str, str] = {
 }
 """Name -> ``"module:Class"``, in the order of the tables."""
 
-EMBEDDED: dict[str, str] = {
+STAND_INS: dict[str, str] = {
     "success_clip": "success_mini_clip",
     "judge_clip": "judge_mini_clip",
     "clip_target": "mini_clip_target",
@@ -61,12 +61,16 @@ EMBEDDED: dict[str, str] = {
     "kid": "vgg16_kid",
     "cmmd": "mini_clip_cmmd",
 }
-"""What stands in, under its own name, where the weights of a published metric are missing."""
+"""What stands in, under its own name, where the weights of a published metric are missing.
+
+A stand-in whose network is embedded (``embedded = True``: the mini CLIP) does so on the rendered world alone. VGG16 has
+ImageNet weights, so ``vgg16_frechet`` and ``vgg16_kid`` stand in on any data.
+"""
 
 __all__ = [
-    "EMBEDDED",
     "METRICS",
     "PASTED",
+    "STAND_INS",
     "Area",
     "Metric",
     "MetricError",

@@ -1,8 +1,8 @@
 """Alignment: does the edit show what was asked for, in the eyes of a CLIP model.
 
 Each metric exists twice: ``clip_*`` with published weights (OpenAI's ViT-L/14 unless another is named), and
-``mini_clip_*`` with the embedded model. Their values must never share a column, so their names differ, and
-the version carries the network's identity.
+``mini_clip_*`` with the embedded model, which scores the rendered world alone. Their values must never share a
+column, so their names differ, and the version carries the network's identity.
 
 Prompts are used as they are. Values of ``*_target`` and ``*_region`` are 100 times the cosine, never clipped
 at zero; ``*_directional`` is the plain cosine.
@@ -131,6 +131,7 @@ class _Clip:
     uses_features = True
     pasted = True
     slot = "clip"
+    embedded = False
 
     def __init__(self, features: Features) -> None:
         self.features = features
@@ -182,15 +183,18 @@ class MiniClipTarget(ClipTarget):
     name = "mini_clip_target"
     summary = "as clip_target, with the embedded CLIP"
     slot = "mini_clip"
+    embedded = True
 
 
 class MiniClipRegion(ClipRegion):
     name = "mini_clip_region"
     summary = "as clip_region, with the embedded CLIP"
     slot = "mini_clip"
+    embedded = True
 
 
 class MiniClipDirectional(ClipDirectional):
     name = "mini_clip_directional"
     summary = "as clip_directional, with the embedded CLIP"
     slot = "mini_clip"
+    embedded = True

@@ -470,12 +470,12 @@ class Kid(_Inception, _Kid):
 
 class Vgg16Frechet(_Vgg16, _Frechet):
     name = "vgg16_frechet"
-    summary = "Fréchet distance to real images over VGG16's features (embedded; not FID)"
+    summary = "Fréchet distance to real images over VGG16's features (ImageNet weights; not FID)"
 
 
 class Vgg16Kid(_Vgg16, _Kid):
     name = "vgg16_kid"
-    summary = "kernel distance to real images over VGG16's features (embedded; not KID)"
+    summary = "kernel distance to real images over VGG16's features (ImageNet weights; not KID)"
 
 
 class Cmmd(_SetMetric):
@@ -483,6 +483,7 @@ class Cmmd(_SetMetric):
     unit = "1000 * MMD^2"
     summary = "CLIP maximum mean discrepancy to real images (ViT-L/14 at 336 px)"
     slot = "cmmd_clip"
+    embedded = False
 
     @classmethod
     def problems(cls, features: Features) -> list[str]:
@@ -514,6 +515,7 @@ class MiniClipCmmd(Cmmd):
     name = "mini_clip_cmmd"
     summary = "as cmmd, with the embedded CLIP"
     slot = "mini_clip"
+    embedded = True
 
 
 def _chosen(marks: Sequence[Mark], n: int | None) -> list[int]:

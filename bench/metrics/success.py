@@ -3,7 +3,8 @@
 ``judge_*`` is the first of its three conditions alone, ``success_*`` all three. Judges:
 
 * ``truth`` reads annotated attributes with an injected reader and checks every claim of the case. With
-  several regions, each claim is read in its own region, and all must hold.
+  several regions, each claim is read in its own region, and all must hold. The reader at hand has seen only the
+  rendered world, so ``*_truth`` scores nothing else; a judge with a reader of photographs is a metric of its own.
 * ``clip`` (and ``mini_clip``) knows prompts only. A request has no prompt of what a region showed before, so
   the whole image decides between the two prompts, and each region's crop must have come closer to what the
   region shall show.
@@ -117,6 +118,7 @@ class _Judge:
     uses_features = True
     pasted = True
     slot = "truth"
+    embedded = False
 
     def __init__(self, features: Features) -> None:
         self.features = features
@@ -201,6 +203,7 @@ class JudgeTruth(_Judge):
     name = "judge_truth"
     needs = _TRUTH_NEEDS
     summary = "the attribute reader sees what was promised (first condition of success_truth)"
+    embedded = True
 
 
 class JudgeClip(_Judge):
@@ -215,12 +218,14 @@ class JudgeMiniClip(JudgeClip):
     version = "3"
     summary = "as judge_clip, with the embedded CLIP"
     slot = "mini_clip"
+    embedded = True
 
 
 class SuccessTruth(_Success):
     name = "success_truth"
     needs = _TRUTH_NEEDS
     summary = "the attribute reader sees what was promised, the region changed, and little leaked"
+    embedded = True
 
 
 class SuccessClip(_Success):
@@ -235,6 +240,7 @@ class SuccessMiniClip(SuccessClip):
     version = "3"
     summary = "as success_clip, with the embedded CLIP"
     slot = "mini_clip"
+    embedded = True
 
 
 @dataclass(frozen=True)

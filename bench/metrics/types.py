@@ -15,10 +15,11 @@ A third-party metric of single edits is a class like this, named in an entry poi
             return [float(pair.edited.pixels.mean()) / 255 for pair in pairs]
 
 None stands for a value that could not be computed; ``NoValue("why")`` says why. NaN and infinities
-are stored as None, with that as the reason. Three class attributes are optional: ``uses_features =
+are stored as None, with that as the reason. These class attributes are optional: ``uses_features =
 True`` makes the class be constructed with the shared :class:`~bench.metrics.features.Features` instead
 of with nothing; ``pasted = True`` has the pasted-back edit scored too, under ``<name>_pasted``;
-``problems(features)`` (a class method) lists what is missing, each with its remedy.
+``embedded = True`` says that its network has seen only the rendered world, so that protocols which are not
+``rendered`` are not scored by it. ``problems(features)`` (a class method) lists what is missing, each with its remedy.
 """
 
 from __future__ import annotations

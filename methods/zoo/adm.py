@@ -233,10 +233,10 @@ def blended_diffusion(
 
 
 def gate_blended_diffusion(world: World, root: Path, cases: int) -> list[Gate]:
-    """Held-out edits by the adapter's mini preset: the target is shown clearly more often than in the source."""
+    """Held-out edits by the adapter's mini preset: how many show their target (``gates.STEERED``)."""
     from bench.registry import Runtime
     from methods.blended_diffusion.method import BlendedDiffusion
-    from methods.zoo.gates import Gate, _reader, shown
+    from methods.zoo.gates import STEERED, _reader, judged
 
     where = {"weights": str(root / NAME), "clip": str(root / "clip_guide")}
     method = BlendedDiffusion(
@@ -246,12 +246,4 @@ def gate_blended_diffusion(world: World, root: Path, cases: int) -> list[Gate]:
     edited = []
     for start in range(0, len(asked), 16):
         edited += method.edit([case.request for case in asked[start : start + 16]])
-    reader = _reader(root)
-    figure = float(np.mean(shown(reader, edited, asked)))
-    floor = float(np.mean(shown(reader, [case.request.source for case in asked], asked)))
-    detail = f"target shown in the region, {len(asked)} edits; in the sources {100 * floor:.1f}"
-    return [Gate(NAME, figure, floor + MARGIN, figure >= floor + MARGIN, detail)]
-
-
-MARGIN = 0.25
-"""By how much an edit must show its target more often than the unedited source does."""
+    return judged(NAME, _reader(root), edited, asked, STEERED, root)

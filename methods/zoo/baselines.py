@@ -1,7 +1,7 @@
 """Gates of the methods that edit with the zoo's text-to-image base, without weights of their own.
 
 Each edits held-out cases through its own adapter with its preset ``mini``, and the reader says how many show
-what was asked for. The untouched source shows none of it.
+what was asked for (``gates.STEERED``). The untouched source shows none of it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bench.registry import Runtime
-from methods.zoo.gates import Gate, shown
+from methods.zoo.gates import STEERED, Gate, judged
 from methods.zoo.manifest import entry
 
 if TYPE_CHECKING:
@@ -29,31 +27,32 @@ BATCH = 16
 def gate_blended_latent_diffusion(world: World, root: Path, cases: int) -> list[Gate]:
     from methods.blended_latent_diffusion import BlendedLatentDiffusion
 
-    return _gate("blended_latent_diffusion", BlendedLatentDiffusion, 0.65, world, root, cases)
+    return _gate("blended_latent_diffusion", BlendedLatentDiffusion, world, root, cases)
 
 
 def gate_sdedit(world: World, root: Path, cases: int) -> list[Gate]:
     from methods.sdedit import SdEdit
 
-    return _gate("sdedit", SdEdit, 0.65, world, root, cases)
+    return _gate("sdedit", SdEdit, world, root, cases)
 
 
 def gate_latent_blending(world: World, root: Path, cases: int) -> list[Gate]:
     from methods.latent_blending import LatentBlending
 
-    return _gate("latent_blending", LatentBlending, 0.65, world, root, cases)
+    return _gate("latent_blending", LatentBlending, world, root, cases)
 
 
-def _gate(name: str, cls: Any, threshold: float, world: World, root: Path, cases: int) -> list[Gate]:
+def _gate(name: str, cls: Any, world: World, root: Path, cases: int) -> list[Gate]:
     """``cls`` is a method whose preset ``mini`` runs on the zoo's text-to-image base."""
     from methods.zoo.reader import load
 
     options = replace(cls.Options(**cls.PRESETS["mini"]), weights=str(entry("text_to_image", root)))
     asked = [world.case(-1 - i) for i in range(cases)]
     edited = _edits(cls(options, Runtime()), asked)
-    figure = float(np.mean(shown(load(entry("reader", root)), edited, asked)))
-    detail = f"target shown in the region, {cases} edits, {options.steps} steps of text_to_image"
-    return [Gate(name, figure, threshold, figure >= threshold, detail)]
+    return judged(
+        name, load(entry("reader", root)), edited, asked, STEERED, root, checkpoint="text_to_image",
+        remark=f"; {options.steps} steps of text_to_image",
+    )  # fmt: skip
 
 
 def _edits(method: Any, asked: Sequence[EditCase]) -> list[Image]:

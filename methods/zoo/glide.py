@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from bench.edit import CATEGORIES
 from bench.images import from_array, resize, to_array
 from methods.glide.checkpoints import PARTS, check_state, read_state
 from methods.glide.config import Part, UNetConfig, read_config, to_json
@@ -73,9 +72,11 @@ CONFIGS: Mapping[Part, UNetConfig] = {"base": _BASE, "upsampler": _UPSAMPLER}
 """Without the size of the vocabulary, which is the world's."""
 
 BUDGETS: Mapping[Part, Budget] = {
-    "base": Budget(samples=150_000, batch=64, rate=1.2e-3, warmup=6_000, decay=0.4, ema=0.999),
-    "upsampler": Budget(samples=50_000, batch=64, rate=1.2e-3, warmup=6_000, decay=0.4, ema=0.999),
+    "base": Budget(samples=370_000, batch=64, rate=1.2e-3, warmup=6_000, decay=0.4, ema=0.999),
+    "upsampler": Budget(samples=123_000, batch=64, rate=1.2e-3, warmup=6_000, decay=0.4, ema=0.999),
 }
+"""The base, which starts from scratch, is to see as many samples as the latent editors with their own base: 130,000 of
+text to image, 200,000 of edits, 40,000 after the cut to low rank. The upsampler sees a third."""
 BUDGET = BUDGETS["base"]
 """What ``--samples`` changes; the upsampler's share stays the same."""
 
@@ -375,16 +376,13 @@ glide_upsampler = partial(publish, ("upsampler",))
 
 # --- the gate ---------------------------------------------------------------------------------------
 
-MARGIN = 0.25
-"""By how much an edit must show its target more often than the unedited source does."""
-
 
 def gate_glide(world: World, root: Path, cases: int) -> list[Gate]:
     """The method with its mini preset, on held-out edits: the target shows, and nothing outside the mask changed."""
     from bench.images import mask_array
     from bench.registry import Runtime
     from methods.glide.method import Glide
-    from methods.zoo.gates import _at_least, _reader, shown
+    from methods.zoo.gates import TRAINED, _at_least, _reader, judged
 
     options = Glide.Options(**{**Glide.PRESETS["mini"], "weights": str(root / "glide")})
     method = Glide(options, Runtime())
@@ -394,22 +392,12 @@ def gate_glide(world: World, root: Path, cases: int) -> list[Gate]:
         edited += method.edit(
             [replace(case.request, seed=i) for i, case in enumerate(asked[first : first + 16])]
         )
-    reader = _reader(root)
-    hits = shown(reader, edited, asked)
-    floor = float(np.mean(shown(reader, [case.request.source for case in asked], asked)))
-    rates = []
-    for category in CATEGORIES:
-        chosen = [hit for hit, case in zip(hits, asked, strict=True) if case.category == category]
-        rates += [f"{category} {100 * float(np.mean(chosen)):.1f}"] if chosen else []
     changed = sum(
         bool((to_array(image)[~mask] != to_array(case.request.source)[~mask]).any())
         for image, case in zip(edited, asked, strict=True)
         for mask in [mask_array(case.request.mask)]
     )
-    detail = (
-        f"target shown in the region, {cases} edits; %: {', '.join(rates)}; in the sources {100 * floor:.1f}"
-    )
     return [
-        _at_least("glide", float(np.mean(hits)), floor + MARGIN, detail),
+        *judged("glide", _reader(root), edited, asked, TRAINED, root),
         _at_least("glide", 1 - changed / cases, 1.0, "edits that change no pixel outside the mask"),
     ]

@@ -30,6 +30,7 @@ class MiniCelebAHQ(CelebAHQ):
 
     name = "mini-celeba-hq"
     summary = "rendered portraits, 64 px, with the ground truth of every edit (embedded)"
+    rendered = True
 
     @dataclass(frozen=True)
     class Options(CelebAHQ.Options):
@@ -65,6 +66,7 @@ class MiniCoco(Coco):
 
     name = "mini-coco"
     summary = "rendered scenes, 64 px, with the ground truth of every edit (embedded)"
+    rendered = True
 
     @dataclass(frozen=True)
     class Options(Coco.Options):

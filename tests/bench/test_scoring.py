@@ -401,33 +401,67 @@ class TestChoice:
     def test_embedded_metrics_stand_in_under_their_own_names(self) -> None:
         """Nothing published is on this machine but LPIPS; no embedded CLIP and no reader are given."""
         features = Features()
-        chosen, left_out = scoring.choose_metrics(features, known=Registry("metric", METRICS, ""))
-        assert "vgg16_frechet" in chosen or "fid" in chosen
-        assert not {"fid", "vgg16_frechet"} <= set(chosen)
-        assert "leak_lpips" in chosen
-        assert "success_truth" in left_out
-        assert all(lines for lines in left_out.values())
+        choice = scoring.choose_metrics(features, known=Registry("metric", METRICS, ""))
+        assert "vgg16_frechet" in choice.names or "fid" in choice.names
+        assert not {"fid", "vgg16_frechet"} <= set(choice.names)
+        assert "leak_lpips" in choice.names
+        assert "success_truth" in choice.left_out
+        assert all(lines for lines in choice.left_out.values())
+
+    EMBEDDED = frozenset({"success_truth", "judge_truth", *(name for name in METRICS if "mini_clip" in name)})
+
+    def test_what_has_seen_only_the_rendered_world_declares_it(self) -> None:
+        """The mini CLIP and the attribute reader; VGG16 has ImageNet weights and may score anything."""
+        assert {name for name in METRICS if scoring.is_embedded(name)} == self.EMBEDDED
+
+    def test_embedded_networks_score_the_rendered_world_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On photographs without CLIP's and Inception's weights: no mini CLIP, but VGG16 in place of Inception."""
+        from bench.metrics import STAND_INS
+
+        monkeypatch.setattr(
+            scoring,
+            "metric_problems",
+            lambda names, f, k=None: {n: ["gone"] for n in names if n in STAND_INS},
+        )
+        photographs = scoring.choose_metrics(Features())
+        assert not self.EMBEDDED & set(photographs.names)
+        assert photographs.stand_ins == {"fid": ("vgg16_frechet", ["gone"]), "kid": ("vgg16_kid", ["gone"])}
+        clip = {name for name in STAND_INS if "clip" in name or name == "cmmd"}
+        assert set(photographs.left_out) == {*clip, "success_truth", "judge_truth"}
+        assert all(photographs.left_out[name] == ["gone"] for name in clip)
+        rendered = scoring.choose_metrics(Features(), rendered=True)
+        assert set(rendered.names) >= self.EMBEDDED
+        assert rendered.left_out == rendered.stand_ins == {}
+
+    def test_an_embedded_metric_asked_for_by_its_name_is_refused_on_photographs(self) -> None:
+        choice = scoring.choose_metrics(Features(), wanted=["mini_clip_target", "success_truth", "leak_mse"])
+        assert choice.names == ["leak_mse"]
+        assert "Ask for clip_target." in choice.left_out["mini_clip_target"][0]
+        assert "rendered world" in choice.left_out["success_truth"][0]
 
     def test_one_of_each_pair_is_chosen(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from bench.metrics import EMBEDDED
+        from bench.metrics import STAND_INS
 
         missing: set[str] = set()
         monkeypatch.setattr(
             scoring, "metric_problems", lambda names, f, k=None: {n: ["gone"] for n in names if n in missing}
         )
         known = Registry("metric", METRICS, "")
-        names, left_out = scoring.choose_metrics(Features(), known=known)
-        assert not set(EMBEDDED.values()) & set(names)
-        assert left_out == {}
-        names, _ = scoring.choose_metrics(Features(), prefer_embedded=True, known=known)
-        assert not set(EMBEDDED) & set(names)
-        missing.update(EMBEDDED)
-        names, _ = scoring.choose_metrics(Features(), wanted=["fid", "clip_target", "leak_mse"], known=known)
-        assert names == ["vgg16_frechet", "mini_clip_target", "leak_mse"]
-        missing.update(EMBEDDED.values())
-        names, left_out = scoring.choose_metrics(Features(), wanted=["fid", "leak_mse"], known=known)
-        assert names == ["leak_mse"]
-        assert left_out == {"fid": ["gone"]}
+        choice = scoring.choose_metrics(Features(), known=known)
+        assert not set(STAND_INS.values()) & set(choice.names)
+        assert set(choice.left_out) == {"success_truth", "judge_truth"}
+        choice = scoring.choose_metrics(Features(), rendered=True, known=known)
+        assert not set(STAND_INS) & set(choice.names)
+        missing.update(STAND_INS)
+        wanted = ["fid", "clip_target", "leak_mse"]
+        choice = scoring.choose_metrics(Features(), rendered=True, wanted=wanted, known=known)
+        assert choice.names == ["vgg16_frechet", "mini_clip_target", "leak_mse"]
+        choice = scoring.choose_metrics(Features(), wanted=wanted, known=known)
+        assert choice.names == ["vgg16_frechet", "leak_mse"]
+        missing.update(STAND_INS.values())
+        choice = scoring.choose_metrics(Features(), wanted=["fid", "leak_mse"], known=known)
+        assert choice.names == ["leak_mse"]
+        assert choice.left_out == {"fid": ["gone"]}
 
     def test_loading_says_all_that_is_missing(self) -> None:
         features = Features()

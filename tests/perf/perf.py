@@ -232,7 +232,7 @@ def scoring(options: argparse.Namespace, folder: Path) -> list[Ratio]:
     def features() -> Any:
         return Features(mini_clip=clip)
 
-    chosen, _ = choose_metrics(features(), prefer_embedded=True, known=registry)
+    chosen = choose_metrics(features(), rendered=True, known=registry).names
     names = [name for name in chosen if not is_set_metric(registry.load(name))]
 
     def stored(count: int) -> Path:

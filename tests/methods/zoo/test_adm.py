@@ -91,7 +91,7 @@ def test_the_method_edits_with_it(zoo: Path) -> None:
         assert not np.array_equal(np.asarray(image), np.asarray(case.request.source))
 
 
-def test_the_gate_compares_with_the_unedited_source(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gate_passes_the_truth_and_fails_the_source(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded CLIP and reader, an editor that hands out the truth: it must pass, and the source must fail."""
     from methods.zoo import gates
 
@@ -110,7 +110,9 @@ def test_the_gate_compares_with_the_unedited_source(zoo: Path, monkeypatch: pyte
         [gate] = adm.gate_blended_diffusion(WORLD, zoo, 8)
         assert gate.passed == passed
         assert gate.figure is not None
-        assert gate.figure > 0.8 if passed else gate.figure == pytest.approx(gate.threshold - adm.MARGIN)
+        assert gate.figure > 0.8 if passed else gate.figure < 0.2
+        # Its network has seen a few samples of its recipe, which a miss says and a pass does not.
+        assert bool(gate.training_gap) == (not passed)
 
 
 def test_batches_depend_on_the_step_alone_and_use_sources_and_truths(edits: corpus.Corpus) -> None:

@@ -113,11 +113,12 @@ def test_the_gate_measures_the_method(zoo: Path, tmp_path: Path) -> None:
     publish.reader(
         WORLD, tmp_path / "reader", budget=replace(reader.BUDGET, samples=64), machine=CPU, root=root
     )
-    follows, keeps = recipe.gate_glide(WORLD, root, 4)
+    follows, *by_category, keeps = recipe.gate_glide(WORLD, root, 4)
     assert follows.name == keeps.name == "glide"
     assert follows.figure is not None
-    assert follows.threshold >= recipe.MARGIN
+    assert (follows.threshold, {gate.threshold for gate in by_category}) == (0.8, {0.65})
     assert follows.passed == (follows.figure >= follows.threshold)
+    assert "samples of its recipe" in follows.training_gap
     assert (keeps.figure, keeps.passed) == (1.0, True)
 
 

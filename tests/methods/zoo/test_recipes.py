@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from methods import low_rank
+from methods.prompt_edit_diff import VARIANTS
 from methods.zoo import autoencoder, clip, corpus, data, diffusion, gates, manifest, publish, reader, recipes
 from methods.zoo.loop import Machine
 from protocols.mini.world import MiniWorld
@@ -304,23 +305,53 @@ def test_zoo_check_reports_each_gate_and_what_is_missing(zoo: Path, tmp_path: Pa
     assert all(gate.figure is None and not gate.passed and "train" in gate.detail for gate in missing)
 
 
-@pytest.mark.parametrize(("mine", "lead"), [(0.9, 0.1), (0.7, -0.1)])
-def test_prompt_edit_diff_is_to_lead_all_methods_but_its_own_ablations(mine: float, lead: float) -> None:
-    def shown(name: str, figure: float) -> gates.Gate:
-        return gates.Gate(name, figure, 0.5, True, f"{gates._SHOWN}, 8 edits")
+def test_comparable_methods_share_their_thresholds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 8 edits, 5 show their target: enough for nobody, by one and the same threshold for every trained editor."""
+    cases = [WORLD.case(-1 - i) for i in range(8)]
+    monkeypatch.setattr(gates, "shown", lambda reader, edited, of: [True] * 5 + [False] * (len(of) - 5))
 
-    found = gates._lead(
-        [
-            shown("prompt_edit_diff", mine),
-            gates.Gate("prompt_edit_diff", 1.0, 0.65, True, "background, 2 edits"),
-            shown("prompt_edit_diff_no_mask_encoder", 1.0),
-            shown("sd_inpainting", 0.8),
-            shown("glide", 0.3),
-        ]
-    )
-    assert [gate.figure for gate in found] == [pytest.approx(lead)]
-    assert found[0].passed == (lead >= 0)
-    assert "sd_inpainting" in found[0].detail
+    def judged(name: str, thresholds: tuple[float, float | None]) -> list[gates.Gate]:
+        return gates.judged(name, None, [], cases, thresholds, tmp_path)  # type: ignore[arg-type]
+
+    for name in ("sd_inpainting", "instruct_pix2pix", "glide", *VARIANTS):
+        overall, *by_category = judged(name, gates.TRAINED)
+        assert (overall.figure, overall.threshold, overall.passed) == (0.625, 0.8, False)
+        assert {gate.threshold for gate in by_category} == {0.65}
+        assert len(by_category) == len({case.category for case in cases})
+    for name in ("sdedit", "blended_diffusion"):
+        [gate] = judged(name, gates.STEERED)
+        assert (gate.figure, gate.threshold, gate.passed) == (0.625, 0.65, False)
+        assert "%: " in gate.detail
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "stages", "gap"),
+    [
+        (
+            "blended_diffusion",
+            {"blended_diffusion": [50_016, 18_016]},
+            "68,032 of 160,000 samples of its recipe",
+        ),
+        ("blended_diffusion", {"blended_diffusion": [160_000]}, ""),
+        ("sd_inpainting", {"sd_inpainting": [200_000]}, "200,000 of 240,000 samples of its recipe"),
+        ("prompt_edit_diff", {"prompt_edit_diff": [100_032, 100_032, 40_000]}, ""),
+        # Of several networks, the one that lacks most.
+        (
+            "glide",
+            {"base": [80_000, 70_016], "upsampler": [123_008]},
+            "150,016 of 370,000 samples of its recipe (base)",
+        ),
+    ],
+)
+def test_a_card_is_compared_with_its_recipe(
+    tmp_path: Path, checkpoint: str, stages: dict[str, list[int]], gap: str
+) -> None:
+    listed = [{"recipe": name, "samples": n} for name, of in stages.items() for n in of]
+    (tmp_path / checkpoint).mkdir()
+    (tmp_path / checkpoint / "card.json").write_text(json.dumps({"stages": listed}))
+    assert gates.training_gap(checkpoint, tmp_path) == gap
+    assert gates._at_least(checkpoint, 0.5, 0.8, "", gap).training_gap == gap
+    assert gates._at_least(checkpoint, 0.9, 0.8, "", gap).training_gap == ""
 
 
 def test_sample_grids_show_every_kind(zoo: Path, tmp_path: Path) -> None:
