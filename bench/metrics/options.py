@@ -69,8 +69,9 @@ class RealismOptions:
     methods are compared at one n; None takes all there are."""
     kid_subsets: int = 100
     kid_subset_size: int = 1000
-    bootstrap: int = 100
-    """Draws for the interval; 0 reports none."""
+    groups: int = 40
+    """For the interval, source images with their edits, and real images, are left out in at most this many
+    groups in turn; 0 reports none."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -78,6 +79,8 @@ class RealismOptions:
             raise MetricError("realism: n must be at least 2.")
         if self.kid_subsets < 1 or self.kid_subset_size < 2:
             raise MetricError("realism: kid_subsets must be at least 1 and kid_subset_size at least 2.")
+        if self.groups and self.groups < 4:
+            raise MetricError("realism: groups must be at least 4 for an interval, or 0 for none.")
 
 
 @dataclass(frozen=True)
