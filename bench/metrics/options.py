@@ -69,7 +69,7 @@ class RealismOptions:
     methods are compared at one n; None takes all there are."""
     kid_subsets: int = 100
     kid_subset_size: int = 1000
-    groups: int = 40
+    groups: int = 32
     """For the interval, source images with their edits, and real images, are left out in at most this many
     groups in turn; 0 reports none."""
     seed: int = 0
