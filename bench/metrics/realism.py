@@ -16,6 +16,9 @@ between): to 299 for Inception; for VGG16 to 224, or left at their size where th
 made by enlarging carry nothing. CLIP's transform is open_clip's.
 
 Statistics are accumulated in float64.
+
+Intervals come from a jackknife: source images with their edits are left out in turn, group by group, and so are
+the real images; the variances of the two add up. :func:`distance_interval` says what the interval is about.
 """
 
 from __future__ import annotations
