@@ -33,7 +33,7 @@ import numpy as np
 
 from bench.metrics.networks import lpips_weights
 from bench.metrics.networks.weights import INCEPTION
-from bench.metrics.options import RealismOptions, versioned
+from bench.metrics.options import LEAST_CLUSTERS, RealismOptions, versioned
 from bench.metrics.streams import Mark, marks_of
 from bench.metrics.types import MetricError, Picture, SetValue
 
@@ -51,9 +51,6 @@ CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
 _CHUNK = 2048
 KERNEL_LIMIT = 8192
 """Images a side up to which whole kernel matrices are kept (512 MB each)."""
-LEAST_CLUSTERS = 4
-"""Source images, and real ones, below which there is no interval: from 3 of either, intervals hold the expected
-value less often than 93 times in 100."""
 
 
 @dataclass

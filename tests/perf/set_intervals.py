@@ -14,6 +14,10 @@ coverage       share of the intervals that hold the expected value, with its sta
 
 The rows are pooled ReLUs of a Gaussian mixture whose spectrum falls as those of networks do. Edits are moved
 away from the real images; edits of one source share 60 % of their variance.
+
+The half-width exceeds 1 at few sources, for there the jackknife overstates the variance. A correction by pairs of
+groups (Efron and Stein 1981) brought it nearer to 1, but coverage down to 87 to 96 % at n = 16 and 64. All of it
+takes some minutes on one core.
 """
 
 from __future__ import annotations

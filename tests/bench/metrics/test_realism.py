@@ -500,7 +500,7 @@ class TestSets:
         score = metric.score_set([Picture(natural(1))] * 2, [Picture(noise(i)) for i in range(5)])
         assert (score.low, score.high) == (None, None)
         assert "no interval" not in str(score.warning)
-        with pytest.raises(MetricError, match="groups must be at least 4"):
+        with pytest.raises(MetricError, match="groups must be at least 4, or 0"):
             RealismOptions(groups=3)
 
     def test_only_inceptions_distance_is_called_fid(self) -> None:
