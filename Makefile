@@ -61,6 +61,7 @@ perf: $(STAMP)
 	@$(BIN)/python tests/perf/perf.py
 	@$(BIN)/python tests/perf/study.py
 	@$(BIN)/python tests/perf/report.py
+	@$(BIN)/python tests/perf/set_intervals.py
 
 # Re-resolve the pins, for every supported Python and platform at once, into names, versions and
 # hashes; no address of any package index is written. Needs `uv` (pip install uv).

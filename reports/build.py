@@ -181,6 +181,8 @@ def _noted(table: Table, style: Style) -> Table:
     """The table with the note on intervals that the style calls for."""
     before, after = tables.INTERVAL_NOTES["brackets"], tables.INTERVAL_NOTES[style.intervals]
     notes = [after if note == before else note for note in table.notes]
+    if style.intervals == "none":
+        notes = [note for note in notes if note != tables.SET_INTERVAL_NOTE]
     return replace(table, notes=tuple(note for note in notes if note))
 
 

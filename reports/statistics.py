@@ -399,7 +399,8 @@ def _set_comparisons(
         if method == baseline or base is None or method not in scores.titles:
             continue
         difference = row["value"] - base["value"]
-        half = math.hypot(row["high"] - row["low"], base["high"] - base["low"]) / 2
+        # Upper halves: lower ends are cut at 0.
+        half = math.hypot(row["high"] - row["value"], base["high"] - base["value"])
         if math.isnan(difference):
             continue
         remark = "unpaired interval, no test" if not math.isnan(half) else "no interval was stored, no test"

@@ -109,6 +109,11 @@ INTERVAL_NOTES: Mapping[str, str] = {
 }
 """What a table says of its intervals, by the style that shows them."""
 
+SET_INTERVAL_NOTE = (
+    "Intervals of Fréchet, KID and CMMD: by jackknife instead, over source images and real images, "
+    "about the value expected at this n."
+)
+
 
 class ReportError(ValueError):
     """A run that cannot be reported on. The message names the remedy."""
@@ -615,12 +620,16 @@ def _notes(columns: Sequence[Column], rows: Sequence[Row]) -> Iterable[str]:
         )
     if any(row.control for row in rows):
         yield "Controls (ceiling and noise floor) stand apart and are never best."
-    small = [
-        cell.n
+    of_sets = [
+        (column.metric.removesuffix("_pasted"), cell)
         for row in rows
         for cell, column in zip(row.cells, columns, strict=True)
-        if "frechet" in column.metric or column.metric == "fid"
-        if cell.n and cell.n < SMALL_SET
+        if column.metric.removesuffix("_pasted").endswith(("fid", "frechet", "kid", "cmmd"))
+    ]
+    if any(cell.low is not None for _, cell in of_sets):
+        yield SET_INTERVAL_NOTE
+    small = [
+        cell.n for metric, cell in of_sets if metric.endswith(("fid", "frechet")) and 0 < cell.n < SMALL_SET
     ]
     if small:
         yield (

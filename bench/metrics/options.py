@@ -62,6 +62,11 @@ class SuccessRule:
         return judged and change > self.min_change and (leak is None or leak <= self.max_leak)
 
 
+LEAST_CLUSTERS = 4
+"""Source images, and real ones, below which a distance of sets has no interval: simulated, that of a Fréchet
+distance held the expected value in 94 % of the draws from 4 source images, 92 % from 3 and 88 % from 2."""
+
+
 @dataclass(frozen=True)
 class RealismOptions:
     n: int | None = None
@@ -69,8 +74,9 @@ class RealismOptions:
     methods are compared at one n; None takes all there are."""
     kid_subsets: int = 100
     kid_subset_size: int = 1000
-    bootstrap: int = 100
-    """Draws for the interval; 0 reports none."""
+    groups: int = 32
+    """For the interval, source images with their edits, and real images, are left out in at most this many
+    groups in turn; 0 reports none."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -78,6 +84,8 @@ class RealismOptions:
             raise MetricError("realism: n must be at least 2.")
         if self.kid_subsets < 1 or self.kid_subset_size < 2:
             raise MetricError("realism: kid_subsets must be at least 1 and kid_subset_size at least 2.")
+        if self.groups and self.groups < LEAST_CLUSTERS:
+            raise MetricError(f"realism: groups must be at least {LEAST_CLUSTERS}, or 0 for no interval.")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ between): to 299 for Inception; for VGG16 to 224, or left at their size where th
 made by enlarging carry nothing. CLIP's transform is open_clip's.
 
 Statistics are accumulated in float64.
+
+Intervals come from a jackknife: source images with their edits are left out in turn, group by group, and so are
+the real images; the variances of the two add up. :func:`distance_interval` says what the interval is about.
 """
 
 from __future__ import annotations
@@ -23,14 +26,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
 from bench.metrics.networks import lpips_weights
 from bench.metrics.networks.weights import INCEPTION
-from bench.metrics.options import RealismOptions, versioned
+from bench.metrics.options import LEAST_CLUSTERS, RealismOptions, versioned
 from bench.metrics.streams import Mark, marks_of
 from bench.metrics.types import MetricError, Picture, SetValue
 
@@ -202,94 +205,187 @@ def _mean_gaussian(x: FloatND, y: FloatND) -> float:
     return total / (len(x) * len(y))
 
 
-def bootstrap_interval(
-    value: float,
-    statistic: Callable[[NDArray[np.intp]], float],
-    clusters: Sequence[str],
-    *,
-    draws: int,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95 % interval ``value`` +- 1.96 standard errors, from resampling source images with their edits.
+LeaveOut = Callable[["NDArray[np.intp]"], float]
+"""A distance, up to a constant, without the rows at these indices."""
 
-    ``statistic`` gets the indices of the edits drawn. The percentiles themselves would not do: a resample
-    repeats images, which moves a distance between distributions upwards.
+
+def leave_out_groups(clusters: Sequence[str], limit: int, *, seed: int = 0) -> list[NDArray[np.intp]]:
+    """Indices of the rows in at most ``limit`` groups of whole clusters, of sizes as equal as may be.
+
+    ``clusters`` names the cluster of each row. Which clusters share a group is drawn at random, from ``seed``.
     """
-    from statistics import NormalDist
-
-    _, owner = np.unique(np.asarray(clusters), return_inverse=True)
-    members = [np.flatnonzero(owner == cluster) for cluster in range(int(owner.max()) + 1)]
-    generator = np.random.default_rng(seed)
-    values = []
-    for _ in range(draws):
-        drawn = generator.integers(len(members), size=len(members))
-        values.append(statistic(np.concatenate([members[cluster] for cluster in drawn])))
-    error = float(np.std(values, ddof=1)) * NormalDist().inv_cdf(0.975)
-    return value - error, value + error
+    _, owner, sizes = np.unique(np.asarray(clusters), return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    # The same number of clusters in each: 33 clusters under a limit of 32 make 17 groups, not 31 of 1 and 1 of 2.
+    per_group = -(-len(sizes) // limit)
+    count = -(-len(sizes) // per_group)
+    group = np.empty(len(sizes), dtype=np.intp)
+    group[order] = np.arange(len(sizes)) % count
+    return [np.flatnonzero(group[owner] == index) for index in range(count)]
 
 
-class Resampled:
-    """Fréchet distances of resamples of some rows from one Gaussian, without building a resample.
+def jackknife_variance(without: LeaveOut, groups: Sequence[NDArray[np.intp]]) -> float:
+    """Variance of a distance, by leaving out one group of rows at a time (Kott 2001, delete-a-group jackknife).
 
-    A resample is a count per row. All that a distance needs of the rows is their products with each other
-    and with the other side, which are formed once; a draw then costs the eigenvalues of one small matrix.
+    No row is ever repeated: a bootstrap's repeats move a distance between distributions and its scatter too.
+    A biased distance rises as rows are left out. That rise, in proportion to the rows that are left, is no
+    scatter, and is taken off first; for groups of equal size it is the mean.
+
+    The jackknife overstates the variance of what is not linear in the rows (Efron and Stein 1981): at small n,
+    and between nearly equal distributions. ``tests/perf/set_intervals.py`` prints by how much.
+    """
+    n, count = sum(len(group) for group in groups), len(groups)
+    whole = without(np.zeros(0, dtype=np.intp))
+    change = np.array([without(group) - whole for group in groups])
+    share = np.array([len(group) / (n - len(group)) for group in groups])
+    scatter = change - share * (change.sum() / share.sum())
+    return float((count - 1) / count * (scatter @ scatter))
+
+
+def distance_interval(value: float, variances: Sequence[tuple[float, int]]) -> tuple[float, float]:
+    """95 % interval of a distance: ``value`` +- Student's t times its standard error, clipped at 0.
+
+    ``variances``: what each of the independent sets adds to the variance, and the degrees of freedom of that
+    estimate. The degrees of the sum are Welch and Satterthwaite's.
+
+    The interval is about the expected value at this n, not at infinitely many images: a Fréchet distance and
+    a biased MMD^2 fall as n rises, which no interval shows. Compare rows of the same n.
+
+    A distance is never negative, so no end of the interval is. The exception is an unbiased estimate of an
+    MMD^2 that is negative itself: then ``low`` is that value, and ``high`` is at least 0.
+    """
+    from scipy.special import stdtrit
+
+    total = sum(variance for variance, _ in variances)
+    half = 0.0
+    if total > 0:
+        degrees = total**2 / sum(variance**2 / free for variance, free in variances)
+        half = float(stdtrit(degrees, 0.975) * np.sqrt(total))
+    return max(value - half, min(value, 0.0)), max(value + half, 0.0)
+
+
+class FrechetWithout:
+    """Fréchet distances of some rows from one Gaussian when a few of the rows are left out.
+
+    All that a distance needs of the rows is their sums and their products with the other side, which are
+    formed once; each distance then costs the eigenvalues of one small matrix.
     """
 
     def __init__(self, rows: Rows, other: Gaussian) -> None:
-        """``rows``: ``(N, D)``, at least two."""
-        self.rows = np.asarray(rows, dtype=np.float64)
+        """``rows``: ``(N, D)``; at least two must be left each time."""
+        x = np.asarray(rows, dtype=np.float64)
+        mean = x.mean(axis=0)
+        # Centred: what is subtracted later does not cancel.
+        self.rows = x - mean
         self.other = other
+        self.step = mean - other.mean
         self.squares = np.square(self.rows).sum(axis=1)
         self.cross = self.rows @ other.factor.T
         """``(N, R)``: X G.T of :func:`frechet`."""
-        self.gram = self.cross @ self.cross.T if len(self.rows) <= self.cross.shape[1] else None
+        self.few = len(x) <= self.cross.shape[1]
+        self.products = self.cross @ self.cross.T if self.few else self.cross.T @ self.cross
+        """Of the smaller side, ``(N, N)`` or ``(R, R)``: the same eigenvalues but for zeros."""
 
-    def __call__(self, indices: NDArray[np.intp]) -> float:
-        """The distance of the rows at ``indices`` (with repeats), at least two of them."""
-        count = np.bincount(indices, minlength=len(self.rows)).astype(np.float64)
-        drawn = np.flatnonzero(count)
-        weight, n = count[drawn], float(len(indices))
-        mean = weight @ self.rows[drawn] / n
-        trace = (weight @ self.squares[drawn] - n * (mean @ mean)) / (n - 1)
-        scale = np.sqrt(weight / (n - 1))
-        if self.gram is not None:
-            # The centred products: H P H.T with H = I - 1 w.T / n.
-            gram = self.gram[np.ix_(drawn, drawn)]
-            towards = gram @ weight / n
-            gram = gram - towards[:, None] - towards + weight @ towards / n
-            product = scale[:, None] * gram * scale
+    def __call__(self, left_out: NDArray[np.intp]) -> float:
+        n = len(self.rows) - len(left_out)
+        mean = -self.rows[left_out].sum(axis=0) / n
+        trace = (self.squares.sum() - self.squares[left_out].sum() - n * (mean @ mean)) / (n - 1)
+        if self.few:
+            rest = np.delete(np.arange(len(self.rows)), left_out)
+            product = self.products[np.ix_(rest, rest)]
+            towards = product.mean(axis=0)
+            product = product - towards[:, None] - towards + towards.mean()
         else:
-            cross = self.cross[drawn]
-            left = scale[:, None] * (cross - weight @ cross / n)
-            product = left.T @ left
+            gone = self.cross[left_out]
+            total = gone.sum(axis=0)  # minus the sum of the rest, for all of them sum to 0
+            product = self.products - gone.T @ gone - np.outer(total, total) / n
         # Singular values of F G.T are the roots of the eigenvalues of its product with itself.
-        singular = np.sqrt(np.linalg.eigvalsh(product).clip(0)).sum()
-        step = mean - self.other.mean
+        singular = np.sqrt(np.linalg.eigvalsh(product / (n - 1)).clip(0)).sum()
+        step = self.step + mean
         return float(max(0.0, step @ step + trace + self.other.trace - 2 * singular))
 
 
-def resampled_mmd(kxx: FloatND, kxy: FloatND, *, unbiased: bool) -> Callable[[NDArray[np.intp]], float]:
-    """The squared MMD of resamples of X from Y, less what Y alone adds, from kernel matrices of all rows.
+Kernel = Callable[["FloatND", "FloatND"], "FloatND"]
+"""``(N, D)`` and ``(M, D)`` to ``(N, M)``."""
 
-    Unbiased, a pair of two copies of one image is no pair: else every repeat would move the distance.
-    """
-    towards = kxy.mean(axis=1)
 
-    def distance(indices: NDArray[np.intp]) -> float:
-        weight = np.bincount(indices, minlength=len(kxx)).astype(np.float64)
-        n = weight.sum()
-        within, pairs = weight @ kxx @ weight, n * n
-        if unbiased:
-            within -= np.square(weight) @ np.diagonal(kxx)
-            pairs -= np.square(weight).sum()
-        return float(within / pairs - 2 * (weight @ towards) / n)
+@dataclass(frozen=True, eq=False)
+class KernelSums:
+    """A kernel between the rows of one set, summed, so that the sums without some rows are soon had."""
 
-    return distance
+    kernel: Kernel
+    rows: FloatND
+    """``(N, D)``"""
+    sums: FloatND
+    """``(N,)``: of each row with every row, itself included."""
+    own: FloatND
+    """``(N,)``: of each row with itself."""
+
+    @classmethod
+    def of_rows(cls, kernel: Kernel, rows: Rows) -> KernelSums:
+        x = np.asarray(rows, dtype=np.float64)
+        sums, own = np.empty(len(x)), np.empty(len(x))
+        for block in _blocks(len(x)):
+            part = kernel(x[block], x)
+            sums[block] = part.sum(axis=1)
+            own[block] = np.diagonal(part[:, block])
+        return cls(kernel, x, sums, own)
+
+    def mmd2_without(self, towards: FloatND, *, unbiased: bool) -> LeaveOut:
+        """The squared MMD without some rows, less what the other set alone adds.
+
+        ``towards``: ``(N,)``, the mean kernel of each row with the other set. Unbiased, no row is paired with
+        itself.
+        """
+
+        def distance(left_out: NDArray[np.intp]) -> float:
+            n = len(self.rows) - len(left_out)
+            gone = self.rows[left_out]
+            within = self.sums.sum() - 2 * self.sums[left_out].sum() + self.kernel(gone, gone).sum()
+            pairs = n * n
+            if unbiased:
+                within -= self.own.sum() - self.own[left_out].sum()
+                pairs -= n
+            return float(within / pairs - 2 * (towards.sum() - towards[left_out].sum()) / n)
+
+        return distance
+
+
+def mean_kernels(kernel: Kernel, x: FloatND, y: FloatND) -> tuple[FloatND, FloatND]:
+    """``(N,)`` and ``(M,)``: the mean kernel of each row of either set with the other set."""
+    of_x, of_y = np.empty(len(x)), np.zeros(len(y))
+    for block in _blocks(len(x)):
+        part = kernel(x[block], y)
+        of_x[block] = part.mean(axis=1)
+        of_y += part.sum(axis=0)
+    return of_x, of_y / len(x)
+
+
+def _blocks(count: int) -> list[slice]:
+    return [slice(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
+
+
+T = TypeVar("T")
+
+
+class _Remembered(Generic[T]):
+    """A function of the reference's rows that keeps its last result: one reference serves every method."""
+
+    def __init__(self, compute: Callable[[NDArray[np.float32]], T]) -> None:
+        self._compute = compute
+        self._last: tuple[str, T] | None = None
+
+    def __call__(self, reference: NDArray[np.float32]) -> T:
+        key = _content(reference)
+        if self._last is None or self._last[0] != key:
+            self._last = key, self._compute(reference)
+        return self._last[1]
 
 
 class _SetMetric:
     name = ""
-    version = "2"
+    version = "3"
     unit = "distance"
     higher_is_better = False
     summary = ""
@@ -321,11 +417,15 @@ class _SetMetric:
     def distance(self, edited: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
         raise NotImplementedError
 
-    def resampled(
+    def leave_out(
         self, edited: NDArray[np.float32], reference: NDArray[np.float32]
-    ) -> Callable[[NDArray[np.intp]], float]:
-        """The distance of a resample of ``edited``, given by indices with repeats, up to a constant."""
-        return lambda indices: self.distance(edited[indices], reference)
+    ) -> tuple[LeaveOut, LeaveOut]:
+        """The distance without some of the edited rows, and without some of the reference's."""
+        raise NotImplementedError
+
+    def variance_factors(self, n: int, m: int) -> tuple[float, float]:
+        """By how much the metric's own random choice among n edited and m real rows multiplies the variance."""
+        return 1.0, 1.0
 
     def see(self, pictures: Sequence[Picture]) -> None:
         """Keeps the features of these pictures, which then need not be decoded again."""
@@ -351,7 +451,9 @@ class _SetMetric:
         after, names = [after[i] for i in kept], [names[i] for i in kept]
         before = [before[i] for i in _chosen(before, self.options.n)]
         if len(after) < 2 or len(before) < 2:
-            reason = f"{len(after)} edited and {len(before)} real images; at least two of each are needed"
+            reason = (
+                f"too few images: {len(after)} edited and {len(before)} real; at least two of each are needed"
+            )
             return SetValue(None, len(after), len(before), reason)
         sizes = {mark.size for mark in (*after, *before)}
         if len(sizes) > 1:
@@ -365,16 +467,44 @@ class _SetMetric:
         value = self.distance(x, y)
         if not np.isfinite(value):
             return SetValue(None, len(x), len(y), f"not a finite number ({value})")
-        low = high = None
-        if self.options.bootstrap:
-            low, high = bootstrap_interval(
-                value,
-                self.resampled(x, y),
-                names,
-                draws=self.options.bootstrap,
-                seed=self.options.seed,
+        low, high, problem = self.interval(value, x, y, names)
+        warnings = [self._warning(len(x), len(y), x.shape[1]), problem]
+        return SetValue(value, len(x), len(y), None, low, high, "; ".join(filter(None, warnings)) or None)
+
+    def interval(
+        self,
+        value: float,
+        edited: NDArray[np.float32],
+        reference: NDArray[np.float32],
+        clusters: Sequence[str],
+    ) -> tuple[float | None, float | None, str | None]:
+        """Low and high end, or None and why there is no interval (None too where none was asked for)."""
+        limit, seed = self.options.groups, self.options.seed
+        if not limit:
+            return None, None, None
+        sources = len(set(clusters))
+        if min(sources, len(reference)) < LEAST_CLUSTERS:
+            return (
+                None,
+                None,
+                f"no interval: {sources} source and {len(reference)} real images, "
+                f"at least {LEAST_CLUSTERS} of each are needed",
             )
-        return SetValue(value, len(x), len(y), None, low, high, self._warning(len(x), len(y), x.shape[1]))
+        groups = [
+            leave_out_groups(names, limit, seed=seed)
+            for names in (clusters, [str(index) for index in range(len(reference))])
+        ]
+        variances = [
+            (factor * jackknife_variance(without, of_set), len(of_set) - 1)
+            for without, of_set, factor in zip(
+                self.leave_out(edited, reference),
+                groups,
+                self.variance_factors(len(edited), len(reference)),
+                strict=True,
+            )
+        ]
+        low, high = distance_interval(value, variances)
+        return low, high, None
 
     def _warning(self, n: int, m: int, dimensions: int) -> str | None:
         """Fréchet distances and their kin depend on n (Chong and Forsyth 2020)."""
@@ -392,26 +522,48 @@ class _Frechet(_SetMetric):
 
     def __init__(self, features: Features) -> None:
         super().__init__(features)
-        self._last: tuple[str, Gaussian] | None = None
-
-    def _gaussian(self, reference: NDArray[np.float32]) -> Gaussian:
-        # The same reference serves every method, category and draw: factorise it once.
-        key = _content(reference)
-        if self._last is None or self._last[0] != key:
-            self._last = key, Gaussian.of_rows(reference)
-        return self._last[1]
+        self._gaussian = _Remembered(Gaussian.of_rows)
 
     def distance(self, edited: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
         return frechet(Gaussian.of_rows(edited), self._gaussian(reference))
 
-    def resampled(
+    def leave_out(
         self, edited: NDArray[np.float32], reference: NDArray[np.float32]
-    ) -> Callable[[NDArray[np.intp]], float]:
-        return Resampled(edited, self._gaussian(reference))
+    ) -> tuple[LeaveOut, LeaveOut]:
+        return (
+            FrechetWithout(edited, self._gaussian(reference)),
+            FrechetWithout(reference, Gaussian.of_rows(edited)),
+        )
 
 
-class _Kid(_SetMetric):
+class _Mmd(_SetMetric):
+    unbiased = False
+
+    def __init__(self, features: Features) -> None:
+        super().__init__(features)
+        self._reference_sums = _Remembered(partial(KernelSums.of_rows, self.kernel))
+
+    def kernel(self, x: FloatND, y: FloatND) -> FloatND:
+        """``(N, M)`` of ``(N, D)`` and ``(M, D)``, in the metric's unit."""
+        raise NotImplementedError
+
+    def leave_out(
+        self, edited: NDArray[np.float32], reference: NDArray[np.float32]
+    ) -> tuple[LeaveOut, LeaveOut]:
+        x, y = KernelSums.of_rows(self.kernel, edited), self._reference_sums(reference)
+        to_reference, to_edited = mean_kernels(self.kernel, x.rows, y.rows)
+        return (
+            x.mmd2_without(to_reference, unbiased=self.unbiased),
+            y.mmd2_without(to_edited, unbiased=self.unbiased),
+        )
+
+
+class _Kid(_Mmd):
     unit = "MMD^2"
+    unbiased = True
+
+    def kernel(self, x: FloatND, y: FloatND) -> FloatND:
+        return polynomial_kernel(x, y)
 
     def distance(self, edited: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
         options = self.options
@@ -423,14 +575,11 @@ class _Kid(_SetMetric):
             seed=options.seed,
         )
 
-    def resampled(
-        self, edited: NDArray[np.float32], reference: NDArray[np.float32]
-    ) -> Callable[[NDArray[np.intp]], float]:
-        # Over all pairs instead of over random subsets, whose own scatter is not the sample's.
-        if len(edited) > KERNEL_LIMIT:
-            return super().resampled(edited, reference)
-        kxx, kxy = polynomial_kernel(edited, edited), polynomial_kernel(edited, reference)
-        return resampled_mmd(kxx, kxy, unbiased=True)
+    def variance_factors(self, n: int, m: int) -> tuple[float, float]:
+        # A subset of s of n rows scatters by n / s - 1 times the variance of all n about the mean over all
+        # pairs; the mean over the subsets by that, divided by their number.
+        size, subsets = min(n, m, self.options.kid_subset_size), self.options.kid_subsets
+        return 1 + (n / size - 1) / subsets, 1 + (m / size - 1) / subsets
 
 
 class _Inception(_SetMetric):
@@ -478,7 +627,7 @@ class Vgg16Kid(_Vgg16, _Kid):
     summary = "kernel distance to real images over VGG16's features (ImageNet weights; not KID)"
 
 
-class Cmmd(_SetMetric):
+class Cmmd(_Mmd):
     name = "cmmd"
     unit = "1000 * MMD^2"
     summary = "CLIP maximum mean discrepancy to real images (ViT-L/14 at 336 px)"
@@ -501,14 +650,8 @@ class Cmmd(_SetMetric):
     def distance(self, edited: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
         return cmmd(edited, reference)
 
-    def resampled(
-        self, edited: NDArray[np.float32], reference: NDArray[np.float32]
-    ) -> Callable[[NDArray[np.intp]], float]:
-        if len(edited) > KERNEL_LIMIT:
-            return super().resampled(edited, reference)
-        x, y = np.asarray(edited, np.float64), np.asarray(reference, np.float64)
-        kxx, kxy = CMMD_SCALE * gaussian_kernel(x, x), CMMD_SCALE * gaussian_kernel(x, y)
-        return resampled_mmd(kxx, kxy, unbiased=False)
+    def kernel(self, x: FloatND, y: FloatND) -> FloatND:
+        return CMMD_SCALE * gaussian_kernel(x, y)
 
 
 class MiniClipCmmd(Cmmd):

@@ -223,7 +223,8 @@ class SetValue:
     reason: str | None = None
     low: float | None = None
     high: float | None = None
-    """95 % interval, by bootstrap clustered on the source image; None where it was not asked for."""
+    """95 % interval about the value expected at this n, over draws of source images with their edits and of
+    real images; None where it was not asked for, or for the reason that ``warning`` states."""
     warning: str | None = None
 
 

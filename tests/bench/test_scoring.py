@@ -17,7 +17,7 @@ from bench.edit import EditCase, EditKey, EditRecord, MethodSpec
 from bench.images import from_array, mask_array, mask_image, paste_back, to_array
 from bench.metrics import METRICS, NoValue, Pair
 from bench.metrics.features import Features
-from bench.metrics.realism import Vgg16Frechet
+from bench.metrics.realism import Vgg16Frechet, Vgg16Kid
 from bench.metrics.success import sensitivity
 from bench.metrics.types import MetricError, SetValue
 from bench.registry import Registry
@@ -387,6 +387,29 @@ class TestSets:
         assert set(frame["metric"]) == {"vgg16_frechet", "vgg16_frechet_pasted"}
         everything = frame[frame["category"] == "all"]
         assert (everything["value"] > 0).all()
+
+    @pytest.mark.parametrize("count", [1, 2, 3, 4, 12])
+    def test_few_edits_have_a_value_or_a_reason(self, tmp_path: Path, count: int) -> None:
+        """As runs of a small ``limit`` have: n edits of n / 2 sources, and less in each category."""
+        features = Features()
+        few = [make_case(index) for index in range(count)]
+        with RunStore.open(tmp_path / "few", create=True) as run:
+            info = protocol_info(Fakes(Fakes.Options(count=count)))
+            run.configure(seed=0, protocols={"fakes": info}, methods=[SPEC])
+            run.write_cases(few, info)
+            add_edits(run, few)
+            metrics = [Vgg16Frechet(features), Vgg16Kid(features)]
+            scoring.score_run(run, metrics, features=features, references={"fakes": real})
+            rows = run.set_scores().to_dict("records")
+        assert {row["metric"] for row in rows} >= {"vgg16_frechet", "vgg16_kid", "vgg16_kid_pasted"}
+        for row in rows:
+            sources = {case.source_id for case in few if row["category"] in ("all", case.category)}
+            assert (row["value"] == row["value"]) == (row["n"] >= 2)
+            assert (row["low"] == row["low"]) == (len(sources) >= 4)
+            if row["n"] < 2:
+                assert row["reason"].startswith("too few images: 1 edited")
+            elif len(sources) < 4:
+                assert f"no interval: {len(sources)} source" in row["warning"]
 
     def test_an_error_is_a_reason(self, store: RunStore) -> None:
         class Broken(Distance):

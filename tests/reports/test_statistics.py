@@ -142,6 +142,14 @@ def test_a_comparison_says_difference_effect_and_test(run: scores.RunScores) -> 
     assert row(found, "oracle", "fid")["remark"] == "no interval was stored, no test"
 
 
+def test_a_difference_of_sets_is_as_wide_as_before_the_lower_end_was_cut(tmp_path: Path) -> None:
+    """Half-widths of 3 and 4, of which the second is cut at 0 below."""
+    sets = {"sd_inpainting": (5.0, 2.0, 8.0), "oracle": (1.0, 0.0, 5.0)}
+    store = fake.run(tmp_path / "r", {"leak_lpips": {"oracle": [0.0] * N}}, sets=sets)
+    fid = row(statistics.compare(scores.load(store), "sd_inpainting"), "oracle", "fid")
+    assert (fid["difference"], fid["low"], fid["high"]) == (-4.0, -9.0, 1.0)
+
+
 def test_cohens_d_is_mean_over_standard_deviation(tmp_path: Path) -> None:
     generator = np.random.default_rng(3)
     a, b = generator.random(N), generator.random(N)

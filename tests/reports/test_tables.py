@@ -10,7 +10,7 @@ import pytest
 
 from bench.edit import MethodSpec
 from bench.stats import bootstrap_mean, wilson
-from reports import tables
+from reports import build, style, tables
 from reports.tables import ALL, Cell
 from tests.reports import fake
 
@@ -231,3 +231,14 @@ def test_small_sets_are_remarked_on(tmp_path: Path) -> None:
     store = fake.run(tmp_path / "r", values, sets={"oracle": (1.0, None, None)})
     main, *_ = tables.build(tables.summary(store), fake.FACTS)
     assert any(f"from {N} images" in note for note in main.notes)
+    assert tables.SET_INTERVAL_NOTE not in main.notes, "no interval of a set is shown"
+
+
+def test_intervals_of_sets_are_said_to_be_the_jackknifes(tmp_path: Path) -> None:
+    store = fake.run(tmp_path / "r", {"leak_lpips": {"oracle": [0.0] * N}}, sets={"oracle": (1.0, 0.0, 2.5)})
+    main, *_ = tables.build(tables.summary(store), fake.FACTS)
+    assert tables.SET_INTERVAL_NOTE in main.notes
+    for intervals, said in (("brackets", True), ("none", False)):
+        made = build.make(store, fake.FACTS, style=style.parse(f"intervals={intervals}"), resamples=200)
+        notes = [note for table in made.tables for note in table.notes]
+        assert (tables.SET_INTERVAL_NOTE in notes) == said

@@ -165,6 +165,131 @@ class TestCmmd:
         assert realism.cmmd(x, x) == pytest.approx(0, abs=1e-9)
 
 
+class TestJackknife:
+    def test_groups_hold_whole_clusters_and_every_row_once(self) -> None:
+        clusters = [f"s{i % 33}" for i in range(80)]
+        groups = realism.leave_out_groups(clusters, 32)
+        assert sorted(np.concatenate(groups).tolist()) == list(range(80))
+        owners = [{clusters[i] for i in group} for group in groups]
+        assert sum(map(len, owners)) == 33
+        # 33 clusters of 2 or 3 edits: two clusters a group, and one group with what is left.
+        assert sorted(map(len, owners)) == [1, *[2] * 16]
+
+    def test_groups_depend_on_names_and_seed_alone(self) -> None:
+        clusters = [f"s{i // 2}" for i in range(80)]
+
+        def named(seed: int, order: list[int]) -> set[frozenset[str]]:
+            names = [clusters[i] for i in order]
+            groups = realism.leave_out_groups(names, 8, seed=seed)
+            return {frozenset(names[i] for i in group) for group in groups}
+
+        forwards = list(range(80))
+        assert named(3, forwards) == named(3, forwards[::-1])
+        assert named(3, forwards) != named(4, forwards)
+
+    def test_variance_of_a_mean_is_its_squared_standard_error(self) -> None:
+        x = np.random.default_rng(0).normal(size=60)
+        singles = realism.leave_out_groups([str(i) for i in range(60)], 60)
+        variance = realism.jackknife_variance(lambda out: float(np.delete(x, out).mean()), singles)
+        assert variance == pytest.approx(x.var(ddof=1) / 60, rel=1e-9)
+
+    def test_copies_of_a_row_in_one_cluster_add_nothing(self) -> None:
+        x = np.random.default_rng(0).normal(size=60)
+        clusters = [str(i) for i in range(60)]
+        once = realism.jackknife_variance(
+            lambda out: float(np.delete(x, out).mean()), realism.leave_out_groups(clusters, 20)
+        )
+        copied = np.repeat(x, 5)
+        five = realism.jackknife_variance(
+            lambda out: float(np.delete(copied, out).mean()),
+            realism.leave_out_groups(np.repeat(clusters, 5).tolist(), 20),
+        )
+        assert five == pytest.approx(once, rel=1e-9)
+
+    def test_a_bias_that_falls_with_n_is_no_scatter(self) -> None:
+        """Groups of 1 to 4 rows of one value: the mean is constant, and a bias of 5 / n all that changes."""
+        groups = realism.leave_out_groups([str(int(math.sqrt(i))) for i in range(16)], 16)
+        assert len({len(group) for group in groups}) > 1
+        assert realism.jackknife_variance(lambda out: 2 + 5 / (16 - len(out)), groups) == pytest.approx(0)
+
+    def test_interval_is_students(self) -> None:
+        low, high = realism.distance_interval(10.0, [(4.0, 10)])
+        assert high - 10 == pytest.approx(
+            2 * 2.228139, rel=1e-6
+        )  # t of 10 degrees of freedom, from its table
+        assert 10 - low == pytest.approx(high - 10)
+        # Two equal variances of 5 degrees each have 10 together.
+        assert realism.distance_interval(10.0, [(2.0, 5), (2.0, 5)]) == pytest.approx((low, high))
+
+    def test_interval_is_clipped_at_0_and_holds_its_value(self) -> None:
+        low, high = realism.distance_interval(1.0, [(4.0, 10)])
+        assert (low, high) == (0.0, pytest.approx(1 + 2 * 2.228139, rel=1e-6))
+        assert realism.distance_interval(-1.0, [(0.01, 10)]) == (-1.0, 0.0)
+        assert realism.distance_interval(3.0, [(0.0, 10), (0.0, 10)]) == (3.0, 3.0)
+
+    @pytest.mark.parametrize("n", [20, 90])  # fewer images than dimensions, and more
+    def test_frechet_without_some_rows(self, n: int) -> None:
+        generator = np.random.default_rng(n)
+        x = generator.normal(3, 1, (n, 40)) @ generator.normal(size=(40, 40))
+        y = generator.normal(3, 1, (60, 40)) @ generator.normal(size=(40, 40))
+        other = realism.Gaussian.of_rows(y)
+        without = realism.FrechetWithout(x, other)
+        for count in (0, 1, 7, n - 2):
+            out = generator.permutation(n)[:count]
+            expected = realism.frechet(realism.Gaussian.of_rows(np.delete(x, out, axis=0)), other)
+            assert without(out) == pytest.approx(expected, rel=1e-5)
+
+    def test_mmd_without_some_rows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(realism, "_CHUNK", 7)
+        generator = np.random.default_rng(5)
+        x, y = generator.normal(size=(15, 6)), generator.normal(0.5, 1, (20, 6))
+        cubic, bell = realism.polynomial_kernel, realism.gaussian_kernel
+        to_y, to_x = realism.mean_kernels(cubic, x, y)
+        np.testing.assert_allclose(to_x, cubic(x, y).mean(axis=0), rtol=1e-12)
+        unbiased = realism.KernelSums.of_rows(cubic, x).mmd2_without(to_y, unbiased=True)
+        biased = realism.KernelSums.of_rows(bell, x).mmd2_without(bell(x, y).mean(axis=1), unbiased=False)
+        kyy = cubic(y, y)
+        for out in ([], [3], [14, 0, 7, 8]):
+            rest = np.delete(x, out, axis=0)
+            by_y = (kyy.sum() - np.trace(kyy)) / (20 * 19)
+            expected = realism.mmd2_unbiased(cubic(rest, rest), kyy, cubic(rest, y)) - by_y
+            assert unbiased(np.array(out, np.intp)) == pytest.approx(expected, rel=1e-9)
+            expected = realism.cmmd(rest, y) / realism.CMMD_SCALE - bell(y, y).mean()
+            assert biased(np.array(out, np.intp)) == pytest.approx(expected, rel=1e-9)
+
+    @pytest.mark.parametrize(("metric_name", "n", "m"), [("Vgg16Frechet", 120, 100), ("Vgg16Kid", 120, 60)])
+    def test_half_widths_are_those_of_repeated_draws(self, metric_name: str, n: int, m: int) -> None:
+        """Three edits of each source, alike, and the real images drawn anew each time."""
+        options = MetricOptions(realism=RealismOptions(kid_subsets=5))
+        metric = getattr(realism, metric_name)(Features(options))
+        clusters = [str(i // 3) for i in range(n)]
+        values, halves = [], []
+        for draw in range(80):
+            jitter = 0.1 * np.random.default_rng(draw).normal(size=(n, 8)).astype(np.float32)
+            x, y = np.repeat(rows(draw, n // 3, 8, 0.5), 3, axis=0) + jitter, rows(1000 + draw, m, 8)
+            values.append(metric.distance(x, y))
+            _, high, _ = metric.interval(values[-1], x, y, clusters)
+            halves.append(high - values[-1])
+        assert np.mean(halves) / (2 * np.std(values)) == pytest.approx(1, abs=0.2)
+
+    def test_random_subsets_scatter_as_the_interval_says(self) -> None:
+        """The scatter of KID over its seeds, for fixed images, is what the factors add to the variances."""
+        x, y = rows(1, 200, 8, 0.3), rows(2, 300, 8)
+        metric = realism.Vgg16Kid(
+            Features(MetricOptions(realism=RealismOptions(kid_subsets=2, kid_subset_size=50)))
+        )
+        scatter = np.var([realism.kid(x, y, subsets=2, subset_size=50, seed=s) for s in range(300)])
+        factors = metric.variance_factors(200, 300)
+        assert factors == (1 + 3 / 2, 1 + 5 / 2)
+        variances = [
+            realism.jackknife_variance(without, realism.leave_out_groups([str(i) for i in range(count)], 100))
+            for without, count in zip(metric.leave_out(x, y), (200, 300), strict=True)
+        ]
+        added = sum((factor - 1) * variance for factor, variance in zip(factors, variances, strict=True))
+        assert scatter == pytest.approx(added, rel=0.25)
+        assert realism.Vgg16Kid(Features()).variance_factors(64, 64) == (1, 1)
+
+
 class TestResizing:
     @pytest.mark.parametrize("side", [48, 64, 299])
     def test_is_clean_fids(self, side: int) -> None:
@@ -306,15 +431,14 @@ class TestSets:
         metric = realism.Vgg16Frechet(Features())
         few = metric.score_set([Picture(natural(1))], [Picture(natural(2))] * 3)
         assert few.value is None
-        assert "at least two" in str(few.reason)
+        assert few.reason == "too few images: 1 edited and 3 real; at least two of each are needed"
         mixed = metric.score_set([Picture(natural(1))] * 2, [Picture(natural(2, 32))] * 3)
         assert mixed.value is None
         assert "32x32, 64x64" in str(mixed.reason)
 
     def test_interval(self) -> None:
         edited, real = [Picture(natural(i)) for i in range(12)], [Picture(noise(i)) for i in range(12)]
-        options = MetricOptions(realism=RealismOptions(bootstrap=20))
-        metric = realism.Vgg16Frechet(Features(options))
+        metric = realism.Vgg16Frechet(Features())
         score = metric.score_set(edited, real, [f"s{i // 2}" for i in range(12)])
         assert score.low is not None
         assert score.high is not None
@@ -322,53 +446,62 @@ class TestSets:
         assert score.low < score.value < score.high
         assert metric.score_set(edited, real, [f"s{i // 2}" for i in range(12)]) == score
 
-    def test_bootstrap_of_a_mean_is_its_standard_error(self) -> None:
-        x = np.random.default_rng(0).normal(size=400)
-        low, high = realism.bootstrap_interval(
-            float(x.mean()), lambda i: float(x[i].mean()), [str(i) for i in range(400)], draws=2000
-        )
-        assert (high - low) / 2 == pytest.approx(1.96 * x.std() / 20, rel=0.08)
-
-    @pytest.mark.parametrize("n", [20, 90])  # fewer images than dimensions, and more
-    def test_a_resample_is_as_far_as_its_rows(self, n: int) -> None:
-        generator = np.random.default_rng(n)
-        x = generator.normal(3, 1, (n, 40)) @ generator.normal(size=(40, 40))
-        y = generator.normal(3, 1, (60, 40)) @ generator.normal(size=(40, 40))
-        other = realism.Gaussian.of_rows(y)
-        fast = realism.Resampled(x, other)
-        for _ in range(5):
-            indices = generator.integers(n, size=n)
-            expected = realism.frechet(realism.Gaussian.of_rows(x[indices]), other)
-            assert fast(indices) == pytest.approx(expected, rel=1e-5)
-        assert fast(np.arange(n)) == pytest.approx(
-            realism.frechet(realism.Gaussian.of_rows(x), other), rel=1e-5
-        )
-
-    def test_a_resampled_mmd_is_that_of_the_rows(self) -> None:
-        generator = np.random.default_rng(5)
-        x, y = generator.normal(size=(15, 6)), generator.normal(0.5, 1, (20, 6))
-        indices = generator.integers(15, size=15)
-        kernel = realism.gaussian_kernel
-        biased = realism.resampled_mmd(kernel(x, x), kernel(x, y), unbiased=False)
-        expected = realism.cmmd(x[indices], y) / realism.CMMD_SCALE - kernel(y, y).mean()
-        assert biased(indices) == pytest.approx(expected, rel=1e-9)
-        # Unbiased: by hand over all pairs of different images.
-        kxx, kxy = realism.polynomial_kernel(x, x), realism.polynomial_kernel(x, y)
-        pairs = [(i, j) for i in indices for j in indices if i != j]
-        by_hand = np.mean([kxx[i, j] for i, j in pairs]) - 2 * kxy[indices].mean()
-        assert realism.resampled_mmd(kxx, kxy, unbiased=True)(indices) == pytest.approx(by_hand, rel=1e-9)
-        whole = realism.resampled_mmd(kxx, kxy, unbiased=True)(np.arange(15))
-        kyy = realism.polynomial_kernel(y, y)
-        within = (kyy.sum() - np.trace(kyy)) / (20 * 19)
-        assert whole + within == pytest.approx(realism.mmd2_unbiased(kxx, kyy, kxy), rel=1e-9)
-
     @pytest.mark.parametrize("metric_name", ["Vgg16Kid", "MiniClipCmmd"])
     def test_kernel_distances_have_intervals_too(self, metric_name: str, clip_folder: Path) -> None:
         edited, real = [Picture(natural(i)) for i in range(12)], [Picture(noise(i)) for i in range(12)]
-        options = MetricOptions(realism=RealismOptions(bootstrap=30))
-        metric = getattr(realism, metric_name)(Features(options, mini_clip=clip_folder))
+        metric = getattr(realism, metric_name)(Features(mini_clip=clip_folder))
         score = metric.score_set(edited, real, [f"s{i // 2}" for i in range(12)])
         assert score.low < score.value < score.high
+
+    @pytest.mark.parametrize("metric_name", ["Vgg16Frechet", "Vgg16Kid", "MiniClipCmmd"])
+    @pytest.mark.parametrize(
+        ("n", "sources", "real", "interval"),
+        [
+            (2, 2, 20, False),  # fewer source images than an interval needs
+            (8, 1, 20, False),
+            (8, 3, 20, False),
+            (8, 8, 2, False),  # fewer real ones
+            (4, 4, 4, True),
+            (16, 4, 20, True),
+        ],
+    )
+    def test_few_images(
+        self, metric_name: str, n: int, sources: int, real: int, interval: bool, clip_folder: Path
+    ) -> None:
+        metric = getattr(realism, metric_name)(Features(mini_clip=clip_folder))
+        edited = [Picture(natural(i)) for i in range(n)]
+        clusters = [str(i % sources) for i in range(n)]
+        score = metric.score_set(edited, [Picture(noise(i)) for i in range(real)], clusters)
+        assert score.value is not None
+        assert math.isfinite(score.value)
+        assert score.reason is None
+        if interval:
+            assert 0 <= score.low <= score.value <= score.high < math.inf
+            assert "no interval" not in score.warning
+        else:
+            assert score.low is None
+            assert score.high is None
+            reason = f"no interval: {sources} source and {real} real images, at least 4 of each are needed"
+            assert score.warning.endswith(reason)
+
+    @pytest.mark.parametrize("metric_name", ["Vgg16Frechet", "Vgg16Kid", "MiniClipCmmd"])
+    def test_copies_of_one_image(self, metric_name: str, clip_folder: Path) -> None:
+        """All edits alike, all real images alike: nothing scatters, and the interval is a point."""
+        metric = getattr(realism, metric_name)(Features(mini_clip=clip_folder))
+        score = metric.score_set([Picture(natural(1))] * 6, [Picture(noise(1))] * 5)
+        assert score.value > 0
+        assert score.low == pytest.approx(score.value, rel=1e-4)
+        assert score.high == pytest.approx(score.value, rel=1e-4)
+        same = metric.score_set([Picture(natural(1))] * 6, [Picture(natural(1))] * 5)
+        assert (same.low, same.high) == (pytest.approx(0, abs=1e-4), pytest.approx(0, abs=1e-4))
+
+    def test_no_interval_where_none_is_asked_for(self) -> None:
+        metric = realism.Vgg16Frechet(Features(MetricOptions(realism=RealismOptions(groups=0))))
+        score = metric.score_set([Picture(natural(1))] * 2, [Picture(noise(i)) for i in range(5)])
+        assert (score.low, score.high) == (None, None)
+        assert "no interval" not in str(score.warning)
+        with pytest.raises(MetricError, match="groups must be at least 4, or 0"):
+            RealismOptions(groups=3)
 
     def test_only_inceptions_distance_is_called_fid(self) -> None:
         from bench.scoring import registry
