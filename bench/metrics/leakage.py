@@ -3,12 +3,18 @@
 Every metric here looks at valid outside pixels only: those farther from the mask than a thin band at its
 edge, where blending is no leak. Nothing inside the mask can move a value:
 
-* MSE, PSNR, SSIM and the changed share never read a pixel that is not valid. SSIM's local statistics are
+* MSE, PSNR, SSIM and the changed shares never read a pixel that is not valid. SSIM's local statistics are
   weighted by validity (normalised convolution), so that there is neither a fill nor a zeroed inside to pull
   it towards 1.
 * LPIPS has receptive fields that reach across the mask. The edited image is therefore filled from the
   source wherever it is not valid (mask and edge band), compared as a spatial map, and averaged over the
   valid pixels. leak_lpips_edge fills the mask alone and averages over the edge band.
+
+**Dilution.** The fill makes LPIPS smaller where the mask is large: deep features near the mask also see the
+filled pixels, which do not differ. DILUTION Compare leak_lpips
+between methods on the same cases, but not between masks of different size. leak_lpips_relative divides it by
+the same value for an outside of noise, which is diluted alike; it can be compared between masks. MSE, PSNR and
+the changed shares are not diluted.
 
 Pasted back into the source, an edit has no leakage by construction, so these metrics have no pasted variant.
 """
@@ -98,6 +104,34 @@ def changed_share(source: Uint8HWC, edited: Uint8HWC, valid: BoolHW, visible: fl
     difference = np.abs(source[valid].astype(np.int16) - edited[valid])
     # Compared in units of 1/255, with room for the rounding of visible * 255 alone.
     return float((difference.max(axis=1) > visible * 255 + 1e-9).mean()) if difference.size else None
+
+
+def changed_area(
+    source: Uint8HWC, edited: Uint8HWC, region: BoolHW, options: LeakageOptions | None = None
+) -> float | None:
+    """Share of a region's area where the colour of a whole tile changed; None for an empty region.
+
+    The picture is divided into square tiles, ``options.tile`` of its shorter side wide (1/16: 4 px of 64, 32 px
+    of 512). A tile has changed where the mean over the region's pixels in it differs by more than
+    ``options.repainted`` in some channel, values in [0, 1]; it counts by its number of pixels in ``region``.
+    The mean cancels the fine errors of a compression, so that the share says where something else was painted.
+    It depends on neither the size of ``region`` nor the number of pixels in the picture.
+    """
+    options = options or LeakageOptions()
+    side = max(1.0, options.tile * min(region.shape))
+    starts = [(side * np.arange(max(1, round(n / side)))).astype(np.intp) for n in region.shape]
+
+    def per_tile(values: NDArray[np.int32]) -> NDArray[np.int32]:
+        return np.add.reduceat(np.add.reduceat(values, starts[0], axis=0), starts[1], axis=1)
+
+    pixels = per_tile(region.astype(np.int32))
+    if not pixels.any():
+        return None
+    difference = per_tile((source.astype(np.int32) - edited) * region[..., None])
+    largest = np.abs(difference).max(axis=-1)
+    # Compared as sums: |sum| > pixels * repainted * 255, with room for the rounding of the product alone.
+    changed = largest > pixels * (options.repainted * 255 + 1e-9)
+    return float(pixels[changed].sum() / pixels.sum())
 
 
 def inside_change(source: Uint8HWC, edited: Uint8HWC, mask: BoolHW) -> float | None:
@@ -196,8 +230,9 @@ class _Pixels(_Leakage):
         mse = masked_mse(before, after, valid)
         share = changed_share(before, after, valid, self.options.visible)
         if mse is None or share is None:
-            return dict.fromkeys(("leak_mse", "leak_psnr", "leak_changed"), _NO_OUTSIDE)
-        return {"leak_mse": mse, "leak_psnr": psnr(mse), "leak_changed": share}
+            return dict.fromkeys(("leak_mse", "leak_psnr", "leak_changed", "leak_area"), _NO_OUTSIDE)
+        area = changed_area(before, after, valid, self.options)
+        return {"leak_mse": mse, "leak_psnr": psnr(mse), "leak_changed": share, "leak_area": area}
 
 
 class LeakMse(_Pixels):
@@ -217,6 +252,14 @@ class LeakChanged(_Pixels):
     name = "leak_changed"
     unit = "share"
     summary = "share of outside pixels that visibly changed (some channel by more than 8/255)"
+
+
+class LeakArea(_Pixels):
+    """:func:`changed_area` outside: a part of the success rule."""
+
+    name = "leak_area"
+    unit = "share"
+    summary = "share of the area outside that was repainted (the mean colour of a tile changed by more than 1/10)"
 
 
 class LeakSsim(_Leakage):
@@ -287,6 +330,31 @@ class LeakLpips(_Lpips):
     summary = "LPIPS (AlexNet) outside the mask and its edge band"
 
 
+class LeakLpipsRelative(LeakLpips):
+    """``leak_lpips`` divided by its value where the whole outside is noise: no dilution by a large mask.
+
+    0 is an untouched outside, 1 an outside as far from the source as noise. The noise is uniform over all
+    colours, independent per pixel, and the same for every picture of one size. Noise is the reference because it
+    is far from every picture; a gray outside is not, where the source is gray itself.
+    """
+
+    name = "leak_lpips_relative"
+    unit = "ratio"
+    summary = "LPIPS (AlexNet) outside, divided by that of an outside of noise: comparable between masks"
+
+    def score(self, pairs: Sequence[Pair]) -> list[Value]:
+        lpips = LeakLpips(self.features)
+        groups = _by_case(pairs)
+        destroyed = [pairs[group[0]].with_edit(_noise(*pairs[group[0]].source.size)) for group in groups.values()]
+        full = dict(zip(groups, lpips.score(destroyed), strict=True))
+        result: list[Value] = []
+        for pair, value in zip(pairs, lpips.score(pairs), strict=True):
+            reference = full[pair.source.key, pair.mask_key]
+            both = isinstance(value, float) and isinstance(reference, float)
+            result.append(value / reference if both else value)  # type: ignore[operator]
+        return result
+
+
 class LeakLpipsNear(_Lpips):
     name = "leak_lpips_near"
     summary = "LPIPS (AlexNet) outside, up to 1/16 of the side from the mask"
@@ -333,6 +401,19 @@ class EditChange(_Leakage):
         return [{"edit_change": NoValue("the mask is empty") if c is None else c} for c in changes]
 
 
+class EditArea(EditChange):
+    """:func:`changed_area` inside: a part of the success rule."""
+
+    name = "edit_area"
+    unit = "share"
+    summary = "share of the area inside that was repainted (the mean colour of a tile changed by more than 1/10)"
+    kind = "edit-area"
+
+    def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
+        areas = (changed_area(p.source.pixels, p.edited.pixels, p.mask, self.options) for p in pairs)
+        return [{"edit_area": NoValue("the mask is empty") if a is None else a} for a in areas]
+
+
 def _empty(band: str) -> NoValue:
     return _NO_OUTSIDE if band == "valid" else NoValue(f"no pixel lies in the {band} band")
 
@@ -355,6 +436,13 @@ class _Masked:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Masked) and self.key == other.key
+
+
+@lru_cache(maxsize=8)
+def _noise(height: int, width: int) -> Picture:
+    """Uniform noise, the same for every picture of this size."""
+    generator = np.random.default_rng(0)
+    return Picture(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 @lru_cache(maxsize=128)
