@@ -45,7 +45,7 @@ HEADINGS: Mapping[str, str] = {
     "success_clip": "success (CLIP)",
     "success_mini_clip": "success (mini CLIP)",
     "leak_lpips": "leak LPIPS",
-    "leak_lpips_relative": "leak LPIPS, relative",
+    "leak_lpips_undiluted": "leak LPIPS, undiluted",
     "leak_lpips_vgg": "leak LPIPS-VGG",
     "leak_psnr": "leak PSNR",
     "leak_ssim": "leak SSIM",
@@ -624,6 +624,10 @@ def _notes(columns: Sequence[Column], rows: Sequence[Row]) -> Iterable[str]:
         )
     if any(row.control for row in rows):
         yield "Controls (ceiling and noise floor) stand apart and are never best."
+    if any(column.metric.startswith("truth_") for column in columns):
+        yield (
+            "Distance to the reference: several answers can be right. Read it beside copy_input, which did nothing."
+        )
     small = [
         cell.n
         for row in rows

@@ -31,7 +31,7 @@ METRICS: dict[str, str] = {
     "truth_rmse": "bench.metrics.truth:TruthRmse",
     "truth_ssim": "bench.metrics.truth:TruthSsim",
     "leak_lpips": "bench.metrics.leakage:LeakLpips",
-    "leak_lpips_relative": "bench.metrics.leakage:LeakLpipsRelative",
+    "leak_lpips_undiluted": "bench.metrics.leakage:LeakLpipsUndiluted",
     "leak_lpips_vgg": "bench.metrics.leakage:LeakLpipsVgg",
     "leak_lpips_edge": "bench.metrics.leakage:LeakLpipsEdge",
     "leak_lpips_near": "bench.metrics.leakage:LeakLpipsNear",

@@ -34,7 +34,9 @@ class LeakageOptions:
         if not 0 <= self.visible < 1:
             raise MetricError("leakage: visible is a difference of values in [0, 1].")
         if not 0 < self.tile <= 1 or not 0 <= self.repainted < 1:
-            raise MetricError("leakage: tile is a share of the side, repainted a difference of values in [0, 1].")
+            raise MetricError(
+                "leakage: tile is a share of the side, repainted a difference of values in [0, 1]."
+            )
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,7 @@ class SuccessRule:
     """The largest at which the embedded CLIP accepts every one of 600 held-out ideal edits
     (``methods/zoo/TRAINING.md``): a failed edit, too, comes somewhat closer to the prompt than another picture."""
 
-    def holds(
-        self, judged: bool, edit_area: float, leak_area: float | None, leak_psnr: float | None
-    ) -> bool:
+    def holds(self, judged: bool, edit_area: float, leak_area: float | None, leak_psnr: float | None) -> bool:
         """``leak_area`` and ``leak_psnr`` are None without a valid outside."""
         inside = (leak_area is None or leak_area <= self.max_leak_area) and (
             leak_psnr is None or leak_psnr >= self.min_leak_psnr

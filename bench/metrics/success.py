@@ -188,6 +188,15 @@ def _number(value: Value) -> float | None:
     return value if isinstance(value, float) else None
 
 
+def conditions(rule: SuccessRule | None = None) -> str:
+    """Conditions 2 and 3 of the rule in half a sentence, as the tables and the README have them."""
+    rule = rule or SuccessRule()
+    return (
+        f"more than {rule.min_edit_area:.0%} of the area inside was repainted, at most {rule.max_leak_area:.0%} "
+        f"of the area outside was, and the PSNR outside is at least {rule.min_leak_psnr:g} dB"
+    ).replace("%", " %")
+
+
 _CLIP_NEEDS = frozenset({"mask", "source_prompt", "target_prompt", "region_prompt"})
 _TRUTH_NEEDS = frozenset({"mask", "claims"})
 
@@ -215,13 +224,13 @@ class JudgeMiniClip(JudgeClip):
 class SuccessTruth(_Success):
     name = "success_truth"
     needs = _TRUTH_NEEDS
-    summary = "the attribute reader sees what was promised, the region changed, and the outside did not"
+    summary = f"the attribute reader sees what was promised; {conditions()}"
 
 
 class SuccessClip(_Success):
     name = "success_clip"
     needs = _CLIP_NEEDS
-    summary = "CLIP sees the target rather than the source, the region changed, and the outside did not"
+    summary = f"CLIP sees the target rather than the source; {conditions()}"
     slot = "clip"
 
 
@@ -274,9 +283,7 @@ def sensitivity(
     result = []
     for bound, values, changed in swept:
         shares = tuple(
-            float(
-                np.mean([changed(v).holds(p.judged, p.edit_area, p.leak_area, p.leak_psnr) for p in parts])
-            )
+            float(np.mean([changed(v).holds(p.judged, p.edit_area, p.leak_area, p.leak_psnr) for p in parts]))
             for v in values
         )
         result.append(Sensitivity(bound, tuple(float(v) for v in values), shares, len(parts)))

@@ -62,7 +62,9 @@ class TruthSsim(_Truth):
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
         def of_pair(pair: Pair) -> Value:
             (value,) = masked_ssim(pair.source.pixels, [pair.edited.pixels], pair.mask)
-            return NoValue("no masked pixel has its 11 x 11 window within the image") if value is None else value
+            return (
+                NoValue("no masked pixel has its 11 x 11 window within the image") if value is None else value
+            )
 
         return [{self.name: value} for value in self.features.map(of_pair, pairs)]
 
