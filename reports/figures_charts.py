@@ -347,9 +347,9 @@ def success_sensitivity(
     if not curves:
         return None
     names = {
-        "min_edit_area": "least area inside",
-        "max_leak_area": "most area outside",
-        "min_leak_psnr": "least PSNR outside",
+        "min_edit_area": "area inside >",
+        "max_leak_area": "area outside ≤",
+        "min_leak_psnr": "PSNR outside ≥",
     }
     with drawing():
         shown = figure(COLUMN_INCHES, 1.3 * len(curves) + 0.35)

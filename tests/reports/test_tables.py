@@ -231,3 +231,13 @@ def test_small_sets_are_remarked_on(tmp_path: Path) -> None:
     store = fake.run(tmp_path / "r", values, sets={"oracle": (1.0, None, None)})
     main, *_ = tables.build(tables.summary(store), fake.FACTS)
     assert any(f"from {N} images" in note for note in main.notes)
+
+
+def test_distances_to_the_reference_have_a_table_that_says_how_to_read_them(tmp_path: Path) -> None:
+    values = {"leak_lpips": {"oracle": [0.0] * N}, "truth_rmse": {"oracle": [0.0] * N}}
+    tables_ = tables.build(tables.summary(fake.run(tmp_path / "r", values)), fake.FACTS)
+    by_name = {table.name: table for table in tables_}
+    assert [column.metric for column in by_name["main-mini-coco"].columns] == ["leak_lpips"]
+    reference = by_name["reference-mini-coco"]
+    assert [column.metric for column in reference.columns] == ["truth_rmse"]
+    assert any("several answers can be right" in note for note in reference.notes)
