@@ -11,10 +11,10 @@ edge, where blending is no leak. Nothing inside the mask can move a value:
   valid pixels. leak_lpips_edge fills the mask alone and averages over the edge band.
 
 **Dilution.** The fill makes LPIPS smaller where the mask is large: deep features near the mask also see the
-filled pixels, which do not differ. A gray outside at 64 px measures 0.68, 0.27, 0.14
-and 0.04 where 1, 87, 95 and 99 % of the picture are masked (``tests/perf/leak_rule.py --tables 4``). Compare
-leak_lpips between methods on the same cases, but not between masks of different size. leak_lpips_undiluted can be
-compared between masks. MSE, PSNR and the changed shares are not diluted.
+filled pixels, which do not differ. A gray outside at 64 px measures 0.68, 0.27, 0.14 and 0.04 where 1, 87, 95 and
+99 % of the picture are masked (``tests/perf/leak_rule.py --tables 4``). Compare leak_lpips between methods on the
+same cases, but not between masks of different size. leak_lpips_undiluted can be compared between masks. MSE,
+PSNR and the changed shares are not diluted.
 
 Pasted back into the source, an edit has no leakage by construction, so these metrics have no pasted variant.
 """
@@ -121,8 +121,9 @@ def changed_area(
     side = max(1.0, options.tile * min(region.shape))
     starts = [(side * np.arange(max(1, round(n / side)))).astype(np.intp) for n in region.shape]
 
-    def per_tile(values: NDArray[np.int32]) -> NDArray[np.int32]:
-        return np.add.reduceat(np.add.reduceat(values, starts[0], axis=0), starts[1], axis=1)
+    def per_tile(values: NDArray[np.int32]) -> NDArray[np.int64]:
+        rows = np.add.reduceat(values, starts[0], axis=0, dtype=np.int64)
+        return np.add.reduceat(rows, starts[1], axis=1)
 
     pixels = per_tile(region.astype(np.int32))
     if not pixels.any():
