@@ -1108,7 +1108,7 @@ def _report(
             paper=paper,
             votes=votes,
             baseline=baseline,
-            bounds=Bounds(rule.min_change, rule.max_leak, rule.leak),
+            bounds=Bounds(rule.min_edit_area, rule.max_leak_area, rule.min_leak_psnr),
         )
         page = write_page(store, facts, tables=made.tables)
         head = _headline(made.tables)

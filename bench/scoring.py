@@ -583,9 +583,7 @@ def _scored(store: RunStore, edited: set[str]) -> set[tuple[str, str, str]]:
     return done
 
 
-def success_parts(
-    scores: pd.DataFrame, *, judge: str = "truth", leak: str = "leak_lpips", pasted: bool = False
-) -> list[Parts]:
+def success_parts(scores: pd.DataFrame, *, judge: str = "truth", pasted: bool = False) -> list[Parts]:
     """What :func:`bench.metrics.success.sensitivity` needs, from rows of ``RunStore.scores``.
 
     Choose the rows of one protocol and one method first. Edits that were not judged are left out; those whose
@@ -593,25 +591,27 @@ def success_parts(
     ``mini_clip``.
     """
     from bench.metrics import success
+    from bench.metrics.leakage import PSNR_CAP
 
-    def values(metric: str) -> dict[Any, float]:
-        rows = scores[(scores["metric"] == metric) & scores["value"].notna()]
+    def values(metric: str) -> dict[Any, float | None]:
+        rows = scores[scores["metric"] == metric]
         places = zip(*(rows[name].tolist() for name in _PLACE), strict=True)
-        return dict(zip(places, rows["value"].tolist(), strict=True))
+        return {
+            place: None if math.isnan(value) else value
+            for place, value in zip(places, rows["value"].astype(float).tolist(), strict=True)
+        }
 
     judged = values(f"judge_{judge}" + (PASTED if pasted else ""))
-    changes, leaks = values("edit_change"), values(leak)
-    without_outside = set(
-        zip(
-            *(scores[(scores["metric"] == leak) & scores["value"].isna()][name].tolist() for name in _PLACE),
-            strict=True,
-        )
-    )
+    edited, areas, ratios = values("edit_area"), values("leak_area"), values("leak_psnr")
     parts = []
     for place, verdict in judged.items():
-        known = pasted or place in leaks or place in without_outside
-        if known and place in changes:
-            parts.append(success.Parts(verdict > 0.5, changes[place], 0.0 if pasted else leaks.get(place)))
+        area = edited.get(place)
+        if verdict is None or area is None:
+            continue
+        if pasted:
+            parts.append(success.Parts(verdict > 0.5, area, 0.0, PSNR_CAP))
+        elif place in areas and place in ratios:
+            parts.append(success.Parts(verdict > 0.5, area, areas[place], ratios[place]))
     return parts
 
 

@@ -51,9 +51,9 @@ FLOOR = ("jpeg", "resize_round_trip", "autoencoder_round_trip")
 class Bounds:
     """The bounds of the success rule: those of ``bench.metrics.options.SuccessRule``."""
 
-    min_change: float = 0.01
-    max_leak: float = 0.1
-    leak: str = "leak_lpips"
+    min_edit_area: float = 0.1
+    max_leak_area: float = 0.05
+    min_leak_psnr: float = 22.0
 
 
 Found = Mapping[tuple[str, str, str, str], Mapping[Any, Any]]
@@ -273,7 +273,7 @@ def trade_off(frame: pd.DataFrame, scores: RunScores, style: Mapping[str, Look])
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Success of one method as a function of one bound, the other as in the rule."""
+    """Success of one method as a function of one bound, the others as in the rule."""
 
     bound: str
     at: FloatND
@@ -287,32 +287,43 @@ def sensitivity(
 ) -> list[Curve]:
     """Success at each value of each bound. ``judge``: ``truth``, ``clip`` or ``mini_clip``.
 
-    As the rule has it: judged right, changed by more than ``min_change``, leaked at most ``max_leak``; an edit
-    whose case has no outside cannot leak. Edits of which a part was not scored are left out.
+    As ``bench.metrics.options.SuccessRule`` has it; an edit whose case has no outside cannot leak. Edits of
+    which a part was not scored are left out.
     """
-    needed = (f"judge_{judge}", "edit_change", bounds.leak)
+    needed = (f"judge_{judge}", "edit_area", "leak_area", "leak_psnr")
     if any(name not in scores.metrics for name in needed):
         return []
-    judged, change, leak = (scores.metric(name)[:, method] for name in needed)
-    answered = scores.recorded[:, method, scores.metrics.index(bounds.leak)]
-    there = ~np.isnan(judged) & ~np.isnan(change) & answered
-    yes, change, leak = judged[there] > 0.5, change[there], np.nan_to_num(leak[there], nan=0.0)
+    judged, area, leak, ratio = (scores.metric(name)[:, method] for name in needed)
+    answered = [scores.recorded[:, method, scores.metrics.index(name)] for name in needed[2:]]
+    there = ~np.isnan(judged) & ~np.isnan(area) & answered[0] & answered[1]
     n = int(there.sum())
     if not n:
         return []
-    inside, kept = yes & (leak <= bounds.max_leak), yes & (change > bounds.min_change)
-    by_change = (change[inside][:, None] > at["min_change"]).sum(axis=0) / n
-    by_leak = (leak[kept][:, None] <= at["max_leak"]).sum(axis=0) / n
-    return [
-        Curve("min_change", at["min_change"], by_change, n),
-        Curve("max_leak", at["max_leak"], by_leak, n),
-    ]
+    yes, area = judged[there] > 0.5, area[there]
+    leak, ratio = np.nan_to_num(leak[there], nan=0.0), np.nan_to_num(ratio[there], nan=np.inf, posinf=np.inf)
+    # Values x edits: which edits pass this one bound.
+    passes = {
+        "min_edit_area": area > at["min_edit_area"][:, None],
+        "max_leak_area": leak <= at["max_leak_area"][:, None],
+        "min_leak_psnr": ratio >= at["min_leak_psnr"][:, None],
+    }
+    rule = {
+        "min_edit_area": area > bounds.min_edit_area,
+        "max_leak_area": leak <= bounds.max_leak_area,
+        "min_leak_psnr": ratio >= bounds.min_leak_psnr,
+    }
+    curves = []
+    for bound, passed in passes.items():
+        others = [rule[other] for other in rule if other != bound]
+        success = (passed & yes & others[0] & others[1]).sum(axis=1) / n
+        curves.append(Curve(bound, at[bound], success, n))
+    return curves
 
 
 def success_sensitivity(
     scores: RunScores, style: Mapping[str, Look], bounds: Bounds | None = None
 ) -> Figure | None:
-    """Success as either bound moves; a dotted line marks the rule's own."""
+    """Success as each bound moves; a dotted line marks the rule's own."""
     bounds = bounds or Bounds()
     judge = {
         p: next((m for m in SUCCESS if m.replace("success", "judge") in of.metrics), "").removeprefix(
@@ -320,7 +331,11 @@ def success_sensitivity(
         )
         for p, of in scores.protocols.items()
     }
-    at = {"min_change": np.geomspace(1e-3, 0.5, 61), "max_leak": np.geomspace(1e-3, 1.0, 61)}
+    at = {
+        "min_edit_area": np.linspace(0.0, 1.0, 61),
+        "max_leak_area": np.linspace(0.0, 0.5, 61),
+        "min_leak_psnr": np.linspace(10.0, 40.0, 61),
+    }
     curves = {
         protocol: {
             of.titles[m]: sensitivity(of, m, judge[protocol], bounds, at) for m in of.contenders
@@ -331,10 +346,14 @@ def success_sensitivity(
     curves = {p: drawn for p, drawn in curves.items() if any(drawn.values())}
     if not curves:
         return None
-    names = {"min_change": "least change inside", "max_leak": "most leakage outside"}
+    names = {
+        "min_edit_area": "area inside >",
+        "max_leak_area": "area outside ≤",
+        "min_leak_psnr": "PSNR outside ≥",
+    }
     with drawing():
         shown = figure(COLUMN_INCHES, 1.3 * len(curves) + 0.35)
-        axes = shown.subplots(len(curves), 2, squeeze=False, sharey=True, sharex="col")
+        axes = shown.subplots(len(curves), len(names), squeeze=False, sharey=True, sharex="col")
         handles: dict[str, Any] = {}
         for line, (protocol, of_method) in zip(axes, curves.items(), strict=True):
             for axis, (k, bound) in zip(line, enumerate(names), strict=True):
@@ -349,7 +368,6 @@ def success_sensitivity(
                 handles["the rule's bound"] = axis.axvline(
                     rule, color=GRAY, linewidth=0.8, linestyle=(0, (1, 1.2))
                 )
-                axis.set_xscale("log")
                 axis.set_xlim(at[bound][0], at[bound][-1])
                 axis.set_ylim(0, 105)
             line[0].set_ylabel("success % ↑")

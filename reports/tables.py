@@ -44,11 +44,13 @@ HEADINGS: Mapping[str, str] = {
     "success_clip": "success (CLIP)",
     "success_mini_clip": "success (mini CLIP)",
     "leak_lpips": "leak LPIPS",
+    "leak_lpips_undiluted": "leak LPIPS, undiluted",
     "leak_lpips_vgg": "leak LPIPS-VGG",
     "leak_psnr": "leak PSNR",
     "leak_ssim": "leak SSIM",
     "leak_mse": "leak MSE",
     "leak_changed": "leak changed",
+    "leak_area": "leak area",
     "leak_lpips_edge": "LPIPS at edge",
     "leak_lpips_near": "LPIPS near",
     "leak_lpips_mid": "LPIPS mid",
@@ -69,6 +71,10 @@ HEADINGS: Mapping[str, str] = {
     "judge_clip": "judge (CLIP)",
     "judge_mini_clip": "judge (mini CLIP)",
     "edit_change": "change inside",
+    "edit_area": "area inside",
+    "truth_lpips": "LPIPS to reference",
+    "truth_rmse": "RMSE to reference",
+    "truth_ssim": "SSIM to reference",
     SECONDS: "s / edit",
     PEAK_MEMORY: "memory GiB",
     "preference": "preferred",
@@ -82,7 +88,7 @@ MAIN_METRICS: tuple[str, ...] = (
     "success_mini_clip",
     "leak_lpips",
     "leak_psnr",
-    "leak_changed",
+    "leak_area",
     "clip_target",
     "clip_region",
     "clip_directional",
@@ -375,12 +381,14 @@ def detail_tables(
         rest = sorted((m for m in names if m not in headline), key=_detail_order)
         families = {
             "leakage": [m for m in rest if m.startswith("leak_") and not m.endswith("_pasted")],
+            "reference": [m for m in rest if m.startswith("truth_")],
             "pasted": [m for m in rest if m.endswith("_pasted")],
         }
         taken = {m for group in families.values() for m in group}
         families["other"] = [m for m in rest if m not in taken and not m.startswith("success_")]
         titles = {
             "leakage": "leakage in detail",
+            "reference": "distance to the reference inside the mask",
             "pasted": "after pasting the edit back into its source",
             "other": "other metrics",
         }
@@ -620,6 +628,10 @@ def _notes(columns: Sequence[Column], rows: Sequence[Row]) -> Iterable[str]:
         )
     if any(row.control for row in rows):
         yield "Controls (ceiling and noise floor) stand apart and are never best."
+    if any(column.metric.startswith("truth_") for column in columns):
+        yield (
+            "Distance to the reference: several answers can be right. Read it beside copy_input, which did nothing."
+        )
     of_sets = [
         (column.metric.removesuffix("_pasted"), cell)
         for row in rows

@@ -3,12 +3,18 @@
 Every metric here looks at valid outside pixels only: those farther from the mask than a thin band at its
 edge, where blending is no leak. Nothing inside the mask can move a value:
 
-* MSE, PSNR, SSIM and the changed share never read a pixel that is not valid. SSIM's local statistics are
+* MSE, PSNR, SSIM and the changed shares never read a pixel that is not valid. SSIM's local statistics are
   weighted by validity (normalised convolution), so that there is neither a fill nor a zeroed inside to pull
   it towards 1.
 * LPIPS has receptive fields that reach across the mask. The edited image is therefore filled from the
   source wherever it is not valid (mask and edge band), compared as a spatial map, and averaged over the
   valid pixels. leak_lpips_edge fills the mask alone and averages over the edge band.
+
+**Dilution.** The fill makes LPIPS smaller where the mask is large: deep features near the mask also see the
+filled pixels, which do not differ. A gray outside at 64 px measures 0.68, 0.27, 0.14 and 0.04 where 1, 87, 95 and
+99 % of the picture are masked (``tests/perf/leak_rule.py --tables 4``). Compare leak_lpips between methods on the
+same cases, but not between masks of different size. leak_lpips_undiluted can be compared between masks. MSE,
+PSNR and the changed shares are not diluted.
 
 Pasted back into the source, an edit has no leakage by construction, so these metrics have no pasted variant.
 """
@@ -98,6 +104,35 @@ def changed_share(source: Uint8HWC, edited: Uint8HWC, valid: BoolHW, visible: fl
     difference = np.abs(source[valid].astype(np.int16) - edited[valid])
     # Compared in units of 1/255, with room for the rounding of visible * 255 alone.
     return float((difference.max(axis=1) > visible * 255 + 1e-9).mean()) if difference.size else None
+
+
+def changed_area(
+    source: Uint8HWC, edited: Uint8HWC, region: BoolHW, options: LeakageOptions | None = None
+) -> float | None:
+    """Share of a region's area where the colour of a whole tile changed; None for an empty region.
+
+    The picture is divided into square tiles, ``options.tile`` of its shorter side wide (1/16: 4 px of 64, 32 px
+    of 512). A tile has changed where the mean over the region's pixels in it differs by more than
+    ``options.repainted`` in some channel, values in [0, 1]; it counts by its number of pixels in ``region``.
+    The mean cancels the fine errors of a compression, so that the share says where something else was painted.
+    It depends on neither the size of ``region`` nor the number of pixels in the picture.
+    """
+    options = options or LeakageOptions()
+    side = max(1.0, options.tile * min(region.shape))
+    starts = [(side * np.arange(max(1, round(n / side)))).astype(np.intp) for n in region.shape]
+
+    def per_tile(values: NDArray[np.int32]) -> NDArray[np.int64]:
+        rows = np.add.reduceat(values, starts[0], axis=0, dtype=np.int64)
+        return np.add.reduceat(rows, starts[1], axis=1)
+
+    pixels = per_tile(region.astype(np.int32))
+    if not pixels.any():
+        return None
+    difference = per_tile((source.astype(np.int32) - edited) * region[..., None])
+    largest = np.abs(difference).max(axis=-1)
+    # Compared as sums: |sum| > pixels * repainted * 255, with room for the rounding of the product alone.
+    changed = largest > pixels * (options.repainted * 255 + 1e-9)
+    return float(pixels[changed].sum() / pixels.sum())
 
 
 def inside_change(source: Uint8HWC, edited: Uint8HWC, mask: BoolHW) -> float | None:
@@ -196,8 +231,9 @@ class _Pixels(_Leakage):
         mse = masked_mse(before, after, valid)
         share = changed_share(before, after, valid, self.options.visible)
         if mse is None or share is None:
-            return dict.fromkeys(("leak_mse", "leak_psnr", "leak_changed"), _NO_OUTSIDE)
-        return {"leak_mse": mse, "leak_psnr": psnr(mse), "leak_changed": share}
+            return dict.fromkeys(("leak_mse", "leak_psnr", "leak_changed", "leak_area"), _NO_OUTSIDE)
+        area = changed_area(before, after, valid, self.options)
+        return {"leak_mse": mse, "leak_psnr": psnr(mse), "leak_changed": share, "leak_area": area}
 
 
 class LeakMse(_Pixels):
@@ -217,6 +253,16 @@ class LeakChanged(_Pixels):
     name = "leak_changed"
     unit = "share"
     summary = "share of outside pixels that visibly changed (some channel by more than 8/255)"
+
+
+class LeakArea(_Pixels):
+    """:func:`changed_area` outside: a part of the success rule."""
+
+    name = "leak_area"
+    unit = "share"
+    summary = (
+        "share of the area outside that was repainted (the mean colour of a tile changed by more than 1/10)"
+    )
 
 
 class LeakSsim(_Leakage):
@@ -266,9 +312,9 @@ class _Lpips(_Leakage):
                 by_size[pair.source.size].append(index)
         for indices in by_size.values():
             todo = [pairs[index] for index in indices]
-            filled = [fill(pair, self._filled(self._bands(pair))) for pair in todo]
+            before, after = zip(*(self._compared(pair) for pair in todo), strict=True)
             assert self.net is not None
-            maps = self.features.lpips(self.net).maps([pair.source for pair in todo], filled)
+            maps = self.features.lpips(self.net).maps(before, after)
             for index, pair, distance in zip(indices, todo, maps, strict=True):
                 parts = self._bands(pair)
                 for name, band in self.names:
@@ -278,6 +324,9 @@ class _Lpips(_Leakage):
                     )
         return result
 
+    def _compared(self, pair: Pair) -> tuple[Picture, Picture]:
+        return pair.source, fill(pair, self._filled(self._bands(pair)))
+
     def _filled(self, parts: Bands) -> BoolHW:
         return ~parts.valid
 
@@ -285,6 +334,26 @@ class _Lpips(_Leakage):
 class LeakLpips(_Lpips):
     name = "leak_lpips"
     summary = "LPIPS (AlexNet) outside the mask and its edge band"
+
+
+class LeakLpipsUndiluted(_Lpips):
+    """LPIPS outside without the dilution of ``leak_lpips``: comparable between masks of any size.
+
+    Both images are filled: each pixel of the mask and its edge band takes the colour of the nearest valid pixel
+    of the same image. A difference outside so continues inside, instead of ending at the mask, and nothing
+    inside can move the value.
+    """
+
+    name = "leak_lpips_undiluted"
+    summary = "LPIPS (AlexNet) outside, not diluted by a large mask"
+    kind = "leak-lpips-undiluted"
+    names = (("leak_lpips_undiluted", "valid"),)
+
+    def _compared(self, pair: Pair) -> tuple[Picture, Picture]:
+        if not self._bands(pair).valid.any():
+            return pair.source, pair.source
+        rows, columns = _cached_nearest(_Masked(pair.mask, pair.mask_key), self.options)
+        return Picture(pair.source.pixels[rows, columns]), Picture(pair.edited.pixels[rows, columns])
 
 
 class LeakLpipsNear(_Lpips):
@@ -333,6 +402,21 @@ class EditChange(_Leakage):
         return [{"edit_change": NoValue("the mask is empty") if c is None else c} for c in changes]
 
 
+class EditArea(EditChange):
+    """:func:`changed_area` inside: a part of the success rule."""
+
+    name = "edit_area"
+    unit = "share"
+    summary = (
+        "share of the area inside that was repainted (the mean colour of a tile changed by more than 1/10)"
+    )
+    kind = "edit-area"
+
+    def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
+        areas = (changed_area(p.source.pixels, p.edited.pixels, p.mask, self.options) for p in pairs)
+        return [{"edit_area": NoValue("the mask is empty") if a is None else a} for a in areas]
+
+
 def _empty(band: str) -> NoValue:
     return _NO_OUTSIDE if band == "valid" else NoValue(f"no pixel lies in the {band} band")
 
@@ -360,3 +444,13 @@ class _Masked:
 @lru_cache(maxsize=128)
 def _cached_bands(masked: _Masked, options: LeakageOptions) -> Bands:
     return bands(masked.mask, options)
+
+
+@lru_cache(maxsize=16)
+def _cached_nearest(masked: _Masked, options: LeakageOptions) -> NDArray[np.int32]:
+    """Row and column, ``int32`` ``(2, H, W)``, of the nearest valid pixel; a mask with a valid outside only."""
+    from scipy.ndimage import distance_transform_edt
+
+    invalid = ~_cached_bands(masked, options).valid
+    nearest: NDArray[np.int32] = distance_transform_edt(invalid, return_distances=False, return_indices=True)
+    return nearest

@@ -156,44 +156,49 @@ class _Judge:
 
 
 class _Success(_Judge):
+    version = "2"
+
     def _choices(self) -> list[object]:
         return [*super()._choices(), self.rule, self.features.options.leakage]
 
-    @classmethod
-    def problems(cls, features: Features) -> list[str]:
-        leak = _LEAKS[features.options.success.leak]
-        return [*super().problems(features), *leak.problems(features)]
-
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
-        changes = leakage.EditChange(self.features).score(pairs)
+        areas = leakage.EditArea(self.features).score(pairs)
         leaks = self._leaks(pairs)
         result: list[Value] = []
-        for verdict, change, leak in zip(self.judge(pairs), changes, leaks, strict=True):
+        for verdict, area, leak in zip(self.judge(pairs), areas, leaks, strict=True):
             if isinstance(verdict, NoValue):
                 result.append(verdict)
-            elif not isinstance(change, float):
-                result.append(change)
+            elif not isinstance(area, float):
+                result.append(area)
             else:
-                bounded = leak if isinstance(leak, float) else None
-                result.append(float(self.rule.holds(verdict, change, bounded)))
+                result.append(float(self.rule.holds(verdict, area, *leak)))
         return result
 
-    def _leaks(self, pairs: Sequence[Pair]) -> list[Value]:
+    def _leaks(self, pairs: Sequence[Pair]) -> list[tuple[float | None, float | None]]:
+        """``leak_area`` and ``leak_psnr`` of each pair; None without a valid outside."""
         # Pasted back, nothing outside differs from the source.
         measured = [index for index, pair in enumerate(pairs) if not pair.pasted]
-        leaks: list[Value] = [0.0] * len(pairs)
-        if measured:
-            metric = _LEAKS[self.rule.leak](self.features)
-            for index, value in zip(measured, metric.score([pairs[i] for i in measured]), strict=True):
-                leaks[index] = value
+        leaks: list[tuple[float | None, float | None]] = [(0.0, leakage.PSNR_CAP)] * len(pairs)
+        raw = [pairs[index] for index in measured]
+        areas = leakage.LeakArea(self.features).score(raw)
+        ratios = leakage.LeakPsnr(self.features).score(raw)
+        for index, area, ratio in zip(measured, areas, ratios, strict=True):
+            leaks[index] = _number(area), _number(ratio)
         return leaks
 
 
-_LEAKS: dict[str, type[leakage._Leakage]] = {
-    "leak_lpips": leakage.LeakLpips,
-    "leak_lpips_vgg": leakage.LeakLpipsVgg,
-    "leak_mse": leakage.LeakMse,
-}
+def _number(value: Value) -> float | None:
+    return value if isinstance(value, float) else None
+
+
+def conditions(rule: SuccessRule | None = None) -> str:
+    """Conditions 2 and 3 of the rule in half a sentence, as the tables and the README have them."""
+    rule = rule or SuccessRule()
+    return (
+        f"more than {rule.min_edit_area:.0%} of the area inside was repainted, at most {rule.max_leak_area:.0%} "
+        f"of the area outside was, and the PSNR outside is at least {rule.min_leak_psnr:g} dB"
+    ).replace("%", " %")
+
 
 _CLIP_NEEDS = frozenset({"mask", "source_prompt", "target_prompt", "region_prompt"})
 _TRUTH_NEEDS = frozenset({"mask", "claims"})
@@ -224,20 +229,20 @@ class JudgeMiniClip(JudgeClip):
 class SuccessTruth(_Success):
     name = "success_truth"
     needs = _TRUTH_NEEDS
-    summary = "the attribute reader sees what was promised, the region changed, and little leaked"
+    summary = f"the attribute reader sees what was promised; {conditions()}"
     embedded = True
 
 
 class SuccessClip(_Success):
     name = "success_clip"
     needs = _CLIP_NEEDS
-    summary = "CLIP sees the target rather than the source, the region changed, and little leaked"
+    summary = f"CLIP sees the target rather than the source; {conditions()}"
     slot = "clip"
 
 
 class SuccessMiniClip(SuccessClip):
     name = "success_mini_clip"
-    version = "3"
+    version = "4"
     summary = "as success_clip, with the embedded CLIP"
     slot = "mini_clip"
     embedded = True
@@ -248,9 +253,10 @@ class Parts:
     """What the rule was applied to, for one edit."""
 
     judged: bool
-    change: float
-    leak: float | None
-    """None: the case has no valid outside."""
+    edit_area: float
+    leak_area: float | None
+    """None, as ``leak_psnr``: the case has no valid outside."""
+    leak_psnr: float | None
 
 
 @dataclass(frozen=True)
@@ -268,22 +274,24 @@ def sensitivity(
     parts: Sequence[Parts],
     rule: SuccessRule | None = None,
     *,
-    min_change: Sequence[float] = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
-    max_leak: Sequence[float] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, float("inf")),
+    min_edit_area: Sequence[float] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5),
+    max_leak_area: Sequence[float] = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
+    min_leak_psnr: Sequence[float] = (0.0, 10.0, 15.0, 20.0, 22.0, 24.0, 26.0, 30.0),
 ) -> list[Sensitivity]:
-    """Success at each value of each bound, with the other one as in ``rule``; empty without edits."""
+    """Success at each value of each bound, with the others as in ``rule``; empty without edits."""
     rule = rule or SuccessRule()
     if not parts:
         return []
     swept: list[tuple[str, Sequence[float], Callable[[float], SuccessRule]]] = [
-        ("min_change", min_change, lambda value: replace(rule, min_change=value)),
-        ("max_leak", max_leak, lambda value: replace(rule, max_leak=value)),
+        ("min_edit_area", min_edit_area, lambda value: replace(rule, min_edit_area=value)),
+        ("max_leak_area", max_leak_area, lambda value: replace(rule, max_leak_area=value)),
+        ("min_leak_psnr", min_leak_psnr, lambda value: replace(rule, min_leak_psnr=value)),
     ]
     result = []
     for bound, values, changed in swept:
         shares = tuple(
-            float(np.mean([changed(value).holds(p.judged, p.change, p.leak) for p in parts]))
-            for value in values
+            float(np.mean([changed(v).holds(p.judged, p.edit_area, p.leak_area, p.leak_psnr) for p in parts]))
+            for v in values
         )
         result.append(Sensitivity(bound, tuple(float(v) for v in values), shares, len(parts)))
     return result

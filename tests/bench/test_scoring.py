@@ -323,14 +323,17 @@ class TestSensitivity:
 
         metrics = [
             Fixed("judge_truth", lambda i: float(i < 6) if i else None),
-            Fixed("edit_change", lambda i: 0.5),
-            Fixed("leak_lpips", lambda i: i / 10 if i != 3 else NoValue("no outside")),
+            Fixed("edit_area", lambda i: 0.5),
+            Fixed("leak_area", lambda i: i / 10 if i != 3 else NoValue("no outside")),
+            Fixed("leak_psnr", lambda i: 30.0 if i != 3 else NoValue("no outside")),
         ]
         scoring.score_run(store, metrics)
         parts = scoring.success_parts(store.scores())
         assert len(parts) == COUNT - 1
-        assert sorted(part.leak for part in parts if part.leak is not None) == [0.1, 0.2, 0.4, 0.5, 0.6, 0.7]
-        _, by_leak = sensitivity(parts, max_leak=(0.15, 0.45, 1.0))
+        leaks = sorted(part.leak_area for part in parts if part.leak_area is not None)
+        assert leaks == [0.1, 0.2, 0.4, 0.5, 0.6, 0.7]
+        assert [part.leak_psnr for part in parts].count(None) == 1
+        _, by_leak, _ = sensitivity(parts, max_leak_area=(0.15, 0.45, 1.0))
         assert by_leak.success == pytest.approx((2 / 7, 4 / 7, 5 / 7))
 
 

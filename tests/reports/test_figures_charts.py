@@ -38,12 +38,15 @@ def store(tmp_path: Path) -> RunStore:
     values = {
         "success_truth": verdicts(),
         "judge_truth": verdicts(),
-        "edit_change": rows(0.1),
+        "edit_area": rows(0.4),
         "leak_lpips": rows(0.2),
+        "leak_area": rows(0.2),
+        "leak_psnr": rows(60.0),
         "clip_region": rows(),
         **{metric: rows(0.2) for metric, _ in charts.DISTANCES},
     }
-    values["leak_lpips"][A][3] = None  # a case without an outside
+    for metric in ("leak_lpips", "leak_area", "leak_psnr"):
+        values[metric][A][3] = None  # a case without an outside
     return fake.run(tmp_path / "r", values, methods=METHODS, failed=[(B, "background-1")])
 
 
@@ -96,25 +99,30 @@ def test_charts_without_their_data_are_left_out(tmp_path: Path) -> None:
 
 def test_the_default_bounds_are_the_rules() -> None:
     rule = SuccessRule()
-    assert charts.Bounds() == charts.Bounds(rule.min_change, rule.max_leak, rule.leak)
+    assert charts.Bounds() == charts.Bounds(rule.min_edit_area, rule.max_leak_area, rule.min_leak_psnr)
 
 
 def test_sensitivity_is_the_rules_own(store: RunStore) -> None:
     of = scores.load(store).protocols["mini-coco"]
-    changes, leaks = (0.0, 0.01, 0.03, 0.07), (0.01, 0.05, 0.1, 0.15, float("inf"))
+    bounds = {
+        "min_edit_area": (0.0, 0.1, 0.2, 0.3),
+        "max_leak_area": (0.0, 0.05, 0.1, 1.0),
+        "min_leak_psnr": (0.0, 22.0, 50.0),
+    }
     for m in of.contenders:
         parts = []
         for unit in range(len(of.cases)):
-            judged, change, leak = (
-                of.metric(k)[unit, m] for k in ("judge_truth", "edit_change", "leak_lpips")
+            judged, area, leak, ratio = (
+                of.metric(k)[unit, m] for k in ("judge_truth", "edit_area", "leak_area", "leak_psnr")
             )
-            if not np.isnan(judged) and not np.isnan(change):
-                parts.append(Parts(judged > 0.5, change, None if np.isnan(leak) else leak))
-        expected = rule_sensitivity(parts, min_change=changes, max_leak=leaks)
-        at = {"min_change": np.array(changes), "max_leak": np.array(leaks)}
-        found = charts.sensitivity(of, int(m), "truth", charts.Bounds(), at)
-        assert [curve.n for curve in found] == [len(parts)] * 2
-        for curve, known in zip(found, expected, strict=True):
+            if not np.isnan(judged) and not np.isnan(area):
+                outside = not np.isnan(leak)
+                parts.append(Parts(judged > 0.5, area, leak if outside else None, ratio if outside else None))
+        expected = rule_sensitivity(parts, **bounds)
+        at = {bound: np.array(values) for bound, values in bounds.items()}
+        curves = charts.sensitivity(of, int(m), "truth", charts.Bounds(), at)
+        assert [curve.n for curve in curves] == [len(parts)] * 3
+        for curve, known in zip(curves, expected, strict=True):
             assert (curve.bound, tuple(curve.success)) == (known.bound, pytest.approx(known.success))
 
 

@@ -242,3 +242,13 @@ def test_intervals_of_sets_are_said_to_be_the_jackknifes(tmp_path: Path) -> None
         made = build.make(store, fake.FACTS, style=style.parse(f"intervals={intervals}"), resamples=200)
         notes = [note for table in made.tables for note in table.notes]
         assert (tables.SET_INTERVAL_NOTE in notes) == said
+
+
+def test_distances_to_the_reference_have_a_table_that_says_how_to_read_them(tmp_path: Path) -> None:
+    values = {"leak_lpips": {"oracle": [0.0] * N}, "truth_rmse": {"oracle": [0.0] * N}}
+    tables_ = tables.build(tables.summary(fake.run(tmp_path / "r", values)), fake.FACTS)
+    by_name = {table.name: table for table in tables_}
+    assert [column.metric for column in by_name["main-mini-coco"].columns] == ["leak_lpips"]
+    reference = by_name["reference-mini-coco"]
+    assert [column.metric for column in reference.columns] == ["truth_rmse"]
+    assert any("several answers can be right" in note for note in reference.notes)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import distance_transform_edt
 
 from bench.metrics import leakage
 from bench.metrics.features import Features
@@ -20,9 +21,16 @@ from bench.metrics.options import LeakageOptions, MetricOptions
 from bench.metrics.types import MetricError, NoValue, Picture
 from tests.bench.metrics.pictures import box, natural, noise, pair
 
-PIXEL_METRICS = (leakage.LeakMse, leakage.LeakPsnr, leakage.LeakSsim, leakage.LeakChanged)
+PIXEL_METRICS = (
+    leakage.LeakMse,
+    leakage.LeakPsnr,
+    leakage.LeakSsim,
+    leakage.LeakChanged,
+    leakage.LeakArea,
+)
 LPIPS_METRICS = (
     leakage.LeakLpips,
+    leakage.LeakLpipsUndiluted,
     leakage.LeakLpipsNear,
     leakage.LeakLpipsMid,
     leakage.LeakLpipsFar,
@@ -207,6 +215,158 @@ class TestOutside:
         ]
 
 
+def naive_area(source: Any, edited: Any, region: Any, tile: int) -> float:
+    """By loops, for a side that is a multiple of ``tile`` pixels."""
+    changed = total = 0
+    for top in range(0, region.shape[0], tile):
+        for left in range(0, region.shape[1], tile):
+            part = slice(top, top + tile), slice(left, left + tile)
+            pixels = region[part]
+            if pixels.any():
+                step = (source[part][pixels].astype(float) - edited[part][pixels]).mean(axis=0)
+                changed += int(pixels.sum()) * bool(np.abs(step).max() > 25.5)
+                total += int(pixels.sum())
+    return changed / total
+
+
+SHARES = (0.05, 0.2, 0.5, 0.87, 0.95)
+
+
+def square(share: float, side: int) -> Any:
+    """A centred square of this share; from one half on, all but one."""
+    width = round(side * math.sqrt(min(share, 1 - share)))
+    start = (side - width) // 2
+    mask = box(side, start, start, width, width)
+    return mask if share < 0.5 else ~mask
+
+
+class TestArea:
+    @given(boxes, st.integers(0, 3))
+    @settings(max_examples=30, deadline=None)
+    def test_against_loops(self, where: tuple[int, int, int, int], seed: int) -> None:
+        region = box(64, *where)
+        source, edited = natural(seed), natural(seed + 10)
+        expected = naive_area(source, edited, region, 4)
+        assert leakage.changed_area(source, edited, region) == pytest.approx(expected, rel=1e-12)
+
+    def test_a_repainted_square_covers_its_share(self) -> None:
+        source = np.full((64, 64, 3), 100, np.uint8)
+        edited = source.copy()
+        edited[8:24, 32:56, 2] += 26
+        assert leakage.changed_area(source, edited, np.ones((64, 64), bool)) == 16 * 24 / 64**2
+        edited[8:24, 32:56, 2] = 125
+        assert leakage.changed_area(source, edited, np.ones((64, 64), bool)) == 0.0
+
+    def test_errors_that_cancel_within_a_tile_do_not_count(self) -> None:
+        source = np.full((64, 64, 3), 128, np.uint8)
+        edited = source.copy()
+        edited[::2], edited[1::2] = 68, 188
+        assert leakage.changed_area(source, edited, np.ones((64, 64), bool)) == 0.0
+
+    def test_pixels_beyond_the_region_do_not_count(self) -> None:
+        source = natural(1)
+        region = box(64, 3, 5, 30, 21)
+        edited = np.where(region[..., None], source, noise(2))
+        assert leakage.changed_area(source, edited, region) == 0.0
+
+    @pytest.mark.parametrize("shape", [(64, 64), (100, 70), (15, 40), (7, 7)])
+    def test_any_shape_is_covered_once(self, shape: tuple[int, int]) -> None:
+        source = np.zeros((*shape, 3), np.uint8)
+        region = np.ones(shape, bool)
+        assert leakage.changed_area(source, source + np.uint8(200), region) == 1.0
+        edited = source.copy()
+        edited[: shape[0] // 2] = 200
+        share = leakage.changed_area(source, edited, region)
+        assert share == pytest.approx(0.5, abs=0.1)
+
+    def test_an_empty_region_has_none(self) -> None:
+        assert leakage.changed_area(natural(1), natural(2), np.zeros((64, 64), bool)) is None
+
+    def test_inside_and_outside_are_the_two_sides_of_the_mask(self) -> None:
+        mask = box(64, 16, 16, 16, 16)
+        source = np.full((64, 64, 3), 100, np.uint8)
+        edited = source.copy()
+        edited[16:24, 16:32] = 200
+        edited[48:56] = 200
+        pairs = [pair(source, edited, mask)]
+        assert leakage.EditArea(features()).score(pairs) == [0.5]
+        valid = leakage.bands(mask).valid
+        assert leakage.LeakArea(features()).score(pairs) == [pytest.approx(8 * 64 / valid.sum())]
+        empty = np.zeros((64, 64), bool)
+        assert leakage.EditArea(features()).score([pair(source, edited, empty)]) == [
+            NoValue("the mask is empty")
+        ]
+
+    @pytest.mark.parametrize("share", SHARES)
+    @pytest.mark.parametrize("side", [64, 256, 512])
+    def test_one_damage_has_one_value_at_every_mask_and_canvas(self, side: int, share: float) -> None:
+        """A checkerboard of which every fourth square is repainted, with noise over all of it."""
+        valid = leakage.bands(square(share, side)).valid
+        source = np.full((side, side, 3), 128, np.uint8)
+        cells = np.add.outer(np.arange(16) % 2, 2 * (np.arange(16) % 2)) == 0
+        squares = np.kron(cells, np.ones((side // 16, side // 16), bool))
+        grain = np.random.default_rng(0).normal(0, 10, source.shape)
+        edited = (source + 60.0 * squares[..., None] + grain).round().clip(0, 255).astype(np.uint8)
+        area = leakage.changed_area(source, edited, valid)
+        mse = leakage.masked_mse(source, edited, valid)
+        covered = float(squares[valid].mean())
+        assert area == pytest.approx(covered, abs=1e-12)
+        assert mse is not None
+        # Mean square: the repainted part and the noise; 5 % for a few hundred samples.
+        assert mse * 255**2 == pytest.approx(3600 * covered + 100, rel=0.05)
+
+    def test_options(self) -> None:
+        with pytest.raises(MetricError, match="tile"):
+            LeakageOptions(tile=0.0)
+        source = np.full((64, 64, 3), 100, np.uint8)
+        edited = source + np.uint8(10)
+        region = np.ones((64, 64), bool)
+        assert leakage.changed_area(source, edited, region) == 0.0
+        assert leakage.changed_area(source, edited, region, LeakageOptions(repainted=0.03)) == 1.0
+
+
+class TestUndiluted:
+    def test_dilution_and_its_remedy(self) -> None:
+        """Another picture outside: LPIPS shrinks under a large mask, the undiluted value does not."""
+        plain, undiluted = [], []
+        for share in SHARES:
+            pairs = [pair(natural(k), natural(k + 50), square(share, 64)) for k in range(12)]
+            plain.append(np.mean(leakage.LeakLpips(features()).score(pairs)))  # type: ignore[arg-type]
+            undiluted.append(np.mean(leakage.LeakLpipsUndiluted(features()).score(pairs)))  # type: ignore[arg-type]
+        assert plain[-1] < 0.75 * plain[0]
+        assert min(undiluted) > 0.9 * undiluted[0]
+
+    def test_a_gray_outside_is_as_far_at_every_mask(self) -> None:
+        gray = np.full((64, 64, 3), 128, np.uint8)
+        values = [
+            leakage.LeakLpipsUndiluted(features()).score([pair(natural(1), gray, square(share, 64))])[0]
+            for share in SHARES
+        ]
+        plain = [
+            leakage.LeakLpips(features()).score([pair(natural(1), gray, square(share, 64))])[0]
+            for share in SHARES
+        ]
+        assert min(values) > 0.6 * max(values)  # type: ignore[type-var, operator]
+        assert min(plain) < 0.3 * max(plain)  # type: ignore[type-var, operator]
+
+    def test_both_pictures_are_filled_from_their_own_outside(self) -> None:
+        """The left half is masked: the column beyond the edge band continues to the left."""
+        mask = box(64, 0, 0, 64, 32)
+        pictures = [natural(1), natural(2)]
+        for pixels in pictures:
+            pixels[:, :33] = pixels[:, 33:34]
+        valid = leakage.bands(mask).valid
+        assert valid[0].argmax() == 33
+        (value,) = leakage.LeakLpipsUndiluted(features()).score([pair(natural(1), natural(2), mask)])
+        assert value == pytest.approx(float(reference_map("alex", *pictures)[valid].mean()), abs=1e-5)
+
+    def test_no_mask_is_plain_lpips(self) -> None:
+        pairs = [pair(natural(1), natural(2), np.zeros((64, 64), bool))]
+        assert leakage.LeakLpipsUndiluted(features()).score(pairs) == leakage.LeakLpips(features()).score(
+            pairs
+        )
+
+
 class TestBands:
     @given(boxes)
     @settings(max_examples=20, deadline=None)
@@ -313,8 +473,11 @@ class TestLpips:
         a, b = natural(10), natural(11)
         whole = reference_map("alex", a, np.where(parts.valid[..., None], b, a))
         edge = reference_map("alex", a, np.where(mask[..., None], a, b))
+        rows, columns = distance_transform_edt(~parts.valid, return_distances=False, return_indices=True)
+        both = reference_map("alex", a[rows, columns], b[rows, columns])
         expected = {
             "leak_lpips": whole[parts.valid],
+            "leak_lpips_undiluted": both[parts.valid],
             "leak_lpips_near": whole[parts.near],
             "leak_lpips_mid": whole[parts.mid],
             "leak_lpips_far": whole[parts.far],

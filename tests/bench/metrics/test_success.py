@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from bench.edit import Claim
-from bench.metrics import success
+from bench.metrics import leakage, success
 from bench.metrics.features import Features
 from bench.metrics.networks.clip import ClipSpec
 from bench.metrics.options import MetricOptions, SuccessRule
-from bench.metrics.types import Area, NoValue, Pair
+from bench.metrics.types import Area, NoValue, Pair, Picture
 from tests.bench.metrics.pictures import box, natural, noise, pair
 
 COLORS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
@@ -127,12 +127,36 @@ class TestConditions:
         assert success.JudgeTruth(features).score([leaking]) == [1.0]
         assert success.SuccessTruth(features).score([leaking, leaking.paste()]) == [0.0, 1.0]
 
-    def test_leak_by_another_measure(self) -> None:
-        for leak, bound in (("leak_mse", 1e-3), ("leak_lpips_vgg", 0.1)):
-            rule = SuccessRule(leak=leak, max_leak=bound)  # type: ignore[arg-type]
+    def test_another_bound_is_another_rule_and_version(self) -> None:
+        default = success.SuccessTruth(Features(reader=ColorReader()))
+        for rule in (SuccessRule(max_leak_area=1.0, min_leak_psnr=0.0), SuccessRule(min_edit_area=0.999)):
             metric = success.SuccessTruth(Features(MetricOptions(success=rule), reader=ColorReader()))
-            assert metric.score([colored("blue"), colored("blue", background=7)]) == [1.0, 0.0]
-            assert metric.version != success.SuccessTruth(Features(reader=ColorReader())).version
+            pairs = [colored("blue"), colored("blue", background=7)]
+            assert metric.score(pairs) == [1.0, float(rule.min_edit_area < 0.5)]
+            assert metric.version != default.version
+
+    def test_each_outside_condition_decides(self, features: Features) -> None:
+        """Noise repaints nothing but has a low PSNR; a small object has a high PSNR but is repainted."""
+        clean = colored("blue")
+        outside = ~MASK
+        grain = np.random.default_rng(0).normal(0, 0.12 * 255, (64, 64, 3))
+        noisy = np.clip(clean.edited.pixels + grain * outside[..., None], 0, 255).astype(np.uint8)
+        # 7 % of the outside, one channel by .15 of the range.
+        moved = clean.edited.pixels.astype(int)
+        moved[44:60, 44:60, 0] += 38 if moved[44:60, 44:60, 0].mean() < 128 else -38
+        pairs = [
+            clean,
+            clean.with_edit(Picture(noisy)),
+            clean.with_edit(Picture(moved.clip(0, 255).astype(np.uint8))),
+        ]
+        areas, ratios = leakage.LeakArea(features).score(pairs), leakage.LeakPsnr(features).score(pairs)
+        assert areas[1] <= 0.05 < areas[2]  # type: ignore[operator]
+        assert ratios[1] < 22 < ratios[2]  # type: ignore[operator]
+        assert success.SuccessTruth(features).score(pairs) == [1.0, 0.0, 0.0]
+
+    def test_the_readme_states_the_rule(self) -> None:
+        text = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
+        assert success.conditions() in " ".join(text.split())
 
     def test_an_edit_must_change_something(self) -> None:
         """A reader that says yes to everything does not make the untouched image a success."""
@@ -153,18 +177,21 @@ class TestConditions:
         assert success.SuccessTruth(features).score([one]) == [1.0]
 
     @pytest.mark.parametrize(
-        ("judged", "change", "leak", "expected"),
+        ("judged", "edit_area", "leak_area", "leak_psnr", "expected"),
         [
-            (True, 0.1, 0.05, True),
-            (True, 0.1, 0.1, True),
-            (True, 0.1, 0.11, False),
-            (True, 0.01, 0.0, False),
-            (False, 0.1, 0.0, False),
-            (True, 0.1, None, True),
+            (True, 0.5, 0.02, 30.0, True),
+            (True, 0.5, 0.05, 22.0, True),
+            (True, 0.5, 0.051, 30.0, False),
+            (True, 0.5, 0.0, 21.9, False),
+            (True, 0.1, 0.0, 58.0, False),
+            (False, 0.5, 0.0, 58.0, False),
+            (True, 0.5, None, None, True),
         ],
     )
-    def test_bounds(self, judged: bool, change: float, leak: float | None, expected: bool) -> None:
-        assert SuccessRule().holds(judged, change, leak) is expected
+    def test_bounds(
+        self, judged: bool, edit_area: float, leak_area: float | None, leak_psnr: float | None, expected: bool
+    ) -> None:
+        assert SuccessRule().holds(judged, edit_area, leak_area, leak_psnr) is expected
 
 
 class TestClip:
@@ -226,28 +253,36 @@ class TestClip:
 
 class TestSensitivity:
     PARTS = (
-        success.Parts(True, 0.5, 0.01),
-        success.Parts(True, 0.015, 0.01),
-        success.Parts(True, 0.5, 0.3),
-        success.Parts(False, 0.5, 0.0),
-        success.Parts(True, 0.5, None),
+        success.Parts(True, 0.5, 0.01, 40.0),
+        success.Parts(True, 0.15, 0.01, 25.0),
+        success.Parts(True, 0.5, 0.3, 30.0),
+        success.Parts(False, 0.5, 0.0, 40.0),
+        success.Parts(True, 0.5, None, None),
     )
 
     def test_known(self) -> None:
-        change, leak = success.sensitivity(self.PARTS, min_change=(0.0, 0.02, 1.0), max_leak=(0.0, 0.1, 1.0))
-        assert (change.bound, change.values, change.n) == ("min_change", (0.0, 0.02, 1.0), 5)
-        assert change.success == pytest.approx((0.6, 0.4, 0.0))
-        assert leak.bound == "max_leak"
+        area, leak, ratio = success.sensitivity(
+            self.PARTS,
+            min_edit_area=(0.0, 0.2, 1.0),
+            max_leak_area=(0.0, 0.1, 1.0),
+            min_leak_psnr=(0.0, 30.0, 50.0),
+        )
+        assert (area.bound, area.values, area.n) == ("min_edit_area", (0.0, 0.2, 1.0), 5)
+        assert area.success == pytest.approx((0.6, 0.4, 0.0))
+        assert leak.bound == "max_leak_area"
         assert leak.success == pytest.approx((0.2, 0.6, 0.8))
+        assert ratio.bound == "min_leak_psnr"
+        assert ratio.success == pytest.approx((0.6, 0.4, 0.2))
 
     def test_defaults_are_monotone_and_pass_through_the_rule(self) -> None:
-        change, leak = success.sensitivity(self.PARTS)
-        assert list(change.success) == sorted(change.success, reverse=True)
+        area, leak, ratio = success.sensitivity(self.PARTS)
+        assert list(area.success) == sorted(area.success, reverse=True)
         assert list(leak.success) == sorted(leak.success)
+        assert list(ratio.success) == sorted(ratio.success, reverse=True)
         rule = SuccessRule()
-        expected = np.mean([rule.holds(p.judged, p.change, p.leak) for p in self.PARTS])
-        assert leak.success[leak.values.index(rule.max_leak)] == expected
-        assert change.success[change.values.index(rule.min_change)] == expected
+        expected = np.mean([rule.holds(p.judged, p.edit_area, p.leak_area, p.leak_psnr) for p in self.PARTS])
+        for curve in (area, leak, ratio):
+            assert curve.success[curve.values.index(getattr(rule, curve.bound))] == expected
 
     def test_of_nothing(self) -> None:
         assert success.sensitivity([]) == []

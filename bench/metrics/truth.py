@@ -1,0 +1,85 @@
+"""Distance to the reference: how near an edit comes to the ground truth inside the mask, where a case has one.
+
+Several answers to a prompt can be right, and the ground truth is only one of them: a distance of 0 is a
+perfect edit, but a larger distance is no proof of a wrong one. Read a value beside that of ``copy_input``, which
+has done nothing, and compare methods on the same cases alone.
+
+Only pixels inside the mask are read. For LPIPS the edited image is filled with the ground truth outside the
+mask, and the map is averaged inside; a small mask makes the value smaller (see ``bench.metrics.leakage`` on
+dilution). SSIM's local statistics are taken over masked pixels alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.metrics.leakage import Bands, LeakLpips, _Leakage, masked_mse, masked_ssim
+from bench.metrics.types import NoValue, Pair, Value
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_NEEDS = frozenset({"truth", "mask"})
+
+
+def _against_truth(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs with the ground truth in place of the source, so that it is part of their key."""
+    return [replace(pair, source=pair.truth) for pair in pairs if pair.truth is not None]
+
+
+class _Truth(_Leakage):
+    needs = _NEEDS
+
+    def score(self, pairs: Sequence[Pair]) -> list[Value]:
+        return super().score(_against_truth(pairs))
+
+
+class TruthRmse(_Truth):
+    """Over masked pixels and channels."""
+
+    name = "truth_rmse"
+    summary = "distance to the reference: root mean squared difference from the ground truth inside the mask"
+    kind = "truth-rmse"
+
+    def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
+        errors = (masked_mse(pair.source.pixels, pair.edited.pixels, pair.mask) for pair in pairs)
+        return [{self.name: None if mse is None else float(np.sqrt(mse))} for mse in errors]
+
+
+class TruthSsim(_Truth):
+    """:func:`~bench.metrics.leakage.masked_ssim` with the mask as its valid pixels."""
+
+    name = "truth_ssim"
+    unit = "-1..1"
+    higher_is_better = True
+    summary = "distance to the reference: SSIM with the ground truth inside the mask"
+    kind = "truth-ssim"
+
+    def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
+        def of_pair(pair: Pair) -> Value:
+            (value,) = masked_ssim(pair.source.pixels, [pair.edited.pixels], pair.mask)
+            return (
+                NoValue("no masked pixel has its 11 x 11 window within the image") if value is None else value
+            )
+
+        return [{self.name: value} for value in self.features.map(of_pair, pairs)]
+
+
+class TruthLpips(LeakLpips):
+    """AlexNet; the edited image is the ground truth outside the mask."""
+
+    name = "truth_lpips"
+    needs = _NEEDS
+    summary = "distance to the reference: LPIPS (AlexNet) from the ground truth inside the mask"
+    kind = "truth-lpips-alex"
+    names = (("truth_lpips", "mask"),)
+
+    def score(self, pairs: Sequence[Pair]) -> list[Value]:
+        return super().score(_against_truth(pairs))
+
+    def _filled(self, parts: Bands) -> NDArray[np.bool_]:
+        return ~parts.mask
