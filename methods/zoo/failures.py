@@ -35,8 +35,10 @@ _FOREIGN_COLORS = np.array(
 _FOREIGN_HAIR = np.array(
     [(0.2, 0.7, 0.25), (0.2, 0.35, 0.9), (0.95, 0.4, 0.7), (0.6, 0.25, 0.8), (0.85, 0.1, 0.1)], np.float32
 )
-_SMALL = frozenset({"mouth", "Wearing_Earrings", "Wearing_Lipstick"})
+_ONE_PART = frozenset({"mouth", "Wearing_Lipstick"})
 """Half of such an edit is a few pixels: whether it shows is a matter of taste, so nothing is taught about it."""
+_TWO_PARTS = frozenset({"Wearing_Earrings"})
+"""Half of such an edit is one of two; a ghost of it is again a matter of taste."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,9 @@ def spoiled(case: EditCase, index: int, rng: np.random.Generator) -> Example:
         if not labels:
             labels = {"color": OTHER}
         return Example(_to_uint8(_inside(truth, filled, where)), region, labels)
-    if draw < 0.25 and not attributes & _SMALL:
-        mixed = _half_done(source, truth, region, rng) if rng.random() < 0.6 else _ghost(source, truth, rng)
+    if draw < 0.25 and not attributes & _ONE_PART:
+        by_half = rng.random() < 0.6 or bool(attributes & _TWO_PARTS)
+        mixed = _half_done(source, truth, region, rng) if by_half else _ghost(source, truth, rng)
         if mixed is not None:
             claimed = {c.attribute: OTHER for c in _claims(case, index) if c.before != c.after}
             return Example(_to_uint8(_inside(source, mixed, region)), region, claimed)
@@ -123,8 +126,9 @@ def _noise(source: Image, truth: Image, region: Region, rng: np.random.Generator
         center = _some_color(source, truth, region, rng) if rng.random() < 0.7 else np.float32(0.5)
         grain = (center + rng.normal(0, rng.uniform(0.15, 0.45), shape)).astype(np.float32)
     grain = grain.repeat(block, 0).repeat(block, 1)[:height, :width]
-    if rng.random() < 0.2:
-        grain = grain * np.float32(0.8) + truth * np.float32(0.2)
+    if rng.random() < 0.35:
+        weight = np.float32(rng.uniform(0.45, 0.8))
+        grain = grain * weight + truth * (1 - weight)
     return grain
 
 
@@ -185,9 +189,10 @@ def _blurred(source: Image, truth: Image, region: Region, rng: np.random.Generat
 
 
 def _erased(source: Image, truth: Image, region: Region, rng: np.random.Generator) -> Image:
-    """Most of the edit replaced by the colour of what surrounds the region: a remnant is left on one side."""
+    """Half of the edit or more replaced by the colour of what surrounds the region: the rest is left on one side."""
+    changed = (np.abs(source - truth).max(axis=2) > 0.1) & region
     out = np.broadcast_to(_ring_color(source, region), source.shape).astype(np.float32).copy()
-    rest = _half_plane(region, float(rng.uniform(0.0, 0.3)), rng)
+    rest = _half_plane(changed if changed.any() else region, float(rng.uniform(0.0, 0.5)), rng)
     out[rest] = truth[rest]
     return out + rng.normal(0, 0.02, source.shape).astype(np.float32)
 

@@ -220,13 +220,27 @@ def degrade(x: Tensor, generator: torch.Generator, vae: nn.Module | None = None)
         gain = 1 + 0.12 * (torch.rand((k, 3, 1, 1), generator=generator) - 0.5)
         shift = 0.12 * (torch.rand((k, 1, 1, 1), generator=generator) - 0.5)
         out[tinted] = out[tinted] * gain + shift
+    warped = (kind >= 0.5) & (kind < 0.62)
+    if warped.any():
+        out[warped] = _warp(out[warped], generator)
     if vae is not None:
-        coded = kind >= 0.88
+        coded = kind >= 0.82
         with torch.no_grad():
             z = vae.encode(out[coded]).latent_dist.mean  # type: ignore[operator]
-            z = z + 0.15 * z.std() * torch.randn(z.shape, generator=generator)
+            strength = 0.4 * torch.rand((len(z), 1, 1, 1), generator=generator)
+            z = z + strength * z.std() * torch.randn(z.shape, generator=generator)
             out[coded] = vae.decode(z).sample  # type: ignore[operator]
     return out.clamp_(-1, 1)
+
+
+def _warp(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Shapes a little off: every pixel moved by a smooth random field of 1.2 pixels' standard deviation (of 64)."""
+    n, _, height, width = x.shape
+    coarse = torch.randn((n, 2, 6, 6), generator=generator) * (1.2 * 2 / SIDE)
+    field = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
+    identity = torch.eye(2, 3).expand(n, 2, 3)
+    grid = F.affine_grid(identity, [n, 1, height, width], align_corners=False)
+    return F.grid_sample(x, grid + field, padding_mode="reflection", align_corners=False)
 
 
 def accuracy(model: Reader, world: World, count: int = 2_000) -> dict[str, float]:

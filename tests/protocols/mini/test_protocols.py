@@ -18,7 +18,7 @@ from protocols.mini.layout import EVALUATION_COUNT, REFERENCE_COUNT
 from protocols.mini.scenes import render_scene, sample_scene
 from protocols.mini.world import EVALUATION, edited_scene, sample_face
 
-DIGESTS = {MiniCelebAHQ: "3f76cb859fca", MiniCoco: "1323c162a71a"}
+DIGESTS = {MiniCelebAHQ: "3f76cb859fca", MiniCoco: "53f2675eb1ca"}
 
 
 @pytest.fixture(scope="module")
