@@ -25,6 +25,7 @@ from bench.edit import EditCase, EditKey, EditRecord, ScoreRecord, stable_digest
 from bench.metrics import EMBEDDED, METRICS, PASTED
 from bench.metrics.streams import Mark, PictureStream, batches
 from bench.metrics.types import (
+    OUTCOME,
     Metric,
     MetricError,
     NoValue,
@@ -193,7 +194,7 @@ def compute(metric: Metric, pairs: Sequence[Pair]) -> list[tuple[float | None, s
     able = [index for index, (_, reason) in enumerate(result) if reason is None]
     values = _ask(metric, [pairs[index] for index in able])
     for index, value in zip(able, values, strict=True):
-        result[index] = _checked(value)
+        result[index] = _checked(value, metric.unit)
     return result
 
 
@@ -225,7 +226,7 @@ def _ask(metric: Metric, pairs: Sequence[Pair]) -> list[Value]:
     return values
 
 
-def _checked(value: Value) -> tuple[float | None, str | None]:
+def _checked(value: Value, unit: str) -> tuple[float | None, str | None]:
     if value is None:
         return None, "the metric gave no value"
     if isinstance(value, NoValue):
@@ -236,6 +237,8 @@ def _checked(value: Value) -> tuple[float | None, str | None]:
         return None, f"{ERROR}not a number ({value!r})"
     if not math.isfinite(number):
         return None, f"not a finite number ({number})"
+    if unit == OUTCOME and number not in (0.0, 1.0):
+        return None, f"{ERROR}{number:g}, where the metric's unit {OUTCOME} declares 0 or 1"
     return number, None
 
 
@@ -246,7 +249,7 @@ class PairScore:
     value: float | None
     reason: str | None
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     summary: str
 
 

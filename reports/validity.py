@@ -24,7 +24,7 @@ import numpy as np
 from bench.edit import CATEGORIES
 from reports.preference import TIE, pairs, points
 from reports.scores import ALL, ProtocolScores, RunScores
-from reports.statistics import bootstrap_means, first_seen
+from reports.statistics import first_seen, shares
 from reports.tables import HEADINGS, Cell, Column, Row, Table, finite, slug
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ def _choices(
             kept = np.flatnonzero((category == ALL) | (of_protocol.category[u] == code))
             if not len(kept):
                 continue
-            means = bootstrap_means(same[kept], rater[kept], seed=seed)
+            means = shares(same[kept], rater[kept])
             for k, metric in enumerate(names):
                 if means.n[k]:
                     found = (float(means.value[k]), float(means.low[k]), float(means.high[k]))

@@ -22,7 +22,7 @@ METHODS = (
     MethodSpec("sd_inpainting", {"steps": 10, "base_steps": "25", "upsampler_steps": "4,3,1"}),
     MethodSpec("copy_input", {}),
 )
-FACTS = {**fake.FACTS, "success_clip": fake.Facts("share", True), "judge_truth": fake.Facts("0/1", True)}
+FACTS = {**fake.FACTS, "success_clip": fake.Facts("0/1", True), "judge_truth": fake.Facts("0/1", True)}
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from bench.stats import bootstrap_mean, holm, paired_permutation, wilson
+from bench.stats import bootstrap_mean, holm, paired_permutation, wilson  # noqa
 from reports import scores, statistics
 from reports.statistics import bootstrap_means, paired_tests
 from tests.reports import fake

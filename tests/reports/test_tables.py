@@ -38,7 +38,7 @@ def frame(tmp_path: Path) -> pd.DataFrame:
         },
     }
     store = fake.run(tmp_path / "r", values, failed=[("instruct_pix2pix", "background-1")])
-    return tables.summary(store, resamples=200)
+    return tables.summary(store, fake.FACTS, resamples=200)
 
 
 def pick(frame: pd.DataFrame, method: str, metric: str, category: str = ALL) -> pd.Series:
@@ -88,7 +88,7 @@ def test_values_that_are_none_lower_n_and_nothing_else(tmp_path: Path) -> None:
     values: dict[str, dict[str, list[float | None]]] = {
         "leak_lpips": {"sd_inpainting": [None, *[0.25] * (N - 1)], "oracle": [None] * N}
     }
-    frame = tables.summary(fake.run(tmp_path / "r", values))
+    frame = tables.summary(fake.run(tmp_path / "r", values), fake.FACTS)
     found = pick(frame, "sd_inpainting", "leak_lpips")
     assert (found["value"], found["n"], found["failed"]) == (0.25, N - 1, 0)
     nothing = pick(frame, "oracle", "leak_lpips")
@@ -98,7 +98,8 @@ def test_values_that_are_none_lower_n_and_nothing_else(tmp_path: Path) -> None:
 
 def test_set_scores_keep_their_own_interval(tmp_path: Path) -> None:
     frame = tables.summary(
-        fake.run(tmp_path / "r", {}, sets={"sd_inpainting": (12.5, 11.0, 14.0), "oracle": (1.0, None, None)})
+        fake.run(tmp_path / "r", {}, sets={"sd_inpainting": (12.5, 11.0, 14.0), "oracle": (1.0, None, None)}),
+        fake.FACTS,
     )
     found = pick(frame, "sd_inpainting", "fid")
     assert (found["value"], found["low"], found["high"], found["n"]) == (12.5, 11.0, 14.0, N)
@@ -208,13 +209,13 @@ def test_main_and_success_tables(frame: pd.DataFrame) -> None:
 
 def test_a_plug_ins_metric_joins_the_main_table(tmp_path: Path) -> None:
     values = {"leak_lpips": {"oracle": [0.0] * N}, "my_score": {"oracle": [3.0] * N}}
-    main, *_ = tables.build(tables.summary(fake.run(tmp_path / "r", values)), fake.FACTS)
+    main, *_ = tables.build(tables.summary(fake.run(tmp_path / "r", values), fake.FACTS), fake.FACTS)
     assert [column.metric for column in main.columns] == ["leak_lpips", "my_score"]
 
 
 def test_pasted_scores_have_a_table_of_their_own(tmp_path: Path) -> None:
     values = {"leak_lpips": {"oracle": [0.0] * N}, "clip_target_pasted": {"oracle": [3.0] * N}}
-    made = tables.build(tables.summary(fake.run(tmp_path / "r", values)), fake.FACTS)
+    made = tables.build(tables.summary(fake.run(tmp_path / "r", values), fake.FACTS), fake.FACTS)
     by_name = {table.name: table for table in made}
     assert [column.metric for column in by_name["main-mini-coco"].columns] == ["leak_lpips"]
     column = by_name["pasted-mini-coco"].columns[0]
@@ -229,5 +230,5 @@ def test_a_run_without_scores_is_refused_with_the_remedy(tmp_path: Path) -> None
 def test_small_sets_are_remarked_on(tmp_path: Path) -> None:
     values = {"leak_lpips": {"oracle": [0.0] * N}}
     store = fake.run(tmp_path / "r", values, sets={"oracle": (1.0, None, None)})
-    main, *_ = tables.build(tables.summary(store), fake.FACTS)
+    main, *_ = tables.build(tables.summary(store, fake.FACTS), fake.FACTS)
     assert any(f"from {N} images" in note for note in main.notes)
