@@ -128,7 +128,7 @@ def make(
 
         people = checked(votes, scores)
         if len(people):
-            parts.append(preference_summary(people, scores, resamples=resamples, seed=seed))
+            parts.append(preference_summary(people, scores))
         else:
             people = None
     frame = pd.concat([part for part in parts if len(part)], ignore_index=True)

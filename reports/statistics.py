@@ -41,8 +41,8 @@ ALPHA = 0.05
 _MANY_CLUSTERS = 5000
 """Above this many clusters 2,000 flips are drawn instead of 10,000."""
 
-_TRIES = 2000
-"""Sign flips for the critical value of the power note, which is rounded to whole points."""
+_TRIES = 999
+"""Sign flips of the power note, which is rounded to whole points."""
 
 COMPARISON_COLUMNS: tuple[str, ...] = (
     "protocol",
@@ -474,11 +474,11 @@ def detectable(
     ``values``: ``(U, M)`` of 0 and 1; ``cluster``: ``(U,)``. Simulated from the run: of the methods that are
     not separated from the best, the one that disagrees with it most is taken. A simulated study draws source
     images with replacement, swaps the two methods on half of them, so that neither is better, and then turns
-    a share of the second one's successes into failures. It counts as found where the statistic of
-    ``bench.stats.max_t`` exceeds the critical value of the run's own unseparated pairs. None where every method
-    is separated, where no two can be compared, or where not even the loss of all successes would be found.
+    a share of the second one's successes into failures. It is tested as the tables are (``bench.stats.max_t``),
+    together with the other unseparated pairs of the run. None where every method is separated, where no two
+    can be compared, or where not even the loss of all successes would be found.
     """
-    # Pairs that the test does not separate, and their critical value.
+    # Pairs that the test does not separate; of those with the best method, the one that disagrees most.
     pairs, sums = pair_sums(values, cluster)
     best = int(np.nan_to_num(_plain_means(values, cluster)[0].value, nan=-1.0).argmax())
     tied = max_t(sums, draws=_TRIES, seed=seed) >= ALPHA
@@ -486,37 +486,41 @@ def detectable(
     if not rivals:
         return None
     spread = (sums**2).sum(axis=0)
-    unit = sums[:, tied] / np.sqrt(np.where(spread > 0, spread, 1.0))[tied]
-    flips = sign_flips(len(sums), _TRIES, seed)
-    largest = np.concatenate([np.abs(signs @ unit).max(axis=1) for signs in flips])
-    critical = float(np.quantile(largest, 1 - ALPHA, method="higher"))
-    # Outcomes of the pair per source image: both succeed, the first alone, the second alone.
-    rival = next(m for m in pairs[max(rivals, key=lambda index: spread[index])] if m != best)
-    there = ~np.isnan(values[:, best] - values[:, rival])
-    yes, other = values[there, best], values[there, rival]
-    outcome = np.stack([yes * other, yes * (1 - other), (1 - yes) * other], axis=1)
-    both, first, second = cluster_sums(outcome, first_seen(cluster[there]))[0].T
-    successes = (yes.mean() + other.mean()) / 2
+    chosen = max(rivals, key=lambda index: spread[index])
+    rival = next(m for m in pairs[chosen] if m != best)
+    # Their outcomes per source image: both succeed, the first alone, the second alone.
+    yes, other = values[:, best], values[:, rival]
+    outcome = np.stack([yes * other, yes * (1 - other), (1 - yes) * other, yes + other], axis=1)
+    counted, sizes = cluster_sums(outcome, first_seen(cluster))
+    both, first, second, successes = counted.T
+    count = len(both)
+    # The largest statistic of the other pairs, flip by flip.
+    signs = np.concatenate(list(sign_flips(count, _TRIES, seed)))
+    tied[chosen] = False
+    rest = (sums / np.sqrt(np.where(spread > 0, spread, 1.0)))[:, tied]
+    family = np.abs(signs @ rest).max(axis=1, initial=0.0)
+    extra = 0 if tries_every_flip(count, _TRIES) else 1
 
     def chance(lost: float) -> float:
         """Share of the studies that find the difference, where so much of the successes is lost."""
         generator = np.random.default_rng(seed)
-        drawn = generator.integers(len(both), size=(studies, len(both)))
+        drawn = generator.integers(count, size=(studies, count))
         swapped = generator.random(drawn.shape) < 0.5
-        alone, rivals_alone = (
-            np.where(swapped, x[drawn], y[drawn]) for x, y in ((first, second), (second, first))
-        )
+        one, two = first[drawn], second[drawn]
+        alone, rivals_alone = np.where(swapped, two, one), np.where(swapped, one, two)
         more = generator.binomial((both[drawn] + rivals_alone).astype(np.int64), lost)
         gaps = alone - rivals_alone + more
         size = np.sqrt((gaps**2).sum(axis=1))
-        statistic = np.abs(gaps.sum(axis=1)) / np.where(size > 0, size, 1.0)
-        return float((statistic > critical + 1e-9).mean())
+        unit = gaps / np.where(size > 0, size, 1.0)[:, None]
+        flipped = np.maximum(np.abs(unit @ signs.T), family)
+        beyond = (flipped >= np.abs(unit.sum(axis=1))[:, None] - 1e-9).sum(axis=1)
+        return float(((beyond + extra) / (len(signs) + extra) < ALPHA).mean())
 
     # The least loss that is found often enough, by halving.
     if chance(1.0) < power:
         return None
     low, high = 0.0, 1.0
-    for _ in range(10):
+    for _ in range(8):
         middle = (low + high) / 2
         low, high = (low, middle) if chance(middle) >= power else (middle, high)
-    return float(high * successes)
+    return float(high * successes.sum() / (2 * sizes[:, 0].sum()))

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from bench.edit import MethodSpec
-from bench.stats import bootstrap_mean, wilson
+from bench.stats import bootstrap_mean, share
 from reports import tables
 from reports.tables import ALL, Cell
 from tests.reports import fake
@@ -203,8 +203,33 @@ def test_main_and_success_tables(frame: pd.DataFrame) -> None:
     assert [column.heading for column in success.columns] == [
         "attribute", "replacement", "background", "multi-object", "all",
     ]  # fmt: skip
-    # Two source images succeed of two: no resample differs, so the interval is Wilson's.
-    assert success.rows[0].cells[0] == Cell(1.0, wilson(2, 2).low, 1.0, 4, best=True)
+    # Four edits of two source images, all successes: a share's interval, though no value differs.
+    low = share([1.0] * 4, ["s0-0", "s0-0", "s0-1", "s0-1"]).low
+    assert success.rows[0].cells[0] == Cell(1.0, low, 1.0, 4, best=True)
+
+
+def test_a_share_is_what_the_metric_declares_and_not_what_its_values_look_like(tmp_path: Path) -> None:
+    """LPIPS of 0 and 1 is a mean; a plug-in's 0/1 is a share, on the pasted edit too."""
+    values = {
+        name: {"oracle": [0.0] * N, "copy_input": [1.0] * N} for name in ("leak_lpips", "mine", "mine_pasted")
+    }
+    facts = {**fake.FACTS, "mine": fake.Facts("0/1", True)}
+    frame = tables.summary(fake.run(tmp_path / "r", values), facts)
+    assert pick(frame, "oracle", "leak_lpips")["high"] == 0
+    clusters = [case.source_id for case in fake.cases()]
+    for metric in ("mine", "mine_pasted"):
+        assert pick(frame, "oracle", metric)["high"] == pytest.approx(share([0.0] * N, clusters).high)
+    # Shown in per cent, but a mean all the same.
+    part = tables.summary(fake.run(tmp_path / "s", values), {**facts, "mine": fake.Facts("share", True)})
+    assert pick(part, "oracle", "mine")["high"] == 0
+
+
+def test_a_metric_without_direction_has_no_arrow_and_no_best(tmp_path: Path) -> None:
+    values = {"leak_lpips": {m: [x] * N for m, x in (("sd_inpainting", 0.1), ("instruct_pix2pix", 0.2))}}
+    facts = {"leak_lpips": fake.Facts("LPIPS", None)}
+    main, *_ = tables.build(tables.summary(fake.run(tmp_path / "r", values), facts), facts)
+    assert [column.title for column in main.columns] == ["leak LPIPS"]
+    assert not any(cell.best or cell.second or cell.tie for row in main.rows for cell in row.cells)
 
 
 def test_a_plug_ins_metric_joins_the_main_table(tmp_path: Path) -> None:
