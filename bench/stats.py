@@ -363,32 +363,45 @@ def share_difference_ends(
     return low, high
 
 
-def max_t(sums: Floats, *, draws: int = 10_000, seed: int = 0) -> Floats:
-    """Adjusted p ``(P,)`` of P paired differences: step-down max-T over sign flips (Westfall and Young 1993).
+def max_t(families: Sequence[Floats], *, draws: int = 10_000, seed: int = 0) -> list[Floats]:
+    """Adjusted p of the differences of each family: step-down max-T over sign flips (Westfall and Young 1993).
 
-    ``sums``: ``(C, P)``, the sum of each difference over each cluster. The statistic of a difference is
-    |sum_c s_c| / sqrt(sum_c s_c^2), whose denominator no flip changes. All differences of a cluster change sign
-    together, which keeps their correlation. From the largest statistic down, p is the share of flips in which
-    the largest of this and all smaller ones is as large. The chance of any false claim is at most the level,
-    whichever pair is looked at afterwards: the best method may be chosen from the same data.
+    ``families``: one array ``(C, P)`` each, the sum of each of P paired differences over each of C clusters; an
+    array ``(P,)`` is returned for each. The families share their flips and nothing else. The statistic of a
+    difference is |sum_c s_c| / sqrt(sum_c s_c^2), whose denominator no flip changes. All differences of a cluster
+    change sign together, which keeps their correlation. From the largest statistic down, p is the share of
+    flips in which the largest of this and all smaller ones is as large. The chance of any false claim in a
+    family is at most the level, whichever pair is looked at afterwards: the best method may be chosen from the
+    same data. Raises ValueError for families of unlike numbers of clusters.
     """
-    count, pairs = sums.shape
-    scale = np.sqrt((sums**2).sum(axis=0))
-    unit = sums / np.where(scale > 0, scale, 1.0)
-    observed = np.abs(unit.sum(axis=0))
-    order = np.argsort(-observed, kind="stable")
-    # Flips that tie with the observed one must count, whatever order they were added in.
-    bound = observed[order] - 1e-9
-    beyond, total = np.zeros(pairs), 0
+    counts = {len(sums) for sums in families}
+    if len(counts) > 1:
+        raise ValueError(f"families of one test differ in clusters: {sorted(counts)}.")
+    if not families:
+        return []
+    count = counts.pop()
+    # Differences from the largest statistic down, scaled so that their signed sum is the statistic.
+    orders, scaled, bounds = [], [], []
+    for sums in families:
+        scale = np.sqrt((sums**2).sum(axis=0))
+        unit = sums / np.where(scale > 0, scale, 1.0)
+        observed = np.abs(unit.sum(axis=0))
+        orders.append(np.argsort(-observed, kind="stable"))
+        scaled.append(unit[:, orders[-1]])
+        # Flips that tie with the observed one must count, whatever order they were added in.
+        bounds.append(observed[orders[-1]] - 1e-9)
+    # Flips whose largest statistic, of each difference and all after it, reaches the observed one.
+    extra = 0 if tries_every_flip(count, draws) else 1
+    beyond, total = [np.full(len(bound), extra) for bound in bounds], extra
     for signs in sign_flips(count, draws, seed):
-        statistics = np.abs(signs @ unit[:, order])
-        largest = np.maximum.accumulate(statistics[:, ::-1], axis=1)[:, ::-1]
-        beyond += (largest >= bound).sum(axis=0)
         total += len(signs)
-    if not tries_every_flip(count, draws):
-        beyond, total = beyond + 1, total + 1
-    adjusted = np.empty(pairs)
-    adjusted[order] = np.maximum.accumulate(beyond / total)
+        for k, unit in enumerate(scaled):
+            statistics = np.abs(signs @ unit)
+            largest = np.maximum.accumulate(statistics[:, ::-1], axis=1)[:, ::-1]
+            beyond[k] += (largest >= bounds[k]).sum(axis=0)
+    adjusted = [np.empty(len(bound)) for bound in bounds]
+    for p, order, reached in zip(adjusted, orders, beyond, strict=True):
+        p[order] = np.maximum.accumulate(reached / total)
     return adjusted
 
 
@@ -497,11 +510,12 @@ def sign_flips(count: int, draws: int, seed: int) -> Iterator[Floats]:
     """Sign flips ``(rows, count)`` of -1 and 1, in blocks: all of them, or ``draws`` random ones."""
     if tries_every_flip(count, draws):
         bits = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
-        yield np.where(bits, 1.0, -1.0)
+        yield (2 * bits - 1).astype(np.float64)
         return
     generator = np.random.default_rng(seed)
     for rows in _blocks(count, draws):
-        yield np.where(generator.integers(0, 2, size=(rows, count), dtype=np.int8), 1.0, -1.0)
+        bits = generator.integers(0, 2, size=(rows, count), dtype=np.int8)
+        yield (2 * bits - 1).astype(np.float64)
 
 
 def _sums(x: Floats, owner: NDArray[np.intp], count: int) -> tuple[Floats, Floats]:

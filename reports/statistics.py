@@ -279,11 +279,12 @@ def _separation(
     towards = np.array([1.0 if higher[name] else -1.0 for name in metrics])
     best = np.where(n > 0, means * towards, -np.inf).argmax(axis=0)
     titles = [of_protocol.titles[index] for index in of_protocol.contenders]
+    families = [pair_sums(values[:, :, k], of_protocol.cluster[units]) for k in range(len(metrics))]
+    draws = _fewer(draws, len(families[0][1]))
+    adjusted = max_t([sums for _, sums in families], draws=draws, seed=seed)
     for k, metric in enumerate(metrics):
-        pairs, sums = pair_sums(values[:, :, k], of_protocol.cluster[units])
-        p = max_t(sums, draws=_fewer(draws, len(sums)), seed=seed)
         found = {}
-        for (i, j), q in zip(pairs, p, strict=True):
+        for (i, j), q in zip(families[k][0], adjusted[k], strict=True):
             if best[k] in (i, j):
                 found[titles[j if i == best[k] else i]] = float(q)
         yield (protocol, metric, category), found
@@ -481,7 +482,7 @@ def detectable(
     # Pairs that the test does not separate; of those with the best method, the one that disagrees most.
     pairs, sums = pair_sums(values, cluster)
     best = int(np.nan_to_num(_plain_means(values, cluster)[0].value, nan=-1.0).argmax())
-    tied = max_t(sums, draws=_TRIES, seed=seed) >= ALPHA
+    tied = max_t([sums], draws=_TRIES, seed=seed)[0] >= ALPHA
     rivals = [index for index in np.flatnonzero(tied) if best in pairs[index]]
     if not rivals:
         return None

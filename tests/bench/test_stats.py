@@ -184,7 +184,7 @@ class TestPaired:
 class TestMaxT:
     def test_one_pair_is_the_exact_permutation_test(self) -> None:
         difference = np.array([1.0, 2.0, 3.0, 0.5, -0.2, 1.5])
-        found = stats.max_t(difference[:, None])
+        (found,) = stats.max_t([difference[:, None]])
         assert found.tolist() == [stats.paired_permutation(difference, np.zeros(6)).p]
 
     def test_against_every_flip_by_hand(self) -> None:
@@ -200,17 +200,23 @@ class TestMaxT:
             rest = order[step:]
             least = max(least, np.mean([max(row[rest]) >= t[pair] - 1e-9 for row in flipped]))
             p[pair] = least
-        assert stats.max_t(sums) == pytest.approx(p)
+        assert stats.max_t([sums])[0] == pytest.approx(p)
 
     def test_copies_of_a_pair_cost_nothing_and_order_does_not_matter(self) -> None:
         sums = np.random.default_rng(1).normal(0.4, 1, (20, 2))
-        found = stats.max_t(sums, draws=3000)
-        assert stats.max_t(np.repeat(sums, 5, axis=1), draws=3000)[::5] == pytest.approx(found)
-        assert stats.max_t(sums[:, ::-1], draws=3000)[::-1] == pytest.approx(found)
+        found, copied, turned = stats.max_t([sums, np.repeat(sums, 5, axis=1), sums[:, ::-1]], draws=3000)
+        assert copied[::5] == pytest.approx(found)
+        assert turned[::-1] == pytest.approx(found)
 
     def test_equal_methods_are_never_separable(self) -> None:
-        assert stats.max_t(np.zeros((9, 2))).tolist() == [1.0, 1.0]
-        assert stats.max_t(np.zeros((9, 0))).shape == (0,)
+        equal, none = stats.max_t([np.zeros((9, 2)), np.zeros((9, 0))])
+        assert equal.tolist() == [1.0, 1.0]
+        assert none.shape == (0,)
+
+    def test_families_are_of_the_same_clusters(self) -> None:
+        assert stats.max_t([]) == []
+        with pytest.raises(ValueError, match=r"\[3, 4\]"):
+            stats.max_t([np.ones((3, 1)), np.ones((4, 1))])
 
     def test_any_false_claim_is_rare_though_the_best_is_chosen_after_looking(self) -> None:
         """Six equally good methods on 30 cases: all pairs together keep 5 %, each pair alone does not."""
@@ -220,9 +226,9 @@ class TestMaxT:
         for _ in range(400):
             values = (generator.random((30, 6)) < 0.5).astype(float)
             gaps = values[:, first] - values[:, second]
-            wrong += bool((stats.max_t(gaps, draws=499) < 0.05).any())
+            wrong += bool((stats.max_t([gaps], draws=499)[0] < 0.05).any())
             widest = int(np.abs(gaps.sum(axis=0)).argmax())
-            naive += bool(stats.max_t(gaps[:, [widest]], draws=499)[0] < 0.05)
+            naive += bool(stats.max_t([gaps[:, [widest]]], draws=499)[0][0] < 0.05)
         assert wrong / 400 <= 0.07
         assert naive / 400 > 0.12
 

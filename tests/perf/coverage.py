@@ -144,7 +144,7 @@ def false_separations(
         values = z[:, :, run].astype(np.float64)
         best = int(values.mean(axis=0).argmax())
         pairs, sums = pair_sums(values, design.cluster)
-        p_values = max_t(sums, draws=999, seed=run)
+        p_values = max_t([sums], draws=999, seed=run)[0]
         wrong += any(q < ALPHA for pair, q in zip(pairs, p_values, strict=True) if best in pair)
     return wrong / runs
 
@@ -165,7 +165,7 @@ def power_said(design: Design, p: float, runs: int, seed: int = 0) -> tuple[floa
         z = latent(design, 2, max(1, runs // 20), 0.5, seed + 1 + probe)
         for run in range(z.shape[2]):
             values = (z[:, :, run] < bounds).astype(np.float64)
-            p_value = max_t(pair_sums(values, design.cluster)[1], draws=999, seed=run)[0]
+            p_value = max_t([pair_sums(values, design.cluster)[1]], draws=999, seed=run)[0][0]
             hits, tried = hits + bool(p_value < ALPHA), tried + 1
     return (float(np.mean(gaps)), hits / tried) if tried else (float("nan"), float("nan"))
 
