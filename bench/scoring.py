@@ -25,7 +25,6 @@ from bench.edit import EditCase, EditKey, EditRecord, ScoreRecord, stable_digest
 from bench.metrics import EMBEDDED, METRICS, PASTED
 from bench.metrics.streams import Mark, PictureStream, batches
 from bench.metrics.types import (
-    OUTCOME,
     Metric,
     MetricError,
     NoValue,
@@ -38,6 +37,7 @@ from bench.metrics.types import (
 )
 from bench.progress import Progress, Silent
 from bench.registry import Registry
+from bench.stats import OUTCOME
 from bench.store import RunStore, StoreError
 from bench.store import SetScore as StoredSetScore
 

@@ -29,6 +29,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
+OUTCOME = "0/1"
+"""The unit by which a metric declares that its values are yes (1) or no (0), so that their mean is a share."""
+
 _BLOCK = 1 << 22
 """Numbers of one block of resampling weights: 32 MB."""
 _WIDEST = 3.0
@@ -88,7 +91,8 @@ def mean_ends(
     Each resample (a multinomial count per cluster) gives t = (its mean - mean) / its se, and the interval is
     mean - t_high * se to mean - t_low * se (Efron and Tibshirani 1993, section 12.5), each t at least Student's
     and at most three times that. Means of skewed values from few clusters need this: the percentile interval
-    is too narrow and ends too early on the long side.
+    is too narrow and ends too early on the long side. Where no cluster's sum is negative, neither is the
+    interval; where none is positive, likewise.
     """
     count, columns = sums.shape
     low, high = np.full(columns, np.nan), np.full(columns, np.nan)
@@ -129,6 +133,9 @@ def mean_ends(
     lowest, highest = np.quantile(studentised, _tails(level), axis=0)
     lowest, highest = np.minimum(lowest, -student), np.maximum(highest, student)
     low[ranged], high[ranged] = mean - highest * error, mean - lowest * error
+    # Distances stay distances: an end does not change sign where no cluster does.
+    low[ranged] = np.where((sums >= 0).all(axis=0), np.maximum(0.0, low[ranged]), low[ranged])
+    high[ranged] = np.where((sums <= 0).all(axis=0), np.minimum(0.0, high[ranged]), high[ranged])
     return low, high
 
 

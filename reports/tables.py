@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.edit import CATEGORIES
-from bench.metrics.types import OUTCOME
+from bench.stats import OUTCOME
 from reports.scores import ALL as ALL
 from reports.scores import CONTROLS as CONTROLS
 from reports.scores import PEAK_MEMORY as PEAK_MEMORY

@@ -45,9 +45,6 @@ if TYPE_CHECKING:
     BoolHW = NDArray[np.bool_]
     Uint8HWC = NDArray[np.uint8]
 
-OUTCOME = "0/1"
-"""The unit that declares a metric's values to be yes (1) or no (0)."""
-
 PASTED = "_pasted"
 """Suffix of a metric's name where it scores the edit pasted back into its source."""
 
