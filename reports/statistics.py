@@ -108,11 +108,11 @@ def bootstrap_means(
     plain, sums, sizes = _plain_means(values, cluster)
     low, high = mean_ends(sums, sizes, draws=draws, level=level, seed=seed)
     # A constant is shown as it is, not as the sum of its rounding errors.
-    some = plain.n > 0
-    lowest = np.full(len(some), np.nan)
-    lowest[some] = np.nanmin(values[:, some], axis=0)
-    same = some.copy()
-    same[some] = lowest[some] == np.nanmax(values[:, some], axis=0)
+    some = np.flatnonzero(plain.n)
+    lowest, same = np.full(len(plain.n), np.nan), plain.n > 0
+    if len(some):
+        lowest[some] = np.nanmin(values[:, some], axis=0)
+        same[some] = lowest[some] == np.nanmax(values[:, some], axis=0)
     value = np.where(same, lowest, plain.value)
     same &= plain.clusters > 1
     return Means(value, np.where(same, value, low), np.where(same, value, high), plain.n, plain.clusters)

@@ -175,14 +175,15 @@ def power_said(design: Design, p: float, runs: int, seed: int = 0) -> tuple[floa
 
 def table(runs: int) -> Iterator[str]:
     """The lines of the whole simulation; a figure that misses its aim has a star."""
+    tables = max(1, runs // 2)
 
     def low(value: float) -> str:
-        return f"{100 * value:5.1f}{' ' if value >= COVERED else '*'}"
+        return _starred(value, value < COVERED - 2 * _error(COVERED, runs))
 
     def high(value: float) -> str:
-        return f"{100 * value:5.1f}{' ' if value <= FALSE else '*'}"
+        return _starred(value, value > FALSE + 2 * _error(FALSE, tables))
 
-    yield f"{runs} simulated runs per figure; * misses its aim."
+    yield f"{runs} simulated runs per figure; * misses its aim by more than two standard errors of the simulation."
     yield ""
     yield f"Shares: % of 95 % intervals that hold the truth; aim {COVERED:.0%}"
     yield f"{'p':44}" + " ".join(f"{p:5.2f} " for p in SHARES)
@@ -220,7 +221,6 @@ def table(runs: int) -> Iterator[str]:
         found = [mean_coverage(design, name, runs, 30 + i) for i, name in enumerate(MEANS)]
         cells = (low(v).rjust(max(6, len(n))) for v, n in zip(found, MEANS, strict=True))
         yield f"{design!s:44}" + " | ".join(cells)
-    tables = max(1, runs // 2)
     yield ""
     yield f"False separations: % of {tables} tables of equally good methods with any; aim {FALSE:.0%} at most"
     columns = [(p, methods) for methods in (2, 8) for p in (0.02, 0.1, 0.5, 0.9, 0.98)]
@@ -236,6 +236,15 @@ def table(runs: int) -> Iterator[str]:
             said = [power_said(design, p, tables, 70) for p in (0.5, 0.9)]
             cells = (f"{100 * gap:5.1f} points {100 * hit:5.1f} %" for gap, hit in said)
             yield f"{design!s:44}" + "   ".join(cells)
+
+
+def _starred(share: float, missed: bool) -> str:
+    return f"{100 * share:5.1f}{'*' if missed else ' '}"
+
+
+def _error(share: float, n: int) -> float:
+    """Standard error of a share of n simulated runs."""
+    return float(np.sqrt(share * (1 - share) / n))
 
 
 def main() -> None:

@@ -99,6 +99,18 @@ def test_differences_are_those_of_one_column_at_a_time() -> None:
         assert (found.n[k], found.clusters[k]) == (one.n, one.clusters)
 
 
+@pytest.mark.parametrize("shape", [(0, 2), (5, 0)])
+def test_nothing_has_neither_mean_nor_interval(shape: tuple[int, int]) -> None:
+    values, cluster, outcome = np.zeros(shape), np.arange(shape[0]), np.arange(shape[1]) == 1
+    for found in (
+        statistics.summarise(values, cluster, outcome),
+        statistics.differences(values, values, cluster, outcome),
+    ):
+        assert found.n.tolist() == [0] * shape[1]
+        assert np.isnan(found.value).all()
+        assert np.isnan(found.low).all()
+
+
 def test_an_outcome_that_is_none_is_refused_with_the_remedy() -> None:
     with pytest.raises(statistics.StatisticsError, match=r"between 0 .* unit of the metric"):
         statistics.shares(np.array([[0.0], [2.0]]), np.arange(2))
