@@ -2,6 +2,7 @@
 # make test   set up, then lint, type-check and test
 # make study-demo  set up, and open a preference study of the demo's edits
 # make perf   set up, then measure the speed ratios of the README
+# make coverage  set up, then simulate how often the intervals hold the truth and the tests err
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -13,7 +14,7 @@ STAMP := $(VENV)/.prompteditbench-ready
 # Any Python from 3.11 on. `make PYTHON=/path/to/python3 setup` picks one by hand.
 PYTHON ?=
 
-.PHONY: help setup demo study-demo test lint types perf lock clean
+.PHONY: help setup demo study-demo test lint types perf coverage lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -62,6 +63,9 @@ perf: $(STAMP)
 	@$(BIN)/python tests/perf/study.py
 	@$(BIN)/python tests/perf/report.py
 	@$(BIN)/python tests/perf/set_intervals.py
+
+coverage: $(STAMP)
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/perf/coverage.py
 
 # Re-resolve the pins, for every supported Python and platform at once, into names, versions and
 # hashes; no address of any package index is written. Needs `uv` (pip install uv).

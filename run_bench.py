@@ -755,7 +755,7 @@ def _listing(what: str, plugins: Sequence[str] | None) -> list[dict[str, Any]]:
         return [
             {
                 "name": info.name,
-                "better": "higher" if info.higher_is_better else "lower",
+                "better": {True: "higher", False: "lower", None: "neither"}[info.higher_is_better],
                 "unit": info.unit,
                 "of": info.kind,
                 "summary": info.summary,

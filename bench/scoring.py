@@ -37,6 +37,7 @@ from bench.metrics.types import (
 )
 from bench.progress import Progress, Silent
 from bench.registry import Registry
+from bench.stats import OUTCOME
 from bench.store import RunStore, StoreError
 from bench.store import SetScore as StoredSetScore
 
@@ -235,7 +236,7 @@ def compute(metric: Metric, pairs: Sequence[Pair]) -> list[tuple[float | None, s
     able = [index for index, (_, reason) in enumerate(result) if reason is None]
     values = _ask(metric, [pairs[index] for index in able])
     for index, value in zip(able, values, strict=True):
-        result[index] = _checked(value)
+        result[index] = _checked(value, metric.unit)
     return result
 
 
@@ -267,7 +268,7 @@ def _ask(metric: Metric, pairs: Sequence[Pair]) -> list[Value]:
     return values
 
 
-def _checked(value: Value) -> tuple[float | None, str | None]:
+def _checked(value: Value, unit: str) -> tuple[float | None, str | None]:
     if value is None:
         return None, "the metric gave no value"
     if isinstance(value, NoValue):
@@ -278,6 +279,8 @@ def _checked(value: Value) -> tuple[float | None, str | None]:
         return None, f"{ERROR}not a number ({value!r})"
     if not math.isfinite(number):
         return None, f"not a finite number ({number})"
+    if unit == OUTCOME and number not in (0.0, 1.0):
+        return None, f"{ERROR}{number:g}, where the metric's unit {OUTCOME} declares 0 or 1"
     return number, None
 
 
@@ -288,7 +291,7 @@ class PairScore:
     value: float | None
     reason: str | None
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     summary: str
 
 

@@ -126,7 +126,7 @@ def make(
             f"--paper-baseline: {store.path} has no method {', '.join(sorted(absent))}. "
             f"It has: {', '.join(sorted(set(scores.names.values())))}."
         )
-    frame = tables.summary(store, resamples=resamples, seed=seed, scores=scores)
+    frame = tables.summary(store, facts, resamples=resamples, seed=seed, scores=scores)
     if frame.empty:
         tables.build(frame, facts)  # raises, with the remedy
     parts = [frame, tables.cost_summary(scores, resamples=resamples, seed=seed)]
@@ -136,12 +136,13 @@ def make(
 
         people = checked(votes, scores)
         if len(people):
-            parts.append(preference_summary(people, scores, resamples=resamples, seed=seed))
+            parts.append(preference_summary(people, scores))
         else:
             people = None
     frame = pd.concat([part for part in parts if len(part)], ignore_index=True)
     style.check_columns([*dict.fromkeys(frame["metric"]), shapes.PASTED_LEAK])
     higher = _directions(scores, facts)
+    outcomes = tables.outcomes(scores.metrics, facts)
     separations = statistics.separations(scores, higher, list(higher), seed=seed)
     wide = shapes.with_pasted_leakage(frame)
     of_paper = shapes.paper_tables(wide, facts, scores.controls, separations, style, scores.names)
@@ -158,13 +159,14 @@ def make(
 
         base = baseline or _first_contender(scores)
         if base is not None:
-            comparisons = statistics.compare(scores, base, resamples=resamples, seed=seed)
+            comparisons = statistics.compare(scores, base, outcomes=outcomes, resamples=resamples, seed=seed)
             made += comparison_tables(comparisons, scores, facts)
         validity = measure(scores, higher, people, seed=seed)
         made += validity_tables(validity)
     left_out = store.left_out()
     made = [_with_left_out(table, left_out) for table in made]
-    made = [with_caption(_noted(table, style), store, scores) for table in made]
+    detectable = statistics.detectable_differences(scores, outcomes, seed=seed)
+    made = [with_caption(_noted(table, style), store, scores, detectable) for table in made]
     if paper is not None:
         from reports.paper import reported_tables, with_reported
 
@@ -204,11 +206,11 @@ def _measured(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _directions(scores: RunScores, facts: Mapping[str, MetricFacts]) -> dict[str, bool]:
-    """Metric -> whether more is better, pasted ones included, of those whose facts are known."""
+    """Metric -> whether more is better, pasted ones included, of those that declare a direction."""
     found = {}
     for metric in scores.metrics:
-        known = facts.get(metric) or facts.get(metric.removesuffix("_pasted"))
-        if known is not None:
+        known = tables.facts_of(metric, facts)
+        if known is not None and known.higher_is_better is not None:
             found[metric] = known.higher_is_better
     return found
 
@@ -248,7 +250,7 @@ def comparison_tables(
         for metric in metrics:
             for row in mine[mine["metric"] == metric].to_dict(orient="records"):
                 known = facts.get(metric)
-                arrow = "" if known is None else " ↑" if known.higher_is_better else " ↓"
+                arrow = {True: " ↑", False: " ↓", None: ""}[known.higher_is_better if known else None]
                 n = int(row["n"])
                 cells = (
                     Cell(
@@ -273,7 +275,8 @@ def comparison_tables(
             Column("P(higher)", "superiority", protocol=protocol, decimals=2),
         )
         notes = [
-            "Differences are paired by case, with 95 % intervals (bootstrap clustered on the source image); p: "
+            "Differences are paired by case, with 95 % intervals clustered on the source image (of shares: "
+            "Newcombe's; of other means: studentised bootstrap); p: "
             "two-sided sign-flip test, Holm's correction over the methods of a metric; d: mean over standard "
             "deviation of the differences; P(higher): share of cases with the higher value, ties half.",
             *dict.fromkeys(f"{remark[0].upper()}{remark[1:]}." for remark in mine["remark"] if remark),

@@ -49,12 +49,14 @@ class Difference:
     """Mean of B minus A."""
     low: float | None
     high: float | None
-    """95 % percentile interval, bootstrap clustered on the source image; None for sets of edits."""
+    """95 % interval clustered on the source image (``reports.statistics.differences``); None for sets of edits."""
     n: int
     """Pairs; for sets of edits the smaller set."""
     unpaired: int = 0
     """Values of common cases that only one of the runs has."""
     higher_is_better: bool | None = None
+    same: bool = False
+    """Every case has the same value in both."""
     remark: str = ""
     """Why nothing is compared, where that is so."""
 
@@ -317,7 +319,7 @@ def _pair(
     """Every metric that both have, per category, from one matrix of cases and metrics."""
     import numpy as np
 
-    from reports.statistics import bootstrap_means
+    from reports.statistics import differences as paired
 
     refused: list[Difference] = []
     flips: list[Flip] = []
@@ -353,12 +355,14 @@ def _pair(
                     Flip(protocol, row["category"], row["id"], method, metric, gained, row["target_prompt"])
                 )
     gap = b - a
+    declared = tables.outcomes(metrics, facts)
+    outcome = np.array([metric in declared for metric in metrics], dtype=bool)
     alone = np.isnan(a) != np.isnan(b)
     _, cluster = np.unique([str(row["source_id"]) for row in rows], return_inverse=True)
     differences: list[Difference] = []
     for category in (ALL, *CATEGORIES):
         chosen = np.flatnonzero([category in (ALL, row["category"]) for row in rows])
-        means = bootstrap_means(gap[chosen], cluster[chosen], draws=draws, seed=seed)
+        means = paired(b[chosen], a[chosen], cluster[chosen], outcome, draws=draws, seed=seed)
         for k, metric in enumerate(metrics):
             both = chosen[~np.isnan(gap[chosen, k])]
             if not len(both):
@@ -377,6 +381,7 @@ def _pair(
                     n=len(both),
                     unpaired=int(alone[chosen, k].sum()),
                     higher_is_better=_direction(metric, facts),
+                    same=not gap[both, k].any(),
                 )
             )
     return [*refused, *differences], flips
@@ -428,7 +433,7 @@ def _pair_sets(
 
 
 def _direction(metric: str, facts: Mapping[str, MetricFacts]) -> bool | None:
-    known = facts.get(metric) or facts.get(metric.removesuffix("_pasted"))
+    known = tables.facts_of(metric, facts)
     return None if known is None else known.higher_is_better
 
 
@@ -450,7 +455,7 @@ def _span(entry: Difference) -> str:
 def _verdict(entry: Difference) -> str:
     if entry.remark:
         return entry.remark
-    if entry.difference == 0 and entry.low == entry.high:
+    if entry.same:
         return "the same"
     if entry.low is None:
         return ""
@@ -467,7 +472,8 @@ def _heading(metric: str) -> str:
 def _notes(comparison: Comparison) -> list[str]:
     return [
         f"A: {comparison.a}; B: {comparison.b}. Differences are B minus A, paired by case; their 95 % intervals"
-        " are bootstrapped over source images and not corrected for their number.",
+        " are clustered on source images (of shares: Newcombe's; of other means: studentised bootstrap) and not"
+        " corrected for their number.",
         *comparison.notes,
     ]
 

@@ -111,7 +111,7 @@ def _picture(store: RunStore, record: EditRecord) -> bytes:
 
 def _content(store: RunStore, facts: Mapping[str, MetricFacts]) -> dict[str, Any]:
     manifest = store.manifest
-    frame = tables.summary(store, resamples=RESAMPLES)
+    frame = tables.summary(store, facts, resamples=RESAMPLES)
     if frame.empty:
         raise EntryError(f"{store.path}: has no scores yet. Score it first: run_bench.py score RUN")
     protocols: dict[str, Any] = {}
@@ -435,7 +435,7 @@ class _EntryRun:
 
 def _summary(entry: Entry) -> pd.DataFrame:
     # Read through the same code as a run: what the two say of the same scores cannot differ.
-    return tables.summary(cast(RunStore, _EntryRun(entry)), resamples=entry.resamples)
+    return tables.summary(cast(RunStore, _EntryRun(entry)), entry.metrics, resamples=entry.resamples)
 
 
 # --- merging -------------------------------------------------------------------------------------------
@@ -465,7 +465,7 @@ def merge_entries(
     """
     import pandas as pd
 
-    own = tables.summary(store, resamples=RESAMPLES)
+    own = tables.summary(store, facts, resamples=RESAMPLES)
     if own.empty:
         raise EntryError(f"{store.path}: has no scores yet. Score it first: run_bench.py score RUN")
     versions = _own_versions(store)

@@ -16,7 +16,7 @@ import numpy as np
 
 from bench.edit import CATEGORIES
 from reports.scores import ALL, RunScores
-from reports.statistics import bootstrap_means
+from reports.statistics import shares
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,9 +78,7 @@ def pairs(votes: pd.DataFrame) -> pd.DataFrame:
     return two.assign(a=two["candidates"].map(lambda c: c[0]), b=two["candidates"].map(lambda c: c[1]))
 
 
-def preference_summary(
-    votes: pd.DataFrame, scores: RunScores, *, resamples: int = 2000, seed: int = 0
-) -> pd.DataFrame:
+def preference_summary(votes: pd.DataFrame, scores: RunScores) -> pd.DataFrame:
     """Rows as ``reports.tables.summary`` has them, of checked votes; intervals are clustered on the rater.
 
     Besides each protocol's own there are rows over all of them, under the protocol ``all protocols``.
@@ -106,7 +104,7 @@ def preference_summary(
                 ("preference", won, methods),
                 ("preference_votes", got, [*methods, NEITHER]),
             ):
-                means = bootstrap_means(values, rater, draws=resamples, seed=seed)
+                means = shares(values, rater)
                 for k, title in enumerate(titles):
                     if means.n[k]:
                         ends = (float(means.value[k]), float(means.low[k]), float(means.high[k]))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.edit import CATEGORIES, stable_digest
 from reports.scores import ALL
-from reports.statistics import detectable, too_few
-from reports.tables import SMALL_SET, Cell, Row, Table
+from reports.statistics import too_few
+from reports.tables import SMALL_SET, Row, Table
 
 if TYPE_CHECKING:
     from bench.store import RunStore
@@ -95,9 +94,16 @@ def sentences(store: RunStore, protocols: Iterable[str], methods: Iterable[str])
     ]
 
 
-def with_caption(table: Table, store: RunStore, scores: RunScores) -> Table:
-    """The table with its caption; among its notes, its samplers' steps, and a warning where n is too small."""
-    warnings = small_n(table, scores)
+Detectable = Mapping[tuple[str, str], float | None]
+"""(protocol, metric of success) -> the least difference that this run can show; None where there is none."""
+
+
+def with_caption(table: Table, store: RunStore, scores: RunScores, detectable: Detectable) -> Table:
+    """The table with its caption; among its notes, its samplers' steps, and a warning where n is too small.
+
+    ``detectable``: from ``reports.statistics.detectable_differences``.
+    """
+    warnings = small_n(table, scores, detectable)
     of_samplers = steps(store)
     taken = [f"{row.method} {of_samplers[row.method]}" for row in table.rows if row.method in of_samplers]
     told = [f"Steps: {', '.join(taken)}."] if taken else []
@@ -112,7 +118,7 @@ def with_caption(table: Table, store: RunStore, scores: RunScores) -> Table:
     return replace(table, caption=" ".join(filter(None, [f"{table.title}.", n, *table.notes, *tail])))
 
 
-def small_n(table: Table, scores: RunScores) -> list[str]:
+def small_n(table: Table, scores: RunScores, detectable: Detectable) -> list[str]:
     """Warnings: too few source images for any test, and how large a difference of success must be to show."""
     lines = []
     contenders = [row for row in table.rows if not row.control]
@@ -127,38 +133,34 @@ def small_n(table: Table, scores: RunScores) -> list[str]:
             if remark:
                 where = f"{protocol}, {category.replace('_', '-')}" if category != ALL else protocol
                 lines.append(f"Too small for the claim ({where}): {remark}.")
-    lines += _undetectable(table, contenders)
+    lines += _undetectable(table, contenders, detectable)
     lines += _warned_sets(table, scores)
     return list(dict.fromkeys(lines))
 
 
-def _undetectable(table: Table, contenders: Sequence[Row]) -> list[str]:
+def _undetectable(table: Table, contenders: Sequence[Row], detectable: Detectable) -> list[str]:
     """How large a difference of success over all categories must be for this n to show it.
 
-    Said where something is not separable from the best, from the widest of such differences' intervals (of
-    independent means: pairing can only narrow it).
+    Said where something is not separable from the best.
     """
     lines = []
     for index, column in enumerate(table.columns):
-        if not column.metric.startswith("success_") or column.reported or column.category != ALL:
+        place = (column.protocol, column.metric)
+        cells = [row.cells[index] for row in contenders]
+        if place not in detectable or column.reported or column.category != ALL:
             continue
-        best = next((row.cells[index] for row in contenders if row.cells[index].best), None)
-        tied = [row.cells[index] for row in contenders if row.cells[index].dagger]
-        if best is None or not tied:
+        if not any(cell.dagger for cell in cells):
             continue
-        half = max(math.hypot(_half(best), _half(cell)) for cell in tied)
-        if half > 0:
-            least = 100 * detectable(-half, half)
-            judge = column.metric.removeprefix("success_").replace("_", " ")
-            lines.append(
-                f"n = {best.n}: differences of success ({judge}, {column.protocol}) below about {least:.0f} "
-                "points would be missed more often than once in five."
-            )
+        least = detectable[place]
+        judge = column.metric.removeprefix("success_").replace("_", " ")
+        which = f"success ({judge}, {column.protocol})"
+        often = "would be missed more often than once in five (simulated with the same test)."
+        n = max(cell.n for cell in cells)
+        if least is None:
+            lines.append(f"n = {n}: any difference of {which} {often}")
+        else:
+            lines.append(f"n = {n}: differences of {which} below about {100 * least:.0f} points {often}")
     return lines
-
-
-def _half(cell: Cell) -> float:
-    return 0.0 if cell.low is None or cell.high is None else (cell.high - cell.low) / 2
 
 
 def _warned_sets(table: Table, scores: RunScores) -> list[str]:

@@ -2,21 +2,30 @@
 
 One set of resamples (and one set of sign flips) serves every method and metric of a protocol, so that a table
 costs a matrix product instead of one bootstrap per cell. For a column without missing values the results are
-those of ``bench.stats.bootstrap_mean`` and ``bench.stats.paired_permutation`` with the same seed.
+those of ``bench.stats.bootstrap_mean``, ``share``, ``share_difference`` and ``paired_permutation`` with the
+same seed. Whether a metric is a share of yes-or-no outcomes is what the metric declares (``tables.outcomes``).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.edit import CATEGORIES
-from bench.stats import holm, wilson
+from bench.stats import (
+    holm,
+    max_t,
+    mean_ends,
+    share_difference_ends,
+    share_ends,
+    sign_flips,
+    tries_every_flip,
+)
 from reports.scores import ALL, ProtocolScores, RunScores
 
 if TYPE_CHECKING:
@@ -24,13 +33,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     FloatND = NDArray[np.float64]
+    BoolND = NDArray[np.bool_]
     IndexND = NDArray[np.intp]
 
 LEVEL = 0.95
 ALPHA = 0.05
-_BLOCK = 1 << 22
 _MANY_CLUSTERS = 5000
 """Above this many clusters 2,000 flips are drawn instead of 10,000."""
+
+_TRIES = 999
+"""Sign flips of the power note, which is rounded to whole points."""
 
 COMPARISON_COLUMNS: tuple[str, ...] = (
     "protocol",
@@ -88,77 +100,86 @@ def first_seen(cluster: IndexND) -> IndexND:
 def bootstrap_means(
     values: FloatND, cluster: IndexND, *, draws: int = 2000, level: float = LEVEL, seed: int = 0
 ) -> Means:
-    """The mean of each column of ``(U, K)`` with its percentile interval, clusters resampled together.
+    """The mean of each column of ``(U, K)`` with its studentised interval, clusters resampled together.
 
     NaN is no value. A column with values in fewer than two clusters has no interval; that of a constant is
-    its value.
+    its value. See ``bench.stats.mean_ends``.
     """
+    plain, sums, sizes = _plain_means(values, cluster)
+    low, high = mean_ends(sums, sizes, draws=draws, level=level, seed=seed)
+    # A constant is shown as it is, not as the sum of its rounding errors.
+    some = np.flatnonzero(plain.n)
+    lowest, same = np.full(len(plain.n), np.nan), plain.n > 0
+    if len(some):
+        lowest[some] = np.nanmin(values[:, some], axis=0)
+        same[some] = lowest[some] == np.nanmax(values[:, some], axis=0)
+    value = np.where(same, lowest, plain.value)
+    same &= plain.clusters > 1
+    return Means(value, np.where(same, value, low), np.where(same, value, high), plain.n, plain.clusters)
+
+
+def shares(values: FloatND, cluster: IndexND, *, level: float = LEVEL) -> Means:
+    """The share of yes in each column of ``(U, K)`` of 0 and 1, with its interval; NaN is no value.
+
+    See ``bench.stats.share_ends``. Raises :class:`StatisticsError` for values outside [0, 1].
+    """
+    plain, sums, sizes = _plain_means(values, cluster)
+    try:
+        low, high = share_ends(sums, sizes, level=level)
+    except ValueError as error:
+        raise StatisticsError(f"{error} Score the run again, or correct the unit of the metric.") from error
+    return Means(plain.value, low, high, plain.n, plain.clusters)
+
+
+def summarise(
+    values: FloatND, cluster: IndexND, outcome: BoolND, *, draws: int = 2000, seed: int = 0
+) -> Means:
+    """:func:`shares` of the columns with ``outcome`` ``(K,)``, :func:`bootstrap_means` of the others."""
+    means = bootstrap_means(values[:, ~outcome], cluster, draws=draws, seed=seed)
+    return _side_by_side(outcome, shares(values[:, outcome], cluster), means)
+
+
+def differences(
+    a: FloatND, b: FloatND, cluster: IndexND, outcome: BoolND, *, draws: int = 2000, seed: int = 0
+) -> Means:
+    """The mean of ``a - b``, column by column of ``(U, K)``, of the units that have both, with its interval.
+
+    Columns with ``outcome`` ``(K,)`` are shares of paired 0 and 1 (``bench.stats.share_difference_ends``);
+    the others' intervals are :func:`bootstrap_means` of the differences.
+    """
+    gap = a - b
+    yes_a, yes_b = (np.where(np.isnan(gap), np.nan, side)[:, outcome] for side in (a, b))
+    plain, sums_a, sizes = _plain_means(yes_a, cluster)
+    _, sums_b, _ = _plain_means(yes_b, cluster)
+    low, high = share_difference_ends(sums_a, sums_b, sizes)
+    value = _plain_means(gap[:, outcome], cluster)[0].value
+    means = bootstrap_means(gap[:, ~outcome], cluster, draws=draws, seed=seed)
+    return _side_by_side(outcome, Means(value, low, high, plain.n, plain.clusters), means)
+
+
+def _plain_means(values: FloatND, cluster: IndexND) -> tuple[Means, FloatND, FloatND]:
+    """Means without intervals; sums and counts ``(C, K)``."""
     columns = values.shape[1]
     nothing = np.full(columns, np.nan)
     if not len(values) or not columns:
-        return Means(nothing, nothing, nothing, np.zeros(columns, np.intp), np.zeros(columns, np.intp))
+        zeros = np.zeros(columns, np.intp)
+        return Means(nothing, nothing, nothing, zeros, zeros), np.zeros((0, columns)), np.zeros((0, columns))
     sums, sizes = cluster_sums(values, first_seen(cluster))
     n = sizes.sum(axis=0)
-    owners = (sizes > 0).sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        value = np.where(n > 0, sums.sum(axis=0) / n, np.nan)
         # Plain means, not sums of sums: the last digit is that of the mean of the values.
-        value = np.where(n > 0, np.nansum(values, axis=0) / n, value)
-    low, high = np.full(columns, np.nan), np.full(columns, np.nan)
-    ranged = np.flatnonzero(owners > 1)
-    if len(ranged):
-        resampled = np.concatenate(
-            [
-                _ratio(weights, sums[:, ranged], sizes[:, ranged])
-                for weights in _weights(len(sums), draws, seed)
-            ]
-        )
-        ends = [(1 - level) / 2, (1 + level) / 2]
-        whole = ~np.isnan(resampled).any(axis=0)
-        for chosen, quantile in ((whole, np.quantile), (~whole, np.nanquantile)):
-            if chosen.any():
-                low[ranged[chosen]], high[ranged[chosen]] = quantile(resampled[:, chosen], ends, axis=0)
-        lowest = np.nanmin(values[:, ranged], axis=0)
-        same = lowest == np.nanmax(values[:, ranged], axis=0)
-        at = ranged[same]
-        value[at] = low[at] = high[at] = lowest[same]
-    return Means(value, low, high, n.astype(np.intp), owners)
+        value = np.where(n > 0, np.nansum(values, axis=0) / n, np.nan)
+    return Means(value, nothing, nothing, n.astype(np.intp), (sizes > 0).sum(axis=0)), sums, sizes
 
 
-def with_wilson(means: Means, binary: NDArray[np.bool_]) -> Means:
-    """Replaces the intervals of shares of 0 and of 1, which no resample widens, by Wilson's over the clusters.
+def _side_by_side(first: BoolND, one: Means, other: Means) -> Means:
+    """Columns of ``one`` where ``first`` is True, of ``other`` elsewhere, in order."""
+    place = np.argsort(np.concatenate([np.flatnonzero(first), np.flatnonzero(~first)]))
 
-    ``binary``: ``(K,)``, whether a column's values are 0 or 1 by their nature.
-    """
-    low, high = means.low.copy(), means.high.copy()
-    for k in np.flatnonzero(binary & (means.clusters > 1) & np.isin(means.value, (0.0, 1.0))):
-        count = int(means.clusters[k])
-        share = wilson(count if means.value[k] else 0, count, level=LEVEL)
-        low[k], high[k] = share.low, share.high
-    return Means(means.value, low, high, means.n, means.clusters)
+    def both(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(one, name), getattr(other, name)])[place]
 
-
-def _ratio(weights: FloatND, sums: FloatND, sizes: FloatND) -> FloatND:
-    """Means ``(draws, K)`` of resamples; NaN for one that drew no value."""
-    # Nearly all columns have the same counts: their denominator is computed once.
-    kinds, kind = np.unique(sizes, axis=1, return_inverse=True)
-    below = (weights @ kinds)[:, kind.ravel()]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found: FloatND = np.where(below > 0, (weights @ sums) / below, np.nan)
-    return found
-
-
-def _weights(count: int, draws: int, seed: int) -> Iterator[FloatND]:
-    """Multinomial counts ``(rows, count)`` of resampled clusters, drawn as ``bench.stats`` draws them."""
-    generator = np.random.default_rng(seed)
-    even = np.full(count, 1 / count)
-    for rows in _blocks(count, draws):
-        yield generator.multinomial(count, even, size=rows).astype(np.float64)
-
-
-def _blocks(width: int, draws: int) -> list[int]:
-    rows = max(1, min(draws, _BLOCK // max(1, width)))
-    return [min(rows, draws - start) for start in range(0, draws, rows)]
+    return Means(both("value"), both("low"), both("high"), both("n"), both("clusters"))
 
 
 # --- paired tests --------------------------------------------------------------------------------------
@@ -192,17 +213,11 @@ def paired_tests(differences: FloatND, cluster: IndexND, *, draws: int = 10_000,
     observed = np.abs(sums.sum(axis=0))
     # Flips that tie with the observed one must count, whatever order they were added in.
     bound = observed - 1e-12 * np.maximum(1e-300, np.abs(sums).sum(axis=0))
-    exact = count < 63 and 2**count <= draws
+    exact = tries_every_flip(count, draws)
     beyond = np.zeros(columns)
-    if exact:
-        bits = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
-        beyond = (np.abs((bits * 2.0 - 1.0) @ sums) >= bound).mean(axis=0)
-    else:
-        generator = np.random.default_rng(seed)
-        for rows in _blocks(count, draws):
-            signs = generator.integers(0, 2, size=(rows, count), dtype=np.int8) * 2.0 - 1.0
-            beyond += (np.abs(signs @ sums) >= bound).sum(axis=0)
-        beyond = (beyond + 1) / (draws + 1)
+    for signs in sign_flips(count, draws, seed):
+        beyond += (np.abs(signs @ sums) >= bound).sum(axis=0)
+    beyond = beyond / 2**count if exact else (beyond + 1) / (draws + 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         difference = sums.sum(axis=0) / n
     p = np.where(n > 0, beyond, np.nan)
@@ -210,7 +225,7 @@ def paired_tests(differences: FloatND, cluster: IndexND, *, draws: int = 10_000,
 
 
 Separation = Mapping[tuple[str, str, str], Mapping[str, float]]
-"""(protocol, metric, category) -> method's title -> Holm-adjusted p of its difference from the best method."""
+"""(protocol, metric, category) -> method's title -> adjusted p of its difference from the best method."""
 
 
 def separations(
@@ -223,9 +238,9 @@ def separations(
 ) -> Separation:
     """Of every column of the tables: whether the best method is told apart from the others.
 
-    ``higher``: metric -> whether more is better. Controls take no part. The others of one column are one
-    family for Holm's correction. Categories are tested for metrics of success alone, which have tables per
-    category.
+    ``higher``: metric -> whether more is better. Controls take no part. The best is chosen from the same data,
+    so all pairs of methods of one column are tested as one family (``bench.stats.max_t``). Categories are
+    tested for metrics of success alone, which have tables per category.
     """
     found: dict[tuple[str, str, str], dict[str, float]] = {}
     for protocol, of_protocol in scores.protocols.items():
@@ -262,23 +277,31 @@ def _separation(
     with np.errstate(invalid="ignore", divide="ignore"):
         means = np.nansum(values, axis=0) / n
     towards = np.array([1.0 if higher[name] else -1.0 for name in metrics])
-    ranked = np.where(n > 0, means * towards, -np.inf)
-    best = ranked.argmax(axis=0)
-    reference = np.take_along_axis(values, best[None, None, :], axis=1)
-    differences = values - reference
-    cluster = of_protocol.cluster[units]
-    many = len(np.unique(cluster)) > _MANY_CLUSTERS
-    flat = differences.reshape(len(units), -1)
-    p = paired_tests(flat, cluster, draws=min(draws, 2000) if many else draws, seed=seed).p
-    p = p.reshape(differences.shape[1:])
+    best = np.where(n > 0, means * towards, -np.inf).argmax(axis=0)
     titles = [of_protocol.titles[index] for index in of_protocol.contenders]
+    families = [pair_sums(values[:, :, k], of_protocol.cluster[units]) for k in range(len(metrics))]
+    draws = _fewer(draws, len(families[0][1]))
+    adjusted = max_t([sums for _, sums in families], draws=draws, seed=seed)
     for k, metric in enumerate(metrics):
-        others = [i for i in range(len(titles)) if i != best[k] and not math.isnan(p[i, k])]
-        adjusted = holm([p[i, k] for i in others])
-        yield (
-            (protocol, metric, category),
-            {titles[i]: float(q) for i, q in zip(others, adjusted, strict=True)},
-        )
+        found = {}
+        for (i, j), q in zip(families[k][0], adjusted[k], strict=True):
+            if best[k] in (i, j):
+                found[titles[j if i == best[k] else i]] = float(q)
+        yield (protocol, metric, category), found
+
+
+def pair_sums(values: FloatND, cluster: IndexND) -> tuple[list[tuple[int, int]], FloatND]:
+    """Of ``(U, M)``: the pairs of methods that share units, and their differences summed per cluster ``(C, P)``."""
+    pairs = list(itertools.combinations(range(values.shape[1]), 2))
+    first, second = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
+    sums, sizes = cluster_sums(values[:, first] - values[:, second], first_seen(cluster))
+    there = np.flatnonzero(sizes.sum(axis=0) > 0)
+    return [pairs[index] for index in there], sums[:, there]
+
+
+def _fewer(draws: int, clusters: int) -> int:
+    """Flips to draw: fewer of very many clusters, whose sums are near normal anyway."""
+    return min(draws, 2000) if clusters > _MANY_CLUSTERS else draws
 
 
 # --- against a named method ----------------------------------------------------------------------------
@@ -288,6 +311,7 @@ def compare(
     scores: RunScores,
     baseline: str,
     *,
+    outcomes: Container[str] = (),
     metrics: Sequence[str] | None = None,
     draws: int = 10_000,
     resamples: int = 2000,
@@ -295,12 +319,14 @@ def compare(
 ) -> pd.DataFrame:
     """Every method against ``baseline`` (title, name or digest), per protocol, category and metric.
 
-    Columns ``COMPARISON_COLUMNS``: the mean paired difference (method - baseline) with its bootstrap interval
-    clustered on the source image; the sign-flip test's p, and Holm's over the methods of the same protocol,
-    category and metric; Cohen's d of the paired differences (mean over standard deviation); the probability
-    of superiority (share of pairs in which the method's value is higher, ties half); and a remark where n is
-    too small for any claim. Values of sets (Fréchet distance and its kin) are compared where both have an
-    interval: their difference with the interval of independent errors, which is conservative, and no p.
+    ``outcomes``: the metrics whose values are 0 or 1, as ``reports.tables.outcomes`` finds them.
+
+    Columns ``COMPARISON_COLUMNS``: the mean paired difference (method - baseline) with its interval clustered
+    on the source image (:func:`differences`); the sign-flip test's p, and Holm's over the methods of the same
+    protocol, category and metric; Cohen's d of the paired differences (mean over standard deviation); the
+    probability of superiority (share of pairs in which the method's value is higher, ties half); and a remark
+    where n is too small for any claim. Values of sets (Fréchet distance and its kin) are compared where both
+    have an interval: their difference with the interval of independent errors, which is conservative, and no p.
 
     Raises :class:`StatisticsError` for a baseline that is not in the run.
     """
@@ -319,8 +345,9 @@ def compare(
                 continue
             own = of_protocol.values[np.ix_(units, others, columns)]
             base = of_protocol.values[np.ix_(units, np.array([position]), columns)]
+            shares = np.array([name in outcomes for name in names])
             rows += _comparisons(
-                of_protocol, category, names, own - base, units, others, digest, draws, resamples, seed
+                of_protocol, category, names, own, base, shares, units, others, digest, draws, resamples, seed
             )
     rows += _set_comparisons(scores, digest, metrics)
     return pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS))
@@ -338,7 +365,9 @@ def _comparisons(
     of_protocol: ProtocolScores,
     category: str,
     metrics: Sequence[str],
-    differences: FloatND,
+    own: FloatND,
+    base: FloatND,
+    outcome: BoolND,
     units: IndexND,
     others: IndexND,
     baseline: str,
@@ -346,12 +375,14 @@ def _comparisons(
     resamples: int,
     seed: int,
 ) -> Iterator[tuple[object, ...]]:
+    """``own``: ``(U, others, metrics)``; ``base``: ``(U, 1, metrics)``; ``outcome``: ``(metrics,)``."""
     cluster = of_protocol.cluster[units]
-    flat = differences.reshape(len(units), -1)
-    shape = differences.shape[1:]
-    many = len(np.unique(cluster)) > _MANY_CLUSTERS
-    tests = paired_tests(flat, cluster, draws=min(draws, 2000) if many else draws, seed=seed)
-    means = bootstrap_means(flat, cluster, draws=resamples, seed=seed)
+    shape = own.shape[1:]
+    a, b = (side.reshape(len(units), -1) for side in (own, np.broadcast_to(base, own.shape)))
+    flat = a - b
+    draws = _fewer(draws, len(np.unique(cluster)))
+    tests = paired_tests(flat, cluster, draws=draws, seed=seed)
+    means = differences(a, b, cluster, np.tile(outcome, shape[0]), draws=resamples, seed=seed)
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = np.sqrt(np.nansum((flat - tests.difference) ** 2, axis=0) / (tests.n - 1))
         d = np.where(spread > 0, tests.difference / spread, np.nan)
@@ -423,8 +454,75 @@ def too_few(clusters: int, family: int) -> str:
     return ""
 
 
-def detectable(low: float, high: float, *, power: float = 0.8, level: float = LEVEL) -> float:
-    """The least difference that a two-sided test at 5 % finds with ``power``, from a difference's interval."""
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    error = (high - low) / 2 / z
-    return error * (NormalDist().inv_cdf(1 - ALPHA / 2) + NormalDist().inv_cdf(power))
+def detectable_differences(
+    scores: RunScores, outcomes: Container[str], *, seed: int = 0
+) -> dict[tuple[str, str], float | None]:
+    """(protocol, metric) -> :func:`detectable` over all categories, of the metrics of success."""
+    return {
+        (name, metric): detectable(
+            of_protocol.metric(metric)[:, of_protocol.contenders], of_protocol.cluster, seed=seed
+        )
+        for name, of_protocol in scores.protocols.items()
+        for metric in of_protocol.metrics
+        if metric.startswith("success_") and metric in outcomes and len(of_protocol.contenders) > 1
+    }
+
+
+def detectable(
+    values: FloatND, cluster: IndexND, *, power: float = 0.8, studies: int = 500, seed: int = 0
+) -> float | None:
+    """The least difference of success from the best that the test of the tables finds with ``power``.
+
+    ``values``: ``(U, M)`` of 0 and 1; ``cluster``: ``(U,)``. Simulated from the run: of the methods that are
+    not separated from the best, the one that disagrees with it most is taken. A simulated study draws source
+    images with replacement, swaps the two methods on half of them, so that neither is better, and then turns
+    a share of the second one's successes into failures. It is tested as the tables are (``bench.stats.max_t``),
+    together with the other unseparated pairs of the run. None where every method is separated, where no two
+    can be compared, or where not even the loss of all successes would be found.
+    """
+    # Pairs that the test does not separate; of those with the best method, the one that disagrees most.
+    pairs, sums = pair_sums(values, cluster)
+    best = int(np.nan_to_num(_plain_means(values, cluster)[0].value, nan=-1.0).argmax())
+    tied = max_t([sums], draws=_TRIES, seed=seed)[0] >= ALPHA
+    rivals = [index for index in np.flatnonzero(tied) if best in pairs[index]]
+    if not rivals:
+        return None
+    spread = (sums**2).sum(axis=0)
+    chosen = max(rivals, key=lambda index: spread[index])
+    rival = next(m for m in pairs[chosen] if m != best)
+    # Their outcomes per source image: both succeed, the first alone, the second alone.
+    yes, other = values[:, best], values[:, rival]
+    outcome = np.stack([yes * other, yes * (1 - other), (1 - yes) * other, yes + other], axis=1)
+    counted, sizes = cluster_sums(outcome, first_seen(cluster))
+    both, first, second, successes = counted.T
+    count = len(both)
+    # The largest statistic of the other pairs, flip by flip.
+    signs = np.concatenate(list(sign_flips(count, _TRIES, seed)))
+    tied[chosen] = False
+    rest = (sums / np.sqrt(np.where(spread > 0, spread, 1.0)))[:, tied]
+    family = np.abs(signs @ rest).max(axis=1, initial=0.0)
+    extra = 0 if tries_every_flip(count, _TRIES) else 1
+
+    def chance(lost: float) -> float:
+        """Share of the studies that find the difference, where so much of the successes is lost."""
+        generator = np.random.default_rng(seed)
+        drawn = generator.integers(count, size=(studies, count))
+        swapped = generator.random(drawn.shape) < 0.5
+        one, two = first[drawn], second[drawn]
+        alone, rivals_alone = np.where(swapped, two, one), np.where(swapped, one, two)
+        more = generator.binomial((both[drawn] + rivals_alone).astype(np.int64), lost)
+        gaps = alone - rivals_alone + more
+        size = np.sqrt((gaps**2).sum(axis=1))
+        unit = gaps / np.where(size > 0, size, 1.0)[:, None]
+        flipped = np.maximum(np.abs(unit @ signs.T), family)
+        beyond = (flipped >= np.abs(unit.sum(axis=1))[:, None] - 1e-9).sum(axis=1)
+        return float(((beyond + extra) / (len(signs) + extra) < ALPHA).mean())
+
+    # The least loss that is found often enough, by halving.
+    if chance(1.0) < power:
+        return None
+    low, high = 0.0, 1.0
+    for _ in range(8):
+        middle = (low + high) / 2
+        low, high = (low, middle) if chance(middle) >= power else (middle, high)
+    return float(high * successes.sum() / (2 * sizes[:, 0].sum()))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.edit import CATEGORIES, CONTROLS
+from bench.stats import OUTCOME
 from reports.scores import ALL as ALL
 from reports.scores import PEAK_MEMORY as PEAK_MEMORY
 from reports.scores import SECONDS as SECONDS
@@ -108,9 +109,13 @@ SMALL_SET = 2048
 """Below this many images a Fréchet distance is biased upwards enough to be remarked on."""
 
 
+_INTERVALS = (
+    "(shares of successes: Wilson's with the clusters' design effect; other means: studentised bootstrap)"
+)
+
 INTERVAL_NOTES: Mapping[str, str] = {
-    "brackets": "Below each value: its 95 % interval (bootstrap, clustered on the source image).",
-    "plus-minus": "±: half the width of the 95 % interval (bootstrap, clustered on the source image).",
+    "brackets": f"Below each value: its 95 % interval, clustered on the source image {_INTERVALS}.",
+    "plus-minus": f"±: half the width of the 95 % interval, clustered on the source image {_INTERVALS}.",
     "none": "",
 }
 """What a table says of its intervals, by the style that shows them."""
@@ -131,7 +136,7 @@ class MetricFacts(Protocol):
     @property
     def unit(self) -> str: ...
     @property
-    def higher_is_better(self) -> bool: ...
+    def higher_is_better(self) -> bool | None: ...
     @property
     def summary(self) -> str: ...
 
@@ -182,7 +187,7 @@ class Cell:
     second: bool = False
     """The best value but one."""
     dagger: bool = False
-    """Not separable from the best: Holm's p of the paired permutation test is not below .05."""
+    """Not separable from the best: its p, adjusted for all pairs of methods, is not below .05."""
 
 
 @dataclass(frozen=True)
@@ -221,35 +226,39 @@ class Table:
 
 
 def summary(
-    store: RunStore, *, resamples: int = 2000, seed: int = 0, scores: RunScores | None = None
+    store: RunStore,
+    facts: Mapping[str, MetricFacts],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    scores: RunScores | None = None,
 ) -> pd.DataFrame:
     """The tidy summary of a run: one row per protocol, category (or ``all``), method and metric.
 
     Columns ``protocol, category, method, metric, value, low, high, n, failed``: the mean over the edits
-    that have a value, its 95 % percentile interval from a bootstrap clustered on the source image, how many
-    values entered, and how many of the planned edits failed or are missing. A share of which all values are
-    equal has Wilson's interval over the source images, for no resample differs. Metrics of sets (Fréchet
-    distance and its kin) come with the interval they were stored with, or none. ``scores``: where they have
-    been loaded already.
+    that have a value, its 95 % interval clustered on the source image, how many values entered, and how many
+    of the planned edits failed or are missing. The interval is that of a share for the metrics that ``facts``
+    declare to be outcomes (:func:`outcomes`), else a studentised bootstrap's. Metrics of sets (Fréchet distance
+    and its kin) come with the interval they were stored with, or none. ``scores``: where they have been loaded
+    already. Raises ``statistics.StatisticsError`` for an outcome whose values are not 0 or 1.
     """
     import numpy as np
     import pandas as pd
 
     from reports.scores import load
-    from reports.statistics import bootstrap_means, with_wilson
+    from reports.statistics import summarise
 
     scores = scores or load(store)
     rows: list[tuple[object, ...]] = []
     for protocol, of_protocol in scores.protocols.items():
         shape = of_protocol.values.shape[1:]
-        values = of_protocol.values
-        binary = ((values == 0) | (values == 1) | np.isnan(values)).all(axis=(0, 1))
+        declared = outcomes(of_protocol.metrics, facts)
+        outcome = np.tile([name in declared for name in of_protocol.metrics], shape[0]).astype(bool)
         parts: dict[str, tuple[NDArray[np.bool_], list[NDArray[Any]]]] = {}
         for category in (ALL, *CATEGORIES):
             units = of_protocol.units(category)
             flat = of_protocol.values[units].reshape(len(units), shape[0] * shape[1])
-            means = bootstrap_means(flat, of_protocol.cluster[units], draws=resamples, seed=seed)
-            means = with_wilson(means, np.tile(binary, shape[0]))
+            means = summarise(flat, of_protocol.cluster[units], outcome, draws=resamples, seed=seed)
             figures = (means.value, means.low, means.high, means.n)
             recorded = np.asarray(of_protocol.recorded[units].any(axis=0))
             parts[category] = recorded, [array.reshape(shape) for array in figures]
@@ -508,7 +517,7 @@ def _column(
     facts: Mapping[str, MetricFacts],
     records: Iterable[Mapping[str, object] | None],
 ) -> Column:
-    known = facts.get(metric) or facts.get(metric.removesuffix("_pasted")) or OWN_FACTS.get(metric)
+    known = facts_of(metric, facts) or OWN_FACTS.get(metric)
     percent = known is not None and known.unit in _SHARES
     scale = 100.0 if percent else 1.0
     values = [finite(record["value"]) for record in records if record is not None]
@@ -528,7 +537,7 @@ class OwnFacts:
     """Of a value that the reports compute themselves."""
 
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     summary: str
 
 
@@ -541,8 +550,19 @@ OWN_FACTS: Mapping[str, OwnFacts] = {
     "preference_votes": OwnFacts("share", True, "share of all votes that a method got"),
 }
 
-_SHARES = frozenset({"share", "fraction", "rate", "0/1", "0 or 1", "%"})
+_SHARES = frozenset({"share", "fraction", "rate", OUTCOME, "%"})
 """Units of values in [0, 1] that read better as per cent."""
+
+
+def facts_of(metric: str, facts: Mapping[str, MetricFacts]) -> MetricFacts | None:
+    """What is declared of a metric; of one scored on the pasted edit, what is declared of the metric itself."""
+    return facts.get(metric) or facts.get(metric.removesuffix("_pasted"))
+
+
+def outcomes(metrics: Iterable[str], facts: Mapping[str, MetricFacts]) -> frozenset[str]:
+    """Those of the metrics that declare the unit ``0/1``: their mean is a share of edits."""
+    named = ((metric, facts_of(metric, facts)) for metric in metrics)
+    return frozenset(metric for metric, known in named if known is not None and known.unit == OUTCOME)
 
 
 def _decimals(largest: float, unit: str) -> int:
@@ -570,7 +590,7 @@ def _mark(
 ) -> list[Cell]:
     """The best value of the methods, the second, and those that are not told apart from the best.
 
-    ``tests``: Holm's p of each method against the best; without them, those whose interval overlaps the
+    ``tests``: adjusted p of each method against the best; without them, those whose interval overlaps the
     best one's are ties. Controls are never marked. With fewer than two methods to compare there is no
     best, nor where all have
     the same value.
@@ -610,12 +630,6 @@ def _overlap(a: Cell, b: Cell) -> bool:
 def _notes(columns: Sequence[Column], rows: Sequence[Row]) -> Iterable[str]:
     if any(cell.low is not None for row in rows for cell in row.cells):
         yield INTERVAL_NOTES["brackets"]
-    if any(
-        column.percent and cell.n and cell.value in (0.0, 1.0) and cell.low != cell.high
-        for row in rows
-        for cell, column in zip(row.cells, columns, strict=True)
-    ):
-        yield "Where all edits succeed, or none, the interval is Wilson's over the source images."
     if any(cell.best for row in rows for cell in row.cells):
         second = "; underlined: the second" if any(c.second for row in rows for c in row.cells) else ""
         tie = any(cell.tie for row in rows for cell in row.cells)
@@ -623,8 +637,8 @@ def _notes(columns: Sequence[Column], rows: Sequence[Row]) -> Iterable[str]:
         yield f"Bold: the best method of the column{second}{overlap}."
     if any(cell.dagger for row in rows for cell in row.cells):
         yield (
-            "†: not separable from the best (paired permutation test over source images, "
-            "Holm's p ≥ .05 within the column)."
+            "†: not separable from the best (paired permutation test over source images, p ≥ .05 after "
+            "max-T correction for all pairs of methods of the column)."
         )
     if any(row.control for row in rows):
         yield "Controls (ceiling and noise floor) stand apart and are never best."

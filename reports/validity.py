@@ -8,7 +8,8 @@
 * Of every vote between two edits: whether the metric prefers the same one (ties of the metric count half;
   votes for neither are left out and counted).
 
-Intervals: 95 % by bootstrap clustered on the source image, on the rater for votes. Controls take no part:
+Intervals: 95 %, clustered on the source image, on the rater for votes; of shares Wilson's with the clusters'
+design effect, of correlations and kappa the percentile bootstrap's. Controls take no part:
 an untouched image and the ideal result would make any metric look good.
 """
 
@@ -24,7 +25,7 @@ import numpy as np
 from bench.edit import CATEGORIES
 from reports.preference import TIE, pairs, points
 from reports.scores import ALL, ProtocolScores, RunScores
-from reports.statistics import bootstrap_means, first_seen
+from reports.statistics import first_seen, shares
 from reports.tables import HEADINGS, Cell, Column, Row, Table, finite, slug
 
 if TYPE_CHECKING:
@@ -261,16 +262,18 @@ def agreement(
     counts = np.zeros((count, 4))
     np.add.at(counts, (owner, 2 * is_so.astype(int) + said), 1.0)
     value = _measures(counts.sum(axis=0, keepdims=True))[0]
-    low = high = np.full(len(AGREEMENT), math.nan)
+    # Shares of all edits, of the truth's successes, of its failures; kappa's place is filled below.
+    same, none = said == is_so, np.full(len(said), np.nan)
+    parts = (same, none, np.where(is_so, ~said, none), np.where(is_so, none, said), is_so, said)
+    found = shares(np.stack(parts, axis=1).astype(np.float64), cluster)
+    low, high = found.low.copy(), found.high.copy()
     if count > 1:
         weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
-        drawn = _measures(weights @ counts)
-        ends = np.full((2, len(AGREEMENT)), math.nan)
-        for k in range(len(AGREEMENT)):
-            finite = drawn[np.isfinite(drawn[:, k]), k]
-            if 2 * len(finite) >= draws:
-                ends[:, k] = np.quantile(finite, [0.025, 0.975])
-        low, high = ends
+        kappa = AGREEMENT.index("kappa")
+        drawn = _measures(weights @ counts)[:, kappa]
+        finite = drawn[np.isfinite(drawn)]
+        if 2 * len(finite) >= draws:
+            low[kappa], high[kappa] = np.quantile(finite, [0.025, 0.975])
     for k, measure in enumerate(AGREEMENT):
         yield measure, float(value[k]), float(low[k]), float(high[k]), len(said), count
 
@@ -317,7 +320,7 @@ def _choices(
             kept = np.flatnonzero((category == ALL) | (of_protocol.category[u] == code))
             if not len(kept):
                 continue
-            means = bootstrap_means(same[kept], rater[kept], seed=seed)
+            means = shares(same[kept], rater[kept])
             for k, metric in enumerate(names):
                 if means.n[k]:
                     found = (float(means.value[k]), float(means.low[k]), float(means.high[k]))
@@ -375,8 +378,9 @@ def _table(
                 )
         rows.append(Row(HEADINGS.get(metric, metric), False, tuple(cells), max(c.n for c in cells), 0))
     notes = [
-        "Without controls; below each value its 95 % interval (bootstrap, clustered on the "
-        + ("rater)." if stem.endswith("same choice") else "source image).")
+        "Without controls; below each value its 95 % interval, clustered on the "
+        + ("rater" if stem.endswith("same choice") else "source image")
+        + " (of shares: Wilson's with the clusters' design effect; of correlations and kappa: bootstrap)."
     ]
     if "spearman" in stem:
         notes.append(

@@ -192,7 +192,7 @@ class _Leakage:
     name = ""
     version = "1"
     unit = "0..1"
-    higher_is_better = False
+    higher_is_better: bool | None = False
     needs = frozenset({"mask"})
     summary = ""
     uses_features = True
@@ -393,7 +393,8 @@ class EditChange(_Leakage):
     """Not leakage but its counterpart: how much changed inside; a part of the success rule."""
 
     name = "edit_change"
-    higher_is_better = True
+    # A little change may be no edit, and much of it too much: neither end is better.
+    higher_is_better = None
     summary = "mean absolute difference inside the mask"
     kind = "edit-change"
 

@@ -14,6 +14,11 @@ A third-party metric of single edits is a class like this, named in an entry poi
         def score(self, pairs):         # a list as long as ``pairs``, in order
             return [float(pair.edited.pixels.mean()) / 255 for pair in pairs]
 
+``unit = "0/1"`` declares a yes-or-no outcome: each value is 0 or 1, and reports take their mean as a share of
+edits, with a share's interval. Any other unit gets a mean's interval, ``share`` too (shown in per cent).
+``higher_is_better = None`` is for a metric of which neither more nor less is better: it has no arrow and no
+best method.
+
 None stands for a value that could not be computed; ``NoValue("why")`` says why. NaN and infinities
 are stored as None, with that as the reason. These class attributes are optional: ``uses_features =
 True`` makes the class be constructed with the shared :class:`~bench.metrics.features.Features` instead
@@ -203,9 +208,13 @@ class Metric(Protocol):
     name: str
     version: str
     unit: str
-    higher_is_better: bool
     needs: frozenset[str]
     summary: str
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """None where neither more nor less is better. A class attribute does."""
+        ...
 
     def score(self, pairs: Sequence[Pair]) -> Sequence[Value]:
         """One value per pair, in order; each depends on its own pair alone."""
@@ -235,8 +244,12 @@ class SetMetric(Protocol):
     name: str
     version: str
     unit: str
-    higher_is_better: bool
     summary: str
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """As that of :class:`Metric`."""
+        ...
 
     def score_set(
         self,
@@ -260,7 +273,7 @@ class MetricInfo:
     name: str
     version: str
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     summary: str
     needs: frozenset[str] = field(default_factory=frozenset)
     kind: str = "edit"

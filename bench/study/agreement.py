@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.stats import Interval, bootstrap_mean, wilson
+from bench.stats import Interval, share, wilson
 from bench.study.frame import TIE
 
 if TYPE_CHECKING:
@@ -205,11 +205,11 @@ def _stratified(flat: Floats, level: Level) -> Floats:
 
 @dataclass(frozen=True)
 class Share:
-    """A share of answers, as if they were independent and with raters resampled."""
+    """A share of answers, as if they were independent and with raters as clusters."""
 
     wilson: Interval | None
     clustered: Interval | None
-    """Resampling raters. Both None where there are no answers."""
+    """Wilson's with the raters' design effect. Both None where there are no answers."""
 
     @property
     def n(self) -> int:
@@ -217,14 +217,11 @@ class Share:
         return self.wilson.n if self.wilson else 0
 
 
-def share_of(hits: NDArray[np.bool_], raters: Any, *, draws: int = 2_000, seed: int = 0) -> Share:
+def share_of(hits: NDArray[np.bool_], raters: Any) -> Share:
     """The share of True among ``hits``, (N,), given by ``raters``, (N,)."""
     if not len(hits):
         return Share(None, None)
-    clustered = bootstrap_mean(hits.astype(float), list(raters), draws=draws, seed=seed)
-    if clustered.low is not None and clustered.high is not None and clustered.high - clustered.low < 1e-12:
-        clustered = Interval(clustered.value, None, None, clustered.n, clustered.clusters)
-    return Share(wilson(int(hits.sum()), len(hits)), clustered)
+    return Share(wilson(int(hits.sum()), len(hits)), share(hits.astype(float), list(raters)))
 
 
 def repeats(votes: pd.DataFrame) -> pd.DataFrame:
@@ -257,7 +254,7 @@ def attention(votes: pd.DataFrame) -> pd.DataFrame:
 # --- place -------------------------------------------------------------------------------------------
 
 
-def positions(votes: pd.DataFrame, *, draws: int = 2_000, seed: int = 0) -> pd.DataFrame:
+def positions(votes: pd.DataFrame) -> pd.DataFrame:
     """How often each place (0 is leftmost) was chosen, by kind and number of candidates, with a test.
 
     Columns :data:`POSITION_COLUMNS`: ``n`` are choices (ties are left out), ``low`` and ``high`` are from
@@ -283,9 +280,9 @@ def positions(votes: pd.DataFrame, *, draws: int = 2_000, seed: int = 0) -> pd.D
             else:
                 p = float(scipy_stats.chisquare(counts).pvalue)
             for position in range(size):
-                share = share_of(place == position, some["rater"], draws=draws, seed=seed)
-                assert share.wilson is not None
-                assert share.clustered is not None
+                chosen = share_of(place == position, some["rater"])
+                assert chosen.wilson is not None
+                assert chosen.clustered is not None
                 rows.append(
                     {
                         "kind": kind,
@@ -293,12 +290,12 @@ def positions(votes: pd.DataFrame, *, draws: int = 2_000, seed: int = 0) -> pd.D
                         "position": position,
                         "n": len(place),
                         "chosen": int(counts[position]),
-                        "share": share.wilson.value,
+                        "share": chosen.wilson.value,
                         "expected": 1 / size,
-                        "wilson_low": share.wilson.low,
-                        "wilson_high": share.wilson.high,
-                        "low": share.clustered.low,
-                        "high": share.clustered.high,
+                        "wilson_low": chosen.wilson.low,
+                        "wilson_high": chosen.wilson.high,
+                        "low": chosen.clustered.low,
+                        "high": chosen.clustered.high,
                         "p": p,
                     }
                 )

@@ -322,7 +322,7 @@ class _Part:
             "fits": _by_scope(fits),
             "agreement": pd.DataFrame(self._agreement()),
             "consistency": pd.DataFrame(self._consistency()),
-            "positions": agreement.positions(self.votes, draws=self.n_draws, seed=self.seed),
+            "positions": agreement.positions(self.votes),
             "attention": pd.DataFrame(self._attention()),
             "correlation": pd.DataFrame(),
         }
@@ -590,7 +590,7 @@ class _Part:
 
     def _share(self, hits: pd.Series, of: pd.DataFrame) -> dict[str, Any]:
         raters = of["study"] + "\0" + of["rater"]
-        share = agreement.share_of(hits.to_numpy(bool), raters, draws=self.n_draws, seed=self.seed)
+        share = agreement.share_of(hits.to_numpy(bool), raters)
         plain, clustered = share.wilson, share.clustered
         return {
             "n": share.n,

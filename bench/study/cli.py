@@ -423,7 +423,8 @@ def run_scores(folder: Path) -> pd.DataFrame:
     frame = store.scores()
     titles = {digest: spec.title for digest, spec in store.methods.items()}
     registry = Registry("metric", METRICS)
-    known = {name: info_of(registry.load(name)).higher_is_better for name in registry.names()}
+    told = {name: info_of(registry.load(name)).higher_is_better for name in registry.names()}
+    known = {name: higher for name, higher in told.items() if higher is not None}
     base = frame["metric"].str.removesuffix("_pasted")
     frame = frame[base.isin(known)].assign(
         method=frame["method"].map(titles), higher_is_better=base[base.isin(known)].map(known)

@@ -83,7 +83,7 @@ def script(name: str, value: Any) -> str:
 def _made(store: RunStore, facts: Mapping[str, MetricFacts]) -> Sequence[Table]:
     from reports.tables import build, control_titles, summary
 
-    frame = summary(store)
+    frame = summary(store, facts)
     return build(frame, facts, control_titles(store)) if len(frame) else ()
 
 

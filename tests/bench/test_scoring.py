@@ -19,7 +19,7 @@ from bench.metrics import METRICS, NoValue, Pair
 from bench.metrics.features import Features
 from bench.metrics.realism import Vgg16Frechet, Vgg16Kid
 from bench.metrics.success import sensitivity
-from bench.metrics.types import MetricError, SetValue
+from bench.metrics.types import MetricError, Picture, SetValue
 from bench.registry import Registry
 from bench.store import RunStore
 from tests.bench.fakes import Fakes, make_case, noise
@@ -335,6 +335,32 @@ class TestSensitivity:
         assert [part.leak_psnr for part in parts].count(None) == 1
         _, by_leak, _ = sensitivity(parts, max_leak_area=(0.15, 0.45, 1.0))
         assert by_leak.success == pytest.approx((2 / 7, 4 / 7, 5 / 7))
+
+
+class TestOutcomes:
+    def test_a_declared_outcome_is_yes_or_no(self) -> None:
+        """``unit = "0/1"`` is a promise: what breaks it is no value, with the reason."""
+
+        class Half(Mean):
+            unit = "0/1"
+
+            def score(self, pairs: Sequence[Pair]) -> list[Any]:
+                return [0.0, 1, 0.5, True][: len(pairs)]
+
+        case = make_case(0)
+        pairs = [Pair.of_case(case, Picture.of(case.request.source))] * 4
+        found = scoring.compute(Half(), pairs)
+        assert [value for value, _ in found] == [0.0, 1.0, None, 1.0]
+        assert found[2][1] is not None
+        assert "0.5" in found[2][1]
+        assert "0/1" in found[2][1]
+
+    def test_how_much_changed_has_no_direction(self) -> None:
+        """The method that changes most is not the best one: Blended Diffusion's noise would lead."""
+        from bench.metrics import METRICS, info_of
+        from bench.registry import Registry
+
+        assert info_of(Registry("metric", METRICS).load("edit_change")).higher_is_better is None
 
 
 class TestSets:

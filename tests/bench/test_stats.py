@@ -33,13 +33,48 @@ class TestBootstrap:
         assert copied.high is not None
         assert naive.high - naive.value < 0.5 * (copied.high - copied.value)
 
-    def test_clusters_of_different_sizes_weigh_by_size(self) -> None:
-        """Against resampling by hand."""
-        values, clusters = [1.0, 2.0, 3.0, 10.0], ["a", "a", "a", "b"]
-        found = stats.bootstrap_mean(values, clusters, draws=4000)
-        # Both twice, or one of each: 2, 4 (twice as often), 10.
-        assert found.value == 4.0
-        assert (found.low, found.high) == (2.0, 10.0)
+    def test_clusters_of_different_sizes_against_resampling_by_hand(self) -> None:
+        """Every resample built from its values, with the same draws of clusters."""
+        generator = np.random.default_rng(0)
+        owner = np.repeat(np.arange(12), generator.integers(1, 5, 12))
+        x = generator.exponential(size=len(owner)) * 2.0 ** generator.normal(size=12)[owner]
+
+        def mean_and_error(drawn: np.ndarray) -> tuple[float, float]:
+            parts = [x[owner == c] for c in drawn]
+            mean = float(np.concatenate(parts).mean())
+            n = sum(map(len, parts))
+            return mean, np.sqrt(12 / 11 * sum((p.sum() - mean * len(p)) ** 2 for p in parts)) / n
+
+        mean, error = mean_and_error(np.arange(12))
+        weights = np.random.default_rng(4).multinomial(12, np.full(12, 1 / 12), size=800)
+        resampled = [mean_and_error(np.repeat(np.arange(12), row)) for row in weights]
+        t = np.quantile([(m - mean) / e for m, e in resampled], [0.025, 0.975])
+        student = 2.200985  # of 11 degrees of freedom
+        found = stats.bootstrap_mean(x, owner.tolist(), draws=800, seed=4)
+        assert found.value == pytest.approx(mean)
+        assert found.low == pytest.approx(mean - np.clip(t[1], student, 3 * student) * error)
+        assert found.high == pytest.approx(mean - np.clip(t[0], -3 * student, -student) * error)
+
+    def test_a_skewed_mean_is_covered_where_percentiles_fail(self) -> None:
+        """16 exponential values: the percentile interval holds their mean in 89 % of the cases."""
+        x = np.random.default_rng(6).exponential(size=(16, 2000))
+        low, high = stats.mean_ends(x, np.ones_like(x), draws=500)
+        assert 0.94 <= ((low <= 1) & (high >= 1)).mean() <= 0.975
+
+    def test_a_constant_has_the_interval_of_its_value(self) -> None:
+        assert stats.bootstrap_mean([0.1] * 7) == stats.Interval(0.1, 0.1, 0.1, 7, 7)
+
+    def test_resamples_without_spread_leave_a_finite_interval(self) -> None:
+        """One value of six differs: a third of all resamples have no spread at all."""
+        found = stats.bootstrap_mean([0.0] * 5 + [1.0])
+        assert found.low is not None
+        assert found.high is not None
+        error, student = 1 / 6, 2.570582  # of 5 degrees of freedom
+        assert found.high - found.value == pytest.approx(3 * student * error)
+        # No value is negative, so neither is their mean.
+        assert found.low == 0
+        turned = stats.bootstrap_mean([0.0] * 5 + [-1.0])
+        assert (turned.low, turned.high) == pytest.approx((-found.high, 0.0))
 
     def test_is_a_function_of_its_seed(self) -> None:
         x = np.random.default_rng(2).normal(size=30)
@@ -149,6 +184,58 @@ class TestPaired:
             stats.paired_permutation([1, 2], [1, 2], ["a"])
 
 
+class TestMaxT:
+    def test_one_pair_is_the_exact_permutation_test(self) -> None:
+        difference = np.array([1.0, 2.0, 3.0, 0.5, -0.2, 1.5])
+        (found,) = stats.max_t([difference[:, None]])
+        assert found.tolist() == [stats.paired_permutation(difference, np.zeros(6)).p]
+
+    def test_against_every_flip_by_hand(self) -> None:
+        sums = np.random.default_rng(0).normal(0.5, 1, (7, 3))
+        t = np.abs(sums.sum(axis=0)) / np.sqrt((sums**2).sum(axis=0))
+        order = np.argsort(-t)
+        flipped = [
+            np.abs(np.array(signs) @ sums) / np.sqrt((sums**2).sum(axis=0))
+            for signs in itertools.product((-1, 1), repeat=7)
+        ]
+        p, least = np.zeros(3), 0.0
+        for step, pair in enumerate(order):
+            rest = order[step:]
+            least = max(least, np.mean([max(row[rest]) >= t[pair] - 1e-9 for row in flipped]))
+            p[pair] = least
+        assert stats.max_t([sums])[0] == pytest.approx(p)
+
+    def test_copies_of_a_pair_cost_nothing_and_order_does_not_matter(self) -> None:
+        sums = np.random.default_rng(1).normal(0.4, 1, (20, 2))
+        found, copied, turned = stats.max_t([sums, np.repeat(sums, 5, axis=1), sums[:, ::-1]], draws=3000)
+        assert copied[::5] == pytest.approx(found)
+        assert turned[::-1] == pytest.approx(found)
+
+    def test_equal_methods_are_never_separable(self) -> None:
+        equal, none = stats.max_t([np.zeros((9, 2)), np.zeros((9, 0))])
+        assert equal.tolist() == [1.0, 1.0]
+        assert none.shape == (0,)
+
+    def test_families_are_of_the_same_clusters(self) -> None:
+        assert stats.max_t([]) == []
+        with pytest.raises(ValueError, match=r"\[3, 4\]"):
+            stats.max_t([np.ones((3, 1)), np.ones((4, 1))])
+
+    def test_any_false_claim_is_rare_though_the_best_is_chosen_after_looking(self) -> None:
+        """Six equally good methods on 30 cases: all pairs together keep 5 %, each pair alone does not."""
+        generator = np.random.default_rng(2)
+        first, second = np.triu_indices(6, 1)
+        wrong = naive = 0
+        for _ in range(400):
+            values = (generator.random((30, 6)) < 0.5).astype(float)
+            gaps = values[:, first] - values[:, second]
+            wrong += bool((stats.max_t([gaps], draws=499)[0] < 0.05).any())
+            widest = int(np.abs(gaps.sum(axis=0)).argmax())
+            naive += bool(stats.max_t([gaps[:, [widest]]], draws=499)[0][0] < 0.05)
+        assert wrong / 400 <= 0.07
+        assert naive / 400 > 0.12
+
+
 class TestHolm:
     def test_by_hand(self) -> None:
         adjusted = stats.holm([0.01, 0.04, 0.03, 0.005])
@@ -194,6 +281,110 @@ class TestWilson:
     def test_refuses_what_cannot_be(self) -> None:
         with pytest.raises(ValueError, match="3 successes of 2"):
             stats.wilson(3, 2)
+
+
+def single(successes: int, n: int) -> np.ndarray:
+    return np.repeat([1.0, 0.0], [successes, n - successes])
+
+
+class TestShare:
+    @pytest.mark.parametrize(("successes", "n"), [(5, 16), (16, 16), (40, 59)])
+    def test_of_independent_trials_is_wilsons_with_students_quantile(self, successes: int, n: int) -> None:
+        from scipy.stats import t
+
+        found = stats.share(single(successes, n))
+        q = t.ppf(0.975, n - 1)
+        for end in (found.low, found.high):
+            assert end is not None
+            assert (successes - n * end) ** 2 == pytest.approx(q**2 * n * end * (1 - end), rel=1e-6, abs=1e-9)
+
+    @pytest.mark.parametrize("n", [16, 59, 400])
+    def test_exact_coverage_is_never_below_93_percent(self, n: int) -> None:
+        """Summed over all outcomes, for p in steps of .001; Wilson's alone falls to .90 at n = 16."""
+        from scipy.stats import binom
+
+        p, x = np.linspace(0.02, 0.98, 961), np.arange(n + 1)
+        rows = (np.arange(n)[:, None] < x).astype(float)
+        low, high = stats.share_ends(rows, np.ones_like(rows))
+        held = (low[:, None] <= p) & (p <= high[:, None])
+        assert (binom.pmf(x[:, None], n, p) * held).sum(axis=0).min() >= 0.93
+
+    @pytest.mark.parametrize("edits", [1, 4])
+    def test_one_failure_less_never_lowers_the_lower_end(self, edits: int) -> None:
+        clusters = np.repeat(np.arange(15), edits).tolist()
+        n = len(clusters)
+        every, all_but_one = (stats.share(single(k, n), clusters) for k in (n, n - 1))
+        assert every.low is not None
+        assert all_but_one.low is not None
+        assert every.low > all_but_one.low
+        assert every.high == 1
+        none = stats.share(single(0, n), clusters)
+        assert none.high == pytest.approx(1 - every.low)
+
+    def test_clusters_that_succeed_or_fail_whole_count_once(self) -> None:
+        x = single(21, 30)
+        once = stats.share(x)
+        copied = stats.share(np.repeat(x, 4), np.repeat(np.arange(30), 4).tolist())
+        assert (copied.low, copied.high) == pytest.approx((once.low, once.high))
+
+    def test_the_effect_is_kishs_for_equal_clusters(self) -> None:
+        """1 + (m - 1) rho, with rho by analysis of variance: 40 clusters of 5, shrunk by one of 80 rare trials."""
+        sums = np.repeat([0.0, 1.0, 2.0, 3.0, 4.0], 8)[:, None]
+        n, m, p = 200, 5, 0.4
+        between = m * ((sums / m - p) ** 2).sum() / 39
+        within = (sums * (1 - sums / m)).sum() / 160
+        rho = (between - within) / (between + (m - 1) * within)
+        raw = between / (n / (n - 1) * p * (1 - p))
+        assert raw == pytest.approx(1 + (m - 1) * rho, rel=0.01)
+        found = stats.design_effects(sums, np.full_like(sums, m))
+        assert found[0] == pytest.approx((80 * raw + m) / 81)
+
+    def test_one_cluster_of_several_has_no_interval(self) -> None:
+        assert stats.share([1.0, 0.0], ["a", "a"]) == stats.Interval(0.5, None, None, 2, 1)
+
+    def test_refuses_what_is_no_outcome(self) -> None:
+        with pytest.raises(ValueError, match="between 0"):
+            stats.share([0.0, 1.5])
+
+
+class TestShareDifference:
+    def test_is_newcombes(self) -> None:
+        """Newcombe 1998 (Statistics in Medicine 17, 2635), table II: e, f, g, h = 36, 12, 2, 0; method 10."""
+        a = np.repeat([1.0, 1.0, 0.0, 0.0], [36, 12, 2, 0])
+        b = np.repeat([1.0, 0.0, 1.0, 0.0], [36, 12, 2, 0])
+        found = stats.share_difference(a, b)
+        assert found.value == pytest.approx(0.2)
+        # Student's quantile of 49 degrees of freedom in place of the normal one: a little wider.
+        assert (found.low, found.high) == pytest.approx((0.0569, 0.3404), abs=0.006)
+        assert found.low is not None
+        assert found.high is not None
+        assert found.low < 0.0569
+        assert found.high > 0.3404
+
+    @pytest.mark.parametrize("successes", [0, 8, 16])
+    def test_equal_verdicts_have_an_interval_around_zero(self, successes: int) -> None:
+        x = single(successes, 16)
+        found = stats.share_difference(x, x)
+        assert found.low is not None
+        assert found.high is not None
+        assert found.low < 0 < found.high
+        assert found.value == 0
+        assert found.high - found.low > 0.05
+
+    def test_swapping_turns_the_sign(self) -> None:
+        generator = np.random.default_rng(0)
+        a, b = (generator.random((2, 40)) < [[0.8], [0.4]]).astype(float)
+        clusters = np.repeat(np.arange(10), 4).tolist()
+        one, other = stats.share_difference(a, b, clusters), stats.share_difference(b, a, clusters)
+        assert (one.low, one.high) == pytest.approx((-(other.high or 0), -(other.low or 0)))
+
+    def test_pairing_narrows_it(self) -> None:
+        a = single(20, 40)
+        paired, crossed = stats.share_difference(a, a), stats.share_difference(a, np.roll(a, 10))
+        for found in (paired, crossed):
+            assert found.low is not None
+            assert found.high is not None
+        assert paired.high - paired.low < 0.5 * (crossed.high - crossed.low)  # type: ignore[operator]
 
 
 class TestRank:

@@ -23,12 +23,12 @@ METHODS = (
 @dataclass(frozen=True)
 class Facts:
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     summary: str = "a line"
 
 
 FACTS: Mapping[str, Facts] = {
-    "success_truth": Facts("share", True),
+    "success_truth": Facts("0/1", True),
     "leak_lpips": Facts("LPIPS", False),
     "leak_lpips_edge": Facts("LPIPS", False),
     "clip_target": Facts("cosine", True),

@@ -22,7 +22,7 @@ METHODS = (
     MethodSpec("sd_inpainting", {"steps": 10, "base_steps": "25", "upsampler_steps": "4,3,1"}),
     MethodSpec("copy_input", {}),
 )
-FACTS = {**fake.FACTS, "success_clip": fake.Facts("share", True), "judge_truth": fake.Facts("0/1", True)}
+FACTS = {**fake.FACTS, "success_clip": fake.Facts("0/1", True), "judge_truth": fake.Facts("0/1", True)}
 
 
 @pytest.fixture
@@ -225,3 +225,25 @@ def test_the_summary_can_be_read_back(store: RunStore) -> None:
 def test_nothing_scored_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="score RUN"):
         build.write_report(fake.run(tmp_path / "r", {}), FACTS)
+
+
+def test_the_power_note_stands_where_something_is_not_separable(tmp_path: Path) -> None:
+    """Two methods that disagree on half of 16 cases: hardly any difference could be shown."""
+    verdicts = {name: [float(i % 4 < 2 + k) for i in range(N)] for k, name in enumerate(("one", "two"))}
+    store = fake.run(
+        tmp_path / "r", {"success_truth": verdicts}, methods=tuple(MethodSpec(name) for name in verdicts)
+    )
+    made = {table.name: table for table in build.make(store, FACTS, resamples=200).tables}
+    (note,) = (n for n in made["main-mini-coco"].notes if "missed more often" in n)
+    assert note.startswith(f"n = {N}: ")
+    assert "success (truth, mini-coco)" in note
+    assert note in made["main-mini-coco"].caption
+
+
+def test_a_metric_without_direction_has_no_arrow_in_the_comparison(store: RunStore) -> None:
+    facts = {**FACTS, "leak_lpips": fake.Facts("LPIPS", None)}
+    made = build.make(store, facts, extras=True, resamples=200)
+    titles = [row.method for t in made.tables if t.name.startswith("comparison") for row in t.rows]
+    assert any(title.startswith("leak LPIPS: ") for title in titles)
+    assert made.validity is not None
+    assert "leak_lpips" not in set(made.validity["metric"])

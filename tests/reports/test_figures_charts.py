@@ -52,7 +52,7 @@ def store(tmp_path: Path) -> RunStore:
 
 def drawn(store: RunStore) -> tuple[object, scores.RunScores, dict[str, style.Look]]:
     run = scores.load(store)
-    frame = tables.summary(store, scores=run)
+    frame = tables.summary(store, fake.FACTS, scores=run)
     return frame, run, style.looks([t for t in run.titles.values() if t not in run.controls])
 
 

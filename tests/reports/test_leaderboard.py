@@ -89,7 +89,7 @@ def test_an_entry_holds_and_gives_the_summary_of_its_run(store: RunStore, tmp_pa
     loaded = load_entry(export_entry(store, tmp_path / "e.json", facts=fake.FACTS))
     check = verify_entry(loaded)
     assert check.problems == []
-    frame = tables.summary(store)
+    frame = tables.summary(store, fake.FACTS)
     assert check.rows == len(frame)
     said = pd.DataFrame([row.model_dump() for row in loaded.entry.summary])
     pd.testing.assert_frame_equal(said, frame, check_dtype=False)
@@ -292,7 +292,7 @@ def test_merged_tables_have_both_and_one_best(store: RunStore, theirs: RunStore,
     assert [name for name, cell in cells.items() if cell.best] == ["sd_inpainting"]
     assert main.notes[-1].startswith("Methods with a name in brackets")
     # The own rows are what they are without the entry.
-    own = tables.summary(store)
+    own = tables.summary(store, fake.FACTS)
     kept = merged.frame[~merged.frame["method"].str.contains("theirs")].reset_index(drop=True)
     pd.testing.assert_frame_equal(kept, own)
 

@@ -73,7 +73,7 @@ def test_intervals_are_clustered_on_the_rater(run: scores.RunScores) -> None:
         for v in (one, many)
     )
     # Two raters who always say the same are two observations, not forty.
-    assert (wide["low"], wide["high"]) == (0, 1)
+    assert wide["high"] - wide["low"] > 0.9
     assert narrow["high"] - narrow["low"] < 0.4
 
 

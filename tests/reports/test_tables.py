@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from bench.edit import MethodSpec
-from bench.stats import bootstrap_mean, wilson
+from bench.stats import bootstrap_mean, share
 from reports import build, style, tables
 from reports.tables import ALL, Cell
 from tests.reports import fake
@@ -38,7 +38,7 @@ def frame(tmp_path: Path) -> pd.DataFrame:
         },
     }
     store = fake.run(tmp_path / "r", values, failed=[("instruct_pix2pix", "background-1")])
-    return tables.summary(store, resamples=200)
+    return tables.summary(store, fake.FACTS, resamples=200)
 
 
 def pick(frame: pd.DataFrame, method: str, metric: str, category: str = ALL) -> pd.Series:
@@ -88,7 +88,7 @@ def test_values_that_are_none_lower_n_and_nothing_else(tmp_path: Path) -> None:
     values: dict[str, dict[str, list[float | None]]] = {
         "leak_lpips": {"sd_inpainting": [None, *[0.25] * (N - 1)], "oracle": [None] * N}
     }
-    frame = tables.summary(fake.run(tmp_path / "r", values))
+    frame = tables.summary(fake.run(tmp_path / "r", values), fake.FACTS)
     found = pick(frame, "sd_inpainting", "leak_lpips")
     assert (found["value"], found["n"], found["failed"]) == (0.25, N - 1, 0)
     nothing = pick(frame, "oracle", "leak_lpips")
@@ -98,7 +98,8 @@ def test_values_that_are_none_lower_n_and_nothing_else(tmp_path: Path) -> None:
 
 def test_set_scores_keep_their_own_interval(tmp_path: Path) -> None:
     frame = tables.summary(
-        fake.run(tmp_path / "r", {}, sets={"sd_inpainting": (12.5, 11.0, 14.0), "oracle": (1.0, None, None)})
+        fake.run(tmp_path / "r", {}, sets={"sd_inpainting": (12.5, 11.0, 14.0), "oracle": (1.0, None, None)}),
+        fake.FACTS,
     )
     found = pick(frame, "sd_inpainting", "fid")
     assert (found["value"], found["low"], found["high"], found["n"]) == (12.5, 11.0, 14.0, N)
@@ -202,19 +203,44 @@ def test_main_and_success_tables(frame: pd.DataFrame) -> None:
     assert [column.heading for column in success.columns] == [
         "attribute", "replacement", "background", "multi-object", "all",
     ]  # fmt: skip
-    # Two source images succeed of two: no resample differs, so the interval is Wilson's.
-    assert success.rows[0].cells[0] == Cell(1.0, wilson(2, 2).low, 1.0, 4, best=True)
+    # Four edits of two source images, all successes: a share's interval, though no value differs.
+    low = share([1.0] * 4, ["s0-0", "s0-0", "s0-1", "s0-1"]).low
+    assert success.rows[0].cells[0] == Cell(1.0, low, 1.0, 4, best=True)
+
+
+def test_a_share_is_what_the_metric_declares_and_not_what_its_values_look_like(tmp_path: Path) -> None:
+    """LPIPS of 0 and 1 is a mean; a plug-in's 0/1 is a share, on the pasted edit too."""
+    values = {
+        name: {"oracle": [0.0] * N, "copy_input": [1.0] * N} for name in ("leak_lpips", "mine", "mine_pasted")
+    }
+    facts = {**fake.FACTS, "mine": fake.Facts("0/1", True)}
+    frame = tables.summary(fake.run(tmp_path / "r", values), facts)
+    assert pick(frame, "oracle", "leak_lpips")["high"] == 0
+    clusters = [case.source_id for case in fake.cases()]
+    for metric in ("mine", "mine_pasted"):
+        assert pick(frame, "oracle", metric)["high"] == pytest.approx(share([0.0] * N, clusters).high)
+    # Shown in per cent, but a mean all the same.
+    part = tables.summary(fake.run(tmp_path / "s", values), {**facts, "mine": fake.Facts("share", True)})
+    assert pick(part, "oracle", "mine")["high"] == 0
+
+
+def test_a_metric_without_direction_has_no_arrow_and_no_best(tmp_path: Path) -> None:
+    values = {"leak_lpips": {m: [x] * N for m, x in (("sd_inpainting", 0.1), ("instruct_pix2pix", 0.2))}}
+    facts = {"leak_lpips": fake.Facts("LPIPS", None)}
+    main, *_ = tables.build(tables.summary(fake.run(tmp_path / "r", values), facts), facts)
+    assert [column.title for column in main.columns] == ["leak LPIPS"]
+    assert not any(cell.best or cell.second or cell.tie for row in main.rows for cell in row.cells)
 
 
 def test_a_plug_ins_metric_joins_the_main_table(tmp_path: Path) -> None:
     values = {"leak_lpips": {"oracle": [0.0] * N}, "my_score": {"oracle": [3.0] * N}}
-    main, *_ = tables.build(tables.summary(fake.run(tmp_path / "r", values)), fake.FACTS)
+    main, *_ = tables.build(tables.summary(fake.run(tmp_path / "r", values), fake.FACTS), fake.FACTS)
     assert [column.metric for column in main.columns] == ["leak_lpips", "my_score"]
 
 
 def test_pasted_scores_have_a_table_of_their_own(tmp_path: Path) -> None:
     values = {"leak_lpips": {"oracle": [0.0] * N}, "clip_target_pasted": {"oracle": [3.0] * N}}
-    made = tables.build(tables.summary(fake.run(tmp_path / "r", values)), fake.FACTS)
+    made = tables.build(tables.summary(fake.run(tmp_path / "r", values), fake.FACTS), fake.FACTS)
     by_name = {table.name: table for table in made}
     assert [column.metric for column in by_name["main-mini-coco"].columns] == ["leak_lpips"]
     column = by_name["pasted-mini-coco"].columns[0]
@@ -229,14 +255,14 @@ def test_a_run_without_scores_is_refused_with_the_remedy(tmp_path: Path) -> None
 def test_small_sets_are_remarked_on(tmp_path: Path) -> None:
     values = {"leak_lpips": {"oracle": [0.0] * N}}
     store = fake.run(tmp_path / "r", values, sets={"oracle": (1.0, None, None)})
-    main, *_ = tables.build(tables.summary(store), fake.FACTS)
+    main, *_ = tables.build(tables.summary(store, fake.FACTS), fake.FACTS)
     assert any(f"from {N} images" in note for note in main.notes)
     assert tables.SET_INTERVAL_NOTE not in main.notes, "no interval of a set is shown"
 
 
 def test_intervals_of_sets_are_said_to_be_the_jackknifes(tmp_path: Path) -> None:
     store = fake.run(tmp_path / "r", {"leak_lpips": {"oracle": [0.0] * N}}, sets={"oracle": (1.0, 0.0, 2.5)})
-    main, *_ = tables.build(tables.summary(store), fake.FACTS)
+    main, *_ = tables.build(tables.summary(store, fake.FACTS), fake.FACTS)
     assert tables.SET_INTERVAL_NOTE in main.notes
     for intervals, said in (("brackets", True), ("none", False)):
         made = build.make(store, fake.FACTS, style=style.parse(f"intervals={intervals}"), resamples=200)
@@ -246,7 +272,7 @@ def test_intervals_of_sets_are_said_to_be_the_jackknifes(tmp_path: Path) -> None
 
 def test_distances_to_the_reference_have_a_table_that_says_how_to_read_them(tmp_path: Path) -> None:
     values = {"leak_lpips": {"oracle": [0.0] * N}, "truth_rmse": {"oracle": [0.0] * N}}
-    tables_ = tables.build(tables.summary(fake.run(tmp_path / "r", values)), fake.FACTS)
+    tables_ = tables.build(tables.summary(fake.run(tmp_path / "r", values), fake.FACTS), fake.FACTS)
     by_name = {table.name: table for table in tables_}
     assert [column.metric for column in by_name["main-mini-coco"].columns] == ["leak_lpips"]
     reference = by_name["reference-mini-coco"]

@@ -167,7 +167,7 @@ class TestPositions:
         """16 of 20 left: two-sided binomial p = 2 (C(20,16) + ... + C(20,20)) / 2^20 = 0.01182."""
         candidates = [("A", "B"), ("B", "A")] * 12
         answers = [c[0] for c in candidates[:16]] + [c[1] for c in candidates[16:20]] + ["tie"] * 4
-        found = agreement.positions(check_votes(frame(candidates=candidates, answer=answers)), draws=200)
+        found = agreement.positions(check_votes(frame(candidates=candidates, answer=answers)))
         assert found["chosen"].tolist() == [16, 4]
         assert found["n"].tolist() == [20, 20]
         assert found["share"].tolist() == [0.8, 0.2]
@@ -175,20 +175,20 @@ class TestPositions:
 
     def test_level_of_the_test_and_its_power(self) -> None:
         fair = [
-            agreement.positions(check_votes(poll(seed=s, raters=6, per_rater=20)), draws=20)["p"].iloc[0]
+            agreement.positions(check_votes(poll(seed=s, raters=6, per_rater=20)))["p"].iloc[0]
             for s in range(40)
         ]
         assert np.mean(np.array(fair) < 0.05) <= 0.13
         votes = poll(seed=1)
         left = np.random.default_rng(0).random(len(votes)) < 0.15
         votes.loc[left, "answer"] = [c[0] for c in votes.loc[left, "candidates"]]
-        assert agreement.positions(check_votes(votes), draws=20)["p"].iloc[0] < 1e-4
+        assert agreement.positions(check_votes(votes))["p"].iloc[0] < 1e-4
 
     def test_of_the_best_against_scipy(self) -> None:
         from scipy.stats import chisquare
 
         votes = check_votes(poll(kind="best", shown=4, seed=2))
-        found = agreement.positions(votes, draws=50)
+        found = agreement.positions(votes)
         assert found["chosen"].sum() == len(votes)
         assert found["p"].iloc[0] == pytest.approx(chisquare(found["chosen"]).pvalue)
         assert found["expected"].tolist() == [0.25] * 4

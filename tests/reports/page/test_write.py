@@ -160,7 +160,7 @@ def test_a_file_of_another_name_is_linked_by_it(store: RunStore) -> None:
 def test_tables_are_shown_as_they_were_made(store: RunStore, tmp_path: Path) -> None:
     from reports.tables import build, control_titles, summary
 
-    made = build(summary(store, resamples=50), fake.FACTS, control_titles(store))
+    made = build(summary(store, fake.FACTS, resamples=50), fake.FACTS, control_titles(store))
     run = chunk(write_page(store, fake.FACTS, tmp_path, tables=made), "run")
     assert [table["name"] for table in run["tables"]] == [table.name for table in made]
     column = [c["metric"] for c in run["tables"][0]["columns"]].index("leak_lpips")
