@@ -19,6 +19,7 @@ from bench.study.cli import study_app
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
     from PIL.Image import Image
     from rich.console import Console
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from bench.registry import Registry
     from bench.runner import Plan
     from bench.store import RunStore
+    from bench.study.analysis import Analysis
     from bench.suite import ConfiguredProtocol
+    from reports.preference import StudyResults
     from reports.tables import Table
 
 PROJECT = ("bench", "methods", "protocols", "reports", "run_bench")
@@ -255,6 +258,9 @@ def report(
         str | None, typer.Option(help="The study's database, a file or a URL. [default: as `study` has it]")
     ] = None,
     question: Annotated[str, typer.Option(help="Which of the study's questions.")] = "overall",
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="Of simulated raters, to try it out; every table says so.")
+    ] = False,
     baseline: Annotated[
         str | None,
         typer.Option(help="The method that the others are compared with. [default: the first one]"),
@@ -290,8 +296,8 @@ def report(
             return
     if folder is None:
         raise UsageError("name a run folder, such as runs/demo.")
-    votes = None if study is None else _votes(study, store, question)
-    _report(folder, plugin, readme, style=style, paper=reported, votes=votes, baseline=baseline)
+    results = None if study is None else _study_results(folder, study, store, question, simulated)
+    _report(folder, plugin, readme, style=style, paper=reported, study=results, baseline=baseline)
     if merge:
         _merge(folder, merge, plugin)
 
@@ -975,7 +981,7 @@ def _report(
     *,
     style: str = "",
     paper: Any = None,
-    votes: Any = None,
+    study: StudyResults | None = None,
     baseline: str | None = None,
 ) -> None:
     """Tables on the terminal; everything else into the run's report folder."""
@@ -996,7 +1002,7 @@ def _report(
             facts,
             style=parse(style),
             paper=paper,
-            votes=votes,
+            study=study,
             baseline=baseline,
             bounds=Bounds(rule.min_change, rule.max_leak, rule.leak),
         )
@@ -1021,20 +1027,44 @@ def _headline(made: Sequence[Table]) -> list[Table]:
     return head + (truth or judged)
 
 
-def _votes(study: str, store: str | None, question: str) -> Any:
-    """The votes of people on one question of a study. Raises UsageError where there is none."""
-    from bench.study.cli import STORE
-    from bench.study.store import StudyStore
+def _study_results(
+    folder: Path, study: str, store: str | None, question: str, simulated: bool
+) -> StudyResults:
+    """A study's results on one question, as ``study analyse`` computes them, for the report of a run.
 
-    with StudyStore.open(store or STORE) as opened:
-        found = opened.votes(study)
-    votes = found[found["question"] == question]
-    if not len(votes):
-        asked = ", ".join(sorted(set(found["question"]))) or "none"
+    Raises UsageError where nobody voted on the question, StudyError as the analysis does.
+    """
+    from bench.study.cli import STORE, analyse_study, run_scores
+
+    analysis, votes = analyse_study(study, store or STORE, scores=run_scores(folder), simulated=simulated)
+    return _of_question(analysis, votes, question)
+
+
+def _of_question(analysis: Analysis, votes: pd.DataFrame, question: str) -> StudyResults:
+    """The part of an analysis of ``votes`` that answers one question, of the raters kept."""
+    from bench.study.analysis import kept_raters
+    from reports.preference import StudyResults
+
+    votes = votes[votes["role"] == "trial"]
+    asked = sorted(set(votes["question"]))
+    if question not in asked:
         raise UsageError(
-            f"study {study!r}: no votes of people on {question!r}. Questions with votes: {asked}."
+            f"study {', '.join(analysis.studies)}: no votes on {question!r}. "
+            f"Questions with votes: {', '.join(asked)}. Name one with --question."
         )
-    return votes
+    votes = votes[votes["question"] == question]
+    if analysis.counted == "kept":
+        votes = votes[kept_raters(votes, analysis.raters)]
+    # Of a study of one question, the rows over all questions are that question's.
+    scope = question if len(asked) > 1 else "all"
+
+    def rows(frame: pd.DataFrame) -> pd.DataFrame:
+        # Without scores there is no correlation, and no column.
+        return frame if frame.empty else frame[(frame["raters"] == analysis.counted) & (frame["question"] == scope)]
+
+    return StudyResults(
+        rows(analysis.shares), rows(analysis.correlation), votes, analysis.statement, analysis.simulated
+    )
 
 
 def _quads_progress(bar: _Bar, label: str, total: int) -> Callable[[int, int, int], None]:
