@@ -76,8 +76,9 @@ def write_report(
 ) -> ReportPaths:
     """Writes ``report/`` of a run; see the module.
 
-    ``paper``: adds what it reported (``reports.paper.load``). ``study``: adds its results. ``baseline``: whom the others are compared with, the run's first
-    method that is no control if not given. ``bounds``: of the success rule.
+    ``paper``: adds what it reported (``reports.paper.load``). ``study``: adds its results. ``baseline``: whom
+    the others are compared with, the run's first method that is no control if not given. ``bounds``: of the
+    success rule.
 
     Raises ``tables.ReportError`` where nothing is scored, ``style.StyleError``, ``preference.VoteError``,
     ``statistics.StatisticsError``, ``bench.store.StoreError``.

@@ -193,7 +193,11 @@ def paper_tables(
             "paper-3-preference",
             f"{'User' if not mark else whose} preference: share of all votes",
             [Pick(p, votes, ALL, p, HEADINGS[votes]) for p in voted(votes)],
-            [m for m in _rows(frame, controls) if ((frame["metric"] == votes) & (frame["method"] == m)).any()],
+            [
+                m
+                for m in _rows(frame, controls)
+                if ((frame["metric"] == votes) & (frame["method"] == m)).any()
+            ],
         )
     if success:
         tables += made(

@@ -24,7 +24,9 @@ CASES = fake.cases()
 METHODS = ("sd_inpainting", "instruct_pix2pix", "oracle")
 
 
-def simulated_study(kinds: Sequence[str] = ("pair",), questions: Sequence[str] = ("overall",)) -> pd.DataFrame:
+def simulated_study(
+    kinds: Sequence[str] = ("pair",), questions: Sequence[str] = ("overall",)
+) -> pd.DataFrame:
     """Votes of twelve simulated raters; the two of the wrong taste fail their attention checks."""
     generator = np.random.default_rng(3)
     columns: dict[str, list[Any]] = {name: [] for name in (
@@ -95,13 +97,19 @@ def test_report_and_analysis_give_the_same_numbers(run: RunStore, questions: Seq
     for row in shares.to_dict("records"):
         protocol = EVERYWHERE if row["protocol"] == "all" else row["protocol"]
         place = (protocol, row["category"], row["method"])
-        won, votes = (summary.loc[(*place, name)] for name in ("simulated_preference", "simulated_preference_votes"))
-        assert [won[c] for c in ("value", "low", "high", "n")] == [row[c] for c in ("share", "low", "high", "n")]
+        won, votes = (
+            summary.loc[(*place, name)] for name in ("simulated_preference", "simulated_preference_votes")
+        )
+        assert [won[c] for c in ("value", "low", "high", "n")] == [
+            row[c] for c in ("share", "low", "high", "n")
+        ]
         assert [votes[c] for c in ("value", "low", "high", "n")] == [
             row[c] for c in ("of_all", "of_all_low", "of_all_high", "n_votes")
         ]
         compared.add(place)
-    assert compared == {(p, c, m) for p in ("mini-coco", EVERYWHERE) for c in ("all", *CATEGORIES) for m in METHODS}
+    assert compared == {
+        (p, c, m) for p in ("mini-coco", EVERYWHERE) for c in ("all", *CATEGORIES) for m in METHODS
+    }
     # The careless raters' votes are in none of them.
     everyone = analysis.shares[(analysis.shares["raters"] == "all") & (analysis.shares["category"] == "all")]
     assert not set(everyone["share"]) & set(shares["share"])
@@ -164,7 +172,10 @@ def test_a_question_that_nobody_was_asked_is_refused(run: RunStore) -> None:
 
 def test_votes_on_another_run_are_refused(run: RunStore, tmp_path: Path) -> None:
     _, results = both(run)
-    for column, value, says in (("candidates", ("nobody", "oracle"), "nobody"), ("case", "elsewhere", "elsewhere")):
+    for column, value, says in (
+        ("candidates", ("nobody", "oracle"), "nobody"),
+        ("case", "elsewhere", "elsewhere"),
+    ):
         votes = results.votes.head(1).assign(**{column: [value]})
         strange = StudyResults(results.shares, results.correlation, votes, results.statement)
         with pytest.raises(VoteError, match=says):
