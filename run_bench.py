@@ -269,7 +269,7 @@ def report(
         typer.Option(help="The method that the others are compared with. [default: the first one]"),
     ] = None,
     style: Annotated[
-        str, typer.Option(help="columns=..., decimals=N, intervals=pm|brackets|none, layout=...; joined by ;")
+        str, typer.Option(help="columns=..., decimals=N, intervals=plus-minus|brackets|none, layout=...; joined by ;")
     ] = "",
     paper: Annotated[bool, typer.Option("--paper", help="Show what the paper reported beside it.")] = False,
     paper_file: Annotated[

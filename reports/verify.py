@@ -582,6 +582,9 @@ def _check_sets(
         place: stable_digest([store.manifest["protocols"][place[0]]["digest"], sorted(of)])
         for place, of in hashes.items()
     }
+    times = Counter(_set_key(row) for row in rows)
+    for key in (key for key, count in times.items() if count > 1):
+        result.problems.append(f"scores/set.json: {key[4]} of {key[2]} in {key[0]}/{key[3]}: there twice")
     for row in rows:
         place = (row["protocol"], row["method"], row["category"])
         where = f"scores/set.json: {row['metric']} of {row['method']} in {row['protocol']}/{row['category']}"
