@@ -269,7 +269,10 @@ def report(
         typer.Option(help="The method that the others are compared with. [default: the first one]"),
     ] = None,
     style: Annotated[
-        str, typer.Option(help="columns=..., decimals=N, intervals=plus-minus|brackets|none, layout=...; joined by ;")
+        str,
+        typer.Option(
+            help="columns=..., decimals=N, intervals=plus-minus|brackets|none, layout=...; joined by ;"
+        ),
     ] = "",
     paper: Annotated[bool, typer.Option("--paper", help="Show what the paper reported beside it.")] = False,
     paper_file: Annotated[
@@ -1063,7 +1066,7 @@ def _write_report(
         inputs["votes"] = sha256_bytes(study.votes.to_csv(index=False).encode())
     # The report itself.
     rule, facts = SuccessRule(), _facts(plugins)
-    made = write_report(
+    written = write_report(
         store,
         facts,
         style=parse(options.style),
@@ -1072,7 +1075,7 @@ def _write_report(
         baseline=options.baseline,
         bounds=Bounds(rule.min_change, rule.max_leak, rule.leak),
     )
-    page = write_page(store, facts, tables=made.tables)
+    page = write_page(store, facts, tables=written.tables)
     # What is needed to build it anew.
     for path in [page, *sorted((page.parent / "page").rglob("*"))]:
         if path.is_file():
@@ -1084,7 +1087,7 @@ def _write_report(
         "program": _program(),
     }
     store.write_file(REPORT_RECORD, (json.dumps(record, indent=2) + "\n").encode())
-    return made, page
+    return written, page
 
 
 REPORT_RECORD = "report/report.json"

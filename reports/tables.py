@@ -530,7 +530,9 @@ OWN_FACTS: Mapping[str, OwnFacts] = {
     ),
     "preference_votes": OwnFacts("share", True, "share of all votes that a method got, a tie half for each"),
     "simulated_preference": OwnFacts("share", True, "as preference, of simulated raters, not people"),
-    "simulated_preference_votes": OwnFacts("share", True, "as preference_votes, of simulated raters, not people"),
+    "simulated_preference_votes": OwnFacts(
+        "share", True, "as preference_votes, of simulated raters, not people"
+    ),
 }
 
 _SHARES = frozenset({"share", "fraction", "rate", "0/1", "0 or 1", "%"})

@@ -281,11 +281,10 @@ def _of_study(
     scores: RunScores, results: StudyResults, higher: Mapping[str, bool]
 ) -> Iterator[tuple[object, ...]]:
     """The study's own correlations of this run's metrics with the votes."""
-    found = results.correlation
     against = VOTES if not results.simulated else SIMULATED + VOTES
-    for row in found.to_dict(orient="records"):
-        known = row["metric"].removesuffix(PASTED) in higher or row["metric"] in higher
-        if row["protocol"] in scores.protocols and row["category"] in (ALL, *CATEGORIES) and known:
+    for row in results.correlation.to_dict(orient="records"):
+        in_report = row["protocol"] in scores.protocols and row["category"] in (ALL, *CATEGORIES)
+        if in_report and row["metric"] in higher:
             place = (row["protocol"], row["category"], row["metric"], against, row["measure"])
             yield (*place, row["value"], row["low"], row["high"], int(row["n"]), None)
 

@@ -192,6 +192,7 @@ def verify(
         raise ValueError(f"a sample of {sample} edits and {sets} sets; neither must be negative.")
     recompute = recompute or Recompute()
     result = Verification(store.path)
+    # What the run says of itself.
     try:
         manifest = store.manifest
         protocols, methods = manifest["protocols"], manifest["methods"]
@@ -201,19 +202,23 @@ def verify(
         return result
     _check_manifest(result, manifest)
     unchanged = _check_digests(result, store)
+    # Cases.
     named: set[str] = set()
     cases = {name: _check_cases(result, store, name, info, named) for name, info in protocols.items()}
     for name, rows in cases.items():
         _check_against_protocol(result, store, name, rows, recompute.cases, unchanged)
+    # Edits and their scores.
     records = _check_records(result, store, titles, cases, named)
     whole = _check_hashes(result, store, records)
     scores = _check_scores(result, store, records, named)
     if scores is not None:
         _check_sample(result, store, whole, scores, recompute.scores, sample, seed, tolerance)
+    # Scores of sets; a set with a broken edit cannot be scored again.
     rows_of_sets = _check_sets(result, store, records, cases)
     readable = {record.key.digest for record in whole}
     broken = {_set_of(r) for r in records if r.file is not None and r.key.digest not in readable}
     _check_set_values(result, store, rows_of_sets, broken, recompute.sets, sets, seed, tolerance)
+    # The report, and what belongs to nothing.
     _check_report(result, store, recompute.report, unchanged)
     _check_strays(result, store, named)
     return result
@@ -353,12 +358,12 @@ def _compare_cases(
     store: RunStore,
     name: str,
     rows: Mapping[str, Mapping[str, Any]],
-    made: Iterable[EditCase],
+    fresh: Iterable[EditCase],
 ) -> int:
     """Adds a problem for each case that is not the protocol's; returns how many were compared."""
     file, where, compared = store.cases(name), f"cases/{name}", 0
     categories: dict[str, str] = {}
-    for case in made:
+    for case in fresh:
         categories[case.id] = case.category
         if case.id not in rows:
             continue
@@ -566,7 +571,7 @@ def _check_sets(
 ) -> list[dict[Any, Any]]:
     """The stored set scores; whether each is of the edits that are here."""
     try:
-        rows = store.set_scores().to_dict(orient="records")
+        rows: list[dict[Any, Any]] = store.set_scores().to_dict(orient="records")
     except (StoreError, ValueError) as error:
         result.problems.append(f"scores/set.json: {error}")
         return []
@@ -609,17 +614,20 @@ def _check_set_values(
     if not rows:
         return
     before, what = len(result.problems), "set scores"
+    # Which sets.
     every = {(row["protocol"], row["method"]) for row in rows}
     ranked = sorted(every - broken, key=lambda place: _rank(seed, "/".join(place)))
     chosen = ranked if count is None else ranked[:count]
     if rescore is None or not chosen:
         result.checks.append(Check(what, 0, len(rows), "not checked: not computed again"))
         return
+    # Their scores, computed again.
     try:
         fresh = {_set_key(asdict(score)): score for score in rescore(store, chosen)}
     except Exception as error:  # whatever a metric raises is a finding, not the end of the check
         result.checks.append(Check(what, 0, len(rows), f"not checked: {type(error).__name__}: {error}"))
         return
+    # Against what is stored.
     compared, not_again = 0, Counter[str]()
     for row in rows:
         if (row["protocol"], row["method"]) not in chosen:
@@ -636,6 +644,7 @@ def _check_set_values(
                 result.problems.append(
                     f"{where}: {name} is {_number(stored)}, computed again {_number(again)}"
                 )
+    # What could not be compared.
     if not_again:
         result.notes.append(
             f"not computed again: {', '.join(sorted(not_again))} ({sum(not_again.values())} set scores): the "
@@ -742,6 +751,7 @@ def _check_sample(
     if rescore is None or not sample:
         result.checks.append(Check(what, 0, len(records), "not checked: not computed again"))
         return
+    # Which edits, and what is stored of them.
     chosen = sorted(records, key=lambda record: _rank(seed, record.key.digest))[:sample]
     sampled = {_place(record) for record in chosen}
     columns = ["protocol", "protocol_version", "method", "case", "seed"]
@@ -754,11 +764,13 @@ def _check_sample(
         )
         if tuple(place) in sampled
     }
+    # Their scores, computed again.
     try:
         fresh = list(rescore(store, chosen))
     except Exception as error:  # whatever a metric raises is a finding, not the end of the check
         result.problems.append(f"scores: the sample cannot be scored again ({type(error).__name__}: {error})")
         return
+    # Against what is stored.
     worst, compared = 0.0, 0
     old: set[str] = set()
     for score in fresh:
@@ -778,6 +790,7 @@ def _check_sample(
             where = f"scores: {score.metric} of {key.case} by {key.method} in {key.protocol}"
             line = f"{where}: stored {_number(old_value)}, computed again {_number(after)}"
             result.problems.append(line)
+    # What could not be compared.
     if old:
         result.notes.append(
             f"another version: not compared, since scored by another version: {', '.join(sorted(old))}"

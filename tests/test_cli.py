@@ -404,9 +404,9 @@ def verified(capsys: pytest.CaptureFixture[str], folder: str, *more: str) -> dic
     """What ``verify --json`` prints; its exit code says the same."""
     capsys.readouterr()
     code = run("verify", folder, "--device", "cpu", "--json", "--plugin", "cli_plugin", *more)
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    assert code == (0 if found["ok"] else 1)
-    return found
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert code == (0 if result["ok"] else 1)
+    return result
 
 
 def test_a_run_is_verified_by_making_all_of_it_again(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -433,7 +433,10 @@ def test_a_run_is_verified_by_making_all_of_it_again(place: Path, capsys: pytest
     shutil.move("runs/dots", "runs/moved")
     assert verified(capsys, "runs/moved")["ok"]
     # A report with options of its own is built anew with them.
-    assert run("report", "runs/moved", "--style", "intervals=plus-minus", "--paper", "--plugin", "cli_plugin") == 0
+    assert (
+        run("report", "runs/moved", "--style", "intervals=plus-minus", "--paper", "--plugin", "cli_plugin")
+        == 0
+    )
     assert verified(capsys, "runs/moved")["ok"]
     # An edit replaced with its record, a value of a set, a number of a table: all by someone who mends digests.
     edit = sorted(Path("runs/moved/edits").rglob("*.png"))[0]
@@ -463,9 +466,9 @@ def test_what_cannot_be_made_again_here_is_said(place: Path, capsys: pytest.Capt
     plugin = place / "cli_plugin.py"
     plugin.write_text(plugin.read_text().replace('stable_digest("dots")', 'stable_digest("later")'))
     sys.modules.pop("cli_plugin", None)
-    found = verified(capsys, "runs/dots", "--sample", "0", "--sets", "0")
-    how = {check["what"]: check["how"] for check in found["checks"]}
-    assert found["ok"]
+    result = verified(capsys, "runs/dots", "--sample", "0", "--sets", "0")
+    how = {check["what"]: check["how"] for check in result["checks"]}
+    assert result["ok"]
     assert "digests alone" in how["cases of dots"]
     assert "the installed protocol dots 1 has the digest" in how["cases of dots"]
 

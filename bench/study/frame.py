@@ -147,10 +147,10 @@ def scopes(votes: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], NDArray[
     parts = [(ALL, ALL), *((p, ALL) for p in protocols), *((ALL, c) for c in categories)]
     parts += [(p, c) for p in protocols for c in categories]
     asked = questions if len(questions) > 1 else []
-    wanted = [(ALL, p, c) for p, c in parts] + [(q, p, c) for q in asked for p, c in parts]
+    combinations = [(ALL, p, c) for p, c in parts] + [(q, p, c) for q in asked for p, c in parts]
     if not asked:
-        wanted += [(q, ALL, ALL) for q in questions]
-    for scope in wanted:
+        combinations += [(q, ALL, ALL) for q in questions]
+    for scope in combinations:
         inside = np.ones(len(votes), dtype=bool)
         for column, value in zip(SCOPE, scope, strict=True):
             if value != ALL:
