@@ -141,13 +141,13 @@ def write_cases(
     info: Mapping[str, Any],
     *,
     temp_dir: Path | None = None,
-    written: Callable[[str, bytes], None] | None = None,
+    writing: Callable[[str, bytes], None] | None = None,
 ) -> CaseFile:
     """Writes cases and what :func:`protocol_info` says, and returns the folder as a sequence.
 
     A folder that holds cases of the same protocol digest keeps them and gets those it lacks; one of another
-    digest is refused. Every case is checked first. ``written`` is told the name and the bytes of every file that
-    is written, from several threads. Raises :class:`CaseError`, and OSError from writing.
+    digest is refused. Every case is checked first. ``writing`` is told the name and the bytes of every file before
+    it is written, from several threads. Raises :class:`CaseError`, and OSError from writing.
     """
     directory = Path(directory)
     kept: dict[str, dict[str, Any]] = {}
@@ -168,9 +168,9 @@ def write_cases(
     pending: list[Future[None]] = []
 
     def write(name: str, data: bytes) -> None:
+        if writing is not None:
+            writing(name, data)
         write_atomic(directory / name, data, temp_dir=temp_dir)
-        if written is not None:
-            written(name, data)
 
     def write_png(name: str, image: Image) -> None:
         write(name, png_bytes(image))

@@ -25,6 +25,7 @@ import math
 import os
 import re
 import socket
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -118,6 +119,7 @@ class RunStore:
         self._lock: int | None = None
         self._log: int | None = None
         self._digests: int | None = None
+        self._digest_lock = threading.Lock()
         self._manifest: dict[str, Any] | None = None
 
     # Opening and closing
@@ -232,9 +234,9 @@ class RunStore:
 
     def write_file(self, name: str, data: bytes, what: str | None = None) -> Path:
         """Writes one file of the run folder, whole or not at all, and its digest. Raises :class:`StoreError`."""
-        path = self._write(name, data, what or name)
+        # First: what a process killed in between leaves out, the same command writes again.
         self.write_digest(name, data)
-        return path
+        return self._write(name, data, what or name)
 
     def _write(self, name: str, data: bytes, what: str) -> Path:
         self.lock()
@@ -253,12 +255,18 @@ class RunStore:
 
     def _append_digest(self, line: Mapping[str, Any]) -> None:
         self.lock()
-        with self._writing("write a digest"):
+        with self._digest_lock, self._writing("write a digest"):
             if self._digests is None:
                 flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
                 self._digests = os.open(self.path / DIGESTS, flags, 0o666)
                 _cut_torn_tail(self._digests)
-            write_all(self._digests, (json.dumps(line) + "\n").encode())
+            try:
+                write_all(self._digests, (json.dumps(line) + "\n").encode())
+            except OSError:
+                # A part of a line may be there; opening again cuts it.
+                descriptor, self._digests = self._digests, None
+                os.close(descriptor)
+                raise
 
     def digests(self) -> tuple[dict[str, str], bool]:
         """File -> SHA-256 as it was last written, and whether that has been so since the folder was made.
@@ -404,7 +412,7 @@ class RunStore:
                 cases,
                 info,
                 temp_dir=self.temp_dir,
-                written=lambda file, data: self.write_digest(f"cases/{name}/{file}", data),
+                writing=lambda file, data: self.write_digest(f"cases/{name}/{file}", data),
             )
 
     def protocols(self) -> list[str]:

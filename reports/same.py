@@ -27,9 +27,9 @@ def differences(stored: Path, fresh: Path) -> dict[str, str]:
     wrong = {}
     for name in sorted(files(fresh)):
         if not (stored / name).is_file():
-            wrong[name] = "missing"
+            wrong[name] = "missing; the run's report has it"
         elif not _same(stored / name, fresh / name):
-            wrong[name] = "differs"
+            wrong[name] = "differs from what the run's scores give"
     return wrong
 
 

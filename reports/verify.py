@@ -698,15 +698,12 @@ def _check_report(
                 wrong, reason = {}, f"it cannot be built anew ({error})"
         if not reason and wrong:
             if rebuilt.recorded and rebuilt.same_program:
-                for name, how in wrong.items():
-                    line = (
-                        f"report/{name}: {how}; built anew from the run's scores it is another. Report again"
-                    )
-                    result.problems.append(line)
+                result.problems += [f"report/{name}: {how}" for name, how in wrong.items()]
                 compared |= set(wrong) & stored
             else:
                 by = "another version of the program" if rebuilt.recorded else "options that it does not name"
                 reason = f"{len(wrong)} files differ, which were made with {by}"
+                result.notes.append(f"report: differ when built anew: {_some(wrong)}; made with {by}")
     # The weaker one: the digests of what is left.
     by_digest = (stored - compared) & digested
     how = f"built anew from the scores and compared: {len(compared)}"
@@ -718,8 +715,13 @@ def _check_report(
     checked = len(compared) + len(by_digest)
     result.checks.append(Check(what, checked, len(stored), how, len(result.problems) - before))
     if not reason and rest:
-        names = ", ".join(sorted(rest)[:5]) + (", ..." if len(rest) > 5 else "")
-        result.notes.append(f"not of this report: {names}: `report` does not write them")
+        result.notes.append(f"not of this report: {_some(rest)}: `report` does not write them")
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first five names."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")
 
 
 def _check_strays(result: Verification, store: RunStore, named: set[str]) -> None:

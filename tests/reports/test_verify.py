@@ -322,6 +322,8 @@ def test_the_report_of_another_version_is_held_against_its_digests(
     result = verify(RunStore.open(folder), other)
     assert result.problems == ["report/tables.tex: not the file that was written"]
     assert "another version of the program" in result.check("files of the report").how
+    note = "report: differ when built anew: tables.tex; made with another version of the program"
+    assert note in result.notes
 
 
 def test_what_else_lies_in_the_report_is_told_apart(folder: Path, everything: Recompute) -> None:
