@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,21 +21,26 @@ from bench.study.cli import study_app
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
     from PIL.Image import Image
     from rich.console import Console
     from rich.progress import TaskID
 
     from bench.edit import EditCase, EditMethod, EditRecord, ScoreRecord
-    from bench.metrics import MetricInfo
+    from bench.metrics import Metric, MetricInfo, SetMetric
     from bench.metrics.features import Features, Reader, Reading
     from bench.progress import Progress
     from bench.registry import Registry
     from bench.runner import Plan
     from bench.scoring import MetricChoice
-    from bench.store import RunStore
+    from bench.store import RunStore, SetScore
+    from bench.study.analysis import Analysis
     from bench.suite import ConfiguredProtocol, Suite
+    from reports.build import ReportPaths
+    from reports.preference import StudyResults
     from reports.tables import Table
+    from reports.verify import Rebuilt, Sets
 
 PROJECT = ("bench", "methods", "protocols", "reports", "run_bench")
 """An exception of these packages is addressed to the user; any other is a defect, with its traceback."""
@@ -258,12 +264,18 @@ def report(
         str | None, typer.Option(help="The study's database, a file or a URL. [default: as `study` has it]")
     ] = None,
     question: Annotated[str, typer.Option(help="Which of the study's questions.")] = "overall",
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="Of simulated raters, to try it out; every table says so.")
+    ] = False,
     baseline: Annotated[
         str | None,
         typer.Option(help="The method that the others are compared with. [default: the first one]"),
     ] = None,
     style: Annotated[
-        str, typer.Option(help="columns=..., decimals=N, intervals=pm|brackets|none, layout=...; joined by ;")
+        str,
+        typer.Option(
+            help="columns=..., decimals=N, intervals=plus-minus|brackets|none, layout=...; joined by ;"
+        ),
     ] = "",
     paper: Annotated[bool, typer.Option("--paper", help="Show what the paper reported beside it.")] = False,
     paper_file: Annotated[
@@ -289,19 +301,27 @@ def report(
     plugin: Plugin = None,
 ) -> None:
     """Make a run's tables, figures and page from what is stored."""
-    reported = None
-    if paper or paper_file or paper_baseline or check_paper:
+    if check_paper:
         from reports import paper as papers
 
         reported = papers.with_baselines(papers.load(paper_file), paper_baseline or ())
-        if check_paper:
-            for line in [*papers.check_paper(reported), *reported.gaps]:
-                _console().print(_safe(line), highlight=False, soft_wrap=True)
-            return
+        for line in [*papers.check_paper(reported), *reported.gaps]:
+            _console().print(_safe(line), highlight=False, soft_wrap=True)
+        return
     if folder is None:
         raise UsageError("name a run folder, such as runs/demo.")
-    votes = None if study is None else _votes(study, store, question)
-    _report(folder, plugin, readme, style=style, paper=reported, votes=votes, baseline=baseline)
+    options = _ReportOptions(
+        style=style,
+        baseline=baseline,
+        paper=paper or paper_file is not None or bool(paper_baseline),
+        paper_file=None if paper_file is None else str(paper_file),
+        paper_baseline=tuple(paper_baseline or ()),
+        study=study,
+        store=store,
+        question=question,
+        simulated=simulated,
+    )
+    _report(folder, plugin, readme, options)
     if merge:
         _merge(folder, merge, plugin)
 
@@ -327,30 +347,44 @@ def compare(
         console.print(f"written: {out}", highlight=False)
 
 
-@app.command(epilog=_examples("verify runs/demo", "verify runs/paper --sample 200 --device cuda"))
+@app.command(epilog=_examples("verify runs/demo", "verify runs/paper --sample 200 --sets 4 --device cuda"))
 def verify(
     folder: RunFolder,
-    sample: Annotated[int, typer.Option(min=0, help="Edits to score again; 0 for hashes alone.")] = 50,
-    seed: Annotated[int, typer.Option(help="Which edits these are.")] = 0,
+    sample: Annotated[int, typer.Option(min=0, help="Edits to score again.")] = 50,
+    sets: Annotated[
+        int | None,
+        typer.Option(min=0, help="Sets of edits (a method in a protocol) to score again. [default: all]"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Which edits and sets these are.")] = 0,
     device: Device = "auto",
     as_json: Json = False,
     plugin: Plugin = None,
 ) -> None:
-    """Say whether a run folder is what it claims: hashes, records, cases, a sample of scores. Exit code 1 if not."""
+    """Say whether a run folder is what it claims. Exit code 1 if not.
+
+    Cases are made anew by their protocol, a sample of edits and all sets of edits are scored again, the report is
+    built anew, every file is compared with its SHA-256. The table says what was checked wholly, in part, or not.
+    """
     from functools import partial
 
     from bench.store import RunStore
     from reports import verify as verifying
 
-    rescore = partial(_rescore, device=_device(device), plugins=plugin) if sample else None
-    found = verifying.verify(RunStore.open(folder), rescore, sample, seed)
+    store, where = RunStore.open(folder), _device(device)
+    recompute = verifying.Recompute(
+        cases=partial(_protocol_cases, store, plugins=plugin),
+        scores=partial(_rescore, device=where, plugins=plugin),
+        sets=partial(_rescore_sets, device=where, plugins=plugin),
+        report=partial(_rebuild_report, plugins=plugin),
+    )
+    result = verifying.verify(store, recompute, sample, seed, sets=sets)
     if as_json:
-        typer.echo(verifying.to_json(found))
+        typer.echo(verifying.to_json(result))
     else:
         console = _console()
-        for line in found.terminal():
+        for line in result.terminal():
             console.print(line, highlight=False, soft_wrap=True)
-    if not found.ok:
+    if not result.ok:
         raise typer.Exit(1)
 
 
@@ -1012,8 +1046,11 @@ def _show_metrics(suite: Suite, tables: _Tables) -> None:
             console.print(line, style="yellow", highlight=False, soft_wrap=True)
 
 
-def _open_shown(folder: Path, plugins: Sequence[str] | None) -> RunStore:
-    """A run to report on. Scores that embedded networks gave to pictures they never saw are told and passed over."""
+def _open_shown(folder: Path, plugins: Sequence[str] | None, *, quiet: bool = False) -> RunStore:
+    """A run to report on. Scores that embedded networks gave to pictures they never saw are passed over.
+
+    Says so on the terminal unless ``quiet``.
+    """
     from bench.metrics import PASTED
     from bench.scoring import is_embedded
     from bench.store import RunStore
@@ -1024,7 +1061,7 @@ def _open_shown(folder: Path, plugins: Sequence[str] | None) -> RunStore:
     protocols = store.manifest["protocols"]
     foreign = set(protocols) - _rendered(protocols, tables)
     store.leave_out({name: [*embedded, *(metric + PASTED for metric in embedded)] for name in foreign})
-    for protocol, names in store.left_out().items():
+    for protocol, names in ({} if quiet else store.left_out()).items():
         _console().print(
             _safe(
                 f"{protocol}: not shown: {', '.join(names)}: their networks have seen only the rendered world "
@@ -1079,38 +1116,33 @@ class _EmbeddedReader:
         return [one for i in parts for one in self._model.read(images[i : i + 256], masks[i : i + 256])]
 
 
+@dataclass(frozen=True)
+class _ReportOptions:
+    """What ``report`` was asked for; written beside the report, so that ``verify`` can build it anew."""
+
+    style: str = ""
+    baseline: str | None = None
+    paper: bool = False
+    paper_file: str | None = None
+    paper_baseline: Sequence[str] = ()
+    study: str | None = None
+    store: str | None = None
+    question: str = "overall"
+    simulated: bool = False
+
+
 def _report(
     folder: Path,
     plugins: Sequence[str] | None,
     readme: Path | None = None,
-    *,
-    style: str = "",
-    paper: Any = None,
-    votes: Any = None,
-    baseline: str | None = None,
+    options: _ReportOptions | None = None,
 ) -> None:
     """Tables on the terminal; everything else into the run's report folder."""
-    from bench.metrics.options import SuccessRule
     from reports import render
-    from reports.build import write_report
-    from reports.figures_charts import Bounds
-    from reports.page import write_page
-    from reports.style import parse
 
     console = _console()
-    rule = SuccessRule()
-    facts = _facts(plugins)
     with _open_shown(folder, plugins) as store:
-        made = write_report(
-            store,
-            facts,
-            style=parse(style),
-            paper=paper,
-            votes=votes,
-            baseline=baseline,
-            bounds=Bounds(rule.min_edit_area, rule.max_leak_area, rule.min_leak_psnr),
-        )
-        page = write_page(store, facts, tables=made.tables)
+        made, page = _write_report(store, options or _ReportOptions(), plugins)
         head = _headline(made.tables)
         for part in render.terminal(head, console.width):
             console.print(part)
@@ -1123,6 +1155,73 @@ def _report(
             console.print(f"filled in: {readme}")
 
 
+def _write_report(
+    store: RunStore, options: _ReportOptions, plugins: Sequence[str] | None
+) -> tuple[ReportPaths, Path]:
+    """Writes tables, figures, page, and ``report.json``, which says with which options and from what."""
+    import json
+    from dataclasses import asdict
+
+    from bench.files import sha256_bytes, sha256_file
+    from bench.metrics.options import SuccessRule
+    from reports import paper as papers
+    from reports.build import write_report
+    from reports.figures_charts import Bounds
+    from reports.page import write_page
+    from reports.style import parse
+
+    # What the report is made from besides the run: a file of reported figures, a study's votes.
+    reported, study, inputs = None, None, {}
+    if options.paper:
+        file = None if options.paper_file is None else Path(options.paper_file)
+        reported = papers.with_baselines(papers.load(file), options.paper_baseline)
+        inputs = {"paper_file": "" if file is None else sha256_file(file)}
+    if options.study is not None:
+        study = _study_results(store.path, options.study, options.store, options.question, options.simulated)
+        inputs["votes"] = sha256_bytes(study.votes.to_csv(index=False).encode())
+    # The report itself.
+    rule, facts = SuccessRule(), _facts(plugins)
+    written = write_report(
+        store,
+        facts,
+        style=parse(options.style),
+        paper=reported,
+        study=study,
+        baseline=options.baseline,
+        bounds=Bounds(rule.min_edit_area, rule.max_leak_area, rule.min_leak_psnr),
+    )
+    page = write_page(store, facts, tables=written.tables)
+    # What is needed to build it anew.
+    for path in [page, *sorted((page.parent / "page").rglob("*"))]:
+        if path.is_file():
+            store.write_digest(path.relative_to(store.path).as_posix(), path.read_bytes())
+    record = {
+        "name": store.path.name,
+        "options": asdict(options),
+        "inputs": inputs,
+        "program": _program(),
+    }
+    store.write_file(REPORT_RECORD, (json.dumps(record, indent=2) + "\n").encode())
+    return written, page
+
+
+REPORT_RECORD = "report/report.json"
+
+
+def _program() -> dict[str, str]:
+    """What a report's bytes depend on besides its run: this program's code, and the libraries that draw."""
+    import hashlib
+    from importlib.metadata import version
+
+    code = hashlib.sha256()
+    for part in ("bench", "reports", "run_bench.py"):
+        for path in sorted({Path(__file__).parent / part, *(Path(__file__).parent / part).rglob("*")}):
+            if path.suffix in (".py", ".js", ".css", ".html", ".json"):
+                code.update(path.relative_to(Path(__file__).parent).as_posix().encode() + path.read_bytes())
+    libraries = ("numpy", "pandas", "matplotlib", "pillow")
+    return {"code": code.hexdigest()[:12], **{name: version(name) for name in libraries}}
+
+
 def _headline(made: Sequence[Table]) -> list[Table]:
     """What the terminal shows; the rest (leakage, pasted back, other judges, the paper's shapes) is in the folder."""
     head = [table for table in made if table.name.startswith("main-")]
@@ -1131,20 +1230,48 @@ def _headline(made: Sequence[Table]) -> list[Table]:
     return head + (truth or judged)
 
 
-def _votes(study: str, store: str | None, question: str) -> Any:
-    """The votes of people on one question of a study. Raises UsageError where there is none."""
-    from bench.study.cli import STORE
-    from bench.study.store import StudyStore
+def _study_results(
+    folder: Path, study: str, store: str | None, question: str, simulated: bool
+) -> StudyResults:
+    """A study's results on one question, as ``study analyse`` computes them, for the report of a run.
 
-    with StudyStore.open(store or STORE) as opened:
-        found = opened.votes(study)
-    votes = found[found["question"] == question]
-    if not len(votes):
-        asked = ", ".join(sorted(set(found["question"]))) or "none"
+    Raises UsageError where nobody voted on the question, StudyError as the analysis does.
+    """
+    from bench.study.cli import STORE, analyse_study, run_scores
+
+    analysis, votes = analyse_study(study, store or STORE, scores=run_scores(folder), simulated=simulated)
+    return _of_question(analysis, votes, question)
+
+
+def _of_question(analysis: Analysis, votes: pd.DataFrame, question: str) -> StudyResults:
+    """The part of an analysis of ``votes`` that answers one question, of the raters kept."""
+    from bench.study.analysis import kept_raters
+    from reports.preference import StudyResults
+
+    votes = votes[votes["role"] == "trial"]
+    asked = sorted(set(votes["question"]))
+    if question not in asked:
         raise UsageError(
-            f"study {study!r}: no votes of people on {question!r}. Questions with votes: {asked}."
+            f"study {', '.join(analysis.studies)}: no votes on {question!r}. "
+            f"Questions with votes: {', '.join(asked)}. Name one with --question."
         )
-    return votes
+    votes = votes[votes["question"] == question]
+    if analysis.counted == "kept":
+        votes = votes[kept_raters(votes, analysis.raters)]
+    # Of a study of one question, the rows over all questions are that question's.
+    scope = question if len(asked) > 1 else "all"
+
+    def rows(frame: pd.DataFrame) -> pd.DataFrame:
+        # Without scores there is no correlation, and no column.
+        return (
+            frame
+            if frame.empty
+            else frame[(frame["raters"] == analysis.counted) & (frame["question"] == scope)]
+        )
+
+    return StudyResults(
+        rows(analysis.shares), rows(analysis.correlation), votes, analysis.statement, analysis.simulated
+    )
 
 
 def _quads_progress(bar: _Bar, label: str, total: int) -> Callable[[int, int, int], None]:
@@ -1195,26 +1322,148 @@ def _rescore(
     """Scores of these edits by the run's metrics, as far as the weights are here; nothing is stored."""
     from bench.edit import ScoreRecord
     from bench.metrics import PASTED, Pair, Picture, SetMetric
-    from bench.scoring import compute, load_metrics
+    from bench.scoring import ERROR, compute
 
-    tables = _Tables(plugins)
-    features = _features(device, None)
-    used = {name.removesuffix(PASTED) for name in store.scores()["metric"].unique()}
-    wanted = [name for name in tables.metrics.names() if name in used]
-    protocols = store.manifest["protocols"]
-    choices = _choices(features, protocols, _rendered(protocols, tables), wanted, tables)
-    for of, choice in choices.items():
-        mine = [record for record in records if record.key.protocol in of]
+    by_protocols, _ = _metrics_of(store, store.scores()["metric"].unique(), device, plugins)
+    for protocols, metrics in by_protocols.items():
+        mine = [record for record in records if record.key.protocol in protocols]
         pairs = [
             Pair.of_case(store.cases(r.key.protocol).get(r.key.case), Picture.of(store.image(r)))
             for r in mine
         ]
-        for metric in load_metrics(choice.names, features, tables.metrics):
+        for metric in metrics:
             assert not isinstance(metric, SetMetric)
             for suffix in ("", PASTED) if getattr(metric, "pasted", False) else ("",):
                 shown = [pair.paste() for pair in pairs] if suffix else pairs
                 for record, (value, reason) in zip(mine, compute(metric, shown), strict=True):
+                    # An error here says nothing of the run.
+                    if (reason or "").startswith(ERROR):
+                        continue
                     yield ScoreRecord(record.key, metric.name + suffix, metric.version, value, reason)
+
+
+def _metrics_of(
+    store: RunStore, stored: Iterable[str], device: str, plugins: Sequence[str] | None
+) -> tuple[dict[tuple[str, ...], list[Metric | SetMetric]], Features]:
+    """Protocols -> the metrics that gave their stored values, as far as the weights are here; no cache of features."""
+    from bench.metrics import PASTED
+    from bench.scoring import load_metrics
+
+    tables = _Tables(plugins)
+    features = _features(device, None)
+    used = {name.removesuffix(PASTED) for name in stored}
+    wanted = [name for name in tables.metrics.names() if name in used]
+    protocols = store.manifest["protocols"]
+    choices = _choices(features, protocols, _rendered(protocols, tables), wanted, tables)
+    return {
+        of: load_metrics(choice.names, features, tables.metrics) for of, choice in choices.items()
+    }, features
+
+
+def _rescore_sets(
+    store: RunStore, sets: Sets, *, device: str, plugins: Sequence[str] | None
+) -> Iterator[SetScore]:
+    """Set scores of these sets of edits by the run's metrics, where weights and real images are here.
+
+    Scored in a folder of its own that links to the run's edits, by what scores a run.
+    """
+    import tempfile
+
+    from bench.scoring import ERROR, score_run
+    from bench.store import RunStore, SetScore
+
+    chosen = set(sets)
+    references = {
+        name: _reference(_configured(store, name, plugins))
+        for name in {protocol for protocol, _ in sets}
+        if not _configured(store, name, plugins).problems
+    }
+    with tempfile.TemporaryDirectory(prefix="prompteditbench-") as empty:
+        linked = _linked(store, Path(empty) / "run", ("run.json", "cases", "edits"))
+        with RunStore.open(linked) as copy:
+            copy.append_edits(
+                [
+                    record
+                    for record in store.edits()
+                    if (record.key.protocol, record.key.method) in chosen
+                    and record.key.protocol in references
+                ]
+            )
+            stored = store.set_scores()["metric"].unique()
+            by_protocols, features = _metrics_of(store, stored, device, plugins)
+            for protocols, metrics in by_protocols.items():
+                score_run(copy, metrics, features=features, references=references, protocols=protocols)
+            rows = copy.set_scores()
+    names = [f.name for f in fields(SetScore)]
+    for row in rows[names].astype(object).where(rows[names].notna(), None).to_dict("records"):
+        score = SetScore(**{str(name): value for name, value in row.items()})
+        # An error here says nothing of the run.
+        if not (score.reason or "").startswith(ERROR):
+            yield score
+
+
+def _protocol_cases(store: RunStore, name: str, *, plugins: Sequence[str] | None) -> Iterable[EditCase]:
+    """The cases of a run's protocol as this installation makes them. Raises UsageError where it cannot."""
+    configured = _configured(store, name, plugins)
+    if configured.problems:
+        raise UsageError(configured.problems[0])
+    protocol = configured.create()
+    digest = store.manifest["protocols"][name]["digest"]
+    if protocol.digest != digest:
+        raise UsageError(
+            f"the installed protocol {name} {protocol.version} has the digest {protocol.digest}, the run's {digest}"
+        )
+    return protocol.cases()
+
+
+def _configured(store: RunStore, name: str, plugins: Sequence[str] | None) -> ConfiguredProtocol:
+    """A run's protocol with the options that the run had."""
+    from bench.suite import configure_protocol
+
+    info = store.manifest["protocols"][name]
+    registry = _Tables(plugins).protocols
+    return configure_protocol(info.get("registered", name), registry, options=info.get("options", {}))
+
+
+def _rebuild_report(store: RunStore, empty: Path, *, plugins: Sequence[str] | None) -> Rebuilt:
+    """Builds the report of a run again, below ``empty``, with the options that it was built with.
+
+    Raises UsageError where something that it was made from is another by now, and what ``report`` raises.
+    """
+    import json
+
+    from reports.verify import Rebuilt
+
+    # A report of an earlier version does not say how it was made.
+    try:
+        record = json.loads((store.path / REPORT_RECORD).read_text(encoding="utf-8"))
+        options = _ReportOptions(**record["options"])
+        inputs, program, name = record["inputs"], record["program"], Path(record["name"]).name
+    except FileNotFoundError:
+        options, inputs, program, name = _ReportOptions(), {}, {}, store.path.name
+        record = None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"{store.path / REPORT_RECORD}: no record of a report ({error})") from error
+    # Its title is the name that the folder had.
+    linked = _linked(store, empty / name, ("run.json", "cases", "edits", "edits.jsonl", "scores"))
+    with _open_shown(linked, plugins, quiet=True) as copy:
+        _write_report(copy, options, plugins)
+        again = json.loads((linked / REPORT_RECORD).read_text(encoding="utf-8"))
+    changed = [name for name, digest in inputs.items() if again["inputs"].get(name) != digest]
+    if changed:
+        raise UsageError(f"what it was made from is another by now: {', '.join(changed)}")
+    if record is None:
+        (linked / REPORT_RECORD).unlink()
+    return Rebuilt(linked / "report", record is not None, program == again["program"])
+
+
+def _linked(store: RunStore, folder: Path, names: Sequence[str]) -> Path:
+    """A new folder with links to parts of a run: what is written there stays there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if (store.path / name).exists():
+            (folder / name).symlink_to((store.path / name).resolve())
+    return folder
 
 
 def _merge(folder: Path, entries: Sequence[Path], plugins: Sequence[str] | None) -> None:
@@ -1357,14 +1606,11 @@ def _key_values(pairs: Sequence[str] | None) -> dict[str, Any]:
 
 def _limited(cases: Sequence[EditCase], limit: int | None) -> list[EditCase]:
     """Per category the first cases by hash of the id, as a suite's ``limit`` picks them."""
-    from hashlib import sha256
+    from bench.suite import limited
 
     if limit is None:
         return list(cases)
-    picked: set[str] = set()
-    for category in dict.fromkeys(case.category for case in cases):
-        ids = [case.id for case in cases if case.category == category]
-        picked.update(sorted(ids, key=lambda name: sha256(name.encode()).digest())[:limit])
+    picked = limited({case.id: case.category for case in cases}, limit)
     return [case for case in cases if case.id in picked]
 
 

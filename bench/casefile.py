@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -141,11 +141,13 @@ def write_cases(
     info: Mapping[str, Any],
     *,
     temp_dir: Path | None = None,
+    writing: Callable[[str, bytes], None] | None = None,
 ) -> CaseFile:
     """Writes cases and what :func:`protocol_info` says, and returns the folder as a sequence.
 
     A folder that holds cases of the same protocol digest keeps them and gets those it lacks; one of another
-    digest is refused. Every case is checked first. Raises :class:`CaseError`, and OSError from writing.
+    digest is refused. Every case is checked first. ``writing`` is told the name and the bytes of every file before
+    it is written, from several threads. Raises :class:`CaseError`, and OSError from writing.
     """
     directory = Path(directory)
     kept: dict[str, dict[str, Any]] = {}
@@ -165,8 +167,13 @@ def write_cases(
     contents: dict[str, str] = {}
     pending: list[Future[None]] = []
 
-    def write(name: str, image: Image) -> None:
-        write_atomic(directory / name, png_bytes(image), temp_dir=temp_dir)
+    def write(name: str, data: bytes) -> None:
+        if writing is not None:
+            writing(name, data)
+        write_atomic(directory / name, data, temp_dir=temp_dir)
+
+    def write_png(name: str, image: Image) -> None:
+        write(name, png_bytes(image))
 
     with ThreadPoolExecutor(_WRITERS) as pool:
         for case in cases:
@@ -197,7 +204,7 @@ def write_cases(
             ]
             if case.truth is not None:
                 files.append((row["truth"], case.truth))
-            pending += [pool.submit(write, name, image) for name, image in files]
+            pending += [pool.submit(write_png, name, image) for name, image in files]
             # Bounded, so that a million lazily made cases need not fit in memory.
             while len(pending) > 64:
                 pending.pop(0).result()
@@ -206,8 +213,8 @@ def write_cases(
 
     rows += [row for name, row in kept.items() if name.casefold() not in seen]
     text = "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
-    write_atomic(directory / PROTOCOL, _json(dict(info)), temp_dir=temp_dir)
-    write_atomic(directory / CASES, text.encode(), temp_dir=temp_dir)
+    write(PROTOCOL, _json(dict(info)))
+    write(CASES, text.encode())
     return CaseFile(directory)
 
 

@@ -26,7 +26,7 @@ from bench.images import resize
 from bench.progress import Progress, Silent
 from bench.registry import options_dict
 from bench.store import RunStore, StoreError
-from bench.suite import ConfiguredMethod, ConfiguredProtocol, Suite
+from bench.suite import ConfiguredMethod, ConfiguredProtocol, Suite, limited
 
 __all__ = [
     "Plan",
@@ -187,12 +187,7 @@ def _covers(stored: int | None, wanted: int | None) -> bool:
 
 def _select(rows: Iterable[Mapping[str, Any]], limit: int | None) -> list[Mapping[str, Any]]:
     rows = list(rows)
-    if limit is None:
-        return rows
-    chosen: set[str] = set()
-    for category in dict.fromkeys(row["category"] for row in rows):
-        ids = [row["id"] for row in rows if row["category"] == category]
-        chosen.update(sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())[:limit])
+    chosen = limited({row["id"]: row["category"] for row in rows}, limit)
     return [row for row in rows if row["id"] in chosen]
 
 

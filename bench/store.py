@@ -9,6 +9,7 @@
     scores/*.parquet                      one file per append; the last value per (key, metric) counts
     scores/set.json                       values of whole sets of edits (FID and its kin)
     report/                               tables and figures
+    digests.jsonl                         the SHA-256 of every other file as it was written; the last line counts
     tmp/, lock                            files in the making; who is writing
 
 Files appear whole or not at all, and a line counts once its newline is there: a process killed at any
@@ -24,6 +25,7 @@ import math
 import os
 import re
 import socket
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,6 +79,8 @@ SET_COLUMNS: tuple[str, ...] = (
 )
 """Of :meth:`RunStore.set_scores`."""
 
+DIGESTS = "digests.jsonl"
+
 _SCORE_KEY = ["protocol", "protocol_version", "method", "case", "seed", "metric"]
 _MANY_PARTS = 64
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -114,6 +118,8 @@ class RunStore:
         self.path = path
         self._lock: int | None = None
         self._log: int | None = None
+        self._digests: int | None = None
+        self._digest_lock = threading.Lock()
         self._manifest: dict[str, Any] | None = None
         self._left_out: Mapping[str, Collection[str]] = {}
 
@@ -143,6 +149,7 @@ class RunStore:
             raise StoreError(f"{path}: holds other files, and no run. Give a new or an empty folder.")
         with store._writing("make the folder"):
             store.path.mkdir(parents=True, exist_ok=True)
+        store._append_digest({"complete": True})
         store._change_manifest({"name": store.path.name, "protocols": {}, "methods": {}})
         return store
 
@@ -154,10 +161,10 @@ class RunStore:
 
     def close(self) -> None:
         """Gives the lock back. The store can go on being read, and locks again when it is written."""
-        for descriptor in (self._log, self._lock):
+        for descriptor in (self._log, self._digests, self._lock):
             if descriptor is not None:
                 os.close(descriptor)
-        self._log = self._lock = None
+        self._log = self._digests = self._lock = None
 
     def lock(self) -> None:
         """Makes this process the one that writes. Raises :class:`StoreError` where another one is.
@@ -227,11 +234,67 @@ class RunStore:
         )
 
     def write_file(self, name: str, data: bytes, what: str | None = None) -> Path:
-        """Writes one file of the run folder, whole or not at all. Raises :class:`StoreError`."""
+        """Writes one file of the run folder, whole or not at all, and its digest. Raises :class:`StoreError`."""
+        # First: what a process killed in between leaves out, the same command writes again.
+        self.write_digest(name, data)
+        return self._write(name, data, what or name)
+
+    def _write(self, name: str, data: bytes, what: str) -> Path:
         self.lock()
-        with self._writing(f"write {what or name}"):
+        with self._writing(f"write {what}"):
             write_atomic(self.path / name, data, temp_dir=self.temp_dir)
         return self.path / name
+
+    # Digests
+
+    def write_digest(self, name: str, data: bytes | None) -> None:
+        """Writes down what a file of the run folder holds; None: that it was taken away.
+
+        Safe to call from several threads once the store is locked.
+        """
+        self._append_digest({"file": name, "sha256": None if data is None else sha256_bytes(data)})
+
+    def _append_digest(self, line: Mapping[str, Any]) -> None:
+        self.lock()
+        with self._digest_lock, self._writing("write a digest"):
+            if self._digests is None:
+                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+                self._digests = os.open(self.path / DIGESTS, flags, 0o666)
+                _cut_torn_tail(self._digests)
+            try:
+                write_all(self._digests, (json.dumps(line) + "\n").encode())
+            except OSError:
+                # A part of a line may be there; opening again cuts it.
+                descriptor, self._digests = self._digests, None
+                os.close(descriptor)
+                raise
+
+    def digests(self) -> tuple[dict[str, str], bool]:
+        """File -> SHA-256 as it was last written, and whether that has been so since the folder was made.
+
+        Files that were taken away are left out. A folder from before digests were written has none. Edits
+        have theirs in ``edits.jsonl``. Raises :class:`StoreError` for a line that is no digest.
+        """
+        try:
+            lines = (self.path / DIGESTS).read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return {}, False
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self.path / DIGESTS}: cannot be read ({error}).") from error
+        written: dict[str, str | None] = {}
+        complete = False
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                if "complete" in row:
+                    complete = bool(row["complete"])
+                else:
+                    written[row["file"]] = row["sha256"]
+            except (ValueError, KeyError, TypeError) as error:
+                if number == len(lines):
+                    break
+                raise StoreError(f"{self.path / DIGESTS}:{number}: not a digest ({error}).") from error
+        return {name: digest for name, digest in written.items() if digest is not None}, complete
 
     # The manifest
 
@@ -345,7 +408,13 @@ class RunStore:
         self.lock()
         name = _check_name(info["name"], "protocol name")
         with self._writing(f"write the cases of {name}"):
-            return write_cases(self.path / "cases" / name, cases, info, temp_dir=self.temp_dir)
+            return write_cases(
+                self.path / "cases" / name,
+                cases,
+                info,
+                temp_dir=self.temp_dir,
+                writing=lambda file, data: self.write_digest(f"cases/{name}/{file}", data),
+            )
 
     def protocols(self) -> list[str]:
         """The protocols whose cases are stored."""
@@ -374,7 +443,8 @@ class RunStore:
         Safe to call from several threads once the store is locked.
         """
         data = png_bytes(image)
-        self.write_file(file, data, "an edit")
+        # Its digest goes into its record.
+        self._write(file, data, "an edit")
         return sha256_bytes(data)
 
     @property
@@ -516,6 +586,7 @@ class RunStore:
             with self._writing("merge score files"):
                 for part in parts:
                     part.unlink()
+                    self.write_digest(f"scores/{part.name}", None)
 
     def _write_part(self, frame: pd.DataFrame, parts: Sequence[Path]) -> None:
         import io

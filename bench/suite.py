@@ -19,6 +19,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,23 @@ def parse_suite(text: str, origin: str = "suite") -> Suite:
 
 
 _Path = tuple[str | int, ...]
+
+
+def limited(categories: Mapping[str, str], limit: int | None) -> set[str]:
+    """The ids that ``limit`` picks: of each category the first by hash of the id, so that a greater limit adds.
+
+    ``categories``: case id -> category. All ids where the limit is None.
+    """
+    if limit is None:
+        return set(categories)
+    by_category: dict[str, list[str]] = {}
+    for case, category in categories.items():
+        by_category.setdefault(category, []).append(case)
+    return {
+        case
+        for ids in by_category.values()
+        for case in sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())[:limit]
+    }
 
 
 def _lines(node: Any, path: _Path, origin: str) -> Iterator[tuple[_Path, int]]:

@@ -223,7 +223,9 @@ COLORS: Mapping[str, tuple[int, int, int]] = {
 class FlatColorFill:
     """Every region filled with one colour: the one that its prompt names, else the mean of the source's region."""
 
-    summary = "the region filled with the prompted colour: what a metric accepts that shows nothing but a colour"
+    summary = (
+        "the region filled with the prompted colour: what a metric accepts that shows nothing but a colour"
+    )
     needs: frozenset[str] = frozenset({"source", "mask", "region_prompt"})
     native_size: int | None = None
     Options = NoOptions

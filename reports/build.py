@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from reports import figures, latex, render, shapes, statistics, tables
 from reports.figures_charts import Bounds
+from reports.preference import StudyResults, checked, preference_summary, shows_votes
 from reports.provenance import with_caption
 from reports.scores import ALL, RunScores, load
 from reports.style import Style
@@ -44,8 +45,7 @@ class Made:
     tables: tuple[Table, ...]
     comparisons: pd.DataFrame | None = None
     validity: pd.DataFrame | None = None
-    votes: pd.DataFrame | None = None
-    """Checked."""
+    study: StudyResults | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def write_report(
     *,
     style: Style | None = None,
     paper: Paper | None = None,
-    votes: pd.DataFrame | None = None,
+    study: StudyResults | None = None,
     baseline: str | None = None,
     bounds: Bounds | None = None,
     with_figures: bool = True,
@@ -76,15 +76,15 @@ def write_report(
 ) -> ReportPaths:
     """Writes ``report/`` of a run; see the module.
 
-    ``paper``: adds what it reported (``reports.paper.load``). ``votes``: one row per vote, as
-    ``reports.preference.VOTE_COLUMNS``. ``baseline``: whom the others are compared with, the run's first
-    method that is no control if not given. ``bounds``: of the success rule.
+    ``paper``: adds what it reported (``reports.paper.load``). ``study``: adds its results. ``baseline``: whom
+    the others are compared with, the run's first method that is no control if not given. ``bounds``: of the
+    success rule.
 
     Raises ``tables.ReportError`` where nothing is scored, ``style.StyleError``, ``preference.VoteError``,
     ``statistics.StatisticsError``, ``bench.store.StoreError``.
     """
     made = make(
-        store, facts, style=style, paper=paper, votes=votes, baseline=baseline, extras=True,
+        store, facts, style=style, paper=paper, study=study, baseline=baseline, extras=True,
         resamples=resamples, seed=seed,
     )  # fmt: skip
     files = write_tables(store, facts, made, style)
@@ -107,7 +107,7 @@ def make(
     *,
     style: Style | None = None,
     paper: Paper | None = None,
-    votes: pd.DataFrame | None = None,
+    study: StudyResults | None = None,
     baseline: str | None = None,
     extras: bool = False,
     resamples: int = 2000,
@@ -130,15 +130,9 @@ def make(
     if frame.empty:
         tables.build(frame, facts)  # raises, with the remedy
     parts = [frame, tables.cost_summary(scores, resamples=resamples, seed=seed)]
-    people: pd.DataFrame | None = None
-    if votes is not None and len(votes):
-        from reports.preference import checked, preference_summary
-
-        people = checked(votes, scores)
-        if len(people):
-            parts.append(preference_summary(people, scores))
-        else:
-            people = None
+    if study is not None:
+        study = checked(study, scores)
+        parts.append(preference_summary(study))
     frame = pd.concat([part for part in parts if len(part)], ignore_index=True)
     style.check_columns([*dict.fromkeys(frame["metric"]), shapes.PASTED_LEAK])
     higher = _directions(scores, facts)
@@ -161,12 +155,12 @@ def make(
         if base is not None:
             comparisons = statistics.compare(scores, base, outcomes=outcomes, resamples=resamples, seed=seed)
             made += comparison_tables(comparisons, scores, facts)
-        validity = measure(scores, higher, people, seed=seed)
+        validity = measure(scores, higher, study, seed=seed)
         made += validity_tables(validity)
     left_out = store.left_out()
     made = [_with_left_out(table, left_out) for table in made]
     detectable = statistics.detectable_differences(scores, outcomes, seed=seed)
-    made = [with_caption(_noted(table, style), store, scores, detectable) for table in made]
+    made = [with_caption(_noted(table, style, study), store, scores, detectable) for table in made]
     if paper is not None:
         from reports.paper import reported_tables, with_reported
 
@@ -176,15 +170,17 @@ def make(
             replace(table, caption=f"{table.title}. {' '.join(table.notes)}")
             for table in reported_tables(paper)
         ]
-    return Made(scores, frame, tuple(made), comparisons, validity, people)
+    return Made(scores, frame, tuple(made), comparisons, validity, study)
 
 
-def _noted(table: Table, style: Style) -> Table:
-    """The table with the note on intervals that the style calls for."""
+def _noted(table: Table, style: Style, study: StudyResults | None) -> Table:
+    """The table with the note on intervals that the style calls for, and whose votes it shows."""
     before, after = tables.INTERVAL_NOTES["brackets"], tables.INTERVAL_NOTES[style.intervals]
     notes = [after if note == before else note for note in table.notes]
     if style.intervals == "none":
         notes = [note for note in notes if note != tables.SET_INTERVAL_NOTE]
+    if study is not None and ("votes" in table.name or any(shows_votes(c.metric) for c in table.columns)):
+        notes.append(f"Votes: {study.statement}")
     return replace(table, notes=tuple(note for note in notes if note))
 
 
@@ -379,7 +375,8 @@ def _drawn(store: RunStore, made: Made, bounds: Bounds | None) -> Iterator[tuple
         edits = figures.last_edits(scores.edits, protocol)
         rule: Rule
         for rule in RULES:
-            shown = side_by_side(store, scores, protocol, rule, votes=made.votes, edits=edits)
+            votes = None if made.study is None else made.study.votes
+            shown = side_by_side(store, scores, protocol, rule, votes=votes, edits=edits)
             yield f"grid-{rule}-{tables.slug(protocol)}", shown
         yield f"leak-heat-{tables.slug(protocol)}", heat_maps(store, scores, protocol, edits=edits)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.edit import CATEGORIES
-from reports.preference import EVERYWHERE, NEITHER
+from reports.preference import EVERYWHERE, SIMULATED
 from reports.style import Style
 from reports.tables import (
     ALL,
@@ -160,10 +160,17 @@ def paper_tables(
     frechet = {p: metric for p in protocols for metric in [_first(frame, p, FRECHET)] if metric}
     success = {p: metric for p in protocols for metric in [_first(frame, p, SUCCESS)] if metric}
     tables: list[Table] = []
-    preference = frame["metric"] == "preference"
-    voted = [p for p in (*protocols, EVERYWHERE) if (preference & (frame["protocol"] == p)).any()]
+    # Results of simulated raters have names and titles of their own.
+    mark = SIMULATED if frame["metric"].str.startswith(SIMULATED).any() else ""
+    preferred, votes = f"{mark}preference", f"{mark}preference_votes"
+    whose = "human" if not mark else "SIMULATED RATERS'"
+
+    def voted(metric: str) -> list[str]:
+        some = set(frame.loc[frame["metric"] == metric, "protocol"])
+        return [p for p in (*protocols, EVERYWHERE) if p in some]
+
     if frechet:
-        with_votes = " and human preference" if voted else ""
+        with_votes = f" and {whose} preference" if voted(preferred) else ""
         tables += made(
             "paper-1-realism-preference",
             f"Realism{with_votes} by data set and method",
@@ -172,7 +179,7 @@ def paper_tables(
                 for p in protocols
                 for pick in (
                     *([Pick(HEADINGS[frechet[p]], frechet[p], ALL, p, p)] if p in frechet else []),
-                    *([Pick("preferred", "preference", ALL, p, p)] if p in voted else []),
+                    *([Pick(HEADINGS[preferred], preferred, ALL, p, p)] if p in voted(preferred) else []),
                 )
             ],
         )
@@ -181,13 +188,16 @@ def paper_tables(
             "Realism by data set",
             [Pick(p, metric, ALL, p, HEADINGS[metric]) for p, metric in frechet.items()],
         )
-    if voted:
-        people = [m for m in _rows(frame, controls) if _voted(frame, m)]
+    if voted(votes):
         tables += made(
             "paper-3-preference",
-            "User preference: share of all votes",
-            [Pick(p, "preference_votes", ALL, p, "votes") for p in voted],
-            [*(m for m in people if m != NEITHER), NEITHER],
+            f"{'User' if not mark else whose} preference: share of all votes",
+            [Pick(p, votes, ALL, p, HEADINGS[votes]) for p in voted(votes)],
+            [
+                m
+                for m in _rows(frame, controls)
+                if ((frame["metric"] == votes) & (frame["method"] == m)).any()
+            ],
         )
     if success:
         tables += made(
@@ -228,10 +238,6 @@ def _protocols(frame: pd.DataFrame) -> list[str]:
 
 def _rows(frame: pd.DataFrame, controls: Container[str]) -> list[str]:
     return sorted(dict.fromkeys(frame["method"]), key=lambda method: method in controls)
-
-
-def _voted(frame: pd.DataFrame, method: str) -> bool:
-    return bool(((frame["metric"] == "preference_votes") & (frame["method"] == method)).any())
 
 
 def _first(frame: pd.DataFrame, protocol: str, metrics: Sequence[str]) -> str:

@@ -80,6 +80,8 @@ HEADINGS: Mapping[str, str] = {
     PEAK_MEMORY: "memory GiB",
     "preference": "preferred",
     "preference_votes": "votes",
+    "simulated_preference": "preferred (SIMULATED RATERS)",
+    "simulated_preference_votes": "votes (SIMULATED RATERS)",
 }
 """What a column is called. A metric that is not here is called by its own name."""
 
@@ -547,7 +549,11 @@ OWN_FACTS: Mapping[str, OwnFacts] = {
     "preference": OwnFacts(
         "share", True, "share of an edit's comparisons that people decided for it, ties half"
     ),
-    "preference_votes": OwnFacts("share", True, "share of all votes that a method got"),
+    "preference_votes": OwnFacts("share", True, "share of all votes that a method got, a tie half for each"),
+    "simulated_preference": OwnFacts("share", True, "as preference, of simulated raters, not people"),
+    "simulated_preference_votes": OwnFacts(
+        "share", True, "as preference_votes, of simulated raters, not people"
+    ),
 }
 
 _SHARES = frozenset({"share", "fraction", "rate", OUTCOME, "%"})

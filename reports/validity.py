@@ -1,15 +1,15 @@
 """Does the metric measure? Each automatic metric against the truth judge and against people.
 
-* Rank correlation (Spearman) over single edits between a metric and a verdict: the truth judge's, the truth
-  judge's success, or the share of votes an edit won. Signs are turned so that more is better: a metric that
-  measures what it should is positive, whatever its direction.
+* Rank correlation (Spearman) over single edits between a metric and a verdict: the truth judge's, or the truth
+  judge's success. Signs are turned so that more is better: a metric that measures what it should is positive,
+  whatever its direction.
 * Agreement of the success rules that need no truth with the one that has it: accuracy, Cohen's kappa, and
   both error rates.
-* Of every vote between two edits: whether the metric prefers the same one (ties of the metric count half;
-  votes for neither are left out and counted).
+* Metrics against people's votes, as the study's analysis has them (``bench.study.correlation``): how often a metric
+  prefers the edit that was preferred, and rank correlations over votes and over methods.
 
-Intervals: 95 %, clustered on the source image, on the rater for votes; of shares Wilson's with the clusters'
-design effect, of correlations and kappa the percentile bootstrap's. Controls take no part:
+Intervals: 95 %, clustered on the source image: of shares Wilson's with the clusters' design effect, of correlations and
+kappa the percentile bootstrap's. Those of votes resample raters and sources. Controls take no part:
 an untouched image and the ideal result would make any metric look good.
 """
 
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.edit import CATEGORIES
-from reports.preference import TIE, pairs, points
+from reports.preference import SIMULATED, StudyResults
 from reports.scores import ALL, ProtocolScores, RunScores
 from reports.statistics import first_seen, shares
 from reports.tables import HEADINGS, Cell, Column, Row, Table, finite, slug
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 TRUTHS: Mapping[str, str] = {
     "judge_truth": "the truth judge",
     "success_truth": "success by the truth",
-    "votes": "the share of votes won",
 }
+VOTES = "votes"
 RULES = ("success_clip", "success_mini_clip", "judge_clip", "judge_mini_clip")
 AGREEMENT = ("accuracy", "kappa", "missed", "false alarms", "truth says yes", "rule says yes")
 
@@ -65,41 +65,27 @@ _ROWS = 16
 
 
 def validity(
-    scores: RunScores, higher: Mapping[str, bool], votes: pd.DataFrame | None = None, *, seed: int = 0
+    scores: RunScores, higher: Mapping[str, bool], study: StudyResults | None = None, *, seed: int = 0
 ) -> pd.DataFrame:
     """Every correlation and agreement of a run; columns ``VALIDITY_COLUMNS``.
 
-    ``higher``: metric -> whether more is better. ``votes`` as ``reports.preference.checked`` returns them.
+    ``higher``: metric -> whether more is better. ``study``: its correlations are taken as they are; they name no
+    number of clusters, since two things are resampled.
     """
     import pandas as pd
 
     rows: list[tuple[object, ...]] = []
     for of_protocol in scores.protocols.values():
         truths = {name: of_protocol.metric(name) for name in TRUTHS if name in of_protocol.metrics}
-        if votes is not None:
-            truths["votes"] = _won(votes[votes["protocol"] == of_protocol.protocol], of_protocol)
         for category in (ALL, *CATEGORIES):
             units = of_protocol.units(category)
             if len(units):
                 rows += _correlations(of_protocol, category, units, truths, higher, seed)
                 rows += _agreements(of_protocol, category, units, seed)
-    if votes is not None and len(votes):
-        rows += _choices(scores, votes, higher, seed)
+    if study is not None:
+        rows += _of_study(scores, study, higher)
     frame = pd.DataFrame(rows, columns=list(VALIDITY_COLUMNS))
-    return frame.astype({"value": "float64", "low": "float64", "high": "float64"})
-
-
-def _won(votes: pd.DataFrame, of_protocol: ProtocolScores) -> FloatND:
-    """``(U, M)``: the share of an edit's comparisons that it won; NaN where there was none."""
-    titles = list(of_protocol.titles)
-    won, _ = points(votes, titles)
-    unit = {case: index for index, case in reversed(list(enumerate(of_protocol.cases)))}
-    place = np.array([unit[case] for case in votes["case"]], dtype=np.intp)
-    total, count = (np.zeros((len(of_protocol.cases), len(titles))) for _ in range(2))
-    np.add.at(total, place, np.nan_to_num(won))
-    np.add.at(count, place, ~np.isnan(won))
-    with np.errstate(invalid="ignore"):
-        return np.where(count > 0, total / count, np.nan)
+    return frame.astype({"value": "float64", "low": "float64", "high": "float64", "clusters": "Int64"})
 
 
 def _correlations(
@@ -293,41 +279,16 @@ def _measures(counts: FloatND) -> FloatND:
         )
 
 
-def _choices(
-    scores: RunScores, votes: pd.DataFrame, higher: Mapping[str, bool], seed: int
+def _of_study(
+    scores: RunScores, results: StudyResults, higher: Mapping[str, bool]
 ) -> Iterator[tuple[object, ...]]:
-    """Per protocol and category: the share of decided votes on which a metric prefers the same edit."""
-    import pandas as pd
-
-    for protocol, of_protocol in scores.protocols.items():
-        decided = pairs(votes[(votes["protocol"] == protocol) & (votes["answer"] != TIE)])
-        if not len(decided):
-            continue
-        unit = {case: index for index, case in reversed(list(enumerate(of_protocol.cases)))}
-        column = {title: index for index, title in enumerate(of_protocol.titles)}
-        u = np.array([unit[case] for case in decided["case"]], dtype=np.intp)
-        a, b = (np.array([column[t] for t in decided[name]], dtype=np.intp) for name in ("a", "b"))
-        names = [m for m in of_protocol.metrics if m in higher]
-        towards = np.array([1.0 if higher[m] else -1.0 for m in names])
-        indices = [of_protocol.metrics.index(m) for m in names]
-        values = of_protocol.values[:, :, indices]
-        lead = (values[u, a] - values[u, b]) * towards
-        lead *= np.where(decided["answer"] == decided["a"], 1.0, -1.0)[:, None]
-        same = np.where(np.isnan(lead), np.nan, (np.sign(lead) + 1) / 2)
-        rater = pd.factorize(decided["rater"])[0].astype(np.intp)
-        for category in (ALL, *CATEGORIES):
-            code = CATEGORIES.index(category) if category != ALL else 0
-            kept = np.flatnonzero((category == ALL) | (of_protocol.category[u] == code))
-            if not len(kept):
-                continue
-            means = shares(same[kept], rater[kept])
-            for k, metric in enumerate(names):
-                if means.n[k]:
-                    found = (float(means.value[k]), float(means.low[k]), float(means.high[k]))
-                    yield (
-                        *(protocol, category, metric, "votes", "same choice", *found),
-                        *(int(means.n[k]), int(means.clusters[k])),
-                    )
+    """The study's own correlations of this run's metrics with the votes."""
+    against = VOTES if not results.simulated else SIMULATED + VOTES
+    for row in results.correlation.to_dict(orient="records"):
+        in_report = row["protocol"] in scores.protocols and row["category"] in (ALL, *CATEGORIES)
+        if in_report and row["metric"] in higher:
+            place = (row["protocol"], row["category"], row["metric"], against, row["measure"])
+            yield (*place, row["value"], row["low"], row["high"], int(row["n"]), None)
 
 
 # --- as tables -------------------------------------------------------------------------------------------
@@ -340,7 +301,14 @@ def validity_tables(frame: pd.DataFrame) -> list[Table]:
         mine = frame[frame["protocol"] == protocol]
         for (against, measure), title in (
             *(((name, "spearman"), f"rank correlation with {what}") for name, what in TRUTHS.items()),
-            (("votes", "same choice"), "share of votes with which the metric agrees"),
+            *(
+                ((mark + VOTES, measure), f"{what}{of}")
+                for mark, of in (("", ""), (SIMULATED, " of SIMULATED RATERS, not people"))
+                for measure, what in (
+                    ("agreement", "share of votes with which the metric agrees"),
+                    ("spearman", "rank correlation with the votes"),
+                )
+            ),
         ):
             part = mine[(mine["against"] == against) & (mine["measure"] == measure)]
             if len(part):
@@ -378,9 +346,10 @@ def _table(
                 )
         rows.append(Row(HEADINGS.get(metric, metric), False, tuple(cells), max(c.n for c in cells), 0))
     notes = [
-        "Without controls; below each value its 95 % interval, clustered on the "
-        + ("rater" if stem.endswith("same choice") else "source image")
-        + " (of shares: Wilson's with the clusters' design effect; of correlations and kappa: bootstrap)."
+        "Below each value its 95 % interval (bootstrap that resamples raters and source images)."
+        if VOTES in stem
+        else "Without controls; below each value its 95 % interval, clustered on the source image "
+        "(of shares: Wilson's with the clusters' design effect; of correlations and kappa: bootstrap)."
     ]
     if "spearman" in stem:
         notes.append(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -497,6 +500,121 @@ def test_a_run_is_compared_verified_exported_and_merged(
     capsys.readouterr()
     assert run("verify", "one", "--sample", "0", *plugin) == 1
     assert changed.name in capsys.readouterr().out
+
+
+def verified(capsys: pytest.CaptureFixture[str], folder: str, *more: str) -> dict[str, Any]:
+    """What ``verify --json`` prints; its exit code says the same."""
+    capsys.readouterr()
+    code = run("verify", folder, "--device", "cpu", "--json", "--plugin", "cli_plugin", *more)
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert code == (0 if result["ok"] else 1)
+    return result
+
+
+def test_a_run_is_verified_by_making_all_of_it_again(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "dots.yaml").write_text((SUITE % "").replace("leak_changed", "leak_changed, vgg16_frechet"))
+    assert run("run", "dots.yaml", "--device", "cpu", "--plugin", "cli_plugin") == 0
+    whole = verified(capsys, "runs/dots")
+    assert whole["problems"] == []
+    assert {check["what"]: check["checked"] == check["total"] for check in whole["checks"]} == dict.fromkeys(
+        (
+            *(
+                "methods in run.json",
+                "files",
+                "cases of dots",
+                "records of edits",
+                "edits",
+                "records of scores",
+            ),
+            *("edits scored again", "set scores", "files of the report"),
+        ),
+        True,
+    )
+    assert whole["verdict"] == "runs/dots: is what it claims."
+    # A renamed folder is the same run.
+    shutil.move("runs/dots", "runs/moved")
+    assert verified(capsys, "runs/moved")["ok"]
+    # A report with options of its own is built anew with them.
+    assert (
+        run("report", "runs/moved", "--style", "intervals=plus-minus", "--paper", "--plugin", "cli_plugin")
+        == 0
+    )
+    assert verified(capsys, "runs/moved")["ok"]
+    # An edit replaced with its record, a value of a set, a number of a table: all by someone who mends digests.
+    edit = sorted(Path("runs/moved/edits").rglob("*.png"))[0]
+    Image.new("RGB", (32, 32), "white").save(edit)
+    forged = hashlib.sha256(edit.read_bytes()).hexdigest()
+    log = Path("runs/moved/edits.jsonl")
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    for row in rows:
+        if row["file"] == edit.relative_to("runs/moved").as_posix():
+            row["sha256"] = forged
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sets = Path("runs/moved/scores/set.json")
+    values = json.loads(sets.read_text())
+    values[0]["value"] += 1
+    sets.write_text(json.dumps(values))
+    table = Path("runs/moved/report/main-dots.tex")
+    table.write_text(table.read_text().replace("toprule", "midrule"))
+    Path("runs/moved/digests.jsonl").unlink()
+    problems = "\n".join(verified(capsys, "runs/moved")["problems"])
+    assert f"leak_mse of {edit.stem}" in problems
+    assert "scores/set.json" in problems
+    assert "report/main-dots.tex: differs" in problems
+
+
+def test_what_cannot_be_made_again_here_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("run", "dots.yaml", "--device", "cpu", "--plugin", "cli_plugin") == 0
+    plugin = place / "cli_plugin.py"
+    plugin.write_text(plugin.read_text().replace('stable_digest("dots")', 'stable_digest("later")'))
+    sys.modules.pop("cli_plugin", None)
+    result = verified(capsys, "runs/dots", "--sample", "0", "--sets", "0")
+    how = {check["what"]: check["how"] for check in result["checks"]}
+    assert result["ok"]
+    assert "digests alone" in how["cases of dots"]
+    assert "the installed protocol dots 1 has the digest" in how["cases of dots"]
+
+
+def test_report_and_analysis_of_a_study_print_the_same_numbers(place: Path) -> None:
+    plugin = ("--plugin", "cli_plugin")
+    assert run("run", "dots.yaml", "--device", "cpu", *plugin) == 0
+    settings = place / "study.yaml"
+    settings.write_text("exclusion: {max_attention_failures: 0, min_median_reaction_ms: null}\n")
+    assert (
+        run(
+            *("study", "create", "runs/dots", "--name", "taste", "--settings", "study.yaml"),
+            *("--method", "copy_input", "--method", "moody", "--raters", "8", "--trials", "10"),
+            *("--attention", "3", "--repeats", "1", "--practice", "0"),
+        )
+        == 0
+    )
+    assert (
+        run("study", "simulate", "taste", "--raters", "8", "--strength", "moody=1.5", "--inattentive", "0.4")
+        == 0
+    )
+    assert run("study", "analyse", "taste", "--simulated", "--scores", "runs/dots", "--out", "analysis") == 0
+    assert run("report", "runs/dots", "--study", "taste", *plugin) == 2  # people have not voted
+    assert run("report", "runs/dots", "--study", "taste", "--simulated", *plugin) == 0
+    raters = pd.read_csv("analysis/raters.csv")
+    assert raters["excluded"].any()
+    shares = pd.read_csv("analysis/shares.csv")
+    shares = shares[(shares["raters"] == "kept") & (shares["question"] == "all")]
+    summary = pd.read_csv("runs/dots/report/summary.csv").set_index(
+        ["metric", "protocol", "category", "method"]
+    )
+    for row in shares.to_dict("records"):
+        protocol = "all protocols" if row["protocol"] == "all" else row["protocol"]
+        for metric, columns in (
+            ("simulated_preference", ("share", "low", "high")),
+            ("simulated_preference_votes", ("of_all", "of_all_low", "of_all_high")),
+        ):
+            printed = summary.loc[(metric, protocol, row["category"], row["method"])]
+            np.testing.assert_array_equal(
+                printed[["value", "low", "high"]].to_numpy(float), [row[column] for column in columns]
+            )
+    assert "SIMULATED RATERS" in Path("runs/dots/report/tables.md").read_text()
+    # The votes are part of what is verified, as long as they are here.
+    assert run("verify", "runs/dots", "--sample", "0", *plugin) == 0
 
 
 @pytest.mark.parametrize(("gap", "code"), [("", 1), ("68 of 160 samples of its recipe", 0)])

@@ -23,15 +23,15 @@ from bench.study import agreement
 from bench.study.bradley_terry import Choices, Unlinked, fit_counts, fit_draws, influence
 from bench.study.correlation import Values, correlate, read_scores
 from bench.study.crossed import Crossed, interval
-from bench.study.frame import ALL, TIE, VotesError, check_votes
+from bench.study.frame import ALL, SCOPE, TIE, VotesError, check_votes, scopes
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
 
-SCOPE = ("question", "protocol", "category")
-"""Columns that say what a row is about; ``"all"`` where it is about all of them together."""
+SIMULATED = "SIMULATED RATERS, not people: "
+"""Begins whatever is said of results of simulated raters."""
 
 
 class SimulatedVotes(VotesError):
@@ -93,7 +93,7 @@ class Analysis:
     shares: pd.DataFrame
     """raters, scope, kind, method, n (votes that showed it), wins, ties, losses; ``share`` of those, a tie
     being half a win, with wilson_low, wilson_high and low, high; ``of_all``: the same wins as a share of all
-    votes, which add up to 1 over the methods, with of_all_low, of_all_high; n_raters, n_sources."""
+    n_votes votes, which add up to 1 over the methods, with of_all_low, of_all_high; n_raters, n_sources."""
     wins: pd.DataFrame
     """raters, scope, kind, method, against, wins, ties, losses, n, share, wilson_low, wilson_high, low, high.
     For choices of the best: a win is being chosen while the other was shown."""
@@ -117,6 +117,24 @@ class Analysis:
     """Shares with all raters and with those kept, side by side."""
     correlation: pd.DataFrame
     """raters, and the columns of :func:`bench.study.correlation.correlate`; empty without scores."""
+
+    @property
+    def counted(self) -> str:
+        """Whose votes the results to be shown are made of: ``"kept"``, or ``"all"`` where the rule keeps nobody."""
+        return "kept" if (self.counts["raters"] == "kept").any() else "all"
+
+    @property
+    def statement(self) -> str:
+        """How many votes and raters those results are made of, the rule, and how the intervals are made."""
+        counts = self.counts[self.counts["raters"] == self.counted].iloc[0]
+        raters = "raters kept" if self.counted == "kept" else "all raters"
+        return (
+            f"{SIMULATED if self.simulated else ''}{counts['n_votes']} votes of {counts['n_raters']} raters "
+            f"({raters}) on {counts['n_sources']} source images. {self.exclusion} "
+            f"{int(self.raters['excluded'].sum())} of {len(self.raters)} are excluded. "
+            f"{100 * self.level:g} % intervals resample raters and sources ({self.resamples} draws, "
+            f"seed {self.seed})."
+        )
 
     def frames(self) -> dict[str, pd.DataFrame]:
         """The tables by name."""
@@ -167,10 +185,7 @@ def analyse(
         )
     values = read_scores(scores) if scores is not None else None
     raters = rater_quality(checked, rule)
-    out = set(zip(raters["study"][raters["excluded"]], raters["rater"][raters["excluded"]], strict=True))
-    excluded = np.array(
-        [pair in out for pair in zip(checked["study"], checked["rater"], strict=True)], dtype=bool
-    )
+    excluded = ~kept_raters(checked, raters)
     notes: list[str] = []
     parts = {"all": _Part(checked, values, resamples, seed, level)}
     if not excluded.any():
@@ -209,6 +224,14 @@ def analyse(
         effect=_effect(found["shares"]),
         **found,
     )
+
+
+def kept_raters(votes: pd.DataFrame, raters: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which rows of ``votes`` are of raters whom the rule keeps. ``raters``: as :func:`rater_quality` gives."""
+    out = raters[raters["excluded"]]
+    excluded = set(zip(out["study"], out["rater"], strict=True))
+    pairs = zip(votes["study"], votes["rater"], strict=True)
+    return np.array([pair not in excluded for pair in pairs], dtype=bool)
 
 
 def rater_quality(votes: pd.DataFrame, rule: Exclusion) -> pd.DataFrame:
@@ -280,7 +303,7 @@ class _Part:
         raters = self.votes["study"] + "\0" + self.votes["rater"]
         sources = self.votes["protocol"] + "\0" + self.votes["source"]
         self.crossed = Crossed.of(list(raters), list(sources), draws=draws, seed=seed)
-        self._strengths: dict[tuple[str, ...], tuple[tuple[str, ...], Floats, Floats]] = {}
+        self._strengths: dict[tuple[str, str, str], tuple[tuple[str, ...], Floats, Floats]] = {}
         self._tally()
 
     def _tally(self) -> None:
@@ -327,28 +350,15 @@ class _Part:
             "correlation": pd.DataFrame(),
         }
         if self.scores is not None:
-            of = {(p, c): value for (q, p, c), value in self._strengths.items() if q == ALL}
-            found["correlation"] = correlate(self.votes, self.crossed, self.scores, of, level=self.level)
+            found["correlation"] = correlate(
+                self.votes, self.crossed, self.scores, self._strengths, level=self.level
+            )
         return found
 
     def _scopes(self) -> Iterator[tuple[dict[str, str], NDArray[np.bool_]]]:
-        """Everything; each question, protocol and category; each question within each protocol and category."""
-        values = {column: sorted(set(self.table[column])) for column in SCOPE}
-        wanted: list[dict[str, str]] = [{}]
-        wanted += [{column: value} for column in SCOPE for value in values[column]]
-        if len(values["question"]) > 1:
-            wanted += [
-                {"question": question, column: value}
-                for question in values["question"]
-                for column in ("protocol", "category")
-                for value in values[column]
-            ]
-        for some in wanted:
-            inside = np.ones(len(self.table), dtype=bool)
-            for column, value in some.items():
-                inside &= (self.table[column] == value).to_numpy()
-            if inside.any():
-                yield {**dict.fromkeys(SCOPE, ALL), **some}, inside
+        """Each scope, by column, and which classes are inside."""
+        for scope, inside in scopes(self.table):
+            yield dict(zip(SCOPE, scope, strict=True)), inside
 
     def _unique(self, *, kinds: bool) -> Iterator[tuple[list[dict[str, str]], NDArray[np.bool_]]]:
         """The same, those of the same votes together (a study of one protocol is its own protocol's scope)."""
@@ -429,6 +439,7 @@ class _Part:
                         "wilson_high": plain.high,
                         "low": low[j],
                         "high": high[j],
+                        "n_votes": int(self.totals[inside].sum()),
                         "of_all": of_all[j],
                         "of_all_low": all_low[j],
                         "of_all_high": all_high[j],
@@ -474,7 +485,7 @@ class _Part:
                 strengths += [{**label, **row} for row in rows]
                 fits.append({**label, **summary})
                 if kept is not None:
-                    self._strengths[tuple(label[column] for column in SCOPE)] = kept
+                    self._strengths[label["question"], label["protocol"], label["category"]] = kept
         return strengths, fits
 
     def _fit(

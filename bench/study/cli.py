@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
+    from bench.study.analysis import Analysis
     from bench.study.design import Design
     from bench.study.store import StudyStore
 
@@ -331,24 +332,18 @@ def analyse(
     """Preference shares, win matrix, strengths, agreement and attention, with intervals."""
     from bench.study import analysis, exchange, show
 
+    of_run = None if scores is None else run_scores(scores)
     if (study is None) == (votes is None):
         raise UsageError("study analyse: name either a study or a file of votes (--votes).")
-    rule: Mapping[str, Any] = {}
-    if votes is not None:
-        frame = exchange.import_votes(votes)
+    if study is not None:
+        found, _ = analyse_study(
+            study, store, scores=of_run, simulated=simulated, resamples=resamples, seed=seed
+        )
     else:
-        assert study is not None
-        with _open(store) as opened:
-            rule = opened.study(study).settings.exclusion
-            frame = opened.votes(study, "simulated" if simulated else "human")
-    found = analysis.analyse(
-        frame,
-        exclusion=_exclusion(rule),
-        scores=None if scores is None else run_scores(scores),
-        resamples=resamples,
-        seed=seed,
-        simulated=simulated,
-    )
+        assert votes is not None
+        found = analysis.analyse(
+            exchange.import_votes(votes), scores=of_run, resamples=resamples, seed=seed, simulated=simulated
+        )
     console = _console()
     for part in show.terminal(show.tables(found)):
         console.print(part)
@@ -366,6 +361,35 @@ def close(study: Name, store: Store = STORE) -> None:
 
 
 # --- what the commands are made of ------------------------------------------------------------------------
+
+
+def analyse_study(
+    study: str,
+    store: str,
+    *,
+    scores: pd.DataFrame | None = None,
+    simulated: bool = False,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[Analysis, pd.DataFrame]:
+    """The analysis of a study's stored votes under its own exclusion rule, and those votes.
+
+    ``study analyse`` and ``report --study`` both print what this returns. Raises :class:`StudyError`.
+    """
+    from bench.study.analysis import analyse
+
+    with _open(store) as opened:
+        rule = opened.study(study).settings.exclusion
+        votes = opened.votes(study, "simulated" if simulated else "human")
+    found = analyse(
+        votes,
+        exclusion=_exclusion(rule),
+        scores=scores,
+        resamples=resamples,
+        seed=seed,
+        simulated=simulated,
+    )
+    return found, votes
 
 
 def power_lines(design: Design, share: float) -> list[str]:
@@ -418,10 +442,11 @@ def run_scores(folder: Path) -> pd.DataFrame:
     from bench.metrics import METRICS, info_of
     from bench.registry import Registry
     from bench.store import RunStore
+    from bench.study.design import method_titles
 
     store = RunStore.open(folder)
     frame = store.scores()
-    titles = {digest: spec.title for digest, spec in store.methods.items()}
+    titles = method_titles([store])
     registry = Registry("metric", METRICS)
     told = {name: info_of(registry.load(name)).higher_is_better for name in registry.names()}
     known = {name: higher for name, higher in told.items() if higher is not None}

@@ -20,7 +20,7 @@ Values of metrics whose lower values are better are negated first where ``scores
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from bench.stats import ranks, wilson
 from bench.study.crossed import Crossed, interval
-from bench.study.frame import ALL, TIE, VotesError
+from bench.study.frame import ALL, SCOPE, TIE, VotesError, scopes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +38,7 @@ Floats = NDArray[np.float64]
 
 SCORE_COLUMNS = ("protocol", "method", "case", "metric", "value")
 COLUMNS = (
+    "question",
     "protocol",
     "category",
     "metric",
@@ -92,14 +93,15 @@ def correlate(
     votes: pd.DataFrame,
     crossed: Crossed,
     scores: Values,
-    strengths: dict[tuple[str, str], tuple[tuple[str, ...], Floats, Floats]],
+    strengths: dict[tuple[str, str, str], tuple[tuple[str, ...], Floats, Floats]],
     *,
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """One row per protocol, category, metric and measure: value, low, high, n and what n counts.
+    """One row per scope, metric and measure: value, low, high, n and what n counts.
 
-    ``votes`` and ``crossed`` belong together, row by row. ``strengths``: (protocol, category) -> (methods,
-    estimates (M,), draws (B, M)), either part ``"all"``. For agreement, Wilson's interval stands beside.
+    ``votes`` and ``crossed`` belong together, row by row. ``strengths``: (question, protocol, category) ->
+    (methods, estimates (M,), draws (B, M)), each part perhaps ``"all"``. For agreement, Wilson's interval
+    stands beside.
     """
     import pandas as pd
 
@@ -107,25 +109,10 @@ def correlate(
     found = pd.DataFrame(rows, columns=list(COLUMNS))
     order = {name: i for i, name in enumerate(_MEASURES)}
     found["order"] = found["measure"].map(order)
-    keys = ["protocol", "category", "metric", "order"]
-    found = found.sort_values(keys, kind="stable").drop(columns="order")
+    found = found.sort_values([*SCOPE, "metric", "order"], kind="stable").drop(columns="order")
     # "all" comes before the parts that it is made of.
-    first = ((found["protocol"] != ALL).astype(int) + (found["category"] != ALL).astype(int)).to_numpy()
+    first = sum((found[column] != ALL).to_numpy(dtype=int) for column in SCOPE)
     return found.iloc[np.argsort(first, kind="stable")].reset_index(drop=True)
-
-
-def scopes(votes: pd.DataFrame) -> list[tuple[str, str]]:
-    """(protocol, category), either of them ``"all"``."""
-    protocols, categories = (sorted(set(votes[column])) for column in ("protocol", "category"))
-    return [(ALL, ALL), *((p, ALL) for p in protocols), *((ALL, c) for c in categories)]
-
-
-def _inside(votes: pd.DataFrame, scope: tuple[str, str]) -> NDArray[np.bool_]:
-    inside = np.ones(len(votes), dtype=bool)
-    for column, wanted in zip(("protocol", "category"), scope, strict=True):
-        if wanted != ALL:
-            inside &= (votes[column] == wanted).to_numpy()
-    return inside
 
 
 def _edits(votes: pd.DataFrame, methods: list[str], scores: Values) -> Floats:
@@ -145,42 +132,57 @@ def _pairs(votes: pd.DataFrame, crossed: Crossed, scores: Values, level: float) 
     difference = _edits(some, first, scores) - _edits(some, second, scores)
     pairs = zip(some["answer"], first, strict=True)
     answer = np.array([0.0 if a == TIE else 1.0 if a == one else -1.0 for a, one in pairs])
-    for scope in scopes(votes):
-        inside = _inside(some, scope)
-        part = Crossed(
-            crossed.rater[pair][inside],
-            crossed.source[pair][inside],
-            crossed.rater_weights,
-            crossed.source_weights,
-        )
-        terms = [_terms(answer[inside], d) for d in difference[inside].T]
-        drawn = part.sums(np.concatenate(terms, axis=1)) if terms and inside.any() else None
-        for i, metric in enumerate(scores.metrics):
-            known = int(np.isfinite(difference[inside, i]).sum())
-            if not known or drawn is None:
-                continue
-            total = terms[i].sum(axis=0)
-            estimates = _measures(total)
-            draws = _measures(drawn[:, 6 * i : 6 * i + 6])
-            low, high = interval(
-                estimates, draws, part.factor(_influence(terms[i], total), level=level), level=level
+    computed: dict[bytes, list[dict[str, Any]]] = {}
+    for scope, of_scope in scopes(votes):
+        inside = of_scope[pair]
+        if not inside.any():
+            continue
+        # Two scopes of the same votes (one protocol, and all of them where there is one) are computed once.
+        if inside.tobytes() not in computed:
+            part = Crossed(
+                crossed.rater[pair][inside],
+                crossed.source[pair][inside],
+                crossed.rater_weights,
+                crossed.source_weights,
             )
-            decided = int(total[1])
-            plain = wilson((total[0] + decided) / 2, decided, level=level) if decided else None
-            for j, measure in enumerate(("agreement", "kendall", "spearman")):
-                yield {
-                    "protocol": scope[0],
-                    "category": scope[1],
-                    "metric": metric,
-                    "measure": measure,
-                    "value": estimates[j],
-                    "low": low[j],
-                    "high": high[j],
-                    "wilson_low": plain.low if plain and not j else math.nan,
-                    "wilson_high": plain.high if plain and not j else math.nan,
-                    "n": known if j else decided,
-                    "of": "votes" if j else "votes without ties",
-                }
+            rows = _pair_rows(part, answer[inside], difference[inside], scores.metrics, level)
+            computed[inside.tobytes()] = list(rows)
+        for row in computed[inside.tobytes()]:
+            yield {**dict(zip(SCOPE, scope, strict=True)), **row}
+
+
+def _pair_rows(
+    part: Crossed, answer: Floats, difference: Floats, metrics: Sequence[str], level: float
+) -> Iterator[dict[str, Any]]:
+    """The measures of one scope. ``answer``: (N,), -1, 0 or 1; ``difference``: (N, metrics), NaN without a value."""
+    terms = [_terms(answer, d) for d in difference.T]
+    if not terms:
+        return
+    drawn = part.sums(np.concatenate(terms, axis=1))
+    for i, metric in enumerate(metrics):
+        known = int(np.isfinite(difference[:, i]).sum())
+        if not known:
+            continue
+        total = terms[i].sum(axis=0)
+        estimates = _measures(total)
+        draws = _measures(drawn[:, 6 * i : 6 * i + 6])
+        low, high = interval(
+            estimates, draws, part.factor(_influence(terms[i], total), level=level), level=level
+        )
+        decided = int(total[1])
+        plain = wilson((total[0] + decided) / 2, decided, level=level) if decided else None
+        for j, measure in enumerate(("agreement", "kendall", "spearman")):
+            yield {
+                "metric": metric,
+                "measure": measure,
+                "value": estimates[j],
+                "low": low[j],
+                "high": high[j],
+                "wilson_low": plain.low if plain and not j else math.nan,
+                "wilson_high": plain.high if plain and not j else math.nan,
+                "n": known if j else decided,
+                "of": "votes" if j else "votes without ties",
+            }
 
 
 def _terms(answer: Floats, difference: Floats) -> Floats:
@@ -243,14 +245,14 @@ def _methods(
     votes: pd.DataFrame,
     crossed: Crossed,
     scores: Values,
-    strengths: dict[tuple[str, str], tuple[tuple[str, ...], Floats, Floats]],
+    strengths: dict[tuple[str, str, str], tuple[tuple[str, ...], Floats, Floats]],
     level: float,
 ) -> Iterator[dict[str, Any]]:
-    cases = votes[["protocol", "case", "category"]].copy()
+    cases = votes[[*SCOPE, "case"]].copy()
     cases["source"] = crossed.source
-    cases = cases.drop_duplicates(["protocol", "case"])
+    insides = dict(scopes(cases))
     for scope, (methods, estimates, draws) in strengths.items():
-        some = cases[_inside(cases, scope)]
+        some = cases[insides[scope]].drop_duplicates(["protocol", "case"])
         owner, count = some["source"].to_numpy(), len(crossed.source_weights)
         means = np.full((len(methods), len(scores.metrics)), np.nan)
         drawn = np.full((crossed.draws, len(methods), len(scores.metrics)), np.nan)
@@ -274,8 +276,7 @@ def _methods(
                     found = _rank_correlation(draws[:, have], drawn[:, have, i], kind)
                     low, high = interval(one, found[:, None], np.ones(1), level=level)
                 yield {
-                    "protocol": scope[0],
-                    "category": scope[1],
+                    **dict(zip(SCOPE, scope, strict=True)),
                     "metric": metric,
                     "measure": measure,
                     "value": value,

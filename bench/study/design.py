@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Of a design's JSON."""
 
+
 class DesignError(StudyError):
     """Runs or options that no design can be built from, or a design that is not what its digest says."""
 
@@ -276,7 +277,7 @@ def build(runs: Sequence[str | Path | RunStore], options: DesignOptions = Design
         raise DesignError("a study needs at least one run folder. Name one, such as runs/demo.")
     stores = [run if isinstance(run, RunStore) else RunStore.open(run) for run in runs]
     _same_protocols(stores)
-    titles = _titles(stores)
+    titles = method_titles(stores)
     chosen = _choose(titles, options.methods, stores)
     edits = _edits(stores, titles)
     rows, left_out = _complete(stores, edits, chosen, options)
@@ -316,7 +317,7 @@ def _same_protocols(stores: Sequence[RunStore]) -> None:
                 )
 
 
-def _titles(stores: Sequence[RunStore]) -> dict[str, str]:
+def method_titles(stores: Sequence[RunStore]) -> dict[str, str]:
     """Method digest -> a title that no other method has."""
     specs = {digest: spec for store in stores for digest, spec in store.methods.items()}
     times = Counter(spec.title for spec in specs.values())

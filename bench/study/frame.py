@@ -24,9 +24,11 @@ rater_kind     optional: ``"human"`` (the default) or ``"simulated"``
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.study import StudyError
 from bench.study.types import KINDS, ROLES
@@ -57,6 +59,9 @@ OPTIONAL = ("rater_kind",)
 RATER_KINDS = ("human", "simulated")
 ALL = "all"
 """In results: every question, protocol or category taken together."""
+
+SCOPE = ("question", "protocol", "category")
+"""Columns that say what a result is about; ``"all"`` where it is about all of them together."""
 
 _TEXTS = ("study", "rater", "trial", "question", "protocol", "case", "source", "category", "answer")
 
@@ -130,6 +135,28 @@ def check_votes(votes: pd.DataFrame) -> pd.DataFrame:
     twice = found.duplicated(["study", "rater", "trial"])
     _refuse(found, twice, "trial", "was answered twice by one rater: the votes hold doubles")
     return found
+
+
+def scopes(votes: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], NDArray[np.bool_]]]:
+    """What results are made of: (question, protocol, category), and which rows are inside; none without rows.
+
+    All votes together; each question, protocol and category; each category of each protocol; where there are
+    several questions, the same within each of them.
+    """
+    questions, protocols, categories = (sorted(set(votes[column])) for column in SCOPE)
+    parts = [(ALL, ALL), *((p, ALL) for p in protocols), *((ALL, c) for c in categories)]
+    parts += [(p, c) for p in protocols for c in categories]
+    asked = questions if len(questions) > 1 else []
+    combinations = [(ALL, p, c) for p, c in parts] + [(q, p, c) for q in asked for p, c in parts]
+    if not asked:
+        combinations += [(q, ALL, ALL) for q in questions]
+    for scope in combinations:
+        inside = np.ones(len(votes), dtype=bool)
+        for column, value in zip(SCOPE, scope, strict=True):
+            if value != ALL:
+                inside &= (votes[column] == value).to_numpy()
+        if inside.any():
+            yield scope, inside
 
 
 def _refuse(votes: pd.DataFrame, wrong: Any, column: str, why: str) -> None:

@@ -14,18 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.files import write_atomic
+from bench.study.analysis import SIMULATED, Analysis
 from bench.study.frame import ALL
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
-    from bench.study.analysis import Analysis
-
 MISSING = "–"
 """Stands for a value or an interval that could not be computed."""
-
-SIMULATED = "SIMULATED RATERS, not people: "
 
 KINDS = {"pair": "pairs, a tie is half a win", "best": "choice of the best"}
 
@@ -57,8 +54,7 @@ def tables(analysis: Analysis, realism: pd.DataFrame | None = None) -> list[Tabl
     ``realism``: columns protocol, method (its title), metric (the heading, such as ``FID``), value: one number
     per data set and method, lower is better; it stands in the first table beside the votes.
     """
-    who = "kept" if (analysis.counts["raters"] == "kept").any() else "all"
-    view = _View(analysis, who)
+    view = _View(analysis, analysis.counted)
     found = [
         *_by_data_set(view, realism),
         *_preference(view),
@@ -216,15 +212,8 @@ class _View:
 
     def __init__(self, analysis: Analysis, who: str) -> None:
         self.analysis, self.who = analysis, who
-        counts = analysis.counts[analysis.counts["raters"] == who].iloc[0]
         self.mark = SIMULATED if analysis.simulated else ""
-        raters = "raters kept" if who == "kept" else "all raters"
-        self.note = (
-            f"{self.mark}{counts['n_votes']} votes of {counts['n_raters']} raters ({raters}) on "
-            f"{counts['n_sources']} source images. {analysis.exclusion} "
-            f"{100 * analysis.level:g} % intervals resample raters and sources ({analysis.resamples} draws, "
-            f"seed {analysis.seed})."
-        )
+        self.note = analysis.statement
         shares = self.rows("shares")
         self.questions = [q for q in dict.fromkeys(shares["question"]) if q != ALL]
         self.kinds = [k for k in KINDS if (shares["kind"] == k).any()]
@@ -489,7 +478,7 @@ def _correlation(view: _View) -> Iterator[Table]:
     }
     categories = [ALL, *(c for c in dict.fromkeys(frame["category"]) if c != ALL)]
     for category in categories if len(categories) > 2 else [ALL]:
-        some = frame[(frame["protocol"] == ALL) & (frame["category"] == category)]
+        some = frame[_at(frame, category=category)]
         values = {(row["metric"], row["measure"]): row for row in some.to_dict("records")}
         rows = []
         for metric in dict.fromkeys(some["metric"]):

@@ -28,7 +28,14 @@ OTHER = "other"
 """The answer of the reader where a region shows none of the attribute's values."""
 
 _FOREIGN_COLORS = np.array(
-    [(0.47, 0.28, 0.16), (0.24, 0.78, 0.82), (0.5, 0.5, 0.5), (0.95, 0.95, 0.95), (0.1, 0.1, 0.1), (0.5, 0.5, 0.12)],
+    [
+        (0.47, 0.28, 0.16),
+        (0.24, 0.78, 0.82),
+        (0.5, 0.5, 0.5),
+        (0.95, 0.95, 0.95),
+        (0.1, 0.1, 0.1),
+        (0.5, 0.5, 0.12),
+    ],
     np.float32,
 )
 """Brown, cyan, gray, white, black, olive: no object of the world has one of these."""
@@ -170,7 +177,10 @@ def _shuffled(source: Image, truth: Image, region: Region, rng: np.random.Genera
     side = picture.shape[0] // block * block
     rows, columns = np.nonzero(region)
     top, left = rows.min() // block, columns.min() // block
-    bottom, right = min(rows.max() // block + 1, side // block), min(columns.max() // block + 1, side // block)
+    bottom, right = (
+        min(rows.max() // block + 1, side // block),
+        min(columns.max() // block + 1, side // block),
+    )
     tiles = picture[:side, :side].reshape(side // block, block, side // block, block, 3).swapaxes(1, 2).copy()
     part = tiles[top:bottom, left:right].reshape(-1, block, block, 3)
     tiles[top:bottom, left:right] = part[rng.permutation(len(part))].reshape(
@@ -302,5 +312,7 @@ def _resize(image: Image, side: int) -> Image:
     from torch.nn import functional as F
 
     x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-    out: Image = F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)[0].permute(1, 2, 0).numpy()
+    out: Image = (
+        F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)[0].permute(1, 2, 0).numpy()
+    )
     return out

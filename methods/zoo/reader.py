@@ -237,7 +237,9 @@ def _warp(x: Tensor, generator: torch.Generator) -> Tensor:
     """Shapes a little off: every pixel moved by a smooth random field of 1.2 pixels' standard deviation (of 64)."""
     n, _, height, width = x.shape
     coarse = torch.randn((n, 2, 6, 6), generator=generator) * (1.2 * 2 / SIDE)
-    field = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
+    field = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=False).permute(
+        0, 2, 3, 1
+    )
     identity = torch.eye(2, 3).expand(n, 2, 3)
     grid = F.affine_grid(identity, [n, 1, height, width], align_corners=False)
     return F.grid_sample(x, grid + field, padding_mode="reflection", align_corners=False)

@@ -157,7 +157,11 @@ def test_an_id_that_escapes_stops_the_plan(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(CaseError, match="cannot become a file name"):
         execute(tmp_path / "in" / "run", method())
     assert LOG.loaded == []
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} <= {"run.json", "lock"}
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} <= {
+        "run.json",
+        "lock",
+        "digests.jsonl",
+    }
 
 
 # The run
@@ -571,7 +575,9 @@ def test_killed_at_random_moments_and_repeated_it_gives_the_identical_records(tm
         for path in folder.rglob("*")
         if path.is_file()
     }
-    for file in files - {Path("lock"), Path("edits.jsonl")}:
+    # Threads write the cases, so the order of their digests may differ.
+    assert RunStore.open(run_folder).digests() == RunStore.open(clean).digests()
+    for file in files - {Path("lock"), Path("edits.jsonl"), Path("digests.jsonl")}:
         assert (run_folder / file).read_bytes() == (clean / file).read_bytes(), file
 
 

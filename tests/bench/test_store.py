@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -60,6 +61,52 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
         return count
 
     monkeypatch.setattr(os, "write", limited)
+
+
+# Digests
+
+
+def test_every_file_has_the_digest_of_what_it_holds(store: RunStore) -> None:
+    configure(store)
+    store.write_cases([make_case(i) for i in range(3)], INFO)
+    store.append_scores([ScoreRecord(key(), "m", "1", 0.5)])
+    store.append_set_scores([SetScore("fakes", "1", SPEC.digest, "all", "fid", "1", 2.0, 3)])
+    store.write_file("report/x.csv", b"1")
+    store.write_file("report/x.csv", b"2")
+    made(store)  # an edit has its digest in its record
+    digests, complete = store.digests()
+    files = {p.relative_to(store.path).as_posix() for p in store.path.rglob("*") if p.is_file()}
+    assert complete
+    assert set(digests) == {f for f in files if not f.startswith(("edits/", "lock", "digests"))}
+    for name, digest in digests.items():
+        assert digest == hashlib.sha256((store.path / name).read_bytes()).hexdigest()
+
+
+def test_a_folder_from_before_digests_goes_on_and_does_not_claim_to_be_complete(store: RunStore) -> None:
+    configure(store)
+    store.close()
+    (store.path / "digests.jsonl").unlink()
+    with RunStore.open(store.path) as again:
+        assert again.digests() == ({}, False)
+        again.write_file("report/x.csv", b"2")
+        digests, complete = again.digests()
+    assert (list(digests), complete) == (["report/x.csv"], False)
+
+
+def test_digests_outlive_a_full_disk_and_a_torn_line(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write_file("report/x.csv", b"1")
+    with monkeypatch.context() as patch:
+        full_disk(patch, after=10)
+        with pytest.raises(StoreError, match="disk is full"):
+            store.write_file("report/y.csv", b"2")
+    before = store.digests()
+    assert "report/y.csv" not in before[0]
+    store.write_file("report/y.csv", b"2")
+    assert set(store.digests()[0]) == {*before[0], "report/y.csv"}
+    store.write_digest("report/y.csv", None)
+    assert store.digests() == before
 
 
 # Opening

@@ -142,7 +142,9 @@ def test_autoencoder_fetches_the_autoencoder_alone() -> None:
 def test_noise_fill_is_uniform_noise_inside_the_mask_and_the_source_outside() -> None:
     one, other = replace(request(1), seed=3), replace(request(1), seed=4)
     inside = mask_array(one.mask)
-    first, again, second = (np.asarray(NoiseFill(NoOptions(), RUNTIME).edit([r])[0]) for r in (one, one, other))
+    first, again, second = (
+        np.asarray(NoiseFill(NoOptions(), RUNTIME).edit([r])[0]) for r in (one, one, other)
+    )
     assert (first == again).all()
     assert (first[~inside] == np.asarray(one.source)[~inside]).all()
     assert (first != second)[inside].mean() > 0.98

@@ -4,9 +4,9 @@
     python tests/perf/eye.py sheets runs/demo --out sheets     # 200 edits, drawn by a seed, the methods hidden
     python tests/perf/eye.py store runs/demo --labels first.csv second.csv
 
-The labels in ``tests/eye/`` are the project's own, by two raters who did not see each other's. They saw sheets with the
-source, the outline of the mask, the edit and the instruction, but neither the method nor any verdict. For each edit they
-answered two questions: does the region show all that the instruction asks for (``shows``), and is the rest still the
+The labels in ``tests/eye/`` are the project's own, by two raters who did not see each other's. They saw sheets with
+the source, the outline of the mask, the edit and the instruction, but neither the method nor any verdict. For each edit
+they answered two questions: does the region show all that the instruction asks for (``shows``), and is the rest still the
 same picture (``kept``). Success is both. The first rater's answers are the reference; the second's say how far two
 people agree. ``edits.png`` holds the edits themselves, so the agreement needs neither a run nor the methods.
 """
@@ -181,15 +181,21 @@ def agreement() -> None:
     for method in sorted({edit.method for edit in edits}):
         of_method = [(e.raters[0], v) for e, v in zip(edits, scored, strict=True) if e.method == method]
         agree, false_yes = sum(p == v for p, v in of_method), sum(v and not p for p, v in of_method)
-        print(f"{method:26} {len(of_method):3} {agree:5} {false_yes:9} {len(of_method) - agree - false_yes:8}")
+        print(
+            f"{method:26} {len(of_method):3} {agree:5} {false_yes:9} {len(of_method) - agree - false_yes:8}"
+        )
     print()
     for edit, verdict, agrees in zip(edits, scored, same, strict=True):
         if not agrees:
-            print(f"{edit.number:3} {'false yes' if verdict else 'false no ':9} {edit.method:26} {edit.pair.instruction}")
+            print(
+                f"{edit.number:3} {'false yes' if verdict else 'false no ':9} {edit.method:26} {edit.pair.instruction}"
+            )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     drawing = commands.add_parser("sheets")
     drawing.add_argument("run", type=Path)

@@ -11,8 +11,11 @@ import pytest
 
 from bench.edit import MethodSpec
 from bench.store import RunStore
+from bench.study.analysis import analyse
 from reports import build, paper, preference, style
 from reports.tables import ReportError
+from run_bench import _of_question
+from tests.bench.study import polls
 from tests.reports import fake
 
 N = len(fake.cases())
@@ -47,23 +50,23 @@ def store(tmp_path: Path) -> RunStore:
     return fake.run(tmp_path / "r", values, methods=METHODS, sets=sets)
 
 
-def votes() -> pd.DataFrame:
-    rows = [
-        (
-            f"r{r}",
-            "mini-coco",
-            case.id,
-            ("prompt_edit_diff", "sd_inpainting"),
-            "prompt_edit_diff" if r else "tie",
-        )
-        for r in range(3)
-        for case in fake.cases()
-    ]
-    return pd.DataFrame(rows, columns=list(preference.VOTE_COLUMNS))
+def study() -> preference.StudyResults:
+    """Two raters prefer the first method on every case, a third cannot decide."""
+    titles = ("prompt_edit_diff", "sd_inpainting")
+    rows = [(f"r{r}", case, titles[0] if r else "tie") for r in range(3) for case in fake.cases()]
+    votes = polls.frame(
+        rater=[rater for rater, _, _ in rows],
+        case=[case.id for _, case, _ in rows],
+        category=[case.category for _, case, _ in rows],
+        source=[case.source_id for _, case, _ in rows],
+        candidates=[titles] * len(rows),
+        answer=[answer for _, _, answer in rows],
+    )
+    return _of_question(analyse(votes, resamples=100), votes, "overall")
 
 
 def test_everything_is_written_and_named(store: RunStore) -> None:
-    done = build.write_report(store, FACTS, votes=votes(), resamples=200, with_figures=False)
+    done = build.write_report(store, FACTS, study=study(), resamples=200, with_figures=False)
     store.close()
     names = {path.name for path in done.files}
     assert {"summary.csv", "tables.md", "tables.html", "tables.tex", "tables-document.tex"} <= names
@@ -124,10 +127,10 @@ def test_the_ablation_has_the_method_and_its_variants(store: RunStore) -> None:
 
 
 def test_votes_fill_the_papers_tables(store: RunStore) -> None:
-    made = {t.name: t for t in build.make(store, FACTS, votes=votes(), resamples=200).tables}
+    made = {t.name: t for t in build.make(store, FACTS, study=study(), resamples=200).tables}
     third = {row.method: row.cells[0].value for row in made["paper-3-preference"].rows}
-    assert third["prompt_edit_diff"] == pytest.approx(2 / 3)
-    assert third[preference.NEITHER] == pytest.approx(1 / 3)
+    # Two votes of three, and half of the undecided one.
+    assert third == {"prompt_edit_diff": pytest.approx(5 / 6), "sd_inpainting": pytest.approx(1 / 6)}
     first = made["paper-1-realism-preference"]
     assert [column.metric for column in first.columns] == ["fid", "preference"]
     # Two wins and a tie in three.

@@ -77,7 +77,7 @@ def test_votes_decide_first_what_is_disputed(tmp_path: Path) -> None:
         for r in range(4)
     ]
     rows += [(f"r{r}", "mini-coco", "attribute-2", (A, B), A) for r in range(4)]
-    people = preference.checked(pd.DataFrame(rows, columns=list(preference.VOTE_COLUMNS)), loaded)
+    people = pd.DataFrame(rows, columns=list(preference.VOTE_COLUMNS))
     found = loaded.protocols["mini-coco"]
     assert figures_choice.choose(found, "disputed")[0] == "attribute-0"
     assert figures_choice.choose(found, "disputed", votes=people)[0] == "attribute-3"

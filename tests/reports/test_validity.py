@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
 from bench.stats import rank_correlation
-from reports import preference, scores, validity
+from reports import scores, validity
 from tests.reports import fake
 
 N = len(fake.cases())
@@ -87,15 +86,6 @@ def test_a_perfect_rule_agrees_perfectly_and_a_constant_one_by_chance() -> None:
     assert (constant["accuracy"], constant["kappa"], constant["false alarms"]) == (0.5, 0, 1)
 
 
-def votes(run: scores.RunScores, better: str, worse: str, raters: int = 4) -> pd.DataFrame:
-    rows = [
-        (f"r{r}", "mini-coco", case, (better, worse) if (r + i) % 2 else (worse, better), better)
-        for r in range(raters)
-        for i, case in enumerate(run.protocols["mini-coco"].cases)
-    ]
-    return pd.DataFrame(rows, columns=list(preference.VOTE_COLUMNS))
-
-
 @pytest.fixture
 def run(tmp_path: Path) -> scores.RunScores:
     generator = np.random.default_rng(2)
@@ -124,19 +114,6 @@ def test_a_metric_that_is_the_truth_correlates_fully_whatever_its_direction(run:
     # Controls take no part: two methods, sixteen cases.
     assert every.loc["noise", "n"] == 2 * N
     assert set(found["category"]) == {"all", "attribute", "replacement", "background", "multi_object"}
-
-
-def test_votes_are_held_against_every_metric(run: scores.RunScores) -> None:
-    people = preference.checked(votes(run, "sd_inpainting", "instruct_pix2pix"), run)
-    found = validity.validity(run, HIGHER, people)
-    same = found[(found["measure"] == "same choice") & (found["category"] == "all")].set_index("metric")
-    a, b = (run.protocols["mini-coco"].metric("noise")[:, m] for m in (0, 1))
-    assert same.loc["noise", "value"] == pytest.approx((a > b).mean())
-    assert same.loc["noise", "n"] == 4 * N
-    assert same.loc["noise", "clusters"] == 4
-    a, b = (run.protocols["mini-coco"].metric("leak_lpips")[:, m] for m in (0, 1))
-    assert same.loc["leak_lpips", "value"] == pytest.approx(((a < b) + 0.5 * (a == b)).mean())
-    assert "votes" in set(found.loc[found["measure"] == "spearman", "against"])
 
 
 def test_tables_name_their_rows_and_intervals(run: scores.RunScores) -> None:

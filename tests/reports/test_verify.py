@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter, ImageOps
 
-from bench.edit import EditRecord, ScoreRecord
-from bench.store import RunStore
-from reports.verify import Verification, verify
+from bench.edit import Claim, EditCase, EditRecord, Region, ScoreRecord
+from bench.store import RunStore, SetScore
+from reports import build
+from reports.page import write_page
+from reports.verify import Rebuilt, Recompute, Verification, verify
 from tests.reports import fake
 
 N = len(fake.cases())
@@ -22,13 +27,57 @@ VALUES = {
 }
 
 
-def small_run(path: Path) -> RunStore:
-    return fake.run(path, VALUES, failed=[("instruct_pix2pix", "background-1")])
+# The fake run's set scores are over all cases, and one edit of instruct_pix2pix fails.
+SETS = {
+    name: (10.0 + i, 9.0 + i, 11.0 + i) for i, name in enumerate(("sd_inpainting", "copy_input", "oracle"))
+}
+
+
+def cases() -> list[EditCase]:
+    """The fake protocol's cases, with all that a case may hold."""
+    return [
+        replace(
+            case,
+            truth=ImageOps.invert(case.request.source),
+            claims=(Claim("color", "red", "blue"),),
+            tags={"from": "here"},
+            request=replace(
+                case.request,
+                edit_words=("edited",),
+                regions=(Region(case.request.mask, "a part", ("part",)),),
+                seed=7,
+            ),
+        )
+        for case in fake.cases()
+    ]
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_run(tmp_path_factory.mktemp("run") / "r").path
+    path = tmp_path_factory.mktemp("run") / "r"
+    failed = [("instruct_pix2pix", "background-1")]
+    with fake.run(path, VALUES, failed=failed, sets=SETS, picked=cases()) as store:
+        made = build.write_report(store, fake.FACTS, resamples=100)
+        page = write_page(store, fake.FACTS, tables=made.tables)
+        for file in [page, *(page.parent / "page").rglob("*")]:
+            if file.is_file():
+                store.write_digest(file.relative_to(path).as_posix(), file.read_bytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def everything(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Recompute:
+    """What computing everything again gives: what the run had before anybody touched it."""
+    report = Path(shutil.copytree(original / "report", tmp_path_factory.mktemp("again") / "report"))
+    store = RunStore.open(original)
+    names = list(SetScore.__dataclass_fields__)
+    sets = [SetScore(**row) for row in store.set_scores()[names].assign(reason=None).to_dict("records")]
+    return Recompute(
+        cases=lambda name: cases(),
+        scores=rescoring(lambda score: score, []),
+        sets=lambda store, chosen: [s for s in sets if (s.protocol, s.method) in chosen],
+        report=lambda store, empty: Rebuilt(report, recorded=True, same_program=True),
+    )
 
 
 @pytest.fixture
@@ -55,11 +104,42 @@ def test_a_whole_run_holds(folder: Path) -> None:
     found = check(folder)
     assert found.problems == []
     assert found.ok
-    assert found.verdict.endswith("is what it claims.")
+    assert "is what it claims as far as it was checked" in found.verdict
     # One edit failed, as it is recorded: that is said, and contradicts nothing.
     assert found.notes == ["failed: 1 edits of instruct_pix2pix in mini-coco, as recorded"]
-    assert found.counts["edits hashed"] == 4 * N - 1
-    assert found.counts["scores"] == 2 * (4 * N - 1)
+    assert found.check("edits").extent == f"all {4 * N - 1}"
+    assert found.check("records of scores").total == 2 * (4 * N - 1)
+
+
+def test_everything_that_can_be_computed_again_is(folder: Path, everything: Recompute) -> None:
+    result = verify(RunStore.open(folder), everything, sample=1000)
+    assert result.problems == []
+    assert result.verdict == f"{folder}: is what it claims."
+    assert {check.what: check.extent for check in result.checks} == {
+        "methods in run.json": "all 4",
+        "files": f"all {result.check('files').total}",
+        "cases of mini-coco": f"all {N}",
+        "records of edits": f"all {4 * N}",
+        "edits": f"all {4 * N - 1}",
+        "records of scores": f"all {2 * (4 * N - 1)}",
+        "edits scored again": f"all {4 * N - 1}",
+        "set scores": "all 3",
+        "files of the report": f"all {result.check('files of the report').total}",
+    }
+    assert all(check.result == "holds" for check in result.checks)
+
+
+def test_what_was_checked_in_part_or_not_is_said(folder: Path, everything: Recompute) -> None:
+    result = verify(RunStore.open(folder), everything, sample=10, sets=1)
+    assert result.ok
+    assert f"not wholly: edits scored again (10 of {4 * N - 1}), set scores (1 of 3)" in result.verdict
+    assert "1 of 3 sets (seed 0)" in result.check("set scores").how
+    result = check(folder)
+    assert result.check("set scores").result == "not checked"
+    assert "set scores (0 of 3)" in result.verdict
+    # Digests stand in for the protocol and for the report's building, and are named as such.
+    assert "digests alone" in result.check("cases of mini-coco").how
+    assert "by its digest alone" in result.check("files of the report").how
 
 
 def test_checking_writes_nothing(folder: Path) -> None:
@@ -86,6 +166,203 @@ def other_options(manifest: dict[str, object]) -> None:
 def other_protocol(folder: Path) -> None:
     path = folder / "cases/mini-coco/protocol.json"
     path.write_text(path.read_text().replace("d" * 12, "e" * 12))
+
+
+def dilate_masks(folder: Path) -> None:
+    for path in (folder / "cases/mini-coco/masks").glob("*.png"):
+        Image.open(path).filter(ImageFilter.MaxFilter(5)).save(path)
+
+
+def invert(folder: Path, pattern: str) -> None:
+    path = sorted(folder.glob(pattern))[0]
+    ImageOps.invert(Image.open(path)).save(path)
+
+
+def change_row(folder: Path, change: Callable[[dict[str, object]], None]) -> None:
+    """Changes the first case."""
+    path = folder / "cases/mini-coco/cases.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    change(rows[0])
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def change_claim(row: dict[str, object]) -> None:
+    row["claims"] = [{"attribute": "color", "before": "red", "after": "green", "region": 0}]
+
+
+def add_case(folder: Path) -> None:
+    path = folder / "cases/mini-coco/cases.jsonl"
+    row = json.loads(path.read_text().splitlines()[0])
+    path.write_text(path.read_text() + json.dumps({**row, "id": "one-more"}) + "\n")
+
+
+def drop_case(folder: Path) -> None:
+    path = folder / "cases/mini-coco/cases.jsonl"
+    path.write_text("\n".join(path.read_text().splitlines()[1:]) + "\n")
+
+
+def change_set(folder: Path, name: str = "value") -> None:
+    path = folder / "scores/set.json"
+    rows = json.loads(path.read_text())
+    rows[1][name] -= 1.0
+    path.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def add_set(folder: Path) -> None:
+    path = folder / "scores/set.json"
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([*rows, {**rows[0], "value": 1.0}]))
+
+
+def change_score(folder: Path) -> None:
+    path = sorted(folder.glob("scores/part-*.parquet"))[0]
+    frame = pd.read_parquet(path)
+    frame.loc[(frame["metric"] == "success_truth") & (frame["case"] == "attribute-0"), "value"] = 1.0
+    frame.to_parquet(path, index=False, compression="zstd")
+
+
+def change_text(folder: Path, name: str, before: str, after: str) -> None:
+    path = folder / "report" / name
+    text = path.read_text()
+    assert before in text, name
+    path.write_text(text.replace(before, after, 1))
+
+
+def other_figure(folder: Path) -> None:
+    path = folder / "report/figures/grid-random-mini-coco.png"
+    ImageOps.mirror(Image.open(path)).save(path)
+
+
+def forge_digests(folder: Path) -> None:
+    """Makes every digest fit what is there, as whoever changes files can."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    lines = [
+        json.dumps({"file": name, "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()})
+        for name in names
+        if name.startswith(("cases/", "scores/", "report/", "run.json"))
+    ]
+    (folder / "digests.jsonl").write_text("\n".join(['{"complete": true}', *lines]) + "\n")
+
+
+RECOMPUTED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "masks dilated": (dilate_masks, "attribute-0: not the protocol's: mask"),
+    "source": (lambda f: invert(f, "cases/*/sources/*.png"), "not the protocol's: source"),
+    "truth": (lambda f: invert(f, "cases/*/truths/*.png"), "not the protocol's: truth"),
+    "region": (lambda f: invert(f, "cases/*/regions/*/*.png"), "not the protocol's: mask of region 0"),
+    "prompt": (
+        lambda f: change_row(f, lambda row: row.update(target_prompt="else")),
+        "attribute-0: not the protocol's: target_prompt",
+    ),
+    "instruction": (
+        lambda f: change_row(f, lambda row: row.update(instruction="")),
+        "not the protocol's: instruction",
+    ),
+    "claims": (lambda f: change_row(f, change_claim), "attribute-0: not the protocol's: claims"),
+    "seed of a case": (lambda f: change_row(f, lambda row: row.update(seed=8)), "not the protocol's: seed"),
+    "one case more": (add_case, "one-more: the protocol has no such case"),
+    "one case fewer": (drop_case, "attribute-0: missing; the protocol has it"),
+    "set score": (change_set, "value is 10, computed again 11"),
+    "interval of a set score": (lambda f: change_set(f, "low"), "low is 9, computed again 10"),
+    "one set score more": (add_set, "there twice"),
+    "score": (change_score, "success_truth of attribute-0"),
+    "table, tex": (
+        lambda f: change_text(f, "tables.tex", "toprule", "midrule"),
+        "report/tables.tex: differs",
+    ),
+    "table, csv": (lambda f: change_text(f, "summary.csv", "1.0", "2.0"), "report/summary.csv: differs"),
+    "html": (lambda f: change_text(f, "tables.html", "<td", "<th"), "report/tables.html: differs"),
+    "page": (
+        lambda f: change_text(f, "page/data/run.js", "mini", "maxi"),
+        "report/page/data/run.js: differs",
+    ),
+    "page, script": (lambda f: change_text(f, "page/core.js", "const", "var"), "page/core.js: differs"),
+    "figure": (other_figure, "report/figures/grid-random-mini-coco.png: differs"),
+    "figure removed": (
+        lambda f: (f / "report/figures/grid-random-mini-coco.pdf").unlink(),
+        "grid-random-mini-coco.pdf: missing",
+    ),
+}
+
+
+@pytest.mark.parametrize("forged", [False, True])
+@pytest.mark.parametrize("name", RECOMPUTED)
+def test_what_is_computed_again_cannot_be_forged(
+    folder: Path, everything: Recompute, name: str, forged: bool
+) -> None:
+    tamper, line = RECOMPUTED[name]
+    tamper(folder)
+    if forged:
+        forge_digests(folder)
+    result = verify(RunStore.open(folder), everything, sample=1000)
+    assert [problem for problem in result.problems if line in problem], result.problems
+    assert "is not what it claims" in result.verdict
+    assert any(check.problems for check in result.checks)
+
+
+@pytest.mark.parametrize("name", RECOMPUTED)
+def test_without_the_protocol_and_the_weights_digests_stand_in(folder: Path, name: str) -> None:
+    RECOMPUTED[name][0](folder)
+    problems = check(folder).problems
+    assert any(p.endswith(("not the file that was written", "missing; it was written")) for p in problems)
+
+
+def test_numbers_of_another_processor_are_the_same(folder: Path, everything: Recompute) -> None:
+    change_text(folder, "summary.csv", ",0.5,", ",0.50000000000000011,")
+    forge_digests(folder)
+    assert verify(RunStore.open(folder), everything).ok
+
+
+def test_the_report_of_another_version_is_held_against_its_digests(
+    folder: Path, everything: Recompute
+) -> None:
+    assert everything.report is not None
+    fresh = everything.report(RunStore.open(folder), folder)
+    other = replace(everything, report=lambda store, empty: replace(fresh, same_program=False))
+    change_text(folder, "tables.tex", "toprule", "midrule")
+    result = verify(RunStore.open(folder), other)
+    assert result.problems == ["report/tables.tex: not the file that was written"]
+    assert "another version of the program" in result.check("files of the report").how
+    note = "report: differ when built anew: tables.tex; made with another version of the program"
+    assert note in result.notes
+
+
+def test_what_else_lies_in_the_report_is_told_apart(folder: Path, everything: Recompute) -> None:
+    (folder / "report/best.csv").write_text("method,success\nmine,100\n")
+    result = verify(RunStore.open(folder), everything)
+    assert "not of this report: best.csv: `report` does not write them" in result.notes
+    assert "files of the report" in result.verdict
+
+
+def test_a_run_from_before_digests_holds_and_says_what_could_not_be_checked(
+    folder: Path, everything: Recompute
+) -> None:
+    (folder / "digests.jsonl").unlink()
+    change_text(folder, "tables.tex", "toprule", "midrule")
+    assert everything.report is not None
+    fresh = everything.report(RunStore.open(folder), folder)
+    old = replace(everything, report=lambda store, empty: replace(fresh, recorded=False, same_program=False))
+    result = verify(RunStore.open(folder), old, sample=1000)
+    assert result.problems == []
+    assert result.check("files").result == "not checked"
+    assert "made before digests were written" in result.check("files").how
+    assert "not checked: 1; 1 files differ" in result.check("files of the report").how
+    assert "files of the report" in result.verdict
+    # Going on with it writes digests of what is new, and does not claim to know what was there before.
+    with RunStore.open(folder) as store:
+        store.write_file("report/new.csv", b"x")
+    result = check(folder)
+    assert result.ok
+    assert result.check("files").checked == 1
+
+
+def test_a_protocol_that_is_not_here_is_said(folder: Path, everything: Recompute) -> None:
+    def absent(name: str) -> list[EditCase]:
+        raise ValueError("no data in data/coco")
+
+    result = verify(RunStore.open(folder), replace(everything, cases=absent))
+    assert result.ok
+    assert "no data in data/coco" in result.check("cases of mini-coco").how
+    assert result.check("cases of mini-coco").extent == f"all {N}"
 
 
 def double_record(folder: Path) -> None:
@@ -168,15 +445,9 @@ def test_an_unfinished_run_is_a_note(folder: Path) -> None:
     log.write_text("".join(lines[:-1]))
     found = check(folder)
     assert "unfinished: 1 of 16 edits of oracle in mini-coco were never made" in found.notes
-    # Its picture and its scores are there without it.
-    assert [problem.partition(":")[0] for problem in found.problems] == ["scores", gone["file"]]
-
-
-def test_the_installed_protocol_is_compared(folder: Path) -> None:
-    store = RunStore.open(folder)
-    assert verify(store, digests={"mini-coco": "d" * 12, "elsewhere": "0" * 12}).ok
-    found = verify(store, digests={"mini-coco": "f" * 12})
-    assert "the installed protocol's ffffffffffff" in found.problems[0]
+    # Its picture, its scores and those of its set are there without it.
+    files = [problem.partition(":")[0] for problem in found.problems]
+    assert files == ["scores", "scores/set.json", gone["file"]]
 
 
 # --- scoring a sample again ----------------------------------------------------------------------------
@@ -203,10 +474,10 @@ def rescoring(
 
 def test_scores_that_come_out_again_hold(folder: Path) -> None:
     seen: list[EditRecord] = []
-    found = verify(RunStore.open(folder), rescoring(lambda s: s, seen), sample=10)
+    found = verify(RunStore.open(folder), Recompute(scores=rescoring(lambda s: s, seen)), sample=10)
     assert found.ok
     assert len(seen) == 10
-    assert found.counts["scores compared"] == 20
+    assert "20 values" in found.check("edits scored again").how
     assert found.largest_difference == 0
 
 
@@ -214,7 +485,7 @@ def test_the_sample_follows_its_seed_and_not_the_order(folder: Path) -> None:
     chosen = []
     for seed in (0, 0, 1):
         seen: list[EditRecord] = []
-        verify(RunStore.open(folder), rescoring(lambda s: s, seen), sample=12, seed=seed)
+        verify(RunStore.open(folder), Recompute(scores=rescoring(lambda s: s, seen)), sample=12, seed=seed)
         chosen.append({record.key.digest for record in seen})
     assert chosen[0] == chosen[1] != chosen[2]
 
@@ -224,7 +495,7 @@ def test_scores_that_differ_are_named(folder: Path) -> None:
         value = score.value if score.metric == "leak_lpips" else 1 - (score.value or 0)
         return ScoreRecord(score.key, score.metric, "1", value)
 
-    found = verify(RunStore.open(folder), rescoring(half, []), sample=5)
+    found = verify(RunStore.open(folder), Recompute(scores=rescoring(half, [])), sample=5)
     assert len(found.problems) == 5
     assert all(problem.startswith("scores: success_truth of ") for problem in found.problems)
     assert found.largest_difference == 1
@@ -235,15 +506,15 @@ def test_a_difference_within_the_tolerance_is_none(folder: Path) -> None:
         return ScoreRecord(score.key, score.metric, "1", (score.value or 0) + 5e-4)
 
     store = RunStore.open(folder)
-    assert verify(store, rescoring(near, []), sample=5).ok
-    assert not verify(store, rescoring(near, []), sample=5, tolerance=1e-4).ok
+    assert verify(store, Recompute(scores=rescoring(near, [])), sample=5).ok
+    assert not verify(store, Recompute(scores=rescoring(near, [])), sample=5, tolerance=1e-4).ok
 
 
 def test_a_value_that_is_there_once_alone_is_a_discrepancy(folder: Path) -> None:
     def none(score: ScoreRecord) -> ScoreRecord:
         return ScoreRecord(score.key, score.metric, "1", None, "why not")
 
-    found = verify(RunStore.open(folder), rescoring(none, []), sample=1)
+    found = verify(RunStore.open(folder), Recompute(scores=rescoring(none, [])), sample=1)
     assert len(found.problems) == 2
     assert all(problem.endswith("computed again no value") for problem in found.problems)
 
@@ -252,16 +523,16 @@ def test_what_another_version_scored_is_not_compared(folder: Path) -> None:
     def newer(score: ScoreRecord) -> ScoreRecord:
         return ScoreRecord(score.key, score.metric, "2", 99.0)
 
-    found = verify(RunStore.open(folder), rescoring(newer, []), sample=3)
+    found = verify(RunStore.open(folder), Recompute(scores=rescoring(newer, [])), sample=3)
     assert found.ok
-    assert found.counts["scores compared"] == 0
+    assert "0 values" in found.check("edits scored again").how
     assert "leak_lpips (stored 1, here 2)" in found.notes[-1]
 
 
 def test_metrics_that_cannot_be_computed_here_are_said(folder: Path) -> None:
     found = verify(
         RunStore.open(folder),
-        rescoring(lambda s: s if s.metric == "leak_lpips" else None, []),
+        Recompute(scores=rescoring(lambda s: s if s.metric == "leak_lpips" else None, [])),
         sample=3,
     )
     assert "not scored again: success_truth" in found.notes
@@ -271,7 +542,7 @@ def test_a_metric_that_raises_is_a_finding(folder: Path) -> None:
     def broken(store: RunStore, records: Sequence[EditRecord]) -> Iterable[ScoreRecord]:
         raise RuntimeError("no weights")
 
-    assert verify(RunStore.open(folder), broken).problems == [
+    assert verify(RunStore.open(folder), Recompute(scores=broken)).problems == [
         "scores: the sample cannot be scored again (RuntimeError: no weights)"
     ]
 
@@ -279,5 +550,5 @@ def test_a_metric_that_raises_is_a_finding(folder: Path) -> None:
 def test_many_lines_of_one_kind_are_counted(folder: Path) -> None:
     shutil.rmtree(folder / "edits")
     lines = check(folder).lines()
-    assert len(lines) == 20 + 1 + 1 + 2
+    assert len(lines) == 20 + 1 + 1 + len(check(folder).checks) + 1
     assert f"problem: ... and {4 * N - 1 - 20} more such lines" in lines

@@ -335,10 +335,7 @@ class TestMetrics:
             columns=["protocol", "method", "case", "metric", "value"],
         )
         found = analyse(votes, scores=scores, resamples=50)
-        table = found.correlation[
-            (found.correlation["raters"] == "all") & (found.correlation["category"] == "all")
-        ]
-        table = table[table["protocol"] == "all"].set_index("measure")
+        table = rows(found.correlation).set_index("measure")
         # B is better: of A, B, A one agrees; of A and C, equal, each counts half.
         assert table.loc["agreement", "value"] == pytest.approx((1 + 0.5 + 0.5) / 5)
         assert table.loc["agreement", "n"] == 5
@@ -349,10 +346,7 @@ class TestMetrics:
         """Both orders of every vote, given to scipy. Kendall: of each pair of edits alone."""
         votes, scores = poll(raters=6, per_rater=20, seed=5), metric_values()
         found = analyse(votes, scores=scores, resamples=50).correlation
-        found = found[
-            (found["raters"] == "all") & (found["category"] == "all") & (found["protocol"] == "all")
-        ]
-        found = found.set_index(["metric", "measure"])["value"]
+        found = rows(found).set_index(["metric", "measure"])["value"]
         value = scores[scores["metric"] == "good"].set_index(["method", "case"])["value"]
         gap = np.array(
             [value[c[0], k] - value[c[1], k] for c, k in zip(votes["candidates"], votes["case"], strict=True)]
@@ -374,15 +368,15 @@ class TestMetrics:
         assert found["good", "agreement"] == pytest.approx((np.array(by_vote) > 0).mean())
 
     def test_directions(self, mixed: Analysis) -> None:
-        found = mixed.correlation.set_index(["raters", "protocol", "category", "metric", "measure"])["value"]
-        good, bad = (found["all", "all", "all", metric] for metric in ("good", "bad"))
+        found = rows(mixed.correlation).set_index(["metric", "measure"])["value"]
+        good, bad = (found[metric] for metric in ("good", "bad"))
         np.testing.assert_allclose(good, bad)
         assert good["agreement"] > 0.55
         assert good["method_spearman"] == pytest.approx(1.0, abs=0.11)
 
     def test_dice_are_at_one_half(self, mixed: Analysis) -> None:
-        found = mixed.correlation.set_index(["raters", "protocol", "category", "metric", "measure"])
-        row = found.loc[("all", "all", "all", "dice", "agreement")]
+        found = rows(mixed.correlation).set_index(["metric", "measure"])
+        row = found.loc[("dice", "agreement")]
         assert row["low"] < 0.5 < row["high"]
 
     def test_method_level_against_scipy(self, mixed: Analysis) -> None:
@@ -394,8 +388,8 @@ class TestMetrics:
             .mean()
         )
         strength = rows(mixed.strengths).set_index("method")["strength"]
-        found = mixed.correlation.set_index(["raters", "protocol", "category", "metric", "measure"])["value"]
-        of = found["all", "all", "all", "dice"]
+        found = rows(mixed.correlation).set_index(["metric", "measure"])["value"]
+        of = found["dice"]
         theirs = scipy_stats.spearmanr(dice, strength[dice.index]).statistic
         assert of["method_spearman"] == pytest.approx(theirs)
         assert of["method_kendall"] == pytest.approx(
@@ -406,10 +400,7 @@ class TestMetrics:
         votes, scores = poll(raters=6, per_rater=20, seed=5), metric_values()
         scores.loc[(scores["case"] == "c3") & (scores["metric"] == "good"), "value"] = np.nan
         found = analyse(votes, scores=scores[scores["case"] != "c4"], resamples=50).correlation
-        found = found[
-            (found["raters"] == "all") & (found["category"] == "all") & (found["protocol"] == "all")
-        ]
-        n = found.set_index(["metric", "measure"])["n"]
+        n = rows(found).set_index(["metric", "measure"])["n"]
         assert n["good", "kendall"] == (~votes["case"].isin(["c3", "c4"])).sum()
         assert n["dice", "kendall"] == (votes["case"] != "c4").sum()
 

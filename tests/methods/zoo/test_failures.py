@@ -38,7 +38,9 @@ def test_a_spoiled_edit_differs_from_the_truth_inside_the_region_alone() -> None
         # A soft edge may reach two pixels past the region, corners included.
         grown = example.region.copy()
         for _ in range(4):
-            grown |= np.roll(grown, 1, 0) | np.roll(grown, -1, 0) | np.roll(grown, 1, 1) | np.roll(grown, -1, 1)
+            grown |= (
+                np.roll(grown, 1, 0) | np.roll(grown, -1, 0) | np.roll(grown, 1, 1) | np.roll(grown, -1, 1)
+            )
         source, truth = np.asarray(case.request.source), np.asarray(case.truth)
         outside = example.pixels[~grown]
         assert (outside == source[~grown]).all() or (outside == truth[~grown]).all()
