@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.edit import EditCase
+from bench.edit import Claim, EditCase
 from bench.images import mask_array
 
 Image: TypeAlias = NDArray[np.float32]
@@ -226,7 +226,8 @@ def _ghost(source: Image, truth: Image, rng: np.random.Generator) -> Image:
 def _recolored(picture: Image, color: NDArray[np.float32]) -> Image:
     """The picture's brightness in one hue."""
     light = picture.mean(axis=2, keepdims=True)
-    return np.clip(color * (0.4 + light), 0, 1).astype(np.float32)
+    tinted: Image = np.clip(color * (0.4 + light), 0, 1).astype(np.float32)
+    return tinted
 
 
 # ---------------------------------------------------------------- helpers
@@ -241,7 +242,7 @@ def _parts(case: EditCase, index: int) -> tuple[Image, Image, Region]:
     return _to_float(request.source), _to_float(case.truth), mask_array(mask)
 
 
-def _claims(case: EditCase, index: int) -> list:  # type: ignore[type-arg]
+def _claims(case: EditCase, index: int) -> list[Claim]:
     return [claim for claim in case.claims if claim.region == index]
 
 

@@ -5,10 +5,10 @@
     python tests/perf/eye.py store runs/demo --labels first.csv second.csv
 
 The labels in ``tests/eye/`` are the project's own, by two raters who did not see each other's. They saw sheets with
-the source, the outline of the mask, the edit and the instruction, but neither the method nor any verdict. For each edit
-they answered two questions: does the region show all that the instruction asks for (``shows``), and is the rest still the
-same picture (``kept``). Success is both. The first rater's answers are the reference; the second's say how far two
-people agree. ``edits.png`` holds the edits themselves, so the agreement needs neither a run nor the methods.
+the source, the outline of the mask, the edit and the instruction, but neither the method nor any verdict. For each
+edit they answered two questions: does the region show all that the instruction asks for (``shows``), and is the rest
+still the same picture (``kept``). Success is both. The first rater's answers are the reference; the second's say how
+far two people agree. ``edits.png`` holds the edits themselves: the agreement needs neither a run nor the methods.
 """
 
 from __future__ import annotations
