@@ -4,9 +4,10 @@ A small convolutional network with one softmax head for each attribute. It looks
 square around the region, enlarged, so that small parts are read as well as large ones. The fourth input channel marks
 the region. Every head can answer ``other``: the region shows none of the attribute's values.
 
-Half of the training pictures are renders, half of these degraded the way generated pictures are (blurred, noisy,
-recoloured, passed through the autoencoder where one is given). The other half are edits: ideal ones, and ones that
-``methods.zoo.failures`` spoils, which the reader must answer with ``other``.
+Half of the training pictures are renders, many of them degraded the way generated pictures are (blurred, noisy, warped,
+recoloured, passed through the autoencoder where one is given). A quarter are ideal edits, a quarter edits that
+``methods.zoo.failures`` spoils, which the reader must answer with ``other``. To each batch are added edits of real
+methods with people's verdicts (``methods.zoo.labelled``).
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.zoo import failures
+from methods.zoo import failures, labelled
 from methods.zoo.data import World, to_pictures, to_tensor
 from methods.zoo.failures import OTHER, Example
+from methods.zoo.labelled import LabelledEdit
 from methods.zoo.loop import Budget, Machine, Outcome, Report, silent, train
 
 BUDGET = Budget(samples=150_000, batch=64, rate=2e-3, warmup=5_000, decay=0.4, ema=0.999, weight_decay=0.02)
@@ -138,10 +140,15 @@ def run(
     report: Report = silent,
     vae: nn.Module | None = None,
     model: Reader | None = None,
+    edits: Sequence[LabelledEdit] | None = None,
 ) -> Outcome:
-    """Train on freshly rendered pictures. Figures: the running accuracy, degraded and spoiled pictures included."""
+    """Train on freshly rendered pictures and on labelled edits, the shipped ones unless ``edits`` are given.
+
+    Figures: the running accuracy, degraded and spoiled pictures included, and the share of verdicts agreed with.
+    """
     torch.manual_seed(0)
     model = model or Reader(world.labels())
+    verdicts = labelled.load() if edits is None else edits
     index = {name: {value: k for k, value in enumerate(values)} for name, values in model.labels.items()}
 
     def batch(step: int) -> dict[str, Any]:
@@ -160,10 +167,25 @@ def run(
             name: torch.tensor([values[one[name]] if name in one else -1 for one in labels])
             for name, values in index.items()
         }
-        return {"x": views(x, regions), "answers": answers}
+        data = {"x": views(x, regions), "answers": answers}
+        if verdicts:
+            judged = labelled.draw(
+                world, verdicts, budget.batch // 8, np.random.Generator(np.random.PCG64([step, 10]))
+            )
+            pictures = to_tensor(np.stack([verdict.pixels for verdict in judged]))
+            marks = torch.from_numpy(np.stack([verdict.region for verdict in judged]))
+            data["judged"] = views(pictures, marks)
+            data["shows"] = torch.tensor([verdict.shows for verdict in judged])
+            data["claims"] = {
+                name: torch.tensor([values.get(v.claims.get(name, ""), -1) for v in judged])
+                for name, values in index.items()
+            }
+        return data
 
     def loss(data: dict[str, Any], _: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        logits = model(data["x"])
+        count = len(data["x"])
+        both = model(torch.cat([data["x"], data["judged"]]) if verdicts else data["x"])
+        logits = {name: values[:count] for name, values in both.items()}
         total, right, asked = data["x"].new_zeros(()), 0.0, 0
         for name, answer in data["answers"].items():
             labelled = answer >= 0
@@ -171,9 +193,28 @@ def run(
                 total = total + F.cross_entropy(logits[name][labelled].float(), answer[labelled])
                 right += float((logits[name][labelled].argmax(1) == answer[labelled]).sum())
                 asked += int(labelled.sum())
-        return total, {"accuracy": right / max(asked, 1)}
+        figures = {"accuracy": right / max(asked, 1)}
+        if verdicts:
+            held = claims_held({name: values[count:] for name, values in both.items()}, data["claims"])
+            shows = data["shows"].float()
+            # Bernoulli log likelihood of the verdicts, log(1 - p) computed stably.
+            total = total - (shows * held + (1 - shows) * torch.log1p(-held.exp().clamp(max=1 - 1e-4))).mean()
+            figures["verdicts"] = float(((held.exp() > 0.5) == data["shows"]).float().mean())
+        return total, figures
 
     return train(work, {"reader": model}, loss, batch, budget, machine, report)
+
+
+def claims_held(logits: Mapping[str, Tensor], claims: Mapping[str, Tensor]) -> Tensor:
+    """Log probability that all claims hold, float (N,): the sum over the heads of that of the claimed value.
+
+    ``claims``: attribute -> the claimed value's place, int (N,), -1 where nothing is claimed.
+    """
+    total = next(iter(logits.values())).new_zeros(len(next(iter(claims.values()))), dtype=torch.float32)
+    for name, place in claims.items():
+        chosen = logits[name].float().log_softmax(1).gather(1, place.clamp(min=0)[:, None])[:, 0]
+        total = total + torch.where(place >= 0, chosen, 0.0)
+    return total
 
 
 def examples(world: World, step: int, count: int) -> list[Example]:

@@ -2,13 +2,13 @@
 
     python tests/perf/eye.py agreement                         # the rule as it is now, against the stored labels
     python tests/perf/eye.py sheets runs/demo --out sheets     # 200 edits, drawn by a seed, the methods hidden
-    python tests/perf/eye.py store runs/demo --labels first.csv second.csv
+    python tests/perf/eye.py store runs/demo --labels reference.csv first.csv second.csv
 
 The labels in ``tests/eye/`` are the project's own, by two raters who did not see each other's. They saw sheets with
 the source, the outline of the mask, the edit and the instruction, but neither the method nor any verdict. For each
 edit they answered two questions: does the region show all that the instruction asks for (``shows``), and is the rest
-still the same picture (``kept``). Success is both. The first rater's answers are the reference; the second's say how
-far two people agree. ``edits.png`` holds the edits themselves: the agreement needs neither a run nor the methods.
+still the same picture (``kept``). Where they differed, a third look decided, again without the verdicts; that is the
+reference. Success is both. ``edits.png`` holds the edits themselves: the agreement needs neither a run nor the methods.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 from PIL import Image, ImageDraw  # noqa: E402
 
-from bench.edit import EditCase, EditRecord  # noqa: E402
+from bench.edit import CONTROLS, EditCase, EditRecord  # noqa: E402
 from bench.images import mask_array  # noqa: E402
 from bench.metrics.types import Pair, Picture  # noqa: E402
 from bench.registry import parse_options  # noqa: E402
@@ -35,28 +35,32 @@ from bench.store import RunStore  # noqa: E402
 from protocols.mini import MiniCelebAHQ, MiniCoco  # noqa: E402
 
 FOLDER = ROOT / "tests" / "eye"
-SEED, COUNT = 14, 200
-CONTROLS = ("oracle", "copy_input", "jpeg", "autoencoder_round_trip")
+SEED, SEEN, COUNT = 15, 14, 200
+ROUND_TRIPS = ("oracle", "copy_input", "jpeg", "autoencoder_round_trip")
 PER_CONTROL = 5
 COLUMNS, ROWS, ZOOM = 4, 5, 3
 TILES = 20
 """Edits in a row of ``edits.png``."""
 
 
-def choose(store: RunStore, seed: int = SEED, count: int = COUNT) -> list[tuple[str, EditRecord]]:
-    """(method's title, edit): five of each control and equally many of each method, in random order."""
+def choose(store: RunStore, seed: int = SEED) -> list[tuple[str, EditRecord]]:
+    """(method's title, edit): five of each control and equally many of each method, in random order.
+
+    Without the edits that ``SEEN`` draws: their labels were at hand while the reader and the rule were made.
+    """
+    seen = {record.key.digest for _, record in choose(store, SEEN)} if seed != SEEN else set()
     by_method: dict[str, list[EditRecord]] = defaultdict(list)
     for record in store.edits():
-        if record.file is not None:
+        if record.file is not None and record.key.digest not in seen:
             by_method[store.methods[record.key.method].title].append(record)
-    controls = [title for title in by_method if title in CONTROLS]
+    controls = [title for title in by_method if title in ROUND_TRIPS]
     rivals = [title for title in by_method if title not in CONTROLS]
-    each = (count - PER_CONTROL * len(controls)) // len(rivals)
+    each = (COUNT - PER_CONTROL * len(controls)) // len(rivals)
     rng = np.random.default_rng(seed)
     chosen = []
-    for title, records in sorted(by_method.items()):
-        ordered = sorted(records, key=lambda record: (record.key.protocol, record.key.case))
-        size = PER_CONTROL if title in CONTROLS else each
+    for title in sorted([*controls, *rivals]):
+        ordered = sorted(by_method[title], key=lambda record: (record.key.protocol, record.key.case))
+        size = PER_CONTROL if title in controls else each
         chosen += [(title, ordered[i]) for i in rng.choice(len(ordered), size, replace=False)]
     return [chosen[i] for i in rng.permutation(len(chosen))]
 
@@ -101,7 +105,7 @@ def _cell(number: int, case: EditCase, edited: Image.Image) -> Image.Image:
 
 
 def store_labels(run: Path, labels: Sequence[Path]) -> None:
-    """Keep the labelled edits as one picture and one row each."""
+    """Keep the labelled edits as one picture and one row each; labels: the reference and both raters'."""
     answers = []
     for path in labels:
         with path.open(newline="") as file:
@@ -118,10 +122,11 @@ def store_labels(run: Path, labels: Sequence[Path]) -> None:
         Image.fromarray(np.concatenate(rows)).save(FOLDER / "edits.png", optimize=True)
         with (FOLDER / "labels.csv").open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["number", "protocol", "case", "method", "shows", "kept", "shows_2", "kept_2"])
+            columns = [name + rater for rater in ("", "_1", "_2") for name in ("shows", "kept")]
+            writer.writerow(["number", "protocol", "case", "method", *columns])
             for number, (title, record) in enumerate(chosen):
-                both = [rater[number][name] for rater in answers for name in ("shows", "kept")]
-                writer.writerow([number, record.key.protocol, record.key.case, title, *both])
+                cells = [rater[number][name] for rater in answers for name in ("shows", "kept")]
+                writer.writerow([number, record.key.protocol, record.key.case, title, *cells])
 
 
 @dataclass(frozen=True)
@@ -131,8 +136,10 @@ class Labelled:
     number: int
     method: str
     pair: Pair
+    succeeds: bool
+    """By the reference."""
     raters: tuple[bool, bool]
-    """Whether the edit succeeds, by the first and by the second rater."""
+    """By each of the two raters."""
 
 
 def labelled() -> list[Labelled]:
@@ -148,10 +155,10 @@ def labelled() -> list[Labelled]:
             side = case.request.source.width
             top, left = number // TILES * side, number % TILES * side
             picture = Picture(np.ascontiguousarray(sheet[top : top + side, left : left + side]))
-            first, second = (
-                row["shows" + rater] == "1" and row["kept" + rater] == "1" for rater in ("", "_2")
+            succeeds, first, second = (
+                row["shows" + rater] == "1" and row["kept" + rater] == "1" for rater in ("", "_1", "_2")
             )
-            edits.append(Labelled(number, row["method"], Pair.of_case(case, picture), (first, second)))
+            edits.append(Labelled(number, row["method"], Pair.of_case(case, picture), succeeds, (first, second)))
     return edits
 
 
@@ -170,26 +177,22 @@ def agreement() -> None:
     """Print the agreement of the rule with the labels, per method, and each edit on which they differ."""
     edits = labelled()
     scored = verdicts(edits)
+    total = len(edits)
     raters = sum(edit.raters[0] == edit.raters[1] for edit in edits)
-    same = [edit.raters[0] == verdict for edit, verdict in zip(edits, scored, strict=True)]
-    print(f"{len(edits)} edits; the two raters agree on {raters} ({raters / len(edits):.1%})")
-    print(f"success_truth agrees with the first rater on {sum(same)} ({sum(same) / len(edits):.1%})")
-    both = [(e, v) for e, v in zip(edits, scored, strict=True) if e.raters[0] == e.raters[1]]
-    agreed = sum(e.raters[0] == v for e, v in both)
-    print(f"and on {agreed} of the {len(both)} on which the raters agree ({agreed / len(both):.1%})")
+    agreed = sum(edit.succeeds == verdict for edit, verdict in zip(edits, scored, strict=True))
+    print(f"{total} edits, {sum(edit.succeeds for edit in edits)} of which succeed by the reference")
+    print(f"the two raters agree on {raters} ({raters / total:.1%})")
+    print(f"success_truth agrees with the reference on {agreed} ({agreed / total:.1%})")
     print(f"\n{'method':26} {'n':>3} {'agree':>5} {'false yes':>9} {'false no':>8}")
     for method in sorted({edit.method for edit in edits}):
-        of_method = [(e.raters[0], v) for e, v in zip(edits, scored, strict=True) if e.method == method]
+        of_method = [(e.succeeds, v) for e, v in zip(edits, scored, strict=True) if e.method == method]
         agree, false_yes = sum(p == v for p, v in of_method), sum(v and not p for p, v in of_method)
-        print(
-            f"{method:26} {len(of_method):3} {agree:5} {false_yes:9} {len(of_method) - agree - false_yes:8}"
-        )
+        print(f"{method:26} {len(of_method):3} {agree:5} {false_yes:9} {len(of_method) - agree - false_yes:8}")
     print()
-    for edit, verdict, agrees in zip(edits, scored, same, strict=True):
-        if not agrees:
-            print(
-                f"{edit.number:3} {'false yes' if verdict else 'false no ':9} {edit.method:26} {edit.pair.instruction}"
-            )
+    for edit, verdict in zip(edits, scored, strict=True):
+        if edit.succeeds != verdict:
+            kind = "false yes" if verdict else "false no"
+            print(f"{edit.number:3} {kind:9} {edit.method:26} {edit.pair.instruction}")
 
 
 if __name__ == "__main__":
@@ -202,7 +205,7 @@ if __name__ == "__main__":
     drawing.add_argument("--out", type=Path, required=True)
     storing = commands.add_parser("store")
     storing.add_argument("run", type=Path)
-    storing.add_argument("--labels", type=Path, nargs=2, required=True)
+    storing.add_argument("--labels", type=Path, nargs=3, required=True)
     commands.add_parser("agreement")
     arguments = parser.parse_args()
     if arguments.command == "sheets":

@@ -1,0 +1,89 @@
+"""Edits of real methods that people looked at: what the attribute reader learns of doubtful cases.
+
+Spoiled renders (``methods.zoo.failures``) fail clearly. Methods fail in between: a ball that is half red, a hat of
+noise. ``edits.webp`` holds edits of training cases, of all embedded methods, and ``labels.csv`` says of each
+whether its region shows what was asked for. The raters were the project's own; they saw the source, the outline of the
+mask, the edit and the instruction, and neither the method nor any verdict. Four fifths of the edits were chosen because
+two earlier readers were unsure of them.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.images import mask_array
+from methods.zoo.data import World
+
+FOLDER = Path(__file__).resolve().parent / "labelled_edits"
+TILES = 32
+"""Edits in a row of the picture."""
+
+
+@dataclass(frozen=True)
+class LabelledEdit:
+    """One edit with its verdict. The case is ``world.case(index)``, which has a single region."""
+
+    index: int
+    method: str
+    shows: bool
+    pixels: NDArray[np.uint8]
+    """uint8 (64, 64, 3)."""
+
+
+@cache
+def load(folder: Path = FOLDER) -> tuple[LabelledEdit, ...]:
+    """All labelled edits, in the order of the file. Raises FileNotFoundError where the folder is not there."""
+    from PIL import Image
+
+    with Image.open(folder / "edits.webp") as picture:
+        sheet = np.asarray(picture.convert("RGB"))
+    side = sheet.shape[1] // TILES
+    edits = []
+    with (folder / "labels.csv").open(newline="", encoding="utf-8") as file:
+        for place, row in enumerate(csv.DictReader(file)):
+            top, left = place // TILES * side, place % TILES * side
+            pixels = np.ascontiguousarray(sheet[top : top + side, left : left + side])
+            edits.append(LabelledEdit(int(row["index"]), row["method"], row["shows"] == "1", pixels))
+    return tuple(edits)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A labelled edit as the reader learns it. ``claims``: attribute -> the value that the case asks for."""
+
+    pixels: NDArray[np.uint8]
+    region: NDArray[np.bool_]
+    claims: Mapping[str, str]
+    shows: bool
+
+
+def draw(world: World, edits: Sequence[LabelledEdit], count: int, rng: np.random.Generator) -> list[Verdict]:
+    """``count`` of the edits at random, half of them mirrored, each moved by up to two pixels."""
+    return [_vary(world, edits[int(i)], rng) for i in rng.integers(len(edits), size=count)]
+
+
+def _vary(world: World, edit: LabelledEdit, rng: np.random.Generator) -> Verdict:
+    region, claims = _case(world, edit.index)
+    pixels = edit.pixels
+    if rng.random() < 0.5:
+        pixels, region = pixels[:, ::-1], region[:, ::-1]
+    down, right = (int(step) for step in rng.integers(-2, 3, size=2))
+    # Moved by whole pixels, edges repeated.
+    height, width = region.shape
+    rows = np.clip(np.arange(height) - down, 0, height - 1)[:, None]
+    columns = np.clip(np.arange(width) - right, 0, width - 1)
+    return Verdict(pixels[rows, columns], region[rows, columns], claims, edit.shows)
+
+
+@lru_cache(maxsize=2_000)
+def _case(world: World, index: int) -> tuple[NDArray[np.bool_], Mapping[str, str]]:
+    """Mask and claims of a case."""
+    case = world.case(index)
+    return mask_array(case.request.mask), {claim.attribute: claim.after for claim in case.claims}
