@@ -29,7 +29,7 @@ from methods.zoo.failures import OTHER, Example
 from methods.zoo.labelled import LabelledEdit
 from methods.zoo.loop import Budget, Machine, Outcome, Report, silent, train
 
-BUDGET = Budget(samples=150_000, batch=64, rate=2e-3, warmup=5_000, decay=0.4, ema=0.999, weight_decay=0.02)
+BUDGET = Budget(samples=230_000, batch=64, rate=2e-3, warmup=5_000, decay=0.4, ema=0.999, weight_decay=0.02)
 WIDTHS = (32, 64, 96, 128)
 SIDE = 64
 """Pixels along each side of both views."""
@@ -170,7 +170,7 @@ def run(
         data = {"x": views(x, regions), "answers": answers}
         if verdicts:
             judged = labelled.draw(
-                world, verdicts, budget.batch // 8, np.random.Generator(np.random.PCG64([step, 10]))
+                world, verdicts, budget.batch // 4, np.random.Generator(np.random.PCG64([step, 10]))
             )
             pictures = to_tensor(np.stack([verdict.pixels for verdict in judged]))
             marks = torch.from_numpy(np.stack([verdict.region for verdict in judged]))

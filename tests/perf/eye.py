@@ -158,7 +158,9 @@ def labelled() -> list[Labelled]:
             succeeds, first, second = (
                 row["shows" + rater] == "1" and row["kept" + rater] == "1" for rater in ("", "_1", "_2")
             )
-            edits.append(Labelled(number, row["method"], Pair.of_case(case, picture), succeeds, (first, second)))
+            edits.append(
+                Labelled(number, row["method"], Pair.of_case(case, picture), succeeds, (first, second))
+            )
     return edits
 
 
@@ -187,7 +189,9 @@ def agreement() -> None:
     for method in sorted({edit.method for edit in edits}):
         of_method = [(e.succeeds, v) for e, v in zip(edits, scored, strict=True) if e.method == method]
         agree, false_yes = sum(p == v for p, v in of_method), sum(v and not p for p, v in of_method)
-        print(f"{method:26} {len(of_method):3} {agree:5} {false_yes:9} {len(of_method) - agree - false_yes:8}")
+        print(
+            f"{method:26} {len(of_method):3} {agree:5} {false_yes:9} {len(of_method) - agree - false_yes:8}"
+        )
     print()
     for edit, verdict in zip(edits, scored, strict=True):
         if edit.succeeds != verdict:
