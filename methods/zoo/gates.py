@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +102,26 @@ def _gate_reader(world: World, root: Path, cases: int) -> list[Gate]:
         _at_least("reader", heads[worst], 0.98, f"accuracy of its worst head, {worst}; all: {detail}"),
         _at_least("reader", edits["ideal"], 0.98, f"every claim read off ideal edits, {2 * cases} of them"),
         _at_least("reader", edits["spoiled"], 0.95, f"spoiled edits read as other, {2 * cases} of them"),
+        *_junk(reader, world, cases),
     ]
+
+
+JUNK = 0.05
+"""Greatest share of edits by ``noise_fill`` and by ``flat_color_fill`` in which the reader may see the target."""
+
+
+def _junk(reader: Reader, world: World, cases: int) -> Iterator[Gate]:
+    """One gate for each control that fills the region with junk."""
+    from bench.registry import NoOptions, Runtime
+    from methods.controls import FlatColorFill, NoiseFill
+
+    asked = [world.case(-1 - i) for i in range(cases)]
+    requests = [replace(case.request, seed=position) for position, case in enumerate(asked)]
+    for name, control in (("noise", NoiseFill), ("flat colour", FlatColorFill)):
+        hits = shown(reader, control(NoOptions(), Runtime()).edit(requests), asked)
+        share = float(np.mean(hits))
+        detail = f"at most: regions filled with {name} in which the target is seen, {cases} of them"
+        yield Gate("reader", share, JUNK, share <= JUNK, detail)
 
 
 def _gate_autoencoder(world: World, root: Path, cases: int) -> list[Gate]:

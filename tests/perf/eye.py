@@ -7,8 +7,9 @@
 The labels in ``tests/eye/`` are the project's own, by two raters who did not see each other's. They saw sheets with
 the source, the outline of the mask, the edit and the instruction, but neither the method nor any verdict. For each
 edit they answered two questions: does the region show all that the instruction asks for (``shows``), and is the rest
-still the same picture (``kept``). Where they differed, a third look decided, again without the verdicts; that is the
-reference. Success is both. ``edits.png`` holds the edits themselves: the agreement needs neither a run nor the methods.
+still the same picture (``kept``). Where they differed, a third look decided, again without the verdicts; and where
+every pixel outside is the source's own, the rest is kept, whatever the raters saw. That is the reference. Success is
+both. ``edits.png`` holds the edits themselves: the agreement needs neither a run nor the methods.
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ def test_a_colour_edit_in_full(scene: MakeScene) -> None:
     assert case.request.instruction == "make the cup orange"
     assert case.request.edit_words == ("orange", "cup")
     assert [(c.attribute, c.before, c.after, c.region) for c in case.claims] == [
-        ("color", "blue", "orange", 0)
+        ("color", "blue", "orange", 0),
+        ("category", "cup", "cup", 0),  # an orange blot is no orange cup
     ]
     mask = mask_array(case.request.mask)
     assert mask[34:52, 40:56].all()
@@ -83,7 +84,10 @@ def test_a_class_edit_keeps_the_colour_and_has_room_for_another_shape(scene: Mak
     assert case.request.target_prompt == "a red boat and a blue cup"
     assert case.request.instruction == "turn the red car into a red boat"
     assert case.request.edit_words == ("red", "boat")
-    assert [(c.attribute, c.before, c.after) for c in case.claims] == [("category", "car", "boat")]
+    assert [(c.attribute, c.before, c.after) for c in case.claims] == [
+        ("category", "car", "boat"),
+        ("color", "red", "red"),
+    ]
     mask = mask_array(case.request.mask)
     assert mask[30:50, 4:30].all()
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -193,7 +197,12 @@ def test_several_edits_at_once_have_a_region_each_in_the_captions_order(scene: M
             assert len(masks) == int(size)
             assert apart(masks)
             assert np.array_equal(np.logical_or.reduce(masks), mask_array(request.mask))
-            assert [claim.region for claim in case.claims] == list(range(len(masks)))
+            # Each region claims its class and its colour: one changes, the other stays.
+            assert [claim.region for claim in case.claims] == [n for n in range(len(masks)) for _ in range(2)]
+            assert all(
+                {c.attribute for c in case.claims if c.region == n} == {"color", "category"}
+                for n in range(len(masks))
+            )
             starts = [request.target_prompt.index(region.prompt) for region in request.regions]
             assert starts == sorted(starts)
             targets = list(zip(case.tags["kind"].split("+"), case.tags["target"].split("+"), strict=True))

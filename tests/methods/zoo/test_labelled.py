@@ -33,7 +33,7 @@ def test_composed_edits_fit_their_cases() -> None:
         request = WORLD.case(edit.index).request
         outside = ~mask_array(request.mask)
         difference = edit.pixels[outside].astype(int) - np.asarray(request.source)[outside]
-        assert np.abs(difference).mean() < 6  # JPEG; another picture differs by ten times as much
+        assert np.abs(difference).mean() < 10  # JPEG: at most 7.2; of another case at least 17
 
 
 def test_a_drawn_edit_moves_with_its_region() -> None:
