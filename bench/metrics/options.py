@@ -68,6 +68,8 @@ class SuccessRule:
     held-out cases."""
     clip_margin: float = 0.0
     region_margin: float = 0.0
+    """Not calibrated: no published CLIP was at hand with edits whose success is known. At 0 a region passes that comes
+    closer to its prompt by anything, so that ``success_clip`` is lenient; state the margin beside its figures."""
     mini_region_margin: float = 0.08
     """The largest at which the embedded CLIP accepts every one of 600 held-out ideal edits
     (``methods/zoo/TRAINING.md``): a failed edit, too, comes somewhat closer to the prompt than another picture."""

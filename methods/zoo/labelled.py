@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,7 @@ def draw(world: World, edits: Sequence[LabelledEdit], count: int, rng: np.random
     return [_vary(world, edits[int(i)], rng) for i in rng.integers(len(edits), size=count)]
 
 
-def _vary(world: World, edit: LabelledEdit, rng: np.random.Generator) -> Verdict:
+def _vary(world: Any, edit: LabelledEdit, rng: np.random.Generator) -> Verdict:
     region, claims = _case(world, edit.index)
     pixels = edit.pixels
     if rng.random() < 0.5:
@@ -84,7 +85,7 @@ def _vary(world: World, edit: LabelledEdit, rng: np.random.Generator) -> Verdict
 
 
 @lru_cache(maxsize=2_000)
-def _case(world: World, index: int) -> tuple[NDArray[np.bool_], Mapping[str, str]]:
-    """Mask and claims of a case."""
+def _case(world: Any, index: int) -> tuple[NDArray[np.bool_], Mapping[str, str]]:
+    """Mask and claims of a case of a :class:`World`, which must be hashable here."""
     case = world.case(index)
     return mask_array(case.request.mask), {claim.attribute: claim.after for claim in case.claims}
