@@ -241,7 +241,10 @@ def drown(x: Tensor, regions: Tensor, vae: nn.Module, generator: torch.Generator
 
 
 def degrade(x: Tensor, generator: torch.Generator, vae: nn.Module | None = None) -> Tensor:
-    """Half of the pictures as a generator might have made them; (N, 3, H, W) in [-1, 1], new tensor."""
+    """Pictures as a generator might have made them; (N, 3, H, W) in [-1, 1], new tensor.
+
+    A fifth of them stay as they are, two fifths without an autoencoder.
+    """
     out = x.clone()
     n = x.shape[0]
     kind = torch.rand(n, generator=generator)

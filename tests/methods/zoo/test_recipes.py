@@ -227,13 +227,14 @@ def test_a_reader_learns_and_reads_alike_alone_and_in_a_batch(zoo: Path) -> None
             assert chances == pytest.approx(together[i][name], abs=1e-5)
 
 
-def test_degrading_keeps_the_range_and_half_of_the_pictures() -> None:
+def test_degrading_keeps_the_range_and_some_of_the_pictures() -> None:
     x = data.to_tensor(np.stack([WORLD.picture(i) for i in range(200)]))
     out = reader.degrade(x, torch.Generator().manual_seed(0))
     assert out.min() >= -1
     assert out.max() <= 1
     same = (out == x).all(dim=(1, 2, 3)).float().mean()
-    assert 0.4 < float(same) < 0.62
+    # Without an autoencoder 38 % stay as they are; 200 draws have a standard error of 3.4 points.
+    assert 0.28 < float(same) < 0.48
 
 
 def test_the_clip_is_open_clips_own(zoo: Path) -> None:
