@@ -23,7 +23,8 @@ from bench.edit import MethodSpec
 from reports.disk import is_relative
 
 FORMAT = "prompteditbench-entry"
-VERSION = 1
+VERSION = 2
+"""2: intervals are those of ``bench.stats.share_ends`` and ``mean_ends``, which entries of version 1 do not have."""
 MEMBER = "entry.json"
 """The entry in a zip; pictures are ``images/<sha256>.png`` beside it."""
 SCHEMA = Path(__file__).parent / "schema" / "entry.schema.json"
@@ -140,7 +141,7 @@ class Entry(_Strict):
     """A whole entry."""
 
     format: Literal["prompteditbench-entry"]
-    format_version: Literal[1]
+    format_version: Literal[2]
     name: Annotated[str, Field(min_length=1, max_length=120)]
     """Of the run; what a merged table calls it."""
     seed: int
@@ -244,7 +245,7 @@ def parse_entry(data: bytes, origin: str) -> Entry:
     if content.get("format_version") != VERSION:
         raise EntryError(
             f"{origin}: format version {content.get('format_version')!r}; this version reads {VERSION}. "
-            "Export it with a version that writes that."
+            "Export the run again with this version."
         )
     try:
         entry = Entry.model_validate(content)

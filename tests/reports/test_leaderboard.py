@@ -138,7 +138,8 @@ def test_an_edit_that_is_not_the_recorded_one_is_not_exported(tmp_path: Path) ->
 
 BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "other format": (lambda c: c.update(format="x"), "not a leaderboard entry"),
-    "later version": (lambda c: c.update(format_version=2), "this version reads 1"),
+    "earlier version": (lambda c: c.update(format_version=1), "this version reads 2"),
+    "later version": (lambda c: c.update(format_version=3), "this version reads 2"),
     "unknown key": (lambda c: c.update(surprise=1), r"surprise: Extra inputs"),
     "text for a number": (lambda c: c["scores"][0]["values"].__setitem__(0, "1"), r"scores\.0\.values\.0"),
     "column too short": (lambda c: c["scores"][0]["values"].pop(), "15 values for 16 cases"),
