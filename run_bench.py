@@ -1197,7 +1197,7 @@ def _write_report(
             store.write_digest(path.relative_to(store.path).as_posix(), path.read_bytes())
     record = {
         "name": store.path.name,
-        "options": asdict(options),
+        "options": {**asdict(options), "study": _recorded(options.study), "store": _recorded(options.store)},
         "inputs": inputs,
         "program": _program(),
     }
@@ -1206,6 +1206,12 @@ def _write_report(
 
 
 REPORT_RECORD = "report/report.json"
+NOT_RECORDED = "(an address that is not written down)"
+
+
+def _recorded(place: str | None) -> str | None:
+    """A study's name or file as ``report.json`` has it; an address may hold a password, and is left out."""
+    return NOT_RECORDED if place is not None and "://" in place else place
 
 
 def _program() -> dict[str, str]:
@@ -1269,8 +1275,11 @@ def _of_question(analysis: Analysis, votes: pd.DataFrame, question: str) -> Stud
             else frame[(frame["raters"] == analysis.counted) & (frame["question"] == scope)]
         )
 
+    statement = analysis.statement_of(
+        *(len(votes), votes["rater"].nunique(), votes["source"].nunique()), question if len(asked) > 1 else ""
+    )
     return StudyResults(
-        rows(analysis.shares), rows(analysis.correlation), votes, analysis.statement, analysis.simulated
+        rows(analysis.shares), rows(analysis.correlation), votes, statement, analysis.simulated
     )
 
 
@@ -1438,12 +1447,20 @@ def _rebuild_report(store: RunStore, empty: Path, *, plugins: Sequence[str] | No
     try:
         record = json.loads((store.path / REPORT_RECORD).read_text(encoding="utf-8"))
         options = _ReportOptions(**record["options"])
-        inputs, program, name = record["inputs"], record["program"], Path(record["name"]).name
+        inputs, program, name = record["inputs"], record["program"], str(record["name"])
     except FileNotFoundError:
         options, inputs, program, name = _ReportOptions(), {}, {}, store.path.name
         record = None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UsageError(f"{store.path / REPORT_RECORD}: no record of a report ({error})") from error
+    # A record is data: it neither names a place outside the empty folder nor a server to talk to.
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise UsageError(f"{store.path / REPORT_RECORD}: {name!r} is no folder's name")
+    if any(
+        place is not None and (place == NOT_RECORDED or "://" in place)
+        for place in (options.study, options.store)
+    ):
+        raise UsageError("its votes are in a database whose address is not written down with the report")
     # Its title is the name that the folder had.
     linked = _linked(store, empty / name, ("run.json", "cases", "edits", "edits.jsonl", "scores"))
     with _open_shown(linked, plugins, quiet=True) as copy:

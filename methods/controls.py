@@ -8,6 +8,7 @@ junk into the region, and nothing anywhere else: what they score is the share of
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -216,6 +217,7 @@ COLORS: Mapping[str, tuple[int, int, int]] = {
     "red": (215, 40, 40), "orange": (245, 135, 25), "yellow": (245, 215, 45), "green": (45, 160, 65),
     "blue": (45, 90, 215), "purple": (135, 60, 185), "pink": (245, 130, 180), "brown": (120, 70, 35),
     "blond": (235, 200, 90), "gold": (240, 195, 50), "beige": (225, 205, 170),
+    "blonde": (235, 200, 90), "golden": (240, 195, 50), "grey": (150, 150, 150),
 }  # fmt: skip
 """The colours that ``flat_color_fill`` knows by their names in prompts."""
 
@@ -242,7 +244,7 @@ class FlatColorFill:
         areas = [(region.mask, region.prompt) for region in request.regions]
         for mask, prompt in areas or [(request.mask, request.region_prompt)]:
             inside = images.mask_array(mask)
-            named = [COLORS[word] for word in prompt.lower().split() if word in COLORS]
+            named = [COLORS[word] for word in re.findall("[a-z]+", prompt.lower()) if word in COLORS]
             pixels[inside] = named[0] if named else pixels[inside].mean(axis=0).round().astype(np.uint8)
         return images.from_array(pixels)
 

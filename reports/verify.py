@@ -197,6 +197,8 @@ def verify(
         manifest = store.manifest
         protocols, methods = manifest["protocols"], manifest["methods"]
         titles = {digest: entry["label"] or entry["name"] for digest, entry in methods.items()}
+        for info in protocols.values():
+            _ = info["version"], info["digest"], info.get("options")
     except (StoreError, KeyError, TypeError, AttributeError) as error:
         result.problems.append(f"run.json: no manifest that can be read ({error})")
         return result
@@ -334,8 +336,8 @@ def _check_against_protocol(
             how = "made anew by the protocol: every picture, mask, prompt and claim"
             result.checks.append(Check(what, count, len(rows), how, len(result.problems) - before))
             return
-        except ValueError as error:
-            reason = str(error)
+        except Exception as error:  # whatever a protocol raises ends this check alone
+            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     # The weaker one: from the digests.
     count = 0
     if unchanged is not None and f"{folder}/cases.jsonl" in unchanged:
@@ -769,12 +771,14 @@ def _check_sample(
     # Their scores, computed again.
     try:
         fresh = list(rescore(store, chosen))
-    except Exception as error:  # whatever a metric raises is a finding, not the end of the check
-        result.problems.append(f"scores: the sample cannot be scored again ({type(error).__name__}: {error})")
+    except Exception as error:  # whatever a metric raises ends this check alone
+        why = f"not checked: the sample cannot be scored again ({type(error).__name__}: {error})"
+        result.checks.append(Check(what, 0, len(records), why))
         return
     # Against what is stored.
     worst, compared = 0.0, 0
     old: set[str] = set()
+    checked: set[tuple[object, ...]] = set()
     for score in fresh:
         key = score.key
         place = (key.protocol, key.protocol_version, key.method, key.case, key.seed, score.metric)
@@ -785,6 +789,7 @@ def _check_sample(
             old.add(f"{score.metric} (stored {version}, here {score.metric_version})")
             continue
         compared += 1
+        checked.add(place[:-1])
         after = math.nan if score.value is None else score.value
         if not math.isnan(old_value) and not math.isnan(after):
             worst = max(worst, abs(after - old_value) / max(1.0, abs(old_value)))
@@ -802,9 +807,11 @@ def _check_sample(
     if absent:
         result.notes.append(f"not scored again: {', '.join(absent)}")
     result.largest_difference = worst if compared else None
-    how = f"computed again by the metrics, {compared:,} values; sampled with seed {seed}"
+    how = f"computed again by the metrics, {compared:,} of {len(stored):,} values; sampled with seed {seed}"
     how += f"; largest difference {worst:.2g}" if compared else ""
-    result.checks.append(Check(what, len(chosen), len(records), how, len(result.problems) - before))
+    if not checked:
+        how = "not checked: none of the stored values could be computed again"
+    result.checks.append(Check(what, len(checked), len(records), how, len(result.problems) - before))
 
 
 def _number(value: float) -> str:

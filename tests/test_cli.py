@@ -563,6 +563,32 @@ def test_a_run_is_verified_by_making_all_of_it_again(place: Path, capsys: pytest
     assert "report/main-dots.tex: differs" in problems
 
 
+def test_a_report_writes_down_no_address_of_a_database() -> None:
+    assert run_bench._recorded("postgresql://ann:secret@host/votes") == run_bench.NOT_RECORDED
+    assert run_bench._recorded("votes.db") == "votes.db"
+    assert run_bench._recorded(None) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"name": ".."}, "'..' is no folder's name"),
+        ({"name": "a/b"}, "'a/b' is no folder's name"),
+        ({"options": {"study": "taste", "store": "postgresql://host/votes"}}, "database whose address"),
+    ],
+)
+def test_the_record_of_a_report_is_data(
+    place: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], says: str
+) -> None:
+    """It names no place outside the folder to build in, and no server to talk to."""
+    assert run("run", "dots.yaml", "--device", "cpu", "--plugin", "cli_plugin") == 0
+    record = Path("runs/dots") / run_bench.REPORT_RECORD
+    record.write_text(json.dumps(json.loads(record.read_text()) | change))
+    result = verified(capsys, "runs/dots", "--sample", "0", "--sets", "0")
+    how = {check["what"]: check["how"] for check in result["checks"]}
+    assert says in how["files of the report"]
+
+
 def test_what_cannot_be_made_again_here_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("run", "dots.yaml", "--device", "cpu", "--plugin", "cli_plugin") == 0
     plugin = place / "cli_plugin.py"

@@ -127,10 +127,15 @@ class Analysis:
     def statement(self) -> str:
         """How many votes and raters those results are made of, the rule, and how the intervals are made."""
         counts = self.counts[self.counts["raters"] == self.counted].iloc[0]
-        raters = "raters kept" if self.counted == "kept" else "all raters"
+        return self.statement_of(int(counts["n_votes"]), int(counts["n_raters"]), int(counts["n_sources"]))
+
+    def statement_of(self, votes: int, raters: int, sources: int, question: str = "") -> str:
+        """The same for a part of the votes, such as those on one ``question``, given how many there are."""
+        which = "raters kept" if self.counted == "kept" else "all raters"
+        about = f" on the question {question!r}" if question else ""
         return (
-            f"{SIMULATED if self.simulated else ''}{counts['n_votes']} votes of {counts['n_raters']} raters "
-            f"({raters}) on {counts['n_sources']} source images. {self.exclusion} "
+            f"{SIMULATED if self.simulated else ''}{votes} votes{about} of {raters} raters ({which}) on {sources} "
+            f"source images. {self.exclusion} "
             f"{int(self.raters['excluded'].sum())} of {len(self.raters)} are excluded. "
             f"{100 * self.level:g} % intervals resample raters and sources ({self.resamples} draws, "
             f"seed {self.seed})."

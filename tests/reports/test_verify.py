@@ -477,7 +477,7 @@ def test_scores_that_come_out_again_hold(folder: Path) -> None:
     found = verify(RunStore.open(folder), Recompute(scores=rescoring(lambda s: s, seen)), sample=10)
     assert found.ok
     assert len(seen) == 10
-    assert "20 values" in found.check("edits scored again").how
+    assert "20 of 20 values" in found.check("edits scored again").how
     assert found.largest_difference == 0
 
 
@@ -525,7 +525,10 @@ def test_what_another_version_scored_is_not_compared(folder: Path) -> None:
 
     found = verify(RunStore.open(folder), Recompute(scores=rescoring(newer, [])), sample=3)
     assert found.ok
-    assert "0 values" in found.check("edits scored again").how
+    # A version that is not here must not make the row look checked.
+    assert found.check("edits scored again").checked == 0
+    assert "not checked" in found.check("edits scored again").how
+    assert "edits scored again" in found.verdict
     assert "leak_lpips (stored 1, here 2)" in found.notes[-1]
 
 
@@ -538,13 +541,23 @@ def test_metrics_that_cannot_be_computed_here_are_said(folder: Path) -> None:
     assert "not scored again: success_truth" in found.notes
 
 
-def test_a_metric_that_raises_is_a_finding(folder: Path) -> None:
+def test_a_metric_that_raises_leaves_the_scores_unchecked(folder: Path) -> None:
     def broken(store: RunStore, records: Sequence[EditRecord]) -> Iterable[ScoreRecord]:
         raise RuntimeError("no weights")
 
-    assert verify(RunStore.open(folder), Recompute(scores=broken)).problems == [
-        "scores: the sample cannot be scored again (RuntimeError: no weights)"
-    ]
+    check = verify(RunStore.open(folder), Recompute(scores=broken)).check("edits scored again")
+    assert check.checked == 0
+    assert check.how == "not checked: the sample cannot be scored again (RuntimeError: no weights)"
+
+
+@pytest.mark.parametrize("entry", [{}, {"version": "1"}, "mini-coco", None])
+def test_a_manifest_of_broken_protocols_is_a_problem(folder: Path, entry: object) -> None:
+    def change(manifest: dict[str, object]) -> None:
+        manifest["protocols"] = {"mini-coco": entry}
+
+    change_manifest(folder, change)
+    result = verify(RunStore.open(folder))
+    assert result.problems[0].startswith("run.json: no manifest that can be read")
 
 
 def test_many_lines_of_one_kind_are_counted(folder: Path) -> None:
