@@ -267,8 +267,8 @@ def degrade(x: Tensor, generator: torch.Generator, vae: nn.Module | None = None)
     warped = (kind >= 0.5) & (kind < 0.62)
     if warped.any():
         out[warped] = _warp(out[warped], generator)
-    if vae is not None:
-        coded = kind >= 0.82
+    coded = kind >= 0.82
+    if vae is not None and coded.any():
         with torch.no_grad():
             z = vae.encode(out[coded]).latent_dist.mean  # type: ignore[operator]
             strength = 0.4 * torch.rand((len(z), 1, 1, 1), generator=generator)
