@@ -1,4 +1,4 @@
-# make demo   set up, then run the main job on the embedded models (5 minutes or less on 2 cores)
+# make demo   set up, then run the main job on the embedded models (about 5 minutes on 2 cores)
 # make test   set up, then lint, type-check and test
 # make study-demo  set up, and open a preference study of the demo's edits
 # make perf   set up, then measure the speed ratios of the README
