@@ -1,11 +1,12 @@
-"""Edits of real methods that people looked at: what the attribute reader learns of doubtful cases.
+"""Edits of real methods, labelled by eye: what the attribute reader learns of doubtful cases.
 
 Spoiled renders (``methods.zoo.failures``) fail clearly. Methods fail in between: a ball that is half red, a hat of
-noise. ``edits.jpg`` holds edits of training cases, of all embedded methods, and ``labels.csv`` says of each
-whether its region shows what was asked for. The raters were the project's own; they saw the source, the outline of the
-mask, the edit and the instruction, and neither the method nor any verdict. Most of the edits were chosen because an
-earlier reader was unsure of them, or had accepted one of a weak method. JPEG of quality 88 without chroma subsampling
-costs them less than the noise that the recipe adds to other pictures.
+noise. ``edits.jpg`` holds edits of training cases, of all embedded methods, and ``labels.csv`` says of each whether its
+region shows what was asked for. The labels are the project's own, by a vision-language model and not by human
+volunteers. It saw the source, the outline of the mask, the edit and the instruction, but neither the method nor any
+verdict. Most of the edits were chosen because an earlier reader was unsure of them, or had accepted one of a weak
+method. JPEG of quality 88 without chroma subsampling costs them less than the noise that the recipe adds to other
+pictures.
 """
 
 from __future__ import annotations

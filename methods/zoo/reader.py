@@ -7,7 +7,7 @@ the region. Every head can answer ``other``: the region shows none of the attrib
 Half of the training pictures are renders, many of them degraded the way generated pictures are (blurred, noisy, warped,
 recoloured, passed through the autoencoder where one is given). A quarter are ideal edits, a quarter edits that
 ``methods.zoo.failures`` spoils, which the reader must answer with ``other``. To each batch are added edits of real
-methods with people's verdicts (``methods.zoo.labelled``).
+methods with verdicts given by eye (``methods.zoo.labelled``).
 """
 
 from __future__ import annotations

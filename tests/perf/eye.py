@@ -1,15 +1,16 @@
-"""How far ``success_truth`` agrees with what a person sees: sheets to label, and the agreement with the labels.
+"""How far ``success_truth`` agrees with labels given by eye: sheets to label, and the agreement with the labels.
 
     python tests/perf/eye.py agreement                         # the rule as it is now, against the stored labels
     python tests/perf/eye.py sheets runs/demo --out sheets     # 200 edits, drawn by a seed, the methods hidden
     python tests/perf/eye.py store runs/demo --labels reference.csv first.csv second.csv
 
-The labels in ``tests/eye/`` are the project's own, by two raters who did not see each other's. They saw sheets with
-the source, the outline of the mask, the edit and the instruction, but neither the method nor any verdict. For each
-edit they answered two questions: does the region show all that the instruction asks for (``shows``), and is the rest
-still the same picture (``kept``). Where they differed, a third look decided, again without the verdicts; and where
-every pixel outside is the source's own, the rest is kept, whatever the raters saw. That is the reference. Success is
-both. ``edits.png`` holds the edits themselves: the agreement needs neither a run nor the methods.
+The labels in ``tests/eye/`` are the project's own, and not of human volunteers: a vision-language model gave them, as
+two raters that did not see each other's. They saw sheets with the source, the outline of the mask, the edit and the
+instruction, but neither the method nor any verdict. For each edit they answered two questions: does the region show
+all that the instruction asks for (``shows``), and is the rest still the same picture (``kept``). Where they differed, a
+third look decided, again without the verdicts; and where every pixel outside is the source's own, the rest is kept,
+whatever the raters saw. That is the reference. Success is both. ``edits.png`` holds the edits themselves: the agreement
+needs neither a run nor the methods.
 """
 
 from __future__ import annotations

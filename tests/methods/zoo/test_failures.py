@@ -1,4 +1,4 @@
-"""Spoiled edits: nothing outside the region is touched, and the labels say what a person would."""
+"""Spoiled edits: nothing outside the region is touched, and the labels say what is left to see."""
 
 from __future__ import annotations
 
