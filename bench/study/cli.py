@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from bench.study.analysis import Analysis
+    from bench.study.analysis import Analysis, Exclusion
     from bench.study.design import Design
     from bench.study.store import StudyStore
 
@@ -30,6 +30,8 @@ NAME_VARIABLE = "PEB_STUDY_NAME"
 """The environment variable by which ``serve`` tells the app which study to show."""
 PASSWORD_VARIABLE = "PEB_STUDY_PASSWORD"
 APP = Path(__file__).with_name("app.py")
+MANY_RANDOM = 0.2
+"""Share of random raters that pass the attention checks, above which ``create`` asks for more checks."""
 
 
 class UsageError(StudyError):
@@ -88,11 +90,14 @@ def create(
     raters: Annotated[int, typer.Option(help="Raters who answer everything.")] = 20,
     trials: Annotated[int, typer.Option(help="Answers per rater, with repeats and attention checks.")] = 40,
     repeats: Annotated[int, typer.Option(help="Of these, trials shown a second time.")] = 4,
-    attention: Annotated[int, typer.Option(help="Of these, trials whose answer is known.")] = 3,
+    attention: Annotated[int, typer.Option(help="Of these, trials whose answer is known.")] = 6,
     practice: Annotated[int, typer.Option(help="Trials that come first and do not count.")] = 2,
     cases: Annotated[
         int | None, typer.Option(help="At most so many cases per category. [default: all]")
     ] = None,
+    overlap: Annotated[
+        int, typer.Option(help="Raters per comparison; 2 or more measure how far raters agree.")
+    ] = 1,
     ties: Annotated[bool, typer.Option("--ties/--no-ties", help="Whether a pair may be a tie.")] = True,
     seed: Annotated[int, typer.Option(help="The same seed and edits give the same study.")] = 0,
     settings: Annotated[
@@ -127,16 +132,17 @@ def create(
         cases_per_category=cases,
         ties=ties,
         seed=seed,
+        overlap=overlap,
     )
     given = _settings(settings)
     if open_registration:
         given = replace(given, open_registration=True)
-    _exclusion(given.exclusion)  # a rule that cannot be read is refused before anyone votes
+    rule = _exclusion(given.exclusion)  # a rule that cannot be read is refused before anyone votes
     design = build(runs, options)
     console = _console()
     for key, value in design.describe().items():
         console.print(f"{key}: {_plain(value)}", highlight=False, markup=False, soft_wrap=True)
-    for line in power_lines(design, share):
+    for line in (*power_lines(design, share), *quality_lines(design, rule)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if dry_run:
         return
@@ -397,28 +403,60 @@ def power_lines(design: Design, share: float) -> list[str]:
     from bench.study.power import Assumptions, Layout, raters_needed, resolvable
 
     options = design.options
-    if "pair" not in options.kinds:
+    votes = design.pair_votes().values()
+    if not votes:
         return ["power: computed for pairs only"]
-    per_question = options.counts.per_sheet // (len(options.questions) * len(options.kinds))
-    if per_question < 1:
-        return ["power: fewer than one trial per rater and question"]
+    # The pairs with the fewest votes decide.
+    least, most = min(votes), max(votes)
     assumed = Assumptions() if options.ties else Assumptions(ties=0.0)
-    layout = Layout(options.raters, per_question, len(design.methods), len(design.cases))
-    least = resolvable(layout, assumed)
+    methods, cases = len(design.methods), len(design.cases)
+    trials = least * (methods * (methods - 1) // 2) / options.raters
+    layout = Layout(options.raters, trials, methods, cases, options.overlap)
+    share_resolved = resolvable(layout, assumed)
     needed = raters_needed(
-        share, trials=per_question, methods=layout.methods, cases=layout.cases, assumptions=assumed
+        share, trials=trials, methods=methods, cases=cases, overlap=options.overlap, assumptions=assumed
     )
     taken = (
         f"{assumed.power:.0%} power, level {assumed.alpha:g} divided by {layout.pairs} pairs; assumed: "
         f"{assumed.ties:.0%} ties, correlation {assumed.icc_rater:g} within raters and {assumed.icc_case:g} "
         "within cases"
     )
-    resolves = f"a share of {least:.3f} or more" if least < 1 else "no difference: there are too few votes"
+    each = f"{least} votes" if least == most else f"{least} (the fewest of {least} to {most}) votes"
+    resolves = (
+        f"a share of {share_resolved:.3f} or more"
+        if share_resolved < 1
+        else "no difference: there are too few votes"
+    )
     return [
-        f"power: about {layout.votes:.0f} votes per question and pair resolve {resolves} ({taken})",
+        f"power: {each} per question and pair resolve {resolves} ({taken})",
         f"power: a share of {share:g} takes "
         + (f"{needed} such raters" if needed is not None else "more cases: no number of raters is enough"),
     ]
+
+
+def quality_lines(design: Design, rule: Exclusion) -> list[str]:
+    """How well the design's attention checks work, and whether agreement between raters can be measured."""
+    from bench.study.quality import random_pass
+
+    count, most = design.options.attention, rule.max_attention_failures
+    if not count or most is None:
+        why = "there are no attention checks" if not count else "the exclusion rule does not look at them"
+        lines = [f"attention: {why}, so no rater who answers at random is excluded for failing them"]
+    else:
+        passed = random_pass(design, most)
+        line = (
+            f"attention: {passed:.1%} of raters who choose a candidate at random pass the {count} checks "
+            f"(at most {most} failed)"
+        )
+        if design.options.ties and "pair" in design.options.kinds:
+            line += f"; {random_pass(design, most, ties=True):.1%} of those who choose ties at random too"
+        lines = [line + (". Ask for more with --attention" if passed > MANY_RANDOM else "")]
+    if design.describe()["votes per comparison"][1] == 1:
+        lines.append(
+            "agreement: each comparison gets one vote, so Krippendorff's alpha cannot be computed; --overlap 2 "
+            "asks two raters about each"
+        )
+    return lines
 
 
 def merge(parts: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from bench.study.design import DesignOptions, build
 from bench.study.store import StudyStore
 
 NAME = "demo"
-RATERS, TRIALS = 10, 20
+RATERS, TRIALS = 10, 24
 ENDS = ("copy_input", "oracle")
 """Controls that are compared too: everyone can tell them apart, so the outcome shows that the study works."""
 
@@ -32,7 +32,7 @@ def options(run: Path) -> DesignOptions:
     with RunStore.open(run) as store:
         names = [spec.name for spec in store.methods.values()]
     chosen = tuple(dict.fromkeys(name for name in names if name not in CONTROLS or name in ENDS))
-    return DesignOptions(methods=chosen, raters=RATERS, trials=TRIALS, repeats=2, attention=2, practice=2)
+    return DesignOptions(methods=chosen, raters=RATERS, trials=TRIALS, repeats=2, attention=6, practice=2)
 
 
 def prepare(run: Path, target: str) -> tuple[str, str | None]:

@@ -14,7 +14,7 @@ def test_the_demo_makes_its_study_once_and_tells_the_password_once(
 ) -> None:
     monkeypatch.setattr("bench.study.passwords.COST", 2**10)
     monkeypatch.setattr(demo, "RATERS", 2)
-    monkeypatch.setattr(demo, "TRIALS", 8)
+    monkeypatch.setattr(demo, "TRIALS", 13)
     target = str(memory / "studies.db")
     first, password = demo.prepare(run_folder, target)
     second, silent = demo.prepare(run_folder, target)

@@ -53,7 +53,11 @@ def test_from_a_run_to_votes(run, run_folder: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("bench.study.passwords.COST", 2**10)
     output = run("create", str(run_folder), *CREATE)
     assert "different comparisons: 24" in output
-    assert "power: about 4 votes per question and pair" in output
+    assert "votes per question and pair: 4, 4" in output
+    assert "power: 4 votes per question and pair resolve" in output
+    assert "attention: 100.0% of raters who choose a candidate at random pass the 1 checks" in output
+    assert "Ask for more with --attention" in output
+    assert "each comparison gets one vote, so Krippendorff's alpha cannot be computed" in output
     monkeypatch.setenv("PEB_STUDY_PASSWORD", "a long password")
     assert "is set" in run("password", "taste")
     links = run("invite", "taste", "--count", "3", "--url", "https://study.example/").splitlines()
@@ -75,6 +79,23 @@ def test_from_a_run_to_votes(run, run_folder: Path, monkeypatch: pytest.MonkeyPa
 def test_a_dry_run_makes_nothing(run, run_folder: Path) -> None:
     assert "votes wanted: 24" in run("create", str(run_folder), *CREATE, "--dry-run")
     assert not Path("runs").exists()
+
+
+def test_create_says_what_its_checks_and_its_overlap_are_worth(run, run_folder: Path) -> None:
+    more = ("--name", "taste", "--raters", "4", "--trials", "18", "--repeats", "1", "--overlap", "2")
+    output = run("create", str(run_folder), *more, "--dry-run")
+    assert (
+        "attention: 10.9% of raters who choose a candidate at random pass the 6 checks (at most 1 failed); "
+        "1.8% of those who choose ties at random too\n"
+    ) in output
+    assert "votes per comparison: 2, 2" in output
+    assert "power: 6 (the fewest of 6 to 8) votes per question and pair resolve" in output
+    assert "Krippendorff" not in output
+    Path("s.yaml").write_text("exclusion: {max_attention_failures: null}\n")
+    output = run("create", str(run_folder), *more, "--dry-run", "--settings", "s.yaml")
+    assert "the exclusion rule does not look at them" in output
+    with pytest.raises(ValueError, match="would never be compared"):
+        run("create", str(run_folder), "--name", "x", "--raters", "1", "--trials", "11", "--repeats", "1")
 
 
 def test_settings_come_from_yaml_and_their_rule_is_kept(run, run_folder: Path) -> None:
