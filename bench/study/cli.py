@@ -244,7 +244,7 @@ def status(
 @study_app.command(
     epilog=_examples(
         "simulate taste --raters 20",
-        "simulate taste --raters 50 --strength 'GLIDE=0.8' --inattentive 0.1 --threads 50",
+        "simulate taste --raters 50 --strength 'GLIDE=0.8' --inattentive 0.1 --inattentive-slow 0.1 --threads 50",
     )
 )
 def simulate(
@@ -255,7 +255,10 @@ def simulate(
     ] = None,
     ties: Annotated[float, typer.Option(help="Davidson's nu, the tendency to ties.")] = 0.3,
     position_bias: Annotated[float, typer.Option(help="Log odds in favour of the left.")] = 0.0,
-    inattentive: Annotated[float, typer.Option(help="Share of raters who answer at random.")] = 0.0,
+    inattentive: Annotated[float, typer.Option(help="Share of raters who answer at random, and fast.")] = 0.0,
+    inattentive_slow: Annotated[
+        float, typer.Option(help="Share of raters who answer at random, as slowly as the attentive.")
+    ] = 0.0,
     spread: Annotated[float, typer.Option(help="How much raters differ in taste.")] = 0.0,
     threads: Annotated[int, typer.Option(min=1, help="Raters at once.")] = 1,
     seed: Annotated[int, typer.Option()] = 0,
@@ -265,7 +268,14 @@ def simulate(
     from bench.study.simulate import Taste
     from bench.study.simulate import simulate as run
 
-    taste = Taste(_strengths(strength), ties, position_bias, inattentive, spread)
+    taste = Taste(
+        strengths=_strengths(strength),
+        ties=ties,
+        position_bias=position_bias,
+        inattentive=inattentive,
+        inattentive_slow=inattentive_slow,
+        spread=spread,
+    )
     with _open(store) as opened:
         stored = run(opened, study, raters, taste, seed=seed, threads=threads)
     _console().print(f"{stored} simulated votes stored", markup=False)
