@@ -1178,7 +1178,9 @@ def _write_report(
         inputs = {"paper_file": "" if file is None else sha256_file(file)}
     if options.study is not None:
         study = _study_results(store.path, options.study, options.store, options.question, options.simulated)
-        inputs["votes"] = sha256_bytes(study.votes.to_csv(index=False).encode())
+        # The rule is not hashed: reports made before the votes carried it have the same digest.
+        votes = study.votes.drop(columns="exclusion", errors="ignore")
+        inputs["votes"] = sha256_bytes(votes.to_csv(index=False).encode())
     # The report itself.
     rule, facts = SuccessRule(), _facts(plugins)
     written = write_report(

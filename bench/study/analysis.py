@@ -9,6 +9,7 @@ Votes are the rows whose role is ``"trial"``: practice, attention checks and rep
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -58,6 +59,20 @@ class Exclusion:
             raise ValueError(f"min_self_consistency is a share, 0 to 1, not {self.min_self_consistency}.")
         if self.min_median_reaction_ms is not None and not self.min_median_reaction_ms >= 0:
             raise ValueError(f"min_median_reaction_ms must be 0 or more, not {self.min_median_reaction_ms}.")
+
+    def to_json(self) -> str:
+        """All bounds, as the column ``exclusion`` of the votes has them."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Exclusion:
+        """Raises VotesError for what is no rule."""
+        try:
+            return cls(**json.loads(text))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise VotesError(
+                f"column exclusion: {text[:200]!r} is no exclusion rule ({error}). Export the votes again."
+            ) from error
 
     def __str__(self) -> str:
         """The rule in a sentence."""
@@ -170,7 +185,8 @@ def analyse(
 ) -> Analysis:
     """All results of the votes.
 
-    ``exclusion``: the rule (default :class:`Exclusion`'s). ``scores``: a run's scores per edit, with columns
+    ``exclusion``: the rule; without one, the rule that the votes say their study stated, or, where they say
+    none, the default of :class:`Exclusion`, with a note. ``scores``: a run's scores per edit, with columns
     protocol, method (its title), case, metric, value and optionally higher_is_better. ``simulated``: say True
     to analyse simulated raters; their votes are refused otherwise, and never mixed with people's.
 
@@ -181,8 +197,16 @@ def analyse(
 
     if not 0 < level < 1:
         raise ValueError(f"a level lies between 0 and 1, not at {level}.")
-    rule = Exclusion() if exclusion is None else exclusion
     checked = check_votes(votes)
+    notes: list[str] = []
+    if exclusion is None:
+        exclusion = stated_rule(checked)
+    if exclusion is None:
+        exclusion = Exclusion()
+        notes.append(
+            "The votes do not say which exclusion rule their study stated: the default rule is applied."
+        )
+    rule = exclusion
     _one_kind(checked, simulated)
     if not (checked["role"] == "trial").any():
         raise VotesError(
@@ -191,7 +215,6 @@ def analyse(
     values = read_scores(scores) if scores is not None else None
     raters = rater_quality(checked, rule)
     excluded = ~kept_raters(checked, raters)
-    notes: list[str] = []
     parts = {"all": _Part(checked, values, resamples, seed, level)}
     if not excluded.any():
         parts["kept"] = parts["all"]
@@ -229,6 +252,35 @@ def analyse(
         effect=_effect(found["shares"]),
         **found,
     )
+
+
+def stated_rule(votes: pd.DataFrame) -> Exclusion | None:
+    """The exclusion rule that the votes' studies stated; None where none of them says one.
+
+    Raises VotesError where studies stated different rules: one table has one rule.
+    """
+    stated: dict[str, Exclusion | None] = dict.fromkeys(sorted(set(votes["study"])))
+    for study, text in votes[["study", "exclusion"]].drop_duplicates().itertuples(index=False):
+        if text is None:
+            continue
+        rule = Exclusion.from_json(text)
+        if stated[study] not in (None, rule):
+            raise VotesError(
+                f"the votes hold two exclusion rules of study {study}: {stated[study]} {rule} "
+                "Leave out the file that was changed."
+            )
+        stated[study] = rule
+    if not any(stated.values()):
+        return None
+    # A study that says none was exported without its rule, which may have been any.
+    first, *others = stated
+    for study in others:
+        if stated[study] != stated[first]:
+            said = [f"{name}: {stated[name] or 'no rule is stated.'}" for name in (first, study)]
+            raise VotesError(
+                f"the studies stated different exclusion rules. {' '.join(said)} Analyse them one by one."
+            )
+    return stated[first]
 
 
 def kept_raters(votes: pd.DataFrame, raters: pd.DataFrame) -> NDArray[np.bool_]:

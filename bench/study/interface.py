@@ -29,10 +29,12 @@ VOTE_COLUMNS: tuple[str, ...] = (
     "reaction_ms",
     "server_time",
     "rater_kind",
+    "exclusion",
 )
 """Of :meth:`StudyStore.votes`. ``kind`` is the trial's, ``pair`` or ``best``; ``candidates`` is a tuple of
 titles in the order shown; ``answer`` is one of them or ``tie``; ``trial`` is the design's id; ``expected`` is
-an attention check's right answer; ``rater_kind`` is ``human`` or ``simulated``."""
+an attention check's right answer; ``rater_kind`` is ``human`` or ``simulated``; ``exclusion`` is the study's
+exclusion rule, as JSON."""
 
 Answer = int | Literal["tie"]
 State = Literal["consent", "practice", "trials", "finished"]

@@ -546,6 +546,8 @@ class StudyStore:
         """
         import pandas as pd
 
+        from bench.study.analysis import Exclusion
+
         if kind not in RATER_KINDS:
             raise StudyError(f"votes of kind {kind!r}: expected one of {', '.join(RATER_KINDS)}.")
         names = self.studies() if study_id is None else [study_id]
@@ -566,6 +568,9 @@ class StudyStore:
                 .order_by(VoteRow.id)
             ).all()
         )
+        rules = {
+            number: Exclusion(**entry.study.settings.exclusion).to_json() for number, entry in loaded.items()
+        }
         records = []
         for row in rows:
             study = loaded[row.study_id].study
@@ -590,6 +595,7 @@ class StudyStore:
                     row.reaction_ms,
                     row.server_time,
                     kind,
+                    rules[row.study_id],
                 )
             )
         frame = pd.DataFrame.from_records(records, columns=list(VOTE_COLUMNS))

@@ -291,6 +291,44 @@ class TestExclusion:
         )
         assert str(Exclusion(None, None, None)) == "No rater is excluded."
 
+    def test_the_votes_own_rule_is_applied_unless_another_is_given(self) -> None:
+        strict = Exclusion(max_attention_failures=0, min_median_reaction_ms=9000)
+        votes = small().assign(exclusion=strict.to_json())
+        assert Exclusion.from_json(strict.to_json()) == strict
+        assert analyse(votes, resamples=50).exclusion == strict
+        assert analyse(votes, resamples=50, exclusion=Exclusion(None, None, None)).exclusion == Exclusion(
+            None, None, None
+        )
+        # Half of the study's rows come from a file that knew no rule.
+        votes.loc[3:, "exclusion"] = None
+        assert analyse(votes, resamples=50).exclusion == strict
+
+    @pytest.mark.parametrize(
+        ("rules", "says"),
+        [
+            (
+                (Exclusion(0).to_json(), Exclusion(2).to_json()),
+                "different exclusion rules.*more than 0.*more than 2",
+            ),
+            ((None, Exclusion(2).to_json()), "no rule is stated"),
+            (("{}", '{"max_failures": 1}'), "is no exclusion rule"),
+            (("[", "{}"), "is no exclusion rule"),
+        ],
+    )
+    def test_studies_of_different_rules_are_not_analysed_together(
+        self, rules: tuple[str | None, str | None], says: str
+    ) -> None:
+        votes = pd.concat(
+            [small().assign(study=name, exclusion=rule) for name, rule in zip("ab", rules, strict=True)]
+        )
+        with pytest.raises(VotesError, match=says):
+            analyse(votes, resamples=50)
+
+    def test_two_rules_of_one_study_are_refused(self) -> None:
+        votes = small().assign(exclusion=[Exclusion(0).to_json(), Exclusion(2).to_json()] * 3)
+        with pytest.raises(VotesError, match="two exclusion rules of study taste"):
+            analyse(votes, resamples=50)
+
 
 class TestSimulated:
     def test_refused_unless_asked_for(self) -> None:

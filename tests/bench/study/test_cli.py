@@ -174,6 +174,24 @@ def test_votes_come_back_from_files_and_are_analysed(run, run_folder: Path) -> N
         run("analyse", "taste", "--out", "report")
 
 
+def test_the_studys_own_rule_is_applied_to_its_exported_votes(run, run_folder: Path) -> None:
+    # Attentive raters take 4 seconds: this rule excludes most of them, the default rule nobody.
+    Path("s.yaml").write_text("exclusion: {max_attention_failures: 0, min_median_reaction_ms: 3900}\n")
+    run("create", str(run_folder), *CREATE, "--settings", "s.yaml")
+    run("simulate", "taste", "--raters", "3")
+    run("export", "taste", "v.csv", "--simulated")
+    run("export", "taste", "v.parquet", "--simulated", "--anonymous")
+    run("import", "v.csv", "--out", "joined.parquet")
+    outcomes = []
+    for source in (("taste",), ("--votes", "v.csv"), ("--votes", "v.parquet"), ("--votes", "joined.parquet")):
+        run("analyse", *source, "--simulated", "--resamples", "100", "--out", "out")
+        found = json.loads(Path("out/analysis.json").read_text())
+        outcomes.append((found["exclusion"], sorted(bool(row["excluded"]) for row in found["raters"])))
+    assert outcomes[0][0]["min_median_reaction_ms"] == 3900
+    assert any(outcomes[0][1])
+    assert outcomes == outcomes[:1] * 4
+
+
 def test_help_is_instant_and_every_command_shows_examples() -> None:
     probe = (
         "from bench.study.cli import study_app; import sys; "
