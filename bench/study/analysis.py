@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
+
+SAME_STRENGTH = 1e-6
+"""Log odds; strengths nearer to each other are equal: the fit is exact to about a thousandth of it."""
 
 SIMULATED = "SIMULATED RATERS, not people: "
 """Begins whatever is said of results of simulated raters."""
@@ -113,8 +117,9 @@ class Analysis:
     """raters, scope, kind, method, against, wins, ties, losses, n, share, wilson_low, wilson_high, low, high.
     For choices of the best: a win is being chosen while the other was shown."""
     strengths: pd.DataFrame
-    """raters, scope, method, strength, low, high, rank; ``behind`` the strongest, with behind_low,
-    behind_high; ``separable``: whether that interval leaves out 0."""
+    """raters, scope, method, strength, low, high, rank (equal strengths share one); ``behind`` the strongest, with
+    behind_low, behind_high; ``separable``: whether that interval leaves out 0. Where the votes do not bound a
+    strength on one side (an undefeated method), that end alone is empty."""
     fits: pd.DataFrame
     """raters, scope, n, tie (Davidson's nu), tie_low, tie_high, regularised, draws_regularised, note."""
     agreement: pd.DataFrame
@@ -228,6 +233,11 @@ def analyse(
         for table, frame in part.tables.items():
             tables.setdefault(table, []).append(_labelled(frame, name))
     found = {name: pd.concat(frames, ignore_index=True) for name, frames in tables.items()}
+    if not found["agreement"]["units"].any():
+        notes.append(
+            "No comparison was judged by two raters, so there is no Krippendorff's alpha: a study created with "
+            "--overlap 2 or more asks several raters about each comparison."
+        )
     questions = sorted(set(checked["question"][checked["role"] == "trial"]))
     if len(questions) > 1:
         notes.append(f"Rows of question “all” pool {len(questions)} questions: {', '.join(questions)}.")
@@ -576,7 +586,9 @@ class _Part:
             choices, self.draws[:, inside] @ to_column, beta, regularised=fitted.regularised
         )
         m = len(choices.methods)
-        best = int(np.argmax(fitted.strengths))
+        # Strengths that differ by rounding alone are equal.
+        beta[:m] = _equalised(beta[:m])
+        best = int(np.argmax(beta[:m]))
         per_column = influence(choices, counts, beta, regularised=fitted.regularised)
         per_column = np.concatenate([per_column, per_column[:, [best]] - per_column[:, :m]], axis=1)
         per_class = np.zeros((len(inside), per_column.shape[1]))
@@ -592,15 +604,19 @@ class _Part:
         )
         factor = part.factor(per_class[self.classes[chosen]], level=self.level)
         low, high = interval(value, drawn, factor, level=self.level)
-        order = np.argsort(np.argsort(-fitted.strengths, kind="stable"), kind="stable")
         behind = slice(len(beta), None)
+        # What the votes do not bound has an open side: an end of the interval would be the prior's.
+        high[:m][fitted.above] = np.nan
+        low[:m][fitted.below] = np.nan
+        high[behind][~fitted.reach[:, best]] = np.nan
+        low[behind][~fitted.reach[best]] = np.nan
         rows = [
             {
                 "method": title,
                 "strength": value[i],
                 "low": low[i],
                 "high": high[i],
-                "rank": int(order[i]) + 1,
+                "rank": 1 + int((beta[:m] > beta[i]).sum()),
                 "behind": value[behind][i],
                 "behind_low": low[behind][i],
                 "behind_high": high[behind][i],
@@ -668,6 +684,16 @@ class _Part:
             "low": clustered.low if clustered else math.nan,
             "high": clustered.high if clustered else math.nan,
         }
+
+
+def _equalised(values: Floats) -> Floats:
+    """``values``, (N,), where those that differ by less than the fit's tolerance are all the largest of them."""
+    order = np.argsort(-values, kind="stable")
+    found = values.copy()
+    for before, after in pairwise(order):
+        if values[before] - values[after] < SAME_STRENGTH:
+            found[after] = found[before]
+    return found
 
 
 def _by_scope(rows: Any) -> pd.DataFrame:

@@ -74,8 +74,9 @@ class VotesError(StudyError):
 def check_votes(votes: pd.DataFrame) -> pd.DataFrame:
     """``votes`` with a fresh index and the columns above alone, everything in them checked.
 
-    ``rater_kind`` and ``exclusion`` are filled in; candidates are tuples; missing values of ``repeat_of`` and ``expected`` are
-    None; ``server_time`` is UTC; texts are of dtype object. The order of the rows stays. Raises :class:`VotesError`.
+    ``rater_kind`` and ``exclusion`` are filled in; candidates are tuples; missing values of ``repeat_of`` and
+    ``expected`` are None; ``server_time`` is UTC; texts are of dtype object. The order of the rows stays. Raises
+    :class:`VotesError`.
     """
     import pandas as pd
 
