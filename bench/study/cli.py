@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
     from bench.study.analysis import Analysis, Exclusion
     from bench.study.design import Design
-    from bench.study.store import StudyStore
+    from bench.study.store import RaterRecord, StudyStore
 
 STORE = "runs/studies.db"
 STORE_VARIABLE = "PEB_STUDY_STORE"
 """The environment variable that names the store; the app reads it too."""
 NAME_VARIABLE = "PEB_STUDY_NAME"
 """The environment variable by which ``serve`` tells the app which study to show."""
+ADDRESS = "http://localhost:8501"
+"""Where ``serve`` serves without options."""
 PASSWORD_VARIABLE = "PEB_STUDY_PASSWORD"
 APP = Path(__file__).with_name("app.py")
 MANY_RANDOM = 0.2
@@ -62,6 +64,14 @@ Store = Annotated[
     ),
 ]
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name, as `study status` lists it.")]
+Who = Annotated[
+    str,
+    typer.Argument(
+        metavar="RATER",
+        help="A completion code, what a recruiting service calls the rater (PROLIFIC_PID), their personal link, or "
+        "the rater's id, as `study status` lists it.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -162,11 +172,22 @@ def invite(
     count: Annotated[int, typer.Option(help="How many; each is good for one rater.")] = 1,
     days: Annotated[float, typer.Option(help="How long they are good.")] = 30,
     note: Annotated[str, typer.Option(help="Kept with them, for you.")] = "",
-    url: Annotated[str, typer.Option(help="Where the study is served.")] = "http://localhost:8501",
+    url: Annotated[
+        str | None,
+        typer.Option(help="Where the study is served. [default: where `study serve` last served it]"),
+    ] = None,
     store: Store = STORE,
 ) -> None:
     """Print invitation links, one per line."""
     with _open(store) as opened:
+        served = opened.address(study)
+        if url is None and served is None:
+            typer.echo(
+                f"The study has not been served yet: the links lead to {ADDRESS}, where `study serve {study}` "
+                "serves it without options. Name another place with --url.",
+                err=True,
+            )
+        url = url or served or ADDRESS
         for token in opened.invite(study, count, days=days, note=note):
             typer.echo(f"{url.rstrip('/')}/?invitation={token}")
 
@@ -193,9 +214,15 @@ def serve(
     address: Annotated[
         str, typer.Option(help="0.0.0.0 for every network; this machine alone otherwise.")
     ] = "localhost",
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="The address that raters use, where it is another: https://study.example.org behind a proxy."
+        ),
+    ] = None,
     store: Store = STORE,
 ) -> None:
-    """Serve a study to raters' browsers until it is stopped."""
+    """Serve a study to raters' browsers until it is stopped. `invite` makes links that lead there."""
     from importlib.util import find_spec
 
     from bench.study.design import changed_files
@@ -208,6 +235,8 @@ def serve(
         raise UsageError(
             "\n".join([*problems[:5], f"{len(problems)} of the study's files are not what it was made of."])
         )
+    with _open(store) as opened:
+        opened.set_address(study, served_at(address, port) if url is None else url.rstrip("/"))
     target = store if "://" in store else str(Path(store).absolute())
     environment = {**os.environ, STORE_VARIABLE: target, NAME_VARIABLE: study}
     command = [
@@ -237,8 +266,62 @@ def status(
     console = _console()
     _table(console, [{"study": name, **counts} for name, counts in found.items()])
     if raters:
-        times = ("first_vote", "last_vote")
-        _table(console, [{k: v for k, v in row.items() if k not in times} for row in raters])
+        hidden = {"first_vote", "last_vote"}
+        if not any(row["external"] for row in raters):
+            hidden.add("external")
+        _table(console, [{k: v for k, v in row.items() if k not in hidden} for row in raters])
+
+
+@study_app.command(
+    "rater",
+    epilog=_examples("rater taste 5f3c1b2a9d8e7f6a5b4c3d2e", "rater taste QK7Z4MWX2B --json"),
+)
+def rater_(study: Name, who: Who, as_json: Json = False, store: Store = STORE) -> None:
+    """Look a rater up, to settle what they are owed: how far they came, their codes and ids."""
+    from dataclasses import asdict
+
+    with _open(store) as opened:
+        found = [asdict(record) for record in _raters(opened, study, who)]
+    if as_json:
+        _print_json(found)
+        return
+    for record in found:
+        for key, value in record.items():
+            _console().print(
+                f"{key.replace('_', ' ')}: {_plain(value)}", highlight=False, markup=False, soft_wrap=True
+            )
+
+
+@study_app.command(
+    epilog=_examples("withdraw taste QK7Z4MWX2B", "withdraw taste --yes 5f3c1b2a9d8e7f6a5b4c3d2e")
+)
+def withdraw(
+    study: Name,
+    who: Who,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    store: Store = STORE,
+) -> None:
+    """Delete a rater's answers, and what a recruiting service called them. Others get the trials."""
+    with _open(store) as opened:
+        found = _raters(opened, study, who)
+        if len(found) > 1:
+            raise UsageError(
+                f"{who}: means {len(found)} raters of {study}: {', '.join(record.rater for record in found)}. "
+                "Name one of these."
+            )
+        record = found[0]
+        if not yes:
+            typer.confirm(
+                f"Delete the {record.answers} answers of rater {record.rater}? This cannot be undone.",
+                abort=True,
+            )
+        deleted = opened.withdraw(record.rater)
+    _console().print(
+        f"{deleted} votes of rater {record.rater} are deleted. Files that were exported before still hold them.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @study_app.command(
@@ -406,6 +489,31 @@ def analyse_study(
         simulated=simulated,
     )
     return found, votes
+
+
+def _raters(opened: StudyStore, study: str, who: str) -> list[RaterRecord]:
+    """The raters whom ``who`` means. Raises :class:`UsageError` where it means nobody."""
+    if who == opened.study(study).settings.completion_code:
+        raise UsageError(
+            f"{who}: is the completion code of all raters of {study}. Name one by what the recruiting service calls "
+            "them, or by the id that `study status` lists."
+        )
+    found = opened.find_raters(study, who)
+    if not found:
+        raise UsageError(
+            f"{who}: is no rater of {study}: no id, no completion code, and nothing that a recruiting service sent. "
+            f"Known raters: study status {study}."
+        )
+    return found
+
+
+def served_at(address: str, port: int) -> str:
+    """The URL at which raters reach an app that listens on ``address``; the machine's name for all addresses."""
+    import socket
+
+    host = socket.gethostname() if address in ("0.0.0.0", "::") else address
+    host = f"[{host}]" if ":" in host else host
+    return f"http://{host}" if port == 80 else f"http://{host}:{port}"
 
 
 def power_lines(design: Design, share: float) -> list[str]:

@@ -27,6 +27,8 @@ class RaterQuality:
 
     rater: str
     number: int
+    external: str | None
+    """What a recruiting service calls the rater."""
     votes: int
     """Without practice."""
     finished: bool
@@ -70,7 +72,10 @@ def random_pass(design: Design, failures: int | None, *, ties: bool = False) -> 
 
 
 def quality(design: Design, rater: Row, votes: Sequence[Row]) -> RaterQuality:
-    """Of one rater: ``rater`` has ``public``, ``number``, ``finished_at``; ``votes`` are all of the rater's."""
+    """Of one rater, whose row has ``public``, ``number``, ``external`` and ``finished_at``.
+
+    ``votes`` are all of the rater's.
+    """
     answers = {vote.name: vote.answer for vote in votes}
     counted = [vote for vote in votes if design.trial_by_id[vote.name].role != "practice"]
     trials = [(design.trial_by_id[vote.name], vote.answer) for vote in counted]
@@ -92,6 +97,7 @@ def quality(design: Design, rater: Row, votes: Sequence[Row]) -> RaterQuality:
     return RaterQuality(
         rater=rater.public,
         number=rater.number,
+        external=rater.external,
         votes=len(counted),
         finished=rater.finished_at is not None,
         attention_failed=sum(answer != trial.expected for trial, answer in checks),

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from bench.study.cli import UsageError, merge, study_app
@@ -74,6 +76,54 @@ def test_from_a_run_to_votes(run, run_folder: Path, monkeypatch: pytest.MonkeyPa
     assert "taste" in run("status")
     run("close", "taste")
     assert json.loads(run("status", "--json"))["studies"]["taste"]["closed"] is True
+
+
+def test_invitations_lead_to_where_the_study_was_served(
+    run, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("create", str(run_folder), *CREATE)
+    note, link = run("invite", "taste").splitlines()
+    assert "has not been served yet" in note
+    assert link.startswith("http://localhost:8501/?invitation=")
+    served = []
+    monkeypatch.setattr("os.execve", lambda *arguments: served.append(arguments))
+    for options, address in (
+        (("--port", "8600"), "http://localhost:8600"),
+        (("--port", "80", "--address", "0.0.0.0"), f"http://{socket.gethostname()}"),
+        (("--address", "::1"), "http://[::1]:8501"),
+        (("--port", "9000", "--url", "https://study.example.org/"), "https://study.example.org"),
+    ):
+        run("serve", "taste", *options)
+        (link,) = run("invite", "taste").splitlines()
+        assert link.startswith(f"{address}/?invitation=")
+    assert len(served) == 4
+    assert run("invite", "taste", "--url", "http://x").startswith("http://x/?invitation=")
+
+
+def test_a_rater_is_looked_up_and_withdrawn(run, run_folder: Path) -> None:
+    Path("s.yaml").write_text("completion_code: SHARED\n")
+    run("create", str(run_folder), *CREATE, "--open", "--settings", "s.yaml")
+    recruited = {"PROLIFIC_PID": "5f3c", "STUDY_ID": "60aa", "SESSION_ID": "71bb"}
+    with StudyStore.open("runs/studies.db", create=False) as store:
+        rater = store.enter("taste", "5f3c", recruited).rater
+        answer_all(store, rater)
+        answer_all(store, store.enter("taste").rater)
+    assert "5f3c" in run("status", "taste")
+    (record,) = json.loads(run("rater", "taste", "71bb", "--json"))
+    assert (record["rater"], record["recruited"], record["state"]) == (rater, recruited, "finished")
+    assert (record["answers"], record["code"]) == (10, "SHARED")
+    assert "recruited: PROLIFIC_PID 5f3c, STUDY_ID 60aa, SESSION_ID 71bb" in run("rater", "taste", "5f3c")
+    with pytest.raises(UsageError, match="completion code of all raters"):
+        run("rater", "taste", "SHARED")
+    with pytest.raises(UsageError, match="is no rater of taste"):
+        run("withdraw", "taste", "nobody")
+    with pytest.raises(typer.Abort):
+        run("withdraw", "taste", "5f3c")  # the question gets no answer
+    assert "11 votes" in run("withdraw", "taste", "5f3c", "--yes")
+    found = json.loads(run("status", "taste", "--json"))
+    assert (found["studies"]["taste"]["votes"], found["studies"]["taste"]["withdrawn"]) == (11, 1)
+    (record,) = json.loads(run("rater", "taste", rater, "--json"))
+    assert (record["state"], record["external"], record["answers"]) == ("withdrawn", None, 0)
 
 
 def test_a_dry_run_makes_nothing(run, run_folder: Path) -> None:
