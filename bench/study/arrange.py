@@ -8,7 +8,8 @@ sheets form a balanced incomplete block design, however many raters there are an
 has; and a study whose raters cover all units more than once covers each equally often, give or take one.
 
 The cycle of pairs goes on from one stratum of a question to the next, so each question shows all pairs equally
-often, give or take one, however many data sets and categories share it. Where several raters are wanted for each
+often, give or take one, however many data sets and categories share it. The sheets take their stretches in an
+order that turns from stratum to stratum, so that each rater too meets many pairs. Where several raters are wanted for each
 comparison (``Counts.overlap``), the sheets are repeated, every second time with the candidates reversed.
 
 Nothing is drawn at random: what looks random is an order by SHA-256 of the seed and a name, so it is the
@@ -30,7 +31,8 @@ from bench.study.types import CONTROL, NOISE, SOURCE, TRUTH, Kind, Role, StudyCa
 
 T = TypeVar("T")
 
-Pair = tuple[int, int]
+TURNS = 8
+"""How many ways of spreading the strata's stretches over the sheets are tried."""
 
 
 class ArrangeError(StudyError):
@@ -240,16 +242,37 @@ def _sheets(strata: Sequence[_Stratum], counts: Counts) -> list[list[Trial]]:
         stratum.seen = seen.copy()
         seen.update(stratum.arm(step) for step in range(total))
 
-    # The different sheets, then the same again for further raters, every second time the other way round.
-    sequences = [iter(stratum) for stratum in strata]
-    sheets = [
-        [next(sequence) for sequence, number in zip(sequences, row, strict=True) for _ in range(number)]
-        for row in taken
-    ]
+    # Who gets which stretch changes no total: sheets turn from stratum to stratum, so that a rater meets all pairs.
+    turns = range(min(different, TURNS))
+    best = min(turns, key=lambda turn: _repetition(strata, taken, turn))
+    parts: list[list[list[Trial]]] = [[] for _ in taken]
+    for index, stratum in enumerate(strata):
+        sequence = iter(stratum)
+        for sheet in _order(different, index * best):
+            parts[sheet].append([next(sequence) for _ in range(taken[sheet][index])])
+    sheets = [[trial for part in sheet for trial in part] for sheet in parts]
+
+    # The same sheets again for further raters, every second time the other way round.
     for number in range(different, counts.raters):
         again = sheets[number - different]
         sheets.append([replace(trial, candidates=trial.candidates[::-1]) for trial in again])
     return sheets
+
+
+def _order(sheets: int, first: int) -> Sequence[int]:
+    """The sheets from ``first`` on, round to the one before it."""
+    return [(first + index) % sheets for index in range(sheets)]
+
+
+def _repetition(strata: Sequence[_Stratum], taken: Sequence[Sequence[int]], turn: int) -> int:
+    """How often raters would meet an arm of a question again, if each stratum begins ``turn`` sheets further on."""
+    met: Counter[tuple[int, Kind, str, int]] = Counter()
+    for index, stratum in enumerate(strata):
+        step = count()
+        for sheet in _order(len(taken), index * turn):
+            for _ in range(taken[sheet][index]):
+                met[sheet, stratum.kind, stratum.question, stratum.arm(next(step))] += 1
+    return sum(times * (times - 1) for times in met.values())
 
 
 def _ordered(sheet: Sequence[Trial], cases: Sequence[StudyCase], seed: int, number: int) -> Iterator[Trial]:

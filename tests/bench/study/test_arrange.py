@@ -168,6 +168,16 @@ def test_eleven_methods_in_eight_strata_are_all_compared() -> None:
     assert all(0.45 <= first[title] / count <= 0.55 for title, count in by_method.items())
 
 
+@pytest.mark.parametrize(("raters", "per_sheet"), [(3, 4), (6, 8), (12, 12), (55, 8), (56, 4)])
+@pytest.mark.parametrize("n_methods", [3, 4, 6])
+def test_each_rater_meets_many_pairs(raters: int, per_sheet: int, n_methods: int) -> None:
+    # With 3 raters of 4 trials in 4 categories, every category has each pair once, so nothing tells which
+    # rater gets which; at first, each got the same pair four times.
+    found = pairs(60, n_methods, raters, per_sheet, categories=4)
+    met = Counter((trial.sheet, frozenset(trial.candidates)) for trial in found)
+    assert max(met.values()) <= -(-per_sheet // comb(n_methods, 2)) + 1
+
+
 def test_overlapping_sheets_ask_several_raters_about_each_comparison_from_both_sides() -> None:
     found = [
         trial
