@@ -9,8 +9,8 @@ has; and a study whose raters cover all units more than once covers each equally
 
 The cycle of pairs goes on from one stratum of a question to the next, so each question shows all pairs equally
 often, give or take one, however many data sets and categories share it. The sheets take their stretches in an
-order that turns from stratum to stratum, so that each rater too meets many pairs. Where several raters are wanted for each
-comparison (``Counts.overlap``), the sheets are repeated, every second time with the candidates reversed.
+order that turns from stratum to stratum, so that each rater too meets many pairs. Where several raters are asked
+about each comparison (``Counts.overlap``), the sheets are repeated, every second time with the candidates reversed.
 
 Nothing is drawn at random: what looks random is an order by SHA-256 of the seed and a name, so it is the
 same on every machine and in every version of Python.
