@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
+    from bench.store import RunStore
     from bench.study.analysis import Analysis, Exclusion
     from bench.study.design import Design
     from bench.study.store import RaterRecord, StudyStore
@@ -413,10 +414,15 @@ def import_(
     )
 )
 def analyse(
+    context: typer.Context,
     study: Annotated[str | None, typer.Argument(metavar="[STUDY]")] = None,
     votes: Annotated[Path | None, typer.Option(help="A file of exported votes, in place of STUDY.")] = None,
     scores: Annotated[
         Path | None, typer.Option(help="The run whose metrics are compared with the votes.")
+    ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option("--plugin", help="A module that adds protocols to the run. May be repeated."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="A folder for the tables. [default: runs/study-STUDY]")
@@ -431,7 +437,10 @@ def analyse(
     """Preference shares, win matrix, strengths, agreement and attention, with intervals."""
     from bench.study import analysis, exchange, show
 
-    of_run = None if scores is None else run_scores(scores)
+    of_run = None
+    if scores is not None:
+        # The program above passes how it opens a run: only it knows which protocols are of the rendered world.
+        of_run = run_scores(context.obj(scores, plugin) if context.obj else scores)
     if (study is None) == (votes is None):
         raise UsageError("study analyse: name either a study or a file of votes (--votes).")
     if study is not None:
@@ -593,14 +602,17 @@ def merge(parts: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
     return frame.drop_duplicates(key).drop(columns="file").reset_index(drop=True)
 
 
-def run_scores(folder: Path) -> pd.DataFrame:
-    """A run's scores as the analysis takes them: protocol, method (title), case, metric, value, direction."""
+def run_scores(run: Path | RunStore) -> pd.DataFrame:
+    """A run's scores as the analysis takes them: protocol, method (title), case, metric, value, direction.
+
+    Those that an opened run passes over (``RunStore.leave_out``) are not among them.
+    """
     from bench.metrics import METRICS, info_of
     from bench.registry import Registry
     from bench.store import RunStore
     from bench.study.design import method_titles
 
-    store = RunStore.open(folder)
+    store = run if isinstance(run, RunStore) else RunStore.open(run)
     frame = store.scores()
     titles = method_titles([store])
     registry = Registry("metric", METRICS)

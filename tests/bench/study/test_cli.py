@@ -278,6 +278,9 @@ def test_a_runs_scores_name_methods_by_title_and_say_which_way_is_better(
                 ScoreRecord(key, "clip_target", "1", None, "no weights"),
             ]
         )
+    with RunStore.open(copy) as store:
+        store.leave_out({key.protocol: ["clip_target"]})
+        assert set(run_scores(store)["metric"]) == {"leak_mse", "leak_psnr_pasted"}
     frame = run_scores(copy)
     assert set(frame["method"]) == {title}
     assert dict(zip(frame["metric"], frame["higher_is_better"], strict=True)) == {
