@@ -689,11 +689,11 @@ class _Part:
 def _equalised(values: Floats) -> Floats:
     """``values``, (N,), where those that differ by less than the fit's tolerance are all the largest of them."""
     order = np.argsort(-values, kind="stable")
-    found = values.copy()
+    equal = values.copy()
     for before, after in pairwise(order):
         if values[before] - values[after] < SAME_STRENGTH:
-            found[after] = found[before]
-    return found
+            equal[after] = equal[before]
+    return equal
 
 
 def _by_scope(rows: Any) -> pd.DataFrame:

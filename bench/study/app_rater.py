@@ -231,10 +231,10 @@ def _landing(
         if agreed:
             if entry is None:
                 if invitation:
-                    found = service.redeem(invitation, external, recruited)
+                    taken = service.redeem(invitation, external, recruited)
                 else:
-                    found = service.store.enter(service.name, external, recruited)
-                entry = _come_in(found, invitation or service.name)
+                    taken = service.store.enter(service.name, external, recruited)
+                entry = _come_in(taken, invitation or service.name)
             service.store.consent(entry.rater)
         elif declined:
             if entry is not None:

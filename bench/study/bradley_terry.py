@@ -153,20 +153,20 @@ class Fit:
 
         A group of more than half of the methods is none: it holds the zero of the scale, from which others go.
         """
-        found: NDArray[np.bool_] = (self.reach >= self.reach.T).all(axis=1) & self._few
-        return found
+        open_: NDArray[np.bool_] = (self.reach >= self.reach.T).all(axis=1) & self._few
+        return open_
 
     @property
     def below(self) -> NDArray[np.bool_]:
         """The same from below."""
-        found: NDArray[np.bool_] = (self.reach <= self.reach.T).all(axis=1) & self._few
-        return found
+        open_: NDArray[np.bool_] = (self.reach <= self.reach.T).all(axis=1) & self._few
+        return open_
 
     @property
     def _few(self) -> NDArray[np.bool_]:
         """Whether at most half of the methods are in one group with the method: each beats the other by a chain."""
-        found: NDArray[np.bool_] = 2 * (self.reach & self.reach.T).sum(axis=1) <= len(self.methods)
-        return found
+        few: NDArray[np.bool_] = 2 * (self.reach & self.reach.T).sum(axis=1) <= len(self.methods)
+        return few
 
     def probability(self, first: str, second: str) -> tuple[float, float, float]:
         """(first is preferred, second is, tie) as the model has it."""

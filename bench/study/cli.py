@@ -282,11 +282,11 @@ def rater_(study: Name, who: Who, as_json: Json = False, store: Store = STORE) -
     from dataclasses import asdict
 
     with _open(store) as opened:
-        found = [asdict(record) for record in _raters(opened, study, who)]
+        records = [asdict(record) for record in _raters(opened, study, who)]
     if as_json:
-        _print_json(found)
+        _print_json(records)
         return
-    for record in found:
+    for record in records:
         for key, value in record.items():
             _console().print(
                 f"{key.replace('_', ' ')}: {_plain(value)}", highlight=False, markup=False, soft_wrap=True
@@ -304,13 +304,13 @@ def withdraw(
 ) -> None:
     """Delete a rater's answers, and what a recruiting service called them. Others get the trials."""
     with _open(store) as opened:
-        found = _raters(opened, study, who)
-        if len(found) > 1:
+        records = _raters(opened, study, who)
+        if len(records) > 1:
             raise UsageError(
-                f"{who}: means {len(found)} raters of {study}: {', '.join(record.rater for record in found)}. "
+                f"{who}: means {len(records)} raters of {study}: {', '.join(record.rater for record in records)}. "
                 "Name one of these."
             )
-        record = found[0]
+        record = records[0]
         if not yes:
             typer.confirm(
                 f"Delete the {record.answers} answers of rater {record.rater}? This cannot be undone.",
@@ -507,13 +507,13 @@ def _raters(opened: StudyStore, study: str, who: str) -> list[RaterRecord]:
             f"{who}: is the completion code of all raters of {study}. Name one by what the recruiting service calls "
             "them, or by the id that `study status` lists."
         )
-    found = opened.find_raters(study, who)
-    if not found:
+    records = opened.find_raters(study, who)
+    if not records:
         raise UsageError(
             f"{who}: is no rater of {study}: no id, no completion code, and nothing that a recruiting service sent. "
             f"Known raters: study status {study}."
         )
-    return found
+    return records
 
 
 def served_at(address: str, port: int) -> str:
@@ -551,7 +551,7 @@ def power_lines(design: Design, share: float) -> list[str]:
     each = f"{least} votes" if least == most else f"{least} (the fewest of {least} to {most}) votes"
     resolves = (
         f"a share of {share_resolved:.3f} or more"
-        if share_resolved < 1
+        if share_resolved < 0.9995
         else "no difference: there are too few votes"
     )
     return [

@@ -135,7 +135,7 @@ def test_a_question_shows_all_pairs_and_sides_equally_often_over_its_strata(
     asked = ("overall", "prompt", "real")[:questions]
     titles = [f"m{i}" for i in range(n_methods)]
     try:
-        found = arrange(
+        trials = arrange(
             cases(n_cases, categories),
             titles,
             kinds=("pair",),
@@ -146,7 +146,7 @@ def test_a_question_shows_all_pairs_and_sides_equally_often_over_its_strata(
     except ArrangeError:
         return  # too many trials for so few cases
     for question in asked:
-        some = [t for t in found if t.role == "trial" and t.question == question]
+        some = [t for t in trials if t.role == "trial" and t.question == question]
         by_pair = Counter({frozenset(pair): 0 for pair in combinations(titles, 2)})
         by_pair.update(frozenset(t.candidates) for t in some)
         assert spread(by_pair) <= 1
@@ -159,12 +159,12 @@ def test_a_question_shows_all_pairs_and_sides_equally_often_over_its_strata(
 def test_eleven_methods_in_eight_strata_are_all_compared() -> None:
     # 10 raters of 16 trials, as in the demo's study: 34 of 55 pairs, methods 18 to 67 times, when every
     # stratum began near the start of the cycle.
-    found = pairs(64, 11, 10, 16, categories=8)
-    by_pair = Counter(frozenset(trial.candidates) for trial in found)
+    trials = pairs(64, 11, 10, 16, categories=8)
+    by_pair = Counter(frozenset(trial.candidates) for trial in trials)
     assert (len(by_pair), set(by_pair.values())) == (55, {2, 3})
-    by_method = Counter(title for trial in found for title in trial.candidates)
+    by_method = Counter(title for trial in trials for title in trial.candidates)
     assert (min(by_method.values()), max(by_method.values())) == (27, 30)
-    first = Counter(trial.candidates[0] for trial in found)
+    first = Counter(trial.candidates[0] for trial in trials)
     assert all(0.45 <= first[title] / count <= 0.55 for title, count in by_method.items())
 
 
@@ -173,13 +173,13 @@ def test_eleven_methods_in_eight_strata_are_all_compared() -> None:
 def test_each_rater_meets_many_pairs(raters: int, per_sheet: int, n_methods: int) -> None:
     # With 3 raters of 4 trials in 4 categories, every category has each pair once, so nothing tells which
     # rater gets which; at first, each got the same pair four times.
-    found = pairs(60, n_methods, raters, per_sheet, categories=4)
-    met = Counter((trial.sheet, frozenset(trial.candidates)) for trial in found)
+    trials = pairs(60, n_methods, raters, per_sheet, categories=4)
+    met = Counter((trial.sheet, frozenset(trial.candidates)) for trial in trials)
     assert max(met.values()) <= -(-per_sheet // comb(n_methods, 2)) + 1
 
 
 def test_overlapping_sheets_ask_several_raters_about_each_comparison_from_both_sides() -> None:
-    found = [
+    trials = [
         trial
         for trial in arrange(
             cases(12, 2), ["a", "b", "c", "d"], kinds=("pair",), questions=("overall",),
@@ -187,9 +187,9 @@ def test_overlapping_sheets_ask_several_raters_about_each_comparison_from_both_s
         )
         if trial.role == "trial"
     ]  # fmt: skip
-    assert Counter(trial.sheet for trial in found) == dict.fromkeys(range(6), 6)
+    assert Counter(trial.sheet for trial in trials) == dict.fromkeys(range(6), 6)
     units: defaultdict[str, list[Trial]] = defaultdict(list)
-    for trial in found:
+    for trial in trials:
         units[trial.unit].append(trial)
     assert len(units) == 18
     for one, other in units.values():

@@ -120,8 +120,8 @@ def test_a_rater_is_looked_up_and_withdrawn(run, run_folder: Path) -> None:
     with pytest.raises(typer.Abort):
         run("withdraw", "taste", "5f3c")  # the question gets no answer
     assert "11 votes" in run("withdraw", "taste", "5f3c", "--yes")
-    found = json.loads(run("status", "taste", "--json"))
-    assert (found["studies"]["taste"]["votes"], found["studies"]["taste"]["withdrawn"]) == (11, 1)
+    told = json.loads(run("status", "taste", "--json"))
+    assert (told["studies"]["taste"]["votes"], told["studies"]["taste"]["withdrawn"]) == (11, 1)
     (record,) = json.loads(run("rater", "taste", rater, "--json"))
     assert (record["state"], record["external"], record["answers"]) == ("withdrawn", None, 0)
 
@@ -235,8 +235,8 @@ def test_the_studys_own_rule_is_applied_to_its_exported_votes(run, run_folder: P
     outcomes = []
     for source in (("taste",), ("--votes", "v.csv"), ("--votes", "v.parquet"), ("--votes", "joined.parquet")):
         run("analyse", *source, "--simulated", "--resamples", "100", "--out", "out")
-        found = json.loads(Path("out/analysis.json").read_text())
-        outcomes.append((found["exclusion"], sorted(bool(row["excluded"]) for row in found["raters"])))
+        told = json.loads(Path("out/analysis.json").read_text())
+        outcomes.append((told["exclusion"], sorted(bool(row["excluded"]) for row in told["raters"])))
     assert outcomes[0][0]["min_median_reaction_ms"] == 3900
     assert any(outcomes[0][1])
     assert outcomes == outcomes[:1] * 4

@@ -91,11 +91,11 @@ class TestRoundTrip:
         export_votes(votes, tmp_path / f"v.{ending}")
         export_votes(anonymise(votes), tmp_path / f"a.{ending}")
         for name in ("v", "a"):
-            found = analyse(import_votes(tmp_path / f"{name}.{ending}"), resamples=50)
-            assert found.exclusion == rule
+            again = analyse(import_votes(tmp_path / f"{name}.{ending}"), resamples=50)
+            assert again.exclusion == rule
             # Medians are about 3 seconds.
-            assert found.raters["excluded"].all()
-            assert not any("default rule" in note for note in found.notes)
+            assert again.raters["excluded"].all()
+            assert not any("default rule" in note for note in again.notes)
 
     def test_a_file_of_version_1_is_read_without_a_rule(
         self, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -105,10 +105,10 @@ class TestRoundTrip:
             patch.setattr("bench.study.exchange.SCHEMA_VERSION", 1)
             patch.setattr("bench.study.exchange.FIELDS", FIELDS[:-1])
             export_votes(votes, tmp_path / f"v.{ending}")
-        found = import_votes(tmp_path / f"v.{ending}")
-        same(found, votes)
-        assert set(found["exclusion"]) == {None}
-        analysed = analyse(found, resamples=50)
+        again = import_votes(tmp_path / f"v.{ending}")
+        same(again, votes)
+        assert set(again["exclusion"]) == {None}
+        analysed = analyse(again, resamples=50)
         assert analysed.exclusion == Exclusion()
         assert any("do not say which exclusion rule" in note for note in analysed.notes)
 

@@ -571,16 +571,16 @@ def check_withdrawal(store: StudyStore) -> None:
     store.consent(entry.rater)
     mine = answer_all(store, entry.rater)
     other = begin(store)
-    kept = answer_all(store, other)
+    theirs = answer_all(store, other)
     before = store.status("taste")
     assert store.withdraw(entry.rater) == len(mine)
     assert store.withdraw(entry.rater) == 0
     votes = store.votes("taste")
     assert set(votes["rater"]) == {other}
-    assert len(votes) == len(kept)
+    assert len(votes) == len(theirs)
     status = store.status("taste")
     assert (status.raters, status.withdrawn, status.finished) == (before.raters - 1, 1, before.finished - 1)
-    assert (status.votes, status.answered) == (len(kept), before.answered / 2)
+    assert (status.votes, status.answered) == (len(theirs), before.answered / 2)
     assert [entry.rater for entry in store.quality("taste")] == [other]
     record = store.raters("taste")[0]
     assert (record.state, record.external, record.recruited, record.answers) == ("withdrawn", None, {}, 0)
