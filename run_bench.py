@@ -101,8 +101,11 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan: counts 
 
 @app.callback()
 def _shared(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (PEB_DEBUG=1 does too).")] = False,
 ) -> None:
+    # For the commands of the study, which know no protocols.
+    context.obj = _open_shown
     if debug:
         os.environ["PEB_DEBUG"] = "1"
 
@@ -1177,8 +1180,10 @@ def _write_report(
         reported = papers.with_baselines(papers.load(file), options.paper_baseline)
         inputs = {"paper_file": "" if file is None else sha256_file(file)}
     if options.study is not None:
-        study = _study_results(store.path, options.study, options.store, options.question, options.simulated)
-        inputs["votes"] = sha256_bytes(study.votes.to_csv(index=False).encode())
+        study = _study_results(store, options.study, options.store, options.question, options.simulated)
+        # The rule is not hashed: reports made before the votes carried it have the same digest.
+        votes = study.votes.drop(columns="exclusion", errors="ignore")
+        inputs["votes"] = sha256_bytes(votes.to_csv(index=False).encode())
     # The report itself.
     rule, facts = SuccessRule(), _facts(plugins)
     written = write_report(
@@ -1237,7 +1242,7 @@ def _headline(made: Sequence[Table]) -> list[Table]:
 
 
 def _study_results(
-    folder: Path, study: str, store: str | None, question: str, simulated: bool
+    run: RunStore, study: str, store: str | None, question: str, simulated: bool
 ) -> StudyResults:
     """A study's results on one question, as ``study analyse`` computes them, for the report of a run.
 
@@ -1245,7 +1250,7 @@ def _study_results(
     """
     from bench.study.cli import STORE, analyse_study, run_scores
 
-    analysis, votes = analyse_study(study, store or STORE, scores=run_scores(folder), simulated=simulated)
+    analysis, votes = analyse_study(study, store or STORE, scores=run_scores(run), simulated=simulated)
     return _of_question(analysis, votes, question)
 
 

@@ -25,6 +25,7 @@ from bench.study.interface import (
     StudyFull,
     UnknownRater,
     VoteRefused,
+    Withdrawn,
 )
 from bench.study.models import RaterRow, TrialRow
 from bench.study.types import QUESTIONS, TIE, Role
@@ -72,11 +73,16 @@ class Handout:
         self._writes = queries.Writes(is_sqlite=database.is_sqlite)
 
     def rater(self, connection: Connection, rater: str, *, lock: bool = False) -> Row:
-        """Raises :class:`UnknownRater`. ``lock``: of two transactions about one rater, the second waits."""
+        """Raises :class:`UnknownRater`, and its kind :class:`Withdrawn`.
+
+        ``lock``: of two transactions about one rater, the second waits.
+        """
         query = queries.RATER_LOCKED if lock else queries.RATER
         found = connection.execute(query, {"rater": rater}).one_or_none()
         if found is None:
             raise UnknownRater(f"{self._db.name}: there is no rater {rater[:40]!r}.")
+        if found.withdrawn_at is not None:
+            raise Withdrawn(f"{self._db.name}: rater {rater[:40]!r} has withdrawn.")
         return found
 
     def done(self, connection: Connection, rater_id: int) -> Counter[str]:
@@ -261,10 +267,10 @@ class Handout:
                 "now": now,
                 "details": kept,
             }
-            new = connection.execute(self._writes.vote, values).scalar_one_or_none()
-            if new is not None:
-                connection.execute(queries.SEEN, {"me": row.rater_id, "now": now})
-            return new is not None
+            # First: it locks the rater, so that a withdrawal comes before the vote or waits for it.
+            if not connection.execute(queries.SEEN, {"me": row.rater_id, "now": now}).rowcount:
+                raise Withdrawn(f"{self._db.name}: rater {rater[:40]!r} has withdrawn.")
+            return connection.execute(self._writes.vote, values).scalar_one_or_none() is not None
 
         new = row.answer is None and self._db.write(work)
         if not new:
