@@ -679,7 +679,12 @@ def _edits_of(method: EditMethod) -> Callable[[Sequence[EditCase]], Sequence[Ima
 def measure(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The image before.")],
     edited: Annotated[Path, typer.Argument(metavar="EDITED", help="The image after, of the same size.")],
-    mask: Annotated[Path, typer.Option(help="White where the edit was asked for, of the same size.")],
+    mask: Annotated[
+        Path,
+        typer.Option(
+            help="White where the edit was asked for, of the same size; or the photo, transparent where to edit."
+        ),
+    ],
     target_prompt: Annotated[str, typer.Option(help="What the edited image shall show.")] = "",
     source_prompt: Annotated[str, typer.Option(help="What the source shows.")] = "",
     region_prompt: Annotated[str, typer.Option(help="What the region shall show.")] = "",
