@@ -719,6 +719,15 @@ def measure(
         rendered=rendered,
         known=_Tables(plugin).metrics,
     )
+    inside, outside = (found[name].value if name in found else None for name in ("edit_area", "leak_area"))
+    if inside is not None and outside is not None and outside >= 0.2 and inside <= 0.1 * outside:
+        _console(stderr=True).print(
+            f"{inside:.1%} of the area inside the mask was repainted, {outside:.1%} of the area outside: "
+            f"is {_safe(str(mask))} inverted? White is where to edit.",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
     if as_json:
         _print_json(
             {

@@ -293,6 +293,26 @@ def test_measure_reads_a_photo_that_is_transparent_where_to_edit(
     assert values[0]["leak_mse"]["value"] == 0
 
 
+def test_measure_hints_at_an_inverted_mask(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = np.full((64, 64, 3), 100, np.uint8)
+    after = before.copy()
+    after[16:48, 16:48] = 250
+    mask = np.zeros((64, 64), np.uint8)
+    mask[16:48, 16:48] = 255
+    for name, array in (("a", before), ("b", after), ("m", mask), ("inverted", 255 - mask), ("all", 255 - after)):
+        Image.fromarray(array).save(place / f"{name}.png")
+    hints = {}
+    for edited, region in (("b", "m"), ("b", "inverted"), ("a", "m"), ("all", "m")):
+        assert run("measure", "a.png", f"{edited}.png", "--mask", f"{region}.png", "--json") == 0
+        out, hints[edited, region] = capsys.readouterr()
+        json.loads(out)
+    assert hints.pop(("b", "inverted")) == (
+        "0.0% of the area inside the mask was repainted, 100.0% of the area outside: is inverted.png inverted? "
+        "White is where to edit.\n"
+    )
+    assert set(hints.values()) == {""}
+
+
 def test_measure_refuses_transparent_images(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (64, 64)).save(place / "a.png")
     mask = Image.new("L", (64, 64))
