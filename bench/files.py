@@ -65,7 +65,7 @@ class BrokenText(ValueError):
 def whole_text(text: str, what: str) -> str:
     """``text`` itself; raises :class:`BrokenText`, naming ``what``, where it holds half a character.
 
-    JSON may escape half of an emoji (``\\ud83d`` alone); such a text cannot be written as UTF-8.
+    JSON can escape half of an emoji, a lone surrogate; such a text cannot be written as UTF-8.
     """
     try:
         text.encode()

@@ -254,18 +254,19 @@ def test_transparency_that_is_not_a_hole_in_a_photo_is_refused(tmp_path: Path, p
     ramp.putalpha(Image.linear_gradient("L").resize(region.size))
     brush = Image.new("RGBA", region.size, (250, 60, 60, 255))
     brush.putalpha(region)
-    for name, image in {
+    cases = {
         "white where opaque": Image.merge("LA", (white, region)),
         "black with a hole": Image.merge("LA", (black, inverse)),
         "white region, transparent region": Image.merge("LA", (region, inverse)),
         "one colour of a brush": brush,
         "a ramp of transparency": ramp,
         "nothing opaque": Image.new("RGBA", region.size, (0, 0, 0, 0)),
-    }.items():
-        image.save(tmp_path / "m.png")
-        with pytest.raises(ImageError, match=r"m\.png: .*white \(255\) where to edit, or .*OpenAI"):
-            read_mask(tmp_path / "m.png")
-            pytest.fail(name)
+    }
+    for name, image in cases.items():
+        path = tmp_path / f"{name}.png"
+        image.save(path)
+        with pytest.raises(ImageError, match=rf"{name}\.png: .*white \(255\) where to edit, or .*OpenAI"):
+            read_mask(path)
 
 
 def test_an_opaque_alpha_channel_changes_nothing(tmp_path: Path) -> None:
