@@ -18,7 +18,7 @@ from PIL import Image
 
 from bench.edit import EditCase
 from bench.files import BrokenText, whole_text
-from bench.images import ImageError, crop_square, read_rgb, resize
+from bench.images import SUFFIXES, ImageError, crop_square, image_files, read_rgb, resize
 from protocols.captions import Caption
 from protocols.masks import Mask
 from protocols.prompts import BACKGROUNDS, COLORS, MATERIALS, check_backgrounds
@@ -33,7 +33,7 @@ from protocols.scenes import (
     scene_cases,
     scene_kinds,
 )
-from protocols.selection import AnnotatedProtocol, CommonOptions, ProtocolError
+from protocols.selection import AnnotatedProtocol, CommonOptions, ProtocolError, rank
 
 __all__ = [
     "MINI_SCENES",
@@ -116,7 +116,18 @@ class Coco(AnnotatedProtocol["Coco.Options", Stage]):
         ]
         if options.reference_split is not None:
             expected.append((root / options.reference_split, "the folder of reference images"))
-        return [f"{path}: missing. Expected {what}. {_HINT}" for path, what in expected if not path.exists()]
+        found = [f"{path}: missing. Expected {what}. {_HINT}" for path, what in expected if not path.exists()]
+        if not found and options.reference_split is not None:
+            folder = root / options.reference_split
+            try:
+                if not image_files(folder):
+                    found.append(
+                        f"{folder}: holds no images ({', '.join(SUFFIXES)}). Put the reference images into it, not "
+                        "into folders below it, or leave reference_split out"
+                    )
+            except ImageError as error:
+                found.append(str(error))
+        return found
 
     # ------------------------------------------------------------ annotations
 
@@ -215,18 +226,19 @@ class Coco(AnnotatedProtocol["Coco.Options", Stage]):
     def offer(self, source: Stage, category: str, kind: str) -> Iterator[EditCase]:
         return source.cases(category, kind)
 
-    def reference(self) -> Iterator[Image.Image]:
-        """Centre crops, RGB at the canvas's size; no source of a case is among them."""
+    def reference_files(self) -> list[Path]:
         split = self.options.reference_split or self.options.split
         folder = Path(self.options.root) / split
-        used: frozenset[str] = frozenset()
         if split == self.options.split:
-            files = {source: entry.file_name for source, entry in self._entries.items()}
-            used = self.used
-        else:
-            files = {path.stem: path.name for path in sorted(folder.glob("*.jpg"))}
-        for source in self.first_by_hash(list(files), without=used):
-            image = _image(folder / files[source])
+            chosen = self.first_by_hash(list(self._entries), without=self.used)
+            return [folder / self._entries[source].file_name for source in chosen]
+        files = sorted(image_files(folder), key=lambda path: rank(self.name, "reference", path.stem))
+        return files[: self.options.reference_count]
+
+    def reference(self) -> Iterator[Image.Image]:
+        """Centre crops, RGB at the canvas's size; no source of a case is among them."""
+        for path in self.reference_files():
+            image = _image(path)
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
             yield resize(crop_square(image, (left, top, left + side, top + side)), self.options.canvas)
