@@ -702,9 +702,16 @@ def measure(
 
     A metric whose weights are missing has no value, and the reason with its remedy.
     """
+    from bench.files import whole_text
     from bench.images import check_mask, read_mask, read_rgb
     from bench.scoring import score_pair
 
+    for option, prompt in (
+        ("--target-prompt", target_prompt),
+        ("--source-prompt", source_prompt),
+        ("--region-prompt", region_prompt),
+    ):
+        whole_text(prompt, option)
     before = read_rgb(source)
     region = read_mask(mask, before.size)
     check_mask(region, f"{mask}")
@@ -1623,13 +1630,15 @@ def _key_values(pairs: Sequence[str] | None) -> dict[str, Any]:
     """``KEY=VALUE`` texts as YAML reads the values."""
     import yaml
 
+    from bench.suite import read_yaml
+
     found: dict[str, Any] = {}
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise UsageError(f"--option {pair!r}: write KEY=VALUE, such as root=data/coco.")
         try:
-            found[key] = yaml.safe_load(value)
+            found[key] = read_yaml(value)
         except yaml.YAMLError as error:
             raise UsageError(f"--option {pair!r}: {value!r} is not a plain value.") from error
     return found

@@ -248,7 +248,9 @@ def read_attributes(path: Path) -> tuple[list[str], dict[str, NDArray[np.bool_]]
             )
         source = f"{int(stem):05d}"
         if source in rows:
-            raise ProtocolError(f"{path}: line {number} is a second row of image {int(stem)}. Keep one. {_HINT}")
+            raise ProtocolError(
+                f"{path}: line {number} is a second row of image {int(stem)}. Keep one. {_HINT}"
+            )
         rows[source] = np.array([value == "1" for value in values])
     if len(rows) != count:
         raise ProtocolError(
@@ -272,7 +274,9 @@ def read_mapping(path: Path) -> dict[str, str]:
             raise ProtocolError(f"{path}: line {number} is not 'idx orig_idx orig_file'. {_HINT}")
         source = f"{int(fields[0]):05d}"
         if source in rows:
-            raise ProtocolError(f"{path}: line {number} is a second row of image {int(source)}. Keep one. {_HINT}")
+            raise ProtocolError(
+                f"{path}: line {number} is a second row of image {int(source)}. Keep one. {_HINT}"
+            )
         rows[source] = fields[2]
     return rows
 

@@ -260,8 +260,10 @@ def _image(path: Path) -> Image.Image:
 
 
 def _mask(annotation: dict[str, Any], entry: _Entry, path: Path) -> Mask:
-    """Bool (H, W) of polygons, of uncompressed or of compressed RLE. Everything is checked before it is decoded:
-    pycocotools reads beyond its memory where sizes or counts are wrong."""
+    """Bool (H, W) of polygons, of uncompressed or of compressed RLE.
+
+    Everything is checked before it is decoded: pycocotools reads beyond its memory where sizes or counts are wrong.
+    """
     shape, size = annotation["segmentation"], (entry.height, entry.width)
     try:
         if isinstance(shape, dict):
@@ -385,7 +387,9 @@ def read_annotations(instances: Path, captions: Path) -> tuple[dict[int, tuple[s
             )
         crowd = annotation.get("iscrowd", 0)
         if not isinstance(crowd, int):
-            raise ProtocolError(f"{instances}: annotation {annotation['id']} has no proper 'iscrowd'. {_HINT}")
+            raise ProtocolError(
+                f"{instances}: annotation {annotation['id']} has no proper 'iscrowd'. {_HINT}"
+            )
         outline = annotation["segmentation"]
         bare = isinstance(outline, list) and not any(isinstance(p, list) and len(p) >= 6 for p in outline)
         annotation["iscrowd"] = crowd or int(bare)

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from bench.edit import CATEGORIES, Claim, EditCase, EditRequest, Region, stable_digest
-from bench.images import ImageError, mask_image, probe
+from bench.images import ImageError, mask_image, probe, read_rgb
 from protocols.masks import Mask, union, usable
 from protocols.prompts import words_of
 
@@ -246,8 +246,8 @@ OptionsT = TypeVar("OptionsT", bound=CommonOptions)
 SourceT = TypeVar("SourceT")
 
 _KEPT_SOURCES = 16
-_PROBED = 5000
-"""How many reference images are opened before a run: a second or two."""
+_DECODED, _PROBED = 200, 5000
+"""How many reference images are decoded before a run, and of how many the header is read: some seconds."""
 
 
 class AnnotatedProtocol(ABC, Generic[OptionsT, SourceT]):
@@ -365,11 +365,14 @@ class AnnotatedProtocol(ABC, Generic[OptionsT, SourceT]):
 
     @cached_property
     def _unreadable(self) -> list[Path]:
-        """Those of the first reference files that are no images by their headers."""
+        """Those of the first reference files that cannot be decoded, or are no images by their headers."""
         broken = []
-        for path in self.reference_files()[:_PROBED]:
+        for number, path in enumerate(self.reference_files()[:_PROBED]):
             try:
-                probe(path)
+                if number < _DECODED:
+                    read_rgb(path)
+                else:
+                    probe(path)
             except ImageError:
                 broken.append(path)
         return broken

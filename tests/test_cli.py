@@ -299,7 +299,13 @@ def test_measure_hints_at_an_inverted_mask(place: Path, capsys: pytest.CaptureFi
     after[16:48, 16:48] = 250
     mask = np.zeros((64, 64), np.uint8)
     mask[16:48, 16:48] = 255
-    for name, array in (("a", before), ("b", after), ("m", mask), ("inverted", 255 - mask), ("all", 255 - after)):
+    for name, array in (
+        ("a", before),
+        ("b", after),
+        ("m", mask),
+        ("inverted", 255 - mask),
+        ("all", 255 - after),
+    ):
         Image.fromarray(array).save(place / f"{name}.png")
     hints = {}
     for edited, region in (("b", "m"), ("b", "inverted"), ("a", "m"), ("all", "m")):
@@ -311,6 +317,12 @@ def test_measure_hints_at_an_inverted_mask(place: Path, capsys: pytest.CaptureFi
         "White is where to edit.\n"
     )
     assert set(hints.values()) == {""}
+
+
+def test_measure_refuses_a_prompt_that_is_no_text(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    # What Python makes of an argument's bytes that are no UTF-8.
+    assert run("measure", "a.png", "b.png", "--mask", "m.png", "--target-prompt", "a car \udcff") == 2
+    assert r"--target-prompt holds half a character ('\udcff' at character 7)" in capfd.readouterr().err
 
 
 def test_measure_refuses_transparent_images(place: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,9 @@ Each metric exists twice: ``clip_*`` with published weights (OpenAI's ViT-L/14 u
 ``mini_clip_*`` with the embedded model, which scores the rendered world alone. Their values must never share a
 column, so their names differ, and the version carries the network's identity.
 
-Prompts are used as they are; a prompt that is longer than the model reads gives no value. Values of ``*_target`` and ``*_region`` are 100 times the cosine, never clipped
-at zero; ``*_directional`` is the plain cosine.
+Prompts are used as they are; a prompt that is longer than the model reads gives no value. Values of
+``*_target`` and ``*_region`` are 100 times the cosine, never clipped at zero; ``*_directional`` is the plain
+cosine.
 """
 
 from __future__ import annotations
@@ -92,13 +93,12 @@ def prompt_cosines(
     return _dots(images, features.clip_texts(slot, [getattr(pair, prompt) for pair in pairs]))
 
 
-def too_long(
-    features: Features, slot: str, prompts: Sequence[Sequence[str]]
-) -> list[NoValue | None]:
+def too_long(features: Features, slot: str, prompts: Sequence[Sequence[str]]) -> list[NoValue | None]:
     """Per pair, whose prompts these are, why there is no value: the model reads only the start of one of them."""
-    cut = iter(features.clip_cuts(slot, [prompt for of_pair in prompts for prompt in of_pair]))
+    texts = list({prompt for of_pair in prompts for prompt in of_pair})
+    is_cut = dict(zip(texts, features.clip_cuts(slot, texts), strict=True))
     reason = NoValue(f"a prompt is longer than the {features.clip_context(slot)} tokens that {slot} reads")
-    return [reason if any([next(cut) for _ in of_pair]) else None for of_pair in prompts]
+    return [reason if any(is_cut[prompt] for prompt in of_pair) else None for of_pair in prompts]
 
 
 def region_prompts(pairs: Sequence[Pair]) -> list[list[str]]:

@@ -187,8 +187,8 @@ class Features:
             if cut:
                 first = cut[0] if len(cut[0]) <= 60 else cut[0][:57] + "..."
                 lines.append(
-                    f"{slot}: {len(cut)} of {len(prompts)} prompts are longer than the {self.clip_context(slot)} tokens "
-                    f"that it reads: their edits have no value. One of them is {first!r}"
+                    f"{slot}: {len(cut)} of {len(prompts)} prompts are longer than the {self.clip_context(slot)} "
+                    f"tokens that it reads: their edits have no value. One of them is {first!r}"
                 )
         return lines
 

@@ -123,7 +123,9 @@ def test_transparent_pixels_of_an_image_are_refused(tmp_path: Path) -> None:
     red, green, blue = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     plain = to_array(read_rgb(tmp_path / "plain.png")).reshape(-1, 3)
     assert [tuple(p) for p in plain] == [red, green, blue, red, green, blue, red, green]
-    with pytest.raises(ImageError, match=r"clear\.png: 37\.5% of its pixels are transparent.*save it without"):
+    with pytest.raises(
+        ImageError, match=r"clear\.png: 37\.5% of its pixels are transparent.*save it without"
+    ):
         read_rgb(tmp_path / "clear.png")
     gray = Image.new("LA", (2, 1), (90, 255))
     gray.save(tmp_path / "gray.png")

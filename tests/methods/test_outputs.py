@@ -130,7 +130,9 @@ def test_a_transparent_outside_is_refused_not_laid_on_white(folder: Path) -> Non
     edit.putalpha(inside)
     edit.save(folder / "case-1.png")
     (problem,) = complaints(folder)
-    assert re.search(r"case-1\.png: 50\.0% of its pixels are transparent.*Lay it over its source image", problem)
+    assert re.search(
+        r"case-1\.png: 50\.0% of its pixels are transparent.*Lay it over its source image", problem
+    )
 
 
 def test_beyond_the_first_transparent_images_the_edit_itself_is_refused(tmp_path: Path) -> None:

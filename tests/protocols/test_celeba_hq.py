@@ -211,7 +211,11 @@ def edit_lines(path: Path, change: Callable[[list[str]], list[str]]) -> None:
             "line 2 names Male twice",
         ),
         (MAPPING, lambda lines: [*lines, lines[4]], "line 52 is a second row of image 3. Keep one"),
-        (PARTITION, lambda lines: [*lines, lines[3].replace(" 0", " 2")], "line 51 is a second row of 001004.jpg"),
+        (
+            PARTITION,
+            lambda lines: [*lines, lines[3].replace(" 0", " 2")],
+            "line 51 is a second row of 001004.jpg",
+        ),
         (MAPPING, lambda lines: lines[1:], "expected the header"),
         (MAPPING, lambda lines: lines[:-1], "no row for image 2019"),
         (MAPPING, lambda lines: [*lines, "what is this"], "line 52 is not"),

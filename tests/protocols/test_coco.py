@@ -175,7 +175,19 @@ def test_a_reference_of_its_own(copy: Path, make_coco: MakeData, tmp_path: Path)
 def test_a_reference_folder_is_used_whole_whatever_its_suffixes(copy: Path) -> None:
     folder = copy / "real"
     folder.mkdir()
-    names = ["0.jpg", "1.JPG", "2.jpeg", "3.JPEG", "4.png", "5.PNG", "6.webp", "7.tif", "8.TIFF", "9.bmp", "0.JPG"]
+    names = [
+        "0.jpg",
+        "1.JPG",
+        "2.jpeg",
+        "3.JPEG",
+        "4.png",
+        "5.PNG",
+        "6.webp",
+        "7.tif",
+        "8.TIFF",
+        "9.bmp",
+        "0.JPG",
+    ]
     for number, name in enumerate(names):
         kind = {"jpg": "jpeg", "tif": "tiff"}.get(name[2:].lower(), name[2:].lower())
         Image.new("RGB", (90, 80), (20 * number, 90, 120)).save(folder / name, kind)
@@ -203,11 +215,13 @@ def test_a_reference_folder_without_images_is_told_before_any_edit(copy: Path) -
 def test_reference_images_that_cannot_be_read_are_told_with_the_plan(copy: Path) -> None:
     folder = copy / "real"
     folder.mkdir()
-    for number in range(3):
-        Image.new("RGB", (80, 70)).save(folder / f"{number}.jpg")
-    (folder / "1.jpg").write_bytes((folder / "1.jpg").read_bytes()[:100])
+    for number in range(4):
+        Image.effect_noise((80, 70), 50).convert("RGB").save(folder / f"{number}.jpg")
+    assert protocol(copy, reference_split="real").digest  # no warning
+    for number, end in ((1, 100), (2, -600)):  # within the header, and within the pixels
+        (folder / f"{number}.jpg").write_bytes((folder / f"{number}.jpg").read_bytes()[:end])
     of = protocol(copy, reference_split="real")
-    with pytest.warns(UserWarning, match=r"1 of 3 reference images cannot be read, such as .*1\.jpg"):
+    with pytest.warns(UserWarning, match=r"2 of 4 reference images cannot be read, such as .*[12]\.jpg"):
         assert of.digest
 
 
