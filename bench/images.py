@@ -138,16 +138,18 @@ def _is_photo(pixels: NDArray[np.uint8]) -> bool:
 def _is_two_valued(values: NDArray[np.uint8]) -> bool:
     """Whether ``uint8`` ``HW`` has two values only, or dark and light parts with soft edges between them.
 
-    A soft edge has both a dark (below 32) and a light pixel (from 224) within a tenth of the longer side, at least
-    12 pixels, and no flat spot of 5x5 pixels.
+    A soft edge has both a dark (below 32) and a light pixel (from 224) within a sixth of the longer side, at least
+    12 pixels, and no flat spot of 5x5 pixels. Soft edges are at most half of the pixels.
     """
     dark, light = values < 32, values >= 224
     between = ~(dark | light)
     if not between.any() or np.unique(values).size <= 2:
         return True
+    if between.mean() > 0.5:
+        return False
     from scipy.ndimage import maximum_filter, minimum_filter
 
-    reach = max(12.0, max(values.shape) / 10)
+    reach = max(12.0, max(values.shape) / 6)
     edges = dilate(dark, reach) & dilate(light, reach)
     flat = maximum_filter(values, 5) == minimum_filter(values, 5)
     return not (between & (flat | ~edges)).any()
