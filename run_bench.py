@@ -682,7 +682,12 @@ def _edits_of(method: EditMethod) -> Callable[[Sequence[EditCase]], Sequence[Ima
 def measure(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The image before.")],
     edited: Annotated[Path, typer.Argument(metavar="EDITED", help="The image after, of the same size.")],
-    mask: Annotated[Path, typer.Option(help="White where the edit was asked for, of the same size.")],
+    mask: Annotated[
+        Path,
+        typer.Option(
+            help="White where the edit was asked for, of the same size; or the photo, transparent where to edit."
+        ),
+    ],
     target_prompt: Annotated[str, typer.Option(help="What the edited image shall show.")] = "",
     source_prompt: Annotated[str, typer.Option(help="What the source shows.")] = "",
     region_prompt: Annotated[str, typer.Option(help="What the region shall show.")] = "",
@@ -700,9 +705,16 @@ def measure(
 
     A metric whose weights are missing has no value, and the reason with its remedy.
     """
+    from bench.files import whole_text
     from bench.images import check_mask, read_mask, read_rgb
     from bench.scoring import score_pair
 
+    for option, prompt in (
+        ("--target-prompt", target_prompt),
+        ("--source-prompt", source_prompt),
+        ("--region-prompt", region_prompt),
+    ):
+        whole_text(prompt, option)
     before = read_rgb(source)
     region = read_mask(mask, before.size)
     check_mask(region, f"{mask}")
@@ -717,6 +729,15 @@ def measure(
         rendered=rendered,
         known=_Tables(plugin).metrics,
     )
+    inside, outside = (found[name].value if name in found else None for name in ("edit_area", "leak_area"))
+    if inside is not None and outside is not None and outside >= 0.2 and inside <= 0.1 * outside:
+        _console(stderr=True).print(
+            f"{inside:.1%} of the area inside the mask was repainted, {outside:.1%} of the area outside: "
+            f"is {_safe(str(mask))} inverted? White is where to edit.",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
     if as_json:
         _print_json(
             {
@@ -1614,13 +1635,15 @@ def _key_values(pairs: Sequence[str] | None) -> dict[str, Any]:
     """``KEY=VALUE`` texts as YAML reads the values."""
     import yaml
 
+    from bench.suite import read_yaml
+
     found: dict[str, Any] = {}
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise UsageError(f"--option {pair!r}: write KEY=VALUE, such as root=data/coco.")
         try:
-            found[key] = yaml.safe_load(value)
+            found[key] = read_yaml(value)
         except yaml.YAMLError as error:
             raise UsageError(f"--option {pair!r}: {value!r} is not a plain value.") from error
     return found

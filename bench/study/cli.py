@@ -640,8 +640,10 @@ def _settings(path: Path | None) -> Any:
         return StudySettings()
     import yaml
 
+    from bench.suite import read_yaml
+
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"--settings {path}: cannot be read ({error}).") from error
     return StudySettings.from_mapping(values or {})
