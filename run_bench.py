@@ -1198,11 +1198,15 @@ def _write_report(
         bounds=Bounds(rule.min_edit_area, rule.max_leak_area, rule.min_leak_psnr),
         cases=options.case,
     )
-    page = write_page(store, facts, tables=written.tables)
+    page = write_page(
+        store,
+        facts,
+        tables=written.tables,
+        style=parse(options.style),
+        pictures=written.pictures,
+        files=written.files,
+    )
     # What is needed to build it anew.
-    for path in [page, *sorted((page.parent / "page").rglob("*"))]:
-        if path.is_file():
-            store.write_digest(path.relative_to(store.path).as_posix(), path.read_bytes())
     record = {
         "name": store.path.name,
         "options": {**asdict(options), "study": _recorded(options.study), "store": _recorded(options.store)},

@@ -78,12 +78,17 @@ class Look:
     line: str
     hollow: bool = False
 
+    @property
+    def scale(self) -> float:
+        """How much larger than others its marker is drawn."""
+        return _LARGER.get(self.marker, 1.0)
+
     def mark(self, size: float = 3.6) -> dict[str, Any]:
         """What ``Axes.plot`` takes for the marker. A thin light rim sets markers apart that overlap."""
         face, rim, width = ("white", self.color, 0.9) if self.hollow else (self.color, "white", 0.3)
         return {
             "marker": self.marker,
-            "markersize": size * _LARGER.get(self.marker, 1.0),
+            "markersize": size * self.scale,
             "markerfacecolor": face,
             "markeredgecolor": rim,
             "markeredgewidth": width,
