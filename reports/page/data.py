@@ -238,17 +238,19 @@ def collect(
 
 def _looks(titles: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Title -> colour and marker of the charts; the marker as the path of an SVG, one unit wide."""
+    import numpy as np
     from matplotlib.markers import MarkerStyle
 
     found = {}
     for title, look in figures_style.looks(titles).items():
         marker = MarkerStyle(look.marker)
-        path = marker.get_path().transformed(marker.get_transform().scale(look.scale))
-        parts = []
+        path = marker.get_path().transformed(marker.get_transform())
         # Curves as lines: at the size of a marker nobody tells the difference.
-        for polygon in path.to_polygons(closed_only=False):
-            parts.append("M" + "L".join(f"{x:.3f} {-y:.3f}" for x, y in polygon) + "Z")
-        found[title] = {"color": look.color, "hollow": look.hollow, "path": "".join(parts)}
+        polygons = [look.scale * np.asarray(polygon) for polygon in path.to_polygons(closed_only=False)]
+        outline = "".join(
+            "M" + "L".join(f"{x:.3f} {-y:.3f}" for x, y in polygon.tolist()) + "Z" for polygon in polygons
+        )
+        found[title] = {"color": look.color, "hollow": look.hollow, "path": outline}
     return found
 
 
@@ -297,6 +299,7 @@ def _metric(name: str, version: str, facts: Mapping[str, MetricFacts]) -> dict[s
 
 
 def _table(table: Table) -> dict[str, Any]:
+    several = len({column.protocol for column in table.columns}) > 1
     return {
         "name": table.name,
         "title": table.title,
@@ -306,7 +309,7 @@ def _table(table: Table) -> dict[str, Any]:
                 "heading": column.heading,
                 "sign": column.sign,
                 "metric": column.metric,
-                "key": _key(column),
+                "key": _key(column, several),
                 "higher": column.higher_is_better,
                 "group": column.group,
                 "reported": column.reported,
@@ -333,10 +336,11 @@ def _table(table: Table) -> dict[str, Any]:
     }
 
 
-def _key(column: _tables.Column) -> str:
-    """What an address calls a column: its metric, with category and protocol where it has its own."""
+def _key(column: _tables.Column, several: bool) -> str:
+    """What an address calls a column: its metric and category, in a table of ``several`` protocols its own too."""
     category = "" if column.category == _tables.ALL else column.category
-    return "/".join(part for part in (column.protocol, column.metric, category) if part)
+    protocol = column.protocol if several else ""
+    return "/".join(part for part in (protocol, column.metric, category) if part)
 
 
 def _numbers(values: NDArray[np.float64]) -> list[float | int | None]:
