@@ -412,32 +412,32 @@ def _drawn(
     """Name, caption and figure; one after the other, so that only one is in memory."""
     from reports import figures_charts as charts
     from reports.figures_choice import RULES, words
-    from reports.figures_pictures import heat_maps, parts, side_by_side
+    from reports.figures_pictures import heat_maps, judge_of, parts, side_by_side
     from reports.figures_style import looks
 
     scores, frame = made.scores, made.frame
     style = looks([title for title in scores.titles.values() if title not in scores.controls])
     # Charts.
-    interval = "Lines at the values: 95 % intervals."
+    interval = "Error bars: 95 % intervals."
     yield (
         "trade-off",
-        f"Alignment against leakage; better is up and left. {interval} Horizontal lines: the controls.",
+        f"Alignment against leakage; better is up and left. {interval}",
         charts.trade_off(frame, scores, style),
     )
     yield (
         "success-by-category",
-        f"Success by category of edit. {interval} Dashed: the oracle.",
+        f"Success by category of edit. {interval}",
         charts.success_by_category(frame, scores, style),
     )
     yield (
         "leakage-by-distance",
-        f"Change outside the mask by the distance from it. {interval} Gray: what storing an image costs.",
+        f"Change outside the mask by the distance from it. {interval}",
         charts.leakage_by_distance(frame, scores, style),
     )
     simulated = made.study is not None and made.study.simulated
     yield (
         "preference",
-        f"Preference of {'SIMULATED ' if simulated else ''}raters. {interval} Dotted: chance.",
+        f"Preference of {'SIMULATED ' if simulated else ''}raters. {interval}",
         charts.preference(frame, scores, style),
     )
     yield (
@@ -455,6 +455,7 @@ def _drawn(
     for protocol in scores.protocols:
         edits = figures.last_edits(scores.edits, protocol)
         mine = set(scores.protocols[protocol].cases)
+        marks = " Under each edit: whether it succeeded." if judge_of(scores.protocols[protocol]) else ""
         hand = [case for case in dict.fromkeys(cases) if case in mine]
         choices: list[tuple[Rule, list[str]]] = [(rule, []) for rule in RULES]
         if hand:
@@ -462,7 +463,7 @@ def _drawn(
         for rule, picked in choices:
             for suffix, part, titles in pieces:
                 name = f"grid-{'chosen' if picked else rule}-{tables.slug(protocol)}{suffix}"
-                caption = f"Edits of {protocol}; cases {words(rule, picked)}. Under each edit: whether it succeeded."
+                caption = f"Edits of {protocol}; cases {words(rule, picked)}.{marks}"
                 yield (
                     name,
                     caption + (f" Part {part}." if part else ""),

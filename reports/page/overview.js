@@ -87,7 +87,7 @@ PEB.overview = (() => {
       group.append(place);
       picture.append(group);
     }
-    return h("figure", { class: "plot" }, picture, h("figcaption", { class: "small" }, "Better is up and left. Bars: 95 % intervals. The marks are explained in the table."));
+    return h("figure", { class: "plot" }, picture, h("figcaption", { class: "small" }, "Better is up and left. Error bars: 95 % intervals. The table is the legend."));
   }
 
   /* Round numbers, about five of them. */

@@ -198,13 +198,14 @@ def test_reported_values_stand_beside_measured_ones_of_the_same_data(tmp_path: P
 
 
 def test_every_figure_is_drawn(store: RunStore) -> None:
-    done = build.write_report(store, FACTS, resamples=200)
+    done = build.write_report(store, FACTS, study=study(), resamples=200)
     store.close()
     rules = ("random", "best", "worst", "disputed")
     names = [f"grid-{rule}-mini-coco" for rule in rules] + [
         "leak-heat-mini-coco",
         "success-by-category",
         "trade-off",
+        "preference",
     ]
     expected = {f"{name}.{kind}" for name in names for kind in ("pdf", "png")} | {"grid.png"}
     assert {path.name for path in done.figures} == expected
