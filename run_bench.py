@@ -252,6 +252,7 @@ def score(
         "report runs/demo",
         "report runs/demo --study taste --baseline sd_inpainting",
         "report runs/paper --paper --style 'intervals=brackets;layout=two-column'",
+        "report runs/demo --case CASE_ID --case CASE_ID",
         "report runs/paper --paper-baseline 'Baseline Diffusion=latent_blending'",
         "report --check-paper",
     )
@@ -280,6 +281,10 @@ def report(
             help="columns=..., decimals=N, intervals=plus-minus|brackets|none, layout=...; joined by ;"
         ),
     ] = "",
+    case: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Also draw a grid of this case's edits. May be repeated."),
+    ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Show what the paper reported beside it.")] = False,
     paper_file: Annotated[
         Path | None, typer.Option(help="Reported figures of your own, in the format of reports/paper.json.")
@@ -323,6 +328,7 @@ def report(
         store=store,
         question=question,
         simulated=simulated,
+        case=tuple(case or ()),
     )
     _report(folder, plugin, readme, options)
     if merge:
@@ -1153,6 +1159,7 @@ class _ReportOptions:
     store: str | None = None
     question: str = "overall"
     simulated: bool = False
+    case: Sequence[str] = ()
 
 
 def _report(
@@ -1215,12 +1222,17 @@ def _write_report(
         study=study,
         baseline=options.baseline,
         bounds=Bounds(rule.min_edit_area, rule.max_leak_area, rule.min_leak_psnr),
+        cases=options.case,
     )
-    page = write_page(store, facts, tables=written.tables)
+    page = write_page(
+        store,
+        facts,
+        tables=written.tables,
+        style=parse(options.style),
+        pictures=written.pictures,
+        files=written.files,
+    )
     # What is needed to build it anew.
-    for path in [page, *sorted((page.parent / "page").rglob("*"))]:
-        if path.is_file():
-            store.write_digest(path.relative_to(store.path).as_posix(), path.read_bytes())
     record = {
         "name": store.path.name,
         "options": {**asdict(options), "study": _recorded(options.study), "store": _recorded(options.store)},

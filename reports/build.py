@@ -8,11 +8,13 @@ r"""Everything that a run's report consists of, written in one go: tables, stati
     report/comparisons.csv    every method against the baseline: differences, intervals, tests, effect sizes
     report/validity.csv       does each metric measure what it should
     report/figures/*.{pdf,png}
+    report/figures.tex        every figure with its caption, to be \\input
     report/grid.png           the overview picture
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,6 +50,16 @@ class Made:
     study: StudyResults | None = None
 
 
+@dataclass(frozen=True)
+class Picture:
+    """One figure of a report: ``report/figures/NAME.pdf`` and ``.png``."""
+
+    name: str
+    caption: str
+    wide: bool
+    """Made for the width of a page, not of a column."""
+
+
 @dataclass(frozen=True, eq=False)
 class ReportPaths:
     """What was written, and what was in it."""
@@ -55,6 +67,8 @@ class ReportPaths:
     directory: Path
     files: tuple[Path, ...]
     figures: tuple[Path, ...]
+    pictures: tuple[Picture, ...]
+    """What the figures show; the overview picture ``grid.png`` is none of them."""
     tables: tuple[Table, ...]
     summary: pd.DataFrame
     warnings: tuple[str, ...]
@@ -70,6 +84,7 @@ def write_report(
     study: StudyResults | None = None,
     baseline: str | None = None,
     bounds: Bounds | None = None,
+    cases: Sequence[str] = (),
     with_figures: bool = True,
     resamples: int = 2000,
     seed: int = 0,
@@ -78,22 +93,35 @@ def write_report(
 
     ``paper``: adds what it reported (``reports.paper.load``). ``study``: adds its results. ``baseline``: whom
     the others are compared with, the run's first method that is no control if not given. ``bounds``: of the
-    success rule.
+    success rule. ``cases``: ids of a further picture of edits, per protocol that has any of them.
 
-    Raises ``tables.ReportError`` where nothing is scored, ``style.StyleError``, ``preference.VoteError``,
-    ``statistics.StatisticsError``, ``bench.store.StoreError``.
+    Raises ``tables.ReportError`` where nothing is scored or a case is not in the run, ``style.StyleError``,
+    ``preference.VoteError``, ``statistics.StatisticsError``, ``bench.store.StoreError``.
     """
+    check_cases(store, cases)
     made = make(
         store, facts, style=style, paper=paper, study=study, baseline=baseline, extras=True,
         resamples=resamples, seed=seed,
     )  # fmt: skip
     files = write_tables(store, facts, made, style)
-    pictures = write_figures(store, made, bounds) if with_figures else []
+    drawn: list[Path] = []
+    pictures: list[Picture] = []
+    if with_figures:
+        drawn, pictures = write_figures(store, made, bounds, cases)
+        body = (
+            latex.HEAD_OF_FIGURES
+            + "\n"
+            + "\n".join(
+                latex.figure(picture.name, picture.caption, wide=picture.wide) for picture in pictures
+            )
+        )
+        files.append(store.write_file("report/figures.tex", body.encode(), "report/figures.tex"))
     warnings = [note for table in made.tables for note in table.notes if note.startswith("Too small")]
     gaps = [] if paper is None else paper.gaps
     return ReportPaths(
         store.report_dir,
         tuple(files),
+        tuple(drawn),
         tuple(pictures),
         made.tables,
         made.frame,
@@ -347,38 +375,110 @@ def markdown_page(store: RunStore, made: Made, facts: Mapping[str, MetricFacts],
     )
 
 
-def write_figures(store: RunStore, made: Made, bounds: Bounds | None = None) -> list[Path]:
-    """Draws every figure that the run has the data for. Raises ``bench.store.StoreError``."""
-    from reports.figures_style import save
+def check_cases(store: RunStore, cases: Sequence[str]) -> None:
+    """Raises ``tables.ReportError`` for an id that no protocol of the run has."""
+    known = [row["id"] for protocol in store.protocols() for row in store.cases(protocol).rows]
+    for case in cases:
+        if case not in known:
+            close = difflib.get_close_matches(case, known, 1)
+            hint = f"Did you mean {close[0]}?" if close else "The page's gallery shows the ids."
+            raise tables.ReportError(f"--case: the run has no case {case!r}. {hint}")
 
-    written = [figures.grid(store, records=made.scores.edits)]
-    for name, shown in _drawn(store, made, bounds):
+
+def write_figures(
+    store: RunStore, made: Made, bounds: Bounds | None = None, cases: Sequence[str] = ()
+) -> tuple[list[Path], list[Picture]]:
+    """Draws every figure that the run has the data for. Raises ``bench.store.StoreError``."""
+    from reports.figures_pictures import verdicts
+    from reports.figures_style import COLUMN_INCHES, save
+
+    succeeded = {
+        (protocol, *key): verdict
+        for protocol, of in made.scores.protocols.items()
+        for key, verdict in verdicts(of).items()
+    }
+    written = [figures.grid(store, records=made.scores.edits, succeeded=succeeded)]
+    pictures = []
+    for name, caption, shown in _drawn(store, made, bounds, cases):
         if shown is not None:
             written += save(store, name, shown)
-    return written
+            pictures.append(Picture(name, caption, bool(shown.get_figwidth() > COLUMN_INCHES)))
+    return written, pictures
 
 
-def _drawn(store: RunStore, made: Made, bounds: Bounds | None) -> Iterator[tuple[str, Figure | None]]:
-    """One after the other, so that only one is in memory."""
+def _drawn(
+    store: RunStore, made: Made, bounds: Bounds | None, cases: Sequence[str]
+) -> Iterator[tuple[str, str, Figure | None]]:
+    """Name, caption and figure; one after the other, so that only one is in memory."""
     from reports import figures_charts as charts
-    from reports.figures_choice import RULES
-    from reports.figures_pictures import heat_maps, side_by_side
+    from reports.figures_choice import RULES, words
+    from reports.figures_pictures import heat_maps, judge_of, parts, side_by_side
     from reports.figures_style import looks
 
     scores, frame = made.scores, made.frame
     style = looks([title for title in scores.titles.values() if title not in scores.controls])
-    yield "leakage-by-distance", charts.leakage_by_distance(frame, scores, style)
-    yield "success-by-category", charts.success_by_category(frame, scores, style)
-    yield "trade-off", charts.trade_off(frame, scores, style)
-    yield "success-sensitivity", charts.success_sensitivity(scores, style, bounds)
+    # Charts.
+    interval = "Error bars: 95 % intervals."
+    yield (
+        "trade-off",
+        f"Alignment against leakage; better is up and left. {interval}",
+        charts.trade_off(frame, scores, style),
+    )
+    yield (
+        "success-by-category",
+        f"Success by category of edit. {interval}",
+        charts.success_by_category(frame, scores, style),
+    )
+    yield (
+        "leakage-by-distance",
+        f"Change outside the mask by the distance from it. {interval}",
+        charts.leakage_by_distance(frame, scores, style),
+    )
+    simulated = made.study is not None and made.study.simulated
+    yield (
+        "preference",
+        f"Preference of {'SIMULATED ' if simulated else ''}raters. {interval}",
+        charts.preference(frame, scores, style),
+    )
+    yield (
+        "success-sensitivity",
+        "Success as one bound of the success rule moves and the others stay. Dotted: the rule's own bound.",
+        charts.success_sensitivity(scores, style, bounds),
+    )
+    # Pictures of edits: in several parts where the methods are more than one picture holds.
+    votes = None if made.study is None else made.study.votes
+    columns = parts(scores)
+    pieces = [
+        (f"-{k}" if k > 1 else "", f"{k} of {len(columns)}" if len(columns) > 1 else "", titles)
+        for k, titles in enumerate(columns, 1)
+    ]
     for protocol in scores.protocols:
         edits = figures.last_edits(scores.edits, protocol)
-        rule: Rule
-        for rule in RULES:
-            votes = None if made.study is None else made.study.votes
-            shown = side_by_side(store, scores, protocol, rule, votes=votes, edits=edits)
-            yield f"grid-{rule}-{tables.slug(protocol)}", shown
-        yield f"leak-heat-{tables.slug(protocol)}", heat_maps(store, scores, protocol, edits=edits)
+        mine = set(scores.protocols[protocol].cases)
+        marks = " Under each edit: whether it succeeded." if judge_of(scores.protocols[protocol]) else ""
+        hand = [case for case in dict.fromkeys(cases) if case in mine]
+        choices: list[tuple[Rule, list[str]]] = [(rule, []) for rule in RULES]
+        if hand:
+            choices.insert(0, ("random", hand))
+        for rule, picked in choices:
+            for suffix, part, titles in pieces:
+                name = f"grid-{'chosen' if picked else rule}-{tables.slug(protocol)}{suffix}"
+                caption = f"Edits of {protocol}; cases {words(rule, picked)}.{marks}"
+                yield (
+                    name,
+                    caption + (f" Part {part}." if part else ""),
+                    side_by_side(
+                        store, scores, protocol, rule,
+                        cases=picked, methods=titles, votes=votes, edits=edits, part=part,
+                    ),
+                )  # fmt: skip
+        for suffix, part, titles in pieces:
+            yield (
+                f"leak-heat-{tables.slug(protocol)}{suffix}",
+                f"Largest change of a colour channel outside the mask, {protocol}; cases {words('random')}."
+                + (f" Part {part}." if part else ""),
+                heat_maps(store, scores, protocol, methods=titles, edits=edits, part=part),
+            )
 
 
 __all__ = ["Bounds", "Made", "ReportPaths", "make", "write_report", "write_tables"]

@@ -1,12 +1,9 @@
-"""Files outside the run folder: whole or not at all, and only where their names may lead."""
+"""Files outside the run folder, only where their names may lead."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@~-]*")
@@ -28,20 +25,3 @@ def sha256_file(path: Path) -> str:
     """64 hex digits of SHA-256 of a file's bytes, read in pieces. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Puts ``data`` at ``path``, whole or not at all; the parent folder is made. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            # mkstemp makes private files; a report is for whoever may read its folder.
-            os.fchmod(descriptor, 0o644)
-            file.write(data)
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise

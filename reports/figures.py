@@ -38,6 +38,9 @@ CATEGORY_INK: Mapping[str, str] = {
     "multi_object": "#b3541e",
 }
 
+MARKS: Mapping[bool, tuple[str, str]] = {True: ("\u2713", "#0b7a48"), False: ("\u2717", "#b4371d")}
+"""Under an edit: whether it succeeded."""
+
 
 class FigureError(ValueError):
     """A picture that cannot be drawn. The message names the remedy."""
@@ -49,12 +52,21 @@ class GridRow:
 
     case: EditCase
     edits: tuple[Image.Image | None, ...]
+    succeeded: tuple[bool | None, ...] = ()
+    """Of each edit; None where it was not judged."""
 
 
-def grid(store: RunStore, *, per_category: int = 1, records: Sequence[EditRecord] | None = None) -> Path:
+def grid(
+    store: RunStore,
+    *,
+    per_category: int = 1,
+    records: Sequence[EditRecord] | None = None,
+    succeeded: Mapping[tuple[str, str, str], bool] | None = None,
+) -> Path:
     """Draws ``report/grid.png`` of a run and returns its path: one block per protocol.
 
     Methods come first, controls after them. ``records``: the edits, where they were read already.
+    ``succeeded``: (protocol, title, case id) -> whether that edit succeeded, which is then marked under it.
     Raises :class:`FigureError` where the run holds no case at all.
     """
     controls = control_titles(store)
@@ -69,7 +81,8 @@ def grid(store: RunStore, *, per_category: int = 1, records: Sequence[EditRecord
         for case_id in chosen([(row["id"], row["category"]) for row in file.rows], per_category):
             made = [found.get((digest, case_id)) for digest in labels]
             edits = tuple(None if record is None else store.image(record) for record in made)
-            rows.append(GridRow(file.get(case_id), edits))
+            marks = tuple((succeeded or {}).get((protocol, title, case_id)) for title in labels.values())
+            rows.append(GridRow(file.get(case_id), edits, marks))
         if rows:
             blocks.append((protocol, rows))
     if not blocks:
@@ -110,9 +123,13 @@ def draw(
     captions: list[list[list[str]]] = [
         [_caption(row.case, text_font, width - 2 * MARGIN) for row in rows] for _, rows in blocks
     ]
+    # Room under the panels, where any edit is marked.
+    marks = 18 * any(verdict is not None for _, rows in blocks for row in rows for verdict in row.succeeded)
     height = 2 * MARGIN
     for of_block in captions:
-        height += 40 + head_height + sum(PANEL + 10 + 20 * (1 + len(lines)) + 20 for lines in of_block)
+        height += (
+            40 + head_height + sum(PANEL + 10 + marks + 20 * (1 + len(lines)) + 20 for lines in of_block)
+        )
     canvas = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(canvas)
     y = MARGIN
@@ -134,7 +151,12 @@ def draw(
                 x = MARGIN + k * (PANEL + GAP)
                 canvas.paste(picture, (x, y))
                 pen.rectangle([x - 1, y - 1, x + PANEL, y + PANEL], outline=RULE)
-            y += PANEL + 10
+            for k, verdict in enumerate(row.succeeded, 2):
+                if verdict is not None:
+                    sign, ink = MARKS[verdict]
+                    middle = MARGIN + k * (PANEL + GAP) + PANEL / 2
+                    pen.text((middle, y + PANEL + 3), sign, font=label_font, fill=ink, anchor="ma")
+            y += PANEL + 10 + marks
             chip = row.case.category.replace("_", "-")
             pen.text((MARGIN, y + 1), chip, font=chip_font, fill=CATEGORY_INK.get(row.case.category, INK))
             indent = pen.textlength(chip, font=chip_font) + 12

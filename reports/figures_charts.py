@@ -24,6 +24,7 @@ from reports.figures_style import (
     figure,
     label,
 )
+from reports.preference import SIMULATED
 from reports.scores import ALL, ProtocolScores, RunScores
 from reports.tables import HEADINGS
 
@@ -44,6 +45,7 @@ DISTANCES: Sequence[tuple[str, str]] = (
 SUCCESS = ("success_truth", "success_clip", "success_mini_clip")
 ALIGNMENT = ("clip_region", "mini_clip_region", "clip_target", "mini_clip_target")
 LEAK = ("leak_lpips", "leak_lpips_vgg")
+VOTED = ("preference", "preference_votes", f"{SIMULATED}preference", f"{SIMULATED}preference_votes")
 FLOOR = ("jpeg", "resize_round_trip", "autoencoder_round_trip")
 
 
@@ -107,14 +109,43 @@ def _whiskers(row: Mapping[Any, Any], scale: float = 1.0) -> list[list[float]] |
     return [[max(0.0, value - row["low"]) * scale], [max(0.0, row["high"] - value) * scale]]
 
 
+def _bar(
+    axis: Axes, x: float, row: Mapping[Any, Any], look: Look, width: float, *, across: bool = False
+) -> Any:
+    """One bar in per cent with its interval and, at its end, the method's marker; returns the legend's handle.
+
+    The interval has a light rim, so that it stands out from a bar of any colour. ``across``: the bar lies.
+    """
+    from matplotlib.patheffects import withStroke
+
+    value, whiskers = 100 * row["value"], _whiskers(row, 100)
+    edge = "white" if look.hatch else look.color
+    style: dict[str, Any] = {"color": look.color, "hatch": look.hatch, "edgecolor": edge, "linewidth": 0.3}
+    (axis.barh if across else axis.bar)(x, value, 0.9 * width, **style)
+    place = (value, x) if across else (x, value)
+    if whiskers is not None:
+        ends: dict[str, Any] = {"xerr" if across else "yerr": whiskers, "fmt": "none"}
+        _, caps, lines = axis.errorbar(
+            *place, **ends, ecolor=INK, elinewidth=0.7, capsize=1.4, capthick=0.6, zorder=3
+        )
+        for line in (*caps, *lines):
+            line.set_path_effects([withStroke(linewidth=1.9, foreground="white")])
+            line.set_clip_on(False)
+    # A bar of nothing has its marker alone.
+    return axis.plot(
+        *place, color=look.color, linewidth=4, zorder=4, clip_on=False, solid_capstyle="butt", **look.mark(3.2),
+    )[0]  # fmt: skip
+
+
 def leakage_by_distance(frame: pd.DataFrame, scores: RunScores, style: Mapping[str, Look]) -> Figure | None:
     """LPIPS outside the mask, band by band outwards; the gentlest round trip's below is noise."""
     rows = found(frame)
     protocols = [p for p in scores.protocols if any((p, m, "leak_lpips_near", ALL) in rows for m in style)]
     if not protocols:
         return None
+    width = _width(style)
     with drawing():
-        shown = figure(COLUMN_INCHES, 1.75)
+        shown = figure(width, 1.75)
         handles: dict[str, Any] = {}
         for axis, protocol in zip(_panels(shown, protocols, sharey=True), protocols, strict=True):
             floor = [_floor(rows, scores, protocol, metric) for metric, _ in DISTANCES]
@@ -122,7 +153,7 @@ def leakage_by_distance(frame: pd.DataFrame, scores: RunScores, style: Mapping[s
                 handles["noise floor"] = axis.fill_between(
                     range(4), 0, floor, color=RULE, alpha=0.7, linewidth=0, zorder=0
                 )
-            spread = 0.2 / max(1, len(style))
+            spread = 0.6 / max(1, len(style))
             for k, (method, look) in enumerate(style.items()):
                 points = [
                     (i, rows.get((protocol, method, metric, ALL))) for i, (metric, _) in enumerate(DISTANCES)
@@ -133,17 +164,24 @@ def leakage_by_distance(frame: pd.DataFrame, scores: RunScores, style: Mapping[s
                 if not there:
                     continue
                 x, y = [i for i, _ in there], [row["value"] for _, row in there]
-                handles[method] = axis.plot(x, y, look.line, color=look.color, marker=look.marker)[0]
+                handles[method] = axis.plot(x, y, look.line, color=look.color, clip_on=False, **look.mark())[
+                    0
+                ]
                 for i, row in there:
                     axis.errorbar([i], [row["value"]], yerr=_whiskers(row), color=look.color, linewidth=0.8)
             axis.set_xticks(range(4), [name for _, name in DISTANCES])
-            axis.set_xlim(-0.35, 3.35)
+            axis.set_xlim(-0.45, 3.45)
             axis.set_xlabel("distance from mask")
         # The panels share their scale: it starts at 0 once all of them have been drawn.
         shown.axes[0].set_ylim(bottom=0)
         shown.axes[0].set_ylabel("LPIPS outside ↓")
-        _legend(shown, _ordered(handles, style), COLUMN_INCHES)
+        _legend(shown, _ordered(handles, style), width)
     return shown
+
+
+def _width(style: Mapping[str, Look]) -> float:
+    """A column of a paper, or the page where more than six methods need the room."""
+    return PAGE_INCHES if len(style) > 6 else COLUMN_INCHES
 
 
 def _ordered(handles: Mapping[str, Any], style: Mapping[str, Look]) -> dict[str, Any]:
@@ -174,8 +212,7 @@ def success_by_category(frame: pd.DataFrame, scores: RunScores, style: Mapping[s
     protocols = [p for p, metric in judge.items() if metric]
     if not protocols or not style:
         return None
-    many = len(style) > 6
-    width = PAGE_INCHES if many else COLUMN_INCHES
+    width = _width(style)
     with drawing():
         shown = figure(width, 1.35 * len(protocols) + 0.2)
         handles: dict[str, Any] = {}
@@ -191,21 +228,7 @@ def success_by_category(frame: pd.DataFrame, scores: RunScores, style: Mapping[s
                     if row is None:
                         continue
                     x = i + (k - (len(style) - 1) / 2) * bar
-                    handles[method] = axis.bar(
-                        x, 100 * row["value"], bar * 0.9, color=look.color, hatch=look.hatch,
-                        edgecolor="white" if look.hatch else look.color, linewidth=0.3,
-                    )  # fmt: skip
-                    whiskers = _whiskers(row, 100)
-                    if whiskers is not None:
-                        axis.errorbar(
-                            x,
-                            100 * row["value"],
-                            yerr=whiskers,
-                            color=INK,
-                            linewidth=0.7,
-                            capsize=1.4,
-                            capthick=0.5,
-                        )
+                    handles[method] = _bar(axis, x, row, look, bar)
             for i, category in enumerate((*CATEGORIES, ALL)):
                 top = rows.get((protocol, _of(scores, "oracle"), judge[protocol], category))
                 if top is not None:
@@ -257,15 +280,58 @@ def trade_off(frame: pd.DataFrame, scores: RunScores, style: Mapping[str, Look])
                     continue
                 handles[method] = axis.errorbar(
                     x["value"], y["value"], xerr=_whiskers(x), yerr=_whiskers(y),
-                    color=look.color, marker=look.marker, linewidth=0.8, linestyle="none",
+                    color=look.color, elinewidth=0.8, linestyle="none", **look.mark(),
                 )  # fmt: skip
-            axis.set_xlim(left=0)
+            # Room on the left for the whole markers of methods that leak nothing.
+            right = axis.get_xlim()[1]
+            axis.set_xlim(-0.05 * right, right)
             axis.margins(y=0.12)
             axis.set_xlabel(f"{HEADINGS.get(x_metric, x_metric)} ↓")
         wanted = {HEADINGS.get(alignment[p], alignment[p]) for p in protocols}
         shown.axes[0].set_ylabel(f"alignment, {' / '.join(sorted(wanted))} ↑")
         _legend(shown, _ordered(handles, style), COLUMN_INCHES)
     return shown
+
+
+def preference(frame: pd.DataFrame, scores: RunScores, style: Mapping[str, Look]) -> Figure | None:
+    """Bars of how often people preferred each method, ties half, with intervals; a line marks chance.
+
+    Controls that were voted on stand below the methods, in gray. None without votes.
+    """
+    rows = found(frame)
+    shown_as = next((m for m in VOTED if (frame["metric"] == m).any()), "")
+    voted = frame[(frame["metric"] == shown_as) & (frame["category"] == ALL) & frame["value"].notna()]
+    protocols = list(dict.fromkeys(voted["protocol"]))
+    if not protocols:
+        return None
+    present = set(voted["method"])
+    gray = Look(GRAY, "o", "", "-")
+    methods = {title: style.get(title, gray) for title in _methods_first(scores) if title in present}
+    with drawing():
+        shown = figure(COLUMN_INCHES if len(protocols) < 3 else PAGE_INCHES, 0.17 * len(methods) + 0.6)
+        axes = shown.subplots(1, len(protocols), squeeze=False, sharey=True)[0]
+        for axis, protocol in zip(axes, protocols, strict=True):
+            axis.set_title(protocol, color=INK, pad=4)
+            axis.grid(axis="x", color=RULE, linewidth=0.4)
+            axis.set_axisbelow(True)
+            for k, (method, look) in enumerate(methods.items()):
+                row = rows.get((protocol, method, shown_as, ALL))
+                if row is not None:
+                    _bar(axis, k, row, look, 0.8, across=True)
+            if shown_as.endswith("preference"):
+                axis.axvline(50, color=GRAY, linewidth=0.9, linestyle=(0, (1, 1.2)), zorder=0.5)
+            axis.set_xlim(0, 100)
+            axis.set_ylim(len(methods) - 0.5, -0.5)
+            axis.set_yticks(range(len(methods)), [label(method) for method in methods])
+            axis.set_xticks([0, 50, 100])
+        whose = "simulated raters: " if shown_as.startswith(SIMULATED) else ""
+        what = "preferred, % of comparisons" if shown_as.endswith("preference") else "% of all votes"
+        shown.supxlabel(f"{whose}{what} ↑", fontsize=8)
+    return shown
+
+
+def _methods_first(scores: RunScores) -> list[str]:
+    return sorted(scores.titles.values(), key=lambda title: title in scores.controls)
 
 
 # --- sensitivity -----------------------------------------------------------------------------------------
@@ -358,12 +424,15 @@ def success_sensitivity(
         for line, (protocol, of_method) in zip(axes, curves.items(), strict=True):
             for axis, (k, bound) in zip(line, enumerate(names), strict=True):
                 axis.grid(axis="y", color=RULE, linewidth=0.4)
-                for method, drawn in of_method.items():
+                for j, (method, drawn) in enumerate(of_method.items()):
                     if drawn:
                         look = style[method]
+                        # Markers at other places for each method, so that equal curves show both.
+                        every = (4 + 3 * j % 20, 20)
                         handles[method] = axis.plot(
-                            drawn[k].at, 100 * drawn[k].success, look.line, color=look.color
-                        )[0]
+                            drawn[k].at, 100 * drawn[k].success, look.line, color=look.color,
+                            markevery=every, clip_on=False, **look.mark(),
+                        )[0]  # fmt: skip
                 rule = getattr(bounds, bound)
                 handles["the rule's bound"] = axis.axvline(
                     rule, color=GRAY, linewidth=0.8, linestyle=(0, (1, 1.2))

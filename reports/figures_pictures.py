@@ -10,10 +10,12 @@ import numpy as np
 from PIL import Image
 
 from bench.edit import EditCase
-from reports.figures import Edits, enlarged, last_edits, outlined
+from reports.figures import MARKS, Edits, enlarged, last_edits, outlined
+from reports.figures_charts import SUCCESS
 from reports.figures_choice import Rule, choose, words
 from reports.figures_style import GRAY, PAGE_INCHES, RULE, drawing, label
-from reports.scores import RunScores
+from reports.scores import ProtocolScores, RunScores
+from reports.tables import HEADINGS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from bench.store import RunStore
 
 MOST_COLUMNS = 8
-"""Methods of one picture; more would be smaller than a stamp."""
+"""Methods of one picture; more would be smaller than a stamp, and go into further pictures."""
 _PIXELS = 192
 """Side of a panel at most: more than 200 dpi on its 0.85 in."""
 
@@ -39,27 +41,35 @@ def side_by_side(
     methods: Sequence[str] | None = None,
     votes: pd.DataFrame | None = None,
     edits: Edits | None = None,
+    part: str = "",
 ) -> Figure | None:
-    """Source with the mask's outline, then every method's edit, a row per case. None without a case.
+    """Source with the mask's outline, then the methods' edits, a row per case. None without a case.
 
-    ``cases``: ids chosen by hand, which the picture then says. ``methods``: titles, the first eight
-    contenders and then controls if not given. ``edits``: :func:`last_edits`, where they were read already.
+    Under each edit stands whether it succeeded, under each row the prompts. ``cases``: ids chosen by hand, which
+    the picture then says. ``methods``: titles, the first of :func:`parts` if not given. ``edits``:
+    :func:`last_edits`, where they were read already. ``part``: which part of several this is, said at the foot.
     """
-    picked = list(cases) or choose(scores.protocols[protocol], rule, per_category, votes)
-    columns = _columns(scores, methods)
+    of_protocol = scores.protocols[protocol]
+    picked = list(cases) or choose(of_protocol, rule, per_category, votes)
+    columns = parts(scores)[0] if methods is None else list(methods)
     if not picked or not columns:
         return None
+    judge, marked = judge_of(of_protocol), verdicts(of_protocol)
+    foot = [protocol, words(rule, cases)]
+    if judge:
+        foot.append(f"\u2713 \u2717: {HEADINGS[judge]}")
     edits = last_edits(store.edits(), protocol) if edits is None else edits
     file = store.cases(protocol)
     digests = {title: digest for digest, title in scores.titles.items()}
     with drawing():
-        sheet = _Sheet(["source, mask", *columns], len(picked), f"{protocol}; {words(rule, cases)}", scores)
+        sheet = _Sheet(["source, mask", *columns], len(picked), _foot(foot, part), scores)
         for row, case_id in enumerate(picked):
             case = file.get(case_id)
             sheet.image(row, 0, outlined(case, _PIXELS))
             for column, title in enumerate(columns, 1):
                 record = edits.get((digests[title], case_id))
                 sheet.image(row, column, None if record is None else enlarged(store.image(record), _PIXELS))
+                sheet.mark(row, column, marked.get((title, case_id)))
             sheet.caption(row, case)
     return sheet.figure
 
@@ -74,13 +84,14 @@ def heat_maps(
     methods: Sequence[str] | None = None,
     ceiling: float = 0.25,
     edits: Edits | None = None,
+    part: str = "",
 ) -> Figure | None:
     """Where the outside changed: largest difference of a channel per pixel, in [0, 1], cut off at ``ceiling``.
 
-    The mask's inside is left gray: there, change is what was asked for.
+    The mask's inside is left gray: there, change is what was asked for. Other arguments as in :func:`side_by_side`.
     """
     picked = choose(scores.protocols[protocol], rule, per_category)
-    columns = _columns(scores, methods)
+    columns = parts(scores)[0] if methods is None else list(methods)
     if not picked or not columns:
         return None
     edits = last_edits(store.edits(), protocol) if edits is None else edits
@@ -90,7 +101,7 @@ def heat_maps(
         sheet = _Sheet(
             ["source, mask", *columns],
             len(picked),
-            f"{protocol}; {words(rule)}",
+            _foot([protocol, words(rule)], part),
             scores,
             bar=0.5,
             captions=False,
@@ -127,17 +138,47 @@ def _blocks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def _columns(scores: RunScores, methods: Sequence[str] | None) -> list[str]:
-    if methods is not None:
-        return list(methods)
+def parts(scores: RunScores) -> list[list[str]]:
+    """The run's titles, methods first, in as few parts of at most eight as hold them all, of about equal size."""
     ordered = sorted(scores.titles.values(), key=lambda title: title in scores.controls)
-    return ordered[:MOST_COLUMNS]
+    count = max(1, -(-len(ordered) // MOST_COLUMNS))
+    size = -(-len(ordered) // count)
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)] or [[]]
+
+
+def verdicts(scores: ProtocolScores) -> dict[tuple[str, str], bool]:
+    """(title, case id) -> whether the edit succeeded, by its first seed; without those that were not judged."""
+    judge = judge_of(scores)
+    if not judge:
+        return {}
+    values = scores.metric(judge)
+    marked: dict[tuple[str, str], bool] = {}
+    seen: set[str] = set()
+    for unit, case in enumerate(scores.cases):
+        if case in seen:
+            continue
+        seen.add(case)
+        for method, title in enumerate(scores.titles):
+            if not np.isnan(values[unit, method]):
+                marked[title, case] = bool(values[unit, method] > 0.5)
+    return marked
+
+
+def judge_of(scores: ProtocolScores) -> str:
+    """The metric that decides whether an edit succeeded; empty where there is none."""
+    return next((name for name in SUCCESS if name in scores.metrics), "")
+
+
+def _foot(words_of: Sequence[str], part: str) -> str:
+    return "; ".join([*words_of, *([f"part {part}"] if part else [])])
 
 
 class _Sheet:
     """Pictures in rows and columns, placed in inches on one pair of axes over the whole figure."""
 
     GAP, MARGIN, LINE = 0.05, 0.03, 0.125
+    CAPTION = 3 * LINE + 0.08
+    """Marks under the panels, then the prompts of source and target."""
 
     def __init__(
         self,
@@ -157,7 +198,7 @@ class _Sheet:
         self.panel = (room - (count - 1) * self.GAP) / count
         heads = [textwrap.wrap(label(title), max(8, int(self.panel / 0.052))) for title in titles]
         head = self.LINE * max(map(len, heads)) + 0.06
-        self.step = self.panel + (self.LINE + 0.08 if captions else self.GAP)
+        self.step = self.panel + (self.CAPTION if captions else self.GAP)
         self.height = head + rows * self.step + self.LINE + 0.08
         self.figure = Figure(figsize=(PAGE_INCHES, self.height))
         self.axes = self.figure.add_axes((0, 0, 1, 1))
@@ -174,8 +215,11 @@ class _Sheet:
         return self.MARGIN + column * (self.panel + self.GAP)
 
     def _text(self, x: float, y: float, text: str, **options: Any) -> None:
-        # Prompts and names are text, not mathematics.
-        self.axes.text(x, y, text.replace("$", r"\$"), fontsize=7, linespacing=1.05, **options)
+        # Prompts and names are text, not mathematics. The second family has the signs that the first lacks.
+        self.axes.text(
+            x, y, text.replace("$", r"\$"), fontsize=7, linespacing=1.05,
+            family=["STIXGeneral", "DejaVu Sans"], **options,
+        )  # fmt: skip
 
     def image(self, row: int, column: int, picture: Any, **options: Any) -> None:
         """An RGB picture, or an array with a colour map; None says that the edit failed."""
@@ -195,12 +239,25 @@ class _Sheet:
         self.axes.set_xlim(0, PAGE_INCHES)
         self.axes.set_ylim(0, self.height)
 
+    def mark(self, row: int, column: int, succeeded: bool | None) -> None:
+        """Under a panel: a tick or a cross; nothing where the edit was not judged."""
+        if succeeded is not None:
+            sign, ink = MARKS[succeeded]
+            x, y = self._left(column) + self.panel / 2, self.top - row * self.step - self.panel - 0.02
+            self._text(x, y, sign, ha="center", va="top", color=ink)
+
     def caption(self, row: int, case: EditCase) -> None:
-        """Under a row: the category and the target prompt."""
+        """Under a row: the prompt of the source, then the category and what was asked for."""
         kind = case.category.replace("_", "-")
-        prompt = textwrap.shorten(case.request.target_prompt, 130 - len(kind), placeholder=" …")
+        request = case.request
+        lines = [
+            (f"source:  {request.source_prompt}", GRAY),
+            (f"{kind}:  {request.target_prompt or request.instruction}", "black"),
+        ]
         y = self.top - row * self.step - self.panel - 0.03
-        self._text(self.MARGIN, y, f"{kind}:  {prompt}", ha="left", va="top")
+        for k, (line, ink) in enumerate(lines, 1):
+            text = textwrap.shorten(line, 132, placeholder=" …").replace(": ", ":  ", 1)
+            self._text(self.MARGIN, y - k * self.LINE, text, ha="left", va="top", color=ink)
 
     def color_bar(self, ceiling: float, text: str) -> None:
         from matplotlib.cm import ScalarMappable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,12 +17,18 @@ if TYPE_CHECKING:
 
 COLUMN_INCHES, PAGE_INCHES = 3.25, 6.875
 
-OKABE_ITO: tuple[str, ...] = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F",
+COLORS: tuple[str, ...] = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#993366", "#775500",
+    "#8877EE", "#22CC77", "#886688", "#557755", "#88BBAA", "#CC3344", "#6644BB", "#AA9944",
 )  # fmt: skip
-"""Okabe and Ito 2008, yellow left out (it vanishes on white) for a brown of the same family."""
-MARKERS: tuple[str, ...] = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "<", "h", ">", "d")
+"""The first six are those of Okabe and Ito (2008), without yellow (it vanishes on white) and black (error bars are
+dark). Each other one is the farthest from those before it, to normal, protanopic and deuteranopic eyes."""
+MARKERS: tuple[str, ...] = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "<", "h", ">")
+"""Each is used filled, then hollow."""
+_LARGER = {"P": 1.3, "X": 1.3, "*": 1.6}
+"""Thin shapes are drawn larger, so that all look alike in size."""
 HATCHES: tuple[str, ...] = ("", "////", "....", "xxxx")
+LINES: tuple[str, ...] = ("-", "--", ":", "-.")
 GRAY, INK, RULE = "#6b6b73", "#1b1b1f", "#d9d9de"
 
 _RC: dict[Any, Any] = {
@@ -63,26 +70,52 @@ _RC: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How one method is drawn, the same in every chart of a report."""
+    """How one method is drawn, the same in every chart of a report and on its page."""
 
     color: str
     marker: str
     hatch: str
     line: str
+    hollow: bool = False
+
+    @property
+    def scale(self) -> float:
+        """How much larger than others its marker is drawn."""
+        return _LARGER.get(self.marker, 1.0)
+
+    def mark(self, size: float = 3.6) -> dict[str, Any]:
+        """What ``Axes.plot`` takes for the marker. A thin light rim sets markers apart that overlap."""
+        face, rim, width = ("white", self.color, 0.9) if self.hollow else (self.color, "white", 0.3)
+        return {
+            "marker": self.marker,
+            "markersize": size * self.scale,
+            "markerfacecolor": face,
+            "markeredgecolor": rim,
+            "markeredgewidth": width,
+        }
 
 
 def looks(methods: Sequence[str]) -> dict[str, Look]:
-    """Title -> look, by position: colour, marker and, after eight methods, line and hatch."""
-    lines = ("-", "--", ":", "-.")
+    """Title -> look, by position. Colours never repeat; a marker does after 24 methods, in another colour."""
     return {
         method: Look(
-            OKABE_ITO[i % len(OKABE_ITO)],
+            _color(i),
             MARKERS[i % len(MARKERS)],
-            HATCHES[i // len(OKABE_ITO) % len(HATCHES)],
-            lines[i // len(OKABE_ITO) % len(lines)],
+            HATCHES[i // 8 % len(HATCHES)],
+            LINES[i // 8 % len(LINES)],
+            i // len(MARKERS) % 2 == 1,
         )
         for i, method in enumerate(methods)
     }
+
+
+def _color(index: int) -> str:
+    """The colours chosen by hand, then hues that turn by the golden ratio, so that no two are equal."""
+    if index < len(COLORS):
+        return COLORS[index]
+    turn = index - len(COLORS)
+    parts = colorsys.hls_to_rgb(turn * 0.6180339887 % 1, (0.4, 0.5, 0.6)[turn % 3], 0.6)
+    return "#" + "".join(f"{round(255 * part):02X}" for part in parts)
 
 
 @contextmanager

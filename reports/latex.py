@@ -21,6 +21,10 @@ HEAD = r"""% Needs, in the preamble: \usepackage{booktabs,graphicx,siunitx} (siu
 \providecommand{\pebdagger}{\rlap{$^{\dagger}$}}
 """
 
+HEAD_OF_FIGURES = r"""% Needs, in the preamble: \usepackage{graphicx}. Where the pictures lie, seen from the main file:
+\providecommand{\pebfigures}{figures}
+"""
+
 COLUMN_POINTS, PAGE_POINTS = 234.0, 495.0
 """3.25 in and 6.875 in: the widths of a column and of a page in most two-column styles."""
 _CHARACTER, _GAP = 4.3, 12.0
@@ -72,6 +76,22 @@ def document(body: str, style: Style | None = None) -> str:
             r"\begin{document}",
             body,
             r"\end{document}",
+            "",
+        ]
+    )
+
+
+def figure(name: str, caption: str, *, wide: bool) -> str:
+    """A floating ``figure`` around one picture of the report; ``figure*`` where it is as wide as the page."""
+    star = "*" if wide else ""
+    return "\n".join(
+        [
+            rf"\begin{{figure{star}}}",
+            r"\centering",
+            rf"\includegraphics[width=\linewidth]{{\pebfigures/{name}.pdf}}",
+            rf"\caption{{{escape(caption)}}}",
+            rf"\label{{fig:{name}}}",
+            rf"\end{{figure{star}}}",
             "",
         ]
     )

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bench.edit import EditKey, EditRecord, MethodSpec
+from bench.files import write_atomic
 from bench.store import SCORE_COLUMNS, SET_COLUMNS, RunStore
 from reports import tables
-from reports.disk import sha256_bytes, write_whole
+from reports.disk import sha256_bytes
 from reports.entry import (
     FORMAT,
     MEMBER,
@@ -75,7 +76,7 @@ def export_entry(
     # What is written is what will be read: an entry that this refuses is not handed out.
     parse_entry(data, str(path))
     if not zipped:
-        write_whole(path, data)
+        write_atomic(path, data)
         return path
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
@@ -86,7 +87,7 @@ def export_entry(
                 if record.sha256 is not None and record.sha256 not in seen:
                     seen.add(record.sha256)
                     _add(file, image_name(record.sha256), _picture(store, record))
-    write_whole(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue())
     return path
 
 

@@ -517,6 +517,20 @@ def test_stored_scores_of_a_stand_in_on_photographs_stay_and_are_not_shown(
         assert len(store.set_scores()) == 1
 
 
+def test_a_grid_of_named_cases_is_drawn_and_can_be_rebuilt(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = ("--plugin", "cli_plugin")
+    assert run("run", "dots.yaml", "--device", "cpu", *plugin) == 0
+    folder = place / "runs" / "dots"
+    case = json.loads((folder / "cases/dots/cases.jsonl").read_text().splitlines()[1])["id"]
+    assert run("report", "runs/dots", "--case", case, *plugin) == 0
+    assert (folder / "report/figures/grid-chosen-dots.pdf").is_file()
+    assert json.loads((folder / "report/report.json").read_text())["options"]["case"] == [case]
+    assert run("report", "runs/dots", "--case", f"{case}x", *plugin) != 0
+    assert f"Did you mean {case}?" in capsys.readouterr().err
+
+
 def test_edit_then_score_then_report_is_run(place: Path) -> None:
     plugin = ("--plugin", "cli_plugin")
     assert run("run", "dots.yaml", "--out", "whole", "--device", "cpu", *plugin) == 0

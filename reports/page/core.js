@@ -101,7 +101,41 @@ const PEB = (() => {
     return select;
   }
 
+  /* A button that copies a text, and says so. The text may have to be loaded first. */
+  function copier(label, text, title) {
+    const button = h("button", { class: "tool", title }, `Copy ${label}`);
+    button.addEventListener("click", async () => {
+      let said = "Copied";
+      try {
+        await copy(await text());
+      } catch (error) {
+        said = "Not copied";
+        button.title = error.message;
+      }
+      button.textContent = said;
+      setTimeout(() => { button.textContent = `Copy ${label}`; }, 1500);
+    });
+    button.setAttribute("aria-live", "polite");
+    return button;
+  }
+
+  async function copy(text) {
+    if (navigator.clipboard) {
+      try {
+        await navigator.clipboard.writeText(text);
+        return;
+      } catch { /* not allowed on disk: the older way */ }
+    }
+    const area = h("textarea", { class: "skip" });
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    if (!done) throw new Error("This browser does not let a page copy. The same text is in the report's folder.");
+  }
+
   const typing = (target) => target.closest?.("input:not([type=checkbox]), select, textarea") !== null;
 
-  return { put, get, load, h, svg, path, grouped, plural, short, words, segments, typing };
+  return { put, get, load, copier, h, svg, path, grouped, plural, short, words, segments, typing };
 })();

@@ -8,6 +8,7 @@ name           content                                                loaded
 ``cases/K``    prompts and files of the cases                         with the page
 ``column/M/K`` one metric of all edits                                when filtered or sorted by
 ``rows/K``     everything else of :data:`ROWS` edits                  when one of them is opened
+``texts``      every table as LaTeX and CSV                           when one of them is copied
 ============== ====================================================== ==========================
 
 Numbers that do not exist are null; every null of a score has its reason in ``rows``.
@@ -17,11 +18,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bench.edit import CATEGORIES
+from reports import figures_style, latex, render
 from reports import tables as _tables
+from reports.page.overview import overview
 from reports.tables import MetricFacts, Table
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
     from bench.edit import EditRecord
     from bench.store import RunStore
+    from reports.style import Style
 
 EDITS = 20_000
 """Edits in one chunk of ``edits`` and of ``column``."""
@@ -54,12 +58,20 @@ class PageData:
     """``(edits, metrics)``, NaN where there is no value."""
     reasons: Mapping[int, Mapping[int, str]]
     """Edit -> metric -> why there is no value."""
+    texts: Mapping[str, Mapping[str, str]]
+    """Table -> ``tex`` and ``csv``."""
+    edit_thumbs: list[str] = field(default_factory=list)
+    """File name of each edit's small copy, empty where it has none; as long as ``edits`` or empty."""
+    case_thumbs: list[str] = field(default_factory=list)
+    """The same for the sources of ``cases``."""
 
     def chunks(self) -> Iterator[tuple[str, Any]]:
         """``(name, value)`` of every chunk, ``run`` first."""
         yield "run", self.run
+        yield "texts", self.texts
         for k, start in enumerate(range(0, len(self.cases), CASES)):
-            yield f"cases/{k}", self._cases(self.cases[start : start + CASES])
+            thumbs = self.case_thumbs[start : start + CASES]
+            yield f"cases/{k}", self._cases(self.cases[start : start + CASES], thumbs)
         for k, start in enumerate(range(0, len(self.edits), EDITS)):
             yield f"edits/{k}", self._edits(start, min(start + EDITS, len(self.edits)))
             for m, metric in enumerate(self.run["metrics"]):
@@ -68,7 +80,7 @@ class PageData:
         for k, start in enumerate(range(0, len(self.edits), ROWS)):
             yield f"rows/{k}", self._rows(start, min(start + ROWS, len(self.edits)))
 
-    def _cases(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _cases(self, rows: Sequence[Mapping[str, Any]], thumbs: Sequence[str]) -> dict[str, Any]:
         protocols = {entry["name"]: i for i, entry in enumerate(self.run["protocols"])}
         return {
             "id": [row["id"] for row in rows],
@@ -79,6 +91,7 @@ class PageData:
             "mask": [row["mask"] for row in rows],
             "truth": [row["truth"] for row in rows],
             "words": [row["edit_words"] for row in rows],
+            "thumb": thumbs,
             **{name: [row[name] for row in rows] for name in _CASE_FIELDS},
         }
 
@@ -96,6 +109,7 @@ class PageData:
             "case": self.case_of[start:stop],
             "failed": [i for i, record in enumerate(part) if record.file is None],
             "files": odd,
+            "thumbs": self.edit_thumbs[start:stop],
         }
 
     def _rows(self, start: int, stop: int) -> dict[str, Any]:
@@ -116,9 +130,21 @@ class PageData:
 
 
 def collect(
-    store: RunStore, facts: Mapping[str, MetricFacts], tables: Sequence[Table], *, root: str, heatmaps: bool
+    store: RunStore,
+    facts: Mapping[str, MetricFacts],
+    tables: Sequence[Table],
+    *,
+    root: str,
+    heatmaps: bool,
+    style: Style | None = None,
+    figures: Sequence[Mapping[str, str]] = (),
+    downloads: Sequence[str] = (),
 ) -> PageData:
-    """Reads a run. ``root`` is the way from the page to the run's files; ``tables`` are shown as they are."""
+    """Reads a run. ``root`` is the way from the page to the run's files; ``tables`` are shown as they are.
+
+    ``style``: of the tables as LaTeX. ``figures``: ``name``, ``caption``, ``png``, ``pdf`` and ``tex`` of each;
+    files and ``downloads`` are seen from the page.
+    """
     import numpy as np
 
     manifest = store.manifest
@@ -160,6 +186,7 @@ def collect(
         failed[i] += record.file is None
         if record.seconds is not None:
             seconds[i].append(record.seconds)
+    looks = _looks([titles[digest] for digest in order if titles[digest] not in controls])
     run = {
         "name": manifest.get("name", store.path.name),
         "root": root,
@@ -182,6 +209,7 @@ def collect(
                 "title": titles[digest],
                 "control": titles[digest] in controls,
                 "failed": failed[i],
+                "look": looks.get(titles[digest]),
                 "seconds": _short(sum(seconds[i]) / len(seconds[i])) if seconds[i] else None,
             }
             for i, digest in enumerate(order)
@@ -190,10 +218,40 @@ def collect(
         "versions": dict(manifest.get("versions", {})),
         "suite": manifest.get("suite"),
         "tables": [_table(table) for table in tables],
+        "overview": [
+            {"protocol": name, **overview(table)}
+            for name in store.protocols()
+            for table in tables
+            if table.name == f"main-{_tables.slug(name)}"
+        ],
+        "figures": list(figures),
+        "downloads": list(downloads),
         "counts": {"edits": len(edits), "cases": len(cases), "scores": len(scores), "failed": sum(failed)},
         "parts": {"edits": EDITS, "cases": CASES, "rows": ROWS},
     }
-    return PageData(_plain(run), cases, edits, case_of, values, reasons)
+    texts = {
+        table.name: {"tex": latex.HEAD + latex.table(table, style), "csv": render.csv_text(table)}
+        for table in tables
+    }
+    return PageData(_plain(run), cases, edits, case_of, values, reasons, texts)
+
+
+def _looks(titles: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Title -> colour and marker of the charts; the marker as the path of an SVG, one unit wide."""
+    import numpy as np
+    from matplotlib.markers import MarkerStyle
+
+    found = {}
+    for title, look in figures_style.looks(titles).items():
+        marker = MarkerStyle(look.marker)
+        path = marker.get_path().transformed(marker.get_transform())
+        # Curves as lines: at the size of a marker nobody tells the difference.
+        polygons = [look.scale * np.asarray(polygon) for polygon in path.to_polygons(closed_only=False)]
+        outline = "".join(
+            "M" + "L".join(f"{x:.3f} {-y:.3f}" for x, y in polygon.tolist()) + "Z" for polygon in polygons
+        )
+        found[title] = {"color": look.color, "hollow": look.hollow, "path": outline}
+    return found
 
 
 def _positions(
@@ -241,8 +299,7 @@ def _metric(name: str, version: str, facts: Mapping[str, MetricFacts]) -> dict[s
 
 
 def _table(table: Table) -> dict[str, Any]:
-    from reports import render
-
+    several = len({column.protocol for column in table.columns}) > 1
     return {
         "name": table.name,
         "title": table.title,
@@ -252,6 +309,7 @@ def _table(table: Table) -> dict[str, Any]:
                 "heading": column.heading,
                 "sign": column.sign,
                 "metric": column.metric,
+                "key": _key(column, several),
                 "higher": column.higher_is_better,
                 "group": column.group,
                 "reported": column.reported,
@@ -268,7 +326,7 @@ def _table(table: Table) -> dict[str, Any]:
                     {
                         **asdict(cell),
                         "text": render.number(cell.value, column),
-                        "interval": render.interval(cell, column),
+                        "interval": render.interval(cell, column) if cell.low != cell.high else "",
                     }
                     for cell, column in zip(row.cells, table.columns, strict=True)
                 ],
@@ -276,6 +334,13 @@ def _table(table: Table) -> dict[str, Any]:
             for row in table.rows
         ],
     }
+
+
+def _key(column: _tables.Column, several: bool) -> str:
+    """What an address calls a column: its metric and category, in a table of ``several`` protocols its own too."""
+    category = "" if column.category == _tables.ALL else column.category
+    protocol = column.protocol if several else ""
+    return "/".join(part for part in (protocol, column.metric, category) if part)
 
 
 def _numbers(values: NDArray[np.float64]) -> list[float | int | None]:

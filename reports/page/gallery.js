@@ -11,9 +11,9 @@ PEB.gallery = (() => {
   let changed = () => {};
 
   /* Columns over all edits, and over all cases. */
-  const edits = { method: null, case: null, failed: null, files: new Map(), n: 0 };
+  const edits = { method: null, case: null, failed: null, files: new Map(), thumbs: [], n: 0 };
   const cases = { n: 0, id: [], protocol: [], category: [], source_id: [], source: [], mask: [], truth: [], words: [],
-    source_prompt: [], target_prompt: [], region_prompt: [], instruction: [], search: null };
+    source_prompt: [], target_prompt: [], region_prompt: [], instruction: [], thumb: [], search: null };
   const columns = new Map(); /* metric -> Float64Array, NaN where there is none */
 
   const filters = { text: "", protocol: new Set(), category: new Set(), method: new Set(), success: new Set(), low: null, high: null };
@@ -44,6 +44,7 @@ PEB.gallery = (() => {
         edits.method.set(part.method, from);
         edits.case.set(part.case, from);
         for (const i of part.failed) edits.failed[from + i] = 1;
+        part.thumbs.forEach((name, i) => { edits.thumbs[from + i] = name; });
         for (const [i, file] of Object.entries(part.files)) edits.files.set(from + Number(i), file);
       }),
       ...chunks(counts.cases, parts.cases).map(async (k) => {
@@ -86,6 +87,11 @@ PEB.gallery = (() => {
   }
 
   const caseFile = (c, kind) => PEB.path(`${run.root}/cases/${run.protocols[cases.protocol[c]].name}/${cases[kind][c]}`);
+
+  /* Small copies, where the pictures are large. */
+  const small = (name, whole) => (name ? PEB.path(`page/thumbs/${name}`) : whole);
+  const smallFile = (i) => small(edits.thumbs[i], file(i));
+  const smallSource = (c) => small(cases.thumb[c], caseFile(c, "source"));
 
   /* The edits of one case, in the order of the methods. They stand next to each other. */
   function siblings(i) {
@@ -283,14 +289,18 @@ PEB.gallery = (() => {
     $("f-clear").hidden = !on;
     $("filters-active").hidden = !on;
     $("filters-active").textContent = `${on} on`;
+    // Controls succeed or fail by design: they count only where nothing else is chosen.
     let [yes, judged] = [0, 0];
+    const only = list.every((i) => run.methods[edits.method[i]].control);
     for (const i of list) {
+      if (!only && run.methods[edits.method[i]].control) continue;
       const found = verdict(i);
       yes += found === "yes";
       judged += found === "yes" || found === "no";
     }
     const all = list.length === edits.n ? PEB.plural(edits.n, "edit") : `${PEB.grouped(list.length)} of ${PEB.plural(edits.n, "edit")}`;
-    $("count").replaceChildren(h("strong", {}, all), judged ? ` · ${((100 * yes) / judged).toFixed(1)} % of ${PEB.grouped(judged)} judged succeed` : "");
+    const whose = only ? ", all of controls" : run.methods.some((method) => method.control) ? ", controls left out" : "";
+    $("count").replaceChildren(h("strong", {}, all), judged ? ` · ${((100 * yes) / judged).toFixed(1)} % of ${PEB.plural(judged, "judged edit")} succeed${whose}` : "");
     $("empty").hidden = list.length > 0;
     $("sort").value = view.sort;
     $("sort-way").textContent = view.way > 0 ? "↑" : "↓";
@@ -303,7 +313,7 @@ PEB.gallery = (() => {
 
   // --- the window onto the list ---------------------------------------------------------------------
 
-  const grid = $("gallery");
+  const grid = $("cards");
   const shown = new Map(); /* row number -> element */
   let shape = { per: 1, height: 1, count: 0, width: 160 };
 
@@ -361,7 +371,7 @@ PEB.gallery = (() => {
       h("p", { class: "case-head" }, h("span", { class: "what" }, dot(c), wish(c)),
         h("span", {}, [cases.source_prompt[c], cases.target_prompt[c]].filter(Boolean).join(" → "))),
       h("div", { class: "case-cells" },
-        h("div", { class: "card still" }, thumb(caseFile(c, "source"), "", caseFile(c, "mask")), h("span", { class: "card-foot" }, h("span", { class: "card-method" }, "source"))),
+        h("div", { class: "card still" }, thumb(smallSource(c), "", caseFile(c, "mask")), h("span", { class: "card-foot" }, h("span", { class: "card-method" }, "source"))),
         ...positions.map((position) => card(position))));
   }
 
@@ -386,7 +396,7 @@ PEB.gallery = (() => {
     const method = run.methods[edits.method[i]];
     const title = method.title.replaceAll("_", " ");
     const found = verdict(i);
-    const picture = edits.failed[i] ? h("span", { class: "thumb" }, h("span", { class: "no-image" }, "failed")) : thumb(file(i), "");
+    const picture = edits.failed[i] ? h("span", { class: "thumb" }, h("span", { class: "no-image" }, "failed")) : thumb(smallFile(i), "");
     picture.append(h("span", { class: `mark ${found}`, "aria-hidden": "true" }, GLYPH[found][0]));
     const leak = value(view.leak, i);
     const sorted = columns.has(view.sort) && view.sort !== view.leak && view.sort !== view.judge ? value(view.sort, i) : null;
@@ -409,7 +419,7 @@ PEB.gallery = (() => {
     frame.querySelector(".peek")?.remove();
     if (on && event.pointerType !== "touch") {
       const i = list[Number(frame.closest("a.card").dataset.position)];
-      frame.append(h("img", { class: "peek", alt: "", src: caseFile(edits.case[i], "source") }));
+      frame.append(h("img", { class: "peek", alt: "", src: smallSource(edits.case[i]) }));
     }
   }
 
@@ -524,7 +534,7 @@ PEB.gallery = (() => {
   }
 
   return {
-    start, listen, update, toAddress, fromAddress, siblings, name, find, file, caseFile, verdict, value, edits, cases, GLYPH, focusCard,
+    start, listen, update, toAddress, fromAddress, siblings, name, find, file, caseFile, smallFile, smallSource, verdict, value, edits, cases, GLYPH, focusCard,
     refresh: () => { measure(); draw(true); },
     position: (i) => list.indexOf(i),
     at: (position) => list[position],

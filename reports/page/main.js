@@ -9,8 +9,8 @@
     $("main").replaceChildren(h("p", { class: "wide notice" }, "page/data/run.js is missing: write the report again."));
     return;
   }
-  const TABS = ["tables", "gallery", "run"];
-  let tab = "tables";
+  const TABS = ["overview", "tables", "figures", "gallery", "run"];
+  let tab = TABS[0];
   let ready = false;
 
   document.title = `${run.name} · PromptEditBench`;
@@ -20,7 +20,9 @@
     PEB.plural(run.protocols.length, "protocol"), PEB.plural(run.methods.length, "method"), PEB.plural(counts.cases, "case"),
     PEB.plural(counts.edits, "edit"), `${PEB.grouped(counts.failed)} failed`, `seed ${run.seed}`,
   ].map((text) => h("span", {}, text)));
+  PEB.overview.show($("panel-overview"), run);
   PEB.tables.show($("panel-tables"), run);
+  PEB.figures.show($("panel-figures"), run);
   PEB.manifest.show($("panel-run"), run);
 
   // --- colours --------------------------------------------------------------------------------------
@@ -44,7 +46,7 @@
   // --- tabs -----------------------------------------------------------------------------------------
 
   function show(name) {
-    tab = TABS.includes(name) ? name : "tables";
+    tab = TABS.includes(name) ? name : TABS[0];
     for (const one of TABS) {
       const on = one === tab;
       $(`tab-${one}`).setAttribute("aria-selected", on);
@@ -69,8 +71,10 @@
   let said = "";
   /* Writes the state into the address: as a new entry of the history, or in place of the last. */
   function address(push = false) {
+    // The other parts have an address of their own: the tab, and the table that a link named.
+    if (tab !== "gallery" && !push) return;
     const parameters = tab === "gallery" && ready ? PEB.gallery.toAddress() : new URLSearchParams();
-    if (PEB.viewer.isOpen() && PEB.viewer.current() >= 0) parameters.set("edit", PEB.gallery.name(PEB.viewer.current()));
+    if (PEB.viewer.isOpen() && PEB.viewer.current() >= 0) PEB.viewer.toAddress(parameters);
     const text = parameters.toString();
     const hash = `#${tab}${text ? `?${text}` : ""}`;
     if (hash === said) return;
@@ -81,9 +85,10 @@
   }
 
   async function follow() {
-    const [name, query] = (location.hash.slice(1) || "tables").split(/\?(.*)/s);
+    const [name, query] = (location.hash.slice(1) || TABS[0]).split(/\?(.*)/s);
     said = location.hash;
     show(name);
+    PEB.tables.reveal(new URLSearchParams(query ?? ""));
     if (!ready || tab !== "gallery") {
       if (PEB.viewer.isOpen()) PEB.viewer.close();
       return;
@@ -91,6 +96,7 @@
     const parameters = new URLSearchParams(query ?? "");
     await PEB.gallery.fromAddress(parameters);
     const i = parameters.has("edit") ? PEB.gallery.find(parameters.get("edit")) : -1;
+    PEB.viewer.fromAddress(parameters);
     if (i >= 0) PEB.viewer.show(i);
     else if (PEB.viewer.isOpen()) PEB.viewer.close();
   }
@@ -107,7 +113,7 @@
     if (event.altKey || event.ctrlKey || event.metaKey || PEB.typing(event.target)) return;
     if (event.key === "?") help.open ? help.close() : help.showModal();
     else if (help.open || PEB.viewer.isOpen()) return;
-    else if (["1", "2", "3"].includes(event.key)) { show(TABS[Number(event.key) - 1]); $(`tab-${tab}`).focus(); address(true); }
+    else if (TABS[Number(event.key) - 1]) { show(TABS[Number(event.key) - 1]); $(`tab-${tab}`).focus(); address(true); }
     else if (event.key === "/") {
       show("gallery");
       $("filters-fold").open = true;
@@ -121,14 +127,14 @@
   // On a phone the filters are folded, so that pictures come first.
   if (matchMedia("(max-width: 700px)").matches) $("filters-fold").open = false;
 
-  show((location.hash.slice(1) || "tables").split("?")[0]);
+  show((location.hash.slice(1) || TABS[0]).split("?")[0]);
   PEB.viewer.start(run, PEB.gallery, () => address());
   PEB.gallery.start(run, (i) => { PEB.viewer.show(i); address(); }, () => { if (ready) address(); })
     .then(async () => {
       PEB.gallery.listen();
       ready = true;
-      if (tab === "gallery") await follow();
-      else await PEB.gallery.fromAddress(new URLSearchParams());
+      if (tab !== "gallery") await PEB.gallery.fromAddress(new URLSearchParams());
+      await follow();
       document.documentElement.dataset.ready = "true";
     })
     .catch((error) => {

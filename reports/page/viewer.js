@@ -16,20 +16,20 @@ PEB.viewer = (() => {
 
   function start(theRun, theGallery, onChange) {
     [run, gallery, changed] = [theRun, theGallery, onChange];
-    const setMode = (chosen) => { mode = chosen; selectMode(mode); stage(); };
+    const setMode = (chosen) => { mode = chosen; selectMode(mode); stage(); changed(); };
     selectMode = PEB.segments($("v-mode"), setMode);
     $("v-mode").querySelector("[data-value=heat]").hidden = !run.heatmaps;
     heatFilters();
     $("v-close").addEventListener("click", close);
     $("v-previous").addEventListener("click", () => along(-1));
     $("v-next").addEventListener("click", () => along(1));
-    $("v-before").addEventListener("change", () => { before = $("v-before").value; stage(); });
-    for (const id of ["v-outline", "v-gain", "v-outside"]) $(id).addEventListener("change", stage);
+    $("v-before").addEventListener("change", () => { before = $("v-before").value; stage(); changed(); });
+    for (const id of ["v-outline", "v-gain", "v-outside"]) $(id).addEventListener("change", () => { stage(); changed(); });
     dialog.addEventListener("close", () => {
       const i = current;
       current = -1;
       $("v-stage").replaceChildren();
-      changed(-1);
+      changed();
       const position = gallery.position(i);
       if (position >= 0) gallery.focusCard(position);
     });
@@ -56,7 +56,7 @@ PEB.viewer = (() => {
       else if (key === "s") setMode("slider");
       else if (key === "d") setMode("pair");
       else if (key === "h" && run.heatmaps) setMode("heat");
-      else if (key === "m") { $("v-outline").checked = !$("v-outline").checked; stage(); }
+      else if (key === "m") { $("v-outline").checked = !$("v-outline").checked; stage(); changed(); }
       else if (key === "b") $("v-stage").classList.add("flipped");
       else return;
       event.preventDefault();
@@ -78,6 +78,27 @@ PEB.viewer = (() => {
 
   function close() {
     dialog.close();
+  }
+
+  /* The edit and how it is looked at, as the address says them, and back. */
+  function toAddress(parameters) {
+    parameters.set("edit", gallery.name(current));
+    if (mode !== "slider") parameters.set("view", mode);
+    if (before !== "source") parameters.set("before", before);
+    if (!$("v-outline").checked) parameters.set("outline", "0");
+    if (mode === "heat" && $("v-gain").value !== "4") parameters.set("gain", $("v-gain").value);
+    if (mode === "heat" && !$("v-outside").checked) parameters.set("inside", "1");
+  }
+
+  function fromAddress(parameters) {
+    if (!parameters.has("edit")) return;
+    const view = parameters.get("view");
+    mode = [...$("v-mode").querySelectorAll("[role=radio]:not([hidden])")].some((button) => button.dataset.value === view) ? view : "slider";
+    selectMode(mode);
+    before = parameters.get("before") ?? "source";
+    $("v-outline").checked = parameters.get("outline") !== "0";
+    $("v-gain").value = ["1", "4", "16"].includes(parameters.get("gain")) ? parameters.get("gain") : "4";
+    $("v-outside").checked = parameters.get("inside") !== "1";
   }
 
   function show(i) {
@@ -106,7 +127,7 @@ PEB.viewer = (() => {
       dialog.showModal();
       $("v-close").focus({ focusVisible: false });
     }
-    changed(i);
+    changed();
   }
 
   const picture = (source, label, more = "") => {
@@ -201,7 +222,7 @@ PEB.viewer = (() => {
 
   function strip(i) {
     const c = gallery.edits.case[i];
-    const still = (kind, label) => h("div", { class: "strip-cell" }, h("span", { class: "thumb" }, h("img", { src: gallery.caseFile(c, kind), alt: label })), h("span", {}, label));
+    const still = (kind, label) => h("div", { class: "strip-cell" }, h("span", { class: "thumb" }, h("img", { src: kind === "source" ? gallery.smallSource(c) : gallery.caseFile(c, kind), alt: label })), h("span", {}, label));
     const place = $("v-strip");
     place.replaceChildren(
       still("source", "source"), gallery.cases.truth[c] ? still("truth", "truth") : "",
@@ -209,7 +230,7 @@ PEB.viewer = (() => {
         const found = gallery.verdict(other);
         const title = run.methods[gallery.edits.method[other]].title.replaceAll("_", " ");
         return h("button", { class: "strip-cell", "aria-pressed": other === i ? "true" : "false", onclick: () => show(other), title: `${title}: ${gallery.GLYPH[found][1]}` },
-          h("span", { class: "thumb" }, gallery.edits.failed[other] ? h("span", { class: "no-image" }, "failed") : h("img", { src: gallery.file(other), alt: "" }),
+          h("span", { class: "thumb" }, gallery.edits.failed[other] ? h("span", { class: "no-image" }, "failed") : h("img", { src: gallery.smallFile(other), alt: "" }),
             h("span", { class: `mark ${found}`, "aria-hidden": "true" }, gallery.GLYPH[found][0])),
           h("span", {}, title));
       }));
@@ -257,5 +278,5 @@ PEB.viewer = (() => {
       h("td", { class: missing ? "none" : null }, missing ? reason || "not scored" : flag ? (value ? "✓ yes" : "✗ no") : `${PEB.short(value)}${metric.unit === "dB" ? " dB" : ""}`));
   }
 
-  return { start, show, close, isOpen: () => dialog.open, current: () => current };
+  return { start, show, close, toAddress, fromAddress, isOpen: () => dialog.open, current: () => current };
 })();

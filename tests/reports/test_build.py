@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -195,16 +198,48 @@ def test_reported_values_stand_beside_measured_ones_of_the_same_data(tmp_path: P
 
 
 def test_every_figure_is_drawn(store: RunStore) -> None:
-    done = build.write_report(store, FACTS, resamples=200)
+    done = build.write_report(store, FACTS, study=study(), resamples=200)
     store.close()
     rules = ("random", "best", "worst", "disputed")
     names = [f"grid-{rule}-mini-coco" for rule in rules] + [
         "leak-heat-mini-coco",
         "success-by-category",
         "trade-off",
+        "preference",
     ]
     expected = {f"{name}.{kind}" for name in names for kind in ("pdf", "png")} | {"grid.png"}
     assert {path.name for path in done.figures} == expected
+    body = (store.report_dir / "figures.tex").read_text()
+    included = re.findall(r"\\includegraphics\[width=\\linewidth\]\{\\pebfigures/(.+)\.pdf\}", body)
+    assert sorted(included) == sorted(names) == sorted(picture.name for picture in done.pictures)
+    assert body.count(r"\begin{figure*}") == 5
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no LaTeX here")
+def test_figures_tex_compiles_where_it_is_put(store: RunStore, tmp_path: Path) -> None:
+    build.write_report(store, FACTS, resamples=200)
+    store.close()
+    text = r"""\documentclass[twocolumn]{article}\usepackage{graphicx}\newcommand{\pebfigures}{%s}
+\begin{document}\input{%s}\end{document}"""
+    folder = store.report_dir
+    (tmp_path / "paper.tex").write_text(text % (folder / "figures", folder / "figures.tex"))
+    subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    assert "Overfull" not in (tmp_path / "paper.log").read_text(errors="replace")
+
+
+def test_a_grid_of_cases_chosen_by_hand(store: RunStore) -> None:
+    done = build.write_report(store, FACTS, resamples=200, cases=["background-1", "attribute-0"])
+    assert done.pictures[2].name == "grid-chosen-mini-coco"
+    assert "chosen by hand" in done.pictures[2].caption
+    assert (store.report_dir / "figures/grid-chosen-mini-coco.pdf").is_file()
+    with pytest.raises(ReportError, match=r"no case 'atribute-0'. Did you mean attribute-0\?"):
+        build.write_report(store, FACTS, cases=["atribute-0"])
+    store.close()
 
 
 def test_the_same_run_gives_the_same_files(store: RunStore) -> None:

@@ -97,6 +97,20 @@ def test_every_panel_is_where_it_must_be(store: RunStore) -> None:
     assert (panel(image, 1, 5, tops)[2:-2, 2:-2] < 128).all()
 
 
+def test_marks_of_success_stand_under_the_edits(store: RunStore) -> None:
+    title = "sd_inpainting"
+    case = figures.chosen(_rows())[1]
+    plain = np.asarray(Image.open(figures.grid(store)))
+    marked = np.asarray(Image.open(figures.grid(store, succeeded={("mini-coco", title, case): True})))
+    # Every row of panels got room for marks; one of the four has one.
+    assert marked.shape[0] - plain.shape[0] == 4 * 18
+    x = MARGIN + 2 * (PANEL + GAP)
+    green = np.asarray(Image.new("RGB", (1, 1), figures.MARKS[True][1]))[0, 0]
+    places = (marked == green).all(axis=2)
+    assert places[:, x : x + PANEL].any()
+    assert not places[:, x + PANEL :].any()
+
+
 def test_the_same_run_gives_the_same_bytes(store: RunStore) -> None:
     first = figures.grid(store).read_bytes()
     assert figures.grid(store).read_bytes() == first

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -158,15 +159,120 @@ def test_colours_are_told_apart_by_all_eyes() -> None:
             [-0.011820, 0.042940, 0.968881],
         ],
     }
-    rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in style.OKABE_ITO[:6]])
+    colors = [look.color for look in style.looks([f"m{i}" for i in range(16)]).values()]
+    rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in colors])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     for matrix in kinds.values():
         seen = np.clip(linear @ np.array(matrix).T, 0, 1)
-        seen = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
-        apart = np.linalg.norm(seen[:, None] - seen, axis=2)[np.triu_indices(6, 1)]
-        assert apart.min() > 0.12
-    looks = style.looks([f"m{i}" for i in range(20)])
-    assert len({(look.color, look.hatch, look.line) for look in looks.values()}) == 20
+        # Oklab (Ottosson 2020): equal distances look equally far apart.
+        cones = seen @ np.array(
+            [
+                [0.4122214708, 0.2119034982, 0.0883024619],
+                [0.5363325363, 0.6806995451, 0.2817188376],
+                [0.0514459929, 0.1073969566, 0.6299787005],
+            ]
+        )
+        lab = np.cbrt(cones) @ np.array(
+            [
+                [0.2104542553, 1.9779984951, 0.0259040371],
+                [0.7936177850, -2.4285922050, 0.7827717662],
+                [-0.0040720468, 0.4505937099, -0.8086757660],
+            ]
+        )
+        apart = np.linalg.norm(lab[:, None] - lab, axis=2)
+        assert apart[np.triu_indices(16, 1)].min() > 0.05
+        assert apart[:8, :8][np.triu_indices(8, 1)].min() > 0.07
+    # Dark error bars stand out from every colour: contrast as WCAG has it.
+    luminance = linear @ np.array([0.2126, 0.7152, 0.0722])
+    assert ((luminance + 0.05) / 0.061).min() > 1.9
+
+
+def test_no_method_shares_its_colour_or_its_marker() -> None:
+    looks = style.looks([f"m{i}" for i in range(120)])
+    assert len({look.color for look in looks.values()}) == 120
+    assert len({(look.marker, look.hollow) for look in list(looks.values())[:24]}) == 24
+    # More methods after it leave a method's look as it was.
+    assert style.looks(list(looks)[:5]) == {name: looks[name] for name in list(looks)[:5]}
+
+
+def test_markers_at_zero_leakage_are_whole(tmp_path: Path) -> None:
+    values = {
+        "leak_lpips": {A: [0.0] * N, B: [0.2] * N, "oracle": [0.0] * N},
+        "clip_region": {A: [0.5] * N, B: [0.4] * N, "oracle": [0.9] * N},
+        **{metric: {A: [0.0] * N, B: [0.2] * N} for metric, _ in charts.DISTANCES},
+    }
+    frame, run, looks = drawn(fake.run(tmp_path / "r", values))
+    chart = charts.trade_off(frame, run, looks)  # type: ignore[arg-type]
+    assert chart is not None
+    with style.drawing():
+        chart.draw_without_rendering()
+    axis = chart.axes[0]
+    room = axis.transData.transform((0, 0))[0] - axis.get_window_extent().x0
+    assert room * 72 / chart.dpi > looks[A].mark()["markersize"] / 2
+    by_distance = charts.leakage_by_distance(frame, run, looks)  # type: ignore[arg-type]
+    assert by_distance is not None
+    assert not any(line.get_clip_on() for line in by_distance.axes[0].lines if line.get_marker() == "o")
+
+
+def test_error_bars_have_a_light_rim(store: RunStore) -> None:
+    frame, run, looks = drawn(store)
+    chart = charts.success_by_category(frame, run, looks)  # type: ignore[arg-type]
+    assert chart is not None
+    bars = chart.axes[0].collections
+    assert len(bars) == 2 * 5
+    assert all(bar.get_path_effects() for bar in bars)
+
+
+def votes(metric: str, values: dict[str, float]) -> pd.DataFrame:
+    rows = [("mini-coco", "all", name, metric, v, v - 0.1, v + 0.1, 40, 0) for name, v in values.items()]
+    return pd.DataFrame(rows, columns=list(tables.SUMMARY_COLUMNS))
+
+
+def test_bars_of_votes_are_the_studys_shares(store: RunStore) -> None:
+    _, run, looks = drawn(store)
+    assert charts.preference(votes("leak_lpips", {A: 0.2}), run, looks) is None
+    chart = charts.preference(votes("preference", {"oracle": 0.8, A: 0.7, B: 0.25}), run, looks)
+    assert chart is not None
+    axis = chart.axes[0]
+    assert [patch.get_width() for patch in axis.patches] == pytest.approx([70, 25, 80])
+    assert [text.get_text() for text in axis.get_yticklabels()] == [
+        "sd inpainting",
+        "instruct pix2pix",
+        "oracle",
+    ]
+    assert "simulated" not in str(chart.get_supxlabel())
+    assert len({patch.get_facecolor() for patch in axis.patches}) == 3
+    simulated = charts.preference(votes("simulated_preference", {A: 0.7}), run, looks)
+    assert simulated is not None
+    assert str(simulated.get_supxlabel()).startswith("simulated raters")
+
+
+def test_no_method_is_dropped_from_the_pictures(tmp_path: Path) -> None:
+    methods = (*(MethodSpec("lama", {"pad": k}) for k in range(9)), MethodSpec("oracle", {}))
+    run = scores.load(fake.run(tmp_path / "r", {}, methods=methods))
+    pieces = pictures.parts(run)
+    assert [len(piece) for piece in pieces] == [5, 5]
+    assert sorted(title for piece in pieces for title in piece) == sorted(run.titles.values())
+    assert pieces[-1][-1] == "oracle"
+
+
+def test_each_edit_is_marked_by_its_verdict(tmp_path: Path) -> None:
+    yes_then_none: list[float | None] = [1.0, None, *([0.0] * (N - 2))]
+    store = fake.run(tmp_path / "r", {"success_truth": {A: yes_then_none, B: [0.0] * N}})
+    sheet = pictures.side_by_side(
+        store,
+        scores.load(store),
+        "mini-coco",
+        cases=["attribute-0", "attribute-1"],
+        methods=[A, B],
+        part="1 of 2",
+    )
+    assert sheet is not None
+    signs = {"\u2713", "\u2717"}
+    texts = [text.get_text() for text in sheet.axes[0].texts]
+    assert [text for text in texts if text in signs] == ["\u2713", "\u2717", "\u2717"]
+    assert "source:  a attribute case" in texts
+    assert texts[3] == "mini-coco; chosen by hand; \u2713 \u2717: success (truth); part 1 of 2"
 
 
 def test_a_leak_map_is_the_largest_channels_change_and_blank_inside() -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from PIL import Image
 
 from bench.edit import EditCase, EditRequest
 from bench.store import RunStore
+from reports.page import write as writing
 from reports.page import write_page
 from tests.reports import fake
 
@@ -45,6 +47,7 @@ VALUES: dict[str, dict[str, list[float | None]]] = {
         "oracle": [1.0] * N,
     },
     "leak_lpips": {name: list(values) for name, values in LEAK.items()},
+    "clip_target": {name: [0.5 + 0.01 * k] * N for k, name in enumerate(LEAK)},
 }
 EVIL = '<img src=x onerror="window.hacked=1"></script><b>bold</b> & more'
 
@@ -158,6 +161,132 @@ def test_sorting_keeps_the_controls_apart(page: Page) -> None:
     assert order() == ["sd inpainting", "instruct pix2pix", "copy input", "oracle"]
 
 
+def head(page: Page) -> list[str]:
+    """The headings of the columns that are shown, without n and failed."""
+    cells = page.locator("#table-main-mini-coco thead tr:last-child th").all()
+    return [" ".join(cell.inner_text().split()) for cell in cells if cell.is_visible()][1:-2]
+
+
+MAIN = ["success (truth) % ↑", "leak LPIPS ↓", "CLIP target ↑"]
+
+
+def test_the_first_screen_has_verdict_plot_and_main_columns(page: Page) -> None:
+    assert page.locator("#panel-overview").is_visible()
+    first = texts(page, ".verdict li")[0]
+    assert first.startswith("Success (truth): instruct pix2pix has the highest, 100.0 % (")
+
+    # As many marks as methods with both values, each as the table beside it shows it.
+    def paths(rows: str, mark: str) -> list[list[str]]:
+        found: list[list[str]] = page.evaluate(
+            "([rows, mark]) => [...document.querySelectorAll(rows)]"
+            ".map((e) => [e.dataset.method, e.querySelector(mark).getAttribute('d')])",
+            [rows, mark],
+        )
+        return found
+
+    marks = paths(".plot g[data-method]", "path")
+    swatches = paths("#table-main-mini-coco tbody:first-of-type tr", ".swatch path")
+    assert marks == swatches
+    assert [name for name, _ in marks] == ["sd_inpainting", "instruct_pix2pix"]
+    # What the signs mean stands with the table.
+    key = page.locator("#panel-overview .key").inner_text()
+    assert "bold: best method" in key
+    assert page.locator("#panel-overview .notes").count() == 1
+
+
+def test_columns_are_chosen_and_the_link_keeps_them(browser: Browser, page: Page, index: Path) -> None:
+    assert head(page) == MAIN
+    page.click(".chooser summary")
+    page.locator(".choices input").nth(1).uncheck()
+    page.keyboard.press("Escape")
+    assert not page.locator(".choices").is_visible()
+    assert head(page) == [MAIN[0], *MAIN[2:]]
+    assert page.inner_text(".chooser .count") == f"{len(MAIN) - 1} of {len(MAIN)}"
+    link = copied(page, "Link")
+    assert link.startswith(index.as_uri())
+    assert link.endswith("#overview?table=main-mini-coco&columns=success_truth%2Cclip_target")
+    other, complaints = opened(browser, index, "#" + link.split("#")[1])
+    assert head(other) == [MAIN[0], *MAIN[2:]]
+    other.close()
+    assert complaints == []
+
+
+def copied(page: Page, what: str, place: str = "#panel-overview .table-figure") -> str:
+    """What a button copies. A page without a window has no clipboard: the page's own is replaced."""
+    page.evaluate(
+        "() => { window.copied = null; Object.defineProperty(navigator, 'clipboard',"
+        " { configurable: true, value: { writeText: async (text) => { window.copied = text; } } }); }"
+    )
+    page.click(f"{place} >> text=Copy {what}")
+    until(page, "window.copied !== null")
+    return str(page.evaluate("window.copied"))
+
+
+def test_tables_are_copied_as_the_files_are_written(page: Page, index: Path) -> None:
+    from reports import latex, render
+    from reports.tables import build, control_titles, summary
+
+    store = RunStore.open(index.parents[1])
+    table = build(summary(store, fake.FACTS), fake.FACTS, control_titles(store))[0]
+    assert copied(page, "LaTeX") == latex.HEAD + latex.table(table)
+    assert copied(page, "CSV") == render.csv_text(table)
+
+
+def test_an_address_opens_a_folded_table(browser: Browser, index: Path) -> None:
+    page, complaints = opened(
+        browser, index, "#tables?table=success-truth-mini-coco&columns=success_truth/background"
+    )
+    table = page.locator("#table-success-truth-mini-coco")
+    assert table.is_visible()
+    shown = [" ".join(th.inner_text().split()) for th in table.locator("thead th").all() if th.is_visible()]
+    assert shown == ["Method", "background % ↑", "n", "failed"]
+    assert "table=success-truth-mini-coco" in page.url
+    page.close()
+    assert complaints == []
+
+
+def test_figures_and_files_are_on_the_page(browser: Browser, tmp_path: Path) -> None:
+    from reports import build
+
+    store = fake.run(tmp_path / "r", VALUES)
+    done = build.write_report(store, fake.FACTS, resamples=50)
+    index = write_page(store, fake.FACTS, tables=done.tables, pictures=done.pictures, files=done.files)
+    store.close()
+    page, complaints = opened(browser, index, "#figures")
+    names = [picture.name for picture in done.pictures]
+    assert page.evaluate("[...document.querySelectorAll('.pictures figure')].map((f) => f.id)") == [
+        f"figure-{n}" for n in names
+    ]
+    page.locator(".pictures img").first.scroll_into_view_if_needed()
+    until(page, "document.querySelector('.pictures img').naturalWidth > 100")
+    links = page.evaluate(
+        "[...document.querySelectorAll('#panel-figures a')].map((a) => decodeURIComponent(new URL(a.href).pathname))"
+    )
+    assert all(Path(link).is_file() for link in links)
+    assert {str(path) for path in done.files} <= set(links)
+    page.close()
+    assert complaints == []
+
+
+def test_text_stands_out_from_its_ground() -> None:
+    """WCAG 2.2, 1.4.3: 4.5 : 1 for every colour of text on every ground that it stands on, light and dark."""
+    css = (Path(writing.HERE) / "style.css").read_text()
+    pairs = dict(re.findall(r"--([a-z-]+): light-dark\((#\w{6}, #\w{6})\)", css))
+
+    def luminance(color: str) -> float:
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for scheme in (0, 1):
+        value = {name: luminance(both.split(", ")[scheme]) for name, both in pairs.items()}
+        for text in ("ink", "muted", "faint", "accent", "bad", "good"):
+            for ground in ("paper", "surface", "raised"):
+                low, high = sorted((value[text], value[ground]))
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (scheme, text, ground)
+    assert re.search(r"\.interval \{[^}]*color: var\(--faint\)", css)
+
+
 # --- gallery -------------------------------------------------------------------------------------------
 
 
@@ -187,6 +316,25 @@ def test_filters_narrow_the_gallery_and_the_address_says_so(page: Page) -> None:
     assert count(page) == "2 of 64 edits"
     page.click("#f-clear")
     assert count(page) == "64 edits"
+
+
+def test_the_share_of_success_leaves_controls_out(page: Page) -> None:
+    gallery(page)
+    # 8 of 16 and all of the 15 that did not fail; the oracle and the untouched input do not count.
+    assert page.inner_text("#count").endswith(" · 74.2 % of 31 judged edits succeed, controls left out")
+    page.click("#f-method >> text=oracle")
+    assert page.inner_text("#count").endswith(" · 100.0 % of 16 judged edits succeed, all of controls")
+
+
+def test_the_address_of_the_gallery_shows_its_filters(browser: Browser, index: Path) -> None:
+    page, complaints = opened(browser, index, "#gallery")
+    page.wait_for_timeout(100)
+    assert page.evaluate("scrollY") == 0
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
+    # A browser scrolls to what an address names.
+    assert not {"overview", "tables", "figures", "gallery", "run"} & set(ids)
+    page.close()
+    assert complaints == []
 
 
 def test_an_edit_that_failed_is_found_and_said(page: Page) -> None:
@@ -244,7 +392,7 @@ def test_by_case_every_method_stands_beside_its_source(page: Page) -> None:
 
 
 def test_arrows_move_and_enter_opens(page: Page) -> None:
-    page.keyboard.press("2")
+    page.keyboard.press("4")
     page.wait_for_selector("a.card")
     page.keyboard.press("ArrowDown")
 
@@ -414,7 +562,7 @@ def test_scores_and_their_reasons_are_shown(page: Page) -> None:
             strict=True,
         )
     )
-    assert scores == {"success (truth) ↑": "✓ yes", "leak LPIPS ↓": "none"}
+    assert scores == {"success (truth) ↑": "✓ yes", "leak LPIPS ↓": "none", "CLIP target ↑": "0.51"}
     assert len(page.inner_text("#v-facts code.long")) == 64
 
 
@@ -428,6 +576,24 @@ def test_an_address_opens_its_edit_and_back_closes_it(browser: Browser, index: P
     until(page, "!location.hash.includes('edit=')")
     assert not page.locator("#viewer").is_visible()
     page.close()
+    assert complaints == []
+
+
+def test_the_address_of_an_edit_keeps_how_it_is_looked_at(browser: Browser, page: Page, index: Path) -> None:
+    an_edit(page)
+    page.keyboard.press("h")
+    page.select_option("#v-gain", "16")
+    page.uncheck("#v-outside")
+    address = page.evaluate("location.hash")
+    assert all(part in address for part in ("view=heat", "gain=16", "inside=1", "outline=0"))
+    other, complaints = opened(browser, index, address)
+    assert other.locator("#v-stage").get_attribute("class") == "stage heat"
+    assert other.input_value("#v-gain") == "16"
+    assert not other.is_checked("#v-outside")
+    assert not other.is_checked("#v-outline")
+    other.click("#v-mode >> text=Side by side")
+    assert "view=pair" in other.evaluate("location.hash")
+    other.close()
     assert complaints == []
 
 
@@ -450,7 +616,7 @@ def test_nothing_is_wider_than_a_phone(browser: Browser, index: Path, scheme: st
     page, complaints = opened(
         browser, index, viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True
     )
-    for name in ("tables", "gallery", "run"):
+    for name in ("overview", "tables", "figures", "gallery", "run"):
         page.click(f"#tab-{name}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
     page.click("#tab-gallery")
@@ -513,6 +679,22 @@ def big_run(path: Path, per_category: int, methods: int) -> RunStore:
         return again
 
 
+def test_cards_show_small_copies_and_the_viewer_whole_pictures(browser: Browser, tmp_path: Path) -> None:
+    store = fake.run(tmp_path / "r", VALUES, picked=fake.cases(side=300))
+    page, complaints = opened(browser, write_page(store, fake.FACTS, tables=()), "#gallery")
+    store.close()
+    until(page, "[...document.querySelectorAll('a.card img')].some((i) => i.complete && i.naturalWidth)")
+    sides = page.evaluate(
+        "[...document.querySelectorAll('a.card img')].map((i) => i.naturalWidth).filter(Boolean)"
+    )
+    assert set(sides) == {256}
+    page.click("a.card >> nth=0")
+    until(page, "[...document.querySelectorAll('.frame img')].every((i) => i.complete)")
+    assert page.evaluate("document.querySelector('.frame img').naturalWidth") == 300
+    page.close()
+    assert complaints == []
+
+
 def test_twenty_thousand_edits_stay_a_small_page(browser: Browser, tmp_path: Path) -> None:
     store = big_run(tmp_path / "big", 1_250, 4)
     index = write_page(store, fake.FACTS, tables=())
@@ -527,7 +709,7 @@ def test_twenty_thousand_edits_stay_a_small_page(browser: Browser, tmp_path: Pat
         return int(page.evaluate("document.querySelectorAll('*').length"))
 
     def images() -> int:
-        return page.locator("#gallery img").count()
+        return page.locator("#cards img").count()
 
     gallery(page)
     assert count(page) == "20,000 edits"

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from bench.edit import EditKey, EditRecord, ScoreRecord
 from bench.store import RunStore
@@ -106,7 +110,7 @@ def test_many_edits_are_several_chunks(
     index = write_page(store, fake.FACTS, tmp_path, tables=())
     names = {path.name for path in (tmp_path / "page/data").glob("*")}
     assert names == (
-        {"run.js"}
+        {"run.js", "texts.js"}
         | {f"edits-{k}.js" for k in range(3)}
         | {f"column-{m}-{k}.js" for m in range(2) for k in range(3)}
         | {f"cases-{k}.js" for k in range(4)}
@@ -118,7 +122,9 @@ def test_many_edits_are_several_chunks(
     monkeypatch.undo()
     write_page(store, fake.FACTS, tmp_path, tables=())
     left = {path.name for path in (tmp_path / "page/data").glob("*")}
-    assert left == {"run.js", "edits-0.js", "cases-0.js", "column-0-0.js", "column-1-0.js", "rows-0.js"}
+    assert left == {
+        "run.js", "texts.js", "edits-0.js", "cases-0.js", "column-0-0.js", "column-1-0.js", "rows-0.js",
+    }  # fmt: skip
 
 
 def test_a_portable_page_has_its_pictures(store: RunStore, tmp_path: Path) -> None:
@@ -216,3 +222,95 @@ def test_the_page_names_no_address_outside_itself() -> None:
 def test_every_asset_is_shipped() -> None:
     there = {path.name for path in writing.HERE.iterdir() if path.suffix in (".js", ".css", ".html")}
     assert there == {*writing.ASSETS, "index.html"}
+
+
+WRITE = """
+import os, sys
+from pathlib import Path
+from bench.store import RunStore
+from reports.page import write_page
+from tests.reports import fake
+
+os.umask(int(sys.argv[3], 8))
+out = None if sys.argv[2] == "-" else Path(sys.argv[2])
+if sys.argv[4] == "killed":
+    move = Path.replace
+    def replace(self, target):
+        if Path(target).name == "index.html":
+            os._exit(9)
+        return move(self, target)
+    Path.replace = replace
+import bench.files
+bench.files._UMASK = bench.files._umask()
+with RunStore.open(sys.argv[1]) as store:
+    write_page(store, fake.FACTS, out)
+"""
+
+
+def written(run: Path, out: str, umask: str = "022", how: str = "whole") -> int:
+    command = [sys.executable, "-c", WRITE, str(run), out, umask, how]
+    return subprocess.run(command, cwd=Path(__file__).parents[3], check=False).returncode
+
+
+@pytest.mark.parametrize("place", ["in the run", "elsewhere"])
+def test_the_page_is_as_private_as_the_umask_says(tmp_path: Path, place: str) -> None:
+    fake.run(tmp_path / "r", VALUES)
+    out = "-" if place == "in the run" else str(tmp_path / "out")
+    folder = tmp_path / "r" / "report" if out == "-" else Path(out)
+    assert written(tmp_path / "r", out, "077") == 0
+    assert {path.stat().st_mode & 0o077 for path in folder.rglob("*")} == {0}
+    assert written(tmp_path / "r", out, "022") == 0
+    assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()} == {0o644}
+
+
+@pytest.mark.parametrize("place", ["in the run", "elsewhere"])
+def test_what_a_kill_leaves_is_swept_by_the_next_page(tmp_path: Path, place: str) -> None:
+    fake.run(tmp_path / "r", VALUES)
+    out = "-" if place == "in the run" else str(tmp_path / "out")
+    assert written(tmp_path / "r", out, how="killed") == 9
+    assert len(list(tmp_path.rglob("*.tmp"))) == 1
+    assert written(tmp_path / "r", out) == 0
+    assert list(tmp_path.rglob("*.tmp")) == []
+
+
+def test_large_pictures_have_small_copies_of_their_present_content(tmp_path: Path) -> None:
+    picked = fake.cases(per_category=1, side=300)
+    store = fake.run(tmp_path / "r", {}, picked=picked, failed=[("oracle", picked[0].id)])
+    index = write_page(store, fake.FACTS)
+    edits, cases = chunk(index, "edits/0"), chunk(index, "cases/0")
+    folder = index.parent / "page/thumbs"
+    assert [bool(name) for name in edits["thumbs"]] == [i not in edits["failed"] for i in range(16)]
+    assert all(cases["thumb"])
+    records = collect(store, fake.FACTS, (), root="..", heatmaps=True).edits
+    with Image.open(folder / edits["thumbs"][0]) as small, store.image(records[0]) as whole:
+        assert small.size == (256, 256)
+        color = np.asarray(small.convert("RGB")).reshape(-1, 3).mean(axis=0)
+        assert color == pytest.approx(np.asarray(whole).reshape(-1, 3).mean(axis=0), abs=3)
+    # The same picture again keeps its copy; another picture in its place gets another one.
+    before = (folder / edits["thumbs"][0]).stat().st_mtime_ns
+    Image.new("RGB", (300, 300), "red").save(store.image_path(records[1]))
+    write_page(store, fake.FACTS)
+    after = chunk(index, "edits/0")["thumbs"]
+    assert (folder / after[0]).stat().st_mtime_ns == before
+    assert after[1] != edits["thumbs"][1]
+    assert {path.name for path in folder.iterdir()} == {name for name in (*after, *cases["thumb"]) if name}
+    store.close()
+
+
+def test_small_pictures_need_no_copies(store: RunStore, tmp_path: Path) -> None:
+    index = write_page(store, fake.FACTS, tmp_path, tables=())
+    assert chunk(index, "edits/0")["thumbs"] == []
+    assert not (tmp_path / "page/thumbs").exists()
+
+
+def test_a_page_has_the_colours_of_its_charts(store: RunStore, tmp_path: Path) -> None:
+    from reports.figures_style import looks
+
+    run = chunk(write_page(store, fake.FACTS, tmp_path, tables=()), "run")
+    look = looks(["sd_inpainting", "instruct_pix2pix"])
+    assert [method["look"] and method["look"]["color"] for method in run["methods"]] == [
+        look["sd_inpainting"].color,
+        look["instruct_pix2pix"].color,
+        None,
+        None,
+    ]
