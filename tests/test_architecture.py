@@ -18,7 +18,7 @@ ALLOWED = {
     "bench": {"bench"},
     "methods": {"methods", "bench.edit", "bench.registry", "bench.images"},
     "protocols": {"protocols", "bench.edit", "bench.registry", "bench.images"},
-    "reports": {"reports", "bench.edit", "bench.store", "bench.stats", "bench.suite"},
+    "reports": {"reports", "bench.edit", "bench.store", "bench.stats", "bench.suite", "bench.latex"},
 }
 
 
