@@ -6,46 +6,48 @@ written by its code point (``U+4E2D``), and :func:`unprintable` names it, for a 
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Iterable
 
+
+def _pairs(chars: str, tex: str) -> dict[str, str]:
+    return dict(zip(chars.split(), tex.split(), strict=True))
+
+
 _MATH = {
-    **{"<": "<", ">": ">", "|": "|", "−": "-", "·": r"\cdot", "±": r"\pm", "×": r"\times", "÷": r"\div"},
-    **{"≈": r"\approx", "≠": r"\neq", "≥": r"\ge", "≤": r"\le", "∞": r"\infty", "√": r"\surd"},
-    **{"↑": r"\uparrow", "↓": r"\downarrow", "→": r"\rightarrow", "←": r"\leftarrow"},
-    **{"†": r"^{\dagger}", "‡": r"^{\ddagger}", "°": r"^{\circ}", "⁺": "^{+}", "⁻": "^{-}"},
+    **_pairs("< > | − · ± × ÷ ≈", r"< > | - \cdot \pm \times \div \approx"),
+    **_pairs("≠ ≥ ≤ ∞ √ ↑ ↓", r"\neq \ge \le \infty \surd \uparrow \downarrow"),
+    **_pairs("→ ← † ‡ ° ⁺ ⁻", r"\rightarrow \leftarrow ^{\dagger} ^{\ddagger} ^{\circ} ^{+} ^{-}"),
     **{char: f"^{{{digit}}}" for digit, char in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
     **{char: f"_{{{digit}}}" for digit, char in enumerate("₀₁₂₃₄₅₆₇₈₉")},
-    # Greek, upright as far as mathematics has it; the letters that look like Latin ones are Latin ones.
-    **{"α": r"\alpha", "β": r"\beta", "γ": r"\gamma", "δ": r"\delta", "ε": r"\varepsilon", "ϵ": r"\epsilon"},
-    **{"ζ": r"\zeta", "η": r"\eta", "θ": r"\theta", "ϑ": r"\vartheta", "ι": r"\iota", "κ": r"\kappa"},
-    **{"λ": r"\lambda", "μ": r"\mu", "µ": r"\mu", "ν": r"\nu", "ξ": r"\xi", "ο": "o", "π": r"\pi"},
-    **{"ρ": r"\rho", "ς": r"\varsigma", "σ": r"\sigma", "τ": r"\tau", "υ": r"\upsilon", "φ": r"\varphi"},
-    **{"ϕ": r"\phi", "χ": r"\chi", "ψ": r"\psi", "ω": r"\omega", "Γ": r"\Gamma", "Δ": r"\Delta"},
-    **{"Θ": r"\Theta", "Λ": r"\Lambda", "Ξ": r"\Xi", "Π": r"\Pi", "Σ": r"\Sigma", "Υ": r"\Upsilon"},
-    **{"Φ": r"\Phi", "Ψ": r"\Psi", "Ω": r"\Omega"},
+    # Greek; the letters that look like Latin ones are Latin ones.
+    **_pairs("α β γ δ ε ϵ ζ", r"\alpha \beta \gamma \delta \varepsilon \epsilon \zeta"),
+    **_pairs("η θ ϑ ι κ λ μ µ", r"\eta \theta \vartheta \iota \kappa \lambda \mu \mu"),
+    **_pairs("ν ξ ο π ρ ς σ τ", r"\nu \xi o \pi \rho \varsigma \sigma \tau"),
+    **_pairs("υ φ ϕ χ ψ ω", r"\upsilon \varphi \phi \chi \psi \omega"),
+    **_pairs("Γ Δ Θ Λ Ξ Π Σ", r"\Gamma \Delta \Theta \Lambda \Xi \Pi \Sigma"),
+    **_pairs("Υ Φ Ψ Ω", r"\Upsilon \Phi \Psi \Omega"),
     **{greek: rf"\mathrm{{{latin}}}" for greek, latin in zip("ΑΒΕΖΗΙΚΜΝΟΡΤΧ", "ABEZHIKMNOPTX", strict=True)},
 }
 
 _TEXT = {
     # A bracket or a star at the start of a row would be an argument of the line break before it.
-    **{"[": "{[}", "]": "{]}", "*": "{*}"},
+    **_pairs("[ ] *", "{[} {]} {*}"),
     **{char: "\\" + char for char in "&%$#_{}"},
-    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"`": r"\textasciigrave{}", '"': r"\char34{}"},
-    **{"\u00a0": "~", "–": "--", "—": "---", "…": r"\ldots{}", "•": r"\textbullet{}"},
-    **{"‘": "`", "’": "'", "“": "``", "”": "''", "„": r"\char34{}"},
-    **{"ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "œ": r"\oe{}", "Œ": r"\OE{}", "ø": r"\o{}", "Ø": r"\O{}"},
-    **{"ł": r"\l{}", "Ł": r"\L{}", "ı": r"\i{}", "¡": "!`", "¿": "?`", "§": r"\S{}", "©": r"\copyright{}"},
-    "®": r"\textregistered{}",
-    "™": r"\texttrademark{}",
+    **_pairs(r"\ ~ ^ `", r"\textbackslash{} \textasciitilde{} \textasciicircum{} \textasciigrave{}"),
+    **_pairs('" „ “ ” ‘ ’', r"\char34{} \char34{} `` '' ` '"),
+    **_pairs("– — … •", r"-- --- \ldots{} \textbullet{}"),
+    **_pairs("ß æ Æ œ Œ ø Ø", r"\ss{} \ae{} \AE{} \oe{} \OE{} \o{} \O{}"),
+    **_pairs("ł Ł ı ¡ ¿ § ©", r"\l{} \L{} \i{} !` ?` \S{} \copyright{}"),
+    **_pairs("® ™", r"\textregistered{} \texttrademark{}"),
+    "\u00a0": "~",
     **{char: f"${tex}$" for char, tex in _MATH.items()},
 }
 
 _ACCENTS = {
-    **{"\u0300": r"\`", "\u0301": r"\'", "\u0302": r"\^", "\u0303": r"\~", "\u0304": r"\=", "\u0306": r"\u"},
-    **{"\u0307": r"\.", "\u0308": r"\"", "\u030a": r"\r", "\u030b": r"\H", "\u030c": r"\v"},
-    **{"\u0323": r"\d", "\u0327": r"\c"},
+    **_pairs("\u0300 \u0301 \u0302 \u0303 \u0304 \u0306", r"\` \' \^ \~ \= \u"),
+    **_pairs("\u0307 \u0308 \u030a \u030b \u030c \u0323 \u0327", r"\. \" \r \H \v \d \c"),
 }
 """The accents that stand over or under a Latin letter, by their combining characters."""
 
@@ -58,7 +60,7 @@ def escape(text: str) -> str:
     line = _one_line(text)
     written = [_character(char) or f"U+{ord(char):04X}" for char in line]
     # Two hyphens or quotes in a row would be drawn as one sign.
-    apart = ["{}" if char == before and char in "-'" else "" for before, char in zip(" " + line, line, strict=False)]
+    apart = ["{}" if pair in ("--", "''") else "" for pair in map("".join, itertools.pairwise(" " + line))]
     return "".join(gap + char for gap, char in zip(apart, written, strict=True))
 
 

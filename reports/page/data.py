@@ -246,7 +246,7 @@ def _table(table: Table) -> dict[str, Any]:
     return {
         "name": table.name,
         "title": table.title,
-        "notes": list(table.notes),
+        "notes": render.notes([table]),
         "columns": [
             {
                 "heading": column.heading,
@@ -255,8 +255,9 @@ def _table(table: Table) -> dict[str, Any]:
                 "higher": column.higher_is_better,
                 "group": column.group,
                 "reported": column.reported,
+                "n": table.column_n(i),
             }
-            for column in table.columns
+            for i, column in enumerate(table.columns)
         ],
         "rows": [
             {
@@ -268,9 +269,11 @@ def _table(table: Table) -> dict[str, Any]:
                     {
                         **asdict(cell),
                         "text": render.number(cell.value, column),
-                        "interval": render.interval(cell, column),
+                        "interval": render.interval(cell, column) if table.intervals else "",
+                        # Where neither the row nor the column says it.
+                        "own_n": table.cell_n(row, i),
                     }
-                    for cell, column in zip(row.cells, table.columns, strict=True)
+                    for i, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True))
                 ],
             }
             for row in table.rows

@@ -54,7 +54,7 @@ def test_unknown_keys_name_file_line_path_and_suggest() -> None:
     message = bad(GOOD.replace("preset: weak", "presett: weak"))
     assert message == (
         "s.yaml:11: methods[1].presett: unknown key. Did you mean 'preset'? "
-        "Known: method, preset, options, label."
+        "Known: method, preset, options, label, display, cite, group."
     )
     message = bad(GOOD.replace("limit:", "limits:"))
     assert message.startswith("s.yaml:4: limits: unknown key. Did you mean 'limit'?")

@@ -87,8 +87,9 @@ def test_html_is_well_formed_and_escaped() -> None:
     )
     root = ElementTree.fromstring(render.html(table).replace("<br>", "<br/>"))
     rows = root.findall(".//tbody/tr")
-    assert [len(row) for row in rows] == [5, 5, 5]
-    assert rows[2].get("class") == "control first-control"
+    assert [len(row) for row in rows] == [5, 5, 1, 5]
+    assert [row.get("class") for row in rows] == [None, None, "heading", "control"]
+    assert rows[2][0].text == "controls"
     assert [cell.get("colspan") for cell in root.findall(".//thead/tr[1]/th")] == [None, "1", "1", None, None]
     assert root.find(".//caption").text == "<script>x & y</script>"  # type: ignore[union-attr]
     assert "<script>" not in render.html_page("<script>", [table])

@@ -129,7 +129,7 @@ def test_a_labelled_control_stays_a_control(tmp_path: Path) -> None:
 
 
 def marks(cells: list[Cell], controls: list[bool], higher: bool | None) -> list[str]:
-    marked = tables._mark(cells, controls, higher)
+    marked = tables.mark(cells, controls, higher)
     return ["best" if cell.best else "tie" if cell.tie else "" for cell in marked]
 
 
@@ -174,15 +174,15 @@ def test_where_all_are_equal_none_is_best() -> None:
 
 
 def test_the_second_is_the_best_but_one_of_the_methods() -> None:
-    marked = tables._mark([cell(0.1), cell(0.3), cell(0.2), cell(0.25)], [False, False, False, True], True)
+    marked = tables.mark([cell(0.1), cell(0.3), cell(0.2), cell(0.25)], [False, False, False, True], True)
     assert [c.second for c in marked] == [False, False, True, False]
-    shared = tables._mark([cell(0.3), cell(0.3), cell(0.2)], [False] * 3, True)
+    shared = tables.mark([cell(0.3), cell(0.3), cell(0.2)], [False] * 3, True)
     assert not any(c.second for c in shared)
 
 
 def test_a_test_replaces_the_overlap() -> None:
     cells = [cell(0.5, 0.2), cell(0.6, 0.2), cell(0.7, 0.2)]
-    marked = tables._mark(cells, [False] * 3, True, [0.2, 0.01, None])
+    marked = tables.mark(cells, [False] * 3, True, [0.2, 0.01, None])
     assert [(c.dagger, c.tie) for c in marked] == [(True, False), (False, False), (False, False)]
 
 
@@ -263,7 +263,7 @@ def test_small_sets_are_remarked_on(tmp_path: Path) -> None:
 def test_intervals_of_sets_are_said_to_be_the_jackknifes(tmp_path: Path) -> None:
     store = fake.run(tmp_path / "r", {"leak_lpips": {"oracle": [0.0] * N}}, sets={"oracle": (1.0, 0.0, 2.5)})
     main, *_ = tables.build(tables.summary(store, fake.FACTS), fake.FACTS)
-    assert tables.SET_INTERVAL_NOTE in main.notes
+    assert tables.SET_INTERVAL_NOTE in main.interval_notes
     for intervals, said in (("brackets", True), ("none", False)):
         made = build.make(store, fake.FACTS, style=style.parse(f"intervals={intervals}"), resamples=200)
         notes = [note for table in made.tables for note in table.notes]
