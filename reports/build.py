@@ -294,7 +294,7 @@ def comparison_tables(
         )
         on_intervals = (
             "Intervals of differences are clustered on the source image (of shares: Newcombe's; of other means: "
-            "studentised bootstrap)."
+            "studentised bootstrap; of sets: as of independent errors)."
         )
         notes = [
             "Differences are paired by case; p: two-sided sign-flip test, Holm's correction over the methods of a "
