@@ -615,6 +615,9 @@ def _decimals(largest: float, unit: str, percent: bool) -> int:
         return 1 if largest >= 0.1 or not largest else 2 if largest >= 0.01 else 3
     if unit == "dB" or largest >= 10:
         return 1
+    if 0 < largest < 0.001:
+        # No value has digits here: each is shown with its own (``render.number``).
+        return 0
     return 4 if 0 < largest < 0.1 else 3
 
 
