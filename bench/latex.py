@@ -86,7 +86,7 @@ def _character(char: str) -> str | None:
         return _TEXT[char]
     if char.isascii():
         return char
-    letter, *accents = unicodedata.normalize("NFD", char)
+    letter, *accents = list(unicodedata.normalize("NFD", char))
     if len(accents) != 1:
         return None
     if letter.isascii() and accents[0] in _ACCENTS:

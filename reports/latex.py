@@ -38,6 +38,8 @@ _EM, _SMALL_EM = 8.5, 8.0
 """Points of an em in \\footnotesize and \\scriptsize."""
 _GAP = 8.0
 """Points between two columns: twice \\tabcolsep."""
+_SIGN = 9.0
+"""Points of a sign of overlap."""
 _SIZES = r"\footnotesize\setlength{\tabcolsep}{4pt}"
 _NUMBERS = r"\sisetup{text-series-to-math=true,reset-math-version=false,table-number-alignment=center}"
 
@@ -52,12 +54,14 @@ def document(body: str, style: Style | None = None) -> str:
         [
             rf"\documentclass[{'twocolumn' if two else 'onecolumn'}]{{article}}",
             rf"\usepackage[{'hmargin=0.8in' if two else 'textwidth=5.5in'}]{{geometry}}",
-            r"\geometry{vmargin=0.5in,footskip=0.3in}",
+            r"\geometry{vmargin=0.45in,footskip=0.3in}",
             r"\usepackage{booktabs,longtable,siunitx}",
+            r"\usepackage[font=footnotesize,skip=3pt]{caption}",
             # Floats stand as close as they can: there is no text between them.
             r"\renewcommand{\topfraction}{0.95}\renewcommand{\dbltopfraction}{0.95}",
             r"\renewcommand{\floatpagefraction}{0.7}\renewcommand{\dblfloatpagefraction}{0.7}",
             r"\makeatletter\setlength{\@fptop}{0pt}\setlength{\@dblfptop}{0pt}\makeatother",
+            r"\setlength{\floatsep}{8pt}\setlength{\dblfloatsep}{8pt}",
             r"\setcounter{topnumber}{9}\setcounter{dbltopnumber}{9}\setcounter{totalnumber}{18}",
             r"\renewcommand{\cite}[1]{[\texttt{\detokenize{#1}}]}",
             r"\begin{document}",
@@ -77,7 +81,10 @@ def every(shown: Sequence[Table], style: Style | None = None) -> str:
             picked.remove(table_)
     left_out = [table_.name for table_ in shown if table_ not in picked]
     named = [f"% In files of their own, since other tables have all of their columns: {', '.join(left_out)}"]
-    return HEAD + "\n".join([*(named if left_out else []), "", *(table(table_, style) for table_ in picked)])
+    texts = [table(table_, style) for table_ in picked]
+    # A float before a long table would be printed after it.
+    texts = [("\\clearpage\n" if text.startswith("{") else "") + text for text in texts]
+    return HEAD + "\n".join([*(named if left_out else []), "", *texts])
 
 
 def _keys(shown: Table) -> Iterator[tuple[object, ...]]:
@@ -165,7 +172,7 @@ def _floating(shown: Table, style: Style, caption: str, label: str, environment:
     kinds = _kinds(shown, style)
     lines = [
         rf"\begin{{{environment}}}",
-        rf"\centering{_SIZES}\setlength{{\belowcaptionskip}}{{5pt}}",
+        rf"\centering{_sizes(shown, style)}\setlength{{\belowcaptionskip}}{{5pt}}",
         _NUMBERS,
         rf"\caption{{{escape(caption)}}}",
         rf"\label{{tab:{label}}}",
@@ -189,7 +196,7 @@ def _long(shown: Table, style: Style, caption: str, label: str) -> str:
     two = style.layout == "two-column"
     lines = [
         *([r"\onecolumn"] if two else []),
-        r"{" + _SIZES + r"\setlength{\LTcapwidth}{\linewidth}",
+        r"{" + _sizes(shown, style) + r"\setlength{\LTcapwidth}{\linewidth}",
         _NUMBERS,
         rf"\begin{{longtable}}{{{kinds}}}",
         rf"\caption{{{escape(caption)}}}\label{{tab:{label}}}\\",
@@ -210,6 +217,11 @@ def _long(shown: Table, style: Style, caption: str, label: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _sizes(shown: Table, style: Style) -> str:
+    # Two ends over each other are higher than a line.
+    return _SIZES + (r"\renewcommand{\arraystretch}{1.25}" if any(_paired(shown, style)) else "")
 
 
 def _header(shown: Table, style: Style) -> Iterator[str]:
@@ -243,10 +255,10 @@ def _body(shown: Table, style: Style) -> Iterator[str]:
                 _brackets(c, column) for c, column in zip(row.cells, shown.columns, strict=True)
             )
             line = " & ".join([_name(row), *cells, *map(str, row.counted(counts))])
-            yield line + (r" \\*[-2pt]" if ranged else r" \\")
+            yield line + (r" \\*[-2.5pt]" if ranged else r" \\")
             if ranged:
                 spans = [_brackets(c, column) for c, column in zip(row.cells, shown.columns, strict=True)]
-                yield " & ".join(["", *spans, *("" for _ in counts)]) + r" \\"
+                yield " & ".join(["", *spans, *("" for _ in counts)]) + r" \\[-0.5pt]"
 
 
 def _name(row: Row) -> str:
@@ -275,10 +287,17 @@ def _kinds(shown: Table, style: Style) -> str:
     room = NAME_SHARE * (PAGE_POINTS if style.layout == "two-column" else SINGLE_POINTS)
     first = "l" if longest <= room else rf">{{\raggedright\arraybackslash\hangindent=1em}}p{{{room:.0f}pt}}"
     numbers = [
-        _format(shown, i) + (r"@{\,}>{\scriptsize}l" if pair else "")
+        (rf"@{{\hspace{{{_GAP + _SIGN:.0f}pt}}}}" if _signed(shown, i, style) else "")
+        + _format(shown, i)
+        + (r"@{\,}>{\scriptsize}l" if pair else "")
         for i, pair in enumerate(_paired(shown, style))
     ]
     return "@{}" + first + "".join(numbers) + "r" * len(_counts(shown)) + "@{}"
+
+
+def _signed(shown: Table, index: int, style: Style) -> bool:
+    """Whether the column needs room for signs of overlap; above an interval there is some."""
+    return style.intervals != "brackets" and any(row.cells[index].tie for row in shown.rows)
 
 
 def _format(shown: Table, index: int) -> str:
@@ -478,7 +497,7 @@ def _column_width(shown: Table, index: int, style: Style) -> float:
         beside = max(widths, default=0.0) + 3
     # A dagger has no width of its own, but must not touch the next column.
     head = max(_text_width(line) for line in _head_lines(column))
-    return max(value + beside, below, head) + _GAP
+    return max(value + beside, below, head) + _GAP + (_SIGN if _signed(shown, index, style) else 0)
 
 
 def _plain(text: str) -> str:
@@ -512,9 +531,9 @@ def _text_width(text: str, em: float = _EM) -> float:
 def _height(shown: Table, style: Style) -> float:
     """Points of the rows, a little too many."""
     limit = NAME_SHARE * (PAGE_POINTS if style.layout == "two-column" else SINGLE_POINTS)
-    total = 60.0
+    total, paired = 60.0, any(_paired(shown, style))
     for row in shown.rows:
         lines = math.ceil(_text_width(_printed(row)) / limit)
         ranged = style.intervals == "brackets" and any(cell.low != cell.high for cell in row.cells)
-        total += 9.7 * lines + (7.7 if ranged else 0)
+        total += (12.1 if paired else 9.7) * lines + (6.7 if ranged else 0)
     return total

@@ -62,7 +62,7 @@ def test_every_row_has_as_many_cells_as_columns(style: Style) -> None:
     kinds = re.search(r"\\begin\{tabular\}\{@\{\}(.*)@\{\}\}", text)
     assert kinds is not None
     bare = re.sub(r"@\{[^}]*\}|>\{[^}]*\}|\[[^\]]*\]", "", kinds[1])
-    rows = [line for line in text.splitlines() if re.search(r" \\\\(\*(\[-2pt\])?)?$", line)]
+    rows = [line for line in text.splitlines() if re.search(r" \\\\(\*?(\[-[\d.]+pt\])?)?$", line)]
     # Two lines of heads, three of values, one that says "controls"; below two of values, their intervals.
     assert len(rows) == 2 + 3 + 1 + (2 if style.intervals == "brackets" else 0)
     assert {cells(row) for row in rows} == {len(bare)}
