@@ -180,7 +180,9 @@ def _noted(table: Table, style: Style, study: StudyResults | None) -> Table:
     if style.intervals == "none":
         table = replace(table, interval_notes=(), intervals=False)
     if study is not None and ("votes" in table.name or any(shows_votes(c.metric) for c in table.columns)):
-        table = replace(table, notes=(*table.notes, f"Votes: {study.statement}"))
+        # Whose votes they are stands in every caption, also in a short one.
+        votes = f"Votes: {study.statement}"
+        table = replace(table, notes=(*table.notes, votes), caption=votes)
     return table
 
 
