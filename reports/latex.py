@@ -75,13 +75,13 @@ def document(body: str, style: Style | None = None) -> str:
 def every(shown: Sequence[Table], style: Style | None = None) -> str:
     """Tables in one file, without those whose every column stands in the others, which a comment names."""
     picked = list(shown)
-    for table_ in reversed(shown):
-        others = {key for other in picked if other is not table_ for key in _keys(other)}
-        if set(_keys(table_)) <= others:
-            picked.remove(table_)
-    left_out = [table_.name for table_ in shown if table_ not in picked]
+    for one in reversed(shown):
+        others = {key for other in picked if other is not one for key in _keys(other)}
+        if set(_keys(one)) <= others:
+            picked.remove(one)
+    left_out = [one.name for one in shown if one not in picked]
     named = [f"% In files of their own, since other tables have all of their columns: {', '.join(left_out)}"]
-    texts = [table(table_, style) for table_ in picked]
+    texts = [table(one, style) for one in picked]
     # A float before a long table would be printed after it.
     texts = [("\\clearpage\n" if text.startswith("{") else "") + text for text in texts]
     return HEAD + "\n".join([*(named if left_out else []), "", *texts])
