@@ -110,9 +110,9 @@ def terminal(tables: Sequence[Table], width: int = 100) -> Iterator[RenderableTy
 
 def notes(tables: Sequence[Table], style: Style | None = None) -> list[str]:
     """The notes of all tables, each once. ``style``: how the intervals are shown, below the values by default."""
+    intervals = (style or Style()).intervals
     on_intervals = list(dict.fromkeys(note for table in tables for note in table.interval_notes))
-    if on_intervals:
-        on_intervals.insert(0, INTERVAL_NOTES[(style or Style()).intervals])
+    on_intervals = [INTERVAL_NOTES[intervals], *on_intervals] if on_intervals and intervals != "none" else []
     others = dict.fromkeys(note for table in tables for note in table.notes)
     return [note for note in (*on_intervals, *others) if note]
 

@@ -132,6 +132,7 @@ def test_notes_on_intervals_follow_the_style_and_come_first() -> None:
         *TABLE.notes,
     ]
     assert render.notes([table], Style(intervals="plus-minus"))[0].startswith("±")
+    assert render.notes([table], Style(intervals="none")) == list(TABLE.notes)
 
 
 # Of eight edits, leak LPIPS has a value for two of the first method's, for five of the second's; leak MSE for two
