@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from bench.study.analysis import Analysis
     from bench.suite import ConfiguredProtocol, Suite
     from reports.build import ReportPaths
+    from reports.leaderboard import Merged
     from reports.preference import StudyResults
     from reports.tables import Table
     from reports.verify import Rebuilt, Sets
@@ -278,7 +279,8 @@ def report(
     style: Annotated[
         str,
         typer.Option(
-            help="columns=..., decimals=N, intervals=plus-minus|brackets|none, layout=...; joined by ;"
+            help="columns=A,B; decimals=N; intervals=brackets|plus-minus|none; layout=two-column|one-column; "
+            "captions=short|full. Joined by semicolons."
         ),
     ] = "",
     case: Annotated[
@@ -300,7 +302,10 @@ def report(
         bool, typer.Option("--check-paper", help="Print where the paper contradicts itself, and stop.")
     ] = False,
     merge: Annotated[
-        list[Path] | None, typer.Option(help="Someone's entry, put into the tables. May be repeated.")
+        list[Path] | None,
+        typer.Option(
+            help="Someone's entry: also write merged.md, .tex and .csv, with its methods. May be repeated."
+        ),
     ] = None,
     readme: Annotated[
         Path | None,
@@ -330,9 +335,11 @@ def report(
         simulated=simulated,
         case=tuple(case or ()),
     )
+    # Before anything is written: an entry that is refused leaves the report as it is.
+    merged = _merged(folder, merge, plugin) if merge else None
     _report(folder, plugin, readme, options)
-    if merge:
-        _merge(folder, merge, plugin)
+    if merged is not None:
+        _write_merged(folder, merged, style)
 
 
 @app.command(epilog=_examples("compare runs/before runs/after", "compare runs/a runs/b --out difference.md"))
@@ -1521,23 +1528,35 @@ def _linked(store: RunStore, folder: Path, names: Sequence[str]) -> Path:
     return folder
 
 
-def _merge(folder: Path, entries: Sequence[Path], plugins: Sequence[str] | None) -> None:
-    """Own run and other people's entries in one set of tables."""
-    from reports import render
+def _merged(folder: Path, entries: Sequence[Path], plugins: Sequence[str] | None) -> Merged:
+    """Own run and other people's entries in one set of tables; writes nothing."""
     from reports.leaderboard import merge_entries
 
-    console = _console()
-    with _open_shown(folder, plugins) as store:
-        merged = merge_entries(entries, store, _facts(plugins))
-        for part in render.terminal([t for t in merged.tables if t.name.startswith("main-")], console.width):
-            console.print(part)
-        text = "\n".join(
-            [*map(render.markdown, merged.tables), *(f"{n}  " for n in render.notes(merged.tables)), ""]
-        )
-        store.write_file("report/merged.csv", merged.frame.to_csv(index=False, lineterminator="\n").encode())
-        console.print(f"\nmerged tables: {store.write_file('report/merged.md', text.encode())}")
-        for note in merged.notes:
-            console.print(note, style="yellow", highlight=False)
+    with _open_shown(folder, plugins, quiet=True) as store:
+        return merge_entries(entries, store, _facts(plugins))
+
+
+def _write_merged(folder: Path, merged: Merged, style: str) -> None:
+    """Shows merged tables and writes them beside the report's own, which stay the run's alone."""
+    from bench.store import RunStore
+    from reports import latex, render
+    from reports.style import parse
+
+    console, look = _console(), parse(style)
+    for part in render.terminal([t for t in merged.tables if t.name.startswith("main-")], console.width):
+        console.print(part)
+    texts = [*(render.markdown(t, look) for t in merged.tables)]
+    texts += [f"{note}  " for note in render.notes(merged.tables, look)]
+    with RunStore.open(folder) as store:
+        for name, text in (
+            ("merged.md", "\n".join([*texts, ""])),
+            ("merged.tex", latex.every(merged.tables, look)),
+            ("merged.csv", merged.frame.to_csv(index=False, lineterminator="\n")),
+        ):
+            path = store.write_file(f"report/{name}", text.encode())
+            console.print(f"merged tables: {path}", highlight=False, soft_wrap=True)
+    for note in merged.notes:
+        console.print(note, style="yellow", highlight=False)
 
 
 def _between(file: Path, name: str, lines: Sequence[str]) -> None:

@@ -138,7 +138,13 @@ class MethodSpec:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
-    """What the tables call it; not part of the digest."""
+    """What the tables call it; not part of the digest, nor is anything below."""
+    display: str = ""
+    """What LaTeX tables print instead of the title."""
+    cite: str = ""
+    """BibTeX keys that LaTeX tables cite after the name, joined by commas."""
+    group: str = ""
+    """The heading above its rows in printed tables."""
 
     @property
     def digest(self) -> str:

@@ -323,7 +323,13 @@ class RunStore:
     def methods(self) -> dict[str, MethodSpec]:
         """The run's methods by digest, in the order in which they joined it."""
         return {
-            digest: MethodSpec(entry["name"], entry["options"], entry["label"])
+            digest: MethodSpec(
+                entry["name"],
+                entry["options"],
+                entry["label"],
+                # Runs made before these existed do not have them.
+                *(entry.get(key, "") for key in ("display", "cite", "group")),
+            )
             for digest, entry in self.manifest["methods"].items()
         }
 
@@ -384,6 +390,9 @@ class RunStore:
             joined[spec.digest] = {
                 "name": spec.name,
                 "label": spec.label,
+                "display": spec.display,
+                "cite": spec.cite,
+                "group": spec.group,
                 "options": dict(spec.options),
                 "dtype": entry["dtype"] if resting else dtype,
                 "devices": entry["devices"] if resting else sorted({*entry.get("devices", []), device}),

@@ -14,6 +14,9 @@
         preset: mini
         options: {steps: 20}    # on top of the preset
         label: SD Inpainting    # what the tables call it
+        display: SD-Inpaint     # what LaTeX tables print instead
+        cite: rombach2022       # BibTeX keys that LaTeX tables cite
+        group: mask-based       # the rows' heading; by whether the method takes a mask where it is left out
     metrics: [leak_lpips]       # all of them where it is left out
 """
 
@@ -21,7 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,6 +61,9 @@ class MethodEntry(_Strict):
     preset: str | None = None
     options: dict[str, Any] = {}
     label: str = ""
+    display: str = ""
+    cite: Annotated[str, Field(pattern=r"^([A-Za-z0-9:._+/-]+(,[A-Za-z0-9:._+/-]+)*)?$")] = ""
+    group: str = ""
 
 
 class Suite(_Strict):
@@ -271,6 +277,9 @@ def configure_method(
     preset: str | None = None,
     options: Mapping[str, Any] | None = None,
     label: str = "",
+    display: str = "",
+    cite: str = "",
+    group: str = "",
     where: str = "",
 ) -> ConfiguredMethod:
     """One method by its name: preset expanded, options on top, checked, and identified.
@@ -288,7 +297,15 @@ def configure_method(
     # Asked only where nothing is missing: it may read the very weights that are.
     if hasattr(cls, "identity") and not found:
         full["_identity"] = dict(cls.identity(parsed))
-    return ConfiguredMethod(MethodSpec(name, full, label), cls, parsed, found)
+    spec = MethodSpec(name, full, label, display, cite, group or _default_group(cls.needs))
+    return ConfiguredMethod(spec, cls, parsed, found)
+
+
+def _default_group(needs: Collection[str]) -> str:
+    """The heading of a method in printed tables, where the suite gives none; of imported edits, nothing."""
+    if "mask" in needs:
+        return "mask-based"
+    return "mask-free" if {"target_prompt", "region_prompt", "instruction"} & set(needs) else ""
 
 
 def configure_protocol(
@@ -332,6 +349,9 @@ def configure_suite(
             preset=entry.preset,
             options=entry.options,
             label=entry.label,
+            display=entry.display,
+            cite=entry.cite,
+            group=entry.group,
             where=f"suite {suite.name}: methods[{index}]",
         )
         for index, entry in enumerate(suite.methods)

@@ -4,6 +4,7 @@ r"""Everything that a run's report consists of, written in one go: tables, stati
 
     report/summary.csv        tidy: protocol, category, method, metric, value, low, high, n, failed
     report/tables.{md,html}   every table; tables.tex the same as LaTeX, to be \\input; tables-document.tex whole
+    report/tables-notes.tex   how to read the tables, and where their numbers come from
     report/NAME.{csv,tex}     one table each: suite-*, paper-1..5, main-*, success-*, validity-*, reported-*, ...
     report/comparisons.csv    every method against the baseline: differences, intervals, tests, effect sizes
     report/validity.csv       does each metric measure what it should
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 from reports import figures, latex, render, shapes, statistics, tables
 from reports.figures_charts import Bounds
 from reports.preference import StudyResults, checked, preference_summary, shows_votes
-from reports.provenance import with_caption
+from reports.provenance import with_provenance
 from reports.scores import ALL, RunScores, load
 from reports.style import Style
 from reports.tables import Cell, Column, MetricFacts, Row, Table
@@ -117,6 +118,7 @@ def write_report(
         )
         files.append(store.write_file("report/figures.tex", body.encode(), "report/figures.tex"))
     warnings = [note for table in made.tables for note in table.notes if note.startswith("Too small")]
+    warnings += latex.warnings(made.tables)
     gaps = [] if paper is None else paper.gaps
     return ReportPaths(
         store.report_dir,
@@ -171,7 +173,9 @@ def make(
     made = [
         *shapes.suite_tables(wide, facts, scores.controls, separations, style),
         *of_paper,
-        *tables.build(_measured(frame), facts, scores.controls, separations, style.decimals),
+        *tables.build(
+            _measured(frame), facts, scores.controls, separations, style.decimals, _chosen(wide, style)
+        ),
     ]
     measured = len(made)
     comparisons = validity = None
@@ -188,28 +192,48 @@ def make(
     left_out = store.left_out()
     made = [_with_left_out(table, left_out) for table in made]
     detectable = statistics.detectable_differences(scores, outcomes, seed=seed)
-    made = [with_caption(_noted(table, style, study), store, scores, detectable) for table in made]
+    made = [with_provenance(_noted(table, style, study), store, scores, detectable) for table in made]
+    made = [_named(table, store) for table in made]
     if paper is not None:
         from reports.paper import reported_tables, with_reported
 
-        # After the captions: a reported row is no method that anything was tested against.
+        # After the warnings: a reported row is no method that anything was tested against.
         made[:measured] = [with_reported(table, paper, scores.names) for table in made[:measured]]
-        made += [
-            replace(table, caption=f"{table.title}. {' '.join(table.notes)}")
-            for table in reported_tables(paper)
-        ]
+        made += reported_tables(paper)
     return Made(scores, frame, tuple(made), comparisons, validity, study)
 
 
 def _noted(table: Table, style: Style, study: StudyResults | None) -> Table:
-    """The table with the note on intervals that the style calls for, and whose votes it shows."""
-    before, after = tables.INTERVAL_NOTES["brackets"], tables.INTERVAL_NOTES[style.intervals]
-    notes = [after if note == before else note for note in table.notes]
+    """The table with intervals only where the style shows them, and with whose votes it shows."""
     if style.intervals == "none":
-        notes = [note for note in notes if note != tables.SET_INTERVAL_NOTE]
+        table = replace(table, interval_notes=(), intervals=False)
     if study is not None and ("votes" in table.name or any(shows_votes(c.metric) for c in table.columns)):
-        notes.append(f"Votes: {study.statement}")
-    return replace(table, notes=tuple(note for note in notes if note))
+        # Whose votes they are stands in every caption, also in a short one.
+        votes = f"Votes: {study.statement}"
+        table = replace(table, notes=(*table.notes, votes), caption=votes)
+    return table
+
+
+def _named(table: Table, store: RunStore) -> Table:
+    """The table with what the suite says of its methods for print: their names, citations and groups."""
+    if table.rows_are != "method":
+        return table
+    specs = {title: store.methods[digest] for digest, title in tables.method_titles(store).items()}
+    rows = [
+        replace(row, display=spec.display, cite=spec.cite, group=spec.group)
+        for row in table.rows
+        for spec in [specs[row.method]]
+    ]
+    return replace(table, rows=tuple(rows))
+
+
+def _chosen(frame: pd.DataFrame, style: Style) -> pd.DataFrame | None:
+    """The rows of the metrics that the style names, in its order; None where it names none."""
+    if not style.columns:
+        return None
+    order = {metric: index for index, metric in enumerate(style.columns)}
+    some = frame[frame["metric"].isin(order)]
+    return some.sort_values("metric", key=lambda metrics: metrics.map(order), kind="stable")
 
 
 def _with_left_out(table: Table, left_out: Mapping[str, Sequence[str]]) -> Table:
@@ -298,11 +322,14 @@ def comparison_tables(
             Column("Cohen's d", "cohens_d", protocol=protocol, decimals=2),
             Column("P(higher)", "superiority", protocol=protocol, decimals=2),
         )
+        on_intervals = (
+            "Intervals of differences are clustered on the source image (of shares: Newcombe's; of other means: "
+            "studentised bootstrap; of sets: as of independent errors)."
+        )
         notes = [
-            "Differences are paired by case, with 95 % intervals clustered on the source image (of shares: "
-            "Newcombe's; of other means: studentised bootstrap); p: "
-            "two-sided sign-flip test, Holm's correction over the methods of a metric; d: mean over standard "
-            "deviation of the differences; P(higher): share of cases with the higher value, ties half.",
+            "Differences are paired by case; p: two-sided sign-flip test, Holm's correction over the methods of a "
+            "metric; d: mean over standard deviation of the differences; P(higher): share of cases with the higher "
+            "value, ties half.",
             *dict.fromkeys(f"{remark[0].upper()}{remark[1:]}." for remark in mine["remark"] if remark),
         ]
         made.append(
@@ -312,6 +339,7 @@ def comparison_tables(
                 columns,
                 tuple(rows),
                 tuple(notes),
+                (on_intervals,),
                 rows_are="metric: method",
                 counts=("n",),
             )
@@ -327,16 +355,16 @@ def write_tables(
 ) -> list[Path]:
     """Writes every table in every form. Raises ``bench.store.StoreError``."""
     style = style or Style()
-    body = latex.HEAD + "\n" + "\n".join(latex.table(table, style) for table in made.tables)
     title = f"{store.path.name}: tables"
     texts = {
         "summary.csv": made.frame.to_csv(index=False, lineterminator="\n"),
         "tables.md": markdown_page(store, made, facts, style),
         "tables.html": render.html_page(title, made.tables, style),
-        "tables.tex": body,
-        "tables-document.tex": latex.document(r"\input{tables}", style),
+        "tables.tex": latex.every(made.tables, style),
+        "tables-notes.tex": latex.notes(made.tables, style),
+        "tables-document.tex": latex.document("\\input{tables}\n\\clearpage\n\\input{tables-notes}", style),
         **{f"{table.name}.csv": render.csv_text(table) for table in made.tables},
-        **{f"{table.name}.tex": latex.HEAD + latex.table(table, style) for table in made.tables},
+        **{f"{table.name}.tex": latex.file(table, style) for table in made.tables},
     }
     for name, frame in (("comparisons", made.comparisons), ("validity", made.validity)):
         if frame is not None and len(frame):
@@ -363,7 +391,7 @@ def markdown_page(store: RunStore, made: Made, facts: Mapping[str, MetricFacts],
             f"# {store.path.name}",
             "",
             *(render.markdown(table, style) for table in made.tables),
-            *(f"{note}  " for note in render.notes(made.tables)),
+            *(f"{note}  " for note in render.notes(made.tables, style)),
             "",
             *(f"{line}  " for line in sentences(store, made.scores.protocols, made.scores.titles.values())),
             "",

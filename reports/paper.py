@@ -473,9 +473,13 @@ def with_reported(table: Table, paper: Paper, names: Mapping[str, str]) -> Table
         if row is not None:
             rows.append(replace(row, cells=tuple(of_row)))
         elif key in told:
-            rows.append(Row(_compared_with(key, paper.baselines[key]), False, tuple(of_row), 0, 0))
+            # In the group of the method that it is compared with, which stands above it.
+            group = rows[-1].group
+            rows.append(
+                Row(_compared_with(key, paper.baselines[key]), False, tuple(of_row), 0, 0, group=group)
+            )
     note = f"Reported: values of the paper, copied from where its heading says ({paper.source}); not measured here."
-    caption = f"{table.caption} {note}" if table.caption else ""
+    caption = f"{table.caption} {note}".strip()
     return replace(
         table, columns=tuple(columns), rows=tuple(rows), notes=(*table.notes, note), caption=caption
     )
@@ -548,6 +552,7 @@ def reported_tables(paper: Paper) -> list[Table]:
                 tuple(columns),
                 tuple(rows),
                 (note,),
+                caption=note,
                 counts=(),
             )
         )

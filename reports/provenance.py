@@ -1,4 +1,4 @@
-"""Where a table's numbers come from: the sentences that end every caption."""
+"""Where a table's numbers come from: data, weights, seed, versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reports.scores import RunScores
 
 PACKAGES = ("prompteditbench", "torch", "diffusers", "transformers")
-"""Versions that a caption names, as far as the run wrote them down."""
+"""Versions that are named, as far as the run wrote them down."""
 
 
 def run_digest(store: RunStore) -> str:
@@ -98,8 +98,8 @@ Detectable = Mapping[tuple[str, str], float | None]
 """(protocol, metric of success) -> the least difference that this run can show; None where there is none."""
 
 
-def with_caption(table: Table, store: RunStore, scores: RunScores, detectable: Detectable) -> Table:
-    """The table with its caption; among its notes, its samplers' steps, and a warning where n is too small.
+def with_provenance(table: Table, store: RunStore, scores: RunScores, detectable: Detectable) -> Table:
+    """The table with where its numbers come from, its samplers' steps, and a warning where n is too small.
 
     ``detectable``: from ``reports.statistics.detectable_differences``.
     """
@@ -107,15 +107,12 @@ def with_caption(table: Table, store: RunStore, scores: RunScores, detectable: D
     of_samplers = steps(store)
     taken = [f"{row.method} {of_samplers[row.method]}" for row in table.rows if row.method in of_samplers]
     told = [f"Steps: {', '.join(taken)}."] if taken else []
-    table = replace(table, notes=(*table.notes, *told, *warnings))
-    counts = sorted({cell.n for row in table.rows for cell in row.cells if cell.n})
-    n = ""
-    if counts:
-        span = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-        n = f"n = {span} per value."
     protocols = [column.protocol for column in table.columns]
-    tail = sentences(store, protocols, [row.method for row in table.rows])
-    return replace(table, caption=" ".join(filter(None, [f"{table.title}.", n, *table.notes, *tail])))
+    return replace(
+        table,
+        notes=(*table.notes, *told, *warnings),
+        provenance=tuple(sentences(store, protocols, [row.method for row in table.rows])),
+    )
 
 
 def small_n(table: Table, scores: RunScores, detectable: Detectable) -> list[str]:

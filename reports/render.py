@@ -9,10 +9,11 @@ import csv
 import html as html_
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reports.style import Style
-from reports.tables import Cell, Column, Table
+from reports.tables import INTERVAL_NOTES, Cell, Column, Row, Table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,28 +28,53 @@ GAP = 3
 """Characters between two columns on a terminal."""
 
 
+NOTHING = 1e-8
+"""What is nearer to 0 is the rounding of a sum in float32."""
+
+
 def number(value: float | None, column: Column) -> str:
-    """``value`` as the column shows it."""
+    """``value`` as the column shows it. What is not 0 is never shown as 0: it has two digits of its own."""
     if value is None:
         return MISSING
+    text = _rounded(value, column)
+    if text.strip("0.") or abs(value) < NOTHING:
+        return text
+    value *= 100 if column.percent else 1
+    if abs(value) >= 0.001:
+        return f"{value:.2g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def _rounded(value: float, column: Column) -> str:
     text = f"{value * (100 if column.percent else 1):.{column.decimals}f}"
     # A rounded negative nothing is nothing.
-    return text.lstrip("-") if not text.strip("-0.") else text
+    return text if text.strip("-0.") else text.lstrip("-")
 
 
-def half_width(cell: Cell, column: Column) -> str:
-    """Half of the interval's width, as the column shows it; nothing where there is none, or no width."""
-    if cell.low is None or cell.high is None or cell.low == cell.high:
-        return ""
-    return number((cell.high - cell.low) / 2, column)
+def halves(cell: Cell, column: Column) -> tuple[str, str]:
+    """From the value up and down to the interval's ends, as the column shows it; nothing where no width is."""
+    if cell.value is None or cell.low is None or cell.high is None or cell.low == cell.high:
+        return "", ""
+    up, down = cell.high - cell.value, cell.value - cell.low
+    show = number if not _rounded(cell.high - cell.low, column).strip("0.") else _rounded
+    return show(up, column), show(down, column)
+
+
+def ends(cell: Cell, column: Column) -> tuple[str, str]:
+    """Low and high as the column shows them, finer where both would be 0 or the value is; or nothing."""
+    if cell.low is None or cell.high is None:
+        return "", ""
+    low, high = _rounded(cell.low, column), _rounded(cell.high, column)
+    fine = not (low + high).strip("0.") or number(cell.value, column) != _rounded(cell.value or 0.0, column)
+    return (number(cell.low, column), number(cell.high, column)) if fine else (low, high)
 
 
 def interval(cell: Cell, column: Column) -> str:
     """``0.71–0.83``, or nothing where there is no interval."""
-    if cell.low is None or cell.high is None:
-        return ""
-    dash = "–" if cell.low >= 0 else " – "
-    return f"{number(cell.low, column)}{dash}{number(cell.high, column)}"
+    low, high = ends(cell, column)
+    dash = " – " if low.startswith("-") or "e" in low + high else "–"
+    return f"{low}{dash}{high}" if low else ""
 
 
 # --- terminal ----------------------------------------------------------------------------------------
@@ -59,11 +85,15 @@ def terminal(tables: Sequence[Table], width: int = 100) -> Iterator[RenderableTy
     from rich.padding import Padding
     from rich.text import Text
 
+    tables = [table if table.intervals else _without_intervals(table) for table in tables]
     for table in tables:
         wide = [
             max(
-                [len(word) for word in column.heading.split(" ")]
-                + [_cell_width(row.cells[i], column) for row in table.rows]
+                [len(word) for word in (*column.heading.split(" "), _n(table.column_n(i)))]
+                + [
+                    max(_cell_width(row.cells[i], column), len(_n(table.cell_n(row, i))))
+                    for row in table.rows
+                ]
             )
             for i, column in enumerate(table.columns)
         ]
@@ -78,9 +108,22 @@ def terminal(tables: Sequence[Table], width: int = 100) -> Iterator[RenderableTy
         yield Text(note, style="dim italic")
 
 
-def notes(tables: Sequence[Table]) -> list[str]:
-    """The notes of all tables, each once."""
-    return list(dict.fromkeys(note for table in tables for note in table.notes))
+def notes(tables: Sequence[Table], style: Style | None = None) -> list[str]:
+    """The notes of all tables, each once. ``style``: how the intervals are shown, below the values by default."""
+    intervals = (style or Style()).intervals
+    on_intervals = list(dict.fromkeys(note for table in tables for note in table.interval_notes))
+    on_intervals = [INTERVAL_NOTES[intervals], *on_intervals] if on_intervals and intervals != "none" else []
+    others = dict.fromkeys(note for table in tables for note in table.notes)
+    return [note for note in (*on_intervals, *others) if note]
+
+
+def _without_intervals(table: Table) -> Table:
+    rows = [replace(r, cells=tuple(replace(c, low=None, high=None) for c in r.cells)) for r in table.rows]
+    return replace(table, rows=tuple(rows))
+
+
+def _n(count: int | None) -> str:
+    return "" if count is None else f"n={count}"
 
 
 def _terminal_table(table: Table, group: Sequence[int], wide: Sequence[int]) -> RenderableType:
@@ -92,7 +135,7 @@ def _terminal_table(table: Table, group: Sequence[int], wide: Sequence[int]) -> 
     shown.add_column("method", vertical="bottom", no_wrap=True)
     for i in group:
         shown.add_column(
-            f"{table.columns[i].heading}\n{table.columns[i].sign}",
+            "\n".join(filter(None, [table.columns[i].heading, _n(table.column_n(i)), table.columns[i].sign])),
             justify="right",
             vertical="bottom",
             min_width=wide[i],
@@ -102,11 +145,12 @@ def _terminal_table(table: Table, group: Sequence[int], wide: Sequence[int]) -> 
     shown.add_column("failed", justify="right", vertical="bottom")
     for k, row in enumerate(table.rows):
         last_method = not row.control and k + 1 < len(table.rows) and table.rows[k + 1].control
-        # Cells stand at the bottom for the sake of the headings; an empty second line lifts these up.
-        lift = "\n" if any(interval(row.cells[i], table.columns[i]) for i in group) else ""
+        # Cells stand at the bottom for the sake of the headings; empty lines lift the shorter ones up.
+        below = {i: [interval(row.cells[i], table.columns[i]), _n(table.cell_n(row, i))] for i in group}
+        lift = "\n" * max((sum(map(bool, lines)) for lines in below.values()), default=0)
         shown.add_row(
             Text(row.method + lift, style="dim" if row.control else ""),
-            *(_terminal_cell(row.cells[i], table.columns[i], row.control, lift) for i in group),
+            *(_terminal_cell(row.cells[i], table.columns[i], row.control, below[i], lift) for i in group),
             Text(str(row.n) + lift, style="dim"),
             Text(str(row.failed) + lift, style="red" if row.failed else "dim"),
             end_section=last_method,
@@ -130,15 +174,17 @@ def _fit(widths: Sequence[int], room: int) -> Iterator[list[int]]:
     yield group
 
 
-def _terminal_cell(cell: Cell, column: Column, control: bool, lift: str) -> RenderableType:
+def _terminal_cell(
+    cell: Cell, column: Column, control: bool, below: Sequence[str], lift: str
+) -> RenderableType:
     from rich.text import Text
 
     style = "bold green" if cell.best else "dim" if control else "underline" if cell.second else ""
     text = Text(TIE + " " if cell.tie else "")
     text.append(number(cell.value, column), style=style)
     text.append(DAGGER if cell.dagger else "")
-    span = interval(cell, column)
-    text.append("\n" + span if span else lift, style="not bold dim")
+    lines = "".join(f"\n{line}" for line in below if line)
+    text.append(lines + lift[lines.count("\n") :], style="not bold dim")
     return text
 
 
@@ -151,19 +197,38 @@ def markdown(table: Table, style: Style | None = None) -> str:
     lines = [
         f"### {table.title}",
         "",
-        _pipes([table.rows_are, *map(full_title, table.columns), *table.counts]),
+        _pipes([table.rows_are, *_headings(table), *table.counts]),
         _pipes([":--", *("--:" for _ in (*table.columns, *table.counts))]),
     ]
-    before_control = False
-    for row in table.rows:
-        if row.control and not before_control:
-            lines.append(_pipes(["*controls*", *("" for _ in (*table.columns, *table.counts))]))
-        before_control = row.control
-        cells = (
-            _markdown_cell(cell, column, style) for cell, column in zip(row.cells, table.columns, strict=True)
-        )
-        lines.append(_pipes([_markdown_text(row.method), *cells, *map(str, row.counted(table.counts))]))
+    for group, rows in grouped_rows(table):
+        if group:
+            blanks = ("" for _ in (*table.columns, *table.counts))
+            lines.append(_pipes([f"*{_markdown_text(group)}*", *blanks]))
+        for row in rows:
+            cells = (
+                _markdown_cell(cell, column, table.cell_n(row, i), table.intervals, style)
+                for i, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True))
+            )
+            lines.append(_pipes([_markdown_text(row.method), *cells, *map(str, row.counted(table.counts))]))
     return "\n".join([*lines, ""])
+
+
+def grouped_rows(table: Table) -> list[tuple[str, list[Row]]]:
+    """The rows under their headings, controls last; without a heading where the methods have one group alone."""
+    methods: dict[str, list[Row]] = {}
+    for row in table.rows:
+        if not row.control:
+            methods.setdefault(row.group, []).append(row)
+    several = len(methods) > 1
+    parts = [((group or "other") if several else "", rows) for group, rows in methods.items()]
+    controls = [row for row in table.rows if row.control]
+    return [*parts, ("controls", controls)] if controls else parts
+
+
+def _headings(table: Table) -> Iterator[str]:
+    for i, column in enumerate(table.columns):
+        n = _n(table.column_n(i))
+        yield full_title(column) + (f" ({n})" if n else "")
 
 
 def _pipes(cells: Iterable[str]) -> str:
@@ -176,20 +241,22 @@ def full_title(column: Column) -> str:
     return group + column.title + (" (reported)" if column.reported else "")
 
 
-def _markdown_cell(cell: Cell, column: Column, style: Style) -> str:
+def _markdown_cell(cell: Cell, column: Column, n: int | None, ranged: bool, style: Style) -> str:
     text = number(cell.value, column)
     text = f"**{text}**" if cell.best else f"<u>{text}</u>" if cell.second else text
     text = f"{TIE} {text}" if cell.tie else text
-    return text + (DAGGER if cell.dagger else "") + _beside(cell, column, style)
+    return text + (DAGGER if cell.dagger else "") + _beside(cell, column, n, ranged, style)
 
 
-def _beside(cell: Cell, column: Column, style: Style) -> str:
-    """The interval, in tags that Markdown and HTML both read."""
-    if style.intervals == "none" or cell.low is None or cell.low == cell.high:
-        return ""
+def _beside(cell: Cell, column: Column, n: int | None, ranged: bool, style: Style) -> str:
+    """The interval and the value's own n, in tags that Markdown and HTML both read."""
+    below = f"<br><sub>{_n(n)}</sub>" if n is not None else ""
+    if not ranged or style.intervals == "none" or cell.low is None or cell.low == cell.high:
+        return below
     if style.intervals == "plus-minus":
-        return f" <sub>±{half_width(cell, column)}</sub>"
-    return f"<br><sub>{interval(cell, column)}</sub>"
+        up, down = halves(cell, column)
+        return f" <sub>{f'±{up}' if up == down else f'+{up} -{down}'}</sub>" + below
+    return f"<br><sub>{interval(cell, column)}</sub>" + below
 
 
 def _markdown_text(text: str) -> str:
@@ -202,7 +269,7 @@ def _markdown_text(text: str) -> str:
 
 
 def csv_text(table: Table) -> str:
-    """Unrounded values: per column its value, low and high; the empty string where there is none."""
+    """Unrounded values: per column its value, low, high and n; the empty string where there is none."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     several = len({column.protocol for column in table.columns}) > 1
@@ -214,10 +281,19 @@ def csv_text(table: Table) -> str:
         for column in table.columns
     ]
     writer.writerow(
-        ["method", "control", *(f"{k}{end}" for k in keys for end in ("", "_low", "_high")), "n", "failed"]
+        [
+            *("method", "control"),
+            *(f"{k}{end}" for k in keys for end in ("", "_low", "_high", "_n")),
+            *("n", "failed"),
+        ]
     )
     for row in table.rows:
-        values = [v for cell in row.cells for v in (cell.value, cell.low, cell.high)]
+        values = [
+            v
+            for cell in row.cells
+            # A value that was not measured here has no n.
+            for v in (cell.value, cell.low, cell.high, cell.n if cell.n or cell.value is None else None)
+        ]
         writer.writerow(
             [row.method, int(row.control), *("" if v is None else repr(v) for v in values), row.n, row.failed]
         )
@@ -238,7 +314,7 @@ th, td { padding: .25rem .7rem; text-align: right; font-variant-numeric: tabular
 th:first-child, td:first-child { text-align: left }
 thead tr:last-child th { border-bottom: 1px solid }
 thead .group { text-align: center; border-bottom: 1px solid #b9b9c0 }
-tr.first-control td { border-top: 1px solid }
+tr.heading td { border-top: 1px solid; font-style: italic }
 tr.control { color: #5f5f68 }
 .reported { font-style: italic; background: #f4f4f6 }
 sub { color: #5f5f68; font-size: .78em; vertical-align: baseline }
@@ -252,7 +328,7 @@ def html_page(title: str, tables: Sequence[Table], style: Style | None = None) -
     """A page of its own: every table, and the notes once."""
     parts = [HTML_HEAD % html_.escape(title), f"<h1>{html_.escape(title)}</h1>"]
     parts += [html(table, style) for table in tables]
-    parts += [f"<p>{html_.escape(note)}</p>" for note in notes(tables)]
+    parts += [f"<p>{html_.escape(note)}</p>" for note in notes(tables, style)]
     return "\n".join([*parts, ""])
 
 
@@ -271,23 +347,26 @@ def html(table: Table, style: Style | None = None) -> str:
         )
         lines.append(f"<tr><th></th>{groups}{'<th></th>' * len(table.counts)}</tr>")
     heads = "".join(
-        f"<th{_reported(column)}>{html_.escape(column.title)}{' (reported)' if column.reported else ''}</th>"
-        for column in table.columns
+        f"<th{_reported(column)}>{html_.escape(column.title)}{' (reported)' if column.reported else ''}"
+        f"{'' if table.column_n(i) is None else f'<br><sub>{_n(table.column_n(i))}</sub>'}</th>"
+        for i, column in enumerate(table.columns)
     )
     counts = "".join(f"<th>{name}</th>" for name in table.counts)
     lines += [f"<tr><th>{html_.escape(table.rows_are)}</th>{heads}{counts}</tr>", "</thead>", "<tbody>"]
-    before = False
-    for row in table.rows:
-        kinds = ["control"] * row.control + ["first-control"] * (row.control and not before)
-        before = row.control
-        kind = f' class="{" ".join(kinds)}"' if kinds else ""
-        cells = "".join(
-            f"<td{_reported(column)}>{_html_cell(cell, column, style)}</td>"
-            for cell, column in zip(row.cells, table.columns, strict=True)
-        )
-        name = html_.escape(row.method)
-        counts = "".join(f"<td>{count}</td>" for count in row.counted(table.counts))
-        lines.append(f"<tr{kind}><td>{name}</td>{cells}{counts}</tr>")
+    for group, rows in grouped_rows(table):
+        if group:
+            width = 1 + len(table.columns) + len(table.counts)
+            lines.append(f'<tr class="heading"><td colspan="{width}">{html_.escape(group)}</td></tr>')
+        for row in rows:
+            kind = ' class="control"' if row.control else ""
+            cells = "".join(
+                f"<td{_reported(column)}>"
+                f"{_html_cell(cell, column, table.cell_n(row, i), table.intervals, style)}</td>"
+                for i, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True))
+            )
+            name = html_.escape(row.method)
+            counts = "".join(f"<td>{count}</td>" for count in row.counted(table.counts))
+            lines.append(f"<tr{kind}><td>{name}</td>{cells}{counts}</tr>")
     return "\n".join([*lines, "</tbody>", "</table></div>"])
 
 
@@ -306,8 +385,8 @@ def _reported(column: Column) -> str:
     return ' class="reported"' if column.reported else ""
 
 
-def _html_cell(cell: Cell, column: Column, style: Style) -> str:
+def _html_cell(cell: Cell, column: Column, n: int | None, ranged: bool, style: Style) -> str:
     text = html_.escape(number(cell.value, column))
     text = f"<b>{text}</b>" if cell.best else f"<u>{text}</u>" if cell.second else text
     text = f"{TIE} {text}" if cell.tie else text
-    return text + (f"<sup>{DAGGER}</sup>" if cell.dagger else "") + _beside(cell, column, style)
+    return text + (f"<sup>{DAGGER}</sup>" if cell.dagger else "") + _beside(cell, column, n, ranged, style)

@@ -14,9 +14,12 @@ from reports.tables import (
     HEADINGS,
     PEAK_MEMORY,
     SECONDS,
+    Cell,
+    Column,
     MetricFacts,
     Pick,
     Table,
+    mark,
     slug,
     tabulate,
 )
@@ -49,6 +52,7 @@ SUITE: Sequence[tuple[str, Sequence[tuple[tuple[str, ...], str]]]] = (
             (("leak_lpips", "leak_lpips_vgg"), "LPIPS raw"),
             (("leak_lpips_pasted",), "LPIPS pasted"),
             (("leak_psnr",), "PSNR raw"),
+            (("leak_area",), "area raw"),
         ),
     ),
     (
@@ -63,6 +67,7 @@ SUITE: Sequence[tuple[str, Sequence[tuple[tuple[str, ...], str]]]] = (
 """Groups of the main table; of each column the first metric that the run has, and its heading."""
 
 PASTED_LEAK = "leak_lpips_pasted"
+MEAN_RANK = "mean_rank"
 FRECHET = ("fid", "vgg16_frechet")
 SUCCESS = ("success_truth", "success_clip", "success_mini_clip")
 
@@ -113,8 +118,50 @@ def suite_tables(
             )
             table = replace(table, notes=(*table.notes, note))
         if table.columns:
-            tables.append(table)
+            tables.append(table if style.columns else with_mean_rank(table))
     return tables
+
+
+def with_mean_rank(table: Table) -> Table:
+    """The table with each method's mean rank over its columns, where there are two of either to rank by.
+
+    Of a column all methods must have a value, and one direction must be better. Equal values share the mean of
+    their ranks. Cost and what was pasted back have no say; controls have no rank.
+    """
+    methods = [row for row in table.rows if not row.control]
+    ranks = [
+        _ranks([row.cells[i].value for row in methods], bool(column.higher_is_better))
+        for i, column in enumerate(table.columns)
+        if column.higher_is_better is not None
+        and column.metric not in (SECONDS, PEAK_MEMORY)
+        and not column.metric.endswith("_pasted")
+        and all(row.cells[i].value is not None for row in methods)
+    ]
+    if len(methods) < 2 or len(ranks) < 2:
+        return table
+    means = iter([sum(of_method) / len(ranks) for of_method in zip(*ranks, strict=True)])
+    cells = [Cell(None) if row.control else Cell(next(means)) for row in table.rows]
+    marked = mark(cells, [row.control for row in table.rows], higher=False)
+    column = Column(
+        "mean rank",
+        MEAN_RANK,
+        higher_is_better=False,
+        decimals=1,
+        protocol=table.columns[0].protocol,
+        group="overall",
+    )
+    note = (
+        f"Mean rank: over the {len(ranks)} columns that have a direction and a value of every method, without cost "
+        "and pasted edits; equal values share a rank."
+    )
+    rows = [replace(row, cells=(*row.cells, cell)) for row, cell in zip(table.rows, marked, strict=True)]
+    return replace(table, columns=(*table.columns, column), rows=tuple(rows), notes=(*table.notes, note))
+
+
+def _ranks(values: Sequence[float | None], higher: bool) -> list[float]:
+    """The rank of each value, 1 the best; equal values share the mean of their ranks."""
+    ordered = sorted((value for value in values if value is not None), reverse=higher)
+    return [ordered.index(value) + (ordered.count(value) + 1) / 2 for value in values if value is not None]
 
 
 def _group(group: str, metric: str) -> str:

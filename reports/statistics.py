@@ -434,7 +434,7 @@ def _set_comparisons(
         half = math.hypot(row["high"] - row["value"], base["high"] - base["value"])
         if math.isnan(difference):
             continue
-        remark = "unpaired interval, no test" if not math.isnan(half) else "no interval was stored, no test"
+        remark = "unpaired, no test" if not math.isnan(half) else "no interval was stored, no test"
         yield (
             *(protocol, category, metric, scores.titles[method], scores.titles[baseline]),
             *(difference, difference - half, difference + half),

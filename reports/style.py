@@ -8,9 +8,13 @@ from typing import Literal, get_args
 
 Intervals = Literal["plus-minus", "brackets", "none"]
 Layout = Literal["one-column", "two-column"]
+Captions = Literal["short", "full"]
 
 EXAMPLE = "columns=success_truth,leak_lpips;decimals=3;intervals=brackets;layout=two-column"
 MOST_DECIMALS = 8
+
+
+_CHOICES = {"intervals": Intervals, "layout": Layout, "captions": Captions}
 
 
 class StyleError(ValueError):
@@ -22,13 +26,15 @@ class Style:
     """What a user may choose of the tables."""
 
     columns: tuple[str, ...] = ()
-    """Metrics of the main table, in order; none chooses the suite's."""
+    """Metrics of the main tables, in order; none chooses the suite's."""
     decimals: int | None = None
     """Of every column; None: about four digits."""
     intervals: Intervals = "brackets"
-    """``brackets``: [low, high] under the value; ``plus-minus``: half its width beside it."""
+    """``brackets``: [low, high] under the value; ``plus-minus``: how far its ends are, beside it."""
     layout: Layout = "two-column"
-    """How wide LaTeX tables may be: a column, or the page (``table*``)."""
+    """The paper that LaTeX tables are for; in one of two columns, wide tables span the page (``table*``)."""
+    captions: Captions = "short"
+    """Of LaTeX tables: what it shows, n and the marks; or all notes and the provenance too."""
 
     def check_columns(self, known: list[str]) -> None:
         """Raises :class:`StyleError` for a column that the run does not have."""
@@ -70,7 +76,7 @@ def _value(key: str, value: str) -> object:
         if not value.isascii() or not value.isdigit() or int(value) > MOST_DECIMALS:
             raise StyleError(f"--style decimals: {value!r} is no whole number from 0 to {MOST_DECIMALS}.")
         return int(value)
-    options = list(get_args(Intervals if key == "intervals" else Layout))
+    options = list(get_args(_CHOICES[key]))
     if value not in options:
         raise StyleError(
             f"--style {key}: {_unknown(value, options, 'choice')} Choose {' or '.join(options)}."

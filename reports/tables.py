@@ -111,17 +111,17 @@ SMALL_SET = 2048
 """Below this many images a Fréchet distance is biased upwards enough to be remarked on."""
 
 
-_INTERVALS = (
-    "(shares of successes: Wilson's with the clusters' design effect; other means: studentised bootstrap)"
-)
-
 INTERVAL_NOTES: Mapping[str, str] = {
-    "brackets": f"Below each value: its 95 % interval, clustered on the source image {_INTERVALS}.",
-    "plus-minus": f"±: half the width of the 95 % interval, clustered on the source image {_INTERVALS}.",
+    "brackets": "Below each value: its 95 % interval.",
+    "plus-minus": "±: from the value to either end of its 95 % interval; + and - where they are not equally far.",
     "none": "",
 }
 """What a table says of its intervals, by the style that shows them."""
 
+MEAN_INTERVAL_NOTE = (
+    "Intervals are clustered on the source image (shares of successes: Wilson's with the clusters' design "
+    "effect; other means: studentised bootstrap)."
+)
 SET_INTERVAL_NOTE = (
     "Intervals of Fréchet, KID and CMMD: by jackknife instead, over source images and real images, "
     "about the value expected at this n."
@@ -200,6 +200,11 @@ class Row:
     n: int
     """The largest n of the row's cells."""
     failed: int
+    display: str = ""
+    """What LaTeX prints instead of ``method``, and the BibTeX keys that it cites after it."""
+    cite: str = ""
+    group: str = ""
+    """The heading above the row and its neighbours in printed tables; controls have one of their own."""
 
     def counted(self, names: Iterable[str]) -> list[int]:
         """Of ``n`` and ``failed`` those that are named."""
@@ -216,12 +221,29 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = field(default=())
+    interval_notes: tuple[str, ...] = field(default=())
+    """How the intervals were computed."""
+    intervals: bool = True
+    """Whether intervals are shown; CSV has them in any case."""
+    provenance: tuple[str, ...] = field(default=())
+    """Data, weights, seed and versions."""
     caption: str = ""
-    """Of the LaTeX table; without one, the title and the notes."""
+    """What even a short LaTeX caption says besides title, n and marks."""
     rows_are: str = "method"
     """The heading above the rows' names."""
     counts: tuple[str, ...] = ("n", "failed")
     """Which counts of a row are shown at its end."""
+
+    def column_n(self, index: int) -> int | None:
+        """The n that all values of a column share, where it is not that of their rows."""
+        counts = {row.cells[index].n for row in self.rows if row.cells[index].n}
+        same = all(row.cells[index].n in (0, row.n) for row in self.rows)
+        return None if same or len(counts) != 1 else counts.pop()
+
+    def cell_n(self, row: Row, index: int) -> int | None:
+        """The n of a value, where neither its row nor its column says it."""
+        n = row.cells[index].n
+        return None if n in (0, row.n) or self.column_n(index) is not None else n
 
 
 # --- summary -----------------------------------------------------------------------------------------
@@ -321,15 +343,23 @@ def main_tables(
     controls: Container[str] = CONTROLS,
     separations: Separation | None = None,
     decimals: int | None = None,
+    chosen: pd.DataFrame | None = None,
 ) -> list[Table]:
-    """The main table of each protocol: the headline metrics over all categories."""
-    return [
+    """The main table of each protocol: the headline metrics over all categories.
+
+    ``chosen``: rows of the summary, of the metrics that are shown instead, in their order.
+    """
+    some = frame if chosen is None else chosen
+    made = [
         _table(
-            frame,
+            some,
             protocol,
             name=f"main-{slug(protocol)}",
             title=f"{protocol}: all categories",
-            picks=[(heading(metric), metric, ALL) for metric in _headline(frame, protocol)],
+            picks=[
+                (heading(metric) + (", pasted" if metric.endswith("_pasted") else ""), metric, ALL)
+                for metric in (_headline(frame, protocol) if chosen is None else _in_order(chosen["metric"]))
+            ],
             facts=facts,
             controls=controls,
             separations=separations,
@@ -337,6 +367,7 @@ def main_tables(
         )
         for protocol in _in_order(frame["protocol"])
     ]
+    return [table for table in made if table.columns]
 
 
 def _headline(frame: pd.DataFrame, protocol: str) -> list[str]:
@@ -495,7 +526,7 @@ def tabulate(
         columns.append(column if decimals is None else replace(column, decimals=decimals))
         tests = (separations or {}).get((pick.protocol, pick.metric, pick.category))
         cells.append(
-            _mark(
+            mark(
                 [_cell(record) for record in records],
                 [method in controls for method in methods],
                 column.higher_is_better,
@@ -509,7 +540,8 @@ def tabulate(
         row = tuple(column_cells[i] for column_cells in cells)
         n = max((cell.n for cell in row), default=0)
         rows.append(Row(method, method in controls, row, n, int(failed)))
-    return Table(name, title, tuple(columns), tuple(rows), tuple(_notes(columns, rows)))
+    notes, interval_notes = tuple(_notes(columns, rows)), tuple(_interval_notes(columns, rows))
+    return Table(name, title, tuple(columns), tuple(rows), notes, interval_notes)
 
 
 def _column(
@@ -521,17 +553,23 @@ def _column(
 ) -> Column:
     known = facts_of(metric, facts) or OWN_FACTS.get(metric)
     percent = known is not None and known.unit in _SHARES
-    scale = 100.0 if percent else 1.0
-    values = [finite(record["value"]) for record in records if record is not None]
-    largest = max((abs(value) * scale for value in values if value is not None), default=1.0)
+    unit = known.unit if known is not None else ""
+    present = [record for record in records if record is not None]
+    values = [finite(record["value"]) for record in present]
+    ends = [finite(record[key]) for record in present for key in ("low", "high")]
     return Column(
         heading,
         metric,
         category,
         known.higher_is_better if known is not None else None,
         percent,
-        _decimals(largest, known.unit if known is not None else ""),
+        # Where every value is 0, the ends of the intervals are all that has digits.
+        _decimals(_largest(values) or _largest(ends), unit, percent),
     )
+
+
+def _largest(values: Iterable[float | None]) -> float:
+    return max((abs(value) for value in values if value is not None), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -571,14 +609,16 @@ def outcomes(metrics: Iterable[str], facts: Mapping[str, MetricFacts]) -> frozen
     return frozenset(metric for metric, known in named if known is not None and known.unit == OUTCOME)
 
 
-def _decimals(largest: float, unit: str) -> int:
+def _decimals(largest: float, unit: str, percent: bool) -> int:
     """How many decimals a column shows, from its largest value: about four digits, one for decibels."""
-    if unit == "dB":
+    if percent:
+        return 1 if largest >= 0.1 or not largest else 2 if largest >= 0.01 else 3
+    if unit == "dB" or largest >= 10:
         return 1
-    for bound, decimals in ((100.0, 1), (10.0, 1), (1.0, 3)):
-        if largest >= bound:
-            return decimals
-    return 4 if largest < 0.1 else 3
+    if 0 < largest < 0.001:
+        # No value has digits here: each is shown with its own (``render.number``).
+        return 0
+    return 4 if 0 < largest < 0.1 else 3
 
 
 def _cell(record: Mapping[str, object] | None) -> Cell:
@@ -588,7 +628,7 @@ def _cell(record: Mapping[str, object] | None) -> Cell:
     return Cell(value, low, high, int(str(record["n"])))
 
 
-def _mark(
+def mark(
     cells: Sequence[Cell],
     controls: Sequence[bool],
     higher: bool | None,
@@ -633,14 +673,32 @@ def _overlap(a: Cell, b: Cell) -> bool:
     return a.low <= b.high and b.low <= a.high
 
 
+def _interval_notes(columns: Sequence[Column], rows: Sequence[Row]) -> Iterable[str]:
+    ranged = {
+        _of_sets(column.metric)
+        for row in rows
+        for cell, column in zip(row.cells, columns, strict=True)
+        if cell.low is not None
+    }
+    if ranged:
+        yield MEAN_INTERVAL_NOTE
+    if True in ranged:
+        yield SET_INTERVAL_NOTE
+
+
+def _of_sets(metric: str) -> bool:
+    """Whether the metric has one value per set of edits."""
+    return metric.removesuffix("_pasted").endswith(("fid", "frechet", "kid", "cmmd"))
+
+
 def _notes(columns: Sequence[Column], rows: Sequence[Row]) -> Iterable[str]:
-    if any(cell.low is not None for row in rows for cell in row.cells):
-        yield INTERVAL_NOTES["brackets"]
+    # One sentence per mark, so that none is printed twice for several tables.
     if any(cell.best for row in rows for cell in row.cells):
-        second = "; underlined: the second" if any(c.second for row in rows for c in row.cells) else ""
-        tie = any(cell.tie for row in rows for cell in row.cells)
-        overlap = "; ≈: its interval overlaps the best one's" if tie else ""
-        yield f"Bold: the best method of the column{second}{overlap}."
+        yield "Bold: the best method of the column."
+    if any(cell.second for row in rows for cell in row.cells):
+        yield "Underlined: the second best method of the column."
+    if any(cell.tie for row in rows for cell in row.cells):
+        yield "≈: its interval overlaps the best one's."
     if any(cell.dagger for row in rows for cell in row.cells):
         yield (
             "†: not separable from the best (paired permutation test over source images, p ≥ .05 after "
@@ -652,16 +710,11 @@ def _notes(columns: Sequence[Column], rows: Sequence[Row]) -> Iterable[str]:
         yield (
             "Distance to the reference: several answers can be right. Read it beside copy_input, which did nothing."
         )
-    of_sets = [
-        (column.metric.removesuffix("_pasted"), cell)
+    small = [
+        cell.n
         for row in rows
         for cell, column in zip(row.cells, columns, strict=True)
-        if column.metric.removesuffix("_pasted").endswith(("fid", "frechet", "kid", "cmmd"))
-    ]
-    if any(cell.low is not None for _, cell in of_sets):
-        yield SET_INTERVAL_NOTE
-    small = [
-        cell.n for metric, cell in of_sets if metric.endswith(("fid", "frechet")) and 0 < cell.n < SMALL_SET
+        if column.metric.removesuffix("_pasted").endswith(("fid", "frechet")) and 0 < cell.n < SMALL_SET
     ]
     if small:
         yield (
@@ -710,16 +763,17 @@ def build(
     controls: Container[str] = CONTROLS,
     separations: Separation | None = None,
     decimals: int | None = None,
+    chosen: pd.DataFrame | None = None,
 ) -> list[Table]:
     """All tables of a summary, the main ones first. Raises :class:`ReportError` where there is no score.
 
     ``controls``: the titles of the methods that are yardsticks. ``separations``: from
-    ``reports.statistics``; without them, ties are overlapping intervals.
+    ``reports.statistics``; without them, ties are overlapping intervals. ``chosen``: see :func:`main_tables`.
     """
     if frame.empty:
         raise ReportError("the run has no scores yet. Score it first: run_bench.py score RUN")
     return [
-        *main_tables(frame, facts, controls, separations, decimals),
+        *main_tables(frame, facts, controls, separations, decimals, chosen),
         *success_tables(frame, facts, controls, separations, decimals),
         *detail_tables(frame, facts, controls, separations, decimals),
     ]

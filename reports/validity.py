@@ -345,12 +345,13 @@ def _table(
                     Cell(finite(row["value"]), finite(row["low"]), finite(row["high"]), int(row["n"]))
                 )
         rows.append(Row(HEADINGS.get(metric, metric), False, tuple(cells), max(c.n for c in cells), 0))
-    notes = [
-        "Below each value its 95 % interval (bootstrap that resamples raters and source images)."
+    on_intervals = (
+        "Intervals of what is compared with votes: bootstrap that resamples raters and source images."
         if VOTES in stem
-        else "Without controls; below each value its 95 % interval, clustered on the source image "
-        "(of shares: Wilson's with the clusters' design effect; of correlations and kappa: bootstrap)."
-    ]
+        else "Intervals of agreement are clustered on the source image (shares: Wilson's with the clusters' design "
+        "effect; correlations and kappa: bootstrap)."
+    )
+    notes = [] if VOTES in stem else ["Agreement of metrics is measured without controls."]
     if "spearman" in stem:
         notes.append(
             "Signs are turned so that more is better: positive is agreement, whatever a metric's direction."
@@ -361,6 +362,7 @@ def _table(
         tuple(Column(heading, key, protocol=protocol, decimals=2) for heading, key in shown),
         tuple(rows),
         tuple(notes),
+        (on_intervals,),
         rows_are="metric",
         counts=("n",),
     )

@@ -18,7 +18,15 @@ ALLOWED = {
     "bench": {"bench"},
     "methods": {"methods", "bench.edit", "bench.files", "bench.registry", "bench.images"},
     "protocols": {"protocols", "bench.edit", "bench.files", "bench.registry", "bench.images"},
-    "reports": {"reports", "bench.edit", "bench.files", "bench.store", "bench.stats", "bench.suite"},
+    "reports": {
+        "reports",
+        "bench.edit",
+        "bench.files",
+        "bench.store",
+        "bench.stats",
+        "bench.suite",
+        "bench.latex",
+    },
 }
 
 

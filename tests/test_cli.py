@@ -586,8 +586,16 @@ def test_a_run_is_compared_verified_exported_and_merged(
     assert run("verify", "one", "--sample", "2", "--device", "cpu", *plugin) == 0
     assert run("export", "two", "--out", "entry.json", *plugin) == 0
     assert run("report", "one", "--merge", "entry.json", *plugin) == 0
-    assert (place / "one" / "report" / "merged.csv").exists()
+    merged = {path.name: path.read_text(encoding="utf-8") for path in (place / "one/report").glob("merged.*")}
+    assert set(merged) == {"merged.md", "merged.tex", "merged.csv"}
+    assert "[two]" in merged["merged.csv"]
+    assert r"{[}two{]} &" in merged["merged.tex"]
     assert (place / "one" / "report" / "index.html").exists()
+    # A refused entry leaves the report as it is.
+    before = {path: path.stat().st_mtime_ns for path in (place / "one" / "report").rglob("*")}
+    (place / "entry.json").write_text("{}")
+    assert run("report", "one", "--merge", "entry.json", "--style", "decimals=1", *plugin) == 2
+    assert {path: path.stat().st_mtime_ns for path in (place / "one" / "report").rglob("*")} == before
     changed = next((place / "one" / "edits").rglob("*.png"))
     changed.write_bytes(changed.read_bytes() + b"x")
     capsys.readouterr()

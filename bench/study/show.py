@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.files import write_atomic
+from bench.latex import escape
 from bench.study.analysis import SIMULATED, Analysis
 from bench.study.frame import ALL
 
@@ -119,17 +120,17 @@ def latex(table: Table) -> str:
     """A floating ``table`` with booktabs; wide ones are scaled to the line. Needs booktabs and graphicx."""
 
     def text(cell: Cell) -> str:
-        shown = latex_text(cell.text)
+        shown = escape(cell.text)
         shown = rf"\textbf{{{shown}}}" if cell.best else shown
         if not cell.span:
             return shown
-        lines = rf"{shown} \\ {{\scriptsize {latex_text(cell.span)}}}"
+        lines = rf"{shown} \\ {{\scriptsize {escape(cell.span)}}}"
         return rf"\begin{{tabular}}[t]{{@{{}}r@{{}}}}{lines}\end{{tabular}}"
 
     body = [
         rf"\begin{{tabular}}{{@{{}}l{'r' * (len(table.columns) - 1)}@{{}}}}",
         r"\toprule",
-        " & ".join(map(latex_text, table.columns)) + r" \\",
+        " & ".join(map(escape, table.columns)) + r" \\",
         r"\midrule",
         *(" & ".join(map(text, row)) + r" \\" for row in table.rows),
         r"\bottomrule",
@@ -137,7 +138,7 @@ def latex(table: Table) -> str:
     ]
     if len(table.columns) > 5:
         body = [r"\resizebox{\linewidth}{!}{%", *body, "}"]
-    caption = latex_text(" ".join([f"{table.title}.", *table.notes]))
+    caption = escape(" ".join([f"{table.title}.", *table.notes]))
     return "\n".join(
         [
             r"\begin{table}",
@@ -149,33 +150,6 @@ def latex(table: Table) -> str:
             "",
         ]
     )
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    **{char: "\\" + char for char in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "ρ": r"$\rho$",
-    "τ": r"$\tau$",
-    "ν": r"$\nu$",
-    "α": r"$\alpha$",
-    "†": r"$\dagger$",
-    "–": "--",
-    "−": "$-$",
-    "“": "``",
-    "”": "''",
-}
-
-
-def latex_text(text: str) -> str:
-    """``text`` with everything escaped that LaTeX would read as more than a letter."""
-    return "".join(_LATEX.get(char, char) for char in text)
 
 
 def write_analysis(analysis: Analysis, folder: Path, realism: pd.DataFrame | None = None) -> list[Path]:

@@ -303,7 +303,7 @@ def _table(table: Table) -> dict[str, Any]:
     return {
         "name": table.name,
         "title": table.title,
-        "notes": list(table.notes),
+        "notes": render.notes([table]),
         "columns": [
             {
                 "heading": column.heading,
@@ -313,8 +313,9 @@ def _table(table: Table) -> dict[str, Any]:
                 "higher": column.higher_is_better,
                 "group": column.group,
                 "reported": column.reported,
+                "n": table.column_n(i),
             }
-            for column in table.columns
+            for i, column in enumerate(table.columns)
         ],
         "rows": [
             {
@@ -326,9 +327,13 @@ def _table(table: Table) -> dict[str, Any]:
                     {
                         **asdict(cell),
                         "text": render.number(cell.value, column),
-                        "interval": render.interval(cell, column) if cell.low != cell.high else "",
+                        "interval": (
+                            render.interval(cell, column) if table.intervals and cell.low != cell.high else ""
+                        ),
+                        # Where neither the row nor the column says it.
+                        "own_n": table.cell_n(row, i),
                     }
-                    for cell, column in zip(row.cells, table.columns, strict=True)
+                    for i, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True))
                 ],
             }
             for row in table.rows

@@ -65,7 +65,7 @@ PEB.tables = (() => {
     function head(text, sign, order, first, column) {
       const arrow = h("span", { class: "sort-mark", "aria-hidden": "true" });
       const button = h("button", { class: "sort", title: column ? `${column.metric}: sort` : "Sort" },
-        h("span", {}, column?.reported ? `${text} (reported)` : text), sign && (sign.length > 1 ? " " : "\u00a0"), sign && h("span", { class: "sign" }, sign), arrow);
+        h("span", {}, column?.reported ? `${text} (reported)` : text), sign && (sign.length > 1 ? " " : "\u00a0"), sign && h("span", { class: "sign" }, sign), column?.n != null && h("span", { class: "interval" }, `n=${PEB.grouped(column.n)}`), arrow);
       const cell = h("th", { scope: "col" }, button);
       const entry = { cell, mark: arrow, order, first };
       button.addEventListener("click", () => sort(entry));
@@ -209,6 +209,7 @@ PEB.tables = (() => {
       cell.dagger ? h("sup", { title: "Not separable from the best." }, "†") : null);
     const content = [text];
     if (cell.interval) content.push(h("span", { class: "interval" }, cell.interval), whisker(cell, table, column));
+    if (cell.own_n !== null) content.push(h("span", { class: "interval" }, `n=${PEB.grouped(cell.own_n)}`));
     const kinds = [cell.best && "best", cell.value === null && "none", table.columns[column].reported && "reported"].filter(Boolean);
     return h("td", { class: kinds.join(" ") || null }, content);
   }

@@ -188,6 +188,17 @@ def test_methods_and_protocols_join_a_run(store: RunStore) -> None:
     assert store.manifest["methods"][SPEC.digest]["devices"] == ["cpu", "cuda"]
 
 
+def test_a_run_from_before_printed_names_is_read(store: RunStore) -> None:
+    spec = MethodSpec("fake", {}, "Fake", "Ours", "a2026", "mask-free")
+    store.configure(seed=0, protocols={}, methods=[spec])
+    assert store.methods[spec.digest] == spec
+    old = json.loads((store.path / "run.json").read_text())
+    for key in ("display", "cite", "group"):
+        del old["methods"][spec.digest][key]
+    (store.path / "run.json").write_text(json.dumps(old))
+    assert RunStore.open(store.path).methods[spec.digest] == MethodSpec("fake", {}, "Fake")
+
+
 def test_what_cannot_stand_beside_the_stored_results_is_refused(store: RunStore) -> None:
     configure(store)
     before = (store.path / "run.json").read_bytes()

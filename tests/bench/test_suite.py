@@ -61,7 +61,7 @@ def test_unknown_keys_name_file_line_path_and_suggest() -> None:
     message = bad(GOOD.replace("preset: weak", "presett: weak"))
     assert message == (
         "s.yaml:11: methods[1].presett: unknown key. Did you mean 'preset'? "
-        "Known: method, preset, options, label."
+        "Known: method, preset, options, label, display, cite, group."
     )
     message = bad(GOOD.replace("limit:", "limits:"))
     assert message.startswith("s.yaml:4: limits: unknown key. Did you mean 'limit'?")
@@ -152,6 +152,32 @@ def test_configured_methods_carry_full_options() -> None:
     assert weak.spec.title == "Weak"
     assert weak.options == Fake.Options(strength=0.5, native=16)
     assert weak.spec.options["delay"] == 0.0
+
+
+def test_what_print_says_of_a_method_changes_no_digest() -> None:
+    text = GOOD.replace(
+        "label: Weak", "label: Weak\n    display: Ours\n    cite: 'a2026,b:1'\n    group: new"
+    )
+    plain, named = (
+        configure_suite(parse_suite(suite), METHOD_REGISTRY, PROTOCOL_REGISTRY)[1] for suite in (GOOD, text)
+    )
+    spec = named[1].spec
+    assert (spec.title, spec.display, spec.cite, spec.group) == ("Weak", "Ours", "a2026,b:1", "new")
+    assert spec.digest == plain[1].spec.digest
+    assert bad(GOOD.replace("label: Weak", "cite: 'x}{'")).startswith("s.yaml:13: methods[1].cite: ")
+
+
+@pytest.mark.parametrize(
+    ("needs", "group"),
+    [
+        ({"source", "mask", "target_prompt"}, "mask-based"),
+        ({"source", "instruction"}, "mask-free"),
+        # Edits that were made elsewhere: nobody knows with what.
+        ({"source"}, ""),
+    ],
+)
+def test_methods_are_grouped_by_whether_they_take_a_mask(needs: set[str], group: str) -> None:
+    assert bench.suite._default_group(needs) == group
 
 
 def test_golden_digest() -> None:

@@ -53,9 +53,7 @@ def choose(store: RunStore, seeds: Sequence[int] = SEEDS) -> list[tuple[str, Edi
     Drawn by the last seed, without the edits that the earlier ones draw.
     """
     *earlier, seed = seeds
-    seen = {
-        record.key.digest for n in range(len(earlier)) for _, record in choose(store, earlier[: n + 1])
-    }
+    seen = {record.key.digest for n in range(len(earlier)) for _, record in choose(store, earlier[: n + 1])}
     by_method: dict[str, list[EditRecord]] = defaultdict(list)
     for record in store.edits():
         if record.file is not None and record.key.digest not in seen:

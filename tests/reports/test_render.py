@@ -39,6 +39,43 @@ def test_numbers(value: float | None, shown: str) -> None:
     assert render.number(value, COLUMNS[0]) == shown
 
 
+MSE = Column("leak MSE", "leak_mse", higher_is_better=False, decimals=4)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (1.1e-5, "1.1e-5"),
+        (-4.04e-5, "-4.0e-5"),
+        (0.0203, "0.0203"),
+        (0.0, "0.0000"),
+        # The rounding of a sum in float32 is nothing.
+        (3e-9, "0.0000"),
+        (-3e-9, "0.0000"),
+    ],
+)
+def test_what_is_not_zero_is_not_shown_as_zero(value: float, shown: str) -> None:
+    assert render.number(value, MSE) == shown
+
+
+def test_a_share_below_the_last_decimal_has_its_own() -> None:
+    assert render.number(0.0003, COLUMNS[0]) == "0.03"
+    assert render.number(0.000003, COLUMNS[0]) == "3.0e-4"
+
+
+def test_ends_of_intervals_are_as_fine_as_the_value() -> None:
+    assert render.interval(Cell(1.1e-5, 0.9e-5, 1.3e-5), MSE) == "9.0e-6 – 1.3e-5"
+    assert render.interval(Cell(0.0, 0.0, 2e-5), MSE) == "0.0000 – 2.0e-5"
+    assert render.interval(Cell(0.02, 0.0, 0.03), MSE) == "0.0000–0.0300"
+    assert render.interval(Cell(0.02, 1e-5, 0.03), MSE) == "0.0000–0.0300"
+
+
+def test_halves_are_those_of_both_sides() -> None:
+    assert render.halves(Cell(0.0, 0.0, 0.063), COLUMNS[0]) == ("6.3", "0.0")
+    assert render.halves(Cell(0.5, 0.25, 0.75), COLUMNS[0]) == ("25.0", "25.0")
+    assert render.halves(Cell(0.5, 0.5, 0.5), COLUMNS[0]) == ("", "")
+
+
 def test_intervals() -> None:
     assert render.interval(Cell(0.5, 0.25, 0.75), COLUMNS[0]) == "25.0–75.0"
     assert render.interval(Cell(0.5, -0.25, 0.75), COLUMNS[0]) == "-25.0 – 75.0"
@@ -76,7 +113,71 @@ def test_marks_of_second_and_dagger() -> None:
 
 def test_intervals_follow_the_style() -> None:
     assert "**50.0** <sub>±25.0</sub>" in render.markdown(TABLE, Style(intervals="plus-minus"))
+    lopsided = replace(TABLE, rows=(Row("a", False, (Cell(0.0, 0.0, 0.063, 9), Cell(0.2)), 9, 0),))
+    assert "| 0.0 <sub>+6.3 -0.0</sub> |" in render.markdown(lopsided, Style(intervals="plus-minus"))
     assert "**50.0** |" in render.markdown(TABLE, Style(intervals="none"))
+
+
+def test_what_shows_no_intervals_shows_none_anywhere() -> None:
+    table = replace(TABLE, intervals=False)
+    assert "25.0" not in render.markdown(table) + render.html(table) + terminal(100, table)
+    assert "0.25" in render.csv_text(table)
+
+
+def test_notes_on_intervals_follow_the_style_and_come_first() -> None:
+    table = replace(TABLE, interval_notes=("Intervals are clustered.",))
+    assert render.notes([table, table]) == [
+        "Below each value: its 95 % interval.",
+        "Intervals are clustered.",
+        *TABLE.notes,
+    ]
+    assert render.notes([table], Style(intervals="plus-minus"))[0].startswith("±")
+    assert render.notes([table], Style(intervals="none")) == list(TABLE.notes)
+
+
+# Of eight edits, leak LPIPS has a value for two of the first method's, for five of the second's; leak MSE for two
+# of either.
+COUNTED = Table(
+    "counted",
+    "counted",
+    (COLUMNS[0], COLUMNS[1], MSE),
+    (
+        Row("A", False, (Cell(0.5, n=8), Cell(0.2, n=2), Cell(0.02, n=2)), 8, 0),
+        Row("B", False, (Cell(0.5, n=8), Cell(0.3, n=5), Cell(None)), 8, 0),
+        Row("C", False, (Cell(0.5, n=8), Cell(0.3, n=8), Cell(0.03, n=2)), 8, 0),
+    ),
+)
+
+
+def test_n_is_shown_where_it_is_another_than_the_rows() -> None:
+    assert [COUNTED.column_n(i) for i in range(3)] == [None, None, 2]
+    assert [COUNTED.cell_n(row, 1) for row in COUNTED.rows] == [2, 5, None]
+    lines = render.markdown(COUNTED).splitlines()
+    assert lines[2] == "| method | success % ↑ | leak LPIPS ↓ | leak MSE ↓ (n=2) | n | failed |"
+    assert lines[4] == "| A | 50.0 | 0.200<br><sub>n=2</sub> | 0.0200 | 8 | 0 |"
+    assert lines[6] == "| C | 50.0 | 0.300 | 0.0300 | 8 | 0 |"
+    page = render.html(COUNTED)
+    assert "<th>leak MSE ↓<br><sub>n=2</sub></th>" in page
+    assert "<td>0.300<br><sub>n=5</sub></td>" in page
+    assert re.findall(r"n=\d", terminal(100, COUNTED)) == ["n=2", "n=2", "n=5"]
+    rows = list(csv.DictReader(io.StringIO(render.csv_text(COUNTED))))
+    assert [row["leak_lpips_n"] for row in rows] == ["2", "5", "8"]
+    assert [row["leak_mse_n"] for row in rows] == ["2", "0", "2"]
+
+
+def test_rows_stand_under_the_headings_of_their_groups() -> None:
+    a, b, control = TABLE.rows
+    mixed = (
+        replace(a, group="mask-based"),
+        replace(b, group="mask-free"),
+        replace(a, method="z", group="mask-based"),
+    )
+    lines = render.markdown(replace(TABLE, rows=(*mixed, control))).splitlines()[4:]
+    assert [line.split(" |")[0] for line in lines] == [
+        "| *mask-based*", r"| a\_b", "| z", "| *mask-free*", r"| c\|d", "| *controls*", r"| copy\_input",
+    ]  # fmt: skip
+    # One group alone needs no heading.
+    assert "mask-based" not in render.markdown(replace(TABLE, rows=(mixed[0], mixed[2], control)))
 
 
 def test_html_is_well_formed_and_escaped() -> None:
@@ -87,8 +188,9 @@ def test_html_is_well_formed_and_escaped() -> None:
     )
     root = ElementTree.fromstring(render.html(table).replace("<br>", "<br/>"))
     rows = root.findall(".//tbody/tr")
-    assert [len(row) for row in rows] == [5, 5, 5]
-    assert rows[2].get("class") == "control first-control"
+    assert [len(row) for row in rows] == [5, 5, 1, 5]
+    assert [row.get("class") for row in rows] == [None, None, "heading", "control"]
+    assert rows[2][0].text == "controls"
     assert [cell.get("colspan") for cell in root.findall(".//thead/tr[1]/th")] == [None, "1", "1", None, None]
     assert root.find(".//caption").text == "<script>x & y</script>"  # type: ignore[union-attr]
     assert "<script>" not in render.html_page("<script>", [table])
@@ -99,9 +201,9 @@ def test_rows_that_are_no_methods_have_their_own_heading_and_counts() -> None:
     assert render.markdown(table).splitlines()[2] == "| metric | success % ↑ | leak LPIPS ↓ | n |"
 
 
-def terminal(width: int) -> str:
+def terminal(width: int, table: Table = TABLE) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
-    for part in render.terminal([TABLE], width):
+    for part in render.terminal([table], width):
         console.print(part)
     return console.export_text()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
+
 import pytest
 
 from reports import style
@@ -44,3 +47,18 @@ def test_a_column_that_the_run_has_not_is_refused() -> None:
     with pytest.raises(StyleError, match="Did you mean leak_lpips"):
         Style(columns=("leak_lpip",)).check_columns(["leak_lpips", "fid"])
     Style(columns=("fid",)).check_columns(["leak_lpips", "fid"])
+
+
+def test_the_help_names_what_the_parser_takes() -> None:
+    from typer.main import get_command
+
+    from run_bench import app
+
+    report = get_command(app).commands["report"]  # type: ignore[attr-defined]
+    (told,) = (option.help for option in report.params if option.name == "style")
+    for key in ("intervals", "layout", "captions"):
+        (choices,) = re.findall(rf"{key}=([a-z|-]+)", told)
+        assert [
+            getattr(style.parse(f"{key}={choice}"), key) for choice in choices.split("|")
+        ] == choices.split("|")
+    assert set(re.findall(r"(\w+)=", told)) == {field.name for field in fields(Style)}

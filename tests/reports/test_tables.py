@@ -96,6 +96,36 @@ def test_values_that_are_none_lower_n_and_nothing_else(tmp_path: Path) -> None:
     assert (nothing["n"], nothing["failed"]) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("values", "ends", "unit", "decimals"),
+    [
+        ([0.0, 0.0], [0.0, 0.203883], "0/1", 1),
+        ([0.5, 0.015], [], "0/1", 1),
+        ([0.015], [], "0/1", 2),
+        ([0.008, 0.001], [], "0..1", 4),
+        ([0.2, 1.1e-5], [], "0..1", 3),
+        # Each value has digits of its own.
+        ([4.0e-5, 1.1e-5], [], "0..1", 0),
+        ([31.0], [], "dB", 1),
+        ([0.0], [], "0..1", 3),
+    ],
+)
+def test_a_column_has_about_four_digits(
+    values: list[float], ends: list[float], unit: str, decimals: int
+) -> None:
+    low, high = (ends or [None, None])[:2]
+    records = [{"value": value, "low": low, "high": high} for value in values]
+    facts = {"m": fake.Facts(unit, True)}
+    assert tables._column("m", "m", ALL, facts, records).decimals == decimals
+
+
+def test_marks_are_explained_one_by_one(frame: pd.DataFrame) -> None:
+    """Tables with other marks share the sentences that they have in common."""
+    notes = [note for table in tables.build(frame, fake.FACTS) for note in table.notes]
+    assert "Bold: the best method of the column." in notes
+    assert len({note for note in notes if "Bold" in note}) == 1
+
+
 def test_set_scores_keep_their_own_interval(tmp_path: Path) -> None:
     frame = tables.summary(
         fake.run(tmp_path / "r", {}, sets={"sd_inpainting": (12.5, 11.0, 14.0), "oracle": (1.0, None, None)}),
@@ -129,7 +159,7 @@ def test_a_labelled_control_stays_a_control(tmp_path: Path) -> None:
 
 
 def marks(cells: list[Cell], controls: list[bool], higher: bool | None) -> list[str]:
-    marked = tables._mark(cells, controls, higher)
+    marked = tables.mark(cells, controls, higher)
     return ["best" if cell.best else "tie" if cell.tie else "" for cell in marked]
 
 
@@ -174,15 +204,15 @@ def test_where_all_are_equal_none_is_best() -> None:
 
 
 def test_the_second_is_the_best_but_one_of_the_methods() -> None:
-    marked = tables._mark([cell(0.1), cell(0.3), cell(0.2), cell(0.25)], [False, False, False, True], True)
+    marked = tables.mark([cell(0.1), cell(0.3), cell(0.2), cell(0.25)], [False, False, False, True], True)
     assert [c.second for c in marked] == [False, False, True, False]
-    shared = tables._mark([cell(0.3), cell(0.3), cell(0.2)], [False] * 3, True)
+    shared = tables.mark([cell(0.3), cell(0.3), cell(0.2)], [False] * 3, True)
     assert not any(c.second for c in shared)
 
 
 def test_a_test_replaces_the_overlap() -> None:
     cells = [cell(0.5, 0.2), cell(0.6, 0.2), cell(0.7, 0.2)]
-    marked = tables._mark(cells, [False] * 3, True, [0.2, 0.01, None])
+    marked = tables.mark(cells, [False] * 3, True, [0.2, 0.01, None])
     assert [(c.dagger, c.tie) for c in marked] == [(True, False), (False, False), (False, False)]
 
 
@@ -257,16 +287,16 @@ def test_small_sets_are_remarked_on(tmp_path: Path) -> None:
     store = fake.run(tmp_path / "r", values, sets={"oracle": (1.0, None, None)})
     main, *_ = tables.build(tables.summary(store, fake.FACTS), fake.FACTS)
     assert any(f"from {N} images" in note for note in main.notes)
-    assert tables.SET_INTERVAL_NOTE not in main.notes, "no interval of a set is shown"
+    assert tables.SET_INTERVAL_NOTE not in main.interval_notes, "no interval of a set is shown"
 
 
 def test_intervals_of_sets_are_said_to_be_the_jackknifes(tmp_path: Path) -> None:
     store = fake.run(tmp_path / "r", {"leak_lpips": {"oracle": [0.0] * N}}, sets={"oracle": (1.0, 0.0, 2.5)})
     main, *_ = tables.build(tables.summary(store, fake.FACTS), fake.FACTS)
-    assert tables.SET_INTERVAL_NOTE in main.notes
+    assert tables.SET_INTERVAL_NOTE in main.interval_notes
     for intervals, said in (("brackets", True), ("none", False)):
         made = build.make(store, fake.FACTS, style=style.parse(f"intervals={intervals}"), resamples=200)
-        notes = [note for table in made.tables for note in table.notes]
+        notes = [note for table in made.tables for note in table.interval_notes]
         assert (tables.SET_INTERVAL_NOTE in notes) == said
 
 

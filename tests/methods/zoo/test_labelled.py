@@ -49,7 +49,9 @@ def test_a_drawn_edit_moves_with_its_regions() -> None:
     picture = np.zeros((64, 64, 3), np.uint8)
     for number, region in enumerate(case.request.regions, start=1):
         picture[mask_array(region.mask)] = number
-    drawn = labelled.draw(WORLD, [labelled.LabelledEdit(index, "", True, picture)], 20, np.random.default_rng(0))
+    drawn = labelled.draw(
+        WORLD, [labelled.LabelledEdit(index, "", True, picture)], 20, np.random.default_rng(0)
+    )
     for verdict in drawn:
         assert verdict.shows
         assert len(verdict.parts) == len(case.request.regions)

@@ -170,7 +170,11 @@ def test_tables_are_shown_as_they_were_made(store: RunStore, tmp_path: Path) -> 
     run = chunk(write_page(store, fake.FACTS, tmp_path, tables=made), "run")
     assert [table["name"] for table in run["tables"]] == [table.name for table in made]
     column = [c["metric"] for c in run["tables"][0]["columns"]].index("leak_lpips")
+    assert [c["n"] for c in run["tables"][0]["columns"]] == [
+        made[0].column_n(i) for i in range(len(made[0].columns))
+    ]
     shown, cell = run["tables"][0]["rows"][0]["cells"][column], made[0].rows[0].cells[column]
+    assert shown["own_n"] == made[0].cell_n(made[0].rows[0], column)
     assert (shown["value"], shown["low"], shown["best"]) == (cell.value, cell.low, cell.best)
     assert shown["text"]
     assert shown["interval"]
