@@ -190,6 +190,8 @@ class ScoreRecord:
     metric_version: str
     value: float | None
     reason: str | None = None
+    edit: str | None = None
+    """SHA-256 of the PNG that was scored, empty where there was none; None where it is not known."""
 
 
 class EditProtocol(Protocol):

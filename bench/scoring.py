@@ -1,6 +1,7 @@
 """Scores stored edits; never edits.
 
-What is scored already, with the same version of the metric, is skipped, so that the same command resumes.
+What is scored already, the same picture with the same version of the metric, is skipped, so that the same command
+resumes.
 Edits are taken source by source: the features of a source are computed once for all methods.
 
 Metrics of single edits score the raw edit. Those that declare ``pasted`` score the edit pasted back into its
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bench.edit import EditCase, EditKey, EditRecord, ScoreRecord, stable_digest
+from bench.edit import EditCase, EditKey, EditRecord, ScoreRecord
 from bench.metrics import METRICS, PASTED, STAND_INS
 from bench.metrics.streams import Mark, PictureStream, batches
 from bench.metrics.types import (
@@ -38,7 +39,7 @@ from bench.metrics.types import (
 from bench.progress import Progress, Silent
 from bench.registry import Registry
 from bench.stats import OUTCOME
-from bench.store import RunStore, StoreError
+from bench.store import RunStore, StoreError, set_inputs
 from bench.store import SetScore as StoredSetScore
 
 if TYPE_CHECKING:
@@ -452,9 +453,7 @@ def _score_chunk(
     for index, (record, pair) in enumerate(chunk):
         for metric, pasted in wanted[record.key.digest]:
             if isinstance(pair, NoValue):
-                result[index].append(
-                    ScoreRecord(record.key, _named(metric, pasted), metric.version, None, pair.reason)
-                )
+                result[index].append(_score_record(record, metric, pasted, None, pair.reason))
             else:
                 by_metric[id(metric), pasted].append(index)
                 metrics[id(metric)] = metric
@@ -469,9 +468,16 @@ def _score_chunk(
                 pair = pastes.setdefault(index, pair.paste()) if index not in pastes else pastes[index]
             pairs.append(pair)
         for index, (value, reason) in zip(indices, compute(metric, pairs), strict=True):
-            key = chunk[index][0].key
-            result[index].append(ScoreRecord(key, _named(metric, pasted), metric.version, value, reason))
+            result[index].append(_score_record(chunk[index][0], metric, pasted, value, reason))
     return [score for index in range(len(chunk)) for score in result[index]]
+
+
+def _score_record(
+    record: EditRecord, metric: Metric, pasted: bool, value: float | None, reason: str | None
+) -> ScoreRecord:
+    return ScoreRecord(
+        record.key, _named(metric, pasted), metric.version, value, reason, edit=record.sha256 or ""
+    )
 
 
 def _chunks(
@@ -722,7 +728,7 @@ def _sets_to_do(
             named.setdefault(categories.get(record.key.case, ""), []).append(record)
         digest = store.manifest["protocols"].get(protocol, {}).get("digest", "")
         for category, chosen in named.items():
-            inputs = stable_digest([digest, sorted(record.sha256 or "" for record in chosen)])
+            inputs = set_inputs(digest, (record.sha256 for record in chosen))
             for metric in metrics:
                 for pasted in _variants(metric):
                     before = stored.get((protocol, version, method, category, _named(metric, pasted)))

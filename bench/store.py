@@ -6,7 +6,7 @@
     cases/<protocol>/                     the cases as ``bench.casefile`` writes them
     edits/<protocol>/<method>-<digest>/   one lossless PNG per case
     edits.jsonl                           one line per attempt; the last one per key counts
-    scores/*.parquet                      one file per append; the last value per (key, metric) counts
+    scores/*.parquet                      one file per append; the last value per (key, metric) of the present edit counts
     scores/set.json                       values of whole sets of edits (FID and its kin)
     report/                               tables and figures
     digests.jsonl                         the SHA-256 of every other file as it was written; the last line counts
@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.casefile import CASES, CaseFile, write_cases
-from bench.edit import EditCase, EditKey, EditRecord, MethodSpec, ScoreRecord
+from bench.edit import EditCase, EditKey, EditRecord, MethodSpec, ScoreRecord, stable_digest
 from bench.files import (
     UnsafeName,
     safe_part,
@@ -57,12 +57,14 @@ SCORE_COLUMNS: tuple[str, ...] = (
     "method",
     "case",
     "seed",
+    "edit",
     "metric",
     "metric_version",
     "value",
     "reason",
 )
-"""Of :meth:`RunStore.scores`. ``method`` is a digest; ``value`` is float64, NaN where ``reason`` says why."""
+"""Of :meth:`RunStore.scores`. ``method`` is a digest; ``edit`` is the SHA-256 of the PNG that was scored, empty where
+there was none; ``value`` is float64, NaN where ``reason`` says why."""
 
 SET_COLUMNS: tuple[str, ...] = (
     "protocol",
@@ -81,7 +83,8 @@ SET_COLUMNS: tuple[str, ...] = (
 
 DIGESTS = "digests.jsonl"
 
-_SCORE_KEY = ["protocol", "protocol_version", "method", "case", "seed", "metric"]
+_EDIT_KEY = ["protocol", "protocol_version", "method", "case", "seed"]
+_SCORE_KEY = [*_EDIT_KEY, "metric"]
 _MANY_PARTS = 64
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -482,6 +485,10 @@ class RunStore:
 
         A torn last line is passed over. Raises :class:`StoreError` for any other line that is no record.
         """
+        return list({record.key.digest: record for record in self._attempts()}.values())
+
+    def _attempts(self) -> list[EditRecord]:
+        """Every record, in order."""
         try:
             data = self._log_path.read_bytes()
         except FileNotFoundError:
@@ -490,10 +497,10 @@ class RunStore:
             raise StoreError(f"{self._log_path}: cannot be read ({error.strerror}).") from error
         whole, _, _ = data.rpartition(b"\n")
         lines = whole.split(b"\n") if whole else []
-        found: dict[str, EditRecord] = {}
+        records: list[EditRecord] = []
         for number, line in enumerate(lines, 1):
             try:
-                record = _row_record(json.loads(line))
+                records.append(_row_record(json.loads(line)))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 if number == len(lines):
                     break
@@ -501,8 +508,7 @@ class RunStore:
                     f"{self._log_path}:{number}: not an edit record ({error}). "
                     "Delete that line; the edit is made again by the next run."
                 ) from error
-            found[record.key.digest] = record
-        return list(found.values())
+        return records
 
     def done(self) -> set[str]:
         """Digests of the keys whose edit is recorded, has no error, and whose file is there."""
@@ -542,7 +548,8 @@ class RunStore:
     # Scores
 
     def append_scores(self, scores: Sequence[ScoreRecord] | pd.DataFrame) -> None:
-        """Stores per-image scores in one new file. A data frame has the columns of ``SCORE_COLUMNS``.
+        """Stores per-image scores in one new file. A data frame has the columns of ``SCORE_COLUMNS``; where it has
+        no ``edit``, the scores are taken to judge the only picture that the log names for their key.
 
         NaN without a reason gets one: a value that could not be computed is never left unexplained.
         Raises :class:`StoreError`; then nothing of it is stored.
@@ -560,6 +567,7 @@ class RunStore:
                         "method": score.key.method,
                         "case": score.key.case,
                         "seed": score.key.seed,
+                        "edit": score.edit,
                         "metric": score.metric,
                         "metric_version": score.metric_version,
                         "value": score.value,
@@ -569,7 +577,7 @@ class RunStore:
                 ],
                 columns=list(SCORE_COLUMNS),
             )
-        missing = [column for column in SCORE_COLUMNS if column not in frame.columns]
+        missing = [column for column in SCORE_COLUMNS if column not in frame.columns and column != "edit"]
         if missing:
             raise StoreError(f"{self.path}: scores without {', '.join(missing)}. Give every column.")
         if len(frame) == 0:
@@ -580,7 +588,7 @@ class RunStore:
         if len(parts) >= _MANY_PARTS:
             # Merged into one that wins over all before, and only then are those deleted.
             frame = pd.concat([*(_read_part(part) for part in parts), frame], ignore_index=True)
-            frame = frame.drop_duplicates(_SCORE_KEY, keep="last")
+            frame = frame.drop_duplicates([*_SCORE_KEY, "edit"], keep="last")
         self._write_part(frame, parts)
         if len(parts) >= _MANY_PARTS:
             with self._writing("merge score files"):
@@ -600,15 +608,46 @@ class RunStore:
         return sorted((self.path / "scores").glob("part-*.parquet"), key=_part_number)
 
     def scores(self) -> pd.DataFrame:
-        """Every per-image score, the last value per (key, metric); columns ``SCORE_COLUMNS``, tidy."""
+        """The per-image scores of the edits that are here now; columns ``SCORE_COLUMNS``, tidy.
+
+        Of each (key, metric) the last value that judges the picture of the key's last record. Scores of a picture
+        that was replaced are passed over; they count again where the same picture comes back.
+        """
         import pandas as pd
 
         parts = [_read_part(part) for part in self._score_parts()]
         if not parts:
             return _score_types(pd.DataFrame(columns=list(SCORE_COLUMNS)))
         frame = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
+        frame = self._of_present_edits(frame)
         frame = frame.drop_duplicates(_SCORE_KEY, keep="last").reset_index(drop=True)
         return self._without_left_out(frame)
+
+    def _of_present_edits(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The scores whose ``edit`` is that of the key's last record, and those of keys without a record.
+
+        Scores of earlier versions do not say which picture they judge: it is the only one that the log names for
+        their key. Where the log names several, nobody knows, and the scores are passed over.
+        """
+        import pandas as pd
+
+        present: dict[tuple[str, str, str, str, int], str] = {}
+        sole: dict[tuple[str, str, str, str, int], str] = {}
+        for record in self._attempts():
+            key = record.key
+            place = key.protocol, key.protocol_version, key.method, key.case, key.seed
+            picture = present[place] = record.sha256 or ""
+            before = sole.setdefault(place, picture)
+            if picture and before != picture:
+                sole[place] = picture if not before else "several"
+        rows = [(*place, picture, sole[place]) for place, picture in present.items()]
+        log = pd.DataFrame(rows, columns=[*_EDIT_KEY, "present", "sole"]).astype({"seed": "int64"})
+        texts = [name for name in log.columns if name != "seed"]
+        joined = frame[[*_EDIT_KEY, "edit"]].merge(log.astype(dict.fromkeys(texts, "string")), "left", _EDIT_KEY)
+        edit = joined["edit"].fillna(joined["sole"])
+        current = joined["present"].isna() | (edit == joined["present"]).fillna(False)
+        frame = frame.assign(edit=edit.to_numpy())
+        return frame[current.to_numpy(dtype=bool)].astype({"edit": "string"})
 
     def leave_out(self, metrics: Mapping[str, Collection[str]]) -> None:
         """Protocol -> names of metrics that :meth:`scores` and :meth:`set_scores` pass over from now on.
@@ -668,20 +707,51 @@ class RunStore:
             ) from error
         return rows
 
-    def set_scores(self) -> pd.DataFrame:
-        """Every set score; NaN where ``value``, ``low`` or ``high`` is none.
+    def set_scores(self, *, stale: bool = False) -> pd.DataFrame:
+        """The set scores of the edits that are here now, with ``stale`` those of other edits too.
 
-        Columns ``SET_COLUMNS``, then the fields of subclasses of :class:`SetScore` that were stored.
+        NaN where ``value``, ``low`` or ``high`` is none. Columns ``SET_COLUMNS``, then the fields of subclasses of
+        :class:`SetScore` that were stored.
         """
         import pandas as pd
 
         rows = self._set_rows()
+        if not stale and any(row.get("inputs") for row in rows):
+            now = self._set_inputs()
+            rows = [
+                row
+                for row in rows
+                if not row.get("inputs")
+                or now.get((row["protocol"], row["method"], row["category"]), row["inputs"]) == row["inputs"]
+            ]
         more = [
             name for name in dict.fromkeys(name for row in rows for name in row) if name not in SET_COLUMNS
         ]
         frame = pd.DataFrame(rows, columns=[*SET_COLUMNS, *more])
         frame = frame.astype({"value": "float64", "low": "float64", "high": "float64", "n": "int64"})
         return self._without_left_out(frame)
+
+    def _set_inputs(self) -> dict[tuple[str, str, str], str]:
+        """Protocol, method and category -> what ``inputs`` of a set score says of the edits that are here."""
+        categories = {
+            protocol: {row["id"]: row["category"] for row in self.cases(protocol).rows}
+            for protocol in self.protocols()
+        }
+        pictures: dict[tuple[str, str, str], list[str | None]] = {}
+        for record in self.edits():
+            protocol, method, case = record.key.protocol, record.key.method, record.key.case
+            if protocol in categories:
+                for category in ("all", categories[protocol].get(case, "")):
+                    pictures.setdefault((protocol, method, category), []).append(record.sha256)
+        return {
+            place: set_inputs(self.manifest["protocols"][place[0]].get("digest", ""), of)
+            for place, of in pictures.items()
+        }
+
+
+def set_inputs(protocol_digest: str, pictures: Iterable[str | None]) -> str:
+    """Digest of which edits (SHA-256, None for a failed one) and which protocol's real images were compared."""
+    return stable_digest([protocol_digest, sorted(picture or "" for picture in pictures)])
 
 
 def _check_name(name: str, what: str) -> str:
@@ -734,17 +804,19 @@ def _read_part(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        return pd.read_parquet(path, columns=list(SCORE_COLUMNS))
+        return _score_types(pd.read_parquet(path))
     except Exception as error:
         raise StoreError(f"{path}: cannot be read ({error}). Delete it, and score again.") from error
 
 
 def _score_types(frame: pd.DataFrame) -> pd.DataFrame:
+    if "edit" not in frame.columns:
+        frame = frame.assign(edit=None)
     frame = frame[list(SCORE_COLUMNS)].astype({"seed": "int64", "value": "float64"})
     unexplained = frame["value"].isna() & frame["reason"].isna()
     # Text, also where every reason is None: else the column's type would depend on its values.
     frame["reason"] = frame["reason"].astype("string").mask(unexplained, "the metric gave NaN")
-    for column in ("protocol", "protocol_version", "method", "case", "metric", "metric_version"):
+    for column in ("protocol", "protocol_version", "method", "case", "edit", "metric", "metric_version"):
         frame[column] = frame[column].astype("string")
     return frame
 

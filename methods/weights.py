@@ -442,7 +442,9 @@ def content_hash(found: Weights) -> str:
 
 
 class _HashCache:
-    """SHA-256 of large files by path, size and time of change, so that gigabytes are read once.
+    """SHA-256 of large files by path, size and times of change, so that gigabytes are read once.
+
+    The time of the last change of the file's entry counts too: a copy that keeps the time of the original is read.
 
     Lives in the user's cache folder (``PROMPTEDITBENCH_CACHE`` overrides it). A cache that cannot be
     read or written costs time and nothing else.
@@ -462,7 +464,7 @@ class _HashCache:
     def sha256(self, path: Path) -> str:
         real = path.resolve()
         status = real.stat()
-        key = f"{real}|{status.st_size}|{status.st_mtime_ns}"
+        key = f"{real}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}"
         if key not in self.known:
             self.known[key] = zoo.sha256_file(real)
             self.changed = True

@@ -398,6 +398,7 @@ class _EntryRun:
         import pandas as pd
 
         columns: dict[str, list[Any]] = {name: [] for name in SCORE_COLUMNS}
+        edits = {(part.protocol, part.method): part.sha256 for part in self.entry.edits}
         for part in self.entry.scores:
             protocol = self.entry.protocols[part.protocol]
             kept = [
@@ -411,6 +412,8 @@ class _EntryRun:
             columns["method"] += [part.method] * n
             columns["case"] += [protocol.cases[i] for i in kept]
             columns["seed"] += [self.entry.seed] * n
+            pictures = edits.get((part.protocol, part.method))
+            columns["edit"] += [(pictures[i] if pictures else None) or "" for i in kept]
             columns["metric"] += [part.metric] * n
             columns["metric_version"] += [self.entry.metrics[part.metric].version] * n
             columns["value"] += [math.nan if part.values[i] is None else part.values[i] for i in kept]

@@ -28,8 +28,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.edit import EditCase, EditRecord, MethodSpec, ScoreRecord, stable_digest
-from bench.store import DIGESTS, RunStore, SetScore, StoreError
+from bench.edit import EditCase, EditRecord, MethodSpec, ScoreRecord
+from bench.store import DIGESTS, RunStore, SetScore, StoreError, set_inputs
 from bench.suite import limited
 from reports import same
 from reports.disk import is_relative, sha256_file
@@ -573,7 +573,7 @@ def _check_sets(
 ) -> list[dict[Any, Any]]:
     """The stored set scores; whether each is of the edits that are here."""
     try:
-        rows: list[dict[Any, Any]] = store.set_scores().to_dict(orient="records")
+        rows: list[dict[Any, Any]] = store.set_scores(stale=True).to_dict(orient="records")
     except (StoreError, ValueError) as error:
         result.problems.append(f"scores/set.json: {error}")
         return []
@@ -586,7 +586,7 @@ def _check_sets(
             hashes.setdefault(place, []).append(record.sha256 or "")
             present[place] += record.file is not None
     inputs = {
-        place: stable_digest([store.manifest["protocols"][place[0]]["digest"], sorted(of)])
+        place: set_inputs(store.manifest["protocols"][place[0]]["digest"], of)
         for place, of in hashes.items()
     }
     times = Counter(_set_key(row) for row in rows)

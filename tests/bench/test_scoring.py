@@ -174,6 +174,93 @@ class TestSingles:
         assert calls[-1] == "stop"
 
 
+def replace_edit(store: RunStore, case: str, level: int) -> None:
+    """The edit made again, with another picture: one gray level."""
+    file = store.edit_file("fakes", SPEC, case)
+    sha256 = store.write_edit(file, from_array(np.full((32, 32, 3), level, np.uint8)))
+    store.append_edits([EditRecord(key(case), file, sha256, 0.1)])
+
+
+def without_hashes(store: RunStore) -> None:
+    """The scores as earlier versions stored them: without the SHA-256 of the edit."""
+    import pandas as pd
+
+    for part in (store.path / "scores").glob("part-*.parquet"):
+        pd.read_parquet(part).drop(columns="edit").to_parquet(part)
+
+
+class TestEditsMadeAgain:
+    def test_the_scores_of_a_replaced_edit_count_no_more(self, store: RunStore) -> None:
+        scoring.score_run(store, [Mean()])
+        before = by_case(store, "mean")
+        replace_edit(store, "case-002", 51)
+        assert by_case(store, "mean") == {case: v for case, v in before.items() if case != "case-002"}
+        again = Mean()
+        summary = scoring.score_run(store, [again])
+        assert again.asked == [["case-002"], ["case-002"]]
+        assert (summary.scored, summary.skipped) == (2, 2 * COUNT - 2)
+        assert by_case(store, "mean") == {**before, "case-002": pytest.approx(0.2)}
+        rows = store.scores().query("case == 'case-002'")
+        assert set(rows["edit"]) == {next(r.sha256 for r in store.edits() if r.key.case == "case-002")}
+
+    def test_an_edit_that_failed_the_second_time_has_no_score(self, store: RunStore) -> None:
+        scoring.score_run(store, [Mean()])
+        store.append_edits([EditRecord(key("case-002"), None, None, None, "out of luck")])
+        assert "case-002" not in by_case(store, "mean")
+        scoring.score_run(store, [Mean()])
+        assert by_case(store, "mean")["case-002"] == "no edit: out of luck"
+        idle = Mean()
+        scoring.score_run(store, [idle])
+        assert idle.asked == []
+
+    def test_the_same_picture_again_keeps_its_scores(self, store: RunStore, cases: list[EditCase]) -> None:
+        scoring.score_run(store, [Mean()])
+        before = by_case(store, "mean")
+        replace_edit(store, "case-002", 51)
+        scoring.score_run(store, [Mean()])
+        add_edits(store, [cases[2]])
+        assert by_case(store, "mean") == before
+
+    def test_merged_score_files_know_their_edits(
+        self, store: RunStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("bench.store._MANY_PARTS", 1)
+        scoring.score_run(store, [Mean()])
+        without_hashes(store)
+        replace_edit(store, "case-002", 51)
+        scoring.score_run(store, [Mean()])
+        assert len(list((store.path / "scores").iterdir())) == 1
+        found = by_case(store, "mean")
+        assert found["case-002"] == pytest.approx(0.2)
+        assert len(found) == COUNT
+
+    def test_scores_without_a_hash_judge_the_only_edit_of_the_log(
+        self, store: RunStore, cases: list[EditCase]
+    ) -> None:
+        store.append_edits([EditRecord(key("case-001"), None, None, None, "out of luck")])
+        add_edits(store, [cases[1]])
+        scoring.score_run(store, [Mean()])
+        before = by_case(store, "mean")
+        without_hashes(store)
+        assert by_case(store, "mean") == before
+        idle = Mean()
+        scoring.score_run(store, [idle])
+        assert idle.asked == []
+        # Two pictures in the log: nobody knows which one the old scores judge.
+        replace_edit(store, "case-002", 51)
+        assert set(before) - set(by_case(store, "mean")) == {"case-002"}
+        add_edits(store, [cases[2]])
+        assert "case-002" not in by_case(store, "mean")
+
+    def test_set_scores_of_other_edits_count_no_more(self, store: RunStore) -> None:
+        scoring.score_run(store, [Distance()], references={"fakes": real})
+        replace_edit(store, "case-002", 51)
+        assert set(store.set_scores()["category"]) == {"attribute", "replacement", "multi_object"}
+        assert len(store.set_scores(stale=True)) == 10
+        scoring.score_run(store, [Distance()], references={"fakes": real})
+        assert len(store.set_scores()) == 10
+
+
 class TestNoValue:
     @pytest.mark.parametrize(
         ("value", "reason"),

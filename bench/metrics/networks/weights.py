@@ -72,13 +72,13 @@ def weights_folder() -> Path:
 
 
 def cached_sha256(path: Path) -> str:
-    """SHA-256 of a file, computed once per process while its size and time stay the same. Raises OSError."""
+    """SHA-256 of a file, computed once per process while its size and times stay the same. Raises OSError."""
     status = path.stat()
-    return _sha256(str(path), status.st_size, status.st_mtime_ns)
+    return _sha256(str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @lru_cache(maxsize=256)
-def _sha256(path: str, _size: int, _time: int) -> str:
+def _sha256(path: str, _size: int, _modified: int, _changed: int) -> str:
     return sha256_file(path)
 
 
