@@ -180,12 +180,16 @@ def parse_options(cls: type, values: Mapping[str, Any], where: str = "") -> Any:
 
     Types are held strictly: no number from text, no int from bool; an int serves as a float, a list as a
     tuple, text as a path or as one of a ``Literal``. Raises :class:`OptionError` that starts with ``where``
-    (default: the class's name) for an unknown key, with a suggestion, or a wrong value.
+    (default: the class's name) for an unknown key, with a suggestion, or a wrong value. ``cls.REFUSED`` maps keys
+    that a user might look for, and must not give here, to the reason and the remedy.
     """
     where = where or cls.__name__
     options = getattr(cls, "Options", NoOptions)
     known = [field.name for field in dataclasses.fields(options) if field.init]
+    refused: Mapping[str, str] = getattr(cls, "REFUSED", {})
     for key in values:
+        if key in refused:
+            raise OptionError(f"{where}: option {key!r}: {refused[key]}.")
         if key not in known:
             raise OptionError(
                 f"{where}: unknown option {key!r}.{did_you_mean(str(key), known)} "

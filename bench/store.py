@@ -6,7 +6,7 @@
     cases/<protocol>/                     the cases as ``bench.casefile`` writes them
     edits/<protocol>/<method>-<digest>/   one lossless PNG per case
     edits.jsonl                           one line per attempt; the last one per key counts
-    scores/*.parquet                      one file per append; the last value per (key, metric) of the present edit counts
+    scores/*.parquet                      one file per append; the last value of the present edit counts
     scores/set.json                       values of whole sets of edits (FID and its kin)
     report/                               tables and figures
     digests.jsonl                         the SHA-256 of every other file as it was written; the last line counts
@@ -643,7 +643,9 @@ class RunStore:
         rows = [(*place, picture, sole[place]) for place, picture in present.items()]
         log = pd.DataFrame(rows, columns=[*_EDIT_KEY, "present", "sole"]).astype({"seed": "int64"})
         texts = [name for name in log.columns if name != "seed"]
-        joined = frame[[*_EDIT_KEY, "edit"]].merge(log.astype(dict.fromkeys(texts, "string")), "left", _EDIT_KEY)
+        joined = frame[[*_EDIT_KEY, "edit"]].merge(
+            log.astype(dict.fromkeys(texts, "string")), "left", _EDIT_KEY
+        )
         edit = joined["edit"].fillna(joined["sole"])
         current = joined["present"].isna() | (edit == joined["present"]).fillna(False)
         frame = frame.assign(edit=edit.to_numpy())

@@ -199,7 +199,7 @@ class Endpoint:
         elif code == "insufficient_quota":
             remedy = "The account's quota is used up."
         elif status == 404:
-            remedy = "Check base_url and model."
+            remedy = "Check the address and the model."
         else:
             remedy = ""
         coded = f" ({code})" if code else ""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -194,6 +195,18 @@ def test_the_content_is_read_once(
     monkeypatch.setenv("PROMPTEDITBENCH_CACHE", str(tmp_path / "file"))
     (tmp_path / "file").write_text("not a folder")
     assert weights.identity(folder) == before
+
+
+def test_a_file_with_the_size_and_time_of_another_is_read(tmp_path: Path, tiny_folder: Folder) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_folder(9), folder)
+    before = weights.identity(str(folder))
+    tensors = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    times, data = tensors.stat(), bytearray(tensors.read_bytes())
+    data[-1] ^= 1
+    tensors.write_bytes(data)
+    os.utime(tensors, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert weights.identity(str(folder)) != before
 
 
 def test_a_broken_configuration_is_one_error(tmp_path: Path, tiny_folder: Folder) -> None:
