@@ -586,8 +586,7 @@ def _check_sets(
             hashes.setdefault(place, []).append(record.sha256 or "")
             present[place] += record.file is not None
     inputs = {
-        place: set_inputs(store.manifest["protocols"][place[0]]["digest"], of)
-        for place, of in hashes.items()
+        place: set_inputs(store.manifest["protocols"][place[0]]["digest"], of) for place, of in hashes.items()
     }
     times = Counter(_set_key(row) for row in rows)
     for key in (key for key, count in times.items() if count > 1):
