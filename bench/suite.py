@@ -31,6 +31,11 @@ from bench.edit import EditMethod, EditProtocol, MethodSpec
 from bench.files import UnsafeName, safe_part
 from bench.registry import Registry, Runtime, did_you_mean, expand_preset, options_dict, parse_options
 
+MAX_DEPTH = 50
+"""Levels of lists and mappings in a suite; one that holds itself has no end."""
+MAX_VALUES = 100_000
+"""Values in a suite once its aliases are written out."""
+
 SHIPPED = Path(__file__).parent / "suites"
 """The folder of the suites that come with this package."""
 
@@ -65,9 +70,10 @@ class Suite(_Strict):
     name: str
     protocols: Annotated[list[ProtocolEntry], Field(min_length=1)]
     methods: Annotated[list[MethodEntry], Field(min_length=1)]
-    metrics: list[str] | None = None
+    metrics: Annotated[list[str], Field(min_length=1)] | None = None
     """Names of metrics; None for all."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
+    """Of 64 bits, as score files hold it."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Cases per category and protocol; None for all."""
 
@@ -116,13 +122,26 @@ def parse_suite(text: str, origin: str = "suite") -> Suite:
 
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines = dict(_lines(node, (), origin)) if node is not None else {}
+        lines: dict[_Path, int] = {}
+        for path, line in _lines(node, (), origin) if node is not None else ():
+            lines[path] = line
+            if len(lines) > MAX_VALUES:
+                raise SuiteError(
+                    f"{origin}:{line}: more than {MAX_VALUES:,} values, its aliases written out. Shorten it."
+                )
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{origin}:{mark.line + 1}" if mark is not None else origin
         what = getattr(error, "problem", None) or str(error)
         raise SuiteError(f"{where}: not valid YAML: {what}. Mend the line.") from error
+    except RecursionError as error:
+        raise SuiteError(f"{origin}: nested more than {MAX_DEPTH} levels deep. Make it flat.") from error
+    except SuiteError:
+        raise
+    except ValueError as error:
+        # PyYAML passes on what Python says of a number or a date that it cannot make.
+        raise SuiteError(f"{origin}: a value cannot be read: {error}. Mend it, or put it in quotes.") from error
     if not isinstance(data, dict):
         raise SuiteError(
             f"{origin}: not a suite: a YAML mapping with name, protocols and methods is expected."
@@ -161,10 +180,18 @@ def _lines(node: Any, path: _Path, origin: str) -> Iterator[tuple[_Path, int]]:
     """The line of every key and item, by its path. A key given twice raises: YAML would take the last."""
     import yaml
 
+    if len(path) > MAX_DEPTH:
+        raise SuiteError(
+            f"{origin}:{node.start_mark.line + 1}: nested more than {MAX_DEPTH} levels deep, or a part that holds "
+            "itself by an alias. Make it flat."
+        )
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                where = f"{_dotted(path)}: " if path else ""
+                raise SuiteError(f"{origin}:{line}: {where}a list or a mapping as a key. Give a name.")
             if key.value in seen:
                 raise SuiteError(f"{origin}:{line}: {_dotted((*path, key.value))}: given twice. Keep one.")
             seen.add(key.value)
