@@ -16,11 +16,12 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from bench.edit import REQUEST_FIELDS, Claim, EditCase, EditProtocol, EditRequest, Region
-from bench.files import UnsafeName, safe_part, safe_relative, sha256_bytes, write_atomic
+from bench.files import UnsafeName, parse_json, safe_part, safe_relative, sha256_bytes, write_atomic
 from bench.images import ImageError, check_mask, png_bytes, read_mask, read_rgb, to_array
 
 if TYPE_CHECKING:
@@ -333,13 +334,16 @@ class CaseFile(Sequence[EditCase]):
 
 def _read_info(path: Path) -> dict[str, Any]:
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CaseError(f"{path}: no such file. Give a folder that `cases` has exported.") from None
     except (OSError, ValueError) as error:
         raise CaseError(f"{path}: cannot be read ({error}). Export the cases again.") from error
     if not isinstance(info, dict):
         raise CaseError(f"{path}: not a JSON object. Export the cases again.")
+    limit = info.get("limit")
+    if isinstance(limit, bool) or not isinstance(limit, (int, type(None))):
+        raise CaseError(f"{path}: limit is {limit!r}, a number or null is expected. Export the cases again.")
     return info
 
 
@@ -357,6 +361,9 @@ _OPTIONAL: Mapping[str, Any] = {
 }
 
 
+_CLAIM = frozenset(field.name for field in fields(Claim))
+
+
 def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         # Not splitlines: a prompt may hold one of the other characters that it takes for the end of a line.
@@ -369,15 +376,56 @@ def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-            missing = sorted(_REQUIRED - row.keys())
-            if missing:
-                raise ValueError(f"it lacks {', '.join(missing)}")
-            safe_part(row["id"], "case id")
-            safe_part(row["source_id"], "source id")
-        except (ValueError, AttributeError) as error:
+            row = _checked_row(parse_json(line))
+        except ValueError as error:
             raise CaseError(f"{path}:{number}: not a case: {error}. Export the cases again.") from error
-        yield {**_OPTIONAL, **row}
+        yield row
+
+
+def _checked_row(row: Any) -> dict[str, Any]:
+    """The row with every key of the right type. Raises ValueError that names the key."""
+    if not isinstance(row, dict):
+        raise ValueError("it is no JSON object")
+    missing = sorted(_REQUIRED - row.keys())
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    checked: dict[str, Any] = {**_OPTIONAL, **row}
+    for name, value in checked.items():
+        if name in _REQUIRED or (name in _OPTIONAL and isinstance(_OPTIONAL[name], str)):
+            good = isinstance(value, str)
+        elif name == "edit_words":
+            good = _texts(value)
+        elif name == "regions":
+            good = isinstance(value, list) and all(
+                isinstance(part, dict)
+                and isinstance(part.get("mask"), str)
+                and isinstance(part.get("prompt"), str)
+                and _texts(part.get("words"))
+                for part in value
+            )
+        elif name == "claims":
+            good = isinstance(value, list) and all(
+                isinstance(claim, dict)
+                and claim.keys() == _CLAIM
+                and isinstance(claim["region"], int)
+                and _texts([claim[key] for key in sorted(_CLAIM - {"region"})])
+                for claim in value
+            )
+        elif name == "tags":
+            good = isinstance(value, dict) and _texts(list(value.values()))
+        elif name == "seed":
+            good = isinstance(value, int) and not isinstance(value, bool)
+        else:
+            good = name != "truth" or value is None or isinstance(value, str)
+        if not good:
+            raise ValueError(f"{name} is of a wrong type")
+    safe_part(checked["id"], "case id")
+    safe_part(checked["source_id"], "source id")
+    return checked
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _json(value: Any) -> bytes:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 MAX_PART = 120
 """Characters in a name that becomes a file name; leaves room for affixes under the usual 255 bytes."""
@@ -67,6 +69,14 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     """64 hex digits of SHA-256 of a file's bytes, read in pieces. Raises OSError."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError, also where it is nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_all(descriptor: int, data: bytes) -> None:

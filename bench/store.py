@@ -35,6 +35,7 @@ from bench.casefile import CASES, CaseFile, write_cases
 from bench.edit import EditCase, EditKey, EditRecord, MethodSpec, ScoreRecord, stable_digest
 from bench.files import (
     UnsafeName,
+    parse_json,
     safe_part,
     safe_relative,
     sha256_bytes,
@@ -136,12 +137,7 @@ class RunStore:
         """
         store = cls(Path(path))
         if store._manifest_path.exists():
-            found = store.manifest.get("format")
-            if found != FORMAT:
-                raise StoreError(
-                    f"{path}: a run folder of format {found}; this version reads format {FORMAT}. "
-                    "Use the version that wrote it, or another folder."
-                )
+            store.manifest  # noqa: B018 (raises where it cannot be used)
             return store
         if not create:
             what = "not a run folder (it has no run.json)" if store.path.exists() else "no such run folder"
@@ -288,15 +284,17 @@ class RunStore:
         complete = False
         for number, line in enumerate(lines, 1):
             try:
-                row = json.loads(line)
-                if "complete" in row:
-                    complete = bool(row["complete"])
-                else:
-                    written[row["file"]] = row["sha256"]
-            except (ValueError, KeyError, TypeError) as error:
+                row = parse_json(line)
+            except ValueError as error:
                 if number == len(lines):
                     break
                 raise StoreError(f"{self.path / DIGESTS}:{number}: not a digest ({error}).") from error
+            if isinstance(row, dict) and isinstance(row.get("complete"), bool):
+                complete = row["complete"]
+            elif isinstance(row, dict) and _fits(row, _DIGEST):
+                written[row["file"]] = row["sha256"]
+            else:
+                raise StoreError(f"{self.path / DIGESTS}:{number}: not a digest ({line[:80]}).")
         return {name: digest for name, digest in written.items() if digest is not None}, complete
 
     # The manifest
@@ -314,11 +312,20 @@ class RunStore:
         if self._manifest is None:
             path = self._manifest_path
             try:
-                self._manifest = json.loads(path.read_text(encoding="utf-8"))
+                manifest = parse_json(path.read_text(encoding="utf-8"))
+                wrong = _wrong_manifest(manifest)
+                if wrong:
+                    raise ValueError(wrong)
             except (OSError, ValueError) as error:
                 raise StoreError(
                     f"{path}: cannot be read ({error}). Restore it, or run into another folder."
                 ) from error
+            if manifest["format"] != FORMAT:
+                raise StoreError(
+                    f"{self.path}: a run folder of format {manifest['format']}; this version reads format {FORMAT}. "
+                    "Use the version that wrote it, or another folder."
+                )
+            self._manifest = manifest
         assert self._manifest is not None
         return self._manifest
 
@@ -500,15 +507,23 @@ class RunStore:
         records: list[EditRecord] = []
         for number, line in enumerate(lines, 1):
             try:
-                records.append(_row_record(json.loads(line)))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                row = parse_json(line)
+            except ValueError as error:
+                # Torn, and cut by the next append.
                 if number == len(lines):
                     break
-                raise StoreError(
-                    f"{self._log_path}:{number}: not an edit record ({error}). "
-                    "Delete that line; the edit is made again by the next run."
-                ) from error
+                raise self._no_record(number, error) from error
+            try:
+                records.append(_row_record(row))
+            except ValueError as error:
+                raise self._no_record(number, error) from error
         return records
+
+    def _no_record(self, number: int, error: ValueError) -> StoreError:
+        return StoreError(
+            f"{self._log_path}:{number}: not an edit record ({error}). "
+            "Delete that line; the edit is made again by the next run."
+        )
 
     def done(self) -> set[str]:
         """Digests of the keys whose edit is recorded, has no error, and whose file is there."""
@@ -700,7 +715,12 @@ class RunStore:
 
     def _set_rows(self) -> list[dict[str, Any]]:
         try:
-            rows: list[dict[str, Any]] = json.loads(self._set_path.read_text(encoding="utf-8"))
+            rows = parse_json(self._set_path.read_text(encoding="utf-8"))
+            if not isinstance(rows, list):
+                raise ValueError("it is no list of set scores")
+            for number, row in enumerate(rows, 1):
+                if not isinstance(row, dict) or not _fits(row, _SET_ROW):
+                    raise ValueError(f"row {number} is no set score")
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
@@ -768,13 +788,105 @@ def _record_row(record: EditRecord) -> dict[str, Any]:
     return {**fields.pop("key"), **fields}
 
 
-def _row_record(row: Mapping[str, Any]) -> EditRecord:
+_TEXT, _TEXT_OR_NONE = (str,), (str, type(None))
+_NUMBER_OR_NONE = (int, float, type(None))
+_LOG_ROW: Mapping[str, tuple[type, ...]] = {
+    "protocol": _TEXT,
+    "protocol_version": _TEXT,
+    "method": _TEXT,
+    "case": _TEXT,
+    "seed": (int,),
+    "file": _TEXT_OR_NONE,
+    "sha256": _TEXT_OR_NONE,
+    "seconds": _NUMBER_OR_NONE,
+    "error": _TEXT_OR_NONE,
+}
+_SET_ROW: Mapping[str, tuple[type, ...]] = {
+    "protocol": _TEXT,
+    "protocol_version": _TEXT,
+    "method": _TEXT,
+    "category": _TEXT,
+    "metric": _TEXT,
+    "metric_version": _TEXT,
+    "value": _NUMBER_OR_NONE,
+    "low": _NUMBER_OR_NONE,
+    "high": _NUMBER_OR_NONE,
+    "n": (int,),
+    "reason": _TEXT_OR_NONE,
+}
+_DIGEST: Mapping[str, tuple[type, ...]] = {"file": _TEXT, "sha256": _TEXT_OR_NONE}
+_PROTOCOL: Mapping[str, tuple[type, ...]] = {"version": _TEXT, "digest": _TEXT}
+_METHOD: Mapping[str, tuple[type, ...]] = {
+    "name": _TEXT,
+    "label": _TEXT,
+    "options": (dict,),
+    "dtype": _TEXT,
+    "devices": (list,),
+}
+_WHERE_GIVEN: Mapping[str, tuple[type, ...]] = {
+    "name": _TEXT,
+    "seed": (int,),
+    "suite": (dict, type(None)),
+    "versions": (dict,),
+    "registered": _TEXT,
+    "options": (dict,),
+    "limit": (int, type(None)),
+    "canvas": (int,),
+    "categories": (list,),
+}
+"""Of a manifest and of what it says of a protocol."""
+
+
+def _fits(row: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> bool:
+    return not _unfit(row, types)
+
+
+def _unfit(row: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> list[str]:
+    """The keys that are absent or of another type. A truth value is no number."""
+    return [
+        name
+        for name, allowed in types.items()
+        if name not in row or not isinstance(row[name], allowed) or isinstance(row[name], bool)
+    ]
+
+
+def _wrong_manifest(manifest: Any) -> str:
+    """What keeps a JSON value from being a run's manifest; empty where nothing does."""
+    if not isinstance(manifest, dict) or "format" not in manifest:
+        return "it is no manifest of a run"
+    if manifest["format"] != FORMAT:
+        # Another version's; nobody knows what is in it.
+        return ""
+    if wrong := _unfit(
+        manifest, {name: _WHERE_GIVEN[name] for name in _WHERE_GIVEN.keys() & manifest.keys()}
+    ):
+        return f"{', '.join(sorted(wrong))}: of a wrong type"
+    for part, types in (("protocols", _PROTOCOL), ("methods", _METHOD)):
+        entries = manifest.get(part)
+        if not isinstance(entries, dict):
+            return f"its {part} are missing"
+        for name, entry in entries.items():
+            if not isinstance(entry, dict):
+                return f"{part}: {name}: of a wrong type"
+            given = {key: _WHERE_GIVEN[key] for key in _WHERE_GIVEN.keys() & entry.keys()}
+            if wrong := _unfit(entry, {**given, **types}):
+                return f"{part}: {name}: {', '.join(sorted(wrong))}: missing or of a wrong type"
+    return ""
+
+
+def _row_record(row: Any) -> EditRecord:
+    wrong = _unfit(row, _LOG_ROW) if isinstance(row, dict) else list(_LOG_ROW)
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: missing or of a wrong type")
+    peak = row.get("peak_memory")
+    if isinstance(peak, bool) or not isinstance(peak, (int, type(None))):
+        raise ValueError("peak_memory: of a wrong type")
     key = EditKey(row["protocol"], row["protocol_version"], row["method"], row["case"], row["seed"])
     file = row["file"]
     if file is not None:
         # The folder may come from somewhere else.
         safe_relative(file, "an edit's file")
-    return EditRecord(key, file, row["sha256"], row["seconds"], row["error"], row.get("peak_memory"))
+    return EditRecord(key, file, row["sha256"], row["seconds"], row["error"], peak)
 
 
 def _cut_torn_tail(descriptor: int) -> None:
@@ -790,7 +902,7 @@ def _cut_torn_tail(descriptor: int) -> None:
     whole = tail.rfind(b"\n") + 1
     line_start = tail.rfind(b"\n", 0, max(whole - 1, 0)) + 1
     try:
-        json.loads(tail[line_start:whole])
+        parse_json(tail[line_start:whole])
     except ValueError:
         whole = line_start
     if start + whole < size:

@@ -8,7 +8,6 @@ file relative to the JSONL's own folder. The ids are those of the exported cases
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image as PilImage
 
 from bench import images
+from bench.files import parse_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -153,7 +153,7 @@ def _of_jsonl(place: Path) -> dict[str, Path]:
             continue
         where = f"{place}:{number}"
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             raise ValueError(f"{where}: not valid JSON ({error})") from error
         case, file = (row.get("case"), row.get("file")) if isinstance(row, dict) else (None, None)

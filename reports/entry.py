@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ SCHEMA = Path(__file__).parent / "schema" / "entry.schema.json"
 MAX_JSON = 1 << 30
 """Bytes of an entry at most, unpacked: ten times what a million scores need."""
 MAX_IMAGE = 64 << 20
+UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+"""What reading a file or a damaged zip raises: RuntimeError for a zip with a password, NotImplementedError for a way of
+packing that Python does not know."""
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Hex12 = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
@@ -182,7 +186,7 @@ class LoadedEntry:
                 return _member(file, image_name(sha256), MAX_IMAGE, self.path)
         except KeyError:
             return None
-        except (OSError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise EntryError(f"{self.path}: cannot be read ({error}). Fetch it again.") from error
 
 
@@ -229,7 +233,7 @@ def load_entry(path: Path) -> LoadedEntry:
             data, images = path.read_bytes(), False
     except KeyError:
         raise EntryError(f"{path}: a zip without {MEMBER}. Give a file that `export` wrote.") from None
-    except (OSError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise EntryError(f"{path}: cannot be read ({error}). Check the path, or fetch it again.") from error
     return LoadedEntry(parse_entry(data, str(path)), path, images)
 

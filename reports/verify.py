@@ -195,13 +195,11 @@ def verify(
     # What the run says of itself.
     try:
         manifest = store.manifest
-        protocols, methods = manifest["protocols"], manifest["methods"]
-        titles = {digest: entry["label"] or entry["name"] for digest, entry in methods.items()}
-        for info in protocols.values():
-            _ = info["version"], info["digest"], info.get("options")
-    except (StoreError, KeyError, TypeError, AttributeError) as error:
+    except StoreError as error:
         result.problems.append(f"run.json: no manifest that can be read ({error})")
         return result
+    protocols = manifest["protocols"]
+    titles = {digest: spec.title for digest, spec in store.methods.items()}
     _check_manifest(result, manifest)
     unchanged = _check_digests(result, store)
     # Cases.

@@ -195,6 +195,33 @@ def test_broken_folders_name_file_and_line(tmp_path: Path) -> None:
         read_cases(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("target_prompt", 5),
+        ("source_prompt", None),
+        ("category", ["attribute"]),
+        ("source", {}),
+        ("edit_words", "chair"),
+        ("edit_words", [1]),
+        ("regions", "none"),
+        ("regions", [{"mask": "masks/x.png"}]),
+        ("claims", [{"attribute": "color"}]),
+        ("claims", {}),
+        ("tags", ["a"]),
+        ("tags", {"a": 1}),
+        ("seed", "0"),
+        ("truth", 1),
+    ],
+)
+def test_a_value_of_a_wrong_type_names_line_and_key(tmp_path: Path, key: str, value: object) -> None:
+    write_cases(tmp_path, [make_case(0)], INFO)
+    path = tmp_path / "cases.jsonl"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}) + "\n")
+    with pytest.raises(CaseError, match=rf"cases\.jsonl:1: not a case: {key} is of a wrong type"):
+        read_cases(tmp_path)
+
+
 def test_only_what_a_case_must_have_is_asked_of_a_hand_written_file(tmp_path: Path) -> None:
     write_cases(tmp_path, [make_case(0)], INFO)
     path = tmp_path / "cases.jsonl"

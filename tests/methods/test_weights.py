@@ -221,6 +221,26 @@ def test_a_broken_configuration_is_one_error(tmp_path: Path, tiny_folder: Folder
 
 
 @pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("vae", {"block_out_channels": 5}, "vae/config.json: block_out_channels is 5, expected a list"),
+        ("vae", {"block_out_channels": []}, "vae/config.json: block_out_channels is [], expected a list"),
+        ("unet", {"sample_size": True}, "unet/config.json: sample_size is True, expected a number"),
+        ("unet", {"sample_size": 10**9}, "unet/config.json: sample_size is 1000000000, expected a number"),
+    ],
+)
+def test_a_configuration_of_a_wrong_type_is_one_error(
+    tmp_path: Path, tiny_folder: Folder, part: str, change: dict[str, object], message: str
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_folder(9), folder)
+    path = folder / part / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    (problem,) = SdInpainting.problems(SdInpainting.Options(weights=str(folder)))
+    assert message in problem.replace("\\", "/")
+
+
+@pytest.mark.parametrize(
     ("text", "kind"),
     [
         ("zoo:autoencoder", "zoo"),

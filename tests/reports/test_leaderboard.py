@@ -214,6 +214,19 @@ def test_a_zip_with_other_names_is_refused_and_unpacks_nothing(
     assert [p.name for p in tmp_path.rglob("*")] == ["in", "e.zip"]
 
 
+def test_a_damaged_zip_is_one_error(store: RunStore, tmp_path: Path) -> None:
+    path = export_entry(store, tmp_path / "e.zip")
+    with zipfile.ZipFile(path) as file:
+        start = file.getinfo("entry.json").header_offset + 30 + len("entry.json")
+    data = bytearray(path.read_bytes())
+    for change in (slice(start, start + 1), slice(start + 20, start + 40)):
+        damaged = data.copy()
+        damaged[change] = b"\xff" * (change.stop - change.start)
+        path.write_bytes(damaged)
+        with pytest.raises(EntryError, match=r"e\.zip: cannot be read"):
+            load_entry(path)
+
+
 def test_a_picture_that_unpacks_to_too_much_is_refused(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
