@@ -1075,9 +1075,11 @@ def _open_shown(folder: Path, plugins: Sequence[str] | None, *, quiet: bool = Fa
 
 def _reference(configured: ConfiguredProtocol) -> Callable[[], Iterable[Image]]:
     """The protocol's real images, read when a metric of sets asks for them."""
+    from bench.registry import plugin_code
 
-    def images() -> Iterable[Image]:
-        return configured.create().reference()
+    def images() -> Iterator[Image]:
+        with plugin_code(configured.cls, f"protocol {configured.name!r}: reference()"):
+            yield from configured.create().reference()
 
     return images
 
@@ -1616,7 +1618,7 @@ def _key_values(pairs: Sequence[str] | None) -> dict[str, Any]:
             raise UsageError(f"--option {pair!r}: write KEY=VALUE, such as root=data/coco.")
         try:
             found[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UsageError(f"--option {pair!r}: {value!r} is not a plain value.") from error
     return found
 
@@ -1726,7 +1728,9 @@ def _diagnose(tables: _Tables) -> dict[str, list[dict[str, Any]]]:
 
 def _metric_problems(cls: Any, features: Features, checkpoints: Mapping[str, Sequence[str]]) -> list[str]:
     """A metric's problems; a missing embedded network by the remedy of its checkpoint."""
-    found: list[str] = list(cls.problems(features)) if hasattr(cls, "problems") else []
+    from bench.registry import problems_of
+
+    found = list(problems_of(cls, features, f"metric {cls.name!r}"))
     for checkpoint, absent in (("clip", "embedded CLIP"), ("reader", "needs a reader")):
         for i, problem in enumerate(found):
             if absent in problem and checkpoints[checkpoint]:

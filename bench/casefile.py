@@ -54,12 +54,16 @@ def check_case(case: EditCase) -> None:
     An id that is no safe file name; images of another mode or size than the interface says; a mask with
     values other than 0 and 255, an empty or a full one; no target prompt; a claim about no region.
     """
+    if not isinstance(case, EditCase):
+        raise CaseError(f"a case is a {type(case).__name__}, not an EditCase. Mend the protocol.")
     try:
         safe_part(case.id, "case id")
         safe_part(case.source_id, f"case {case.id}: source id")
     except UnsafeName as error:
         raise CaseError(str(error)) from None
     request, where = case.request, f"case {case.id}"
+    if wrong := _wrong_types(case):
+        raise CaseError(f"{where}: {', '.join(wrong)}: None or of a wrong type. Mend the protocol.")
     size = request.source.size
     if request.source.mode != "RGB":
         raise CaseError(f"{where}: the source is of mode {request.source.mode}, not RGB. Convert it.")
@@ -88,6 +92,41 @@ def check_case(case: EditCase) -> None:
             raise CaseError(
                 f"{where}: a claim is about region {claim.region} of {len(request.regions)}. Mend its index."
             )
+
+
+def _wrong_types(case: EditCase) -> list[str]:
+    """The fields of a case whose values are not of the type that the interface says."""
+    from PIL.Image import Image as Picture
+
+    request = case.request
+    if not isinstance(request, EditRequest):
+        return ["request"]
+    good = {
+        **{name: isinstance(getattr(request, name), Picture) for name in ("source", "mask")},
+        **{
+            name: isinstance(getattr(request, name), str)
+            for name in ("source_prompt", "target_prompt", "region_prompt", "instruction")
+        },
+        "edit_words": _all(request.edit_words, str),
+        "regions": _all(request.regions, Region)
+        and all(
+            isinstance(region.mask, Picture) and isinstance(region.prompt, str) and _all(region.words, str)
+            for region in request.regions
+        ),
+        "category": isinstance(case.category, str),
+        "claims": _all(case.claims, Claim)
+        and all(
+            isinstance(claim.region, int) and _all((claim.attribute, claim.before, claim.after), str)
+            for claim in case.claims
+        ),
+        "truth": case.truth is None or isinstance(case.truth, Picture),
+        "tags": isinstance(case.tags, Mapping) and _all((*case.tags.keys(), *case.tags.values()), str),
+    }
+    return [name for name, fits in good.items() if not fits]
+
+
+def _all(values: object, kind: type) -> bool:
+    return isinstance(values, (tuple, list)) and all(isinstance(value, kind) for value in values)
 
 
 def provided_fields(rows: Iterable[Mapping[str, Any]]) -> frozenset[str]:

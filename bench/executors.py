@@ -21,7 +21,7 @@ from PIL import Image
 
 from bench.edit import EditCase, EditMethod, EditRequest, Region
 from bench.images import ImageError, resize, resize_mask
-from bench.registry import Runtime
+from bench.registry import Runtime, describe
 from bench.suite import ConfiguredMethod
 
 log = logging.getLogger(__name__)
@@ -172,7 +172,8 @@ class Editor:
                 images = list(self._method.edit(requests))
             if len(images) != len(chunk):
                 error = f"it returned {len(images)} images for {len(chunk)} requests"
-        except Exception as failure:
+        except (Exception, SystemExit) as failure:
+            # SystemExit too: a method ends its edit, never the run.
             log.debug("a batch of %d failed", len(chunk), exc_info=True)
             out_of_memory = is_out_of_memory(failure)
             error = describe(failure)
@@ -228,12 +229,6 @@ def _wrong(image: object, size: tuple[int, int]) -> str | None:
     if image.mode != "RGB":
         return f"it returned an image of mode {image.mode} where RGB is due"
     return None
-
-
-def describe(failure: BaseException) -> str:
-    """Type and first line of an exception, at most 500 characters."""
-    lines = str(failure).strip().splitlines()
-    return f"{type(failure).__name__}: {lines[0]}"[:500] if lines else type(failure).__name__
 
 
 def is_out_of_memory(failure: BaseException) -> bool:

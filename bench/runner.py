@@ -21,10 +21,10 @@ from typing import Any
 from bench import __version__
 from bench.casefile import CaseFile, case_row, check_case, protocol_info, provided_fields
 from bench.edit import EditCase, EditKey, EditRecord, MethodSpec
-from bench.executors import Executor, Outcome, Task, describe
+from bench.executors import Executor, Outcome, Task
 from bench.images import resize
 from bench.progress import Progress, Silent
-from bench.registry import options_dict
+from bench.registry import PluginError, describe, options_dict, plugin_code
 from bench.store import RunStore, StoreError
 from bench.suite import ConfiguredMethod, ConfiguredProtocol, Suite, limited
 
@@ -162,8 +162,11 @@ def make_plan(
 
 def _plan_protocol(entry: ConfiguredProtocol, limit: int | None, store: RunStore | None) -> PlannedProtocol:
     protocol = entry.create()
+    who = f"protocol {entry.name!r}"
+    with plugin_code(entry.cls, who):
+        info = _checked_info(protocol_info(protocol), who)
     info = {
-        **protocol_info(protocol),
+        **info,
         "registered": entry.name,
         "options": options_dict(entry.options),
         "limit": limit,
@@ -173,12 +176,26 @@ def _plan_protocol(entry: ConfiguredProtocol, limit: int | None, store: RunStore
         stored = store.cases(name)
         if stored.info.get("digest") == info["digest"] and _covers(stored.info.get("limit"), limit):
             return PlannedProtocol(name, info, tuple(_select(stored.rows, limit)), None)
-    cases = protocol.cases()
     rows = []
-    for case in cases:
-        check_case(case)
-        rows.append(case_row(case))
+    with plugin_code(entry.cls, f"{who}: cases()"):
+        cases = protocol.cases()
+        for case in cases:
+            check_case(case)
+            rows.append(case_row(case))
     return PlannedProtocol(name, info, tuple(_select(rows, limit)), cases)
+
+
+def _checked_info(info: Mapping[str, Any], who: str) -> Mapping[str, Any]:
+    """What a protocol says of itself. Raises PluginError for a value of a wrong type."""
+    good = {
+        **{name: isinstance(info[name], str) and bool(info[name]) for name in ("name", "version", "digest")},
+        "canvas": isinstance(info["canvas"], int) and info["canvas"] > 0,
+        "categories": all(isinstance(name, str) for name in info["categories"]),
+    }
+    wrong = [name for name, fits in good.items() if not fits]
+    if wrong:
+        raise PluginError(f"{who}: {', '.join(wrong)}: missing or of a wrong type. Mend the class.")
+    return info
 
 
 def _covers(stored: int | None, wanted: int | None) -> bool:

@@ -27,9 +27,19 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from bench.edit import EditMethod, EditProtocol, MethodSpec
+from bench.edit import EditMethod, EditProtocol, MethodSpec, stable_digest
 from bench.files import UnsafeName, safe_part
-from bench.registry import Registry, Runtime, did_you_mean, expand_preset, options_dict, parse_options
+from bench.registry import (
+    PluginError,
+    Registry,
+    Runtime,
+    did_you_mean,
+    expand_preset,
+    options_dict,
+    parse_options,
+    plugin_code,
+    problems_of,
+)
 
 MAX_DEPTH = 50
 """Levels of lists and mappings in a suite; one that holds itself has no end."""
@@ -141,7 +151,9 @@ def parse_suite(text: str, origin: str = "suite") -> Suite:
         raise
     except ValueError as error:
         # PyYAML passes on what Python says of a number or a date that it cannot make.
-        raise SuiteError(f"{origin}: a value cannot be read: {error}. Mend it, or put it in quotes.") from error
+        raise SuiteError(
+            f"{origin}: a value cannot be read: {error}. Mend it, or put it in quotes."
+        ) from error
     if not isinstance(data, dict):
         raise SuiteError(
             f"{origin}: not a suite: a YAML mapping with name, protocols and methods is expected."
@@ -256,8 +268,11 @@ class ConfiguredMethod:
         return bool(getattr(self.cls, "wants_truth", False))
 
     def create(self, runtime: Runtime) -> EditMethod:
-        """Loads the model."""
-        method: EditMethod = self.cls(self.options, runtime)
+        """Loads the model. Raises what its constructor raises; PluginError where that would end the program."""
+        try:
+            method: EditMethod = self.cls(self.options, runtime)
+        except SystemExit as error:
+            raise PluginError(f"it calls sys.exit({error.code!r}). Raise an error there.") from error
         return method
 
 
@@ -273,8 +288,9 @@ class ConfiguredProtocol:
 
     def create(self) -> EditProtocol:
         """Reads what the protocol reads. Raises whatever it raises for missing or broken data."""
-        protocol: EditProtocol = self.cls(self.options)
-        return protocol
+        with plugin_code(self.cls, f"protocol {self.name!r}"):
+            protocol: EditProtocol = self.cls(self.options)
+            return protocol
 
 
 def configure_method(
@@ -296,11 +312,13 @@ def configure_method(
     where = f"{where}: method {name!r}" if where else f"method {name!r}"
     given = {**expand_preset(cls, preset, where), **(options or {})}
     parsed = parse_options(cls, given, where)
-    found = tuple(cls.problems(parsed)) if hasattr(cls, "problems") else ()
+    found = problems_of(cls, parsed, where)
     full = options_dict(parsed)
     # Asked only where nothing is missing: it may read the very weights that are.
     if hasattr(cls, "identity") and not found:
-        full["_identity"] = dict(cls.identity(parsed))
+        with plugin_code(cls, f"{where}: identity()"):
+            full["_identity"] = dict(cls.identity(parsed))
+            stable_digest(full["_identity"])
     return ConfiguredMethod(MethodSpec(name, full, label), cls, parsed, found)
 
 
@@ -311,7 +329,7 @@ def configure_protocol(
     cls = registry.load(name)
     where = f"{where}: protocol {name!r}" if where else f"protocol {name!r}"
     parsed = parse_options(cls, options or {}, where)
-    found = tuple(cls.problems(parsed)) if hasattr(cls, "problems") else ()
+    found = problems_of(cls, parsed, where)
     return ConfiguredProtocol(name, cls, parsed, found)
 
 

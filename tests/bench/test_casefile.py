@@ -196,6 +196,42 @@ def test_broken_folders_name_file_and_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "source",
+        "mask",
+        "source_prompt",
+        "target_prompt",
+        "region_prompt",
+        "instruction",
+        "edit_words",
+        "regions",
+    ],
+)
+def test_none_in_a_request_is_named(name: str) -> None:
+    case = make_case(0)
+    with pytest.raises(CaseError, match=f"case case-000: {name}: None or of a wrong type"):
+        check_case(replace(case, request=replace(case.request, **{name: None})))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("category", None),
+        ("request", None),
+        ("claims", (("color", "red"),)),
+        ("truth", "x.png"),
+        ("tags", None),
+    ],
+)
+def test_what_is_none_or_of_another_type_in_a_case_is_named(name: str, value: Any) -> None:
+    with pytest.raises(CaseError, match=f"case case-000: {name}: None or of a wrong type"):
+        check_case(replace(make_case(0), **{name: value}))
+    with pytest.raises(CaseError, match="a case is a dict, not an EditCase"):
+        check_case({})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
         ("target_prompt", 5),

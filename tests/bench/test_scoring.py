@@ -20,7 +20,7 @@ from bench.metrics.features import Features
 from bench.metrics.realism import Vgg16Frechet, Vgg16Kid
 from bench.metrics.success import sensitivity
 from bench.metrics.types import MetricError, Picture, SetValue
-from bench.registry import Registry
+from bench.registry import PluginError, Registry
 from bench.store import RunStore
 from tests.bench.fakes import Fakes, make_case, noise
 
@@ -270,6 +270,10 @@ class TestNoValue:
             (None, "the metric gave no value"),
             (NoValue("why not"), "why not"),
             ("high", "error: not a number ('high')"),
+            (10**400, "error: a number too large to be stored"),
+            ([1.0], "error: not a number (a list)"),
+            (NoValue(5), "error: NoValue without a text that says why"),  # type: ignore[arg-type]
+            (NoValue(""), "error: NoValue without a text that says why"),
             (np.float32(0.5), 0.5),
             (True, 1.0),
         ],
@@ -297,6 +301,14 @@ class TestNoValue:
         assert found.pop("case-003") == "error: ZeroDivisionError: no such chair"
         assert all(isinstance(value, float) for value in found.values())
         assert len(found) == COUNT - 1
+
+    def test_a_metric_cannot_end_the_program(self, store: RunStore) -> None:
+        class Exits(Mean):
+            def score(self, pairs: Sequence[Pair]) -> list[Any]:
+                sys.exit(0)
+
+        scoring.score_run(store, [Exits()])
+        assert set(by_case(store, "mean").values()) == {"error: SystemExit: 0"}
 
     def test_errors_are_tried_again_and_reasons_are_not(self, store: RunStore) -> None:
         class Broken(Mean):
@@ -392,6 +404,27 @@ class Distance:
 
 def real() -> Iterator[Any]:
     return iter([noise(f"real{i}", 32) for i in range(5)])
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (3.5, "error: TypeError: it gave a float, where a SetValue is due"),
+        (SetValue("high", 8, 5), "error: TypeError: value, low or high is no float"),  # type: ignore[arg-type]
+        (SetValue(10**400, 8, 5), "error: TypeError: value, low or high is too large to be stored"),
+        (SetValue(1.0, None, 5), "error: TypeError: n or n_reference is no whole number"),  # type: ignore[arg-type]
+        (SetValue(None, 8, 5, reason=5), "error: TypeError: reason or warning is no text"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_set_metric_that_answers_otherwise_has_the_reason(
+    store: RunStore, answer: Any, reason: str
+) -> None:
+    class Odd(Distance):
+        def score_set(self, edited: Any, reference: Any, clusters: Any = None) -> Any:
+            return answer
+
+    scoring.score_run(store, [Odd()], references={"fakes": real})
+    assert set(store.set_scores()["reason"]) == {reason}
 
 
 class TestSensitivity:
@@ -639,7 +672,7 @@ class TestChoice:
         metrics = scoring.load_metrics(["mean", "leak_mse"], features, known)
         scoring.score_run(store, metrics, features=features)
         assert set(store.scores()["metric"]) == {"mean", "mean_pasted", "leak_mse"}
-        with pytest.raises(MetricError, match="'nameless' has no name, version"):
+        with pytest.raises(PluginError, match=r"'nameless' .*: name is missing or no text; version"):
             scoring.load_metrics(["nameless"], features, known)
 
 
