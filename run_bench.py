@@ -83,6 +83,13 @@ Dtype = Annotated[
 BatchSize = Annotated[
     int, typer.Option(min=1, help="Edits per batch; halved by itself where memory runs out.")
 ]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="Batches of one edit on one thread, whatever --batch-size says: exact repeats on one kind of machine.",
+    ),
+]
 Plugin = Annotated[
     list[str] | None,
     typer.Option("--plugin", help="A module that adds methods, protocols or metrics. May be repeated."),
@@ -199,11 +206,12 @@ def run(
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = 8,
+    deterministic: Deterministic = False,
     dry_run: DryRun = False,
     plugin: Plugin = None,
 ) -> None:
     """Edit, score and report a suite. The same command goes on where it was stopped."""
-    folder, failed = _edit(suite, out, device, dtype, batch_size, dry_run, plugin)
+    folder, failed = _edit(suite, out, device, dtype, None if deterministic else batch_size, dry_run, plugin)
     if dry_run:
         return
     _score(folder, device, plugin)
@@ -218,11 +226,12 @@ def edit(
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = 8,
+    deterministic: Deterministic = False,
     dry_run: DryRun = False,
     plugin: Plugin = None,
 ) -> None:
     """Make a suite's edits and stop before scoring."""
-    folder, failed = _edit(suite, out, device, dtype, batch_size, dry_run, plugin)
+    folder, failed = _edit(suite, out, device, dtype, None if deterministic else batch_size, dry_run, plugin)
     if not dry_run:
         _finish(folder, failed)
 
@@ -813,11 +822,14 @@ def _edit(
     out: Path | None,
     device: str,
     dtype: str,
-    batch_size: int,
+    batch_size: int | None,
     dry_run: bool,
     plugins: Sequence[str] | None,
 ) -> tuple[Path, int]:
-    """Makes a suite's missing edits; returns the run folder and how many edits failed."""
+    """Makes a suite's missing edits; returns the run folder and how many edits failed.
+
+    ``batch_size`` None: one edit at a time, on one thread.
+    """
     from bench.executors import LocalExecutor
     from bench.registry import Runtime
     from bench.runner import make_plan
@@ -847,9 +859,13 @@ def _edit(
         # Nothing to edit: the dtype of what is stored is the one that counts.
         stored = {entry["dtype"] for entry in there.manifest["methods"].values()}
         runtime = Runtime(where, stored.pop() if len(stored) == 1 else runtime.dtype)
+    if batch_size is None and plan.todo:
+        import torch
+
+        torch.set_num_threads(1)
     with RunStore.open(folder, create=True) as store, _bar() as progress:
         done = run_plan(
-            plan, store, LocalExecutor(runtime, batch_size=batch_size), progress=progress, suite=suite
+            plan, store, LocalExecutor(runtime, batch_size=batch_size or 1), progress=progress, suite=suite
         )
     console = _console()
     for record in done.failures[:5]:

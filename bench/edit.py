@@ -122,7 +122,7 @@ class EditMethod(Protocol):
         """A batch in, a batch of the same length and the same sizes out, in order.
 
         Each result depends on its own request alone (its ``seed`` feeds its own generator), never on
-        what it was batched with.
+        what it was batched with, but for the rounding of floating point.
         """
         ...
 
@@ -131,7 +131,7 @@ class EditMethod(Protocol):
 class MethodSpec:
     """Which method with which options: what identifies an edit's maker.
 
-    Device, batch size and whatever else does not change the result stay outside.
+    Device, batch size and whatever else changes no more than rounding stay outside.
     """
 
     name: str

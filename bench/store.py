@@ -86,6 +86,7 @@ DIGESTS = "digests.jsonl"
 
 _EDIT_KEY = ["protocol", "protocol_version", "method", "case", "seed"]
 _SCORE_KEY = [*_EDIT_KEY, "metric"]
+_CONDITIONS = ("batch_sizes", "threads")
 _MANY_PARTS = 64
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -307,7 +308,8 @@ class RunStore:
     def manifest(self) -> Mapping[str, Any]:
         """``run.json``: ``format``, ``name``, ``seed``, ``suite``, ``versions``; ``protocols`` by name, each
         with what ``casefile.protocol_info`` says; ``methods`` by digest, each with ``name``, ``label``,
-        ``options``, ``dtype`` and ``devices``.
+        ``options``, ``dtype``, ``devices``, and ``batch_sizes`` and ``threads`` that it edited with (not in runs of
+        earlier versions).
         """
         if self._manifest is None:
             path = self._manifest_path
@@ -397,6 +399,7 @@ class RunStore:
                 "options": dict(spec.options),
                 "dtype": entry["dtype"] if resting else dtype,
                 "devices": entry["devices"] if resting else sorted({*entry.get("devices", []), device}),
+                **{name: entry[name] for name in _CONDITIONS if name in entry},
             }
         self._change_manifest(
             {
@@ -407,6 +410,19 @@ class RunStore:
                 **({} if versions is None else {"versions": dict(versions)}),
             }
         )
+
+    def note_conditions(self, method: str, batch_size: int, threads: int | None) -> None:
+        """Writes down with which batch size and how many threads a method edits, beside those it edited with so far.
+
+        Both change the order of floating-point sums, so a sample may differ by a level. ``threads`` is None where the
+        method does not use torch.
+        """
+        methods = {digest: dict(entry) for digest, entry in self.manifest["methods"].items()}
+        entry = methods[method]
+        for name, value in zip(_CONDITIONS, (batch_size, threads), strict=True):
+            if value is not None:
+                entry[name] = sorted({*entry.get(name, []), value})
+        self._change_manifest({"methods": methods})
 
     def _has_edits(self, method: str) -> bool:
         return any(record.key.method == method and record.file is not None for record in self.edits())
@@ -622,11 +638,12 @@ class RunStore:
     def _score_parts(self) -> list[Path]:
         return sorted((self.path / "scores").glob("part-*.parquet"), key=_part_number)
 
-    def scores(self) -> pd.DataFrame:
+    def scores(self, *, stale: bool = False) -> pd.DataFrame:
         """The per-image scores of the edits that are here now; columns ``SCORE_COLUMNS``, tidy.
 
         Of each (key, metric) the last value that judges the picture of the key's last record. Scores of a picture
-        that was replaced are passed over; they count again where the same picture comes back.
+        that was replaced are passed over; they count again where the same picture comes back. With ``stale`` they are
+        given where the present picture has none.
         """
         import pandas as pd
 
@@ -634,13 +651,14 @@ class RunStore:
         if not parts:
             return _score_types(pd.DataFrame(columns=list(SCORE_COLUMNS)))
         frame = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
-        frame = self._of_present_edits(frame)
+        frame = self._of_present_edits(frame, stale)
         frame = frame.drop_duplicates(_SCORE_KEY, keep="last").reset_index(drop=True)
         return self._without_left_out(frame)
 
-    def _of_present_edits(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def _of_present_edits(self, frame: pd.DataFrame, stale: bool) -> pd.DataFrame:
         """The scores whose ``edit`` is that of the key's last record, and those of keys without a record.
 
+        With ``stale`` the others come before them.
         Scores of earlier versions do not say which picture they judge: it is the only one that the log names for
         their key. Where the log names several, nobody knows, and the scores are passed over.
         """
@@ -663,8 +681,9 @@ class RunStore:
         )
         edit = joined["edit"].fillna(joined["sole"])
         current = joined["present"].isna() | (edit == joined["present"]).fillna(False)
-        frame = frame.assign(edit=edit.to_numpy())
-        return frame[current.to_numpy(dtype=bool)].astype({"edit": "string"})
+        here = current.to_numpy(dtype=bool)
+        frame = frame.assign(edit=edit.to_numpy()).astype({"edit": "string"})
+        return pd.concat([frame[~here], frame[here]]) if stale else frame[here]
 
     def leave_out(self, metrics: Mapping[str, Collection[str]]) -> None:
         """Protocol -> names of metrics that :meth:`scores` and :meth:`set_scores` pass over from now on.
@@ -833,8 +852,10 @@ _WHERE_GIVEN: Mapping[str, tuple[type, ...]] = {
     "limit": (int, type(None)),
     "canvas": (int,),
     "categories": (list,),
+    "batch_sizes": (list,),
+    "threads": (list,),
 }
-"""Of a manifest and of what it says of a protocol."""
+"""Of a manifest, and of what it says of a protocol or a method."""
 
 
 def _fits(row: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> bool:

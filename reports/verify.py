@@ -527,6 +527,16 @@ def _check_scores(
     except (StoreError, ValueError) as error:
         result.problems.append(f"scores: {error}")
         return None
+    # Scores that judge a picture which was replaced, where the present one has none.
+    current = {
+        (row.protocol, row.method, row.case, row.seed, row.metric) for row in scores.itertuples(index=False)
+    }
+    result.problems += [
+        f"scores: {row.metric} of {row.case} by {row.method} in {row.protocol}: of another edit than the one that is "
+        "here. Score again"
+        for row in store.scores(stale=True).itertuples(index=False)
+        if (row.protocol, row.method, row.case, row.seed, row.metric) not in current
+    ]
     made = {_place(record) for record in records if record.file is not None}
     known = {_place(record) for record in records}
     columns = ["protocol", "protocol_version", "method", "case", "seed"]

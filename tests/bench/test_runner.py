@@ -332,6 +332,23 @@ def test_a_method_that_cannot_be_loaded_fails_its_cases_and_no_others(tmp_path: 
     }
 
 
+def test_the_manifest_says_with_which_batch_sizes_and_threads_a_method_edits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def conditions() -> list[object]:
+        (entry,) = json.loads((tmp_path / "run" / "run.json").read_text())["methods"].values()
+        return [entry["batch_sizes"], entry.get("threads")]
+
+    monkeypatch.setattr("bench.runner.threads", lambda: None)
+    execute(tmp_path / "run", method(), limit=1, batch_size=3)
+    assert conditions() == [[3], None], "a method without torch does not depend on its threads"
+    monkeypatch.setattr("bench.runner.threads", lambda: 2)
+    execute(tmp_path / "run", method(), batch_size=1)
+    assert conditions() == [[1, 3], [2]]
+    execute(tmp_path / "run", method(), batch_size=8)
+    assert conditions() == [[1, 3], [2]], "nothing was edited"
+
+
 def test_a_method_cannot_end_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = Fake.one
 
