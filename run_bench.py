@@ -1503,6 +1503,7 @@ def _linked(store: RunStore, folder: Path, names: Sequence[str]) -> Path:
 
 def _merge(folder: Path, entries: Sequence[Path], plugins: Sequence[str] | None) -> None:
     """Own run and other people's entries in one set of tables."""
+    from bench.files import csv_of
     from reports import render
     from reports.leaderboard import merge_entries
 
@@ -1514,7 +1515,7 @@ def _merge(folder: Path, entries: Sequence[Path], plugins: Sequence[str] | None)
         text = "\n".join(
             [*map(render.markdown, merged.tables), *(f"{n}  " for n in render.notes(merged.tables)), ""]
         )
-        store.write_file("report/merged.csv", merged.frame.to_csv(index=False, lineterminator="\n").encode())
+        store.write_file("report/merged.csv", csv_of(merged.frame).encode())
         console.print(f"\nmerged tables: {store.write_file('report/merged.md', text.encode())}")
         for note in merged.notes:
             console.print(note, style="yellow", highlight=False)

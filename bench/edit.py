@@ -146,7 +146,8 @@ class MethodSpec:
 
     @property
     def title(self) -> str:
-        return self.label or self.name
+        """One printable line, whatever the label holds: it goes to terminals, Markdown, CSV and LaTeX."""
+        return one_line(self.label) or self.name
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,11 @@ class EditProtocol(Protocol):
     def reference(self) -> Iterator[Image]:
         """The real images for FID, at the canvas's size. A fresh iterator each time."""
         ...
+
+
+def one_line(text: str) -> str:
+    """``text`` as one line of printable characters: whatever else it holds becomes a space."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def stable_digest(value: Any) -> str:

@@ -9,7 +9,10 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_PART = 120
 """Characters in a name that becomes a file name; leaves room for affixes under the usual 255 bytes."""
@@ -77,6 +80,19 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell of a CSV file. Text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+
+
+def csv_of(frame: pd.DataFrame) -> str:
+    """A data frame as CSV, its texts by :func:`csv_cell`."""
+    texts = frame.select_dtypes(exclude=["number", "bool"])
+    safe = frame.assign(**{str(name): texts[name].map(csv_cell) for name in texts.columns})
+    text: str = safe.to_csv(index=False, lineterminator="\n")
+    return text
 
 
 def write_all(descriptor: int, data: bytes) -> None:

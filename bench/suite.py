@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bench.edit import EditMethod, EditProtocol, MethodSpec, stable_digest
 from bench.files import UnsafeName, safe_part
@@ -65,13 +65,23 @@ class ProtocolEntry(_Strict):
     options: dict[str, Any] = {}
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("one line of printable characters is expected")
+    return text
+
+
+Label = Annotated[str, Field(max_length=120), AfterValidator(_printable)]
+"""What tables and terminals show."""
+
+
 class MethodEntry(_Strict):
     """One method of a suite."""
 
     method: Annotated[str, Field(min_length=1)]
     preset: str | None = None
     options: dict[str, Any] = {}
-    label: str = ""
+    label: Label = ""
 
 
 class Suite(_Strict):

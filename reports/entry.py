@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bench.edit import MethodSpec
 from reports.disk import is_relative
@@ -37,10 +37,19 @@ UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedE
 """What reading a file or a damaged zip raises: RuntimeError for a zip with a password, NotImplementedError for a way of
 packing that Python does not know."""
 
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("one line of printable characters is expected")
+    return text
+
+
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Hex12 = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=20_000)]
+Line = Annotated[Text, AfterValidator(_printable)]
+"""What tables and terminals show: of somebody else, so neither escapes nor further lines."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+=@-]*$", max_length=120)]
 
 
@@ -55,8 +64,8 @@ class _Strict(BaseModel):
 class ProtocolEntry(_Strict):
     """One protocol and its cases, in order; the columns are of one length."""
 
-    version: Text
-    digest: Text
+    version: Line
+    digest: Line
     canvas: int
     options: dict[str, Any] = {}
     limit: int | None = None
@@ -72,19 +81,19 @@ class MethodEntry(_Strict):
     """One method; its digest is the key that it stands under."""
 
     name: Name
-    label: Text = ""
+    label: Line = ""
     options: dict[str, Any] = {}
-    dtype: Text | None = None
-    devices: list[Text] = []
+    dtype: Line | None = None
+    devices: list[Line] = []
 
 
 class MetricEntry(_Strict):
     """What the tables need to know of a metric."""
 
-    version: Text
-    unit: Text = ""
+    version: Line
+    unit: Line = ""
     higher_is_better: bool | None = None
-    summary: Text = ""
+    summary: Line = ""
 
 
 class Edits(_Strict):
@@ -119,7 +128,7 @@ class SetEntry(_Strict):
     method: Hex12
     category: Name
     metric: Name
-    metric_version: Text
+    metric_version: Line
     value: Number | None
     low: Number | None
     high: Number | None
@@ -132,7 +141,7 @@ class SummaryRow(_Strict):
 
     protocol: Name
     category: Name
-    method: Text
+    method: Line
     metric: Name
     value: Number | None
     low: Number | None
@@ -146,10 +155,10 @@ class Entry(_Strict):
 
     format: Literal["prompteditbench-entry"]
     format_version: Literal[2]
-    name: Annotated[str, Field(min_length=1, max_length=120)]
+    name: Annotated[str, Field(min_length=1, max_length=120), AfterValidator(_printable)]
     """Of the run; what a merged table calls it."""
     seed: int
-    versions: dict[str, Text]
+    versions: dict[str, Line]
     suite: dict[str, Any] | None = None
     protocols: dict[Name, ProtocolEntry]
     methods: dict[Hex12, MethodEntry]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bench.edit import EditKey, EditRecord, MethodSpec
+from bench.edit import EditKey, EditRecord, MethodSpec, one_line
 from bench.store import SCORE_COLUMNS, SET_COLUMNS, RunStore
 from reports import tables
 from reports.disk import sha256_bytes, write_whole
@@ -143,7 +143,7 @@ def _content(store: RunStore, facts: Mapping[str, MetricFacts]) -> dict[str, Any
         "methods": {
             digest: {
                 "name": entry["name"],
-                "label": entry["label"],
+                "label": one_line(entry["label"]),
                 "options": entry["options"],
                 "dtype": entry.get("dtype"),
                 "devices": list(entry.get("devices", [])),
@@ -177,9 +177,9 @@ def _metric(name: str, version: str, facts: Mapping[str, MetricFacts]) -> dict[s
         return {"version": version, "unit": "", "higher_is_better": None, "summary": ""}
     return {
         "version": version,
-        "unit": known.unit,
+        "unit": one_line(known.unit),
         "higher_is_better": known.higher_is_better,
-        "summary": known.summary,
+        "summary": one_line(known.summary),
     }
 
 

@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from bench.files import csv_cell
 from reports.style import Style
 from reports.tables import Cell, Column, Table
 
@@ -219,7 +220,13 @@ def csv_text(table: Table) -> str:
     for row in table.rows:
         values = [v for cell in row.cells for v in (cell.value, cell.low, cell.high)]
         writer.writerow(
-            [row.method, int(row.control), *("" if v is None else repr(v) for v in values), row.n, row.failed]
+            [
+                csv_cell(row.method),
+                int(row.control),
+                *("" if v is None else repr(v) for v in values),
+                row.n,
+                row.failed,
+            ]
         )
     return out.getvalue()
 

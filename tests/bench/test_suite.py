@@ -78,6 +78,8 @@ def test_unknown_keys_name_file_line_path_and_suggest() -> None:
         ("seed: 7", "seed: [", r"s\.yaml:\d+: not valid YAML"),
         ("seed: 7", "seed: 7\nseed: 8", r"s\.yaml:4: seed: given twice"),
         ("seed: 7", "seed: !!python/object:os.system 1", "not valid YAML"),
+        ("label: Weak", r'label: "a\e[2Jb"', r"s\.yaml:13: methods\[1\]\.label: one line of printable"),
+        ("label: Weak", r'label: "a\n# b"', r"s\.yaml:13: methods\[1\]\.label: one line of printable"),
         (
             "seed: 7",
             f"seed: {2**63}",
