@@ -84,6 +84,13 @@ Dtype = Annotated[
 BatchSize = Annotated[
     int, typer.Option(min=1, help="Edits per batch; halved by itself where memory runs out.")
 ]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="Batches of one edit on one thread, whatever --batch-size says: exact repeats on one kind of machine.",
+    ),
+]
 Plugin = Annotated[
     list[str] | None,
     typer.Option("--plugin", help="A module that adds methods, protocols or metrics. May be repeated."),
@@ -203,11 +210,12 @@ def run(
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = 8,
+    deterministic: Deterministic = False,
     dry_run: DryRun = False,
     plugin: Plugin = None,
 ) -> None:
     """Edit, score and report a suite. The same command goes on where it was stopped."""
-    folder, failed = _edit(suite, out, device, dtype, batch_size, dry_run, plugin)
+    folder, failed = _edit(suite, out, device, dtype, None if deterministic else batch_size, dry_run, plugin)
     if dry_run:
         return
     _score(folder, device, plugin)
@@ -222,11 +230,12 @@ def edit(
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = 8,
+    deterministic: Deterministic = False,
     dry_run: DryRun = False,
     plugin: Plugin = None,
 ) -> None:
     """Make a suite's edits and stop before scoring."""
-    folder, failed = _edit(suite, out, device, dtype, batch_size, dry_run, plugin)
+    folder, failed = _edit(suite, out, device, dtype, None if deterministic else batch_size, dry_run, plugin)
     if not dry_run:
         _finish(folder, failed)
 
@@ -850,11 +859,14 @@ def _edit(
     out: Path | None,
     device: str,
     dtype: str,
-    batch_size: int,
+    batch_size: int | None,
     dry_run: bool,
     plugins: Sequence[str] | None,
 ) -> tuple[Path, int]:
-    """Makes a suite's missing edits; returns the run folder and how many edits failed."""
+    """Makes a suite's missing edits; returns the run folder and how many edits failed.
+
+    ``batch_size`` None: one edit at a time, on one thread.
+    """
     from bench.executors import LocalExecutor
     from bench.registry import Runtime
     from bench.runner import make_plan
@@ -884,9 +896,13 @@ def _edit(
         # Nothing to edit: the dtype of what is stored is the one that counts.
         stored = {entry["dtype"] for entry in there.manifest["methods"].values()}
         runtime = Runtime(where, stored.pop() if len(stored) == 1 else runtime.dtype)
+    if batch_size is None and plan.todo:
+        import torch
+
+        torch.set_num_threads(1)
     with RunStore.open(folder, create=True) as store, _bar() as progress:
         done = run_plan(
-            plan, store, LocalExecutor(runtime, batch_size=batch_size), progress=progress, suite=suite
+            plan, store, LocalExecutor(runtime, batch_size=batch_size or 1), progress=progress, suite=suite
         )
     console = _console()
     for record in done.failures[:5]:
@@ -1112,9 +1128,11 @@ def _open_shown(folder: Path, plugins: Sequence[str] | None, *, quiet: bool = Fa
 
 def _reference(configured: ConfiguredProtocol) -> Callable[[], Iterable[Image]]:
     """The protocol's real images, read when a metric of sets asks for them."""
+    from bench.registry import plugin_code
 
-    def images() -> Iterable[Image]:
-        return configured.create().reference()
+    def images() -> Iterator[Image]:
+        with plugin_code(configured.cls, f"protocol {configured.name!r}: reference()"):
+            yield from configured.create().reference()
 
     return images
 
@@ -1538,6 +1556,7 @@ def _merged(folder: Path, entries: Sequence[Path], plugins: Sequence[str] | None
 
 def _write_merged(folder: Path, merged: Merged, style: str) -> None:
     """Shows merged tables and writes them beside the report's own, which stay the run's alone."""
+    from bench.files import csv_of
     from bench.store import RunStore
     from reports import latex, render
     from reports.style import parse
@@ -1551,7 +1570,7 @@ def _write_merged(folder: Path, merged: Merged, style: str) -> None:
         for name, text in (
             ("merged.md", "\n".join([*texts, ""])),
             ("merged.tex", latex.every(merged.tables, look)),
-            ("merged.csv", merged.frame.to_csv(index=False, lineterminator="\n")),
+            ("merged.csv", csv_of(merged.frame)),
         ):
             path = store.write_file(f"report/{name}", text.encode())
             console.print(f"merged tables: {path}", highlight=False, soft_wrap=True)
@@ -1675,7 +1694,7 @@ def _key_values(pairs: Sequence[str] | None) -> dict[str, Any]:
             raise UsageError(f"--option {pair!r}: write KEY=VALUE, such as root=data/coco.")
         try:
             found[key] = read_yaml(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UsageError(f"--option {pair!r}: {value!r} is not a plain value.") from error
     return found
 
@@ -1785,7 +1804,9 @@ def _diagnose(tables: _Tables) -> dict[str, list[dict[str, Any]]]:
 
 def _metric_problems(cls: Any, features: Features, checkpoints: Mapping[str, Sequence[str]]) -> list[str]:
     """A metric's problems; a missing embedded network by the remedy of its checkpoint."""
-    found: list[str] = list(cls.problems(features)) if hasattr(cls, "problems") else []
+    from bench.registry import problems_of
+
+    found = list(problems_of(cls, features, f"metric {cls.name!r}"))
     for checkpoint, absent in (("clip", "embedded CLIP"), ("reader", "needs a reader")):
         for i, problem in enumerate(found):
             if absent in problem and checkpoints[checkpoint]:

@@ -16,6 +16,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -23,6 +24,7 @@ from bench.edit import REQUEST_FIELDS, Claim, EditCase, EditProtocol, EditReques
 from bench.files import (
     BrokenText,
     UnsafeName,
+    parse_json,
     safe_part,
     safe_relative,
     sha256_bytes,
@@ -61,12 +63,16 @@ def check_case(case: EditCase) -> None:
     An id that is no safe file name; images of another mode or size than the interface says; a mask with
     values other than 0 and 255, an empty or a full one; no target prompt; a claim about no region.
     """
+    if not isinstance(case, EditCase):
+        raise CaseError(f"a case is a {type(case).__name__}, not an EditCase. Mend the protocol.")
     try:
         safe_part(case.id, "case id")
         safe_part(case.source_id, f"case {case.id}: source id")
     except UnsafeName as error:
         raise CaseError(str(error)) from None
     request, where = case.request, f"case {case.id}"
+    if wrong := _wrong_types(case):
+        raise CaseError(f"{where}: {', '.join(wrong)}: None or of a wrong type. Mend the protocol.")
     size = request.source.size
     if request.source.mode != "RGB":
         raise CaseError(f"{where}: the source is of mode {request.source.mode}, not RGB. Convert it.")
@@ -112,6 +118,41 @@ def _check_texts(value: Any, name: str = "the case") -> None:
     elif isinstance(value, list):
         for item in value:
             _check_texts(item, name)
+
+
+def _wrong_types(case: EditCase) -> list[str]:
+    """The fields of a case whose values are not of the type that the interface says."""
+    from PIL.Image import Image as Picture
+
+    request = case.request
+    if not isinstance(request, EditRequest):
+        return ["request"]
+    good = {
+        **{name: isinstance(getattr(request, name), Picture) for name in ("source", "mask")},
+        **{
+            name: isinstance(getattr(request, name), str)
+            for name in ("source_prompt", "target_prompt", "region_prompt", "instruction")
+        },
+        "edit_words": _all(request.edit_words, str),
+        "regions": _all(request.regions, Region)
+        and all(
+            isinstance(region.mask, Picture) and isinstance(region.prompt, str) and _all(region.words, str)
+            for region in request.regions
+        ),
+        "category": isinstance(case.category, str),
+        "claims": _all(case.claims, Claim)
+        and all(
+            isinstance(claim.region, int) and _all((claim.attribute, claim.before, claim.after), str)
+            for claim in case.claims
+        ),
+        "truth": case.truth is None or isinstance(case.truth, Picture),
+        "tags": isinstance(case.tags, Mapping) and _all((*case.tags.keys(), *case.tags.values()), str),
+    }
+    return [name for name, fits in good.items() if not fits]
+
+
+def _all(values: object, kind: type) -> bool:
+    return isinstance(values, (tuple, list)) and all(isinstance(value, kind) for value in values)
 
 
 def provided_fields(rows: Iterable[Mapping[str, Any]]) -> frozenset[str]:
@@ -362,13 +403,16 @@ class CaseFile(Sequence[EditCase]):
 
 def _read_info(path: Path) -> dict[str, Any]:
     try:
-        info = json.loads(path.read_text(encoding="utf-8-sig"))
+        info = parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise CaseError(f"{path}: no such file. Give a folder that `cases` has exported.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CaseError(f"{path}: cannot be read ({error}). Export the cases again.") from error
     if not isinstance(info, dict):
         raise CaseError(f"{path}: not a JSON object. Export the cases again.")
+    limit = info.get("limit")
+    if isinstance(limit, bool) or not isinstance(limit, (int, type(None))):
+        raise CaseError(f"{path}: limit is {limit!r}, a number or null is expected. Export the cases again.")
     return info
 
 
@@ -386,6 +430,9 @@ _OPTIONAL: Mapping[str, Any] = {
 }
 
 
+_CLAIM = frozenset(field.name for field in fields(Claim))
+
+
 def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         # Not splitlines: a prompt may hold one of the other characters that it takes for the end of a line.
@@ -398,16 +445,57 @@ def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-            missing = sorted(_REQUIRED - row.keys())
-            if missing:
-                raise ValueError(f"it lacks {', '.join(missing)}")
-            safe_part(row["id"], "case id")
-            safe_part(row["source_id"], "source id")
+            row = _checked_row(parse_json(line))
             _check_texts(row)
-        except (ValueError, AttributeError, RecursionError) as error:
+        except ValueError as error:
             raise CaseError(f"{path}:{number}: not a case: {error}. Export the cases again.") from error
-        yield {**_OPTIONAL, **row}
+        yield row
+
+
+def _checked_row(row: Any) -> dict[str, Any]:
+    """The row with every key of the right type. Raises ValueError that names the key."""
+    if not isinstance(row, dict):
+        raise ValueError("it is no JSON object")
+    missing = sorted(_REQUIRED - row.keys())
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    checked: dict[str, Any] = {**_OPTIONAL, **row}
+    for name, value in checked.items():
+        if name in _REQUIRED or (name in _OPTIONAL and isinstance(_OPTIONAL[name], str)):
+            good = isinstance(value, str)
+        elif name == "edit_words":
+            good = _texts(value)
+        elif name == "regions":
+            good = isinstance(value, list) and all(
+                isinstance(part, dict)
+                and isinstance(part.get("mask"), str)
+                and isinstance(part.get("prompt"), str)
+                and _texts(part.get("words"))
+                for part in value
+            )
+        elif name == "claims":
+            good = isinstance(value, list) and all(
+                isinstance(claim, dict)
+                and claim.keys() == _CLAIM
+                and isinstance(claim["region"], int)
+                and _texts([claim[key] for key in sorted(_CLAIM - {"region"})])
+                for claim in value
+            )
+        elif name == "tags":
+            good = isinstance(value, dict) and _texts(list(value.values()))
+        elif name == "seed":
+            good = isinstance(value, int) and not isinstance(value, bool)
+        else:
+            good = name != "truth" or value is None or isinstance(value, str)
+        if not good:
+            raise ValueError(f"{name} is of a wrong type")
+    safe_part(checked["id"], "case id")
+    safe_part(checked["source_id"], "source id")
+    return checked
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _json(value: Any) -> bytes:

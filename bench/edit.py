@@ -123,7 +123,7 @@ class EditMethod(Protocol):
         """A batch in, a batch of the same length and the same sizes out, in order.
 
         Each result depends on its own request alone (its ``seed`` feeds its own generator), never on
-        what it was batched with.
+        what it was batched with, but for the rounding of floating point.
         """
         ...
 
@@ -132,7 +132,7 @@ class EditMethod(Protocol):
 class MethodSpec:
     """Which method with which options: what identifies an edit's maker.
 
-    Device, batch size and whatever else does not change the result stay outside.
+    Device, batch size and whatever else changes no more than rounding stay outside.
     """
 
     name: str
@@ -153,7 +153,8 @@ class MethodSpec:
 
     @property
     def title(self) -> str:
-        return self.label or self.name
+        """One printable line, whatever the label holds: it goes to terminals, Markdown, CSV and LaTeX."""
+        return one_line(self.label) or self.name
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,8 @@ class ScoreRecord:
     metric_version: str
     value: float | None
     reason: str | None = None
+    edit: str | None = None
+    """SHA-256 of the PNG that was scored, empty where there was none; None where it is not known."""
 
 
 class EditProtocol(Protocol):
@@ -222,6 +225,11 @@ class EditProtocol(Protocol):
     def reference(self) -> Iterator[Image]:
         """The real images for FID, at the canvas's size. A fresh iterator each time."""
         ...
+
+
+def one_line(text: str) -> str:
+    """``text`` as one line of printable characters: whatever else it holds becomes a space."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def stable_digest(value: Any) -> str:

@@ -1,7 +1,8 @@
 """Where the edits are made: on this machine around one device, or on Ray's actors.
 
 An executor turns tasks into outcomes, in order. It stores nothing: that is the runner's, in one process.
-Whatever the executor and its batch size, each outcome depends on its own case, seed and method alone.
+Each outcome depends on its own case, seed and method alone, up to the rounding of floating point: libraries add up in
+another order for another batch size or number of threads, and a sample may then be a level lighter or darker.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from PIL import Image
 
 from bench.edit import EditCase, EditMethod, EditRequest, Region
 from bench.images import ImageError, resize, resize_mask
-from bench.registry import Runtime
+from bench.registry import Runtime, describe
 from bench.suite import ConfiguredMethod
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ class Executor(Protocol):
     """Opens one session at a time."""
 
     runtime: Runtime
+    batch_size: int
+    """Edits per batch at most."""
 
     def open(self, method: ConfiguredMethod, note: Note) -> Session:
         """Loads a method. Raises whatever its constructor does."""
@@ -172,7 +175,8 @@ class Editor:
                 images = list(self._method.edit(requests))
             if len(images) != len(chunk):
                 error = f"it returned {len(images)} images for {len(chunk)} requests"
-        except Exception as failure:
+        except (Exception, SystemExit) as failure:
+            # SystemExit too: a method ends its edit, never the run.
             log.debug("a batch of %d failed", len(chunk), exc_info=True)
             out_of_memory = is_out_of_memory(failure)
             error = describe(failure)
@@ -230,12 +234,6 @@ def _wrong(image: object, size: tuple[int, int]) -> str | None:
     return None
 
 
-def describe(failure: BaseException) -> str:
-    """Type and first line of an exception, at most 500 characters."""
-    lines = str(failure).strip().splitlines()
-    return f"{type(failure).__name__}: {lines[0]}"[:500] if lines else type(failure).__name__
-
-
 def is_out_of_memory(failure: BaseException) -> bool:
     """Whether an exception says that memory did not suffice: torch on any device, JAX, or Python itself."""
     if isinstance(failure, MemoryError):
@@ -247,6 +245,12 @@ def is_out_of_memory(failure: BaseException) -> bool:
     return isinstance(failure, RuntimeError) and any(
         sign in text for sign in ("out of memory", "can't allocate memory", "resource_exhausted")
     )
+
+
+def threads() -> int | None:
+    """Of torch, on which a CPU's rounding depends; None where nothing has loaded it. Imports nothing."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
 
 
 def free_memory() -> None:
@@ -285,7 +289,7 @@ class LocalExecutor:
         self.runtime = runtime or Runtime()
         self._factory = factory
         self._readers = readers
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._batch_sizes: dict[str, int] = {}
 
     def open(self, method: ConfiguredMethod, note: Note) -> Session:
@@ -294,7 +298,7 @@ class LocalExecutor:
         editor = Editor(
             self._factory(method, self.runtime),
             wants_truth=method.wants_truth,
-            batch_size=self._batch_sizes.get(digest, self._batch_size),
+            batch_size=self._batch_sizes.get(digest, self.batch_size),
             device=self.runtime.device,
             note=note,
         )
@@ -410,7 +414,7 @@ class RayExecutor:
         if not ray.is_initialized():
             ray.init(logging_level=logging.WARNING, log_to_driver=False)
         self.runtime = runtime or Runtime()
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._actors = actors
         self._factory = factory
 
@@ -419,9 +423,9 @@ class RayExecutor:
         gpus = 1 if self.runtime.device.startswith("cuda") else 0
         remote = self._ray.remote(num_gpus=gpus, max_restarts=2, max_task_retries=1)(_RemoteEditor)
         actors = [
-            remote.remote(method, self.runtime, self._batch_size, self._factory) for _ in range(self._actors)
+            remote.remote(method, self.runtime, self.batch_size, self._factory) for _ in range(self._actors)
         ]
-        session = _RaySession(self._ray, actors, self._batch_size)
+        session = _RaySession(self._ray, actors, self.batch_size)
         try:
             self._ray.get([actor.ready.remote() for actor in actors])
         except BaseException:

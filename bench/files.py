@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_PART = 120
 """Characters in a name that becomes a file name; leaves room for affixes under the usual 255 bytes."""
@@ -86,6 +91,27 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     """64 hex digits of SHA-256 of a file's bytes, read in pieces. Raises OSError."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError, also where it is nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell of a CSV file. Text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+
+
+def csv_of(frame: pd.DataFrame) -> str:
+    """A data frame as CSV, its texts by :func:`csv_cell`."""
+    texts = frame.select_dtypes(exclude=["number", "bool"])
+    safe = frame.assign(**{str(name): texts[name].map(csv_cell) for name in texts.columns})
+    text: str = safe.to_csv(index=False, lineterminator="\n")
+    return text
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -11,10 +11,13 @@ import dataclasses
 import difflib
 import importlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
+
+from bench.edit import REQUEST_FIELDS
 
 ENTRY_POINT_GROUPS: Mapping[str, str] = {
     "method": "prompteditbench.methods",
@@ -61,6 +64,89 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+_OWN = frozenset({"bench", "methods", "protocols"})
+
+
+def describe(failure: BaseException) -> str:
+    """Type and first line of an exception, at most 500 characters."""
+    lines = str(failure).strip().splitlines()
+    return f"{type(failure).__name__}: {lines[0]}"[:500] if lines else type(failure).__name__
+
+
+@contextmanager
+def plugin_code(cls: Any, who: str) -> Iterator[None]:
+    """Runs code of a class: what code of a plug-in raises becomes one :class:`PluginError` that names ``who``.
+
+    So does a call of ``sys.exit``, whoever makes it: it would end the program as if all were done. Errors that this
+    project words itself pass through, and so does whatever its own classes raise.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        raise PluginError(
+            f"{who}: it calls sys.exit({error.code!r}), which would end the whole program. Raise an error there."
+        ) from error
+    except Exception as error:
+        worded = isinstance(error, ValueError) and type(error).__module__.partition(".")[0] in _OWN
+        if worded or str(getattr(cls, "__module__", "")).partition(".")[0] in _OWN:
+            raise
+        raise PluginError(
+            f"{who}: {describe(error)}. Mend the plug-in; PEB_DEBUG=1 shows the place."
+        ) from error
+
+
+def problems_of(cls: Any, argument: Any, who: str) -> tuple[str, ...]:
+    """What ``cls.problems(argument)`` lists; nothing where the class has no such method."""
+    if not hasattr(cls, "problems"):
+        return ()
+    with plugin_code(cls, f"{who}: problems()"):
+        told = cls.problems(argument)
+        problems = tuple(told or ()) if not isinstance(told, str) else (told,) if told else ()
+        if not all(isinstance(problem, str) for problem in problems):
+            raise TypeError(f"it lists {told!r:.80}, where texts are due")
+        return problems
+
+
+def _malformed(kind: str, cls: Any) -> list[str]:
+    """What keeps a plug-in's object from being a method, a protocol or a metric."""
+    if not isinstance(cls, type):
+        return [f"it is a {type(cls).__name__}, not a class"]
+    has = {name: getattr(cls, name, None) for name in ("edit", "edit_cases", "cases", "score", "score_set")}
+    wrong = []
+    if kind == "method":
+        needs: Any = getattr(cls, "needs", None)
+        unknown: list[str] = []
+        if isinstance(needs, (frozenset, set, tuple, list)):
+            unknown = sorted(str(name) for name in needs if name not in REQUEST_FIELDS)
+        if unknown or not isinstance(needs, (frozenset, set, tuple, list)):
+            what = f"names {', '.join(unknown)}" if unknown else "is missing or no set"
+            wrong.append(f"needs {what}; it is a frozenset of {', '.join(sorted(REQUEST_FIELDS))}")
+        if not callable(has["edit"]) and not callable(has["edit_cases"]):
+            wrong.append("it has no method edit(requests)")
+    elif kind == "protocol":
+        if not callable(has["cases"]):
+            wrong.append("it has no method cases()")
+    elif kind == "metric":
+        for name in ("name", "version", "unit", "summary"):
+            if not isinstance(getattr(cls, name, None), (str, property)):
+                wrong.append(f"{name} is missing or no text")
+        if not isinstance(getattr(cls, "higher_is_better", 0), (bool, property, type(None))):
+            wrong.append("higher_is_better is missing, or none of True, False and None")
+        if isinstance(getattr(cls, "needs", ()), str):
+            wrong.append("needs is a text; it is a frozenset of names")
+        if not callable(has["score"]) and not callable(has["score_set"]):
+            wrong.append("it has no method score(pairs) or score_set(edited, reference, clusters)")
+    options = getattr(cls, "Options", NoOptions)
+    if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
+        wrong.append("Options is no dataclass")
+    presets = getattr(cls, "PRESETS", {})
+    if not isinstance(presets, Mapping) or not all(
+        isinstance(values, Mapping) for values in presets.values()
+    ):
+        wrong.append("PRESETS is no dict of dicts")
+    return wrong
+
+
 class Registry:
     """The names of one kind: ``"method"``, ``"protocol"`` or ``"metric"``; it names a plug-in's dict too."""
 
@@ -75,6 +161,8 @@ class Registry:
     def add(self, name: str, target: str, origin: str = "") -> None:
         """Adds one name. The same target twice is fine; another for a name raises :class:`PluginError`."""
         by = f" (from {origin})" if origin else ""
+        if not isinstance(name, str) or not name:
+            raise PluginError(f"a {self.kind}{by} is called {name!r:.80}. Name it by a text.")
         if not isinstance(target, str) or target.count(":") != 1 or not all(target.split(":")):
             raise PluginError(
                 f"{self.kind} {name!r}{by}: {target!r} is not of the form 'module:Class'. Write it so."
@@ -116,21 +204,17 @@ class Registry:
         return name
 
     def load(self, name: str) -> Any:
-        """What stands behind ``name``, imported now. Raises :class:`UnknownName`, :class:`PluginError`.
-
-        An ImportError of a package that is missing passes through: it names the package.
+        """The class behind ``name``, imported now. Raises :class:`UnknownName`, and :class:`PluginError` for what
+        cannot be imported or is no method, protocol or metric.
         """
         target = self._all()[self.check(name)]
         module_name, _, attribute = target.partition(":")
-        try:
-            found: Any = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not (module_name + ".").startswith(error.name + "."):
-                raise
-            raise PluginError(
-                f"{self.kind} {name!r}: there is no module {error.name!r} (of {target!r}). "
-                "Install the package that has it, or put its folder on PYTHONPATH."
-            ) from error
+        found: Any = _imported(
+            module_name,
+            f"{self.kind} {name!r}",
+            f"there is no module {{}} (of {target!r}). "
+            "Install the package that has it, or put its folder on PYTHONPATH.",
+        )
         for part in attribute.split("."):
             try:
                 found = getattr(found, part)
@@ -139,7 +223,27 @@ class Registry:
                     f"{self.kind} {name!r}: module {module_name!r} has no {attribute!r}. "
                     f"Mend the target {target!r}."
                 ) from error
+        wrong = _malformed(self.kind, found)
+        if wrong:
+            raise PluginError(f"{self.kind} {name!r} ({target}): {'; '.join(wrong)}. Mend the class.")
         return found
+
+
+def _imported(module: str, who: str, absent: str) -> Any:
+    """The module. Raises :class:`PluginError` that begins with ``who``; ``absent`` says what to do without it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module + ".").startswith(error.name + "."):
+            raise PluginError(f"{who}: {absent.replace('{}', repr(error.name))}") from error
+        raise PluginError(
+            f"{who}: module {module!r} needs {error.name!r}, which is not installed. Install it."
+        ) from error
+    except (Exception, SystemExit) as error:
+        # An import runs the module: it may raise anything.
+        raise PluginError(
+            f"{who}: module {module!r} cannot be imported: {describe(error)}. Mend it; PEB_DEBUG=1 shows the place."
+        ) from error
 
 
 def load_plugin(module: str, registries: Iterable[Registry]) -> list[str]:
@@ -148,15 +252,18 @@ def load_plugin(module: str, registries: Iterable[Registry]) -> list[str]:
     Returns the names added, each as ``"kind name"``. Raises :class:`PluginError` for a module that does not
     exist, has none of the dicts, or takes a name that is taken; then nothing of it has been added.
     """
-    try:
-        loaded = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module + ".").startswith(error.name + "."):
-            raise
+    if not all(part.isidentifier() for part in module.split(".")):
+        name = ".".join(part for part in PurePath(module.removesuffix(".py")).parts if part.isidentifier())
+        example = f", such as {name}," if module.endswith(".py") and name else ""
         raise PluginError(
-            f"plug-in {module!r}: there is no module of that name. "
-            "Give a module's dotted name, and put its folder on PYTHONPATH or install it."
-        ) from error
+            f"plug-in {module!r}: not the name of a module. Give its dotted name{example} "
+            "from the folder that holds it, or put that folder on PYTHONPATH."
+        )
+    loaded = _imported(
+        module,
+        f"plug-in {module!r}",
+        "there is no module {}. Give a module's dotted name, and put its folder on PYTHONPATH or install it.",
+    )
     tables = {registry: getattr(loaded, registry.kind.upper() + "S", None) for registry in registries}
     if all(table is None for table in tables.values()):
         raise PluginError(
@@ -180,12 +287,16 @@ def parse_options(cls: type, values: Mapping[str, Any], where: str = "") -> Any:
 
     Types are held strictly: no number from text, no int from bool; an int serves as a float, a list as a
     tuple, text as a path or as one of a ``Literal``. Raises :class:`OptionError` that starts with ``where``
-    (default: the class's name) for an unknown key, with a suggestion, or a wrong value.
+    (default: the class's name) for an unknown key, with a suggestion, or a wrong value. ``cls.REFUSED`` maps keys
+    that a user might look for, and must not give here, to the reason and the remedy.
     """
     where = where or cls.__name__
     options = getattr(cls, "Options", NoOptions)
     known = [field.name for field in dataclasses.fields(options) if field.init]
+    refused: Mapping[str, str] = getattr(cls, "REFUSED", {})
     for key in values:
+        if key in refused:
+            raise OptionError(f"{where}: option {key!r}: {refused[key]}.")
         if key not in known:
             raise OptionError(
                 f"{where}: unknown option {key!r}.{did_you_mean(str(key), known)} "
@@ -198,17 +309,21 @@ def parse_options(cls: type, values: Mapping[str, Any], where: str = "") -> Any:
     # Imported here: --help must not wait for it.
     from pydantic import TypeAdapter, ValidationError
 
-    try:
-        return TypeAdapter(options).validate_json(text, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"])
-        given = "" if first["type"] == "missing" else f", got {first['input']!r}"
-        raise OptionError(
-            f"{where}: option {path!r}: {first['msg']}{given}."
-            if path
-            else f"{where}: {first['msg'].removeprefix('Value error, ')}."
-        ) from error
+    with plugin_code(cls, f"{where}: its Options"):
+        try:
+            return TypeAdapter(options).validate_json(text, strict=True)
+        except ValidationError as error:
+            raise OptionError(_option_message(error, where)) from error
+
+
+def _option_message(error: Any, where: str) -> str:
+    """One line of pydantic's ValidationError."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if not path:
+        return f"{where}: {first['msg'].removeprefix('Value error, ')}."
+    given = "" if first["type"] == "missing" else f", got {first['input']!r:.200}"
+    return f"{where}: option {path!r}: {first['msg']}{given}."
 
 
 def options_dict(options: Any) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 The same command resumes: an edit counts as done once its PNG and its record are on disk. Failed edits are
 recorded with their error and made again by the next run. Edits depend on the suite's seed, the case and
-the method (and its dtype and device, which the run's manifest holds), never on the batch size or on
-where the run was interrupted.
+the method, never on where the run was interrupted. The machine adds rounding: dtype, device, batch size and number of
+threads may make single samples a level lighter or darker, so the run's manifest holds all four.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any
 from bench import __version__
 from bench.casefile import CaseFile, case_row, check_case, protocol_info, provided_fields
 from bench.edit import EditCase, EditKey, EditRecord, MethodSpec
-from bench.executors import Executor, Outcome, Task, describe
+from bench.executors import Executor, Outcome, Task, threads
 from bench.images import resize
 from bench.progress import Progress, Silent
-from bench.registry import options_dict
+from bench.registry import PluginError, describe, options_dict, plugin_code
 from bench.store import RunStore, StoreError
 from bench.suite import ConfiguredMethod, ConfiguredProtocol, Suite, limited
 
@@ -162,8 +162,11 @@ def make_plan(
 
 def _plan_protocol(entry: ConfiguredProtocol, limit: int | None, store: RunStore | None) -> PlannedProtocol:
     protocol = entry.create()
+    who = f"protocol {entry.name!r}"
+    with plugin_code(entry.cls, who):
+        info = _checked_info(protocol_info(protocol), who)
     info = {
-        **protocol_info(protocol),
+        **info,
         "registered": entry.name,
         "options": options_dict(entry.options),
         "limit": limit,
@@ -173,12 +176,26 @@ def _plan_protocol(entry: ConfiguredProtocol, limit: int | None, store: RunStore
         stored = store.cases(name)
         if stored.info.get("digest") == info["digest"] and _covers(stored.info.get("limit"), limit):
             return PlannedProtocol(name, info, tuple(_select(stored.rows, limit)), None)
-    cases = protocol.cases()
     rows = []
-    for case in cases:
-        check_case(case)
-        rows.append(case_row(case))
+    with plugin_code(entry.cls, f"{who}: cases()"):
+        cases = protocol.cases()
+        for case in cases:
+            check_case(case)
+            rows.append(case_row(case))
     return PlannedProtocol(name, info, tuple(_select(rows, limit)), cases)
+
+
+def _checked_info(info: Mapping[str, Any], who: str) -> Mapping[str, Any]:
+    """What a protocol says of itself. Raises PluginError for a value of a wrong type."""
+    good = {
+        **{name: isinstance(info[name], str) and bool(info[name]) for name in ("name", "version", "digest")},
+        "canvas": isinstance(info["canvas"], int) and info["canvas"] > 0,
+        "categories": all(isinstance(name, str) for name in info["categories"]),
+    }
+    wrong = [name for name, fits in good.items() if not fits]
+    if wrong:
+        raise PluginError(f"{who}: {', '.join(wrong)}: missing or of a wrong type. Mend the class.")
+    return info
 
 
 def _covers(stored: int | None, wanted: int | None) -> bool:
@@ -357,6 +374,8 @@ def _run_method(
             recorder.put(outcomes, protocol, method, seed)
         return
     try:
+        # Now that the model is loaded, torch is where it is used at all.
+        recorder.store.note_conditions(method.spec.digest, executor.batch_size, threads())
         for protocol, ids in todo:
             cases = case_files[protocol.name]
             tasks = (Task(name, image_seed(seed, name), partial(cases.get, name)) for name in ids)
@@ -373,7 +392,7 @@ class _Recorder:
     """
 
     def __init__(self, store: RunStore, writers: int, progress: Progress) -> None:
-        self._store = store
+        self.store = store
         self._progress = progress
         self._writers = ThreadPoolExecutor(writers, thread_name_prefix="write")
         self._appender = ThreadPoolExecutor(1, thread_name_prefix="record")
@@ -395,7 +414,7 @@ class _Recorder:
         entries = []
         for outcome in outcomes:
             key = _key(protocol, method, outcome.case_id, seed)
-            file = self._store.edit_file(protocol.name, method.spec, outcome.case_id)
+            file = self.store.edit_file(protocol.name, method.spec, outcome.case_id)
             written = self._writers.submit(self._write, file, outcome) if outcome.image is not None else None
             entries.append((key, file, outcome, written))
         self._appender.submit(self._append, entries, method.spec)
@@ -413,7 +432,7 @@ class _Recorder:
     def _write(self, file: str, outcome: Outcome) -> str:
         assert outcome.image is not None
         image = outcome.image if outcome.size is None else resize(outcome.image, outcome.size)
-        return self._store.write_edit(file, image)
+        return self.store.write_edit(file, image)
 
     def _append(
         self, entries: Sequence[tuple[EditKey, str, Outcome, Future[str] | None]], spec: MethodSpec
@@ -444,7 +463,7 @@ class _Recorder:
                     )
                 )
             if self._broken is None:
-                self._store.append_edits(records)
+                self.store.append_edits(records)
                 self._count(records, spec)
         except Exception as failure:
             broken = failure

@@ -1,6 +1,7 @@
 """Scores stored edits; never edits.
 
-What is scored already, with the same version of the metric, is skipped, so that the same command resumes.
+What is scored already, the same picture with the same version of the metric, is skipped, so that the same command
+resumes.
 Edits are taken source by source: the features of a source are computed once for all methods.
 
 Metrics of single edits score the raw edit. Those that declare ``pasted`` score the edit pasted back into its
@@ -13,6 +14,7 @@ A value that could not be computed is None with a reason, never 0. Reasons that 
 from __future__ import annotations
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bench.edit import EditCase, EditKey, EditRecord, ScoreRecord, stable_digest
+from bench.edit import EditCase, EditKey, EditRecord, ScoreRecord
 from bench.metrics import METRICS, PASTED, STAND_INS
 from bench.metrics.streams import Mark, PictureStream, batches
 from bench.metrics.types import (
@@ -36,9 +38,9 @@ from bench.metrics.types import (
     is_set_metric,
 )
 from bench.progress import Progress, Silent
-from bench.registry import Registry
+from bench.registry import Registry, plugin_code, problems_of
 from bench.stats import OUTCOME
-from bench.store import RunStore, StoreError
+from bench.store import RunStore, StoreError, set_inputs
 from bench.store import SetScore as StoredSetScore
 
 if TYPE_CHECKING:
@@ -106,10 +108,9 @@ def metric_problems(
     known = known or registry()
     found: dict[str, list[str]] = {}
     for name in names:
-        check = getattr(known.load(name), "problems", None)
-        problems = list(check(features)) if check is not None else []
+        problems = problems_of(known.load(name), features, f"metric {name!r}")
         if problems:
-            found[name] = problems
+            found[name] = list(problems)
     return found
 
 
@@ -207,14 +208,8 @@ def load_metrics(
     loaded = []
     for name in names:
         found = known.load(name)
-        metric = found(features) if getattr(found, "uses_features", False) else found()
-        absent = [
-            a for a in ("name", "version", "unit", "higher_is_better", "summary") if not hasattr(metric, a)
-        ]
-        if not is_set_metric(metric) and not callable(getattr(metric, "score", None)):
-            absent.append("score")
-        if absent:
-            raise MetricError(f"the metric {name!r} has no {', '.join(absent)}: see bench.metrics.types.")
+        with plugin_code(found, f"metric {name!r}"):
+            metric = found(features) if getattr(found, "uses_features", False) else found()
         if metric.name != name:
             raise MetricError(
                 f"the metric registered as {name!r} calls itself {metric.name!r}; use one name."
@@ -260,7 +255,8 @@ def _ask(metric: Metric, pairs: Sequence[Pair]) -> list[Value]:
             raise ValueError(f"{len(values)} values for {len(pairs)} edits")
     except MetricError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        # SystemExit too: a metric ends its value, never the scoring.
         if len(pairs) == 1:
             return [NoValue(f"{ERROR}{type(error).__name__}: {error}")]
         middle = len(pairs) // 2
@@ -272,11 +268,16 @@ def _checked(value: Value, unit: str) -> tuple[float | None, str | None]:
     if value is None:
         return None, "the metric gave no value"
     if isinstance(value, NoValue):
-        return None, value.reason
+        if isinstance(value.reason, str) and value.reason.strip():
+            return None, value.reason
+        return None, f"{ERROR}NoValue without a text that says why"
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        return None, f"{ERROR}not a number ({value!r})"
+    except OverflowError:
+        return None, f"{ERROR}a number too large to be stored"
+    except Exception:  # whatever a value of a third party raises when it is asked for its number
+        shown = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
+        return None, f"{ERROR}not a number ({shown:.80})"
     if not math.isfinite(number):
         return None, f"not a finite number ({number})"
     if unit == OUTCOME and number not in (0.0, 1.0):
@@ -454,9 +455,7 @@ def _score_chunk(
     for index, (record, pair) in enumerate(chunk):
         for metric, pasted in wanted[record.key.digest]:
             if isinstance(pair, NoValue):
-                result[index].append(
-                    ScoreRecord(record.key, _named(metric, pasted), metric.version, None, pair.reason)
-                )
+                result[index].append(_score_record(record, metric, pasted, None, pair.reason))
             else:
                 by_metric[id(metric), pasted].append(index)
                 metrics[id(metric)] = metric
@@ -471,9 +470,16 @@ def _score_chunk(
                 pair = pastes.setdefault(index, pair.paste()) if index not in pastes else pastes[index]
             pairs.append(pair)
         for index, (value, reason) in zip(indices, compute(metric, pairs), strict=True):
-            key = chunk[index][0].key
-            result[index].append(ScoreRecord(key, _named(metric, pasted), metric.version, value, reason))
+            result[index].append(_score_record(chunk[index][0], metric, pasted, value, reason))
     return [score for index in range(len(chunk)) for score in result[index]]
+
+
+def _score_record(
+    record: EditRecord, metric: Metric, pasted: bool, value: float | None, reason: str | None
+) -> ScoreRecord:
+    return ScoreRecord(
+        record.key, _named(metric, pasted), metric.version, value, reason, edit=record.sha256 or ""
+    )
 
 
 def _chunks(
@@ -728,7 +734,7 @@ def _sets_to_do(
             named.setdefault(categories.get(record.key.case, ""), []).append(record)
         digest = store.manifest["protocols"].get(protocol, {}).get("digest", "")
         for category, chosen in named.items():
-            inputs = stable_digest([digest, sorted(record.sha256 or "" for record in chosen)])
+            inputs = set_inputs(digest, (record.sha256 for record in chosen))
             for metric in metrics:
                 for pasted in _variants(metric):
                     before = stored.get((protocol, version, method, category, _named(metric, pasted)))
@@ -790,7 +796,7 @@ def _show(metrics: Iterable[SetMetric], pictures: Sequence[Picture]) -> None:
         see = getattr(metric, "see", None)
         if see is not None and pictures:
             # What it raises it will raise again when it is asked for its value, which records it.
-            with suppress(Exception):
+            with suppress(Exception, SystemExit):
                 see(pictures)
 
 
@@ -822,11 +828,31 @@ def _set_value(
     metric: SetMetric, edited: PictureStream, real: PictureStream, clusters: Sequence[str]
 ) -> SetValue:
     try:
-        return metric.score_set(edited, real, clusters)
+        value = metric.score_set(edited, real, clusters)
+        wrong = _wrong_set_value(value)
+        if wrong:
+            raise TypeError(wrong)
     except StoreError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return SetValue(None, len(edited), len(real), f"{ERROR}{type(error).__name__}: {error}")
+    return value
+
+
+def _wrong_set_value(value: object) -> str:
+    """What keeps an answer of a set metric from being stored; empty where nothing does."""
+    if not isinstance(value, SetValue):
+        return f"it gave a {type(value).__name__}, where a SetValue is due"
+    numbers = [number for number in (value.value, value.low, value.high) if number is not None]
+    if not all(isinstance(number, (int, float)) for number in numbers):
+        return "value, low or high is no float"
+    if not all(abs(number) <= sys.float_info.max for number in numbers if isinstance(number, int)):
+        return "value, low or high is too large to be stored"
+    if not all(isinstance(count, int) for count in (value.n, value.n_reference)):
+        return "n or n_reference is no whole number"
+    if not all(isinstance(text, (str, type(None))) for text in (value.reason, value.warning)):
+        return "reason or warning is no text"
+    return ""
 
 
 def _set_record(task: _SetTask, value: SetValue, failed: int) -> SetScoreRecord:

@@ -6,7 +6,7 @@
     cases/<protocol>/                     the cases as ``bench.casefile`` writes them
     edits/<protocol>/<method>-<digest>/   one lossless PNG per case
     edits.jsonl                           one line per attempt; the last one per key counts
-    scores/*.parquet                      one file per append; the last value per (key, metric) counts
+    scores/*.parquet                      one file per append; the last value of the present edit counts
     scores/set.json                       values of whole sets of edits (FID and its kin)
     report/                               tables and figures
     digests.jsonl                         the SHA-256 of every other file as it was written; the last line counts
@@ -32,9 +32,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.casefile import CASES, CaseFile, write_cases
-from bench.edit import EditCase, EditKey, EditRecord, MethodSpec, ScoreRecord
+from bench.edit import EditCase, EditKey, EditRecord, MethodSpec, ScoreRecord, stable_digest
 from bench.files import (
     UnsafeName,
+    parse_json,
     safe_part,
     safe_relative,
     sha256_bytes,
@@ -57,12 +58,14 @@ SCORE_COLUMNS: tuple[str, ...] = (
     "method",
     "case",
     "seed",
+    "edit",
     "metric",
     "metric_version",
     "value",
     "reason",
 )
-"""Of :meth:`RunStore.scores`. ``method`` is a digest; ``value`` is float64, NaN where ``reason`` says why."""
+"""Of :meth:`RunStore.scores`. ``method`` is a digest; ``edit`` is the SHA-256 of the PNG that was scored, empty where
+there was none; ``value`` is float64, NaN where ``reason`` says why."""
 
 SET_COLUMNS: tuple[str, ...] = (
     "protocol",
@@ -81,7 +84,9 @@ SET_COLUMNS: tuple[str, ...] = (
 
 DIGESTS = "digests.jsonl"
 
-_SCORE_KEY = ["protocol", "protocol_version", "method", "case", "seed", "metric"]
+_EDIT_KEY = ["protocol", "protocol_version", "method", "case", "seed"]
+_SCORE_KEY = [*_EDIT_KEY, "metric"]
+_CONDITIONS = ("batch_sizes", "threads")
 _MANY_PARTS = 64
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -133,12 +138,7 @@ class RunStore:
         """
         store = cls(Path(path))
         if store._manifest_path.exists():
-            found = store.manifest.get("format")
-            if found != FORMAT:
-                raise StoreError(
-                    f"{path}: a run folder of format {found}; this version reads format {FORMAT}. "
-                    "Use the version that wrote it, or another folder."
-                )
+            store.manifest  # noqa: B018 (raises where it cannot be used)
             return store
         if not create:
             what = "not a run folder (it has no run.json)" if store.path.exists() else "no such run folder"
@@ -285,15 +285,17 @@ class RunStore:
         complete = False
         for number, line in enumerate(lines, 1):
             try:
-                row = json.loads(line)
-                if "complete" in row:
-                    complete = bool(row["complete"])
-                else:
-                    written[row["file"]] = row["sha256"]
-            except (ValueError, KeyError, TypeError) as error:
+                row = parse_json(line)
+            except ValueError as error:
                 if number == len(lines):
                     break
                 raise StoreError(f"{self.path / DIGESTS}:{number}: not a digest ({error}).") from error
+            if isinstance(row, dict) and isinstance(row.get("complete"), bool):
+                complete = row["complete"]
+            elif isinstance(row, dict) and _fits(row, _DIGEST):
+                written[row["file"]] = row["sha256"]
+            else:
+                raise StoreError(f"{self.path / DIGESTS}:{number}: not a digest ({line[:80]}).")
         return {name: digest for name, digest in written.items() if digest is not None}, complete
 
     # The manifest
@@ -306,16 +308,26 @@ class RunStore:
     def manifest(self) -> Mapping[str, Any]:
         """``run.json``: ``format``, ``name``, ``seed``, ``suite``, ``versions``; ``protocols`` by name, each
         with what ``casefile.protocol_info`` says; ``methods`` by digest, each with ``name``, ``label``,
-        ``options``, ``dtype`` and ``devices``.
+        ``options``, ``dtype``, ``devices``, and ``batch_sizes`` and ``threads`` that it edited with (not in runs of
+        earlier versions).
         """
         if self._manifest is None:
             path = self._manifest_path
             try:
-                self._manifest = json.loads(path.read_text(encoding="utf-8"))
+                manifest = parse_json(path.read_text(encoding="utf-8"))
+                wrong = _wrong_manifest(manifest)
+                if wrong:
+                    raise ValueError(wrong)
             except (OSError, ValueError) as error:
                 raise StoreError(
                     f"{path}: cannot be read ({error}). Restore it, or run into another folder."
                 ) from error
+            if manifest["format"] != FORMAT:
+                raise StoreError(
+                    f"{self.path}: a run folder of format {manifest['format']}; this version reads format {FORMAT}. "
+                    "Use the version that wrote it, or another folder."
+                )
+            self._manifest = manifest
         assert self._manifest is not None
         return self._manifest
 
@@ -396,6 +408,7 @@ class RunStore:
                 "options": dict(spec.options),
                 "dtype": entry["dtype"] if resting else dtype,
                 "devices": entry["devices"] if resting else sorted({*entry.get("devices", []), device}),
+                **{name: entry[name] for name in _CONDITIONS if name in entry},
             }
         self._change_manifest(
             {
@@ -406,6 +419,19 @@ class RunStore:
                 **({} if versions is None else {"versions": dict(versions)}),
             }
         )
+
+    def note_conditions(self, method: str, batch_size: int, threads: int | None) -> None:
+        """Writes down with which batch size and how many threads a method edits, beside those it edited with so far.
+
+        Both change the order of floating-point sums, so a sample may differ by a level. ``threads`` is None where the
+        method does not use torch.
+        """
+        methods = {digest: dict(entry) for digest, entry in self.manifest["methods"].items()}
+        entry = methods[method]
+        for name, value in zip(_CONDITIONS, (batch_size, threads), strict=True):
+            if value is not None:
+                entry[name] = sorted({*entry.get(name, []), value})
+        self._change_manifest({"methods": methods})
 
     def _has_edits(self, method: str) -> bool:
         return any(record.key.method == method and record.file is not None for record in self.edits())
@@ -491,6 +517,10 @@ class RunStore:
 
         A torn last line is passed over. Raises :class:`StoreError` for any other line that is no record.
         """
+        return list({record.key.digest: record for record in self._attempts()}.values())
+
+    def _attempts(self) -> list[EditRecord]:
+        """Every record, in order."""
         try:
             data = self._log_path.read_bytes()
         except FileNotFoundError:
@@ -499,19 +529,26 @@ class RunStore:
             raise StoreError(f"{self._log_path}: cannot be read ({error.strerror}).") from error
         whole, _, _ = data.rpartition(b"\n")
         lines = whole.split(b"\n") if whole else []
-        found: dict[str, EditRecord] = {}
+        records: list[EditRecord] = []
         for number, line in enumerate(lines, 1):
             try:
-                record = _row_record(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                row = parse_json(line)
+            except ValueError as error:
+                # Torn, and cut by the next append.
                 if number == len(lines):
                     break
-                raise StoreError(
-                    f"{self._log_path}:{number}: not an edit record ({error}). "
-                    "Delete that line; the edit is made again by the next run."
-                ) from error
-            found[record.key.digest] = record
-        return list(found.values())
+                raise self._no_record(number, error) from error
+            try:
+                records.append(_row_record(row))
+            except ValueError as error:
+                raise self._no_record(number, error) from error
+        return records
+
+    def _no_record(self, number: int, error: ValueError) -> StoreError:
+        return StoreError(
+            f"{self._log_path}:{number}: not an edit record ({error}). "
+            "Delete that line; the edit is made again by the next run."
+        )
 
     def done(self) -> set[str]:
         """Digests of the keys whose edit is recorded, has no error, and whose file is there."""
@@ -551,7 +588,8 @@ class RunStore:
     # Scores
 
     def append_scores(self, scores: Sequence[ScoreRecord] | pd.DataFrame) -> None:
-        """Stores per-image scores in one new file. A data frame has the columns of ``SCORE_COLUMNS``.
+        """Stores per-image scores in one new file. A data frame has the columns of ``SCORE_COLUMNS``; where it has
+        no ``edit``, the scores are taken to judge the only picture that the log names for their key.
 
         NaN without a reason gets one: a value that could not be computed is never left unexplained.
         Raises :class:`StoreError`; then nothing of it is stored.
@@ -569,6 +607,7 @@ class RunStore:
                         "method": score.key.method,
                         "case": score.key.case,
                         "seed": score.key.seed,
+                        "edit": score.edit,
                         "metric": score.metric,
                         "metric_version": score.metric_version,
                         "value": score.value,
@@ -578,7 +617,7 @@ class RunStore:
                 ],
                 columns=list(SCORE_COLUMNS),
             )
-        missing = [column for column in SCORE_COLUMNS if column not in frame.columns]
+        missing = [column for column in SCORE_COLUMNS if column not in frame.columns and column != "edit"]
         if missing:
             raise StoreError(f"{self.path}: scores without {', '.join(missing)}. Give every column.")
         if len(frame) == 0:
@@ -589,7 +628,7 @@ class RunStore:
         if len(parts) >= _MANY_PARTS:
             # Merged into one that wins over all before, and only then are those deleted.
             frame = pd.concat([*(_read_part(part) for part in parts), frame], ignore_index=True)
-            frame = frame.drop_duplicates(_SCORE_KEY, keep="last")
+            frame = frame.drop_duplicates([*_SCORE_KEY, "edit"], keep="last")
         self._write_part(frame, parts)
         if len(parts) >= _MANY_PARTS:
             with self._writing("merge score files"):
@@ -608,16 +647,52 @@ class RunStore:
     def _score_parts(self) -> list[Path]:
         return sorted((self.path / "scores").glob("part-*.parquet"), key=_part_number)
 
-    def scores(self) -> pd.DataFrame:
-        """Every per-image score, the last value per (key, metric); columns ``SCORE_COLUMNS``, tidy."""
+    def scores(self, *, stale: bool = False) -> pd.DataFrame:
+        """The per-image scores of the edits that are here now; columns ``SCORE_COLUMNS``, tidy.
+
+        Of each (key, metric) the last value that judges the picture of the key's last record. Scores of a picture
+        that was replaced are passed over; they count again where the same picture comes back. With ``stale`` they are
+        given where the present picture has none.
+        """
         import pandas as pd
 
         parts = [_read_part(part) for part in self._score_parts()]
         if not parts:
             return _score_types(pd.DataFrame(columns=list(SCORE_COLUMNS)))
         frame = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
+        frame = self._of_present_edits(frame, stale)
         frame = frame.drop_duplicates(_SCORE_KEY, keep="last").reset_index(drop=True)
         return self._without_left_out(frame)
+
+    def _of_present_edits(self, frame: pd.DataFrame, stale: bool) -> pd.DataFrame:
+        """The scores whose ``edit`` is that of the key's last record, and those of keys without a record.
+
+        With ``stale`` the others come before them.
+        Scores of earlier versions do not say which picture they judge: it is the only one that the log names for
+        their key. Where the log names several, nobody knows, and the scores are passed over.
+        """
+        import pandas as pd
+
+        present: dict[tuple[str, str, str, str, int], str] = {}
+        sole: dict[tuple[str, str, str, str, int], str] = {}
+        for record in self._attempts():
+            key = record.key
+            place = key.protocol, key.protocol_version, key.method, key.case, key.seed
+            picture = present[place] = record.sha256 or ""
+            before = sole.setdefault(place, picture)
+            if picture and before != picture:
+                sole[place] = picture if not before else "several"
+        rows = [(*place, picture, sole[place]) for place, picture in present.items()]
+        log = pd.DataFrame(rows, columns=[*_EDIT_KEY, "present", "sole"]).astype({"seed": "int64"})
+        texts = [name for name in log.columns if name != "seed"]
+        joined = frame[[*_EDIT_KEY, "edit"]].merge(
+            log.astype(dict.fromkeys(texts, "string")), "left", _EDIT_KEY
+        )
+        edit = joined["edit"].fillna(joined["sole"])
+        current = joined["present"].isna() | (edit == joined["present"]).fillna(False)
+        here = current.to_numpy(dtype=bool)
+        frame = frame.assign(edit=edit.to_numpy()).astype({"edit": "string"})
+        return pd.concat([frame[~here], frame[here]]) if stale else frame[here]
 
     def leave_out(self, metrics: Mapping[str, Collection[str]]) -> None:
         """Protocol -> names of metrics that :meth:`scores` and :meth:`set_scores` pass over from now on.
@@ -668,7 +743,12 @@ class RunStore:
 
     def _set_rows(self) -> list[dict[str, Any]]:
         try:
-            rows: list[dict[str, Any]] = json.loads(self._set_path.read_text(encoding="utf-8"))
+            rows = parse_json(self._set_path.read_text(encoding="utf-8"))
+            if not isinstance(rows, list):
+                raise ValueError("it is no list of set scores")
+            for number, row in enumerate(rows, 1):
+                if not isinstance(row, dict) or not _fits(row, _SET_ROW):
+                    raise ValueError(f"row {number} is no set score")
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
@@ -677,20 +757,51 @@ class RunStore:
             ) from error
         return rows
 
-    def set_scores(self) -> pd.DataFrame:
-        """Every set score; NaN where ``value``, ``low`` or ``high`` is none.
+    def set_scores(self, *, stale: bool = False) -> pd.DataFrame:
+        """The set scores of the edits that are here now, with ``stale`` those of other edits too.
 
-        Columns ``SET_COLUMNS``, then the fields of subclasses of :class:`SetScore` that were stored.
+        NaN where ``value``, ``low`` or ``high`` is none. Columns ``SET_COLUMNS``, then the fields of subclasses of
+        :class:`SetScore` that were stored.
         """
         import pandas as pd
 
         rows = self._set_rows()
+        if not stale and any(row.get("inputs") for row in rows):
+            now = self._set_inputs()
+            rows = [
+                row
+                for row in rows
+                if not row.get("inputs")
+                or now.get((row["protocol"], row["method"], row["category"]), row["inputs"]) == row["inputs"]
+            ]
         more = [
             name for name in dict.fromkeys(name for row in rows for name in row) if name not in SET_COLUMNS
         ]
         frame = pd.DataFrame(rows, columns=[*SET_COLUMNS, *more])
         frame = frame.astype({"value": "float64", "low": "float64", "high": "float64", "n": "int64"})
         return self._without_left_out(frame)
+
+    def _set_inputs(self) -> dict[tuple[str, str, str], str]:
+        """Protocol, method and category -> what ``inputs`` of a set score says of the edits that are here."""
+        categories = {
+            protocol: {row["id"]: row["category"] for row in self.cases(protocol).rows}
+            for protocol in self.protocols()
+        }
+        pictures: dict[tuple[str, str, str], list[str | None]] = {}
+        for record in self.edits():
+            protocol, method, case = record.key.protocol, record.key.method, record.key.case
+            if protocol in categories:
+                for category in ("all", categories[protocol].get(case, "")):
+                    pictures.setdefault((protocol, method, category), []).append(record.sha256)
+        return {
+            place: set_inputs(self.manifest["protocols"][place[0]].get("digest", ""), of)
+            for place, of in pictures.items()
+        }
+
+
+def set_inputs(protocol_digest: str, pictures: Iterable[str | None]) -> str:
+    """Digest of which edits (SHA-256, None for a failed one) and which protocol's real images were compared."""
+    return stable_digest([protocol_digest, sorted(picture or "" for picture in pictures)])
 
 
 def _check_name(name: str, what: str) -> str:
@@ -705,13 +816,110 @@ def _record_row(record: EditRecord) -> dict[str, Any]:
     return {**fields.pop("key"), **fields}
 
 
-def _row_record(row: Mapping[str, Any]) -> EditRecord:
+_TEXT, _TEXT_OR_NONE = (str,), (str, type(None))
+_NUMBER_OR_NONE = (int, float, type(None))
+_LOG_ROW: Mapping[str, tuple[type, ...]] = {
+    "protocol": _TEXT,
+    "protocol_version": _TEXT,
+    "method": _TEXT,
+    "case": _TEXT,
+    "seed": (int,),
+    "file": _TEXT_OR_NONE,
+    "sha256": _TEXT_OR_NONE,
+    "seconds": _NUMBER_OR_NONE,
+    "error": _TEXT_OR_NONE,
+}
+_SET_ROW: Mapping[str, tuple[type, ...]] = {
+    "protocol": _TEXT,
+    "protocol_version": _TEXT,
+    "method": _TEXT,
+    "category": _TEXT,
+    "metric": _TEXT,
+    "metric_version": _TEXT,
+    "value": _NUMBER_OR_NONE,
+    "low": _NUMBER_OR_NONE,
+    "high": _NUMBER_OR_NONE,
+    "n": (int,),
+    "reason": _TEXT_OR_NONE,
+}
+_DIGEST: Mapping[str, tuple[type, ...]] = {"file": _TEXT, "sha256": _TEXT_OR_NONE}
+_PROTOCOL: Mapping[str, tuple[type, ...]] = {"version": _TEXT, "digest": _TEXT}
+_METHOD: Mapping[str, tuple[type, ...]] = {
+    "name": _TEXT,
+    "label": _TEXT,
+    "options": (dict,),
+    "dtype": _TEXT,
+    "devices": (list,),
+}
+_WHERE_GIVEN: Mapping[str, tuple[type, ...]] = {
+    "display": _TEXT,
+    "cite": _TEXT,
+    "group": _TEXT,
+    "name": _TEXT,
+    "seed": (int,),
+    "suite": (dict, type(None)),
+    "versions": (dict,),
+    "registered": _TEXT,
+    "options": (dict,),
+    "limit": (int, type(None)),
+    "canvas": (int,),
+    "categories": (list,),
+    "batch_sizes": (list,),
+    "threads": (list,),
+}
+"""Of a manifest, and of what it says of a protocol or a method."""
+
+
+def _fits(row: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> bool:
+    return not _unfit(row, types)
+
+
+def _unfit(row: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> list[str]:
+    """The keys that are absent or of another type. A truth value is no number."""
+    return [
+        name
+        for name, allowed in types.items()
+        if name not in row or not isinstance(row[name], allowed) or isinstance(row[name], bool)
+    ]
+
+
+def _wrong_manifest(manifest: Any) -> str:
+    """What keeps a JSON value from being a run's manifest; empty where nothing does."""
+    if not isinstance(manifest, dict) or "format" not in manifest:
+        return "it is no manifest of a run"
+    if manifest["format"] != FORMAT:
+        # Another version's; nobody knows what is in it.
+        return ""
+    if wrong := _unfit(
+        manifest, {name: _WHERE_GIVEN[name] for name in _WHERE_GIVEN.keys() & manifest.keys()}
+    ):
+        return f"{', '.join(sorted(wrong))}: of a wrong type"
+    for part, types in (("protocols", _PROTOCOL), ("methods", _METHOD)):
+        entries = manifest.get(part)
+        if not isinstance(entries, dict):
+            return f"its {part} are missing"
+        for name, entry in entries.items():
+            if not isinstance(entry, dict):
+                return f"{part}: {name}: of a wrong type"
+            given = {key: _WHERE_GIVEN[key] for key in _WHERE_GIVEN.keys() & entry.keys()}
+            if wrong := _unfit(entry, {**given, **types}):
+                return f"{part}: {name}: {', '.join(sorted(wrong))}: missing or of a wrong type"
+    return ""
+
+
+def _row_record(row: Any) -> EditRecord:
+    wrong = _unfit(row, _LOG_ROW) if isinstance(row, dict) else list(_LOG_ROW)
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: missing or of a wrong type")
+    peak = row.get("peak_memory")
+    if isinstance(peak, bool) or not isinstance(peak, (int, type(None))):
+        raise ValueError("peak_memory: of a wrong type")
     key = EditKey(row["protocol"], row["protocol_version"], row["method"], row["case"], row["seed"])
     file = row["file"]
     if file is not None:
         # The folder may come from somewhere else.
         safe_relative(file, "an edit's file")
-    return EditRecord(key, file, row["sha256"], row["seconds"], row["error"], row.get("peak_memory"))
+    return EditRecord(key, file, row["sha256"], row["seconds"], row["error"], peak)
 
 
 def _cut_torn_tail(descriptor: int) -> None:
@@ -727,7 +935,7 @@ def _cut_torn_tail(descriptor: int) -> None:
     whole = tail.rfind(b"\n") + 1
     line_start = tail.rfind(b"\n", 0, max(whole - 1, 0)) + 1
     try:
-        json.loads(tail[line_start:whole])
+        parse_json(tail[line_start:whole])
     except ValueError:
         whole = line_start
     if start + whole < size:
@@ -743,17 +951,19 @@ def _read_part(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        return pd.read_parquet(path, columns=list(SCORE_COLUMNS))
+        return _score_types(pd.read_parquet(path))
     except Exception as error:
         raise StoreError(f"{path}: cannot be read ({error}). Delete it, and score again.") from error
 
 
 def _score_types(frame: pd.DataFrame) -> pd.DataFrame:
+    if "edit" not in frame.columns:
+        frame = frame.assign(edit=None)
     frame = frame[list(SCORE_COLUMNS)].astype({"seed": "int64", "value": "float64"})
     unexplained = frame["value"].isna() & frame["reason"].isna()
     # Text, also where every reason is None: else the column's type would depend on its values.
     frame["reason"] = frame["reason"].astype("string").mask(unexplained, "the metric gave NaN")
-    for column in ("protocol", "protocol_version", "method", "case", "metric", "metric_version"):
+    for column in ("protocol", "protocol_version", "method", "case", "edit", "metric", "metric_version"):
         frame[column] = frame[column].astype("string")
     return frame
 

@@ -29,11 +29,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from bench.edit import EditMethod, EditProtocol, MethodSpec
+from bench.edit import EditMethod, EditProtocol, MethodSpec, stable_digest
 from bench.files import UnsafeName, safe_part
-from bench.registry import Registry, Runtime, did_you_mean, expand_preset, options_dict, parse_options
+from bench.registry import (
+    PluginError,
+    Registry,
+    Runtime,
+    did_you_mean,
+    expand_preset,
+    options_dict,
+    parse_options,
+    plugin_code,
+    problems_of,
+)
+
+MAX_DEPTH = 50
+"""Levels of lists and mappings in a suite; one that holds itself has no end."""
+MAX_VALUES = 100_000
+"""Values in a suite once its aliases are written out."""
 
 SHIPPED = Path(__file__).parent / "suites"
 """The folder of the suites that come with this package."""
@@ -54,16 +69,26 @@ class ProtocolEntry(_Strict):
     options: dict[str, Any] = {}
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("one line of printable characters is expected")
+    return text
+
+
+Label = Annotated[str, Field(max_length=120), AfterValidator(_printable)]
+"""What tables and terminals show."""
+
+
 class MethodEntry(_Strict):
     """One method of a suite."""
 
     method: Annotated[str, Field(min_length=1)]
     preset: str | None = None
     options: dict[str, Any] = {}
-    label: str = ""
-    display: str = ""
+    label: Label = ""
+    display: Label = ""
     cite: Annotated[str, Field(pattern=r"^([A-Za-z0-9:._+/-]+(,[A-Za-z0-9:._+/-]+)*)?$")] = ""
-    group: str = ""
+    group: Label = ""
 
 
 class Suite(_Strict):
@@ -72,9 +97,10 @@ class Suite(_Strict):
     name: str
     protocols: Annotated[list[ProtocolEntry], Field(min_length=1)]
     methods: Annotated[list[MethodEntry], Field(min_length=1)]
-    metrics: list[str] | None = None
+    metrics: Annotated[list[str], Field(min_length=1)] | None = None
     """Names of metrics; None for all."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
+    """Of 64 bits, as score files hold it."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Cases per category and protocol; None for all."""
 
@@ -123,13 +149,28 @@ def parse_suite(text: str, origin: str = "suite") -> Suite:
 
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines = dict(_lines(node, (), origin)) if node is not None else {}
+        lines: dict[_Path, int] = {}
+        for path, line in _lines(node, (), origin) if node is not None else ():
+            lines[path] = line
+            if len(lines) > MAX_VALUES:
+                raise SuiteError(
+                    f"{origin}:{line}: more than {MAX_VALUES:,} values, its aliases written out. Shorten it."
+                )
         data = read_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{origin}:{mark.line + 1}" if mark is not None else origin
         what = getattr(error, "problem", None) or str(error)
         raise SuiteError(f"{where}: not valid YAML: {what}. Mend the line.") from error
+    except RecursionError as error:
+        raise SuiteError(f"{origin}: nested more than {MAX_DEPTH} levels deep. Make it flat.") from error
+    except SuiteError:
+        raise
+    except ValueError as error:
+        # PyYAML passes on what Python says of a number or a date that it cannot make.
+        raise SuiteError(
+            f"{origin}: a value cannot be read: {error}. Mend it, or put it in quotes."
+        ) from error
     if not isinstance(data, dict):
         raise SuiteError(
             f"{origin}: not a suite: a YAML mapping with name, protocols and methods is expected."
@@ -181,10 +222,18 @@ def _lines(node: Any, path: _Path, origin: str) -> Iterator[tuple[_Path, int]]:
     """The line of every key and item, by its path. A key given twice raises: YAML would take the last."""
     import yaml
 
+    if len(path) > MAX_DEPTH:
+        raise SuiteError(
+            f"{origin}:{node.start_mark.line + 1}: nested more than {MAX_DEPTH} levels deep, or a part that holds "
+            "itself by an alias. Make it flat."
+        )
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                where = f"{_dotted(path)}: " if path else ""
+                raise SuiteError(f"{origin}:{line}: {where}a list or a mapping as a key. Give a name.")
             if key.value in seen:
                 raise SuiteError(f"{origin}:{line}: {_dotted((*path, key.value))}: given twice. Keep one.")
             seen.add(key.value)
@@ -249,8 +298,11 @@ class ConfiguredMethod:
         return bool(getattr(self.cls, "wants_truth", False))
 
     def create(self, runtime: Runtime) -> EditMethod:
-        """Loads the model."""
-        method: EditMethod = self.cls(self.options, runtime)
+        """Loads the model. Raises what its constructor raises; PluginError where that would end the program."""
+        try:
+            method: EditMethod = self.cls(self.options, runtime)
+        except SystemExit as error:
+            raise PluginError(f"it calls sys.exit({error.code!r}). Raise an error there.") from error
         return method
 
 
@@ -266,8 +318,9 @@ class ConfiguredProtocol:
 
     def create(self) -> EditProtocol:
         """Reads what the protocol reads. Raises whatever it raises for missing or broken data."""
-        protocol: EditProtocol = self.cls(self.options)
-        return protocol
+        with plugin_code(self.cls, f"protocol {self.name!r}"):
+            protocol: EditProtocol = self.cls(self.options)
+            return protocol
 
 
 def configure_method(
@@ -292,11 +345,13 @@ def configure_method(
     where = f"{where}: method {name!r}" if where else f"method {name!r}"
     given = {**expand_preset(cls, preset, where), **(options or {})}
     parsed = parse_options(cls, given, where)
-    found = tuple(cls.problems(parsed)) if hasattr(cls, "problems") else ()
+    found = problems_of(cls, parsed, where)
     full = options_dict(parsed)
     # Asked only where nothing is missing: it may read the very weights that are.
     if hasattr(cls, "identity") and not found:
-        full["_identity"] = dict(cls.identity(parsed))
+        with plugin_code(cls, f"{where}: identity()"):
+            full["_identity"] = dict(cls.identity(parsed))
+            stable_digest(full["_identity"])
     spec = MethodSpec(name, full, label, display, cite, group or _default_group(cls.needs))
     return ConfiguredMethod(spec, cls, parsed, found)
 
@@ -315,7 +370,7 @@ def configure_protocol(
     cls = registry.load(name)
     where = f"{where}: protocol {name!r}" if where else f"protocol {name!r}"
     parsed = parse_options(cls, options or {}, where)
-    found = tuple(cls.problems(parsed)) if hasattr(cls, "problems") else ()
+    found = problems_of(cls, parsed, where)
     return ConfiguredProtocol(name, cls, parsed, found)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import images
+from bench.files import parse_json
 
 MAX_ANSWER = 64 * 2**20
 """Bytes of an answer at most; an image of 1024 x 1024 in base64 is a few MiB."""
@@ -175,7 +176,7 @@ class Endpoint:
         if len(data) > MAX_ANSWER:
             raise EndpointError(f"{self.url}: an answer of more than {MAX_ANSWER} bytes.")
         try:
-            value = json.loads(data)
+            value = parse_json(data)
         except ValueError:
             value = None
         if not isinstance(value, dict):
@@ -187,7 +188,7 @@ class Endpoint:
     def _told(self, error: urllib.error.HTTPError) -> tuple[str, str]:
         """The message and the code of an error's body, as OpenAI words them; the bare reason elsewhere."""
         try:
-            told = json.loads(error.read(100_000))["error"]
+            told = parse_json(error.read(100_000))["error"]
             message, code = str(told["message"]), str(told.get("code") or told.get("type") or "")
         except (ValueError, KeyError, TypeError, AttributeError, OSError, http.client.HTTPException):
             message, code = str(error.reason), ""
@@ -199,7 +200,7 @@ class Endpoint:
         elif code == "insufficient_quota":
             remedy = "The account's quota is used up."
         elif status == 404:
-            remedy = "Check base_url and model."
+            remedy = "Check the address and the model."
         else:
             remedy = ""
         coded = f" ({code})" if code else ""

@@ -226,8 +226,12 @@ def problems(name: str, revision: str | None, steps: int) -> list[str]:
     found = weights.problems(name, revision, channels=(4,))
     if found:
         return found
-    config = weights.find(name, revision).config("scheduler")
-    trained = int(config.get("num_train_timesteps", 1000))
+    found_weights = weights.find(name, revision)
+    config = found_weights.config("scheduler")
+    trained = config.get("num_train_timesteps", 1000)
+    if not isinstance(trained, int):
+        file = found_weights.parts["scheduler"] / "scheduler_config.json"
+        return [f"{file}: num_train_timesteps is {trained!r}, expected a number"]
     if steps > trained:
         found.append(f"steps {steps}: the checkpoint has {trained} time steps")
     if config.get("rescale_betas_zero_snr") and config.get("prediction_type", "epsilon") == "epsilon":

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from bench.files import parse_json
 from methods.zoo.manifest import sha256_file
 
 BASE = "base.json"
@@ -149,14 +150,18 @@ def read(folder: Path, prefix: str = "") -> dict[str, Tensor]:
     """
     from safetensors.torch import load_file
 
-    where = json.loads((folder / BASE).read_text(encoding="utf-8"))
-    origin = (folder / where["folder"]).resolve()
+    try:
+        where = parse_json((folder / BASE).read_text(encoding="utf-8"))
+        origin = (folder / where["folder"]).resolve()
+        expected = where["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LowRankError(f"{folder / BASE}: does not name its base ({error!r}); restore it") from error
     if not origin.is_dir():
         raise LowRankError(
             f"{folder / BASE}: the base {origin} is missing; restore it, or train the network anew"
         )
     file = _tensors(origin)
-    if sha256_file(file) != where["sha256"]:
+    if sha256_file(file) != expected:
         raise LowRankError(
             f"{folder / BASE}: {file} is not the base that this network was trained on (its SHA-256 differs). "
             "Restore that base, or train the network anew on this one"

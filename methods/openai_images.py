@@ -1,5 +1,9 @@
 """The images-edit endpoint as OpenAI defines it (``POST {base_url}/images/edits``), and servers that speak it.
 
+Which server is asked, and which secret it gets, is the user's choice alone, by the environment: ``OPENAI_API_KEY`` goes
+to OpenAI and nowhere else; ``PROMPTEDITBENCH_IMAGES_URL`` names another server and ``PROMPTEDITBENCH_IMAGES_KEY`` its
+key. A suite file is data that may come from anybody, and names neither.
+
 A multipart form: the source as PNG, a mask of the same size whose *alpha* is 0 where the image shall be edited,
 the prompt. One image comes back, in base64. Nothing is promised outside the mask.
 
@@ -16,7 +20,7 @@ import os
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -34,8 +38,24 @@ if TYPE_CHECKING:
     from bench.edit import EditRequest
     from bench.registry import Runtime
 
+OPENAI_URL = "https://api.openai.com/v1"
+OPENAI_KEY = "OPENAI_API_KEY"
+SERVER_URL = "PROMPTEDITBENCH_IMAGES_URL"
+SERVER_KEY = "PROMPTEDITBENCH_IMAGES_KEY"
+
 RunTime = Field(exclude=True)
 """Marks what changes no pixel: such options are no part of the method's digest."""
+
+
+def server_url() -> str:
+    """The address of the API: what the environment names, else OpenAI's."""
+    return os.environ.get(SERVER_URL, "").strip() or OPENAI_URL
+
+
+def key_variable(url: str) -> str:
+    """The environment variable whose key may be sent to ``url``."""
+    same = _address(url)[:2] == _address(OPENAI_URL)[:2]
+    return OPENAI_KEY if same else SERVER_KEY
 
 
 @dataclass(frozen=True)
@@ -58,11 +78,17 @@ class OpenAiImages:
     needs: frozenset[str] = frozenset({"source", "mask", "target_prompt"})
     native_size: int | None = 1024
     PRESETS: Mapping[str, Mapping[str, Any]] = {}
+    REFUSED: Mapping[str, str] = {
+        "base_url": f"a suite does not choose where the key is sent. Set the environment variable {SERVER_URL}",
+        "key_variable": f"a suite does not choose which secret is sent. Set the environment variable {OPENAI_KEY}, "
+        f"or {SERVER_KEY} for another server",
+    }
 
     @dataclass(frozen=True)
     class Options:
         model: str = "gpt-image-1"
-        base_url: str = "https://api.openai.com/v1"
+        base_url: str = field(init=False, default_factory=server_url)
+        """Of the environment, never of a suite. Part of the digest: another server makes other pictures."""
         size: Literal[256, 512, 1024] = 1024
         """Side length in pixels of what is sent and of what is asked for."""
         quality: Literal["low", "medium", "high"] | None = None
@@ -76,8 +102,6 @@ class OpenAiImages:
         paste: bool = False
         """Paste the result into the source along the mask. Off: the raw output; both are scored."""
         # From here on: no part of the digest.
-        key_variable: Annotated[str, RunTime] = "OPENAI_API_KEY"
-        """The environment variable that holds the key."""
         requests_per_minute: Annotated[float, RunTime] = 5.0
         timeout: Annotated[float, RunTime] = 180.0
         """Seconds without an answer after which a request is tried again; it may have been charged for."""
@@ -100,20 +124,23 @@ class OpenAiImages:
     @classmethod
     def problems(cls, options: Options) -> list[str]:
         found = []
-        address = urllib.parse.urlsplit(options.base_url)
+        address = _address(options.base_url)
         local = address.hostname in ("localhost", "127.0.0.1", "::1")
         if address.scheme != "https" and not (address.scheme == "http" and local):
             found.append(
-                f"base_url {options.base_url!r}: expected https://..., since the key is sent there "
+                f"{SERVER_URL} {options.base_url!r}: expected https://..., since the key is sent there "
                 "(http only for this machine)"
             )
-        key = os.environ.get(options.key_variable, "").strip()
+        if options.base_url != server_url():
+            found.append(f"{SERVER_URL} is {server_url()!r}, these options are for {options.base_url!r}")
+        variable = key_variable(options.base_url)
+        key = os.environ.get(variable, "").strip()
         if not (key.isascii() and key.isprintable()) or " " in key:
-            found.append(f"the environment variable {options.key_variable} holds what cannot be a key")
+            found.append(f"the environment variable {variable} holds what cannot be a key")
         if not key:
             found.append(
-                f"the environment variable {options.key_variable} is not set: put the API key there "
-                f"(export {options.key_variable}=...), or name another one with key_variable"
+                f"the environment variable {variable} is not set: put the API key of {address.hostname} there "
+                f"(export {variable}=...)"
             )
         if not options.model:
             found.append("model is empty: name the one to ask")
@@ -146,7 +173,7 @@ class OpenAiImages:
         self.kept = Kept(cache_folder(options))
         self.endpoint = Endpoint(
             options.base_url.rstrip("/") + "/images/edits",
-            os.environ[options.key_variable].strip(),
+            os.environ[key_variable(options.base_url)].strip(),
             limit=RateLimit(options.requests_per_minute),
             timeout=options.timeout,
             retries=options.retries,
@@ -231,6 +258,15 @@ class OpenAiImages:
         return file
 
 
+def _address(url: str) -> urllib.parse.SplitResult:
+    try:
+        address = urllib.parse.urlsplit(url)
+        address.port  # noqa: B018 (raises where it is no number)
+    except ValueError:
+        return urllib.parse.urlsplit("")
+    return address
+
+
 def cache_folder(options: OpenAiImages.Options) -> Path:
     """Where the answers are kept: the option, ``PROMPTEDITBENCH_CACHE``, or the user's cache folder."""
     if options.cache:
@@ -256,7 +292,7 @@ def image_of(answer: Mapping[str, Any]) -> bytes:
         text, link = first.get("b64_json"), first.get("url")
     except (KeyError, IndexError, TypeError, AttributeError):
         raise Refused(
-            "the answer has no data[0], where the image is due. Is base_url that of an images API?"
+            "the answer has no data[0], where the image is due. Is it the address of an images API?"
         ) from None
     if not isinstance(text, str):
         raise Refused(

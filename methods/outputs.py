@@ -8,14 +8,13 @@ file relative to the JSONL's own folder. The ids are those of the exported cases
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from bench import images
-from bench.files import BrokenText, whole_text
+from bench.files import BrokenText, parse_json, whole_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -173,8 +172,8 @@ def _of_jsonl(place: Path) -> dict[str, Path]:
             continue
         where = f"{place}:{number}"
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise ValueError(f"{where}: not valid JSON ({error})") from error
         case, file = (row.get("case"), row.get("file")) if isinstance(row, dict) else (None, None)
         if not isinstance(case, str) or not isinstance(file, str) or not case or not file:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.files import parse_json
 from methods.zoo import manifest as zoo
 
 PIPELINE_PARTS: tuple[str, ...] = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -140,13 +141,18 @@ class Weights:
     @property
     def vae_factor(self) -> int:
         """Pixels per latent sample along a side: 2 ** (levels - 1), as in diffusers' pipelines."""
-        return int(2 ** (len(self.config("vae").get("block_out_channels", (0,))) - 1))
+        levels = self.config("vae").get("block_out_channels", [0])
+        if not isinstance(levels, list) or not levels:
+            raise WeightsError(
+                f"{self.parts['vae'] / 'config.json'}: block_out_channels is {levels!r}, expected a list of numbers"
+            )
+        return int(2 ** (len(levels) - 1))
 
     @property
     def native_size(self) -> int:
         """Side length in pixels at which the UNet was trained."""
         size = self.config("unet").get("sample_size")
-        if not isinstance(size, int):
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= 1024:
             raise WeightsError(
                 f"{self.parts['unet'] / 'config.json'}: sample_size is {size!r}, expected a number"
             )
@@ -156,7 +162,7 @@ class Weights:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises WeightsError that names the file."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(value, dict):
@@ -233,6 +239,8 @@ def problems(
     """
     try:
         found = find(weights, revision, parts)
+        if "vae" in parts:
+            found.vae_factor  # noqa: B018 (raises where the configuration is unfit)
         if "unet" not in parts:
             return []
         found.native_size  # noqa: B018 (raises where the configuration is unfit)
@@ -442,7 +450,9 @@ def content_hash(found: Weights) -> str:
 
 
 class _HashCache:
-    """SHA-256 of large files by path, size and time of change, so that gigabytes are read once.
+    """SHA-256 of large files by path, size and times of change, so that gigabytes are read once.
+
+    The time of the last change of the file's entry counts too: a copy that keeps the time of the original is read.
 
     Lives in the user's cache folder (``PROMPTEDITBENCH_CACHE`` overrides it). A cache that cannot be
     read or written costs time and nothing else.
@@ -454,7 +464,7 @@ class _HashCache:
         self.path = (Path(base) if base else home / "prompteditbench") / "weights-sha256.json"
         self.changed = False
         try:
-            known = json.loads(self.path.read_text(encoding="utf-8"))
+            known = parse_json(self.path.read_text(encoding="utf-8"))
             self.known: dict[str, str] = known if isinstance(known, dict) else {}
         except (OSError, ValueError):
             self.known = {}
@@ -462,7 +472,7 @@ class _HashCache:
     def sha256(self, path: Path) -> str:
         real = path.resolve()
         status = real.stat()
-        key = f"{real}|{status.st_size}|{status.st_mtime_ns}"
+        key = f"{real}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}"
         if key not in self.known:
             self.known[key] = zoo.sha256_file(real)
             self.changed = True

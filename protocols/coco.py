@@ -6,7 +6,6 @@ Layout of ``root`` (Lin et al., ECCV 2014): ``val2017/{id:012d}.jpg``,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from bench.edit import EditCase
-from bench.files import BrokenText, whole_text
+from bench.files import BrokenText, parse_json, whole_text
 from bench.images import SUFFIXES, ImageError, crop_square, image_files, read_rgb, resize
 from protocols.captions import Caption
 from protocols.masks import Mask
@@ -412,7 +411,7 @@ def _read(
 ) -> dict[str, list[dict[str, Any]]]:
     """The lists of a JSON file, each item checked for its keys and their types."""
     try:
-        data = json.loads(path.read_bytes())
+        data = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise ProtocolError(f"{path}: missing. {_HINT}") from None
     except OSError as error:

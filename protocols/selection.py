@@ -219,6 +219,10 @@ class CaseList(Sequence[EditCase]):
         return self._build(self._choices[index])
 
 
+MAX_CANVAS = 4096
+"""Pixels a side: beyond what any editor answers with, and below what fills a machine's memory."""
+
+
 @dataclass(frozen=True)
 class CommonOptions:
     """What the protocols of annotated photographs have in common."""
@@ -232,8 +236,8 @@ class CommonOptions:
     """How many reference images, first by hash; None for all."""
 
     def __post_init__(self) -> None:
-        if self.canvas < 32:
-            raise ValueError(f"canvas is {self.canvas} px; it must be at least 32")
+        if not 32 <= self.canvas <= MAX_CANVAS:
+            raise ValueError(f"canvas is {self.canvas} px; it must be at least 32 and at most {MAX_CANVAS}")
         if self.cases_per_category < 1:
             raise ValueError(f"cases_per_category is {self.cases_per_category}; it must be at least 1")
         if self.reference_count is not None and self.reference_count < 1:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.files import csv_of
 from reports import figures, latex, render, shapes, statistics, tables
 from reports.figures_charts import Bounds
 from reports.preference import StudyResults, checked, preference_summary, shows_votes
@@ -357,7 +358,7 @@ def write_tables(
     style = style or Style()
     title = f"{store.path.name}: tables"
     texts = {
-        "summary.csv": made.frame.to_csv(index=False, lineterminator="\n"),
+        "summary.csv": csv_of(made.frame),
         "tables.md": markdown_page(store, made, facts, style),
         "tables.html": render.html_page(title, made.tables, style),
         "tables.tex": latex.every(made.tables, style),
@@ -368,7 +369,7 @@ def write_tables(
     }
     for name, frame in (("comparisons", made.comparisons), ("validity", made.validity)):
         if frame is not None and len(frame):
-            texts[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")
+            texts[f"{name}.csv"] = csv_of(frame)
     return [
         store.write_file(f"report/{name}", text.encode(), f"report/{name}") for name, text in texts.items()
     ]

@@ -17,12 +17,16 @@ from bench.store import RunStore
 from reports import tables
 from reports.disk import is_relative, sha256_file
 from reports.tables import ALL, HEADINGS, MetricFacts, ReportError
+from reports.verify import TOLERANCE
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
 ABSENT = "–"
+
+CONDITIONS = ("batch_sizes", "threads")
+"""Of a method in a manifest: what changes its pixels by rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,12 @@ def compare(
         raise ReportError(
             f"{a.path} and {b.path} have no {what} in common, so nothing can be paired. Compare runs that do."
         )
+    rounded = [names[x, y] for x, y in methods if _conditions(a, x) != _conditions(b, y)]
+    if rounded:
+        notes.append(
+            f"made with another batch size or number of threads: {', '.join(rounded)}. For that alone single "
+            f"pixels may be a level lighter or darker, and a score of one edit may move by about {TOLERANCE:g}"
+        )
     scores_a, scores_b = a.scores(), b.scores()
     sets_a, sets_b = a.set_scores(), b.set_scores()
     differences: list[Difference] = []
@@ -169,6 +179,12 @@ def compare(
     return Comparison(
         label_a, label_b, tuple(_changes(a, b, methods)), tuple(differences), tuple(flips), tuple(notes)
     )
+
+
+def _conditions(store: RunStore, method: str) -> dict[str, Any]:
+    """Empty for a run of an earlier version, which does not say."""
+    entry = store.manifest["methods"][method]
+    return {name: entry[name] for name in CONDITIONS if name in entry}
 
 
 def _labels(a: Path, b: Path) -> tuple[str, str]:
@@ -244,6 +260,7 @@ def _method(spec: MethodSpec, entry: Mapping[str, Any]) -> dict[str, Any]:
         "digest": spec.digest,
         "dtype": entry.get("dtype"),
         "devices": entry.get("devices"),
+        **{name: entry[name] for name in CONDITIONS if name in entry},
         "options": spec.options,
     }
 

@@ -12,12 +12,13 @@ import hashlib
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bench.edit import MethodSpec
 from reports.disk import is_relative
@@ -32,11 +33,23 @@ SCHEMA = Path(__file__).parent / "schema" / "entry.schema.json"
 MAX_JSON = 1 << 30
 """Bytes of an entry at most, unpacked: ten times what a million scores need."""
 MAX_IMAGE = 64 << 20
+UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+"""What reading a file or a damaged zip raises: RuntimeError for a zip with a password, NotImplementedError for a way of
+packing that Python does not know."""
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("one line of printable characters is expected")
+    return text
+
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Hex12 = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=20_000)]
+Line = Annotated[Text, AfterValidator(_printable)]
+"""What tables and terminals show: of somebody else, so neither escapes nor further lines."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+=@-]*$", max_length=120)]
 
 
@@ -51,8 +64,8 @@ class _Strict(BaseModel):
 class ProtocolEntry(_Strict):
     """One protocol and its cases, in order; the columns are of one length."""
 
-    version: Text
-    digest: Text
+    version: Line
+    digest: Line
     canvas: int
     options: dict[str, Any] = {}
     limit: int | None = None
@@ -68,19 +81,19 @@ class MethodEntry(_Strict):
     """One method; its digest is the key that it stands under."""
 
     name: Name
-    label: Text = ""
+    label: Line = ""
     options: dict[str, Any] = {}
-    dtype: Text | None = None
-    devices: list[Text] = []
+    dtype: Line | None = None
+    devices: list[Line] = []
 
 
 class MetricEntry(_Strict):
     """What the tables need to know of a metric."""
 
-    version: Text
-    unit: Text = ""
+    version: Line
+    unit: Line = ""
     higher_is_better: bool | None = None
-    summary: Text = ""
+    summary: Line = ""
 
 
 class Edits(_Strict):
@@ -115,7 +128,7 @@ class SetEntry(_Strict):
     method: Hex12
     category: Name
     metric: Name
-    metric_version: Text
+    metric_version: Line
     value: Number | None
     low: Number | None
     high: Number | None
@@ -128,7 +141,7 @@ class SummaryRow(_Strict):
 
     protocol: Name
     category: Name
-    method: Text
+    method: Line
     metric: Name
     value: Number | None
     low: Number | None
@@ -142,10 +155,10 @@ class Entry(_Strict):
 
     format: Literal["prompteditbench-entry"]
     format_version: Literal[2]
-    name: Annotated[str, Field(min_length=1, max_length=120)]
+    name: Annotated[str, Field(min_length=1, max_length=120), AfterValidator(_printable)]
     """Of the run; what a merged table calls it."""
     seed: int
-    versions: dict[str, Text]
+    versions: dict[str, Line]
     suite: dict[str, Any] | None = None
     protocols: dict[Name, ProtocolEntry]
     methods: dict[Hex12, MethodEntry]
@@ -182,7 +195,7 @@ class LoadedEntry:
                 return _member(file, image_name(sha256), MAX_IMAGE, self.path)
         except KeyError:
             return None
-        except (OSError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise EntryError(f"{self.path}: cannot be read ({error}). Fetch it again.") from error
 
 
@@ -229,7 +242,7 @@ def load_entry(path: Path) -> LoadedEntry:
             data, images = path.read_bytes(), False
     except KeyError:
         raise EntryError(f"{path}: a zip without {MEMBER}. Give a file that `export` wrote.") from None
-    except (OSError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise EntryError(f"{path}: cannot be read ({error}). Check the path, or fetch it again.") from error
     return LoadedEntry(parse_entry(data, str(path)), path, images)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bench.edit import EditKey, EditRecord, MethodSpec
+from bench.edit import EditKey, EditRecord, MethodSpec, one_line
 from bench.files import write_atomic
 from bench.store import SCORE_COLUMNS, SET_COLUMNS, RunStore
 from reports import tables
@@ -144,7 +144,7 @@ def _content(store: RunStore, facts: Mapping[str, MetricFacts]) -> dict[str, Any
         "methods": {
             digest: {
                 "name": entry["name"],
-                "label": entry["label"],
+                "label": one_line(entry["label"]),
                 "options": entry["options"],
                 "dtype": entry.get("dtype"),
                 "devices": list(entry.get("devices", [])),
@@ -178,9 +178,9 @@ def _metric(name: str, version: str, facts: Mapping[str, MetricFacts]) -> dict[s
         return {"version": version, "unit": "", "higher_is_better": None, "summary": ""}
     return {
         "version": version,
-        "unit": known.unit,
+        "unit": one_line(known.unit),
         "higher_is_better": known.higher_is_better,
-        "summary": known.summary,
+        "summary": one_line(known.summary),
     }
 
 
@@ -399,6 +399,7 @@ class _EntryRun:
         import pandas as pd
 
         columns: dict[str, list[Any]] = {name: [] for name in SCORE_COLUMNS}
+        edits = {(part.protocol, part.method): part.sha256 for part in self.entry.edits}
         for part in self.entry.scores:
             protocol = self.entry.protocols[part.protocol]
             kept = [
@@ -412,6 +413,8 @@ class _EntryRun:
             columns["method"] += [part.method] * n
             columns["case"] += [protocol.cases[i] for i in kept]
             columns["seed"] += [self.entry.seed] * n
+            pictures = edits.get((part.protocol, part.method))
+            columns["edit"] += [(pictures[i] if pictures else None) or "" for i in kept]
             columns["metric"] += [part.metric] * n
             columns["metric_version"] += [self.entry.metrics[part.metric].version] * n
             columns["value"] += [math.nan if part.values[i] is None else part.values[i] for i in kept]

@@ -17,7 +17,6 @@ are not in the file.
 from __future__ import annotations
 
 import itertools
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.edit import CATEGORIES
+from bench.files import parse_json
 from reports.tables import ALL, Cell, Column, Row, Table, slug
 
 FORMAT = 1
@@ -148,7 +148,7 @@ def load(path: Path | None = None) -> Paper:
     """The suite's own file, or a user's. Raises :class:`PaperError`."""
     path = path or OWN_FILE
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        data = parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise PaperError(f"--paper {path}: cannot be read ({error.strerror}). Mend the path.") from error
     except ValueError as error:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bench.files import csv_cell
 from reports.style import Style
 from reports.tables import INTERVAL_NOTES, Cell, Column, Row, Table
 
@@ -295,7 +296,13 @@ def csv_text(table: Table) -> str:
             for v in (cell.value, cell.low, cell.high, cell.n if cell.n or cell.value is None else None)
         ]
         writer.writerow(
-            [row.method, int(row.control), *("" if v is None else repr(v) for v in values), row.n, row.failed]
+            [
+                csv_cell(row.method),
+                int(row.control),
+                *("" if v is None else repr(v) for v in values),
+                row.n,
+                row.failed,
+            ]
         )
     return out.getvalue()
 

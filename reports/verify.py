@@ -28,8 +28,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.edit import EditCase, EditRecord, MethodSpec, ScoreRecord, stable_digest
-from bench.store import DIGESTS, RunStore, SetScore, StoreError
+from bench.edit import EditCase, EditRecord, MethodSpec, ScoreRecord
+from bench.store import DIGESTS, RunStore, SetScore, StoreError, set_inputs
 from bench.suite import limited
 from reports import same
 from reports.disk import is_relative, sha256_file
@@ -195,13 +195,11 @@ def verify(
     # What the run says of itself.
     try:
         manifest = store.manifest
-        protocols, methods = manifest["protocols"], manifest["methods"]
-        titles = {digest: entry["label"] or entry["name"] for digest, entry in methods.items()}
-        for info in protocols.values():
-            _ = info["version"], info["digest"], info.get("options")
-    except (StoreError, KeyError, TypeError, AttributeError) as error:
+    except StoreError as error:
         result.problems.append(f"run.json: no manifest that can be read ({error})")
         return result
+    protocols = manifest["protocols"]
+    titles = {digest: spec.title for digest, spec in store.methods.items()}
     _check_manifest(result, manifest)
     unchanged = _check_digests(result, store)
     # Cases.
@@ -529,6 +527,16 @@ def _check_scores(
     except (StoreError, ValueError) as error:
         result.problems.append(f"scores: {error}")
         return None
+    # Scores that judge a picture which was replaced, where the present one has none.
+    current = {
+        (row.protocol, row.method, row.case, row.seed, row.metric) for row in scores.itertuples(index=False)
+    }
+    result.problems += [
+        f"scores: {row.metric} of {row.case} by {row.method} in {row.protocol}: of another edit than the one that is "
+        "here. Score again"
+        for row in store.scores(stale=True).itertuples(index=False)
+        if (row.protocol, row.method, row.case, row.seed, row.metric) not in current
+    ]
     made = {_place(record) for record in records if record.file is not None}
     known = {_place(record) for record in records}
     columns = ["protocol", "protocol_version", "method", "case", "seed"]
@@ -573,7 +581,7 @@ def _check_sets(
 ) -> list[dict[Any, Any]]:
     """The stored set scores; whether each is of the edits that are here."""
     try:
-        rows: list[dict[Any, Any]] = store.set_scores().to_dict(orient="records")
+        rows: list[dict[Any, Any]] = store.set_scores(stale=True).to_dict(orient="records")
     except (StoreError, ValueError) as error:
         result.problems.append(f"scores/set.json: {error}")
         return []
@@ -586,8 +594,7 @@ def _check_sets(
             hashes.setdefault(place, []).append(record.sha256 or "")
             present[place] += record.file is not None
     inputs = {
-        place: stable_digest([store.manifest["protocols"][place[0]]["digest"], sorted(of)])
-        for place, of in hashes.items()
+        place: set_inputs(store.manifest["protocols"][place[0]]["digest"], of) for place, of in hashes.items()
     }
     times = Counter(_set_key(row) for row in rows)
     for key in (key for key, count in times.items() if count > 1):

@@ -612,6 +612,23 @@ def verified(capsys: pytest.CaptureFixture[str], folder: str, *more: str) -> dic
     return result
 
 
+def test_deterministic_is_one_edit_at_a_time_on_one_thread(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    suite = ["dots.yaml", "--device", "cpu", "--batch-size", "4", "--plugin", "cli_plugin"]
+    assert run("edit", *suite, "--out", "usual") == 0
+    assert asked == []
+    assert run("edit", *suite, "--out", "repeatable", "--deterministic") == 0
+    assert asked == [1]
+    for name, size in (("usual", 4), ("repeatable", 1)):
+        entries = json.loads((place / name / "run.json").read_text())["methods"].values()
+        assert [entry["batch_sizes"] for entry in entries] == [[size]] * len(entries)
+
+
 def test_a_run_is_verified_by_making_all_of_it_again(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "dots.yaml").write_text((SUITE % "").replace("leak_changed", "leak_changed, vgg16_frechet"))
     assert run("run", "dots.yaml", "--device", "cpu", "--plugin", "cli_plugin") == 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.files import write_atomic
+from bench.files import csv_of, write_atomic
 from bench.latex import escape
 from bench.study.analysis import SIMULATED, Analysis
 from bench.study.frame import ALL
@@ -172,7 +172,7 @@ def write_analysis(analysis: Analysis, folder: Path, realism: pd.DataFrame | Non
     for name, frame in analysis.frames().items():
         said = frame.copy()
         said.insert(0, "rater_kind", [kind] * len(said))
-        files[f"{name}.csv"] = said.to_csv(index=False, lineterminator="\n")
+        files[f"{name}.csv"] = csv_of(said)
     for name, text in files.items():
         write_atomic(folder / name, text.encode("utf-8"))
     return [folder / name for name in files]

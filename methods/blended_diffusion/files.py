@@ -54,8 +54,11 @@ class ClipFiles:
         """Whether the file is TorchScript, as OpenAI publishes it, rather than plain tensors."""
         if self.file is None or not zipfile.is_zipfile(self.file):
             return False
-        with zipfile.ZipFile(self.file) as archive:
-            return any(name.endswith("constants.pkl") for name in archive.namelist())
+        try:
+            with zipfile.ZipFile(self.file) as archive:
+                return any(name.endswith("constants.pkl") for name in archive.namelist())
+        except (OSError, zipfile.BadZipFile):
+            return False
 
 
 def find_adm(weights: str, revision: str | None) -> AdmFiles:

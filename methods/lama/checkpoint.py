@@ -56,11 +56,11 @@ def locate(weights: str) -> Path:
     return public_path() if weights == PUBLIC_NAME and not path.exists() else path
 
 
-def find(weights: str, sha256: str | None = None, *, again: bool = False) -> Found:
+def find(weights: str, sha256: str | None = None) -> Found:
     """Finds and checks weights. Raises WeightsError that names the file, what is wrong, and the remedy.
 
-    ``sha256``: 64 hex digits that a TorchScript file must have; None is the published file's. ``again`` reads the
-    whole file anew; otherwise the digest of a file of that size and time of change may be remembered.
+    ``sha256``: 64 hex digits that a TorchScript file must have; None is the published file's. The digest of a file of
+    that size and time of change may be remembered: who loads it checks what was read.
     """
     if weights.startswith("zoo:"):
         name = weights.removeprefix("zoo:")
@@ -82,7 +82,7 @@ def find(weights: str, sha256: str | None = None, *, again: bool = False) -> Fou
         )
     if not path.is_file():
         raise wt.WeightsError(f"weights {weights!r}: there is no file {path}. {remedy(path)}")
-    actual = zoo.sha256_file(path) if again else _remembered(path)
+    actual = _remembered(path)
     if actual != expected:
         whose = "that of the published big-lama.pt" if expected == PUBLIC_SHA256 else "what the option says"
         raise wt.WeightsError(

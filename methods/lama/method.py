@@ -6,6 +6,7 @@ call, ``model(image, mask)``.
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class Lama:
         if found:
             raise ValueError("lama: " + "; ".join(found))
         self.device = runtime.device
-        self.where = checkpoint.find(options.weights, options.sha256, again=True)
+        self.where = checkpoint.find(options.weights, options.sha256)
         # In float32 whatever the run's dtype: Fourier transforms in half precision exist for powers of two at best.
         self.model = _load(self.where, runtime.device)
 
@@ -131,11 +132,17 @@ def _load(found: checkpoint.Found, device: str) -> Any:
         return load(found.path, device)
     import torch
 
+    # The bytes that are checked are the bytes that are run, whatever happens to the file meanwhile.
+    data = found.path.read_bytes()
+    if images.sha256_bytes(data) != found.sha256:
+        raise ValueError(
+            f"{found.path}: changed since its SHA-256 was taken. {checkpoint.remedy(found.path)}"
+        )
     try:
         with warnings.catch_warnings():
             # torch announces the end of TorchScript; the published weights come in no other form.
             warnings.simplefilter("ignore", DeprecationWarning)
-            return torch.jit.load(str(found.path), map_location=device).eval()
+            return torch.jit.load(io.BytesIO(data), map_location=device).eval()
     except RuntimeError as error:
         why = str(error).strip().splitlines()[0]
         raise ValueError(

@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from bench.files import parse_json
+
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 
@@ -196,7 +198,7 @@ def load(folder: Path, device: str = "cpu") -> Generator:
 
     path = folder / CONFIG_FILE
     try:
-        generator = Generator(GeneratorConfig(**json.loads(path.read_text(encoding="utf-8"))))
+        generator = Generator(GeneratorConfig(**parse_json(path.read_text(encoding="utf-8"))))
     except (OSError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not the configuration of a LaMa generator ({error})") from error
     path = folder / WEIGHTS_FILE

@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.files import parse_json
+
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 SHARED = "shared.json"
 CARDS = frozenset({"card.json", "README.md"})
@@ -52,7 +54,7 @@ def read_shared(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        shared = json.loads(path.read_text(encoding="utf-8"))
+        shared = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ZooError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(shared, dict):
@@ -91,7 +93,7 @@ def read_manifest(root: Path | None = None) -> dict[str, dict[str, Any]]:
     """File -> ``{"sha256": 64 hex digits, "bytes": int}``; names relative to ``root``, forward slashes."""
     path = manifest_path(root)
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ZooError(
             f"{path} is missing, so the embedded checkpoints cannot be checked. Restore it with "

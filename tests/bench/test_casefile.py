@@ -221,6 +221,69 @@ def test_half_an_emoji_is_refused_by_its_place(tmp_path: Path) -> None:
         read_cases(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "source",
+        "mask",
+        "source_prompt",
+        "target_prompt",
+        "region_prompt",
+        "instruction",
+        "edit_words",
+        "regions",
+    ],
+)
+def test_none_in_a_request_is_named(name: str) -> None:
+    case = make_case(0)
+    with pytest.raises(CaseError, match=f"case case-000: {name}: None or of a wrong type"):
+        check_case(replace(case, request=replace(case.request, **{name: None})))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("category", None),
+        ("request", None),
+        ("claims", (("color", "red"),)),
+        ("truth", "x.png"),
+        ("tags", None),
+    ],
+)
+def test_what_is_none_or_of_another_type_in_a_case_is_named(name: str, value: Any) -> None:
+    with pytest.raises(CaseError, match=f"case case-000: {name}: None or of a wrong type"):
+        check_case(replace(make_case(0), **{name: value}))
+    with pytest.raises(CaseError, match="a case is a dict, not an EditCase"):
+        check_case({})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("target_prompt", 5),
+        ("source_prompt", None),
+        ("category", ["attribute"]),
+        ("source", {}),
+        ("edit_words", "chair"),
+        ("edit_words", [1]),
+        ("regions", "none"),
+        ("regions", [{"mask": "masks/x.png"}]),
+        ("claims", [{"attribute": "color"}]),
+        ("claims", {}),
+        ("tags", ["a"]),
+        ("tags", {"a": 1}),
+        ("seed", "0"),
+        ("truth", 1),
+    ],
+)
+def test_a_value_of_a_wrong_type_names_line_and_key(tmp_path: Path, key: str, value: object) -> None:
+    write_cases(tmp_path, [make_case(0)], INFO)
+    path = tmp_path / "cases.jsonl"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}) + "\n")
+    with pytest.raises(CaseError, match=rf"cases\.jsonl:1: not a case: {key} is of a wrong type"):
+        read_cases(tmp_path)
+
+
 def test_only_what_a_case_must_have_is_asked_of_a_hand_written_file(tmp_path: Path) -> None:
     write_cases(tmp_path, [make_case(0)], INFO)
     path = tmp_path / "cases.jsonl"

@@ -5,11 +5,21 @@ import os
 import stat
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.files import UnsafeName, safe_part, safe_relative, sha256_bytes, sha256_file, write_atomic
+from bench.files import (
+    UnsafeName,
+    csv_of,
+    parse_json,
+    safe_part,
+    safe_relative,
+    sha256_bytes,
+    sha256_file,
+    write_atomic,
+)
 
 
 @pytest.mark.parametrize("name", ["0", "case-001", "a.b_c+d=e@f", "x" * 120])
@@ -99,6 +109,32 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_text_that_a_spreadsheet_would_run_is_text() -> None:
+    frame = pd.DataFrame(
+        {
+            "method": ['=HYPERLINK("http://x")', "+1", "-x", "@SUM(1)", "plain", None],
+            "value": [-0.5, 1, 2, 3, 4, None],
+            "control": [True] + [False] * 5,
+        }
+    )
+    assert csv_of(frame).splitlines() == [
+        "method,value,control",
+        '"\'=HYPERLINK(""http://x"")",-0.5,True',
+        "'+1,1.0,False",
+        "'-x,2.0,False",
+        "'@SUM(1),3.0,False",
+        "plain,4.0,False",
+        ",,False",
+    ]
+    assert frame.loc[0, "method"] == '=HYPERLINK("http://x")'
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])
+def test_nesting_without_end_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json(text)
 
 
 def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from bench.registry import (
     load_plugin,
     options_dict,
     parse_options,
+    problems_of,
 )
 
 
@@ -41,6 +42,13 @@ class Thing:
 class Bare: ...
 
 
+METHOD = "class Method:\n    needs = frozenset({'source'})\n    def edit(self, requests): ...\n"
+METRIC = (
+    "class Judge:\n    name, version, unit, summary, higher_is_better = 'judge', '1', '', '', True\n"
+    "    def score(self, pairs): ...\n"
+)
+
+
 def write_module(folder: Path, name: str, text: str) -> None:
     (folder / f"{name}.py").write_text(textwrap.dedent(text))
 
@@ -49,7 +57,7 @@ def write_module(folder: Path, name: str, text: str) -> None:
 
 
 def test_load_imports_on_use_and_only_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_module(tmp_path, "lazy_mod_a", "class Method: ...")
+    write_module(tmp_path, "lazy_mod_a", METHOD)
     monkeypatch.syspath_prepend(tmp_path)
     registry = Registry("method", {"lazy": "lazy_mod_a:Method"}, "")
     assert registry.names() == ["lazy"]
@@ -93,7 +101,8 @@ def test_a_missing_dependency_of_a_method_is_not_mistaken_for_the_method(
 ) -> None:
     write_module(tmp_path, "needs_more", "import no_such_dependency_y")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="no_such_dependency_y"):
+    message = "module 'needs_more' needs 'no_such_dependency_y', which is not installed"
+    with pytest.raises(PluginError, match=message):
         Registry("method", {"a": "needs_more:A"}, "").load("a")
 
 
@@ -101,18 +110,18 @@ def test_a_missing_dependency_of_a_method_is_not_mistaken_for_the_method(
 
 
 def test_entry_points_of_installed_packages_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_module(tmp_path, "third_party_mod", "class Mine: ...\nclass Judge: ...")
+    write_module(tmp_path, "third_party_mod", METHOD + METRIC)
     info = tmp_path / "third_party-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        "[prompteditbench.methods]\nmine = third_party_mod:Mine\n"
+        "[prompteditbench.methods]\nmine = third_party_mod:Method\n"
         "[prompteditbench.metrics]\njudge = third_party_mod:Judge\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     methods = Registry("method", {"copy_input": "a:B"})
     assert methods.names() == ["copy_input", "mine"]
-    assert methods.load("mine").__name__ == "Mine"
+    assert methods.load("mine").__name__ == "Method"
     assert Registry("metric", {}).names() == ["judge"]
     assert "mine" not in Registry("protocol", {}).names()
     with pytest.raises(PluginError, match=r"method 'mine' \(from third-party\)"):
@@ -123,17 +132,13 @@ def test_plugin_module_merges_its_tables(tmp_path: Path, monkeypatch: pytest.Mon
     write_module(
         tmp_path,
         "plug_a",
-        """
-        class M: ...
-        METHODS = {"plugged": "plug_a:M"}
-        METRICS = {"measured": "plug_a:M"}
-        """,
+        METHOD + METRIC + 'METHODS = {"plugged": "plug_a:Method"}\nMETRICS = {"measured": "plug_a:Judge"}\n',
     )
     monkeypatch.syspath_prepend(tmp_path)
     methods, protocols, metrics = (Registry(kind, {}, "") for kind in ("method", "protocol", "metric"))
     added = load_plugin("plug_a", [methods, protocols, metrics])
     assert added == ["method plugged", "metric measured"]
-    assert methods.load("plugged") is metrics.load("measured")
+    assert (methods.load("plugged").__name__, metrics.load("measured").__name__) == ("Method", "Judge")
     assert load_plugin("plug_a", [methods, metrics]) == added, "loading it twice changes nothing"
 
 
@@ -147,8 +152,127 @@ def test_plugin_that_clashes_adds_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert methods.names() == ["copy_input"]
     with pytest.raises(PluginError, match=r"'plug_c' adds nothing.*METHODS"):
         load_plugin("plug_c", [methods])
-    with pytest.raises(PluginError, match="no module of that name"):
+    with pytest.raises(PluginError, match="there is no module 'no_such_plugin_z'"):
         load_plugin("no_such_plugin_z", [methods])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import sys; sys.exit(0)", r"cannot be imported: SystemExit: 0"),
+        ("1 / 0", r"cannot be imported: ZeroDivisionError: division by zero"),
+        ("def broken(", r"cannot be imported: SyntaxError: "),
+        ("from bench.edit import nothing", r"cannot be imported: ImportError: cannot import name 'nothing'"),
+        ("import no_such_dependency_y", r"needs 'no_such_dependency_y', which is not installed"),
+        ("METHODS = ['a']", r"METHODS is not a dict"),
+        ("METHODS = {5: 'a:B'}", r"a method \(from .*\) is called 5"),
+        ("METHODS = {'a': 5}", r"method 'a' \(from .*\): 5 is not of the form"),
+    ],
+)
+def test_a_plugin_that_cannot_be_read_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    write_module(tmp_path, "plug_bad", text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "plug_bad", raising=False)
+    with pytest.raises(PluginError, match=message):
+        load_plugin("plug_bad", [Registry("method", {}, "")])
+    monkeypatch.delitem(sys.modules, "plug_bad", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("./foo.py", "such as foo, from the folder"),
+        ("pkg/foo.py", "such as pkg.foo, from the folder"),
+        ("", "Give its dotted name from the folder"),
+        ("..", "Give its dotted name from the folder"),
+        ("a b", "Give its dotted name from the folder"),
+    ],
+)
+def test_a_plugin_that_is_no_name_of_a_module_is_told_the_name(name: str, remedy: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        load_plugin(name, [Registry("method", {}, "")])
+    assert str(caught.value).startswith(f"plug-in {name!r}: not the name of a module.")
+    assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        ("method", "def Bad(): ...", "it is a function, not a class"),
+        (
+            "method",
+            "class Bad:\n    def edit(self, requests): ...",
+            "needs is missing or no set; it is a frozenset of",
+        ),
+        (
+            "method",
+            "class Bad:\n    needs = 'mask'\n    def edit(self, requests): ...",
+            "needs is missing or no set",
+        ),
+        (
+            "method",
+            "class Bad:\n    needs = {'maks'}\n    def edit(self, requests): ...",
+            "needs names maks;",
+        ),
+        ("method", "class Bad:\n    needs = {'mask'}", r"it has no method edit\(requests\)"),
+        ("method", METHOD.replace("Method", "Bad") + "    Options = dict", "Options is no dataclass"),
+        ("method", METHOD.replace("Method", "Bad") + "    PRESETS = {'a': 1}", "PRESETS is no dict of dicts"),
+        ("protocol", "class Bad: ...", r"it has no method cases\(\)"),
+        ("metric", "class Bad: ...", "name is missing or no text; version is missing or no text; unit"),
+        (
+            "metric",
+            METRIC.replace("Judge", "Bad").replace("score", "rate"),
+            r"it has no method score\(pairs\)",
+        ),
+        (
+            "metric",
+            METRIC.replace("Judge", "Bad").replace("True", "'up'"),
+            "higher_is_better is missing, or none of",
+        ),
+    ],
+)
+def test_a_malformed_class_is_told_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, text: str, message: str
+) -> None:
+    write_module(tmp_path, "plug_shape", text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "plug_shape", raising=False)
+    with pytest.raises(PluginError, match=rf"{kind} 'a' \(plug_shape:Bad\): .*{message}"):
+        Registry(kind, {"a": "plug_shape:Bad"}, "").load("a")
+    monkeypatch.delitem(sys.modules, "plug_shape", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("told", "problems"),
+    [("no weights: fetch them", ("no weights: fetch them",)), (None, ()), (["a", "b"], ("a", "b")), ("", ())],
+)
+def test_problems_may_be_one_text_or_none(told: object, problems: tuple[str, ...]) -> None:
+    class Told:
+        @classmethod
+        def problems(cls, options: object) -> object:
+            return told
+
+    assert problems_of(Told, None, "method 'told'") == problems
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (SystemExit(0), r"it calls sys\.exit\(0\), which would end the whole program"),
+        (ValueError("bad"), r"method 'x': problems\(\): ValueError: bad\. Mend the plug-in"),
+        (OptionError("said well"), "^said well$"),
+    ],
+)
+def test_what_a_plugin_raises_is_one_error_that_names_it(error: BaseException, message: str) -> None:
+    class Raises:
+        @classmethod
+        def problems(cls, options: object) -> list[str]:
+            raise error
+
+    with pytest.raises((PluginError, OptionError), match=message):
+        problems_of(Raises, None, "method 'x'")
 
 
 # Options

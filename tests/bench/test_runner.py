@@ -23,7 +23,7 @@ import bench.runner
 from bench.casefile import CaseError
 from bench.executors import LocalExecutor
 from bench.images import resize, to_array
-from bench.registry import Runtime
+from bench.registry import PluginError, Runtime
 from bench.runner import Plan, PlanError, RunSummary, image_seed, make_plan, run
 from bench.store import RunStore, StoreError
 from bench.suite import ConfiguredMethod, parse_suite
@@ -340,6 +340,75 @@ def test_a_method_that_cannot_be_loaded_fails_its_cases_and_no_others(tmp_path: 
     assert {record.error for record in summary.failures} == {
         "could not be loaded: OSError: weights are damaged"
     }
+
+
+def test_the_manifest_says_with_which_batch_sizes_and_threads_a_method_edits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def conditions() -> list[object]:
+        (entry,) = json.loads((tmp_path / "run" / "run.json").read_text())["methods"].values()
+        return [entry["batch_sizes"], entry.get("threads")]
+
+    monkeypatch.setattr("bench.runner.threads", lambda: None)
+    execute(tmp_path / "run", method(), limit=1, batch_size=3)
+    assert conditions() == [[3], None], "a method without torch does not depend on its threads"
+    monkeypatch.setattr("bench.runner.threads", lambda: 2)
+    execute(tmp_path / "run", method(), batch_size=1)
+    assert conditions() == [[1, 3], [2]]
+    execute(tmp_path / "run", method(), batch_size=8)
+    assert conditions() == [[1, 3], [2]], "nothing was edited"
+
+
+def test_a_method_cannot_end_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Fake.one
+
+    def ends(self: Fake, *_: object) -> None:
+        sys.exit(0)
+
+    def ends_on_the_second(self: Fake, request: Any) -> Image.Image:
+        if request.target_prompt.endswith("number 2"):
+            sys.exit(0)
+        return one(self, request)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fake, "__init__", ends)
+        summary = execute(tmp_path / "run", method())
+    assert {record.error for record in summary.failures} == {
+        "could not be loaded: PluginError: it calls sys.exit(0). Raise an error there."
+    }
+    assert (summary.done, summary.failed) == (0, 8)
+    monkeypatch.setattr(Fake, "one", ends_on_the_second)
+    summary = execute(tmp_path / "run", method())
+    assert (summary.done, [record.error for record in summary.failures]) == (7, ["SystemExit: 0"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "canvas",
+            property(lambda self: "32", lambda self, value: None),
+            "canvas: missing or of a wrong type",
+        ),
+        ("digest", None, "digest: missing or of a wrong type"),
+        ("cases", lambda self: None, r"cases\(\): TypeError: 'NoneType' object is not iterable"),
+        ("cases", lambda self: sys.exit(0), r"it calls sys\.exit\(0\)"),
+        ("__init__", lambda self, options: sys.exit(0), r"it calls sys\.exit\(0\)"),
+        ("__init__", lambda self, options: 1 / 0, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_malformed_protocol_is_one_error(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: Any, message: str
+) -> None:
+    monkeypatch.setattr(Fakes, name, value, raising=False)
+    with pytest.raises(PluginError, match=f"protocol 'fakes': .*{message}"):
+        make_plan([protocol()], [method()])
+
+
+def test_a_case_without_a_mask_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Fakes, "cases", lambda self: [make_case(0, mask=None)])
+    with pytest.raises(CaseError, match="case case-000: mask: None or of a wrong type"):
+        make_plan([protocol()], [method()])
 
 
 def test_out_of_memory_halves_and_changes_no_result(tmp_path: Path) -> None:

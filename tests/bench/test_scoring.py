@@ -20,7 +20,7 @@ from bench.metrics.features import Features
 from bench.metrics.realism import Vgg16Frechet, Vgg16Kid
 from bench.metrics.success import sensitivity
 from bench.metrics.types import MetricError, Picture, SetValue
-from bench.registry import Registry
+from bench.registry import PluginError, Registry
 from bench.store import RunStore
 from tests.bench.fakes import Fakes, make_case, noise
 
@@ -189,6 +189,93 @@ class TestSingles:
         assert calls[-1] == "stop"
 
 
+def replace_edit(store: RunStore, case: str, level: int) -> None:
+    """The edit made again, with another picture: one gray level."""
+    file = store.edit_file("fakes", SPEC, case)
+    sha256 = store.write_edit(file, from_array(np.full((32, 32, 3), level, np.uint8)))
+    store.append_edits([EditRecord(key(case), file, sha256, 0.1)])
+
+
+def without_hashes(store: RunStore) -> None:
+    """The scores as earlier versions stored them: without the SHA-256 of the edit."""
+    import pandas as pd
+
+    for part in (store.path / "scores").glob("part-*.parquet"):
+        pd.read_parquet(part).drop(columns="edit").to_parquet(part)
+
+
+class TestEditsMadeAgain:
+    def test_the_scores_of_a_replaced_edit_count_no_more(self, store: RunStore) -> None:
+        scoring.score_run(store, [Mean()])
+        before = by_case(store, "mean")
+        replace_edit(store, "case-002", 51)
+        assert by_case(store, "mean") == {case: v for case, v in before.items() if case != "case-002"}
+        again = Mean()
+        summary = scoring.score_run(store, [again])
+        assert again.asked == [["case-002"], ["case-002"]]
+        assert (summary.scored, summary.skipped) == (2, 2 * COUNT - 2)
+        assert by_case(store, "mean") == {**before, "case-002": pytest.approx(0.2)}
+        rows = store.scores().query("case == 'case-002'")
+        assert set(rows["edit"]) == {next(r.sha256 for r in store.edits() if r.key.case == "case-002")}
+
+    def test_an_edit_that_failed_the_second_time_has_no_score(self, store: RunStore) -> None:
+        scoring.score_run(store, [Mean()])
+        store.append_edits([EditRecord(key("case-002"), None, None, None, "out of luck")])
+        assert "case-002" not in by_case(store, "mean")
+        scoring.score_run(store, [Mean()])
+        assert by_case(store, "mean")["case-002"] == "no edit: out of luck"
+        idle = Mean()
+        scoring.score_run(store, [idle])
+        assert idle.asked == []
+
+    def test_the_same_picture_again_keeps_its_scores(self, store: RunStore, cases: list[EditCase]) -> None:
+        scoring.score_run(store, [Mean()])
+        before = by_case(store, "mean")
+        replace_edit(store, "case-002", 51)
+        scoring.score_run(store, [Mean()])
+        add_edits(store, [cases[2]])
+        assert by_case(store, "mean") == before
+
+    def test_merged_score_files_know_their_edits(
+        self, store: RunStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("bench.store._MANY_PARTS", 1)
+        scoring.score_run(store, [Mean()])
+        without_hashes(store)
+        replace_edit(store, "case-002", 51)
+        scoring.score_run(store, [Mean()])
+        assert len(list((store.path / "scores").iterdir())) == 1
+        found = by_case(store, "mean")
+        assert found["case-002"] == pytest.approx(0.2)
+        assert len(found) == COUNT
+
+    def test_scores_without_a_hash_judge_the_only_edit_of_the_log(
+        self, store: RunStore, cases: list[EditCase]
+    ) -> None:
+        store.append_edits([EditRecord(key("case-001"), None, None, None, "out of luck")])
+        add_edits(store, [cases[1]])
+        scoring.score_run(store, [Mean()])
+        before = by_case(store, "mean")
+        without_hashes(store)
+        assert by_case(store, "mean") == before
+        idle = Mean()
+        scoring.score_run(store, [idle])
+        assert idle.asked == []
+        # Two pictures in the log: nobody knows which one the old scores judge.
+        replace_edit(store, "case-002", 51)
+        assert set(before) - set(by_case(store, "mean")) == {"case-002"}
+        add_edits(store, [cases[2]])
+        assert "case-002" not in by_case(store, "mean")
+
+    def test_set_scores_of_other_edits_count_no_more(self, store: RunStore) -> None:
+        scoring.score_run(store, [Distance()], references={"fakes": real})
+        replace_edit(store, "case-002", 51)
+        assert set(store.set_scores()["category"]) == {"attribute", "replacement", "multi_object"}
+        assert len(store.set_scores(stale=True)) == 10
+        scoring.score_run(store, [Distance()], references={"fakes": real})
+        assert len(store.set_scores()) == 10
+
+
 class TestNoValue:
     @pytest.mark.parametrize(
         ("value", "reason"),
@@ -198,6 +285,10 @@ class TestNoValue:
             (None, "the metric gave no value"),
             (NoValue("why not"), "why not"),
             ("high", "error: not a number ('high')"),
+            (10**400, "error: a number too large to be stored"),
+            ([1.0], "error: not a number (a list)"),
+            (NoValue(5), "error: NoValue without a text that says why"),  # type: ignore[arg-type]
+            (NoValue(""), "error: NoValue without a text that says why"),
             (np.float32(0.5), 0.5),
             (True, 1.0),
         ],
@@ -225,6 +316,14 @@ class TestNoValue:
         assert found.pop("case-003") == "error: ZeroDivisionError: no such chair"
         assert all(isinstance(value, float) for value in found.values())
         assert len(found) == COUNT - 1
+
+    def test_a_metric_cannot_end_the_program(self, store: RunStore) -> None:
+        class Exits(Mean):
+            def score(self, pairs: Sequence[Pair]) -> list[Any]:
+                sys.exit(0)
+
+        scoring.score_run(store, [Exits()])
+        assert set(by_case(store, "mean").values()) == {"error: SystemExit: 0"}
 
     def test_errors_are_tried_again_and_reasons_are_not(self, store: RunStore) -> None:
         class Broken(Mean):
@@ -320,6 +419,27 @@ class Distance:
 
 def real() -> Iterator[Any]:
     return iter([noise(f"real{i}", 32) for i in range(5)])
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (3.5, "error: TypeError: it gave a float, where a SetValue is due"),
+        (SetValue("high", 8, 5), "error: TypeError: value, low or high is no float"),  # type: ignore[arg-type]
+        (SetValue(10**400, 8, 5), "error: TypeError: value, low or high is too large to be stored"),
+        (SetValue(1.0, None, 5), "error: TypeError: n or n_reference is no whole number"),  # type: ignore[arg-type]
+        (SetValue(None, 8, 5, reason=5), "error: TypeError: reason or warning is no text"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_set_metric_that_answers_otherwise_has_the_reason(
+    store: RunStore, answer: Any, reason: str
+) -> None:
+    class Odd(Distance):
+        def score_set(self, edited: Any, reference: Any, clusters: Any = None) -> Any:
+            return answer
+
+    scoring.score_run(store, [Odd()], references={"fakes": real})
+    assert set(store.set_scores()["reason"]) == {reason}
 
 
 class TestSensitivity:
@@ -580,7 +700,7 @@ class TestChoice:
         metrics = scoring.load_metrics(["mean", "leak_mse"], features, known)
         scoring.score_run(store, metrics, features=features)
         assert set(store.scores()["metric"]) == {"mean", "mean_pasted", "leak_mse"}
-        with pytest.raises(MetricError, match="'nameless' has no name, version"):
+        with pytest.raises(PluginError, match=r"'nameless' .*: name is missing or no text; version"):
             scoring.load_metrics(["nameless"], features, known)
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -137,6 +138,43 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(StoreError, match=r"run\.json: cannot be read"):
         RunStore.open(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda manifest: [manifest], "it is no manifest of a run"),
+        (lambda manifest: {}, "it is no manifest of a run"),
+        (lambda manifest: {**manifest, "seed": "0"}, "seed: of a wrong type"),
+        (lambda manifest: {**manifest, "suite": []}, "suite: of a wrong type"),
+        (lambda manifest: {**manifest, "protocols": []}, "its protocols are missing"),
+        (
+            lambda manifest: {**manifest, "protocols": {"fakes": {}}},
+            "protocols: fakes: digest, version: missing",
+        ),
+        (lambda manifest: {**manifest, "methods": {"x": "fake"}}, "methods: x: of a wrong type"),
+        (
+            lambda manifest: {**manifest, "methods": {"x": {"name": 1, "label": "", "options": {}}}},
+            "methods: x: devices, dtype, name: missing or of a wrong type",
+        ),
+    ],
+)
+def test_a_manifest_of_another_shape_is_one_error(store: RunStore, change: Any, message: str) -> None:
+    configure(store)
+    path = store.path / "run.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(StoreError) as caught:
+        RunStore.open(store.path)
+    assert f"run.json: cannot be read ({message}" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["run.json", "edits.jsonl", "scores/set.json", "digests.jsonl"])
+def test_nesting_without_end_is_one_error(store: RunStore, name: str) -> None:
+    path = store.path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("[" * 100_000 + "]" * 100_000 + "\n{}\n")
+    with pytest.raises(StoreError, match=r"nested too deeply|Extra data"):
+        _ = [RunStore.open(store.path).edits(), store.set_scores(), store.digests()]
 
 
 def test_one_process_writes_and_others_read(store: RunStore) -> None:
@@ -285,6 +323,48 @@ def test_a_long_line_before_a_torn_tail_survives(store: RunStore) -> None:
         file.write(b"y" * 100_000)
     store.append_edits([failed("case-002")])
     assert store.edits() == [failed("case-001"), long, failed("case-002")]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{}", "protocol, protocol_version, method, case, seed, file, sha256, seconds, error: missing"),
+        ("[]", "protocol, protocol_version, method, case, seed, file, sha256, seconds, error: missing"),
+        ({"seed": "0"}, "seed: missing or of a wrong type"),
+        ({"seed": True}, "seed: missing or of a wrong type"),
+        ({"case": ["case-000"]}, "case: missing or of a wrong type"),
+        ({"file": 5}, "file: missing or of a wrong type"),
+        ({"file": "../../x.png"}, "leaves its folder"),
+        ({"sha256": 7, "seconds": "1"}, "sha256, seconds: missing or of a wrong type"),
+        ({"error": {}}, "error: missing or of a wrong type"),
+        ({"peak_memory": "much"}, "peak_memory: of a wrong type"),
+    ],
+)
+@pytest.mark.parametrize("last", [True, False])
+def test_a_whole_line_that_is_no_record_is_an_error_wherever_it_stands(
+    store: RunStore, line: Any, message: str, last: bool
+) -> None:
+    store.append_edits([made(store)])
+    store.close()
+    path = store.path / "edits.jsonl"
+    good = path.read_text()
+    bad = line if isinstance(line, str) else json.dumps({**json.loads(good), **line})
+    path.write_text(good + bad + "\n" + ("" if last else good))
+    with pytest.raises(StoreError) as caught:
+        store.edits()
+    assert str(caught.value).startswith(f"{path}:2: not an edit record (")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", "[]", '{"file": 1, "sha256": null}', '{"file": "a"}', '{"complete": 1}']
+)
+def test_a_whole_line_that_is_no_digest_is_an_error(store: RunStore, line: str) -> None:
+    store.close()
+    with (store.path / "digests.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(StoreError, match="not a digest"):
+        store.digests()
 
 
 def test_a_broken_line_in_the_middle_is_an_error_with_its_number(store: RunStore) -> None:
@@ -537,6 +617,28 @@ def test_a_broken_score_file_is_named(store: RunStore) -> None:
     (store.path / "scores" / "part-000001.parquet").write_bytes(b"PAR1")
     with pytest.raises(StoreError, match=r"part-000001\.parquet: cannot be read"):
         store.scores()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({}, "it is no list of set scores"),
+        (["fid"], "row 1 is no set score"),
+        ([{}], "row 1 is no set score"),
+        ([{"value": "1.0"}], "row 1 is no set score"),
+        ([{"n": 1.5}], "row 1 is no set score"),
+        ([{"category": None}], "row 1 is no set score"),
+    ],
+)
+def test_set_scores_of_another_shape_are_one_error(store: RunStore, rows: Any, message: str) -> None:
+    store.append_set_scores([SetScore("fakes", "1", SPEC.digest, "all", "fid", "1", 12.5, 100)])
+    path = store.path / "scores" / "set.json"
+    (good,) = json.loads(path.read_text())
+    changed = [{**good, **row} if isinstance(row, dict) and row else row for row in rows]
+    path.write_text(json.dumps(changed if isinstance(rows, list) else rows))
+    with pytest.raises(StoreError) as caught:
+        store.set_scores()
+    assert f"set.json: cannot be read ({message})" in str(caught.value)
 
 
 @dataclass(frozen=True)

@@ -85,12 +85,55 @@ def test_unknown_keys_name_file_line_path_and_suggest() -> None:
         ("seed: 7", "seed: [", r"s\.yaml:\d+: not valid YAML"),
         ("seed: 7", "seed: 7\nseed: 8", r"s\.yaml:4: seed: given twice"),
         ("seed: 7", "seed: !!python/object:os.system 1", "not valid YAML"),
+        ("label: Weak", r'label: "a\e[2Jb"', r"s\.yaml:13: methods\[1\]\.label: one line of printable"),
+        ("label: Weak", r'label: "a\n# b"', r"s\.yaml:13: methods\[1\]\.label: one line of printable"),
+        (
+            "seed: 7",
+            f"seed: {2**63}",
+            r"s\.yaml:3: seed: .*less than 9223372036854775808, got 9223372036854775808",
+        ),
+        (
+            "seed: 7",
+            f"seed: {-(2**63) - 1}",
+            r"s\.yaml:3: seed: .*greater than or equal to -9223372036854775808",
+        ),
+        (
+            "seed: 7",
+            "seed: " + "1" * 5000,
+            r"s\.yaml: a value cannot be read: Exceeds the limit \(4300 digits\)",
+        ),
+        ("seed: 7", "seed: 2026-13-01", r"s\.yaml: a value cannot be read: month must be in 1\.\.12"),
+        ("[leak_lpips]", "[]", r"s\.yaml:14: metrics: .*at least 1 item"),
+        ("seed: 7", "? [seed]\n: 7", r"s\.yaml:3: a list or a mapping as a key\. Give a name"),
+        (
+            "{native: 16}",
+            "{? {a: 1} : 2}",
+            r"s\.yaml:12: methods\[1\]\.options: a list or a mapping as a key",
+        ),
+        ("seed: 7", "7: 8", r"s\.yaml: \[7\]: Keys should be strings, got 7"),
+        ("{native: 16}", "[" * 60 + "]" * 60, r"s\.yaml:12: nested more than 50 levels deep"),
+        ("{native: 16}", "[" * 5000 + "]" * 5000, r"s\.yaml: nested more than 50 levels deep"),
+        ("{native: 16}", "&a {native: *a}", r"s\.yaml:12: nested more .* or a part that holds itself"),
     ],
 )
 def test_each_fault_names_its_line(old: str, new: str, message: str) -> None:
     assert old in GOOD
 
     assert re.search(message, bad(GOOD.replace(old, new)))
+
+
+def test_aliases_that_multiply_are_refused() -> None:
+    """Nine lists of nine, nine levels deep: 394 bytes that stand for 387 million values."""
+    bomb = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    bomb += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
+    assert "more than 100,000 values, its aliases written out" in bad("\n".join(bomb))
+
+
+def test_aliases_are_read() -> None:
+    suite = parse_suite(
+        "{name: a, protocols: [fakes], methods: [{method: fake, options: &o {native: 16}}, {method: b, options: *o}]}"
+    )
+    assert suite.methods[1].options == {"native": 16}
 
 
 def test_all_faults_are_told_at_once() -> None:

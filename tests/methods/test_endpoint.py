@@ -121,7 +121,7 @@ def test_it_gives_up_after_the_retries(api: FakeApi) -> None:
     ("answer", "message"),
     [
         (error(400, "your prompt was refused", "moderation_blocked"), "refused .moderation_blocked."),
-        (error(404, "no such model", "model_not_found"), "Check base_url and model"),
+        (error(404, "no such model", "model_not_found"), "Check the address and the model"),
         (error(403, "not allowed"), "Check the key"),
         (error(429, "you are out of credit", "insufficient_quota"), "quota is used up"),
         (Answer(422, b"<html>teapot</html>"), "status 422"),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.edit import EditMethod, EditRequest
+from bench.edit import EditMethod, EditRequest, MethodSpec
 from bench.executors import LocalExecutor, Task
 from bench.registry import OptionError, Registry, Runtime, options_dict, parse_options
 from bench.suite import configure_method
@@ -28,14 +28,15 @@ SIDE = 256
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeApi]:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setattr(endpoint.time, "sleep", lambda seconds: None)
     with fake_api() as found:
+        monkeypatch.setenv("PROMPTEDITBENCH_IMAGES_URL", found.url)
+        monkeypatch.setenv("PROMPTEDITBENCH_IMAGES_KEY", KEY)
         yield found
 
 
 def make(api: FakeApi, **options: Any) -> OpenAiImages:
-    settings = {"base_url": api.url, "size": SIDE, "requests_per_minute": 1e9, "timeout": 5.0} | options
+    settings = {"size": SIDE, "requests_per_minute": 1e9, "timeout": 5.0} | options
     return OpenAiImages(OpenAiImages.Options(**settings), Runtime())
 
 
@@ -169,7 +170,7 @@ def test_a_killed_run_goes_on_where_it_was(api: FakeApi) -> None:
 
 def test_inside_the_engine_a_refusal_spoils_no_other(api: FakeApi, tmp_path: Path) -> None:
     names = Registry("method", {"openai_images": "methods.openai_images:OpenAiImages"}, "")
-    options = {"base_url": api.url, "size": SIDE, "requests_per_minute": 1e9}
+    options = {"size": SIDE, "requests_per_minute": 1e9}
     configured = configure_method("openai_images", names, options=options)
 
     def answer(form: Any) -> Answer:
@@ -245,22 +246,48 @@ def test_the_key_is_nowhere_but_in_the_header(
 
 
 def test_a_bad_key_fails_at_once(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-bad")
+    monkeypatch.setenv("PROMPTEDITBENCH_IMAGES_KEY", "sk-bad")
     with pytest.raises(endpoint.Refused, match=r"status 401.*Check the key") as caught:
         make(api).edit([big(0)])
     assert "sk-bad" not in str(caught.value)
     assert len(api.forms) == 1
 
 
-def test_the_key_may_have_another_name(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("option", ["base_url", "key_variable"])
+def test_a_suite_chooses_neither_the_server_nor_the_secret(option: str) -> None:
+    with pytest.raises(OptionError, match=f"option '{option}': a suite does not choose"):
+        parse_options(OpenAiImages, {option: "https://example.com/v1"})
+
+
+def test_openais_key_goes_to_openai_alone(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
+    monkeypatch.delenv("PROMPTEDITBENCH_IMAGES_KEY")
+    with pytest.raises(
+        ValueError, match=r"PROMPTEDITBENCH_IMAGES_KEY is not set: put the API key of 127\.0\.0\.1"
+    ):
+        make(api)
+    monkeypatch.setenv("PROMPTEDITBENCH_IMAGES_KEY", f" {KEY}\n")
+    make(api).edit([big(0)])
+    assert api.forms[0].headers["Authorization"] == f"Bearer {KEY}"
+    monkeypatch.delenv("PROMPTEDITBENCH_IMAGES_URL")
+    assert make(api).endpoint.url == "https://api.openai.com/v1/images/edits"
     monkeypatch.delenv("OPENAI_API_KEY")
-    monkeypatch.setenv("OTHER_KEY", f" {KEY}\n")
-    make(api, key_variable="OTHER_KEY").edit([big(0)])
     with pytest.raises(ValueError, match="OPENAI_API_KEY is not set"):
         make(api)
-    monkeypatch.setenv("OTHER_KEY", "sk-a\r\nX-Evil: 1")
-    with pytest.raises(ValueError, match="OTHER_KEY holds what cannot be a key") as caught:
-        make(api, key_variable="OTHER_KEY")
+
+
+def test_options_for_another_server_are_refused(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a worker of a cluster has another environment."""
+    options = OpenAiImages.Options()
+    monkeypatch.setenv("PROMPTEDITBENCH_IMAGES_URL", "https://example.com/v1")
+    (problem,) = OpenAiImages.problems(options)
+    assert problem.startswith("PROMPTEDITBENCH_IMAGES_URL is 'https://example.com/v1', these options are for")
+
+
+def test_what_cannot_be_a_key_is_refused(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMPTEDITBENCH_IMAGES_KEY", "sk-a\r\nX-Evil: 1")
+    with pytest.raises(ValueError, match="PROMPTEDITBENCH_IMAGES_KEY holds what cannot be a key") as caught:
+        make(api)
     assert "Evil" not in str(caught.value)
 
 
@@ -329,8 +356,6 @@ def test_ask_base64(api: FakeApi) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"base_url": "http://example.com/v1"}, "expected https"),
-        ({"base_url": "ftp://example.com"}, "expected https"),
         ({"model": ""}, "model is empty"),
         ({"requests_per_minute": 0.0}, "requests_per_minute 0.0"),
         ({"timeout": 0.0}, "timeout 0.0"),
@@ -346,6 +371,32 @@ def test_unfit_options_are_named(
     assert OpenAiImages.problems(OpenAiImages.Options()) == []
     (problem,) = OpenAiImages.problems(OpenAiImages.Options(**options))
     assert message in problem
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.com/v1", "ftp://example.com", "https://[::1", "http://localhost:x"]
+)
+def test_unfit_addresses_are_named(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("PROMPTEDITBENCH_IMAGES_URL", url)
+    monkeypatch.setenv("PROMPTEDITBENCH_IMAGES_KEY", KEY)
+    (problem,) = OpenAiImages.problems(OpenAiImages.Options())
+    assert problem.startswith(f"PROMPTEDITBENCH_IMAGES_URL {url!r}: expected https")
+
+
+def test_the_digest_of_openais_rows_is_what_it_was() -> None:
+    """Runs made while the server was an option of the suite go on."""
+    options = {
+        "model": "gpt-image-1",
+        "base_url": "https://api.openai.com/v1",
+        "size": 1024,
+        "quality": None,
+        "input_fidelity": None,
+        "prompt_field": "target_prompt",
+        "ask_base64": False,
+        "paste": False,
+    }
+    assert options_dict(OpenAiImages.Options()) == options
+    assert MethodSpec("openai_images", options).digest == "ad967ce581dc"
 
 
 def test_unfit_requests_cost_nothing(api: FakeApi) -> None:

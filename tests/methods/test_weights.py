@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -196,6 +197,18 @@ def test_the_content_is_read_once(
     assert weights.identity(folder) == before
 
 
+def test_a_file_with_the_size_and_time_of_another_is_read(tmp_path: Path, tiny_folder: Folder) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_folder(9), folder)
+    before = weights.identity(str(folder))
+    tensors = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    times, data = tensors.stat(), bytearray(tensors.read_bytes())
+    data[-1] ^= 1
+    tensors.write_bytes(data)
+    os.utime(tensors, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert weights.identity(str(folder)) != before
+
+
 def test_a_broken_configuration_is_one_error(tmp_path: Path, tiny_folder: Folder) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(tiny_folder(9), folder)
@@ -205,6 +218,26 @@ def test_a_broken_configuration_is_one_error(tmp_path: Path, tiny_folder: Folder
     (folder / "unet" / "config.json").write_text(json.dumps({"in_channels": 9}))
     (problem,) = SdInpainting.problems(SdInpainting.Options(weights=str(folder)))
     assert "sample_size is None" in problem
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("vae", {"block_out_channels": 5}, "vae/config.json: block_out_channels is 5, expected a list"),
+        ("vae", {"block_out_channels": []}, "vae/config.json: block_out_channels is [], expected a list"),
+        ("unet", {"sample_size": True}, "unet/config.json: sample_size is True, expected a number"),
+        ("unet", {"sample_size": 10**9}, "unet/config.json: sample_size is 1000000000, expected a number"),
+    ],
+)
+def test_a_configuration_of_a_wrong_type_is_one_error(
+    tmp_path: Path, tiny_folder: Folder, part: str, change: dict[str, object], message: str
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_folder(9), folder)
+    path = folder / part / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    (problem,) = SdInpainting.problems(SdInpainting.Options(weights=str(folder)))
+    assert message in problem.replace("\\", "/")
 
 
 @pytest.mark.parametrize(

@@ -305,6 +305,7 @@ def test_a_data_set_without_any_edit_is_an_error(tmp_path: Path, make_celeba: Ma
     ("options", "message"),
     [
         ({"canvas": 8}, "canvas is 8"),
+        ({"canvas": 100_000}, "canvas is 100000 px; it must be at least 32 and at most 4096"),
         ({"cases_per_category": 0}, "cases_per_category is 0"),
         ({"reference_count": 0}, "reference_count is 0"),
         ({"partition": "tset"}, "partition"),

@@ -52,6 +52,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunStore, RunStore]:
     return a, b
 
 
+def test_another_batch_size_is_said(tmp_path: Path) -> None:
+    values = [0.5] * N
+    stores = [run(tmp_path / name, values, values) for name in ("a", "b")]
+    for store, size in zip(stores, (8, 1), strict=True):
+        with RunStore.open(store.path) as again:
+            for digest in again.methods:
+                again.note_conditions(digest, 8 if again.methods[digest].name != SD else size, 2)
+    found = compare(*(RunStore.open(store.path) for store in stores), fake.FACTS)
+    assert [(c.what, c.a, c.b) for c in found.changes] == [(f"methods.{SD}.batch_sizes", "8", "1")]
+    assert [note for note in found.notes if "another batch size or number of threads: sd_inpainting." in note]
+
+
 def test_the_difference_is_that_of_the_pairs_with_a_bootstrap_over_sources(
     runs: tuple[RunStore, RunStore],
 ) -> None:

@@ -214,6 +214,42 @@ def test_a_zip_with_other_names_is_refused_and_unpacks_nothing(
     assert [p.name for p in tmp_path.rglob("*")] == ["in", "e.zip"]
 
 
+@pytest.mark.parametrize("text", ["a\x1b[2J", "a\n# Heading", "a\u202eb"])
+def test_an_entry_with_more_than_a_printable_line_for_a_label_is_refused(
+    store: RunStore, tmp_path: Path, text: str
+) -> None:
+    content = json.loads(export_entry(store, tmp_path / "e.json").read_text())
+    digest = next(iter(content["methods"]))
+    content["methods"][digest]["label"] = text
+    content["digest"] = content_digest(content)
+    (tmp_path / "e.json").write_text(json.dumps(content))
+    with pytest.raises(EntryError, match=r"e\.json: methods\..*label: .*one line of printable characters"):
+        load_entry(tmp_path / "e.json")
+
+
+def test_a_run_whose_label_has_two_lines_can_be_exported(tmp_path: Path) -> None:
+    spec = MethodSpec("sd_inpainting", {"steps": 2}, "two\nlines \x1b[2J")
+    assert spec.title == "two lines [2J"
+    scores = {"leak_lpips": {"sd_inpainting": [0.5] * len(fake.cases())}}
+    run = fake.run(tmp_path / "r", scores, methods=[spec])
+    loaded = load_entry(export_entry(run, tmp_path / "e.json", facts=fake.FACTS))
+    assert verify_entry(loaded).ok
+    assert {row.method for row in loaded.entry.summary} == {"two lines [2J"}
+
+
+def test_a_damaged_zip_is_one_error(store: RunStore, tmp_path: Path) -> None:
+    path = export_entry(store, tmp_path / "e.zip")
+    with zipfile.ZipFile(path) as file:
+        start = file.getinfo("entry.json").header_offset + 30 + len("entry.json")
+    data = bytearray(path.read_bytes())
+    for change in (slice(start, start + 1), slice(start + 20, start + 40)):
+        damaged = data.copy()
+        damaged[change] = b"\xff" * (change.stop - change.start)
+        path.write_bytes(damaged)
+        with pytest.raises(EntryError, match=r"e\.zip: cannot be read"):
+            load_entry(path)
+
+
 def test_a_picture_that_unpacks_to_too_much_is_refused(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

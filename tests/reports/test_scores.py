@@ -53,6 +53,18 @@ def test_two_seeds_of_a_case_are_two_units_of_one_cluster(tmp_path: Path) -> Non
     assert found.metric("my")[:2, found.methods.index(digest)].tolist() == [1.0, 5.0]
 
 
+def test_an_edit_that_failed_the_second_time_is_failed_and_has_no_score(tmp_path: Path) -> None:
+    store = fake.run(tmp_path / "r", {"my": {"oracle": [1.0] * N}})
+    first = next(r for r in store.edits() if store.methods[r.key.method].name == "oracle")
+    with RunStore.open(store.path) as again:
+        again.append_edits([EditRecord(first.key, None, None, None, "out of luck")])
+    run = scores.load(RunStore.open(store.path))
+    found = run.protocols["mini-coco"]
+    values = found.metric("my")[:, found.methods.index(first.key.method)]
+    assert np.isnan(values).tolist() == [True, *[False] * (N - 1)]
+    assert run.failed["mini-coco"][first.key.method]["all"] == 1
+
+
 def test_cost_is_read_from_the_edits(tmp_path: Path) -> None:
     store = fake.run(tmp_path / "r", {"my": {"oracle": [1.0] * N}})
     records = store.edits()

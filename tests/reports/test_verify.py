@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 
 from bench.edit import Claim, EditCase, EditRecord, Region, ScoreRecord
-from bench.store import RunStore, SetScore
+from bench.store import RunStore, SetScore, StoreError
 from reports import build
 from reports.page import write_page
 from reports.verify import Rebuilt, Recompute, Verification, verify
@@ -553,8 +553,10 @@ def test_a_manifest_of_broken_protocols_is_a_problem(folder: Path, entry: object
         manifest["protocols"] = {"mini-coco": entry}
 
     change_manifest(folder, change)
-    result = verify(RunStore.open(folder))
+    result = verify(RunStore(folder))
     assert result.problems[0].startswith("run.json: no manifest that can be read")
+    with pytest.raises(StoreError, match=r"run\.json: cannot be read \(protocols: mini-coco"):
+        RunStore.open(folder)
 
 
 def test_many_lines_of_one_kind_are_counted(folder: Path) -> None:

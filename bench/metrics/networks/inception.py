@@ -1,4 +1,4 @@
-"""FID's own Inception through clean-fid, from a local file whose SHA-256 is checked before it is run."""
+"""FID's own Inception through clean-fid, from a file in the own weights folder, checked there before it is run."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class InceptionNet:
     """clean-fid's ``InceptionV3W(resize_inside=False)``. Raises :class:`MetricError` without the file."""
 
     def __init__(self, device: str = "cpu") -> None:
-        problem = INCEPTION.problem()
-        path = INCEPTION.find()
-        if problem is not None or path is None:
-            raise MetricError(f"FID's Inception: {problem}")
+        try:
+            path = INCEPTION.own()
+        except MetricError as error:
+            raise MetricError(f"FID's Inception: {error}") from None
         try:
             from cleanfid.inception_torchscript import InceptionV3W
         except ImportError as error:

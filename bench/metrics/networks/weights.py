@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from bench.files import sha256_file
+from bench.files import sha256_file, write_atomic
 from bench.metrics.types import MetricError
 
 
@@ -24,11 +24,13 @@ class WeightFile:
     sha256: str
     url: str
     folders: tuple[str, ...]
-    """Where its own package keeps it; the first is where :func:`fetch` puts it."""
+    """Where its own package keeps it, looked into after :func:`weights_folder`."""
 
     def candidates(self) -> list[Path]:
-        places = [*self.folders, str(weights_folder())]
-        return [Path(place).expanduser() / self.name for place in places]
+        return [
+            weights_folder() / self.name,
+            *(Path(place).expanduser() / self.name for place in self.folders),
+        ]
 
     def find(self) -> Path | None:
         """The first copy with the right SHA-256."""
@@ -48,9 +50,32 @@ class WeightFile:
                     f"{self.sha256}). Delete it and fetch {self.url}."
                 )
         return (
-            f"{self.name} is not on this machine. Fetch {self.url} (SHA-256 {self.sha256}) and put it at "
-            f"{self.candidates()[0]} or into {weights_folder()}."
+            f"{self.name} is not on this machine. Fetch {self.url} (SHA-256 {self.sha256}) and put it into "
+            f"{weights_folder()}."
         )
+
+    def own(self) -> Path:
+        """The file in :func:`weights_folder`, brought there from another place where it is not yet.
+
+        For files that run code when they are loaded: what is checked there cannot be exchanged by other users before
+        it is loaded, as it can in a shared folder. Raises :class:`MetricError` where it is missing or cannot be kept.
+        """
+        found = self.find()
+        if found is None:
+            raise MetricError(str(self.problem()))
+        target = weights_folder() / self.name
+        if found != target:
+            try:
+                write_atomic(target, found.read_bytes())
+            except OSError as error:
+                raise MetricError(
+                    f"{found} cannot be copied to {target} ({error.strerror}). Make that folder writable, or name "
+                    "another one with the environment variable PROMPTEDITBENCH_WEIGHTS."
+                ) from error
+            if cached_sha256(target) != self.sha256:
+                target.unlink()
+                raise MetricError(f"{found} changed while it was copied. Fetch {self.url} again.")
+        return target
 
 
 INCEPTION = WeightFile(
@@ -72,13 +97,13 @@ def weights_folder() -> Path:
 
 
 def cached_sha256(path: Path) -> str:
-    """SHA-256 of a file, computed once per process while its size and time stay the same. Raises OSError."""
+    """SHA-256 of a file, computed once per process while its size and times stay the same. Raises OSError."""
     status = path.stat()
-    return _sha256(str(path), status.st_size, status.st_mtime_ns)
+    return _sha256(str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @lru_cache(maxsize=256)
-def _sha256(path: str, _size: int, _time: int) -> str:
+def _sha256(path: str, _size: int, _modified: int, _changed: int) -> str:
     return sha256_file(path)
 
 

@@ -65,6 +65,47 @@ def test_a_damaged_copy_is_named(origin: Path) -> None:
     assert file.find() == damaged
 
 
+def test_a_file_of_a_shared_folder_is_loaded_from_the_own_one(origin: Path) -> None:
+    file = published(origin)
+    shared = origin.parent / "own" / "net.pt"
+    shared.parent.mkdir()
+    shared.write_bytes(CONTENT)
+    target = weights.weights_folder() / "net.pt"
+    assert file.own() == target == file.find()
+    shared.write_bytes(b"other code")
+    assert file.own().read_bytes() == CONTENT
+
+
+def test_a_file_that_is_exchanged_after_its_check_is_not_loaded(
+    origin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = published(origin)
+    shared = origin.parent / "own" / "net.pt"
+    shared.parent.mkdir()
+    shared.write_bytes(CONTENT)
+    checked = weights.WeightFile.find
+
+    def find_and_exchange(self: weights.WeightFile) -> Path | None:
+        found = checked(self)
+        shared.write_bytes(b"other code")
+        return found
+
+    monkeypatch.setattr(weights.WeightFile, "find", find_and_exchange)
+    with pytest.raises(MetricError, match="changed while it was copied"):
+        file.own()
+    assert not (weights.weights_folder() / "net.pt").exists()
+
+
+def test_the_own_folder_that_cannot_be_written_is_named(
+    origin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (origin.parent / "own").mkdir()
+    (origin.parent / "own" / "net.pt").write_bytes(CONTENT)
+    monkeypatch.setenv("PROMPTEDITBENCH_WEIGHTS", str(origin / "below a file"))
+    with pytest.raises(MetricError, match="PROMPTEDITBENCH_WEIGHTS"):
+        published(origin).own()
+
+
 def test_the_hubs_cache_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blob = tmp_path / SHA256
     blob.write_bytes(CONTENT)
