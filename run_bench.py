@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.errors import BenchError
 from bench.study.cli import study_app
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ PROJECT = ("bench", "methods", "protocols", "reports", "run_bench")
 RUNS = Path("runs")
 
 
-class UsageError(ValueError):
+class UsageError(BenchError):
     """A command that cannot be carried out as it was given."""
 
 

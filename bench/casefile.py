@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from bench.edit import REQUEST_FIELDS, Claim, EditCase, EditProtocol, EditRequest, Region
+from bench.errors import BenchError
 from bench.files import UnsafeName, safe_part, safe_relative, sha256_bytes, write_atomic
 from bench.images import ImageError, check_mask, png_bytes, read_mask, read_rgb, to_array
 
@@ -32,7 +33,7 @@ PROTOCOL = "protocol.json"
 _WRITERS = 4
 
 
-class CaseError(ValueError):
+class CaseError(BenchError):
     """A case, or a folder of cases, that cannot be used. The message names it and the remedy."""
 
 

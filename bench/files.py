@@ -9,6 +9,8 @@ import re
 import tempfile
 from pathlib import Path
 
+from bench.errors import BenchError
+
 MAX_PART = 120
 """Characters in a name that becomes a file name; leaves room for affixes under the usual 255 bytes."""
 
@@ -17,7 +19,7 @@ _SAFE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@-]*")
 _FILE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@~-]*")
 
 
-class UnsafeName(ValueError):
+class UnsafeName(BenchError):
     """A name from data that must not become part of a path."""
 
 

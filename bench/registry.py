@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from bench.errors import BenchError
+
 ENTRY_POINT_GROUPS: Mapping[str, str] = {
     "method": "prompteditbench.methods",
     "protocol": "prompteditbench.protocols",
@@ -24,15 +26,15 @@ ENTRY_POINT_GROUPS: Mapping[str, str] = {
 """The entry-point group of each kind of thing."""
 
 
-class UnknownName(ValueError):
+class UnknownName(BenchError):
     """A name that no table holds. The message has a suggestion and the list."""
 
 
-class PluginError(ValueError):
+class PluginError(BenchError):
     """A plug-in that cannot be imported, is malformed, or takes a name that is taken."""
 
 
-class OptionError(ValueError):
+class OptionError(BenchError):
     """An option that does not exist or has a wrong value. The message names it and the remedy."""
 
 

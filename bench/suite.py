@@ -28,6 +28,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bench.edit import EditMethod, EditProtocol, MethodSpec
+from bench.errors import BenchError
 from bench.files import UnsafeName, safe_part
 from bench.registry import Registry, Runtime, did_you_mean, expand_preset, options_dict, parse_options
 
@@ -35,7 +36,7 @@ SHIPPED = Path(__file__).parent / "suites"
 """The folder of the suites that come with this package."""
 
 
-class SuiteError(ValueError):
+class SuiteError(BenchError):
     """A suite that cannot be used. The message names file, line and key, and the remedy."""
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import images
+from bench.errors import BenchError
 
 MAX_ANSWER = 64 * 2**20
 """Bytes of an answer at most; an image of 1024 x 1024 in base64 is a few MiB."""
@@ -29,7 +30,7 @@ def _sleep(seconds: float) -> None:
     time.sleep(seconds)
 
 
-class EndpointError(ValueError):
+class EndpointError(BenchError):
     """The endpoint did not give what was asked for; the message says why and what to do."""
 
 

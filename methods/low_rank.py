@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from bench.errors import BenchError
 from methods.zoo.manifest import sha256_file
 
 BASE = "base.json"
@@ -31,7 +32,7 @@ SMALLEST = 4_096
 _FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 
 
-class LowRankError(ValueError):
+class LowRankError(BenchError):
     """A folder in this form, or its base, is incomplete, or they do not belong together."""
 
 

@@ -22,12 +22,13 @@ import numpy as np
 from PIL import Image
 
 from bench.edit import CATEGORIES, Claim, EditCase, EditRequest, Region, stable_digest
+from bench.errors import BenchError
 from bench.images import mask_image
 from protocols.masks import Mask, union, usable
 from protocols.prompts import words_of
 
 
-class ProtocolError(ValueError):
+class ProtocolError(BenchError):
     """Data that is missing or broken: the message says which file, what was expected, where to get it."""
 
 

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.edit import MethodSpec
+from bench.errors import BenchError
 from reports.disk import is_relative
 
 FORMAT = "prompteditbench-entry"
@@ -40,7 +41,7 @@ Text = Annotated[str, Field(max_length=20_000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+=@-]*$", max_length=120)]
 
 
-class EntryError(ValueError):
+class EntryError(BenchError):
     """An entry that cannot be read or written. The message names the file, the place and the remedy."""
 
 

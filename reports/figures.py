@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from bench.edit import CATEGORIES, EditCase, EditRecord
+from bench.errors import BenchError
 from reports.tables import control_titles, method_titles
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ CATEGORY_INK: Mapping[str, str] = {
 }
 
 
-class FigureError(ValueError):
+class FigureError(BenchError):
     """A picture that cannot be drawn. The message names the remedy."""
 
 

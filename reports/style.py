@@ -6,6 +6,8 @@ import difflib
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+from bench.errors import BenchError
+
 Intervals = Literal["plus-minus", "brackets", "none"]
 Layout = Literal["one-column", "two-column"]
 
@@ -13,7 +15,7 @@ EXAMPLE = "columns=success_truth,leak_lpips;decimals=3;intervals=brackets;layout
 MOST_DECIMALS = 8
 
 
-class StyleError(ValueError):
+class StyleError(BenchError):
     """A style that cannot be followed. The message names the option and the remedy."""
 
 

@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.errors import BenchError
+
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 SHARED = "shared.json"
 CARDS = frozenset({"card.json", "README.md"})
@@ -27,7 +29,7 @@ CARDS = frozenset({"card.json", "README.md"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-class ZooError(ValueError):
+class ZooError(BenchError):
     """An embedded checkpoint is absent, incomplete or not the one that the manifest describes."""
 
 
