@@ -258,7 +258,7 @@ class CaseFile(Sequence[EditCase]):
         self.rows: tuple[dict[str, Any], ...] = tuple(_read_rows(self.directory / CASES))
         self._index = {row["id"]: index for index, row in enumerate(self.rows)}
         if len(self._index) != len(self.rows):
-            raise CaseError(f"{self.directory / CASES}: an id occurs twice. Export the cases again.")
+            raise CaseError(f"{self.directory / CASES}: an id occurs twice. {_remedy(self.directory)}")
 
     @property
     def ids(self) -> list[str]:
@@ -277,7 +277,7 @@ class CaseFile(Sequence[EditCase]):
             return self._index[case_id]
         except KeyError:
             raise CaseError(
-                f"{self.directory}: there is no case {case_id!r}. Export the cases again."
+                f"{self.directory}: there is no case {case_id!r}. {_remedy(self.directory)}"
             ) from None
 
     def __len__(self) -> int:
@@ -332,15 +332,22 @@ class CaseFile(Sequence[EditCase]):
             raise CaseError(f"{self.directory / CASES}: {error}") from None
 
 
+def _remedy(directory: Path) -> str:
+    """How to get the cases of a folder back: of an exported one, or of a run's own."""
+    if (directory.parent.parent / "run.json").exists():
+        return "Restore the file from a copy, or run the suite into another folder."
+    return f"Export the cases again: run_bench.py cases PROTOCOL --out {directory}"
+
+
 def _read_info(path: Path) -> dict[str, Any]:
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CaseError(f"{path}: no such file. Give a folder that `cases` has exported.") from None
+        raise CaseError(f"{path}: no such file. {_remedy(path.parent)}") from None
     except (OSError, ValueError) as error:
-        raise CaseError(f"{path}: cannot be read ({error}). Export the cases again.") from error
+        raise CaseError(f"{path}: cannot be read ({error}). {_remedy(path.parent)}") from error
     if not isinstance(info, dict):
-        raise CaseError(f"{path}: not a JSON object. Export the cases again.")
+        raise CaseError(f"{path}: not a JSON object. {_remedy(path.parent)}")
     return info
 
 
@@ -363,9 +370,9 @@ def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
         # Not splitlines: a prompt may hold one of the other characters that it takes for the end of a line.
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
-        raise CaseError(f"{path}: no such file. Give a folder that `cases` has exported.") from None
+        raise CaseError(f"{path}: no such file. {_remedy(path.parent)}") from None
     except (OSError, ValueError) as error:
-        raise CaseError(f"{path}: cannot be read ({error}). Export the cases again.") from error
+        raise CaseError(f"{path}: cannot be read ({error}). {_remedy(path.parent)}") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -377,7 +384,7 @@ def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
             safe_part(row["id"], "case id")
             safe_part(row["source_id"], "source id")
         except (ValueError, AttributeError) as error:
-            raise CaseError(f"{path}:{number}: not a case: {error}. Export the cases again.") from error
+            raise CaseError(f"{path}:{number}: not a case: {error}. {_remedy(path.parent)}") from error
         yield {**_OPTIONAL, **row}
 
 

@@ -9,3 +9,7 @@ class BenchError(ValueError):
     The command line shows the message without a traceback. Any other exception is a defect and keeps its
     traceback. A plug-in's own errors derive from this class too.
     """
+
+
+class BenchWarning(UserWarning):
+    """Something that a user should know and that stops nothing; the command line shows its message alone."""

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from bench.edit import CATEGORIES, Claim, EditCase, EditRequest, Region, stable_digest
-from bench.errors import BenchError
+from bench.errors import BenchError, BenchWarning
 from bench.images import mask_image
 from protocols.masks import Mask, union, usable
 from protocols.prompts import words_of
@@ -322,7 +322,8 @@ class AnnotatedProtocol(ABC, Generic[OptionsT, SourceT]):
             if len(found) < self.options.cases_per_category:
                 warnings.warn(
                     f"{self.name}: {len(found)} of {self.options.cases_per_category} cases of the category "
-                    f"{category}: the data in {self.options.root} has no more",
+                    f"{category}: the data in {self.options.root} has no more.",
+                    BenchWarning,
                     stacklevel=2,
                 )
             chosen += sorted(found, key=lambda item: rank(item[0].id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -31,7 +32,19 @@ def sha256_file(path: Path) -> str:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Puts ``data`` at ``path``, whole or not at all; the parent folder is made. Raises OSError."""
+    """Puts ``data`` at ``path``, whole or not at all; the parent folder is made.
+
+    Raises OSError that names ``path``; also for a folder or a device, which a file must not replace.
+    """
+    try:
+        _write_whole(path, data)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "it is no regular file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
     temporary = Path(name)

@@ -165,7 +165,7 @@ def test_every_help_shows_an_example(command: list[str], capsys: pytest.CaptureF
         (["measure", "a.png", "b.png", "--mask", "m.png"], "a.png"),
         (["train", "nothing"], "unknown recipe 'nothing'"),
         (["train-sd15"], "name --coco, --celeba or both"),
-        (["train-sd15", "--coco", "nowhere"], "nowhere/train2017"),
+        (["train-sd15", "--coco", "nowhere"], "nowhere: missing. Expected a folder with train2017"),
         (["train-sd15", "promt_edit_diff", "--coco", "nowhere"], "expected one of prompt_edit_diff"),
         (["tags"], "name a prompt or --protocol"),
     ],

@@ -128,7 +128,10 @@ def verify(name: str, root: Path | None = None) -> list[Path]:
             raise ZooError(f"{root / file} is missing. {_remedy(member)}")
         for file, path in on_disk.items():
             if file not in listed:
-                raise ZooError(f"{path} is not in {manifest_path(root)}. {_remedy(member)}")
+                raise ZooError(
+                    f"{path} does not belong to the checkpoint: {manifest_path(root)} does not list it. Delete "
+                    f"the file; if you trained {member!r} yourself, run `python -m methods.zoo`."
+                )
             expected = manifest[file]
             size = path.stat().st_size
             if size != expected["bytes"]:
