@@ -362,6 +362,8 @@ def report(
         raise UsageError("name a run folder, such as runs/demo.")
     if readme is not None:
         check_target(readme, "--readme")
+        if not readme.exists():
+            raise UsageError(f"--readme {readme}: no such file. Give one that has the markers of the tables.")
     options = _ReportOptions(
         style=style,
         baseline=baseline,
@@ -1099,7 +1101,8 @@ def _show_plan(plan: Mapping[str, Any], screen: Console) -> None:
     screen.print(f"run folder: {plan['folder']}")
     screen.print(table)
     size = plan["gigabytes_at_most"]
-    disk = "" if size is None else f"; their PNG files take at most {size:.2g} GB"
+    amount = "" if size is None else "0.01" if size < 0.01 else f"{size:.2g}"
+    disk = f"; their PNG files take at most {amount} GB" if amount else ""
     screen.print(f"{_count(plan['edits'])} edits to make{disk}")
     if "gpu_hours" in plan:
         from methods.prompt_edit_diff import cost

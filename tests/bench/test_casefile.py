@@ -191,8 +191,20 @@ def test_broken_folders_name_file_and_line(tmp_path: Path) -> None:
     with pytest.raises(CaseError, match=r"cases\.jsonl:2: .*lacks category, mask, source, target_prompt"):
         read_cases(tmp_path)
     path.write_text(lines[0] + "\n" + lines[0] + "\n")
-    with pytest.raises(CaseError, match="an id occurs twice"):
+    with pytest.raises(CaseError, match=r"an id occurs twice\. Export the cases again"):
         read_cases(tmp_path)
+
+
+def test_the_cases_of_a_run_are_not_exported_again(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    folder = tmp_path / "cases" / "fakes"
+    for text in (None, "{", "[]"):
+        folder.mkdir(parents=True, exist_ok=True)
+        if text is not None:
+            (folder / "protocol.json").write_text(text)
+        with pytest.raises(CaseError, match="or run the suite into another folder") as caught:
+            read_cases(folder)
+        assert "Export" not in str(caught.value)
 
 
 def test_only_what_a_case_must_have_is_asked_of_a_hand_written_file(tmp_path: Path) -> None:
