@@ -360,10 +360,7 @@ def report(
         return
     if folder is None:
         raise UsageError("name a run folder, such as runs/demo.")
-    if readme is not None:
-        check_target(readme, "--readme")
-        if not readme.exists():
-            raise UsageError(f"--readme {readme}: no such file. Give one that has the markers of the tables.")
+    _check_readme(readme)
     options = _ReportOptions(
         style=style,
         baseline=baseline,
@@ -579,8 +576,11 @@ def train_sd15(
     Masks and captions are the data sets' own, results are made by sd_inpainting; all of it is kept on disk, and
     the same command goes on where it was stopped.
     """
-    from methods.prompt_edit_diff import cost
+    from methods.prompt_edit_diff import VARIANTS, cost
     from methods.prompt_edit_diff.trainer import train as learn
+
+    if variant not in VARIANTS:
+        raise UsageError(f"variant {variant!r}: expected one of {', '.join(VARIANTS)}.")
 
     folder = out or Path(f"{variant}-sd15")
     config = cost.preset(gpu_memory, out=str(folder), variant=variant, base=base, steps=steps)
@@ -697,8 +697,7 @@ def zoo_check(
     """
     from dataclasses import asdict
 
-    if readme is not None:
-        check_target(readme, "--readme")
+    _check_readme(readme)
     from methods.zoo.gates import check
     from protocols.mini.world import MiniWorld
     from reports.zoo import run_gates
@@ -1747,6 +1746,13 @@ def _merge(folder: Path, entries: Sequence[Path], screen: Console, plugins: Sequ
             screen.print(note, style="yellow")
 
 
+def _check_readme(readme: Path | None) -> None:
+    if readme is not None:
+        check_target(readme, "--readme")
+        if not readme.exists():
+            raise UsageError(f"--readme {readme}: no such file. Give one that has the markers of the tables.")
+
+
 def _between(file: Path, name: str, lines: Sequence[str]) -> None:
     """Puts lines into a Markdown file, between ``<!-- NAME:start -->`` and ``<!-- NAME:end -->``."""
     from bench.files import write_atomic
@@ -1977,8 +1983,9 @@ def _cache() -> tuple[list[str], str]:
     try:
         check_folder(folder)
     except OSError as error:
-        remedy = f"{system_error(error)} Or name a folder in the environment variable PROMPTEDITBENCH_CACHE."
-        return [remedy], str(folder)
+        why = f"{folder} cannot be written ({error.filename}: {error.strerror})"
+        remedy = "Name a folder that can be written in the environment variable PROMPTEDITBENCH_CACHE."
+        return [f"{why}. {remedy}"], str(folder)
     return [], str(folder)
 
 

@@ -197,6 +197,8 @@ def test_every_help_shows_an_example(command: list[str], capsys: pytest.CaptureF
         (["train", "nothing"], "unknown recipe 'nothing'"),
         (["train-sd15"], "name --coco, --celeba or both"),
         (["train-sd15", "--coco", "nowhere"], "nowhere: missing. Expected a folder with train2017"),
+        (["train-sd15", "promt_edit_diff", "--dry-run"], "expected one of prompt_edit_diff"),
+        (["zoo", "check", "--readme", "none.md"], "--readme none.md: no such file"),
         (["train-sd15", "promt_edit_diff", "--coco", "nowhere"], "expected one of prompt_edit_diff"),
         (["tags"], "name a prompt or --protocol"),
     ],
@@ -855,7 +857,7 @@ def test_doctor_says_where_the_cache_cannot_be_written(place: Path, monkeypatch:
     assert not (place / "cache").exists()
     monkeypatch.setenv("PROMPTEDITBENCH_CACHE", str(place / "dots.yaml" / "cache"))
     (problem,), _ = run_bench._cache()
-    assert f"{place / 'dots.yaml'}: Not a directory." in problem
+    assert f"cannot be written ({place / 'dots.yaml'}: Not a directory)" in problem
     assert "PROMPTEDITBENCH_CACHE" in problem
 
 
