@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it: ``--help`` and ``list`` ans
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
@@ -17,14 +18,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench import __version__
+from bench.errors import BenchError
 from bench.study.cli import study_app
+from bench.terminal import (
+    check_folder,
+    check_target,
+    console,
+    encodable,
+    patient_streams,
+    system_error,
+    worded_warnings,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
     from PIL.Image import Image
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import TaskID
 
     from bench.edit import EditCase, EditMethod, EditRecord, ScoreRecord
@@ -32,24 +44,21 @@ if TYPE_CHECKING:
     from bench.metrics.features import Features, Reader, Reading
     from bench.progress import Progress
     from bench.registry import Registry
-    from bench.runner import Plan
+    from bench.runner import RunSummary
     from bench.scoring import MetricChoice
     from bench.store import RunStore, SetScore
     from bench.study.analysis import Analysis
-    from bench.suite import ConfiguredProtocol, Suite
+    from bench.suite import ConfiguredMethod, ConfiguredProtocol, Suite
     from reports.build import ReportPaths
     from reports.leaderboard import Merged
     from reports.preference import StudyResults
     from reports.tables import Table
     from reports.verify import Rebuilt, Sets
 
-PROJECT = ("bench", "methods", "protocols", "reports", "run_bench")
-"""An exception of these packages is addressed to the user; any other is a defect, with its traceback."""
-
 RUNS = Path("runs")
 
 
-class UsageError(ValueError):
+class UsageError(BenchError):
     """A command that cannot be carried out as it was given."""
 
 
@@ -105,17 +114,35 @@ SuiteName = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/demo.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan: counts and estimated work.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, help="Cases per category, fewer than the suite's; the folder is then SUITE-limit-N."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and warnings.")]
+AllColumns = Annotated[bool, typer.Option("--all", help="Print every column, not only the five main ones.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"prompteditbench {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def _shared(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (PEB_DEBUG=1 does too).")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     # For the commands of the study, which know no protocols.
-    context.obj = _open_shown
+    context.obj = lambda folder, plugins: _open_shown(folder, console(quiet=True), plugins)
     if debug:
         os.environ["PEB_DEBUG"] = "1"
+    else:
+        # It says on the root logger that its cache folder cannot be written, and works without one.
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 # --- commands ------------------------------------------------------------------------------------------
@@ -140,7 +167,7 @@ def list_names(
         table.add_column(key, no_wrap=key == "name", style="bold" if key == "name" else "")
     for row in rows:
         table.add_row(*map(str, row.values()))
-    _console().print(table)
+    console().print(table)
 
 
 @app.command(epilog=_examples("doctor", "doctor --json"))
@@ -150,23 +177,22 @@ def doctor(as_json: Json = False, plugin: Plugin = None) -> None:
     if as_json:
         _print_json(sections)
         return
-    console = _console()
+    from rich.text import Text
+
+    screen = console()
     for title, checks in sections.items():
-        console.print(f"\n[bold]{title}[/bold]")
-        groups: dict[tuple[str, ...], list[str]] = {}
+        screen.print(f"\n{title}", style="bold")
+        missing: dict[str, list[str]] = {}
         for check in checks:
+            for remedy in check["remedies"]:
+                missing.setdefault(remedy, []).append(check["name"])
             if check["ok"]:
-                line = f"  [green]ok[/green]  {_safe(check['name'])}  [dim]{_safe(check['detail'])}[/dim]"
-                console.print(line, highlight=False)
-            else:
-                groups.setdefault(tuple(check["remedies"]), []).append(check["name"])
-        for remedies, names in groups.items():
-            console.print(
-                f"  [yellow]no[/yellow]  {_safe(', '.join(names))}", highlight=False, soft_wrap=True
-            )
-            for remedy in remedies:
-                # Left to the terminal to wrap: a command can then be copied whole.
-                console.print(f"        {_safe(remedy)}", style="yellow", highlight=False, soft_wrap=True)
+                detail = (f"  {check['detail']}", "dim")
+                screen.print(Text.assemble("  ", ("ok", "green"), f"  {check['name']}", detail))
+        for remedy, names in missing.items():
+            # One line for each missing thing. The terminal wraps it: a command can then be copied whole.
+            line = Text.assemble("  ", ("no", "yellow"), f"  {', '.join(names)}: ", (remedy, "yellow"))
+            screen.print(line, soft_wrap=True)
 
 
 @app.command(
@@ -186,6 +212,7 @@ def cases(
     from bench.casefile import protocol_info, write_cases
     from bench.suite import configure_protocol
 
+    check_target(out / "cases.jsonl", "--out")
     configured = configure_protocol(protocol, _Tables(plugin).protocols, options=_key_values(option))
     _refuse_problems([(protocol, configured.problems)])
     made = configured.create()
@@ -193,12 +220,13 @@ def cases(
     with _bar() as progress:
         progress.start(len(picked), f"cases of {protocol}")
         write_cases(out, _counted(picked, progress), protocol_info(made))
-    _console().print(f"{len(picked)} cases in {out}")
+    console().print(f"{len(picked)} cases in {out}")
 
 
 @app.command(
     epilog=_examples(
         "run demo",
+        "run demo --limit 2",
         "run paper --out runs/paper --device cuda --batch-size 16",
         "run my-suite.yaml --dry-run",
         "run my-suite.yaml --plugin my_package.my_methods",
@@ -211,16 +239,29 @@ def run(
     dtype: Dtype = "auto",
     batch_size: BatchSize = 8,
     deterministic: Deterministic = False,
+    limit: Limit = None,
     dry_run: DryRun = False,
+    everything: AllColumns = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
     plugin: Plugin = None,
 ) -> None:
     """Edit, score and report a suite. The same command goes on where it was stopped."""
-    folder, failed = _edit(suite, out, device, dtype, None if deterministic else batch_size, dry_run, plugin)
+    # With JSON on standard output, what people read goes to standard error.
+    screen = console(stderr=as_json, quiet=quiet)
+    job = _Job(suite, out, device, dtype, None if deterministic else batch_size, limit, plugin)
     if dry_run:
+        plan = _plan(job, screen)
+        if as_json:
+            _print_json(plan)
         return
-    _score(folder, device, plugin)
-    _report(folder, plugin)
-    _finish(folder, failed)
+    folder, done = _edit(job, screen)
+    scored = _score(folder, device, screen, plugin)
+    made = _report(folder, screen, plugin, everything=everything)
+    if as_json:
+        edits = {"made": done.done, "skipped": done.skipped, "failed": done.failed, "seconds": done.seconds}
+        _print_json({"folder": str(folder), "edits": edits, "scores": scored, **made})
+    _finish(folder, done.failed)
 
 
 @app.command(epilog=_examples("edit demo", "edit paper --device cuda --batch-size 16"))
@@ -231,13 +272,19 @@ def edit(
     dtype: Dtype = "auto",
     batch_size: BatchSize = 8,
     deterministic: Deterministic = False,
+    limit: Limit = None,
     dry_run: DryRun = False,
+    quiet: Quiet = False,
     plugin: Plugin = None,
 ) -> None:
     """Make a suite's edits and stop before scoring."""
-    folder, failed = _edit(suite, out, device, dtype, None if deterministic else batch_size, dry_run, plugin)
-    if not dry_run:
-        _finish(folder, failed)
+    screen = console(quiet=quiet)
+    job = _Job(suite, out, device, dtype, None if deterministic else batch_size, limit, plugin)
+    if dry_run:
+        _plan(job, screen)
+        return
+    folder, done = _edit(job, screen)
+    _finish(folder, done.failed)
 
 
 @app.command(
@@ -251,10 +298,11 @@ def score(
         list[str] | None, typer.Option(help="Only this metric. May be repeated; [default: the suite's]")
     ] = None,
     device: Device = "auto",
+    quiet: Quiet = False,
     plugin: Plugin = None,
 ) -> None:
     """Score a run's stored edits. What is scored already is not scored again."""
-    _score(folder, device, plugin, metric)
+    _score(folder, device, console(quiet=quiet), plugin, metric)
 
 
 @app.command(
@@ -320,6 +368,8 @@ def report(
         Path | None,
         typer.Option(help="Also put the main tables and pictures into this file, between its markers."),
     ] = None,
+    everything: AllColumns = False,
+    quiet: Quiet = False,
     plugin: Plugin = None,
 ) -> None:
     """Make a run's tables, figures and page from what is stored."""
@@ -328,10 +378,11 @@ def report(
 
         reported = papers.with_baselines(papers.load(paper_file), paper_baseline or ())
         for line in [*papers.check_paper(reported), *reported.gaps]:
-            _console().print(_safe(line), highlight=False, soft_wrap=True)
+            console().print(line, soft_wrap=True)
         return
     if folder is None:
         raise UsageError("name a run folder, such as runs/demo.")
+    _check_readme(readme)
     options = _ReportOptions(
         style=style,
         baseline=baseline,
@@ -344,11 +395,12 @@ def report(
         simulated=simulated,
         case=tuple(case or ()),
     )
+    screen = console(quiet=quiet)
     # Before anything is written: an entry that is refused leaves the report as it is.
     merged = _merged(folder, merge, plugin) if merge else None
-    _report(folder, plugin, readme, options)
+    _report(folder, screen, plugin, readme, options, everything=everything)
     if merged is not None:
-        _write_merged(folder, merged, style)
+        _write_merged(folder, merged, screen, style)
 
 
 @app.command(epilog=_examples("compare runs/before runs/after", "compare runs/a runs/b --out difference.md"))
@@ -363,13 +415,15 @@ def compare(
     from bench.files import write_atomic
     from reports import compare as comparing
 
-    found = comparing.compare(_open_shown(a, plugin), _open_shown(b, plugin), _facts(plugin))
-    console = _console()
+    screen = console()
+    if out is not None:
+        check_target(out, "--out")
+    found = comparing.compare(_open_shown(a, screen, plugin), _open_shown(b, screen, plugin), _facts(plugin))
     for part in comparing.terminal(found, everything=everything):
-        console.print(part)
+        screen.print(part)
     if out is not None:
         write_atomic(out, comparing.markdown(found).encode())
-        console.print(f"written: {out}", highlight=False)
+        screen.print(f"written: {out}")
 
 
 @app.command(epilog=_examples("verify runs/demo", "verify runs/paper --sample 200 --sets 4 --device cuda"))
@@ -390,6 +444,7 @@ def verify(
     Cases are made anew by their protocol, a sample of edits and all sets of edits are scored again, the report is
     built anew, every file is compared with its SHA-256. The table says what was checked wholly, in part, or not.
     """
+    import json
     from functools import partial
 
     from bench.store import RunStore
@@ -404,11 +459,11 @@ def verify(
     )
     result = verifying.verify(store, recompute, sample, seed, sets=sets)
     if as_json:
-        typer.echo(verifying.to_json(result))
+        _print_json(json.loads(verifying.to_json(result)))
     else:
-        console = _console()
+        screen = console()
         for line in result.terminal():
-            console.print(line, highlight=False, soft_wrap=True)
+            screen.print(line, soft_wrap=True)
     if not result.ok:
         raise typer.Exit(1)
 
@@ -427,14 +482,37 @@ def export(
     """Pack a run as a leaderboard entry that others can check and merge into their tables."""
     from reports.leaderboard import export_entry, load_entry, verify_entry
 
-    written = export_entry(_open_shown(folder, plugin), out, images=images, facts=_facts(plugin))
-    _console().print(f"{written}: {verify_entry(load_entry(written)).verdict}", highlight=False)
+    if out.suffix not in (".json", ".zip"):
+        raise UsageError(f"--out {out}: the name of an entry ends in .json or .zip. Give such a name.")
+    check_target(out, "--out")
+    screen = console()
+    written = export_entry(_open_shown(folder, screen, plugin), out, images=images, facts=_facts(plugin))
+    screen.print(f"{written}: {verify_entry(load_entry(written)).verdict}")
 
 
-@app.command(epilog=_examples("demo", "demo --out runs/again"))
-def demo(out: Out = None, device: Device = "auto", dry_run: DryRun = False) -> None:
+@app.command(epilog=_examples("demo", "demo --limit 2", "demo --out runs/again"))
+def demo(
+    out: Out = None,
+    device: Device = "auto",
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    everything: AllColumns = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
     """Run the embedded benchmark: small rendered worlds, small real models; minutes on two cores."""
-    run("demo", out=out, device=device, dtype="float32", batch_size=16, dry_run=dry_run, plugin=None)
+    run(
+        "demo",
+        out=out,
+        device=device,
+        dtype="float32",
+        batch_size=16,
+        limit=limit,
+        dry_run=dry_run,
+        everything=everything,
+        quiet=quiet,
+        as_json=as_json,
+    )
 
 
 @app.command(
@@ -483,7 +561,7 @@ def train(
             report=_Training(progress, recipe),
             warm=warm,
         )
-    _console().print(f"checkpoint: {saved}\nlog and sample grids: {folder}", highlight=False)
+    console().print(f"checkpoint: {saved}\nlog and sample grids: {folder}")
 
 
 @app.command(
@@ -523,8 +601,11 @@ def train_sd15(
     Masks and captions are the data sets' own, results are made by sd_inpainting; all of it is kept on disk, and
     the same command goes on where it was stopped.
     """
-    from methods.prompt_edit_diff import cost
+    from methods.prompt_edit_diff import VARIANTS, cost
     from methods.prompt_edit_diff.trainer import train as learn
+
+    if variant not in VARIANTS:
+        raise UsageError(f"variant {variant!r}: expected one of {', '.join(VARIANTS)}.")
 
     folder = out or Path(f"{variant}-sd15")
     config = cost.preset(gpu_memory, out=str(folder), variant=variant, base=base, steps=steps)
@@ -584,7 +665,7 @@ def train_sd15(
             samples=[one[i] for one in made for i in range(min(4, len(one)))],
             report=_Training(progress, variant),
         )
-    _console().print(f"checkpoint: {saved}\nlog and sample grids: {folder}", highlight=False)
+    console().print(f"checkpoint: {saved}\nlog and sample grids: {folder}")
 
 
 @app.command(
@@ -607,19 +688,21 @@ def show_tags(
     """Show which words of a prompt PromptEditDiff ties to the edited region, and how it found them."""
     from methods.prompt_edit_diff.tags import render, tag, tag_request
 
-    console = _console()
+    screen = console()
     if (prompt is None) == (protocol is None):
         raise UsageError("name a prompt or --protocol, one of them.")
     if prompt is not None:
-        console.print(_safe(render(tag(prompt, source_prompt, [("", tuple(word or ()))]))), highlight=False)
+        screen.print(render(tag(prompt, source_prompt, [("", tuple(word or ()))])))
         return
+    from rich.text import Text
+
     from bench.suite import configure_protocol
 
     configured = configure_protocol(str(protocol), _Tables(plugin).protocols, options=_key_values(option))
     _refuse_problems([(str(protocol), configured.problems)])
     for case in _limited(configured.create().cases(), limit):
-        console.print(f"[bold]{_safe(case.id)}[/bold]  [dim]{_safe(case.request.instruction)}[/dim]")
-        console.print(_safe(render(tag_request(case.request))) + "\n", highlight=False)
+        screen.print(Text.assemble((case.id, "bold"), "  ", (case.request.instruction, "dim")))
+        screen.print(render(tag_request(case.request)) + "\n")
 
 
 @zoo_app.command("check", epilog=_examples("zoo check", "zoo check --json", "zoo check --readme README.md"))
@@ -639,11 +722,12 @@ def zoo_check(
     """
     from dataclasses import asdict
 
+    _check_readme(readme)
     from methods.zoo.gates import check
     from protocols.mini.world import MiniWorld
     from reports.zoo import run_gates
 
-    with _console(stderr=True).status("measuring; this takes minutes"):
+    with console(stderr=True).status("measuring; this takes minutes"):
         gates: list[Any] = [*check(MiniWorld()), *run_gates(run)]
     if as_json:
         _print_json([asdict(gate) for gate in gates])
@@ -674,6 +758,7 @@ def zoo_sheet(
     from methods.zoo.contact import contact_sheet
     from protocols.mini.world import MiniWorld
 
+    check_target(out, "--out")
     registry = _Tables().methods
     runtime = Runtime(_device(device), "float32")
     editors = {}
@@ -685,7 +770,7 @@ def zoo_sheet(
         _refuse_problems([(name, configured.problems)])
         editors[name] = _edits_of(configured.create(runtime))
     shown = contact_sheet(MiniWorld(), editors, out, seed=seed, cases=cases)
-    _console().print(f"{out}: held-out cases {', '.join(map(str, shown))}", highlight=False)
+    console().print(f"{out}: held-out cases {', '.join(map(str, shown))}")
 
 
 def _edits_of(method: EditMethod) -> Callable[[Sequence[EditCase]], Sequence[Image]]:
@@ -753,11 +838,10 @@ def measure(
     )
     inside, outside = (found[name].value if name in found else None for name in ("edit_area", "leak_area"))
     if inside is not None and outside is not None and outside >= 0.2 and inside <= 0.1 * outside:
-        _console(stderr=True).print(
+        console(stderr=True).print(
             f"{inside:.1%} of the area inside the mask was repainted, {outside:.1%} of the area outside: "
-            f"is {_safe(str(mask))} inverted? White is where to edit.",
+            f"is {mask} inverted? White is where to edit.",
             style="yellow",
-            highlight=False,
             soft_wrap=True,
         )
     if as_json:
@@ -779,7 +863,7 @@ def measure(
     for name, score in found.items():
         value = f"{score.value:.4f}" if score.value is not None else "–"
         table.add_row(name, value, score.unit, score.reason or score.summary)
-    _console().print(table)
+    console().print(table)
 
 
 # --- what the commands are made of -----------------------------------------------------------------------
@@ -854,112 +938,244 @@ def _listing(what: str, plugins: Sequence[str] | None) -> list[dict[str, Any]]:
     return rows
 
 
-def _edit(
-    name: str,
-    out: Path | None,
-    device: str,
-    dtype: str,
-    batch_size: int | None,
-    dry_run: bool,
-    plugins: Sequence[str] | None,
-) -> tuple[Path, int]:
-    """Makes a suite's missing edits; returns the run folder and how many edits failed.
+@dataclass(frozen=True)
+class _Job:
+    """A suite and how it was asked to run."""
 
-    ``batch_size`` None: one edit at a time, on one thread.
-    """
+    suite: str
+    out: Path | None
+    device: str
+    dtype: str
+    batch_size: int | None
+    """None: one edit at a time, on one thread."""
+    limit: int | None
+    plugins: Sequence[str] | None
+
+
+def _configured_suite(
+    job: _Job, tables: _Tables
+) -> tuple[Suite, Path, list[ConfiguredProtocol], list[ConfiguredMethod]]:
+    """The suite with the limit that was asked for, its run folder, its protocols and methods."""
+    from bench.suite import configure_suite, load_suite
+
+    suite = load_suite(job.suite)
+    folder = RUNS / suite.name
+    if job.limit is not None and job.limit != suite.limit:
+        # A folder of its own: a quick look never mixes with the whole run.
+        suite, folder = suite.model_copy(update={"limit": job.limit}), Path(f"{folder}-limit-{job.limit}")
+    return (
+        suite,
+        job.out or folder,
+        *configure_suite(suite, tables.methods, tables.protocols, tables.metrics),
+    )
+
+
+def _edit(job: _Job, screen: Console) -> tuple[Path, RunSummary]:
+    """Makes a suite's missing edits; returns the run folder and what was done."""
     from bench.executors import LocalExecutor
     from bench.registry import Runtime
     from bench.runner import make_plan
     from bench.runner import run as run_plan
     from bench.store import RunStore
-    from bench.suite import configure_suite, load_suite
 
-    suite = load_suite(name)
-    folder = out or RUNS / suite.name
-    tables = _Tables(plugins)
-    protocols, methods = configure_suite(suite, tables.methods, tables.protocols, tables.metrics)
+    suite, folder, protocols, methods = _configured_suite(job, _Tables(job.plugins))
     _refuse_problems(
         [(f"protocol {entry.name}", entry.problems) for entry in protocols]
-        + [(f"method {entry.spec.title}", entry.problems) for entry in methods],
-        fatal=not dry_run,
+        + [(f"method {entry.spec.title}", entry.problems) for entry in methods]
     )
     there = RunStore.open(folder) if (folder / "run.json").exists() else None
     plan = make_plan(protocols, methods, seed=suite.seed, limit=suite.limit, store=there)
-    if dry_run:
-        _show_plan(plan, folder)
-        _show_metrics(suite, tables)
-        return folder, 0
     _refuse_problems([("", plan.problems)])
-    where = _device(device) if plan.todo else "cpu"
-    runtime = Runtime(where, _dtype(dtype, where))
+    where = _device(job.device) if plan.todo else "cpu"
+    runtime = Runtime(where, _dtype(job.dtype, where))
     if there is not None and not plan.todo:
         # Nothing to edit: the dtype of what is stored is the one that counts.
         stored = {entry["dtype"] for entry in there.manifest["methods"].values()}
         runtime = Runtime(where, stored.pop() if len(stored) == 1 else runtime.dtype)
-    if batch_size is None and plan.todo:
+    if job.batch_size is None and plan.todo:
         import torch
 
         torch.set_num_threads(1)
-    with RunStore.open(folder, create=True) as store, _bar() as progress:
+    with RunStore.open(folder, create=True) as store, _bar(screen) as progress:
         done = run_plan(
-            plan, store, LocalExecutor(runtime, batch_size=batch_size or 1), progress=progress, suite=suite
+            plan,
+            store,
+            LocalExecutor(runtime, batch_size=job.batch_size or 1),
+            progress=progress,
+            suite=suite,
         )
-    console = _console()
     for record in done.failures[:5]:
-        console.print(
-            f"[red]failed[/red] {_safe(record.key.case)}: {_safe(record.error or '')}", highlight=False
-        )
+        screen.print(f"failed {record.key.case}: {record.error or ''}", style="red")
     if len(done.failures) > 5:
-        console.print(f"[red]... and {len(done.failures) - 5} more[/red], all in {folder}/edits.jsonl")
-    console.print(
+        screen.print(f"... and {len(done.failures) - 5} more, all in {folder}/edits.jsonl", style="red")
+    screen.print(
         f"edits: {done.done} made, {done.skipped} there already, {done.failed} failed; {done.seconds:.0f} s"
     )
-    return folder, done.failed
+    return folder, done
 
 
-def _show_plan(plan: Plan, folder: Path) -> None:
+def _plan(job: _Job, screen: Console) -> dict[str, Any]:
+    """Prints what a run would do, and returns it as JSON has it. Missing data and weights are listed, not refused."""
+    from bench.runner import make_plan
+    from bench.store import RunStore
+
+    tables = _Tables(job.plugins)
+    suite, folder, protocols, methods = _configured_suite(job, tables)
+    there = RunStore.open(folder) if (folder / "run.json").exists() else None
+    plan = make_plan(protocols, methods, seed=suite.seed, limit=suite.limit, store=there)
+    steps = {entry.spec.digest: int(entry.spec.options.get("steps") or 0) for entry in methods}
+    canvas = {entry.name: entry.info["canvas"] for entry in plan.protocols}
+    rows: list[dict[str, Any]] = [
+        {
+            "protocol": row.protocol,
+            "method": row.method,
+            "cases": row.total,
+            "done": row.done,
+            "to_do": row.todo,
+            "model_steps": row.todo * steps[row.digest],
+            "seconds": row.seconds if row.todo else 0.0,
+        }
+        for row in plan.rows
+    ]
+    # Protocols without their data: as many cases as they would select.
+    for entry in protocols:
+        if entry.problems:
+            canvas[entry.name] = _canvas(entry)
+            count = _expected_cases(entry, suite.limit)
+            rows += [
+                {
+                    "protocol": entry.name,
+                    "method": method.spec.title,
+                    "cases": count,
+                    "done": 0,
+                    "to_do": count,
+                    "model_steps": None if count is None else count * steps[method.spec.digest],
+                    "seconds": None,
+                }
+                for method in methods
+            ]
+    result = {
+        "folder": str(folder),
+        "rows": rows,
+        "edits": _total(row["to_do"] for row in rows),
+        "gigabytes_at_most": _gigabytes(rows, canvas),
+        **_gpu_hours(rows, canvas),
+        "not_ready": list(plan.problems),
+    }
+    _show_plan(result, screen)
+    for method in plan.methods:
+        asked = sum(row.todo for row in plan.rows if row.digest == method.spec.digest)
+        if asked and hasattr(method.cls, "estimate"):
+            screen.print(f"{method.spec.title}: {method.cls.estimate(method.options, asked)}")
+    for problem in plan.problems:
+        screen.print(f"not ready: {problem}", style="yellow", soft_wrap=True)
+    _show_metrics(suite, tables, screen)
+    return result
+
+
+def _expected_cases(entry: ConfiguredProtocol, limit: int | None) -> int | None:
+    """How many cases a protocol selects where its data suffice; None where its options do not say."""
+    given = [n for n in (getattr(entry.options, "cases_per_category", None), limit) if n is not None]
+    return len(entry.cls.categories) * min(given) if given else None
+
+
+def _canvas(entry: ConfiguredProtocol) -> int | None:
+    canvas = getattr(entry.options, "canvas", getattr(entry.cls, "canvas", None))
+    return canvas if isinstance(canvas, int) else None
+
+
+def _total(parts: Iterable[float | None]) -> Any:
+    """The sum; None where a part is unknown."""
+    values = list(parts)
+    return None if None in values else sum(value for value in values if value is not None)
+
+
+def _gigabytes(rows: Sequence[Mapping[str, Any]], canvas: Mapping[str, int | None]) -> float | None:
+    """Bytes of the edits' pixels in GB: what their PNG files take at most."""
+    sides = [canvas[row["protocol"]] for row in rows]
+    gigabytes: float | None = _total(
+        None if side is None or row["to_do"] is None else row["to_do"] * 3 * side**2 / 1e9
+        for row, side in zip(rows, sides, strict=True)
+    )
+    return gigabytes
+
+
+FULL_SIZE = 256
+"""From this side on, a canvas is taken for one of full-size models; the embedded ones take a fraction of their time."""
+
+
+def _gpu_hours(rows: Sequence[Mapping[str, Any]], canvas: Mapping[str, int | None]) -> dict[str, Any]:
+    """Hours of the model steps that no stored edit has timed, per GPU, as if each were one of Stable Diffusion 1.5.
+
+    Operations are counted on the meta device, in a guided step (two passes) at 512 px. Empty for small canvases.
+    """
+    steps = sum(
+        row["model_steps"] or 0
+        for row in rows
+        if row["seconds"] is None and (canvas[row["protocol"]] or 0) >= FULL_SIZE
+    )
+    if not steps:
+        return {}
+    from methods.prompt_edit_diff import cost
+
+    flops = 2 * cost.forward_flops()
+    return {
+        "untimed_model_steps": steps,
+        "teraflop_per_step": flops / 1e12,
+        "gpu_hours": {gpu.name: steps * flops / (gpu.peak * cost.UTILISATION) / 3600 for gpu in cost.GPUS},
+    }
+
+
+def _show_plan(plan: Mapping[str, Any], screen: Console) -> None:
     from rich import box
     from rich.table import Table
 
-    console = _console()
+    rows = plan["rows"]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_footer=True)
     table.add_column("protocol", "all")
     table.add_column("method")
-    for heading, total in (
-        ("cases", sum(row.total for row in plan.rows)),
-        ("done", sum(row.done for row in plan.rows)),
-        ("to do", plan.todo),
+    for heading, key in (
+        ("cases", "cases"),
+        ("done", "done"),
+        ("to do", "to_do"),
+        ("model steps", "model_steps"),
     ):
-        table.add_column(heading, str(total), justify="right")
-    steps = {entry.spec.digest: int(entry.spec.options.get("steps") or 0) for entry in plan.methods}
-    work = [row.todo * steps[row.digest] for row in plan.rows]
-    table.add_column("model steps", str(sum(work)), justify="right")
-    table.add_column(
-        "estimate", _duration([row.seconds if row.todo else 0 for row in plan.rows]), justify="right"
-    )
-    for row, of_row in zip(plan.rows, work, strict=True):
+        table.add_column(heading, _count(_total(row[key] for row in rows)), justify="right")
+    seconds = [row["seconds"] for row in rows]
+    table.add_column("estimate", _duration(seconds), justify="right")
+    for row in rows:
         table.add_row(
-            row.protocol,
-            row.method,
-            str(row.total),
-            str(row.done),
-            str(row.todo),
-            str(of_row or ""),
-            _duration([row.seconds if row.todo else 0]),
+            row["protocol"],
+            row["method"],
+            *(_count(row[key]) for key in ("cases", "done", "to_do")),
+            _count(row["model_steps"]) if row["model_steps"] != 0 else "",
+            _duration([row["seconds"]]),
         )
-    console.print(f"run folder: {folder}")
-    console.print(table)
-    for entry in plan.methods:
-        asked = sum(row.todo for row in plan.rows if row.digest == entry.spec.digest)
-        if asked and hasattr(entry.cls, "estimate"):
-            console.print(f"{_safe(entry.spec.title)}: {entry.cls.estimate(entry.options, asked)}")
-    if any(row.todo and row.seconds is None for row in plan.rows):
-        console.print(
+    screen.print(f"run folder: {plan['folder']}")
+    screen.print(table)
+    size = plan["gigabytes_at_most"]
+    amount = "" if size is None else "0.01" if size < 0.01 else f"{size:.2g}"
+    disk = f"; their PNG files take at most {amount} GB" if amount else ""
+    screen.print(f"{_count(plan['edits'])} edits to make{disk}")
+    if "gpu_hours" in plan:
+        from methods.prompt_edit_diff import cost
+
+        hours = ", ".join(f"{hours:.1f} h on {gpu}" for gpu, hours in plan["gpu_hours"].items())
+        screen.print(
+            f"about {hours}, if each of {plan['untimed_model_steps']} model steps costs what a guided step of "
+            f"Stable Diffusion 1.5 costs at 512 px ({plan['teraflop_per_step']:.2f} TFLOP, counted; "
+            f"{cost.UTILISATION:.0%} of the GPU's peak, assumed)",
+            soft_wrap=True,
+        )
+    if any(row["to_do"] and row["seconds"] is None for row in rows):
+        screen.print(
             "Times are estimated from edits of the same method in this folder; some have none yet.",
             style="dim",
         )
-    for problem in plan.problems:
-        console.print(f"[yellow]not ready:[/yellow] {_safe(problem)}", highlight=False, soft_wrap=True)
+
+
+def _count(number: float | None) -> str:
+    return "?" if number is None else f"{number}"
 
 
 def _duration(parts: Sequence[float | None]) -> str:
@@ -979,9 +1195,13 @@ def _duration(parts: Sequence[float | None]) -> str:
 
 
 def _score(
-    folder: Path, device: str, plugins: Sequence[str] | None, only: Sequence[str] | None = None
-) -> None:
-    """Scores a run's stored edits by what it asks for, as far as the weights are here.
+    folder: Path,
+    device: str,
+    screen: Console,
+    plugins: Sequence[str] | None,
+    only: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Scores a run's stored edits by what it asks for, as far as the weights are here; says how many there are.
 
     Raises MetricError where a metric named by ``only`` can be computed on no protocol of the run.
     """
@@ -992,7 +1212,6 @@ def _score(
     tables = _Tables(plugins)
     for name in only or ():
         tables.metrics.check(name)
-    console = _console()
     with RunStore.open(folder) as store:
         protocols = store.manifest["protocols"]
         features = _features(_device(device), folder.parent / ".features")
@@ -1008,7 +1227,7 @@ def _score(
             raise refusal(impossible)
         for of, choice in choices.items():
             for line in _left_out_lines(of, choice):
-                console.print(line, style="yellow", highlight=False, soft_wrap=True)
+                screen.print(line, style="yellow", soft_wrap=True)
         references = {}
         for name, info in protocols.items():
             configured = configure_protocol(
@@ -1018,7 +1237,7 @@ def _score(
                 references[name] = _reference(configured)
         summaries = []
         for of, choice in choices.items():
-            with _bar() as progress:
+            with _bar(screen) as progress:
                 summaries.append(
                     score_run(
                         store,
@@ -1034,16 +1253,15 @@ def _score(
         kinds.setdefault(warning.partition(":")[0], []).append(warning)
     for same in kinds.values():
         more = f" (and {len(same) - 1} more like it)" if len(same) > 1 else ""
-        console.print(f"{_safe(same[0])}{more}", style="yellow", highlight=False)
-    console.print(
-        f"scores: {sum(done.scored for done in summaries)} computed, "
-        f"{sum(done.skipped for done in summaries)} there already"
-    )
+        screen.print(f"{same[0]}{more}", style="yellow")
+    computed, skipped = (sum(getattr(done, name) for done in summaries) for name in ("scored", "skipped"))
+    screen.print(f"scores: {computed} computed, {skipped} there already")
     missing: Counter[str] = Counter()
     for done in summaries:
         missing.update(done.missing)
     for reason, count in missing.most_common(5):
-        console.print(f"  {count} without a value: {_safe(reason)}", style="dim", highlight=False)
+        screen.print(f"  {count} without a value: {reason}", style="dim")
+    return {"computed": computed, "skipped": skipped, "without_value": dict(missing), "warnings": list(kinds)}
 
 
 def _rendered(protocols: Mapping[str, Mapping[str, Any]], tables: _Tables) -> frozenset[str]:
@@ -1083,26 +1301,25 @@ def _left_out_lines(protocols: Sequence[str], choice: MetricChoice) -> Iterator[
 
     where = ", ".join(protocols)
     for reason, names in by_problem(choice.left_out).items():
-        yield _safe(f"{where}: left out: {', '.join(names)}: {reason}")
+        yield f"{where}: left out: {', '.join(names)}: {reason}"
     for name, (stand_in, reasons) in choice.stand_ins.items():
-        yield _safe(f"{where}: {stand_in} stands in for {name}, under its own name: {' '.join(reasons)}")
+        yield f"{where}: {stand_in} stands in for {name}, under its own name: {' '.join(reasons)}"
 
 
-def _show_metrics(suite: Suite, tables: _Tables) -> None:
+def _show_metrics(suite: Suite, tables: _Tables, screen: Console) -> None:
     """The columns that the tables will lack, or that another metric takes, for want of weights."""
-    console = _console()
     asked: dict[str, dict[str, Any]] = {entry.name: {} for entry in suite.protocols}
     choices = _choices(_features("cpu", None), asked, _rendered(asked, tables), suite.metrics, tables)
     for of, choice in choices.items():
-        console.print(f"metrics of {', '.join(of)}: {len(choice.names)}", highlight=False)
+        screen.print(f"metrics of {', '.join(of)}: {len(choice.names)}")
         for line in _left_out_lines(of, choice):
-            console.print(line, style="yellow", highlight=False, soft_wrap=True)
+            screen.print(line, style="yellow", soft_wrap=True)
 
 
-def _open_shown(folder: Path, plugins: Sequence[str] | None, *, quiet: bool = False) -> RunStore:
+def _open_shown(folder: Path, screen: Console, plugins: Sequence[str] | None) -> RunStore:
     """A run to report on. Scores that embedded networks gave to pictures they never saw are passed over.
 
-    Says so on the terminal unless ``quiet``.
+    Says so on ``screen``.
     """
     from bench.metrics import PASTED
     from bench.scoring import is_embedded
@@ -1114,12 +1331,10 @@ def _open_shown(folder: Path, plugins: Sequence[str] | None, *, quiet: bool = Fa
     protocols = store.manifest["protocols"]
     foreign = set(protocols) - _rendered(protocols, tables)
     store.leave_out({name: [*embedded, *(metric + PASTED for metric in embedded)] for name in foreign})
-    for protocol, names in ({} if quiet else store.left_out()).items():
-        _console().print(
-            _safe(
-                f"{protocol}: not shown: {', '.join(names)}: their networks have seen only the rendered world "
-                "(the stored values stay)"
-            ),
+    for protocol, names in store.left_out().items():
+        screen.print(
+            f"{protocol}: not shown: {', '.join(names)}: their networks have seen only the rendered world "
+            "(the stored values stay)",
             style="yellow",
             highlight=False,
         )
@@ -1189,26 +1404,56 @@ class _ReportOptions:
 
 def _report(
     folder: Path,
+    screen: Console,
     plugins: Sequence[str] | None,
     readme: Path | None = None,
     options: _ReportOptions | None = None,
-) -> None:
-    """Tables on the terminal; everything else into the run's report folder."""
-    from reports import render
-
-    console = _console()
-    with _open_shown(folder, plugins) as store:
+    *,
+    everything: bool = False,
+) -> dict[str, Any]:
+    """Tables on the terminal; everything else into the run's report folder. Returns both for ``run --json``."""
+    with _open_shown(folder, screen, plugins) as store:
         made, page = _write_report(store, options or _ReportOptions(), plugins)
         head = _headline(made.tables)
-        for part in render.terminal(head, console.width):
-            console.print(part)
+        for part in _terminal(head, screen, everything=everything):
+            screen.print(part)
         for warning in made.warnings:
-            console.print(_safe(warning), style="yellow", highlight=False)
+            screen.print(warning, style="yellow")
         for what, where in (("tables and figures", store.report_dir), ("page", page)):
-            console.print(f"{what}: {where}", highlight=False, soft_wrap=True)
+            screen.print(f"{what}: {where}", soft_wrap=True)
         if readme is not None:
             _fill_readme(readme, folder, head, store.report_dir)
-            console.print(f"filled in: {readme}")
+            screen.print(f"filled in: {readme}", soft_wrap=True)
+        return {
+            "report": str(store.report_dir),
+            "page": str(page),
+            "warnings": list(made.warnings),
+            "summary": _records(store.report_dir / "summary.csv"),
+        }
+
+
+def _terminal(made: Sequence[Table], screen: Console, *, everything: bool) -> Iterator[RenderableType]:
+    """Tables with their five main columns at 80 characters, or whole, spread over what the screen has."""
+    from reports import render
+
+    if everything:
+        yield from render.terminal(made, screen.width)
+        return
+    width = min(screen.width, 80)
+    shown = [render.narrowed(table, width) for table in made]
+    yield from render.terminal(shown, width)
+    left_out = sum(len(table.columns) for table in made) - sum(len(table.columns) for table in shown)
+    if left_out:
+        yield f"{left_out} more columns: --all, or the files below."
+
+
+def _records(summary: Path) -> list[dict[str, Any]]:
+    """The rows of a report's ``summary.csv``, with null for what has no value."""
+    import pandas as pd
+
+    frame = pd.read_csv(summary)
+    records: list[dict[str, Any]] = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return records
 
 
 def _write_report(
@@ -1360,11 +1605,11 @@ def _show_cost(config: Any, sets: Mapping[str, Mapping[str, Any]]) -> None:
 
     from methods.prompt_edit_diff import cost
 
-    console = _console()
+    screen = console()
     for name, given in sets.items():
-        console.print(f"learns from {name}: {_safe(str(dict(given)))}", highlight=False)
+        screen.print(f"learns from {name}: {dict(given)}")
     step = cost.step_cost(config)
-    console.print(
+    screen.print(
         f"{config.steps} steps of {config.batch} x {config.accumulate} examples; {step.trainable / 1e6:.0f} of "
         f"{step.parameters / 1e6:.0f} million parameters learn; an example is "
         f"{(step.flops + step.encoding_flops) / 1e12:.1f} TFLOP and keeps {step.kept / cost.GIB:.2f} GiB "
@@ -1380,8 +1625,8 @@ def _show_cost(config: Any, sets: Mapping[str, Mapping[str, Any]]) -> None:
             gpu.name, f"{found.memory / cost.GIB:.1f} GiB", "yes" if found.fits else "no",
             f"{found.seconds_per_step:.1f} s", f"{found.hours:.0f} h",
         )  # fmt: skip
-    console.print(table)
-    console.print(
+    screen.print(table)
+    screen.print(
         f"Estimated, assuming {cost.UTILISATION:.0%} of the GPU's peak and "
         f"{cost.CONTEXT / cost.GIB:.1f} GiB for the framework.",
         style="dim",
@@ -1526,7 +1771,7 @@ def _rebuild_report(store: RunStore, empty: Path, *, plugins: Sequence[str] | No
         raise UsageError("its votes are in a database whose address is not written down with the report")
     # Its title is the name that the folder had.
     linked = _linked(store, empty / name, ("run.json", "cases", "edits", "edits.jsonl", "scores"))
-    with _open_shown(linked, plugins, quiet=True) as copy:
+    with _open_shown(linked, console(quiet=True), plugins) as copy:
         _write_report(copy, options, plugins)
         again = json.loads((linked / REPORT_RECORD).read_text(encoding="utf-8"))
     changed = [name for name, digest in inputs.items() if again["inputs"].get(name) != digest]
@@ -1550,20 +1795,21 @@ def _merged(folder: Path, entries: Sequence[Path], plugins: Sequence[str] | None
     """Own run and other people's entries in one set of tables; writes nothing."""
     from reports.leaderboard import merge_entries
 
-    with _open_shown(folder, plugins, quiet=True) as store:
+    with _open_shown(folder, console(quiet=True), plugins) as store:
         return merge_entries(entries, store, _facts(plugins))
 
 
-def _write_merged(folder: Path, merged: Merged, style: str) -> None:
+def _write_merged(folder: Path, merged: Merged, screen: Console, style: str) -> None:
     """Shows merged tables and writes them beside the report's own, which stay the run's alone."""
     from bench.files import csv_of
     from bench.store import RunStore
     from reports import latex, render
     from reports.style import parse
 
-    console, look = _console(), parse(style)
-    for part in render.terminal([t for t in merged.tables if t.name.startswith("main-")], console.width):
-        console.print(part)
+    look = parse(style)
+    head = [table for table in merged.tables if table.name.startswith("main-")]
+    for part in _terminal(head, screen, everything=False):
+        screen.print(part)
     texts = [*(render.markdown(t, look) for t in merged.tables)]
     texts += [f"{note}  " for note in render.notes(merged.tables, look)]
     with RunStore.open(folder) as store:
@@ -1573,9 +1819,16 @@ def _write_merged(folder: Path, merged: Merged, style: str) -> None:
             ("merged.csv", csv_of(merged.frame)),
         ):
             path = store.write_file(f"report/{name}", text.encode())
-            console.print(f"merged tables: {path}", highlight=False, soft_wrap=True)
+            screen.print(f"merged tables: {path}", soft_wrap=True)
     for note in merged.notes:
-        console.print(note, style="yellow", highlight=False)
+        screen.print(note, style="yellow")
+
+
+def _check_readme(readme: Path | None) -> None:
+    if readme is not None:
+        check_target(readme, "--readme")
+        if not readme.exists():
+            raise UsageError(f"--readme {readme}: no such file. Give one that has the markers of the tables.")
 
 
 def _between(file: Path, name: str, lines: Sequence[str]) -> None:
@@ -1622,6 +1875,7 @@ class _Training:
 def _show_gates(gates: Sequence[Any]) -> None:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("gate", "figure", "threshold", ""):
@@ -1629,11 +1883,9 @@ def _show_gates(gates: Sequence[Any]) -> None:
     table.add_column("what it is", style="dim")
     for gate in gates:
         state = _gate_state(gate)
-        mark = f"[{_GATE_COLORS[state]}]{state}[/]"
-        table.add_row(
-            gate.name, _figure(gate.figure), _figure(gate.threshold), mark, _safe(_gate_detail(gate))
-        )
-    _console().print(table)
+        mark = Text(state, style=_GATE_COLORS[state])
+        table.add_row(gate.name, _figure(gate.figure), _figure(gate.threshold), mark, _gate_detail(gate))
+    console().print(table)
 
 
 _GATE_COLORS = {"passed": "green", "missed": "red", "under-trained": "yellow"}
@@ -1762,6 +2014,7 @@ def _diagnose(tables: _Tables) -> dict[str, list[dict[str, Any]]]:
         check("python", detail=platform.python_version()),
         check("cores", detail=str(os.cpu_count())),
         check("device", detail=f"{device} ({_dtype('auto', device)} by default)"),
+        check("cache", *_cache()),
     ]
     packages = []
     for name, extra in _PACKAGES.items():
@@ -1800,6 +2053,20 @@ def _diagnose(tables: _Tables) -> dict[str, list[dict[str, Any]]]:
         for name in tables.metrics.names()
     ]
     return sections
+
+
+def _cache() -> tuple[list[str], str]:
+    """Whether the cache folder can be written: its problems, and where it is."""
+    from protocols.mini.layout import cache_root
+
+    folder = cache_root()
+    try:
+        check_folder(folder)
+    except OSError as error:
+        why = f"{folder} cannot be written ({error.filename}: {error.strerror})"
+        remedy = "Name a folder that can be written in the environment variable PROMPTEDITBENCH_CACHE."
+        return [f"{why}. {remedy}"], str(folder)
+    return [], str(folder)
 
 
 def _metric_problems(cls: Any, features: Features, checkpoints: Mapping[str, Sequence[str]]) -> list[str]:
@@ -1846,7 +2113,9 @@ def _problems(registry: Registry, name: str) -> Sequence[str]:
 def _print_json(value: object) -> None:
     import json
 
-    typer.echo(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    # Escapes are the same JSON, for a terminal whose encoding lacks a letter.
+    sys.stdout.write((text if encodable(text) else json.dumps(_finite(value), indent=2)) + "\n")
 
 
 def _finite(value: Any) -> Any:
@@ -1858,26 +2127,10 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _safe(text: str) -> str:
-    """``text`` with nothing in it that rich would take for markup."""
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    # Wide enough for a table where the output is a file or a pipe, which has no width of its own.
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else 120)
-
-
 class _Bar:
     """``bench.progress.Progress`` as bars of rich; on a pipe, a line per piece of work."""
 
-    def __init__(self) -> None:
-        from rich.console import Console
+    def __init__(self, *, quiet: bool = False) -> None:
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -1889,18 +2142,19 @@ class _Bar:
         )
 
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             TaskProgressColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(elapsed_when_finished=False),
-            console=Console(stderr=True),
+            console=console(stderr=True, quiet=quiet),
+            disable=quiet,
         )
         self._open: list[TaskID] = []
 
     def start(self, total: int, label: str) -> None:
-        self._open.append(self._progress.add_task(_safe(label), total=total))
+        self._open.append(self._progress.add_task(label, total=total))
 
     def advance(self, steps: int = 1) -> None:
         # Steps are told in order, but perhaps only once the next piece of work has begun.
@@ -1913,10 +2167,10 @@ class _Bar:
         """The state of work that counts by itself."""
         if not self._open:
             self.start(total, label)
-        self._progress.update(self._open[0], description=_safe(label), completed=done, total=total)
+        self._progress.update(self._open[0], description=label, completed=done, total=total)
 
     def note(self, message: str) -> None:
-        self._progress.console.print(_safe(message), style="yellow", highlight=False)
+        self._progress.console.print(message, style="yellow")
 
     def stop(self) -> None:
         for task in self._open:
@@ -1925,8 +2179,9 @@ class _Bar:
 
 
 @contextmanager
-def _bar() -> Iterator[_Bar]:
-    bar = _Bar()
+def _bar(screen: Console | None = None) -> Iterator[_Bar]:
+    """A bar on standard error; none where ``screen`` is quiet."""
+    bar = _Bar(quiet=screen is not None and screen.quiet)
     with bar._progress:
         yield bar
 
@@ -1936,37 +2191,59 @@ def _bar() -> Iterator[_Bar]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; its exit code: 0 done, 1 something failed, 2 not understood or not possible."""
+    debug = bool(os.environ.get("PEB_DEBUG")) or "--debug" in (sys.argv if arguments is None else arguments)
+    with patient_streams() as output, worded_warnings(debug=debug):
+        code = _carry_out(list(sys.argv[1:] if arguments is None else arguments))
+        if output is not None:
+            sys.stdout.flush()
+            if isinstance(output.lost, BrokenPipeError):
+                _complain("standard output was closed early; the command ran to its end.", "note")
+            elif output.lost is not None:
+                _complain(f"standard output: {system_error(output.lost)}")
+                code = code or 1
+        return code
+
+
+def _carry_out(arguments: list[str]) -> int:
     try:
-        code = app(list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
-    except KeyboardInterrupt:
-        _complain("stopped. What is stored is kept; the same command goes on from there.")
-        return 130
-    except BrokenPipeError:
-        # The reader of our output has had enough (`| head`).
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
-        return 0
+        code = app(arguments, standalone_mode=False)
     except Exception as error:
-        if os.environ.get("PEB_DEBUG") or not _for_the_user(error):
+        message = _for_the_user(error)
+        if message == "":
+            # No command was named, and the help has been printed.
+            return 0
+        if message is None or os.environ.get("PEB_DEBUG"):
             raise
-        show = getattr(error, "format_message", None)
-        _complain(show() if show else str(error))
+        _complain(message)
         return 2
+    if code == INTERRUPTED:
+        _complain("stopped. What is stored is kept; the same command goes on from there.")
     return code if isinstance(code, int) else 0
 
 
-def _for_the_user(error: Exception) -> bool:
-    """Whether the message says all: a misused command line, or an error that this project words itself."""
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+
+
+def _for_the_user(error: Exception) -> str | None:
+    """The message of an error that a user can cause or cure; None for a defect, which keeps its traceback."""
     if hasattr(error, "format_message"):
-        return True
-    family = type(error).__module__.partition(".")[0]
-    return isinstance(error, ValueError) and family in PROJECT
+        # Of a misused command line.
+        return str(error.format_message())
+    if isinstance(error, BenchError):
+        return str(error)
+    if isinstance(error, OSError):
+        return system_error(error)
+    if isinstance(error, typer.Abort):
+        return "the input ended before the question was answered. Give the answer as an option."
+    return None
 
 
-def _complain(message: str) -> None:
-    from rich.console import Console
+def _complain(message: str, kind: str = "error") -> None:
     from rich.text import Text
 
-    Console(stderr=True, soft_wrap=True).print(Text(f"error: {message}", style="red"))
+    style = "red" if kind == "error" else "yellow"
+    console(stderr=True).print(Text(f"{kind}: {message}", style=style), soft_wrap=True)
 
 
 if __name__ == "__main__":

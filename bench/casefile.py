@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from bench.edit import REQUEST_FIELDS, Claim, EditCase, EditProtocol, EditRequest, Region
+from bench.errors import BenchError
 from bench.files import (
     BrokenText,
     UnsafeName,
@@ -42,7 +43,7 @@ PROTOCOL = "protocol.json"
 _WRITERS = 4
 
 
-class CaseError(ValueError):
+class CaseError(BenchError):
     """A case, or a folder of cases, that cannot be used. The message names it and the remedy."""
 
 
@@ -325,8 +326,7 @@ class CaseFile(Sequence[EditCase]):
         for index, row in enumerate(self.rows):
             if self._index.setdefault(row["id"], index) != index:
                 raise CaseError(
-                    f"{self.directory / CASES}: the case {row['id']} occurs twice. Keep one line, or export the cases "
-                    "again."
+                    f"{self.directory / CASES}: the case {row['id']} occurs twice. {_remedy(self.directory)}"
                 )
 
     @property
@@ -346,7 +346,7 @@ class CaseFile(Sequence[EditCase]):
             return self._index[case_id]
         except KeyError:
             raise CaseError(
-                f"{self.directory}: there is no case {case_id!r}. Export the cases again."
+                f"{self.directory}: there is no case {case_id!r}. {_remedy(self.directory)}"
             ) from None
 
     def __len__(self) -> int:
@@ -401,18 +401,25 @@ class CaseFile(Sequence[EditCase]):
             raise CaseError(f"{self.directory / CASES}: {error}") from None
 
 
+def _remedy(directory: Path) -> str:
+    """How to get the cases of a folder back: of an exported one, or of a run's own."""
+    if (directory.parent.parent / "run.json").exists():
+        return "Restore the file from a copy, or run the suite into another folder."
+    return f"Export the cases again: run_bench.py cases PROTOCOL --out {directory}"
+
+
 def _read_info(path: Path) -> dict[str, Any]:
     try:
         info = parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise CaseError(f"{path}: no such file. Give a folder that `cases` has exported.") from None
+        raise CaseError(f"{path}: no such file. {_remedy(path.parent)}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise CaseError(f"{path}: cannot be read ({error}). Export the cases again.") from error
+        raise CaseError(f"{path}: cannot be read ({error}). {_remedy(path.parent)}") from error
     if not isinstance(info, dict):
-        raise CaseError(f"{path}: not a JSON object. Export the cases again.")
+        raise CaseError(f"{path}: not a JSON object. {_remedy(path.parent)}")
     limit = info.get("limit")
     if isinstance(limit, bool) or not isinstance(limit, (int, type(None))):
-        raise CaseError(f"{path}: limit is {limit!r}, a number or null is expected. Export the cases again.")
+        raise CaseError(f"{path}: limit is {limit!r}, a number or null is expected. {_remedy(path.parent)}")
     return info
 
 
@@ -438,9 +445,9 @@ def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
         # Not splitlines: a prompt may hold one of the other characters that it takes for the end of a line.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
-        raise CaseError(f"{path}: no such file. Give a folder that `cases` has exported.") from None
+        raise CaseError(f"{path}: no such file. {_remedy(path.parent)}") from None
     except (OSError, ValueError) as error:
-        raise CaseError(f"{path}: cannot be read ({error}). Export the cases again.") from error
+        raise CaseError(f"{path}: cannot be read ({error}). {_remedy(path.parent)}") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -448,7 +455,7 @@ def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
             row = _checked_row(parse_json(line))
             _check_texts(row)
         except ValueError as error:
-            raise CaseError(f"{path}:{number}: not a case: {error}. Export the cases again.") from error
+            raise CaseError(f"{path}:{number}: not a case: {error}. {_remedy(path.parent)}") from error
         yield row
 
 

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from bench.edit import EditCase, EditMethod, EditRequest, Region
+from bench.errors import BenchError
 from bench.images import ImageError, resize, resize_mask
 from bench.registry import Runtime, describe
 from bench.suite import ConfiguredMethod
@@ -87,7 +88,7 @@ def create(method: ConfiguredMethod, runtime: Runtime) -> EditMethod:
     return method.create(runtime)
 
 
-class ExecutorError(ValueError):
+class ExecutorError(BenchError):
     """An executor that cannot work. The message says the remedy."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+from bench.errors import BenchError
+
 MAX_PART = 120
 """Characters in a name that becomes a file name; leaves room for affixes under the usual 255 bytes."""
 
@@ -22,7 +25,7 @@ _SAFE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@-]*")
 _FILE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@~-]*")
 
 
-class UnsafeName(ValueError):
+class UnsafeName(BenchError):
     """A name from data that must not become part of a path."""
 
 
@@ -63,7 +66,7 @@ def safe_relative(name: str, what: str = "file name") -> tuple[str, ...]:
     return parts
 
 
-class BrokenText(ValueError):
+class BrokenText(BenchError):
     """Text that no file can hold."""
 
 
@@ -127,14 +130,22 @@ def write_atomic(
     """Puts ``data`` at ``path``, whole or not at all: temporary file, fsync, rename.
 
     The parent folder is made where it is missing. ``temp_dir`` (default: the parent) must lie on the same
-    file system; a process killed in between leaves its temporary file there. Raises OSError, and then
-    leaves ``path`` as it was.
+    file system; a process killed in between leaves its temporary file there. Raises OSError that names
+    ``path``, and then leaves it as it was; also for a folder or a device, which a file must not replace.
     """
     path = Path(path)
+    try:
+        _write_atomic(path, data, Path(temp_dir or path.parent))
+    except OSError as error:
+        # Writing and syncing name no file, and the temporary one would say nothing.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write_atomic(path: Path, data: bytes, temp_dir: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "it is no regular file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(
-        prefix=f".{path.name[:MAX_PART]}.", suffix=".tmp", dir=temp_dir or path.parent
-    )
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:MAX_PART]}.", suffix=".tmp", dir=temp_dir)
     temporary = Path(name)
     try:
         try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from bench.errors import BenchError
 from bench.files import sha256_bytes, sha256_file, write_atomic
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ _PNG_LEVEL = 4
 """Part of what the SHA-256 of every stored edit depends on: not to be changed without need."""
 
 
-class ImageError(ValueError):
+class ImageError(BenchError):
     """An image or a mask that cannot be used. The message names the file and the remedy."""
 
 

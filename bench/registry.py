@@ -18,6 +18,7 @@ from pathlib import PurePath
 from typing import Any
 
 from bench.edit import REQUEST_FIELDS
+from bench.errors import BenchError
 
 ENTRY_POINT_GROUPS: Mapping[str, str] = {
     "method": "prompteditbench.methods",
@@ -27,15 +28,15 @@ ENTRY_POINT_GROUPS: Mapping[str, str] = {
 """The entry-point group of each kind of thing."""
 
 
-class UnknownName(ValueError):
+class UnknownName(BenchError):
     """A name that no table holds. The message has a suggestion and the list."""
 
 
-class PluginError(ValueError):
+class PluginError(BenchError):
     """A plug-in that cannot be imported, is malformed, or takes a name that is taken."""
 
 
-class OptionError(ValueError):
+class OptionError(BenchError):
     """An option that does not exist or has a wrong value. The message names it and the remedy."""
 
 
@@ -87,8 +88,8 @@ def plugin_code(cls: Any, who: str) -> Iterator[None]:
             f"{who}: it calls sys.exit({error.code!r}), which would end the whole program. Raise an error there."
         ) from error
     except Exception as error:
-        worded = isinstance(error, ValueError) and type(error).__module__.partition(".")[0] in _OWN
-        if worded or str(getattr(cls, "__module__", "")).partition(".")[0] in _OWN:
+        own_class = str(getattr(cls, "__module__", "")).partition(".")[0] in _OWN
+        if own_class or isinstance(error, BenchError):
             raise
         raise PluginError(
             f"{who}: {describe(error)}. Mend the plug-in; PEB_DEBUG=1 shows the place."

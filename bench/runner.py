@@ -21,6 +21,7 @@ from typing import Any
 from bench import __version__
 from bench.casefile import CaseFile, case_row, check_case, protocol_info, provided_fields
 from bench.edit import EditCase, EditKey, EditRecord, MethodSpec
+from bench.errors import BenchError
 from bench.executors import Executor, Outcome, Task, threads
 from bench.images import resize
 from bench.progress import Progress, Silent
@@ -45,7 +46,7 @@ _BATCHES_IN_FLIGHT = 16
 """Edited but not yet recorded; bounds the memory that a slow disk can take."""
 
 
-class PlanError(ValueError):
+class PlanError(BenchError):
     """What keeps a plan from running, all of it, each with its remedy; known before any model loads."""
 
 

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.casefile import CASES, CaseFile, write_cases
 from bench.edit import EditCase, EditKey, EditRecord, MethodSpec, ScoreRecord, stable_digest
+from bench.errors import BenchError
 from bench.files import (
     UnsafeName,
     parse_json,
@@ -92,7 +93,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-class StoreError(ValueError):
+class StoreError(BenchError):
     """A run folder that cannot be used or written. The message names it and the remedy."""
 
 

@@ -32,6 +32,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bench.edit import EditMethod, EditProtocol, MethodSpec, stable_digest
+from bench.errors import BenchError
 from bench.files import UnsafeName, safe_part
 from bench.registry import (
     PluginError,
@@ -54,7 +55,7 @@ SHIPPED = Path(__file__).parent / "suites"
 """The folder of the suites that come with this package."""
 
 
-class SuiteError(ValueError):
+class SuiteError(BenchError):
     """A suite that cannot be used. The message names file, line and key, and the remedy."""
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import images
+from bench.errors import BenchError
 from bench.files import parse_json
 
 MAX_ANSWER = 64 * 2**20
@@ -30,7 +31,7 @@ def _sleep(seconds: float) -> None:
     time.sleep(seconds)
 
 
-class EndpointError(ValueError):
+class EndpointError(BenchError):
     """The endpoint did not give what was asked for; the message says why and what to do."""
 
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from bench.errors import BenchError
 from bench.files import parse_json
 from methods.zoo.manifest import sha256_file
 
@@ -32,7 +33,7 @@ SMALLEST = 4_096
 _FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 
 
-class LowRankError(ValueError):
+class LowRankError(BenchError):
     """A folder in this form, or its base, is incomplete, or they do not belong together."""
 
 

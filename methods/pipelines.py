@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from bench.errors import BenchError
 from methods.weights import MODEL_PARTS, Weights, WeightsError, read_json
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ _CLASSES: Mapping[str, tuple[str, str]] = {
 """The class of a part that ``model_index.json`` does not name, because another checkpoint holds it."""
 
 
-class ArgumentError(ValueError):
+class ArgumentError(BenchError):
     """A pipeline was to be called with an argument that it would have swallowed and ignored."""
 
 

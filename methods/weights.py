@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.errors import BenchError
 from bench.files import parse_json
 from methods.zoo import manifest as zoo
 
@@ -31,7 +32,7 @@ PIPELINE_PARTS: tuple[str, ...] = ("unet", "vae", "text_encoder", "tokenizer", "
 replaces pictures by black ones, which a benchmark would score as edits."""
 
 
-class WeightsError(ValueError):
+class WeightsError(BenchError):
     """Weights are missing or unfit; the message says which, and what to do."""
 
 

@@ -91,6 +91,9 @@ class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", Face]):
     @classmethod
     def problems(cls, options: CelebAHQ.Options) -> list[str]:
         root = Path(options.root)
+        if not root.exists():
+            names = ", ".join(name for name, _, _ in _EXPECTED)
+            return [f"{root}: missing. Expected a folder with {names}. {_HINT}"]
         return [
             f"{root / name}: missing. Expected {what}. {hint}"
             for name, what, hint in _EXPECTED

@@ -115,6 +115,9 @@ class Coco(AnnotatedProtocol["Coco.Options", Stage]):
         ]
         if options.reference_split is not None:
             expected.append((root / options.reference_split, "the folder of reference images"))
+        if not root.exists():
+            names = ", ".join(path.relative_to(root).as_posix() for path, _ in expected)
+            return [f"{root}: missing. Expected a folder with {names}. {_HINT}"]
         found = [f"{path}: missing. Expected {what}. {_HINT}" for path, what in expected if not path.exists()]
         if not found and options.reference_split is not None:
             folder = root / options.reference_split

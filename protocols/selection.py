@@ -23,12 +23,13 @@ import numpy as np
 from PIL import Image
 
 from bench.edit import CATEGORIES, Claim, EditCase, EditRequest, Region, stable_digest
+from bench.errors import BenchError, BenchWarning
 from bench.images import ImageError, mask_image, probe, read_rgb
 from protocols.masks import Mask, union, usable
 from protocols.prompts import words_of
 
 
-class ProtocolError(ValueError):
+class ProtocolError(BenchError):
     """Data that is missing or broken: the message says which file, what was expected, where to get it."""
 
 
@@ -332,7 +333,8 @@ class AnnotatedProtocol(ABC, Generic[OptionsT, SourceT]):
             if len(found) < self.options.cases_per_category:
                 warnings.warn(
                     f"{self.name}: {len(found)} of {self.options.cases_per_category} cases of the category "
-                    f"{category}: the data in {self.options.root} has no more",
+                    f"{category}: the data in {self.options.root} has no more.",
+                    BenchWarning,
                     stacklevel=2,
                 )
             chosen += sorted(found, key=lambda item: rank(item[0].id))

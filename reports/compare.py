@@ -27,6 +27,8 @@ ABSENT = "–"
 
 CONDITIONS = ("batch_sizes", "threads")
 """Of a method in a manifest: what changes its pixels by rounding alone."""
+ROUNDING = 1e-6
+"""A mean difference up to this, relative to values of 1 or more, is that of float32 arithmetic and no finding."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,18 @@ class Difference:
 
     @property
     def separable(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """Whether the interval leaves out zero, by more than rounding."""
+        return self._leaves_out_zero and not self.rounding
+
+    @property
+    def rounding(self) -> bool:
+        """Whether the interval leaves out zero only because arithmetic rounds."""
+        if not self._leaves_out_zero or self.difference is None:
+            return False
+        return abs(self.difference) <= ROUNDING * max(1.0, abs(self.a or 0), abs(self.b or 0))
+
+    @property
+    def _leaves_out_zero(self) -> bool:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
     @property
@@ -476,6 +489,8 @@ def _verdict(entry: Difference) -> str:
         return "the same"
     if entry.low is None:
         return ""
+    if entry.rounding:
+        return "the same but for rounding"
     if not entry.separable:
         return "not separable"
     return {True: "better", False: "worse", None: "differs"}[entry.better]

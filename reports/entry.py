@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bench.edit import MethodSpec
+from bench.errors import BenchError
 from reports.disk import is_relative
 
 FORMAT = "prompteditbench-entry"
@@ -53,7 +54,7 @@ Line = Annotated[Text, AfterValidator(_printable)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+=@-]*$", max_length=120)]
 
 
-class EntryError(ValueError):
+class EntryError(BenchError):
     """An entry that cannot be read or written. The message names the file, the place and the remedy."""
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from bench.edit import CATEGORIES, EditCase, EditRecord
+from bench.errors import BenchError
 from reports.tables import control_titles, method_titles
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ MARKS: Mapping[bool, tuple[str, str]] = {True: ("\u2713", "#0b7a48"), False: ("\
 """Under an edit: whether it succeeded."""
 
 
-class FigureError(ValueError):
+class FigureError(BenchError):
     """A picture that cannot be drawn. The message names the remedy."""
 
 

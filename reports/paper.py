@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.edit import CATEGORIES
+from bench.errors import BenchError
 from bench.files import parse_json
 from reports.tables import ALL, Cell, Column, Row, Table, slug
 
@@ -38,7 +39,7 @@ GIVEN = {
 OWN_FILE = Path(__file__).with_name("paper.json")
 
 
-class PaperError(ValueError):
+class PaperError(BenchError):
     """A file of reported values that cannot be used. The message names file, place and remedy."""
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bench.edit import CATEGORIES
+from bench.errors import BenchError
 from reports.scores import ALL, RunScores
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ EVERYWHERE = "all protocols"
 SIMULATED = "simulated_"
 
 
-class VoteError(ValueError):
+class VoteError(BenchError):
     """Votes that do not fit the run. The message says which and what to do."""
 
 

@@ -25,8 +25,23 @@ MISSING = "–"
 TIE = "≈"
 DAGGER = "†"
 
-GAP = 3
+BEST = "*"
+"""Stands behind the best value of a column on a terminal: bold does not survive a pipe or a copy."""
+
+GAP = 2
 """Characters between two columns on a terminal."""
+
+NAME_WIDTH = 19
+"""A narrowed table breaks longer names of methods: the interval leaves room for a second line."""
+
+TERMINAL_METRICS: tuple[tuple[str, ...], ...] = (
+    ("success_truth", "success_clip", "success_mini_clip"),
+    ("leak_lpips",),
+    ("leak_psnr",),
+    ("clip_target", "mini_clip_target"),
+    ("fid", "vgg16_frechet"),
+)
+"""The main columns on a terminal: of each family the first metric that the table has."""
 
 
 NOTHING = 1e-8
@@ -81,6 +96,41 @@ def interval(cell: Cell, column: Column) -> str:
 # --- terminal ----------------------------------------------------------------------------------------
 
 
+def narrowed(table: Table, width: int, columns: int = 5) -> Table:
+    """``table`` with at most so many columns, the main ones first, as far as ``width`` has room for them."""
+    metrics = [column.metric for column in table.columns]
+    firsts = (next((m for m in family if m in metrics), None) for family in TERMINAL_METRICS)
+    main = [metrics.index(metric) for metric in firsts if metric is not None]
+    chosen = [*main, *(i for i in range(len(metrics)) if i not in main)][:columns]
+    wide, name = _column_widths(table), min(_name_width(table), NAME_WIDTH)
+    room = width - name - sum(len(count) + GAP for count in _counts(table))
+    while len(chosen) > 1 and sum(wide[i] + GAP for i in chosen) > room:
+        chosen.pop()
+    chosen.sort()
+    rows = tuple(replace(row, cells=tuple(row.cells[i] for i in chosen)) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[i] for i in chosen), rows=rows)
+
+
+def _column_widths(table: Table) -> list[int]:
+    return [
+        max(
+            [len(word) for word in (*column.heading.split(" "), _n(table.column_n(i)))]
+            + [max(_cell_width(row.cells[i], column), len(_n(table.cell_n(row, i)))) for row in table.rows]
+        )
+        for i, column in enumerate(table.columns)
+    ]
+
+
+def _name_width(table: Table) -> int:
+    return max([len("method"), *(len(row.method) for row in table.rows)])
+
+
+def _counts(table: Table) -> list[str]:
+    """The columns of counts: n where rows differ in it (else the title says it), failed where any edit is."""
+    differ = len({row.n for row in table.rows}) > 1
+    return ["n"] * differ + ["failed"] * any(row.failed for row in table.rows)
+
+
 def terminal(tables: Sequence[Table], width: int = 100) -> Iterator[RenderableType]:
     """Rich renderables: each table, spread over as many as a terminal of ``width`` needs; the notes once."""
     from rich.padding import Padding
@@ -88,23 +138,20 @@ def terminal(tables: Sequence[Table], width: int = 100) -> Iterator[RenderableTy
 
     tables = [table if table.intervals else _without_intervals(table) for table in tables]
     for table in tables:
-        wide = [
-            max(
-                [len(word) for word in (*column.heading.split(" "), _n(table.column_n(i)))]
-                + [
-                    max(_cell_width(row.cells[i], column), len(_n(table.cell_n(row, i))))
-                    for row in table.rows
-                ]
-            )
-            for i, column in enumerate(table.columns)
-        ]
-        method = max(len(row.method) for row in table.rows)
-        groups = list(_fit(wide, width - method - len("   1000   failed")))
+        wide, counts = _column_widths(table), _counts(table)
+        beside = sum(GAP + max(len(count), 4) for count in counts)
+        name = _name_width(table)
+        if sum(wide) + GAP * len(wide) + name + beside > width:
+            name = min(name, NAME_WIDTH)
+        groups = list(_fit(wide, width - name - beside))
+        size = "" if "n" in counts else f", n = {table.rows[0].n}"
         for position, group in enumerate(groups):
             part = f"  ({position + 1} of {len(groups)})" if len(groups) > 1 else ""
-            yield Text(f"\n{table.title}{part}", style="bold")
-            yield Padding(_terminal_table(table, group, wide), (0, 0, 0, 0), expand=False)
+            yield Text(f"\n{table.title}{size}{part}", style="bold")
+            yield Padding(_terminal_table(table, group, wide, name), (0, 0, 0, 0), expand=False)
     yield Text()
+    if any(cell.best for table in tables for row in table.rows for cell in row.cells):
+        yield Text(f"{BEST}: the best method of the column, bold elsewhere.", style="dim italic")
     for note in notes(tables):
         yield Text(note, style="dim italic")
 
@@ -127,13 +174,16 @@ def _n(count: int | None) -> str:
     return "" if count is None else f"n={count}"
 
 
-def _terminal_table(table: Table, group: Sequence[int], wide: Sequence[int]) -> RenderableType:
+def _terminal_table(table: Table, group: Sequence[int], wide: Sequence[int], name: int) -> RenderableType:
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, header_style="", show_edge=False)
-    shown.add_column("method", vertical="bottom", no_wrap=True)
+    counts = _counts(table)
+    shown = RichTable(
+        box=box.SIMPLE_HEAD, pad_edge=False, header_style="", show_edge=False, padding=(0, GAP - 1, 0, 0)
+    )
+    shown.add_column("method", vertical="bottom", width=name, overflow="fold")
     for i in group:
         shown.add_column(
             "\n".join(filter(None, [table.columns[i].heading, _n(table.column_n(i)), table.columns[i].sign])),
@@ -142,25 +192,32 @@ def _terminal_table(table: Table, group: Sequence[int], wide: Sequence[int]) -> 
             min_width=wide[i],
             max_width=wide[i],
         )
-    shown.add_column("n", justify="right", vertical="bottom")
-    shown.add_column("failed", justify="right", vertical="bottom")
+    for count in counts:
+        shown.add_column(count, justify="right", vertical="bottom")
     for k, row in enumerate(table.rows):
         last_method = not row.control and k + 1 < len(table.rows) and table.rows[k + 1].control
         # Cells stand at the bottom for the sake of the headings; empty lines lift the shorter ones up.
         below = {i: [interval(row.cells[i], table.columns[i]), _n(table.cell_n(row, i))] for i in group}
         lift = "\n" * max((sum(map(bool, lines)) for lines in below.values()), default=0)
+        # A name that takes two lines needs one empty line less.
+        under_name = lift if len(row.method) <= name else lift[1:]
+        beside = [
+            Text(f"{value}{lift}", style="red" if count == "failed" and row.failed else "dim")
+            for count, value in (("n", row.n), ("failed", row.failed))
+            if count in counts
+        ]
         shown.add_row(
-            Text(row.method + lift, style="dim" if row.control else ""),
+            Text(row.method + under_name, style="dim" if row.control else ""),
             *(_terminal_cell(row.cells[i], table.columns[i], row.control, below[i], lift) for i in group),
-            Text(str(row.n) + lift, style="dim"),
-            Text(str(row.failed) + lift, style="red" if row.failed else "dim"),
+            *beside,
             end_section=last_method,
         )
     return shown
 
 
 def _cell_width(cell: Cell, column: Column) -> int:
-    return max(len(number(cell.value, column)) + 2 * cell.tie + cell.dagger, len(interval(cell, column)))
+    marks = 2 * cell.tie + cell.dagger + cell.best
+    return max(len(number(cell.value, column)) + marks, len(interval(cell, column)))
 
 
 def _fit(widths: Sequence[int], room: int) -> Iterator[list[int]]:
@@ -183,7 +240,7 @@ def _terminal_cell(
     style = "bold green" if cell.best else "dim" if control else "underline" if cell.second else ""
     text = Text(TIE + " " if cell.tie else "")
     text.append(number(cell.value, column), style=style)
-    text.append(DAGGER if cell.dagger else "")
+    text.append(BEST * cell.best + DAGGER * cell.dagger)
     lines = "".join(f"\n{line}" for line in below if line)
     text.append(lines + lift[lines.count("\n") :], style="not bold dim")
     return text

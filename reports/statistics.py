@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.edit import CATEGORIES
+from bench.errors import BenchError
 from bench.stats import (
     holm,
     max_t,
@@ -64,7 +65,7 @@ COMPARISON_COLUMNS: tuple[str, ...] = (
 )
 
 
-class StatisticsError(ValueError):
+class StatisticsError(BenchError):
     """A comparison that cannot be made. The message names the remedy."""
 
 

@@ -6,6 +6,8 @@ import difflib
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+from bench.errors import BenchError
+
 Intervals = Literal["plus-minus", "brackets", "none"]
 Layout = Literal["one-column", "two-column"]
 Captions = Literal["short", "full"]
@@ -17,7 +19,7 @@ MOST_DECIMALS = 8
 _CHOICES = {"intervals": Intervals, "layout": Layout, "captions": Captions}
 
 
-class StyleError(ValueError):
+class StyleError(BenchError):
     """A style that cannot be followed. The message names the option and the remedy."""
 
 

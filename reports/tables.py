@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.edit import CATEGORIES, CONTROLS
+from bench.errors import BenchError
 from bench.stats import OUTCOME
 from reports.scores import ALL as ALL
 from reports.scores import PEAK_MEMORY as PEAK_MEMORY
@@ -128,7 +129,7 @@ SET_INTERVAL_NOTE = (
 )
 
 
-class ReportError(ValueError):
+class ReportError(BenchError):
     """A run that cannot be reported on. The message names the remedy."""
 
 

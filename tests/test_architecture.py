@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import json
 import re
 import subprocess
@@ -16,16 +17,31 @@ ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("bench", "methods", "protocols", "reports", "run_bench", "tests")
 ALLOWED = {
     "bench": {"bench"},
-    "methods": {"methods", "bench.edit", "bench.files", "bench.registry", "bench.images"},
-    "protocols": {"protocols", "bench.edit", "bench.files", "bench.registry", "bench.images"},
+    "methods": {
+        "methods",
+        "bench.edit",
+        "bench.errors",
+        "bench.files",
+        "bench.images",
+        "bench.registry",
+    },
+    "protocols": {
+        "protocols",
+        "bench.edit",
+        "bench.errors",
+        "bench.files",
+        "bench.images",
+        "bench.registry",
+    },
     "reports": {
         "reports",
         "bench.edit",
+        "bench.errors",
         "bench.files",
-        "bench.store",
-        "bench.stats",
-        "bench.suite",
         "bench.latex",
+        "bench.stats",
+        "bench.store",
+        "bench.suite",
     },
 }
 
@@ -74,8 +90,24 @@ def test_the_arrow_test_sees_a_wrong_import(tmp_path: Path) -> None:
     assert found == ["bench.store", "methods.weights"]
 
 
-def test_only_the_interface_has_no_dependency_at_all() -> None:
-    assert not list(imports(ROOT / "bench" / "edit.py"))
+def test_the_interface_and_the_base_of_errors_have_no_dependency_at_all() -> None:
+    for name in ("edit.py", "errors.py"):
+        assert not list(imports(ROOT / "bench" / name))
+
+
+def test_every_error_of_the_project_derives_from_the_one_base() -> None:
+    """Else the command line shows its traceback."""
+    paths = [ROOT / "run_bench.py", *(path for part in ALLOWED for path in files(part))]
+    classes = [
+        (f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}", {ast.unparse(base) for base in node.bases})
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert sum("BenchError" in bases for _, bases in classes) >= 25
+    builtin = {name for name in dir(builtins) if name.endswith(("Error", "Exception"))}
+    apart = [name for name, bases in classes if bases & builtin]
+    assert [name.rpartition(" ")[2] for name in apart] == ["BenchError"], apart
 
 
 def test_only_executors_imports_ray() -> None:

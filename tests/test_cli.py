@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +26,11 @@ import run_bench
 ROOT = Path(__file__).resolve().parent.parent
 
 PLUGIN = '''
+import time
+import warnings
 from dataclasses import dataclass
 from PIL import Image, ImageDraw
+from bench.errors import BenchError, BenchWarning
 from bench.edit import EditCase, EditRequest, stable_digest
 
 
@@ -57,6 +66,26 @@ class Drawn(Dots):
     name, rendered = "drawn", True
 
 
+class Fussy(Dots):
+    """Its constructor warns, and refuses a canvas of no size."""
+
+    name = "fussy"
+
+    @dataclass(frozen=True)
+    class Options:
+        canvas: int = 32
+
+    def __init__(self, options):
+        warnings.warn("the dots are few.", BenchWarning)
+        warnings.warn("a library's own concern")
+        if options.canvas < 1:
+            raise FussyError("fussy: canvas 0: expected 1 or more.")
+
+
+class FussyError(BenchError):
+    pass
+
+
 class Moody:
     """Fails on the dots it is told to."""
 
@@ -67,18 +96,20 @@ class Moody:
     @dataclass(frozen=True)
     class Options:
         fail: str = ""
+        seconds: float = 0.0
 
     def __init__(self, options, runtime):
         self.options = options
 
     def edit(self, requests):
+        time.sleep(self.options.seconds)
         if any(self.options.fail and r.target_prompt.endswith(self.options.fail) for r in requests):
             raise RuntimeError("no mood")
         return [r.source.point(lambda v: 255 - v) for r in requests]
 
 
 METHODS = {"moody": "cli_plugin:Moody"}
-PROTOCOLS = {"dots": "cli_plugin:Dots", "drawn": "cli_plugin:Drawn"}
+PROTOCOLS = {"dots": "cli_plugin:Dots", "drawn": "cli_plugin:Drawn", "fussy": "cli_plugin:Fussy"}
 '''
 
 SUITE = """
@@ -165,7 +196,9 @@ def test_every_help_shows_an_example(command: list[str], capsys: pytest.CaptureF
         (["measure", "a.png", "b.png", "--mask", "m.png"], "a.png"),
         (["train", "nothing"], "unknown recipe 'nothing'"),
         (["train-sd15"], "name --coco, --celeba or both"),
-        (["train-sd15", "--coco", "nowhere"], "nowhere/train2017"),
+        (["train-sd15", "--coco", "nowhere"], "nowhere: missing. Expected a folder with train2017"),
+        (["train-sd15", "promt_edit_diff", "--dry-run"], "expected one of prompt_edit_diff"),
+        (["zoo", "check", "--readme", "none.md"], "--readme none.md: no such file"),
         (["train-sd15", "promt_edit_diff", "--coco", "nowhere"], "expected one of prompt_edit_diff"),
         (["tags"], "name a prompt or --protocol"),
     ],
@@ -863,7 +896,258 @@ def test_a_score_that_nothing_can_stand_in_for_is_refused_with_the_remedy(
     assert "leak_lpips: absent. Fetch them." in capfd.readouterr().err
 
 
+# --- what people look at -------------------------------------------------------------------------------
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    import tomllib
+
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"prompteditbench {declared}\n"
+
+
+def test_a_quiet_run_prints_nothing_and_reports(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = ("run", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu", "--quiet")
+    assert run(*arguments) == 0
+    assert capfd.readouterr() == ("", "")
+    assert (place / "runs" / "dots" / "report" / "summary.csv").exists()
+
+
+def test_a_run_as_json_says_what_was_done_and_every_value(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("run", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu", "--json") == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert {key: result["edits"][key] for key in ("made", "skipped", "failed")} == {
+        "made": 12,
+        "skipped": 0,
+        "failed": 0,
+    }
+    values = {(row["category"], row["method"], row["metric"]): row["value"] for row in result["summary"]}
+    assert values["all", "copy_input", "leak_mse"] == 0
+    assert values["attribute", "moody", "leak_changed"] == 1
+    assert "copy_input" in captured.err
+
+
+def test_a_limited_run_has_its_own_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plugin = ("--plugin", "cli_plugin", "--device", "cpu")
+    assert run("edit", "dots.yaml", "--limit", "2", *plugin) == 0
+    assert "edits: 8 made" in capsys.readouterr().out
+    assert not (place / "runs" / "dots").exists()
+    assert run("edit", "dots.yaml", "--limit", "2", *plugin) == 0
+    assert "edits: 0 made, 8 there already" in capsys.readouterr().out
+    assert (place / "runs" / "dots-limit-2" / "run.json").exists()
+
+
+def test_the_plan_of_a_suite_without_its_data_counts_edits_bytes_and_hours(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from methods.prompt_edit_diff import cost
+
+    (place / "big.yaml").write_text(
+        "name: big\nlimit: 50\n"
+        "protocols: [{name: coco, options: {root: nowhere, canvas: 512}}, {name: dots}]\n"
+        "methods: [copy_input, {method: sd_inpainting, options: {steps: 40}}]\n"
+    )
+    assert run("run", "big.yaml", "--dry-run", "--json", "--plugin", "cli_plugin") == 0
+    captured = capsys.readouterr()
+    plan = json.loads(captured.out)
+    # Four categories of 50 cases at 512 px, and the six dots at 32 px, by two methods.
+    assert plan["edits"] == 2 * (4 * 50 + 6)
+    assert plan["gigabytes_at_most"] == pytest.approx(2 * 3 * (200 * 512**2 + 6 * 32**2) / 1e9)
+    assert plan["untimed_model_steps"] == 200 * 40
+    gpu = cost.GPUS[0]
+    seconds = 200 * 40 * 2 * cost.forward_flops() / (cost.UTILISATION * gpu.peak)
+    assert plan["gpu_hours"][gpu.name] == pytest.approx(seconds / 3600)
+    assert any("nowhere: missing" in problem for problem in plan["not_ready"])
+    assert "412 edits to make; their PNG files take at most 0.31 GB" in captured.err
+
+
+def test_brackets_of_labels_and_paths_are_shown_as_they_are(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = SUITE.replace("- copy_input", '- {method: copy_input, label: "nothing [/w mask] [ours]"}')
+    (place / "dots.yaml").write_text(suite % "")
+    arguments = ("run", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu", "--out", "run [a][/b]")
+    assert run(*arguments, "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "nothing [/w mask] [ours]" in out
+    assert "run folder: run [a][/b]" in out
+    assert run(*arguments) == 0
+    assert "page: run [a][/b]/report/index.html" in capsys.readouterr().out
+
+
+def test_doctor_says_where_the_cache_cannot_be_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMPTEDITBENCH_CACHE", str(place / "cache"))
+    assert run_bench._cache() == ([], str(place / "cache"))
+    assert not (place / "cache").exists()
+    monkeypatch.setenv("PROMPTEDITBENCH_CACHE", str(place / "dots.yaml" / "cache"))
+    (problem,), _ = run_bench._cache()
+    assert f"cannot be written ({place / 'dots.yaml'}: Not a directory)" in problem
+    assert "PROMPTEDITBENCH_CACHE" in problem
+
+
+def test_doctor_has_a_line_for_each_missing_thing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def check(name: str, *remedies: str) -> dict[str, Any]:
+        return {"name": name, "ok": not remedies, "detail": "", "remedies": list(remedies)}
+
+    found = {"data": [check("a", "fetch x", "fetch y"), check("b", "fetch x"), check("c")]}
+    monkeypatch.setattr(run_bench, "_diagnose", lambda tables: found)
+    assert run("doctor") == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[2:]] == [
+        ["ok", "c"],
+        ["no", "a,", "b:", "fetch", "x"],
+        ["no", "a:", "fetch", "y"],
+    ]
+
+
+@pytest.mark.parametrize("name", ["entry.tar", "entry", "entry.JSON.gz"])
+def test_an_entry_has_a_name_that_says_its_kind(
+    name: str, place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", "runs/dots", "--out", name) == 2
+    assert f"--out {name}: the name of an entry ends in .json or .zip" in capfd.readouterr().err
+    assert not (place / name).exists()
+
+
 # --- as a process --------------------------------------------------------------------------------------
+
+SCRIPT = [sys.executable, str(ROOT / "run_bench.py")]
+LONG = "n" * 300
+
+
+def process(
+    *arguments: str, shell: str = "", environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs the script as a user does; ``shell`` is put behind the command."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+    environment.pop("PEB_DEBUG", None)
+    command = f"{shlex.join([*SCRIPT, *arguments])} {shell}"
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        capture_output=True, text=True, check=False, timeout=300, env=environment,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["report"], "error: name a run folder, such as runs/demo.\n"),
+        (["study", "analyse"], "error: study analyse: name either a study or a file of votes (--votes).\n"),
+        (["cases", "mini-coco", "--out", "x", "-o", "seed"], "error: --option 'seed': write KEY=VALUE"),
+        (["run", LONG], "File name too long. Give a shorter name."),
+        (["export", "runs/dots", "--out", "dots.yaml/x.json"], "dots.yaml: Not a directory. Check the path."),
+        (["compare", "runs/dots", "runs/dots", "--out", "/dev/full"], "/dev/full: is no regular file."),
+        (["report", "runs/dots", "--readme", "none.md"], "error: --readme none.md: no such file."),
+        (["study", "import", "none.csv", "--out", "o.csv"], "none.csv: No such file or directory."),
+        (
+            ["cases", "fussy", "--out", "x", "-o", "canvas=0", "--plugin", "cli_plugin"],
+            "error: fussy: canvas 0: expected 1 or more.\n",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_users_fault_is_one_line_without_a_traceback(arguments: list[str], says: str, place: Path) -> None:
+    done = process(*arguments)
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("group", [[], ["study"], ["zoo"]])
+def test_without_a_command_there_is_help(group: list[str]) -> None:
+    done = process(*group)
+    assert "Usage: run_bench.py" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_warning_is_one_line_and_those_of_libraries_are_left_out(place: Path) -> None:
+    done = process("cases", "fussy", "--out", "x", "--plugin", "cli_plugin")
+    told = [line for line in done.stderr.splitlines() if "dots are few" in line or "concern" in line]
+    assert told == ["warning: the dots are few."]
+    assert ".py" not in done.stderr
+
+
+def test_a_run_goes_on_when_nobody_reads_it(place: Path) -> None:
+    done = process("run", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu", shell="| head -1")
+    assert done.returncode == 0
+    assert done.stdout.startswith("edits: 12 made")
+    assert "note: standard output was closed early; the command ran to its end." in done.stderr
+    assert (place / "runs" / "dots" / "report" / "index.html").exists()
+
+
+def test_a_full_disk_under_standard_output_is_told_at_the_end(place: Path) -> None:
+    done = process("list", "suites", shell="> /dev/full")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: standard output: No space left on device. Free some space")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_closed_standard_output_stops_nothing(place: Path) -> None:
+    done = process("cases", "dots", "--out", "x", "--plugin", "cli_plugin", shell=">&- 2>&-")
+    assert done.returncode == 0
+    rows = [json.loads(line) for line in (place / "x" / "cases.jsonl").read_text().splitlines()]
+    assert len(rows) == 6
+
+
+def test_a_full_disk_is_told_with_the_file_and_the_remedy(place: Path) -> None:
+    assert run("run", "dots.yaml", "--device", "cpu", "--plugin", "cli_plugin", "--quiet") == 0
+    # No file may grow beyond a block.
+    export = [*SCRIPT, "export", "runs/dots", "--out", "e.json", "--plugin", "cli_plugin"]
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash", *export],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: e.json: File too large. Free some space and give the same command again; what is stored is kept.\n"
+    )
+    assert not [path for path in place.iterdir() if path.suffix in (".json", ".tmp")]
+
+
+def test_a_terminal_of_any_encoding_gets_the_tables(place: Path) -> None:
+    assert run("run", "dots.yaml", "--device", "cpu", "--plugin", "cli_plugin", "--quiet") == 0
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        done = subprocess.run(
+            [*SCRIPT, "report", "runs/dots", "--plugin", "cli_plugin"],
+            capture_output=True, check=False, timeout=300, env={**os.environ, "PYTHONIOENCODING": encoding},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        text = done.stdout.decode(encoding)
+        assert "copy_input" in text
+        assert ("↓" in text) == (encoding == "utf-8")
+        assert "?" not in text
+
+
+def test_json_loses_no_letter_on_a_terminal_that_lacks_it(place: Path) -> None:
+    suite = SUITE.replace("- copy_input", "- {method: copy_input, label: nichts é 中}")
+    (place / "dots.yaml").write_text(suite % "", encoding="utf-8")
+    asked = ("run", "dots.yaml", "--plugin", "cli_plugin", "--dry-run", "--json")
+    done = process(*asked, environment={"PYTHONIOENCODING": "ascii"})
+    assert "nichts é 中" in {row["method"] for row in json.loads(done.stdout)["rows"]}
+
+
+def test_ctrl_c_says_what_is_kept(place: Path) -> None:
+    (place / "dots.yaml").write_text((SUITE % "").replace('fail: ""', "seconds: 0.5"))
+    command = [*SCRIPT, "edit", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu", "--batch-size", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        log = place / "runs" / "dots" / "edits.jsonl"
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not (log.exists() and "moody" in log.read_text()):
+            time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=120)
+    assert running.returncode == 130
+    assert "error: stopped. What is stored is kept; the same command goes on from there." in err
+    assert "Traceback" not in err
+    done = process("edit", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu", "--batch-size", "1")
+    made, kept = (int(n) for n in re.findall(r"edits: (\d+) made, (\d+) there already", done.stdout)[0])
+    assert made + kept == 12
+    assert kept >= 7
 
 
 def test_the_script_and_a_closed_pipe() -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
+from bench.errors import BenchWarning
 from bench.files import safe_part, sha256_bytes, write_atomic
 from bench.metrics.networks.clip import ClipNet, ClipSpec
 from bench.metrics.options import MetricOptions
@@ -393,7 +394,8 @@ class FeatureCache:
                 write_atomic(self._folder / safe_part(space) / f"{digest}.npz", buffer.getvalue())
             except OSError as error:
                 warnings.warn(
-                    f"features are not kept on disk: {self._folder} cannot be written ({error}).",
+                    f"features are not kept on disk: {self._folder} cannot be written ({error.strerror}).",
+                    BenchWarning,
                     stacklevel=2,
                 )
                 self._folder = None

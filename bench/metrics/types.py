@@ -37,6 +37,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
+from bench.errors import BenchError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
@@ -50,7 +52,7 @@ PASTED = "_pasted"
 """Suffix of a metric's name where it scores the edit pasted back into its source."""
 
 
-class MetricError(ValueError):
+class MetricError(BenchError):
     """A metric that cannot be computed as asked. The message names the remedy."""
 
 

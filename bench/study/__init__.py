@@ -13,8 +13,10 @@ nothing else; what they return holds nothing that tells which method made an ima
 
 from __future__ import annotations
 
+from bench.errors import BenchError
 
-class StudyError(ValueError):
+
+class StudyError(BenchError):
     """A study that cannot be made, opened or gone on with. The message names the cause and the remedy.
 
     ``public`` is what a rater may read of it: it names no file and no method.

@@ -348,7 +348,8 @@ def _one_kind(votes: pd.DataFrame, simulated: bool) -> None:
         )
     if kinds == {"simulated"} and not simulated:
         raise SimulatedVotes(
-            "these votes are of simulated raters: ask for them (simulated=True), and they are marked as such."
+            "these votes are of simulated raters: ask for them with --simulated (in Python simulated=True); they are "
+            "marked as such."
         )
     if kinds == {"human"} and simulated:
         raise SimulatedVotes("simulated raters were asked for, but these votes are of people.")

@@ -33,6 +33,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.errors import BenchError
 from bench.study.frame import TIE
 
 Floats = NDArray[np.float64]
@@ -51,7 +52,7 @@ Outcome = tuple[tuple[str, ...], str]
 """The methods shown, and the answer: one of them or ``"tie"``."""
 
 
-class Unlinked(ValueError):
+class Unlinked(BenchError):
     """No chain of votes links all methods. The message names the groups and the remedy."""
 
 

@@ -662,7 +662,10 @@ def _exclusion(rule: Mapping[str, Any]) -> Any:
             raise UsageError(
                 f"setting exclusion: {name!r} is unknown.{did_you_mean(name, known)} Known: {', '.join(known)}."
             )
-    return Exclusion(**rule)
+    try:
+        return Exclusion(**rule)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"setting exclusion: {error} Give numbers, or null for no bound.") from error
 
 
 def _strengths(pairs: Sequence[str] | None) -> dict[str, float]:

@@ -20,6 +20,7 @@ from typing import Any, overload
 from PIL.Image import Image
 
 from bench.edit import EditCase, EditMethod, EditRequest, Region, stable_digest
+from bench.errors import BenchError
 from bench.images import paste_back, read_mask, read_rgb, resize, resize_mask, write_png
 
 Accept = Callable[[EditCase, Image], bool]
@@ -31,7 +32,7 @@ _MAKER = "maker.json"
 _CASE = "case.json"
 
 
-class QuadsError(ValueError):
+class QuadsError(BenchError):
     """The folder of quads cannot be used; the message says why, and what to do."""
 
 

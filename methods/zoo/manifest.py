@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.errors import BenchError
 from bench.files import parse_json
 
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
@@ -29,7 +30,7 @@ CARDS = frozenset({"card.json", "README.md"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-class ZooError(ValueError):
+class ZooError(BenchError):
     """An embedded checkpoint is absent, incomplete or not the one that the manifest describes."""
 
 
@@ -128,7 +129,10 @@ def verify(name: str, root: Path | None = None) -> list[Path]:
             raise ZooError(f"{root / file} is missing. {_remedy(member)}")
         for file, path in on_disk.items():
             if file not in listed:
-                raise ZooError(f"{path} is not in {manifest_path(root)}. {_remedy(member)}")
+                raise ZooError(
+                    f"{path} does not belong to the checkpoint: {manifest_path(root)} does not list it. Delete "
+                    f"the file; if you trained {member!r} yourself, run `python -m methods.zoo`."
+                )
             expected = manifest[file]
             size = path.stat().st_size
             if size != expected["bytes"]:

@@ -21,6 +21,7 @@ from bench.edit import stable_digest
 from protocols.mini.faces import render_face, sample_face
 from protocols.mini.scenes import CATEGORIES, render_scene, sample_scene
 from protocols.mini.world import EVALUATION, REFERENCE, SIZE, WORLD_VERSION, caption
+from protocols.selection import ProtocolError
 
 EVALUATION_COUNT = 400
 REFERENCE_COUNT = 2_048
@@ -40,8 +41,15 @@ def ensure(kind: str, root: str = "") -> Path:
     write = {"celeba_hq": write_faces, "coco": write_scenes}[kind]
     stamp = stable_digest([WORLD_VERSION, kind, SIZE, EVALUATION_COUNT, REFERENCE_COUNT])
     folder = Path(root) if root else cache_root() / "mini" / f"{kind}-{stamp}"
-    if not (folder / "world.json").exists():
-        _whole(folder, write)
+    try:
+        if not (folder / "world.json").exists():
+            _whole(folder, write)
+    except OSError as error:
+        remedy = "another root" if root else "a folder in the environment variable PROMPTEDITBENCH_CACHE"
+        raise ProtocolError(
+            f"{folder}: the rendered world cannot be written there ({error.strerror}). "
+            f"Name {remedy} that can be written and has room."
+        ) from error
     return folder
 
 

@@ -284,6 +284,18 @@ def test_a_value_of_a_wrong_type_names_line_and_key(tmp_path: Path, key: str, va
         read_cases(tmp_path)
 
 
+def test_the_cases_of_a_run_are_not_exported_again(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    folder = tmp_path / "cases" / "fakes"
+    for text in (None, "{", "[]"):
+        folder.mkdir(parents=True, exist_ok=True)
+        if text is not None:
+            (folder / "protocol.json").write_text(text)
+        with pytest.raises(CaseError, match="or run the suite into another folder") as caught:
+            read_cases(folder)
+        assert "Export" not in str(caught.value)
+
+
 def test_only_what_a_case_must_have_is_asked_of_a_hand_written_file(tmp_path: Path) -> None:
     write_cases(tmp_path, [make_case(0)], INFO)
     path = tmp_path / "cases.jsonl"

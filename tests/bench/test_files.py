@@ -104,9 +104,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         write_atomic(path, b"new")
     monkeypatch.undo()
+    assert caught.value.filename == str(path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -135,6 +136,14 @@ def test_text_that_a_spreadsheet_would_run_is_text() -> None:
 def test_nesting_without_end_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match="nested too deeply"):
         parse_json(text)
+
+
+def test_a_folder_or_a_device_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "fifo"):
+        with pytest.raises(FileExistsError, match="no regular file"):
+            write_atomic(path, b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["fifo"]
 
 
 def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

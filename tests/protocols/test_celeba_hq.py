@@ -177,7 +177,10 @@ def test_a_missing_file_is_named_with_its_origin(copy: Path, name: str) -> None:
 
 
 def test_problems_of_a_folder_that_is_not_there(tmp_path: Path, root: Path) -> None:
-    assert len(CelebAHQ.problems(CelebAHQ.Options(root=str(tmp_path / "nowhere")))) == 5
+    (problem,) = CelebAHQ.problems(CelebAHQ.Options(root=str(tmp_path / "nowhere")))
+    assert f"{tmp_path / 'nowhere'}: missing. Expected a folder with CelebA-HQ-img, " in problem
+    (tmp_path / "empty").mkdir()
+    assert len(CelebAHQ.problems(CelebAHQ.Options(root=str(tmp_path / "empty")))) == 5
     assert CelebAHQ.problems(CelebAHQ.Options(root=str(root))) == []
 
 

@@ -88,6 +88,23 @@ def test_direction_says_which_run_is_better(runs: tuple[RunStore, RunStore]) -> 
     assert pick(compare(a, b), "leak_lpips").separable
 
 
+@pytest.mark.parametrize(("change", "verdict"), [(2.5e-8, "the same but for rounding"), (2.5e-5, "worse")])
+def test_rounding_is_no_difference(tmp_path: Path, change: float, verdict: str) -> None:
+    one = [1.0] * N
+    found = compare(
+        run(tmp_path / "a", one, [0.0] * N),
+        run(tmp_path / "b", one, [change * (1 + k / 100) for k in range(N)]),
+        fake.FACTS,
+        draws=100,
+    )
+    leak = pick(found, "leak_lpips")
+    assert leak.low is not None
+    assert leak.low > 0
+    assert leak.better is (False if verdict == "worse" else None)
+    assert leak.separable is (verdict == "worse")
+    assert f"| {verdict} |" in markdown(found)
+
+
 def test_swapping_the_runs_turns_the_sign(runs: tuple[RunStore, RunStore]) -> None:
     a, b = runs
     one, other = pick(compare(a, b), "leak_lpips"), pick(compare(b, a), "leak_lpips")

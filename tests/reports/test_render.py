@@ -12,7 +12,7 @@ from rich.console import Console
 
 from reports import render
 from reports.style import Style
-from reports.tables import Cell, Column, Row, Table
+from reports.tables import HEADINGS, Cell, Column, Row, Table
 
 COLUMNS = (
     Column("success", "success_truth", higher_is_better=True, percent=True, decimals=1),
@@ -222,6 +222,47 @@ def test_a_narrow_terminal_gets_several_tables_and_loses_nothing() -> None:
     assert "25.0–75.0" in text
     assert "0.100–0.300" in text
     assert text.count("failed") == 2
+
+
+def test_the_best_is_marked_where_there_is_no_bold() -> None:
+    lines = terminal(100).splitlines()
+    assert "50.0*" in next(line for line in lines if line.startswith("a_b"))
+    assert "0.150*" in next(line for line in lines if line.startswith("c|d"))
+    assert "*: the best method of the column, bold elsewhere." in lines
+
+
+def wide(name: str = "prompt_edit_diff_no_cross_attention", *, failed: int = 0) -> Table:
+    metrics = (
+        *("success_truth", "success_mini_clip", "leak_lpips", "leak_psnr", "mini_clip_target"),
+        *("mini_clip_directional", "vgg16_frechet"),
+    )
+    columns = tuple(Column(HEADINGS[metric], metric, decimals=1) for metric in metrics)
+    cells = tuple(Cell(58.9, 30.9, 100.0, 8) for _ in metrics)
+    return Table("main-x", "x", columns, (Row(name, False, cells, 8, failed),))
+
+
+def test_a_narrowed_table_has_five_main_columns_in_their_order_at_80_characters() -> None:
+    table = render.narrowed(wide(), 80)
+    assert [column.metric for column in table.columns] == [
+        *("success_truth", "leak_lpips", "leak_psnr", "mini_clip_target", "vgg16_frechet"),
+    ]
+    console = Console(width=200, record=True, file=io.StringIO())
+    for part in render.terminal([table], 80):
+        console.print(part)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "(1 of" not in text
+    assert "x, n = 8" in text
+    # The long name takes the line of the intervals too.
+    assert "prompt_edit_diff_no" in text
+    assert "_cross_attention" in text
+
+
+def test_a_narrowed_table_gives_up_columns_rather_than_width() -> None:
+    narrow = render.narrowed(wide(failed=3), 60)
+    assert [column.metric for column in narrow.columns] == ["success_truth", "leak_lpips"]
+    assert narrow.rows[0].failed == 3
+    assert len(narrow.rows[0].cells) == 2
 
 
 def test_notes_are_given_once() -> None:

@@ -388,7 +388,7 @@ class TestExclusion:
 class TestSimulated:
     def test_refused_unless_asked_for(self) -> None:
         votes = poll(raters=4, per_rater=10).assign(rater_kind="simulated")
-        with pytest.raises(SimulatedVotes, match="simulated=True"):
+        with pytest.raises(SimulatedVotes, match="--simulated"):
             analyse(votes)
         found = analyse(votes, simulated=True, resamples=50)
         assert found.simulated

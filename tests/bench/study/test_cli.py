@@ -157,6 +157,8 @@ def test_settings_come_from_yaml_and_their_rule_is_kept(run, run_folder: Path) -
     assert settings.exclusion == {"max_attention_failures": 2}
     for text, named in (
         ("exclusion: {max_attention: 2}", "max_attention_failures"),
+        ("exclusion: {max_attention_failures: -1}", "setting exclusion: max_attention_failures must be"),
+        ("exclusion: {min_self_consistency: x}", "setting exclusion: "),
         ("tilte: x", "title"),
         ("- x", "mapping"),
         ("a: [", "cannot be read"),

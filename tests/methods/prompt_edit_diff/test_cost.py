@@ -48,6 +48,27 @@ def test_the_network_is_stable_diffusions_and_a_little_more() -> None:
     assert 859_520_964 < parameters < 1.03 * 859_520_964
 
 
+def test_a_pass_of_stable_diffusions_unet_is_its_layers_and_its_attention() -> None:
+    from diffusers import UNet2DConditionModel
+
+    layers: list[float] = []
+
+    def count(module: nn.Module, _: object, out: torch.Tensor) -> None:
+        # Each value of the output is a sum of as many products as a row of the weight has.
+        layers.append(2.0 * out.numel() * module.weight[0].numel())  # type: ignore[index, union-attr]
+
+    with torch.device("meta"), torch.no_grad():
+        unet = UNet2DConditionModel(**cost.UNET)
+        for module in unet.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.register_forward_hook(count)
+        unet(torch.zeros(1, 4, 64, 64), torch.zeros(1), torch.zeros(1, 77, 768))
+    # Self-attention: 2 blocks on the way down and 3 on the way up at each of 64, 32 and 16 cells, 1 at 8 cells.
+    places = [(64, 320, 5), (32, 640, 5), (16, 1280, 5), (8, 1280, 1)]
+    attention = sum(blocks * 4.0 * n**2 * width * (n**2 + 77) for n, width, blocks in places)
+    assert cost.forward_flops() == pytest.approx(sum(layers) + attention, rel=1e-3)
+
+
 def test_the_leaner_configuration_learns_less_and_costs_less(large: cost.StepCost) -> None:
     small = counted(24)
     assert small.trainable < large.trainable == large.parameters == small.parameters

@@ -17,6 +17,7 @@ from protocols.mini.faces import render_face
 from protocols.mini.layout import EVALUATION_COUNT, REFERENCE_COUNT
 from protocols.mini.scenes import render_scene, sample_scene
 from protocols.mini.world import EVALUATION, edited_scene, sample_face
+from protocols.selection import ProtocolError
 
 DIGESTS = {MiniCelebAHQ: "3f76cb859fca", MiniCoco: "53f2675eb1ca"}
 
@@ -30,6 +31,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def protocol(request: pytest.FixtureRequest, cache: Path):  # type: ignore[no-untyped-def]
     cls = request.param
     return cls(parse_options(cls, {"root": str(cache / cls.name)}))
+
+
+@pytest.mark.parametrize("cls", [MiniCelebAHQ, MiniCoco])
+def test_a_cache_that_cannot_be_written_is_named_with_the_remedy(
+    cls: type[MiniCelebAHQ], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("PROMPTEDITBENCH_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ProtocolError, match=r"file/mini/.*\(Not a directory\).* PROMPTEDITBENCH_CACHE"):
+        cls(cls.Options())
 
 
 def test_fifty_cases_of_each_category_with_their_truth(protocol) -> None:  # type: ignore[no-untyped-def]
