@@ -1134,7 +1134,14 @@ def test_json_loses_no_letter_on_a_terminal_that_lacks_it(place: Path) -> None:
 def test_ctrl_c_says_what_is_kept(place: Path) -> None:
     (place / "dots.yaml").write_text((SUITE % "").replace('fail: ""', "seconds: 0.5"))
     command = [*SCRIPT, "edit", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu", "--batch-size", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has them ignore the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as running:
         log = place / "runs" / "dots" / "edits.jsonl"
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not (log.exists() and "moody" in log.read_text()):
