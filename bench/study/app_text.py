@@ -163,11 +163,12 @@ def keys(options: DesignOptions) -> str:
     """The keyboard's part of the instructions, for the kinds of trial that there are."""
     parts = []
     if "pair" in options.kinds:
-        tie = ", <kbd>↓</kbd> or the space bar for no difference" if options.ties else ""
+        tie = ", <kbd>N</kbd> says that there is no difference" if options.ties else ""
         parts.append(f"Of two edits, <kbd>←</kbd> and <kbd>→</kbd> choose the left or the right one{tie}.")
     if "best" in options.kinds:
         parts.append("Of several edits, <kbd>1</kbd>, <kbd>2</kbd> and so on choose one.")
     return (
         f"<p>{' '.join(parts)} <kbd>F</kbd> shows the original and the edits in turn, in place: what flickers has "
-        "changed. Click a picture, or tap it on a phone, to look closer.</p>"
+        "changed. <kbd>Z</kbd> takes an answer back, for two seconds. Click a picture, or tap it on a phone, to look "
+        "closer.</p>"
     )

@@ -40,7 +40,7 @@ from bench.registry import did_you_mean
 from bench.study import StudyError, passwords, queries, tokens
 from bench.study.database import SLACK, Clock, Database, within
 from bench.study.design import Design
-from bench.study.handout import Handout, Loaded
+from bench.study.handout import Handout, Loaded, Void
 from bench.study.interface import (
     VOTE_COLUMNS,
     Answer,
@@ -103,6 +103,10 @@ __all__ = [
 
 Row: TypeAlias = Any
 """A row of a query; its attributes are the query's columns."""
+USED = (
+    "This link has been used already. Go on in the browser in which you began, "
+    "or with the personal link that you were given there."
+)
 
 
 class StudyStore:
@@ -288,20 +292,11 @@ class StudyStore:
         it was goes on with their session), :class:`StudyFull` (the invitation stays good) and
         :class:`StudyClosed`.
         """
-        loaded = self._verified_study(token)
-        now = self._db.read(self._db.now)
-        claims = tokens.verify(token, loaded.secret, "invitation", now)
+        loaded, nonce = self._verified_invitation(token)
         public = tokens.new_id()
 
         def work(connection: Connection) -> str:
-            found = connection.execute(
-                select(InvitationRow.id, RaterRow.public)
-                .join(RaterRow, RaterRow.id == InvitationRow.rater_id, isouter=True)
-                .where(InvitationRow.nonce == claims.subject, InvitationRow.study_id == loaded.id)
-                .with_for_update(of=InvitationRow)
-            ).one_or_none()
-            if found is None:
-                raise tokens.TokenForged("This link is not valid: the study does not know it.")
+            found = self._invitation(connection, loaded, nonce, lock=True)
             if found.public is not None:
                 return str(found.public)
             rater_id = self._register(connection, loaded, public, HUMAN, None)
@@ -314,11 +309,32 @@ class StudyStore:
 
         bound = self._db.write(work)
         if bound != public and (session is None or self._session_rater(session, loaded) != bound):
-            raise tokens.TokenUsed(
-                "This link has been used already. Go on in the browser in which you began, "
-                "or with the personal link that you were given there."
-            )
+            raise tokens.TokenUsed(USED)
         return self._entry(loaded, bound)
+
+    def check_invitation(self, token: str) -> None:
+        """Raises what :meth:`redeem` would raise of the link itself; takes nothing up."""
+        loaded, nonce = self._verified_invitation(token)
+        if self._db.read(lambda c: self._invitation(c, loaded, nonce)).public is not None:
+            raise tokens.TokenUsed(USED)
+
+    def _verified_invitation(self, token: str) -> tuple[Loaded, str]:
+        """The study of an invitation, and its nonce. Raises ``tokens.TokenForged`` or ``TokenExpired``."""
+        loaded = self._verified_study(token)
+        now = self._db.read(self._db.now)
+        return loaded, tokens.verify(token, loaded.secret, "invitation", now).subject
+
+    def _invitation(self, connection: Connection, loaded: Loaded, nonce: str, *, lock: bool = False) -> Row:
+        """The invitation and the rater who took it up. Raises ``tokens.TokenForged`` where there is none."""
+        query = (
+            select(InvitationRow.id, RaterRow.public)
+            .join(RaterRow, RaterRow.id == InvitationRow.rater_id, isouter=True)
+            .where(InvitationRow.nonce == nonce, InvitationRow.study_id == loaded.id)
+        )
+        row = connection.execute(query.with_for_update(of=InvitationRow) if lock else query).one_or_none()
+        if row is None:
+            raise tokens.TokenForged("This link is not valid: the study does not know it.")
+        return row
 
     def enter(self, study: str, external: str = "") -> Entry:
         """Open registration. ``external`` is what a recruiting service calls the rater, who goes on under it.
@@ -446,17 +462,29 @@ class StudyStore:
 
     # Handing out trials
 
-    def next_trial(self, rater: str) -> OpenTrial | None:
+    def next_trial(self, rater: str, void: Void = frozenset()) -> OpenTrial | None:
         """The rater's open trial, or the next; None when the rater has finished.
 
-        A rater has finished early where all that is left is with others. Raises :class:`UnknownRater`,
+        ``void`` names trials that cannot be shown at the moment: another is drawn in place of each. A rater
+        has finished early where all that is left is with others or void. Raises :class:`UnknownRater`,
         :class:`StudyClosed`, and :class:`StudyFull` where not even a first trial is left.
         """
-        found = self._db.read(lambda c: self._handout.still_open(c, rater))
+        found = self._db.read(lambda c: self._handout.still_open(c, rater, void))
         if found is None:
             # Lost, it would be drawn again; and a vote on it takes it to the disk.
-            found = self._db.write(lambda c: self._handout.draw(c, rater), durable=False)
+            found = self._db.write(lambda c: self._handout.draw(c, rater, void), durable=False)
         return found
+
+    def upcoming(self, rater: str, void: Void = frozenset()) -> tuple[str, Shown] | None:
+        """The id of the trial that ``next_trial`` will most likely give after the open one, and the trial.
+
+        For the server, to prepare pictures. Nothing is drawn or held, so that another may come all the same.
+        """
+        row = self._db.read(lambda c: self._handout.upcoming(c, rater, void))
+        if row is None:
+            return None
+        loaded = self._load(self._db.read(lambda c: self._handout.rater(c, rater)).study)
+        return row.public, Shown(loaded.study, loaded.study.design.trial_by_id[row.name], loaded.secret)
 
     def vote(
         self,
