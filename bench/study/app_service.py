@@ -141,14 +141,14 @@ class Service:
 
     def next_addresses(self, rater: str) -> tuple[str, ...]:
         """The addresses of the pictures of the trial that most likely comes next; none where there is none."""
-        upcoming = self.store.upcoming(rater, self.void)
-        if upcoming is None:
-            return ()
-        trial, shown = upcoming
         try:
+            upcoming = self.store.upcoming(rater, self.void)
+            if upcoming is None:
+                return ()
+            trial, shown = upcoming
             return self.pictures.prepare(rater, trial, shown).addresses
-        except PictureChanged:
-            return ()  # Reported when it is drawn.
+        except StudyError:
+            return ()  # Reported when the trial is drawn.
 
     def check_invitation(self, invitation: str) -> None:
         """``StudyStore.check_invitation``, of this study alone."""

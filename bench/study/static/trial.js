@@ -448,7 +448,8 @@ class View {
       const wide = (room - gap * (some - 1)) / some;
       const high = (tall - rows * (caption + 8)) / rows / aspect;
       // On a phone the page may scroll; a picture must not become a stamp.
-      const fit = narrow ? wide : Math.min(wide, Math.max(high, short ? 110 : 150), 620);
+      const least = (short ? 110 : 150) / Math.max(1, aspect);
+      const fit = narrow ? wide : Math.min(wide, Math.max(high, least), 620);
       if (fit > side) {
         side = fit;
         columns = some;
