@@ -101,8 +101,11 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan: counts 
 
 @app.callback()
 def _shared(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (PEB_DEBUG=1 does too).")] = False,
 ) -> None:
+    # For the commands of the study, which know no protocols.
+    context.obj = _open_shown
     if debug:
         os.environ["PEB_DEBUG"] = "1"
 
@@ -679,7 +682,12 @@ def _edits_of(method: EditMethod) -> Callable[[Sequence[EditCase]], Sequence[Ima
 def measure(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The image before.")],
     edited: Annotated[Path, typer.Argument(metavar="EDITED", help="The image after, of the same size.")],
-    mask: Annotated[Path, typer.Option(help="White where the edit was asked for, of the same size.")],
+    mask: Annotated[
+        Path,
+        typer.Option(
+            help="White where the edit was asked for, of the same size; or the photo, transparent where to edit."
+        ),
+    ],
     target_prompt: Annotated[str, typer.Option(help="What the edited image shall show.")] = "",
     source_prompt: Annotated[str, typer.Option(help="What the source shows.")] = "",
     region_prompt: Annotated[str, typer.Option(help="What the region shall show.")] = "",
@@ -697,9 +705,16 @@ def measure(
 
     A metric whose weights are missing has no value, and the reason with its remedy.
     """
+    from bench.files import whole_text
     from bench.images import check_mask, read_mask, read_rgb
     from bench.scoring import score_pair
 
+    for option, prompt in (
+        ("--target-prompt", target_prompt),
+        ("--source-prompt", source_prompt),
+        ("--region-prompt", region_prompt),
+    ):
+        whole_text(prompt, option)
     before = read_rgb(source)
     region = read_mask(mask, before.size)
     check_mask(region, f"{mask}")
@@ -714,6 +729,15 @@ def measure(
         rendered=rendered,
         known=_Tables(plugin).metrics,
     )
+    inside, outside = (found[name].value if name in found else None for name in ("edit_area", "leak_area"))
+    if inside is not None and outside is not None and outside >= 0.2 and inside <= 0.1 * outside:
+        _console(stderr=True).print(
+            f"{inside:.1%} of the area inside the mask was repainted, {outside:.1%} of the area outside: "
+            f"is {_safe(str(mask))} inverted? White is where to edit.",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
     if as_json:
         _print_json(
             {
@@ -1177,8 +1201,10 @@ def _write_report(
         reported = papers.with_baselines(papers.load(file), options.paper_baseline)
         inputs = {"paper_file": "" if file is None else sha256_file(file)}
     if options.study is not None:
-        study = _study_results(store.path, options.study, options.store, options.question, options.simulated)
-        inputs["votes"] = sha256_bytes(study.votes.to_csv(index=False).encode())
+        study = _study_results(store, options.study, options.store, options.question, options.simulated)
+        # The rule is not hashed: reports made before the votes carried it have the same digest.
+        votes = study.votes.drop(columns="exclusion", errors="ignore")
+        inputs["votes"] = sha256_bytes(votes.to_csv(index=False).encode())
     # The report itself.
     rule, facts = SuccessRule(), _facts(plugins)
     written = write_report(
@@ -1237,7 +1263,7 @@ def _headline(made: Sequence[Table]) -> list[Table]:
 
 
 def _study_results(
-    folder: Path, study: str, store: str | None, question: str, simulated: bool
+    run: RunStore, study: str, store: str | None, question: str, simulated: bool
 ) -> StudyResults:
     """A study's results on one question, as ``study analyse`` computes them, for the report of a run.
 
@@ -1245,7 +1271,7 @@ def _study_results(
     """
     from bench.study.cli import STORE, analyse_study, run_scores
 
-    analysis, votes = analyse_study(study, store or STORE, scores=run_scores(folder), simulated=simulated)
+    analysis, votes = analyse_study(study, store or STORE, scores=run_scores(run), simulated=simulated)
     return _of_question(analysis, votes, question)
 
 
@@ -1609,13 +1635,15 @@ def _key_values(pairs: Sequence[str] | None) -> dict[str, Any]:
     """``KEY=VALUE`` texts as YAML reads the values."""
     import yaml
 
+    from bench.suite import read_yaml
+
     found: dict[str, Any] = {}
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise UsageError(f"--option {pair!r}: write KEY=VALUE, such as root=data/coco.")
         try:
-            found[key] = yaml.safe_load(value)
+            found[key] = read_yaml(value)
         except yaml.YAMLError as error:
             raise UsageError(f"--option {pair!r}: {value!r} is not a plain value.") from error
     return found

@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from bench.edit import REQUEST_FIELDS, Claim, EditCase, EditProtocol, EditRequest, Region
-from bench.files import UnsafeName, safe_part, safe_relative, sha256_bytes, write_atomic
+from bench.files import (
+    BrokenText,
+    UnsafeName,
+    safe_part,
+    safe_relative,
+    sha256_bytes,
+    whole_text,
+    write_atomic,
+)
 from bench.images import ImageError, check_mask, png_bytes, read_mask, read_rgb, to_array
 
 if TYPE_CHECKING:
@@ -82,11 +90,28 @@ def check_case(case: EditCase) -> None:
         raise CaseError(f"{where}: the target prompt is empty. Say what the edited image shall show.")
     if not case.category:
         raise CaseError(f"{where}: it has no category. Give it one.")
+    try:
+        _check_texts(case_row(case))
+    except BrokenText as error:
+        raise CaseError(f"{where}: {error}") from None
     for claim in case.claims:
         if not 0 <= claim.region < max(1, len(request.regions)):
             raise CaseError(
                 f"{where}: a claim is about region {claim.region} of {len(request.regions)}. Mend its index."
             )
+
+
+def _check_texts(value: Any, name: str = "the case") -> None:
+    """Raises ``BrokenText``, naming the key, for half a character in any text of a row."""
+    if isinstance(value, str):
+        whole_text(value, name)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_texts(key, name)
+            _check_texts(item, key)
+    elif isinstance(value, list):
+        for item in value:
+            _check_texts(item, name)
 
 
 def provided_fields(rows: Iterable[Mapping[str, Any]]) -> frozenset[str]:
@@ -255,9 +280,13 @@ class CaseFile(Sequence[EditCase]):
         self.directory = Path(directory)
         self.info: dict[str, Any] = _read_info(self.directory / PROTOCOL)
         self.rows: tuple[dict[str, Any], ...] = tuple(_read_rows(self.directory / CASES))
-        self._index = {row["id"]: index for index, row in enumerate(self.rows)}
-        if len(self._index) != len(self.rows):
-            raise CaseError(f"{self.directory / CASES}: an id occurs twice. Export the cases again.")
+        self._index: dict[str, int] = {}
+        for index, row in enumerate(self.rows):
+            if self._index.setdefault(row["id"], index) != index:
+                raise CaseError(
+                    f"{self.directory / CASES}: the case {row['id']} occurs twice. Keep one line, or export the cases "
+                    "again."
+                )
 
     @property
     def ids(self) -> list[str]:
@@ -333,10 +362,10 @@ class CaseFile(Sequence[EditCase]):
 
 def _read_info(path: Path) -> dict[str, Any]:
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise CaseError(f"{path}: no such file. Give a folder that `cases` has exported.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CaseError(f"{path}: cannot be read ({error}). Export the cases again.") from error
     if not isinstance(info, dict):
         raise CaseError(f"{path}: not a JSON object. Export the cases again.")
@@ -360,7 +389,7 @@ _OPTIONAL: Mapping[str, Any] = {
 def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         # Not splitlines: a prompt may hold one of the other characters that it takes for the end of a line.
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         raise CaseError(f"{path}: no such file. Give a folder that `cases` has exported.") from None
     except (OSError, ValueError) as error:
@@ -375,7 +404,8 @@ def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
                 raise ValueError(f"it lacks {', '.join(missing)}")
             safe_part(row["id"], "case id")
             safe_part(row["source_id"], "source id")
-        except (ValueError, AttributeError) as error:
+            _check_texts(row)
+        except (ValueError, AttributeError, RecursionError) as error:
             raise CaseError(f"{path}:{number}: not a case: {error}. Export the cases again.") from error
         yield {**_OPTIONAL, **row}
 

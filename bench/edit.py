@@ -112,7 +112,8 @@ class EditMethod(Protocol):
     Class attributes: ``native_size`` is the side length in pixels at which ``edit`` wants its square
     images, or None where any size will do. The runner resizes there and back. A method with
     ``wants_cases = True`` is given ``edit_cases(cases)`` instead: cases without truth, claims and tags, for one
-    that must know which case it answers.
+    that must know which case it answers. A class method ``case_problems(options, ids)`` says what the ids of the
+    planned cases show to be wrong, before any edit.
     """
 
     needs: frozenset[str]

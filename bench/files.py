@@ -58,6 +58,25 @@ def safe_relative(name: str, what: str = "file name") -> tuple[str, ...]:
     return parts
 
 
+class BrokenText(ValueError):
+    """Text that no file can hold."""
+
+
+def whole_text(text: str, what: str) -> str:
+    """``text`` itself; raises :class:`BrokenText`, naming ``what``, where it holds half a character.
+
+    JSON can escape half of an emoji, a lone surrogate; such a text cannot be written as UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BrokenText(
+            f"{what} holds half a character ({text[error.start]!a} at character {error.start + 1}), as is left of an "
+            "emoji that was cut in two. Take it out."
+        ) from None
+    return text
+
+
 def sha256_bytes(data: bytes | bytearray | memoryview) -> str:
     """64 hex digits of SHA-256."""
     return hashlib.sha256(data).hexdigest()

@@ -30,10 +30,12 @@ __all__ = [
     "dilate",
     "erode",
     "from_array",
+    "image_files",
     "mask_array",
     "mask_image",
     "paste_back",
     "png_bytes",
+    "probe",
     "read_mask",
     "read_rgb",
     "resize",
@@ -43,6 +45,9 @@ __all__ = [
     "to_array",
     "write_png",
 ]
+
+SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
+"""Of the images that a folder may hold, in lower case; other files in it are left alone."""
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _PNG_LEVEL = 4
@@ -57,25 +62,53 @@ def read_rgb(path: PathLike) -> Image.Image:
     """The file as an 8-bit ``RGB`` image, upright.
 
     EXIF orientation is applied; palettes, gray, CMYK and 16-bit gray are converted (16 bit: value / 257,
-    rounded); transparency is laid over white. Of an animation the first frame is taken. Raises
-    :class:`ImageError` for a missing, unreadable, truncated or unsupported file.
+    rounded). Of an animation the first frame is taken. Raises :class:`ImageError` for a missing, unreadable,
+    truncated or unsupported file, and for one with transparent pixels: nothing says which colour they have.
     """
-    return _flatten(_decode(Path(path)), Path(path), background=(255, 255, 255))
+    path = Path(path)
+    image = _decode(path)
+    alpha = _alpha(image)
+    if alpha is not None and alpha.min() < 255:
+        raise ImageError(
+            f"{path}: {(alpha < 255).mean():.1%} of its pixels are transparent, and nothing says which colour they "
+            "have. Lay it over its source image (or over white) and save it without transparency."
+        )
+    return _opaque(image, path)
 
 
 def read_mask(path: PathLike, size: tuple[int, int] | None = None) -> Image.Image:
-    """The file as a mask: mode ``L``, 255 where its luminance is at least 128, 0 elsewhere.
+    """The file as a mask: mode ``L``, 255 = edit, 0 = keep. Two kinds of files are masks:
 
-    Transparency counts as keep. Raises :class:`ImageError` as :func:`read_rgb` does; for a mask that is not
-    of ``size`` ``(width, height)``, where one is given; and for one whose brightest value lies between 1
-    and 127, since a mask of 0 and 1 would pass for an empty one.
+    * black and white, soft edges included: edit where the value is at least 128;
+    * a photo that is transparent in part, as OpenAI's image endpoint takes it: edit where it is transparent.
+
+    Raises :class:`ImageError` as :func:`read_rgb` does; for a mask that is not of ``size`` ``(width, height)``,
+    where one is given; for a file of neither kind; and for one whose brightest value lies between 1 and 127, since
+    a mask of 0 and 1 would pass for an empty one.
     """
     path = Path(path)
-    gray = to_array(_flatten(_decode(path), path, background=(0, 0, 0)).convert("L"))
-    if size is not None and (gray.shape[1], gray.shape[0]) != tuple(size):
+    image = _decode(path)
+    if size is not None and image.size != tuple(size):
         raise ImageError(
-            f"{path}: the mask is {gray.shape[1]}x{gray.shape[0]} pixels, its image {size[0]}x{size[1]}. "
+            f"{path}: the mask is {image.width}x{image.height} pixels, its image {size[0]}x{size[1]}. "
             "Give a mask of the image's own size (resize it with nearest neighbour)."
+        )
+    rgb = _opaque(image, path)
+    alpha = _alpha(image)
+    if alpha is not None and alpha.min() < 128:
+        if not _is_photo(to_array(rgb)[alpha >= 128]) or not _is_two_valued(alpha):
+            raise ImageError(
+                f"{path}: the mask is transparent in part, but it is no photo with a clear hole: whether its bright "
+                f"or its transparent part is to be edited cannot be told. {_MASK_KINDS}"
+            )
+        return mask_image(alpha < 128)
+    if np.ptp(to_array(rgb), axis=2).max() > _GRAY_SPREAD:
+        raise ImageError(f"{path}: the mask has colours: it is a photo or a map of labels. {_MASK_KINDS}")
+    gray = to_array(rgb.convert("L"))
+    if not _is_two_valued(gray):
+        raise ImageError(
+            f"{path}: the mask has many gray values that are no soft edges: it is a photo, a depth map or a map of "
+            f"labels. {_MASK_KINDS}"
         )
     brightest = int(gray.max())
     if 0 < brightest < 128:
@@ -84,6 +117,76 @@ def read_mask(path: PathLike, size: tuple[int, int] | None = None) -> Image.Imag
             "Scale its values to 0 and 255."
         )
     return mask_image(gray >= 128)
+
+
+_MASK_KINDS = (
+    "A mask is either black and white without transparency, white (255) where to edit, or the photo itself, "
+    "transparent where to edit (as OpenAI's image endpoint takes it). Save it as one of the two."
+)
+_GRAY_SPREAD = 32
+"""Largest difference between a pixel's channels that still counts as gray: lossy files move them a little."""
+_PHOTO_COLORS = 16
+"""A photo has more colours than this at 4 bits a channel. Gray at 4 bits has at most 16."""
+
+
+def _is_photo(pixels: NDArray[np.uint8]) -> bool:
+    """Whether ``uint8`` ``(N, 3)`` are the colours of a photo, not of a gray picture or a few brushes."""
+    codes = (pixels >> 4).astype(np.int32) @ np.array([256, 16, 1], np.int32)
+    return np.unique(codes).size > _PHOTO_COLORS
+
+
+def _is_two_valued(values: NDArray[np.uint8]) -> bool:
+    """Whether ``uint8`` ``HW`` has two values only, or dark and light parts with soft edges between them.
+
+    A soft edge has both a dark (below 32) and a light pixel (from 224) within a sixth of the longer side, at least
+    12 pixels, and no flat spot of 5x5 pixels. Soft edges are at most half of the pixels.
+    """
+    dark, light = values < 32, values >= 224
+    between = ~(dark | light)
+    if not between.any() or np.unique(values).size <= 2:
+        return True
+    if between.mean() > 0.5:
+        return False
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    reach = max(12.0, max(values.shape) / 6)
+    edges = dilate(dark, reach) & dilate(light, reach)
+    flat = maximum_filter(values, 5) == minimum_filter(values, 5)
+    return not (between & (flat | ~edges)).any()
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images of a folder by their suffix in any case, sorted; hidden files (macOS writes ``._x.jpg``) are none.
+
+    Raises :class:`ImageError` for a folder that cannot be listed.
+    """
+    try:
+        files = sorted(folder.iterdir())
+    except OSError as error:
+        raise ImageError(
+            f"{folder}: cannot be listed ({error.strerror or error}). Check the path and its permissions."
+        ) from error
+    return [file for file in files if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
+
+
+def probe(path: PathLike) -> bool:
+    """Whether the file may have transparent pixels, by its header; nothing is decoded.
+
+    Raises :class:`ImageError` for what is no image by its header.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                return bool(image.has_transparency_data)
+    except Exception as error:  # Pillow's decoders raise whatever a malformed file provokes
+        raise _unreadable(Path(path), error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ImageError:
+    # Pillow's message for an unknown format shows a buffer's address and nothing else.
+    why = "no known format" if isinstance(error, UnidentifiedImageError) else _first_line(error)
+    return ImageError(f"{path}: not a readable image ({why}). Give a PNG or a JPEG file, or fetch it again.")
 
 
 def _decode(path: Path) -> Image.Image:
@@ -105,11 +208,7 @@ def _decode(path: Path) -> Image.Image:
             image = Image.open(io.BytesIO(data))
     except Exception as error:
         # Pillow's decoders raise whatever a malformed file provokes: OSError, SyntaxError, struct.error, ...
-        # Its message for an unknown format shows a buffer's address and nothing else.
-        why = "no known format" if isinstance(error, UnidentifiedImageError) else _first_line(error)
-        raise ImageError(
-            f"{path}: not a readable image ({why}). Give a PNG or a JPEG file, or fetch it again."
-        ) from error
+        raise _unreadable(path, error) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -122,7 +221,15 @@ def _decode(path: Path) -> Image.Image:
     return upright
 
 
-def _flatten(image: Image.Image, path: Path, background: tuple[int, int, int]) -> Image.Image:
+def _alpha(image: Image.Image) -> NDArray[np.uint8] | None:
+    """``uint8`` ``HW``, 255 = opaque; None for an image without transparency."""
+    if not image.has_transparency_data:
+        return None
+    return np.asarray(image.convert("RGBA").getchannel("A"))
+
+
+def _opaque(image: Image.Image, path: Path) -> Image.Image:
+    """The image as 8-bit ``RGB``; its transparency is dropped."""
     if image.mode in _SIXTEEN_BIT:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
@@ -133,9 +240,7 @@ def _flatten(image: Image.Image, path: Path, background: tuple[int, int, int]) -
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     try:
         if image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            canvas = Image.new("RGBA", rgba.size, (*background, 255))
-            return Image.alpha_composite(canvas, rgba).convert("RGB")
+            return image.convert("RGBA").convert("RGB")
         if image.mode == "F":
             raise ValueError("floating-point values have no agreed range")
         converted = image.convert("RGB")

@@ -381,6 +381,8 @@ def score_run(
     try:
         records = [r for r in store.edits() if protocols is None or r.key.protocol in protocols]
         _score_singles(store, records, singles, features, options, progress, summary)
+        if features is not None:
+            summary.warnings += features.cut_prompts()
         _score_sets(store, records, sets, features, references or {}, options, progress, summary)
     finally:
         progress.stop()
@@ -648,8 +650,12 @@ def _score_sets(
         by_protocol[task.protocol].append(task)
     for protocol, tasks in by_protocol.items():
         real: PictureStream | None = None
+        why = "no real images were given for this protocol"
         if protocol in references:
-            real = _seen_reference(references[protocol], {id(t.metric): t.metric for t in tasks}, options)
+            try:
+                real = _seen_reference(references[protocol], {id(t.metric): t.metric for t in tasks}, options)
+            except Exception as error:  # one bad file must not end the scoring
+                why = f"{ERROR}the real images cannot be read: {error}"
         by_method: dict[str, list[_SetTask]] = defaultdict(list)
         for task in tasks:
             by_method[task.method].append(task)
@@ -664,7 +670,7 @@ def _score_sets(
                     [marks[record.key.digest] for record in present],
                 )
                 value = (
-                    SetValue(None, len(present), 0, "no real images were given for this protocol")
+                    SetValue(None, len(present), 0, why)
                     if real is None
                     else _set_value(
                         task.metric,

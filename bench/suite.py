@@ -20,6 +20,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,7 @@ def load_suite(path_or_name: str | Path) -> Suite:
                 f"Shipped are: {', '.join(shipped) or 'none'}; or give a YAML file."
             )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SuiteError(f"{path}: cannot be read ({error}). Give a YAML file in UTF-8.") from error
     return parse_suite(text, str(path))
@@ -117,7 +118,7 @@ def parse_suite(text: str, origin: str = "suite") -> Suite:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         lines = dict(_lines(node, (), origin)) if node is not None else {}
-        data = yaml.safe_load(text)
+        data = read_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{origin}:{mark.line + 1}" if mark is not None else origin
@@ -135,6 +136,19 @@ def parse_suite(text: str, origin: str = "suite") -> Suite:
         return Suite.model_validate(data)
     except ValidationError as error:
         raise SuiteError("\n".join(_messages(error, lines, origin))) from None
+
+
+def read_yaml(text: str) -> Any:
+    """The value of a YAML text, its tags refused. ``5e-1`` is a number, as in YAML 1.2; PyYAML alone takes it for text.
+
+    Raises ``yaml.YAMLError``.
+    """
+    import yaml
+
+    loader: Any = type("Loader", (yaml.SafeLoader,), {})
+    exponent = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
+    loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+.0123456789"))
+    return yaml.load(text, loader)
 
 
 _Path = tuple[str | int, ...]

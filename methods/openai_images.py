@@ -221,9 +221,10 @@ class OpenAiImages:
             file = self.kept.keep(key, image_of(self.endpoint.post(fields, parts)))
             try:
                 images.read_rgb(file)
-            except images.ImageError:
+            except images.ImageError as error:
                 file.unlink(missing_ok=True)
-                raise Refused(f"{self.endpoint.url}: the answer holds no readable image") from None
+                why = str(error).removeprefix(f"{file}: ")
+                raise Refused(f"{self.endpoint.url}: the answer holds no usable image: {why}") from None
         except Refused as error:
             self._refused[key] = str(error)
             raise

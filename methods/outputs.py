@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image as PilImage
-
 from bench import images
+from bench.files import BrokenText, whole_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,11 +23,11 @@ if TYPE_CHECKING:
     from bench.edit import EditCase, EditRequest
     from bench.registry import Runtime
 
-SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
-"""Of the images that a folder may hold; other files in it are left alone."""
-
 _SHOWN = 3
 """How many of the same complaints are spelt out."""
+
+_DECODED = 16
+"""How many images with an alpha channel are decoded before a run; the others are when their case is edited."""
 
 
 class Outputs:
@@ -58,7 +57,7 @@ class Outputs:
 
     @classmethod
     def problems(cls, options: Options) -> list[str]:
-        """All that can be told without the cases: the files are there, and are images by their headers."""
+        """All that can be told without the cases: the files are there, are images by their headers, and are opaque."""
         try:
             found = listed(options.path)
         except ValueError as error:
@@ -66,10 +65,32 @@ class Outputs:
         missing = [f"{file} (case {case!r})" for case, file in found.items() if not file.is_file()]
         if missing:
             return [f"{options.path}: names files that are not there: {_some(missing)}"]
-        unreadable = [str(file) for file in found.values() if not _is_image(file)]
+        unreadable, with_alpha = [], []
+        for file in found.values():
+            try:
+                if images.probe(file):
+                    with_alpha.append(file)
+            except images.ImageError:
+                unreadable.append(str(file))
         if unreadable:
             return [f"not images: {_some(unreadable)}. Export them as PNG, or take them out"]
+        try:
+            for file in with_alpha[:_DECODED]:
+                images.read_rgb(file)
+        except images.ImageError as error:
+            return [str(error)]
         return []
+
+    @classmethod
+    def case_problems(cls, options: Options, cases: Sequence[str]) -> list[str]:
+        """What the ids of a plan's cases show: that no image is of any of them."""
+        found = listed(options.path)
+        if any(case in found for case in cases):
+            return []
+        return [
+            f"{options.path}: none of its images ({_some(sorted(found))}) is named by one of the {len(cases)} cases "
+            f"({_some(sorted(cases))}). Name them by the ids in the exported cases.jsonl"
+        ]
 
     def __init__(self, options: Options, runtime: Runtime) -> None:
         del runtime
@@ -110,7 +131,7 @@ class Outputs:
     def _expected(self, case: str) -> str:
         path = Path(self.options.path).expanduser()
         if path.is_dir():
-            return f"expected {path / (case + SUFFIXES[0])}"
+            return f"expected {path / (case + '.png')}"
         return f'expected a line {{"case": "{case}", "file": ...}} in {path}'
 
 
@@ -128,9 +149,7 @@ def listed(path: str) -> dict[str, Path]:
 
 def _of_folder(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() not in SUFFIXES or file.name.startswith("."):
-            continue
+    for file in images.image_files(folder):
         if file.stem in found:
             raise ValueError(
                 f"{folder}: {found[file.stem].name} and {file.name} would both be the edit of case "
@@ -144,21 +163,27 @@ def _of_folder(folder: Path) -> dict[str, Path]:
 
 def _of_jsonl(place: Path) -> dict[str, Path]:
     try:
-        text = place.read_text(encoding="utf-8")
+        text = place.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{place}: cannot be read ({error}). Check the path; it must be UTF-8") from error
     found: dict[str, Path] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines: a name may hold U+2028, which it takes for the end of a line.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         where = f"{place}:{number}"
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{where}: not valid JSON ({error})") from error
         case, file = (row.get("case"), row.get("file")) if isinstance(row, dict) else (None, None)
         if not isinstance(case, str) or not isinstance(file, str) or not case or not file:
             raise ValueError(f'{where}: expected {{"case": "<id>", "file": "<image>"}}, got {line[:80]}')
+        try:
+            whole_text(case, f"{where}: the case")
+            whole_text(file, f"{where}: the file's name")
+        except BrokenText as error:
+            raise ValueError(str(error)) from None
         if case in found:
             raise ValueError(f"{where}: case {case!r} was named before. Keep one line")
         # Names from data never leave their folder: neither up, nor to a root or a drive.
@@ -172,14 +197,6 @@ def _of_jsonl(place: Path) -> dict[str, Path]:
     if not found:
         raise ValueError(f"{place}: names no images. Write one line for each case")
     return found
-
-
-def _is_image(file: Path) -> bool:
-    try:
-        with PilImage.open(file):  # the header alone: nothing is decoded
-            return True
-    except OSError:  # an unknown format too
-        return False
 
 
 def _some(lines: Sequence[str]) -> str:

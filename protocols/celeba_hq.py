@@ -11,6 +11,7 @@ Layout of ``root`` (Lee et al., MaskGAN, CVPR 2020):
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -149,11 +150,13 @@ class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", Face]):
 
     def record(self, source: str) -> FaceRecord:
         """One image with its masks and attributes at the canvas's size."""
-        image = self._image(source)
+        image = self._image(self._file(source))
         return FaceRecord(source, image, self._parts(source), self.facts(source))
 
-    def _image(self, source: str) -> Image.Image:
-        path = self._root / IMAGES / f"{int(source)}.jpg"
+    def _file(self, source: str) -> Path:
+        return self._root / IMAGES / f"{int(source)}.jpg"
+
+    def _image(self, path: Path) -> Image.Image:
         try:
             image = read_rgb(path)
         except ImageError as error:
@@ -192,16 +195,19 @@ class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", Face]):
     def offer(self, source: Face, category: str, kind: str) -> Iterator[EditCase]:
         return source.cases(category, kind)
 
-    def reference(self) -> Iterator[Image.Image]:
+    def reference_files(self) -> list[Path]:
         shared = self.options.reference_partition == self.options.partition
         members = self._members[self.options.reference_partition]
-        for source in self.first_by_hash(members, without=self.used if shared else frozenset()):
-            yield self._image(source)
+        chosen = self.first_by_hash(members, without=self.used if shared else frozenset())
+        return [self._file(source) for source in chosen]
+
+    def reference(self) -> Iterator[Image.Image]:
+        return map(self._image, self.reference_files())
 
 
 def _lines(path: Path, hint: str) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise ProtocolError(f"{path}: missing. {hint}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -212,7 +218,8 @@ def read_attributes(path: Path) -> tuple[list[str], dict[str, NDArray[np.bool_]]
     """(names, {5-digit id: bool of one value for each name}) of ``CelebAMask-HQ-attribute-anno.txt``.
 
     Raises ProtocolError for a header whose count is not the number of rows (a truncated file), for a row
-    that does not fit the header, and where an attribute that edits need is not there.
+    that does not fit the header, for an image or an attribute that is there twice, and where an attribute that edits
+    need is not there.
     """
     lines = _lines(path, _HINT)
     try:
@@ -222,6 +229,9 @@ def read_attributes(path: Path) -> tuple[list[str], dict[str, NDArray[np.bool_]]
         raise ProtocolError(
             f"{path}: expected the number of images on line 1 and the attributes' names on line 2. {_HINT}"
         ) from None
+    twins = [name for name, times in Counter(names).items() if times > 1]
+    if twins:
+        raise ProtocolError(f"{path}: line 2 names {', '.join(twins)} twice. {_HINT}")
     missing = [name for name in _NEEDED if name not in names]
     if missing:
         raise ProtocolError(f"{path}: line 2 does not name {', '.join(missing)}. {_HINT}")
@@ -236,7 +246,12 @@ def read_attributes(path: Path) -> tuple[list[str], dict[str, NDArray[np.bool_]]
                 f"{path}: line {number} is not a file name like 12.jpg "
                 f"and {len(names)} values of 1 or -1. {_HINT}"
             )
-        rows[f"{int(stem):05d}"] = np.array([value == "1" for value in values])
+        source = f"{int(stem):05d}"
+        if source in rows:
+            raise ProtocolError(
+                f"{path}: line {number} is a second row of image {int(stem)}. Keep one. {_HINT}"
+            )
+        rows[source] = np.array([value == "1" for value in values])
     if len(rows) != count:
         raise ProtocolError(
             f"{path}: line 1 says {count} images, but {len(rows)} follow: "
@@ -257,7 +272,12 @@ def read_mapping(path: Path) -> dict[str, str]:
             continue
         if len(fields) != 3 or not fields[0].isdecimal():
             raise ProtocolError(f"{path}: line {number} is not 'idx orig_idx orig_file'. {_HINT}")
-        rows[f"{int(fields[0]):05d}"] = fields[2]
+        source = f"{int(fields[0]):05d}"
+        if source in rows:
+            raise ProtocolError(
+                f"{path}: line {number} is a second row of image {int(source)}. Keep one. {_HINT}"
+            )
+        rows[source] = fields[2]
     return rows
 
 
@@ -270,5 +290,9 @@ def read_partition(path: Path) -> dict[str, int]:
             continue
         if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
             raise ProtocolError(f"{path}: line {number} is not a file name and 0, 1 or 2. {_PARTITION_HINT}")
+        if fields[0] in rows:
+            raise ProtocolError(
+                f"{path}: line {number} is a second row of {fields[0]}. Keep one. {_PARTITION_HINT}"
+            )
         rows[fields[0]] = int(fields[1])
     return rows

@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from bench.edit import EditCase
-from bench.images import ImageError, crop_square, read_rgb, resize
+from bench.files import BrokenText, whole_text
+from bench.images import SUFFIXES, ImageError, crop_square, image_files, read_rgb, resize
 from protocols.captions import Caption
 from protocols.masks import Mask
 from protocols.prompts import BACKGROUNDS, COLORS, MATERIALS, check_backgrounds
@@ -32,7 +33,7 @@ from protocols.scenes import (
     scene_cases,
     scene_kinds,
 )
-from protocols.selection import AnnotatedProtocol, CommonOptions, ProtocolError
+from protocols.selection import AnnotatedProtocol, CommonOptions, ProtocolError, rank
 
 __all__ = [
     "MINI_SCENES",
@@ -102,7 +103,7 @@ class Coco(AnnotatedProtocol["Coco.Options", Stage]):
                     f"min_area is {self.min_area} and max_area {self.max_area}; they must be shares, in order"
                 )
             for split in (self.split, self.reference_split):
-                if split is not None and (not split or Path(split).name != split):
+                if split is not None and (not split or split == ".." or Path(split).name != split):
                     raise ValueError(f"split is {split!r}; it must be the name of a folder in root")
 
     @classmethod
@@ -115,7 +116,18 @@ class Coco(AnnotatedProtocol["Coco.Options", Stage]):
         ]
         if options.reference_split is not None:
             expected.append((root / options.reference_split, "the folder of reference images"))
-        return [f"{path}: missing. Expected {what}. {_HINT}" for path, what in expected if not path.exists()]
+        found = [f"{path}: missing. Expected {what}. {_HINT}" for path, what in expected if not path.exists()]
+        if not found and options.reference_split is not None:
+            folder = root / options.reference_split
+            try:
+                if not image_files(folder):
+                    found.append(
+                        f"{folder}: holds no images ({', '.join(SUFFIXES)}). Put the reference images into it, not "
+                        "into folders below it, or leave reference_split out"
+                    )
+            except ImageError as error:
+                found.append(str(error))
+        return found
 
     # ------------------------------------------------------------ annotations
 
@@ -214,18 +226,19 @@ class Coco(AnnotatedProtocol["Coco.Options", Stage]):
     def offer(self, source: Stage, category: str, kind: str) -> Iterator[EditCase]:
         return source.cases(category, kind)
 
-    def reference(self) -> Iterator[Image.Image]:
-        """Centre crops, RGB at the canvas's size; no source of a case is among them."""
+    def reference_files(self) -> list[Path]:
         split = self.options.reference_split or self.options.split
         folder = Path(self.options.root) / split
-        used: frozenset[str] = frozenset()
         if split == self.options.split:
-            files = {source: entry.file_name for source, entry in self._entries.items()}
-            used = self.used
-        else:
-            files = {path.stem: path.name for path in sorted(folder.glob("*.jpg"))}
-        for source in self.first_by_hash(list(files), without=used):
-            image = _image(folder / files[source])
+            chosen = self.first_by_hash(list(self._entries), without=self.used)
+            return [folder / self._entries[source].file_name for source in chosen]
+        files = sorted(image_files(folder), key=lambda path: rank(self.name, "reference", path.stem))
+        return files[: self.options.reference_count]
+
+    def reference(self) -> Iterator[Image.Image]:
+        """Centre crops, RGB at the canvas's size; no source of a case is among them."""
+        for path in self.reference_files():
+            image = _image(path)
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
             yield resize(crop_square(image, (left, top, left + side, top + side)), self.options.canvas)
@@ -247,28 +260,86 @@ def _image(path: Path) -> Image.Image:
 
 
 def _mask(annotation: dict[str, Any], entry: _Entry, path: Path) -> Mask:
-    """Bool (H, W) of polygons, of uncompressed or of compressed RLE."""
+    """Bool (H, W) of polygons, of uncompressed or of compressed RLE.
+
+    Everything is checked before it is decoded: pycocotools reads beyond its memory where sizes or counts are wrong.
+    """
+    shape, size = annotation["segmentation"], (entry.height, entry.width)
     try:
-        from pycocotools import mask as coder
+        if isinstance(shape, dict):
+            return _of_runs(shape, size)
+        return _of_polygons(_areas(shape), size)
     except ModuleNotFoundError:
         raise ProtocolError("pycocotools is needed to read COCO's masks: pip install pycocotools") from None
-    shape = annotation["segmentation"]
-    try:
-        if isinstance(shape, dict) and not isinstance(shape["counts"], list):
-            code = shape
-        else:
-            code = coder.frPyObjects(shape, entry.height, entry.width)
-        mask = coder.decode(coder.merge(code) if isinstance(code, list) else code).astype(bool)
-    except Exception as error:  # pycocotools raises bare Exception, TypeError, ValueError
+    except (TypeError, ValueError, OverflowError) as error:
         raise ProtocolError(
-            f"{path}: the segmentation of annotation {annotation['id']} cannot be decoded ({error}). {_HINT}"
+            f"{path}: the segmentation of annotation {annotation['id']} cannot be decoded: {error}. {_HINT}"
         ) from error
-    if mask.shape != (entry.height, entry.width):
-        raise ProtocolError(
-            f"{path}: the mask of annotation {annotation['id']} is {mask.shape[1]}x{mask.shape[0]}. "
-            f"Expected {entry.width}x{entry.height}, the size of its image. {_HINT}"
-        )
-    return np.ascontiguousarray(mask)
+
+
+def _areas(polygons: list[Any]) -> list[Any]:
+    """The polygons of three points and more; fewer enclose nothing. Raises ValueError for what is no list of lists."""
+    if not all(isinstance(polygon, list) for polygon in polygons):
+        raise ValueError("expected a list of polygons, each a list of x, y, x, y, ...")
+    return [polygon for polygon in polygons if len(polygon) >= 6]
+
+
+def _of_polygons(polygons: list[Any], size: tuple[int, int]) -> Mask:
+    """Bool (H, W); raises ValueError for odd counts and for points more than a side away from the image."""
+    if not polygons:
+        return np.zeros(size, bool)
+    for polygon in polygons:
+        points = np.asarray(polygon, np.float64)
+        if points.ndim != 1 or points.size % 2:
+            raise ValueError("a polygon is a list of x, y, x, y, ...")
+        for values, side in ((points[0::2], size[1]), (points[1::2], size[0])):
+            if not ((values >= -side) & (values <= 2 * side)).all():
+                raise ValueError(f"a polygon leaves the image of {size[1]}x{size[0]} by more than its side")
+    from pycocotools import mask as coder
+
+    codes = coder.frPyObjects(polygons, *size)
+    return np.ascontiguousarray(coder.decode(coder.merge(codes)).astype(bool))
+
+
+def _of_runs(code: dict[str, Any], size: tuple[int, int]) -> Mask:
+    """Bool (H, W) of run lengths, column by column, the first of zeros. Raises ValueError unless they fill it."""
+    height, width = size
+    if code.get("size") != [height, width]:
+        raise ValueError(f"its size is {code.get('size')}. Expected [{height}, {width}], those of its image")
+    counts = code.get("counts")
+    if isinstance(counts, str):
+        counts = _counts(counts)
+    if not isinstance(counts, list) or not all(isinstance(n, int) and n >= 0 for n in counts):
+        raise ValueError("its counts are neither a list of run lengths nor a text that encodes one")
+    if sum(counts) != height * width:
+        raise ValueError(f"its counts sum to {sum(counts)}. Expected {height} * {width} = {height * width}")
+    ones = np.arange(len(counts)) % 2 == 1
+    return np.ascontiguousarray(np.repeat(ones, counts).reshape(size, order="F"))
+
+
+def _counts(text: str) -> list[int]:
+    """The run lengths that a compressed RLE holds (``rleFrString`` of COCO's ``maskApi.c``).
+
+    A character holds five bits, the lowest first, and whether more follow. From the fourth on, a number is the
+    difference to the one two places before. Raises ValueError for another character and for an early end.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            raise ValueError(f"its counts hold {character!a}")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("its counts end within a number")
+    return counts
 
 
 _SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
@@ -280,7 +351,6 @@ _SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
         "category_id": int,
         "segmentation": (list, dict),
         "area": (int, float),
-        "iscrowd": int,
     },
 }
 _CAPTION_SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
@@ -291,15 +361,23 @@ _CAPTION_SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
 def read_annotations(instances: Path, captions: Path) -> tuple[dict[int, tuple[str, str]], dict[str, _Entry]]:
     """({category id: (name, supercategory)}, {12-digit image id: what is known of it}).
 
-    Raises ProtocolError for broken JSON, a missing or wrong key, and ids that point nowhere.
+    As the maintainers of COCO-ReM and LVIS say, an annotation without ``iscrowd`` is of a single object. One without
+    an outline (no polygon of three points) counts as a crowd: it is never edited, nor is the background around it.
+    Raises ProtocolError for broken JSON, a missing or wrong key, ids and names that are there twice, and ids that
+    point nowhere.
     """
     data = _read(instances, _SHAPES)
+    _refuse_twins(instances, "categories", "name", data["categories"])
+    _refuse_twins(instances, "images", "file_name", data["images"])
     categories = {c["id"]: (c["name"], c["supercategory"]) for c in data["categories"]}
     entries: dict[int, _Entry] = {}
     for image in data["images"]:
         name = image["file_name"]
         if Path(name).name != name:
-            raise ProtocolError(f"{instances}: image {image['id']} has the file name {name!r}. {_HINT}")
+            raise ProtocolError(
+                f"{instances}: image {image['id']} has the file name {name!r}. Take the folders out of it: images lie "
+                f"in the folder of their split. {_HINT}"
+            )
         entries[image["id"]] = _Entry(name, image["width"], image["height"])
     for annotation in data["annotations"]:
         if annotation["image_id"] not in entries or annotation["category_id"] not in categories:
@@ -307,6 +385,14 @@ def read_annotations(instances: Path, captions: Path) -> tuple[dict[int, tuple[s
                 f"{instances}: annotation {annotation['id']} belongs to image {annotation['image_id']} and "
                 f"category {annotation['category_id']}, which the file does not list both. {_HINT}"
             )
+        crowd = annotation.get("iscrowd", 0)
+        if not isinstance(crowd, int):
+            raise ProtocolError(
+                f"{instances}: annotation {annotation['id']} has no proper 'iscrowd'. {_HINT}"
+            )
+        outline = annotation["segmentation"]
+        bare = isinstance(outline, list) and not any(isinstance(p, list) and len(p) >= 6 for p in outline)
+        annotation["iscrowd"] = crowd or int(bare)
         entries[annotation["image_id"]].annotations.append(annotation)
     for caption in _read(captions, _CAPTION_SHAPES)["annotations"]:
         if caption["image_id"] not in entries:
@@ -331,7 +417,7 @@ def _read(
         raise ProtocolError(f"{path}: missing. {_HINT}") from None
     except OSError as error:
         raise ProtocolError(f"{path}: cannot be read ({error}). {_HINT}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"{path}: is not whole JSON ({error}). {_HINT}") from error
     for name, keys in shapes.items():
         items = data.get(name) if isinstance(data, dict) else None
@@ -341,4 +427,21 @@ def _read(
             for key, kind in keys.items():
                 if not isinstance(item, dict) or not isinstance(item.get(key), kind):
                     raise ProtocolError(f"{path}: {name}[{number}] has no proper {key!r}. {_HINT}")
+                if isinstance(item[key], str):
+                    try:
+                        whole_text(item[key], f"{path}: {key!r} of {name}[{number}], id {item['id']},")
+                    except BrokenText as error:
+                        raise ProtocolError(str(error)) from None
+        _refuse_twins(path, name, "id", items)
     return data  # type: ignore[no-any-return]
+
+
+def _refuse_twins(path: Path, name: str, key: str, items: list[dict[str, Any]]) -> None:
+    """Raises ProtocolError where two items have the same value of a key: the last one would silently win."""
+    first: dict[Any, int] = {}
+    for number, item in enumerate(items):
+        if first.setdefault(item[key], number) != number:
+            raise ProtocolError(
+                f"{path}: {name}[{first[item[key]]}] and {name}[{number}] both have the {key} {item[key]!r}. Give "
+                f"each its own (files that are merged must be numbered anew), or keep one. {_HINT}"
+            )

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import count as count_up
 from itertools import islice
+from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar, Generic, TypeVar, overload
 
@@ -22,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from bench.edit import CATEGORIES, Claim, EditCase, EditRequest, Region, stable_digest
-from bench.images import mask_image
+from bench.images import ImageError, mask_image, probe, read_rgb
 from protocols.masks import Mask, union, usable
 from protocols.prompts import words_of
 
@@ -245,6 +246,8 @@ OptionsT = TypeVar("OptionsT", bound=CommonOptions)
 SourceT = TypeVar("SourceT")
 
 _KEPT_SOURCES = 16
+_DECODED, _PROBED = 200, 5000
+"""How many reference images are decoded before a run, and of how many the header is read: some seconds."""
 
 
 class AnnotatedProtocol(ABC, Generic[OptionsT, SourceT]):
@@ -288,6 +291,10 @@ class AnnotatedProtocol(ABC, Generic[OptionsT, SourceT]):
     @abstractmethod
     def offer(self, source: SourceT, category: str, kind: str) -> Iterator[EditCase]:
         """The source's cases of one kind, in a fixed order."""
+
+    @abstractmethod
+    def reference_files(self) -> list[Path]:
+        """The files of the real images for FID; no source of a case is among them."""
 
     @abstractmethod
     def reference(self) -> Iterator[Image.Image]:
@@ -343,8 +350,32 @@ class AnnotatedProtocol(ABC, Generic[OptionsT, SourceT]):
 
     @property
     def digest(self) -> str:
-        """12 hex digits over options and cases, pixels included. Builds every case once."""
-        return self._selection[1]
+        """12 hex digits over options and cases, pixels included. Builds every case once.
+
+        Warns where reference images cannot be read: whoever plans a run asks for the digest before any edit.
+        """
+        digest = self._selection[1]
+        if broken := self._unreadable:
+            warnings.warn(
+                f"{self.name}: {len(broken)} of {min(len(self.reference_files()), _PROBED)} reference images cannot be "
+                f"read, such as {broken[0]}. Mend them or take them out; until then FID and its like have no value",
+                stacklevel=2,
+            )
+        return digest
+
+    @cached_property
+    def _unreadable(self) -> list[Path]:
+        """Those of the first reference files that cannot be decoded, or are no images by their headers."""
+        broken = []
+        for number, path in enumerate(self.reference_files()[:_PROBED]):
+            try:
+                if number < _DECODED:
+                    read_rgb(path)
+                else:
+                    probe(path)
+            except ImageError:
+                broken.append(path)
+        return broken
 
     def cases(self) -> CaseList:
         """The selected cases, category by category, by hash within a category."""

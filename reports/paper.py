@@ -148,7 +148,7 @@ def load(path: Path | None = None) -> Paper:
     """The suite's own file, or a user's. Raises :class:`PaperError`."""
     path = path or OWN_FILE
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise PaperError(f"--paper {path}: cannot be read ({error.strerror}). Mend the path.") from error
     except ValueError as error:

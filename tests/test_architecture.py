@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("bench", "methods", "protocols", "reports", "run_bench", "tests")
 ALLOWED = {
     "bench": {"bench"},
-    "methods": {"methods", "bench.edit", "bench.registry", "bench.images"},
-    "protocols": {"protocols", "bench.edit", "bench.registry", "bench.images"},
+    "methods": {"methods", "bench.edit", "bench.files", "bench.registry", "bench.images"},
+    "protocols": {"protocols", "bench.edit", "bench.files", "bench.registry", "bench.images"},
     "reports": {"reports", "bench.edit", "bench.store", "bench.stats", "bench.suite"},
 }
 

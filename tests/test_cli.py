@@ -273,6 +273,69 @@ def test_measure_gives_the_values_that_follow_by_hand(
     assert found["edit_change"]["value"] == pytest.approx(150 / 255, rel=1e-6)
 
 
+def test_measure_reads_a_photo_that_is_transparent_where_to_edit(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    colours = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    after = colours.copy()
+    after[16:32, 16:32] = 255 - after[16:32, 16:32]
+    mask = np.zeros((64, 64), np.uint8)
+    mask[16:32, 16:32] = 255
+    Image.fromarray(colours).save(place / "a.png")
+    Image.fromarray(after).save(place / "b.png")
+    Image.fromarray(mask).save(place / "m.png")
+    Image.fromarray(np.dstack([colours, 255 - mask])).save(place / "hole.png")
+    values = []
+    for name in ("m.png", "hole.png"):
+        assert run("measure", "a.png", "b.png", "--mask", name, "--device", "cpu", "--json") == 0
+        values.append(json.loads(capsys.readouterr().out))
+    assert values[0] == values[1]
+    assert values[0]["leak_mse"]["value"] == 0
+
+
+def test_measure_hints_at_an_inverted_mask(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = np.full((64, 64, 3), 100, np.uint8)
+    after = before.copy()
+    after[16:48, 16:48] = 250
+    mask = np.zeros((64, 64), np.uint8)
+    mask[16:48, 16:48] = 255
+    for name, array in (
+        ("a", before),
+        ("b", after),
+        ("m", mask),
+        ("inverted", 255 - mask),
+        ("all", 255 - after),
+    ):
+        Image.fromarray(array).save(place / f"{name}.png")
+    hints = {}
+    for edited, region in (("b", "m"), ("b", "inverted"), ("a", "m"), ("all", "m")):
+        assert run("measure", "a.png", f"{edited}.png", "--mask", f"{region}.png", "--json") == 0
+        out, hints[edited, region] = capsys.readouterr()
+        json.loads(out)
+    assert hints.pop(("b", "inverted")) == (
+        "0.0% of the area inside the mask was repainted, 100.0% of the area outside: is inverted.png inverted? "
+        "White is where to edit.\n"
+    )
+    assert set(hints.values()) == {""}
+
+
+def test_measure_refuses_a_prompt_that_is_no_text(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    # What Python makes of an argument's bytes that are no UTF-8.
+    assert run("measure", "a.png", "b.png", "--mask", "m.png", "--target-prompt", "a car \udcff") == 2
+    assert r"--target-prompt holds half a character ('\udcff' at character 7)" in capfd.readouterr().err
+
+
+def test_measure_refuses_transparent_images(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (64, 64)).save(place / "a.png")
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (16, 16, 32, 32))
+    mask.save(place / "m.png")
+    Image.merge("LA", (mask, mask)).save(place / "cutout.png")
+    for pair in (("a.png", "cutout.png"), ("cutout.png", "a.png")):
+        assert run("measure", *pair, "--mask", "m.png") == 2
+        assert "cutout.png: 93.8% of its pixels are transparent" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(("level", "says"), [(0, "m.png is empty"), (255, "m.png is full")])
 def test_measure_refuses_a_mask_that_leaves_nothing_to_edit_or_to_keep(
     level: int, says: str, place: Path, capfd: pytest.CaptureFixture[str]
@@ -363,6 +426,22 @@ def test_dry_run_prints_counts_and_writes_nothing(place: Path, capsys: pytest.Ca
     out = capsys.readouterr().out
     assert "12" in out
     assert "moody" in out
+    assert not (place / "runs").exists()
+
+
+def test_outputs_of_no_case_are_told_by_the_dry_run_and_refused_before_any_edit(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (place / "theirs").mkdir()
+    Image.new("RGB", (32, 32)).save(place / "theirs" / "1.png")
+    (place / "theirs.yaml").write_text(
+        "name: theirs\nprotocols: [dots]\nmethods: [copy_input, {method: outputs, options: {path: theirs}}]\n"
+    )
+    arguments = ("run", "theirs.yaml", "--plugin", "cli_plugin", "--device", "cpu")
+    run(*arguments, "--dry-run")
+    assert "none of its images (1) is named by one of the 6 cases" in " ".join(capfd.readouterr().out.split())
+    assert run(*arguments) == 2
+    assert "none of its images (1) is named by one of the 6 cases" in capfd.readouterr().err
     assert not (place / "runs").exists()
 
 
@@ -618,7 +697,17 @@ def test_report_and_analysis_of_a_study_print_the_same_numbers(place: Path) -> N
         run("study", "simulate", "taste", "--raters", "8", "--strength", "moody=1.5", "--inattentive", "0.4")
         == 0
     )
-    assert run("study", "analyse", "taste", "--simulated", "--scores", "runs/dots", "--out", "analysis") == 0
+    # A stand-in's scores of photographs, as an earlier version left them, are compared with no vote.
+    from bench.edit import ScoreRecord
+    from bench.store import RunStore
+
+    with RunStore.open(place / "runs" / "dots") as store:
+        keys = [record.key for record in store.edits()]
+        store.append_scores([ScoreRecord(key, "mini_clip_target", "1", 70.0) for key in keys])
+    analyse = ("study", "analyse", "taste", "--simulated", "--scores", "runs/dots", "--out", "analysis")
+    assert run(*analyse, *plugin) == 0
+    assert "mini_clip_target" not in set(pd.read_csv("analysis/correlation.csv")["metric"])
+    assert "leak_mse" in set(pd.read_csv("analysis/correlation.csv")["metric"])
     assert run("report", "runs/dots", "--study", "taste", *plugin) == 2  # people have not voted
     assert run("report", "runs/dots", "--study", "taste", "--simulated", *plugin) == 0
     raters = pd.read_csv("analysis/raters.csv")

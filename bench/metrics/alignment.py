@@ -4,8 +4,9 @@ Each metric exists twice: ``clip_*`` with published weights (OpenAI's ViT-L/14 u
 ``mini_clip_*`` with the embedded model, which scores the rendered world alone. Their values must never share a
 column, so their names differ, and the version carries the network's identity.
 
-Prompts are used as they are. Values of ``*_target`` and ``*_region`` are 100 times the cosine, never clipped
-at zero; ``*_directional`` is the plain cosine.
+Prompts are used as they are; a prompt that is longer than the model reads gives no value. Values of
+``*_target`` and ``*_region`` are 100 times the cosine, never clipped at zero; ``*_directional`` is the plain
+cosine.
 """
 
 from __future__ import annotations
@@ -92,6 +93,19 @@ def prompt_cosines(
     return _dots(images, features.clip_texts(slot, [getattr(pair, prompt) for pair in pairs]))
 
 
+def too_long(features: Features, slot: str, prompts: Sequence[Sequence[str]]) -> list[NoValue | None]:
+    """Per pair, whose prompts these are, why there is no value: the model reads only the start of one of them."""
+    texts = list({prompt for of_pair in prompts for prompt in of_pair})
+    is_cut = dict(zip(texts, features.clip_cuts(slot, texts), strict=True))
+    reason = NoValue(f"a prompt is longer than the {features.clip_context(slot)} tokens that {slot} reads")
+    return [reason if any(is_cut[prompt] for prompt in of_pair) else None for of_pair in prompts]
+
+
+def region_prompts(pairs: Sequence[Pair]) -> list[list[str]]:
+    """Per pair, the prompts that :func:`region_cosines` compares with."""
+    return [[area.prompt for area in pair.areas if area.bounds is not None] for pair in pairs]
+
+
 def directional(
     before: NDArray[np.float32],
     after: NDArray[np.float32],
@@ -123,7 +137,7 @@ def _dots(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]
 
 class _Clip:
     name = ""
-    version = "1"
+    version = "2"
     unit = "100 * cosine"
     higher_is_better = True
     needs: frozenset[str] = frozenset()
@@ -151,7 +165,8 @@ class ClipTarget(_Clip):
 
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
         cosines = prompt_cosines(self.features, self.slot, pairs, "edited", "target_prompt")
-        return [float(SCALE * cosine) for cosine in cosines]
+        reasons = too_long(self.features, self.slot, [[pair.target_prompt] for pair in pairs])
+        return [reason or float(SCALE * cosine) for reason, cosine in zip(reasons, cosines, strict=True)]
 
 
 class ClipRegion(_Clip):
@@ -161,7 +176,11 @@ class ClipRegion(_Clip):
 
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
         found = region_cosines(self.features, self.slot, pairs, "edited")
-        return [float(SCALE * c.mean()) if c.size else NoValue("the mask is empty") for c in found]
+        reasons = too_long(self.features, self.slot, region_prompts(pairs))
+        return [
+            reason or (float(SCALE * c.mean()) if c.size else NoValue("the mask is empty"))
+            for reason, c in zip(reasons, found, strict=True)
+        ]
 
 
 class ClipDirectional(_Clip):
@@ -171,12 +190,15 @@ class ClipDirectional(_Clip):
     summary = "agreement of the image's change with the prompts' change, in CLIP's space"
 
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
-        return directional(
+        values = directional(
             self.features.clip_images(self.slot, [pair.source for pair in pairs]),
             self.features.clip_images(self.slot, [pair.edited for pair in pairs]),
             self.features.clip_texts(self.slot, [pair.source_prompt for pair in pairs]),
             self.features.clip_texts(self.slot, [pair.target_prompt for pair in pairs]),
         )
+        both = [[pair.source_prompt, pair.target_prompt] for pair in pairs]
+        reasons = too_long(self.features, self.slot, both)
+        return [reason or value for reason, value in zip(reasons, values, strict=True)]
 
 
 class MiniClipTarget(ClipTarget):

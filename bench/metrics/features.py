@@ -92,6 +92,7 @@ class Features:
         }
         self._batch_pixels = batch_pixels
         self._rows = FeatureCache(cache_dir)
+        self._cut: dict[str, dict[str, bool]] = {}
         self._clips: dict[str, ClipNet] = {}
         self._lpips: dict[str, LpipsNet] = {}
         self._inception: InceptionNet | None = None
@@ -165,6 +166,31 @@ class Features:
 
         keys = [sha256_bytes(prompt.encode())[:40] for prompt in prompts]
         return self._rows.get(f"{spec.identity}-text", keys, prompts, compute)
+
+    def clip_cuts(self, slot: str, prompts: Sequence[str]) -> list[bool]:
+        """Of each prompt, whether it is longer than the model reads. Only its tokenizer is loaded."""
+        cut = self._cut.setdefault(slot, {})
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in cut]
+        if new:
+            cut.update(zip(new, self.clip_spec(slot).cut(new), strict=True))
+        return [cut[prompt] for prompt in prompts]
+
+    def clip_context(self, slot: str) -> int:
+        """How many tokens of a prompt the model reads."""
+        return int(self.clip_spec(slot).tokenizer.context_length)
+
+    def cut_prompts(self) -> list[str]:
+        """A line for each CLIP model that was asked about prompts longer than it reads: how many, and one of them."""
+        lines = []
+        for slot, prompts in self._cut.items():
+            cut = sorted(prompt for prompt, is_cut in prompts.items() if is_cut)
+            if cut:
+                first = cut[0] if len(cut[0]) <= 60 else cut[0][:57] + "..."
+                lines.append(
+                    f"{slot}: {len(cut)} of {len(prompts)} prompts are longer than the {self.clip_context(slot)} "
+                    f"tokens that it reads: their edits have no value. One of them is {first!r}"
+                )
+        return lines
 
     def vgg16(self, pictures: Sequence[Picture], side: int) -> FloatND:
         """``float32`` ``(N, 512)``: mean over the plane of VGG16's last ReLU, after clean resizing."""

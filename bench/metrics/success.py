@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.metrics import leakage
-from bench.metrics.alignment import prompt_cosines, region_cosines
+from bench.metrics.alignment import prompt_cosines, region_cosines, region_prompts, too_long
 from bench.metrics.options import SuccessRule, versioned
 from bench.metrics.types import NoValue, Pair, Value
 
@@ -87,15 +87,22 @@ def judge_clip(
 ) -> list[Verdict]:
     """Whether the image is closer to the target prompt, and every region came closer to its own.
 
-    By more than ``margin`` and ``region_margin`` (cosines). ``slot``: which of the CLIPs judges.
+    By more than ``margin`` and ``region_margin`` (cosines). ``slot``: which of the CLIPs judges. No verdict where one
+    of the prompts is longer than it reads.
     """
     to_target = prompt_cosines(features, slot, pairs, "edited", "target_prompt")
     to_source = prompt_cosines(features, slot, pairs, "edited", "source_prompt")
     before = region_cosines(features, slot, pairs, "source")
     after = region_cosines(features, slot, pairs, "edited")
+    prompts = [
+        [pair.source_prompt, pair.target_prompt, *of_regions]
+        for pair, of_regions in zip(pairs, region_prompts(pairs), strict=True)
+    ]
     return [
-        bool(target - source > margin and closer.size and (closer - far > region_margin).all())
-        for target, source, far, closer in zip(to_target, to_source, before, after, strict=True)
+        reason or bool(target - source > margin and closer.size and (closer - far > region_margin).all())
+        for reason, target, source, far, closer in zip(
+            too_long(features, slot, prompts), to_target, to_source, before, after, strict=True
+        )
     ]
 
 
@@ -213,6 +220,7 @@ class JudgeTruth(_Judge):
 
 class JudgeClip(_Judge):
     name = "judge_clip"
+    version = "2"
     needs = _CLIP_NEEDS
     summary = "CLIP sees the target rather than the source (first condition of success_clip)"
     slot = "clip"
@@ -220,7 +228,7 @@ class JudgeClip(_Judge):
 
 class JudgeMiniClip(JudgeClip):
     name = "judge_mini_clip"
-    version = "3"
+    version = "4"
     summary = "as judge_clip, with the embedded CLIP"
     slot = "mini_clip"
     embedded = True
@@ -235,6 +243,7 @@ class SuccessTruth(_Success):
 
 class SuccessClip(_Success):
     name = "success_clip"
+    version = "3"
     needs = _CLIP_NEEDS
     summary = f"CLIP sees the target rather than the source; {conditions()}"
     slot = "clip"
@@ -242,7 +251,7 @@ class SuccessClip(_Success):
 
 class SuccessMiniClip(SuccessClip):
     name = "success_mini_clip"
-    version = "4"
+    version = "5"
     summary = "as success_clip, with the embedded CLIP"
     slot = "mini_clip"
     embedded = True

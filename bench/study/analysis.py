@@ -9,10 +9,12 @@ Votes are the rows whose role is ``"trial"``: practice, attention checks and rep
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
+
+SAME_STRENGTH = 1e-6
+"""Log odds; strengths nearer to each other are equal: the fit is exact to about a thousandth of it."""
 
 SIMULATED = "SIMULATED RATERS, not people: "
 """Begins whatever is said of results of simulated raters."""
@@ -58,6 +63,20 @@ class Exclusion:
             raise ValueError(f"min_self_consistency is a share, 0 to 1, not {self.min_self_consistency}.")
         if self.min_median_reaction_ms is not None and not self.min_median_reaction_ms >= 0:
             raise ValueError(f"min_median_reaction_ms must be 0 or more, not {self.min_median_reaction_ms}.")
+
+    def to_json(self) -> str:
+        """All bounds, as the column ``exclusion`` of the votes has them."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Exclusion:
+        """Raises VotesError for what is no rule."""
+        try:
+            return cls(**json.loads(text))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise VotesError(
+                f"column exclusion: {text[:200]!r} is no exclusion rule ({error}). Export the votes again."
+            ) from error
 
     def __str__(self) -> str:
         """The rule in a sentence."""
@@ -98,8 +117,9 @@ class Analysis:
     """raters, scope, kind, method, against, wins, ties, losses, n, share, wilson_low, wilson_high, low, high.
     For choices of the best: a win is being chosen while the other was shown."""
     strengths: pd.DataFrame
-    """raters, scope, method, strength, low, high, rank; ``behind`` the strongest, with behind_low,
-    behind_high; ``separable``: whether that interval leaves out 0."""
+    """raters, scope, method, strength, low, high, rank (equal strengths share one); ``behind`` the strongest, with
+    behind_low, behind_high; ``separable``: whether that interval leaves out 0. Where the votes do not bound a
+    strength on one side (an undefeated method), that end alone is empty."""
     fits: pd.DataFrame
     """raters, scope, n, tie (Davidson's nu), tie_low, tie_high, regularised, draws_regularised, note."""
     agreement: pd.DataFrame
@@ -170,7 +190,8 @@ def analyse(
 ) -> Analysis:
     """All results of the votes.
 
-    ``exclusion``: the rule (default :class:`Exclusion`'s). ``scores``: a run's scores per edit, with columns
+    ``exclusion``: the rule; without one, the rule that the votes say their study stated, or, where they say
+    none, the default of :class:`Exclusion`, with a note. ``scores``: a run's scores per edit, with columns
     protocol, method (its title), case, metric, value and optionally higher_is_better. ``simulated``: say True
     to analyse simulated raters; their votes are refused otherwise, and never mixed with people's.
 
@@ -181,8 +202,16 @@ def analyse(
 
     if not 0 < level < 1:
         raise ValueError(f"a level lies between 0 and 1, not at {level}.")
-    rule = Exclusion() if exclusion is None else exclusion
     checked = check_votes(votes)
+    notes: list[str] = []
+    if exclusion is None:
+        exclusion = stated_rule(checked)
+    if exclusion is None:
+        exclusion = Exclusion()
+        notes.append(
+            "The votes do not say which exclusion rule their study stated: the default rule is applied."
+        )
+    rule = exclusion
     _one_kind(checked, simulated)
     if not (checked["role"] == "trial").any():
         raise VotesError(
@@ -191,7 +220,6 @@ def analyse(
     values = read_scores(scores) if scores is not None else None
     raters = rater_quality(checked, rule)
     excluded = ~kept_raters(checked, raters)
-    notes: list[str] = []
     parts = {"all": _Part(checked, values, resamples, seed, level)}
     if not excluded.any():
         parts["kept"] = parts["all"]
@@ -205,6 +233,11 @@ def analyse(
         for table, frame in part.tables.items():
             tables.setdefault(table, []).append(_labelled(frame, name))
     found = {name: pd.concat(frames, ignore_index=True) for name, frames in tables.items()}
+    if not found["agreement"]["units"].any():
+        notes.append(
+            "No comparison was judged by two raters, so there is no Krippendorff's alpha: a study created with "
+            "--overlap 2 or more asks several raters about each comparison."
+        )
     questions = sorted(set(checked["question"][checked["role"] == "trial"]))
     if len(questions) > 1:
         notes.append(f"Rows of question “all” pool {len(questions)} questions: {', '.join(questions)}.")
@@ -229,6 +262,35 @@ def analyse(
         effect=_effect(found["shares"]),
         **found,
     )
+
+
+def stated_rule(votes: pd.DataFrame) -> Exclusion | None:
+    """The exclusion rule that the votes' studies stated; None where none of them says one.
+
+    Raises VotesError where studies stated different rules: one table has one rule.
+    """
+    stated: dict[str, Exclusion | None] = dict.fromkeys(sorted(set(votes["study"])))
+    for study, text in votes[["study", "exclusion"]].drop_duplicates().itertuples(index=False):
+        if text is None:
+            continue
+        rule = Exclusion.from_json(text)
+        if stated[study] not in (None, rule):
+            raise VotesError(
+                f"the votes hold two exclusion rules of study {study}: {stated[study]} {rule} "
+                "Leave out the file that was changed."
+            )
+        stated[study] = rule
+    if not any(stated.values()):
+        return None
+    # A study that says none was exported without its rule, which may have been any.
+    first, *others = stated
+    for study in others:
+        if stated[study] != stated[first]:
+            said = [f"{name}: {stated[name] or 'no rule is stated.'}" for name in (first, study)]
+            raise VotesError(
+                f"the studies stated different exclusion rules. {' '.join(said)} Analyse them one by one."
+            )
+    return stated[first]
 
 
 def kept_raters(votes: pd.DataFrame, raters: pd.DataFrame) -> NDArray[np.bool_]:
@@ -524,7 +586,9 @@ class _Part:
             choices, self.draws[:, inside] @ to_column, beta, regularised=fitted.regularised
         )
         m = len(choices.methods)
-        best = int(np.argmax(fitted.strengths))
+        # Strengths that differ by rounding alone are equal.
+        beta[:m] = _equalised(beta[:m])
+        best = int(np.argmax(beta[:m]))
         per_column = influence(choices, counts, beta, regularised=fitted.regularised)
         per_column = np.concatenate([per_column, per_column[:, [best]] - per_column[:, :m]], axis=1)
         per_class = np.zeros((len(inside), per_column.shape[1]))
@@ -540,15 +604,19 @@ class _Part:
         )
         factor = part.factor(per_class[self.classes[chosen]], level=self.level)
         low, high = interval(value, drawn, factor, level=self.level)
-        order = np.argsort(np.argsort(-fitted.strengths, kind="stable"), kind="stable")
         behind = slice(len(beta), None)
+        # What the votes do not bound has an open side: an end of the interval would be the prior's.
+        high[:m][fitted.above] = np.nan
+        low[:m][fitted.below] = np.nan
+        high[behind][~fitted.reach[:, best]] = np.nan
+        low[behind][~fitted.reach[best]] = np.nan
         rows = [
             {
                 "method": title,
                 "strength": value[i],
                 "low": low[i],
                 "high": high[i],
-                "rank": int(order[i]) + 1,
+                "rank": 1 + int((beta[:m] > beta[i]).sum()),
                 "behind": value[behind][i],
                 "behind_low": low[behind][i],
                 "behind_high": high[behind][i],
@@ -616,6 +684,16 @@ class _Part:
             "low": clustered.low if clustered else math.nan,
             "high": clustered.high if clustered else math.nan,
         }
+
+
+def _equalised(values: Floats) -> Floats:
+    """``values``, (N,), where those that differ by less than the fit's tolerance are all the largest of them."""
+    order = np.argsort(-values, kind="stable")
+    equal = values.copy()
+    for before, after in pairwise(order):
+        if values[before] - values[after] < SAME_STRENGTH:
+            equal[after] = equal[before]
+    return equal
 
 
 def _by_scope(rows: Any) -> pd.DataFrame:

@@ -5,6 +5,7 @@ Behind a password, whose wrong guesses the store counts. Nothing of it reaches a
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import tempfile
 from collections.abc import Mapping
@@ -122,7 +123,7 @@ def _figures(service: Service, kind: str) -> None:
     votes = service.store.votes(service.name, kind)
     rule = exclusion(service)
     if (votes["role"] == "trial").any():
-        found = _analysis(service.name, service.store.name, kind, len(votes), votes, rule)
+        found = _analysis(service.name, service.store.name, kind, _fingerprint(votes), votes, rule)
         with st.container(key="figures"):
             left, right = st.columns([1.2, 1], gap="small")
         with left:
@@ -134,19 +135,23 @@ def _figures(service: Service, kind: str) -> None:
     st.html(raters(service, kind, votes, rule))
 
 
+def _fingerprint(votes: pd.DataFrame) -> str:
+    """The same for the same votes: they never change, but are added, and deleted when a rater withdraws."""
+    return hashlib.sha256("\n".join(votes["rater"] + " " + votes["trial"]).encode()).hexdigest()
+
+
 def _analysis(
-    study: str, store: str, kind: str, count: int, votes: pd.DataFrame, rule: Exclusion
+    study: str, store: str, kind: str, fingerprint: str, votes: pd.DataFrame, rule: Exclusion
 ) -> Analysis:
-    """Votes are only ever added, so their number says whether they are the same."""
     import streamlit as st
 
     @st.cache_resource(show_spinner=False, max_entries=8)
-    def analysed(study: str, store: str, kind: str, count: int, _votes: Any, _rule: Any) -> Any:
+    def analysed(study: str, store: str, kind: str, fingerprint: str, _votes: Any, _rule: Any) -> Any:
         from bench.study.analysis import analyse
 
         return analyse(_votes, exclusion=_rule, resamples=RESAMPLES, simulated=kind == SIMULATED)
 
-    return analysed(study, store, kind, count, votes, rule)  # type: ignore[no-any-return]
+    return analysed(study, store, kind, fingerprint, votes, rule)  # type: ignore[no-any-return]
 
 
 def exclusion(service: Service) -> Exclusion:
@@ -300,8 +305,10 @@ def raters(service: Service, kind: str, votes: pd.DataFrame, rule: Exclusion) ->
             if out
             else "<span class='fine'>kept</span>"
         )
+        # Whom a recruiting service sent is paid by its own id.
+        named = f" <code>{escape(entry.external)}</code>" if entry.external else ""
         lines.append(
-            f"<tr><td>{entry.number + 1}</td><td><code>{escape(entry.rater[:8])}</code></td><td>{state}</td>"
+            f"<tr><td>{entry.number + 1}</td><td><code>{escape(entry.rater[:8])}</code>{named}</td><td>{state}</td>"
             f"<td>{entry.attention - entry.attention_failed} of {entry.attention}</td>"
             f"<td>{entry.repeats_same} of {entry.repeats}</td><td>{share(entry.first_share)}</td>"
             f"<td>{share(entry.tie_share)}</td><td>{seconds}</td><td>{share(entry.fast_share)}</td>"

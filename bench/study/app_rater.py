@@ -13,7 +13,6 @@ import hashlib
 import re
 from collections.abc import Mapping
 from functools import cache
-from html import escape
 from typing import Any
 
 from bench.study import StudyError, app_text
@@ -21,21 +20,22 @@ from bench.study.app_server import PICTURES
 from bench.study.app_service import LOG, AllPicturesAway, Service
 from bench.study.database import DatabaseError
 from bench.study.interface import (
+    RECRUITERS,
+    SESSION_DAYS,
     Answer,
     Entry,
+    NotFinished,
     OpenTrial,
     Progress,
     StudyClosed,
     StudyFull,
     UnknownRater,
     VoteRefused,
+    Withdrawn,
 )
 from bench.study.pictures import PictureChanged
 from bench.study.tokens import TokenError, TokenExpired, TokenUsed
 
-EXTERNAL = ("PROLIFIC_PID", "workerId", "participant")
-"""Parameters in which recruiting services say who comes, where registration is open."""
-COOKIE_DAYS = 90
 DETAILS: Mapping[str, type | tuple[type, ...]] = {
     "by": str,
     "zoomed": (int, float),
@@ -50,7 +50,7 @@ DETAILS: Mapping[str, type | tuple[type, ...]] = {
     "ratio": (int, float),
     "touch": bool,
 }
-"""What the browser may tell of an answer; anything else is dropped."""
+"""What the browser may tell of an answer; anything else is dropped. ``app_text.stored`` tells raters of each."""
 
 
 def show(service: Service) -> None:
@@ -69,6 +69,8 @@ def show(service: Service) -> None:
         title, text = "This link has been used", error.public
     except TokenExpired as error:
         title, text = "This link has expired", error.public
+    except Withdrawn as error:
+        title, text = "You do not take part", error.public
     except (TokenError, UnknownRater) as error:
         title, text = "This link does not work", error.public
     except DatabaseError as error:
@@ -94,6 +96,14 @@ def message(title: str, text: str, service: Service, *, retry: bool = False) -> 
 def _show(service: Service) -> None:
     import streamlit as st
 
+    if st.session_state.get("declined"):
+        message(
+            "You do not take part",
+            "Nothing about you is stored. You can close this page. If a recruiting service sent you, return the "
+            "study there.",
+            service,
+        )
+        return
     entry = _entry(service)
     if entry is None:
         return
@@ -127,10 +137,10 @@ def _entry(service: Service) -> Entry | None:
     if "session" in query:
         return _come_in(service.resume(query["session"]), "")
     invitation = query.get("invitation", "")
-    external = next((query[name] for name in EXTERNAL if query.get(name)), "")
+    external, recruited = recruited_by(query)
     # Someone else's invitation, opened in the same browser, has a cookie of its own.
     place = invitation or service.name
-    cookie = None if external else st.context.cookies.get(cookie_name(place))
+    cookie = None if external and not invitation else st.context.cookies.get(cookie_name(place))
     if cookie:
         try:
             return _come_in(service.resume(cookie), place)
@@ -147,9 +157,17 @@ def _entry(service: Service) -> Entry | None:
         raise StudyClosed(f"study {service.name} is closed.")
     if invitation:
         # Nobody is asked to agree to a study that their link does not open.
-        service.check_invitation(invitation)
-    _landing(service, None, invitation, external)
+        service.check_invitation(invitation, external, recruited)
+    _landing(service, None, invitation, external, recruited)
     return None
+
+
+def recruited_by(query: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """What a recruiting service calls the rater, and all that it says of them, by parameter of the link."""
+    for name, others in RECRUITERS.items():
+        if query.get(name):
+            return query[name], {key: query[key] for key in (name, *others) if query.get(key)}
+    return "", {}
 
 
 def _come_in(entry: Entry, place: str) -> Entry:
@@ -189,10 +207,16 @@ def _remember(entry: Entry) -> None:
     if not place or st.context.cookies.get(name) == entry.session:
         return
     with st.container(key="quiet"):
-        _keeper()(key="keeper", data={"name": name, "value": entry.session, "age": COOKIE_DAYS * 86400})
+        _keeper()(key="keeper", data={"name": name, "value": entry.session, "age": SESSION_DAYS * 86400})
 
 
-def _landing(service: Service, entry: Entry | None, invitation: str = "", external: str = "") -> None:
+def _landing(
+    service: Service,
+    entry: Entry | None,
+    invitation: str = "",
+    external: str = "",
+    recruited: Mapping[str, str] | None = None,
+) -> None:
     import streamlit as st
 
     study = service.study
@@ -202,16 +226,26 @@ def _landing(service: Service, entry: Entry | None, invitation: str = "", extern
             app_text.page(
                 app_text.heading(settings.title),
                 app_text.facts(app_text.about(study.design)),
-                app_text.card(app_text.plain(settings.consent)),
+                app_text.card(app_text.plain(settings.consent), app_text.stored(settings.contact)),
                 app_text.contact(settings.contact),
             )
         )
-        if not st.button("I agree and want to begin", type="primary", key="agree"):
+        agreed = st.button("I agree and want to begin", type="primary", key="agree")
+        declined = st.button("I do not want to take part", key="decline")
+        if agreed:
+            if entry is None:
+                if invitation:
+                    taken = service.redeem(invitation, external, recruited)
+                else:
+                    taken = service.store.enter(service.name, external, recruited)
+                entry = _come_in(taken, invitation or service.name)
+            service.store.consent(entry.rater)
+        elif declined:
+            if entry is not None:
+                service.store.withdraw(entry.rater)
+            st.session_state["declined"] = True
+        else:
             return
-        if entry is None:
-            found = service.redeem(invitation) if invitation else service.store.enter(service.name, external)
-            entry = _come_in(found, invitation or service.name)
-        service.store.consent(entry.rater)
     st.rerun()
 
 
@@ -257,22 +291,32 @@ def _ready(service: Service, total: int) -> None:
 
 
 def _finish(service: Service, rater: str) -> None:
+    _end(service, rater, "You are done", service.study.settings.thanks)
+
+
+def _end(service: Service, rater: str, title: str, text: str) -> None:
+    """The last page, with the completion code. Raises ``NotFinished`` for a rater who has not earned one."""
     import streamlit as st
 
     completion = service.store.completion(rater)
-    settings = service.study.settings
-    parts = [app_text.heading("You are done"), app_text.plain(settings.thanks)]
-    if completion.url is not None:
-        # No referrer: the address of this page is the rater's own link.
-        parts.append(
-            f'<p><a class="go" href="{escape(completion.url)}" target="_self" rel="noreferrer" '
-            'referrerpolicy="no-referrer">Return to where you came from</a></p>'
-        )
-    parts.append("<h2>Your completion code</h2>")
-    parts.append(f'<p><span class="code">{escape(completion.code)}</span></p>')
-    parts.append(app_text.contact(settings.contact))
+    parts = [app_text.heading(title), app_text.plain(text), app_text.code(completion)]
+    parts.append(app_text.contact(service.study.settings.contact))
     with st.container(key="sheet"):
         st.html(app_text.page(*parts))
+
+
+def _closed_midway(service: Service, rater: str) -> None:
+    """The study was closed before the rater finished. Raises ``StudyClosed`` for one who never began."""
+    try:
+        _end(
+            service,
+            rater,
+            "This study has ended",
+            "It was closed before you came to the end. The answers that you gave are stored: thank you! The code "
+            "shows that you took part.",
+        )
+    except NotFinished:
+        raise StudyClosed(f"study {service.name} is closed.") from None
 
 
 # --- a trial ----------------------------------------------------------------------------------------------
@@ -294,9 +338,13 @@ def _trial(service: Service, entry: Entry, progress: Progress) -> None:
     rater = entry.rater
     while True:
         feedback: dict[str, Any] | None = state.get("feedback")
-        trial: OpenTrial | None = (
-            feedback["trial"] if feedback else service.store.next_trial(rater, service.void)
-        )
+        try:
+            trial: OpenTrial | None = (
+                feedback["trial"] if feedback else service.store.next_trial(rater, service.void)
+            )
+        except StudyClosed:
+            _closed_midway(service, rater)
+            return
         if trial is None:
             _finish(service, rater)
             return

@@ -64,7 +64,9 @@ class Incidents:
             line = json.dumps(asdict(Incident(now, kind, study, rater, trial, message[:2000])))
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                with self.path.open("ab") as file:
+                # It names raters and files: for its owner alone.
+                descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                with open(descriptor, "ab") as file:  # noqa: PTH123
                     if file.tell() < MAX_INCIDENTS:
                         file.write(line.encode() + b"\n")
             except OSError as error:
@@ -150,15 +152,19 @@ class Service:
         except StudyError:
             return ()  # Reported when the trial is drawn.
 
-    def check_invitation(self, invitation: str) -> None:
+    def check_invitation(
+        self, invitation: str, external: str = "", recruited: Mapping[str, str] | None = None
+    ) -> None:
         """``StudyStore.check_invitation``, of this study alone."""
         self._ours(invitation)
-        self.store.check_invitation(invitation)
+        self.store.check_invitation(invitation, external=external, recruited=recruited)
 
-    def redeem(self, invitation: str) -> Entry:
+    def redeem(
+        self, invitation: str, external: str = "", recruited: Mapping[str, str] | None = None
+    ) -> Entry:
         """``StudyStore.redeem``; an invitation to another study is left as it is."""
         self._ours(invitation)
-        return self.store.redeem(invitation)
+        return self.store.redeem(invitation, external=external, recruited=recruited)
 
     def _ours(self, token: str) -> None:
         if tokens.study_of(token) != self.name:

@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 
 from bench.study.design import Design, DesignOptions
-from bench.study.interface import OpenTrial
+from bench.study.interface import SESSION_DAYS, Completion, OpenTrial
 
 STATIC = Path(__file__).with_name("static")
 SECONDS_PER_TRIAL = 14
@@ -41,8 +41,9 @@ def plain(text: str, *, soft: bool = False) -> str:
     return f'<p class="plain{" soft" if soft else ""}" dir="auto">{escape(text)}</p>'
 
 
-def facts(items: Iterable[str]) -> str:
-    return f'<ul class="facts">{"".join(f"<li>{escape(item)}</li>" for item in items)}</ul>'
+def facts(items: Iterable[str], *, kind: str = "facts") -> str:
+    """``kind``: ``facts`` for a few words each, side by side; ``sentences`` for a list of these."""
+    return f'<ul class="{kind}">{"".join(f"<li>{escape(item)}</li>" for item in items)}</ul>'
 
 
 def card(*parts: str) -> str:
@@ -51,6 +52,45 @@ def card(*parts: str) -> str:
 
 def contact(text: str) -> str:
     return plain(f"Questions: {text}", soft=True) if text.strip() else ""
+
+
+def stored(contact: str) -> str:
+    """What the study stores of a rater, and how it is deleted: true of every study, so no setting changes it."""
+    who = contact.strip() or "the person who invited you"
+    return (
+        "<h2>What is stored</h2>"
+        + facts(
+            (
+                "Under a random number: your answers, when you gave each and how long it took.",
+                "With each answer: whether you used the keyboard, a mouse or touch; whether you zoomed, enlarged or "
+                "compared the pictures, took an answer back, paused or reloaded the page; the sizes of your window and "
+                "of the pictures, and the pixel ratio of your screen.",
+                "If a recruiting service sent you: its ids of you, of the study and of your session, so that you can "
+                "be paid.",
+                f"In this browser: a cookie with your number, for {SESSION_DAYS} days, so that you can go on later.",
+                "The study stores neither your name nor your network address.",
+            ),
+            kind="sentences",
+        )
+        + plain(
+            "You may withdraw at any time, and all of your answers are deleted. Send the code of the last page, or "
+            f"the address of any page after this one, to: {who}"
+        )
+    )
+
+
+def code(completion: Completion) -> str:
+    """A completion code, with the link back to the recruiting service where the study has one."""
+    parts = []
+    if completion.url is not None:
+        # No referrer: the address of this page is the rater's own link.
+        parts.append(
+            f'<p><a class="go" href="{escape(completion.url)}" target="_self" rel="noreferrer" '
+            'referrerpolicy="no-referrer">Return to where you came from</a></p>'
+        )
+    parts.append("<h2>Your completion code</h2>")
+    parts.append(f'<p><span class="code">{escape(completion.code)}</span></p>')
+    return "".join(parts)
 
 
 def about(design: Design) -> list[str]:

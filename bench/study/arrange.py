@@ -7,6 +7,11 @@ stratum a stretch of equal length, give or take one, right after the one that th
 sheets form a balanced incomplete block design, however many raters there are and however few trials each
 has; and a study whose raters cover all units more than once covers each equally often, give or take one.
 
+The cycle of pairs goes on from one stratum of a question to the next, so each question shows all pairs equally
+often, give or take one, however many data sets and categories share it. The sheets take their stretches in an
+order that turns from stratum to stratum, so that each rater too meets many pairs. Where several raters are asked
+about each comparison (``Counts.overlap``), the sheets are repeated, every second time with the candidates reversed.
+
 Nothing is drawn at random: what looks random is an order by SHA-256 of the seed and a name, so it is the
 same on every machine and in every version of Python.
 """
@@ -17,8 +22,8 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
-from math import gcd
+from itertools import combinations, count
+from math import gcd, lcm
 from typing import TypeVar
 
 from bench.study import StudyError
@@ -26,7 +31,8 @@ from bench.study.types import CONTROL, NOISE, SOURCE, TRUTH, Kind, Role, StudyCa
 
 T = TypeVar("T")
 
-Pair = tuple[int, int]
+TURNS = 8
+"""How many ways of spreading the strata's stretches over the sheets are tried."""
 
 
 class ArrangeError(StudyError):
@@ -44,6 +50,8 @@ class Counts:
     repeats: int
     attention: int
     practice: int
+    overlap: int = 1
+    """Raters per comparison: so many sheets ask about the same units."""
 
     @property
     def per_sheet(self) -> int:
@@ -125,47 +133,46 @@ def schedule(counts: Counts, seed: int, rater: int) -> tuple[Role, ...]:
 class _Stratum:
     """An endless sequence of trials, every stretch of which is balanced over cases, pairs and sides."""
 
-    def __init__(
-        self, kind: Kind, question: str, cases: Sequence[StudyCase], methods: Sequence[str], number: int
-    ) -> None:
-        self.kind, self.question, self.number = kind, question, number
+    def __init__(self, kind: Kind, question: str, cases: Sequence[StudyCase], methods: Sequence[str]) -> None:
+        self.kind, self.question = kind, question
         self.cases, self.methods = cases, methods
         # Pairs of methods, or orders of all methods.
         self.arms: Sequence[tuple[int, ...]] = williams(len(methods))
         if kind == "pair":
             self.arms = list(combinations(range(len(methods)), 2))
         self.offset = 0
-        """Where in the cycle of pairs the sequence begins."""
-        self._seen: defaultdict[int, int] = defaultdict(int)
+        """Where in the cycle of arms the sequence begins."""
+        self.seen: Counter[int] = Counter()
+        """How often each arm has occurred: in the strata before, when the sequence begins."""
 
     @property
     def units(self) -> int:
         """The length of the longest stretch without a unit that occurs twice."""
         return len(self.cases) * (len(self.arms) if self.kind == "pair" else 1)
 
-    def __iter__(self) -> Iterator[Trial]:
+    def arm(self, step: int) -> int:
+        """The arm of the trial of that number, from 0."""
         cases, arms = len(self.cases), len(self.arms)
-        shared = gcd(cases, arms)
-        step = 0
-        while True:
-            cycle, within = divmod(step, cases * arms)
-            turn, index = divmod(within, cases)
-            # The running number modulo the arms; the last term moves on once per least common multiple, where
-            # the plain running number would come back to the same (case, arm) before all have occurred.
-            arm = (turn * cases + index + turn * shared // arms + self.offset) % arms
-            yield self._trial(self.cases[index], arm, cycle)
-            step += 1
+        within = step % (cases * arms)
+        # The running number modulo the arms; the second term moves on once per least common multiple, where
+        # the plain running number would come back to the same (case, arm) before all have occurred.
+        return (within + within // cases * gcd(cases, arms) // arms + self.offset) % arms
+
+    def __iter__(self) -> Iterator[Trial]:
+        for step in count():
+            case = self.cases[step % len(self.cases)]
+            yield self._trial(case, self.arm(step), step // (len(self.cases) * len(self.arms)))
 
     def _trial(self, case: StudyCase, arm: int, cycle: int) -> Trial:
         shown = list(self.arms[arm])
         if self.kind == "pair":
             # Sides alternate with each occurrence of the pair. A cycle holds a pair once per case: with an
             # even number of cases a unit would come back on the same side, but for the cycle's own turn.
-            turn = self._seen[arm] + (cycle if len(self.cases) % 2 == 0 else 0)
+            turn = self.seen[arm] + (cycle if len(self.cases) % 2 == 0 else 0)
             # Begins as a tournament in which every method stands left in half of its pairs.
-            if (turn + sum(shown) + self.number) % 2 == 0:
+            if (turn + sum(shown)) % 2 == 0:
                 shown.reverse()
-            self._seen[arm] += 1
+            self.seen[arm] += 1
         titles = tuple(self.methods[index] for index in shown)
         return Trial("", "trial", self.kind, self.question, case.key, titles)
 
@@ -199,12 +206,13 @@ def _strata(
             order = shuffled(methods, seed, kind, question)
             for group in grouped.values():
                 mixed = sorted(group, key=lambda case: rank(seed, kind, question, case.key))
-                found.append(_Stratum(kind, question, mixed, order, len(found)))
+                found.append(_Stratum(kind, question, mixed, order))
     return found
 
 
 def _sheets(strata: Sequence[_Stratum], counts: Counts) -> list[list[Trial]]:
     """Each rater's trials, stratum by stratum."""
+    # Too many trials.
     each, extra = divmod(counts.per_sheet, len(strata))
     for stratum in strata:
         most = each + (extra > 0)
@@ -215,20 +223,56 @@ def _sheets(strata: Sequence[_Stratum], counts: Counts) -> list[list[Trial]]:
                 f"{stratum.question!r} in category {stratum.cases[0].category} of {stratum.cases[0].protocol}, "
                 f"which has {stratum.units} different {what}. Ask for fewer trials, or use more cases."
             )
-        # Together the strata of a sheet then take one long stretch of the cycle of pairs.
-        stratum.offset = stratum.number * each
-    sequences = [iter(stratum) for stratum in strata]
-    sheets = []
-    for number in range(counts.raters):
-        more = {(number * extra + index) % len(strata) for index in range(extra)}
-        sheets.append(
-            [
-                next(sequence)
-                for index, sequence in enumerate(sequences)
-                for _ in range(each + (index in more))
-            ]
-        )
+
+    # How many trials each sheet takes from each stratum: what is left over falls on each stratum in turn.
+    different = -(-counts.raters // counts.overlap)
+    taken = [
+        [each + ((index - sheet * extra) % len(strata) < extra) for index in range(len(strata))]
+        for sheet in range(different)
+    ]
+
+    # Within a question, each stratum goes on in the cycle of arms, and with the sides, after the trials of the
+    # strata before. Whole turns through the arms hold each equally often: what counts is where the rest begins.
+    before: defaultdict[tuple[Kind, str], Counter[int]] = defaultdict(Counter)
+    for index, stratum in enumerate(strata):
+        total = sum(row[index] for row in taken)
+        seen = before[stratum.kind, stratum.question]
+        rest = total % lcm(len(stratum.cases), len(stratum.arms))
+        stratum.offset = seen.total() - stratum.arm(total - rest)
+        stratum.seen = seen.copy()
+        seen.update(stratum.arm(step) for step in range(total))
+
+    # Who gets which stretch changes no total: sheets turn from stratum to stratum, so that a rater meets all pairs.
+    turns = range(min(different, TURNS))
+    best = min(turns, key=lambda turn: _repetition(strata, taken, turn))
+    parts: list[list[list[Trial]]] = [[] for _ in taken]
+    for index, stratum in enumerate(strata):
+        sequence = iter(stratum)
+        for sheet in _order(different, index * best):
+            parts[sheet].append([next(sequence) for _ in range(taken[sheet][index])])
+    sheets = [[trial for part in sheet for trial in part] for sheet in parts]
+
+    # The same sheets again for further raters, every second time the other way round.
+    for number in range(different, counts.raters):
+        again = sheets[number - different]
+        sheets.append([replace(trial, candidates=trial.candidates[::-1]) for trial in again])
     return sheets
+
+
+def _order(sheets: int, first: int) -> Sequence[int]:
+    """The sheets from ``first`` on, round to the one before it."""
+    return [(first + index) % sheets for index in range(sheets)]
+
+
+def _repetition(strata: Sequence[_Stratum], taken: Sequence[Sequence[int]], turn: int) -> int:
+    """How often raters would meet an arm of a question again, if each stratum begins ``turn`` sheets further on."""
+    met: Counter[tuple[int, Kind, str, int]] = Counter()
+    for index, stratum in enumerate(strata):
+        step = count()
+        for sheet in _order(len(taken), index * turn):
+            for _ in range(taken[sheet][index]):
+                met[sheet, stratum.kind, stratum.question, stratum.arm(next(step))] += 1
+    return sum(times * (times - 1) for times in met.values())
 
 
 def _ordered(sheet: Sequence[Trial], cases: Sequence[StudyCase], seed: int, number: int) -> Iterator[Trial]:

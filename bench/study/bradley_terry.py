@@ -143,6 +143,30 @@ class Fit:
     """Whether the votes alone have no maximum, so that the prior decided."""
     note: str
     """Why, in words; empty where the votes sufficed."""
+    reach: NDArray[np.bool_]
+    """Whether a chain of wins leads from the row's method to the column's, (methods, methods). Where none does, the
+    votes do not bound by how much the column's is stronger, and the prior does; all True without the prior."""
+
+    @property
+    def above(self) -> NDArray[np.bool_]:
+        """Methods whose strength nothing bounds from above, (methods,): all that beat them, they beat too.
+
+        A group of more than half of the methods is none: it holds the zero of the scale, from which others go.
+        """
+        open_: NDArray[np.bool_] = (self.reach >= self.reach.T).all(axis=1) & self._few
+        return open_
+
+    @property
+    def below(self) -> NDArray[np.bool_]:
+        """The same from below."""
+        open_: NDArray[np.bool_] = (self.reach <= self.reach.T).all(axis=1) & self._few
+        return open_
+
+    @property
+    def _few(self) -> NDArray[np.bool_]:
+        """Whether at most half of the methods are in one group with the method: each beats the other by a chain."""
+        few: NDArray[np.bool_] = 2 * (self.reach & self.reach.T).sum(axis=1) <= len(self.methods)
+        return few
 
     def probability(self, first: str, second: str) -> tuple[float, float, float]:
         """(first is preferred, second is, tie) as the model has it."""
@@ -178,7 +202,12 @@ def fit_counts(choices: Choices, counts: Floats) -> tuple[Fit, Floats]:
     _check_linked(choices, counts)
     beta, failed = _maximise(choices, counts[None], np.zeros(choices.parameters), prior=0.0)
     note = ""
+    reach = np.ones((len(choices.methods), len(choices.methods)), dtype=bool)
     if failed[0]:
+        # A tie bounds both sides, unless ties bound nothing: then wins alone are looked at.
+        reach = _reach(_beat(choices, counts, ties=True))
+        if reach.all():
+            reach = _reach(_beat(choices, counts))
         beta, _ = _maximise(choices, counts[None], np.zeros(choices.parameters), prior=PRIOR_SD**-2)
         note = _why(choices, counts) + (
             f" Strengths are those under a normal prior of standard deviation {PRIOR_SD:g} on the log strengths."
@@ -187,7 +216,7 @@ def fit_counts(choices: Choices, counts: Floats) -> tuple[Fit, Floats]:
     value = float(_log_likelihood(choices, counts[None], beta)[0])
     m = len(choices.methods)
     tie = float(np.exp(best[-1])) if choices.ties else None
-    return Fit(choices.methods, best[:m], tie, value, bool(failed[0]), note), best
+    return Fit(choices.methods, best[:m], tie, value, bool(failed[0]), note, reach), best
 
 
 def fit_draws(choices: Choices, counts: Floats, start: Floats, *, regularised: bool) -> tuple[Floats, int]:
@@ -336,23 +365,38 @@ def _check_linked(choices: Choices, counts: Floats) -> None:
         )
 
 
-def _why(choices: Choices, counts: Floats) -> str:
-    """Names a method that never lost or never won, or else the groups between which all votes go one way."""
+def _beat(choices: Choices, counts: Floats, *, ties: bool = False) -> NDArray[np.bool_]:
+    """Whether the row's method was ever preferred to the column's, (methods, methods); ``ties`` count both ways."""
     m = len(choices.methods)
     beat = np.zeros((m, m), dtype=bool)
     for (_, shown, answer), column in choices.column.items():
-        if counts[column] > 0 and answer != TIE:
-            winner = choices.methods.index(answer)
-            for other in shown - {answer}:
-                beat[winner, choices.methods.index(other)] = True
+        if counts[column] > 0:
+            members = [choices.methods.index(title) for title in shown]
+            for winner in members:
+                if answer == choices.methods[winner] or (answer == TIE and ties):
+                    beat[winner, members] = True
+    beat[np.arange(m), np.arange(m)] = False
+    return beat
+
+
+def _reach(beat: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether a chain of wins leads from the row's method to the column's; from each to itself."""
+    m = len(beat)
+    reach = beat | np.eye(m, dtype=bool)
+    for _ in range(m.bit_length()):
+        reach = (reach.astype(int) @ reach.astype(int)) > 0
+    return reach
+
+
+def _why(choices: Choices, counts: Floats) -> str:
+    """Names a method that never lost or never won, or else the groups between which all votes go one way."""
+    beat = _beat(choices, counts)
     never_lost = [t for i, t in enumerate(choices.methods) if not beat[:, i].any()]
     never_won = [t for i, t in enumerate(choices.methods) if not beat[i].any()]
     parts = [f"{', '.join(t)} never {what}." for t, what in ((never_lost, "lost"), (never_won, "won")) if t]
     if not parts:
-        reach = beat | np.eye(m, dtype=bool)
-        for _ in range(m.bit_length()):
-            reach = (reach.astype(int) @ reach.astype(int)) > 0
-        for i in range(m):
+        reach = _reach(beat)
+        for i in range(len(reach)):
             over = [t for j, t in enumerate(choices.methods) if not reach[j, i]]
             if over:
                 under = [t for j, t in enumerate(choices.methods) if reach[j, i]]

@@ -19,18 +19,23 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from bench.study.analysis import Analysis
+    from bench.store import RunStore
+    from bench.study.analysis import Analysis, Exclusion
     from bench.study.design import Design
-    from bench.study.store import StudyStore
+    from bench.study.store import RaterRecord, StudyStore
 
 STORE = "runs/studies.db"
 STORE_VARIABLE = "PEB_STUDY_STORE"
 """The environment variable that names the store; the app reads it too."""
 NAME_VARIABLE = "PEB_STUDY_NAME"
 """The environment variable by which ``serve`` tells the app which study to show."""
+ADDRESS = "http://localhost:8501"
+"""Where ``serve`` serves without options."""
 PASSWORD_VARIABLE = "PEB_STUDY_PASSWORD"
 APP = Path(__file__).with_name("app") / "app.py"
 """What ``streamlit run`` is given. Its folder is its own: Streamlit puts it first in ``sys.path``."""
+MANY_RANDOM = 0.2
+"""Share of random raters that pass the attention checks, above which ``create`` asks for more checks."""
 
 
 class UsageError(StudyError):
@@ -61,6 +66,14 @@ Store = Annotated[
     ),
 ]
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name, as `study status` lists it.")]
+Who = Annotated[
+    str,
+    typer.Argument(
+        metavar="RATER",
+        help="A completion code, what a recruiting service calls the rater (PROLIFIC_PID), their personal link, or "
+        "the rater's id, as `study status` lists it.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -89,11 +102,14 @@ def create(
     raters: Annotated[int, typer.Option(help="Raters who answer everything.")] = 20,
     trials: Annotated[int, typer.Option(help="Answers per rater, with repeats and attention checks.")] = 40,
     repeats: Annotated[int, typer.Option(help="Of these, trials shown a second time.")] = 4,
-    attention: Annotated[int, typer.Option(help="Of these, trials whose answer is known.")] = 3,
+    attention: Annotated[int, typer.Option(help="Of these, trials whose answer is known.")] = 6,
     practice: Annotated[int, typer.Option(help="Trials that come first and do not count.")] = 2,
     cases: Annotated[
         int | None, typer.Option(help="At most so many cases per category. [default: all]")
     ] = None,
+    overlap: Annotated[
+        int, typer.Option(help="Raters per comparison; 2 or more measure how far raters agree.")
+    ] = 1,
     ties: Annotated[bool, typer.Option("--ties/--no-ties", help="Whether a pair may be a tie.")] = True,
     seed: Annotated[int, typer.Option(help="The same seed and edits give the same study.")] = 0,
     settings: Annotated[
@@ -128,16 +144,17 @@ def create(
         cases_per_category=cases,
         ties=ties,
         seed=seed,
+        overlap=overlap,
     )
     given = _settings(settings)
     if open_registration:
         given = replace(given, open_registration=True)
-    _exclusion(given.exclusion)  # a rule that cannot be read is refused before anyone votes
+    rule = _exclusion(given.exclusion)  # a rule that cannot be read is refused before anyone votes
     design = build(runs, options)
     console = _console()
     for key, value in design.describe().items():
         console.print(f"{key}: {_plain(value)}", highlight=False, markup=False, soft_wrap=True)
-    for line in power_lines(design, share):
+    for line in (*power_lines(design, share), *quality_lines(design, rule)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if dry_run:
         return
@@ -157,11 +174,22 @@ def invite(
     count: Annotated[int, typer.Option(help="How many; each is good for one rater.")] = 1,
     days: Annotated[float, typer.Option(help="How long they are good.")] = 30,
     note: Annotated[str, typer.Option(help="Kept with them, for you.")] = "",
-    url: Annotated[str, typer.Option(help="Where the study is served.")] = "http://localhost:8501",
+    url: Annotated[
+        str | None,
+        typer.Option(help="Where the study is served. [default: where `study serve` last served it]"),
+    ] = None,
     store: Store = STORE,
 ) -> None:
     """Print invitation links, one per line."""
     with _open(store) as opened:
+        served = opened.address(study)
+        if url is None and served is None:
+            typer.echo(
+                f"The study has not been served yet: the links lead to {ADDRESS}, where `study serve {study}` "
+                "serves it without options. Name another place with --url.",
+                err=True,
+            )
+        url = url or served or ADDRESS
         for token in opened.invite(study, count, days=days, note=note):
             typer.echo(f"{url.rstrip('/')}/?invitation={token}")
 
@@ -188,9 +216,15 @@ def serve(
     address: Annotated[
         str, typer.Option(help="0.0.0.0 for every network; this machine alone otherwise.")
     ] = "localhost",
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="The address that raters use, where it is another: https://study.example.org behind a proxy."
+        ),
+    ] = None,
     store: Store = STORE,
 ) -> None:
-    """Serve a study to raters' browsers until it is stopped."""
+    """Serve a study to raters' browsers until it is stopped. `invite` makes links that lead there."""
     from importlib.util import find_spec
 
     from bench.study.design import changed_files
@@ -209,6 +243,8 @@ def serve(
             f"{said} The study is served without the trials that need them. Restore the files to have all.",
             err=True,
         )
+    with _open(store) as opened:
+        opened.set_address(study, served_at(address, port) if url is None else url.rstrip("/"))
     become_server(study, store, port, address)
 
 
@@ -231,14 +267,68 @@ def status(
     console = _console()
     _table(console, [{"study": name, **counts} for name, counts in found.items()])
     if raters:
-        times = ("first_vote", "last_vote")
-        _table(console, [{k: v for k, v in row.items() if k not in times} for row in raters])
+        hidden = {"first_vote", "last_vote"}
+        if not any(row["external"] for row in raters):
+            hidden.add("external")
+        _table(console, [{k: v for k, v in row.items() if k not in hidden} for row in raters])
+
+
+@study_app.command(
+    "rater",
+    epilog=_examples("rater taste 5f3c1b2a9d8e7f6a5b4c3d2e", "rater taste QK7Z4MWX2B --json"),
+)
+def rater_(study: Name, who: Who, as_json: Json = False, store: Store = STORE) -> None:
+    """Look a rater up, to settle what they are owed: how far they came, their codes and ids."""
+    from dataclasses import asdict
+
+    with _open(store) as opened:
+        records = [asdict(record) for record in _raters(opened, study, who)]
+    if as_json:
+        _print_json(records)
+        return
+    for record in records:
+        for key, value in record.items():
+            _console().print(
+                f"{key.replace('_', ' ')}: {_plain(value)}", highlight=False, markup=False, soft_wrap=True
+            )
+
+
+@study_app.command(
+    epilog=_examples("withdraw taste QK7Z4MWX2B", "withdraw taste --yes 5f3c1b2a9d8e7f6a5b4c3d2e")
+)
+def withdraw(
+    study: Name,
+    who: Who,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    store: Store = STORE,
+) -> None:
+    """Delete a rater's answers, and what a recruiting service called them. Others get the trials."""
+    with _open(store) as opened:
+        records = _raters(opened, study, who)
+        if len(records) > 1:
+            raise UsageError(
+                f"{who}: means {len(records)} raters of {study}: {', '.join(record.rater for record in records)}. "
+                "Name one of these."
+            )
+        record = records[0]
+        if not yes:
+            typer.confirm(
+                f"Delete the {record.answers} answers of rater {record.rater}? This cannot be undone.",
+                abort=True,
+            )
+        deleted = opened.withdraw(record.rater)
+    _console().print(
+        f"{deleted} votes of rater {record.rater} are deleted. Files that were exported before still hold them.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @study_app.command(
     epilog=_examples(
         "simulate taste --raters 20",
-        "simulate taste --raters 50 --strength 'GLIDE=0.8' --inattentive 0.1 --threads 50",
+        "simulate taste --raters 50 --strength 'GLIDE=0.8' --inattentive 0.1 --inattentive-slow 0.1 --threads 50",
     )
 )
 def simulate(
@@ -249,7 +339,10 @@ def simulate(
     ] = None,
     ties: Annotated[float, typer.Option(help="Davidson's nu, the tendency to ties.")] = 0.3,
     position_bias: Annotated[float, typer.Option(help="Log odds in favour of the left.")] = 0.0,
-    inattentive: Annotated[float, typer.Option(help="Share of raters who answer at random.")] = 0.0,
+    inattentive: Annotated[float, typer.Option(help="Share of raters who answer at random, and fast.")] = 0.0,
+    inattentive_slow: Annotated[
+        float, typer.Option(help="Share of raters who answer at random, as slowly as the attentive.")
+    ] = 0.0,
     spread: Annotated[float, typer.Option(help="How much raters differ in taste.")] = 0.0,
     threads: Annotated[int, typer.Option(min=1, help="Raters at once.")] = 1,
     seed: Annotated[int, typer.Option()] = 0,
@@ -259,7 +352,14 @@ def simulate(
     from bench.study.simulate import Taste
     from bench.study.simulate import simulate as run
 
-    taste = Taste(_strengths(strength), ties, position_bias, inattentive, spread)
+    taste = Taste(
+        strengths=_strengths(strength),
+        ties=ties,
+        position_bias=position_bias,
+        inattentive=inattentive,
+        inattentive_slow=inattentive_slow,
+        spread=spread,
+    )
     with _open(store) as opened:
         stored = run(opened, study, raters, taste, seed=seed, threads=threads)
     _console().print(f"{stored} simulated votes stored", markup=False)
@@ -314,10 +414,15 @@ def import_(
     )
 )
 def analyse(
+    context: typer.Context,
     study: Annotated[str | None, typer.Argument(metavar="[STUDY]")] = None,
     votes: Annotated[Path | None, typer.Option(help="A file of exported votes, in place of STUDY.")] = None,
     scores: Annotated[
         Path | None, typer.Option(help="The run whose metrics are compared with the votes.")
+    ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option("--plugin", help="A module that adds protocols to the run. May be repeated."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="A folder for the tables. [default: runs/study-STUDY]")
@@ -332,7 +437,10 @@ def analyse(
     """Preference shares, win matrix, strengths, agreement and attention, with intervals."""
     from bench.study import analysis, exchange, show
 
-    of_run = None if scores is None else run_scores(scores)
+    of_run = None
+    if scores is not None:
+        # The program above passes how it opens a run: only it knows which protocols are of the rendered world.
+        of_run = run_scores(context.obj(scores, plugin) if context.obj else scores)
     if (study is None) == (votes is None):
         raise UsageError("study analyse: name either a study or a file of votes (--votes).")
     if study is not None:
@@ -406,33 +514,90 @@ def analyse_study(
     return found, votes
 
 
+def _raters(opened: StudyStore, study: str, who: str) -> list[RaterRecord]:
+    """The raters whom ``who`` means. Raises :class:`UsageError` where it means nobody."""
+    if who == opened.study(study).settings.completion_code:
+        raise UsageError(
+            f"{who}: is the completion code of all raters of {study}. Name one by what the recruiting service calls "
+            "them, or by the id that `study status` lists."
+        )
+    records = opened.find_raters(study, who)
+    if not records:
+        raise UsageError(
+            f"{who}: is no rater of {study}: no id, no completion code, and nothing that a recruiting service sent. "
+            f"Known raters: study status {study}."
+        )
+    return records
+
+
+def served_at(address: str, port: int) -> str:
+    """The URL at which raters reach an app that listens on ``address``; the machine's name for all addresses."""
+    import socket
+
+    host = socket.gethostname() if address in ("0.0.0.0", "::") else address
+    host = f"[{host}]" if ":" in host else host
+    return f"http://{host}" if port == 80 else f"http://{host}:{port}"
+
+
 def power_lines(design: Design, share: float) -> list[str]:
     """What a design can resolve, and how many raters it would take to resolve ``share``; with the assumptions."""
     from bench.study.power import Assumptions, Layout, raters_needed, resolvable
 
     options = design.options
-    if "pair" not in options.kinds:
+    votes = design.pair_votes().values()
+    if not votes:
         return ["power: computed for pairs only"]
-    per_question = options.counts.per_sheet // (len(options.questions) * len(options.kinds))
-    if per_question < 1:
-        return ["power: fewer than one trial per rater and question"]
+    # The pairs with the fewest votes decide.
+    least, most = min(votes), max(votes)
     assumed = Assumptions() if options.ties else Assumptions(ties=0.0)
-    layout = Layout(options.raters, per_question, len(design.methods), len(design.cases))
-    least = resolvable(layout, assumed)
+    methods, cases = len(design.methods), len(design.cases)
+    trials = least * (methods * (methods - 1) // 2) / options.raters
+    layout = Layout(options.raters, trials, methods, cases, options.overlap)
+    share_resolved = resolvable(layout, assumed)
     needed = raters_needed(
-        share, trials=per_question, methods=layout.methods, cases=layout.cases, assumptions=assumed
+        share, trials=trials, methods=methods, cases=cases, overlap=options.overlap, assumptions=assumed
     )
     taken = (
         f"{assumed.power:.0%} power, level {assumed.alpha:g} divided by {layout.pairs} pairs; assumed: "
         f"{assumed.ties:.0%} ties, correlation {assumed.icc_rater:g} within raters and {assumed.icc_case:g} "
         "within cases"
     )
-    resolves = f"a share of {least:.3f} or more" if least < 1 else "no difference: there are too few votes"
+    each = f"{least} votes" if least == most else f"{least} (the fewest of {least} to {most}) votes"
+    resolves = (
+        f"a share of {share_resolved:.3f} or more"
+        if share_resolved < 0.9995
+        else "no difference: there are too few votes"
+    )
     return [
-        f"power: about {layout.votes:.0f} votes per question and pair resolve {resolves} ({taken})",
+        f"power: {each} per question and pair resolve {resolves} ({taken})",
         f"power: a share of {share:g} takes "
         + (f"{needed} such raters" if needed is not None else "more cases: no number of raters is enough"),
     ]
+
+
+def quality_lines(design: Design, rule: Exclusion) -> list[str]:
+    """How well the design's attention checks work, and whether agreement between raters can be measured."""
+    from bench.study.quality import random_pass
+
+    count, most = design.options.attention, rule.max_attention_failures
+    if not count or most is None:
+        why = "there are no attention checks" if not count else "the exclusion rule does not look at them"
+        lines = [f"attention: {why}, so no rater who answers at random is excluded for failing them"]
+    else:
+        passed = random_pass(design, most)
+        line = (
+            f"attention: {passed:.1%} of raters who choose a candidate at random pass the {count} checks "
+            f"(at most {most} failed)"
+        )
+        if design.options.ties and "pair" in design.options.kinds:
+            line += f"; {random_pass(design, most, ties=True):.1%} of those who choose ties at random too"
+        lines = [line + (". Ask for more with --attention" if passed > MANY_RANDOM else "")]
+    if design.describe()["votes per comparison"][1] == 1:
+        lines.append(
+            "agreement: each comparison gets one vote, so Krippendorff's alpha cannot be computed; --overlap 2 "
+            "asks two raters about each"
+        )
+    return lines
 
 
 def merge(parts: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
@@ -451,14 +616,17 @@ def merge(parts: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
     return frame.drop_duplicates(key).drop(columns="file").reset_index(drop=True)
 
 
-def run_scores(folder: Path) -> pd.DataFrame:
-    """A run's scores as the analysis takes them: protocol, method (title), case, metric, value, direction."""
+def run_scores(run: Path | RunStore) -> pd.DataFrame:
+    """A run's scores as the analysis takes them: protocol, method (title), case, metric, value, direction.
+
+    Those that an opened run passes over (``RunStore.leave_out``) are not among them.
+    """
     from bench.metrics import METRICS, info_of
     from bench.registry import Registry
     from bench.store import RunStore
     from bench.study.design import method_titles
 
-    store = RunStore.open(folder)
+    store = run if isinstance(run, RunStore) else RunStore.open(run)
     frame = store.scores()
     titles = method_titles([store])
     registry = Registry("metric", METRICS)
@@ -486,8 +654,10 @@ def _settings(path: Path | None) -> Any:
         return StudySettings()
     import yaml
 
+    from bench.suite import read_yaml
+
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"--settings {path}: cannot be read ({error}).") from error
     return StudySettings.from_mapping(values or {})

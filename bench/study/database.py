@@ -6,6 +6,7 @@ server is restarted, it is retried for ``patience`` seconds. So each has to be i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import random
@@ -104,10 +105,15 @@ class Database:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise DatabaseError(f"{path.parent}: cannot be made ({error.strerror}).") from error
-            engine = create_engine(url.set(database=str(path)), pool_size=16, max_overflow=64)
+            _keep_private(path)
+            engine = create_engine(
+                url.set(database=str(path)), pool_size=16, max_overflow=64, pool_timeout=patience
+            )
             _prepare_sqlite(engine)
         else:
-            engine = create_engine(url, pool_size=24, max_overflow=8, pool_pre_ping=True, pool_timeout=60)
+            engine = create_engine(
+                url, pool_size=24, max_overflow=8, pool_pre_ping=True, pool_timeout=patience
+            )
         database = cls(engine, patience=patience, clock=clock or Clock())
         try:
             database._migrate()
@@ -299,6 +305,25 @@ class Writer:
             else:
                 future.set_exception(failure)
         return True
+
+
+def _keep_private(path: Path) -> None:
+    """Makes a new file for its owner alone, and closes one that exists to those outside its group.
+
+    It holds the secret that signs the links. SQLite gives new side files (``-wal``, ``-shm``) the file's mode.
+    """
+    try:
+        if not path.exists():
+            os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600))
+        for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+            if file.is_file() and (mode := file.stat().st_mode) & 0o007:
+                # The file may be another user's, or lie on a read-only disk.
+                with contextlib.suppress(OSError):
+                    file.chmod(mode & ~0o007)
+    except OSError as error:
+        raise DatabaseError(
+            f"{path}: cannot be opened ({error.strerror}). Give the path of a file that can be written."
+        ) from error
 
 
 def _url(target: str | os.PathLike[str]) -> URL:

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from bench.edit import CONTROLS
 from bench.study import StudyError
-from bench.study.cli import STORE, STORE_VARIABLE, become_server
+from bench.study.cli import STORE, STORE_VARIABLE, become_server, served_at
 from bench.study.design import DesignOptions, build
 from bench.study.store import StudyStore
 
 NAME = "demo"
-RATERS, TRIALS = 10, 20
+RATERS, TRIALS = 10, 24
 ENDS = ("copy_input", "oracle")
 """Controls that are compared too: everyone can tell them apart, so the outcome shows that the study works."""
 
@@ -32,11 +32,14 @@ def options(run: Path) -> DesignOptions:
     with RunStore.open(run) as store:
         names = [spec.name for spec in store.methods.values()]
     chosen = tuple(dict.fromkeys(name for name in names if name not in CONTROLS or name in ENDS))
-    return DesignOptions(methods=chosen, raters=RATERS, trials=TRIALS, repeats=2, attention=2, practice=2)
+    return DesignOptions(methods=chosen, raters=RATERS, trials=TRIALS, repeats=2, attention=6, practice=2)
 
 
-def prepare(run: Path, target: str) -> tuple[str, str | None]:
-    """An invitation to the demo's study, and its new password where the study had to be made."""
+def prepare(run: Path, target: str, url: str) -> tuple[str, str | None]:
+    """An invitation to the demo's study, and its new password where the study had to be made.
+
+    ``url``: where it is about to be served.
+    """
     with StudyStore.open(target) as store:
         password = None
         if NAME not in store.studies():
@@ -44,6 +47,7 @@ def prepare(run: Path, target: str) -> tuple[str, str | None]:
                 raise StudyError(f"{run}: there is no run. Make it first: run_bench.py demo.")
             password = secrets.token_urlsafe(12)
             store.create(NAME, build([run], options(run)), admin_password=password)
+        store.set_address(NAME, url)
         return store.invite(NAME)[0], password
 
 
@@ -54,12 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--store", default=os.environ.get(STORE_VARIABLE, STORE))
     parser.add_argument("--port", type=int, default=8501)
     given = parser.parse_args(arguments)
+    url = served_at("localhost", given.port)
     try:
-        invitation, password = prepare(given.run, given.store)
+        invitation, password = prepare(given.run, given.store, url)
     except StudyError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    url = f"http://localhost:{given.port}"
     lines = [
         f"Take part:   {url}/?invitation={invitation}",
         f"Administer:  {url}/admin",

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ class DesignOptions:
     """Votes per rater, practice not counted."""
     repeats: int = 4
     """Of these, repeated trials (self-consistency, position bias)."""
-    attention: int = 3
+    attention: int = 6
     """Of these, trials whose answer is known."""
     practice: int = 2
     """Trials that come first and do not count."""
@@ -66,17 +67,25 @@ class DesignOptions:
     ties: bool = True
     """Whether ``pair`` trials may be answered with a tie."""
     seed: int = 0
+    overlap: int = 1
+    """Raters who are asked about each comparison. Agreement between raters needs two or more."""
 
     @property
     def counts(self) -> Counts:
-        return Counts(self.raters, self.trials, self.repeats, self.attention, self.practice)
+        return Counts(self.raters, self.trials, self.repeats, self.attention, self.practice, self.overlap)
 
     def check(self) -> None:
         """Raises :class:`DesignError` that names the option."""
-        for name, low in (("raters", 1), ("trials", 1), ("repeats", 0), ("attention", 0), ("practice", 0)):
+        least = {"raters": 1, "trials": 1, "repeats": 0, "attention": 0, "practice": 0, "overlap": 1}
+        for name, low in least.items():
             value = getattr(self, name)
             if value < low:
                 raise DesignError(f"--{name} {value}: expected {low} or more.")
+        if self.overlap > self.raters:
+            raise DesignError(
+                f"--overlap {self.overlap}: there are only {self.raters} raters. Ask for more raters, or for less "
+                "overlap."
+            )
         if self.cases_per_category is not None and self.cases_per_category < 1:
             raise DesignError(f"--cases {self.cases_per_category}: expected 1 or more.")
         if self.counts.per_sheet < 1:
@@ -167,12 +176,30 @@ class Design:
         """Where a picture's file lies."""
         return Path(self.runs[ref.run]) / ref.file
 
+    def pair_votes(self) -> dict[tuple[str, frozenset[str]], int]:
+        """(question, two methods) -> how many votes the design asks for; 0 for a pair that it never shows.
+
+        Empty for a study without pairs.
+        """
+        if "pair" not in self.options.kinds:
+            return {}
+        votes = {
+            (question, frozenset(pair)): 0
+            for question in self.options.questions
+            for pair in combinations(self.methods, 2)
+        }
+        for trial in self.trials:
+            if trial.role == "trial" and trial.kind == "pair":
+                votes[trial.question, frozenset(trial.candidates)] += 1
+        return votes
+
     def describe(self) -> dict[str, Any]:
         """Figures for a screen: how much there is, and how evenly."""
         wanted = [trial for trial in self.trials if trial.role == "trial"]
         units = Counter(trial.unit for trial in wanted)
         lefts = Counter(trial.candidates[0] for trial in wanted)
         shown = Counter(title for trial in wanted for title in trial.candidates)
+        pairs = self.pair_votes()
         return {
             "methods": list(self.methods),
             "cases": len(self.cases),
@@ -182,6 +209,7 @@ class Design:
             "votes wanted": len(wanted),
             "different comparisons": len(units),
             "votes per comparison": [min(units.values()), max(units.values())],
+            **({"votes per question and pair": [min(pairs.values()), max(pairs.values())]} if pairs else {}),
             "shown first": {title: lefts[title] / shown[title] for title in self.methods if shown[title]},
             "left out": dict(self.left_out),
             "digest": self.digest,
@@ -190,9 +218,13 @@ class Design:
     # JSON
 
     def _body(self) -> dict[str, Any]:
+        options = asdict(self.options)
+        if self.options.overlap == 1:
+            # Designs made before there was overlap keep their digest.
+            del options["overlap"]
         return {
             "format": FORMAT,
-            "options": asdict(self.options),
+            "options": options,
             "methods": list(self.methods),
             "method_digests": dict(self.method_digests),
             "cases": [asdict(case) for case in self.cases],
@@ -299,8 +331,26 @@ def build(runs: Sequence[str | Path | RunStore], options: DesignOptions = Design
     )
     paths = tuple(str(store.path.resolve()) for store in stores)
     design = Design(options, chosen, digests, cases, trials, paths, left_out)
+    _check_pairs(design)
     _check_files(design)
     return design
+
+
+def _check_pairs(design: Design) -> None:
+    """Raises DesignError where two methods would never be compared, so that nothing could be said of them."""
+    votes = design.pair_votes()
+    never = [key for key, count in votes.items() if count == 0]
+    if never:
+        question = never[0][0]
+        missing = [pair for of, pair in never if of == question]
+        pairs = len(votes) // len(design.options.questions)
+        asked = sum(count for (of, _), count in votes.items() if of == question)
+        first, second = sorted(missing[0])
+        raise DesignError(
+            f"{len(missing)} of {pairs} pairs of methods would never be compared on the question {question!r}, "
+            f"such as {first} with {second}: the question gets {asked} trials of pairs. Raise --raters or --trials, "
+            "lower --overlap, or compare fewer methods or questions."
+        )
 
 
 def _same_protocols(stores: Sequence[RunStore]) -> None:

@@ -1,6 +1,7 @@
 """Votes to files and back, loss-free, and without what could tell who the raters are.
 
 A file holds the columns of :mod:`bench.study.frame` and ``schema_version``; its ending says which kind it is.
+Version 2 added ``exclusion``, the rule that the study stated; files of version 1 are read without a rule.
 
 - ``.parquet``: ``candidates`` is a list of strings, ``server_time`` a UTC timestamp in microseconds.
 - ``.csv``: UTF-8, RFC 4180 quoting; ``candidates`` is a JSON array, ``server_time`` ISO 8601, absent values
@@ -25,8 +26,10 @@ from bench.study.frame import COLUMNS, OPTIONAL, VotesError, check_votes
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
-"""Of the file; another one is refused rather than guessed at."""
+SCHEMA_VERSION = 2
+"""Of the files that are written."""
+READABLE = (1, 2)
+"""Versions that are read; another one is refused rather than guessed at."""
 
 VERSION = "schema_version"
 FIELDS = (*COLUMNS, *OPTIONAL)
@@ -179,7 +182,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
                 values = [float(cell) for cell in cells]
             elif name == "server_time":
                 values = [_time(cell) for cell in cells]
-            elif name in ("repeat_of", "expected"):
+            elif name in ("repeat_of", "expected", "exclusion"):
                 values = [cell or None for cell in cells]
         except (ValueError, TypeError) as error:
             raise ExchangeError(f"{path}: column {name} cannot be read ({error}).") from error
@@ -256,8 +259,8 @@ def _check_columns(path: Path, found: list[str]) -> None:
 
 
 def _check_version(path: Path, version: str) -> None:
-    if version != str(SCHEMA_VERSION):
+    if version not in map(str, READABLE):
         raise ExchangeError(
-            f"{path}: schema version {version!r}, but this program reads {SCHEMA_VERSION}. "
+            f"{path}: schema version {version!r}, but this program reads {' and '.join(map(str, READABLE))}. "
             "Export the votes again with the program that is to read them."
         )

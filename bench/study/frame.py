@@ -19,6 +19,7 @@ expected       of an attention check: the right answer; else None
 reaction_ms    milliseconds from the showing to the answer
 server_time    when the answer was stored, UTC
 rater_kind     optional: ``"human"`` (the default) or ``"simulated"``
+exclusion      optional: the exclusion rule that the study stated, as JSON; None where it is not known
 =============  ====================================================================================
 """
 
@@ -55,7 +56,7 @@ COLUMNS = (
     "reaction_ms",
     "server_time",
 )
-OPTIONAL = ("rater_kind",)
+OPTIONAL = ("rater_kind", "exclusion")
 RATER_KINDS = ("human", "simulated")
 ALL = "all"
 """In results: every question, protocol or category taken together."""
@@ -73,8 +74,9 @@ class VotesError(StudyError):
 def check_votes(votes: pd.DataFrame) -> pd.DataFrame:
     """``votes`` with a fresh index and the columns above alone, everything in them checked.
 
-    ``rater_kind`` is filled in; candidates are tuples; missing values of ``repeat_of`` and ``expected`` are
-    None; ``server_time`` is UTC; texts are of dtype object. The order of the rows stays. Raises :class:`VotesError`.
+    ``rater_kind`` and ``exclusion`` are filled in; candidates are tuples; missing values of ``repeat_of`` and
+    ``expected`` are None; ``server_time`` is UTC; texts are of dtype object. The order of the rows stays. Raises
+    :class:`VotesError`.
     """
     import pandas as pd
 
@@ -94,7 +96,9 @@ def check_votes(votes: pd.DataFrame) -> pd.DataFrame:
         _refuse(found, ~found[column].isin(known), column, f"is none of {', '.join(known)}")
     for column in ("question", "protocol", "category"):
         _refuse(found, found[column] == ALL, column, "is a word that stands for all of them: rename it")
-    for column in ("repeat_of", "expected"):
+    if "exclusion" not in found.columns:
+        found["exclusion"] = None
+    for column in ("repeat_of", "expected", "exclusion"):
         found[column] = pd.Series([None if _absent(v) else v for v in found[column].tolist()], dtype=object)
     found["candidates"] = pd.Series([_titles(v) for v in found["candidates"].tolist()], dtype=object)
     shown = found["candidates"].tolist()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from sqlalchemy import Connection, func, select
 
@@ -25,6 +25,7 @@ from bench.study.interface import (
     StudyFull,
     UnknownRater,
     VoteRefused,
+    Withdrawn,
 )
 from bench.study.models import RaterRow, TrialRow
 from bench.study.types import QUESTIONS, TIE, Role
@@ -51,6 +52,12 @@ class Loaded:
         return timedelta(seconds=self.study.settings.lease_seconds)
 
 
+class Load(Protocol):
+    """Gives a study by its name. Whoever holds a connection passes it, and does not wait for a second one."""
+
+    def __call__(self, name: str, connection: Connection | None = None) -> Loaded: ...
+
+
 class Moment:
     """``now`` and what follows from it, as the parameters of ``queries``."""
 
@@ -68,17 +75,22 @@ class Moment:
 class Handout:
     """The part of ``store.StudyStore`` that works trial by trial. All state is in the database."""
 
-    def __init__(self, database: Database, load: Callable[[str], Loaded]) -> None:
+    def __init__(self, database: Database, load: Load) -> None:
         self._db = database
         self._load = load
         self._writes = queries.Writes(is_sqlite=database.is_sqlite)
 
     def rater(self, connection: Connection, rater: str, *, lock: bool = False) -> Row:
-        """Raises :class:`UnknownRater`. ``lock``: of two transactions about one rater, the second waits."""
+        """Raises :class:`UnknownRater`, and its kind :class:`Withdrawn`.
+
+        ``lock``: of two transactions about one rater, the second waits.
+        """
         query = queries.RATER_LOCKED if lock else queries.RATER
         found = connection.execute(query, {"rater": rater}).one_or_none()
         if found is None:
             raise UnknownRater(f"{self._db.name}: there is no rater {rater[:40]!r}.")
+        if found.withdrawn_at is not None:
+            raise Withdrawn(f"{self._db.name}: rater {rater[:40]!r} has withdrawn.")
         return found
 
     def done(self, connection: Connection, rater_id: int) -> Counter[str]:
@@ -114,7 +126,7 @@ class Handout:
         if row is None or row.public in void:
             return None
         now = self._db.now(connection)
-        lease = self._load(me.study).lease
+        lease = self._load(me.study, connection).lease
         if row.role == "trial":
             until = connection.execute(
                 queries.HELD_UNTIL, {"trial": row.id, "kind": me.kind, "me": me.id}
@@ -134,7 +146,7 @@ class Handout:
         me = self.rater(connection, rater, lock=True)
         if me.finished_at is not None:
             return None
-        moment = Moment(self._db.now(connection), self._load(me.study).lease)
+        moment = Moment(self._db.now(connection), self._load(me.study, connection).lease)
         mine = {"me": me.id, "now": moment.now}
         connection.execute(queries.SEEN, mine)
         row = connection.execute(queries.OPEN_ISSUE, mine).one_or_none()
@@ -176,7 +188,7 @@ class Handout:
         me = self.rater(connection, rater)
         if me.finished_at is not None or me.closed_at is not None:
             return None
-        moment = Moment(self._db.now(connection), self._load(me.study).lease)
+        moment = Moment(self._db.now(connection), self._load(me.study, connection).lease)
         row = connection.execute(queries.OPEN_ISSUE, {"me": me.id}).one_or_none()
         if row is None:
             return self._next(connection, me, moment, void, hold=False)
@@ -196,7 +208,7 @@ class Handout:
 
         Without ``hold``, a look ahead; ``answered`` is the role of the open trial, taken as answered.
         """
-        design = self._load(me.study).study.design
+        design = self._load(me.study, connection).study.design
         done = self.done(connection, me.id)
         if answered is not None:
             done[answered] += 1
@@ -245,11 +257,11 @@ class Handout:
         rows = connection.execute(queries.CHECKS, values).all()
         if not rows or values["role"] == "practice":
             return rows[0] if rows else None
-        attention = self._load(me.study).study.design.options.attention
+        attention = self._load(me.study, connection).study.design.options.attention
         return min(rows, key=lambda row: (row.position - me.number * attention) % (4 * attention))
 
     def _shown(self, connection: Connection, me: Row, row: Row) -> OpenTrial:
-        design: Design = self._load(me.study).study.design
+        design: Design = self._load(me.study, connection).study.design
         done = self.done(connection, me.id)
         practice = row.role == "practice"
         practised = done["practice"]
@@ -300,10 +312,10 @@ class Handout:
                 "now": now,
                 "details": kept,
             }
-            new = connection.execute(self._writes.vote, values).scalar_one_or_none()
-            if new is not None:
-                connection.execute(queries.SEEN, {"me": row.rater_id, "now": now})
-            return new is not None
+            # First: it locks the rater, so that a withdrawal comes before the vote or waits for it.
+            if not connection.execute(queries.SEEN, {"me": row.rater_id, "now": now}).rowcount:
+                raise Withdrawn(f"{self._db.name}: rater {rater[:40]!r} has withdrawn.")
+            return connection.execute(self._writes.vote, values).scalar_one_or_none() is not None
 
         new = row.answer is None and self._db.write(work)
         if not new:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -29,10 +30,22 @@ VOTE_COLUMNS: tuple[str, ...] = (
     "reaction_ms",
     "server_time",
     "rater_kind",
+    "exclusion",
 )
 """Of :meth:`StudyStore.votes`. ``kind`` is the trial's, ``pair`` or ``best``; ``candidates`` is a tuple of
 titles in the order shown; ``answer`` is one of them or ``tie``; ``trial`` is the design's id; ``expected`` is
-an attention check's right answer; ``rater_kind`` is ``human`` or ``simulated``."""
+an attention check's right answer; ``rater_kind`` is ``human`` or ``simulated``; ``exclusion`` is the study's
+exclusion rule, as JSON."""
+
+RECRUITERS: Mapping[str, tuple[str, ...]] = {
+    "PROLIFIC_PID": ("STUDY_ID", "SESSION_ID"),
+    "workerId": ("hitId", "assignmentId"),
+    "participant": (),
+}
+"""The parameter of a link in which a recruiting service says who comes -> its other parameters that are stored."""
+
+SESSION_DAYS = 90
+"""How long a rater's personal link and cookie are good after the last answer."""
 
 Answer = int | Literal["tie"]
 State = Literal["consent", "practice", "trials", "finished"]
@@ -46,6 +59,12 @@ class UnknownRater(StudyError):
     """A rater that no study in the store has, or one of another study."""
 
     public = "We do not know you here. Open your link again."
+
+
+class Withdrawn(UnknownRater):
+    """A rater who has withdrawn: nothing is shown to them or taken from them any more."""
+
+    public = "You have withdrawn from this study. Your answers have been deleted."
 
 
 class StudyFull(StudyError):
@@ -147,6 +166,30 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class RaterRecord:
+    """One rater, for the administrator who pays or removes them. It may name a person: it is never exported."""
+
+    rater: str
+    number: int
+    """From 0, in order of arrival."""
+    external: str | None
+    """What a recruiting service calls the rater."""
+    recruited: Mapping[str, str]
+    """All that the service put into the link, by parameter."""
+    state: Literal["consent", "practice", "trials", "finished", "withdrawn"]
+    answers: int
+    """Without practice."""
+    total: int
+    code: str
+    """The completion code: what the rater sees at the end, or when the study closes before it."""
+    created_at: datetime
+    consented_at: datetime | None
+    seen_at: datetime
+    finished_at: datetime | None
+    withdrawn_at: datetime | None
+
+
+@dataclass(frozen=True)
 class Shown:
     """A trial with what is behind it. For the server alone: it tells who made what."""
 
@@ -174,4 +217,6 @@ class StudyStatus:
     invitations: int
     taken_up: int
     simulated_votes: int
+    withdrawn: int
+    """Raters who have withdrawn; no other figure counts them."""
     closed: bool

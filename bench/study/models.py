@@ -1,7 +1,8 @@
 """The study database's tables. ``migrations`` makes them; a test holds that both say the same.
 
-Votes are insert-only: besides the unique constraint, a trigger (migration 0002) refuses every UPDATE and
-DELETE of them. What changes in place is only what nothing is inferred from: who is here, who holds what.
+Votes are insert-only: besides the unique constraint, a trigger (migrations 0002 and 0003) refuses every UPDATE
+and DELETE of them, but for those of a rater who has withdrawn. What changes in place is only what nothing is
+inferred from: who is here, who holds what.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ class StudyRow(Base):
     admin_hash: Mapped[str | None] = mapped_column(String(255))
     created_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
+    address: Mapped[str | None] = mapped_column(String(255))
+    """Where ``study serve`` last served it: invitations lead there."""
 
 
 class TrialRow(Base):
@@ -134,12 +137,16 @@ class RaterRow(Base):
     number: Mapped[int]
     """From 0, in order of arrival among the study's raters of this kind."""
     external: Mapped[str | None] = mapped_column(String(255))
-    """What a recruiting service calls the rater; never exported in anonymised form."""
+    """What a recruiting service calls the rater; never exported."""
+    recruited: Mapped[dict[str, str] | None] = mapped_column(JSON)
+    """All that the service put into the link, by parameter (``interface.RECRUITERS``); never exported."""
     sheet: Mapped[int | None]
     created_at: Mapped[datetime]
     seen_at: Mapped[datetime]
     consented_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    withdrawn_at: Mapped[datetime | None]
+    """Set once the rater withdrew: votes and service's names are deleted, the row keeps its number."""
 
 
 class InvitationRow(Base):
@@ -184,7 +191,7 @@ class IssueRow(Base):
 
 
 class VoteRow(Base):
-    """One answer. Never changed, never deleted."""
+    """One answer. Never changed; deleted only when its rater withdraws."""
 
     __tablename__ = "votes"
     __table_args__ = (

@@ -69,10 +69,12 @@ class Layout:
     """How the votes about one pair of methods fall on raters and cases."""
 
     raters: int
-    trials: int
-    """Per rater: votes that count, without repeats and attention checks, about one question."""
+    trials: float
+    """Per rater, on average: votes that count, without repeats and attention checks, about one question."""
     methods: int
     cases: int
+    overlap: int = 1
+    """Raters who are asked about each comparison."""
 
     @property
     def pairs(self) -> int:
@@ -91,12 +93,14 @@ class Layout:
     @property
     def per_case(self) -> float:
         """Votes on one case about one pair, for those that have any."""
-        return max(1.0, self.votes / self.cases)
+        return max(float(self.overlap), self.votes / self.cases)
 
     def check(self) -> None:
-        for name, low in (("raters", 1), ("trials", 1), ("methods", 2), ("cases", 1)):
+        for name, low in (("raters", 1), ("methods", 2), ("cases", 1), ("overlap", 1)):
             if getattr(self, name) < low:
                 raise PowerError(f"{name} {getattr(self, name)}: expected {low} or more.")
+        if not self.trials > 0:
+            raise PowerError(f"trials {self.trials}: expected more than 0.")
 
 
 def votes_needed(share: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
@@ -168,9 +172,10 @@ def resolvable(layout: Layout, assumptions: Assumptions = Assumptions(), *, all_
 def raters_needed(
     share: float,
     *,
-    trials: int,
+    trials: float,
     methods: int,
     cases: int,
+    overlap: int = 1,
     assumptions: Assumptions = Assumptions(),
     all_pairs: bool = True,
     most: int = 100_000,
@@ -184,7 +189,7 @@ def raters_needed(
     top = max(share, 1 - share)
 
     def enough(raters: int) -> bool:
-        layout = Layout(raters, trials, methods, cases)
+        layout = Layout(raters, trials, methods, cases, overlap)
         return resolvable(layout, assumptions, all_pairs=all_pairs) <= top
 
     if not enough(most):
@@ -221,7 +226,7 @@ def simulate_power(
     if not (sum(steps) <= share <= 1 - sum(steps)):
         raise PowerError(f"share {share}: too near to 0 or 1 for these correlations.")
     rng = np.random.default_rng(seed)
-    raters = np.repeat(np.arange(layout.raters), layout.trials)
+    raters = np.repeat(np.arange(layout.raters), round(layout.trials))
     cases = np.arange(raters.size) % layout.cases
     threshold = NORMAL.inv_cdf(1 - assumptions.alpha / 2)
     found = 0

@@ -27,6 +27,8 @@ class RaterQuality:
 
     rater: str
     number: int
+    external: str | None
+    """What a recruiting service calls the rater."""
     votes: int
     """Without practice."""
     finished: bool
@@ -45,8 +47,35 @@ class RaterQuality:
     last_vote: datetime | None
 
 
+def random_pass(design: Design, failures: int | None, *, ties: bool = False) -> float:
+    """The share of raters who answer at random that fail at most so many attention checks (None: any number).
+
+    ``ties``: they choose a tie as often as each candidate, where the study allows it. The mean over the four
+    sets of checks that raters get in turn; failures of one rater are independent (Poisson binomial).
+    """
+    count = design.options.attention
+    if failures is None or failures >= count:
+        return 1.0
+    checks = sorted((trial for trial in design.trials if trial.role == "attention"), key=lambda t: t.position)
+    passed = 0.0
+    for first in range(0, len(checks), count):
+        # chances[k]: that k checks have been failed so far.
+        chances = [1.0]
+        for trial in checks[first : first + count]:
+            right = 1 / (len(trial.candidates) + (ties and trial.kind == "pair" and design.options.ties))
+            chances = [
+                right * now + (1 - right) * before
+                for now, before in zip([*chances, 0.0], [0.0, *chances], strict=True)
+            ]
+        passed += sum(chances[: failures + 1])
+    return passed * count / len(checks)
+
+
 def quality(design: Design, rater: Row, votes: Sequence[Row]) -> RaterQuality:
-    """Of one rater: ``rater`` has ``public``, ``number``, ``finished_at``; ``votes`` are all of the rater's."""
+    """Of one rater, whose row has ``public``, ``number``, ``external`` and ``finished_at``.
+
+    ``votes`` are all of the rater's.
+    """
     answers = {vote.name: vote.answer for vote in votes}
     counted = [vote for vote in votes if design.trial_by_id[vote.name].role != "practice"]
     trials = [(design.trial_by_id[vote.name], vote.answer) for vote in counted]
@@ -68,6 +97,7 @@ def quality(design: Design, rater: Row, votes: Sequence[Row]) -> RaterQuality:
     return RaterQuality(
         rater=rater.public,
         number=rater.number,
+        external=rater.external,
         votes=len(counted),
         finished=rater.finished_at is not None,
         attention_failed=sum(answer != trial.expected for trial, answer in checks),

@@ -89,6 +89,7 @@ RATER = (
         RaterRow.seen_at,
         RaterRow.consented_at,
         RaterRow.finished_at,
+        RaterRow.withdrawn_at,
         StudyRow.name.label("study"),
         StudyRow.closed_at,
     )
@@ -98,7 +99,8 @@ RATER = (
 RATER_LOCKED = RATER.with_for_update(of=RaterRow)
 """The same; of two transactions about one rater, the second waits."""
 
-SEEN = update(RaterRow).where(RaterRow.id == me).values(seen_at=now)
+SEEN = update(RaterRow).where(RaterRow.id == me, RaterRow.withdrawn_at.is_(None)).values(seen_at=now)
+"""No row where the rater has withdrawn in the meantime."""
 FINISHED = update(RaterRow).where(RaterRow.id == me).values(finished_at=now)
 
 DONE = (

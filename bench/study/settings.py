@@ -15,9 +15,9 @@ MAX_TEXT = 20_000
 
 CONSENT = (
     "You will be shown pictures that computer programs have edited, and asked which edit you prefer. "
-    "Your answers and how long each took are stored under a random number, without your name. "
     "Taking part is voluntary: you may stop at any time by closing the page."
 )
+"""The page that shows it goes on with what is stored (``app_text.stored``), whatever a study's own text is."""
 
 INSTRUCTIONS = (
     "Each page shows an original picture. An outline marks where it should change, and a text says what it "

@@ -520,8 +520,12 @@ def _decimals(value: Any, decimals: int) -> str:
 
 
 def _span(low: Any, high: Any, decimals: int) -> str:
-    if _real(low) is None or _real(high) is None:
+    if _real(low) is None and _real(high) is None:
         return MISSING
+    if _real(high) is None:
+        return f"{_decimals(low, decimals)} or more"
+    if _real(low) is None:
+        return f"{_decimals(high, decimals)} or less"
     dash = "–" if low >= 0 else " to "
     return f"{_decimals(low, decimals)}{dash}{_decimals(high, decimals)}"
 

@@ -8,7 +8,8 @@ A rater's answer to a pair i (first), j follows Davidson (1970) with an advantag
     P(i) : P(j) : P(tie)  =  b s_i : s_j : nu sqrt(b s_i s_j)
 
 s are strengths (Bradley-Terry), nu is the tendency to ties, log b the position bias. Of several, the first
-is chosen with b s_1 / (b s_1 + s_2 + ...) and so on (Luce). An inattentive rater answers anything.
+is chosen with b s_1 / (b s_1 + s_2 + ...) and so on (Luce). An inattentive rater answers at random, fast or
+slowly.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class Taste:
     position_bias: float = 0.0
     """Log odds in favour of the first candidate."""
     inattentive: float = 0.0
-    """Share of raters who answer at random, and fast."""
+    """Share of raters who answer at random, and fast: a bound on the median reaction time finds them."""
+    inattentive_slow: float = 0.0
+    """Share of raters who answer at random, as slowly as the attentive: only attention checks find them."""
     spread: float = 0.0
     """Standard deviation, between raters, of a method's log strength."""
 
@@ -58,11 +61,19 @@ class Taste:
             raise SimulationError(
                 f"--strength {unknown[0]!r}: the study has no such method. It has: {', '.join(methods)}."
             )
-        values = [*self.strengths.values(), self.ties, self.position_bias, self.inattentive, self.spread]
+        values = [*self.strengths.values(), self.ties, self.position_bias, self.spread]
         if not all(map(math.isfinite, values)) or self.ties < 0 or self.spread < 0:
             raise SimulationError("strengths, ties, bias and spread: expected numbers; ties and spread >= 0.")
-        if not 0 <= self.inattentive <= 1:
-            raise SimulationError(f"--inattentive {self.inattentive}: expected a share from 0 to 1.")
+        for name, value in (
+            ("--inattentive", self.inattentive),
+            ("--inattentive-slow", self.inattentive_slow),
+        ):
+            if not 0 <= value <= 1:
+                raise SimulationError(f"{name} {value}: expected a share from 0 to 1.")
+        if self.inattentive + self.inattentive_slow > 1:
+            raise SimulationError(
+                "--inattentive and --inattentive-slow: together they are more than 1. Lower one of them."
+            )
 
 
 class SimulatedRater:
@@ -71,7 +82,9 @@ class SimulatedRater:
     def __init__(self, taste: Taste, methods: Sequence[str], seed: int, number: int) -> None:
         self._random = random.Random(f"{seed}/{number}")
         self._taste = taste
-        self.attentive = self._random.random() >= taste.inattentive
+        drawn = self._random.random()
+        self.attentive = drawn >= taste.inattentive + taste.inattentive_slow
+        self.fast = drawn < taste.inattentive
         self._strengths = {
             title: taste.strengths.get(title, 0.0) + taste.spread * self._random.gauss(0, 1)
             for title in methods
@@ -83,7 +96,9 @@ class SimulatedRater:
         if tie:
             answers.append("tie")
         if not self.attentive:
-            return self._random.choice(answers), round(self._random.lognormvariate(6.2, 0.4))
+            answer = self._random.choice(answers)
+            # Medians of 0.5 and, as of the attentive, 4 seconds.
+            return answer, round(self._random.lognormvariate(*((6.2, 0.4) if self.fast else (8.3, 0.5))))
         chances = probabilities(
             [self._strength(title) for title in trial.candidates],
             self._taste.ties if tie else None,

@@ -33,7 +33,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, null, select, update
 
 from bench.files import UnsafeName, safe_part
 from bench.registry import did_you_mean
@@ -42,6 +42,7 @@ from bench.study.database import SLACK, Clock, Database, within
 from bench.study.design import Design
 from bench.study.handout import Handout, Loaded, Void
 from bench.study.interface import (
+    SESSION_DAYS,
     VOTE_COLUMNS,
     Answer,
     Completion,
@@ -49,6 +50,7 @@ from bench.study.interface import (
     NotFinished,
     OpenTrial,
     Progress,
+    RaterRecord,
     Shown,
     State,
     Stored,
@@ -59,6 +61,7 @@ from bench.study.interface import (
     UnknownRater,
     UnknownStudy,
     VoteRefused,
+    Withdrawn,
 )
 from bench.study.models import (
     HUMAN,
@@ -67,6 +70,7 @@ from bench.study.models import (
     AttemptRow,
     HoldRow,
     InvitationRow,
+    IssueRow,
     RaterRow,
     StudyRow,
     TrialRow,
@@ -89,6 +93,7 @@ __all__ = [
     "OpenTrial",
     "Progress",
     "RaterQuality",
+    "RaterRecord",
     "Shown",
     "Stored",
     "Study",
@@ -99,6 +104,7 @@ __all__ = [
     "UnknownRater",
     "UnknownStudy",
     "VoteRefused",
+    "Withdrawn",
 ]
 
 Row: TypeAlias = Any
@@ -217,16 +223,17 @@ class StudyStore:
         """Raises :class:`UnknownStudy`, or ``DesignError`` where the stored design was tampered with."""
         return self._load(name).study
 
-    def _load(self, name: str) -> Loaded:
+    def _load(self, name: str, connection: Connection | None = None) -> Loaded:
         if name in self._cache:
             return self._cache[name]
-        row = self._db.read(
-            lambda c: c.execute(
-                select(
-                    StudyRow.id, StudyRow.design, StudyRow.settings, StudyRow.secret, StudyRow.created_at
-                ).where(StudyRow.name == name)
-            ).one_or_none()
-        )
+        query = select(
+            StudyRow.id, StudyRow.design, StudyRow.settings, StudyRow.secret, StudyRow.created_at
+        ).where(StudyRow.name == name)
+
+        def work(connection: Connection) -> Row | None:
+            return connection.execute(query).one_or_none()
+
+        row = self._db.read(work) if connection is None else work(connection)
         if row is None:
             known = self.studies()
             raise UnknownStudy(
@@ -285,38 +292,68 @@ class StudyStore:
         expires = self._db.write(work)
         return [tokens.sign(loaded.secret, "invitation", study, nonce, expires) for nonce in nonces]
 
-    def redeem(self, token: str, session: str | None = None) -> Entry:
-        """Takes up an invitation: a new rater; or the same one, where ``session`` is the one it gave.
+    def redeem(
+        self,
+        token: str,
+        session: str | None = None,
+        *,
+        external: str = "",
+        recruited: Mapping[str, str] | None = None,
+    ) -> Entry:
+        """Takes up an invitation: a new rater; or the same one, where ``session`` is the one it gave, or
+        ``external`` the name under which a recruiting service sent them. ``recruited``: as for :meth:`register`.
 
         Raises ``tokens.TokenForged``, ``TokenExpired`` or ``TokenUsed`` (another rater took it up: whoever
-        it was goes on with their session), :class:`StudyFull` (the invitation stays good) and
-        :class:`StudyClosed`.
+        it was goes on with their session; or this one takes part already, by another invitation),
+        :class:`Withdrawn`, :class:`StudyFull` (the invitation stays good) and :class:`StudyClosed`.
         """
+        _check_recruited(external, recruited)
         loaded, nonce = self._verified_invitation(token)
         public = tokens.new_id()
 
-        def work(connection: Connection) -> str:
+        def work(connection: Connection) -> tuple[str, str | None]:
             found = self._invitation(connection, loaded, nonce, lock=True)
             if found.public is not None:
-                return str(found.public)
-            rater_id = self._register(connection, loaded, public, HUMAN, None)
+                return str(found.public), found.external
+            self._lock_study(connection, loaded)
+            self._check_new(connection, loaded, external)
+            rater_id = self._register(connection, loaded, public, HUMAN, external or None, recruited)
             connection.execute(
                 update(InvitationRow)
                 .where(InvitationRow.id == found.id, InvitationRow.rater_id.is_(None))
                 .values(rater_id=rater_id)
             )
-            return public
+            return public, None
 
-        bound = self._db.write(work)
-        if bound != public and (session is None or self._session_rater(session, loaded) != bound):
+        bound, theirs = self._db.write(work)
+        same = bound == public or (bool(external) and external == theirs)
+        if not same and (session is None or self._session_rater(session, loaded) != bound):
             raise tokens.TokenUsed(USED)
         return self._entry(loaded, bound)
 
-    def check_invitation(self, token: str) -> None:
+    def check_invitation(
+        self, token: str, *, external: str = "", recruited: Mapping[str, str] | None = None
+    ) -> None:
         """Raises what :meth:`redeem` would raise of the link itself; takes nothing up."""
+        _check_recruited(external, recruited)
         loaded, nonce = self._verified_invitation(token)
-        if self._db.read(lambda c: self._invitation(c, loaded, nonce)).public is not None:
-            raise tokens.TokenUsed(USED)
+
+        def work(connection: Connection) -> None:
+            row = self._invitation(connection, loaded, nonce)
+            if row.public is None:
+                self._check_new(connection, loaded, external)
+            elif not external or external != row.external:
+                raise tokens.TokenUsed(USED)
+
+        self._db.read(work)
+
+    def _check_new(self, connection: Connection, loaded: Loaded, external: str) -> None:
+        """Raises ``tokens.TokenUsed`` where whom a recruiting service calls ``external`` takes part already."""
+        if external and self._by_external(connection, loaded, HUMAN, external) is not None:
+            raise tokens.TokenUsed(
+                "You take part in this study already. Go on in the browser in which you began, or with the "
+                "personal link that you were given there."
+            )
 
     def _verified_invitation(self, token: str) -> tuple[Loaded, str]:
         """The study of an invitation, and its nonce. Raises ``tokens.TokenForged`` or ``TokenExpired``."""
@@ -325,18 +362,23 @@ class StudyStore:
         return loaded, tokens.verify(token, loaded.secret, "invitation", now).subject
 
     def _invitation(self, connection: Connection, loaded: Loaded, nonce: str, *, lock: bool = False) -> Row:
-        """The invitation and the rater who took it up. Raises ``tokens.TokenForged`` where there is none."""
+        """The invitation and the rater who took it up.
+
+        Raises ``tokens.TokenForged`` where there is no such invitation, and :class:`Withdrawn`.
+        """
         query = (
-            select(InvitationRow.id, RaterRow.public)
+            select(InvitationRow.id, RaterRow.public, RaterRow.external, RaterRow.withdrawn_at)
             .join(RaterRow, RaterRow.id == InvitationRow.rater_id, isouter=True)
             .where(InvitationRow.nonce == nonce, InvitationRow.study_id == loaded.id)
         )
         row = connection.execute(query.with_for_update(of=InvitationRow) if lock else query).one_or_none()
         if row is None:
             raise tokens.TokenForged("This link is not valid: the study does not know it.")
+        if row.withdrawn_at is not None:
+            raise Withdrawn(f"{self.name}: rater {row.public!r} has withdrawn.")
         return row
 
-    def enter(self, study: str, external: str = "") -> Entry:
+    def enter(self, study: str, external: str = "", recruited: Mapping[str, str] | None = None) -> Entry:
         """Open registration. ``external`` is what a recruiting service calls the rater, who goes on under it.
 
         Raises :class:`StudyClosed` where the study takes invited raters only, and :class:`StudyFull`.
@@ -347,46 +389,62 @@ class StudyStore:
                 f"study {study}: takes invited raters only. Create it with open registration, or invite.",
                 public="This study is open to invited people only. Use the link that you were sent.",
             )
-        return self.register(study, external=external)
+        return self.register(study, external=external, recruited=recruited)
 
     def resume(self, session: str) -> Entry:
-        """The rater of a session token. Raises ``tokens.TokenError`` or :class:`UnknownRater`."""
+        """The rater of a session token. Raises ``tokens.TokenError`` or :class:`UnknownRater`.
+
+        A session ends ``SESSION_DAYS`` after the rater's last answer (``TokenExpired``).
+        """
         loaded = self._verified_study(session)
         rater = self._session_rater(session, loaded)
         if rater is None:
             raise tokens.TokenForged("This link is not valid: it was altered or was not made by this study.")
-        self.progress(rater)  # raises for a rater who is not there
+        # Raises for a rater who is not there.
+        seen, now = self._db.read(lambda c: (self._handout.rater(c, rater).seen_at, self._db.now(c)))
+        if now - seen > timedelta(days=SESSION_DAYS):
+            raise tokens.TokenExpired(
+                f"This link ended, because it was not used for {SESSION_DAYS} days. Ask the person who sent it "
+                "for a new one."
+            )
         return self._entry(loaded, rater)
 
-    def register(self, study: str, *, kind: str = HUMAN, external: str = "") -> Entry:
+    def register(
+        self,
+        study: str,
+        *,
+        kind: str = HUMAN,
+        external: str = "",
+        recruited: Mapping[str, str] | None = None,
+    ) -> Entry:
         """A new rater without any question asked: for ``enter``, simulations and tests.
 
-        With an ``external`` name that is known, its rater. Raises :class:`StudyFull`, :class:`StudyClosed`.
+        With an ``external`` name that is known, its rater. ``recruited``: all that a recruiting service put
+        into the link, by parameter; of a known rater, the latest is kept. Raises :class:`StudyFull`,
+        :class:`StudyClosed`.
         """
         if kind not in RATER_KINDS:
             raise StudyError(f"raters of kind {kind!r}: expected one of {', '.join(RATER_KINDS)}.")
-        if len(external) > 255 or "\x00" in external:
-            raise StudyError("the rater's external name has more than 255 characters. Shorten it.")
+        _check_recruited(external, recruited)
         loaded = self._load(study)
         public = tokens.new_id()
 
         def work(connection: Connection) -> str:
             self._lock_study(connection, loaded)
-            same = RaterRow.public == public
-            if external:
-                same = or_(
-                    same,
-                    and_(
-                        RaterRow.study_id == loaded.id,
-                        RaterRow.kind == kind,
-                        RaterRow.external == external,
-                    ),
+            rater = connection.execute(
+                select(RaterRow.public).where(RaterRow.public == public)
+            ).scalar_one_or_none()
+            if rater is not None:
+                return str(rater)  # Registered by an attempt whose answer was lost.
+            rater = self._by_external(connection, loaded, kind, external) if external else None
+            if rater is None:
+                self._register(connection, loaded, public, kind, external or None, recruited)
+                return public
+            if recruited:
+                connection.execute(
+                    update(RaterRow).where(RaterRow.public == rater).values(recruited=dict(recruited))
                 )
-            known = connection.execute(select(RaterRow.public).where(same)).scalar_one_or_none()
-            if known is not None:
-                return str(known)
-            self._register(connection, loaded, public, kind, external or None)
-            return public
+            return rater
 
         return self._entry(loaded, self._db.write(work))
 
@@ -427,8 +485,22 @@ class StudyStore:
             select(StudyRow.closed_at).where(StudyRow.id == loaded.id).with_for_update()
         ).scalar_one()
 
+    def _by_external(self, connection: Connection, loaded: Loaded, kind: str, external: str) -> str | None:
+        """The rater whom a recruiting service calls ``external``."""
+        return connection.execute(
+            select(RaterRow.public).where(
+                RaterRow.study_id == loaded.id, RaterRow.kind == kind, RaterRow.external == external
+            )
+        ).scalar_one_or_none()
+
     def _register(
-        self, connection: Connection, loaded: Loaded, public: str, kind: str, external: str | None
+        self,
+        connection: Connection,
+        loaded: Loaded,
+        public: str,
+        kind: str,
+        external: str | None,
+        recruited: Mapping[str, str] | None,
     ) -> int:
         name = loaded.study.name
         if self._lock_study(connection, loaded) is not None:
@@ -453,6 +525,7 @@ class StudyStore:
                 kind=kind,
                 number=number,
                 external=external,
+                recruited=dict(recruited) if recruited else None,
                 sheet=sheet,
                 created_at=now,
                 seen_at=now,
@@ -522,23 +595,26 @@ class StudyStore:
         me, counts = self._db.read(work)
         options = self._load(me.study).study.design.options
         done = sum(counts.values()) - counts["practice"]
-        state: State
-        if me.finished_at is not None:
-            state = "finished"
-        elif me.consented_at is None:
-            state = "consent"
-        else:
-            state = "practice" if counts["practice"] < options.practice else "trials"
-        return Progress(done, options.trials, counts["practice"], options.practice, state)
+        return Progress(
+            done, options.trials, counts["practice"], options.practice, _state(me, counts, options.practice)
+        )
 
     def completion(self, rater: str) -> Completion:
-        """The code that shows that the rater has finished. Raises :class:`NotFinished`."""
-        me = self._db.read(lambda c: self._handout.rater(c, rater))
-        if me.finished_at is None:
+        """The code that shows that the rater took part: to the end, or until the study was closed.
+
+        Raises :class:`NotFinished` for a rater who has trials left in an open study, or who never answered one.
+        """
+
+        def work(connection: Connection) -> tuple[Row, Counter[str]]:
+            me = self._handout.rater(connection, rater)
+            return me, self._handout.done(connection, me.id)
+
+        me, counts = self._db.read(work)
+        if me.finished_at is None and (me.closed_at is None or not counts.total()):
             raise NotFinished(f"rater {rater}: has trials left.")
         loaded = self._load(me.study)
         settings = loaded.study.settings
-        code = settings.completion_code or _own_code(loaded.secret, rater)
+        code = _code(loaded, rater)
         if settings.return_url is None:
             return Completion(code, None)
         return Completion(
@@ -546,23 +622,98 @@ class StudyStore:
             settings.return_url.format(code=quote(code, safe=""), rater=quote(me.external or "", safe="")),
         )
 
-    def finished_by_code(self, study: str, code: str) -> str | None:
-        """The rater whose own completion code it is; None where it is nobody's who has finished."""
+    # Settling and withdrawing
+
+    def raters(self, study: str, kind: str = HUMAN) -> list[RaterRecord]:
+        """Every rater of one study, in order of arrival, also those who have withdrawn."""
         loaded = self._load(study)
-        raters = self._db.read(
-            lambda c: list(
-                c.scalars(
-                    select(RaterRow.public).where(
-                        RaterRow.study_id == loaded.id, RaterRow.finished_at.is_not(None)
-                    )
+        options = loaded.study.design.options
+
+        def work(connection: Connection) -> tuple[Sequence[Row], Sequence[Row]]:
+            raters = connection.execute(
+                select(RaterRow)
+                .where(RaterRow.study_id == loaded.id, RaterRow.kind == kind)
+                .order_by(RaterRow.number)
+            ).all()
+            counts = connection.execute(
+                select(VoteRow.rater_id, TrialRow.role, func.count().label("votes"))
+                .join(TrialRow, TrialRow.id == VoteRow.trial_id)
+                .where(VoteRow.study_id == loaded.id, VoteRow.kind == kind)
+                .group_by(VoteRow.rater_id, TrialRow.role)
+            ).all()
+            return raters, counts
+
+        rows, counts = self._db.read(work)
+        done: defaultdict[int, Counter[str]] = defaultdict(Counter)
+        for count in counts:
+            done[count.rater_id][count.role] = count.votes
+        return [
+            RaterRecord(
+                rater=row.public,
+                number=row.number,
+                external=row.external,
+                recruited=row.recruited or {},
+                state="withdrawn" if row.withdrawn_at else _state(row, done[row.id], options.practice),
+                answers=done[row.id].total() - done[row.id]["practice"],
+                total=options.trials,
+                code=_code(loaded, row.public),
+                created_at=row.created_at,
+                consented_at=row.consented_at,
+                seen_at=row.seen_at,
+                finished_at=row.finished_at,
+                withdrawn_at=row.withdrawn_at,
+            )
+            for row in rows
+        ]
+
+    def find_raters(self, study: str, who: str) -> list[RaterRecord]:
+        """The people whom ``who`` may mean: a rater's id (or its first 8 characters), what a recruiting service
+        calls them or their session there, a completion code of their own, or a personal link.
+        """
+        loaded = self._load(study)
+        given = who.strip()
+        session = self._session_rater(given.rpartition("session=")[2].partition("&")[0], loaded)
+
+        def meant(record: RaterRecord) -> bool:
+            return (
+                record.rater in (given, session)
+                or (len(given) >= 8 and record.rater.startswith(given))
+                or given in (record.external, *record.recruited.values())
+                or hmac.compare_digest(
+                    _own_code(loaded.secret, record.rater).encode(), given.upper().encode()
                 )
             )
-        )
-        given = code.strip().upper().encode()
-        for rater in raters:
-            if hmac.compare_digest(_own_code(loaded.secret, rater).encode(), given):
-                return rater
-        return None
+
+        return [record for record in self.raters(study) if given and meant(record)]
+
+    def withdraw(self, rater: str) -> int:
+        """Deletes a rater's votes, and what a recruiting service called them; returns how many votes there were.
+
+        The trials go to other raters. The rater's link is good no more. May be repeated.
+        """
+
+        def work(connection: Connection) -> int:
+            row = connection.execute(
+                select(RaterRow.id).where(RaterRow.public == rater).with_for_update()
+            ).one_or_none()
+            if row is None:
+                raise UnknownRater(f"{self.name}: there is no rater {rater[:40]!r}.")
+            # First: a trigger refuses to delete the votes of a rater who has not withdrawn.
+            connection.execute(
+                update(RaterRow)
+                .where(RaterRow.id == row.id, RaterRow.withdrawn_at.is_(None))
+                .values(withdrawn_at=self._db.now(connection))
+            )
+            connection.execute(
+                update(RaterRow)
+                .where(RaterRow.id == row.id)
+                .values(external=None, recruited=null(), sheet=None)
+            )
+            connection.execute(delete(HoldRow).where(HoldRow.rater_id == row.id))
+            connection.execute(delete(IssueRow).where(IssueRow.rater_id == row.id))
+            return int(connection.execute(delete(VoteRow).where(VoteRow.rater_id == row.id)).rowcount)
+
+        return self._db.write(work)
 
     # For the administrator and the analysis
 
@@ -573,6 +724,8 @@ class StudyStore:
         in one frame. ``server_time`` is aware UTC.
         """
         import pandas as pd
+
+        from bench.study.analysis import Exclusion
 
         if kind not in RATER_KINDS:
             raise StudyError(f"votes of kind {kind!r}: expected one of {', '.join(RATER_KINDS)}.")
@@ -594,6 +747,9 @@ class StudyStore:
                 .order_by(VoteRow.id)
             ).all()
         )
+        rules = {
+            number: Exclusion(**entry.study.settings.exclusion).to_json() for number, entry in loaded.items()
+        }
         records = []
         for row in rows:
             study = loaded[row.study_id].study
@@ -618,6 +774,7 @@ class StudyStore:
                     row.reaction_ms,
                     row.server_time,
                     kind,
+                    rules[row.study_id],
                 )
             )
         frame = pd.DataFrame.from_records(records, columns=list(VOTE_COLUMNS))
@@ -634,8 +791,8 @@ class StudyStore:
 
         def work(connection: Connection) -> tuple[Sequence[Row], Sequence[Row]]:
             raters = connection.execute(
-                select(RaterRow.id, RaterRow.public, RaterRow.number, RaterRow.finished_at)
-                .where(RaterRow.study_id == loaded.id, RaterRow.kind == kind)
+                select(RaterRow.id, RaterRow.public, RaterRow.number, RaterRow.external, RaterRow.finished_at)
+                .where(RaterRow.study_id == loaded.id, RaterRow.kind == kind, RaterRow.withdrawn_at.is_(None))
                 .order_by(RaterRow.number)
             ).all()
             votes = connection.execute(
@@ -677,11 +834,12 @@ class StudyStore:
                 HoldRow.until <= now + loaded.lease + SLACK,
             )
             invitations = InvitationRow.study_id == loaded.id
-            raters = connection.execute(
-                select(RaterRow.seen_at, RaterRow.finished_at).where(
+            everyone = connection.execute(
+                select(RaterRow.seen_at, RaterRow.finished_at, RaterRow.withdrawn_at).where(
                     RaterRow.study_id == loaded.id, RaterRow.kind == kind
                 )
             ).all()
+            raters = [row for row in everyone if row.withdrawn_at is None]
             closed_at = connection.execute(
                 select(StudyRow.closed_at).where(StudyRow.id == loaded.id)
             ).scalar_one()
@@ -697,10 +855,29 @@ class StudyStore:
                 invitations=count(InvitationRow, invitations),
                 taken_up=count(InvitationRow, invitations, InvitationRow.rater_id.is_not(None)),
                 simulated_votes=count(VoteRow, VoteRow.study_id == loaded.id, VoteRow.kind == SIMULATED),
+                withdrawn=len(everyone) - len(raters),
                 closed=closed_at is not None,
             )
 
         return self._db.read(work)
+
+    def set_address(self, study: str, address: str) -> None:
+        """Notes where a study is served, such as ``http://localhost:8501``."""
+        if len(address) > 255:
+            raise StudyError(
+                f"the address {address[:40]}... has more than 255 characters. Give a shorter one."
+            )
+        loaded = self._load(study)
+        self._db.write(
+            lambda c: c.execute(update(StudyRow).where(StudyRow.id == loaded.id).values(address=address))
+        )
+
+    def address(self, study: str) -> str | None:
+        """Where a study was last served; None before that."""
+        loaded = self._load(study)
+        return self._db.read(
+            lambda c: c.execute(select(StudyRow.address).where(StudyRow.id == loaded.id)).scalar_one()
+        )
 
     def set_admin_password(self, study: str, password: str) -> None:
         """Raises ``passwords.PasswordError`` for a short one."""
@@ -756,6 +933,27 @@ class StudyStore:
             raise passwords.PasswordError("Wrong password.")
         # It was no wrong guess after all.
         self._db.write(lambda c: c.execute(delete(AttemptRow).where(AttemptRow.id == number)))
+
+
+def _state(rater: Row, done: Counter[str], practice: int) -> State:
+    """Where a rater is; ``done``: their votes by role."""
+    if rater.finished_at is not None:
+        return "finished"
+    if rater.consented_at is None:
+        return "consent"
+    return "practice" if done["practice"] < practice else "trials"
+
+
+def _check_recruited(external: str, recruited: Mapping[str, str] | None) -> None:
+    """Raises :class:`StudyError` for names that have no place in the database."""
+    for name, value in {"external name": external, **(recruited or {})}.items():
+        if len(value) > 255 or "\x00" in value:
+            raise StudyError(f"the rater's {name[:40]} has more than 255 characters. Shorten it.")
+
+
+def _code(loaded: Loaded, rater: str) -> str:
+    """The completion code that the rater gets."""
+    return loaded.study.settings.completion_code or _own_code(loaded.secret, rater)
 
 
 def _own_code(secret: str, rater: str) -> str:

@@ -1,4 +1,4 @@
-"""Edits of real methods, labelled by eye: what the attribute reader learns of doubtful cases.
+"""Edits of real methods, labelled by eye: the attribute reader learns doubtful cases from them.
 
 Spoiled renders (``methods.zoo.failures``) fail clearly. Methods fail in between: a ball that is half red, a hat of
 noise. ``edits.jpg`` holds edits of training cases, of all embedded methods, and ``labels.csv`` says of each whether its
@@ -31,7 +31,7 @@ TILES = 32
 
 @dataclass(frozen=True)
 class LabelledEdit:
-    """One edit with its verdict. The case is ``world.case(index)``, which has a single region."""
+    """One edit with its verdict. The case is ``world.case(index)``."""
 
     index: int
     method: str
@@ -58,12 +58,19 @@ def load(folder: Path = FOLDER) -> tuple[LabelledEdit, ...]:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A labelled edit as the reader learns it. ``claims``: attribute -> the value that the case asks for."""
+class Part:
+    """One region of an edit. ``claims``: attribute -> the value that the case asks for there."""
 
-    pixels: NDArray[np.uint8]
     region: NDArray[np.bool_]
     claims: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A labelled edit as the reader learns it. It shows what was asked for where every claim of every part holds."""
+
+    pixels: NDArray[np.uint8]
+    parts: tuple[Part, ...]
     shows: bool
 
 
@@ -73,20 +80,28 @@ def draw(world: World, edits: Sequence[LabelledEdit], count: int, rng: np.random
 
 
 def _vary(world: Any, edit: LabelledEdit, rng: np.random.Generator) -> Verdict:
-    region, claims = _case(world, edit.index)
-    pixels = edit.pixels
-    if rng.random() < 0.5:
-        pixels, region = pixels[:, ::-1], region[:, ::-1]
+    mirrored = rng.random() < 0.5
     down, right = (int(step) for step in rng.integers(-2, 3, size=2))
-    # Moved by whole pixels, edges repeated.
-    height, width = region.shape
-    rows = np.clip(np.arange(height) - down, 0, height - 1)[:, None]
-    columns = np.clip(np.arange(width) - right, 0, width - 1)
-    return Verdict(pixels[rows, columns], region[rows, columns], claims, edit.shows)
+
+    def moved(image: NDArray[Any]) -> NDArray[Any]:
+        """Moved by whole pixels, edges repeated."""
+        if mirrored:
+            image = image[:, ::-1]
+        height, width = image.shape[:2]
+        rows = np.clip(np.arange(height) - down, 0, height - 1)[:, None]
+        columns = np.clip(np.arange(width) - right, 0, width - 1)
+        return image[rows, columns]
+
+    parts = tuple(Part(moved(part.region), part.claims) for part in _parts(world, edit.index))
+    return Verdict(moved(edit.pixels), parts, edit.shows)
 
 
-@lru_cache(maxsize=2_000)
-def _case(world: Any, index: int) -> tuple[NDArray[np.bool_], Mapping[str, str]]:
-    """Mask and claims of a case of a :class:`World`, which must be hashable here."""
+@lru_cache(maxsize=4_000)
+def _parts(world: Any, index: int) -> tuple[Part, ...]:
+    """The regions of a case of a :class:`World`, which must be hashable here, in which something is claimed."""
     case = world.case(index)
-    return mask_array(case.request.mask), {claim.attribute: claim.after for claim in case.claims}
+    regions = [r.mask for r in case.request.regions] or [case.request.mask]
+    claims = [{c.attribute: c.after for c in case.claims if c.region == i} for i in range(len(regions))]
+    return tuple(
+        Part(mask_array(region), claimed) for region, claimed in zip(regions, claims, strict=True) if claimed
+    )

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from methods.zoo import failures, labelled
 from methods.zoo.data import World, to_pictures, to_tensor
 from methods.zoo.failures import OTHER, Example
-from methods.zoo.labelled import LabelledEdit
+from methods.zoo.labelled import LabelledEdit, Verdict
 from methods.zoo.loop import Budget, Machine, Outcome, Report, silent, train
 
 BUDGET = Budget(samples=230_000, batch=64, rate=2e-3, warmup=5_000, decay=0.4, ema=0.999, weight_decay=0.02)
@@ -172,14 +172,7 @@ def run(
             judged = labelled.draw(
                 world, verdicts, budget.batch // 4, np.random.Generator(np.random.PCG64([step, 10]))
             )
-            pictures = to_tensor(np.stack([verdict.pixels for verdict in judged]))
-            marks = torch.from_numpy(np.stack([verdict.region for verdict in judged]))
-            data["judged"] = views(pictures, marks)
-            data["shows"] = torch.tensor([verdict.shows for verdict in judged])
-            data["claims"] = {
-                name: torch.tensor([values.get(v.claims.get(name, ""), -1) for v in judged])
-                for name, values in index.items()
-            }
+            data |= verdict_batch(judged, model.labels)
         return data
 
     def loss(data: dict[str, Any], _: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -195,14 +188,40 @@ def run(
                 asked += int(labelled.sum())
         figures = {"accuracy": right / max(asked, 1)}
         if verdicts:
-            held = claims_held({name: values[count:] for name, values in both.items()}, data["claims"])
             shows = data["shows"].float()
+            held = verdicts_held({name: values[count:] for name, values in both.items()}, data)
             # Bernoulli log likelihood of the verdicts, log(1 - p) computed stably.
             total = total - (shows * held + (1 - shows) * torch.log1p(-held.exp().clamp(max=1 - 1e-4))).mean()
             figures["verdicts"] = float(((held.exp() > 0.5) == data["shows"]).float().mean())
         return total, figures
 
     return train(work, {"reader": model}, loss, batch, budget, machine, report)
+
+
+def verdict_batch(verdicts: Sequence[Verdict], labels: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Labelled edits as tensors: a row for each part of each edit.
+
+    ``judged``: the two views, float (parts, 2, 4, 64, 64); ``edit_of_part``: int (parts,); ``shows``: bool (edits,);
+    ``claims``: attribute -> the claimed value's place in ``labels``, int (parts,), -1 where nothing is claimed.
+    """
+    parts = [(edit, part) for edit, verdict in enumerate(verdicts) for part in verdict.parts]
+    pictures = to_tensor(np.stack([verdicts[edit].pixels for edit, _ in parts]))
+    place = {name: {value: k for k, value in enumerate(values)} for name, values in labels.items()}
+    return {
+        "judged": views(pictures, torch.from_numpy(np.stack([part.region for _, part in parts]))),
+        "edit_of_part": torch.tensor([edit for edit, _ in parts]),
+        "shows": torch.tensor([verdict.shows for verdict in verdicts]),
+        "claims": {
+            name: torch.tensor([values.get(part.claims.get(name, ""), -1) for _, part in parts])
+            for name, values in place.items()
+        },
+    }
+
+
+def verdicts_held(logits: Mapping[str, Tensor], data: Mapping[str, Any]) -> Tensor:
+    """Log probability that every claim of every part holds, float (edits,); ``data`` of :func:`verdict_batch`."""
+    of_parts = claims_held(logits, data["claims"])
+    return of_parts.new_zeros(len(data["shows"])).index_add(0, data["edit_of_part"], of_parts)
 
 
 def claims_held(logits: Mapping[str, Tensor], claims: Mapping[str, Tensor]) -> Tensor:

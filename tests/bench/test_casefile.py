@@ -191,7 +191,33 @@ def test_broken_folders_name_file_and_line(tmp_path: Path) -> None:
     with pytest.raises(CaseError, match=r"cases\.jsonl:2: .*lacks category, mask, source, target_prompt"):
         read_cases(tmp_path)
     path.write_text(lines[0] + "\n" + lines[0] + "\n")
-    with pytest.raises(CaseError, match="an id occurs twice"):
+    with pytest.raises(CaseError, match=r"cases\.jsonl: the case case-000 occurs twice"):
+        read_cases(tmp_path)
+
+
+def test_a_windows_editor_changes_nothing(tmp_path: Path) -> None:
+    write_cases(tmp_path, [make_case(0), make_case(1)], INFO)
+    before = CaseFile(tmp_path)
+    for name in ("cases.jsonl", "protocol.json"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    after = CaseFile(tmp_path)
+    assert (after.rows, after.info) == (before.rows, before.info)
+
+
+def test_half_an_emoji_is_refused_by_its_place(tmp_path: Path) -> None:
+    for change in ({"source_prompt": "a car \ud83d"}, {"edit_words": ("car", "\ud83d")}):
+        with pytest.raises(CaseError, match=r"case case-000: .*half a character \('\\ud83d' at character \d"):
+            check_case(with_request(make_case(0), **change))
+    with pytest.raises(CaseError, match="case case-000: kind holds half"):
+        check_case(replace(make_case(0), tags={"kind": "\udc00"}))
+    write_cases(tmp_path, [make_case(0)], INFO)
+    path = tmp_path / "cases.jsonl"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "instruction": "make it red \ud83d"}))
+    with pytest.raises(CaseError, match=r"cases\.jsonl:1: not a case: instruction holds half a character"):
+        read_cases(tmp_path)
+    path.write_text('{"id": "x", "tags": ' + "[" * 100_000)
+    with pytest.raises(CaseError, match=r"cases\.jsonl:1: not a case"):
         read_cases(tmp_path)
 
 

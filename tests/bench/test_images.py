@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageFilter, PngImagePlugin
 
 from bench.images import (
     ImageError,
@@ -114,27 +114,26 @@ def test_floating_point_is_refused(tmp_path: Path) -> None:
         read_rgb(tmp_path / "float.tif")
 
 
-def test_palette_png_with_transparency_lies_over_white(tmp_path: Path) -> None:
+def test_transparent_pixels_of_an_image_are_refused(tmp_path: Path) -> None:
     image = Image.new("P", (4, 2))
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     image.putdata([0, 1, 2, 0, 1, 2, 0, 1])
     image.save(tmp_path / "plain.png")
     image.save(tmp_path / "clear.png", transparency=1)
-    red, green, blue, white = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+    red, green, blue = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     plain = to_array(read_rgb(tmp_path / "plain.png")).reshape(-1, 3)
-    clear = to_array(read_rgb(tmp_path / "clear.png")).reshape(-1, 3)
     assert [tuple(p) for p in plain] == [red, green, blue, red, green, blue, red, green]
-    assert [tuple(p) for p in clear] == [red, white, blue, red, white, blue, red, white]
-
-
-def test_half_transparency_mixes_with_white_in_images_and_counts_as_keep_in_masks(tmp_path: Path) -> None:
-    rgba = np.zeros((1, 3, 4), dtype=np.uint8)
-    rgba[0] = [(0, 0, 0, 255), (0, 0, 0, 51), (255, 255, 255, 0)]
-    Image.fromarray(rgba, "RGBA").save(tmp_path / "a.png")
-    assert to_array(read_rgb(tmp_path / "a.png"))[0, :, 0].tolist() == [0, 204, 255]
-    rgba[0] = [(255, 255, 255, 255), (0, 0, 0, 255), (255, 255, 255, 0)]
-    Image.fromarray(rgba, "RGBA").save(tmp_path / "m.png")
-    assert mask_array(read_mask(tmp_path / "m.png")).tolist() == [[True, False, False]]
+    with pytest.raises(
+        ImageError, match=r"clear\.png: 37\.5% of its pixels are transparent.*save it without"
+    ):
+        read_rgb(tmp_path / "clear.png")
+    gray = Image.new("LA", (2, 1), (90, 255))
+    gray.save(tmp_path / "gray.png")
+    assert to_array(read_rgb(tmp_path / "gray.png")).tolist() == [[[90] * 3] * 2]
+    gray.putpixel((0, 0), (90, 254))
+    gray.save(tmp_path / "gray.png")
+    with pytest.raises(ImageError, match=r"gray\.png: 50\.0% of its pixels are transparent"):
+        read_rgb(tmp_path / "gray.png")
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1"])
@@ -222,6 +221,98 @@ def test_check_mask_refuses_empty_and_full_and_names_which() -> None:
         check_mask(Image.new("L", (4, 4), 0), "a.png")
     with pytest.raises(ImageError, match=r"a\.png is full.*Leave something"):
         check_mask(Image.new("L", (4, 4), 255), "a.png")
+
+
+def ellipse(width: int = 96, height: int = 80) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    return np.asarray((x - 48) ** 2 + (y - 38) ** 2 <= 18**2)
+
+
+@pytest.fixture
+def photo() -> Image.Image:
+    coarse = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((96, 80), Image.Resampling.BICUBIC)
+
+
+def test_a_photo_is_to_be_edited_where_it_is_transparent(tmp_path: Path, photo: Image.Image) -> None:
+    region = ellipse()
+    hole = photo.convert("RGBA")
+    hole.putalpha(mask_image(~region))
+    hole.save(tmp_path / "hole.png")
+    assert (mask_array(read_mask(tmp_path / "hole.png", photo.size)) == region).all()
+    # What lies under the hole does not matter, and a soft edge is split at 128.
+    emptied = np.asarray(hole).copy()
+    emptied[region] = 0
+    Image.fromarray(emptied).filter(ImageFilter.GaussianBlur(1)).save(tmp_path / "hole.webp", lossless=True)
+    soft = mask_array(read_mask(tmp_path / "hole.webp"))
+    assert (soft != region).mean() < 0.01
+
+
+def test_transparency_that_is_not_a_hole_in_a_photo_is_refused(tmp_path: Path, photo: Image.Image) -> None:
+    region = mask_image(ellipse())
+    inverse = mask_image(~ellipse())
+    white, black = Image.new("L", region.size, 255), Image.new("L", region.size, 0)
+    ramp = photo.convert("RGBA")
+    ramp.putalpha(Image.linear_gradient("L").resize(region.size))
+    brush = Image.new("RGBA", region.size, (250, 60, 60, 255))
+    brush.putalpha(region)
+    cases = {
+        "white where opaque": Image.merge("LA", (white, region)),
+        "black with a hole": Image.merge("LA", (black, inverse)),
+        "white region, transparent region": Image.merge("LA", (region, inverse)),
+        "one colour of a brush": brush,
+        "a ramp of transparency": ramp,
+        "nothing opaque": Image.new("RGBA", region.size, (0, 0, 0, 0)),
+    }
+    for name, image in cases.items():
+        path = tmp_path / f"{name}.png"
+        image.save(path)
+        with pytest.raises(ImageError, match=rf"{name}\.png: .*white \(255\) where to edit, or .*OpenAI"):
+            read_mask(path)
+
+
+def test_an_opaque_alpha_channel_changes_nothing(tmp_path: Path) -> None:
+    region = mask_image(ellipse())
+    opaque = Image.new("L", region.size, 255)
+    Image.merge("RGBA", (region, region, region, opaque)).save(tmp_path / "m.png")
+    assert (mask_array(read_mask(tmp_path / "m.png")) == ellipse()).all()
+
+
+def test_soft_edges_and_lossy_files_are_masks(tmp_path: Path) -> None:
+    region = mask_image(ellipse())
+    region.filter(ImageFilter.GaussianBlur(2)).save(tmp_path / "soft.png")
+    region.resize((384, 320)).filter(ImageFilter.GaussianBlur(16)).save(tmp_path / "feather.png")
+    region.save(tmp_path / "ringing.jpg", quality=30)
+    region.convert("RGB").save(tmp_path / "colour.jpg", quality=30)
+    region.point(lambda v: 200 if v else 20).save(tmp_path / "gray.png")
+    for name in ("soft.png", "ringing.jpg", "colour.jpg", "gray.png"):
+        assert (mask_array(read_mask(tmp_path / name)) != ellipse()).mean() < 0.003, name
+    large = np.kron(ellipse(), np.ones((4, 4), dtype=bool))
+    assert (mask_array(read_mask(tmp_path / "feather.png")) != large).mean() < 0.01
+
+
+def test_a_picture_or_a_map_of_labels_is_no_mask(tmp_path: Path, photo: Image.Image) -> None:
+    region = ellipse()
+    trimap = np.where(dilate(region, 6), np.uint8(128), np.uint8(0))
+    trimap[region] = 255
+    labels = np.where(region, np.uint8(150), np.uint8(0))
+    labels[:20, :20] = 250
+    palette = Image.fromarray(region.astype(np.uint8))
+    palette.putpalette([0, 0, 0, 0, 255, 0])
+    red_on_white = np.where(region[..., None], (255, 0, 0), (255, 255, 255)).astype(np.uint8)
+    for message, image in {
+        "colours": photo,
+        "has colours": palette,
+        "the mask has colours": from_array(red_on_white),
+        "many gray values": photo.convert("L"),
+        "many gray values that": from_array(trimap),
+        "has many gray values": from_array(labels),
+        "many gray": Image.linear_gradient("L"),
+        "gray values": Image.effect_noise((96, 80), 80),
+    }.items():
+        image.save(tmp_path / "m.png")
+        with pytest.raises(ImageError, match=rf"m\.png: .*{message}.*black and white.*OpenAI"):
+            read_mask(tmp_path / "m.png")
 
 
 # Geometry and conversion

@@ -97,6 +97,16 @@ def test_a_plan_after_a_run_knows_what_is_left_and_about_how_long(tmp_path: Path
     assert sum(row.by_category.values()) == 4
 
 
+def test_a_method_is_shown_the_ids_of_the_selected_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        Fake, "case_problems", classmethod(lambda cls, options, ids: [f"not {ids[0]}"]), raising=False
+    )
+    plan = make_plan([protocol(count=8)], [method()], limit=1)
+    (problem,) = plan.problems
+    assert problem == f"method fake on protocol fakes: not {plan.protocols[0].rows[0]['id']}"
+    assert len(plan.protocols[0].rows) == 4
+
+
 def test_a_greater_limit_adds_cases_and_exchanges_none() -> None:
     chosen = []
     for limit in (1, 3, 5, None):

@@ -111,6 +111,21 @@ class TestSingles:
         summary = scoring.score_run(store, [more])
         assert (more.total, summary.scored, summary.skipped) == (2 * COUNT, 2 * COUNT, 2 * COUNT)
 
+    def test_cut_prompts_are_counted(self, store: RunStore) -> None:
+        features = Features()
+        prompts = ["short", "long " * 80, "longer " * 90]
+
+        class Reads(Mean):
+            def score(self, pairs: Sequence[Pair]) -> list[Any]:
+                cut = features.clip_cuts("clip", [prompts[int(pair.case[-1]) % 3] for pair in pairs])
+                return [NoValue("cut") if is_cut else 1.0 for is_cut in cut]
+
+        summary = scoring.score_run(store, [Reads()], features=features)
+        assert summary.missing == {"cut": 2 * 5}  # cases 1, 2, 4, 5 and 7, raw and pasted
+        (warning,) = summary.warnings
+        assert warning.startswith("clip: 2 of 3 prompts are longer than the 77 tokens that it reads")
+        assert scoring.score_run(store, [Reads()], features=Features()).warnings == []
+
     def test_a_new_version_is_scored_again(self, store: RunStore) -> None:
         scoring.score_run(store, [Mean()])
         newer = Mean()
@@ -447,6 +462,19 @@ class TestSets:
 
         scoring.score_run(store, [Broken()], references={"fakes": real})
         assert set(store.set_scores()["reason"]) == {"error: ZeroDivisionError: none"}
+
+    def test_real_images_that_cannot_be_read_are_a_reason_and_tried_again(self, store: RunStore) -> None:
+        def broken() -> Iterator[Any]:
+            yield from real()
+            raise ValueError("3.jpg: truncated")
+
+        scoring.score_run(store, [Mean(), Distance()], references={"fakes": broken})
+        frame = store.set_scores()
+        assert set(frame["reason"]) == {"error: the real images cannot be read: 3.jpg: truncated"}
+        assert frame["value"].isna().all()
+        assert store.scores()["value"].notna().any()
+        scoring.score_run(store, [Distance()], references={"fakes": real})
+        assert store.set_scores()["value"].notna().all()
 
 
 class TestChoice:

@@ -11,7 +11,14 @@ import pytest
 import bench.suite
 from bench.edit import MethodSpec
 from bench.registry import OptionError, Registry, UnknownName
-from bench.suite import SuiteError, configure_suite, load_suite, parse_suite, shipped_suites
+from bench.suite import (
+    SuiteError,
+    configure_suite,
+    load_suite,
+    parse_suite,
+    read_yaml,
+    shipped_suites,
+)
 from tests.bench.fakes import METHOD_REGISTRY, PROTOCOL_REGISTRY, Fake, method, protocol
 
 GOOD = """
@@ -110,6 +117,22 @@ def test_shipped_suites_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "latin.yaml").write_bytes(b"name: \xff")
     with pytest.raises(SuiteError, match=r"latin\.yaml: cannot be read"):
         load_suite(tmp_path / "latin.yaml")
+
+
+def test_numbers_with_an_exponent_are_numbers() -> None:
+    numbers = {"5e-1": 0.5, "5E-1": 0.5, "-1e2": -100.0, "1.5e3": 1500.0, ".5e1": 5.0, "5.0e-1": 0.5, "7": 7}
+    for text, value in numbers.items():
+        found = read_yaml(f"x: {text}")["x"]
+        assert (found, type(found)) == (value, type(value)), text
+    for text in ("e5", "1e", "1e5x", "0x1e5f", "'5e-1'", "1e5 m"):
+        assert not isinstance(read_yaml(f"x: {text}")["x"], float), text
+    suite = parse_suite(GOOD.replace("{native: 16}", "{strength: 5e-1}"))
+    assert configure_suite(suite, METHOD_REGISTRY, PROTOCOL_REGISTRY)[1][1].options.strength == 0.5
+
+
+def test_a_byte_order_mark_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    assert load_suite(tmp_path / "mine.yaml") == parse_suite(GOOD)
 
 
 def test_every_shipped_suite_is_valid() -> None:

@@ -277,8 +277,8 @@ def test_the_key_may_have_another_name(api: FakeApi, monkeypatch: pytest.MonkeyP
         ({"data": [{"b64_json": 7}]}, r"no data\[0\].b64_json"),
         ({"data": [{"url": "https://example.com/x.png"}]}, "set ask_base64"),
         ({"data": [{"b64_json": "%%%"}]}, "not base64"),
-        ({"data": [{"b64_json": base64.b64encode(b"no image").decode()}]}, "no readable image"),
-        ({"data": [{"b64_json": ""}]}, "no readable image"),
+        ({"data": [{"b64_json": base64.b64encode(b"no image").decode()}]}, "no usable image"),
+        ({"data": [{"b64_json": ""}]}, "no usable image"),
     ],
 )
 def test_a_malformed_answer_is_one_error_and_is_not_kept(
@@ -305,6 +305,15 @@ def test_transparency_and_palettes_become_rgb(api: FakeApi) -> None:
     api.answers = [image_answer(picture(0, (SIDE, SIDE)).convert("RGBA"))]
     (edited,) = make(api).edit([big(0)])
     assert edited.tobytes() == picture(0, (SIDE, SIDE)).tobytes()
+
+
+def test_a_transparent_answer_is_refused_with_the_reason(api: FakeApi, tmp_path: Path) -> None:
+    cutout = picture(0, (SIDE, SIDE)).convert("RGBA")
+    cutout.paste((0, 0, 0, 0), (0, 0, SIDE // 2, SIDE))
+    api.answers = [image_answer(cutout)]
+    with pytest.raises(endpoint.Refused, match=r"no usable image: 50\.0% of its pixels are transparent"):
+        make(api, cache=str(tmp_path)).edit([big(0)])
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
 def test_ask_base64(api: FakeApi) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +118,69 @@ def test_unfit_places_are_told_before_anything_runs(tmp_path: Path, folder: Path
         make(folder)
 
 
+def test_a_transparent_outside_is_refused_not_laid_on_white(folder: Path) -> None:
+    inside = Image.new("L", (SIZE, SIZE))
+    inside.paste(255, (0, 0, SIZE // 2, SIZE))
+    for seed in range(3):
+        edit = picture(seed).convert("RGBA")
+        edit.putalpha(255)
+        edit.save(folder / f"case-{seed}.png")
+    assert complaints(folder) == []
+    assert make(folder).edit_cases([case("case-1")])[0].tobytes() == picture(1).tobytes()
+    edit.putalpha(inside)
+    edit.save(folder / "case-1.png")
+    (problem,) = complaints(folder)
+    assert re.search(
+        r"case-1\.png: 50\.0% of its pixels are transparent.*Lay it over its source image", problem
+    )
+
+
+def test_beyond_the_first_transparent_images_the_edit_itself_is_refused(tmp_path: Path) -> None:
+    for number in range(17):
+        edit = picture(number).convert("RGBA")
+        edit.putalpha(255 if number < 16 else 0)
+        edit.save(tmp_path / f"case-{number:02}.png")
+    method = make(tmp_path)
+    with pytest.raises(ValueError, match=r"case-16\.png: 100\.0% of its pixels are transparent"):
+        method.edit_cases([case("case-16")])
+
+
+def test_images_of_no_case_are_told_before_anything_runs(folder: Path) -> None:
+    options = Outputs.Options(path=str(folder))
+    assert Outputs.case_problems(options, ["case-9", "case-2"]) == []
+    (problem,) = Outputs.case_problems(options, ["a", "b"])
+    assert "none of its images (case-0, case-1, case-2) is named by one of the 2 cases (a, b)" in problem
+
+
+def test_a_decompression_bomb_is_told_before_anything_runs(folder: Path) -> None:
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    bomb = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    (folder / "case-1.png").write_bytes(bomb)
+    (problem,) = complaints(folder)
+    assert re.search(r"not images: .*case-1\.png", problem)
+
+
+def test_a_jsonl_of_windows_and_of_odd_line_ends_is_read(folder: Path) -> None:
+    odd = folder / "a\u2028b.png"
+    picture(5).save(odd)
+    rows = [{"case": "x", "file": f"edits/{odd.name}"}, {"case": "y", "file": "edits/case-0.png"}]
+    file = folder.parent / "edits.jsonl"
+    text = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    edited = make(file).edit_cases([case("x"), case("y")])
+    assert [image.tobytes() for image in edited] == [picture(5).tobytes(), picture(0).tobytes()]
+
+
+def test_hidden_files_are_no_edits(folder: Path) -> None:
+    (folder / "._case-0.png").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        ")
+    assert complaints(folder) == []
+    assert len(make(folder).files) == 3
+
+
 def test_what_only_looks_like_an_image_is_told_before_anything_runs(folder: Path) -> None:
     for number in range(5):
         (folder / f"bad-{number}.png").write_text("<html>404</html>")
@@ -132,6 +197,8 @@ def test_what_only_looks_like_an_image_is_told_before_anything_runs(folder: Path
         ([{"case": "x", "file": "edits/case-0.png"}, {"case": "x"}], r"edits\.jsonl:2: expected"),
         ([["x", "y"]], r":1: expected"),
         ([{"case": "x", "file": 7}], r":1: expected"),
+        (['{"case": "x \\ud83d", "file": "edits/case-0.png"}'], r":1: the case holds half a character"),
+        (["[" * 100_000], r":1: not valid JSON"),
         ([{"case": "x", "file": "edits/case-0.png"}] * 2, r":2: case 'x' was named before"),
         ([{"case": "x", "file": "edits/case-9.png"}], r"not there: .*case-9\.png \(case 'x'\)"),
         ([], "names no images"),

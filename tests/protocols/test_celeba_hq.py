@@ -199,6 +199,23 @@ def edit_lines(path: Path, change: Callable[[list[str]], list[str]]) -> None:
             lambda lines: [lines[0], lines[1].replace("Male", "M"), *lines[2:]],
             "does not name Male",
         ),
+        # The last of two would silently win.
+        (
+            ATTRIBUTES,
+            lambda lines: ["51", *lines[1:], f"00{lines[9]}"],
+            "line 53 is a second row of image 7. Keep one",
+        ),
+        (
+            ATTRIBUTES,
+            lambda lines: [lines[0], lines[1].replace("Young", "Male"), *lines[2:]],
+            "line 2 names Male twice",
+        ),
+        (MAPPING, lambda lines: [*lines, lines[4]], "line 52 is a second row of image 3. Keep one"),
+        (
+            PARTITION,
+            lambda lines: [*lines, lines[3].replace(" 0", " 2")],
+            "line 51 is a second row of 001004.jpg",
+        ),
         (MAPPING, lambda lines: lines[1:], "expected the header"),
         (MAPPING, lambda lines: lines[:-1], "no row for image 2019"),
         (MAPPING, lambda lines: [*lines, "what is this"], "line 52 is not"),
@@ -214,6 +231,23 @@ def test_broken_annotations_are_one_clear_error(
         protocol(copy).cases()
     assert str(copy / name) in str(caught.value)
     assert "Get " in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [ATTRIBUTES, MAPPING, PARTITION])
+def test_a_byte_order_mark_and_windows_line_ends_change_nothing(copy: Path, name: str) -> None:
+    before = [case.id for case in protocol(copy).cases()]
+    text = (copy / name).read_text()
+    (copy / name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert [case.id for case in protocol(copy).cases()] == before
+
+
+def test_missing_reference_images_are_told_with_the_plan(copy: Path) -> None:
+    assert protocol(copy).digest  # no warning
+    of = protocol(copy)
+    for path in of.reference_files()[:2]:
+        path.unlink()
+    with pytest.warns(UserWarning, match=r"2 of \d+ reference images cannot be read, such as .*\.jpg"):
+        assert of.digest
 
 
 def test_annotations_that_are_no_text(copy: Path) -> None:

@@ -5,8 +5,10 @@ Weights are never fetched while scoring: what is missing is said by :meth:`ClipS
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -90,6 +92,29 @@ class ClipSpec:
         digest = stable_digest([[path.name, cached_sha256(path)] for path in files])
         return f"clip-folder-{digest}"
 
+    @cached_property
+    def tokenizer(self) -> Any:
+        """open_clip's tokenizer of this model; ``context_length`` is how many tokens of a prompt the model reads."""
+        import open_clip
+
+        with _quiet():
+            return open_clip.get_tokenizer(self.model if self.folder is None else f"local-dir:{self.folder}")
+
+    def cut(self, prompts: Sequence[str]) -> list[bool]:
+        """Of each prompt, whether it has more tokens than the model reads: its end is then cut off without a word.
+
+        With room for one token more, a whole prompt has the same tokens and one of padding.
+        """
+        length = self.tokenizer.context_length
+        padding = self.tokenizer([""], context_length=length + 1)[0, -1]
+        cut: list[bool] = []
+        for start in range(0, len(prompts), 128):
+            batch = list(prompts[start : start + 128])
+            longer = self.tokenizer(batch, context_length=length + 1)
+            same = longer[:, :length] == self.tokenizer(batch, context_length=length)
+            cut += (~(same.all(dim=1) & (longer[:, length] == padding))).tolist()
+        return cut
+
     def load(self, device: str = "cpu") -> ClipNet:
         return ClipNet(self, device)
 
@@ -116,7 +141,7 @@ class ClipNet:
     def __init__(self, spec: ClipSpec, device: str = "cpu") -> None:
         self.spec = spec
         self.device = device
-        self._model, self._transform, self._tokenizer = _load(spec, device)
+        self._model, self._transform = _load(spec, device)
 
     @property
     def identity(self) -> str:
@@ -145,7 +170,7 @@ class ClipNet:
     def encode_texts(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         """``(N, D)``, each row of length 1. Prompts go in as they are: no template, no brackets removed."""
         with exact(self.device):
-            tokens = self._tokenizer(list(prompts)).to(self.device)
+            tokens = self.spec.tokenizer(list(prompts)).to(self.device)
             features = self._model.encode_text(tokens, normalize=True)
         return features.float().cpu().numpy()  # type: ignore[no-any-return]
 
@@ -194,31 +219,33 @@ def _hub_cache(config: dict[str, Any]) -> Path | None:
     return None
 
 
-def _load(spec: ClipSpec, device: str) -> tuple[Any, Any, Any]:
-    import logging
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip reports each step on the root logger."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
+
+def _load(spec: ClipSpec, device: str) -> tuple[Any, Any]:
     weights = spec.weights()
     import open_clip
     import torch
 
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # open_clip reports each step on the root logger
-    try:
+    with _quiet():
         if spec.folder is not None:
-            name = f"local-dir:{spec.folder}"
-            model = open_clip.create_model(name, precision="fp32", device=device)
-            tokenizer = open_clip.get_tokenizer(name)
+            model = open_clip.create_model(f"local-dir:{spec.folder}", precision="fp32", device=device)
         else:
-            tokenizer = open_clip.get_tokenizer(spec.model)
             model = _load_published(spec, weights, device)
-    finally:
-        logger.setLevel(level)
     config = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
     transform = open_clip.transform.image_transform_v2(config, is_train=False)
     # Channels last: the layout that convolutions work in.
     model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    return model, transform, tokenizer
+    return model, transform
 
 
 def _load_published(spec: ClipSpec, weights: Path, device: str) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.metrics import alignment
+from bench.metrics import alignment, success
 from bench.metrics.features import Features
 from bench.metrics.networks.clip import ClipSpec
 from bench.metrics.types import Area, MetricError, NoValue
@@ -235,8 +235,65 @@ class TestWhichNetwork:
         np.testing.assert_allclose(net.encode_images([prepared]), expected, atol=1e-5)
 
 
-def test_the_embedded_folder_may_bring_its_own_tokenizer(clip_folder: Path, tmp_path: Path) -> None:
-    """A word-level vocabulary in transformers' layout beside the model."""
+class TestLongPrompts:
+    """The small model reads 16 tokens: 14 words between its start and its end token."""
+
+    WORDS = ("a blue car " * 5).split()
+
+    def test_a_prompt_is_cut_from_the_first_token_that_does_not_fit(
+        self, clip_folder: Path, own_tokenizer: Path
+    ) -> None:
+        for folder in (clip_folder, own_tokenizer):
+            features = Features(mini_clip=folder)
+            prompts = ["", *(" ".join(self.WORDS[:n]) for n in (1, 13, 14, 15)), "ball " * 200]
+            assert features.clip_context("mini_clip") == 16
+            assert features.clip_cuts("mini_clip", prompts) == [False] * 4 + [True] * 2
+            assert features.clip_cuts("mini_clip", prompts[::-1]) == [True] * 2 + [False] * 4
+            assert not features._clips, "only the tokenizer is needed"
+
+    def test_the_published_model_reads_77_tokens(self) -> None:
+        features = Features()
+        assert features.clip_context("clip") == 77
+        assert features.clip_cuts("clip", ["x " * 75, "x " * 76]) == [False, True]
+
+    @pytest.mark.parametrize("field", ["source_prompt", "target_prompt", "region_prompt"])
+    def test_a_cut_prompt_gives_no_value_and_the_reason(self, features: Features, field: str) -> None:
+        reads = {
+            alignment.MiniClipTarget: {"target_prompt"},
+            alignment.MiniClipRegion: {"region_prompt"},
+            alignment.MiniClipDirectional: {"source_prompt", "target_prompt"},
+            success.JudgeMiniClip: {"source_prompt", "target_prompt", "region_prompt"},
+            success.SuccessMiniClip: {"source_prompt", "target_prompt", "region_prompt"},
+        }
+        mask = box(64, 20, 10, 16, 24)
+        whole = pair(natural(1), natural(2), mask, **PROMPTS)
+        cut = pair(natural(1), natural(2), mask, **{**PROMPTS, field: " ".join(self.WORDS)})
+        for metric, prompts in reads.items():
+            values = metric(features).score([whole, cut])
+            assert isinstance(values[0], float), metric.name
+            if field in prompts:
+                assert values[1] == NoValue("a prompt is longer than the 16 tokens that mini_clip reads")
+            else:
+                assert values[1] == values[0], metric.name
+
+    def test_one_cut_region_of_several_is_enough(self, features: Features) -> None:
+        left, right = box(64, 0, 0, 20, 20), box(64, 40, 40, 20, 20)
+        regions = (Area(left, "a red hat"), Area(right, " ".join(self.WORDS)))
+        one = pair(natural(1), natural(2), left | right, **PROMPTS, regions=regions)
+        (value,) = alignment.MiniClipRegion(features).score([one])
+        assert isinstance(value, NoValue)
+
+    def test_cut_prompts_are_counted_once_each(self, features: Features) -> None:
+        assert features.cut_prompts() == []
+        features.clip_cuts("mini_clip", ["a", "b", "a", "long " * 20, "long " * 20, "wide " * 30])
+        (line,) = features.cut_prompts()
+        assert line.startswith("mini_clip: 2 of 4 prompts are longer than the 16 tokens that it reads")
+        assert "One of them is 'long long " in line
+
+
+@pytest.fixture
+def own_tokenizer(clip_folder: Path, tmp_path: Path) -> Path:
+    """The small model with a word-level vocabulary in transformers' layout beside it."""
     import torch
     from safetensors.torch import load_file, save_file
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -263,11 +320,15 @@ def test_the_embedded_folder_may_bring_its_own_tokenizer(clip_folder: Path, tmp_
     torch.manual_seed(3)
     state["token_embedding.weight"] = torch.randn(8, 32)
     save_file({name: value.half() for name, value in state.items()}, tmp_path / "open_clip_model.safetensors")
-    features = Features(mini_clip=tmp_path)
+    return tmp_path
+
+
+def test_the_embedded_folder_may_bring_its_own_tokenizer(own_tokenizer: Path) -> None:
+    features = Features(mini_clip=own_tokenizer)
     one, other = features.clip_texts("mini_clip", ["a blue car", "a red ball"])
     assert np.linalg.norm(one) == pytest.approx(1, abs=1e-5)
     assert abs(one @ other) < 0.9999
     before = features.clip_spec("mini_clip").identity
-    text = (tmp_path / "tokenizer.json").read_text()
-    (tmp_path / "tokenizer.json").write_text(text.replace("blue", "blau"))
-    assert Features(mini_clip=tmp_path).clip_spec("mini_clip").identity != before
+    text = (own_tokenizer / "tokenizer.json").read_text()
+    (own_tokenizer / "tokenizer.json").write_text(text.replace("blue", "blau"))
+    assert Features(mini_clip=own_tokenizer).clip_spec("mini_clip").identity != before

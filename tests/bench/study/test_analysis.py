@@ -225,7 +225,62 @@ class TestStrengths:
         fit = rows(found.fits).iloc[0]
         assert fit["regularised"]
         assert "A never lost" in fit["note"]
-        assert np.isfinite(rows(found.strengths)["strength"]).all()
+        table = rows(found.strengths).set_index("method")
+        assert np.isfinite(table["strength"]).all()
+        # A's strength and its lead have no upper end; C lost to B and won once, so both of its ends are bounded.
+        assert math.isnan(table.loc["A", "high"])
+        assert table["high"][["B", "C"]].notna().all()
+        assert table["low"].notna().all()
+        assert table.loc["A", "low"] > 0
+        assert table["behind_high"][["B", "C"]].isna().all()
+        assert table["behind_low"][["B", "C"]].notna().all()
+        assert table["separable"].tolist() == [False, True, True]
+        text = show.markdown({t.name: t for t in show.tables(found)}["strengths"])
+        low = f"{table.loc['A', 'low']:.2f}"
+        assert f"| **{table.loc['A', 'strength']:.2f}**<br><sub>{low} or more</sub> |" in text
+        json.dumps(found.to_dict(), allow_nan=False)
+
+    def test_a_method_that_never_won_has_no_lower_end(self) -> None:
+        votes = frame(
+            rater=list("xyxyxyxy"),
+            candidates=[("A", "B")] * 4 + [("B", "C")] * 4,
+            answer=["A", "B", "A", "A"] + ["B"] * 4,
+        )
+        table = rows(analyse(votes, resamples=100).strengths).set_index("method")
+        assert table["low"].isna().tolist() == [False, False, True]
+        assert table["high"].notna().all()
+        # A and B won against each other: how far B is behind A is bounded, how far C is, is not.
+        assert table["behind_high"][["B", "C"]].isna().tolist() == [False, True]
+
+    def test_two_undefeated_methods_that_never_met_are_not_apart(self) -> None:
+        votes = frame(
+            rater=list("xyxyxy"),
+            candidates=[("A", "C")] * 3 + [("B", "C")] * 3,
+            answer=["A"] * 3 + ["B", "B", "tie"],
+        )
+        table = rows(analyse(votes, resamples=100).strengths).set_index("method")
+        assert table["separable"].tolist() == [False, False, True]
+
+    def test_equal_strengths_share_a_rank_whatever_the_rounding(self) -> None:
+        # B and C have the same votes against A and D; sums in another order differ in the last digit.
+        votes = frame(
+            rater=list("xy") * 14,
+            candidates=[("A", "B"), ("A", "C")] * 7 + [("B", "D"), ("C", "D")] * 7,
+            answer=["A", "A"] * 5 + ["B", "C"] * 2 + ["B", "C"] * 4 + ["D", "D"] * 3,
+        )
+        table = rows(analyse(votes, resamples=50).strengths).set_index("method")
+        assert table["rank"].tolist() == [1, 2, 2, 4]
+        assert table.loc["B", "strength"] == table.loc["C", "strength"]
+
+    def test_a_circle_of_wins_is_of_one_rank(self) -> None:
+        votes = frame(
+            rater=list("xy") * 6,
+            candidates=[("A", "B"), ("B", "C"), ("C", "A")] * 4,
+            answer=["A", "B", "C"] * 3 + ["B", "C", "A"],
+        )
+        table = rows(analyse(votes, resamples=50).strengths)
+        assert table["rank"].tolist() == [1, 1, 1]
+        assert table["behind"].tolist() == [0, 0, 0]
 
     def test_methods_never_compared_have_no_strengths(self) -> None:
         votes = frame(
@@ -290,6 +345,44 @@ class TestExclusion:
             "a median reaction time below 800 ms."
         )
         assert str(Exclusion(None, None, None)) == "No rater is excluded."
+
+    def test_the_votes_own_rule_is_applied_unless_another_is_given(self) -> None:
+        strict = Exclusion(max_attention_failures=0, min_median_reaction_ms=9000)
+        votes = small().assign(exclusion=strict.to_json())
+        assert Exclusion.from_json(strict.to_json()) == strict
+        assert analyse(votes, resamples=50).exclusion == strict
+        assert analyse(votes, resamples=50, exclusion=Exclusion(None, None, None)).exclusion == Exclusion(
+            None, None, None
+        )
+        # Half of the study's rows come from a file that knew no rule.
+        votes.loc[3:, "exclusion"] = None
+        assert analyse(votes, resamples=50).exclusion == strict
+
+    @pytest.mark.parametrize(
+        ("rules", "says"),
+        [
+            (
+                (Exclusion(0).to_json(), Exclusion(2).to_json()),
+                "different exclusion rules.*more than 0.*more than 2",
+            ),
+            ((None, Exclusion(2).to_json()), "no rule is stated"),
+            (("{}", '{"max_failures": 1}'), "is no exclusion rule"),
+            (("[", "{}"), "is no exclusion rule"),
+        ],
+    )
+    def test_studies_of_different_rules_are_not_analysed_together(
+        self, rules: tuple[str | None, str | None], says: str
+    ) -> None:
+        votes = pd.concat(
+            [small().assign(study=name, exclusion=rule) for name, rule in zip("ab", rules, strict=True)]
+        )
+        with pytest.raises(VotesError, match=says):
+            analyse(votes, resamples=50)
+
+    def test_two_rules_of_one_study_are_refused(self) -> None:
+        votes = small().assign(exclusion=[Exclusion(0).to_json(), Exclusion(2).to_json()] * 3)
+        with pytest.raises(VotesError, match="two exclusion rules of study taste"):
+            analyse(votes, resamples=50)
 
 
 class TestSimulated:
@@ -413,6 +506,11 @@ class TestMetrics:
 
 
 class TestWhole:
+    def test_without_two_votes_on_a_comparison_the_missing_alpha_is_explained(self) -> None:
+        alone = analyse(frame(answer=["A", "B", "A"]), resamples=50)
+        assert any("--overlap 2" in note for note in alone.notes)
+        assert not any("--overlap" in note for note in analyse(small(), resamples=50).notes)
+
     def test_is_a_function_of_votes_and_seed(self) -> None:
         votes = poll(raters=6, per_rater=20)
         one, other, third = (analyse(votes, resamples=100, seed=s) for s in (1, 1, 2))

@@ -152,6 +152,9 @@ class Session:
     """The accessible names of the progress bar and of the buttons that enlarge."""
     dark: list[str] = field(default_factory=list)
     """The grounds of the first page in a browser that is set to dark."""
+    consent: list[Any] = field(default_factory=list)
+    withdrawn: tuple[str, int] = ("", -1)
+    """The page after a rater withdrew while an answer was held back for the undo, and the rater's votes."""
     hacked: object = None
     again: str = ""
     """The page that the used invitation leads to in the same browser."""
@@ -201,14 +204,17 @@ def session(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
         walk(made, context, f"{address}/?invitation={invitation}")
         made.told.fetch()
         context.close()
-        context = browser.new_context(color_scheme="dark")
+        context = browser.new_context(color_scheme="dark", viewport={"width": 960, "height": 500})
         context.set_default_timeout(PATIENCE)
         page = context.new_page()
-        page.goto(f"{address}/?invitation={store.invite('taste')[0]}")
-        page.locator(".peb .card").wait_for()
+        token = store.invite("taste")[0]
+        page.goto(f"{address}/?invitation={token}")
+        page.get_by_role("button", name="I do not want").wait_for()
         made.dark = page.evaluate(
             "[...document.querySelectorAll('.stApp, .peb .card')].map((n) => getComputedStyle(n).backgroundColor)"
         )
+        made.consent = page.evaluate(CONSENT)
+        withdraw_while_held(made, page)
         context.close()
         yield made
     finally:
@@ -238,6 +244,12 @@ def press(page: Page, key: str) -> None:
     page.wait_for_timeout(300)
     page.keyboard.press(key)
 
+
+CONSENT = """() => [...document.querySelectorAll('.peb .sentences li, .stButton button')].map((node) => {
+  const style = getComputedStyle(node);
+  return [style.color, style.backgroundColor, node.scrollWidth <= node.clientWidth];
+})"""
+"""Of the list of what is stored and of both buttons: ink, ground, and whether all of the text can be seen."""
 
 BOXES = """() => {
   const host = [...document.querySelectorAll('*')].find((node) => node.shadowRoot?.querySelector('.trial'));
@@ -297,6 +309,22 @@ def walk(session: Session, context: BrowserContext, link: str) -> None:
     page.goto(link)
     page.locator(".code").wait_for()
     session.again = page.locator(".code").inner_text()
+
+
+def withdraw_while_held(session: Session, page: Page) -> None:
+    page.get_by_role("button", name="I agree").click()
+    page.get_by_role("button", name="Start with practice").click()
+    page.locator(READY).wait_for()
+    rater = session.store.raters("taste")[-1].rater
+    press(page, "ArrowLeft")
+    page.locator(".trial.held").wait_for()
+    session.store.withdraw(rater)
+    page.locator(".st-key-sheet_message").wait_for()
+    votes = session.store.votes("taste")
+    session.withdrawn = (
+        page.locator(".st-key-sheet_message").inner_text(),
+        int((votes["rater"] == rater).sum()),
+    )
 
 
 def timed(session: Session, page: Page, trial: str) -> None:
@@ -480,7 +508,25 @@ def test_a_screen_reader_goes_on_from_the_question_and_hears_names(session: Sess
 def test_a_dark_browser_gets_dark_pages(session: Session) -> None:
     assert len(session.dark) == 2
     for ground in session.dark:
-        assert max(int(value) for value in re.findall(r"\d+", ground)[:3]) < 64
+        assert max(levels(ground)) < 64
+    # The list of what is stored, and the button that declines, light on dark and whole in a low window.
+    *stored, _, decline = session.consent
+    assert len(stored) == 5
+    assert max(levels(decline[1])) < 64
+    for ink, _, whole in (*stored, decline):
+        assert min(levels(ink)) > 200
+        assert whole
+
+
+def levels(color: str) -> list[int]:
+    return [int(value) for value in re.findall(r"\d+", color)[:3]]
+
+
+def test_an_answer_that_is_held_back_is_not_taken_from_who_withdraws(session: Session) -> None:
+    said, votes = session.withdrawn
+    assert "You do not take part" in said
+    assert "You have withdrawn" in said
+    assert votes == 0
 
 
 def test_odd_texts_are_shown_letter_by_letter(session: Session) -> None:

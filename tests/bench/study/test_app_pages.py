@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.study import app_service
+from bench.study import app_admin, app_rater, app_service, app_text
+from bench.study.analysis import Exclusion
 from bench.study.cli import APP
 from bench.study.database import Clock, DatabaseError
 from bench.study.design import DesignOptions, build
@@ -166,6 +167,88 @@ def test_open_registration_knows_whom_a_recruiting_service_sent(make_site) -> No
     assert 'href="https://x.example/?cc=C0FFEE&amp;id=p-1"' in done
     assert 'rel="noreferrer"' in done
     assert '<span class="code">C0FFEE</span>' in done
+
+
+def test_what_a_recruiting_service_says_is_kept_also_with_an_invitation(make_site) -> None:
+    site = make_site()
+    recruited = {"PROLIFIC_PID": "p-1", "STUDY_ID": "s-1", "SESSION_ID": "n-1"}
+    token = site.store.invite("taste")[0]
+    page = begin(site.visit(invitation=token, other="x", **recruited))
+    (record,) = site.store.raters("taste")
+    assert (record.external, record.recruited) == ("p-1", recruited)
+    # The rater's own link does not tell it to whoever sees it.
+    assert list(page.query_params) == ["session"]
+    # Without the cookie, by the link and the service's name.
+    again = site.visit(invitation=token, **recruited).button(key="agree").click().run()
+    assert site.store.resume(again.query_params["session"]).rater == record.rater
+    assert "p-1" in app_admin.raters(site.service, "human", site.store.votes("taste"), Exclusion())
+
+
+@pytest.mark.parametrize(
+    ("query", "external", "recruited"),
+    [
+        ({}, "", {}),
+        ({"STUDY_ID": "s"}, "", {}),
+        ({"PROLIFIC_PID": "p", "STUDY_ID": "s", "x": "y"}, "p", {"PROLIFIC_PID": "p", "STUDY_ID": "s"}),
+        ({"workerId": "w", "hitId": "h", "assignmentId": "a"}, "w",
+         {"workerId": "w", "hitId": "h", "assignmentId": "a"}),
+        ({"participant": "q", "PROLIFIC_PID": ""}, "q", {"participant": "q"}),
+    ],
+)  # fmt: skip
+def test_links_of_recruiting_services_are_read(query, external, recruited) -> None:
+    assert app_rater.recruited_by(query) == (external, recruited)
+
+
+def test_the_first_page_says_what_is_stored_and_takes_a_no(make_site) -> None:
+    site = make_site(contact="a@b.example", consent="Only this.")
+    token = site.store.invite("taste")[0]
+    page = site.visit(invitation=token, PROLIFIC_PID="p-1")
+    assert "What is stored" in text(page)
+    assert "recruiting service" in text(page)
+    assert "withdraw at any time" in text(page)
+    page = page.button(key="decline").click().run()
+    assert "You do not take part" in text(page)
+    assert not page.button
+    status = site.store.status("taste")
+    assert (status.raters, status.taken_up) == (0, 0)
+    # Who came in before and never agreed is withdrawn.
+    entry = site.store.register("taste", external="p-2")
+    page = site.visit(session=entry.session).button(key="decline").click().run()
+    assert "You do not take part" in text(page)
+    (record,) = site.store.raters("taste")
+    assert (record.state, record.external) == ("withdrawn", None)
+    assert "You have withdrawn" in text(site.visit(session=entry.session))
+
+
+def test_the_first_page_names_all_that_the_browser_tells() -> None:
+    """A detail that is new here must be added to the page, too."""
+    said = app_text.stored("")
+    words = {
+        "by": "keyboard, a mouse or touch", "touch": "touch", "zoomed": "zoomed", "enlarged": "enlarged",
+        "flickered": "compared", "undone": "took an answer back", "paused": "paused", "reloads": "reloaded",
+        "width": "sizes of your window", "height": "sizes of your window", "ratio": "pixel ratio",
+        "side": "of the pictures",
+    }  # fmt: skip
+    assert set(words) == set(app_rater.DETAILS)
+    assert all(word in said for word in words.values())
+
+
+def test_a_rater_midway_gets_a_code_when_the_study_closes(make_site) -> None:
+    site = make_site(open_registration=True, return_url="https://x.example/?cc={code}&id={rater}")
+    page = begin(site.visit(PROLIFIC_PID="p-1"))
+    link = page.query_params
+    late = begin(site.visit())
+    rater = site.store.resume(link["session"]).rater
+    site.store.vote(rater, shown(page)["trial"]["id"], 0, 1000)
+    site.store.vote(rater, site.store.next_trial(rater).id, 0, 1000)
+    site.store.close_study("taste")
+    page = site.visit(session=link["session"])
+    code = site.store.completion(rater).code
+    assert "This study has ended" in text(page)
+    assert f'<span class="code">{code}</span>' in text(page)
+    assert f'href="https://x.example/?cc={code}&amp;id=p-1"' in text(page)
+    # Who has an open trial may answer it still.
+    assert shown(late.run()) is not None
 
 
 def test_a_closed_and_a_full_study_say_so(make_site) -> None:

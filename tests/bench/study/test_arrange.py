@@ -120,6 +120,90 @@ def test_a_sheet_is_balanced_over_categories_and_pairs() -> None:
         )  # 8 of the 16 it is shown in, give or take 4
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    n_cases=st.integers(6, 24),
+    categories=st.integers(1, 6),
+    n_methods=st.integers(2, 6),
+    questions=st.integers(1, 3),
+    raters=st.integers(1, 12),
+    per_sheet=st.integers(1, 12),
+)
+def test_a_question_shows_all_pairs_and_sides_equally_often_over_its_strata(
+    n_cases: int, categories: int, n_methods: int, questions: int, raters: int, per_sheet: int
+) -> None:
+    asked = ("overall", "prompt", "real")[:questions]
+    titles = [f"m{i}" for i in range(n_methods)]
+    try:
+        trials = arrange(
+            cases(n_cases, categories),
+            titles,
+            kinds=("pair",),
+            questions=asked,
+            counts=Counts(raters, per_sheet, 0, 0, 0),
+            seed=0,
+        )
+    except ArrangeError:
+        return  # too many trials for so few cases
+    for question in asked:
+        some = [t for t in trials if t.role == "trial" and t.question == question]
+        by_pair = Counter({frozenset(pair): 0 for pair in combinations(titles, 2)})
+        by_pair.update(frozenset(t.candidates) for t in some)
+        assert spread(by_pair) <= 1
+        for a, b in combinations(titles, 2):
+            first = Counter(t.candidates[0] for t in some if set(t.candidates) == {a, b})
+            # One more on a side at most, and one for each stratum in which cases came again.
+            assert abs(first[a] - first[b]) <= 1 + categories
+
+
+def test_eleven_methods_in_eight_strata_are_all_compared() -> None:
+    # 10 raters of 16 trials, as in the demo's study: 34 of 55 pairs, methods 18 to 67 times, when every
+    # stratum began near the start of the cycle.
+    trials = pairs(64, 11, 10, 16, categories=8)
+    by_pair = Counter(frozenset(trial.candidates) for trial in trials)
+    assert (len(by_pair), set(by_pair.values())) == (55, {2, 3})
+    by_method = Counter(title for trial in trials for title in trial.candidates)
+    assert (min(by_method.values()), max(by_method.values())) == (27, 30)
+    first = Counter(trial.candidates[0] for trial in trials)
+    assert all(0.45 <= first[title] / count <= 0.55 for title, count in by_method.items())
+
+
+@pytest.mark.parametrize(("raters", "per_sheet"), [(3, 4), (6, 8), (12, 12), (55, 8), (56, 4)])
+@pytest.mark.parametrize("n_methods", [3, 4, 6])
+def test_each_rater_meets_many_pairs(raters: int, per_sheet: int, n_methods: int) -> None:
+    # With 3 raters of 4 trials in 4 categories, every category has each pair once, so nothing tells which
+    # rater gets which; at first, each got the same pair four times.
+    trials = pairs(60, n_methods, raters, per_sheet, categories=4)
+    met = Counter((trial.sheet, frozenset(trial.candidates)) for trial in trials)
+    assert max(met.values()) <= -(-per_sheet // comb(n_methods, 2)) + 1
+
+
+def test_overlapping_sheets_ask_several_raters_about_each_comparison_from_both_sides() -> None:
+    trials = [
+        trial
+        for trial in arrange(
+            cases(12, 2), ["a", "b", "c", "d"], kinds=("pair",), questions=("overall",),
+            counts=Counts(6, 6, 0, 0, 0, overlap=2), seed=0,
+        )
+        if trial.role == "trial"
+    ]  # fmt: skip
+    assert Counter(trial.sheet for trial in trials) == dict.fromkeys(range(6), 6)
+    units: defaultdict[str, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        units[trial.unit].append(trial)
+    assert len(units) == 18
+    for one, other in units.values():
+        assert one.sheet != other.sheet
+        assert one.candidates == other.candidates[::-1]
+    # Five raters for groups of two: the last different sheet has one rater.
+    odd = arrange(
+        cases(12, 2), ["a", "b", "c", "d"], kinds=("pair",), questions=("overall",),
+        counts=Counts(5, 6, 0, 0, 0, overlap=2), seed=0,
+    )  # fmt: skip
+    votes = Counter(trial.unit for trial in odd if trial.role == "trial")
+    assert Counter(votes.values()) == {2: 12, 1: 6}
+
+
 def test_left_out_trials_per_stratum_turn_round() -> None:
     # Five trials in four categories: the one too many falls on each category in turn.
     found = pairs(16, 3, 8, 5, categories=4)

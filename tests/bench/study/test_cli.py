@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from bench.study.cli import APP, UsageError, merge, study_app
@@ -55,7 +57,11 @@ def test_from_a_run_to_votes(run, run_folder: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("bench.study.passwords.COST", 2**10)
     output = run("create", str(run_folder), *CREATE)
     assert "different comparisons: 24" in output
-    assert "power: about 4 votes per question and pair" in output
+    assert "votes per question and pair: 4, 4" in output
+    assert "power: 4 votes per question and pair resolve" in output
+    assert "attention: 100.0% of raters who choose a candidate at random pass the 1 checks" in output
+    assert "Ask for more with --attention" in output
+    assert "each comparison gets one vote, so Krippendorff's alpha cannot be computed" in output
     monkeypatch.setenv("PEB_STUDY_PASSWORD", "a long password")
     assert "is set" in run("password", "taste")
     links = run("invite", "taste", "--count", "3", "--url", "https://study.example/").splitlines()
@@ -74,9 +80,74 @@ def test_from_a_run_to_votes(run, run_folder: Path, monkeypatch: pytest.MonkeyPa
     assert json.loads(run("status", "--json"))["studies"]["taste"]["closed"] is True
 
 
+def test_invitations_lead_to_where_the_study_was_served(
+    run, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("create", str(run_folder), *CREATE)
+    note, link = run("invite", "taste").splitlines()
+    assert "has not been served yet" in note
+    assert link.startswith("http://localhost:8501/?invitation=")
+    served = []
+    monkeypatch.setattr("os.execve", lambda *arguments: served.append(arguments))
+    for options, address in (
+        (("--port", "8600"), "http://localhost:8600"),
+        (("--port", "80", "--address", "0.0.0.0"), f"http://{socket.gethostname()}"),
+        (("--address", "::1"), "http://[::1]:8501"),
+        (("--port", "9000", "--url", "https://study.example.org/"), "https://study.example.org"),
+    ):
+        run("serve", "taste", *options)
+        (link,) = run("invite", "taste").splitlines()
+        assert link.startswith(f"{address}/?invitation=")
+    assert len(served) == 4
+    assert run("invite", "taste", "--url", "http://x").startswith("http://x/?invitation=")
+
+
+def test_a_rater_is_looked_up_and_withdrawn(run, run_folder: Path) -> None:
+    Path("s.yaml").write_text("completion_code: SHARED\n")
+    run("create", str(run_folder), *CREATE, "--open", "--settings", "s.yaml")
+    recruited = {"PROLIFIC_PID": "5f3c", "STUDY_ID": "60aa", "SESSION_ID": "71bb"}
+    with StudyStore.open("runs/studies.db", create=False) as store:
+        rater = store.enter("taste", "5f3c", recruited).rater
+        answer_all(store, rater)
+        answer_all(store, store.enter("taste").rater)
+    assert "5f3c" in run("status", "taste")
+    (record,) = json.loads(run("rater", "taste", "71bb", "--json"))
+    assert (record["rater"], record["recruited"], record["state"]) == (rater, recruited, "finished")
+    assert (record["answers"], record["code"]) == (10, "SHARED")
+    assert "recruited: PROLIFIC_PID 5f3c, STUDY_ID 60aa, SESSION_ID 71bb" in run("rater", "taste", "5f3c")
+    with pytest.raises(UsageError, match="completion code of all raters"):
+        run("rater", "taste", "SHARED")
+    with pytest.raises(UsageError, match="is no rater of taste"):
+        run("withdraw", "taste", "nobody")
+    with pytest.raises(typer.Abort):
+        run("withdraw", "taste", "5f3c")  # the question gets no answer
+    assert "11 votes" in run("withdraw", "taste", "5f3c", "--yes")
+    told = json.loads(run("status", "taste", "--json"))
+    assert (told["studies"]["taste"]["votes"], told["studies"]["taste"]["withdrawn"]) == (11, 1)
+    (record,) = json.loads(run("rater", "taste", rater, "--json"))
+    assert (record["state"], record["external"], record["answers"]) == ("withdrawn", None, 0)
+
+
 def test_a_dry_run_makes_nothing(run, run_folder: Path) -> None:
     assert "votes wanted: 24" in run("create", str(run_folder), *CREATE, "--dry-run")
     assert not Path("runs").exists()
+
+
+def test_create_says_what_its_checks_and_its_overlap_are_worth(run, run_folder: Path) -> None:
+    more = ("--name", "taste", "--raters", "4", "--trials", "18", "--repeats", "1", "--overlap", "2")
+    output = run("create", str(run_folder), *more, "--dry-run")
+    assert (
+        "attention: 10.9% of raters who choose a candidate at random pass the 6 checks (at most 1 failed); "
+        "1.8% of those who choose ties at random too\n"
+    ) in output
+    assert "votes per comparison: 2, 2" in output
+    assert "power: 6 (the fewest of 6 to 8) votes per question and pair resolve" in output
+    assert "Krippendorff" not in output
+    Path("s.yaml").write_text("exclusion: {max_attention_failures: null}\n")
+    output = run("create", str(run_folder), *more, "--dry-run", "--settings", "s.yaml")
+    assert "the exclusion rule does not look at them" in output
+    with pytest.raises(ValueError, match="would never be compared"):
+        run("create", str(run_folder), "--name", "x", "--raters", "1", "--trials", "11", "--repeats", "1")
 
 
 def test_settings_come_from_yaml_and_their_rule_is_kept(run, run_folder: Path) -> None:
@@ -181,6 +252,24 @@ def test_votes_come_back_from_files_and_are_analysed(run, run_folder: Path) -> N
         run("analyse", "taste", "--out", "report")
 
 
+def test_the_studys_own_rule_is_applied_to_its_exported_votes(run, run_folder: Path) -> None:
+    # Attentive raters take 4 seconds: this rule excludes most of them, the default rule nobody.
+    Path("s.yaml").write_text("exclusion: {max_attention_failures: 0, min_median_reaction_ms: 3900}\n")
+    run("create", str(run_folder), *CREATE, "--settings", "s.yaml")
+    run("simulate", "taste", "--raters", "3")
+    run("export", "taste", "v.csv", "--simulated")
+    run("export", "taste", "v.parquet", "--simulated", "--anonymous")
+    run("import", "v.csv", "--out", "joined.parquet")
+    outcomes = []
+    for source in (("taste",), ("--votes", "v.csv"), ("--votes", "v.parquet"), ("--votes", "joined.parquet")):
+        run("analyse", *source, "--simulated", "--resamples", "100", "--out", "out")
+        told = json.loads(Path("out/analysis.json").read_text())
+        outcomes.append((told["exclusion"], sorted(bool(row["excluded"]) for row in told["raters"])))
+    assert outcomes[0][0]["min_median_reaction_ms"] == 3900
+    assert any(outcomes[0][1])
+    assert outcomes == outcomes[:1] * 4
+
+
 def test_help_is_instant_and_every_command_shows_examples() -> None:
     probe = (
         "from bench.study.cli import study_app; import sys; "
@@ -217,6 +306,9 @@ def test_a_runs_scores_name_methods_by_title_and_say_which_way_is_better(
                 ScoreRecord(key, "clip_target", "1", None, "no weights"),
             ]
         )
+    with RunStore.open(copy) as store:
+        store.leave_out({key.protocol: ["clip_target"]})
+        assert set(run_scores(store)["metric"]) == {"leak_mse", "leak_psnr_pasted"}
     frame = run_scores(copy)
     assert set(frame["method"]) == {title}
     assert dict(zip(frame["metric"], frame["higher_is_better"], strict=True)) == {

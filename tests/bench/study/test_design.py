@@ -47,6 +47,27 @@ def test_controls_are_compared_only_where_they_are_named(run_folder: Path) -> No
     assert build([run_folder], replace(SMALL, methods=("fake",))).methods == ("A", "B", "C", "D")
 
 
+def test_votes_are_counted_by_question_and_pair(run_folder: Path) -> None:
+    design = build([run_folder], replace(SMALL, methods=("A", "B", "C"), questions=("overall", "real")))
+    votes = design.pair_votes()
+    assert len(votes) == 6
+    assert sum(votes.values()) == 8
+    assert design.describe()["votes per question and pair"] == [1, 2]
+    best = build([run_folder], replace(SMALL, kinds=("best",)))
+    assert best.pair_votes() == {}
+
+
+def test_a_design_made_before_there_was_overlap_keeps_its_digest(run_folder: Path) -> None:
+    design = build([run_folder], SMALL)
+    body = json.loads(design.to_json())
+    assert "overlap" not in body["options"]
+    assert Design.from_json(json.dumps(body)).options.overlap == 1
+    twice = build([run_folder], replace(SMALL, raters=4, overlap=2))
+    assert Design.from_json(twice.to_json()) == twice
+    assert twice.describe()["votes per comparison"] == [2, 2]
+    assert twice.digest != build([run_folder], replace(SMALL, raters=4)).digest
+
+
 def test_the_json_is_the_design(design: Design) -> None:
     again = Design.from_json(design.to_json())
     assert again == design
@@ -158,6 +179,11 @@ def test_controls_without_a_truth_are_the_source(tmp_path: Path, run_folder: Pat
         ({"methods": ("A", "oracel")}, "Did you mean 'oracle'"),
         ({"cases_per_category": 0}, "--cases"),
         ({"trials": 500}, "too many"),
+        ({"overlap": 0}, "--overlap"),
+        ({"overlap": 3}, "only 2 raters"),
+        # 2 x 4 trials are 4 different comparisons of 6 pairs.
+        ({"overlap": 2}, "2 of 6 pairs of methods would never be compared on the question 'overall'"),
+        ({"questions": ("overall", "real")}, "gets 4 trials of pairs"),
     ],
 )
 def test_options_that_cannot_be_are_named(run_folder: Path, changes: dict, named: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.study.analysis import analyse
+from bench.study.analysis import Exclusion, analyse
 from bench.study.exchange import FIELDS, ExchangeError, anonymise, export_votes, import_votes
 from bench.study.frame import COLUMNS, OPTIONAL, VotesError, check_votes
 from bench.study.interface import VOTE_COLUMNS
@@ -37,6 +37,7 @@ def mixed() -> pd.DataFrame:
         expected=[None, None, None, None, "A"],
         reaction_ms=[0, 1, 12345678901, 3000, 250],
         rater_kind=["human"] * 5,
+        exclusion=[Exclusion().to_json()] * 5,
     )
 
 
@@ -83,6 +84,33 @@ class TestRoundTrip:
         votes = frame(answer=["A", "B"], rater_kind=["simulated"] * 2)
         export_votes(votes, tmp_path / f"v.{ending}")
         assert set(import_votes(tmp_path / f"v.{ending}")["rater_kind"]) == {"simulated"}
+
+    def test_the_rule_that_the_study_stated_is_kept(self, ending: str, tmp_path: Path) -> None:
+        rule = Exclusion(max_attention_failures=0, min_median_reaction_ms=5000)
+        votes = poll(raters=6, per_rater=20).assign(exclusion=rule.to_json())
+        export_votes(votes, tmp_path / f"v.{ending}")
+        export_votes(anonymise(votes), tmp_path / f"a.{ending}")
+        for name in ("v", "a"):
+            again = analyse(import_votes(tmp_path / f"{name}.{ending}"), resamples=50)
+            assert again.exclusion == rule
+            # Medians are about 3 seconds.
+            assert again.raters["excluded"].all()
+            assert not any("default rule" in note for note in again.notes)
+
+    def test_a_file_of_version_1_is_read_without_a_rule(
+        self, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        votes = poll(raters=6, per_rater=20)
+        with monkeypatch.context() as patch:
+            patch.setattr("bench.study.exchange.SCHEMA_VERSION", 1)
+            patch.setattr("bench.study.exchange.FIELDS", FIELDS[:-1])
+            export_votes(votes, tmp_path / f"v.{ending}")
+        again = import_votes(tmp_path / f"v.{ending}")
+        same(again, votes)
+        assert set(again["exclusion"]) == {None}
+        analysed = analyse(again, resamples=50)
+        assert analysed.exclusion == Exclusion()
+        assert any("do not say which exclusion rule" in note for note in analysed.notes)
 
     def test_another_version_is_refused(
         self, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -46,6 +46,12 @@ def check_from_the_first_revision(connection: Connection) -> None:
     assert differences(connection) == []
     row = connection.execute(text("SELECT answer, reaction_ms, details FROM votes")).one()
     assert tuple(row) == ("a", 1200, None)
+    # Who came before withdrawal was possible can withdraw too.
+    row = connection.execute(text("SELECT recruited, withdrawn_at FROM raters")).one()
+    assert tuple(row) == (None, None)
+    connection.execute(text("UPDATE raters SET withdrawn_at = '2026-01-02 00:00:00.000000'"))
+    connection.execute(text("DELETE FROM votes"))
+    assert connection.execute(text("SELECT count(*) FROM votes")).scalar_one() == 0
 
 
 def test_from_the_first_revision_to_the_models_on_sqlite(tmp_path: Path) -> None:

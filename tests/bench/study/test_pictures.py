@@ -143,7 +143,7 @@ def test_a_changed_file_is_refused_and_not_shown(taste: StudyStore, what: str) -
 
 
 def test_an_edit_of_another_size_is_brought_to_the_sources(copy: Path) -> None:
-    design = build([copy], DesignOptions(raters=1, trials=4, repeats=0, attention=0, practice=0))
+    design = build([copy], DesignOptions(raters=1, trials=6, repeats=0, attention=0, practice=0))
     trial = design.trials[0]
     case = design.case_by_key[trial.case]
     ref = case.edits[trial.candidates[1]]

@@ -67,6 +67,16 @@ def test_the_design_effect_is_kishs_and_adds_crossed_clusters() -> None:
     assert effective_votes(Layout(20, 30, 2, 100), some) == pytest.approx(600 / (1 + 29 * 0.02 + 5 * 0.1))
 
 
+def test_overlap_puts_that_many_votes_on_each_case() -> None:
+    some = Assumptions(ties=0.0, icc_rater=0.0, icc_case=0.1)
+    # 60 votes about one pair on 100 cases: one on each that has any, or three.
+    assert effective_votes(Layout(20, 3, 2, 100), some) == pytest.approx(60)
+    assert effective_votes(Layout(20, 3, 2, 100, overlap=3), some) == pytest.approx(60 / (1 + 2 * 0.1))
+    assert raters_needed(0.6, trials=3, methods=2, cases=10**6, overlap=3, assumptions=some) == math.ceil(
+        votes_needed(0.6) * 1.2 / 3
+    )
+
+
 def test_the_design_effect_is_the_variance_of_simulated_shares() -> None:
     rng = np.random.default_rng(0)
     raters, per, n_cases, icc_r, icc_c = 12, 15, 30, 0.05, 0.1

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.study.design import Design
+from bench.study.analysis import analyse
+from bench.study.design import Design, DesignOptions, build
 from bench.study.simulate import SimulatedRater, SimulationError, Taste, probabilities, simulate
 from bench.study.store import StudyFull, StudyStore
 from bench.study.types import NOISE, TRUTH, Trial
@@ -48,6 +50,27 @@ def test_the_inattentive_answer_anything_and_the_attentive_pass_checks() -> None
         assert all(right) if rater.attentive else 0 < sum(right) < 40
 
 
+def test_the_default_rule_excludes_fast_clickers_by_their_time_and_slow_ones_by_the_checks(
+    store: StudyStore, run_folder: Path
+) -> None:
+    options = DesignOptions(raters=40, trials=20, repeats=2, practice=0)
+    store.create("taste", build([run_folder], options))
+    taste = Taste({"A": 1.0}, inattentive=0.25, inattentive_slow=0.25)
+    simulate(store, "taste", 40, taste, seed=3)
+    minds = [SimulatedRater(taste, ["A", "B", "C", "D"], 3, number) for number in range(40)]
+    raters = analyse(store.votes("taste", "simulated"), resamples=50, simulated=True).raters
+    numbers = {entry.rater: entry.number for entry in store.quality("taste", "simulated")}
+    reasons: dict[str, list[str]] = {"fast": [], "slow": [], "attentive": []}
+    for row in raters.to_dict("records"):
+        mind = minds[numbers[row["rater"]]]
+        reasons["attentive" if mind.attentive else "fast" if mind.fast else "slow"].append(row["why"])
+    assert min(map(len, reasons.values())) >= 5
+    assert all("median reaction" in why for why in reasons["fast"])
+    # Of 3-way guessers at six checks, 1.8 % pass.
+    assert all("attention checks failed" in why and "median" not in why for why in reasons["slow"])
+    assert set(reasons["attentive"]) == {""}
+
+
 def test_simulated_votes_are_kept_apart_from_peoples(store: StudyStore, design: Design) -> None:
     store.create("taste", design)
     before = [store.register("taste").rater for _ in range(3)]
@@ -85,7 +108,9 @@ def test_the_same_seed_gives_the_same_votes(store: StudyStore, design: Design) -
     ("taste", "raters", "named"),
     [
         (Taste({"Z": 1.0}), 1, "Z"),
-        (Taste(inattentive=1.5), 1, "--inattentive"),
+        (Taste(inattentive=1.5), 1, "--inattentive 1.5"),
+        (Taste(inattentive_slow=math.nan), 1, "--inattentive-slow nan"),
+        (Taste(inattentive=0.6, inattentive_slow=0.6), 1, "more than 1"),
         (Taste(ties=-1), 1, "ties"),
         (Taste(spread=math.nan), 1, "spread"),
         (Taste(), 0, "--raters"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from dataclasses import asdict, replace
@@ -23,6 +24,7 @@ from bench.study.store import (
     UnknownRater,
     UnknownStudy,
     VoteRefused,
+    Withdrawn,
 )
 from tests.bench.study.conftest import Postgres
 from tests.bench.study.runs import answer_all
@@ -96,6 +98,24 @@ def test_a_store_that_is_none_is_refused(tmp_path: Path) -> None:
         assert "secret" not in str(caught.value)
 
 
+def test_nobody_else_reads_the_database(tmp_path: Path, design: Design) -> None:
+    path = tmp_path / "studies.db"
+    before = os.umask(0)
+    try:
+        with StudyStore.open(path) as store:
+            store.create("taste", design)
+            files = sorted(tmp_path.iterdir())
+            # The side files hold the same pages.
+            assert {file.name for file in files} == {"studies.db", "studies.db-shm", "studies.db-wal"}
+            assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    finally:
+        os.umask(before)
+    # A file of before is closed to others; what its owner gave to the group stays.
+    path.chmod(0o664)
+    StudyStore.open(path).close()
+    assert path.stat().st_mode & 0o777 == 0o660
+
+
 def test_a_server_that_is_not_there_is_said_so_without_the_password(tmp_path: Path) -> None:
     with pytest.raises(DatabaseError) as caught:
         StudyStore.open(f"postgresql://u:secret@/x?host={tmp_path}", patience=0.1)
@@ -155,6 +175,29 @@ def test_an_invitation_can_be_looked_at_without_taking_it_up(taste: StudyStore) 
         taste.check_invitation(token)
     with pytest.raises(tokens.TokenForged):
         taste.check_invitation(token[:-2] + "AA")
+
+
+def test_a_look_at_an_invitation_knows_whom_a_recruiting_service_sent(taste: StudyStore) -> None:
+    first, second, third = taste.invite("taste", 3)
+    rater = taste.redeem(first, external="p-1").rater
+    # Who comes back goes on; who takes part already is not asked again; nobody else gets in.
+    taste.check_invitation(first, external="p-1")
+    assert taste.redeem(first, external="p-1").rater == rater
+    for token, external in ((first, ""), (first, "p-2"), (second, "p-1")):
+        with pytest.raises(tokens.TokenUsed):
+            taste.check_invitation(token, external=external)
+        with pytest.raises(tokens.TokenUsed):
+            taste.redeem(token, external=external)
+    taste.check_invitation(second, external="p-2")
+    with pytest.raises(StudyError, match="255 characters"):
+        taste.check_invitation(third, external="p-3", recruited={"STUDY_ID": "s" * 256})
+    taste.withdraw(rater)
+    for external in ("", "p-1"):
+        with pytest.raises(Withdrawn):
+            taste.check_invitation(first, external=external)
+        with pytest.raises(Withdrawn):
+            taste.redeem(first, external=external)
+    assert taste.status("taste").taken_up == 1
 
 
 def test_one_invitation_taken_up_twice_at_once_makes_one_rater(taste: StudyStore) -> None:
@@ -538,8 +581,163 @@ def test_the_completion_code_comes_at_the_end_and_is_the_raters_own(taste: Study
     codes = {taste.completion(one).code, taste.completion(two).code}
     assert len(codes) == 2
     assert taste.completion(one) == taste.completion(one)
-    assert taste.finished_by_code("taste", taste.completion(one).code.lower() + " ") == one
-    assert taste.finished_by_code("taste", "AAAAAAAAAA") is None
+    code = taste.completion(one).code
+    assert [record.rater for record in taste.find_raters("taste", code.lower() + " ")] == [one]
+    assert taste.find_raters("taste", "AAAAAAAAAA") == []
+
+
+PROLIFIC = {"PROLIFIC_PID": "5f3c", "STUDY_ID": "60aa", "SESSION_ID": "71bb"}
+
+
+def test_a_recruited_rater_can_be_found_by_what_the_service_and_the_study_call_them(
+    taste: StudyStore, clock: Hand
+) -> None:
+    for _ in range(2):
+        begin(taste)
+    entry = taste.enter("taste", "5f3c", PROLIFIC)
+    taste.consent(entry.rater)
+    for _ in range(3):
+        taste.vote(entry.rater, taste.next_trial(entry.rater).id, 0, 500)
+    record = taste.raters("taste")[2]
+    assert (record.rater, record.number, record.external, record.recruited) == (
+        entry.rater,
+        2,
+        "5f3c",
+        PROLIFIC,
+    )
+    assert (record.state, record.answers, record.total) == ("trials", 2, 12)
+    for who in ("5f3c", "71bb", record.code, entry.rater, entry.rater[:8], entry.session,
+                f"https://study.example.org/?session={entry.session}"):  # fmt: skip
+        assert taste.find_raters("taste", who) == [record]
+    for who in ("", "5f3", entry.rater[:7], "x" * 300, "session=", "\x00"):
+        assert taste.find_raters("taste", who) == []
+    assert taste.quality("taste")[2].external == "5f3c"
+    # Who comes again has a new session at the service.
+    again = {**PROLIFIC, "SESSION_ID": "82cc"}
+    assert taste.enter("taste", "5f3c", again).rater == entry.rater
+    assert taste.raters("taste")[2].recruited == again
+    with pytest.raises(StudyError, match="STUDY_ID has more than 255"):
+        taste.enter("taste", "new", {**PROLIFIC, "STUDY_ID": "x" * 256})
+
+
+def test_an_invitation_keeps_what_the_service_said_and_takes_its_rater_back(taste: StudyStore) -> None:
+    first, second, third = taste.invite("taste", 3)
+    entry = taste.redeem(first, external="5f3c", recruited=PROLIFIC)
+    assert taste.raters("taste")[0].recruited == PROLIFIC
+    # Without the cookie: the link and the service's name together say who it is; either alone does not.
+    assert taste.redeem(first, external="5f3c", recruited=PROLIFIC).rater == entry.rater
+    with pytest.raises(tokens.TokenUsed):
+        taste.redeem(first, external="other")
+    with pytest.raises(tokens.TokenUsed):
+        taste.redeem(first)
+    # One person, two invitations: the second stays good for someone else.
+    with pytest.raises(tokens.TokenUsed, match="take part in this study already"):
+        taste.redeem(second, external="5f3c", recruited=PROLIFIC)
+    assert taste.redeem(second).rater != entry.rater
+    # Raters whom no service named are not all one person.
+    assert taste.redeem(third).rater != entry.rater
+    with pytest.raises(tokens.TokenUsed):
+        taste.redeem(third, external="")
+
+
+def test_a_session_ends_when_it_is_not_used(taste: StudyStore, clock: Hand) -> None:
+    entry = taste.enter("taste")
+    taste.consent(entry.rater)
+    clock.forward(89 * 86400)
+    assert taste.resume(entry.session).rater == entry.rater
+    taste.vote(entry.rater, taste.next_trial(entry.rater).id, 0, 500)
+    clock.forward(89 * 86400)
+    assert taste.resume(entry.session).session == entry.session
+    clock.forward(2 * 86400)
+    with pytest.raises(tokens.TokenExpired, match="not used for 90 days"):
+        taste.resume(entry.session)
+
+
+def test_a_rater_midway_gets_a_code_when_the_study_closes(taste: StudyStore) -> None:
+    midway, late = begin(taste), begin(taste)
+    taste.vote(midway, taste.next_trial(midway).id, 0, 500)
+    with pytest.raises(NotFinished):
+        taste.completion(midway)
+    taste.close_study("taste")
+    code = taste.completion(midway).code
+    assert [record.rater for record in taste.find_raters("taste", code)] == [midway]
+    with pytest.raises(NotFinished):
+        taste.completion(late)  # never answered anything
+
+
+def check_withdrawal(store: StudyStore) -> None:
+    """A rater withdraws: nothing of theirs is left, others get the trials, and their link is good no more."""
+    entry = store.enter("taste", "5f3c", PROLIFIC)
+    store.consent(entry.rater)
+    mine = answer_all(store, entry.rater)
+    other = begin(store)
+    theirs = answer_all(store, other)
+    before = store.status("taste")
+    assert store.withdraw(entry.rater) == len(mine)
+    assert store.withdraw(entry.rater) == 0
+    votes = store.votes("taste")
+    assert set(votes["rater"]) == {other}
+    assert len(votes) == len(theirs)
+    status = store.status("taste")
+    assert (status.raters, status.withdrawn, status.finished) == (before.raters - 1, 1, before.finished - 1)
+    assert (status.votes, status.answered) == (len(theirs), before.answered / 2)
+    assert [entry.rater for entry in store.quality("taste")] == [other]
+    record = store.raters("taste")[0]
+    assert (record.state, record.external, record.recruited, record.answers) == ("withdrawn", None, {}, 0)
+    assert store.find_raters("taste", "5f3c") == []
+    for work in (
+        lambda: store.resume(entry.session),
+        lambda: store.next_trial(entry.rater),
+        lambda: store.vote(entry.rater, mine[0].id, 0, 500),
+        lambda: store.completion(entry.rater),
+    ):
+        with pytest.raises(Withdrawn):
+            work()
+    # Six sheets: the withdrawn rater's goes to another, and every trial is answered once.
+    for _ in range(5):
+        answer_all(store, begin(store))
+    assert store.status("taste").answered == 48
+    with pytest.raises(UnknownRater):
+        store.withdraw("nobody")
+
+
+def test_a_rater_who_withdraws_leaves_nothing_behind(taste: StudyStore) -> None:
+    check_withdrawal(taste)
+
+
+def test_a_rater_who_withdraws_leaves_nothing_behind_on_postgresql(
+    postgres: Postgres, design: Design
+) -> None:
+    with StudyStore.open(postgres.database("withdraw")) as store:
+        store.create("taste", design, OPEN)
+        check_withdrawal(store)
+
+
+def test_a_vote_under_way_does_not_outlive_a_withdrawal(
+    taste: StudyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rater = begin(taste)
+    trial = taste.next_trial(rater)
+    issued = taste._handout._issued
+
+    def withdrawn_meanwhile(*arguments: object) -> object:
+        row = issued(*arguments)
+        monkeypatch.undo()
+        taste.withdraw(rater)
+        return row
+
+    monkeypatch.setattr(taste._handout, "_issued", withdrawn_meanwhile)
+    with pytest.raises(Withdrawn):
+        taste.vote(rater, trial.id, 0, 500)
+    assert len(taste.votes("taste")) == 0
+
+
+def test_a_study_knows_where_it_was_served(taste: StudyStore) -> None:
+    assert taste.address("taste") is None
+    taste.set_address("taste", "http://localhost:8600")
+    assert taste.address("taste") == "http://localhost:8600"
+    with pytest.raises(StudyError, match="255"):
+        taste.set_address("taste", "http://" + "x" * 255)
 
 
 def test_the_return_url_is_filled_in_and_quoted(memory: Path, design: Design) -> None:

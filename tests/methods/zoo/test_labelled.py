@@ -15,7 +15,7 @@ WORLD = MiniWorld()
 EDITS = labelled.load()
 
 
-def test_every_edit_has_a_case_of_one_region_and_a_verdict() -> None:
+def test_every_edit_has_a_training_case_and_a_verdict() -> None:
     assert len(EDITS) > 600
     assert {edit.method for edit in EDITS} <= set(METHODS)
     assert len({edit.index for edit in EDITS}) == len(EDITS)
@@ -24,7 +24,13 @@ def test_every_edit_has_a_case_of_one_region_and_a_verdict() -> None:
     for edit in EDITS[:: len(EDITS) // 20]:
         assert edit.pixels.shape == (64, 64, 3)
         assert edit.index >= 0, "held-out cases are for measuring"
-        assert not WORLD.case(edit.index).request.regions
+        assert WORLD.case(edit.index).claims
+
+
+def test_edits_of_several_regions_are_among_them() -> None:
+    several = [edit for edit in EDITS if WORLD.case(edit.index).request.regions]
+    assert len(several) > 200
+    assert 0.2 < np.mean([edit.shows for edit in several]) < 0.8
 
 
 def test_composed_edits_fit_their_cases() -> None:
@@ -36,18 +42,51 @@ def test_composed_edits_fit_their_cases() -> None:
         assert np.abs(difference).mean() < 10  # JPEG: at most 7.2; of another case at least 17
 
 
-def test_a_drawn_edit_moves_with_its_region() -> None:
-    """A picture that shows its own mask still does so after it was mirrored and moved."""
-    edit = EDITS[0]
-    mask = mask_array(WORLD.case(edit.index).request.mask)
-    picture = np.repeat(mask[..., None], 3, 2).astype(np.uint8) * 255
-    marked = labelled.LabelledEdit(edit.index, "", True, picture)
-    drawn = labelled.draw(WORLD, [marked], 20, np.random.default_rng(0))
+def test_a_drawn_edit_moves_with_its_regions() -> None:
+    """A picture that numbers its own regions still does so after it was mirrored and moved."""
+    index = next(i for i in range(100) if len(WORLD.case(i).request.regions) >= 2)
+    case = WORLD.case(index)
+    picture = np.zeros((64, 64, 3), np.uint8)
+    for number, region in enumerate(case.request.regions, start=1):
+        picture[mask_array(region.mask)] = number
+    drawn = labelled.draw(WORLD, [labelled.LabelledEdit(index, "", True, picture)], 20, np.random.default_rng(0))
     for verdict in drawn:
-        assert (verdict.pixels[..., 0] == verdict.region * 255).all()
-        assert verdict.claims == {c.attribute: c.after for c in WORLD.case(edit.index).claims}
         assert verdict.shows
-    assert any((verdict.region != mask).any() for verdict in drawn)
+        assert len(verdict.parts) == len(case.request.regions)
+        for number, part in enumerate(verdict.parts, start=1):
+            assert (verdict.pixels[part.region] == number).all()
+            assert part.claims == {c.attribute: c.after for c in case.claims if c.region == number - 1}
+    assert any((verdict.pixels != picture).any() for verdict in drawn)
+
+
+def test_an_edit_without_regions_is_read_in_its_mask() -> None:
+    index = next(i for i in range(100) if not WORLD.case(i).request.regions)
+    case = WORLD.case(index)
+    edit = labelled.LabelledEdit(index, "", False, np.asarray(case.request.source))
+    (verdict,) = labelled.draw(WORLD, [edit], 1, np.random.default_rng(0))
+    (part,) = verdict.parts
+    assert part.claims == {claim.attribute: claim.after for claim in case.claims}
+    assert abs(int(part.region.sum()) - int(mask_array(case.request.mask).sum())) < 300
+
+
+def test_an_edit_of_several_regions_shows_what_all_of_them_claim() -> None:
+    """The recipe's likelihood multiplies over the parts of an edit, and keeps edits apart."""
+    torch.manual_seed(0)
+    model = reader.Reader(WORLD.labels(), widths=(8, 8, 8, 8)).eval()
+    edits = [
+        labelled.LabelledEdit(i, "", bool(i % 2), np.asarray(WORLD.case(i).truth))
+        for i in [i for i in range(60) if WORLD.case(i).truth is not None][:8]
+    ]
+    verdicts = labelled.draw(WORLD, edits, 8, np.random.default_rng(1))
+    data = reader.verdict_batch(verdicts, model.labels)
+    with torch.no_grad():
+        held = reader.verdicts_held(model(data["judged"]), data)
+    for value, verdict in zip(held.exp().tolist(), verdicts, strict=True):
+        expected = 1.0
+        for part in verdict.parts:
+            (answer,) = model.read(verdict.pixels[None], part.region[None])
+            expected *= float(np.prod([answer[name][claimed] for name, claimed in part.claims.items()]))
+        assert value == pytest.approx(expected, rel=1e-4)
 
 
 def test_claims_hold_with_the_product_of_their_probabilities() -> None:
