@@ -61,6 +61,7 @@ types: $(STAMP)
 perf: $(STAMP)
 	@$(BIN)/python tests/perf/perf.py
 	@$(BIN)/python tests/perf/study.py
+	@$(BIN)/python tests/perf/crowd.py
 	@$(BIN)/python tests/perf/report.py
 	@$(BIN)/python tests/perf/set_intervals.py
 

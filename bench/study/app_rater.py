@@ -1,13 +1,14 @@
 """What a rater sees: consent, instructions, practice, trials, the end. Every page but a trial is plain text.
 
-The browser gets pictures, texts and opaque ids in one message per trial, and keeps a signed session: in the
-address, which is the rater's personal link, and in a cookie that remembers which link was opened here. A link
-is used up only when its holder agrees to take part, so a mail program that looks at links spoils none.
+The browser gets texts, opaque ids and the addresses of pictures in one message per trial, so that an answer is
+acknowledged before any picture comes. It fetches the pictures of this trial, then those of the next. It keeps a
+signed session: in the address, which is the rater's personal link, and in a cookie that remembers which link was
+opened here. A link is used up only when its holder agrees to take part, so a mail program that looks at links
+spoils none.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 from collections.abc import Mapping
@@ -15,7 +16,8 @@ from functools import cache
 from typing import Any
 
 from bench.study import StudyError, app_text
-from bench.study.app_service import LOG, Service
+from bench.study.app_server import PICTURES
+from bench.study.app_service import LOG, AllPicturesAway, Service
 from bench.study.database import DatabaseError
 from bench.study.interface import (
     RECRUITERS,
@@ -24,10 +26,12 @@ from bench.study.interface import (
     Entry,
     NotFinished,
     OpenTrial,
+    Progress,
     StudyClosed,
     StudyFull,
     UnknownRater,
     VoteRefused,
+    Withdrawn,
 )
 from bench.study.pictures import PictureChanged
 from bench.study.tokens import TokenError, TokenExpired, TokenUsed
@@ -38,6 +42,7 @@ DETAILS: Mapping[str, type | tuple[type, ...]] = {
     "flickered": int,
     "enlarged": int,
     "paused": int,
+    "undone": int,
     "reloads": int,
     "width": int,
     "height": int,
@@ -64,11 +69,15 @@ def show(service: Service) -> None:
         title, text = "This link has been used", error.public
     except TokenExpired as error:
         title, text = "This link has expired", error.public
+    except Withdrawn as error:
+        title, text = "You do not take part", error.public
     except (TokenError, UnknownRater) as error:
         title, text = "This link does not work", error.public
     except DatabaseError as error:
         service.incidents.record("database", service.name, str(error))
         title, text, retry = "One moment", "Your answers so far are stored. Try again in a minute.", True
+    except AllPicturesAway as error:
+        title, text, retry = "One moment", error.public, True
     with place.container():
         message(title, text, service, retry=retry)
 
@@ -109,16 +118,8 @@ def _show(service: Service) -> None:
         _finish(service, rater)
     elif not state.setdefault("instructed", begun):
         _instructions(service, begun)
-    elif (
-        progress.practice_total
-        and progress.state == "trials"
-        and not progress.done
-        and not state.get("feedback")
-        and not state.get("ready")
-    ):
-        _ready(service, progress.total)
     else:
-        _trial(service, entry)
+        _trial(service, entry, progress)
 
 
 # --- coming in --------------------------------------------------------------------------------------------
@@ -154,6 +155,9 @@ def _entry(service: Service) -> Entry | None:
         return None
     if service.store.status(service.name).closed:
         raise StudyClosed(f"study {service.name} is closed.")
+    if invitation:
+        # Nobody is asked to agree to a study that their link does not open.
+        service.check_invitation(invitation, external, recruited)
     _landing(service, None, invitation, external, recruited)
     return None
 
@@ -276,7 +280,7 @@ def _ready(service: Service, total: int) -> None:
                 app_text.heading("That was the practice"),
                 app_text.plain(
                     f"Now the {total} questions that count. There is no right answer to them that we know of: "
-                    "we want yours. The first answer to a question counts and cannot be changed."
+                    "we want yours. You can take an answer back for two seconds; then it counts."
                 ),
             )
         )
@@ -327,33 +331,35 @@ def _component() -> Any:
     )
 
 
-def _trial(service: Service, entry: Entry) -> None:
+def _trial(service: Service, entry: Entry, progress: Progress) -> None:
     import streamlit as st
 
     state = st.session_state
     rater = entry.rater
-    feedback: dict[str, Any] | None = state.get("feedback")
-    try:
-        trial: OpenTrial | None = feedback["trial"] if feedback else service.store.next_trial(rater)
-    except StudyClosed:
-        _closed_midway(service, rater)
-        return
-    if trial is None:
-        _finish(service, rater)
+    while True:
+        feedback: dict[str, Any] | None = state.get("feedback")
+        try:
+            trial: OpenTrial | None = (
+                feedback["trial"] if feedback else service.store.next_trial(rater, service.void)
+            )
+        except StudyClosed:
+            _closed_midway(service, rater)
+            return
+        if trial is None:
+            _finish(service, rater)
+            return
+        try:
+            data = payload(service, rater, trial)
+            break
+        except PictureChanged as error:
+            # Void from now on, so that the next round draws another.
+            service.set_void(rater, trial.id, error)
+            state.pop("feedback", None)
+    practised = progress.practice_done and not trial.practice and not progress.done
+    if practised and not state.get("ready"):
+        _ready(service, progress.total)
         return
     state["open"] = trial
-    try:
-        data = payload(service, rater, trial)
-    except PictureChanged as error:
-        service.incidents.record("picture", service.name, str(error), rater, trial.id)
-        message(
-            "We cannot show the next pictures",
-            "One of their files is not what it was when this study was made, so we do not ask you about it. "
-            "This has been noted. Your answers so far are stored; come back later with the address of this page.",
-            service,
-            retry=True,
-        )
-        return
     data["feedback"] = feedback["shown"] if feedback else None
     data["notice"] = state.get("notice")
     data["round"] = state.get("round", 0)
@@ -365,6 +371,9 @@ def _trial(service: Service, entry: Entry) -> None:
         state.pop("feedback", None)
         state["round"] = state.get("round", 0) + 1
 
+    def on_lost() -> None:
+        state["round"] = state.get("round", 0) + 1
+
     def on_instructions() -> None:
         state["instructed"] = False
 
@@ -374,12 +383,14 @@ def _trial(service: Service, entry: Entry) -> None:
         on_answer_change=on_answer,
         on_next_change=on_next,
         on_instructions_change=on_instructions,
+        # The script runs anew, and looks at the files.
+        on_lost_change=on_lost,
     )
 
 
 def payload(service: Service, rater: str, trial: OpenTrial) -> dict[str, Any]:
-    """All that the browser gets of a trial: pictures as base64 of PNGs of one length, and texts."""
-    bundle = service.pictures.bundle(rater, trial.id)
+    """All that the browser gets of a trial: texts, and the addresses of its pictures and of the next one's."""
+    prepared = service.pictures.prepare(rater, trial.id)
     return {
         "title": service.study.settings.title,
         "trial": {
@@ -394,8 +405,9 @@ def payload(service: Service, rater: str, trial: OpenTrial) -> dict[str, Any]:
             "number": trial.number,
             "total": trial.total,
         },
-        "size": [bundle.source.width, bundle.source.height],
-        "pictures": [base64.b64encode(picture.png).decode("ascii") for picture in bundle.all],
+        "size": list(prepared.size),
+        "pictures": [f"{PICTURES}/{address}" for address in prepared.addresses],
+        "next": [f"{PICTURES}/{address}" for address in service.next_addresses(rater)],
     }
 
 

@@ -10,20 +10,23 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.study import StudyError, tokens
 from bench.study.cli import NAME_VARIABLE, STORE, STORE_VARIABLE
 from bench.study.interface import Entry, Study
-from bench.study.pictures import Pictures
+from bench.study.pictures import Picture, PictureChanged, Pictures
 from bench.study.store import StudyStore
 
 LOG = logging.getLogger("bench.study.app")
 MAX_INCIDENTS = 2 * 2**20
 """Bytes of the file of incidents; past it, only the log is written."""
+VOID_SECONDS = 600
+"""How long a trial with a changed file stays void before its files are looked at again."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,12 @@ class Incidents:
         return found[::-1]
 
 
+class AllPicturesAway(StudyError):
+    """A run folder of the study is missing: an unmounted disk, or a folder that was moved."""
+
+    public = "We cannot show pictures at the moment. Your answers so far are stored. Try again in a minute."
+
+
 @dataclass(frozen=True)
 class Service:
     """A served study."""
@@ -94,6 +103,34 @@ class Service:
     pictures: Pictures
     name: str
     incidents: Incidents
+    _void: dict[str, float] = field(default_factory=dict)
+    """``OpenTrial.id`` of void trials, and when (of ``time.monotonic``) each was found to be void."""
+
+    @property
+    def void(self) -> frozenset[str]:
+        """The trials that nobody is shown at the moment, since a file of theirs was changed."""
+        since = time.monotonic() - VOID_SECONDS
+        return frozenset(trial for trial, at in tuple(self._void.items()) if at > since)
+
+    def set_void(self, rater: str, trial: str, error: PictureChanged) -> None:
+        """Voids a trial for all raters, and reports it.
+
+        Raises :class:`StudyError` where a whole run folder is away: raters then wait until it is back.
+        """
+        self.incidents.record("picture", self.name, str(error), rater, trial)
+        for run in self.study.design.runs:
+            if not Path(run).is_dir():
+                raise AllPicturesAway(f"{run}: there is no such folder. Bring the run folder back.")
+        self._void[trial] = time.monotonic()
+
+    def picture(self, group: str, picture: str) -> Picture:
+        """``Pictures.find``; a trial whose file was changed since it was prepared is void from now on."""
+        rater, trial = self.pictures.whose(group)
+        try:
+            return self.pictures.find(group, picture)
+        except PictureChanged as error:
+            self.set_void(rater, trial, error)
+            raise
 
     @property
     def study(self) -> Study:
@@ -103,6 +140,24 @@ class Service:
         """``StudyStore.resume``; a session of another study in the same store is none of ours."""
         self._ours(session)
         return self.store.resume(session)
+
+    def next_addresses(self, rater: str) -> tuple[str, ...]:
+        """The addresses of the pictures of the trial that most likely comes next; none where there is none."""
+        try:
+            upcoming = self.store.upcoming(rater, self.void)
+            if upcoming is None:
+                return ()
+            trial, shown = upcoming
+            return self.pictures.prepare(rater, trial, shown).addresses
+        except StudyError:
+            return ()  # Reported when the trial is drawn.
+
+    def check_invitation(
+        self, invitation: str, external: str = "", recruited: Mapping[str, str] | None = None
+    ) -> None:
+        """``StudyStore.check_invitation``, of this study alone."""
+        self._ours(invitation)
+        self.store.check_invitation(invitation, external=external, recruited=recruited)
 
     def redeem(
         self, invitation: str, external: str = "", recruited: Mapping[str, str] | None = None

@@ -41,8 +41,9 @@ def plain(text: str, *, soft: bool = False) -> str:
     return f'<p class="plain{" soft" if soft else ""}" dir="auto">{escape(text)}</p>'
 
 
-def facts(items: Iterable[str]) -> str:
-    return f'<ul class="facts">{"".join(f"<li>{escape(item)}</li>" for item in items)}</ul>'
+def facts(items: Iterable[str], *, kind: str = "facts") -> str:
+    """``kind``: ``facts`` for a few words each, side by side; ``sentences`` for a list of these."""
+    return f'<ul class="{kind}">{"".join(f"<li>{escape(item)}</li>" for item in items)}</ul>'
 
 
 def card(*parts: str) -> str:
@@ -62,13 +63,14 @@ def stored(contact: str) -> str:
             (
                 "Under a random number: your answers, when you gave each and how long it took.",
                 "With each answer: whether you used the keyboard, a mouse or touch; whether you zoomed, enlarged or "
-                "compared the pictures, paused or reloaded the page; the sizes of your window and of the pictures, and "
-                "the pixel ratio of your screen.",
+                "compared the pictures, took an answer back, paused or reloaded the page; the sizes of your window and "
+                "of the pictures, and the pixel ratio of your screen.",
                 "If a recruiting service sent you: its ids of you, of the study and of your session, so that you can "
                 "be paid.",
                 f"In this browser: a cookie with your number, for {SESSION_DAYS} days, so that you can go on later.",
                 "The study stores neither your name nor your network address.",
-            )
+            ),
+            kind="sentences",
         )
         + plain(
             "You may withdraw at any time, and all of your answers are deleted. Send the code of the last page, or "
@@ -201,11 +203,12 @@ def keys(options: DesignOptions) -> str:
     """The keyboard's part of the instructions, for the kinds of trial that there are."""
     parts = []
     if "pair" in options.kinds:
-        tie = ", <kbd>↓</kbd> or the space bar for no difference" if options.ties else ""
+        tie = ", <kbd>N</kbd> says that there is no difference" if options.ties else ""
         parts.append(f"Of two edits, <kbd>←</kbd> and <kbd>→</kbd> choose the left or the right one{tie}.")
     if "best" in options.kinds:
         parts.append("Of several edits, <kbd>1</kbd>, <kbd>2</kbd> and so on choose one.")
     return (
         f"<p>{' '.join(parts)} <kbd>F</kbd> shows the original and the edits in turn, in place: what flickers has "
-        "changed. Click a picture, or tap it on a phone, to look closer.</p>"
+        "changed. <kbd>Z</kbd> takes an answer back, for two seconds. Click a picture, or tap it on a phone, to look "
+        "closer.</p>"
     )

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -32,7 +32,8 @@ NAME_VARIABLE = "PEB_STUDY_NAME"
 ADDRESS = "http://localhost:8501"
 """Where ``serve`` serves without options."""
 PASSWORD_VARIABLE = "PEB_STUDY_PASSWORD"
-APP = Path(__file__).with_name("app.py")
+APP = Path(__file__).with_name("app") / "app.py"
+"""What ``streamlit run`` is given. Its folder is its own: Streamlit puts it first in ``sys.path``."""
 MANY_RANDOM = 0.2
 """Share of random raters that pass the attention checks, above which ``create`` asks for more checks."""
 
@@ -233,19 +234,18 @@ def serve(
     with _open(store) as opened:
         design = opened.study(study).design
     if problems := changed_files(design):
-        raise UsageError(
-            "\n".join([*problems[:5], f"{len(problems)} of the study's files are not what it was made of."])
+        said = "\n".join(
+            [*problems[:5], f"{len(problems)} of the study's files are not what it was made of."]
+        )
+        if len(problems) == sum(1 for _ in design.pictures()):
+            raise UsageError(f"{said} Bring the run folder back.")
+        typer.echo(
+            f"{said} The study is served without the trials that need them. Restore the files to have all.",
+            err=True,
         )
     with _open(store) as opened:
         opened.set_address(study, served_at(address, port) if url is None else url.rstrip("/"))
-    target = store if "://" in store else str(Path(store).absolute())
-    environment = {**os.environ, STORE_VARIABLE: target, NAME_VARIABLE: study}
-    command = [
-        sys.executable, "-m", "streamlit", "run", str(APP),
-        "--server.port", str(port), "--server.address", address, "--server.headless", "true",
-        "--browser.gatherUsageStats", "false", "--server.fileWatcherType", "none",
-    ]  # fmt: skip
-    os.execve(sys.executable, command, environment)
+    become_server(study, store, port, address)
 
 
 @study_app.command(epilog=_examples("status", "status taste", "status taste --json"))
@@ -469,6 +469,20 @@ def close(study: Name, store: Store = STORE) -> None:
 
 
 # --- what the commands are made of ------------------------------------------------------------------------
+
+
+def become_server(study: str, store: str, port: int, address: str) -> NoReturn:
+    """Replaces this process by the study's server. How Streamlit is set up: ``app/.streamlit/config.toml``."""
+    # Streamlit puts only the app's own folder into the path, so the project's has to be named.
+    path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
+        STORE_VARIABLE: store if "://" in store else str(Path(store).absolute()),
+        NAME_VARIABLE: study,
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
+    }
+    where = ["--server.port", str(port), "--server.address", address]
+    os.execve(sys.executable, [sys.executable, "-m", "streamlit", "run", str(APP), *where], environment)
 
 
 def analyse_study(

@@ -106,10 +106,14 @@ class Database:
             except OSError as error:
                 raise DatabaseError(f"{path.parent}: cannot be made ({error.strerror}).") from error
             _keep_private(path)
-            engine = create_engine(url.set(database=str(path)), pool_size=16, max_overflow=64)
+            engine = create_engine(
+                url.set(database=str(path)), pool_size=16, max_overflow=64, pool_timeout=patience
+            )
             _prepare_sqlite(engine)
         else:
-            engine = create_engine(url, pool_size=24, max_overflow=8, pool_pre_ping=True, pool_timeout=60)
+            engine = create_engine(
+                url, pool_size=24, max_overflow=8, pool_pre_ping=True, pool_timeout=patience
+            )
         database = cls(engine, patience=patience, clock=clock or Clock())
         try:
             database._migrate()

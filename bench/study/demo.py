@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.edit import CONTROLS
 from bench.study import StudyError
-from bench.study.cli import APP, NAME_VARIABLE, STORE, STORE_VARIABLE, served_at
+from bench.study.cli import STORE, STORE_VARIABLE, become_server, served_at
 from bench.study.design import DesignOptions, build
 from bench.study.store import StudyStore
 
@@ -73,11 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
-    target = given.store if "://" in given.store else str(Path(given.store).absolute())
-    environment = {**os.environ, STORE_VARIABLE: target, NAME_VARIABLE: NAME}
-    # How Streamlit is set up otherwise: .streamlit/config.toml beside the app.
-    where = ["--server.port", str(given.port), "--server.address", "localhost"]
-    os.execve(sys.executable, [sys.executable, "-m", "streamlit", "run", str(APP), *where], environment)
+    become_server(NAME, given.store, given.port, "localhost")
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from sqlalchemy import Connection, func, select
 
@@ -35,6 +35,8 @@ MAX_REACTION = 24 * 3600 * 1000
 
 Row: TypeAlias = Any
 """A row of a query; its attributes are the query's columns."""
+Void: TypeAlias = frozenset[str]
+"""``OpenTrial.id`` of trials that cannot be shown at the moment: a file of theirs was changed."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,12 @@ class Loaded:
     @property
     def lease(self) -> timedelta:
         return timedelta(seconds=self.study.settings.lease_seconds)
+
+
+class Load(Protocol):
+    """Gives a study by its name. Whoever holds a connection passes it, and does not wait for a second one."""
+
+    def __call__(self, name: str, connection: Connection | None = None) -> Loaded: ...
 
 
 class Moment:
@@ -67,7 +75,7 @@ class Moment:
 class Handout:
     """The part of ``store.StudyStore`` that works trial by trial. All state is in the database."""
 
-    def __init__(self, database: Database, load: Callable[[str], Loaded]) -> None:
+    def __init__(self, database: Database, load: Load) -> None:
         self._db = database
         self._load = load
         self._writes = queries.Writes(is_sqlite=database.is_sqlite)
@@ -111,14 +119,14 @@ class Handout:
 
     # The next trial
 
-    def still_open(self, connection: Connection, rater: str) -> OpenTrial | None:
+    def still_open(self, connection: Connection, rater: str, void: Void = frozenset()) -> OpenTrial | None:
         """The trial that the rater has open, where nothing needs writing down."""
         me = self.rater(connection, rater)
         row = connection.execute(queries.OPEN_ISSUE, {"me": me.id}).one_or_none()
-        if row is None:
+        if row is None or row.public in void:
             return None
         now = self._db.now(connection)
-        lease = self._load(me.study).lease
+        lease = self._load(me.study, connection).lease
         if row.role == "trial":
             until = connection.execute(
                 queries.HELD_UNTIL, {"trial": row.id, "kind": me.kind, "me": me.id}
@@ -129,23 +137,30 @@ class Handout:
             return None
         return self._shown(connection, me, row)
 
-    def draw(self, connection: Connection, rater: str) -> OpenTrial | None:
-        """The open trial, its hold prolonged, or a new one. Raises StudyClosed, StudyFull, UnknownRater."""
+    def draw(self, connection: Connection, rater: str, void: Void = frozenset()) -> OpenTrial | None:
+        """The open trial, its hold prolonged, or a new one. Raises StudyClosed, StudyFull, UnknownRater.
+
+        None of ``void`` is drawn: an open trial that is among them is taken back.
+        """
         # Locked: of two tabs, one draws and the other finds what was drawn.
         me = self.rater(connection, rater, lock=True)
         if me.finished_at is not None:
             return None
-        moment = Moment(self._db.now(connection), self._load(me.study).lease)
+        moment = Moment(self._db.now(connection), self._load(me.study, connection).lease)
         mine = {"me": me.id, "now": moment.now}
         connection.execute(queries.SEEN, mine)
         row = connection.execute(queries.OPEN_ISSUE, mine).one_or_none()
         if row is not None:
-            if row.role != "trial" or self._keep(connection, me, row.id, moment):
+            shows = row.public not in void
+            if shows and (row.role != "trial" or self._keep(connection, me, row.id, moment)):
                 return self._shown(connection, me, row)
             connection.execute(queries.RELEASE, {"me": me.id, "trial": row.id})
+            if not shows:
+                # For whoever comes once its files are back.
+                connection.execute(queries.UNHOLD, {"me": me.id, "trial": row.id, "kind": me.kind})
         if me.closed_at is not None:
             raise StudyClosed(f"study {me.study} is closed.")
-        row = self._next(connection, me, moment)
+        row = self._next(connection, me, moment, void)
         if row is None:
             done = self.done(connection, me.id)
             if sum(done.values()) == done["practice"]:
@@ -168,10 +183,35 @@ class Handout:
         values = {"trial": trial, "kind": me.kind, "me": me.id, **moment.times}
         return connection.execute(self._writes.hold, values).scalar_one_or_none() is not None
 
-    def _next(self, connection: Connection, me: Row, moment: Moment) -> Row | None:
-        """The next trial by the rater's schedule, held where it is one that others could get."""
-        design = self._load(me.study).study.design
+    def upcoming(self, connection: Connection, rater: str, void: Void = frozenset()) -> Row | None:
+        """See ``StudyStore.upcoming``. Writes nothing and holds nothing: another rater may get it first."""
+        me = self.rater(connection, rater)
+        if me.finished_at is not None or me.closed_at is not None:
+            return None
+        moment = Moment(self._db.now(connection), self._load(me.study, connection).lease)
+        row = connection.execute(queries.OPEN_ISSUE, {"me": me.id}).one_or_none()
+        if row is None:
+            return self._next(connection, me, moment, void, hold=False)
+        return self._next(connection, me, moment, void | {row.public}, hold=False, answered=row.role)
+
+    def _next(
+        self,
+        connection: Connection,
+        me: Row,
+        moment: Moment,
+        void: Void,
+        *,
+        hold: bool = True,
+        answered: Role | None = None,
+    ) -> Row | None:
+        """The next trial by the rater's schedule, held where it is one that others could get.
+
+        Without ``hold``, a look ahead; ``answered`` is the role of the open trial, taken as answered.
+        """
+        design = self._load(me.study, connection).study.design
         done = self.done(connection, me.id)
+        if answered is not None:
+            done[answered] += 1
         skipped: set[Role] = set()
         for role in design.schedule(me.number):
             if done[role] > 0:
@@ -181,42 +221,47 @@ class Handout:
                 continue
             if role == "trial":
                 # None: all are answered or with others, and the rater is done.
-                return self._open_trial(connection, me, moment)
-            found = self._repeat(connection, me) if role == "repeat" else self._check(connection, me, role)
+                return self._open_trial(connection, me, moment, void, hold=hold)
+            values = {"me": me.id, "study": me.study_id, "role": role, "void": list(void)}
+            found = (
+                self._repeat(connection, values) if role == "repeat" else self._check(connection, me, values)
+            )
             if found is not None:
                 return found
             skipped.add(role)
         return None
 
-    def _open_trial(self, connection: Connection, me: Row, moment: Moment) -> Row | None:
+    def _open_trial(
+        self, connection: Connection, me: Row, moment: Moment, void: Void, *, hold: bool
+    ) -> Row | None:
         values = {
             "me": me.id,
             "study": me.study_id,
             "kind": me.kind,
             "sheet": me.sheet,
+            "void": list(void),
             **moment.times,
         }
         for query in (queries.OWN_SHEET, queries.OTHER_SHEETS):
             # Someone else may take it between looking and holding; then the next look does not see it.
             while (row := connection.execute(query, values).one_or_none()) is not None:
-                if self._hold(connection, me, row.id, moment):
+                if not hold or self._hold(connection, me, row.id, moment):
                     return row
         return None
 
-    def _repeat(self, connection: Connection, me: Row) -> Row | None:
-        return connection.execute(queries.REPEAT, {"me": me.id}).one_or_none()
+    def _repeat(self, connection: Connection, values: Mapping[str, Any]) -> Row | None:
+        return connection.execute(queries.REPEAT, values).one_or_none()
 
-    def _check(self, connection: Connection, me: Row, role: Role) -> Row | None:
+    def _check(self, connection: Connection, me: Row, values: Mapping[str, Any]) -> Row | None:
         """The rater's next practice trial or attention check; each rater begins at another of the latter."""
-        values = {"me": me.id, "study": me.study_id, "role": role}
         rows = connection.execute(queries.CHECKS, values).all()
-        if not rows or role == "practice":
+        if not rows or values["role"] == "practice":
             return rows[0] if rows else None
-        attention = self._load(me.study).study.design.options.attention
+        attention = self._load(me.study, connection).study.design.options.attention
         return min(rows, key=lambda row: (row.position - me.number * attention) % (4 * attention))
 
     def _shown(self, connection: Connection, me: Row, row: Row) -> OpenTrial:
-        design: Design = self._load(me.study).study.design
+        design: Design = self._load(me.study, connection).study.design
         done = self.done(connection, me.id)
         practice = row.role == "practice"
         practised = done["practice"]

@@ -6,6 +6,9 @@ fills up to a whole bucket); it holds pixels, the noise and nothing else, so tha
 stored edit's nor another rater's. All pictures of a trial are read, checked, decoded and encoded together,
 before the first one is handed out, so that none comes later than another.
 
+A browser fetches them from addresses (``Prepared``), apart from the message that shows the trial, so that the
+next trial's are there before it is shown. An address is good for whoever has it, and cannot be guessed.
+
 A file whose SHA-256 is not the design's is refused: nobody votes on a picture that is not the study's.
 """
 
@@ -27,6 +30,7 @@ from bench.images import to_array as pixels_of
 from bench.study import StudyError, tokens
 from bench.study.arrange import rank
 from bench.study.design import Design
+from bench.study.interface import VoteRefused
 from bench.study.types import PictureRef, StudyCase, Trial
 
 if TYPE_CHECKING:
@@ -80,38 +84,103 @@ class Bundle:
         return next((entry for entry in self.all if entry.id == picture), None)
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What a screen needs of a trial's pictures before they are there."""
+
+    addresses: tuple[str, ...]
+    """``GROUP/PICTURE`` each, opaque, in the order of ``Bundle.all``; for :meth:`Pictures.find`."""
+    size: tuple[int, int]
+    """Width and height of every one of them, in pixels."""
+
+
 class Pictures:
     """Hands out the pictures of trials that were shown. Threads may share one."""
 
     def __init__(self, store: StudyStore, *, bucket: int = BUCKET, keep: int = 64) -> None:
-        """``keep``: bundles in memory; the pictures of a trial are asked for several times in a row."""
+        """``keep``: bundles in memory; the pictures of a trial are asked for one by one."""
         self._store = store
         self._bucket = bucket
         self._keep = keep
         self._bundles: OrderedDict[tuple[str, str], Bundle] = OrderedDict()
+        self._prepared: OrderedDict[str, tuple[str, str, Shown]] = OrderedDict()
+        self._making: dict[tuple[str, str], threading.Lock] = {}
         self._lock = threading.Lock()
+
+    def prepare(self, rater: str, trial: str, ahead: Shown | None = None) -> Prepared:
+        """The addresses of a trial's pictures, whose files are checked and not yet encoded.
+
+        ``ahead``: a trial that the rater has not been shown, as ``StudyStore.upcoming`` gives it. Raises
+        :class:`PictureChanged`, and ``store.VoteRefused`` for another trial that the rater was not shown.
+        """
+        shown = ahead or self._store.shown(rater, trial)
+        design, case = shown.study.design, shown.study.design.case_by_key[shown.trial.case]
+        for ref in (case.mask, *(design.picture(case, title) for title in shown.trial.candidates)):
+            if not ref.is_noise:
+                _check(design, ref)
+        size = _load(design, case.source).size
+        group = tokens.opaque(shown.secret, "pictures", rater, trial)
+        with self._lock:
+            self._prepared[group] = (rater, trial, shown)
+            self._prepared.move_to_end(group)
+            while len(self._prepared) > 16 * self._keep:
+                self._prepared.popitem(last=False)
+        return Prepared(tuple(f"{group}/{name}" for name in _ids(rater, trial, shown)), size)
+
+    def whose(self, group: str) -> tuple[str, str]:
+        """The rater and the trial of an address. Raises ``store.VoteRefused`` where none was prepared."""
+        rater, trial, _ = self._known(group)
+        return rater, trial
+
+    def find(self, group: str, picture: str) -> Picture:
+        """The picture at an address. Raises :class:`PictureChanged`, and ``store.VoteRefused`` for no address."""
+        found = self._bundle(*self._known(group)).find(picture)
+        if found is None:
+            raise VoteRefused(f"pictures {group[:40]!r}: there is no {picture[:40]!r}.")
+        return found
+
+    def _known(self, group: str) -> tuple[str, str, Shown]:
+        with self._lock:
+            found = self._prepared.get(group)
+        if found is None:
+            raise VoteRefused(f"pictures {group[:40]!r}: none were prepared.")
+        return found
 
     def bundle(self, rater: str, trial: str) -> Bundle:
         """The pictures of a trial (``OpenTrial.id``) that ``StudyStore.next_trial`` has given the rater.
 
         Raises :class:`PictureChanged`, and ``store.VoteRefused`` for a trial that the rater was not shown.
         """
+        return self._bundle(rater, trial, self._store.shown(rater, trial))
+
+    def _bundle(self, rater: str, trial: str, shown: Shown) -> Bundle:
+        key = (rater, trial)
         with self._lock:
-            if (rater, trial) in self._bundles:
-                self._bundles.move_to_end((rater, trial))
-                return self._bundles[rater, trial]
-        made = self._make(rater, trial, self._store.shown(rater, trial))
-        with self._lock:
-            self._bundles[rater, trial] = made
-            while len(self._bundles) > self._keep:
-                self._bundles.popitem(last=False)
+            if key in self._bundles:
+                self._bundles.move_to_end(key)
+                return self._bundles[key]
+            making = self._making.setdefault(key, threading.Lock())
+        # All pictures of a trial are asked for at once: the first request makes them, the others wait.
+        with making:
+            with self._lock:
+                if key in self._bundles:
+                    return self._bundles[key]
+            try:
+                made = self._make(rater, trial, shown)
+                with self._lock:
+                    self._bundles[key] = made
+                    while len(self._bundles) > self._keep:
+                        self._bundles.popitem(last=False)
+            finally:
+                with self._lock:
+                    self._making.pop(key, None)
         return made
 
     def _make(self, rater: str, trial: str, shown: Shown) -> Bundle:
         design = shown.study.design
         case = design.case_by_key[shown.trial.case]
         images = trial_images(design, case, shown.trial)
-        ids = [tokens.opaque(shown.secret, "picture", rater, trial, slot) for slot in range(len(images))]
+        ids = _ids(rater, trial, shown)
         noise = [(shown.secret, rater, trial, slot) for slot in range(len(images))]
         width, height = images[0].size
         pictures = [
@@ -119,6 +188,12 @@ class Pictures:
             for name, png in zip(ids, _equal_pngs(images, noise, self._bucket), strict=True)
         ]
         return Bundle(pictures[0], pictures[1], tuple(pictures[2:]))
+
+
+def _ids(rater: str, trial: str, shown: Shown) -> list[str]:
+    """The opaque ids of a trial's pictures, in the order of ``Bundle.all``."""
+    count = 2 + len(shown.trial.candidates)
+    return [tokens.opaque(shown.secret, "picture", rater, trial, slot) for slot in range(count)]
 
 
 def trial_images(design: Design, case: StudyCase, trial: Trial) -> list[Image]:

@@ -2,7 +2,8 @@
 
 Their parameters, by name: ``me`` the rater, ``study``, ``kind`` the rater's, ``trial``, ``sheet``, ``role``;
 ``now``, ``until`` when a hold given now ends, ``since`` a lease before now, ``ahead`` the latest moment that
-no wrong clock wrote (``SLACK`` after now), ``horizon`` the latest end of a hold that none did.
+no wrong clock wrote (``SLACK`` after now), ``horizon`` the latest end of a hold that none did; ``void`` the
+public ids of trials that cannot be shown at the moment.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    delete,
     exists,
     func,
     or_,
@@ -50,6 +52,7 @@ until: BindParameter[Any] = bindparam("until")
 since: BindParameter[Any] = bindparam("since")
 ahead: BindParameter[Any] = bindparam("ahead")
 horizon: BindParameter[Any] = bindparam("horizon")
+void: BindParameter[Any] = bindparam("void", expanding=True)
 
 
 def answered() -> ColumnElement[bool]:
@@ -126,6 +129,7 @@ RELEASE = update(IssueRow).where(IssueRow.rater_id == me, IssueRow.trial_id == t
 HELD_UNTIL = select(HoldRow.until).where(
     HoldRow.trial_id == trial, HoldRow.kind == kind, HoldRow.rater_id == me
 )
+UNHOLD = delete(HoldRow).where(HoldRow.trial_id == trial, HoldRow.kind == kind, HoldRow.rater_id == me)
 ANSWERED = select(exists().where(VoteRow.trial_id == trial, VoteRow.kind == kind))
 
 
@@ -134,6 +138,7 @@ def _open_to_me() -> tuple[ColumnElement[bool], ...]:
     return (
         TrialRow.study_id == study,
         TrialRow.role == "trial",
+        TrialRow.public.not_in(void),
         ~answered(),
         ~held(),
         # On a sheet that someone else began, a unit may be one that this rater has judged.
@@ -175,7 +180,7 @@ OTHER_SHEETS: Select[Any] = (
 
 CHECKS = (
     select(*TRIAL)
-    .where(TrialRow.study_id == study, TrialRow.role == role, ~_issued_to_me())
+    .where(TrialRow.study_id == study, TrialRow.role == role, TrialRow.public.not_in(void), ~_issued_to_me())
     .order_by(TrialRow.position)
 )
 """Practice trials or attention checks that the rater has not seen."""
@@ -197,7 +202,7 @@ def _repeat() -> Select[Any]:
                 TrialRow.position == first.position,
             ),
         )
-        .where(vote.rater_id == me, ~_issued_to_me())
+        .where(vote.rater_id == me, TrialRow.public.not_in(void), ~_issued_to_me())
         .order_by(vote.id)
         .limit(1)
     )

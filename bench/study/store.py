@@ -40,7 +40,7 @@ from bench.registry import did_you_mean
 from bench.study import StudyError, passwords, queries, tokens
 from bench.study.database import SLACK, Clock, Database, within
 from bench.study.design import Design
-from bench.study.handout import Handout, Loaded
+from bench.study.handout import Handout, Loaded, Void
 from bench.study.interface import (
     SESSION_DAYS,
     VOTE_COLUMNS,
@@ -109,6 +109,10 @@ __all__ = [
 
 Row: TypeAlias = Any
 """A row of a query; its attributes are the query's columns."""
+USED = (
+    "This link has been used already. Go on in the browser in which you began, "
+    "or with the personal link that you were given there."
+)
 
 
 class StudyStore:
@@ -219,16 +223,17 @@ class StudyStore:
         """Raises :class:`UnknownStudy`, or ``DesignError`` where the stored design was tampered with."""
         return self._load(name).study
 
-    def _load(self, name: str) -> Loaded:
+    def _load(self, name: str, connection: Connection | None = None) -> Loaded:
         if name in self._cache:
             return self._cache[name]
-        row = self._db.read(
-            lambda c: c.execute(
-                select(
-                    StudyRow.id, StudyRow.design, StudyRow.settings, StudyRow.secret, StudyRow.created_at
-                ).where(StudyRow.name == name)
-            ).one_or_none()
-        )
+        query = select(
+            StudyRow.id, StudyRow.design, StudyRow.settings, StudyRow.secret, StudyRow.created_at
+        ).where(StudyRow.name == name)
+
+        def work(connection: Connection) -> Row | None:
+            return connection.execute(query).one_or_none()
+
+        row = self._db.read(work) if connection is None else work(connection)
         if row is None:
             known = self.studies()
             raise UnknownStudy(
@@ -300,31 +305,18 @@ class StudyStore:
 
         Raises ``tokens.TokenForged``, ``TokenExpired`` or ``TokenUsed`` (another rater took it up: whoever
         it was goes on with their session; or this one takes part already, by another invitation),
-        :class:`StudyFull` (the invitation stays good) and :class:`StudyClosed`.
+        :class:`Withdrawn`, :class:`StudyFull` (the invitation stays good) and :class:`StudyClosed`.
         """
         _check_recruited(external, recruited)
-        loaded = self._verified_study(token)
-        now = self._db.read(self._db.now)
-        claims = tokens.verify(token, loaded.secret, "invitation", now)
+        loaded, nonce = self._verified_invitation(token)
         public = tokens.new_id()
 
         def work(connection: Connection) -> tuple[str, str | None]:
-            found = connection.execute(
-                select(InvitationRow.id, RaterRow.public, RaterRow.external)
-                .join(RaterRow, RaterRow.id == InvitationRow.rater_id, isouter=True)
-                .where(InvitationRow.nonce == claims.subject, InvitationRow.study_id == loaded.id)
-                .with_for_update(of=InvitationRow)
-            ).one_or_none()
-            if found is None:
-                raise tokens.TokenForged("This link is not valid: the study does not know it.")
+            found = self._invitation(connection, loaded, nonce, lock=True)
             if found.public is not None:
                 return str(found.public), found.external
             self._lock_study(connection, loaded)
-            if external and self._by_external(connection, loaded, HUMAN, external) is not None:
-                raise tokens.TokenUsed(
-                    "You take part in this study already. Go on in the browser in which you began, or with the "
-                    "personal link that you were given there."
-                )
+            self._check_new(connection, loaded, external)
             rater_id = self._register(connection, loaded, public, HUMAN, external or None, recruited)
             connection.execute(
                 update(InvitationRow)
@@ -336,11 +328,55 @@ class StudyStore:
         bound, theirs = self._db.write(work)
         same = bound == public or (bool(external) and external == theirs)
         if not same and (session is None or self._session_rater(session, loaded) != bound):
-            raise tokens.TokenUsed(
-                "This link has been used already. Go on in the browser in which you began, "
-                "or with the personal link that you were given there."
-            )
+            raise tokens.TokenUsed(USED)
         return self._entry(loaded, bound)
+
+    def check_invitation(
+        self, token: str, *, external: str = "", recruited: Mapping[str, str] | None = None
+    ) -> None:
+        """Raises what :meth:`redeem` would raise of the link itself; takes nothing up."""
+        _check_recruited(external, recruited)
+        loaded, nonce = self._verified_invitation(token)
+
+        def work(connection: Connection) -> None:
+            row = self._invitation(connection, loaded, nonce)
+            if row.public is None:
+                self._check_new(connection, loaded, external)
+            elif not external or external != row.external:
+                raise tokens.TokenUsed(USED)
+
+        self._db.read(work)
+
+    def _check_new(self, connection: Connection, loaded: Loaded, external: str) -> None:
+        """Raises ``tokens.TokenUsed`` where whom a recruiting service calls ``external`` takes part already."""
+        if external and self._by_external(connection, loaded, HUMAN, external) is not None:
+            raise tokens.TokenUsed(
+                "You take part in this study already. Go on in the browser in which you began, or with the "
+                "personal link that you were given there."
+            )
+
+    def _verified_invitation(self, token: str) -> tuple[Loaded, str]:
+        """The study of an invitation, and its nonce. Raises ``tokens.TokenForged`` or ``TokenExpired``."""
+        loaded = self._verified_study(token)
+        now = self._db.read(self._db.now)
+        return loaded, tokens.verify(token, loaded.secret, "invitation", now).subject
+
+    def _invitation(self, connection: Connection, loaded: Loaded, nonce: str, *, lock: bool = False) -> Row:
+        """The invitation and the rater who took it up.
+
+        Raises ``tokens.TokenForged`` where there is no such invitation, and :class:`Withdrawn`.
+        """
+        query = (
+            select(InvitationRow.id, RaterRow.public, RaterRow.external, RaterRow.withdrawn_at)
+            .join(RaterRow, RaterRow.id == InvitationRow.rater_id, isouter=True)
+            .where(InvitationRow.nonce == nonce, InvitationRow.study_id == loaded.id)
+        )
+        row = connection.execute(query.with_for_update(of=InvitationRow) if lock else query).one_or_none()
+        if row is None:
+            raise tokens.TokenForged("This link is not valid: the study does not know it.")
+        if row.withdrawn_at is not None:
+            raise Withdrawn(f"{self.name}: rater {row.public!r} has withdrawn.")
+        return row
 
     def enter(self, study: str, external: str = "", recruited: Mapping[str, str] | None = None) -> Entry:
         """Open registration. ``external`` is what a recruiting service calls the rater, who goes on under it.
@@ -499,17 +535,29 @@ class StudyStore:
 
     # Handing out trials
 
-    def next_trial(self, rater: str) -> OpenTrial | None:
+    def next_trial(self, rater: str, void: Void = frozenset()) -> OpenTrial | None:
         """The rater's open trial, or the next; None when the rater has finished.
 
-        A rater has finished early where all that is left is with others. Raises :class:`UnknownRater`,
+        ``void`` names trials that cannot be shown at the moment: another is drawn in place of each. A rater
+        has finished early where all that is left is with others or void. Raises :class:`UnknownRater`,
         :class:`StudyClosed`, and :class:`StudyFull` where not even a first trial is left.
         """
-        found = self._db.read(lambda c: self._handout.still_open(c, rater))
+        found = self._db.read(lambda c: self._handout.still_open(c, rater, void))
         if found is None:
             # Lost, it would be drawn again; and a vote on it takes it to the disk.
-            found = self._db.write(lambda c: self._handout.draw(c, rater), durable=False)
+            found = self._db.write(lambda c: self._handout.draw(c, rater, void), durable=False)
         return found
+
+    def upcoming(self, rater: str, void: Void = frozenset()) -> tuple[str, Shown] | None:
+        """The id of the trial that ``next_trial`` will most likely give after the open one, and the trial.
+
+        For the server, to prepare pictures. Nothing is drawn or held, so that another may come all the same.
+        """
+        row = self._db.read(lambda c: self._handout.upcoming(c, rater, void))
+        if row is None:
+            return None
+        loaded = self._load(self._db.read(lambda c: self._handout.rater(c, rater)).study)
+        return row.public, Shown(loaded.study, loaded.study.design.trial_by_id[row.name], loaded.secret)
 
     def vote(
         self,

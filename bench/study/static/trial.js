@@ -1,12 +1,16 @@
 // One trial: pictures of equal size, zoom and flicker in step, the keyboard, the clock.
 //
-// All pictures arrive in one message and are shown together once the last one is decoded: no URL, no name, no
-// size and no moment tells one from another. Texts are set as text, never as markup. The clock is monotonic:
-// it runs while the pictures can be seen, so neither a pause nor a set clock counts.
+// All pictures are fetched from opaque addresses and shown together once the last one is decoded: no address, no
+// name, no size and no moment tells one from another. The next trial's are fetched while this one is looked at.
+// Texts are set as text, never as markup. The clock is monotonic: it runs while the pictures can be seen, so
+// neither a pause nor a set clock counts.
 
 const FLICKER_MS = 700; // well below three flashes a second
 const SETTLE_MS = 250; // an answer within this time was meant for the trial before
+const UNDO_MS = 2000; // an answer can be taken back for so long; then it is sent
+const TWICE_MS = 400; // a second press within this time is a double click
 const RESEND_MS = 8000;
+const RETRY_MS = 1000;
 const MAX_ZOOM = 8;
 
 const views = new WeakMap();
@@ -67,6 +71,10 @@ class Clock {
     if (this.started === null) this.started = performance.now();
   }
 
+  read() {
+    return this.total + (this.started === null ? 0 : performance.now() - this.started);
+  }
+
   stop() {
     if (this.started === null) return;
     this.total += performance.now() - this.started;
@@ -87,11 +95,58 @@ class Clock {
   }
 }
 
+class Loader {
+  // Pictures by address, each fetched once; what fails on the way is asked for again until it is there.
+  constructor() {
+    this.files = new Map();
+  }
+
+  get(address) {
+    if (!this.files.has(address)) {
+      const stop = new AbortController();
+      const file = { stop, url: null, loaded: null };
+      file.loaded = this.fetch(address, file).catch((error) => {
+        this.files.delete(address); // a later look asks again
+        throw error;
+      });
+      file.loaded.catch(() => {}); // of a picture that is fetched ahead nobody may be waiting
+      this.files.set(address, file);
+    }
+    return this.files.get(address).loaded;
+  }
+
+  async fetch(address, file) {
+    for (let attempt = 0; ; attempt += 1) {
+      try {
+        const answer = await fetch(new URL(address, document.baseURI), { signal: file.stop.signal });
+        if (answer.ok) {
+          file.url = URL.createObjectURL(await answer.blob());
+          return file.url;
+        }
+        if (answer.status === 404 || answer.status === 410) throw new Error("gone");
+      } catch (error) {
+        if (file.stop.signal.aborted || error.message === "gone") throw error;
+      }
+      await new Promise((done) => setTimeout(done, RETRY_MS * Math.min(8, 2 ** attempt)));
+    }
+  }
+
+  keep(addresses) {
+    for (const [address, file] of this.files) {
+      if (addresses.includes(address)) continue;
+      this.files.delete(address);
+      file.stop.abort();
+      if (file.url) URL.revokeObjectURL(file.url);
+    }
+  }
+}
+
 class View {
   constructor(parent) {
     this.root = make("div", "trial");
     parent.append(this.root);
     this.outline = true;
+    this.loader = new Loader();
     this.wake();
   }
 
@@ -101,8 +156,15 @@ class View {
     const { signal } = this.listening;
     window.addEventListener("keydown", (event) => this.onKey(event), { signal });
     window.addEventListener("resize", () => this.arrange(), { signal });
-    document.addEventListener("visibilitychange", () => this.tick(), { signal });
-    window.addEventListener("pagehide", () => this.clock?.stop(), { signal });
+    document.addEventListener("visibilitychange", () => {
+      // Whoever leaves has answered.
+      if (document.visibilityState === "hidden") this.commit();
+      this.tick();
+    }, { signal });
+    window.addEventListener("pagehide", () => {
+      this.commit();
+      this.clock?.stop();
+    }, { signal });
   }
 
   sleep() {
@@ -110,6 +172,7 @@ class View {
     this.listening = null;
     this.setFlicker(false);
     clearTimeout(this.resend);
+    clearTimeout(this.undoing);
     this.clock?.stop();
   }
 
@@ -119,7 +182,10 @@ class View {
     if (!data) return;
     const stamp = JSON.stringify([data.trial.id, data.feedback, data.notice, data.round]);
     if (stamp === this.stamp) {
+      this.data.next = data.next;
+      this.ahead();
       if (this.busy) this.schedule();
+      if (this.held) this.hold();
       this.tick();
       return;
     }
@@ -129,9 +195,13 @@ class View {
     this.busy = false;
     this.pending = null;
     clearTimeout(this.resend);
+    this.held = null;
+    clearTimeout(this.undoing);
     if (same && !data.feedback) {
       this.showNotice();
+      this.drawAnswers();
       this.setBusy(false);
+      if (!this.ready) this.load();
       this.tick();
       return;
     }
@@ -149,33 +219,68 @@ class View {
     this.clock?.stop();
     this.setFlicker(false);
     this.clock = new Clock(trial.id);
-    this.used = { zoomed: 0, flickered: 0, enlarged: 0, paused: 0 };
+    this.used = { zoomed: 0, flickered: 0, enlarged: 0, paused: 0, undone: 0 };
     this.zoom = { scale: 1, u: 0, v: 0 };
     this.ready = false;
     this.paused = false;
     this.marked = null;
+    this.held = null;
+    this.urls = null;
+    clearTimeout(this.undoing);
+    this.root.classList.remove("held");
     this.figures = [];
-    this.urls?.forEach((url) => URL.revokeObjectURL(url));
-    this.urls = pictures.map((text) => {
-      const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
-      return URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
-    });
+    this.drawPage(trial);
+    this.arrange();
+    this.focusQuestion();
+    this.load();
+    if (this.data.feedback) this.showFeedback();
+  }
 
-    const stage = this.drawPage(trial);
+  // Shows the pictures of the trial, all at once, when the last of them is decoded.
+  load() {
+    const { pictures } = this.data;
+    const stage = this.root.querySelector(".stage");
     const images = [...stage.querySelectorAll("img")];
     const round = (this.round = {});
-    this.arrange();
-    Promise.allSettled(images.map((image) => image.decode())).then(() => {
-      if (round !== this.round) return;
-      stage.classList.add("shown");
-      requestAnimationFrame(() => {
-        this.ready = true;
-        this.readyAt = performance.now();
-        this.setBusy(false);
-        this.tick();
+    this.loader.keep([...pictures, ...this.data.next]);
+    Promise.all(pictures.map((address) => this.loader.get(address)))
+      .then((urls) => {
+        if (round !== this.round) return null;
+        this.urls = urls;
+        for (const image of images) image.src = urls[Number(image.dataset.slot)];
+        return Promise.all(images.map((image) => image.decode()));
+      })
+      .then((decoded) => {
+        if (round !== this.round || !decoded) return;
+        stage.classList.add("shown");
+        this.ahead();
+        requestAnimationFrame(() => {
+          this.ready = true;
+          this.readyAt = performance.now();
+          this.setBusy(this.busy);
+          this.tick();
+        });
+      })
+      .catch(() => {
+        // The server looks at the files again, and gives another trial where one of them was changed.
+        setTimeout(() => {
+          if (round === this.round) this.dispatch("lost", { trial: this.data.trial.id });
+        }, RETRY_MS);
       });
-    });
-    if (this.data.feedback) this.showFeedback();
+  }
+
+  // Fetches the pictures of the next trial, once those of this one are there.
+  ahead() {
+    if (!this.root.querySelector(".stage.shown")) return;
+    this.loader.keep([...this.data.pictures, ...this.data.next]);
+    for (const address of this.data.next) this.loader.get(address);
+  }
+
+  // What was pressed is gone: a screen reader and the Tab key go on from the question.
+  focusQuestion() {
+    const active = document.activeElement;
+    if (active && active !== document.body && active !== this.root.getRootNode().host) return;
+    this.root.querySelector(".question").focus({ preventScroll: true });
   }
 
   drawPage(trial) {
@@ -189,10 +294,13 @@ class View {
     fill.style.width = `${Math.round(100 * done)}%`;
     const track = make("div", "track", fill);
     track.setAttribute("role", "progressbar");
+    track.setAttribute("aria-label", "Progress");
     track.setAttribute("aria-valuemin", "0");
     track.setAttribute("aria-valuemax", String(trial.total));
     track.setAttribute("aria-valuenow", String(trial.number - 1));
-    const count = make("span", "count", `${trial.practice ? "Practice" : "Question"} ${trial.number} of ${trial.total}`);
+    const where = `${trial.practice ? "Practice" : "Question"} ${trial.number} of ${trial.total}`;
+    track.setAttribute("aria-valuetext", where);
+    const count = make("span", "count", where);
     count.setAttribute("aria-live", "polite");
     const name = make("span", "title", title);
     name.dir = "auto";
@@ -200,6 +308,7 @@ class View {
       make("div", "menu", button("quiet", "Help", () => this.openHelp(), "?"), button("quiet", "Pause", () => this.openPause(), "P")));
 
     const asked = make("h1", "question", trial.question);
+    asked.tabIndex = -1;
     const brief = make("div", "brief");
     for (const [label, text, kind] of trial.brief) {
       const body = make("p", "said", text);
@@ -212,23 +321,24 @@ class View {
     const stage = make("section", "stage");
     stage.append(this.drawSource());
     trial.labels.forEach((label, index) => stage.append(this.drawCandidate(label, index)));
-    const tools = this.drawTools();
-    stage.append(tools);
+    stage.append(this.drawTools());
 
     this.notice = make("p", "notice");
     this.notice.setAttribute("role", "status");
     this.answers = make("div", "answers");
     stage.append(this.answers);
-    this.root.replaceChildren(bar, ask, this.notice, stage);
+    this.live = make("p", "unseen");
+    this.live.setAttribute("role", "status");
+    this.root.replaceChildren(bar, ask, this.notice, stage, this.live);
     this.drawAnswers();
     this.showNotice();
     this.setBusy(true);
-    return stage;
   }
 
   picture(index, alt) {
     const image = make("img");
-    image.src = this.urls[index];
+    image.dataset.slot = String(index);
+    if (this.urls) image.src = this.urls[index];
     image.alt = alt;
     image.draggable = false;
     image.width = this.data.size[0];
@@ -239,7 +349,7 @@ class View {
   frame(images, index) {
     const frame = make("div", "frame", ...images);
     const expand = button("expand", "⤢", () => this.openBox(index));
-    expand.setAttribute("aria-label", "Enlarge");
+    expand.setAttribute("aria-label", index === 0 ? "Enlarge the original" : `Enlarge edit ${this.data.trial.labels[index - 1]}`);
     expand.title = "Enlarge";
     frame.append(expand);
     this.bindZoom(frame, index);
@@ -282,7 +392,9 @@ class View {
     this.outlineButton = button("tool wide", "Outline", () => this.setOutline(!this.outline), "O");
     this.outlineButton.setAttribute("aria-pressed", String(this.outline));
     this.flickerButton.setAttribute("aria-pressed", "false");
-    return make("div", "tools", make("div", "group", less, this.scaleText, more), this.flickerButton, this.outlineButton);
+    this.undoButton = button("tool undo", "Undo", () => this.undo(), "Z");
+    this.undoButton.title = "Take the answer back";
+    return make("div", "tools", make("div", "group", less, this.scaleText, more), this.flickerButton, this.outlineButton, this.undoButton);
   }
 
   drawAnswers() {
@@ -294,7 +406,7 @@ class View {
       return;
     }
     this.answers.append(this.answerButton(0, trial.labels[0], "←"));
-    if (trial.tie) this.answers.append(this.answerButton("tie", "No difference", "↓"));
+    if (trial.tie) this.answers.append(this.answerButton("tie", "No difference", "N"));
     this.answers.append(this.answerButton(1, trial.labels[1], "→"));
   }
 
@@ -304,50 +416,58 @@ class View {
     return node;
   }
 
-  // Pictures as large as the window allows, all alike, on whole device pixels.
+  // Pictures as large as the window allows, all alike, on whole device pixels. The edits of a pair always stand
+  // in one row: beside the original, or on a phone held upright below it.
   arrange() {
     if (!this.data || !this.root.isConnected) return;
     const [width, height] = this.data.size;
-    const narrow = this.root.clientWidth < 680;
+    const across = this.root.clientWidth;
+    const narrow = across < 480 || (across < 680 && window.innerHeight > 0.75 * across);
+    const short = !narrow && window.innerHeight < 620;
     this.root.classList.toggle("narrow", narrow); // its padding is another
+    this.root.classList.toggle("short", short);
     const style = getComputedStyle(this.root);
-    const room = this.root.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    const room = across - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
     if (room <= 0) return;
     const count = this.figures.length;
-    const gap = narrow ? 10 : 20;
-    const rest = [...this.root.children].filter((node) => !node.classList.contains("stage"));
-    const used = rest.reduce((sum, node) => sum + node.offsetHeight, 0);
+    const pair = this.data.trial.kind === "pair";
+    const gap = narrow ? 10 : short ? 12 : 20;
+    const rest = [".bar", ".ask", ".notice"].map((name) => this.root.querySelector(name));
+    const above = this.root.getBoundingClientRect().top + window.scrollY;
+    const used = rest.reduce((sum, node) => sum + node.offsetHeight, Math.max(0, above));
     // Below the pictures: tools and answers in one row, or in two.
-    const below = this.data.trial.kind === "pair" ? 86 : 140;
-    const tall = window.innerHeight - used - below - 24;
+    const below = short ? (pair ? 50 : 100) : pair ? 86 : 140;
+    const tall = window.innerHeight - used - below - (short ? 10 : 24);
     const aspect = height / width;
-    const caption = 34;
+    const caption = short ? 26 : 34;
     let side = 0;
     let columns = 2;
-    const options = narrow ? [2] : Array.from({ length: count }, (_, index) => index + 1);
+    const options = narrow ? [2] : pair ? [count] : Array.from({ length: count }, (_, index) => index + 1);
     for (const some of options) {
       const rows = Math.ceil((narrow ? count + 1 : count) / some);
       const wide = (room - gap * (some - 1)) / some;
       const high = (tall - rows * (caption + 8)) / rows / aspect;
       // On a phone the page may scroll; a picture must not become a stamp.
-      const fit = narrow ? wide : Math.min(wide, Math.max(high, 150), 620);
+      const least = (short ? 110 : 150) / Math.max(1, aspect);
+      const fit = narrow ? wide : Math.min(wide, Math.max(high, least), 620);
       if (fit > side) {
         side = fit;
         columns = some;
       }
     }
+    this.root.classList.toggle("tiny", short && side < 200);
     const ratio = window.devicePixelRatio || 1;
     const times = (side * ratio) / width;
     // Whole pixels where that costs little.
     const whole = (Math.floor(times) * width) / ratio;
-    if (times >= 2 && (!narrow || whole > 0.94 * side)) side = whole;
+    if (times >= 2 && (!(narrow || short) || whole > 0.94 * side)) side = whole;
     this.root.classList.toggle("crisp", times >= 3);
     this.root.style.setProperty("--side", `${side}px`);
     this.root.style.setProperty("--tall", `${side * aspect}px`);
     this.root.style.setProperty("--aspect", String(width / height));
     this.root.style.setProperty("--columns", String(columns));
     this.root.style.setProperty("--gap", `${gap}px`);
-    this.root.style.setProperty("--wide", `${Math.max(columns * side + (columns - 1) * gap, narrow ? 0 : 760)}px`);
+    this.root.style.setProperty("--wide", `${Math.max(columns * side + (columns - 1) * gap, narrow || short ? 0 : 760)}px`);
   }
 
   // --- the clock, and what may be pressed when ---------------------------------------------------------
@@ -370,24 +490,64 @@ class View {
     this.notice.hidden = !this.data.notice;
   }
 
+  // An answer is held back for a moment, in which it can be undone or changed; only then is it sent.
   answer(value, by) {
     if (!this.ready || this.busy || this.paused || this.data.feedback) return;
-    if (performance.now() - this.readyAt < SETTLE_MS) return;
+    const now = performance.now();
+    if (now - this.readyAt < SETTLE_MS) return;
     if (value === "tie" && !this.data.trial.tie) return;
-    this.clock.stop();
-    this.busy = true;
+    if (this.held && this.held.value === value) {
+      // The same again: no need to wait.
+      if (now - this.held.at > TWICE_MS) this.commit();
+      return;
+    }
+    if (this.held) this.used.undone += 1;
     this.setFlicker(false);
-    this.setBusy(true);
+    this.held = { value, by, at: now, ms: Math.round(this.clock.read()) };
+    this.showChoice(value);
+    this.live.textContent = `${value === "tie" ? "No difference" : this.data.trial.labels[value]}. Press Z to undo.`;
+    this.hold();
+  }
+
+  hold() {
+    clearTimeout(this.undoing);
+    this.undoing = setTimeout(() => this.commit(), Math.max(0, this.held.at + UNDO_MS - performance.now()));
+  }
+
+  undo() {
+    if (!this.held) return;
+    clearTimeout(this.undoing);
+    this.held = null;
+    this.used.undone += 1;
+    this.showChoice(null);
+    this.live.textContent = "Taken back.";
+    this.focusQuestion();
+  }
+
+  showChoice(value) {
+    this.root.classList.toggle("held", value !== null);
     for (const figure of this.root.querySelectorAll("figure.candidate")) {
       figure.classList.toggle("chosen", figure.dataset.position === String(value));
     }
     for (const node of this.root.querySelectorAll(".answer")) {
       node.classList.toggle("chosen", node.dataset.answer === String(value));
     }
+  }
+
+  commit() {
+    if (!this.held) return;
+    const { value, by, ms } = this.held;
+    clearTimeout(this.undoing);
+    this.held = null;
+    this.root.classList.remove("held");
+    this.clock.stop();
+    this.busy = true;
+    this.setFlicker(false);
+    this.setBusy(true);
     const message = {
       trial: this.data.trial.id,
       answer: value,
-      ms: Math.round(this.clock.total),
+      ms,
       details: {
         by,
         ...this.used,
@@ -437,6 +597,7 @@ class View {
       figure.classList.toggle("right", figure.dataset.position === String(feedback.best));
     }
     this.root.dataset.feedback = trial.id;
+    next.focus({ preventScroll: true });
   }
 
   next() {
@@ -614,9 +775,13 @@ class View {
     flicker.title = "The last two that you looked at, in turn";
     flicker.setAttribute("aria-pressed", "false");
     const close = button("tool wide", "Close", () => box.close(), "Esc");
+    const less = button("tool", "−", () => this.zoomBy(1 / 1.5));
+    less.setAttribute("aria-label", "Zoom out");
+    const more = button("tool", "+", () => this.zoomBy(1.5));
+    more.setAttribute("aria-label", "Zoom in");
     const box = this.dialog("large", "Enlarged picture",
       make("div", "row", ...tabs), frame,
-      make("div", "row", button("tool", "−", () => this.zoomBy(1 / 1.5)), this.boxScale, button("tool", "+", () => this.zoomBy(1.5)), flicker, close));
+      make("div", "row", less, this.boxScale, more, flicker, close));
     this.bindZoom(frame, index);
     box.addEventListener("keydown", (event) => {
       if (event.key === "ArrowRight" || event.key === "ArrowLeft") {
@@ -639,6 +804,7 @@ class View {
 
   openPause() {
     if (this.busy) return;
+    this.undo(); // a pause begins before an answer, not after it
     this.paused = true;
     this.used.paused += 1;
     this.root.classList.add("paused");
@@ -672,17 +838,17 @@ class View {
     const best = this.data.trial.kind === "best";
     const keys = best
       ? [["1 … 9", "choose that edit"], ["← →, Enter", "go through the edits, choose one"]]
-      : [["←", `${this.data.trial.labels[0]}`], ["→", `${this.data.trial.labels[1]}`], ...(this.data.trial.tie ? [["↓ or space", "no difference"]] : [])];
-    keys.push(["F", "flicker: original and edits in turn"], ["O", "outline on or off"], ["+ −", "zoom all pictures"], ["P", "pause"]);
+      : [["←", `${this.data.trial.labels[0]}`], ["→", `${this.data.trial.labels[1]}`], ...(this.data.trial.tie ? [["N", "no difference"]] : [])];
+    keys.push(["Z", "take the answer back, for two seconds"], ["F", "flicker: original and edits in turn"], ["O", "outline on or off"], ["+ −", "zoom all pictures"], ["P", "pause"]);
     const list = make("dl", "keys");
     for (const [key, what] of keys) list.append(make("dt", "", make("kbd", "", key)), make("dd", "", what));
     const box = this.dialog("sheet", "Help",
       make("h2", "", this.data.trial.question), make("p", "", this.data.trial.hint), list,
-      make("p", "small", "Click a picture to zoom all of them to that place; drag to move. On a phone, tap a picture to enlarge it. The first answer counts and cannot be changed."),
+      make("p", "small", "Click a picture to zoom all of them to that place; drag to move. On a phone, tap a picture to enlarge it. An answer can be taken back for two seconds; then it counts."),
       make("div", "row end", button("quiet", "Read the instructions again", () => this.dispatch("instructions", {})), button("answer next", "Close", () => box.close(), "Esc")));
   }
 
-  // --- keyboard ---------------------------------------------------------------------------------------
+  // --- keyboard: no key that scrolls a page is an answer ------------------------------------------------
 
   onKey(event) {
     if (!this.data || !this.root.isConnected || this.box || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -702,18 +868,20 @@ class View {
     else if (key === "o" || key === "O") press(() => this.setOutline(!this.outline));
     else if (key === "p" || key === "P") press(() => this.openPause());
     else if (key === "?") press(() => this.openHelp());
+    else if ((key === "z" || key === "Z") && this.held) press(() => this.undo());
+    else if (key === "Enter" && this.held) press(() => this.commit());
     else if (this.data.feedback) {
-      if (key === "Enter" || key === "ArrowRight" || key === " ") press(() => this.next());
+      if (key === "Enter" || key === "ArrowRight") press(() => this.next());
     } else if (this.data.trial.kind === "pair") {
       if (key === "ArrowLeft") press(() => this.answer(0, "key"));
       else if (key === "ArrowRight") press(() => this.answer(1, "key"));
-      else if (key === "ArrowDown" || key === " ") press(() => this.answer("tie", "key"));
+      else if (key === "n" || key === "N") press(() => this.answer("tie", "key"));
     } else this.onBestKey(key, press);
   }
 
   onBestKey(key, press) {
     const count = this.data.trial.labels.length;
-    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[key];
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[key];
     if (step) {
       press(() => {
         this.marked = this.marked === null ? (step > 0 ? 0 : count - 1) : (this.marked + step + count) % count;
@@ -721,7 +889,7 @@ class View {
           figure.classList.toggle("marked", figure.dataset.position === String(this.marked));
         }
       });
-    } else if ((key === "Enter" || key === " ") && this.marked !== null) {
+    } else if (key === "Enter" && this.marked !== null) {
       press(() => this.answer(this.marked, "key"));
     } else if (/^[1-9]$/.test(key) && Number(key) <= count) {
       press(() => this.answer(Number(key) - 1, "key"));

@@ -1,7 +1,7 @@
 """A rater's whole session in headless Chromium against the served app, and what the browser was told on the way.
 
 One session serves all tests: from the invitation to the completion code, with a pause, a reload in the middle
-of a trial, a second tab that answers first, a phone's window, the keyboard, the pointer.
+of a trial, a second tab that answers first, small windows, an answer taken back, the keyboard, the pointer.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bench.study import tokens
 from bench.study.design import Design, DesignOptions, build
 from bench.study.pictures import BUCKET
 from bench.study.store import StudyStore
@@ -69,6 +71,10 @@ class Told:
     urls: list[str] = field(default_factory=list)
     headers: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    """Of the bodies, the pictures of trials, by URL."""
+    asked: dict[str, float] = field(default_factory=dict)
+    """When the browser first asked for a picture of each trial, by the part of the URL that they share."""
     frames: list[bytes] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     """Errors of the page's scripts."""
@@ -80,11 +86,16 @@ class Told:
             if got.status == 200 and got.request.method == "GET" and not got.url.startswith("blob:"):
                 self.pending.append(got)
 
+        def request(sent: Any) -> None:
+            if "/pictures/" in sent.url:
+                self.asked.setdefault(sent.url.split("/")[-2], time.monotonic())
+
         def page(made: Any) -> None:
             made.on("pageerror", lambda error: self.problems.append(str(error)))
             made.on("websocket", lambda opened: opened.on("framereceived", self.frame))
 
         self.pending: list[Any] = []
+        context.on("request", request)
         context.on("response", response)
         context.on("page", page)
 
@@ -99,9 +110,13 @@ class Told:
 
         for got in self.pending:
             try:
-                self.bodies.append(got.body())
+                body = got.body()
             except Error:
-                self.bodies.append(urllib.request.urlopen(got.url, timeout=20).read())
+                body = b""
+            body = body or urllib.request.urlopen(got.url, timeout=20).read()
+            self.bodies.append(body)
+            if "/pictures/" in got.url:
+                self.pictures[got.url] = body
         self.pending.clear()
 
 
@@ -125,6 +140,21 @@ class Session:
     tabs: tuple[str, str, str] = ("", "", "")
     """The trial in the first and the second tab, and what the first said after the second had answered."""
     phone: dict[str, Any] = field(default_factory=dict)
+    small: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
+    """The same of low windows, by their size."""
+    order: list[tuple[str, float]] = field(default_factory=list)
+    """Each trial, and when its answer was given."""
+    kept: tuple[int, int, int] = (-1, -1, -1)
+    """Votes before and after keys that scroll, and after an answer was taken back."""
+    focus: str = ""
+    """What has the focus after an answer by the pointer."""
+    names: list[str] = field(default_factory=list)
+    """The accessible names of the progress bar and of the buttons that enlarge."""
+    dark: list[str] = field(default_factory=list)
+    """The grounds of the first page in a browser that is set to dark."""
+    consent: list[Any] = field(default_factory=list)
+    withdrawn: tuple[str, int] = ("", -1)
+    """The page after a rater withdrew while an answer was held back for the undo, and the rater's votes."""
     hacked: object = None
     again: str = ""
     """The page that the used invitation leads to in the same browser."""
@@ -174,6 +204,18 @@ def session(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
         walk(made, context, f"{address}/?invitation={invitation}")
         made.told.fetch()
         context.close()
+        context = browser.new_context(color_scheme="dark", viewport={"width": 960, "height": 500})
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        token = store.invite("taste")[0]
+        page.goto(f"{address}/?invitation={token}")
+        page.get_by_role("button", name="I do not want").wait_for()
+        made.dark = page.evaluate(
+            "[...document.querySelectorAll('.stApp, .peb .card')].map((n) => getComputedStyle(n).backgroundColor)"
+        )
+        made.consent = page.evaluate(CONSENT)
+        withdraw_while_held(made, page)
+        context.close()
         yield made
     finally:
         server.terminate()
@@ -203,6 +245,26 @@ def press(page: Page, key: str) -> None:
     page.keyboard.press(key)
 
 
+CONSENT = """() => [...document.querySelectorAll('.peb .sentences li, .stButton button')].map((node) => {
+  const style = getComputedStyle(node);
+  return [style.color, style.backgroundColor, node.scrollWidth <= node.clientWidth];
+})"""
+"""Of the list of what is stored and of both buttons: ink, ground, and whether all of the text can be seen."""
+
+BOXES = """() => {
+  const host = [...document.querySelectorAll('*')].find((node) => node.shadowRoot?.querySelector('.trial'));
+  const root = host.shadowRoot;
+  const boxes = (what) => [...root.querySelectorAll(what)].map((node) => node.getBoundingClientRect());
+  return {
+    sides: boxes('.frame').map((box) => [Math.round(box.width), Math.round(box.height)]),
+    tops: boxes('.candidate .frame').map((box) => Math.round(box.top)),
+    right: Math.max(...boxes('.frame, .answer, .tool, .said').map((box) => box.right)),
+    bottom: Math.max(...boxes('.answer, .candidate .frame').map((box) => box.bottom)),
+    overflow: document.documentElement.scrollWidth,
+  };
+}"""
+
+
 def walk(session: Session, context: BrowserContext, link: str) -> None:
     page = context.new_page()
     page.goto(link)
@@ -224,6 +286,7 @@ def walk(session: Session, context: BrowserContext, link: str) -> None:
         kind = str(page.locator(READY).get_attribute("data-kind"))
         session.kinds.add(kind)
         session.said |= set(page.locator(".said").all_text_contents())
+        session.order.append((trial, time.monotonic()))
         if kind == "best":
             # The marked one of the candidates: the second.
             for key in ("ArrowRight", "ArrowRight"):
@@ -248,6 +311,22 @@ def walk(session: Session, context: BrowserContext, link: str) -> None:
     session.again = page.locator(".code").inner_text()
 
 
+def withdraw_while_held(session: Session, page: Page) -> None:
+    page.get_by_role("button", name="I agree").click()
+    page.get_by_role("button", name="Start with practice").click()
+    page.locator(READY).wait_for()
+    rater = session.store.raters("taste")[-1].rater
+    press(page, "ArrowLeft")
+    page.locator(".trial.held").wait_for()
+    session.store.withdraw(rater)
+    page.locator(".st-key-sheet_message").wait_for()
+    votes = session.store.votes("taste")
+    session.withdrawn = (
+        page.locator(".st-key-sheet_message").inner_text(),
+        int((votes["rater"] == rater).sum()),
+    )
+
+
 def timed(session: Session, page: Page, trial: str) -> None:
     """A look of 0.8 s, a pause of 1.5 s, an answer by the keyboard."""
     page.wait_for_timeout(800)
@@ -269,8 +348,35 @@ def reloaded(session: Session, page: Page, trial: str) -> None:
     page.reload()
     page.locator(READY).wait_for()
     session.reloaded = (trial, trial_of(page))
-    page.wait_for_timeout(300)
+    for size in ((960, 500), (720, 450), (844, 390)):
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        page.wait_for_timeout(300)
+        session.small[size] = page.evaluate(BOXES)
+    before = session.store.status("taste").votes
+    for key in (" ", "ArrowDown", "ArrowUp", "PageDown", "PageUp", "Home", "End"):
+        page.keyboard.press(key)
+    page.wait_for_timeout(2500)
+    scrolled = session.store.status("taste").votes
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.keyboard.press("ArrowLeft")
+    page.locator(".trial.held").wait_for()
+    page.keyboard.press("z")
+    page.wait_for_timeout(2500)
+    session.kept = (before, scrolled, session.store.status("taste").votes)
+    names = ".track[role=progressbar], .expand"
+    session.names = page.locator(names).evaluate_all(
+        "nodes => nodes.map((n) => n.getAttribute('aria-label'))"
+    )
     page.locator('.answer[data-answer="1"]').click()
+    # The other edit in its place, while there is time; Enter does not wait until it has passed.
+    page.locator('.answer[data-answer="0"]').click()
+    page.locator('.answer[data-answer="1"]').click()
+    page.keyboard.press("Enter")
+    page.locator(f'.trial[data-ready="true"]:not([data-trial="{trial}"]), .code').first.wait_for()
+    session.focus = page.evaluate(
+        """[...document.querySelectorAll('*')].find((node) => node.shadowRoot?.activeElement)
+           ?.shadowRoot.activeElement.className"""
+    )
 
 
 def tabbed(session: Session, page: Page, trial: str) -> None:
@@ -279,19 +385,7 @@ def tabbed(session: Session, page: Page, trial: str) -> None:
     other.set_viewport_size({"width": 390, "height": 844})
     other.goto(page.url)
     other.locator(READY).wait_for()
-    session.phone = other.evaluate(
-        """() => {
-          const host = [...document.querySelectorAll('*')].find((node) => node.shadowRoot?.querySelector('.trial'));
-          const root = host.shadowRoot;
-          const boxes = (what) => [...root.querySelectorAll(what)].map((node) => node.getBoundingClientRect());
-          return {
-            sides: boxes('.frame').map((box) => [Math.round(box.width), Math.round(box.height)]),
-            right: Math.max(...boxes('.frame, .answer, .tool, .said').map((box) => box.right)),
-            bottom: Math.max(...boxes('.answer').map((box) => box.bottom)),
-            overflow: document.documentElement.scrollWidth,
-          };
-        }"""
-    )
+    session.phone = other.evaluate(BOXES)
     second = trial_of(other)
     press(other, "ArrowLeft")
     other.wait_for_function(
@@ -311,7 +405,7 @@ def tabbed(session: Session, page: Page, trial: str) -> None:
 
 
 def tied(session: Session, page: Page, trial: str) -> None:
-    press(page, " ")
+    press(page, "n")
 
 
 # --- what came of it --------------------------------------------------------------------------------------
@@ -335,6 +429,12 @@ def answer_to(session: Session, trial: str) -> Any:
     name = session.store.shown(session.rater, trial).trial.id
     votes = session.store.votes("taste")
     return votes[votes["trial"] == name].iloc[0]
+
+
+def shared(session: Session, trial: str) -> str:
+    """What the addresses of a trial's pictures have in common."""
+    secret = session.store.shown(session.rater, trial).secret
+    return tokens.opaque(secret, "pictures", session.rater, trial)
 
 
 def test_the_keyboard_and_the_pointer_say_what_they_show(session: Session) -> None:
@@ -377,6 +477,58 @@ def test_a_phone_shows_all_of_a_pair(session: Session) -> None:
     assert phone["bottom"] <= 844
 
 
+def test_in_low_windows_a_pair_stands_in_one_row_above_the_fold(session: Session) -> None:
+    assert len(session.small) == 3
+    for (width, height), small in session.small.items():
+        assert len(small["tops"]) == 2
+        assert len(set(small["tops"])) == 1
+        assert min(min(side) for side in small["sides"]) >= 100
+        assert small["bottom"] <= height
+        assert max(small["right"], small["overflow"]) <= width
+
+
+def test_keys_that_scroll_are_no_answers_and_an_answer_can_be_taken_back(session: Session) -> None:
+    before, scrolled, undone = session.kept
+    assert before == scrolled == undone > 0
+    shown = session.store.shown(session.rater, session.reloaded[0]).trial
+    assert answer_to(session, session.reloaded[0])["answer"] == shown.candidates[1]
+
+
+def test_the_next_pictures_are_fetched_before_the_answer(session: Session) -> None:
+    assert len(session.order) == 8
+    for (_, answered), (following, _) in pairwise(session.order):
+        assert session.told.asked[shared(session, following)] < answered
+
+
+def test_a_screen_reader_goes_on_from_the_question_and_hears_names(session: Session) -> None:
+    assert session.focus == "question"
+    assert session.names == ["Progress", "Enlarge the original", "Enlarge edit A", "Enlarge edit B"]
+
+
+def test_a_dark_browser_gets_dark_pages(session: Session) -> None:
+    assert len(session.dark) == 2
+    for ground in session.dark:
+        assert max(levels(ground)) < 64
+    # The list of what is stored, and the button that declines, light on dark and whole in a low window.
+    *stored, _, decline = session.consent
+    assert len(stored) == 5
+    assert max(levels(decline[1])) < 64
+    for ink, _, whole in (*stored, decline):
+        assert min(levels(ink)) > 200
+        assert whole
+
+
+def levels(color: str) -> list[int]:
+    return [int(value) for value in re.findall(r"\d+", color)[:3]]
+
+
+def test_an_answer_that_is_held_back_is_not_taken_from_who_withdraws(session: Session) -> None:
+    said, votes = session.withdrawn
+    assert "You do not take part" in said
+    assert "You have withdrawn" in said
+    assert votes == 0
+
+
 def test_odd_texts_are_shown_letter_by_letter(session: Session) -> None:
     assert session.said <= set(ODD)
     assert len(session.said) >= 4
@@ -406,32 +558,33 @@ def test_nothing_that_the_browser_receives_names_a_method(session: Session) -> N
     whole = b"\n".join(texts)
     # What the search would find is there to be found: the texts that are meant for the rater.
     assert b"Which edit is better overall?" in whole
+    # Nor where the server's files lie.
+    assert str(ROOT).encode() not in whole
     for name in hidden:
         for form in (name, base64.b64encode(name.encode()).decode().rstrip("=")[:-1]):
             assert form.encode() not in whole, form
 
 
-PICTURE = re.compile(rb"iVBORw0KGgo[A-Za-z0-9+/]+=*")
-
-
-def test_pictures_of_a_trial_come_together_and_are_of_one_length(session: Session) -> None:
+def test_pictures_of_a_trial_are_of_one_length_and_apart_from_what_is_said(session: Session) -> None:
     design = session.design
     stored = {ref.sha256 for _, ref in design.pictures()}
-    groups = [found for frame in session.told.frames if (found := PICTURE.findall(frame))]
-    assert len(groups) >= 1 + 8
-    for group in groups:
+    groups: dict[str, list[bytes]] = {}
+    for url, body in session.told.pictures.items():
+        groups.setdefault(url.split("/")[-2], []).append(body)
+    assert {shared(session, trial) for trial, _ in session.order} <= set(groups)
+    for group in groups.values():
         assert len(group) in (4, 5)  # source, outline; two or three candidates
-        pictures = [base64.b64decode(picture) for picture in group]
-        assert len({len(picture) for picture in pictures}) == 1
-        assert len(pictures[0]) % BUCKET == 0
-        for picture in pictures:
+        assert len({len(picture) for picture in group}) == 1
+        assert len(group[0]) % BUCKET == 0
+        for picture in group:
             kinds = [kind for kind, _ in chunks(picture)]
             assert set(kinds) == {b"IHDR", b"IDAT", b"nsEd", b"IEND"}
             assert hashlib.sha256(picture).hexdigest() not in stored
-    # None came in any other way.
+    # None came in any other way; an answer is acknowledged by a short message.
     images = [body for body in session.told.bodies if body.startswith(b"\x89PNG")]
-    icons = [body for body in images if len(body) < 4096]
-    assert images == icons
+    others = [body for body in images if body not in session.told.pictures.values()]
+    assert all(len(body) < 4096 for body in others)
+    assert not [frame for frame in session.told.frames if b"iVBORw0KGgo" in frame or b"\x89PNG" in frame]
 
 
 def test_the_run_folder_is_not_served(session: Session) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from bench.study import app_admin, app_rater, app_service, app_text
 from bench.study.analysis import Exclusion
+from bench.study.cli import APP
 from bench.study.database import Clock, DatabaseError
 from bench.study.design import DesignOptions, build
 from bench.study.settings import StudySettings
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("streamlit") is None, reason="streamlit is not installed (the study's extra)"
 )
-APP = Path(__file__).resolve().parents[3] / "bench" / "study" / "app.py"
+PAGE = APP.with_name("page.py")
 PASSWORD = "correct horse battery"
 
 
@@ -51,7 +52,7 @@ class Site:
     def visit(self, **query: str) -> AppTest:
         from streamlit.testing.v1 import AppTest
 
-        page = AppTest.from_file(str(APP), default_timeout=60)
+        page = AppTest.from_file(str(PAGE), default_timeout=60)
         page.query_params.update(query)
         return page.run()
 
@@ -60,7 +61,6 @@ class Site:
 def make_site(memory: Path, odd_folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("bench.study.passwords.COST", 2**10)
     monkeypatch.setattr(sys, "argv", ["app.py"])
-    monkeypatch.setattr(sys, "path", list(sys.path))
     sites: list[Site] = []
 
     def make(**settings: Any) -> Site:
@@ -117,9 +117,10 @@ def test_an_invitation_is_used_up_by_agreeing_and_not_by_looking(make_site) -> N
     other = site.visit(session=link["session"])
     other = other.button(key="start").click().run()
     assert shown(other)["trial"]["id"] == data["trial"]["id"]
-    # The invitation is good for nobody else.
-    again = site.visit(invitation=token).button(key="agree").click().run()
+    # The invitation is good for nobody else, who is not even asked to agree.
+    again = site.visit(invitation=token)
     assert "This link has been used" in text(again)
+    assert not again.button
     assert site.store.status("taste").raters == 1
 
 
@@ -141,8 +142,9 @@ def test_a_link_that_is_not_good_gets_a_page_that_says_why(make_site) -> None:
         ("<script>.x", "This link does not work"),
         ("x" * 5000, "This link does not work"),
     ):
-        page = site.visit(invitation=bad).button(key="agree").click().run()
+        page = site.visit(invitation=bad)
         assert f">{title}</h1>" in text(page)
+        assert not page.button
         assert "Traceback" not in text(page)
     for session in (token, f"{body}.{mac}", "a.b", "😀.😀"):
         assert "This link does not work" in text(site.visit(session=session))
@@ -223,8 +225,9 @@ def test_the_first_page_names_all_that_the_browser_tells() -> None:
     said = app_text.stored("")
     words = {
         "by": "keyboard, a mouse or touch", "touch": "touch", "zoomed": "zoomed", "enlarged": "enlarged",
-        "flickered": "compared", "paused": "paused", "reloads": "reloaded", "width": "sizes of your window",
-        "height": "sizes of your window", "ratio": "pixel ratio", "side": "of the pictures",
+        "flickered": "compared", "undone": "took an answer back", "paused": "paused", "reloads": "reloaded",
+        "width": "sizes of your window", "height": "sizes of your window", "ratio": "pixel ratio",
+        "side": "of the pictures",
     }  # fmt: skip
     assert set(words) == set(app_rater.DETAILS)
     assert all(word in said for word in words.values())
@@ -282,7 +285,16 @@ def test_every_odd_text_reaches_the_browser_as_it_is(make_site) -> None:
     assert f'<span class="code">{code}</span>' in text(page)
 
 
-def test_a_changed_file_is_refused_and_recorded_and_goes_on_once_it_is_back(make_site) -> None:
+def spoil(site: Site, rater: str, trial: str) -> tuple[Path, bytes]:
+    """Changes the source picture of a trial; the file and what it was."""
+    design = site.service.study.design
+    path = design.path(design.case_by_key[site.store.shown(rater, trial).trial.case].source)
+    kept = path.read_bytes()
+    path.write_bytes(kept + b"x")
+    return path, kept
+
+
+def test_a_changed_file_voids_its_trials_and_the_rater_goes_on(make_site, monkeypatch) -> None:
     site = make_site()
     entry = site.store.register("taste")
     site.store.consent(entry.rater)
@@ -291,25 +303,60 @@ def test_a_changed_file_is_refused_and_recorded_and_goes_on_once_it_is_back(make
     site.store.vote(entry.rater, practice.id, 0, 1000)
     trial = site.store.next_trial(entry.rater)
     assert trial is not None
-    design = site.service.study.design
-    secret = site.store.shown(entry.rater, trial.id).trial
-    ref = design.case_by_key[secret.case].source
-    path = design.path(ref)
-    kept = path.read_bytes()
-    path.write_bytes(kept + b"x")
+    path, kept = spoil(site, entry.rater, trial.id)
     page = site.visit(session=entry.session).button(key="ready_button").click().run()
-    assert "We cannot show the next pictures" in text(page)
-    assert shown(page) is None
-    assert not [name for name in (*TITLES, str(path.name), "sha", "SHA") if name in text(page)]
-    page = page.run()
-    found = site.service.incidents.read("taste")
-    assert [(one.kind, one.rater, one.trial) for one in found] == [("picture", entry.rater, trial.id)]
-    assert str(path) in found[0].message
-    assert site.store.status("taste").votes == 1
-    path.write_bytes(kept)
-    data = shown(page.run())
+    data = shown(page)
     assert data is not None
-    assert data["trial"]["id"] == trial.id
+    assert data["trial"]["id"] != trial.id
+    assert not [name for name in (*TITLES, str(path.name), "sha", "SHA") if name in text(page)]
+    found = site.service.incidents.read("taste")
+    assert {(one.kind, one.rater) for one in found} == {("picture", entry.rater)}
+    assert trial.id in {one.trial for one in found}
+    assert str(path) in found[0].message
+    # All that can be shown is answered, and there is a code.
+    answered = []
+    while (data := shown(page)) is not None:
+        answered.append(data["trial"]["id"])
+        site.store.vote(entry.rater, data["trial"]["id"], 0, 1000)
+        page = page.run()
+    assert trial.id not in answered
+    assert site.store.completion(entry.rater).code in text(page)
+    # Once the file is back and has been looked at again, the trial is another rater's.
+    path.write_bytes(kept)
+    monkeypatch.setattr(app_service, "VOID_SECONDS", 0)
+    others = [answer_all(site.store, site.store.register("taste").rater) for _ in range(2)]
+    assert trial.id in {one.id for some in others for one in some}
+
+
+def test_a_changed_practice_picture_stops_nobody(make_site) -> None:
+    site = make_site()
+    first = site.store.register("taste")
+    practice = site.store.next_trial(first.rater)
+    assert practice is not None
+    spoil(site, first.rater, practice.id)
+    for entry in (first, site.store.register("taste")):
+        site.store.consent(entry.rater)
+        page = site.visit(session=entry.session).button(key="start").click().run()
+        data = shown(page)
+        assert data is not None
+        # The only practice trial is void: the first question that counts.
+        assert not data["trial"]["practice"]
+        assert data["trial"]["number"] == 1
+        site.store.vote(entry.rater, data["trial"]["id"], 0, 1000)
+    assert site.store.status("taste").votes == 2
+    assert {one.trial for one in site.service.incidents.read("taste")} >= {practice.id}
+
+
+def test_without_its_run_folder_a_study_waits(make_site) -> None:
+    site = make_site()
+    entry = site.store.register("taste")
+    site.store.consent(entry.rater)
+    away = site.run.rename(site.run.with_name("away"))
+    page = site.visit(session=entry.session).button(key="start").click().run()
+    assert "We cannot show pictures at the moment" in text(page)
+    assert site.store.progress(entry.rater).state == "practice"
+    away.rename(site.run)
+    assert shown(page.run())["trial"]["practice"]
 
 
 @pytest.mark.parametrize(

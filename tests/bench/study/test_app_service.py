@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-import base64
 import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 
 from bench.study import StudyError, app_service, app_text, tokens
 from bench.study.app_rater import DETAILS, cookie_name, payload, read_answer
+from bench.study.app_server import without_place
 from bench.study.app_service import MAX_INCIDENTS, Incidents, Service, asked, incidents_path
+from bench.study.cli import APP
 from bench.study.design import Design, DesignOptions, build
 from bench.study.interface import OpenTrial, VoteRefused
-from bench.study.pictures import BUCKET, Pictures
+from bench.study.pictures import BUCKET, PictureChanged, Pictures
 from bench.study.store import StudyStore
 from tests.bench.study.served import ODD
 
@@ -171,14 +174,22 @@ def test_a_trial_of_the_payload_tells_no_method(store: StudyStore, run_folder: P
     served = Service(store, Pictures(store), "taste", Incidents(tmp_path / "i.jsonl"))
     rater = store.register("taste").rater
     seen = 0
+    following: list[str] = []
     while (trial := store.next_trial(rater)) is not None:
         data = payload(served, rater, trial)
-        text = json.dumps({**data, "pictures": []})
+        text = json.dumps(data)
+        # A message that acknowledges an answer holds no picture.
+        assert len(text) < 2000
         hidden = [*design.methods, *design.method_digests.values(), design.digest, rater]
         hidden += [ref.sha256 for _, ref in design.pictures()] + [ref.file for _, ref in design.pictures()]
         # One-letter titles are the labels of the places as well.
         assert not [name for name in hidden if len(name) > 1 and name in text]
-        pictures = [base64.b64decode(picture) for picture in data["pictures"]]
+        # What was fetched ahead is what is shown.
+        assert following in ([], data["pictures"])
+        following = data["next"]
+        assert all(address.startswith("pictures/") for address in data["pictures"])
+        pictures = [served.picture(*address.split("/")[1:]).png for address in data["pictures"]]
+        assert len(set(pictures)) == len(pictures)
         assert len(pictures) == 2 + trial.candidates == 2 + len(data["trial"]["labels"])
         assert len({len(picture) for picture in pictures}) == 1
         assert len(pictures[0]) % BUCKET == 0
@@ -189,6 +200,67 @@ def test_a_trial_of_the_payload_tells_no_method(store: StudyStore, run_folder: P
         store.vote(rater, trial.id, 0, 900)
         seen += 1
     assert seen == 2 + 6
+    assert following == []
+
+
+def test_pictures_that_are_asked_for_at_once_are_made_once(
+    store: StudyStore, design: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.study import pictures
+
+    store.create("taste", design)
+    served = Service(store, Pictures(store), "taste", Incidents(tmp_path / "i.jsonl"))
+    rater = store.register("taste").rater
+    trial = store.next_trial(rater)
+    assert trial is not None
+    data = payload(served, rater, trial)
+    made: list[str] = []
+    real = pictures.trial_images
+    monkeypatch.setattr(pictures, "trial_images", lambda *given: made.append(given[2].id) or real(*given))
+    addresses = [address.split("/")[1:] for address in data["pictures"] + data["next"]]
+    with ThreadPoolExecutor(16) as pool:
+        got = list(pool.map(lambda address: served.picture(*address).id, 3 * addresses))
+    assert got == 3 * [picture for _, picture in addresses]
+    assert len(made) == len(set(made)) == 2
+    # The address of a picture is good for that one alone.
+    (group, _), (other, picture) = addresses[0], addresses[-1]
+    for wrong in ((group, picture), ("00" * 16, picture), (other, "")):
+        with pytest.raises(VoteRefused):
+            served.picture(*wrong)
+
+
+def test_a_file_that_changes_after_the_trial_was_shown_voids_it(
+    store: StudyStore, run_folder: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(run_folder, tmp_path / "copy"))
+    design = build([copy], DesignOptions(raters=2, trials=6, repeats=0, attention=0, practice=0))
+    store.create("taste", design)
+    served = Service(store, Pictures(store), "taste", Incidents(tmp_path / "i.jsonl"))
+    rater = store.register("taste").rater
+    trial = store.next_trial(rater)
+    assert trial is not None
+    address = payload(served, rater, trial)["pictures"][0].split("/")[1:]
+    design.path(design.case_by_key[store.shown(rater, trial.id).trial.case].source).write_bytes(b"x")
+    with pytest.raises(PictureChanged):
+        served.picture(*address)
+    assert served.void == {trial.id}
+    assert [one.trial for one in served.incidents.read("taste")] == [trial.id]
+    following = store.next_trial(rater, served.void)
+    assert following is not None
+    assert following.id != trial.id
+
+
+def test_no_frame_names_the_folder_of_the_script() -> None:
+    proto = pytest.importorskip("streamlit.proto.ForwardMsg_pb2")
+    message = proto.ForwardMsg()
+    message.new_session.main_script_path = str(APP.with_name("page.py"))
+    message.new_session.name = "page"
+    clean = without_place(message.SerializeToString())
+    assert str(APP.parent).encode() not in clean
+    assert proto.ForwardMsg.FromString(clean).new_session.main_script_path == "page.py"
+    assert proto.ForwardMsg.FromString(clean).new_session.name == "page"
+    other = proto.ForwardMsg(script_finished=0).SerializeToString()
+    assert without_place(other) == other
 
 
 class Markup(HTMLParser):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bench.study.cli import UsageError, merge, study_app
+from bench.study.cli import APP, UsageError, merge, study_app
 from bench.study.design import Design
 from bench.study.store import StudyStore
 from tests.bench.study.runs import answer_all
@@ -184,14 +186,40 @@ def test_what_cannot_be_done_is_said(run, arguments: tuple[str, ...], named: str
         run(*arguments)
 
 
-def test_serve_refuses_changed_files(run, tmp_path: Path, run_folder: Path) -> None:
+def test_serve_goes_on_without_changed_files_and_stops_without_any(
+    run, tmp_path: Path, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import shutil
 
+    started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr("os.execve", lambda _, command, environment: started.append((command, environment)))
     copy = Path(shutil.copytree(run_folder, tmp_path / "copy"))
     run("create", str(copy), *CREATE)
+    run("serve", "taste", "--port", "8777")
+    command, environment = started.pop()
+    assert command[1:5] == ["-m", "streamlit", "run", str(APP)]
+    assert command[5:] == ["--server.port", "8777", "--server.address", "localhost"]
+    assert environment["PEB_STUDY_STORE"] == str(Path("runs/studies.db").absolute())
+    assert environment["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)
     next((copy / "edits" / "fakes").rglob("*.png")).write_bytes(b"x")
-    with pytest.raises(UsageError, match="not the file"):
+    output = run("serve", "taste")
+    assert "not the file" in output
+    assert "served without the trials" in output
+    assert len(started) == 1
+    shutil.rmtree(copy)
+    with pytest.raises(UsageError, match="Bring the run folder back"):
         run("serve", "taste")
+
+
+def test_the_app_has_a_folder_of_its_own_and_leaves_the_path_alone() -> None:
+    # Streamlit puts the folder first in sys.path: what else lay there would pass for a module of that name.
+    assert {path.name for path in APP.parent.iterdir()} - {"__pycache__"} == {
+        "app.py",
+        "page.py",
+        ".streamlit",
+    }
+    for path in APP.parent.glob("*.py"):
+        assert "sys.path" not in re.sub(r'""".*?"""', "", path.read_text(), flags=re.DOTALL), path.name
 
 
 def test_files_of_votes_are_joined_once_and_contradictions_refused(store: StudyStore, design: Design) -> None:

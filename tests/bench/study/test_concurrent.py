@@ -8,8 +8,10 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -21,6 +23,7 @@ from bench.study.store import StudyStore
 from tests.bench.study.conftest import Postgres
 from tests.bench.study.voters import answer_of, vote
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[3]
 RATERS, TRIALS, PRACTICE = 50, 8, 1
 
@@ -141,6 +144,48 @@ def test_postgresql_killed_under_fifty_raters(postgres: Postgres, crowd: Design)
         for future in running:
             future.result(240)
     check(url, crowd, raters, confirmed)
+
+
+def test_nothing_waits_for_a_second_connection_while_it_holds_one(
+    tmp_path: Path, design: Design, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else as many raters as there are connections, coming at once to a new server, would wait for each other."""
+    from bench.study import database
+
+    path = tmp_path / "s.db"
+    with StudyStore.open(path) as store:
+        store.create("taste", design)
+        token, other = store.invite("taste", 2)
+        rater = store.redeem(other).rater
+        store.consent(rater)
+    real = database.create_engine
+    one = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 1}
+    monkeypatch.setattr(database, "create_engine", lambda url, **options: real(url, **{**options, **one}))
+
+    def first(work: Callable[[StudyStore], T]) -> T:
+        """``work`` as the first that a server does, before it has read the study."""
+        with StudyStore.open(path) as new:
+            return work(new)
+
+    first(lambda store: store.check_invitation(token))
+    first(lambda store: store.redeem(token, external="p-1"))
+    assert first(lambda store: store.upcoming(rater)) is not None
+    trial = first(lambda store: store.next_trial(rater))
+    assert trial is not None
+    assert first(lambda store: store.next_trial(rater)) == trial
+    assert first(lambda store: store.vote(rater, trial.id, 0, 500)).new
+    assert first(lambda store: store.progress(rater)).practice_done == 1
+    first(lambda store: vote(store, rater))
+    assert first(lambda store: store.completion(rater)).code
+    assert len(first(lambda store: store.votes("taste"))) == first(lambda store: store.withdraw(rater)) == 13
+
+
+def test_who_gets_no_connection_waits_as_long_as_the_store_is_patient(
+    tmp_path: Path, postgres: Postgres
+) -> None:
+    for target in (tmp_path / "s.db", postgres.database("patience")):
+        with StudyStore.open(target, patience=77) as store:
+            assert store._db.engine.pool.timeout() == 77
 
 
 def test_threads_of_one_store_share_commits(tmp_path: Path) -> None:

@@ -166,6 +166,40 @@ def test_forged_expired_and_foreign_tokens_are_refused(
         taste.redeem(token)
 
 
+def test_an_invitation_can_be_looked_at_without_taking_it_up(taste: StudyStore) -> None:
+    token = taste.invite("taste")[0]
+    taste.check_invitation(token)
+    assert taste.status("taste").taken_up == 0
+    taste.redeem(token)
+    with pytest.raises(tokens.TokenUsed):
+        taste.check_invitation(token)
+    with pytest.raises(tokens.TokenForged):
+        taste.check_invitation(token[:-2] + "AA")
+
+
+def test_a_look_at_an_invitation_knows_whom_a_recruiting_service_sent(taste: StudyStore) -> None:
+    first, second, third = taste.invite("taste", 3)
+    rater = taste.redeem(first, external="p-1").rater
+    # Who comes back goes on; who takes part already is not asked again; nobody else gets in.
+    taste.check_invitation(first, external="p-1")
+    assert taste.redeem(first, external="p-1").rater == rater
+    for token, external in ((first, ""), (first, "p-2"), (second, "p-1")):
+        with pytest.raises(tokens.TokenUsed):
+            taste.check_invitation(token, external=external)
+        with pytest.raises(tokens.TokenUsed):
+            taste.redeem(token, external=external)
+    taste.check_invitation(second, external="p-2")
+    with pytest.raises(StudyError, match="255 characters"):
+        taste.check_invitation(third, external="p-3", recruited={"STUDY_ID": "s" * 256})
+    taste.withdraw(rater)
+    for external in ("", "p-1"):
+        with pytest.raises(Withdrawn):
+            taste.check_invitation(first, external=external)
+        with pytest.raises(Withdrawn):
+            taste.redeem(first, external=external)
+    assert taste.status("taste").taken_up == 1
+
+
 def test_one_invitation_taken_up_twice_at_once_makes_one_rater(taste: StudyStore) -> None:
     token = taste.invite("taste")[0]
     outcomes: list[object] = []
@@ -282,6 +316,72 @@ def test_practice_says_what_was_right_and_nothing_else_does(taste: StudyStore) -
     assert taste.vote(rater, trial.id, position, 500).correct is True
     assert taste.vote(rater, trial.id, 1 - position, 500).correct is True  # of the answer that is stored
     assert all(taste.vote(rater, t.id, 0, 5).correct is None for t in answer_all(taste, rater))
+
+
+def test_a_void_trial_is_taken_back_and_another_drawn(taste: StudyStore) -> None:
+    rater = begin(taste)
+    void: frozenset[str] = frozenset()
+    seen: list[str] = []
+    # Of each kind of trial the first that comes is void.
+    roles: set[str] = set()
+    while (trial := taste.next_trial(rater, void)) is not None:
+        role = on_sheet(taste, rater, trial.id).role
+        if role not in roles:
+            roles.add(role)
+            void |= {trial.id}
+            continue
+        assert trial.id not in void
+        seen.append(role)
+        assert taste.vote(rater, trial.id, 0, 900).new
+    # There is one practice trial, the void one; for the others there was another.
+    assert roles == {"practice", "trial", "attention", "repeat"}
+    assert Counter(seen) == {"trial": 8, "attention": 2, "repeat": 2}
+    assert taste.progress(rater).state == "finished"
+
+
+def test_a_void_trial_is_nobodys_and_comes_back_with_its_files(taste: StudyStore) -> None:
+    first, second = begin(taste), begin(taste)
+    practice = taste.next_trial(first)
+    assert practice is not None
+    taste.vote(first, practice.id, 0, 900)
+    trial = taste.next_trial(first)
+    assert trial is not None
+    void = frozenset({trial.id})
+    assert taste.next_trial(first, void) != trial
+    assert taste.status("taste").held == 1
+    assert trial.id not in {one.id for one in answer_all(taste, second)}
+    name = on_sheet(taste, first, trial.id).id
+    assert name not in set(taste.votes("taste")["trial"])
+    while (one := taste.next_trial(first)) is not None:
+        taste.vote(first, one.id, 0, 900)
+    assert name in set(taste.votes("taste")["trial"])
+
+
+def test_what_comes_next_is_known_before_the_answer(taste: StudyStore) -> None:
+    rater = begin(taste)
+    foreseen = None
+    seen = 0
+    while (trial := taste.next_trial(rater)) is not None:
+        if foreseen is not None:
+            assert foreseen[0] == trial.id
+            assert foreseen[1].trial == on_sheet(taste, rater, trial.id)
+        held = taste.status("taste").held
+        foreseen = taste.upcoming(rater)
+        assert taste.status("taste").held == held
+        if foreseen is not None:
+            # Looked ahead is not shown.
+            with pytest.raises(VoteRefused):
+                taste.vote(rater, foreseen[0], 0, 900)
+        taste.vote(rater, trial.id, 0, 900)
+        seen += 1
+        # While the answer to a practice trial is read, too.
+        if foreseen is not None:
+            again = taste.upcoming(rater)
+            assert again is not None
+            assert again[0] == foreseen[0]
+    assert foreseen is None
+    assert taste.upcoming(rater) is None
+    assert seen == 13
 
 
 def test_two_tabs_show_one_trial_and_store_one_vote(taste: StudyStore) -> None:

@@ -1,7 +1,7 @@
-"""The study in a browser: ``streamlit run app.py``, as ``run_bench.py study serve`` calls it.
+"""One page for one visitor: the script that Streamlit runs anew for every visit and every click.
 
 ``/`` is the raters' (``app_rater``), ``/admin`` the administrator's (``app_admin``). Which study: see
-``app_service.asked``. How Streamlit is set up lies beside this file, in ``.streamlit/config.toml``.
+``app_service.asked``.
 """
 
 from __future__ import annotations
@@ -9,19 +9,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Streamlit puts the script's folder first in the path; its modules would pass for others of the same name.
-_HERE = Path(__file__).resolve().parent
-sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != _HERE]
-if str(_HERE.parents[1]) not in sys.path:
-    sys.path.append(str(_HERE.parents[1]))
+import streamlit as st
 
-import streamlit as st  # noqa: E402
-
-from bench.study import StudyError, app_text  # noqa: E402
-from bench.study.app_service import Service, asked, service  # noqa: E402
+from bench.study import StudyError, app_text
+from bench.study.app_service import Service, asked, service
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,0 +1,128 @@
+"""How many starts of a served study its first visitors kill: none may die.
+
+Each start is a fresh server. Twenty visitors open their invitations at the same moment, as raters do who were
+mailed together; each wants the consent page. When all are done, one more visitor comes: where this one does not
+get the page either, the server is dead, though its health may say ok. Exits with 1 if any start died.
+
+    python tests/perf/crowd.py
+    python tests/perf/crowd.py --starts 2 --visitors 50
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+PATIENCE = 120.0
+"""Seconds that a start or a page may take on a machine that has other things to do."""
+
+
+def page(port: int, invitation: str, together: Barrier | None = None) -> str:
+    """The HTML that a new visitor gets, by Streamlit's own protocol; without a browser."""
+    from streamlit.proto.BackMsg_pb2 import BackMsg
+    from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+    from websockets.sync.client import connect
+
+    begin = BackMsg()
+    begin.rerun_script.query_string = f"invitation={invitation}"
+    address = f"ws://127.0.0.1:{port}/_stcore/stream"
+    with connect(address, subprotocols=["streamlit"], max_size=None, open_timeout=PATIENCE) as opened:  # type: ignore[list-item]
+        if together is not None:
+            together.wait(PATIENCE)
+        opened.send(begin.SerializeToString())
+        parts = []
+        while True:
+            data = opened.recv(PATIENCE)
+            message = ForwardMsg.FromString(data if isinstance(data, bytes) else data.encode())
+            kind = message.WhichOneof("type")
+            if kind == "delta":
+                parts.append(message.delta.new_element.html.body)
+                parts.append(message.delta.new_element.exception.message)
+            elif kind == "script_finished":
+                return "\n".join(filter(None, parts))
+
+
+def start(port: int, target: Path, folder: Path) -> subprocess.Popen[bytes]:
+    """A server of its own, once its health says ok."""
+    command = "from bench.study.cli import study_app; study_app()"
+    server = subprocess.Popen(
+        [sys.executable, "-c", command, "serve", "crowd", "--store", str(target), "--port", str(port),
+         "--address", "127.0.0.1"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=5).read()
+            return server
+        except OSError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("the server does not start") from None
+            time.sleep(0.1)
+
+
+def crowd(folder: Path, visitors: int) -> tuple[int, bool]:
+    """How many of the first visitors got no consent page, and whether the start is dead for the next one."""
+    from bench.study.design import DesignOptions, build
+    from bench.study.settings import StudySettings
+    from bench.study.store import StudyStore
+    from tests.bench.study.runs import make_run
+
+    mark = "I agree to be one of a crowd."
+    run = make_run(folder / "run", cases=4, strengths=(1.0, 0.5))
+    target = folder / "crowd.db"
+    with StudyStore.open(target) as store:
+        design = build([run], DesignOptions(raters=2, trials=4, repeats=0, attention=0, practice=0))
+        store.create("crowd", design, StudySettings(consent=mark))
+        invitations = store.invite("crowd", visitors + 1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = start(port, target, folder)
+    try:
+        together = Barrier(visitors)
+        with ThreadPoolExecutor(visitors) as pool:
+            pages = list(pool.map(lambda token: page(port, token, together), invitations[1:]))
+        return sum(mark not in text for text in pages), mark not in page(port, invitations[0])
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--starts", type=int, default=8)
+    parser.add_argument("--visitors", type=int, default=20)
+    options = parser.parse_args()
+    died = 0
+    for number in range(options.starts):
+        with tempfile.TemporaryDirectory() as folder:
+            failed, dead = crowd(Path(folder), options.visitors)
+        died += dead
+        print(
+            f"start {number + 1}: {failed} of {options.visitors} first visitors got no page; "
+            f"{'dead' if dead else 'alive'}",
+            flush=True,
+        )
+    print(f"{died} of {options.starts} starts died")
+    return int(died > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
