@@ -66,7 +66,7 @@ def command(arguments: Sequence[str]) -> list[str]:
 def _suite(folder: Path, text: str | bytes, kind: str) -> Attack:
     path = folder / "suite.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return Attack(kind, ["run", str(path), "--out", str(folder / "run"), "--dry-run"])
+    return Attack(kind, ["run", str(path), "--out", str(folder / "run")])
 
 
 def alias_bomb(folder: Path, run: Path, rng: random.Random) -> Attack:
@@ -86,7 +86,7 @@ def deep_nesting(folder: Path, run: Path, rng: random.Random) -> Attack:
 
 
 def huge_number(folder: Path, run: Path, rng: random.Random) -> Attack:
-    number = rng.choice(["9" * 5_000, str(2**64), "-1", "1e999", ".nan"])
+    number = rng.choice(["9" * 5_000, str(2**64), "1e999", ".nan"])
     return _suite(folder, SUITE + f"seed: {number}\n", "suite: number out of range")
 
 
@@ -396,14 +396,16 @@ def meet(hostile: Attack) -> tuple[str, str]:
 
 
 def scores(run: Path) -> dict[tuple[str, ...], str]:
-    """(protocol, method, case, metric) -> value of the report's table of all scores, and the digest of each edit."""
+    """The digest of each edit, and each row of the report's table of all scores but those of time."""
     values: dict[tuple[str, ...], str] = {}
     for line in (run / "edits.jsonl").read_text().splitlines():
         row = json.loads(line)
         values["edit", row["protocol"], row["method"], row["case"]] = row["sha256"]
     with (run / "report" / "summary.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            values[tuple(str(row[name]) for name in list(row)[:3])] = json.dumps(row, sort_keys=True)
+            key = tuple(row[name] for name in ("protocol", "category", "method", "metric"))
+            if row["metric"] != "seconds_per_edit":
+                values[key] = json.dumps(row, sort_keys=True)
     return values
 
 
