@@ -382,7 +382,7 @@ def report(
         return
     if folder is None:
         raise UsageError("name a run folder, such as runs/demo.")
-    _check_readme(readme)
+    _check_readme(readme, f"{folder.name}-table")
     options = _ReportOptions(
         style=style,
         baseline=baseline,
@@ -722,7 +722,7 @@ def zoo_check(
     """
     from dataclasses import asdict
 
-    _check_readme(readme)
+    _check_readme(readme, "zoo-gates")
     from methods.zoo.gates import check
     from protocols.mini.world import MiniWorld
     from reports.zoo import run_gates
@@ -1824,23 +1824,31 @@ def _write_merged(folder: Path, merged: Merged, screen: Console, style: str) -> 
         screen.print(note, style="yellow")
 
 
-def _check_readme(readme: Path | None) -> None:
+def _check_readme(readme: Path | None, name: str) -> None:
+    """Raises UsageError for a file that ``_between`` could not fill, before anything is computed."""
     if readme is not None:
         check_target(readme, "--readme")
         if not readme.exists():
             raise UsageError(f"--readme {readme}: no such file. Give one that has the markers of the tables.")
+        _parted(readme, name)
 
 
-def _between(file: Path, name: str, lines: Sequence[str]) -> None:
-    """Puts lines into a Markdown file, between ``<!-- NAME:start -->`` and ``<!-- NAME:end -->``."""
-    from bench.files import write_atomic
-
+def _parted(file: Path, name: str) -> tuple[str, str]:
+    """The text up to ``<!-- NAME:start -->`` and that from ``<!-- NAME:end -->`` on, both markers included."""
     first, last = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
     before, start, rest = file.read_text(encoding="utf-8").partition(first)
     _, end, after = rest.partition(last)
     if not start or not end:
         raise UsageError(f"{file}: has no {first} followed by {last}. Put both where the tables belong.")
-    write_atomic(file, "\n".join([before + start, "", *lines, "", end + after]).encode())
+    return before + start, end + after
+
+
+def _between(file: Path, name: str, lines: Sequence[str]) -> None:
+    """Puts lines into a Markdown file, between the markers of that name."""
+    from bench.files import write_atomic
+
+    before, after = _parted(file, name)
+    write_atomic(file, "\n".join([before, "", *lines, "", after]).encode())
 
 
 def _fill_readme(readme: Path, folder: Path, made: Sequence[Table], report_dir: Path) -> None:

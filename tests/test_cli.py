@@ -853,9 +853,12 @@ def test_a_readme_without_markers_is_left_alone(place: Path, capfd: pytest.Captu
     plugin = ("--plugin", "cli_plugin")
     assert run("run", "dots.yaml", "--device", "cpu", *plugin) == 0
     (place / "README.md").write_text("nothing here\n")
+    report = place / "runs" / "dots" / "report" / "tables.md"
+    before = report.stat().st_mtime_ns
     assert run("report", "runs/dots", "--readme", "README.md", *plugin) == 2
     assert "dots-table:start" in capfd.readouterr().err
     assert (place / "README.md").read_text() == "nothing here\n"
+    assert report.stat().st_mtime_ns == before, "refused before the report is made"
 
 
 def test_weights_that_are_missing_are_told_before_anything_runs(

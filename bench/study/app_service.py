@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.files import parse_json
 from bench.study import StudyError, tokens
 from bench.study.cli import NAME_VARIABLE, STORE, STORE_VARIABLE
 from bench.study.interface import Entry, Study
@@ -81,7 +82,7 @@ class Incidents:
         found = []
         for line in lines:
             try:
-                incident = Incident(**json.loads(line))
+                incident = Incident(**parse_json(line))
             except (ValueError, TypeError):
                 continue
             if incident.study == study:

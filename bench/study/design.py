@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.edit import CONTROLS, EditRecord
+from bench.files import parse_json
 from bench.registry import did_you_mean
 from bench.study import StudyError
 from bench.study.arrange import Counts, arrange, rank, schedule
@@ -240,7 +241,7 @@ class Design:
     def from_json(cls, text: str) -> Design:
         """Raises :class:`DesignError` for what is no design, or not the one that its digest names."""
         try:
-            body = json.loads(text)
+            body = parse_json(text)
             if body["format"] != FORMAT:
                 raise DesignError(
                     f"a design of format {body['format']}; this version reads {FORMAT}. "

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.files import write_atomic
+from bench.files import parse_json, write_atomic
 from bench.study.frame import COLUMNS, OPTIONAL, VotesError, check_votes
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         values: list[Any] = list(cells)
         try:
             if name == "candidates":
-                values = [tuple(json.loads(cell)) for cell in cells]
+                values = [tuple(parse_json(cell)) for cell in cells]
             elif name == "reaction_ms":
                 values = [float(cell) for cell in cells]
             elif name == "server_time":

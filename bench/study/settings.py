@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from bench.files import parse_json
 from bench.registry import did_you_mean
 from bench.study import StudyError
 
@@ -82,7 +83,7 @@ class StudySettings:
     def from_json(cls, text: str) -> StudySettings:
         """Raises :class:`SettingsError` for what is no settings object, or has an unknown setting."""
         try:
-            values = json.loads(text)
+            values = parse_json(text)
         except ValueError as error:
             raise SettingsError(f"the settings are not JSON ({error}). Mend the file.") from None
         return cls.from_mapping(values)

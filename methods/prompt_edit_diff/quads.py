@@ -21,6 +21,7 @@ from PIL.Image import Image
 
 from bench.edit import EditCase, EditMethod, EditRequest, Region, stable_digest
 from bench.errors import BenchError
+from bench.files import parse_json
 from bench.images import paste_back, read_mask, read_rgb, resize, resize_mask, write_png
 
 Accept = Callable[[EditCase, Image], bool]
@@ -84,7 +85,7 @@ class Quads(Sequence[EditCase]):
     def _line(self, name: str) -> dict[str, Any]:
         path = self.folder / name / _CASE
         try:
-            line = json.loads(path.read_text(encoding="utf-8"))
+            line = parse_json(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise QuadsError(
                 f"{path}: not valid JSON ({error}); delete its folder, and it is made anew"
@@ -121,7 +122,7 @@ def make_quads(
             path = folder / _name(case) / _CASE
             if not path.exists():
                 todo.append(case)
-            elif json.loads(path.read_text(encoding="utf-8")).get("rejected"):
+            elif parse_json(path.read_text(encoding="utf-8")).get("rejected"):
                 rejected += 1
             else:
                 kept += 1
@@ -172,7 +173,7 @@ def _name(case: EditCase) -> str:
 def _check_maker(folder: Path, maker: Mapping[str, Any]) -> None:
     path = folder / _MAKER
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = parse_json(path.read_text(encoding="utf-8"))
         if stable_digest(before) != stable_digest(dict(maker)):
             raise QuadsError(
                 f"the quads in {folder} were made by {before}, not by {dict(maker)}: choose another folder, or "

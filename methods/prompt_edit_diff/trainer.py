@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from bench.edit import EditCase
+from bench.errors import BenchError
 from bench.images import mask_array, resize, resize_mask
 from bench.registry import Runtime
 from methods import pipelines, weights
@@ -40,6 +41,10 @@ from methods.prompt_edit_diff.tags import Tagged, back, tag, tag_request, to_tok
 
 Report = Callable[[int, int, Mapping[str, float]], None]
 """Called with the step, the number of steps and the figures so far."""
+
+
+class TrainingError(BenchError):
+    """A training that cannot begin or go on. The message says the remedy."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ class Examples(Dataset[dict[str, Tensor]]):
 
     def __init__(self, cases: Sequence[EditCase], tokenizer: Any, config: Config, regions: int = 3) -> None:
         if not len(cases):
-            raise ValueError("there are no cases to learn from")
+            raise TrainingError("there are no cases to learn from")
         self.cases, self.tokenizer, self.config, self.regions = cases, tokenizer, config, regions
 
     def __len__(self) -> int:
@@ -145,11 +150,15 @@ class Examples(Dataset[dict[str, Tensor]]):
         rng = np.random.Generator(np.random.PCG64([config.seed, position, 2]))
         case = self.cases[self.row(position)]
         if case.truth is None:
-            raise ValueError(f"case {case.id} has no result to learn from: make its quad first (make_quads)")
+            raise TrainingError(
+                f"case {case.id} has no result to learn from: make its quad first (make_quads)"
+            )
         request = case.request
         masks = [region.mask for region in request.regions] or [request.mask]
         if len(masks) > self.regions:
-            raise ValueError(f"case {case.id} has {len(masks)} regions: this training takes {self.regions}")
+            raise TrainingError(
+                f"case {case.id} has {len(masks)} regions: this training takes {self.regions}"
+            )
         areas = np.zeros((1, self.regions, config.size, config.size), np.bool_)
         for r, mask in enumerate(masks):
             areas[0, r] = mask_array(mask if mask.size == self._size else resize_mask(mask, self._size))
@@ -210,7 +219,7 @@ def train(
     """
     found = config.problems()
     if found:
-        raise ValueError("training: " + "; ".join(found))
+        raise TrainingError("training: " + "; ".join(found))
     out = Path(config.out)
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
@@ -308,7 +317,7 @@ class Objective:
         self.network, self.model, self.parts, self.config = network, model, parts, config
         self.prediction = parts["scheduler"].config.prediction_type
         if self.prediction not in ("epsilon", "v_prediction"):
-            raise ValueError(
+            raise TrainingError(
                 f"the base predicts {self.prediction!r}; this training takes epsilon and v_prediction"
             )
         self.alphas = parts["scheduler"].alphas_cumprod.double().float()
@@ -408,7 +417,7 @@ def _check_config(out: Path, config: Config, main: bool) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))
         differ = sorted(k for k in mine.keys() | before.keys() if mine.get(k) != before.get(k))
         if differ:
-            raise ValueError(
+            raise TrainingError(
                 f"{out} holds a training with other options ({', '.join(differ)}): resume it with its own, which "
                 f"{path} lists, or choose another folder"
             )
@@ -463,7 +472,7 @@ class _Log:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
-                raise ValueError(
+                raise TrainingError(
                     "log tensorboard needs the package tensorboard: pip install tensorboard, or use log csv"
                 ) from error
             self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
