@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.files import csv_of
+from bench.files import csv_of, sha256_file
 from reports import figures, latex, render, shapes, statistics, tables
 from reports.figures_charts import Bounds
 from reports.preference import StudyResults, checked, preference_summary, shows_votes
@@ -118,6 +118,7 @@ def write_report(
             )
         )
         files.append(store.write_file("report/figures.tex", body.encode(), "report/figures.tex"))
+        _remove_old(store, [*files, *drawn])
     warnings = [note for table in made.tables for note in table.notes if note.startswith("Too small")]
     warnings += latex.warnings(made.tables)
     gaps = [] if paper is None else paper.gaps
@@ -130,6 +131,21 @@ def write_report(
         made.frame,
         tuple(dict.fromkeys([*warnings, *gaps])),
     )
+
+
+def _remove_old(store: RunStore, written: Sequence[Path]) -> None:
+    """Removes the tables and figures of an earlier report that this one does not have, of votes for example.
+
+    Only files that are as a report wrote them; what somebody put there or changed stays. The page has its own files.
+    """
+    new = {path.relative_to(store.path).as_posix() for path in written}
+    page = ("report/page/", "report/index.html", "report/report.json")
+    for name, digest in store.digests()[0].items():
+        old = name.startswith("report/") and name not in new and not name.startswith(page)
+        path = store.path / name
+        if old and path.is_file() and sha256_file(path) == digest:
+            store.write_digest(name, None)
+            path.unlink()
 
 
 def make(

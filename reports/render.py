@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from bench.files import csv_cell
 from reports.style import Style
-from reports.tables import INTERVAL_NOTES, Cell, Column, Row, Table
+from reports.tables import INTERVAL_NOTES, MARK_NOTES, Cell, Column, Row, Table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -87,7 +87,9 @@ def ends(cell: Cell, column: Column) -> tuple[str, str]:
 
 
 def interval(cell: Cell, column: Column) -> str:
-    """``0.71–0.83``, or nothing where there is no interval."""
+    """``0.71–0.83``, or nothing where there is no interval or it is a single point."""
+    if cell.low == cell.high:
+        return ""
     low, high = ends(cell, column)
     dash = " – " if low.startswith("-") or "e" in low + high else "–"
     return f"{low}{dash}{high}" if low else ""
@@ -153,7 +155,8 @@ def terminal(tables: Sequence[Table], width: int = 100) -> Iterator[RenderableTy
     if any(cell.best for table in tables for row in table.rows for cell in row.cells):
         yield Text(f"{BEST}: the best method of the column, bold elsewhere.", style="dim italic")
     for note in notes(tables):
-        yield Text(note, style="dim italic")
+        if note not in MARK_NOTES:
+            yield Text(note, style="dim italic")
 
 
 def notes(tables: Sequence[Table], style: Style | None = None) -> list[str]:

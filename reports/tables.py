@@ -41,6 +41,9 @@ SUMMARY_COLUMNS: tuple[str, ...] = (
     "failed",
 )
 
+MARK_NOTES = ("Bold: the best method of the column.", "Underlined: the second best method of the column.")
+"""A terminal has signs of its own for the first, and none for the second."""
+
 HEADINGS: Mapping[str, str] = {
     "success_truth": "success (truth)",
     "success_clip": "success (CLIP)",
@@ -393,12 +396,13 @@ def success_tables(
             if not metric.startswith("success_"):
                 continue
             picks = [(category.replace("_", "-"), metric, category) for category in (*CATEGORIES, ALL)]
+            pasted = ", pasted" if metric.endswith("_pasted") else ""
             tables.append(
                 _table(
                     frame,
                     protocol,
                     name=f"{slug(metric)}-{slug(protocol)}",
-                    title=f"{protocol}: {HEADINGS.get(metric, metric)} per category",
+                    title=f"{protocol}: {heading(metric)}{pasted} per category",
                     picks=picks,
                     facts=facts,
                     controls=controls,
@@ -695,9 +699,9 @@ def _of_sets(metric: str) -> bool:
 def _notes(columns: Sequence[Column], rows: Sequence[Row]) -> Iterable[str]:
     # One sentence per mark, so that none is printed twice for several tables.
     if any(cell.best for row in rows for cell in row.cells):
-        yield "Bold: the best method of the column."
+        yield MARK_NOTES[0]
     if any(cell.second for row in rows for cell in row.cells):
-        yield "Underlined: the second best method of the column."
+        yield MARK_NOTES[1]
     if any(cell.tie for row in rows for cell in row.cells):
         yield "≈: its interval overlaps the best one's."
     if any(cell.dagger for row in rows for cell in row.cells):

@@ -327,9 +327,7 @@ def _table(table: Table) -> dict[str, Any]:
                     {
                         **asdict(cell),
                         "text": render.number(cell.value, column),
-                        "interval": (
-                            render.interval(cell, column) if table.intervals and cell.low != cell.high else ""
-                        ),
+                        "interval": (render.interval(cell, column) if table.intervals else ""),
                         # Where neither the row nor the column says it.
                         "own_n": table.cell_n(row, i),
                     }

@@ -65,7 +65,7 @@ def sentence(table: Table, index: int) -> str:
 
 def _value(cell: Cell, column: Column) -> str:
     """``96.9 % (88.7-99.5)``."""
-    interval = render.interval(cell, column) if cell.low != cell.high else ""
+    interval = render.interval(cell, column)
     unit = " %" if column.percent else ""
     return f"{render.number(cell.value, column)}{unit}" + (f" ({interval})" if interval else "")
 

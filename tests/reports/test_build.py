@@ -271,6 +271,19 @@ def test_figures_tex_compiles_where_it_is_put(store: RunStore, tmp_path: Path) -
     assert "Overfull" not in (tmp_path / "paper.log").read_text(errors="replace")
 
 
+def test_what_an_earlier_report_had_more_goes_and_what_others_put_there_stays(store: RunStore) -> None:
+    first = fake.cases()[0].id
+    build.write_report(store, fake.FACTS, resamples=50, cases=[first])
+    grids = sorted(store.report_dir.glob("figures/grid-chosen-*"))
+    assert grids
+    (store.report_dir / "mine.txt").write_text("mine")
+    grids[0].write_text("changed by hand")
+    build.write_report(store, fake.FACTS, resamples=50)
+    assert sorted(store.report_dir.glob("figures/grid-chosen-*")) == grids[:1]
+    assert (store.report_dir / "mine.txt").read_text() == "mine"
+    assert (store.report_dir / "figures.tex").exists()
+
+
 def test_a_grid_of_cases_chosen_by_hand(store: RunStore) -> None:
     done = build.write_report(store, FACTS, resamples=200, cases=["background-1", "attribute-0"])
     assert done.pictures[2].name == "grid-chosen-mini-coco"
