@@ -384,7 +384,7 @@ def export_(
     from bench.study import exchange
 
     with _open(store) as opened:
-        votes = opened.votes(study, "simulated" if simulated else "human")
+        votes = _stored_votes(opened, study, simulated=simulated)
     if anonymous:
         # Forgotten at once: nobody can find a rater by trying names.
         votes = exchange.anonymise(votes, secrets.token_hex(32))
@@ -485,6 +485,17 @@ def become_server(study: str, store: str, port: int, address: str) -> NoReturn:
     os.execve(sys.executable, [sys.executable, "-m", "streamlit", "run", str(APP), *where], environment)
 
 
+def _stored_votes(opened: StudyStore, study: str, *, simulated: bool) -> pd.DataFrame:
+    """The votes of people, or of simulated raters. Raises UsageError where the study has the other kind alone."""
+    votes = opened.votes(study, "simulated" if simulated else "human")
+    other = opened.votes(study, "human" if simulated else "simulated") if votes.empty else votes.iloc[:0]
+    if not other.empty:
+        remedy = "leave out --simulated" if simulated else "say --simulated to read them"
+        who, others = ("simulated raters", "people") if simulated else ("people", "simulated raters")
+        raise UsageError(f"{study}: no votes of {who}, but {len(other)} of {others}: {remedy}.")
+    return votes
+
+
 def analyse_study(
     study: str,
     store: str,
@@ -502,7 +513,7 @@ def analyse_study(
 
     with _open(store) as opened:
         rule = opened.study(study).settings.exclusion
-        votes = opened.votes(study, "simulated" if simulated else "human")
+        votes = _stored_votes(opened, study, simulated=simulated)
     found = analyse(
         votes,
         exclusion=_exclusion(rule),
@@ -518,13 +529,13 @@ def _raters(opened: StudyStore, study: str, who: str) -> list[RaterRecord]:
     """The raters whom ``who`` means. Raises :class:`UsageError` where it means nobody."""
     if who == opened.study(study).settings.completion_code:
         raise UsageError(
-            f"{who}: is the completion code of all raters of {study}. Name one by what the recruiting service calls "
+            f"{who!r} is the completion code of all raters of {study}. Name one by what the recruiting service calls "
             "them, or by the id that `study status` lists."
         )
     records = opened.find_raters(study, who)
     if not records:
         raise UsageError(
-            f"{who}: is no rater of {study}: no id, no completion code, and nothing that a recruiting service sent. "
+            f"{who!r} is no rater of {study}: no id, no completion code, and nothing that a recruiting service sent. "
             f"Known raters: study status {study}."
         )
     return records

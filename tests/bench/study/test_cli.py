@@ -250,8 +250,12 @@ def test_votes_come_back_from_files_and_are_analysed(run, run_folder: Path) -> N
         whole = shares[(shares["category"] == "all") & (shares["raters"] == "all")]
         ranked = whole.groupby("method")["share"].mean()
         assert ranked["A"] > ranked["D"]
-    with pytest.raises(ValueError, match="no votes"):
-        run("analyse", "taste", "--out", "report")
+    for command in (("analyse", "taste", "--out", "report"), ("export", "taste", "people.csv")):
+        with pytest.raises(
+            UsageError, match="no votes of people, but 33 of simulated raters: say --simulated"
+        ):
+            run(*command)
+    assert not Path("people.csv").exists()
 
 
 def test_the_studys_own_rule_is_applied_to_its_exported_votes(run, run_folder: Path) -> None:
