@@ -381,6 +381,12 @@ def score_run(
     sets = [metric for metric in metrics if isinstance(metric, SetMetric)]
     try:
         records = [r for r in store.edits() if protocols is None or r.key.protocol in protocols]
+        missing = [r.file for r in records if r.file is not None and not (store.path / r.file).is_file()]
+        if missing:
+            summary.warnings.append(
+                f"{len(missing)} edits are no longer there ({missing[0]} for one): their scores are of files that "
+                "nobody can look at. Run the suite again."
+            )
         _score_singles(store, records, singles, features, options, progress, summary)
         if features is not None:
             summary.warnings += features.cut_prompts()

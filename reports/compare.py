@@ -62,7 +62,7 @@ class Difference:
     """Values of common cases that only one of the runs has."""
     higher_is_better: bool | None = None
     same: bool = False
-    """Every case has the same value in both."""
+    """Every case has the same value in both; for sets of edits, the sets have."""
     remark: str = ""
     """Why nothing is compared, where that is so."""
 
@@ -456,6 +456,7 @@ def _pair_sets(
                 *(protocol, category, method, metric, x, y, gap, None, None),
                 n=int(min(one["n"], other["n"])),
                 higher_is_better=_direction(metric, facts),
+                same=gap == 0,
                 remark=remark,
             )
         )

@@ -111,6 +111,13 @@ class TestSingles:
         summary = scoring.score_run(store, [more])
         assert (more.total, summary.scored, summary.skipped) == (2 * COUNT, 2 * COUNT, 2 * COUNT)
 
+    def test_edits_that_are_gone_are_counted_though_their_scores_are_there(self, store: RunStore) -> None:
+        scoring.score_run(store, [Mean()])
+        for record in list(store.edits())[:2]:
+            (store.path / str(record.file)).unlink()
+        summary = scoring.score_run(store, [Mean()])
+        assert [text[:32] for text in summary.warnings] == ["2 edits are no longer there (edi"]
+
     def test_cut_prompts_are_counted(self, store: RunStore) -> None:
         features = Features()
         prompts = ["short", "long " * 80, "longer " * 90]

@@ -142,6 +142,7 @@ def test_a_run_is_the_same_as_itself(runs: tuple[RunStore, RunStore]) -> None:
     assert found.changes == ()
     assert found.flips == ()
     assert {d.difference for d in found.differences} == {0}
+    assert all(d.same for d in found.differences), "metrics of sets, too"
     assert not any(d.separable for d in found.differences)
 
 
