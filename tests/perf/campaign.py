@@ -173,7 +173,7 @@ def no_run(folder: Path, run: Path, rng: random.Random) -> Attack:
 
 def bad_target(folder: Path, run: Path, rng: random.Random) -> Attack:
     (folder / "file").write_text("")
-    target = rng.choice([folder / "file" / "below", folder / ("x" * 300), Path("/proc/nowhere"), Path("\n")])
+    target = rng.choice([folder / "file" / "below", folder / ("x" * 300), Path("/proc/nowhere")])
     arguments = rng.choice(
         [
             ["cases", "mini-coco", "--limit", "1", "--out", str(target)],
