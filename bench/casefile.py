@@ -413,7 +413,7 @@ def _read_info(path: Path) -> dict[str, Any]:
         info = parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise CaseError(f"{path}: no such file. {_remedy(path.parent)}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise CaseError(f"{path}: cannot be read ({error}). {_remedy(path.parent)}") from error
     if not isinstance(info, dict):
         raise CaseError(f"{path}: not a JSON object. {_remedy(path.parent)}")

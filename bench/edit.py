@@ -138,9 +138,9 @@ class MethodSpec:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
-    """What the tables call it; not part of the digest, nor is anything below."""
+    """Name in the tables; not part of the digest, nor is anything below."""
     display: str = ""
-    """What LaTeX tables print instead of the title."""
+    """Printed in LaTeX tables instead of the title."""
     cite: str = ""
     """BibTeX keys that LaTeX tables cite after the name, joined by commas."""
     group: str = ""

@@ -249,7 +249,7 @@ def is_out_of_memory(failure: BaseException) -> bool:
 
 
 def threads() -> int | None:
-    """Of torch, on which a CPU's rounding depends; None where nothing has loaded it. Imports nothing."""
+    """Number of torch's threads, on which a CPU's rounding depends; None where torch is not loaded. Imports nothing."""
     torch = sys.modules.get("torch")
     return None if torch is None else int(torch.get_num_threads())
 

@@ -58,12 +58,18 @@ def safe_relative(name: str, what: str = "file name") -> tuple[str, ...]:
 
     Raises :class:`UnsafeName` for one that could leave its root.
     """
-    parts = tuple(name.split("/"))
-    if not all(_FILE_PART.fullmatch(part) and ".." not in part for part in parts):
+    if not is_relative(name):
         raise UnsafeName(
             f"{what} {name!r} leaves its folder or is not portable. Mend the file that names it."
         )
-    return parts
+    return tuple(name.split("/"))
+
+
+def is_relative(name: object) -> bool:
+    """Whether ``name`` is a path with forward slashes that cannot leave its root on any system."""
+    return isinstance(name, str) and all(
+        _FILE_PART.fullmatch(part) and ".." not in part for part in name.split("/")
+    )
 
 
 class BrokenText(BenchError):

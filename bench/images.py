@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
-"""Of the images that a folder may hold, in lower case; other files in it are left alone."""
+"""Suffixes of the images in a folder, in lower case; other files in it are left alone."""
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _PNG_LEVEL = 4

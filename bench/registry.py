@@ -97,7 +97,7 @@ def plugin_code(cls: Any, who: str) -> Iterator[None]:
 
 
 def problems_of(cls: Any, argument: Any, who: str) -> tuple[str, ...]:
-    """What ``cls.problems(argument)`` lists; nothing where the class has no such method."""
+    """The texts that ``cls.problems(argument)`` lists; empty where the class has no such method."""
     if not hasattr(cls, "problems"):
         return ()
     with plugin_code(cls, f"{who}: problems()"):
@@ -109,7 +109,7 @@ def problems_of(cls: Any, argument: Any, who: str) -> tuple[str, ...]:
 
 
 def _malformed(kind: str, cls: Any) -> list[str]:
-    """What keeps a plug-in's object from being a method, a protocol or a metric."""
+    """Reasons why a plug-in's object is no method, protocol or metric; empty where it is one."""
     if not isinstance(cls, type):
         return [f"it is a {type(cls).__name__}, not a class"]
     has = {name: getattr(cls, name, None) for name in ("edit", "edit_cases", "cases", "score", "score_set")}

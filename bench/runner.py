@@ -187,7 +187,7 @@ def _plan_protocol(entry: ConfiguredProtocol, limit: int | None, store: RunStore
 
 
 def _checked_info(info: Mapping[str, Any], who: str) -> Mapping[str, Any]:
-    """What a protocol says of itself. Raises PluginError for a value of a wrong type."""
+    """``info`` itself, checked. Raises PluginError for a value of a wrong type."""
     good = {
         **{name: isinstance(info[name], str) and bool(info[name]) for name in ("name", "version", "digest")},
         "canvas": isinstance(info["canvas"], int) and info["canvas"] > 0,

@@ -846,7 +846,7 @@ def _set_value(
 
 
 def _wrong_set_value(value: object) -> str:
-    """What keeps an answer of a set metric from being stored; empty where nothing does."""
+    """Reason why an answer of a set metric cannot be stored; empty where it can."""
     if not isinstance(value, SetValue):
         return f"it gave a {type(value).__name__}, where a SetValue is due"
     numbers = [number for number in (value.value, value.low, value.high) if number is not None]

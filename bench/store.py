@@ -65,8 +65,8 @@ SCORE_COLUMNS: tuple[str, ...] = (
     "value",
     "reason",
 )
-"""Of :meth:`RunStore.scores`. ``method`` is a digest; ``edit`` is the SHA-256 of the PNG that was scored, empty where
-there was none; ``value`` is float64, NaN where ``reason`` says why."""
+"""Columns of :meth:`RunStore.scores`. ``method`` is a digest; ``edit`` is the SHA-256 of the PNG that was scored,
+empty where there was none; ``value`` is float64, NaN where ``reason`` says why."""
 
 SET_COLUMNS: tuple[str, ...] = (
     "protocol",
@@ -868,7 +868,7 @@ _WHERE_GIVEN: Mapping[str, tuple[type, ...]] = {
     "batch_sizes": (list,),
     "threads": (list,),
 }
-"""Of a manifest, and of what it says of a protocol or a method."""
+"""Types of the optional keys of a manifest and of its entries for protocols and methods."""
 
 
 def _fits(row: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> bool:
@@ -885,7 +885,7 @@ def _unfit(row: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> lis
 
 
 def _wrong_manifest(manifest: Any) -> str:
-    """What keeps a JSON value from being a run's manifest; empty where nothing does."""
+    """Reason why a JSON value is no manifest of a run; empty where it is one."""
     if not isinstance(manifest, dict) or "format" not in manifest:
         return "it is no manifest of a run"
     if manifest["format"] != FORMAT:

@@ -70,14 +70,15 @@ class ProtocolEntry(_Strict):
     options: dict[str, Any] = {}
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """``text`` itself. Raises ValueError unless it is one line of printable characters."""
     if not text.isprintable():
         raise ValueError("one line of printable characters is expected")
     return text
 
 
-Label = Annotated[str, Field(max_length=120), AfterValidator(_printable)]
-"""What tables and terminals show."""
+Label = Annotated[str, Field(max_length=120), AfterValidator(printable)]
+"""Text for tables and terminals: one printable line."""
 
 
 class MethodEntry(_Strict):
@@ -101,7 +102,7 @@ class Suite(_Strict):
     metrics: Annotated[list[str], Field(min_length=1)] | None = None
     """Names of metrics; None for all."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
-    """Of 64 bits, as score files hold it."""
+    """64 bits, as score files hold it."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Cases per category and protocol; None for all."""
 

@@ -1,4 +1,4 @@
-"""What the command line needs of a terminal: streams that never stop the work, and words for system errors."""
+"""The command line's terminal: streams that never stop the work, and sentences for system errors."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class OpenAiImages:
     class Options:
         model: str = "gpt-image-1"
         base_url: str = field(init=False, default_factory=server_url)
-        """Of the environment, never of a suite. Part of the digest: another server makes other pictures."""
+        """Set by the environment, never by a suite. Part of the digest: another server makes other pictures."""
         size: Literal[256, 512, 1024] = 1024
         """Side length in pixels of what is sent and of what is asked for."""
         quality: Literal["low", "medium", "high"] | None = None

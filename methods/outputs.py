@@ -82,7 +82,7 @@ class Outputs:
 
     @classmethod
     def case_problems(cls, options: Options, cases: Sequence[str]) -> list[str]:
-        """What the ids of a plan's cases show: that no image is of any of them."""
+        """A problem where no image of the folder is named by an id of the planned cases."""
         found = listed(options.path)
         if any(case in found for case in cases):
             return []

@@ -70,7 +70,7 @@ class ReportPaths:
     files: tuple[Path, ...]
     figures: tuple[Path, ...]
     pictures: tuple[Picture, ...]
-    """What the figures show; the overview picture ``grid.png`` is none of them."""
+    """Name and caption of each figure; the overview picture ``grid.png`` is none of them."""
     tables: tuple[Table, ...]
     summary: pd.DataFrame
     warnings: tuple[str, ...]
@@ -110,13 +110,8 @@ def write_report(
     pictures: list[Picture] = []
     if with_figures:
         drawn, pictures = write_figures(store, made, bounds, cases)
-        body = (
-            latex.HEAD_OF_FIGURES
-            + "\n"
-            + "\n".join(
-                latex.figure(picture.name, picture.caption, wide=picture.wide) for picture in pictures
-            )
-        )
+        floats = (latex.figure(picture.name, picture.caption, wide=picture.wide) for picture in pictures)
+        body = "\n".join([latex.HEAD_OF_FIGURES, *floats])
         files.append(store.write_file("report/figures.tex", body.encode(), "report/figures.tex"))
         _remove_old(store, [*files, *drawn])
     warnings = [note for table in made.tables for note in table.notes if note.startswith("Too small")]

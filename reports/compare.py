@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.edit import CATEGORIES, MethodSpec
+from bench.files import is_relative, sha256_file
 from bench.store import RunStore
 from reports import tables
-from reports.disk import is_relative, sha256_file
 from reports.tables import ALL, HEADINGS, MetricFacts, ReportError
 from reports.verify import TOLERANCE
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ABSENT = "–"
 
 CONDITIONS = ("batch_sizes", "threads")
-"""Of a method in a manifest: what changes its pixels by rounding alone."""
+"""Keys of a method in the manifest whose values change its pixels by rounding alone."""
 ROUNDING = 1e-6
 """A mean difference up to this, relative to values of 1 or more, is that of float32 arithmetic and no finding."""
 

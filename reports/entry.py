@@ -22,7 +22,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from bench.edit import MethodSpec
 from bench.errors import BenchError
-from reports.disk import is_relative
+from bench.files import is_relative
+from bench.suite import printable
 
 FORMAT = "prompteditbench-entry"
 VERSION = 2
@@ -35,22 +36,16 @@ MAX_JSON = 1 << 30
 """Bytes of an entry at most, unpacked: ten times what a million scores need."""
 MAX_IMAGE = 64 << 20
 UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
-"""What reading a file or a damaged zip raises: RuntimeError for a zip with a password, NotImplementedError for a way of
-packing that Python does not know."""
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("one line of printable characters is expected")
-    return text
+"""Exceptions of reading a file or a damaged zip: RuntimeError for a zip with a password, NotImplementedError for a way
+of packing that Python does not know."""
 
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Hex12 = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=20_000)]
-Line = Annotated[Text, AfterValidator(_printable)]
-"""What tables and terminals show: of somebody else, so neither escapes nor further lines."""
+Line = Annotated[Text, AfterValidator(printable)]
+"""Text of somebody else for tables and terminals: neither escapes nor further lines."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+=@-]*$", max_length=120)]
 
 
@@ -156,7 +151,7 @@ class Entry(_Strict):
 
     format: Literal["prompteditbench-entry"]
     format_version: Literal[2]
-    name: Annotated[str, Field(min_length=1, max_length=120), AfterValidator(_printable)]
+    name: Annotated[str, Field(min_length=1, max_length=120), AfterValidator(printable)]
     """Of the run; what a merged table calls it."""
     seed: int
     versions: dict[str, Line]

@@ -54,7 +54,7 @@ class GridRow:
     case: EditCase
     edits: tuple[Image.Image | None, ...]
     succeeded: tuple[bool | None, ...] = ()
-    """Of each edit; None where it was not judged."""
+    """Whether each edit succeeded; None where it was not judged."""
 
 
 def grid(

@@ -84,7 +84,7 @@ class Look:
         return _LARGER.get(self.marker, 1.0)
 
     def mark(self, size: float = 3.6) -> dict[str, Any]:
-        """What ``Axes.plot`` takes for the marker. A thin light rim sets markers apart that overlap."""
+        """Keyword arguments of ``Axes.plot`` for the marker. A thin light rim sets markers apart that overlap."""
         face, rim, width = ("white", self.color, 0.9) if self.hollow else (self.color, "white", 0.3)
         return {
             "marker": self.marker,

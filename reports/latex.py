@@ -108,7 +108,7 @@ def every(shown: Sequence[Table], style: Style | None = None) -> str:
 
 
 def _keys(shown: Table) -> Iterator[tuple[object, ...]]:
-    """Of each column, what it shows, and of which rows."""
+    """An identity for each column: what it shows, and for which rows."""
     rows = frozenset(row.method for row in shown.rows)
     # The columns of other tables than those of methods do not say by themselves what they hold.
     alone = shown.name if shown.rows_are != "method" else ""
@@ -294,7 +294,7 @@ def _counts(shown: Table) -> list[str]:
 
 
 def _paired(shown: Table, style: Style) -> list[bool]:
-    """Of each column, whether a second one beside it holds how far the interval's ends are."""
+    """Whether each column has a second one beside it, with the distances to the interval's ends."""
     beside = style.intervals == "plus-minus"
     return [
         beside and any(row.cells[i].low is not None for row in shown.rows) for i in range(len(shown.columns))

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bench.edit import EditKey, EditRecord, MethodSpec, one_line
-from bench.files import write_atomic
+from bench.files import sha256_bytes, write_atomic
 from bench.store import SCORE_COLUMNS, SET_COLUMNS, RunStore
 from reports import tables
-from reports.disk import sha256_bytes
 from reports.entry import (
     FORMAT,
     MEMBER,

@@ -45,7 +45,7 @@ TERMINAL_METRICS: tuple[tuple[str, ...], ...] = (
 
 
 NOTHING = 1e-8
-"""What is nearer to 0 is the rounding of a sum in float32."""
+"""Values nearer to 0 than this are rounding errors of a float32 sum."""
 
 
 def number(value: float | None, column: Column) -> str:

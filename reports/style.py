@@ -36,7 +36,7 @@ class Style:
     layout: Layout = "two-column"
     """The paper that LaTeX tables are for; in one of two columns, wide tables span the page (``table*``)."""
     captions: Captions = "short"
-    """Of LaTeX tables: what it shows, n and the marks; or all notes and the provenance too."""
+    """Captions of LaTeX tables: title, n and marks (short), or all notes and the provenance too (full)."""
 
     def check_columns(self, known: list[str]) -> None:
         """Raises :class:`StyleError` for a column that the run does not have."""

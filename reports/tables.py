@@ -205,7 +205,7 @@ class Row:
     """The largest n of the row's cells."""
     failed: int
     display: str = ""
-    """What LaTeX prints instead of ``method``, and the BibTeX keys that it cites after it."""
+    """Printed by LaTeX instead of ``method``; ``cite``: BibTeX keys that it cites after it."""
     cite: str = ""
     group: str = ""
     """The heading above the row and its neighbours in printed tables; controls have one of their own."""
@@ -232,7 +232,7 @@ class Table:
     provenance: tuple[str, ...] = field(default=())
     """Data, weights, seed and versions."""
     caption: str = ""
-    """What even a short LaTeX caption says besides title, n and marks."""
+    """Said even in a short LaTeX caption, besides title, n and marks."""
     rows_are: str = "method"
     """The heading above the rows' names."""
     counts: tuple[str, ...] = ("n", "failed")

@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.edit import EditCase, EditRecord, MethodSpec, ScoreRecord
+from bench.files import is_relative, sha256_file
 from bench.store import DIGESTS, RunStore, SetScore, StoreError, set_inputs
 from bench.suite import limited
 from reports import same
-from reports.disk import is_relative, sha256_file
 
 if TYPE_CHECKING:
     import pandas as pd

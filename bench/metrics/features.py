@@ -169,7 +169,7 @@ class Features:
         return self._rows.get(f"{spec.identity}-text", keys, prompts, compute)
 
     def clip_cuts(self, slot: str, prompts: Sequence[str]) -> list[bool]:
-        """Of each prompt, whether it is longer than the model reads. Only its tokenizer is loaded."""
+        """Whether each prompt is longer than the model reads. Loads the tokenizer only."""
         cut = self._cut.setdefault(slot, {})
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in cut]
         if new:

@@ -50,7 +50,7 @@ DETAILS: Mapping[str, type | tuple[type, ...]] = {
     "ratio": (int, float),
     "touch": bool,
 }
-"""What the browser may tell of an answer; anything else is dropped. ``app_text.stored`` tells raters of each."""
+"""Details of an answer that the browser may send; others are dropped. ``app_text.stored`` tells raters of each."""
 
 
 def show(service: Service) -> None:
@@ -163,7 +163,7 @@ def _entry(service: Service) -> Entry | None:
 
 
 def recruited_by(query: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """What a recruiting service calls the rater, and all that it says of them, by parameter of the link."""
+    """The recruiting service's id of the rater, and all ids that its link holds, by parameter."""
     for name, others in RECRUITERS.items():
         if query.get(name):
             return query[name], {key: query[key] for key in (name, *others) if query.get(key)}

@@ -1,4 +1,4 @@
-"""What the app's server does besides Streamlit's own pages: it hands out pictures, and names no place."""
+"""The app's server besides Streamlit's own pages: it serves pictures, and hides where the project lies."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def contact(text: str) -> str:
 
 
 def stored(contact: str) -> str:
-    """What the study stores of a rater, and how it is deleted: true of every study, so no setting changes it."""
+    """Tells raters what is stored of them and how it is deleted: true of every study, so no setting changes it."""
     who = contact.strip() or "the person who invited you"
     return (
         "<h2>What is stored</h2>"

@@ -33,7 +33,7 @@ ADDRESS = "http://localhost:8501"
 """Where ``serve`` serves without options."""
 PASSWORD_VARIABLE = "PEB_STUDY_PASSWORD"
 APP = Path(__file__).with_name("app") / "app.py"
-"""What ``streamlit run`` is given. Its folder is its own: Streamlit puts it first in ``sys.path``."""
+"""Script for ``streamlit run``. It has a folder of its own, which Streamlit puts first in ``sys.path``."""
 MANY_RANDOM = 0.2
 """Share of random raters that pass the attention checks, above which ``create`` asks for more checks."""
 

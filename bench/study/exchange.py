@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 2
-"""Of the files that are written."""
+"""Version of the files that are written."""
 READABLE = (1, 2)
 """Versions that are read; another one is refused rather than guessed at."""
 

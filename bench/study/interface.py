@@ -173,7 +173,7 @@ class RaterRecord:
     number: int
     """From 0, in order of arrival."""
     external: str | None
-    """What a recruiting service calls the rater."""
+    """The recruiting service's id of the rater."""
     recruited: Mapping[str, str]
     """All that the service put into the link, by parameter."""
     state: Literal["consent", "practice", "trials", "finished", "withdrawn"]

@@ -137,7 +137,7 @@ class RaterRow(Base):
     number: Mapped[int]
     """From 0, in order of arrival among the study's raters of this kind."""
     external: Mapped[str | None] = mapped_column(String(255))
-    """What a recruiting service calls the rater; never exported."""
+    """The recruiting service's id of the rater; never exported."""
     recruited: Mapped[dict[str, str] | None] = mapped_column(JSON)
     """All that the service put into the link, by parameter (``interface.RECRUITERS``); never exported."""
     sheet: Mapped[int | None]

@@ -86,7 +86,7 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a screen needs of a trial's pictures before they are there."""
+    """Addresses and size of a trial's pictures, known before the pictures are encoded."""
 
     addresses: tuple[str, ...]
     """``GROUP/PICTURE`` each, opaque, in the order of ``Bundle.all``; for :meth:`Pictures.find`."""

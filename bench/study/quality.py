@@ -28,7 +28,7 @@ class RaterQuality:
     rater: str
     number: int
     external: str | None
-    """What a recruiting service calls the rater."""
+    """The recruiting service's id of the rater."""
     votes: int
     """Without practice."""
     finished: bool
@@ -72,7 +72,7 @@ def random_pass(design: Design, failures: int | None, *, ties: bool = False) -> 
 
 
 def quality(design: Design, rater: Row, votes: Sequence[Row]) -> RaterQuality:
-    """Of one rater, whose row has ``public``, ``number``, ``external`` and ``finished_at``.
+    """The quality of one rater, whose row has ``public``, ``number``, ``external`` and ``finished_at``.
 
     ``votes`` are all of the rater's.
     """

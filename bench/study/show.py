@@ -47,6 +47,8 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...]
+    size: str = ""
+    """A sentence for a caption: how many votes, raters and source images."""
 
 
 def tables(analysis: Analysis, realism: pd.DataFrame | None = None) -> list[Table]:
@@ -116,8 +118,16 @@ def markdown(table: Table) -> str:
     )
 
 
+LONG_ROWS = 24
+"""A LaTeX table with more rows goes over several pages (``longtable``)."""
+LINE_POINTS, CHARACTER_POINTS, GAP_POINTS = 345.0, 4.8, 8.0
+"""Width of the line of LaTeX's article class, of a character of its footnotes, and between two columns."""
+NAME_POINTS = 95
+"""Width of the first column where the headings are upright."""
+
+
 def latex(table: Table) -> str:
-    """A floating ``table`` with booktabs; wide ones are scaled to the line. Needs booktabs and graphicx."""
+    """A floating ``table`` with booktabs, or a ``longtable``. Nothing is scaled; :func:`latex_notes` has the notes."""
 
     def text(cell: Cell) -> str:
         shown = escape(cell.text)
@@ -127,33 +137,65 @@ def latex(table: Table) -> str:
         lines = rf"{shown} \\ {{\scriptsize {escape(cell.span)}}}"
         return rf"\begin{{tabular}}[t]{{@{{}}r@{{}}}}{lines}\end{{tabular}}"
 
-    body = [
-        rf"\begin{{tabular}}{{@{{}}l{'r' * (len(table.columns) - 1)}@{{}}}}",
-        r"\toprule",
-        " & ".join(map(escape, table.columns)) + r" \\",
-        r"\midrule",
-        *(" & ".join(map(text, row)) + r" \\" for row in table.rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    if len(table.columns) > 5:
-        body = [r"\resizebox{\linewidth}{!}{%", *body, "}"]
-    caption = escape(" ".join([f"{table.title}.", *table.notes]))
-    return "\n".join(
-        [
+    first, *others = _headings(table)
+    upright = any("rotatebox" in heading for heading in others)
+    name = rf"p{{{NAME_POINTS}pt}}" if upright else "l"
+    columns = rf"{{@{{}}{name}{'r' * len(others)}@{{}}}}"
+    caption = rf"\caption{{{escape(' '.join(filter(None, [f'{table.title}.', table.size])))}}}"
+    label = rf"\label{{tab:{table.name}}}"
+    head = [r"\toprule", " & ".join([first, *others]) + r" \\", r"\midrule"]
+    body = [" & ".join(map(text, row)) + r" \\" for row in table.rows]
+    if upright:
+        # Names may be broken after an underscore.
+        body = [line.replace(r"\_", r"\_\allowbreak{}") for line in body]
+    small = rf"\footnotesize\setlength{{\tabcolsep}}{{{2 if upright else 4}pt}}"
+    if len(table.rows) > LONG_ROWS:
+        begin = [f"{{{small}", rf"\begin{{longtable}}{columns}", rf"{caption}{label}\\", *head]
+        lines = [*begin, r"\endfirsthead", *head, r"\endhead", *body, r"\bottomrule", r"\end{longtable}", "}"]
+    else:
+        begin = [
             r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{caption}}}",
-            rf"\label{{tab:{table.name}}}",
-            *body,
-            r"\end{table}",
-            "",
+            rf"\centering{small}",
+            caption,
+            label,
+            rf"\begin{{tabular}}{columns}",
+            *head,
         ]
-    )
+        lines = [*begin, *body, r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join([*lines, ""])
+
+
+def _headings(table: Table) -> list[str]:
+    """The headings as LaTeX: a word to a line where they are too wide for the line, upright where words are, too."""
+
+    def points(words: Sequence[Sequence[str]]) -> float:
+        cells = list(zip(*table.rows, strict=True)) or [()] * len(words)
+        widths = [
+            max(map(len, [*of, *(cell.text for cell in column), *(cell.span for cell in column)]))
+            for of, column in zip(words, cells, strict=True)
+        ]
+        return sum(width * CHARACTER_POINTS + GAP_POINTS for width in widths)
+
+    words = [heading.split(" ") for heading in table.columns]
+    first, *others = map(escape, table.columns)
+    if points([[heading] for heading in table.columns]) <= LINE_POINTS:
+        return [first, *others]
+    if points(words) <= LINE_POINTS:
+        stacked = [r" \\ ".join(map(escape, of)) for of in words[1:]]
+        return [first, *(rf"\shortstack[r]{{{lines}}}" for lines in stacked)]
+    return [first, *(rf"\rotatebox{{90}}{{{heading}}}" for heading in others)]
+
+
+def latex_notes(shown: Sequence[Table]) -> str:
+    """A section with the notes of all tables, each once: how they were computed, and from which votes."""
+    notes = dict.fromkeys(note for table in shown for note in table.notes)
+    items = [rf"\item {escape(note)}" for note in notes]
+    head = [r"\section*{Notes on the tables}", r"\begin{itemize}\small\raggedright"]
+    return "\n".join([*head, *items, r"\end{itemize}", ""])
 
 
 def write_analysis(analysis: Analysis, folder: Path, realism: pd.DataFrame | None = None) -> list[Path]:
-    """Writes ``tables.md``, ``tables.tex``, ``analysis.json`` and a tidy CSV per table; returns their paths.
+    """Writes the tables as Markdown and LaTeX, ``analysis.json`` and a tidy CSV per table; returns their paths.
 
     CSV and JSON hold unrounded values; every row of a CSV says in ``rater_kind`` whose votes it is made of.
     """
@@ -161,12 +203,14 @@ def write_analysis(analysis: Analysis, folder: Path, realism: pd.DataFrame | Non
     shown = tables(analysis, realism)
     kind = "simulated" if analysis.simulated else "human"
     head = (
-        f"% Needs, in the preamble: \\usepackage{{booktabs}} and \\usepackage{{graphicx}}\n% Raters: {kind}\n"
+        "% Needs, in the preamble: \\usepackage{booktabs,graphicx,longtable}\n"
+        f"% How to read them: tables-notes.tex\n% Raters: {kind}\n"
     )
     title = "# Human preference" if not analysis.simulated else f"# {SIMULATED}preference"
     files = {
         "tables.md": "\n".join([title, "", *map(markdown, shown)]),
         "tables.tex": head + "\n".join(map(latex, shown)),
+        "tables-notes.tex": latex_notes(shown),
         "analysis.json": json.dumps(analysis.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
     }
     for name, frame in analysis.frames().items():
@@ -188,6 +232,8 @@ class _View:
         self.analysis, self.who = analysis, who
         self.mark = SIMULATED if analysis.simulated else ""
         self.note = analysis.statement
+        counts = analysis.counts[analysis.counts["raters"] == who].iloc[0]
+        self.size = f"{counts['n_votes']} votes of {counts['n_raters']} raters on {counts['n_sources']} source images."
         shares = self.rows("shares")
         self.questions = [q for q in dict.fromkeys(shares["question"]) if q != ALL]
         self.kinds = [k for k in KINDS if (shares["kind"] == k).any()]
@@ -223,6 +269,7 @@ class _View:
             tuple(columns),
             tuple(map(tuple, rows)),
             (self.note, *(note for note in notes if note)),
+            self.size,
         )
 
 

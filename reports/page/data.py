@@ -340,7 +340,7 @@ def _table(table: Table) -> dict[str, Any]:
 
 
 def _key(column: _tables.Column, several: bool) -> str:
-    """What an address calls a column: its metric and category, in a table of ``several`` protocols its own too."""
+    """The key of a column in an address: its metric and category, in a table of ``several`` protocols its own too."""
     category = "" if column.category == _tables.ALL else column.category
     protocol = column.protocol if several else ""
     return "/".join(part for part in (protocol, column.metric, category) if part)

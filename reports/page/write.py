@@ -14,9 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.files import write_atomic
+from bench.files import is_relative, write_atomic
 from reports import latex
-from reports.disk import is_relative
 from reports.page.data import PageData, collect
 from reports.page.thumbs import thumbnails
 from reports.tables import MetricFacts, ReportError, Table

@@ -101,7 +101,7 @@ class ClipSpec:
             return open_clip.get_tokenizer(self.model if self.folder is None else f"local-dir:{self.folder}")
 
     def cut(self, prompts: Sequence[str]) -> list[bool]:
-        """Of each prompt, whether it has more tokens than the model reads: its end is then cut off without a word.
+        """Whether each prompt has more tokens than the model reads: its end is then cut off without a word.
 
         With room for one token more, a whole prompt has the same tokens and one of padding.
         """

@@ -596,14 +596,22 @@ class TestShow:
         if shutil.which("pdflatex") is None:
             pytest.skip("pdflatex is not installed")
         votes = poll(raters=4, per_rater=20)
-        names = {"M0": r"A_b & 50% {x} \y", "M1": "C~d^e<f>|#$"} | {f"M{i}": f"M{i}" for i in (2, 3, 4)}
+        names = {"M0": r"A_b & 50% {x} \y", "M1": "C~d^e<f>|#$"}
+        names |= {f"M{i}": f"blended_latent_diffusion_{i}" for i in (2, 3, 4)}
         votes["candidates"] = [tuple(names[t] for t in c) for c in votes["candidates"]]
         votes["answer"] = votes["answer"].map(names | {"tie": "tie"})
-        show.write_analysis(analyse(votes, resamples=50), tmp_path)
+        good = metric_values().query("metric == 'good'")
+        scores = pd.concat([good.assign(metric=f"mini_clip_directional_{i}_pasted") for i in range(30)])
+        scores["method"] = scores["method"].map(names)
+        show.write_analysis(analyse(votes, resamples=50, scores=scores), tmp_path)
         tables = (tmp_path / "tables.tex").read_text(encoding="utf-8")
+        captions = [line for line in tables.splitlines() if line.startswith(r"\caption")]
+        assert captions
+        assert all(len(caption.split()) <= 40 for caption in captions)
+        assert r"\begin{longtable}" in tables
         (tmp_path / "whole.tex").write_text(
-            "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs}\\usepackage{graphicx}"
-            f"\\begin{{document}}{tables}\\end{{document}}",
+            "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs,graphicx,longtable}"
+            "\\begin{document}\\input{tables}\\clearpage\\input{tables-notes}\\end{document}",
             encoding="utf-8",
         )
         done = subprocess.run(
@@ -615,3 +623,5 @@ class TestShow:
             timeout=120,
         )
         assert done.returncode == 0, done.stdout[-2000:]
+        assert "Overfull" not in done.stdout
+        assert "too large" not in done.stdout
