@@ -210,12 +210,20 @@ def _terminal_table(table: Table, group: Sequence[int], wide: Sequence[int], nam
             if count in counts
         ]
         shown.add_row(
-            Text(row.method + under_name, style="dim" if row.control else ""),
+            Text(_broken(row.method, name) + under_name, style="dim" if row.control else ""),
             *(_terminal_cell(row.cells[i], table.columns[i], row.control, below[i], lift) for i in group),
             *beside,
             end_section=last_method,
         )
     return shown
+
+
+def _broken(name: str, width: int) -> str:
+    """``name`` over two lines where it is longer than ``width`` characters, after an underscore if it has one."""
+    if len(name) <= width:
+        return name
+    cut = name.rfind("_", 0, width) + 1 or width
+    return f"{name[:cut]}\n{name[cut:]}"
 
 
 def _cell_width(cell: Cell, column: Column) -> int:

@@ -254,8 +254,8 @@ def test_a_narrowed_table_has_five_main_columns_in_their_order_at_80_characters(
     assert "(1 of" not in text
     assert "x, n = 8" in text
     # The long name takes the line of the intervals too.
-    assert "prompt_edit_diff_no" in text
-    assert "_cross_attention" in text
+    first = next(i for i, line in enumerate(text.splitlines()) if line.startswith("prompt_edit_diff_ "))
+    assert text.splitlines()[first + 1].startswith("no_cross_attention ")
 
 
 def test_a_narrowed_table_gives_up_columns_rather_than_width() -> None:
@@ -267,3 +267,16 @@ def test_a_narrowed_table_gives_up_columns_rather_than_width() -> None:
 
 def test_notes_are_given_once() -> None:
     assert render.notes([TABLE, TABLE]) == list(TABLE.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("sd_inpainting", ["sd_inpainting"]),
+        ("blended_latent_diffusion", ["blended_latent_", "diffusion"]),
+        ("autoencoder_round_trip", ["autoencoder_round_", "trip"]),
+        ("x" * 20, ["x" * 19, "x"]),
+    ],
+)
+def test_a_long_name_breaks_after_an_underscore(name: str, lines: list[str]) -> None:
+    assert render._broken(name, render.NAME_WIDTH).split("\n") == lines
