@@ -47,13 +47,13 @@ if TYPE_CHECKING:
     from bench.runner import RunSummary
     from bench.scoring import MetricChoice
     from bench.store import RunStore, SetScore
-    from bench.study.analysis import Analysis
+    from bench.study.votes.analysis import Analysis
     from bench.suite import ConfiguredMethod, ConfiguredProtocol, Suite
     from reports.build import ReportPaths
-    from reports.leaderboard import Merged
-    from reports.preference import StudyResults
-    from reports.tables import Table
-    from reports.verify import Rebuilt, Sets
+    from reports.data.preference import StudyResults
+    from reports.share.leaderboard import Merged
+    from reports.share.verify import Rebuilt, Sets
+    from reports.tables.table import Table
 
 RUNS = Path("runs")
 
@@ -374,7 +374,7 @@ def report(
 ) -> None:
     """Make a run's tables, figures and page from what is stored."""
     if check_paper:
-        from reports import paper as papers
+        from reports.tables import paper as papers
 
         reported = papers.with_baselines(papers.load(paper_file), paper_baseline or ())
         for line in [*papers.check_paper(reported), *reported.gaps]:
@@ -413,7 +413,7 @@ def compare(
 ) -> None:
     """What changed from run A to run B: configuration, scores with intervals, cases that flipped."""
     from bench.files import write_atomic
-    from reports import compare as comparing
+    from reports.share import compare as comparing
 
     screen = console()
     if out is not None:
@@ -448,7 +448,7 @@ def verify(
     from functools import partial
 
     from bench.store import RunStore
-    from reports import verify as verifying
+    from reports.share import verify as verifying
 
     store, where = RunStore.open(folder), _device(device)
     recompute = verifying.Recompute(
@@ -480,7 +480,7 @@ def export(
     plugin: Plugin = None,
 ) -> None:
     """Pack a run as a leaderboard entry that others can check and merge into their tables."""
-    from reports.leaderboard import export_entry, load_entry, verify_entry
+    from reports.share.leaderboard import export_entry, load_entry, verify_entry
 
     if out.suffix not in (".json", ".zip"):
         raise UsageError(f"--out {out}: the name of an entry ends in .json or .zip. Give such a name.")
@@ -538,7 +538,7 @@ def train(
     recipes = Registry("recipe", RECIPES, entry_point_group="")
     recipes.check(recipe)
     from methods.zoo.loop import Machine
-    from protocols.mini.world import MiniWorld
+    from protocols.world.world import MiniWorld
 
     budget = None
     if samples is not None:
@@ -724,8 +724,8 @@ def zoo_check(
 
     _check_readme(readme, "zoo-gates")
     from methods.zoo.gates import check
-    from protocols.mini.world import MiniWorld
-    from reports.zoo import run_gates
+    from protocols.world.world import MiniWorld
+    from reports.data.zoo import run_gates
 
     with console(stderr=True).status("measuring; this takes minutes"):
         gates: list[Any] = [*check(MiniWorld()), *run_gates(run)]
@@ -756,7 +756,7 @@ def zoo_sheet(
     from bench.registry import Runtime
     from bench.suite import configure_method
     from methods.zoo.contact import contact_sheet
-    from protocols.mini.world import MiniWorld
+    from protocols.world.world import MiniWorld
 
     check_target(out, "--out")
     registry = _Tables().methods
@@ -1434,7 +1434,7 @@ def _report(
 
 def _terminal(made: Sequence[Table], screen: Console, *, everything: bool) -> Iterator[RenderableType]:
     """Tables with their five main columns at 80 characters, or whole, spread over what the screen has."""
-    from reports import render
+    from reports.tables import render
 
     if everything:
         yield from render.terminal(made, screen.width)
@@ -1465,11 +1465,11 @@ def _write_report(
 
     from bench.files import sha256_bytes, sha256_file
     from bench.metrics.options import SuccessRule
-    from reports import paper as papers
     from reports.build import write_report
-    from reports.figures_charts import Bounds
+    from reports.figures.charts import Bounds
     from reports.page import write_page
-    from reports.style import parse
+    from reports.tables import paper as papers
+    from reports.tables.style import parse
 
     # What the report is made from besides the run: a file of reported figures, a study's votes.
     reported, study, inputs = None, None, {}
@@ -1559,8 +1559,8 @@ def _study_results(
 
 def _of_question(analysis: Analysis, votes: pd.DataFrame, question: str) -> StudyResults:
     """The part of an analysis of ``votes`` that answers one question, of the raters kept."""
-    from bench.study.analysis import kept_raters
-    from reports.preference import StudyResults
+    from bench.study.votes.analysis import kept_raters
+    from reports.data.preference import StudyResults
 
     votes = votes[votes["role"] == "trial"]
     asked = sorted(set(votes["question"]))
@@ -1749,7 +1749,7 @@ def _rebuild_report(store: RunStore, empty: Path, *, plugins: Sequence[str] | No
     """
     import json
 
-    from reports.verify import Rebuilt
+    from reports.share.verify import Rebuilt
 
     # A report of an earlier version does not say how it was made.
     try:
@@ -1793,7 +1793,7 @@ def _linked(store: RunStore, folder: Path, names: Sequence[str]) -> Path:
 
 def _merged(folder: Path, entries: Sequence[Path], plugins: Sequence[str] | None) -> Merged:
     """Own run and other people's entries in one set of tables; writes nothing."""
-    from reports.leaderboard import merge_entries
+    from reports.share.leaderboard import merge_entries
 
     with _open_shown(folder, console(quiet=True), plugins) as store:
         return merge_entries(entries, store, _facts(plugins))
@@ -1803,8 +1803,8 @@ def _write_merged(folder: Path, merged: Merged, screen: Console, style: str) -> 
     """Shows merged tables and writes them beside the report's own, which stay the run's alone."""
     from bench.files import csv_of
     from bench.store import RunStore
-    from reports import latex, render
-    from reports.style import parse
+    from reports.tables import latex, render
+    from reports.tables.style import parse
 
     look = parse(style)
     head = [table for table in merged.tables if table.name.startswith("main-")]
@@ -1854,7 +1854,7 @@ def _between(file: Path, name: str, lines: Sequence[str]) -> None:
 def _fill_readme(readme: Path, folder: Path, made: Sequence[Table], report_dir: Path) -> None:
     """Puts a run's own tables and pictures between the markers; the pictures are copied beside the file."""
     from bench.files import write_atomic
-    from reports import render
+    from reports.tables import render
 
     parts = [*map(render.markdown, made), *(f"{note}  " for note in render.notes(made))]
     images = readme.parent if readme.parent.name == "docs" else readme.parent / "docs"
@@ -2065,7 +2065,7 @@ def _diagnose(tables: _Tables) -> dict[str, list[dict[str, Any]]]:
 
 def _cache() -> tuple[list[str], str]:
     """Whether the cache folder can be written: its problems, and where it is."""
-    from protocols.mini.layout import cache_root
+    from protocols.world.layout import cache_root
 
     folder = cache_root()
     try:

@@ -26,7 +26,7 @@ METHODS: Mapping[str, str] = {
     "controlnet_inpaint": "methods.controlnet_inpaint:ControlNetInpaint",
     "lama": "methods.lama.method:Lama",
     "outputs": "methods.outputs:Outputs",
-    "openai_images": "methods.openai_images:OpenAiImages",
+    "openai_images": "methods.endpoints.openai_images:OpenAiImages",
     "prompt_edit_diff": "methods.prompt_edit_diff.method:PromptEditDiff",
     "prompt_edit_diff_no_prompt_tokens": "methods.prompt_edit_diff.method:PromptEditDiffNoPromptTokens",
     "prompt_edit_diff_no_cross_attention": "methods.prompt_edit_diff.method:PromptEditDiffNoCrossAttention",

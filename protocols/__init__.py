@@ -5,6 +5,6 @@ from __future__ import annotations
 PROTOCOLS: dict[str, str] = {
     "celeba_hq": "protocols.celeba_hq:CelebAHQ",
     "coco": "protocols.coco:Coco",
-    "mini-celeba-hq": "protocols.mini:MiniCelebAHQ",
-    "mini-coco": "protocols.mini:MiniCoco",
+    "mini-celeba-hq": "protocols.world:MiniCelebAHQ",
+    "mini-coco": "protocols.world:MiniCoco",
 }

@@ -22,21 +22,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.files import csv_of, sha256_file
-from reports import figures, latex, render, shapes, statistics, tables
-from reports.figures_charts import Bounds
-from reports.preference import StudyResults, checked, preference_summary, shows_votes
-from reports.provenance import with_provenance
-from reports.scores import ALL, RunScores, load
-from reports.style import Style
-from reports.tables import Cell, Column, MetricFacts, Row, Table
+from reports.data import statistics
+from reports.data.preference import StudyResults, checked, preference_summary, shows_votes
+from reports.data.scores import ALL, RunScores, load
+from reports.figures import grid as figures
+from reports.figures.charts import Bounds
+from reports.tables import latex, render, shapes
+from reports.tables import table as tables
+from reports.tables.provenance import with_provenance
+from reports.tables.style import Style
+from reports.tables.table import Cell, Column, MetricFacts, Row, Table
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
     from bench.store import RunStore
-    from reports.figures_choice import Rule
-    from reports.paper import Paper
+    from reports.figures.choice import Rule
+    from reports.tables.paper import Paper
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +96,7 @@ def write_report(
 ) -> ReportPaths:
     """Writes ``report/`` of a run; see the module.
 
-    ``paper``: adds what it reported (``reports.paper.load``). ``study``: adds its results. ``baseline``: whom
+    ``paper``: adds what it reported (``reports.tables.paper.load``). ``study``: adds its results. ``baseline``: whom
     the others are compared with, the run's first method that is no control if not given. ``bounds``: of the
     success rule. ``cases``: ids of a further picture of edits, per protocol that has any of them.
 
@@ -162,7 +165,7 @@ def make(
     scores = load(store)
     absent = set() if paper is None else set(paper.baselines.values()) - set(scores.names.values())
     if absent:
-        from reports.paper import PaperError
+        from reports.tables.paper import PaperError
 
         raise PaperError(
             f"--paper-baseline: {store.path} has no method {', '.join(sorted(absent))}. "
@@ -192,8 +195,8 @@ def make(
     measured = len(made)
     comparisons = validity = None
     if extras:
-        from reports.validity import validity as measure
-        from reports.validity import validity_tables
+        from reports.data.validity import validity as measure
+        from reports.data.validity import validity_tables
 
         base = baseline or _first_contender(scores)
         if base is not None:
@@ -207,7 +210,7 @@ def make(
     made = [with_provenance(_noted(table, style, study), store, scores, detectable) for table in made]
     made = [_named(table, store) for table in made]
     if paper is not None:
-        from reports.paper import reported_tables, with_reported
+        from reports.tables.paper import reported_tables, with_reported
 
         # After the warnings: a reported row is no method that anything was tested against.
         made[:measured] = [with_reported(table, paper, scores.names) for table in made[:measured]]
@@ -396,7 +399,7 @@ def markdown_page(store: RunStore, made: Made, facts: Mapping[str, MetricFacts],
         for metric in shown
         if metric in known
     ]
-    from reports.provenance import sentences
+    from reports.tables.provenance import sentences
 
     return "\n".join(
         [
@@ -429,8 +432,8 @@ def write_figures(
     store: RunStore, made: Made, bounds: Bounds | None = None, cases: Sequence[str] = ()
 ) -> tuple[list[Path], list[Picture]]:
     """Draws every figure that the run has the data for. Raises ``bench.store.StoreError``."""
-    from reports.figures_pictures import verdicts
-    from reports.figures_style import COLUMN_INCHES, save
+    from reports.figures.pictures import verdicts
+    from reports.figures.style import COLUMN_INCHES, save
 
     succeeded = {
         (protocol, *key): verdict
@@ -450,10 +453,10 @@ def _drawn(
     store: RunStore, made: Made, bounds: Bounds | None, cases: Sequence[str]
 ) -> Iterator[tuple[str, str, Figure | None]]:
     """Name, caption and figure; one after the other, so that only one is in memory."""
-    from reports import figures_charts as charts
-    from reports.figures_choice import RULES, words
-    from reports.figures_pictures import heat_maps, judge_of, parts, side_by_side
-    from reports.figures_style import looks
+    from reports.figures import charts
+    from reports.figures.choice import RULES, words
+    from reports.figures.pictures import heat_maps, judge_of, parts, side_by_side
+    from reports.figures.style import looks
 
     scores, frame = made.scores, made.frame
     style = looks([title for title in scores.titles.values() if title not in scores.controls])

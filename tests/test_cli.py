@@ -809,7 +809,7 @@ def test_zoo_check_fails_for_a_missed_gate_unless_the_network_is_under_trained(
     gap: str, code: int, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from methods.zoo import gates
-    from reports import zoo
+    from reports.data import zoo
 
     missed = gates.Gate("blended_diffusion", 0.53, 0.65, False, "target shown", gap)
     monkeypatch.setattr(gates, "check", lambda world: [gates.Gate("lama", 0.0, 0.0, True, "leak"), missed])

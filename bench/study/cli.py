@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.store import RunStore
-    from bench.study.analysis import Analysis, Exclusion
     from bench.study.design import Design
     from bench.study.store import RaterRecord, StudyStore
+    from bench.study.votes.analysis import Analysis, Exclusion
 
 STORE = "runs/studies.db"
 STORE_VARIABLE = "PEB_STUDY_STORE"
@@ -32,7 +32,7 @@ NAME_VARIABLE = "PEB_STUDY_NAME"
 ADDRESS = "http://localhost:8501"
 """Where ``serve`` serves without options."""
 PASSWORD_VARIABLE = "PEB_STUDY_PASSWORD"
-APP = Path(__file__).with_name("app") / "app.py"
+APP = Path(__file__).parent / "app" / "site" / "app.py"
 """Script for ``streamlit run``. It has a folder of its own, which Streamlit puts first in ``sys.path``."""
 MANY_RANDOM = 0.2
 """Share of random raters that pass the attention checks, above which ``create`` asks for more checks."""
@@ -435,7 +435,8 @@ def analyse(
     store: Store = STORE,
 ) -> None:
     """Preference shares, win matrix, strengths, agreement and attention, with intervals."""
-    from bench.study import analysis, exchange, show
+    from bench.study import exchange
+    from bench.study.votes import analysis, show
 
     of_run = None
     if scores is not None:
@@ -509,7 +510,7 @@ def analyse_study(
 
     ``study analyse`` and ``report --study`` both print what this returns. Raises :class:`StudyError`.
     """
-    from bench.study.analysis import analyse
+    from bench.study.votes.analysis import analyse
 
     with _open(store) as opened:
         rule = opened.study(study).settings.exclusion
@@ -552,7 +553,7 @@ def served_at(address: str, port: int) -> str:
 
 def power_lines(design: Design, share: float) -> list[str]:
     """What a design can resolve, and how many raters it would take to resolve ``share``; with the assumptions."""
-    from bench.study.power import Assumptions, Layout, raters_needed, resolvable
+    from bench.study.votes.power import Assumptions, Layout, raters_needed, resolvable
 
     options = design.options
     votes = design.pair_votes().values()
@@ -588,7 +589,7 @@ def power_lines(design: Design, share: float) -> list[str]:
 
 def quality_lines(design: Design, rule: Exclusion) -> list[str]:
     """How well the design's attention checks work, and whether agreement between raters can be measured."""
-    from bench.study.quality import random_pass
+    from bench.study.votes.quality import random_pass
 
     count, most = design.options.attention, rule.max_attention_failures
     if not count or most is None:
@@ -679,7 +680,7 @@ def _exclusion(rule: Mapping[str, Any]) -> Any:
     from dataclasses import fields
 
     from bench.registry import did_you_mean
-    from bench.study.analysis import Exclusion
+    from bench.study.votes.analysis import Exclusion
 
     known = [entry.name for entry in fields(Exclusion)]
     for name in rule:

@@ -1,6 +1,6 @@
 """Votes to files and back, loss-free, and without what could tell who the raters are.
 
-A file holds the columns of :mod:`bench.study.frame` and ``schema_version``; its ending says which kind it is.
+A file holds the columns of :mod:`bench.study.votes.frame` and ``schema_version``; its ending says which kind it is.
 Version 2 added ``exclusion``, the rule that the study stated; files of version 1 are read without a rule.
 
 - ``.parquet``: ``candidates`` is a list of strings, ``server_time`` a UTC timestamp in microseconds.
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.files import parse_json, write_atomic
-from bench.study.frame import COLUMNS, OPTIONAL, VotesError, check_votes
+from bench.study.votes.frame import COLUMNS, OPTIONAL, VotesError, check_votes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +92,7 @@ def anonymise(votes: pd.DataFrame, key: bytes | str | None = None) -> pd.DataFra
       apart from the file, or pass None for a key that nobody keeps.
     - Times are those of the day (UTC), reaction times are rounded to 100 ms: an exclusion bound on those then
       differs by as much.
-    - Only the columns of :mod:`bench.study.frame` stay; there is no free text among them.
+    - Only the columns of :mod:`bench.study.votes.frame` stay; there is no free text among them.
     - Rows are sorted by pseudonym, so that their order does not tell who came when.
 
     Raises :class:`ExchangeError` for a key of fewer than 16 bytes.

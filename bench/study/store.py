@@ -76,8 +76,8 @@ from bench.study.models import (
     TrialRow,
     VoteRow,
 )
-from bench.study.quality import RaterQuality, quality
 from bench.study.settings import StudySettings
+from bench.study.votes.quality import RaterQuality, quality
 
 if TYPE_CHECKING:
     import os
@@ -725,7 +725,7 @@ class StudyStore:
         """
         import pandas as pd
 
-        from bench.study.analysis import Exclusion
+        from bench.study.votes.analysis import Exclusion
 
         if kind not in RATER_KINDS:
             raise StudyError(f"votes of kind {kind!r}: expected one of {', '.join(RATER_KINDS)}.")

@@ -298,7 +298,7 @@ def _card(
         stages = [s for s in stages if warm or s["recipe"] != stage]
     card = {
         "name": folder.name,
-        "data": f"mini world {world.version}, rendered by protocols.mini; held-out seeds for the figures",
+        "data": f"mini world {world.version}, rendered by protocols.world; held-out seeds for the figures",
         "license": "Apache-2.0",
         "parameters": _parameters(folder),
         **_stored(folder),

@@ -22,10 +22,11 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bench.edit import CATEGORIES
-from reports import figures_style, latex, render
-from reports import tables as _tables
+from reports.figures import style as figures_style
 from reports.page.overview import overview
-from reports.tables import MetricFacts, Table
+from reports.tables import latex, render
+from reports.tables import table as _tables
+from reports.tables.table import MetricFacts, Table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from bench.edit import EditRecord
     from bench.store import RunStore
-    from reports.style import Style
+    from reports.tables.style import Style
 
 EDITS = 20_000
 """Edits in one chunk of ``edits`` and of ``column``."""

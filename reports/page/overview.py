@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reports import render
-from reports.figures_charts import ALIGNMENT, LEAK, SUCCESS
-from reports.tables import Cell, Column, Table
+from reports.figures.charts import ALIGNMENT, LEAK, SUCCESS
+from reports.tables import render
+from reports.tables.table import Cell, Column, Table
 
 HEADLINE: Sequence[Sequence[str]] = (
     SUCCESS,

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.files import is_relative, write_atomic
-from reports import latex
 from reports.page.data import PageData, collect
 from reports.page.thumbs import thumbnails
-from reports.tables import MetricFacts, ReportError, Table
+from reports.tables import latex
+from reports.tables.table import MetricFacts, ReportError, Table
 
 if TYPE_CHECKING:
     from bench.store import RunStore
     from reports.build import Picture
-    from reports.style import Style
+    from reports.tables.style import Style
 
 HERE = Path(__file__).parent
 FOLDER = "page"
@@ -159,7 +159,7 @@ def script(name: str, value: Any) -> str:
 
 
 def _made(store: RunStore, facts: Mapping[str, MetricFacts]) -> Sequence[Table]:
-    from reports.tables import build, control_titles, summary
+    from reports.tables.table import build, control_titles, summary
 
     frame = summary(store, facts)
     return build(frame, facts, control_titles(store)) if len(frame) else ()

@@ -3,7 +3,7 @@
     python tests/perf/coverage.py --runs 2000
 
 Every figure is from simulated runs whose truth is known, through the functions that reports use
-(``reports.statistics``). A column of the simulated table is one run, so that thousands cost one call.
+(``reports.data.statistics``). A column of the simulated table is one run, so that thousands cost one call.
 
 * **Edits.** Source images, each with the same number of edits. Two edits of one source image resemble each
   other, and so do two methods on one edit: a latent normal value per edit is the sum of a part of the source
@@ -28,7 +28,7 @@ import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 from bench.stats import max_t  # noqa: E402
-from reports.statistics import (  # noqa: E402
+from reports.data.statistics import (  # noqa: E402
     ALPHA,
     Means,
     bootstrap_means,

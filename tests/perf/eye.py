@@ -34,7 +34,7 @@ from bench.images import mask_array  # noqa: E402
 from bench.metrics.types import Pair, Picture  # noqa: E402
 from bench.registry import parse_options  # noqa: E402
 from bench.store import RunStore  # noqa: E402
-from protocols.mini import MiniCelebAHQ, MiniCoco  # noqa: E402
+from protocols.world import MiniCelebAHQ, MiniCoco  # noqa: E402
 
 FOLDER = ROOT / "tests" / "eye"
 SEEDS, COUNT = (14, 15, 16), 200

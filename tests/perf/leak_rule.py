@@ -37,9 +37,9 @@ from bench.metrics.options import SuccessRule  # noqa: E402
 from bench.metrics.types import Pair, Picture  # noqa: E402
 from bench.registry import Runtime  # noqa: E402
 from methods.controls import AutoencoderRoundTrip, Jpeg  # noqa: E402
-from protocols.mini.faces import render_face, sample_face  # noqa: E402
-from protocols.mini.scenes import render_scene, sample_scene  # noqa: E402
-from protocols.mini.world import MiniWorld  # noqa: E402
+from protocols.world.faces import render_face, sample_face  # noqa: E402
+from protocols.world.scenes import render_scene, sample_scene  # noqa: E402
+from protocols.world.world import MiniWorld  # noqa: E402
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -69,7 +69,7 @@ def rounds(count: int, *work: Callable[[], object]) -> list[list[float]]:
 
 def cases(per_category: int) -> tuple[Any, list[EditCase]]:
     """The rendered scenes' protocol and its first cases per category."""
-    from protocols.mini import MiniCoco
+    from protocols.world import MiniCoco
 
     protocol = MiniCoco(MiniCoco.Options())
     found: list[EditCase] = []

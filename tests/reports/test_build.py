@@ -14,9 +14,11 @@ import pytest
 
 from bench.edit import MethodSpec
 from bench.store import RunStore
-from bench.study.analysis import analyse
-from reports import build, latex, paper, preference, style
-from reports.tables import ReportError
+from bench.study.votes.analysis import analyse
+from reports import build
+from reports.data import preference
+from reports.tables import latex, paper, style
+from reports.tables.table import ReportError
 from run_bench import _of_question
 from tests.bench.study import polls
 from tests.reports import fake

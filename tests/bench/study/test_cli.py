@@ -298,7 +298,7 @@ def test_a_runs_scores_name_methods_by_title_and_say_which_way_is_better(
     from bench.edit import ScoreRecord
     from bench.store import RunStore
     from bench.study.cli import run_scores
-    from bench.study.correlation import read_scores
+    from bench.study.votes.correlation import read_scores
 
     copy = Path(shutil.copytree(run_folder, tmp_path / "copy"))
     with RunStore.open(copy) as store:

@@ -17,9 +17,9 @@ import pytest
 
 from bench.study import tokens
 from bench.study.design import Design, DesignOptions, build
-from bench.study.frame import check_votes
 from bench.study.settings import StudySettings
 from bench.study.store import StudyStore
+from bench.study.votes.frame import check_votes
 from tests.bench.study.conftest import Postgres
 from tests.bench.study.voters import answer_of, vote
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.study.analysis import Exclusion, analyse
 from bench.study.exchange import FIELDS, ExchangeError, anonymise, export_votes, import_votes
-from bench.study.frame import COLUMNS, OPTIONAL, VotesError, check_votes
 from bench.study.interface import VOTE_COLUMNS
+from bench.study.votes.analysis import Exclusion, analyse
+from bench.study.votes.frame import COLUMNS, OPTIONAL, VotesError, check_votes
 from tests.bench.study.polls import frame, poll
 
 ENDINGS = ["csv", "parquet"]

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.study.analysis import analyse
 from bench.study.design import Design, DesignOptions, build
 from bench.study.simulate import SimulatedRater, SimulationError, Taste, probabilities, simulate
 from bench.study.store import StudyFull, StudyStore
 from bench.study.types import NOISE, TRUTH, Trial
+from bench.study.votes.analysis import analyse
 from tests.bench.study.runs import answer_all
 
 

@@ -13,7 +13,6 @@ import pytest
 from bench.study import StudyError, tokens
 from bench.study.database import Clock, DatabaseError
 from bench.study.design import Design
-from bench.study.frame import check_votes
 from bench.study.settings import StudySettings
 from bench.study.store import (
     VOTE_COLUMNS,
@@ -26,6 +25,7 @@ from bench.study.store import (
     VoteRefused,
     Withdrawn,
 )
+from bench.study.votes.frame import check_votes
 from tests.bench.study.conftest import Postgres
 from tests.bench.study.runs import answer_all
 

@@ -93,7 +93,7 @@ def test_raw_the_outside_is_what_the_autoencoder_makes_of_the_source() -> None:
     from methods.zoo.prompt_edit_diff import MODEL
     from methods.zoo.publish import load_vae
     from methods.zoo.text import build_text_encoder, build_tokenizer
-    from protocols.mini.world import MiniWorld
+    from protocols.world.world import MiniWorld
 
     torch.manual_seed(0)
     world = MiniWorld()

@@ -19,7 +19,7 @@ from bench.registry import Runtime
 from methods.blended_diffusion.method import BlendedDiffusion
 from methods.zoo import adm, corpus, manifest
 from methods.zoo.loop import Machine
-from protocols.mini.world import MiniWorld
+from protocols.world.world import MiniWorld
 
 CPU = Machine(bf16=False)
 WORLD = MiniWorld()

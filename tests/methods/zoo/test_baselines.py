@@ -16,7 +16,7 @@ from methods.latent_blending import LatentBlending
 from methods.sdedit import SdEdit
 from methods.zoo import baselines, gates, reader
 from methods.zoo.manifest import ZooError
-from protocols.mini.world import MiniWorld
+from protocols.world.world import MiniWorld
 
 GATES: list[tuple[Callable[..., list[gates.Gate]], type, str]] = [
     (baselines.gate_blended_latent_diffusion, BlendedLatentDiffusion, "blended_latent_diffusion"),

@@ -13,7 +13,7 @@ from bench.edit import EditCase
 from bench.images import mask_array
 from methods.zoo import contact
 from methods.zoo.contact import GAP, MARGIN, OUTLINE, TEXT, contact_sheet, drawn
-from protocols.mini.world import MiniWorld
+from protocols.world.world import MiniWorld
 
 WORLD = MiniWorld()
 

@@ -10,7 +10,7 @@ import pytest
 from bench.images import mask_array
 from methods.zoo import failures
 from methods.zoo.failures import OTHER
-from protocols.mini.world import MiniWorld
+from protocols.world.world import MiniWorld
 
 WORLD = MiniWorld()
 CASES = [WORLD.case(-1 - i) for i in range(40)]

@@ -22,7 +22,7 @@ from methods.zoo import corpus, manifest, publish, reader
 from methods.zoo import glide as recipe
 from methods.zoo.data import to_tensor
 from methods.zoo.loop import Machine
-from protocols.mini.world import MiniWorld
+from protocols.world.world import MiniWorld
 
 CPU = Machine(bf16=False)
 WORLD = MiniWorld()

@@ -9,7 +9,7 @@ import torch
 from bench.images import mask_array
 from methods import METHODS
 from methods.zoo import labelled, reader
-from protocols.mini.world import MiniWorld
+from protocols.world.world import MiniWorld
 
 WORLD = MiniWorld()
 EDITS = labelled.load()

@@ -22,7 +22,7 @@ from methods.zoo import corpus, manifest
 from methods.zoo import lama as recipe
 from methods.zoo.corpus import Corpus
 from methods.zoo.loop import Machine
-from protocols.mini.world import MiniWorld
+from protocols.world.world import MiniWorld
 
 CPU = Machine(bf16=False)
 WORLD = MiniWorld()

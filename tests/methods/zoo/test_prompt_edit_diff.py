@@ -18,7 +18,7 @@ from methods.prompt_edit_diff.augment import MaskDropout
 from methods.zoo import autoencoder, corpus, diffusion, manifest, publish
 from methods.zoo import prompt_edit_diff as recipe
 from methods.zoo.loop import Machine
-from protocols.mini.world import MiniWorld
+from protocols.world.world import MiniWorld
 
 CPU = Machine(bf16=False)
 WORLD = MiniWorld()

@@ -8,7 +8,7 @@ import torch
 
 from methods.zoo import entry, gates, reader
 from methods.zoo.failures import OTHER
-from protocols.mini.world import MiniWorld
+from protocols.world.world import MiniWorld
 
 WORLD = MiniWorld()
 

@@ -17,7 +17,7 @@ from methods import low_rank
 from methods.prompt_edit_diff import VARIANTS
 from methods.zoo import autoencoder, clip, corpus, data, diffusion, gates, manifest, publish, reader, recipes
 from methods.zoo.loop import Machine
-from protocols.mini.world import MiniWorld
+from protocols.world.world import MiniWorld
 
 CPU = Machine(bf16=False)
 STAGES = ("decoder", "encoder")

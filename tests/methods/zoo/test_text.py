@@ -8,7 +8,7 @@ import pytest
 from transformers import CLIPTokenizer
 
 from methods.zoo.text import LENGTH, build_text_encoder, build_tokenizer, merges_for, tokenize
-from protocols.mini.world import MiniWorld
+from protocols.world.world import MiniWorld
 
 WORDS = tuple(MiniWorld().words())
 

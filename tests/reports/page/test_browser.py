@@ -223,8 +223,8 @@ def copied(page: Page, what: str, place: str = "#panel-overview .table-figure") 
 
 
 def test_tables_are_copied_as_the_files_are_written(page: Page, index: Path) -> None:
-    from reports import latex, render
-    from reports.tables import build, control_titles, summary
+    from reports.tables import latex, render
+    from reports.tables.table import build, control_titles, summary
 
     store = RunStore.open(index.parents[1])
     table = build(summary(store, fake.FACTS), fake.FACTS, control_titles(store))[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reports.page.overview import overview, sentence
-from reports.tables import Cell, Column, Row, Table
+from reports.tables.table import Cell, Column, Row, Table
 
 SUCCESS = Column("success (truth)", "success_truth", higher_is_better=True, percent=True, decimals=1)
 LEAK = Column("leak LPIPS", "leak_lpips", higher_is_better=False, decimals=3)

@@ -18,7 +18,7 @@ from bench.store import RunStore
 from reports.page import write as writing
 from reports.page import write_page
 from reports.page.data import collect
-from reports.tables import ReportError
+from reports.tables.table import ReportError
 from tests.reports import fake
 
 N = len(fake.cases())
@@ -164,7 +164,7 @@ def test_a_file_of_another_name_is_linked_by_it(store: RunStore) -> None:
 
 
 def test_tables_are_shown_as_they_were_made(store: RunStore, tmp_path: Path) -> None:
-    from reports.tables import build, control_titles, summary
+    from reports.tables.table import build, control_titles, summary
 
     made = build(summary(store, fake.FACTS, resamples=50), fake.FACTS, control_titles(store))
     run = chunk(write_page(store, fake.FACTS, tmp_path, tables=made), "run")
@@ -308,7 +308,7 @@ def test_small_pictures_need_no_copies(store: RunStore, tmp_path: Path) -> None:
 
 
 def test_a_page_has_the_colours_of_its_charts(store: RunStore, tmp_path: Path) -> None:
-    from reports.figures_style import looks
+    from reports.figures.style import looks
 
     run = chunk(write_page(store, fake.FACTS, tmp_path, tables=()), "run")
     look = looks(["sd_inpainting", "instruct_pix2pix"])

@@ -1,0 +1,1 @@
+"""The Streamlit app: the pages of raters and of the study's owner."""

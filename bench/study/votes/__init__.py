@@ -1,0 +1,1 @@
+"""Analysis of the votes: frames of votes in, shares, intervals and rankings out."""

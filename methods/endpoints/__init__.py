@@ -1,0 +1,1 @@
+"""Methods behind a remote endpoint."""

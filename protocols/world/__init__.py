@@ -1,0 +1,114 @@
+"""The mini world: the two protocols of the paper over rendered data, with the ground truth of every edit.
+
+The data is rendered once into the published layouts (``layout``) and read by the very classes that read the
+published data sets. What is added here is only the truth: the source drawn again with the case's claims kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, overload
+
+from bench.edit import EditCase
+from protocols.celeba_hq import CelebAHQ
+from protocols.coco import Coco
+from protocols.faces import Face
+from protocols.world.backdrops import BACKDROPS
+from protocols.world.faces import sample_face
+from protocols.world.layout import ensure
+from protocols.world.scenes import COLORS, sample_scene
+from protocols.world.world import EVALUATION, SIZE, MiniWorld, face_truth, scene_truth
+
+__all__ = ["MiniCelebAHQ", "MiniCoco", "MiniWorld"]
+
+_PER_CATEGORY = 50
+
+
+class MiniCelebAHQ(CelebAHQ):
+    """Rendered portraits in CelebAMask-HQ's layout."""
+
+    name = "mini-celeba-hq"
+    summary = "rendered portraits, 64 px, with the ground truth of every edit (embedded)"
+    rendered = True
+
+    @dataclass(frozen=True)
+    class Options(CelebAHQ.Options):
+        root: str = ""
+        """Where the rendered folder is or shall be; empty: the user's cache."""
+        canvas: int = SIZE
+        cases_per_category: int = _PER_CATEGORY
+        backgrounds: tuple[str, ...] = BACKDROPS
+
+    @classmethod
+    def problems(cls, options: CelebAHQ.Options) -> list[str]:
+        return []
+
+    def __init__(self, options: CelebAHQ.Options) -> None:
+        super().__init__(replace(options, root=str(ensure("celeba_hq", options.root))))
+
+    def offer(self, source: Face, category: str, kind: str) -> Iterator[EditCase]:
+        """CelebA annotates no backgrounds; the world knows them, and asks for none that is there already."""
+        backdrop = sample_face(EVALUATION + int(source.record.id)).backdrop
+        for case in super().offer(source, category, kind):
+            if all((c.attribute, c.after) != ("background", backdrop) for c in case.claims):
+                yield case
+
+    def cases(self) -> Sequence[EditCase]:  # type: ignore[override]
+        def truth(case: EditCase) -> EditCase:
+            return replace(case, truth=face_truth(sample_face(EVALUATION + int(case.source_id)), case))
+
+        return _WithTruth(super().cases(), truth)
+
+
+class MiniCoco(Coco):
+    """Rendered scenes in COCO's layout."""
+
+    name = "mini-coco"
+    summary = "rendered scenes, 64 px, with the ground truth of every edit (embedded)"
+    rendered = True
+
+    @dataclass(frozen=True)
+    class Options(Coco.Options):
+        root: str = ""
+        """Where the rendered folder is or shall be; empty: the user's cache."""
+        canvas: int = SIZE
+        cases_per_category: int = _PER_CATEGORY
+        colors: tuple[str, ...] = tuple(COLORS)
+        materials: tuple[str, ...] = ()
+        backgrounds: tuple[str, ...] = BACKDROPS
+
+    @classmethod
+    def problems(cls, options: Coco.Options) -> list[str]:
+        return []
+
+    def __init__(self, options: Coco.Options) -> None:
+        super().__init__(replace(options, root=str(ensure("coco", options.root))))
+
+    def cases(self) -> Sequence[EditCase]:  # type: ignore[override]
+        def truth(case: EditCase) -> EditCase:
+            return replace(case, truth=scene_truth(sample_scene(EVALUATION + int(case.source_id)), case))
+
+        return _WithTruth(super().cases(), truth)
+
+
+class _WithTruth(Sequence[EditCase]):
+    """Cases whose truth is drawn when they are asked for."""
+
+    def __init__(self, cases: Sequence[EditCase], truth: Callable[[EditCase], EditCase]) -> None:
+        self._cases, self._truth = cases, truth
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    @overload
+    def __getitem__(self, index: int) -> EditCase: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[EditCase]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return _WithTruth(self._cases[index], self._truth)
+        return self._truth(self._cases[index])
+
+    def __iter__(self) -> Iterator[EditCase]:
+        return (self._truth(case) for case in self._cases)

@@ -1,0 +1,123 @@
+"""The six backgrounds that faces and scenes share: a sky and a ground each, told apart at a glance."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from protocols.world.canvas import Canvas, Color, Field, cut, f32, rgb, union, wave
+
+BACKDROPS: tuple[str, ...] = ("meadow", "beach", "snow", "desert", "night", "room")
+
+_SKY: dict[str, tuple[Color, Color]] = {
+    "meadow": (rgb(92, 160, 236), rgb(196, 226, 248)),
+    "beach": (rgb(70, 160, 236), rgb(206, 234, 248)),
+    "snow": (rgb(150, 172, 200), rgb(214, 224, 236)),
+    "desert": (rgb(236, 150, 84), rgb(252, 220, 150)),
+    "night": (rgb(10, 14, 46), rgb(46, 50, 104)),
+    "room": (rgb(226, 206, 172), rgb(214, 190, 156)),
+}
+_GROUND: dict[str, tuple[Color, Color]] = {
+    "meadow": (rgb(104, 176, 76), rgb(58, 130, 46)),
+    "beach": (rgb(244, 222, 168), rgb(226, 196, 134)),
+    "snow": (rgb(248, 250, 254), rgb(220, 228, 240)),
+    "desert": (rgb(222, 156, 84), rgb(170, 104, 52)),
+    "night": (rgb(34, 56, 60), rgb(20, 36, 42)),
+    "room": (rgb(152, 102, 62), rgb(122, 80, 48)),
+}
+_SEA = rgb(36, 132, 190)
+_CLOUD = rgb(255, 255, 255)
+_MOON = rgb(244, 240, 212)
+_TRUNK = rgb(96, 66, 40)
+_PINE = rgb(40, 84, 66)
+_BUSH = rgb(44, 116, 44)
+_FRAME = rgb(250, 246, 236)
+_PANE = rgb(150, 204, 240)
+_CACTUS = rgb(70, 128, 66)
+_STARS = ((5, 6), (14, 16), (22, 5), (31, 12), (40, 4), (45, 18), (59, 24), (9, 26), (26, 22), (52, 30))
+
+
+def paint_backdrop(canvas: Canvas, name: str, horizon: float, draws: tuple[float, ...], light: float) -> None:
+    """Fill an unzoomed canvas. ``horizon``: its height in world units; ``draws``: at least 8 numbers in [-1, 1]
+    that belong to the geometry, so that two backgrounds of one picture share their layout.
+    """
+    x, y = canvas.x, canvas.y
+    down = np.clip((y - f32(horizon)) / f32(64 - horizon), 0, 1)[..., None]
+    up = np.clip(y / f32(horizon), 0, 1)[..., None]
+    top, bottom = _SKY[name]
+    near, far = _GROUND[name]
+    sky: Field = top * (1 - up) + bottom * up
+    ground: Field = near * (1 - down) + far * down
+    broad = canvas.broad[int((draws[0] + 1) * 7.99)]
+    fine = canvas.fine[int((draws[1] + 1) * 7.99)]
+    edge: Field = f32(horizon) - y
+
+    if name in ("meadow", "beach"):
+        cloud = np.clip(broad * 3 - f32(0.25), 0, 1)[..., None] * f32(0.8)
+        sky = sky + (_CLOUD - sky) * cloud
+    if name == "meadow":
+        ground = ground * (1 + f32(0.25) * fine[..., None])
+        edge = edge + wave(x * f32(0.021) + f32(draws[2])) * f32(2)
+    elif name == "beach":
+        shore = horizon + 7 + draws[2]
+        sea = np.clip(f32(shore) + wave(x * f32(0.03) + f32(draws[3])) * f32(1.2) - y, 0, 1)[..., None]
+        ground = ground * (1 + f32(0.10) * fine[..., None])
+        ground = ground * (1 - sea) + _SEA * (1 + f32(0.25) * fine[..., None]) * sea
+    elif name == "snow":
+        ground = ground * (1 + f32(0.05) * fine[..., None])
+        edge = edge + wave(x * f32(0.018) + f32(draws[2])) * f32(1.5)
+    elif name == "desert":
+        ground = ground * (1 + f32(0.22) * broad[..., None])
+        edge = edge + wave(x * f32(0.016) + f32(draws[2])) * f32(3.5)
+    elif name == "night":
+        ground = ground * (1 + f32(0.25) * fine[..., None])
+    else:
+        stripe = np.abs(x - np.floor(x / 8) * 8 - 4) < 0.75
+        sky = sky * np.where(stripe, f32(0.92), f32(1))[..., None]
+        boards = (y - f32(horizon)) - np.floor((y - f32(horizon)) / 7) * 7 < 1.0
+        ground = ground * np.where(boards, f32(0.84), f32(1))[..., None] * (1 + f32(0.10) * fine[..., None])
+
+    coverage = canvas.cover(edge)
+    canvas.image = np.ascontiguousarray(sky + (ground - sky) * coverage[..., None])
+    _decorate(canvas, name, horizon, draws, light)
+
+
+def _decorate(canvas: Canvas, name: str, horizon: float, draws: tuple[float, ...], light: float) -> None:
+    """One or two landmarks at the sides, where a face leaves them visible."""
+    side = 1 if light >= 0 else -1
+    if name == "night":
+        for sx, sy in _STARS:
+            if sy < horizon - 3:
+                canvas.paint(canvas.circle(sx + draws[3] * 2, sy, 0.75), _MOON)
+        moon = canvas.circle(32 + side * (22 + draws[4] * 2), 9, 4.6)
+        canvas.paint(moon, _MOON)
+    elif name == "beach":
+        canvas.paint(canvas.circle(32 + side * (23 + draws[4] * 2), 8, 4.2), rgb(255, 226, 90))
+    elif name == "desert":
+        canvas.paint(canvas.circle(32 + side * (22 + draws[4] * 2), 10, 4.6), rgb(252, 240, 190))
+        cx = 32 - side * (26 + draws[5] * 2)
+        arm = canvas.stroke(cx, horizon + 3, cx, horizon - 9, 1.5)
+        branch = canvas.stroke(cx + side * 4, horizon - 5, cx + side * 4, horizon - 7, 1.1)
+        elbow = canvas.stroke(cx, horizon - 3, cx + side * 4, horizon - 5, 1.0)
+        canvas.paint(union(arm, branch, elbow), _CACTUS)
+    elif name == "snow":
+        for k, offset in ((0, 26.0), (1, 20.0)):
+            cx = 32 + side * (offset + draws[4 + k])
+            tall = 15 - 4 * k
+            tree = _spire(canvas, cx, horizon + 2 - tall, tall * 0.36, tall)
+            canvas.paint(tree, _PINE)
+            canvas.paint(cut(tree, _spire(canvas, cx, horizon + 2 - tall, tall * 0.16, tall * 0.42)), _CLOUD)
+    elif name == "meadow":
+        cx = 32 + side * (25 + draws[4] * 2)
+        canvas.paint(canvas.stroke(cx, horizon + 3, cx, horizon - 6, 1.0), _TRUNK)
+        canvas.paint(canvas.circle(cx, horizon - 10, 5.4), _BUSH, 1 + canvas.fine[3] * f32(0.4))
+    else:
+        cx = 32 + side * (23 + draws[4])
+        canvas.paint(canvas.box(cx, 12 + draws[5], 6.2, 7.2), _FRAME)
+        canvas.paint(canvas.box(cx, 12 + draws[5], 5.0, 6.0), _PANE)
+        canvas.paint(canvas.box(cx, 12 + draws[5], 0.6, 6.0), _FRAME)
+        canvas.paint(canvas.box(cx, 12 + draws[5], 5.0, 0.6), _FRAME)
+
+
+def _spire(canvas: Canvas, cx: float, top: float, half_width: float, height: float) -> Field:
+    """A slim upright triangle."""
+    return canvas.polygon((cx, top), (cx + half_width, top + height), (cx - half_width, top + height))

@@ -1,0 +1,1 @@
+"""Numbers of a run: its scores, statistics and votes."""

@@ -1,0 +1,128 @@
+"""Which cases a picture shows: by rule, and the rule is printed on the picture.
+
+===========  ==============================================================================================
+rule         the first cases of each category ...
+===========  ==============================================================================================
+random       by the SHA-256 of the id
+best         by mean success over the methods, then least mean leakage
+worst        the other way round
+disputed     by how evenly people were split, where there are votes; then by how evenly success splits the
+             methods; then by how often the judges contradict each other
+===========  ==============================================================================================
+
+Whatever is equal by its rule is ordered by the SHA-256 of the id. Controls have no say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from bench.edit import CATEGORIES
+from reports.data.preference import TIE, pairs
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from reports.data.scores import ProtocolScores
+
+    FloatND = NDArray[np.float64]
+
+Rule = Literal["random", "best", "worst", "disputed"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+
+WORDS: Mapping[str, str] = {
+    "random": "chosen at random: first by the hash of the case's id",
+    "best": "chosen by rule: highest mean success, then least leakage",
+    "worst": "chosen by rule: lowest mean success, then most leakage",
+    "disputed": "chosen by rule: where votes, methods and judges disagree most",
+    "hand": "chosen by hand",
+}
+"""What is printed on the picture."""
+
+_SUCCESS = ("success_truth", "success_clip", "success_mini_clip")
+
+
+def choose(
+    scores: ProtocolScores, rule: Rule, per_category: int = 1, votes: pd.DataFrame | None = None
+) -> list[str]:
+    """Case ids, in the categories' order. ``votes``: checked, of any protocol.
+
+    Raises ValueError for an unknown rule.
+    """
+    if rule not in RULES:
+        raise ValueError(f"no rule {rule!r} to choose cases by. Choose {', '.join(RULES)}.")
+    ranks = _ranks(scores, rule, votes)
+    picked: list[str] = []
+    seen: set[str] = set()
+    for code in range(len(CATEGORIES)):
+        units = np.flatnonzero(scores.category == code)
+        of_category: list[tuple[tuple[float, ...], str, str]] = []
+        for unit in units:
+            case = scores.cases[unit]
+            if case not in seen:
+                seen.add(case)
+                of_category.append((ranks[unit], hashlib.sha256(case.encode()).hexdigest(), case))
+        picked += [case for _, _, case in sorted(of_category)[:per_category]]
+    return picked
+
+
+def _ranks(scores: ProtocolScores, rule: Rule, votes: pd.DataFrame | None) -> list[tuple[float, ...]]:
+    """Of each unit what it is ordered by, smallest first."""
+    count = len(scores.cases)
+    if rule == "random":
+        return [()] * count
+    judged = [m for m in _SUCCESS if m in scores.metrics]
+    success = _mean(scores, judged[0]) if judged else np.zeros(count)
+    if rule == "disputed":
+        split = _vote_split(scores, votes)
+        # p (1 - p): largest where half of the methods succeed.
+        even = success * (1 - success)
+        contradiction = np.zeros(count)
+        if len(judged) > 1:
+            a, b = (scores.metric(m)[:, scores.contenders] for m in judged[:2])
+            contradiction = _nanmean(np.abs(a - b))
+        return [tuple(row) for row in np.stack([-split, -even, -contradiction], axis=1).tolist()]
+    leak = _mean(scores, "leak_lpips") if "leak_lpips" in scores.metrics else np.zeros(count)
+    sign = -1.0 if rule == "best" else 1.0
+    return [tuple(row) for row in np.stack([sign * success, -sign * leak], axis=1).tolist()]
+
+
+def _mean(scores: ProtocolScores, metric: str) -> FloatND:
+    return _nanmean(scores.metric(metric)[:, scores.contenders])
+
+
+def _nanmean(values: FloatND) -> FloatND:
+    """Over the second axis; 0 where there is nothing."""
+    there = ~np.isnan(values)
+    total: FloatND = np.where(there, values, 0.0).sum(axis=1) / np.maximum(1, there.sum(axis=1))
+    return total
+
+
+def _vote_split(scores: ProtocolScores, votes: pd.DataFrame | None) -> FloatND:
+    """Per unit 1 - |share of a - share of b|, averaged over its pairs; 0 without votes."""
+    split = np.zeros(len(scores.cases))
+    if votes is None:
+        return split
+    mine = votes[votes["protocol"] == scores.protocol]
+    found: dict[str, list[float]] = {}
+    two = pairs(mine)
+    two = two.assign(pair=[tuple(sorted(shown)) for shown in two["candidates"]])
+    for (case, (first, _)), part in two.groupby(["case", "pair"]):
+        decided = part[part["answer"] != TIE]
+        lead = (2 * (decided["answer"] == first).sum() - len(decided)) / len(part)
+        if len(part) > 1:
+            found.setdefault(str(case), []).append(1 - abs(float(lead)))
+    for unit, case in enumerate(scores.cases):
+        if case in found:
+            split[unit] = sum(found[case]) / len(found[case])
+    return split
+
+
+def words(rule: str, cases: Sequence[str] = ()) -> str:
+    """The line under a picture."""
+    return WORDS["hand" if cases else rule]

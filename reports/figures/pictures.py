@@ -1,0 +1,276 @@
+"""Pictures of edits for a paper: the side-by-side grid and the leak heat maps, as vector PDF and PNG."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from bench.edit import EditCase
+from reports.data.scores import ProtocolScores, RunScores
+from reports.figures.charts import SUCCESS
+from reports.figures.choice import Rule, choose, words
+from reports.figures.grid import MARKS, Edits, enlarged, last_edits, outlined
+from reports.figures.style import GRAY, PAGE_INCHES, RULE, drawing, label
+from reports.tables.table import HEADINGS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from bench.store import RunStore
+
+MOST_COLUMNS = 8
+"""Methods of one picture; more would be smaller than a stamp, and go into further pictures."""
+_PIXELS = 192
+"""Side of a panel at most: more than 200 dpi on its 0.85 in."""
+
+
+def side_by_side(
+    store: RunStore,
+    scores: RunScores,
+    protocol: str,
+    rule: Rule = "random",
+    *,
+    per_category: int = 1,
+    cases: Sequence[str] = (),
+    methods: Sequence[str] | None = None,
+    votes: pd.DataFrame | None = None,
+    edits: Edits | None = None,
+    part: str = "",
+) -> Figure | None:
+    """Source with the mask's outline, then the methods' edits, a row per case. None without a case.
+
+    Under each edit stands whether it succeeded, under each row the prompts. ``cases``: ids chosen by hand, which
+    the picture then says. ``methods``: titles, the first of :func:`parts` if not given. ``edits``:
+    :func:`last_edits`, where they were read already. ``part``: which part of several this is, said at the foot.
+    """
+    of_protocol = scores.protocols[protocol]
+    picked = list(cases) or choose(of_protocol, rule, per_category, votes)
+    columns = parts(scores)[0] if methods is None else list(methods)
+    if not picked or not columns:
+        return None
+    judge, marked = judge_of(of_protocol), verdicts(of_protocol)
+    foot = [protocol, words(rule, cases)]
+    if judge:
+        foot.append(f"\u2713 \u2717: {HEADINGS[judge]}")
+    edits = last_edits(store.edits(), protocol) if edits is None else edits
+    file = store.cases(protocol)
+    digests = {title: digest for digest, title in scores.titles.items()}
+    with drawing():
+        sheet = _Sheet(["source, mask", *columns], len(picked), _foot(foot, part), scores)
+        for row, case_id in enumerate(picked):
+            case = file.get(case_id)
+            sheet.image(row, 0, outlined(case, _PIXELS))
+            for column, title in enumerate(columns, 1):
+                record = edits.get((digests[title], case_id))
+                sheet.image(row, column, None if record is None else enlarged(store.image(record), _PIXELS))
+                sheet.mark(row, column, marked.get((title, case_id)))
+            sheet.caption(row, case)
+    return sheet.figure
+
+
+def heat_maps(
+    store: RunStore,
+    scores: RunScores,
+    protocol: str,
+    rule: Rule = "random",
+    *,
+    per_category: int = 1,
+    methods: Sequence[str] | None = None,
+    ceiling: float = 0.25,
+    edits: Edits | None = None,
+    part: str = "",
+) -> Figure | None:
+    """Where the outside changed: largest difference of a channel per pixel, in [0, 1], cut off at ``ceiling``.
+
+    The mask's inside is left gray: there, change is what was asked for. Other arguments as in :func:`side_by_side`.
+    """
+    picked = choose(scores.protocols[protocol], rule, per_category)
+    columns = parts(scores)[0] if methods is None else list(methods)
+    if not picked or not columns:
+        return None
+    edits = last_edits(store.edits(), protocol) if edits is None else edits
+    file = store.cases(protocol)
+    digests = {title: digest for digest, title in scores.titles.items()}
+    with drawing():
+        sheet = _Sheet(
+            ["source, mask", *columns],
+            len(picked),
+            _foot([protocol, words(rule)], part),
+            scores,
+            bar=0.5,
+            captions=False,
+        )
+        for row, case_id in enumerate(picked):
+            case = file.get(case_id)
+            sheet.image(row, 0, outlined(case, _PIXELS))
+            for column, title in enumerate(columns, 1):
+                record = edits.get((digests[title], case_id))
+                heat = None if record is None else _blocks(leak_map(case, store.image(record)))
+                sheet.image(row, column, heat, cmap=_heat(), vmin=0, vmax=ceiling)
+        sheet.color_bar(ceiling, "change outside the mask")
+    return sheet.figure
+
+
+def _heat() -> Any:
+    import matplotlib as mpl
+
+    return mpl.colormaps["inferno"].with_extremes(bad="#8f8f98")
+
+
+def leak_map(case: EditCase, edit: Image.Image) -> NDArray[np.float64]:
+    """``(H, W)`` in [0, 1]: the largest difference of a channel; NaN inside the mask."""
+    source = np.asarray(case.request.source.convert("RGB"), dtype=np.float64)
+    after = np.asarray(edit.convert("RGB"), dtype=np.float64)
+    change: NDArray[np.float64] = np.abs(after - source).max(axis=2) / 255
+    change[np.asarray(case.request.mask.convert("L")) > 127] = np.nan
+    return change
+
+
+def _blocks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each value as a square, so that no viewer of a PDF smooths it."""
+    factor = max(1, _PIXELS // max(values.shape))
+    return values.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def parts(scores: RunScores) -> list[list[str]]:
+    """The run's titles, methods first, in as few parts of at most eight as hold them all, of about equal size."""
+    ordered = sorted(scores.titles.values(), key=lambda title: title in scores.controls)
+    count = max(1, -(-len(ordered) // MOST_COLUMNS))
+    size = -(-len(ordered) // count)
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)] or [[]]
+
+
+def verdicts(scores: ProtocolScores) -> dict[tuple[str, str], bool]:
+    """(title, case id) -> whether the edit succeeded, by its first seed; without those that were not judged."""
+    judge = judge_of(scores)
+    if not judge:
+        return {}
+    values = scores.metric(judge)
+    marked: dict[tuple[str, str], bool] = {}
+    seen: set[str] = set()
+    for unit, case in enumerate(scores.cases):
+        if case in seen:
+            continue
+        seen.add(case)
+        for method, title in enumerate(scores.titles):
+            if not np.isnan(values[unit, method]):
+                marked[title, case] = bool(values[unit, method] > 0.5)
+    return marked
+
+
+def judge_of(scores: ProtocolScores) -> str:
+    """The metric that decides whether an edit succeeded; empty where there is none."""
+    return next((name for name in SUCCESS if name in scores.metrics), "")
+
+
+def _foot(words_of: Sequence[str], part: str) -> str:
+    return "; ".join([*words_of, *([f"part {part}"] if part else [])])
+
+
+class _Sheet:
+    """Pictures in rows and columns, placed in inches on one pair of axes over the whole figure."""
+
+    GAP, MARGIN, LINE = 0.05, 0.03, 0.125
+    CAPTION = 3 * LINE + 0.08
+    """Marks under the panels, then the prompts of source and target."""
+
+    def __init__(
+        self,
+        titles: Sequence[str],
+        rows: int,
+        foot: str,
+        scores: RunScores,
+        *,
+        bar: float = 0.0,
+        captions: bool = True,
+    ) -> None:
+        """``bar``: inches kept free on the right. Call inside ``drawing()``."""
+        from matplotlib.figure import Figure
+
+        count = len(titles)
+        room = PAGE_INCHES - bar - 2 * self.MARGIN
+        self.panel = (room - (count - 1) * self.GAP) / count
+        heads = [textwrap.wrap(label(title), max(8, int(self.panel / 0.052))) for title in titles]
+        head = self.LINE * max(map(len, heads)) + 0.06
+        self.step = self.panel + (self.CAPTION if captions else self.GAP)
+        self.height = head + rows * self.step + self.LINE + 0.08
+        self.figure = Figure(figsize=(PAGE_INCHES, self.height))
+        self.axes = self.figure.add_axes((0, 0, 1, 1))
+        self.axes.set_axis_off()
+        self.top = self.height - head
+        self.rows = rows
+        for column, (title, lines) in enumerate(zip(titles, heads, strict=True)):
+            ink = GRAY if title in scores.controls else "black"
+            x = self._left(column) + self.panel / 2
+            self._text(x, self.top + 0.04, "\n".join(lines), ha="center", va="bottom", color=ink)
+        self._text(self.MARGIN + room / 2, 0.03, foot, ha="center", va="bottom", color=GRAY)
+
+    def _left(self, column: int) -> float:
+        return self.MARGIN + column * (self.panel + self.GAP)
+
+    def _text(self, x: float, y: float, text: str, **options: Any) -> None:
+        # Prompts and names are text, not mathematics. The second family has the signs that the first lacks.
+        self.axes.text(
+            x, y, text.replace("$", r"\$"), fontsize=7, linespacing=1.05,
+            family=["STIXGeneral", "DejaVu Sans"], **options,
+        )  # fmt: skip
+
+    def image(self, row: int, column: int, picture: Any, **options: Any) -> None:
+        """An RGB picture, or an array with a colour map; None says that the edit failed."""
+        left, top = self._left(column), self.top - row * self.step
+        extent = (left, left + self.panel, top - self.panel, top)
+        if picture is None:
+            self._text(
+                left + self.panel / 2, top - self.panel / 2, "failed", ha="center", va="center", color=GRAY
+            )
+        else:
+            self.axes.imshow(
+                np.asarray(picture), extent=extent, interpolation="none", aspect="auto", **options
+            )
+        x = [extent[0], extent[1], extent[1], extent[0], extent[0]]
+        y = [extent[2], extent[2], extent[3], extent[3], extent[2]]
+        self.axes.plot(x, y, color=RULE, linewidth=0.5)
+        self.axes.set_xlim(0, PAGE_INCHES)
+        self.axes.set_ylim(0, self.height)
+
+    def mark(self, row: int, column: int, succeeded: bool | None) -> None:
+        """Under a panel: a tick or a cross; nothing where the edit was not judged."""
+        if succeeded is not None:
+            sign, ink = MARKS[succeeded]
+            x, y = self._left(column) + self.panel / 2, self.top - row * self.step - self.panel - 0.02
+            self._text(x, y, sign, ha="center", va="top", color=ink)
+
+    def caption(self, row: int, case: EditCase) -> None:
+        """Under a row: the prompt of the source, then the category and what was asked for."""
+        kind = case.category.replace("_", "-")
+        request = case.request
+        lines = [
+            (f"source:  {request.source_prompt}", GRAY),
+            (f"{kind}:  {request.target_prompt or request.instruction}", "black"),
+        ]
+        y = self.top - row * self.step - self.panel - 0.03
+        for k, (line, ink) in enumerate(lines, 1):
+            text = textwrap.shorten(line, 132, placeholder=" …").replace(": ", ":  ", 1)
+            self._text(self.MARGIN, y - k * self.LINE, text, ha="left", va="top", color=ink)
+
+    def color_bar(self, ceiling: float, text: str) -> None:
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
+
+        tall = self.rows * self.step
+        place = (
+            (PAGE_INCHES - 0.44) / PAGE_INCHES,
+            (self.top - 0.85 * tall) / self.height,
+            0.08 / PAGE_INCHES,
+            0.7 * tall / self.height,
+        )
+        axes = self.figure.add_axes(place)
+        bar = self.figure.colorbar(ScalarMappable(Normalize(0, ceiling), _heat()), cax=axes, extend="max")
+        bar.set_label(text, fontsize=7, labelpad=1)
+        bar.ax.tick_params(labelsize=6, pad=1)

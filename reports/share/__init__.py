@@ -1,0 +1,1 @@
+"""Runs in comparison: compare two, export an entry, merge, verify."""

@@ -1,0 +1,461 @@
+"""The pages as Streamlit's own test runner sees them: no browser, the same script."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bench.study.app import admin as app_admin
+from bench.study.app import rater as app_rater
+from bench.study.app import service as app_service
+from bench.study.app import text as app_text
+from bench.study.cli import APP
+from bench.study.database import Clock, DatabaseError
+from bench.study.design import DesignOptions, build
+from bench.study.settings import StudySettings
+from bench.study.simulate import Taste, simulate
+from bench.study.store import StudyStore
+from bench.study.votes.analysis import Exclusion
+from tests.bench.study.runs import answer_all
+from tests.bench.study.served import ODD, TITLES, odd_run
+
+if TYPE_CHECKING:
+    from streamlit.testing.v1 import AppTest
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("streamlit") is None, reason="streamlit is not installed (the study's extra)"
+)
+PAGE = APP.with_name("page.py")
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(scope="module")
+def odd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return odd_run(tmp_path_factory.mktemp("odd") / "run")
+
+
+class Site:
+    """A study as it is served, and visitors to it."""
+
+    def __init__(self, target: Path, run: Path, settings: StudySettings) -> None:
+        self.target, self.run = target, run
+        options = DesignOptions(raters=3, trials=6, repeats=1, attention=1, practice=1)
+        with StudyStore.open(target) as store:
+            store.create("taste", build([run], options), settings, admin_password=PASSWORD)
+        self.service = app_service.service(str(target), "taste")
+        self.store = self.service.store
+
+    def visit(self, **query: str) -> AppTest:
+        from streamlit.testing.v1 import AppTest
+
+        page = AppTest.from_file(str(PAGE), default_timeout=60)
+        page.query_params.update(query)
+        return page.run()
+
+
+@pytest.fixture
+def make_site(memory: Path, odd_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bench.study.passwords.COST", 2**10)
+    monkeypatch.setattr(sys, "argv", ["app.py"])
+    sites: list[Site] = []
+
+    def make(**settings: Any) -> Site:
+        run = Path(shutil.copytree(odd_folder, memory / f"run-{len(sites)}"))
+        site = Site(memory / f"s{len(sites)}.db", run, StudySettings(**settings))
+        monkeypatch.setenv("PEB_STUDY_STORE", str(site.target))
+        monkeypatch.setenv("PEB_STUDY_NAME", "taste")
+        sites.append(site)
+        return site
+
+    yield make
+    for site in sites:
+        app_service._SERVICES.pop((str(site.target), "taste")).store.close()
+
+
+def text(page: AppTest) -> str:
+    """What the page says, as HTML; a traceback or an error box would be an exception or an error."""
+    assert not page.exception
+    return "\n".join(node.proto.body for node in page.get("html") if "<style>" not in node.proto.body)
+
+
+def shown(page: AppTest) -> dict[str, Any] | None:
+    """What the trial's component was given, if there is one."""
+    found = [json.loads(node.proto.json) for node in page.get("bidi_component")]
+    trials = [data for data in found if "trial" in data]
+    return trials[0] if trials else None
+
+
+def begin(page: AppTest) -> AppTest:
+    page.button(key="agree").click().run()
+    return page.button(key="start").click().run()
+
+
+# --- links ------------------------------------------------------------------------------------------------
+
+
+def test_an_invitation_is_used_up_by_agreeing_and_not_by_looking(make_site) -> None:
+    site = make_site(title="<b>Taste</b>", consent="I <script>agree</script>", contact="a@b.example")
+    token = site.store.invite("taste")[0]
+    page = site.visit(invitation=token)
+    assert site.store.status("taste").taken_up == 0
+    assert "&lt;b&gt;Taste&lt;/b&gt;" in text(page)
+    assert "I &lt;script&gt;agree&lt;/script&gt;" in text(page)
+    assert "a@b.example" in text(page)
+    page = begin(page)
+    assert site.store.status("taste").taken_up == 1
+    data = shown(page)
+    assert data is not None
+    assert data["trial"]["practice"]
+    assert data["trial"]["total"] == 1
+    # The address is the rater's own link from now on: the same trial in another tab.
+    link = page.query_params
+    assert list(link) == ["session"]
+    other = site.visit(session=link["session"])
+    other = other.button(key="start").click().run()
+    assert shown(other)["trial"]["id"] == data["trial"]["id"]
+    # The invitation is good for nobody else, who is not even asked to agree.
+    again = site.visit(invitation=token)
+    assert "This link has been used" in text(again)
+    assert not again.button
+    assert site.store.status("taste").raters == 1
+
+
+class Yesterday(Clock):
+    def now(self) -> datetime:
+        return super().now() - timedelta(days=2)
+
+
+def test_a_link_that_is_not_good_gets_a_page_that_says_why(make_site) -> None:
+    site = make_site()
+    token = site.store.invite("taste")[0]
+    with StudyStore.open(site.target, clock=Yesterday()) as before:
+        old = before.invite("taste", days=1)[0]
+    body, mac = token.split(".")
+    for bad, title in (
+        (old, "This link has expired"),
+        (f"{body}.{mac[:-2]}AA", "This link does not work"),
+        (f"{body}", "This link does not work"),
+        ("<script>.x", "This link does not work"),
+        ("x" * 5000, "This link does not work"),
+    ):
+        page = site.visit(invitation=bad)
+        assert f">{title}</h1>" in text(page)
+        assert not page.button
+        assert "Traceback" not in text(page)
+    for session in (token, f"{body}.{mac}", "a.b", "😀.😀"):
+        assert "This link does not work" in text(site.visit(session=session))
+    assert site.store.status("taste").raters == 0
+    assert "needs an invitation" in text(site.visit())
+
+
+def test_open_registration_knows_whom_a_recruiting_service_sent(make_site) -> None:
+    site = make_site(
+        open_registration=True, completion_code="C0FFEE", return_url="https://x.example/?cc={code}&id={rater}"
+    )
+    one = begin(site.visit(PROLIFIC_PID="p-1"))
+    rater = site.store.resume(one.query_params["session"]).rater
+    two = site.visit(PROLIFIC_PID="p-1").button(key="agree").click().run()
+    assert site.store.resume(two.query_params["session"]).rater == rater
+    begin(site.visit())
+    assert site.store.status("taste").raters == 2
+    answer_all(site.store, rater)
+    done = text(site.visit(session=one.query_params["session"]))
+    assert 'href="https://x.example/?cc=C0FFEE&amp;id=p-1"' in done
+    assert 'rel="noreferrer"' in done
+    assert '<span class="code">C0FFEE</span>' in done
+
+
+def test_what_a_recruiting_service_says_is_kept_also_with_an_invitation(make_site) -> None:
+    site = make_site()
+    recruited = {"PROLIFIC_PID": "p-1", "STUDY_ID": "s-1", "SESSION_ID": "n-1"}
+    token = site.store.invite("taste")[0]
+    page = begin(site.visit(invitation=token, other="x", **recruited))
+    (record,) = site.store.raters("taste")
+    assert (record.external, record.recruited) == ("p-1", recruited)
+    # The rater's own link does not tell it to whoever sees it.
+    assert list(page.query_params) == ["session"]
+    # Without the cookie, by the link and the service's name.
+    again = site.visit(invitation=token, **recruited).button(key="agree").click().run()
+    assert site.store.resume(again.query_params["session"]).rater == record.rater
+    assert "p-1" in app_admin.raters(site.service, "human", site.store.votes("taste"), Exclusion())
+
+
+@pytest.mark.parametrize(
+    ("query", "external", "recruited"),
+    [
+        ({}, "", {}),
+        ({"STUDY_ID": "s"}, "", {}),
+        ({"PROLIFIC_PID": "p", "STUDY_ID": "s", "x": "y"}, "p", {"PROLIFIC_PID": "p", "STUDY_ID": "s"}),
+        ({"workerId": "w", "hitId": "h", "assignmentId": "a"}, "w",
+         {"workerId": "w", "hitId": "h", "assignmentId": "a"}),
+        ({"participant": "q", "PROLIFIC_PID": ""}, "q", {"participant": "q"}),
+    ],
+)  # fmt: skip
+def test_links_of_recruiting_services_are_read(query, external, recruited) -> None:
+    assert app_rater.recruited_by(query) == (external, recruited)
+
+
+def test_the_first_page_says_what_is_stored_and_takes_a_no(make_site) -> None:
+    site = make_site(contact="a@b.example", consent="Only this.")
+    token = site.store.invite("taste")[0]
+    page = site.visit(invitation=token, PROLIFIC_PID="p-1")
+    assert "What is stored" in text(page)
+    assert "recruiting service" in text(page)
+    assert "withdraw at any time" in text(page)
+    page = page.button(key="decline").click().run()
+    assert "You do not take part" in text(page)
+    assert not page.button
+    status = site.store.status("taste")
+    assert (status.raters, status.taken_up) == (0, 0)
+    # Who came in before and never agreed is withdrawn.
+    entry = site.store.register("taste", external="p-2")
+    page = site.visit(session=entry.session).button(key="decline").click().run()
+    assert "You do not take part" in text(page)
+    (record,) = site.store.raters("taste")
+    assert (record.state, record.external) == ("withdrawn", None)
+    assert "You have withdrawn" in text(site.visit(session=entry.session))
+
+
+def test_the_first_page_names_all_that_the_browser_tells() -> None:
+    """A detail that is new here must be added to the page, too."""
+    said = app_text.stored("")
+    words = {
+        "by": "keyboard, a mouse or touch", "touch": "touch", "zoomed": "zoomed", "enlarged": "enlarged",
+        "flickered": "compared", "undone": "took an answer back", "paused": "paused", "reloads": "reloaded",
+        "width": "sizes of your window", "height": "sizes of your window", "ratio": "pixel ratio",
+        "side": "of the pictures",
+    }  # fmt: skip
+    assert set(words) == set(app_rater.DETAILS)
+    assert all(word in said for word in words.values())
+
+
+def test_a_rater_midway_gets_a_code_when_the_study_closes(make_site) -> None:
+    site = make_site(open_registration=True, return_url="https://x.example/?cc={code}&id={rater}")
+    page = begin(site.visit(PROLIFIC_PID="p-1"))
+    link = page.query_params
+    late = begin(site.visit())
+    rater = site.store.resume(link["session"]).rater
+    site.store.vote(rater, shown(page)["trial"]["id"], 0, 1000)
+    site.store.vote(rater, site.store.next_trial(rater).id, 0, 1000)
+    site.store.close_study("taste")
+    page = site.visit(session=link["session"])
+    code = site.store.completion(rater).code
+    assert "This study has ended" in text(page)
+    assert f'<span class="code">{code}</span>' in text(page)
+    assert f'href="https://x.example/?cc={code}&amp;id=p-1"' in text(page)
+    # Who has an open trial may answer it still.
+    assert shown(late.run()) is not None
+
+
+def test_a_closed_and_a_full_study_say_so(make_site) -> None:
+    site = make_site(open_registration=True)
+    for _ in range(3):
+        site.store.register("taste")
+    page = site.visit().button(key="agree").click().run()
+    assert "All places in this study are taken" in text(page)
+    site.store.close_study("taste")
+    assert "This study has ended" in text(site.visit())
+
+
+# --- trials -----------------------------------------------------------------------------------------------
+
+
+def test_every_odd_text_reaches_the_browser_as_it_is(make_site) -> None:
+    site = make_site()
+    entry = site.store.register("taste")
+    site.store.consent(entry.rater)
+    page = site.visit(session=entry.session)
+    page = page.button(key="start").click().run()
+    said = set()
+    while (data := shown(page)) is not None or any(b.key == "ready_button" for b in page.button):
+        if data is None:
+            page = page.button(key="ready_button").click().run()
+            continue
+        assert len(data["trial"]["brief"]) == 2
+        said |= {entry[1] for entry in data["trial"]["brief"]}
+        site.store.vote(entry.rater, data["trial"]["id"], 0, 1000)
+        page = page.run()
+    assert said <= set(ODD)
+    assert len(said) >= 4
+    code = site.store.completion(entry.rater).code
+    assert f'<span class="code">{code}</span>' in text(page)
+
+
+def spoil(site: Site, rater: str, trial: str) -> tuple[Path, bytes]:
+    """Changes the source picture of a trial; the file and what it was."""
+    design = site.service.study.design
+    path = design.path(design.case_by_key[site.store.shown(rater, trial).trial.case].source)
+    kept = path.read_bytes()
+    path.write_bytes(kept + b"x")
+    return path, kept
+
+
+def test_a_changed_file_voids_its_trials_and_the_rater_goes_on(make_site, monkeypatch) -> None:
+    site = make_site()
+    entry = site.store.register("taste")
+    site.store.consent(entry.rater)
+    practice = site.store.next_trial(entry.rater)
+    assert practice is not None
+    site.store.vote(entry.rater, practice.id, 0, 1000)
+    trial = site.store.next_trial(entry.rater)
+    assert trial is not None
+    path, kept = spoil(site, entry.rater, trial.id)
+    page = site.visit(session=entry.session).button(key="ready_button").click().run()
+    data = shown(page)
+    assert data is not None
+    assert data["trial"]["id"] != trial.id
+    assert not [name for name in (*TITLES, str(path.name), "sha", "SHA") if name in text(page)]
+    found = site.service.incidents.read("taste")
+    assert {(one.kind, one.rater) for one in found} == {("picture", entry.rater)}
+    assert trial.id in {one.trial for one in found}
+    assert str(path) in found[0].message
+    # All that can be shown is answered, and there is a code.
+    answered = []
+    while (data := shown(page)) is not None:
+        answered.append(data["trial"]["id"])
+        site.store.vote(entry.rater, data["trial"]["id"], 0, 1000)
+        page = page.run()
+    assert trial.id not in answered
+    assert site.store.completion(entry.rater).code in text(page)
+    # Once the file is back and has been looked at again, the trial is another rater's.
+    path.write_bytes(kept)
+    monkeypatch.setattr(app_service, "VOID_SECONDS", 0)
+    others = [answer_all(site.store, site.store.register("taste").rater) for _ in range(2)]
+    assert trial.id in {one.id for some in others for one in some}
+
+
+def test_a_changed_practice_picture_stops_nobody(make_site) -> None:
+    site = make_site()
+    first = site.store.register("taste")
+    practice = site.store.next_trial(first.rater)
+    assert practice is not None
+    spoil(site, first.rater, practice.id)
+    for entry in (first, site.store.register("taste")):
+        site.store.consent(entry.rater)
+        page = site.visit(session=entry.session).button(key="start").click().run()
+        data = shown(page)
+        assert data is not None
+        # The only practice trial is void: the first question that counts.
+        assert not data["trial"]["practice"]
+        assert data["trial"]["number"] == 1
+        site.store.vote(entry.rater, data["trial"]["id"], 0, 1000)
+    assert site.store.status("taste").votes == 2
+    assert {one.trial for one in site.service.incidents.read("taste")} >= {practice.id}
+
+
+def test_without_its_run_folder_a_study_waits(make_site) -> None:
+    site = make_site()
+    entry = site.store.register("taste")
+    site.store.consent(entry.rater)
+    away = site.run.rename(site.run.with_name("away"))
+    page = site.visit(session=entry.session).button(key="start").click().run()
+    assert "We cannot show pictures at the moment" in text(page)
+    assert site.store.progress(entry.rater).state == "practice"
+    away.rename(site.run)
+    assert shown(page.run())["trial"]["practice"]
+
+
+@pytest.mark.parametrize(
+    ("error", "title"),
+    [
+        (DatabaseError("postgresql://secret-host: gone"), "One moment"),
+        (ZeroDivisionError("Zebrafish Diffusion at /secret/path"), "This does not work"),
+    ],
+    ids=["database", "bug"],
+)
+def test_no_failure_shows_more_than_a_sentence(make_site, monkeypatch, error: Exception, title: str) -> None:
+    site = make_site()
+    entry = site.store.register("taste")
+
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(StudyStore, "progress", fails)
+    monkeypatch.setattr(StudyStore, "resume", lambda *_: entry)
+    page = site.visit(session=entry.session)
+    assert title in text(page)
+    assert "secret" not in text(page) + "".join(str(node) for node in page.main)
+
+
+# --- administration ---------------------------------------------------------------------------------------
+
+
+def admin_script(target: str) -> None:
+    from bench.study.app import admin as app_admin
+    from bench.study.app import service as app_service
+
+    app_admin.show(app_service.service(target, "taste"))
+
+
+def administer(site: Site) -> AppTest:
+    from streamlit.testing.v1 import AppTest
+
+    return AppTest.from_function(admin_script, args=(str(site.target),), default_timeout=60).run()
+
+
+def sign_in(page: AppTest, password: str) -> AppTest:
+    page.text_input[0].set_value(password)
+    return page.button[0].click().run()
+
+
+def test_the_admin_page_shows_nothing_before_the_password_and_stops_guessing(make_site, monkeypatch) -> None:
+    from streamlit.runtime.context import ContextProxy
+
+    monkeypatch.setattr(ContextProxy, "ip_address", property(lambda _: "192.0.2.7"))
+    site = make_site()
+    page = administer(site)
+    assert not [title for title in TITLES if title in text(page)]
+    for _ in range(5):
+        page = sign_in(page, "wrong password")
+        assert page.error[0].value == "Wrong password."
+    # The right one is not even looked at now, from here or from another window.
+    for window in (page, administer(site)):
+        assert "Too many wrong passwords" in sign_in(window, PASSWORD).error[0].value
+    assert not [title for title in TITLES if title in text(page)]
+
+
+def test_the_admin_page_shows_votes_of_people_and_of_simulations_apart(make_site) -> None:
+    site = make_site()
+    page = sign_in(administer(site), PASSWORD)
+    assert not page.exception
+    assert "No votes yet." in text(page)
+    rater = site.store.register("taste").rater
+    answer_all(site.store, rater)
+    simulate(site.store, "taste", 2, Taste({}), seed=1)
+    page = page.run()
+    people = text(page)
+    assert "Simulated raters" not in people
+    assert "<b>4 <small>of 12</small></b>" in people
+    assert rater[:8] in people
+    for title in TITLES:
+        assert title in people
+    page.segmented_control(key="kind").set_value("Simulated").run()
+    made_up = text(page)
+    assert "none of these figures is of people" in made_up
+    assert "<b>8 <small>of 12</small></b>" in made_up
+    assert rater[:8] not in made_up
+
+
+def test_exports_are_what_the_exchange_reads(make_site, tmp_path: Path) -> None:
+    from bench.study.app.admin import exported
+    from bench.study.exchange import import_votes
+
+    site = make_site()
+    rater = site.store.register("taste").rater
+    answer_all(site.store, rater)
+    for ending in (".csv", ".parquet"):
+        path = tmp_path / f"votes{ending}"
+        path.write_bytes(exported(site.service, "human", ending, anonymous=False))
+        assert set(import_votes(path)["rater"]) == {rater}
+        path.write_bytes(exported(site.service, "human", ending, anonymous=True))
+        hidden = import_votes(path)
+        assert len(hidden) == 7
+        assert rater not in set(hidden["rater"])
+    assert rater.encode() not in exported(site.service, "human", ".csv", anonymous=True)

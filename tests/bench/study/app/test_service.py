@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from bench.study import StudyError, tokens
+from bench.study.app import service as app_service
+from bench.study.app import text as app_text
+from bench.study.app.rater import DETAILS, cookie_name, payload, read_answer
+from bench.study.app.server import without_place
+from bench.study.app.service import MAX_INCIDENTS, Incidents, Service, asked, incidents_path
+from bench.study.cli import APP
+from bench.study.design import Design, DesignOptions, build
+from bench.study.interface import OpenTrial, VoteRefused
+from bench.study.pictures import BUCKET, PictureChanged, Pictures
+from bench.study.store import StudyStore
+from tests.bench.study.served import ODD
+
+
+def open_trial(**changes: object) -> OpenTrial:
+    fields: dict[str, object] = {
+        "id": "ab12",
+        "kind": "pair",
+        "practice": False,
+        "question": "Which?",
+        "hint": "Look.",
+        "source_prompt": "a room",
+        "target_prompt": "a red room",
+        "instruction": "make it red",
+        "candidates": 2,
+        "tie": True,
+        "number": 1,
+        "total": 3,
+    }
+    return OpenTrial(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+# --- which study, and what went wrong ---------------------------------------------------------------------
+
+
+def test_the_study_is_named_by_options_before_the_environment() -> None:
+    environment = {"PEB_STUDY_STORE": "a.db", "PEB_STUDY_NAME": "taste"}
+    assert asked([], environment) == app_service.Asked("a.db", "taste")
+    assert asked(["--store", "b.db", "--study=other"], environment) == app_service.Asked("b.db", "other")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "no study is named"),
+        (["--studdy", "x"], "unknown option --studdy"),
+        (["--store"], "expected one"),
+    ],
+)
+def test_no_study_is_guessed(arguments: list[str], says: str) -> None:
+    with pytest.raises(StudyError, match=says):
+        asked(arguments, {})
+
+
+def test_incidents_are_kept_once_each_and_read_back_latest_first(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "incidents.jsonl"
+    incidents = Incidents(path)
+    for _ in range(3):
+        incidents.record("picture", "taste", "edits/a.png: changed", "r1", "t1")
+    incidents.record("picture", "taste", "edits/a.png: changed", "r2", "t1")
+    incidents.record("error", "other", "x" * 9000)
+    with path.open("a") as file:
+        file.write('{"at": "2026-')  # cut short by a kill
+    found = Incidents(path).read("taste")
+    assert [(entry.rater, entry.trial, entry.message) for entry in found] == [
+        ("r2", "t1", "edits/a.png: changed"),
+        ("r1", "t1", "edits/a.png: changed"),
+    ]
+    assert len(Incidents(path).read("other")[0].message) == 2000
+
+
+def test_a_full_or_unwritable_file_of_incidents_stops_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "incidents.jsonl"
+    path.write_bytes(b"x" * MAX_INCIDENTS)
+    Incidents(path).record("error", "taste", "one more")
+    assert path.stat().st_size == MAX_INCIDENTS
+    Incidents(path / "below-a-file").record("error", "taste", "cannot be written")
+    assert Incidents(tmp_path / "none").read("taste") == []
+
+
+def test_incidents_lie_beside_the_database(tmp_path: Path) -> None:
+    assert incidents_path(str(tmp_path / "s.db")) == tmp_path / "s-incidents.jsonl"
+    assert incidents_path("postgresql://user:secret@host/name") == Path("runs/study-incidents.jsonl")
+
+
+def test_one_service_per_study_and_no_tokens_of_another(memory: Path, design: Design) -> None:
+    target = str(memory / "s.db")
+    with StudyStore.open(target) as store:
+        store.create("taste", design)
+        store.create("other", design)
+        token = store.invite("other")[0]
+        session = store.register("other").session
+    try:
+        with pytest.raises(StudyError, match="no study 'tast'"):
+            app_service.service(target, "tast")
+        found = app_service.service(target, "taste")
+        assert app_service.service(target, "taste") is found
+        with pytest.raises(tokens.TokenForged):
+            found.redeem(token)
+        with pytest.raises(tokens.TokenForged):
+            found.resume(session)
+        # It was left as it is.
+        assert found.store.status("other").taken_up == 0
+    finally:
+        app_service._SERVICES.pop((target, "taste")).store.close()
+
+
+# --- what the browser says --------------------------------------------------------------------------------
+
+
+def test_an_answer_is_read() -> None:
+    details = {"by": "key", "zoomed": 2.5, "touch": True, "width": 1440, "flickered": 3}
+    given = {"trial": "00ff", "answer": 1, "ms": 1234, "details": details, "attempt": 0}
+    assert read_answer(given) == ("00ff", 1, 1234, details)
+    assert read_answer({"trial": "00ff", "answer": "tie"}) == ("00ff", "tie", None, {})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        "tie",
+        {},
+        {"trial": "00ff"},
+        {"trial": "00ff", "answer": True},
+        {"trial": "00ff", "answer": 1.0},
+        {"trial": "00ff", "answer": "Zebra"},
+        {"trial": "../x", "answer": 1},
+        {"trial": ["00ff"], "answer": 1},
+        {"trial": "0" * 65, "answer": 1},
+    ],
+)
+def test_what_no_screen_sends_is_refused(given: object) -> None:
+    with pytest.raises(VoteRefused):
+        read_answer(given)
+
+
+def test_times_and_details_that_cannot_be_are_dropped() -> None:
+    for ms in (-1, 1.5, True, "9", None):
+        assert read_answer({"trial": "00ff", "answer": 0, "ms": ms})[2] is None
+    odd = {
+        "by": "x" * 21,
+        "zoomed": float("nan"),
+        "width": 10**12,
+        "height": "900",
+        "method": "Zebra",
+        "ratio": 2,
+    }
+    assert read_answer({"trial": "00ff", "answer": 0, "details": odd})[3] == {"ratio": 2}
+    assert read_answer({"trial": "00ff", "answer": 0, "details": ["by"]})[3] == {}
+    assert len(DETAILS) <= 20  # as many as the store takes
+
+
+def test_each_link_has_its_own_cookie() -> None:
+    names = {cookie_name(place) for place in ("a.b", "a.c", "taste")}
+    assert len(names) == 3
+    assert all(name.isidentifier() and len(name) < 40 for name in names)
+
+
+# --- what the browser gets --------------------------------------------------------------------------------
+
+
+def test_a_trial_of_the_payload_tells_no_method(store: StudyStore, run_folder: Path, tmp_path: Path) -> None:
+    design = build([run_folder], DesignOptions(kinds=("best",), raters=2, trials=6, repeats=1, attention=1))
+    store.create("taste", design)
+    served = Service(store, Pictures(store), "taste", Incidents(tmp_path / "i.jsonl"))
+    rater = store.register("taste").rater
+    seen = 0
+    following: list[str] = []
+    while (trial := store.next_trial(rater)) is not None:
+        data = payload(served, rater, trial)
+        text = json.dumps(data)
+        # A message that acknowledges an answer holds no picture.
+        assert len(text) < 2000
+        hidden = [*design.methods, *design.method_digests.values(), design.digest, rater]
+        hidden += [ref.sha256 for _, ref in design.pictures()] + [ref.file for _, ref in design.pictures()]
+        # One-letter titles are the labels of the places as well.
+        assert not [name for name in hidden if len(name) > 1 and name in text]
+        # What was fetched ahead is what is shown.
+        assert following in ([], data["pictures"])
+        following = data["next"]
+        assert all(address.startswith("pictures/") for address in data["pictures"])
+        pictures = [served.picture(*address.split("/")[1:]).png for address in data["pictures"]]
+        assert len(set(pictures)) == len(pictures)
+        assert len(pictures) == 2 + trial.candidates == 2 + len(data["trial"]["labels"])
+        assert len({len(picture) for picture in pictures}) == 1
+        assert len(pictures[0]) % BUCKET == 0
+        assert data["trial"]["labels"] == ["A", "B", "C", "D"][: trial.candidates]
+        assert set(data["trial"]) == {
+            *("id", "kind", "practice", "question", "hint", "brief", "labels", "tie", "number", "total")
+        }
+        store.vote(rater, trial.id, 0, 900)
+        seen += 1
+    assert seen == 2 + 6
+    assert following == []
+
+
+def test_pictures_that_are_asked_for_at_once_are_made_once(
+    store: StudyStore, design: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.study import pictures
+
+    store.create("taste", design)
+    served = Service(store, Pictures(store), "taste", Incidents(tmp_path / "i.jsonl"))
+    rater = store.register("taste").rater
+    trial = store.next_trial(rater)
+    assert trial is not None
+    data = payload(served, rater, trial)
+    made: list[str] = []
+    real = pictures.trial_images
+    monkeypatch.setattr(pictures, "trial_images", lambda *given: made.append(given[2].id) or real(*given))
+    addresses = [address.split("/")[1:] for address in data["pictures"] + data["next"]]
+    with ThreadPoolExecutor(16) as pool:
+        got = list(pool.map(lambda address: served.picture(*address).id, 3 * addresses))
+    assert got == 3 * [picture for _, picture in addresses]
+    assert len(made) == len(set(made)) == 2
+    # The address of a picture is good for that one alone.
+    (group, _), (other, picture) = addresses[0], addresses[-1]
+    for wrong in ((group, picture), ("00" * 16, picture), (other, "")):
+        with pytest.raises(VoteRefused):
+            served.picture(*wrong)
+
+
+def test_a_file_that_changes_after_the_trial_was_shown_voids_it(
+    store: StudyStore, run_folder: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(run_folder, tmp_path / "copy"))
+    design = build([copy], DesignOptions(raters=2, trials=6, repeats=0, attention=0, practice=0))
+    store.create("taste", design)
+    served = Service(store, Pictures(store), "taste", Incidents(tmp_path / "i.jsonl"))
+    rater = store.register("taste").rater
+    trial = store.next_trial(rater)
+    assert trial is not None
+    address = payload(served, rater, trial)["pictures"][0].split("/")[1:]
+    design.path(design.case_by_key[store.shown(rater, trial.id).trial.case].source).write_bytes(b"x")
+    with pytest.raises(PictureChanged):
+        served.picture(*address)
+    assert served.void == {trial.id}
+    assert [one.trial for one in served.incidents.read("taste")] == [trial.id]
+    following = store.next_trial(rater, served.void)
+    assert following is not None
+    assert following.id != trial.id
+
+
+def test_no_frame_names_the_folder_of_the_script() -> None:
+    proto = pytest.importorskip("streamlit.proto.ForwardMsg_pb2")
+    message = proto.ForwardMsg()
+    message.new_session.main_script_path = str(APP.with_name("page.py"))
+    message.new_session.name = "page"
+    clean = without_place(message.SerializeToString())
+    assert str(APP.parent).encode() not in clean
+    assert proto.ForwardMsg.FromString(clean).new_session.main_script_path == "page.py"
+    assert proto.ForwardMsg.FromString(clean).new_session.name == "page"
+    other = proto.ForwardMsg(script_finished=0).SerializeToString()
+    assert without_place(other) == other
+
+
+class Markup(HTMLParser):
+    """Elements and text of a fragment, as a browser would read them."""
+
+    def __init__(self, fragment: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[str] = []
+        self.text = ""
+        self.feed(fragment)
+        self.close()
+
+    def handle_starttag(self, tag: str, attributes: object) -> None:
+        self.elements.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
+def test_texts_are_never_markup(text: str) -> None:
+    for fragment, elements in (
+        (app_text.plain(text), ["p"]),
+        (app_text.heading(text), ["h1"]),
+        (app_text.facts([text]), ["ul", "li"]),
+        (app_text.card(app_text.plain(text)), ["div", "p"]),
+    ):
+        read = Markup(fragment)
+        assert (read.elements, read.text) == (elements, text)
+
+
+def test_what_was_asked_for_comes_first() -> None:
+    assert app_text.brief(open_trial()) == [
+        ["Asked for", "make it red", "main"],
+        ["Should show", "a red room", ""],
+    ]
+    assert app_text.brief(open_trial(instruction=" ")) == [["Should show", "a red room", "main"]]
+    assert app_text.labels(open_trial(candidates=28))[24:] == ["Y", "Z", "27", "28"]
+
+
+def test_examples_show_three_answers_without_any_file() -> None:
+    read = app_text.examples()
+    assert read.count('class="best"') == 3
+    sources = read.split('src="')[1:]
+    assert len(sources) == 9
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
+
+
+def test_nothing_that_is_served_names_another_host() -> None:
+    for path in sorted(app_text.STATIC.iterdir()):
+        text = path.read_text(encoding="utf-8")
+        assert "://" not in text, path.name
+        assert "innerHTML" not in text, path.name
