@@ -154,8 +154,8 @@ class TestConditions:
         assert ratios[1] < 22 < ratios[2]  # type: ignore[operator]
         assert success.SuccessTruth(features).score(pairs) == [1.0, 0.0, 0.0]
 
-    def test_the_readme_states_the_rule(self) -> None:
-        text = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
+    def test_the_documentation_states_the_rule(self) -> None:
+        text = (Path(__file__).resolve().parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
         assert success.conditions() in " ".join(text.split())
 
     def test_an_edit_must_change_something(self) -> None:
