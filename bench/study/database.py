@@ -1,7 +1,7 @@
-"""The connection to the study database: SQLite or PostgreSQL, transactions, retries, and the time of day.
+"""The connection to the study database (SQLite or PostgreSQL): transactions, retries, and the time of day.
 
-Every piece of work is a function of a connection that may be called again: where a connection breaks or the
-server is restarted, it is retried for ``patience`` seconds. So each has to be idempotent, and each is.
+A piece of work is a function of a connection. Where the connection breaks or the server restarts, it is called again
+for ``patience`` seconds. It therefore has to be idempotent: a second call after a lost answer changes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select, text
 from sqlalchemy.engine import URL, make_url
@@ -36,26 +36,37 @@ from bench.study import StudyError, migrations
 
 T = TypeVar("T")
 
+SLACK = timedelta(seconds=60)
+"""Accepted difference between two clocks."""
+
+# Execution option of a writing transaction. Its value is SQLite's PRAGMA synchronous.
 _WRITE = "peb_write"
-"""Execution option of a writing transaction: its value is SQLite's ``synchronous``."""
+# Key of PostgreSQL's advisory lock around the migration of this database.
 _ADVISORY = 0x50454253
-"""PostgreSQL's advisory lock that migrations of this database take."""
+# Most pieces of work that share one commit.
 _BATCH = 64
-"""Pieces of work that share one commit, at most."""
 
 
 class DatabaseError(StudyError):
-    """A database that cannot be opened, read or written. The message names it (never its password)."""
+    """A database that cannot be opened, read or written. The message names it, without its password."""
+
+
+def within(moment: datetime | None, now: datetime, length: timedelta) -> bool:
+    """Whether ``moment`` is less than ``length`` before ``now``.
+
+    A moment up to ``SLACK`` after ``now`` counts too: another server's clock may be ahead.
+    """
+    return moment is not None and now - length < moment <= now + SLACK
 
 
 def _steady() -> float:
-    """Seconds that no setting of the clock changes, and that go on while the machine sleeps, where it can."""
+    """Seconds of a clock that nobody can set. Where the system has one, it also runs while the machine sleeps."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 class Clock:
-    """UTC as this process saw it when it began, plus the time since: setting the clock does not move it."""
+    """UTC at the start of this process plus the time since then. Setting the system's clock does not change it."""
 
     def __init__(self) -> None:
         self._start = time.time()
@@ -66,7 +77,7 @@ class Clock:
 
 
 class Database:
-    """An opened and migrated database. Threads may share it; a forked process opens its own."""
+    """An open database with up-to-date tables. Threads may share it. A forked process opens its own."""
 
     def __init__(self, engine: Engine, *, patience: float, clock: Clock) -> None:
         """Use :meth:`open`."""
@@ -74,7 +85,7 @@ class Database:
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._patience = patience
         self._clock = clock
-        self._writer = Writer(engine) if self.is_sqlite else None
+        self._writer = _Writer(engine) if self.is_sqlite else None
 
     @classmethod
     def open(
@@ -85,27 +96,15 @@ class Database:
         patience: float = 20.0,
         clock: Clock | None = None,
     ) -> Database:
-        """``target`` is the path of a SQLite file or a URL (``postgresql://user@host/name``).
+        """Opens the path of a SQLite file or a URL (``postgresql://user@host/name``), and makes missing tables.
 
-        The tables are made or brought up to date. ``create=False`` refuses a SQLite file that is not there.
-        Raises :class:`DatabaseError`.
+        ``patience``: seconds to wait for a server or a lock. ``create=False`` refuses a SQLite file that does not
+        exist. Raises :class:`DatabaseError`.
         """
         url = _url(target)
         if url.get_backend_name() == "sqlite":
             path = Path(url.database or "").absolute()
-            if not create and not path.exists():
-                raise DatabaseError(
-                    f"{path}: there is no study database. Create a study first: run_bench.py study create."
-                )
-            if path.is_dir():
-                raise DatabaseError(
-                    f"{path}: is a folder. Give the path of a file, such as {path}/studies.db."
-                )
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise DatabaseError(f"{path.parent}: cannot be made ({error.strerror}).") from error
-            _keep_private(path)
+            _prepare_file(path, create=create)
             engine = create_engine(
                 url.set(database=str(path)), pool_size=16, max_overflow=64, pool_timeout=patience
             )
@@ -124,38 +123,37 @@ class Database:
 
     @property
     def name(self) -> str:
-        """What it is called in messages: the URL without its password, or the file's path."""
+        """Name of the database in messages: the file's path, or the URL without its password."""
         url = self.engine.url
         return str(url.database) if self.is_sqlite else url.render_as_string(hide_password=True)
 
     def close(self) -> None:
-        """Waits for what is being written."""
+        """Waits for pending writes, then closes all connections."""
         if self._writer is not None:
             self._writer.close()
         self.engine.dispose()
 
     def now(self, connection: Connection) -> datetime:
-        """UTC: the database server's where there is one, so that all app servers agree, else this process's."""
+        """UTC of the database server, which all app servers share. For SQLite, UTC of this process."""
         if self.is_sqlite:
             return self._clock.now()
-        found = connection.scalar(select(func.clock_timestamp()))
-        assert isinstance(found, datetime)
-        return found.astimezone(UTC)
+        moment = connection.scalar(select(func.clock_timestamp()))
+        assert isinstance(moment, datetime)
+        return moment.astimezone(UTC)
 
     def read(self, work: Callable[[Connection], T]) -> T:
-        """``work`` in a transaction that sees one state of the database. Raises :class:`DatabaseError`."""
-        return self._again(work, write=False)
+        """Runs ``work`` in a transaction that sees one state of the database. Raises :class:`DatabaseError`."""
+        return self._retry(work, write=False)
 
     def write(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
-        """``work`` in a transaction that is on disk when this returns. Raises :class:`DatabaseError`.
+        """Runs ``work`` in a transaction that is on disk when this returns. Raises :class:`DatabaseError`.
 
-        ``durable=False``: SQLite may keep it from the disk until the next durable one, which takes everything
-        before it along. It outlives this process all the same, but perhaps not a power cut: for what would
-        then simply be done again.
+        ``durable=False`` is for work that would simply be done again. SQLite then leaves it to the operating
+        system until the next durable write. It survives the end of this process, but maybe not a power cut.
         """
-        return self._again(work, write=True, durable=durable)
+        return self._retry(work, write=True, durable=durable)
 
-    def _again(self, work: Callable[[Connection], T], *, write: bool, durable: bool = False) -> T:
+    def _retry(self, work: Callable[[Connection], T], *, write: bool, durable: bool = False) -> T:
         deadline = time.monotonic() + self._patience
         pause = 0.01
         while True:
@@ -165,7 +163,7 @@ class Database:
                 with self.engine.connect() as connection, connection.begin():
                     return work(connection)
             except DBAPIError as error:
-                if not self._passes(error):
+                if not self._is_transient(error):
                     raise self._failure(error) from error
                 if time.monotonic() > deadline:
                     raise DatabaseError(
@@ -174,18 +172,19 @@ class Database:
                     ) from error
             except PoolTimeout as error:
                 raise DatabaseError(f"{self.name}: too many requests at once. Try again.") from error
+            # Exponential backoff, at random so that clients do not return in step.
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, 0.5)
 
-    def _passes(self, error: DBAPIError) -> bool:
+    def _is_transient(self, error: DBAPIError) -> bool:
         """Whether the same work may succeed a moment later."""
         if self.is_sqlite:
-            code = getattr(error.orig, "sqlite_errorcode", 0) or 0
-            return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-        state = getattr(error.orig, "sqlstate", None) or ""
-        if state[:2] in ("28", "3D"):  # who we are, which database
+            return _sqlite_code(error.orig) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        state = _sqlstate(error)
+        # 28 and 3D: wrong user or no such database, though the connection is lost with them.
+        if state[:2] in ("28", "3D"):
             return False
-        # Serialization, deadlock, shutdown, starting up, connection; or no word from the server at all.
+        # 40 serialization and deadlock, 57 shutdown and start, 08 connection. Or no word from the server at all.
         return (
             error.connection_invalidated
             or state[:2] in ("40", "57", "08")
@@ -193,72 +192,89 @@ class Database:
         )
 
     def _failure(self, error: DBAPIError) -> Exception:
+        """The error to raise: a mistake of ours as it is, a fault of the database with its remedy."""
         if isinstance(error, (IntegrityError, ProgrammingError, DataError)):
             return error
+        # 53100: disk full. 25006: read-only transaction.
+        state, code = _sqlstate(error), _sqlite_code(error.orig)
         remedy = "Mend that and try again."
-        cause = _cause(error)
-        if "full" in cause or "No space" in cause:
+        if state == "53100" or code == sqlite3.SQLITE_FULL:
             remedy = "Free some space and try again."
-        elif "readonly" in cause or "read-only" in cause:
+        elif state == "25006" or code == sqlite3.SQLITE_READONLY:
             remedy = "Make the file and its folder writable."
-        elif "not a database" in cause:
+        elif code == sqlite3.SQLITE_NOTADB:
             remedy = "Give another path; this file is something else."
-        return DatabaseError(f"{self.name}: {cause}. What is stored is kept. {remedy}")
+        return DatabaseError(f"{self.name}: {_cause(error)}. What is stored is kept. {remedy}")
 
     def _migrate(self) -> None:
-        head = migrations.head()
-
-        def revision(connection: Connection) -> str | None:
-            return migrations.current(connection)
-
-        found = self.read(revision)
-        if found == head:
+        """Creates the tables of a new database. Raises :class:`DatabaseError` for another revision than ours."""
+        revisions = migrations.revisions()
+        revision = self.read(migrations.current)
+        if revision == revisions[0]:
             return
-        if found is not None and not migrations.known(found):
+        if revision is not None and revision < revisions[-1]:
             raise DatabaseError(
-                f"{self.name}: was made by a newer version of PromptEditBench (revision {found}). Use that one."
+                f"{self.name}: was made by a development version of PromptEditBench (revision {revision}), which "
+                "this version cannot read. Export its votes with the version that made it, and create the study "
+                "again."
+            )
+        if revision is not None and revision not in revisions:
+            raise DatabaseError(
+                f"{self.name}: was made by a newer version of PromptEditBench (revision {revision}). Use that one."
             )
 
         def upgrade(connection: Connection) -> None:
             if not self.is_sqlite:
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY})"))
-            # Another process may have been quicker.
-            if migrations.current(connection) != head:
+            # Another process may have been faster.
+            if migrations.current(connection) != revisions[0]:
                 migrations.upgrade(connection)
 
         self.write(upgrade)
 
 
-_Entry: TypeAlias = tuple[Callable[[Connection], Any], "Future[Any]", bool]
-"""Work, who waits for it, and whether it has to be on disk."""
+class _Job(NamedTuple):
+    """A piece of work in the writer's queue."""
+
+    work: Callable[[Connection], Any]
+    future: Future[Any]
+    durable: bool
 
 
-class Writer:
-    """SQLite's one writer: a thread that lets the work that is waiting share one commit.
+class _Outcome(NamedTuple):
+    """Result of a job, to be told once it is committed."""
 
-    A commit is one wait for the disk, which is where a vote's time goes; of fifty votes at once each then
-    waits for two commits at most, not for fifty. Each piece of work has a savepoint of its own, so one that
-    fails undoes itself alone. Nobody is told of success before the commit.
+    future: Future[Any]
+    result: Any
+    error: BaseException | None
+
+
+class _Writer:
+    """SQLite's one writer: a thread that commits waiting jobs together.
+
+    A commit waits for the disk, which is most of the time that a vote takes. With shared commits, each of fifty
+    simultaneous votes waits for at most two commits, not for fifty. Each job has a savepoint of its own, so a job that
+    fails undoes itself alone. No job gets its result before the commit.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._guard = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def run(self, work: Callable[[Connection], T], durable: bool) -> T:
-        """What ``work`` returned, once it is committed. Raises what it raised, or what the commit did."""
+        """The result of ``work`` once it is committed. Raises the error of ``work`` or of the commit."""
         future: Future[T] = Future()
         with self._guard:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="study-writer", daemon=True)
                 self._thread.start()
-            self._queue.put((work, future, durable))
+            self._queue.put(_Job(work, future, durable))
         return future.result()
 
     def close(self) -> None:
-        """Returns when all that was given is written. More work begins a new thread."""
+        """Returns when all jobs are written. A later job starts a new thread."""
         with self._guard:
             thread, self._thread = self._thread, None
             if thread is not None:
@@ -267,57 +283,73 @@ class Writer:
             thread.join()
 
     def _loop(self) -> None:
-        open_ = True
-        while open_:
-            entries = [self._queue.get()]
-            while len(entries) < _BATCH and not self._queue.empty():
-                entries.append(self._queue.get())
-            open_ = None not in entries
-            batch = [entry for entry in entries if entry is not None]
+        running = True
+        while running:
+            # Wait for one job, then take all that came in the meantime. None ends the thread.
+            jobs = [self._queue.get()]
+            while len(jobs) < _BATCH and not self._queue.empty():
+                jobs.append(self._queue.get())
+            running = None not in jobs
+            batch = [job for job in jobs if job is not None]
             if batch and not self._commit(batch):
-                # One of them broke the transaction for all; alone, each gets its own answer.
-                for entry in batch:
-                    self._commit([entry])
+                # One job broke the transaction of all. Alone, each job gets its own result.
+                for job in batch:
+                    self._commit([job])
 
-    def _commit(self, batch: list[_Entry]) -> bool:
-        """False where nothing was committed and nobody was told: only for more than one."""
-        outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
+    def _commit(self, batch: list[_Job]) -> bool:
+        """Runs and commits the jobs, and tells their results. False: nothing was committed and nothing told.
+
+        False comes for more than one job only. The error of a single job is its result.
+        """
+        outcomes: list[_Outcome] = []
         try:
             with self._engine.connect() as plain:
-                durable = any(entry[2] for entry in batch)
+                durable = any(job.durable for job in batch)
                 connection = plain.execution_options(**{_WRITE: "FULL" if durable else "NORMAL"})
                 with connection.begin():
-                    for work, future, _ in batch:
+                    for job in batch:
                         try:
                             with connection.begin_nested():
-                                outcomes.append((future, work(connection), None))
+                                outcomes.append(_Outcome(job.future, job.work(connection), None))
                         except Exception as error:
+                            # The database's own faults may have ended the transaction that all jobs share.
                             if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError):
                                 raise
-                            outcomes.append((future, None, error))
+                            outcomes.append(_Outcome(job.future, None, error))
         except Exception as error:
             if len(batch) > 1:
                 return False
-            outcomes = [(future, None, error) for _, future, _ in batch]
-        for future, result, failure in outcomes:
-            if failure is None:
-                future.set_result(result)
+            outcomes = [_Outcome(batch[0].future, None, error)]
+        for outcome in outcomes:
+            if outcome.error is None:
+                outcome.future.set_result(outcome.result)
             else:
-                future.set_exception(failure)
+                outcome.future.set_exception(outcome.error)
         return True
 
 
-def _keep_private(path: Path) -> None:
-    """Makes a new file for its owner alone, and closes one that exists to those outside its group.
+def _prepare_file(path: Path, *, create: bool) -> None:
+    """Makes SQLite's file, readable by its owner alone, and takes other people's rights to an existing one.
 
-    It holds the secret that signs the links. SQLite gives new side files (``-wal``, ``-shm``) the file's mode.
+    The file holds the secret that signs the links. SQLite gives its side files (``-wal``, ``-shm``) the same mode.
+    Raises :class:`DatabaseError`.
     """
+    if not create and not path.exists():
+        raise DatabaseError(
+            f"{path}: there is no study database. Create a study first: run_bench.py study create."
+        )
+    if path.is_dir():
+        raise DatabaseError(f"{path}: is a folder. Give the path of a file, such as {path}/studies.db.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatabaseError(f"{path.parent}: cannot be made ({error.strerror}).") from error
     try:
         if not path.exists():
             os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600))
         for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
             if file.is_file() and (mode := file.stat().st_mode) & 0o007:
-                # The file may be another user's, or lie on a read-only disk.
+                # The file may belong to another user or lie on a read-only disk.
                 with contextlib.suppress(OSError):
                     file.chmod(mode & ~0o007)
     except OSError as error:
@@ -327,11 +359,12 @@ def _keep_private(path: Path) -> None:
 
 
 def _url(target: str | os.PathLike[str]) -> URL:
-    named = os.fspath(target)
-    if "://" not in named:
-        return URL.create("sqlite", database=str(Path(named).expanduser()))
+    """The URL of a path or of the text of a URL. Raises :class:`DatabaseError` for an unsupported database."""
+    address = os.fspath(target)
+    if "://" not in address:
+        return URL.create("sqlite", database=str(Path(address).expanduser()))
     try:
-        url = make_url(named)
+        url = make_url(address)
         if url.drivername in ("postgres", "postgresql"):
             url = url.set(drivername="postgresql+psycopg")
         backend = url.get_backend_name()
@@ -349,46 +382,48 @@ def _url(target: str | os.PathLike[str]) -> URL:
 
 
 def _prepare_sqlite(engine: Engine) -> None:
+    """Sets up every connection to SQLite: write-ahead log, foreign keys, explicit transactions."""
+
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:
-        # Transactions are begun below, not by the driver's guesses.
+        # `begin` below starts transactions. By default the driver guesses when one is needed.
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute("PRAGMA busy_timeout = 20000")
+        # The busy timeout does not apply to a change of the journal mode, so try for up to 4 seconds.
         for _ in range(200):
             try:
                 cursor.execute("PRAGMA journal_mode = WAL")
                 break
             except sqlite3.OperationalError as error:
-                # Changing the mode does not wait for the lock, whatever the timeout.
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                    break  # Read-only, say: the first statement will tell.
+                if _sqlite_code(error) != sqlite3.SQLITE_BUSY:
+                    break  # A read-only file, for example. The first statement reports it.
                 time.sleep(0.02)
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # IMMEDIATE waits for its turn; a transaction that reads first and then writes could not.
-        write = connection.get_execution_options().get(_WRITE)
-        if write:
-            # FULL: a commit, and all before it, is on disk when it returns. NORMAL: it is with the system.
-            connection.exec_driver_sql(f"PRAGMA synchronous = {write}")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        synchronous = connection.get_execution_options().get(_WRITE)
+        if synchronous:
+            # FULL: the commit and all commits before it are on disk when it returns. NORMAL: the system has them.
+            connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
+        # IMMEDIATE waits for the write lock. A transaction that reads first and then writes could not wait.
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if synchronous else "BEGIN")
+
+
+def _sqlite_code(error: BaseException | None) -> int:
+    """SQLite's primary result code of an error. 0 where the error is not from SQLite."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return (code or 0) & 0xFF
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    """PostgreSQL's five-character error code. Empty where the server gave none."""
+    return getattr(error.orig, "sqlstate", None) or ""
 
 
 def _cause(error: DBAPIError) -> str:
-    text = str(error.orig).strip() if error.orig is not None else str(error)
-    return text.splitlines()[0] if text else type(error).__name__
-
-
-def within(moment: datetime | None, now: datetime, length: timedelta) -> bool:
-    """Whether ``moment`` lies less than ``length`` before ``now``.
-
-    A moment after ``now`` was written by a clock that was ahead; a minute of that is forgiven.
-    """
-    return moment is not None and now - length < moment <= now + SLACK
-
-
-SLACK = timedelta(seconds=60)
-"""By how much two clocks may differ."""
+    """The first line of the driver's message."""
+    message = str(error.orig).strip() if error.orig is not None else str(error)
+    return message.splitlines()[0] if message else type(error).__name__

@@ -1,8 +1,8 @@
-"""The study database's tables. ``migrations`` makes them; a test holds that both say the same.
+"""The tables of the study database.
 
-Votes are insert-only: besides the unique constraint, a trigger (migrations 0002 and 0003) refuses every UPDATE
-and DELETE of them, but for those of a rater who has withdrawn. What changes in place is only what nothing is
-inferred from: who is here, who holds what.
+Votes are insert-only. A unique constraint allows one vote per rater and trial, and a trigger (see ``migrations``)
+refuses every UPDATE and DELETE of a vote, unless its rater has withdrawn. Rows of other tables may change in place:
+no result is computed from them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RATER_KINDS: tuple[str, ...] = (HUMAN, SIMULATED)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """Aware UTC in Python; ``timestamptz`` in PostgreSQL, sortable text in SQLite."""
+    """Aware UTC in Python, ``timestamptz`` in PostgreSQL, sortable text in SQLite."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -43,7 +43,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value.tzinfo is None:
             raise ValueError("a time without a time zone")
         value = value.astimezone(UTC)
-        # SQLite stores what it is given, and compares text.
+        # SQLite stores the text of the time and compares texts, so all of them need the same form.
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -53,8 +53,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    """Constraints have names, so that a migration can name them on every database."""
+    """Base of all tables."""
 
+    # Named constraints: a migration can address them on every database.
     metadata = MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -68,28 +69,27 @@ class Base(DeclarativeBase):
 
 
 class StudyRow(Base):
-    """One study: what it was made of never changes."""
+    """One study. Its design, settings and secret never change."""
 
     __tablename__ = "studies"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(120), unique=True)
     digest: Mapped[str] = mapped_column(String(64))
+    # Design.to_json and StudySettings.to_json.
     design: Mapped[str] = mapped_column(Text)
-    """``Design.to_json``."""
     settings: Mapped[str] = mapped_column(Text)
-    """``StudySettings.to_json``."""
+    # 32 random bytes in hex: the key that signs tokens and makes ids opaque.
     secret: Mapped[str] = mapped_column(String(64))
-    """Signs tokens and makes ids opaque; hex."""
     admin_hash: Mapped[str | None] = mapped_column(String(255))
     created_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
+    # The address at which `study serve` last served the study. Invitations lead there.
     address: Mapped[str | None] = mapped_column(String(255))
-    """Where ``study serve`` last served it: invitations lead there."""
 
 
 class TrialRow(Base):
-    """One trial of the design, for the database to hand out."""
+    """One trial of a study's design."""
 
     __tablename__ = "trials"
     __table_args__ = (
@@ -100,26 +100,25 @@ class TrialRow(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    # Trial.id of the design, and the opaque id that a browser gets.
     name: Mapped[str] = mapped_column(String(40))
-    """``types.Trial.id``."""
     public: Mapped[str] = mapped_column(String(40))
-    """What a browser calls it: opaque."""
     role: Mapped[str] = mapped_column(String(12))
     kind: Mapped[str] = mapped_column(String(8))
     question: Mapped[str] = mapped_column(String(40))
     case_key: Mapped[str] = mapped_column(String(255))
+    # SHA-256 of Trial.unit.
     unit: Mapped[str] = mapped_column(String(64))
-    """SHA-256 of ``types.Trial.unit``."""
     candidates: Mapped[list[str]] = mapped_column(JSON)
     sheet: Mapped[int | None]
     position: Mapped[int]
+    # `name` of the trial that this one repeats.
     repeat_of: Mapped[str | None] = mapped_column(String(40))
-    """The ``name`` of the trial that it repeats."""
     expected: Mapped[str | None] = mapped_column(String(255))
 
 
 class RaterRow(Base):
-    """One rater of one study."""
+    """One rater of one study. A rater who withdraws keeps this row and its number, but no votes and no names."""
 
     __tablename__ = "raters"
     __table_args__ = (
@@ -131,26 +130,25 @@ class RaterRow(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    # Random id of the rater in every interface.
     public: Mapped[str] = mapped_column(String(40), unique=True)
-    """Random; what every interface calls the rater."""
     kind: Mapped[str] = mapped_column(String(12))
+    # From 0, in order of arrival among the study's raters of this kind.
     number: Mapped[int]
-    """From 0, in order of arrival among the study's raters of this kind."""
+    # The recruiting service's id of the rater, and all parameters of its link (interface.RECRUITERS).
+    # Neither is ever exported.
     external: Mapped[str | None] = mapped_column(String(255))
-    """The recruiting service's id of the rater; never exported."""
     recruited: Mapped[dict[str, str] | None] = mapped_column(JSON)
-    """All that the service put into the link, by parameter (``interface.RECRUITERS``); never exported."""
     sheet: Mapped[int | None]
     created_at: Mapped[datetime]
     seen_at: Mapped[datetime]
     consented_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     withdrawn_at: Mapped[datetime | None]
-    """Set once the rater withdrew: votes and service's names are deleted, the row keeps its number."""
 
 
 class InvitationRow(Base):
-    """One invitation; ``rater_id`` is set once, by whoever takes it up first."""
+    """One invitation. ``rater_id`` is set once, by the first rater who uses it."""
 
     __tablename__ = "invitations"
 
@@ -164,7 +162,7 @@ class InvitationRow(Base):
 
 
 class HoldRow(Base):
-    """Who has an open trial at the moment. One of each kind of rater: people and simulations do not meet."""
+    """A trial that is reserved for a rater until a time. People and simulated raters hold trials independently."""
 
     __tablename__ = "holds"
 
@@ -175,7 +173,7 @@ class HoldRow(Base):
 
 
 class IssueRow(Base):
-    """A trial was shown to a rater: only what was shown can be voted on."""
+    """A trial that was shown to a rater. A rater can vote on these trials only."""
 
     __tablename__ = "issues"
     __table_args__ = (UniqueConstraint("rater_id", "trial_id"), UniqueConstraint("rater_id", "number"))
@@ -183,15 +181,15 @@ class IssueRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     rater_id: Mapped[int] = mapped_column(ForeignKey("raters.id"))
     trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"))
+    # From 0, in the order in which the rater was shown trials.
     number: Mapped[int]
-    """From 0, in the order in which the rater was shown them."""
     issued_at: Mapped[datetime]
+    # True once the trial went to another rater. A late vote still counts.
     released: Mapped[bool] = mapped_column(Boolean)
-    """Taken back, because another rater holds it by now. A late vote still counts."""
 
 
 class VoteRow(Base):
-    """One answer. Never changed; deleted only when its rater withdraws."""
+    """One answer. It never changes, and is deleted only when its rater withdraws."""
 
     __tablename__ = "votes"
     __table_args__ = (
@@ -206,24 +204,24 @@ class VoteRow(Base):
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
     rater_id: Mapped[int] = mapped_column(ForeignKey("raters.id"))
     trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"))
+    # Kind of the rater. Stored here too, so that a query of votes needs no join to tell people from simulations.
     kind: Mapped[str] = mapped_column(String(12))
-    """The rater's, so that no query can forget to ask."""
+    # Title of the chosen candidate, or "tie".
     answer: Mapped[str] = mapped_column(String(255))
-    """The chosen candidate's title, or ``tie``."""
     reaction_ms: Mapped[int] = mapped_column(Integer)
     server_time: Mapped[datetime]
+    # Further facts from the screen: zoomed, flickered, size of the window.
     details: Mapped[dict[str, object] | None] = mapped_column(JSON)
-    """What else the screen tells of the answer: zoomed, flickered, size of the window."""
 
 
 class AttemptRow(Base):
-    """One wrong password at the admin page."""
+    """One wrong password at the administrator's page."""
 
     __tablename__ = "attempts"
     __table_args__ = (Index(None, "study_id", "at"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    # SHA-256 of the client's address: attempts are counted by client, and no address is stored.
     client: Mapped[str] = mapped_column(String(64))
-    """SHA-256 of the client's address: enough to count by."""
     at: Mapped[datetime]

@@ -1,7 +1,7 @@
-"""How the study database came to be what ``models`` says. ``upgrade`` brings any older one up to date.
+"""Creates the tables of the study database with Alembic, and reads which revision a database is at.
 
-A new revision is a file in ``versions/``; ``tests/bench/study/test_migrations.py`` holds that the revisions
-together make exactly the models' tables, on SQLite and on PostgreSQL.
+A later change of the tables is a new file in ``versions/``. ``tests/bench/study/test_migrations.py`` checks that the
+revisions together make exactly the tables of ``bench.study.models``, on SQLite and on PostgreSQL.
 """
 
 from __future__ import annotations
@@ -17,34 +17,27 @@ from sqlalchemy import Connection
 FOLDER = Path(__file__).parent
 
 
-def config(connection: Connection | None = None) -> Config:
-    """Alembic's configuration, made here: there is no ini file. ``connection`` is the one to migrate over."""
-    made = Config()
-    # A per cent sign would be interpolation to it.
-    made.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
-    made.set_main_option("path_separator", "os")
-    if connection is not None:
-        made.attributes["connection"] = connection
-    return made
+def _config() -> Config:
+    """Alembic's configuration. There is no ini file."""
+    config = Config()
+    # Alembic takes a per cent sign for the begin of an interpolation.
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
 
 
-def head() -> str:
-    """The newest revision."""
-    found = ScriptDirectory.from_config(config()).get_current_head()
-    assert found is not None
-    return found
+def revisions() -> list[str]:
+    """All revisions of this version of the program, the newest first."""
+    return [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()]
 
 
 def current(connection: Connection) -> str | None:
-    """The revision of a database; None for one that no migration has touched."""
+    """The revision of a database. None for one without tables."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def known(revision: str) -> bool:
-    """Whether this version has heard of a revision."""
-    return any(entry.revision == revision for entry in ScriptDirectory.from_config(config()).walk_revisions())
-
-
-def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Migrates inside the connection's own transaction: all or nothing."""
-    command.upgrade(config(connection), revision)
+def upgrade(connection: Connection) -> None:
+    """Brings a database to the newest revision, inside the connection's own transaction: all or nothing."""
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,4 +1,4 @@
-"""Alembic's entry: migrates over the connection that :func:`bench.study.migrations.upgrade` hands in."""
+"""The script that Alembic runs for :func:`bench.study.migrations.upgrade`, over the connection that it passes in."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ from alembic import context
 
 from bench.study.models import Base
 
-
-def run() -> None:
-    context.configure(
-        connection=context.config.attributes["connection"],
-        target_metadata=Base.metadata,
-        render_as_batch=True,
-        transactional_ddl=True,
-    )
-    with context.begin_transaction():
-        context.run_migrations()
-
-
-run()
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    render_as_batch=True,
+    transactional_ddl=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

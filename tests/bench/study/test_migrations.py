@@ -16,74 +16,38 @@ from bench.study.store import StudyStore
 from tests.bench.study.conftest import Postgres
 from tests.bench.study.runs import answer_all
 
-FIRST = """
-INSERT INTO studies (id, name, digest, design, settings, secret, created_at)
-VALUES (1, 'old', 'd', '{}', '{}', 's', '2026-01-01 00:00:00.000000');
-INSERT INTO trials (id, study_id, name, public, role, kind, question, case_key, unit, candidates, position)
-VALUES (1, 1, 't00000', 'p', 'trial', 'pair', 'overall', 'c', 'u', '["a", "b"]', 0);
-INSERT INTO raters (id, study_id, public, kind, number, created_at, seen_at)
-VALUES (1, 1, 'r', 'human', 0, '2026-01-01 00:00:00.000000', '2026-01-01 00:00:00.000000');
-INSERT INTO votes (id, study_id, rater_id, trial_id, kind, answer, reaction_ms, server_time)
-VALUES (1, 1, 1, 1, 'human', 'a', 1200, '2026-01-01 00:00:00.000000')
-"""
-
 
 def differences(connection: Connection) -> list[object]:
+    """Where the database's tables differ from the models."""
     context = MigrationContext.configure(
         connection, opts={"compare_type": True, "compare_server_default": True}
     )
     return list(compare_metadata(context, Base.metadata))
 
 
-def check_from_the_first_revision(connection: Connection) -> None:
-    migrations.upgrade(connection, "0001")
-    assert migrations.current(connection) == "0001"
-    assert differences(connection), "the first revision is not the last: there is something to migrate"
-    for statement in FIRST.split(";"):
-        connection.execute(text(statement))
-    migrations.upgrade(connection)
-    assert migrations.current(connection) == migrations.head()
-    assert differences(connection) == []
-    row = connection.execute(text("SELECT answer, reaction_ms, details FROM votes")).one()
-    assert tuple(row) == ("a", 1200, None)
-    # Who came before withdrawal was possible can withdraw too.
-    row = connection.execute(text("SELECT recruited, withdrawn_at FROM raters")).one()
-    assert tuple(row) == (None, None)
-    connection.execute(text("UPDATE raters SET withdrawn_at = '2026-01-02 00:00:00.000000'"))
-    connection.execute(text("DELETE FROM votes"))
-    assert connection.execute(text("SELECT count(*) FROM votes")).scalar_one() == 0
+def test_a_new_database_has_the_tables_of_the_models_on_sqlite(tmp_path: Path) -> None:
+    with create_engine(f"sqlite:///{tmp_path / 'x.db'}").begin() as connection:
+        migrations.upgrade(connection)
+        assert migrations.current(connection) == migrations.revisions()[0] == "0003"
+        assert differences(connection) == []
+        # The comparison does not see SQLite's check constraints.
+        inspector = inspect(connection)
+        names = {
+            check["name"] for table in ("votes", "raters") for check in inspector.get_check_constraints(table)
+        }
+        assert names == {"ck_votes_kind", "ck_votes_reaction", "ck_raters_kind"}
 
 
-def test_from_the_first_revision_to_the_models_on_sqlite(tmp_path: Path) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path / 'x.db'}")
-    with engine.begin() as connection:
-        check_from_the_first_revision(connection)
-        # SQLite reports no check constraints to the comparison: by name and text.
-        found = {c["name"] for t in ("votes", "raters") for c in inspect(connection).get_check_constraints(t)}
-        assert found == {"ck_votes_kind", "ck_votes_reaction", "ck_raters_kind"}
-
-
-def test_from_the_first_revision_to_the_models_on_postgresql(postgres: Postgres) -> None:
+def test_a_new_database_has_the_tables_of_the_models_on_postgresql(postgres: Postgres) -> None:
     engine = create_engine(postgres.database("migrate").replace("postgresql:", "postgresql+psycopg:"))
     with engine.begin() as connection:
-        check_from_the_first_revision(connection)
+        migrations.upgrade(connection)
+        assert differences(connection) == []
     engine.dispose()
 
 
-def test_down_and_up_again(tmp_path: Path) -> None:
-    from alembic import command
-
-    engine = create_engine(f"sqlite:///{tmp_path / 'x.db'}")
-    with engine.begin() as connection:
-        migrations.upgrade(connection)
-        command.downgrade(migrations.config(connection), "base")
-        assert inspect(connection).get_table_names() == ["alembic_version"]
-        migrations.upgrade(connection)
-        assert differences(connection) == []
-
-
 def vandalise(database: Database) -> None:
-    """Tries every way to change or remove a vote; each must fail or do nothing."""
+    """Tries every way to change or remove a vote. Each must fail or do nothing."""
 
     def rows(connection: Connection) -> list[tuple[object, ...]]:
         return [
@@ -103,7 +67,7 @@ def vandalise(database: Database) -> None:
         with pytest.raises((DBAPIError, DatabaseError), match="written once"):
             database.write(lambda c, s=statement: c.execute(text(s)))
     if database.is_sqlite:
-        # Another connection, without our pragmas: REPLACE must not delete in silence.
+        # From a connection without our pragmas too, REPLACE must not delete.
         with create_engine(database.engine.url).begin() as connection:
             connection.execute(
                 text("INSERT OR REPLACE INTO votes SELECT id, study_id, rater_id, trial_id, kind, 'x', 1, "
@@ -125,10 +89,13 @@ def test_nobody_changes_a_vote_on_postgresql(postgres: Postgres, design: Design)
         vandalise(store._db)
 
 
-def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("revision", "message"), [("9999", "newer version"), ("0002", r"revision 0002.*create the study again")]
+)
+def test_a_database_of_another_revision_is_refused(tmp_path: Path, revision: str, message: str) -> None:
     path = tmp_path / "s.db"
     StudyStore.open(path).close()
     with create_engine(f"sqlite:///{path}").begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(DatabaseError, match="newer version"):
+        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+    with pytest.raises(DatabaseError, match=message):
         StudyStore.open(path)
