@@ -27,7 +27,7 @@ import numpy as np
 from bench.files import sha256_bytes
 from bench.images import ImageError, dilate, from_array, mask_array, png_bytes, read_mask, read_rgb, resize
 from bench.images import to_array as pixels_of
-from bench.study import StudyError, tokens
+from bench.study import StudyError, security
 from bench.study.arrange import rank
 from bench.study.design import Design
 from bench.study.interface import VoteRefused
@@ -119,7 +119,7 @@ class Pictures:
             if not ref.is_noise:
                 _check(design, ref)
         size = _load(design, case.source).size
-        group = tokens.opaque(shown.secret, "pictures", rater, trial)
+        group = security.opaque(shown.secret, "pictures", rater, trial)
         with self._lock:
             self._prepared[group] = (rater, trial, shown)
             self._prepared.move_to_end(group)
@@ -193,7 +193,7 @@ class Pictures:
 def _ids(rater: str, trial: str, shown: Shown) -> list[str]:
     """The opaque ids of a trial's pictures, in the order of ``Bundle.all``."""
     count = 2 + len(shown.trial.candidates)
-    return [tokens.opaque(shown.secret, "picture", rater, trial, slot) for slot in range(count)]
+    return [security.opaque(shown.secret, "picture", rater, trial, slot) for slot in range(count)]
 
 
 def trial_images(design: Design, case: StudyCase, trial: Trial) -> list[Image]:
@@ -266,7 +266,7 @@ def _equal_pngs(images: Sequence[Image], noise: Sequence[tuple[object, ...]], bu
     longest = max(map(len, encoded)) + _CHUNK
     length = -(-longest // bucket) * bucket
     return [
-        fill_png(data, tokens.keystream(str(secret), length - len(data) - _CHUNK, *names))
+        fill_png(data, security.keystream(str(secret), length - len(data) - _CHUNK, *names))
         for data, (secret, *names) in zip(encoded, noise, strict=True)
     ]
 

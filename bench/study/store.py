@@ -37,7 +37,7 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, 
 
 from bench.files import UnsafeName, safe_part
 from bench.registry import did_you_mean
-from bench.study import StudyError, passwords, queries, tokens
+from bench.study import StudyError, queries, security
 from bench.study.database import SLACK, Clock, Database, within
 from bench.study.design import Design
 from bench.study.handout import Handout, Loaded, Void
@@ -166,8 +166,8 @@ class StudyStore:
         except UnsafeName as error:
             raise StudyError(str(error)) from None
         settings.check()
-        admin_hash = None if admin_password is None else passwords.hash_password(admin_password)
-        secret = tokens.new_secret()
+        admin_hash = None if admin_password is None else security.hash_password(admin_password)
+        secret = security.new_secret()
 
         def work(connection: Connection) -> None:
             found = connection.execute(
@@ -196,7 +196,7 @@ class StudyStore:
                     {
                         "study_id": study_id,
                         "name": trial.id,
-                        "public": tokens.opaque(secret, "trial", trial.id, size=12),
+                        "public": security.opaque(secret, "trial", trial.id, size=12),
                         "role": trial.role,
                         "kind": trial.kind,
                         "question": trial.question,
@@ -269,7 +269,7 @@ class StudyStore:
         if len(note) > 255:
             raise StudyError(f"--note: {len(note)} characters; at most 255 are kept.")
         loaded = self._load(study)
-        nonces = [tokens.new_id() for _ in range(count)]
+        nonces = [security.new_id() for _ in range(count)]
 
         def work(connection: Connection) -> datetime | None:
             now = self._db.now(connection)
@@ -290,7 +290,7 @@ class StudyStore:
             return expires
 
         expires = self._db.write(work)
-        return [tokens.sign(loaded.secret, "invitation", study, nonce, expires) for nonce in nonces]
+        return [security.sign(loaded.secret, "invitation", study, nonce, expires) for nonce in nonces]
 
     def redeem(
         self,
@@ -303,13 +303,13 @@ class StudyStore:
         """Takes up an invitation: a new rater; or the same one, where ``session`` is the one it gave, or
         ``external`` the name under which a recruiting service sent them. ``recruited``: as for :meth:`register`.
 
-        Raises ``tokens.TokenForged``, ``TokenExpired`` or ``TokenUsed`` (another rater took it up: whoever
+        Raises ``security.TokenForged``, ``TokenExpired`` or ``TokenUsed`` (another rater took it up: whoever
         it was goes on with their session; or this one takes part already, by another invitation),
         :class:`Withdrawn`, :class:`StudyFull` (the invitation stays good) and :class:`StudyClosed`.
         """
         _check_recruited(external, recruited)
         loaded, nonce = self._verified_invitation(token)
-        public = tokens.new_id()
+        public = security.new_id()
 
         def work(connection: Connection) -> tuple[str, str | None]:
             found = self._invitation(connection, loaded, nonce, lock=True)
@@ -328,7 +328,7 @@ class StudyStore:
         bound, theirs = self._db.write(work)
         same = bound == public or (bool(external) and external == theirs)
         if not same and (session is None or self._session_rater(session, loaded) != bound):
-            raise tokens.TokenUsed(USED)
+            raise security.TokenUsed(USED)
         return self._entry(loaded, bound)
 
     def check_invitation(
@@ -343,28 +343,28 @@ class StudyStore:
             if row.public is None:
                 self._check_new(connection, loaded, external)
             elif not external or external != row.external:
-                raise tokens.TokenUsed(USED)
+                raise security.TokenUsed(USED)
 
         self._db.read(work)
 
     def _check_new(self, connection: Connection, loaded: Loaded, external: str) -> None:
-        """Raises ``tokens.TokenUsed`` where whom a recruiting service calls ``external`` takes part already."""
+        """Raises ``security.TokenUsed`` where whom a recruiting service calls ``external`` takes part already."""
         if external and self._by_external(connection, loaded, HUMAN, external) is not None:
-            raise tokens.TokenUsed(
+            raise security.TokenUsed(
                 "You take part in this study already. Go on in the browser in which you began, or with the "
                 "personal link that you were given there."
             )
 
     def _verified_invitation(self, token: str) -> tuple[Loaded, str]:
-        """The study of an invitation, and its nonce. Raises ``tokens.TokenForged`` or ``TokenExpired``."""
+        """The study of an invitation, and its nonce. Raises ``security.TokenForged`` or ``TokenExpired``."""
         loaded = self._verified_study(token)
         now = self._db.read(self._db.now)
-        return loaded, tokens.verify(token, loaded.secret, "invitation", now).subject
+        return loaded, security.verify(token, loaded.secret, "invitation", now).subject
 
     def _invitation(self, connection: Connection, loaded: Loaded, nonce: str, *, lock: bool = False) -> Row:
         """The invitation and the rater who took it up.
 
-        Raises ``tokens.TokenForged`` where there is no such invitation, and :class:`Withdrawn`.
+        Raises ``security.TokenForged`` where there is no such invitation, and :class:`Withdrawn`.
         """
         query = (
             select(InvitationRow.id, RaterRow.public, RaterRow.external, RaterRow.withdrawn_at)
@@ -373,7 +373,7 @@ class StudyStore:
         )
         row = connection.execute(query.with_for_update(of=InvitationRow) if lock else query).one_or_none()
         if row is None:
-            raise tokens.TokenForged("This link is not valid: the study does not know it.")
+            raise security.TokenForged("This link is not valid: the study does not know it.")
         if row.withdrawn_at is not None:
             raise Withdrawn(f"{self.name}: rater {row.public!r} has withdrawn.")
         return row
@@ -392,18 +392,20 @@ class StudyStore:
         return self.register(study, external=external, recruited=recruited)
 
     def resume(self, session: str) -> Entry:
-        """The rater of a session token. Raises ``tokens.TokenError`` or :class:`UnknownRater`.
+        """The rater of a session token. Raises ``security.TokenError`` or :class:`UnknownRater`.
 
         A session ends ``SESSION_DAYS`` after the rater's last answer (``TokenExpired``).
         """
         loaded = self._verified_study(session)
         rater = self._session_rater(session, loaded)
         if rater is None:
-            raise tokens.TokenForged("This link is not valid: it was altered or was not made by this study.")
+            raise security.TokenForged(
+                "This link is not valid: it was altered or was not made by this study."
+            )
         # Raises for a rater who is not there.
         seen, now = self._db.read(lambda c: (self._handout.rater(c, rater).seen_at, self._db.now(c)))
         if now - seen > timedelta(days=SESSION_DAYS):
-            raise tokens.TokenExpired(
+            raise security.TokenExpired(
                 f"This link ended, because it was not used for {SESSION_DAYS} days. Ask the person who sent it "
                 "for a new one."
             )
@@ -427,7 +429,7 @@ class StudyStore:
             raise StudyError(f"raters of kind {kind!r}: expected one of {', '.join(RATER_KINDS)}.")
         _check_recruited(external, recruited)
         loaded = self._load(study)
-        public = tokens.new_id()
+        public = security.new_id()
 
         def work(connection: Connection) -> str:
             self._lock_study(connection, loaded)
@@ -460,24 +462,24 @@ class StudyStore:
 
     def _verified_study(self, token: str) -> Loaded:
         """The study that a token names; its signature is still to be verified."""
-        name = tokens.study_of(token)
+        name = security.study_of(token)
         try:
             return self._load(name)
         except UnknownStudy:
-            raise tokens.TokenForged(
+            raise security.TokenForged(
                 "This link is not valid: it was altered or was not made by this study."
             ) from None
 
     def _session_rater(self, session: str, loaded: Loaded) -> str | None:
         try:
-            claims = tokens.verify(session, loaded.secret, "session", self._db.read(self._db.now))
-        except tokens.TokenError:
+            claims = security.verify(session, loaded.secret, "session", self._db.read(self._db.now))
+        except security.TokenError:
             return None
         return claims.subject if claims.study == loaded.study.name else None
 
     def _entry(self, loaded: Loaded, rater: str) -> Entry:
         name = loaded.study.name
-        return Entry(rater, tokens.sign(loaded.secret, "session", name, rater), name)
+        return Entry(rater, security.sign(loaded.secret, "session", name, rater), name)
 
     def _lock_study(self, connection: Connection, loaded: Loaded) -> datetime | None:
         """Registrations of one study wait for each other; returns when it was closed."""
@@ -880,9 +882,9 @@ class StudyStore:
         )
 
     def set_admin_password(self, study: str, password: str) -> None:
-        """Raises ``passwords.PasswordError`` for a short one."""
+        """Raises ``security.PasswordError`` for a short one."""
         loaded = self._load(study)
-        stored = passwords.hash_password(password)
+        stored = security.hash_password(password)
         self._db.write(
             lambda c: c.execute(update(StudyRow).where(StudyRow.id == loaded.id).values(admin_hash=stored))
         )
@@ -892,9 +894,9 @@ class StudyStore:
         study: str,
         password: str,
         client: str = "",
-        limit: passwords.RateLimit = passwords.RateLimit(),  # noqa: B008
+        limit: security.AttemptLimit = security.AttemptLimit(),  # noqa: B008
     ) -> None:
-        """Returns for the right password. Raises ``passwords.PasswordError`` for a wrong one, and
+        """Returns for the right password. Raises ``security.PasswordError`` for a wrong one, and
         ``TooManyAttempts``, without looking at it, after too many wrong ones of this ``client`` (its address)
         or of all. The count is in the database, so restarting the app does not reset it; a guess is counted
         before it is checked, so guessing in parallel does not help.
@@ -926,11 +928,11 @@ class StudyStore:
 
         stored, wait, number = self._db.write(attempt)
         if stored is None:
-            raise passwords.PasswordError("No password is set: run_bench.py study password sets one.")
+            raise security.PasswordError("No password is set: run_bench.py study password sets one.")
         if wait:
-            raise passwords.TooManyAttempts(wait)
-        if not passwords.matches(password, stored):
-            raise passwords.PasswordError("Wrong password.")
+            raise security.TooManyAttempts(wait)
+        if not security.matches(password, stored):
+            raise security.PasswordError("Wrong password.")
         # It was no wrong guess after all.
         self._db.write(lambda c: c.execute(delete(AttemptRow).where(AttemptRow.id == number)))
 
@@ -958,5 +960,5 @@ def _code(loaded: Loaded, rater: str) -> str:
 
 def _own_code(secret: str, rater: str) -> str:
     """Ten letters and digits that only the study can make; neither 0 nor 1 is among them."""
-    digest = bytes.fromhex(tokens.opaque(secret, "completion", rater))
+    digest = bytes.fromhex(security.opaque(secret, "completion", rater))
     return base64.b32encode(digest)[:10].decode()

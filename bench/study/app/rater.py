@@ -35,7 +35,7 @@ from bench.study.interface import (
     Withdrawn,
 )
 from bench.study.pictures import PictureChanged
-from bench.study.tokens import TokenError, TokenExpired, TokenUsed
+from bench.study.security import TokenError, TokenExpired, TokenUsed
 
 DETAILS: Mapping[str, type | tuple[type, ...]] = {
     "by": str,

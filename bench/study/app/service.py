@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.files import parse_json
-from bench.study import StudyError, tokens
+from bench.study import StudyError, security
 from bench.study.cli import NAME_VARIABLE, STORE, STORE_VARIABLE
 from bench.study.interface import Entry, Study
 from bench.study.pictures import Picture, PictureChanged, Pictures
@@ -168,8 +168,10 @@ class Service:
         return self.store.redeem(invitation, external=external, recruited=recruited)
 
     def _ours(self, token: str) -> None:
-        if tokens.study_of(token) != self.name:
-            raise tokens.TokenForged("This link is not valid: it was altered or was not made by this study.")
+        if security.study_of(token) != self.name:
+            raise security.TokenForged(
+                "This link is not valid: it was altered or was not made by this study."
+            )
 
 
 _SERVICES: dict[tuple[str, str], Service] = {}

@@ -54,7 +54,7 @@ CREATE = (
 
 
 def test_from_a_run_to_votes(run, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.study.passwords.COST", 2**10)
+    monkeypatch.setattr("bench.study.security.COST", 2**10)
     output = run("create", str(run_folder), *CREATE)
     assert "different comparisons: 24" in output
     assert "votes per question and pair: 4, 4" in output

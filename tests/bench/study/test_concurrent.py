@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import pytest
 
-from bench.study import tokens
+from bench.study import security
 from bench.study.design import Design, DesignOptions, build
 from bench.study.settings import StudySettings
 from bench.study.store import StudyStore
@@ -58,7 +58,7 @@ def check(
     wanted = sorted(trial.id for trial in design.trials if trial.role == "trial")
     assert sorted(votes["trial"][votes["role"] == "trial"]) == wanted
     assert (status.answered, status.wanted) == (len(wanted), len(wanted))
-    public = {tokens.opaque(secret, "trial", trial.id, size=12): trial for trial in design.trials}
+    public = {security.opaque(secret, "trial", trial.id, size=12): trial for trial in design.trials}
     stored = {(row.rater, row.trial): row.answer for row in votes.itertuples()}
     assert len(confirmed) >= len(set(confirmed)) > 0
     for rater, trial, answer in confirmed:

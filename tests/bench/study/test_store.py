@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.study import StudyError, tokens
+from bench.study import StudyError, security
 from bench.study.database import Clock, DatabaseError
 from bench.study.design import Design
 from bench.study.settings import StudySettings
@@ -129,14 +129,14 @@ def test_a_server_that_is_not_there_is_said_so_without_the_password(tmp_path: Pa
 def test_an_invitation_is_good_for_one_rater(taste: StudyStore) -> None:
     first, second = taste.invite("taste", 2)
     entry = taste.redeem(first)
-    with pytest.raises(tokens.TokenUsed, match="used already"):
+    with pytest.raises(security.TokenUsed, match="used already"):
         taste.redeem(first)
     # In the browser that took it up, the link goes on.
     assert taste.redeem(first, session=entry.session).rater == entry.rater
     assert taste.resume(entry.session).rater == entry.rater
     other = taste.redeem(second)
     assert other.rater != entry.rater
-    with pytest.raises(tokens.TokenUsed):
+    with pytest.raises(security.TokenUsed):
         taste.redeem(first, session=other.session)
     status = taste.status("taste")
     assert (status.invitations, status.taken_up, status.raters) == (2, 2, 2)
@@ -149,20 +149,20 @@ def test_forged_expired_and_foreign_tokens_are_refused(
     token, entry = taste.invite("taste", days=1)[0], taste.register("taste")
     body, mac = token.split(".")
     for wrong in (f"{body}.{mac[:-2]}AA", f"{body}A.{mac}", entry.session, "x", ""):
-        with pytest.raises(tokens.TokenForged):
+        with pytest.raises(security.TokenForged):
             taste.redeem(wrong)
-    with pytest.raises(tokens.TokenForged):
+    with pytest.raises(security.TokenForged):
         taste.resume(token)
     # Signed by the study, but never given out by it.
     secret = taste._load("taste").secret
-    with pytest.raises(tokens.TokenForged, match="does not know"):
-        taste.redeem(tokens.sign(secret, "invitation", "taste", "made-up"))
+    with pytest.raises(security.TokenForged, match="does not know"):
+        taste.redeem(security.sign(secret, "invitation", "taste", "made-up"))
     # A session of one study names a rater of another: signed with the other's secret it does not verify.
     theirs = taste._load("other").secret
-    with pytest.raises(tokens.TokenForged):
-        taste.resume(tokens.sign(theirs, "session", "taste", entry.rater))
+    with pytest.raises(security.TokenForged):
+        taste.resume(security.sign(theirs, "session", "taste", entry.rater))
     clock.forward(86400 + 61)
-    with pytest.raises(tokens.TokenExpired):
+    with pytest.raises(security.TokenExpired):
         taste.redeem(token)
 
 
@@ -171,9 +171,9 @@ def test_an_invitation_can_be_looked_at_without_taking_it_up(taste: StudyStore) 
     taste.check_invitation(token)
     assert taste.status("taste").taken_up == 0
     taste.redeem(token)
-    with pytest.raises(tokens.TokenUsed):
+    with pytest.raises(security.TokenUsed):
         taste.check_invitation(token)
-    with pytest.raises(tokens.TokenForged):
+    with pytest.raises(security.TokenForged):
         taste.check_invitation(token[:-2] + "AA")
 
 
@@ -184,9 +184,9 @@ def test_a_look_at_an_invitation_knows_whom_a_recruiting_service_sent(taste: Stu
     taste.check_invitation(first, external="p-1")
     assert taste.redeem(first, external="p-1").rater == rater
     for token, external in ((first, ""), (first, "p-2"), (second, "p-1")):
-        with pytest.raises(tokens.TokenUsed):
+        with pytest.raises(security.TokenUsed):
             taste.check_invitation(token, external=external)
-        with pytest.raises(tokens.TokenUsed):
+        with pytest.raises(security.TokenUsed):
             taste.redeem(token, external=external)
     taste.check_invitation(second, external="p-2")
     with pytest.raises(StudyError, match="255 characters"):
@@ -209,7 +209,7 @@ def test_one_invitation_taken_up_twice_at_once_makes_one_rater(taste: StudyStore
         barrier.wait()
         try:
             outcomes.append(taste.redeem(token).rater)
-        except tokens.TokenUsed:
+        except security.TokenUsed:
             outcomes.append(None)
 
     threads = [threading.Thread(target=run) for _ in range(8)]
@@ -429,7 +429,7 @@ def test_only_what_was_shown_can_be_voted_on(taste: StudyStore) -> None:
     mine, other = begin(taste), begin(taste)
     trial = taste.next_trial(mine)
     later = taste._load("taste")
-    unseen = tokens.opaque(later.secret, "trial", "t00040", size=12)
+    unseen = security.opaque(later.secret, "trial", "t00040", size=12)
     for who, what in ((other, unseen), (mine, unseen), (mine, "x"), (mine, "t00000")):
         with pytest.raises(VoteRefused, match="was not shown"):
             taste.vote(who, what, 0, 500)
@@ -492,7 +492,9 @@ def test_what_a_rater_leaves_goes_to_a_later_one_and_nothing_is_wasted(
 def voted(store: StudyStore, rater: str) -> list[str]:
     votes = store.votes("taste")
     secret = store._load("taste").secret
-    return [tokens.opaque(secret, "trial", name, size=12) for name in votes["trial"][votes["rater"] == rater]]
+    return [
+        security.opaque(secret, "trial", name, size=12) for name in votes["trial"][votes["rater"] == rater]
+    ]
 
 
 def test_a_rater_who_comes_back_goes_on_where_they_were(taste: StudyStore, clock: Hand) -> None:
@@ -626,17 +628,17 @@ def test_an_invitation_keeps_what_the_service_said_and_takes_its_rater_back(tast
     assert taste.raters("taste")[0].recruited == PROLIFIC
     # Without the cookie: the link and the service's name together say who it is; either alone does not.
     assert taste.redeem(first, external="5f3c", recruited=PROLIFIC).rater == entry.rater
-    with pytest.raises(tokens.TokenUsed):
+    with pytest.raises(security.TokenUsed):
         taste.redeem(first, external="other")
-    with pytest.raises(tokens.TokenUsed):
+    with pytest.raises(security.TokenUsed):
         taste.redeem(first)
     # One person, two invitations: the second stays good for someone else.
-    with pytest.raises(tokens.TokenUsed, match="take part in this study already"):
+    with pytest.raises(security.TokenUsed, match="take part in this study already"):
         taste.redeem(second, external="5f3c", recruited=PROLIFIC)
     assert taste.redeem(second).rater != entry.rater
     # Raters whom no service named are not all one person.
     assert taste.redeem(third).rater != entry.rater
-    with pytest.raises(tokens.TokenUsed):
+    with pytest.raises(security.TokenUsed):
         taste.redeem(third, external="")
 
 
@@ -649,7 +651,7 @@ def test_a_session_ends_when_it_is_not_used(taste: StudyStore, clock: Hand) -> N
     clock.forward(89 * 86400)
     assert taste.resume(entry.session).session == entry.session
     clock.forward(2 * 86400)
-    with pytest.raises(tokens.TokenExpired, match="not used for 90 days"):
+    with pytest.raises(security.TokenExpired, match="not used for 90 days"):
         taste.resume(entry.session)
 
 

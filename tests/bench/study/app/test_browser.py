@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.study import tokens
+from bench.study import security
 from bench.study.design import Design, DesignOptions, build
 from bench.study.pictures import BUCKET
 from bench.study.store import StudyStore
@@ -434,7 +434,7 @@ def answer_to(session: Session, trial: str) -> Any:
 def shared(session: Session, trial: str) -> str:
     """What the addresses of a trial's pictures have in common."""
     secret = session.store.shown(session.rater, trial).secret
-    return tokens.opaque(secret, "pictures", session.rater, trial)
+    return security.opaque(secret, "pictures", session.rater, trial)
 
 
 def test_the_keyboard_and_the_pointer_say_what_they_show(session: Session) -> None:

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from bench.study import StudyError, demo
-from bench.study.passwords import PasswordError
+from bench.study.security import PasswordError
 from bench.study.store import StudyStore
 
 
 def test_the_demo_makes_its_study_once_and_tells_the_password_once(
     run_folder: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.study.passwords.COST", 2**10)
+    monkeypatch.setattr("bench.study.security.COST", 2**10)
     monkeypatch.setattr(demo, "RATERS", 2)
     monkeypatch.setattr(demo, "TRIALS", 13)
     target = str(memory / "studies.db")

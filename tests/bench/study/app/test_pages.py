@@ -62,7 +62,7 @@ class Site:
 
 @pytest.fixture
 def make_site(memory: Path, odd_folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("bench.study.passwords.COST", 2**10)
+    monkeypatch.setattr("bench.study.security.COST", 2**10)
     monkeypatch.setattr(sys, "argv", ["app.py"])
     sites: list[Site] = []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.study import StudyError, tokens
+from bench.study import StudyError, security
 from bench.study.app import service as app_service
 from bench.study.app import text as app_text
 from bench.study.app.rater import DETAILS, cookie_name, payload, read_answer
@@ -105,9 +105,9 @@ def test_one_service_per_study_and_no_tokens_of_another(memory: Path, design: De
             app_service.service(target, "tast")
         found = app_service.service(target, "taste")
         assert app_service.service(target, "taste") is found
-        with pytest.raises(tokens.TokenForged):
+        with pytest.raises(security.TokenForged):
             found.redeem(token)
-        with pytest.raises(tokens.TokenForged):
+        with pytest.raises(security.TokenForged):
             found.resume(session)
         # It was left as it is.
         assert found.store.status("other").taken_up == 0
