@@ -621,7 +621,7 @@ def train_sd15(
         _show_cost(config, sets)
     if not sets:
         raise UsageError("nothing to learn from: name --coco, --celeba or both.")
-    from bench.registry import Runtime
+    from bench.edit import Runtime
     from bench.suite import configure_method, configure_protocol
 
     tables = _Tables()
@@ -753,7 +753,7 @@ def zoo_sheet(
     device: Device = "auto",
 ) -> None:
     """Draw held-out cases, chosen by seed, as every embedded method edits them."""
-    from bench.registry import Runtime
+    from bench.edit import Runtime
     from bench.suite import configure_method
     from methods.zoo.contact import contact_sheet
     from protocols.world.world import MiniWorld
@@ -764,7 +764,7 @@ def zoo_sheet(
     editors = {}
     for name in registry.names():
         cls = registry.load(name)
-        if "mini" not in getattr(cls, "PRESETS", {}) or name == "autoencoder_round_trip":
+        if "mini" not in cls.PRESETS or name == "autoencoder_round_trip":
             continue
         configured = configure_method(name, registry, preset="mini")
         _refuse_problems([(name, configured.problems)])
@@ -930,10 +930,10 @@ def _listing(what: str, plugins: Sequence[str] | None) -> list[dict[str, Any]]:
     registry = tables.methods if what == "methods" else tables.protocols
     for name in registry.names():
         cls = registry.load(name)
-        row = {"name": name, "summary": getattr(cls, "summary", "")}
+        row = {"name": name, "summary": cls.summary}
         if what == "methods":
             row["needs"] = ", ".join(sorted(cls.needs))
-            row["presets"] = ", ".join(getattr(cls, "PRESETS", {}))
+            row["presets"] = ", ".join(cls.PRESETS)
         rows.append(row)
     return rows
 
@@ -972,8 +972,8 @@ def _configured_suite(
 
 def _edit(job: _Job, screen: Console) -> tuple[Path, RunSummary]:
     """Makes a suite's missing edits; returns the run folder and what was done."""
+    from bench.edit import Runtime
     from bench.executors import LocalExecutor
-    from bench.registry import Runtime
     from bench.runner import make_plan
     from bench.runner import run as run_plan
     from bench.store import RunStore
@@ -1065,8 +1065,9 @@ def _plan(job: _Job, screen: Console) -> dict[str, Any]:
     _show_plan(result, screen)
     for method in plan.methods:
         asked = sum(row.todo for row in plan.rows if row.digest == method.spec.digest)
-        if asked and hasattr(method.cls, "estimate"):
-            screen.print(f"{method.spec.title}: {method.cls.estimate(method.options, asked)}")
+        estimate = method.cls.estimate(method.options, asked) if asked else None
+        if estimate is not None:
+            screen.print(f"{method.spec.title}: {estimate}")
     for problem in plan.problems:
         screen.print(f"not ready: {problem}", style="yellow", soft_wrap=True)
     _show_metrics(suite, tables, screen)
@@ -1273,7 +1274,7 @@ def _rendered(protocols: Mapping[str, Mapping[str, Any]], tables: _Tables) -> fr
     return frozenset(
         name
         for name, entry in registered.items()
-        if entry in tables.protocols and getattr(tables.protocols.load(entry), "rendered", False)
+        if entry in tables.protocols and tables.protocols.load(entry).rendered
     )
 
 
@@ -2108,7 +2109,7 @@ _PACKAGES: Mapping[str, str] = {
 def _method_problems(tables: _Tables, name: str) -> Iterator[tuple[str, Sequence[str]]]:
     from bench.suite import configure_method
 
-    for preset in ("", *getattr(tables.methods.load(name), "PRESETS", {})):
+    for preset in ("", *tables.methods.load(name).PRESETS):
         yield preset, configure_method(name, tables.methods, preset=preset or None).problems
 
 

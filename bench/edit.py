@@ -15,24 +15,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 CATEGORIES: tuple[str, ...] = ("attribute", "replacement", "background", "multi_object")
 """The four edit categories of the paper, in the order in which every table shows them."""
-
-CONTROLS: tuple[str, ...] = (
-    "oracle",
-    "copy_input",
-    "jpeg",
-    "resize_round_trip",
-    "autoencoder_round_trip",
-    "noise_fill",
-    "flat_color_fill",
-)
-"""Registered names of the controls: ceiling, noise floor and junk. Tables show them apart, and never as the best."""
 
 REQUEST_FIELDS: frozenset[str] = frozenset(
     {
@@ -46,7 +35,7 @@ REQUEST_FIELDS: frozenset[str] = frozenset(
         "regions",
     }
 )
-"""What ``EditMethod.needs`` may name."""
+"""Fields of :class:`EditRequest` that ``EditMethod.needs`` may name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,27 +94,107 @@ class EditCase:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-@runtime_checkable
-class EditMethod(Protocol):
-    """A method is its paper and nothing else; seeding, resizing, timing and storing are the runner's.
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how a method runs. It is not part of the method's digest.
 
-    Class attributes: ``native_size`` is the side length in pixels at which ``edit`` wants its square
-    images, or None where any size will do. The runner resizes there and back. A method with
-    ``wants_cases = True`` is given ``edit_cases(cases)`` instead: cases without truth, claims and tags, for one
-    that must know which case it answers. A class method ``case_problems(options, ids)`` says what the ids of the
-    planned cases show to be wrong, before any edit.
+    ``dtype`` does change pixels a little. The manifest of the run folder holds it, and a run goes on only with the
+    one it began with.
+    """
+
+    device: str = "cpu"
+    """Name of a torch device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    dtype: str = "float32"
+    """``float32``, ``float16`` or ``bfloat16``."""
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a class that declares none."""
+
+
+class Configurable:
+    """Common base of methods and protocols: options that are checked before any model or data is loaded."""
+
+    summary: str = ""
+    """One line for ``list``."""
+    Options: type[Any] = NoOptions
+    """A frozen dataclass of all options. The suite's values are checked against its types."""
+    REFUSED: Mapping[str, str] = {}
+    """Options that a user may look for but must not set in a suite, each with the reason and the remedy."""
+
+    @classmethod
+    def problems(cls, options: Any) -> Sequence[str]:
+        """Reasons why it cannot run with these options (missing files, say), each with its remedy.
+
+        Nothing is loaded. Empty where all is well.
+        """
+        del options
+        return ()
+
+
+class EditMethod(Configurable):
+    """Base class of every editing method.
+
+    A method implements its paper and nothing else. The runner does seeding, resizing, timing and storing. A subclass
+    declares ``needs`` and implements :meth:`edit`. Everything else has a default.
     """
 
     needs: frozenset[str]
-    native_size: int | None
+    """Fields of :class:`EditRequest` that the method uses. Every method declares it."""
+    native_size: int | None = None
+    """Side length in pixels of the square images that :meth:`edit` expects, or None for any size. The runner resizes
+    to it and back."""
+    is_control: bool = False
+    """True for a reference method whose result is known in advance (copy of the input, ground truth, noise). Tables
+    list controls apart and never mark them as the best."""
+    wants_truth: bool = False
+    """True for a method that must see the ground truth. The runner calls :meth:`edit_cases` with whole cases."""
+    wants_cases: bool = False
+    """True for a method that must know which case it edits. The runner calls :meth:`edit_cases` with cases that have
+    no ground truth, claims and tags."""
+    PRESETS: Mapping[str, Mapping[str, Any]] = {}
+    """Named sets of options."""
+
+    def __init__(self, options: Any, runtime: Runtime) -> None:
+        """Loads the model. A subclass that loads nothing can keep this constructor."""
+        del runtime
+        self.options = options
+
+    @classmethod
+    def identity(cls, options: Any) -> Mapping[str, Any] | None:
+        """Facts beyond the options that change pixels, such as the SHA-256 of weights.
+
+        They become part of the method's digest. None where the options say all. It is called only where
+        :meth:`problems` is empty.
+        """
+        # None and not {}: an empty identity is part of the digests of stored runs, no identity is not.
+        del options
+        return None
+
+    @classmethod
+    def case_problems(cls, options: Any, cases: Sequence[str]) -> Sequence[str]:
+        """Reasons why the method cannot edit the planned cases, given by their ids. Called before any edit."""
+        del options, cases
+        return ()
+
+    @classmethod
+    def estimate(cls, options: Any, edits: int) -> object | None:
+        """Cost of ``edits`` edits for ``--dry-run``, printed by ``str``. None where the method costs nothing."""
+        del options, edits
+        return None
 
     def edit(self, requests: Sequence[EditRequest]) -> Sequence[Image]:
-        """A batch in, a batch of the same length and the same sizes out, in order.
+        """Edits a batch. Returns as many images, of the same sizes, in the same order.
 
-        Each result depends on its own request alone (its ``seed`` feeds its own generator), never on
-        what it was batched with, but for the rounding of floating point.
+        Each result depends on its own request alone: its ``seed`` feeds its own random generator. The rest of the
+        batch may change it by floating-point rounding only.
         """
-        ...
+        raise NotImplementedError
+
+    def edit_cases(self, cases: Sequence[EditCase]) -> Sequence[Image]:
+        """As :meth:`edit`, for methods with ``wants_truth`` or ``wants_cases``."""
+        return self.edit([case.request for case in cases])
 
 
 @dataclass(frozen=True)
@@ -145,6 +214,8 @@ class MethodSpec:
     """BibTeX keys that LaTeX tables cite after the name, joined by commas."""
     group: str = ""
     """The heading above its rows in printed tables."""
+    is_control: bool = False
+    """As :attr:`EditMethod.is_control`."""
 
     @property
     def digest(self) -> str:
@@ -202,29 +273,38 @@ class ScoreRecord:
     """SHA-256 of the PNG that was scored, empty where there was none; None where it is not known."""
 
 
-class EditProtocol(Protocol):
-    """A benchmark: where its cases come from, and the real images that realism is measured against.
+class EditProtocol(Configurable):
+    """Base class of every protocol: a benchmark's cases, and the real images that realism is measured against.
 
-    The class attribute ``rendered = True`` says that every picture is drawn by the rendered world, which is all that
-    the embedded networks (the mini CLIP, the attribute reader) have seen. On other protocols they score nothing.
+    The constructor takes an instance of ``Options``.
     """
 
     name: str
     version: str
-    categories: Sequence[str]
+    """A new version has other cases."""
+    categories: Sequence[str] = CATEGORIES
+    """Categories of its cases, in the order of the tables."""
     canvas: int
-    """Side length in pixels of every source, mask and truth."""
+    """Side length in pixels of every source, mask and ground truth."""
+    rendered: bool = False
+    """True where the rendered world draws every image. The embedded networks (the mini CLIP, the attribute
+    classifier) have seen nothing else, and score no other protocol."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
 
     @property
     def digest(self) -> str:
         """12 hex digits that change whenever any case changes."""
-        ...
+        raise NotImplementedError
 
-    def cases(self) -> Sequence[EditCase]: ...
+    def cases(self) -> Sequence[EditCase]:
+        """All cases, in a fixed order."""
+        raise NotImplementedError
 
     def reference(self) -> Iterator[Image]:
         """The real images for FID, at the canvas's size. A fresh iterator each time."""
-        ...
+        raise NotImplementedError
 
 
 def one_line(text: str) -> str:

@@ -20,10 +20,10 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from bench.edit import EditCase, EditMethod, EditRequest, Region
+from bench.edit import EditCase, EditMethod, EditRequest, Region, Runtime
 from bench.errors import BenchError
 from bench.images import ImageError, resize, resize_mask
-from bench.registry import Runtime, describe
+from bench.registry import describe
 from bench.suite import ConfiguredMethod
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Editor:
     ) -> None:
         self._method = method
         self._wants_truth = wants_truth
-        self._wants_cases = bool(getattr(method, "wants_cases", False))
+        self._wants_cases = method.wants_cases
         self._device = device
         self._note = note
         self.batch_size = batch_size
@@ -169,8 +169,8 @@ class Editor:
         start = time.perf_counter()
         try:
             if self._wants_truth or self._wants_cases:
-                edit_cases: Callable[[Sequence[EditCase]], Sequence[Any]] = self._method.edit_cases  # type: ignore[attr-defined]
-                images = list(edit_cases(cases if self._wants_truth else [_blind(case) for case in cases]))
+                visible_cases = cases if self._wants_truth else [_blind(case) for case in cases]
+                images = list(self._method.edit_cases(visible_cases))
             else:
                 requests: list[EditRequest] = [case.request for case in cases]
                 images = list(self._method.edit(requests))

@@ -13,11 +13,10 @@ import importlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from bench.edit import REQUEST_FIELDS
+from bench.edit import REQUEST_FIELDS, Configurable, EditMethod, EditProtocol
 from bench.errors import BenchError
 
 ENTRY_POINT_GROUPS: Mapping[str, str] = {
@@ -38,25 +37,6 @@ class PluginError(BenchError):
 
 class OptionError(BenchError):
     """An option that does not exist or has a wrong value. The message names it and the remedy."""
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """Where and how a method runs. Not part of its digest.
-
-    ``dtype`` does change pixels a little; the run folder's manifest holds it, and a run goes on only with
-    the one it began with.
-    """
-
-    device: str = "cpu"
-    """As torch names devices: ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
-    dtype: str = "float32"
-    """``float32``, ``float16`` or ``bfloat16``."""
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """The options of a class that declares none."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -97,55 +77,68 @@ def plugin_code(cls: Any, who: str) -> Iterator[None]:
 
 
 def problems_of(cls: Any, argument: Any, who: str) -> tuple[str, ...]:
-    """The texts that ``cls.problems(argument)`` lists; empty where the class has no such method."""
+    """The texts that ``cls.problems(argument)`` lists. A plug-in may return one text, or None for none.
+
+    ``who`` names the class in messages. Raises :class:`PluginError` where a plug-in's ``problems`` raises or lists
+    something else.
+    """
     if not hasattr(cls, "problems"):
         return ()
     with plugin_code(cls, f"{who}: problems()"):
-        told = cls.problems(argument)
-        problems = tuple(told or ()) if not isinstance(told, str) else (told,) if told else ()
-        if not all(isinstance(problem, str) for problem in problems):
-            raise TypeError(f"it lists {told!r:.80}, where texts are due")
-        return problems
+        listed = cls.problems(argument)
+        texts = (listed,) if isinstance(listed, str) else tuple(listed or ())
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"it lists {listed!r:.80}, where texts are due")
+        return tuple(text for text in texts if text)
 
 
 def _malformed(kind: str, cls: Any) -> list[str]:
-    """Reasons why a plug-in's object is no method, protocol or metric; empty where it is one."""
-    if not isinstance(cls, type):
-        return [f"it is a {type(cls).__name__}, not a class"]
-    has = {name: getattr(cls, name, None) for name in ("edit", "edit_cases", "cases", "score", "score_set")}
-    wrong = []
-    if kind == "method":
-        needs: Any = getattr(cls, "needs", None)
-        unknown: list[str] = []
-        if isinstance(needs, (frozenset, set, tuple, list)):
-            unknown = sorted(str(name) for name in needs if name not in REQUEST_FIELDS)
-        if unknown or not isinstance(needs, (frozenset, set, tuple, list)):
-            what = f"names {', '.join(unknown)}" if unknown else "is missing or no set"
-            wrong.append(f"needs {what}; it is a frozenset of {', '.join(sorted(REQUEST_FIELDS))}")
-        if not callable(has["edit"]) and not callable(has["edit_cases"]):
-            wrong.append("it has no method edit(requests)")
-    elif kind == "protocol":
-        if not callable(has["cases"]):
-            wrong.append("it has no method cases()")
-    elif kind == "metric":
-        for name in ("name", "version", "unit", "summary"):
-            if not isinstance(getattr(cls, name, None), (str, property)):
-                wrong.append(f"{name} is missing or no text")
-        if not isinstance(getattr(cls, "higher_is_better", 0), (bool, property, type(None))):
-            wrong.append("higher_is_better is missing, or none of True, False and None")
-        if isinstance(getattr(cls, "needs", ()), str):
-            wrong.append("needs is a text; it is a frozenset of names")
-        if not callable(has["score"]) and not callable(has["score_set"]):
-            wrong.append("it has no method score(pairs) or score_set(edited, reference, clusters)")
-    options = getattr(cls, "Options", NoOptions)
-    if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
-        wrong.append("Options is no dataclass")
-    presets = getattr(cls, "PRESETS", {})
-    if not isinstance(presets, Mapping) or not all(
-        isinstance(values, Mapping) for values in presets.values()
+    """Reasons why a plug-in's object is no method, protocol or metric. Empty where it is one."""
+    base = {"method": EditMethod, "protocol": EditProtocol}.get(kind, object)
+    if not isinstance(cls, type) or not issubclass(cls, base):
+        return [f"it does not inherit from {base.__module__}.{base.__name__}"]
+    reasons = []
+    if issubclass(cls, EditMethod):
+        reasons += _malformed_needs(cls)
+        if cls.edit is EditMethod.edit and cls.edit_cases is EditMethod.edit_cases:
+            reasons.append("it has no method edit(requests)")
+        if not isinstance(cls.PRESETS, Mapping) or not all(
+            isinstance(values, Mapping) for values in cls.PRESETS.values()
+        ):
+            reasons.append("PRESETS is no dict of dicts")
+    if issubclass(cls, EditProtocol) and cls.cases is EditProtocol.cases:
+        reasons.append("it has no method cases()")
+    if issubclass(cls, Configurable) and not (
+        isinstance(cls.Options, type) and dataclasses.is_dataclass(cls.Options)
     ):
-        wrong.append("PRESETS is no dict of dicts")
-    return wrong
+        reasons.append("Options is no dataclass")
+    if kind == "metric":
+        reasons += _malformed_metric(cls)
+    return reasons
+
+
+def _malformed_needs(cls: type[EditMethod]) -> list[str]:
+    expected = f"it is a frozenset of {', '.join(sorted(REQUEST_FIELDS))}"
+    needs: Any = getattr(cls, "needs", None)
+    if not isinstance(needs, (frozenset, set, tuple, list)):
+        return [f"needs is missing or no set; {expected}"]
+    unknown = sorted(str(name) for name in needs if name not in REQUEST_FIELDS)
+    return [f"needs names {', '.join(unknown)}; {expected}"] if unknown else []
+
+
+def _malformed_metric(cls: Any) -> list[str]:
+    reasons = [
+        f"{name} is missing or no text"
+        for name in ("name", "version", "unit", "summary")
+        if not isinstance(getattr(cls, name, None), (str, property))
+    ]
+    if not isinstance(getattr(cls, "higher_is_better", 0), (bool, property, type(None))):
+        reasons.append("higher_is_better is missing, or none of True, False and None")
+    if isinstance(getattr(cls, "needs", ()), str):
+        reasons.append("needs is a text; it is a frozenset of names")
+    if not any(callable(getattr(cls, name, None)) for name in ("score", "score_set")):
+        reasons.append("it has no method score(pairs) or score_set(edited, reference, clusters)")
+    return reasons
 
 
 class Registry:
@@ -283,7 +276,7 @@ def load_plugin(module: str, registries: Iterable[Registry]) -> list[str]:
     return [f"{registry.kind} {name}" for registry, table in tables.items() if table for name in table]
 
 
-def parse_options(cls: type, values: Mapping[str, Any], where: str = "") -> Any:
+def parse_options(cls: type[Configurable], values: Mapping[str, Any], where: str = "") -> Any:
     """An instance of ``cls.Options`` (a dataclass) from plain values, as YAML or JSON gives them.
 
     Types are held strictly: no number from text, no int from bool; an int serves as a float, a list as a
@@ -292,16 +285,14 @@ def parse_options(cls: type, values: Mapping[str, Any], where: str = "") -> Any:
     that a user might look for, and must not give here, to the reason and the remedy.
     """
     where = where or cls.__name__
-    options = getattr(cls, "Options", NoOptions)
-    known = [field.name for field in dataclasses.fields(options) if field.init]
-    refused: Mapping[str, str] = getattr(cls, "REFUSED", {})
+    option_names = [field.name for field in dataclasses.fields(cls.Options) if field.init]
     for key in values:
-        if key in refused:
-            raise OptionError(f"{where}: option {key!r}: {refused[key]}.")
-        if key not in known:
+        if key in cls.REFUSED:
+            raise OptionError(f"{where}: option {key!r}: {cls.REFUSED[key]}.")
+        if key not in option_names:
             raise OptionError(
-                f"{where}: unknown option {key!r}.{did_you_mean(str(key), known)} "
-                f"It has: {', '.join(known) or 'no options'}."
+                f"{where}: unknown option {key!r}.{did_you_mean(str(key), option_names)} "
+                f"It has: {', '.join(option_names) or 'no options'}."
             )
     try:
         text = json.dumps(dict(values), default=_plain, allow_nan=False)
@@ -312,7 +303,7 @@ def parse_options(cls: type, values: Mapping[str, Any], where: str = "") -> Any:
 
     with plugin_code(cls, f"{where}: its Options"):
         try:
-            return TypeAdapter(options).validate_json(text, strict=True)
+            return TypeAdapter(cls.Options).validate_json(text, strict=True)
         except ValidationError as error:
             raise OptionError(_option_message(error, where)) from error
 
@@ -335,17 +326,16 @@ def options_dict(options: Any) -> dict[str, Any]:
     return plain
 
 
-def expand_preset(cls: type, preset: str | None, where: str = "") -> dict[str, Any]:
+def expand_preset(cls: type[EditMethod], preset: str | None, where: str = "") -> dict[str, Any]:
     """The options of one of ``cls.PRESETS``; empty for None. Raises :class:`UnknownName` with the list."""
     if preset is None:
         return {}
-    presets: Mapping[str, Mapping[str, Any]] = getattr(cls, "PRESETS", {})
-    if preset not in presets:
+    if preset not in cls.PRESETS:
         raise UnknownName(
-            f"{where or cls.__name__}: unknown preset {preset!r}.{did_you_mean(preset, presets)} "
-            f"Known: {', '.join(presets) or 'none'}."
+            f"{where or cls.__name__}: unknown preset {preset!r}.{did_you_mean(preset, cls.PRESETS)} "
+            f"Known: {', '.join(cls.PRESETS) or 'none'}."
         )
-    return dict(presets[preset])
+    return dict(cls.PRESETS[preset])
 
 
 def _plain(value: object) -> object:

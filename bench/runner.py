@@ -224,7 +224,7 @@ def _unmet(protocol: PlannedProtocol, method: ConfiguredMethod) -> list[str]:
             f"method {method.spec.title} needs the ideal results, "
             f"which protocol {protocol.name} does not have: leave one of the two out"
         )
-    if hasattr(method.cls, "case_problems") and not method.problems:
+    if not method.problems:
         ids = [row["id"] for row in protocol.rows]
         found += [
             f"method {method.spec.title} on protocol {protocol.name}: {problem}"

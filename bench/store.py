@@ -341,7 +341,10 @@ class RunStore:
                 entry["options"],
                 entry["label"],
                 # Runs made before these existed do not have them.
-                *(entry.get(key, "") for key in ("display", "cite", "group")),
+                display=entry.get("display", ""),
+                cite=entry.get("cite", ""),
+                group=entry.get("group", ""),
+                is_control=was_control(entry),
             )
             for digest, entry in self.manifest["methods"].items()
         }
@@ -406,6 +409,7 @@ class RunStore:
                 "display": spec.display,
                 "cite": spec.cite,
                 "group": spec.group,
+                "is_control": spec.is_control,
                 "options": dict(spec.options),
                 "dtype": entry["dtype"] if resting else dtype,
                 "devices": entry["devices"] if resting else sorted({*entry.get("devices", []), device}),
@@ -800,6 +804,23 @@ class RunStore:
         }
 
 
+_CONTROLS_BEFORE = (
+    "oracle",
+    "copy_input",
+    "jpeg",
+    "resize_round_trip",
+    "autoencoder_round_trip",
+    "noise_fill",
+    "flat_color_fill",
+)
+"""Names of the controls of runs that were stored before a method's entry had ``is_control``."""
+
+
+def was_control(entry: Mapping[str, Any]) -> bool:
+    """Whether a stored method (its entry in a manifest or in a leaderboard file) is a control."""
+    return bool(entry.get("is_control", entry["name"] in _CONTROLS_BEFORE))
+
+
 def set_inputs(protocol_digest: str, pictures: Iterable[str | None]) -> str:
     """Digest of which edits (SHA-256, None for a failed one) and which protocol's real images were compared."""
     return stable_digest([protocol_digest, sorted(picture or "" for picture in pictures)])
@@ -856,6 +877,7 @@ _WHERE_GIVEN: Mapping[str, tuple[type, ...]] = {
     "display": _TEXT,
     "cite": _TEXT,
     "group": _TEXT,
+    "is_control": (bool,),
     "name": _TEXT,
     "seed": (int,),
     "suite": (dict, type(None)),
@@ -880,7 +902,9 @@ def _unfit(row: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> lis
     return [
         name
         for name, allowed in types.items()
-        if name not in row or not isinstance(row[name], allowed) or isinstance(row[name], bool)
+        if name not in row
+        or not isinstance(row[name], allowed)
+        or (isinstance(row[name], bool) and bool not in allowed)
     ]
 
 

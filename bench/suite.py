@@ -31,13 +31,12 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from bench.edit import EditMethod, EditProtocol, MethodSpec, stable_digest
+from bench.edit import EditMethod, EditProtocol, MethodSpec, Runtime, stable_digest
 from bench.errors import BenchError
 from bench.files import UnsafeName, safe_part
 from bench.registry import (
     PluginError,
     Registry,
-    Runtime,
     did_you_mean,
     expand_preset,
     options_dict,
@@ -283,8 +282,7 @@ class ConfiguredMethod:
     """A method whose options are parsed and checked; no model is loaded yet."""
 
     spec: MethodSpec
-    cls: Any
-    """The method's class."""
+    cls: type[EditMethod]
     options: Any
     """An instance of ``cls.Options``."""
     problems: tuple[str, ...] = ()
@@ -297,15 +295,14 @@ class ConfiguredMethod:
     @property
     def wants_truth(self) -> bool:
         """Whether it is shown the case with its truth, as the oracle is."""
-        return bool(getattr(self.cls, "wants_truth", False))
+        return self.cls.wants_truth
 
     def create(self, runtime: Runtime) -> EditMethod:
         """Loads the model. Raises what its constructor raises; PluginError where that would end the program."""
         try:
-            method: EditMethod = self.cls(self.options, runtime)
+            return self.cls(self.options, runtime)
         except SystemExit as error:
             raise PluginError(f"it calls sys.exit({error.code!r}). Raise an error there.") from error
-        return method
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,15 +311,14 @@ class ConfiguredProtocol:
 
     name: str
     """As the suite and the registry call it."""
-    cls: Any
+    cls: type[EditProtocol]
     options: Any
     problems: tuple[str, ...] = ()
 
     def create(self) -> EditProtocol:
         """Reads what the protocol reads. Raises whatever it raises for missing or broken data."""
         with plugin_code(self.cls, f"protocol {self.name!r}"):
-            protocol: EditProtocol = self.cls(self.options)
-            return protocol
+            return self.cls(self.options)
 
 
 def configure_method(
@@ -350,11 +346,15 @@ def configure_method(
     found = problems_of(cls, parsed, where)
     full = options_dict(parsed)
     # Asked only where nothing is missing: it may read the very weights that are.
-    if hasattr(cls, "identity") and not found:
+    if not found:
         with plugin_code(cls, f"{where}: identity()"):
-            full["_identity"] = dict(cls.identity(parsed))
-            stable_digest(full["_identity"])
-    spec = MethodSpec(name, full, label, display, cite, group or _default_group(cls.needs))
+            identity = cls.identity(parsed)
+            if identity is not None:
+                full["_identity"] = dict(identity)
+                stable_digest(full["_identity"])
+    spec = MethodSpec(
+        name, full, label, display, cite, group or _default_group(cls.needs), is_control=cls.is_control
+    )
     return ConfiguredMethod(spec, cls, parsed, found)
 
 

@@ -22,17 +22,17 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench import images
+from bench.edit import EditMethod
 from methods import latents, pipelines, weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from bench.edit import EditRequest
-    from bench.registry import Runtime
+    from bench.edit import EditRequest, Runtime
 
 
-class BlendedLatentDiffusion:
+class BlendedLatentDiffusion(EditMethod):
     summary = "Blended Latent Diffusion: text to image, the source's latents put back outside at every step"
     needs: frozenset[str] = frozenset({"source", "mask", "target_prompt"})
     native_size: int | None = 512

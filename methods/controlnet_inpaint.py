@@ -7,26 +7,26 @@ outside the mask, with 9 it was trained to fill. Neither keeps the pixels outsid
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from bench import images
+from bench.edit import EditMethod
 from methods import pipelines, weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from bench.edit import EditRequest
-    from bench.registry import Runtime
+    from bench.edit import EditRequest, Runtime
 
 CONTROL_PART = ("controlnet",)
 
 
-class ControlNetInpaint:
+class ControlNetInpaint(EditMethod):
     summary = "ControlNet 1.1 inpainting on Stable Diffusion 1.5 (public or local weights)"
     needs: frozenset[str] = frozenset({"source", "mask", "target_prompt"})
     native_size: int | None = 512
@@ -54,8 +54,6 @@ class ControlNetInpaint:
         """As for ``sd_inpainting``. The control always has the exact mask."""
         paste: bool = False
         """Paste the result into the source along the mask. Off: the raw output; both are scored."""
-
-    PRESETS: Mapping[str, Mapping[str, Any]] = {}
 
     CHANNELS = (4, 9)
 

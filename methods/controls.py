@@ -17,42 +17,31 @@ import numpy as np
 from PIL import Image as PilImage
 
 from bench import images
-from bench.registry import NoOptions
+from bench.edit import EditMethod
 from methods import pipelines, weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from bench.edit import EditCase, EditRequest
-    from bench.registry import Runtime
+    from bench.edit import EditCase, EditRequest, Runtime
 
 
-class CopyInput:
+class CopyInput(EditMethod):
     summary = "the source, unchanged: the floor of leakage and of success"
+    is_control = True
     needs: frozenset[str] = frozenset({"source"})
-    native_size: int | None = None
-    Options = NoOptions
-    PRESETS: Mapping[str, Mapping[str, Any]] = {}
-
-    def __init__(self, options: NoOptions, runtime: Runtime) -> None:
-        del options, runtime
 
     def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
         return [request.source.copy() for request in requests]
 
 
-class Oracle:
+class Oracle(EditMethod):
     """The one method that sees the truth: the runner calls ``edit_cases`` instead of ``edit``."""
 
     summary = "the ground truth, where a protocol has one: the ceiling"
+    is_control = True
     needs: frozenset[str] = frozenset()
-    native_size: int | None = None
     wants_truth = True
-    Options = NoOptions
-    PRESETS: Mapping[str, Mapping[str, Any]] = {}
-
-    def __init__(self, options: NoOptions, runtime: Runtime) -> None:
-        del options, runtime
 
     def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
         raise ValueError(
@@ -72,13 +61,12 @@ class Oracle:
         return truths
 
 
-class Jpeg:
+class Jpeg(EditMethod):
     """The source through JPEG as Pillow writes it (4:2:0 chroma subsampling)."""
 
     summary = "the source through JPEG: what a lossy file format costs"
+    is_control = True
     needs: frozenset[str] = frozenset({"source"})
-    native_size: int | None = None
-    PRESETS: Mapping[str, Mapping[str, Any]] = {}
 
     @dataclass(frozen=True)
     class Options:
@@ -106,13 +94,12 @@ class Jpeg:
             return decoded.convert("RGB")
 
 
-class ResizeRoundTrip:
+class ResizeRoundTrip(EditMethod):
     """The source resized by ``scale`` and back, Lanczos both ways: what a lower resolution loses anyway."""
 
     summary = "the source, resized and back: what a lower native resolution costs"
+    is_control = True
     needs: frozenset[str] = frozenset({"source"})
-    native_size: int | None = None
-    PRESETS: Mapping[str, Mapping[str, Any]] = {}
 
     @dataclass(frozen=True)
     class Options:
@@ -136,15 +123,15 @@ class ResizeRoundTrip:
         return images.resize(images.resize(source.convert("RGB"), (width, height)), source.size)
 
 
-class AutoencoderRoundTrip:
+class AutoencoderRoundTrip(EditMethod):
     """The source through an AutoencoderKL: encoder's mode, decoder. What every latent diffusion method pays.
 
     By default the autoencoder of the inpainting checkpoint, so that the floor is that method's own.
     """
 
     summary = "the source through the latent autoencoder: what latent diffusion costs before any edit"
+    is_control = True
     needs: frozenset[str] = frozenset({"source"})
-    native_size: int | None = None
 
     @dataclass(frozen=True)
     class Options:
@@ -189,17 +176,12 @@ class AutoencoderRoundTrip:
         return [images.from_array(np.ascontiguousarray(image)) for image in array]
 
 
-class NoiseFill:
+class NoiseFill(EditMethod):
     """The region filled with uniform noise, independent for each pixel and channel, from the request's seed."""
 
     summary = "the region filled with noise: what a metric accepts that shows nothing"
+    is_control = True
     needs: frozenset[str] = frozenset({"source", "mask"})
-    native_size: int | None = None
-    Options = NoOptions
-    PRESETS: Mapping[str, Mapping[str, Any]] = {}
-
-    def __init__(self, options: NoOptions, runtime: Runtime) -> None:
-        del options, runtime
 
     def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
         return [self._fill(request) for request in requests]
@@ -222,19 +204,14 @@ COLORS: Mapping[str, tuple[int, int, int]] = {
 """The colours that ``flat_color_fill`` knows by their names in prompts."""
 
 
-class FlatColorFill:
+class FlatColorFill(EditMethod):
     """Every region filled with one colour: the one that its prompt names, else the mean of the source's region."""
 
     summary = (
         "the region filled with the prompted colour: what a metric accepts that shows nothing but a colour"
     )
+    is_control = True
     needs: frozenset[str] = frozenset({"source", "mask", "region_prompt"})
-    native_size: int | None = None
-    Options = NoOptions
-    PRESETS: Mapping[str, Mapping[str, Any]] = {}
-
-    def __init__(self, options: NoOptions, runtime: Runtime) -> None:
-        del options, runtime
 
     def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
         return [self._fill(request) for request in requests]

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench import images
+from bench.edit import EditMethod
 from methods import pipelines, weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from bench.edit import EditRequest
-    from bench.registry import Runtime
+    from bench.edit import EditRequest, Runtime
 
 
-class InstructPix2Pix:
+class InstructPix2Pix(EditMethod):
     summary = "InstructPix2Pix: follows the instruction, without a mask (public, local or mini weights)"
     needs: frozenset[str] = frozenset({"source", "instruction"})
     native_size: int | None = 512

@@ -25,17 +25,17 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench import images
+from bench.edit import EditMethod
 from methods import latents, pipelines, weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from bench.edit import EditRequest
-    from bench.registry import Runtime
+    from bench.edit import EditRequest, Runtime
 
 
-class LatentBlending:
+class LatentBlending(EditMethod):
     summary = "SDEdit inside the mask, the source's latents outside it at every step (RePaint-style)"
     needs: frozenset[str] = frozenset({"source", "mask", "target_prompt"})
     native_size: int | None = 512

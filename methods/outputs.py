@@ -8,19 +8,19 @@ file relative to the JSONL's own folder. The ids are those of the exported cases
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench import images
+from bench.edit import EditMethod
 from bench.files import BrokenText, parse_json, whole_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from bench.edit import EditCase, EditRequest
-    from bench.registry import Runtime
+    from bench.edit import EditCase, EditRequest, Runtime
 
 _SHOWN = 3
 """How many of the same complaints are spelt out."""
@@ -29,14 +29,12 @@ _DECODED = 16
 """How many images with an alpha channel are decoded before a run; the others are when their case is edited."""
 
 
-class Outputs:
+class Outputs(EditMethod):
     """The runner shows it the cases (``wants_cases``), since a request does not say which case it is of."""
 
     summary = "edits made elsewhere, read from a folder or a JSONL file"
     needs: frozenset[str] = frozenset({"source"})
-    native_size: int | None = None
     wants_cases = True
-    PRESETS: Mapping[str, Mapping[str, Any]] = {}
 
     @dataclass(frozen=True)
     class Options:

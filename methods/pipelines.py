@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from bench.edit import EditRequest
-    from bench.registry import Runtime
+    from bench.edit import EditRequest, Runtime
 
 SchedulerName = Literal["ddim", "ddpm", "dpm++", "dpm++_sde", "euler", "euler_a", "lms", "pndm", "unipc"]
 

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench import images
+from bench.edit import EditMethod
 from methods import pipelines, weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from bench.edit import EditRequest
-    from bench.registry import Runtime
+    from bench.edit import EditRequest, Runtime
 
 
-class SdInpainting:
+class SdInpainting(EditMethod):
     summary = "Stable Diffusion inpainting: fills the mask by the prompt (public, local or mini weights)"
     needs: frozenset[str] = frozenset({"source", "mask", "target_prompt"})
     native_size: int | None = 512

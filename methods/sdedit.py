@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench import images
+from bench.edit import EditMethod
 from methods import pipelines, weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from bench.edit import EditRequest
-    from bench.registry import Runtime
+    from bench.edit import EditRequest, Runtime
 
 
-class SdEdit:
+class SdEdit(EditMethod):
     summary = "SDEdit, Stable Diffusion image to image: noise and denoise all of the picture; sees no mask"
     needs: frozenset[str] = frozenset({"source", "target_prompt"})
     native_size: int | None = 512

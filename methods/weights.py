@@ -19,10 +19,11 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.edit import EditMethod
 from bench.errors import BenchError
 from bench.files import parse_json
 from methods.zoo import manifest as zoo
@@ -347,14 +348,13 @@ def weights_status(methods: Mapping[str, str]) -> list[WeightsStatus]:
     lines: list[WeightsStatus] = []
     for name, target in methods.items():
         module, _, attribute = target.partition(":")
-        cls: Any = getattr(importlib.import_module(module), attribute)
-        if "weights" not in getattr(getattr(cls, "Options", None), "__dataclass_fields__", {}):
+        cls: type[EditMethod] = getattr(importlib.import_module(module), attribute)
+        if all(option.name != "weights" for option in fields(cls.Options)):
             continue
-        presets: Mapping[str, Mapping[str, Any]] = {"": {}, **getattr(cls, "PRESETS", {})}
+        presets: Mapping[str, Mapping[str, Any]] = {"": {}, **cls.PRESETS}
         for preset, values in presets.items():
             options = cls.Options(**values)
-            found = tuple(cls.problems(options)) if hasattr(cls, "problems") else ()
-            lines.append(WeightsStatus(name, preset, options.weights, found))
+            lines.append(WeightsStatus(name, preset, options.weights, tuple(cls.problems(options))))
     return lines
 
 

@@ -17,12 +17,12 @@ from itertools import count as count_up
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import Any, ClassVar, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 from PIL import Image
 
-from bench.edit import CATEGORIES, Claim, EditCase, EditRequest, Region, stable_digest
+from bench.edit import Claim, EditCase, EditProtocol, EditRequest, Region, stable_digest
 from bench.errors import BenchError, BenchWarning
 from bench.images import ImageError, mask_image, probe, read_rgb
 from protocols.masks import Mask, union, usable
@@ -255,13 +255,8 @@ _DECODED, _PROBED = 200, 5000
 """How many reference images are decoded before a run, and of how many the header is read: some seconds."""
 
 
-class AnnotatedProtocol(ABC, Generic[OptionsT, SourceT]):
+class AnnotatedProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
     """A protocol over a folder of annotated images. ``SourceT``: a decoded source that gives its cases."""
-
-    name: str
-    version: str
-    summary: ClassVar[str]
-    categories: Sequence[str] = CATEGORIES
 
     def __init__(self, options: OptionsT) -> None:
         found = self.problems(options)

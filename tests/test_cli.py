@@ -31,10 +31,10 @@ import warnings
 from dataclasses import dataclass
 from PIL import Image, ImageDraw
 from bench.errors import BenchError, BenchWarning
-from bench.edit import EditCase, EditRequest, stable_digest
+from bench.edit import EditCase, EditMethod, EditProtocol, EditRequest, stable_digest
 
 
-class Dots:
+class Dots(EditProtocol):
     name, version, categories, canvas = "dots", "1", ("attribute", "background"), 32
     summary = "dots"
     digest = stable_digest("dots")
@@ -86,12 +86,11 @@ class FussyError(BenchError):
     pass
 
 
-class Moody:
+class Moody(EditMethod):
     """Fails on the dots it is told to."""
 
     summary = "fails where it is told to"
     needs = frozenset({"source"})
-    native_size = None
 
     @dataclass(frozen=True)
     class Options:

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.edit import CONTROLS
 from bench.study import StudyError
 from bench.study.cli import STORE, STORE_VARIABLE, become_server, served_at
 from bench.study.design import DesignOptions, build
@@ -30,8 +29,8 @@ def options(run: Path) -> DesignOptions:
     from bench.store import RunStore
 
     with RunStore.open(run) as store:
-        names = [spec.name for spec in store.methods.values()]
-    chosen = tuple(dict.fromkeys(name for name in names if name not in CONTROLS or name in ENDS))
+        specs = store.methods.values()
+    chosen = tuple(dict.fromkeys(spec.name for spec in specs if not spec.is_control or spec.name in ENDS))
     return DesignOptions(methods=chosen, raters=RATERS, trials=TRIALS, repeats=2, attention=6, practice=2)
 
 

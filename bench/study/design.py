@@ -17,7 +17,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.edit import CONTROLS, EditRecord
+from bench.edit import EditRecord
 from bench.files import parse_json
 from bench.registry import did_you_mean
 from bench.study import StudyError
@@ -51,7 +51,7 @@ class DesignOptions:
     """All that decides which trials there are. Texts, deadlines and codes are ``settings.StudySettings``."""
 
     methods: tuple[str, ...] = ()
-    """Titles or registered names of the methods to compare; none: all of the runs but ``CONTROLS``."""
+    """Titles or registered names of the methods to compare; none: all of the runs but the controls."""
     kinds: tuple[Kind, ...] = ("pair",)
     questions: tuple[str, ...] = ("overall",)
     raters: int = 20
@@ -387,9 +387,10 @@ def method_titles(stores: Sequence[RunStore]) -> dict[str, str]:
 
 def _choose(titles: Mapping[str, str], asked: Sequence[str], stores: Sequence[RunStore]) -> tuple[str, ...]:
     """Titles of the methods to compare, in the order of the runs."""
-    names = {titles[digest]: spec.name for store in stores for digest, spec in store.methods.items()}
+    specs = {titles[digest]: spec for store in stores for digest, spec in store.methods.items()}
+    names = {title: spec.name for title, spec in specs.items()}
     if not asked:
-        chosen = [title for title, name in names.items() if name not in CONTROLS]
+        chosen = [title for title, spec in specs.items() if not spec.is_control]
     else:
         wanted = set()
         for entry in asked:

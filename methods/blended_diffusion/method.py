@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bench import images
+from bench.edit import EditMethod
 from methods import pipelines
 from methods.blended_diffusion import files
 from methods.weights import WeightsError
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from bench.edit import EditRequest
-    from bench.registry import Runtime
+    from bench.edit import EditRequest, Runtime
     from methods.blended_diffusion.guidance import Guidance
 
 
@@ -30,7 +30,7 @@ class Candidate:
     distance: float
 
 
-class BlendedDiffusion:
+class BlendedDiffusion(EditMethod):
     summary = (
         "Blended Diffusion: pixel diffusion steered by CLIP, blended with the source (public or mini weights)"
     )

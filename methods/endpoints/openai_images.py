@@ -29,14 +29,14 @@ from PIL import Image as PilImage
 from pydantic import Field
 
 from bench import images
+from bench.edit import EditMethod
 from methods import pipelines
 from methods.endpoints.client import Endpoint, EndpointError, Kept, Part, RateLimit, Refused, key_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from bench.edit import EditRequest
-    from bench.registry import Runtime
+    from bench.edit import EditRequest, Runtime
 
 OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_KEY = "OPENAI_API_KEY"
@@ -73,11 +73,10 @@ class Estimate:
         return f"{self.requests} requests, at least {self.minutes:.1f} minutes, {cost}"
 
 
-class OpenAiImages:
+class OpenAiImages(EditMethod):
     summary = "the OpenAI images-edit endpoint, and servers with the same one; costs money"
     needs: frozenset[str] = frozenset({"source", "mask", "target_prompt"})
     native_size: int | None = 1024
-    PRESETS: Mapping[str, Mapping[str, Any]] = {}
     REFUSED: Mapping[str, str] = {
         "base_url": f"a suite does not choose where the key is sent. Set the environment variable {SERVER_URL}",
         "key_variable": f"a suite does not choose which secret is sent. Set the environment variable {OPENAI_KEY}, "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bench import images
+from bench.edit import EditMethod
 from methods import pipelines
 from methods.glide import checkpoints
 from methods.glide.schedule import Schedule, spacing
@@ -18,12 +19,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from bench.edit import EditRequest
-    from bench.registry import Runtime
+    from bench.edit import EditRequest, Runtime
     from methods.glide.unet import GlideUNet
 
 
-class Glide:
+class Glide(EditMethod):
     summary = (
         "GLIDE (filtered) inpainting: fills the mask by the prompt, in pixels, 64 then 256 (or mini weights)"
     )

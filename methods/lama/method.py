@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench import images
+from bench.edit import EditMethod
 from methods import pipelines, weights
 from methods.lama import checkpoint
 
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from bench.edit import EditRequest
-    from bench.registry import Runtime
+    from bench.edit import EditRequest, Runtime
 
 FACTOR = 8
 """Sides are padded to a multiple of this: three levels of halving."""
@@ -31,10 +31,9 @@ SMALLEST = 16
 """The network pads its coarsest level by reflection, which takes two samples a side."""
 
 
-class Lama:
+class Lama(EditMethod):
     summary = "LaMa: inpainting GAN that takes no prompt; fills the mask from its surroundings (public or mini weights)"
     needs: frozenset[str] = frozenset({"source", "mask"})
-    native_size: int | None = None
 
     @dataclass(frozen=True)
     class Options:

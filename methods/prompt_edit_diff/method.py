@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench import images
+from bench.edit import EditMethod
 from methods import pipelines, weights
 from methods.prompt_edit_diff import ablation
 from methods.prompt_edit_diff.tags import Tagged, tag, tag_request
@@ -18,14 +19,13 @@ from methods.prompt_edit_diff.tags import Tagged, tag, tag_request
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from bench.edit import EditRequest
-    from bench.registry import Runtime
+    from bench.edit import EditRequest, Runtime
 
 CHANNELS = (4, 8)
 """Input channels of the UNet: the noisy latents, and with ``source_latents="concat"`` the source's."""
 
 
-class PromptEditDiff:
+class PromptEditDiff(EditMethod):
     summary = (
         "PromptEditDiff: mask encoder, routed prompt tokens, gated injection (mini weights, or your own)"
     )

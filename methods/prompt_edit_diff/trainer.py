@@ -27,10 +27,9 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from bench.edit import EditCase
+from bench.edit import EditCase, Runtime
 from bench.errors import BenchError
 from bench.images import mask_array, resize, resize_mask
-from bench.registry import Runtime
 from methods import pipelines, weights
 from methods.prompt_edit_diff import VARIANTS, ablation
 from methods.prompt_edit_diff.augment import MaskDropout

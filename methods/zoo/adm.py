@@ -234,7 +234,7 @@ def blended_diffusion(
 
 def gate_blended_diffusion(world: World, root: Path, cases: int) -> list[Gate]:
     """Held-out edits by the adapter's mini preset: how many show their target (``gates.STEERED``)."""
-    from bench.registry import Runtime
+    from bench.edit import Runtime
     from methods.blended_diffusion.method import BlendedDiffusion
     from methods.zoo.gates import STEERED, _reader, judged
 

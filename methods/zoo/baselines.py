@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.registry import Runtime
+from bench.edit import Runtime
 from methods.zoo.gates import STEERED, Gate, judged
 from methods.zoo.manifest import entry
 

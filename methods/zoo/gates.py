@@ -112,7 +112,7 @@ JUNK = 0.05
 
 def _junk(reader: Reader, world: World, cases: int) -> Iterator[Gate]:
     """One gate for each control that fills the region with junk."""
-    from bench.registry import NoOptions, Runtime
+    from bench.edit import NoOptions, Runtime
     from methods.controls import FlatColorFill, NoiseFill
 
     asked = [world.case(-1 - i) for i in range(cases)]

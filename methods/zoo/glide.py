@@ -379,8 +379,8 @@ glide_upsampler = partial(publish, ("upsampler",))
 
 def gate_glide(world: World, root: Path, cases: int) -> list[Gate]:
     """The method with its mini preset, on held-out edits: the target shows, and nothing outside the mask changed."""
+    from bench.edit import Runtime
     from bench.images import mask_array
-    from bench.registry import Runtime
     from methods.glide.method import Glide
     from methods.zoo.gates import TRAINED, _at_least, _reader, judged
 

@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.edit import EditRequest
+from bench.edit import EditRequest, Runtime
 from bench.images import from_array, mask_array, mask_image
-from bench.registry import Runtime
 from methods.lama import fills
 from methods.lama.masks import hole
 from methods.lama.network import Generator, GeneratorConfig, load, save

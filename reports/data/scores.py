@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.edit import CATEGORIES, CONTROLS
+from bench.edit import CATEGORIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -247,4 +247,4 @@ def method_titles(store: RunStore) -> dict[str, str]:
 def control_titles(store: RunStore) -> frozenset[str]:
     """What the tables call the run's controls, whatever label a suite gave them."""
     titles = method_titles(store)
-    return frozenset(titles[digest] for digest, spec in store.methods.items() if spec.name in CONTROLS)
+    return frozenset(titles[digest] for digest, spec in store.methods.items() if spec.is_control)

@@ -81,6 +81,8 @@ class MethodEntry(_Strict):
     options: dict[str, Any] = {}
     dtype: Line | None = None
     devices: list[Line] = []
+    is_control: bool | None = None
+    """Whether it is a control; None where its name tells (``bench.store.was_control``)."""
 
 
 class MetricEntry(_Strict):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from bench.edit import EditKey, EditRecord, MethodSpec, one_line
 from bench.files import sha256_bytes, write_atomic
-from bench.store import SCORE_COLUMNS, SET_COLUMNS, RunStore
+from bench.store import SCORE_COLUMNS, SET_COLUMNS, RunStore, was_control
 from reports.share.entry import (
     FORMAT,
     MEMBER,
@@ -147,6 +147,12 @@ def _content(store: RunStore, facts: Mapping[str, MetricFacts]) -> dict[str, Any
                 "options": entry["options"],
                 "dtype": entry.get("dtype"),
                 "devices": list(entry.get("devices", [])),
+                # Only where the name does not tell, so that the files of all other runs stay as they were.
+                **(
+                    {"is_control": True}
+                    if was_control(entry) and not was_control({"name": entry["name"]})
+                    else {}
+                ),
             }
             for digest, entry in manifest["methods"].items()
         },
@@ -363,7 +369,12 @@ class _EntryRun:
     @property
     def methods(self) -> dict[str, MethodSpec]:
         return {
-            digest: MethodSpec(method.name, method.options, method.label)
+            digest: MethodSpec(
+                method.name,
+                method.options,
+                method.label,
+                is_control=was_control(method.model_dump(exclude_none=True)),
+            )
             for digest, method in self.entry.methods.items()
         }
 

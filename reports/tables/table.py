@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bench.edit import CATEGORIES, CONTROLS
+from bench.edit import CATEGORIES
 from bench.errors import BenchError
 from bench.stats import OUTCOME
 from reports.data.scores import ALL as ALL
@@ -344,7 +344,7 @@ def cost_summary(scores: RunScores, *, resamples: int = 2000, seed: int = 0) -> 
 def main_tables(
     frame: pd.DataFrame,
     facts: Mapping[str, MetricFacts],
-    controls: Container[str] = CONTROLS,
+    controls: Container[str] = (),
     separations: Separation | None = None,
     decimals: int | None = None,
     chosen: pd.DataFrame | None = None,
@@ -385,7 +385,7 @@ def _headline(frame: pd.DataFrame, protocol: str) -> list[str]:
 def success_tables(
     frame: pd.DataFrame,
     facts: Mapping[str, MetricFacts],
-    controls: Container[str] = CONTROLS,
+    controls: Container[str] = (),
     separations: Separation | None = None,
     decimals: int | None = None,
 ) -> list[Table]:
@@ -416,7 +416,7 @@ def success_tables(
 def detail_tables(
     frame: pd.DataFrame,
     facts: Mapping[str, MetricFacts],
-    controls: Container[str] = CONTROLS,
+    controls: Container[str] = (),
     separations: Separation | None = None,
     decimals: int | None = None,
 ) -> list[Table]:
@@ -765,7 +765,7 @@ def finite(value: object) -> float | None:
 def build(
     frame: pd.DataFrame,
     facts: Mapping[str, MetricFacts],
-    controls: Container[str] = CONTROLS,
+    controls: Container[str] = (),
     separations: Separation | None = None,
     decimals: int | None = None,
     chosen: pd.DataFrame | None = None,

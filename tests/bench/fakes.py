@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from bench.edit import CATEGORIES, Claim, EditCase, EditRequest, Region, stable_digest
+from bench.edit import (
+    CATEGORIES,
+    Claim,
+    EditCase,
+    EditMethod,
+    EditProtocol,
+    EditRequest,
+    Region,
+    Runtime,
+    stable_digest,
+)
 from bench.images import from_array, mask_image
-from bench.registry import Registry, Runtime
+from bench.registry import Registry
 from bench.suite import ConfiguredMethod, ConfiguredProtocol, configure_method, configure_protocol
 
 METHODS = {"fake": "tests.bench.fakes:Fake", "oracle": "tests.bench.fakes:Oracle"}
@@ -62,13 +72,12 @@ def make_case(index: int, side: int = 32, *, truth: bool = True, **request: Any)
     )
 
 
-class Fakes:
+class Fakes(EditProtocol):
     """Noise with square masks."""
 
     summary = "noise"
     name = "fakes"
     version = "1"
-    categories = CATEGORIES
 
     @dataclass(frozen=True)
     class Options:
@@ -112,12 +121,11 @@ class Log:
 LOG = Log()
 
 
-class Fake:
+class Fake(EditMethod):
     """Noise of the request's seed in the mask, the source outside; or a failure of the chosen kind."""
 
     summary = "noise"
     needs = frozenset({"source", "mask", "target_prompt"})
-    native_size: int | None = None
 
     @dataclass(frozen=True)
     class Options:
@@ -133,7 +141,7 @@ class Fake:
         echo: bool = False
         log_to: str = ""
 
-    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"weak": {"strength": 0.5}}
+    PRESETS: Mapping[str, Mapping[str, Any]] = {"weak": {"strength": 0.5}}
 
     def __init__(self, options: Options, runtime: Runtime) -> None:
         self.options = options
@@ -180,20 +188,13 @@ def all_masks(requests: Sequence[EditRequest]) -> list[Image.Image]:
     return [r.mask for r in requests] + [region.mask for r in requests for region in r.regions]
 
 
-class Oracle:
+class Oracle(EditMethod):
     """The truth itself."""
 
     summary = "the truth"
     needs = frozenset({"source"})
-    native_size = None
+    is_control = True
     wants_truth = True
-
-    @dataclass(frozen=True)
-    class Options:
-        pass
-
-    def __init__(self, options: Options, runtime: Runtime) -> None:
-        pass
 
     def edit(self, requests: Sequence[EditRequest]) -> list[Image.Image]:
         raise AssertionError("the runner must show the oracle its cases")

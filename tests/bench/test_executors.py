@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.edit import EditCase
+from bench.edit import EditCase, Runtime
 from bench.executors import (
     Executor,
     ExecutorError,
@@ -24,7 +24,6 @@ from bench.executors import (
     describe,
     is_out_of_memory,
 )
-from bench.registry import Runtime
 from bench.suite import ConfiguredMethod
 from tests.bench.fakes import LOG, Fake, make_case, method
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
+from bench.edit import EditMethod
 from bench.registry import (
     OptionError,
     PluginError,
@@ -22,7 +23,7 @@ from bench.registry import (
 )
 
 
-class Thing:
+class Thing(EditMethod):
     @dataclass(frozen=True)
     class Options:
         steps: int = 50
@@ -39,10 +40,16 @@ class Thing:
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"mini": {"steps": 20}}
 
 
-class Bare: ...
+class Bare(EditMethod): ...
 
 
-METHOD = "class Method:\n    needs = frozenset({'source'})\n    def edit(self, requests): ...\n"
+METHOD = """\
+from bench.edit import EditMethod, EditProtocol
+class Method(EditMethod):
+    needs = frozenset({'source'})
+    def edit(self, requests): ...
+"""
+BAD = "from bench.edit import EditMethod, EditProtocol\nclass Bad(EditMethod):\n"
 METRIC = (
     "class Judge:\n    name, version, unit, summary, higher_is_better = 'judge', '1', '', '', True\n"
     "    def score(self, pairs): ...\n"
@@ -200,26 +207,35 @@ def test_a_plugin_that_is_no_name_of_a_module_is_told_the_name(name: str, remedy
 @pytest.mark.parametrize(
     ("kind", "text", "message"),
     [
-        ("method", "def Bad(): ...", "it is a function, not a class"),
+        ("method", "def Bad(): ...", "it does not inherit from bench.edit.EditMethod"),
+        ("protocol", "class Bad: ...", "it does not inherit from bench.edit.EditProtocol"),
         (
             "method",
-            "class Bad:\n    def edit(self, requests): ...",
+            BAD + "    def edit(self, requests): ...",
             "needs is missing or no set; it is a frozenset of",
         ),
         (
             "method",
-            "class Bad:\n    needs = 'mask'\n    def edit(self, requests): ...",
+            BAD + "    needs = 'mask'\n    def edit(self, requests): ...",
             "needs is missing or no set",
         ),
         (
             "method",
-            "class Bad:\n    needs = {'maks'}\n    def edit(self, requests): ...",
+            BAD + "    needs = {'maks'}\n    def edit(self, requests): ...",
             "needs names maks;",
         ),
-        ("method", "class Bad:\n    needs = {'mask'}", r"it has no method edit\(requests\)"),
-        ("method", METHOD.replace("Method", "Bad") + "    Options = dict", "Options is no dataclass"),
-        ("method", METHOD.replace("Method", "Bad") + "    PRESETS = {'a': 1}", "PRESETS is no dict of dicts"),
-        ("protocol", "class Bad: ...", r"it has no method cases\(\)"),
+        ("method", BAD + "    needs = {'mask'}", r"it has no method edit\(requests\)"),
+        (
+            "method",
+            METHOD.replace("class Method", "class Bad") + "    Options = dict",
+            "Options is no dataclass",
+        ),
+        (
+            "method",
+            METHOD.replace("class Method", "class Bad") + "    PRESETS = {'a': 1}",
+            "PRESETS is no dict of dicts",
+        ),
+        ("protocol", BAD.replace("EditMethod)", "EditProtocol)") + "    ...", r"it has no method cases\(\)"),
         ("metric", "class Bad: ...", "name is missing or no text; version is missing or no text; unit"),
         (
             "metric",
@@ -245,16 +261,16 @@ def test_a_malformed_class_is_told_what_it_lacks(
 
 
 @pytest.mark.parametrize(
-    ("told", "problems"),
+    ("listed", "problems"),
     [("no weights: fetch them", ("no weights: fetch them",)), (None, ()), (["a", "b"], ("a", "b")), ("", ())],
 )
-def test_problems_may_be_one_text_or_none(told: object, problems: tuple[str, ...]) -> None:
-    class Told:
+def test_problems_may_be_one_text_or_none(listed: object, problems: tuple[str, ...]) -> None:
+    class OneText(EditMethod):
         @classmethod
         def problems(cls, options: object) -> object:
-            return told
+            return listed
 
-    assert problems_of(Told, None, "method 'told'") == problems
+    assert problems_of(OneText, None, "method 'x'") == problems
 
 
 @pytest.mark.parametrize(
@@ -266,7 +282,7 @@ def test_problems_may_be_one_text_or_none(told: object, problems: tuple[str, ...
     ],
 )
 def test_what_a_plugin_raises_is_one_error_that_names_it(error: BaseException, message: str) -> None:
-    class Raises:
+    class Raises(EditMethod):
         @classmethod
         def problems(cls, options: object) -> list[str]:
             raise error

@@ -21,9 +21,10 @@ from PIL import Image
 
 import bench.runner
 from bench.casefile import CaseError
+from bench.edit import Runtime
 from bench.executors import LocalExecutor
 from bench.images import resize, to_array
-from bench.registry import PluginError, Runtime
+from bench.registry import PluginError
 from bench.runner import Plan, PlanError, RunSummary, image_seed, make_plan, run
 from bench.store import RunStore, StoreError
 from bench.suite import ConfiguredMethod, parse_suite

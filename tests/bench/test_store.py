@@ -237,6 +237,21 @@ def test_a_run_from_before_printed_names_is_read(store: RunStore) -> None:
     assert RunStore.open(store.path).methods[spec.digest] == MethodSpec("fake", {}, "Fake")
 
 
+def test_a_run_from_before_controls_were_declared_knows_them_by_their_names(store: RunStore) -> None:
+    specs = [
+        MethodSpec("copy_input", is_control=True),
+        MethodSpec("lama"),
+        MethodSpec("own", is_control=True),
+    ]
+    store.configure(seed=0, protocols={}, methods=specs)
+    assert [spec.is_control for spec in store.methods.values()] == [True, False, True]
+    stored = json.loads((store.path / "run.json").read_text())
+    for entry in stored["methods"].values():
+        del entry["is_control"]
+    (store.path / "run.json").write_text(json.dumps(stored))
+    assert [spec.is_control for spec in RunStore.open(store.path).methods.values()] == [True, False, False]
+
+
 def test_what_cannot_stand_beside_the_stored_results_is_refused(store: RunStore) -> None:
     configure(store)
     before = (store.path / "run.json").read_bytes()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import bench.suite
-from bench.edit import MethodSpec
+from bench.edit import EditMethod, MethodSpec
 from bench.registry import OptionError, Registry, UnknownName
 from bench.suite import (
     SuiteError,
@@ -238,7 +238,7 @@ def test_golden_digest() -> None:
 GOLDEN = "df2e4263f7c4"
 
 
-class Weighted:
+class Weighted(EditMethod):
     """Has weights that may be missing."""
 
     needs = frozenset({"source"})
@@ -315,7 +315,7 @@ def test_metrics_are_checked_where_a_registry_is_given() -> None:
 
 
 def test_create_makes_instances() -> None:
-    from bench.registry import Runtime
+    from bench.edit import Runtime
 
     assert isinstance(method(native=16).create(Runtime()), Fake)
     assert method(native=16).needs == Fake.needs

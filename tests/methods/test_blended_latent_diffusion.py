@@ -9,8 +9,8 @@ import torch
 from diffusers import DDIMScheduler
 from PIL import Image
 
-from bench.edit import EditMethod, EditRequest
-from bench.registry import OptionError, Runtime, parse_options
+from bench.edit import EditMethod, EditRequest, Runtime
+from bench.registry import OptionError, parse_options
 from methods import latents
 from methods.blended_latent_diffusion import BlendedLatentDiffusion
 from tests.methods.conftest import FACTOR, SIZE, box_mask, picture, request, tiny_pipeline

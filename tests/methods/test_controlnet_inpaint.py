@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.edit import EditMethod, EditRequest
-from bench.registry import Runtime
+from bench.edit import EditMethod, EditRequest, Runtime
 from methods import weights
 from methods.controlnet_inpaint import ControlNetInpaint, control_images
 from tests.methods.conftest import SIZE, box_mask, picture, request, tiny_components

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.edit import EditCase, EditMethod, Region
+from bench.edit import EditCase, EditMethod, NoOptions, Region, Runtime
 from bench.images import mask_array, mask_image
-from bench.registry import NoOptions, Runtime
 from methods.controls import (
     COLORS,
     AutoencoderRoundTrip,

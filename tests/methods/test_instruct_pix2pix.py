@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.edit import EditMethod, EditRequest
-from bench.registry import Runtime
+from bench.edit import EditMethod, EditRequest, Runtime
 from methods.instruct_pix2pix import InstructPix2Pix
 from tests.methods.conftest import SIZE, box_mask, picture, request, tiny_pipeline
 

@@ -9,8 +9,7 @@ import torch
 from diffusers import DDIMScheduler, RePaintScheduler, StableDiffusionImg2ImgPipeline
 from PIL import Image
 
-from bench.edit import EditMethod, EditRequest
-from bench.registry import Runtime
+from bench.edit import EditMethod, EditRequest, Runtime
 from methods import latents, pipelines
 from methods.latent_blending import LatentBlending, jumps
 from tests.methods.conftest import SIZE, box_mask, picture, request, tiny_components, tiny_pipeline

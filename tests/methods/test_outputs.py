@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.edit import Claim, EditCase, EditMethod
+from bench.edit import Claim, EditCase, EditMethod, Runtime
 from bench.executors import LocalExecutor, Task
-from bench.registry import Registry, Runtime
+from bench.registry import Registry
 from bench.suite import ConfiguredMethod, configure_method
 from methods.outputs import Outputs
 from tests.methods.conftest import SIZE, picture, request

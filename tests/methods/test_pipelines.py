@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.registry import Runtime
+from bench.edit import Runtime
 from methods import pipelines
 from tests.methods.conftest import picture, request
 

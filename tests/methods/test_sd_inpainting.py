@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.edit import EditMethod, EditRequest
-from bench.registry import OptionError, Runtime, parse_options
+from bench.edit import EditMethod, EditRequest, Runtime
+from bench.registry import OptionError, parse_options
 from methods import pipelines
 from methods.sd_inpainting import SdInpainting
 from tests.methods.conftest import FACTOR, SIZE, box_mask, picture, request, tiny_pipeline

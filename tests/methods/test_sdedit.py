@@ -8,8 +8,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline
 
-from bench.edit import EditMethod, EditRequest
-from bench.registry import Runtime
+from bench.edit import EditMethod, EditRequest, Runtime
 from methods.sdedit import SdEdit
 from tests.methods.conftest import SIZE, box_mask, picture, request, tiny_components
 from tests.methods.small import SMALL, small

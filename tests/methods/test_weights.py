@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.registry import Runtime
+from bench.edit import Runtime
 from methods import METHODS, weights
 from methods.blended_latent_diffusion import BlendedLatentDiffusion
 from methods.instruct_pix2pix import InstructPix2Pix

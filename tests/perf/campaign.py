@@ -236,8 +236,9 @@ PLUGINS = {
     "wrong table": "METHODS = 3",
     "no class": "METHODS = {'odd': 'hostile_plugin:Nothing'}",
     "exit in constructor": (
-        "from dataclasses import dataclass\nimport sys\nclass Odd:\n    summary = 'odd'\n"
-        "    needs = frozenset({'source'})\n    native_size = None\n    @dataclass(frozen=True)\n"
+        "from dataclasses import dataclass\nimport sys\n"
+        "from bench.edit import EditMethod\nclass Odd(EditMethod):\n    summary = 'odd'\n"
+        "    needs = frozenset({'source'})\n    @dataclass(frozen=True)\n"
         "    class Options:\n        pass\n    def __init__(self, options, runtime):\n        sys.exit(0)\n"
         "    def edit(self, requests):\n        return []\nMETHODS = {'odd': 'hostile_plugin:Odd'}"
     ),

@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 from PIL import Image, ImageDraw  # noqa: E402
 
-from bench.edit import CONTROLS, EditCase, EditRecord  # noqa: E402
+from bench.edit import EditCase, EditRecord  # noqa: E402
 from bench.images import mask_array  # noqa: E402
 from bench.metrics.types import Pair, Picture  # noqa: E402
 from bench.registry import parse_options  # noqa: E402
@@ -59,7 +59,8 @@ def choose(store: RunStore, seeds: Sequence[int] = SEEDS) -> list[tuple[str, Edi
         if record.file is not None and record.key.digest not in seen:
             by_method[store.methods[record.key.method].title].append(record)
     controls = [title for title in by_method if title in ROUND_TRIPS]
-    rivals = [title for title in by_method if title not in CONTROLS]
+    of_controls = {spec.title for spec in store.methods.values() if spec.is_control}
+    rivals = [title for title in by_method if title not in of_controls]
     each = (COUNT - PER_CONTROL * len(controls)) // len(rivals)
     rng = np.random.default_rng(seed)
     chosen = []

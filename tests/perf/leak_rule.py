@@ -30,12 +30,12 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+from bench.edit import Runtime  # noqa: E402
 from bench.images import mask_array, to_array  # noqa: E402
 from bench.metrics.features import Features  # noqa: E402
 from bench.metrics.leakage import LeakLpips, LeakLpipsUndiluted, bands, changed_area, masked_mse, psnr  # noqa: E402
 from bench.metrics.options import SuccessRule  # noqa: E402
 from bench.metrics.types import Pair, Picture  # noqa: E402
-from bench.registry import Runtime  # noqa: E402
 from methods.controls import AutoencoderRoundTrip, Jpeg  # noqa: E402
 from protocols.world.faces import render_face, sample_face  # noqa: E402
 from protocols.world.scenes import render_scene, sample_scene  # noqa: E402

@@ -30,8 +30,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bench.edit import EditCase  # noqa: E402
-from bench.registry import Registry, Runtime  # noqa: E402
+from bench.edit import EditCase, Runtime  # noqa: E402
+from bench.registry import Registry  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Few:
 
 def plan_of(few: Few, method: Any) -> Any:
     """The plan of one method on these cases."""
-    from bench.registry import NoOptions
+    from bench.edit import NoOptions
     from bench.runner import make_plan
     from bench.suite import ConfiguredProtocol
 

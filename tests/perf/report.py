@@ -38,7 +38,7 @@ METHODS = (
         MethodSpec("prompt_edit_diff" + variant, {})
         for variant in ("", "_no_prompt_tokens", "_no_mask_encoder")
     ),
-    *(MethodSpec(name, {}) for name in ("oracle", "copy_input", "jpeg")),
+    *(MethodSpec(name, {}, is_control=True) for name in ("oracle", "copy_input", "jpeg")),
 )
 METRICS_EACH = 25
 PART = 200_000

@@ -15,8 +15,8 @@ from bench.store import RunStore, SetScore
 METHODS = (
     MethodSpec("sd_inpainting", {"steps": 2}),
     MethodSpec("instruct_pix2pix", {}),
-    MethodSpec("copy_input", {}),
-    MethodSpec("oracle", {}),
+    MethodSpec("copy_input", {}, is_control=True),
+    MethodSpec("oracle", {}, is_control=True),
 )
 
 

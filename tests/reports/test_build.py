@@ -28,7 +28,7 @@ METHODS = (
     MethodSpec("prompt_edit_diff", {"weights": "zoo:ped", "_identity": {"sha256": "abcdef0123456789"}}),
     MethodSpec("prompt_edit_diff_no_mask_encoder", {}),
     MethodSpec("sd_inpainting", {"steps": 10, "base_steps": "25", "upsampler_steps": "4,3,1"}),
-    MethodSpec("copy_input", {}),
+    MethodSpec("copy_input", {}, is_control=True),
 )
 FACTS = {**fake.FACTS, "success_clip": fake.Facts("0/1", True), "judge_truth": fake.Facts("0/1", True)}
 

@@ -14,8 +14,7 @@ import pytest
 import torch
 
 from bench import images
-from bench.edit import EditRequest, Region
-from bench.registry import Runtime
+from bench.edit import EditRequest, Region, Runtime
 from methods.blended_diffusion.method import BlendedDiffusion
 from methods.zoo import manifest
 from methods.zoo.adm import SCHEDULE

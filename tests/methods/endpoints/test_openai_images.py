@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.edit import EditMethod, EditRequest, MethodSpec
+from bench.edit import EditMethod, EditRequest, MethodSpec, Runtime
 from bench.executors import LocalExecutor, Task
-from bench.registry import OptionError, Registry, Runtime, options_dict, parse_options
+from bench.registry import OptionError, Registry, options_dict, parse_options
 from bench.suite import configure_method
 from methods.endpoints import client as endpoint
 from methods.endpoints.openai_images import OpenAiImages, mask_png

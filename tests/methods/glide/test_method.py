@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from bench import images
-from bench.edit import EditMethod, EditRequest
-from bench.registry import OptionError, Runtime, parse_options
+from bench.edit import EditMethod, EditRequest, Runtime
+from bench.registry import OptionError, parse_options
 from methods.glide.method import Glide
 from tests.methods.conftest import box_mask, picture
 from tests.methods.glide.conftest import SIDE, request, requests

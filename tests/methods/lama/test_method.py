@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bench.edit import EditMethod, EditRequest
+from bench.edit import EditMethod, EditRequest, Runtime
 from bench.images import mask_array, to_array
-from bench.registry import OptionError, Runtime, parse_options
+from bench.registry import OptionError, parse_options
 from methods.lama import checkpoint, network
 from methods.lama.method import Lama
 from tests.methods.conftest import box_mask, picture, request

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.edit import EditMethod, Region
+from bench.edit import EditMethod, Region, Runtime
 from bench.images import mask_array
-from bench.registry import OptionError, Runtime, parse_options
+from bench.registry import OptionError, parse_options
 from methods import METHODS
 from methods.pipelines import save_pipeline
 from methods.prompt_edit_diff import VARIANTS, ablation

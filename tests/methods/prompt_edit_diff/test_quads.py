@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.edit import EditCase, EditRequest, Region
+from bench.edit import EditCase, EditMethod, EditRequest, Region
 from bench.images import mask_array
 from methods.prompt_edit_diff.quads import Quads, QuadsError, make_quads
 from tests.methods.conftest import box_mask, request
@@ -18,7 +18,7 @@ from tests.methods.conftest import box_mask, request
 MAKER = {"name": "paint", "options": {"steps": 3}}
 
 
-class Paint:
+class Paint(EditMethod):
     """Answers with a flat colour per seed, everywhere."""
 
     needs = frozenset({"source"})

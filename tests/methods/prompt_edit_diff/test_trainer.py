@@ -13,9 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.edit import EditCase
+from bench.edit import EditCase, Runtime
 from bench.images import mask_array, paste_back
-from bench.registry import Runtime
 from methods.prompt_edit_diff import trainer
 from methods.prompt_edit_diff.augment import MaskDropout
 from methods.prompt_edit_diff.method import PromptEditDiff

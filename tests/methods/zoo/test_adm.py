@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from bench.edit import Runtime
 from bench.images import mask_array
-from bench.registry import Runtime
 from methods.blended_diffusion.method import BlendedDiffusion
 from methods.zoo import adm, corpus, manifest
 from methods.zoo.loop import Machine

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from bench.edit import Runtime
 from bench.images import mask_array
-from bench.registry import Runtime
 from methods.glide.diffusion import Diffusion, eight_bits
 from methods.glide.method import Glide
 from methods.glide.schedule import Schedule

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.edit import Runtime
 from bench.images import mask_array
-from bench.registry import Runtime
 from methods.lama import fills, network
 from methods.lama.method import Lama
 from methods.lama.network import Generator, GeneratorConfig

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.registry import Runtime
+from bench.edit import Runtime
 from methods import pipelines, weights
 from methods.controls import AutoencoderRoundTrip
 from methods.sd_inpainting import SdInpainting

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from bench.edit import Runtime
 from bench.images import mask_array
-from bench.registry import Runtime
 from methods.prompt_edit_diff import VARIANTS
 from methods.prompt_edit_diff.augment import MaskDropout
 from methods.zoo import autoencoder, corpus, diffusion, manifest, publish

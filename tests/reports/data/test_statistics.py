@@ -229,7 +229,7 @@ def test_an_unknown_baseline_is_refused_with_the_names(run: scores.RunScores) ->
 def test_separation_is_max_t_over_all_pairs(tmp_path: Path) -> None:
     from bench.edit import MethodSpec
 
-    methods = tuple(MethodSpec(name) for name in ("a", "b", "c", "copy_input"))
+    methods = (*(MethodSpec(name) for name in "abc"), MethodSpec("copy_input", is_control=True))
     generator = np.random.default_rng(0)
     base = generator.random(N)
     shifted = base + np.where(np.arange(N) % 4 < 2, 0.05, -0.05) - 0.001

@@ -22,7 +22,7 @@ from tests.reports import fake
 
 N = len(fake.cases())
 A, B = "sd_inpainting", "instruct_pix2pix"
-METHODS = (*fake.METHODS, MethodSpec("jpeg", {}))
+METHODS = (*fake.METHODS, MethodSpec("jpeg", {}, is_control=True))
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def test_bars_of_votes_are_the_studys_shares(store: RunStore) -> None:
 
 
 def test_no_method_is_dropped_from_the_pictures(tmp_path: Path) -> None:
-    methods = (*(MethodSpec("lama", {"pad": k}) for k in range(9)), MethodSpec("oracle", {}))
+    methods = (*(MethodSpec("lama", {"pad": k}) for k in range(9)), MethodSpec("oracle", {}, is_control=True))
     run = scores.load(fake.run(tmp_path / "r", {}, methods=methods))
     pieces = pictures.parts(run)
     assert [len(piece) for piece in pieces] == [5, 5]

@@ -50,7 +50,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
-    methods = (MethodSpec("lama", {"a": 1}), MethodSpec("copy_input", {}))
+    methods = (MethodSpec("lama", {"a": 1}), MethodSpec("copy_input", {}, is_control=True))
     found = {name: {"lama": of["sd_inpainting"]} for name, of in values(0.5).items()}
     return fake.run(tmp_path_factory.mktemp("theirs") / "theirs", found, methods=methods)
 

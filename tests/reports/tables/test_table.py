@@ -139,7 +139,10 @@ def test_set_scores_keep_their_own_interval(tmp_path: Path) -> None:
 
 
 def test_two_presets_of_one_method_are_told_apart(tmp_path: Path) -> None:
-    methods = (MethodSpec("jpeg", {"quality": 10}), MethodSpec("jpeg", {"quality": 90}))
+    methods = (
+        MethodSpec("jpeg", {"quality": 10}, is_control=True),
+        MethodSpec("jpeg", {"quality": 90}, is_control=True),
+    )
     store = fake.run(tmp_path / "r", {"leak_lpips": {"jpeg": [0.1] * N}}, methods=methods)
     titles = list(tables.method_titles(store).values())
     assert len(set(titles)) == 2
@@ -148,7 +151,7 @@ def test_two_presets_of_one_method_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_labelled_control_stays_a_control(tmp_path: Path) -> None:
-    methods = (MethodSpec("copy_input", {}, "nothing done"), MethodSpec("sd_inpainting", {}))
+    methods = (MethodSpec("copy_input", {}, "nothing done", is_control=True), MethodSpec("sd_inpainting", {}))
     values = {"leak_lpips": {"copy_input": [0.0] * N, "sd_inpainting": [0.5] * N}}
     _, made = tables.write_tables(fake.run(tmp_path / "r", values, methods=methods), fake.FACTS)
     assert [(row.method, row.control) for row in made[0].rows] == [
