@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from bench.edit import EditCase, EditMethod, EditRecord, ScoreRecord
     from bench.metrics import Metric, MetricInfo, SetMetric
-    from bench.metrics.features import Features, Reader, Reading
+    from bench.metrics.features import AttributeClassifier, Features, Reading
     from bench.progress import Progress
     from bench.registry import Registry
     from bench.runner import RunSummary
@@ -1322,7 +1322,7 @@ def _open_shown(folder: Path, screen: Console, plugins: Sequence[str] | None) ->
 
     Says so on ``screen``.
     """
-    from bench.metrics import PASTED
+    from bench.metrics import COMPOSITED_SUFFIX
     from bench.scoring import is_embedded
     from bench.store import RunStore
 
@@ -1331,7 +1331,9 @@ def _open_shown(folder: Path, screen: Console, plugins: Sequence[str] | None) ->
     embedded = [name for name in tables.metrics.names() if is_embedded(name, tables.metrics)]
     protocols = store.manifest["protocols"]
     foreign = set(protocols) - _rendered(protocols, tables)
-    store.leave_out({name: [*embedded, *(metric + PASTED for metric in embedded)] for name in foreign})
+    store.leave_out(
+        {name: [*embedded, *(metric + COMPOSITED_SUFFIX for metric in embedded)] for name in foreign}
+    )
     for protocol, names in store.left_out().items():
         screen.print(
             f"{protocol}: not shown: {', '.join(names)}: their networks have seen only the rendered world "
@@ -1361,10 +1363,10 @@ def _features(device: str, cache: Path | None) -> Features:
     clip: Path | None = None
     with suppress(ZooError):
         clip = entry("clip")
-    reader: Reader | None = None
+    classifier: AttributeClassifier | None = None
     with suppress(ZooError):
-        reader = _EmbeddedReader(device)
-    return Features(device=device, cache_dir=cache, mini_clip=clip, reader=reader)
+        classifier = _EmbeddedReader(device)
+    return Features(device=device, cache_dir=cache, mini_clip=clip, classifier=classifier)
 
 
 class _EmbeddedReader:
@@ -1639,37 +1641,37 @@ def _rescore(
 ) -> Iterator[ScoreRecord]:
     """Scores of these edits by the run's metrics, as far as the weights are here; nothing is stored."""
     from bench.edit import ScoreRecord
-    from bench.metrics import PASTED, Pair, Picture, SetMetric
-    from bench.scoring import ERROR, compute
+    from bench.metrics import Pair, ReasonCode, RgbImage, SetMetric
+    from bench.scoring import compute
 
     by_protocols, _ = _metrics_of(store, store.scores()["metric"].unique(), device, plugins)
     for protocols, metrics in by_protocols.items():
         mine = [record for record in records if record.key.protocol in protocols]
         pairs = [
-            Pair.of_case(store.cases(r.key.protocol).get(r.key.case), Picture.of(store.image(r)))
+            Pair.of_case(store.cases(r.key.protocol).get(r.key.case), RgbImage.of(store.image(r)))
             for r in mine
         ]
         for metric in metrics:
             assert not isinstance(metric, SetMetric)
-            for suffix in ("", PASTED) if getattr(metric, "pasted", False) else ("",):
-                shown = [pair.paste() for pair in pairs] if suffix else pairs
+            for composited, name in metric.stored_names:
+                shown = [pair.composite() for pair in pairs] if composited else pairs
                 for record, (value, reason) in zip(mine, compute(metric, shown), strict=True):
                     # An error here says nothing of the run.
-                    if (reason or "").startswith(ERROR):
+                    if ReasonCode.of(reason) is ReasonCode.ERROR:
                         continue
-                    yield ScoreRecord(record.key, metric.name + suffix, metric.version, value, reason)
+                    yield ScoreRecord(record.key, name, metric.version, value, reason)
 
 
 def _metrics_of(
     store: RunStore, stored: Iterable[str], device: str, plugins: Sequence[str] | None
 ) -> tuple[dict[tuple[str, ...], list[Metric | SetMetric]], Features]:
     """Protocols -> the metrics that gave their stored values, as far as the weights are here; no cache of features."""
-    from bench.metrics import PASTED
+    from bench.metrics import raw_name
     from bench.scoring import load_metrics
 
     tables = _Tables(plugins)
     features = _features(device, None)
-    used = {name.removesuffix(PASTED) for name in stored}
+    used = {raw_name(name) for name in stored}
     wanted = [name for name in tables.metrics.names() if name in used]
     protocols = store.manifest["protocols"]
     choices = _choices(features, protocols, _rendered(protocols, tables), wanted, tables)
@@ -1687,7 +1689,8 @@ def _rescore_sets(
     """
     import tempfile
 
-    from bench.scoring import ERROR, score_run
+    from bench.metrics import ReasonCode
+    from bench.scoring import score_run
     from bench.store import RunStore, SetScore
 
     chosen = set(sets)
@@ -1716,7 +1719,7 @@ def _rescore_sets(
     for row in rows[names].astype(object).where(rows[names].notna(), None).to_dict("records"):
         score = SetScore(**{str(name): value for name, value in row.items()})
         # An error here says nothing of the run.
-        if not (score.reason or "").startswith(ERROR):
+        if ReasonCode.of(score.reason) is not ReasonCode.ERROR:
             yield score
 
 

@@ -24,40 +24,33 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.edit import EditCase, EditKey, EditRecord, ScoreRecord
-from bench.metrics import METRICS, PASTED, STAND_INS
-from bench.metrics.streams import Mark, PictureStream, batches
+from bench.metrics import METRICS, STAND_INS
+from bench.metrics.streams import Fingerprint, ImageStream, batches
 from bench.metrics.types import (
+    ALL,
+    OUTCOME,
     Metric,
     MetricError,
     NoValue,
     Pair,
-    Picture,
+    ReasonCode,
+    RgbImage,
     SetMetric,
     SetValue,
     Value,
-    is_set_metric,
 )
 from bench.progress import Progress, Silent
 from bench.registry import Registry, plugin_code, problems_of
-from bench.stats import OUTCOME
 from bench.store import RunStore, StoreError, set_inputs
 from bench.store import SetScore as StoredSetScore
 
 if TYPE_CHECKING:
-    import pandas as pd
     from PIL.Image import Image
 
     from bench.casefile import CaseFile
     from bench.metrics.features import Features
-    from bench.metrics.success import Parts
 
 T = TypeVar("T")
-
-ALL = "all"
-"""The category of a set score over every category."""
-
-NO_EDIT = "no edit: "
-ERROR = "error: "
 
 
 @dataclass(frozen=True)
@@ -169,7 +162,7 @@ def choose_metrics(
 
 def is_embedded(name: str, known: Registry | None = None) -> bool:
     """Whether a metric's network has seen only the rendered world, as its class declares."""
-    return bool(getattr((known or registry()).load(name), "embedded", False))
+    return bool((known or registry()).load(name).embedded)
 
 
 def foreign(name: str) -> str:
@@ -209,7 +202,7 @@ def load_metrics(
     for name in names:
         found = known.load(name)
         with plugin_code(found, f"metric {name!r}"):
-            metric = found(features) if getattr(found, "uses_features", False) else found()
+            metric = found(features) if found.uses_features else found()
         if metric.name != name:
             raise MetricError(
                 f"the metric registered as {name!r} calls itself {metric.name!r}; use one name."
@@ -236,7 +229,7 @@ def compute(metric: Metric, pairs: Sequence[Pair]) -> list[tuple[float | None, s
 
 
 def _lacks(metric: Metric, pair: Pair) -> str | None:
-    for need in sorted(getattr(metric, "needs", ())):
+    for need in sorted(metric.needs):
         value = getattr(pair, need, None)
         empty = not value.any() if need == "mask" and value is not None else not value
         if need == "region_prompt":
@@ -258,7 +251,7 @@ def _ask(metric: Metric, pairs: Sequence[Pair]) -> list[Value]:
     except (Exception, SystemExit) as error:
         # SystemExit too: a metric ends its value, never the scoring.
         if len(pairs) == 1:
-            return [NoValue(f"{ERROR}{type(error).__name__}: {error}")]
+            return [NoValue(ReasonCode.ERROR.text(f"{type(error).__name__}: {error}"))]
         middle = len(pairs) // 2
         return _ask(metric, pairs[:middle]) + _ask(metric, pairs[middle:])
     return values
@@ -270,18 +263,18 @@ def _checked(value: Value, unit: str) -> tuple[float | None, str | None]:
     if isinstance(value, NoValue):
         if isinstance(value.reason, str) and value.reason.strip():
             return None, value.reason
-        return None, f"{ERROR}NoValue without a text that says why"
+        return None, ReasonCode.ERROR.text("NoValue without a text that says why")
     try:
         number = float(value)
     except OverflowError:
-        return None, f"{ERROR}a number too large to be stored"
+        return None, ReasonCode.ERROR.text("a number too large to be stored")
     except Exception:  # whatever a value of a third party raises when it is asked for its number
         shown = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
-        return None, f"{ERROR}not a number ({shown:.80})"
+        return None, ReasonCode.ERROR.text(f"not a number ({shown:.80})")
     if not math.isfinite(number):
         return None, f"not a finite number ({number})"
     if unit == OUTCOME and number not in (0.0, 1.0):
-        return None, f"{ERROR}{number:g}, where the metric's unit {OUTCOME} declares 0 or 1"
+        return None, ReasonCode.ERROR.text(f"{number:g}, where the metric's unit {OUTCOME} declares 0 or 1")
     return number, None
 
 
@@ -319,8 +312,8 @@ def score_pair(
 
     known = known or registry()
     pair = Pair(
-        source=Picture.of(source),
-        edited=Picture.of(edited),
+        source=RgbImage.of(source),
+        edited=RgbImage.of(edited),
         mask=mask_array(mask),
         source_prompt=source_prompt,
         target_prompt=target_prompt,
@@ -335,19 +328,18 @@ def score_pair(
     chosen = list(names) if names is not None else choice.names
     scores: dict[str, PairScore] = {}
     for metric in load_metrics(
-        (name for name in chosen if asked or not is_set_metric(known.load(name))), features, known
+        (name for name in chosen if asked or known.load(name).kind == "edit"), features, known
     ):
         if isinstance(metric, SetMetric):
             raise MetricError(f"{metric.name} compares sets of images; it has no value for one pair.")
         if not asked and _lacks(metric, pair) is not None:
             continue
-        for suffix in (False, True) if getattr(metric, "pasted", False) else (False,):
-            value, reason = compute(metric, [pair.paste() if suffix else pair])[0]
-            name = metric.name + PASTED if suffix else metric.name
+        for composited, name in metric.stored_names:
+            value, reason = compute(metric, [pair.composite() if composited else pair])[0]
             scores[name] = PairScore(value, reason, metric.unit, metric.higher_is_better, metric.summary)
     for name, reasons in choice.left_out.items() if not asked else ():
         cls = known.load(name)
-        if not is_set_metric(cls) and _lacks(cls, pair) is None:
+        if cls.kind == "edit" and _lacks(cls, pair) is None:
             scores[name] = PairScore(None, " ".join(reasons), cls.unit, cls.higher_is_better, cls.summary)
     features.flush()
     return scores
@@ -473,7 +465,7 @@ def _score_chunk(
             pair = chunk[index][1]
             assert isinstance(pair, Pair)
             if pasted:
-                pair = pastes.setdefault(index, pair.paste()) if index not in pastes else pastes[index]
+                pair = pastes.setdefault(index, pair.composite()) if index not in pastes else pastes[index]
             pairs.append(pair)
         for index, (value, reason) in zip(indices, compute(metric, pairs), strict=True):
             result[index].append(_score_record(chunk[index][0], metric, pasted, value, reason))
@@ -536,7 +528,7 @@ def _groups(
 
 
 def _load_case(store: RunStore, case: EditCase, records: Sequence[EditRecord]) -> list[Loaded]:
-    source = Picture.of(case.request.source)
+    source = RgbImage.of(case.request.source)
     loaded: list[Loaded] = []
     template: Pair | None = None
     for record in records:
@@ -557,21 +549,21 @@ def _load_case(store: RunStore, case: EditCase, records: Sequence[EditRecord]) -
     return loaded
 
 
-def _picture(store: RunStore, record: EditRecord) -> Picture | NoValue:
+def _picture(store: RunStore, record: EditRecord) -> RgbImage | NoValue:
     if record.error is not None or record.file is None:
-        return NoValue(f"{NO_EDIT}{record.error or 'it has no file'}")
+        return NoValue(ReasonCode.NO_EDIT.text(record.error or "it has no file"))
     try:
-        return Picture.of(store.image(record))
+        return RgbImage.of(store.image(record))
     except ValueError as error:  # StoreError and ImageError: one bad file must not end the scoring
-        return NoValue(f"{NO_EDIT}{error}")
+        return NoValue(ReasonCode.NO_EDIT.text(str(error)))
 
 
 def _variants(metric: Metric | SetMetric) -> tuple[bool, ...]:
-    return (False, True) if getattr(metric, "pasted", False) else (False,)
+    return tuple(composited for composited, _ in metric.stored_names)
 
 
 def _named(metric: Metric | SetMetric, pasted: bool) -> str:
-    return metric.name + PASTED if pasted else metric.name
+    return dict(metric.stored_names)[pasted]
 
 
 def _scored(store: RunStore, edited: set[str]) -> set[tuple[str, str, str]]:
@@ -594,42 +586,11 @@ def _scored(store: RunStore, edited: set[str]) -> set[tuple[str, str, str]]:
             protocol, protocol_version, method, case, seed = place
             digests[key] = EditKey(protocol, protocol_version, method, case, int(seed)).digest
         digest = digests[key]
-        again = reason.startswith(ERROR) or (reason.startswith(NO_EDIT) and digest in edited)
+        code = ReasonCode.of(reason)
+        again = code is ReasonCode.ERROR or (code is ReasonCode.NO_EDIT and digest in edited)
         if not again:
             done.add((digest, metric, version))
     return done
-
-
-def success_parts(scores: pd.DataFrame, *, judge: str = "truth", pasted: bool = False) -> list[Parts]:
-    """What :func:`bench.metrics.success.sensitivity` needs, from rows of ``RunStore.scores``.
-
-    Choose the rows of one protocol and one method first. Edits that were not judged are left out; those whose
-    leakage has no value because there is no outside stay, with None. ``judge``: ``truth``, ``clip`` or
-    ``mini_clip``.
-    """
-    from bench.metrics import success
-    from bench.metrics.leakage import PSNR_CAP
-
-    def values(metric: str) -> dict[Any, float | None]:
-        rows = scores[scores["metric"] == metric]
-        places = zip(*(rows[name].tolist() for name in _PLACE), strict=True)
-        return {
-            place: None if math.isnan(value) else value
-            for place, value in zip(places, rows["value"].astype(float).tolist(), strict=True)
-        }
-
-    judged = values(f"judge_{judge}" + (PASTED if pasted else ""))
-    edited, areas, ratios = values("edit_area"), values("leak_area"), values("leak_psnr")
-    parts = []
-    for place, verdict in judged.items():
-        area = edited.get(place)
-        if verdict is None or area is None:
-            continue
-        if pasted:
-            parts.append(success.Parts(verdict > 0.5, area, 0.0, PSNR_CAP))
-        elif place in areas and place in ratios:
-            parts.append(success.Parts(verdict > 0.5, area, areas[place], ratios[place]))
-    return parts
 
 
 _PLACE = ("protocol", "protocol_version", "method", "case", "seed")
@@ -661,13 +622,13 @@ def _score_sets(
     for task in todo:
         by_protocol[task.protocol].append(task)
     for protocol, tasks in by_protocol.items():
-        real: PictureStream | None = None
+        real: ImageStream | None = None
         why = "no real images were given for this protocol"
         if protocol in references:
             try:
                 real = _seen_reference(references[protocol], {id(t.metric): t.metric for t in tasks}, options)
             except Exception as error:  # one bad file must not end the scoring
-                why = f"{ERROR}the real images cannot be read: {error}"
+                why = ReasonCode.ERROR.text(f"the real images cannot be read: {error}")
         by_method: dict[str, list[_SetTask]] = defaultdict(list)
         for task in tasks:
             by_method[task.method].append(task)
@@ -677,7 +638,7 @@ def _score_sets(
             for task in of_method:
                 marks = seen[task.pasted]
                 present = [record for record in task.records if record.key.digest in marks]
-                edited = PictureStream(
+                edited = ImageStream(
                     partial(_edits, store, present, task.pasted),
                     [marks[record.key.digest] for record in present],
                 )
@@ -763,9 +724,9 @@ def _current(row: Mapping[Any, Any], metric: SetMetric, records: Sequence[EditRe
 
 def _seen_reference(
     images: Callable[[], Iterable[Image]], metrics: Mapping[int, SetMetric], options: ScoringOptions
-) -> PictureStream:
+) -> ImageStream:
     """A protocol's real images, once shown to every metric that wants to see them."""
-    stream = PictureStream(lambda: map(Picture.of, images()))
+    stream = ImageStream(lambda: map(RgbImage.of, images()))
     for batch in _ahead(batches(stream, options.chunk)):
         _show(metrics.values(), batch)
     return stream
@@ -773,13 +734,13 @@ def _seen_reference(
 
 def _seen_edits(
     store: RunStore, tasks: Sequence[_SetTask], options: ScoringOptions, *, show: bool
-) -> dict[bool, dict[str, Mark]]:
+) -> dict[bool, dict[str, Fingerprint]]:
     """One method's edits, raw (False) and pasted back (True), by key digest; once shown to the metrics.
 
     Edits that are not there have no mark.
     """
     records = list({record.key.digest: record for task in tasks for record in task.records}.values())
-    marks: dict[bool, dict[str, Mark]] = {False: {}, True: {}}
+    marks: dict[bool, dict[str, Fingerprint]] = {False: {}, True: {}}
     wanted = [
         (pasted, {id(task.metric): task.metric for task in tasks if task.pasted == pasted})
         for pasted in sorted({task.pasted for task in tasks})
@@ -787,35 +748,34 @@ def _seen_edits(
     for chunk in _chunks(store, records, options):
         for pasted, metrics in wanted:
             pictures = {
-                record.key.digest: (pair.paste() if pasted else pair).edited
+                record.key.digest: (pair.composite() if pasted else pair).edited
                 for record, pair in chunk
                 if isinstance(pair, Pair)
             }
             if show:
                 _show(metrics.values(), list(pictures.values()))
-            marks[pasted].update((digest, Mark.of(picture)) for digest, picture in pictures.items())
+            marks[pasted].update((digest, Fingerprint.of(picture)) for digest, picture in pictures.items())
     return marks
 
 
-def _show(metrics: Iterable[SetMetric], pictures: Sequence[Picture]) -> None:
+def _show(metrics: Iterable[SetMetric], pictures: Sequence[RgbImage]) -> None:
     for metric in metrics:
-        see = getattr(metric, "see", None)
-        if see is not None and pictures:
+        if pictures:
             # What it raises it will raise again when it is asked for its value, which records it.
             with suppress(Exception, SystemExit):
-                see(pictures)
+                metric.see(pictures)
 
 
-def _edits(store: RunStore, records: Sequence[EditRecord], pasted: bool) -> Iterator[Picture]:
+def _edits(store: RunStore, records: Sequence[EditRecord], pasted: bool) -> Iterator[RgbImage]:
     """Each record's edit, decoded again. Raises :class:`StoreError` for one that is not there any more."""
     files: dict[str, CaseFile] = {}
     for record in records:
-        edited = Picture.of(store.image(record))
+        edited = RgbImage.of(store.image(record))
         if pasted:
             protocol = record.key.protocol
             if protocol not in files:
                 files[protocol] = store.cases(protocol)
-            edited = Pair.of_case(files[protocol].get(record.key.case), edited).paste().edited
+            edited = Pair.of_case(files[protocol].get(record.key.case), edited).composite().edited
         yield edited
 
 
@@ -831,7 +791,7 @@ def _ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 def _set_value(
-    metric: SetMetric, edited: PictureStream, real: PictureStream, clusters: Sequence[str]
+    metric: SetMetric, edited: ImageStream, real: ImageStream, clusters: Sequence[str]
 ) -> SetValue:
     try:
         value = metric.score_set(edited, real, clusters)
@@ -841,7 +801,9 @@ def _set_value(
     except StoreError:
         raise
     except (Exception, SystemExit) as error:
-        return SetValue(None, len(edited), len(real), f"{ERROR}{type(error).__name__}: {error}")
+        return SetValue(
+            None, len(edited), len(real), ReasonCode.ERROR.text(f"{type(error).__name__}: {error}")
+        )
     return value
 
 

@@ -29,9 +29,6 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-OUTCOME = "0/1"
-"""The unit by which a metric declares that its values are yes (1) or no (0), so that their mean is a share."""
-
 _BLOCK = 1 << 22
 """Numbers of one block of resampling weights: 32 MB."""
 _WIDEST = 3.0

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from bench.metrics.types import (
-    PASTED,
+    ALL,
+    COMPOSITED_SUFFIX,
+    OUTCOME,
     Area,
     Metric,
+    MetricBase,
     MetricError,
     MetricInfo,
     NoValue,
     Pair,
-    Picture,
+    ReasonCode,
+    RgbImage,
     SetMetric,
     SetValue,
     Value,
     info_of,
-    is_set_metric,
+    raw_name,
 )
 
 METRICS: dict[str, str] = {
@@ -74,19 +78,23 @@ ImageNet weights, so ``vgg16_frechet`` and ``vgg16_kid`` stand in on any data.
 """
 
 __all__ = [
+    "ALL",
+    "COMPOSITED_SUFFIX",
     "METRICS",
-    "PASTED",
+    "OUTCOME",
     "STAND_INS",
     "Area",
     "Metric",
+    "MetricBase",
     "MetricError",
     "MetricInfo",
     "NoValue",
     "Pair",
-    "Picture",
+    "ReasonCode",
+    "RgbImage",
     "SetMetric",
     "SetValue",
     "Value",
     "info_of",
-    "is_set_metric",
+    "raw_name",
 ]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.metrics.options import versioned
-from bench.metrics.types import NoValue, Pair, Picture, Value, bounds
+from bench.metrics.types import Metric, NoValue, Pair, RgbImage, Value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,18 +31,7 @@ SAME = 1e-6
 """Length of a difference of unit features below which it has no direction: some float32 roundings of 1."""
 
 
-def region_box(mask: BoolHW, margin: float) -> tuple[int, int, int, int] | None:
-    """``(left, top, right, bottom)``: the square around a region, for a network that reads squares.
-
-    Its side is the longer side of the bounding box plus ``margin`` of that on both ends, at most the image's
-    side in each direction. It is shifted to lie within the image, so that a region at the border is whole.
-    None for an empty mask. ``mask``: ``bool`` ``HW``.
-    """
-    around = bounds(mask)
-    return None if around is None else _square(around, mask.shape, margin)
-
-
-def _square(
+def square_around(
     around: tuple[int, int, int, int], shape: tuple[int, ...], margin: float
 ) -> tuple[int, int, int, int]:
     left, top, right, bottom = around
@@ -58,15 +47,15 @@ def _start(twice_centre: int, length: int, limit: int) -> int:
     return min(max(0, (twice_centre - length) // 2), limit - length)
 
 
-def crops(pairs: Sequence[Pair], picture: str, margin: float) -> tuple[list[Picture], list[int]]:
+def crops(pairs: Sequence[Pair], picture: str, margin: float) -> tuple[list[RgbImage], list[int]]:
     """Every region's crop of every pair's ``source`` or ``edited``, and the index of the pair it is of."""
-    found: list[Picture] = []
+    found: list[RgbImage] = []
     owners: list[int] = []
     for index, pair in enumerate(pairs):
-        whole: Picture = getattr(pair, picture)
+        whole: RgbImage = getattr(pair, picture)
         for area in pair.areas:
             if area.bounds is not None:
-                found.append(whole.crop(_square(area.bounds, area.mask.shape, margin)))
+                found.append(whole.crop(square_around(area.bounds, area.mask.shape, margin)))
                 owners.append(index)
     return found, owners
 
@@ -135,17 +124,14 @@ def _dots(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]
     return products
 
 
-class _Clip:
+class _Clip(Metric):
     name = ""
     version = "2"
     unit = "100 * cosine"
     higher_is_better = True
-    needs: frozenset[str] = frozenset()
-    summary = ""
     uses_features = True
-    pasted = True
+    composited = True
     slot = "clip"
-    embedded = False
 
     def __init__(self, features: Features) -> None:
         self.features = features
@@ -160,6 +146,7 @@ class _Clip:
 
 class ClipTarget(_Clip):
     name = "clip_target"
+    heading = "CLIP target"
     needs = frozenset({"target_prompt"})
     summary = "CLIP similarity of the whole edited image with the target prompt"
 
@@ -171,6 +158,7 @@ class ClipTarget(_Clip):
 
 class ClipRegion(_Clip):
     name = "clip_region"
+    heading = "CLIP region"
     needs = frozenset({"mask", "region_prompt"})
     summary = "CLIP similarity of the region's crop with the region prompt (mean over regions)"
 
@@ -185,6 +173,7 @@ class ClipRegion(_Clip):
 
 class ClipDirectional(_Clip):
     name = "clip_directional"
+    heading = "CLIP direction"
     unit = "cosine"
     needs = frozenset({"source_prompt", "target_prompt"})
     summary = "agreement of the image's change with the prompts' change, in CLIP's space"
@@ -203,6 +192,7 @@ class ClipDirectional(_Clip):
 
 class MiniClipTarget(ClipTarget):
     name = "mini_clip_target"
+    heading = "mini CLIP target"
     summary = "as clip_target, with the embedded CLIP"
     slot = "mini_clip"
     embedded = True
@@ -210,6 +200,7 @@ class MiniClipTarget(ClipTarget):
 
 class MiniClipRegion(ClipRegion):
     name = "mini_clip_region"
+    heading = "mini CLIP region"
     summary = "as clip_region, with the embedded CLIP"
     slot = "mini_clip"
     embedded = True
@@ -217,6 +208,7 @@ class MiniClipRegion(ClipRegion):
 
 class MiniClipDirectional(ClipDirectional):
     name = "mini_clip_directional"
+    heading = "mini CLIP direction"
     summary = "as clip_directional, with the embedded CLIP"
     slot = "mini_clip"
     embedded = True

@@ -22,7 +22,7 @@ from bench.files import safe_part, sha256_bytes, write_atomic
 from bench.metrics.networks.clip import ClipNet, ClipSpec
 from bench.metrics.options import MetricOptions
 from bench.metrics.streams import batches
-from bench.metrics.types import MetricError, Pair, Picture
+from bench.metrics.types import MetricError, Pair, RgbImage
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,7 @@ Reading = Mapping[str, Mapping[str, float]]
 """What a reader sees in one region: attribute -> value -> probability."""
 
 
-class Reader(Protocol):
+class AttributeClassifier(Protocol):
     """Reads annotated attributes off images: ``uint8`` NHWC, ``bool`` NHW (the region) -> one reading each.
 
     An attribute ``identity`` (a string that changes with its weights) makes scores be computed afresh when
@@ -77,13 +77,13 @@ class Features:
         clip: ClipSpec | None = None,
         mini_clip: ClipSpec | str | Path | None = None,
         cmmd_clip: ClipSpec | None = None,
-        reader: Reader | None = None,
+        classifier: AttributeClassifier | None = None,
         workers: int = 2,
         batch_pixels: int | None = None,
     ) -> None:
         self.options = options or MetricOptions()
         self.device = device
-        self.reader = reader
+        self.classifier = classifier
         if isinstance(mini_clip, (str, Path)):
             mini_clip = ClipSpec(folder=str(mini_clip))
         self._specs: dict[str, ClipSpec | None] = {
@@ -136,15 +136,15 @@ class Features:
 
     # -- features of one image or text ----------------------------------------------------------
 
-    def clip_images(self, slot: str, pictures: Sequence[Picture]) -> FloatND:
+    def clip_images(self, slot: str, pictures: Sequence[RgbImage]) -> FloatND:
         """``float32`` ``(N, D)``, rows of length 1."""
 
-        def compute(missing: Sequence[Picture]) -> FloatND:
+        def compute(missing: Sequence[RgbImage]) -> FloatND:
             from bench.images import from_array
 
             net = self.clip(slot)
 
-            def prepare(picture: Picture) -> torch.Tensor:
+            def prepare(picture: RgbImage) -> torch.Tensor:
                 return net.prepare(from_array(picture.pixels))
 
             size = self._batch(net.side**2)
@@ -193,7 +193,7 @@ class Features:
                 )
         return lines
 
-    def vgg16(self, pictures: Sequence[Picture], side: int) -> FloatND:
+    def vgg16(self, pictures: Sequence[RgbImage], side: int) -> FloatND:
         """``float32`` ``(N, 512)``: mean over the plane of VGG16's last ReLU, after clean resizing."""
         return self._pooled(self.vgg16_space(side), pictures, side, lambda: self.lpips("vgg").pooled)
 
@@ -203,7 +203,7 @@ class Features:
 
         return f"{lpips_weights.identity('vgg')}-pooled-{side}"
 
-    def inception_features(self, pictures: Sequence[Picture]) -> FloatND:
+    def inception_features(self, pictures: Sequence[RgbImage]) -> FloatND:
         """``float32`` ``(N, 2048)`` of FID's Inception, after clean resizing."""
         from bench.metrics.networks.inception import SIDE
 
@@ -220,8 +220,8 @@ class Features:
     def streamed(
         self,
         space: str,
-        compute: Callable[[Sequence[Picture]], object],
-        pictures: Iterable[Picture],
+        compute: Callable[[Sequence[RgbImage]], object],
+        pictures: Iterable[RgbImage],
         keys: Sequence[str],
     ) -> FloatND:
         """``float32`` ``(len(keys), D)``: the rows of those among ``pictures`` that have these keys.
@@ -282,11 +282,11 @@ class Features:
     def _pooled(
         self,
         name: str,
-        pictures: Sequence[Picture],
+        pictures: Sequence[RgbImage],
         side: int,
         load: Callable[[], Callable[..., torch.Tensor]],
     ) -> FloatND:
-        def compute(missing: Sequence[Picture]) -> FloatND:
+        def compute(missing: Sequence[RgbImage]) -> FloatND:
             import torch
 
             from bench.metrics.networks.inception import clean_resize
@@ -294,7 +294,7 @@ class Features:
 
             network = load()
 
-            def prepare(picture: Picture) -> FloatND:
+            def prepare(picture: RgbImage) -> FloatND:
                 return clean_resize(picture.pixels, side)
 
             def encode(planes: Sequence[FloatND]) -> FloatND:

@@ -32,7 +32,7 @@ import numpy as np
 from bench.metrics.networks import lpips_weights
 from bench.metrics.networks.lpips_net import MIN_SIDE
 from bench.metrics.options import LeakageOptions, versioned
-from bench.metrics.types import NoValue, Pair, Picture, Value
+from bench.metrics.types import Metric, NoValue, Pair, RgbImage, Value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -181,13 +181,13 @@ def masked_ssim(source: Uint8HWC, edited: Sequence[Uint8HWC], valid: BoolHW) -> 
     return result
 
 
-def fill(pair: Pair, where: BoolHW) -> Picture:
+def fill(pair: Pair, where: BoolHW) -> RgbImage:
     """The edited picture with the source's pixels at ``where``."""
-    return Picture(np.where(where[..., None], pair.source.pixels, pair.edited.pixels))
+    return RgbImage(np.where(where[..., None], pair.source.pixels, pair.edited.pixels))
 
 
-class _Leakage:
-    """Shared by the metrics of this file: one computation of a ``kind`` gives several their values."""
+class _Leakage(Metric):
+    """Shared by the metrics of this file: one computation named ``computation`` gives several their values."""
 
     name = ""
     version = "1"
@@ -196,7 +196,7 @@ class _Leakage:
     needs = frozenset({"mask"})
     summary = ""
     uses_features = True
-    kind = ""
+    computation = ""
     net: str | None = None
 
     def __init__(self, features: Features) -> None:
@@ -209,7 +209,7 @@ class _Leakage:
         return [] if cls.net is None else lpips_weights.problems(cls.net)
 
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
-        found = self.features.pair_values(self.kind, pairs, self._compute)
+        found = self.features.pair_values(self.computation, pairs, self._compute)
         return [values[self.name] for values in found]
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
@@ -220,7 +220,7 @@ class _Leakage:
 
 
 class _Pixels(_Leakage):
-    kind = "leak-pixels"
+    computation = "leak-pixels"
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
         return self.features.map(self._one, pairs)
@@ -238,12 +238,14 @@ class _Pixels(_Leakage):
 
 class LeakMse(_Pixels):
     name = "leak_mse"
+    heading = "leak MSE"
     unit = "0..1, squared"
     summary = "mean squared error outside the mask"
 
 
 class LeakPsnr(_Pixels):
     name = "leak_psnr"
+    heading = "leak PSNR"
     unit = "dB"
     higher_is_better = True
     summary = "PSNR outside the mask, capped at 58.92 dB (what 8 bits can tell)"
@@ -251,6 +253,7 @@ class LeakPsnr(_Pixels):
 
 class LeakChanged(_Pixels):
     name = "leak_changed"
+    heading = "leak changed"
     unit = "share"
     summary = "share of outside pixels that visibly changed (some channel by more than 8/255)"
 
@@ -259,6 +262,7 @@ class LeakArea(_Pixels):
     """:func:`changed_area` outside: a part of the success rule."""
 
     name = "leak_area"
+    heading = "leak area"
     unit = "share"
     summary = (
         "share of the area outside that was repainted (the mean colour of a tile changed by more than 1/10)"
@@ -267,10 +271,11 @@ class LeakArea(_Pixels):
 
 class LeakSsim(_Leakage):
     name = "leak_ssim"
+    heading = "leak SSIM"
     unit = "-1..1"
     higher_is_better = True
     summary = "SSIM outside the mask, its windows blind to the inside"
-    kind = "leak-ssim"
+    computation = "leak-ssim"
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
         groups = list(_by_case(pairs).values())
@@ -289,11 +294,11 @@ class LeakSsim(_Leakage):
 
 
 class _Lpips(_Leakage):
-    """``kind`` names the computation, ``net`` the backbone; filled and averaged beyond the edge band."""
+    """``computation`` names the computation, ``net`` the backbone; filled and averaged beyond the edge band."""
 
     unit = "LPIPS"
     net = "alex"
-    kind = "leak-lpips-alex"
+    computation = "leak-lpips-alex"
     names: tuple[tuple[str, str], ...] = (
         ("leak_lpips", "valid"),
         ("leak_lpips_near", "near"),
@@ -324,7 +329,7 @@ class _Lpips(_Leakage):
                     )
         return result
 
-    def _compared(self, pair: Pair) -> tuple[Picture, Picture]:
+    def _compared(self, pair: Pair) -> tuple[RgbImage, RgbImage]:
         return pair.source, fill(pair, self._filled(self._bands(pair)))
 
     def _filled(self, parts: Bands) -> BoolHW:
@@ -333,6 +338,7 @@ class _Lpips(_Leakage):
 
 class LeakLpips(_Lpips):
     name = "leak_lpips"
+    heading = "leak LPIPS"
     summary = "LPIPS (AlexNet) outside the mask and its edge band"
 
 
@@ -345,44 +351,50 @@ class LeakLpipsUndiluted(_Lpips):
     """
 
     name = "leak_lpips_undiluted"
+    heading = "leak LPIPS, undiluted"
     summary = "LPIPS (AlexNet) outside, not diluted by a large mask"
-    kind = "leak-lpips-undiluted"
+    computation = "leak-lpips-undiluted"
     names = (("leak_lpips_undiluted", "valid"),)
 
-    def _compared(self, pair: Pair) -> tuple[Picture, Picture]:
+    def _compared(self, pair: Pair) -> tuple[RgbImage, RgbImage]:
         if not self._bands(pair).valid.any():
             return pair.source, pair.source
         rows, columns = _cached_nearest(_Masked(pair.mask, pair.mask_key), self.options)
-        return Picture(pair.source.pixels[rows, columns]), Picture(pair.edited.pixels[rows, columns])
+        return RgbImage(pair.source.pixels[rows, columns]), RgbImage(pair.edited.pixels[rows, columns])
 
 
 class LeakLpipsNear(_Lpips):
     name = "leak_lpips_near"
+    heading = "LPIPS near"
     summary = "LPIPS (AlexNet) outside, up to 1/16 of the side from the mask"
 
 
 class LeakLpipsMid(_Lpips):
     name = "leak_lpips_mid"
+    heading = "LPIPS mid"
     summary = "LPIPS (AlexNet) outside, 1/16 to 1/4 of the side from the mask"
 
 
 class LeakLpipsFar(_Lpips):
     name = "leak_lpips_far"
+    heading = "LPIPS far"
     summary = "LPIPS (AlexNet) outside, beyond 1/4 of the side from the mask"
 
 
 class LeakLpipsVgg(_Lpips):
     name = "leak_lpips_vgg"
+    heading = "leak LPIPS-VGG"
     summary = "LPIPS (VGG16) outside the mask and its edge band"
     net = "vgg"
-    kind = "leak-lpips-vgg"
+    computation = "leak-lpips-vgg"
     names = (("leak_lpips_vgg", "valid"),)
 
 
 class LeakLpipsEdge(_Lpips):
     name = "leak_lpips_edge"
+    heading = "LPIPS at edge"
     summary = "LPIPS (AlexNet) in the thin band just outside the mask"
-    kind = "leak-lpips-edge"
+    computation = "leak-lpips-edge"
     names = (("leak_lpips_edge", "edge"),)
 
     def _filled(self, parts: Bands) -> BoolHW:
@@ -393,10 +405,11 @@ class EditChange(_Leakage):
     """Not leakage but its counterpart: how much changed inside; a part of the success rule."""
 
     name = "edit_change"
+    heading = "change inside"
     # A little change may be no edit, and much of it too much: neither end is better.
     higher_is_better = None
     summary = "mean absolute difference inside the mask"
-    kind = "edit-change"
+    computation = "edit-change"
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
         changes = (inside_change(pair.source.pixels, pair.edited.pixels, pair.mask) for pair in pairs)
@@ -407,11 +420,12 @@ class EditArea(EditChange):
     """:func:`changed_area` inside: a part of the success rule."""
 
     name = "edit_area"
+    heading = "area inside"
     unit = "share"
     summary = (
         "share of the area inside that was repainted (the mean colour of a tile changed by more than 1/10)"
     )
-    kind = "edit-area"
+    computation = "edit-area"
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
         areas = (changed_area(p.source.pixels, p.edited.pixels, p.mask, self.options) for p in pairs)

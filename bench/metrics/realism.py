@@ -34,8 +34,8 @@ import numpy as np
 from bench.metrics.networks import lpips_weights
 from bench.metrics.networks.weights import INCEPTION
 from bench.metrics.options import LEAST_CLUSTERS, RealismOptions, versioned
-from bench.metrics.streams import Mark, marks_of
-from bench.metrics.types import MetricError, Picture, SetValue
+from bench.metrics.streams import Fingerprint, fingerprints
+from bench.metrics.types import MetricError, RgbImage, SetMetric, SetValue
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -383,15 +383,14 @@ class _Remembered(Generic[T]):
         return self._last[1]
 
 
-class _SetMetric:
+class _SetMetric(SetMetric):
     name = ""
     version = "3"
     unit = "distance"
     higher_is_better = False
     summary = ""
     uses_features = True
-    pasted = True
-    needs: frozenset[str] = frozenset()
+    composited = True
 
     def __init__(self, features: Features) -> None:
         self.features = features
@@ -406,7 +405,7 @@ class _SetMetric:
         """Of a network that may be another one each time; empty for the one that the name stands for."""
         return ""
 
-    def rows(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+    def rows(self, pictures: Sequence[RgbImage]) -> NDArray[np.float32]:
         """Feature rows ``float32`` ``(N, D)``."""
         raise NotImplementedError
 
@@ -427,11 +426,11 @@ class _SetMetric:
         """By how much the metric's own random choice among n edited and m real rows multiplies the variance."""
         return 1.0, 1.0
 
-    def see(self, pictures: Sequence[Picture]) -> None:
+    def see(self, pictures: Sequence[RgbImage]) -> None:
         """Keeps the features of these pictures, which then need not be decoded again."""
         if self.options.n is not None:
             return  # few of many may be wanted; which, is known when all have been seen
-        by_size: dict[tuple[int, int], list[Picture]] = defaultdict(list)
+        by_size: dict[tuple[int, int], list[RgbImage]] = defaultdict(list)
         for picture in pictures:
             by_size[picture.size].append(picture)
         for same in by_size.values():
@@ -439,14 +438,14 @@ class _SetMetric:
 
     def score_set(
         self,
-        edited: Collection[Picture],
-        reference: Collection[Picture],
+        edited: Collection[RgbImage],
+        reference: Collection[RgbImage],
         clusters: Sequence[str] | None = None,
     ) -> SetValue:
         """The distance of ``edited`` from ``reference``; see :class:`~bench.metrics.types.SetMetric`."""
         names = list(clusters) if clusters is not None else [str(index) for index in range(len(edited))]
         # In order of content, so that subsets and draws do not depend on the order given.
-        before, after = marks_of(reference), marks_of(edited)
+        before, after = fingerprints(reference), fingerprints(edited)
         kept = _chosen(after, self.options.n)
         after, names = [after[i] for i in kept], [names[i] for i in kept]
         before = [before[i] for i in _chosen(before, self.options.n)]
@@ -588,7 +587,7 @@ class _Inception(_SetMetric):
         problem = INCEPTION.problem()
         return [] if problem is None else [f"FID's Inception: {problem}"]
 
-    def rows(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+    def rows(self, pictures: Sequence[RgbImage]) -> NDArray[np.float32]:
         return self.features.inception_features(pictures)
 
     def space(self, size: tuple[int, int]) -> str:
@@ -600,7 +599,7 @@ class _Vgg16(_SetMetric):
     def problems(cls, features: Features) -> list[str]:
         return lpips_weights.problems("vgg")
 
-    def rows(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+    def rows(self, pictures: Sequence[RgbImage]) -> NDArray[np.float32]:
         return self.features.vgg16(pictures, min(VGG16_SIDE, *pictures[0].size))
 
     def space(self, size: tuple[int, int]) -> str:
@@ -609,26 +608,31 @@ class _Vgg16(_SetMetric):
 
 class Fid(_Inception, _Frechet):
     name = "fid"
+    heading = "FID"
     summary = "Fréchet inception distance to real images, by clean-fid's preprocessing"
 
 
 class Kid(_Inception, _Kid):
     name = "kid"
+    heading = "KID"
     summary = "kernel inception distance to real images (unbiased; better than FID at small n)"
 
 
 class Vgg16Frechet(_Vgg16, _Frechet):
     name = "vgg16_frechet"
+    heading = "VGG16 Fréchet"
     summary = "Fréchet distance to real images over VGG16's features (ImageNet weights; not FID)"
 
 
 class Vgg16Kid(_Vgg16, _Kid):
     name = "vgg16_kid"
+    heading = "VGG16 KID"
     summary = "kernel distance to real images over VGG16's features (ImageNet weights; not KID)"
 
 
 class Cmmd(_Mmd):
     name = "cmmd"
+    heading = "CMMD"
     unit = "1000 * MMD^2"
     summary = "CLIP maximum mean discrepancy to real images (ViT-L/14 at 336 px)"
     slot = "cmmd_clip"
@@ -641,7 +645,7 @@ class Cmmd(_Mmd):
     def _identity(self) -> str:
         return self.features.clip_spec(self.slot).identity
 
-    def rows(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+    def rows(self, pictures: Sequence[RgbImage]) -> NDArray[np.float32]:
         return self.features.clip_images(self.slot, pictures)
 
     def space(self, size: tuple[int, int]) -> str:
@@ -656,12 +660,13 @@ class Cmmd(_Mmd):
 
 class MiniClipCmmd(Cmmd):
     name = "mini_clip_cmmd"
+    heading = "mini CLIP CMMD"
     summary = "as cmmd, with the embedded CLIP"
     slot = "mini_clip"
     embedded = True
 
 
-def _chosen(marks: Sequence[Mark], n: int | None) -> list[int]:
+def _chosen(marks: Sequence[Fingerprint], n: int | None) -> list[int]:
     """Indices by content hash, the first ``n``: adding pictures does not reshuffle the rest."""
     return sorted(range(len(marks)), key=lambda index: marks[index].key)[:n]
 

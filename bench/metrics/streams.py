@@ -7,38 +7,40 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from bench.metrics.types import Picture
+from bench.metrics.types import RgbImage
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Mark:
+class Fingerprint:
     """What is kept of a picture that was passed over."""
 
     key: str
-    """Of its content: :attr:`Picture.key`."""
+    """Of its content: :attr:`RgbImage.key`."""
     size: tuple[int, int]
     """``(height, width)``."""
 
     @classmethod
-    def of(cls, picture: Picture) -> Mark:
+    def of(cls, picture: RgbImage) -> Fingerprint:
         return cls(picture.key, picture.size)
 
 
-class PictureStream(Collection[Picture]):
+class ImageStream(Collection[RgbImage]):
     """Pictures that are made anew each time they are passed over, so that no more than a few are in memory.
 
     ``make`` returns the same pictures in the same order each time. ``marks``, where they are known, spare the
     pass that ``len`` costs otherwise.
     """
 
-    def __init__(self, make: Callable[[], Iterable[Picture]], marks: Sequence[Mark] | None = None) -> None:
+    def __init__(
+        self, make: Callable[[], Iterable[RgbImage]], marks: Sequence[Fingerprint] | None = None
+    ) -> None:
         self._make = make
         self._marks = None if marks is None else list(marks)
 
     @property
-    def marks(self) -> Sequence[Mark]:
+    def marks(self) -> Sequence[Fingerprint]:
         """Of every picture, in order. Passes over all of them where no pass has been completed before."""
         if self._marks is None:
             for _ in self:
@@ -46,10 +48,10 @@ class PictureStream(Collection[Picture]):
         assert self._marks is not None
         return self._marks
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[RgbImage]:
         marks = []
         for picture in self._make():
-            marks.append(Mark.of(picture))
+            marks.append(Fingerprint.of(picture))
             yield picture
         if self._marks is None:
             self._marks = marks
@@ -58,14 +60,14 @@ class PictureStream(Collection[Picture]):
         return len(self.marks)
 
     def __contains__(self, picture: object) -> bool:
-        return isinstance(picture, Picture) and any(mark.key == picture.key for mark in self.marks)
+        return isinstance(picture, RgbImage) and any(mark.key == picture.key for mark in self.marks)
 
 
-def marks_of(pictures: Collection[Picture]) -> Sequence[Mark]:
+def fingerprints(pictures: Collection[RgbImage]) -> Sequence[Fingerprint]:
     """Of every picture, in order."""
-    if isinstance(pictures, PictureStream):
+    if isinstance(pictures, ImageStream):
         return pictures.marks
-    return [Mark.of(picture) for picture in pictures]
+    return [Fingerprint.of(picture) for picture in pictures]
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

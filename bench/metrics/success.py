@@ -24,7 +24,7 @@ import numpy as np
 from bench.metrics import leakage
 from bench.metrics.alignment import prompt_cosines, region_cosines, region_prompts, too_long
 from bench.metrics.options import SuccessRule, versioned
-from bench.metrics.types import NoValue, Pair, Value
+from bench.metrics.types import Metric, NoValue, Pair, Value
 
 if TYPE_CHECKING:
     from bench.edit import Claim
@@ -56,7 +56,7 @@ def claim_holds(claim: Claim, reading: Reading) -> Verdict:
 
 def judge_truth(features: Features, pairs: Sequence[Pair]) -> list[Verdict]:
     """Whether all claims hold, by the reader."""
-    if features.reader is None:
+    if features.classifier is None:
         return [NoValue("no reader was given")] * len(pairs)
     verdicts: list[Verdict | None] = [None] * len(pairs)
     wanted: dict[tuple[int, int], tuple[int, int]] = {}  # (pair, region) -> image size
@@ -75,7 +75,7 @@ def judge_truth(features: Features, pairs: Sequence[Pair]) -> list[Verdict]:
     for places in by_size.values():
         images = np.stack([pairs[index].edited.pixels for index, _ in places])
         masks = np.stack([pairs[index].areas[region].mask for index, region in places])
-        readings.update(zip(places, features.reader(images, masks), strict=True))
+        readings.update(zip(places, features.classifier(images, masks), strict=True))
     for index, pair in enumerate(pairs):
         if verdicts[index] is None:
             verdicts[index] = _all(claim_holds(c, readings[index, c.region]) for c in pair.claims)
@@ -115,17 +115,14 @@ def _all(verdicts: Iterable[Verdict]) -> Verdict:
     return held
 
 
-class _Judge:
+class _Judge(Metric):
     name = ""
     version = "1"
     unit = "0/1"
     higher_is_better = True
-    needs: frozenset[str] = frozenset()
-    summary = ""
     uses_features = True
-    pasted = True
+    composited = True
     slot = "truth"
-    embedded = False
 
     def __init__(self, features: Features) -> None:
         self.features = features
@@ -134,7 +131,7 @@ class _Judge:
 
     def _choices(self) -> list[object]:
         if self.slot == "truth":
-            return [str(getattr(self.features.reader, "identity", ""))]
+            return [str(getattr(self.features.classifier, "identity", ""))]
         rule = self.rule
         margins = SuccessRule(
             clip_margin=rule.clip_margin,
@@ -151,7 +148,7 @@ class _Judge:
     def problems(cls, features: Features) -> list[str]:
         if cls.slot != "truth":
             return features.clip_problems(cls.slot)
-        return [] if features.reader is not None else ["the truth judge needs a reader; none was given."]
+        return [] if features.classifier is not None else ["the truth judge needs a reader; none was given."]
 
     def judge(self, pairs: Sequence[Pair]) -> list[Verdict]:
         if self.slot == "truth":
@@ -184,7 +181,7 @@ class _Success(_Judge):
     def _leaks(self, pairs: Sequence[Pair]) -> list[tuple[float | None, float | None]]:
         """``leak_area`` and ``leak_psnr`` of each pair; None without a valid outside."""
         # Pasted back, nothing outside differs from the source.
-        measured = [index for index, pair in enumerate(pairs) if not pair.pasted]
+        measured = [index for index, pair in enumerate(pairs) if not pair.composited]
         leaks: list[tuple[float | None, float | None]] = [(0.0, leakage.PSNR_CAP)] * len(pairs)
         raw = [pairs[index] for index in measured]
         areas = leakage.LeakArea(self.features).score(raw)
@@ -213,6 +210,7 @@ _TRUTH_NEEDS = frozenset({"mask", "claims"})
 
 class JudgeTruth(_Judge):
     name = "judge_truth"
+    heading = "judge (truth)"
     needs = _TRUTH_NEEDS
     summary = "the attribute reader sees what was promised (first condition of success_truth)"
     embedded = True
@@ -220,6 +218,7 @@ class JudgeTruth(_Judge):
 
 class JudgeClip(_Judge):
     name = "judge_clip"
+    heading = "judge (CLIP)"
     version = "2"
     needs = _CLIP_NEEDS
     summary = "CLIP sees the target rather than the source (first condition of success_clip)"
@@ -228,6 +227,7 @@ class JudgeClip(_Judge):
 
 class JudgeMiniClip(JudgeClip):
     name = "judge_mini_clip"
+    heading = "judge (mini CLIP)"
     version = "4"
     summary = "as judge_clip, with the embedded CLIP"
     slot = "mini_clip"
@@ -236,6 +236,7 @@ class JudgeMiniClip(JudgeClip):
 
 class SuccessTruth(_Success):
     name = "success_truth"
+    heading = "success (truth)"
     needs = _TRUTH_NEEDS
     summary = f"the attribute reader sees what was promised; {conditions()}"
     embedded = True
@@ -243,6 +244,7 @@ class SuccessTruth(_Success):
 
 class SuccessClip(_Success):
     name = "success_clip"
+    heading = "success (CLIP)"
     version = "3"
     needs = _CLIP_NEEDS
     summary = f"CLIP sees the target rather than the source; {conditions()}"
@@ -251,6 +253,7 @@ class SuccessClip(_Success):
 
 class SuccessMiniClip(SuccessClip):
     name = "success_mini_clip"
+    heading = "success (mini CLIP)"
     version = "5"
     summary = "as success_clip, with the embedded CLIP"
     slot = "mini_clip"

@@ -42,8 +42,9 @@ class TruthRmse(_Truth):
     """Over masked pixels and channels."""
 
     name = "truth_rmse"
+    heading = "RMSE to reference"
     summary = "distance to the reference: root mean squared difference from the ground truth inside the mask"
-    kind = "truth-rmse"
+    computation = "truth-rmse"
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
         errors = (masked_mse(pair.source.pixels, pair.edited.pixels, pair.mask) for pair in pairs)
@@ -54,10 +55,11 @@ class TruthSsim(_Truth):
     """:func:`~bench.metrics.leakage.masked_ssim` with the mask as its valid pixels."""
 
     name = "truth_ssim"
+    heading = "SSIM to reference"
     unit = "-1..1"
     higher_is_better = True
     summary = "distance to the reference: SSIM with the ground truth inside the mask"
-    kind = "truth-ssim"
+    computation = "truth-ssim"
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
         def of_pair(pair: Pair) -> Value:
@@ -73,9 +75,10 @@ class TruthLpips(LeakLpips):
     """AlexNet; the edited image is the ground truth outside the mask."""
 
     name = "truth_lpips"
+    heading = "LPIPS to reference"
     needs = _NEEDS
     summary = "distance to the reference: LPIPS (AlexNet) from the ground truth inside the mask"
-    kind = "truth-lpips-alex"
+    computation = "truth-lpips-alex"
     names = (("truth_lpips", "mask"),)
 
     def score(self, pairs: Sequence[Pair]) -> list[Value]:

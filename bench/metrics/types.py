@@ -1,39 +1,29 @@
-"""What a metric is, what it is asked, what it answers. No tensor library is imported here.
+"""The interface of metrics: base classes, the images and pairs they get, the values they return.
 
-A third-party metric of single edits is a class like this, named in an entry point of the group
-``prompteditbench.metrics`` or in the ``METRICS`` of a plug-in module::
+No tensor library is imported here. A third-party metric of single edits inherits :class:`Metric`. It is named in an
+entry point of the group ``prompteditbench.metrics`` or in the ``METRICS`` of a plug-in module::
 
-    class MeanBrightness:
+    class MeanBrightness(Metric):
         name = "mean_brightness"        # the key of its scores; also the name it is registered under
         version = "1"                   # a new version is scored again
         unit = "0..1"
         higher_is_better = True
-        needs = frozenset()             # fields of Pair that must not be empty
         summary = "mean of the edited image"
 
         def score(self, pairs):         # a list as long as ``pairs``, in order
             return [float(pair.edited.pixels.mean()) / 255 for pair in pairs]
 
-``unit = "0/1"`` declares a yes-or-no outcome: each value is 0 or 1, and reports take their mean as a share of
-edits, with a share's interval. Any other unit gets a mean's interval, ``share`` too (shown in per cent).
-``higher_is_better = None`` is for a metric of which neither more nor less is better: it has no arrow and no
-best method.
-
-None stands for a value that could not be computed; ``NoValue("why")`` says why. NaN and infinities
-are stored as None, with that as the reason. These class attributes are optional: ``uses_features =
-True`` makes the class be constructed with the shared :class:`~bench.metrics.features.Features` instead
-of with nothing; ``pasted = True`` has the pasted-back edit scored too, under ``<name>_pasted``;
-``embedded = True`` says that its network has seen only the rendered world, so that protocols which are not
-``rendered`` are not scored by it. ``problems(features)`` (a class method) lists what is missing, each with its remedy.
+:class:`MetricBase` lists what a metric can declare beyond this, with the defaults.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from enum import Enum
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -44,64 +34,118 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from bench.edit import Claim, EditCase
+    from bench.metrics.features import Features
 
     BoolHW = NDArray[np.bool_]
     Uint8HWC = NDArray[np.uint8]
 
-PASTED = "_pasted"
-"""Suffix of a metric's name where it scores the edit pasted back into its source."""
+OUTCOME = "0/1"
+"""Unit of a yes-or-no metric: each value is 1 (yes) or 0 (no), and the mean over edits is a share."""
+
+COMPOSITED_SUFFIX = "_pasted"
+"""Suffix of a metric's stored name where it scores composited edits: the edit inside the mask, the source outside."""
+
+ALL = "all"
+"""Category of a set score over every category."""
 
 
 class MetricError(BenchError):
-    """A metric that cannot be computed as asked. The message names the remedy."""
+    """A metric that cannot be computed as requested. The message names the remedy."""
+
+
+# -- values -------------------------------------------------------------------------------------
+
+
+class ReasonCode(Enum):
+    """Why a value is missing, as far as the program decides by it. A stored reason begins with the code's value."""
+
+    FINAL = ""
+    """The case or the edit has no such value. Scoring does not try again."""
+    NO_EDIT = "no edit: "
+    """There was no edit to score. Scoring tries again once there is one."""
+    ERROR = "error: "
+    """The metric failed. The next run of scoring tries again."""
+
+    def text(self, message: str) -> str:
+        """The reason as it is stored."""
+        return self.value + message
+
+    @classmethod
+    def of(cls, reason: str | None) -> ReasonCode:
+        """Code of a stored reason."""
+        coded = (code for code in (cls.NO_EDIT, cls.ERROR) if (reason or "").startswith(code.value))
+        return next(coded, cls.FINAL)
 
 
 @dataclass(frozen=True)
 class NoValue:
-    """In place of a value: why there is none."""
+    """Stands in place of a value that could not be computed, and says why."""
 
     reason: str
 
 
 Value = float | NoValue | None
+"""One score. None and numbers that are not finite are stored as None with a reason."""
+
+
+@dataclass(frozen=True)
+class SetValue:
+    """One value of a metric of a set of edits, with what is needed to trust it."""
+
+    value: float | None
+    n: int
+    """Number of edited images."""
+    n_reference: int
+    """Number of real images."""
+    reason: str | None = None
+    """Why ``value`` is None."""
+    low: float | None = None
+    high: float | None = None
+    """95 % interval about the value expected at this n, over draws of source images with their edits and of
+    real images. None where no interval was requested, or for the reason that ``warning`` states."""
+    warning: str | None = None
+
+
+# -- images and pairs ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """An image in memory: ``uint8`` ``HWC`` with three channels, sRGB. Read-only."""
+class RgbImage:
+    """An image in memory, identified by the hash of its pixels. Read-only."""
 
     pixels: Uint8HWC
+    """``(H, W, 3)`` uint8, sRGB."""
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 3 or self.pixels.shape[2] != 3:
-            raise MetricError(f"a picture is uint8 (H, W, 3), not {self.pixels.dtype} {self.pixels.shape}.")
+            raise MetricError(f"an image is uint8 (H, W, 3), not {self.pixels.dtype} {self.pixels.shape}.")
 
     @classmethod
-    def of(cls, image: Image) -> Picture:
-        """Of a PIL image of mode ``RGB``."""
+    def of(cls, image: Image) -> RgbImage:
+        """Converts a PIL image of mode ``RGB``."""
         from bench.images import to_array
 
         return cls(to_array(image))
 
     @cached_property
     def key(self) -> str:
-        """40 hex digits of SHA-256 over shape and pixels: the same picture, whatever file it came from."""
-        return _digest(self.pixels)
+        """40 hex digits of SHA-256 over shape and pixels. Files with the same pixels have the same key."""
+        return _array_digest(self.pixels)
 
     @property
     def size(self) -> tuple[int, int]:
         """``(height, width)``."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
-    def crop(self, box: tuple[int, int, int, int]) -> Picture:
+    def crop(self, box: tuple[int, int, int, int]) -> RgbImage:
         """The part inside ``(left, top, right, bottom)``."""
         left, top, right, bottom = box
-        return Picture(np.ascontiguousarray(self.pixels[top:bottom, left:right]))
+        return RgbImage(np.ascontiguousarray(self.pixels[top:bottom, left:right]))
 
 
 @dataclass(frozen=True, eq=False)
 class Area:
-    """One region of a multi-object edit."""
+    """One region of an edit: its mask ``(H, W)`` bool and the text that describes it."""
 
     mask: BoolHW
     prompt: str
@@ -109,27 +153,25 @@ class Area:
 
     @cached_property
     def bounds(self) -> tuple[int, int, int, int] | None:
-        """:func:`bounds` of the mask."""
-        return bounds(self.mask)
-
-
-def bounds(mask: BoolHW) -> tuple[int, int, int, int] | None:
-    """``(left, top, right, bottom)`` around the True pixels of a ``bool`` ``HW`` mask; None without any."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    if not rows.size:
-        return None
-    columns = np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+        """Bounding box ``(left, top, right, bottom)`` of the mask, ends exclusive. None for an empty mask."""
+        rows = np.flatnonzero(self.mask.any(axis=1))
+        if not rows.size:
+            return None
+        columns = np.flatnonzero(self.mask.any(axis=0))
+        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One edit to be scored: before, after, where, and what was asked for."""
+    """One edit to score: the image before and after, the mask, and what the edit was to do.
 
-    source: Picture
-    edited: Picture
+    Raises :class:`MetricError` where the three differ in size or the mask is not bool.
+    """
+
+    source: RgbImage
+    edited: RgbImage
     mask: BoolHW
-    """``bool`` ``HW``, True = edit."""
+    """``(H, W)`` bool, True = edit."""
     source_prompt: str = ""
     target_prompt: str = ""
     region_prompt: str = ""
@@ -137,12 +179,14 @@ class Pair:
     edit_words: tuple[str, ...] = ()
     regions: tuple[Area, ...] = ()
     claims: tuple[Claim, ...] = ()
+    """Expected attribute changes, for an attribute classifier to check."""
     category: str = ""
     case: str = ""
     source_id: str = ""
-    truth: Picture | None = None
-    pasted: bool = False
-    """Whether ``edited`` was pasted back: outside the mask it is the source, bit for bit."""
+    truth: RgbImage | None = None
+    """Ground truth: the ideal result, where the case has one."""
+    composited: bool = False
+    """Whether ``edited`` is the source, bit for bit, outside the mask."""
 
     def __post_init__(self) -> None:
         if self.mask.dtype != np.bool_ or self.mask.ndim != 2:
@@ -155,38 +199,39 @@ class Pair:
 
     @cached_property
     def mask_key(self) -> str:
-        return _digest(self.mask)
+        return _array_digest(self.mask)
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Identity of what is measured on pixels alone."""
+        """Identity of all pixels: of source, edited image and mask."""
         return self.source.key, self.edited.key, self.mask_key
 
     @cached_property
     def areas(self) -> tuple[Area, ...]:
-        """The regions; with none, the whole mask with the region prompt."""
+        """The regions. An edit without regions has one: the whole mask with the region prompt."""
         return self.regions or (Area(self.mask, self.region_prompt, self.edit_words),)
 
-    def paste(self) -> Pair:
-        """The same edit, pasted back into its source. Its leakage is zero by construction."""
-        if self.pasted:
+    def composite(self) -> Pair:
+        """The same case with the composited edit. Its leakage is zero by construction."""
+        if self.composited:
             return self
         pixels = np.where(self.mask[..., None], self.edited.pixels, self.source.pixels)
-        same = np.array_equal(pixels, self.edited.pixels)
-        return self.with_edit(self.edited if same else Picture(pixels), pasted=True)
+        # An edit that kept the outside stays the same object, so that its hash is not computed again.
+        unchanged = np.array_equal(pixels, self.edited.pixels)
+        return replace(self, edited=self.edited if unchanged else RgbImage(pixels), composited=True)
 
-    def with_edit(self, edited: Picture, *, pasted: bool = False) -> Pair:
-        """The same case, edited otherwise."""
-        return replace(self, edited=edited, pasted=pasted)
+    def with_edit(self, edited: RgbImage) -> Pair:
+        """The same case with another, raw edit."""
+        return replace(self, edited=edited, composited=False)
 
     @classmethod
-    def of_case(cls, case: EditCase, edited: Picture, *, source: Picture | None = None) -> Pair:
-        """The pair of a stored edit. ``source`` spares decoding it again."""
+    def of_case(cls, case: EditCase, edited: RgbImage, *, source: RgbImage | None = None) -> Pair:
+        """The pair of a stored edit. ``source``, where it is decoded already, spares decoding it again."""
         from bench.images import mask_array
 
         request = case.request
         return cls(
-            source=source or Picture.of(request.source),
+            source=source or RgbImage.of(request.source),
             edited=edited,
             mask=mask_array(request.mask),
             source_prompt=request.source_prompt,
@@ -199,109 +244,129 @@ class Pair:
             category=case.category,
             case=case.id,
             source_id=case.source_id,
-            truth=None if case.truth is None else Picture.of(case.truth),
+            truth=None if case.truth is None else RgbImage.of(case.truth),
         )
 
 
-@runtime_checkable
-class Metric(Protocol):
-    """A metric of single edits; see the module's docstring for a whole one."""
+# -- metrics ------------------------------------------------------------------------------------
+
+
+class MetricBase:
+    """The declarations of every metric. Those with a value here have it by default."""
 
     name: str
+    """Key of its scores, and the name it is registered under."""
     version: str
+    """Raise it when values change: stored scores are then computed again."""
     unit: str
-    needs: frozenset[str]
+    """:data:`OUTCOME` declares a yes-or-no metric. Reports then show the mean as a share with a share's interval.
+    Any other unit gets a mean's interval."""
+    higher_is_better: bool | None
+    """None for a metric of which neither more nor less is better: it has no arrow and no best method."""
     summary: str
+    """One line for tables and ``list``."""
+    heading: str = ""
+    """Head of its column in tables. Empty: its name."""
+    needs: frozenset[str] = frozenset()
+    """Fields of :class:`Pair` that must not be empty. A case that lacks one gets a reason in place of a value."""
+    embedded: bool = False
+    """Whether its network has seen only the rendered world. Such a metric scores no other protocol."""
+    composited: bool = False
+    """Whether the composited edit is scored too, under ``<name>_pasted``."""
+    uses_features: bool = False
+    """Whether it is constructed with the shared :class:`~bench.metrics.features.Features` instead of with nothing."""
+    kind: ClassVar[Literal["edit", "set"]]
+
+    @classmethod
+    def problems(cls, features: Features) -> list[str]:
+        """What is missing to compute it here, each with its remedy. Loads no network."""
+        return []
 
     @property
-    def higher_is_better(self) -> bool | None:
-        """None where neither more nor less is better. A class attribute does."""
-        ...
+    def stored_names(self) -> tuple[tuple[bool, str], ...]:
+        """``(composited, name of the scores)`` of each edit that it scores."""
+        raw = (False, self.name)
+        return (raw, (True, self.name + COMPOSITED_SUFFIX)) if self.composited else (raw,)
+
+
+class Metric(MetricBase):
+    """A metric of single edits."""
+
+    kind = "edit"
 
     def score(self, pairs: Sequence[Pair]) -> Sequence[Value]:
-        """One value per pair, in order; each depends on its own pair alone."""
-        ...
+        """One value per pair, in order. Each depends on its own pair alone."""
+        raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class SetValue:
-    """One value of a metric of a set of edits, with what is needed to trust it."""
-
-    value: float | None
-    n: int
-    """Edited images."""
-    n_reference: int
-    reason: str | None = None
-    low: float | None = None
-    high: float | None = None
-    """95 % interval about the value expected at this n, over draws of source images with their edits and of
-    real images; None where it was not asked for, or for the reason that ``warning`` states."""
-    warning: str | None = None
-
-
-@runtime_checkable
-class SetMetric(Protocol):
+class SetMetric(MetricBase):
     """A metric of the distribution of a method's edits against real images (FID and its kin)."""
 
-    name: str
-    version: str
-    unit: str
-    summary: str
-
-    @property
-    def higher_is_better(self) -> bool | None:
-        """As that of :class:`Metric`."""
-        ...
+    kind = "set"
 
     def score_set(
         self,
-        edited: Collection[Picture],
-        reference: Collection[Picture],
+        edited: Collection[RgbImage],
+        reference: Collection[RgbImage],
         clusters: Sequence[str] | None = None,
     ) -> SetValue:
-        """``clusters`` names the source image of each edited one, for the interval.
+        """The value of one set. ``clusters`` names the source image of each edited one, for the interval.
 
-        Both sets may be larger than memory: pass over them rather than list them. Each pass decodes them
-        again, which a metric spares itself by an optional method ``see(pictures)``: before ``score_set`` it
-        is shown every picture of either set once, in batches, and keeps what it needs by ``Picture.key``.
+        Both sets may be larger than memory: iterate over them and keep no list. Each iteration decodes the images
+        again.
         """
-        ...
+        raise NotImplementedError
+
+    def see(self, images: Sequence[RgbImage]) -> None:
+        """Gets every image of both sets once, in batches, before ``score_set``.
+
+        A metric can compute their features here and keep them by ``RgbImage.key``. ``score_set`` then need not decode
+        the images again.
+        """
 
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """What tables and ``list`` show of a metric."""
+    """The declarations of a metric as plain data, for tables and ``list``."""
 
     name: str
     version: str
     unit: str
     higher_is_better: bool | None
     summary: str
-    needs: frozenset[str] = field(default_factory=frozenset)
+    needs: frozenset[str] = frozenset()
     kind: str = "edit"
     """``edit`` or ``set``."""
+    heading: str = ""
+    embedded: bool = False
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its mean is a share of edits, because each value is yes or no."""
+        return self.unit == OUTCOME
 
 
-def is_set_metric(metric: object) -> bool:
-    return hasattr(metric, "score_set")
-
-
-def info_of(metric: Metric | SetMetric | type) -> MetricInfo:
-    """Of a metric or of its class."""
-    kind = "set" if is_set_metric(metric) else "edit"
-    needs = frozenset(getattr(metric, "needs", ()))
+def info_of(metric: MetricBase | type[MetricBase]) -> MetricInfo:
+    """Describes a metric or its class."""
     return MetricInfo(
-        metric.name,  # type: ignore[union-attr]
-        metric.version,  # type: ignore[union-attr]
-        metric.unit,  # type: ignore[union-attr]
-        metric.higher_is_better,  # type: ignore[union-attr]
-        metric.summary,  # type: ignore[union-attr]
-        needs,
-        kind,
+        name=metric.name,
+        version=metric.version,
+        unit=metric.unit,
+        higher_is_better=metric.higher_is_better,
+        summary=metric.summary,
+        needs=frozenset(metric.needs),
+        kind=metric.kind,
+        heading=metric.heading or metric.name,
+        embedded=metric.embedded,
     )
 
 
-def _digest(array: NDArray[np.generic]) -> str:
+def raw_name(stored_name: str) -> str:
+    """Name of the metric behind a stored score, whether that is of the raw or of the composited edit."""
+    return stored_name.removesuffix(COMPOSITED_SUFFIX)
+
+
+def _array_digest(array: NDArray[np.generic]) -> str:
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:40]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.edit import CATEGORIES
 from bench.errors import BenchError
-from bench.stats import OUTCOME
+from bench.metrics.types import OUTCOME
 from reports.data.scores import ALL as ALL
 from reports.data.scores import PEAK_MEMORY as PEAK_MEMORY
 from reports.data.scores import SECONDS as SECONDS

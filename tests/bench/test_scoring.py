@@ -18,8 +18,7 @@ from bench.images import from_array, mask_array, mask_image, paste_back, to_arra
 from bench.metrics import METRICS, NoValue, Pair
 from bench.metrics.features import Features
 from bench.metrics.realism import Vgg16Frechet, Vgg16Kid
-from bench.metrics.success import sensitivity
-from bench.metrics.types import MetricError, Picture, SetValue
+from bench.metrics.types import Metric, MetricError, RgbImage, SetMetric, SetValue
 from bench.registry import PluginError, Registry
 from bench.store import RunStore
 from tests.bench.fakes import Fakes, make_case, noise
@@ -29,7 +28,7 @@ SPEC = MethodSpec("fake")
 OTHER = MethodSpec("fake", {"strength": 0.5})
 
 
-class Mean:
+class Mean(Metric):
     """A third-party metric, as the documentation shows it, that writes down what it is asked."""
 
     name = "mean"
@@ -38,7 +37,7 @@ class Mean:
     higher_is_better = True
     needs: frozenset[str] = frozenset()
     summary = "mean of the edited image"
-    pasted = True
+    composited = True
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
@@ -403,7 +402,7 @@ class TestNoValue:
         assert "sizes differ" in by_case(store, "mean")["case-000"]
 
 
-class Distance:
+class Distance(SetMetric):
     """A metric of sets: the difference of the means."""
 
     name = "distance"
@@ -411,7 +410,7 @@ class Distance:
     unit = "0..255"
     higher_is_better = False
     summary = "difference of the means"
-    pasted = True
+    composited = True
 
     def __init__(self) -> None:
         self.sizes: list[tuple[int, int]] = []
@@ -449,36 +448,6 @@ def test_a_set_metric_that_answers_otherwise_has_the_reason(
     assert set(store.set_scores()["reason"]) == {reason}
 
 
-class TestSensitivity:
-    def test_from_stored_scores(self, store: RunStore) -> None:
-        """Eight edits: the judge says yes to the first six; leaks rise with the index; one has no outside."""
-
-        class Fixed(Mean):
-            pasted = False
-
-            def __init__(self, name: str, of: Any) -> None:
-                super().__init__()
-                self.name, self.of = name, of
-
-            def score(self, pairs: Sequence[Pair]) -> list[Any]:
-                return [self.of(int(pair.case[-3:])) for pair in pairs]
-
-        metrics = [
-            Fixed("judge_truth", lambda i: float(i < 6) if i else None),
-            Fixed("edit_area", lambda i: 0.5),
-            Fixed("leak_area", lambda i: i / 10 if i != 3 else NoValue("no outside")),
-            Fixed("leak_psnr", lambda i: 30.0 if i != 3 else NoValue("no outside")),
-        ]
-        scoring.score_run(store, metrics)
-        parts = scoring.success_parts(store.scores())
-        assert len(parts) == COUNT - 1
-        leaks = sorted(part.leak_area for part in parts if part.leak_area is not None)
-        assert leaks == [0.1, 0.2, 0.4, 0.5, 0.6, 0.7]
-        assert [part.leak_psnr for part in parts].count(None) == 1
-        _, by_leak, _ = sensitivity(parts, max_leak_area=(0.15, 0.45, 1.0))
-        assert by_leak.success == pytest.approx((2 / 7, 4 / 7, 5 / 7))
-
-
 class TestOutcomes:
     def test_a_declared_outcome_is_yes_or_no(self) -> None:
         """``unit = "0/1"`` is a promise: what breaks it is no value, with the reason."""
@@ -490,7 +459,7 @@ class TestOutcomes:
                 return [0.0, 1, 0.5, True][: len(pairs)]
 
         case = make_case(0)
-        pairs = [Pair.of_case(case, Picture.of(case.request.source))] * 4
+        pairs = [Pair.of_case(case, RgbImage.of(case.request.source))] * 4
         found = scoring.compute(Half(), pairs)
         assert [value for value, _ in found] == [0.0, 1.0, None, 1.0]
         assert found[2][1] is not None
@@ -694,7 +663,7 @@ class TestChoice:
         module = ModuleType("third_party_metrics")
         module.Mean = Mean  # type: ignore[attr-defined]
 
-        class Nameless:
+        class Nameless(Metric):
             def score(self, pairs: Sequence[Pair]) -> list[Any]:
                 return []
 

@@ -31,7 +31,7 @@ from PIL import Image, ImageDraw  # noqa: E402
 
 from bench.edit import EditCase, EditRecord  # noqa: E402
 from bench.images import mask_array  # noqa: E402
-from bench.metrics.types import Pair, Picture  # noqa: E402
+from bench.metrics.types import Pair, RgbImage  # noqa: E402
 from bench.registry import parse_options  # noqa: E402
 from bench.store import RunStore  # noqa: E402
 from protocols.world import MiniCelebAHQ, MiniCoco  # noqa: E402
@@ -160,7 +160,7 @@ def labelled() -> list[Labelled]:
             case = cases[row["protocol"]][row["case"]]
             side = case.request.source.width
             top, left = number // TILES * side, number % TILES * side
-            picture = Picture(np.ascontiguousarray(sheet[top : top + side, left : left + side]))
+            picture = RgbImage(np.ascontiguousarray(sheet[top : top + side, left : left + side]))
             succeeds, first, second = (
                 row["shows" + rater] == "1" and row["kept" + rater] == "1" for rater in ("", "_1", "_2")
             )
@@ -177,7 +177,7 @@ def verdicts(edits: Sequence[Labelled]) -> list[bool]:
     from methods.zoo import entry
     from methods.zoo.reader import load
 
-    features = Features(reader=load(entry("reader")).read)
+    features = Features(classifier=load(entry("reader")).read)
     return [value == 1.0 for value in SuccessTruth(features).score([edit.pair for edit in edits])]
 
 

@@ -35,7 +35,7 @@ from bench.images import mask_array, to_array  # noqa: E402
 from bench.metrics.features import Features  # noqa: E402
 from bench.metrics.leakage import LeakLpips, LeakLpipsUndiluted, bands, changed_area, masked_mse, psnr  # noqa: E402
 from bench.metrics.options import SuccessRule  # noqa: E402
-from bench.metrics.types import Pair, Picture  # noqa: E402
+from bench.metrics.types import Pair, RgbImage  # noqa: E402
 from methods.controls import AutoencoderRoundTrip, Jpeg  # noqa: E402
 from protocols.world.faces import render_face, sample_face  # noqa: E402
 from protocols.world.scenes import render_scene, sample_scene  # noqa: E402
@@ -269,7 +269,7 @@ def print_dilution(pictures: int) -> None:
             for index in range(pictures):
                 source, mask = picture(index, 64), square_mask(share, 64, index)
                 edited = damage(source, bands(mask).valid, strength, index)
-                pairs.append(Pair(Picture(source), Picture(edited), mask))
+                pairs.append(Pair(RgbImage(source), RgbImage(edited), mask))
             plain, undiluted = LeakLpips(features).score(pairs), LeakLpipsUndiluted(features).score(pairs)
             cells.append(f"{np.mean(plain):6.3f} {np.mean(undiluted):6.3f}")  # type: ignore[arg-type]
         print(f"{name:38}" + "".join(f" | {cell}" for cell in cells), flush=True)

@@ -213,7 +213,7 @@ def scoring(options: argparse.Namespace, folder: Path) -> list[Ratio]:
     slower than it need be, and its values are compared with the suite's.
     """
     from bench.executors import LocalExecutor
-    from bench.metrics import METRICS, PASTED, Pair, Picture, is_set_metric
+    from bench.metrics import METRICS, Pair, RgbImage
     from bench.metrics.features import Features
     from bench.runner import run
     from bench.scoring import choose_metrics, load_metrics, score_run
@@ -233,7 +233,7 @@ def scoring(options: argparse.Namespace, folder: Path) -> list[Ratio]:
         return Features(mini_clip=clip)
 
     chosen = choose_metrics(features(), rendered=True, known=registry).names
-    names = [name for name in chosen if not is_set_metric(registry.load(name))]
+    names = [name for name in chosen if registry.load(name).kind == "edit"]
 
     def stored(count: int) -> Path:
         place = folder / f"edits-{count}"
@@ -265,14 +265,12 @@ def scoring(options: argparse.Namespace, folder: Path) -> list[Ratio]:
             for name, records in edits.items():
                 case = file.get(name)
                 for record in records:
-                    pair = Pair.of_case(case, Picture.of(store.image(record)))
+                    pair = Pair.of_case(case, RgbImage.of(store.image(record)))
                     for metric in loaded:
-                        for asked, suffix in ((pair, ""), (pair.paste(), PASTED)):
-                            if not suffix or getattr(metric, "pasted", False):
-                                _forget(shared)
-                                values[record.key.method, name, metric.name + suffix] = metric.score([asked])[
-                                    0
-                                ]
+                        for composited, metric_name in metric.stored_names:
+                            _forget(shared)
+                            (value,) = metric.score([pair.composite() if composited else pair])
+                            values[record.key.method, name, metric_name] = value
 
         return work
 
@@ -333,12 +331,12 @@ def frechet(options: argparse.Namespace, folder: Path) -> list[Ratio]:
     from cleanfid.resize import make_resizer
 
     from bench.images import read_rgb, write_png
-    from bench.metrics import Picture
+    from bench.metrics import RgbImage
     from bench.metrics.features import Features
     from bench.metrics.networks.lpips_weights import load_lpips
     from bench.metrics.realism import Gaussian, Vgg16Frechet
     from bench.metrics.realism import frechet as distance
-    from bench.metrics.streams import PictureStream, batches
+    from bench.metrics.streams import ImageStream, batches
 
     protocol, _ = cases(1)
     count = options.images
@@ -381,7 +379,7 @@ def frechet(options: argparse.Namespace, folder: Path) -> list[Ratio]:
         _forget(features)
         metric = Vgg16Frechet(features)
         with ours.features:
-            real, edited = (_stream(place, PictureStream, Picture, read_rgb) for place in folders)
+            real, edited = (_stream(place, ImageStream, RgbImage, read_rgb) for place in folders)
             for stream in (real, edited):
                 for batch in batches(stream, 128):
                     metric.see(batch)

@@ -27,7 +27,7 @@ import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from bench.edit import CATEGORIES, EditCase, EditKey, EditRecord, EditRequest, MethodSpec  # noqa: E402
-from bench.metrics import METRICS, is_set_metric  # noqa: E402
+from bench.metrics import COMPOSITED_SUFFIX, METRICS  # noqa: E402
 from bench.registry import Registry  # noqa: E402
 from bench.store import SCORE_COLUMNS, RunStore, SetScore  # noqa: E402
 
@@ -62,8 +62,8 @@ class Measured:
 def metric_names() -> list[str]:
     """The suite's metrics of single edits, pasted ones after them, ``METRICS_EACH`` in all."""
     known = Registry("metric", METRICS)
-    names = [name for name in METRICS if not is_set_metric(known.load(name))]
-    pasted = [f"{name}_pasted" for name in names if getattr(known.load(name), "pasted", False)]
+    names = [name for name in METRICS if known.load(name).kind == "edit"]
+    pasted = [name + COMPOSITED_SUFFIX for name in names if known.load(name).composited]
     return [*names, *pasted][:METRICS_EACH]
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from bench.metrics.types import Picture
+    from bench.metrics.types import RgbImage
 
 MIN_SIDE = 32
 """Pixels. Below it, nothing of an image is left in AlexNet's last layers."""
@@ -45,7 +45,7 @@ class LpipsNet:
     def identity(self) -> str:
         return lpips_weights.identity(self.net)
 
-    def activations(self, pictures: Sequence[Picture]) -> list[torch.Tensor]:
+    def activations(self, pictures: Sequence[RgbImage]) -> list[torch.Tensor]:
         """Five layers ``float32`` ``(N, C, h, w)``, unit length over channels (Zhang et al. 2018, eq. 1)."""
         import torch
 
@@ -57,7 +57,7 @@ class LpipsNet:
             layer.div_(torch.linalg.vector_norm(layer, dim=1, keepdim=True) + _EPSILON)
         return layers
 
-    def maps(self, sources: Sequence[Picture], others: Sequence[Picture]) -> NDArray[np.float32]:
+    def maps(self, sources: Sequence[RgbImage], others: Sequence[RgbImage]) -> NDArray[np.float32]:
         """``float32`` ``(N, H, W)``: LPIPS per pixel of each pair, as ``LPIPS(spatial=True)`` gives it.
 
         All pictures have one size of at least ``MIN_SIDE`` pixels a side. Equal pictures give exactly zero,
@@ -97,7 +97,7 @@ class LpipsNet:
         pooled: torch.Tensor = self._model.net(self._model.scaling_layer(x))[-1].mean(dim=(2, 3))
         return pooled
 
-    def _sources_of(self, pictures: Sequence[Picture]) -> list[list[torch.Tensor]]:
+    def _sources_of(self, pictures: Sequence[RgbImage]) -> list[list[torch.Tensor]]:
         """Of each picture its five layers ``(C, h, w)``, from memory where it was seen lately."""
         fresh = {p.key: p for p in pictures if p.key not in self._sources}
         found = {p.key: self._sources[p.key] for p in pictures if p.key in self._sources}

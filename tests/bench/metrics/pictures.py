@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.metrics.types import Pair, Picture
+from bench.metrics.types import Pair, RgbImage
 
 
 def natural(seed: int, side: int = 64) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -38,4 +38,4 @@ def box(side: int, top: int, left: int, height: int, width: int) -> np.ndarray[A
 
 
 def pair(source: Any, edited: Any, mask: Any, **fields: Any) -> Pair:
-    return Pair(source=Picture(source), edited=Picture(edited), mask=mask, **fields)
+    return Pair(source=RgbImage(source), edited=RgbImage(edited), mask=mask, **fields)

@@ -118,6 +118,12 @@ class TestDirectional:
         assert "prompts are the same" in undirected.reason
 
 
+def region_box(mask: Any, margin: float) -> tuple[int, ...]:
+    bounds = Area(mask, "").bounds
+    assert bounds is not None
+    return alignment.square_around(bounds, mask.shape, margin)
+
+
 class TestRegionBox:
     @pytest.mark.parametrize(
         ("mask", "margin", "expected"),
@@ -132,7 +138,7 @@ class TestRegionBox:
         ],
     )
     def test_known(self, mask: Any, margin: float, expected: tuple[int, ...]) -> None:
-        assert alignment.region_box(mask, margin) == expected
+        assert region_box(mask, margin) == expected
 
     def test_always_holds_the_region_within_the_image(self) -> None:
         generator = np.random.default_rng(0)
@@ -141,15 +147,13 @@ class TestRegionBox:
             mask = np.zeros((height, width), bool)
             top, left = generator.integers(0, height), generator.integers(0, width)
             mask[top : top + generator.integers(1, 40), left : left + generator.integers(1, 40)] = True
-            found = alignment.region_box(mask, 0.1)
-            assert found is not None
-            x0, y0, x1, y1 = found
+            x0, y0, x1, y1 = region_box(mask, 0.1)
             assert 0 <= x0 < x1 <= width
             assert 0 <= y0 < y1 <= height
             assert mask[y0:y1, x0:x1].sum() == mask.sum()
 
     def test_empty(self) -> None:
-        assert alignment.region_box(np.zeros((8, 8), bool), 0.1) is None
+        assert Area(np.zeros((8, 8), bool), "").bounds is None
 
 
 def test_batches_and_order_do_not_matter(clip_folder: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from bench.metrics.features import FeatureCache, Features
 from bench.metrics.networks.clip import ClipNet
-from bench.metrics.types import MetricError, Pair, Picture
+from bench.metrics.types import MetricError, Pair, RgbImage
 from tests.bench.metrics.pictures import box, natural, pair
 
 
@@ -33,9 +33,9 @@ class TestOnce:
     def test_a_picture_is_encoded_once(self, clip_folder: Path, encoded: list[int]) -> None:
         features = Features(mini_clip=clip_folder)
         first = features.clip_images(
-            "mini_clip", [Picture(natural(1)), Picture(natural(2)), Picture(natural(1))]
+            "mini_clip", [RgbImage(natural(1)), RgbImage(natural(2)), RgbImage(natural(1))]
         )
-        second = features.clip_images("mini_clip", [Picture(natural(2)), Picture(natural(1).copy())])
+        second = features.clip_images("mini_clip", [RgbImage(natural(2)), RgbImage(natural(1).copy())])
         assert sum(encoded) == 2
         assert np.array_equal(first[0], first[2])
         assert np.array_equal(second, first[[1, 0]])
@@ -43,7 +43,7 @@ class TestOnce:
     def test_across_runs_through_the_disk(
         self, clip_folder: Path, encoded: list[int], tmp_path: Path
     ) -> None:
-        pictures = [Picture(natural(seed)) for seed in range(3)]
+        pictures = [RgbImage(natural(seed)) for seed in range(3)]
         first = Features(mini_clip=clip_folder, cache_dir=tmp_path)
         before = first.clip_images("mini_clip", pictures)
         texts = first.clip_texts("mini_clip", ["a car", "a ball"])
@@ -59,10 +59,10 @@ class TestOnce:
         self, make_clip: Callable[[int], Path], encoded: list[int], tmp_path: Path
     ) -> None:
         one = Features(mini_clip=make_clip(0), cache_dir=tmp_path)
-        one.clip_images("mini_clip", [Picture(natural(1))])
+        one.clip_images("mini_clip", [RgbImage(natural(1))])
         one.flush()
         other = Features(mini_clip=make_clip(1), cache_dir=tmp_path)
-        other.clip_images("mini_clip", [Picture(natural(1))])
+        other.clip_images("mini_clip", [RgbImage(natural(1))])
         assert sum(encoded) == 2
 
     def test_pair_values(self) -> None:
@@ -120,22 +120,22 @@ class TestPair:
 
     def test_ranges_are_not_guessed(self) -> None:
         with pytest.raises(MetricError, match="uint8"):
-            Picture(natural(1) / 255)  # type: ignore[arg-type]
+            RgbImage(natural(1) / 255)  # type: ignore[arg-type]
 
     def test_pasting_back(self) -> None:
         mask = box(64, 10, 20, 9, 9)
         one = pair(natural(1), natural(2), mask, case="x", target_prompt="y")
-        pasted = one.paste()
-        assert np.array_equal(pasted.edited.pixels[mask], natural(2)[mask])
-        assert np.array_equal(pasted.edited.pixels[~mask], natural(1)[~mask])
-        assert (pasted.case, pasted.target_prompt, pasted.pasted) == ("x", "y", True)
-        assert pasted.paste() is pasted
+        composited = one.composite()
+        assert np.array_equal(composited.edited.pixels[mask], natural(2)[mask])
+        assert np.array_equal(composited.edited.pixels[~mask], natural(1)[~mask])
+        assert (composited.case, composited.target_prompt, composited.composited) == ("x", "y", True)
+        assert composited.composite() is composited
 
     def test_keys_are_of_content(self) -> None:
-        assert Picture(natural(1)).key == Picture(natural(1).copy()).key
-        assert Picture(natural(1)).key != Picture(natural(2)).key
+        assert RgbImage(natural(1)).key == RgbImage(natural(1).copy()).key
+        assert RgbImage(natural(1)).key != RgbImage(natural(2)).key
         flat = np.zeros((2, 8, 3), np.uint8)
-        assert Picture(flat).key != Picture(flat.reshape(8, 2, 3)).key
+        assert RgbImage(flat).key != RgbImage(flat.reshape(8, 2, 3)).key
 
     def test_of_a_case(self) -> None:
         from bench.edit import Claim, EditCase, EditRequest, Region
@@ -148,12 +148,12 @@ class TestPair:
         )  # fmt: skip
         claims = (Claim("color", "red", "blue", 1),)
         case = EditCase("id", "multi_object", request, "src", claims, from_array(natural(3)))
-        one = Pair.of_case(case, Picture(natural(2)))
+        one = Pair.of_case(case, RgbImage(natural(2)))
         assert np.array_equal(one.mask, left | right)
         assert [area.prompt for area in one.areas] == ["l", "q"]
         assert np.array_equal(one.areas[1].mask, right)
         assert one.claims == claims
         assert one.truth is not None
-        assert one.truth.key == Picture(natural(3)).key
+        assert one.truth.key == RgbImage(natural(3)).key
         assert (one.source_prompt, one.target_prompt, one.region_prompt) == ("s", "t", "r")
         assert (one.case, one.category, one.source_id) == ("id", "multi_object", "src")

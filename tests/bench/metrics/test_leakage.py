@@ -18,7 +18,7 @@ from bench.metrics.features import Features
 from bench.metrics.networks import lpips_weights
 from bench.metrics.networks.lpips_net import LpipsNet
 from bench.metrics.options import LeakageOptions, MetricOptions
-from bench.metrics.types import MetricError, NoValue, Picture
+from bench.metrics.types import MetricError, NoValue, RgbImage
 from tests.bench.metrics.pictures import box, natural, noise, pair
 
 PIXEL_METRICS = (
@@ -449,13 +449,13 @@ class TestLpips:
         ],
     )
     def test_the_map_is_that_of_the_package(self, net: str, a: Any, b: Any) -> None:
-        (ours,) = features().lpips(net).maps([Picture(a)], [Picture(b)])
+        (ours,) = features().lpips(net).maps([RgbImage(a)], [RgbImage(b)])
         np.testing.assert_allclose(ours, reference_map(net, a, b), rtol=0, atol=1e-5)
 
     def test_a_map_of_whole_cells_averages_to_the_published_scalar(self) -> None:
         """VGG's layers divide 64 px evenly; enlarging them bilinearly then keeps the mean."""
         a, b = natural(6), natural(7)
-        (ours,) = features().lpips("vgg").maps([Picture(a)], [Picture(b)])
+        (ours,) = features().lpips("vgg").maps([RgbImage(a)], [RgbImage(b)])
         assert ours.mean(dtype=np.float64) == pytest.approx(
             float(reference_map("vgg", a, b, spatial=False)[0, 0]), abs=1e-5
         )
@@ -534,10 +534,10 @@ class TestLpips:
             return original(pictures)
 
         monkeypatch.setattr(net, "activations", counting)
-        source = Picture(natural(1))
-        edits = [Picture(natural(i)) for i in range(2, 6)]
+        source = RgbImage(natural(1))
+        edits = [RgbImage(natural(i)) for i in range(2, 6)]
         net.maps([source] * 4, edits)
-        net.maps([source], [Picture(natural(9))])
+        net.maps([source], [RgbImage(natural(9))])
         assert seen.count(source.key) == 1
         assert len(seen) == 6
 

@@ -16,7 +16,7 @@ from bench.metrics.features import Features
 from bench.metrics.networks import inception, weights
 from bench.metrics.networks.weights import WeightFile
 from bench.metrics.options import MetricOptions, RealismOptions
-from bench.metrics.types import MetricError, Picture, SetMetric
+from bench.metrics.types import MetricError, RgbImage, SetMetric
 from tests.bench.metrics.pictures import natural, noise
 
 
@@ -344,7 +344,7 @@ class TestSets:
         edited, real = [natural(i) for i in range(12)], [natural(i + 50) for i in range(15)]
         for name, images in (("edited", edited), ("real", real)):
             (tmp_path / name).mkdir()
-            for index, pixels in enumerate(sorted(images, key=lambda p: Picture(p).key)):
+            for index, pixels in enumerate(sorted(images, key=lambda p: RgbImage(p).key)):
                 Image.fromarray(pixels).save(tmp_path / name / f"{index:03}.png")
         model = InceptionV3W(str(tmp_path), download=False)
         x, y = (
@@ -354,7 +354,7 @@ class TestSets:
             for name in ("edited", "real")
         )
         features = Features()
-        pictures = [Picture(p) for p in edited], [Picture(p) for p in real]
+        pictures = [RgbImage(p) for p in edited], [RgbImage(p) for p in real]
         fid = realism.Fid(features).score_set(*pictures)
         assert fid.value == pytest.approx(by_eigenvalues(x, y), rel=1e-6)
         np.random.seed(0)  # noqa: NPY002 - clean-fid draws from the global generator
@@ -389,12 +389,12 @@ class TestSets:
         x = (x - state["scaling_layer.shift"]) / state["scaling_layer.scale"]
         with torch.no_grad():
             expected = backbone(x).mean(dim=(2, 3))[0].numpy()
-        found = Features().vgg16([Picture(image)], 64)[0]
+        found = Features().vgg16([RgbImage(image)], 64)[0]
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert found.shape == (512,)
 
     def test_order_and_batches_do_not_matter(self, clip_folder: Path) -> None:
-        edited, real = [Picture(natural(i)) for i in range(6)], [Picture(noise(i)) for i in range(7)]
+        edited, real = [RgbImage(natural(i)) for i in range(6)], [RgbImage(noise(i)) for i in range(7)]
         for metric in (realism.Vgg16Frechet, realism.Vgg16Kid, realism.MiniClipCmmd):
             one = metric(Features(mini_clip=clip_folder)).score_set(edited, real)
             backwards = metric(Features(mini_clip=clip_folder)).score_set(edited[::-1], real[::-1])
@@ -406,7 +406,7 @@ class TestSets:
             assert one.value > 0
 
     def test_small_n_is_said(self) -> None:
-        edited, real = [Picture(natural(i)) for i in range(4)], [Picture(natural(i)) for i in range(3)]
+        edited, real = [RgbImage(natural(i)) for i in range(4)], [RgbImage(natural(i)) for i in range(3)]
         score = realism.Vgg16Frechet(Features()).score_set(edited, real)
         assert score.warning is not None
         assert "4 edited, 3 real, 512 dimensions" in score.warning
@@ -415,8 +415,8 @@ class TestSets:
         assert "dimensions" in str(realism.Fid(Features())._warning(4000, 5000, 2048))
 
     def test_matched_n(self) -> None:
-        edited = [Picture(natural(i)) for i in range(8)]
-        real = [Picture(noise(i)) for i in range(9)]
+        edited = [RgbImage(natural(i)) for i in range(8)]
+        real = [RgbImage(noise(i)) for i in range(9)]
         options = MetricOptions(realism=RealismOptions(n=4))
         metric = realism.Vgg16Frechet(Features(options))
         score = metric.score_set(edited, real)
@@ -429,15 +429,15 @@ class TestSets:
 
     def test_what_cannot_be_compared_has_no_value(self) -> None:
         metric = realism.Vgg16Frechet(Features())
-        few = metric.score_set([Picture(natural(1))], [Picture(natural(2))] * 3)
+        few = metric.score_set([RgbImage(natural(1))], [RgbImage(natural(2))] * 3)
         assert few.value is None
         assert few.reason == "too few images: 1 edited and 3 real; at least two of each are needed"
-        mixed = metric.score_set([Picture(natural(1))] * 2, [Picture(natural(2, 32))] * 3)
+        mixed = metric.score_set([RgbImage(natural(1))] * 2, [RgbImage(natural(2, 32))] * 3)
         assert mixed.value is None
         assert "32x32, 64x64" in str(mixed.reason)
 
     def test_interval(self) -> None:
-        edited, real = [Picture(natural(i)) for i in range(12)], [Picture(noise(i)) for i in range(12)]
+        edited, real = [RgbImage(natural(i)) for i in range(12)], [RgbImage(noise(i)) for i in range(12)]
         metric = realism.Vgg16Frechet(Features())
         score = metric.score_set(edited, real, [f"s{i // 2}" for i in range(12)])
         assert score.low is not None
@@ -448,7 +448,7 @@ class TestSets:
 
     @pytest.mark.parametrize("metric_name", ["Vgg16Kid", "MiniClipCmmd"])
     def test_kernel_distances_have_intervals_too(self, metric_name: str, clip_folder: Path) -> None:
-        edited, real = [Picture(natural(i)) for i in range(12)], [Picture(noise(i)) for i in range(12)]
+        edited, real = [RgbImage(natural(i)) for i in range(12)], [RgbImage(noise(i)) for i in range(12)]
         metric = getattr(realism, metric_name)(Features(mini_clip=clip_folder))
         score = metric.score_set(edited, real, [f"s{i // 2}" for i in range(12)])
         assert score.low < score.value < score.high
@@ -469,9 +469,9 @@ class TestSets:
         self, metric_name: str, n: int, sources: int, real: int, interval: bool, clip_folder: Path
     ) -> None:
         metric = getattr(realism, metric_name)(Features(mini_clip=clip_folder))
-        edited = [Picture(natural(i)) for i in range(n)]
+        edited = [RgbImage(natural(i)) for i in range(n)]
         clusters = [str(i % sources) for i in range(n)]
-        score = metric.score_set(edited, [Picture(noise(i)) for i in range(real)], clusters)
+        score = metric.score_set(edited, [RgbImage(noise(i)) for i in range(real)], clusters)
         assert score.value is not None
         assert math.isfinite(score.value)
         assert score.reason is None
@@ -488,16 +488,16 @@ class TestSets:
     def test_copies_of_one_image(self, metric_name: str, clip_folder: Path) -> None:
         """All edits alike, all real images alike: nothing scatters, and the interval is a point."""
         metric = getattr(realism, metric_name)(Features(mini_clip=clip_folder))
-        score = metric.score_set([Picture(natural(1))] * 6, [Picture(noise(1))] * 5)
+        score = metric.score_set([RgbImage(natural(1))] * 6, [RgbImage(noise(1))] * 5)
         assert score.value > 0
         assert score.low == pytest.approx(score.value, rel=1e-4)
         assert score.high == pytest.approx(score.value, rel=1e-4)
-        same = metric.score_set([Picture(natural(1))] * 6, [Picture(natural(1))] * 5)
+        same = metric.score_set([RgbImage(natural(1))] * 6, [RgbImage(natural(1))] * 5)
         assert (same.low, same.high) == (pytest.approx(0, abs=1e-4), pytest.approx(0, abs=1e-4))
 
     def test_no_interval_where_none_is_asked_for(self) -> None:
         metric = realism.Vgg16Frechet(Features(MetricOptions(realism=RealismOptions(groups=0))))
-        score = metric.score_set([Picture(natural(1))] * 2, [Picture(noise(i)) for i in range(5)])
+        score = metric.score_set([RgbImage(natural(1))] * 2, [RgbImage(noise(i)) for i in range(5)])
         assert (score.low, score.high) == (None, None)
         assert "no interval" not in str(score.warning)
         with pytest.raises(MetricError, match="groups must be at least 4, or 0"):

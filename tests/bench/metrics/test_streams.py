@@ -17,8 +17,8 @@ from bench.edit import EditKey, EditRecord, MethodSpec
 from bench.metrics.features import Features
 from bench.metrics.options import MetricOptions, RealismOptions
 from bench.metrics.realism import MiniClipCmmd, Vgg16Frechet
-from bench.metrics.streams import PictureStream, marks_of
-from bench.metrics.types import MetricError, Picture, SetValue
+from bench.metrics.streams import ImageStream, fingerprints
+from bench.metrics.types import MetricError, RgbImage, SetMetric, SetValue
 from bench.store import RunStore
 from tests.bench.fakes import Fakes, make_case, noise
 from tests.bench.metrics.pictures import natural
@@ -35,9 +35,9 @@ class Live:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = self.most = self.made = 0
         self._lock = threading.Lock()
-        original = Picture.of
+        original = RgbImage.of
 
-        def counting(image: Any) -> Picture:
+        def counting(image: Any) -> RgbImage:
             picture = original(image)
             with self._lock:
                 self.now += 1
@@ -46,7 +46,7 @@ class Live:
             weakref.finalize(picture, self._gone)
             return picture
 
-        monkeypatch.setattr(Picture, "of", counting)
+        monkeypatch.setattr(RgbImage, "of", counting)
 
     def _gone(self) -> None:
         with self._lock:
@@ -117,13 +117,13 @@ class TestMemory:
         assert live.now == 0
 
     def test_a_metric_that_reads_pixels_gets_them_in_order(self, tmp_path: Path) -> None:
-        class First:
+        class First(SetMetric):
             name = "first"
             version = "1"
             unit = ""
             higher_is_better = True
             summary = "sum of the first pixels, weighted by place"
-            pasted = True
+            composited = True
 
             def score_set(self, edited: Any, reference: Any, clusters: Any = None) -> SetValue:
                 weighted = sum(i * int(p.pixels[0, 0, 0]) for i, p in enumerate(edited))
@@ -134,46 +134,46 @@ class TestMemory:
             scoring.score_run(store, [First()], references=references, options=OPTIONS)
             values = store.set_scores().query("category == 'all'").set_index("metric")["value"]
         # The masks of these cases leave the corner to the source.
-        edits = [Picture.of(noise(f"edit-case-{i:03d}", 32)).pixels[0, 0, 0] for i in range(8)]
-        sources = [Picture.of(make_case(i).request.source).pixels[0, 0, 0] for i in range(8)]
+        edits = [RgbImage.of(noise(f"edit-case-{i:03d}", 32)).pixels[0, 0, 0] for i in range(8)]
+        sources = [RgbImage.of(make_case(i).request.source).pixels[0, 0, 0] for i in range(8)]
         assert values["first"] == sum(i * int(v) for i, v in enumerate(edits))
         assert values["first_pasted"] == sum(i * int(v) for i, v in enumerate(sources))
 
 
 class TestStream:
     def test_gives_what_a_list_gives(self, clip_folder: Path) -> None:
-        edited = [Picture(natural(i)) for i in range(5)]
-        reference = [Picture(natural(i + 50)) for i in range(6)]
+        edited = [RgbImage(natural(i)) for i in range(5)]
+        reference = [RgbImage(natural(i + 50)) for i in range(6)]
         for options in (MetricOptions(), MetricOptions(realism=RealismOptions(n=4))):
             listed = MiniClipCmmd(Features(options, mini_clip=clip_folder)).score_set(edited, reference)
-            streams = PictureStream(lambda: iter(edited)), PictureStream(lambda: iter(reference))
+            streams = ImageStream(lambda: iter(edited)), ImageStream(lambda: iter(reference))
             metric = MiniClipCmmd(Features(options, mini_clip=clip_folder))
             assert metric.score_set(*streams) == listed
             assert listed.value is not None
 
     def test_is_a_collection(self) -> None:
         passes: list[int] = []
-        pictures = [Picture(natural(i)) for i in range(3)]
+        pictures = [RgbImage(natural(i)) for i in range(3)]
 
-        def make() -> Iterator[Picture]:
+        def make() -> Iterator[RgbImage]:
             passes.append(1)
             return iter(pictures)
 
-        stream = PictureStream(make)
+        stream = ImageStream(make)
         assert [p.key for p in stream] == [mark.key for mark in stream.marks] == [p.key for p in pictures]
         assert len(stream) == 3
-        assert (pictures[1] in stream, Picture(natural(9)) in stream) == (True, False)
+        assert (pictures[1] in stream, RgbImage(natural(9)) in stream) == (True, False)
         assert len(passes) == 1, "a whole pass leaves the marks behind"
-        assert marks_of(stream) == marks_of(pictures)
+        assert fingerprints(stream) == fingerprints(pictures)
 
     def test_a_pass_that_was_broken_off_leaves_no_marks(self) -> None:
-        stream = PictureStream(lambda: (Picture(natural(i)) for i in range(3)))
+        stream = ImageStream(lambda: (RgbImage(natural(i)) for i in range(3)))
         next(iter(stream))
         assert len(stream) == 3
 
     def test_pictures_that_change_between_passes_are_an_error(self, clip_folder: Path) -> None:
         turn = iter(range(100))
-        changing = PictureStream(lambda: (Picture(natural(next(turn))) for _ in range(3)))
+        changing = ImageStream(lambda: (RgbImage(natural(next(turn))) for _ in range(3)))
         metric = MiniClipCmmd(Features(mini_clip=clip_folder))
         with pytest.raises(MetricError, match="changed while they were scored"):
-            metric.score_set(changing, [Picture(natural(98)), Picture(natural(99))])
+            metric.score_set(changing, [RgbImage(natural(98)), RgbImage(natural(99))])

@@ -13,7 +13,7 @@ from bench.metrics import leakage, success
 from bench.metrics.features import Features
 from bench.metrics.networks.clip import ClipSpec
 from bench.metrics.options import MetricOptions, SuccessRule
-from bench.metrics.types import Area, NoValue, Pair, Picture
+from bench.metrics.types import Area, NoValue, Pair, RgbImage
 from tests.bench.metrics.pictures import box, natural, noise, pair
 
 COLORS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
@@ -56,7 +56,7 @@ def colored(after: str, *, claims: Any = (CLAIM,), background: int = 1) -> Pair:
 
 @pytest.fixture
 def features() -> Features:
-    return Features(reader=ColorReader())
+    return Features(classifier=ColorReader())
 
 
 class TestClaims:
@@ -103,8 +103,8 @@ class TestTruth:
 
     def test_one_call_reads_all(self, features: Features) -> None:
         success.JudgeTruth(features).score([colored("blue") for _ in range(5)])
-        assert isinstance(features.reader, ColorReader)
-        assert features.reader.batches == [5]
+        assert isinstance(features.classifier, ColorReader)
+        assert features.classifier.batches == [5]
 
     def test_no_claim_no_verdict(self, features: Features) -> None:
         claims = [(), (Claim("color", "red", "blue", 3),), (Claim("age", "old", "young"),)]
@@ -113,24 +113,26 @@ class TestTruth:
 
     def test_needs_a_reader(self) -> None:
         assert "reader" in success.SuccessTruth.problems(Features())[0]
-        assert success.SuccessTruth.problems(Features(reader=ColorReader())) == []
+        assert success.SuccessTruth.problems(Features(classifier=ColorReader())) == []
 
     def test_another_reader_is_another_version(self, features: Features) -> None:
         other = ColorReader()
         other.identity = "colours-2"
-        assert success.SuccessTruth(features).version != success.SuccessTruth(Features(reader=other)).version
+        assert (
+            success.SuccessTruth(features).version != success.SuccessTruth(Features(classifier=other)).version
+        )
 
 
 class TestConditions:
     def test_a_leaking_edit_fails_unless_pasted_back(self, features: Features) -> None:
         leaking = colored("blue", background=7)
         assert success.JudgeTruth(features).score([leaking]) == [1.0]
-        assert success.SuccessTruth(features).score([leaking, leaking.paste()]) == [0.0, 1.0]
+        assert success.SuccessTruth(features).score([leaking, leaking.composite()]) == [0.0, 1.0]
 
     def test_another_bound_is_another_rule_and_version(self) -> None:
-        default = success.SuccessTruth(Features(reader=ColorReader()))
+        default = success.SuccessTruth(Features(classifier=ColorReader()))
         for rule in (SuccessRule(max_leak_area=1.0, min_leak_psnr=0.0), SuccessRule(min_edit_area=0.999)):
-            metric = success.SuccessTruth(Features(MetricOptions(success=rule), reader=ColorReader()))
+            metric = success.SuccessTruth(Features(MetricOptions(success=rule), classifier=ColorReader()))
             pairs = [colored("blue"), colored("blue", background=7)]
             assert metric.score(pairs) == [1.0, float(rule.min_edit_area < 0.5)]
             assert metric.version != default.version
@@ -146,8 +148,8 @@ class TestConditions:
         moved[44:60, 44:60, 0] += 38 if moved[44:60, 44:60, 0].mean() < 128 else -38
         pairs = [
             clean,
-            clean.with_edit(Picture(noisy)),
-            clean.with_edit(Picture(moved.clip(0, 255).astype(np.uint8))),
+            clean.with_edit(RgbImage(noisy)),
+            clean.with_edit(RgbImage(moved.clip(0, 255).astype(np.uint8))),
         ]
         areas, ratios = leakage.LeakArea(features).score(pairs), leakage.LeakPsnr(features).score(pairs)
         assert areas[1] <= 0.05 < areas[2]  # type: ignore[operator]
@@ -164,7 +166,7 @@ class TestConditions:
         def credulous(images: Any, masks: Any, /) -> Any:
             return [{"color": {"blue": 1.0, "red": 0.0}}] * len(images)
 
-        metric = success.SuccessTruth(Features(reader=credulous))
+        metric = success.SuccessTruth(Features(classifier=credulous))
         slight = painted((MASK, "red"))
         slight[20, 20, 0] ^= 1
         pairs = [colored("red"), pair(painted((MASK, "red")), slight, MASK, claims=(CLAIM,))]

@@ -11,7 +11,7 @@ from bench.edit import EditCase, EditRequest
 from bench.images import from_array, mask_image
 from bench.metrics import truth
 from bench.metrics.features import Features
-from bench.metrics.types import NoValue, Pair, Picture
+from bench.metrics.types import NoValue, Pair, RgbImage
 from bench.scoring import compute
 from tests.bench.metrics.pictures import box, natural, noise, pair
 from tests.bench.metrics.test_leakage import naive_ssim, reference_map
@@ -26,7 +26,7 @@ def features() -> Features:
 
 
 def edit(edited: np.ndarray, reference: np.ndarray) -> Pair:
-    return pair(natural(0), edited, MASK, truth=Picture(reference))
+    return pair(natural(0), edited, MASK, truth=RgbImage(reference))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -43,7 +43,7 @@ class TestAll:
         assert one == other
 
     def test_the_source_does_not_matter(self, metric: type[truth.TruthLpips]) -> None:
-        pairs = [pair(natural(k), natural(2), MASK, truth=Picture(natural(1))) for k in (5, 6)]
+        pairs = [pair(natural(k), natural(2), MASK, truth=RgbImage(natural(1))) for k in (5, 6)]
         one, other = metric(features()).score(pairs)
         assert one == other
 
@@ -54,7 +54,7 @@ class TestAll:
 
     def test_a_case_without_a_truth_gets_a_reason(self, metric: type[truth.TruthLpips]) -> None:
         bare = pair(natural(0), natural(1), MASK)
-        empty = pair(natural(0), natural(1), np.zeros((64, 64), bool), truth=Picture(natural(2)))
+        empty = pair(natural(0), natural(1), np.zeros((64, 64), bool), truth=RgbImage(natural(2)))
         scores = compute(metric(features()), [bare, edit(natural(1), natural(1)), empty])
         assert [reason for _, reason in scores] == ["the case has no truth", None, "the case has no mask"]
 
@@ -69,13 +69,13 @@ def test_rmse_is_the_formula() -> None:
 
 def test_ssim_agrees_with_loops() -> None:
     mask = box(24, 4, 6, 12, 13)
-    one = pair(natural(0, 24), noise(2, 24), mask, truth=Picture(natural(1, 24)))
+    one = pair(natural(0, 24), noise(2, 24), mask, truth=RgbImage(natural(1, 24)))
     (value,) = truth.TruthSsim(features()).score([one])
     assert value == pytest.approx(naive_ssim(natural(1, 24), noise(2, 24), mask), rel=1e-10)
 
 
 def test_ssim_without_a_whole_window_has_no_value() -> None:
-    one = pair(natural(0), natural(1), box(64, 0, 0, 4, 64), truth=Picture(natural(2)))
+    one = pair(natural(0), natural(1), box(64, 0, 0, 4, 64), truth=RgbImage(natural(2)))
     assert isinstance(truth.TruthSsim(features()).score([one])[0], NoValue)
 
 
@@ -90,5 +90,5 @@ def test_lpips_agrees_with_its_package() -> None:
 def test_a_case_hands_its_truth_on() -> None:
     request = EditRequest(from_array(natural(0)), mask_image(MASK), "a", "b", "c", "d")
     case = EditCase("x", "attribute", request, source_id="s", truth=from_array(natural(1)))
-    one = Pair.of_case(case, Picture(natural(1)))
+    one = Pair.of_case(case, RgbImage(natural(1)))
     assert truth.TruthRmse(features()).score([one]) == [0.0]
