@@ -638,18 +638,18 @@ def train_sd15(
         return
     from itertools import chain
 
-    from methods.prompt_edit_diff.quads import Quads, make_quads
+    from methods.prompt_edit_diff.training_tuples import TrainingTuples, make_training_tuples
 
     where = _device(device)
     method: Any = None
-    made: list[Quads] = []
+    made: list[TrainingTuples] = []
     for name, source in zip(sets, sources, strict=True):
         found = source.create().cases()
         if method is None:
             method = maker.create(Runtime(where, _dtype(dtype, where)))
         with _bar() as progress:
             made.append(
-                make_quads(
+                make_training_tuples(
                     found,
                     method,
                     {"method": maker.spec.name, "options": dict(maker.spec.options)},
@@ -723,7 +723,7 @@ def zoo_check(
     from dataclasses import asdict
 
     _check_readme(readme, "zoo-gates")
-    from methods.zoo.gates import check
+    from methods.zoo.thresholds import check
     from protocols.world.world import MiniWorld
     from reports.data.zoo import run_gates
 
@@ -1381,7 +1381,7 @@ class _EmbeddedReader:
         self._model: Any = None
 
     def __call__(self, images: NDArray[np.uint8], masks: NDArray[np.bool_], /) -> list[Reading]:
-        from methods.zoo.reader import load
+        from methods.zoo.classifier import load
 
         if self._model is None:
             self._model = load(self._folder, self._device)

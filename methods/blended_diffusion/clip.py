@@ -46,9 +46,9 @@ class Clip:
 
 def _load(files: ClipFiles, device: str) -> tuple[Any, Any]:
     if files.folder is not None:
-        from methods.zoo.clip import Loaded
+        from methods.zoo.clip import EmbeddedClip
 
-        loaded = Loaded(files.folder, device)
+        loaded = EmbeddedClip(files.folder, device)
         return loaded.model, loaded.tokenizer
     import logging
 

@@ -150,7 +150,7 @@ class Examples(Dataset[dict[str, Tensor]]):
         case = self.cases[self.row(position)]
         if case.truth is None:
             raise TrainingError(
-                f"case {case.id} has no result to learn from: make its quad first (make_quads)"
+                f"case {case.id} has no result to learn from: make its quad first (make_training_tuples)"
             )
         request = case.request
         masks = [region.mask for region in request.regions] or [request.mask]

@@ -24,14 +24,14 @@ from methods.blended_diffusion.adm import predict
 from methods.blended_diffusion.schedule import Schedule, betas_of
 from methods.zoo import corpus as cp
 from methods.zoo.data import save_grid, to_tensor
-from methods.zoo.loop import Budget, Machine, Outcome, Report, silent, train
+from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent, train
 from methods.zoo.manifest import CHECKPOINTS
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
     from methods.zoo.data import World
-    from methods.zoo.gates import Gate
+    from methods.zoo.thresholds import ThresholdCheck
 
 NAME = "blended_diffusion"
 PATCH = 2
@@ -153,7 +153,7 @@ def run(
     report: Report = silent,
     start: UNet2DModel | None = None,
     sample: Callable[[Mapping[str, dict[str, Tensor]], Path], None] | None = None,
-) -> Outcome:
+) -> TrainingResult:
     """Train on pictures by step. Figures: both terms of the loss."""
     unet = start or build()
     hybrid = HybridLoss()
@@ -232,11 +232,11 @@ def blended_diffusion(
     return pb._card(folder, world, outcome, chosen, machine, {}, root, warm=warm)
 
 
-def gate_blended_diffusion(world: World, root: Path, cases: int) -> list[Gate]:
-    """Held-out edits by the adapter's mini preset: how many show their target (``gates.STEERED``)."""
+def check_blended_diffusion(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
+    """Held-out edits by the adapter's mini preset: how many show their target (``thresholds.STEERED``)."""
     from bench.edit import Runtime
     from methods.blended_diffusion.method import BlendedDiffusion
-    from methods.zoo.gates import STEERED, _reader, judged
+    from methods.zoo.thresholds import STEERED, _reader, judged
 
     where = {"weights": str(root / NAME), "clip": str(root / "clip_guide")}
     method = BlendedDiffusion(

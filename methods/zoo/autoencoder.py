@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from methods.zoo.data import World, to_pictures, to_tensor
-from methods.zoo.loop import Budget, Machine, Outcome, Report, silent, train
+from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent, train
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -49,7 +49,7 @@ def run(
     machine: Machine | None = None,
     report: Report = silent,
     start: AutoencoderKL | None = None,
-) -> Outcome:
+) -> TrainingResult:
     """Train on freshly rendered pictures. Figures: PSNR of training reconstructions, and the KL term."""
     torch.manual_seed(0)
     model = (start or build()).to(memory_format=torch.channels_last)
@@ -134,7 +134,7 @@ def run_decoder(
     budget: Budget = DECODER_BUDGET,
     machine: Machine | None = None,
     report: Report = silent,
-) -> Outcome:
+) -> TrainingResult:
     """Train the decoder alone, on the latents of the frozen encoder, slightly perturbed.
 
     The perturbation stands for what a diffusion model's latents lack in precision.
@@ -173,7 +173,7 @@ def run_encoder(
     budget: Budget = ENCODER_BUDGET,
     machine: Machine | None = None,
     report: Report = silent,
-) -> Outcome:
+) -> TrainingResult:
     """Teach the encoder to look past a hole: outside it, a masked picture's latents shall be the picture's own.
 
     Normalisation over the whole of a thin layer lets a gray hole shift latents far away, and an inpainting model

@@ -1,7 +1,7 @@
 """Gates of the methods that edit with the zoo's text-to-image base, without weights of their own.
 
 Each edits held-out cases through its own adapter with its preset ``mini``, and the reader says how many show
-what was asked for (``gates.STEERED``). The untouched source shows none of it.
+what was asked for (``thresholds.STEERED``). The untouched source shows none of it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.edit import Runtime
-from methods.zoo.gates import STEERED, Gate, judged
 from methods.zoo.manifest import entry
+from methods.zoo.thresholds import STEERED, ThresholdCheck, judged
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
 BATCH = 16
 
 
-def gate_blended_latent_diffusion(world: World, root: Path, cases: int) -> list[Gate]:
+def check_blended_latent_diffusion(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
     from methods.blended_latent_diffusion import BlendedLatentDiffusion
 
     return _gate("blended_latent_diffusion", BlendedLatentDiffusion, world, root, cases)
 
 
-def gate_sdedit(world: World, root: Path, cases: int) -> list[Gate]:
+def check_sdedit(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
     from methods.sdedit import SdEdit
 
     return _gate("sdedit", SdEdit, world, root, cases)
 
 
-def gate_latent_blending(world: World, root: Path, cases: int) -> list[Gate]:
+def check_latent_blending(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
     from methods.latent_blending import LatentBlending
 
     return _gate("latent_blending", LatentBlending, world, root, cases)
 
 
-def _gate(name: str, cls: Any, world: World, root: Path, cases: int) -> list[Gate]:
+def _gate(name: str, cls: Any, world: World, root: Path, cases: int) -> list[ThresholdCheck]:
     """``cls`` is a method whose preset ``mini`` runs on the zoo's text-to-image base."""
-    from methods.zoo.reader import load
+    from methods.zoo.classifier import load
 
     options = replace(cls.Options(**cls.PRESETS["mini"]), weights=str(entry("text_to_image", root)))
     asked = [world.case(-1 - i) for i in range(cases)]

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from methods.zoo.corpus import CHUNK, Corpus
 from methods.zoo.data import to_tensor
-from methods.zoo.loop import Budget, Machine, Outcome, Report, silent, train
+from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent, train
 from methods.zoo.text import LENGTH, tokenize
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def run(
     machine: Machine | None = None,
     report: Report = silent,
     model: nn.Module | None = None,
-) -> Outcome:
+) -> TrainingResult:
     """Contrastive training. Figures: the share of a batch's pictures that find a right text first."""
     torch.manual_seed(0)
     model = model or build(tokenizer)
@@ -214,7 +214,7 @@ def save(
     tokenizer.save_pretrained(str(folder))
 
 
-class Loaded:
+class EmbeddedClip:
     """A saved CLIP, in evaluation mode: unit features of pictures and texts."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
@@ -237,7 +237,7 @@ class Loaded:
         return out.float().cpu()
 
 
-def caption_choice(model: Loaded, world: World, count: int = 1_000) -> float:
+def caption_choice(model: EmbeddedClip, world: World, count: int = 1_000) -> float:
     """Share of held-out edits for which the truth is closer to its own prompt than to the source's prompt.
 
     Background edits of portraits, whose source prompt says nothing of a background, are included as they are.
@@ -249,7 +249,7 @@ def caption_choice(model: Loaded, world: World, count: int = 1_000) -> float:
     return float(((truths * right).sum(1) > (truths * wrong).sum(1)).float().mean())
 
 
-def zero_shot(model: Loaded, world: World, count: int = 600) -> dict[str, float]:
+def zero_shot(model: EmbeddedClip, world: World, count: int = 600) -> dict[str, float]:
     """Top-1 accuracy per attribute: which of the prompts that differ in this attribute alone fits the picture."""
     right: dict[str, int] = {}
     asked: dict[str, int] = {}

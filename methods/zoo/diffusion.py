@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from methods.zoo.loop import Budget, Machine, Outcome, Report, silent, train
+from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent, train
 from methods.zoo.text import WIDTH, build_text_encoder, tokenize
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def build_scheduler() -> DDIMScheduler:
 
 
 @dataclass
-class Parts:
+class DiffusionParts:
     """A latent diffusion model in training: what learns (UNet, text encoder) and what is given."""
 
     unet: UNet2DConditionModel
@@ -109,7 +109,9 @@ class Parts:
         return {"unet": self.unet, "text_encoder": self.text_encoder}
 
 
-def start(kind: str, tokenizer: CLIPTokenizer, vae: nn.Module, base: Parts | None = None) -> Parts:
+def start(
+    kind: str, tokenizer: CLIPTokenizer, vae: nn.Module, base: DiffusionParts | None = None
+) -> DiffusionParts:
     """Fresh parts, or a copy of ``base`` widened to the input channels of ``kind``."""
     torch.manual_seed(0)
     unet, text_encoder = build_unet(CHANNELS[kind]), build_text_encoder(tokenizer)
@@ -121,12 +123,12 @@ def start(kind: str, tokenizer: CLIPTokenizer, vae: nn.Module, base: Parts | Non
         wide[:, : known.shape[1]] = known
         state["conv_in.weight"] = wide
         unet.load_state_dict(state)
-    return Parts(unet, text_encoder, tokenizer, vae)
+    return DiffusionParts(unet, text_encoder, tokenizer, vae)
 
 
 def run(
     kind: str,
-    parts: Parts,
+    parts: DiffusionParts,
     data: Mapping[str, Any],
     work: Path,
     budget: Budget | None = None,
@@ -134,13 +136,13 @@ def run(
     report: Report = silent,
     sample: Callable[[Mapping[str, dict[str, Tensor]], Path], None] | None = None,
     second: bool = False,
-) -> Outcome:
+) -> TrainingResult:
     """Train ``parts`` on ``data`` (``Corpus.load``). Figures: the weighted v-loss.
 
     ``second``: it goes on where an earlier training ended, so that the outside weighs as much as the inside throughout.
     """
     budget = budget or BUDGETS[kind]
-    draw = _Batches(kind, parts, data, budget.batch, 0 if second else budget.samples)
+    draw = LatentBatches(kind, parts, data, budget.batch, 0 if second else budget.samples)
     scheduler = build_scheduler()
     alphas = scheduler.alphas_cumprod.double()
     signal, sigma = alphas.sqrt().float(), (1 - alphas).sqrt().float()
@@ -161,10 +163,12 @@ def run(
     return train(work, parts.learning, loss, draw, budget, machine, report, sample, sample_every=40_000)
 
 
-class _Batches:
+class LatentBatches:
     """Batches of one recipe, by step: which edits, which of their texts, which of them without a text."""
 
-    def __init__(self, kind: str, parts: Parts, data: Mapping[str, Any], size: int, total: int = 0) -> None:
+    def __init__(
+        self, kind: str, parts: DiffusionParts, data: Mapping[str, Any], size: int, total: int = 0
+    ) -> None:
         self.kind, self.size, self.total = kind, size, total
         self.data = data
         scale = float(parts.vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
@@ -216,7 +220,7 @@ class _Batches:
         return out
 
 
-def pipeline(kind: str, parts: Parts, weights: Mapping[str, dict[str, Tensor]] | None = None) -> Any:
+def pipeline(kind: str, parts: DiffusionParts, weights: Mapping[str, dict[str, Tensor]] | None = None) -> Any:
     """The diffusers pipeline that runs these parts, with ``weights`` (of an outcome) in place of their own."""
     import copy
 

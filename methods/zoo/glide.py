@@ -32,14 +32,14 @@ from methods.glide.unet import GlideUNet
 from methods.pipelines import cover_cells
 from methods.zoo import corpus as cp
 from methods.zoo.data import save_grid, to_pictures, to_tensor
-from methods.zoo.loop import Budget, Machine, Outcome, Report, silent, train
+from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent, train
 from methods.zoo.manifest import CHECKPOINTS
 from methods.zoo.text import build_tokenizer
 
 if TYPE_CHECKING:
     from methods.glide.unet import TextFeatures
     from methods.zoo.data import World
-    from methods.zoo.gates import Gate
+    from methods.zoo.thresholds import ThresholdCheck
 
 SIDES: Mapping[Part, int] = {"base": 32, "upsampler": 64}
 FACTOR = 2
@@ -101,8 +101,8 @@ def shrink(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.stack(small)
 
 
-class Batches:
-    """Batches of one network by step: which edits, which of their texts, which of them without a text.
+class GlideBatches:
+    """GlideBatches of one network by step: which edits, which of their texts, which of them without a text.
 
     The corpus is read chunk by chunk, in an order of its own for every epoch, so that it need not fit in memory.
     """
@@ -193,13 +193,13 @@ def loss_terms(
 
 def run(
     network: GlideUNet,
-    draw: Batches,
+    draw: GlideBatches,
     work: Path,
     budget: Budget,
     machine: Machine | None = None,
     report: Report = silent,
     sample: Any = None,
-) -> Outcome:
+) -> TrainingResult:
     """Train one network. Figures: the loss's two terms."""
     machine = machine or Machine()
     network.to(memory_format=torch.channels_last)
@@ -339,7 +339,7 @@ def publish(
             copy.load_state_dict(weights["network"])
             sample_grid(copy.eval(), tokenizer, world, path)
 
-        draw = Batches(part, edits, tokenizer, chosen.batch)
+        draw = GlideBatches(part, edits, tokenizer, chosen.batch)
         outcome = run(network, draw, work / part, chosen, machine, report, sample)
         network.load_state_dict(outcome.weights["network"])
         save(folder / part, network)
@@ -377,12 +377,12 @@ glide_upsampler = partial(publish, ("upsampler",))
 # --- the gate ---------------------------------------------------------------------------------------
 
 
-def gate_glide(world: World, root: Path, cases: int) -> list[Gate]:
+def check_glide(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
     """The method with its mini preset, on held-out edits: the target shows, and nothing outside the mask changed."""
     from bench.edit import Runtime
     from bench.images import mask_array
     from methods.glide.method import Glide
-    from methods.zoo.gates import TRAINED, _at_least, _reader, judged
+    from methods.zoo.thresholds import TRAINED, _at_least, _reader, judged
 
     options = Glide.Options(**{**Glide.PRESETS["mini"], "weights": str(root / "glide")})
     method = Glide(options, Runtime())

@@ -58,7 +58,7 @@ def load(folder: Path = FOLDER) -> tuple[LabelledEdit, ...]:
 
 
 @dataclass(frozen=True)
-class Part:
+class LabelledRegion:
     """One region of an edit. ``claims``: attribute -> the value that the case asks for there."""
 
     region: NDArray[np.bool_]
@@ -70,7 +70,7 @@ class Verdict:
     """A labelled edit as the reader learns it. It shows what was asked for where every claim of every part holds."""
 
     pixels: NDArray[np.uint8]
-    parts: tuple[Part, ...]
+    parts: tuple[LabelledRegion, ...]
     shows: bool
 
 
@@ -92,16 +92,20 @@ def _vary(world: Any, edit: LabelledEdit, rng: np.random.Generator) -> Verdict:
         columns = np.clip(np.arange(width) - right, 0, width - 1)
         return image[rows, columns]
 
-    parts = tuple(Part(moved(part.region), part.claims) for part in _parts(world, edit.index))
+    parts = tuple(
+        LabelledRegion(moved(part.region), part.claims) for part in _labelled_regions(world, edit.index)
+    )
     return Verdict(moved(edit.pixels), parts, edit.shows)
 
 
 @lru_cache(maxsize=4_000)
-def _parts(world: Any, index: int) -> tuple[Part, ...]:
+def _labelled_regions(world: Any, index: int) -> tuple[LabelledRegion, ...]:
     """The regions of a case of a :class:`World`, which must be hashable here, in which something is claimed."""
     case = world.case(index)
     regions = [r.mask for r in case.request.regions] or [case.request.mask]
     claims = [{c.attribute: c.after for c in case.claims if c.region == i} for i in range(len(regions))]
     return tuple(
-        Part(mask_array(region), claimed) for region, claimed in zip(regions, claims, strict=True) if claimed
+        LabelledRegion(mask_array(region), claimed)
+        for region, claimed in zip(regions, claims, strict=True)
+        if claimed
     )

@@ -33,12 +33,12 @@ from methods.lama.masks import hole
 from methods.lama.network import Generator, GeneratorConfig, load, save
 from methods.zoo.corpus import Corpus
 from methods.zoo.data import save_grid, to_tensor
-from methods.zoo.loop import Budget, Machine, Outcome, Report, silent, train
+from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent, train
 from methods.zoo.manifest import CHECKPOINTS
 
 if TYPE_CHECKING:
     from methods.zoo.data import World
-    from methods.zoo.gates import Gate
+    from methods.zoo.thresholds import ThresholdCheck
 
 MODEL = GeneratorConfig(width=24, downs=3, blocks=4)
 BUDGET = Budget(
@@ -122,8 +122,8 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
         return gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
-class Batches:
-    """Batches by step: pictures of the corpus (sources and truths alike) and holes that have nothing to do with them.
+class HoleBatches:
+    """HoleBatches by step: pictures of the corpus (sources and truths alike) and holes that have nothing to do with them.
 
     ``image`` float32 (B, 3, 64, 64) in [0, 1]; ``mask`` float32 (B, 1, 64, 64), 1 = hole; ``weight``: ``discounted``
     masks; ``penalty``: bool.
@@ -182,7 +182,7 @@ def run(
     report: Report = silent,
     start: Generator | None = None,
     sample: Callable[[Mapping[str, dict[str, Tensor]], Path], None] | None = None,
-) -> Outcome:
+) -> TrainingResult:
     """Train generator and discriminator. Figures: each term, unweighted, and the share of patches judged rightly."""
     torch.manual_seed(0)
     generator = (start or Generator(MODEL)).to(memory_format=torch.channels_last)
@@ -267,7 +267,7 @@ def lama(
     folder = root / "lama"
     start = load(folder) if warm else None
     config = start.config if start is not None else MODEL
-    draw = Batches(edits, chosen.batch)
+    draw = HoleBatches(edits, chosen.batch)
     # Other steps' holes than any that the training saw.
     last = [draw(10_000_000 + 16 * i) for i in range(16)]
 
@@ -349,12 +349,12 @@ MOST_SEAM, LEAST_DETAIL, MOST_ERROR = 1.3, 0.7, 0.95
 """The last is not lower because absolute error favours blurs, which the one before rules out."""
 
 
-def gate_lama(world: World, root: Path, cases: int) -> list[Gate]:
+def check_lama(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
     """It changes nothing outside, its border does not show, it does not blur, and it beats both fills.
 
     It follows no prompt, so nothing is asked of it about prompts.
     """
-    from methods.zoo.gates import Gate
+    from methods.zoo.thresholds import ThresholdCheck
 
     found = measure(world, root / "lama", cases)
     beaten = min(found["mean_error"], found["diffusion_error"])
@@ -364,16 +364,16 @@ def gate_lama(world: World, root: Path, cases: int) -> list[Gate]:
 
     share = found["error"] / beaten
     return [
-        Gate("lama", found["leak"], 0.0, found["leak"] <= 0, "at most: largest change outside the hole, levels"),
-        Gate(
+        ThresholdCheck("lama", found["leak"], 0.0, found["leak"] <= 0, "at most: largest change outside the hole, levels"),
+        ThresholdCheck(
             "lama", found["seam"], MOST_SEAM, found["seam"] <= MOST_SEAM,
             f"at most: step across the hole's border, times the picture's own; {others('seam')}",
         ),
-        Gate(
+        ThresholdCheck(
             "lama", found["detail"], LEAST_DETAIL, found["detail"] >= LEAST_DETAIL,
             f"step inside the hole, times the picture's own; {others('detail')}",
         ),
-        Gate(
+        ThresholdCheck(
             "lama", share, MOST_ERROR, share <= MOST_ERROR,
             f"at most: error inside the hole, as a share of the better fill's; levels: {found['error']:.1f}, "
             f"{others('error')}",

@@ -116,7 +116,7 @@ class Ema:
 
 
 @dataclass
-class Outcome:
+class TrainingResult:
     """What a training leaves: averaged weights per module, and the figures of its card."""
 
     weights: dict[str, dict[str, Tensor]]
@@ -136,7 +136,7 @@ def train(
     sample: Callable[[Mapping[str, dict[str, Tensor]], Path], None] | None = None,
     sample_every: int = 0,
     rates: Mapping[str, float] | None = None,
-) -> Outcome:
+) -> TrainingResult:
     """Train until the budget's samples are seen; the same call resumes what an earlier one began.
 
     ``loss(batch, generator)`` returns the loss and figures to log; ``batch(step)`` builds the batch of a step
@@ -222,7 +222,7 @@ def train(
                 clock = time.monotonic()
         pending.cancel()
     save()
-    return Outcome(
+    return TrainingResult(
         {name: ema.state(name, m) for name, m in modules.items()}, step * budget.batch, seconds, running
     )
 

@@ -31,7 +31,7 @@ from methods.prompt_edit_diff.tags import Tagged, back, tag, tag_request, to_tok
 from methods.zoo import corpus as cp
 from methods.zoo import diffusion as df
 from methods.zoo.data import save_grid
-from methods.zoo.loop import Budget, Machine, Outcome, Report, silent, train
+from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent, train
 from methods.zoo.manifest import CHECKPOINTS
 from methods.zoo.text import LENGTH
 
@@ -140,8 +140,8 @@ def _region_arrays(cases: Sequence[EditCase], edits: Mapping[str, Any]) -> dict[
     }
 
 
-class Batches:
-    """Batches by step: which edits, which way (to the truth, or back to the source), whose text is left out.
+class RegionBatches:
+    """RegionBatches by step: which edits, which way (to the truth, or back to the source), whose text is left out.
 
     A share ``PLAIN`` goes back: its target is the source, told by the source's prompt; words that stand where the
     edit's words stand are the region's. Where the edit only adds, none are, and the tags are empty.
@@ -225,7 +225,7 @@ class Batches:
 # --- training ---------------------------------------------------------------------------------------
 
 
-def start(variant: str, base: df.Parts) -> PromptEditDiffUNet:
+def start(variant: str, base: df.DiffusionParts) -> PromptEditDiffUNet:
     """The variant's network around a copy of the base's UNet. The same weights at every call."""
     torch.manual_seed(0)
     made: PromptEditDiffUNet = PromptEditDiffUNet.from_base(base.unet, **MODEL, **ablation(variant))
@@ -234,14 +234,14 @@ def start(variant: str, base: df.Parts) -> PromptEditDiffUNet:
 
 def run(
     unet: PromptEditDiffUNet,
-    parts: df.Parts,
-    draw: Batches,
+    parts: df.DiffusionParts,
+    draw: RegionBatches,
     work: Path,
     budget: Budget = BUDGET,
     machine: Machine | None = None,
     report: Report = silent,
     sample: Any = None,
-) -> Outcome:
+) -> TrainingResult:
     """Train ``unet`` and the text encoder of ``parts``. Figures: both terms of the loss, and the mean gate."""
     alphas = df.build_scheduler().alphas_cumprod.double().float()
     gates = [p for name, p in unet.named_parameters() if name.endswith(".phi")]
@@ -269,7 +269,7 @@ def run(
 
 
 def pipeline(
-    unet: PromptEditDiffUNet, parts: df.Parts, weights: Mapping[str, dict[str, Tensor]] | None = None
+    unet: PromptEditDiffUNet, parts: df.DiffusionParts, weights: Mapping[str, dict[str, Tensor]] | None = None
 ) -> PromptEditDiffPipeline:
     """The pipeline of these parts, with ``weights`` (of an outcome) in place of their own."""
     import copy
@@ -286,7 +286,7 @@ def pipeline(
     return made
 
 
-def load(variant: str, root: Path = CHECKPOINTS) -> tuple[PromptEditDiffUNet, df.Parts]:
+def load(variant: str, root: Path = CHECKPOINTS) -> tuple[PromptEditDiffUNet, df.DiffusionParts]:
     """A saved variant, float32, ready to learn on or to edit with."""
     from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -297,7 +297,7 @@ def load(variant: str, root: Path = CHECKPOINTS) -> tuple[PromptEditDiffUNet, df
         unet: PromptEditDiffUNet = low_rank.load(PromptEditDiffUNet, folder / "unet", torch.float32, PREFIX)
         text = low_rank.load(CLIPTextModel, folder / "text_encoder", torch.float32)
     tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(str(root / "tokenizer"))
-    return unet, df.Parts(unet.unet, text, tokenizer, load_vae(root))
+    return unet, df.DiffusionParts(unet.unet, text, tokenizer, load_vae(root))
 
 
 def edit(made: PromptEditDiffPipeline, cases: Sequence[EditCase], guidance: float = 3.0) -> list[Any]:
@@ -352,11 +352,13 @@ def publish(
     data, masks = edits.load(vae), areas.load()
     folder = root / variant
 
-    def learn(unet: PromptEditDiffUNet, parts: df.Parts, work: Path, chosen: Budget, second: bool) -> None:
+    def learn(
+        unet: PromptEditDiffUNet, parts: df.DiffusionParts, work: Path, chosen: Budget, second: bool
+    ) -> None:
         def sample(weights: Mapping[str, dict[str, Tensor]], path: Path) -> None:
             sample_grid(pipeline(unet, parts, weights), world, path)
 
-        draw = Batches(parts.tokenizer, float(vae.config.scaling_factor), data, masks, chosen.batch)
+        draw = RegionBatches(parts.tokenizer, float(vae.config.scaling_factor), data, masks, chosen.batch)
         outcome = run(unet, parts, draw, work, chosen, machine, report, sample)
         made = pipeline(unet, parts, outcome.weights).to("cpu")
         if second:

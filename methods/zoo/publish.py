@@ -22,11 +22,11 @@ from torch import Tensor
 from methods import low_rank
 from methods.pipelines import quiet, save_pipeline
 from methods.zoo import autoencoder as ae
+from methods.zoo import classifier as cf
 from methods.zoo import clip as cl
 from methods.zoo import diffusion as df
-from methods.zoo import reader as rd
 from methods.zoo.corpus import Corpus
-from methods.zoo.loop import Budget, Machine, Outcome, Report, silent
+from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent
 from methods.zoo.manifest import CHECKPOINTS, write_manifest
 from methods.zoo.text import build_tokenizer
 
@@ -42,7 +42,7 @@ HELD_OUT = 1_000
 """Held-out pictures or edits behind each figure of a card."""
 
 BUDGETS: dict[str, Budget] = {
-    "reader": rd.BUDGET,
+    "reader": cf.BUDGET,
     "autoencoder": ae.BUDGET,
     "decoder": ae.DECODER_BUDGET,
     "encoder": ae.ENCODER_BUDGET,
@@ -63,16 +63,16 @@ def reader(
     """The attribute reader. Figures: accuracy per attribute on held-out renders, and on ideal and spoiled edits."""
     machine = machine or Machine()
     vae = load_vae(root, machine.device) if (root / "autoencoder").is_dir() else None
-    start = rd.load(root / "reader") if warm else None
-    outcome = rd.run(world, work, budget or rd.BUDGET, machine, report, vae, start)
-    model = rd.Reader(world.labels())
+    start = cf.load(root / "reader") if warm else None
+    outcome = cf.run(world, work, budget or cf.BUDGET, machine, report, vae, start)
+    model = cf.AttributeClassifier(world.labels())
     model.load_state_dict(outcome.weights["reader"])
     folder = root / "reader"
-    rd.save(folder, model.eval())
-    model = rd.load(folder)
-    figures = {f"accuracy_{name}": v for name, v in rd.accuracy(model, world, 2 * HELD_OUT).items()}
-    figures |= {f"edits_{name}": v for name, v in rd.edit_accuracy(model, world, HELD_OUT).items()}
-    return _card(folder, world, outcome, budget or rd.BUDGET, machine, figures, root, warm=warm)
+    cf.save(folder, model.eval())
+    model = cf.load(folder)
+    figures = {f"accuracy_{name}": v for name, v in cf.accuracy(model, world, 2 * HELD_OUT).items()}
+    figures |= {f"edits_{name}": v for name, v in cf.edit_accuracy(model, world, HELD_OUT).items()}
+    return _card(folder, world, outcome, budget or cf.BUDGET, machine, figures, root, warm=warm)
 
 
 def autoencoder(
@@ -182,10 +182,10 @@ def _clip(
     pictures.render(_as_progress(report, "edits rendered"))
     folder = root / name
     torch.manual_seed(0)
-    start = cl.Loaded(folder).model if warm else cl.build(tokenizer, layout)
+    start = cl.EmbeddedClip(folder).model if warm else cl.build(tokenizer, layout)
     outcome = cl.run(pictures, tokenizer, work, chosen, machine, report, start)
     cl.save(folder, outcome.weights["clip"], tokenizer, layout)
-    figures = {"caption_choice": cl.caption_choice(cl.Loaded(folder), world, HELD_OUT)}
+    figures = {"caption_choice": cl.caption_choice(cl.EmbeddedClip(folder), world, HELD_OUT)}
     return _card(folder, world, outcome, chosen, machine, figures, root, warm=warm)
 
 
@@ -203,7 +203,7 @@ def _diffusion(
     editor = kind != df.BASE
     base = load_parts(df.BASE, root) if editor else None
 
-    def learn(parts: df.Parts, work: Path, chosen: Budget, second: bool, more: bool) -> None:
+    def learn(parts: df.DiffusionParts, work: Path, chosen: Budget, second: bool, more: bool) -> None:
         def sample(weights: Mapping[str, dict[str, Tensor]], path: Path) -> None:
             from methods.zoo.grids import sample_grid
 
@@ -253,7 +253,7 @@ def load_vae(root: Path = CHECKPOINTS, device: str = "cpu") -> Any:
     return AutoencoderKL.from_pretrained(str(root / "autoencoder"), dtype=torch.float32).to(device).eval()
 
 
-def load_parts(kind: str, root: Path = CHECKPOINTS) -> df.Parts:
+def load_parts(kind: str, root: Path = CHECKPOINTS) -> df.DiffusionParts:
     """The parts of a saved diffusion checkpoint, float32, ready to learn on."""
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -262,7 +262,7 @@ def load_parts(kind: str, root: Path = CHECKPOINTS) -> df.Parts:
         unet = low_rank.load(UNet2DConditionModel, root / kind / "unet", torch.float32)
         text = low_rank.load(CLIPTextModel, root / kind / "text_encoder", torch.float32)
     tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(str(root / "tokenizer"))
-    return df.Parts(unet, text, tokenizer, load_vae(root))
+    return df.DiffusionParts(unet, text, tokenizer, load_vae(root))
 
 
 def _corpus_folder(work: Path) -> Path:
@@ -277,7 +277,7 @@ def _as_progress(report: Report, what: str) -> Any:
 
 
 def _card(
-    folder: Path, world: World, outcome: Outcome, budget: Budget, machine: Machine, figures: Mapping[str, float],
+    folder: Path, world: World, outcome: TrainingResult, budget: Budget, machine: Machine, figures: Mapping[str, float],
     root: Path, stage: str = "", warm: bool = False,
 ) -> Path:  # fmt: skip
     """Write ``card.json`` and the manifest. A checkpoint trained in stages lists them all."""

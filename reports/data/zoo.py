@@ -22,7 +22,7 @@ RULE, TRUTH = "success_mini_clip", "success_truth"
 
 @dataclass(frozen=True)
 class RunGate:
-    """One requirement, with the fields of ``methods.zoo.gates.Gate``. ``figure`` is None where there is no run."""
+    """One requirement, with the fields of ``methods.zoo.thresholds.Gate``. ``figure`` is None where there is no run."""
 
     name: str
     figure: float | None

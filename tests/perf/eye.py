@@ -175,7 +175,7 @@ def verdicts(edits: Sequence[Labelled]) -> list[bool]:
     from bench.metrics.features import Features
     from bench.metrics.success import SuccessTruth
     from methods.zoo import entry
-    from methods.zoo.reader import load
+    from methods.zoo.classifier import load
 
     features = Features(classifier=load(entry("reader")).read)
     return [value == 1.0 for value in SuccessTruth(features).score([edit.pair for edit in edits])]

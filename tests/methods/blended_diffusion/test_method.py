@@ -103,13 +103,13 @@ def test_another_seed_is_another_edit(folder: Path) -> None:
 
 
 def test_candidates_come_best_first_and_the_first_is_the_edit(folder: Path) -> None:
-    from methods.zoo.clip import Loaded
+    from methods.zoo.clip import EmbeddedClip
 
     method = BlendedDiffusion(options(folder, faithful=False, iterations=2, view="whole"), Runtime())
     asked = [request(1), request(2)]  # of the native 64 pixels, which the CLIP sees as they are
     ranked = method.candidates(asked)
     assert [len(found) for found in ranked] == [4, 4]
-    clip = Loaded(manifest.CHECKPOINTS / "clip")
+    clip = EmbeddedClip(manifest.CHECKPOINTS / "clip")
     for found, question in zip(ranked, asked, strict=True):
         distances = [candidate.distance for candidate in found]
         assert distances == sorted(distances)

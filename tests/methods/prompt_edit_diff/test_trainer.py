@@ -145,7 +145,7 @@ def test_examples_follow_from_their_position_and_say_what_they_show(
     tagged = [bool(e["member"].any()) for e, b, n in zip(shown, back, empty, strict=True) if not b and not n]
     assert all(tagged)
     bare = replace(cases(1)[0], truth=None)
-    with pytest.raises(ValueError, match="make_quads"):
+    with pytest.raises(ValueError, match="make_training_tuples"):
         Examples([bare], tiny_tokenizer(), settings)[0]
 
 

@@ -93,11 +93,11 @@ def test_the_method_edits_with_it(zoo: Path) -> None:
 
 def test_the_gate_passes_the_truth_and_fails_the_source(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded CLIP and reader, an editor that hands out the truth: it must pass, and the source must fail."""
-    from methods.zoo import gates
+    from methods.zoo import thresholds
 
     for name in ("clip_guide", "reader"):
         (zoo / name).symlink_to(manifest.CHECKPOINTS / name)
-    monkeypatch.setattr(gates, "entry", lambda name, root: root / name)
+    monkeypatch.setattr(thresholds, "entry", lambda name, root: root / name)
     cases = [WORLD.case(-1 - i) for i in range(8)]
     for field, passed in (("truth", True), ("source", False)):
 
@@ -107,7 +107,7 @@ def test_the_gate_passes_the_truth_and_fails_the_source(zoo: Path, monkeypatch: 
             return [case.truth if field == "truth" else case.request.source for case in found]
 
         monkeypatch.setattr(BlendedDiffusion, "edit", edit)
-        [gate] = adm.gate_blended_diffusion(WORLD, zoo, 8)
+        [gate] = adm.check_blended_diffusion(WORLD, zoo, 8)
         assert gate.passed == passed
         assert gate.figure is not None
         assert gate.figure > 0.8 if passed else gate.figure < 0.2

@@ -14,14 +14,14 @@ from bench.edit import EditRequest
 from methods.blended_latent_diffusion import BlendedLatentDiffusion
 from methods.latent_blending import LatentBlending
 from methods.sdedit import SdEdit
-from methods.zoo import baselines, gates, reader
+from methods.zoo import baselines, classifier, thresholds
 from methods.zoo.manifest import ZooError
 from protocols.world.world import MiniWorld
 
-GATES: list[tuple[Callable[..., list[gates.Gate]], type, str]] = [
-    (baselines.gate_blended_latent_diffusion, BlendedLatentDiffusion, "blended_latent_diffusion"),
-    (baselines.gate_sdedit, SdEdit, "sdedit"),
-    (baselines.gate_latent_blending, LatentBlending, "latent_blending"),
+GATES: list[tuple[Callable[..., list[thresholds.ThresholdCheck]], type, str]] = [
+    (baselines.check_blended_latent_diffusion, BlendedLatentDiffusion, "blended_latent_diffusion"),
+    (baselines.check_sdedit, SdEdit, "sdedit"),
+    (baselines.check_latent_blending, LatentBlending, "latent_blending"),
 ]
 WORLD = MiniWorld()
 
@@ -48,7 +48,7 @@ class Perfect:
 
 @pytest.mark.parametrize(("gate", "cls", "name"), GATES, ids=[name for _, _, name in GATES])
 def test_a_gate_edits_with_the_preset_and_counts_what_shows(
-    gate: Callable[..., list[gates.Gate]],
+    gate: Callable[..., list[thresholds.ThresholdCheck]],
     cls: Any,
     name: str,
     tmp_path: Path,
@@ -75,7 +75,7 @@ def test_a_gate_edits_with_the_preset_and_counts_what_shows(
     monkeypatch.setattr(cls, "__init__", build)
     monkeypatch.setattr(cls, "edit", edit)
     monkeypatch.setattr(baselines, "entry", lambda checkpoint, root: root / checkpoint)
-    monkeypatch.setattr(reader, "load", lambda folder: Perfect(count))
+    monkeypatch.setattr(classifier, "load", lambda folder: Perfect(count))
     (found,) = gate(WORLD, tmp_path, count)
     single = sum(not WORLD.case(-1 - i).request.regions for i in range(count))
     assert single >= 10  # cases with several claims of one attribute cannot be told by this reader
@@ -100,7 +100,7 @@ def _shows(index: int) -> bool:
 
 @pytest.mark.parametrize(("gate", "cls", "name"), GATES, ids=[name for _, _, name in GATES])
 def test_a_missing_checkpoint_is_an_error_of_the_zoo(
-    gate: Callable[..., list[gates.Gate]], cls: type, name: str, tmp_path: Path
+    gate: Callable[..., list[thresholds.ThresholdCheck]], cls: type, name: str, tmp_path: Path
 ) -> None:
     del cls, name
     with pytest.raises(ZooError, match="text_to_image"):

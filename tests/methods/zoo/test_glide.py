@@ -18,7 +18,7 @@ from methods.glide.diffusion import Diffusion, eight_bits
 from methods.glide.method import Glide
 from methods.glide.schedule import Schedule
 from methods.pipelines import cover_cells
-from methods.zoo import corpus, manifest, publish, reader
+from methods.zoo import classifier, corpus, manifest, publish
 from methods.zoo import glide as recipe
 from methods.zoo.data import to_tensor
 from methods.zoo.loop import Machine
@@ -52,9 +52,9 @@ def edits(zoo: Path) -> corpus.Corpus:
 
 
 @pytest.fixture(scope="module")
-def draws(zoo: Path, edits: corpus.Corpus) -> dict[str, recipe.Batches]:
+def draws(zoo: Path, edits: corpus.Corpus) -> dict[str, recipe.GlideBatches]:
     tokenizer = recipe._tokenizer(WORLD, zoo / "tokenizer")
-    return {part: recipe.Batches(part, edits, tokenizer, 16) for part in recipe.PARTS}
+    return {part: recipe.GlideBatches(part, edits, tokenizer, 16) for part in recipe.PARTS}
 
 
 def test_the_checkpoint_is_complete_and_says_how_it_was_made(zoo: Path) -> None:
@@ -111,9 +111,9 @@ def test_the_gate_measures_the_method(zoo: Path, tmp_path: Path) -> None:
     root = tmp_path / "checkpoints"
     shutil.copytree(zoo, root)
     publish.reader(
-        WORLD, tmp_path / "reader", budget=replace(reader.BUDGET, samples=64), machine=CPU, root=root
+        WORLD, tmp_path / "reader", budget=replace(classifier.BUDGET, samples=64), machine=CPU, root=root
     )
-    follows, *by_category, keeps = recipe.gate_glide(WORLD, root, 4)
+    follows, *by_category, keeps = recipe.check_glide(WORLD, root, 4)
     assert follows.name == keeps.name == "glide"
     assert follows.figure is not None
     assert (follows.threshold, {gate.threshold for gate in by_category}) == (0.8, {0.65})
@@ -123,7 +123,7 @@ def test_the_gate_measures_the_method(zoo: Path, tmp_path: Path) -> None:
 
 
 def test_batches_depend_on_the_step_alone_and_see_every_edit_once_an_epoch(
-    draws: dict[str, recipe.Batches], edits: corpus.Corpus
+    draws: dict[str, recipe.GlideBatches], edits: corpus.Corpus
 ) -> None:
     for draw in draws.values():
         assert all(torch.equal(value, draw(3)[name]) for name, value in draw(3).items())
@@ -138,7 +138,7 @@ def test_batches_depend_on_the_step_alone_and_see_every_edit_once_an_epoch(
 
 
 def test_targets_texts_and_masks_belong_together(
-    draws: dict[str, recipe.Batches], edits: corpus.Corpus
+    draws: dict[str, recipe.GlideBatches], edits: corpus.Corpus
 ) -> None:
     chunks = [edits.pictures(chunk) for chunk in edits.chunks]
     raw: dict[str, Any] = {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
@@ -173,7 +173,7 @@ def test_targets_texts_and_masks_belong_together(
 
 @pytest.mark.parametrize("part", recipe.PARTS)
 def test_the_loss_weighs_the_inside_and_reaches_every_parameter(
-    draws: dict[str, recipe.Batches], part: str
+    draws: dict[str, recipe.GlideBatches], part: str
 ) -> None:
     network = recipe.start(part, draws[part].tokenizer.vocabulary)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
@@ -210,7 +210,7 @@ def test_the_loss_weighs_the_inside_and_reaches_every_parameter(
     assert float(simple) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_network_learns_one_batch(draws: dict[str, recipe.Batches]) -> None:
+def test_a_network_learns_one_batch(draws: dict[str, recipe.GlideBatches]) -> None:
     """Both terms of the loss fall when the same examples and the same noise are seen again and again."""
     network = recipe.start("base", draws["base"].tokenizer.vocabulary)
     process = Diffusion(Schedule.of(network.config.schedule))

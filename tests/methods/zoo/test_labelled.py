@@ -8,7 +8,7 @@ import torch
 
 from bench.images import mask_array
 from methods import METHODS
-from methods.zoo import labelled, reader
+from methods.zoo import classifier, labelled
 from protocols.world.world import MiniWorld
 
 WORLD = MiniWorld()
@@ -74,15 +74,15 @@ def test_an_edit_without_regions_is_read_in_its_mask() -> None:
 def test_an_edit_of_several_regions_shows_what_all_of_them_claim() -> None:
     """The recipe's likelihood multiplies over the parts of an edit, and keeps edits apart."""
     torch.manual_seed(0)
-    model = reader.Reader(WORLD.labels(), widths=(8, 8, 8, 8)).eval()
+    model = classifier.AttributeClassifier(WORLD.labels(), widths=(8, 8, 8, 8)).eval()
     edits = [
         labelled.LabelledEdit(i, "", bool(i % 2), np.asarray(WORLD.case(i).truth))
         for i in [i for i in range(60) if WORLD.case(i).truth is not None][:8]
     ]
     verdicts = labelled.draw(WORLD, edits, 8, np.random.default_rng(1))
-    data = reader.verdict_batch(verdicts, model.labels)
+    data = classifier.verdict_batch(verdicts, model.labels)
     with torch.no_grad():
-        held = reader.verdicts_held(model(data["judged"]), data)
+        held = classifier.verdicts_held(model(data["judged"]), data)
     for value, verdict in zip(held.exp().tolist(), verdicts, strict=True):
         expected = 1.0
         for part in verdict.parts:
@@ -97,5 +97,5 @@ def test_claims_hold_with_the_product_of_their_probabilities() -> None:
         "mouth": torch.tensor([[0.1, 0.9], [0.2, 0.8]]).log(),
     }
     claims = {"color": torch.tensor([1, 0]), "mouth": torch.tensor([-1, 1])}
-    held = reader.claims_held(logits, claims).exp()
+    held = classifier.claims_held(logits, claims).exp()
     assert held.tolist() == pytest.approx([0.75, 0.5 * 0.8])

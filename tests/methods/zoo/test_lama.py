@@ -154,7 +154,7 @@ def test_a_patch_is_26_pixels() -> None:
 
 
 def test_batches_depend_on_the_step_alone(edits: Corpus) -> None:
-    one, other = recipe.Batches(edits, 6), recipe.Batches(edits, 6)
+    one, other = recipe.HoleBatches(edits, 6), recipe.HoleBatches(edits, 6)
     other(40)
     for name in ("image", "mask"):
         assert torch.equal(one(3)[name], other(3)[name])
@@ -166,7 +166,7 @@ def test_a_batch_is_pictures_of_the_corpus_with_holes(edits: Corpus) -> None:
     raw = edits.pictures(0)
     known = {p.tobytes() for name in ("source", "truth") for p in raw[name]}
     known |= {np.ascontiguousarray(p[:, ::-1]).tobytes() for name in ("source", "truth") for p in raw[name]}
-    batch = recipe.Batches(edits, 16)(7)
+    batch = recipe.HoleBatches(edits, 16)(7)
     assert batch["image"].shape == (16, 3, 64, 64)
     assert batch["mask"].shape == (16, 1, 64, 64)
     assert set(batch["mask"].unique().tolist()) == {0.0, 1.0}
@@ -183,14 +183,14 @@ def test_a_batch_is_pictures_of_the_corpus_with_holes(edits: Corpus) -> None:
 def probe(edits: Corpus, weights: dict[str, Tensor]) -> float:
     generator = Generator(TINY)
     generator.load_state_dict(weights)
-    batch = recipe.Batches(edits, 16)(999)
+    batch = recipe.HoleBatches(edits, 16)(999)
     generator.train()
     with torch.no_grad():
         return float((generator.paint(batch["image"], batch["mask"]) - batch["image"]).abs().mean())
 
 
 def test_it_learns_and_a_stopped_training_resumes_bit_for_bit(edits: Corpus, tmp_path: Path) -> None:
-    draw = recipe.Batches(edits, 4)
+    draw = recipe.HoleBatches(edits, 4)
     whole = recipe.run(draw, tmp_path / "whole", BUDGET, CPU)
 
     class Stop(Exception):
@@ -225,7 +225,7 @@ def test_neither_networks_loss_reaches_the_others_parameters(
         seen.update(modules=modules, loss=loss)
 
     monkeypatch.setattr(recipe, "train", capture)
-    draw = recipe.Batches(edits, 4)
+    draw = recipe.HoleBatches(edits, 4)
     recipe.run(draw, tmp_path, BUDGET, CPU)
     generator, judge = seen["modules"]["generator"], seen["modules"]["discriminator"]
     batch = draw(0)  # a step with the penalty
@@ -247,7 +247,7 @@ def test_neither_networks_loss_reaches_the_others_parameters(
 def test_statistics_are_measured_for_the_weights_that_are_kept(edits: Corpus) -> None:
     """In evaluation mode a batch that fills the statistics alone gives what it gave in training mode."""
     torch.manual_seed(3)
-    batch = recipe.Batches(edits, 8)(1)
+    batch = recipe.HoleBatches(edits, 8)(1)
     weights = {k: v.clone() for k, v in Generator(TINY).state_dict().items()}
     made = recipe.settled(TINY, weights, [batch])
     other = Generator(TINY)
@@ -352,7 +352,7 @@ def _gates(monkeypatch: pytest.MonkeyPatch, fill: Any) -> list[Any]:
     fake = _Instead(fill)
     fake_class = type("Fake", (), {"Options": Lama.Options, "__new__": lambda cls, *a: fake})
     monkeypatch.setattr("methods.lama.method.Lama", fake_class)
-    return recipe.gate_lama(WORLD, Path("nowhere"), 24)
+    return recipe.check_lama(WORLD, Path("nowhere"), 24)
 
 
 def test_the_gate_passes_the_truth_and_fails_fills_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,7 +374,7 @@ def test_the_gate_passes_the_truth_and_fails_fills_that_are_none(monkeypatch: py
 
 
 def test_the_gate_measures_a_checkpoint_through_its_adapter(zoo: Path) -> None:
-    gates = recipe.gate_lama(WORLD, zoo, 8)
+    gates = recipe.check_lama(WORLD, zoo, 8)
     assert [gate.name for gate in gates] == ["lama"] * 4
     assert gates[0].passed
     assert not gates[3].passed  # after 16 samples

@@ -53,9 +53,9 @@ def edits(zoo: Path) -> corpus.Corpus:
 
 
 @pytest.fixture(scope="module")
-def draw(zoo: Path, edits: corpus.Corpus) -> recipe.Batches:
+def draw(zoo: Path, edits: corpus.Corpus) -> recipe.RegionBatches:
     base = publish.load_parts("text_to_image", zoo)
-    return recipe.Batches(base.tokenizer, 0.5, edits.load(base.vae), recipe.Regions(edits).load(), 16)
+    return recipe.RegionBatches(base.tokenizer, 0.5, edits.load(base.vae), recipe.Regions(edits).load(), 16)
 
 
 def test_the_checkpoint_is_complete_and_says_how_it_was_made(zoo: Path) -> None:
@@ -168,18 +168,18 @@ def test_regions_of_another_corpus_are_drawn_anew_and_unknown_edits_keep_their_m
 
 
 def test_batches_depend_on_the_step_alone_and_are_the_other_editors_edits(
-    draw: recipe.Batches, edits: corpus.Corpus, zoo: Path
+    draw: recipe.RegionBatches, edits: corpus.Corpus, zoo: Path
 ) -> None:
     assert all(torch.equal(v, draw(3)[k]) for k, v in draw(3).items())
     assert not torch.equal(draw(3)["source"], draw(4)["source"])
     base = publish.load_parts("text_to_image", zoo)
-    theirs = diffusion._Batches("instruct_pix2pix", base, edits.load(base.vae), 16)(5)["condition"]
+    theirs = diffusion.LatentBatches("instruct_pix2pix", base, edits.load(base.vae), 16)(5)["condition"]
     mine = draw(5)["source"] / 0.5
     dropped = (theirs == 0).all(dim=(1, 2, 3))
     assert torch.allclose(mine[~dropped], theirs[~dropped])
 
 
-def test_texts_and_tags_are_dropped_together_at_their_rate(draw: recipe.Batches) -> None:
+def test_texts_and_tags_are_dropped_together_at_their_rate(draw: recipe.RegionBatches) -> None:
     empty = torch.from_numpy(draw.empty)
     batches = [draw(step) for step in range(60)]
     without = torch.cat([(b["tokens"] == empty).all(1) for b in batches])
@@ -192,7 +192,7 @@ def test_texts_and_tags_are_dropped_together_at_their_rate(draw: recipe.Batches)
 
 
 def test_a_batch_on_the_way_back_has_the_source_for_its_target(
-    draw: recipe.Batches, edits: corpus.Corpus
+    draw: recipe.RegionBatches, edits: corpus.Corpus
 ) -> None:
     raw = edits.pictures(0)
     tokens = {draw.there["tokens"][i].tobytes() for i in range(EDITS)}
@@ -208,8 +208,8 @@ def test_a_batch_on_the_way_back_has_the_source_for_its_target(
     assert len(raw["mask"]) == EDITS
 
 
-def test_masks_are_the_union_of_the_regions_and_some_are_changed(draw: recipe.Batches) -> None:
-    plain = recipe.Batches.__new__(recipe.Batches)
+def test_masks_are_the_union_of_the_regions_and_some_are_changed(draw: recipe.RegionBatches) -> None:
+    plain = recipe.RegionBatches.__new__(recipe.RegionBatches)
     plain.__dict__.update(draw.__dict__, augment=MaskDropout(probability=0.0))
     changed = total = 0
     for step in range(20):

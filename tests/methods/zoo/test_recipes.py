@@ -15,7 +15,18 @@ from PIL import Image
 
 from methods import low_rank
 from methods.prompt_edit_diff import VARIANTS
-from methods.zoo import autoencoder, clip, corpus, data, diffusion, gates, manifest, publish, reader, recipes
+from methods.zoo import (
+    autoencoder,
+    classifier,
+    clip,
+    corpus,
+    data,
+    diffusion,
+    manifest,
+    publish,
+    recipes,
+    thresholds,
+)
 from methods.zoo.loop import Machine
 from protocols.world.world import MiniWorld
 
@@ -45,7 +56,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     few = {"machine": CPU, "root": root}
     publish.autoencoder(WORLD, work / "autoencoder", budget=replace(autoencoder.BUDGET, samples=48), **few)
     publish.decoder(WORLD, work / "decoder", budget=replace(autoencoder.DECODER_BUDGET, samples=32), **few)
-    publish.reader(WORLD, work / "reader", budget=replace(reader.BUDGET, samples=128), **few)
+    publish.reader(WORLD, work / "reader", budget=replace(classifier.BUDGET, samples=128), **few)
     for kind in ("text_to_image", "sd_inpainting", "instruct_pix2pix"):
         budget = replace(diffusion.BUDGETS[kind], samples=64, batch=16)
         getattr(publish, kind)(WORLD, work / kind, budget=budget, corpus=96, **few)
@@ -135,7 +146,7 @@ def test_every_parameter_of_an_editor_learns(zoo: Path) -> None:
     base = publish.load_parts("text_to_image", zoo)
     parts = diffusion.start("sd_inpainting", base.tokenizer, base.vae, base)
     edits = corpus.Corpus(WORLD, zoo.parent / "work" / "corpus", 96)
-    batch = diffusion._Batches("sd_inpainting", parts, edits.load(base.vae), 8)(0)
+    batch = diffusion.LatentBatches("sd_inpainting", parts, edits.load(base.vae), 8)(0)
     context = parts.text_encoder(batch["tokens"]).last_hidden_state
     out = parts.unet(
         torch.cat([batch["target"], batch["condition"]], 1), torch.full((8,), 500), context
@@ -169,13 +180,15 @@ def test_batches_depend_on_the_step_alone_and_drop_texts_at_their_rate(zoo: Path
     base = publish.load_parts("text_to_image", zoo)
     edits = corpus.Corpus(WORLD, zoo.parent / "work" / "corpus", 96).load(base.vae)
     for kind in ("text_to_image", "sd_inpainting", "instruct_pix2pix"):
-        draw = diffusion._Batches(kind, base, edits, 48)
+        draw = diffusion.LatentBatches(kind, base, edits, 48)
         assert all(torch.equal(v, draw(3)[k]) for k, v in draw(3).items())
         assert not torch.equal(draw(3)["target"], draw(4)["target"])
         empty = torch.cat([(draw(step)["tokens"] == draw.empty).all(1) for step in range(40)]).float().mean()
         assert 0.07 < float(empty) < 0.14
     image_free = [
-        (diffusion._Batches("instruct_pix2pix", base, edits, 48)(step)["condition"] == 0).all(dim=(1, 2, 3))
+        (diffusion.LatentBatches("instruct_pix2pix", base, edits, 48)(step)["condition"] == 0).all(
+            dim=(1, 2, 3)
+        )
         for step in range(40)
     ]
     assert 0.07 < float(torch.cat(image_free).float().mean()) < 0.14
@@ -216,7 +229,7 @@ def test_conversions_are_exact() -> None:
 
 
 def test_a_reader_learns_and_reads_alike_alone_and_in_a_batch(zoo: Path) -> None:
-    model = reader.load(zoo / "reader")
+    model = classifier.load(zoo / "reader")
     drawn = [WORLD.labelled(-1 - i) for i in range(6)]
     pictures, regions = np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn])
     together = model.read(pictures, regions)
@@ -229,7 +242,7 @@ def test_a_reader_learns_and_reads_alike_alone_and_in_a_batch(zoo: Path) -> None
 
 def test_degrading_keeps_the_range_and_some_of_the_pictures() -> None:
     x = data.to_tensor(np.stack([WORLD.picture(i) for i in range(200)]))
-    out = reader.degrade(x, torch.Generator().manual_seed(0))
+    out = classifier.degrade(x, torch.Generator().manual_seed(0))
     assert out.min() >= -1
     assert out.max() <= 1
     same = (out == x).all(dim=(1, 2, 3)).float().mean()
@@ -244,7 +257,7 @@ def test_the_clip_is_open_clips_own(zoo: Path) -> None:
     model = open_clip.create_model(name, precision="fp32").eval()
     tokens = open_clip.get_tokenizer(name)(["a red car on a beach"])
     x = data.to_tensor(WORLD.picture(-1)[None])
-    mine = clip.Loaded(zoo / "clip")
+    mine = clip.EmbeddedClip(zoo / "clip")
     with torch.no_grad():
         assert torch.allclose(mine.images(WORLD.picture(-1)[None]), model.encode_image(x, normalize=True))
         assert torch.allclose(mine.texts(["a red car on a beach"]), model.encode_text(tokens, normalize=True))
@@ -283,13 +296,13 @@ def test_gates_pass_the_truth_and_fail_the_source(zoo: Path) -> None:
             return answers
 
     single = [c for c in cases if len(c.claims) == 1]
-    assert all(gates.shown(Knows(), [c.truth for c in single], single))  # type: ignore[arg-type, misc]
-    assert not any(gates.shown(Knows(), [c.request.source for c in cases], cases))  # type: ignore[arg-type]
+    assert all(thresholds.shown(Knows(), [c.truth for c in single], single))  # type: ignore[arg-type, misc]
+    assert not any(thresholds.shown(Knows(), [c.request.source for c in cases], cases))  # type: ignore[arg-type]
 
 
 def test_zoo_check_reports_each_gate_and_what_is_missing(zoo: Path, tmp_path: Path) -> None:
-    found = gates.check(WORLD, zoo, cases=8)
-    there = {*NAMES, *gates._BASES}
+    found = thresholds.check(WORLD, zoo, cases=8)
+    there = {*NAMES, *thresholds._BASES}
     measured = [gate for gate in found if gate.name in there]
     assert {gate.name for gate in measured} == there
     assert all(gate.figure is not None and np.isfinite(gate.figure) for gate in measured)
@@ -299,28 +312,28 @@ def test_zoo_check_reports_each_gate_and_what_is_missing(zoo: Path, tmp_path: Pa
         sum(path.stat().st_size for path in zoo.rglob("*") if path.is_file()) / 1e6
     )
     others = [gate for gate in found if gate.name not in {*there, "all"}]
-    assert {gate.name for gate in others} == set(gates._MEASURES) - there
+    assert {gate.name for gate in others} == set(thresholds._MEASURES) - there
     assert all(gate.figure is None and not gate.passed for gate in others)
     (tmp_path / "checkpoints").mkdir()
-    missing = gates.check(WORLD, tmp_path / "checkpoints")
+    missing = thresholds.check(WORLD, tmp_path / "checkpoints")
     assert all(gate.figure is None and not gate.passed and "train" in gate.detail for gate in missing)
 
 
 def test_comparable_methods_share_their_thresholds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 8 edits, 5 show their target: enough for nobody, by one and the same threshold for every trained editor."""
     cases = [WORLD.case(-1 - i) for i in range(8)]
-    monkeypatch.setattr(gates, "shown", lambda reader, edited, of: [True] * 5 + [False] * (len(of) - 5))
+    monkeypatch.setattr(thresholds, "shown", lambda reader, edited, of: [True] * 5 + [False] * (len(of) - 5))
 
-    def judged(name: str, thresholds: tuple[float, float | None]) -> list[gates.Gate]:
-        return gates.judged(name, None, [], cases, thresholds, tmp_path)  # type: ignore[arg-type]
+    def judged(name: str, thresholds: tuple[float, float | None]) -> list[thresholds.ThresholdCheck]:
+        return thresholds.judged(name, None, [], cases, thresholds, tmp_path)  # type: ignore[arg-type]
 
     for name in ("sd_inpainting", "instruct_pix2pix", "glide", *VARIANTS):
-        overall, *by_category = judged(name, gates.TRAINED)
+        overall, *by_category = judged(name, thresholds.TRAINED)
         assert (overall.figure, overall.threshold, overall.passed) == (0.625, 0.8, False)
         assert {gate.threshold for gate in by_category} == {0.65}
         assert len(by_category) == len({case.category for case in cases})
     for name in ("sdedit", "blended_diffusion"):
-        [gate] = judged(name, gates.STEERED)
+        [gate] = judged(name, thresholds.STEERED)
         assert (gate.figure, gate.threshold, gate.passed) == (0.625, 0.65, False)
         assert "%: " in gate.detail
 
@@ -350,9 +363,9 @@ def test_a_card_is_compared_with_its_recipe(
     listed = [{"recipe": name, "samples": n} for name, of in stages.items() for n in of]
     (tmp_path / checkpoint).mkdir()
     (tmp_path / checkpoint / "card.json").write_text(json.dumps({"stages": listed}))
-    assert gates.training_gap(checkpoint, tmp_path) == gap
-    assert gates._at_least(checkpoint, 0.5, 0.8, "", gap).training_gap == gap
-    assert gates._at_least(checkpoint, 0.9, 0.8, "", gap).training_gap == ""
+    assert thresholds.training_gap(checkpoint, tmp_path) == gap
+    assert thresholds._at_least(checkpoint, 0.5, 0.8, "", gap).training_gap == gap
+    assert thresholds._at_least(checkpoint, 0.9, 0.8, "", gap).training_gap == ""
 
 
 def test_sample_grids_show_every_kind(zoo: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from methods.zoo import entry, gates, reader
+from methods.zoo import classifier, entry, thresholds
 from methods.zoo.failures import OTHER
 from protocols.world.world import MiniWorld
 
@@ -21,28 +21,28 @@ def box(side: int, top: int, left: int, bottom: int, right: int) -> torch.Tensor
 
 def test_the_close_box_is_a_square_around_the_region_within_the_picture() -> None:
     # 20 wide with 15 % of room on either side: 26; centred on (30, 30).
-    assert reader.close_box(box(64, 25, 20, 35, 40)) == (17, 17, 43, 43)
+    assert classifier.close_box(box(64, 25, 20, 35, 40)) == (17, 17, 43, 43)
     # At a corner it moves inside; small regions get a quarter of the picture.
-    assert reader.close_box(box(64, 0, 0, 2, 2)) == (0, 0, 16, 16)
-    assert reader.close_box(box(64, 62, 62, 64, 64)) == (48, 48, 64, 64)
-    assert reader.close_box(box(64, 0, 0, 64, 64)) == (0, 0, 64, 64)
-    assert reader.close_box(torch.zeros(64, 64, dtype=torch.bool)) == (0, 0, 64, 64)
+    assert classifier.close_box(box(64, 0, 0, 2, 2)) == (0, 0, 16, 16)
+    assert classifier.close_box(box(64, 62, 62, 64, 64)) == (48, 48, 64, 64)
+    assert classifier.close_box(box(64, 0, 0, 64, 64)) == (0, 0, 64, 64)
+    assert classifier.close_box(torch.zeros(64, 64, dtype=torch.bool)) == (0, 0, 64, 64)
 
 
 def test_both_views_scale_with_the_canvas() -> None:
     """A picture drawn twice as large, pixel by pixel, has the same views up to the filter."""
     pixels, region, _ = WORLD.labelled(-3)
     large, large_region = pixels.repeat(2, 0).repeat(2, 1), region.repeat(2, 0).repeat(2, 1)
-    small_views = reader.views(reader.to_tensor(pixels[None]), torch.from_numpy(region[None]))
-    large_views = reader.views(reader.to_tensor(large[None]), torch.from_numpy(large_region[None]))
+    small_views = classifier.views(classifier.to_tensor(pixels[None]), torch.from_numpy(region[None]))
+    large_views = classifier.views(classifier.to_tensor(large[None]), torch.from_numpy(large_region[None]))
     assert small_views.shape == large_views.shape == (1, 2, 4, 64, 64)
     assert (small_views - large_views).abs().mean() < 0.05
 
 
 def test_every_head_can_answer_other() -> None:
-    model = reader.Reader({"color": ("red", "blue"), "mouth": ("smile",)}, (8, 8, 8, 8))
+    model = classifier.AttributeClassifier({"color": ("red", "blue"), "mouth": ("smile",)}, (8, 8, 8, 8))
     assert model.labels == {"color": ("red", "blue", OTHER), "mouth": ("smile", OTHER)}
-    again = reader.Reader(model.labels, (8, 8, 8, 8))
+    again = classifier.AttributeClassifier(model.labels, (8, 8, 8, 8))
     assert again.labels == model.labels
     (answer,) = model.read(np.zeros((1, 64, 64, 3), np.uint8), np.ones((1, 64, 64), bool))
     assert answer["color"].keys() == {"red", "blue", OTHER}
@@ -50,7 +50,7 @@ def test_every_head_can_answer_other() -> None:
 
 
 def test_a_batch_is_half_renders_then_ideal_and_spoiled_edits() -> None:
-    drawn = reader.examples(WORLD, 3, 16)
+    drawn = classifier.examples(WORLD, 3, 16)
     assert len(drawn) == 16
     assert (drawn[0].pixels == WORLD.labelled(48)[0]).all()
     assert all(OTHER not in example.labels.values() for example in drawn[:12])
@@ -58,22 +58,24 @@ def test_a_batch_is_half_renders_then_ideal_and_spoiled_edits() -> None:
 
 
 @pytest.fixture(scope="module")
-def shipped() -> reader.Reader:
-    return reader.load(entry("reader"))
+def shipped() -> classifier.AttributeClassifier:
+    return classifier.load(entry("reader"))
 
 
-def test_the_shipped_reader_reads_ideal_edits_and_refuses_junk(shipped: reader.Reader) -> None:
+def test_the_shipped_reader_reads_ideal_edits_and_refuses_junk(
+    shipped: classifier.AttributeClassifier,
+) -> None:
     """On fewer edits than ``zoo check``, which finds .994, .915, 0 and .02: two standard errors or more of slack."""
-    shares = reader.edit_accuracy(shipped, WORLD, 200)
+    shares = classifier.edit_accuracy(shipped, WORLD, 200)
     assert shares["ideal"] >= 0.96
     assert shares["spoiled"] >= 0.86
-    noise, flat = gates._junk(shipped, WORLD, 200)
+    noise, flat = thresholds._junk(shipped, WORLD, 200)
     assert noise.figure is not None
     assert flat.figure is not None
-    assert max(noise.figure, flat.figure) <= gates.JUNK + 0.03
+    assert max(noise.figure, flat.figure) <= thresholds.JUNK + 0.03
 
 
-def test_the_shipped_reader_reads_a_picture_of_any_size(shipped: reader.Reader) -> None:
+def test_the_shipped_reader_reads_a_picture_of_any_size(shipped: classifier.AttributeClassifier) -> None:
     drawn = [WORLD.labelled(-1 - i) for i in range(60)]
     for factor in (1, 4):
         pictures = np.stack([p.repeat(factor, 0).repeat(factor, 1) for p, _, _ in drawn])

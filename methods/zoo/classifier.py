@@ -27,7 +27,7 @@ from methods.zoo import failures, labelled
 from methods.zoo.data import World, to_pictures, to_tensor
 from methods.zoo.failures import OTHER, Example
 from methods.zoo.labelled import LabelledEdit, Verdict
-from methods.zoo.loop import Budget, Machine, Outcome, Report, silent, train
+from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent, train
 
 BUDGET = Budget(samples=230_000, batch=64, rate=2e-3, warmup=5_000, decay=0.4, ema=0.999, weight_decay=0.02)
 WIDTHS = (32, 64, 96, 128)
@@ -42,7 +42,7 @@ _CASES = 12
 """Edits drawn for each batch; each gives several examples, for drawing a case costs more than spoiling it."""
 
 
-class Reader(nn.Module):
+class AttributeClassifier(nn.Module):
     """Pictures and regions in, one row of logits per attribute out.
 
     ``labels``: attribute -> its values, in the order of the logits; ``other`` is added to each as the last.
@@ -139,15 +139,15 @@ def run(
     machine: Machine | None = None,
     report: Report = silent,
     vae: nn.Module | None = None,
-    model: Reader | None = None,
+    model: AttributeClassifier | None = None,
     edits: Sequence[LabelledEdit] | None = None,
-) -> Outcome:
+) -> TrainingResult:
     """Train on freshly rendered pictures and on labelled edits, the shipped ones unless ``edits`` are given.
 
     Figures: the running accuracy, degraded and spoiled pictures included, and the share of verdicts agreed with.
     """
     torch.manual_seed(0)
-    model = model or Reader(world.labels())
+    model = model or AttributeClassifier(world.labels())
     verdicts = labelled.load() if edits is None else edits
     index = {name: {value: k for k, value in enumerate(values)} for name, values in model.labels.items()}
 
@@ -308,7 +308,7 @@ def _warp(x: Tensor, generator: torch.Generator) -> Tensor:
     return F.grid_sample(x, grid + field, padding_mode="reflection", align_corners=False)
 
 
-def accuracy(model: Reader, world: World, count: int = 2_000) -> dict[str, float]:
+def accuracy(model: AttributeClassifier, world: World, count: int = 2_000) -> dict[str, float]:
     """Share of right answers per attribute on ``count`` held-out renders."""
     right: dict[str, int] = {}
     asked: dict[str, int] = {}
@@ -322,7 +322,7 @@ def accuracy(model: Reader, world: World, count: int = 2_000) -> dict[str, float
     return {name: right[name] / asked[name] for name in asked}
 
 
-def edit_accuracy(model: Reader, world: World, count: int = 1_000) -> dict[str, float]:
+def edit_accuracy(model: AttributeClassifier, world: World, count: int = 1_000) -> dict[str, float]:
     """On held-out edits: ``ideal``, the share of ideal edits of which every claim is read; ``spoiled``, the share of
     spoiled ones that are read as ``other`` wherever that is the answer.
     """
@@ -347,7 +347,7 @@ def _best(chances: Mapping[str, float]) -> str:
     return max(chances, key=chances.__getitem__)
 
 
-def kept(model: Reader, world: World, vae: nn.Module, count: int = 1_000) -> float:
+def kept(model: AttributeClassifier, world: World, vae: nn.Module, count: int = 1_000) -> float:
     """Share of the attributes read off held-out renders that are read the same off their reconstructions."""
     same, asked = 0, 0
     for start in range(0, count, 200):
@@ -368,7 +368,7 @@ def reconstruct(vae: nn.Module, pictures: NDArray[np.uint8]) -> NDArray[np.uint8
         return to_pictures(vae.decode(z).sample)  # type: ignore[operator]
 
 
-def save(folder: Path, model: Reader) -> None:
+def save(folder: Path, model: AttributeClassifier) -> None:
     """``config.json`` and half-precision ``reader.safetensors``."""
     from safetensors.torch import save_file
 
@@ -380,11 +380,11 @@ def save(folder: Path, model: Reader) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def load(folder: Path, device: str = "cpu") -> Reader:
+def load(folder: Path, device: str = "cpu") -> AttributeClassifier:
     """The reader of a folder that :func:`save` wrote, in evaluation mode, float32."""
     from safetensors.torch import load_file
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    model = Reader(config["labels"], config["widths"])
+    model = AttributeClassifier(config["labels"], config["widths"])
     model.load_state_dict({k: v.float() for k, v in load_file(folder / "reader.safetensors").items()})
     return model.to(device).eval()

@@ -1,4 +1,4 @@
-"""Quads: made once, resumed where they stopped, the same outside M to the pixel."""
+"""TrainingTuples: made once, resumed where they stopped, the same outside M to the pixel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from bench.edit import EditCase, EditMethod, EditRequest, Region
 from bench.images import mask_array
-from methods.prompt_edit_diff.quads import Quads, QuadsError, make_quads
+from methods.prompt_edit_diff.training_tuples import TrainingTuples, TrainingTuplesError, make_training_tuples
 from tests.methods.conftest import box_mask, request
 
 MAKER = {"name": "paint", "options": {"steps": 3}}
@@ -49,7 +49,7 @@ def cases(count: int = 5) -> list[EditCase]:
 
 
 def test_a_quad_comes_back_as_it_was_asked(tmp_path: Path) -> None:
-    made = make_quads(cases(), Paint(), MAKER, tmp_path, batch=2)
+    made = make_training_tuples(cases(), Paint(), MAKER, tmp_path, batch=2)
     assert len(made) == 5
     by_id = {case.id: case for case in made}
     for case in cases():
@@ -71,11 +71,11 @@ def test_a_quad_comes_back_as_it_was_asked(tmp_path: Path) -> None:
 def test_what_is_made_is_not_made_again(tmp_path: Path) -> None:
     stopped = Paint(stop_after=2)
     with pytest.raises(KeyboardInterrupt):
-        make_quads(cases(), stopped, MAKER, tmp_path, batch=2)
+        make_training_tuples(cases(), stopped, MAKER, tmp_path, batch=2)
     (tmp_path / ".part-half").mkdir()
     rest = Paint()
     told: list[tuple[int, int, int]] = []
-    made = make_quads(cases(), rest, MAKER, tmp_path, batch=2, progress=lambda *n: told.append(n))
+    made = make_training_tuples(cases(), rest, MAKER, tmp_path, batch=2, progress=lambda *n: told.append(n))
     assert stopped.seen == [0, 1]
     assert rest.seen == [2, 3, 4]
     assert told == [(2, 2, 0), (4, 4, 0), (5, 5, 0)]
@@ -88,35 +88,35 @@ def test_the_judge_decides_once(tmp_path: Path) -> None:
         assert made.size == case.request.source.size
         return case.request.seed % 2 == 0
 
-    made = make_quads(cases(), Paint(), MAKER, tmp_path, accept=accept)
+    made = make_training_tuples(cases(), Paint(), MAKER, tmp_path, accept=accept)
     assert sorted(case.request.seed for case in made) == [0, 2, 4]
     again = Paint()
-    assert len(make_quads(cases(), again, MAKER, tmp_path, accept=lambda *_: True)) == 3
+    assert len(make_training_tuples(cases(), again, MAKER, tmp_path, accept=lambda *_: True)) == 3
     assert again.seen == []
 
 
 def test_another_maker_is_refused(tmp_path: Path) -> None:
-    make_quads(cases(1), Paint(), MAKER, tmp_path)
-    with pytest.raises(QuadsError, match="choose another folder"):
-        make_quads(cases(2), Paint(), {**MAKER, "options": {"steps": 4}}, tmp_path)
+    make_training_tuples(cases(1), Paint(), MAKER, tmp_path)
+    with pytest.raises(TrainingTuplesError, match="choose another folder"):
+        make_training_tuples(cases(2), Paint(), {**MAKER, "options": {"steps": 4}}, tmp_path)
 
 
 def test_sizes_are_the_methods_on_the_way_and_the_cases_in_the_end(tmp_path: Path) -> None:
-    [case] = make_quads(cases(1), Paint(native_size=32), MAKER, tmp_path)
+    [case] = make_training_tuples(cases(1), Paint(native_size=32), MAKER, tmp_path)
     assert case.truth is not None
     assert case.truth.size == case.request.source.size == (64, 64)
 
 
 def test_an_empty_or_broken_folder_says_so(tmp_path: Path) -> None:
-    with pytest.raises(QuadsError, match="make_quads"):
-        Quads(tmp_path)
-    make_quads(cases(1), Paint(), MAKER, tmp_path)
+    with pytest.raises(TrainingTuplesError, match="make_training_tuples"):
+        TrainingTuples(tmp_path)
+    make_training_tuples(cases(1), Paint(), MAKER, tmp_path)
     [line] = tmp_path.glob("*/case.json")
     line.write_text("{")
-    with pytest.raises(QuadsError, match=r"case\.json"):
-        Quads(tmp_path)
+    with pytest.raises(TrainingTuplesError, match=r"case\.json"):
+        TrainingTuples(tmp_path)
 
 
 def test_slices_are_cases(tmp_path: Path) -> None:
-    made = make_quads(cases(3), Paint(), MAKER, tmp_path)
+    made = make_training_tuples(cases(3), Paint(), MAKER, tmp_path)
     assert [c.id for c in made[1:]] == [made[1].id, made[2].id]

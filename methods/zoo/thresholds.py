@@ -25,8 +25,8 @@ from methods.zoo.manifest import CHECKPOINTS, ZooError, entry, manifest_path, re
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from methods.zoo.classifier import AttributeClassifier
     from methods.zoo.data import World
-    from methods.zoo.reader import Reader
 
 CASES = 400
 """Held-out edits, half of them portraits, half scenes."""
@@ -42,7 +42,7 @@ because nothing was trained on edits, and without a threshold per category."""
 
 
 @dataclass(frozen=True)
-class Gate:
+class ThresholdCheck:
     """One requirement. ``figure`` is None where the checkpoint is missing."""
 
     name: str
@@ -55,15 +55,15 @@ class Gate:
     for. Such a miss is told, and does not fail the check."""
 
 
-def check(world: World, root: Path = CHECKPOINTS, cases: int = CASES) -> list[Gate]:
+def check(world: World, root: Path = CHECKPOINTS, cases: int = CASES) -> list[ThresholdCheck]:
     """Every gate, in the order of the recipes."""
-    gates: list[Gate] = []
+    gates: list[ThresholdCheck] = []
     for name, measure in _MEASURES.items():
         try:
             entry(_BASES.get(name, name), root)
             gates += measure(world, root, cases)
         except ZooError as error:
-            gates.append(Gate(name, None, float("nan"), False, str(error)))
+            gates.append(ThresholdCheck(name, None, float("nan"), False, str(error)))
     return [*gates, _size(root)]
 
 
@@ -71,27 +71,29 @@ MEGABYTES = 80.0
 """All checkpoints together, in the repository."""
 
 
-def _size(root: Path) -> Gate:
+def _size(root: Path) -> ThresholdCheck:
     if not manifest_path(root).is_file():
         why = "no checkpoint is there: `git checkout -- methods/zoo`, or train them"
-        return Gate("all", None, MEGABYTES, False, why)
+        return ThresholdCheck("all", None, MEGABYTES, False, why)
     total = sum(line["bytes"] for line in read_manifest(root).values()) / 1e6
-    return Gate("all", total, MEGABYTES, total <= MEGABYTES, "at most: MB of all checkpoints by the manifest")
+    return ThresholdCheck(
+        "all", total, MEGABYTES, total <= MEGABYTES, "at most: MB of all checkpoints by the manifest"
+    )
 
 
-def _at_least(name: str, figure: float, threshold: float, detail: str, gap: str = "") -> Gate:
+def _at_least(name: str, figure: float, threshold: float, detail: str, gap: str = "") -> ThresholdCheck:
     passed = bool(figure >= threshold)
-    return Gate(name, float(figure), threshold, passed, detail, "" if passed else gap)
+    return ThresholdCheck(name, float(figure), threshold, passed, detail, "" if passed else gap)
 
 
-def _reader(root: Path) -> Reader:
-    from methods.zoo.reader import load
+def _reader(root: Path) -> AttributeClassifier:
+    from methods.zoo.classifier import load
 
     return load(entry("reader", root))
 
 
-def _gate_reader(world: World, root: Path, cases: int) -> list[Gate]:
-    from methods.zoo.reader import accuracy, edit_accuracy
+def _check_reader(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
+    from methods.zoo.classifier import accuracy, edit_accuracy
 
     reader = _reader(root)
     heads = accuracy(reader, world, 10 * cases)
@@ -110,7 +112,7 @@ JUNK = 0.05
 """Greatest share of edits by ``noise_fill`` and by ``flat_color_fill`` in which the reader may see the target."""
 
 
-def _junk(reader: Reader, world: World, cases: int) -> Iterator[Gate]:
+def _junk(reader: AttributeClassifier, world: World, cases: int) -> Iterator[ThresholdCheck]:
     """One gate for each control that fills the region with junk."""
     from bench.edit import NoOptions, Runtime
     from methods.controls import FlatColorFill, NoiseFill
@@ -121,13 +123,13 @@ def _junk(reader: Reader, world: World, cases: int) -> Iterator[Gate]:
         hits = shown(reader, control(NoOptions(), Runtime()).edit(requests), asked)
         share = float(np.mean(hits))
         detail = f"at most: regions filled with {name} in which the target is seen, {cases} of them"
-        yield Gate("reader", share, JUNK, share <= JUNK, detail)
+        yield ThresholdCheck("reader", share, JUNK, share <= JUNK, detail)
 
 
-def _gate_autoencoder(world: World, root: Path, cases: int) -> list[Gate]:
+def _check_autoencoder(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
     from methods.zoo.autoencoder import psnr
+    from methods.zoo.classifier import kept
     from methods.zoo.publish import load_vae
-    from methods.zoo.reader import kept
 
     vae = load_vae(root)
     return [
@@ -141,7 +143,7 @@ def _gate_autoencoder(world: World, root: Path, cases: int) -> list[Gate]:
     ]
 
 
-def _gate_text_to_image(world: World, root: Path, cases: int) -> list[Gate]:
+def _check_text_to_image(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
     from methods.zoo.diffusion import pipeline
     from methods.zoo.grids import generate
     from methods.zoo.publish import load_parts
@@ -159,8 +161,8 @@ def _gate_text_to_image(world: World, root: Path, cases: int) -> list[Gate]:
     return [_at_least("text_to_image", right / total, 0.80, f"named attributes that show, {total} of them")]
 
 
-def _editor(name: str) -> Callable[[World, Path, int], list[Gate]]:
-    def measure(world: World, root: Path, cases: int) -> list[Gate]:
+def _editor(name: str) -> Callable[[World, Path, int], list[ThresholdCheck]]:
+    def measure(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
         from methods.zoo.diffusion import pipeline
         from methods.zoo.grids import edit
         from methods.zoo.publish import load_parts
@@ -175,8 +177,8 @@ def _editor(name: str) -> Callable[[World, Path, int], list[Gate]]:
     return measure
 
 
-def _prompt_edit_diff(variant: str) -> Callable[[World, Path, int], list[Gate]]:
-    def measure(world: World, root: Path, cases: int) -> list[Gate]:
+def _prompt_edit_diff(variant: str) -> Callable[[World, Path, int], list[ThresholdCheck]]:
+    def measure(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
         from methods.zoo.prompt_edit_diff import edit, load, pipeline
 
         made = pipeline(*load(variant, root))
@@ -189,7 +191,7 @@ def _prompt_edit_diff(variant: str) -> Callable[[World, Path, int], list[Gate]]:
 
 def judged(
     name: str,
-    reader: Reader,
+    reader: AttributeClassifier,
     edited: Sequence[Image],
     cases: Sequence[EditCase],
     thresholds: tuple[float, float | None],
@@ -197,7 +199,7 @@ def judged(
     *,
     checkpoint: str = "",
     remark: str = "",
-) -> list[Gate]:
+) -> list[ThresholdCheck]:
     """A method's gates: the share of edits whose target shows, over all and, where asked for, per category.
 
     ``thresholds``: ``TRAINED`` or ``STEERED``. ``checkpoint``: the one that edits, where it is not called as the
@@ -255,17 +257,17 @@ def recipe_samples(checkpoint: str) -> Mapping[str, int]:
     return {checkpoint: budget.samples + second}
 
 
-def _gate_clip_guide(world: World, root: Path, cases: int) -> list[Gate]:
-    from methods.zoo.clip import Loaded, caption_choice
+def _check_clip_guide(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
+    from methods.zoo.clip import EmbeddedClip, caption_choice
 
-    figure = caption_choice(Loaded(entry("clip_guide", root)), world, cases)
+    figure = caption_choice(EmbeddedClip(entry("clip_guide", root)), world, cases)
     return [_at_least("clip_guide", figure, 0.95, "prefers an edit's own prompt to its source's")]
 
 
-def _gate_clip(world: World, root: Path, cases: int) -> list[Gate]:
-    from methods.zoo.clip import Loaded, caption_choice, zero_shot
+def _check_clip(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
+    from methods.zoo.clip import EmbeddedClip, caption_choice, zero_shot
 
-    model = Loaded(entry("clip", root))
+    model = EmbeddedClip(entry("clip", root))
     found = zero_shot(model, world, cases)
     worst = min(found, key=found.__getitem__)
     detail = ", ".join(f"{name} {100 * value:.1f}" for name, value in found.items())
@@ -279,12 +281,12 @@ def _gate_clip(world: World, root: Path, cases: int) -> list[Gate]:
     ]
 
 
-def _elsewhere(target: str) -> Callable[[World, Path, int], list[Gate]]:
+def _elsewhere(target: str) -> Callable[[World, Path, int], list[ThresholdCheck]]:
     """A measure that stands beside its recipe, imported when it is asked for."""
 
-    def measure(world: World, root: Path, cases: int) -> list[Gate]:
+    def measure(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
         module, _, name = target.partition(":")
-        found: list[Gate] = getattr(import_module(module), name)(world, root, cases)
+        found: list[ThresholdCheck] = getattr(import_module(module), name)(world, root, cases)
         return found
 
     return measure
@@ -293,25 +295,25 @@ def _elsewhere(target: str) -> Callable[[World, Path, int], list[Gate]]:
 _BASES = dict.fromkeys(("blended_latent_diffusion", "latent_blending", "sdedit"), "text_to_image")
 """Methods that have no checkpoint of their own, and the one that they edit with."""
 
-_MEASURES: dict[str, Callable[[Any, Path, int], list[Gate]]] = {
-    "reader": _gate_reader,
-    "autoencoder": _gate_autoencoder,
-    "text_to_image": _gate_text_to_image,
+_MEASURES: dict[str, Callable[[Any, Path, int], list[ThresholdCheck]]] = {
+    "reader": _check_reader,
+    "autoencoder": _check_autoencoder,
+    "text_to_image": _check_text_to_image,
     "sd_inpainting": _editor("sd_inpainting"),
     "instruct_pix2pix": _editor("instruct_pix2pix"),
-    "blended_latent_diffusion": _elsewhere("methods.zoo.baselines:gate_blended_latent_diffusion"),
-    "latent_blending": _elsewhere("methods.zoo.baselines:gate_latent_blending"),
-    "sdedit": _elsewhere("methods.zoo.baselines:gate_sdedit"),
-    "glide": _elsewhere("methods.zoo.glide:gate_glide"),
-    "blended_diffusion": _elsewhere("methods.zoo.adm:gate_blended_diffusion"),
-    "lama": _elsewhere("methods.zoo.lama:gate_lama"),
+    "blended_latent_diffusion": _elsewhere("methods.zoo.baselines:check_blended_latent_diffusion"),
+    "latent_blending": _elsewhere("methods.zoo.baselines:check_latent_blending"),
+    "sdedit": _elsewhere("methods.zoo.baselines:check_sdedit"),
+    "glide": _elsewhere("methods.zoo.glide:check_glide"),
+    "blended_diffusion": _elsewhere("methods.zoo.adm:check_blended_diffusion"),
+    "lama": _elsewhere("methods.zoo.lama:check_lama"),
     **{name: _prompt_edit_diff(name) for name in VARIANTS},
-    "clip": _gate_clip,
-    "clip_guide": _gate_clip_guide,
+    "clip": _check_clip,
+    "clip_guide": _check_clip_guide,
 }
 
 
-def shown(reader: Reader, edited: Sequence[Image], cases: Sequence[EditCase]) -> list[bool]:
+def shown(reader: AttributeClassifier, edited: Sequence[Image], cases: Sequence[EditCase]) -> list[bool]:
     """Whether every claim of a case can be read off its edit, each within its own region."""
     pictures, regions, asked = [], [], []
     for image, case in zip(edited, cases, strict=True):

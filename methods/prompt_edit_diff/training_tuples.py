@@ -1,6 +1,6 @@
 """The quads that full-size training learns from: (I, M, T, I1), with I1 made by an inpainting method.
 
-Cases come in without their ideal result (a protocol over a real data set has none); ``make_quads`` asks a method for
+Cases come in without their ideal result (a protocol over a real data set has none); ``make_training_tuples`` asks a method for
 it, once, and keeps everything on disk, one folder per case, each whole or absent. The same call goes on where an
 earlier one was stopped.
 """
@@ -33,11 +33,11 @@ _MAKER = "maker.json"
 _CASE = "case.json"
 
 
-class QuadsError(BenchError):
+class TrainingTuplesError(BenchError):
     """The folder of quads cannot be used; the message says why, and what to do."""
 
 
-class Quads(Sequence[EditCase]):
+class TrainingTuples(Sequence[EditCase]):
     """The cases of a folder, with I1 as their truth, read when asked for. In the order of their ids' hashes."""
 
     def __init__(self, folder: Path) -> None:
@@ -47,7 +47,7 @@ class Quads(Sequence[EditCase]):
         )
         self.names = [name for name in self.names if not self._line(name).get("rejected")]
         if not self.names:
-            raise QuadsError(f"{folder} holds no quads: make them first with make_quads")
+            raise TrainingTuplesError(f"{folder} holds no quads: make them first with make_training_tuples")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -87,15 +87,15 @@ class Quads(Sequence[EditCase]):
         try:
             line = parse_json(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise QuadsError(
+            raise TrainingTuplesError(
                 f"{path}: not valid JSON ({error}); delete its folder, and it is made anew"
             ) from error
         if not isinstance(line, dict):
-            raise QuadsError(f"{path}: expected an object; delete its folder, and it is made anew")
+            raise TrainingTuplesError(f"{path}: expected an object; delete its folder, and it is made anew")
         return line
 
 
-def make_quads(
+def make_training_tuples(
     cases: Iterable[EditCase],
     method: EditMethod,
     maker: Mapping[str, Any],
@@ -104,11 +104,11 @@ def make_quads(
     batch: int = 8,
     accept: Accept | None = None,
     progress: Progress | None = None,
-) -> Quads:
+) -> TrainingTuples:
     """Makes I1 of every case that has none on disk yet. ``maker``: JSON that identifies the method and its options.
 
     What the method returns is pasted into the source along the mask: I and I1 are the same outside M, to the pixel.
-    Raises QuadsError where the folder's quads were made by another maker.
+    Raises TrainingTuplesError where the folder's quads were made by another maker.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _check_maker(folder, maker)
@@ -133,7 +133,7 @@ def make_quads(
         looked += len(block)
         if progress is not None:
             progress(looked, kept, rejected)
-    return Quads(folder)
+    return TrainingTuples(folder)
 
 
 def _edited(cases: Sequence[EditCase], method: EditMethod) -> list[Image]:
@@ -175,7 +175,7 @@ def _check_maker(folder: Path, maker: Mapping[str, Any]) -> None:
     if path.exists():
         before = parse_json(path.read_text(encoding="utf-8"))
         if stable_digest(before) != stable_digest(dict(maker)):
-            raise QuadsError(
+            raise TrainingTuplesError(
                 f"the quads in {folder} were made by {before}, not by {dict(maker)}: choose another folder, or "
                 "delete this one"
             )
