@@ -1,7 +1,7 @@
 """The quads that full-size training learns from: (I, M, T, I1), with I1 made by an inpainting method.
 
-Cases come in without their ideal result (a protocol over a real data set has none); ``make_training_tuples`` asks a method for
-it, once, and keeps everything on disk, one folder per case, each whole or absent. The same call goes on where an
+Cases come in without their ideal result (a protocol over a real data set has none); ``make_training_tuples`` asks a
+method for it, once, and keeps everything on disk, one folder per case, each whole or absent. The same call goes on where an
 earlier one was stopped.
 """
 

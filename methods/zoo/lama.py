@@ -123,7 +123,7 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
 
 
 class HoleBatches:
-    """HoleBatches by step: pictures of the corpus (sources and truths alike) and holes that have nothing to do with them.
+    """Batches by step: pictures of the corpus (sources and truths alike) and holes that have nothing to do with them.
 
     ``image`` float32 (B, 3, 64, 64) in [0, 1]; ``mask`` float32 (B, 1, 64, 64), 1 = hole; ``weight``: ``discounted``
     masks; ``penalty``: bool.
@@ -364,7 +364,9 @@ def check_lama(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
 
     share = found["error"] / beaten
     return [
-        ThresholdCheck("lama", found["leak"], 0.0, found["leak"] <= 0, "at most: largest change outside the hole, levels"),
+        ThresholdCheck(
+            "lama", found["leak"], 0.0, found["leak"] <= 0, "at most: largest change outside the hole, levels"
+        ),
         ThresholdCheck(
             "lama", found["seam"], MOST_SEAM, found["seam"] <= MOST_SEAM,
             f"at most: step across the hole's border, times the picture's own; {others('seam')}",

@@ -61,7 +61,8 @@ def test_four_methods_from_one_code() -> None:
 
 def test_naming_the_methods_imports_no_torch() -> None:
     code = (
-        "import sys, methods.prompt_edit_diff.method, methods.prompt_edit_diff.tags, methods.prompt_edit_diff.training_tuples;"
+        "import sys, methods.prompt_edit_diff.method, methods.prompt_edit_diff.tags;"
+        "import methods.prompt_edit_diff.training_tuples;"
         "print([m for m in ('torch', 'diffusers', 'transformers', 'accelerate') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
