@@ -1,8 +1,8 @@
-"""The quads that full-size training learns from: (I, M, T, I1), with I1 made by an inpainting method.
+"""Training tuples (I, M, T, I1) for the full-size training (paper, section 2.F).
 
-Cases come in without their ideal result (a protocol over a real data set has none); ``make_training_tuples`` asks a
-method for it, once, and keeps everything on disk, one folder per case, each whole or absent. The same call goes on where an
-earlier one was stopped.
+A protocol over a real data set has sources, masks and prompts, but no ideal results I1. ``make_training_tuples`` asks
+an inpainting method for them once and stores one folder per case. Each folder is complete or absent, so the same
+call continues an interrupted run.
 """
 
 from __future__ import annotations
@@ -21,33 +21,36 @@ from PIL.Image import Image
 
 from bench.edit import EditCase, EditMethod, EditRequest, Region, stable_digest
 from bench.errors import BenchError
-from bench.files import parse_json
+from bench.files import parse_json, write_atomic
 from bench.images import paste_back, read_mask, read_rgb, resize, resize_mask, write_png
 
 Accept = Callable[[EditCase, Image], bool]
-"""Whether an I1 is good enough to learn from, for instance by CLIP; it sees the case and the pasted result."""
+"""Whether a result is good enough to learn from. It receives the case and the composited result."""
 Progress = Callable[[int, int, int], None]
-"""Called with the cases looked at, those kept and those rejected so far."""
+"""Called with the number of cases processed, accepted and rejected so far."""
 
 _MAKER = "maker.json"
 _CASE = "case.json"
 
 
 class TrainingTuplesError(BenchError):
-    """The folder of quads cannot be used; the message says why, and what to do."""
+    """The folder of training tuples cannot be used. The message states the reason and the remedy."""
 
 
 class TrainingTuples(Sequence[EditCase]):
-    """The cases of a folder, with I1 as their truth, read when asked for. In the order of their ids' hashes."""
+    """The accepted cases of a folder, read on access. I1 is their ground truth. Ordered by the hash of their ids."""
 
     def __init__(self, folder: Path) -> None:
+        """Raises TrainingTuplesError where the folder has no accepted case."""
         self.folder = folder
         self.names = sorted(
             path.parent.name for path in folder.glob(f"*/{_CASE}") if not path.parent.name.startswith(".")
         )
-        self.names = [name for name in self.names if not self._line(name).get("rejected")]
+        self.names = [name for name in self.names if not self._record(name).get("rejected")]
         if not self.names:
-            raise TrainingTuplesError(f"{folder} holds no quads: make them first with make_training_tuples")
+            raise TrainingTuplesError(
+                f"{folder} holds no training tuples: make them first with make_training_tuples"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -60,39 +63,40 @@ class TrainingTuples(Sequence[EditCase]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         name = self.names[index]
-        here, line = self.folder / name, self._line(name)
-        source = read_rgb(here / "source.png")
+        folder, record = self.folder / name, self._record(name)
+        # Masks are stored at the size of the source.
+        source = read_rgb(folder / "source.png")
+        regions = tuple(
+            Region(
+                read_mask(folder / f"region-{i}.png", source.size), region["prompt"], tuple(region["words"])
+            )
+            for i, region in enumerate(record["regions"])
+        )
         request = EditRequest(
             source=source,
-            mask=read_mask(here / "mask.png", source.size),
-            source_prompt=line["source_prompt"],
-            target_prompt=line["target_prompt"],
-            region_prompt=line["region_prompt"],
-            instruction=line["instruction"],
-            edit_words=tuple(line["edit_words"]),
-            regions=tuple(
-                Region(
-                    read_mask(here / f"region-{i}.png", source.size), region["prompt"], tuple(region["words"])
-                )
-                for i, region in enumerate(line["regions"])
-            ),
-            seed=line["seed"],
+            mask=read_mask(folder / "mask.png", source.size),
+            source_prompt=record["source_prompt"],
+            target_prompt=record["target_prompt"],
+            region_prompt=record["region_prompt"],
+            instruction=record["instruction"],
+            edit_words=tuple(record["edit_words"]),
+            regions=regions,
+            seed=record["seed"],
         )
-        return EditCase(
-            line["id"], line["category"], request, line["source_id"], truth=read_rgb(here / "truth.png")
-        )
+        ground_truth = read_rgb(folder / "truth.png")
+        return EditCase(record["id"], record["category"], request, record["source_id"], truth=ground_truth)
 
-    def _line(self, name: str) -> dict[str, Any]:
+    def _record(self, name: str) -> dict[str, Any]:
         path = self.folder / name / _CASE
         try:
-            line = parse_json(path.read_text(encoding="utf-8"))
+            record = parse_json(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise TrainingTuplesError(
-                f"{path}: not valid JSON ({error}); delete its folder, and it is made anew"
+                f"{path}: not valid JSON ({error}). Delete its folder, and it is made again"
             ) from error
-        if not isinstance(line, dict):
-            raise TrainingTuplesError(f"{path}: expected an object; delete its folder, and it is made anew")
-        return line
+        if not isinstance(record, dict):
+            raise TrainingTuplesError(f"{path}: expected an object. Delete its folder, and it is made again")
+        return record
 
 
 def make_training_tuples(
@@ -105,99 +109,100 @@ def make_training_tuples(
     accept: Accept | None = None,
     progress: Progress | None = None,
 ) -> TrainingTuples:
-    """Makes I1 of every case that has none on disk yet. ``maker``: JSON that identifies the method and its options.
+    """Make I1 for every case that is not on disk yet. ``maker`` is JSON that identifies the method and its options.
 
-    What the method returns is pasted into the source along the mask: I and I1 are the same outside M, to the pixel.
-    Raises TrainingTuplesError where the folder's quads were made by another maker.
+    The method's result is composited into the source along the mask, so I and I1 are equal outside M to the pixel.
+    Raises TrainingTuplesError where the folder's tuples come from another maker.
     """
+    # Refuse a foreign folder and clean up after an interrupted call.
     folder.mkdir(parents=True, exist_ok=True)
     _check_maker(folder, maker)
     for leftover in folder.glob(".part-*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    looked = kept = rejected = 0
+
+    processed = accepted = rejected = 0
     stream = iter(cases)
     while block := list(islice(stream, batch)):
+        # Cases on disk are only counted.
         todo = []
         for case in block:
-            path = folder / _name(case) / _CASE
+            path = folder / _folder_name(case) / _CASE
             if not path.exists():
                 todo.append(case)
             elif parse_json(path.read_text(encoding="utf-8")).get("rejected"):
                 rejected += 1
             else:
-                kept += 1
-        for case, made in zip(todo, _edited(todo, method), strict=True):
-            good = accept is None or accept(case, made)
-            _write(folder, case, made, good)
-            kept, rejected = kept + good, rejected + (not good)
-        looked += len(block)
+                accepted += 1
+        # The others are edited in one batch and stored one by one.
+        for case, result in zip(todo, _edited(todo, method), strict=True):
+            good = accept is None or accept(case, result)
+            _write(folder, case, result, good)
+            accepted, rejected = accepted + good, rejected + (not good)
+        processed += len(block)
         if progress is not None:
-            progress(looked, kept, rejected)
+            progress(processed, accepted, rejected)
     return TrainingTuples(folder)
 
 
 def _edited(cases: Sequence[EditCase], method: EditMethod) -> list[Image]:
-    """The method's results at the cases' own size, pasted into their sources."""
+    """The method's results at the cases' own size, composited into their sources."""
     if not cases:
         return []
-    side = method.native_size
     requests = [case.request for case in cases]
-    asked = requests
-    if side is not None:
-        asked = [
-            r
-            if r.source.size == (side, side)
-            else replace(
-                r,
-                source=resize(r.source, side),
-                mask=resize_mask(r.mask, side),
-                regions=tuple(replace(region, mask=resize_mask(region.mask, side)) for region in r.regions),
-            )
-            for r in requests
-        ]
-    results = method.edit(asked)
-    out = []
-    for request, result in zip(requests, results, strict=True):
-        width, height = request.source.size
-        if result.size != (width, height):
-            result = resize(result, (width, height))
-        out.append(paste_back(request.source.convert("RGB"), result, request.mask))
-    return out
+    side = method.native_size
+    at_native_size = requests if side is None else [_resized(request, side) for request in requests]
+    composites = []
+    for request, result in zip(requests, method.edit(at_native_size), strict=True):
+        if result.size != request.source.size:
+            result = resize(result, request.source.size)
+        composites.append(paste_back(request.source.convert("RGB"), result, request.mask))
+    return composites
 
 
-def _name(case: EditCase) -> str:
-    """Ids come from data, so they are not used as paths."""
+def _resized(request: EditRequest, side: int) -> EditRequest:
+    """The request with its images and masks at (side, side) pixels."""
+    if request.source.size == (side, side):
+        return request
+    return replace(
+        request,
+        source=resize(request.source, side),
+        mask=resize_mask(request.mask, side),
+        regions=tuple(replace(region, mask=resize_mask(region.mask, side)) for region in request.regions),
+    )
+
+
+def _folder_name(case: EditCase) -> str:
+    """Hash of the case's id. Ids come from data, so they never become paths."""
     return hashlib.sha256(case.id.encode()).hexdigest()[:24]
 
 
 def _check_maker(folder: Path, maker: Mapping[str, Any]) -> None:
+    """Store the maker in a new folder, or raise TrainingTuplesError where the folder has another one."""
     path = folder / _MAKER
-    if path.exists():
-        before = parse_json(path.read_text(encoding="utf-8"))
-        if stable_digest(before) != stable_digest(dict(maker)):
-            raise TrainingTuplesError(
-                f"the quads in {folder} were made by {before}, not by {dict(maker)}: choose another folder, or "
-                "delete this one"
-            )
+    if not path.exists():
+        write_atomic(path, _json(dict(maker)))
         return
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(dict(maker), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    part.replace(path)
+    before = parse_json(path.read_text(encoding="utf-8"))
+    if stable_digest(before) != stable_digest(dict(maker)):
+        raise TrainingTuplesError(
+            f"the training tuples in {folder} were made by {before}, not by {dict(maker)}: choose another folder, or "
+            "delete this one"
+        )
 
 
-def _write(folder: Path, case: EditCase, truth: Image, good: bool) -> None:
-    """One quad; of a rejected one only that it was."""
-    part = folder / f".part-{_name(case)}-{os.getpid()}"
+def _write(folder: Path, case: EditCase, ground_truth: Image, good: bool) -> None:
+    """Store one training tuple. Of a rejected one, only the rejection is stored."""
+    part = folder / f".part-{_folder_name(case)}-{os.getpid()}"
     part.mkdir()
     request = case.request
-    line: dict[str, Any] = {"id": case.id, "rejected": not good}
+    record: dict[str, Any] = {"id": case.id, "rejected": not good}
     if good:
         write_png(part / "source.png", request.source.convert("RGB"))
         write_png(part / "mask.png", request.mask)
-        write_png(part / "truth.png", truth)
+        write_png(part / "truth.png", ground_truth)
         for i, region in enumerate(request.regions):
             write_png(part / f"region-{i}.png", region.mask)
-        line |= {
+        record |= {
             "category": case.category,
             "source_id": case.source_id,
             "source_prompt": request.source_prompt,
@@ -208,5 +213,10 @@ def _write(folder: Path, case: EditCase, truth: Image, good: bool) -> None:
             "regions": [{"prompt": r.prompt, "words": list(r.words)} for r in request.regions],
             "seed": request.seed,
         }
-    (part / _CASE).write_text(json.dumps(line, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    part.replace(folder / _name(case))
+    (part / _CASE).write_bytes(_json(record))
+    # The rename makes the folder visible as a whole.
+    part.replace(folder / _folder_name(case))
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
