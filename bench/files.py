@@ -8,14 +8,19 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-from bench.errors import BenchError
+PathLike = str | os.PathLike[str]
 
 MAX_PART = 120
 """Characters in a name that becomes a file name; leaves room for affixes under the usual 255 bytes."""
@@ -96,7 +101,7 @@ def sha256_bytes(data: bytes | bytearray | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_file(path: str | os.PathLike[str]) -> str:
+def sha256_file(path: PathLike) -> str:
     """64 hex digits of SHA-256 of a file's bytes, read in pieces. Raises OSError."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -124,52 +129,93 @@ def csv_of(frame: pd.DataFrame) -> str:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """``os.write`` until everything is written. Raises OSError; some of the data may then be in the file."""
+    """``os.write`` until everything is written. Raises OSError after which part of the data may be in the file."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
-def write_atomic(
-    path: str | os.PathLike[str], data: bytes, *, temp_dir: str | os.PathLike[str] | None = None
-) -> None:
-    """Puts ``data`` at ``path``, whole or not at all: temporary file, fsync, rename.
+def write_atomic(path: PathLike, data: bytes, *, temp_dir: PathLike | None = None) -> None:
+    """Writes ``data`` to ``path``, whole or not at all: temporary file, fsync, rename.
 
-    The parent folder is made where it is missing. ``temp_dir`` (default: the parent) must lie on the same
-    file system; a process killed in between leaves its temporary file there. Raises OSError that names
-    ``path``, and then leaves it as it was; also for a folder or a device, which a file must not replace.
+    Missing parent folders are created. ``temp_dir`` (default: the parent) must lie on the same file system. A process
+    killed in between leaves its temporary file there. Raises OSError that names ``path``, and then leaves ``path`` as
+    it was. A folder or a device is not replaced.
     """
     path = Path(path)
-    try:
-        _write_atomic(path, data, Path(temp_dir or path.parent))
-    except OSError as error:
-        # Writing and syncing name no file, and the temporary one would say nothing.
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def _write_atomic(path: Path, data: bytes, temp_dir: Path) -> None:
-    if path.exists() and not path.is_file():
-        raise FileExistsError(errno.EEXIST, "it is no regular file", str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:MAX_PART]}.", suffix=".tmp", dir=temp_dir)
-    temporary = Path(name)
-    try:
+    with _replacing(path, Path(temp_dir or path.parent), ".tmp") as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            # mkstemp makes private files; results are for whoever the umask lets read.
-            os.fchmod(descriptor, 0o666 & ~_UMASK)
             write_all(descriptor, data)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def atomic_file(path: PathLike) -> Iterator[Path]:
+    """As :func:`write_atomic`, for a library that writes to a path itself.
+
+    Gives the path of an empty temporary file beside ``path``, with the same suffix. After the block it replaces
+    ``path``. After an exception it is removed, and ``path`` stays as it was.
+    """
+    path = Path(path)
+    with _replacing(path, path.parent, path.suffix) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _replacing(path: Path, temp_dir: Path, suffix: str) -> Iterator[Path]:
+    temporary: Path | None = None
+    try:
+        if path.exists() and not path.is_file():
+            raise FileExistsError(errno.EEXIST, "it is no regular file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:MAX_PART]}.", suffix=suffix, dir=temp_dir)
+        os.close(descriptor)
+        temporary = Path(name)
+        yield temporary
+        # Opened again, since a library may have put another file in place of the empty one.
+        descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            # mkstemp makes private files. Results are for whomever the umask lets read.
+            os.fchmod(descriptor, 0o666 & ~_UMASK)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
         temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # Writing and syncing name no file, and the temporary one would say nothing.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        # After the rename there is nothing left to remove.
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+@contextmanager
+def atomic_folder(path: PathLike) -> Iterator[Path]:
+    """Gives an empty temporary folder beside ``path`` to fill, and then renames it to ``path``.
+
+    After an exception it is removed. Missing parent folders are created. Raises OSError where ``path`` exists already
+    and is not an empty folder.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:MAX_PART]}.", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_UMASK)
+        temporary.replace(path)
+    finally:
+        # After the rename there is nothing left to remove.
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _umask() -> int:
-    # Reading it means setting it, which is only safe before any thread runs: at import.
+    # Reading the umask means setting it, which is only safe before any thread runs: at import.
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

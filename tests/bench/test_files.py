@@ -5,6 +5,7 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from bench.files import (
     UnsafeName,
+    atomic_file,
+    atomic_folder,
     csv_of,
     parse_json,
     safe_part,
@@ -152,3 +155,42 @@ def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     write_atomic(tmp_path / "x", b"0123456789")
     monkeypatch.undo()
     assert (tmp_path / "x").read_bytes() == b"0123456789"
+
+
+def test_a_library_writes_a_whole_file_or_none(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "arrays.npz"
+    with atomic_file(path) as temporary:
+        np.savez(temporary, one=np.arange(3))
+    with np.load(path) as stored:
+        assert stored["one"].tolist() == [0, 1, 2]
+
+    def fail() -> None:
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "folder"
+
+    def fail() -> None:
+        with atomic_folder(path) as temporary:
+            (temporary / "half").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert list(path.parent.iterdir()) == []
+    with atomic_folder(path) as temporary:
+        assert not path.exists()
+        (temporary / "file").touch()
+    assert [file.name for file in path.iterdir()] == ["file"]
+    with pytest.raises(OSError, match="not empty"), atomic_folder(path):
+        pass
+    assert [file.name for file in path.parent.iterdir()] == ["folder"]
