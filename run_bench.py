@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from reports.build import ReportPaths
     from reports.data.preference import StudyResults
     from reports.share.leaderboard import Merged
-    from reports.share.verify import Rebuilt, Sets
+    from reports.share.verification.recompute import EditSets, RebuiltReport
     from reports.tables.table import Table
 
 RUNS = Path("runs")
@@ -444,22 +444,22 @@ def verify(
     Cases are made anew by their protocol, a sample of edits and all sets of edits are scored again, the report is
     built anew, every file is compared with its SHA-256. The table says what was checked wholly, in part, or not.
     """
-    import json
     from functools import partial
 
     from bench.store import RunStore
-    from reports.share import verify as verifying
+    from reports.share.verification.recompute import Recompute
+    from reports.share.verification.run import verify as verify_run
 
     store, where = RunStore.open(folder), _device(device)
-    recompute = verifying.Recompute(
+    recompute = Recompute(
         cases=partial(_protocol_cases, store, plugins=plugin),
         scores=partial(_rescore, device=where, plugins=plugin),
         sets=partial(_rescore_sets, device=where, plugins=plugin),
         report=partial(_rebuild_report, plugins=plugin),
     )
-    result = verifying.verify(store, recompute, sample, seed, sets=sets)
+    result = verify_run(store, recompute, sample, seed, sets=sets)
     if as_json:
-        _print_json(json.loads(verifying.to_json(result)))
+        _print_json(result.to_dict())
     else:
         screen = console()
         for line in result.terminal():
@@ -1681,7 +1681,7 @@ def _metrics_of(
 
 
 def _rescore_sets(
-    store: RunStore, sets: Sets, *, device: str, plugins: Sequence[str] | None
+    store: RunStore, sets: EditSets, *, device: str, plugins: Sequence[str] | None
 ) -> Iterator[SetScore]:
     """Set scores of these sets of edits by the run's metrics, where weights and real images are here.
 
@@ -1746,14 +1746,14 @@ def _configured(store: RunStore, name: str, plugins: Sequence[str] | None) -> Co
     return configure_protocol(info.get("registered", name), registry, options=info.get("options", {}))
 
 
-def _rebuild_report(store: RunStore, empty: Path, *, plugins: Sequence[str] | None) -> Rebuilt:
+def _rebuild_report(store: RunStore, empty: Path, *, plugins: Sequence[str] | None) -> RebuiltReport:
     """Builds the report of a run again, below ``empty``, with the options that it was built with.
 
     Raises UsageError where something that it was made from is another by now, and what ``report`` raises.
     """
     import json
 
-    from reports.share.verify import Rebuilt
+    from reports.share.verification.recompute import RebuiltReport
 
     # A report of an earlier version does not say how it was made.
     try:
@@ -1783,7 +1783,7 @@ def _rebuild_report(store: RunStore, empty: Path, *, plugins: Sequence[str] | No
         raise UsageError(f"what it was made from is another by now: {', '.join(changed)}")
     if record is None:
         (linked / REPORT_RECORD).unlink()
-    return Rebuilt(linked / "report", record is not None, program == again["program"])
+    return RebuiltReport(linked / "report", record is not None, program == again["program"])
 
 
 def _linked(store: RunStore, folder: Path, names: Sequence[str]) -> Path:

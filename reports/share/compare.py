@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bench.edit import CATEGORIES, MethodSpec
 from bench.files import is_relative, sha256_file
 from bench.store import RunStore
-from reports.share.verify import TOLERANCE
+from reports.share.verification.recompute import TOLERANCE
 from reports.tables import table as tables
 from reports.tables.table import ALL, HEADINGS, MetricFacts, ReportError
 

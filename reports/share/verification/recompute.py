@@ -1,0 +1,68 @@
+"""Functions that compute parts of a run again, and the comparison of their values with stored ones.
+
+Reports know no metric and no protocol, so the caller passes in whatever computes again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.edit import EditCase, EditRecord, ScoreRecord
+from bench.store import RunStore, SetScore
+
+EditSets = Sequence[tuple[str, str]]
+"""(protocol, method digest): all edits of a method in a protocol."""
+ScoreEdits = Callable[[RunStore, Sequence[EditRecord]], Iterable[ScoreRecord]]
+ScoreSets = Callable[[RunStore, EditSets], Iterable[SetScore]]
+
+TOLERANCE = 1e-3
+"""Largest difference of a value computed again, relative to the larger of the stored value and 1 (set scores: 0.1).
+Another batch size, number of threads or device changes a float32 result by less."""
+
+
+@dataclass(frozen=True)
+class RebuiltReport:
+    """A report that was built again from the run."""
+
+    folder: Path
+    recorded: bool
+    """Whether the stored report says which options it was made with. If not, the defaults were taken."""
+    same_program: bool
+    """Whether this version of the program wrote the stored report. If not, the two may differ rightly."""
+
+
+@dataclass(frozen=True)
+class Recompute:
+    """Functions that compute parts of a run again and store nothing. A part with None is not computed again.
+
+    Each function raises ValueError with the reason where it cannot compute.
+    """
+
+    cases: Callable[[str], Iterable[EditCase]] | None = None
+    """All cases of a protocol of the run."""
+    scores: ScoreEdits | None = None
+    """Scores of the given edits by those of the run's metrics whose weights are present."""
+    sets: ScoreSets | None = None
+    """Set scores of the given sets by those of the run's metrics whose weights and real images are present."""
+    report: Callable[[RunStore, Path], RebuiltReport] | None = None
+    """Builds the report of the run below an empty folder."""
+
+
+def sample_rank(seed: int, name: str) -> bytes:
+    """Sort key that puts names into a pseudo-random order, which depends on the seed alone."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
+def values_differ(stored: float, recomputed: float, least_scale: float) -> bool:
+    """Whether two values differ by more than :data:`TOLERANCE`. NaN stands for a missing value."""
+    if math.isnan(stored) or math.isnan(recomputed):
+        return math.isnan(stored) != math.isnan(recomputed)
+    return abs(recomputed - stored) > TOLERANCE * max(least_scale, abs(stored))
+
+
+def value_text(value: float) -> str:
+    return "no value" if math.isnan(value) else f"{value:.6g}"
