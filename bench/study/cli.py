@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from bench.store import RunStore
     from bench.study.design import Design
-    from bench.study.store import RaterRecord, StudyStore
+    from bench.study.interface import RaterRecord
+    from bench.study.store import StudyStore
     from bench.study.votes.analysis import Analysis, Exclusion
 
 STORE = "runs/studies.db"

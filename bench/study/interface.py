@@ -1,10 +1,10 @@
-"""What the store gives and takes: values and errors. What a rater's screen gets is blind."""
+"""Values and errors of the study store. Values for a rater's screen tell nothing of the methods: they are blind."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from bench.study import StudyError
@@ -12,57 +12,32 @@ from bench.study.design import Design
 from bench.study.settings import StudySettings
 from bench.study.types import Trial
 
-VOTE_COLUMNS: tuple[str, ...] = (
-    "study",
-    "rater",
-    "trial",
-    "question",
-    "protocol",
-    "case",
-    "source",
-    "category",
-    "kind",
-    "candidates",
-    "answer",
-    "role",
-    "repeat_of",
-    "expected",
-    "reaction_ms",
-    "server_time",
-    "rater_kind",
-    "exclusion",
-)
-"""Of :meth:`StudyStore.votes`. ``kind`` is the trial's, ``pair`` or ``best``; ``candidates`` is a tuple of
-titles in the order shown; ``answer`` is one of them or ``tie``; ``trial`` is the design's id; ``expected`` is
-an attention check's right answer; ``rater_kind`` is ``human`` or ``simulated``; ``exclusion`` is the study's
-exclusion rule, as JSON."""
-
+# Parameter of a recruiting service's link that identifies the rater -> further parameters that are stored.
 RECRUITERS: Mapping[str, tuple[str, ...]] = {
     "PROLIFIC_PID": ("STUDY_ID", "SESSION_ID"),
     "workerId": ("hitId", "assignmentId"),
     "participant": (),
 }
-"""The parameter of a link in which a recruiting service says who comes -> its other parameters that are stored."""
 
 SESSION_DAYS = 90
-"""How long a rater's personal link and cookie are good after the last answer."""
+"""Days after the last answer for which a rater's personal link and cookie are valid."""
 
 Answer = int | Literal["tie"]
 State = Literal["consent", "practice", "trials", "finished"]
 
 
 class UnknownStudy(StudyError):
-    """A name that no study in the store has."""
+    """No study in the store has this name."""
 
 
 class UnknownRater(StudyError):
-    """A rater that no study in the store has, or one of another study."""
+    """No study in the store has this rater, or it is a rater of another study."""
 
     public = "We do not know you here. Open your link again."
 
 
 class Withdrawn(UnknownRater):
-    """A rater who has withdrawn: nothing is shown to them or taken from them any more."""
+    """A rater who has withdrawn. They see nothing more, and nothing more is stored of them."""
 
     public = "You have withdrawn from this study. Your answers have been deleted."
 
@@ -74,19 +49,19 @@ class StudyFull(StudyError):
 
 
 class StudyClosed(StudyError):
-    """The study takes no raters, or hands out no trials, any more."""
+    """The study takes no more raters, or hands out no more trials."""
 
     public = "This study has ended. Thank you for your interest."
 
 
 class VoteRefused(StudyError):
-    """A vote that cannot be meant: a trial that was not shown to the rater, or an answer it does not have."""
+    """A vote on a trial that was not shown to the rater, or an answer that the trial does not have."""
 
     public = "This answer does not belong to a question that you were asked. Reload the page."
 
 
 class NotFinished(StudyError):
-    """The completion code was asked for too early."""
+    """The completion code was asked for before the last trial."""
 
     public = "There are questions left. Answer them first."
 
@@ -102,19 +77,33 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Entry:
+class LoadedStudy:
+    """A study with its row id and its secret, which stay on the server."""
+
+    id: int
+    study: Study
+    secret: str
+
+    @property
+    def lease(self) -> timedelta:
+        """How long a trial is reserved for a rater."""
+        return timedelta(seconds=self.study.settings.lease_seconds)
+
+
+@dataclass(frozen=True)
+class RaterSession:
     """A rater who may begin or go on."""
 
     rater: str
-    """Opaque; identifies the rater to every other call. For the server: the browser keeps the session."""
+    """Opaque id of the rater for all other calls. It stays on the server: the browser keeps ``session``."""
     session: str
-    """Signed: the browser gives it to :meth:`StudyStore.resume`, as a cookie or in the rater's own link."""
+    """Signed token for :meth:`StudyStore.resume`, kept by the browser in a cookie and in the rater's own link."""
     study: str
 
 
 @dataclass(frozen=True)
 class OpenTrial:
-    """What a screen shows of a trial. Blind."""
+    """A trial as a screen shows it. Blind."""
 
     id: str
     """Opaque."""
@@ -122,35 +111,35 @@ class OpenTrial:
     """``pair`` or ``best``."""
     practice: bool
     question: str
-    """The question's text; ``hint`` says what to look at."""
+    """Text of the question. ``hint`` says what to look at."""
     hint: str
     source_prompt: str
     target_prompt: str
     instruction: str
     candidates: int
-    """How many; an answer is a position from 0, in the order of ``Pictures.bundle(...).candidates``."""
+    """Number of candidates. An answer is a position from 0, in the order of ``ImageBundle.candidates``."""
     tie: bool
     """Whether ``"tie"`` is an answer."""
     number: int
-    """From 1, of ``total``; practice trials are counted by themselves."""
+    """From 1 to ``total``. Practice trials are counted by themselves."""
     total: int
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What became of a vote. The answer that is stored is the first that was given."""
+class StoredVote:
+    """The vote that is stored for a trial: the first one."""
 
     new: bool
-    """False where the trial had been answered already; nothing was changed then."""
+    """False where the trial had been answered before. Nothing was changed then."""
     answer: Answer
-    """The stored one."""
+    """The stored answer."""
     correct: bool | None = None
-    """Of practice trials only: whether it is the right one."""
+    """Whether the answer to a practice trial is right. None for other trials."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a rater is."""
+class RaterProgress:
+    """How many trials a rater has answered."""
 
     done: int
     total: int
@@ -161,13 +150,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Completion:
+    """The completion code, and the link back to the recruiting service where the study has one."""
+
     code: str
     url: str | None
 
 
 @dataclass(frozen=True)
 class RaterRecord:
-    """One rater, for the administrator who pays or removes them. It may name a person: it is never exported."""
+    """One rater, for the administrator who pays or removes them. It may identify a person and is never exported."""
 
     rater: str
     number: int
@@ -175,13 +166,13 @@ class RaterRecord:
     external: str | None
     """The recruiting service's id of the rater."""
     recruited: Mapping[str, str]
-    """All that the service put into the link, by parameter."""
+    """All parameters that the service put into the link."""
     state: Literal["consent", "practice", "trials", "finished", "withdrawn"]
     answers: int
     """Without practice."""
     total: int
     code: str
-    """The completion code: what the rater sees at the end, or when the study closes before it."""
+    """Completion code that the rater sees at the end, or when the study closes before it."""
     created_at: datetime
     consented_at: datetime | None
     seen_at: datetime
@@ -190,8 +181,8 @@ class RaterRecord:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A trial with what is behind it. For the server alone: it tells who made what."""
+class UnblindedTrial:
+    """A trial with its methods. For the server alone."""
 
     study: Study
     trial: Trial
@@ -200,23 +191,23 @@ class Shown:
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """Counts of one study; of people unless asked for simulated raters."""
+    """Counts of one study, of people or of simulated raters."""
 
     wanted: int
-    """Trials of the design, each wanting one vote."""
+    """Trials of the design. Each needs one vote."""
     answered: int
-    """Of these, answered."""
+    """Trials of the design that have a vote."""
     held: int
-    """Of these, being looked at now."""
+    """Trials of the design without a vote that are reserved for a rater now."""
     raters: int
     active: int
-    """Raters seen within the lease, and not finished."""
+    """Raters who were seen within the lease and have not finished."""
     finished: int
     votes: int
-    """All, with repeats, attention checks and practice."""
+    """All votes, with repeats, attention checks and practice."""
     invitations: int
     taken_up: int
     simulated_votes: int
     withdrawn: int
-    """Raters who have withdrawn; no other figure counts them."""
+    """Raters who have withdrawn. No other figure counts them."""
     closed: bool

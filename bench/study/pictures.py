@@ -36,7 +36,8 @@ from bench.study.types import PictureRef, StudyCase, Trial
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from bench.study.store import Shown, StudyStore
+    from bench.study.interface import UnblindedTrial
+    from bench.study.store import StudyStore
 
 BUCKET = 64 * 1024
 """Bytes: the pictures of a trial are as large as the largest of them, rounded up to a multiple of this."""
@@ -103,17 +104,17 @@ class Pictures:
         self._bucket = bucket
         self._keep = keep
         self._bundles: OrderedDict[tuple[str, str], Bundle] = OrderedDict()
-        self._prepared: OrderedDict[str, tuple[str, str, Shown]] = OrderedDict()
+        self._prepared: OrderedDict[str, tuple[str, str, UnblindedTrial]] = OrderedDict()
         self._making: dict[tuple[str, str], threading.Lock] = {}
         self._lock = threading.Lock()
 
-    def prepare(self, rater: str, trial: str, ahead: Shown | None = None) -> Prepared:
+    def prepare(self, rater: str, trial: str, ahead: UnblindedTrial | None = None) -> Prepared:
         """The addresses of a trial's pictures, whose files are checked and not yet encoded.
 
         ``ahead``: a trial that the rater has not been shown, as ``StudyStore.upcoming`` gives it. Raises
         :class:`PictureChanged`, and ``store.VoteRefused`` for another trial that the rater was not shown.
         """
-        shown = ahead or self._store.shown(rater, trial)
+        shown = ahead or self._store.unblinded(rater, trial)
         design, case = shown.study.design, shown.study.design.case_by_key[shown.trial.case]
         for ref in (case.mask, *(design.picture(case, title) for title in shown.trial.candidates)):
             if not ref.is_noise:
@@ -139,7 +140,7 @@ class Pictures:
             raise VoteRefused(f"pictures {group[:40]!r}: there is no {picture[:40]!r}.")
         return found
 
-    def _known(self, group: str) -> tuple[str, str, Shown]:
+    def _known(self, group: str) -> tuple[str, str, UnblindedTrial]:
         with self._lock:
             found = self._prepared.get(group)
         if found is None:
@@ -151,9 +152,9 @@ class Pictures:
 
         Raises :class:`PictureChanged`, and ``store.VoteRefused`` for a trial that the rater was not shown.
         """
-        return self._bundle(rater, trial, self._store.shown(rater, trial))
+        return self._bundle(rater, trial, self._store.unblinded(rater, trial))
 
-    def _bundle(self, rater: str, trial: str, shown: Shown) -> Bundle:
+    def _bundle(self, rater: str, trial: str, shown: UnblindedTrial) -> Bundle:
         key = (rater, trial)
         with self._lock:
             if key in self._bundles:
@@ -176,7 +177,7 @@ class Pictures:
                     self._making.pop(key, None)
         return made
 
-    def _make(self, rater: str, trial: str, shown: Shown) -> Bundle:
+    def _make(self, rater: str, trial: str, shown: UnblindedTrial) -> Bundle:
         design = shown.study.design
         case = design.case_by_key[shown.trial.case]
         images = trial_images(design, case, shown.trial)
@@ -190,7 +191,7 @@ class Pictures:
         return Bundle(pictures[0], pictures[1], tuple(pictures[2:]))
 
 
-def _ids(rater: str, trial: str, shown: Shown) -> list[str]:
+def _ids(rater: str, trial: str, shown: UnblindedTrial) -> list[str]:
     """The opaque ids of a trial's pictures, in the order of ``Bundle.all``."""
     count = 2 + len(shown.trial.candidates)
     return [security.opaque(shown.secret, "picture", rater, trial, slot) for slot in range(count)]

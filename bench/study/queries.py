@@ -1,9 +1,7 @@
-"""The statements that run for every trial and every vote, built once: building them costs more than running.
+"""The statements that run for every trial and every vote. They are built once: building takes longer than running.
 
-Their parameters, by name: ``me`` the rater, ``study``, ``kind`` the rater's, ``trial``, ``sheet``, ``role``;
-``now``, ``until`` when a hold given now ends, ``since`` a lease before now, ``ahead`` the latest moment that
-no wrong clock wrote (``SLACK`` after now), ``horizon`` the latest end of a hold that none did; ``void`` the
-public ids of trials that cannot be shown at the moment.
+Parameters: ``me`` (row id of the rater), ``study``, ``kind`` (of the rater), ``trial``, ``sheet`` and ``role``, the
+times of :class:`bench.study.trials.Moment`, and ``void``, the public ids of trials that cannot be shown at the moment.
 """
 
 from __future__ import annotations
@@ -29,6 +27,7 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from bench.study.models import HoldRow, IssueRow, RaterRow, StudyRow, TrialRow, VoteRow
 
+# Columns of a trial that is handed out.
 TRIAL: tuple[InstrumentedAttribute[Any], ...] = (
     TrialRow.id,
     TrialRow.name,
@@ -55,20 +54,24 @@ horizon: BindParameter[Any] = bindparam("horizon")
 void: BindParameter[Any] = bindparam("void", expanding=True)
 
 
+# --- conditions on the trial of the enclosing query -------------------------------------------------------
+
+
 def answered() -> ColumnElement[bool]:
-    """Whether some rater of the kind has answered the enclosing query's trial."""
+    """Whether a rater of the kind has answered the trial."""
     vote = aliased(VoteRow)
     return exists().where(vote.trial_id == TrialRow.id, vote.kind == kind)
 
 
-def held() -> ColumnElement[bool]:
-    """Whether a rater of the kind, other than ``me``, holds the enclosing query's trial."""
+def _held_by_another() -> ColumnElement[bool]:
+    """Whether another rater of the kind than ``me`` holds the trial."""
     hold = aliased(HoldRow)
     return exists().where(
         hold.trial_id == TrialRow.id,
         hold.kind == kind,
         hold.rater_id != me,
         hold.until > now,
+        # A hold beyond the horizon was written by a clock that was wrong.
         hold.until <= horizon,
     )
 
@@ -77,6 +80,45 @@ def _issued_to_me() -> ColumnElement[bool]:
     issue = aliased(IssueRow)
     return exists().where(issue.rater_id == me, issue.trial_id == TrialRow.id)
 
+
+def _open_to_me() -> tuple[ColumnElement[bool], ...]:
+    own_vote, same = aliased(VoteRow), aliased(TrialRow)
+    return (
+        TrialRow.study_id == study,
+        TrialRow.role == "trial",
+        TrialRow.public.not_in(void),
+        ~answered(),
+        ~_held_by_another(),
+        # On a sheet that another rater began, a comparison may be one that this rater has judged.
+        ~exists().where(
+            own_vote.rater_id == me,
+            own_vote.trial_id == same.id,
+            same.unit == TrialRow.unit,
+            same.role == "trial",
+        ),
+    )
+
+
+def _left_behind() -> ColumnElement[bool]:
+    """Whether no rater but ``me`` is at work on the trial's sheet."""
+    owner = aliased(RaterRow)
+    return ~exists().where(
+        owner.study_id == study,
+        owner.kind == kind,
+        owner.sheet == TrialRow.sheet,
+        owner.id != me,
+        owner.finished_at.is_(None),
+        owner.seen_at > since,
+        owner.seen_at <= ahead,
+    )
+
+
+def _sheet_begun() -> ColumnElement[bool]:
+    owner = aliased(RaterRow)
+    return exists().where(owner.study_id == study, owner.kind == kind, owner.sheet == TrialRow.sheet)
+
+
+# --- the rater --------------------------------------------------------------------------------------------
 
 RATER = (
     select(
@@ -96,21 +138,23 @@ RATER = (
     .join(StudyRow, StudyRow.id == RaterRow.study_id)
     .where(RaterRow.public == bindparam("rater"))
 )
+# The second of two transactions about one rater waits for the first.
 RATER_LOCKED = RATER.with_for_update(of=RaterRow)
-"""The same; of two transactions about one rater, the second waits."""
 
+# Updates no row where the rater has withdrawn in the meantime.
 SEEN = update(RaterRow).where(RaterRow.id == me, RaterRow.withdrawn_at.is_(None)).values(seen_at=now)
-"""No row where the rater has withdrawn in the meantime."""
 FINISHED = update(RaterRow).where(RaterRow.id == me).values(finished_at=now)
 
-DONE = (
+VOTES_BY_ROLE = (
     select(TrialRow.role, func.count().label("votes"))
     .join(VoteRow, VoteRow.trial_id == TrialRow.id)
     .where(VoteRow.rater_id == me)
     .group_by(TrialRow.role)
 )
-"""The rater's votes by role."""
 
+# --- the rater's open trial -------------------------------------------------------------------------------
+
+# The trial that the rater was shown and has not answered.
 OPEN_ISSUE = (
     select(*TRIAL)
     .join(IssueRow, IssueRow.trial_id == TrialRow.id)
@@ -122,8 +166,6 @@ OPEN_ISSUE = (
     .order_by(IssueRow.number.desc())
     .limit(1)
 )
-"""The trial that the rater was shown and has not answered."""
-
 ISSUES = select(func.count()).select_from(IssueRow).where(IssueRow.rater_id == me)
 RELEASE = update(IssueRow).where(IssueRow.rater_id == me, IssueRow.trial_id == trial).values(released=True)
 HELD_UNTIL = select(HoldRow.until).where(
@@ -132,85 +174,7 @@ HELD_UNTIL = select(HoldRow.until).where(
 UNHOLD = delete(HoldRow).where(HoldRow.trial_id == trial, HoldRow.kind == kind, HoldRow.rater_id == me)
 ANSWERED = select(exists().where(VoteRow.trial_id == trial, VoteRow.kind == kind))
 
-
-def _open_to_me() -> tuple[ColumnElement[bool], ...]:
-    mine, same = aliased(VoteRow), aliased(TrialRow)
-    return (
-        TrialRow.study_id == study,
-        TrialRow.role == "trial",
-        TrialRow.public.not_in(void),
-        ~answered(),
-        ~held(),
-        # On a sheet that someone else began, a unit may be one that this rater has judged.
-        ~exists().where(
-            mine.rater_id == me, mine.trial_id == same.id, same.unit == TrialRow.unit, same.role == "trial"
-        ),
-    )
-
-
-def _left_behind() -> ColumnElement[bool]:
-    """Whether no rater but ``me`` is at work on the enclosing query's sheet."""
-    owner = aliased(RaterRow)
-    return ~exists().where(
-        owner.study_id == study,
-        owner.kind == kind,
-        owner.sheet == TrialRow.sheet,
-        owner.id != me,
-        owner.finished_at.is_(None),
-        owner.seen_at > since,
-        owner.seen_at <= ahead,
-    )
-
-
-def _begun() -> ColumnElement[bool]:
-    owner = aliased(RaterRow)
-    return exists().where(owner.study_id == study, owner.kind == kind, owner.sheet == TrialRow.sheet)
-
-
-OWN_SHEET: Select[Any] = (
-    select(*TRIAL).where(*_open_to_me(), TrialRow.sheet == sheet).order_by(TrialRow.position).limit(1)
-)
-OTHER_SHEETS: Select[Any] = (
-    select(*TRIAL)
-    .where(*_open_to_me(), _left_behind())
-    .order_by(case((_begun(), 0), else_=1), TrialRow.sheet, TrialRow.position)
-    .limit(1)
-)
-"""First what others left behind, then sheets that nobody has begun."""
-
-CHECKS = (
-    select(*TRIAL)
-    .where(TrialRow.study_id == study, TrialRow.role == role, TrialRow.public.not_in(void), ~_issued_to_me())
-    .order_by(TrialRow.position)
-)
-"""Practice trials or attention checks that the rater has not seen."""
-
-
-def _repeat() -> Select[Any]:
-    vote, first = aliased(VoteRow), aliased(TrialRow)
-    # From the rater's few votes on, each step by an index. A repeat stands where its trial stands.
-    return (
-        select(*TRIAL)
-        .select_from(vote)
-        .join(first, and_(first.id == vote.trial_id, first.role == "trial"))
-        .join(
-            TrialRow,
-            and_(
-                TrialRow.study_id == first.study_id,
-                TrialRow.role == "repeat",
-                TrialRow.sheet == first.sheet,
-                TrialRow.position == first.position,
-            ),
-        )
-        .where(vote.rater_id == me, TrialRow.public.not_in(void), ~_issued_to_me())
-        .order_by(vote.id)
-        .limit(1)
-    )
-
-
-REPEAT = _repeat()
-"""The repeat of the rater's oldest trial that has not been repeated."""
-
+# A trial that was shown to a rater, with the rater's answer where there is one.
 ISSUED = (
     select(
         RaterRow.id.label("rater_id"),
@@ -232,15 +196,66 @@ ISSUED = (
     .join(VoteRow, and_(VoteRow.rater_id == RaterRow.id, VoteRow.trial_id == TrialRow.id), isouter=True)
     .where(RaterRow.public == bindparam("rater"), TrialRow.public == bindparam("public"))
 )
-"""A trial that was shown to a rater, with the answer to it where there is one."""
+
+# --- the next trial ---------------------------------------------------------------------------------------
+
+OWN_SHEET: Select[Any] = (
+    select(*TRIAL).where(*_open_to_me(), TrialRow.sheet == sheet).order_by(TrialRow.position).limit(1)
+)
+# Sheets that other raters left come before sheets that nobody has begun.
+OTHER_SHEETS: Select[Any] = (
+    select(*TRIAL)
+    .where(*_open_to_me(), _left_behind())
+    .order_by(case((_sheet_begun(), 0), else_=1), TrialRow.sheet, TrialRow.position)
+    .limit(1)
+)
+# Attention or practice trials that the rater has not been shown.
+CHECKS = (
+    select(*TRIAL)
+    .where(TrialRow.study_id == study, TrialRow.role == role, TrialRow.public.not_in(void), ~_issued_to_me())
+    .order_by(TrialRow.position)
+)
+
+
+def _repeat() -> Select[Any]:
+    vote, first = aliased(VoteRow), aliased(TrialRow)
+    # Starts from the rater's few votes, so that every step uses an index.
+    return (
+        select(*TRIAL)
+        .select_from(vote)
+        .join(first, and_(first.id == vote.trial_id, first.role == "trial"))
+        .join(
+            TrialRow,
+            # A repeat has the sheet and the position of its trial.
+            and_(
+                TrialRow.study_id == first.study_id,
+                TrialRow.role == "repeat",
+                TrialRow.sheet == first.sheet,
+                TrialRow.position == first.position,
+            ),
+        )
+        .where(vote.rater_id == me, TrialRow.public.not_in(void), ~_issued_to_me())
+        .order_by(vote.id)
+        .limit(1)
+    )
+
+
+# The repeat of the rater's oldest trial that has not been repeated.
+REPEAT = _repeat()
+
+
+# --- what differs between databases -----------------------------------------------------------------------
 
 
 class Writes:
-    """The statements whose form differs between databases."""
+    """Insertions that resolve conflicts. SQLAlchemy builds them for each database in another way.
+
+    Each is a single statement, so that of two raters at once only one succeeds.
+    """
 
     def __init__(self, *, is_sqlite: bool) -> None:
         self.insert: Any = sqlite.insert if is_sqlite else postgresql.insert
-        # One statement each, so that no two raters can both succeed.
+        # Takes or prolongs a hold. Returns no row where another rater has it.
         self.hold = (
             self.insert(HoldRow)
             .values(trial_id=trial, kind=kind, rater_id=me, until=until)
@@ -251,7 +266,6 @@ class Writes:
             )
             .returning(HoldRow.trial_id)
         )
-        """Takes or prolongs a hold; no row where another rater has it."""
         self.issue = (
             self.insert(IssueRow)
             .values(rater_id=me, trial_id=trial, number=bindparam("number"), issued_at=now, released=False)
@@ -259,6 +273,7 @@ class Writes:
                 index_elements=["rater_id", "trial_id"], set_={"released": False, "issued_at": now}
             )
         )
+        # Changes nothing and returns no row where the rater has answered the trial before.
         self.vote = (
             self.insert(VoteRow)
             .values(
@@ -274,4 +289,3 @@ class Writes:
             .on_conflict_do_nothing(index_elements=["rater_id", "trial_id"])
             .returning(VoteRow.id)
         )
-        """No row where the rater has answered the trial already; nothing is changed then."""

@@ -27,7 +27,8 @@ from bench.study.types import NOISE, SOURCE, TRUTH, Trial
 
 if TYPE_CHECKING:
     from bench.progress import Progress
-    from bench.study.store import Answer, StudyStore
+    from bench.study.interface import Answer
+    from bench.study.store import StudyStore
 
 CONTROL_STRENGTHS: Mapping[str, float] = {TRUTH: 6.0, SOURCE: 0.0, NOISE: -6.0}
 """Logarithms: an attentive rater fails an attention check about six times in a million."""
@@ -159,7 +160,7 @@ def simulate(
         mind = SimulatedRater(taste, design.methods, seed, number)
         stored = 0
         while (trial := store.next_trial(rater)) is not None:
-            answer, took = mind.answer(store.shown(rater, trial.id).trial, trial.tie)
+            answer, took = mind.answer(store.unblinded(rater, trial.id).trial, trial.tie)
             stored += store.vote(rater, trial.id, answer, took).new
         bar.advance()
         return stored

@@ -24,10 +24,10 @@ from bench.study.interface import (
     RECRUITERS,
     SESSION_DAYS,
     Answer,
-    Entry,
     NotFinished,
     OpenTrial,
-    Progress,
+    RaterProgress,
+    RaterSession,
     StudyClosed,
     StudyFull,
     UnknownRater,
@@ -126,13 +126,13 @@ def _show(service: Service) -> None:
 # --- coming in --------------------------------------------------------------------------------------------
 
 
-def _entry(service: Service) -> Entry | None:
+def _entry(service: Service) -> RaterSession | None:
     """Who is here; None where a page was shown instead."""
     import streamlit as st
 
     state = st.session_state
     if "entry" in state:
-        known: Entry = state["entry"]
+        known: RaterSession = state["entry"]
         return known
     query = st.query_params
     if "session" in query:
@@ -171,7 +171,7 @@ def recruited_by(query: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     return "", {}
 
 
-def _come_in(entry: Entry, place: str) -> Entry:
+def _come_in(entry: RaterSession, place: str) -> RaterSession:
     """``place``: what the cookie is for; none where the address had the session already."""
     import streamlit as st
 
@@ -200,7 +200,7 @@ def _keeper() -> Any:
     return st.components.v2.component("peb_keeper", js=script)
 
 
-def _remember(entry: Entry) -> None:
+def _remember(entry: RaterSession) -> None:
     import streamlit as st
 
     place = st.session_state["place"]
@@ -213,7 +213,7 @@ def _remember(entry: Entry) -> None:
 
 def _landing(
     service: Service,
-    entry: Entry | None,
+    entry: RaterSession | None,
     invitation: str = "",
     external: str = "",
     recruited: Mapping[str, str] | None = None,
@@ -332,7 +332,7 @@ def _component() -> Any:
     )
 
 
-def _trial(service: Service, entry: Entry, progress: Progress) -> None:
+def _trial(service: Service, entry: RaterSession, progress: RaterProgress) -> None:
     import streamlit as st
 
     state = st.session_state
@@ -456,7 +456,7 @@ def _explain(service: Service, rater: str, trial: str, answer: Answer, correct: 
     """Keeps a practice trial on the screen, with what was right."""
     import streamlit as st
 
-    shown = service.store.shown(rater, trial).trial
+    shown = service.store.unblinded(rater, trial).trial
     best = shown.candidates.index(str(shown.expected))
     state = st.session_state
     previous: dict[str, Any] | None = state.get("feedback")

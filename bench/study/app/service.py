@@ -19,7 +19,7 @@ from pathlib import Path
 from bench.files import parse_json
 from bench.study import StudyError, security
 from bench.study.cli import NAME_VARIABLE, STORE, STORE_VARIABLE
-from bench.study.interface import Entry, Study
+from bench.study.interface import RaterSession, Study
 from bench.study.pictures import Picture, PictureChanged, Pictures
 from bench.study.store import StudyStore
 
@@ -137,7 +137,7 @@ class Service:
     def study(self) -> Study:
         return self.store.study(self.name)
 
-    def resume(self, session: str) -> Entry:
+    def resume(self, session: str) -> RaterSession:
         """``StudyStore.resume``; a session of another study in the same store is none of ours."""
         self._ours(session)
         return self.store.resume(session)
@@ -162,7 +162,7 @@ class Service:
 
     def redeem(
         self, invitation: str, external: str = "", recruited: Mapping[str, str] | None = None
-    ) -> Entry:
+    ) -> RaterSession:
         """``StudyStore.redeem``; an invitation to another study is left as it is."""
         self._ours(invitation)
         return self.store.redeem(invitation, external=external, recruited=recruited)

@@ -8,7 +8,8 @@ from pathlib import Path
 from bench.executors import LocalExecutor
 from bench.runner import make_plan, run
 from bench.store import RunStore
-from bench.study.store import Answer, OpenTrial, StudyStore
+from bench.study.interface import Answer, OpenTrial
+from bench.study.store import StudyStore
 from tests.bench.fakes import method, protocol
 
 

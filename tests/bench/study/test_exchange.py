@@ -13,9 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.study.exchange import FIELDS, ExchangeError, anonymise, export_votes, import_votes
-from bench.study.interface import VOTE_COLUMNS
 from bench.study.votes.analysis import Exclusion, analyse
-from bench.study.votes.frame import COLUMNS, OPTIONAL, VotesError, check_votes
+from bench.study.votes.frame import VotesError, check_votes
 from tests.bench.study.polls import frame, poll
 
 ENDINGS = ["csv", "parquet"]
@@ -45,10 +44,6 @@ def same(a: pd.DataFrame, b: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(
         check_votes(a)[list(FIELDS)], check_votes(b)[list(FIELDS)], check_dtype=True
     )
-
-
-def test_columns_are_those_of_the_store() -> None:
-    assert (*COLUMNS, *OPTIONAL) == VOTE_COLUMNS
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -14,8 +14,9 @@ from PIL import Image
 from bench.files import sha256_bytes
 from bench.images import ImageError, from_array, png_bytes, read_mask, read_rgb, to_array
 from bench.study.design import Design, DesignOptions, build
+from bench.study.interface import VoteRefused
 from bench.study.pictures import BUCKET, PictureChanged, Pictures, fill_png, outline, trial_images
-from bench.study.store import StudyStore, VoteRefused
+from bench.study.store import StudyStore
 from bench.study.types import NOISE, TRUTH
 from tests.bench.fakes import noise, square
 
@@ -56,7 +57,7 @@ def chunks(png: bytes) -> list[tuple[bytes, int]]:
 def every_bundle(store: StudyStore, rater: str):
     pictures = Pictures(store)
     while (trial := store.next_trial(rater)) is not None:
-        yield trial, store.shown(rater, trial.id).trial, pictures.bundle(rater, trial.id)
+        yield trial, store.unblinded(rater, trial.id).trial, pictures.bundle(rater, trial.id)
         store.vote(rater, trial.id, 0, 500)
 
 
@@ -119,10 +120,10 @@ def test_only_ones_own_trials_have_pictures(taste: StudyStore) -> None:
 def test_a_changed_file_is_refused_and_not_shown(taste: StudyStore, what: str) -> None:
     rater = taste.register("taste").rater
     trial = taste.next_trial(rater)
-    while taste.shown(rater, trial.id).trial.role != ("attention" if what == "truth" else "trial"):
+    while taste.unblinded(rater, trial.id).trial.role != ("attention" if what == "truth" else "trial"):
         taste.vote(rater, trial.id, 0, 500)
         trial = taste.next_trial(rater)
-    shown = taste.shown(rater, trial.id)
+    shown = taste.unblinded(rater, trial.id)
     design = shown.study.design
     case = design.case_by_key[shown.trial.case]
     title = TRUTH if what == "truth" else shown.trial.candidates[0]

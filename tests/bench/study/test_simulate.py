@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from bench.study.design import Design, DesignOptions, build
+from bench.study.interface import StudyFull
 from bench.study.simulate import SimulatedRater, SimulationError, Taste, probabilities, simulate
-from bench.study.store import StudyFull, StudyStore
+from bench.study.store import StudyStore
 from bench.study.types import NOISE, TRUTH, Trial
 from bench.study.votes.analysis import analyse
 from tests.bench.study.runs import answer_all

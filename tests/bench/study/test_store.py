@@ -13,19 +13,18 @@ import pytest
 from bench.study import StudyError, security
 from bench.study.database import Clock, DatabaseError
 from bench.study.design import Design
-from bench.study.settings import StudySettings
-from bench.study.store import (
-    VOTE_COLUMNS,
+from bench.study.interface import (
     NotFinished,
     StudyClosed,
     StudyFull,
-    StudyStore,
     UnknownRater,
     UnknownStudy,
     VoteRefused,
     Withdrawn,
 )
-from bench.study.votes.frame import check_votes
+from bench.study.settings import StudySettings
+from bench.study.store import StudyStore
+from bench.study.votes.frame import COLUMNS, OPTIONAL, check_votes
 from tests.bench.study.conftest import Postgres
 from tests.bench.study.runs import answer_all
 
@@ -66,7 +65,7 @@ def begin(store: StudyStore, external: str = "") -> str:
 
 
 def on_sheet(store: StudyStore, rater: str, trial: str):
-    return store.shown(rater, trial).trial
+    return store.unblinded(rater, trial).trial
 
 
 # --- studies ----------------------------------------------------------------------------------------------
@@ -501,7 +500,7 @@ def test_a_rater_who_comes_back_goes_on_where_they_were(taste: StudyStore, clock
     rater = begin(taste)
     for _ in range(5):
         taste.vote(rater, taste.next_trial(rater).id, 0, 500)
-    session = taste._entry(taste._load("taste"), rater).session
+    session = taste._session(taste._load("taste"), rater).session
     before = taste.next_trial(rater)
     clock.forward(30 * 86400)
     assert taste.resume(session).rater == rater
@@ -720,7 +719,7 @@ def test_a_vote_under_way_does_not_outlive_a_withdrawal(
 ) -> None:
     rater = begin(taste)
     trial = taste.next_trial(rater)
-    issued = taste._handout._issued
+    issued = taste._issued
 
     def withdrawn_meanwhile(*arguments: object) -> object:
         row = issued(*arguments)
@@ -728,7 +727,7 @@ def test_a_vote_under_way_does_not_outlive_a_withdrawal(
         taste.withdraw(rater)
         return row
 
-    monkeypatch.setattr(taste._handout, "_issued", withdrawn_meanwhile)
+    monkeypatch.setattr(taste, "_issued", withdrawn_meanwhile)
     with pytest.raises(Withdrawn):
         taste.vote(rater, trial.id, 0, 500)
     assert len(taste.votes("taste")) == 0
@@ -788,7 +787,7 @@ def test_progress_goes_through_its_states(taste: StudyStore) -> None:
 
 def test_votes_have_the_columns_of_the_analysis(taste: StudyStore, design: Design) -> None:
     empty = taste.votes("taste")
-    assert tuple(empty.columns) == VOTE_COLUMNS
+    assert tuple(empty.columns) == (*COLUMNS, *OPTIONAL)
     answer_all(taste, begin(taste), "tie")
     votes = taste.votes()
     check_votes(votes)

@@ -426,14 +426,14 @@ def test_from_the_invitation_to_the_code(session: Session) -> None:
 
 
 def answer_to(session: Session, trial: str) -> Any:
-    name = session.store.shown(session.rater, trial).trial.id
+    name = session.store.unblinded(session.rater, trial).trial.id
     votes = session.store.votes("taste")
     return votes[votes["trial"] == name].iloc[0]
 
 
 def shared(session: Session, trial: str) -> str:
     """What the addresses of a trial's pictures have in common."""
-    secret = session.store.shown(session.rater, trial).secret
+    secret = session.store.unblinded(session.rater, trial).secret
     return security.opaque(secret, "pictures", session.rater, trial)
 
 
@@ -490,7 +490,7 @@ def test_in_low_windows_a_pair_stands_in_one_row_above_the_fold(session: Session
 def test_keys_that_scroll_are_no_answers_and_an_answer_can_be_taken_back(session: Session) -> None:
     before, scrolled, undone = session.kept
     assert before == scrolled == undone > 0
-    shown = session.store.shown(session.rater, session.reloaded[0]).trial
+    shown = session.store.unblinded(session.rater, session.reloaded[0]).trial
     assert answer_to(session, session.reloaded[0])["answer"] == shown.candidates[1]
 
 

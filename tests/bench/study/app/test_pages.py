@@ -291,7 +291,7 @@ def test_every_odd_text_reaches_the_browser_as_it_is(make_site) -> None:
 def spoil(site: Site, rater: str, trial: str) -> tuple[Path, bytes]:
     """Changes the source picture of a trial; the file and what it was."""
     design = site.service.study.design
-    path = design.path(design.case_by_key[site.store.shown(rater, trial).trial.case].source)
+    path = design.path(design.case_by_key[site.store.unblinded(rater, trial).trial.case].source)
     kept = path.read_bytes()
     path.write_bytes(kept + b"x")
     return path, kept

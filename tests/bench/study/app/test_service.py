@@ -242,7 +242,7 @@ def test_a_file_that_changes_after_the_trial_was_shown_voids_it(
     trial = store.next_trial(rater)
     assert trial is not None
     address = payload(served, rater, trial)["pictures"][0].split("/")[1:]
-    design.path(design.case_by_key[store.shown(rater, trial.id).trial.case].source).write_bytes(b"x")
+    design.path(design.case_by_key[store.unblinded(rater, trial.id).trial.case].source).write_bytes(b"x")
     with pytest.raises(PictureChanged):
         served.picture(*address)
     assert served.void == {trial.id}

@@ -1,0 +1,330 @@
+"""How raters come into a study: invitations, open registration, and coming back with a session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from bench.study import StudyError, queries, security
+from bench.study.database import within
+from bench.study.interface import (
+    SESSION_DAYS,
+    LoadedStudy,
+    RaterSession,
+    StudyClosed,
+    StudyFull,
+    UnknownStudy,
+    Withdrawn,
+)
+from bench.study.models import HUMAN, RATER_KINDS, InvitationRow, RaterRow, StudyRow, TrialRow
+from bench.study.studies import Row, StudyCatalog
+
+FORGED = "This link is not valid: it was altered or was not made by this study."
+USED = (
+    "This link has been used already. Go on in the browser in which you began, "
+    "or with the personal link that you were given there."
+)
+
+
+class Registration(StudyCatalog):
+    """The part of the store that lets raters in."""
+
+    def invite(self, study: str, count: int = 1, *, days: float | None = 30, note: str = "") -> list[str]:
+        """Makes ``count`` signed invitations. Each is valid for one rater and ``days`` days (None: for ever)."""
+        if not 1 <= count <= 10_000:
+            raise StudyError(f"--count {count}: expected 1 to 10000 invitations.")
+        if days is not None and not 0 < days <= 3650:
+            raise StudyError(f"--days {days}: expected more than 0 and at most 3650.")
+        if len(note) > 255:
+            raise StudyError(f"--note: {len(note)} characters; at most 255 are kept.")
+        loaded = self._load(study)
+        nonces = [security.new_id() for _ in range(count)]
+
+        def work(connection: Connection) -> datetime | None:
+            now = self._db.now(connection)
+            expires = None if days is None else now + timedelta(days=days)
+            common = {"study_id": loaded.id, "note": note, "created_at": now, "expires_at": expires}
+            connection.execute(
+                self._writes.insert(InvitationRow).on_conflict_do_nothing(index_elements=["nonce"]),
+                [{"nonce": nonce, **common} for nonce in nonces],
+            )
+            return expires
+
+        expires = self._db.write(work)
+        return [security.sign(loaded.secret, "invitation", study, nonce, expires) for nonce in nonces]
+
+    def redeem(
+        self,
+        token: str,
+        session: str | None = None,
+        *,
+        external: str = "",
+        recruited: Mapping[str, str] | None = None,
+    ) -> RaterSession:
+        """Uses an invitation. This makes a new rater, or gives back the rater who used it before.
+
+        A rater who comes back is recognised by their ``session``, or by ``external``, the id that a recruiting service
+        gives them. ``recruited``: see :meth:`register`.
+
+        Raises ``security.TokenForged``, ``TokenExpired``, ``TokenUsed`` (another rater has used it, or this one takes
+        part by another invitation), :class:`Withdrawn`, :class:`StudyFull` (the invitation stays valid) and
+        :class:`StudyClosed`.
+        """
+        _check_recruited(external, recruited)
+        loaded, nonce = self._verified_invitation(token)
+        public = security.new_id()
+
+        def work(connection: Connection) -> tuple[str, str | None]:
+            """The rater of the invitation, and the recruiting service's id of a rater who came before."""
+            row = self._invitation(connection, loaded, nonce, lock=True)
+            if row.public is not None:
+                return str(row.public), row.external
+            self._lock_study(connection, loaded)
+            self._check_new(connection, loaded, external)
+            rater_id = self._insert_rater(connection, loaded, public, HUMAN, external or None, recruited)
+            connection.execute(
+                update(InvitationRow)
+                .where(InvitationRow.id == row.id, InvitationRow.rater_id.is_(None))
+                .values(rater_id=rater_id)
+            )
+            return public, None
+
+        bound, bound_external = self._db.write(work)
+        same = bound == public or (bool(external) and external == bound_external)
+        if not same and (session is None or self._session_rater(session, loaded) != bound):
+            raise security.TokenUsed(USED)
+        return self._session(loaded, bound)
+
+    def check_invitation(
+        self, token: str, *, external: str = "", recruited: Mapping[str, str] | None = None
+    ) -> None:
+        """Raises the errors of :meth:`redeem` that concern the link itself. Does not use the invitation."""
+        _check_recruited(external, recruited)
+        loaded, nonce = self._verified_invitation(token)
+
+        def work(connection: Connection) -> None:
+            row = self._invitation(connection, loaded, nonce)
+            if row.public is None:
+                self._check_new(connection, loaded, external)
+            elif not external or external != row.external:
+                raise security.TokenUsed(USED)
+
+        self._db.read(work)
+
+    def enter(
+        self, study: str, external: str = "", recruited: Mapping[str, str] | None = None
+    ) -> RaterSession:
+        """Open registration. A rater whose ``external`` id is in the study goes on where they were.
+
+        Raises :class:`StudyClosed` where the study takes invited raters only, and :class:`StudyFull`.
+        """
+        loaded = self._load(study)
+        if not loaded.study.settings.open_registration:
+            raise StudyClosed(
+                f"study {study}: takes invited raters only. Create it with open registration, or invite.",
+                public="This study is open to invited people only. Use the link that you were sent.",
+            )
+        return self.register(study, external=external, recruited=recruited)
+
+    def resume(self, session: str) -> RaterSession:
+        """The rater of a session token. Raises ``security.TokenError`` or :class:`UnknownRater`.
+
+        A session ends ``SESSION_DAYS`` after the rater's last answer (``TokenExpired``).
+        """
+        loaded = self._verified_study(session)
+        rater = self._session_rater(session, loaded)
+        if rater is None:
+            raise security.TokenForged(FORGED)
+        seen_at, now = self._db.read(lambda c: (self._rater(c, rater).seen_at, self._db.now(c)))
+        if now - seen_at > timedelta(days=SESSION_DAYS):
+            raise security.TokenExpired(
+                f"This link ended, because it was not used for {SESSION_DAYS} days. Ask the person who sent it "
+                "for a new one."
+            )
+        return self._session(loaded, rater)
+
+    def register(
+        self,
+        study: str,
+        *,
+        kind: str = HUMAN,
+        external: str = "",
+        recruited: Mapping[str, str] | None = None,
+    ) -> RaterSession:
+        """A new rater, or the rater who has this ``external`` id, without any condition.
+
+        ``recruited``: all parameters that a recruiting service put into the link. The latest ones are stored. Raises
+        :class:`StudyFull` and :class:`StudyClosed`.
+        """
+        if kind not in RATER_KINDS:
+            raise StudyError(f"raters of kind {kind!r}: expected one of {', '.join(RATER_KINDS)}.")
+        _check_recruited(external, recruited)
+        loaded = self._load(study)
+        public = security.new_id()
+
+        def work(connection: Connection) -> str:
+            self._lock_study(connection, loaded)
+            query = select(RaterRow.public).where(RaterRow.public == public)
+            if connection.execute(query).scalar_one_or_none() is not None:
+                return public  # An earlier attempt stored the rater, and its answer was lost.
+            rater = self._by_external(connection, loaded, kind, external) if external else None
+            if rater is None:
+                self._insert_rater(connection, loaded, public, kind, external or None, recruited)
+                return public
+            if recruited:
+                connection.execute(
+                    update(RaterRow).where(RaterRow.public == rater).values(recruited=dict(recruited))
+                )
+            return rater
+
+        return self._session(loaded, self._db.write(work))
+
+    def consent(self, rater: str) -> None:
+        """Stores that the rater has agreed to take part. The first time counts."""
+        undecided = (RaterRow.public == rater, RaterRow.consented_at.is_(None))
+        self._db.write(
+            lambda c: c.execute(update(RaterRow).where(*undecided).values(consented_at=self._db.now(c)))
+        )
+
+    # Tokens
+
+    def _verified_study(self, token: str) -> LoadedStudy:
+        """The study that a token names. The token's signature is not verified yet."""
+        try:
+            return self._load(security.study_of(token))
+        except UnknownStudy:
+            raise security.TokenForged(FORGED) from None
+
+    def _verified_invitation(self, token: str) -> tuple[LoadedStudy, str]:
+        """Study and nonce of an invitation. Raises ``security.TokenForged`` or ``TokenExpired``."""
+        loaded = self._verified_study(token)
+        now = self._db.read(self._db.now)
+        return loaded, security.verify(token, loaded.secret, "invitation", now).subject
+
+    def _session_rater(self, session: str, loaded: LoadedStudy) -> str | None:
+        """The rater of a session of this study. None for any other text."""
+        try:
+            content = security.verify(session, loaded.secret, "session", self._db.read(self._db.now))
+        except security.TokenError:
+            return None
+        return content.subject if content.study == loaded.study.name else None
+
+    def _session(self, loaded: LoadedStudy, rater: str) -> RaterSession:
+        name = loaded.study.name
+        return RaterSession(rater, security.sign(loaded.secret, "session", name, rater), name)
+
+    # Rows
+
+    def _invitation(
+        self, connection: Connection, loaded: LoadedStudy, nonce: str, *, lock: bool = False
+    ) -> Row:
+        """An invitation with the rater who used it.
+
+        Raises ``security.TokenForged`` where there is no such invitation, and :class:`Withdrawn`.
+        """
+        query = (
+            select(InvitationRow.id, RaterRow.public, RaterRow.external, RaterRow.withdrawn_at)
+            .join(RaterRow, RaterRow.id == InvitationRow.rater_id, isouter=True)
+            .where(InvitationRow.nonce == nonce, InvitationRow.study_id == loaded.id)
+        )
+        row = connection.execute(query.with_for_update(of=InvitationRow) if lock else query).one_or_none()
+        if row is None:
+            raise security.TokenForged("This link is not valid: the study does not know it.")
+        if row.withdrawn_at is not None:
+            raise Withdrawn(f"{self.name}: rater {row.public!r} has withdrawn.")
+        return row
+
+    def _check_new(self, connection: Connection, loaded: LoadedStudy, external: str) -> None:
+        """Raises ``security.TokenUsed`` where the study already has a rater with this ``external`` id."""
+        if external and self._by_external(connection, loaded, HUMAN, external) is not None:
+            raise security.TokenUsed(
+                "You take part in this study already. Go on in the browser in which you began, or with the "
+                "personal link that you were given there."
+            )
+
+    def _lock_study(self, connection: Connection, loaded: LoadedStudy) -> datetime | None:
+        """Makes registrations of one study wait for each other. Returns when the study was closed."""
+        return connection.execute(
+            select(StudyRow.closed_at).where(StudyRow.id == loaded.id).with_for_update()
+        ).scalar_one()
+
+    def _by_external(
+        self, connection: Connection, loaded: LoadedStudy, kind: str, external: str
+    ) -> str | None:
+        """The rater with the recruiting service's id ``external``."""
+        return connection.execute(
+            select(RaterRow.public).where(
+                RaterRow.study_id == loaded.id, RaterRow.kind == kind, RaterRow.external == external
+            )
+        ).scalar_one_or_none()
+
+    def _insert_rater(
+        self,
+        connection: Connection,
+        loaded: LoadedStudy,
+        public: str,
+        kind: str,
+        external: str | None,
+        recruited: Mapping[str, str] | None,
+    ) -> int:
+        """Stores a new rater and returns the row's id. Raises :class:`StudyClosed` or :class:`StudyFull`."""
+        name = loaded.study.name
+        if self._lock_study(connection, loaded) is not None:
+            raise StudyClosed(f"study {name} is closed.")
+        now = self._db.now(connection)
+        number = connection.execute(
+            select(func.count())
+            .select_from(RaterRow)
+            .where(RaterRow.study_id == loaded.id, RaterRow.kind == kind)
+        ).scalar_one()
+        sheet = self._free_sheet(connection, loaded, kind, now)
+        if sheet is None:
+            raise StudyFull(
+                f"study {name}: every open trial is with a rater. Wait until their leases run out, or create "
+                "a study for more raters."
+            )
+        return connection.execute(
+            insert(RaterRow)
+            .values(
+                study_id=loaded.id,
+                public=public,
+                kind=kind,
+                number=number,
+                external=external,
+                recruited=dict(recruited) if recruited else None,
+                sheet=sheet,
+                created_at=now,
+                seen_at=now,
+            )
+            .returning(RaterRow.id)
+        ).scalar_one()
+
+    def _free_sheet(
+        self, connection: Connection, loaded: LoadedStudy, kind: str, now: datetime
+    ) -> int | None:
+        """The sheet with the most open trials that no rater is at work on. None where there is none."""
+        open_trials = connection.execute(
+            select(TrialRow.sheet, func.count())
+            .where(TrialRow.study_id == loaded.id, TrialRow.role == "trial", ~queries.answered())
+            .group_by(TrialRow.sheet),
+            {"kind": kind},
+        ).all()
+        raters = connection.execute(
+            select(RaterRow.sheet, RaterRow.seen_at).where(
+                RaterRow.study_id == loaded.id, RaterRow.kind == kind, RaterRow.finished_at.is_(None)
+            )
+        )
+        occupied = {row.sheet for row in raters if within(row.seen_at, now, loaded.lease)}
+        free = [
+            (-count, sheet) for sheet, count in open_trials if sheet is not None and sheet not in occupied
+        ]
+        return min(free)[1] if free else None
+
+
+def _check_recruited(external: str, recruited: Mapping[str, str] | None) -> None:
+    """Raises :class:`StudyError` for texts that the database has no room for."""
+    for name, value in {"external name": external, **(recruited or {})}.items():
+        if len(value) > 255 or "\x00" in value:
+            raise StudyError(f"the rater's {name[:40]} has more than 255 characters. Shorten it.")
