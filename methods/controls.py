@@ -18,7 +18,8 @@ from PIL import Image as PilImage
 
 from bench import images
 from bench.edit import EditMethod
-from methods import pipelines, weights
+from methods import batches, pipelines, weights
+from methods.runtime import refuse, runtime_problems
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -77,10 +78,10 @@ class Jpeg(EditMethod):
     def problems(cls, options: Options) -> list[str]:
         if 1 <= options.quality <= 95:
             return []
-        return [f"jpeg: quality {options.quality}: expected 1 to 95"]
+        return [f"quality {options.quality}: expected 1 to 95"]
 
     def __init__(self, options: Options, runtime: Runtime) -> None:
-        _refuse(self.problems(options))
+        refuse("jpeg", self.problems(options))
         self.quality = options.quality
 
     def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
@@ -109,10 +110,10 @@ class ResizeRoundTrip(EditMethod):
     def problems(cls, options: Options) -> list[str]:
         if 0 < options.scale <= 8 and options.scale != 1:
             return []
-        return [f"resize_round_trip: scale {options.scale}: expected more than 0, at most 8, and not 1"]
+        return [f"scale {options.scale}: expected more than 0, at most 8, and not 1"]
 
     def __init__(self, options: Options, runtime: Runtime) -> None:
-        _refuse(self.problems(options))
+        refuse("resize_round_trip", self.problems(options))
         self.scale = options.scale
 
     def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
@@ -151,7 +152,7 @@ class AutoencoderRoundTrip(EditMethod):
         return weights.problems(options.weights, options.revision, ("vae",))
 
     def __init__(self, options: Options, runtime: Runtime) -> None:
-        _refuse(self.problems(options) + pipelines.runtime_problems(runtime))
+        refuse("autoencoder_round_trip", self.problems(options) + runtime_problems(runtime))
         found = weights.find(options.weights, options.revision, ("vae",))
         self.factor = found.vae_factor
         self.vae = pipelines.load_part("vae", found, runtime).to(runtime.device)
@@ -162,18 +163,15 @@ class AutoencoderRoundTrip(EditMethod):
 
         if not requests:
             return []
-        width, height = pipelines.one_size(requests, 1)
-        pixels = np.stack([images.to_array(request.source.convert("RGB")) for request in requests])
+        width, height = batches.one_size(requests, 1)
+        pixels = np.stack([images.to_array(source) for source in batches.sources(requests)])
         pixels = np.pad(
             pixels, ((0, 0), (0, -height % self.factor), (0, -width % self.factor), (0, 0)), mode="edge"
         )
         batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.vae.device, self.vae.dtype) / 127.5 - 1
         with torch.inference_mode():
             decoded = self.vae.decode(self.vae.encode(batch).latent_dist.mode()).sample
-        # NCHW in [-1, 1] -> uint8 NHWC
-        decoded = ((decoded.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        array = decoded.permute(0, 2, 3, 1).cpu().numpy()[:, :height, :width]
-        return [images.from_array(np.ascontiguousarray(image)) for image in array]
+        return batches.to_images(decoded[:, :, :height, :width])
 
 
 class NoiseFill(EditMethod):
@@ -224,8 +222,3 @@ class FlatColorFill(EditMethod):
             named = [COLORS[word] for word in re.findall("[a-z]+", prompt.lower()) if word in COLORS]
             pixels[inside] = named[0] if named else pixels[inside].mean(axis=0).round().astype(np.uint8)
         return images.from_array(pixels)
-
-
-def _refuse(problems: Sequence[str]) -> None:
-    if problems:
-        raise ValueError("; ".join(problems))

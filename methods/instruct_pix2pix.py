@@ -1,10 +1,15 @@
 """InstructPix2Pix (Brooks, Holynski and Efros, CVPR 2023), through diffusers' pipeline of that name.
 
-Follows an instruction ("make it snowy") and knows no mask: what it changes outside is its leakage. The
-UNet has 8 input channels, noisy latents 4 and the source's latents 4, the latter unscaled.
+It follows an instruction ("make it snowy") and knows no mask: what it changes outside is its leakage. The UNet has 8
+input channels: 4 of the noisy latents and 4 of the source's latents, the latter unscaled.
 
-Guidance (their equation 3), with c_T the instruction, c_I the source and 0 for none of it:
-``e = e(0, 0) + image_guidance * (e(0, c_I) - e(0, 0)) + guidance * (e(c_T, c_I) - e(0, c_I))``.
+=================  ======================================================================================
+paper              here
+=================  ======================================================================================
+c_I, c_T           the request's source and instruction
+s_I, s_T           ``image_guidance``, ``guidance``
+equation 3         e(0, 0) + s_I (e(c_I, 0) - e(0, 0)) + s_T (e(c_I, c_T) - e(c_I, 0)), in the pipeline
+=================  ======================================================================================
 """
 
 from __future__ import annotations
@@ -13,37 +18,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench import images
-from bench.edit import EditMethod
-from methods import pipelines, weights
+from methods.stable_diffusion import DiffusersMethod, DiffusersOptions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from bench.edit import EditRequest, Runtime
+    from bench.edit import EditRequest
 
 
-class InstructPix2Pix(EditMethod):
+class InstructPix2Pix(DiffusersMethod):
+    name = "instruct_pix2pix"
     summary = "InstructPix2Pix: follows the instruction, without a mask (public, local or mini weights)"
     needs: frozenset[str] = frozenset({"source", "instruction"})
-    native_size: int | None = 512
+    pipeline_class = "StableDiffusionInstructPix2PixPipeline"
+    channels = (8,)
 
     @dataclass(frozen=True)
-    class Options:
+    class Options(DiffusersOptions):
+        # ``scheduler`` None is ``euler_a`` with the public checkpoint.
         weights: str = "timbrooks/instruct-pix2pix"
-        """``owner/name`` of the hub, a folder in diffusers' layout, or ``zoo:NAME``."""
-        revision: str | None = None
-        """Commit, tag or branch on the hub; None is the pinned commit of the known checkpoints."""
         steps: int = 100
-        guidance: float = 7.5
-        """How strongly the instruction is followed."""
         image_guidance: float = 1.5
-        """How strongly the source is kept."""
-        scheduler: pipelines.SchedulerName | None = None
-        """None is the checkpoint's own (the public one's is ``euler_a``)."""
-        negative_prompt: str = ""
-        paste: bool = False
-        """Paste the result into the source along the mask. Off: the raw output; both are scored."""
+        """How strongly the source is kept. ``guidance`` says how strongly the instruction is followed."""
 
     PRESETS: Mapping[str, Mapping[str, Any]] = {
         "mini": {
@@ -54,65 +50,25 @@ class InstructPix2Pix(EditMethod):
         },
     }
 
-    CHANNELS = (8,)
-
     @classmethod
-    def identity(cls, options: Options) -> dict[str, str]:
-        return weights.identity(options.weights, options.revision)
-
-    @classmethod
-    def problems(cls, options: Options) -> list[str]:
-        found = []
-        if options.steps < 1:
-            found.append(f"steps {options.steps}: expected at least 1")
+    def option_problems(cls, options: Options) -> list[str]:
+        problems = [] if options.steps >= 1 else [f"steps {options.steps}: expected at least 1"]
         guided = options.guidance > 1 and options.image_guidance >= 1
         plain = options.guidance == 1 and options.image_guidance == 1
         if not guided and not plain:
             # The pipeline would switch guidance off and ignore both numbers without a word.
-            found.append(
+            problems.append(
                 f"guidance {options.guidance} with image_guidance {options.image_guidance}: guidance works "
                 "only with guidance above 1 and image_guidance of at least 1; set both to 1 to switch it off"
             )
         if options.negative_prompt and not guided:
-            found.append("negative_prompt has no effect without guidance")
-        return found + weights.problems(options.weights, options.revision, channels=cls.CHANNELS)
+            problems.append("negative_prompt has no effect without guidance")
+        return problems
 
-    def __init__(self, options: Options, runtime: Runtime) -> None:
-        found = self.problems(options) + pipelines.runtime_problems(runtime)
-        if found:
-            raise ValueError("instruct_pix2pix: " + "; ".join(found))
-        self.options = options
-        where = weights.find(options.weights, options.revision)
-        self.factor = where.vae_factor
-        self.native_size = where.native_size
-        self.needs = frozenset({"source", "instruction"} | ({"mask"} if options.paste else set()))
-        self.pipeline = pipelines.load_pipeline(
-            "StableDiffusionInstructPix2PixPipeline", where, runtime, options.scheduler
-        )
+    def request_fields(self) -> frozenset[str]:
+        return self.needs | ({"mask"} if self.options.paste else set())
 
-    def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
-        """Sources of one size, both sides multiples of the autoencoder's factor; results of that size."""
-        if not requests:
-            return []
-        options = self.options
-        # The pipeline has no height and width: it takes the first image's size, rounded down to the factor.
-        pipelines.one_size(requests, self.factor)
-        sources = [request.source.convert("RGB") for request in requests]
-        edited = pipelines.call(
-            self.pipeline,
-            prompt=pipelines.prompts(requests, "instruction"),
-            # One per image: a single string would be encoded once and fail on any batch.
-            negative_prompt=[options.negative_prompt] * len(requests),
-            image=sources,
-            num_inference_steps=options.steps,
-            guidance_scale=options.guidance,
-            image_guidance_scale=options.image_guidance,
-            generator=pipelines.generators(requests),
-            output_type="pil",
+    def edit_batch(self, requests: Sequence[EditRequest], sources: Sequence[Image]) -> list[Image]:
+        return self.call(
+            requests, "instruction", image=sources, image_guidance_scale=self.options.image_guidance
         )
-        if options.paste:
-            edited = [
-                images.paste_back(source, result, request.mask)
-                for source, result, request in zip(sources, edited, requests, strict=True)
-            ]
-        return edited

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from bench import images
 from bench.edit import EditMethod
 from bench.files import BrokenText, parse_json, whole_text
+from methods.runtime import refuse
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,9 +92,7 @@ class Outputs(EditMethod):
 
     def __init__(self, options: Options, runtime: Runtime) -> None:
         del runtime
-        found = self.problems(options)
-        if found:
-            raise ValueError("outputs: " + "; ".join(found))
+        refuse("outputs", self.problems(options))
         self.options = options
         self.files = listed(options.path)
 

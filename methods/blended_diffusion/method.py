@@ -10,8 +10,9 @@ import numpy as np
 
 from bench import images
 from bench.edit import EditMethod
-from methods import pipelines
+from methods import batches, pipelines
 from methods.blended_diffusion import files
+from methods.runtime import refuse, runtime_problems, torch_dtype
 from methods.weights import WeightsError
 
 if TYPE_CHECKING:
@@ -130,9 +131,7 @@ class BlendedDiffusion(EditMethod):
         return found
 
     def __init__(self, options: Options, runtime: Runtime) -> None:
-        found = self.problems(options) + pipelines.runtime_problems(runtime)
-        if found:
-            raise ValueError("blended_diffusion: " + "; ".join(found))
+        refuse("blended_diffusion", self.problems(options) + runtime_problems(runtime))
         from methods.blended_diffusion.clip import Clip
 
         self.options = options
@@ -158,7 +157,7 @@ class BlendedDiffusion(EditMethod):
 
         options = self.options
         guidance = self._guidance(requests)
-        noise = Noise(pipelines.generators(requests), options.batch, self.device)
+        noise = Noise(batches.generators(requests), options.batch, self.device)
         settings = Settings(
             options.skip, options.augmentations, options.sampler, options.blending, options.faithful
         )
@@ -182,13 +181,9 @@ class BlendedDiffusion(EditMethod):
         return [sorted(ranked, key=lambda candidate: candidate.distance) for ranked in found]
 
     def _check(self, requests: Sequence[EditRequest]) -> None:
-        pipelines.one_size(requests, self.factor)
-        pipelines.prompts(requests, self.options.prompt_field)
-        for request in requests:
-            if request.mask.size != request.source.size:
-                raise ValueError(f"mask of {request.mask.size} pixels for a source of {request.source.size}")
-            if not images.mask_array(request.mask).any():
-                raise ValueError("the mask is empty: there is nothing to edit")
+        batches.one_size(requests, self.factor)
+        batches.prompts(requests, self.options.prompt_field)
+        batches.edit_masks(requests)
 
     def _guidance(self, requests: Sequence[EditRequest]) -> Guidance:
         """The guidance of ``len(requests) * batch`` images, candidates of one request after another."""
@@ -247,7 +242,7 @@ def _load(options: BlendedDiffusion.Options, runtime: Runtime) -> tuple[Any, Any
 
     where = files.find_adm(options.weights, options.revision)
     if where.file is not None:
-        unet = adm.load_file(where.file, dtype=pipelines.torch_dtype(runtime))
+        unet = adm.load_file(where.file, dtype=torch_dtype(runtime))
         schedule = Schedule(linear_betas(), options.steps)
     else:
         assert where.found is not None

@@ -30,8 +30,9 @@ from pydantic import Field
 
 from bench import images
 from bench.edit import EditMethod
-from methods import pipelines
+from methods import batches
 from methods.endpoints.client import Endpoint, EndpointError, Kept, Part, RateLimit, Refused, key_of
+from methods.runtime import refuse
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -163,9 +164,7 @@ class OpenAiImages(EditMethod):
 
     def __init__(self, options: Options, runtime: Runtime) -> None:
         del runtime
-        found = self.problems(options)
-        if found:
-            raise ValueError("openai_images: " + "; ".join(found))
+        refuse("openai_images", self.problems(options))
         self.options = options
         self.native_size = options.size
         self.needs = frozenset({"source", "mask", options.prompt_field})
@@ -187,7 +186,7 @@ class OpenAiImages(EditMethod):
         """
         if not requests:
             return []
-        prompts = pipelines.prompts(requests, self.options.prompt_field)
+        prompts = batches.prompts(requests, self.options.prompt_field)
         with ThreadPoolExecutor(len(requests), thread_name_prefix="edit") as pool:
             asked = [pool.submit(self._edit, *one) for one in zip(requests, prompts, strict=True)]
         # All of them have ended here: one that fails takes back none of the others.

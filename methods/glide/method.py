@@ -10,9 +10,10 @@ import numpy as np
 
 from bench import images
 from bench.edit import EditMethod
-from methods import pipelines
+from methods import batches, mask_grid
 from methods.glide import checkpoints
 from methods.glide.schedule import Schedule, spacing
+from methods.runtime import refuse, runtime_problems, torch_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -85,9 +86,7 @@ class Glide(EditMethod):
         return found + checkpoints.problems(options.weights)
 
     def __init__(self, options: Options, runtime: Runtime) -> None:
-        found = self.problems(options) + pipelines.runtime_problems(runtime)
-        if found:
-            raise ValueError("glide: " + "; ".join(found))
+        refuse("glide", self.problems(options) + runtime_problems(runtime))
         from methods.glide.diffusion import Diffusion
 
         self.options, self.runtime = options, runtime
@@ -111,38 +110,33 @@ class Glide(EditMethod):
 
         if not requests:
             return []
-        if pipelines.one_size(requests, 1) != (self.side, self.side):
+        if batches.one_size(requests, 1) != (self.side, self.side):
             raise ValueError(
                 f"sources of {requests[0].source.size} pixels; GLIDE edits squares of {self.side} pixels"
             )
-        prompts = pipelines.prompts(requests, self.options.prompt_field)
-        masks = [self._mask(request) for request in requests]
+        prompts = batches.prompts(requests, self.options.prompt_field)
+        masks = batches.edit_masks(requests)
         cells = np.stack([self._cells(mask) for mask in masks])
         fine = np.stack(masks)
         if self.options.upsampler_mask == "coarse":
             fine = cells.repeat(self.factor, axis=1).repeat(self.factor, axis=2)
         small = self.base.config.image_size
-        sources = [request.source.convert("RGB") for request in requests]
-        generators = pipelines.generators(requests)
-        dtype = pipelines.torch_dtype(self.runtime)
+        sources = batches.sources(requests)
+        generators = batches.generators(requests)
+        dtype = torch_dtype(self.runtime)
         device = torch.device(self.runtime.device).type
         with torch.inference_mode(), torch.autocast(device, dtype, enabled=dtype != torch.float32):
             low = self._generate(
                 prompts,
-                self._tensor([images.resize(s, small) for s in sources]),
+                batches.to_tensor([images.resize(source, small) for source in sources], self.runtime.device),
                 self._known(cells),
                 generators,
             )
-            high = self._upsample(prompts, self._tensor(sources), self._known(fine), low, generators)
-        # [-1, 1] NCHW -> uint8 NHWC
-        pixels = ((high + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        edited = [images.from_array(np.ascontiguousarray(image)) for image in pixels]
-        if self.options.paste:
-            edited = [
-                images.paste_back(source, result, request.mask)
-                for source, result, request in zip(sources, edited, requests, strict=True)
-            ]
-        return edited
+            high = self._upsample(
+                prompts, batches.to_tensor(sources, self.runtime.device), self._known(fine), low, generators
+            )
+        edited = batches.to_images(high)
+        return batches.composite(requests, edited) if self.options.paste else edited
 
     def _generate(
         self, prompts: Sequence[str], image: Tensor, known: Tensor, generators: Sequence[torch.Generator]
@@ -155,7 +149,10 @@ class Glide(EditMethod):
         else:
             no_text = self._encode(self.base, [""] * len(prompts))
             network = guided(self.base, text, no_text, image, known, self.options.guidance)
-        noise = _Noise(generators, image)
+
+        def noise() -> Tensor:
+            return batches.noise(image, generators)
+
         return self.base_process.sample(network, noise(), noise, image, known)
 
     def _upsample(
@@ -170,7 +167,10 @@ class Glide(EditMethod):
 
         text = self._encode(self.upsampler, prompts)
         network = conditioned(self.upsampler, text, image, known, eight_bits(low))
-        noise = _Noise(generators, image)
+
+        def noise() -> Tensor:
+            return batches.noise(image, generators)
+
         start = noise() * self.options.upsample_temperature
         return self.upsampler_process.sample(network, start, noise, image, known)
 
@@ -178,41 +178,13 @@ class Glide(EditMethod):
         ids, present = self.tokenizer(prompts, network.config.text_ctx)
         return network.encode_text(ids.to(self.runtime.device), present.to(self.runtime.device))
 
-    def _tensor(self, pictures: Sequence[Image]) -> Tensor:
-        """RGB pictures => float32 NCHW in [-1, 1]."""
-        import torch
-
-        pixels = torch.from_numpy(np.stack([images.to_array(picture) for picture in pictures]))
-        return pixels.permute(0, 3, 1, 2).to(self.runtime.device, torch.float32) / 127.5 - 1
-
     def _known(self, edit: np.ndarray[Any, np.dtype[np.bool_]]) -> Tensor:
         """The one place where polarity turns: bool (N, H, W), True = edit => float32 (N, 1, H, W), 1 = known."""
         import torch
 
         return torch.from_numpy(~edit)[:, None].to(self.runtime.device, torch.float32)
 
-    def _mask(self, request: EditRequest) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        if request.mask.size != request.source.size:
-            raise ValueError(f"mask of {request.mask.size} pixels for a source of {request.source.size}")
-        mask = images.mask_array(request.mask)
-        if not mask.any():
-            raise ValueError("the mask is empty: there is nothing to edit")
-        return mask
-
     def _cells(self, mask: np.ndarray[Any, np.dtype[np.bool_]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """The mask at the base's size. Nearest takes the first pixel of each cell, as enlarging gives it back."""
-        on_grid = pipelines.cover_cells if self.options.mask_cells == "cover" else pipelines.rescue_thin
-        return on_grid(mask, self.factor)[:: self.factor, :: self.factor]
-
-
-class _Noise:
-    """Standard normal noise like ``like``, each picture's from its own generator, drawn on the CPU."""
-
-    def __init__(self, generators: Sequence[torch.Generator], like: Tensor) -> None:
-        self.generators, self.like = generators, like
-
-    def __call__(self) -> Tensor:
-        import torch
-
-        drawn = [torch.randn(self.like.shape[1:], generator=generator) for generator in self.generators]
-        return torch.stack(drawn).to(self.like.device)
+        filled = mask_grid.on_grid(mask, self.factor, self.options.mask_cells)
+        return filled[:: self.factor, :: self.factor]

@@ -16,8 +16,9 @@ import numpy as np
 
 from bench import images
 from bench.edit import EditMethod
-from methods import pipelines, weights
+from methods import batches, weights
 from methods.lama import checkpoint
+from methods.runtime import refuse, runtime_problems
 
 if TYPE_CHECKING:
     import torch
@@ -66,9 +67,7 @@ class Lama(EditMethod):
         return []
 
     def __init__(self, options: Options, runtime: Runtime) -> None:
-        found = self.problems(options) + pipelines.runtime_problems(runtime)
-        if found:
-            raise ValueError("lama: " + "; ".join(found))
+        refuse("lama", self.problems(options) + runtime_problems(runtime))
         self.device = runtime.device
         self.where = checkpoint.find(options.weights, options.sha256)
         # In float32 whatever the run's dtype: Fourier transforms in half precision exist for powers of two at best.
@@ -94,12 +93,7 @@ class Lama(EditMethod):
         # The published network's sigmoid is composed in float and may leave [0, 1] by rounding.
         levels = (filled.float() * 255).clamp(0, 255).round().to(torch.uint8)
         arrays = levels.permute(0, 2, 3, 1).cpu().numpy()[:, :height, :width]
-        return [
-            images.paste_back(
-                request.source.convert("RGB"), images.from_array(np.ascontiguousarray(array)), request.mask
-            )
-            for request, array in zip(requests, arrays, strict=True)
-        ]
+        return batches.composite(requests, [images.from_array(array) for array in arrays])
 
     def _tensors(self, requests: Sequence[EditRequest]) -> tuple[torch.Tensor, torch.Tensor]:
         """Image float32 (B, 3, H, W) in [0, 1] and mask (B, 1, H, W), 1 = hole, which is our own polarity.
@@ -108,14 +102,9 @@ class Lama(EditMethod):
         """
         import torch
 
-        width, height = pipelines.one_size(requests, 1)
-        for request in requests:
-            if request.mask.size != request.source.size:
-                raise ValueError(f"mask of {request.mask.size} pixels for a source of {request.source.size}")
-            if not images.mask_array(request.mask).any():
-                raise ValueError("the mask is empty: there is nothing to fill")
-        pixels = np.stack([images.to_array(request.source.convert("RGB")) for request in requests])
-        holes = np.stack([images.mask_array(request.mask) for request in requests])
+        width, height = batches.one_size(requests, 1)
+        holes = np.stack(batches.edit_masks(requests, "fill"))
+        pixels = np.stack([images.to_array(source) for source in batches.sources(requests)])
         more = [(0, max(-side % FACTOR, SMALLEST - side)) for side in (height, width)]
         pixels = np.pad(pixels, ((0, 0), *more, (0, 0)), mode="symmetric")
         holes = np.pad(holes, ((0, 0), *more), mode="symmetric")

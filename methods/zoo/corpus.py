@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bench.edit import EditCase
 from bench.images import mask_array
-from methods.pipelines import cover_cells
+from methods.mask_grid import cover_cells
 from methods.zoo.data import World, to_tensor
 
 CHUNK = 2_000

@@ -29,7 +29,7 @@ from methods.glide.losses import hybrid, normalized
 from methods.glide.schedule import Schedule
 from methods.glide.tokenizer import Tokenizer, words
 from methods.glide.unet import GlideUNet
-from methods.pipelines import cover_cells
+from methods.mask_grid import cover_cells
 from methods.zoo import corpus as cp
 from methods.zoo.data import save_grid, to_pictures, to_tensor
 from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent, train

@@ -12,7 +12,8 @@ from PIL import Image
 
 from bench.edit import EditCase
 from bench.images import mask_array, mask_image
-from methods.pipelines import call, cover_cells, masked_latents
+from methods.mask_grid import cover_cells
+from methods.pipelines import call, masked_latents
 from methods.zoo.corpus import FACTOR
 from methods.zoo.data import save_grid, to_tensor
 

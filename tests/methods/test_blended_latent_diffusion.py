@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench.edit import EditMethod, EditRequest, Runtime
 from bench.registry import OptionError, parse_options
-from methods import latents
+from methods import batches, latents
 from methods.blended_latent_diffusion import BlendedLatentDiffusion
 from tests.methods.conftest import FACTOR, SIZE, box_mask, picture, request, tiny_pipeline
 from tests.methods.small import SMALL, small
@@ -134,7 +134,7 @@ def test_is_deterministic_and_follows_what_it_says_it_needs(method: BlendedLaten
 
 def final_latents(method: BlendedLatentDiffusion, asked: EditRequest) -> torch.Tensor:
     with torch.no_grad():
-        return method._sample([asked], [asked.source])
+        return method.sample([asked], [asked.source])
 
 
 def test_outside_the_mask_is_the_source_with_the_noise_of_the_last_blend(tiny_folder: Folder) -> None:
@@ -142,7 +142,9 @@ def test_outside_the_mask_is_the_source_with_the_noise_of_the_last_blend(tiny_fo
     method = make(tiny_folder(4))
     asked = request(0, box_mask(0, 0, 16, SIZE))
     with torch.no_grad():
-        source = latents.encode(method.pipeline.vae, latents.pixels([asked.source], method.pipeline.device))
+        source = latents.encode(
+            method.pipeline.vae, batches.to_tensor([asked.source], method.pipeline.device)
+        )
     difference = final_latents(method, asked) - method.schedule.signal(0) ** 0.5 * source
     assert float(difference[..., 8:].std()) == pytest.approx(0.0292, rel=0.05)
     assert float(difference[..., :8].std()) > 0.1
@@ -198,7 +200,7 @@ def test_one_step_of_tuning_is_adam_on_the_papers_loss(tiny_folder: Folder) -> N
         # Adam's first step is the rate times the gradient over its own size.
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
             parameter -= 1e-4 * gradient / (gradient.abs() + 1e-8)
-        expected = latents.pictures(vae.decode(z).sample)
+        expected = batches.to_images(vae.decode(z).sample)
     assert np.abs(arrays(tuned.edit([asked]))[0] - arrays(expected)[0]).max() <= 1
 
 

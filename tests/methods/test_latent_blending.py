@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, RePaintScheduler, StableDiffusionImg2ImgPip
 from PIL import Image
 
 from bench.edit import EditMethod, EditRequest, Runtime
-from methods import latents, pipelines
+from methods import batches, latents
 from methods.latent_blending import LatentBlending, jumps
 from tests.methods.conftest import SIZE, box_mask, picture, request, tiny_components, tiny_pipeline
 from tests.methods.small import SMALL, small
@@ -108,7 +108,7 @@ def test_all_white_is_image_to_image(tiny_folder: Folder, monkeypatch: pytest.Mo
             torch.randn((1, 4, 16, 16), generator=generator)
         return found
 
-    monkeypatch.setattr(pipelines, "generators", after_the_posterior)
+    monkeypatch.setattr(batches, "generators", after_the_posterior)
     (edited,) = make(tiny_folder(4), strength=0.6, steps=10, guidance=5.0).edit([asked])
     assert np.abs(arrays([edited])[0] - arrays([expected])[0]).max() <= 1
 
@@ -123,8 +123,10 @@ def test_outside_the_mask_the_sources_latents_remain_exactly(
     method = make(folder, eta=eta, resamplings=resamplings, jump_length=2, strength=1.0)
     asked = small(0, box_mask(0, 0, 16, 32, SMALL))  # white: the left half
     with torch.no_grad():
-        source = latents.encode(method.pipeline.vae, latents.pixels([asked.source], method.pipeline.device))
-        z = method._sample([asked], [asked.source])
+        source = latents.encode(
+            method.pipeline.vae, batches.to_tensor([asked.source], method.pipeline.device)
+        )
+        z = method.sample([asked], [asked.source])
     assert torch.isfinite(z).all()
     assert torch.equal(z[..., 8:], source[..., 8:])
     assert (z[..., :8] - source[..., :8]).abs().mean() > 0.05
@@ -140,7 +142,9 @@ def test_the_known_region_is_at_the_level_that_the_step_has_reached(tiny_folder:
     )
     method.edit([asked])
     with torch.no_grad():
-        source = latents.encode(method.pipeline.vae, latents.pixels([asked.source], method.pipeline.device))
+        source = latents.encode(
+            method.pipeline.vae, batches.to_tensor([asked.source], method.pipeline.device)
+        )
     assert [t for t, _ in seen] == method.schedule.grid(10)
     for t, z in seen:
         signal = method.schedule.signal(t)

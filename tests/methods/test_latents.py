@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from methods import latents, weights
+from methods import batches, latents, mask_grid, weights
 from tests.methods.conftest import FACTOR, SIZE, box_mask, picture, request, tiny_pipeline
 
 Folder = Callable[[int], str]
@@ -22,8 +22,8 @@ ZERO_SNR = SD | {
 }
 
 
-def schedule(**settings: Any) -> latents.Schedule:
-    return latents.Schedule(DDIMScheduler(**settings))
+def schedule(**settings: Any) -> latents.NoiseSchedule:
+    return latents.NoiseSchedule(DDIMScheduler(**settings))
 
 
 def draw(seed: int, shape: tuple[int, ...] = (2, 4, 8, 8)) -> torch.Tensor:
@@ -42,7 +42,7 @@ def test_rescue_is_pillows_nearest_neighbour_on_wide_masks() -> None:
         mask = coarse.repeat(factor, 0).repeat(factor, 1)
         mask = np.roll(mask, (1, 1), (0, 1))  # off the grid
         small = Image.fromarray(mask.astype(np.uint8) * 255).resize((8, 8), Image.Resampling.NEAREST)
-        taken = latents.latent_mask(mask, factor, "rescue")
+        taken = mask_grid.latent_mask(mask, factor, "rescue")
         assert taken.shape == (8, 8)
         assert np.array_equal(taken, np.asarray(small) >= 128)
 
@@ -50,7 +50,7 @@ def test_rescue_is_pillows_nearest_neighbour_on_wide_masks() -> None:
 def test_rescue_adds_what_would_vanish_and_nothing_else() -> None:
     mask = np.zeros((64, 64), bool)
     mask[9, 3:60] = True  # one row, behind the middle (12) of its cells
-    taken = latents.latent_mask(mask, 8, "rescue")
+    taken = mask_grid.latent_mask(mask, 8, "rescue")
     assert taken[1].all()
     assert taken.sum() == 8
     assert not mask[4::8, 4::8].any()
@@ -61,7 +61,7 @@ def test_cover_takes_every_touched_cell() -> None:
     mask[7, 7] = mask[8, 12] = True
     expected = np.zeros((4, 4), bool)
     expected[1, 1] = expected[2, 3] = True
-    assert np.array_equal(latents.latent_mask(mask, 4, "cover"), expected)
+    assert np.array_equal(mask_grid.latent_mask(mask, 4, "cover"), expected)
 
 
 def test_masks_are_one_where_edited() -> None:
@@ -89,16 +89,16 @@ def test_unfit_masks_are_refused() -> None:
 
 def test_pixels_and_pictures_are_each_others_inverse() -> None:
     sources = [picture(0), picture(1)]
-    x = latents.pixels(sources, torch.device("cpu"))
+    x = batches.to_tensor(sources, torch.device("cpu"))
     assert x.shape == (2, 3, SIZE, SIZE)
     assert -1 <= x.min() < x.max() <= 1
-    assert [p.tobytes() for p in latents.pictures(x)] == [s.tobytes() for s in sources]
-    assert latents.pictures(torch.full((1, 3, 2, 2), 1.7))[0].getpixel((0, 0)) == (255, 255, 255)
+    assert [p.tobytes() for p in batches.to_images(x)] == [s.tobytes() for s in sources]
+    assert batches.to_images(torch.full((1, 3, 2, 2), 1.7))[0].getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_latents_are_the_scaled_mean_and_decode_undoes_the_scale() -> None:
     vae = tiny_pipeline(4).vae
-    x = latents.pixels([picture(0)], torch.device("cpu"))
+    x = batches.to_tensor([picture(0)], torch.device("cpu"))
     with torch.no_grad():
         z = latents.encode(vae, x)
         assert torch.allclose(z / 0.18215, vae.encode(x).latent_dist.mode())
@@ -110,9 +110,9 @@ def test_noise_comes_from_each_images_own_generator() -> None:
     def generators(*seeds: int) -> list[torch.Generator]:
         return [torch.Generator().manual_seed(seed) for seed in seeds]
 
-    both = latents.noise(torch.empty(2, 4, 8, 8), generators(1, 2))
-    assert torch.equal(both[1:], latents.noise(torch.empty(1, 4, 8, 8), generators(2)))
-    many = latents.noise(torch.empty(1, 4, 128, 128), generators(3))
+    both = batches.noise(torch.empty(2, 4, 8, 8), generators(1, 2))
+    assert torch.equal(both[1:], batches.noise(torch.empty(1, 4, 8, 8), generators(2)))
+    many = batches.noise(torch.empty(1, 4, 128, 128), generators(3))
     assert abs(float(many.mean())) < 0.02
     assert abs(float(many.std()) - 1) < 0.02
 
@@ -131,7 +131,7 @@ def test_guidance_is_the_papers_combination(guidance: float) -> None:
         return hidden
 
     with torch.no_grad():
-        found = latents.Guided(pipeline, ["a hat"], "blurry", guidance)(z, 500)
+        found = latents.GuidedUNet(pipeline, ["a hat"], "blurry", guidance)(z, 500)
         with_text = pipeline.unet(z, 500, encoded("a hat")).sample
         without = pipeline.unet(z, 500, encoded("blurry")).sample
     assert torch.allclose(found, without + guidance * (with_text - without), atol=1e-4)

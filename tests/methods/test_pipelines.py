@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.edit import Runtime
-from methods import pipelines
+from methods import batches, mask_grid, pipelines
+from methods.runtime import runtime_problems
 from tests.methods.conftest import picture, request
 
 
@@ -29,7 +30,7 @@ def test_a_thin_band_vanishes_without_rescue_and_is_filled_with_it() -> None:
     mask = np.zeros((64, 64), dtype=bool)
     mask[1:8, :] = True  # 7 pixels high, the full width, between two rows of samples
     assert not latent_mask(mask, 8).any()
-    rescued = pipelines.rescue_thin(mask, 8)
+    rescued = mask_grid.rescue_thin(mask, 8)
     expected = np.zeros((8, 8), dtype=bool)
     expected[0] = True
     assert np.array_equal(latent_mask(rescued, 8), expected)
@@ -40,7 +41,7 @@ def test_a_thin_band_vanishes_without_rescue_and_is_filled_with_it() -> None:
 def test_one_pixel_is_rescued_as_its_cell() -> None:
     mask = np.zeros((32, 32), dtype=bool)
     mask[13, 22] = True
-    rescued = pipelines.rescue_thin(mask, 8)
+    rescued = mask_grid.rescue_thin(mask, 8)
     assert rescued.sum() == 64
     assert rescued[8:16, 16:24].all()
 
@@ -49,7 +50,7 @@ def test_a_small_part_is_rescued_beside_a_large_one() -> None:
     mask = np.zeros((64, 64), dtype=bool)
     mask[0:24, 0:24] = True
     mask[50:53, 50:53] = True
-    rescued = pipelines.rescue_thin(mask, 8)
+    rescued = mask_grid.rescue_thin(mask, 8)
     assert np.array_equal(rescued[:48, :48], mask[:48, :48])
     assert rescued[48:56, 48:56].all()
 
@@ -65,19 +66,19 @@ def test_a_box_that_the_grid_samples_is_left_alone(
     top, left = corner
     mask = np.zeros((64, 64), dtype=bool)
     mask[top : top + factor + extra[0], left : left + factor + extra[1]] = True
-    assert np.array_equal(pipelines.rescue_thin(mask, factor), mask)
+    assert np.array_equal(mask_grid.rescue_thin(mask, factor), mask)
 
 
 @given(pixels=st.lists(st.tuples(st.integers(0, 31), st.integers(0, 31)), min_size=1, max_size=40))
 def test_no_part_of_any_mask_is_lost(pixels: list[tuple[int, int]]) -> None:
     mask = np.zeros((32, 32), dtype=bool)
     mask[tuple(np.array(pixels).T)] = True
-    sampled = np.pad(latent_mask(pipelines.rescue_thin(mask, 8), 8), 1)
+    sampled = np.pad(latent_mask(mask_grid.rescue_thin(mask, 8), 8), 1)
     for row, column in pixels:
         assert sampled[row // 8 : row // 8 + 3, column // 8 : column // 8 + 3].any()
-    covered = latent_mask(pipelines.cover_cells(mask, 8), 8)
+    covered = latent_mask(mask_grid.cover_cells(mask, 8), 8)
     assert np.array_equal(covered, mask.reshape(4, 8, 4, 8).any(axis=(1, 3)))
-    assert (pipelines.rescue_thin(mask, 8) >= mask).all()
+    assert (mask_grid.rescue_thin(mask, 8) >= mask).all()
 
 
 class Pipeline:
@@ -110,7 +111,7 @@ def test_a_keyword_of_a_sister_pipeline_is_refused() -> None:
 def test_generators_depend_on_the_seed_alone() -> None:
     import torch
 
-    first, second, again = pipelines.generators([request(1), request(2), request(1)])
+    first, second, again = batches.generators([request(1), request(2), request(1)])
     assert first.device.type == "cpu"
     drawn = [torch.rand(4, generator=generator) for generator in (first, second, again)]
     assert torch.equal(drawn[0], drawn[2])
@@ -119,10 +120,10 @@ def test_generators_depend_on_the_seed_alone() -> None:
 
 def test_sources_of_different_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="differ in size"):
-        pipelines.one_size([request(1), request(source=picture(1, (32, 64)))], 2)
+        batches.one_size([request(1), request(source=picture(1, (32, 64)))], 2)
     with pytest.raises(ValueError, match=r"33 x 21 pixels: both sides must be multiples of 8"):
-        pipelines.one_size([request(source=picture(1, (33, 21)))], 8)
-    assert pipelines.one_size([request(source=picture(1, (32, 64)))], 8) == (32, 64)
+        batches.one_size([request(source=picture(1, (33, 21)))], 8)
+    assert batches.one_size([request(source=picture(1, (32, 64)))], 8) == (32, 64)
 
 
 @pytest.mark.parametrize(
@@ -130,13 +131,13 @@ def test_sources_of_different_sizes_are_refused() -> None:
     [(Runtime("cpu", "float16"), "does not run on the CPU"), (Runtime("cpu", "half"), "expected float32")],
 )
 def test_unfit_precision_is_refused(runtime: Runtime, message: str) -> None:
-    (problem,) = pipelines.runtime_problems(runtime)
+    (problem,) = runtime_problems(runtime)
     assert message in problem
 
 
 @pytest.mark.parametrize("runtime", [Runtime(), Runtime("cpu", "bfloat16"), Runtime("cuda:1", "float16")])
 def test_fit_precision_is_accepted(runtime: Runtime) -> None:
-    assert pipelines.runtime_problems(runtime) == []
+    assert runtime_problems(runtime) == []
 
 
 def test_progress_bars_come_back_as_they_were() -> None:

@@ -45,10 +45,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_four_methods_from_one_code() -> None:
-    assert tuple(cls.variant for cls in CLASSES) == VARIANTS
+    assert tuple(cls.name for cls in CLASSES) == VARIANTS
     for cls in CLASSES:
-        assert METHODS[cls.variant] == f"methods.prompt_edit_diff.method:{cls.__name__}"
-        assert cls.Options().weights == cls.PRESETS["mini"]["weights"] == f"zoo:{cls.variant}"
+        assert METHODS[cls.name] == f"methods.prompt_edit_diff.method:{cls.__name__}"
+        assert cls.Options().weights == cls.PRESETS["mini"]["weights"] == f"zoo:{cls.name}"
         assert parse_options(cls, cls.PRESETS["sd15"]).steps == 50
     switches = [ablation(v) for v in VARIANTS]
     assert all(switches[0].values())
@@ -73,12 +73,12 @@ def test_each_edits_with_its_own_weights_and_refuses_the_others(folders: dict[st
     for cls in CLASSES:
         for variant, folder in folders.items():
             problems = cls.problems(cls.Options(weights=folder))
-            if variant == cls.variant:
+            if variant == cls.name:
                 assert problems == []
             else:
                 [problem] = problems
-                assert cls.variant in problem
-        method = cls(cls.Options(weights=folders[cls.variant], steps=2), Runtime())
+                assert cls.name in problem
+        method = cls(cls.Options(weights=folders[cls.name], steps=2), Runtime())
         assert isinstance(method, EditMethod)
         assert method.native_size == 64
         asked = [request(0), request(1, box_mask(0, 0, 20, 64))]

@@ -17,7 +17,7 @@ from bench.images import mask_array
 from methods.glide.diffusion import Diffusion, eight_bits
 from methods.glide.method import Glide
 from methods.glide.schedule import Schedule
-from methods.pipelines import cover_cells
+from methods.mask_grid import cover_cells
 from methods.zoo import classifier, corpus, manifest, publish
 from methods.zoo import glide as recipe
 from methods.zoo.data import to_tensor
