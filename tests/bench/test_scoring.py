@@ -245,7 +245,7 @@ class TestEditsMadeAgain:
     def test_merged_score_files_know_their_edits(
         self, store: RunStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("bench.store._MANY_PARTS", 1)
+        monkeypatch.setattr("bench.store.scores._MANY_FILES", 1)
         scoring.score_run(store, [Mean()])
         without_hashes(store)
         replace_edit(store, "case-002", 51)

@@ -1,0 +1,138 @@
+"""A run folder as files: one writer at a time, whole files, and a digest of each."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import Any, Self
+
+from bench.files import sha256_bytes, write_atomic
+from bench.store.errors import TEXT, TEXT_OR_NONE, StoreError, writing, wrong_types
+from bench.store.journal import Journal
+
+DIGESTS = "digests.jsonl"
+
+_DIGEST_LINE = {"file": TEXT, "sha256": TEXT_OR_NONE}
+
+
+class RunFolder:
+    """Locks a folder, writes whole files into it, and records their SHA-256.
+
+    Reading takes no lock. The first write does, and holds it until :meth:`close`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+        self._digest_journal = Journal(path / DIGESTS, "a digest")
+        self._digest_mutex = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the lock back. The folder can still be read, and is locked again when it is written."""
+        self._digest_journal.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def temp_dir(self) -> Path:
+        """Folder of temporary files before they are moved to their place. It is emptied when the lock is taken."""
+        return self.path / "tmp"
+
+    @property
+    def report_dir(self) -> Path:
+        """Folder of the reports. It may not exist yet."""
+        return self.path / "report"
+
+    def lock(self) -> bool:
+        """Makes this process the one that writes. Returns False where it was already.
+
+        Raises :class:`StoreError` where another process is writing. The system gives a lock back when its process
+        ends, however it ends: no lock is ever stale.
+        """
+        if self._lock is not None:
+            return False
+        # Imported here: Windows, where runs can be read, has no such module.
+        import fcntl
+
+        # Take the lock.
+        with writing(self.path, "lock the run"):
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+            os.close(descriptor)
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise StoreError(
+                    f"{self.path}: another process is writing this run ({holder or 'unknown'}). "
+                    "Wait until it ends, or give this run another folder."
+                ) from None
+            raise StoreError(
+                f"{self.path}: its file system cannot lock files ({error.strerror}). Use a local folder."
+            ) from error
+        self._lock = descriptor
+
+        # Say who holds it, and remove what a killed process left.
+        with writing(self.path, "lock the run"):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            self.temp_dir.mkdir(exist_ok=True)
+            for leftover in self.temp_dir.iterdir():
+                leftover.unlink()
+        return True
+
+    def write_file(self, name: str, data: bytes, what: str | None = None) -> Path:
+        """Writes one file of the folder, whole or not at all, and its digest. Raises :class:`StoreError`.
+
+        ``what`` is its name in messages.
+        """
+        # The digest first: a process killed in between leaves a file missing, which the same command writes again.
+        self.write_digest(name, data)
+        return self.write_without_digest(name, data, what or name)
+
+    def write_without_digest(self, name: str, data: bytes, what: str) -> Path:
+        """As :meth:`write_file`, for files whose digest is recorded elsewhere."""
+        self.lock()
+        with writing(self.path, f"write {what}"):
+            write_atomic(self.path / name, data, temp_dir=self.temp_dir)
+        return self.path / name
+
+    def write_digest(self, name: str, data: bytes | None) -> None:
+        """Records the SHA-256 of a file of the folder, or with None that the file was removed.
+
+        Safe to call from several threads once the folder is locked.
+        """
+        self._append_digest({"file": name, "sha256": None if data is None else sha256_bytes(data)})
+
+    def _append_digest(self, line: dict[str, Any]) -> None:
+        self.lock()
+        with self._digest_mutex, writing(self.path, "write a digest"):
+            self._digest_journal.append([line])
+
+    def digests(self) -> tuple[dict[str, str], bool]:
+        """SHA-256 by file as it was last written, and whether every file since the folder was made is in it.
+
+        Removed files are left out. Edits have their digests in ``edits.jsonl``. A folder from before digests were
+        written has none. Raises :class:`StoreError` for a line that is no digest.
+        """
+        written: dict[str, str | None] = {}
+        complete = False
+        for number, row in self._digest_journal.rows():
+            # The first line of a new folder says that digests are complete from the start.
+            if isinstance(row, dict) and isinstance(row.get("complete"), bool):
+                complete = row["complete"]
+            elif isinstance(row, dict) and not wrong_types(row, _DIGEST_LINE):
+                written[row["file"]] = row["sha256"]
+            else:
+                raise self._digest_journal.broken(number, f"{row!r:.80}")
+        return {name: digest for name, digest in written.items() if digest is not None}, complete

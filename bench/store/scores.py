@@ -1,0 +1,174 @@
+"""Per-image scores: Parquet files, one per append. Which of them judge the edits that are in the run now."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.edit import EditRecord, ScoreRecord
+from bench.store.errors import StoreError, writing
+from bench.store.folder import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCORE_COLUMNS: tuple[str, ...] = (
+    "protocol",
+    "protocol_version",
+    "method",
+    "case",
+    "seed",
+    "edit",
+    "metric",
+    "metric_version",
+    "value",
+    "reason",
+)
+"""Columns of ``RunStore.scores``. ``method`` is a digest. ``edit`` is the SHA-256 of the PNG that was scored, empty
+where there was none. ``value`` is float64, NaN where ``reason`` says why."""
+
+EDIT_KEY = ["protocol", "protocol_version", "method", "case", "seed"]
+SCORE_KEY = [*EDIT_KEY, "metric"]
+_MANY_FILES = 64
+"""Files at which an append merges them into one."""
+
+
+def score_frame(scores: Sequence[ScoreRecord]) -> pd.DataFrame:
+    """Score records as a data frame with the columns of ``SCORE_COLUMNS``."""
+    import pandas as pd
+
+    rows = [
+        {
+            "protocol": score.key.protocol,
+            "protocol_version": score.key.protocol_version,
+            "method": score.key.method,
+            "case": score.key.case,
+            "seed": score.key.seed,
+            "edit": score.edit,
+            "metric": score.metric,
+            "metric_version": score.metric_version,
+            "value": score.value,
+            "reason": score.reason,
+        }
+        for score in scores
+    ]
+    return pd.DataFrame.from_records(rows, columns=list(SCORE_COLUMNS))
+
+
+class ScoreFiles:
+    """The files ``scores/part-NNNNNN.parquet`` of a run folder. The greatest number is the newest."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    def append(self, frame: pd.DataFrame) -> None:
+        """Writes one file. Raises :class:`StoreError` where a column is missing."""
+        import pandas as pd
+
+        missing = [column for column in SCORE_COLUMNS if column not in frame.columns and column != "edit"]
+        if missing:
+            raise StoreError(f"{self._folder.path}: scores without {', '.join(missing)}. Give every column.")
+        if len(frame) == 0:
+            return
+        self._folder.lock()
+        frame = _typed(frame)
+        files = self._files()
+        merging = len(files) >= _MANY_FILES
+        if merging:
+            # Merged into one that wins over all before, and only then are those deleted: a kill loses nothing.
+            frame = pd.concat([*(_read(file) for file in files), frame], ignore_index=True)
+            frame = frame.drop_duplicates([*SCORE_KEY, "edit"], keep="last")
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False, compression="zstd")
+        number = 1 + max((_number(file) for file in files), default=0)
+        self._folder.write_file(f"scores/part-{number:06d}.parquet", buffer.getvalue(), "scores")
+        if merging:
+            with writing(self._folder.path, "merge score files"):
+                for file in files:
+                    file.unlink()
+                    self._folder.write_digest(f"scores/{file.name}", None)
+
+    def read(self) -> pd.DataFrame:
+        """All stored scores, oldest first."""
+        import pandas as pd
+
+        frames = [_read(file) for file in self._files()]
+        if not frames:
+            return _typed(pd.DataFrame(columns=list(SCORE_COLUMNS)))
+        return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+
+    def metrics(self) -> set[tuple[str, str]]:
+        """(protocol, metric) of all stored scores."""
+        import pandas as pd
+
+        pairs: set[tuple[str, str]] = set()
+        for file in self._files():
+            frame = pd.read_parquet(file, columns=["protocol", "metric"]).drop_duplicates()
+            pairs |= set(frame.itertuples(index=False, name=None))
+        return pairs
+
+    def _files(self) -> list[Path]:
+        return sorted((self._folder.path / "scores").glob("part-*.parquet"), key=_number)
+
+
+def of_present_edits(frame: pd.DataFrame, attempts: Iterable[EditRecord], *, stale: bool) -> pd.DataFrame:
+    """The scores whose ``edit`` is that of the key's last record, and those of keys without a record.
+
+    With ``stale`` the other scores come before them. Scores of earlier versions do not say which image they judge: it
+    is the only one that the log has for their key. Where the log has several, nobody knows, and the scores are left
+    out.
+    """
+    import pandas as pd
+
+    # SHA-256 of each key's present image, and of its only image so far ("several" where there were more).
+    present: dict[tuple[str, str, str, str, int], str] = {}
+    sole: dict[tuple[str, str, str, str, int], str] = {}
+    for record in attempts:
+        key = record.key
+        row = key.protocol, key.protocol_version, key.method, key.case, key.seed
+        image = present[row] = record.sha256 or ""
+        first = sole.setdefault(row, image)
+        if image and first != image:
+            sole[row] = image if not first else "several"
+    rows = [(*row, image, sole[row]) for row, image in present.items()]
+    log = pd.DataFrame(rows, columns=[*EDIT_KEY, "present", "sole"]).astype({"seed": "int64"})
+    texts = [name for name in log.columns if name != "seed"]
+
+    # A left join keeps the order and the number of the scores.
+    joined = frame[[*EDIT_KEY, "edit"]].merge(log.astype(dict.fromkeys(texts, "string")), "left", EDIT_KEY)
+    edit = joined["edit"].fillna(joined["sole"])
+    is_current = joined["present"].isna() | (edit == joined["present"]).fillna(False)
+    mask = is_current.to_numpy(dtype=bool)
+    frame = frame.assign(edit=edit.to_numpy()).astype({"edit": "string"})
+    return pd.concat([frame[~mask], frame[mask]]) if stale else frame[mask]
+
+
+def _number(path: Path) -> int:
+    match = re.fullmatch(r"part-(\d+)\.parquet", path.name)
+    return int(match[1]) if match else 0
+
+
+def _read(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        return _typed(pd.read_parquet(path))
+    except Exception as error:
+        # A broken file raises whatever pyarrow likes.
+        raise StoreError(f"{path}: cannot be read ({error}). Delete it, and score again.") from error
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns of ``SCORE_COLUMNS`` with their types. NaN without a reason gets one."""
+    if "edit" not in frame.columns:
+        frame = frame.assign(edit=None)
+    frame = frame[list(SCORE_COLUMNS)].astype({"seed": "int64", "value": "float64"})
+    unexplained = frame["value"].isna() & frame["reason"].isna()
+    # Text, also where every reason is None: else the column's type would depend on its values.
+    frame["reason"] = frame["reason"].astype("string").mask(unexplained, "the metric gave NaN")
+    for column in ("protocol", "protocol_version", "method", "case", "edit", "metric", "metric_version"):
+        frame[column] = frame[column].astype("string")
+    return frame
