@@ -128,7 +128,7 @@ def loaded_after(code: str) -> set[str]:
     [
         "import run_bench, bench.edit, bench.registry, bench.suite, bench.metrics, methods, protocols",
         "import reports.tables.table, reports.tables.render, reports.figures.grid",
-        "import run_bench as r; [r._listing(k, None) for k in ('methods', 'metrics', 'protocols', 'suites')]",
+        "import run_bench as r; [r.main(['list', k]) for k in ('methods', 'metrics', 'protocols', 'suites')]",
         "import run_bench as r; assert r.main(['run', '--help']) == 0",
     ],
     ids=["modules", "reports", "list", "help"],

@@ -22,6 +22,8 @@ import pytest
 from PIL import Image
 
 import run_bench
+from bench.cli import info
+from reports import record
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -239,10 +241,12 @@ def test_debug_shows_the_traceback(place: Path) -> None:
 
 
 def test_a_defect_is_never_dressed_up_as_a_user_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.store import RunStore
+
     def broken(*_: object, **__: object) -> None:
         raise KeyError("a defect")
 
-    monkeypatch.setattr(run_bench, "_report", broken)
+    monkeypatch.setattr(RunStore, "open", broken)
     with pytest.raises(KeyError):
         run("report", "runs/none")
 
@@ -714,9 +718,9 @@ def test_a_run_is_verified_by_making_all_of_it_again(place: Path, capsys: pytest
 
 
 def test_a_report_writes_down_no_address_of_a_database() -> None:
-    assert run_bench._recorded("postgresql://ann:secret@host/votes") == run_bench.NOT_RECORDED
-    assert run_bench._recorded("votes.db") == "votes.db"
-    assert run_bench._recorded(None) is None
+    assert record.without_address("postgresql://ann:secret@host/votes") == record.NOT_RECORDED
+    assert record.without_address("votes.db") == "votes.db"
+    assert record.without_address(None) is None
 
 
 @pytest.mark.parametrize(
@@ -732,8 +736,8 @@ def test_the_record_of_a_report_is_data(
 ) -> None:
     """It names no place outside the folder to build in, and no server to talk to."""
     assert run("run", "dots.yaml", "--device", "cpu", "--plugin", "cli_plugin") == 0
-    record = Path("runs/dots") / run_bench.REPORT_RECORD
-    record.write_text(json.dumps(json.loads(record.read_text()) | change))
+    path = Path("runs/dots") / record.RECORD
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
     result = verified(capsys, "runs/dots", "--sample", "0", "--sets", "0")
     how = {check["what"]: check["how"] for check in result["checks"]}
     assert says in how["files of the report"]
@@ -983,10 +987,10 @@ def test_brackets_of_labels_and_paths_are_shown_as_they_are(
 
 def test_doctor_says_where_the_cache_cannot_be_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROMPTEDITBENCH_CACHE", str(place / "cache"))
-    assert run_bench._cache() == ([], str(place / "cache"))
+    assert info.folder_problems(run_bench.PROGRAM.cache_folder()) == []
     assert not (place / "cache").exists()
     monkeypatch.setenv("PROMPTEDITBENCH_CACHE", str(place / "dots.yaml" / "cache"))
-    (problem,), _ = run_bench._cache()
+    (problem,) = info.folder_problems(run_bench.PROGRAM.cache_folder())
     assert f"cannot be written ({place / 'dots.yaml'}: Not a directory)" in problem
     assert "PROMPTEDITBENCH_CACHE" in problem
 
@@ -998,7 +1002,7 @@ def test_doctor_has_a_line_for_each_missing_thing(
         return {"name": name, "ok": not remedies, "detail": "", "remedies": list(remedies)}
 
     found = {"data": [check("a", "fetch x", "fetch y"), check("b", "fetch x"), check("c")]}
-    monkeypatch.setattr(run_bench, "_diagnose", lambda tables: found)
+    monkeypatch.setattr(info, "diagnose", lambda session: found)
     assert run("doctor") == 0
     assert [line.split() for line in capsys.readouterr().out.splitlines()[2:]] == [
         ["ok", "c"],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from bench.cli.options import open_session
 from bench.study import StudyError
 
 if TYPE_CHECKING:
@@ -441,8 +442,8 @@ def analyse(
 
     of_run = None
     if scores is not None:
-        # The program above passes how it opens a run: only it knows which protocols are of the rendered world.
-        of_run = run_scores(context.obj(scores, plugin) if context.obj else scores)
+        # The program hides scores that embedded networks gave to photographs.
+        of_run = run_scores(open_session(context, plugin).open_run(scores))
     if (study is None) == (votes is None):
         raise UsageError("study analyse: name either a study or a file of votes (--votes).")
     if study is not None:

@@ -17,9 +17,9 @@ from bench.store import RunStore
 from bench.study.votes.analysis import analyse
 from reports import build
 from reports.data import preference
+from reports.data.votes import question_results
 from reports.tables import latex, paper, style
 from reports.tables.table import ReportError
-from run_bench import _of_question
 from tests.bench.study import polls
 from tests.reports import fake
 
@@ -67,7 +67,7 @@ def study() -> preference.StudyResults:
         candidates=[titles] * len(rows),
         answer=[answer for _, _, answer in rows],
     )
-    return _of_question(analyse(votes, resamples=100), votes, "overall")
+    return question_results(analyse(votes, resamples=100), votes, "overall")
 
 
 def test_everything_is_written_and_named(store: RunStore) -> None:

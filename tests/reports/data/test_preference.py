@@ -16,8 +16,8 @@ from bench.study.votes.analysis import Analysis, analyse
 from reports import build
 from reports.data import preference, scores
 from reports.data.preference import EVERYWHERE, StudyResults, VoteError
+from reports.data.votes import question_results
 from reports.tables.table import HEADINGS
-from run_bench import UsageError, _of_question
 from tests.bench.study import polls
 from tests.reports import fake
 
@@ -80,7 +80,7 @@ def both(
 ) -> tuple[Analysis, StudyResults]:
     votes = simulated_study(kinds, questions)
     analysis = analyse(votes, simulated=True, scores=metric_values(run), resamples=300)
-    return analysis, _of_question(analysis, votes, "overall")
+    return analysis, question_results(analysis, votes, "overall")
 
 
 @pytest.mark.parametrize("questions", [("overall",), ("overall", "prompt")])
@@ -167,8 +167,8 @@ def test_shares_of_all_votes_add_up_to_one(run: RunStore) -> None:
 def test_a_question_that_nobody_was_asked_is_refused(run: RunStore) -> None:
     votes = simulated_study()
     analysis = analyse(votes, simulated=True, resamples=100)
-    with pytest.raises(UsageError, match="Questions with votes: overall"):
-        _of_question(analysis, votes, "prompt")
+    with pytest.raises(VoteError, match="Questions with votes: overall"):
+        question_results(analysis, votes, "prompt")
 
 
 def test_votes_on_another_run_are_refused(run: RunStore, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Command groups of the engine. ``run_bench.py`` mounts them."""

@@ -1,0 +1,147 @@
+"""Commands about single cases: ``cases`` exports them, ``measure`` scores one pair of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli.console import plain_table, print_json, progress_bar, warn
+from bench.cli.options import Device, Json, Plugin, ProtocolOption, examples, key_values, open_session
+from bench.terminal import check_target, console
+
+if TYPE_CHECKING:
+    from bench.edit import EditCase
+    from bench.progress import Progress
+
+data_app = typer.Typer()
+
+
+@data_app.command(
+    epilog=examples(
+        "cases mini-coco --out cases/mini-coco",
+        "cases celeba_hq --out cases/celeba -o root=data/CelebAMask-HQ",
+    )
+)
+def cases(
+    context: typer.Context,
+    protocol: Annotated[str, typer.Argument(metavar="PROTOCOL", help="A name that `list protocols` prints.")],
+    out: Annotated[Path, typer.Option(help="The folder to write to.")],
+    option: ProtocolOption = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Cases per category. [default: all]")] = None,
+    plugin: Plugin = None,
+) -> None:
+    """Export a protocol's cases as JSONL and PNG, for use without this code."""
+    from bench.casefile import protocol_info, write_cases
+
+    check_target(out / "cases.jsonl", "--out")
+    created = open_session(context, plugin).protocol(protocol, key_values(option))
+    selected = limited_cases(created.cases(), limit)
+    with progress_bar() as progress:
+        progress.start(len(selected), f"cases of {protocol}")
+        write_cases(out, _counted(selected, progress), protocol_info(created))
+    console().print(f"{len(selected)} cases in {out}")
+
+
+def limited_cases(cases: Sequence[EditCase], limit: int | None) -> list[EditCase]:
+    """Selects ``limit`` cases per category by the hash of their ids, as a suite's ``limit`` does."""
+    from bench.suite import limited
+
+    if limit is None:
+        return list(cases)
+    selected = limited({case.id: case.category for case in cases}, limit)
+    return [case for case in cases if case.id in selected]
+
+
+def _counted(cases: Iterable[EditCase], progress: Progress) -> Iterator[EditCase]:
+    for case in cases:
+        yield case
+        progress.advance()
+
+
+@data_app.command(
+    epilog=examples(
+        "measure before.png after.png --mask mask.png --json",
+        "measure before.png after.png --mask mask.png --target-prompt 'a red car on a road'",
+    )
+)
+def measure(
+    context: typer.Context,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The image before.")],
+    edited: Annotated[Path, typer.Argument(metavar="EDITED", help="The image after, of the same size.")],
+    mask: Annotated[
+        Path,
+        typer.Option(
+            help="White where the edit was asked for, of the same size; or the photo, transparent where to edit."
+        ),
+    ],
+    target_prompt: Annotated[str, typer.Option(help="What the edited image shall show.")] = "",
+    source_prompt: Annotated[str, typer.Option(help="What the source shows.")] = "",
+    region_prompt: Annotated[str, typer.Option(help="What the region shall show.")] = "",
+    rendered: Annotated[
+        bool,
+        typer.Option(
+            "--rendered", help="The images are of the rendered world: its embedded CLIP judges them."
+        ),
+    ] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+    plugin: Plugin = None,
+) -> None:
+    """Compute all metrics of single edits for one pair.
+
+    A metric whose weights are missing has no value. The reason is printed with its remedy.
+    """
+    from bench.devices import resolve_device
+    from bench.files import whole_text
+    from bench.images import check_mask, read_mask, read_rgb
+    from bench.scoring import score_pair
+
+    for option, prompt in (
+        ("--target-prompt", target_prompt),
+        ("--source-prompt", source_prompt),
+        ("--region-prompt", region_prompt),
+    ):
+        whole_text(prompt, option)
+    before = read_rgb(source)
+    region = read_mask(mask, before.size)
+    check_mask(region, f"{mask}")
+    session = open_session(context, plugin)
+    scores = score_pair(
+        before,
+        read_rgb(edited),
+        region,
+        features=session.program.make_features(resolve_device(device), None),
+        source_prompt=source_prompt,
+        target_prompt=target_prompt,
+        region_prompt=region_prompt,
+        rendered=rendered,
+        known=session.metrics,
+    )
+    # A mask with the opposite meaning is the most frequent mistake. It shows where the image was repainted.
+    inside, outside = (scores[name].value if name in scores else None for name in ("edit_area", "leak_area"))
+    if inside is not None and outside is not None and outside >= 0.2 and inside <= 0.1 * outside:
+        warn(
+            console(stderr=True),
+            f"{inside:.1%} of the area inside the mask was repainted, {outside:.1%} of the area outside: "
+            f"is {mask} inverted? White is where to edit.",
+        )
+    if as_json:
+        print_json(
+            {
+                name: {"value": score.value, "reason": score.reason, "unit": score.unit}
+                for name, score in scores.items()
+            }
+        )
+        return
+    table = plain_table()
+    table.add_column("metric", style="bold", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("unit")
+    table.add_column("what it is", style="dim")
+    for name, score in scores.items():
+        value = f"{score.value:.4f}" if score.value is not None else "–"
+        table.add_row(name, value, score.unit, score.reason or score.summary)
+    console().print(table)

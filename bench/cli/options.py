@@ -1,0 +1,84 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from bench.errors import BenchError
+from bench.session import Program, Session
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Device = Annotated[
+    str,
+    typer.Option(help="Where models run: auto, cpu, cuda, cuda:1, mps. auto takes the best one there is."),
+]
+Dtype = Annotated[
+    str, typer.Option(help="float32, float16 or bfloat16. auto is float16 on cuda and float32 elsewhere.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Edits per batch. It is halved where memory runs out.")]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="Batches of one edit on one thread, whatever --batch-size says: exact repeats on one kind of machine.",
+    ),
+]
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", help="A module that adds methods, protocols or metrics. May be repeated."),
+]
+ProtocolOption = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-o", metavar="KEY=VALUE", help="An option of the protocol. May be repeated."),
+]
+Out = Annotated[Path | None, typer.Option("--out", help="The run folder. [default: runs/SUITE]")]
+SuiteName = Annotated[
+    str, typer.Argument(metavar="SUITE", help="A shipped suite (demo, mini, paper) or a YAML file.")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/demo.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan: counts and estimated work.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, help="Cases per category, fewer than the suite's. The folder is then SUITE-limit-N."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and warnings.")]
+AllColumns = Annotated[bool, typer.Option("--all", help="Print every column, not only the five main ones.")]
+
+
+def examples(*lines: str) -> str:
+    """The epilog of a command's help."""
+    return "[bold]Examples[/bold]\n\n" + "\n\n".join(
+        f"[cyan]python run_bench.py {line}[/cyan]" for line in lines
+    )
+
+
+def program(context: typer.Context) -> Program:
+    """Returns the program that ``run_bench.py`` hands to every command."""
+    return cast(Program, context.obj)
+
+
+def open_session(context: typer.Context, plugins: Sequence[str] | None = None) -> Session:
+    """Starts a session with the plug-ins of ``--plugin``."""
+    return program(context).session(plugins)
+
+
+def key_values(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """Parses ``KEY=VALUE`` texts. Values are read as YAML does."""
+    import yaml
+
+    from bench.suite import read_yaml
+
+    values: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise BenchError(f"--option {pair!r}: write KEY=VALUE, such as root=data/coco.")
+        try:
+            values[key] = read_yaml(value)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise BenchError(f"--option {pair!r}: {value!r} is not a plain value.") from error
+    return values

@@ -1,0 +1,241 @@
+"""Commands that make a run: ``run``, ``edit``, ``score``, ``demo``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli.console import complain, print_json, progress_bar, warn
+from bench.cli.options import (
+    AllColumns,
+    BatchSize,
+    Deterministic,
+    Device,
+    DryRun,
+    Dtype,
+    Json,
+    Limit,
+    Out,
+    Plugin,
+    Quiet,
+    RunFolder,
+    SuiteName,
+    examples,
+    open_session,
+)
+from bench.cli.plan import describe_plan, print_plan
+from bench.terminal import console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.runner import RunSummary
+    from bench.session import Report, Session, SuiteJob
+    from bench.store import RunStore
+
+run_app = typer.Typer()
+
+
+@run_app.command(
+    epilog=examples(
+        "run demo",
+        "run demo --limit 2",
+        "run paper --out runs/paper --device cuda --batch-size 16",
+        "run my-suite.yaml --dry-run",
+        "run my-suite.yaml --plugin my_package.my_methods",
+    )
+)
+def run(
+    context: typer.Context,
+    suite: SuiteName,
+    out: Out = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = 8,
+    deterministic: Deterministic = False,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    everything: AllColumns = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    plugin: Plugin = None,
+) -> None:
+    """Edit, score and report a suite. The same command goes on where it was stopped."""
+    # With JSON on standard output, text for people goes to standard error.
+    screen = console(stderr=as_json, quiet=quiet)
+    session = open_session(context, plugin)
+    job = session.configure(suite, out=out, limit=limit)
+    if dry_run:
+        plan = describe_plan(session, job)
+        print_plan(plan, screen)
+        if as_json:
+            print_json(plan.as_json())
+        return
+    store, edits = _edit(session, job, screen, device, dtype, None if deterministic else batch_size)
+    with store:
+        scores = _score(session, store, screen, device)
+        session.hide_foreign_scores(store, lambda line: warn(screen, line))
+        report = session.program.write_report(session, store)
+    print_report(report, screen, everything=everything)
+    if as_json:
+        print_json(
+            {
+                "folder": str(store.path),
+                "edits": {
+                    "made": edits.done,
+                    "skipped": edits.skipped,
+                    "failed": edits.failed,
+                    "seconds": edits.seconds,
+                },
+                "scores": scores,
+                "report": str(report.folder),
+                "page": str(report.page),
+                "warnings": list(report.warnings),
+                "summary": report.summary.astype(object)
+                .where(report.summary.notna(), None)
+                .to_dict("records"),
+            }
+        )
+    _exit_for_failures(store.path, edits.failed)
+
+
+@run_app.command(epilog=examples("edit demo", "edit paper --device cuda --batch-size 16"))
+def edit(
+    context: typer.Context,
+    suite: SuiteName,
+    out: Out = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = 8,
+    deterministic: Deterministic = False,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    plugin: Plugin = None,
+) -> None:
+    """Make a suite's edits and stop before scoring."""
+    screen = console(quiet=quiet)
+    session = open_session(context, plugin)
+    job = session.configure(suite, out=out, limit=limit)
+    if dry_run:
+        print_plan(describe_plan(session, job), screen)
+        return
+    store, edits = _edit(session, job, screen, device, dtype, None if deterministic else batch_size)
+    store.close()
+    _exit_for_failures(store.path, edits.failed)
+
+
+@run_app.command(
+    epilog=examples(
+        "score runs/demo", "score runs/paper --device cuda --metric leak_lpips --metric clip_target"
+    )
+)
+def score(
+    context: typer.Context,
+    folder: RunFolder,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Only this metric. May be repeated. [default: the suite's]")
+    ] = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    plugin: Plugin = None,
+) -> None:
+    """Score a run's stored edits. Stored scores are not computed again."""
+    from bench.store import RunStore
+
+    session = open_session(context, plugin)
+    for name in metric or ():
+        session.metrics.check(name)
+    with RunStore.open(folder) as store:
+        _score(session, store, console(quiet=quiet), device, metric)
+
+
+@run_app.command(epilog=examples("demo", "demo --limit 2", "demo --out runs/again"))
+def demo(
+    context: typer.Context,
+    out: Out = None,
+    device: Device = "auto",
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    everything: AllColumns = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Run the embedded benchmark: small rendered worlds, small real models. It takes minutes on two cores."""
+    run(
+        context,
+        "demo",
+        out=out,
+        device=device,
+        dtype="float32",
+        batch_size=16,
+        limit=limit,
+        dry_run=dry_run,
+        everything=everything,
+        quiet=quiet,
+        as_json=as_json,
+    )
+
+
+def print_report(report: Report, screen: Console, *, everything: bool) -> None:
+    """Prints the main tables of a report, its warnings and where it lies."""
+    for part in report.terminal(screen.width, everything=everything):
+        screen.print(part)
+    for warning in report.warnings:
+        screen.print(warning, style="yellow")
+    screen.print(f"tables and figures: {report.folder}", soft_wrap=True)
+    screen.print(f"page: {report.page}", soft_wrap=True)
+
+
+def _edit(
+    session: Session, job: SuiteJob, screen: Console, device: str, dtype: str, batch_size: int | None
+) -> tuple[RunStore, RunSummary]:
+    """Makes the missing edits and prints what was done. Returns the run folder, still open."""
+    with progress_bar(screen) as progress:
+        store, edits = session.edit(job, device=device, dtype=dtype, batch_size=batch_size, progress=progress)
+    for record in edits.failures[:5]:
+        screen.print(f"failed {record.key.case}: {record.error or ''}", style="red")
+    if len(edits.failures) > 5:
+        screen.print(f"... and {len(edits.failures) - 5} more, all in {job.folder}/edits.jsonl", style="red")
+    screen.print(
+        f"edits: {edits.done} made, {edits.skipped} there already, {edits.failed} failed; {edits.seconds:.0f} s"
+    )
+    return store, edits
+
+
+def _score(
+    session: Session, store: RunStore, screen: Console, device: str, only: list[str] | None = None
+) -> dict[str, Any]:
+    """Scores a run, prints what was done, and returns it as ``run --json`` has it."""
+    with progress_bar(screen) as progress:
+        scores = session.score(
+            store, device=device, only=only, progress=progress, note=lambda line: warn(screen, line)
+        )
+    # Of warnings that begin alike, such as one per method, one is printed.
+    kinds: dict[str, list[str]] = {}
+    for warning in dict.fromkeys(scores.warnings):
+        kinds.setdefault(warning.partition(":")[0], []).append(warning)
+    for alike in kinds.values():
+        more = f" (and {len(alike) - 1} more like it)" if len(alike) > 1 else ""
+        screen.print(f"{alike[0]}{more}", style="yellow")
+    screen.print(f"scores: {scores.scored} computed, {scores.skipped} there already")
+    for reason, count in Counter(scores.missing).most_common(5):
+        screen.print(f"  {count} without a value: {reason}", style="dim")
+    return {
+        "computed": scores.scored,
+        "skipped": scores.skipped,
+        "without_value": scores.missing,
+        "warnings": list(kinds),
+    }
+
+
+def _exit_for_failures(folder: Path, failed: int) -> None:
+    if failed:
+        complain(
+            f"{failed} edit{'s' * (failed > 1)} failed (see {folder}/edits.jsonl). "
+            "The same command tries again."
+        )
+        raise typer.Exit(1)

@@ -1,0 +1,392 @@
+"""The program itself: edit a suite, score a run, open a run for its report.
+
+The command line, the public API and tests call it. Nothing here prints: progress goes to a
+:class:`~bench.progress.Progress`, remarks to a function that the caller passes in.
+
+The engine imports no method, protocol or report. ``run_bench.py`` wires them together and hands them in as a
+:class:`Program`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL.Image import Image
+    from rich.console import RenderableType
+
+    from bench.edit import EditProtocol
+    from bench.metrics import MetricInfo
+    from bench.metrics.features import Features
+    from bench.progress import Progress
+    from bench.runner import Plan, RunSummary
+    from bench.scoring import MetricChoice, ScoringSummary
+    from bench.store import RunStore
+    from bench.suite import ConfiguredMethod, ConfiguredProtocol, Suite
+
+RUNS = Path("runs")
+"""Folder of the run folders, below the working directory."""
+
+Note = Callable[[str], object]
+"""Takes one remark for the user, as a line of text."""
+
+
+def ignore(line: str) -> None:
+    """A :data:`Note` that drops every remark."""
+
+
+class Report(Protocol):
+    """A report that was written, as the engine shows it. ``reports`` implements it."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def page(self) -> Path:
+        """Path of ``index.html``."""
+        ...
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """Tidy: protocol, category, method, metric, value, low, high, n, failed."""
+        ...
+
+    @property
+    def warnings(self) -> Sequence[str]: ...
+
+    def frames(self) -> Mapping[str, pd.DataFrame]:
+        """Table name -> its unrounded values."""
+        ...
+
+    def terminal(self, width: int, *, everything: bool) -> Iterator[RenderableType]:
+        """Yields the main tables for a terminal: five columns each, or with ``everything`` all of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class GpuTime:
+    """Estimated time of model steps on GPUs, with the assumptions that it rests on."""
+
+    teraflop_per_step: float
+    utilisation: float
+    """Assumed share of the GPU's peak speed."""
+    hours: Mapping[str, float]
+    """GPU name -> hours."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """The parts that the engine does not import. ``run_bench.py`` builds it; each part is imported on use."""
+
+    methods: Mapping[str, str]
+    """Method name -> ``"module:Class"``."""
+    protocols: Mapping[str, str]
+    """Protocol name -> ``"module:Class"``."""
+    make_features: Callable[[str, Path | None], Features]
+    """(device, cache folder or None) -> the networks of the metrics, the embedded ones among them."""
+    write_report: Callable[[Session, RunStore], Report]
+    """Writes a run's report with default options."""
+    make_world: Callable[[], Any]
+    """Builds the rendered world on which the embedded checkpoints are trained and measured."""
+    run_thresholds: Callable[[Path], Sequence[Any]]
+    """Run folder -> the thresholds of embedded checkpoints that this run decides."""
+    recipes: Callable[[], Mapping[str, str]]
+    """Training recipe -> ``"module:function"``."""
+    checkpoint_problems: Callable[[], Mapping[str, Sequence[str]]]
+    """Embedded checkpoint -> what is wrong with it, each problem with its remedy."""
+    cache_folder: Callable[[], Path]
+    """Folder for images that are rendered once."""
+    gpu_time: Callable[[int], GpuTime]
+    """Number of model steps -> their time at full size."""
+
+    def session(self, plugins: Sequence[str] | None = None) -> Session:
+        return Session(self, plugins or ())
+
+
+@dataclass(frozen=True)
+class SuiteJob:
+    """A suite that is configured for a run folder."""
+
+    suite: Suite
+    folder: Path
+    protocols: list[ConfiguredProtocol]
+    methods: list[ConfiguredMethod]
+
+
+class Session:
+    """The program with its registries. Plug-ins add to the registries."""
+
+    def __init__(self, program: Program, plugins: Sequence[str] = ()) -> None:
+        """Imports the modules ``plugins``. Raises ``PluginError`` for one that cannot be used."""
+        from bench.metrics import METRICS
+        from bench.registry import Registry, load_plugin
+
+        self.program = program
+        self.methods = Registry("method", program.methods)
+        self.protocols = Registry("protocol", program.protocols)
+        self.metrics = Registry("metric", METRICS)
+        # As with `python -m`: a plug-in in the working directory is importable.
+        if plugins and str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))
+        for plugin in plugins:
+            load_plugin(plugin, [self.methods, self.protocols, self.metrics])
+
+    # --- suites and protocols ----------------------------------------------------------------------------
+
+    def configure(self, suite: str | Path, *, out: Path | None = None, limit: int | None = None) -> SuiteJob:
+        """Loads a suite by its name or file, and configures its protocols and methods.
+
+        ``limit`` overrides the suite's cases per category. The run then goes to a folder of its own, so that a quick
+        look never mixes with the whole run. ``out`` names the folder in either case.
+        """
+        from bench.suite import configure_suite, load_suite
+
+        loaded = load_suite(suite)
+        folder = RUNS / loaded.name
+        if limit is not None and limit != loaded.limit:
+            loaded = loaded.model_copy(update={"limit": limit})
+            folder = Path(f"{folder}-limit-{limit}")
+        protocols, methods = configure_suite(loaded, self.methods, self.protocols, self.metrics)
+        return SuiteJob(loaded, out or folder, protocols, methods)
+
+    def protocol(self, name: str, options: Mapping[str, Any] | None = None) -> EditProtocol:
+        """Creates a protocol. Raises :class:`BenchError` where its data are missing."""
+        from bench.suite import configure_protocol
+
+        configured = configure_protocol(name, self.protocols, options=options)
+        check_ready([(name, configured.problems)])
+        return configured.create()
+
+    def protocol_of_run(self, store: RunStore, name: str) -> ConfiguredProtocol:
+        """Configures a run's protocol with the options that the run had."""
+        from bench.suite import configure_protocol
+
+        info = store.manifest["protocols"][name]
+        return configure_protocol(
+            info.get("registered", name), self.protocols, options=info.get("options", {})
+        )
+
+    # --- edit ----------------------------------------------------------------------------------------------
+
+    def plan(self, job: SuiteJob) -> tuple[Plan, RunStore | None]:
+        """Plans what is left to edit. Returns the run folder too where it exists already; writes nothing."""
+        from bench.runner import make_plan
+        from bench.store import RunStore
+
+        store = RunStore.open(job.folder) if (job.folder / "run.json").exists() else None
+        plan = make_plan(job.protocols, job.methods, seed=job.suite.seed, limit=job.suite.limit, store=store)
+        return plan, store
+
+    def edit(
+        self,
+        job: SuiteJob,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_size: int | None = 8,
+        progress: Progress | None = None,
+    ) -> tuple[RunStore, RunSummary]:
+        """Makes the missing edits of a suite. Returns the opened run folder, which the caller closes, and a summary.
+
+        ``batch_size`` None edits one case at a time on one thread, for exact repeats. Raises :class:`BenchError` that
+        lists all missing data and weights, before any model is loaded.
+        """
+        from bench.devices import resolve_device, resolve_dtype
+        from bench.edit import Runtime
+        from bench.executors import LocalExecutor
+        from bench.runner import run
+        from bench.store import RunStore
+
+        # Refuse what cannot run.
+        check_ready(
+            [(f"protocol {entry.name}", entry.problems) for entry in job.protocols]
+            + [(f"method {entry.spec.title}", entry.problems) for entry in job.methods]
+        )
+        plan, store = self.plan(job)
+        check_ready([("", plan.problems)])
+
+        # Choose where models run.
+        actual_device = resolve_device(device if plan.todo else "cpu")
+        runtime = Runtime(actual_device, resolve_dtype(dtype, actual_device))
+        if store is not None and not plan.todo:
+            # With nothing to edit, the dtype of the stored edits counts.
+            stored_dtypes = {entry["dtype"] for entry in store.manifest["methods"].values()}
+            runtime = Runtime("cpu", stored_dtypes.pop() if len(stored_dtypes) == 1 else runtime.dtype)
+        if batch_size is None and plan.todo:
+            import torch
+
+            torch.set_num_threads(1)
+
+        # Edit.
+        store = store or RunStore.open(job.folder, create=True)
+        try:
+            executor = LocalExecutor(runtime, batch_size=batch_size or 1)
+            return store, run(plan, store, executor, progress=progress, suite=job.suite)
+        except BaseException:
+            store.close()
+            raise
+
+    # --- score ---------------------------------------------------------------------------------------------
+
+    def score(
+        self,
+        store: RunStore,
+        *,
+        device: str = "auto",
+        only: Sequence[str] | None = None,
+        progress: Progress | None = None,
+        note: Note = ignore,
+    ) -> ScoringSummary:
+        """Scores a run's stored edits as far as the weights are here. Scores that are stored are not repeated.
+
+        ``only`` names metrics in place of the suite's. ``note`` gets a line per column that is left out or replaced,
+        before the work begins. Raises ``MetricError`` where a metric of ``only`` can be computed on no protocol.
+        """
+        from bench.devices import resolve_device
+        from bench.scoring import ScoringSummary, load_metrics, refusal, score_run
+
+        # Choose the metrics of each protocol.
+        for name in only or ():
+            self.metrics.check(name)
+        protocols = store.manifest["protocols"]
+        features = self.program.make_features(resolve_device(device), store.path.parent / ".features")
+        names = list(only or ()) or (store.manifest.get("suite") or {}).get("metrics")
+        choices = self.metric_choices(features, protocols, names)
+        impossible = {
+            name: next(iter(choices.values())).left_out[name]
+            for name in only or ()
+            if choices and all(name in choice.left_out for choice in choices.values())
+        }
+        if impossible:
+            raise refusal(impossible)
+        for protocol_names, choice in choices.items():
+            for line in choice_remarks(protocol_names, choice):
+                note(line)
+
+        # Score the protocols of the rendered world, then the others: their metrics differ.
+        references = self.references(store, protocols)
+        total = ScoringSummary()
+        for protocol_names, choice in choices.items():
+            part = score_run(
+                store,
+                load_metrics(choice.names, features, self.metrics),
+                features=features,
+                references=references,
+                protocols=protocol_names,
+                progress=progress,
+            )
+            total.scored += part.scored
+            total.skipped += part.skipped
+            total.warnings += part.warnings
+            for reason, count in part.missing.items():
+                total.missing[reason] = total.missing.get(reason, 0) + count
+        return total
+
+    def rendered(self, registered_names: Mapping[str, str]) -> frozenset[str]:
+        """Returns those protocols of a run that show the rendered world, as their classes declare.
+
+        ``registered_names`` maps the run's names to those of the registry. A protocol that is not registered (its
+        plug-in was not named) counts as one of photographs.
+        """
+        return frozenset(
+            name
+            for name, registered in registered_names.items()
+            if registered in self.protocols and self.protocols.load(registered).rendered
+        )
+
+    def metric_choices(
+        self, features: Features, protocols: Mapping[str, Mapping[str, Any]], names: Sequence[str] | None
+    ) -> dict[tuple[str, ...], MetricChoice]:
+        """Chooses the metrics to compute: once for the rendered protocols, once for all others.
+
+        ``protocols`` is as a run's manifest has it; ``names`` None takes every metric.
+        """
+        from bench.scoring import choose_metrics
+
+        rendered = self.rendered({name: info.get("registered", name) for name, info in protocols.items()})
+        groups = {
+            is_rendered: tuple(name for name in protocols if (name in rendered) == is_rendered)
+            for is_rendered in (True, False)
+        }
+        return {
+            group: choose_metrics(features, rendered=is_rendered, wanted=names, known=self.metrics)
+            for is_rendered, group in groups.items()
+            if group
+        }
+
+    def references(
+        self, store: RunStore, protocols: Iterable[str]
+    ) -> dict[str, Callable[[], Iterable[Image]]]:
+        """Protocol -> a function that reads its real images. Protocols without their data are left out."""
+        configured = {name: self.protocol_of_run(store, name) for name in protocols}
+        return {name: _reference(entry) for name, entry in configured.items() if not entry.problems}
+
+    # --- report --------------------------------------------------------------------------------------------
+
+    def open_run(self, folder: Path, note: Note = ignore) -> RunStore:
+        """Opens a run to report on. ``note`` gets a line per protocol with hidden scores."""
+        from bench.store import RunStore
+
+        store = RunStore.open(folder)
+        self.hide_foreign_scores(store, note)
+        return store
+
+    def hide_foreign_scores(self, store: RunStore, note: Note = ignore) -> None:
+        """Hides scores that embedded networks gave to photographs, which they never learned. They stay stored."""
+        from bench.metrics import COMPOSITED_SUFFIX
+        from bench.scoring import is_embedded
+
+        embedded = [name for name in self.metrics.names() if is_embedded(name, self.metrics)]
+        protocols = store.manifest["protocols"]
+        rendered = self.rendered({name: info.get("registered", name) for name, info in protocols.items()})
+        hidden = [*embedded, *(name + COMPOSITED_SUFFIX for name in embedded)]
+        store.leave_out(dict.fromkeys(set(protocols) - rendered, hidden))
+        for protocol, names in store.left_out().items():
+            note(
+                f"{protocol}: not shown: {', '.join(names)}: their networks have seen only the rendered world "
+                "(the stored values stay)"
+            )
+
+    def metric_info(self) -> dict[str, MetricInfo]:
+        """Metric name -> its unit, direction and summary."""
+        from bench.metrics import info_of
+
+        return {name: info_of(self.metrics.load(name)) for name in self.metrics.names()}
+
+
+def check_ready(problems: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Raises one :class:`BenchError` that lists every problem with its owner. Does nothing without problems."""
+    lines = [f"{owner}: {problem}" if owner else problem for owner, of_one in problems for problem in of_one]
+    if len(lines) == 1:
+        raise BenchError(lines[0])
+    if lines:
+        raise BenchError("\n".join(["not ready:", *(f"- {line}" for line in lines)]))
+
+
+def choice_remarks(protocols: Collection[str], choice: MetricChoice) -> Iterator[str]:
+    """Yields a line per reason for which metrics are left out, and per metric that stands in for another."""
+    from bench.scoring import by_problem
+
+    where = ", ".join(protocols)
+    for reason, names in by_problem(choice.left_out).items():
+        yield f"{where}: left out: {', '.join(names)}: {reason}"
+    for name, (stand_in, reasons) in choice.stand_ins.items():
+        yield f"{where}: {stand_in} stands in for {name}, under its own name: {' '.join(reasons)}"
+
+
+def _reference(configured: ConfiguredProtocol) -> Callable[[], Iterable[Image]]:
+    from bench.registry import plugin_code
+
+    def images() -> Iterator[Image]:
+        # A generator: the protocol is created when a metric of sets asks for the first image.
+        with plugin_code(configured.cls, f"protocol {configured.name!r}: reference()"):
+            yield from configured.create().reference()
+
+    return images

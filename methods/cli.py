@@ -1,0 +1,419 @@
+"""Commands of the methods: ``train``, ``train-sd15``, ``tags``, ``zoo check``, ``zoo sheet``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli.console import Bar, TrainingBar, plain_table, print_json, progress_bar
+from bench.cli.data import limited_cases
+from bench.cli.markers import check_markers, fill_between
+from bench.cli.options import (
+    Device,
+    DryRun,
+    Dtype,
+    Json,
+    Plugin,
+    ProtocolOption,
+    examples,
+    key_values,
+    open_session,
+    program,
+)
+from bench.errors import BenchError
+from bench.session import GpuTime, check_ready
+from bench.terminal import check_target, console
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from bench.edit import EditCase, EditMethod
+    from methods.prompt_edit_diff.training_tuples import TrainingTuples
+
+methods_app = typer.Typer()
+zoo_app = typer.Typer(no_args_is_help=True, help="The embedded checkpoints.", epilog=examples("zoo check"))
+methods_app.add_typer(zoo_app, name="zoo")
+
+
+# --- training --------------------------------------------------------------------------------------------
+
+
+@methods_app.command(
+    epilog=examples("train sd_inpainting", "train reader --device cuda --samples 400000", "list recipes")
+)
+def train(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name that `list recipes` prints.")],
+    work: Annotated[
+        Path | None, typer.Option(help="Where checkpoints and sample grids go. [default: .work/zoo/RECIPE]")
+    ] = None,
+    device: Device = "auto",
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Start from the weights that the zoo holds, not from scratch.")
+    ] = False,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Training examples to see. [default: the recipe's budget]")
+    ] = None,
+) -> None:
+    """Train one of the embedded checkpoints from scratch. The same command goes on where it was stopped."""
+    from bench.devices import resolve_device
+    from bench.registry import Registry
+    from methods.zoo.recipes import RECIPES
+
+    recipes = Registry("recipe", RECIPES, entry_point_group="")
+    recipes.check(recipe)
+    from methods.zoo.loop import Machine
+
+    # Budget.
+    budget = None
+    if samples is not None:
+        from dataclasses import replace
+        from importlib import import_module
+
+        from methods.zoo.publish import BUDGETS
+
+        # A recipe of another module has its budget beside it.
+        usual = BUDGETS.get(recipe) or import_module(RECIPES[recipe].partition(":")[0]).BUDGET
+        budget = replace(usual, samples=samples)
+
+    # Train.
+    folder = work or Path(".work") / "zoo" / recipe
+    machine = Machine(device=resolve_device(device))
+    with progress_bar() as progress:
+        checkpoint = recipes.load(recipe)(
+            program(context).make_world(),
+            folder,
+            budget=budget,
+            machine=machine,
+            report=TrainingBar(progress, recipe),
+            warm=warm,
+        )
+    console().print(f"checkpoint: {checkpoint}\nlog and sample grids: {folder}")
+
+
+@methods_app.command(
+    "train-sd15",
+    epilog=examples(
+        "train-sd15 --coco data/coco --celeba data/CelebAMask-HQ",
+        "train-sd15 --coco data/coco --gpu-memory 24 --dry-run",
+    ),
+)
+def train_sd15(
+    context: typer.Context,
+    variant: Annotated[str, typer.Argument(help="The method or one of its ablations.")] = "prompt_edit_diff",
+    coco: Annotated[Path | None, typer.Option(help="COCO, with train2017 and its annotations.")] = None,
+    celeba: Annotated[Path | None, typer.Option(help="CelebAMask-HQ; its train partition is used.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Checkpoints, log, and the pipeline. [default: ./VARIANT-sd15]")
+    ] = None,
+    quads: Annotated[Path, typer.Option(help="Where the edits to learn from are kept; made once.")] = Path(
+        "data/quads"
+    ),
+    count: Annotated[int, typer.Option(min=1, help="Edits to learn from, per data set.")] = 20_000,
+    base: Annotated[
+        str, typer.Option(help="The text-to-image checkpoint to start from.")
+    ] = "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    inpainting: Annotated[
+        str | None, typer.Option(help="Weights of sd_inpainting, which makes the results to learn from.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps, of 32 examples each.")] = 40_000,
+    gpu_memory: Annotated[
+        float, typer.Option(min=1, help="GiB of the GPU; below 40 a leaner configuration is taken.")
+    ] = 80.0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Train PromptEditDiff at Stable Diffusion 1.5's size: make the edits to learn from, then learn.
+
+    Masks and captions are the data sets' own. Results are made by sd_inpainting. All of it is kept on disk, and
+    the same command goes on where it was stopped.
+    """
+    from methods.prompt_edit_diff import VARIANTS, cost
+    from methods.prompt_edit_diff.trainer import train as train_variant
+
+    # Configuration.
+    if variant not in VARIANTS:
+        raise BenchError(f"variant {variant!r}: expected one of {', '.join(VARIANTS)}.")
+    folder = out or Path(f"{variant}-sd15")
+    config = cost.preset(gpu_memory, out=str(folder), variant=variant, base=base, steps=steps)
+    # Each protocol selects per category, and there are four.
+    datasets: dict[str, dict[str, Any]] = {}
+    if coco is not None:
+        datasets["coco"] = {"root": str(coco), "split": "train2017"}
+    if celeba is not None:
+        datasets["celeba_hq"] = {"root": str(celeba), "partition": "train"}
+    for options in datasets.values():
+        options["cases_per_category"] = -(-count // 4)
+    if dry_run:
+        _print_cost(config, datasets)
+    if not datasets:
+        raise BenchError("nothing to learn from: name --coco, --celeba or both.")
+
+    # Data and weights that are missing.
+    from bench.suite import configure_method, configure_protocol
+
+    session = open_session(context)
+    sources = {
+        name: configure_protocol(name, session.protocols, options=options)
+        for name, options in datasets.items()
+    }
+    inpainter = configure_method(
+        "sd_inpainting", session.methods, options={"weights": inpainting} if inpainting else {}
+    )
+    if dry_run:
+        return
+    check_ready(
+        [
+            *((f"protocol {name}", source.problems) for name, source in sources.items()),
+            ("sd_inpainting", inpainter.problems),
+            (variant, config.problems()),
+        ]
+    )
+
+    # Edits to learn from, then training.
+    parts = _training_tuples(sources, inpainter, quads, device, dtype)
+    from itertools import chain
+
+    with progress_bar() as progress:
+        checkpoint = train_variant(
+            list(chain(*parts)) if len(parts) > 1 else parts[0],
+            config,
+            samples=[part[i] for part in parts for i in range(min(4, len(part)))],
+            report=TrainingBar(progress, variant),
+        )
+    console().print(f"checkpoint: {checkpoint}\nlog and sample grids: {folder}")
+
+
+def _training_tuples(
+    sources: Mapping[str, Any], inpainter: Any, folder: Path, device: str, dtype: str
+) -> list[TrainingTuples]:
+    """Makes the missing edits to learn from, per data set, with one model in memory."""
+    from bench.devices import resolve_device, resolve_dtype
+    from bench.edit import Runtime
+    from methods.prompt_edit_diff.training_tuples import make_training_tuples
+
+    actual_device = resolve_device(device)
+    method: EditMethod | None = None
+    parts = []
+    for name, source in sources.items():
+        cases = source.create().cases()
+        # After the data: a broken data set is told before the model loads.
+        if method is None:
+            method = inpainter.create(Runtime(actual_device, resolve_dtype(dtype, actual_device)))
+        with progress_bar() as progress:
+            parts.append(
+                make_training_tuples(
+                    cases,
+                    method,
+                    {"method": inpainter.spec.name, "options": dict(inpainter.spec.options)},
+                    folder / name,
+                    progress=_tuples_progress(progress, f"edits of {name}", len(cases)),
+                )
+            )
+    return parts
+
+
+def _tuples_progress(bar: Bar, label: str, total: int) -> Callable[[int, int, int], None]:
+    def show(examined: int, accepted: int, rejected: int) -> None:
+        bar.show(f"{label}  {rejected} rejected" if rejected else label, examined, total)
+
+    return show
+
+
+def _print_cost(config: Any, datasets: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints the plan of a full-size training. Its cost is counted on the meta device."""
+    from methods.prompt_edit_diff import cost
+
+    screen = console()
+    for name, options in datasets.items():
+        screen.print(f"learns from {name}: {dict(options)}")
+    step = cost.step_cost(config)
+    screen.print(
+        f"{config.steps} steps of {config.batch} x {config.accumulate} examples; {step.trainable / 1e6:.0f} of "
+        f"{step.parameters / 1e6:.0f} million parameters learn; an example is "
+        f"{(step.flops + step.encoding_flops) / 1e12:.1f} TFLOP and keeps {step.kept / cost.GIB:.2f} GiB "
+        f"(+ {step.recomputed / cost.GIB:.2f} while a block is computed again): counted, at 512 px",
+        highlight=False,
+    )
+    table = plain_table()
+    for heading in ("GPU", "memory", "fits", "a step", "whole training"):
+        table.add_column(heading, justify="left" if heading == "GPU" else "right")
+    for gpu in cost.GPUS:
+        price = cost.priced(step, config, gpu)
+        table.add_row(
+            gpu.name, f"{price.memory / cost.GIB:.1f} GiB", "yes" if price.fits else "no",
+            f"{price.seconds_per_step:.1f} s", f"{price.hours:.0f} h",
+        )  # fmt: skip
+    screen.print(table)
+    screen.print(
+        f"Estimated, assuming {cost.UTILISATION:.0%} of the GPU's peak and "
+        f"{cost.CONTEXT / cost.GIB:.1f} GiB for the framework.",
+        style="dim",
+    )
+
+
+def gpu_time(steps: int) -> GpuTime:
+    """Time of model steps, each taken for a guided step of Stable Diffusion 1.5 at 512 px.
+
+    A guided step is two passes of the U-Net. Operations are counted on the meta device.
+    """
+    from methods.prompt_edit_diff import cost
+
+    flops = 2 * cost.forward_flops()
+    return GpuTime(
+        teraflop_per_step=flops / 1e12,
+        utilisation=cost.UTILISATION,
+        hours={gpu.name: steps * flops / (gpu.peak * cost.UTILISATION) / 3600 for gpu in cost.GPUS},
+    )
+
+
+# --- tags ------------------------------------------------------------------------------------------------
+
+
+@methods_app.command(
+    epilog=examples(
+        "tags 'a blue car on a beach' --source-prompt 'a red car on a beach'", "tags --protocol mini-coco"
+    )
+)
+def tags(
+    context: typer.Context,
+    prompt: Annotated[str | None, typer.Argument(help="A target prompt.")] = None,
+    source_prompt: Annotated[str, typer.Option(help="What the source shows.")] = "",
+    word: Annotated[
+        list[str] | None, typer.Option(help="A word that belongs to the edit. May be repeated.")
+    ] = None,
+    protocol: Annotated[str | None, typer.Option(help="Show the tags of this protocol's cases.")] = None,
+    option: ProtocolOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="Cases per category.")] = 2,
+    plugin: Plugin = None,
+) -> None:
+    """Show which words of a prompt PromptEditDiff ties to the edited region, and by which rule."""
+    from methods.prompt_edit_diff.tags import render, tag, tag_request
+
+    screen = console()
+    if prompt is not None and protocol is None:
+        screen.print(render(tag(prompt, source_prompt, [("", tuple(word or ()))])))
+        return
+    if prompt is not None or protocol is None:
+        raise BenchError("name a prompt or --protocol, one of them.")
+    from rich.text import Text
+
+    created = open_session(context, plugin).protocol(protocol, key_values(option))
+    for case in limited_cases(created.cases(), limit):
+        screen.print(Text.assemble((case.id, "bold"), "  ", (case.request.instruction, "dim")))
+        screen.print(render(tag_request(case.request)) + "\n")
+
+
+# --- zoo -------------------------------------------------------------------------------------------------
+
+_STATE_COLORS = {"passed": "green", "missed": "red", "under-trained": "yellow"}
+_STATE_MARKS = {"passed": "yes", "missed": "**no**", "under-trained": "under-trained"}
+
+
+@zoo_app.command("check", epilog=examples("zoo check", "zoo check --json", "zoo check --readme README.md"))
+def zoo_check(
+    context: typer.Context,
+    as_json: Json = False,
+    readme: Annotated[
+        Path | None, typer.Option(help="Also put the table into this file, between its markers.")
+    ] = None,
+    run: Annotated[Path, typer.Option(help="The finished demo, which decides two of the thresholds.")] = Path(
+        "runs/demo"
+    ),
+) -> None:
+    """Measure each embedded checkpoint against its thresholds. Exit code 1 where one is missed.
+
+    A threshold that is missed by a network with fewer training samples than its recipe asks for says so. It does not
+    fail the check.
+    """
+    from dataclasses import asdict
+
+    check_markers(readme, "zoo-gates")
+    from methods.zoo.thresholds import check
+
+    with console(stderr=True).status("measuring; this takes minutes"):
+        gates: list[Any] = [*check(program(context).make_world()), *program(context).run_thresholds(run)]
+    if as_json:
+        print_json([asdict(gate) for gate in gates])
+    else:
+        _print_gates(gates)
+    if readme is not None:
+        rows = [
+            f"| `{gate.name}` | {_figure(gate.figure)} | {_figure(gate.threshold)} | "
+            f"{_STATE_MARKS[_state(gate)]} | {_detail(gate)} |"
+            for gate in gates
+        ]
+        head = ["| checkpoint | figure | gate | passed | what it is |", "| :-- | --: | --: | :-: | :-- |"]
+        fill_between(readme, "zoo-gates", [*head, *rows])
+    if any(_state(gate) == "missed" for gate in gates):
+        raise typer.Exit(1)
+
+
+def _print_gates(gates: Sequence[Any]) -> None:
+    from rich.text import Text
+
+    table = plain_table()
+    for heading in ("gate", "figure", "threshold", ""):
+        table.add_column(heading, justify="right" if heading in ("figure", "threshold") else "left")
+    table.add_column("what it is", style="dim")
+    for gate in gates:
+        mark = Text(_state(gate), style=_STATE_COLORS[_state(gate)])
+        table.add_row(gate.name, _figure(gate.figure), _figure(gate.threshold), mark, _detail(gate))
+    console().print(table)
+
+
+def _state(gate: Any) -> str:
+    """``passed``, ``missed``, or ``under-trained`` for a miss of a network that its recipe would train further."""
+    if gate.passed:
+        return "passed"
+    return "under-trained" if getattr(gate, "training_gap", "") else "missed"
+
+
+def _detail(gate: Any) -> str:
+    gap = getattr(gate, "training_gap", "")
+    return f"{gate.detail}; under-trained: {gap}" if gap else str(gate.detail)
+
+
+def _figure(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else "–"
+
+
+@zoo_app.command("sheet", epilog=examples("zoo sheet", "zoo sheet --seed 7 --cases 6 --out sheet.png"))
+def zoo_sheet(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="The image to write.")] = Path("docs/contact-sheet.png"),
+    seed: Annotated[int, typer.Option(help="Chooses the cases. Nothing else does.")] = 0,
+    cases: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
+    device: Device = "auto",
+) -> None:
+    """Draw held-out cases, chosen by seed, as every embedded method edits them."""
+    from bench.devices import resolve_device
+    from bench.edit import Runtime
+    from bench.suite import configure_method
+    from methods.zoo.contact import contact_sheet
+
+    check_target(out, "--out")
+    registry = open_session(context).methods
+    runtime = Runtime(resolve_device(device), "float32")
+    # Every method with an embedded checkpoint edits; the autoencoder alone is no editor.
+    editors = {}
+    for name in registry.names():
+        if "mini" not in registry.load(name).PRESETS or name == "autoencoder_round_trip":
+            continue
+        configured = configure_method(name, registry, preset="mini")
+        check_ready([(name, configured.problems)])
+        editors[name] = _editor(configured.create(runtime))
+    numbers = contact_sheet(program(context).make_world(), editors, out, seed=seed, cases=cases)
+    console().print(f"{out}: held-out cases {', '.join(map(str, numbers))}")
+
+
+def _editor(method: EditMethod) -> Callable[[Sequence[EditCase]], Sequence[Image]]:
+    def edit_cases(cases: Sequence[EditCase]) -> Sequence[Image]:
+        return method.edit([case.request for case in cases])
+
+    return edit_cases

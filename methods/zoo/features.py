@@ -1,0 +1,66 @@
+"""The networks of the metrics, with the embedded CLIP and the embedded attribute classifier."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from methods.zoo.manifest import ZooError, digest, entry, names, verify
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bench.metrics.features import AttributeClassifier, Features, Reading
+
+BATCH = 256
+"""Images that the attribute classifier reads at once."""
+
+
+def make_features(device: str, cache_dir: Path | None) -> Features:
+    """The networks that metrics share. An embedded checkpoint that is missing or changed is left out."""
+    from bench.metrics.features import Features
+
+    clip: Path | None = None
+    with suppress(ZooError):
+        clip = entry("clip")
+    classifier: AttributeClassifier | None = None
+    with suppress(ZooError):
+        classifier = EmbeddedClassifier(device)
+    return Features(device=device, cache_dir=cache_dir, mini_clip=clip, classifier=classifier)
+
+
+class EmbeddedClassifier:
+    """The rendered world's attribute classifier, as the ground-truth judge takes it. Loaded on first use."""
+
+    def __init__(self, device: str) -> None:
+        """Raises ZooError where its checkpoint is missing or changed."""
+        self._folder, self._device = entry("reader"), device
+        self.identity = digest("reader")[:12]
+        self._model: Any = None
+
+    def __call__(self, images: NDArray[np.uint8], masks: NDArray[np.bool_], /) -> list[Reading]:
+        """Reads ``images`` (B, H, W, 3) uint8 inside ``masks`` (B, H, W) bool."""
+        from methods.zoo.classifier import load
+
+        if self._model is None:
+            self._model = load(self._folder, self._device)
+        return [
+            reading
+            for i in range(0, len(images), BATCH)
+            for reading in self._model.read(images[i : i + BATCH], masks[i : i + BATCH])
+        ]
+
+
+def checkpoint_problems() -> dict[str, list[str]]:
+    """Embedded checkpoint -> what is wrong with its files, with the remedy. Empty lists where all is well."""
+    problems: dict[str, list[str]] = {}
+    # The two that metrics need stand in the list even where the manifest lacks them.
+    for name in dict.fromkeys((*names(), "clip", "reader")):
+        try:
+            verify(name)
+            problems[name] = []
+        except ZooError as error:
+            problems[name] = [str(error)]
+    return problems

@@ -1,0 +1,285 @@
+"""Commands that show a run: ``report``, ``compare``, ``verify``, ``export``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli.console import print_json, warn
+from bench.cli.markers import check_markers, fill_between
+from bench.cli.options import AllColumns, Device, Json, Plugin, Quiet, RunFolder, examples, open_session
+from bench.cli.run import print_report
+from bench.errors import BenchError
+from bench.terminal import check_target, console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.session import Session
+    from bench.store import RunStore
+    from reports.record import WrittenReport
+    from reports.share.leaderboard import Merged
+
+reports_app = typer.Typer()
+
+
+@reports_app.command(
+    epilog=examples(
+        "report runs/demo",
+        "report runs/demo --study taste --baseline sd_inpainting",
+        "report runs/paper --paper --style 'intervals=brackets;layout=two-column'",
+        "report runs/demo --case CASE_ID --case CASE_ID",
+        "report runs/paper --paper-baseline 'Baseline Diffusion=latent_blending'",
+        "report --check-paper",
+    )
+)
+def report(
+    context: typer.Context,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="A run folder, such as runs/demo.")
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(help="A study whose votes join the tables: its name or its address.")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="The study's database, a file or a URL. [default: as `study` has it]")
+    ] = None,
+    question: Annotated[str, typer.Option(help="Which of the study's questions.")] = "overall",
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="Of simulated raters, to try it out; every table says so.")
+    ] = False,
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="The method that the others are compared with. [default: the first one]"),
+    ] = None,
+    style: Annotated[
+        str,
+        typer.Option(
+            help="columns=A,B; decimals=N; intervals=brackets|plus-minus|none; layout=two-column|one-column; "
+            "captions=short|full. Joined by semicolons."
+        ),
+    ] = "",
+    case: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Also draw a grid of this case's edits. May be repeated."),
+    ] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Show what the paper reported beside it.")] = False,
+    paper_file: Annotated[
+        Path | None, typer.Option(help="Reported figures of your own, in the format of reports/paper.json.")
+    ] = None,
+    paper_baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=METHOD",
+            help="Compare a model that the paper does not name with a method of yours. May be repeated.",
+        ),
+    ] = None,
+    check_paper: Annotated[
+        bool, typer.Option("--check-paper", help="Print where the paper contradicts itself, and stop.")
+    ] = False,
+    merge: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Someone's entry: also write merged.md, .tex and .csv, with its methods. May be repeated."
+        ),
+    ] = None,
+    readme: Annotated[
+        Path | None,
+        typer.Option(help="Also put the main tables and images into this file, between its markers."),
+    ] = None,
+    everything: AllColumns = False,
+    quiet: Quiet = False,
+    plugin: Plugin = None,
+) -> None:
+    """Make a run's tables, figures and page from what is stored."""
+    from reports.record import ReportOptions, write_report
+
+    if check_paper:
+        _print_contradictions(paper_file, paper_baseline or ())
+        return
+    if folder is None:
+        raise BenchError("name a run folder, such as runs/demo.")
+    check_markers(readme, f"{folder.name}-table")
+    options = ReportOptions(
+        style=style,
+        baseline=baseline,
+        paper=paper or paper_file is not None or bool(paper_baseline),
+        paper_file=None if paper_file is None else str(paper_file),
+        paper_baseline=tuple(paper_baseline or ()),
+        study=study,
+        store=store,
+        question=question,
+        simulated=simulated,
+        case=tuple(case or ()),
+    )
+    screen, session = console(quiet=quiet), open_session(context, plugin)
+    with session.open_run(folder, lambda line: warn(screen, line)) as opened:
+        # Before anything is written: an entry that is refused leaves the report as it is.
+        merged = _merge(session, opened, merge) if merge else None
+        written = write_report(session, opened, options)
+        print_report(written, screen, everything=everything)
+        if readme is not None:
+            _fill_readme(readme, folder, written)
+            screen.print(f"filled in: {readme}", soft_wrap=True)
+        if merged is not None:
+            _write_merged(opened, merged, screen, style)
+
+
+def _print_contradictions(paper_file: Path | None, paper_baseline: Sequence[str]) -> None:
+    from reports.tables import paper as papers
+
+    paper = papers.with_baselines(papers.load(paper_file), paper_baseline)
+    for line in [*papers.check_paper(paper), *paper.gaps]:
+        console().print(line, soft_wrap=True)
+
+
+def _fill_readme(readme: Path, folder: Path, report: WrittenReport) -> None:
+    """Puts a run's main tables and two images between the markers. The images are copied to ``docs``."""
+    from bench.files import write_atomic
+    from reports.tables import render
+
+    tables = report.headline()
+    lines = [*map(render.markdown, tables), *(f"{note}  " for note in render.notes(tables))]
+    images = readme.parent if readme.parent.name == "docs" else readme.parent / "docs"
+    for file, name, caption in (
+        ("grid.png", "grid", "source, mask and every method's edit"),
+        ("figures/trade-off.png", "trade-off", "alignment against leakage, the controls as bounds"),
+    ):
+        if (report.folder / file).exists():
+            image = images / f"{folder.name}-{name}.png"
+            write_atomic(image, (report.folder / file).read_bytes())
+            lines += ["", f"![{caption}]({image.relative_to(readme.parent).as_posix()})"]
+    fill_between(readme, f"{folder.name}-table", lines)
+
+
+def _merge(session: Session, store: RunStore, entries: Sequence[Path]) -> Merged:
+    """The own run and other people's entries in one set of tables. Writes nothing."""
+    from reports.share.leaderboard import merge_entries
+
+    return merge_entries(entries, store, session.metric_info())
+
+
+def _write_merged(store: RunStore, merged: Merged, screen: Console, style: str) -> None:
+    """Prints merged tables and writes them beside the report's own, which stay the run's alone."""
+    from bench.files import csv_of
+    from reports.record import terminal_tables
+    from reports.tables import latex, render
+    from reports.tables.style import parse
+
+    look = parse(style)
+    main = [table for table in merged.tables if table.name.startswith("main-")]
+    for part in terminal_tables(main, screen.width, everything=False):
+        screen.print(part)
+    lines = [*(render.markdown(table, look) for table in merged.tables)]
+    lines += [f"{note}  " for note in render.notes(merged.tables, look)]
+    for name, text in (
+        ("merged.md", "\n".join([*lines, ""])),
+        ("merged.tex", latex.every(merged.tables, look)),
+        ("merged.csv", csv_of(merged.frame)),
+    ):
+        path = store.write_file(f"report/{name}", text.encode())
+        screen.print(f"merged tables: {path}", soft_wrap=True)
+    for note in merged.notes:
+        screen.print(note, style="yellow")
+
+
+@reports_app.command(
+    epilog=examples("compare runs/before runs/after", "compare runs/a runs/b --out difference.md")
+)
+def compare(
+    context: typer.Context,
+    a: Annotated[Path, typer.Argument(metavar="RUN_A", help="The run to compare with.")],
+    b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The run that is compared.")],
+    out: Annotated[Path | None, typer.Option(help="Also write all of it, as Markdown, to this file.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show every metric and category.")] = False,
+    plugin: Plugin = None,
+) -> None:
+    """Show what changed from run A to run B: configuration, scores with intervals, cases that flipped."""
+    from bench.files import write_atomic
+    from reports.share import compare as comparing
+
+    screen, session = console(), open_session(context, plugin)
+    if out is not None:
+        check_target(out, "--out")
+    first, second = (session.open_run(folder, lambda line: warn(screen, line)) for folder in (a, b))
+    comparison = comparing.compare(first, second, session.metric_info())
+    for part in comparing.terminal(comparison, everything=everything):
+        screen.print(part)
+    if out is not None:
+        write_atomic(out, comparing.markdown(comparison).encode())
+        screen.print(f"written: {out}")
+
+
+@reports_app.command(
+    epilog=examples("verify runs/demo", "verify runs/paper --sample 200 --sets 4 --device cuda")
+)
+def verify(
+    context: typer.Context,
+    folder: RunFolder,
+    sample: Annotated[int, typer.Option(min=0, help="Edits to score again.")] = 50,
+    sets: Annotated[
+        int | None,
+        typer.Option(min=0, help="Sets of edits (a method in a protocol) to score again. [default: all]"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Chooses the edits and sets.")] = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+    plugin: Plugin = None,
+) -> None:
+    """Say whether a run folder is what it claims. Exit code 1 if not.
+
+    The protocol makes its cases anew. A sample of edits and all sets of edits are scored again, the report is built
+    anew, and every file is compared with its SHA-256. The table says what was checked wholly, in part, or not.
+    """
+    from bench import rescoring
+    from bench.devices import resolve_device
+    from bench.store import RunStore
+    from reports.record import rebuild_report
+    from reports.share.verification.recompute import Recompute
+    from reports.share.verification.run import verify as verify_run
+
+    store, actual_device = RunStore.open(folder), resolve_device(device)
+    session = open_session(context, plugin)
+    recompute = Recompute(
+        cases=partial(rescoring.protocol_cases, session, store),
+        scores=partial(rescoring.rescore_edits, session, device=actual_device),
+        sets=partial(rescoring.rescore_sets, session, device=actual_device),
+        report=partial(rebuild_report, session),
+    )
+    result = verify_run(store, recompute, sample, seed, sets=sets)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        screen = console()
+        for line in result.terminal():
+            screen.print(line, soft_wrap=True)
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+@reports_app.command(
+    epilog=examples(
+        "export runs/demo --out demo-entry.json", "export runs/demo --out demo-entry.zip --images"
+    )
+)
+def export(
+    context: typer.Context,
+    folder: RunFolder,
+    out: Annotated[Path, typer.Option(help="The file: .json, or .zip.")],
+    images: Annotated[bool, typer.Option("--images", help="Include the edits. Takes a .zip.")] = False,
+    plugin: Plugin = None,
+) -> None:
+    """Pack a run as a leaderboard entry that others can check and merge into their tables."""
+    from reports.share.leaderboard import export_entry, load_entry, verify_entry
+
+    if out.suffix not in (".json", ".zip"):
+        raise BenchError(f"--out {out}: the name of an entry ends in .json or .zip. Give such a name.")
+    check_target(out, "--out")
+    screen, session = console(), open_session(context, plugin)
+    store = session.open_run(folder, lambda line: warn(screen, line))
+    written = export_entry(store, out, images=images, facts=session.metric_info())
+    screen.print(f"{written}: {verify_entry(load_entry(written)).verdict}")

@@ -1,0 +1,62 @@
+"""A study's analysis as a report takes it: the results on one question, of the raters kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reports.data.preference import StudyResults, VoteError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.store import RunStore
+    from bench.study.votes.analysis import Analysis
+
+
+def study_results(
+    run: RunStore, study: str, store: str | None, question: str, *, simulated: bool
+) -> StudyResults:
+    """Analyses a study as ``study analyse`` does, for the report of a run.
+
+    ``store`` is the study's database; None takes the one that the study commands use. Raises :class:`VoteError` where
+    nobody voted on the question, and StudyError as the analysis does.
+    """
+    from bench.study.cli import STORE, analyse_study, run_scores
+
+    analysis, votes = analyse_study(study, store or STORE, scores=run_scores(run), simulated=simulated)
+    return question_results(analysis, votes, question)
+
+
+def question_results(analysis: Analysis, votes: pd.DataFrame, question: str) -> StudyResults:
+    """Selects the part of an analysis of ``votes`` that answers one question."""
+    from bench.study.votes.analysis import kept_raters
+
+    # Votes on the question, without repeats, attention checks and excluded raters.
+    votes = votes[votes["role"] == "trial"]
+    questions = sorted(set(votes["question"]))
+    if question not in questions:
+        raise VoteError(
+            f"study {', '.join(analysis.studies)}: no votes on {question!r}. "
+            f"Questions with votes: {', '.join(questions)}. Name one with --question."
+        )
+    votes = votes[votes["question"] == question]
+    if analysis.counted == "kept":
+        votes = votes[kept_raters(votes, analysis.raters)]
+    # In a study of one question, the rows over all questions are that question's.
+    scope = question if len(questions) > 1 else "all"
+
+    def rows(frame: pd.DataFrame) -> pd.DataFrame:
+        # Without scores there is no correlation, and no column.
+        if frame.empty:
+            return frame
+        return frame[(frame["raters"] == analysis.counted) & (frame["question"] == scope)]
+
+    statement = analysis.statement_of(
+        len(votes),
+        votes["rater"].nunique(),
+        votes["source"].nunique(),
+        question if len(questions) > 1 else "",
+    )
+    return StudyResults(
+        rows(analysis.shares), rows(analysis.correlation), votes, statement, analysis.simulated
+    )

@@ -1,0 +1,240 @@
+"""A report with the options that it was made with, so that ``verify`` can build it anew and compare."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError
+from bench.files import sha256_bytes, sha256_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
+
+    from bench.session import Session
+    from bench.store import RunStore
+    from reports.build import ReportPaths
+    from reports.data.preference import StudyResults
+    from reports.share.verification.recompute import RebuiltReport
+    from reports.tables.paper import Paper
+    from reports.tables.table import Table
+
+RECORD = "report/report.json"
+NOT_RECORDED = "(an address that is not written down)"
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """The options of ``report`` on which its content depends."""
+
+    style: str = ""
+    baseline: str | None = None
+    paper: bool = False
+    paper_file: str | None = None
+    paper_baseline: Sequence[str] = ()
+    study: str | None = None
+    store: str | None = None
+    question: str = "overall"
+    simulated: bool = False
+    case: Sequence[str] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class WrittenReport:
+    """A report that was written. It implements ``bench.session.Report``."""
+
+    paths: ReportPaths
+    page: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.paths.directory
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        return self.paths.summary
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        return self.paths.warnings
+
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """Table name -> its unrounded values: per column the value, its interval and n."""
+        import pandas as pd
+
+        from reports.tables import render
+
+        return {table.name: pd.read_csv(io.StringIO(render.csv_text(table))) for table in self.paths.tables}
+
+    def headline(self) -> list[Table]:
+        """The main tables, then success by the ground truth, or by another judge where there is none.
+
+        Leakage, composited edits, other judges and the paper's shapes are in the folder alone.
+        """
+        tables = self.paths.tables
+        main = [table for table in tables if table.name.startswith("main-")]
+        judged = [
+            table for table in tables if table.name.startswith("success-") and "-pasted-" not in table.name
+        ]
+        by_truth = [table for table in judged if table.name.startswith("success-truth-")]
+        return main + (by_truth or judged)
+
+    def terminal(self, width: int, *, everything: bool) -> Iterator[RenderableType]:
+        """Yields the main tables for a terminal: five columns each, or with ``everything`` all of them."""
+        yield from terminal_tables(self.headline(), width, everything=everything)
+
+
+def terminal_tables(tables: Sequence[Table], width: int, *, everything: bool) -> Iterator[RenderableType]:
+    """Yields tables with their five main columns at 80 characters, or whole, spread over ``width``."""
+    from reports.tables import render
+
+    if everything:
+        yield from render.terminal(tables, width)
+        return
+    narrow = [render.narrowed(table, min(width, 80)) for table in tables]
+    yield from render.terminal(narrow, min(width, 80))
+    left_out = sum(len(table.columns) for table in tables) - sum(len(table.columns) for table in narrow)
+    if left_out:
+        yield f"{left_out} more columns: --all, or the files below."
+
+
+# --- writing ---------------------------------------------------------------------------------------------
+
+
+def write_report(session: Session, store: RunStore, options: ReportOptions | None = None) -> WrittenReport:
+    """Writes tables, figures, the page, and ``report.json`` with the options and the digests of all inputs."""
+    from bench.metrics.options import SuccessRule
+    from reports import build
+    from reports.figures.charts import Bounds
+    from reports.page import write_page
+    from reports.tables.style import parse
+
+    options = options or ReportOptions()
+    # Inputs besides the run: reported figures, a study's votes.
+    paper, study, inputs = _inputs(store, options)
+
+    # Tables, figures, page.
+    rule, facts, style = SuccessRule(), session.metric_info(), parse(options.style)
+    paths = build.write_report(
+        store,
+        facts,
+        style=style,
+        paper=paper,
+        study=study,
+        baseline=options.baseline,
+        bounds=Bounds(rule.min_edit_area, rule.max_leak_area, rule.min_leak_psnr),
+        cases=options.case,
+    )
+    page = write_page(
+        store, facts, tables=paths.tables, style=style, pictures=paths.pictures, files=paths.files
+    )
+
+    # How to build it anew.
+    record = {
+        "name": store.path.name,
+        "options": {
+            **asdict(options),
+            "study": without_address(options.study),
+            "store": without_address(options.store),
+        },
+        "inputs": inputs,
+        "program": _program(),
+    }
+    store.write_file(RECORD, (json.dumps(record, indent=2) + "\n").encode())
+    return WrittenReport(paths, page)
+
+
+def _inputs(
+    store: RunStore, options: ReportOptions
+) -> tuple[Paper | None, StudyResults | None, dict[str, str]]:
+    """Reported figures, a study's results, and the digests of both."""
+    from reports.data.votes import study_results
+    from reports.tables import paper as papers
+
+    paper, study, digests = None, None, {}
+    if options.paper:
+        file = None if options.paper_file is None else Path(options.paper_file)
+        paper = papers.with_baselines(papers.load(file), options.paper_baseline)
+        digests["paper_file"] = "" if file is None else sha256_file(file)
+    if options.study is not None:
+        study = study_results(
+            store, options.study, options.store, options.question, simulated=options.simulated
+        )
+        # The rule is not hashed: reports made before votes carried it have the same digest.
+        votes = study.votes.drop(columns="exclusion", errors="ignore")
+        digests["votes"] = sha256_bytes(votes.to_csv(index=False).encode())
+    return paper, study, digests
+
+
+def without_address(place: str | None) -> str | None:
+    """A study's name or file as ``report.json`` has it. A URL is left out, since it may hold a password."""
+    return NOT_RECORDED if place is not None and "://" in place else place
+
+
+def _program() -> dict[str, str]:
+    """Digest of this program's code and versions of the libraries that draw: a report's bytes depend on them."""
+    import hashlib
+    from importlib.metadata import version
+
+    code = hashlib.sha256()
+    for part in ("bench", "reports", "run_bench.py"):
+        for path in sorted({ROOT / part, *(ROOT / part).rglob("*")}):
+            if path.suffix in (".py", ".js", ".css", ".html", ".json"):
+                code.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    libraries = ("numpy", "pandas", "matplotlib", "pillow")
+    return {"code": code.hexdigest()[:12], **{name: version(name) for name in libraries}}
+
+
+# --- building anew ---------------------------------------------------------------------------------------
+
+
+def rebuild_report(session: Session, store: RunStore, empty: Path) -> RebuiltReport:
+    """Builds the report of a run again below the folder ``empty``, with the options that it was built with.
+
+    Raises BenchError where an input has changed since, and what ``report`` raises.
+    """
+    from bench.rescoring import link_run
+    from reports.share.verification.recompute import RebuiltReport
+
+    record = _read_record(store)
+    options = ReportOptions(**record["options"])
+    # The report's title is the name that the folder had.
+    linked = link_run(store, empty / record["name"], ("run.json", "cases", "edits", "edits.jsonl", "scores"))
+    with session.open_run(linked) as copy:
+        write_report(session, copy, options)
+    fresh = json.loads((linked / RECORD).read_text(encoding="utf-8"))
+    changed = [name for name, digest in record["inputs"].items() if fresh["inputs"].get(name) != digest]
+    if changed:
+        raise BenchError(f"what it was made from is another by now: {', '.join(changed)}")
+    if not record["recorded"]:
+        (linked / RECORD).unlink()
+    return RebuiltReport(linked / "report", record["recorded"], record["program"] == fresh["program"])
+
+
+def _read_record(store: RunStore) -> Mapping[str, Any]:
+    """Reads and checks ``report.json``. A report without one was made with the default options.
+
+    The record is data: it names neither a folder outside the one that is built in, nor a server to talk to.
+    """
+    path = store.path / RECORD
+    try:
+        record = {"recorded": True, **json.loads(path.read_text(encoding="utf-8"))}
+        options, name = ReportOptions(**record["options"]), record["name"]
+        record["inputs"].items()
+        record["program"].items()
+    except FileNotFoundError:
+        return {"recorded": False, "name": store.path.name, "options": {}, "inputs": {}, "program": {}}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BenchError(f"{path}: no record of a report ({error})") from error
+    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
+        raise BenchError(f"{path}: {name!r} is no folder's name")
+    for place in (options.study, options.store):
+        if place is not None and (place == NOT_RECORDED or "://" in place):
+            raise BenchError("its votes are in a database whose address is not written down with the report")
+    return record
