@@ -200,17 +200,18 @@ def compare(
 ) -> None:
     """Show what changed from run A to run B: configuration, scores with intervals, cases that flipped."""
     from bench.files import write_atomic
-    from reports.share import compare as comparing
+    from reports.share.comparison.run import compare as compare_runs
+    from reports.share.comparison.text import markdown, terminal
 
     screen, session = console(), open_session(context, plugin)
     if out is not None:
         check_target(out, "--out")
     first, second = (session.open_run(folder, lambda line: warn(screen, line)) for folder in (a, b))
-    comparison = comparing.compare(first, second, session.metric_info())
-    for part in comparing.terminal(comparison, everything=everything):
+    comparison = compare_runs(first, second, session.metric_info())
+    for part in terminal(comparison, everything=everything):
         screen.print(part)
     if out is not None:
-        write_atomic(out, comparing.markdown(comparison).encode())
+        write_atomic(out, markdown(comparison).encode())
         screen.print(f"written: {out}")
 
 

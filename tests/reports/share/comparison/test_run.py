@@ -15,7 +15,10 @@ from rich.console import Console
 from bench.edit import MethodSpec
 from bench.stats import bootstrap_mean
 from bench.store import RunStore
-from reports.share.compare import Comparison, Difference, compare, markdown, terminal
+from reports.share.comparison import text as comparison_text
+from reports.share.comparison.result import Comparison, MetricDifference
+from reports.share.comparison.run import compare
+from reports.share.comparison.text import markdown, terminal
 from reports.tables.table import ReportError
 from tests.reports import fake
 
@@ -31,8 +34,10 @@ def run(
     return fake.run(path, values, **more)  # type: ignore[arg-type]
 
 
-def pick(found: Comparison, metric: str, category: str = "all", method: str = SD) -> Difference:
-    rows = [d for d in found.differences if (d.metric, d.category, d.method) == (metric, category, method)]
+def pick(comparison: Comparison, metric: str, category: str = "all", method: str = SD) -> MetricDifference:
+    rows = [
+        d for d in comparison.differences if (d.metric, d.category, d.method) == (metric, category, method)
+    ]
     assert len(rows) == 1
     return rows[0]
 
@@ -59,24 +64,26 @@ def test_another_batch_size_is_said(tmp_path: Path) -> None:
         with RunStore.open(store.path) as again:
             for digest in again.methods:
                 again.note_conditions(digest, 8 if again.methods[digest].name != SD else size, 2)
-    found = compare(*(RunStore.open(store.path) for store in stores), fake.FACTS)
-    assert [(c.what, c.a, c.b) for c in found.changes] == [(f"methods.{SD}.batch_sizes", "8", "1")]
-    assert [note for note in found.notes if "another batch size or number of threads: sd_inpainting." in note]
+    comparison = compare(*(RunStore.open(store.path) for store in stores), fake.FACTS)
+    assert [(c.what, c.a, c.b) for c in comparison.changes] == [(f"methods.{SD}.batch_sizes", "8", "1")]
+    assert [
+        note for note in comparison.notes if "another batch size or number of threads: sd_inpainting." in note
+    ]
 
 
 def test_the_difference_is_that_of_the_pairs_with_a_bootstrap_over_sources(
     runs: tuple[RunStore, RunStore],
 ) -> None:
-    found = pick(compare(*runs, fake.FACTS, draws=500, seed=3), "leak_lpips")
+    row = pick(compare(*runs, fake.FACTS), "leak_lpips")
     gap = np.array(AFTER[:-1]) - np.array(BEFORE[:-1])
     clusters = [case.source_id for case in CASES[:-1]]
-    expected = bootstrap_mean(gap, clusters, draws=500, seed=3)
-    assert found.difference == pytest.approx(expected.value, abs=1e-15)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
-    assert (found.n, found.unpaired) == (N - 1, 1)
-    assert found.b is not None
-    assert found.a is not None
-    assert found.b - found.a == pytest.approx(found.difference)
+    expected = bootstrap_mean(gap, clusters, draws=2_000)
+    assert row.difference == pytest.approx(expected.value, abs=1e-15)
+    assert (row.low, row.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert (row.n, row.unpaired) == (N - 1, 1)
+    assert row.b is not None
+    assert row.a is not None
+    assert row.b - row.a == pytest.approx(row.difference)
 
 
 def test_direction_says_which_run_is_better(runs: tuple[RunStore, RunStore]) -> None:
@@ -91,18 +98,17 @@ def test_direction_says_which_run_is_better(runs: tuple[RunStore, RunStore]) -> 
 @pytest.mark.parametrize(("change", "verdict"), [(2.5e-8, "the same but for rounding"), (2.5e-5, "worse")])
 def test_rounding_is_no_difference(tmp_path: Path, change: float, verdict: str) -> None:
     one = [1.0] * N
-    found = compare(
+    comparison = compare(
         run(tmp_path / "a", one, [0.0] * N),
         run(tmp_path / "b", one, [change * (1 + k / 100) for k in range(N)]),
         fake.FACTS,
-        draws=100,
     )
-    leak = pick(found, "leak_lpips")
+    leak = pick(comparison, "leak_lpips")
     assert leak.low is not None
     assert leak.low > 0
     assert leak.better is (False if verdict == "worse" else None)
     assert leak.separable is (verdict == "worse")
-    assert f"| {verdict} |" in markdown(found)
+    assert f"| {verdict} |" in markdown(comparison)
 
 
 def test_swapping_the_runs_turns_the_sign(runs: tuple[RunStore, RunStore]) -> None:
@@ -113,37 +119,37 @@ def test_swapping_the_runs_turns_the_sign(runs: tuple[RunStore, RunStore]) -> No
 
 
 def test_categories_are_their_own_cases(runs: tuple[RunStore, RunStore]) -> None:
-    found = compare(*runs)
+    comparison = compare(*runs)
     gap = np.array(AFTER) - np.array(BEFORE)
-    assert pick(found, "leak_lpips", "replacement").difference == pytest.approx(gap[4:8].mean())
-    assert pick(found, "leak_lpips", "replacement").n == 4
+    assert pick(comparison, "leak_lpips", "replacement").difference == pytest.approx(gap[4:8].mean())
+    assert pick(comparison, "leak_lpips", "replacement").n == 4
 
 
 def test_flips_are_listed_with_their_way(runs: tuple[RunStore, RunStore]) -> None:
-    found = compare(*runs)
-    assert [(flip.case, flip.gained) for flip in found.flips] == [
+    comparison = compare(*runs)
+    assert [(flip.case, flip.gained) for flip in comparison.flips] == [
         ("attribute-0", True),
         ("attribute-1", False),
         ("attribute-2", True),
     ]
-    assert found.flips[0].prompt == CASES[0].request.target_prompt
-    assert pick(found, "success_truth").difference == pytest.approx(1 / N)
+    assert comparison.flips[0].prompt == CASES[0].request.target_prompt
+    assert pick(comparison, "success_truth").difference == pytest.approx(1 / N)
 
 
 def test_sets_have_two_values_and_no_interval(runs: tuple[RunStore, RunStore]) -> None:
-    found = pick(compare(*runs), "fid")
-    assert (found.a, found.b, found.difference) == (40.0, 35.0, -5.0)
-    assert found.low is None
-    assert found.better is None
+    row = pick(compare(*runs), "fid")
+    assert (row.a, row.b, row.difference) == (40.0, 35.0, -5.0)
+    assert row.low is None
+    assert row.better is None
 
 
 def test_a_run_is_the_same_as_itself(runs: tuple[RunStore, RunStore]) -> None:
-    found = compare(runs[0], runs[0], fake.FACTS)
-    assert found.changes == ()
-    assert found.flips == ()
-    assert {d.difference for d in found.differences} == {0}
-    assert all(d.same for d in found.differences), "metrics of sets, too"
-    assert not any(d.separable for d in found.differences)
+    comparison = compare(runs[0], runs[0], fake.FACTS)
+    assert comparison.changes == ()
+    assert comparison.flips == ()
+    assert {d.difference for d in comparison.differences} == {0}
+    assert all(d.same for d in comparison.differences), "metrics of sets, too"
+    assert not any(d.separable for d in comparison.differences)
 
 
 def edit_manifest(store: RunStore, **changes: object) -> RunStore:
@@ -159,8 +165,8 @@ def test_what_was_asked_differently_is_listed(tmp_path: Path) -> None:
     b = run(tmp_path / "b", flat, flat, methods=[faster, *fake.METHODS[1:3]])
     a = edit_manifest(a, versions={"torch": "1", "numpy": "2"}, suite={"limit": 5})
     b = edit_manifest(b, versions={"torch": "2", "numpy": "2"}, suite={"limit": None}, seed=4)
-    found = compare(a, b)
-    changes = {change.what: (change.a, change.b) for change in found.changes}
+    comparison = compare(a, b)
+    changes = {change.what: (change.a, change.b) for change in comparison.changes}
     assert changes == {
         "seed": ("0", "4"),
         "suite.limit": ("5", "None"),
@@ -170,9 +176,9 @@ def test_what_was_asked_differently_is_listed(tmp_path: Path) -> None:
         f"methods.{SD}.options.guidance": (None, "2.0"),
         "methods.oracle": (fake.METHODS[3].digest, None),
     }
-    assert "only in A: method oracle" in found.notes
+    assert "only in A: method oracle" in comparison.notes
     # Matched by its title, though its digest is another.
-    assert pick(found, "leak_lpips").n == N
+    assert pick(comparison, "leak_lpips").n == N
 
 
 def test_methods_match_by_name_where_labels_differ(tmp_path: Path) -> None:
@@ -190,9 +196,9 @@ def test_another_metric_version_is_not_compared(tmp_path: Path) -> None:
         frame = store.scores()
         newer = frame[frame["metric"] == "leak_lpips"].assign(metric_version="2", value=5.0)
         store.append_scores(newer)
-    found = pick(compare(a, RunStore.open(b.path)), "leak_lpips")
-    assert found.difference is None
-    assert found.remark == "metric version 1 in A, 2 in B"
+    row = pick(compare(a, RunStore.open(b.path)), "leak_lpips")
+    assert row.difference is None
+    assert row.remark == "metric version 1 in A, 2 in B"
 
 
 def test_another_protocol_digest_pairs_only_what_is_the_same_edit(tmp_path: Path) -> None:
@@ -207,9 +213,9 @@ def test_another_protocol_digest_pairs_only_what_is_the_same_edit(tmp_path: Path
     (b.path / "cases/mini-coco/cases.jsonl").write_text("\n".join(rows) + "\n")
     mask = b.path / "cases/mini-coco" / json.loads(rows[1])["mask"]
     mask.write_bytes((b.path / "cases/mini-coco" / json.loads(rows[2])["mask"]).read_bytes())
-    found = compare(a, RunStore.open(b.path))
-    assert pick(found, "leak_lpips").n == N - 2
-    assert any("of 16 cases in both, the 14" in note for note in found.notes)
+    comparison = compare(a, RunStore.open(b.path))
+    assert pick(comparison, "leak_lpips").n == N - 2
+    assert any("of 16 cases in both, the 14" in note for note in comparison.notes)
 
 
 def test_nothing_in_common_is_an_error(tmp_path: Path) -> None:
@@ -223,10 +229,13 @@ def test_nothing_in_common_is_an_error(tmp_path: Path) -> None:
         compare(a, c)
 
 
-def test_the_terminal_shows_what_differs_and_counts_the_rest(runs: tuple[RunStore, RunStore]) -> None:
+def test_the_terminal_shows_what_differs_and_counts_the_rest(
+    runs: tuple[RunStore, RunStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison_text, "MOST_FLIPS", 2)
     out = io.StringIO()
     console = Console(file=out, width=120)
-    for part in terminal(compare(*runs, fake.FACTS), flips=2):
+    for part in terminal(compare(*runs, fake.FACTS)):
         console.print(part)
     text = out.getvalue()
     assert "better" in text
@@ -235,11 +244,11 @@ def test_the_terminal_shows_what_differs_and_counts_the_rest(runs: tuple[RunStor
 
 
 def test_markdown_is_whole_and_escaped(runs: tuple[RunStore, RunStore]) -> None:
-    found = compare(*runs, fake.FACTS)
-    text = markdown(found)
+    comparison = compare(*runs, fake.FACTS)
+    text = markdown(comparison)
     # The prompts hold <edited> and underscores.
     assert r"\<edited\>\_0" in text
     assert "<edited>" not in text
-    assert text.count("\n| sd") == len(found.differences)
+    assert text.count("\n| sd") == len(comparison.differences)
     header = [line for line in text.splitlines() if line.startswith("| method")]
     assert len(header) == 5

@@ -1,0 +1,102 @@
+"""Result of the comparison of two runs, A and B. A difference is always B minus A."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reports.tables.table import ALL, MAIN_METRICS
+
+ROUNDING = 1e-6
+"""Largest mean difference, relative to values of 1 or more, that float32 arithmetic alone can make."""
+
+
+@dataclass(frozen=True)
+class ConfigurationChange:
+    """One setting that differs between the runs. None where a run does not have it."""
+
+    what: str
+    """Dotted name: ``seed``, ``versions.torch``, ``methods.sd_inpainting.steps``, ..."""
+    a: str | None
+    b: str | None
+
+
+@dataclass(frozen=True)
+class MetricDifference:
+    """One metric of one method in A and in B, over the cases that have a value in both."""
+
+    protocol: str
+    category: str
+    method: str
+    metric: str
+    a: float | None
+    b: float | None
+    difference: float | None
+    """Mean of B minus A."""
+    low: float | None
+    high: float | None
+    """95 % interval, clustered on the source image. None for metrics of whole sets."""
+    n: int
+    """Number of pairs. For metrics of whole sets, the size of the smaller set."""
+    unpaired: int = 0
+    """Number of values of common cases that only one of the runs has."""
+    higher_is_better: bool | None = None
+    same: bool = False
+    """Whether the values are equal in every case, or of the whole set."""
+    remark: str = ""
+    """Reason why nothing is compared, where that is so."""
+
+    @property
+    def separable(self) -> bool:
+        """Whether the interval excludes zero, by more than rounding."""
+        return self._excludes_zero and not self.rounding
+
+    @property
+    def rounding(self) -> bool:
+        """Whether the interval excludes zero only because arithmetic rounds."""
+        if not self._excludes_zero or self.difference is None:
+            return False
+        return abs(self.difference) <= ROUNDING * max(1.0, abs(self.a or 0), abs(self.b or 0))
+
+    @property
+    def _excludes_zero(self) -> bool:
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+    @property
+    def better(self) -> bool | None:
+        """Whether B is better than A. None where the data do not tell."""
+        if not self.separable or self.higher_is_better is None or self.difference is None:
+            return None
+        return (self.difference > 0) == self.higher_is_better
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A case that one run edits with success and the other without."""
+
+    protocol: str
+    category: str
+    case: str
+    method: str
+    metric: str
+    gained: bool
+    """True for success in B alone, False for success in A alone."""
+    prompt: str
+    """The target prompt."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that differs between two runs."""
+
+    a: str
+    b: str
+    changes: tuple[ConfigurationChange, ...]
+    differences: tuple[MetricDifference, ...]
+    flips: tuple[Flip, ...]
+    notes: tuple[str, ...]
+    """What could not be compared, and the reason."""
+
+    def headline(self) -> list[MetricDifference]:
+        """Differences over all categories of the main table's metrics, or of all metrics where it has none."""
+        overall = [d for d in self.differences if d.category == ALL]
+        return [d for d in overall if d.metric in MAIN_METRICS] or overall
