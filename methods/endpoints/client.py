@@ -1,58 +1,53 @@
-"""One HTTP endpoint that costs money: retries, a rate limit, a ceiling, and answers that are kept.
+"""One HTTP endpoint that costs money: retries, a rate limit, a ceiling of calls, and a cache of its answers.
 
-The standard library alone. The key goes into one header and nowhere else: not into a log, a message or a file.
+The key goes into one header and nowhere else: not into a log, a message or a file.
 """
 
 from __future__ import annotations
 
 import email.utils
-import http.client
 import json
-import os
 import threading
 import time
-import urllib.error
-import urllib.request
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench import images
 from bench.errors import BenchError
-from bench.files import parse_json
+from bench.files import parse_json, sha256_bytes, write_atomic
+
+if TYPE_CHECKING:
+    import httpx2
 
 MAX_ANSWER = 64 * 2**20
-"""Bytes of an answer at most; an image of 1024 x 1024 in base64 is a few MiB."""
-
-
-def _sleep(seconds: float) -> None:
-    time.sleep(seconds)
+"""Bytes of an answer at most. An image of 1024 x 1024 in base64 is a few MiB."""
+MAX_ERROR = 100_000
+"""Bytes of an error's body that are looked at."""
 
 
 class EndpointError(BenchError):
-    """The endpoint did not give what was asked for; the message says why and what to do."""
+    """The endpoint did not give what was requested. The message says why and what to do."""
 
 
 class Refused(EndpointError):
-    """The endpoint refuses this very request: asking again would change nothing."""
+    """The endpoint refuses this very request: sending it again would change nothing."""
 
 
 @dataclass(frozen=True)
-class Part:
+class FormFile:
     """One file of a multipart form."""
 
     name: str
     data: bytes
     content_type: str = "image/png"
 
-    @property
-    def filename(self) -> str:
-        return f"{self.name}.png"
+
+def _sleep(seconds: float) -> None:
+    time.sleep(seconds)
 
 
-class RateLimit:
+class RequestPacer:
     """At most ``per_minute`` calls a minute, evenly spaced. Shared by threads."""
 
     def __init__(
@@ -63,35 +58,28 @@ class RateLimit:
     ) -> None:
         self._gap = 60 / per_minute
         self._clock, self._sleep = clock, sleep
-        self._next = float("-inf")
+        self._next_turn = float("-inf")
         self._lock = threading.Lock()
 
     def wait(self) -> None:
-        """Returns when the next call is due; each caller has a turn of its own."""
+        """Returns when the next call is due. Each caller has a turn of its own."""
         with self._lock:
             now = self._clock()
-            turn = max(now, self._next)
-            self._next = turn + self._gap
+            turn = max(now, self._next_turn)
+            self._next_turn = turn + self._gap
         if turn > now:
             self._sleep(turn - now)
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to wherever it points."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
-
-
 class Endpoint:
-    """POSTs forms to one URL."""
+    """Sends forms to one URL by POST."""
 
     def __init__(
         self,
         url: str,
         key: str,
         *,
-        limit: RateLimit,
+        pacer: RequestPacer,
         timeout: float = 180.0,
         retries: int = 5,
         backoff: float = 2.0,
@@ -99,72 +87,87 @@ class Endpoint:
         max_calls: int | None = None,
         sleep: Callable[[float], None] = _sleep,
     ) -> None:
-        """``timeout``, ``backoff`` and ``longest_wait`` in seconds; ``max_calls`` counts retries too."""
+        """``timeout``, ``backoff`` and ``longest_wait`` are in seconds. ``max_calls`` counts retries too."""
+        import httpx2
+
         self.url = url
         self.calls = 0
         self._key = key
-        self._limit = limit
-        self._timeout = timeout
+        self._pacer = pacer
         self._retries = retries
         self._backoff = backoff
         self._longest_wait = longest_wait
         self._max_calls = max_calls
         self._sleep = sleep
         self._lock = threading.Lock()
-        self._opener = urllib.request.build_opener(_NoRedirect)
-
-    def post(self, fields: Mapping[str, str], files: list[Part]) -> dict[str, Any]:
-        """The JSON object that answers a multipart form.
-
-        Timeouts, broken connections, status 408, 429 and 5xx are tried again, after ``backoff`` seconds doubled
-        each time, or what ``Retry-After`` asks for if that is longer. Raises Refused for any other status, at
-        once, and EndpointError for the last of those and for an answer that is no JSON object.
-        """
-        body, content_type = multipart(fields, files)
-        for attempt in range(self._retries + 1):
-            self._count()
-            self._limit.wait()
-            request = urllib.request.Request(
-                self.url,
-                data=body,
-                headers={
-                    "Authorization": f"Bearer {self._key}",
-                    "Content-Type": content_type,
-                    "Accept": "application/json",
-                    "User-Agent": "prompteditbench",
-                },
-                method="POST",
-            )
-            asked: float | None = None
-            try:
-                with self._opener.open(request, timeout=self._timeout) as answer:
-                    data = answer.read(MAX_ANSWER + 1)
-                    if len(data) <= MAX_ANSWER and answer.length:
-                        # Read with a limit, an answer that breaks off ends without a word.
-                        raise http.client.IncompleteRead(data, answer.length)
-                return self._object(data)
-            except urllib.error.HTTPError as error:
-                with error:
-                    message, code = self._told(error)
-                if not _passing(error.code, code):
-                    raise Refused(self._refusal(error.code, message, code)) from None
-                asked = retry_after(error.headers.get("Retry-After"))
-                why = f"status {error.code}: {message}"
-            except (OSError, http.client.HTTPException) as error:
-                # urllib wraps what happens while connecting; what happens while reading comes bare.
-                reason = error.reason if isinstance(error, urllib.error.URLError) else error
-                why = self._safe(f"{type(reason).__name__}: {reason}".strip(": "))
-            if attempt == self._retries:
-                break
-            pause = max(self._backoff * 2**attempt, asked or 0.0)
-            if asked is not None and asked > self._longest_wait:
-                raise EndpointError(f"{self.url}: {why} It asks to wait {asked:.0f} s: run again after that.")
-            self._sleep(min(pause, self._longest_wait))
-        raise EndpointError(
-            f"{self.url}: {why} Given up after {self._retries + 1} calls: run again later, or raise retries."
+        self._client = httpx2.Client(
+            headers={
+                "Authorization": f"Bearer {key}",
+                "Accept": "application/json",
+                # Uncompressed, so that the limit on the size of an answer counts what comes over the line.
+                "Accept-Encoding": "identity",
+                "User-Agent": "prompteditbench",
+            },
+            timeout=timeout,
+            # A redirect would carry the key to wherever it points.
+            follow_redirects=False,
+            # A kept connection that the server closed meanwhile would look like a failed call, which is retried and
+            # counted.
+            limits=httpx2.Limits(max_keepalive_connections=0),
         )
 
-    def _count(self) -> None:
+    def post(self, fields: Mapping[str, str], files: Sequence[FormFile]) -> dict[str, Any]:
+        """The JSON object that answers a multipart form.
+
+        Timeouts, broken connections and status 408, 429 and 5xx are tried again after ``backoff`` seconds, doubled
+        each time, or after what ``Retry-After`` says if that is longer. Raises Refused for any other status, at once.
+        Raises EndpointError when the retries are used up and for an answer that is no JSON object.
+        """
+        import httpx2
+
+        for attempt in range(self._retries + 1):
+            self._count_call()
+            self._pacer.wait()
+            server_wait: float | None = None
+            try:
+                status, headers, body = self._send(fields, files)
+                if 200 <= status < 300:
+                    return self._json_object(body)
+                message, code = self._error_message(status, body)
+                if not _is_transient(status, code):
+                    raise Refused(self._refusal(status, message, code))
+                server_wait = retry_after(headers.get("Retry-After"))
+                reason = f"status {status}: {message}"
+            except httpx2.RequestError as error:
+                reason = self._without_key(f"{type(error).__name__}: {error}".strip(": "))
+
+            # Waiting before the next attempt.
+            if attempt == self._retries:
+                break
+            if server_wait is not None and server_wait > self._longest_wait:
+                raise EndpointError(
+                    f"{self.url}: {reason} It asks to wait {server_wait:.0f} s: run again after that."
+                )
+            self._sleep(min(max(self._backoff * 2**attempt, server_wait or 0.0), self._longest_wait))
+        raise EndpointError(
+            f"{self.url}: {reason} Given up after {self._retries + 1} calls: run again later, or raise retries."
+        )
+
+    def _send(
+        self, fields: Mapping[str, str], files: Sequence[FormFile]
+    ) -> tuple[int, httpx2.Headers, bytes]:
+        """Status, headers and body of one call, the body cut off behind its limit."""
+        form_files = [(file.name, (f"{file.name}.png", file.data, file.content_type)) for file in files]
+        with self._client.stream("POST", self.url, data=dict(fields), files=form_files) as response:
+            limit = MAX_ANSWER if response.is_success else MAX_ERROR
+            body = bytearray()
+            for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) > limit:
+                    break
+            return response.status_code, response.headers, bytes(body)
+
+    def _count_call(self) -> None:
         with self._lock:
             if self._max_calls is not None and self.calls >= self._max_calls:
                 raise EndpointError(
@@ -173,27 +176,29 @@ class Endpoint:
                 )
             self.calls += 1
 
-    def _object(self, data: bytes) -> dict[str, Any]:
-        if len(data) > MAX_ANSWER:
+    def _json_object(self, body: bytes) -> dict[str, Any]:
+        if len(body) > MAX_ANSWER:
             raise EndpointError(f"{self.url}: an answer of more than {MAX_ANSWER} bytes.")
         try:
-            value = parse_json(data)
+            value = parse_json(body)
         except ValueError:
             value = None
         if not isinstance(value, dict):
             raise EndpointError(
-                f"{self.url}: the answer is no JSON object ({len(data)} bytes). Is it the address of the API?"
+                f"{self.url}: the answer is no JSON object ({len(body)} bytes). Is it the address of the API?"
             )
         return value
 
-    def _told(self, error: urllib.error.HTTPError) -> tuple[str, str]:
-        """The message and the code of an error's body, as OpenAI words them; the bare reason elsewhere."""
+    def _error_message(self, status: int, body: bytes) -> tuple[str, str]:
+        """The message and the code in an error's body, as OpenAI words them; elsewhere the status's own phrase."""
+        import httpx2
+
         try:
-            told = parse_json(error.read(100_000))["error"]
-            message, code = str(told["message"]), str(told.get("code") or told.get("type") or "")
-        except (ValueError, KeyError, TypeError, AttributeError, OSError, http.client.HTTPException):
-            message, code = str(error.reason), ""
-        return self._safe(" ".join(message.split())[:300]), code
+            error = parse_json(body)["error"]
+            message, code = str(error["message"]), str(error.get("code") or error.get("type") or "")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            message, code = httpx2.codes.get_reason_phrase(status), ""
+        return self._without_key(" ".join(message.split())[:300]), code
 
     def _refusal(self, status: int, message: str, code: str) -> str:
         if status in (401, 403):
@@ -204,20 +209,24 @@ class Endpoint:
             remedy = "Check the address and the model."
         else:
             remedy = ""
-        coded = f" ({code})" if code else ""
-        return f"{self.url}: status {status}: {message}{coded}. {remedy}".rstrip()
+        code_note = f" ({code})" if code else ""
+        return f"{self.url}: status {status}: {message}{code_note}. {remedy}".rstrip()
 
-    def _safe(self, text: str) -> str:
+    def _without_key(self, text: str) -> str:
         return text.replace(self._key, "<key>") if self._key else text
 
 
-def _passing(status: int, code: str) -> bool:
-    """Whether a status is likely to go away by itself. A spent quota has the status of a rate limit."""
+def _is_transient(status: int, code: str) -> bool:
+    """Whether a status is likely to go away by itself."""
+    # A spent quota has the status of a rate limit, and does not go away.
     return (status in (408, 429) and code != "insufficient_quota") or 500 <= status < 600
 
 
 def retry_after(value: str | None, now: Callable[[], float] = time.time) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for: a number, or a date (RFC 9110, section 10.2.3)."""
+    """Seconds to wait by a ``Retry-After`` header: a number, or a date (RFC 9110, section 10.2.3).
+
+    None where there is no header, or one that is neither.
+    """
     if value is None:
         return None
     try:
@@ -230,53 +239,30 @@ def retry_after(value: str | None, now: Callable[[], float] = time.time) -> floa
         return None
 
 
-def multipart(fields: Mapping[str, str], files: list[Part]) -> tuple[bytes, str]:
-    """The body of a ``multipart/form-data`` request and its content type (RFC 7578)."""
-    boundary = uuid.uuid4().hex
-    lines: list[bytes] = []
-    for name, value in fields.items():
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
-        lines += [head.encode(), value.encode(), b"\r\n"]
-    for part in files:
-        head = (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{part.name}"; filename="{part.filename}"\r\n'
-            f"Content-Type: {part.content_type}\r\n\r\n"
-        )
-        lines += [head.encode(), part.data, b"\r\n"]
-    lines.append(f"--{boundary}--\r\n".encode())
-    return b"".join(lines), f"multipart/form-data; boundary={boundary}"
-
-
-class Kept:
-    """Answers on disk by the key of what was asked, whole or not at all: what is paid for is paid for once."""
+class AnswerCache:
+    """Answers on disk by the key of their request, so that what is paid for is paid for once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, key: str) -> Path:
+        """Where the answer to ``key`` is or will be."""
+        # Two levels: one folder would hold every answer of all runs.
         return self.folder / key[:2] / key
 
     def find(self, key: str) -> Path | None:
+        """The file of an answer, or None."""
         path = self.path(key)
         return path if path.is_file() else None
 
-    def keep(self, key: str, data: bytes) -> Path:
-        """Raises OSError."""
+    def store(self, key: str, data: bytes) -> Path:
+        """Writes an answer, whole or not at all. Raises OSError."""
         path = self.path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{key}.{os.getpid()}.{threading.get_ident()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomic(path, data)
         return path
 
 
-def key_of(question: Mapping[str, Any]) -> str:
-    """64 hex digits of SHA-256 over the canonical JSON of a question."""
-    text = json.dumps(question, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return images.sha256_bytes(text.encode())
+def request_key(request: Mapping[str, Any]) -> str:
+    """64 hex digits of SHA-256 over the canonical JSON of everything that determines an answer."""
+    text = json.dumps(request, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return sha256_bytes(text.encode())

@@ -1,14 +1,14 @@
 """The images-edit endpoint as OpenAI defines it (``POST {base_url}/images/edits``), and servers that speak it.
 
-Which server is asked, and which secret it gets, is the user's choice alone, by the environment: ``OPENAI_API_KEY`` goes
-to OpenAI and nowhere else; ``PROMPTEDITBENCH_IMAGES_URL`` names another server and ``PROMPTEDITBENCH_IMAGES_KEY`` its
-key. A suite file is data that may come from anybody, and names neither.
+Only the user, by the environment, chooses the server and the secret that it gets. ``OPENAI_API_KEY`` goes to OpenAI and
+nowhere else. ``PROMPTEDITBENCH_IMAGES_URL`` names another server and ``PROMPTEDITBENCH_IMAGES_KEY`` its key. A suite
+file is data that may come from anybody, and names neither.
 
-A multipart form: the source as PNG, a mask of the same size whose *alpha* is 0 where the image shall be edited,
-the prompt. One image comes back, in base64. Nothing is promised outside the mask.
+The request is a multipart form: the source as PNG, a mask of the same size whose *alpha* is 0 where the image shall be
+edited, and the prompt. One image comes back, in base64. Nothing is promised outside the mask.
 
-Each answer is kept on disk by what was asked (server, model, settings, prompt, pixels of source and mask, seed),
-so that a run that was killed, or is made again, pays for no edit twice.
+Each answer is stored on disk by its request (server, model, settings, prompt, pixels of source and mask, seed), so that
+a run that was killed, or is repeated, pays for no edit twice.
 """
 
 from __future__ import annotations
@@ -31,10 +31,19 @@ from pydantic import Field
 from bench import images
 from bench.edit import EditMethod
 from methods import batches
-from methods.endpoints.client import Endpoint, EndpointError, Kept, Part, RateLimit, Refused, key_of
+from methods.endpoints.client import (
+    AnswerCache,
+    Endpoint,
+    EndpointError,
+    FormFile,
+    Refused,
+    RequestPacer,
+    request_key,
+)
 from methods.runtime import refuse
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     from bench.edit import EditRequest, Runtime
@@ -45,11 +54,11 @@ SERVER_URL = "PROMPTEDITBENCH_IMAGES_URL"
 SERVER_KEY = "PROMPTEDITBENCH_IMAGES_KEY"
 
 RunTime = Field(exclude=True)
-"""Marks what changes no pixel: such options are no part of the method's digest."""
+"""Marks an option that changes no pixel. Such options are not part of the method's digest."""
 
 
 def server_url() -> str:
-    """The address of the API: what the environment names, else OpenAI's."""
+    """The address of the API: the one in the environment, else OpenAI's."""
     return os.environ.get(SERVER_URL, "").strip() or OPENAI_URL
 
 
@@ -60,14 +69,14 @@ def key_variable(url: str) -> str:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What a number of edits takes, if none of them is kept already and none has to be retried."""
+class CostEstimate:
+    """Cost of a number of edits, if none of them is in the cache and none has to be retried."""
 
     requests: int
     minutes: float
-    """At least, by the rate limit."""
+    """Least duration, by the rate limit."""
     cost: float | None
-    """In the currency of ``price_per_image``; None where no price is given."""
+    """Price in the currency of ``price_per_image``. None where no price is given."""
 
     def __str__(self) -> str:
         cost = "cost unknown: set price_per_image" if self.cost is None else f"cost {self.cost:.2f}"
@@ -88,79 +97,63 @@ class OpenAiImages(EditMethod):
     class Options:
         model: str = "gpt-image-1"
         base_url: str = field(init=False, default_factory=server_url)
-        """Set by the environment, never by a suite. Part of the digest: another server makes other pictures."""
+        """Set by the environment, never by a suite. It is part of the digest: another server makes other images."""
         size: Literal[256, 512, 1024] = 1024
-        """Side length in pixels of what is sent and of what is asked for."""
+        """Side length in pixels of the image that is sent and of the one that is requested."""
         quality: Literal["low", "medium", "high"] | None = None
         """None leaves it to the server."""
         input_fidelity: Literal["low", "high"] | None = None
-        """How closely the source is kept, where the model knows of it; None leaves it to the server."""
+        """How closely the source is kept, where the model has this setting. None leaves it to the server."""
         prompt_field: Literal["target_prompt", "region_prompt", "instruction"] = "target_prompt"
         ask_base64: bool = False
-        """Send ``response_format=b64_json``: some servers answer with a link otherwise; the gpt-image models
-        always answer in base64, and refuse the field."""
+        """Send ``response_format=b64_json``. Some servers answer with a link otherwise. The gpt-image models always
+        answer in base64, and refuse the field."""
         paste: bool = False
-        """Paste the result into the source along the mask. Off: the raw output; both are scored."""
-        # From here on: no part of the digest.
+        """Composite the result with the source outside the mask. Off: the raw output. Both are scored."""
+
+        # From here on the options are not part of the digest.
         requests_per_minute: Annotated[float, RunTime] = 5.0
         timeout: Annotated[float, RunTime] = 180.0
-        """Seconds without an answer after which a request is tried again; it may have been charged for."""
+        """Seconds without an answer after which a request is tried again. It may have been charged for."""
         retries: Annotated[int, RunTime] = 5
         max_requests: Annotated[int | None, RunTime] = None
-        """A ceiling for one run, retries counted; None for none."""
+        """Ceiling of calls for one run, retries included. None for no ceiling."""
         price_per_image: Annotated[float | None, RunTime] = None
-        """By the provider's price list, for the estimate."""
+        """Price of one image by the provider's list, for the estimate."""
         max_bytes: Annotated[int, RunTime] = 4_000_000
-        """Of each PNG that is sent; the endpoint refuses larger ones."""
+        """Largest size of a PNG that is sent. The endpoint refuses larger ones."""
         cache: Annotated[str, RunTime] = ""
-        """The folder of the kept answers; empty for the user's cache folder."""
+        """Folder of the stored answers. Empty for the user's cache folder."""
 
     @classmethod
-    def estimate(cls, options: Options, edits: int) -> Estimate:
-        """What ``edits`` edits take."""
+    def estimate(cls, options: Options, edits: int) -> CostEstimate:
         price = options.price_per_image
-        return Estimate(edits, edits / options.requests_per_minute, None if price is None else edits * price)
+        return CostEstimate(
+            edits, edits / options.requests_per_minute, None if price is None else edits * price
+        )
 
     @classmethod
     def problems(cls, options: Options) -> list[str]:
-        found = []
-        address = _address(options.base_url)
-        local = address.hostname in ("localhost", "127.0.0.1", "::1")
-        if address.scheme != "https" and not (address.scheme == "http" and local):
-            found.append(
-                f"{SERVER_URL} {options.base_url!r}: expected https://..., since the key is sent there "
-                "(http only for this machine)"
-            )
-        if options.base_url != server_url():
-            found.append(f"{SERVER_URL} is {server_url()!r}, these options are for {options.base_url!r}")
-        variable = key_variable(options.base_url)
-        key = os.environ.get(variable, "").strip()
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            found.append(f"the environment variable {variable} holds what cannot be a key")
-        if not key:
-            found.append(
-                f"the environment variable {variable} is not set: put the API key of {address.hostname} there "
-                f"(export {variable}=...)"
-            )
+        problems = _server_problems(options.base_url)
         if not options.model:
-            found.append("model is empty: name the one to ask")
+            problems.append("model is empty: name the one to use")
         if options.requests_per_minute <= 0 or options.timeout <= 0:
-            found.append(
+            problems.append(
                 f"requests_per_minute {options.requests_per_minute} and timeout {options.timeout}: expected "
                 "more than 0"
             )
         if options.retries < 0 or (options.max_requests is not None and options.max_requests < 1):
-            found.append(
+            problems.append(
                 f"retries {options.retries} and max_requests {options.max_requests}: expected at least 0 and 1"
             )
         folder = cache_folder(options)
-        there = next(place for place in (folder, *folder.parents) if place.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            found.append(
-                f"cache {folder}: cannot be written, and an answer that is not kept is paid for again. "
+        parent = next(path for path in (folder, *folder.parents) if path.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            problems.append(
+                f"cache {folder}: cannot be written, and an answer that is not stored is paid for again. "
                 "Name another folder with cache"
             )
-        return found
+        return problems
 
     def __init__(self, options: Options, runtime: Runtime) -> None:
         del runtime
@@ -168,92 +161,124 @@ class OpenAiImages(EditMethod):
         self.options = options
         self.native_size = options.size
         self.needs = frozenset({"source", "mask", options.prompt_field})
-        self.kept = Kept(cache_folder(options))
+        self.cache = AnswerCache(cache_folder(options))
         self.endpoint = Endpoint(
             options.base_url.rstrip("/") + "/images/edits",
             os.environ[key_variable(options.base_url)].strip(),
-            limit=RateLimit(options.requests_per_minute),
+            pacer=RequestPacer(options.requests_per_minute),
             timeout=options.timeout,
             retries=options.retries,
             max_calls=options.max_requests,
         )
-        self._refused: dict[str, str] = {}
+        self._refusals: dict[str, str] = {}
 
     def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
-        """Square sources of the option's size; the requests of a batch are under way at the same time.
+        """Edits square sources of the option's size. The requests of a batch are sent at the same time.
 
-        Where one of them fails the others are kept, so that they cost nothing when they are asked for again.
+        Where one of them fails, the answers to the others are stored and cost nothing the next time.
         """
         if not requests:
             return []
         prompts = batches.prompts(requests, self.options.prompt_field)
         with ThreadPoolExecutor(len(requests), thread_name_prefix="edit") as pool:
-            asked = [pool.submit(self._edit, *one) for one in zip(requests, prompts, strict=True)]
+            futures = [pool.submit(self._edit, *pair) for pair in zip(requests, prompts, strict=True)]
         # All of them have ended here: one that fails takes back none of the others.
-        return [one.result() for one in asked]
+        return [future.result() for future in futures]
 
     def _edit(self, request: EditRequest, prompt: str) -> Image:
+        """One edit, from the cache where its answer is stored."""
         options = self.options
+
+        # The request is checked here, since a refused one may cost money too.
         source = request.source.convert("RGB")
         side = options.size
         if source.size != (side, side) or request.mask.size != source.size:
             raise ValueError(
                 f"source of {source.size} and mask of {request.mask.size} pixels: expected {side} x {side}"
             )
-        mask = images.mask_array(request.mask)
-        if not mask.any():
-            raise ValueError("the mask is empty: there is nothing to edit")
+        (mask,) = batches.edit_masks([request])
+
+        # The fields of the form, and the key of everything that the answer depends on.
         fields = {"model": options.model, "prompt": prompt, "n": "1", "size": f"{side}x{side}"}
         if options.quality is not None:
             fields["quality"] = options.quality
         if options.input_fidelity is not None:
             fields["input_fidelity"] = options.input_fidelity
-        key = key_of(
+        key = request_key(
             {
                 "url": self.endpoint.url,
                 "fields": fields,
                 "source": images.sha256_bytes(source.tobytes()),
                 "mask": images.sha256_bytes(mask.tobytes()),
-                # The endpoint has no seed: two seeds are two draws, and each is kept.
+                # The endpoint has no seed: two seeds are two draws, and each is stored.
                 "seed": request.seed,
             }
         )
         if options.ask_base64:
             fields["response_format"] = "b64_json"
-        file = self.kept.find(key) or self._ask(key, fields, source, mask)
+
+        # The answer, stored or new.
+        file = self.cache.find(key) or self._request(key, fields, source, mask)
         edited = images.read_rgb(file)
         if edited.size != source.size:
             raise EndpointError(
                 f"{self.endpoint.url}: the image has {edited.width}x{edited.height} pixels where {side}x{side} were "
                 f"asked for. Choose a size that {options.model} has."
             )
-        return images.paste_back(source, edited, request.mask) if options.paste else edited
+        return batches.composite([request], [edited])[0] if options.paste else edited
 
-    def _ask(
-        self, key: str, fields: Mapping[str, str], source: Image, mask: np.ndarray[Any, np.dtype[np.bool_]]
-    ) -> Path:
-        """The file of the answer. What was refused, or answered unreadably, is not asked a second time."""
-        if key in self._refused:
-            raise Refused(self._refused[key])
-        parts = [Part("image", images.png_bytes(source)), Part("mask", mask_png(mask))]
-        for part in parts:
-            if len(part.data) > self.options.max_bytes:
+    def _request(self, key: str, fields: Mapping[str, str], source: Image, mask: NDArray[np.bool_]) -> Path:
+        """The file of a new answer. Raises Refused again for a request that was refused before."""
+        if key in self._refusals:
+            raise Refused(self._refusals[key])
+        files = [FormFile("image", images.png_bytes(source)), FormFile("mask", mask_png(mask))]
+        for file in files:
+            if len(file.data) > self.options.max_bytes:
                 raise ValueError(
-                    f"the {part.name} is a PNG of {len(part.data)} bytes, max_bytes is {self.options.max_bytes}: "
+                    f"the {file.name} is a PNG of {len(file.data)} bytes, max_bytes is {self.options.max_bytes}: "
                     "choose a smaller size"
                 )
         try:
-            file = self.kept.keep(key, image_of(self.endpoint.post(fields, parts)))
+            path = self.cache.store(key, image_of(self.endpoint.post(fields, files)))
             try:
-                images.read_rgb(file)
+                images.read_rgb(path)
             except images.ImageError as error:
-                file.unlink(missing_ok=True)
-                why = str(error).removeprefix(f"{file}: ")
-                raise Refused(f"{self.endpoint.url}: the answer holds no usable image: {why}") from None
+                path.unlink(missing_ok=True)
+                reason = str(error).removeprefix(f"{path}: ")
+                raise Refused(f"{self.endpoint.url}: the answer holds no usable image: {reason}") from None
         except Refused as error:
-            self._refused[key] = str(error)
+            # Refused, or answered unreadably: the same request is not paid for a second time.
+            self._refusals[key] = str(error)
             raise
-        return file
+        return path
+
+
+def _server_problems(base_url: str) -> list[str]:
+    """Reasons why requests cannot be sent to ``base_url`` with a key from the environment."""
+    problems = []
+
+    # The address: encrypted, and the one that the environment names.
+    address = _address(base_url)
+    local = address.hostname in ("localhost", "127.0.0.1", "::1")
+    if address.scheme != "https" and not (address.scheme == "http" and local):
+        problems.append(
+            f"{SERVER_URL} {base_url!r}: expected https://..., since the key is sent there "
+            "(http only for this machine)"
+        )
+    if base_url != server_url():
+        problems.append(f"{SERVER_URL} is {server_url()!r}, these options are for {base_url!r}")
+
+    # The key: there, and fit for a header.
+    variable = key_variable(base_url)
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        problems.append(f"the environment variable {variable} holds what cannot be a key")
+    if not key:
+        problems.append(
+            f"the environment variable {variable} is not set: put the API key of {address.hostname} there "
+            f"(export {variable}=...)"
+        )
+    return problems
 
 
 def _address(url: str) -> urllib.parse.SplitResult:
@@ -266,7 +291,7 @@ def _address(url: str) -> urllib.parse.SplitResult:
 
 
 def cache_folder(options: OpenAiImages.Options) -> Path:
-    """Where the answers are kept: the option, ``PROMPTEDITBENCH_CACHE``, or the user's cache folder."""
+    """Folder of the stored answers: the option, ``PROMPTEDITBENCH_CACHE``, or the user's cache folder."""
     if options.cache:
         return Path(options.cache).expanduser().absolute()
     base = os.environ.get("PROMPTEDITBENCH_CACHE")
@@ -274,8 +299,8 @@ def cache_folder(options: OpenAiImages.Options) -> Path:
     return (Path(base) if base else home / "prompteditbench").absolute() / "openai_images"
 
 
-def mask_png(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> bytes:
-    """Bool (H, W), True = edit => the PNG that the endpoint wants: RGBA, black, alpha 0 = edit, 255 = keep."""
+def mask_png(mask: NDArray[np.bool_]) -> bytes:
+    """Bool (H, W), True = edit => the PNG that the endpoint expects: RGBA, black, alpha 0 = edit, 255 = keep."""
     rgba = np.zeros((*mask.shape, 4), np.uint8)
     rgba[..., 3] = np.where(mask, 0, 255)
     buffer = io.BytesIO()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Iterator
@@ -9,26 +10,27 @@ from typing import Any
 
 import pytest
 
+from methods.endpoints import client
 from methods.endpoints.client import (
+    AnswerCache,
     Endpoint,
     EndpointError,
-    Kept,
-    Part,
-    RateLimit,
+    FormFile,
     Refused,
-    key_of,
-    multipart,
+    RequestPacer,
+    request_key,
     retry_after,
 )
-from tests.methods.fake_images_api import KEY, Answer, FakeApi, error, fake_api
+from tests.methods.endpoints.fake_images_api import KEY, Answer, FakeApi, error, fake_api
 
 OK = Answer(body=b'{"data": []}')
+PNG = FormFile("image", b"png")
 
 
 @pytest.fixture
 def api() -> Iterator[FakeApi]:
-    with fake_api() as found:
-        yield found
+    with fake_api() as server:
+        yield server
 
 
 class Clock:
@@ -48,18 +50,20 @@ class Clock:
 
 def endpoint(api: FakeApi, clock: Clock | None = None, **options: Any) -> Endpoint:
     clock = clock or Clock()
-    limit = RateLimit(options.pop("per_minute", 1e9), clock, clock.sleep)
+    pacer = RequestPacer(options.pop("per_minute", 1e9), clock, clock.sleep)
     return Endpoint(
         api.url + "/images/edits",
         options.pop("key", KEY),
-        **{"limit": limit, "sleep": clock.sleep, "timeout": 5.0} | options,
+        **{"pacer": pacer, "sleep": clock.sleep, "timeout": 5.0} | options,
     )
 
 
 def test_a_form_arrives_as_it_was_sent(api: FakeApi) -> None:
     api.answers = [OK]
     data = bytes(range(256)) * 3 + b"\r\n--x\r\n"
-    assert endpoint(api).post({"prompt": "un café ☕\r\nwith a line"}, [Part("image", data)]) == {"data": []}
+    assert endpoint(api).post({"prompt": "un café ☕\r\nwith a line"}, [FormFile("image", data)]) == {
+        "data": []
+    }
     (form,) = api.forms
     assert form.path == "/v1/images/edits"
     assert form.fields == {"prompt": "un café ☕\r\nwith a line"}
@@ -68,18 +72,11 @@ def test_a_form_arrives_as_it_was_sent(api: FakeApi) -> None:
     assert form.headers["Authorization"] == f"Bearer {KEY}"
 
 
-def test_two_bodies_differ_in_the_boundary_alone() -> None:
-    (one, first), (two, second) = (multipart({"a": "b"}, [Part("image", b"x")]) for _ in range(2))
-    assert first != second
-    boundary, other = (value.partition("boundary=")[2].encode() for value in (first, second))
-    assert one.replace(boundary, b"") == two.replace(other, b"")
-
-
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 529])
 def test_passing_errors_are_tried_again_with_doubled_pauses(api: FakeApi, status: int) -> None:
     api.answers = [error(status), error(status), error(status), OK]
     clock = Clock()
-    assert endpoint(api, clock, backoff=2.0).post({}, []) == {"data": []}
+    assert endpoint(api, clock, backoff=2.0).post({}, [PNG]) == {"data": []}
     assert len(api.forms) == 4
     assert clock.slept == [2.0, 4.0, 8.0]
 
@@ -87,14 +84,14 @@ def test_passing_errors_are_tried_again_with_doubled_pauses(api: FakeApi, status
 def test_retry_after_is_honoured_and_never_shortens_the_pause(api: FakeApi) -> None:
     api.answers = [error(429, Retry_After="30"), error(503, Retry_After="0"), OK]
     clock = Clock()
-    endpoint(api, clock, backoff=2.0).post({}, [])
+    endpoint(api, clock, backoff=2.0).post({}, [PNG])
     assert clock.slept == [30.0, 4.0]
 
 
 def test_an_answer_that_asks_for_hours_is_an_error_at_once(api: FakeApi) -> None:
     api.answers = [error(429, "slow down", Retry_After="7200")]
     with pytest.raises(EndpointError, match=r"slow down It asks to wait 7200 s: run again after that"):
-        endpoint(api).post({}, [])
+        endpoint(api).post({}, [PNG])
     assert len(api.forms) == 1
 
 
@@ -111,7 +108,7 @@ def test_it_gives_up_after_the_retries(api: FakeApi) -> None:
     api.answers = [error(503, "overloaded")] * 9
     clock = Clock()
     with pytest.raises(EndpointError, match=r"status 503: overloaded.*Given up after 3 calls") as caught:
-        endpoint(api, clock, retries=2, backoff=1.0).post({}, [])
+        endpoint(api, clock, retries=2, backoff=1.0).post({}, [PNG])
     assert not isinstance(caught.value, Refused)
     assert len(api.forms) == 3
     assert clock.slept == [1.0, 2.0]
@@ -130,14 +127,14 @@ def test_it_gives_up_after_the_retries(api: FakeApi) -> None:
 def test_other_errors_are_final(api: FakeApi, answer: Answer, message: str) -> None:
     api.answers = [answer, OK]
     with pytest.raises(Refused, match=message):
-        endpoint(api).post({}, [])
+        endpoint(api).post({}, [PNG])
     assert len(api.forms) == 1
 
 
 def test_a_bad_key_is_told_without_it(api: FakeApi) -> None:
     """Even where the server's own message spells it out."""
     with pytest.raises(Refused, match=r"status 401: Incorrect API key.*Check the key") as caught:
-        endpoint(api, key="sk-wrong-key").post({}, [])
+        endpoint(api, key="sk-wrong-key").post({}, [PNG])
     assert "sk-wrong-key" not in str(caught.value)
     assert "<key>" in str(caught.value)
     assert len(api.forms) == 1
@@ -147,7 +144,7 @@ def test_no_redirect_is_followed(api: FakeApi) -> None:
     for status in (301, 302, 307, 308):
         api.answers = [Answer(status, headers={"Location": api.url + "/elsewhere"})]
         with pytest.raises(Refused, match=f"status {status}"):
-            endpoint(api).post({}, [])
+            endpoint(api).post({}, [PNG])
     assert {form.path for form in api.forms} == {"/v1/images/edits"}
 
 
@@ -155,51 +152,63 @@ def test_no_redirect_is_followed(api: FakeApi) -> None:
 def test_an_answer_that_is_no_object_is_an_error(api: FakeApi, body: bytes) -> None:
     api.answers = [Answer(body=body)]
     with pytest.raises(EndpointError, match="no JSON object"):
-        endpoint(api).post({}, [])
+        endpoint(api).post({}, [PNG])
+
+
+def test_an_answer_beyond_the_limit_is_not_read_to_its_end(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "MAX_ANSWER", 1000)
+    api.answers = [Answer(body=b'{"data": "' + b"x" * 5_000_000 + b'"}')]
+    with pytest.raises(EndpointError, match="more than 1000 bytes"):
+        endpoint(api).post({}, [PNG])
+    assert len(api.forms) == 1
 
 
 def test_timeouts_and_broken_connections_are_tried_again(api: FakeApi) -> None:
     api.answers = [Answer(delay=1.0), Answer(body=b'{"data', cut=True), OK]
-    assert endpoint(api, timeout=0.3).post({}, []) == {"data": []}
+    assert endpoint(api, timeout=0.3).post({}, [PNG]) == {"data": []}
     assert len(api.forms) == 3
 
 
 def test_a_server_that_is_not_there(api: FakeApi) -> None:
-    gone = Endpoint("http://127.0.0.1:1/v1", KEY, limit=RateLimit(1e9), retries=1, sleep=lambda seconds: None)
-    with pytest.raises(EndpointError, match=r"ConnectionRefusedError.*Given up after 2 calls"):
-        gone.post({}, [])
+    gone = Endpoint(
+        "http://127.0.0.1:1/v1", KEY, pacer=RequestPacer(1e9), retries=1, sleep=lambda seconds: None
+    )
+    with pytest.raises(EndpointError, match=r"ConnectError: .*refused.*Given up after 2 calls"):
+        gone.post({}, [PNG])
 
 
 def test_the_ceiling_counts_retries_and_stops_before_the_call(api: FakeApi) -> None:
     api.answers = [error(500), OK, OK, OK]
     limited = endpoint(api, max_calls=3)
-    limited.post({}, [])
-    limited.post({}, [])
+    limited.post({}, [PNG])
+    limited.post({}, [PNG])
     with pytest.raises(EndpointError, match="max_requests 3 is reached"):
-        limited.post({}, [])
+        limited.post({}, [PNG])
     assert len(api.forms) == limited.calls == 3
 
 
 def test_the_rate_limit_spaces_calls_evenly_and_gives_no_credit_for_idleness() -> None:
     clock = Clock()
-    limit = RateLimit(6, clock, clock.sleep)
+    pacer = RequestPacer(6, clock, clock.sleep)
     starts = []
     for _ in range(4):
-        limit.wait()
+        pacer.wait()
         starts.append(clock.now)
     assert starts == [100.0, 110.0, 120.0, 130.0]
     clock.now += 1000
     for _ in range(2):
-        limit.wait()
+        pacer.wait()
         starts.append(clock.now)
     assert starts[4:] == [1130.0, 1140.0]
 
 
 def test_the_rate_limit_holds_between_threads() -> None:
-    limit, starts, lock = RateLimit(60 / 0.05), [], threading.Lock()
+    pacer, starts, lock = RequestPacer(60 / 0.05), [], threading.Lock()
 
     def call() -> None:
-        limit.wait()
+        pacer.wait()
         with lock:
             starts.append(time.monotonic())
 
@@ -214,29 +223,29 @@ def test_the_rate_limit_holds_between_threads() -> None:
 def test_retries_count_for_the_rate_limit(api: FakeApi) -> None:
     api.answers = [error(500), OK]
     clock = Clock()
-    endpoint(api, clock, per_minute=1, backoff=1.0).post({}, [])
+    endpoint(api, clock, per_minute=1, backoff=1.0).post({}, [PNG])
     assert clock.slept == [1.0, 59.0]
 
 
 def test_answers_are_kept_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept, key = Kept(tmp_path / "kept"), key_of({"prompt": "a hat"})
-    assert kept.find(key) is None
-    assert kept.keep(key, b"image") == kept.find(key)
-    assert kept.path(key).read_bytes() == b"image"
-    other = key_of({"prompt": "a cap"})
+    cache, key = AnswerCache(tmp_path / "kept"), request_key({"prompt": "a hat"})
+    assert cache.find(key) is None
+    assert cache.store(key, b"image") == cache.find(key)
+    assert cache.path(key).read_bytes() == b"image"
+    other = request_key({"prompt": "a cap"})
 
     def fail(self: Path, target: Path) -> Path:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        kept.keep(other, b"image")
-    assert kept.find(other) is None
+        cache.store(other, b"image")
+    assert cache.find(other) is None
     assert [path.name for path in (tmp_path / "kept").rglob("*") if path.is_file()] == [key]
 
 
-def test_the_key_of_a_question_is_its_content() -> None:
-    assert key_of({"a": 1, "b": {"c": "é"}}) == key_of({"b": {"c": "é"}, "a": 1})
-    assert key_of({"a": 1}) != key_of({"a": 2})
+def test_the_key_of_a_request_is_its_content() -> None:
+    assert request_key({"a": 1, "b": {"c": "é"}}) == request_key({"b": {"c": "é"}, "a": 1})
+    assert request_key({"a": 1}) != request_key({"a": 2})
     # Pinned: another key for the same question would pay for everything again.
-    assert key_of({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
+    assert request_key({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"

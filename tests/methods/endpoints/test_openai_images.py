@@ -20,7 +20,15 @@ from bench.suite import configure_method
 from methods.endpoints import client as endpoint
 from methods.endpoints.openai_images import OpenAiImages, mask_png
 from tests.methods.conftest import box_mask, picture, request
-from tests.methods.fake_images_api import KEY, Answer, FakeApi, error, fake_api, image_answer, painted
+from tests.methods.endpoints.fake_images_api import (
+    KEY,
+    Answer,
+    FakeApi,
+    error,
+    fake_api,
+    image_answer,
+    painted,
+)
 from tests.methods.test_outputs import case
 
 SIDE = 256
@@ -29,10 +37,10 @@ SIDE = 256
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeApi]:
     monkeypatch.setattr(endpoint.time, "sleep", lambda seconds: None)
-    with fake_api() as found:
-        monkeypatch.setenv("PROMPTEDITBENCH_IMAGES_URL", found.url)
+    with fake_api() as server:
+        monkeypatch.setenv("PROMPTEDITBENCH_IMAGES_URL", server.url)
         monkeypatch.setenv("PROMPTEDITBENCH_IMAGES_KEY", KEY)
-        yield found
+        yield server
 
 
 def make(api: FakeApi, **options: Any) -> OpenAiImages:
@@ -206,11 +214,11 @@ def test_retries_and_the_ceiling_reach_the_endpoint(api: FakeApi) -> None:
 def test_the_rate_limit_is_the_options(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     from methods.endpoints import openai_images
 
-    given: list[float] = []
-    real = endpoint.RateLimit
-    monkeypatch.setattr(openai_images, "RateLimit", lambda rate: given.append(rate) or real(1e9))
+    rates: list[float] = []
+    real = endpoint.RequestPacer
+    monkeypatch.setattr(openai_images, "RequestPacer", lambda rate: rates.append(rate) or real(1e9))
     make(api, requests_per_minute=7.0)
-    assert given == [7.0]
+    assert rates == [7.0]
 
 
 def test_the_estimate() -> None:
