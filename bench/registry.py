@@ -1,6 +1,6 @@
-"""Names of methods, protocols and metrics, and what stands behind them, imported on use.
+"""Registries of methods, protocols and metrics: names that map to classes, which are imported on use.
 
-A table maps a name to ``"module:Attribute"``. Third parties add to it by an entry point in the group
+A table maps a name to ``"module:Class"``. Third parties add to it by an entry point of the group
 ``prompteditbench.methods`` (``protocols``, ``metrics``), or by a plug-in module whose dicts ``METHODS``,
 ``PROTOCOLS`` and ``METRICS`` are merged by :func:`load_plugin`.
 """
@@ -24,28 +24,27 @@ ENTRY_POINT_GROUPS: Mapping[str, str] = {
     "protocol": "prompteditbench.protocols",
     "metric": "prompteditbench.metrics",
 }
-"""The entry-point group of each kind of thing."""
+"""Entry-point group of each kind."""
+
+_OWN_PACKAGES = frozenset({"bench", "methods", "protocols"})
 
 
 class UnknownName(BenchError):
-    """A name that no table holds. The message has a suggestion and the list."""
+    """A name that no table has. The message has a suggestion and the list."""
 
 
 class PluginError(BenchError):
-    """A plug-in that cannot be imported, is malformed, or takes a name that is taken."""
+    """A plug-in that cannot be imported, is malformed, or takes a name that is in use."""
 
 
 class OptionError(BenchError):
     """An option that does not exist or has a wrong value. The message names it and the remedy."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``" Did you mean 'x'?"`` where one of ``known`` is close to ``name``, else the empty string."""
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+def did_you_mean(name: str, available: Iterable[str]) -> str:
+    """``" Did you mean 'x'?"`` where an available name is similar to ``name``, else the empty string."""
+    close = difflib.get_close_matches(str(name), list(available), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
-
-
-_OWN = frozenset({"bench", "methods", "protocols"})
 
 
 def describe(failure: BaseException) -> str:
@@ -56,10 +55,11 @@ def describe(failure: BaseException) -> str:
 
 @contextmanager
 def plugin_code(cls: Any, who: str) -> Iterator[None]:
-    """Runs code of a class: what code of a plug-in raises becomes one :class:`PluginError` that names ``who``.
+    """Runs code of a class. An exception that a plug-in raises becomes one :class:`PluginError` that names ``who``.
 
-    So does a call of ``sys.exit``, whoever makes it: it would end the program as if all were done. Errors that this
-    project words itself pass through, and so does whatever its own classes raise.
+    So does a call of ``sys.exit``, which would end the program as if all were done. Two kinds pass through unchanged:
+    a :class:`BenchError`, whose message is good already, and whatever a class of this project raises, which is a
+    defect of ours.
     """
     try:
         yield
@@ -68,8 +68,7 @@ def plugin_code(cls: Any, who: str) -> Iterator[None]:
             f"{who}: it calls sys.exit({error.code!r}), which would end the whole program. Raise an error there."
         ) from error
     except Exception as error:
-        own_class = str(getattr(cls, "__module__", "")).partition(".")[0] in _OWN
-        if own_class or isinstance(error, BenchError):
+        if isinstance(error, BenchError) or cls.__module__.partition(".")[0] in _OWN_PACKAGES:
             raise
         raise PluginError(
             f"{who}: {describe(error)}. Mend the plug-in; PEB_DEBUG=1 shows the place."
@@ -82,8 +81,6 @@ def problems_of(cls: Any, argument: Any, who: str) -> tuple[str, ...]:
     ``who`` names the class in messages. Raises :class:`PluginError` where a plug-in's ``problems`` raises or lists
     something else.
     """
-    if not hasattr(cls, "problems"):
-        return ()
     with plugin_code(cls, f"{who}: problems()"):
         listed = cls.problems(argument)
         texts = (listed,) if isinstance(listed, str) else tuple(listed or ())
@@ -92,86 +89,119 @@ def problems_of(cls: Any, argument: Any, who: str) -> tuple[str, ...]:
         return tuple(text for text in texts if text)
 
 
-def _malformed(kind: str, cls: Any) -> list[str]:
-    """Reasons why a plug-in's object is no method, protocol or metric. Empty where it is one."""
-    base = {"method": EditMethod, "protocol": EditProtocol}.get(kind, object)
-    if not isinstance(cls, type) or not issubclass(cls, base):
-        return [f"it does not inherit from {base.__module__}.{base.__name__}"]
-    reasons = []
-    if issubclass(cls, EditMethod):
-        reasons += _malformed_needs(cls)
-        if cls.edit is EditMethod.edit and cls.edit_cases is EditMethod.edit_cases:
-            reasons.append("it has no method edit(requests)")
-        if not isinstance(cls.PRESETS, Mapping) or not all(
-            isinstance(values, Mapping) for values in cls.PRESETS.values()
-        ):
-            reasons.append("PRESETS is no dict of dicts")
-    if issubclass(cls, EditProtocol) and cls.cases is EditProtocol.cases:
-        reasons.append("it has no method cases()")
-    if issubclass(cls, Configurable) and not (
-        isinstance(cls.Options, type) and dataclasses.is_dataclass(cls.Options)
-    ):
-        reasons.append("Options is no dataclass")
-    if kind == "metric":
-        reasons += _malformed_metric(cls)
-    return reasons
+# The shape of a plug-in's class.
 
 
-def _malformed_needs(cls: type[EditMethod]) -> list[str]:
-    expected = f"it is a frozenset of {', '.join(sorted(REQUEST_FIELDS))}"
+def _shape_problems(kind: str, cls: Any) -> list[str]:
+    """Reasons why an object is no class of a method, protocol or metric. Empty where it is one."""
+    bases = _base_classes(kind)
+    if not isinstance(cls, type) or not issubclass(cls, bases):
+        names = " or ".join(f"{base.__module__}.{base.__name__}" for base in bases)
+        return [f"it does not inherit from {names}"]
+    problems = {"method": _method_problems, "protocol": _protocol_problems, "metric": _metric_problems}
+    return problems[kind](cls)
+
+
+def _base_classes(kind: str) -> tuple[type, ...]:
+    if kind == "method":
+        return (EditMethod,)
+    if kind == "protocol":
+        return (EditProtocol,)
+    # Imported here: it needs numpy, and names are listed without it.
+    from bench.metrics.types import Metric, SetMetric
+
+    return (Metric, SetMetric)
+
+
+def _method_problems(cls: type[EditMethod]) -> list[str]:
+    problems = []
+    # EditMethod declares needs without a default: a method that forgets it would be given cases it cannot edit.
     needs: Any = getattr(cls, "needs", None)
+    expected = f"it is a frozenset of {', '.join(sorted(REQUEST_FIELDS))}"
     if not isinstance(needs, (frozenset, set, tuple, list)):
-        return [f"needs is missing or no set; {expected}"]
-    unknown = sorted(str(name) for name in needs if name not in REQUEST_FIELDS)
-    return [f"needs names {', '.join(unknown)}; {expected}"] if unknown else []
+        problems.append(f"needs is missing or no set; {expected}")
+    elif not REQUEST_FIELDS.issuperset(needs):
+        unknown = sorted(str(name) for name in set(needs) - REQUEST_FIELDS)
+        problems.append(f"needs names {', '.join(unknown)}; {expected}")
+    if cls.edit is EditMethod.edit and cls.edit_cases is EditMethod.edit_cases:
+        problems.append("it has no method edit(requests)")
+    problems += _options_problems(cls)
+    if not isinstance(cls.PRESETS, Mapping) or not all(
+        isinstance(values, Mapping) for values in cls.PRESETS.values()
+    ):
+        problems.append("PRESETS is no dict of dicts")
+    return problems
 
 
-def _malformed_metric(cls: Any) -> list[str]:
-    reasons = [
+def _protocol_problems(cls: type[EditProtocol]) -> list[str]:
+    problems = ["it has no method cases()"] if cls.cases is EditProtocol.cases else []
+    return problems + _options_problems(cls)
+
+
+def _options_problems(cls: type[Configurable]) -> list[str]:
+    is_dataclass = isinstance(cls.Options, type) and dataclasses.is_dataclass(cls.Options)
+    return [] if is_dataclass else ["Options is no dataclass"]
+
+
+def _metric_problems(cls: Any) -> list[str]:
+    from bench.metrics.types import Metric, SetMetric
+
+    problems = [
         f"{name} is missing or no text"
         for name in ("name", "version", "unit", "summary")
         if not isinstance(getattr(cls, name, None), (str, property))
     ]
+    # None is a valid declaration, so 0 stands for a missing one.
     if not isinstance(getattr(cls, "higher_is_better", 0), (bool, property, type(None))):
-        reasons.append("higher_is_better is missing, or none of True, False and None")
-    if isinstance(getattr(cls, "needs", ()), str):
-        reasons.append("needs is a text; it is a frozenset of names")
-    if not any(callable(getattr(cls, name, None)) for name in ("score", "score_set")):
-        reasons.append("it has no method score(pairs) or score_set(edited, reference, clusters)")
-    return reasons
+        problems.append("higher_is_better is missing, or none of True, False and None")
+    if isinstance(cls.needs, str):
+        problems.append("needs is a text; it is a frozenset of names")
+    if issubclass(cls, Metric) and cls.score is Metric.score:
+        problems.append("it has no method score(pairs)")
+    if issubclass(cls, SetMetric) and cls.score_set is SetMetric.score_set:
+        problems.append("it has no method score_set(edited, reference, clusters)")
+    return problems
+
+
+# Names.
 
 
 class Registry:
-    """The names of one kind: ``"method"``, ``"protocol"`` or ``"metric"``; it names a plug-in's dict too."""
+    """The names of one kind, ``"method"``, ``"protocol"`` or ``"metric"``, and the targets that they stand for."""
 
     def __init__(self, kind: str, table: Mapping[str, str], entry_point_group: str | None = None) -> None:
+        """``entry_point_group`` None stands for the group of the kind, and the empty string for no group."""
         self.kind = kind
         self._group = ENTRY_POINT_GROUPS.get(kind) if entry_point_group is None else entry_point_group
         self._targets: dict[str, str] = {}
-        self._installed_read = False
+        self._entry_points_read = False
         for name, target in table.items():
             self.add(name, target)
 
     def add(self, name: str, target: str, origin: str = "") -> None:
-        """Adds one name. The same target twice is fine; another for a name raises :class:`PluginError`."""
-        by = f" (from {origin})" if origin else ""
+        """Adds one name. ``origin`` says in messages where it comes from.
+
+        Adding the same target twice is allowed. Raises :class:`PluginError` for another target of a name in use.
+        """
+        source = f" (from {origin})" if origin else ""
         if not isinstance(name, str) or not name:
-            raise PluginError(f"a {self.kind}{by} is called {name!r:.80}. Name it by a text.")
+            raise PluginError(f"a {self.kind}{source} is called {name!r:.80}. Name it by a text.")
         if not isinstance(target, str) or target.count(":") != 1 or not all(target.split(":")):
             raise PluginError(
-                f"{self.kind} {name!r}{by}: {target!r} is not of the form 'module:Class'. Write it so."
+                f"{self.kind} {name!r}{source}: {target!r} is not of the form 'module:Class'. Write it so."
             )
-        taken = self._targets.get(name)
-        if taken is not None and taken != target:
+        present = self._targets.setdefault(name, target)
+        if present != target:
             raise PluginError(
-                f"{self.kind} {name!r}{by} would be {target!r}, but is {taken!r} already. Rename the new one."
+                f"{self.kind} {name!r}{source} would be {target!r}, but is {present!r} already. Rename the new one."
             )
-        self._targets[name] = target
 
-    def _all(self) -> dict[str, str]:
-        # Looked up once and late: scanning what is installed costs more than importing this module.
-        if not self._installed_read:
-            self._installed_read = True
+    @property
+    def targets(self) -> Mapping[str, str]:
+        """``"module:Class"`` by name, with those of installed packages."""
+        # Read once and late: scanning the installed packages takes longer than importing this module.
+        if not self._entry_points_read:
+            self._entry_points_read = True
             if self._group:
                 from importlib.metadata import entry_points
 
@@ -182,28 +212,29 @@ class Registry:
 
     def names(self) -> list[str]:
         """Every name, in the order of the table, then plug-ins."""
-        return list(self._all())
+        return list(self.targets)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._all()
+        return name in self.targets
 
     def check(self, name: str) -> str:
-        """``name`` itself; raises :class:`UnknownName`, with a suggestion and the list, where it is none."""
-        known = self._all()
-        if name not in known:
+        """``name`` itself. Raises :class:`UnknownName`, with a suggestion and the list, for an unknown one."""
+        if name not in self.targets:
             raise UnknownName(
-                f"unknown {self.kind} {name!r}.{did_you_mean(name, known)} "
-                f"Known: {', '.join(sorted(known)) or 'none'}."
+                f"unknown {self.kind} {name!r}.{did_you_mean(name, self.targets)} "
+                f"Known: {', '.join(sorted(self.targets)) or 'none'}."
             )
         return name
 
     def load(self, name: str) -> Any:
-        """The class behind ``name``, imported now. Raises :class:`UnknownName`, and :class:`PluginError` for what
-        cannot be imported or is no method, protocol or metric.
+        """The class of a name, imported now.
+
+        Raises :class:`UnknownName` for an unknown name, and :class:`PluginError` for a class that cannot be imported
+        or is no method, protocol or metric.
         """
-        target = self._all()[self.check(name)]
+        target = self.targets[self.check(name)]
         module_name, _, attribute = target.partition(":")
-        found: Any = _imported(
+        loaded = _import(
             module_name,
             f"{self.kind} {name!r}",
             f"there is no module {{}} (of {target!r}). "
@@ -211,30 +242,34 @@ class Registry:
         )
         for part in attribute.split("."):
             try:
-                found = getattr(found, part)
+                loaded = getattr(loaded, part)
             except AttributeError as error:
                 raise PluginError(
                     f"{self.kind} {name!r}: module {module_name!r} has no {attribute!r}. "
                     f"Mend the target {target!r}."
                 ) from error
-        wrong = _malformed(self.kind, found)
-        if wrong:
-            raise PluginError(f"{self.kind} {name!r} ({target}): {'; '.join(wrong)}. Mend the class.")
-        return found
+        problems = _shape_problems(self.kind, loaded)
+        if problems:
+            raise PluginError(f"{self.kind} {name!r} ({target}): {'; '.join(problems)}. Mend the class.")
+        return loaded
 
 
-def _imported(module: str, who: str, absent: str) -> Any:
-    """The module. Raises :class:`PluginError` that begins with ``who``; ``absent`` says what to do without it."""
+def _import(module: str, who: str, if_missing: str) -> Any:
+    """Imports a module. Raises :class:`PluginError` that begins with ``who``.
+
+    ``if_missing`` is the message where the module does not exist. ``{}`` in it stands for the missing name.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        # Either the module itself or a package above it is missing, or a module that it imports.
         if error.name is not None and (module + ".").startswith(error.name + "."):
-            raise PluginError(f"{who}: {absent.replace('{}', repr(error.name))}") from error
+            raise PluginError(f"{who}: {if_missing.replace('{}', repr(error.name))}") from error
         raise PluginError(
             f"{who}: module {module!r} needs {error.name!r}, which is not installed. Install it."
         ) from error
     except (Exception, SystemExit) as error:
-        # An import runs the module: it may raise anything.
+        # An import runs the module, so it may raise anything.
         raise PluginError(
             f"{who}: module {module!r} cannot be imported: {describe(error)}. Mend it; PEB_DEBUG=1 shows the place."
         ) from error
@@ -243,9 +278,10 @@ def _imported(module: str, who: str, absent: str) -> Any:
 def load_plugin(module: str, registries: Iterable[Registry]) -> list[str]:
     """Imports ``module`` and merges its dicts ``METHODS``, ``PROTOCOLS`` and ``METRICS`` into the registries.
 
-    Returns the names added, each as ``"kind name"``. Raises :class:`PluginError` for a module that does not
-    exist, has none of the dicts, or takes a name that is taken; then nothing of it has been added.
+    Returns the names added, each as ``"kind name"``. Raises :class:`PluginError` for a module that does not exist, has
+    none of the dicts, or takes a name that is in use. Then nothing of it has been added.
     """
+    # Import the module.
     if not all(part.isidentifier() for part in module.split(".")):
         name = ".".join(part for part in PurePath(module.removesuffix(".py")).parts if part.isidentifier())
         example = f", such as {name}," if module.endswith(".py") and name else ""
@@ -253,49 +289,65 @@ def load_plugin(module: str, registries: Iterable[Registry]) -> list[str]:
             f"plug-in {module!r}: not the name of a module. Give its dotted name{example} "
             "from the folder that holds it, or put that folder on PYTHONPATH."
         )
-    loaded = _imported(
+    loaded = _import(
         module,
         f"plug-in {module!r}",
         "there is no module {}. Give a module's dotted name, and put its folder on PYTHONPATH or install it.",
     )
-    tables = {registry: getattr(loaded, registry.kind.upper() + "S", None) for registry in registries}
-    if all(table is None for table in tables.values()):
+
+    # Find its dicts.
+    tables = {
+        registry: vars(loaded)[f"{registry.kind.upper()}S"]
+        for registry in registries
+        if f"{registry.kind.upper()}S" in vars(loaded)
+    }
+    if not tables:
         raise PluginError(
             f"plug-in {module!r} adds nothing: it has none of the dicts METHODS, PROTOCOLS, METRICS. "
             'Define one, as METHODS = {"my_method": "my_package.my_module:MyMethod"}.'
         )
-    for dry in (True, False):
-        for registry, table in tables.items():
-            if table is None:
-                continue
-            if not isinstance(table, Mapping):
-                raise PluginError(f"plug-in {module!r}: {registry.kind.upper()}S is not a dict. Make it one.")
-            into = Registry(registry.kind, registry._all(), "") if dry else registry
-            for name, target in table.items():
-                into.add(name, target, origin=module)
-    return [f"{registry.kind} {name}" for registry, table in tables.items() if table for name in table]
+    for registry, table in tables.items():
+        if not isinstance(table, Mapping):
+            raise PluginError(f"plug-in {module!r}: {registry.kind.upper()}S is not a dict. Make it one.")
+
+    # Add its names: first to copies of the registries, so that an error leaves the registries as they were.
+    for registry, table in tables.items():
+        copy = Registry(registry.kind, registry.targets, "")
+        for name, target in table.items():
+            copy.add(name, target, origin=module)
+    for registry, table in tables.items():
+        for name, target in table.items():
+            registry.add(name, target, origin=module)
+    return [f"{registry.kind} {name}" for registry, table in tables.items() for name in table]
+
+
+# Options.
 
 
 def parse_options(cls: type[Configurable], values: Mapping[str, Any], where: str = "") -> Any:
     """An instance of ``cls.Options`` (a dataclass) from plain values, as YAML or JSON gives them.
 
-    Types are held strictly: no number from text, no int from bool; an int serves as a float, a list as a
-    tuple, text as a path or as one of a ``Literal``. Raises :class:`OptionError` that starts with ``where``
-    (default: the class's name) for an unknown key, with a suggestion, or a wrong value. ``cls.REFUSED`` maps keys
-    that a user might look for, and must not give here, to the reason and the remedy.
+    Types are checked strictly: no number from text, no int from bool. An int serves as a float, a list as a tuple,
+    text as a path or as one of a ``Literal``. Raises :class:`OptionError` that starts with ``where`` (default: the
+    name of the class) for a wrong value, an unknown key, with a suggestion, or a key in ``cls.REFUSED``.
     """
     where = where or cls.__name__
-    option_names = [field.name for field in dataclasses.fields(cls.Options) if field.init]
+
+    # Check the names.
+    names = [field.name for field in dataclasses.fields(cls.Options) if field.init]
     for key in values:
         if key in cls.REFUSED:
             raise OptionError(f"{where}: option {key!r}: {cls.REFUSED[key]}.")
-        if key not in option_names:
+        if key not in names:
             raise OptionError(
-                f"{where}: unknown option {key!r}.{did_you_mean(str(key), option_names)} "
-                f"It has: {', '.join(option_names) or 'no options'}."
+                f"{where}: unknown option {key!r}.{did_you_mean(str(key), names)} "
+                f"It has: {', '.join(names) or 'no options'}."
             )
+
+    # Check the values. They go through JSON because pydantic's strict mode takes a list for a tuple, and text for a
+    # path, from JSON only.
     try:
-        text = json.dumps(dict(values), default=_plain, allow_nan=False)
+        text = json.dumps(dict(values), default=_path_text, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise OptionError(f"{where}: an option's value is not plain data ({error}).") from error
     # Imported here: --help must not wait for it.
@@ -309,17 +361,17 @@ def parse_options(cls: type[Configurable], values: Mapping[str, Any], where: str
 
 
 def _option_message(error: Any, where: str) -> str:
-    """One line of pydantic's ValidationError."""
+    """The first problem of pydantic's ValidationError, as one line."""
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"])
     if not path:
         return f"{where}: {first['msg'].removeprefix('Value error, ')}."
-    given = "" if first["type"] == "missing" else f", got {first['input']!r:.200}"
-    return f"{where}: option {path!r}: {first['msg']}{given}."
+    value = "" if first["type"] == "missing" else f", got {first['input']!r:.200}"
+    return f"{where}: option {path!r}: {first['msg']}{value}."
 
 
 def options_dict(options: Any) -> dict[str, Any]:
-    """Every field of an options dataclass, defaults included, as JSON values: what a digest is made of."""
+    """Every field of an options dataclass, defaults included, as JSON values. A method's digest is made of it."""
     from pydantic import TypeAdapter
 
     plain: dict[str, Any] = TypeAdapter(type(options)).dump_python(options, mode="json")
@@ -327,7 +379,7 @@ def options_dict(options: Any) -> dict[str, Any]:
 
 
 def expand_preset(cls: type[EditMethod], preset: str | None, where: str = "") -> dict[str, Any]:
-    """The options of one of ``cls.PRESETS``; empty for None. Raises :class:`UnknownName` with the list."""
+    """The options of one of ``cls.PRESETS``, empty for None. Raises :class:`UnknownName` with the list."""
     if preset is None:
         return {}
     if preset not in cls.PRESETS:
@@ -338,7 +390,7 @@ def expand_preset(cls: type[EditMethod], preset: str | None, where: str = "") ->
     return dict(cls.PRESETS[preset])
 
 
-def _plain(value: object) -> object:
+def _path_text(value: object) -> object:
     if isinstance(value, PurePath):
         return str(value)
     raise TypeError(f"{value!r} is {type(value).__name__}")

@@ -51,7 +51,8 @@ class Method(EditMethod):
 """
 BAD = "from bench.edit import EditMethod, EditProtocol\nclass Bad(EditMethod):\n"
 METRIC = (
-    "class Judge:\n    name, version, unit, summary, higher_is_better = 'judge', '1', '', '', True\n"
+    "from bench.metrics import Metric\nclass Judge(Metric):\n"
+    "      name, version, unit, summary, higher_is_better = 'judge', '1', '', '', True\n"
     "    def score(self, pairs): ...\n"
 )
 
@@ -236,15 +237,24 @@ def test_a_plugin_that_is_no_name_of_a_module_is_told_the_name(name: str, remedy
             "PRESETS is no dict of dicts",
         ),
         ("protocol", BAD.replace("EditMethod)", "EditProtocol)") + "    ...", r"it has no method cases\(\)"),
-        ("metric", "class Bad: ...", "name is missing or no text; version is missing or no text; unit"),
         (
             "metric",
-            METRIC.replace("Judge", "Bad").replace("score", "rate"),
+            "class Bad: ...",
+            "it does not inherit from bench.metrics.types.Metric or bench.metr",
+        ),
+        (
+            "metric",
+            "from bench.metrics import Metric\nclass Bad(Metric): ...",
+            "name is missing or no text; version is missing or no text; unit",
+        ),
+        (
+            "metric",
+            METRIC.replace("class Judge", "class Bad").replace("score", "rate"),
             r"it has no method score\(pairs\)",
         ),
         (
             "metric",
-            METRIC.replace("Judge", "Bad").replace("True", "'up'"),
+            METRIC.replace("class Judge", "class Bad").replace("True", "'up'"),
             "higher_is_better is missing, or none of",
         ),
     ],
