@@ -52,7 +52,7 @@ class Method(EditMethod):
 BAD = "from bench.edit import EditMethod, EditProtocol\nclass Bad(EditMethod):\n"
 METRIC = (
     "from bench.metrics import Metric\nclass Judge(Metric):\n"
-    "      name, version, unit, summary, higher_is_better = 'judge', '1', '', '', True\n"
+    "    name, version, unit, summary, higher_is_better = 'judge', '1', '', '', True\n"
     "    def score(self, pairs): ...\n"
 )
 
