@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from bench.metrics.features import Features
     from bench.progress import Progress
     from bench.runner import Plan, RunSummary
-    from bench.scoring import MetricChoice, ScoringSummary
+    from bench.metrics.choice import MetricChoice
+    from bench.scoring import ScoringSummary
     from bench.store import RunStore
     from bench.suite import ConfiguredMethod, ConfiguredProtocol, Suite
 
@@ -250,7 +251,8 @@ class Session:
         before the work begins. Raises ``MetricError`` where a metric of ``only`` can be computed on no protocol.
         """
         from bench.devices import resolve_device
-        from bench.scoring import ScoringSummary, load_metrics, refusal, score_run
+        from bench.metrics.choice import load_metrics, refusal
+        from bench.scoring import ScoringSummary, score_run
 
         # Choose the metrics of each protocol.
         for name in only or ():
@@ -308,7 +310,7 @@ class Session:
 
         ``protocols`` is as a run's manifest has it; ``names`` None takes every metric.
         """
-        from bench.scoring import choose_metrics
+        from bench.metrics.choice import choose_metrics
 
         rendered = self.rendered({name: info.get("registered", name) for name, info in protocols.items()})
         groups = {
@@ -316,7 +318,7 @@ class Session:
             for is_rendered in (True, False)
         }
         return {
-            group: choose_metrics(features, rendered=is_rendered, wanted=names, known=self.metrics)
+            group: choose_metrics(features, rendered=is_rendered, requested=names, registry=self.metrics)
             for is_rendered, group in groups.items()
             if group
         }
@@ -341,9 +343,8 @@ class Session:
     def hide_foreign_scores(self, store: RunStore, note: Note = ignore) -> None:
         """Hides scores that embedded networks gave to photographs, which they never learned. They stay stored."""
         from bench.metrics import COMPOSITED_SUFFIX
-        from bench.scoring import is_embedded
 
-        embedded = [name for name in self.metrics.names() if is_embedded(name, self.metrics)]
+        embedded = [name for name in self.metrics.names() if self.metrics.load(name).embedded]
         protocols = store.manifest["protocols"]
         rendered = self.rendered({name: info.get("registered", name) for name, info in protocols.items()})
         hidden = [*embedded, *(name + COMPOSITED_SUFFIX for name in embedded)]
@@ -372,7 +373,7 @@ def check_ready(problems: Sequence[tuple[str, Sequence[str]]]) -> None:
 
 def choice_remarks(protocols: Collection[str], choice: MetricChoice) -> Iterator[str]:
     """Yields a line per reason for which metrics are left out, and per metric that stands in for another."""
-    from bench.scoring import by_problem
+    from bench.metrics.choice import by_problem
 
     where = ", ".join(protocols)
     for reason, names in by_problem(choice.left_out).items():

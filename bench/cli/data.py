@@ -118,7 +118,7 @@ def measure(
         target_prompt=target_prompt,
         region_prompt=region_prompt,
         rendered=rendered,
-        known=session.metrics,
+        registry=session.metrics,
     )
     # A mask with the opposite meaning is the most frequent mistake. It shows where the image was repainted.
     inside, outside = (scores[name].value if name in scores else None for name in ("edit_area", "leak_area"))

@@ -145,7 +145,6 @@ def doctor(context: typer.Context, as_json: Json = False, plugin: Plugin = None)
 
 def diagnose(session: Session) -> dict[str, list[Check]]:
     """Section -> its checks. Loads no network."""
-    from bench.scoring import is_embedded
     from bench.suite import configure_protocol
 
     checkpoints = session.program.checkpoint_problems()
@@ -167,7 +166,7 @@ def diagnose(session: Session) -> dict[str, list[Check]]:
             _check(
                 name,
                 _metric_problems(session.metrics.load(name), features, checkpoints),
-                "on the rendered world alone" if is_embedded(name, session.metrics) else "",
+                "on the rendered world alone" if session.metrics.load(name).embedded else "",
             )
             for name in session.metrics.names()
         ],

@@ -34,7 +34,7 @@ import numpy as np
 from bench.metrics.networks import lpips_weights
 from bench.metrics.networks.weights import INCEPTION
 from bench.metrics.options import LEAST_CLUSTERS, RealismOptions, versioned
-from bench.metrics.streams import Fingerprint, fingerprints
+from bench.metrics.streams import Fingerprint, fingerprints_of
 from bench.metrics.types import MetricError, RgbImage, SetMetric, SetValue
 
 if TYPE_CHECKING:
@@ -445,7 +445,7 @@ class _SetMetric(SetMetric):
         """The distance of ``edited`` from ``reference``; see :class:`~bench.metrics.types.SetMetric`."""
         names = list(clusters) if clusters is not None else [str(index) for index in range(len(edited))]
         # In order of content, so that subsets and draws do not depend on the order given.
-        before, after = fingerprints(reference), fingerprints(edited)
+        before, after = fingerprints_of(reference), fingerprints_of(edited)
         kept = _chosen(after, self.options.n)
         after, names = [after[i] for i in kept], [names[i] for i in kept]
         before = [before[i] for i in _chosen(before, self.options.n)]

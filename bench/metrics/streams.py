@@ -1,4 +1,4 @@
-"""Sets of pictures that nobody holds: they are passed over, and what is kept of each is its mark."""
+"""Iterates over images without keeping them in memory: only a fingerprint of each is kept."""
 
 from __future__ import annotations
 
@@ -14,64 +14,65 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of a picture that was passed over."""
+    """Identifies an image that is not in memory."""
 
     key: str
-    """Of its content: :attr:`RgbImage.key`."""
+    """Hash of its pixels: :attr:`RgbImage.key`."""
     size: tuple[int, int]
     """``(height, width)``."""
 
     @classmethod
-    def of(cls, picture: RgbImage) -> Fingerprint:
-        return cls(picture.key, picture.size)
+    def of(cls, image: RgbImage) -> Fingerprint:
+        return cls(image.key, image.size)
 
 
 class ImageStream(Collection[RgbImage]):
-    """Pictures that are made anew each time they are passed over, so that no more than a few are in memory.
+    """A collection that decodes its images anew on each iteration, so that few are in memory at once.
 
-    ``make`` returns the same pictures in the same order each time. ``marks``, where they are known, spare the
-    pass that ``len`` costs otherwise.
+    ``make`` returns the same images in the same order each time. ``fingerprints``, where the caller has them, spare
+    the iteration that ``len`` costs otherwise.
     """
 
     def __init__(
-        self, make: Callable[[], Iterable[RgbImage]], marks: Sequence[Fingerprint] | None = None
+        self, make: Callable[[], Iterable[RgbImage]], fingerprints: Sequence[Fingerprint] | None = None
     ) -> None:
         self._make = make
-        self._marks = None if marks is None else list(marks)
+        self._fingerprints = None if fingerprints is None else list(fingerprints)
 
     @property
-    def marks(self) -> Sequence[Fingerprint]:
-        """Of every picture, in order. Passes over all of them where no pass has been completed before."""
-        if self._marks is None:
+    def fingerprints(self) -> Sequence[Fingerprint]:
+        """Fingerprint of every image, in order. Iterates over all of them where no iteration was completed before."""
+        if self._fingerprints is None:
             for _ in self:
                 pass
-        assert self._marks is not None
-        return self._marks
+        assert self._fingerprints is not None
+        return self._fingerprints
 
     def __iter__(self) -> Iterator[RgbImage]:
-        marks = []
-        for picture in self._make():
-            marks.append(Fingerprint.of(picture))
-            yield picture
-        if self._marks is None:
-            self._marks = marks
+        fingerprints = []
+        for image in self._make():
+            fingerprints.append(Fingerprint.of(image))
+            yield image
+        # Only a completed iteration gets here.
+        if self._fingerprints is None:
+            self._fingerprints = fingerprints
 
     def __len__(self) -> int:
-        return len(self.marks)
+        return len(self.fingerprints)
 
-    def __contains__(self, picture: object) -> bool:
-        return isinstance(picture, RgbImage) and any(mark.key == picture.key for mark in self.marks)
+    def __contains__(self, image: object) -> bool:
+        return isinstance(image, RgbImage) and any(one.key == image.key for one in self.fingerprints)
 
 
-def fingerprints(pictures: Collection[RgbImage]) -> Sequence[Fingerprint]:
-    """Of every picture, in order."""
-    if isinstance(pictures, ImageStream):
-        return pictures.marks
-    return [Fingerprint.of(picture) for picture in pictures]
+def fingerprints_of(images: Collection[RgbImage]) -> Sequence[Fingerprint]:
+    """Fingerprint of every image, in order."""
+    if isinstance(images, ImageStream):
+        return images.fingerprints
+    return [Fingerprint.of(image) for image in images]
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of ``size``, the last one shorter."""
+    """Lists of ``size`` items. The last one may be shorter."""
     rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch

@@ -5,63 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from bench import scoring
-from bench.casefile import protocol_info
-from bench.edit import EditCase, EditKey, EditRecord, MethodSpec
+from bench.edit import EditCase, EditRecord
 from bench.images import from_array, mask_array, mask_image, paste_back, to_array
 from bench.metrics import METRICS, NoValue, Pair
 from bench.metrics.features import Features
-from bench.metrics.realism import Vgg16Frechet, Vgg16Kid
-from bench.metrics.types import Metric, MetricError, RgbImage, SetMetric, SetValue
-from bench.registry import PluginError, Registry
+from bench.metrics.types import MetricError, RgbImage
+from bench.registry import Registry
 from bench.store import RunStore
-from tests.bench.fakes import Fakes, make_case, noise
-
-COUNT = 8
-SPEC = MethodSpec("fake")
-OTHER = MethodSpec("fake", {"strength": 0.5})
-
-
-class Mean(Metric):
-    """A third-party metric, as the documentation shows it, that writes down what it is asked."""
-
-    name = "mean"
-    version = "1"
-    unit = "0..1"
-    higher_is_better = True
-    needs: frozenset[str] = frozenset()
-    summary = "mean of the edited image"
-    composited = True
-
-    def __init__(self) -> None:
-        self.asked: list[list[str]] = []
-
-    def score(self, pairs: Sequence[Pair]) -> list[Any]:
-        self.asked.append([pair.case for pair in pairs])
-        return [float(pair.edited.pixels.mean()) / 255 for pair in pairs]
-
-    @property
-    def total(self) -> int:
-        return sum(map(len, self.asked))
-
-
-def key(case: str, method: MethodSpec = SPEC) -> EditKey:
-    return EditKey("fakes", "1", method.digest, case, 0)
-
-
-def add_edits(store: RunStore, cases: Sequence[EditCase], method: MethodSpec = SPEC) -> None:
-    records = []
-    for case in cases:
-        file = store.edit_file("fakes", method, case.id)
-        sha256 = store.write_edit(file, noise(f"{method.digest}{case.id}", 32))
-        records.append(EditRecord(key(case.id, method), file, sha256, 0.1))
-    store.append_edits(records)
+from tests.bench.fakes import make_case, noise
+from tests.bench.scored import COUNT, OTHER, SPEC, Mean, add_edits, by_case, key, replace_edit, scored_run
 
 
 @pytest.fixture
@@ -71,22 +29,8 @@ def cases() -> list[EditCase]:
 
 @pytest.fixture
 def store(tmp_path: Path, cases: list[EditCase]) -> Iterator[RunStore]:
-    with RunStore.open(tmp_path / "run", create=True) as opened:
-        protocol = Fakes(Fakes.Options(count=COUNT))
-        info = protocol_info(protocol)
-        opened.configure(seed=0, protocols={"fakes": info}, methods=[SPEC, OTHER])
-        opened.write_cases(cases, info)
-        add_edits(opened, cases)
+    with scored_run(tmp_path / "run", cases) as opened:
         yield opened
-
-
-def by_case(store: RunStore, metric: str, method: MethodSpec = SPEC) -> dict[str, Any]:
-    frame = store.scores()
-    frame = frame[(frame["metric"] == metric) & (frame["method"] == method.digest)]
-    return {
-        row["case"]: row["value"] if row["value"] == row["value"] else row["reason"]
-        for row in frame.to_dict("records")
-    }
 
 
 class TestSingles:
@@ -143,7 +87,7 @@ class TestSingles:
     def test_an_interrupted_run_resumes(self, store: RunStore) -> None:
         class Dying(Mean):
             def score(self, pairs: Sequence[Pair]) -> list[Any]:
-                if len(self.asked) == 4:
+                if len(self.batches) == 4:
                     raise KeyboardInterrupt
                 return super().score(pairs)
 
@@ -165,14 +109,14 @@ class TestSingles:
         newer.version = "2"
         scoring.score_run(store, [newer], options=scoring.ScoringOptions(chunk=1000, workers=1))
         assert by_case(store, "mean") == small
-        assert [len(batch) for batch in newer.asked] == [COUNT, COUNT]
+        assert [len(batch) for batch in newer.batches] == [COUNT, COUNT]
 
     def test_edits_of_one_source_come_together(self, store: RunStore, cases: list[EditCase]) -> None:
         add_edits(store, cases, OTHER)
         metric = Mean()
         scoring.score_run(store, [metric], options=scoring.ScoringOptions(chunk=4))
         sources = {case.id: case.source_id for case in cases}
-        for batch in metric.asked:
+        for batch in metric.batches:
             assert len({sources[case] for case in batch}) == 1
 
     def test_progress(self, store: RunStore) -> None:
@@ -195,13 +139,6 @@ class TestSingles:
         assert calls[-1] == "stop"
 
 
-def replace_edit(store: RunStore, case: str, level: int) -> None:
-    """The edit made again, with another picture: one gray level."""
-    file = store.edit_file("fakes", SPEC, case)
-    sha256 = store.write_edit(file, from_array(np.full((32, 32, 3), level, np.uint8)))
-    store.append_edits([EditRecord(key(case), file, sha256, 0.1)])
-
-
 def without_hashes(store: RunStore) -> None:
     """The scores as earlier versions stored them: without the SHA-256 of the edit."""
     import pandas as pd
@@ -218,7 +155,7 @@ class TestEditsMadeAgain:
         assert by_case(store, "mean") == {case: v for case, v in before.items() if case != "case-002"}
         again = Mean()
         summary = scoring.score_run(store, [again])
-        assert again.asked == [["case-002"], ["case-002"]]
+        assert again.batches == [["case-002"], ["case-002"]]
         assert (summary.scored, summary.skipped) == (2, 2 * COUNT - 2)
         assert by_case(store, "mean") == {**before, "case-002": pytest.approx(0.2)}
         rows = store.scores().query("case == 'case-002'")
@@ -232,7 +169,7 @@ class TestEditsMadeAgain:
         assert by_case(store, "mean")["case-002"] == "no edit: out of luck"
         idle = Mean()
         scoring.score_run(store, [idle])
-        assert idle.asked == []
+        assert idle.batches == []
 
     def test_the_same_picture_again_keeps_its_scores(self, store: RunStore, cases: list[EditCase]) -> None:
         scoring.score_run(store, [Mean()])
@@ -266,20 +203,12 @@ class TestEditsMadeAgain:
         assert by_case(store, "mean") == before
         idle = Mean()
         scoring.score_run(store, [idle])
-        assert idle.asked == []
+        assert idle.batches == []
         # Two pictures in the log: nobody knows which one the old scores judge.
         replace_edit(store, "case-002", 51)
         assert set(before) - set(by_case(store, "mean")) == {"case-002"}
         add_edits(store, [cases[2]])
         assert "case-002" not in by_case(store, "mean")
-
-    def test_set_scores_of_other_edits_count_no_more(self, store: RunStore) -> None:
-        scoring.score_run(store, [Distance()], references={"fakes": real})
-        replace_edit(store, "case-002", 51)
-        assert set(store.set_scores()["category"]) == {"attribute", "replacement", "multi_object"}
-        assert len(store.set_scores(stale=True)) == 10
-        scoring.score_run(store, [Distance()], references={"fakes": real})
-        assert len(store.set_scores()) == 10
 
 
 class TestNoValue:
@@ -340,14 +269,14 @@ class TestNoValue:
             name = "silent"
 
             def score(self, pairs: Sequence[Pair]) -> list[Any]:
-                self.asked.append([])
+                self.batches.append([])
                 return [NoValue("there is nothing to see")] * len(pairs)
 
         scoring.score_run(store, [Broken(), Silent()])
         mended, silent = Mean(), Silent()
         scoring.score_run(store, [mended, silent])
         assert mended.total == 2 * COUNT
-        assert silent.asked == []
+        assert silent.batches == []
         assert all(isinstance(value, float) for value in by_case(store, "mean").values())
 
     def test_a_wrong_number_of_values(self, store: RunStore) -> None:
@@ -369,7 +298,7 @@ class TestNoValue:
         assert idle.total == 0
         add_edits(store, [cases[2]])
         scoring.score_run(store, [idle])
-        assert idle.asked == [["case-002"], ["case-002"]]
+        assert idle.batches == [["case-002"], ["case-002"]]
         assert isinstance(by_case(store, "mean")["case-002"], float)
 
     def test_a_file_that_is_gone_or_altered(self, store: RunStore, cases: list[EditCase]) -> None:
@@ -393,59 +322,13 @@ class TestNoValue:
         found = by_case(store, "mean")
         assert found["case-000"] == "the case has no regions"
         assert isinstance(found["case-003"], float)
-        assert {case for batch in metric.asked for case in batch} == {"case-003", "case-007"}
+        assert {case for batch in metric.batches for case in batch} == {"case-003", "case-007"}
 
     def test_an_edit_of_another_size(self, store: RunStore, cases: list[EditCase]) -> None:
         file = store.edit_file("fakes", SPEC, "case-000")
         store.append_edits([EditRecord(key("case-000"), file, store.write_edit(file, noise("x", 16)), 0.1)])
         scoring.score_run(store, [Mean()])
         assert "sizes differ" in by_case(store, "mean")["case-000"]
-
-
-class Distance(SetMetric):
-    """A metric of sets: the difference of the means."""
-
-    name = "distance"
-    version = "1"
-    unit = "0..255"
-    higher_is_better = False
-    summary = "difference of the means"
-    composited = True
-
-    def __init__(self) -> None:
-        self.sizes: list[tuple[int, int]] = []
-        self.clusters: list[list[str]] = []
-
-    def score_set(self, edited: Any, reference: Any, clusters: Any = None) -> SetValue:
-        self.sizes.append((len(edited), len(reference)))
-        self.clusters.append(list(clusters))
-        means = [np.mean([p.pixels.mean() for p in side]) if side else 0.0 for side in (edited, reference)]
-        return SetValue(float(means[0] - means[1]), len(edited), len(reference), warning="few")
-
-
-def real() -> Iterator[Any]:
-    return iter([noise(f"real{i}", 32) for i in range(5)])
-
-
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        (3.5, "error: TypeError: it gave a float, where a SetValue is due"),
-        (SetValue("high", 8, 5), "error: TypeError: value, low or high is no float"),  # type: ignore[arg-type]
-        (SetValue(10**400, 8, 5), "error: TypeError: value, low or high is too large to be stored"),
-        (SetValue(1.0, None, 5), "error: TypeError: n or n_reference is no whole number"),  # type: ignore[arg-type]
-        (SetValue(None, 8, 5, reason=5), "error: TypeError: reason or warning is no text"),  # type: ignore[arg-type]
-    ],
-)
-def test_a_set_metric_that_answers_otherwise_has_the_reason(
-    store: RunStore, answer: Any, reason: str
-) -> None:
-    class Odd(Distance):
-        def score_set(self, edited: Any, reference: Any, clusters: Any = None) -> Any:
-            return answer
-
-    scoring.score_run(store, [Odd()], references={"fakes": real})
-    assert set(store.set_scores()["reason"]) == {reason}
 
 
 class TestOutcomes:
@@ -474,212 +357,6 @@ class TestOutcomes:
         assert info_of(Registry("metric", METRICS).load("edit_change")).higher_is_better is None
 
 
-class TestSets:
-    def test_by_category_raw_and_pasted(self, store: RunStore, cases: list[EditCase]) -> None:
-        metric = Distance()
-        summary = scoring.score_run(store, [metric], references={"fakes": real})
-        frame = store.set_scores().set_index(["metric", "category"])
-        assert len(frame) == 2 * 5
-        everything = frame.loc[("distance", "all")]
-        edited = [to_array(noise(f"{SPEC.digest}{case.id}", 32)).mean() for case in cases]
-        reference = np.mean([to_array(image).mean() for image in real()])
-        assert everything["value"] == pytest.approx(np.mean(edited) - reference)
-        assert everything["n"] == COUNT
-        of_two = [edited[i] for i, case in enumerate(cases) if case.category == "background"]
-        assert frame.loc[("distance", "background")]["value"] == pytest.approx(np.mean(of_two) - reference)
-        pasted = [
-            to_array(
-                paste_back(case.request.source, noise(f"{SPEC.digest}{case.id}", 32), case.request.mask)
-            ).mean()
-            for case in cases
-        ]
-        assert frame.loc[("distance_pasted", "all")]["value"] == pytest.approx(np.mean(pasted) - reference)
-        assert summary.warnings == ["few"]
-        assert metric.clusters[0] == [case.source_id for case in cases]
-
-    def test_what_is_scored_is_skipped_until_edits_change(
-        self, store: RunStore, cases: list[EditCase]
-    ) -> None:
-        store.append_edits([EditRecord(key("case-001"), None, None, None, "failed")])
-        scoring.score_run(store, [Distance()], references={"fakes": real})
-        assert store.set_scores().query("metric == 'distance' and category == 'all'")["n"].item() == COUNT - 1
-        idle = Distance()
-        assert scoring.score_run(store, [idle], references={"fakes": real}).skipped == 10
-        assert idle.sizes == []
-        add_edits(store, [cases[1]])
-        again = Distance()
-        scoring.score_run(store, [again], references={"fakes": real})
-        assert (COUNT, 5) in again.sizes
-        assert len(again.sizes) == 4, "of the categories, only that of the new edit is computed again"
-
-    def test_without_real_images_there_is_no_value(self, store: RunStore) -> None:
-        scoring.score_run(store, [Distance()])
-        frame = store.set_scores()
-        assert frame["value"].isna().all()
-        assert set(frame["reason"]) == {"no real images were given for this protocol"}
-        scoring.score_run(store, [Distance()], references={"fakes": real})
-        assert store.set_scores()["value"].notna().all()
-
-    def test_a_real_one_end_to_end(self, store: RunStore) -> None:
-        features = Features()
-        scoring.score_run(store, [Vgg16Frechet(features)], features=features, references={"fakes": real})
-        frame = store.set_scores()
-        assert set(frame["metric"]) == {"vgg16_frechet", "vgg16_frechet_pasted"}
-        everything = frame[frame["category"] == "all"]
-        assert (everything["value"] > 0).all()
-
-    @pytest.mark.parametrize("count", [1, 2, 3, 4, 12])
-    def test_few_edits_have_a_value_or_a_reason(self, tmp_path: Path, count: int) -> None:
-        """As runs of a small ``limit`` have: n edits of n / 2 sources, and less in each category."""
-        features = Features()
-        few = [make_case(index) for index in range(count)]
-        with RunStore.open(tmp_path / "few", create=True) as run:
-            info = protocol_info(Fakes(Fakes.Options(count=count)))
-            run.configure(seed=0, protocols={"fakes": info}, methods=[SPEC])
-            run.write_cases(few, info)
-            add_edits(run, few)
-            metrics = [Vgg16Frechet(features), Vgg16Kid(features)]
-            scoring.score_run(run, metrics, features=features, references={"fakes": real})
-            rows = run.set_scores().to_dict("records")
-        assert {row["metric"] for row in rows} >= {"vgg16_frechet", "vgg16_kid", "vgg16_kid_pasted"}
-        for row in rows:
-            sources = {case.source_id for case in few if row["category"] in ("all", case.category)}
-            assert (row["value"] == row["value"]) == (row["n"] >= 2)
-            assert (row["low"] == row["low"]) == (len(sources) >= 4)
-            if row["n"] < 2:
-                assert row["reason"].startswith("too few images: 1 edited")
-            elif len(sources) < 4:
-                assert f"no interval: {len(sources)} source" in row["warning"]
-
-    def test_an_error_is_a_reason(self, store: RunStore) -> None:
-        class Broken(Distance):
-            def score_set(self, edited: Any, reference: Any, clusters: Any = None) -> SetValue:
-                raise ZeroDivisionError("none")
-
-        scoring.score_run(store, [Broken()], references={"fakes": real})
-        assert set(store.set_scores()["reason"]) == {"error: ZeroDivisionError: none"}
-
-    def test_real_images_that_cannot_be_read_are_a_reason_and_tried_again(self, store: RunStore) -> None:
-        def broken() -> Iterator[Any]:
-            yield from real()
-            raise ValueError("3.jpg: truncated")
-
-        scoring.score_run(store, [Mean(), Distance()], references={"fakes": broken})
-        frame = store.set_scores()
-        assert set(frame["reason"]) == {"error: the real images cannot be read: 3.jpg: truncated"}
-        assert frame["value"].isna().all()
-        assert store.scores()["value"].notna().any()
-        scoring.score_run(store, [Distance()], references={"fakes": real})
-        assert store.set_scores()["value"].notna().all()
-
-
-class TestChoice:
-    def test_embedded_metrics_stand_in_under_their_own_names(self) -> None:
-        """Nothing published is on this machine but LPIPS; no embedded CLIP and no reader are given."""
-        features = Features()
-        choice = scoring.choose_metrics(features, known=Registry("metric", METRICS, ""))
-        assert "vgg16_frechet" in choice.names or "fid" in choice.names
-        assert not {"fid", "vgg16_frechet"} <= set(choice.names)
-        assert "leak_lpips" in choice.names
-        assert "success_truth" in choice.left_out
-        assert all(lines for lines in choice.left_out.values())
-
-    EMBEDDED = frozenset({"success_truth", "judge_truth", *(name for name in METRICS if "mini_clip" in name)})
-
-    def test_what_has_seen_only_the_rendered_world_declares_it(self) -> None:
-        """The mini CLIP and the attribute reader; VGG16 has ImageNet weights and may score anything."""
-        assert {name for name in METRICS if scoring.is_embedded(name)} == self.EMBEDDED
-
-    def test_embedded_networks_score_the_rendered_world_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """On photographs without CLIP's and Inception's weights: no mini CLIP, but VGG16 in place of Inception."""
-        from bench.metrics import STAND_INS
-
-        monkeypatch.setattr(
-            scoring,
-            "metric_problems",
-            lambda names, f, k=None: {n: ["gone"] for n in names if n in STAND_INS},
-        )
-        photographs = scoring.choose_metrics(Features())
-        assert not self.EMBEDDED & set(photographs.names)
-        assert photographs.stand_ins == {"fid": ("vgg16_frechet", ["gone"]), "kid": ("vgg16_kid", ["gone"])}
-        clip = {name for name in STAND_INS if "clip" in name or name == "cmmd"}
-        assert set(photographs.left_out) == {*clip, "success_truth", "judge_truth"}
-        assert all(photographs.left_out[name] == ["gone"] for name in clip)
-        rendered = scoring.choose_metrics(Features(), rendered=True)
-        assert set(rendered.names) >= self.EMBEDDED
-        assert rendered.left_out == rendered.stand_ins == {}
-
-    def test_an_embedded_metric_asked_for_by_its_name_is_refused_on_photographs(self) -> None:
-        choice = scoring.choose_metrics(Features(), wanted=["mini_clip_target", "success_truth", "leak_mse"])
-        assert choice.names == ["leak_mse"]
-        assert "Ask for clip_target." in choice.left_out["mini_clip_target"][0]
-        assert "rendered world" in choice.left_out["success_truth"][0]
-
-    def test_one_of_each_pair_is_chosen(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from bench.metrics import STAND_INS
-
-        missing: set[str] = set()
-        monkeypatch.setattr(
-            scoring, "metric_problems", lambda names, f, k=None: {n: ["gone"] for n in names if n in missing}
-        )
-        known = Registry("metric", METRICS, "")
-        choice = scoring.choose_metrics(Features(), known=known)
-        assert not set(STAND_INS.values()) & set(choice.names)
-        assert set(choice.left_out) == {"success_truth", "judge_truth"}
-        choice = scoring.choose_metrics(Features(), rendered=True, known=known)
-        assert not set(STAND_INS) & set(choice.names)
-        missing.update(STAND_INS)
-        wanted = ["fid", "clip_target", "leak_mse"]
-        choice = scoring.choose_metrics(Features(), rendered=True, wanted=wanted, known=known)
-        assert choice.names == ["vgg16_frechet", "mini_clip_target", "leak_mse"]
-        choice = scoring.choose_metrics(Features(), wanted=wanted, known=known)
-        assert choice.names == ["vgg16_frechet", "leak_mse"]
-        missing.update(STAND_INS.values())
-        choice = scoring.choose_metrics(Features(), wanted=["fid", "leak_mse"], known=known)
-        assert choice.names == ["leak_mse"]
-        assert choice.left_out == {"fid": ["gone"]}
-
-    def test_loading_says_all_that_is_missing(self) -> None:
-        features = Features()
-        with pytest.raises(MetricError, match=r"mini_clip_target, mini_clip_region: .*folder") as caught:
-            scoring.load_metrics(
-                ["mini_clip_target", "leak_mse", "mini_clip_region", "success_truth"], features
-            )
-        assert "success_truth: the truth judge needs a reader" in str(caught.value)
-        assert "leak_mse" not in str(caught.value)
-
-    def test_every_metric_describes_itself(self, tmp_path: Path) -> None:
-        from bench.metrics import info_of
-
-        known = Registry("metric", METRICS, "")
-        for name in METRICS:
-            info = info_of(known.load(name))
-            assert info.name == name
-            assert info.summary
-            assert info.unit
-            assert info.kind == ("set" if hasattr(known.load(name), "score_set") else "edit")
-
-    def test_a_third_partys_metric(self, store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        module = ModuleType("third_party_metrics")
-        module.Mean = Mean  # type: ignore[attr-defined]
-
-        class Nameless(Metric):
-            def score(self, pairs: Sequence[Pair]) -> list[Any]:
-                return []
-
-        module.Nameless = Nameless  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "third_party_metrics", module)
-        known = Registry("metric", METRICS, "")
-        known.add("mean", "third_party_metrics:Mean")
-        known.add("nameless", "third_party_metrics:Nameless")
-        features = Features()
-        metrics = scoring.load_metrics(["mean", "leak_mse"], features, known)
-        scoring.score_run(store, metrics, features=features)
-        assert set(store.scores()["metric"]) == {"mean", "mean_pasted", "leak_mse"}
-        with pytest.raises(PluginError, match=r"'nameless' .*: name is missing or no text; version"):
-            scoring.load_metrics(["nameless"], features, known)
-
-
 class TestPair:
     names: ClassVar[list[str]] = ["leak_mse", "leak_psnr", "edit_change"]
 
@@ -700,7 +377,7 @@ class TestPair:
         case = make_case(0, 64)
         request = case.request
         images = request.source, noise("edited", 64), request.mask
-        found = scoring.score_pair(*images, features=Features(), known=Registry("metric", METRICS, ""))
+        found = scoring.score_pair(*images, features=Features(), registry=Registry("metric", METRICS, ""))
         assert {"leak_lpips", "leak_lpips_vgg", "leak_ssim", "edit_change"} <= set(found)
         assert all(score.value is not None for score in found.values())
         assert not any("frechet" in name or "clip" in name for name in found)

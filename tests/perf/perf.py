@@ -214,9 +214,10 @@ def scoring(options: argparse.Namespace, folder: Path) -> list[Ratio]:
     """
     from bench.executors import LocalExecutor
     from bench.metrics import METRICS, Pair, RgbImage
+    from bench.metrics.choice import choose_metrics, load_metrics
     from bench.metrics.features import Features
     from bench.runner import run
-    from bench.scoring import choose_metrics, load_metrics, score_run
+    from bench.scoring import score_run
     from bench.store import RunStore
     from bench.suite import configure_method
     from methods import METHODS
@@ -232,7 +233,7 @@ def scoring(options: argparse.Namespace, folder: Path) -> list[Ratio]:
     def features() -> Any:
         return Features(mini_clip=clip)
 
-    chosen = choose_metrics(features(), rendered=True, known=registry).names
+    chosen = choose_metrics(features(), rendered=True, registry=registry).names
     names = [name for name in chosen if registry.load(name).kind == "edit"]
 
     def stored(count: int) -> Path:

@@ -504,10 +504,10 @@ class TestSets:
             RealismOptions(groups=3)
 
     def test_only_inceptions_distance_is_called_fid(self) -> None:
-        from bench.scoring import registry
+        from bench.metrics.choice import metric_registry
 
         for name in METRICS:
-            metric = registry().load(name)
+            metric = metric_registry().load(name)
             if "fid" in name:
                 assert issubclass(metric, realism._Inception)
 

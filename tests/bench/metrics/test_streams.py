@@ -17,7 +17,7 @@ from bench.edit import EditKey, EditRecord, MethodSpec
 from bench.metrics.features import Features
 from bench.metrics.options import MetricOptions, RealismOptions
 from bench.metrics.realism import MiniClipCmmd, Vgg16Frechet
-from bench.metrics.streams import ImageStream, fingerprints
+from bench.metrics.streams import ImageStream, fingerprints_of
 from bench.metrics.types import MetricError, RgbImage, SetMetric, SetValue
 from bench.store import RunStore
 from tests.bench.fakes import Fakes, make_case, noise
@@ -164,7 +164,7 @@ class TestStream:
         assert len(stream) == 3
         assert (pictures[1] in stream, RgbImage(natural(9)) in stream) == (True, False)
         assert len(passes) == 1, "a whole pass leaves the marks behind"
-        assert fingerprints(stream) == fingerprints(pictures)
+        assert fingerprints_of(stream) == fingerprints_of(pictures)
 
     def test_a_pass_that_was_broken_off_leaves_no_marks(self) -> None:
         stream = ImageStream(lambda: (RgbImage(natural(i)) for i in range(3)))

@@ -1,0 +1,132 @@
+"""Which metrics can be computed on some data, and their construction."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bench.metrics import METRICS, STAND_INS
+from bench.metrics.types import Metric, MetricError, SetMetric
+from bench.registry import Registry, plugin_code, problems_of
+
+if TYPE_CHECKING:
+    from bench.metrics.features import Features
+
+
+def metric_registry() -> Registry:
+    """The suite's metrics and those of installed plug-ins."""
+    return Registry("metric", METRICS)
+
+
+@dataclass(frozen=True)
+class MetricChoice:
+    """The metrics to compute on data of one kind, and the reasons for those left out."""
+
+    names: list[str] = field(default_factory=list)
+    """Metrics to compute, in order."""
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    """Metric -> why it is not computed, each reason with its remedy."""
+    stand_ins: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
+    """Published metric whose weights are missing -> the metric in ``names`` that takes its place under its own name,
+    and what is missing, with the remedy."""
+
+
+def choose_metrics(
+    features: Features,
+    *,
+    rendered: bool = False,
+    requested: Sequence[str] | None = None,
+    registry: Registry | None = None,
+) -> MetricChoice:
+    """Chooses the metrics to compute on data of one kind. Loads no network.
+
+    ``rendered``: the images are of the rendered world. There the stand-in of a published metric is chosen, because
+    published networks never saw that world. On other data the published metric is chosen where its weights are
+    here, else its stand-in. A metric with an embedded network is then left out, even where it was requested.
+
+    ``requested`` (default: every registered metric) narrows the choice. A published name there admits its stand-in.
+    """
+    registry = registry or metric_registry()
+    pool = list(requested) if requested is not None else registry.names()
+
+    # Candidates for the place of each metric, the preferred one first.
+    published = {stand_in: name for name, stand_in in STAND_INS.items()}
+    candidates: dict[str, list[str]] = {}
+    for name in pool:
+        if published.get(name) in pool:
+            continue  # chosen together with the published metric
+        stand_in = STAND_INS.get(name)
+        both = [name] if stand_in is None or stand_in not in registry else [name, stand_in]
+        candidates[name] = both[::-1] if rendered else both
+
+    # The first candidate that can be computed here.
+    problems = metric_problems({name for both in candidates.values() for name in both}, features, registry)
+    choice = MetricChoice()
+    for name, both in candidates.items():
+        admissible = [one for one in both if rendered or not registry.load(one).embedded]
+        usable = next((one for one in admissible if one not in problems), None)
+        if usable is None:
+            choice.left_out[name] = problems[admissible[0]] if admissible else [embedded_reason(name)]
+            continue
+        if usable not in choice.names:
+            choice.names.append(usable)
+        if not rendered and usable != name:
+            choice.stand_ins[name] = usable, problems[name]
+    return choice
+
+
+def metric_problems(
+    names: Iterable[str], features: Features, registry: Registry | None = None
+) -> dict[str, list[str]]:
+    """Lists, for each metric that cannot be computed here, what is missing, with remedies. Loads no network."""
+    registry = registry or metric_registry()
+    problems = {name: problems_of(registry.load(name), features, f"metric {name!r}") for name in names}
+    return {name: list(lines) for name, lines in problems.items() if lines}
+
+
+def load_metrics(
+    names: Iterable[str], features: Features, registry: Registry | None = None
+) -> list[Metric | SetMetric]:
+    """Constructs the metrics. Raises :class:`MetricError` that lists all that is missing, with remedies."""
+    registry = registry or metric_registry()
+    names = list(dict.fromkeys(names))
+    problems = metric_problems(names, features, registry)
+    if problems:
+        raise refusal(problems)
+    metrics = []
+    for name in names:
+        cls = registry.load(name)
+        with plugin_code(cls, f"metric {name!r}"):
+            metric = cls(features) if cls.uses_features else cls()
+        if metric.name != name:
+            raise MetricError(
+                f"the metric registered as {name!r} calls itself {metric.name!r}; use one name."
+            )
+        metrics.append(metric)
+    return metrics
+
+
+def embedded_reason(name: str) -> str:
+    """Why a metric with an embedded network has no value on data that are not rendered."""
+    instead = next((main for main, stand_in in STAND_INS.items() if stand_in == name), None)
+    remedy = f"Ask for {instead}." if instead else "Leave it out."
+    return (
+        f"an embedded network, which has seen only the rendered world, cannot score these pictures. {remedy}"
+    )
+
+
+def refusal(problems: Mapping[str, Sequence[str]]) -> MetricError:
+    """One error that lists every problem once, with the metrics that have it."""
+    lines = "\n".join(f"  {', '.join(names)}: {line}" for line, names in by_problem(problems).items())
+    return MetricError(f"these metrics cannot be computed here:\n{lines}")
+
+
+def by_problem(problems: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Problem -> the metrics that have it."""
+    grouped: dict[str, list[str]] = defaultdict(list)
+    for name, lines in problems.items():
+        for line in lines:
+            grouped[line].append(name)
+    return dict(grouped)
