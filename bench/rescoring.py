@@ -110,7 +110,7 @@ def _stored_metrics(
 ) -> tuple[dict[tuple[str, ...], list[Metric | SetMetric]], Features]:
     """Protocols -> the metrics that gave their stored values, and the networks, without a cache on disk."""
     from bench.metrics import raw_name
-    from bench.scoring import load_metrics
+    from bench.metrics.choice import load_metrics
 
     features = session.program.make_features(device, None)
     stored = {raw_name(name) for name in stored_names}

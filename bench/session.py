@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from bench.edit import EditProtocol
     from bench.metrics import MetricInfo
+    from bench.metrics.choice import MetricChoice
     from bench.metrics.features import Features
     from bench.progress import Progress
     from bench.runner import Plan, RunSummary
-    from bench.metrics.choice import MetricChoice
-    from bench.scoring import ScoringSummary
     from bench.store import RunStore
+    from bench.stored_pairs import ScoringSummary
     from bench.suite import ConfiguredMethod, ConfiguredProtocol, Suite
 
 RUNS = Path("runs")
@@ -252,7 +252,8 @@ class Session:
         """
         from bench.devices import resolve_device
         from bench.metrics.choice import load_metrics, refusal
-        from bench.scoring import ScoringSummary, score_run
+        from bench.scoring import score_run
+        from bench.stored_pairs import ScoringSummary
 
         # Choose the metrics of each protocol.
         for name in only or ():

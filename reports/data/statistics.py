@@ -1,9 +1,8 @@
 """Statistics of whole tables at once: what ``bench.stats`` says of one row of values, for all columns together.
 
 One set of resamples (and one set of sign flips) serves every method and metric of a protocol, so that a table
-costs a matrix product instead of one bootstrap per cell. For a column without missing values the results are
-those of ``bench.stats.bootstrap_mean``, ``share``, ``share_difference`` and ``paired_permutation`` with the
-same seed. Whether a metric is a share of yes-or-no outcomes is what the metric declares (``tables.outcomes``).
+costs a matrix product instead of one bootstrap per cell. Whether a metric is a share of yes-or-no outcomes is
+what the metric declares (``tables.outcomes``).
 """
 
 from __future__ import annotations
@@ -199,7 +198,7 @@ class Paired:
 
 
 def paired_tests(differences: FloatND, cluster: IndexND, *, draws: int = 10_000, seed: int = 0) -> Paired:
-    """The sign-flip test of ``bench.stats.paired_permutation`` for every column of ``(U, K)``; NaN is no pair.
+    """A sign-flip test for every column of ``(U, K)``; NaN is no pair.
 
     All columns share their flips. Exact where all 2^C flips are at most ``draws``.
     """

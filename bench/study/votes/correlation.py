@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.stats import ranks, wilson
+from bench.stats import wilson
 from bench.study.votes.crossed import Crossed, interval
 from bench.study.votes.frame import ALL, SCOPE, TIE, VotesError, scopes
 
@@ -204,8 +204,10 @@ def _both_ways(x: Floats) -> Floats:
 
     There they are the sign of x times the mid-rank of its size.
     """
-    found: Floats = np.sign(x) * (ranks(np.abs(x)) - 0.5) / len(x) if len(x) else x
-    return found
+    from scipy.stats import rankdata
+
+    scaled: Floats = np.sign(x) * (rankdata(np.abs(x)) - 0.5) / len(x) if len(x) else x
+    return scaled
 
 
 def _measures(sums: Floats) -> Floats:

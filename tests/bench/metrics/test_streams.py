@@ -160,10 +160,12 @@ class TestStream:
             return iter(pictures)
 
         stream = ImageStream(make)
-        assert [p.key for p in stream] == [mark.key for mark in stream.marks] == [p.key for p in pictures]
+        assert (
+            [p.key for p in stream] == [one.key for one in stream.fingerprints] == [p.key for p in pictures]
+        )
         assert len(stream) == 3
         assert (pictures[1] in stream, RgbImage(natural(9)) in stream) == (True, False)
-        assert len(passes) == 1, "a whole pass leaves the marks behind"
+        assert len(passes) == 1, "a whole pass leaves the fingerprints behind"
         assert fingerprints_of(stream) == fingerprints_of(pictures)
 
     def test_a_pass_that_was_broken_off_leaves_no_marks(self) -> None:

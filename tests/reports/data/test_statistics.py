@@ -9,9 +9,10 @@ import pytest
 from scipy import stats as scipy_stats
 
 from bench import stats
-from bench.stats import bootstrap_mean, holm, max_t, paired_permutation, share, share_difference
+from bench.stats import holm, max_t, share
 from reports.data import scores, statistics
 from reports.data.statistics import bootstrap_means, paired_tests
+from tests.bench import one_column
 from tests.reports import fake
 
 N = len(fake.cases())
@@ -26,7 +27,7 @@ def test_means_are_those_of_one_column_at_a_time() -> None:
     values, cluster = table()
     found = bootstrap_means(values, cluster, draws=500, seed=3)
     for k in range(values.shape[1]):
-        one = bootstrap_mean(values[:, k], cluster.tolist(), draws=500, seed=3)
+        one = one_column.mean(values[:, k], cluster.tolist(), draws=500, seed=3)
         assert (found.value[k], found.low[k], found.high[k]) == pytest.approx((one.value, one.low, one.high))
         assert (found.n[k], found.clusters[k]) == (one.n, one.clusters)
 
@@ -41,7 +42,7 @@ def test_missing_values_lower_n_of_their_column_alone() -> None:
     assert found.value[1] == pytest.approx(values[20:, 1].mean())
     assert np.isnan([found.value[2], found.low[2], found.high[2]]).all()
     assert (found.low[0], found.high[3]) == (whole.low[0], whole.high[3])
-    alone = bootstrap_mean(values[20:, 1], cluster[20:].tolist())
+    alone = one_column.mean(values[20:, 1], cluster[20:].tolist())
     # Other resamples of nearly the same clusters: the same interval but for chance.
     assert (found.low[1], found.high[1]) == pytest.approx((alone.low, alone.high), abs=0.08)
 
@@ -90,10 +91,10 @@ def test_differences_are_those_of_one_column_at_a_time() -> None:
     found = statistics.differences(a, b, cluster, np.array([True, True, False]), draws=400, seed=2)
     for k in range(3):
         there = ~np.isnan(a[:, k] - b[:, k])
-        one = share_difference(a[there, k], b[there, k], cluster[there].tolist())
+        one = one_column.share_difference(a[there, k], b[there, k], cluster[there].tolist())
         if k == 2:
             # Equal values that no metric declared to be outcomes: a mean without spread.
-            one = bootstrap_mean((a - b)[there, k], cluster[there].tolist(), draws=400, seed=2)
+            one = one_column.mean((a - b)[there, k], cluster[there].tolist(), draws=400, seed=2)
             assert one.low == one.high == 0
         assert (found.value[k], found.low[k], found.high[k]) == pytest.approx((one.value, one.low, one.high))
         assert (found.n[k], found.clusters[k]) == (one.n, one.clusters)
@@ -122,10 +123,25 @@ def test_paired_tests_are_those_of_one_column_at_a_time(units: int) -> None:
     b, _ = table(units, 3, seed=1)
     found = paired_tests(a - b, cluster, draws=2000, seed=5)
     for k in range(3):
-        one = paired_permutation(a[:, k], b[:, k], cluster.tolist(), draws=2000, seed=5)
-        assert found.p[k] == pytest.approx(one.p)
-        assert found.difference[k] == pytest.approx(one.difference)
-        assert (found.n[k], found.clusters[k], found.exact) == (one.n, one.clusters, one.exact)
+        alone = paired_tests((a - b)[:, [k]], cluster, draws=2000, seed=5)
+        assert found.p[k] == pytest.approx(alone.p[0])
+        assert found.difference[k] == pytest.approx((a - b)[:, k].mean())
+        assert (found.n[k], found.clusters[k]) == (units, len(set(cluster.tolist())))
+    assert found.exact == (units == 10)
+
+
+def test_a_paired_test_flips_whole_clusters() -> None:
+    """Cluster sums 3 and 2: of four flips, two reach their sum. Single differences 1, 2, 3: two of eight do."""
+    by_cluster = paired_tests(np.array([[1.0], [2.0], [3.0], [-1.0]]), np.array([0, 0, 1, 1]))
+    assert (by_cluster.p[0], by_cluster.clusters[0]) == (0.5, 2)
+    alone = paired_tests(np.array([[1.0], [2.0], [3.0]]), np.arange(3))
+    assert (alone.p[0], alone.difference[0], alone.exact) == (0.25, 2.0, True)
+
+
+def test_p_of_random_flips_is_never_zero_and_that_of_equals_is_one() -> None:
+    large = paired_tests(np.full((100, 1), 5.0), np.arange(100), draws=200)
+    assert large.p[0] == pytest.approx(1 / 201)
+    assert paired_tests(np.zeros((30, 1)), np.arange(30)).p[0] == 1.0
 
 
 def test_a_paired_test_agrees_with_scipy() -> None:

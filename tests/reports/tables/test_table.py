@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from bench.edit import MethodSpec
-from bench.stats import bootstrap_mean, share
+from bench.stats import share
 from reports import build
 from reports.tables import style
 from reports.tables import table as tables
 from reports.tables.table import ALL, Cell
+from tests.bench import one_column
 from tests.reports import fake
 
 N = len(fake.cases())
@@ -74,9 +75,9 @@ def test_a_failed_edit_is_counted_and_not_scored(frame: pd.DataFrame) -> None:
 def test_intervals_are_those_of_the_bootstrap_over_sources(frame: pd.DataFrame) -> None:
     found = pick(frame, "sd_inpainting", "leak_lpips")
     clusters = [case.source_id for case in fake.cases()]
-    expected = bootstrap_mean([0.1 + 0.01 * k for k in range(N)], clusters, draws=200)
+    expected = one_column.mean([0.1 + 0.01 * k for k in range(N)], clusters, draws=200)
     assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high), rel=1e-12)
-    by_case = bootstrap_mean([0.1 + 0.01 * k for k in range(N)], draws=200)
+    by_case = one_column.mean([0.1 + 0.01 * k for k in range(N)], draws=200)
     assert by_case.low is not None
     assert abs(found["low"] - by_case.low) > 1e-4
 

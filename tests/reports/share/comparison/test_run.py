@@ -13,13 +13,13 @@ import pytest
 from rich.console import Console
 
 from bench.edit import MethodSpec
-from bench.stats import bootstrap_mean
 from bench.store import RunStore
 from reports.share.comparison import text as comparison_text
 from reports.share.comparison.result import Comparison, MetricDifference
 from reports.share.comparison.run import compare
 from reports.share.comparison.text import markdown, terminal
 from reports.tables.table import ReportError
+from tests.bench import one_column
 from tests.reports import fake
 
 CASES = fake.cases()
@@ -77,7 +77,7 @@ def test_the_difference_is_that_of_the_pairs_with_a_bootstrap_over_sources(
     row = pick(compare(*runs, fake.FACTS), "leak_lpips")
     gap = np.array(AFTER[:-1]) - np.array(BEFORE[:-1])
     clusters = [case.source_id for case in CASES[:-1]]
-    expected = bootstrap_mean(gap, clusters, draws=2_000)
+    expected = one_column.mean(gap, clusters, draws=2_000)
     assert row.difference == pytest.approx(expected.value, abs=1e-15)
     assert (row.low, row.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
     assert (row.n, row.unpaired) == (N - 1, 1)
