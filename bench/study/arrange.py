@@ -1,72 +1,65 @@
-"""From cases and methods to trials: who is shown what, in which order, on which side. Pure, deterministic.
+"""Assigns trials to raters: who compares which edits, in which order, on which side. Pure and deterministic.
 
-A *stratum* is one kind of trial with one question in one category of one protocol. Its units (case x pair of
-methods, or case alone where the best of all is chosen) stand in an endless sequence, every stretch of which
-is balanced: cases occur equally often, give or take one, and so do pairs. A rater's *sheet* takes from each
-stratum a stretch of equal length, give or take one, right after the one that the sheet before took. So the
-sheets form a balanced incomplete block design, however many raters there are and however few trials each
-has; and a study whose raters cover all units more than once covers each equally often, give or take one.
+A *stratum* is one kind of trial with one question in one category of one protocol. Its units are its comparisons: a
+case with a pair of methods, or a case alone where the best of all is chosen. They form an endless sequence. In every
+stretch of it, all cases occur equally often (give or take one), and so do all pairs.
 
-The cycle of pairs goes on from one stratum of a question to the next, so each question shows all pairs equally
-often, give or take one, however many data sets and categories share it. The sheets take their stretches in an
-order that turns from stratum to stratum, so that each rater too meets many pairs. Where several raters are asked
-about each comparison (``Counts.overlap``), the sheets are repeated, every second time with the candidates reversed.
+A rater's *sheet* takes an equally long stretch (give or take one) from each stratum, right after the stretch of the
+sheet before. The sheets are therefore a balanced incomplete block design, for any number of raters and trials. A study
+with more trials than units asks about each unit equally often, give or take one.
 
-Nothing is drawn at random: what looks random is an order by SHA-256 of the seed and a name, so it is the
-same on every machine and in every version of Python.
+The cycle of pairs continues from one stratum of a question to the next. Each question therefore shows all pairs equally
+often (give or take one), over all its protocols and categories. The order of the sheets rotates from stratum to
+stratum, so that each rater meets many pairs. With ``Counts.overlap`` raters per comparison the sheets are repeated, and
+every second time the candidates are reversed.
+
+Nothing is drawn at random. An order that looks random is the order of SHA-256 of the seed and a name, which is the same
+on every machine and in every version of Python.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, count
 from math import gcd, lcm
-from typing import TypeVar
 
 from bench.study import StudyError
-from bench.study.types import CONTROL, NOISE, SOURCE, TRUTH, Kind, Role, StudyCase, Trial
-
-T = TypeVar("T")
+from bench.study.types import GROUND_TRUTH, NOISE, SOURCE, Kind, Role, StudyCase, Trial
 
 TURNS = 8
-"""How many ways of spreading the strata's stretches over the sheets are tried."""
+"""Number of rotations of the sheets from stratum to stratum that are tried."""
 
 
 class ArrangeError(StudyError):
-    """Cases, methods and counts that no design can satisfy."""
+    """More trials per rater than the cases and methods allow."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many raters, and of what each is shown how much."""
+    """Number of raters, and of each kind of trial per rater."""
 
     raters: int
-    """Sheets: raters who answer everything."""
+    """Number of sheets."""
     trials: int
-    """Votes per rater, practice not counted: ``trial`` + ``repeats`` + ``attention``."""
+    """Votes per rater without practice: trials of the sheet, repeats and attention checks."""
     repeats: int
     attention: int
     practice: int
     overlap: int = 1
-    """Raters per comparison: so many sheets ask about the same units."""
+    """Raters per comparison: number of sheets with the same units."""
 
     @property
     def per_sheet(self) -> int:
-        """Trials of the design per rater."""
+        """Trials of one sheet."""
         return self.trials - self.repeats - self.attention
 
 
 def rank(seed: int, *names: object) -> bytes:
-    """The place of a name in an order that looks random: SHA-256 of the seed and the name."""
+    """Sort key of a name in an order that looks random: SHA-256 of the seed and the name."""
     return hashlib.sha256("\x1f".join(map(str, (seed, *names))).encode()).digest()
-
-
-def shuffled(items: Iterable[T], seed: int, *salt: object) -> list[T]:
-    """``items`` in the order of the :func:`rank` of their texts; items must differ in text."""
-    return sorted(items, key=lambda item: rank(seed, *salt, item))
 
 
 def arrange(
@@ -78,11 +71,11 @@ def arrange(
     counts: Counts,
     seed: int,
 ) -> tuple[Trial, ...]:
-    """All trials of a study.
+    """All trials of a study: those of the sheets with their repeats, then attention and practice trials.
 
-    For every sheet ``counts.per_sheet`` trials and, for each of them, the repeat that shows it with the
-    order of its candidates reversed; then the attention and the practice trials, which all raters share.
-    Raises :class:`ArrangeError` for counts that would ask a rater about one unit twice.
+    Every sheet has ``counts.per_sheet`` trials. Each of them has a repeat with the candidates reversed. All raters
+    share the attention and practice trials. Raises :class:`ArrangeError` where a rater would be asked about one unit
+    twice.
     """
     strata = _strata(cases, methods, kinds, questions, seed)
     sheets = _sheets(strata, counts)
@@ -102,22 +95,25 @@ def arrange(
                     repeat_of=placed.id,
                 )
             )
+    # Four times as many checks as a rater gets: each rater begins at another one.
     trials += _checks("attention", 4 * counts.attention, cases, methods, kinds, questions, seed)
     trials += _checks("practice", counts.practice, cases, methods, kinds, questions, seed)
     return tuple(trials)
 
 
 def schedule(counts: Counts, seed: int, rater: int) -> tuple[Role, ...]:
-    """The roles of a rater's trials in order, for the rater of that number.
+    """Roles of the trials, in order, of the rater with this number (from 0).
 
-    Practice first; attention spread over all of the rest; repeats over its second half, so that about half
-    of the session lies between a trial and its repeat, which takes the rater's oldest trials first.
+    Practice comes first. Attention checks are spread over the rest, repeats over its second half. As the oldest trials
+    are repeated first, about half of the session lies between a trial and its repeat.
     """
+    # (place in the session from 0 to 1, order of equal places, role)
     places: list[tuple[float, bytes, Role]] = []
     for index in range(counts.per_sheet):
         places.append(((index + 0.5) / counts.per_sheet, b"", "trial"))
     for index in range(counts.attention):
         digest = rank(seed, "attention", rater, index)
+        # Irregular, so that a rater cannot learn when a check comes.
         jitter = digest[0] / 255 - 0.5
         places.append(((index + 0.5 + 0.6 * jitter) / counts.attention, digest, "attention"))
     for index in range(counts.repeats):
@@ -131,31 +127,33 @@ def schedule(counts: Counts, seed: int, rater: int) -> tuple[Role, ...]:
 
 
 class _Stratum:
-    """An endless sequence of trials, every stretch of which is balanced over cases, pairs and sides."""
+    """An endless sequence of trials. Every stretch of it is balanced over cases, pairs and sides.
+
+    An *arm* is a pair of methods, or an order of all methods where the best is chosen.
+    """
 
     def __init__(self, kind: Kind, question: str, cases: Sequence[StudyCase], methods: Sequence[str]) -> None:
         self.kind, self.question = kind, question
         self.cases, self.methods = cases, methods
-        # Pairs of methods, or orders of all methods.
-        self.arms: Sequence[tuple[int, ...]] = williams(len(methods))
-        if kind == "pair":
-            self.arms = list(combinations(range(len(methods)), 2))
+        # Indices into `methods`.
+        self.arms: Sequence[tuple[int, ...]] = (
+            list(combinations(range(len(methods)), 2)) if kind == "pair" else williams(len(methods))
+        )
+        # Where in the cycle of arms the sequence begins, and how often each arm has occurred before.
         self.offset = 0
-        """Where in the cycle of arms the sequence begins."""
-        self.seen: Counter[int] = Counter()
-        """How often each arm has occurred: in the strata before, when the sequence begins."""
+        self.occurrences: Counter[int] = Counter()
 
     @property
     def units(self) -> int:
-        """The length of the longest stretch without a unit that occurs twice."""
+        """Length of the longest stretch in which no unit occurs twice."""
         return len(self.cases) * (len(self.arms) if self.kind == "pair" else 1)
 
     def arm(self, step: int) -> int:
-        """The arm of the trial of that number, from 0."""
+        """Index of the arm of trial number ``step`` (from 0)."""
         cases, arms = len(self.cases), len(self.arms)
         within = step % (cases * arms)
-        # The running number modulo the arms; the second term moves on once per least common multiple, where
-        # the plain running number would come back to the same (case, arm) before all have occurred.
+        # With `within` alone, the same (case, arm) would come back after lcm(cases, arms) steps, before all have
+        # occurred. The second term moves the cycle on by one at each multiple of that.
         return (within + within // cases * gcd(cases, arms) // arms + self.offset) % arms
 
     def __iter__(self) -> Iterator[Trial]:
@@ -164,25 +162,26 @@ class _Stratum:
             yield self._trial(case, self.arm(step), step // (len(self.cases) * len(self.arms)))
 
     def _trial(self, case: StudyCase, arm: int, cycle: int) -> Trial:
-        shown = list(self.arms[arm])
+        order = list(self.arms[arm])
         if self.kind == "pair":
-            # Sides alternate with each occurrence of the pair. A cycle holds a pair once per case: with an
-            # even number of cases a unit would come back on the same side, but for the cycle's own turn.
-            turn = self.seen[arm] + (cycle if len(self.cases) % 2 == 0 else 0)
-            # Begins as a tournament in which every method stands left in half of its pairs.
-            if (turn + sum(shown)) % 2 == 0:
-                shown.reverse()
-            self.seen[arm] += 1
-        titles = tuple(self.methods[index] for index in shown)
+            # Sides alternate with each occurrence of the pair. A cycle has a pair once per case, so with an even
+            # number of cases a unit would come back on the same side. There the cycle alternates too.
+            turn = self.occurrences[arm] + (cycle if len(self.cases) % 2 == 0 else 0)
+            # The sum of the indices makes every method begin on the left in half of its pairs.
+            if (turn + sum(order)) % 2 == 0:
+                order.reverse()
+            self.occurrences[arm] += 1
+        titles = tuple(self.methods[index] for index in order)
         return Trial("", "trial", self.kind, self.question, case.key, titles)
 
 
 def williams(count: int) -> list[tuple[int, ...]]:
-    """Orders of ``count`` things: each stands equally often at each place and after each other thing.
+    """Orders of ``count`` items in which each item is equally often at each place and after each other item.
 
-    ``count`` orders where it is even, twice as many where it is odd. Source: E. J. Williams, Experimental
+    There are ``count`` orders for an even count, and twice as many for an odd one. Source: E. J. Williams, Experimental
     designs balanced for the estimation of residual effects of treatments, Aust. J. Sci. Res. A2 (1949).
     """
+    # The first row is 0, 1, n-1, 2, n-2, ... The others are its cyclic shifts.
     first = [0]
     for index in range(1, count):
         first.append((index + 1) // 2 if index % 2 else count - index // 2)
@@ -197,95 +196,112 @@ def _strata(
     questions: Sequence[str],
     seed: int,
 ) -> list[_Stratum]:
+    """One stratum per kind, question, protocol and category, with cases and methods in orders of their own."""
     grouped: defaultdict[tuple[str, str], list[StudyCase]] = defaultdict(list)
     for case in cases:
         grouped[case.protocol, case.category].append(case)
-    found: list[_Stratum] = []
+    strata: list[_Stratum] = []
     for kind in kinds:
         for question in questions:
-            order = shuffled(methods, seed, kind, question)
+            order = sorted(methods, key=lambda method: rank(seed, kind, question, method))
             for group in grouped.values():
                 mixed = sorted(group, key=lambda case: rank(seed, kind, question, case.key))
-                found.append(_Stratum(kind, question, mixed, order))
-    return found
+                strata.append(_Stratum(kind, question, mixed, order))
+    return strata
 
 
 def _sheets(strata: Sequence[_Stratum], counts: Counts) -> list[list[Trial]]:
-    """Each rater's trials, stratum by stratum."""
-    # Too many trials.
+    """Each rater's trials, stratum by stratum. Raises :class:`ArrangeError`."""
+    _check_size(strata, counts)
+    # How many trials each sheet takes from each stratum. The remainder goes to each stratum in turn.
     each, extra = divmod(counts.per_sheet, len(strata))
-    for stratum in strata:
-        most = each + (extra > 0)
-        if most > stratum.units:
-            what = "pairs of edits" if stratum.kind == "pair" else "cases"
-            raise ArrangeError(
-                f"{counts.trials} trials per rater are too many: {most} of them would be about the question "
-                f"{stratum.question!r} in category {stratum.cases[0].category} of {stratum.cases[0].protocol}, "
-                f"which has {stratum.units} different {what}. Ask for fewer trials, or use more cases."
-            )
-
-    # How many trials each sheet takes from each stratum: what is left over falls on each stratum in turn.
-    different = -(-counts.raters // counts.overlap)
-    taken = [
+    distinct = -(-counts.raters // counts.overlap)
+    lengths = [
         [each + ((index - sheet * extra) % len(strata) < extra) for index in range(len(strata))]
-        for sheet in range(different)
+        for sheet in range(distinct)
     ]
+    _continue_cycles(strata, lengths)
 
-    # Within a question, each stratum goes on in the cycle of arms, and with the sides, after the trials of the
-    # strata before. Whole turns through the arms hold each equally often: what counts is where the rest begins.
-    before: defaultdict[tuple[Kind, str], Counter[int]] = defaultdict(Counter)
-    for index, stratum in enumerate(strata):
-        total = sum(row[index] for row in taken)
-        seen = before[stratum.kind, stratum.question]
-        rest = total % lcm(len(stratum.cases), len(stratum.arms))
-        stratum.offset = seen.total() - stratum.arm(total - rest)
-        stratum.seen = seen.copy()
-        seen.update(stratum.arm(step) for step in range(total))
-
-    # Who gets which stretch changes no total: sheets turn from stratum to stratum, so that a rater meets all pairs.
-    turns = range(min(different, TURNS))
-    best = min(turns, key=lambda turn: _repetition(strata, taken, turn))
-    parts: list[list[list[Trial]]] = [[] for _ in taken]
+    # Which sheet gets which stretch changes no total. Choose the rotation by which raters meet the most pairs.
+    turns = range(min(distinct, TURNS))
+    best = min(turns, key=lambda turn: _repetition(strata, lengths, turn))
+    parts: list[list[list[Trial]]] = [[] for _ in lengths]
     for index, stratum in enumerate(strata):
         sequence = iter(stratum)
-        for sheet in _order(different, index * best):
-            parts[sheet].append([next(sequence) for _ in range(taken[sheet][index])])
+        for sheet in _rotated(distinct, index * best):
+            parts[sheet].append([next(sequence) for _ in range(lengths[sheet][index])])
     sheets = [[trial for part in sheet for trial in part] for sheet in parts]
 
-    # The same sheets again for further raters, every second time the other way round.
-    for number in range(different, counts.raters):
-        again = sheets[number - different]
-        sheets.append([replace(trial, candidates=trial.candidates[::-1]) for trial in again])
+    # With overlap, further raters get the same sheets, every second time with the candidates reversed.
+    for number in range(distinct, counts.raters):
+        sheets.append(
+            [replace(trial, candidates=trial.candidates[::-1]) for trial in sheets[number - distinct]]
+        )
     return sheets
 
 
-def _order(sheets: int, first: int) -> Sequence[int]:
-    """The sheets from ``first`` on, round to the one before it."""
+def _check_size(strata: Sequence[_Stratum], counts: Counts) -> None:
+    """Raises :class:`ArrangeError` where a sheet would hold a unit twice."""
+    most = -(-counts.per_sheet // len(strata))
+    for stratum in strata:
+        if most > stratum.units:
+            noun = "pairs of edits" if stratum.kind == "pair" else "cases"
+            raise ArrangeError(
+                f"{counts.trials} trials per rater are too many: {most} of them would be about the question "
+                f"{stratum.question!r} in category {stratum.cases[0].category} of {stratum.cases[0].protocol}, "
+                f"which has {stratum.units} different {noun}. Ask for fewer trials, or use more cases."
+            )
+
+
+def _continue_cycles(strata: Sequence[_Stratum], lengths: Sequence[Sequence[int]]) -> None:
+    """Lets each stratum begin where the stratum before it, of the same kind and question, stops.
+
+    This holds for the cycle of arms and for the alternation of sides. ``lengths[sheet][stratum]``: number of trials.
+    """
+    occurrences: defaultdict[tuple[Kind, str], Counter[int]] = defaultdict(Counter)
+    for index, stratum in enumerate(strata):
+        total = sum(row[index] for row in lengths)
+        before = occurrences[stratum.kind, stratum.question]
+        # Whole cycles hold each arm equally often, so the offset has to fit the remainder only.
+        remainder = total % lcm(len(stratum.cases), len(stratum.arms))
+        stratum.offset = before.total() - stratum.arm(total - remainder)
+        stratum.occurrences = before.copy()
+        before.update(stratum.arm(step) for step in range(total))
+
+
+def _rotated(sheets: int, first: int) -> Sequence[int]:
+    """The numbers of all sheets, beginning at ``first`` and going round."""
     return [(first + index) % sheets for index in range(sheets)]
 
 
-def _repetition(strata: Sequence[_Stratum], taken: Sequence[Sequence[int]], turn: int) -> int:
-    """How often raters would meet an arm of a question again, if each stratum begins ``turn`` sheets further on."""
-    met: Counter[tuple[int, Kind, str, int]] = Counter()
+def _repetition(strata: Sequence[_Stratum], lengths: Sequence[Sequence[int]], turn: int) -> int:
+    """Number of times that raters meet an arm again, if each stratum begins ``turn`` sheets further on."""
+    meetings: Counter[tuple[int, Kind, str, int]] = Counter()
     for index, stratum in enumerate(strata):
         step = count()
-        for sheet in _order(len(taken), index * turn):
-            for _ in range(taken[sheet][index]):
-                met[sheet, stratum.kind, stratum.question, stratum.arm(next(step))] += 1
-    return sum(times * (times - 1) for times in met.values())
+        for sheet in _rotated(len(lengths), index * turn):
+            for _ in range(lengths[sheet][index]):
+                meetings[sheet, stratum.kind, stratum.question, stratum.arm(next(step))] += 1
+    return sum(times * (times - 1) for times in meetings.values())
 
 
 def _ordered(sheet: Sequence[Trial], cases: Sequence[StudyCase], seed: int, number: int) -> Iterator[Trial]:
-    """A sheet's trials mixed: where it can be, no two of one source image in a row, then of one category."""
-    known = {case.key: case for case in cases}
-    left = sorted(sheet, key=lambda trial: rank(seed, "order", number, trial.unit))
-    count = Counter(_source(known[trial.case]) for trial in left)
+    """A sheet's trials in a mixed order.
+
+    Where possible, no two in a row have the same source image. Where that is possible too, no two have one category.
+    """
+    by_key = {case.key: case for case in cases}
+    pending = sorted(sheet, key=lambda trial: rank(seed, "order", number, trial.unit))
+    per_source = Counter(_source(by_key[trial.case]) for trial in pending)
     last: StudyCase | None = None
-    while left:
-        costs = [(*_cost(known[trial.case], last, count, len(left)), i) for i, trial in enumerate(left)]
-        trial = left.pop(min(costs)[-1])
-        last = known[trial.case]
-        count[_source(last)] -= 1
+    while pending:
+        costs = [
+            (*_cost(by_key[trial.case], last, per_source, len(pending)), index)
+            for index, trial in enumerate(pending)
+        ]
+        trial = pending.pop(min(costs)[-1])
+        last = by_key[trial.case]
+        per_source[_source(last)] -= 1
         yield trial
 
 
@@ -294,17 +310,18 @@ def _source(case: StudyCase) -> tuple[str, str]:
 
 
 def _cost(
-    case: StudyCase, last: StudyCase | None, count: Mapping[tuple[str, str], int], left: int
+    case: StudyCase, last: StudyCase | None, per_source: Mapping[tuple[str, str], int], pending: int
 ) -> tuple[bool, bool, bool]:
-    """How ill a case comes after another; a source of more than half of what is left has to come now."""
+    """Cost of a case after the ``last`` one: the lowest comes next. ``pending``: number of trials left."""
     return (
         last is not None and _source(case) == _source(last),
-        2 * count[_source(case)] <= left,
+        # A source with more than half of the trials left has to come now. Later it could not be separated.
+        2 * per_source[_source(case)] <= pending,
         last is not None and case.category == last.category,
     )
 
 
-# --- trials whose answer is known -------------------------------------------------------------------------
+# --- trials with one right answer -------------------------------------------------------------------------
 
 
 def _checks(
@@ -316,28 +333,31 @@ def _checks(
     questions: Sequence[str],
     seed: int,
 ) -> Iterator[Trial]:
-    """Trials that show a good picture (the truth; without one, the source) among pictures of noise.
+    """Trials that show a good image among images of noise.
 
-    As many candidates as the other trials of their kind have, the good one at each place equally often.
-    A practice trial shows the source in place of one noise where the question tells it from the truth.
+    The good image is the ground truth, or the source where there is none. It is equally often at each place. A check
+    has as many candidates as other trials of its kind. A practice trial shows the source in place of one image of
+    noise, where the question tells it from the ground truth.
     """
     order = sorted(cases, key=lambda case: rank(seed, role, case.key))
     for index in range(count):
         case = order[index % len(order)]
         kind = kinds[index % len(kinds)]
         question = questions[(index // len(kinds)) % len(questions)]
-        good = SOURCE if case.truth is None else TRUTH
+        good = SOURCE if case.truth is None else GROUND_TRUTH
         width = 2 if kind == "pair" else len(methods)
         bad = [NOISE if number == 0 else f"{NOISE}-{number + 1}" for number in range(width - 1)]
-        if role == "practice" and good == TRUTH and question in ("overall", "prompt"):
+        if role == "practice" and good == GROUND_TRUTH and question in ("overall", "prompt"):
             bad[0] = SOURCE
-        # One turn through the places, then the next; which comes first hangs on the seed.
+        # The good image goes through the places in turn. The seed decides at which place it begins.
         place = (index + rank(seed, role, "place")[0]) % width
-        shown = (*bad[:place], good, *bad[place:])
         yield Trial(
-            f"{role[0]}{index:03d}", role, kind, question, case.key, shown, position=index, expected=good
+            id=f"{role[0]}{index:03d}",
+            role=role,
+            kind=kind,
+            question=question,
+            case=case.key,
+            candidates=(*bad[:place], good, *bad[place:]),
+            position=index,
+            expected=good,
         )
-
-
-def is_control(title: str) -> bool:
-    return title.startswith(CONTROL)

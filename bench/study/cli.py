@@ -131,7 +131,8 @@ def create(
     from dataclasses import replace
     from typing import cast
 
-    from bench.study.design import DesignOptions, build
+    from bench.study.build import build
+    from bench.study.design import DesignOptions
     from bench.study.types import Kind
 
     options = DesignOptions(
@@ -229,17 +230,15 @@ def serve(
     """Serve a study to raters' browsers until it is stopped. `invite` makes links that lead there."""
     from importlib.util import find_spec
 
-    from bench.study.design import changed_files
-
     if find_spec("streamlit") is None:
         raise UsageError("study serve needs streamlit: pip install 'prompteditbench[study]'")
     with _open(store) as opened:
         design = opened.study(study).design
-    if problems := changed_files(design):
+    if problems := design.changed_files():
         said = "\n".join(
             [*problems[:5], f"{len(problems)} of the study's files are not what it was made of."]
         )
-        if len(problems) == sum(1 for _ in design.pictures()):
+        if len(problems) == sum(1 for _ in design.images()):
             raise UsageError(f"{said} Bring the run folder back.")
         typer.echo(
             f"{said} The study is served without the trials that need them. Restore the files to have all.",
@@ -638,7 +637,7 @@ def run_scores(run: Path | RunStore) -> pd.DataFrame:
     from bench.metrics import METRICS, info_of
     from bench.registry import Registry
     from bench.store import RunStore
-    from bench.study.design import method_titles
+    from bench.study.build import method_titles
 
     store = run if isinstance(run, RunStore) else RunStore.open(run)
     frame = store.scores()

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.study import StudyError
+from bench.study.build import build
 from bench.study.cli import STORE, STORE_VARIABLE, become_server, served_at
-from bench.study.design import DesignOptions, build
+from bench.study.design import DesignOptions
 from bench.study.store import StudyStore
 
 NAME = "demo"

@@ -1,8 +1,7 @@
-"""From run folders' stored edits to a study's design: which trials there are, bound to the edits' hashes.
+"""The design of a study: its cases and trials, and its JSON with a digest.
 
-``build`` reads run folders and nothing else; with the same edits and options it gives the same design, digit
-for digit, wherever the folders lie. The digest covers the options, every picture's SHA-256 and every trial:
-a design that was tampered with does not load, and ``pictures`` refuses a file that changed since.
+The digest covers the options, every image's SHA-256 and every trial. A design that was changed does not load, and
+``images`` refuses a file that was changed. ``build`` makes designs.
 """
 
 from __future__ import annotations
@@ -10,66 +9,51 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bench.edit import EditRecord
-from bench.files import parse_json
+from bench.files import parse_json, sha256_file
 from bench.registry import did_you_mean
 from bench.study import StudyError
-from bench.study.arrange import Counts, arrange, rank, schedule
-from bench.study.types import (
-    CONTROL,
-    KINDS,
-    QUESTIONS,
-    TIE,
-    Kind,
-    PictureRef,
-    Role,
-    StudyCase,
-    Trial,
-)
-
-if TYPE_CHECKING:
-    from bench.casefile import CaseFile
-    from bench.store import RunStore
+from bench.study.arrange import Counts, schedule
+from bench.study.types import CONTROL, KINDS, QUESTIONS, ImageRef, Kind, Role, StudyCase, Trial
 
 FORMAT = 1
-"""Of a design's JSON."""
+"""Version of the JSON."""
 
 
 class DesignError(StudyError):
-    """Runs or options that no design can be built from, or a design that is not what its digest says."""
+    """Runs or options that give no design, or a design that does not match its digest."""
 
 
 @dataclass(frozen=True)
 class DesignOptions:
-    """All that decides which trials there are. Texts, deadlines and codes are ``settings.StudySettings``."""
+    """All options that decide which trials a study has. Texts, deadlines and codes are in ``StudySettings``."""
 
     methods: tuple[str, ...] = ()
-    """Titles or registered names of the methods to compare; none: all of the runs but the controls."""
+    """Titles or registered names of the methods to compare. Empty: all methods of the runs but the controls."""
     kinds: tuple[Kind, ...] = ("pair",)
     questions: tuple[str, ...] = ("overall",)
     raters: int = 20
     trials: int = 40
     """Votes per rater, practice not counted."""
     repeats: int = 4
-    """Of these, repeated trials (self-consistency, position bias)."""
+    """Repeated trials among ``trials``. They measure self-consistency and position bias."""
     attention: int = 6
-    """Of these, trials whose answer is known."""
+    """Attention checks among ``trials``."""
     practice: int = 2
     """Trials that come first and do not count."""
     cases_per_category: int | None = None
-    """At most so many cases per protocol and category, chosen by hash of the id; None: all."""
+    """Most cases per protocol and category, chosen by hash of the id. None: all."""
     ties: bool = True
     """Whether ``pair`` trials may be answered with a tie."""
     seed: int = 0
     overlap: int = 1
-    """Raters who are asked about each comparison. Agreement between raters needs two or more."""
+    """Raters per comparison. Agreement between raters needs two or more."""
 
     @property
     def counts(self) -> Counts:
@@ -77,11 +61,11 @@ class DesignOptions:
 
     def check(self) -> None:
         """Raises :class:`DesignError` that names the option."""
-        least = {"raters": 1, "trials": 1, "repeats": 0, "attention": 0, "practice": 0, "overlap": 1}
-        for name, low in least.items():
-            value = getattr(self, name)
+        minimum = {"raters": 1, "trials": 1, "repeats": 0, "attention": 0, "practice": 0, "overlap": 1}
+        for option, low in minimum.items():
+            value = getattr(self, option)
             if value < low:
-                raise DesignError(f"--{name} {value}: expected {low} or more.")
+                raise DesignError(f"--{option} {value}: expected {low} or more.")
         if self.overlap > self.raters:
             raise DesignError(
                 f"--overlap {self.overlap}: there are only {self.raters} raters. Ask for more raters, or for less "
@@ -99,24 +83,23 @@ class DesignOptions:
                 f"--repeats {self.repeats}: a rater has only {self.counts.per_sheet} trials to repeat. "
                 "Ask for fewer repeats, or for more trials."
             )
-        for option, asked, known in (
-            ("--kind", self.kinds, list(KINDS)),
-            ("--question", self.questions, list(QUESTIONS)),
-        ):
-            if not asked or len(set(asked)) != len(asked):
-                raise DesignError(
-                    f"{option}: name each of {', '.join(known)} at most once, and at least one."
-                )
-            for name in asked:
-                if name not in known:
-                    raise DesignError(
-                        f"{option} {name!r}: unknown.{did_you_mean(name, known)} Known: {', '.join(known)}."
-                    )
+        _check_names("--kind", self.kinds, list(KINDS))
+        _check_names("--question", self.questions, list(QUESTIONS))
+
+
+def _check_names(option: str, names: tuple[str, ...], available: list[str]) -> None:
+    """Raises :class:`DesignError` for no name, a repeated name or an unknown one."""
+    listed = ", ".join(available)
+    if not names or len(set(names)) != len(names):
+        raise DesignError(f"{option}: name each of {listed} at most once, and at least one.")
+    for name in names:
+        if name not in available:
+            raise DesignError(f"{option} {name!r}: unknown.{did_you_mean(name, available)} Known: {listed}.")
 
 
 @dataclass(frozen=True)
 class Design:
-    """A study's cases and trials. Build it with :func:`build`, read it with :meth:`from_json`."""
+    """A study's cases and trials. ``build.build`` makes it, :meth:`from_json` reads it."""
 
     options: DesignOptions
     methods: tuple[str, ...]
@@ -126,13 +109,13 @@ class Design:
     cases: tuple[StudyCase, ...]
     trials: tuple[Trial, ...]
     runs: tuple[str, ...] = ()
-    """Absolute paths of the run folders; outside the digest."""
+    """Absolute paths of the run folders. They are not part of the digest."""
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """Reason -> cases that are not compared for it."""
+    """Reason -> number of cases that are not compared for it."""
 
     @cached_property
     def digest(self) -> str:
-        """64 hex digits of SHA-256 over all but where the run folders lie."""
+        """SHA-256, 64 hex digits, over everything but the paths of the run folders."""
         body = self._body()
         del body["runs"]
         text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -147,24 +130,27 @@ class Design:
         return {trial.id: trial for trial in self.trials}
 
     def schedule(self, rater: int) -> tuple[Role, ...]:
-        """The roles of the trials of the rater of that number (from 0), in order."""
+        """Roles of the trials, in order, of the rater with this number (from 0)."""
         return schedule(self.options.counts, self.options.seed, rater)
 
-    def picture(self, case: StudyCase, candidate: str) -> PictureRef:
-        """The picture of a candidate: a method's title or a control."""
+    # Images
+
+    def image_of(self, case: StudyCase, candidate: str) -> ImageRef:
+        """The image of a candidate, which is a method's title or a control."""
         if candidate in case.edits:
             return case.edits[candidate]
-        name = candidate.removeprefix(CONTROL)
-        if name == "truth" and case.truth is not None:
+        control = candidate.removeprefix(CONTROL)
+        if control == "truth" and case.truth is not None:
             return case.truth
-        if name == "source":
+        if control == "source":
             return case.source
-        if name.partition("-")[0] == "noise" and candidate.startswith(CONTROL):
-            return PictureRef(f"noise:{self.options.seed}/{case.key}/{name}")
+        # noise, noise-2, noise-3, ...
+        if control.partition("-")[0] == "noise" and candidate.startswith(CONTROL):
+            return ImageRef(f"noise:{self.options.seed}/{case.key}/{control}")
         raise DesignError(f"case {case.key} has no candidate {candidate!r}. Build the study again.")
 
-    def pictures(self) -> Iterator[tuple[str, PictureRef]]:
-        """Every file that the study shows, with what it is, each once."""
+    def images(self) -> Iterator[tuple[str, ImageRef]]:
+        """Every file of the study once, with a description."""
         for case in self.cases:
             yield f"{case.key}: source", case.source
             yield f"{case.key}: mask", case.mask
@@ -173,12 +159,26 @@ class Design:
             for title, ref in case.edits.items():
                 yield f"{case.key}: edit of {title}", ref
 
-    def path(self, ref: PictureRef) -> Path:
-        """Where a picture's file lies."""
+    def path(self, ref: ImageRef) -> Path:
+        """Absolute path of an image's file."""
         return Path(self.runs[ref.run]) / ref.file
 
+    def changed_files(self) -> list[str]:
+        """One line per file that is missing, or whose SHA-256 is not the design's."""
+        lines = []
+        for description, ref in self.images():
+            path = self.path(ref)
+            try:
+                if sha256_file(path) != ref.sha256:
+                    lines.append(f"{path}: not the file that the study was made of; it is {description}")
+            except OSError as error:
+                lines.append(f"{path}: cannot be read ({error.strerror}); it is {description}")
+        return lines
+
+    # Figures
+
     def pair_votes(self) -> dict[tuple[str, frozenset[str]], int]:
-        """(question, two methods) -> how many votes the design asks for; 0 for a pair that it never shows.
+        """(question, two methods) -> number of votes of the design. 0 for a pair that is never shown.
 
         Empty for a study without pairs.
         """
@@ -195,33 +195,36 @@ class Design:
         return votes
 
     def describe(self) -> dict[str, Any]:
-        """Figures for a screen: how much there is, and how evenly."""
-        wanted = [trial for trial in self.trials if trial.role == "trial"]
-        units = Counter(trial.unit for trial in wanted)
-        lefts = Counter(trial.candidates[0] for trial in wanted)
-        shown = Counter(title for trial in wanted for title in trial.candidates)
-        pairs = self.pair_votes()
-        return {
+        """Figures for a screen: the numbers of raters, trials and votes, and how even they are."""
+        trials = [trial for trial in self.trials if trial.role == "trial"]
+        votes_per_unit = Counter(trial.unit for trial in trials).values()
+        first = Counter(trial.candidates[0] for trial in trials)
+        appearances = Counter(title for trial in trials for title in trial.candidates)
+        pair_votes = self.pair_votes().values()
+        figures: dict[str, Any] = {
             "methods": list(self.methods),
             "cases": len(self.cases),
             "categories": dict(Counter(case.category for case in self.cases)),
             "raters": self.options.raters,
             "trials per rater": self.options.trials,
-            "votes wanted": len(wanted),
-            "different comparisons": len(units),
-            "votes per comparison": [min(units.values()), max(units.values())],
-            **({"votes per question and pair": [min(pairs.values()), max(pairs.values())]} if pairs else {}),
-            "shown first": {title: lefts[title] / shown[title] for title in self.methods if shown[title]},
-            "left out": dict(self.left_out),
-            "digest": self.digest,
+            "votes wanted": len(trials),
+            "different comparisons": len(votes_per_unit),
+            "votes per comparison": [min(votes_per_unit), max(votes_per_unit)],
         }
+        if pair_votes:
+            figures["votes per question and pair"] = [min(pair_votes), max(pair_votes)]
+        # Share of a method's appearances in which it comes first.
+        figures["shown first"] = {
+            title: first[title] / appearances[title] for title in self.methods if appearances[title]
+        }
+        return {**figures, "left out": dict(self.left_out), "digest": self.digest}
 
     # JSON
 
     def _body(self) -> dict[str, Any]:
         options = asdict(self.options)
         if self.options.overlap == 1:
-            # Designs made before there was overlap keep their digest.
+            # Designs from before the option existed keep their digest.
             del options["overlap"]
         return {
             "format": FORMAT,
@@ -239,7 +242,7 @@ class Design:
 
     @classmethod
     def from_json(cls, text: str) -> Design:
-        """Raises :class:`DesignError` for what is no design, or not the one that its digest names."""
+        """Raises :class:`DesignError` for a text that is no design, or a design that does not match its digest."""
         try:
             body = parse_json(text)
             if body["format"] != FORMAT:
@@ -247,283 +250,42 @@ class Design:
                     f"a design of format {body['format']}; this version reads {FORMAT}. "
                     "Use the version that made the study."
                 )
-            options = {name: _tuples(value) for name, value in body["options"].items()}
+            # JSON has no tuples.
+            options: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in body["options"].items()
+            }
             design = cls(
                 options=DesignOptions(**options),
                 methods=tuple(body["methods"]),
                 method_digests=body["method_digests"],
-                cases=tuple(_case(row) for row in body["cases"]),
+                cases=tuple(_case_from_json(row) for row in body["cases"]),
                 trials=tuple(
                     Trial(**{**row, "candidates": tuple(row["candidates"])}) for row in body["trials"]
                 ),
                 runs=tuple(body["runs"]),
                 left_out=body["left_out"],
             )
-            claimed = body["digest"]
+            stored_digest = body["digest"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, DesignError):
                 raise
             raise DesignError(f"not a study's design ({error}). Create the study again.") from error
-        if design.digest != claimed:
+        if design.digest != stored_digest:
             raise DesignError(
-                f"the design's content has the digest {design.digest[:12]}, not {claimed[:12]}: it was changed "
+                f"the design's content has the digest {design.digest[:12]}, not {stored_digest[:12]}: it was changed "
                 "after the study was made. Restore the database from a copy."
             )
         return design
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _case(row: Mapping[str, Any]) -> StudyCase:
-    def ref(value: Mapping[str, Any]) -> PictureRef:
-        return PictureRef(**value)
-
-    row = dict(row)
+def _case_from_json(row: Mapping[str, Any]) -> StudyCase:
     return StudyCase(
         **{
             **row,
-            "source": ref(row["source"]),
-            "mask": ref(row["mask"]),
-            "truth": None if row["truth"] is None else ref(row["truth"]),
-            "edits": {title: ref(value) for title, value in row["edits"].items()},
+            "source": ImageRef(**row["source"]),
+            "mask": ImageRef(**row["mask"]),
+            "truth": None if row["truth"] is None else ImageRef(**row["truth"]),
+            "edits": {title: ImageRef(**value) for title, value in row["edits"].items()},
         }
     )
-
-
-# --- from run folders -------------------------------------------------------------------------------------
-
-
-def build(runs: Sequence[str | Path | RunStore], options: DesignOptions = DesignOptions()) -> Design:
-    """The design of a study of the edits of one or more run folders.
-
-    Only cases that every compared method has edited are used, so that no comparison is lopsided; the rest
-    is counted in ``Design.left_out``. Every edit's file is checked against its record. Raises
-    :class:`DesignError` (options, methods, a changed file), ``arrange.ArrangeError`` (too many trials for
-    too few cases) and ``bench.store.StoreError``.
-    """
-    from bench.store import RunStore
-
-    options.check()
-    if not runs:
-        raise DesignError("a study needs at least one run folder. Name one, such as runs/demo.")
-    stores = [run if isinstance(run, RunStore) else RunStore.open(run) for run in runs]
-    _same_protocols(stores)
-    titles = method_titles(stores)
-    chosen = _choose(titles, options.methods, stores)
-    edits = _edits(stores, titles)
-    rows, left_out = _complete(stores, edits, chosen, options)
-    if not rows:
-        reasons = "; ".join(f"{reason}: {count}" for reason, count in left_out.items())
-        raise DesignError(
-            f"no case has an edit of each of {', '.join(chosen)} ({reasons or 'no edits at all'}). "
-            "Run the missing edits, or name other methods."
-        )
-    cases = tuple(_study_case(stores, run, case_file, row, edits, chosen) for run, case_file, row in rows)
-    digests = {title: digest for digest, title in titles.items() if title in chosen}
-    trials = arrange(
-        cases,
-        chosen,
-        kinds=options.kinds,
-        questions=options.questions,
-        counts=options.counts,
-        seed=options.seed,
-    )
-    paths = tuple(str(store.path.resolve()) for store in stores)
-    design = Design(options, chosen, digests, cases, trials, paths, left_out)
-    _check_pairs(design)
-    _check_files(design)
-    return design
-
-
-def _check_pairs(design: Design) -> None:
-    """Raises DesignError where two methods would never be compared, so that nothing could be said of them."""
-    votes = design.pair_votes()
-    never = [key for key, count in votes.items() if count == 0]
-    if never:
-        question = never[0][0]
-        missing = [pair for of, pair in never if of == question]
-        pairs = len(votes) // len(design.options.questions)
-        asked = sum(count for (of, _), count in votes.items() if of == question)
-        first, second = sorted(missing[0])
-        raise DesignError(
-            f"{len(missing)} of {pairs} pairs of methods would never be compared on the question {question!r}, "
-            f"such as {first} with {second}: the question gets {asked} trials of pairs. Raise --raters or --trials, "
-            "lower --overlap, or compare fewer methods or questions."
-        )
-
-
-def _same_protocols(stores: Sequence[RunStore]) -> None:
-    """Raises DesignError where two runs asked different cases under one name."""
-    seen: dict[str, tuple[str, Path]] = {}
-    for store in stores:
-        for name in store.protocols():
-            digest = store.manifest["protocols"][name]["digest"]
-            before = seen.setdefault(name, (digest, store.path))
-            if before[0] != digest:
-                raise DesignError(
-                    f"{before[1]} and {store.path} answer different cases of {name} (digests {before[0]} and "
-                    f"{digest}): their edits cannot be compared. Run both on one protocol."
-                )
-
-
-def method_titles(stores: Sequence[RunStore]) -> dict[str, str]:
-    """Method digest -> a title that no other method has."""
-    specs = {digest: spec for store in stores for digest, spec in store.methods.items()}
-    times = Counter(spec.title for spec in specs.values())
-    titles = {
-        digest: spec.title if times[spec.title] == 1 else f"{spec.title} ({digest[:6]})"
-        for digest, spec in specs.items()
-    }
-    for title in titles.values():
-        if title == TIE or title.startswith(CONTROL) or "|" in title:
-            raise DesignError(
-                f"the method's label {title!r} means something else in a study. Give it another label: "
-                f"not {TIE!r}, not beginning with {CONTROL!r}, without '|'."
-            )
-    return titles
-
-
-def _choose(titles: Mapping[str, str], asked: Sequence[str], stores: Sequence[RunStore]) -> tuple[str, ...]:
-    """Titles of the methods to compare, in the order of the runs."""
-    specs = {titles[digest]: spec for store in stores for digest, spec in store.methods.items()}
-    names = {title: spec.name for title, spec in specs.items()}
-    if not asked:
-        chosen = [title for title, spec in specs.items() if not spec.is_control]
-    else:
-        wanted = set()
-        for entry in asked:
-            found = [title for title, name in names.items() if entry in (title, name)]
-            if not found:
-                raise DesignError(
-                    f"--method {entry!r}: the runs have no such method.{did_you_mean(entry, names)} "
-                    f"They have: {', '.join(names)}."
-                )
-            wanted.update(found)
-        chosen = [title for title in names if title in wanted]
-    if len(chosen) < 2:
-        raise DesignError(
-            f"a study compares at least two methods; found: {', '.join(chosen) or 'none'}. The runs have: "
-            f"{', '.join(names)}. Controls are compared only where --method names them."
-        )
-    return tuple(chosen)
-
-
-Edits = dict[tuple[str, str, str], tuple[int, EditRecord]]
-"""(protocol, case, title) -> the run that has it, and its record."""
-
-
-def _edits(stores: Sequence[RunStore], titles: Mapping[str, str]) -> Edits:
-    found: Edits = {}
-    for index, store in enumerate(stores):
-        for record in store.edits():
-            if record.error is not None or record.file is None or record.sha256 is None:
-                continue
-            key = (record.key.protocol, record.key.case, titles[record.key.method])
-            before = found.setdefault(key, (index, record))
-            if before[1].sha256 != record.sha256:
-                raise DesignError(
-                    f"{stores[before[0]].path} and {store.path} hold different edits of case {key[1]} by "
-                    f"{key[2]}. Leave one of the runs out."
-                )
-    return found
-
-
-def _complete(
-    stores: Sequence[RunStore], edits: Edits, chosen: Sequence[str], options: DesignOptions
-) -> tuple[list[tuple[int, CaseFile, dict[str, Any]]], dict[str, int]]:
-    """The rows of the cases to compare, and why others are none of them."""
-    rows: list[tuple[int, CaseFile, dict[str, Any]]] = []
-    left_out: Counter[str] = Counter()
-    seen: set[tuple[str, str]] = set()
-    taken: Counter[tuple[str, str]] = Counter()
-    for index, store in enumerate(stores):
-        for protocol in store.protocols():
-            file = store.cases(protocol)
-            # By hash: more cases in the run do not change which of these are taken first.
-            for row in sorted(file.rows, key=lambda row: rank(0, row["id"])):
-                if (protocol, row["id"]) in seen:
-                    continue
-                seen.add((protocol, row["id"]))
-                missing = [title for title in chosen if (protocol, row["id"], title) not in edits]
-                group = (protocol, row["category"])
-                if missing:
-                    left_out[f"no edit of {', '.join(missing)}"] += 1
-                elif options.cases_per_category is not None and taken[group] >= options.cases_per_category:
-                    left_out["more than were asked for"] += 1
-                else:
-                    taken[group] += 1
-                    rows.append((index, file, row))
-    rows.sort(key=lambda entry: (entry[1].info["name"], entry[2]["id"]))
-    return rows, dict(left_out)
-
-
-def _study_case(
-    stores: Sequence[RunStore],
-    run: int,
-    file: CaseFile,
-    row: Mapping[str, Any],
-    edits: Edits,
-    chosen: Sequence[str],
-) -> StudyCase:
-    from bench.files import sha256_file
-
-    protocol = file.info["name"]
-
-    def of_case(name: str) -> PictureRef:
-        path = f"cases/{protocol}/{name}"
-        try:
-            return PictureRef(path, sha256_file(stores[run].path / path), run)
-        except OSError as error:
-            raise DesignError(
-                f"{stores[run].path / path}: cannot be read ({error.strerror}). Run the suite again."
-            ) from error
-
-    def of_edit(title: str) -> PictureRef:
-        where, record = edits[protocol, row["id"], title]
-        assert record.file is not None
-        assert record.sha256 is not None
-        return PictureRef(record.file, record.sha256, where)
-
-    return StudyCase(
-        protocol=protocol,
-        case=row["id"],
-        source_id=row["source_id"],
-        category=row["category"],
-        source_prompt=row["source_prompt"],
-        target_prompt=row["target_prompt"],
-        region_prompt=row["region_prompt"],
-        instruction=row["instruction"],
-        source=of_case(row["source"]),
-        mask=of_case(row["mask"]),
-        edits={title: of_edit(title) for title in chosen},
-        truth=None if row["truth"] is None else of_case(row["truth"]),
-    )
-
-
-def changed_files(design: Design) -> list[str]:
-    """One line per file of the design that is missing or is not the one that the design was built from."""
-    from bench.files import sha256_file
-
-    found = []
-    for what, ref in design.pictures():
-        try:
-            same = sha256_file(design.path(ref)) == ref.sha256
-        except OSError as error:
-            found.append(f"{design.path(ref)}: cannot be read ({error.strerror}); it is {what}")
-            continue
-        if not same:
-            found.append(f"{design.path(ref)}: not the file that the study was made of; it is {what}")
-    return found
-
-
-def _check_files(design: Design) -> None:
-    if problems := changed_files(design):
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise DesignError(f"{problems[0]}{more}. Delete it and run the suite again.")
-
-
-def option_names() -> tuple[str, ...]:
-    """The fields of :class:`DesignOptions`, for a command line."""
-    return tuple(entry.name for entry in fields(DesignOptions))

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING
 
 from bench.study import StudyError
 from bench.study.models import SIMULATED
-from bench.study.types import NOISE, SOURCE, TRUTH, Trial
+from bench.study.types import GROUND_TRUTH, NOISE, SOURCE, Trial
 
 if TYPE_CHECKING:
     from bench.progress import Progress
     from bench.study.interface import Answer
     from bench.study.store import StudyStore
 
-CONTROL_STRENGTHS: Mapping[str, float] = {TRUTH: 6.0, SOURCE: 0.0, NOISE: -6.0}
+CONTROL_STRENGTHS: Mapping[str, float] = {GROUND_TRUTH: 6.0, SOURCE: 0.0, NOISE: -6.0}
 """Logarithms: an attentive rater fails an attention check about six times in a million."""
 
 

@@ -1,4 +1,4 @@
-"""What a study is made of: questions, cases with their pictures, trials. Frozen values; stdlib only."""
+"""Questions, cases with their images, and trials: the parts of a study's design. Frozen values, stdlib only."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ KINDS: tuple[Kind, ...] = ("pair", "best")
 """``pair``: two candidates, and a tie where the study allows one. ``best``: all methods at once, no tie."""
 
 ROLES: tuple[Role, ...] = ("trial", "repeat", "attention", "practice")
-"""``trial``: wanted of one rater. ``repeat``: one of the rater's own trials again, sides swapped.
-``attention``: its answer is known. ``practice``: comes first, its answer is known, and is shown."""
+"""``trial``: a comparison of the design, to be answered by one rater. ``repeat``: one of the rater's own trials again,
+sides swapped. ``attention``: a check with one right answer. ``practice``: comes first, has one right answer, and tells
+the rater which."""
 
 TIE = "tie"
-"""The answer that prefers none; no method may have this title."""
+"""The answer that prefers none. No method may have this title."""
 
 CONTROL = "control:"
-TRUTH, SOURCE, NOISE = f"{CONTROL}truth", f"{CONTROL}source", f"{CONTROL}noise"
-"""The candidates of attention and practice trials; no method's title may begin with ``control:``."""
+GROUND_TRUTH, SOURCE, NOISE = f"{CONTROL}truth", f"{CONTROL}source", f"{CONTROL}noise"
+"""Candidates of attention and practice trials. No method's title may begin with ``control:``."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a rater is asked. The texts are shown as they are, so they hold no markup."""
+    """A question to the rater. Its texts are plain: a page shows them without markup."""
 
     name: str
     pair: str
@@ -34,6 +35,7 @@ class Question:
     hint: str
 
     def text(self, kind: str) -> str:
+        """The question for a trial of this kind."""
         return self.best if kind == "best" else self.pair
 
 
@@ -70,13 +72,13 @@ QUESTIONS: Mapping[str, Question] = {
 
 
 @dataclass(frozen=True)
-class PictureRef:
-    """One picture of the design: a file of a run folder bound by its SHA-256, or noise bound by its seed."""
+class ImageRef:
+    """One image of the design: a file of a run folder with its SHA-256, or noise with its seed."""
 
     file: str
-    """Relative to its run folder, with forward slashes; ``noise:SEED`` for a picture of noise."""
+    """Path relative to its run folder, with forward slashes. ``noise:SEED`` for an image of noise."""
     sha256: str = ""
-    """Of the file's bytes, 64 hex digits; empty for noise."""
+    """SHA-256 of the file's bytes, 64 hex digits. Empty for noise."""
     run: int = 0
     """Index into the design's run folders."""
 
@@ -87,7 +89,7 @@ class PictureRef:
 
 @dataclass(frozen=True)
 class StudyCase:
-    """One case whose edits are compared."""
+    """One case whose edits are compared. The field names are keys of the design's JSON."""
 
     protocol: str
     case: str
@@ -98,11 +100,12 @@ class StudyCase:
     target_prompt: str
     region_prompt: str
     instruction: str
-    source: PictureRef
-    mask: PictureRef
-    edits: Mapping[str, PictureRef]
-    """Every compared method's edit, by the method's title."""
-    truth: PictureRef | None = None
+    source: ImageRef
+    mask: ImageRef
+    edits: Mapping[str, ImageRef]
+    """The edit of every compared method, by the method's title."""
+    truth: ImageRef | None = None
+    """Ground truth of the edit, where the protocol has one."""
 
     @property
     def key(self) -> str:
@@ -112,19 +115,19 @@ class StudyCase:
 
 @dataclass(frozen=True)
 class Trial:
-    """One screen that asks one question about one case."""
+    """One screen that asks one question about one case. The field names are keys of the design's JSON."""
 
     id: str
-    """Unique in a design; known to the analysis, never to a browser."""
+    """Unique in a design. The analysis uses it, and no browser gets it."""
     role: Role
     kind: Kind
     question: str
     case: str
     """:attr:`StudyCase.key`."""
     candidates: tuple[str, ...]
-    """Titles, or controls, in the order in which they are shown: left to right, top to bottom."""
+    """Titles or controls in the order shown: left to right, top to bottom."""
     sheet: int | None = None
-    """The rater's sheet that a ``trial`` or its ``repeat`` is on; None for attention and practice."""
+    """The rater's sheet of a ``trial`` and its ``repeat``. None for attention and practice, which all raters share."""
     position: int = 0
     """Order within the sheet, or within the list of attention or practice trials."""
     repeat_of: str | None = None
@@ -133,5 +136,5 @@ class Trial:
 
     @property
     def unit(self) -> str:
-        """What is compared, whatever the order: no rater is asked about one unit twice but in a repeat."""
+        """The comparison, whatever the order of its candidates. A rater sees it twice only in a repeat."""
         return "|".join([self.kind, self.question, self.case, *sorted(self.candidates)])

@@ -77,7 +77,8 @@ def start(port: int, target: Path, folder: Path) -> subprocess.Popen[bytes]:
 
 def crowd(folder: Path, visitors: int) -> tuple[int, bool]:
     """How many of the first visitors got no consent page, and whether the start is dead for the next one."""
-    from bench.study.design import DesignOptions, build
+    from bench.study.build import build
+    from bench.study.design import DesignOptions
     from bench.study.settings import StudySettings
     from bench.study.store import StudyStore
     from tests.bench.study.runs import make_run

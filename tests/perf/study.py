@@ -57,7 +57,8 @@ def study_vote(
     ``think``: seconds, exponentially distributed about this mean, before each answer; the raters do not begin
     in step either. 0 for none.
     """
-    from bench.study.design import DesignOptions, build
+    from bench.study.build import build
+    from bench.study.design import DesignOptions
     from bench.study.models import SIMULATED
     from bench.study.store import StudyStore
 

@@ -404,9 +404,7 @@ def _files(service: Service) -> None:
     with st.container(key="box_files"):
         st.html(app_text.page("<h2>Files and incidents</h2>"))
         if st.button("Check the study's files"):
-            from bench.study.design import changed_files
-
-            problems = changed_files(service.study.design)
+            problems = service.study.design.changed_files()
             if problems:
                 st.error(f"{len(problems)} files are not what the study was made of.")
                 st.code("\n".join(problems[:50]), language=None)

@@ -20,6 +20,7 @@ from bench.study.app import text as app_text
 from bench.study.app.server import PICTURES
 from bench.study.app.service import LOG, AllPicturesAway, Service
 from bench.study.database import DatabaseError
+from bench.study.images import ImageChanged
 from bench.study.interface import (
     RECRUITERS,
     SESSION_DAYS,
@@ -34,7 +35,6 @@ from bench.study.interface import (
     VoteRefused,
     Withdrawn,
 )
-from bench.study.pictures import PictureChanged
 from bench.study.security import TokenError, TokenExpired, TokenUsed
 
 DETAILS: Mapping[str, type | tuple[type, ...]] = {
@@ -352,7 +352,7 @@ def _trial(service: Service, entry: RaterSession, progress: RaterProgress) -> No
         try:
             data = payload(service, rater, trial)
             break
-        except PictureChanged as error:
+        except ImageChanged as error:
             # Void from now on, so that the next round draws another.
             service.set_void(rater, trial.id, error)
             state.pop("feedback", None)

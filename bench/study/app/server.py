@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bench.study import StudyError
 from bench.study.app.service import LOG, asked, service
 from bench.study.cli import APP
-from bench.study.pictures import PictureChanged
+from bench.study.images import ImageChanged
 
 if TYPE_CHECKING:
     from starlette.middleware import Middleware
@@ -38,7 +38,7 @@ def picture(request: Request) -> Response:
     try:
         given = asked(sys.argv[1:])
         found = service(given.store, given.study).picture(**request.path_params)
-    except PictureChanged:
+    except ImageChanged:
         return Response(status_code=410)
     except StudyError as error:
         LOG.warning("%s", error)

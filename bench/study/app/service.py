@@ -19,8 +19,8 @@ from pathlib import Path
 from bench.files import parse_json
 from bench.study import StudyError, security
 from bench.study.cli import NAME_VARIABLE, STORE, STORE_VARIABLE
+from bench.study.images import ImageChanged, ImageServer, ServedImage
 from bench.study.interface import RaterSession, Study
-from bench.study.pictures import Picture, PictureChanged, Pictures
 from bench.study.store import StudyStore
 
 LOG = logging.getLogger("bench.study.app")
@@ -101,7 +101,7 @@ class Service:
     """A served study."""
 
     store: StudyStore
-    pictures: Pictures
+    pictures: ImageServer
     name: str
     incidents: Incidents
     _void: dict[str, float] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class Service:
         since = time.monotonic() - VOID_SECONDS
         return frozenset(trial for trial, at in tuple(self._void.items()) if at > since)
 
-    def set_void(self, rater: str, trial: str, error: PictureChanged) -> None:
+    def set_void(self, rater: str, trial: str, error: ImageChanged) -> None:
         """Voids a trial for all raters, and reports it.
 
         Raises :class:`StudyError` where a whole run folder is away: raters then wait until it is back.
@@ -124,12 +124,12 @@ class Service:
                 raise AllPicturesAway(f"{run}: there is no such folder. Bring the run folder back.")
         self._void[trial] = time.monotonic()
 
-    def picture(self, group: str, picture: str) -> Picture:
-        """``Pictures.find``; a trial whose file was changed since it was prepared is void from now on."""
-        rater, trial = self.pictures.whose(group)
+    def picture(self, group: str, picture: str) -> ServedImage:
+        """``ImageServer.find``; a trial whose file was changed since it was prepared is void from now on."""
+        rater, trial = self.pictures.owner(group)
         try:
             return self.pictures.find(group, picture)
-        except PictureChanged as error:
+        except ImageChanged as error:
             self.set_void(rater, trial, error)
             raise
 
@@ -185,7 +185,7 @@ def service(target: str, name: str) -> Service:
         if found is None:
             store = StudyStore.open(target, create=False)
             store.study(name)
-            found = Service(store, Pictures(store), name, Incidents(incidents_path(target)))
+            found = Service(store, ImageServer(store), name, Incidents(incidents_path(target)))
             _SERVICES[target, name] = found
         return found
 

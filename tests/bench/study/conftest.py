@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.study.design import Design, DesignOptions, build
+from bench.study.build import build
+from bench.study.design import Design, DesignOptions
 from bench.study.store import StudyStore
 from tests.bench.study.runs import make_run
 

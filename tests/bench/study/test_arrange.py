@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.study.arrange import ArrangeError, Counts, arrange, schedule, williams
-from bench.study.types import NOISE, SOURCE, TRUTH, PictureRef, StudyCase, Trial
+from bench.study.types import GROUND_TRUTH, NOISE, SOURCE, ImageRef, StudyCase, Trial
 
-REF = PictureRef("x.png", "0" * 64)
+REF = ImageRef("x.png", "0" * 64)
 
 
 def case(name: str, category: str = "attribute", truth: bool = True) -> StudyCase:
@@ -269,8 +269,8 @@ def test_attention_checks_show_the_good_picture_at_each_place_equally_often() ->
     )  # fmt: skip
     checks = [trial for trial in made if trial.role == "attention"]
     assert len(checks) == 16
-    assert Counter(trial.candidates.index(TRUTH) for trial in checks) == {0: 8, 1: 8}
-    assert {trial.expected for trial in checks} == {TRUTH}
+    assert Counter(trial.candidates.index(GROUND_TRUTH) for trial in checks) == {0: 8, 1: 8}
+    assert {trial.expected for trial in checks} == {GROUND_TRUTH}
     assert all(NOISE in trial.candidates for trial in checks)
     practice = [trial for trial in made if trial.role == "practice"]
     assert [SOURCE in t.candidates for t in practice] == [t.question == "overall" for t in practice]

@@ -16,7 +16,8 @@ from typing import TypeVar
 import pytest
 
 from bench.study import security
-from bench.study.design import Design, DesignOptions, build
+from bench.study.build import build
+from bench.study.design import Design, DesignOptions
 from bench.study.settings import StudySettings
 from bench.study.store import StudyStore
 from bench.study.votes.frame import check_votes

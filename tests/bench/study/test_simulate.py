@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.study.design import Design, DesignOptions, build
+from bench.study.build import build
+from bench.study.design import Design, DesignOptions
 from bench.study.interface import StudyFull
 from bench.study.simulate import SimulatedRater, SimulationError, Taste, probabilities, simulate
 from bench.study.store import StudyStore
-from bench.study.types import NOISE, TRUTH, Trial
+from bench.study.types import GROUND_TRUTH, NOISE, Trial
 from bench.study.votes.analysis import analyse
 from tests.bench.study.runs import answer_all
 
@@ -47,7 +48,7 @@ def test_the_inattentive_answer_anything_and_the_attentive_pass_checks() -> None
     share = np.mean([not rater.attentive for rater in raters])
     assert abs(share - 0.3) < 5 * math.sqrt(0.21 / 500)
     for rater in raters[:100]:
-        right = [rater.answer(pair(NOISE, TRUTH), False)[0] == 1 for _ in range(40)]
+        right = [rater.answer(pair(NOISE, GROUND_TRUTH), False)[0] == 1 for _ in range(40)]
         assert all(right) if rater.attentive else 0 < sum(right) < 40
 
 

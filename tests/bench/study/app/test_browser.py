@@ -27,12 +27,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.study import security
-from bench.study.design import Design, DesignOptions, build
-from bench.study.pictures import BUCKET
+from bench.study.build import build
+from bench.study.design import Design, DesignOptions
+from bench.study.images import BUCKET
 from bench.study.store import StudyStore
-from bench.study.types import NOISE, SOURCE, TRUTH
+from bench.study.types import GROUND_TRUTH, NOISE, SOURCE
 from tests.bench.study.served import ODD, TITLES, odd_run
-from tests.bench.study.test_pictures import chunks
+from tests.bench.study.test_images import chunks
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -546,8 +547,16 @@ def test_nothing_comes_from_elsewhere(session: Session) -> None:
 
 def test_nothing_that_the_browser_receives_names_a_method(session: Session) -> None:
     told, design = session.told, session.design
-    hidden = [*TITLES, *design.method_digests.values(), design.digest, str(session.run), TRUTH, SOURCE, NOISE]
-    for _, ref in design.pictures():
+    hidden = [
+        *TITLES,
+        *design.method_digests.values(),
+        design.digest,
+        str(session.run),
+        GROUND_TRUTH,
+        SOURCE,
+        NOISE,
+    ]
+    for _, ref in design.images():
         hidden += [ref.sha256, ref.file]
     hidden = [name for name in hidden if name]
     assert len(hidden) > 50
@@ -567,7 +576,7 @@ def test_nothing_that_the_browser_receives_names_a_method(session: Session) -> N
 
 def test_pictures_of_a_trial_are_of_one_length_and_apart_from_what_is_said(session: Session) -> None:
     design = session.design
-    stored = {ref.sha256 for _, ref in design.pictures()}
+    stored = {ref.sha256 for _, ref in design.images()}
     groups: dict[str, list[bytes]] = {}
     for url, body in session.told.pictures.items():
         groups.setdefault(url.split("/")[-2], []).append(body)
@@ -588,7 +597,7 @@ def test_pictures_of_a_trial_are_of_one_length_and_apart_from_what_is_said(sessi
 
 
 def test_the_run_folder_is_not_served(session: Session) -> None:
-    ref = next(ref for _, ref in session.design.pictures() if ref.file.endswith(".png"))
+    ref = next(ref for _, ref in session.design.images() if ref.file.endswith(".png"))
     content = session.design.path(ref).read_bytes()
     for path in (
         ref.file,

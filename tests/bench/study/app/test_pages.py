@@ -16,9 +16,10 @@ from bench.study.app import admin as app_admin
 from bench.study.app import rater as app_rater
 from bench.study.app import service as app_service
 from bench.study.app import text as app_text
+from bench.study.build import build
 from bench.study.cli import APP
 from bench.study.database import Clock, DatabaseError
-from bench.study.design import DesignOptions, build
+from bench.study.design import DesignOptions
 from bench.study.settings import StudySettings
 from bench.study.simulate import Taste, simulate
 from bench.study.store import StudyStore

@@ -14,10 +14,11 @@ from bench.study.app import text as app_text
 from bench.study.app.rater import DETAILS, cookie_name, payload, read_answer
 from bench.study.app.server import without_place
 from bench.study.app.service import MAX_INCIDENTS, Incidents, Service, asked, incidents_path
+from bench.study.build import build
 from bench.study.cli import APP
-from bench.study.design import Design, DesignOptions, build
+from bench.study.design import Design, DesignOptions
+from bench.study.images import BUCKET, ImageChanged, ImageServer
 from bench.study.interface import OpenTrial, VoteRefused
-from bench.study.pictures import BUCKET, PictureChanged, Pictures
 from bench.study.store import StudyStore
 from tests.bench.study.served import ODD
 
@@ -173,7 +174,7 @@ def test_each_link_has_its_own_cookie() -> None:
 def test_a_trial_of_the_payload_tells_no_method(store: StudyStore, run_folder: Path, tmp_path: Path) -> None:
     design = build([run_folder], DesignOptions(kinds=("best",), raters=2, trials=6, repeats=1, attention=1))
     store.create("taste", design)
-    served = Service(store, Pictures(store), "taste", Incidents(tmp_path / "i.jsonl"))
+    served = Service(store, ImageServer(store), "taste", Incidents(tmp_path / "i.jsonl"))
     rater = store.register("taste").rater
     seen = 0
     following: list[str] = []
@@ -183,7 +184,7 @@ def test_a_trial_of_the_payload_tells_no_method(store: StudyStore, run_folder: P
         # A message that acknowledges an answer holds no picture.
         assert len(text) < 2000
         hidden = [*design.methods, *design.method_digests.values(), design.digest, rater]
-        hidden += [ref.sha256 for _, ref in design.pictures()] + [ref.file for _, ref in design.pictures()]
+        hidden += [ref.sha256 for _, ref in design.images()] + [ref.file for _, ref in design.images()]
         # One-letter titles are the labels of the places as well.
         assert not [name for name in hidden if len(name) > 1 and name in text]
         # What was fetched ahead is what is shown.
@@ -208,17 +209,17 @@ def test_a_trial_of_the_payload_tells_no_method(store: StudyStore, run_folder: P
 def test_pictures_that_are_asked_for_at_once_are_made_once(
     store: StudyStore, design: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.study import pictures
+    from bench.study import images
 
     store.create("taste", design)
-    served = Service(store, Pictures(store), "taste", Incidents(tmp_path / "i.jsonl"))
+    served = Service(store, ImageServer(store), "taste", Incidents(tmp_path / "i.jsonl"))
     rater = store.register("taste").rater
     trial = store.next_trial(rater)
     assert trial is not None
     data = payload(served, rater, trial)
     made: list[str] = []
-    real = pictures.trial_images
-    monkeypatch.setattr(pictures, "trial_images", lambda *given: made.append(given[2].id) or real(*given))
+    real = images.trial_images
+    monkeypatch.setattr(images, "trial_images", lambda *given: made.append(given[2].id) or real(*given))
     addresses = [address.split("/")[1:] for address in data["pictures"] + data["next"]]
     with ThreadPoolExecutor(16) as pool:
         got = list(pool.map(lambda address: served.picture(*address).id, 3 * addresses))
@@ -237,13 +238,13 @@ def test_a_file_that_changes_after_the_trial_was_shown_voids_it(
     copy = Path(shutil.copytree(run_folder, tmp_path / "copy"))
     design = build([copy], DesignOptions(raters=2, trials=6, repeats=0, attention=0, practice=0))
     store.create("taste", design)
-    served = Service(store, Pictures(store), "taste", Incidents(tmp_path / "i.jsonl"))
+    served = Service(store, ImageServer(store), "taste", Incidents(tmp_path / "i.jsonl"))
     rater = store.register("taste").rater
     trial = store.next_trial(rater)
     assert trial is not None
     address = payload(served, rater, trial)["pictures"][0].split("/")[1:]
     design.path(design.case_by_key[store.unblinded(rater, trial.id).trial.case].source).write_bytes(b"x")
-    with pytest.raises(PictureChanged):
+    with pytest.raises(ImageChanged):
         served.picture(*address)
     assert served.void == {trial.id}
     assert [one.trial for one in served.incidents.read("taste")] == [trial.id]

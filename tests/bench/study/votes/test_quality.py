@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.study.design import DesignOptions, build
+from bench.study.build import build
+from bench.study.design import DesignOptions
 from bench.study.votes.quality import random_pass
 
 OPTIONS = DesignOptions(raters=4, trials=16, repeats=1, practice=0)

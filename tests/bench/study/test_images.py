@@ -13,11 +13,12 @@ from PIL import Image
 
 from bench.files import sha256_bytes
 from bench.images import ImageError, from_array, png_bytes, read_mask, read_rgb, to_array
-from bench.study.design import Design, DesignOptions, build
+from bench.study.build import build
+from bench.study.design import Design, DesignOptions
+from bench.study.images import BUCKET, ImageChanged, ImageServer, fill_png, outline, trial_images
 from bench.study.interface import VoteRefused
-from bench.study.pictures import BUCKET, PictureChanged, Pictures, fill_png, outline, trial_images
 from bench.study.store import StudyStore
-from bench.study.types import NOISE, TRUTH
+from bench.study.types import GROUND_TRUTH, NOISE
 from tests.bench.fakes import noise, square
 
 
@@ -55,7 +56,7 @@ def chunks(png: bytes) -> list[tuple[bytes, int]]:
 
 
 def every_bundle(store: StudyStore, rater: str):
-    pictures = Pictures(store)
+    pictures = ImageServer(store)
     while (trial := store.next_trial(rater)) is not None:
         yield trial, store.unblinded(rater, trial.id).trial, pictures.bundle(rater, trial.id)
         store.vote(rater, trial.id, 0, 500)
@@ -70,7 +71,7 @@ def test_a_bundle_shows_the_pixels_of_the_files_in_the_order_of_the_trial(taste:
         assert len(bundle.candidates) == open_trial.candidates == len(trial.candidates)
         for title, picture in zip(trial.candidates, bundle.candidates, strict=True):
             if not title.startswith(NOISE):
-                expected = to_array(read_rgb(design.path(design.picture(case, title))))
+                expected = to_array(read_rgb(design.path(design.image_of(case, title))))
                 np.testing.assert_array_equal(decoded(picture.png), expected)
         inside = np.array(read_mask(design.path(case.mask))) == 255
         np.testing.assert_array_equal(decoded(bundle.outlined.png)[inside], source[inside])
@@ -78,7 +79,7 @@ def test_a_bundle_shows_the_pixels_of_the_files_in_the_order_of_the_trial(taste:
 
 def test_nothing_but_the_pixels_tells_pictures_apart(taste: StudyStore) -> None:
     design = taste.study("taste").design
-    stored = {ref.sha256 for _, ref in design.pictures()}
+    stored = {ref.sha256 for _, ref in design.images()}
     words = [title.encode() for title in design.methods if len(title) > 1]
     words += [digest.encode() for digest in design.method_digests.values()]
     words += [b"fake-", b".png", b"oracle", b"control"]
@@ -103,7 +104,10 @@ def test_nothing_but_the_pixels_tells_pictures_apart(taste: StudyStore) -> None:
 def test_the_same_trial_is_the_same_bytes(taste: StudyStore) -> None:
     rater = taste.register("taste").rater
     trial = taste.next_trial(rater)
-    first, second = Pictures(taste).bundle(rater, trial.id), Pictures(taste, keep=0).bundle(rater, trial.id)
+    first, second = (
+        ImageServer(taste).bundle(rater, trial.id),
+        ImageServer(taste, keep=0).bundle(rater, trial.id),
+    )
     assert first == second
     assert first.find(first.candidates[1].id) is first.candidates[1]
     assert first.find("x") is None
@@ -113,7 +117,7 @@ def test_only_ones_own_trials_have_pictures(taste: StudyStore) -> None:
     rater, other = taste.register("taste").rater, taste.register("taste").rater
     trial = taste.next_trial(rater)
     with pytest.raises(VoteRefused):
-        Pictures(taste).bundle(other, trial.id)
+        ImageServer(taste).bundle(other, trial.id)
 
 
 @pytest.mark.parametrize("what", ["edit", "source", "mask", "missing", "truth"])
@@ -126,8 +130,8 @@ def test_a_changed_file_is_refused_and_not_shown(taste: StudyStore, what: str) -
     shown = taste.unblinded(rater, trial.id)
     design = shown.study.design
     case = design.case_by_key[shown.trial.case]
-    title = TRUTH if what == "truth" else shown.trial.candidates[0]
-    path = design.path({"source": case.source, "mask": case.mask}.get(what) or design.picture(case, title))
+    title = GROUND_TRUTH if what == "truth" else shown.trial.candidates[0]
+    path = design.path({"source": case.source, "mask": case.mask}.get(what) or design.image_of(case, title))
     if what == "missing":
         path.unlink()
     else:
@@ -135,8 +139,8 @@ def test_a_changed_file_is_refused_and_not_shown(taste: StudyStore, what: str) -
         pixels = np.array(Image.open(path))
         pixels.flat[0] ^= 255
         path.write_bytes(png_bytes(Image.fromarray(pixels)))
-    with pytest.raises(PictureChanged) as caught:
-        Pictures(taste).bundle(rater, trial.id)
+    with pytest.raises(ImageChanged) as caught:
+        ImageServer(taste).bundle(rater, trial.id)
     assert str(path) in str(caught.value)
     # What a rater may read names neither the file nor the method.
     assert path.name not in caught.value.public
@@ -197,7 +201,7 @@ def test_filling_keeps_the_pixels_and_adds_the_bytes() -> None:
 def test_pictures_larger_than_a_bucket_share_the_next_multiple(taste: StudyStore) -> None:
     rater = taste.register("taste").rater
     trial = taste.next_trial(rater)
-    bundle = Pictures(taste, bucket=1000).bundle(rater, trial.id)
+    bundle = ImageServer(taste, bucket=1000).bundle(rater, trial.id)
     sizes = {len(picture.png) for picture in bundle.all}
     assert len(sizes) == 1
     largest = max(len(png_bytes(from_array(decoded(p.png)))) for p in bundle.all) + 12

@@ -9,9 +9,10 @@ import pytest
 
 from bench.edit import EditRecord
 from bench.store import RunStore
-from bench.study.design import Design, DesignError, DesignOptions, build, changed_files
+from bench.study.build import build
+from bench.study.design import Design, DesignError, DesignOptions
 from bench.study.settings import SettingsError, StudySettings
-from bench.study.types import SOURCE, TRUTH
+from bench.study.types import GROUND_TRUTH, SOURCE
 from tests.bench.study.runs import make_run
 
 SMALL = DesignOptions(raters=2, trials=6, repeats=1, attention=1, practice=1)
@@ -116,11 +117,11 @@ def test_an_edit_file_that_changed_since_its_record_is_refused(copy: Path) -> No
 
 def test_files_that_change_later_are_found(copy: Path) -> None:
     design = build([copy], SMALL)
-    assert changed_files(design) == []
+    assert design.changed_files() == []
     edit = design.path(design.cases[0].edits["A"])
     edit.write_bytes(b"x")
     design.path(design.cases[1].source).unlink()
-    found = changed_files(design)
+    found = design.changed_files()
     assert str(edit) in "".join(found)
     assert any("cannot be read" in line for line in found)
 
@@ -135,7 +136,7 @@ def test_two_runs_are_one_study(tmp_path: Path) -> None:
     assert all(title.startswith("A (") for title in design.methods[:2])
     shown = {ref.run for case in design.cases for ref in case.edits.values()}
     assert shown == {0, 1}
-    assert changed_files(design) == []
+    assert design.changed_files() == []
 
 
 def test_runs_of_other_cases_are_refused(tmp_path: Path, run_folder: Path) -> None:
@@ -154,16 +155,16 @@ def test_cases_per_category_takes_the_same_ones_from_a_longer_list(run_folder: P
 
 def test_controls_without_a_truth_are_the_source(tmp_path: Path, run_folder: Path) -> None:
     design = build([run_folder], SMALL)
-    assert {trial.expected for trial in design.trials if trial.role == "attention"} == {TRUTH}
+    assert {trial.expected for trial in design.trials if trial.role == "attention"} == {GROUND_TRUTH}
     plain = replace(
         design, cases=tuple(replace(case, truth=None) for case in design.cases), trials=design.trials
     )
     case = plain.cases[0]
-    assert plain.picture(case, SOURCE) == case.source
+    assert plain.image_of(case, SOURCE) == case.source
     with pytest.raises(DesignError, match="no candidate"):
-        plain.picture(case, TRUTH)
+        plain.image_of(case, GROUND_TRUTH)
     with pytest.raises(DesignError, match="no candidate"):
-        plain.picture(case, "E")
+        plain.image_of(case, "E")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,287 @@
+"""Serves images to raters' browsers, without a trace of the methods (blind).
+
+* Ids are opaque, and different for every rater and trial.
+* All images of a trial are PNGs of one size in pixels and of exactly one size in bytes: a private chunk of noise fills
+  each up to a multiple of ``BUCKET``. They hold pixels and noise alone, so that a file's hash is neither the stored
+  edit's nor another rater's.
+* All images of a trial are read, checked and encoded before the first is handed out, so that none comes later.
+
+A browser fetches them from addresses (:class:`PreparedTrial`), apart from the message that shows the trial. It can
+therefore load the next trial's images in advance. Whoever has an address can use it, but nobody can guess one.
+
+A file whose SHA-256 is not the design's is refused, so that nobody votes on an image that is not the study's.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import zlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.files import sha256_bytes
+from bench.images import (
+    ImageError,
+    dilate,
+    from_array,
+    mask_array,
+    png_bytes,
+    read_mask,
+    read_rgb,
+    resize,
+    to_array,
+)
+from bench.study import StudyError, security
+from bench.study.arrange import rank
+from bench.study.design import Design
+from bench.study.interface import UnblindedTrial, VoteRefused
+from bench.study.types import ImageRef, StudyCase, Trial
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from bench.study.store import StudyStore
+
+BUCKET = 64 * 1024
+"""Bytes. All images of a trial are as large as the largest one, rounded up to a multiple of this."""
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Type of the chunk of noise. The case of its letters says: ancillary, private, safe to copy. Decoders ignore it.
+_FILL = b"nsEd"
+# Bytes of a chunk beside its data: length, type, CRC.
+_CHUNK = 12
+# Colours of the outer and the inner outline of the mask. One of them stands out on any background.
+_OUTLINE = ((255, 255, 255), (230, 0, 90))
+
+
+class ImageChanged(StudyError):
+    """A file of the study is missing, or was changed after the study was made."""
+
+
+@dataclass(frozen=True)
+class ServedImage:
+    """One image as a browser gets it."""
+
+    id: str
+    """Opaque. It can be a file name or the last part of a URL."""
+    png: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class ImageBundle:
+    """All images of one trial. They have one size in pixels and one size in bytes."""
+
+    source: ServedImage
+    outlined: ServedImage
+    """The source with the outline of the mask."""
+    candidates: tuple[ServedImage, ...]
+    """In the order shown. An answer is a position in it."""
+
+    @property
+    def all(self) -> tuple[ServedImage, ...]:
+        return (self.source, self.outlined, *self.candidates)
+
+    def find(self, image_id: str) -> ServedImage | None:
+        return next((image for image in self.all if image.id == image_id), None)
+
+
+@dataclass(frozen=True)
+class PreparedTrial:
+    """Addresses and size of a trial's images. They are ready before the images are encoded."""
+
+    addresses: tuple[str, ...]
+    """``GROUP/IMAGE`` for :meth:`ImageServer.find`, opaque, in the order of ``ImageBundle.all``."""
+    size: tuple[int, int]
+    """(width, height) of each image in pixels."""
+
+
+class ImageServer:
+    """Hands out the images of trials that were shown. Threads may share one."""
+
+    def __init__(self, store: StudyStore, *, bucket: int = BUCKET, keep: int = 64) -> None:
+        """``keep``: number of bundles in memory. A browser asks for the images of a trial one by one."""
+        self._store = store
+        self._bucket = bucket
+        self._keep = keep
+        # Both are ordered by last use, the oldest first. Keys: (rater, trial), and the group of the addresses.
+        self._bundles: OrderedDict[tuple[str, str], ImageBundle] = OrderedDict()
+        self._prepared: OrderedDict[str, tuple[str, str, UnblindedTrial]] = OrderedDict()
+        # A lock per bundle that is being encoded.
+        self._encoding: dict[tuple[str, str], threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def prepare(self, rater: str, trial: str, ahead: UnblindedTrial | None = None) -> PreparedTrial:
+        """The addresses of a trial's images. Checks the files, but does not encode them yet.
+
+        ``ahead``: a trial of ``StudyStore.upcoming``, which the rater has not been shown. Raises :class:`ImageChanged`,
+        and ``interface.VoteRefused`` for another trial that the rater was not shown.
+        """
+        unblinded = ahead or self._store.unblinded(rater, trial)
+        design, case = unblinded.study.design, unblinded.study.design.case_by_key[unblinded.trial.case]
+        for ref in (case.mask, *(design.image_of(case, title) for title in unblinded.trial.candidates)):
+            if not ref.is_noise:
+                _check(design, ref)
+        size = _load(design, case.source).size
+        group = security.opaque(unblinded.secret, "pictures", rater, trial)
+        with self._lock:
+            self._prepared[group] = (rater, trial, unblinded)
+            self._prepared.move_to_end(group)
+            while len(self._prepared) > 16 * self._keep:
+                self._prepared.popitem(last=False)
+        return PreparedTrial(tuple(f"{group}/{image_id}" for image_id in _ids(rater, trial, unblinded)), size)
+
+    def owner(self, group: str) -> tuple[str, str]:
+        """Rater and trial of a group of addresses. Raises ``interface.VoteRefused`` where none was prepared."""
+        rater, trial, _ = self._lookup(group)
+        return rater, trial
+
+    def find(self, group: str, image_id: str) -> ServedImage:
+        """The image at an address. Raises :class:`ImageChanged`, and ``interface.VoteRefused`` for no address."""
+        image = self._bundle(*self._lookup(group)).find(image_id)
+        if image is None:
+            raise VoteRefused(f"pictures {group[:40]!r}: there is no {image_id[:40]!r}.")
+        return image
+
+    def bundle(self, rater: str, trial: str) -> ImageBundle:
+        """The images of a trial (``OpenTrial.id``) that ``StudyStore.next_trial`` has given the rater.
+
+        Raises :class:`ImageChanged`, and ``interface.VoteRefused`` for a trial that the rater was not shown.
+        """
+        return self._bundle(rater, trial, self._store.unblinded(rater, trial))
+
+    def _lookup(self, group: str) -> tuple[str, str, UnblindedTrial]:
+        with self._lock:
+            prepared = self._prepared.get(group)
+        if prepared is None:
+            raise VoteRefused(f"pictures {group[:40]!r}: none were prepared.")
+        return prepared
+
+    def _bundle(self, rater: str, trial: str, unblinded: UnblindedTrial) -> ImageBundle:
+        key = (rater, trial)
+        with self._lock:
+            if key in self._bundles:
+                self._bundles.move_to_end(key)
+                return self._bundles[key]
+            encoding = self._encoding.setdefault(key, threading.Lock())
+        # A browser asks for all images of a trial at once. The first request encodes them, the others wait here.
+        with encoding:
+            with self._lock:
+                if key in self._bundles:
+                    return self._bundles[key]
+            try:
+                bundle = self._encode(rater, trial, unblinded)
+                with self._lock:
+                    self._bundles[key] = bundle
+                    while len(self._bundles) > self._keep:
+                        self._bundles.popitem(last=False)
+            finally:
+                with self._lock:
+                    self._encoding.pop(key, None)
+        return bundle
+
+    def _encode(self, rater: str, trial: str, unblinded: UnblindedTrial) -> ImageBundle:
+        design = unblinded.study.design
+        case = design.case_by_key[unblinded.trial.case]
+        images = trial_images(design, case, unblinded.trial)
+        encoded = [png_bytes(image) for image in images]
+        # Fill all up to one length, a whole number of buckets.
+        longest = max(map(len, encoded)) + _CHUNK
+        length = -(-longest // self._bucket) * self._bucket
+        width, height = images[0].size
+        served = []
+        for slot, (image_id, png) in enumerate(zip(_ids(rater, trial, unblinded), encoded, strict=True)):
+            noise_length = length - len(png) - _CHUNK
+            noise = security.keystream(unblinded.secret, noise_length, rater, trial, slot)
+            served.append(ServedImage(image_id, fill_png(png, noise), width, height))
+        return ImageBundle(served[0], served[1], tuple(served[2:]))
+
+
+def _ids(rater: str, trial: str, unblinded: UnblindedTrial) -> list[str]:
+    """Opaque ids of a trial's images, in the order of ``ImageBundle.all``."""
+    count = 2 + len(unblinded.trial.candidates)
+    return [security.opaque(unblinded.secret, "picture", rater, trial, slot) for slot in range(count)]
+
+
+def trial_images(design: Design, case: StudyCase, trial: Trial) -> list[Image]:
+    """The source, the source with the outline, and the candidates. RGB, all of the source's size.
+
+    Raises :class:`ImageChanged`.
+    """
+    source = _load(design, case.source)
+    refs = [design.image_of(case, candidate) for candidate in trial.candidates]
+    candidates = [
+        _noise(ref, source.size) if ref.is_noise else resize(_load(design, ref), source.size) for ref in refs
+    ]
+    _check(design, case.mask)
+    try:
+        mask = read_mask(design.path(case.mask), source.size)
+    except ImageError as error:
+        raise ImageChanged(str(error)) from error
+    return [source, outline(source, mask), *candidates]
+
+
+def outline(source: Image, mask: Image) -> Image:
+    """The source (RGB) with two lines around the mask (255 = edit), outside of it."""
+    inside = mask_array(mask)  # (H, W) bool
+    pixels = to_array(source)  # (H, W, 3) uint8
+    # Thick enough to be visible at any size. Outside, so that the edited region stays visible.
+    thickness = max(1, round(min(source.size) / 256))
+    near = dilate(inside, thickness)
+    far = dilate(inside, 2 * thickness)
+    pixels[far & ~near] = _OUTLINE[0]
+    pixels[near & ~inside] = _OUTLINE[1]
+    return from_array(pixels)
+
+
+def _load(design: Design, ref: ImageRef) -> Image:
+    _check(design, ref)
+    try:
+        return read_rgb(design.path(ref))
+    except ImageError as error:
+        raise ImageChanged(str(error)) from error
+
+
+def _check(design: Design, ref: ImageRef) -> None:
+    """Raises :class:`ImageChanged` unless the file's SHA-256 is the design's."""
+    path = design.path(ref)
+    try:
+        sha256 = sha256_bytes(path.read_bytes())
+    except OSError as error:
+        raise ImageChanged(
+            f"{path}: cannot be read ({error.strerror}), so its trial cannot be shown. Restore the run folder."
+        ) from error
+    if sha256 != ref.sha256:
+        raise ImageChanged(
+            f"{path}: not the file that the study was made of (SHA-256 {sha256[:12]}, not {ref.sha256[:12]}). "
+            "Restore it, or make a new study of the changed edits."
+        )
+
+
+def _noise(ref: ImageRef, size: tuple[int, int]) -> Image:
+    """A mosaic of random colours, RGB of ``size``. Tiles keep its file from being larger than an edit's."""
+    width, height = size
+    # One generator per image, seeded by its name.
+    rng = np.random.Generator(np.random.PCG64(int.from_bytes(rank(0, ref.file)[:8], "big")))
+    tile = max(1, min(size) // 16)
+    colors = rng.integers(0, 256, (-(-height // tile), -(-width // tile), 3), dtype=np.uint8)
+    return from_array(np.repeat(np.repeat(colors, tile, axis=0), tile, axis=1)[:height, :width])
+
+
+def fill_png(png: bytes, noise: bytes) -> bytes:
+    """The PNG with a chunk of ``noise`` before its end. It is 12 bytes longer than both together.
+
+    Place and type of the chunk do not depend on the image.
+    """
+    end = len(png) - _CHUNK
+    if not png.startswith(_SIGNATURE) or png[end + 4 : end + 8] != b"IEND":
+        raise ImageError("not a PNG that ends with IEND. Encode it with bench.images.png_bytes.")
+    chunk = _FILL + noise
+    return (
+        png[:end] + struct.pack(">I", len(noise)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[end:]
+    )
