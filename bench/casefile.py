@@ -1,38 +1,29 @@
-"""A protocol's cases on disk, so that others can use them without this code.
+"""A protocol's cases on disk, in a format that others can use without this code.
 
 A folder holds
 
 * ``protocol.json``: name, version, digest, canvas and categories of the protocol;
-* ``cases.jsonl``: one case a line, in order; files are named relative to the folder;
+* ``cases.jsonl``: one case a line, in order, with file names relative to the folder;
 * ``sources/<source id>.png``, once per source image (a second crop of one source gets a suffix),
   ``masks/<case id>.png``, ``regions/<case id>/<index>.png``, ``truths/<case id>.png``.
 
-``cases.jsonl`` is written last and atomically: what it names is there.
+``cases.jsonl`` is written last and atomically, so every file that it names exists.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from bench.case_rows import CaseError, case_row, check_case, checked_row
 from bench.edit import REQUEST_FIELDS, Claim, EditCase, EditProtocol, EditRequest, Region
-from bench.errors import BenchError
-from bench.files import (
-    BrokenText,
-    UnsafeName,
-    parse_json,
-    safe_part,
-    safe_relative,
-    sha256_bytes,
-    whole_text,
-    write_atomic,
-)
-from bench.images import ImageError, check_mask, png_bytes, read_mask, read_rgb, to_array
+from bench.files import UnsafeName, parse_json, safe_relative, sha256_bytes, write_atomic
+from bench.images import png_bytes, read_mask, read_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,14 +32,13 @@ CASES = "cases.jsonl"
 PROTOCOL = "protocol.json"
 
 _WRITERS = 4
-
-
-class CaseError(BenchError):
-    """A case, or a folder of cases, that cannot be used. The message names it and the remedy."""
+"""Threads that encode PNGs."""
+_PENDING = 64
+"""Images that wait for a thread."""
 
 
 def protocol_info(protocol: EditProtocol) -> dict[str, Any]:
-    """What ``protocol.json`` says of a protocol."""
+    """The content of ``protocol.json``."""
     return {
         "name": protocol.name,
         "version": protocol.version,
@@ -58,148 +48,16 @@ def protocol_info(protocol: EditProtocol) -> dict[str, Any]:
     }
 
 
-def check_case(case: EditCase) -> None:
-    """Raises :class:`CaseError`, naming the case, for anything that a method or a metric would stumble over.
-
-    An id that is no safe file name; images of another mode or size than the interface says; a mask with
-    values other than 0 and 255, an empty or a full one; no target prompt; a claim about no region.
-    """
-    if not isinstance(case, EditCase):
-        raise CaseError(f"a case is a {type(case).__name__}, not an EditCase. Mend the protocol.")
-    try:
-        safe_part(case.id, "case id")
-        safe_part(case.source_id, f"case {case.id}: source id")
-    except UnsafeName as error:
-        raise CaseError(str(error)) from None
-    request, where = case.request, f"case {case.id}"
-    if wrong := _wrong_types(case):
-        raise CaseError(f"{where}: {', '.join(wrong)}: None or of a wrong type. Mend the protocol.")
-    size = request.source.size
-    if request.source.mode != "RGB":
-        raise CaseError(f"{where}: the source is of mode {request.source.mode}, not RGB. Convert it.")
-    if case.truth is not None and (case.truth.mode != "RGB" or case.truth.size != size):
-        raise CaseError(
-            f"{where}: the truth is {case.truth.mode} {case.truth.size}, not RGB {size}. "
-            "Render it at the source's size."
-        )
-    masks = [("the mask", request.mask)]
-    masks += [(f"the mask of region {index}", region.mask) for index, region in enumerate(request.regions)]
-    for name, mask in masks:
-        if mask.size != size:
-            raise CaseError(f"{where}: {name} is {mask.size}, the source {size}. Make them one size.")
-        try:
-            check_mask(mask, name)
-        except ImageError as error:
-            raise CaseError(f"{where}: {error}") from None
-        if (to_array(mask) % 255).any():
-            raise CaseError(f"{where}: {name} has values other than 0 and 255. Threshold it at 128.")
-    if not request.target_prompt.strip():
-        raise CaseError(f"{where}: the target prompt is empty. Say what the edited image shall show.")
-    if not case.category:
-        raise CaseError(f"{where}: it has no category. Give it one.")
-    try:
-        _check_texts(case_row(case))
-    except BrokenText as error:
-        raise CaseError(f"{where}: {error}") from None
-    for claim in case.claims:
-        if not 0 <= claim.region < max(1, len(request.regions)):
-            raise CaseError(
-                f"{where}: a claim is about region {claim.region} of {len(request.regions)}. Mend its index."
-            )
-
-
-def _check_texts(value: Any, name: str = "the case") -> None:
-    """Raises ``BrokenText``, naming the key, for half a character in any text of a row."""
-    if isinstance(value, str):
-        whole_text(value, name)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            _check_texts(key, name)
-            _check_texts(item, key)
-    elif isinstance(value, list):
-        for item in value:
-            _check_texts(item, name)
-
-
-def _wrong_types(case: EditCase) -> list[str]:
-    """The fields of a case whose values are not of the type that the interface says."""
-    from PIL.Image import Image as Picture
-
-    request = case.request
-    if not isinstance(request, EditRequest):
-        return ["request"]
-    good = {
-        **{name: isinstance(getattr(request, name), Picture) for name in ("source", "mask")},
-        **{
-            name: isinstance(getattr(request, name), str)
-            for name in ("source_prompt", "target_prompt", "region_prompt", "instruction")
-        },
-        "edit_words": _all(request.edit_words, str),
-        "regions": _all(request.regions, Region)
-        and all(
-            isinstance(region.mask, Picture) and isinstance(region.prompt, str) and _all(region.words, str)
-            for region in request.regions
-        ),
-        "category": isinstance(case.category, str),
-        "claims": _all(case.claims, Claim)
-        and all(
-            isinstance(claim.region, int) and _all((claim.attribute, claim.before, claim.after), str)
-            for claim in case.claims
-        ),
-        "truth": case.truth is None or isinstance(case.truth, Picture),
-        "tags": isinstance(case.tags, Mapping) and _all((*case.tags.keys(), *case.tags.values()), str),
-    }
-    return [name for name, fits in good.items() if not fits]
-
-
-def _all(values: object, kind: type) -> bool:
-    return isinstance(values, (tuple, list)) and all(isinstance(value, kind) for value in values)
-
-
 def provided_fields(rows: Iterable[Mapping[str, Any]]) -> frozenset[str]:
-    """Which of ``REQUEST_FIELDS`` every one of these rows of ``cases.jsonl`` fills.
-
-    ``regions`` counts where any row has some: a case of a single object needs none.
-    """
+    """The fields of ``EditRequest`` that all of these rows of ``cases.jsonl`` fill."""
     rows = list(rows)
-    return frozenset(
-        name
-        for name in REQUEST_FIELDS
-        if rows and (any if name == "regions" else all)(bool(row[name]) for row in rows)
-    )
-
-
-def case_row(case: EditCase) -> dict[str, Any]:
-    """The line of ``cases.jsonl`` of a case, but for ``source``, which :func:`write_cases` names."""
-    request = case.request
-    return {
-        "id": case.id,
-        "category": case.category,
-        "source_id": case.source_id,
-        "source": f"sources/{case.source_id}.png",
-        "mask": f"masks/{case.id}.png",
-        "source_prompt": request.source_prompt,
-        "target_prompt": request.target_prompt,
-        "region_prompt": request.region_prompt,
-        "instruction": request.instruction,
-        "edit_words": list(request.edit_words),
-        "regions": [
-            {"mask": f"regions/{case.id}/{index}.png", "prompt": region.prompt, "words": list(region.words)}
-            for index, region in enumerate(request.regions)
-        ],
-        "seed": request.seed,
-        "truth": None if case.truth is None else f"truths/{case.id}.png",
-        "claims": [
-            {
-                "attribute": claim.attribute,
-                "before": claim.before,
-                "after": claim.after,
-                "region": claim.region,
-            }
-            for claim in case.claims
-        ],
-        "tags": dict(case.tags),
-    }
+    if not rows:
+        return frozenset()
+    provided = {name for name in REQUEST_FIELDS if all(row[name] for row in rows)}
+    # A case of a single object needs no regions, so one row with some is enough.
+    if any(row["regions"] for row in rows):
+        provided.add("regions")
+    return frozenset(provided)
 
 
 def write_cases(
@@ -210,29 +68,18 @@ def write_cases(
     temp_dir: Path | None = None,
     writing: Callable[[str, bytes], None] | None = None,
 ) -> CaseFile:
-    """Writes cases and what :func:`protocol_info` says, and returns the folder as a sequence.
+    """Writes cases and ``info`` (:func:`protocol_info`), and returns the folder as a sequence.
 
-    A folder that holds cases of the same protocol digest keeps them and gets those it lacks; one of another
-    digest is refused. Every case is checked first. ``writing`` is told the name and the bytes of every file before
-    it is written, from several threads. Raises :class:`CaseError`, and OSError from writing.
+    A folder that holds cases of the same protocol digest keeps them and gets those that it lacks. One of another
+    digest is refused. Every case is checked before it is written. ``writing`` is called with the name and the bytes
+    of every file before it is written, from several threads. Raises :class:`CaseError`, and OSError from writing.
     """
     directory = Path(directory)
-    kept: dict[str, dict[str, Any]] = {}
-    if (directory / CASES).exists():
-        there = CaseFile(directory)
-        if there.info.get("digest") != info.get("digest"):
-            raise CaseError(
-                f"{directory}: holds the cases of {there.info.get('name')} {there.info.get('version')} "
-                f"(digest {there.info.get('digest')}), not of {info.get('name')} {info.get('version')} "
-                f"(digest {info.get('digest')}). Choose another folder."
-            )
-        kept = {row["id"]: row for row in there.rows}
-
-    categories = info.get("categories")
+    stored = _stored_rows(directory, info)
     rows: list[dict[str, Any]] = []
-    seen: dict[str, str] = {}
-    contents: dict[str, str] = {}
-    pending: list[Future[None]] = []
+    ids: dict[str, str] = {}  # id in lower case -> id
+    source_digests: dict[str, str] = {}
+    pending: deque[Future[None]] = deque()
 
     def write(name: str, data: bytes) -> None:
         if writing is not None:
@@ -242,63 +89,91 @@ def write_cases(
     def write_png(name: str, image: Image) -> None:
         write(name, png_bytes(image))
 
+    # The images, in threads: encoding a PNG takes longer than making most cases.
     with ThreadPoolExecutor(_WRITERS) as pool:
         for case in cases:
-            # Two ids that differ in case alone are one file on some systems.
-            if case.id.casefold() in seen:
-                raise CaseError(
-                    f"case {case.id}: its id is that of case {seen[case.id.casefold()]}. Ids must be unique."
-                )
-            seen[case.id.casefold()] = case.id
-            if case.id in kept:
-                rows.append(kept[case.id])
+            # Two ids that differ in upper and lower case alone are one file on some systems.
+            twin = ids.get(case.id.casefold())
+            if twin is not None:
+                raise CaseError(f"case {case.id}: its id is that of case {twin}. Ids must be unique.")
+            ids[case.id.casefold()] = case.id
+            if case.id in stored:
+                rows.append(stored[case.id])
                 continue
-            check_case(case)
-            if categories is not None and case.category not in categories:
-                raise CaseError(
-                    f"case {case.id}: category {case.category!r} is none of the protocol's: "
-                    f"{', '.join(categories)}."
-                )
-            row = case_row(case)
-            row["source"], new = _place_source(directory, case, contents)
+            _check_new_case(case, info)
+            row, files = _row_and_files(directory, case, source_digests)
             rows.append(row)
-            files = [(row["mask"], case.request.mask)]
-            if new:
-                files.append((row["source"], case.request.source))
-            files += [
-                (region["mask"], given.mask)
-                for region, given in zip(row["regions"], case.request.regions, strict=True)
-            ]
-            if case.truth is not None:
-                files.append((row["truth"], case.truth))
             pending += [pool.submit(write_png, name, image) for name, image in files]
             # Bounded, so that a million lazily made cases need not fit in memory.
-            while len(pending) > 64:
-                pending.pop(0).result()
+            while len(pending) > _PENDING:
+                pending.popleft().result()
         for future in pending:
             future.result()
 
-    rows += [row for name, row in kept.items() if name.casefold() not in seen]
+    # The lists, last: what they name exists.
+    rows += [row for name, row in stored.items() if name.casefold() not in ids]
     text = "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
-    write(PROTOCOL, _json(dict(info)))
+    write(PROTOCOL, (json.dumps(dict(info), indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
     write(CASES, text.encode())
     return CaseFile(directory)
 
 
-def _place_source(directory: Path, case: EditCase, contents: dict[str, str]) -> tuple[str, bool]:
-    """The file of a case's source, and whether it is still to be written.
+def _stored_rows(directory: Path, info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The rows by id that a folder has already. Raises :class:`CaseError` where they are of another digest."""
+    if not (directory / CASES).exists():
+        return {}
+    stored = CaseFile(directory)
+    if stored.info.get("digest") != info.get("digest"):
+        raise CaseError(
+            f"{directory}: holds the cases of {stored.info.get('name')} {stored.info.get('version')} "
+            f"(digest {stored.info.get('digest')}), not of {info.get('name')} {info.get('version')} "
+            f"(digest {info.get('digest')}). Choose another folder."
+        )
+    return {row["id"]: row for row in stored.rows}
 
-    ``contents`` holds a digest of the pixels of every source file so far, by name; it is brought up to date.
-    Pixels are compared, not PNGs: encoding one costs twenty times as much.
+
+def _check_new_case(case: EditCase, info: Mapping[str, Any]) -> None:
+    check_case(case)
+    categories = info.get("categories")
+    if categories is not None and case.category not in categories:
+        raise CaseError(
+            f"case {case.id}: category {case.category!r} is none of the protocol's: {', '.join(categories)}."
+        )
+
+
+def _row_and_files(
+    directory: Path, case: EditCase, source_digests: dict[str, str]
+) -> tuple[dict[str, Any], list[tuple[str, Image]]]:
+    """The line of a case, and the images to write for it, by name."""
+    row = case_row(case)
+    request = case.request
+    row["source"], is_new = _place_source(directory, case, source_digests)
+    files = [(row["mask"], request.mask)]
+    if is_new:
+        files.append((row["source"], request.source))
+    files += [
+        (entry["mask"], region.mask) for entry, region in zip(row["regions"], request.regions, strict=True)
+    ]
+    if case.truth is not None:
+        files.append((row["truth"], case.truth))
+    return row, files
+
+
+def _place_source(directory: Path, case: EditCase, digests: dict[str, str]) -> tuple[str, bool]:
+    """The file name of a case's source, and whether it is still to be written.
+
+    ``digests`` has the digest of the pixels of every source file so far, by name. It is updated.
     """
+    # Pixels are compared, not PNGs: encoding one takes twenty times as long.
     digest = _pixel_digest(case.request.source)
+    # A second crop of one source image gets a suffix.
     for name in (f"sources/{case.source_id}.png", f"sources/{case.source_id}~{digest[:12]}.png"):
-        if name not in contents and (directory / name).exists():
-            contents[name] = _pixel_digest(read_rgb(directory / name))
-        if name not in contents:
-            contents[name] = digest
+        if name not in digests and (directory / name).exists():
+            digests[name] = _pixel_digest(read_rgb(directory / name))
+        if name not in digests:
+            digests[name] = digest
             return name, True
-        if contents[name] == digest:
+        if digests[name] == digest:
             return name, False
     raise CaseError(f"{directory / name}: its content is not what its name says. Delete it and run again.")
 
@@ -307,15 +182,11 @@ def _pixel_digest(image: Image) -> str:
     return sha256_bytes(f"{image.size}".encode() + image.tobytes())
 
 
-def read_cases(directory: str | os.PathLike[str]) -> list[EditCase]:
-    """All cases of a folder with their images. Raises :class:`CaseError` and ``bench.images.ImageError``."""
-    return list(CaseFile(directory))
-
-
 class CaseFile(Sequence[EditCase]):
-    """A folder of cases as a sequence that decodes each case's images when it is asked for.
+    """A folder of cases as a sequence. A case's images are decoded on access.
 
-    ``rows`` (the parsed lines: prompts, categories, sources) and ``info`` cost no decoding.
+    ``rows`` (the parsed lines: prompts, categories, file names) and ``info`` (``protocol.json``) need no decoding.
+    Raises :class:`CaseError` for a broken folder, and ``bench.images.ImageError`` on access to a broken image.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -334,11 +205,11 @@ class CaseFile(Sequence[EditCase]):
         return list(self._index)
 
     def row(self, case_id: str) -> dict[str, Any]:
-        """The parsed line of one case. Raises :class:`CaseError` for an id that is not there."""
+        """The parsed line of one case. Raises :class:`CaseError` for an unknown id."""
         return self.rows[self._find(case_id)]
 
     def get(self, case_id: str) -> EditCase:
-        """One case by its id. Raises :class:`CaseError` for an id that is not there."""
+        """One case by its id. Raises :class:`CaseError` for an unknown id."""
         return self[self._find(case_id)]
 
     def _find(self, case_id: str) -> int:
@@ -402,7 +273,7 @@ class CaseFile(Sequence[EditCase]):
 
 
 def _remedy(directory: Path) -> str:
-    """How to get the cases of a folder back: of an exported one, or of a run's own."""
+    """How to get a broken folder back, by whether it was exported or is part of a run."""
     if (directory.parent.parent / "run.json").exists():
         return "Restore the file from a copy, or run the suite into another folder."
     return f"Export the cases again: run_bench.py cases PROTOCOL --out {directory}"
@@ -423,26 +294,9 @@ def _read_info(path: Path) -> dict[str, Any]:
     return info
 
 
-_REQUIRED = frozenset({"id", "source_id", "category", "source", "mask", "target_prompt"})
-_OPTIONAL: Mapping[str, Any] = {
-    "source_prompt": "",
-    "region_prompt": "",
-    "instruction": "",
-    "edit_words": [],
-    "regions": [],
-    "seed": 0,
-    "truth": None,
-    "claims": [],
-    "tags": {},
-}
-
-
-_CLAIM = frozenset(field.name for field in fields(Claim))
-
-
 def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        # Not splitlines: a prompt may hold one of the other characters that it takes for the end of a line.
+        # Not splitlines, which also splits at characters that a prompt may hold, such as U+2028.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         raise CaseError(f"{path}: no such file. {_remedy(path.parent)}") from None
@@ -452,58 +306,7 @@ def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = _checked_row(parse_json(line))
-            _check_texts(row)
+            row = checked_row(parse_json(line))
         except ValueError as error:
             raise CaseError(f"{path}:{number}: not a case: {error}. {_remedy(path.parent)}") from error
         yield row
-
-
-def _checked_row(row: Any) -> dict[str, Any]:
-    """The row with every key of the right type. Raises ValueError that names the key."""
-    if not isinstance(row, dict):
-        raise ValueError("it is no JSON object")
-    missing = sorted(_REQUIRED - row.keys())
-    if missing:
-        raise ValueError(f"it lacks {', '.join(missing)}")
-    checked: dict[str, Any] = {**_OPTIONAL, **row}
-    for name, value in checked.items():
-        if name in _REQUIRED or (name in _OPTIONAL and isinstance(_OPTIONAL[name], str)):
-            good = isinstance(value, str)
-        elif name == "edit_words":
-            good = _texts(value)
-        elif name == "regions":
-            good = isinstance(value, list) and all(
-                isinstance(part, dict)
-                and isinstance(part.get("mask"), str)
-                and isinstance(part.get("prompt"), str)
-                and _texts(part.get("words"))
-                for part in value
-            )
-        elif name == "claims":
-            good = isinstance(value, list) and all(
-                isinstance(claim, dict)
-                and claim.keys() == _CLAIM
-                and isinstance(claim["region"], int)
-                and _texts([claim[key] for key in sorted(_CLAIM - {"region"})])
-                for claim in value
-            )
-        elif name == "tags":
-            good = isinstance(value, dict) and _texts(list(value.values()))
-        elif name == "seed":
-            good = isinstance(value, int) and not isinstance(value, bool)
-        else:
-            good = name != "truth" or value is None or isinstance(value, str)
-        if not good:
-            raise ValueError(f"{name} is of a wrong type")
-    safe_part(checked["id"], "case id")
-    safe_part(checked["source_id"], "source id")
-    return checked
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()

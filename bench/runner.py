@@ -19,7 +19,8 @@ from functools import partial
 from typing import Any
 
 from bench import __version__
-from bench.casefile import CaseFile, case_row, check_case, protocol_info, provided_fields
+from bench.case_rows import case_row, check_case
+from bench.casefile import CaseFile, protocol_info, provided_fields
 from bench.edit import EditCase, EditKey, EditRecord, MethodSpec
 from bench.errors import BenchError
 from bench.executors import Executor, Outcome, Task, threads

@@ -9,20 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.casefile import (
-    CaseError,
-    CaseFile,
-    check_case,
-    protocol_info,
-    provided_fields,
-    read_cases,
-    write_cases,
-)
+from bench.case_rows import CaseError, check_case
+from bench.casefile import CaseFile, protocol_info, provided_fields, write_cases
 from bench.edit import REQUEST_FIELDS, Claim, EditCase
 from bench.images import from_array, to_array
 from tests.bench.fakes import Fakes, make_case, noise, square
 
 INFO = protocol_info(Fakes(Fakes.Options()))
+
+
+def list_cases(folder: Path) -> list[EditCase]:
+    return list(CaseFile(folder))
 
 
 def with_request(case: EditCase, **changes: Any) -> EditCase:
@@ -57,8 +54,8 @@ def test_cases_come_back_as_they_were_written(tmp_path: Path) -> None:
     )
     written = write_cases(tmp_path / "cases", cases, INFO)
     assert written.info == INFO
-    for given, got in zip(cases, read_cases(tmp_path / "cases"), strict=True):
-        assert_same(given, got)
+    for case, stored in zip(cases, list_cases(tmp_path / "cases"), strict=True):
+        assert_same(case, stored)
     assert_same(written.get("case-003"), cases[3])
     assert_same(written[-1], cases[-1])
     assert [case.id for case in written[2:4]] == ["case-002", "case-003"]
@@ -172,27 +169,27 @@ def test_a_folder_from_elsewhere_cannot_read_outside_itself(tmp_path: Path) -> N
     for name in ("../secret.png", str(tmp_path / "secret.png"), "sources/../../secret.png"):
         path.write_text(json.dumps({**row, "source": name}) + "\n")
         with pytest.raises(CaseError, match="leaves its folder"):
-            read_cases(tmp_path / "cases")
+            list_cases(tmp_path / "cases")
     path.write_text(json.dumps({**row, "id": "../x"}) + "\n")
     with pytest.raises(CaseError, match=r"cases\.jsonl:1: not a case"):
-        read_cases(tmp_path / "cases")
+        list_cases(tmp_path / "cases")
 
 
 def test_broken_folders_name_file_and_line(tmp_path: Path) -> None:
     with pytest.raises(CaseError, match=r"protocol\.json: no such file"):
-        read_cases(tmp_path)
+        list_cases(tmp_path)
     write_cases(tmp_path, [make_case(0), make_case(1)], INFO)
     path = tmp_path / "cases.jsonl"
     lines = path.read_text().splitlines()
     path.write_text(lines[0] + "\n" + lines[1][:40] + "\n")
     with pytest.raises(CaseError, match=r"cases\.jsonl:2: not a case"):
-        read_cases(tmp_path)
+        list_cases(tmp_path)
     path.write_text(lines[0] + "\n" + json.dumps({"id": "x", "source_id": "x"}) + "\n")
     with pytest.raises(CaseError, match=r"cases\.jsonl:2: .*lacks category, mask, source, target_prompt"):
-        read_cases(tmp_path)
+        list_cases(tmp_path)
     path.write_text(lines[0] + "\n" + lines[0] + "\n")
     with pytest.raises(CaseError, match=r"cases\.jsonl: the case case-000 occurs twice"):
-        read_cases(tmp_path)
+        list_cases(tmp_path)
 
 
 def test_a_windows_editor_changes_nothing(tmp_path: Path) -> None:
@@ -215,10 +212,10 @@ def test_half_an_emoji_is_refused_by_its_place(tmp_path: Path) -> None:
     path = tmp_path / "cases.jsonl"
     path.write_text(json.dumps({**json.loads(path.read_text()), "instruction": "make it red \ud83d"}))
     with pytest.raises(CaseError, match=r"cases\.jsonl:1: not a case: instruction holds half a character"):
-        read_cases(tmp_path)
+        list_cases(tmp_path)
     path.write_text('{"id": "x", "tags": ' + "[" * 100_000)
     with pytest.raises(CaseError, match=r"cases\.jsonl:1: not a case"):
-        read_cases(tmp_path)
+        list_cases(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +278,7 @@ def test_a_value_of_a_wrong_type_names_line_and_key(tmp_path: Path, key: str, va
     path = tmp_path / "cases.jsonl"
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}) + "\n")
     with pytest.raises(CaseError, match=rf"cases\.jsonl:1: not a case: {key} is of a wrong type"):
-        read_cases(tmp_path)
+        list_cases(tmp_path)
 
 
 def test_the_cases_of_a_run_are_not_exported_again(tmp_path: Path) -> None:
@@ -292,7 +289,7 @@ def test_the_cases_of_a_run_are_not_exported_again(tmp_path: Path) -> None:
         if text is not None:
             (folder / "protocol.json").write_text(text)
         with pytest.raises(CaseError, match="or run the suite into another folder") as caught:
-            read_cases(folder)
+            list_cases(folder)
         assert "Export" not in str(caught.value)
 
 
@@ -302,7 +299,7 @@ def test_only_what_a_case_must_have_is_asked_of_a_hand_written_file(tmp_path: Pa
     row = json.loads(path.read_text())
     kept = {name: row[name] for name in ("id", "source_id", "category", "source", "mask", "target_prompt")}
     path.write_text(json.dumps(kept) + "\n\n")
-    (case,) = read_cases(tmp_path)
+    (case,) = list_cases(tmp_path)
     assert case.truth is None
     assert case.request.regions == ()
     assert case.request.target_prompt == make_case(0).request.target_prompt

@@ -20,13 +20,14 @@ import pytest
 from PIL import Image
 
 import bench.runner
-from bench.casefile import CaseError
+from bench.case_rows import CaseError
 from bench.edit import Runtime
 from bench.executors import LocalExecutor
 from bench.images import resize, to_array
 from bench.registry import PluginError
 from bench.runner import Plan, PlanError, RunSummary, image_seed, make_plan, run
 from bench.store import RunStore, StoreError
+from bench.store.errors import writing
 from bench.suite import ConfiguredMethod, parse_suite
 from tests.bench.fakes import LOG, Fake, Fakes, make_case, method, noise, protocol
 
@@ -545,7 +546,8 @@ def test_a_disk_that_fills_up_stops_the_run_keeps_what_is_recorded_and_resumes(
 
     def fills(self: RunStore, file: str, image: Image.Image) -> str:
         if file.endswith("case-005.png"):
-            raise self._failure("write an edit", OSError(errno.ENOSPC, "No space left on device"))
+            with writing(self.path, "write an edit"):
+                raise OSError(errno.ENOSPC, "No space left on device")
         return write(self, file, image)
 
     monkeypatch.setattr(RunStore, "write_edit", fills)

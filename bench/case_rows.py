@@ -1,0 +1,215 @@
+"""Cases as lines of ``cases.jsonl``, and the checks of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from bench.edit import Claim, EditCase, EditRequest, Region
+from bench.errors import BenchError
+from bench.files import BrokenText, UnsafeName, safe_part, whole_text
+from bench.images import ImageError, check_mask, to_array
+
+
+class CaseError(BenchError):
+    """A case, or a folder of cases, that cannot be used. The message names it and the remedy."""
+
+
+def check_case(case: EditCase) -> None:
+    """Checks everything on which a method or a metric would fail later. Raises :class:`CaseError` naming the case.
+
+    Refused are: an id that is no safe file name, images of another mode or size than the interface says, a mask with
+    values other than 0 and 255, an empty or a full one, no target prompt, a claim about a region that does not exist.
+    """
+    # Types and names.
+    if not isinstance(case, EditCase):
+        raise CaseError(f"a case is a {type(case).__name__}, not an EditCase. Mend the protocol.")
+    try:
+        safe_part(case.id, "case id")
+        safe_part(case.source_id, f"case {case.id}: source id")
+    except UnsafeName as error:
+        raise CaseError(str(error)) from None
+    request, where = case.request, f"case {case.id}"
+    names = _fields_of_wrong_type(case)
+    if names:
+        raise CaseError(f"{where}: {', '.join(names)}: None or of a wrong type. Mend the protocol.")
+
+    # Images: RGB, and all of one size.
+    size = request.source.size
+    if request.source.mode != "RGB":
+        raise CaseError(f"{where}: the source is of mode {request.source.mode}, not RGB. Convert it.")
+    if case.truth is not None and (case.truth.mode != "RGB" or case.truth.size != size):
+        raise CaseError(
+            f"{where}: the truth is {case.truth.mode} {case.truth.size}, not RGB {size}. "
+            "Render it at the source's size."
+        )
+
+    # Masks: of the source's size, 0 and 255 only, neither empty nor full.
+    masks = [("the mask", request.mask)]
+    masks += [(f"the mask of region {index}", region.mask) for index, region in enumerate(request.regions)]
+    for name, mask in masks:
+        if mask.size != size:
+            raise CaseError(f"{where}: {name} is {mask.size}, the source {size}. Make them one size.")
+        try:
+            check_mask(mask, name)
+        except ImageError as error:
+            raise CaseError(f"{where}: {error}") from None
+        if (to_array(mask) % 255).any():
+            raise CaseError(f"{where}: {name} has values other than 0 and 255. Threshold it at 128.")
+
+    # Texts and claims.
+    if not request.target_prompt.strip():
+        raise CaseError(f"{where}: the target prompt is empty. Say what the edited image shall show.")
+    if not case.category:
+        raise CaseError(f"{where}: it has no category. Give it one.")
+    try:
+        _check_texts(case_row(case))
+    except BrokenText as error:
+        raise CaseError(f"{where}: {error}") from None
+    for claim in case.claims:
+        if not 0 <= claim.region < max(1, len(request.regions)):
+            raise CaseError(
+                f"{where}: a claim is about region {claim.region} of {len(request.regions)}. Mend its index."
+            )
+
+
+def _check_texts(value: Any, name: str = "the case") -> None:
+    """Raises ``BrokenText`` for half a character (a lone surrogate) in any text of a JSON value. It names the key."""
+    if isinstance(value, str):
+        whole_text(value, name)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_texts(key, name)
+            _check_texts(item, key)
+    elif isinstance(value, list):
+        for item in value:
+            _check_texts(item, name)
+
+
+def _fields_of_wrong_type(case: EditCase) -> list[str]:
+    from PIL.Image import Image
+
+    request = case.request
+    if not isinstance(request, EditRequest):
+        return ["request"]
+    fits = {
+        "source": isinstance(request.source, Image),
+        "mask": isinstance(request.mask, Image),
+        "source_prompt": isinstance(request.source_prompt, str),
+        "target_prompt": isinstance(request.target_prompt, str),
+        "region_prompt": isinstance(request.region_prompt, str),
+        "instruction": isinstance(request.instruction, str),
+        "edit_words": _all(request.edit_words, str),
+        "regions": _all(request.regions, Region)
+        and all(
+            isinstance(region.mask, Image) and isinstance(region.prompt, str) and _all(region.words, str)
+            for region in request.regions
+        ),
+        "category": isinstance(case.category, str),
+        "claims": _all(case.claims, Claim)
+        and all(
+            isinstance(claim.region, int) and _all((claim.attribute, claim.before, claim.after), str)
+            for claim in case.claims
+        ),
+        "truth": case.truth is None or isinstance(case.truth, Image),
+        "tags": isinstance(case.tags, Mapping) and _all((*case.tags.keys(), *case.tags.values()), str),
+    }
+    return [name for name, good in fits.items() if not good]
+
+
+def _all(values: object, kind: type) -> bool:
+    return isinstance(values, (tuple, list)) and all(isinstance(value, kind) for value in values)
+
+
+# Lines of cases.jsonl.
+
+
+def case_row(case: EditCase) -> dict[str, Any]:
+    """The line of a case in ``cases.jsonl``. :func:`write_cases` may give ``source`` another name."""
+    request = case.request
+    return {
+        "id": case.id,
+        "category": case.category,
+        "source_id": case.source_id,
+        "source": f"sources/{case.source_id}.png",
+        "mask": f"masks/{case.id}.png",
+        "source_prompt": request.source_prompt,
+        "target_prompt": request.target_prompt,
+        "region_prompt": request.region_prompt,
+        "instruction": request.instruction,
+        "edit_words": list(request.edit_words),
+        "regions": [
+            {"mask": f"regions/{case.id}/{index}.png", "prompt": region.prompt, "words": list(region.words)}
+            for index, region in enumerate(request.regions)
+        ],
+        "seed": request.seed,
+        "truth": None if case.truth is None else f"truths/{case.id}.png",
+        "claims": [
+            {
+                "attribute": claim.attribute,
+                "before": claim.before,
+                "after": claim.after,
+                "region": claim.region,
+            }
+            for claim in case.claims
+        ],
+        "tags": dict(case.tags),
+    }
+
+
+_REQUIRED = ("id", "source_id", "category", "source", "mask", "target_prompt")
+_DEFAULTS: Mapping[str, Any] = {
+    "source_prompt": "",
+    "region_prompt": "",
+    "instruction": "",
+    "edit_words": [],
+    "regions": [],
+    "seed": 0,
+    "truth": None,
+    "claims": [],
+    "tags": {},
+}
+_CLAIM_KEYS = {field.name for field in fields(Claim)}
+
+
+def checked_row(row: Any) -> dict[str, Any]:
+    """A line of ``cases.jsonl`` with its defaults. Raises ValueError that names a missing or wrong key.
+
+    Other keys than those of a case are allowed, and stay.
+    """
+    if not isinstance(row, dict):
+        raise ValueError("it is no JSON object")
+    missing = sorted(set(_REQUIRED) - row.keys())
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    checked: dict[str, Any] = {**_DEFAULTS, **row}
+    fits = {
+        **{name: isinstance(checked[name], str) for name in _REQUIRED},
+        **{
+            name: isinstance(checked[name], str) for name in ("source_prompt", "region_prompt", "instruction")
+        },
+        "edit_words": _all(checked["edit_words"], str),
+        "regions": _all(checked["regions"], dict) and all(map(_is_region, checked["regions"])),
+        # A truth value is an int to Python, and no seed.
+        "seed": isinstance(checked["seed"], int) and not isinstance(checked["seed"], bool),
+        "truth": isinstance(checked["truth"], (str, type(None))),
+        "claims": _all(checked["claims"], dict) and all(map(_is_claim, checked["claims"])),
+        "tags": isinstance(checked["tags"], dict) and _all(list(checked["tags"].values()), str),
+    }
+    for name, good in fits.items():
+        if not good:
+            raise ValueError(f"{name} is of a wrong type")
+    safe_part(checked["id"], "case id")
+    safe_part(checked["source_id"], "source id")
+    _check_texts(checked)
+    return checked
+
+
+def _is_region(value: Mapping[str, Any]) -> bool:
+    return _all([value.get("mask"), value.get("prompt")], str) and _all(value.get("words"), str)
+
+
+def _is_claim(value: Mapping[str, Any]) -> bool:
+    texts = [value.get("attribute"), value.get("before"), value.get("after")]
+    return value.keys() == _CLAIM_KEYS and isinstance(value["region"], int) and _all(texts, str)
