@@ -1,0 +1,73 @@
+"""``--dry-run``: the plan of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.command_line import SUITE, run
+
+
+def test_dry_run_prints_counts_and_writes_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("run", "dots.yaml", "--plugin", "cli_plugin", "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "12" in out
+    assert "moody" in out
+    assert not (place / "runs").exists()
+
+
+def test_outputs_of_no_case_are_told_by_the_dry_run_and_refused_before_any_edit(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (place / "theirs").mkdir()
+    Image.new("RGB", (32, 32)).save(place / "theirs" / "1.png")
+    (place / "theirs.yaml").write_text(
+        "name: theirs\nprotocols: [dots]\nmethods: [copy_input, {method: outputs, options: {path: theirs}}]\n"
+    )
+    arguments = ("run", "theirs.yaml", "--plugin", "cli_plugin", "--device", "cpu")
+    run(*arguments, "--dry-run")
+    assert "none of its images (1) is named by one of the 6 cases" in " ".join(capfd.readouterr().out.split())
+    assert run(*arguments) == 2
+    assert "none of its images (1) is named by one of the 6 cases" in capfd.readouterr().err
+    assert not (place / "runs").exists()
+
+
+def test_the_plan_of_a_suite_without_its_data_counts_edits_bytes_and_hours(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from methods.prompt_edit_diff import cost
+
+    (place / "big.yaml").write_text(
+        "name: big\nlimit: 50\n"
+        "protocols: [{name: coco, options: {root: nowhere, canvas: 512}}, {name: dots}]\n"
+        "methods: [copy_input, {method: sd_inpainting, options: {steps: 40}}]\n"
+    )
+    assert run("run", "big.yaml", "--dry-run", "--json", "--plugin", "cli_plugin") == 0
+    captured = capsys.readouterr()
+    plan = json.loads(captured.out)
+    # Four categories of 50 cases at 512 px, and the six dots at 32 px, by two methods.
+    assert plan["edits"] == 2 * (4 * 50 + 6)
+    assert plan["gigabytes_at_most"] == pytest.approx(2 * 3 * (200 * 512**2 + 6 * 32**2) / 1e9)
+    assert plan["untimed_model_steps"] == 200 * 40
+    gpu = cost.GPUS[0]
+    seconds = 200 * 40 * 2 * cost.forward_flops() / (cost.UTILISATION * gpu.peak)
+    assert plan["gpu_hours"][gpu.name] == pytest.approx(seconds / 3600)
+    assert any("nowhere: missing" in problem for problem in plan["not_ready"])
+    assert "412 edits to make; their PNG files take at most 0.31 GB" in captured.err
+
+
+def test_brackets_of_labels_and_paths_are_shown_as_they_are(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = SUITE.replace("- copy_input", '- {method: copy_input, label: "nothing [/w mask] [ours]"}')
+    (place / "dots.yaml").write_text(suite % "")
+    arguments = ("run", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu", "--out", "run [a][/b]")
+    assert run(*arguments, "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "nothing [/w mask] [ours]" in out
+    assert "run folder: run [a][/b]" in out
+    assert run(*arguments) == 0
+    assert "page: run [a][/b]/report/index.html" in capsys.readouterr().out

@@ -1,0 +1,203 @@
+"""``run``, ``edit`` and ``score``: what they print, store and repeat."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.command_line import SUITE, run
+
+
+def test_run_edits_scores_and_reports(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("run", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu") == 0
+    report = place / "runs" / "dots" / "report"
+    frame = pd.read_csv(report / "summary.csv")
+    assert list(frame.columns) == [
+        "protocol", "category", "method", "metric", "value", "low", "high", "n", "failed",
+    ]  # fmt: skip
+    rows = frame.set_index(["category", "method", "metric"])
+    assert rows.loc[("all", "copy_input", "leak_mse"), "value"] == 0
+    assert rows.loc[("all", "moody", "leak_changed"), "value"] == 1
+    assert rows.loc[("attribute", "moody", "leak_changed"), "n"] == 3
+    assert {"tables.md", "tables.tex", "grid.png", "summary.csv"} <= {path.name for path in report.iterdir()}
+    assert "copy_input" in capsys.readouterr().out
+
+
+def test_a_repeated_run_makes_and_scores_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("run", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu")
+    assert run(*arguments) == 0
+    before = (place / "runs" / "dots" / "edits.jsonl").read_bytes()
+    capsys.readouterr()
+    assert run(*arguments) == 0
+    out = capsys.readouterr().out
+    assert "edits: 0 made, 12 there already, 0 failed" in out
+    assert "scores: 0 computed" in out
+    assert (place / "runs" / "dots" / "edits.jsonl").read_bytes() == before
+
+
+def test_failed_edits_exit_1_are_counted_and_tried_again(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (place / "dots.yaml").write_text(SUITE % "dot 3")
+    arguments = ("run", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu", "--batch-size", "1")
+    assert run(*arguments) == 1
+    captured = capfd.readouterr()
+    assert "dot-3: RuntimeError: no mood" in captured.out
+    assert "error: 1 edit failed" in captured.err
+    frame = pd.read_csv(place / "runs" / "dots" / "report" / "summary.csv").set_index(
+        ["category", "method", "metric"]
+    )
+    assert frame.loc[("all", "moody", "leak_mse"), ["n", "failed"]].tolist() == [5, 1]
+    assert frame.loc[("attribute", "moody", "leak_mse"), ["n", "failed"]].tolist() == [3, 0]
+    assert run(*arguments) == 1
+    assert "edits: 0 made, 11 there already, 1 failed" in capfd.readouterr().out
+
+
+MIXED = """
+name: mixed
+protocols: [dots, drawn]
+methods: [copy_input, moody]
+metrics: [mini_clip_target, leak_mse]
+"""
+
+
+def test_a_mixed_run_has_the_embedded_clip_on_the_rendered_protocol_alone(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = ("--plugin", "cli_plugin")
+    (place / "mixed.yaml").write_text(MIXED)
+    assert run("run", "mixed.yaml", "--dry-run", *plugin) == 0
+    plan = " ".join(capsys.readouterr().out.split())
+    assert "metrics of drawn: 2" in plan
+    assert "dots: left out: mini_clip_target: " in plan
+    assert "Ask for clip_target." in plan
+    assert run("run", "mixed.yaml", "--device", "cpu", *plugin) == 0
+    assert "dots: left out: mini_clip_target: " in capsys.readouterr().out
+    frame = pd.read_csv(place / "runs" / "mixed" / "report" / "summary.csv")
+    assert set(frame.loc[frame["metric"] == "mini_clip_target", "protocol"]) == {"drawn"}
+    assert set(frame.loc[frame["metric"] == "leak_mse", "protocol"]) == {"dots", "drawn"}
+    # By its own name: only where a protocol of the run can have it.
+    assert run("score", "runs/mixed", "--metric", "mini_clip_target", "--device", "cpu", *plugin) == 0
+    assert "scores: 0 computed" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("finished_run")
+def test_a_stand_in_asked_for_by_its_name_on_photographs_is_an_error(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plugin = ("--plugin", "cli_plugin")
+    capfd.readouterr()
+    assert run("score", "runs/dots", "--metric", "mini_clip_target", *plugin) == 2
+    err = capfd.readouterr().err
+    assert "mini_clip_target: an embedded network" in err
+    assert "Ask for clip_target." in err
+
+
+def test_edit_then_score_then_report_is_run(place: Path) -> None:
+    plugin = ("--plugin", "cli_plugin")
+    assert run("run", "dots.yaml", "--out", "whole", "--device", "cpu", *plugin) == 0
+    assert run("edit", "dots.yaml", "--out", "parts", "--device", "cpu", *plugin) == 0
+    assert not (place / "parts" / "report").exists()
+    assert run("score", "parts", "--device", "cpu", *plugin) == 0
+    assert run("report", "parts", *plugin) == 0
+    one, two = (place / folder / "report" for folder in ("whole", "parts"))
+    assert (one / "grid.png").read_bytes() == (two / "grid.png").read_bytes()
+
+    def untimed(report: Path) -> list[str]:
+        return [line for line in (report / "summary.csv").read_text().splitlines() if ",seconds" not in line]
+
+    assert untimed(one) == untimed(two)
+    assert (one / "tables.tex").exists()
+    assert (two / "tables.tex").exists()
+
+
+def test_deterministic_is_one_edit_at_a_time_on_one_thread(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    suite = ["dots.yaml", "--device", "cpu", "--batch-size", "4", "--plugin", "cli_plugin"]
+    assert run("edit", *suite, "--out", "usual") == 0
+    assert asked == []
+    assert run("edit", *suite, "--out", "repeatable", "--deterministic") == 0
+    assert asked == [1]
+    for name, size in (("usual", 4), ("repeatable", 1)):
+        entries = json.loads((place / name / "run.json").read_text())["methods"].values()
+        assert [entry["batch_sizes"] for entry in entries] == [[size]] * len(entries)
+
+
+def test_weights_that_are_missing_are_told_before_anything_runs(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (place / "big.yaml").write_text(
+        "name: big\nprotocols: [dots]\nmethods:\n"
+        "  - method: sd_inpainting\n    options: {weights: nobody/nothing}\n"
+    )
+    assert run("run", "big.yaml", "--plugin", "cli_plugin") == 2
+    assert "nobody/nothing" in capfd.readouterr().err
+    assert not (place / "runs").exists()
+
+
+@pytest.mark.usefixtures("finished_run")
+def test_without_its_weights_a_score_is_another_under_its_own_name(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.metrics.realism import Fid
+    from bench.store import RunStore
+
+    monkeypatch.setattr(Fid, "problems", classmethod(lambda cls, features: ["the weights are absent"]))
+    plugin = ("--plugin", "cli_plugin")
+    assert run("score", "runs/dots", "--metric", "fid", "--device", "cpu", *plugin) == 0
+    stored = set(RunStore.open("runs/dots").set_scores()["metric"])
+    assert {name.removesuffix("_pasted") for name in stored} == {"vgg16_frechet"}
+
+
+@pytest.mark.usefixtures("finished_run")
+def test_a_score_that_nothing_can_stand_in_for_is_refused_with_the_remedy(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from bench.metrics.leakage import LeakLpips
+
+    monkeypatch.setattr(LeakLpips, "problems", classmethod(lambda cls, features: ["absent. Fetch them."]))
+    plugin = ("--plugin", "cli_plugin")
+    assert run("score", "runs/dots", "--metric", "leak_lpips", "--device", "cpu", *plugin) == 2
+    assert "leak_lpips: absent. Fetch them." in capfd.readouterr().err
+
+
+def test_a_quiet_run_prints_nothing_and_reports(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = ("run", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu", "--quiet")
+    assert run(*arguments) == 0
+    assert capfd.readouterr() == ("", "")
+    assert (place / "runs" / "dots" / "report" / "summary.csv").exists()
+
+
+def test_a_run_as_json_says_what_was_done_and_every_value(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("run", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu", "--json") == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert {key: result["edits"][key] for key in ("made", "skipped", "failed")} == {
+        "made": 12,
+        "skipped": 0,
+        "failed": 0,
+    }
+    values = {(row["category"], row["method"], row["metric"]): row["value"] for row in result["summary"]}
+    assert values["all", "copy_input", "leak_mse"] == 0
+    assert values["attribute", "moody", "leak_changed"] == 1
+    assert "copy_input" in captured.err
+
+
+def test_a_limited_run_has_its_own_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plugin = ("--plugin", "cli_plugin", "--device", "cpu")
+    assert run("edit", "dots.yaml", "--limit", "2", *plugin) == 0
+    assert "edits: 8 made" in capsys.readouterr().out
+    assert not (place / "runs" / "dots").exists()
+    assert run("edit", "dots.yaml", "--limit", "2", *plugin) == 0
+    assert "edits: 0 made, 8 there already" in capsys.readouterr().out
+    assert (place / "runs" / "dots-limit-2" / "run.json").exists()
