@@ -1,12 +1,20 @@
 """Fine-tuned networks stored as differences of low rank from their base.
 
-A fine-tuned network differs from its base in every weight, but not in every direction: as in LoRA (Hu et al. 2022,
-equation 3), each large weight is W = W0 + B A with W0 the base's, B (out, r) and A (r, in), a convolution's kernel
-taken as a matrix of out rows. Unlike LoRA's, the ranks are high, since they are there to halve a file, not to make
-training cheap: ``share`` says how many numbers B and A may have together, as a share of W's.
+A fine-tuned network differs from its base in every weight, but not in every direction. As in LoRA (Hu et al. 2022,
+equation 3), each large weight is W = W0 + B A. A convolution's kernel is taken as a matrix of out rows. Unlike LoRA's,
+the ranks are high: they are there to halve a file, not to make training cheap.
 
-A folder in this form holds ``base.json``, where the base is and its SHA-256, and in the usual tensor file, under the
-usual names, what is stored whole; of the weights that are not, ``NAME.lora_up`` (B) and ``NAME.lora_down`` (A).
+=================  ===============================================================================
+LoRA               here
+=================  ===============================================================================
+W0 (out, in)       the base's weight, the ``original`` of the parametrisation
+B (out, r)         ``LowRankDelta.up``, in the file ``NAME.lora_up``
+A (r, in)          ``LowRankDelta.down``, in the file ``NAME.lora_down``
+r                  ``ranked(...)``: from ``share``, the size of B and A as a share of W's
+=================  ===============================================================================
+
+A folder in this form holds ``base.json``, which names the base's folder and its SHA-256. The usual tensor file holds
+the small weights whole, under their usual names, and B and A of the large ones.
 """
 
 from __future__ import annotations
@@ -23,8 +31,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from bench.errors import BenchError
-from bench.files import parse_json
-from methods.zoo.manifest import sha256_file
+from bench.files import atomic_file, parse_json, sha256_file
 
 BASE = "base.json"
 UP, DOWN = ".lora_up", ".lora_down"
@@ -34,27 +41,25 @@ _FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 
 
 class LowRankError(BenchError):
-    """A folder in this form, or its base, is incomplete, or they do not belong together."""
+    """A folder in this form or its base is incomplete, or the two do not belong together."""
 
 
-class Difference(nn.Module):
-    """A weight W0 (the parametrisation's original, which does not learn) plus B A (which do)."""
+class LowRankDelta(nn.Module):
+    """The parametrisation W = W0 + B A of one weight. B and A learn, W0 does not."""
 
     def __init__(self, difference: Tensor, share: float) -> None:
-        """``difference`` (out, ...) is cut to its first singular values (Eckart and Young 1936).
-
-        ``share`` in (0, 1]: see ``ranked``.
-        """
+        """``difference``: W - W0, (out, ...). ``share`` in (0, 1]: see :func:`ranked`."""
         super().__init__()
         matrix = difference.detach().float().flatten(1)
+        # The best approximation of a rank keeps the first singular values (Eckart and Young 1936).
         up, values, down = torch.linalg.svd(matrix, full_matrices=False)
         rank = ranked(matrix.shape, share)
-        root = values[:rank].sqrt()
+        root = values[:rank].sqrt()  # split evenly, so that B and A have the same size
         self.up = nn.Parameter((up[:, :rank] * root).contiguous())
         self.down = nn.Parameter((root[:, None] * down[:rank]).contiguous())
 
     def forward(self, base: Tensor) -> Tensor:
-        """W of W0, both (out, ...)."""
+        """W0 => W, both (out, ...)."""
         return base + (self.up @ self.down).view(base.shape)
 
 
@@ -65,12 +70,12 @@ def ranked(shape: torch.Size | tuple[int, ...], share: float) -> int:
 
 
 def cut(network: nn.Module, base: Mapping[str, Tensor], share: float, prefix: str = "") -> list[str]:
-    """Let each large weight of ``network`` learn as its base's plus a difference of low rank; gives their names.
+    """Makes each large weight of ``network`` its base's plus a difference of low rank. Returns their names.
 
-    ``base``: its state dict; its ``NAME`` is the network's ``prefix + NAME``. Weights whose shape differs from the
-    base's (widened first convolutions) and small ones stay as they are.
+    ``base`` is the base's state dict. Its ``NAME`` is the network's ``prefix + NAME``. Weights whose shape differs from
+    the base's (widened first convolutions) and small ones stay as they are.
     """
-    found = []
+    names = []
     for name, parameter in list(network.named_parameters()):
         origin = base.get(name.removeprefix(prefix)) if name.startswith(prefix) else None
         if origin is None or origin.shape != parameter.shape:
@@ -79,19 +84,19 @@ def cut(network: nn.Module, base: Mapping[str, Tensor], share: float, prefix: st
             continue
         owner, _, attribute = name.rpartition(".")
         start = origin.detach().to(parameter)
-        difference = Difference(parameter.detach() - start, share)
+        difference = LowRankDelta(parameter.detach() - start, share)
         with torch.no_grad():
             parameter.copy_(start)
         parameter.requires_grad_(False)
         parametrize.register_parametrization(network.get_submodule(owner), attribute, difference)
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
 def whole(network: nn.Module) -> nn.Module:
     """A copy with plain weights in place of the parametrised ones."""
-    made = copy.deepcopy(network)
-    for module in list(made.modules()):
+    plain = copy.deepcopy(network)
+    for module in list(plain.modules()):
         if parametrize.is_parametrized(module):
             parts: Any = module.parametrizations
             values = {name: getattr(module, name).detach().clone() for name in parts}
@@ -100,11 +105,11 @@ def whole(network: nn.Module) -> nn.Module:
             del module.parametrizations
             for name, value in values.items():
                 module.register_parameter(name, nn.Parameter(value))
-    return made
+    return plain
 
 
 def factored(network: nn.Module) -> dict[str, Tensor]:
-    """The state dict in the file's form: factors of the weights that ``cut`` found, the others whole."""
+    """The state dict in the file's form: B and A of the weights that :func:`cut` changed, the others whole."""
     inner, original = ".parametrizations.", ".original"
     state: dict[str, Tensor] = {}
     for key, value in network.state_dict().items():
@@ -112,6 +117,7 @@ def factored(network: nn.Module) -> dict[str, Tensor]:
             state[key] = value
             continue
         owner, _, rest = key.partition(inner)
+        # "OWNER.parametrizations.weight.0.up" -> "OWNER.weight.lora_up"; W0 itself is in the base's file.
         attribute, _, kind = rest.partition(".")
         if rest == attribute + original:
             continue
@@ -120,9 +126,9 @@ def factored(network: nn.Module) -> dict[str, Tensor]:
 
 
 def write(folder: Path, network: nn.Module, base: Path) -> None:
-    """Replace the tensors in ``folder``, which hold all of the network, by its half-precision factored form.
+    """Replaces the tensors in ``folder``, which hold all of the network, by its half-precision factored form.
 
-    ``base``: the folder of its base, beside which ``folder`` stays; relative paths are stored.
+    ``base`` is the folder of its base. Its path is stored relative to ``folder``.
     """
     from safetensors.torch import save_file
 
@@ -131,12 +137,11 @@ def write(folder: Path, network: nn.Module, base: Path) -> None:
         name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
         for name, value in factored(network).items()
     }
-    where = {"folder": Path(os.path.relpath(base, folder)).as_posix(), "sha256": sha256_file(_tensors(base))}
-    part = path.with_suffix(".part")
-    save_file(state, part, metadata={"format": "pt"})
-    part.chmod(0o644)  # safetensors makes files that their owner alone may read
-    (folder / BASE).write_text(json.dumps(where, sort_keys=True) + "\n", encoding="utf-8")
-    part.replace(path)
+    origin = {"folder": Path(os.path.relpath(base, folder)).as_posix(), "sha256": sha256_file(_tensors(base))}
+    with atomic_file(path) as temporary:
+        save_file(state, temporary, metadata={"format": "pt"})
+        temporary.chmod(0o644)  # safetensors makes files that their owner alone may read
+        (folder / BASE).write_text(json.dumps(origin, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def stored(folder: Path) -> bool:
@@ -151,10 +156,11 @@ def read(folder: Path, prefix: str = "") -> dict[str, Tensor]:
     """
     from safetensors.torch import load_file
 
+    # The base, which must be the very one.
     try:
-        where = parse_json((folder / BASE).read_text(encoding="utf-8"))
-        origin = (folder / where["folder"]).resolve()
-        expected = where["sha256"]
+        entry = parse_json((folder / BASE).read_text(encoding="utf-8"))
+        origin = (folder / entry["folder"]).resolve()
+        expected = entry["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LowRankError(f"{folder / BASE}: does not name its base ({error!r}); restore it") from error
     if not origin.is_dir():
@@ -167,16 +173,18 @@ def read(folder: Path, prefix: str = "") -> dict[str, Tensor]:
             f"{folder / BASE}: {file} is not the base that this network was trained on (its SHA-256 differs). "
             "Restore that base, or train the network anew on this one"
         )
-    base, mine = load_file(file), load_file(_tensors(folder))
+
+    # W = W0 + B A for each pair of factors. What has none is whole.
+    base, tensors = load_file(file), load_file(_tensors(folder))
     state: dict[str, Tensor] = {}
-    for name, value in mine.items():
+    for name, value in tensors.items():
         if name.endswith(DOWN):
             continue
         if not name.endswith(UP):
             state[name] = value
             continue
         weight = name.removesuffix(UP)
-        start, down = base.get(weight.removeprefix(prefix)), mine.get(weight + DOWN)
+        start, down = base.get(weight.removeprefix(prefix)), tensors.get(weight + DOWN)
         if start is None or down is None:
             raise LowRankError(f"{folder}: {weight}: {'its base' if start is None else DOWN[1:]} is missing")
         state[weight] = start.float() + (value.float() @ down.float()).view(start.shape)
@@ -186,8 +194,8 @@ def read(folder: Path, prefix: str = "") -> dict[str, Tensor]:
 def load(cls: Any, folder: Path, dtype: torch.dtype, prefix: str = "", **options: Any) -> Any:
     """``cls.from_pretrained(folder, dtype=dtype, **options)``, in evaluation mode, for both forms of a folder.
 
-    ``cls`` is a model class of diffusers or transformers; ``options`` count for a whole folder alone. Raises
-    LowRankError where the base or tensors are missing, or are not those of the configuration.
+    ``cls`` is a model class of diffusers or transformers. ``options`` count only for a folder with whole tensors.
+    Raises LowRankError where the base or tensors are missing, or are not those of the configuration.
     """
     if not stored(folder):
         return cls.from_pretrained(str(folder), dtype=dtype, **options).eval()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from methods import weights as wt
+from methods.file_hashes import combined_sha256, sha256_of, sha256_of_each, torch_hub_file
 from methods.weights import Weights, WeightsError
 from methods.zoo import manifest as zoo
 
@@ -76,13 +74,12 @@ def find_adm(weights: str, revision: str | None) -> AdmFiles:
             )
         return AdmFiles(file=path)
     if wt.kind_of(weights) == "hub":
-        snapshot, _ = wt._snapshot(weights, revision)
-        file = snapshot / HUB_FILE
-        if file.is_file():
-            return AdmFiles(file=file)
-        if not snapshot.is_dir():
-            at = f" at revision {revision}" if revision else ""
-            raise WeightsError(f"weights {weights!r}{at} are not on this machine. {_ADM_REMEDY}")
+        snapshot = wt.hub_snapshot(weights, revision)
+        if snapshot is None:
+            at_revision = f" at revision {revision}" if revision else ""
+            raise WeightsError(f"weights {weights!r}{at_revision} are not on this machine. {_ADM_REMEDY}")
+        if (snapshot / HUB_FILE).is_file():
+            return AdmFiles(file=snapshot / HUB_FILE)
     return AdmFiles(found=wt.find(weights, revision, ("unet", "scheduler")))
 
 
@@ -116,7 +113,7 @@ _CLIP_FORMS = (
 
 def _checked(files: ClipFiles, clip: str) -> ClipFiles:
     """A TorchScript archive holds code, so only OpenAI's own is taken."""
-    if files.is_archive and files.file is not None and _sha256(files.file) != CLIP_SHA256:
+    if files.is_archive and files.file is not None and sha256_of(files.file) != CLIP_SHA256:
         raise WeightsError(
             f"clip {clip!r}: {files.file} is a TorchScript archive and not OpenAI's ViT-B-16.pt, of SHA-256 "
             f"{CLIP_SHA256[:12]}. Give plain tensors (safetensors), or fetch it again. {_CLIP_REMEDY}"
@@ -126,15 +123,14 @@ def _checked(files: ClipFiles, clip: str) -> ClipFiles:
 
 def _clip_places() -> list[Path]:
     """Where open_clip and OpenAI's package keep it: the hub's cache, then ``~/.cache/clip``."""
-    snapshot, _ = wt._snapshot(_CLIP_HUB, None)
-    return [snapshot / "open_clip_model.safetensors", Path("~/.cache/clip/ViT-B-16.pt").expanduser()]
+    snapshot = wt.hub_snapshot(_CLIP_HUB)
+    hub = [snapshot / "open_clip_model.safetensors"] if snapshot else []
+    return [*hub, Path("~/.cache/clip/ViT-B-16.pt").expanduser()]
 
 
 def vgg_problem() -> str | None:
     """What keeps LPIPS from being computed: its VGG-16, which torchvision would fetch by itself."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch").expanduser()
-    path = home / "hub" / "checkpoints" / "vgg16-397923af.pth"
+    path = torch_hub_file("vgg16-397923af.pth")
     if path.is_file():
         return None
     return (
@@ -171,7 +167,7 @@ def identity(weights: str, revision: str | None, clip: str) -> dict[str, str]:
     try:
         files = find_adm(weights, revision)
         if files.file is not None:
-            facts = {"sha256": _sha256(files.file)}
+            facts = {"sha256": sha256_of(files.file)}
         else:
             facts = wt.identity(weights, revision, ("unet", "scheduler"))
     except WeightsError:
@@ -187,22 +183,14 @@ def _clip_identity(clip: str) -> Mapping[str, str]:
     except WeightsError:
         return {"weights": clip}
     if clip.startswith("zoo:"):
-        name = clip.removeprefix("zoo:")
-        return {"zoo": name, "sha256": zoo.digest(name)}
+        return wt.zoo_identity(clip)
     if files.file is not None:
-        return {"sha256": _sha256(files.file)}
+        return {"sha256": sha256_of(files.file)}
     assert files.folder is not None
-    kept = (".json", ".txt", ".model", ".safetensors", ".bin", ".pt", ".pth")
-    lines = {
-        path.name: _sha256(path)
+    suffixes = (".json", ".txt", ".model", ".safetensors", ".bin", ".pt", ".pth")
+    contents = {
+        path.name: path
         for path in sorted(files.folder.iterdir())
-        if path.is_file() and path.suffix in kept and path.name not in zoo.CARDS
+        if path.is_file() and path.suffix in suffixes and path.name not in zoo.CARDS
     }
-    return {"sha256": hashlib.sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()}
-
-
-def _sha256(path: Path) -> str:
-    cache = wt._HashCache()
-    found = cache.sha256(path)
-    cache.save()
-    return found
+    return {"sha256": combined_sha256(sha256_of_each(contents))}

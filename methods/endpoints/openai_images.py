@@ -30,7 +30,7 @@ from pydantic import Field
 
 from bench import images
 from bench.edit import EditMethod
-from methods import batches
+from methods import batches, file_hashes
 from methods.endpoints.client import (
     AnswerCache,
     Endpoint,
@@ -294,9 +294,7 @@ def cache_folder(options: OpenAiImages.Options) -> Path:
     """Folder of the stored answers: the option, ``PROMPTEDITBENCH_CACHE``, or the user's cache folder."""
     if options.cache:
         return Path(options.cache).expanduser().absolute()
-    base = os.environ.get("PROMPTEDITBENCH_CACHE")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(base) if base else home / "prompteditbench").absolute() / "openai_images"
+    return file_hashes.cache_folder().absolute() / "openai_images"
 
 
 def mask_png(mask: NDArray[np.bool_]) -> bytes:

@@ -14,14 +14,13 @@ Only the standard library is needed to find out.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from methods import file_hashes
 from methods import weights as stores
+from methods.file_hashes import combined_sha256, sha256_of_each
 from methods.glide.config import BASE, UPSAMPLER, Part, UNetConfig, read_config
 from methods.weights import WeightsError
 from methods.zoo import manifest as zoo
@@ -97,10 +96,7 @@ def find(weights: str) -> Found:
     if weights == PUBLISHED:
         return _published(weights, cache_folder())
     if weights.startswith("zoo:"):
-        try:
-            return _layout(weights, zoo.entry(weights.removeprefix("zoo:")))
-        except zoo.ZooError as error:
-            raise WeightsError(f"weights {weights!r}: {error}") from error
+        return _layout(weights, stores.zoo_folder(weights))
     folder = Path(weights).expanduser()
     if not folder.is_dir():
         raise WeightsError(
@@ -128,22 +124,15 @@ def identity(weights: str) -> dict[str, str]:
     except WeightsError:
         return {"weights": weights}
     if weights.startswith("zoo:"):
-        name = weights.removeprefix("zoo:")
-        return {"zoo": name, "sha256": zoo.digest(name)}
-    cache = stores._HashCache()
-    lines = {role: cache.sha256(path) for role, path in found.files().items()}
-    cache.save()
+        return stores.zoo_identity(weights)
+    lines = sha256_of_each(found.files())
     lines |= {part: f"{lines[part]} {config}" for part, config in found.configs.items()}
-    return {"sha256": hashlib.sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()}
+    return {"sha256": combined_sha256(lines)}
 
 
 def cache_folder() -> Path:
     """``glide`` in ``$PROMPTEDITBENCH_CACHE``, else in ``prompteditbench`` of the user's cache folder."""
-    named = os.environ.get("PROMPTEDITBENCH_CACHE")
-    if named:
-        return Path(named).expanduser() / "glide"
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "prompteditbench" / "glide"
+    return file_hashes.cache_folder() / "glide"
 
 
 def remedy(weights: str, folder: Path, missing: list[str]) -> str:

@@ -13,14 +13,13 @@ Nothing is downloaded; nothing here imports torch.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from methods import weights as wt
-from methods.zoo import manifest as zoo
+from methods.file_hashes import sha256_of, torch_hub_file
 
 PUBLIC_NAME = "big-lama.pt"
 PUBLIC_URL = "https://github.com/Sanster/models/releases/download/add_big_lama/big-lama.pt"
@@ -34,7 +33,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Found:
+class LamaFiles:
     """Weights that are there and are the right ones."""
 
     kind: Literal["torchscript", "folder", "zoo"]
@@ -45,9 +44,7 @@ class Found:
 
 def public_path() -> Path:
     """Where torch's hub keeps downloaded files, and where programs that use LaMa put theirs."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    home = Path(os.environ.get("TORCH_HOME") or cache / "torch").expanduser()
-    return home / "hub" / "checkpoints" / PUBLIC_NAME
+    return torch_hub_file(PUBLIC_NAME)
 
 
 def locate(weights: str) -> Path:
@@ -56,25 +53,17 @@ def locate(weights: str) -> Path:
     return public_path() if weights == PUBLIC_NAME and not path.exists() else path
 
 
-def find(weights: str, sha256: str | None = None) -> Found:
+def find(weights: str, sha256: str | None = None) -> LamaFiles:
     """Finds and checks weights. Raises WeightsError that names the file, what is wrong, and the remedy.
 
     ``sha256``: 64 hex digits that a TorchScript file must have; None is the published file's. The digest of a file of
     that size and time of change may be remembered: who loads it checks what was read.
     """
     if weights.startswith("zoo:"):
-        name = weights.removeprefix("zoo:")
-        try:
-            root = zoo.entry(name)
-            return Found("zoo", _complete(root), zoo.digest(name))
-        except zoo.ZooError as error:
-            raise wt.WeightsError(f"weights {weights!r}: {error}") from error
+        return LamaFiles("zoo", _complete(wt.zoo_folder(weights)), wt.zoo_identity(weights)["sha256"])
     path = locate(weights)
     if path.is_dir():
-        _complete(path)
-        return Found(
-            "folder", path, wt.content_hash(wt.Weights("folder", weights, path, {"generator": path}))
-        )
+        return LamaFiles("folder", _complete(path), wt.content_hash({"generator": path}))
     expected = (sha256 or PUBLIC_SHA256).lower()
     if not _SHA256.fullmatch(expected):
         raise wt.WeightsError(
@@ -82,7 +71,7 @@ def find(weights: str, sha256: str | None = None) -> Found:
         )
     if not path.is_file():
         raise wt.WeightsError(f"weights {weights!r}: there is no file {path}. {remedy(path)}")
-    actual = _remembered(path)
+    actual = sha256_of(path)
     if actual != expected:
         whose = "that of the published big-lama.pt" if expected == PUBLIC_SHA256 else "what the option says"
         raise wt.WeightsError(
@@ -90,7 +79,7 @@ def find(weights: str, sha256: str | None = None) -> Found:
             f"{whose}. A TorchScript file holds code, so an unknown one is not opened: {remedy(path)} "
             f"If you trust this file, say so with the option sha256: {actual}"
         )
-    return Found("torchscript", path, actual)
+    return LamaFiles("torchscript", path, actual)
 
 
 def remedy(path: Path) -> str:
@@ -109,10 +98,3 @@ def _complete(folder: Path) -> Path:
             f"({' and '.join(_PARTS)}, as `run_bench.py train lama` writes them)"
         )
     return folder
-
-
-def _remembered(path: Path) -> str:
-    cache = wt._HashCache()
-    actual = cache.sha256(path)
-    cache.save()
-    return actual

@@ -112,7 +112,7 @@ class Lama(EditMethod):
         return image, torch.from_numpy(holes)[:, None].to(self.device).float()
 
 
-def _load(found: checkpoint.Found, device: str) -> Any:
+def _load(found: checkpoint.LamaFiles, device: str) -> Any:
     """What answers ``model(image, mask)``. Raises ValueError naming the file if it is none."""
     if found.kind != "torchscript":
         from methods.lama.network import load

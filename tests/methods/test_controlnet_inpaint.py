@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.edit import EditMethod, EditRequest, Runtime
-from methods import weights
+from methods import published
 from methods.controlnet_inpaint import ControlNetInpaint, control_images
 from tests.methods.conftest import SIZE, box_mask, picture, request, tiny_components
 from tests.methods.small import SMALL, small
@@ -184,7 +184,7 @@ def test_both_weights_are_its_identity(tiny_folder: Folder, control_folder: str,
 def test_missing_weights_say_what_to_fetch(tiny_folder: Folder) -> None:
     base, control = ControlNetInpaint.problems(ControlNetInpaint.Options())
     assert "hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --revision" in base
-    revision = weights.PUBLIC["lllyasviel/control_v11p_sd15_inpaint"].revision
+    revision = published.PUBLIC["lllyasviel/control_v11p_sd15_inpaint"].revision
     for needed in (
         f"hf download lllyasviel/control_v11p_sd15_inpaint --revision {revision}",
         "0.72 GB",

@@ -75,7 +75,7 @@ def test_the_cut_is_the_best_of_its_rank() -> None:
     """Eckart and Young (1936): what is lost are the other singular values."""
     torch.manual_seed(0)
     matrix = torch.randn(96, 10, 3, 3)
-    part = low_rank.Difference(matrix, 0.5)
+    part = low_rank.LowRankDelta(matrix, 0.5)
     rank = low_rank.ranked((96, 90), 0.5)
     assert part.up.shape == (96, rank)
     assert part.down.shape == (rank, 90)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bench.edit import Runtime
-from methods import METHODS, weights
+from methods import file_hashes, published, weights
 from methods.blended_latent_diffusion import BlendedLatentDiffusion
 from methods.instruct_pix2pix import InstructPix2Pix
 from methods.latent_blending import LatentBlending
@@ -28,9 +28,10 @@ SD = "stable-diffusion-v1-5/stable-diffusion-inpainting"
 def test_nothing_heavy_is_imported_to_find_out_that_weights_are_missing(tmp_path: Path) -> None:
     code = (
         "import sys, methods, methods.zoo\n"
-        "from methods.weights import weights_status\n"
-        "lines = weights_status(methods.METHODS)\n"
-        "assert any(line.problems for line in lines)\n"
+        "from bench.registry import Registry\n"
+        "registry = Registry('method', methods.METHODS)\n"
+        "classes = [registry.load(name) for name in methods.METHODS]\n"
+        "assert any(cls.problems(cls.Options()) for cls in classes)\n"
         "heavy = {'torch', 'diffusers', 'transformers', 'pandas', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
@@ -60,7 +61,7 @@ def test_missing_weights_say_what_to_fetch_and_how(
     method: type, hub_id: str, size: str, licence: str
 ) -> None:
     (problem,) = method.problems(method.Options())  # type: ignore[attr-defined]
-    revision = weights.PUBLIC[hub_id].revision
+    revision = published.PUBLIC[hub_id].revision
     assert len(revision) == 40
     for needed in (
         hub_id,
@@ -85,8 +86,8 @@ def put_in_hub_cache(cache: Path, hub_id: str, commit: str, in_channels: int, va
 
 def test_the_command_is_one_that_the_client_takes(tmp_path: Path) -> None:
     """Run as printed, offline, with the snapshot in the cache: the client answers with its folder."""
-    snapshot = put_in_hub_cache(tmp_path, SD, weights.PUBLIC[SD].revision, 9, variant="fp16")
-    words = shlex.split(weights.hub_remedy(SD, None, weights.PIPELINE_PARTS).split("Fetch them with: ")[1])
+    snapshot = put_in_hub_cache(tmp_path, SD, published.PUBLIC[SD].revision, 9, variant="fp16")
+    words = shlex.split(published.hub_remedy(SD, None, weights.PIPELINE_PARTS).split("Fetch them with: ")[1])
     assert words[:3] == ["hf", "download", SD]
     client = Path(sys.executable).with_name("hf")
     environment = {
@@ -101,7 +102,7 @@ def test_the_command_is_one_that_the_client_takes(tmp_path: Path) -> None:
 
 
 def test_the_pinned_revision_is_read_from_the_hub_cache(tmp_path: Path, tiny_folder: Folder) -> None:
-    revision = weights.PUBLIC[SD].revision
+    revision = published.PUBLIC[SD].revision
     snapshot = put_in_hub_cache(tmp_path, SD, revision, 9, variant="fp16")
     # Only the half-precision names are there, as with the real repository's safetensors.
     assert {path.name for path in (snapshot / "unet").iterdir()} == {
@@ -131,7 +132,7 @@ def test_a_branch_resolves_to_its_commit(tmp_path: Path) -> None:
 
 
 def test_an_incomplete_download_names_the_file(tmp_path: Path) -> None:
-    snapshot = put_in_hub_cache(tmp_path, SD, weights.PUBLIC[SD].revision, 9, variant="fp16")
+    snapshot = put_in_hub_cache(tmp_path, SD, published.PUBLIC[SD].revision, 9, variant="fp16")
     (snapshot / "vae" / "diffusion_pytorch_model.fp16.safetensors").unlink()
     (problem,) = SdInpainting.problems(SdInpainting.Options())
     assert "lacks vae/diffusion_pytorch_model.safetensors" in problem
@@ -187,7 +188,7 @@ def test_the_content_is_read_once(
     folder = tiny_folder(9)
     before = weights.identity(folder)
     read: list[Path] = []
-    monkeypatch.setattr(weights.zoo, "sha256_file", lambda path: read.append(path) or "0")
+    monkeypatch.setattr(file_hashes, "sha256_file", lambda path: read.append(path) or "0")
     assert weights.identity(folder) == before
     assert read == []
     # A cache that is broken or cannot be written costs time, not the answer.
@@ -263,17 +264,6 @@ def test_other_forms_are_refused(text: str) -> None:
 def test_a_revision_is_for_the_hub_only(tiny_folder: Folder) -> None:
     with pytest.raises(weights.WeightsError, match="revision 'main' is for weights of the hub"):
         weights.find(tiny_folder(9), "main")
-
-
-def test_doctors_lines() -> None:
-    names = ("sd_inpainting", "instruct_pix2pix", "autoencoder_round_trip", "copy_input")
-    status = weights.weights_status({name: METHODS[name] for name in names})
-    lines = {(line.method, line.preset): line for line in status}
-    assert set(lines) == {(method, preset) for method in names[:3] for preset in ("", "mini")}
-    assert set(METHODS) >= {line.method for line in weights.weights_status(METHODS)} > set(names[:3])
-    assert lines["sd_inpainting", ""].weights == SD
-    assert lines["sd_inpainting", "mini"].weights == "zoo:sd_inpainting"
-    assert not lines["sd_inpainting", ""].ready
 
 
 def test_only_two_libraries_give_classes(tmp_path: Path, tiny_folder: Folder) -> None:

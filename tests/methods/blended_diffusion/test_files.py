@@ -9,10 +9,15 @@ from methods.blended_diffusion import files
 from methods.weights import WeightsError
 from methods.zoo import manifest
 
+COMMIT = "0123456789" * 4
+
 
 def hub_file(tmp_path: Path, name: str, file: str, content: bytes = b"x") -> Path:
     """A file in the (temporary) hub cache, at revision main."""
-    path = tmp_path / "hub" / f"models--{name.replace('/', '--')}" / "snapshots" / "main" / file
+    folder = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True, exist_ok=True)
+    (folder / "refs" / "main").write_text(COMMIT)
+    path = folder / "snapshots" / COMMIT / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path

@@ -1,0 +1,69 @@
+"""The user's cache folder, and SHA-256 of large files that is computed once.
+
+Gigabytes of weights are part of a method's identity, so their hashes are remembered between runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench.files import parse_json, sha256_file, write_atomic
+
+
+def cache_folder() -> Path:
+    """``$PROMPTEDITBENCH_CACHE``, else ``prompteditbench`` in the user's cache folder."""
+    folder = os.environ.get("PROMPTEDITBENCH_CACHE")
+    return Path(folder).expanduser() if folder else _user_cache() / "prompteditbench"
+
+
+def torch_hub_file(name: str) -> Path:
+    """Where torch's hub keeps the downloaded file ``name``, without importing torch."""
+    home = Path(os.environ.get("TORCH_HOME") or _user_cache() / "torch").expanduser()
+    return home / "hub" / "checkpoints" / name
+
+
+def sha256_of(path: Path) -> str:
+    """64 hex digits of a file's SHA-256, from the cache where the file has not changed."""
+    return sha256_of_each({"": path})[""]
+
+
+def sha256_of_each(files: Mapping[str, Path]) -> dict[str, str]:
+    """Name -> SHA-256 of the file with that name. Raises OSError for a file that cannot be read.
+
+    A cache that cannot be read or written costs time and nothing else.
+    """
+    cache = cache_folder() / "weights-sha256.json"
+    try:
+        remembered = parse_json(cache.read_text(encoding="utf-8"))
+        remembered = remembered if isinstance(remembered, dict) else {}
+    except (OSError, ValueError):
+        remembered = {}
+
+    hashes, changed = {}, False
+    for name, path in files.items():
+        real = path.resolve()
+        status = real.stat()
+        # The time of the last change of the file's entry counts too: a copy may keep the time of the original.
+        key = f"{real}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}"
+        if key not in remembered:
+            remembered[key], changed = sha256_file(real), True
+        hashes[name] = remembered[key]
+
+    if changed:
+        with contextlib.suppress(OSError):
+            write_atomic(cache, json.dumps(remembered, indent=1, sort_keys=True).encode())
+    return hashes
+
+
+def combined_sha256(lines: Mapping[str, str]) -> str:
+    """One SHA-256 (64 hex digits) over names and their hashes. Paths do not enter, so a copy has the same."""
+    return hashlib.sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
