@@ -1,10 +1,10 @@
-"""What to run: a YAML file, validated, and the methods and protocols that it names, configured.
+"""Suites: YAML files that say what to run, and the methods and protocols that they name, configured.
 
 ::
 
     name: my-comparison
-    seed: 0                     # 0 where it is left out
-    limit: 50                   # cases per category; all of them where it is left out
+    seed: 0                     # by default 0
+    limit: 50                   # cases per category, by default all
     protocols:
       - name: coco
         options: {root: data/coco}
@@ -16,8 +16,8 @@
         label: SD Inpainting    # what the tables call it
         display: SD-Inpaint     # what LaTeX tables print instead
         cite: rombach2022       # BibTeX keys that LaTeX tables cite
-        group: mask-based       # the rows' heading; by whether the method takes a mask where it is left out
-    metrics: [leak_lpips]       # all of them where it is left out
+        group: mask-based       # the heading above the row, by default whether the method takes a mask
+    metrics: [leak_lpips]       # by default all
 """
 
 from __future__ import annotations
@@ -46,19 +46,20 @@ from bench.registry import (
 )
 
 MAX_DEPTH = 50
-"""Levels of lists and mappings in a suite; one that holds itself has no end."""
+"""Levels of lists and mappings in a suite. One that contains itself by an alias has no end."""
 MAX_VALUES = 100_000
-"""Values in a suite once its aliases are written out."""
+"""Values in a suite once its aliases are expanded: a short file can expand to gigabytes."""
 
 SHIPPED = Path(__file__).parent / "suites"
 """The folder of the suites that come with this package."""
 
 
 class SuiteError(BenchError):
-    """A suite that cannot be used. The message names file, line and key, and the remedy."""
+    """A suite that cannot be used. The message names the file, line and key, and the remedy."""
 
 
 class _Strict(BaseModel):
+    # No unknown keys, and no text where a number is due.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
@@ -93,7 +94,7 @@ class MethodEntry(_Strict):
 
 
 class Suite(_Strict):
-    """What to run."""
+    """A validated suite file."""
 
     name: str
     protocols: Annotated[list[ProtocolEntry], Field(min_length=1)]
@@ -120,9 +121,9 @@ def shipped_suites() -> dict[str, Path]:
 
 
 def load_suite(path_or_name: str | Path) -> Suite:
-    """The suite in a file, or the shipped one of that name.
+    """The suite in a file, or the shipped suite of that name.
 
-    Raises :class:`SuiteError` for a file that is missing, no YAML, or not a suite: file, line, key, remedy.
+    Raises :class:`SuiteError` for a file that is missing, no YAML, or no suite.
     """
     path = Path(path_or_name)
     if not path.is_file():
@@ -145,7 +146,25 @@ def load_suite(path_or_name: str | Path) -> Suite:
 
 
 def parse_suite(text: str, origin: str = "suite") -> Suite:
-    """The suite in a YAML text; ``origin`` names it in messages. Raises :class:`SuiteError`."""
+    """The suite in a YAML text. ``origin`` names it in messages. Raises :class:`SuiteError`."""
+    data, lines = _parse_yaml(text, origin)
+    if not isinstance(data, dict):
+        raise SuiteError(
+            f"{origin}: not a suite: a YAML mapping with name, protocols and methods is expected."
+        )
+    # A bare name is short for an entry.
+    for key, short in (("methods", "method"), ("protocols", "name")):
+        entries = data.get(key)
+        if isinstance(entries, list):
+            data[key] = [{short: entry} if isinstance(entry, str) else entry for entry in entries]
+    try:
+        return Suite.model_validate(data)
+    except ValidationError as error:
+        raise SuiteError("\n".join(_messages(error, lines, origin))) from None
+
+
+def _parse_yaml(text: str, origin: str) -> tuple[Any, dict[_Path, int]]:
+    """The value of a YAML text, and the line of every key and item by its path."""
     import yaml
 
     try:
@@ -157,12 +176,12 @@ def parse_suite(text: str, origin: str = "suite") -> Suite:
                 raise SuiteError(
                     f"{origin}:{line}: more than {MAX_VALUES:,} values, its aliases written out. Shorten it."
                 )
-        data = read_yaml(text)
+        return read_yaml(text), lines
+    except yaml.MarkedYAMLError as error:
+        where = f"{origin}:{error.problem_mark.line + 1}" if error.problem_mark is not None else origin
+        raise SuiteError(f"{where}: not valid YAML: {error.problem or error}. Mend the line.") from error
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{origin}:{mark.line + 1}" if mark is not None else origin
-        what = getattr(error, "problem", None) or str(error)
-        raise SuiteError(f"{where}: not valid YAML: {what}. Mend the line.") from error
+        raise SuiteError(f"{origin}: not valid YAML: {error}. Mend the line.") from error
     except RecursionError as error:
         raise SuiteError(f"{origin}: nested more than {MAX_DEPTH} levels deep. Make it flat.") from error
     except SuiteError:
@@ -172,27 +191,13 @@ def parse_suite(text: str, origin: str = "suite") -> Suite:
         raise SuiteError(
             f"{origin}: a value cannot be read: {error}. Mend it, or put it in quotes."
         ) from error
-    if not isinstance(data, dict):
-        raise SuiteError(
-            f"{origin}: not a suite: a YAML mapping with name, protocols and methods is expected."
-        )
-    for key, short in (("methods", "method"), ("protocols", "name")):
-        entries = data.get(key)
-        if isinstance(entries, list):
-            data[key] = [{short: entry} if isinstance(entry, str) else entry for entry in entries]
-    try:
-        return Suite.model_validate(data)
-    except ValidationError as error:
-        raise SuiteError("\n".join(_messages(error, lines, origin))) from None
 
 
 def read_yaml(text: str) -> Any:
-    """The value of a YAML text, its tags refused. ``5e-1`` is a number, as in YAML 1.2; PyYAML alone takes it for text.
-
-    Raises ``yaml.YAMLError``.
-    """
+    """The value of a YAML text without tags. ``5e-1`` is a number, as in YAML 1.2. Raises ``yaml.YAMLError``."""
     import yaml
 
+    # PyYAML follows YAML 1.1, in which 5e-1 is text: a number needs a dot there.
     loader: Any = type("Loader", (yaml.SafeLoader,), {})
     exponent = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
     loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+.0123456789"))
@@ -200,27 +205,14 @@ def read_yaml(text: str) -> Any:
 
 
 _Path = tuple[str | int, ...]
-
-
-def limited(categories: Mapping[str, str], limit: int | None) -> set[str]:
-    """The ids that ``limit`` picks: of each category the first by hash of the id, so that a greater limit adds.
-
-    ``categories``: case id -> category. All ids where the limit is None.
-    """
-    if limit is None:
-        return set(categories)
-    by_category: dict[str, list[str]] = {}
-    for case, category in categories.items():
-        by_category.setdefault(category, []).append(case)
-    return {
-        case
-        for ids in by_category.values()
-        for case in sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())[:limit]
-    }
+"""Keys and indices that lead to a value: ``("methods", 2, "options")``."""
 
 
 def _lines(node: Any, path: _Path, origin: str) -> Iterator[tuple[_Path, int]]:
-    """The line of every key and item, by its path. A key given twice raises: YAML would take the last."""
+    """The line of every key and item, with its path.
+
+    Raises :class:`SuiteError` for a key given twice, of which YAML would silently take the last.
+    """
     import yaml
 
     if len(path) > MAX_DEPTH:
@@ -229,15 +221,15 @@ def _lines(node: Any, path: _Path, origin: str) -> Iterator[tuple[_Path, int]]:
             "itself by an alias. Make it flat."
         )
     if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
+        keys: set[str] = set()
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 where = f"{_dotted(path)}: " if path else ""
                 raise SuiteError(f"{origin}:{line}: {where}a list or a mapping as a key. Give a name.")
-            if key.value in seen:
+            if key.value in keys:
                 raise SuiteError(f"{origin}:{line}: {_dotted((*path, key.value))}: given twice. Keep one.")
-            seen.add(key.value)
+            keys.add(key.value)
             yield (*path, key.value), line
             yield from _lines(value, (*path, key.value), origin)
     elif isinstance(node, yaml.SequenceNode):
@@ -247,6 +239,7 @@ def _lines(node: Any, path: _Path, origin: str) -> Iterator[tuple[_Path, int]]:
 
 
 def _dotted(path: _Path) -> str:
+    """``methods[2].options``."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
@@ -254,11 +247,12 @@ def _dotted(path: _Path) -> str:
 
 
 def _messages(error: ValidationError, lines: Mapping[_Path, int], origin: str) -> Iterator[str]:
+    """One line per problem, with the place in the file."""
     for problem in error.errors():
         path: _Path = problem["loc"]
-        # A key that is missing has no line; its parent has.
-        known = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in lines), ())
-        where = f"{origin}:{lines[known]}" if known else origin
+        # A missing key has no line, so the line of its nearest parent is named.
+        parent = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in lines), ())
+        where = f"{origin}:{lines[parent]}" if parent else origin
         if problem["type"] == "extra_forbidden":
             model: type[BaseModel] = Suite
             if len(path) > 1:
@@ -277,16 +271,33 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
+def limited(categories: Mapping[str, str], limit: int | None) -> set[str]:
+    """The ids that ``limit`` selects from ``categories`` (category by case id). All of them where it is None.
+
+    Of each category it takes the first by hash of the id, so that a greater limit adds cases and drops none.
+    """
+    if limit is None:
+        return set(categories)
+    by_category: dict[str, list[str]] = {}
+    for case, category in categories.items():
+        by_category.setdefault(category, []).append(case)
+    return {
+        case
+        for ids in by_category.values()
+        for case in sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())[:limit]
+    }
+
+
 @dataclass(frozen=True, eq=False)
 class ConfiguredMethod:
-    """A method whose options are parsed and checked; no model is loaded yet."""
+    """A method whose options are parsed and checked. No model is loaded yet."""
 
     spec: MethodSpec
     cls: type[EditMethod]
     options: Any
     """An instance of ``cls.Options``."""
     problems: tuple[str, ...] = ()
-    """What keeps it from running, each with its remedy. Where there is any, the digest is not final."""
+    """Reasons why it cannot run, each with its remedy. Where there is one, the spec's digest is not final."""
 
     @property
     def needs(self) -> frozenset[str]:
@@ -294,11 +305,10 @@ class ConfiguredMethod:
 
     @property
     def wants_truth(self) -> bool:
-        """Whether it is shown the case with its truth, as the oracle is."""
         return self.cls.wants_truth
 
     def create(self, runtime: Runtime) -> EditMethod:
-        """Loads the model. Raises what its constructor raises; PluginError where that would end the program."""
+        """Loads the model. Raises what the constructor raises, and PluginError where it calls ``sys.exit``."""
         try:
             return self.cls(self.options, runtime)
         except SystemExit as error:
@@ -307,16 +317,16 @@ class ConfiguredMethod:
 
 @dataclass(frozen=True, eq=False)
 class ConfiguredProtocol:
-    """A protocol whose options are parsed and checked; no data are read yet."""
+    """A protocol whose options are parsed and checked. No data are read yet."""
 
     name: str
-    """As the suite and the registry call it."""
+    """Its name in the suite and the registry."""
     cls: type[EditProtocol]
     options: Any
     problems: tuple[str, ...] = ()
 
     def create(self) -> EditProtocol:
-        """Reads what the protocol reads. Raises whatever it raises for missing or broken data."""
+        """Reads the annotations. Raises what the constructor raises for missing or broken data."""
         with plugin_code(self.cls, f"protocol {self.name!r}"):
             return self.cls(self.options)
 
@@ -333,33 +343,35 @@ def configure_method(
     group: str = "",
     where: str = "",
 ) -> ConfiguredMethod:
-    """One method by its name: preset expanded, options on top, checked, and identified.
+    """One method by its name. ``options`` override those of the preset.
 
-    The spec's options are the full ones, defaults included, so that a spelt-out default changes no digest;
-    what ``cls.identity`` says (weights and their hashes) joins them as ``_identity``. Raises
-    ``UnknownName`` or ``OptionError`` that begin with ``where``.
+    The spec's options are all options, defaults included, so that a default that is spelt out changes no digest.
+    What ``cls.identity`` says (hashes of weights) joins them as ``_identity``. Raises ``UnknownName`` or
+    ``OptionError`` that begin with ``where``.
     """
+    # Options.
     cls = registry.load(name)
     where = f"{where}: method {name!r}" if where else f"method {name!r}"
-    given = {**expand_preset(cls, preset, where), **(options or {})}
-    parsed = parse_options(cls, given, where)
-    found = problems_of(cls, parsed, where)
+    parsed = parse_options(cls, {**expand_preset(cls, preset, where), **(options or {})}, where)
+    problems = problems_of(cls, parsed, where)
+
+    # Identity. It is computed only where nothing is missing, since it may read the very weights that are.
     full = options_dict(parsed)
-    # Asked only where nothing is missing: it may read the very weights that are.
-    if not found:
+    if not problems:
         with plugin_code(cls, f"{where}: identity()"):
             identity = cls.identity(parsed)
             if identity is not None:
                 full["_identity"] = dict(identity)
+                # Raises here, where the plug-in is named, for values that JSON lacks.
                 stable_digest(full["_identity"])
     spec = MethodSpec(
         name, full, label, display, cite, group or _default_group(cls.needs), is_control=cls.is_control
     )
-    return ConfiguredMethod(spec, cls, parsed, found)
+    return ConfiguredMethod(spec, cls, parsed, problems)
 
 
 def _default_group(needs: Collection[str]) -> str:
-    """The heading of a method in printed tables, where the suite gives none; of imported edits, nothing."""
+    """Heading of a method in printed tables where the suite gives none. Imported edits need no prompt and have none."""
     if "mask" in needs:
         return "mask-based"
     return "mask-free" if {"target_prompt", "region_prompt", "instruction"} & set(needs) else ""
@@ -372,20 +384,19 @@ def configure_protocol(
     cls = registry.load(name)
     where = f"{where}: protocol {name!r}" if where else f"protocol {name!r}"
     parsed = parse_options(cls, options or {}, where)
-    found = problems_of(cls, parsed, where)
-    return ConfiguredProtocol(name, cls, parsed, found)
+    return ConfiguredProtocol(name, cls, parsed, problems_of(cls, parsed, where))
 
 
 def configure_suite(
     suite: Suite, methods: Registry, protocols: Registry, metrics: Registry | None = None
 ) -> tuple[list[ConfiguredProtocol], list[ConfiguredMethod]]:
-    """Everything that a suite names, configured; no model and no data loaded.
+    """The protocols and methods of a suite, configured. No model and no data are loaded.
 
-    Raises ``UnknownName`` and ``OptionError`` that say where in the suite, and :class:`SuiteError` for two
-    entries that would be one column or one row of a table: a method with the same options twice, a title
-    twice, a protocol twice.
+    Raises ``UnknownName`` and ``OptionError`` that say where in the suite, and :class:`SuiteError` for two entries
+    that would be one row or one column of a table: the same method with the same options, a title, or a protocol
+    twice.
     """
-    # Names first: a misspelt one is told before anything is imported.
+    # Names first, so that a misspelt one is reported before anything is imported.
     for entry in suite.protocols:
         protocols.check(entry.name)
     for method in suite.methods:
@@ -393,6 +404,8 @@ def configure_suite(
     if metrics is not None:
         for metric in suite.metrics or ():
             metrics.check(metric)
+
+    # Options.
     configured_protocols = [
         configure_protocol(
             entry.name, protocols, options=entry.options, where=f"suite {suite.name}: protocols[{index}]"
@@ -413,6 +426,8 @@ def configure_suite(
         )
         for index, entry in enumerate(suite.methods)
     ]
+
+    # Entries that a table could not tell apart.
     _refuse_twins(suite.name, "protocols", [entry.name for entry in configured_protocols], "Keep one.")
     _refuse_twins(
         suite.name,
