@@ -1,14 +1,15 @@
-"""The only code that decodes, resizes, converts ranges, reads masks and writes PNG.
+"""Decoding, resizing, masks and PNG. No other code of the project decodes images or converts ranges.
 
-Conventions, everywhere in this project: an image is a PIL image of mode ``RGB`` or a ``uint8`` array
-``HWC``; a mask is a PIL image of mode ``L`` with 255 = edit and 0 = keep, or a ``bool`` array ``HW`` with
-True = edit. A ``size`` is PIL's ``(width, height)``; an int stands for a square.
+Conventions everywhere in this project:
+
+* An image is a PIL image of mode ``RGB``, or a ``uint8`` array ``(H, W, 3)``.
+* A mask is a PIL image of mode ``L`` with 255 = edit and 0 = keep, or a ``bool`` array ``(H, W)`` with True = edit.
+* A ``size`` is PIL's ``(width, height)``. An int stands for a square.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,42 +18,17 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bench.errors import BenchError
-from bench.files import sha256_bytes, sha256_file, write_atomic
+from bench.files import PathLike, write_atomic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    PathLike = str | os.PathLike[str]
-
-__all__ = [
-    "ImageError",
-    "check_mask",
-    "crop_square",
-    "dilate",
-    "erode",
-    "from_array",
-    "image_files",
-    "mask_array",
-    "mask_image",
-    "paste_back",
-    "png_bytes",
-    "probe",
-    "read_mask",
-    "read_rgb",
-    "resize",
-    "resize_mask",
-    "sha256_bytes",
-    "sha256_file",
-    "to_array",
-    "write_png",
-]
-
 SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
-"""Suffixes of the images in a folder, in lower case; other files in it are left alone."""
+"""Suffixes of the images in a folder, in lower case. Other files in it are ignored."""
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _PNG_LEVEL = 4
-"""Part of what the SHA-256 of every stored edit depends on: not to be changed without need."""
+"""Level of compression. The SHA-256 of every stored edit depends on it, so it must not change."""
 
 
 class ImageError(BenchError):
@@ -60,11 +36,11 @@ class ImageError(BenchError):
 
 
 def read_rgb(path: PathLike) -> Image.Image:
-    """The file as an 8-bit ``RGB`` image, upright.
+    """Reads a file as an upright 8-bit ``RGB`` image.
 
-    EXIF orientation is applied; palettes, gray, CMYK and 16-bit gray are converted (16 bit: value / 257,
-    rounded). Of an animation the first frame is taken. Raises :class:`ImageError` for a missing, unreadable,
-    truncated or unsupported file, and for one with transparent pixels: nothing says which colour they have.
+    EXIF orientation is applied. Palettes, gray, CMYK and 16-bit gray are converted (16 bit: value / 257, rounded). An
+    animation gives its first frame. Raises :class:`ImageError` for a missing, unreadable, truncated or unsupported
+    file, and for one with transparent pixels, whose colour is undefined.
     """
     path = Path(path)
     image = _decode(path)
@@ -78,15 +54,15 @@ def read_rgb(path: PathLike) -> Image.Image:
 
 
 def read_mask(path: PathLike, size: tuple[int, int] | None = None) -> Image.Image:
-    """The file as a mask: mode ``L``, 255 = edit, 0 = keep. Two kinds of files are masks:
+    """Reads a file as a mask: mode ``L``, 255 = edit, 0 = keep. Two kinds of files are masks:
 
-    * black and white, soft edges included: edit where the value is at least 128;
+    * black and white, soft edges included: edit where the value is at least 128,
     * a photo that is transparent in part, as OpenAI's image endpoint takes it: edit where it is transparent.
 
-    Raises :class:`ImageError` as :func:`read_rgb` does; for a mask that is not of ``size`` ``(width, height)``,
-    where one is given; for a file of neither kind; and for one whose brightest value lies between 1 and 127, since
-    a mask of 0 and 1 would pass for an empty one.
+    Raises :class:`ImageError` as :func:`read_rgb` does, for a mask that is not of ``size``, for a file of neither
+    kind, and for one whose brightest value lies between 1 and 127: a mask of 0 and 1 would look empty.
     """
+    # Size.
     path = Path(path)
     image = _decode(path)
     if size is not None and image.size != tuple(size):
@@ -94,6 +70,8 @@ def read_mask(path: PathLike, size: tuple[int, int] | None = None) -> Image.Imag
             f"{path}: the mask is {image.width}x{image.height} pixels, its image {size[0]}x{size[1]}. "
             "Give a mask of the image's own size (resize it with nearest neighbour)."
         )
+
+    # A photo with a transparent hole.
     rgb = _opaque(image, path)
     alpha = _alpha(image)
     if alpha is not None and alpha.min() < 128:
@@ -103,6 +81,8 @@ def read_mask(path: PathLike, size: tuple[int, int] | None = None) -> Image.Imag
                 f"or its transparent part is to be edited cannot be told. {_MASK_KINDS}"
             )
         return mask_image(alpha < 128)
+
+    # Black and white.
     if np.ptp(to_array(rgb), axis=2).max() > _GRAY_SPREAD:
         raise ImageError(f"{path}: the mask has colours: it is a photo or a map of labels. {_MASK_KINDS}")
     gray = to_array(rgb.convert("L"))
@@ -125,23 +105,21 @@ _MASK_KINDS = (
     "transparent where to edit (as OpenAI's image endpoint takes it). Save it as one of the two."
 )
 _GRAY_SPREAD = 32
-"""Largest difference between a pixel's channels that still counts as gray: lossy files move them a little."""
+"""Largest difference between a pixel's channels that still counts as gray. Lossy compression shifts them a little."""
 _PHOTO_COLORS = 16
 """A photo has more colours than this at 4 bits a channel. Gray at 4 bits has at most 16."""
 
 
 def _is_photo(pixels: NDArray[np.uint8]) -> bool:
-    """Whether ``uint8`` ``(N, 3)`` are the colours of a photo, not of a gray picture or a few brushes."""
+    """Whether ``uint8`` ``(N, 3)`` are the colours of a photo, not of a gray image or of a few brushes."""
+    # One code of 12 bits per pixel: 4 bits a channel.
     codes = (pixels >> 4).astype(np.int32) @ np.array([256, 16, 1], np.int32)
     return np.unique(codes).size > _PHOTO_COLORS
 
 
 def _is_two_valued(values: NDArray[np.uint8]) -> bool:
-    """Whether ``uint8`` ``HW`` has two values only, or dark and light parts with soft edges between them.
-
-    A soft edge has both a dark (below 32) and a light pixel (from 224) within a sixth of the longer side, at least
-    12 pixels, and no flat spot of 5x5 pixels. Soft edges are at most half of the pixels.
-    """
+    """Whether ``uint8`` ``(H, W)`` has two values only, or dark and light parts with soft edges between them."""
+    # Soft edges are the pixels between dark (below 32) and light (from 224). They are at most half of all pixels.
     dark, light = values < 32, values >= 224
     between = ~(dark | light)
     if not between.any() or np.unique(values).size <= 2:
@@ -150,6 +128,8 @@ def _is_two_valued(values: NDArray[np.uint8]) -> bool:
         return False
     from scipy.ndimage import maximum_filter, minimum_filter
 
+    # Each has a dark and a light pixel within a sixth of the longer side (at least 12 pixels), and is in no flat spot
+    # of 5x5 pixels.
     reach = max(12.0, max(values.shape) / 6)
     edges = dilate(dark, reach) & dilate(light, reach)
     flat = maximum_filter(values, 5) == minimum_filter(values, 5)
@@ -157,7 +137,7 @@ def _is_two_valued(values: NDArray[np.uint8]) -> bool:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images of a folder by their suffix in any case, sorted; hidden files (macOS writes ``._x.jpg``) are none.
+    """The files of a folder with the suffix of an image, sorted. Hidden files (macOS writes ``._x.jpg``) are left out.
 
     Raises :class:`ImageError` for a folder that cannot be listed.
     """
@@ -171,9 +151,9 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def probe(path: PathLike) -> bool:
-    """Whether the file may have transparent pixels, by its header; nothing is decoded.
+    """Whether a file may have transparent pixels, by its header. Nothing is decoded.
 
-    Raises :class:`ImageError` for what is no image by its header.
+    Raises :class:`ImageError` for a file whose header is not that of an image.
     """
     try:
         with warnings.catch_warnings():
@@ -191,6 +171,8 @@ def _unreadable(path: Path, error: Exception) -> ImageError:
 
 
 def _decode(path: Path) -> Image.Image:
+    """The first frame, upright, in the file's own mode. Raises :class:`ImageError`."""
+    # Read the file.
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -203,6 +185,8 @@ def _decode(path: Path) -> Image.Image:
         ) from error
     if not data:
         raise ImageError(f"{path}: the file is empty. Fetch it again.")
+
+    # Read the header, then the pixels: the two fail for different reasons.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -223,14 +207,14 @@ def _decode(path: Path) -> Image.Image:
 
 
 def _alpha(image: Image.Image) -> NDArray[np.uint8] | None:
-    """``uint8`` ``HW``, 255 = opaque; None for an image without transparency."""
+    """``uint8`` ``(H, W)``, 255 = opaque. None for an image without transparency."""
     if not image.has_transparency_data:
         return None
     return np.asarray(image.convert("RGBA").getchannel("A"))
 
 
 def _opaque(image: Image.Image, path: Path) -> Image.Image:
-    """The image as 8-bit ``RGB``; its transparency is dropped."""
+    """The image as 8-bit ``RGB`` without its transparency."""
     if image.mode in _SIXTEEN_BIT:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
@@ -238,6 +222,7 @@ def _opaque(image: Image.Image, path: Path) -> Image.Image:
                 f"{path}: its values run from {values.min()} to {values.max()}, beyond 16 bits. "
                 "Save it as an 8-bit PNG."
             )
+        # value / 257 maps 0..65535 to 0..255. Adding half of 257 rounds.
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     try:
         if image.has_transparency_data:
@@ -258,7 +243,7 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+def _width_height(size: int | tuple[int, int]) -> tuple[int, int]:
     width, height = (size, size) if isinstance(size, int) else size
     if width < 1 or height < 1:
         raise ImageError(f"cannot resize to {width}x{height} pixels: both sides must be at least 1.")
@@ -266,21 +251,21 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def resize(image: Image.Image, size: int | tuple[int, int]) -> Image.Image:
-    """``image`` at ``size``, Lanczos; itself where it has that size already."""
-    target = _pair(size)
+    """``image`` at ``size``, resampled by Lanczos. The same object where it has that size already."""
+    target = _width_height(size)
     return image if image.size == target else image.resize(target, Image.Resampling.LANCZOS)
 
 
 def resize_mask(mask: Image.Image, size: int | tuple[int, int]) -> Image.Image:
-    """``mask`` at ``size``, nearest neighbour, so that 0 and 255 stay the only values."""
-    target = _pair(size)
+    """``mask`` at ``size``, by nearest neighbour, so that 0 and 255 stay the only values."""
+    target = _width_height(size)
     return mask if mask.size == target else mask.resize(target, Image.Resampling.NEAREST)
 
 
 def crop_square(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
     """The part of an image or a mask inside PIL's ``box`` ``(left, top, right, bottom)``.
 
-    Raises :class:`ImageError` for a box that is not square or leaves the image: Pillow would pad in silence.
+    Raises :class:`ImageError` for a box that is not square or leaves the image, where Pillow would pad silently.
     """
     left, top, right, bottom = box
     if right - left != bottom - top or right <= left:
@@ -291,9 +276,9 @@ def crop_square(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Ima
 
 
 def to_array(image: Image.Image) -> NDArray[np.uint8]:
-    """``uint8`` ``HWC`` of an ``RGB`` image, ``HW`` of an ``L`` one: a writable copy.
+    """A writable copy of the pixels: ``uint8``, ``(H, W, 3)`` of an ``RGB`` image, ``(H, W)`` of an ``L`` one.
 
-    Other modes raise :class:`ImageError`.
+    Raises :class:`ImageError` for other modes.
     """
     if image.mode not in ("RGB", "L"):
         raise ImageError(f"an image of mode {image.mode} where RGB or L is expected. Convert it first.")
@@ -301,9 +286,9 @@ def to_array(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def from_array(array: NDArray[np.uint8]) -> Image.Image:
-    """The ``RGB`` image of ``uint8`` ``HWC`` with 3 channels, or the ``L`` one of ``HW``.
+    """The ``RGB`` image of ``uint8`` ``(H, W, 3)``, or the ``L`` image of ``uint8`` ``(H, W)``.
 
-    Anything else raises :class:`ImageError`.
+    Raises :class:`ImageError` for anything else.
     """
     if array.dtype != np.uint8:
         raise ImageError(f"an array of {array.dtype} where uint8 is expected. Scale it to 0..255 and round.")
@@ -313,21 +298,21 @@ def from_array(array: NDArray[np.uint8]) -> Image.Image:
 
 
 def mask_array(mask: Image.Image) -> NDArray[np.bool_]:
-    """``bool`` ``HW``, True where an ``L`` mask is at least 128. Other modes raise ImageError."""
+    """``bool`` ``(H, W)``, True where an ``L`` mask is at least 128. Raises ImageError for other modes."""
     if mask.mode != "L":
         raise ImageError(f"a mask of mode {mask.mode} where L is expected. Read it with read_mask.")
     return np.asarray(mask) >= 128
 
 
 def mask_image(mask: NDArray[np.bool_]) -> Image.Image:
-    """The ``L`` mask (0 and 255) of a ``bool`` ``HW`` array. Anything else raises ImageError."""
+    """The ``L`` mask (0 and 255) of a ``bool`` ``(H, W)`` array. Raises ImageError for anything else."""
     if mask.dtype != np.bool_ or mask.ndim != 2:
         raise ImageError(f"a mask array of {mask.dtype} {mask.shape} where bool (H, W) is expected.")
     return Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
 
 
 def check_mask(mask: Image.Image, name: str = "the mask") -> None:
-    """Raises :class:`ImageError`, naming ``name``, where nothing is to be edited or nothing is to be kept."""
+    """Raises :class:`ImageError` for an empty or a full mask. ``name`` is its name in the message."""
     edit = mask_array(mask)
     if not edit.any():
         raise ImageError(f"{name} is empty: no pixel is marked for editing (255). Mark the region to edit.")
@@ -336,48 +321,48 @@ def check_mask(mask: Image.Image, name: str = "the mask") -> None:
 
 
 def dilate(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    """``bool`` ``HW``: every pixel whose centre lies within ``radius`` pixels (Euclidean) of a True one."""
+    """Dilates a ``bool`` ``(H, W)`` mask: True where a True pixel is within ``radius`` pixels (Euclidean)."""
     if radius < 0:
         raise ImageError(f"a radius of {radius} pixels; it must not be negative.")
     if radius < 1 or not mask.any():
         return mask.copy()
     from scipy.ndimage import distance_transform_edt
 
+    # (H, W) float64: distance of each pixel to the nearest True one.
     distance: NDArray[np.float64] = distance_transform_edt(~mask)
     return distance <= radius
 
 
 def erode(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    """``bool`` ``HW``: the complement of the dilated complement. The image's frame erodes nothing."""
+    """Erodes a ``bool`` ``(H, W)`` mask by ``radius`` pixels. The border of the image erodes nothing."""
+    # The complement of the dilated complement.
     return ~dilate(~mask, radius)
 
 
-def paste_back(source: Image.Image, edited: Image.Image, mask: Image.Image) -> Image.Image:
-    """``RGB``: ``edited`` where the mask is 255, ``source`` where it is 0, bit for bit. Sizes must agree."""
+def composite(source: Image.Image, edited: Image.Image, mask: Image.Image) -> Image.Image:
+    """``RGB``: ``edited`` where the mask is 255, and ``source`` where it is 0, bit for bit.
+
+    Raises :class:`ImageError` for different sizes.
+    """
     if not source.size == edited.size == mask.size:
         raise ImageError(
             f"sizes differ: source {source.size}, edited {edited.size}, mask {mask.size}. Resize them first."
         )
-    inside = mask_array(mask)[..., None]
+    inside = mask_array(mask)[..., None]  # (H, W, 1), broadcast over the channels
     return from_array(np.where(inside, to_array(edited), to_array(source)))
 
 
 def png_bytes(image: Image.Image) -> bytes:
-    """The PNG of an ``RGB`` or ``L`` image: pixels only, no metadata, the same bytes for the same pixels.
+    """The PNG of an ``RGB`` or ``L`` image, without metadata.
 
-    The same, that is, with one version of Pillow and zlib.
+    One version of Pillow and zlib gives the same bytes for the same pixels.
     """
     buffer = io.BytesIO()
-    # Through an array: what the image carries in ``info`` (profiles, EXIF, times) must not reach the file.
+    # Through an array, so that the image's ``info`` (profiles, EXIF, times) does not reach the file.
     from_array(to_array(image)).save(buffer, format="PNG", compress_level=_PNG_LEVEL)
     return buffer.getvalue()
 
 
-def write_png(path: PathLike, image: Image.Image, *, temp_dir: PathLike | None = None) -> str:
-    """Writes the PNG, whole or not at all, and returns the SHA-256 of its bytes. Raises OSError.
-
-    ``temp_dir`` as in :func:`bench.files.write_atomic`.
-    """
-    data = png_bytes(image)
-    write_atomic(path, data, temp_dir=temp_dir)
-    return sha256_bytes(data)
+def write_png(path: PathLike, image: Image.Image) -> None:
+    """Writes the PNG, whole or not at all. Raises OSError."""
+    write_atomic(path, png_bytes(image))

@@ -119,6 +119,6 @@ def to_images(x: Tensor) -> list[Image]:
 def composite(requests: Sequence[EditRequest], edited: Sequence[Image]) -> list[Image]:
     """Each edit inside its request's mask, the source's own pixels outside."""
     return [
-        images.paste_back(source, image, request.mask)
+        images.composite(source, image, request.mask)
         for source, image, request in zip(sources(requests), edited, requests, strict=True)
     ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from bench import images
 from bench.edit import EditMethod
-from bench.files import BrokenText, parse_json, whole_text
+from bench.files import BrokenText, parse_json, sha256_file, whole_text
 from methods.runtime import refuse
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Outputs(EditMethod):
         """SHA-256 over every case's image: other images are another method."""
         digest = hashlib.sha256()
         for case, file in sorted(listed(options.path).items()):
-            digest.update(f"{case}\0{images.sha256_file(file)}\n".encode())
+            digest.update(f"{case}\0{sha256_file(file)}\n".encode())
         return {"sha256": digest.hexdigest()}
 
     @classmethod

@@ -172,7 +172,7 @@ class BlendedDiffusion(EditMethod):
                 request = requests[n // options.batch]
                 if options.paste:
                     source = request.source.convert("RGB")
-                    picture = images.paste_back(source, picture, request.mask)
+                    picture = images.composite(source, picture, request.mask)
                 found[n // options.batch].append(Candidate(picture, distance))
             del result
             if torch.device(self.device).type == "cuda":

@@ -30,6 +30,7 @@ from pydantic import Field
 
 from bench import images
 from bench.edit import EditMethod
+from bench.files import sha256_bytes
 from methods import batches, file_hashes
 from methods.endpoints.client import (
     AnswerCache,
@@ -208,8 +209,8 @@ class OpenAiImages(EditMethod):
             {
                 "url": self.endpoint.url,
                 "fields": fields,
-                "source": images.sha256_bytes(source.tobytes()),
-                "mask": images.sha256_bytes(mask.tobytes()),
+                "source": sha256_bytes(source.tobytes()),
+                "mask": sha256_bytes(mask.tobytes()),
                 # The endpoint has no seed: two seeds are two draws, and each is stored.
                 "seed": request.seed,
             }

@@ -16,6 +16,7 @@ import numpy as np
 
 from bench import images
 from bench.edit import EditMethod
+from bench.files import sha256_bytes
 from methods import batches, weights
 from methods.lama import checkpoint
 from methods.runtime import refuse, runtime_problems
@@ -122,7 +123,7 @@ def _load(found: checkpoint.LamaFiles, device: str) -> Any:
 
     # The bytes that are checked are the bytes that are run, whatever happens to the file meanwhile.
     data = found.path.read_bytes()
-    if images.sha256_bytes(data) != found.sha256:
+    if sha256_bytes(data) != found.sha256:
         raise ValueError(
             f"{found.path}: changed since its SHA-256 was taken. {checkpoint.remedy(found.path)}"
         )

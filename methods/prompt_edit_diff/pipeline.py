@@ -13,7 +13,7 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from bench.images import mask_array, paste_back
+from bench.images import composite, mask_array
 from methods.prompt_edit_diff.losses import composed
 from methods.prompt_edit_diff.model import PromptEditDiffUNet
 from methods.prompt_edit_diff.tags import Tagged, tag, to_tokens
@@ -140,7 +140,7 @@ class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
             images = self._decode(latents)
             if paste:
                 images = [
-                    paste_back(s.convert("RGB"), e, m)
+                    composite(s.convert("RGB"), e, m)
                     for s, e, m in zip(image, images, mask_image, strict=True)
                 ]
         self.maybe_free_model_hooks()

@@ -22,7 +22,7 @@ from PIL.Image import Image
 from bench.edit import EditCase, EditMethod, EditRequest, Region, stable_digest
 from bench.errors import BenchError
 from bench.files import parse_json, write_atomic
-from bench.images import paste_back, read_mask, read_rgb, resize, resize_mask, write_png
+from bench.images import composite, read_mask, read_rgb, resize, resize_mask, write_png
 
 Accept = Callable[[EditCase, Image], bool]
 """Whether a result is good enough to learn from. It receives the case and the composited result."""
@@ -155,7 +155,7 @@ def _edited(cases: Sequence[EditCase], method: EditMethod) -> list[Image]:
     for request, result in zip(requests, method.edit(at_native_size), strict=True):
         if result.size != request.source.size:
             result = resize(result, request.source.size)
-        composites.append(paste_back(request.source.convert("RGB"), result, request.mask))
+        composites.append(composite(request.source.convert("RGB"), result, request.mask))
     return composites
 
 

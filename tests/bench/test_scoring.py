@@ -12,7 +12,7 @@ import pytest
 
 from bench import scoring
 from bench.edit import EditCase, EditRecord
-from bench.images import from_array, mask_array, mask_image, paste_back, to_array
+from bench.images import composite, from_array, mask_array, mask_image, to_array
 from bench.metrics import METRICS, NoValue, Pair
 from bench.metrics.features import Features
 from bench.metrics.types import MetricError, RgbImage
@@ -39,7 +39,7 @@ class TestSingles:
         raw, pasted = by_case(store, "mean"), by_case(store, "mean_pasted")
         for case in cases:
             edited = noise(f"{SPEC.digest}{case.id}", 32)
-            back = paste_back(case.request.source, edited, case.request.mask)
+            back = composite(case.request.source, edited, case.request.mask)
             assert raw[case.id] == pytest.approx(to_array(edited).mean() / 255, rel=1e-12)
             assert pasted[case.id] == pytest.approx(to_array(back).mean() / 255, rel=1e-12)
         assert (summary.scored, summary.skipped, summary.missing) == (2 * COUNT, 0, {})

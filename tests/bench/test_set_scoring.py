@@ -12,7 +12,7 @@ import pytest
 from bench import scoring
 from bench.casefile import protocol_info
 from bench.edit import EditCase, EditRecord
-from bench.images import paste_back, to_array
+from bench.images import composite, to_array
 from bench.metrics.features import Features
 from bench.metrics.realism import Vgg16Frechet, Vgg16Kid
 from bench.metrics.types import SetValue
@@ -47,7 +47,7 @@ class TestSets:
         assert frame.loc[("distance", "background")]["value"] == pytest.approx(np.mean(of_two) - reference)
         pasted = [
             to_array(
-                paste_back(case.request.source, noise(f"{SPEC.digest}{case.id}", 32), case.request.mask)
+                composite(case.request.source, noise(f"{SPEC.digest}{case.id}", 32), case.request.mask)
             ).mean()
             for case in cases
         ]

@@ -85,7 +85,7 @@ def test_pixels_are_the_published_programs_up_to_a_level(
         assert off[inside].mean() < 0.02
         # Its own paste loses a level of the source here and there; ours is done in 8 bits and loses none.
         assert off[~inside].max() <= 1
-        exact = images.paste_back(images.from_array(source_pixels()), picture, mask)
+        exact = images.composite(images.from_array(source_pixels()), picture, mask)
         assert np.array_equal(np.asarray(exact)[~inside], source_pixels()[~inside])
 
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from bench.edit import EditCase, Runtime
-from bench.images import mask_array, paste_back
+from bench.images import composite, mask_array
 from methods.prompt_edit_diff import trainer
 from methods.prompt_edit_diff.augment import MaskDropout
 from methods.prompt_edit_diff.method import PromptEditDiff
@@ -30,7 +30,7 @@ def cases(count: int = 4) -> list[EditCase]:
     for i in range(count):
         mask = box_mask(8 + 4 * i, 16, 40 + 4 * i, 48)
         asked = replace(request(i, mask), edit_words=("hat",))
-        truth = paste_back(asked.source, Image.new("RGB", (64, 64), (200, 30, 40)), mask)
+        truth = composite(asked.source, Image.new("RGB", (64, 64), (200, 30, 40)), mask)
         out.append(EditCase(f"case-{i}", "replacement", asked, f"source-{i}", truth=truth))
     return out
 
