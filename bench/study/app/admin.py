@@ -1,6 +1,6 @@
-"""The administrator's page: progress, preference with intervals, raters, invitations, files, export.
+"""The administrator's page: progress, preferences with intervals, raters, invitations, files, export.
 
-Behind a password, whose wrong guesses the store counts. Nothing of it reaches a browser that has not given it.
+It is behind a password, and the store counts wrong guesses. A browser gets nothing of it before the password.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import streamlit as st
 
 from bench.study import StudyError
 from bench.study.app import text as app_text
@@ -25,20 +28,34 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bench.study.votes.analysis import Analysis, Exclusion
+    from bench.study.votes.quality import RaterQuality
 
 RESAMPLES = 400
-"""Of the live intervals; ``study analyse`` takes more."""
+"""Bootstrap resamples of the live intervals. ``study analyse`` takes more."""
 REFRESH = 20
 """Seconds between two looks at the votes."""
 
+# Columns of the raters' table.
+RATER_HEADINGS = (
+    "",
+    "Rater",
+    "Answers",
+    "Checks passed",
+    "Repeats alike",
+    "Chose left",
+    "Ties",
+    "Median time",
+    "Under 1 s",
+    "Last seen (UTC)",
+    "By the rule",
+)
+
 
 def show(service: Service) -> None:
-    """The page, or the question for its password."""
-    import streamlit as st
-
+    """The page, or the form for its password."""
     st.html(f"<style>{app_text.static('admin.css')}</style>")
     if st.session_state.get("admin") != service.name:
-        _ask(service)
+        _sign_in(service)
         return
     with st.container(key="admin"):
         kind = _head(service)
@@ -52,9 +69,7 @@ def show(service: Service) -> None:
             _files(service)
 
 
-def _ask(service: Service) -> None:
-    import streamlit as st
-
+def _sign_in(service: Service) -> None:
     with st.container(key="sheet"):
         st.html(
             app_text.page(
@@ -62,15 +77,15 @@ def _ask(service: Service) -> None:
             )
         )
         with st.form("password", border=False):
-            given = st.text_input(
+            password = st.text_input(
                 "Password", type="password", max_chars=1000, autocomplete="current-password"
             )
             sent = st.form_submit_button("Sign in", type="primary")
         if not sent:
             return
         try:
-            # Behind a proxy all clients have its address, and share the count.
-            service.store.check_admin(service.name, given, client=str(st.context.ip_address or "local"))
+            # Behind a proxy, all clients have its address and share the count of wrong guesses.
+            service.store.check_admin(service.name, password, client=str(st.context.ip_address or "local"))
         except StudyError as error:
             st.error(error.public)
             return
@@ -79,31 +94,27 @@ def _ask(service: Service) -> None:
 
 
 def _head(service: Service) -> str:
-    """The title, and whose votes are looked at."""
-    import streamlit as st
-
+    """The title, and the choice between people and simulated raters. Returns the kind of rater."""
     study = service.study
     left, right = st.columns([4, 1], vertical_alignment="center")
     options = study.design.options
-    said = (
+    summary = (
         f"{service.name} · {len(study.design.methods)} methods · {len(study.design.cases)} cases · "
         f"{options.raters} raters of {options.trials} answers · made {study.created_at:%d %b %Y} · "
         f"design {study.design.digest[:12]}"
     )
-    left.html(app_text.page(app_text.heading(study.settings.title), app_text.plain(said, soft=True)))
+    left.html(app_text.page(app_text.heading(study.settings.title), app_text.plain(summary, soft=True)))
     if not service.store.status(service.name).simulated_votes:
         return HUMAN
     with right, st.container(key="whose"):
-        shown = st.segmented_control("Votes of", ["People", "Simulated"], default="People", key="kind")
-    return SIMULATED if shown == "Simulated" else HUMAN
+        choice = st.segmented_control("Votes of", ["People", "Simulated"], default="People", key="kind")
+    return SIMULATED if choice == "Simulated" else HUMAN
 
 
-# --- what changes while people vote -----------------------------------------------------------------------
+# --- figures that change while people vote ----------------------------------------------------------------
 
 
 def _live(service: Service, kind: str) -> None:
-    import streamlit as st
-
     @st.fragment(run_every=REFRESH)
     def live() -> None:
         try:
@@ -115,48 +126,44 @@ def _live(service: Service, kind: str) -> None:
 
 
 def _figures(service: Service, kind: str) -> None:
-    import streamlit as st
-
     if kind == SIMULATED:
         st.html('<p class="simulated">Simulated raters: none of these figures is of people.</p>')
-    status = service.store.status(service.name, kind)
-    st.html(tiles(status, kind))
+    st.html(tiles(service.store.status(service.name, kind), kind))
     votes = service.store.votes(service.name, kind)
     rule = exclusion(service)
     if (votes["role"] == "trial").any():
-        found = _analysis(service.name, service.store.name, kind, _fingerprint(votes), votes, rule)
+        analysis = _analysis(service.name, service.store.name, kind, _fingerprint(votes), votes, rule)
         with st.container(key="figures"):
             left, right = st.columns([1.2, 1], gap="small")
         with left:
-            st.html(preference(found))
+            st.html(preference(analysis))
         with right:
-            st.html(wins(found))
+            st.html(wins(analysis))
     else:
         st.html(panel("Preference", "<p class='none'>No votes yet.</p>"))
     st.html(raters(service, kind, votes, rule))
 
 
 def _fingerprint(votes: pd.DataFrame) -> str:
-    """The same for the same votes: they never change, but are added, and deleted when a rater withdraws."""
+    """Equal for equal votes. A vote never changes: votes are added, or deleted when a rater withdraws."""
     return hashlib.sha256("\n".join(votes["rater"] + " " + votes["trial"]).encode()).hexdigest()
 
 
 def _analysis(
     study: str, store: str, kind: str, fingerprint: str, votes: pd.DataFrame, rule: Exclusion
 ) -> Analysis:
-    import streamlit as st
-
+    # Streamlit does not hash arguments that begin with an underscore. The fingerprint stands for them.
     @st.cache_resource(show_spinner=False, max_entries=8)
-    def analysed(study: str, store: str, kind: str, fingerprint: str, _votes: Any, _rule: Any) -> Any:
+    def cached(study: str, store: str, kind: str, fingerprint: str, _votes: Any, _rule: Any) -> Any:
         from bench.study.votes.analysis import analyse
 
         return analyse(_votes, exclusion=_rule, resamples=RESAMPLES, simulated=kind == SIMULATED)
 
-    return analysed(study, store, kind, fingerprint, votes, rule)  # type: ignore[no-any-return]
+    return cached(study, store, kind, fingerprint, votes, rule)  # type: ignore[no-any-return]
 
 
 def exclusion(service: Service) -> Exclusion:
-    """The rule that the study stated beforehand."""
+    """The exclusion rule that the study stated before any vote."""
     from bench.study.votes.analysis import Exclusion
 
     return Exclusion(**service.study.settings.exclusion)
@@ -168,9 +175,10 @@ def panel(title: str, body: str, note: str = "") -> str:
 
 
 def tiles(status: StudyStatus, kind: str) -> str:
-    """The counts, largest first."""
+    """The counts of trials, raters, votes and invitations."""
     done = status.answered / status.wanted if status.wanted else 0.0
     state = "closed" if status.closed else "open"
+    # (heading, figure, HTML below it)
     cards = [
         (
             "Trials answered",
@@ -190,31 +198,32 @@ def tiles(status: StudyStatus, kind: str) -> str:
             "<p>taken up</p>",
         ),
     ]
-    return (
-        '<div class="tiles">'
-        + "".join(
-            f'<div class="tile"><h3>{name}</h3><b>{value}</b>{rest}</div>' for name, value, rest in cards
-        )
-        + "</div>"
-    )
+    boxes = (f'<div class="tile"><h3>{name}</h3><b>{value}</b>{rest}</div>' for name, value, rest in cards)
+    return f'<div class="tiles">{"".join(boxes)}</div>'
 
 
-def _rows(found: pd.DataFrame, who: str) -> pd.DataFrame:
-    pooled = (found["question"] == "all") & (found["protocol"] == "all") & (found["category"] == "all")
-    chosen: pd.DataFrame = found[(found["raters"] == who) & pooled]
-    return chosen
+# --- preferences ------------------------------------------------------------------------------------------
 
 
-def who_of(found: Analysis) -> str:
-    return "kept" if (found.counts["raters"] == "kept").any() else "all"
+def _rows(table: pd.DataFrame, rater_set: str) -> pd.DataFrame:
+    """The rows over all questions, protocols and categories. ``rater_set``: ``kept`` or ``all`` raters."""
+    pooled = (table["question"] == "all") & (table["protocol"] == "all") & (table["category"] == "all")
+    rows: pd.DataFrame = table[(table["raters"] == rater_set) & pooled]
+    return rows
 
 
-def preference(found: Analysis) -> str:
+def _rater_set(analysis: Analysis) -> str:
+    """``kept`` raters, unless the rule excludes all of them."""
+    return "kept" if (analysis.counts["raters"] == "kept").any() else "all"
+
+
+def preference(analysis: Analysis) -> str:
     """A dot and its 95% interval per method, best first."""
-    who = who_of(found)
+    rater_set = _rater_set(analysis)
     parts = []
-    for kind, some in _rows(found.shares, who).groupby("kind", sort=False):
-        rows = some.sort_values("share", ascending=False).to_dict("records")
+    for kind, shares in _rows(analysis.shares, rater_set).groupby("kind", sort=False):
+        rows = shares.sort_values("share", ascending=False).to_dict("records")
+        # The share of a method that is chosen by chance.
         middle = 0.5 if kind == "pair" else 1 / max(1, len(rows))
         lines = "".join(_interval(row, middle) for row in rows)
         title = "" if kind == "pair" else "<h3>Choices of the best</h3>"
@@ -222,52 +231,43 @@ def preference(found: Analysis) -> str:
             f'{title}<div class="intervals">{lines}<div class="axis"><span></span><div><i>0</i><i>25</i><i>50</i>'
             "<i>75</i><i>100%</i></div><span></span></div></div>"
         )
-    raters = "the raters kept" if who == "kept" else "all raters"
+    whose = "the raters kept" if rater_set == "kept" else "all raters"
     note = (
-        f"Share of the votes that showed a method and preferred it (a tie counts half), of {raters}; 95% "
-        f"intervals by {found.resamples} bootstrap resamples of raters and sources. {found.exclusion} To stop a "
+        f"Share of the votes that showed a method and preferred it (a tie counts half), of {whose}; 95% "
+        f"intervals by {analysis.resamples} bootstrap resamples of raters and sources. {analysis.exclusion} To stop a "
         "study because of what is seen here biases it."
     )
     return panel("Preference", "".join(parts), note)
 
 
 def _interval(row: Mapping[str, Any], middle: float) -> str:
+    """One method's line: its name, a bar with a dot, and the figures in per cent."""
     share, low, high = (100 * float(row[name]) for name in ("share", "low", "high"))
-    known = low == low and high == high
-    bar = f'<em style="left:{low:.2f}%;width:{max(high - low, 0.4):.2f}%"></em>' if known else ""
-    said = f"{share:.1f} <small>{low:.0f}–{high:.0f}</small>" if known else f"{share:.1f}"
+    # NaN where there are too few votes for an interval.
+    has_interval = low == low and high == high
+    bar = f'<em style="left:{low:.2f}%;width:{max(high - low, 0.4):.2f}%"></em>' if has_interval else ""
+    value = f"{share:.1f} <small>{low:.0f}–{high:.0f}</small>" if has_interval else f"{share:.1f}"
     return (
         f'<div class="line"><span class="name" dir="auto" title="{escape(str(row["method"]))}">'
         f"{escape(str(row['method']))}</span>"
         f'<div class="scale"><u style="left:{100 * middle:.2f}%"></u>{bar}<b style="left:{share:.2f}%"></b></div>'
-        f'<span class="value">{said}<small class="n"> n {int(row["n"])}</small></span></div>'
+        f'<span class="value">{value}<small class="n"> n {int(row["n"])}</small></span></div>'
     )
 
 
-def wins(found: Analysis) -> str:
-    """Who wins against whom: the row's share of the votes between the two, a tie being half."""
-    who = who_of(found)
-    some = _rows(found.wins, who)
-    order = list(_rows(found.shares, who).sort_values("share", ascending=False)["method"].drop_duplicates())
-    cells = {(row["method"], row["against"]): row for row in some.to_dict("records")}
+def wins(analysis: Analysis) -> str:
+    """Matrix of the row's share of the votes between two methods. A tie counts half."""
+    rater_set = _rater_set(analysis)
+    shares = _rows(analysis.shares, rater_set).sort_values("share", ascending=False)
+    order = list(shares["method"].drop_duplicates())
+    cells = {
+        (row["method"], row["against"]): row for row in _rows(analysis.wins, rater_set).to_dict("records")
+    }
     head = "".join(f"<th title='{escape(name)}'>{number}</th>" for number, name in enumerate(order, 1))
     body = []
     for number, method in enumerate(order, 1):
-        line = []
-        for against in order:
-            row = cells.get((method, against))
-            if method == against or row is None or not row["n"]:
-                line.append("<td class='off'></td>")
-                continue
-            share = float(row["share"])
-            tint = f"rgba({'31,79,216' if share >= 0.5 else '200,90,40'},{1.2 * abs(share - 0.5):.2f})"
-            says = f"{method} against {against}: {row['wins']:g} wins, {row['ties']:g} ties, {row['losses']:g} losses"
-            line.append(
-                f"<td style='background:{tint}' title='{escape(says, quote=True)}'>{100 * share:.0f}</td>"
-            )
-        body.append(
-            f"<tr><th class='name'><span>{number}</span> {escape(str(method))}</th>{''.join(line)}</tr>"
-        )
+        line = "".join(_win_cell(method, against, cells.get((method, against))) for against in order)
+        body.append(f"<tr><th class='name'><span>{number}</span> {escape(str(method))}</th>{line}</tr>")
     table = (
         f"<table class='matrix'><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
     )
@@ -278,70 +278,71 @@ def wins(found: Analysis) -> str:
     )
 
 
+def _win_cell(method: str, against: str, row: Mapping[str, Any] | None) -> str:
+    if method == against or row is None or not row["n"]:
+        return "<td class='off'></td>"
+    share = float(row["share"])
+    # Blue for wins, orange for losses, the stronger the further from one half.
+    tint = f"rgba({'31,79,216' if share >= 0.5 else '200,90,40'},{1.2 * abs(share - 0.5):.2f})"
+    title = (
+        f"{method} against {against}: {row['wins']:g} wins, {row['ties']:g} ties, {row['losses']:g} losses"
+    )
+    return f"<td style='background:{tint}' title='{escape(title, quote=True)}'>{100 * share:.0f}</td>"
+
+
+# --- raters -----------------------------------------------------------------------------------------------
+
+
 def raters(service: Service, kind: str, votes: pd.DataFrame, rule: Exclusion) -> str:
-    """One line per rater, and what the rule says of each."""
+    """One line per rater, with the verdict of the exclusion rule."""
     entries = service.store.quality(service.name, kind)
     if not entries:
         return panel("Raters", "<p class='none'>Nobody yet.</p>")
-    why: dict[str, str] = {}
+    # Rater -> reason of the exclusion.
+    reasons: dict[str, str] = {}
     if len(votes):
         from bench.study.votes.analysis import rater_quality
         from bench.study.votes.frame import check_votes
 
-        judged = rater_quality(check_votes(votes), rule)
-        why = {str(row["rater"]): str(row["why"]) for row in judged.to_dict("records") if row["excluded"]}
+        verdicts = rater_quality(check_votes(votes), rule).to_dict("records")
+        reasons = {str(row["rater"]): str(row["why"]) for row in verdicts if row["excluded"]}
     total = service.study.design.options.trials
-
-    def share(value: float | None) -> str:
-        return "–" if value is None else f"{100 * value:.0f}%"
-
-    lines = []
-    for entry in entries:
-        out = why.get(entry.rater)
-        state = "finished" if entry.finished else f"{entry.votes} of {total}"
-        seconds = "–" if entry.median_ms is None else f"{entry.median_ms / 1000:.1f} s"
-        last = "–" if entry.last_vote is None else f"{entry.last_vote:%d %b %H:%M}"
-        mark = (
-            f"<span class='flag' title='{escape(out, quote=True)}'>excluded: {escape(out)}</span>"
-            if out
-            else "<span class='fine'>kept</span>"
-        )
-        # Whom a recruiting service sent is paid by its own id.
-        named = f" <code>{escape(entry.external)}</code>" if entry.external else ""
-        lines.append(
-            f"<tr><td>{entry.number + 1}</td><td><code>{escape(entry.rater[:8])}</code>{named}</td><td>{state}</td>"
-            f"<td>{entry.attention - entry.attention_failed} of {entry.attention}</td>"
-            f"<td>{entry.repeats_same} of {entry.repeats}</td><td>{share(entry.first_share)}</td>"
-            f"<td>{share(entry.tie_share)}</td><td>{seconds}</td><td>{share(entry.fast_share)}</td>"
-            f"<td>{last}</td><td>{mark}</td></tr>"
-        )
-    heads = (
-        "",
-        "Rater",
-        "Answers",
-        "Checks passed",
-        "Repeats alike",
-        "Chose left",
-        "Ties",
-        "Median time",
-        "Under 1 s",
-        "Last seen (UTC)",
-        "By the rule",
-    )
+    lines = "".join(_rater_line(entry, total, reasons.get(entry.rater)) for entry in entries)
     table = (
-        f"<table class='raters'><thead><tr>{''.join(f'<th>{name}</th>' for name in heads)}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table>"
+        f"<table class='raters'><thead><tr>{''.join(f'<th>{name}</th>' for name in RATER_HEADINGS)}</tr></thead>"
+        f"<tbody>{lines}</tbody></table>"
     )
     note = f"{rule} As of {datetime.now(UTC):%H:%M:%S} UTC; looked at again every {REFRESH} seconds."
     return panel("Raters", f"<div class='scroll tall'>{table}</div>", note)
 
 
-# --- what the administrator does --------------------------------------------------------------------------
+def _rater_line(entry: RaterQuality, total: int, reason: str | None) -> str:
+    """``total``: answers asked of a rater; ``reason``: of the exclusion, None for a rater who is kept."""
+
+    def share(value: float | None) -> str:
+        return "–" if value is None else f"{100 * value:.0f}%"
+
+    state = "finished" if entry.finished else f"{entry.votes} of {total}"
+    seconds = "–" if entry.median_ms is None else f"{entry.median_ms / 1000:.1f} s"
+    last = "–" if entry.last_vote is None else f"{entry.last_vote:%d %b %H:%M}"
+    mark = "<span class='fine'>kept</span>"
+    if reason:
+        mark = f"<span class='flag' title='{escape(reason, quote=True)}'>excluded: {escape(reason)}</span>"
+    # The recruiting service's id, by which its raters are paid.
+    external = f" <code>{escape(entry.external)}</code>" if entry.external else ""
+    return (
+        f"<tr><td>{entry.number + 1}</td><td><code>{escape(entry.rater[:8])}</code>{external}</td><td>{state}</td>"
+        f"<td>{entry.attention - entry.attention_failed} of {entry.attention}</td>"
+        f"<td>{entry.repeats_same} of {entry.repeats}</td><td>{share(entry.first_share)}</td>"
+        f"<td>{share(entry.tie_share)}</td><td>{seconds}</td><td>{share(entry.fast_share)}</td>"
+        f"<td>{last}</td><td>{mark}</td></tr>"
+    )
+
+
+# --- actions ----------------------------------------------------------------------------------------------
 
 
 def _invite(service: Service) -> None:
-    import streamlit as st
-
     with st.container(key="box_invite"):
         st.html(app_text.page("<h2>Invite</h2>"))
         with st.form("invite", border=False):
@@ -351,8 +352,8 @@ def _invite(service: Service) -> None:
             sent = st.form_submit_button("Make links")
         if sent:
             base = (st.context.url or "").split("?")[0].rstrip("/").removesuffix("/admin")
-            made = service.store.invite(service.name, int(count), days=float(days))
-            st.session_state["links"] = [f"{base}/?invitation={token}" for token in made]
+            tokens = service.store.invite(service.name, int(count), days=float(days))
+            st.session_state["links"] = [f"{base}/?invitation={token}" for token in tokens]
         links = st.session_state.get("links")
         if links:
             st.caption("Each is good for one rater. They are shown once.")
@@ -360,37 +361,33 @@ def _invite(service: Service) -> None:
 
 
 def _export(service: Service, kind: str) -> None:
-    import streamlit as st
-
     with st.container(key="box_export"):
         st.html(app_text.page("<h2>Export</h2>"))
         anonymous = st.toggle("Anonymous: raters by numbers that lead back to nobody", value=True)
-
-        def data(ending: str) -> bytes:
-            return exported(service, kind, ending, anonymous=anonymous)
-
-        one, two = st.columns(2)
         stem = f"{service.name}-{'votes' if kind == HUMAN else 'simulated'}"
-        one.download_button(
-            "CSV", lambda: data(".csv"), f"{stem}.csv", "text/csv", on_click="ignore", width="stretch"
-        )
-        two.download_button(
-            "Parquet",
-            lambda: data(".parquet"),
-            f"{stem}.parquet",
-            "application/vnd.apache.parquet",
-            on_click="ignore",
-            width="stretch",
-        )
+        columns = st.columns(2)
+        for column, label, ending, mime in (
+            (columns[0], "CSV", ".csv", "text/csv"),
+            (columns[1], "Parquet", ".parquet", "application/vnd.apache.parquet"),
+        ):
+            column.download_button(
+                label,
+                # Called on the click, so that no file is made before.
+                partial(exported, service, kind, ending, anonymous=anonymous),
+                f"{stem}{ending}",
+                mime,
+                on_click="ignore",
+                width="stretch",
+            )
 
 
 def exported(service: Service, kind: str, ending: str, *, anonymous: bool) -> bytes:
-    """The votes as a file's bytes; ``ending`` is ``.csv`` or ``.parquet``."""
+    """The bytes of a file of votes. ``ending``: ``.csv`` or ``.parquet``."""
     from bench.study import exchange
 
     votes = service.store.votes(service.name, kind)
     if anonymous:
-        # Forgotten at once: nobody can find a rater by trying names.
+        # The key is kept nowhere, so that nobody can test names against the file.
         votes = exchange.anonymise(votes, secrets.token_hex(32))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"votes{ending}"
@@ -399,8 +396,6 @@ def exported(service: Service, kind: str, ending: str, *, anonymous: bool) -> by
 
 
 def _files(service: Service) -> None:
-    import streamlit as st
-
     with st.container(key="box_files"):
         st.html(app_text.page("<h2>Files and incidents</h2>"))
         if st.button("Check the study's files"):
@@ -419,8 +414,6 @@ def _files(service: Service) -> None:
 
 
 def _close(service: Service) -> None:
-    import streamlit as st
-
     with st.container(key="box_close"):
         st.html(app_text.page("<h2>Close</h2>"))
         if service.store.status(service.name).closed:

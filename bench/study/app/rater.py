@@ -1,24 +1,27 @@
-"""What a rater sees: consent, instructions, practice, trials, the end. Every page but a trial is plain text.
+"""The rater's pages: consent, instructions, practice, trials, the end. All but the trial are plain text.
 
-The browser gets texts, opaque ids and the addresses of pictures in one message per trial, so that an answer is
-acknowledged before any picture comes. It fetches the pictures of this trial, then those of the next. It keeps a
-signed session: in the address, which is the rater's personal link, and in a cookie that remembers which link was
-opened here. A link is used up only when its holder agrees to take part, so a mail program that looks at links
-spoils none.
+A trial is one message to the browser: texts, opaque ids and the addresses of images. An answer is therefore
+acknowledged before any image arrives. The browser fetches the images of this trial, then those of the next one.
+
+The browser keeps a signed session. It is in the address, which is the rater's personal link, and in a cookie that
+belongs to the link that was opened. A link is used only when its holder agrees to take part, so a mail program that
+opens links uses none.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+import streamlit as st
+
 from bench.study import StudyError
 from bench.study.app import text as app_text
-from bench.study.app.server import PICTURES
-from bench.study.app.service import LOG, AllPicturesAway, Service
+from bench.study.app.service import IMAGES, LOG, AllImagesAway, Service
 from bench.study.database import DatabaseError
 from bench.study.images import ImageChanged
 from bench.study.interface import (
@@ -37,6 +40,8 @@ from bench.study.interface import (
 )
 from bench.study.security import TokenError, TokenExpired, TokenUsed
 
+# Details of an answer that are stored. Others that a browser sends are dropped. `app_text.storage_notice` tells raters
+# of each.
 DETAILS: Mapping[str, type | tuple[type, ...]] = {
     "by": str,
     "zoomed": (int, float),
@@ -51,13 +56,19 @@ DETAILS: Mapping[str, type | tuple[type, ...]] = {
     "ratio": (int, float),
     "touch": bool,
 }
-"""Details of an answer that the browser may send; others are dropped. ``app_text.stored`` tells raters of each."""
+
+# Writes the cookie: only a script in the browser can set one.
+COOKIE_SCRIPT = """
+    export default function ({ data }) {
+      if (!data) return;
+      const secure = location.protocol === "https:" ? "; Secure" : "";
+      document.cookie = `${data.name}=${data.value}; Path=/; Max-Age=${data.age}; SameSite=Lax${secure}`;
+    }
+    """
 
 
 def show(service: Service) -> None:
-    """The page that the rater is at, or a page that says in its place why there is none."""
-    import streamlit as st
-
+    """The page at which the rater is, or a page that says why there is none."""
     place = st.empty()
     retry = False
     try:
@@ -77,16 +88,15 @@ def show(service: Service) -> None:
     except DatabaseError as error:
         service.incidents.record("database", service.name, str(error))
         title, text, retry = "One moment", "Your answers so far are stored. Try again in a minute.", True
-    except AllPicturesAway as error:
+    except AllImagesAway as error:
         title, text, retry = "One moment", error.public, True
+    # Replaces the part of the page that was drawn before the error.
     with place.container():
         message(title, text, service, retry=retry)
 
 
 def message(title: str, text: str, service: Service, *, retry: bool = False) -> None:
-    """A page that says one thing."""
-    import streamlit as st
-
+    """A page with one message."""
     with st.container(key="sheet_message"):
         contact = app_text.contact(service.study.settings.contact)
         st.html(app_text.page(app_text.heading(title), app_text.plain(text), contact))
@@ -95,8 +105,6 @@ def message(title: str, text: str, service: Service, *, retry: bool = False) -> 
 
 
 def _show(service: Service) -> None:
-    import streamlit as st
-
     if st.session_state.get("declined"):
         message(
             "You do not take part",
@@ -105,48 +113,46 @@ def _show(service: Service) -> None:
             service,
         )
         return
-    entry = _entry(service)
-    if entry is None:
+    session = _session(service)
+    if session is None:
         return
-    _remember(entry)
-    rater = entry.rater
-    progress = service.store.progress(rater)
-    state = st.session_state
+    _set_cookie(session)
+    progress = service.store.progress(session.rater)
     begun = progress.done + progress.practice_done > 0
     if progress.state == "consent":
-        _landing(service, entry)
+        _consent_page(service, session)
     elif progress.state == "finished":
-        _finish(service, rater)
-    elif not state.setdefault("instructed", begun):
-        _instructions(service, begun)
+        _last_page(service, session.rater)
+    elif not st.session_state.setdefault("instructed", begun):
+        _instructions_page(service, begun)
     else:
-        _trial(service, entry, progress)
+        _trial_page(service, session.rater, progress)
 
 
 # --- coming in --------------------------------------------------------------------------------------------
 
 
-def _entry(service: Service) -> RaterSession | None:
-    """Who is here; None where a page was shown instead."""
-    import streamlit as st
-
-    state = st.session_state
-    if "entry" in state:
-        known: RaterSession = state["entry"]
-        return known
+def _session(service: Service) -> RaterSession | None:
+    """The visitor's session. None where a page was shown instead."""
+    # Known from an earlier run of the script, from the personal link, or from the cookie.
+    if "entry" in st.session_state:
+        session: RaterSession = st.session_state["entry"]
+        return session
     query = st.query_params
     if "session" in query:
         return _come_in(service.resume(query["session"]), "")
     invitation = query.get("invitation", "")
     external, recruited = recruited_by(query)
-    # Someone else's invitation, opened in the same browser, has a cookie of its own.
+    # A cookie belongs to one invitation: another person's, opened in the same browser, has a cookie of its own.
     place = invitation or service.name
     cookie = None if external and not invitation else st.context.cookies.get(cookie_name(place))
     if cookie:
         try:
             return _come_in(service.resume(cookie), place)
         except StudyError:
-            pass  # Of a study that is no more: as if there were none.
+            pass  # The cookie of a study that no longer exists counts as none.
+
+    # A new visitor.
     if not invitation and not service.study.settings.open_registration:
         message(
             service.study.settings.title,
@@ -157,69 +163,60 @@ def _entry(service: Service) -> RaterSession | None:
     if service.store.status(service.name).closed:
         raise StudyClosed(f"study {service.name} is closed.")
     if invitation:
-        # Nobody is asked to agree to a study that their link does not open.
+        # Before the consent page, so that nobody agrees to a study that their link does not open.
         service.check_invitation(invitation, external, recruited)
-    _landing(service, None, invitation, external, recruited)
+    _consent_page(service, None, invitation, external, recruited)
     return None
 
 
 def recruited_by(query: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """The recruiting service's id of the rater, and all ids that its link holds, by parameter."""
-    for name, others in RECRUITERS.items():
+    """The recruiting service's id of the rater, and all of its parameters in the link."""
+    for name, further in RECRUITERS.items():
         if query.get(name):
-            return query[name], {key: query[key] for key in (name, *others) if query.get(key)}
+            return query[name], {key: query[key] for key in (name, *further) if query.get(key)}
     return "", {}
 
 
-def _come_in(entry: RaterSession, place: str) -> RaterSession:
-    """``place``: what the cookie is for; none where the address had the session already."""
-    import streamlit as st
-
-    st.session_state["entry"] = entry
+def _come_in(session: RaterSession, place: str) -> RaterSession:
+    """Remembers the session and puts it into the address. ``place``: see :func:`cookie_name`, empty for no cookie."""
+    st.session_state["entry"] = session
     st.session_state["place"] = place
-    if st.query_params.to_dict() != {"session": entry.session}:
-        st.query_params.from_dict({"session": entry.session})
-    return entry
+    if st.query_params.to_dict() != {"session": session.session}:
+        st.query_params.from_dict({"session": session.session})
+    return session
 
 
 def cookie_name(place: str) -> str:
+    """Name of the cookie for ``place``, which is an invitation, or the study where it is open to all."""
     return f"peb_{hashlib.sha256(place.encode()).hexdigest()[:20]}"
 
 
 @cache
-def _keeper() -> Any:
-    import streamlit as st
-
-    script = """
-    export default function ({ data }) {
-      if (!data) return;
-      const secure = location.protocol === "https:" ? "; Secure" : "";
-      document.cookie = `${data.name}=${data.value}; Path=/; Max-Age=${data.age}; SameSite=Lax${secure}`;
-    }
-    """
-    return st.components.v2.component("peb_keeper", js=script)
+def _cookie_component() -> Any:
+    return st.components.v2.component("peb_keeper", js=COOKIE_SCRIPT)
 
 
-def _remember(entry: RaterSession) -> None:
-    import streamlit as st
-
+def _set_cookie(session: RaterSession) -> None:
     place = st.session_state["place"]
     name = cookie_name(place)
-    if not place or st.context.cookies.get(name) == entry.session:
+    if not place or st.context.cookies.get(name) == session.session:
         return
     with st.container(key="quiet"):
-        _keeper()(key="keeper", data={"name": name, "value": entry.session, "age": SESSION_DAYS * 86400})
+        cookie = {"name": name, "value": session.session, "age": SESSION_DAYS * 86400}
+        _cookie_component()(key="keeper", data=cookie)
 
 
-def _landing(
+# --- pages of text ----------------------------------------------------------------------------------------
+
+
+def _consent_page(
     service: Service,
-    entry: RaterSession | None,
+    session: RaterSession | None,
     invitation: str = "",
     external: str = "",
     recruited: Mapping[str, str] | None = None,
 ) -> None:
-    import streamlit as st
-
+    """Asks for consent. ``session`` is None for a visitor who is not a rater yet."""
     study = service.study
     settings = study.settings
     with st.container(key="sheet"):
@@ -227,32 +224,32 @@ def _landing(
             app_text.page(
                 app_text.heading(settings.title),
                 app_text.facts(app_text.about(study.design)),
-                app_text.card(app_text.plain(settings.consent), app_text.stored(settings.contact)),
+                app_text.card(app_text.plain(settings.consent), app_text.storage_notice(settings.contact)),
                 app_text.contact(settings.contact),
             )
         )
         agreed = st.button("I agree and want to begin", type="primary", key="agree")
         declined = st.button("I do not want to take part", key="decline")
         if agreed:
-            if entry is None:
+            if session is None:
+                # Only now is the invitation used.
                 if invitation:
-                    taken = service.redeem(invitation, external, recruited)
+                    session = service.redeem(invitation, external, recruited)
                 else:
-                    taken = service.store.enter(service.name, external, recruited)
-                entry = _come_in(taken, invitation or service.name)
-            service.store.consent(entry.rater)
+                    session = service.store.enter(service.name, external, recruited)
+                _come_in(session, invitation or service.name)
+            service.store.consent(session.rater)
         elif declined:
-            if entry is not None:
-                service.store.withdraw(entry.rater)
+            if session is not None:
+                service.store.withdraw(session.rater)
             st.session_state["declined"] = True
         else:
             return
     st.rerun()
 
 
-def _instructions(service: Service, begun: bool) -> None:
-    import streamlit as st
-
+def _instructions_page(service: Service, begun: bool) -> None:
+    """``begun``: the rater has answered a trial and looks at the instructions again."""
     study = service.study
     with st.container(key="sheet"):
         st.html(
@@ -272,9 +269,7 @@ def _instructions(service: Service, begun: bool) -> None:
     st.rerun()
 
 
-def _ready(service: Service, total: int) -> None:
-    import streamlit as st
-
+def _practice_done_page(total: int) -> None:
     with st.container(key="sheet"):
         st.html(
             app_text.page(
@@ -291,25 +286,25 @@ def _ready(service: Service, total: int) -> None:
     st.rerun()
 
 
-def _finish(service: Service, rater: str) -> None:
-    _end(service, rater, "You are done", service.study.settings.thanks)
-
-
-def _end(service: Service, rater: str, title: str, text: str) -> None:
-    """The last page, with the completion code. Raises ``NotFinished`` for a rater who has not earned one."""
-    import streamlit as st
-
+def _last_page(service: Service, rater: str, title: str = "You are done", text: str | None = None) -> None:
+    """The page with the completion code. Raises ``NotFinished`` for a rater who has not earned one."""
     completion = service.store.completion(rater)
-    parts = [app_text.heading(title), app_text.plain(text), app_text.code(completion)]
-    parts.append(app_text.contact(service.study.settings.contact))
+    settings = service.study.settings
     with st.container(key="sheet"):
-        st.html(app_text.page(*parts))
+        st.html(
+            app_text.page(
+                app_text.heading(title),
+                app_text.plain(settings.thanks if text is None else text),
+                app_text.code(completion),
+                app_text.contact(settings.contact),
+            )
+        )
 
 
-def _closed_midway(service: Service, rater: str) -> None:
-    """The study was closed before the rater finished. Raises ``StudyClosed`` for one who never began."""
+def _closed_page(service: Service, rater: str) -> None:
+    """The study was closed before the rater finished. Raises ``StudyClosed`` for a rater who never began."""
     try:
-        _end(
+        _last_page(
             service,
             rater,
             "This study has ended",
@@ -324,74 +319,78 @@ def _closed_midway(service: Service, rater: str) -> None:
 
 
 @cache
-def _component() -> Any:
-    import streamlit as st
-
+def _trial_component() -> Any:
     return st.components.v2.component(
         "peb_trial", css=app_text.static("trial.css"), js=app_text.static("trial.js")
     )
 
 
-def _trial(service: Service, entry: RaterSession, progress: RaterProgress) -> None:
-    import streamlit as st
-
+def _trial_page(service: Service, rater: str, progress: RaterProgress) -> None:
+    """Shows the open trial, or an answered practice trial with its explanation."""
     state = st.session_state
-    rater = entry.rater
-    while True:
-        feedback: dict[str, Any] | None = state.get("feedback")
-        try:
-            trial: OpenTrial | None = (
-                feedback["trial"] if feedback else service.store.next_trial(rater, service.void)
-            )
-        except StudyClosed:
-            _closed_midway(service, rater)
-            return
-        if trial is None:
-            _finish(service, rater)
-            return
-        try:
-            data = payload(service, rater, trial)
-            break
-        except ImageChanged as error:
-            # Void from now on, so that the next round draws another.
-            service.set_void(rater, trial.id, error)
-            state.pop("feedback", None)
-    practised = progress.practice_done and not trial.practice and not progress.done
-    if practised and not state.get("ready"):
-        _ready(service, progress.total)
+    try:
+        trial, data = _next_trial(service, rater)
+    except StudyClosed:
+        _closed_page(service, rater)
         return
+    if trial is None:
+        _last_page(service, rater)
+        return
+    if progress.practice_done and not trial.practice and not progress.done and not state.get("ready"):
+        _practice_done_page(progress.total)
+        return
+    feedback: dict[str, Any] | None = state.get("feedback")
     state["open"] = trial
     data["feedback"] = feedback["shown"] if feedback else None
     data["notice"] = state.get("notice")
+    # Tells the component that the server has run, even if nothing else changed.
     data["round"] = state.get("round", 0)
 
+    def next_round() -> None:
+        state["round"] = state.get("round", 0) + 1
+
     def on_answer() -> None:
-        _guarded(service, lambda: _take(service, rater))
+        _guarded(service, lambda: _store_answer(service, rater))
 
     def on_next() -> None:
         state.pop("feedback", None)
-        state["round"] = state.get("round", 0) + 1
-
-    def on_lost() -> None:
-        state["round"] = state.get("round", 0) + 1
+        next_round()
 
     def on_instructions() -> None:
         state["instructed"] = False
 
-    _component()(
+    _trial_component()(
         key="trial",
         data=data,
         on_answer_change=on_answer,
         on_next_change=on_next,
         on_instructions_change=on_instructions,
-        # The script runs anew, and looks at the files.
-        on_lost_change=on_lost,
+        # An image could not be fetched. The script runs anew and checks the files.
+        on_lost_change=next_round,
     )
 
 
+def _next_trial(service: Service, rater: str) -> tuple[OpenTrial | None, dict[str, Any]]:
+    """The trial to show and its message to the browser. (None, {}) when the rater has finished."""
+    state = st.session_state
+    while True:
+        feedback: dict[str, Any] | None = state.get("feedback")
+        trial: OpenTrial | None = (
+            feedback["trial"] if feedback else service.store.next_trial(rater, service.void)
+        )
+        if trial is None:
+            return None, {}
+        try:
+            return trial, payload(service, rater, trial)
+        except ImageChanged as error:
+            # The trial becomes void, so that the next round draws another one.
+            service.set_void(rater, trial.id, error)
+            state.pop("feedback", None)
+
+
 def payload(service: Service, rater: str, trial: OpenTrial) -> dict[str, Any]:
-    """All that the browser gets of a trial: texts, and the addresses of its pictures and of the next one's."""
-    prepared = service.pictures.prepare(rater, trial.id)
+    """The message of a trial to the browser: texts, and the addresses of its images and of the next trial's."""
+    prepared = service.images.prepare(rater, trial.id)
     return {
         "title": service.study.settings.title,
         "trial": {
@@ -407,15 +406,16 @@ def payload(service: Service, rater: str, trial: OpenTrial) -> dict[str, Any]:
             "total": trial.total,
         },
         "size": list(prepared.size),
-        "pictures": [f"{PICTURES}/{address}" for address in prepared.addresses],
-        "next": [f"{PICTURES}/{address}" for address in service.next_addresses(rater)],
+        "pictures": [f"{IMAGES}/{address}" for address in prepared.addresses],
+        "next": [f"{IMAGES}/{address}" for address in service.next_addresses(rater)],
     }
 
 
-def _guarded(service: Service, work: Any) -> None:
-    """Whatever happens in ``work``, the rater reads a sentence and can go on."""
-    import streamlit as st
+# --- an answer --------------------------------------------------------------------------------------------
 
+
+def _guarded(service: Service, work: Callable[[], None]) -> None:
+    """Runs ``work``. After any error, the rater reads a sentence and can go on."""
     state = st.session_state
     state["round"] = state.get("round", 0) + 1
     try:
@@ -426,23 +426,21 @@ def _guarded(service: Service, work: Any) -> None:
     except StudyError as error:
         LOG.warning("%s", error)
         state["notice"] = error.public
-    except Exception as error:  # a traceback is for the log, not for a rater
+    except Exception as error:  # the traceback is for the log, not for a rater
         LOG.exception("an answer could not be taken")
         service.incidents.record("error", service.name, f"{type(error).__name__}: {error}")
         state["notice"] = StudyError.public
 
 
-def _take(service: Service, rater: str) -> None:
-    import streamlit as st
-
+def _store_answer(service: Service, rater: str) -> None:
+    """Stores the answer that the trial's component has sent."""
     state = st.session_state
-    given = state["trial"].get("answer")
-    trial, answer, ms, details = read_answer(given)
+    trial, answer, reaction_ms, details = read_answer(state["trial"].get("answer"))
     sent: set[str] = state.setdefault("sent", set())
     if trial not in sent:
-        # Not for an answer that is sent again: what was said of it is to be read.
+        # A browser may send an answer twice. The notice about it stays then, so that it can be read.
         state.pop("notice", None)
-    stored = service.store.vote(rater, trial, answer, ms, details=details)
+    stored = service.store.vote(rater, trial, answer, reaction_ms, details=details)
     if stored.correct is not None:
         _explain(service, rater, trial, stored.answer, stored.correct)
     elif not stored.new and trial not in sent:
@@ -453,47 +451,50 @@ def _take(service: Service, rater: str) -> None:
 
 
 def _explain(service: Service, rater: str, trial: str, answer: Answer, correct: bool) -> None:
-    """Keeps a practice trial on the screen, with what was right."""
-    import streamlit as st
-
-    shown = service.store.unblinded(rater, trial).trial
-    best = shown.candidates.index(str(shown.expected))
+    """Keeps a practice trial on the screen, with the right answer."""
     state = st.session_state
     previous: dict[str, Any] | None = state.get("feedback")
     opened = previous["trial"] if previous else state.get("open")
     if opened is None or opened.id != trial:
-        return  # Answered from another tab: on to the next.
-    label = app_text.labels(opened)[best]
+        return  # Answered in another tab. The next trial is shown.
+    unblinded = service.store.unblinded(rater, trial).trial
+    best = unblinded.candidates.index(str(unblinded.expected))
     state["feedback"] = {
         "trial": opened,
         "shown": {
             "answer": answer,
             "correct": correct,
             "best": best,
-            "text": app_text.feedback(label, correct),
+            "text": app_text.feedback(app_text.labels(opened)[best], correct),
         },
     }
 
 
-def read_answer(given: object) -> tuple[str, Answer, int | None, dict[str, Any]]:
-    """What the browser says: trial, answer, reaction time in milliseconds, details. Raises ``VoteRefused``."""
-    if not isinstance(given, Mapping):
-        raise VoteRefused(f"an answer of type {type(given).__name__}.")
-    trial, answer, ms = given.get("trial"), given.get("answer"), given.get("ms")
+def read_answer(value: object) -> tuple[str, Answer, int | None, dict[str, Any]]:
+    """Trial, answer, reaction time in milliseconds and details of what a browser sent.
+
+    An impossible time is None, and impossible details are dropped. Raises ``VoteRefused`` for anything else.
+    """
+    if not isinstance(value, Mapping):
+        raise VoteRefused(f"an answer of type {type(value).__name__}.")
+    trial, answer, reaction_ms = value.get("trial"), value.get("answer"), value.get("ms")
     if not isinstance(trial, str) or not re.fullmatch(r"[0-9a-f]{1,64}", trial):
         raise VoteRefused(f"trial {str(trial)[:40]!r}.")
+    # True is an int in Python.
     if answer != "tie" and (not isinstance(answer, int) or isinstance(answer, bool)):
         raise VoteRefused(f"answer {str(answer)[:40]!r}.")
-    if not isinstance(ms, int) or isinstance(ms, bool) or ms < 0:
-        ms = None
-    said = given.get("details")
-    details = {
-        name: value
-        for name, value in (said.items() if isinstance(said, Mapping) else ())
-        if name in DETAILS
-        and isinstance(value, DETAILS[name])
-        and len(str(value)) <= 20
-        and value == value
-        and abs(value if isinstance(value, (int, float)) else 0) < 1e9
-    }
-    return trial, answer, ms, details
+    if not isinstance(reaction_ms, int) or isinstance(reaction_ms, bool) or reaction_ms < 0:
+        reaction_ms = None
+    details = value.get("details")
+    if not isinstance(details, Mapping):
+        details = {}
+    return trial, answer, reaction_ms, {name: d for name, d in details.items() if _is_detail(name, d)}
+
+
+def _is_detail(name: object, value: object) -> bool:
+    """Whether a detail has a known name and a possible value."""
+    if not isinstance(name, str) or name not in DETAILS or not isinstance(value, DETAILS[name]):
+        return False
+    if isinstance(value, (int, float)) and not (math.isfinite(value) and abs(value) < 1e9):
+        return False
+    return len(str(value)) <= 20

@@ -1,7 +1,4 @@
-"""The pages' texts as HTML. Whatever comes from a study or a case is escaped here, so it is never markup.
-
-``page``, ``facts`` and the others return HTML for ``st.html``; nothing here imports Streamlit.
-"""
+"""Texts of the pages as HTML for ``st.html``. Texts of a study or a case are escaped here: they are never markup."""
 
 from __future__ import annotations
 
@@ -15,8 +12,8 @@ from bench.study.design import Design, DesignOptions
 from bench.study.interface import SESSION_DAYS, Completion, OpenTrial
 
 STATIC = Path(__file__).with_name("static")
+# For the estimate on the first page. A careful comparison takes 10 to 15 seconds.
 SECONDS_PER_TRIAL = 14
-"""For the estimate on the first page: a careful comparison takes ten to fifteen seconds."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -35,14 +32,14 @@ def heading(text: str) -> str:
 
 
 def plain(text: str, *, soft: bool = False) -> str:
-    """Paragraphs as they were written, line breaks included; nothing where there is no text."""
+    """A paragraph with the text's own line breaks. Empty for an empty text."""
     if not text.strip():
         return ""
     return f'<p class="plain{" soft" if soft else ""}" dir="auto">{escape(text)}</p>'
 
 
 def facts(items: Iterable[str], *, kind: str = "facts") -> str:
-    """``kind``: ``facts`` for a few words each, side by side; ``sentences`` for a list of these."""
+    """A list. ``kind``: ``facts`` for a few words each, side by side, or ``sentences`` below each other."""
     return f'<ul class="{kind}">{"".join(f"<li>{escape(item)}</li>" for item in items)}</ul>'
 
 
@@ -54,8 +51,8 @@ def contact(text: str) -> str:
     return plain(f"Questions: {text}", soft=True) if text.strip() else ""
 
 
-def stored(contact: str) -> str:
-    """Tells raters what is stored of them and how it is deleted: true of every study, so no setting changes it."""
+def storage_notice(contact: str) -> str:
+    """Says what is stored of a rater and how it is deleted. It holds for every study, so no setting changes it."""
     who = contact.strip() or "the person who invited you"
     return (
         "<h2>What is stored</h2>"
@@ -80,10 +77,10 @@ def stored(contact: str) -> str:
 
 
 def code(completion: Completion) -> str:
-    """A completion code, with the link back to the recruiting service where the study has one."""
+    """The completion code, and the link back to the recruiting service where the study has one."""
     parts = []
     if completion.url is not None:
-        # No referrer: the address of this page is the rater's own link.
+        # Without a referrer, since the address of this page is the rater's own link.
         parts.append(
             f'<p><a class="go" href="{escape(completion.url)}" target="_self" rel="noreferrer" '
             'referrerpolicy="no-referrer">Return to where you came from</a></p>'
@@ -94,22 +91,22 @@ def code(completion: Completion) -> str:
 
 
 def about(design: Design) -> list[str]:
-    """What a rater is in for."""
+    """Number of questions, duration and conditions, for the first page."""
     options = design.options
     minutes = max(1, round((options.trials + options.practice) * SECONDS_PER_TRIAL / 60))
-    found = [f"{options.trials} questions", f"about {minutes} minute{'s' if minutes > 1 else ''}"]
+    items = [f"{options.trials} questions", f"about {minutes} minute{'s' if minutes > 1 else ''}"]
     if options.practice:
-        found.append(f"{options.practice} for practice first")
-    return [*found, "pause at any time", "no account"]
+        items.append(f"{options.practice} for practice first")
+    return [*items, "pause at any time", "no account"]
 
 
 def labels(trial: OpenTrial) -> list[str]:
-    """A, B, ... in the order shown."""
+    """Labels A, B, ... of the candidates, in the order shown. After Z come numbers."""
     return [LETTERS[index] if index < len(LETTERS) else str(index + 1) for index in range(trial.candidates)]
 
 
 def brief(trial: OpenTrial) -> list[list[str]]:
-    """Label, text and class of what the edit was asked to do."""
+    """(label, text, CSS class) of each text that asks for the edit."""
     lines = []
     if trial.instruction.strip():
         lines.append(["Asked for", trial.instruction, "main"])
@@ -119,23 +116,22 @@ def brief(trial: OpenTrial) -> list[list[str]]:
 
 
 def feedback(label: str, correct: bool) -> str:
-    """Of a practice trial, whose good picture is known."""
+    """Explanation of a practice trial. ``label``: of the right candidate; ``correct``: whether it was chosen."""
     if correct:
         return f"{label} was made well on purpose; in the other, the edit is missing or spoilt."
     return f"{label} is the better one: it was made well on purpose; in the other, the edit is missing or spoilt."
 
 
-# --- worked examples: drawn, so that every study has them and none gives a method away ---------------------
+# --- worked examples: drawings, so that every study has them and none shows a method ------------------------
 
 
-def _house(
-    door: str, *, sky: str = "#cfe3f5", wall: str = "#efe6d5", roof: str = "#8a4b3c", extra: str = ""
-) -> str:
+def _house(door: str, *, sky: str = "#cfe3f5", roof: str = "#8a4b3c", extra: str = "") -> str:
+    # In order: sky, sun, lawn, wall, roof, two windows, door.
     return (
         '<svg viewBox="0 0 120 90" xmlns="http://www.w3.org/2000/svg">'
         f'<rect width="120" height="90" fill="{sky}"/><circle cx="100" cy="17" r="8" fill="#f3c64b"/>'
         '<rect y="70" width="120" height="20" fill="#87a96b"/>'
-        f'<rect x="28" y="38" width="64" height="36" fill="{wall}"/>'
+        '<rect x="28" y="38" width="64" height="36" fill="#efe6d5"/>'
         f'<path d="M22 40 L60 14 L98 40 Z" fill="{roof}"/>'
         '<rect x="36" y="47" width="13" height="12" fill="#9fc2d6" stroke="#fff" stroke-width="1.5"/>'
         '<rect x="71" y="47" width="13" height="12" fill="#9fc2d6" stroke="#fff" stroke-width="1.5"/>'
@@ -155,9 +151,10 @@ RED, BLUE = "#b5352c", "#2456a6"
 
 
 def _example(title: str, why: str, pictures: Sequence[tuple[str, str]], best: int) -> str:
+    """One comparison. ``pictures``: (label, SVG) each; ``best``: index of the right one."""
     figures = []
     for index, (name, svg) in enumerate(pictures):
-        # In the page itself; Streamlit drops SVG elements, not pictures.
+        # As a data URL, since Streamlit removes SVG elements but no images.
         source = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode('ascii')}"
         mark = ' class="best"' if index == best else ""
         figures.append(
@@ -172,24 +169,24 @@ def _example(title: str, why: str, pictures: Sequence[tuple[str, str]], best: in
 def examples() -> str:
     """Three comparisons with their answers and why."""
     original = ("Original", _house(RED, extra=_OUTLINE))
-    asked = "Asked for: paint the door blue."
+    request = "Asked for: paint the door blue."
     return (
         '<div class="examples">'
         + _example(
-            asked,
+            request,
             "<strong>A is better.</strong> B leaves the door as it was: it does not do what was asked.",
             [original, ("A", _house(BLUE)), ("B", _house(RED))],
             1,
         )
         + _example(
-            asked,
+            request,
             "<strong>B is better.</strong> Both doors are blue, but A also changes the sky and the roof, "
             "outside the outline.",
             [original, ("A", _house(BLUE, sky="#f2d9c2", roof="#4d5d4a")), ("B", _house(BLUE))],
             2,
         )
         + _example(
-            asked,
+            request,
             "<strong>A is better.</strong> B is blue where it should be, but smeared: nobody would take it for a "
             "door.",
             [original, ("A", _house(BLUE)), ("B", _house("#efe6d5", extra=_SMEAR))],
@@ -200,7 +197,7 @@ def examples() -> str:
 
 
 def keys(options: DesignOptions) -> str:
-    """The keyboard's part of the instructions, for the kinds of trial that there are."""
+    """Instructions for the keyboard, for the study's kinds of trials."""
     parts = []
     if "pair" in options.kinds:
         tie = ", <kbd>N</kbd> says that there is no difference" if options.ties else ""

@@ -1,12 +1,10 @@
-"""One page for one visitor: the script that Streamlit runs anew for every visit and every click.
+"""One page for one visitor. Streamlit runs this script anew for every visit and every click.
 
-``/`` is the raters' (``app_rater``), ``/admin`` the administrator's (``app_admin``). Which study: see
-``app_service.asked``.
+``/`` is the raters' page, ``/admin`` the administrator's. Which study it serves: see ``service.study_target``.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -15,43 +13,40 @@ import streamlit as st
 
 from bench.study import StudyError
 from bench.study.app import text as app_text
-from bench.study.app.service import Service, asked, service
+from bench.study.app.service import LOG, Service, get_service, study_target
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-LOG = logging.getLogger("bench.study.app")
 
 
 def main() -> None:
     """One run of the script: one page for one visitor."""
     st.set_page_config(page_title="Study", page_icon=_icon(), layout="wide")
 
-    def rater() -> None:
-        from bench.study.app import rater as app_rater
+    def rater_page() -> None:
+        from bench.study.app import rater
 
-        _page(app_rater.show)
+        _page(rater.show)
 
-    def admin() -> None:
-        from bench.study.app import admin as app_admin
+    def admin_page() -> None:
+        from bench.study.app import admin
 
-        _page(app_admin.show)
+        _page(admin.show)
 
     pages = [
-        st.Page(rater, title="Study", url_path="study", default=True),
-        st.Page(admin, title="Administration", url_path="admin"),
+        st.Page(rater_page, title="Study", url_path="study", default=True),
+        st.Page(admin_page, title="Administration", url_path="admin"),
     ]
     st.navigation(pages, position="hidden").run()
 
 
 def _page(show: Callable[[Service], None]) -> None:
-    """No visitor ever sees a traceback: it goes to the log."""
+    """Shows a page. A traceback goes to the log and never to a visitor."""
     st.html(f"<style>{app_text.static('page.css')}</style>")
     place = st.empty()
     try:
-        given = asked(sys.argv[1:])
         with place.container():
-            show(service(given.store, given.study))
+            show(get_service(*study_target(sys.argv[1:])))
         return
     except StudyError as error:
         LOG.error("%s", error)
@@ -59,7 +54,7 @@ def _page(show: Callable[[Service], None]) -> None:
     except Exception:
         LOG.exception("a page could not be shown")
         text = StudyError.public
-    # In place of what was drawn of the page.
+    # Replaces the part of the page that was drawn before the error.
     with place.container(), st.container(key="sheet_sorry"):
         st.html(app_text.page(app_text.heading("This does not work"), app_text.plain(text)))
         st.button("Try again", key="again")
@@ -67,7 +62,7 @@ def _page(show: Callable[[Service], None]) -> None:
 
 @st.cache_resource(show_spinner=False)
 def _icon() -> Image:
-    """Two pictures, one of them chosen; drawn, so that no font or picture is fetched from elsewhere."""
+    """Two images, one of them chosen. It is drawn here, so that nothing is fetched from another host."""
     import PIL.Image
     from PIL import ImageDraw
 

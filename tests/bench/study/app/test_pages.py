@@ -50,7 +50,7 @@ class Site:
         options = DesignOptions(raters=3, trials=6, repeats=1, attention=1, practice=1)
         with StudyStore.open(target) as store:
             store.create("taste", build([run], options), settings, admin_password=PASSWORD)
-        self.service = app_service.service(str(target), "taste")
+        self.service = app_service.get_service(str(target), "taste")
         self.store = self.service.store
 
     def visit(self, **query: str) -> AppTest:
@@ -226,7 +226,7 @@ def test_the_first_page_says_what_is_stored_and_takes_a_no(make_site) -> None:
 
 def test_the_first_page_names_all_that_the_browser_tells() -> None:
     """A detail that is new here must be added to the page, too."""
-    said = app_text.stored("")
+    said = app_text.storage_notice("")
     words = {
         "by": "keyboard, a mouse or touch", "touch": "touch", "zoomed": "zoomed", "enlarged": "enlarged",
         "flickered": "compared", "undone": "took an answer back", "paused": "paused", "reloads": "reloaded",
@@ -392,7 +392,7 @@ def admin_script(target: str) -> None:
     from bench.study.app import admin as app_admin
     from bench.study.app import service as app_service
 
-    app_admin.show(app_service.service(target, "taste"))
+    app_admin.show(app_service.get_service(target, "taste"))
 
 
 def administer(site: Site) -> AppTest:

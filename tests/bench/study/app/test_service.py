@@ -12,8 +12,16 @@ from bench.study import StudyError, security
 from bench.study.app import service as app_service
 from bench.study.app import text as app_text
 from bench.study.app.rater import DETAILS, cookie_name, payload, read_answer
-from bench.study.app.server import without_place
-from bench.study.app.service import MAX_INCIDENTS, Incidents, Service, asked, incidents_path
+from bench.study.app.service import (
+    MAX_INCIDENTS,
+    Incidents,
+    Service,
+    StudyTarget,
+    get_service,
+    incidents_path,
+    study_target,
+    without_folder,
+)
 from bench.study.build import build
 from bench.study.cli import APP
 from bench.study.design import Design, DesignOptions
@@ -46,8 +54,8 @@ def open_trial(**changes: object) -> OpenTrial:
 
 def test_the_study_is_named_by_options_before_the_environment() -> None:
     environment = {"PEB_STUDY_STORE": "a.db", "PEB_STUDY_NAME": "taste"}
-    assert asked([], environment) == app_service.Asked("a.db", "taste")
-    assert asked(["--store", "b.db", "--study=other"], environment) == app_service.Asked("b.db", "other")
+    assert study_target([], environment) == StudyTarget("a.db", "taste")
+    assert study_target(["--store", "b.db", "--study=other"], environment) == StudyTarget("b.db", "other")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +68,7 @@ def test_the_study_is_named_by_options_before_the_environment() -> None:
 )
 def test_no_study_is_guessed(arguments: list[str], says: str) -> None:
     with pytest.raises(StudyError, match=says):
-        asked(arguments, {})
+        study_target(arguments, {})
 
 
 def test_incidents_are_kept_once_each_and_read_back_latest_first(tmp_path: Path) -> None:
@@ -103,9 +111,9 @@ def test_one_service_per_study_and_no_tokens_of_another(memory: Path, design: De
         session = store.register("other").session
     try:
         with pytest.raises(StudyError, match="no study 'tast'"):
-            app_service.service(target, "tast")
-        found = app_service.service(target, "taste")
-        assert app_service.service(target, "taste") is found
+            get_service(target, "tast")
+        found = get_service(target, "taste")
+        assert get_service(target, "taste") is found
         with pytest.raises(security.TokenForged):
             found.redeem(token)
         with pytest.raises(security.TokenForged):
@@ -191,7 +199,7 @@ def test_a_trial_of_the_payload_tells_no_method(store: StudyStore, run_folder: P
         assert following in ([], data["pictures"])
         following = data["next"]
         assert all(address.startswith("pictures/") for address in data["pictures"])
-        pictures = [served.picture(*address.split("/")[1:]).png for address in data["pictures"]]
+        pictures = [served.image(*address.split("/")[1:]).png for address in data["pictures"]]
         assert len(set(pictures)) == len(pictures)
         assert len(pictures) == 2 + trial.candidates == 2 + len(data["trial"]["labels"])
         assert len({len(picture) for picture in pictures}) == 1
@@ -222,14 +230,14 @@ def test_pictures_that_are_asked_for_at_once_are_made_once(
     monkeypatch.setattr(images, "trial_images", lambda *given: made.append(given[2].id) or real(*given))
     addresses = [address.split("/")[1:] for address in data["pictures"] + data["next"]]
     with ThreadPoolExecutor(16) as pool:
-        got = list(pool.map(lambda address: served.picture(*address).id, 3 * addresses))
+        got = list(pool.map(lambda address: served.image(*address).id, 3 * addresses))
     assert got == 3 * [picture for _, picture in addresses]
     assert len(made) == len(set(made)) == 2
     # The address of a picture is good for that one alone.
     (group, _), (other, picture) = addresses[0], addresses[-1]
     for wrong in ((group, picture), ("00" * 16, picture), (other, "")):
         with pytest.raises(VoteRefused):
-            served.picture(*wrong)
+            served.image(*wrong)
 
 
 def test_a_file_that_changes_after_the_trial_was_shown_voids_it(
@@ -245,7 +253,7 @@ def test_a_file_that_changes_after_the_trial_was_shown_voids_it(
     address = payload(served, rater, trial)["pictures"][0].split("/")[1:]
     design.path(design.case_by_key[store.unblinded(rater, trial.id).trial.case].source).write_bytes(b"x")
     with pytest.raises(ImageChanged):
-        served.picture(*address)
+        served.image(*address)
     assert served.void == {trial.id}
     assert [one.trial for one in served.incidents.read("taste")] == [trial.id]
     following = store.next_trial(rater, served.void)
@@ -258,12 +266,12 @@ def test_no_frame_names_the_folder_of_the_script() -> None:
     message = proto.ForwardMsg()
     message.new_session.main_script_path = str(APP.with_name("page.py"))
     message.new_session.name = "page"
-    clean = without_place(message.SerializeToString())
+    clean = without_folder(message.SerializeToString())
     assert str(APP.parent).encode() not in clean
     assert proto.ForwardMsg.FromString(clean).new_session.main_script_path == "page.py"
     assert proto.ForwardMsg.FromString(clean).new_session.name == "page"
     other = proto.ForwardMsg(script_finished=0).SerializeToString()
-    assert without_place(other) == other
+    assert without_folder(other) == other
 
 
 class Markup(HTMLParser):
