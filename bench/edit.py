@@ -1,7 +1,7 @@
-"""The one edit interface: what a method is asked, what it answers, what is written down of it.
+"""The edit interface: requests, cases, records, and the base classes of methods and protocols.
 
-Everything here is a frozen value. Nothing here imports an image library, a tensor library or
-anything else of this project, so that a plug-in can depend on this module alone.
+This module imports no image library, no tensor library and nothing else of this project, so that a plug-in can depend
+on it alone.
 
 Conventions (held by ``bench.images``, relied on everywhere else):
 
@@ -40,57 +40,66 @@ REQUEST_FIELDS: frozenset[str] = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """One part of a multi-object edit: where, and what it shall show."""
+    """One part of a multi-object edit."""
 
     mask: Image
     prompt: str
+    """Description of the edited region."""
     words: tuple[str, ...] = ()
-    """The words of the target prompt that this region must show."""
+    """Words of the target prompt that belong to this region."""
 
 
 @dataclass(frozen=True, eq=False)
 class EditRequest:
-    """All that a method may see. The ground truth is absent, so it cannot leak."""
+    """All that a method may see of a case. The ground truth is not in it, so it cannot leak."""
 
     source: Image
     mask: Image
     source_prompt: str
+    """Description of the source, possibly empty."""
     target_prompt: str
+    """Description of the whole edited image."""
     region_prompt: str
+    """Description of the edited region alone."""
     instruction: str
+    """The edit as a command: "make the car red"."""
     edit_words: tuple[str, ...] = ()
+    """Words of the target prompt that the edit adds or changes."""
     regions: tuple[Region, ...] = ()
+    """The parts of a multi-object edit. Their union is the mask."""
     seed: int = 0
+    """Seed of this image's random generator."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One checkable promise of an edit, in the vocabulary of the data set's annotations.
+    """One expected attribute change, in the vocabulary of the data set's annotations.
 
-    ``Claim("Eyeglasses", "no", "yes")`` or ``Claim("color", "red", "blue", region=1)``. Where ``before`` equals
-    ``after``, the value has to stay: the colour of an object that becomes another one. A judge that reads
-    annotations (the truth judge of the mini world, a classifier of a real data set) checks it; methods never see it.
+    Examples: ``Claim("Eyeglasses", "no", "yes")``, ``Claim("color", "red", "blue", region=1)``. Where ``before``
+    equals ``after``, the value has to stay, such as the colour of an object that becomes another object. Judges with
+    an attribute classifier check it. Methods never see it.
     """
 
     attribute: str
     before: str
     after: str
     region: int = 0
-    """Index into ``EditRequest.regions``; with no regions, 0 means the whole mask."""
+    """Index into ``EditRequest.regions``. Without regions, 0 means the whole mask."""
 
 
 @dataclass(frozen=True, eq=False)
 class EditCase:
-    """One question of a benchmark: a request, and what is known about its right answer."""
+    """One case of a benchmark: the request, and what is known about its right answer."""
 
     id: str
     category: str
     request: EditRequest
     source_id: str
-    """The source image. Cases of one source are one cluster in every interval."""
+    """Id of the source image. Cases of one source are one cluster in every interval."""
     claims: tuple[Claim, ...] = ()
+    """Expected attribute changes."""
     truth: Image | None = None
-    """The ideal result, where one exists."""
+    """Ground truth: the ideal edit, where the protocol has one."""
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -199,21 +208,21 @@ class EditMethod(Configurable):
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """Which method with which options: what identifies an edit's maker.
+    """The identity of a method: its name and its options.
 
-    Device, batch size and whatever else changes no more than rounding stay outside.
+    Device, batch size and whatever else changes rounding only are no part of it.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
-    """Name in the tables; not part of the digest, nor is anything below."""
+    """Name in the tables. Neither it nor any field below is part of the digest."""
     display: str = ""
-    """Printed in LaTeX tables instead of the title."""
+    """Name in LaTeX tables, in place of the title."""
     cite: str = ""
     """BibTeX keys that LaTeX tables cite after the name, joined by commas."""
     group: str = ""
-    """The heading above its rows in printed tables."""
+    """Heading above its rows in printed tables."""
     is_control: bool = False
     """As :attr:`EditMethod.is_control`."""
 
@@ -224,18 +233,18 @@ class MethodSpec:
 
     @property
     def title(self) -> str:
-        """One printable line, whatever the label holds: it goes to terminals, Markdown, CSV and LaTeX."""
+        """The label, else the name, as one printable line for terminals, Markdown, CSV and LaTeX."""
         return one_line(self.label) or self.name
 
 
 @dataclass(frozen=True)
 class EditKey:
-    """The identity of one edit: two edits with one key are the same edit."""
+    """The identity of one edit. Two edits with equal keys are the same edit."""
 
     protocol: str
     protocol_version: str
     method: str
-    """The method's digest."""
+    """Digest of the method."""
     case: str
     seed: int
 
@@ -246,18 +255,18 @@ class EditKey:
 
 @dataclass(frozen=True)
 class EditRecord:
-    """What happened to one edit. Exactly one of ``file`` and ``error`` is set."""
+    """The outcome of one edit. Exactly one of ``file`` and ``error`` is set."""
 
     key: EditKey
     file: str | None
     """Path of the lossless PNG, relative to the run folder, with forward slashes."""
     sha256: str | None
-    """Of the PNG's bytes."""
+    """SHA-256 of the PNG's bytes."""
     seconds: float | None
     """Wall time of the batch, divided by the edits in it."""
     error: str | None = None
     peak_memory: int | None = None
-    """Bytes on the accelerator at most, where it can tell."""
+    """Peak memory in bytes, where the accelerator reports it."""
 
 
 @dataclass(frozen=True)
@@ -270,7 +279,7 @@ class ScoreRecord:
     value: float | None
     reason: str | None = None
     edit: str | None = None
-    """SHA-256 of the PNG that was scored, empty where there was none; None where it is not known."""
+    """SHA-256 of the PNG that was scored, empty where there was none. None where it is unknown."""
 
 
 class EditProtocol(Configurable):
@@ -308,11 +317,12 @@ class EditProtocol(Configurable):
 
 
 def one_line(text: str) -> str:
-    """``text`` as one line of printable characters: whatever else it holds becomes a space."""
+    """``text`` as one line of printable characters. Everything else becomes a space."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def stable_digest(value: Any) -> str:
-    """12 hex digits of SHA-256 over canonical JSON (sorted keys, no spaces). Raises TypeError for what JSON lacks."""
+    """12 hex digits of SHA-256 over canonical JSON. Raises TypeError for a value that JSON lacks."""
+    # Canonical: sorted keys, no spaces, ASCII. Stored runs depend on it.
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

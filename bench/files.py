@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all; names from data that never become paths unchecked."""
+"""Atomic writing of files, checks of names that become paths, digests, and safe parsing of JSON and CSV."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 
 MAX_PART = 120
-"""Characters in a name that becomes a file name; leaves room for affixes under the usual 255 bytes."""
+"""Characters in a name that becomes a file name. It leaves room for affixes under the usual 255 bytes."""
 
+# A name from data. No ~: it is kept for suffixes that this project adds to file names.
 _SAFE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@-]*")
 
+# A part of a file name that this project wrote.
 _FILE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@~-]*")
 
 
@@ -35,10 +37,10 @@ class UnsafeName(BenchError):
 
 
 def safe_part(name: str, what: str = "id") -> str:
-    """``name`` itself where it can be one part of a path on every system, else raises :class:`UnsafeName`.
+    """``name`` itself. Raises :class:`UnsafeName` where it cannot be one part of a path on every system.
 
-    Allowed: 1 to 120 of ``A-Z a-z 0-9 _ . + = @ -``, not starting with a dot or a sign, no ``..``, no dot at
-    the end. ``what`` says in the message whose name it is.
+    Allowed are 1 to 120 of ``A-Z a-z 0-9 _ . + = @ -``, with a letter, digit or ``_`` first, without ``..`` and without
+    a dot at the end. ``what`` is the name's name in the message.
     """
     problem = ""
     if not isinstance(name, str):
@@ -53,16 +55,13 @@ def safe_part(name: str, what: str = "id") -> str:
             "without '..' and without a dot at the end"
         )
     if problem:
-        shown = repr(name) if len(repr(name)) <= 200 else repr(name)[:200] + "…"
-        raise UnsafeName(f"{what} {shown} cannot become a file name: {problem}. Rename it in its source.")
+        quoted = repr(name) if len(repr(name)) <= 200 else repr(name)[:200] + "…"
+        raise UnsafeName(f"{what} {quoted} cannot become a file name: {problem}. Rename it in its source.")
     return name
 
 
 def safe_relative(name: str, what: str = "file name") -> tuple[str, ...]:
-    """The parts of a relative path with forward slashes.
-
-    Raises :class:`UnsafeName` for one that could leave its root.
-    """
+    """The parts of a relative path with forward slashes. Raises :class:`UnsafeName` where it could leave its root."""
     if not is_relative(name):
         raise UnsafeName(
             f"{what} {name!r} leaves its folder or is not portable. Mend the file that names it."
@@ -78,13 +77,13 @@ def is_relative(name: object) -> bool:
 
 
 class BrokenText(BenchError):
-    """Text that no file can hold."""
+    """Text that cannot be written as UTF-8."""
 
 
 def whole_text(text: str, what: str) -> str:
-    """``text`` itself; raises :class:`BrokenText`, naming ``what``, where it holds half a character.
+    """``text`` itself. Raises :class:`BrokenText`, naming ``what``, where it has half a character.
 
-    JSON can escape half of an emoji, a lone surrogate; such a text cannot be written as UTF-8.
+    JSON can escape half of an emoji, a lone surrogate, which UTF-8 cannot encode.
     """
     try:
         text.encode()
@@ -102,13 +101,13 @@ def sha256_bytes(data: bytes | bytearray | memoryview) -> str:
 
 
 def sha256_file(path: PathLike) -> str:
-    """64 hex digits of SHA-256 of a file's bytes, read in pieces. Raises OSError."""
+    """64 hex digits of SHA-256 of a file, read in pieces. Raises OSError."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises ValueError, also where it is nested too deeply to be read."""
+    """The value of a JSON text. Raises ValueError, also for a text that is nested too deeply to be read."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -116,12 +115,12 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def csv_cell(value: Any) -> Any:
-    """A cell of a CSV file. Text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    """A cell of a CSV file. Text that a spreadsheet would run as a formula gets an apostrophe before it."""
     return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
 
 
 def csv_of(frame: pd.DataFrame) -> str:
-    """A data frame as CSV, its texts by :func:`csv_cell`."""
+    """A data frame as CSV. Texts go through :func:`csv_cell`."""
     texts = frame.select_dtypes(exclude=["number", "bool"])
     safe = frame.assign(**{str(name): texts[name].map(csv_cell) for name in texts.columns})
     text: str = safe.to_csv(index=False, lineterminator="\n")

@@ -1,7 +1,7 @@
-"""Text for LaTeX: the one table of what a character becomes, for the tables of runs and of studies.
+"""Escaping of text for LaTeX, for the tables of runs and of studies.
 
-Everything compiles with pdflatex and no package for fonts or languages. A character that this cannot print is
-written by its code point (``U+4E2D``), and :func:`unprintable` names it, for a warning.
+The result compiles with pdflatex and no package for fonts or languages. A character that this cannot print is written
+as its code point (``U+4E2D``), and :func:`unprintable` lists it for a warning.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 
 def _pairs(chars: str, tex: str) -> dict[str, str]:
+    """Characters to their LaTeX, both separated by spaces."""
     return dict(zip(chars.split(), tex.split(), strict=True))
 
 
@@ -21,7 +22,7 @@ _MATH = {
     **_pairs("→ ← † ‡ ° ⁺ ⁻", r"\rightarrow \leftarrow ^{\dagger} ^{\ddagger} ^{\circ} ^{+} ^{-}"),
     **{char: f"^{{{digit}}}" for digit, char in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
     **{char: f"_{{{digit}}}" for digit, char in enumerate("₀₁₂₃₄₅₆₇₈₉")},
-    # Greek; the letters that look like Latin ones are Latin ones.
+    # Greek. LaTeX has no commands for the letters that look like Latin ones.
     **_pairs("α β γ δ ε ϵ ζ", r"\alpha \beta \gamma \delta \varepsilon \epsilon \zeta"),
     **_pairs("η θ ϑ ι κ λ μ µ", r"\eta \theta \vartheta \iota \kappa \lambda \mu \mu"),
     **_pairs("ν ξ ο π ρ ς σ τ", r"\nu \xi o \pi \rho \varsigma \sigma \tau"),
@@ -49,34 +50,36 @@ _ACCENTS = {
     **_pairs("\u0300 \u0301 \u0302 \u0303 \u0304 \u0306", r"\` \' \^ \~ \= \u"),
     **_pairs("\u0307 \u0308 \u030a \u030b \u030c \u0323 \u0327", r"\. \" \r \H \v \d \c"),
 }
-"""The accents that stand over or under a Latin letter, by their combining characters."""
+"""LaTeX accents over or under a Latin letter, by their combining characters."""
 
 _MATH_ACCENTS = {"\u0301": r"\acute", "\u0308": r"\ddot"}
-"""The same over a Greek one."""
+"""LaTeX accents over a Greek letter, in math mode."""
 
 
 def escape(text: str) -> str:
-    """``text`` with everything written so that LaTeX reads it as text, on one line."""
+    """``text`` as LaTeX source that prints it, on one line."""
     line = _one_line(text)
     written = [_character(char) or f"U+{ord(char):04X}" for char in line]
-    # Two hyphens or quotes in a row would be drawn as one sign.
-    apart = ["{}" if pair in ("--", "''") else "" for pair in map("".join, itertools.pairwise(" " + line))]
-    return "".join(gap + char for gap, char in zip(apart, written, strict=True))
+    # Two hyphens or quotes in a row would be printed as one sign, so {} goes between them.
+    gaps = ["{}" if pair in ("--", "''") else "" for pair in map("".join, itertools.pairwise(" " + line))]
+    return "".join(gap + char for gap, char in zip(gaps, written, strict=True))
 
 
 def unprintable(texts: Iterable[str]) -> list[str]:
-    """The characters that :func:`escape` writes by their code points, each once."""
+    """The characters that :func:`escape` writes as code points, each once."""
     return list(dict.fromkeys(char for text in texts for char in _one_line(text) if _character(char) is None))
 
 
 def _one_line(text: str) -> str:
-    """``text`` composed, without invisible characters; every white space but a hard one is a blank."""
+    """``text`` without invisible characters, and with a blank for every white space but the no-break space."""
+    # NFC: an accent and its letter become one character where Unicode has it.
     composed = unicodedata.normalize("NFC", text)
     blanked = (" " if char != "\u00a0" and char.isspace() else char for char in composed)
     return "".join(char for char in blanked if not _invisible(char))
 
 
 def _invisible(char: str) -> bool:
+    # Control and format characters, and the selectors that choose between text and emoji.
     return unicodedata.category(char) in ("Cc", "Cf") or "\ufe00" <= char <= "\ufe0f"
 
 
@@ -86,6 +89,7 @@ def _character(char: str) -> str | None:
         return _TEXT[char]
     if char.isascii():
         return char
+    # Letter and accent.
     letter, *accents = list(unicodedata.normalize("NFD", char))
     if len(accents) != 1:
         return None

@@ -1,4 +1,4 @@
-"""How long-running work tells how far it is: a protocol that screens implement, and the silent one."""
+"""Progress of long-running work: the interface that screens implement, and the silent one."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """One bar at a time. ``advance`` and ``note`` may be called from another thread than ``start``."""
+    """One progress bar at a time. ``advance`` and ``note`` may be called from another thread than ``start``."""
 
     def start(self, total: int, label: str) -> None:
-        """A new piece of work of ``total`` steps begins; it ends the one before."""
+        """Begins a new bar of ``total`` steps, which ends the one before."""
         ...
 
     def advance(self, steps: int = 1) -> None: ...
 
     def note(self, message: str) -> None:
-        """Something that the user should read: a failed edit, a halved batch."""
+        """Shows a message that the user should read, such as a failed edit or a halved batch."""
         ...
 
     def stop(self) -> None:
-        """All work is over, or has been given up."""
+        """Ends the bar, at the end of all work or after an error."""
         ...
 
 
 class Silent:
-    """A :class:`Progress` that shows nothing."""
+    """Shows nothing."""
 
     def start(self, total: int, label: str) -> None: ...
 
