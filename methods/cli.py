@@ -66,7 +66,7 @@ def train(
 
     recipes = Registry("recipe", RECIPES, entry_point_group="")
     recipes.check(recipe)
-    from methods.zoo.loop import Machine
+    from methods.training import Machine
 
     # Budget.
     budget = None
@@ -110,9 +110,12 @@ def train_sd15(
     out: Annotated[
         Path | None, typer.Option(help="Checkpoints, log, and the pipeline. [default: ./VARIANT-sd15]")
     ] = None,
-    quads: Annotated[Path, typer.Option(help="Where the edits to learn from are kept; made once.")] = Path(
-        "data/quads"
-    ),
+    training_tuples: Annotated[
+        Path,
+        typer.Option(
+            "--training-tuples", "--quads", help="Folder of the edits to learn from. They are made once."
+        ),
+    ] = Path("data/quads"),
     count: Annotated[int, typer.Option(min=1, help="Edits to learn from, per data set.")] = 20_000,
     base: Annotated[
         str, typer.Option(help="The text-to-image checkpoint to start from.")
@@ -133,14 +136,15 @@ def train_sd15(
     Masks and captions are the data sets' own. Results are made by sd_inpainting. All of it is kept on disk, and
     the same command goes on where it was stopped.
     """
-    from methods.prompt_edit_diff import VARIANTS, cost
+    from methods.prompt_edit_diff import VARIANTS
+    from methods.prompt_edit_diff.trainer import Config
     from methods.prompt_edit_diff.trainer import train as train_variant
 
     # Configuration.
     if variant not in VARIANTS:
         raise BenchError(f"variant {variant!r}: expected one of {', '.join(VARIANTS)}.")
     folder = out or Path(f"{variant}-sd15")
-    config = cost.preset(gpu_memory, out=str(folder), variant=variant, base=base, steps=steps)
+    config = Config.for_memory(gpu_memory, out=str(folder), variant=variant, base=base, steps=steps)
     # Each protocol selects per category, and there are four.
     datasets: dict[str, dict[str, Any]] = {}
     if coco is not None:
@@ -176,7 +180,7 @@ def train_sd15(
     )
 
     # Edits to learn from, then training.
-    parts = _training_tuples(sources, inpainter, quads, device, dtype)
+    parts = _training_tuples(sources, inpainter, training_tuples, device, dtype)
     from itertools import chain
 
     with progress_bar() as progress:
@@ -232,29 +236,17 @@ def _print_cost(config: Any, datasets: Mapping[str, Mapping[str, Any]]) -> None:
     screen = console()
     for name, options in datasets.items():
         screen.print(f"learns from {name}: {dict(options)}")
-    step = cost.step_cost(config)
+    example = cost.example_cost(config)
     screen.print(
-        f"{config.steps} steps of {config.batch} x {config.accumulate} examples; {step.trainable / 1e6:.0f} of "
-        f"{step.parameters / 1e6:.0f} million parameters learn; an example is "
-        f"{(step.flops + step.encoding_flops) / 1e12:.1f} TFLOP and keeps {step.kept / cost.GIB:.2f} GiB "
-        f"(+ {step.recomputed / cost.GIB:.2f} while a block is computed again): counted, at 512 px",
+        f"{config.steps} steps of {config.batch} x {config.accumulate} examples; {example.trainable / 1e6:.0f} of "
+        f"{example.parameters / 1e6:.0f} million parameters learn; an example is {example.flops / 1e12:.1f} TFLOP, "
+        f"counted, at {config.size} px",
         highlight=False,
     )
-    table = plain_table()
-    for heading in ("GPU", "memory", "fits", "a step", "whole training"):
-        table.add_column(heading, justify="left" if heading == "GPU" else "right")
-    for gpu in cost.GPUS:
-        price = cost.priced(step, config, gpu)
-        table.add_row(
-            gpu.name, f"{price.memory / cost.GIB:.1f} GiB", "yes" if price.fits else "no",
-            f"{price.seconds_per_step:.1f} s", f"{price.hours:.0f} h",
-        )  # fmt: skip
-    screen.print(table)
-    screen.print(
-        f"Estimated, assuming {cost.UTILISATION:.0%} of the GPU's peak and "
-        f"{cost.CONTEXT / cost.GIB:.1f} GiB for the framework.",
-        style="dim",
-    )
+    seconds = cost.measured_seconds(Path(config.out))
+    if seconds is not None:
+        hours = seconds * config.steps / 3600
+        screen.print(f"measured in {config.out}: {seconds:.1f} s per step, {hours:.0f} h for all steps")
 
 
 def gpu_time(steps: int) -> GpuTime:

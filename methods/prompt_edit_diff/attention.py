@@ -1,8 +1,8 @@
-"""Gated injection of the mask's features, and cross-attention that keeps each tagged token to its region.
+"""Gated injection of the mask's features (paper, 2.D), and cross-attention restricted by regions (paper, 2.C).
 
-Both are attention processors of diffusers: they sit in the layers of an unchanged ``UNet2DConditionModel`` and
-find what belongs to a call in ``cross_attention_kwargs={"guide": Guide}``. Without a guide they are the layers' own
-attention.
+Both are attention processors of diffusers. They sit in the layers of an unchanged ``UNet2DConditionModel`` and
+receive the inputs of a call in ``cross_attention_kwargs={"guide": Guide}``. Without a guide they compute the layers'
+own attention.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from methods.prompt_edit_diff.mask_encoder import MaskFeatures, coverage
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """Who may see which token at one resolution."""
+    """Visibility of the tokens at one resolution, for N positions and T tokens."""
 
     hard: Tensor
-    """(B, 1, N, T) added to the scores: 0, -inf where hidden, -log n where n regions share a place of tokens."""
+    """(B, 1, N, T) added to the scores: 0, -inf where hidden, -log n where n regions share a position."""
     rest: Tensor
-    """(B, 1, N, T) 1 where a word of no region is seen from within a region with words, else 0."""
+    """(B, 1, N, T): 1 where a position inside a region sees a word that belongs to no region, else 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class Guide:
-    """What the attention layers need to know of one call."""
+    """Inputs of the attention layers for one call."""
 
     routes: Mapping[int, Route] | None = None
-    """By number of query positions. None: all tokens are seen everywhere."""
+    """Routes by the number of query positions. None makes all tokens visible everywhere."""
     mask: MaskFeatures | None = None
 
 
@@ -41,74 +41,81 @@ SMALL = 64 * 256
 """Scores per head up to which attention on the CPU is computed by the plain formula."""
 
 
-# --- who sees what ----------------------------------------------------------------------------------
+# --- visibility of tokens ---------------------------------------------------------------------------
 
 
 def owners(regions: Tensor, size: tuple[int, int]) -> Tensor:
-    """Which cells of a layer belong to which region: (B, R, H, W) in [0, 1] => bool (B, R, h * w).
+    """Assign the cells of a layer to regions: (B, R, H, W) in [0, 1] => bool (B, R, h * w).
 
-    A cell that a region touches is the region's; one that several touch belongs to those that cover most of it.
-    A region that would lose all of its cells that way keeps its best one, shared.
+    A cell belongs to the region that covers most of it, or to several where they cover it equally. A region that would
+    lose all of its cells keeps its best one, shared.
     """
-    share = coverage(regions.float(), size).flatten(2)
+    share = coverage(regions.float(), size).flatten(2)  # (B, R, N)
     most = share.amax(1, keepdim=True)
-    mine = (share > 0) & (share >= most)
+    own = (share > 0) & (share >= most)
     best = F.one_hot(share.argmax(2), share.shape[2]).bool()
-    lost = ~mine.any(2, keepdim=True) & (share.amax(2, keepdim=True) > 0)
-    return mine | (best & lost)
+    lost = ~own.any(2, keepdim=True) & (share.amax(2, keepdim=True) > 0)
+    return own | (best & lost)
 
 
 def route(
     regions: Tensor, member: Tensor, words: Tensor, size: tuple[int, int], slots: int = 0, masked: bool = True
 ) -> Route:
-    """The rule of masked cross-attention at a layer of ``size`` positions.
+    """The rule of masked cross-attention at a layer of ``size`` (rows, columns).
 
-    ``regions`` (B, R, H, W) in [0, 1]; ``member`` bool (B, R, L); ``words`` bool (B, L).
+    ``regions`` (B, R, H, W) in [0, 1]. ``member`` bool (B, R, L). ``words`` bool (B, L).
 
-    * A token that regions claim is seen in those regions and nowhere else.
-    * A token that none claims is seen everywhere.
-    * With ``slots`` > 0 the sequence ends with R * slots prompt tokens (``extend``): in each region with words,
-      its own are seen in place of the last ``slots`` tokens of the prompt.
+    * A token of one or more regions is visible in those regions and nowhere else.
+    * A token of no region is visible everywhere.
+    * With ``slots`` > 0 the sequence ends with R * slots prompt tokens (``extend``). Each region with words sees its
+      own in place of the last ``slots`` tokens of the prompt.
     * ``masked=False`` leaves the first rule out and shows every region's prompt tokens everywhere.
 
-    No position is left without a token: where the rules would hide all, all prompt tokens (words) are seen.
+    Where these rules would hide all tokens, all prompt tokens (words) are visible.
     """
+    # Regions that act: those with words and pixels.
     inside = owners(regions, size)  # (B, R, N)
-    speaks = member.any(2) & (regions.amax((2, 3)) > 0)  # (B, R)
-    member = member & speaks[:, :, None]
+    acts = member.any(2) & (regions.amax((2, 3)) > 0)  # (B, R)
+    member = member & acts[:, :, None]
     if not masked:
-        inside = speaks[:, :, None].expand_as(inside)
-    active = inside & speaks[:, :, None]
-    claimed = member.any(1)  # (B, L)
-    # (B, N, L): some region that owns the place claims the token.
-    welcome = torch.matmul(active.transpose(1, 2).float(), member.float()) > 0
+        inside = acts[:, :, None].expand_as(inside)
+    active = inside & acts[:, :, None]
+    tagged = member.any(1)  # (B, L): tokens of some region
+
+    # Hide tagged tokens outside their regions; lower untagged words inside regions.
+    visible = torch.matmul(active.transpose(1, 2).float(), member.float()) > 0  # (B, N, L)
     if masked:
-        hidden = claimed[:, None] & ~welcome
-        rest = active.any(1)[:, :, None] & (words & ~claimed)[:, None]
+        hidden = tagged[:, None] & ~visible
+        rest = (active.any(1)[:, :, None] & (words & ~tagged)[:, None]).float()
     else:
-        hidden = torch.zeros_like(welcome)
-        rest = torch.zeros_like(welcome)
-    hard = torch.zeros(welcome.shape, device=regions.device)
+        hidden = torch.zeros_like(visible)
+        rest = torch.zeros(visible.shape, device=regions.device)
+    hard = torch.zeros(visible.shape, device=regions.device)
     hard = hard.masked_fill(hidden & ~hidden.all(2, keepdim=True), float("-inf"))
-    rest_bias = rest.float()
     if slots:
-        batch, count, positions = active.shape
-        shared = active.sum(1).clamp(min=1).float()  # (B, N)
-        # What stood in the prompt's last places decides who could see it there.
-        base = hard[:, :, -slots:]
-        own = base[:, :, None] - shared.log()[:, :, None, None]
-        own = own.expand(-1, -1, count, -1).masked_fill(~active.transpose(1, 2)[..., None], float("-inf"))
-        hard = torch.cat([hard, own.reshape(batch, positions, count * slots)], 2)
-        replaced = active.any(1)[:, :, None]
-        length = welcome.shape[2]
-        hard[:, :, length - slots : length] = base.masked_fill(replaced, float("-inf"))
-        last = rest_bias[:, :, -slots:]
-        rest_bias = torch.cat([rest_bias, last.repeat(1, 1, count)], 2)
-    return Route(hard[:, None], rest_bias[:, None])
+        hard, rest = _with_slots(hard, rest, active, slots)
+    return Route(hard[:, None], rest[:, None])
+
+
+def _with_slots(hard: Tensor, rest: Tensor, active: Tensor, slots: int) -> tuple[Tensor, Tensor]:
+    """Append the regions' prompt tokens: (B, N, L) => (B, N, L + R * slots), for ``active`` bool (B, R, N)."""
+    batch, regions, positions = active.shape
+    length = hard.shape[2]
+    # A region's tokens are visible where the prompt's last tokens were. Where n regions share a position, each of
+    # their tokens weighs 1 / n, so that together they weigh what the replaced tokens weighed.
+    shared = active.sum(1).clamp(min=1).float()  # (B, N)
+    base = hard[:, :, -slots:]
+    own = base[:, :, None] - shared.log()[:, :, None, None]  # (B, N, 1, slots)
+    own = own.expand(-1, -1, regions, -1).masked_fill(~active.transpose(1, 2)[..., None], float("-inf"))
+    replaced = active.any(1)[:, :, None]
+    hard = torch.cat([hard, own.reshape(batch, positions, regions * slots)], 2)
+    hard[:, :, length - slots : length] = base.masked_fill(replaced, float("-inf"))
+    rest = torch.cat([rest, rest[:, :, -slots:].repeat(1, 1, regions)], 2)
+    return hard, rest
 
 
 def extend(text: Tensor, differences: Tensor) -> Tensor:
-    """The prompt's tokens (B, L, W) followed by each region's: (B, R, K, W) plus the last K of the prompt's."""
+    """The prompt's tokens (B, L, W), followed by each region's: (B, R, K, W) plus the last K of the prompt's."""
     own = text[:, None, -differences.shape[2] :] + differences
     return torch.cat([text, own.flatten(1, 2).to(text.dtype)], 1)
 
@@ -117,19 +124,21 @@ def extend(text: Tensor, differences: Tensor) -> Tensor:
 
 
 class Injection(nn.Module):
-    """What a self-attention layer of ``channels`` adds to see F_M: keys and values, and where its queries are."""
+    """Parameters that a self-attention layer of ``channels`` needs to attend to F_M."""
 
     def __init__(self, channels: int, mask_width: int) -> None:
         super().__init__()
         self.to_k = nn.Linear(mask_width, channels, bias=False)
         self.to_v = nn.Linear(mask_width, channels, bias=False)
+        # Added to the layer's own queries: the mask's features at the query's position.
         self.to_q = nn.Linear(mask_width, channels, bias=False)
+        # The learnable scalars of the paper; phi starts at zero.
         self.gamma = nn.Parameter(torch.ones(()))
         self.phi = nn.Parameter(torch.zeros(()))
 
 
 class Routing(nn.Module):
-    """What a cross-attention layer adds: how much less a region sees of the words that are not its own."""
+    """The learned amount by which a cross-attention layer lowers the words of no region inside regions."""
 
     def __init__(self, rest_bias: float) -> None:
         super().__init__()
@@ -137,7 +146,7 @@ class Routing(nn.Module):
 
 
 class InjectMask:
-    """H <- gamma Attn(H) + phi Attn(H, F_M), before the output projection that both terms share.
+    """H <- gamma Attn(H) + phi Attn(H, F_M) (paper, 2.D), before the output projection that both terms share.
 
     Without an injection it is Attn(H).
     """
@@ -155,21 +164,20 @@ class InjectMask:
         guide: Guide | None = None,
     ) -> Tensor:
         _plain(attn, attention_mask)
-        text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query = attn.to_q(hidden_states)
-        seen = _attend(attn, query, attn.to_k(text), attn.to_v(text))
+        attended = _attend(attn, query, attn.to_k(context), attn.to_v(context))  # Attn(H)
         add = self.injection
         if add is not None and guide is not None and guide.mask is not None:
-            here = guide.mask.levels[hidden_states.shape[1]]
-            mask_query = query + add.to_q(here)
+            mask_query = query + add.to_q(guide.mask.levels[hidden_states.shape[1]])
             tokens = guide.mask.tokens
-            mask_seen = _attend(attn, mask_query, add.to_k(tokens), add.to_v(tokens))
-            seen = add.gamma * seen + add.phi * mask_seen
-        return _projected(attn, seen.to(query.dtype))
+            to_mask = _attend(attn, mask_query, add.to_k(tokens), add.to_v(tokens))  # Attn(H, F_M)
+            attended = add.gamma * attended + add.phi * to_mask
+        return _projected(attn, attended.to(query.dtype))
 
 
 class RouteTokens:
-    """Cross-attention under a ``Route``; without a routing, nothing is lowered."""
+    """Cross-attention under a ``Route``. Without a routing, no word is lowered."""
 
     def __init__(self, routing: Routing | None) -> None:
         self.routing = routing
@@ -188,10 +196,12 @@ class RouteTokens:
         query = attn.to_q(hidden_states)
         bias = None
         if guide is not None and guide.routes is not None:
-            found = guide.routes[hidden_states.shape[1]]
-            bias = found.hard if self.routing is None else found.hard + self.routing.rest * found.rest
-        seen = _attend(attn, query, attn.to_k(text), attn.to_v(text), bias)
-        return _projected(attn, seen.to(query.dtype))
+            at_level = guide.routes[hidden_states.shape[1]]
+            bias = at_level.hard
+            if self.routing is not None:
+                bias = bias + self.routing.rest * at_level.rest
+        attended = _attend(attn, query, attn.to_k(text), attn.to_v(text), bias)
+        return _projected(attn, attended.to(query.dtype))
 
 
 def _attend(attn: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -201,22 +211,22 @@ def _attend(attn: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor |
     if bias is not None:
         bias = bias.to(query.dtype)
     if query.device.type == "cpu" and query.shape[2] * key.shape[2] <= SMALL:
-        # On short sequences the formula itself is faster than the kernels: the fused one's backward pass takes three
-        # times as long, and the plain one looks for rows that see nothing, of which there are none here.
+        # On short sequences the formula itself is faster than the kernels. The fused kernel's backward pass takes three
+        # times as long. The plain kernel also searches for rows that see nothing, and there are none here.
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        seen: Tensor = (scores if bias is None else scores + bias).softmax(-1).to(value.dtype) @ value
+        out: Tensor = (scores if bias is None else scores + bias).softmax(-1).to(value.dtype) @ value
     else:
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    return seen.transpose(1, 2).flatten(2)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    return out.transpose(1, 2).flatten(2)
 
 
-def _projected(attn: Any, seen: Tensor) -> Tensor:
-    out: Tensor = attn.to_out[1](attn.to_out[0](seen)) / attn.rescale_output_factor
+def _projected(attn: Any, attended: Tensor) -> Tensor:
+    out: Tensor = attn.to_out[1](attn.to_out[0](attended)) / attn.rescale_output_factor
     return out
 
 
 def _plain(attn: Any, attention_mask: Tensor | None) -> None:
-    """Refuses layers that the two processors would compute wrongly."""
+    """Raises ValueError for a layer that the two processors would compute wrongly."""
     odd = [
         name
         for name in ("spatial_norm", "group_norm", "norm_q", "norm_k", "norm_cross")

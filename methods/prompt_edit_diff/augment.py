@@ -1,4 +1,4 @@
-"""Mask dropout: masks of random size and shape, so that a sloppy mask does little harm."""
+"""Mask dropout (paper, section 2.F): masks of random size and shape, so that an imprecise mask does little harm."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 KINDS: tuple[str, ...] = ("grow", "shrink", "box", "blob", "drop")
-"""What may happen to a mask, each as likely as the others:
+"""Changes of a mask, with equal probabilities:
 
-grow, shrink: by 1 to ``reach`` of the side, round; box: every region becomes its bounding box, grown;
-blob: an ellipse of up to ``blob`` of the side is added at the region's edge; drop: a rectangle of up to a third
-of the region's bounding box goes.
+grow, shrink: a round dilation or erosion by 1 pixel up to ``reach`` of the side. box: every region becomes its bounding
+box, grown. blob: an ellipse of up to ``blob`` of the side is added at the region's edge. drop: a rectangle of up to a
+third of the region's bounding box is removed.
 """
 
 
 @dataclass(frozen=True)
 class MaskDropout:
-    """Changes the regions of a share of the examples; which, and how, follows from the generator alone."""
+    """Changes the regions of a share of the examples. The choice follows from the generator alone."""
 
     probability: float = 0.25
     reach: float = 0.06
-    """Most that a mask grows or shrinks, as a share of the picture's side."""
+    """Largest growth or shrinkage, as a share of the image's side."""
     blob: float = 0.3
     least: float = 0.5
-    """Share of a region that remains at least: less is taken where more would remain too little, or nothing."""
+    """Smallest share of a region that remains. A change that leaves less is weakened or omitted."""
 
     def __post_init__(self) -> None:
         for name in ("probability", "reach", "blob", "least"):
@@ -33,9 +33,9 @@ class MaskDropout:
                 raise ValueError(f"mask dropout: {name} {getattr(self, name)}: expected a number from 0 to 1")
 
     def __call__(self, regions: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
-        """Booleans (N, R, H, W) => the same with some examples' regions changed. Empty regions stay empty.
+        """Regions bool (N, R, H, W) => a copy, changed in some examples. Empty regions stay empty.
 
-        Regions of one example stay apart where they were: what another region holds is not taken.
+        A region never grows into another one of its example.
         """
         out = regions.copy()
         for n in np.flatnonzero(rng.random(len(regions)) < self.probability):
@@ -50,13 +50,12 @@ class MaskDropout:
         for r, region in enumerate(regions):
             if not region.any():
                 continue
-            others = (
-                np.delete(regions, r, axis=0).any(0) & ~region if len(regions) > 1 else np.zeros_like(region)
-            )
-            for tried in range(radius, 0, -1):
-                made = _changed(region, kind, tried, max(2, round(self.blob * side)), rng) & ~others
-                if np.count_nonzero(made) >= self.least * np.count_nonzero(region):
-                    out[r] = made
+            neighbours = np.delete(regions, r, axis=0).any(0) & ~region
+            # Weaker and weaker, until enough of the region remains.
+            for strength in range(radius, 0, -1):
+                changed = _changed(region, kind, strength, max(2, round(self.blob * side)), rng) & ~neighbours
+                if np.count_nonzero(changed) >= self.least * np.count_nonzero(region):
+                    out[r] = changed
                     break
         return out
 
@@ -64,6 +63,7 @@ class MaskDropout:
 def _changed(
     region: NDArray[np.bool_], kind: str, radius: int, blob: int, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
+    """One region, bool (H, W), changed as ``KINDS`` says."""
     height, width = region.shape
     if kind == "grow":
         return _grown(region, radius)
@@ -76,14 +76,16 @@ def _changed(
         out[max(0, top - radius) : bottom + radius, max(0, left - radius) : right + radius] = True
         return out
     if kind == "blob":
+        # An ellipse around a random pixel of the edge.
         edge = region & _grown(~region, 1)
-        at = np.argwhere(edge if edge.any() else region)
-        y, x = at[int(rng.integers(len(at)))]
+        pixels = np.argwhere(edge if edge.any() else region)
+        y, x = pixels[int(rng.integers(len(pixels)))]
         a, b = (1 + float(v) * blob / 2 for v in rng.random(2))
         down, along = np.ogrid[0:height, 0:width]
         ellipse: NDArray[np.bool_] = ((down - y) / a) ** 2 + ((along - x) / b) ** 2 <= 1
         return region | ellipse
     if kind == "drop":
+        # A rectangle within the bounding box.
         tall = int(rng.integers(1, max(2, (bottom - top) // 3 + 1)))
         wide = int(rng.integers(1, max(2, (right - left) // 3 + 1)))
         y = int(rng.integers(top, max(top + 1, bottom - tall + 1)))
@@ -95,13 +97,11 @@ def _changed(
 
 
 def _grown(region: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    """The region and every pixel within ``radius`` of it (squares and diamonds in turn: an octagon)."""
-    out = region.copy()
+    """The region, bool (H, W), and every pixel within ``radius`` of it."""
+    # Diamonds and squares in turn give an octagon, which is close to a disc.
+    from scipy.ndimage import binary_dilation, generate_binary_structure
+
+    out = region
     for step in range(radius):
-        padded = np.pad(out, 1)
-        grown = padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:] | out
-        if step % 2:
-            wide = padded[:, :-2] | padded[:, 1:-1] | padded[:, 2:]
-            grown = wide[:-2] | wide[1:-1] | wide[2:]
-        out = grown
+        out = binary_dilation(out, generate_binary_structure(2, 1 + step % 2))
     return out

@@ -1,7 +1,7 @@
 """The adapters: PromptEditDiff, and its three ablations as methods of their own.
 
-They differ in how their checkpoint was made and in nothing else; the checkpoint's configuration says which it is,
-and a checkpoint of another variant is refused.
+They differ only in their checkpoints. The configuration of a checkpoint names its variant, and a method refuses the
+checkpoints of other variants.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ class PromptEditDiff(StableDiffusionMethod):
     @dataclass(frozen=True)
     class Options(StableDiffusionOptions):
         weights: str = "zoo:prompt_edit_diff"
-        """A folder in diffusers' layout, ``owner/name`` of the hub, or ``zoo:NAME``. The authors have published
-        none, so the default is the embedded mini checkpoint; ``trainer`` makes one of Stable Diffusion's size."""
+        """A folder in diffusers' layout, ``owner/name`` of the hub, or ``zoo:NAME``. None are published, so
+        the default is the embedded mini checkpoint. ``train-sd15`` makes one of Stable Diffusion's size."""
         steps: int = 20
         guidance: float = 3.0
         scheduler: Literal["ddim", "ddpm"] | None = "ddim"
-        """None is the checkpoint's own."""
+        """None uses the checkpoint's own scheduler."""
         eta: float = 0.0
-        """Of DDIM: 0 is deterministic, 1 draws as much noise as DDPM."""
+        """Noise of DDIM: 0 is deterministic, 1 is as much as DDPM's."""
         strength: float = 1.0
-        """How far up the noise schedule the source is carried before it is edited; 1 starts from pure noise."""
+        """Share of the noise schedule that the source is carried up before it is edited. 1 starts from pure noise."""
         tagging: Literal["request", "automatic", "off"] = "request"
-        """Which words belong to which region: as the request says (with the automatic way where it says nothing);
-        by comparing the prompts, whatever the request says; or none."""
+        """Source of the words of each region. "request": the request, or a comparison of the prompts where it names
+        none. "automatic": always the comparison. "off": no tags."""
         paste: bool = True
-        """Compose the result with the source outside the mask, as the paper does. Off: the raw output."""
+        """Composite the result into the source along the mask, as the paper does. False gives the raw output."""
 
     PRESETS: Mapping[str, Mapping[str, Any]] = {
         "mini": {"weights": "zoo:prompt_edit_diff", "steps": 10, "guidance": 3.0, "scheduler": "ddim"},
@@ -73,13 +73,13 @@ class PromptEditDiff(StableDiffusionMethod):
             local = options.weights.startswith((".", "~", "/"))
             return [f"{problems[0]} {_TRAIN}", *problems[1:]] if local else problems
         config = weights.find(options.weights, options.revision).config("unet")
-        wanted = ablation(cls.name)
-        if set(wanted) - set(config):
+        switches = ablation(cls.name)
+        if set(switches) - set(config):
             return [
                 f"weights {options.weights!r}: the UNet is a {config.get('_class_name')}, no PromptEditDiffUNet. "
                 f"{_TRAIN}"
             ]
-        wrong = [f"{name}={config[name]}" for name, value in wanted.items() if config[name] != value]
+        wrong = [f"{name}={config[name]}" for name, value in switches.items() if config[name] != value]
         if wrong:
             return [
                 f"weights {options.weights!r} were trained with {', '.join(wrong)}, so they are not those of "
@@ -94,12 +94,12 @@ class PromptEditDiff(StableDiffusionMethod):
         return load_pipeline(checkpoint, runtime, self.options.scheduler)
 
     def tags(self, request: EditRequest) -> Tagged:
-        """The target prompt with the words of each region; ``tags.render`` shows it to people."""
+        """The target prompt with the words of each region. ``tags.render`` shows it to people."""
         if self.options.tagging == "off":
             return tag(request.target_prompt, regions=())
         if self.options.tagging == "automatic":
-            spoken = [(region.prompt, ()) for region in request.regions]
-            return tag(request.target_prompt, request.source_prompt, spoken or [("", ())])
+            regions = [(region.prompt, ()) for region in request.regions]
+            return tag(request.target_prompt, request.source_prompt, regions or [("", ())])
         return tag_request(request)
 
     def composited(self) -> bool:

@@ -1,8 +1,7 @@
-"""The network: an unchanged UNet2DConditionModel, and what PromptEditDiff adds around and inside it."""
+"""The network (paper, section 2.B): an unchanged UNet2DConditionModel, and PromptEditDiff's additions to it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,15 +25,16 @@ from methods.prompt_edit_diff.mask_encoder import MaskEncoder, pooled
 from methods.prompt_edit_diff.tokens import PromptTokens
 
 LATENTS = 4
+"""Channels of the latents."""
 
 
 class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """A UNet with a mask encoder, injection into its self-attention, routed cross-attention and prompt tokens.
 
-    ``base`` is the configuration of the text-to-image UNet, a copy of which lives in ``unet``; ``in_channels`` and
-    ``sample_size`` repeat what it says, for those who read only the file. ``factor``: pixels per latent cell.
-    The three switches are the paper's ablations; without ``masked_attention`` tags only tell the prompt tokens what
-    to be about.
+    ``base`` is the configuration of the text-to-image UNet, a copy of which lives in ``unet``. ``in_channels`` and
+    ``sample_size`` repeat it for readers of the configuration file. ``factor`` is the pixels per latent cell. The
+    three switches are the paper's ablations. Without ``masked_attention``, tags only choose the words of the prompt
+    tokens.
     """
 
     _supports_gradient_checkpointing = True
@@ -76,7 +76,7 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self._attach(mask_width, rest_bias, mask_encoder, masked_attention)
 
     def _attends(self) -> list[bool]:
-        """Of each level, whether it has attention; the middle block works at the last one."""
+        """Whether each level of the UNet has attention. The middle block works at the last level."""
         config = self.unet.config
         down = ["CrossAttn" in kind for kind in config.down_block_types]
         up = ["CrossAttn" in kind for kind in reversed(config.up_block_types)]
@@ -84,10 +84,12 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return [any(level) for level in zip(down, up, middle, strict=True)]
 
     def _attach(self, mask_width: int, rest_bias: float, inject: bool, masked: bool) -> None:
+        """Put the processors into the attention layers, with their parameters in this module."""
         processors: dict[str, Any] = {}
         for name in self.unet.attn_processors:
             layer = self.unet.get_submodule(name.removesuffix(".processor"))
             key = name.removesuffix(".processor").replace(".", "_")
+            # attn1 is self-attention, attn2 cross-attention.
             if name.endswith("attn1.processor"):
                 injection = Injection(int(layer.to_q.out_features), mask_width) if inject else None
                 if injection is not None:
@@ -102,7 +104,10 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @classmethod
     def from_base(cls, base: UNet2DConditionModel, **config: Any) -> PromptEditDiffUNet:
-        """Around a copy of a text-to-image UNet (4 input channels); new input channels start at zero."""
+        """Build the network around a copy of a text-to-image UNet (4 input channels).
+
+        New input channels start at zero. Raises ValueError for another number of channels.
+        """
         if base.config.in_channels != LATENTS:
             raise ValueError(
                 f"the base UNet has {base.config.in_channels} input channels: expected a text-to-image one with "
@@ -113,29 +118,28 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         config.setdefault("sample_size", base.config.sample_size)
         model = cls(base=settings, in_channels=channels, **config)
         state = {k: v.detach().clone() for k, v in base.state_dict().items()}
-        known = state["conv_in.weight"]
-        wide = known.new_zeros(known.shape[0], channels, *known.shape[2:])
-        wide[:, :LATENTS] = known
+        narrow = state["conv_in.weight"]
+        wide = narrow.new_zeros(narrow.shape[0], channels, *narrow.shape[2:])
+        wide[:, :LATENTS] = narrow
         state["conv_in.weight"] = wide
         model.unet.load_state_dict(state)
-        made: PromptEditDiffUNet = model
-        return made
+        return model  # type: ignore[no-any-return]
 
     def added(self) -> dict[str, nn.Parameter]:
         """The parameters that the base does not have."""
         return {name: p for name, p in self.named_parameters() if not name.startswith("unet.")}
 
-    def enable_gradient_checkpointing(self, *arguments: Any, **named: Any) -> None:
-        """In the base's blocks, which hold all of the memory; what is added is small."""
-        self.unet.enable_gradient_checkpointing(*arguments, **named)
+    def enable_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
+        """Recompute the base's blocks in the backward pass. They need most of the memory."""
+        self.unet.enable_gradient_checkpointing(*args, **kwargs)
 
     def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
-        """The (height, width) of each level for latents of this size; each stride-2 convolution rounds up."""
-        found = [(height, width)]
+        """The (height, width) of each level for latents of this size. Each stride-2 convolution rounds up."""
+        sizes = [(height, width)]
         for _ in range(self.levels - 1):
             height, width = -(-height // 2), -(-width // 2)
-            found.append((height, width))
-        return found
+            sizes.append((height, width))
+        return sizes
 
     def guide(
         self,
@@ -145,19 +149,22 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         member: Tensor | None = None,
         words: Tensor | None = None,
     ) -> tuple[Tensor, Guide]:
-        """The text (B, L', W), with the regions' prompt tokens, and the guide: all that does not depend on time.
+        """The text with the regions' prompt tokens (B, L', W), and the guide. Neither depends on the time step.
 
-        ``mask`` (B, 1, H, W) in [0, 1] at pixel size; ``regions`` (B, R, H, W); ``member`` bool (B, R, L) and
-        ``words`` bool (B, L) of ``tags.TokenTags``. Without tags every token is seen everywhere.
+        ``mask`` (B, 1, H, W) in [0, 1] at pixel size. ``regions`` (B, R, H, W). ``member`` bool (B, R, L) and
+        ``words`` bool (B, L) are those of ``tags.TokenTags``. Without them every token is visible everywhere.
         """
+        # F_M, the features of the mask.
         features = self.encoder(mask.to(self.dtype)) if self.encoder is not None else None
         if regions is None or member is None or words is None:
             return text, Guide(None, features)
+        # One set of prompt tokens per region.
         slots = 0
         if self.prompts is not None:
             place = pooled(features.grid, regions) if features is not None else None
             text = extend(text, self.prompts(text, member, place))
             slots = self.prompts.count
+        # Masked cross-attention: one route per level.
         routes: dict[int, Route] | None = None
         masked = bool(self.config.masked_attention)
         if masked or slots:
@@ -183,28 +190,26 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         member: Tensor | None = None,
         words: Tensor | None = None,
     ) -> Tensor:
-        """The prediction (B, 4, h, w) for noisy latents ``sample``; see ``guide`` for the mask and the tags.
+        """The prediction (B, 4, h, w) for noisy latents ``sample``. See ``guide`` for the mask and the tags.
 
-        ``source`` (B, 4, h, w): the source's scaled latents, needed with ``source_latents="concat"``; what lies
-        inside the mask is not looked at.
+        ``source`` (B, 4, h, w) is the source's scaled latents, which ``source_latents="concat"`` needs. Their part
+        inside the mask is not used.
         """
         text, guide = self.guide(encoder_hidden_states, mask, regions, member, words)
         return self.predict(sample, timestep, text, guide, self.known(mask, source))
 
     def known(self, mask: Tensor, source: Tensor | None) -> Tensor | None:
-        """The source's latents outside the mask, zeros inside: the additional input channels."""
+        """The additional input channels: the source's latents outside the mask, zeros inside."""
         if self.config.source_latents == "none":
             return None
         if source is None:
-            raise ValueError(
-                "this model was made with source_latents='concat': it needs the source's latents"
-            )
+            raise ValueError("this model has source_latents='concat': it needs the source's latents")
         return source * (1 - self.cells(mask)).to(source.dtype)
 
     def predict(
         self, sample: Tensor, timestep: Tensor | float | int, text: Tensor, guide: Guide, known: Tensor | None
     ) -> Tensor:
-        """One step with what ``guide`` and ``known`` gave; they serve all steps of a sampling."""
+        """One step with the results of ``guide`` and ``known``, which serve all steps of a sampling."""
         x = sample if known is None else torch.cat([sample, known.to(sample.dtype)], 1)
         out: Tensor = self.unet(
             x, timestep, text, cross_attention_kwargs={"guide": guide}, return_dict=False
@@ -212,10 +217,7 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return out
 
 
-def parameter_counts(model: PromptEditDiffUNet) -> Mapping[str, int]:
-    """Numbers in the base and in each thing added."""
-    return {
-        name: sum(p.numel() for p in getattr(model, name).parameters())
-        for name in ("unet", "encoder", "prompts", "injections", "routings")
-        if getattr(model, name) is not None
-    }
+def mean_gate(model: PromptEditDiffUNet) -> float:
+    """Mean of |phi| over the layers: the strength of the mask's features. 0 without a mask encoder."""
+    gates = [p.detach().abs() for name, p in model.named_parameters() if name.endswith(".phi")]
+    return float(torch.stack(gates).mean()) if gates else 0.0

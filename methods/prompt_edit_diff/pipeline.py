@@ -1,9 +1,10 @@
-"""The sampler: from the noised source, in one forward pass, the outside put back at every step."""
+"""The sampler (paper, section 2.E): starts from the noised source and restores the outside of the mask every step."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from bench.images import composite, mask_array
+from methods.prompt_edit_diff.attention import Guide
 from methods.prompt_edit_diff.losses import composed
 from methods.prompt_edit_diff.model import PromptEditDiffUNet
 from methods.prompt_edit_diff.tags import Tagged, tag, to_tokens
@@ -24,13 +26,26 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
 StepEnd = Callable[[Any, int, int, dict[str, Tensor]], Any]
-"""Called after each step with the pipeline, the step's number, the level of noise that the latents now have (-1:
-none), and ``{"latents": ..., "known": ...}``; what it returns is ignored."""
+"""Called after each step with the pipeline, the step's number, the time step whose noise level the latents now have
+(-1: no noise), and ``{"latents": ..., "known": ...}``. Its result is ignored."""
 
 
 class PromptEditDiffOutput(BaseOutput):  # type: ignore[misc]
+    """Edited images (or latents), and the tags that were used."""
+
     images: list[Any]
     tags: list[Tagged]
+
+
+@dataclass(frozen=True, eq=False)
+class _Conditions:
+    """Inputs of the network that are the same at every step. B is doubled with classifier-free guidance."""
+
+    text: Tensor
+    """(B, L', W): the prompt's tokens and the prompt tokens of the regions."""
+    guide: Guide
+    known: Tensor | None
+    """(B, 4, h, w): the source's latents outside the mask."""
 
 
 class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
@@ -71,86 +86,111 @@ class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
         callback_on_step_end: StepEnd | None = None,
         return_dict: bool = True,
     ) -> PromptEditDiffOutput | tuple[list[Any]]:
-        """Edits of one batch: lists of one length; images RGB and masks L (255 = edit), all of one size.
+        """Edit one batch: lists of equal length. Images are RGB, masks L (255 = edit), all of one size.
 
-        ``tags`` says which words belong to which of ``regions`` (masks, per image); without it the words are found
-        by comparison with ``source_prompt``, for the whole mask. ``strength``: the share of the noise schedule that
-        the source is carried up; 1 starts from pure noise. One generator per image makes each result independent of
-        its batch. ``paste`` composes the decoded picture with the source outside the mask; without it the whole
-        picture has passed the autoencoder. ``output_type``: "pil", or "latent" for (B, 4, h, w) latents.
+        ``tags`` says which words belong to which of ``regions`` (masks, per image). Without it, a comparison with
+        ``source_prompt`` finds the words for the whole mask. ``strength`` is the share of the noise schedule that the
+        source is carried up; 1 starts from pure noise. One generator per image makes each result independent of its
+        batch. ``paste`` composites the decoded image into the source along the mask. ``output_type`` is "pil", or
+        "latent" for latents (4, h, w). Raises ValueError for inputs that do not fit together.
         """
         tags = self._tags(prompt, source_prompt, tags, regions)
         self._check(prompt, image, mask_image, regions, tags, strength, num_inference_steps, output_type)
-        device, dtype = self._execution_device, self.unet.dtype
-        count = len(prompt)
         generators = list(generator) if isinstance(generator, Sequence) else generator
-
-        pixels = torch.from_numpy(np.stack([np.asarray(i.convert("RGB"), np.uint8) for i in image]))
-        pixels = pixels.permute(0, 3, 1, 2).to(device, dtype) / 127.5 - 1
-        source = self._encode(pixels)
-        mask = _masks([[m] for m in mask_image], 1).to(device)
-        cells = self.unet.cells(mask)
-        per_image = [list(r) if r else [m] for r, m in zip(regions or [[]] * count, mask_image, strict=True)]
-        most = max(len(r) for r in per_image)
-        areas = (_masks(per_image, most).to(device) * mask).to(dtype)
-
-        coded = to_tokens(self.tokenizer, tags, regions=most)
-        text = self._text(torch.from_numpy(coded.ids).to(device))
-        member = torch.from_numpy(coded.member).to(device)
-        words = torch.from_numpy(coded.words).to(device)
         guided = guidance_scale > 1
-        if guided:
-            # The unconditional half knows the mask and the surroundings, and no text and no tags.
-            nothing = to_tokens(self.tokenizer, [tag(negative_prompt)])
-            empty = self._text(torch.from_numpy(nothing.ids).to(device)).expand(count, -1, -1)
-            text = torch.cat([empty, text])
-            member = torch.cat([torch.zeros_like(member), member])
-            words = torch.cat([torch.from_numpy(nothing.words).to(device).expand(count, -1), words])
-            mask, areas = torch.cat([mask] * 2), torch.cat([areas] * 2)
-        twice = torch.cat([source] * 2) if guided else source
-        text, guide = self.unet.guide(text.to(dtype), mask.to(dtype), areas, member, words)
-        known = self.unet.known(mask, twice)
 
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        source = self._encode(image)  # (B, 4, h, w)
+        mask = _masks([[m] for m in mask_image], 1).to(self._execution_device)  # (B, 1, H, W)
+        per_image = [
+            list(r) if r else [m] for r, m in zip(regions or [()] * len(mask_image), mask_image, strict=True)
+        ]
+        conditions = self._conditions(tags, mask, per_image, source, negative_prompt, guided)
+
+        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
         steps = min(int(num_inference_steps * strength), num_inference_steps)
-        timesteps = self.scheduler.timesteps[num_inference_steps - steps :]
-        noise = randn_tensor(source.shape, generator=generators, device=device, dtype=dtype)
-        latents = outside = self._at(source, noise, timesteps[0])
-        extra = self._extra(eta, generators)
-        for i, t in enumerate(self.progress_bar(timesteps)):
-            x = torch.cat([latents] * 2) if guided else latents
-            x = self.scheduler.scale_model_input(x, t)
-            predicted = self.unet.predict(x, t, text, guide, known)
-            if guided:
-                without, with_text = predicted.chunk(2)
-                predicted = without + guidance_scale * (with_text - without)
-            latents = self.scheduler.step(predicted, t, latents, **extra, return_dict=False)[0]
-            # Outside the mask diffusion is halted: the known content at the level that the latents now have.
-            last = i + 1 == len(timesteps)
-            outside = source if last else self._at(source, noise, timesteps[i + 1])
-            latents = composed(latents, outside, cells)
-            if callback_on_step_end is not None:
-                level = -1 if last else int(timesteps[i + 1])
-                callback_on_step_end(self, i, level, {"latents": latents, "known": outside})
+        latents = self._denoise(
+            source, self.unet.cells(mask), conditions, self.scheduler.timesteps[num_inference_steps - steps :],
+            guidance_scale, eta, generators, callback_on_step_end,
+        )  # fmt: skip
 
-        images: list[Any]
-        if output_type == "latent":
-            images = list(latents)
-        else:
-            images = self._decode(latents)
-            if paste:
-                images = [
-                    composite(s.convert("RGB"), e, m)
-                    for s, e, m in zip(image, images, mask_image, strict=True)
-                ]
+        images = list(latents) if output_type == "latent" else self._decode(latents)
+        if paste and output_type != "latent":
+            images = [
+                composite(s.convert("RGB"), e, m) for s, e, m in zip(image, images, mask_image, strict=True)
+            ]
         self.maybe_free_model_hooks()
         return PromptEditDiffOutput(images=images, tags=list(tags)) if return_dict else (images,)
 
-    # ---- parts
+    # ---- named steps
 
-    def _encode(self, pixels: Tensor) -> Tensor:
-        """The mean of the latents, scaled: the same source has the same latents every time."""
-        z: Tensor = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode()
+    def _conditions(
+        self,
+        tags: Sequence[Tagged],
+        mask: Tensor,
+        regions: Sequence[Sequence[Image]],
+        source: Tensor,
+        negative_prompt: str,
+        guided: bool,
+    ) -> _Conditions:
+        """Text, mask and source as the network takes them."""
+        device, dtype = mask.device, self.unet.dtype
+        most = max(len(masks) for masks in regions)
+        areas = (_masks(regions, most).to(device) * mask).to(dtype)  # (B, R, H, W)
+        tokens = to_tokens(self.tokenizer, tags, regions=most)
+        text = self._text(tokens.ids)  # (B, L, W)
+        member = torch.from_numpy(tokens.member).to(device)  # (B, R, L)
+        words = torch.from_numpy(tokens.words).to(device)  # (B, L)
+        if guided:
+            # The unconditional half receives the mask and the surroundings, but no text and no tags.
+            empty_tokens = to_tokens(self.tokenizer, [tag(negative_prompt)])
+            empty = self._text(empty_tokens.ids).expand(len(text), -1, -1)
+            empty_words = torch.from_numpy(empty_tokens.words).to(device).expand(len(text), -1)
+            text, words = torch.cat([empty, text]), torch.cat([empty_words, words])
+            member = torch.cat([torch.zeros_like(member), member])
+            mask, areas, source = (torch.cat([x] * 2) for x in (mask, areas, source))
+        text, guide = self.unet.guide(text.to(dtype), mask.to(dtype), areas, member, words)
+        return _Conditions(text, guide, self.unet.known(mask, source))
+
+    def _denoise(
+        self,
+        source: Tensor,
+        cells: Tensor,
+        conditions: _Conditions,
+        timesteps: Tensor,
+        guidance_scale: float,
+        eta: float,
+        generators: Any,
+        callback: StepEnd | None,
+    ) -> Tensor:
+        """Latents (B, 4, h, w) of the edit; outside ``cells`` they are those of the source."""
+        # One noise per image for the whole sampling.
+        noise = randn_tensor(source.shape, generator=generators, device=source.device, dtype=source.dtype)
+        latents = self._at(source, noise, timesteps[0])
+        extra = self._scheduler_arguments(eta, generators)
+        for i, t in enumerate(self.progress_bar(timesteps)):
+            # Predict, with classifier-free guidance (Ho and Salimans 2022) where it is on.
+            x = torch.cat([latents] * 2) if guidance_scale > 1 else latents
+            x = self.scheduler.scale_model_input(x, t)
+            predicted = self.unet.predict(x, t, conditions.text, conditions.guide, conditions.known)
+            if guidance_scale > 1:
+                without_text, with_text = predicted.chunk(2)
+                predicted = without_text + guidance_scale * (with_text - without_text)
+            latents = self.scheduler.step(predicted, t, latents, **extra, return_dict=False)[0]
+
+            # Outside M diffusion is halted (paper, 2.C): q_sample(source, t) at the level of the new latents.
+            last = i + 1 == len(timesteps)
+            outside = source if last else self._at(source, noise, timesteps[i + 1])
+            latents = composed(latents, outside, cells)
+            if callback is not None:
+                level = -1 if last else int(timesteps[i + 1])
+                callback(self, i, level, {"latents": latents, "known": outside})
+        return latents
+
+    def _encode(self, images: Sequence[Image]) -> Tensor:
+        """Images => scaled latents (B, 4, h, w). The posterior's mode makes them the same every time."""
+        pixels = torch.from_numpy(np.stack([np.asarray(i.convert("RGB"), np.uint8) for i in images]))
+        x = pixels.permute(0, 3, 1, 2).to(self._execution_device, self.unet.dtype) / 127.5 - 1  # in [-1, 1]
+        z: Tensor = self.vae.encode(x.to(self.vae.dtype)).latent_dist.mode()
         scaled: Tensor = (z * self.vae.config.scaling_factor).to(self.unet.dtype)
         return scaled
 
@@ -161,21 +201,22 @@ class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
         pixels = x.float().clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         return [PillowImage.fromarray(p) for p in pixels]
 
-    def _text(self, ids: Tensor) -> Tensor:
-        found: Tensor = self.text_encoder(ids)[0]
-        return found
+    def _text(self, ids: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
+        """Token ids (B, L) => features (B, L, W)."""
+        features: Tensor = self.text_encoder(torch.from_numpy(ids).to(self._execution_device))[0]
+        return features
 
     def _at(self, source: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """q_sample(source, t), with the image's own noise."""
         noisy: Tensor = self.scheduler.add_noise(source, noise, t.reshape(1).expand(len(source)))
         return noisy
 
-    def _extra(self, eta: float, generators: Any) -> dict[str, Any]:
-        takes = inspect.signature(self.scheduler.step).parameters
-        extra: dict[str, Any] = {"generator": generators} if "generator" in takes else {}
-        if "eta" in takes:
-            extra["eta"] = eta
-        return extra
+    def _scheduler_arguments(self, eta: float, generators: Any) -> dict[str, Any]:
+        """The arguments of ``scheduler.step`` that this scheduler has; DDPM has no ``eta``."""
+        accepted = inspect.signature(self.scheduler.step).parameters
+        return {k: v for k, v in {"generator": generators, "eta": eta}.items() if k in accepted}
+
+    # ---- inputs
 
     def _tags(
         self,
@@ -206,6 +247,7 @@ class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
         steps: int,
         output_type: str,
     ) -> None:
+        # Lengths and sizes.
         lengths = {
             "prompt": len(prompt),
             "image": len(image),
@@ -221,14 +263,14 @@ class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
             raise ValueError(
                 f"images, masks and regions of one size, sides multiples of {factor}; got {sorted(sizes)}"
             )
+        # Tags belong to their prompts and regions.
         for n, entry in enumerate(tags):
             if entry.prompt != prompt[n]:
                 raise ValueError(f"tags {n} are of another prompt: {entry.prompt!r}, not {prompt[n]!r}")
             areas = max(1, len(regions[n])) if regions is not None else 1
             if len(entry.regions) > areas:
-                raise ValueError(
-                    f"tags {n} speak of {len(entry.regions)} regions, of which there are {areas}"
-                )
+                raise ValueError(f"tags {n} have {len(entry.regions)} regions, the image has {areas}")
+        # Options.
         if not 0 < strength <= 1 or int(steps * strength) < 1:
             raise ValueError(f"strength {strength} of {steps} steps leaves no step to run")
         if output_type not in ("pil", "latent"):
@@ -236,7 +278,7 @@ class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
 
 
 def _masks(masks: Sequence[Sequence[Image]], count: int) -> Tensor:
-    """float32 (B, count, H, W), 1 = edit; images with fewer masks get empty ones."""
+    """float32 (B, count, H, W), 1 = edit. Images with fewer masks get empty ones."""
     width, height = masks[0][0].size
     out = torch.zeros(len(masks), count, height, width)
     for b, row in enumerate(masks):

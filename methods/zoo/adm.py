@@ -22,9 +22,9 @@ from torch import Tensor
 
 from methods.blended_diffusion.adm import predict
 from methods.blended_diffusion.schedule import Schedule, betas_of
+from methods.training import Budget, Machine, Recording, Report, TrainingResult, silent, train
 from methods.zoo import corpus as cp
 from methods.zoo.data import save_grid, to_tensor
-from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent, train
 from methods.zoo.manifest import CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ SCHEDULE: dict[str, Any] = {
     "variance_type": "learned_range",
     "clip_sample": False,
 }
-BUDGET = Budget(samples=160_000, batch=32, rate=1.2e-3, warmup=6_000, decay=0.4, ema=0.999)
+BUDGET = Budget(samples=160_000, batch=32, learning_rate=1.2e-3, warmup=6_000, decay=0.4, ema=0.999)
 CASES = 96
 """Edits behind the gate at most: each takes as many backward passes through the network as it has steps."""
 
@@ -164,7 +164,9 @@ def run(
         noise = torch.randn(x0.shape, generator=generator, device=x0.device)
         return hybrid(unet, x0, t, noise)
 
-    return train(work, {"unet": unet}, loss, draw, budget, machine, report, sample, sample_every=40_000)
+    return train(
+        work, {"unet": unet}, loss, draw, budget, machine, report, sample, Recording(sample_every=40_000)
+    )
 
 
 @torch.no_grad()

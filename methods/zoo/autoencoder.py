@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from methods.training import Budget, Machine, Recording, Report, TrainingResult, silent, train
 from methods.zoo.data import World, to_pictures, to_tensor
-from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent, train
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -32,7 +32,7 @@ CONFIG: dict[str, Any] = {
     "sample_size": 64,
     "mid_block_add_attention": False,
 }
-BUDGET = Budget(samples=56_000, batch=16, rate=1.5e-3, decay=0.5, ema=0.9985)
+BUDGET = Budget(samples=56_000, batch=16, learning_rate=1.5e-3, decay=0.5, ema=0.9985)
 _KL = 1e-6
 
 
@@ -79,7 +79,9 @@ def run(
             y = probe(x).sample
         save_grid(path, [x, y], columns=12)
 
-    return train(work, {"vae": model}, loss, batch, budget, machine, report, sample, sample_every=20_000)
+    return train(
+        work, {"vae": model}, loss, batch, budget, machine, report, sample, Recording(sample_every=20_000)
+    )
 
 
 def scaled(model: nn.Module, world: World) -> float:
@@ -124,7 +126,7 @@ def psnr(model: nn.Module, world: World, count: int = 1_000) -> float:
     return total / count
 
 
-DECODER_BUDGET = Budget(samples=80_000, batch=16, rate=6e-4, decay=0.5, ema=0.999)
+DECODER_BUDGET = Budget(samples=80_000, batch=16, learning_rate=6e-4, decay=0.5, ema=0.999)
 
 
 def run_decoder(
@@ -163,7 +165,7 @@ def run_decoder(
     return train(work, learning, loss, batch, budget, machine, report)
 
 
-ENCODER_BUDGET = Budget(samples=48_000, batch=16, rate=5e-4, decay=0.6, ema=0.998)
+ENCODER_BUDGET = Budget(samples=48_000, batch=16, learning_rate=5e-4, decay=0.6, ema=0.998)
 
 
 def run_encoder(

@@ -23,13 +23,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from methods.training import Budget, Machine, Report, TrainingResult, silent, train
 from methods.zoo import failures, labelled
 from methods.zoo.data import World, to_pictures, to_tensor
 from methods.zoo.failures import OTHER, Example
 from methods.zoo.labelled import LabelledEdit, Verdict
-from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent, train
 
-BUDGET = Budget(samples=230_000, batch=64, rate=2e-3, warmup=5_000, decay=0.4, ema=0.999, weight_decay=0.02)
+BUDGET = Budget(
+    samples=230_000, batch=64, learning_rate=2e-3, warmup=5_000, decay=0.4, ema=0.999, weight_decay=0.02
+)
 WIDTHS = (32, 64, 96, 128)
 SIDE = 64
 """Pixels along each side of both views."""

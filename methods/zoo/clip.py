@@ -20,9 +20,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from methods.training import Budget, Machine, Report, TrainingResult, silent, train
 from methods.zoo.corpus import CHUNK, Corpus
 from methods.zoo.data import to_tensor
-from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent, train
 from methods.zoo.text import LENGTH, tokenize
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ PREPROCESS = {
     "resize_mode": "shortest",
 }
 BUDGET = Budget(
-    samples=200_000, batch=192, rate=1.5e-3, warmup=10_000, decay=0.5, ema=0.998, weight_decay=0.05
+    samples=200_000, batch=192, learning_rate=1.5e-3, warmup=10_000, decay=0.5, ema=0.998, weight_decay=0.05
 )
 GUIDE_BUDGET = Budget(
-    samples=120_000, batch=192, rate=2.0e-3, warmup=10_000, decay=0.5, ema=0.998, weight_decay=0.05
+    samples=120_000, batch=192, learning_rate=2.0e-3, warmup=10_000, decay=0.5, ema=0.998, weight_decay=0.05
 )
 DEGRADED = 0.5
 """Share of the pictures that are blurred or noisy, as unfinished or imperfect edits are."""

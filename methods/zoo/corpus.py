@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from bench.edit import EditCase
 from bench.images import mask_array
 from methods.mask_grid import cover_cells
+from methods.training import autocast
 from methods.zoo.data import World, to_tensor
 
 CHUNK = 2_000
@@ -109,7 +110,11 @@ class Corpus:
     # ---- latents
 
     def encode(
-        self, vae: nn.Module, device: str = "cpu", progress: Progress = _quiet, bf16: bool = False
+        self,
+        vae: nn.Module,
+        device: str = "cpu",
+        progress: Progress = _quiet,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         """Encode what this autoencoder has not encoded yet. Masked sources are gray inside the mask (SD's way).
 
@@ -127,7 +132,7 @@ class Corpus:
                     source, truth = to_tensor(raw["source"][part]), to_tensor(raw["truth"][part])
                     masked = source * torch.from_numpy(keep[part, None])
                     for name, x in zip(self.LATENTS, (source, truth, masked), strict=True):
-                        latents[name].append(encode(vae, x, device, bf16).half().numpy())
+                        latents[name].append(encode(vae, x, device, dtype).half().numpy())
                 _save(path, **{name: np.concatenate(parts) for name, parts in latents.items()})
             progress((chunk + 1) * CHUNK, self.size)
 
@@ -156,13 +161,13 @@ class Corpus:
         return self.folder / f"latents-{HIDDEN}-{tag}-{chunk:04d}.npz"
 
 
-def encode(vae: nn.Module, x: Tensor, device: str = "cpu", bf16: bool = False) -> Tensor:
+def encode(vae: nn.Module, x: Tensor, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
     """Means of the latents, unscaled, on the CPU.
 
     float32 (N, 3, H, W) in [-1, 1] => float32 (N, 4, H/4, W/4). bfloat16's rounding, half a percent of a latent,
     is far below the least noise that a diffusion model is trained on.
     """
-    with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
+    with torch.no_grad(), autocast(device, dtype):
         x = x.to(device).contiguous(memory_format=torch.channels_last)
         z: Tensor = vae.encode(x).latent_dist.mean  # type: ignore[operator]
     return z.float().cpu()

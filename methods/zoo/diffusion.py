@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent, train
+from methods.training import Budget, Machine, Recording, Report, TrainingResult, silent, train
 from methods.zoo.text import WIDTH, build_text_encoder, tokenize
 
 if TYPE_CHECKING:
@@ -58,9 +58,15 @@ SCHEDULE: dict[str, Any] = {
 }
 CHANNELS = {"text_to_image": 4, "sd_inpainting": 9, "instruct_pix2pix": 8}
 BUDGETS = {
-    "text_to_image": Budget(samples=130_000, batch=64, rate=1.2e-3, warmup=6_000, decay=0.25, ema=0.9985),
-    "sd_inpainting": Budget(samples=200_000, batch=64, rate=1.0e-3, warmup=6_000, decay=0.4, ema=0.9990),
-    "instruct_pix2pix": Budget(samples=200_000, batch=64, rate=1.0e-3, warmup=6_000, decay=0.4, ema=0.9990),
+    "text_to_image": Budget(
+        samples=130_000, batch=64, learning_rate=1.2e-3, warmup=6_000, decay=0.25, ema=0.9985
+    ),
+    "sd_inpainting": Budget(
+        samples=200_000, batch=64, learning_rate=1.0e-3, warmup=6_000, decay=0.4, ema=0.9990
+    ),
+    "instruct_pix2pix": Budget(
+        samples=200_000, batch=64, learning_rate=1.0e-3, warmup=6_000, decay=0.4, ema=0.9990
+    ),
 }
 OUTSIDE = 0.4
 """Weight of the loss outside an edit's mask (inside: 1) in the first half of a training: what to paint is learnt
@@ -72,7 +78,7 @@ BASE = "text_to_image"
 SHARE = 0.58
 """Of an editor's large weights, how many numbers it stores: its differences from the base have low rank
 (``methods.low_rank``). It learns all of them first, then goes on with what is left of them after the cut."""
-LOW_RANK = Budget(samples=40_000, batch=64, rate=1.0e-3, warmup=2_000, decay=0.9, ema=0.9990)
+LOW_RANK = Budget(samples=40_000, batch=64, learning_rate=1.0e-3, warmup=2_000, decay=0.9, ema=0.9990)
 """Of the second part. Where the first is shortened, this one is in proportion (``low_rank_budget``)."""
 
 
@@ -160,7 +166,9 @@ def run(
         value = (error * batch["weight"]).mean()
         return value, {"plain": float(error.detach().mean())}
 
-    return train(work, parts.learning, loss, draw, budget, machine, report, sample, sample_every=40_000)
+    return train(
+        work, parts.learning, loss, draw, budget, machine, report, sample, Recording(sample_every=40_000)
+    )
 
 
 class LatentBatches:

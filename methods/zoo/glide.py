@@ -30,9 +30,9 @@ from methods.glide.schedule import Schedule
 from methods.glide.tokenizer import Tokenizer, words
 from methods.glide.unet import GlideUNet
 from methods.mask_grid import cover_cells
+from methods.training import Budget, Machine, Recording, Report, TrainingResult, silent, train
 from methods.zoo import corpus as cp
 from methods.zoo.data import save_grid, to_pictures, to_tensor
-from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent, train
 from methods.zoo.manifest import CHECKPOINTS
 from methods.zoo.text import build_tokenizer
 
@@ -72,8 +72,8 @@ CONFIGS: Mapping[Part, UNetConfig] = {"base": _BASE, "upsampler": _UPSAMPLER}
 """Without the size of the vocabulary, which is the world's."""
 
 BUDGETS: Mapping[Part, Budget] = {
-    "base": Budget(samples=370_000, batch=64, rate=1.2e-3, warmup=6_000, decay=0.4, ema=0.999),
-    "upsampler": Budget(samples=123_000, batch=64, rate=1.2e-3, warmup=6_000, decay=0.4, ema=0.999),
+    "base": Budget(samples=370_000, batch=64, learning_rate=1.2e-3, warmup=6_000, decay=0.4, ema=0.999),
+    "upsampler": Budget(samples=123_000, batch=64, learning_rate=1.2e-3, warmup=6_000, decay=0.4, ema=0.999),
 }
 """The base, which starts from scratch, is to see as many samples as the latent editors with their own base: 130,000 of
 text to image, 200,000 of edits, 40,000 after the cut to low rank. The upsampler sees a third."""
@@ -209,7 +209,17 @@ def run(
         simple, bound = loss_terms(network, process, batch, generator)
         return simple + bound, {"simple": float(simple.detach()), "bound": float(bound.detach())}
 
-    return train(work, {"network": network}, loss, draw, budget, machine, report, sample, sample_every=40_000)
+    return train(
+        work,
+        {"network": network},
+        loss,
+        draw,
+        budget,
+        machine,
+        report,
+        sample,
+        Recording(sample_every=40_000),
+    )
 
 
 # --- looking at a network in training -----------------------------------------------------------------

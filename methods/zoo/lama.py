@@ -31,9 +31,9 @@ from bench.images import from_array, mask_array, mask_image
 from methods.lama import fills
 from methods.lama.masks import hole
 from methods.lama.network import Generator, GeneratorConfig, load, save
+from methods.training import Budget, Machine, Recording, Report, TrainingResult, silent, train
 from methods.zoo.corpus import Corpus
 from methods.zoo.data import save_grid, to_tensor
-from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent, train
 from methods.zoo.manifest import CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -42,10 +42,15 @@ if TYPE_CHECKING:
 
 MODEL = GeneratorConfig(width=24, downs=3, blocks=4)
 BUDGET = Budget(
-    samples=120_000, batch=32, rate=1e-3, warmup=4_000, decay=0.5, ema=0.998, weight_decay=0.0, clip=50.0
+    samples=120_000,
+    batch=32,
+    learning_rate=1e-3,
+    warmup=4_000,
+    decay=0.5,
+    ema=0.998,
+    weight_decay=0.0,
+    max_grad_norm=50.0,
 )
-DISCRIMINATOR_RATE = 1.0
-"""Its learning rate, as a share of the generator's."""
 SIZE = 64
 
 # Weights of the terms. The first is the published training's; the others are to this network's scale.
@@ -228,8 +233,7 @@ def run(
 
     modules: dict[str, nn.Module] = {"generator": generator, "discriminator": discriminator}
     return train(
-        work, modules, loss, batch, budget, machine, report, sample, sample_every=20_000,
-        rates={"discriminator": DISCRIMINATOR_RATE},
+        work, modules, loss, batch, budget, machine, report, sample, Recording(sample_every=20_000)
     )  # fmt: skip
 
 

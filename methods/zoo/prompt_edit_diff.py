@@ -25,13 +25,13 @@ from methods import low_rank
 from methods.pipelines import call, quiet, save_pipeline
 from methods.prompt_edit_diff import VARIANTS, ablation
 from methods.prompt_edit_diff.augment import MaskDropout
-from methods.prompt_edit_diff.losses import composed, edit_loss, noised
-from methods.prompt_edit_diff.model import PromptEditDiffUNet
+from methods.prompt_edit_diff.losses import objective
+from methods.prompt_edit_diff.model import PromptEditDiffUNet, mean_gate
 from methods.prompt_edit_diff.tags import Tagged, back, tag, tag_request, to_tokens
+from methods.training import Budget, Machine, Recording, Report, TrainingResult, silent, train
 from methods.zoo import corpus as cp
 from methods.zoo import diffusion as df
 from methods.zoo.data import save_grid
-from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent, train
 from methods.zoo.manifest import CHECKPOINTS
 from methods.zoo.text import LENGTH
 
@@ -243,29 +243,27 @@ def run(
     sample: Any = None,
 ) -> TrainingResult:
     """Train ``unet`` and the text encoder of ``parts``. Figures: both terms of the loss, and the mean gate."""
-    alphas = df.build_scheduler().alphas_cumprod.double().float()
-    gates = [p for name, p in unet.named_parameters() if name.endswith(".phi")]
+    alpha_bars = df.build_scheduler().alphas_cumprod.double().float()
 
     def loss(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        device = batch["target"].device
-        cells = unet.cells(batch["mask"])
-        x0 = composed(batch["target"], batch["source"], cells)
-        t = torch.randint(0, 1000, (x0.shape[0],), generator=generator, device=device)
-        noise = torch.randn(x0.shape, generator=generator, device=device)
-        alpha_bar = alphas.to(device)[t]
         text = parts.text_encoder(batch["tokens"]).last_hidden_state
         conditions = {name: batch[name] for name in ("mask", "source", "regions", "member", "words")}
-        v = unet(noised(x0, noise, alpha_bar), t, text, **conditions)
-        value, denoising, reconstruction = edit_loss(
-            v, x0, noise, alpha_bar, cells, "v_prediction", outside=OUTSIDE
-        )
-        figures = {"inside": float(denoising.detach()), "outside": float(reconstruction.detach())}
-        if gates:
-            figures["phi"] = float(torch.stack([g.detach().abs() for g in gates]).mean())
+
+        def predict(x: Tensor, t: Tensor) -> Tensor:
+            prediction: Tensor = unet(x, t, text, **conditions)
+            return prediction
+
+        value, inside, outside = objective(
+            predict, batch["source"], batch["target"], unet.cells(batch["mask"]), alpha_bars, "v_prediction",
+            generator, outside=OUTSIDE,
+        )  # fmt: skip
+        figures = {"inside": float(inside.detach()), "outside": float(outside.detach())}
+        if unet.encoder is not None:
+            figures["phi"] = mean_gate(unet)
         return value, figures
 
     modules: dict[str, nn.Module] = {"unet": unet, "text_encoder": parts.text_encoder}
-    return train(work, modules, loss, draw, budget, machine, report, sample, sample_every=40_000)
+    return train(work, modules, loss, draw, budget, machine, report, sample, Recording(sample_every=40_000))
 
 
 def pipeline(
@@ -345,7 +343,7 @@ def publish(
     vae = pb.load_vae(root, machine.device)
     edits = cp.Corpus(world, pb._corpus_folder(work), corpus)
     edits.render(pb._as_progress(report, "edits rendered"))
-    edits.encode(vae, machine.device, pb._as_progress(report, "edits encoded"), machine.autocast)
+    edits.encode(vae, machine.device, pb._as_progress(report, "edits encoded"), machine.dtype)
     areas = Regions(edits)
     areas.draw(report)
     base = pb.load_parts(df.BASE, root)

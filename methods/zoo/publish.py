@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,12 @@ from torch import Tensor
 
 from methods import low_rank
 from methods.pipelines import quiet, save_pipeline
+from methods.training import Budget, Machine, Report, TrainingResult, budget_fields, silent
 from methods.zoo import autoencoder as ae
 from methods.zoo import classifier as cf
 from methods.zoo import clip as cl
 from methods.zoo import diffusion as df
 from methods.zoo.corpus import Corpus
-from methods.zoo.loop import Budget, Machine, Report, TrainingResult, silent
 from methods.zoo.manifest import CHECKPOINTS, write_manifest
 from methods.zoo.text import build_tokenizer
 
@@ -197,7 +197,7 @@ def _diffusion(
     vae = load_vae(root, machine.device)
     edits = Corpus(world, _corpus_folder(work), corpus)
     edits.render(_as_progress(report, "edits rendered"))
-    edits.encode(vae, machine.device, _as_progress(report, "edits encoded"), machine.autocast)
+    edits.encode(vae, machine.device, _as_progress(report, "edits encoded"), machine.dtype)
     data = edits.load(vae)
     folder = root / kind
     editor = kind != df.BASE
@@ -286,7 +286,7 @@ def _card(
         "recipe": stage or folder.name,
         "samples": outcome.samples,
         "hours": round(outcome.seconds / 3600, 3),
-        "budget": asdict(budget),
+        "budget": budget_fields(budget),
         "machine": describe(machine),
         "date": time.strftime("%Y-%m-%d"),
         "training_figures": {name: round(value, 5) for name, value in outcome.figures.items()},
@@ -350,7 +350,7 @@ def _version(package: str) -> str:
 
 def describe(machine: Machine) -> str:
     """What the training ran on, as a card says it."""
-    precision = "bfloat16 autocast" if machine.autocast else "float32"
+    precision = "float32" if machine.dtype == torch.float32 else f"{str(machine.dtype)[6:]} autocast"
     if machine.device.startswith("cuda"):
         return f"{torch.cuda.get_device_name()}, {precision}"
     return f"{_cpu_name()}, {torch.get_num_threads()} of {os.cpu_count()} threads, {precision}"

@@ -1,9 +1,9 @@
-"""Full-size training, at the smallest size: it learns, it resumes to the bit, it leaves the method's weights."""
+"""Full-size training at the smallest size: it learns, it resumes to the bit, and the method runs its weights."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from bench.edit import EditCase, Runtime
 from bench.images import composite, mask_array
 from methods.prompt_edit_diff import trainer
 from methods.prompt_edit_diff.augment import MaskDropout
+from methods.prompt_edit_diff.examples import Examples, LoadedBatches, positions
 from methods.prompt_edit_diff.method import PromptEditDiff
-from methods.prompt_edit_diff.trainer import Config, Examples, positions, train
+from methods.prompt_edit_diff.trainer import Config, train
 from tests.methods.conftest import box_mask, request, tiny_tokenizer
 
 Folder = Callable[[int], str]
@@ -29,17 +30,17 @@ def cases(count: int = 4) -> list[EditCase]:
     out = []
     for i in range(count):
         mask = box_mask(8 + 4 * i, 16, 40 + 4 * i, 48)
-        asked = replace(request(i, mask), edit_words=("hat",))
-        truth = composite(asked.source, Image.new("RGB", (64, 64), (200, 30, 40)), mask)
-        out.append(EditCase(f"case-{i}", "replacement", asked, f"source-{i}", truth=truth))
+        edit = replace(request(i, mask), edit_words=("hat",))
+        truth = composite(edit.source, Image.new("RGB", (64, 64), (200, 30, 40)), mask)
+        out.append(EditCase(f"case-{i}", "replacement", edit, f"source-{i}", truth=truth))
     return out
 
 
 def config(base: str, out: Path, **changes: Any) -> Config:
     settings: dict[str, Any] = {
-        "base": base, "out": str(out), "size": 64, "steps": 6, "batch": 2, "accumulate": 2, "rate": 1e-3,
-        "added_rate": 1e-3, "warmup": 2, "ema": 0.9, "mixed_precision": "no", "gradient_checkpointing": False,
-        "workers": 0, "save_every": 2, "keep": 2, "sample_every": 1000,
+        "base": base, "out": str(out), "size": 64, "steps": 6, "batch": 2, "accumulate": 2, "learning_rate": 1e-3,
+        "added_learning_rate": 1e-3, "warmup": 2, "ema": 0.9, "mixed_precision": "no",
+        "gradient_checkpointing": False, "workers": 0, "save_every": 2, "keep": 2, "sample_every": 1000,
         "model": {"mask_width": 16, "count": 2},
     }  # fmt: skip
     return Config(**{**settings, **changes})
@@ -62,10 +63,11 @@ def test_a_killed_training_resumes_to_the_bit(tiny_folder: Folder, tmp_path: Pat
     class Killed(Exception):
         pass
 
-    def kill(step: int, steps: int, figures: Any) -> None:
+    def kill(step: int, steps: int, figures: Mapping[str, float]) -> None:
         if step == 5:
             raise Killed
 
+    # The training stops in step 5, after the checkpoints of steps 2 and 4.
     cut = config(tiny_folder(4), tmp_path / "cut")
     with pytest.raises(Killed):
         train(cases(), cut, report=kill)
@@ -79,22 +81,23 @@ def test_a_killed_training_resumes_to_the_bit(tiny_folder: Folder, tmp_path: Pat
     a, b = lines(tmp_path / "whole"), lines(tmp_path / "cut")
     assert [line["step"] for line in b] == [str(i) for i in range(1, 7)]
     assert [line["loss"] for line in a] == [line["loss"] for line in b]
-    # Rotation: the last two, the final one among them.
+    # The last two checkpoints stay, the final one among them.
     assert [p.name for p in sorted((tmp_path / "cut").glob("checkpoint-*"))] == [
         "checkpoint-0000004", "checkpoint-0000006",
     ]  # fmt: skip
-    # Finished is finished: the same call trains no further.
+    # The same call trains a finished run no further, and other options are refused.
     again = train(cases(), cut, report=lambda *_: pytest.fail("a step was made"))
     assert all(torch.equal(v, second[k]) for k, v in weights_in(again).items())
     with pytest.raises(ValueError, match="other options"):
-        train(cases(), replace(cut, rate=1e-4))
+        train(cases(), replace(cut, learning_rate=1e-4))
 
 
-def test_it_learns_and_the_method_runs_what_it_leaves(tiny_folder: Folder, tmp_path: Path) -> None:
+def test_it_learns_and_the_method_runs_its_weights(tiny_folder: Folder, tmp_path: Path) -> None:
     out = tmp_path / "run"
     settings = config(
-        tiny_folder(4), out, steps=30, batch=4, accumulate=1, rate=2e-3, added_rate=2e-3, warmup=1, save_every=30,
-        sample_every=30, no_text=0.0, way_back=0.0, mask_dropout=MaskDropout(0.0), gradient_checkpointing=True,
+        tiny_folder(4), out, steps=30, batch=4, accumulate=1, learning_rate=2e-3, added_learning_rate=2e-3, warmup=1,
+        save_every=30, sample_every=30, no_text=0.0, way_back=0.0, mask_dropout=MaskDropout(0.0),
+        gradient_checkpointing=True,
     )  # fmt: skip
     folder = train(cases(), settings, samples=cases(2))
     losses = [float(line["inside"]) for line in lines(out)]
@@ -111,24 +114,24 @@ def test_it_learns_and_the_method_runs_what_it_leaves(tiny_folder: Folder, tmp_p
     assert np.array_equal(np.asarray(edited)[keep], np.asarray(case.request.source)[keep])
 
 
-def test_what_is_frozen_stays(tiny_folder: Folder, tmp_path: Path) -> None:
+def test_frozen_parameters_stay(tiny_folder: Folder, tmp_path: Path) -> None:
     folder = train(
         cases(), config(tiny_folder(4), tmp_path, trainable="attention", steps=2, ema_on_cpu=True, ema=0.0)
     )
     from safetensors.torch import load_file
 
     base = load_file(Path(tiny_folder(4)) / "unet" / "diffusion_pytorch_model.safetensors")
-    found = weights_in(folder)
+    trained = weights_in(folder)
     moved = {
         name
         for name, value in base.items()
-        if not name.startswith("conv_in.") and not torch.equal(value.half(), found[f"unet.{name}"])
+        if not name.startswith("conv_in.") and not torch.equal(value.half(), trained[f"unet.{name}"])
     }
     assert moved
     assert all(".attn1." in name or ".attn2." in name for name in moved)
 
 
-def test_examples_follow_from_their_position_and_say_what_they_show(
+def test_examples_follow_from_their_position_and_state_what_they_show(
     tiny_folder: Folder, tmp_path: Path
 ) -> None:
     settings = config(tiny_folder(4), tmp_path)
@@ -136,13 +139,15 @@ def test_examples_follow_from_their_position_and_say_what_they_show(
     assert all(torch.equal(v, data[5][k]) for k, v in data[5].items())
     assert sorted(data.row(i) for i in range(4)) == [0, 1, 2, 3]  # an epoch shows each once
     assert [data.row(i) for i in range(4)] != [data.row(i) for i in range(4, 8)] or data.row(8) != data.row(0)
-    shown = [data[i] for i in range(200)]
-    back = [bool((e["source"] == e["target"]).all()) for e in shown]
+    examples = [data[i] for i in range(200)]
+    back = [bool((e["source"] == e["target"]).all()) for e in examples]
     assert np.mean(back) == pytest.approx(0.3, abs=0.1)
-    empty = [not bool(e["words"].any()) for e in shown]
+    empty = [not bool(e["words"].any()) for e in examples]
     assert np.mean(empty) == pytest.approx(0.1, abs=0.06)
-    assert not any(bool(e["member"].any()) for e, nothing in zip(shown, empty, strict=True) if nothing)
-    tagged = [bool(e["member"].any()) for e, b, n in zip(shown, back, empty, strict=True) if not b and not n]
+    assert not any(bool(e["member"].any()) for e, no_text in zip(examples, empty, strict=True) if no_text)
+    tagged = [
+        bool(e["member"].any()) for e, b, n in zip(examples, back, empty, strict=True) if not b and not n
+    ]
     assert all(tagged)
     bare = replace(cases(1)[0], truth=None)
     with pytest.raises(ValueError, match="make_training_tuples"):
@@ -156,12 +161,27 @@ def test_processes_share_the_positions_between_them() -> None:
     assert positions(settings, 2, 1, 2) == whole[1][2 * 3 * 2 :]
 
 
-def test_rates_warm_up_and_decay() -> None:
+def test_batches_stack_the_examples_from_the_step_of_the_first_call(
+    tiny_folder: Folder, tmp_path: Path
+) -> None:
+    data = Examples(cases(), tiny_tokenizer(), config(tiny_folder(4), tmp_path))
+    batches = LoadedBatches(data, 0, 1, pin_memory=False)
+    # Step 2 begins with forward pass 4, which has the positions 8 and 9; pass 5 follows.
+    for number, rows in ((4, (8, 9)), (5, (10, 11))):
+        batch = batches(number)
+        for i, position in enumerate(rows):
+            assert all(torch.equal(batch[name][i], value) for name, value in data[position].items())
+
+
+def test_learning_rates_warm_up_and_decay() -> None:
     settings = Config(out="", steps=100, warmup=10, decay=0.2)
-    assert settings.rate_at(0) == pytest.approx(0.1)
-    assert settings.rate_at(9) == settings.rate_at(50) == settings.rate_at(80) == 1
-    assert settings.rate_at(90) == pytest.approx(0.5)
-    assert settings.rate_at(100) == 0
+    budget = settings.budget(processes=2)
+    shares = [budget.learning_rate_at(step * budget.batch) / settings.learning_rate for step in range(101)]
+    assert shares[0] == pytest.approx(0.1)
+    assert shares[8] == pytest.approx(0.9)
+    assert shares[9] == shares[50] == shares[80] == 1
+    assert shares[90] == pytest.approx(0.5)
+    assert shares[100] == 0
 
 
 def test_seeds_differ() -> None:
@@ -178,7 +198,7 @@ def test_seeds_differ() -> None:
         ({"steps": 0}, "steps"),
     ],
 )
-def test_what_cannot_be_trained_is_refused(
+def test_impossible_options_are_refused(
     tiny_folder: Folder, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

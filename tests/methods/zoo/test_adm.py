@@ -17,11 +17,11 @@ from torch.distributions import Normal, kl_divergence
 from bench.edit import Runtime
 from bench.images import mask_array
 from methods.blended_diffusion.method import BlendedDiffusion
+from methods.training import Machine
 from methods.zoo import adm, corpus, manifest
-from methods.zoo.loop import Machine
 from protocols.world.world import MiniWorld
 
-CPU = Machine(bf16=False)
+CPU = Machine(precision="float32")
 WORLD = MiniWorld()
 EDITS = 24
 BUDGET = replace(adm.BUDGET, samples=32, batch=16)

@@ -18,13 +18,13 @@ from methods.glide.diffusion import Diffusion, eight_bits
 from methods.glide.method import Glide
 from methods.glide.schedule import Schedule
 from methods.mask_grid import cover_cells
+from methods.training import Machine
 from methods.zoo import classifier, corpus, manifest, publish
 from methods.zoo import glide as recipe
 from methods.zoo.data import to_tensor
-from methods.zoo.loop import Machine
 from protocols.world.world import MiniWorld
 
-CPU = Machine(bf16=False)
+CPU = Machine(precision="float32")
 WORLD = MiniWorld()
 EDITS = 48
 BUDGET = replace(recipe.BUDGET, samples=32, batch=8)
@@ -236,7 +236,7 @@ def test_a_warm_start_begins_where_the_checkpoint_is(zoo: Path, tmp_path: Path) 
 
     shutil.copytree(zoo, tmp_path / "checkpoints")
     root = tmp_path / "checkpoints"
-    budget = replace(BUDGET, samples=8, rate=1e-12, warmup=0)
+    budget = replace(BUDGET, samples=8, learning_rate=1e-12, warmup=0)
     work = zoo.parent / "work" / "glide-warm"
     recipe.glide_base(WORLD, work, budget=budget, corpus=EDITS, machine=CPU, root=root, warm=True)
     old, new = (load_file(r / "glide" / "base" / "model.safetensors") for r in (zoo, root))

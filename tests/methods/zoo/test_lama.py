@@ -18,13 +18,13 @@ from bench.images import mask_array
 from methods.lama import fills, network
 from methods.lama.method import Lama
 from methods.lama.network import Generator, GeneratorConfig
+from methods.training import Machine
 from methods.zoo import corpus, manifest
 from methods.zoo import lama as recipe
 from methods.zoo.corpus import Corpus
-from methods.zoo.loop import Machine
 from protocols.world.world import MiniWorld
 
-CPU = Machine(bf16=False)
+CPU = Machine(precision="float32")
 WORLD = MiniWorld()
 EDITS = 32
 TINY = GeneratorConfig(width=4, downs=3, blocks=1)
@@ -309,7 +309,7 @@ def test_a_warm_start_goes_on_from_the_checkpoint(zoo: Path, edits: Corpus, tmp_
     shutil.copytree(zoo, tmp_path / "checkpoints")
     before = network.load(zoo / "lama")
     shutil.copytree(edits.folder, tmp_path / "work" / "corpus")
-    budget = replace(BUDGET, samples=4, rate=1e-12, warmup=0)
+    budget = replace(BUDGET, samples=4, learning_rate=1e-12, warmup=0)
     root = tmp_path / "checkpoints"
     recipe.lama(
         WORLD, tmp_path / "work" / "lama", budget=budget, machine=CPU, root=root, warm=True, corpus=EDITS

@@ -15,12 +15,12 @@ from bench.edit import Runtime
 from bench.images import mask_array
 from methods.prompt_edit_diff import VARIANTS
 from methods.prompt_edit_diff.augment import MaskDropout
+from methods.training import Machine
 from methods.zoo import autoencoder, corpus, diffusion, manifest, publish
 from methods.zoo import prompt_edit_diff as recipe
-from methods.zoo.loop import Machine
 from protocols.world.world import MiniWorld
 
-CPU = Machine(bf16=False)
+CPU = Machine(precision="float32")
 WORLD = MiniWorld()
 EDITS = 48
 BUDGET = replace(recipe.BUDGET, samples=32, batch=16)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from methods import low_rank
 from methods.prompt_edit_diff import VARIANTS
+from methods.training import Machine
 from methods.zoo import (
     autoencoder,
     classifier,
@@ -27,10 +28,9 @@ from methods.zoo import (
     recipes,
     thresholds,
 )
-from methods.zoo.loop import Machine
 from protocols.world.world import MiniWorld
 
-CPU = Machine(bf16=False)
+CPU = Machine(precision="float32")
 STAGES = ("decoder", "encoder")
 NAMES = [name for name, target in recipes.RECIPES.items() if "publish" in target and name not in STAGES]
 """The checkpoints of these recipes; the stages' go on with the autoencoder's."""
@@ -404,7 +404,7 @@ def test_a_warm_start_begins_where_the_checkpoint_is(zoo: Path, tmp_path: Path, 
     shutil.copytree(zoo, tmp_path / "checkpoints")
     root = tmp_path / "checkpoints"
     batch = {"reader": 8, "clip": 12, "text_to_image": 8}[name]
-    budget = replace(publish.BUDGETS[name], samples=batch, batch=batch, rate=1e-12, warmup=0)
+    budget = replace(publish.BUDGETS[name], samples=batch, batch=batch, learning_rate=1e-12, warmup=0)
     extra = {} if name == "reader" else {"corpus": 96}
     getattr(publish, name)(
         WORLD, zoo.parent / "work" / f"warm-{name}", budget=budget, machine=CPU, root=root, warm=True, **extra
