@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bench.session import Session
     from bench.store import RunStore
     from reports.record import WrittenReport
-    from reports.share.leaderboard import Merged
+    from reports.share.entries.merge import Merged
 
 reports_app = typer.Typer()
 
@@ -158,7 +158,7 @@ def _fill_readme(readme: Path, folder: Path, report: WrittenReport) -> None:
 
 def _merge(session: Session, store: RunStore, entries: Sequence[Path]) -> Merged:
     """The own run and other people's entries in one set of tables. Writes nothing."""
-    from reports.share.leaderboard import merge_entries
+    from reports.share.entries.merge import merge_entries
 
     return merge_entries(entries, store, session.metric_info())
 
@@ -275,7 +275,9 @@ def export(
     plugin: Plugin = None,
 ) -> None:
     """Pack a run as a leaderboard entry that others can check and merge into their tables."""
-    from reports.share.leaderboard import export_entry, load_entry, verify_entry
+    from reports.share.entries.check import verify_entry
+    from reports.share.entries.export import export_entry
+    from reports.share.entries.reading import load_entry
 
     if out.suffix not in (".json", ".zip"):
         raise BenchError(f"--out {out}: the name of an entry ends in .json or .zip. Give such a name.")
