@@ -1,15 +1,15 @@
-"""Where GLIDE's weights are, whether all of them are there, and networks from them.
+"""Finding GLIDE's weights, checking that they are complete, and loading the networks.
 
 A ``weights`` option is one of
 
-* ``openai:glide-filtered``: OpenAI's published files in the user's cache folder. Nothing is downloaded behind the
-  user's back; the error says the command that does it;
+* ``openai:glide-filtered``: OpenAI's published files in the user's cache folder. Nothing is downloaded without the
+  user's knowledge: the error says the command that fetches them;
 * a folder with files of the published names;
 * a folder in our own layout: ``base/`` and ``upsampler/``, each ``config.json`` and ``model.safetensors``, and
   ``tokenizer/``, which ``shared.json`` may name a sibling for;
 * ``zoo:NAME``: an embedded checkpoint of that layout, checked byte for byte.
 
-Only the standard library is needed to find out.
+No model library is imported to find out.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PARTS: tuple[Part, ...] = ("base", "upsampler")
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One of OpenAI's files. ``stem`` without its ending; the URL has the first of ``endings``."""
+    """One of OpenAI's files. ``stem`` is its name without the ending. The URL has the first of ``endings``."""
 
     stem: str
     endings: tuple[str, ...]
@@ -63,12 +63,12 @@ FILES: dict[str, PublishedFile] = {
     "encoder": PublishedFile("encoder.json", (".gz", ""), f"{_CODE}/encoder.json.gz", "0.4 MB"),
     "merges": PublishedFile("vocab.bpe", (".gz", ""), f"{_CODE}/vocab.bpe.gz", "0.2 MB"),
 }
-"""Sizes of the state dicts are those of their parameters in float32."""
+"""Role -> its file. The sizes of the state dicts are those of their parameters in float32."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """Weights that are there: the configuration and the tensors' file of each network, and the tokenizer's files."""
+class GlideFiles:
+    """Complete weights: configuration and tensor file of each network, and the files of the tokenizer."""
 
     name: str
     configs: dict[Part, UNetConfig]
@@ -81,17 +81,17 @@ class Found:
         return self.configs["upsampler"].image_size
 
     def files(self) -> dict[str, Path]:
-        """Role -> every file that results depend on, but for the configurations."""
-        found: dict[str, Path] = {part: self.tensors[part] for part in PARTS}
+        """Role -> every file that results depend on, except the configurations."""
+        files: dict[str, Path] = {part: self.tensors[part] for part in PARTS}
         for role, path in self.tokenizer.items():
             if role == "folder":
-                found |= {f"tokenizer/{file.name}": file for file in sorted(path.glob("tokenizer*.json"))}
+                files |= {f"tokenizer/{file.name}": file for file in sorted(path.glob("tokenizer*.json"))}
             else:
-                found[role] = path
-        return found
+                files[role] = path
+        return files
 
 
-def find(weights: str) -> Found:
+def find(weights: str) -> GlideFiles:
     """Raises WeightsError with the remedy where something is missing or unfit."""
     if weights == PUBLISHED:
         return _published(weights, cache_folder())
@@ -109,7 +109,7 @@ def find(weights: str) -> Found:
 
 
 def problems(weights: str) -> list[str]:
-    """What keeps ``weights`` from being used, each with its remedy; empty where nothing does."""
+    """Reasons why ``weights`` cannot be used, each with its remedy."""
     try:
         find(weights)
     except WeightsError as error:
@@ -118,15 +118,15 @@ def problems(weights: str) -> list[str]:
 
 
 def identity(weights: str) -> dict[str, str]:
-    """What fixes the tensors behind ``weights``; where they are absent, what was asked for."""
+    """Facts that fix the tensors behind ``weights``. For absent ones the option's own value."""
     try:
-        found = find(weights)
+        files = find(weights)
     except WeightsError:
         return {"weights": weights}
     if weights.startswith("zoo:"):
         return stores.zoo_identity(weights)
-    lines = sha256_of_each(found.files())
-    lines |= {part: f"{lines[part]} {config}" for part, config in found.configs.items()}
+    lines = sha256_of_each(files.files())
+    lines |= {part: f"{lines[part]} {config}" for part, config in files.configs.items()}
     return {"sha256": combined_sha256(lines)}
 
 
@@ -136,23 +136,23 @@ def cache_folder() -> Path:
 
 
 def remedy(weights: str, folder: Path, missing: list[str]) -> str:
-    """The whole message for published files that are not there: files, URLs, sizes, licence, command."""
-    wanted = [FILES[role] for role in missing]
-    names = ", ".join(f"{file.url.rsplit('/', 1)[1]} ({file.size})" for file in wanted)
-    commands = " ".join(f"-O {file.url}" for file in wanted)
+    """The message for missing published files: names, sizes, licence, command."""
+    files = [FILES[role] for role in missing]
+    names = ", ".join(f"{file.url.rsplit('/', 1)[1]} ({file.size})" for file in files)
+    commands = " ".join(f"-O {file.url}" for file in files)
     return (
         f"weights {weights!r}: {folder} lacks {names}; licence: {LICENCE} (OpenAI's model card: for research). "
         f'Fetch with: curl -fL --create-dirs --output-dir "{folder}" {commands}'
     )
 
 
-def _published(weights: str, folder: Path) -> Found:
-    there = {role: file.find(folder) for role, file in FILES.items()}
-    missing = [role for role, path in there.items() if path is None]
+def _published(weights: str, folder: Path) -> GlideFiles:
+    candidates = {role: file.find(folder) for role, file in FILES.items()}
+    missing = [role for role, path in candidates.items() if path is None]
     if missing:
         raise WeightsError(remedy(weights, folder, missing))
-    paths = {role: path for role, path in there.items() if path is not None}
-    return Found(
+    paths = {role: path for role, path in candidates.items() if path is not None}
+    return GlideFiles(
         weights,
         {"base": BASE, "upsampler": UPSAMPLER},
         {part: paths[part] for part in PARTS},
@@ -160,7 +160,8 @@ def _published(weights: str, folder: Path) -> Found:
     )
 
 
-def _layout(weights: str, folder: Path) -> Found:
+def _layout(weights: str, folder: Path) -> GlideFiles:
+    # Both networks.
     configs: dict[Part, UNetConfig] = {}
     tensors: dict[Part, Path] = {}
     for part in PARTS:
@@ -176,43 +177,46 @@ def _layout(weights: str, folder: Path) -> Found:
             f"weights {weights!r}: the upsampler's {configs['upsampler'].image_size} pixels are no multiple of "
             f"the base's {configs['base'].image_size}"
         )
+
+    # The tokenizer, which another checkpoint may hold.
     try:
         tokenizer = stores.locate_part(folder, "tokenizer")
     except zoo.ZooError as error:
         raise WeightsError(f"weights {weights!r}: {error}") from error
     if tokenizer is None or not (tokenizer / "tokenizer.json").is_file():
         raise WeightsError(f"weights {weights!r}: {folder} lacks tokenizer/tokenizer.json")
-    return Found(weights, configs, tensors, {"folder": tokenizer})
+    return GlideFiles(weights, configs, tensors, {"folder": tokenizer})
 
 
 # --- loading ---------------------------------------------------------------------------------------
 
 
-def load_tokenizer(found: Found) -> Tokenizer:
-    """The tokenizer of both networks. Raises WeightsError where it is not of their vocabulary."""
+def load_tokenizer(files: GlideFiles) -> Tokenizer:
+    """The tokenizer of both networks. Raises WeightsError where it does not have their vocabulary."""
     from methods.glide import tokenizer as tk
 
-    vocabularies = {config.vocabulary for config in found.configs.values()}
-    if "folder" not in found.tokenizer:
-        encoder, merges = found.tokenizer["encoder"], found.tokenizer["merges"]
+    vocabularies = {config.vocabulary for config in files.configs.values()}
+    if "folder" not in files.tokenizer:
+        encoder, merges = files.tokenizer["encoder"], files.tokenizer["merges"]
         return tk.byte_pairs(encoder, merges, vocabularies.pop())
     from transformers import CLIPTokenizer
 
-    folder = found.tokenizer["folder"]
-    made = tk.words(CLIPTokenizer.from_pretrained(str(folder), local_files_only=True))
-    if vocabularies != {made.vocabulary}:
-        raise WeightsError(f"{folder}: {made.vocabulary} tokens, the networks know {vocabularies}")
-    return made
+    folder = files.tokenizer["folder"]
+    tokenizer = tk.words(CLIPTokenizer.from_pretrained(str(folder), local_files_only=True))
+    if vocabularies != {tokenizer.vocabulary}:
+        raise WeightsError(f"{folder}: {tokenizer.vocabulary} tokens, the networks know {vocabularies}")
+    return tokenizer
 
 
-def load_network(found: Found, part: Part, device: str = "cpu") -> GlideUNet:
+def load_network(files: GlideFiles, part: Part, device: str = "cpu") -> GlideUNet:
     """One network in float32, frozen, in evaluation mode. Raises WeightsError for tensors that do not fit it."""
     import torch
 
     from methods.glide.unet import GlideUNet
 
-    path, config = found.tensors[part], found.configs[part]
+    path, config = files.tensors[part], files.configs[part]
     state = read_state(path)
+    # Without memory of its own: the tensors of the file become the parameters.
     with torch.device("meta"):
         network = GlideUNet(config)
     check_state(state, network.state_dict(), path)
@@ -231,7 +235,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # A damaged file makes the unpickler raise whatever its bytes provoke: KeyError, EOFError, RuntimeError, ...
+        # A damaged file makes the unpickler raise whatever its bytes provoke: KeyError, EOFError, RuntimeError...
         first = str(error).strip().splitlines()[:1]
         raise WeightsError(
             f"{path}: cannot be read as weights ({' '.join(first)}). Fetch it again."
@@ -241,18 +245,21 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def check_state(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> None:
-    """Raises WeightsError that names the file and how its tensors differ from the ``wanted`` ones."""
+def check_state(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
+    """Raises WeightsError that names the file and the differences of its tensors from the ``expected`` ones."""
+    # The first layer tells the published files apart.
     first = "input_blocks.0.0.weight"
-    if first in state and state[first].shape != wanted[first].shape:
-        has, needs = state[first].shape[1], wanted[first].shape[1]
+    if first in state and state[first].shape != expected[first].shape:
+        has, needs = state[first].shape[1], expected[first].shape[1]
         if has != needs:
             raise WeightsError(
                 f"{path}: a network of {has} input channels, expected {needs}: the published ones have 3 (base), "
                 "6 (upsample), 7 (base_inpaint) and 10 (upsample_inpaint)"
             )
-    missing, unknown = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
-    shapes = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+
+    # Anything else that differs.
+    missing, unknown = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
+    shapes = [name for name in expected if name in state and state[name].shape != expected[name].shape]
     faults = [
         f"{len(names)} {what}, as {names[0]}"
         for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", shapes))

@@ -1,12 +1,13 @@
-"""What a GLIDE network looks like, as data: the two published ones, and what a ``config.json`` may say."""
+"""The shape of a GLIDE network as data: the two published networks, and reading and writing ``config.json``."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from methods.glide.schedule import ScheduleName
 from methods.weights import WeightsError, read_json
@@ -22,12 +23,12 @@ class UNetConfig:
 
     kind: Part
     image_size: int
-    """Side length in pixels of what it denoises."""
+    """Side length in pixels of the images that it denoises."""
     channel_mult: tuple[int, ...]
-    """Channels of each level, as multiples of ``channels``; each level halves the side."""
+    """Channels of each level, as multiples of ``channels``. Each level halves the side."""
     res_blocks: int
     attention_factors: tuple[int, ...]
-    """The levels with attention, by how much smaller than the image they are."""
+    """The levels with attention, each by its downsampling factor: 2 is half of the image's side."""
     schedule: ScheduleName
     channels: int = 192
     head_channels: int = 64
@@ -42,39 +43,41 @@ class UNetConfig:
 
     @property
     def in_channels(self) -> int:
-        """x_t (3), the known pixels (3), where they are (1), and for the upsampler the low resolution (3)."""
+        """Channels of x_t (3), the visible pixels (3), their mask (1), and for the upsampler the low resolution (3)."""
         return 10 if self.kind == "upsampler" else 7
 
     def problems(self) -> list[str]:
-        """What keeps a network of this shape from being built."""
-        found = [
+        """Reasons why a network of this shape cannot be built."""
+        problems = [
             f"{field.name}: expected a number above 0"
             for field in dataclasses.fields(self)
             if field.type == "int" and getattr(self, field.name) < 1
         ]
-        if found:
-            return found
+        if problems:
+            return problems
         if not self.channel_mult or min(self.channel_mult) < 1:
             return ["channel_mult: expected a list of numbers above 0"]
+
+        # Every level must halve evenly, and its channels must divide into groups and heads.
         levels = [2**level for level in range(len(self.channel_mult))]
         if self.image_size % levels[-1]:
-            found.append(
+            problems.append(
                 f"image_size {self.image_size}: {len(levels)} levels need a multiple of {levels[-1]}"
             )
         for factor, mult in zip(levels, self.channel_mult, strict=True):
             width = mult * self.channels
             if width % self.norm_groups:
-                found.append(f"{width} channels do not divide into norm_groups {self.norm_groups}")
+                problems.append(f"{width} channels do not divide into norm_groups {self.norm_groups}")
             attends = factor in self.attention_factors or factor == levels[-1]
             if attends and width % self.head_channels:
-                found.append(f"{width} channels do not divide into heads of {self.head_channels}")
+                problems.append(f"{width} channels do not divide into heads of {self.head_channels}")
         if set(self.attention_factors) - set(levels):
-            found.append(f"attention_factors {list(self.attention_factors)}: the levels are {levels}")
+            problems.append(f"attention_factors {list(self.attention_factors)}: the levels are {levels}")
         if self.text_width % self.text_heads:
-            found.append(f"text_width {self.text_width} does not divide into {self.text_heads} heads")
+            problems.append(f"text_width {self.text_width} does not divide into {self.text_heads} heads")
         if not 0 <= self.dropout < 1:
-            found.append(f"dropout {self.dropout}: expected a share from 0 to 1")
-        return found
+            problems.append(f"dropout {self.dropout}: expected a share from 0 to 1")
+        return problems
 
 
 BASE = UNetConfig(
@@ -104,49 +107,30 @@ def to_json(config: UNetConfig) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> UNetConfig:
-    """The network of a ``config.json``. Raises WeightsError that names the file and what is wrong in it."""
+    """The network of a ``config.json``. Raises WeightsError that names the file and the fault in it."""
     return from_json(read_json(path), str(path))
 
 
-def from_json(values: Mapping[str, Any], where: str) -> UNetConfig:
-    """The reverse of :func:`to_json`. Raises WeightsError that begins with ``where``."""
+def from_json(values: Mapping[str, Any], source: str) -> UNetConfig:
+    """The reverse of :func:`to_json`. Raises WeightsError that begins with ``source``."""
+    # Imported here: GLIDE can be listed without it.
+    from pydantic import TypeAdapter, ValidationError
+
     if values.get("_class_name") != CLASS_NAME:
-        raise WeightsError(f"{where}: a {values.get('_class_name')}, expected a {CLASS_NAME}")
-    fields = {field.name: field for field in dataclasses.fields(UNetConfig)}
-    unknown = sorted(set(values) - set(fields) - {"_class_name"})
+        raise WeightsError(f"{source}: a {values.get('_class_name')}, expected a {CLASS_NAME}")
+    fields = [field.name for field in dataclasses.fields(UNetConfig)]
+    unknown = sorted(set(values) - {*fields, "_class_name"})
     if unknown:
-        raise WeightsError(f"{where}: unknown {', '.join(unknown)}; a network has {', '.join(fields)}")
-    asked: dict[str, Any] = {}
-    for name, field in fields.items():
-        if name not in values:
-            if field.default is dataclasses.MISSING:
-                raise WeightsError(f"{where}: {name} is missing")
-            continue
-        value = values[name]
-        if not _fits(str(field.type), value):
-            raise WeightsError(f"{where}: {name} is {value!r}, expected {_EXPECTED[str(field.type)]}")
-        asked[name] = tuple(value) if isinstance(value, list) else value
-    config = UNetConfig(**asked)
-    found = config.problems()
-    if found:
-        raise WeightsError(f"{where}: {'; '.join(found)}")
+        raise WeightsError(f"{source}: unknown {', '.join(unknown)}; a network has {', '.join(fields)}")
+    text = json.dumps({name: values[name] for name in fields if name in values})
+    try:
+        config = TypeAdapter(UNetConfig).validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        # A missing field has no value of its own: its input is the whole object.
+        value = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        raise WeightsError(f"{source}: {path}: {first['msg']}{value}") from error
+    if problems := config.problems():
+        raise WeightsError(f"{source}: {'; '.join(problems)}")
     return config
-
-
-_EXPECTED: Mapping[str, str] = {
-    "int": "a whole number",
-    "float": "a number",
-    "tuple[int, ...]": "a list of whole numbers",
-    "Part": " or ".join(get_args(Part)),
-    "ScheduleName": " or ".join(get_args(ScheduleName)),
-}
-
-
-def _fits(wanted: str, value: Any) -> bool:
-    if wanted == "int":
-        return type(value) is int
-    if wanted == "float":
-        return type(value) in (int, float)
-    if wanted == "tuple[int, ...]":
-        return isinstance(value, list | tuple) and all(type(item) is int for item in value)
-    return value in get_args(ScheduleName if wanted == "ScheduleName" else Part)

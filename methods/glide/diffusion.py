@@ -1,4 +1,4 @@
-"""The sampler: a respaced process with a learned variance, which puts the known pixels back at every step."""
+"""The sampler: a respaced process with a learned variance, which puts the visible pixels back at every step."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from methods.glide.schedule import Schedule
+from methods.glide.schedule import RespacedSchedule
 from methods.glide.unet import GlideUNet, TextFeatures
 
 Network = Callable[[Tensor, Tensor], Tensor]
-"""x_t float32 (B, 3, S, S) and t int64 (B,), in the whole process => float (B, 6, S, S): eps and the variance."""
+"""x_t float32 (B, 3, S, S) and t int64 (B,), an index in the whole process => float (B, 6, S, S): eps, variance."""
 
 Noise = Callable[[], Tensor]
 """The next standard normal tensor, float32 (B, 3, S, S)."""
 
 
 class Diffusion:
-    """A schedule's factors as float32 tensors, computed in float64."""
+    """The factors of a schedule as float32 tensors (N,), computed in float64."""
 
-    def __init__(self, schedule: Schedule, device: str | torch.device = "cpu") -> None:
+    def __init__(self, schedule: RespacedSchedule, device: str | torch.device = "cpu") -> None:
         def column(values: NDArray[np.float64]) -> Tensor:
             return torch.from_numpy(values).to(torch.float32).to(device)
 
@@ -40,31 +40,33 @@ class Diffusion:
         return len(self.timesteps)
 
     def noised(self, x0: Tensor, eps: Tensor, step: Tensor) -> Tensor:
-        """x_t of q(x_t | x_0). ``step`` int64 (B,): positions in this schedule, not in the whole process."""
+        """A sample x_t of q(x_t | x_0). ``step`` int64 (B,): positions in this schedule, not in the whole process."""
         return self.at(self.signal, step) * x0 + self.at(self.sigma, step) * eps
 
     @staticmethod
     def at(factors: Tensor, step: Tensor) -> Tensor:
-        """(N,) and int64 (B,) => (B, 1, 1, 1)."""
+        """Factors (N,) and positions int64 (B,) => (B, 1, 1, 1)."""
         return factors[step].view(-1, 1, 1, 1)
 
     def log_variance(self, learned: Tensor, step: Tensor) -> Tensor:
-        """Nichol and Dhariwal (2021), equation 15, with v in [-1, 1] as the network gives it."""
+        """The network's v in [-1, 1] => the log variance it stands for, float32 of the same shape."""
+        # Nichol and Dhariwal (2021), equation 15.
         share = (learned + 1) / 2
         return share * self.at(self.log_most, step) + (1 - share) * self.at(self.log_least, step)
 
     @torch.no_grad()
-    def sample(self, network: Network, x: Tensor, noise: Noise, image: Tensor, known: Tensor) -> Tensor:
-        """From noise ``x`` to a picture, float32 (B, 3, S, S) in [-1, 1].
+    def sample(self, network: Network, x: Tensor, noise: Noise, image: Tensor, visible: Tensor) -> Tensor:
+        """From noise ``x`` to an image, float32 (B, 3, S, S) in [-1, 1].
 
-        ``image`` (B, 3, S, S) in [-1, 1] is what the picture shows where ``known`` (B, 1, S, S) is 1. There the
-        result is ``image`` up to float32's rounding of the last step's factor, which is 1: exact as uint8.
+        Where ``visible`` (B, 1, S, S) is 1, the result is ``image`` (B, 3, S, S) in [-1, 1], exact as uint8.
         """
         for position in reversed(range(len(self))):
             step = torch.full((x.shape[0],), position, dtype=torch.int64, device=x.device)
             eps, learned = network(x, self.timesteps[step]).float().chunk(2, dim=1)
+            # The predicted clean image, with the visible pixels put back before the clamp.
             x0 = self.at(self.of_x, step) * x - self.at(self.of_eps, step) * eps
-            x0 = (x0 * (1 - known) + image * known).clamp(-1, 1)
+            x0 = (x0 * (1 - visible) + image * visible).clamp(-1, 1)
+            # The mean of q(x_(t-1) | x_t, x_0), and noise but for the last step.
             x = self.at(self.mean_of_x0, step) * x0 + self.at(self.mean_of_x, step) * x
             if position:
                 x = x + (0.5 * self.log_variance(learned, step)).exp() * noise()
@@ -75,13 +77,13 @@ def conditioned(
     model: GlideUNet,
     text: TextFeatures,
     image: Tensor,
-    known: Tensor,
+    visible: Tensor,
     low_res: Tensor | None = None,
 ) -> Network:
-    """The network of a prompt: what :meth:`Diffusion.sample` calls."""
+    """The network with one prompt, for :meth:`Diffusion.sample`."""
 
     def network(x: Tensor, t: Tensor) -> Tensor:
-        out: Tensor = model(x, t, text, image, known, low_res)
+        out: Tensor = model(x, t, text, image, visible, low_res)
         return out
 
     return network
@@ -92,24 +94,22 @@ def guided(
     text: TextFeatures,
     no_text: TextFeatures,
     image: Tensor,
-    known: Tensor,
+    visible: Tensor,
     guidance: float,
 ) -> Network:
-    """Classifier-free guidance of the base (Nichol et al. 2022, section 2.3); both texts in one batch.
-
-    The variance is the conditional one, unguided, as in the published sampler.
-    """
+    """Classifier-free guidance of the base (Nichol et al. 2022, section 2.3). Both texts run in one batch."""
     both = TextFeatures(*(torch.cat(pair) for pair in zip(text, no_text, strict=True)))
-    image, known = torch.cat([image, image]), torch.cat([known, known])
+    image, visible = torch.cat([image, image]), torch.cat([visible, visible])
 
     def network(x: Tensor, t: Tensor) -> Tensor:
-        out = model(torch.cat([x, x]), torch.cat([t, t]), both, image, known).float()
+        out = model(torch.cat([x, x]), torch.cat([t, t]), both, image, visible).float()
         (eps, learned), (eps_without, _) = (half.chunk(2, dim=1) for half in out.chunk(2))
+        # The variance is the conditional one, unguided, as in the published sampler.
         return torch.cat([eps_without + guidance * (eps - eps_without), learned], dim=1)
 
     return network
 
 
 def eight_bits(x: Tensor) -> Tensor:
-    """[-1, 1] => [-1, 1], rounded to the 256 values of a byte: what the upsampler was trained on."""
+    """[-1, 1] => [-1, 1], rounded to the 256 values of a byte, as in the upsampler's training."""
     return ((x + 1) * 127.5).round() / 127.5 - 1

@@ -1,4 +1,4 @@
-"""GLIDE's text transformer: bidirectional, pre-norm, over tokens whose padding is a learned vector."""
+"""GLIDE's text transformer: bidirectional, pre-norm, with a learned vector for padding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class Attention(nn.Module):
-    """Self-attention without any mask: padding takes part, as the learned vector it is."""
+    """Self-attention without any mask. Padding takes part: it is a learned vector."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -25,6 +25,8 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
+    """Two layers with GELU between them."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.c_fc = nn.Linear(width, 4 * width)
@@ -35,7 +37,9 @@ class Mlp(nn.Module):
         return out
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
+    """Attention and a two-layer perceptron, each after a norm and added to its input."""
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.attn = Attention(width, heads)
@@ -50,9 +54,11 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
+    """A stack of blocks, float (B, L, W) => (B, L, W)."""
+
     def __init__(self, width: int, layers: int, heads: int) -> None:
         super().__init__()
-        self.resblocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.resblocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(layers))
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.resblocks:
@@ -61,8 +67,6 @@ class Transformer(nn.Module):
 
 
 def pad_embeddings(embedded: Tensor, present: Tensor, padding: Tensor) -> Tensor:
-    """Where ``present`` is False the whole vector, position included, becomes the learned one of that place.
-
-    Float (B, L, W), bool (B, L), float (L, W) => (B, L, W).
-    """
+    """Float (B, L, W), bool (B, L), float (L, W) => (B, L, W), with learned vectors where ``present`` is False."""
+    # The whole vector is replaced, its position included.
     return torch.where(present[..., None], embedded, padding[None].to(embedded.dtype))

@@ -1,7 +1,7 @@
-"""From prompts to the tokens of a network: GPT-2's byte pairs for the published ones, words for the mini zoo's.
+"""From prompts to tokens: GPT-2's byte pairs for the published networks, words for the embedded ones.
 
-Neither adds a start or an end: what is not a token of the prompt is padding, which the network replaces by a learned
-vector; the empty prompt is padding alone.
+Neither adds a start or an end. The places behind the prompt are padding, which the network replaces by a learned
+vector. The empty prompt is padding alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Tokens(NamedTuple):
-    """A batch of prompts."""
+    """The tokens of a batch of prompts."""
 
     ids: Tensor
     """int64 (B, L)"""
@@ -29,7 +29,7 @@ class Tokens(NamedTuple):
 
 
 class Tokenizer:
-    """``split`` maps a prompt to its ids, without padding; ``padding`` is the id beyond its end."""
+    """``split`` maps a prompt to its ids, without padding. ``padding`` is the id behind its end."""
 
     def __init__(self, split: Callable[[str], list[int]], padding: int, vocabulary: int) -> None:
         self.split, self.padding, self.vocabulary = split, padding, vocabulary
@@ -41,21 +41,21 @@ class Tokenizer:
         ids = torch.full((len(prompts), length), self.padding, dtype=torch.int64)
         present = torch.zeros((len(prompts), length), dtype=torch.bool)
         for row, prompt in enumerate(prompts):
-            found = self.split(prompt)[:length]
-            ids[row, : len(found)] = torch.tensor(found, dtype=torch.int64)
-            present[row, : len(found)] = True
+            tokens = self.split(prompt)[:length]
+            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.int64)
+            present[row, : len(tokens)] = True
         return Tokens(ids, present)
 
 
 def byte_pairs(encoder: Path, merges: Path, vocabulary: int | None = None) -> Tokenizer:
     """GPT-2's tokenizer on lower-cased text, from its published files, plain or gzipped.
 
-    ``encoder``: JSON, token -> id; ``merges``: after a first line, two tokens a line in order of rank. Padding is the
-    last id, which is GPT-2's ``<|endoftext|>``. Raises WeightsError for files that are not these, or of another size
-    than ``vocabulary``.
+    ``encoder`` is JSON, token -> id. ``merges`` holds, after a first line, two tokens a line in order of rank. Raises
+    WeightsError for files that are not these, or of another size than ``vocabulary``.
     """
     from transformers import GPT2Tokenizer
 
+    # The two files, which must belong together.
     try:
         vocab = json.loads(_read(encoder))
     except ValueError as error:
@@ -67,6 +67,8 @@ def byte_pairs(encoder: Path, merges: Path, vocabulary: int | None = None) -> To
     pairs = [tuple(line.split(" ")) for line in _read(merges).splitlines()[1:] if line]
     if not all(len(pair) == 2 and "".join(pair) in vocab for pair in pairs):
         raise WeightsError(f"{merges}: expected GPT-2's vocab.bpe, two tokens of {encoder.name} a line")
+
+    # Padding is the last id, GPT-2's "<|endoftext|>".
     last = len(vocab) - 1
     end = next(token for token, number in vocab.items() if number == last)
     tokenizer = GPT2Tokenizer(vocab=vocab, merges=pairs, unk_token=end, bos_token=end, eos_token=end)
@@ -82,7 +84,7 @@ def byte_pairs(encoder: Path, merges: Path, vocabulary: int | None = None) -> To
 
 
 def words(tokenizer: CLIPTokenizer) -> Tokenizer:
-    """The zoo's tokenizer, whose every token is a word of the mini world, without its start and end."""
+    """The embedded checkpoints' tokenizer, whose tokens are words, without its start and end."""
 
     def split(prompt: str) -> list[int]:
         ids: list[int] = tokenizer(prompt, add_special_tokens=False).input_ids

@@ -7,6 +7,7 @@ as a summand of the time embedding (Nichol et al. 2022, section 4).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -29,7 +30,7 @@ class TextFeatures(NamedTuple):
 
 
 class GroupNorm(nn.GroupNorm):
-    """In float32 whatever the precision around it."""
+    """Group normalisation in float32, whatever the precision around it."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.float()).to(x.dtype)
@@ -84,10 +85,9 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Each place attends to every place and to every token of the text, in one softmax.
+    """Each position attends to every position and to every token of the text, in one softmax."""
 
-    The projections are kept as 1-wide convolutions for the sake of the published shapes.
-    """
+    # The projections are 1-wide convolutions for the sake of the published shapes.
 
     def __init__(self, channels: int, config: UNetConfig) -> None:
         super().__init__()
@@ -120,8 +120,8 @@ def _pointwise(projection: nn.Conv1d, x: Tensor) -> Tensor:
     return F.linear(x, projection.weight[..., 0], projection.bias)
 
 
-class Stage(nn.Sequential):
-    """Layers of one index of the published lists, each given what it takes."""
+class ConditionedLayers(nn.Sequential):
+    """The layers of one index in the published lists. Each gets the inputs that it takes."""
 
     def forward(self, x: Tensor, emb: Tensor, text: Tensor) -> Tensor:  # type: ignore[override]
         for layer in self:
@@ -135,12 +135,14 @@ class Stage(nn.Sequential):
 
 
 class GlideUNet(nn.Module):
-    """eps and the variance of one denoising step, from x_t, the prompt, the known pixels and the low resolution."""
+    """Predicts eps and the variance of one step from x_t, the prompt, the visible pixels and the low resolution."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
         width, emb = config.channels, 4 * config.channels
+
+        # Time and text.
         self.time_embed = nn.Sequential(nn.Linear(width, emb), nn.SiLU(), nn.Linear(emb, emb))
         self.token_embedding = nn.Embedding(config.vocabulary, config.text_width)
         self.positional_embedding = nn.Parameter(torch.empty(config.text_ctx, config.text_width))
@@ -151,40 +153,43 @@ class GlideUNet(nn.Module):
         for embedding in (self.token_embedding.weight, self.positional_embedding, self.padding_embedding):
             nn.init.normal_(embedding, std=0.02)
 
-        def attends(factor: int) -> bool:
-            return factor in config.attention_factors
+        def attention(level: int, channels: int) -> Iterator[AttentionBlock]:
+            if 2**level in config.attention_factors:
+                yield AttentionBlock(channels, config)
 
-        channels = config.channel_mult[0] * width
-        first = channels
-        self.input_blocks = nn.ModuleList([Stage(nn.Conv2d(config.in_channels, channels, 3, padding=1))])
-        skips = [channels]
-        levels = len(config.channel_mult)
+        # Down: the residual blocks of each level, then half the resolution.
+        first = channels = config.channel_mult[0] * width
+        self.input_blocks = nn.ModuleList(
+            [ConditionedLayers(nn.Conv2d(config.in_channels, channels, 3, padding=1))]
+        )
+        skips = [channels]  # the channels of each output, for the skip connections
         for level, mult in enumerate(config.channel_mult):
             for _ in range(config.res_blocks):
-                layers: list[nn.Module] = [ResBlock(channels, mult * width, config)]
+                block = ResBlock(channels, mult * width, config)
                 channels = mult * width
-                if attends(2**level):
-                    layers.append(AttentionBlock(channels, config))
-                self.input_blocks.append(Stage(*layers))
+                self.input_blocks.append(ConditionedLayers(block, *attention(level, channels)))
                 skips.append(channels)
-            if level < levels - 1:
-                self.input_blocks.append(Stage(ResBlock(channels, channels, config, down=True)))
+            if level < len(config.channel_mult) - 1:
+                self.input_blocks.append(ConditionedLayers(ResBlock(channels, channels, config, down=True)))
                 skips.append(channels)
-        self.middle_block = Stage(
+
+        # The middle, at the lowest resolution.
+        self.middle_block = ConditionedLayers(
             ResBlock(channels, channels, config),
             AttentionBlock(channels, config),
             ResBlock(channels, channels, config),
         )
+
+        # Up: one block more per level, each on the channels of a skip connection too.
         self.output_blocks = nn.ModuleList()
         for level, mult in reversed(list(enumerate(config.channel_mult))):
-            for block in range(config.res_blocks + 1):
-                layers = [ResBlock(channels + skips.pop(), mult * width, config)]
+            for number in range(config.res_blocks + 1):
+                layers: list[nn.Module] = [ResBlock(channels + skips.pop(), mult * width, config)]
                 channels = mult * width
-                if attends(2**level):
-                    layers.append(AttentionBlock(channels, config))
-                if level and block == config.res_blocks:
+                layers += attention(level, channels)
+                if level and number == config.res_blocks:
                     layers.append(ResBlock(channels, channels, config, up=True))
-                self.output_blocks.append(Stage(*layers))
+                self.output_blocks.append(ConditionedLayers(*layers))
         self.out = nn.Sequential(
             GroupNorm(config.norm_groups, channels),
             nn.SiLU(),
@@ -192,7 +197,7 @@ class GlideUNet(nn.Module):
         )
 
     def encode_text(self, tokens: Tensor, present: Tensor) -> TextFeatures:
-        """int64 (B, L) and bool (B, L), L of the configuration; no token present is the empty prompt."""
+        """int64 (B, L) and bool (B, L), with L of the configuration. The empty prompt has no token present."""
         embedded = self.token_embedding(tokens) + self.positional_embedding
         embedded = pad_embeddings(embedded, present, self.padding_embedding)
         sequence = self.final_ln(self.transformer(embedded))
@@ -204,38 +209,44 @@ class GlideUNet(nn.Module):
         t: Tensor,
         text: TextFeatures,
         image: Tensor | None = None,
-        known: Tensor | None = None,
+        visible: Tensor | None = None,
         low_res: Tensor | None = None,
     ) -> Tensor:
-        """Float (B, 6, S, S): eps, then where the log variance lies (-1: log beta~, 1: log beta).
+        """x_t => float (B, 6, S, S): eps, then the position of the log variance (-1: log beta~, 1: log beta).
 
-        ``x`` float (B, 3, S, S); ``t`` int64 (B,), index in the whole process; ``image`` (B, 3, S, S) in [-1, 1],
-        read where ``known`` (B, 1, S, S) is 1; neither means that nothing is known. ``low_res`` (B, 3, s, s) in
-        [-1, 1] is the upsampler's, and only its.
+        ``x`` is float (B, 3, S, S) and ``t`` int64 (B,), an index in the whole process. ``image`` (B, 3, S, S) in
+        [-1, 1] is read where ``visible`` (B, 1, S, S) is 1. Without the two nothing is visible. ``low_res``
+        (B, 3, s, s) in [-1, 1] is for the upsampler alone.
         """
         if (low_res is not None) != (self.config.kind == "upsampler"):
             raise ValueError(f"low_res is for the upsampler and needed there; this is the {self.config.kind}")
-        known = x.new_zeros(x.shape[0], 1, *x.shape[2:]) if known is None else known
+
+        # The input: x_t, the visible pixels, their mask, and the upscaled low resolution.
+        visible = x.new_zeros(x.shape[0], 1, *x.shape[2:]) if visible is None else visible
         image = torch.zeros_like(x) if image is None else image
-        seen = [x, image * known, known]
+        inputs = [x, image * visible, visible]
         if low_res is not None:
-            seen.append(F.interpolate(low_res, x.shape[2:], mode="bilinear", align_corners=False))
+            inputs.append(F.interpolate(low_res, x.shape[2:], mode="bilinear", align_corners=False))
+
+        # The time, with the prompt as a summand.
         emb = self.time_embed(timestep_embedding(t, self.config.channels))
         emb = emb + text.pooled.to(emb.dtype)
-        h = torch.cat(seen, dim=1)
-        kept = []
-        for stage in self.input_blocks:
-            h = stage(h, emb, text.sequence)
-            kept.append(h)
+
+        # Down, through the middle, and up with the skip connections.
+        h = torch.cat(inputs, dim=1)
+        skips = []
+        for layers in self.input_blocks:
+            h = layers(h, emb, text.sequence)
+            skips.append(h)
         h = self.middle_block(h, emb, text.sequence)
-        for stage in self.output_blocks:
-            h = stage(torch.cat([h, kept.pop()], dim=1), emb, text.sequence)
+        for layers in self.output_blocks:
+            h = layers(torch.cat([h, skips.pop()], dim=1), emb, text.sequence)
         out: Tensor = self.out(h)
         return out
 
 
 def timestep_embedding(t: Tensor, width: int) -> Tensor:
-    """int64 (B,) => float32 (B, width), width even: cosines, then sines, of periods from 2 pi to 2 pi 10^4."""
+    """int64 (B,) => float32 (B, width): cosines, then sines, of periods from 2 pi to 2 pi 10^4. ``width`` is even."""
     half = width // 2
     order = torch.arange(half, dtype=torch.float32, device=t.device)
     angles = t.float()[:, None] * torch.exp(-math.log(10_000) * order / half)
@@ -243,7 +254,7 @@ def timestep_embedding(t: Tensor, width: int) -> Tensor:
 
 
 def _zeroed(module: _Module) -> _Module:
-    """What a block adds starts at nothing, so that the untrained network is a simple one."""
+    """The module with all parameters 0, so that an untrained block adds nothing."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module

@@ -26,7 +26,7 @@ from methods.glide.checkpoints import PARTS, check_state, read_state
 from methods.glide.config import Part, UNetConfig, read_config, to_json
 from methods.glide.diffusion import Diffusion, conditioned, eight_bits, guided
 from methods.glide.losses import hybrid, normalized
-from methods.glide.schedule import Schedule
+from methods.glide.schedule import RespacedSchedule
 from methods.glide.tokenizer import Tokenizer, words
 from methods.glide.unet import GlideUNet
 from methods.mask_grid import cover_cells
@@ -203,7 +203,7 @@ def run(
     """Train one network. Figures: the loss's two terms."""
     machine = machine or Machine()
     network.to(memory_format=torch.channels_last)
-    process = Diffusion(Schedule.of(network.config.schedule), machine.device)
+    process = Diffusion(RespacedSchedule.of(network.config.schedule), machine.device)
 
     def loss(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         simple, bound = loss_terms(network, process, batch, generator)
@@ -256,7 +256,7 @@ def look(
     def noise() -> Tensor:
         return torch.randn(image.shape, generator=generator).to(device)
 
-    process = Diffusion(Schedule.of(network.config.schedule, SAMPLE_STEPS[part]), device)
+    process = Diffusion(RespacedSchedule.of(network.config.schedule, SAMPLE_STEPS[part]), device)
     return to_pictures(process.sample(model, noise(), noise, image, known))
 
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from methods.glide.diffusion import Diffusion, eight_bits
 from methods.glide.losses import byte_log_likelihood, gaussian_kl, hybrid, normalized
-from methods.glide.schedule import Schedule
+from methods.glide.schedule import RespacedSchedule
 
-WHOLE = Diffusion(Schedule.of("squaredcos_cap_v2"))
+WHOLE = Diffusion(RespacedSchedule.of("squaredcos_cap_v2"))
 
 
 def normals(seed: int, *shape: int) -> Tensor:
@@ -32,7 +32,7 @@ def knows(x0: Tensor, process: Diffusion, learned: float) -> object:
 
 def test_a_perfect_network_is_led_to_its_picture() -> None:
     x0 = normals(0, 2, 3, 4, 4).tanh()
-    process = Diffusion(Schedule.of("linear", "20"))
+    process = Diffusion(RespacedSchedule.of("linear", "20"))
     draw = iter(normals(1, 20, 2, 3, 4, 4))
     none = torch.zeros(2, 1, 4, 4)
     found = process.sample(
@@ -48,7 +48,7 @@ def test_a_perfect_network_is_led_to_its_picture() -> None:
 @pytest.mark.parametrize("learned", [-1.0, 1.0])
 def test_the_learned_range_ends_at_the_two_known_variances(learned: float) -> None:
     """One step from a network of known mean: the spread of the samples is beta~ or beta, as equation 15 says."""
-    process = Diffusion(Schedule.of("squaredcos_cap_v2", "10"))
+    process = Diffusion(RespacedSchedule.of("squaredcos_cap_v2", "10"))
     step = torch.full((1,), 6)
     expected = process.log_least if learned < 0 else process.log_most
     found = process.log_variance(torch.full((1, 3, 2, 2), learned), step)
@@ -64,7 +64,7 @@ def test_known_pixels_come_back_exactly_as_bytes_whatever_the_network_says() -> 
     known = torch.zeros(1, 1, 16, 16)
     known[..., 4:, :] = 1
     for name, steps in (("squaredcos_cap_v2", "100"), ("linear", "fast27"), ("linear", "1")):
-        process = Diffusion(Schedule.of(name, steps))  # type: ignore[arg-type]
+        process = Diffusion(RespacedSchedule.of(name, steps))  # type: ignore[arg-type]
         generator = torch.Generator().manual_seed(3)
 
         def wild(x: Tensor, t: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ def test_a_perfect_prediction_with_the_posteriors_variance_costs_nothing(step: i
 @pytest.mark.parametrize("step", [1, 300, 700, 950])
 def test_an_error_costs_what_its_weight_in_the_bound_says(step: int) -> None:
     """Ho et al. (2020), equation 12: beta^2 / (2 sigma^2 alpha (1 - alpha_bar)) of the squared error."""
-    whole = Schedule.of("squaredcos_cap_v2")
+    whole = RespacedSchedule.of("squaredcos_cap_v2")
     beta, variance = whole.betas[step], math.exp(whole.log_variance_range[0][step])
     weight = beta**2 / (2 * variance * (1 - beta) * (1 - whole.alphas_bar[step]))
     _, simple, bound = terms(learned=-1.0, off=0.1, step=step)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from methods.glide.diffusion import Diffusion, conditioned, eight_bits, guided
-from methods.glide.schedule import Schedule
+from methods.glide.schedule import RespacedSchedule
 from methods.glide.unet import GlideUNet
 from tests.methods.glide import seeded
 
@@ -64,7 +64,7 @@ def sample_base(network: GlideUNet, **changes: Any) -> Tensor:
     text = network.encode_text(given["tokens"], given["present"])
     nothing = network.encode_text(torch.full_like(given["tokens"], 39), torch.zeros_like(given["present"]))
     model = guided(network, text, nothing, given["image"], given["known"], 5.0)
-    process = Diffusion(Schedule.of("squaredcos_cap_v2", "10"))
+    process = Diffusion(RespacedSchedule.of("squaredcos_cap_v2", "10"))
     return process.sample(model, draw(), draw, given["image"], given["known"])
 
 
@@ -87,7 +87,7 @@ def test_the_upsampler_samples_from_the_base_sample(
     low = eight_bits(reference["base_sample"])
     model = conditioned(network, text, given["image"], given["known"], low)
     draw = seeded.noise(12, seeded.UPSAMPLER.image_size)
-    process = Diffusion(Schedule.of("linear", "fast27"))
+    process = Diffusion(RespacedSchedule.of("linear", "fast27"))
     sample = process.sample(model, draw() * 0.997, draw, given["image"], given["known"])
     assert off(sample, reference["upsampler_sample"]) < TOLERANCE
     assert off(sample * given["known"], given["image"] * given["known"]) < 1e-6

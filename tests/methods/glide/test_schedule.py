@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from methods.glide.schedule import Schedule, betas, spacing
+from methods.glide.schedule import RespacedSchedule, betas, spacing
 
 FAST27 = [
     0, 22, 44, 66, 88, 111, 133, 155, 177, 199, 200, 222, 244, 266, 288, 311, 333, 355, 377, 399,
@@ -52,7 +52,7 @@ def test_the_linear_schedule_keeps_its_ends_for_any_number_of_steps() -> None:
 @pytest.mark.parametrize("name", ["squaredcos_cap_v2", "linear"])
 def test_a_respaced_process_keeps_alpha_bar_and_makes_a_process_of_it(name: str) -> None:
     whole = np.cumprod(1 - betas(name))  # type: ignore[arg-type]
-    short = Schedule.of(name, "fast27")  # type: ignore[arg-type]
+    short = RespacedSchedule.of(name, "fast27")  # type: ignore[arg-type]
     assert np.allclose(short.alphas_bar, whole[FAST27], rtol=1e-9)
     # q(x_(t-1) | x_t, x_0) is a Gaussian's conditional: checked against the joint covariance of the two.
     of_x0, of_x = short.posterior_mean

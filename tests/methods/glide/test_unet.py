@@ -167,10 +167,10 @@ def test_a_config_survives_json_and_a_wrong_one_is_named() -> None:
     good = to_json(BASE)
     for change, message in (
         ({"_class_name": "UNet2DModel"}, "f: a UNet2DModel"),
-        ({"channels": "192"}, "f: channels is '192'"),
-        ({"channels": True}, "f: channels is True"),
-        ({"kind": "middle"}, "f: kind is 'middle', expected base or upsampler"),
-        ({"schedule": "cosine"}, "f: schedule is 'cosine'"),
+        ({"channels": "192"}, "f: channels: .*integer.*got '192'"),
+        ({"channels": True}, "f: channels: .*integer.*got True"),
+        ({"kind": "middle"}, "f: kind: .*'base' or 'upsampler', got 'middle'"),
+        ({"schedule": "cosine"}, "f: schedule: .*got 'cosine'"),
         ({"depth": 3}, "f: unknown depth"),
         ({"channels": 200}, "do not divide into norm_groups"),
         ({"attention_factors": [16]}, "the levels are"),
@@ -180,5 +180,5 @@ def test_a_config_survives_json_and_a_wrong_one_is_named() -> None:
     ):
         with pytest.raises(WeightsError, match=message):
             from_json(good | change, "f")
-    with pytest.raises(WeightsError, match="image_size is missing"):
+    with pytest.raises(WeightsError, match="image_size: Field required"):
         from_json({name: value for name, value in good.items() if name != "image_size"}, "f")

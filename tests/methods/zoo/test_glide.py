@@ -16,7 +16,7 @@ from bench.edit import Runtime
 from bench.images import mask_array
 from methods.glide.diffusion import Diffusion, eight_bits
 from methods.glide.method import Glide
-from methods.glide.schedule import Schedule
+from methods.glide.schedule import RespacedSchedule
 from methods.mask_grid import cover_cells
 from methods.training import Machine
 from methods.zoo import classifier, corpus, manifest, publish
@@ -180,7 +180,7 @@ def test_the_loss_weighs_the_inside_and_reaches_every_parameter(
     for parameter in network.parameters():
         if not parameter.any():  # what starts at zero blocks the way to what lies before it
             torch.nn.init.normal_(parameter, std=0.02, generator=generator)
-    process = Diffusion(Schedule.of(network.config.schedule))
+    process = Diffusion(RespacedSchedule.of(network.config.schedule))
     simple, bound = recipe.loss_terms(network, process, draws[part](0), torch.Generator().manual_seed(0))
     (simple + bound).backward()
     silent = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
@@ -213,7 +213,7 @@ def test_the_loss_weighs_the_inside_and_reaches_every_parameter(
 def test_a_network_learns_one_batch(draws: dict[str, recipe.GlideBatches]) -> None:
     """Both terms of the loss fall when the same examples and the same noise are seen again and again."""
     network = recipe.start("base", draws["base"].tokenizer.vocabulary)
-    process = Diffusion(Schedule.of(network.config.schedule))
+    process = Diffusion(RespacedSchedule.of(network.config.schedule))
     batch = {name: value[:4] for name, value in draws["base"](0).items()}
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     found = []
