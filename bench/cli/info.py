@@ -226,8 +226,4 @@ def _metric_problems(cls: Any, features: Features, checkpoints: Mapping[str, Seq
     from bench.registry import problems_of
 
     problems = list(problems_of(cls, features, f"metric {cls.name!r}"))
-    for checkpoint, absent in (("clip", "embedded CLIP"), ("reader", "needs a reader")):
-        for i, problem in enumerate(problems):
-            if absent in problem and checkpoints[checkpoint]:
-                problems[i : i + 1] = checkpoints[checkpoint]
-    return problems
+    return list(checkpoints.get(cls.checkpoint) or problems) if problems else []

@@ -1,18 +1,18 @@
-"""Alignment: does the edit show what was asked for, in the eyes of a CLIP model.
+"""Alignment: does the edit show what the prompt asks for, as a CLIP model sees it.
 
 Each metric exists twice: ``clip_*`` with published weights (OpenAI's ViT-L/14 unless another is named), and
 ``mini_clip_*`` with the embedded model, which scores the rendered world alone. Their values must never share a
-column, so their names differ, and the version carries the network's identity.
+column. So their names differ, and the version carries the network's identity.
 
-Prompts are used as they are; a prompt that is longer than the model reads gives no value. Values of
-``*_target`` and ``*_region`` are 100 times the cosine, never clipped at zero; ``*_directional`` is the plain
+Prompts are used as they are. A prompt that is longer than the model reads gives no value. Values of
+``*_target`` and ``*_region`` are 100 times the cosine, never clipped at zero. ``*_directional`` is the plain
 cosine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -24,17 +24,27 @@ if TYPE_CHECKING:
 
     from bench.metrics.features import Features
 
-    BoolHW = NDArray[np.bool_]
-
 SCALE = 100.0
-SAME = 1e-6
-"""Length of a difference of unit features below which it has no direction: some float32 roundings of 1."""
+LEAST_CHANGE = 1e-6
+"""A difference of unit features that is shorter has no direction: it is a few float32 roundings of 1."""
+
+ImageField = Literal["source", "edited"]
+PromptField = Literal["source_prompt", "target_prompt"]
+
+
+# -- crops and prompts --------------------------------------------------------------------------
 
 
 def square_around(
-    around: tuple[int, int, int, int], shape: tuple[int, ...], margin: float
+    bounds: tuple[int, int, int, int], shape: tuple[int, ...], margin: float
 ) -> tuple[int, int, int, int]:
-    left, top, right, bottom = around
+    """The square ``(left, top, right, bottom)`` around a region, for a network that reads squares.
+
+    Its side is the longer side of the bounding box ``bounds`` plus ``margin`` of that on both ends, at most the side
+    of the image of ``shape`` in each direction. It is shifted to lie within the image, so that a region at the border
+    is whole.
+    """
+    left, top, right, bottom = bounds
     height, width = shape
     longer = max(right - left, bottom - top)
     side = longer + 2 * round(margin * longer)
@@ -44,55 +54,59 @@ def square_around(
 
 
 def _start(twice_centre: int, length: int, limit: int) -> int:
+    """Start of a span of ``length`` around a centre, shifted into ``0..limit``."""
     return min(max(0, (twice_centre - length) // 2), limit - length)
 
 
-def crops(pairs: Sequence[Pair], picture: str, margin: float) -> tuple[list[RgbImage], list[int]]:
-    """Every region's crop of every pair's ``source`` or ``edited``, and the index of the pair it is of."""
-    found: list[RgbImage] = []
+def crops(pairs: Sequence[Pair], field: ImageField, margin: float) -> tuple[list[RgbImage], list[int]]:
+    """Every region's crop of every pair's image, and the index of the pair that it belongs to."""
+    images: list[RgbImage] = []
     owners: list[int] = []
     for index, pair in enumerate(pairs):
-        whole: RgbImage = getattr(pair, picture)
+        whole: RgbImage = getattr(pair, field)
         for area in pair.areas:
             if area.bounds is not None:
-                found.append(whole.crop(square_around(area.bounds, area.mask.shape, margin)))
+                images.append(whole.crop(square_around(area.bounds, area.mask.shape, margin)))
                 owners.append(index)
-    return found, owners
+    return images, owners
 
 
-def region_cosines(
-    features: Features, slot: str, pairs: Sequence[Pair], picture: str
-) -> list[NDArray[np.float64]]:
-    """Per pair, the cosine of each region's crop with its prompt; empty where every mask is empty."""
-    images, owners = crops(pairs, picture, features.options.alignment.margin)
-    result: list[list[float]] = [[] for _ in pairs]
-    if images:
-        prompts = [area.prompt for pair in pairs for area in pair.areas if area.bounds is not None]
-        cosines = _dots(features.clip_images(slot, images), features.clip_texts(slot, prompts))
-        for owner, cosine in zip(owners, cosines, strict=True):
-            result[owner].append(float(cosine))
-    return [np.array(values) for values in result]
+def region_prompts(pairs: Sequence[Pair]) -> list[list[str]]:
+    """Per pair, the prompts that :func:`region_cosines` compares with."""
+    return [[area.prompt for area in pair.areas if area.bounds is not None] for pair in pairs]
 
 
-def prompt_cosines(
-    features: Features, slot: str, pairs: Sequence[Pair], picture: str, prompt: str
-) -> NDArray[np.float64]:
-    """``(N,)``: cosine of the whole ``source`` or ``edited`` with ``source_prompt`` or ``target_prompt``."""
-    images = features.clip_images(slot, [getattr(pair, picture) for pair in pairs])
-    return _dots(images, features.clip_texts(slot, [getattr(pair, prompt) for pair in pairs]))
-
-
-def too_long(features: Features, slot: str, prompts: Sequence[Sequence[str]]) -> list[NoValue | None]:
-    """Per pair, whose prompts these are, why there is no value: the model reads only the start of one of them."""
+def prompt_reasons(features: Features, slot: str, prompts: Sequence[Sequence[str]]) -> list[NoValue | None]:
+    """Per pair with these prompts, the reason for no value where the model reads only the start of one of them."""
     texts = list({prompt for of_pair in prompts for prompt in of_pair})
     is_cut = dict(zip(texts, features.clip_cuts(slot, texts), strict=True))
     reason = NoValue(f"a prompt is longer than the {features.clip_context(slot)} tokens that {slot} reads")
     return [reason if any(is_cut[prompt] for prompt in of_pair) else None for of_pair in prompts]
 
 
-def region_prompts(pairs: Sequence[Pair]) -> list[list[str]]:
-    """Per pair, the prompts that :func:`region_cosines` compares with."""
-    return [[area.prompt for area in pair.areas if area.bounds is not None] for pair in pairs]
+# -- cosines ------------------------------------------------------------------------------------
+
+
+def region_cosines(
+    features: Features, slot: str, pairs: Sequence[Pair], field: ImageField
+) -> list[NDArray[np.float64]]:
+    """Per pair, the cosine of each region's crop with its prompt. Empty where every mask is empty."""
+    images, owners = crops(pairs, field, features.options.alignment.margin)
+    cosines: list[list[float]] = [[] for _ in pairs]
+    if images:
+        prompts = [prompt for of_pair in region_prompts(pairs) for prompt in of_pair]
+        of_crops = _row_products(features.clip_images(slot, images), features.clip_texts(slot, prompts))
+        for owner, cosine in zip(owners, of_crops, strict=True):
+            cosines[owner].append(float(cosine))
+    return [np.array(of_pair) for of_pair in cosines]
+
+
+def prompt_cosines(
+    features: Features, slot: str, pairs: Sequence[Pair], field: ImageField, prompt: PromptField
+) -> NDArray[np.float64]:
+    """``(N,)``: cosine of each pair's whole image with its prompt."""
+    images = features.clip_images(slot, [getattr(pair, field) for pair in pairs])
+    return _row_products(images, features.clip_texts(slot, [getattr(pair, prompt) for pair in pairs]))
 
 
 def directional(
@@ -103,35 +117,39 @@ def directional(
 ) -> list[Value]:
     """Cosine of the change of the image's feature with the change of the text's (Gal et al. 2022, eq. 3).
 
-    All ``float32`` ``(N, D)``, rows of length 1. No value where either did not change.
+    All are ``(N, D)`` float32 with rows of length 1. No value where either did not change.
     """
     image = after.astype(np.float64) - before
     text = text_after.astype(np.float64) - text_before
     image_length, text_length = np.linalg.norm(image, axis=1), np.linalg.norm(text, axis=1)
-    result: list[Value] = []
+    values: list[Value] = []
     for index in range(len(image)):
-        if image_length[index] <= SAME:
-            result.append(NoValue("the image did not change, so its change has no direction"))
-        elif text_length[index] <= SAME:
-            result.append(NoValue("the two prompts are the same, so their change has no direction"))
+        if image_length[index] <= LEAST_CHANGE:
+            values.append(NoValue("the image did not change, so its change has no direction"))
+        elif text_length[index] <= LEAST_CHANGE:
+            values.append(NoValue("the two prompts are the same, so their change has no direction"))
         else:
-            result.append(float(image[index] @ text[index] / (image_length[index] * text_length[index])))
-    return result
+            values.append(float(image[index] @ text[index] / (image_length[index] * text_length[index])))
+    return values
 
 
-def _dots(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+def _row_products(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    """``(N,)``: dot products of rows of length 1, ``(N, D)`` each, which are their cosines."""
     products: NDArray[np.float64] = (a.astype(np.float64) * b).sum(axis=1)
     return products
 
 
+# -- metrics ------------------------------------------------------------------------------------
+
+
 class _Clip(Metric):
-    name = ""
     version = "2"
     unit = "100 * cosine"
     higher_is_better = True
     uses_features = True
     composited = True
     slot = "clip"
+    """Which CLIP of :class:`~bench.metrics.features.Features` it uses."""
 
     def __init__(self, features: Features) -> None:
         self.features = features
@@ -152,7 +170,7 @@ class ClipTarget(_Clip):
 
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
         cosines = prompt_cosines(self.features, self.slot, pairs, "edited", "target_prompt")
-        reasons = too_long(self.features, self.slot, [[pair.target_prompt] for pair in pairs])
+        reasons = prompt_reasons(self.features, self.slot, [[pair.target_prompt] for pair in pairs])
         return [reason or float(SCALE * cosine) for reason, cosine in zip(reasons, cosines, strict=True)]
 
 
@@ -163,11 +181,11 @@ class ClipRegion(_Clip):
     summary = "CLIP similarity of the region's crop with the region prompt (mean over regions)"
 
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
-        found = region_cosines(self.features, self.slot, pairs, "edited")
-        reasons = too_long(self.features, self.slot, region_prompts(pairs))
+        cosines = region_cosines(self.features, self.slot, pairs, "edited")
+        reasons = prompt_reasons(self.features, self.slot, region_prompts(pairs))
         return [
-            reason or (float(SCALE * c.mean()) if c.size else NoValue("the mask is empty"))
-            for reason, c in zip(reasons, found, strict=True)
+            reason or (float(SCALE * of_pair.mean()) if of_pair.size else NoValue("the mask is empty"))
+            for reason, of_pair in zip(reasons, cosines, strict=True)
         ]
 
 
@@ -185,8 +203,8 @@ class ClipDirectional(_Clip):
             self.features.clip_texts(self.slot, [pair.source_prompt for pair in pairs]),
             self.features.clip_texts(self.slot, [pair.target_prompt for pair in pairs]),
         )
-        both = [[pair.source_prompt, pair.target_prompt] for pair in pairs]
-        reasons = too_long(self.features, self.slot, both)
+        prompts = [[pair.source_prompt, pair.target_prompt] for pair in pairs]
+        reasons = prompt_reasons(self.features, self.slot, prompts)
         return [reason or value for reason, value in zip(reasons, values, strict=True)]
 
 
@@ -196,6 +214,7 @@ class MiniClipTarget(ClipTarget):
     summary = "as clip_target, with the embedded CLIP"
     slot = "mini_clip"
     embedded = True
+    checkpoint = "clip"
 
 
 class MiniClipRegion(ClipRegion):
@@ -204,6 +223,7 @@ class MiniClipRegion(ClipRegion):
     summary = "as clip_region, with the embedded CLIP"
     slot = "mini_clip"
     embedded = True
+    checkpoint = "clip"
 
 
 class MiniClipDirectional(ClipDirectional):
@@ -212,3 +232,4 @@ class MiniClipDirectional(ClipDirectional):
     summary = "as clip_directional, with the embedded CLIP"
     slot = "mini_clip"
     embedded = True
+    checkpoint = "clip"

@@ -1,11 +1,12 @@
-"""Success: did the edit do what was asked, and nothing else. The rule: ``bench.metrics.options.SuccessRule``.
+"""Success: did the edit do what was requested, and nothing else. The rule: ``bench.metrics.options.SuccessRule``.
 
-``judge_*`` is the first of its three conditions alone, ``success_*`` all three. Judges:
+``judge_*`` is the first of the rule's three conditions alone, ``success_*`` all three. Judges:
 
-* ``truth`` reads annotated attributes with an injected reader and checks every claim of the case. With
-  several regions, each claim is read in its own region, and all must hold. The reader at hand has seen only the
-  rendered world, so ``*_truth`` scores nothing else; a judge with a reader of photographs is a metric of its own.
-* ``clip`` (and ``mini_clip``) knows prompts only. A request has no prompt of what a region showed before, so
+* ``truth`` reads annotated attributes with an attribute classifier and checks every expected attribute change of the
+  case (its ``claims``). With several regions, each change is read in its own region, and all must hold. The classifier
+  at hand has seen only the rendered world, so ``*_truth`` scores nothing else. A judge with a classifier of
+  photographs would be a metric of its own.
+* ``clip`` (and ``mini_clip``) knows prompts only. A request has no prompt for what a region showed before. So
   the whole image decides between the two prompts, and each region's crop must have come closer to what the
   region shall show.
 
@@ -15,71 +16,85 @@ An untouched image never succeeds: nothing changed inside, and no crop came stri
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bench.metrics import leakage
-from bench.metrics.alignment import prompt_cosines, region_cosines, region_prompts, too_long
+from bench.metrics.alignment import prompt_cosines, prompt_reasons, region_cosines, region_prompts
+from bench.metrics.masked import PSNR_CAP
 from bench.metrics.options import SuccessRule, versioned
 from bench.metrics.types import Metric, NoValue, Pair, Value
 
 if TYPE_CHECKING:
     from bench.edit import Claim
-    from bench.metrics.features import Features, Reading
+    from bench.metrics.features import AttributeProbabilities, Features
 
 Verdict = bool | NoValue
 
 
-def claim_holds(claim: Claim, reading: Reading) -> Verdict:
-    """Whether a reading of the claim's region shows what the claim promises.
+# -- the judges ---------------------------------------------------------------------------------
+
+
+def change_holds(change: Claim, probabilities: AttributeProbabilities) -> Verdict:
+    """Whether the classifier's probabilities in the change's region show the expected value.
 
     The most probable value must be ``after`` (a tie with another value is no), and more probable than
-    ``before`` unless that is ``unknown`` or the value that has to stay. A reader that can answer "none of these"
+    ``before`` unless that is ``unknown`` or the value that has to stay. A classifier that can answer "none of these"
     has a value for it (``other``), which wins over ``after`` where it is more probable.
     """
-    values = reading.get(claim.attribute)
+    values = probabilities.get(change.attribute)
     if not values:
-        return NoValue(f"the reader does not know the attribute {claim.attribute!r}")
-    if claim.after not in values:
-        return NoValue(f"the reader knows no {claim.attribute!r} of {claim.after!r}")
+        return NoValue(f"the attribute classifier does not know the attribute {change.attribute!r}")
+    if change.after not in values:
+        return NoValue(f"the attribute classifier knows no {change.attribute!r} of {change.after!r}")
     if not all(np.isfinite(list(values.values()))):
-        return NoValue(f"the reader's probabilities of {claim.attribute!r} are not finite")
-    others = [p for value, p in values.items() if value != claim.after]
-    wins = all(values[claim.after] > p for p in others)
-    if claim.before not in ("unknown", claim.after):
-        wins = wins and values[claim.after] > values.get(claim.before, 0.0)
+        return NoValue(f"the attribute classifier's probabilities of {change.attribute!r} are not finite")
+    rivals = [p for value, p in values.items() if value != change.after]
+    wins = all(values[change.after] > p for p in rivals)
+    if change.before not in ("unknown", change.after):
+        wins = wins and values[change.after] > values.get(change.before, 0.0)
     return wins
 
 
 def judge_truth(features: Features, pairs: Sequence[Pair]) -> list[Verdict]:
-    """Whether all claims hold, by the reader."""
+    """Whether all expected attribute changes hold, by the attribute classifier."""
     if features.classifier is None:
-        return [NoValue("no reader was given")] * len(pairs)
-    verdicts: list[Verdict | None] = [None] * len(pairs)
-    wanted: dict[tuple[int, int], tuple[int, int]] = {}  # (pair, region) -> image size
+        return [NoValue("no attribute classifier was given")] * len(pairs)
+
+    # Regions to read, those of images of one size together. A region is read once for all of its changes.
+    places_by_size: dict[tuple[int, int], dict[tuple[int, int], None]] = defaultdict(dict)
+    problems: dict[int, NoValue] = {}
     for index, pair in enumerate(pairs):
         if not pair.claims:
-            verdicts[index] = NoValue("the case makes no claim that a reader could check")
-        for claim in pair.claims:
-            if not 0 <= claim.region < len(pair.areas):
-                verdicts[index] = NoValue(f"a claim is about region {claim.region}, which the case has not")
+            problems[index] = NoValue("the case has no expected attribute change to check")
+        for change in pair.claims:
+            if not 0 <= change.region < len(pair.areas):
+                problems[index] = NoValue(
+                    f"an expected change is about region {change.region}, which the case does not have"
+                )
             else:
-                wanted[index, claim.region] = pair.source.size
-    readings: dict[tuple[int, int], Reading] = {}
-    by_size: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
-    for place, size in wanted.items():
-        by_size[size].append(place)
-    for places in by_size.values():
+                places_by_size[pair.source.size][index, change.region] = None
+
+    # Probabilities: (B, H, W, 3) uint8 images and (B, H, W) bool masks, a batch per size.
+    probabilities: dict[tuple[int, int], AttributeProbabilities] = {}
+    for places in places_by_size.values():
         images = np.stack([pairs[index].edited.pixels for index, _ in places])
         masks = np.stack([pairs[index].areas[region].mask for index, region in places])
-        readings.update(zip(places, features.classifier(images, masks), strict=True))
-    for index, pair in enumerate(pairs):
-        if verdicts[index] is None:
-            verdicts[index] = _all(claim_holds(c, readings[index, c.region]) for c in pair.claims)
-    return [verdict for verdict in verdicts if verdict is not None]
+        probabilities.update(zip(places, features.classifier(images, masks), strict=True))
+
+    return [
+        problems.get(index)
+        or _all_hold([change_holds(change, probabilities[index, change.region]) for change in pair.claims])
+        for index, pair in enumerate(pairs)
+    ]
+
+
+def _all_hold(verdicts: Sequence[Verdict]) -> Verdict:
+    """True where all hold. One without a verdict leaves none for all."""
+    missing = next((verdict for verdict in verdicts if isinstance(verdict, NoValue)), None)
+    return missing or all(verdicts)
 
 
 def judge_clip(
@@ -87,7 +102,7 @@ def judge_clip(
 ) -> list[Verdict]:
     """Whether the image is closer to the target prompt, and every region came closer to its own.
 
-    By more than ``margin`` and ``region_margin`` (cosines). ``slot``: which of the CLIPs judges. No verdict where one
+    By more than ``margin`` and ``region_margin`` (cosines). ``slot`` names the CLIP that judges. No verdict where one
     of the prompts is longer than it reads.
     """
     to_target = prompt_cosines(features, slot, pairs, "edited", "target_prompt")
@@ -99,30 +114,24 @@ def judge_clip(
         for pair, of_regions in zip(pairs, region_prompts(pairs), strict=True)
     ]
     return [
-        reason or bool(target - source > margin and closer.size and (closer - far > region_margin).all())
-        for reason, target, source, far, closer in zip(
-            too_long(features, slot, prompts), to_target, to_source, before, after, strict=True
+        reason or bool(target - source > margin and closer.size and (closer - farther > region_margin).all())
+        for reason, target, source, farther, closer in zip(
+            prompt_reasons(features, slot, prompts), to_target, to_source, before, after, strict=True
         )
     ]
 
 
-def _all(verdicts: Iterable[Verdict]) -> Verdict:
-    held = True
-    for verdict in verdicts:
-        if isinstance(verdict, NoValue):
-            return verdict
-        held = held and verdict
-    return held
+# -- metrics ------------------------------------------------------------------------------------
 
 
 class _Judge(Metric):
-    name = ""
+    """Yes or no, by a judge that a subclass has."""
+
     version = "1"
     unit = "0/1"
     higher_is_better = True
     uses_features = True
     composited = True
-    slot = "truth"
 
     def __init__(self, features: Features) -> None:
         self.features = features
@@ -130,99 +139,64 @@ class _Judge(Metric):
         self.version = versioned(type(self).version, *self._choices())
 
     def _choices(self) -> list[object]:
-        if self.slot == "truth":
-            return [str(getattr(self.features.classifier, "identity", ""))]
-        rule = self.rule
-        margins = SuccessRule(
-            clip_margin=rule.clip_margin,
-            region_margin=rule.region_margin,
-            mini_region_margin=rule.mini_region_margin,
-        )
-        return [self.features.clip_spec(self.slot).identity, self.features.options.alignment, margins]
-
-    @property
-    def region_margin(self) -> float:
-        return self.rule.mini_region_margin if self.slot == "mini_clip" else self.rule.region_margin
-
-    @classmethod
-    def problems(cls, features: Features) -> list[str]:
-        if cls.slot != "truth":
-            return features.clip_problems(cls.slot)
-        return [] if features.classifier is not None else ["the truth judge needs a reader; none was given."]
+        """Options and identities of networks that the value depends on, for the version."""
+        raise NotImplementedError
 
     def judge(self, pairs: Sequence[Pair]) -> list[Verdict]:
-        if self.slot == "truth":
-            return judge_truth(self.features, pairs)
-        return judge_clip(self.features, pairs, self.slot, self.rule.clip_margin, self.region_margin)
+        raise NotImplementedError
 
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
         return [v if isinstance(v, NoValue) else float(v) for v in self.judge(pairs)]
 
 
-class _Success(_Judge):
-    version = "2"
-
-    def _choices(self) -> list[object]:
-        return [*super()._choices(), self.rule, self.features.options.leakage]
-
-    def score(self, pairs: Sequence[Pair]) -> list[Value]:
-        areas = leakage.EditArea(self.features).score(pairs)
-        leaks = self._leaks(pairs)
-        result: list[Value] = []
-        for verdict, area, leak in zip(self.judge(pairs), areas, leaks, strict=True):
-            if isinstance(verdict, NoValue):
-                result.append(verdict)
-            elif not isinstance(area, float):
-                result.append(area)
-            else:
-                result.append(float(self.rule.holds(verdict, area, *leak)))
-        return result
-
-    def _leaks(self, pairs: Sequence[Pair]) -> list[tuple[float | None, float | None]]:
-        """``leak_area`` and ``leak_psnr`` of each pair; None without a valid outside."""
-        # Pasted back, nothing outside differs from the source.
-        measured = [index for index, pair in enumerate(pairs) if not pair.composited]
-        leaks: list[tuple[float | None, float | None]] = [(0.0, leakage.PSNR_CAP)] * len(pairs)
-        raw = [pairs[index] for index in measured]
-        areas = leakage.LeakArea(self.features).score(raw)
-        ratios = leakage.LeakPsnr(self.features).score(raw)
-        for index, area, ratio in zip(measured, areas, ratios, strict=True):
-            leaks[index] = _number(area), _number(ratio)
-        return leaks
-
-
-def _number(value: Value) -> float | None:
-    return value if isinstance(value, float) else None
-
-
-def conditions(rule: SuccessRule | None = None) -> str:
-    """Conditions 2 and 3 of the rule in half a sentence, as the tables and the README have them."""
-    rule = rule or SuccessRule()
-    return (
-        f"more than {rule.min_edit_area:.0%} of the area inside was repainted, at most {rule.max_leak_area:.0%} "
-        f"of the area outside was, and the PSNR outside is at least {rule.min_leak_psnr:g} dB"
-    ).replace("%", " %")
-
-
-_CLIP_NEEDS = frozenset({"mask", "source_prompt", "target_prompt", "region_prompt"})
-_TRUTH_NEEDS = frozenset({"mask", "claims"})
-
-
 class JudgeTruth(_Judge):
     name = "judge_truth"
     heading = "judge (truth)"
-    needs = _TRUTH_NEEDS
-    summary = "the attribute reader sees what was promised (first condition of success_truth)"
+    needs = frozenset({"mask", "claims"})
+    summary = "the attribute classifier sees the expected change (first condition of success_truth)"
     embedded = True
+    checkpoint = "reader"
+
+    @classmethod
+    def problems(cls, features: Features) -> list[str]:
+        if features.classifier is not None:
+            return []
+        return ["the ground-truth judge needs an attribute classifier; none was given."]
+
+    def _choices(self) -> list[object]:
+        return [self.features.classifier.identity if self.features.classifier is not None else ""]
+
+    def judge(self, pairs: Sequence[Pair]) -> list[Verdict]:
+        return judge_truth(self.features, pairs)
 
 
 class JudgeClip(_Judge):
     name = "judge_clip"
     heading = "judge (CLIP)"
     version = "2"
-    needs = _CLIP_NEEDS
+    needs = frozenset({"mask", "source_prompt", "target_prompt", "region_prompt"})
     summary = "CLIP sees the target rather than the source (first condition of success_clip)"
     slot = "clip"
+    """Which CLIP of :class:`~bench.metrics.features.Features` judges."""
+
+    @classmethod
+    def problems(cls, features: Features) -> list[str]:
+        return features.clip_problems(cls.slot)
+
+    @property
+    def region_margin(self) -> float:
+        return self.rule.region_margin
+
+    def _choices(self) -> list[object]:
+        margins = SuccessRule(
+            clip_margin=self.rule.clip_margin,
+            region_margin=self.rule.region_margin,
+            mini_region_margin=self.rule.mini_region_margin,
+        )
+        return [self.features.clip_spec(self.slot).identity, self.features.options.alignment, margins]
+
+    def judge(self, pairs: Sequence[Pair]) -> list[Verdict]:
+        return judge_clip(self.features, pairs, self.slot, self.rule.clip_margin, self.region_margin)
 
 
 class JudgeMiniClip(JudgeClip):
@@ -232,78 +206,73 @@ class JudgeMiniClip(JudgeClip):
     summary = "as judge_clip, with the embedded CLIP"
     slot = "mini_clip"
     embedded = True
+    checkpoint = "clip"
+
+    @property
+    def region_margin(self) -> float:
+        return self.rule.mini_region_margin
 
 
-class SuccessTruth(_Success):
+class _Success(_Judge):
+    """All three conditions of the rule. Combined with a judge, which comes second in the list of bases."""
+
+    def _choices(self) -> list[object]:
+        return [*super()._choices(), self.rule, self.features.options.leakage]
+
+    def score(self, pairs: Sequence[Pair]) -> list[Value]:
+        areas = leakage.EditArea(self.features).score(pairs)
+        leaks = self._leaks(pairs)
+        values: list[Value] = []
+        for verdict, area, leak in zip(self.judge(pairs), areas, leaks, strict=True):
+            if isinstance(verdict, NoValue):
+                values.append(verdict)
+            elif not isinstance(area, float):
+                values.append(area)
+            else:
+                values.append(float(self.rule.holds(verdict, area, *leak)))
+        return values
+
+    def _leaks(self, pairs: Sequence[Pair]) -> list[tuple[float | None, float | None]]:
+        """``leak_area`` and ``leak_psnr`` of each pair. None without a valid outside."""
+        # A composited edit is the source outside.
+        leaks: list[tuple[float | None, float | None]] = [(0.0, PSNR_CAP)] * len(pairs)
+        raw = [index for index, pair in enumerate(pairs) if not pair.composited]
+        areas = leakage.LeakArea(self.features).score([pairs[index] for index in raw])
+        ratios = leakage.LeakPsnr(self.features).score([pairs[index] for index in raw])
+        for index, area, ratio in zip(raw, areas, ratios, strict=True):
+            leaks[index] = _number(area), _number(ratio)
+        return leaks
+
+
+def _number(value: Value) -> float | None:
+    return value if isinstance(value, float) else None
+
+
+def conditions(rule: SuccessRule | None = None) -> str:
+    """Conditions 2 and 3 of the rule in half a sentence, for tables and documentation."""
+    rule = rule or SuccessRule()
+    return (
+        f"more than {rule.min_edit_area:.0%} of the area inside was repainted, at most {rule.max_leak_area:.0%} "
+        f"of the area outside was, and the PSNR outside is at least {rule.min_leak_psnr:g} dB"
+    ).replace("%", " %")
+
+
+class SuccessTruth(_Success, JudgeTruth):
     name = "success_truth"
     heading = "success (truth)"
-    needs = _TRUTH_NEEDS
-    summary = f"the attribute reader sees what was promised; {conditions()}"
-    embedded = True
+    version = "2"
+    summary = f"the attribute classifier sees the expected change; {conditions()}"
 
 
-class SuccessClip(_Success):
+class SuccessClip(_Success, JudgeClip):
     name = "success_clip"
     heading = "success (CLIP)"
     version = "3"
-    needs = _CLIP_NEEDS
     summary = f"CLIP sees the target rather than the source; {conditions()}"
-    slot = "clip"
 
 
-class SuccessMiniClip(SuccessClip):
+class SuccessMiniClip(_Success, JudgeMiniClip):
     name = "success_mini_clip"
     heading = "success (mini CLIP)"
     version = "5"
     summary = "as success_clip, with the embedded CLIP"
-    slot = "mini_clip"
-    embedded = True
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What the rule was applied to, for one edit."""
-
-    judged: bool
-    edit_area: float
-    leak_area: float | None
-    """None, as ``leak_psnr``: the case has no valid outside."""
-    leak_psnr: float | None
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """Success as a function of one bound, everything else as in the rule."""
-
-    bound: str
-    values: tuple[float, ...]
-    success: tuple[float, ...]
-    """Share of the edits that succeed, at each value."""
-    n: int
-
-
-def sensitivity(
-    parts: Sequence[Parts],
-    rule: SuccessRule | None = None,
-    *,
-    min_edit_area: Sequence[float] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5),
-    max_leak_area: Sequence[float] = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
-    min_leak_psnr: Sequence[float] = (0.0, 10.0, 15.0, 20.0, 22.0, 24.0, 26.0, 30.0),
-) -> list[Sensitivity]:
-    """Success at each value of each bound, with the others as in ``rule``; empty without edits."""
-    rule = rule or SuccessRule()
-    if not parts:
-        return []
-    swept: list[tuple[str, Sequence[float], Callable[[float], SuccessRule]]] = [
-        ("min_edit_area", min_edit_area, lambda value: replace(rule, min_edit_area=value)),
-        ("max_leak_area", max_leak_area, lambda value: replace(rule, max_leak_area=value)),
-        ("min_leak_psnr", min_leak_psnr, lambda value: replace(rule, min_leak_psnr=value)),
-    ]
-    result = []
-    for bound, values, changed in swept:
-        shares = tuple(
-            float(np.mean([changed(v).holds(p.judged, p.edit_area, p.leak_area, p.leak_psnr) for p in parts]))
-            for v in values
-        )
-        result.append(Sensitivity(bound, tuple(float(v) for v in values), shares, len(parts)))
-    return result

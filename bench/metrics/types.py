@@ -271,6 +271,8 @@ class MetricBase:
     """Fields of :class:`Pair` that must not be empty. A case that lacks one gets a reason in place of a value."""
     embedded: bool = False
     """Whether its network has seen only the rendered world. Such a metric scores no other protocol."""
+    checkpoint: str = ""
+    """Name of the embedded checkpoint that it needs. Where that is missing, ``doctor`` shows the checkpoint's remedy."""
     composited: bool = False
     """Whether the composited edit is scored too, under ``<name>_pasted``."""
     uses_features: bool = False

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bench.metrics.features import AttributeClassifier, Features, Reading
+    from bench.metrics.features import AttributeProbabilities, Features, RegionClassifier
 
 BATCH = 256
 """Images that the attribute classifier reads at once."""
@@ -25,7 +25,7 @@ def make_features(device: str, cache_dir: Path | None) -> Features:
     clip: Path | None = None
     with suppress(ZooError):
         clip = entry("clip")
-    classifier: AttributeClassifier | None = None
+    classifier: RegionClassifier | None = None
     with suppress(ZooError):
         classifier = EmbeddedClassifier(device)
     return Features(device=device, cache_dir=cache_dir, mini_clip=clip, classifier=classifier)
@@ -40,7 +40,9 @@ class EmbeddedClassifier:
         self.identity = digest("reader")[:12]
         self._model: Any = None
 
-    def __call__(self, images: NDArray[np.uint8], masks: NDArray[np.bool_], /) -> list[Reading]:
+    def __call__(
+        self, images: NDArray[np.uint8], masks: NDArray[np.bool_], /
+    ) -> list[AttributeProbabilities]:
         """Reads ``images`` (B, H, W, 3) uint8 inside ``masks`` (B, H, W) bool."""
         from methods.zoo.classifier import load
 

@@ -174,10 +174,9 @@ def verdicts(edits: Sequence[Labelled]) -> list[bool]:
     """``success_truth`` of each edit, by the embedded reader and the rule as it is now."""
     from bench.metrics.features import Features
     from bench.metrics.success import SuccessTruth
-    from methods.zoo import entry
-    from methods.zoo.classifier import load
+    from methods.zoo.features import EmbeddedClassifier
 
-    features = Features(classifier=load(entry("reader")).read)
+    features = Features(classifier=EmbeddedClassifier("cpu"))
     return [value == 1.0 for value in SuccessTruth(features).score([edit.pair for edit in edits])]
 
 

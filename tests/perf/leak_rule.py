@@ -33,7 +33,8 @@ if str(ROOT) not in sys.path:
 from bench.edit import Runtime  # noqa: E402
 from bench.images import mask_array, to_array  # noqa: E402
 from bench.metrics.features import Features  # noqa: E402
-from bench.metrics.leakage import LeakLpips, LeakLpipsUndiluted, bands, changed_area, masked_mse, psnr  # noqa: E402
+from bench.metrics.leakage import LeakLpips, LeakLpipsUndiluted  # noqa: E402
+from bench.metrics.masked import bands, changed_area, masked_mse, psnr  # noqa: E402
 from bench.metrics.options import SuccessRule  # noqa: E402
 from bench.metrics.types import Pair, RgbImage  # noqa: E402
 from methods.controls import AutoencoderRoundTrip, Jpeg  # noqa: E402

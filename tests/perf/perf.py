@@ -305,7 +305,7 @@ def scoring(options: argparse.Namespace, folder: Path) -> list[Ratio]:
 
 def _forget(features: Any) -> None:
     """Everything that was computed is forgotten; networks stay loaded."""
-    from bench.metrics.features import FeatureCache
+    from bench.metrics.feature_cache import FeatureCache
 
     features._memo.clear()
     features._rows = FeatureCache(None)
@@ -333,10 +333,11 @@ def frechet(options: argparse.Namespace, folder: Path) -> list[Ratio]:
 
     from bench.images import read_rgb, write_png
     from bench.metrics import RgbImage
+    from bench.metrics.distances import Gaussian
+    from bench.metrics.distances import frechet as distance
     from bench.metrics.features import Features
     from bench.metrics.networks.lpips_weights import load_lpips
-    from bench.metrics.realism import Gaussian, Vgg16Frechet
-    from bench.metrics.realism import frechet as distance
+    from bench.metrics.realism import Vgg16Frechet
     from bench.metrics.streams import ImageStream, batches
 
     protocol, _ = cases(1)

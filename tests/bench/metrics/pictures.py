@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -39,3 +40,31 @@ def box(side: int, top: int, left: int, height: int, width: int) -> np.ndarray[A
 
 def pair(source: Any, edited: Any, mask: Any, **fields: Any) -> Pair:
     return Pair(source=RgbImage(source), edited=RgbImage(edited), mask=mask, **fields)
+
+
+def feature_rows(seed: int, n: int, dimensions: int, shift: float = 0.0) -> Any:
+    """Correlated, non-negative features, as pooled ReLUs are."""
+    generator = np.random.default_rng(seed)
+    mixing = np.random.default_rng(99).normal(size=(dimensions, dimensions)) / math.sqrt(dimensions)
+    return np.maximum(0, generator.normal(size=(n, dimensions)) @ mixing + 0.5 + shift).astype(np.float32)
+
+
+def by_eigenvalues(x: Any, y: Any) -> float:
+    """The Fréchet distance, where there are fewer images than dimensions, from n x n eigenvalues."""
+    xc, yc = (z - z.mean(0) for z in (x, y))
+    xc, yc = xc / math.sqrt(len(x) - 1), yc / math.sqrt(len(y) - 1)
+    across = xc @ yc.T
+    eigenvalues = np.linalg.eigvalsh(across @ across.T).clip(0)
+    step = x.mean(0) - y.mean(0)
+    return float(step @ step + (xc**2).sum() + (yc**2).sum() - 2 * np.sqrt(eigenvalues).sum())
+
+
+SHARES = (0.05, 0.2, 0.5, 0.87, 0.95)
+
+
+def square(share: float, side: int) -> Any:
+    """A centred square of this share; from one half on, all but one."""
+    width = round(side * math.sqrt(min(share, 1 - share)))
+    start = (side - width) // 2
+    mask = box(side, start, start, width, width)
+    return mask if share < 0.5 else ~mask

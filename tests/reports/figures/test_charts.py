@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,6 @@ from PIL import Image
 
 from bench.edit import MethodSpec
 from bench.metrics.options import SuccessRule
-from bench.metrics.success import Parts
-from bench.metrics.success import sensitivity as rule_sensitivity
 from bench.store import RunStore
 from reports.data import scores
 from reports.figures import charts, pictures, style
@@ -117,13 +116,14 @@ def test_sensitivity_is_the_rules_own(store: RunStore) -> None:
             )
             if not np.isnan(judged) and not np.isnan(area):
                 outside = not np.isnan(leak)
-                parts.append(Parts(judged > 0.5, area, leak if outside else None, ratio if outside else None))
-        expected = rule_sensitivity(parts, **bounds)
+                parts.append((judged > 0.5, area, leak if outside else None, ratio if outside else None))
         at = {bound: np.array(values) for bound, values in bounds.items()}
         curves = charts.sensitivity(of, int(m), "truth", charts.Bounds(), at)
         assert [curve.n for curve in curves] == [len(parts)] * 3
-        for curve, known in zip(curves, expected, strict=True):
-            assert (curve.bound, tuple(curve.success)) == (known.bound, pytest.approx(known.success))
+        for curve, (bound, values) in zip(curves, bounds.items(), strict=True):
+            rules = [replace(SuccessRule(), **{bound: value}) for value in values]
+            expected = [np.mean([rule.holds(*part) for part in parts]) for rule in rules]
+            assert (curve.bound, tuple(curve.success)) == (bound, pytest.approx(expected))
 
 
 def test_files_are_vector_and_raster_and_the_same_each_time(store: RunStore) -> None:

@@ -1,12 +1,14 @@
 """Distance to the reference: how near an edit comes to the ground truth inside the mask, where a case has one.
 
-Several answers to a prompt can be right, and the ground truth is only one of them: a distance of 0 is a
+Several answers to a prompt can be right, and the ground truth is only one of them. A distance of 0 is a
 perfect edit, but a larger distance is no proof of a wrong one. Read a value beside that of ``copy_input``, which
 has done nothing, and compare methods on the same cases alone.
 
 Only pixels inside the mask are read. For LPIPS the edited image is filled with the ground truth outside the
-mask, and the map is averaged inside; a small mask makes the value smaller (see ``bench.metrics.leakage`` on
+mask, and the map is averaged inside. A small mask makes the value smaller (see ``bench.metrics.leakage`` on
 dilution). SSIM's local statistics are taken over masked pixels alone.
+
+The metrics keep their stored names ``truth_*``.
 """
 
 from __future__ import annotations
@@ -17,29 +19,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.metrics.leakage import Bands, LeakLpips, _Leakage, masked_mse, masked_ssim
+from bench.metrics.leakage import LpipsMetric, PairMetric
+from bench.metrics.masked import Bands, masked_mse, masked_ssim
 from bench.metrics.types import NoValue, Pair, Value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_NEEDS = frozenset({"truth", "mask"})
 
+class _InsideMask(PairMetric):
+    """Compares with the ground truth in place of the source, so that it is part of the pair's key."""
 
-def _against_truth(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs with the ground truth in place of the source, so that it is part of their key."""
-    return [replace(pair, source=pair.truth) for pair in pairs if pair.truth is not None]
-
-
-class _Truth(_Leakage):
-    needs = _NEEDS
+    needs = frozenset({"truth", "mask"})
 
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
-        return super().score(_against_truth(pairs))
+        return super().score([replace(pair, source=pair.truth) for pair in pairs if pair.truth is not None])
 
 
-class TruthRmse(_Truth):
-    """Over masked pixels and channels."""
+class TruthRmse(_InsideMask):
+    """Root mean squared difference over masked pixels and channels, values in [0, 1]."""
 
     name = "truth_rmse"
     heading = "RMSE to reference"
@@ -51,8 +49,8 @@ class TruthRmse(_Truth):
         return [{self.name: None if mse is None else float(np.sqrt(mse))} for mse in errors]
 
 
-class TruthSsim(_Truth):
-    """:func:`~bench.metrics.leakage.masked_ssim` with the mask as its valid pixels."""
+class TruthSsim(_InsideMask):
+    """:func:`~bench.metrics.masked.masked_ssim` with the mask as its valid pixels."""
 
     name = "truth_ssim"
     heading = "SSIM to reference"
@@ -62,27 +60,23 @@ class TruthSsim(_Truth):
     computation = "truth-ssim"
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
+        missing = NoValue("no masked pixel has its 11 x 11 window within the image")
+
         def of_pair(pair: Pair) -> Value:
             (value,) = masked_ssim(pair.source.pixels, [pair.edited.pixels], pair.mask)
-            return (
-                NoValue("no masked pixel has its 11 x 11 window within the image") if value is None else value
-            )
+            return missing if value is None else value
 
         return [{self.name: value} for value in self.features.map(of_pair, pairs)]
 
 
-class TruthLpips(LeakLpips):
-    """AlexNet; the edited image is the ground truth outside the mask."""
+class TruthLpips(_InsideMask, LpipsMetric):
+    """AlexNet. The edited image is the ground truth outside the mask."""
 
     name = "truth_lpips"
     heading = "LPIPS to reference"
-    needs = _NEEDS
     summary = "distance to the reference: LPIPS (AlexNet) from the ground truth inside the mask"
     computation = "truth-lpips-alex"
-    names = (("truth_lpips", "mask"),)
+    bands_of_names = (("truth_lpips", "mask"),)
 
-    def score(self, pairs: Sequence[Pair]) -> list[Value]:
-        return super().score(_against_truth(pairs))
-
-    def _filled(self, parts: Bands) -> NDArray[np.bool_]:
-        return ~parts.mask
+    def _filled(self, of_case: Bands) -> NDArray[np.bool_]:
+        return ~of_case.mask
