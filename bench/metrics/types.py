@@ -272,7 +272,7 @@ class MetricBase:
     embedded: bool = False
     """Whether its network has seen only the rendered world. Such a metric scores no other protocol."""
     checkpoint: str = ""
-    """Name of the embedded checkpoint that it needs. Where that is missing, ``doctor`` shows the checkpoint's remedy."""
+    """Name of the embedded checkpoint that it needs. ``doctor`` shows the remedy where it is missing."""
     composited: bool = False
     """Whether the composited edit is scored too, under ``<name>_pasted``."""
     uses_features: bool = False
