@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 CASES = "cases.jsonl"
 PROTOCOL = "protocol.json"
 
+# Threads that encode PNGs.
 _WRITERS = 4
-"""Threads that encode PNGs."""
+# Images that wait for a thread.
 _PENDING = 64
-"""Images that wait for a thread."""
 
 
 def protocol_info(protocol: EditProtocol) -> dict[str, Any]:

@@ -27,8 +27,8 @@ SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
 """Suffixes of the images in a folder, in lower case. Other files in it are ignored."""
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+# Level of compression. The SHA-256 of every stored edit depends on it, so it must not change.
 _PNG_LEVEL = 4
-"""Level of compression. The SHA-256 of every stored edit depends on it, so it must not change."""
 
 
 class ImageError(BenchError):
@@ -104,10 +104,11 @@ _MASK_KINDS = (
     "A mask is either black and white without transparency, white (255) where to edit, or the photo itself, "
     "transparent where to edit (as OpenAI's image endpoint takes it). Save it as one of the two."
 )
+# Largest difference between a pixel's channels that still counts as gray. Lossy compression shifts them a
+# little.
 _GRAY_SPREAD = 32
-"""Largest difference between a pixel's channels that still counts as gray. Lossy compression shifts them a little."""
+# A photo has more colours than this at 4 bits a channel. Gray at 4 bits has at most 16.
 _PHOTO_COLORS = 16
-"""A photo has more colours than this at 4 bits a channel. Gray at 4 bits has at most 16."""
 
 
 def _is_photo(pixels: NDArray[np.uint8]) -> bool:

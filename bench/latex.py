@@ -46,14 +46,14 @@ _TEXT = {
     **{char: f"${tex}$" for char, tex in _MATH.items()},
 }
 
+# LaTeX accents over or under a Latin letter, by their combining characters.
 _ACCENTS = {
     **_pairs("\u0300 \u0301 \u0302 \u0303 \u0304 \u0306", r"\` \' \^ \~ \= \u"),
     **_pairs("\u0307 \u0308 \u030a \u030b \u030c \u0323 \u0327", r"\. \" \r \H \v \d \c"),
 }
-"""LaTeX accents over or under a Latin letter, by their combining characters."""
 
+# LaTeX accents over a Greek letter, in math mode.
 _MATH_ACCENTS = {"\u0301": r"\acute", "\u0308": r"\ddot"}
-"""LaTeX accents over a Greek letter, in math mode."""
 
 
 def escape(text: str) -> str:

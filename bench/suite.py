@@ -204,8 +204,8 @@ def read_yaml(text: str) -> Any:
     return yaml.load(text, loader)
 
 
+# Keys and indices that lead to a value: ``("methods", 2, "options")``.
 _Path = tuple[str | int, ...]
-"""Keys and indices that lead to a value: ``("methods", 2, "options")``."""
 
 
 def _lines(node: Any, path: _Path, origin: str) -> Iterator[tuple[_Path, int]]:

@@ -24,6 +24,7 @@ _METHOD_KEYS: Mapping[str, tuple[type, ...]] = {
     "dtype": TEXT,
     "devices": (list,),
 }
+# Types of the optional keys of the manifest and of its entries for protocols and methods.
 _OPTIONAL_KEYS: Mapping[str, tuple[type, ...]] = {
     "display": TEXT,
     "cite": TEXT,
@@ -41,8 +42,8 @@ _OPTIONAL_KEYS: Mapping[str, tuple[type, ...]] = {
     "batch_sizes": (list,),
     "threads": (list,),
 }
-"""Types of the optional keys of the manifest and of its entries for protocols and methods."""
 
+# Names of the controls of runs that were stored before a method's entry had ``is_control``.
 _CONTROLS_BEFORE = (
     "oracle",
     "copy_input",
@@ -52,7 +53,6 @@ _CONTROLS_BEFORE = (
     "noise_fill",
     "flat_color_fill",
 )
-"""Names of the controls of runs that were stored before a method's entry had ``is_control``."""
 
 
 def was_control(entry: Mapping[str, Any]) -> bool:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL.Image import Image
 
+# Types of a line of ``edits.jsonl``.
 _RECORD_TYPES: Mapping[str, tuple[type, ...]] = {
     "protocol": TEXT,
     "protocol_version": TEXT,
@@ -43,7 +44,6 @@ _RECORD_TYPES: Mapping[str, tuple[type, ...]] = {
     "seconds": NUMBER_OR_NONE,
     "error": TEXT_OR_NONE,
 }
-"""Types of a line of ``edits.jsonl``."""
 
 _SET_FILE = "scores/set.json"
 

@@ -32,8 +32,8 @@ where there was none. ``value`` is float64, NaN where ``reason`` says why."""
 
 EDIT_KEY = ["protocol", "protocol_version", "method", "case", "seed"]
 SCORE_KEY = [*EDIT_KEY, "metric"]
+# Files at which an append merges them into one.
 _MANY_FILES = 64
-"""Files at which an append merges them into one."""
 
 
 def score_frame(scores: Sequence[ScoreRecord]) -> pd.DataFrame:
