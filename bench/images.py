@@ -42,15 +42,18 @@ def read_rgb(path: PathLike) -> Image.Image:
     animation gives its first frame. Raises :class:`ImageError` for a missing, unreadable, truncated or unsupported
     file, and for one with transparent pixels, whose colour is undefined.
     """
-    path = Path(path)
-    image = _decode(path)
+    return to_rgb(_decode(Path(path)), str(path))
+
+
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """The image in memory as :func:`read_rgb` reads a file. ``name`` stands for it in errors."""
     alpha = _alpha(image)
     if alpha is not None and alpha.min() < 255:
         raise ImageError(
-            f"{path}: {(alpha < 255).mean():.1%} of its pixels are transparent, and nothing says which colour they "
+            f"{name}: {(alpha < 255).mean():.1%} of its pixels are transparent, and nothing says which colour they "
             "have. Lay it over its source image (or over white) and save it without transparency."
         )
-    return _opaque(image, path)
+    return _opaque(image, name)
 
 
 def read_mask(path: PathLike, size: tuple[int, int] | None = None) -> Image.Image:
@@ -62,39 +65,42 @@ def read_mask(path: PathLike, size: tuple[int, int] | None = None) -> Image.Imag
     Raises :class:`ImageError` as :func:`read_rgb` does, for a mask that is not of ``size``, for a file of neither
     kind, and for one whose brightest value lies between 1 and 127: a mask of 0 and 1 would look empty.
     """
+    return to_mask(_decode(Path(path)), str(path), size)
+
+
+def to_mask(image: Image.Image, name: str, size: tuple[int, int] | None = None) -> Image.Image:
+    """The image in memory as :func:`read_mask` reads a file. ``name`` stands for it in errors."""
     # Size.
-    path = Path(path)
-    image = _decode(path)
     if size is not None and image.size != tuple(size):
         raise ImageError(
-            f"{path}: the mask is {image.width}x{image.height} pixels, its image {size[0]}x{size[1]}. "
+            f"{name}: the mask is {image.width}x{image.height} pixels, its image {size[0]}x{size[1]}. "
             "Give a mask of the image's own size (resize it with nearest neighbour)."
         )
 
     # A photo with a transparent hole.
-    rgb = _opaque(image, path)
+    rgb = _opaque(image, name)
     alpha = _alpha(image)
     if alpha is not None and alpha.min() < 128:
         if not _is_photo(to_array(rgb)[alpha >= 128]) or not _is_two_valued(alpha):
             raise ImageError(
-                f"{path}: the mask is transparent in part, but it is no photo with a clear hole: whether its bright "
+                f"{name}: the mask is transparent in part, but it is no photo with a clear hole: whether its bright "
                 f"or its transparent part is to be edited cannot be told. {_MASK_KINDS}"
             )
         return mask_image(alpha < 128)
 
     # Black and white.
     if np.ptp(to_array(rgb), axis=2).max() > _GRAY_SPREAD:
-        raise ImageError(f"{path}: the mask has colours: it is a photo or a map of labels. {_MASK_KINDS}")
+        raise ImageError(f"{name}: the mask has colours: it is a photo or a map of labels. {_MASK_KINDS}")
     gray = to_array(rgb.convert("L"))
     if not _is_two_valued(gray):
         raise ImageError(
-            f"{path}: the mask has many gray values that are no soft edges: it is a photo, a depth map or a map of "
+            f"{name}: the mask has many gray values that are no soft edges: it is a photo, a depth map or a map of "
             f"labels. {_MASK_KINDS}"
         )
     brightest = int(gray.max())
     if 0 < brightest < 128:
         raise ImageError(
-            f"{path}: the mask's brightest value is {brightest}; 255 marks what to edit, 0 what to keep. "
+            f"{name}: the mask's brightest value is {brightest}; 255 marks what to edit, 0 what to keep. "
             "Scale its values to 0 and 255."
         )
     return mask_image(gray >= 128)
@@ -214,13 +220,13 @@ def _alpha(image: Image.Image) -> NDArray[np.uint8] | None:
     return np.asarray(image.convert("RGBA").getchannel("A"))
 
 
-def _opaque(image: Image.Image, path: Path) -> Image.Image:
+def _opaque(image: Image.Image, name: str) -> Image.Image:
     """The image as 8-bit ``RGB`` without its transparency."""
     if image.mode in _SIXTEEN_BIT:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ImageError(
-                f"{path}: its values run from {values.min()} to {values.max()}, beyond 16 bits. "
+                f"{name}: its values run from {values.min()} to {values.max()}, beyond 16 bits. "
                 "Save it as an 8-bit PNG."
             )
         # value / 257 maps 0..65535 to 0..255. Adding half of 257 rounds.
@@ -233,7 +239,7 @@ def _opaque(image: Image.Image, path: Path) -> Image.Image:
         converted = image.convert("RGB")
     except ValueError as error:
         raise ImageError(
-            f"{path}: images of mode {image.mode} are not supported ({_first_line(error)}). "
+            f"{name}: images of mode {image.mode} are not supported ({_first_line(error)}). "
             "Save it as an 8-bit RGB PNG."
         ) from error
     return converted
