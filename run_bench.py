@@ -31,6 +31,8 @@ from protocols import PROTOCOLS
 from reports.cli import reports_app
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bench.metrics.features import Features
     from bench.store import RunStore
 
@@ -47,6 +49,12 @@ def _write_report(session: Session, store: RunStore) -> Report:
     from reports.record import write_report
 
     return write_report(session, store)
+
+
+def _make_tables(session: Session, store: RunStore) -> Mapping[str, pd.DataFrame]:
+    from reports.record import table_frames
+
+    return table_frames(session, store)
 
 
 def _make_world() -> Any:
@@ -90,6 +98,7 @@ PROGRAM = Program(
     protocols=PROTOCOLS,
     make_features=_make_features,
     write_report=_write_report,
+    make_tables=_make_tables,
     make_world=_make_world,
     run_thresholds=_run_thresholds,
     recipes=_recipes,

@@ -62,10 +62,6 @@ class Report(Protocol):
     @property
     def warnings(self) -> Sequence[str]: ...
 
-    def frames(self) -> Mapping[str, pd.DataFrame]:
-        """Table name -> its unrounded values."""
-        ...
-
     def terminal(self, width: int, *, everything: bool) -> Iterator[RenderableType]:
         """Yields the main tables for a terminal: five columns each, or with ``everything`` all of them."""
         ...
@@ -82,7 +78,7 @@ class GpuTime:
     """GPU name -> hours."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
     """The parts that the engine does not import. ``run_bench.py`` builds it; each part is imported on use."""
 
@@ -94,6 +90,8 @@ class Program:
     """(device, cache folder or None) -> the networks of the metrics, the embedded ones among them."""
     write_report: Callable[[Session, RunStore], Report]
     """Writes a run's report with default options."""
+    make_tables: Callable[[Session, RunStore], Mapping[str, pd.DataFrame]]
+    """Table name -> its unrounded values. Writes nothing."""
     make_world: Callable[[], Any]
     """Builds the rendered world on which the embedded checkpoints are trained and measured."""
     run_thresholds: Callable[[Path], Sequence[Any]]
@@ -141,15 +139,17 @@ class Session:
 
     # --- suites and protocols ----------------------------------------------------------------------------
 
-    def configure(self, suite: str | Path, *, out: Path | None = None, limit: int | None = None) -> SuiteJob:
-        """Loads a suite by its name or file, and configures its protocols and methods.
+    def configure(
+        self, suite: str | Path | Mapping[str, Any], *, out: Path | None = None, limit: int | None = None
+    ) -> SuiteJob:
+        """Loads a suite by its name or file, or takes it as a mapping, and configures its protocols and methods.
 
         ``limit`` overrides the suite's cases per category. The run then goes to a folder of its own, so that a quick
         look never mixes with the whole run. ``out`` names the folder in either case.
         """
-        from bench.suite import configure_suite, load_suite
+        from bench.suite import configure_suite, load_suite, suite_of_mapping
 
-        loaded = load_suite(suite)
+        loaded = suite_of_mapping(suite) if isinstance(suite, Mapping) else load_suite(suite)
         folder = RUNS / loaded.name
         if limit is not None and limit != loaded.limit:
             loaded = loaded.model_copy(update={"limit": limit})

@@ -193,6 +193,18 @@ def _parse_yaml(text: str, origin: str) -> tuple[Any, dict[_Path, int]]:
         ) from error
 
 
+def suite_of_mapping(values: Mapping[str, Any]) -> Suite:
+    """The suite that a mapping describes, with the keys of a YAML file. Raises :class:`SuiteError`."""
+    import yaml
+
+    # By way of YAML: one parser, one set of messages.
+    try:
+        text = yaml.safe_dump(dict(values), sort_keys=False)
+    except yaml.YAMLError as error:
+        raise SuiteError(f"suite: a value that YAML cannot hold ({error}). Use plain values.") from error
+    return parse_suite(text)
+
+
 def read_yaml(text: str) -> Any:
     """The value of a YAML text without tags. ``5e-1`` is a number, as in YAML 1.2. Raises ``yaml.YAMLError``."""
     import yaml

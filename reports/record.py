@@ -64,14 +64,6 @@ class WrittenReport:
     def warnings(self) -> Sequence[str]:
         return self.paths.warnings
 
-    def frames(self) -> dict[str, pd.DataFrame]:
-        """Table name -> its unrounded values: per column the value, its interval and n."""
-        import pandas as pd
-
-        from reports.tables import render
-
-        return {table.name: pd.read_csv(io.StringIO(render.csv_text(table))) for table in self.paths.tables}
-
     def headline(self) -> list[Table]:
         """The main tables, then success by the ground truth, or by another judge where there is none.
 
@@ -102,6 +94,17 @@ def terminal_tables(tables: Sequence[Table], width: int, *, everything: bool) ->
     left_out = sum(len(table.columns) for table in tables) - sum(len(table.columns) for table in narrow)
     if left_out:
         yield f"{left_out} more columns: --all, or the files below."
+
+
+def table_frames(session: Session, store: RunStore) -> dict[str, pd.DataFrame]:
+    """Table name -> its unrounded values: per column the value, its interval and n. Writes nothing."""
+    import pandas as pd
+
+    from reports.build import make
+    from reports.tables import render
+
+    tables = make(store, session.metric_info()).tables
+    return {table.name: pd.read_csv(io.StringIO(render.csv_text(table))) for table in tables}
 
 
 # --- writing ---------------------------------------------------------------------------------------------

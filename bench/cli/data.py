@@ -94,31 +94,18 @@ def measure(
 
     A metric whose weights are missing has no value. The reason is printed with its remedy.
     """
-    from bench.devices import resolve_device
-    from bench.files import whole_text
-    from bench.images import check_mask, read_mask, read_rgb
-    from bench.scoring import score_pair
+    from bench.api import measure_pair
 
-    for option, prompt in (
-        ("--target-prompt", target_prompt),
-        ("--source-prompt", source_prompt),
-        ("--region-prompt", region_prompt),
-    ):
-        whole_text(prompt, option)
-    before = read_rgb(source)
-    region = read_mask(mask, before.size)
-    check_mask(region, f"{mask}")
-    session = open_session(context, plugin)
-    scores = score_pair(
-        before,
-        read_rgb(edited),
-        region,
-        features=session.program.make_features(resolve_device(device), None),
-        source_prompt=source_prompt,
+    scores = measure_pair(
+        open_session(context, plugin),
+        source,
+        edited,
+        mask,
         target_prompt=target_prompt,
+        source_prompt=source_prompt,
         region_prompt=region_prompt,
         rendered=rendered,
-        registry=session.metrics,
+        device=device,
     )
     # A mask with the opposite meaning is the most frequent mistake. It shows where the image was repainted.
     inside, outside = (scores[name].value if name in scores else None for name in ("edit_area", "leak_area"))

@@ -93,7 +93,7 @@ def test_measure_hints_at_an_inverted_mask(place: Path, capsys: pytest.CaptureFi
 def test_measure_refuses_a_prompt_that_is_no_text(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     # What Python makes of an argument's bytes that are no UTF-8.
     assert run("measure", "a.png", "b.png", "--mask", "m.png", "--target-prompt", "a car \udcff") == 2
-    assert r"--target-prompt holds half a character ('\udcff' at character 7)" in capfd.readouterr().err
+    assert r"target_prompt holds half a character ('\udcff' at character 7)" in capfd.readouterr().err
 
 
 def test_measure_refuses_transparent_images(place: Path, capfd: pytest.CaptureFixture[str]) -> None:

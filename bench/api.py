@@ -1,0 +1,305 @@
+"""The public API: ``bench.measure`` scores one pair of images, ``bench.run`` carries out a whole suite.
+
+The command line calls the same functions of :mod:`bench.session`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError
+from bench.inputs import ImageInput, image_input, input_name, mask_input, same_size
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL.Image import Image
+
+    from bench.metrics.features import Features
+    from bench.scoring import PairScore
+    from bench.session import Program, Report, Session
+    from bench.store import RunStore
+
+NO_MASK = "the case has no mask"
+
+
+# --- one pair --------------------------------------------------------------------------------------------
+
+
+class Scores(Mapping[str, "float | None"]):
+    """Metric -> value, or None where it could not be computed. :attr:`details` says why.
+
+    ``scores["leak_mse"]`` is a float, ``scores.frame()`` a table with units, directions and reasons.
+    """
+
+    def __init__(self, details: Mapping[str, PairScore]) -> None:
+        self.details = dict(details)
+
+    def __getitem__(self, metric: str) -> float | None:
+        return self.details[metric].value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.details)
+
+    def __len__(self) -> int:
+        return len(self.details)
+
+    def frame(self) -> pd.DataFrame:
+        """One row per metric: value, unit, higher_is_better, reason, summary."""
+        import pandas as pd
+
+        columns = ("value", "unit", "higher_is_better", "reason", "summary")
+        rows = {name: [getattr(score, column) for column in columns] for name, score in self.details.items()}
+        return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns)).rename_axis("metric")
+
+    def __repr__(self) -> str:
+        return str(self.frame()[["value", "unit", "reason"]].to_string())
+
+    def _repr_html_(self) -> str:
+        # What a notebook shows.
+        return str(self.frame()[["value", "unit", "reason", "summary"]].to_html())
+
+
+def measure(
+    source: ImageInput,
+    edited: ImageInput,
+    mask: ImageInput | None = None,
+    *,
+    target_prompt: str = "",
+    source_prompt: str = "",
+    region_prompt: str = "",
+    metrics: Sequence[str] | None = None,
+    rendered: bool = False,
+    device: str = "auto",
+) -> Scores:
+    """Scores one edit.
+
+    ``source`` and ``edited`` are paths, PIL images, or arrays (H, W, 3) of uint8 in 0..255 or float in [0, 1].
+    ``mask`` marks where the edit was requested: bool or 0/1 or 0/255 (H, W), a PIL image or a path; None where the
+    case has none. All have one size.
+
+    ``metrics`` None computes every metric of single edits whose prompts are given. ``rendered`` says that the images
+    show the rendered world, which the embedded networks were trained on. ``device`` is auto, cpu, cuda, cuda:N or mps.
+
+    Raises :class:`~bench.errors.BenchError` that names the argument and the remedy, for inputs that cannot be used and
+    for metrics in ``metrics`` that cannot be computed here.
+    """
+    return Scores(
+        measure_pair(
+            _program().session(),
+            source,
+            edited,
+            mask,
+            target_prompt=target_prompt,
+            source_prompt=source_prompt,
+            region_prompt=region_prompt,
+            metrics=metrics,
+            rendered=rendered,
+            device=device,
+        )
+    )
+
+
+def measure_pair(
+    session: Session,
+    source: ImageInput,
+    edited: ImageInput,
+    mask: ImageInput | None,
+    *,
+    target_prompt: str = "",
+    source_prompt: str = "",
+    region_prompt: str = "",
+    metrics: Sequence[str] | None = None,
+    rendered: bool = False,
+    device: str = "auto",
+) -> dict[str, PairScore]:
+    """Scores one edit with the metrics of a session. The command ``measure`` and :func:`measure` call it."""
+    from PIL import Image
+
+    from bench.devices import resolve_device
+    from bench.files import whole_text
+    from bench.scoring import score_pair
+
+    # Inputs.
+    for prompt, name in (
+        (target_prompt, "target_prompt"),
+        (source_prompt, "source_prompt"),
+        (region_prompt, "region_prompt"),
+    ):
+        whole_text(prompt, name)
+    for metric in metrics or ():
+        session.metrics.check(metric)
+    before = image_input(source, "source")
+    after = image_input(edited, "edited")
+    same_size(before, after, input_name(edited, "edited"))
+    # Without a mask nothing is marked. Metrics that need one then have no value.
+    region = Image.new("L", before.size) if mask is None else mask_input(mask, before.size, "mask")
+
+    # Scores.
+    scores = score_pair(
+        before,
+        after,
+        region,
+        features=_features(session.program, resolve_device(device)),
+        source_prompt=source_prompt,
+        target_prompt=target_prompt,
+        region_prompt=region_prompt,
+        names=metrics,
+        rendered=rendered,
+        registry=session.metrics,
+    )
+    return scores if mask is not None else _without_mask(session, scores, metrics)
+
+
+def _without_mask(
+    session: Session, scores: Mapping[str, PairScore], metrics: Sequence[str] | None
+) -> dict[str, PairScore]:
+    """Gives leakage and scores of composited edits no value and a reason: both are defined by the mask alone."""
+    from bench.metrics import raw_name
+    from bench.scoring import PairScore
+
+    result = {
+        name: score if raw_name(name) == name else replace(score, value=None, reason=NO_MASK)
+        for name, score in scores.items()
+    }
+    # Metrics that need a mask and no more.
+    for name, info in session.metric_info().items():
+        if info.needs == {"mask"} and info.kind == "edit" and metrics is None:
+            result[name] = PairScore(None, NO_MASK, info.unit, info.higher_is_better, info.summary)
+    return result
+
+
+@lru_cache(maxsize=1)
+def _features(program: Program, device: str) -> Features:
+    """The networks of the last device. They stay loaded, so that pairs can be measured in a loop."""
+    return program.make_features(device, None)
+
+
+# --- a suite ---------------------------------------------------------------------------------------------
+
+
+class Run:
+    """A finished run. Its numbers are computed on use, from what is stored in :attr:`folder`."""
+
+    def __init__(self, session: Session, store: RunStore, failed: int = 0) -> None:
+        self.folder: Path = store.path
+        self.failed = failed
+        """Number of edits that failed. :func:`bench.run` tries them again."""
+        self._session = session
+        self._store = store
+        self._tables: Mapping[str, pd.DataFrame] | None = None
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """Tidy scores of single edits: protocol, category, method, case, seed, metric, value, reason.
+
+        ``value`` is NaN where ``reason`` says why.
+        """
+        titles = {digest: spec.title for digest, spec in self._store.methods.items()}
+        frame = self._store.scores()
+        categories = {
+            (protocol, row["id"]): row["category"]
+            for protocol in self._store.protocols()
+            for row in self._store.cases(protocol).rows
+        }
+        keys = zip(frame["protocol"], frame["case"], strict=True)
+        frame = frame.assign(
+            method=frame["method"].map(titles), category=[categories.get(key, "") for key in keys]
+        )
+        columns = ["protocol", "category", "method", "case", "seed", "metric", "value", "reason"]
+        return frame[columns].reset_index(drop=True)
+
+    def image(self, protocol: str, method: str, case: str) -> Image:
+        """The edit of a case, by the method's title. Raises :class:`BenchError` where there is none."""
+        for record in self._store.edits():
+            title = self._store.methods[record.key.method].title
+            if (record.key.protocol, title, record.key.case) == (protocol, method, case) and record.file:
+                return self._store.image(record)
+        raise BenchError(f"{self.folder}: has no edit of {case} in {protocol} by {method}.")
+
+    @property
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Table name -> its unrounded values: per metric the mean, the ends of its interval, and n."""
+        if self._tables is None:
+            self._tables = self._session.program.make_tables(self._session, self._store)
+        return self._tables
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One table of :attr:`tables`, or all that begin with ``name-`` below each other.
+
+        ``table("main")`` joins ``main-mini-coco`` and ``main-mini-celeba-hq``; the first column is the protocol then.
+        Raises :class:`BenchError` for an unknown name.
+        """
+        import pandas as pd
+
+        from bench.registry import did_you_mean
+
+        if name in self.tables:
+            return self.tables[name]
+        parts = {
+            key.removeprefix(f"{name}-"): frame
+            for key, frame in self.tables.items()
+            if key.startswith(f"{name}-")
+        }
+        if not parts:
+            raise BenchError(
+                f"no table {name!r}.{did_you_mean(name, self.tables)} There is: {', '.join(self.tables)}."
+            )
+        frames = [frame.assign(protocol=protocol) for protocol, frame in parts.items()]
+        joined = pd.concat(frames, ignore_index=True)
+        return joined[["protocol", *joined.columns.drop("protocol")]]
+
+    def report(self) -> Report:
+        """Writes tables, figures and the page into ``report/`` of the folder."""
+        with self._store:
+            return self._session.program.write_report(self._session, self._store)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, methods={[s.title for s in self._store.methods.values()]})"
+
+
+def run(
+    suite: str | Path | Mapping[str, Any],
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    batch_size: int = 8,
+    out: str | Path | None = None,
+    limit: int | None = None,
+    plugins: Sequence[str] = (),
+    progress: bool = False,
+) -> Run:
+    """Edits and scores a suite, as ``run_bench.py run`` does, and returns the run.
+
+    ``suite`` is a shipped suite's name, a YAML file, or the suite itself as a mapping. ``out`` is the run folder
+    (default: ``runs/SUITE``), ``limit`` the number of cases per category, ``plugins`` the modules that add methods,
+    protocols or metrics. ``progress`` shows bars on standard error.
+
+    The same call goes on where it was stopped. Raises :class:`~bench.errors.BenchError` for a suite that cannot run.
+    Edits that fail are counted in ``Run.failed``.
+    """
+    session = _program().session(plugins)
+    job = session.configure(suite, out=None if out is None else Path(out), limit=limit)
+    with _progress_bar(progress) as bar:
+        store, edits = session.edit(job, device=device, dtype=dtype, batch_size=batch_size, progress=bar)
+        with store:
+            session.score(store, device=device, progress=bar)
+    session.hide_foreign_scores(store)
+    return Run(session, store, edits.failed)
+
+
+def _progress_bar(visible: bool) -> Any:
+    from bench.cli.console import progress_bar
+
+    return progress_bar() if visible else nullcontext()
+
+
+def _program() -> Program:
+    # Only run_bench.py knows all parts. The engine imports none of them, so it finds run_bench by its name, on use.
+    program: Program = importlib.import_module("run_bench").PROGRAM
+    return program
