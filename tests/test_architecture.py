@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import graphlib
 import json
 import re
 import subprocess
@@ -66,6 +67,55 @@ def test_the_arrow_test_sees_a_wrong_import(tmp_path: Path) -> None:
     )
     forbidden = [name for _, name in imports(path) if not allowed(name, "protocols")]
     assert forbidden == ["reports.build", "methods.weights"]
+
+
+def run_time_graph() -> dict[str, set[str]]:
+    """Module -> the modules of this project that it imports when it runs, inside functions too."""
+    paths = [ROOT / "run_bench.py", *(path for part in ALLOWED for path in files(part))]
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+    graph: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        # Imports for type checkers alone do not run.
+        typing_only = {
+            id(child)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            for child in ast.walk(node)
+        }
+        graph[name] = set()
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ImportFrom) or id(node) in typing_only or node.module is None:
+                continue
+            # `from bench import images` imports bench.images, `from bench.edit import EditCase` bench.edit.
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & modules.keys()
+            graph[name] |= submodules or ({node.module} & modules.keys())
+    return graph
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "bench",
+        pytest.param("methods", marks=pytest.mark.xfail(reason="thresholds and glide", strict=False)),
+        "protocols",
+        pytest.param("reports", marks=pytest.mark.xfail(reason="build and tables", strict=False)),
+    ],
+)
+def test_no_modules_import_each_other_in_a_circle(part: str) -> None:
+    """Parts import each other in one direction, so a circle lies within one part."""
+    graph = run_time_graph()
+    assert graph["run_bench"] >= {"bench.session", "methods", "protocols"}, "the graph lacks imports"
+    inside = {
+        name: {target for target in targets if target.split(".")[0] == part}
+        for name, targets in graph.items()
+        if name.split(".")[0] == part
+    }
+    try:
+        graphlib.TopologicalSorter(inside).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
 
 
 def test_the_interface_and_the_base_of_errors_have_no_dependency_at_all() -> None:
