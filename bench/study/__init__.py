@@ -1,14 +1,18 @@
-"""The human preference study: from stored edits to votes that can be trusted.
+"""The human preference study: from stored edits to votes.
 
 ::
 
-    run folders --design.build--> Design --StudyStore.create--> a study
-    invitation --StudyStore.redeem--> a rater --next_trial, vote, ...--> votes --votes()--> analysis
+    run folders --build.build--> Design --StudyStore.create--> a study
+    invitation --StudyStore.redeem--> a rater --next_trial, vote, ...--> votes --StudyStore.votes--> analysis
 
-``types``, ``arrange``, ``design``, ``settings``, ``power``, ``tokens`` and ``passwords`` are pure;
-``store`` alone talks to the database (its tables are in ``models``, their history in ``migrations``);
-``pictures`` alone hands out images. A screen needs ``store.StudyStore`` and ``pictures.Pictures`` and
-nothing else; what they return holds nothing that tells which method made an image.
+- The design: ``types``, ``arrange``, ``design``, ``build``.
+- The store: ``store.StudyStore`` is the only access to the database. Its parts are ``studies``, ``registration`` and
+  ``trials``. They use ``queries``, ``database`` and the tables of ``models``, which ``migrations`` creates.
+- ``images.ImageServer`` is the only source of images. ``security`` has tokens and the password, ``settings`` the texts.
+- ``app`` has the web pages, ``votes`` the analysis, ``exchange`` files of votes.
+
+A screen needs the store and the image server alone. Values that they return hold nothing that tells which method made
+an image.
 """
 
 from __future__ import annotations
@@ -17,9 +21,9 @@ from bench.errors import BenchError
 
 
 class StudyError(BenchError):
-    """A study that cannot be made, opened or gone on with. The message names the cause and the remedy.
+    """A study that cannot be made, opened or continued. The message names the cause and the remedy.
 
-    ``public`` is what a rater may read of it: it names no file and no method.
+    ``public``: the text for a rater. It names no file and no method.
     """
 
     public = "Something went wrong on our side. Please tell the person who invited you, and try again later."

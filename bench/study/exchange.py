@@ -1,11 +1,11 @@
-"""Votes to files and back, loss-free, and without what could tell who the raters are.
+"""Writes votes to files and reads them back without loss, and removes what could identify a rater.
 
-A file holds the columns of :mod:`bench.study.votes.frame` and ``schema_version``; its ending says which kind it is.
-Version 2 added ``exclusion``, the rule that the study stated; files of version 1 are read without a rule.
+A file holds the columns of :mod:`bench.study.votes.frame` and ``schema_version``. Version 2 added ``exclusion``, the
+exclusion rule that the study stated. Files of version 1 are read without a rule.
 
 - ``.parquet``: ``candidates`` is a list of strings, ``server_time`` a UTC timestamp in microseconds.
-- ``.csv``: UTF-8, RFC 4180 quoting; ``candidates`` is a JSON array, ``server_time`` ISO 8601, absent values
-  are empty.
+- ``.csv``: UTF-8, quoted as in RFC 4180. ``candidates`` is a JSON array, ``server_time`` is ISO 8601, an absent value
+  is empty.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import hmac
 import io
 import json
 import secrets
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,71 +30,64 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 2
 """Version of the files that are written."""
 READABLE = (1, 2)
-"""Versions that are read; another one is refused rather than guessed at."""
+"""Versions that are read. Any other is refused."""
 
 VERSION = "schema_version"
 FIELDS = (*COLUMNS, *OPTIONAL)
 
+# Least length of the key of an anonymous export, and the steps to which it rounds times.
 _KEY_BYTES = 16
 _TIME_STEP = "D"
 _REACTION_STEP_MS = 100
 
 
 class ExchangeError(VotesError):
-    """A file of votes that cannot be written or read. The message names it, the place and the remedy."""
+    """A file of votes that cannot be written or read. The message names the file, the place and the remedy."""
 
 
 def export_votes(votes: pd.DataFrame, path: Path) -> None:
-    """Writes all votes to ``path``, whole or not at all; ``.csv`` or ``.parquet``.
+    """Writes all votes to a ``.csv`` or ``.parquet`` file, whole or not at all.
 
-    Reaction times are written as whole milliseconds. Raises :class:`ExchangeError` for another ending or for
-    columns that the file has no place for, VotesError for votes that are not as they should be, OSError.
+    Reaction times are whole milliseconds. Raises :class:`ExchangeError` for another ending or further columns,
+    VotesError for votes that break the rules of ``votes.frame``, and OSError.
     """
     path = Path(path)
-    kind = _kind(path)
+    to_bytes = _csv_bytes if _ending(path) == ".csv" else _parquet_bytes
     unknown = [str(column) for column in votes.columns if column not in FIELDS]
     if unknown:
         raise ExchangeError(
             f"{path.name}: the votes have columns that the file has no place for: {', '.join(unknown)}. "
             "Drop them first, so that nothing is lost in silence."
         )
-    checked = check_votes(votes)
-    if (checked["reaction_ms"] % 1 != 0).any():
-        raise ExchangeError(f"{path.name}: reaction_ms holds fractions; whole milliseconds are exported.")
-    checked["reaction_ms"] = checked["reaction_ms"].astype("int64")
-    checked = checked[list(FIELDS)]
-    write_atomic(path, _csv_bytes(checked) if kind == ".csv" else _parquet_bytes(checked))
+    write_atomic(path, to_bytes(_whole_milliseconds(check_votes(votes), path)))
 
 
 def import_votes(path: Path) -> pd.DataFrame:
-    """The votes of a file that :func:`export_votes` wrote, in the same order.
+    """The votes of a file of :func:`export_votes`, in the same order.
 
-    Raises :class:`ExchangeError` for what is no such file or is of another schema version, VotesError for
-    votes that are not as they should be, OSError.
+    Raises :class:`ExchangeError` for another file, another schema version or votes that break the rules of
+    ``votes.frame``, and OSError.
     """
     path = Path(path)
-    read = _read_csv if _kind(path) == ".csv" else _read_parquet
+    read = _read_csv if _ending(path) == ".csv" else _read_parquet
     votes = read(path)
     try:
         checked = check_votes(votes)
     except VotesError as error:
         raise ExchangeError(f"{path}: {error}") from error
-    if (checked["reaction_ms"] % 1 != 0).any():
-        raise ExchangeError(f"{path}: reaction_ms holds fractions; whole milliseconds were exported.")
-    checked["reaction_ms"] = checked["reaction_ms"].astype("int64")
-    return checked[list(FIELDS)]
+    return _whole_milliseconds(checked, path)
 
 
 def anonymise(votes: pd.DataFrame, key: bytes | str | None = None) -> pd.DataFrame:
-    """The votes with what could single a rater out removed or made coarse.
+    """The votes without anything that could identify a rater.
 
-    - Raters and trials become keyed pseudonyms (HMAC-SHA256, 80 bits): without the key no list of ids can be
-      matched against them. The same key gives the same pseudonyms, so that two exports can be joined; keep it
-      apart from the file, or pass None for a key that nobody keeps.
-    - Times are those of the day (UTC), reaction times are rounded to 100 ms: an exclusion bound on those then
-      differs by as much.
-    - Only the columns of :mod:`bench.study.votes.frame` stay; there is no free text among them.
-    - Rows are sorted by pseudonym, so that their order does not tell who came when.
+    - Raters and trials become keyed pseudonyms (HMAC-SHA256, 80 bits). Without the key, no list of ids can be matched
+      against them. The same key gives the same pseudonyms, so that two exports can be joined. Keep the key apart from
+      the file, or pass None for a random key that is kept nowhere.
+    - Times are rounded to the day (UTC) and reaction times to 100 ms. An exclusion rule on these may then decide
+      differently by as much.
+    - Only the columns of :mod:`bench.study.votes.frame` stay. None of them is free text.
+    - Rows are sorted by pseudonym, so that their order does not tell who came first.
 
     Raises :class:`ExchangeError` for a key of fewer than 16 bytes.
     """
@@ -105,41 +99,46 @@ def anonymise(votes: pd.DataFrame, key: bytes | str | None = None) -> pd.DataFra
             f"the key has {len(secret)} bytes; at least {_KEY_BYTES} are needed, so that it cannot be guessed."
         )
 
-    seen: dict[tuple[str, str], str] = {}
+    def pseudonym(role: str, study: str, name: str) -> str:
+        text = json.dumps([role, study, name])
+        return f"{role[0]}-{hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()[:20]}"
 
-    def pseudonym(what: str, *parts: str) -> str:
-        whole = json.dumps([what, *parts])
-        if (what, whole) not in seen:
-            digest = hmac.new(secret, whole.encode(), hashlib.sha256).hexdigest()
-            seen[what, whole] = f"{what[0]}-{digest[:20]}"
-        return seen[what, whole]
-
-    found = check_votes(votes)
-    rows = list(zip(found["study"], found["rater"], found["trial"], found["repeat_of"], strict=True))
-    found["rater"] = [pseudonym("rater", study, rater) for study, rater, _, _ in rows]
-    found["trial"] = [pseudonym("trial", study, trial) for study, _, trial, _ in rows]
-    again = [None if first is None else pseudonym("trial", study, first) for study, _, _, first in rows]
-    found["repeat_of"] = pd.Series(again, dtype=object)
-    found["server_time"] = found["server_time"].dt.floor(_TIME_STEP)
+    anonymous = check_votes(votes)
+    studies = anonymous["study"]
+    for column, role in (("rater", "rater"), ("trial", "trial"), ("repeat_of", "trial")):
+        names = [
+            None if name is None else pseudonym(role, study, name)
+            for study, name in zip(studies, anonymous[column], strict=True)
+        ]
+        anonymous[column] = pd.Series(names, dtype=object)
+    anonymous["server_time"] = anonymous["server_time"].dt.floor(_TIME_STEP)
     step = _REACTION_STEP_MS
-    found["reaction_ms"] = ((found["reaction_ms"] / step).round() * step).astype("int64")
-    found = found.sort_values(["study", "rater", "trial"], kind="stable").reset_index(drop=True)
-    return found[list(FIELDS)]
+    anonymous["reaction_ms"] = ((anonymous["reaction_ms"] / step).round() * step).astype("int64")
+    anonymous = anonymous.sort_values(["study", "rater", "trial"], kind="stable").reset_index(drop=True)
+    return anonymous[list(FIELDS)]
 
 
-def _kind(path: Path) -> str:
+def _ending(path: Path) -> str:
     ending = path.suffix.lower()
     if ending not in (".csv", ".parquet"):
         raise ExchangeError(f"{path.name}: the name must end in .csv or .parquet.")
     return ending
 
 
-# --- CSV ---------------------------------------------------------------------------------------------
+def _whole_milliseconds(votes: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The columns of a file, with integer reaction times. Raises :class:`ExchangeError` for a fraction."""
+    if (votes["reaction_ms"] % 1 != 0).any():
+        raise ExchangeError(f"{path}: reaction_ms holds fractions; a file holds whole milliseconds.")
+    votes["reaction_ms"] = votes["reaction_ms"].astype("int64")
+    return votes[list(FIELDS)]
+
+
+# --- CSV --------------------------------------------------------------------------------------------------
 
 
 def _csv_bytes(votes: pd.DataFrame) -> bytes:
     out = io.StringIO(newline="")
-    # Two characters, as RFC 4180 has it: with one alone, the other would go unquoted in a text.
+    # Both characters of RFC 4180's line end. With one of them, csv would leave the other unquoted in a text.
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow([VERSION, *FIELDS])
     columns = []
@@ -159,31 +158,27 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = list(csv.reader(file, strict=True))
+            records = list(csv.reader(file, strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ExchangeError(f"{path}: no CSV file in UTF-8 ({error}). Export the votes again.") from error
-    if not lines:
+    if not records:
         raise ExchangeError(f"{path}: the file is empty. Export the votes again.")
-    head, rows = lines[0], [line for line in lines[1:] if line]
+
+    # The shape of the table and its version.
+    head, rows = records[0], [record for record in records[1:] if record]
     _check_columns(path, head)
     for number, row in enumerate(rows, 2):
         if len(row) != len(head):
             raise ExchangeError(f"{path}: record {number} has {len(row)} cells instead of {len(head)}.")
-    table = {name: [row[i] for row in rows] for i, name in enumerate(head)}
+    table = {name: [row[index] for row in rows] for index, name in enumerate(head)}
     for version in set(table.pop(VERSION)):
         _check_version(path, version)
+
+    # The cells. Those of other columns are texts.
     columns: dict[str, Any] = {}
     for name, cells in table.items():
-        values: list[Any] = list(cells)
         try:
-            if name == "candidates":
-                values = [tuple(parse_json(cell)) for cell in cells]
-            elif name == "reaction_ms":
-                values = [float(cell) for cell in cells]
-            elif name == "server_time":
-                values = [_time(cell) for cell in cells]
-            elif name in ("repeat_of", "expected", "exclusion"):
-                values = [cell or None for cell in cells]
+            values = [_CELLS.get(name, str)(cell) for cell in cells]
         except (ValueError, TypeError) as error:
             raise ExchangeError(f"{path}: column {name} cannot be read ({error}).") from error
         columns[name] = pd.Series(values, dtype=object)
@@ -197,8 +192,23 @@ def _time(text: str) -> datetime:
     return time.astimezone(UTC)
 
 
-# --- Parquet -----------------------------------------------------------------------------------------
+def _text_or_none(cell: str) -> str | None:
+    return cell or None
 
+
+# Column -> value of a cell. Each raises ValueError or TypeError.
+_CELLS: Mapping[str, Callable[[str], object]] = {
+    "candidates": lambda cell: tuple(parse_json(cell)),
+    "reaction_ms": float,
+    "server_time": _time,
+    "repeat_of": _text_or_none,
+    "expected": _text_or_none,
+    "exclusion": _text_or_none,
+}
+
+# --- Parquet ----------------------------------------------------------------------------------------------
+
+# Key of the schema version in the file's metadata.
 _METADATA = b"prompteditbench.votes"
 
 
@@ -246,16 +256,18 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _check_columns(path: Path, found: list[str]) -> None:
-    if VERSION not in found:
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    if VERSION not in columns:
         raise ExchangeError(f"{path}: there is no column {VERSION}: this is no file of exported votes.")
-    missing = [name for name in COLUMNS if name not in found]
-    unknown = [name for name in found if name not in (VERSION, *FIELDS)]
-    if missing or unknown or len(set(found)) != len(found):
-        parts = [f"lacks {', '.join(missing)}"] * bool(missing) + [
-            f"has unknown {', '.join(unknown)}"
-        ] * bool(unknown)
-        raise ExchangeError(f"{path}: the file {' and '.join(parts) or 'has a column twice'}.")
+    problems = []
+    if missing := [name for name in COLUMNS if name not in columns]:
+        problems.append(f"lacks {', '.join(missing)}")
+    if unknown := [name for name in columns if name not in (VERSION, *FIELDS)]:
+        problems.append(f"has unknown {', '.join(unknown)}")
+    if not problems and len(set(columns)) != len(columns):
+        problems.append("has a column twice")
+    if problems:
+        raise ExchangeError(f"{path}: the file {' and '.join(problems)}.")
 
 
 def _check_version(path: Path, version: str) -> None:

@@ -1,4 +1,4 @@
-"""What a study says and promises to its raters; nothing here changes which trials there are."""
+"""Texts and terms of a study for its raters. They do not change which trials the study has."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from bench.registry import did_you_mean
 from bench.study import StudyError
 
 MAX_TEXT = 20_000
-"""Characters of any one text."""
+"""Most characters of a text."""
 
+# The consent page continues with what is stored of a rater (`text.storage_notice`), whatever a study's own text is.
 CONSENT = (
     "You will be shown pictures that computer programs have edited, and asked which edit you prefer. "
     "Taking part is voluntary: you may stop at any time by closing the page."
 )
-"""The page that shows it goes on with what is stored (``app_text.stored``), whatever a study's own text is."""
-
 INSTRUCTIONS = (
     "Each page shows an original picture. An outline marks where it should change, and a text says what it "
     "should show afterwards. Compare the edited pictures below it and answer the question. "
@@ -28,12 +27,12 @@ INSTRUCTIONS = (
 
 
 class SettingsError(StudyError):
-    """A setting that does not exist or has a wrong value. The message names it."""
+    """A setting that does not exist or has a wrong value. The message names the setting."""
 
 
 @dataclass(frozen=True)
 class StudySettings:
-    """Texts are plain: a screen shows them as they are and never as markup."""
+    """Settings of a study. Texts are plain: a page shows them without markup."""
 
     title: str = "Which edit is better?"
     consent: str = CONSENT
@@ -42,24 +41,26 @@ class StudySettings:
     open_registration: bool = False
     """Whether people may take part without an invitation."""
     completion_code: str | None = None
-    """The code that every rater gets at the end (Prolific and the like); None: one of their own each."""
+    """The code that every rater gets at the end, as Prolific and others want it. None: each gets one of their own."""
     return_url: str | None = None
-    """Where the last page leads: https; ``{code}`` and ``{rater}`` are filled in (``{rater}`` is the name that
-    the recruiting service gave)."""
+    """Address (https) of the link on the last page. ``{code}`` is replaced by the completion code, ``{rater}`` by the
+    recruiting service's id of the rater."""
     contact: str = ""
     lease_seconds: int = 1800
-    """How long a trial waits for a rater who does nothing before another may get it."""
+    """Seconds for which a trial waits for a rater who does nothing, before another may get it."""
     exclusion: Mapping[str, Any] = field(default_factory=dict)
-    """The rule that excludes raters, stated before any vote: the fields of ``analysis.Exclusion``."""
+    """The rule that excludes raters, stated before any vote: fields of ``votes.analysis.Exclusion``."""
 
     def check(self) -> None:
         """Raises :class:`SettingsError` that names the setting."""
+        # Texts.
         for name in ("title", "consent", "instructions", "thanks", "contact"):
             value = getattr(self, name)
             if not isinstance(value, str) or len(value) > MAX_TEXT or "\x00" in value:
                 raise SettingsError(f"setting {name}: expected at most {MAX_TEXT} characters of text.")
         if not self.title.strip():
             raise SettingsError("setting title: it is empty. Give the study a title.")
+        # Numbers and the address.
         if not 10 <= self.lease_seconds <= 7 * 86400:
             raise SettingsError(
                 f"setting lease_seconds: {self.lease_seconds}; expected 10 seconds to 7 days (604800)."
@@ -81,7 +82,7 @@ class StudySettings:
 
     @classmethod
     def from_json(cls, text: str) -> StudySettings:
-        """Raises :class:`SettingsError` for what is no settings object, or has an unknown setting."""
+        """Raises :class:`SettingsError` for a text that is no JSON object of settings."""
         try:
             values = parse_json(text)
         except ValueError as error:
@@ -90,15 +91,16 @@ class StudySettings:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> StudySettings:
-        """From plain values, as a YAML file has them. Raises :class:`SettingsError`."""
+        """Settings from plain values, as in a YAML file. Raises :class:`SettingsError`."""
         if not isinstance(values, Mapping):
             raise SettingsError("the settings are not a mapping of names to values. Mend the file.")
-        known = {entry.name: entry.type for entry in fields(cls)}
+        available = [entry.name for entry in fields(cls)]
         for name in values:
-            if name not in known:
+            if name not in available:
                 raise SettingsError(
-                    f"setting {name!r}: unknown.{did_you_mean(str(name), known)} Known: {', '.join(known)}."
+                    f"setting {name!r}: unknown.{did_you_mean(str(name), available)} Known: {', '.join(available)}."
                 )
+        # Types. The texts are checked by `check`.
         for name, kind in (("open_registration", bool), ("lease_seconds", int), ("exclusion", Mapping)):
             if name in values and not isinstance(values[name], kind):
                 raise SettingsError(f"setting {name}: {values[name]!r} is not {kind.__name__.lower()}.")
