@@ -18,6 +18,7 @@ import struct
 import threading
 import zlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,64 +64,38 @@ class ImageChanged(StudyError):
 
 
 @dataclass(frozen=True)
-class ServedImage:
-    """One image as a browser gets it."""
-
-    id: str
-    """Opaque. It can be a file name or the last part of a URL."""
-    png: bytes
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class ImageBundle:
-    """All images of one trial. They have one size in pixels and one size in bytes."""
-
-    source: ServedImage
-    outlined: ServedImage
-    """The source with the outline of the mask."""
-    candidates: tuple[ServedImage, ...]
-    """In the order shown. An answer is a position in it."""
-
-    @property
-    def all(self) -> tuple[ServedImage, ...]:
-        return (self.source, self.outlined, *self.candidates)
-
-    def find(self, image_id: str) -> ServedImage | None:
-        return next((image for image in self.all if image.id == image_id), None)
-
-
-@dataclass(frozen=True)
 class PreparedTrial:
     """Addresses and size of a trial's images. They are ready before the images are encoded."""
 
+    # GROUP/IMAGE for ImageServer.find, opaque: the source, the source with the mask's outline, the candidates in the
+    # order shown. An answer is a position among the candidates.
     addresses: tuple[str, ...]
-    """``GROUP/IMAGE`` for :meth:`ImageServer.find`, opaque, in the order of ``ImageBundle.all``."""
+    # (width, height) of each image in pixels.
     size: tuple[int, int]
-    """(width, height) of each image in pixels."""
 
 
 class ImageServer:
     """Hands out the images of trials that were shown. Threads may share one."""
 
     def __init__(self, store: StudyStore, *, bucket: int = BUCKET, keep: int = 64) -> None:
-        """``keep``: number of bundles in memory. A browser asks for the images of a trial one by one."""
+        """``keep``: number of trials whose PNGs stay in memory. A browser asks for the images of a trial one by one."""
         self._store = store
         self._bucket = bucket
         self._keep = keep
-        # Both are ordered by last use, the oldest first. Keys: (rater, trial), and the group of the addresses.
-        self._bundles: OrderedDict[tuple[str, str], ImageBundle] = OrderedDict()
+        # Group of addresses -> rater, trial and its content; and (rater, trial) -> PNG by image id. The least recently
+        # used entry comes first.
         self._prepared: OrderedDict[str, tuple[str, str, UnblindedTrial]] = OrderedDict()
-        # A lock per bundle that is being encoded.
+        self._encoded: OrderedDict[tuple[str, str], Mapping[str, bytes]] = OrderedDict()
+        # A lock per trial that is being encoded.
         self._encoding: dict[tuple[str, str], threading.Lock] = {}
         self._lock = threading.Lock()
 
     def prepare(self, rater: str, trial: str, ahead: UnblindedTrial | None = None) -> PreparedTrial:
         """The addresses of a trial's images. Checks the files, but does not encode them yet.
 
-        ``ahead``: a trial of ``StudyStore.upcoming``, which the rater has not been shown. Raises :class:`ImageChanged`,
-        and ``interface.VoteRefused`` for another trial that the rater was not shown.
+        ``trial``: ``OpenTrial.id`` of a trial that the rater was shown. ``ahead``: the content of a trial of
+        ``StudyStore.upcoming``, which the rater was not shown yet. Raises :class:`ImageChanged`, and
+        ``interface.VoteRefused`` for another trial.
         """
         unblinded = ahead or self._store.unblinded(rater, trial)
         design, case = unblinded.study.design, unblinded.study.design.case_by_key[unblinded.trial.case]
@@ -141,19 +116,12 @@ class ImageServer:
         rater, trial, _ = self._lookup(group)
         return rater, trial
 
-    def find(self, group: str, image_id: str) -> ServedImage:
-        """The image at an address. Raises :class:`ImageChanged`, and ``interface.VoteRefused`` for no address."""
-        image = self._bundle(*self._lookup(group)).find(image_id)
-        if image is None:
+    def find(self, group: str, image_id: str) -> bytes:
+        """The PNG at an address. Raises :class:`ImageChanged`, and ``interface.VoteRefused`` for no address."""
+        png = self._pngs(*self._lookup(group)).get(image_id)
+        if png is None:
             raise VoteRefused(f"pictures {group[:40]!r}: there is no {image_id[:40]!r}.")
-        return image
-
-    def bundle(self, rater: str, trial: str) -> ImageBundle:
-        """The images of a trial (``OpenTrial.id``) that ``StudyStore.next_trial`` has given the rater.
-
-        Raises :class:`ImageChanged`, and ``interface.VoteRefused`` for a trial that the rater was not shown.
-        """
-        return self._bundle(rater, trial, self._store.unblinded(rater, trial))
+        return png
 
     def _lookup(self, group: str) -> tuple[str, str, UnblindedTrial]:
         with self._lock:
@@ -162,48 +130,47 @@ class ImageServer:
             raise VoteRefused(f"pictures {group[:40]!r}: none were prepared.")
         return prepared
 
-    def _bundle(self, rater: str, trial: str, unblinded: UnblindedTrial) -> ImageBundle:
+    def _pngs(self, rater: str, trial: str, unblinded: UnblindedTrial) -> Mapping[str, bytes]:
+        """The PNGs of a trial by image id."""
         key = (rater, trial)
         with self._lock:
-            if key in self._bundles:
-                self._bundles.move_to_end(key)
-                return self._bundles[key]
+            if key in self._encoded:
+                self._encoded.move_to_end(key)
+                return self._encoded[key]
             encoding = self._encoding.setdefault(key, threading.Lock())
         # A browser asks for all images of a trial at once. The first request encodes them, the others wait here.
         with encoding:
             with self._lock:
-                if key in self._bundles:
-                    return self._bundles[key]
+                if key in self._encoded:
+                    return self._encoded[key]
             try:
-                bundle = self._encode(rater, trial, unblinded)
+                pngs = self._encode(rater, trial, unblinded)
                 with self._lock:
-                    self._bundles[key] = bundle
-                    while len(self._bundles) > self._keep:
-                        self._bundles.popitem(last=False)
+                    self._encoded[key] = pngs
+                    while len(self._encoded) > self._keep:
+                        self._encoded.popitem(last=False)
             finally:
                 with self._lock:
                     self._encoding.pop(key, None)
-        return bundle
+        return pngs
 
-    def _encode(self, rater: str, trial: str, unblinded: UnblindedTrial) -> ImageBundle:
+    def _encode(self, rater: str, trial: str, unblinded: UnblindedTrial) -> Mapping[str, bytes]:
         design = unblinded.study.design
         case = design.case_by_key[unblinded.trial.case]
-        images = trial_images(design, case, unblinded.trial)
-        encoded = [png_bytes(image) for image in images]
+        encoded = [png_bytes(image) for image in trial_images(design, case, unblinded.trial)]
         # Fill all up to one length, a whole number of buckets.
         longest = max(map(len, encoded)) + _CHUNK
         length = -(-longest // self._bucket) * self._bucket
-        width, height = images[0].size
-        served = []
-        for slot, (image_id, png) in enumerate(zip(_ids(rater, trial, unblinded), encoded, strict=True)):
+        filled = []
+        for slot, png in enumerate(encoded):
             noise_length = length - len(png) - _CHUNK
             noise = security.keystream(unblinded.secret, noise_length, rater, trial, slot)
-            served.append(ServedImage(image_id, fill_png(png, noise), width, height))
-        return ImageBundle(served[0], served[1], tuple(served[2:]))
+            filled.append(fill_png(png, noise))
+        return dict(zip(_ids(rater, trial, unblinded), filled, strict=True))
 
 
 def _ids(rater: str, trial: str, unblinded: UnblindedTrial) -> list[str]:
-    """Opaque ids of a trial's images, in the order of ``ImageBundle.all``."""
+    """Opaque ids of a trial's images, in the order of ``PreparedTrial.addresses``."""
     count = 2 + len(unblinded.trial.candidates)
     return [security.opaque(unblinded.secret, "picture", rater, trial, slot) for slot in range(count)]
 

@@ -98,7 +98,6 @@ class RaterSession:
     """Opaque id of the rater for all other calls. It stays on the server: the browser keeps ``session``."""
     session: str
     """Signed token for :meth:`StudyStore.resume`, kept by the browser in a cookie and in the rater's own link."""
-    study: str
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class OpenTrial:
     target_prompt: str
     instruction: str
     candidates: int
-    """Number of candidates. An answer is a position from 0, in the order of ``ImageBundle.candidates``."""
+    """Number of candidates. An answer is a position from 0, in the order in which they are shown."""
     tie: bool
     """Whether ``"tie"`` is an answer."""
     number: int

@@ -212,8 +212,7 @@ class Registration(StudyCatalog):
         return content.subject if content.study == loaded.study.name else None
 
     def _session(self, loaded: LoadedStudy, rater: str) -> RaterSession:
-        name = loaded.study.name
-        return RaterSession(rater, security.sign(loaded.secret, "session", name, rater), name)
+        return RaterSession(rater, security.sign(loaded.secret, "session", loaded.study.name, rater))
 
     # Rows
 

@@ -2,11 +2,11 @@
 
 A screen calls, in this order::
 
-    store = StudyStore.open("runs/studies.db")           # or postgresql://user@host/name
-    session = store.redeem(token)                        # or enter(study), or resume(session)
+    store = StudyStore.open("runs/studies.db")  # or postgresql://user@host/name
+    session = store.redeem(token)               # or enter(study), or resume(session)
     store.consent(session.rater)
     while (trial := store.next_trial(session.rater)) is not None:
-        bundle = images.bundle(session.rater, trial.id)  # bench.study.images.ImageServer(store)
+        prepared = images.prepare(session.rater, trial.id)  # bench.study.images.ImageServer(store)
         store.vote(session.rater, trial.id, answer, reaction_ms)
     store.completion(session.rater)
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bench.files import parse_json
 from bench.study import StudyError, security
 from bench.study.cli import APP, NAME_VARIABLE, STORE, STORE_VARIABLE
-from bench.study.images import ImageChanged, ImageServer, ServedImage
+from bench.study.images import ImageChanged, ImageServer
 from bench.study.interface import RaterSession, Study
 from bench.study.registration import FORGED
 from bench.study.store import StudyStore
@@ -155,7 +155,7 @@ class Service:
                 raise AllImagesAway(f"{run}: there is no such folder. Bring the run folder back.")
         self._void[trial] = time.monotonic()
 
-    def image(self, group: str, image_id: str) -> ServedImage:
+    def image(self, group: str, image_id: str) -> bytes:
         """:meth:`ImageServer.find`. A trial whose file was changed after it was prepared becomes void."""
         rater, trial = self.images.owner(group)
         try:
@@ -262,7 +262,7 @@ def image_response(request: Request) -> Response:
     from starlette.responses import Response
 
     try:
-        image = get_service(*study_target(sys.argv[1:])).image(**request.path_params)
+        png = get_service(*study_target(sys.argv[1:])).image(**request.path_params)
     except ImageChanged:
         return Response(status_code=410)
     except StudyError as error:
@@ -274,7 +274,7 @@ def image_response(request: Request) -> Response:
         "Content-Encoding": "identity",
         "X-Content-Type-Options": "nosniff",
     }
-    return Response(image.png, media_type="image/png", headers=headers)
+    return Response(png, media_type="image/png", headers=headers)
 
 
 def middleware() -> list[Middleware]:

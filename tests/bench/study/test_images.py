@@ -43,108 +43,116 @@ def decoded(png: bytes) -> np.ndarray:
 
 
 def chunks(png: bytes) -> list[tuple[bytes, int]]:
-    found, place = [], 8
+    parts, place = [], 8
     while place < len(png):
         (length,) = struct.unpack(">I", png[place : place + 4])
         kind, data = png[place + 4 : place + 8], png[place + 8 : place + 8 + length]
         assert struct.unpack(">I", png[place + 8 + length : place + 12 + length])[0] == zlib.crc32(
             kind + data
         )
-        found.append((kind, length))
+        parts.append((kind, length))
         place += 12 + length
-    return found
+    return parts
 
 
-def every_bundle(store: StudyStore, rater: str):
-    pictures = ImageServer(store)
+def fetch(server: ImageServer, rater: str, trial: str) -> dict[str, bytes]:
+    """The PNGs of a trial by address, as a browser gets them: source, outlined source, candidates."""
+    return {address: server.find(*address.split("/")) for address in server.prepare(rater, trial).addresses}
+
+
+def every_trial(store: StudyStore, rater: str):
+    """Each trial of a rater, its content, and its PNGs by address."""
+    server = ImageServer(store)
     while (trial := store.next_trial(rater)) is not None:
-        yield trial, store.unblinded(rater, trial.id).trial, pictures.bundle(rater, trial.id)
+        yield trial, store.unblinded(rater, trial.id).trial, fetch(server, rater, trial.id)
         store.vote(rater, trial.id, 0, 500)
 
 
-def test_a_bundle_shows_the_pixels_of_the_files_in_the_order_of_the_trial(taste: StudyStore) -> None:
+def test_the_images_are_the_pixels_of_the_files_in_the_order_of_the_trial(taste: StudyStore) -> None:
     design = taste.study("taste").design
-    for open_trial, trial, bundle in every_bundle(taste, taste.register("taste").rater):
+    for open_trial, trial, pngs in every_trial(taste, taste.register("taste").rater):
         case = design.case_by_key[trial.case]
         source = to_array(read_rgb(design.path(case.source)))
-        np.testing.assert_array_equal(decoded(bundle.source.png), source)
-        assert len(bundle.candidates) == open_trial.candidates == len(trial.candidates)
-        for title, picture in zip(trial.candidates, bundle.candidates, strict=True):
+        first, outlined, *candidates = pngs.values()
+        np.testing.assert_array_equal(decoded(first), source)
+        assert len(candidates) == open_trial.candidates == len(trial.candidates)
+        for title, png in zip(trial.candidates, candidates, strict=True):
             if not title.startswith(NOISE):
                 expected = to_array(read_rgb(design.path(design.image_of(case, title))))
-                np.testing.assert_array_equal(decoded(picture.png), expected)
+                np.testing.assert_array_equal(decoded(png), expected)
         inside = np.array(read_mask(design.path(case.mask))) == 255
-        np.testing.assert_array_equal(decoded(bundle.outlined.png)[inside], source[inside])
+        np.testing.assert_array_equal(decoded(outlined)[inside], source[inside])
 
 
-def test_nothing_but_the_pixels_tells_pictures_apart(taste: StudyStore) -> None:
+def test_nothing_but_the_pixels_tells_images_apart(taste: StudyStore) -> None:
     design = taste.study("taste").design
     stored = {ref.sha256 for _, ref in design.images()}
     words = [title.encode() for title in design.methods if len(title) > 1]
     words += [digest.encode() for digest in design.method_digests.values()]
     words += [b"fake-", b".png", b"oracle", b"control"]
-    sizes, ids, shas, structures = set(), [], [], set()
+    addresses: list[str] = []
+    pngs: list[bytes] = []
     for _ in range(3):
-        for _, trial, bundle in every_bundle(taste, taste.register("taste").rater):
-            assert len({len(picture.png) for picture in bundle.all}) == 1
-            sizes |= {len(picture.png) for picture in bundle.all}
-            ids += [picture.id for picture in bundle.all]
-            shas += [sha256_bytes(picture.png) for picture in bundle.all]
-            structures |= {tuple(kind for kind, _ in chunks(picture.png)) for picture in bundle.all}
-            assert all(not any(word in picture.png for word in words) for picture in bundle.all), trial
-    # Of pictures of one size in pixels, all files of the study have one size and one form.
-    assert sizes == {BUCKET}
-    assert structures == {(b"IHDR", b"IDAT", b"nsEd", b"IEND")}
-    # No id and no hash twice, though repeats, attention checks and sources show pictures again and again.
-    assert len(set(ids)) == len(ids)
-    assert len(set(shas)) == len(shas)
-    assert not stored & set(shas)
+        for _, _, by_address in every_trial(taste, taste.register("taste").rater):
+            addresses += by_address
+            pngs += by_address.values()
+    # Images of one size in pixels have one size in bytes and one structure, over all trials.
+    assert {len(png) for png in pngs} == {BUCKET}
+    assert {tuple(kind for kind, _ in chunks(png)) for png in pngs} == {(b"IHDR", b"IDAT", b"nsEd", b"IEND")}
+    assert not any(word in png for word in words for png in pngs)
+    # No address and no hash comes twice, though repeats, attention checks and sources show images again.
+    assert len(set(addresses)) == len(addresses)
+    hashes = {sha256_bytes(png) for png in pngs}
+    assert len(hashes) == len(pngs)
+    assert not stored & hashes
 
 
 def test_the_same_trial_is_the_same_bytes(taste: StudyStore) -> None:
     rater = taste.register("taste").rater
     trial = taste.next_trial(rater)
-    first, second = (
-        ImageServer(taste).bundle(rater, trial.id),
-        ImageServer(taste, keep=0).bundle(rater, trial.id),
-    )
-    assert first == second
-    assert first.find(first.candidates[1].id) is first.candidates[1]
-    assert first.find("x") is None
+    server = ImageServer(taste)
+    pngs = fetch(server, rater, trial.id)
+    assert fetch(ImageServer(taste, keep=1), rater, trial.id) == pngs
+    with pytest.raises(VoteRefused, match="there is no"):
+        server.find(next(iter(pngs)).partition("/")[0], "x")
 
 
-def test_only_ones_own_trials_have_pictures(taste: StudyStore) -> None:
+def test_only_ones_own_trials_have_images(taste: StudyStore) -> None:
     rater, other = taste.register("taste").rater, taste.register("taste").rater
     trial = taste.next_trial(rater)
     with pytest.raises(VoteRefused):
-        ImageServer(taste).bundle(other, trial.id)
+        ImageServer(taste).prepare(other, trial.id)
 
 
-@pytest.mark.parametrize("what", ["edit", "source", "mask", "missing", "truth"])
-def test_a_changed_file_is_refused_and_not_shown(taste: StudyStore, what: str) -> None:
+@pytest.mark.parametrize("target", ["edit", "source", "mask", "missing", "truth"])
+def test_a_changed_file_is_refused_and_not_shown(taste: StudyStore, target: str) -> None:
     rater = taste.register("taste").rater
     trial = taste.next_trial(rater)
-    while taste.unblinded(rater, trial.id).trial.role != ("attention" if what == "truth" else "trial"):
+    while taste.unblinded(rater, trial.id).trial.role != ("attention" if target == "truth" else "trial"):
         taste.vote(rater, trial.id, 0, 500)
         trial = taste.next_trial(rater)
-    shown = taste.unblinded(rater, trial.id)
-    design = shown.study.design
-    case = design.case_by_key[shown.trial.case]
-    title = GROUND_TRUTH if what == "truth" else shown.trial.candidates[0]
-    path = design.path({"source": case.source, "mask": case.mask}.get(what) or design.image_of(case, title))
-    if what == "missing":
+    content = taste.unblinded(rater, trial.id)
+    design = content.study.design
+    case = design.case_by_key[content.trial.case]
+    title = GROUND_TRUTH if target == "truth" else content.trial.candidates[0]
+    path = design.path({"source": case.source, "mask": case.mask}.get(target) or design.image_of(case, title))
+    server = ImageServer(taste)
+    address = server.prepare(rater, trial.id).addresses[0]
+    if target == "missing":
         path.unlink()
     else:
-        # One pixel, and a valid picture.
+        # Change one pixel of a valid image.
         pixels = np.array(Image.open(path))
         pixels.flat[0] ^= 255
         path.write_bytes(png_bytes(Image.fromarray(pixels)))
-    with pytest.raises(ImageChanged) as caught:
-        ImageServer(taste).bundle(rater, trial.id)
-    assert str(path) in str(caught.value)
-    # What a rater may read names neither the file nor the method.
-    assert path.name not in caught.value.public
-    assert "fake" not in caught.value.public
+    # Before the trial is shown, and after it was prepared.
+    for work in (lambda: server.prepare(rater, trial.id), lambda: server.find(*address.split("/"))):
+        with pytest.raises(ImageChanged) as caught:
+            work()
+        assert str(path) in str(caught.value)
+        # The text for raters names neither the file nor the method.
+        assert path.name not in caught.value.public
+        assert "fake" not in caught.value.public
 
 
 def test_an_edit_of_another_size_is_brought_to_the_sources(copy: Path) -> None:
@@ -198,11 +206,9 @@ def test_filling_keeps_the_pixels_and_adds_the_bytes() -> None:
         fill_png(b"x" * 100, b"")
 
 
-def test_pictures_larger_than_a_bucket_share_the_next_multiple(taste: StudyStore) -> None:
+def test_images_larger_than_a_bucket_share_the_next_multiple(taste: StudyStore) -> None:
     rater = taste.register("taste").rater
     trial = taste.next_trial(rater)
-    bundle = ImageServer(taste, bucket=1000).bundle(rater, trial.id)
-    sizes = {len(picture.png) for picture in bundle.all}
-    assert len(sizes) == 1
-    largest = max(len(png_bytes(from_array(decoded(p.png)))) for p in bundle.all) + 12
-    assert sizes == {-(-largest // 1000) * 1000}
+    pngs = fetch(ImageServer(taste, bucket=1000), rater, trial.id).values()
+    largest = max(len(png_bytes(from_array(decoded(png)))) for png in pngs) + 12
+    assert {len(png) for png in pngs} == {-(-largest // 1000) * 1000}

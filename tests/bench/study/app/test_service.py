@@ -199,7 +199,7 @@ def test_a_trial_of_the_payload_tells_no_method(store: StudyStore, run_folder: P
         assert following in ([], data["pictures"])
         following = data["next"]
         assert all(address.startswith("pictures/") for address in data["pictures"])
-        pictures = [served.image(*address.split("/")[1:]).png for address in data["pictures"]]
+        pictures = [served.image(*address.split("/")[1:]) for address in data["pictures"]]
         assert len(set(pictures)) == len(pictures)
         assert len(pictures) == 2 + trial.candidates == 2 + len(data["trial"]["labels"])
         assert len({len(picture) for picture in pictures}) == 1
@@ -214,7 +214,7 @@ def test_a_trial_of_the_payload_tells_no_method(store: StudyStore, run_folder: P
     assert following == []
 
 
-def test_pictures_that_are_asked_for_at_once_are_made_once(
+def test_images_that_are_asked_for_at_once_are_encoded_once(
     store: StudyStore, design: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bench.study import images
@@ -225,15 +225,21 @@ def test_pictures_that_are_asked_for_at_once_are_made_once(
     trial = store.next_trial(rater)
     assert trial is not None
     data = payload(served, rater, trial)
-    made: list[str] = []
+    encoded: list[str] = []
     real = images.trial_images
-    monkeypatch.setattr(images, "trial_images", lambda *given: made.append(given[2].id) or real(*given))
+
+    def counting(*arguments):  # type: ignore[no-untyped-def]
+        encoded.append(arguments[2].id)
+        return real(*arguments)
+
+    monkeypatch.setattr(images, "trial_images", counting)
     addresses = [address.split("/")[1:] for address in data["pictures"] + data["next"]]
     with ThreadPoolExecutor(16) as pool:
-        got = list(pool.map(lambda address: served.image(*address).id, 3 * addresses))
-    assert got == 3 * [picture for _, picture in addresses]
-    assert len(made) == len(set(made)) == 2
-    # The address of a picture is good for that one alone.
+        pngs = list(pool.map(lambda address: served.image(*address), 3 * addresses))
+    assert len(set(pngs)) == len(addresses)
+    assert pngs == 3 * pngs[: len(addresses)]
+    assert len(encoded) == len(set(encoded)) == 2
+    # The address of an image leads to that one alone.
     (group, _), (other, picture) = addresses[0], addresses[-1]
     for wrong in ((group, picture), ("00" * 16, picture), (other, "")):
         with pytest.raises(VoteRefused):
