@@ -58,7 +58,7 @@ def check_case(case: EditCase) -> None:
         if (to_array(mask) % 255).any():
             raise CaseError(f"{where}: {name} has values other than 0 and 255. Threshold it at 128.")
 
-    # Texts and claims.
+    # Texts.
     if not request.target_prompt.strip():
         raise CaseError(f"{where}: the target prompt is empty. Say what the edited image shall show.")
     if not case.category:
@@ -67,6 +67,8 @@ def check_case(case: EditCase) -> None:
         _check_texts(case_row(case))
     except BrokenText as error:
         raise CaseError(f"{where}: {error}") from None
+
+    # Expected attribute changes. Without regions, region 0 is the whole mask.
     for claim in case.claims:
         if not 0 <= claim.region < max(1, len(request.regions)):
             raise CaseError(
@@ -78,6 +80,7 @@ def _check_texts(value: Any, name: str = "the case") -> None:
     """Raises ``BrokenText`` for half a character (a lone surrogate) in any text of a JSON value. It names the key."""
     if isinstance(value, str):
         whole_text(value, name)
+    # Keys too: tags may have any.
     elif isinstance(value, Mapping):
         for key, item in value.items():
             _check_texts(key, name)
@@ -88,6 +91,7 @@ def _check_texts(value: Any, name: str = "the case") -> None:
 
 
 def _fields_of_wrong_type(case: EditCase) -> list[str]:
+    # By hand and not by pydantic: a protocol makes these objects in code, and a message names the field alone.
     from PIL.Image import Image
 
     request = case.request
@@ -122,7 +126,7 @@ def _all(values: object, kind: type) -> bool:
     return isinstance(values, (tuple, list)) and all(isinstance(value, kind) for value in values)
 
 
-# Lines of cases.jsonl.
+# Lines of cases.jsonl. Other programs may write them too, so that only the keys that matter are required.
 
 
 def case_row(case: EditCase) -> dict[str, Any]:
@@ -183,6 +187,7 @@ def checked_row(row: Any) -> dict[str, Any]:
     missing = sorted(set(_REQUIRED) - row.keys())
     if missing:
         raise ValueError(f"it lacks {', '.join(missing)}")
+    # Types, all at once, to name the first wrong key in the order of the format.
     checked: dict[str, Any] = {**_DEFAULTS, **row}
     fits = {
         **{name: isinstance(checked[name], str) for name in _REQUIRED},
@@ -200,6 +205,8 @@ def checked_row(row: Any) -> dict[str, Any]:
     for name, good in fits.items():
         if not good:
             raise ValueError(f"{name} is of a wrong type")
+
+    # Names that become paths, and texts that cannot be written again.
     safe_part(checked["id"], "case id")
     safe_part(checked["source_id"], "source id")
     _check_texts(checked)

@@ -51,6 +51,7 @@ def protocol_info(protocol: EditProtocol) -> dict[str, Any]:
 def provided_fields(rows: Iterable[Mapping[str, Any]]) -> frozenset[str]:
     """The fields of ``EditRequest`` that all of these rows of ``cases.jsonl`` fill."""
     rows = list(rows)
+    # "All rows" would be true of no rows.
     if not rows:
         return frozenset()
     provided = {name for name in REQUEST_FIELDS if all(row[name] for row in rows)}
@@ -179,6 +180,7 @@ def _place_source(directory: Path, case: EditCase, digests: dict[str, str]) -> t
 
 
 def _pixel_digest(image: Image) -> str:
+    # With the size: the bytes of a 2x3 and a 3x2 image may be equal.
     return sha256_bytes(f"{image.size}".encode() + image.tobytes())
 
 
@@ -193,6 +195,7 @@ class CaseFile(Sequence[EditCase]):
         self.directory = Path(directory)
         self.info: dict[str, Any] = _read_info(self.directory / PROTOCOL)
         self.rows: tuple[dict[str, Any], ...] = tuple(_read_rows(self.directory / CASES))
+        # Position by id. Ids are checked to be unique.
         self._index: dict[str, int] = {}
         for index, row in enumerate(self.rows):
             if self._index.setdefault(row["id"], index) != index:
@@ -236,9 +239,11 @@ class CaseFile(Sequence[EditCase]):
         return (self._case(row) for row in self.rows)
 
     def _case(self, row: Mapping[str, Any]) -> EditCase:
+        # Nothing is kept: a benchmark's images need not fit in memory.
         source = read_rgb(self._path(row["source"]))
 
         def mask(name: str) -> Image:
+            # A mask of another size than its source is an error.
             return read_mask(self._path(name), source.size)
 
         request = EditRequest(
@@ -266,6 +271,7 @@ class CaseFile(Sequence[EditCase]):
         )
 
     def _path(self, name: str) -> Path:
+        # The folder may come from somebody else: a file name must not lead out of it.
         try:
             return self.directory.joinpath(*safe_relative(name))
         except UnsafeName as error:
@@ -274,6 +280,7 @@ class CaseFile(Sequence[EditCase]):
 
 def _remedy(directory: Path) -> str:
     """How to get a broken folder back, by whether it was exported or is part of a run."""
+    # A run has its cases at RUN/cases/PROTOCOL.
     if (directory.parent.parent / "run.json").exists():
         return "Restore the file from a copy, or run the suite into another folder."
     return f"Export the cases again: run_bench.py cases PROTOCOL --out {directory}"
@@ -288,6 +295,7 @@ def _read_info(path: Path) -> dict[str, Any]:
         raise CaseError(f"{path}: cannot be read ({error}). {_remedy(path.parent)}") from error
     if not isinstance(info, dict):
         raise CaseError(f"{path}: not a JSON object. {_remedy(path.parent)}")
+    # The one key that the program reads from a folder's own file. True is an int to Python.
     limit = info.get("limit")
     if isinstance(limit, bool) or not isinstance(limit, (int, type(None))):
         raise CaseError(f"{path}: limit is {limit!r}, a number or null is expected. {_remedy(path.parent)}")

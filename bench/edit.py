@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CATEGORIES: tuple[str, ...] = ("attribute", "replacement", "background", "multi_object")
 """The four edit categories of the paper, in the order in which every table shows them."""
 
+# ``seed`` is not among them: every request has one.
 REQUEST_FIELDS: frozenset[str] = frozenset(
     {
         "source",
@@ -38,6 +39,7 @@ REQUEST_FIELDS: frozenset[str] = frozenset(
 """Fields of :class:`EditRequest` that ``EditMethod.needs`` may name."""
 
 
+# eq=False for values that hold images: comparing two of them would compare pixels, or raise.
 @dataclass(frozen=True, eq=False)
 class Region:
     """One part of a multi-object edit."""
@@ -127,6 +129,7 @@ class Configurable:
 
     summary: str = ""
     """One line for ``list``."""
+    # A subclass nests a dataclass of the same name, or keeps this one.
     Options: type[Any] = NoOptions
     """A frozen dataclass of all options. The suite's values are checked against its types."""
     REFUSED: Mapping[str, str] = {}
@@ -203,6 +206,7 @@ class EditMethod(Configurable):
 
     def edit_cases(self, cases: Sequence[EditCase]) -> Sequence[Image]:
         """As :meth:`edit`, for methods with ``wants_truth`` or ``wants_cases``."""
+        # Makes every method callable by cases, as the tools do that have no runner.
         return self.edit([case.request for case in cases])
 
 
@@ -229,6 +233,7 @@ class MethodSpec:
     @property
     def digest(self) -> str:
         """12 hex digits of SHA-256 over the canonical JSON of name and options."""
+        # 48 bits: the names of folders stay short, and two methods of one run never meet by chance.
         return stable_digest({"name": self.name, "options": dict(self.options)})
 
     @property
@@ -250,6 +255,7 @@ class EditKey:
 
     @property
     def digest(self) -> str:
+        # A list, so that the order of the parts is fixed. Names of fields may change without another digest.
         return stable_digest([self.protocol, self.protocol_version, self.method, self.case, self.seed])
 
 

@@ -42,6 +42,7 @@ def safe_part(name: str, what: str = "id") -> str:
     Allowed are 1 to 120 of ``A-Z a-z 0-9 _ . + = @ -``, with a letter, digit or ``_`` first, without ``..`` and without
     a dot at the end. ``what`` is the name's name in the message.
     """
+    # The first problem, in the order in which a user would mend them.
     problem = ""
     if not isinstance(name, str):
         problem = f"it is {type(name).__name__}, not text"
@@ -121,6 +122,7 @@ def csv_cell(value: Any) -> Any:
 
 def csv_of(frame: pd.DataFrame) -> str:
     """A data frame as CSV. Texts go through :func:`csv_cell`."""
+    # Numbers stay as they are: a negative one begins with a sign and is no formula.
     texts = frame.select_dtypes(exclude=["number", "bool"])
     safe = frame.assign(**{str(name): texts[name].map(csv_cell) for name in texts.columns})
     text: str = safe.to_csv(index=False, lineterminator="\n")
@@ -129,6 +131,7 @@ def csv_of(frame: pd.DataFrame) -> str:
 
 def write_all(descriptor: int, data: bytes) -> None:
     """``os.write`` until everything is written. Raises OSError after which part of the data may be in the file."""
+    # One call may write a part only, as on a disk that is nearly full.
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
@@ -166,14 +169,18 @@ def atomic_file(path: PathLike) -> Iterator[Path]:
 def _replacing(path: Path, temp_dir: Path, suffix: str) -> Iterator[Path]:
     temporary: Path | None = None
     try:
+        # Create the temporary file, on the file system of ``path``: a rename is atomic only there.
         if path.exists() and not path.is_file():
             raise FileExistsError(errno.EEXIST, "it is no regular file")
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:MAX_PART]}.", suffix=suffix, dir=temp_dir)
         os.close(descriptor)
         temporary = Path(name)
+
+        # The caller writes.
         yield temporary
-        # Opened again, since a library may have put another file in place of the empty one.
+
+        # Put it in place. Opened again, since a library may have put another file in place of the empty one.
         descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
         try:
             # mkstemp makes private files. Results are for whomever the umask lets read.
@@ -185,7 +192,7 @@ def _replacing(path: Path, temp_dir: Path, suffix: str) -> Iterator[Path]:
     except OSError as error:
         if error.errno is None:
             raise
-        # Writing and syncing name no file, and the temporary one would say nothing.
+        # Errors of writing and syncing name no file, and the name of the temporary one would say nothing.
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         # After the rename there is nothing left to remove.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
 """Suffixes of the images in a folder, in lower case. Other files in it are ignored."""
 
+# Pillow's modes of 16-bit gray. "I" has 32 bits, but is what a 16-bit PNG decodes to.
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 # Level of compression. The SHA-256 of every stored edit depends on it, so it must not change.
 _PNG_LEVEL = 4
@@ -47,6 +48,7 @@ def read_rgb(path: PathLike) -> Image.Image:
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
     """The image in memory as :func:`read_rgb` reads a file. ``name`` stands for it in errors."""
+    # An alpha channel that is opaque everywhere is dropped.
     alpha = _alpha(image)
     if alpha is not None and alpha.min() < 255:
         raise ImageError(
@@ -91,7 +93,7 @@ def to_mask(image: Image.Image, name: str, size: tuple[int, int] | None = None) 
     # Black and white.
     if np.ptp(to_array(rgb), axis=2).max() > _GRAY_SPREAD:
         raise ImageError(f"{name}: the mask has colours: it is a photo or a map of labels. {_MASK_KINDS}")
-    gray = to_array(rgb.convert("L"))
+    gray = to_array(rgb.convert("L"))  # (H, W) uint8
     if not _is_two_valued(gray):
         raise ImageError(
             f"{name}: the mask has many gray values that are no soft edges: it is a photo, a depth map or a map of "
@@ -140,6 +142,7 @@ def _is_two_valued(values: NDArray[np.uint8]) -> bool:
     reach = max(12.0, max(values.shape) / 6)
     edges = dilate(dark, reach) & dilate(light, reach)
     flat = maximum_filter(values, 5) == minimum_filter(values, 5)
+    # Every gray pixel is on an edge and in no flat spot.
     return not (between & (flat | ~edges)).any()
 
 
@@ -232,6 +235,7 @@ def _opaque(image: Image.Image, name: str) -> Image.Image:
         # value / 257 maps 0..65535 to 0..255. Adding half of 257 rounds.
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     try:
+        # Over RGBA, so that a transparent colour of a palette is decoded before it is dropped.
         if image.has_transparency_data:
             return image.convert("RGBA").convert("RGB")
         if image.mode == "F":
@@ -320,7 +324,7 @@ def mask_image(mask: NDArray[np.bool_]) -> Image.Image:
 
 def check_mask(mask: Image.Image, name: str = "the mask") -> None:
     """Raises :class:`ImageError` for an empty or a full mask. ``name`` is its name in the message."""
-    edit = mask_array(mask)
+    edit = mask_array(mask)  # (H, W) bool
     if not edit.any():
         raise ImageError(f"{name} is empty: no pixel is marked for editing (255). Mark the region to edit.")
     if edit.all():
@@ -331,6 +335,7 @@ def dilate(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
     """Dilates a ``bool`` ``(H, W)`` mask: True where a True pixel is within ``radius`` pixels (Euclidean)."""
     if radius < 0:
         raise ImageError(f"a radius of {radius} pixels; it must not be negative.")
+    # No centre of another pixel is nearer than 1, and without a True pixel the distances have no meaning.
     if radius < 1 or not mask.any():
         return mask.copy()
     from scipy.ndimage import distance_transform_edt
@@ -351,6 +356,7 @@ def composite(source: Image.Image, edited: Image.Image, mask: Image.Image) -> Im
 
     Raises :class:`ImageError` for different sizes.
     """
+    # np.where would broadcast some wrong sizes.
     if not source.size == edited.size == mask.size:
         raise ImageError(
             f"sizes differ: source {source.size}, edited {edited.size}, mask {mask.size}. Resize them first."

@@ -16,6 +16,7 @@ def _pairs(chars: str, tex: str) -> dict[str, str]:
     return dict(zip(chars.split(), tex.split(), strict=True))
 
 
+# Characters that need math mode.
 _MATH = {
     **_pairs("< > | − · ± × ÷ ≈", r"< > | - \cdot \pm \times \div \approx"),
     **_pairs("≠ ≥ ≤ ∞ √ ↑ ↓", r"\neq \ge \le \infty \surd \uparrow \downarrow"),
@@ -32,6 +33,7 @@ _MATH = {
     **{greek: rf"\mathrm{{{latin}}}" for greek, latin in zip("ΑΒΕΖΗΙΚΜΝΟΡΤΧ", "ABEZHIKMNOPTX", strict=True)},
 }
 
+# All other characters that are not themselves, and the above between dollars.
 _TEXT = {
     # A bracket or a star at the start of a row would be an argument of the line break before it.
     **_pairs("[ ] *", "{[} {]} {*}"),
@@ -87,10 +89,12 @@ def _character(char: str) -> str | None:
     """One character as LaTeX, or None where pdflatex cannot print it."""
     if char in _TEXT:
         return _TEXT[char]
+    # Every other ASCII character is itself.
     if char.isascii():
         return char
     # Letter and accent.
     letter, *accents = list(unicodedata.normalize("NFD", char))
+    # Two accents on one letter (Vietnamese) are more than plain LaTeX stacks well.
     if len(accents) != 1:
         return None
     if letter.isascii() and accents[0] in _ACCENTS:

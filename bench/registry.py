@@ -43,12 +43,14 @@ class OptionError(BenchError):
 
 def did_you_mean(name: str, available: Iterable[str]) -> str:
     """``" Did you mean 'x'?"`` where an available name is similar to ``name``, else the empty string."""
+    # Lower than difflib's default of 0.6: a name of four letters with two wrong ones still gets its suggestion.
     close = difflib.get_close_matches(str(name), list(available), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def describe(failure: BaseException) -> str:
     """Type and first line of an exception, at most 500 characters."""
+    # Messages of libraries can be pages long, and records and terminals show one line.
     lines = str(failure).strip().splitlines()
     return f"{type(failure).__name__}: {lines[0]}"[:500] if lines else type(failure).__name__
 
@@ -175,6 +177,7 @@ class Registry:
         self._group = ENTRY_POINT_GROUPS.get(kind) if entry_point_group is None else entry_point_group
         self._targets: dict[str, str] = {}
         self._entry_points_read = False
+        # Through add, so that a wrong table of our own fails as early as a plug-in's.
         for name, target in table.items():
             self.add(name, target)
 
@@ -240,6 +243,7 @@ class Registry:
             f"there is no module {{}} (of {target!r}). "
             "Install the package that has it, or put its folder on PYTHONPATH.",
         )
+        # "module:Outer.Inner" names a nested class.
         for part in attribute.split("."):
             try:
                 loaded = getattr(loaded, part)
@@ -248,6 +252,7 @@ class Registry:
                     f"{self.kind} {name!r}: module {module_name!r} has no {attribute!r}. "
                     f"Mend the target {target!r}."
                 ) from error
+        # Checked on every load: a plug-in with a mistake is one error here, and not a traceback later.
         problems = _shape_problems(self.kind, loaded)
         if problems:
             raise PluginError(f"{self.kind} {name!r} ({target}): {'; '.join(problems)}. Mend the class.")
@@ -362,6 +367,7 @@ def parse_options(cls: type[Configurable], values: Mapping[str, Any], where: str
 
 def _option_message(error: Any, where: str) -> str:
     """The first problem of pydantic's ValidationError, as one line."""
+    # One problem at a time: the first is often the cause of the others.
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"])
     if not path:
@@ -374,6 +380,7 @@ def options_dict(options: Any) -> dict[str, Any]:
     """Every field of an options dataclass, defaults included, as JSON values. A method's digest is made of it."""
     from pydantic import TypeAdapter
 
+    # Through pydantic, so that fields marked with ``exclude`` (no part of the digest) are left out.
     plain: dict[str, Any] = TypeAdapter(type(options)).dump_python(options, mode="json")
     return plain
 

@@ -93,6 +93,7 @@ class MethodEntry(_Strict):
     group: Label = ""
 
 
+# Field names are the keys of the file, and defaults are what a missing key means.
 class Suite(_Strict):
     """A validated suite file."""
 
@@ -125,6 +126,7 @@ def load_suite(path_or_name: str | Path) -> Suite:
 
     Raises :class:`SuiteError` for a file that is missing, no YAML, or no suite.
     """
+    # Find the file. A file wins over a shipped suite of the same name.
     path = Path(path_or_name)
     if not path.is_file():
         shipped = shipped_suites()
@@ -138,6 +140,8 @@ def load_suite(path_or_name: str | Path) -> Suite:
                 f"unknown suite {name!r}.{did_you_mean(name, shipped)} "
                 f"Shipped are: {', '.join(shipped) or 'none'}; or give a YAML file."
             )
+
+    # Read it, with or without a byte order mark.
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -168,6 +172,8 @@ def _parse_yaml(text: str, origin: str) -> tuple[Any, dict[_Path, int]]:
     import yaml
 
     try:
+        # The nodes know their lines, the values do not. The nodes are walked first: aliases that expand to
+        # gigabytes, or to no end, are refused before they are expanded.
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         lines: dict[_Path, int] = {}
         for path, line in _lines(node, (), origin) if node is not None else ():
@@ -232,6 +238,7 @@ def _lines(node: Any, path: _Path, origin: str) -> Iterator[tuple[_Path, int]]:
             f"{origin}:{node.start_mark.line + 1}: nested more than {MAX_DEPTH} levels deep, or a part that holds "
             "itself by an alias. Make it flat."
         )
+    # Mappings.
     if isinstance(node, yaml.MappingNode):
         keys: set[str] = set()
         for key, value in node.value:
@@ -244,6 +251,7 @@ def _lines(node: Any, path: _Path, origin: str) -> Iterator[tuple[_Path, int]]:
             keys.add(key.value)
             yield (*path, key.value), line
             yield from _lines(value, (*path, key.value), origin)
+    # Lists. Scalars have no parts.
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             yield (*path, index), value.start_mark.line + 1
@@ -265,6 +273,7 @@ def _messages(error: ValidationError, lines: Mapping[_Path, int], origin: str) -
         # A missing key has no line, so the line of its nearest parent is named.
         parent = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in lines), ())
         where = f"{origin}:{lines[parent]}" if parent else origin
+        # Of an unknown key, the keys that its part of the suite has.
         if problem["type"] == "extra_forbidden":
             model: type[BaseModel] = Suite
             if len(path) > 1:
@@ -279,6 +288,7 @@ def _messages(error: ValidationError, lines: Mapping[_Path, int], origin: str) -
 
 
 def _short(value: object) -> str:
+    # A message is one line, and the value may be a whole file.
     text = repr(value)
     return text if len(text) <= 60 else text[:59] + "…"
 
@@ -290,6 +300,7 @@ def limited(categories: Mapping[str, str], limit: int | None) -> set[str]:
     """
     if limit is None:
         return set(categories)
+    # By hash and not by position: a data set that grows keeps its selection.
     by_category: dict[str, list[str]] = {}
     for case, category in categories.items():
         by_category.setdefault(category, []).append(case)
@@ -321,6 +332,7 @@ class ConfiguredMethod:
 
     def create(self, runtime: Runtime) -> EditMethod:
         """Loads the model. Raises what the constructor raises, and PluginError where it calls ``sys.exit``."""
+        # A model that cannot be loaded raises on: the runner reports it as this method's failure.
         try:
             return self.cls(self.options, runtime)
         except SystemExit as error:
@@ -457,6 +469,7 @@ def configure_suite(
 
 
 def _refuse_twins(suite: str, key: str, names: Sequence[str], remedy: str) -> None:
+    # ``names`` are in the order of the suite, so that an index is a place in it.
     for index, name in enumerate(names):
         first = names.index(name)
         if first != index:

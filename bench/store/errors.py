@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.errors import BenchError
 
+# EDQUOT: a quota is used up. EFBIG: the file system allows no larger file.
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -37,6 +38,7 @@ def writing(folder: Path, what: str) -> Iterator[None]:
 
 def wrong_types(row: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> list[str]:
     """The keys of ``types`` that ``row`` lacks or holds as another type. A bool passes as bool only, never as int."""
+    # Python counts True as an int, so that bool needs a check of its own.
     return [
         name
         for name, allowed in types.items()
@@ -46,5 +48,6 @@ def wrong_types(row: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -
     ]
 
 
+# Types of JSON values, for wrong_types.
 TEXT, TEXT_OR_NONE = (str,), (str, type(None))
 NUMBER_OR_NONE = (int, float, type(None))

@@ -14,6 +14,7 @@ from bench.store.errors import TEXT, TEXT_OR_NONE, StoreError, writing, wrong_ty
 from bench.store.journal import Journal
 
 DIGESTS = "digests.jsonl"
+"""Name of the log of digests."""
 
 _DIGEST_LINE = {"file": TEXT, "sha256": TEXT_OR_NONE}
 
@@ -26,8 +27,10 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # Descriptor of the locked file, while this process is the writer.
         self._lock: int | None = None
         self._digest_journal = Journal(path / DIGESTS, "a digest")
+        # Edits are written by several threads at once.
         self._digest_mutex = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -38,6 +41,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Gives the lock back. The folder can still be read, and is locked again when it is written."""
+        # The lock last: until then nobody else may append.
         self._digest_journal.close()
         if self._lock is not None:
             os.close(self._lock)
@@ -70,6 +74,7 @@ class RunFolder:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            # The holder wrote its name into the file. Reading needs no lock.
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
             os.close(descriptor)
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
@@ -125,6 +130,7 @@ class RunFolder:
         Removed files are left out. Edits have their digests in ``edits.jsonl``. A folder from before digests were
         written has none. Raises :class:`StoreError` for a line that is no digest.
         """
+        # The last line of a file counts. None: it was removed.
         written: dict[str, str | None] = {}
         complete = False
         for number, row in self._digest_journal.rows():

@@ -34,10 +34,13 @@ class Journal:
 
     def append(self, rows: Iterable[Mapping[str, Any]], *, sync: bool = False) -> None:
         """Appends one line per row, with ``sync`` on disk when this returns. Raises OSError, and then stores none."""
+        # Open, and cut what a killed process left.
         if self._descriptor is None:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(self.path, flags, 0o666)
             _cut_torn_tail(self._descriptor)
+
+        # Write all rows, or none.
         end = os.fstat(self._descriptor).st_size
         try:
             write_all(self._descriptor, "".join(json.dumps(row) + "\n" for row in rows).encode())
@@ -63,6 +66,7 @@ class Journal:
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be read ({error.strerror}).") from error
         lines = data.split(b"\n")[:-1]  # after the last newline comes nothing, or a torn line
+        # A line that is no JSON is torn where it is the last, and damage anywhere else.
         for number, line in enumerate(lines, 1):
             try:
                 row = parse_json(line)
@@ -88,6 +92,7 @@ def _cut_torn_tail(descriptor: int) -> None:
         step = min(1 << 16, start)
         start -= step
         tail = os.pread(descriptor, step, start) + tail
+    # Positions in ``tail``: after its last newline, and where the line before that begins.
     end = tail.rfind(b"\n") + 1
     line_start = tail.rfind(b"\n", 0, max(end - 1, 0)) + 1
     try:

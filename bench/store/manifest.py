@@ -57,11 +57,13 @@ _CONTROLS_BEFORE = (
 
 def was_control(entry: Mapping[str, Any]) -> bool:
     """Whether a stored method (its entry in a manifest or in a leaderboard file) is a control."""
+    # The declaration where there is one, since a plug-in may be called like a control, or be one under any name.
     return bool(entry.get("is_control", entry["name"] in _CONTROLS_BEFORE))
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest in a file. Raises :class:`StoreError` for a broken one or one of another format."""
+    # Its shape.
     try:
         manifest = parse_json(path.read_text(encoding="utf-8"))
         problem = _problem(manifest)
@@ -71,6 +73,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise StoreError(
             f"{path}: cannot be read ({error}). Restore it, or run into another folder."
         ) from error
+    # Its format, last: the message can then name the version.
     if manifest["format"] != FORMAT:
         raise StoreError(
             f"{path.parent}: a run folder of format {manifest['format']}; this version reads format {FORMAT}. "
@@ -86,9 +89,11 @@ def _problem(manifest: Any) -> str:
     if manifest["format"] != FORMAT:
         # Another version wrote it, with keys that this one cannot check.
         return ""
+    # Its own keys.
     names = wrong_types(manifest, _optional_types(manifest))
     if names:
         return f"{', '.join(sorted(names))}: of a wrong type"
+    # The keys of each protocol and method.
     for part, types in (("protocols", _PROTOCOL_KEYS), ("methods", _METHOD_KEYS)):
         entries = manifest.get(part)
         if not isinstance(entries, dict):
@@ -129,6 +134,7 @@ def join_protocols(
     """The protocol entries of a manifest with further ones. Raises :class:`StoreError` for another digest of one."""
     for name, info in protocols.items():
         check_name(name, "protocol name")
+        # Another digest means other cases: stored edits would answer questions that nobody asks any more.
         before = stored.get(name)
         if before is not None and before["digest"] != info["digest"]:
             raise StoreError(
@@ -158,12 +164,14 @@ def join_methods(
     for spec in methods:
         check_name(spec.name, "method name")
         entry = joined.get(spec.digest, {})
+        # A method that edits nothing this time did not run on this device in this dtype.
         keeps_device = bool(entry) and spec.digest in idle
         if entry and not keeps_device and entry["dtype"] != dtype and has_edits(spec.digest):
             raise StoreError(
                 f"{folder}: {spec.title} edited with {entry['dtype']} so far, now with {dtype}, "
                 f"which changes pixels. Go on with {entry['dtype']}, or give another folder."
             )
+        # Names and headings are those of the last suite. Devices and conditions are collected.
         joined[spec.digest] = {
             "name": spec.name,
             "label": spec.label,

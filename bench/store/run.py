@@ -59,6 +59,7 @@ class RunStore(RunFolder):
             "Delete that line; the edit is made again by the next run.",
         )
         self._score_files = ScoreFiles(self)
+        # Read on first use, and again after the lock was taken.
         self._manifest: dict[str, Any] | None = None
         self._left_out: Mapping[str, Collection[str]] = {}
 
@@ -70,10 +71,13 @@ class RunStore(RunFolder):
 
         Raises :class:`StoreError` for a folder that is no run folder, is of another format, or cannot be created.
         """
+        # One that exists.
         store = cls(Path(path))
         if store._manifest_path.exists():
             store.manifest  # noqa: B018 (raises where it cannot be used)
             return store
+
+        # A new one, in a folder that holds nothing else. A run that was killed while it was created has a lock.
         exists = store.path.exists()
         if not create:
             what = "not a run folder (it has no run.json)" if exists else "no such run folder"
@@ -84,6 +88,7 @@ class RunStore(RunFolder):
             raise StoreError(f"{path}: holds other files, and no run. Give a new or an empty folder.")
         with writing(store.path, "make the folder"):
             store.path.mkdir(parents=True, exist_ok=True)
+        # The first line of the log: from here on every file has a digest.
         store._append_digest({"complete": True})
         store._change_manifest({"name": store.path.name, "protocols": {}, "methods": {}})
         return store
@@ -126,6 +131,7 @@ class RunStore(RunFolder):
         self.lock()
         before = dict(self.manifest) if self._manifest_path.exists() else {"format": FORMAT}
         after = {**before, **changes}
+        # Unchanged, it keeps its time of change and needs no line in the log of digests.
         if after != before:
             text = json.dumps(after, indent=2, ensure_ascii=False) + "\n"
             self.write_file("run.json", text.encode(), "the manifest")
@@ -149,6 +155,7 @@ class RunStore(RunFolder):
         :class:`StoreError`, and changes nothing, where the results could not stand beside the stored ones: another
         seed, another digest of a protocol, another dtype of a method.
         """
+        # The seed.
         self.lock()
         stored = self.manifest
         if stored.get("seed", seed) != seed:
@@ -156,6 +163,8 @@ class RunStore(RunFolder):
                 f"{self.path}: this run has the seed {stored['seed']}, the suite {seed}. "
                 "Use that seed, or another folder."
             )
+
+        # Protocols and methods. Both checks come before the one write, so that an error changes nothing.
         self._change_manifest(
             {
                 "seed": seed,
@@ -251,6 +260,7 @@ class RunStore(RunFolder):
 
         A torn last line is passed over. Raises :class:`StoreError` for any other line that is no record.
         """
+        # A dict keeps the place of the first record, and the value of the last.
         return list({record.key.digest: record for record in self._attempts()}.values())
 
     def _attempts(self) -> list[EditRecord]:
@@ -289,6 +299,7 @@ class RunStore(RunFolder):
 
     def image(self, record: EditRecord) -> Image:
         """The edit, ``RGB``. Raises StoreError for a failed edit, or a file that is not the recorded one."""
+        # Checked on every read: a picture that somebody edited by hand must not be scored as the method's.
         path = self.image_path(record)
         try:
             same = sha256_file(path) == record.sha256
@@ -317,6 +328,7 @@ class RunStore(RunFolder):
         the present image has no score.
         """
         frame = self._score_files.read()
+        # The stale scores come first, so that the last of a key is that of the present image where it has one.
         if len(frame):
             frame = of_present_edits(frame, self._attempts(), stale=stale)
             frame = frame.drop_duplicates(SCORE_KEY, keep="last").reset_index(drop=True)
@@ -337,6 +349,7 @@ class RunStore(RunFolder):
         """
         import pandas as pd
 
+        # Leave out the values of other sets of edits. Only those of earlier versions do not say their inputs.
         rows = read_rows(self.path / _SET_FILE)
         if not stale and any(row.get("inputs") for row in rows):
             present = self._set_inputs()
@@ -347,6 +360,8 @@ class RunStore(RunFolder):
                 or present.get((row["protocol"], row["method"], row["category"]), row["inputs"])
                 == row["inputs"]
             ]
+
+        # Subclasses of SetScore add columns.
         more = [
             name for name in dict.fromkeys(name for row in rows for name in row) if name not in SET_COLUMNS
         ]
@@ -360,6 +375,7 @@ class RunStore(RunFolder):
             protocol: {row["id"]: row["category"] for row in self.cases(protocol).rows}
             for protocol in self.protocols()
         }
+        # Every edit is in two sets: that of all edits, and that of its category.
         images: dict[tuple[str, str, str], list[str | None]] = {}
         for record in self.edits():
             protocol, method, case = record.key.protocol, record.key.method, record.key.case
@@ -384,6 +400,7 @@ class RunStore(RunFolder):
         """The metrics that are stored and left out by :meth:`leave_out`, sorted, by protocol."""
         if not self._left_out:
             return {}
+        # (protocol, metric) of whatever is stored.
         stored = {(row["protocol"], row["metric"]) for row in read_rows(self.path / _SET_FILE)}
         stored |= self._score_files.metrics()
         hidden = {
@@ -399,6 +416,7 @@ class RunStore(RunFolder):
 
 
 def _record_row(record: EditRecord) -> dict[str, Any]:
+    # One flat object a line: the key's fields beside the record's.
     fields = asdict(record)
     return {**fields.pop("key"), **fields}
 

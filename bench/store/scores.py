@@ -31,6 +31,7 @@ SCORE_COLUMNS: tuple[str, ...] = (
 where there was none. ``value`` is float64, NaN where ``reason`` says why."""
 
 EDIT_KEY = ["protocol", "protocol_version", "method", "case", "seed"]
+# One value of a key counts.
 SCORE_KEY = [*EDIT_KEY, "metric"]
 # Files at which an append merges them into one.
 _MANY_FILES = 64
@@ -73,6 +74,8 @@ class ScoreFiles:
             raise StoreError(f"{self._folder.path}: scores without {', '.join(missing)}. Give every column.")
         if len(frame) == 0:
             return
+
+        # Merge with the stored files where they are many. Reading hundreds of small files takes long.
         self._folder.lock()
         frame = _typed(frame)
         files = self._files()
@@ -81,10 +84,14 @@ class ScoreFiles:
             # Merged into one that wins over all before, and only then are those deleted: a kill loses nothing.
             frame = pd.concat([*(_read(file) for file in files), frame], ignore_index=True)
             frame = frame.drop_duplicates([*SCORE_KEY, "edit"], keep="last")
+
+        # Write the new file.
         buffer = io.BytesIO()
         frame.to_parquet(buffer, index=False, compression="zstd")
         number = 1 + max((_number(file) for file in files), default=0)
         self._folder.write_file(f"scores/part-{number:06d}.parquet", buffer.getvalue(), "scores")
+
+        # Delete the merged ones.
         if merging:
             with writing(self._folder.path, "merge score files"):
                 for file in files:
@@ -106,6 +113,7 @@ class ScoreFiles:
 
         pairs: set[tuple[str, str]] = set()
         for file in self._files():
+            # Parquet reads two columns without decoding the others.
             frame = pd.read_parquet(file, columns=["protocol", "metric"]).drop_duplicates()
             pairs |= set(frame.itertuples(index=False, name=None))
         return pairs
@@ -139,6 +147,7 @@ def of_present_edits(frame: pd.DataFrame, attempts: Iterable[EditRecord], *, sta
 
     # A left join keeps the order and the number of the scores.
     joined = frame[[*EDIT_KEY, "edit"]].merge(log.astype(dict.fromkeys(texts, "string")), "left", EDIT_KEY)
+    # Where a score does not say which image it judges, the key's only one.
     edit = joined["edit"].fillna(joined["sole"])
     is_current = joined["present"].isna() | (edit == joined["present"]).fillna(False)
     mask = is_current.to_numpy(dtype=bool)
@@ -147,6 +156,7 @@ def of_present_edits(frame: pd.DataFrame, attempts: Iterable[EditRecord], *, sta
 
 
 def _number(path: Path) -> int:
+    # By number and not by name: part-1000000 comes after part-999999.
     match = re.fullmatch(r"part-(\d+)\.parquet", path.name)
     return int(match[1]) if match else 0
 

@@ -31,6 +31,7 @@ SET_COLUMNS: tuple[str, ...] = tuple(_ROW_TYPES)
 """Columns of ``RunStore.set_scores``."""
 
 
+# Subclasses may add fields, which are stored too.
 @dataclass(frozen=True)
 class SetScore:
     """One value of one set metric for all edits of a method in one category (``"all"``: in all of them)."""
@@ -68,6 +69,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def merge_rows(rows: Iterable[dict[str, Any]], scores: Sequence[SetScore]) -> bytes:
     """The file with further scores. The last one per protocol, method, category and metric stays."""
+    # A dict keeps the place of a row that is replaced.
     merged = {_key(row): row for row in rows}
     for score in scores:
         row = asdict(score)
@@ -85,4 +87,5 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def set_inputs(protocol_digest: str, images: Iterable[str | None]) -> str:
     """Digest of the compared edits (SHA-256, None for a failed one) and of the protocol that has the real images."""
+    # Sorted: the order of the records is no property of the set.
     return stable_digest([protocol_digest, sorted(image or "" for image in images)])
