@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.files import csv_of, sha256_file
-from reports.data import statistics
+from reports.data.comparisons import compare
+from reports.data.power import detectable_differences
 from reports.data.preference import StudyResults, checked, preference_summary, shows_votes
 from reports.data.scores import ALL, RunScores, load
+from reports.data.separation import separations as separate
 from reports.figures import grid as figures
 from reports.figures.charts import Bounds
 from reports.tables import latex, render, shapes
@@ -101,7 +103,7 @@ def write_report(
     success rule. ``cases``: ids of a further picture of edits, per protocol that has any of them.
 
     Raises ``tables.ReportError`` where nothing is scored or a case is not in the run, ``style.StyleError``,
-    ``preference.VoteError``, ``statistics.StatisticsError``, ``bench.store.StoreError``.
+    ``preference.VoteError``, ``StatisticsError``, ``bench.store.StoreError``.
     """
     check_cases(store, cases)
     made = make(
@@ -182,7 +184,7 @@ def make(
     style.check_columns([*dict.fromkeys(frame["metric"]), shapes.PASTED_LEAK])
     higher = _directions(scores, facts)
     outcomes = tables.outcomes(scores.metrics, facts)
-    separations = statistics.separations(scores, higher, list(higher), seed=seed)
+    separations = separate(scores, higher, seed=seed)
     wide = shapes.with_pasted_leakage(frame)
     of_paper = shapes.paper_tables(wide, facts, scores.controls, separations, style, scores.names)
     made = [
@@ -200,13 +202,13 @@ def make(
 
         base = baseline or _first_contender(scores)
         if base is not None:
-            comparisons = statistics.compare(scores, base, outcomes=outcomes, resamples=resamples, seed=seed)
+            comparisons = compare(scores, base, outcomes=outcomes, resamples=resamples, seed=seed)
             made += comparison_tables(comparisons, scores, facts)
         validity = measure(scores, higher, study, seed=seed)
         made += validity_tables(validity)
     left_out = store.left_out()
     made = [_with_left_out(table, left_out) for table in made]
-    detectable = statistics.detectable_differences(scores, outcomes, seed=seed)
+    detectable = detectable_differences(scores, outcomes, seed=seed)
     made = [with_provenance(_noted(table, style, study), store, scores, detectable) for table in made]
     made = [_named(table, store) for table in made]
     if paper is not None:

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.edit import CATEGORIES
+from reports.data.intervals import number_clusters, shares
 from reports.data.preference import SIMULATED, StudyResults
 from reports.data.scores import ALL, ProtocolScores, RunScores
-from reports.data.statistics import first_seen, shares
 from reports.tables.table import HEADINGS, Cell, Column, Row, Table, finite, slug
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _spearman(
         return {}
     columns = {("x", k): _Sorted.of(x[:, k]) for k, _ in pairs}
     columns |= {("y", t): _Sorted.of(y[:, t]) for _, t in pairs}
-    owner = first_seen(cluster)
+    owner = number_clusters(cluster)
     count = int(owner.max()) + 1
     value = _weighted_spearman(columns, pairs, np.ones((1, n)))[0]
     if count < 2:
@@ -243,7 +243,7 @@ def agreement(
     ``missed``: share of the truth's successes that the rule denies; ``false alarms``: share of the truth's
     failures that it calls successes. kappa: Cohen 1960. NaN where the share is of nothing.
     """
-    owner = first_seen(cluster)
+    owner = number_clusters(cluster)
     count = int(owner.max()) + 1
     counts = np.zeros((count, 4))
     np.add.at(counts, (owner, 2 * is_so.astype(int) + said), 1.0)

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.edit import CATEGORIES, stable_digest
+from reports.data.comparisons import too_few
 from reports.data.scores import ALL
-from reports.data.statistics import too_few
 from reports.tables.table import SMALL_SET, Row, Table
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ Detectable = Mapping[tuple[str, str], float | None]
 def with_provenance(table: Table, store: RunStore, scores: RunScores, detectable: Detectable) -> Table:
     """The table with where its numbers come from, its samplers' steps, and a warning where n is too small.
 
-    ``detectable``: from ``reports.data.statistics.detectable_differences``.
+    ``detectable``: from ``reports.data.power.detectable_differences``.
     """
     warnings = small_n(table, scores, detectable)
     of_samplers = steps(store)

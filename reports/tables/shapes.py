@@ -27,7 +27,7 @@ from reports.tables.table import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from reports.data.statistics import Separation
+    from reports.data.separation import Separation
 
 SUITE: Sequence[tuple[str, Sequence[tuple[tuple[str, ...], str]]]] = (
     (

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from bench.store import RunStore
     from reports.data.scores import RunScores
-    from reports.data.statistics import Separation
+    from reports.data.separation import Separation
 
 SUMMARY_COLUMNS: tuple[str, ...] = (
     "protocol",
@@ -273,8 +273,8 @@ def summary(
     import numpy as np
     import pandas as pd
 
+    from reports.data.intervals import summarise
     from reports.data.scores import load
-    from reports.data.statistics import summarise
 
     scores = scores or load(store)
     rows: list[tuple[object, ...]] = []
@@ -319,7 +319,7 @@ def cost_summary(scores: RunScores, *, resamples: int = 2000, seed: int = 0) -> 
     """
     import pandas as pd
 
-    from reports.data.statistics import bootstrap_means
+    from reports.data.intervals import bootstrap_means
 
     rows: list[tuple[object, ...]] = []
     for protocol, seconds in scores.seconds.items():

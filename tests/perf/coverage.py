@@ -28,15 +28,9 @@ import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 from bench.stats import max_t  # noqa: E402
-from reports.data.statistics import (  # noqa: E402
-    ALPHA,
-    Means,
-    bootstrap_means,
-    detectable,
-    differences,
-    pair_sums,
-    shares,
-)
+from reports.data.intervals import Means, bootstrap_means, differences, shares  # noqa: E402
+from reports.data.power import detectable  # noqa: E402
+from reports.data.separation import ALPHA, pair_sums  # noqa: E402
 
 Floats = NDArray[np.float64]
 

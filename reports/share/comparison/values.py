@@ -13,7 +13,7 @@ import numpy as np
 from bench.edit import CATEGORIES
 from bench.files import is_relative, sha256_file
 from bench.store import RunStore
-from reports.data.statistics import differences as paired_differences
+from reports.data.intervals import differences as paired_differences
 from reports.share.comparison.result import Flip, MetricDifference
 from reports.tables.table import ALL, MetricFacts, facts_of, outcomes
 
