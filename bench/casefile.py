@@ -2,8 +2,8 @@
 
 A folder holds
 
-* ``protocol.json``: name, version, digest, canvas and categories of the protocol;
-* ``cases.jsonl``: one case a line, in order, with file names relative to the folder;
+* ``protocol.json``: name, version, digest, canvas and categories of the protocol,
+* ``cases.jsonl``: one case a line, in order, with file names relative to the folder,
 * ``sources/<source id>.png``, once per source image (a second crop of one source gets a suffix),
   ``masks/<case id>.png``, ``regions/<case id>/<index>.png``, ``truths/<case id>.png``.
 

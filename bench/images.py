@@ -112,8 +112,7 @@ _MASK_KINDS = (
     "A mask is either black and white without transparency, white (255) where to edit, or the photo itself, "
     "transparent where to edit (as OpenAI's image endpoint takes it). Save it as one of the two."
 )
-# Largest difference between a pixel's channels that still counts as gray. Lossy compression shifts them a
-# little.
+# Largest difference between a gray pixel's channels: lossy compression shifts them a little.
 _GRAY_SPREAD = 32
 # A photo has more colours than this at 4 bits a channel. Gray at 4 bits has at most 16.
 _PHOTO_COLORS = 16

@@ -78,7 +78,7 @@ def printable(text: str) -> str:
 
 
 Label = Annotated[str, Field(max_length=120), AfterValidator(printable)]
-"""Text for tables and terminals: one printable line."""
+"""One printable line, for tables and terminals."""
 
 
 class MethodEntry(_Strict):
@@ -101,11 +101,11 @@ class Suite(_Strict):
     protocols: Annotated[list[ProtocolEntry], Field(min_length=1)]
     methods: Annotated[list[MethodEntry], Field(min_length=1)]
     metrics: Annotated[list[str], Field(min_length=1)] | None = None
-    """Names of metrics; None for all."""
+    """Names of metrics, or None for all."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     """64 bits, as score files hold it."""
     limit: Annotated[int, Field(ge=1)] | None = None
-    """Cases per category and protocol; None for all."""
+    """Cases per category and protocol, or None for all."""
 
     @field_validator("name")
     @classmethod

@@ -15,14 +15,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every code block of the page that names its file, in one folder; its command has been run there."""
+    """A folder with every code block of the page that names its file, in which the page's command was run."""
     folder = tmp_path_factory.mktemp("contributing")
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     for name, body in re.findall(r"```\w+\n# file: (\S+)\n(.*?)```", page, re.DOTALL):
         (folder / name).write_text(body, encoding="utf-8")
     commands = re.findall(r"```bash\npython (run_bench\.py [^\n]+)\n```", page)
     assert len(commands) == 1
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(ROOT / "run_bench.py"), *commands[0].split()[1:]],
         cwd=folder,
         capture_output=True,
@@ -30,20 +30,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     return folder
 
 
-def test_the_examples_give_the_answers_they_must(folder: Path) -> None:
+def test_the_examples_give_the_expected_values(folder: Path) -> None:
     frame = pd.read_csv(folder / "runs" / "discs" / "report" / "summary.csv")
     means = frame[frame["category"] == "all"].set_index(["metric", "method"])["value"]
     assert means["truth_error", "oracle"] == 0
-    # Of every pair of colours, each channel's distance, averaged: what copying the input must measure.
+    # copy_input: mean distance over all pairs of colours and all channels.
     colors = [(200, 40, 40), (40, 160, 60), (50, 70, 200)]
     pairs = [(a, b) for a in colors for b in colors if a != b]
     distance = sum(abs(x - y) for a, b in pairs for x, y in zip(a, b, strict=True)) / (3 * len(pairs) * 255)
     assert means["truth_error", "copy_input"] == pytest.approx(distance)
-    # The fill is the gray of the ground, 128.
+    # mean_fill: distance of every colour to the gray ground, 128.
     gray = sum(abs(128 - y) for _, b in pairs for y in b) / (3 * len(pairs) * 255)
     assert means["truth_error", "mean_fill"] == pytest.approx(gray, abs=1 / 255)
     assert (means["leak_mse"] == 0).all()

@@ -1,4 +1,4 @@
-"""A protocol and methods small enough to see through, for the tests of the engine."""
+"""A small protocol and small methods with obvious results, for the tests of the engine."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Others(Fakes):
 
 @dataclass
 class Log:
-    """What every method of this process was asked."""
+    """Records the requests of every method of this process."""
 
     batches: list[int] = field(default_factory=list)
     cases: list[str] = field(default_factory=list)
@@ -122,7 +122,7 @@ LOG = Log()
 
 
 class Fake(EditMethod):
-    """Noise of the request's seed in the mask, the source outside; or a failure of the chosen kind."""
+    """Fills the mask with noise of the request's seed, or fails in the way that its options choose."""
 
     summary = "noise"
     needs = frozenset({"source", "mask", "target_prompt"})
@@ -134,7 +134,7 @@ class Fake(EditMethod):
         fail_on: str = ""
         """The target prompt that makes a batch fail."""
         oom_above: int = 0
-        """The largest batch that fits in memory; 0 for any."""
+        """The largest batch that fits in memory. 0 for any."""
         oom: str = "torch"
         wrong: str = ""
         delay: float = 0.0
@@ -189,7 +189,7 @@ def all_masks(requests: Sequence[EditRequest]) -> list[Image.Image]:
 
 
 class Oracle(EditMethod):
-    """The truth itself."""
+    """Returns the ground truth."""
 
     summary = "the truth"
     needs = frozenset({"source"})

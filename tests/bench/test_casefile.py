@@ -293,12 +293,14 @@ def test_the_cases_of_a_run_are_not_exported_again(tmp_path: Path) -> None:
         assert "Export" not in str(caught.value)
 
 
-def test_only_what_a_case_must_have_is_asked_of_a_hand_written_file(tmp_path: Path) -> None:
+def test_a_hand_written_file_needs_only_the_required_keys(tmp_path: Path) -> None:
     write_cases(tmp_path, [make_case(0)], INFO)
     path = tmp_path / "cases.jsonl"
     row = json.loads(path.read_text())
-    kept = {name: row[name] for name in ("id", "source_id", "category", "source", "mask", "target_prompt")}
-    path.write_text(json.dumps(kept) + "\n\n")
+    required = {
+        name: row[name] for name in ("id", "source_id", "category", "source", "mask", "target_prompt")
+    }
+    path.write_text(json.dumps(required) + "\n\n")
     (case,) = list_cases(tmp_path)
     assert case.truth is None
     assert case.request.regions == ()

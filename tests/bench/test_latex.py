@@ -1,4 +1,4 @@
-"""What a character becomes in LaTeX, and that pdflatex takes all of it."""
+"""Escaping of characters for LaTeX, also as pdflatex compiles it."""
 
 from __future__ import annotations
 

@@ -165,8 +165,8 @@ def test_shipped_suites_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_numbers_with_an_exponent_are_numbers() -> None:
     numbers = {"5e-1": 0.5, "5E-1": 0.5, "-1e2": -100.0, "1.5e3": 1500.0, ".5e1": 5.0, "5.0e-1": 0.5, "7": 7}
     for text, value in numbers.items():
-        found = read_yaml(f"x: {text}")["x"]
-        assert (found, type(found)) == (value, type(value)), text
+        number = read_yaml(f"x: {text}")["x"]
+        assert (number, type(number)) == (value, type(value)), text
     for text in ("e5", "1e", "1e5x", "0x1e5f", "'5e-1'", "1e5 m"):
         assert not isinstance(read_yaml(f"x: {text}")["x"], float), text
     suite = parse_suite(GOOD.replace("{native: 16}", "{strength: 5e-1}"))
@@ -201,10 +201,10 @@ def test_what_print_says_of_a_method_changes_no_digest() -> None:
     text = GOOD.replace(
         "label: Weak", "label: Weak\n    display: Ours\n    cite: 'a2026,b:1'\n    group: new"
     )
-    plain, named = (
+    plain, labelled = (
         configure_suite(parse_suite(suite), METHOD_REGISTRY, PROTOCOL_REGISTRY)[1] for suite in (GOOD, text)
     )
-    spec = named[1].spec
+    spec = labelled[1].spec
     assert (spec.title, spec.display, spec.cite, spec.group) == ("Weak", "Ours", "a2026,b:1", "new")
     assert spec.digest == plain[1].spec.digest
     assert bad(GOOD.replace("label: Weak", "cite: 'x}{'")).startswith("s.yaml:13: methods[1].cite: ")
