@@ -1,13 +1,13 @@
 """Blended Diffusion (Avrahami, Lischinski and Fried, "Blended Diffusion for Text-driven Editing of Natural Images",
-CVPR 2022): an unconditional pixel-space diffusion model, steered by a CLIP, blended with the noised source.
+CVPR 2022): an unconditional pixel-space diffusion model, guided by a CLIP, blended with the noised source.
 
 ==========  ====================================  ====================================================
 paper       code                                  what it is
 ==========  ====================================  ====================================================
 x, x_t      ``source``, ``x``                     the source, and the sample at level t; RGB in [-1, 1]
 m           ``mask``                              1 = edit, 0 = keep
-x̂_0         ``Moments.x0``                        clean image predicted from ``x``, not clipped
-d           ``region prompt``                     the text that the masked region shall match
+x̂_0         ``StepPrediction.x0``                 clean image predicted from ``x``, not clipped
+d           ``region prompt``                     the text that the masked region should match
 D_CLIP      ``guidance.distance``                 distance of CLIP features on the unit sphere
 λ           ``clip_lambda``, ``range_lambda``...  weights of the guidance terms
 k           ``steps - skip``                      steps that are run, from the noised source
@@ -15,8 +15,8 @@ N           ``augmentations``                     views per image that the CLIP 
 ==========  ====================================  ====================================================
 
 The authors' program differs from their paper in places, and does some things that look unintended. With
-``faithful=True`` all of that is kept, so that results are the published program's; with ``faithful=False`` it is put
-right. The places are marked where they happen:
+``faithful=True`` all of that is kept, so that results are the published program's. With ``faithful=False`` it is
+corrected. The code marks each place by its number:
 
 1. ``background level``: after the step from t to t - 1, the background is the source noised to t, one step noisier
    than the sample it is blended with. Right: t - 1, and at the end the source itself.
@@ -24,7 +24,7 @@ right. The places are marked where they happen:
 3. ``output``: the clean image predicted in the last step, which neither that step's blend nor its guidance
    touches. Right: the blended sample after the last step.
 4. ``ranking input``: the CLIP that ranks the candidates gets [0, 1] pixels without its mean and deviation, black
-   outside the mask. Right: what guidance shows it, grey outside, normalised.
+   outside the mask. Right: the same input as in guidance, grey outside, normalised.
 5. ``masked background``: the optional background loss compares the prediction with the mask cut out to the whole
    source. Right: the same cut in both.
 6. ``shared mean``: the squared error of that loss is averaged over the candidates of a pass, so its weight falls

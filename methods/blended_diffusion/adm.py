@@ -1,4 +1,4 @@
-"""ADM, the UNet of guided-diffusion, as diffusers' ``UNet2DModel``: the configuration, and the weights' new names.
+"""ADM, the UNet of guided-diffusion, as diffusers' ``UNet2DModel``: its configuration and the mapping of its weights.
 
 Dhariwal and Nichol 2021. The mapping is exact: the same function of the same numbers, block by block.
 
@@ -15,7 +15,7 @@ guided-diffusion               diffusers
 ``out.0``, ``out.2``           ``conv_norm_out``, ``conv_out``
 =============================  ============================================================
 
-Queries, keys and values are one 1x1 convolution in guided-diffusion, its rows ordered (head, q|k|v, channel); here
+Queries, keys and values are one 1x1 convolution in guided-diffusion, its rows ordered (head, q|k|v, channel). Here
 they are three linear layers.
 """
 
@@ -48,11 +48,11 @@ class Adm:
     """Side lengths in pixels at which there is attention: the deepest levels, without a gap."""
     head_channels: int = 64
     groups: int = 32
-    """Of every GroupNorm; 32 in guided-diffusion."""
+    """Groups of every GroupNorm. 32 in guided-diffusion."""
 
     @property
     def attends(self) -> tuple[bool, ...]:
-        """For each level, whether it has attention."""
+        """Whether each level has attention."""
         return tuple(self.image_size // 2**i in self.attention for i in range(len(self.multipliers)))
 
 
@@ -100,11 +100,12 @@ _RES = {
 
 
 def modules(adm: Adm) -> dict[str, str]:
-    """Every part of guided-diffusion's UNet that holds weights, except in attention's qkv -> its name in diffusers.
+    """Name of a module with weights in guided-diffusion -> its name in diffusers.
 
-    Includes ``skip_connection`` of every residual block, also of those that have none.
+    For attention's ``qkv``, the three names are joined by ``|``. ``skip_connection`` is listed for every residual
+    block, also for those that have none.
     """
-    found = {
+    names = {
         "time_embed.0": "time_embedding.linear_1",
         "time_embed.2": "time_embedding.linear_2",
         "input_blocks.0.0": "conv_in",
@@ -112,14 +113,15 @@ def modules(adm: Adm) -> dict[str, str]:
         "out.2": "conv_out",
     }
 
-    def res(theirs: str, ours: str) -> None:
-        found.update({f"{theirs}.{a}": f"{ours}.{b}" for a, b in _RES.items()})
+    def res(original: str, diffusers: str) -> None:
+        names.update({f"{original}.{a}": f"{diffusers}.{b}" for a, b in _RES.items()})
 
-    def attention(theirs: str, ours: str) -> None:
-        found[f"{theirs}.norm"] = f"{ours}.group_norm"
-        found[f"{theirs}.qkv"] = f"{ours}.to_q|to_k|to_v"
-        found[f"{theirs}.proj_out"] = f"{ours}.to_out.0"
+    def attention(original: str, diffusers: str) -> None:
+        names[f"{original}.norm"] = f"{diffusers}.group_norm"
+        names[f"{original}.qkv"] = f"{diffusers}.to_q|to_k|to_v"
+        names[f"{original}.proj_out"] = f"{diffusers}.to_out.0"
 
+    # Down. guided-diffusion numbers all blocks in one list; a downsampler is a block of its own.
     levels, block = len(adm.multipliers), 1
     for i, attends in enumerate(adm.attends):
         for j in range(adm.res_blocks):
@@ -130,9 +132,11 @@ def modules(adm: Adm) -> dict[str, str]:
         if i < levels - 1:
             res(f"input_blocks.{block}.0", f"down_blocks.{i}.downsamplers.0")
             block += 1
+    # The middle.
     res("middle_block.0", "mid_block.resnets.0")
     attention("middle_block.1", "mid_block.attentions.0")
     res("middle_block.2", "mid_block.resnets.1")
+    # Up. An upsampler is the last part of a level's last block.
     block = 0
     for i, attends in enumerate(reversed(adm.attends)):
         for j in range(adm.res_blocks + 1):
@@ -142,37 +146,39 @@ def modules(adm: Adm) -> dict[str, str]:
             if i < levels - 1 and j == adm.res_blocks:
                 res(f"output_blocks.{block}.{2 if attends else 1}", f"up_blocks.{i}.upsamplers.0")
             block += 1
-    return found
+    return names
 
 
 def convert(state: Mapping[str, Tensor], adm: Adm, name: str = "the state dict") -> dict[str, Tensor]:
-    """guided-diffusion's state dict with diffusers' names and shapes; values untouched.
+    """guided-diffusion's state dict with diffusers' names and shapes. Values are not changed.
 
     Raises ValueError, beginning with ``name``, for a tensor that this UNet has no place for. Tensors that are
     missing or of a wrong shape show when the result is loaded: see :func:`load`.
     """
     places = modules(adm)
     out: dict[str, Tensor] = {}
-    strangers = []
+    unknown = []
     for key, value in state.items():
         part, _, kind = key.rpartition(".")
-        ours = places.get(part)
-        if ours is None or kind not in ("weight", "bias"):
-            strangers.append(key)
+        new_name = places.get(part)
+        if new_name is None or kind not in ("weight", "bias"):
+            unknown.append(key)
         elif part.endswith(".qkv"):
             if value.shape[0] % (3 * adm.head_channels):
                 raise ValueError(f"{name}: {key} has {value.shape[0]} rows, no multiple of 3 heads")
+            # (3 heads C, ...) with rows (head, q|k|v, channel) -> three of (heads C, ...).
             rows = value.reshape(-1, 3, adm.head_channels, *value.shape[1:2])
-            stem, names = ours.rsplit(".", 1)
+            stem, names = new_name.rsplit(".", 1)
             for index, leaf in enumerate(names.split("|")):
                 out[f"{stem}.{leaf}.{kind}"] = rows[:, index].flatten(0, 1)
         elif part.endswith(".proj_out") and kind == "weight":
-            out[f"{ours}.weight"] = value.flatten(1)
+            # A 1x1 convolution (out, in, 1) becomes a linear layer (out, in).
+            out[f"{new_name}.weight"] = value.flatten(1)
         else:
-            out[f"{ours}.{kind}"] = value
-    if strangers:
+            out[f"{new_name}.{kind}"] = value
+    if unknown:
         raise ValueError(
-            f"{name}: {len(strangers)} tensors are not of this ADM, the first {strangers[0]!r}. It must be the "
+            f"{name}: {len(unknown)} tensors are not of this ADM, the first {unknown[0]!r}. It must be the "
             f"unconditional {adm.image_size} px model with learnt sigma."
         )
     return out
@@ -194,18 +200,18 @@ def load(
     with torch.device("meta"):
         unet: UNet2DModel = UNet2DModel(**unet_config(adm))
     converted = convert(state, adm, name)
-    wanted = {key: value.shape for key, value in unet.state_dict().items()}
-    missing = [key for key in wanted if key not in converted]
+    expected = {key: value.shape for key, value in unet.state_dict().items()}
+    missing = [key for key in expected if key not in converted]
     if missing:
         raise ValueError(
             f"{name}: {len(missing)} tensors are missing, the first is diffusers' {missing[0]!r}"
         )
     for key, value in converted.items():
-        if key not in wanted:
+        if key not in expected:
             raise ValueError(f"{name}: holds {key!r} (in diffusers' names), which this ADM has not")
-        if value.shape != wanted[key]:
+        if value.shape != expected[key]:
             raise ValueError(
-                f"{name}: {key!r} (in diffusers' names) has shape {tuple(value.shape)}, expected {tuple(wanted[key])}"
+                f"{name}: {key!r} (in diffusers' names) has shape {tuple(value.shape)}, expected {tuple(expected[key])}"
             )
     unet.load_state_dict({key: value.to(dtype) for key, value in converted.items()}, assign=True)
     return unet.eval().requires_grad_(False)
@@ -227,10 +233,10 @@ def load_file(path: Path, adm: Adm = ADM_256, dtype: torch.dtype = torch.float32
 def patch_of(in_channels: int, out_channels: int) -> int:
     """Side of the pixel squares that are one position of the UNet: 1 for ADM.
 
-    A UNet with 3 p² input channels sees p x p squares as channels (Luhman and Luhman, "Improving Diffusion Model
-    Efficiency Through Patching", 2022), which is how the mini model affords 64 pixels. Raises ValueError where the
-    channels are those of no such model with learnt variances.
+    Raises ValueError for channels of a model without learnt variances.
     """
+    # A UNet with 3 p² input channels takes p x p squares as channels (Luhman and Luhman, "Improving Diffusion Model
+    # Efficiency Through Patching", 2022), which is how the mini model affords 64 pixels.
     patch = math.isqrt(in_channels // 3) if in_channels > 0 else 0
     if patch < 1 or in_channels != 3 * patch**2 or out_channels != 2 * in_channels:
         raise ValueError(
@@ -243,12 +249,10 @@ def patch_of(in_channels: int, out_channels: int) -> int:
 def predict(unet: UNet2DModel, x: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
     """The network's two outputs, noise (or v) and variance, float32 (B, 3, H, W) each.
 
-    ``x`` (B, 3, H, W); ``timestep`` int64 (B,), of the training steps.
+    ``x`` is (B, 3, H, W). ``timestep`` is int64 (B,), an index of the training steps.
     """
     patch = patch_of(unet.config["in_channels"], unet.config["out_channels"])
-    given = x.to(unet.dtype)
-    if patch == 1:
-        output, variance = unet(given, timestep).sample.float().chunk(2, dim=1)
-        return output, variance
-    output, variance = unet(F.pixel_unshuffle(given, patch), timestep).sample.float().chunk(2, dim=1)
+    # Both shuffles are the identity at patch 1.
+    pixels = F.pixel_unshuffle(x.to(unet.dtype), patch)
+    output, variance = unet(pixels, timestep).sample.float().chunk(2, dim=1)
     return F.pixel_shuffle(output, patch), F.pixel_shuffle(variance, patch)

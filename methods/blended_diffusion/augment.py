@@ -1,7 +1,7 @@
-"""The augmentations through which the CLIP looks: rotation, shift and perspective, differentiable.
+"""Augmentations of the CLIP's input: rotation, shift and perspective, differentiable.
 
 Avrahami et al. 2022, section 3.3 and supplementary: without them, gradients of a CLIP find adversarial pixels. The
-random numbers are drawn outside, per image, so that a result does not depend on its batch.
+caller draws the random numbers, per image, so that a result does not depend on its batch.
 """
 
 from __future__ import annotations
@@ -13,27 +13,31 @@ from torch.nn import functional as F
 DRAWS = 13
 """Uniform numbers per augmented view."""
 CHANCE = 0.7
-"""Of the affine and of the perspective part, independently."""
+"""Probability of the affine part and of the perspective part, independently."""
 DEGREES = 15.0
+"""Largest rotation."""
 SHIFT = 0.1
-"""Of the side length, at most."""
+"""Largest shift, as a share of the side length."""
 DISTORTION = 0.7
 """A corner moves inwards by at most half of this share of the side length, along each axis."""
 
 
 def augment(views: Tensor, draws: Tensor, vertical: bool = True) -> Tensor:
-    """Float (N, 3, S, S) in [-1, 1] => the same; ``draws`` float (N, DRAWS) uniform in [0, 1).
+    """Float (N, 3, S, S) in [-1, 1] => the same. ``draws`` is float (N, DRAWS), uniform in [0, 1).
 
-    ``vertical``: shift along that axis only, which is what the original's scalar ``translate`` comes down to.
-    Outside, the affine part repeats the border and the perspective shows mid-grey, 0.
+    ``vertical``: shift along that axis only, as the original's scalar ``translate`` does.
     """
     draws = draws.double().cpu()
     shape = list(views.shape)
+
+    # Rotation and shift. Outside, the border is repeated.
     theta = affine(draws, vertical).to(views)
     turned = F.grid_sample(
         views, F.affine_grid(theta, shape, align_corners=False), padding_mode="border", align_corners=False
     )
     views = torch.where(_chosen(draws[:, 0], views), turned, views)
+
+    # Perspective. Outside is mid-grey, 0.
     bent = F.grid_sample(
         views, perspective_grid(corners(draws), shape[2], shape[3]).to(views), align_corners=False
     )
@@ -61,17 +65,15 @@ _FRAME = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]], dtyp
 
 
 def corners(draws: Tensor) -> Tensor:
-    """float64 (N, 4, 2): where the frame's corners (top left, then clockwise) go; x, y in [-1, 1]."""
+    """float64 (N, 4, 2): the moved corners of the frame (top left, then clockwise). x, y in [-1, 1]."""
     moved = draws[:, 5:13].view(-1, 4, 2) * DISTORTION
     return _FRAME * (1 - moved)
 
 
 def perspective_grid(points: Tensor, height: int, width: int) -> Tensor:
-    """float64 (N, H, W, 2) for ``grid_sample``: the projective map that takes the frame's corners to ``points``.
-
-    ``grid_sample`` looks up where an output pixel comes from, so the homography solved for is the inverse one,
-    from ``points`` to the frame.
-    """
+    """float64 (N, H, W, 2) for ``grid_sample``: the projective map that takes the frame's corners to ``points``."""
+    # ``grid_sample`` looks up where an output pixel comes from, so this solves for the inverse homography, from
+    # (x, y) = ``points`` to (u, v) = the frame: 8 linear equations for its entries, the last of which is 1.
     count = points.shape[0]
     frame = _FRAME.expand(count, 4, 2)
     x, y = points[..., 0], points[..., 1]
@@ -82,6 +84,8 @@ def perspective_grid(points: Tensor, height: int, width: int) -> Tensor:
     system = torch.cat([rows_u, rows_v], 1)
     solution = torch.linalg.solve(system, torch.cat([u, v], 1)[..., None])[..., 0]
     matrix = torch.cat([solution, solution.new_ones(count, 1)], 1).view(count, 3, 3)
+
+    # The homography at every pixel's centre, then the division by its third coordinate.
     ys = (2 * torch.arange(height, dtype=torch.float64) + 1) / height - 1
     xs = (2 * torch.arange(width, dtype=torch.float64) + 1) / width - 1
     grid_y, grid_x = torch.meshgrid(ys, xs, indexing="ij")

@@ -1,4 +1,4 @@
-"""The CLIP that guides: frozen, differentiable with respect to its pictures, features of length 1."""
+"""The CLIP that guides: frozen, differentiable with respect to its images, with features of length 1."""
 
 from __future__ import annotations
 
@@ -25,26 +25,27 @@ class Clip:
 
     @property
     def size(self) -> int:
-        """Pixels a side of what the image tower sees."""
+        """Side length in pixels of the image tower's input."""
         size = self.model.visual.image_size
         return int(size if isinstance(size, int) else size[0])
 
     def images(self, views: Tensor) -> Tensor:
-        """Features (N, D) of float32 (N, 3, size, size) in [-1, 1]; with gradient."""
+        """float32 (N, 3, size, size) in [-1, 1] => features (N, D), with gradient."""
         return self.encode(((views + 1) / 2 - self.mean) / self.std)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Features (N, D) of whatever the tower is fed, without any normalisation; with gradient."""
+        """The tower's input as it is, (N, 3, size, size), without normalisation => features (N, D), with gradient."""
         return F.normalize(self.model.encode_image(pixels).float(), dim=-1)
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Features (N, D). Prompts go in as they are; what is longer than the context is cut off."""
+        """Prompts => features (N, D). A prompt longer than the context is cut off."""
         tokens = self.tokenizer(list(texts)).to(self.device)
         return F.normalize(self.model.encode_text(tokens).float(), dim=-1)
 
 
 def _load(files: ClipFiles, device: str) -> tuple[Any, Any]:
+    """Model and tokenizer of a folder in open_clip's layout, or of a weight file of a published model."""
     if files.folder is not None:
         from methods.zoo.clip import EmbeddedClip
 
@@ -55,6 +56,7 @@ def _load(files: ClipFiles, device: str) -> tuple[Any, Any]:
     import open_clip
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
+    # The normalisation that the published model was trained with.
     assert files.file is not None
     published: dict[str, Any] = open_clip.pretrained.get_pretrained_cfg(files.model, "openai")
     preprocess = merge_preprocess_dict(PreprocessCfg(), published)

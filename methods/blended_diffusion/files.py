@@ -1,4 +1,4 @@
-"""Where the diffusion model's and the CLIP's weights are, found before anything heavy is imported."""
+"""Finds the weights of the diffusion model and of the CLIP before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from methods.weights import Weights, WeightsError
 from methods.zoo import manifest as zoo
 
 HUB_FILE = "checkpoints/256x256_diffusion_uncond.pt"
-"""Where the authors' copy on the hub has guided-diffusion's file."""
+"""Path of guided-diffusion's file in the authors' copy on the hub."""
 _BYTES_256 = 552_814_086 * 4
 _ADM_REMEDY = (
     "Needed: 256x256_diffusion_uncond.pt of OpenAI's guided-diffusion (2.21 GB, licence MIT). Fetch the authors' "
@@ -23,7 +23,7 @@ _ADM_REMEDY = (
 CLIP_MODEL = "ViT-B-16-quickgelu"
 CLIP_NAME = f"{CLIP_MODEL}/openai"
 CLIP_SHA256 = "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"
-"""Of OpenAI's ViT-B-16.pt; it is part of the address that OpenAI publishes it at."""
+"""SHA-256 of OpenAI's ViT-B-16.pt, as in the address that OpenAI publishes it at."""
 _CLIP_HUB = "timm/vit_base_patch16_clip_224.openai"
 _CLIP_REMEDY = (
     "Needed: OpenAI's CLIP ViT-B/16 (ViT-B-16.pt, 0.35 GB, licence MIT). Fetch it once with: python -c "
@@ -33,15 +33,15 @@ _CLIP_REMEDY = (
 
 @dataclass(frozen=True)
 class AdmFiles:
-    """The diffusion model: guided-diffusion's own file, or a UNet2DModel in diffusers' layout. One of the two."""
+    """The diffusion model: either guided-diffusion's own file, or a UNet2DModel in diffusers' layout."""
 
     file: Path | None = None
-    found: Weights | None = None
+    checkpoint: Weights | None = None
 
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """The CLIP: a folder in open_clip's layout, or a weight file of ``model``. One of the two."""
+    """The CLIP: either a folder in open_clip's layout, or a weight file of ``model``."""
 
     folder: Path | None = None
     file: Path | None = None
@@ -60,7 +60,7 @@ class ClipFiles:
 
 
 def find_adm(weights: str, revision: str | None) -> AdmFiles:
-    """Raises WeightsError with the remedy where the weights are not there."""
+    """Raises WeightsError with the remedy where the weights are missing."""
     if weights.endswith(".pt"):
         if revision is not None:
             raise WeightsError(f"revision {revision!r} is for weights of the hub, and {weights!r} is a file")
@@ -80,11 +80,11 @@ def find_adm(weights: str, revision: str | None) -> AdmFiles:
             raise WeightsError(f"weights {weights!r}{at_revision} are not on this machine. {_ADM_REMEDY}")
         if (snapshot / HUB_FILE).is_file():
             return AdmFiles(file=snapshot / HUB_FILE)
-    return AdmFiles(found=wt.find(weights, revision, ("unet", "scheduler")))
+    return AdmFiles(checkpoint=wt.find(weights, revision, ("unet", "scheduler")))
 
 
 def find_clip(clip: str) -> ClipFiles:
-    """Raises WeightsError with the remedy where the weights are not there."""
+    """Raises WeightsError with the remedy where the weights are missing."""
     if clip.startswith("zoo:"):
         try:
             return ClipFiles(folder=zoo.entry(clip.removeprefix("zoo:")))
@@ -112,7 +112,8 @@ _CLIP_FORMS = (
 
 
 def _checked(files: ClipFiles, clip: str) -> ClipFiles:
-    """A TorchScript archive holds code, so only OpenAI's own is taken."""
+    """The files themselves. Raises WeightsError for a TorchScript archive that is not OpenAI's."""
+    # Such an archive holds code, which runs when it is loaded.
     if files.is_archive and files.file is not None and sha256_of(files.file) != CLIP_SHA256:
         raise WeightsError(
             f"clip {clip!r}: {files.file} is a TorchScript archive and not OpenAI's ViT-B-16.pt, of SHA-256 "
@@ -122,14 +123,14 @@ def _checked(files: ClipFiles, clip: str) -> ClipFiles:
 
 
 def _clip_places() -> list[Path]:
-    """Where open_clip and OpenAI's package keep it: the hub's cache, then ``~/.cache/clip``."""
+    """Where open_clip and OpenAI's package store it: the hub's cache, then ``~/.cache/clip``."""
     snapshot = wt.hub_snapshot(_CLIP_HUB)
     hub = [snapshot / "open_clip_model.safetensors"] if snapshot else []
     return [*hub, Path("~/.cache/clip/ViT-B-16.pt").expanduser()]
 
 
 def vgg_problem() -> str | None:
-    """What keeps LPIPS from being computed: its VGG-16, which torchvision would fetch by itself."""
+    """The reason why LPIPS cannot be computed: its VGG-16 is missing, which torchvision would fetch by itself."""
     path = torch_hub_file("vgg16-397923af.pth")
     if path.is_file():
         return None
@@ -140,11 +141,14 @@ def vgg_problem() -> str | None:
 
 
 def native_size(weights: str, revision: str | None) -> tuple[int, int]:
-    """(side in pixels that the model was trained at, what sides must be a multiple of). Raises WeightsError."""
+    """(side in pixels that the model was trained at, number that sides must be a multiple of).
+
+    Raises WeightsError for missing weights and for a UNet of another kind.
+    """
     files = find_adm(weights, revision)
-    if files.found is None:
+    if files.checkpoint is None:
         return 256, 32
-    config = files.found.config("unet")
+    config = files.checkpoint.config("unet")
     size, into, levels = (
         config.get("sample_size"),
         config.get("in_channels"),
@@ -162,7 +166,7 @@ def native_size(weights: str, revision: str | None) -> tuple[int, int]:
 
 
 def identity(weights: str, revision: str | None, clip: str) -> dict[str, str]:
-    """What fixes the tensors of both; only what was asked for where they are not there."""
+    """Facts that fix the tensors of both. For missing ones the option's own value."""
     facts: dict[str, str]
     try:
         files = find_adm(weights, revision)

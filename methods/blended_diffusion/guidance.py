@@ -1,7 +1,7 @@
-"""What the sample is pulled towards: the text, the range of pixels, and if wanted the source's background.
+"""The guidance losses: the text, the range of pixels and, by option, the source's background.
 
-Avrahami et al. 2022, section 3.1 and algorithm 1. All losses are sums over the batch, so each image's gradient is
-its own.
+Avrahami et al. 2022, section 3.1 and algorithm 1. All losses are sums over the batch, so each image's gradient is its
+own.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from methods.blended_diffusion.augment import augment
 from methods.blended_diffusion.clip import Clip
 
 View = Literal["masked", "crop", "whole"]
-"""What of the picture the CLIP is shown: the region on grey, the square around the region, or everything."""
+"""The CLIP's input: the region on grey, the square around the region, or the whole image."""
 
 MARGIN = 0.1
-"""What a crop shows beyond the mask's bounding box on each side, as a share of the box's longer side."""
+"""Margin of a crop beyond the mask's bounding box on each side, as a share of the box's longer side."""
 
 
 @dataclass(frozen=True)
 class Weighting:
-    """The weights λ of the terms. The two of the background count only where ``background``."""
+    """The weights λ of the terms. ``lpips`` and ``l2`` count only where ``background`` is set."""
 
     clip: float = 1000.0
     range: float = 50.0
@@ -36,23 +36,24 @@ class Weighting:
 
     @property
     def guides(self) -> bool:
-        """Whether any term counts."""
+        """Whether any term has a weight."""
         return bool(self.clip or self.range or (self.background and (self.lpips or self.l2)))
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
-    """D_CLIP: 2 arcsin²(|a - b| / 2) of unit vectors (..., D) => (...), which is half of the squared angle."""
+    """D_CLIP of unit vectors (..., D) => (...): half of the squared angle between them."""
+    # 2 arcsin²(|a - b| / 2)
     chord: Tensor = (a - b).norm(dim=-1)
     return chord.div(2).arcsin().pow(2).mul(2)
 
 
 def range_loss(x0: Tensor) -> Tensor:
-    """Mean square of what lies outside [-1, 1], per image: (B, 3, H, W) => (B,)."""
+    """Mean squared excess over [-1, 1], per image: (B, 3, H, W) => (B,)."""
     return (x0 - x0.clamp(-1, 1)).pow(2).mean(dim=(1, 2, 3))
 
 
 def square(mask: Tensor, margin: float = MARGIN) -> tuple[int, int, int]:
-    """(left, top, side) of the square around a mask (H, W), inside the picture; all of it where the mask is empty."""
+    """(left, top, side) of the square around a mask (H, W), inside the image. The whole image for an empty mask."""
     height, width = mask.shape
     rows, columns = torch.nonzero(mask.any(dim=1)).flatten(), torch.nonzero(mask.any(dim=0)).flatten()
     if len(rows) == 0:
@@ -65,9 +66,9 @@ def square(mask: Tensor, margin: float = MARGIN) -> tuple[int, int, int]:
     return left, top, side
 
 
-def crop(pictures: Tensor, squares: Sequence[tuple[int, int, int]], size: int) -> Tensor:
+def crop(images: Tensor, squares: Sequence[tuple[int, int, int]], size: int) -> Tensor:
     """The squares (left, top, side) of float (B, 3, H, W), bilinearly at ``size``: float (B, 3, size, size)."""
-    height, width = pictures.shape[2:]
+    height, width = images.shape[2:]
     theta = torch.tensor(
         [
             [
@@ -76,24 +77,24 @@ def crop(pictures: Tensor, squares: Sequence[tuple[int, int, int]], size: int) -
             ]
             for left, top, side in squares
         ],
-        dtype=pictures.dtype,
-        device=pictures.device,
+        dtype=images.dtype,
+        device=images.device,
     )
-    grid = F.affine_grid(theta, [len(pictures), 3, size, size], align_corners=False)
-    return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    grid = F.affine_grid(theta, [len(images), 3, size, size], align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 @dataclass
 class Guidance:
-    """The guidance of one batch of B images, candidates of one request after another.
+    """The guidance of one batch of B images: the candidates of one request after those of another.
 
-    An image is looked at through one region with one text, or several, P of them in the batch. Its distance is the
-    sum over its own, so that each region is pulled as strongly as it would be alone.
+    An image has one region with one text, or several: P of them in the batch. Its distance is the sum over its own
+    regions, so that each is pulled as strongly as it would be alone.
     """
 
     clip: Clip
     texts: Tensor
-    """float32 (P, D), unit length: what each region shall show."""
+    """float32 (P, D), unit length: the text features of each region."""
     mask: Tensor
     """float32 (B, 1, H, W), 1 = edit."""
     source: Tensor
@@ -104,11 +105,11 @@ class Guidance:
     """Images of one request that are sampled together."""
     faithful: bool = True
     lpips: Callable[[Tensor, Tensor], Tensor] | None = None
-    """Two batches in [-1, 1] => one distance for each pair. Needed where its weight counts."""
+    """Two batches in [-1, 1] => one distance per pair. Required where its weight counts."""
     regions: Tensor | None = None
-    """float32 (P, 1, H, W), 1 = region; None: each image's mask, P = B."""
+    """float32 (P, 1, H, W), 1 = region. None: each image's mask, P = B."""
     owner: Tensor | None = None
-    """int64 (P,): whose regions they are."""
+    """int64 (P,): the image that each region belongs to."""
 
     def __post_init__(self) -> None:
         self._regions = self.mask if self.regions is None else self.regions
@@ -116,24 +117,25 @@ class Guidance:
         self._owner = torch.arange(count, device=self.mask.device) if self.owner is None else self.owner
         self.squares = [square(region[0] > 0.5) for region in self._regions]
 
-    def views(self, picture: Tensor) -> Tensor:
-        """What the CLIP is shown of (B, 3, H, W) in [-1, 1]: (P, 3, size, size)."""
-        picture = picture[self._owner]
+    def views(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] => the CLIP's input, one per region, (P, 3, size, size) in [-1, 1]."""
+        image = image[self._owner]
         if self.view == "crop":
-            return crop(picture, self.squares, self.clip.size)
-        shown = picture * self._regions if self.view == "masked" else picture
-        return F.adaptive_avg_pool2d(shown, self.clip.size)
+            return crop(image, self.squares, self.clip.size)
+        # 0 is mid-grey.
+        visible = image * self._regions if self.view == "masked" else image
+        return F.adaptive_avg_pool2d(visible, self.clip.size)
 
     def _per_image(self, distances: Tensor) -> Tensor:
-        """(P,) => (B,)."""
+        """Distances (P,) of the regions => their sums (B,) per image."""
         return distances.new_zeros(len(self.mask)).index_add(0, self._owner, distances)
 
-    def clip_distance(self, picture: Tensor, draws: Tensor) -> Tensor:
+    def clip_distance(self, image: Tensor, draws: Tensor) -> Tensor:
         """D_CLIP (B,), the mean over the plain view and the augmented ones.
 
         ``draws`` (B, N - 1, DRAWS): the random numbers of the N - 1 augmented views.
         """
-        views = self.views(picture)
+        views = self.views(image)
         draws = draws[self._owner.to(draws.device)]
         count, extra = draws.shape[:2]
         if extra:
@@ -141,45 +143,44 @@ class Guidance:
             # Quirk 7, vertical shift.
             bent = augment(repeated, draws.flatten(0, 1), vertical=self.faithful)
             views = torch.cat([views[:, None], bent.view(count, extra, *views.shape[1:])], 1).flatten(0, 1)
+        # (P * N, D) -> (P, N, D), and the mean over the N views of each region.
         features = self.clip.images(views).view(count, 1 + extra, -1)
         return self._per_image(distance(features, self.texts[:, None]).mean(dim=1))
 
     def loss(self, x0: Tensor, x: Tensor, sigma: float, draws: Tensor) -> Tensor:
-        """The scalar whose gradient guides. ``x0`` is the predicted clean image of ``x``, at noise level ``sigma``.
-
-        The picture that is judged is their mixture, which keeps some of the sample's noise while there is much.
-        """
-        picture = x0 * sigma + x * (1 - sigma)
+        """The scalar whose gradient guides. ``x0`` is the predicted clean image of ``x``, at noise level ``sigma``."""
+        # The losses see a mixture of both, which keeps some of the sample's noise while there is much.
+        image = x0 * sigma + x * (1 - sigma)
         total = x0.new_zeros(())
         if self.weighting.clip:
-            total = total + self.weighting.clip * self.clip_distance(picture, draws).sum()
+            total = total + self.weighting.clip * self.clip_distance(image, draws).sum()
         if self.weighting.range:
             total = total + self.weighting.range * range_loss(x0).sum()
         if self.weighting.background:
-            total = total + self.background(picture)
+            total = total + self.background(image)
         return total
 
-    def background(self, picture: Tensor) -> Tensor:
+    def background(self, image: Tensor) -> Tensor:
         """The background preservation loss, a scalar."""
-        kept = picture * (1 - self.mask)
+        background = image * (1 - self.mask)
         # Quirk 5, masked background.
-        wanted = self.source if self.faithful else self.source * (1 - self.mask)
-        total = picture.new_zeros(())
+        target = self.source if self.faithful else self.source * (1 - self.mask)
+        total = image.new_zeros(())
         if self.weighting.lpips:
             assert self.lpips is not None
-            total = total + self.weighting.lpips * self.lpips(kept, wanted).sum()
+            total = total + self.weighting.lpips * self.lpips(background, target).sum()
         if self.weighting.l2:
-            error = (kept - wanted).pow(2).mean(dim=(1, 2, 3)).sum()
+            error = (background - target).pow(2).mean(dim=(1, 2, 3)).sum()
             # Quirk 6, shared mean.
             total = total + self.weighting.l2 * (error / self.candidates if self.faithful else error)
         return total
 
     @torch.no_grad()
-    def rank_distance(self, picture: Tensor) -> Tensor:
-        """What candidates are ranked by, (B,), the best is the smallest; ``picture`` (B, 3, H, W) in [-1, 1]."""
+    def rank_distance(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] => the distance (B,) that ranks candidates. The smallest is the best."""
         if not self.faithful:
-            return self._per_image(distance(self.clip.images(self.views(picture.clamp(-1, 1))), self.texts))
+            return self._per_image(distance(self.clip.images(self.views(image.clamp(-1, 1))), self.texts))
         # Quirk 4, ranking input.
-        pixels = picture.add(1).div(2).clamp(0, 1)[self._owner] * self._regions
+        pixels = image.add(1).div(2).clamp(0, 1)[self._owner] * self._regions
         pixels = F.interpolate(pixels, (self.clip.size,) * 2, mode="bilinear", align_corners=False)
         return self._per_image(distance(self.clip.encode(pixels), self.texts))

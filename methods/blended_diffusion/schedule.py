@@ -20,12 +20,12 @@ Prediction = Literal["epsilon", "v_prediction"]
 
 
 def linear_betas(count: int = 1000) -> NDArray[np.float64]:
-    """Ho et al. 2020: 1e-4 to 0.02 over 1000 steps, scaled for another number of them."""
+    """beta_t of Ho et al. 2020, float64 (count,): 1e-4 to 0.02 over 1000 steps, scaled for another number of them."""
     return np.linspace(0.1 / count, 20 / count, count, dtype=np.float64)
 
 
 def cosine_betas(count: int = 1000) -> NDArray[np.float64]:
-    """Nichol and Dhariwal 2021, equation 17, no beta above 0.999."""
+    """beta_t of Nichol and Dhariwal 2021, equation 17, float64 (count,), none above 0.999."""
     t = np.arange(count + 1, dtype=np.float64) / count
     alpha_bar = np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2
     betas: NDArray[np.float64] = np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
@@ -33,7 +33,7 @@ def cosine_betas(count: int = 1000) -> NDArray[np.float64]:
 
 
 def betas_of(config: Mapping[str, Any]) -> NDArray[np.float64]:
-    """The betas that a diffusers scheduler configuration names. Raises ValueError for those not known here."""
+    """The betas of a scheduler's configuration in diffusers. Raises ValueError for another kind of schedule."""
     name, count = config.get("beta_schedule"), int(config.get("num_train_timesteps", 1000))
     if name == "squaredcos_cap_v2":
         return cosine_betas(count)
@@ -43,32 +43,32 @@ def betas_of(config: Mapping[str, Any]) -> NDArray[np.float64]:
 
 
 def spaced(count: int, steps: int) -> NDArray[np.int64]:
-    """``steps`` of ``count`` training steps, evenly, first and last included: round(i (count-1) / (steps-1)).
-
-    Rounded half to even, as Python rounds; the fractional stride is summed up, not multiplied, as in the original.
-    """
+    """Indices of ``steps`` out of ``count`` training steps, evenly, first and last included. int64 (steps,)."""
+    # round(i (count - 1) / (steps - 1)), half to even. The fractional stride is summed up, not multiplied, as in the
+    # original.
     stride = (count - 1) / (steps - 1) if steps > 1 else 1.0
-    taken, position = [], 0.0
+    timesteps, position = [], 0.0
     for _ in range(steps):
-        taken.append(round(position))
+        timesteps.append(round(position))
         position += stride
-    return np.array(taken, dtype=np.int64)
+    return np.array(timesteps, dtype=np.int64)
 
 
 @dataclass
-class Moments:
-    """What the network says about the step from t to t - 1; float32, all of one shape (B, 3, H, W)."""
+class StepPrediction:
+    """The network's prediction of the step from t to t - 1. All float32 (B, 3, H, W)."""
 
     mean: Tensor
     log_variance: Tensor
     x0: Tensor
-    """The clean image, predicted; not clipped."""
+    """The predicted clean image, not clipped."""
 
 
-class Schedule:
-    """``steps`` of the training steps whose betas are given; index 0 is the least noisy.
+class ReverseProcess:
+    """The reverse process on ``steps`` of the training steps. Index 0 is the least noisy.
 
-    ``prediction`` is what the network's first three channels are: the noise, or v (Salimans and Ho 2022).
+    ``betas`` are float64, one per training step. ``prediction`` is the meaning of the network's first three channels:
+    the noise, or v (Salimans and Ho 2022).
     """
 
     def __init__(self, betas: NDArray[np.float64], steps: int, prediction: Prediction = "epsilon") -> None:
@@ -78,16 +78,20 @@ class Schedule:
         before = np.append(1.0, alpha_bar[:-1])
         beta = 1 - alpha_bar / before
         self.alpha_bar, self.alpha_bar_before = alpha_bar, before
+
+        # Both ends of the learnt variance (Nichol and Dhariwal 2021, equation 15).
         posterior = beta * (1 - before) / (1 - alpha_bar)
-        # The first posterior variance is 0; its logarithm is cut to the second's.
+        # The first posterior variance is 0. The second's logarithm stands for it.
         second = posterior[1] if steps > 1 else beta[0]
         self.log_posterior = np.log(np.append(second, posterior[1:]))
         self.log_beta = np.log(beta)
+
+        # Factors of x_0 and x_t in the posterior's mean (Ho et al. 2020, equation 7).
         self.from_x0 = beta * np.sqrt(before) / (1 - alpha_bar)
         self.from_x = (1 - before) * np.sqrt(1 - beta) / (1 - alpha_bar)
 
     def noised(self, x0: Tensor, t: int, noise: Tensor) -> Tensor:
-        """x_t of the forward process; ``t`` = -1 is no noise at all."""
+        """A sample x_t of the forward process. ``t`` = -1 is no noise at all."""
         if t < 0:
             return x0
         return self._signal(t) * x0 + self.sigma(t) * noise
@@ -99,19 +103,17 @@ class Schedule:
         """Standard deviation of the noise in x_t."""
         return math.sqrt(1 - self.alpha_bar[t])
 
-    def moments(self, output: Tensor, variance: Tensor, x: Tensor, t: int) -> Moments:
-        """From the network's two outputs (B, 3, H, W) for ``x`` at index ``t``.
-
-        log variance = f log beta + (1 - f) log posterior variance, f = (variance + 1) / 2.
-        """
+    def prediction_of(self, output: Tensor, variance: Tensor, x: Tensor, t: int) -> StepPrediction:
+        """The network's two outputs (B, 3, H, W) for ``x`` at index ``t`` => mean, variance and clean image."""
         if self.prediction == "epsilon":
             x0 = self.x0(output, x, t)
         else:
             x0 = self._signal(t) * x - self.sigma(t) * output
         mean = float(self.from_x0[t]) * x0 + float(self.from_x[t]) * x
+        # log variance = f log beta + (1 - f) log posterior variance
         f = (variance + 1) / 2
         log_variance = f * float(self.log_beta[t]) + (1 - f) * float(self.log_posterior[t])
-        return Moments(mean, log_variance, x0)
+        return StepPrediction(mean, log_variance, x0)
 
     def epsilon(self, x0: Tensor, x: Tensor, t: int) -> Tensor:
         """The noise in ``x`` if its clean image is ``x0``."""
@@ -122,7 +124,7 @@ class Schedule:
         return (x - self.sigma(t) * epsilon) / self._signal(t)
 
     def rounded_index(self, t: int) -> int:
-        """The index that the original finds for ``t`` from the network's timestep: floor(timestep * N / 1000)."""
-        # In float32, as there: for 150 steps this and nothing else makes the difference.
+        """The index that the original computes for ``t`` from the network's timestep."""
+        # floor(timestep * N / 1000) in float32, as there: for 150 steps the precision makes the difference.
         timestep = np.float32(self.timesteps[t])
         return int(timestep * np.float32(self.steps / self.train_steps))

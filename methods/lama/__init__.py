@@ -10,7 +10,7 @@ spectral transform, Fourier unit ``network.SpectralTransform``, ``network.Fourie
 inpainted = m * f(x') + (1-m)*x  ``network.Generator.forward``: the same call as the published TorchScript
 ===============================  =========================================================================
 
-``method`` is the adapter, ``checkpoint`` finds and checks the weights, ``masks`` draws holes to train on, ``fills``
-has the two fills that a GAN must beat, and the seam. Importing this package, ``method`` or ``checkpoint`` imports
-no torch.
+``method`` is the adapter. ``checkpoint`` finds and checks the weights. ``masks`` draws holes to train on. ``fills`` has
+two simple fills that a GAN must beat, and measures the seam. Importing this package, ``method`` or ``checkpoint``
+imports no torch.
 """

@@ -1,10 +1,10 @@
-"""Where LaMa's weights are, whether they are the right ones, and what to do if they are not.
+"""Finding LaMa's weights, checking that they are the right ones, and the remedy if they are not.
 
 A ``weights`` option is one of
 
 * a TorchScript file with LaMa's call (image and mask in, filled image out): big-lama.pt or one like it. Such a file
-  holds code that runs when it is loaded, so that only a file of a known SHA-256 is ever opened: the published one,
-  or the one that the option ``sha256`` names;
+  holds code that runs when it is loaded, so only a file of a known SHA-256 is opened: the published one, or the one
+  that the option ``sha256`` names;
 * a folder that :func:`methods.lama.network.save` wrote;
 * ``zoo:NAME``: an embedded checkpoint.
 
@@ -25,7 +25,7 @@ PUBLIC_NAME = "big-lama.pt"
 PUBLIC_URL = "https://github.com/Sanster/models/releases/download/add_big_lama/big-lama.pt"
 PUBLIC_BYTES = 205_669_692
 PUBLIC_SHA256 = "344c77bbcb158f17dd143070d1e789f38a66c04202311ae3a258ef66667a9ea9"
-"""Of the file whose MD5, which programs that use it pin, is e3aa4aaa15225a33ec84f9f4bc47e500."""
+"""SHA-256 of the file. Its MD5, which other programs check, is e3aa4aaa15225a33ec84f9f4bc47e500."""
 PUBLIC_LICENCE = "Apache-2.0"
 
 _PARTS = ("config.json", "model.safetensors")
@@ -34,30 +34,30 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class LamaFiles:
-    """Weights that are there and are the right ones."""
+    """Complete weights of a known content."""
 
     kind: Literal["torchscript", "folder", "zoo"]
     path: Path
     sha256: str
-    """Of the file, or over the files of a folder."""
+    """SHA-256 of the file, or over the files of a folder."""
 
 
 def public_path() -> Path:
-    """Where torch's hub keeps downloaded files, and where programs that use LaMa put theirs."""
+    """The place of the published file in torch's hub, which programs that use LaMa share."""
     return torch_hub_file(PUBLIC_NAME)
 
 
 def locate(weights: str) -> Path:
-    """The file or folder that ``weights`` means: for the bare name big-lama.pt torch's hub, unless it is right here."""
+    """The file or folder that ``weights`` means. The bare name big-lama.pt, if not right here, is in torch's hub."""
     path = Path(weights).expanduser()
     return public_path() if weights == PUBLIC_NAME and not path.exists() else path
 
 
 def find(weights: str, sha256: str | None = None) -> LamaFiles:
-    """Finds and checks weights. Raises WeightsError that names the file, what is wrong, and the remedy.
+    """Finds and checks weights. Raises WeightsError that names the file, the fault and the remedy.
 
-    ``sha256``: 64 hex digits that a TorchScript file must have; None is the published file's. The digest of a file of
-    that size and time of change may be remembered: who loads it checks what was read.
+    ``sha256``: 64 hex digits that a TorchScript file must have. None is the published file's. The hash may come from a
+    cache, so the code that loads the file checks the bytes that it has read.
     """
     if weights.startswith("zoo:"):
         return LamaFiles("zoo", _complete(wt.zoo_folder(weights)), wt.zoo_identity(weights)["sha256"])
@@ -83,7 +83,7 @@ def find(weights: str, sha256: str | None = None) -> LamaFiles:
 
 
 def remedy(path: Path) -> str:
-    """What to fetch: name, size, licence, command."""
+    """Name, size, licence and command for the published file."""
     return (
         f"File: {PUBLIC_NAME}; {PUBLIC_BYTES / 2**20:.0f} MiB ({PUBLIC_BYTES:,} bytes); licence: {PUBLIC_LICENCE}. "
         f'Fetch it with: curl -L --fail --create-dirs -o "{path}" {PUBLIC_URL}'

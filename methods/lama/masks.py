@@ -1,4 +1,4 @@
-"""Holes to train on and to be measured with: strokes and boxes (LaMa, WACV 2022, section 2.4), and edits' masks."""
+"""Holes for training and evaluation: strokes and boxes (LaMa, WACV 2022, section 2.4), and masks of edits."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 FULLEST = 0.75
-"""No random hole takes more of the picture. An edit's mask (a background's) may."""
+"""Largest share of the image that a random hole takes. An edit's mask (of a background) may take more."""
 
 
 def strokes(rng: np.random.Generator, size: int) -> NDArray[np.bool_]:
-    """One to three thick polylines with round joints, bool (size, size). The paper's "wide" setting, scaled."""
+    """One to three thick polylines with round joints, bool (size, size): the paper's "wide" setting, scaled."""
     sheet = Image.new("L", (size, size))
     draw = ImageDraw.Draw(sheet)
     for _ in range(int(rng.integers(1, 4))):
+        # One polyline: a start, a direction, and one to four segments that turn a little each.
         width = int(rng.integers(max(2, size // 12), size // 4))
         x, y = rng.uniform(0, size, 2)
         angle = rng.uniform(0, 2 * np.pi)
@@ -34,7 +35,7 @@ def strokes(rng: np.random.Generator, size: int) -> NDArray[np.bool_]:
 
 
 def boxes(rng: np.random.Generator, size: int) -> NDArray[np.bool_]:
-    """One to three boxes, bool (size, size), with sides from an eighth to a half of the picture's."""
+    """One to three boxes, bool (size, size), with sides from an eighth to a half of the image's."""
     out = np.zeros((size, size), np.bool_)
     for _ in range(int(rng.integers(1, 4))):
         height, width = (int(n) for n in rng.integers(size // 8, size // 2 + 1, 2))
@@ -44,18 +45,18 @@ def boxes(rng: np.random.Generator, size: int) -> NDArray[np.bool_]:
 
 
 def hole(rng: np.random.Generator, size: int, edits: Sequence[NDArray[np.bool_]] = ()) -> NDArray[np.bool_]:
-    """A hole for a picture that is not asked about, bool (size, size), neither empty nor full.
+    """A random hole, bool (size, size), neither empty nor full.
 
-    Two fifths are masks out of ``edits`` (bool (size, size) each), half of those mirrored; the rest is strokes and
-    boxes in equal parts. An edit's mask must not be the picture's own: its silhouette would tell what it hides.
+    Two fifths are masks out of ``edits`` (bool (size, size) each), half of those mirrored. The rest are strokes and
+    boxes in equal parts. ``edits`` must not hold the image's own mask: its silhouette would show what it hides.
     """
     while True:
         kind = rng.random()
         if kind < 0.4 and len(edits):
-            made = edits[int(rng.integers(len(edits)))]
-            made = made[:, ::-1] if rng.random() < 0.5 else made
-            if made.any() and not made.all():
-                return np.ascontiguousarray(made)
-        made = strokes(rng, size) if rng.random() < 0.5 else boxes(rng, size)
-        if made.any() and made.mean() <= FULLEST:
-            return made
+            mask = edits[int(rng.integers(len(edits)))]
+            mask = mask[:, ::-1] if rng.random() < 0.5 else mask
+            if mask.any() and not mask.all():
+                return np.ascontiguousarray(mask)
+        mask = strokes(rng, size) if rng.random() < 0.5 else boxes(rng, size)
+        if mask.any() and mask.mean() <= FULLEST:
+            return mask

@@ -1,7 +1,7 @@
-"""LaMa (Suvorov et al., WACV 2022): the inpainting GAN. It continues the surroundings into the hole; no prompt.
+"""LaMa (Suvorov et al., WACV 2022): the inpainting GAN. It continues the surroundings into the hole, without a prompt.
 
-Runs the published TorchScript, a generator of one's own, or the embedded miniature; all three answer to the same
-call, ``model(image, mask)``.
+It runs the published TorchScript, a generator of one's own, or the embedded miniature. All three have the same call,
+``model(image, mask)``.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from bench.edit import EditRequest, Runtime
 
 FACTOR = 8
-"""Sides are padded to a multiple of this: three levels of halving."""
+"""Multiple that sides are padded to: the network halves three times."""
 SMALLEST = 16
-"""The network pads its coarsest level by reflection, which takes two samples a side."""
+"""Least side after padding: the network pads its coarsest level by reflection, which takes two samples a side."""
 
 
 class Lama(EditMethod):
@@ -43,51 +43,51 @@ class Lama(EditMethod):
         """A TorchScript file with LaMa's call, a folder of a generator of one's own, or ``zoo:NAME``. The bare name
         ``big-lama.pt`` is looked up in the working folder, then where torch's hub keeps its files."""
         sha256: str | None = None
-        """What a TorchScript file's SHA-256 must be (64 hexadecimal digits); None is the published file's."""
+        """SHA-256 that a TorchScript file must have (64 hexadecimal digits). None is the published file's."""
 
     PRESETS: Mapping[str, Mapping[str, Any]] = {"mini": {"weights": "zoo:lama"}}
 
     @classmethod
     def identity(cls, options: Options) -> dict[str, str]:
         try:
-            found = checkpoint.find(options.weights, options.sha256)
+            files = checkpoint.find(options.weights, options.sha256)
         except weights.WeightsError:
             return {"weights": options.weights}
-        if found.kind == "zoo":
-            return {"zoo": options.weights.removeprefix("zoo:"), "sha256": found.sha256}
-        return {"sha256": found.sha256}
+        if files.kind == "zoo":
+            return weights.zoo_identity(options.weights)
+        return {"sha256": files.sha256}
 
     @classmethod
     def problems(cls, options: Options) -> list[str]:
         try:
-            found = checkpoint.find(options.weights, options.sha256)
+            files = checkpoint.find(options.weights, options.sha256)
         except weights.WeightsError as error:
             return [str(error)]
-        if options.sha256 is not None and found.kind != "torchscript":
-            return [f"sha256 is for a TorchScript file, and weights {options.weights!r} are a {found.kind}'s"]
+        if options.sha256 is not None and files.kind != "torchscript":
+            return [f"sha256 is for a TorchScript file, and weights {options.weights!r} are a {files.kind}'s"]
         return []
 
     def __init__(self, options: Options, runtime: Runtime) -> None:
         refuse("lama", self.problems(options) + runtime_problems(runtime))
         self.device = runtime.device
-        self.where = checkpoint.find(options.weights, options.sha256)
+        self.files = checkpoint.find(options.weights, options.sha256)
         # In float32 whatever the run's dtype: Fourier transforms in half precision exist for powers of two at best.
-        self.model = _load(self.where, runtime.device)
+        self.model = _load(self.files, runtime.device)
 
     def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
-        """Sources of one size, any size; outside the mask the sources' own pixels, bit for bit."""
+        """Fills sources of one size, any size. Outside the mask the sources' own pixels stay, bit for bit."""
         import torch
 
         if not requests:
             return []
         image, mask = self._tensors(requests)
-        # Without specialisation to what it was called with before: results must not depend on earlier calls.
+        # Without specialisation to earlier calls: results must not depend on them.
         with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             filled = self.model(image, mask)
         if not isinstance(filled, torch.Tensor) or filled.shape != image.shape:
-            what = tuple(filled.shape) if isinstance(filled, torch.Tensor) else type(filled).__name__
+            output = tuple(filled.shape) if isinstance(filled, torch.Tensor) else type(filled).__name__
             raise ValueError(
-                f"{self.where.path}: gave {what} for an image of {tuple(image.shape)}: not LaMa's call, which "
+                f"{self.files.path}: gave {output} for an image of {tuple(image.shape)}: not LaMa's call, which "
                 "gives the filled image. Use big-lama.pt or a file with the same call."
             )
         width, height = requests[0].source.size
@@ -97,35 +97,35 @@ class Lama(EditMethod):
         return batches.composite(requests, [images.from_array(array) for array in arrays])
 
     def _tensors(self, requests: Sequence[EditRequest]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image float32 (B, 3, H, W) in [0, 1] and mask (B, 1, H, W), 1 = hole, which is our own polarity.
-
-        Padded at the right and the bottom by reflection with the edge repeated, as the authors' own predictor does.
-        """
+        """Images float32 (B, 3, H, W) in [0, 1] and masks float32 (B, 1, H, W), 1 = hole, both padded."""
         import torch
 
         width, height = batches.one_size(requests, 1)
         holes = np.stack(batches.edit_masks(requests, "fill"))
         pixels = np.stack([images.to_array(source) for source in batches.sources(requests)])
+
+        # Padded at the right and the bottom by reflection with the edge repeated, as in the authors' own predictor.
         more = [(0, max(-side % FACTOR, SMALLEST - side)) for side in (height, width)]
         pixels = np.pad(pixels, ((0, 0), *more, (0, 0)), mode="symmetric")
         holes = np.pad(holes, ((0, 0), *more), mode="symmetric")
+
         image = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device).float() / 255
         return image, torch.from_numpy(holes)[:, None].to(self.device).float()
 
 
-def _load(found: checkpoint.LamaFiles, device: str) -> Any:
-    """What answers ``model(image, mask)``. Raises ValueError naming the file if it is none."""
-    if found.kind != "torchscript":
+def _load(files: checkpoint.LamaFiles, device: str) -> Any:
+    """The model, called as ``model(image, mask)``. Raises ValueError that names a file without one."""
+    if files.kind != "torchscript":
         from methods.lama.network import load
 
-        return load(found.path, device)
+        return load(files.path, device)
     import torch
 
     # The bytes that are checked are the bytes that are run, whatever happens to the file meanwhile.
-    data = found.path.read_bytes()
-    if sha256_bytes(data) != found.sha256:
+    data = files.path.read_bytes()
+    if sha256_bytes(data) != files.sha256:
         raise ValueError(
-            f"{found.path}: changed since its SHA-256 was taken. {checkpoint.remedy(found.path)}"
+            f"{files.path}: changed since its SHA-256 was taken. {checkpoint.remedy(files.path)}"
         )
     try:
         with warnings.catch_warnings():
@@ -133,7 +133,7 @@ def _load(found: checkpoint.LamaFiles, device: str) -> Any:
             warnings.simplefilter("ignore", DeprecationWarning)
             return torch.jit.load(io.BytesIO(data), map_location=device).eval()
     except RuntimeError as error:
-        why = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"{found.path}: not a TorchScript file ({why}). {checkpoint.remedy(found.path)}"
+            f"{files.path}: not a TorchScript file ({reason}). {checkpoint.remedy(files.path)}"
         ) from error

@@ -1,10 +1,10 @@
 """The generator: fast Fourier convolutions (Chi et al., NeurIPS 2020) in LaMa's arrangement (WACV 2022, section 2.1).
 
-Channels are split in two: a local part, seen by ordinary convolutions, and a global part, which is also convolved
-in the frequency domain, where a kernel of one sample spans the whole picture. Every layer mixes both.
+Channels are split in two: a local part for ordinary convolutions, and a global part, which is also convolved in the
+frequency domain, where a kernel of one sample spans the whole image. Every layer mixes both.
 
 Sides must be multiples of ``2 ** downs`` and large enough that the coarsest level has 2 samples, since all padding
-is by reflection. Transforms run in float32 whatever the autocast: half precision has none on most devices.
+is by reflection. Transforms run in float32 whatever the autocast, since most devices have none in half precision.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """The published big-lama is ``GeneratorConfig(width=64, downs=3, blocks=18)``; the default is our miniature."""
+    """The published big-lama is ``GeneratorConfig(width=64, downs=3, blocks=18)``. The default is the embedded one."""
 
     width: int = 24
-    """Channels at full resolution; they double at each level down."""
+    """Channels at full resolution. They double at each level down."""
     downs: int = 3
+    """Levels below full resolution."""
     blocks: int = 4
     """Residual blocks at the coarsest level, two fast Fourier convolutions each."""
     global_share: float = 0.75
@@ -35,14 +36,14 @@ class GeneratorConfig:
 
     @property
     def factor(self) -> int:
-        """Sides of pictures must be multiples of this."""
+        """Multiple that the sides of images must be."""
         return int(2**self.downs)
 
 
 class FourierUnit(nn.Module):
     """Real FFT, a pointwise convolution over real and imaginary parts as channels, normalisation, ReLU, inverse FFT.
 
-    Float (B, C, H, W) => float32 (B, C, H, W). The pointwise convolution in frequency acts on the whole picture.
+    Float (B, C, H, W) => float32 (B, C, H, W). The pointwise convolution in frequency acts on the whole image.
     """
 
     def __init__(self, channels: int) -> None:
@@ -53,6 +54,7 @@ class FourierUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         spectrum = torch.view_as_real(torch.fft.rfft2(x.float(), norm="ortho"))  # (B, C, H, W/2+1, 2)
+        # Real and imaginary parts become channels: (B, 2 C, H, W/2+1).
         parts = spectrum.permute(0, 1, 4, 2, 3).reshape(batch, 2 * channels, height, width // 2 + 1)
         parts = torch.relu(self.norm(self.conv(parts))).float()
         spectrum = parts.view(batch, channels, 2, height, width // 2 + 1).permute(0, 1, 3, 4, 2).contiguous()
@@ -61,7 +63,7 @@ class FourierUnit(nn.Module):
 
 
 class SpectralTransform(nn.Module):
-    """The global branch's own path: narrow to half the channels, Fourier unit with a residual, widen again."""
+    """The path from global to global: half the channels, a Fourier unit with a residual, all channels again."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -81,8 +83,7 @@ class SpectralTransform(nn.Module):
 class FFC(nn.Module):
     """One fast Fourier convolution, normalisation, ReLU: (local, global) => (local, global).
 
-    ``local_out = conv(local) + conv(global)``, ``global_out = conv(local) + spectral(global)``; a part without
-    channels is None. ``stride`` 2 is for layers without a global input, as LaMa has them.
+    A part without channels is None. ``stride`` 2 is for layers without a global input.
     """
 
     def __init__(self, ins: tuple[int, int], outs: tuple[int, int], stride: int = 1) -> None:
@@ -98,12 +99,14 @@ class FFC(nn.Module):
 
     def forward(self, local: Tensor, wide: Tensor | None) -> tuple[Tensor, Tensor | None]:
         assert self.local_to_local is not None
+        # local_out = conv(local) + conv(global)
         near = self.local_to_local(local)
         if wide is not None and self.global_to_local is not None:
             near = near + self.global_to_local(wide)
         near = torch.relu(self.norm_local(near))
         if self.local_to_global is None or self.norm_global is None:
             return near, None
+        # global_out = conv(local) + spectral(global)
         far = self.local_to_global(local)
         if wide is not None and self.global_to_global is not None:
             far = far + self.global_to_global(wide)
@@ -116,7 +119,7 @@ def _conv(channels_in: int, channels_out: int, stride: int) -> nn.Conv2d | None:
     return nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False, padding_mode="reflect")
 
 
-class Block(nn.Module):
+class ResidualFFC(nn.Module):
     """Two fast Fourier convolutions and the identity."""
 
     def __init__(self, channels: tuple[int, int]) -> None:
@@ -129,7 +132,7 @@ class Block(nn.Module):
 
 
 class Generator(nn.Module):
-    """``generator(image, mask)`` is the published TorchScript's call; ``paint`` is the bare network."""
+    """``generator(image, mask)`` is the call of the published TorchScript. ``paint`` is the bare network."""
 
     def __init__(self, config: GeneratorConfig | None = None) -> None:
         super().__init__()
@@ -139,13 +142,15 @@ class Generator(nn.Module):
             nn.ReflectionPad2d(3), nn.Conv2d(4, width, 7, bias=False), nn.BatchNorm2d(width), nn.ReLU()
         )
         coarse = width * 2**downs
+        # Down: the last level splits into local and global channels.
         # Whole pairs of channels, so that the spectral transform can halve them.
         wide = 2 * round(coarse * config.global_share / 2)
         self.down = nn.ModuleList(
             FFC((width * 2**i, 0), (coarse - wide, wide) if i == downs - 1 else (width * 2 ** (i + 1), 0), 2)
             for i in range(downs)
         )
-        self.blocks = nn.ModuleList(Block((coarse - wide, wide)) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(ResidualFFC((coarse - wide, wide)) for _ in range(config.blocks))
+        # Up: transposed convolutions on both parts together.
         self.up = nn.Sequential(
             *(
                 nn.Sequential(
@@ -159,7 +164,8 @@ class Generator(nn.Module):
         self.head = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7), nn.Sigmoid())
 
     def paint(self, image: Tensor, mask: Tensor) -> Tensor:
-        """Every pixel as the network sees it, (B, 3, H, W) in [0, 1]; what lies in the hole never enters."""
+        """Every pixel as the network paints it, (B, 3, H, W) in [0, 1]."""
+        # x' = stack(x (1 - m), m): what lies in the hole never enters.
         local: Tensor = self.stem(torch.cat([image * (1 - mask), mask], 1))
         wide: Tensor | None = None
         for down in self.down:
@@ -176,10 +182,8 @@ class Generator(nn.Module):
 
 
 def save(folder: Path, generator: Generator) -> None:
-    """Configuration and safetensors: weights in half precision, statistics of the normalisations in full.
-
-    Those statistics are a hundredth of the numbers, and variances leave half precision's range at both ends.
-    """
+    """Writes configuration and safetensors: weights in half precision, statistics of the normalisations in full."""
+    # The statistics are a hundredth of the numbers, and variances leave half precision's range at both ends.
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -206,6 +210,6 @@ def load(folder: Path, device: str = "cpu") -> Generator:
         generator.load_state_dict(load_file(path))
     except Exception as error:
         # safetensors raises its own kinds of error, torch a RuntimeError that lists every key.
-        why = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path}: does not fit {CONFIG_FILE} beside it ({why})") from error
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path}: does not fit {CONFIG_FILE} beside it ({reason})") from error
     return generator.float().eval().to(device)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from methods.blended_diffusion.adm import predict
-from methods.blended_diffusion.schedule import Schedule, betas_of
+from methods.blended_diffusion.schedule import ReverseProcess, betas_of
 from methods.training import Budget, Machine, Recording, Report, TrainingResult, silent, train
 from methods.zoo import corpus as cp
 from methods.zoo.data import save_grid, to_tensor
@@ -72,9 +72,9 @@ def build() -> UNet2DModel:
     return made
 
 
-def schedule(steps: int) -> Schedule:
+def schedule(steps: int) -> ReverseProcess:
     """The reverse process in ``steps`` steps."""
-    return Schedule(betas_of(SCHEDULE), steps, "v_prediction")
+    return ReverseProcess(betas_of(SCHEDULE), steps, "v_prediction")
 
 
 def batches(corpus: cp.Corpus, size: int) -> Callable[[int], Tensor]:
@@ -176,7 +176,7 @@ def generate(unet: UNet2DModel, count: int, steps: int = 50, seed: int = 0) -> T
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn((count, 3, 64, 64), generator=generator)
     for t in reversed(range(steps)):
-        now = process.moments(*predict(unet, x, torch.full((count,), int(process.timesteps[t]))), x, t)
+        now = process.prediction_of(*predict(unet, x, torch.full((count,), int(process.timesteps[t]))), x, t)
         noise = torch.randn(x.shape, generator=generator)
         x = now.mean + (0.5 * now.log_variance).exp() * noise if t else now.mean
     return x.clamp(-1, 1)

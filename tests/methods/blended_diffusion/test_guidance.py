@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from methods.blended_diffusion.augment import DRAWS
 from methods.blended_diffusion.guidance import Weighting, crop, distance, range_loss, square
 from methods.blended_diffusion.sampler import Noise, Settings, ddim_step, ddpm_step, guided, sample
-from methods.blended_diffusion.schedule import Moments, Schedule, linear_betas
+from methods.blended_diffusion.schedule import ReverseProcess, StepPrediction, linear_betas
 from tests.methods.blended_diffusion.conftest import (
     SIZE,
     LinearClip,
@@ -42,7 +42,7 @@ def test_the_range_loss_counts_what_lies_outside() -> None:
 def test_one_guided_step_is_the_formula(t: int) -> None:
     """Algorithm 1 written out anew, in float64, the gradient by central differences along random directions."""
     unet = tiny_unet(3).double()
-    schedule = Schedule(linear_betas(), 10)
+    schedule = ReverseProcess(linear_betas(), 10)
     plain = tiny_guidance(1)
     clip: Any = LinearClip()
     clip.matrix, clip.text = clip.matrix.double(), clip.text.double()
@@ -104,10 +104,10 @@ def test_ddim_without_guidance_is_diffusers_ddim() -> None:
 
     theirs = DDIMScheduler(beta_start=1e-4, beta_end=0.02, clip_sample=False, set_alpha_to_one=True)
     theirs.set_timesteps(1000)
-    schedule = Schedule(linear_betas(), 1000)
+    schedule = ReverseProcess(linear_betas(), 1000)
     x, epsilon = drawn(1, 1, 3, 4, 4), drawn(2, 1, 3, 4, 4)
     for t in (0, 400):
-        moments = Moments(x, x, schedule.x0(epsilon, x, t))
+        moments = StepPrediction(x, x, schedule.x0(epsilon, x, t))
         found, x0 = ddim_step(schedule, moments, torch.zeros_like(x), x, t)
         expected = theirs.step(epsilon, t, x)
         assert torch.allclose(found, expected.prev_sample, atol=1e-4)
@@ -116,7 +116,7 @@ def test_ddim_without_guidance_is_diffusers_ddim() -> None:
 
 def test_guidance_brings_the_region_nearer_to_the_text() -> None:
     unet = tiny_unet(3)
-    schedule, settings = Schedule(linear_betas(), 12), Settings(skip=6, augmentations=3, faithful=False)
+    schedule, settings = ReverseProcess(linear_betas(), 12), Settings(skip=6, augmentations=3, faithful=False)
     found = {}
     for strength in (0.0, 30.0):
         guidance = tiny_guidance(4, weighting=Weighting(clip=strength, range=0.0), faithful=False)
@@ -219,7 +219,7 @@ def test_candidates_share_the_background_noise_only_in_the_published_program() -
                 return out
 
         generators = [torch.Generator().manual_seed(i) for i in (1, 2)]
-        sample(tiny_unet(3), Schedule(linear_betas(), 2), guidance, Spy(generators, 2, "cpu"), settings)
+        sample(tiny_unet(3), ReverseProcess(linear_betas(), 2), guidance, Spy(generators, 2, "cpu"), settings)
         assert [shared for shared, _ in seen].count(True) == (2 if faithful else 0)
         for shared, drawn_noise in seen:
             assert torch.equal(drawn_noise[0], drawn_noise[1]) == shared
@@ -227,7 +227,7 @@ def test_candidates_share_the_background_noise_only_in_the_published_program() -
 
 
 def test_a_candidate_depends_on_its_requests_numbers_alone() -> None:
-    unet, schedule = tiny_unet(3), Schedule(linear_betas(), 6)
+    unet, schedule = tiny_unet(3), ReverseProcess(linear_betas(), 6)
     settings = Settings(skip=2, augmentations=3)
     both = sample(unet, schedule, tiny_guidance(4, candidates=2), noise([1, 2], 2), settings)
     second = sample(unet, schedule, tiny_guidance(2), noise([2], 2), settings)

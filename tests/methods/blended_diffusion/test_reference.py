@@ -11,9 +11,9 @@ from torch import Tensor
 
 from bench import images
 from methods.blended_diffusion import adm
-from methods.blended_diffusion.method import _pictures
+from methods.blended_diffusion.method import _to_images
 from methods.blended_diffusion.sampler import Settings, sample
-from methods.blended_diffusion.schedule import Schedule, linear_betas
+from methods.blended_diffusion.schedule import ReverseProcess, linear_betas
 from tests.methods.blended_diffusion.conftest import (
     TINY,
     WEIGHTING,
@@ -45,7 +45,7 @@ def run(state: dict[str, Tensor], name: str, faithful: bool = True) -> tuple[Any
     )
     tape = Tape(unused=change["sampler"] == "ddim")
     unet = adm.load(state, TINY)
-    return guidance, sample(unet, Schedule(linear_betas(), change["steps"]), guidance, tape, settings)
+    return guidance, sample(unet, ReverseProcess(linear_betas(), change["steps"]), guidance, tape, settings)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -78,7 +78,7 @@ def test_pixels_are_the_published_programs_up_to_a_level(
     guidance, result = run(state, "ddpm")
     pasted = result * guidance.mask + guidance.source * (1 - guidance.mask)
     mask = images.mask_image(guidance.mask[0, 0].numpy() > 0.5)
-    for picture, expected in zip(_pictures(pasted, truncate=True), reference["ddpm_png"], strict=True):
+    for picture, expected in zip(_to_images(pasted, truncate=True), reference["ddpm_png"], strict=True):
         inside = guidance.mask[0, 0].numpy() > 0.5
         off = np.abs(np.asarray(picture, int) - expected)
         assert off[inside].max() <= 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from methods.blended_diffusion.schedule import Schedule, betas_of, cosine_betas, linear_betas, spaced
+from methods.blended_diffusion.schedule import ReverseProcess, betas_of, cosine_betas, linear_betas, spaced
 from tests.methods.blended_diffusion.conftest import drawn
 
 
@@ -31,7 +31,7 @@ def test_spacing_takes_first_and_last_and_nothing_twice() -> None:
 @pytest.mark.parametrize("t", [0, 2])
 def test_moments_are_the_gaussian_posterior(steps: int, t: int) -> None:
     """q(x_{t-1} | x_t, x_0) by Bayes' rule on the two Gaussians, rather than by the closed form."""
-    schedule = Schedule(linear_betas(), steps)
+    schedule = ReverseProcess(linear_betas(), steps)
     now = float(schedule.alpha_bar[t])
     before = float(schedule.alpha_bar[t - 1]) if t else 1.0
     x0, noise = drawn(1, 1, 3, 4, 4).double(), drawn(2, 1, 3, 4, 4).double()
@@ -40,7 +40,9 @@ def test_moments_are_the_gaussian_posterior(steps: int, t: int) -> None:
         ("epsilon", noise),
         ("v_prediction", now**0.5 * noise - (1 - now) ** 0.5 * x0),
     ):
-        found = Schedule(linear_betas(), steps, prediction).moments(output, torch.ones_like(x), x, t)  # type: ignore[arg-type]
+        found = ReverseProcess(linear_betas(), steps, prediction).prediction_of(
+            output, torch.ones_like(x), x, t
+        )  # type: ignore[arg-type]
         assert torch.allclose(found.x0, x0)
         if t == 0:
             assert torch.allclose(found.mean, x0)
@@ -51,18 +53,18 @@ def test_moments_are_the_gaussian_posterior(steps: int, t: int) -> None:
         mean = (before**0.5 * x0 / (1 - before) + step**0.5 * x / (1 - step)) / precision
         assert torch.allclose(found.mean, mean)
         assert torch.allclose(found.log_variance.exp(), torch.full_like(x, 1 - step))  # f = 1: beta
-        least = schedule.moments(noise, -torch.ones_like(x), x, t).log_variance.exp()
+        least = schedule.prediction_of(noise, -torch.ones_like(x), x, t).log_variance.exp()
         assert torch.allclose(least, torch.full_like(x, 1 / precision))  # f = 0: the posterior's
 
 
 def test_the_first_posterior_variance_is_the_second_not_zero() -> None:
-    schedule = Schedule(linear_betas(), 50)
+    schedule = ReverseProcess(linear_betas(), 50)
     assert schedule.log_posterior[0] == schedule.log_posterior[1]
     assert np.isfinite(schedule.log_posterior).all()
 
 
 def test_noise_and_clean_image_are_each_others_inverse() -> None:
-    schedule = Schedule(cosine_betas(), 20)
+    schedule = ReverseProcess(cosine_betas(), 20)
     x0, noise = drawn(1, 1, 3, 4, 4).double(), drawn(2, 1, 3, 4, 4).double()
     for t in (0, 7, 18):
         x = schedule.noised(x0, t, noise)
@@ -73,8 +75,8 @@ def test_noise_and_clean_image_are_each_others_inverse() -> None:
 
 def test_the_rounded_index_is_the_index_for_the_published_step_counts_and_is_not_for_150() -> None:
     for steps in (25, 50, 75, 100, 200, 250, 500, 1000):
-        schedule = Schedule(linear_betas(), steps)
+        schedule = ReverseProcess(linear_betas(), steps)
         assert [schedule.rounded_index(t) for t in range(steps)] == list(range(steps))
-    schedule = Schedule(linear_betas(), 150)
+    schedule = ReverseProcess(linear_betas(), 150)
     assert [t for t in range(150) if schedule.rounded_index(t) != t] == [2]
     assert schedule.rounded_index(2) == 1

@@ -290,8 +290,8 @@ def test_identity_is_the_content(tmp_path: Path, mini: str, make: Maker) -> None
     network.save(tmp_path / "copy", network.Generator(network.GeneratorConfig(width=6, downs=3, blocks=1)))
     assert Lama.identity(Lama.Options(weights=str(tmp_path / "copy"))) != here
     method = make(Stub())
-    path = method.where.path
-    assert Lama.identity(Lama.Options(weights=str(path), sha256=method.where.sha256)) == {
+    path = method.files.path
+    assert Lama.identity(Lama.Options(weights=str(path), sha256=method.files.sha256)) == {
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest()
     }
 

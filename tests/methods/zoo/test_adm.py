@@ -83,7 +83,7 @@ def test_the_method_edits_with_it(zoo: Path) -> None:
     method = BlendedDiffusion(BlendedDiffusion.Options(**few), Runtime())
     assert method.native_size == 64
     assert method.factor == 8
-    assert method.schedule.prediction == "v_prediction"
+    assert method.process.prediction == "v_prediction"
     cases = [WORLD.case(-i) for i in (1, 2)]
     for image, case in zip(method.edit([case.request for case in cases]), cases, strict=True):
         keep = ~mask_array(case.request.mask)
