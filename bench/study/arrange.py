@@ -77,8 +77,11 @@ def arrange(
     share the attention and practice trials. Raises :class:`ArrangeError` where a rater would be asked about one unit
     twice.
     """
+    # Which comparisons are on which sheet.
     strata = _strata(cases, methods, kinds, questions, seed)
     sheets = _sheets(strata, counts)
+
+    # The order within a sheet, the ids, and the repeats.
     trials = []
     for number, sheet in enumerate(sheets):
         for position, trial in enumerate(_ordered(sheet, cases, seed, number)):
@@ -157,6 +160,7 @@ class _Stratum:
         return (within + within // cases * gcd(cases, arms) // arms + self.offset) % arms
 
     def __iter__(self) -> Iterator[Trial]:
+        # Cases in turn. Arms follow the cycle of `arm`.
         for step in count():
             case = self.cases[step % len(self.cases)]
             yield self._trial(case, self.arm(step), step // (len(self.cases) * len(self.arms)))
@@ -205,6 +209,7 @@ def _strata(
         for question in questions:
             order = sorted(methods, key=lambda method: rank(seed, kind, question, method))
             for group in grouped.values():
+                # Each stratum has its own order, so that a case is not always early.
                 mixed = sorted(group, key=lambda case: rank(seed, kind, question, case.key))
                 strata.append(_Stratum(kind, question, mixed, order))
     return strata
@@ -295,6 +300,7 @@ def _ordered(sheet: Sequence[Trial], cases: Sequence[StudyCase], seed: int, numb
     per_source = Counter(_source(by_key[trial.case]) for trial in pending)
     last: StudyCase | None = None
     while pending:
+        # The cheapest trial comes next. The index keeps the mixed order among equal ones.
         costs = [
             (*_cost(by_key[trial.case], last, per_source, len(pending)), index)
             for index, trial in enumerate(pending)
@@ -339,11 +345,13 @@ def _checks(
     has as many candidates as other trials of its kind. A practice trial shows the source in place of one image of
     noise, where the question tells it from the ground truth.
     """
+    # Cases, kinds and questions in turn.
     order = sorted(cases, key=lambda case: rank(seed, role, case.key))
     for index in range(count):
         case = order[index % len(order)]
         kind = kinds[index % len(kinds)]
         question = questions[(index // len(kinds)) % len(questions)]
+        # The good image, and the bad ones beside it.
         good = SOURCE if case.truth is None else GROUND_TRUTH
         width = 2 if kind == "pair" else len(methods)
         bad = [NOISE if number == 0 else f"{NOISE}-{number + 1}" for number in range(width - 1)]

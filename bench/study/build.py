@@ -79,12 +79,14 @@ def build(runs: Sequence[str | Path | RunStore], options: DesignOptions) -> Desi
 
 def method_titles(stores: Sequence[RunStore]) -> dict[str, str]:
     """Method digest -> a title that no other method has. Raises :class:`DesignError` for a reserved title."""
+    # Two methods of one title get the beginning of their digests.
     specs = {digest: spec for store in stores for digest, spec in store.methods.items()}
     times = Counter(spec.title for spec in specs.values())
     titles = {
         digest: spec.title if times[spec.title] == 1 else f"{spec.title} ({digest[:6]})"
         for digest, spec in specs.items()
     }
+    # Titles stand among answers, controls and units, so they must not look like one of them.
     for title in titles.values():
         if title == TIE or title.startswith(CONTROL) or "|" in title:
             raise DesignError(
@@ -113,9 +115,11 @@ def _choose_methods(
 ) -> tuple[str, ...]:
     """Titles of the methods to compare, in the order of the runs. ``names``: titles or registered names."""
     specs = {titles[digest]: spec for store in stores for digest, spec in store.methods.items()}
+    # Without names: all but the controls.
     if not names:
         methods = [title for title, spec in specs.items() if not spec.is_control]
     else:
+        # A registered name stands for all methods of that name.
         selected = set()
         for name in names:
             matching = [title for title, spec in specs.items() if name in (title, spec.name)]
@@ -142,6 +146,7 @@ def _collect_edits(stores: Sequence[RunStore], titles: Mapping[str, str]) -> Edi
             if record.error is not None or record.file is None or record.sha256 is None:
                 continue
             key = (record.key.protocol, record.key.case, titles[record.key.method])
+            # Equal bytes in two runs are one edit.
             first_run, first_record = edits.setdefault(key, (index, record))
             if first_record.sha256 != record.sha256:
                 raise DesignError(
@@ -163,6 +168,7 @@ def _choose_cases(
         for protocol in store.protocols():
             # Ordered by hash: with more cases in a run, the first ones are still chosen first.
             for values in sorted(store.cases(protocol).rows, key=lambda row: rank(0, row["id"])):
+                # Two runs may hold the same case.
                 key = (protocol, values["id"])
                 if key in visited:
                     continue
@@ -177,6 +183,7 @@ def _choose_cases(
                 else:
                     per_category[category] += 1
                     rows.append(_CaseRow(run, protocol, values))
+    # The design's order does not depend on the order of the runs.
     rows.sort(key=lambda row: (row.protocol, row.values["id"]))
     return rows, dict(left_out)
 
@@ -223,6 +230,7 @@ def _check_pairs(design: Design) -> None:
     never = [key for key, count in votes.items() if count == 0]
     if not never:
         return
+    # Report the first question that misses a pair.
     question = never[0][0]
     missing = [pair for pair_question, pair in never if pair_question == question]
     pairs = len(votes) // len(design.options.questions)

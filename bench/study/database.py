@@ -101,6 +101,7 @@ class Database:
         ``patience``: seconds to wait for a server or a lock. ``create=False`` refuses a SQLite file that does not
         exist. Raises :class:`DatabaseError`.
         """
+        # The engine. Fifty raters at once need a pool that is larger than SQLAlchemy's default of 15.
         url = _url(target)
         if url.get_backend_name() == "sqlite":
             path = Path(url.database or "").absolute()
@@ -113,6 +114,7 @@ class Database:
             engine = create_engine(
                 url, pool_size=24, max_overflow=8, pool_pre_ping=True, pool_timeout=patience
             )
+        # The tables.
         database = cls(engine, patience=patience, clock=clock or Clock())
         try:
             database._migrate()
@@ -154,6 +156,7 @@ class Database:
         return self._retry(work, write=True, durable=durable)
 
     def _retry(self, work: Callable[[Connection], T], *, write: bool, durable: bool = False) -> T:
+        # Every error leads to one of three ends: another attempt, a remedy for the user, or the error itself.
         deadline = time.monotonic() + self._patience
         pause = 0.01
         while True:
@@ -208,6 +211,7 @@ class Database:
 
     def _migrate(self) -> None:
         """Creates the tables of a new database. Raises :class:`DatabaseError` for another revision than ours."""
+        # The newest revision first, the oldest last.
         revisions = migrations.revisions()
         revision = self.read(migrations.current)
         if revision == revisions[0]:
@@ -320,6 +324,7 @@ class _Writer:
             if len(batch) > 1:
                 return False
             outcomes = [_Outcome(batch[0].future, None, error)]
+        # Everything is on disk: tell the results.
         for outcome in outcomes:
             if outcome.error is None:
                 outcome.future.set_result(outcome.result)
@@ -344,6 +349,7 @@ def _prepare_file(path: Path, *, create: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DatabaseError(f"{path.parent}: cannot be made ({error.strerror}).") from error
+    # The mode has to be right from the beginning, not after the first write.
     try:
         if not path.exists():
             os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600))
@@ -365,6 +371,7 @@ def _url(target: str | os.PathLike[str]) -> URL:
         return URL.create("sqlite", database=str(Path(address).expanduser()))
     try:
         url = make_url(address)
+        # Without a driver, SQLAlchemy would take psycopg2.
         if url.drivername in ("postgres", "postgresql"):
             url = url.set(drivername="postgresql+psycopg")
         backend = url.get_backend_name()

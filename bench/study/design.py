@@ -61,6 +61,7 @@ class DesignOptions:
 
     def check(self) -> None:
         """Raises :class:`DesignError` that names the option."""
+        # Numbers.
         minimum = {"raters": 1, "trials": 1, "repeats": 0, "attention": 0, "practice": 0, "overlap": 1}
         for option, low in minimum.items():
             value = getattr(self, option)
@@ -73,6 +74,7 @@ class DesignOptions:
             )
         if self.cases_per_category is not None and self.cases_per_category < 1:
             raise DesignError(f"--cases {self.cases_per_category}: expected 1 or more.")
+        # The parts of a session have to fit into it.
         if self.counts.per_sheet < 1:
             raise DesignError(
                 f"--trials {self.trials}: {self.repeats} repeats and {self.attention} attention checks leave "
@@ -83,6 +85,7 @@ class DesignOptions:
                 f"--repeats {self.repeats}: a rater has only {self.counts.per_sheet} trials to repeat. "
                 "Ask for fewer repeats, or for more trials."
             )
+        # Names.
         _check_names("--kind", self.kinds, list(KINDS))
         _check_names("--question", self.questions, list(QUESTIONS))
 
@@ -116,6 +119,7 @@ class Design:
     @cached_property
     def digest(self) -> str:
         """SHA-256, 64 hex digits, over everything but the paths of the run folders."""
+        # The form of this text is part of every stored digest: it must never change.
         body = self._body()
         del body["runs"]
         text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -189,6 +193,7 @@ class Design:
             for question in self.options.questions
             for pair in combinations(self.methods, 2)
         }
+        # Repeats are no votes.
         for trial in self.trials:
             if trial.role == "trial" and trial.kind == "pair":
                 votes[trial.question, frozenset(trial.candidates)] += 1
@@ -271,6 +276,7 @@ class Design:
             if isinstance(error, DesignError):
                 raise
             raise DesignError(f"not a study's design ({error}). Create the study again.") from error
+        # The digest is computed anew from the values just read.
         if design.digest != stored_digest:
             raise DesignError(
                 f"the design's content has the digest {design.digest[:12]}, not {stored_digest[:12]}: it was changed "

@@ -99,6 +99,7 @@ def anonymise(votes: pd.DataFrame, key: bytes | str | None = None) -> pd.DataFra
             f"the key has {len(secret)} bytes; at least {_KEY_BYTES} are needed, so that it cannot be guessed."
         )
 
+    # Who and what. The study is part of the text: two studies give one rater two pseudonyms.
     def pseudonym(role: str, study: str, name: str) -> str:
         text = json.dumps([role, study, name])
         return f"{role[0]}-{hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()[:20]}"
@@ -111,9 +112,11 @@ def anonymise(votes: pd.DataFrame, key: bytes | str | None = None) -> pd.DataFra
             for study, name in zip(studies, anonymous[column], strict=True)
         ]
         anonymous[column] = pd.Series(names, dtype=object)
+    # When, and how fast.
     anonymous["server_time"] = anonymous["server_time"].dt.floor(_TIME_STEP)
     step = _REACTION_STEP_MS
     anonymous["reaction_ms"] = ((anonymous["reaction_ms"] / step).round() * step).astype("int64")
+    # The order of arrival.
     anonymous = anonymous.sort_values(["study", "rater", "trial"], kind="stable").reset_index(drop=True)
     return anonymous[list(FIELDS)]
 
@@ -141,6 +144,7 @@ def _csv_bytes(votes: pd.DataFrame) -> bytes:
     # Both characters of RFC 4180's line end. With one of them, csv would leave the other unquoted in a text.
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow([VERSION, *FIELDS])
+    # Each column as texts.
     columns = []
     for name in FIELDS:
         values = votes[name].tolist()
@@ -216,6 +220,7 @@ def _parquet_bytes(votes: pd.DataFrame) -> bytes:
     import pyarrow as pa
     from pyarrow import parquet
 
+    # Explicit types: pyarrow cannot infer those of an empty column.
     columns = {VERSION: pa.array([SCHEMA_VERSION] * len(votes), pa.int16())}
     for name in FIELDS:
         values = votes[name].tolist()
@@ -246,6 +251,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     _check_columns(path, table.column_names)
     version = (table.schema.metadata or {}).get(_METADATA, b"none").decode("utf-8", "replace")
     _check_version(path, version)
+    # Objects, as check_votes takes them.
     columns = {}
     for name in table.column_names:
         if name != VERSION:

@@ -97,12 +97,14 @@ class ImageServer:
         ``StudyStore.upcoming``, which the rater was not shown yet. Raises :class:`ImageChanged`, and
         ``interface.VoteRefused`` for another trial.
         """
+        # Check every file of the trial now, while another trial can still be shown in its place.
         unblinded = ahead or self._store.unblinded(rater, trial)
         design, case = unblinded.study.design, unblinded.study.design.case_by_key[unblinded.trial.case]
         for ref in (case.mask, *(design.image_of(case, title) for title in unblinded.trial.candidates)):
             if not ref.is_noise:
                 _check(design, ref)
         size = _load(design, case.source).size
+        # Remember what the addresses stand for. Those that were used least lately are dropped.
         group = security.opaque(unblinded.secret, "pictures", rater, trial)
         with self._lock:
             self._prepared[group] = (rater, trial, unblinded)
@@ -182,6 +184,7 @@ def trial_images(design: Design, case: StudyCase, trial: Trial) -> list[Image]:
     """
     source = _load(design, case.source)
     refs = [design.image_of(case, candidate) for candidate in trial.candidates]
+    # An edit of another size is brought to the source's: its size would tell the method.
     candidates = [
         _noise(ref, source.size) if ref.is_noise else resize(_load(design, ref), source.size) for ref in refs
     ]
@@ -245,6 +248,7 @@ def fill_png(png: bytes, noise: bytes) -> bytes:
 
     Place and type of the chunk do not depend on the image.
     """
+    # IEND is the last chunk, and has no data.
     end = len(png) - _CHUNK
     if not png.startswith(_SIGNATURE) or png[end + 4 : end + 8] != b"IEND":
         raise ImageError("not a PNG that ends with IEND. Encode it with bench.images.png_bytes.")

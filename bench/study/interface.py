@@ -94,33 +94,33 @@ class LoadedStudy:
 class RaterSession:
     """A rater who may begin or go on."""
 
+    # Opaque id of the rater for all other calls. It stays on the server: the browser keeps `session`.
     rater: str
-    """Opaque id of the rater for all other calls. It stays on the server: the browser keeps ``session``."""
+    # Signed token for :meth:`StudyStore.resume`, kept by the browser in a cookie and in the rater's own link.
     session: str
-    """Signed token for :meth:`StudyStore.resume`, kept by the browser in a cookie and in the rater's own link."""
 
 
 @dataclass(frozen=True)
 class OpenTrial:
     """A trial as a screen shows it. Blind."""
 
+    # Opaque.
     id: str
-    """Opaque."""
+    # `pair` or `best`.
     kind: str
-    """``pair`` or ``best``."""
     practice: bool
+    # Text of the question. `hint` says what to look at.
     question: str
-    """Text of the question. ``hint`` says what to look at."""
     hint: str
     source_prompt: str
     target_prompt: str
     instruction: str
+    # Number of candidates. An answer is a position from 0, in the order in which they are shown.
     candidates: int
-    """Number of candidates. An answer is a position from 0, in the order in which they are shown."""
+    # Whether `"tie"` is an answer.
     tie: bool
-    """Whether ``"tie"`` is an answer."""
+    # From 1 to `total`. Practice trials are counted by themselves.
     number: int
-    """From 1 to ``total``. Practice trials are counted by themselves."""
     total: int
 
 
@@ -128,12 +128,12 @@ class OpenTrial:
 class StoredVote:
     """The vote that is stored for a trial: the first one."""
 
+    # False where the trial had been answered before. Nothing was changed then.
     new: bool
-    """False where the trial had been answered before. Nothing was changed then."""
+    # The stored answer.
     answer: Answer
-    """The stored answer."""
+    # Whether the answer to a practice trial is right. None for other trials.
     correct: bool | None = None
-    """Whether the answer to a practice trial is right. None for other trials."""
 
 
 @dataclass(frozen=True)
@@ -160,18 +160,18 @@ class RaterRecord:
     """One rater, for the administrator who pays or removes them. It may identify a person and is never exported."""
 
     rater: str
+    # From 0, in order of arrival.
     number: int
-    """From 0, in order of arrival."""
+    # The recruiting service's id of the rater.
     external: str | None
-    """The recruiting service's id of the rater."""
+    # All parameters that the service put into the link.
     recruited: Mapping[str, str]
-    """All parameters that the service put into the link."""
     state: Literal["consent", "practice", "trials", "finished", "withdrawn"]
+    # Without practice.
     answers: int
-    """Without practice."""
     total: int
+    # Completion code that the rater sees at the end, or when the study closes before it.
     code: str
-    """Completion code that the rater sees at the end, or when the study closes before it."""
     created_at: datetime
     consented_at: datetime | None
     seen_at: datetime
@@ -192,21 +192,21 @@ class UnblindedTrial:
 class StudyStatus:
     """Counts of one study, of people or of simulated raters."""
 
+    # Trials of the design. Each needs one vote.
     wanted: int
-    """Trials of the design. Each needs one vote."""
+    # Trials of the design that have a vote.
     answered: int
-    """Trials of the design that have a vote."""
+    # Trials of the design without a vote that are reserved for a rater now.
     held: int
-    """Trials of the design without a vote that are reserved for a rater now."""
     raters: int
+    # Raters who were seen within the lease and have not finished.
     active: int
-    """Raters who were seen within the lease and have not finished."""
     finished: int
+    # All votes, with repeats, attention checks and practice.
     votes: int
-    """All votes, with repeats, attention checks and practice."""
     invitations: int
     taken_up: int
     simulated_votes: int
+    # Raters who have withdrawn. No other figure counts them.
     withdrawn: int
-    """Raters who have withdrawn. No other figure counts them."""
     closed: bool

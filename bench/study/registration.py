@@ -40,6 +40,7 @@ class Registration(StudyCatalog):
         if len(note) > 255:
             raise StudyError(f"--note: {len(note)} characters; at most 255 are kept.")
         loaded = self._load(study)
+        # The token carries the nonce. The table keeps it, so that a signed token alone is not enough.
         nonces = [security.new_id() for _ in range(count)]
 
         def work(connection: Connection) -> datetime | None:
@@ -72,6 +73,7 @@ class Registration(StudyCatalog):
         part by another invitation), :class:`Withdrawn`, :class:`StudyFull` (the invitation stays valid) and
         :class:`StudyClosed`.
         """
+        # The signature, and whether the link has ended.
         _check_recruited(external, recruited)
         loaded, nonce = self._verified_invitation(token)
         public = security.new_id()
@@ -81,6 +83,7 @@ class Registration(StudyCatalog):
             row = self._invitation(connection, loaded, nonce, lock=True)
             if row.public is not None:
                 return str(row.public), row.external
+            # The first use makes the rater.
             self._lock_study(connection, loaded)
             self._check_new(connection, loaded, external)
             rater_id = self._insert_rater(connection, loaded, public, HUMAN, external or None, recruited)
@@ -91,6 +94,7 @@ class Registration(StudyCatalog):
             )
             return public, None
 
+        # Whoever used the invitation goes on. Others are refused.
         bound, bound_external = self._db.write(work)
         same = bound == public or (bool(external) and external == bound_external)
         if not same and (session is None or self._session_rater(session, loaded) != bound):
@@ -108,6 +112,7 @@ class Registration(StudyCatalog):
             row = self._invitation(connection, loaded, nonce)
             if row.public is None:
                 self._check_new(connection, loaded, external)
+            # Without a session, only the recruiting service's id can say that it is the same person.
             elif not external or external != row.external:
                 raise security.TokenUsed(USED)
 
@@ -137,6 +142,7 @@ class Registration(StudyCatalog):
         rater = self._session_rater(session, loaded)
         if rater is None:
             raise security.TokenForged(FORGED)
+        # Raises for a rater who is unknown or has withdrawn.
         seen_at, now = self._db.read(lambda c: (self._rater(c, rater).seen_at, self._db.now(c)))
         if now - seen_at > timedelta(days=SESSION_DAYS):
             raise security.TokenExpired(
@@ -165,10 +171,12 @@ class Registration(StudyCatalog):
         public = security.new_id()
 
         def work(connection: Connection) -> str:
+            # The lock makes numbers consecutive and keeps one external id from becoming two raters.
             self._lock_study(connection, loaded)
             query = select(RaterRow.public).where(RaterRow.public == public)
             if connection.execute(query).scalar_one_or_none() is not None:
                 return public  # An earlier attempt stored the rater, and its answer was lost.
+            # A rater whom the recruiting service sends again.
             rater = self._by_external(connection, loaded, kind, external) if external else None
             if rater is None:
                 self._insert_rater(connection, loaded, public, kind, external or None, recruited)
@@ -273,11 +281,13 @@ class Registration(StudyCatalog):
         if self._lock_study(connection, loaded) is not None:
             raise StudyClosed(f"study {name} is closed.")
         now = self._db.now(connection)
+        # Raters are never deleted, so their count is the next number.
         number = connection.execute(
             select(func.count())
             .select_from(RaterRow)
             .where(RaterRow.study_id == loaded.id, RaterRow.kind == kind)
         ).scalar_one()
+        # Without a free sheet, the rater would have nothing to answer.
         sheet = self._free_sheet(connection, loaded, kind, now)
         if sheet is None:
             raise StudyFull(
@@ -304,6 +314,7 @@ class Registration(StudyCatalog):
         self, connection: Connection, loaded: LoadedStudy, kind: str, now: datetime
     ) -> int | None:
         """The sheet with the most open trials that no rater is at work on. None where there is none."""
+        # Sheets with open trials, less those that a rater is at work on.
         open_trials = connection.execute(
             select(TrialRow.sheet, func.count())
             .where(TrialRow.study_id == loaded.id, TrialRow.role == "trial", ~queries.answered())

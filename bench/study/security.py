@@ -91,6 +91,7 @@ def study_of(token: str) -> str:
     """
     content = None
     if len(token) <= MAX_TOKEN:
+        # The key does not matter, as the signature is not looked at.
         _, content = _serializer("", "").loads_unsafe(token)
     if not isinstance(content, dict):
         raise TokenForged(
@@ -101,6 +102,7 @@ def study_of(token: str) -> str:
 
 def verify(token: str, secret: str, purpose: str, now: datetime) -> TokenContent:
     """The content of a token. Raises :class:`TokenForged` or :class:`TokenExpired`."""
+    # Refuses a text that is no token at all, with a message of its own.
     study_of(token)
     serializer = _serializer(secret, purpose)
     try:
@@ -111,6 +113,7 @@ def verify(token: str, secret: str, purpose: str, now: datetime) -> TokenContent
     signed = serializer.make_signer().sign(token.rpartition(".")[0]).decode()
     if content is None or signed != token:
         raise TokenForged("This link is not valid: it was altered or was not made by this study.")
+    # The database's time decides, not the clock of this process.
     end = datetime.fromtimestamp(content["exp"], UTC) if "exp" in content else None
     if end is not None and (now - end).total_seconds() > SKEW:
         raise TokenExpired(
@@ -176,12 +179,13 @@ class TooManyAttempts(PasswordError):
 
 
 def hash_password(password: str) -> str:
-    """The text ``scrypt$N$r$p$salt$hash`` with a fresh salt; salt and hash in base64.
+    """The text ``scrypt$N$r$p$salt$hash`` with a fresh salt. Salt and hash are in base64.
 
     Raises :class:`PasswordError` for fewer than 10 or more than 1000 characters.
     """
     if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
         raise PasswordError(f"The password needs {MIN_LENGTH} to {MAX_LENGTH} characters.")
+    # A salt per password: equal passwords have different hashes.
     salt = secrets.token_bytes(16)
     digest = _scrypt(password, salt, COST, BLOCK, LANES)
     encoded = [base64.b64encode(data).decode() for data in (salt, digest)]
@@ -202,6 +206,7 @@ def matches(password: str, stored: str) -> bool:
         expected = base64.b64decode(digest, validate=True)
     except ValueError:
         raise PasswordError("The stored password cannot be read. Set it again.") from None
+    # Such a password was never accepted, so there is no need to hash it.
     if len(password) > MAX_LENGTH:
         return False
     return hmac.compare_digest(_scrypt(password, salt_bytes, *parameters), expected)
@@ -225,7 +230,7 @@ class AttemptLimit:
     window: timedelta = timedelta(minutes=15)
 
     def wait(self, failures: Sequence[datetime], now: datetime, limit: int) -> int:
-        """Seconds until another attempt is looked at. ``failures``: times of the wrong ones; ``limit``: most of these.
+        """Seconds until another attempt is looked at. ``failures``: times of wrong passwords. ``limit``: most of them.
 
         A failure later than ``now + window`` is ignored: the clock was set back since then, and it would lock
         everyone out until the clock has caught up.

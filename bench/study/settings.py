@@ -70,6 +70,7 @@ class StudySettings:
                 raise SettingsError(
                     f"setting return_url: {self.return_url!r} does not begin with https://. Raters are sent there."
                 )
+            # The text is a format string: it must not reach any other value.
             try:
                 self.return_url.format(code="", rater="")
             except (KeyError, IndexError, ValueError) as error:

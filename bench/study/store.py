@@ -72,6 +72,7 @@ class StudyStore(Registration, TrialHandout):
             ).all()
             return raters, counts
 
+        # Both queries see one state of the database.
         rows, counts = self._db.read(work)
         # Row id of the rater -> role -> votes.
         votes: defaultdict[int, Counter[str]] = defaultdict(Counter)
@@ -104,6 +105,7 @@ class StudyStore(Registration, TrialHandout):
         """
         loaded = self._load(study)
         text = who.strip()
+        # From a whole personal link, take the session alone.
         session_rater = self._session_rater(text.rpartition("session=")[2].partition("&")[0], loaded)
 
         def matches(record: RaterRecord) -> bool:
@@ -135,6 +137,7 @@ class StudyStore(Registration, TrialHandout):
                 .where(RaterRow.id == row.id, RaterRow.withdrawn_at.is_(None))
                 .values(withdrawn_at=self._db.now(connection))
             )
+            # Everything that could lead back to the person.
             connection.execute(
                 update(RaterRow)
                 .where(RaterRow.id == row.id)
@@ -170,6 +173,7 @@ class StudyStore(Registration, TrialHandout):
             ).all()
             return raters, votes
 
+        # Row id of the rater -> votes in the order of storing.
         raters, votes = self._db.read(work)
         by_rater: defaultdict[int, list[Row]] = defaultdict(list)
         for vote in votes:
@@ -188,11 +192,13 @@ class StudyStore(Registration, TrialHandout):
 
         if kind not in RATER_KINDS:
             raise StudyError(f"votes of kind {kind!r}: expected one of {', '.join(RATER_KINDS)}.")
+        # The studies, and the exclusion rule of each.
         names = self.studies() if study is None else [study]
         loaded = {entry.id: entry for entry in map(self._load, names)}
         rules = {
             row_id: Exclusion(**entry.study.settings.exclusion).to_json() for row_id, entry in loaded.items()
         }
+        # The database has who answered what. The design adds what the trial was.
         query = (
             select(
                 VoteRow.study_id,

@@ -78,10 +78,12 @@ class StudyCatalog:
             safe_part(name, "study name")
         except UnsafeName as error:
             raise StudyError(str(error)) from None
+        # Made before the transaction, so that a second attempt stores the same.
         settings.check()
         admin_hash = None if admin_password is None else security.hash_password(admin_password)
         secret = security.new_secret()
 
+        # The study and all trials in one transaction.
         def work(connection: Connection) -> None:
             query = select(StudyRow.secret).where(StudyRow.name == name)
             existing = connection.execute(query).scalar_one_or_none()
@@ -208,6 +210,7 @@ class StudyCatalog:
         """
         if name in self._cache:
             return self._cache[name]
+        # Read the row, over the caller's connection where there is one.
         query = select(
             StudyRow.id, StudyRow.design, StudyRow.settings, StudyRow.secret, StudyRow.created_at
         ).where(StudyRow.name == name)
@@ -216,6 +219,7 @@ class StudyCatalog:
             return connection.execute(query).one_or_none()
 
         row = self._db.read(work) if connection is None else work(connection)
+        # A rater reads that the study has ended, not the names of others.
         if row is None:
             names = self.studies()
             raise UnknownStudy(
@@ -223,6 +227,7 @@ class StudyCatalog:
                 f"There is: {', '.join(names) or 'none'}.",
                 public=StudyClosed.public,
             )
+        # Parsing a design takes longer than any query, and checks its digest.
         study = Study(
             name, Design.from_json(row.design), StudySettings.from_json(row.settings), row.created_at
         )

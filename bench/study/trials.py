@@ -106,10 +106,13 @@ class TrialHandout(StudyCatalog):
         """Stores the answer to a trial that was shown to the rater. It is on disk when this returns.
 
         ``answer``: a position from 0 in the order shown, or ``"tie"``. ``reaction_ms``: the browser's measurement in
-        milliseconds; if it is missing or impossible, the time since the trial was handed out counts. ``details``: a
-        small mapping of plain values. May be repeated: the first answer stays, and is returned. Raises
-        :class:`VoteRefused`, :class:`UnknownRater`, and ``DatabaseError`` if it could not be stored; then call again.
+        milliseconds. If it is missing or impossible, the time since the trial was handed out counts. ``details``: a
+        small mapping of plain values. May be repeated: the first answer stays, and is returned.
+
+        Raises :class:`VoteRefused`, :class:`UnknownRater`, and ``DatabaseError`` if the answer could not be stored.
+        After a ``DatabaseError``, call again.
         """
+        # Check all arguments before anything is written.
         checked_details = _checked_details(details)
         # The columns read here never change once they are written, so this needs no lock.
         row = self._db.read(lambda c: self._issued(c, rater, trial))
@@ -136,6 +139,7 @@ class TrialHandout(StudyCatalog):
                 raise Withdrawn(f"{self.name}: rater {rater[:40]!r} has withdrawn.")
             return connection.execute(self._writes.vote, values).scalar_one_or_none() is not None
 
+        # An answer that came first, also in the moment since the read above, stays.
         new = row.answer is None and self._db.write(work)
         if not new:
             title = row.answer or self._db.read(lambda c: self._issued(c, rater, trial).answer)
@@ -330,6 +334,7 @@ class TrialHandout(StudyCatalog):
 
     def _open_trial(self, connection: Connection, me: Row, row: Row) -> OpenTrial:
         """A trial as a screen shows it, with its number among the rater's trials."""
+        # Practice trials and the others are counted apart.
         design = self._load(me.study, connection).study.design
         votes = self._votes_by_role(connection, me.id)
         practice = row.role == "practice"
@@ -362,6 +367,7 @@ class TrialHandout(StudyCatalog):
         """A trial that was shown to the rater, with its answer. Raises :class:`VoteRefused` for another trial."""
         row = connection.execute(queries.ISSUED, {"rater": rater, "public": trial}).one_or_none()
         if row is None:
+            # An unknown rater has an error of its own.
             self._rater(connection, rater)
             raise VoteRefused(
                 f"{self.name}: trial {str(trial)[:40]!r} was not shown to rater {rater[:40]!r}."
@@ -383,7 +389,7 @@ class TrialHandout(StudyCatalog):
 
 
 def state_of(rater: Row, votes: Counter[str], practice: int) -> State:
-    """The rater's place in the study. ``votes``: number by role; ``practice``: practice trials of the design."""
+    """The rater's place in the study. ``votes``: number by role. ``practice``: practice trials of the design."""
     if rater.finished_at is not None:
         return "finished"
     if rater.consented_at is None:

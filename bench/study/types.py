@@ -75,12 +75,12 @@ QUESTIONS: Mapping[str, Question] = {
 class ImageRef:
     """One image of the design: a file of a run folder with its SHA-256, or noise with its seed."""
 
+    # Path relative to its run folder, with forward slashes. `noise:SEED` for an image of noise.
     file: str
-    """Path relative to its run folder, with forward slashes. ``noise:SEED`` for an image of noise."""
+    # SHA-256 of the file's bytes, 64 hex digits. Empty for noise.
     sha256: str = ""
-    """SHA-256 of the file's bytes, 64 hex digits. Empty for noise."""
+    # Index into the design's run folders.
     run: int = 0
-    """Index into the design's run folders."""
 
     @property
     def is_noise(self) -> bool:
@@ -93,8 +93,8 @@ class StudyCase:
 
     protocol: str
     case: str
+    # Cases of one source image are one cluster.
     source_id: str
-    """Cases of one source image are one cluster."""
     category: str
     source_prompt: str
     target_prompt: str
@@ -102,10 +102,10 @@ class StudyCase:
     instruction: str
     source: ImageRef
     mask: ImageRef
+    # The edit of every compared method, by the method's title.
     edits: Mapping[str, ImageRef]
-    """The edit of every compared method, by the method's title."""
+    # Ground truth of the edit, where the protocol has one.
     truth: ImageRef | None = None
-    """Ground truth of the edit, where the protocol has one."""
 
     @property
     def key(self) -> str:
@@ -117,22 +117,22 @@ class StudyCase:
 class Trial:
     """One screen that asks one question about one case. The field names are keys of the design's JSON."""
 
+    # Unique in a design. The analysis uses it, and no browser gets it.
     id: str
-    """Unique in a design. The analysis uses it, and no browser gets it."""
     role: Role
     kind: Kind
     question: str
+    # :attr:`StudyCase.key`.
     case: str
-    """:attr:`StudyCase.key`."""
+    # Titles or controls in the order shown: left to right, top to bottom.
     candidates: tuple[str, ...]
-    """Titles or controls in the order shown: left to right, top to bottom."""
+    # The rater's sheet of a `trial` and its `repeat`. None for attention and practice, which all raters share.
     sheet: int | None = None
-    """The rater's sheet of a ``trial`` and its ``repeat``. None for attention and practice, which all raters share."""
+    # Order within the sheet, or within the list of attention or practice trials.
     position: int = 0
-    """Order within the sheet, or within the list of attention or practice trials."""
     repeat_of: str | None = None
+    # The right answer of an attention or practice trial.
     expected: str | None = None
-    """The right answer of an attention or practice trial."""
 
     @property
     def unit(self) -> str:

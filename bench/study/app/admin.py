@@ -58,8 +58,10 @@ def show(service: Service) -> None:
         _sign_in(service)
         return
     with st.container(key="admin"):
+        # Figures.
         kind = _head(service)
         _live(service, kind)
+        # Actions, in two columns.
         left, right = st.columns([1, 1], gap="small")
         with left:
             _invite(service)
@@ -95,6 +97,7 @@ def _sign_in(service: Service) -> None:
 
 def _head(service: Service) -> str:
     """The title, and the choice between people and simulated raters. Returns the kind of rater."""
+    # The title and one line about the design.
     study = service.study
     left, right = st.columns([4, 1], vertical_alignment="center")
     options = study.design.options
@@ -104,6 +107,7 @@ def _head(service: Service) -> str:
         f"design {study.design.digest[:12]}"
     )
     left.html(app_text.page(app_text.heading(study.settings.title), app_text.plain(summary, soft=True)))
+    # The choice appears only once simulated raters have voted.
     if not service.store.status(service.name).simulated_votes:
         return HUMAN
     with right, st.container(key="whose"):
@@ -115,6 +119,7 @@ def _head(service: Service) -> str:
 
 
 def _live(service: Service, kind: str) -> None:
+    # Streamlit runs a fragment alone, so that a refresh does not empty the forms below.
     @st.fragment(run_every=REFRESH)
     def live() -> None:
         try:
@@ -129,6 +134,7 @@ def _figures(service: Service, kind: str) -> None:
     if kind == SIMULATED:
         st.html('<p class="simulated">Simulated raters: none of these figures is of people.</p>')
     st.html(tiles(service.store.status(service.name, kind), kind))
+    # Preferences, once there is a vote.
     votes = service.store.votes(service.name, kind)
     rule = exclusion(service)
     if (votes["role"] == "trial").any():
@@ -176,6 +182,7 @@ def panel(title: str, body: str, note: str = "") -> str:
 
 def tiles(status: StudyStatus, kind: str) -> str:
     """The counts of trials, raters, votes and invitations."""
+    # Share of the design's trials that have a vote.
     done = status.answered / status.wanted if status.wanted else 0.0
     state = "closed" if status.closed else "open"
     # (heading, figure, HTML below it)
@@ -260,9 +267,11 @@ def wins(analysis: Analysis) -> str:
     rater_set = _rater_set(analysis)
     shares = _rows(analysis.shares, rater_set).sort_values("share", ascending=False)
     order = list(shares["method"].drop_duplicates())
+    # (method, its opponent) -> row of the table.
     cells = {
         (row["method"], row["against"]): row for row in _rows(analysis.wins, rater_set).to_dict("records")
     }
+    # Methods are numbered from the best. The head has the numbers, the rows also the names.
     head = "".join(f"<th title='{escape(name)}'>{number}</th>" for number, name in enumerate(order, 1))
     body = []
     for number, method in enumerate(order, 1):
@@ -306,6 +315,7 @@ def raters(service: Service, kind: str, votes: pd.DataFrame, rule: Exclusion) ->
 
         verdicts = rater_quality(check_votes(votes), rule).to_dict("records")
         reasons = {str(row["rater"]): str(row["why"]) for row in verdicts if row["excluded"]}
+    # The table.
     total = service.study.design.options.trials
     lines = "".join(_rater_line(entry, total, reasons.get(entry.rater)) for entry in entries)
     table = (
@@ -317,7 +327,7 @@ def raters(service: Service, kind: str, votes: pd.DataFrame, rule: Exclusion) ->
 
 
 def _rater_line(entry: RaterQuality, total: int, reason: str | None) -> str:
-    """``total``: answers asked of a rater; ``reason``: of the exclusion, None for a rater who is kept."""
+    """One line. ``total``: answers per rater. ``reason``: why the rule excludes the rater, None if it does not."""
 
     def share(value: float | None) -> str:
         return "–" if value is None else f"{100 * value:.0f}%"
@@ -351,9 +361,11 @@ def _invite(service: Service) -> None:
             days = two.number_input("Days they are good", 1, 365, 30)
             sent = st.form_submit_button("Make links")
         if sent:
+            # The raters' page is at the root of the address of this page.
             base = (st.context.url or "").split("?")[0].rstrip("/").removesuffix("/admin")
             tokens = service.store.invite(service.name, int(count), days=float(days))
             st.session_state["links"] = [f"{base}/?invitation={token}" for token in tokens]
+        # Kept for this session only: the database stores a nonce, and no link can be made from it again.
         links = st.session_state.get("links")
         if links:
             st.caption("Each is good for one rater. They are shown once.")
@@ -389,6 +401,7 @@ def exported(service: Service, kind: str, ending: str, *, anonymous: bool) -> by
     if anonymous:
         # The key is kept nowhere, so that nobody can test names against the file.
         votes = exchange.anonymise(votes, secrets.token_hex(32))
+    # The exporter writes files whole or not at all, so it needs a path.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"votes{ending}"
         exchange.export_votes(votes, path)
@@ -405,6 +418,7 @@ def _files(service: Service) -> None:
                 st.code("\n".join(problems[:50]), language=None)
             else:
                 st.success("Every file is what the study was made of.")
+        # The latest incidents.
         incidents = service.incidents.read(service.name)
         if not incidents:
             st.caption("No incidents.")

@@ -11,8 +11,6 @@ opens links uses none.
 from __future__ import annotations
 
 import hashlib
-import math
-import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -21,7 +19,8 @@ import streamlit as st
 
 from bench.study import StudyError
 from bench.study.app import text as app_text
-from bench.study.app.service import IMAGES, LOG, AllImagesAway, Service
+from bench.study.app.messages import read_answer, trial_message
+from bench.study.app.service import LOG, AllImagesAway, Service
 from bench.study.database import DatabaseError
 from bench.study.images import ImageChanged
 from bench.study.interface import (
@@ -35,27 +34,9 @@ from bench.study.interface import (
     StudyClosed,
     StudyFull,
     UnknownRater,
-    VoteRefused,
     Withdrawn,
 )
 from bench.study.security import TokenError, TokenExpired, TokenUsed
-
-# Details of an answer that are stored. Others that a browser sends are dropped. `app_text.storage_notice` tells raters
-# of each.
-DETAILS: Mapping[str, type | tuple[type, ...]] = {
-    "by": str,
-    "zoomed": (int, float),
-    "flickered": int,
-    "enlarged": int,
-    "paused": int,
-    "undone": int,
-    "reloads": int,
-    "width": int,
-    "height": int,
-    "side": int,
-    "ratio": (int, float),
-    "touch": bool,
-}
 
 # Writes the cookie: only a script in the browser can set one.
 COOKIE_SCRIPT = """
@@ -117,6 +98,7 @@ def _show(service: Service) -> None:
     if session is None:
         return
     _set_cookie(session)
+    # The page follows from the database, so that a reload or another device goes on at the same place.
     progress = service.store.progress(session.rater)
     begun = progress.done + progress.practice_done > 0
     if progress.state == "consent":
@@ -181,6 +163,7 @@ def _come_in(session: RaterSession, place: str) -> RaterSession:
     """Remembers the session and puts it into the address. ``place``: see :func:`cookie_name`, empty for no cookie."""
     st.session_state["entry"] = session
     st.session_state["place"] = place
+    # Setting equal parameters would make Streamlit run the script again.
     if st.query_params.to_dict() != {"session": session.session}:
         st.query_params.from_dict({"session": session.session})
     return session
@@ -220,6 +203,7 @@ def _consent_page(
     study = service.study
     settings = study.settings
     with st.container(key="sheet"):
+        # What the study is, what is stored, and whom to ask.
         st.html(
             app_text.page(
                 app_text.heading(settings.title),
@@ -228,6 +212,7 @@ def _consent_page(
                 app_text.contact(settings.contact),
             )
         )
+        # The decision. A rerun shows the page that follows from it.
         agreed = st.button("I agree and want to begin", type="primary", key="agree")
         declined = st.button("I do not want to take part", key="decline")
         if agreed:
@@ -240,6 +225,7 @@ def _consent_page(
                 _come_in(session, invitation or service.name)
             service.store.consent(session.rater)
         elif declined:
+            # A rater who came back to this page may have answers.
             if session is not None:
                 service.store.withdraw(session.rater)
             st.session_state["declined"] = True
@@ -339,6 +325,7 @@ def _trial_page(service: Service, rater: str, progress: RaterProgress) -> None:
     if progress.practice_done and not trial.practice and not progress.done and not state.get("ready"):
         _practice_done_page(progress.total)
         return
+    # The message to the component.
     feedback: dict[str, Any] | None = state.get("feedback")
     state["open"] = trial
     data["feedback"] = feedback["shown"] if feedback else None
@@ -346,6 +333,7 @@ def _trial_page(service: Service, rater: str, progress: RaterProgress) -> None:
     # Tells the component that the server has run, even if nothing else changed.
     data["round"] = state.get("round", 0)
 
+    # Events of the component. Streamlit runs the script anew after each.
     def next_round() -> None:
         state["round"] = state.get("round", 0) + 1
 
@@ -381,34 +369,11 @@ def _next_trial(service: Service, rater: str) -> tuple[OpenTrial | None, dict[st
         if trial is None:
             return None, {}
         try:
-            return trial, payload(service, rater, trial)
+            return trial, trial_message(service, rater, trial)
         except ImageChanged as error:
             # The trial becomes void, so that the next round draws another one.
             service.set_void(rater, trial.id, error)
             state.pop("feedback", None)
-
-
-def payload(service: Service, rater: str, trial: OpenTrial) -> dict[str, Any]:
-    """The message of a trial to the browser: texts, and the addresses of its images and of the next trial's."""
-    prepared = service.images.prepare(rater, trial.id)
-    return {
-        "title": service.study.settings.title,
-        "trial": {
-            "id": trial.id,
-            "kind": trial.kind,
-            "practice": trial.practice,
-            "question": trial.question,
-            "hint": trial.hint,
-            "brief": app_text.brief(trial),
-            "labels": app_text.labels(trial),
-            "tie": trial.tie,
-            "number": trial.number,
-            "total": trial.total,
-        },
-        "size": list(prepared.size),
-        "pictures": [f"{IMAGES}/{address}" for address in prepared.addresses],
-        "next": [f"{IMAGES}/{address}" for address in service.next_addresses(rater)],
-    }
 
 
 # --- an answer --------------------------------------------------------------------------------------------
@@ -457,6 +422,7 @@ def _explain(service: Service, rater: str, trial: str, answer: Answer, correct: 
     opened = previous["trial"] if previous else state.get("open")
     if opened is None or opened.id != trial:
         return  # Answered in another tab. The next trial is shown.
+    # The server looks the right answer up. The browser gets its position only now.
     unblinded = service.store.unblinded(rater, trial).trial
     best = unblinded.candidates.index(str(unblinded.expected))
     state["feedback"] = {
@@ -468,33 +434,3 @@ def _explain(service: Service, rater: str, trial: str, answer: Answer, correct: 
             "text": app_text.feedback(app_text.labels(opened)[best], correct),
         },
     }
-
-
-def read_answer(value: object) -> tuple[str, Answer, int | None, dict[str, Any]]:
-    """Trial, answer, reaction time in milliseconds and details of what a browser sent.
-
-    An impossible time is None, and impossible details are dropped. Raises ``VoteRefused`` for anything else.
-    """
-    if not isinstance(value, Mapping):
-        raise VoteRefused(f"an answer of type {type(value).__name__}.")
-    trial, answer, reaction_ms = value.get("trial"), value.get("answer"), value.get("ms")
-    if not isinstance(trial, str) or not re.fullmatch(r"[0-9a-f]{1,64}", trial):
-        raise VoteRefused(f"trial {str(trial)[:40]!r}.")
-    # True is an int in Python.
-    if answer != "tie" and (not isinstance(answer, int) or isinstance(answer, bool)):
-        raise VoteRefused(f"answer {str(answer)[:40]!r}.")
-    if not isinstance(reaction_ms, int) or isinstance(reaction_ms, bool) or reaction_ms < 0:
-        reaction_ms = None
-    details = value.get("details")
-    if not isinstance(details, Mapping):
-        details = {}
-    return trial, answer, reaction_ms, {name: d for name, d in details.items() if _is_detail(name, d)}
-
-
-def _is_detail(name: object, value: object) -> bool:
-    """Whether a detail has a known name and a possible value."""
-    if not isinstance(name, str) or name not in DETAILS or not isinstance(value, DETAILS[name]):
-        return False
-    if isinstance(value, (int, float)) and not (math.isfinite(value) and abs(value) < 1e9):
-        return False
-    return len(str(value)) <= 20

@@ -71,6 +71,7 @@ class Incidents:
     def record(self, kind: str, study: str, message: str, rater: str = "", trial: str = "") -> None:
         """Records an incident once per process, rater and trial, however often a page is reloaded. Never raises."""
         with self._lock:
+            # One line for a fault, however often it recurs.
             key = (kind, rater, trial, message)
             if key in self._recorded:
                 return
@@ -82,6 +83,7 @@ class Incidents:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 # Readable by the owner alone, since it names raters and files.
                 descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                # Appended in one write, so that lines of several processes do not mix.
                 with open(descriptor, "ab") as file:  # noqa: PTH123
                     if file.tell() < MAX_INCIDENTS:
                         file.write(line.encode() + b"\n")
@@ -150,6 +152,7 @@ class Service:
         Raises :class:`AllImagesAway` where a whole run folder is missing. Raters then wait until it is back.
         """
         self.incidents.record("picture", self.name, str(error), rater, trial)
+        # With a folder missing, every trial would become void, and raters would finish without an answer.
         for run in self.study.design.runs:
             if not Path(run).is_dir():
                 raise AllImagesAway(f"{run}: there is no such folder. Bring the run folder back.")
@@ -201,6 +204,7 @@ class Service:
             raise security.TokenForged(FORGED)
 
 
+# (store, study) -> its service. Several scripts may ask for it at once.
 _SERVICES: dict[tuple[str, str], Service] = {}
 _LOCK = threading.Lock()
 
@@ -211,6 +215,7 @@ def get_service(target: str, name: str) -> Service:
         service = _SERVICES.get((target, name))
         if service is None:
             store = StudyStore.open(target, create=False)
+            # Raises for an unknown study, before anything is kept.
             store.study(name)
             service = Service(store, ImageServer(store), name, Incidents(incidents_path(target)))
             _SERVICES[target, name] = service
@@ -229,6 +234,7 @@ def study_target(arguments: Sequence[str], environment: Mapping[str, str] = os.e
 
     Raises :class:`StudyError` where no study is named.
     """
+    # The store's secrets may be in a URL, so `study serve` uses the environment and not the command line.
     parser = argparse.ArgumentParser(prog="app.py", exit_on_error=False, add_help=False)
     parser.add_argument("--store", default=environment.get(STORE_VARIABLE, STORE))
     parser.add_argument("--study", default=environment.get(NAME_VARIABLE, ""))
@@ -300,6 +306,7 @@ class HideFolder:
 
 def without_folder(frame: bytes) -> bytes:
     """A message of Streamlit's without the folder of its script."""
+    # Most messages do not name the folder. They are not parsed.
     if str(APP.parent).encode() not in frame:
         return frame
     from streamlit.proto.ForwardMsg_pb2 import ForwardMsg

@@ -107,6 +107,7 @@ def labels(trial: OpenTrial) -> list[str]:
 
 def brief(trial: OpenTrial) -> list[list[str]]:
     """(label, text, CSS class) of each text that asks for the edit."""
+    # The first text is the main one: the instruction, or else the target prompt.
     lines = []
     if trial.instruction.strip():
         lines.append(["Asked for", trial.instruction, "main"])
@@ -116,7 +117,7 @@ def brief(trial: OpenTrial) -> list[list[str]]:
 
 
 def feedback(label: str, correct: bool) -> str:
-    """Explanation of a practice trial. ``label``: of the right candidate; ``correct``: whether it was chosen."""
+    """Explanation of a practice trial. ``label`` is the right candidate's, ``correct`` says whether it was chosen."""
     if correct:
         return f"{label} was made well on purpose; in the other, the edit is missing or spoilt."
     return f"{label} is the better one: it was made well on purpose; in the other, the edit is missing or spoilt."
@@ -151,7 +152,7 @@ RED, BLUE = "#b5352c", "#2456a6"
 
 
 def _example(title: str, why: str, pictures: Sequence[tuple[str, str]], best: int) -> str:
-    """One comparison. ``pictures``: (label, SVG) each; ``best``: index of the right one."""
+    """One comparison. ``pictures``: (label, SVG) of each. ``best``: index of the right one."""
     figures = []
     for index, (name, svg) in enumerate(pictures):
         # As a data URL, since Streamlit removes SVG elements but no images.
@@ -168,6 +169,7 @@ def _example(title: str, why: str, pictures: Sequence[tuple[str, str]], best: in
 
 def examples() -> str:
     """Three comparisons with their answers and why."""
+    # A right edit against none, against changes outside the outline, and against an unreal one.
     original = ("Original", _house(RED, extra=_OUTLINE))
     request = "Asked for: paint the door blue."
     return (

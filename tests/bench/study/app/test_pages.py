@@ -16,6 +16,7 @@ from bench.study.app import admin as app_admin
 from bench.study.app import rater as app_rater
 from bench.study.app import service as app_service
 from bench.study.app import text as app_text
+from bench.study.app.messages import DETAILS
 from bench.study.build import build
 from bench.study.cli import APP
 from bench.study.database import Clock, DatabaseError
@@ -233,7 +234,7 @@ def test_the_first_page_names_all_that_the_browser_tells() -> None:
         "width": "sizes of your window", "height": "sizes of your window", "ratio": "pixel ratio",
         "side": "of the pictures",
     }  # fmt: skip
-    assert set(words) == set(app_rater.DETAILS)
+    assert set(words) == set(DETAILS)
     assert all(word in said for word in words.values())
 
 

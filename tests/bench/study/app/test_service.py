@@ -11,7 +11,8 @@ import pytest
 from bench.study import StudyError, security
 from bench.study.app import service as app_service
 from bench.study.app import text as app_text
-from bench.study.app.rater import DETAILS, cookie_name, payload, read_answer
+from bench.study.app.messages import DETAILS, read_answer, trial_message
+from bench.study.app.rater import cookie_name
 from bench.study.app.service import (
     MAX_INCIDENTS,
     Incidents,
@@ -187,7 +188,7 @@ def test_a_trial_of_the_payload_tells_no_method(store: StudyStore, run_folder: P
     seen = 0
     following: list[str] = []
     while (trial := store.next_trial(rater)) is not None:
-        data = payload(served, rater, trial)
+        data = trial_message(served, rater, trial)
         text = json.dumps(data)
         # A message that acknowledges an answer holds no picture.
         assert len(text) < 2000
@@ -224,7 +225,7 @@ def test_images_that_are_asked_for_at_once_are_encoded_once(
     rater = store.register("taste").rater
     trial = store.next_trial(rater)
     assert trial is not None
-    data = payload(served, rater, trial)
+    data = trial_message(served, rater, trial)
     encoded: list[str] = []
     real = images.trial_images
 
@@ -256,7 +257,7 @@ def test_a_file_that_changes_after_the_trial_was_shown_voids_it(
     rater = store.register("taste").rater
     trial = store.next_trial(rater)
     assert trial is not None
-    address = payload(served, rater, trial)["pictures"][0].split("/")[1:]
+    address = trial_message(served, rater, trial)["pictures"][0].split("/")[1:]
     design.path(design.case_by_key[store.unblinded(rater, trial.id).trial.case].source).write_bytes(b"x")
     with pytest.raises(ImageChanged):
         served.image(*address)

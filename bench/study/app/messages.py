@@ -1,0 +1,84 @@
+"""Messages between the server and the trial's component in the browser: a trial there, an answer back."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from bench.study.app import text as app_text
+from bench.study.app.service import IMAGES, Service
+from bench.study.interface import Answer, OpenTrial, VoteRefused
+
+# Details of an answer that are stored. Others that a browser sends are dropped. `app_text.storage_notice` tells raters
+# of each.
+DETAILS: Mapping[str, type | tuple[type, ...]] = {
+    "by": str,
+    "zoomed": (int, float),
+    "flickered": int,
+    "enlarged": int,
+    "paused": int,
+    "undone": int,
+    "reloads": int,
+    "width": int,
+    "height": int,
+    "side": int,
+    "ratio": (int, float),
+    "touch": bool,
+}
+
+
+def trial_message(service: Service, rater: str, trial: OpenTrial) -> dict[str, Any]:
+    """The message of a trial to the browser: texts, and the addresses of its images and of the next trial's."""
+    prepared = service.images.prepare(rater, trial.id)
+    return {
+        "title": service.study.settings.title,
+        "trial": {
+            "id": trial.id,
+            "kind": trial.kind,
+            "practice": trial.practice,
+            "question": trial.question,
+            "hint": trial.hint,
+            "brief": app_text.brief(trial),
+            "labels": app_text.labels(trial),
+            "tie": trial.tie,
+            "number": trial.number,
+            "total": trial.total,
+        },
+        # The size lets the page lay itself out before an image arrives.
+        "size": list(prepared.size),
+        "pictures": [f"{IMAGES}/{address}" for address in prepared.addresses],
+        "next": [f"{IMAGES}/{address}" for address in service.next_addresses(rater)],
+    }
+
+
+def read_answer(value: object) -> tuple[str, Answer, int | None, dict[str, Any]]:
+    """Trial, answer, reaction time in milliseconds and details of what a browser sent.
+
+    An impossible time is None, and impossible details are dropped. Raises ``VoteRefused`` for anything else.
+    """
+    if not isinstance(value, Mapping):
+        raise VoteRefused(f"an answer of type {type(value).__name__}.")
+    trial, answer, reaction_ms = value.get("trial"), value.get("answer"), value.get("ms")
+    if not isinstance(trial, str) or not re.fullmatch(r"[0-9a-f]{1,64}", trial):
+        raise VoteRefused(f"trial {str(trial)[:40]!r}.")
+    # True is an int in Python.
+    if answer != "tie" and (not isinstance(answer, int) or isinstance(answer, bool)):
+        raise VoteRefused(f"answer {str(answer)[:40]!r}.")
+    if not isinstance(reaction_ms, int) or isinstance(reaction_ms, bool) or reaction_ms < 0:
+        reaction_ms = None
+    # Details are optional, and none is worth an answer.
+    details = value.get("details")
+    if not isinstance(details, Mapping):
+        details = {}
+    return trial, answer, reaction_ms, {name: d for name, d in details.items() if _is_detail(name, d)}
+
+
+def _is_detail(name: object, value: object) -> bool:
+    """Whether a detail has a known name and a possible value."""
+    if not isinstance(name, str) or name not in DETAILS or not isinstance(value, DETAILS[name]):
+        return False
+    if isinstance(value, (int, float)) and not (math.isfinite(value) and abs(value) < 1e9):
+        return False
+    return len(str(value)) <= 20
