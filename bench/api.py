@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL.Image import Image
 
+    from bench.edit import EditCase
     from bench.metrics.features import Features
     from bench.scoring import PairScore
     from bench.session import Program, Report, Session
@@ -221,6 +222,13 @@ class Run:
             if (record.key.protocol, title, record.key.case) == (protocol, method, case) and record.file:
                 return self._store.image(record)
         raise BenchError(f"{self.folder}: has no edit of {case} in {protocol} by {method}.")
+
+    def case(self, protocol: str, case: str) -> EditCase:
+        """A stored case: its ``request`` has the source, the mask and the prompts, ``truth`` the ground truth if any.
+
+        Raises :class:`BenchError` where there is none.
+        """
+        return self._store.cases(protocol).get(case)
 
     @property
     def tables(self) -> Mapping[str, pd.DataFrame]:
