@@ -1,4 +1,4 @@
-"""A run folder of noise, the designs and stores of its edits, and a PostgreSQL server of one's own."""
+"""A run folder of noise, designs and stores of its edits, and a PostgreSQL server for the tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from bench.study.build import build
 from bench.study.design import Design, DesignOptions
 from bench.study.store import StudyStore
-from tests.bench.study.runs import make_run
+from tests.bench.study.runs import OPEN, HandClock, make_run
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def design(run_folder: Path) -> Design:
 
 @pytest.fixture
 def memory(tmp_path: Path) -> Iterator[Path]:
-    """A folder where waiting for the disk costs nothing, where there is one: most tests are not about disks."""
+    """A folder in memory, where there is one, since most tests are not about disks."""
     shared = Path("/dev/shm")
     if not os.access(shared, os.W_OK):
         yield tmp_path
@@ -49,13 +49,24 @@ def store(memory: Path) -> Iterator[StudyStore]:
         yield opened
 
 
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def taste(memory: Path, design: Design, clock: HandClock) -> Iterator[StudyStore]:
+    """A store with the study `taste`, which anyone may enter, and a clock that the test sets."""
+    with StudyStore.open(memory / "studies.db", clock=clock) as opened:
+        opened.create("taste", design, OPEN)
+        yield opened
+
+
 class Postgres:
-    """A server in a folder of its own, reached by a socket there; run as another user where we are root."""
+    """A server in a folder of its own, reached by a socket there. For root it runs as the user `postgres`."""
 
     def __init__(self, programs: Path, *, durable: bool = False) -> None:
-        """``durable``: commits wait for the disk. Tests kill the server, not the machine: what it gave to the
-        system is there after that.
-        """
+        """``durable``: commits wait for the disk. Tests need not: they kill the server, but not the machine."""
         self.programs = programs
         self.durable = durable
         self.folder = Path(tempfile.mkdtemp(prefix="peb-pg-"))
@@ -76,7 +87,7 @@ class Postgres:
         assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
-        """Returns when it answers. After a kill, its children have to notice first: tries until they have."""
+        """Returns when the server answers. After a kill it tries until the old server's children have ended."""
         deadline = time.monotonic() + 60
         while True:
             with (self.folder / "log").open("ab") as log:
@@ -96,7 +107,7 @@ class Postgres:
             time.sleep(0.1)
 
     def kill(self) -> None:
-        """As the power cord would: no warning, no shutdown."""
+        """Ends the server without warning or shutdown."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(30)
@@ -115,12 +126,12 @@ class Postgres:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    if not found:
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    if not programs:
         pytest.skip("PostgreSQL's server is not installed (Debian: apt install postgresql)")
     if os.geteuid() == 0 and shutil.which("setpriv") is None:
-        pytest.skip("we are root, as whom PostgreSQL refuses to run, and there is no setpriv")
-    server = Postgres(found[-1])
+        pytest.skip("PostgreSQL refuses to run as root, and there is no setpriv")
+    server = Postgres(programs[-1])
     try:
         server.start()
         yield server

@@ -1,16 +1,36 @@
-"""Run folders for the tests of the study: noise, edited by methods small enough to see through."""
+"""Runs, raters and a clock for the tests of the study."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bench.executors import LocalExecutor
 from bench.runner import make_plan, run
 from bench.store import RunStore
+from bench.study.database import Clock
 from bench.study.interface import Answer, OpenTrial
+from bench.study.settings import StudySettings
 from bench.study.store import StudyStore
+from bench.study.types import Trial
 from tests.bench.fakes import method, protocol
+
+OPEN = StudySettings(open_registration=True, lease_seconds=600)
+PROLIFIC = {"PROLIFIC_PID": "5f3c", "STUDY_ID": "60aa", "SESSION_ID": "71bb"}
+
+
+class HandClock(Clock):
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.time
+
+    def forward(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
 
 
 def make_run(path: Path, *, cases: int, strengths: Sequence[float], oracle: bool = True) -> Path:
@@ -28,11 +48,23 @@ def make_run(path: Path, *, cases: int, strengths: Sequence[float], oracle: bool
     return path
 
 
-def answer_all(store: StudyStore, rater: str, answer: Answer = 0) -> list[OpenTrial]:
-    """Answers every trial of a rater alike; the trials in order."""
+def begin(store: StudyStore, external: str = "") -> str:
+    """A rater who has entered the study `taste` and agreed."""
+    rater = store.enter("taste", external).rater
     store.consent(rater)
-    seen = []
+    return rater
+
+
+def on_sheet(store: StudyStore, rater: str, trial: str) -> Trial:
+    """The design's trial behind one that was shown."""
+    return store.unblinded(rater, trial).trial
+
+
+def answer_all(store: StudyStore, rater: str, answer: Answer = 0) -> list[OpenTrial]:
+    """Gives the same answer to every trial of a rater. Returns the trials in order."""
+    store.consent(rater)
+    trials = []
     while (trial := store.next_trial(rater)) is not None:
-        seen.append(trial)
+        trials.append(trial)
         assert store.vote(rater, trial.id, answer, 1500).new
-    return seen
+    return trials

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from bench.study import security
-from bench.study.database import Clock
 from bench.study.design import Design
 from bench.study.security import (
     AttemptLimit,
@@ -30,6 +29,7 @@ from bench.study.security import (
     verify,
 )
 from bench.study.store import StudyStore
+from tests.bench.study.runs import HandClock
 
 RIGHT = "correct horse battery"
 SECRET = security.new_secret()
@@ -174,19 +174,9 @@ def test_the_limit_waits_until_the_oldest_failure_leaves_the_window() -> None:
     assert limit.wait([NOW + timedelta(days=1)] * 9, NOW, 3) == 0
 
 
-class Hand(Clock):
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.time = NOW
-
-    def now(self) -> datetime:
-        return self.time
-
-
 @pytest.mark.usefixtures("cheap_hash")
 def test_guessing_is_stopped_and_the_count_survives_a_restart(memory: Path, design: Design) -> None:
-    clock = Hand()
+    clock = HandClock()
     limit = AttemptLimit(per_client=3, overall=5)
     with StudyStore.open(memory / "s.db", clock=clock) as store:
         store.create("taste", design)
@@ -209,5 +199,5 @@ def test_guessing_is_stopped_and_the_count_survives_a_restart(memory: Path, desi
                 store.check_admin("taste", "wrong password", client, limit)
         with pytest.raises(TooManyAttempts):
             store.check_admin("taste", RIGHT, "c", limit)
-        clock.time += timedelta(minutes=15, seconds=1)
+        clock.forward(15 * 60 + 1)
         store.check_admin("taste", RIGHT, "thief", limit)
