@@ -27,6 +27,7 @@ from bench.images import from_array, mask_image
 from bench.registry import Registry
 from bench.suite import ConfiguredMethod, ConfiguredProtocol, configure_method, configure_protocol
 
+# Tables as a plug-in has them.
 METHODS = {"fake": "tests.bench.fakes:Fake", "oracle": "tests.bench.fakes:Oracle"}
 PROTOCOLS = {"fakes": "tests.bench.fakes:Fakes", "others": "tests.bench.fakes:Others"}
 
@@ -118,6 +119,7 @@ class Log:
         self.__init__()  # type: ignore[misc]
 
 
+# One for the process: methods are created by the code under test.
 LOG = Log()
 
 
@@ -153,6 +155,7 @@ class Fake(EditMethod):
         LOG.batches.append(len(requests))
         LOG.sizes |= {request.source.size for request in requests}
         LOG.masks |= {bytes({v for _, v in m.getcolors() or []}) for m in all_masks(requests)}
+        # Failures that its options ask for.
         if options.oom_above and len(requests) > options.oom_above:
             raise {
                 "torch": RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
@@ -162,11 +165,13 @@ class Fake(EditMethod):
         if any(request.target_prompt == options.fail_on for request in requests):
             raise ZeroDivisionError("no such chair\nsecond line")
         time.sleep(options.delay * len(requests))
+        # Its results, and the log of what it has done.
         LOG.cases += [request.target_prompt for request in requests]
         if options.log_to:
             with Path(options.log_to).open("a") as file:
                 file.writelines(request.target_prompt + "\n" for request in requests)
         results: list[Any] = [request.source if options.echo else self.one(request) for request in requests]
+        # Results that no method may return.
         if options.wrong == "count":
             return results[:-1] if len(results) > 1 else [*results, results[0]]
         if options.wrong == "size":

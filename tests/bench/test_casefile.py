@@ -65,6 +65,7 @@ def test_cases_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_a_source_is_stored_once_and_another_crop_of_it_beside_it(tmp_path: Path) -> None:
+    # Two cases a source, and a fifth with other pixels under the same source id.
     cases = [make_case(i) for i in range(4)]
     other_crop = with_request(replace(make_case(4), source_id="source-0"), source=noise("crop", 32))
     write_cases(tmp_path, [*cases, other_crop], INFO)
@@ -79,6 +80,7 @@ def test_writing_is_deterministic(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_cases(tmp_path / name, [make_case(i) for i in range(8)], INFO)
     files = [path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()]
+    # protocol.json and cases.jsonl, sources, masks, regions, ground truths.
     assert len(files) == 2 + 4 + 8 + 4 + 8
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
@@ -86,6 +88,7 @@ def test_writing_is_deterministic(tmp_path: Path) -> None:
 
 def test_more_cases_of_the_same_digest_join_in_the_protocols_order(tmp_path: Path) -> None:
     write_cases(tmp_path, [make_case(3), make_case(1)], INFO)
+    # What is stored is not written again, and cases that are not named stay.
     before = (tmp_path / "masks" / "case-001.png").stat().st_mtime_ns
     write_cases(tmp_path, [make_case(i) for i in range(1, 6)], INFO)
     assert CaseFile(tmp_path).ids == [f"case-{i:03d}" for i in (1, 2, 3, 4, 5)]
@@ -152,6 +155,7 @@ def test_provided_fields(tmp_path: Path) -> None:
     rows = write_cases(tmp_path / "a", [make_case(i) for i in range(4)], INFO).rows
     assert provided_fields(rows) == REQUEST_FIELDS, "one multi-object case provides regions"
     assert provided_fields(rows[:3]) == REQUEST_FIELDS - {"regions"}
+    # One of two cases lacks a field: the protocol does not provide it.
     bare = [make_case(0), make_case(1, instruction="", edit_words=())]
     assert provided_fields(write_cases(tmp_path / "b", bare, INFO).rows) == REQUEST_FIELDS - {
         "regions",
@@ -163,6 +167,7 @@ def test_provided_fields(tmp_path: Path) -> None:
 
 def test_a_folder_from_elsewhere_cannot_read_outside_itself(tmp_path: Path) -> None:
     write_cases(tmp_path / "cases", [make_case(0)], INFO)
+    # A file that somebody else wrote, which names one outside.
     noise("secret", 32).save(tmp_path / "secret.png")
     path = tmp_path / "cases" / "cases.jsonl"
     row = json.loads(path.read_text())
@@ -180,6 +185,7 @@ def test_broken_folders_name_file_and_line(tmp_path: Path) -> None:
         list_cases(tmp_path)
     write_cases(tmp_path, [make_case(0), make_case(1)], INFO)
     path = tmp_path / "cases.jsonl"
+    # A torn line, a line without required keys, and a line twice.
     lines = path.read_text().splitlines()
     path.write_text(lines[0] + "\n" + lines[1][:40] + "\n")
     with pytest.raises(CaseError, match=r"cases\.jsonl:2: not a case"):
@@ -195,6 +201,7 @@ def test_broken_folders_name_file_and_line(tmp_path: Path) -> None:
 def test_a_windows_editor_changes_nothing(tmp_path: Path) -> None:
     write_cases(tmp_path, [make_case(0), make_case(1)], INFO)
     before = CaseFile(tmp_path)
+    # A byte order mark, and line ends of Windows.
     for name in ("cases.jsonl", "protocol.json"):
         text = (tmp_path / name).read_text()
         (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
@@ -203,6 +210,7 @@ def test_a_windows_editor_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_half_an_emoji_is_refused_by_its_place(tmp_path: Path) -> None:
+    # A lone surrogate in texts of a request, in a tag, and in a file.
     for change in ({"source_prompt": "a car \ud83d"}, {"edit_words": ("car", "\ud83d")}):
         with pytest.raises(CaseError, match=r"case case-000: .*half a character \('\\ud83d' at character \d"):
             check_case(with_request(make_case(0), **change))

@@ -92,6 +92,7 @@ def test_write_atomic_makes_folders_replaces_and_honours_the_umask(tmp_path: Pat
     write_atomic(path, b"two")
     assert path.read_bytes() == b"two"
     assert [p.name for p in path.parent.iterdir()] == ["b.txt"]
+    # mkstemp makes files that their owner alone may read.
     umask = os.umask(0)
     os.umask(umask)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
@@ -142,6 +143,7 @@ def test_nesting_without_end_is_a_value_error(text: str) -> None:
 
 
 def test_a_folder_or_a_device_is_not_replaced(tmp_path: Path) -> None:
+    # os.replace would put a file in place of the pipe.
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path, tmp_path / "fifo"):
         with pytest.raises(FileExistsError, match="no regular file"):

@@ -48,6 +48,7 @@ def test_rgb_png_is_read_bit_for_bit(tmp_path: Path, smooth: Image.Image) -> Non
 
 @pytest.mark.parametrize("reader", [read_rgb, read_mask])
 def test_truncated_jpeg(tmp_path: Path, smooth: Image.Image, reader: Callable[[Path], object]) -> None:
+    # Large enough for the decoder to begin before it meets the end.
     smooth.resize((256, 256)).save(tmp_path / "whole.jpg", quality=95)
     data = (tmp_path / "whole.jpg").read_bytes()
     path = tmp_path / "cut.jpg"
@@ -65,6 +66,7 @@ def test_truncated_png(tmp_path: Path, smooth: Image.Image) -> None:
 
 
 def test_damaged_bytes_never_raise_anything_else(tmp_path: Path, smooth: Image.Image) -> None:
+    # Four random bytes of a PNG or JPEG are changed, 60 times each.
     rng = np.random.default_rng(0)
     jpeg = io.BytesIO()
     smooth.save(jpeg, "JPEG")
@@ -89,6 +91,7 @@ def test_16_bit_gray_png_is_scaled_and_rounded(tmp_path: Path) -> None:
     values = np.array([[0, 128, 129, 257], [32768, 65535, 65406, 65407]], dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "deep.png")
     image = to_array(read_rgb(tmp_path / "deep.png"))
+    # 65535 = 255 * 257.
     expected = np.round(values / 257).astype(np.uint8)
     assert (image == expected[..., None]).all()
     assert expected.tolist() == [[0, 0, 1, 1], [128, 255, 254, 255]]
@@ -114,6 +117,7 @@ def test_floating_point_is_refused(tmp_path: Path) -> None:
 
 
 def test_transparent_pixels_of_an_image_are_refused(tmp_path: Path) -> None:
+    # A palette with one transparent colour.
     image = Image.new("P", (4, 2))
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     image.putdata([0, 1, 2, 0, 1, 2, 0, 1])
@@ -126,6 +130,7 @@ def test_transparent_pixels_of_an_image_are_refused(tmp_path: Path) -> None:
         ImageError, match=r"clear\.png: 37\.5% of its pixels are transparent.*save it without"
     ):
         read_rgb(tmp_path / "clear.png")
+    # Gray with an alpha channel: opaque, then with one pixel that is nearly so.
     gray = Image.new("LA", (2, 1), (90, 255))
     gray.save(tmp_path / "gray.png")
     assert to_array(read_rgb(tmp_path / "gray.png")).tolist() == [[[90] * 3] * 2]
@@ -229,6 +234,7 @@ def ellipse(width: int = 96, height: int = 80) -> np.ndarray:
 
 @pytest.fixture
 def photo() -> Image.Image:
+    # A smooth image of many colours, as photos are.
     coarse = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((96, 80), Image.Resampling.BICUBIC)
 
@@ -251,6 +257,7 @@ def test_transparency_that_is_not_a_hole_in_a_photo_is_refused(tmp_path: Path, p
     region = mask_image(ellipse())
     inverse = mask_image(~ellipse())
     white, black = Image.new("L", region.size, 255), Image.new("L", region.size, 0)
+    # Two alpha channels that are no hole in a photo.
     ramp = photo.convert("RGBA")
     ramp.putalpha(Image.linear_gradient("L").resize(region.size))
     brush = Image.new("RGBA", region.size, (250, 60, 60, 255))
@@ -279,6 +286,7 @@ def test_an_opaque_alpha_channel_changes_nothing(tmp_path: Path) -> None:
 
 def test_soft_edges_and_lossy_files_are_masks(tmp_path: Path) -> None:
     region = mask_image(ellipse())
+    # Feathered by hand, and disturbed by lossy compression.
     region.filter(ImageFilter.GaussianBlur(2)).save(tmp_path / "soft.png")
     region.resize((384, 320)).filter(ImageFilter.GaussianBlur(16)).save(tmp_path / "feather.png")
     region.save(tmp_path / "ringing.jpg", quality=30)
@@ -292,6 +300,7 @@ def test_soft_edges_and_lossy_files_are_masks(tmp_path: Path) -> None:
 
 def test_a_picture_or_a_map_of_labels_is_no_mask(tmp_path: Path, photo: Image.Image) -> None:
     region = ellipse()
+    # Gray values that have a meaning of their own.
     trimap = np.where(dilate(region, 6), np.uint8(128), np.uint8(0))
     trimap[region] = 255
     labels = np.where(region, np.uint8(150), np.uint8(0))
@@ -328,6 +337,7 @@ def test_resize_keeps_constants_and_its_own_size(smooth: Image.Image) -> None:
 
 def test_resize_mask_adds_no_values_and_inverts_exactly() -> None:
     mask = mask_image(np.random.default_rng(0).random((16, 16)) < 0.5)
+    # Every pixel becomes a block of 4x4 equal ones, and comes back from it.
     large = resize_mask(mask, 64)
     assert set(np.unique(to_array(large))) == {0, 255}
     assert (to_array(large) == np.kron(to_array(mask), np.ones((4, 4), dtype=np.uint8))).all()
@@ -336,9 +346,11 @@ def test_resize_mask_adds_no_values_and_inverts_exactly() -> None:
 
 def test_crop_square_cuts_what_it_says_and_never_pads(smooth: Image.Image) -> None:
     assert (to_array(crop_square(smooth, (10, 4, 30, 24))) == to_array(smooth)[4:24, 10:30]).all()
+    # Not square, empty.
     for box in [(0, 0, 10, 11), (5, 5, 5, 5)]:
         with pytest.raises(ImageError, match="not a square"):
             crop_square(smooth, box)
+    # Beyond the left and the lower edge.
     for box in [(-1, 0, 9, 10), (0, 40, 10, 50)]:
         with pytest.raises(ImageError, match="leaves the image of 64x48"):
             crop_square(smooth, box)
@@ -363,6 +375,7 @@ def test_arrays_are_checked_and_copied(smooth: Image.Image) -> None:
 @given(st.integers(0, 2**32 - 1), st.floats(0, 9))
 def test_dilate_is_the_euclidean_disc_and_erode_its_dual(seed: int, radius: float) -> None:
     mask = np.random.default_rng(seed).random((13, 17)) < 0.05
+    # By definition: the least squared distance to any True pixel, (13, 17).
     points = np.argwhere(mask)
     grid = np.stack(np.mgrid[0:13, 0:17], axis=-1)
     if len(points):
@@ -376,6 +389,7 @@ def test_dilate_is_the_euclidean_disc_and_erode_its_dual(seed: int, radius: floa
 
 def test_erode_leaves_the_frame_and_a_full_mask_alone() -> None:
     assert erode(np.ones((9, 9), dtype=np.bool_), 3).all()
+    # The right edge of the True half moves by 2, and the frame moves nothing.
     half = np.zeros((9, 9), dtype=np.bool_)
     half[:, :5] = True
     assert erode(half, 2)[:, :3].all()
@@ -398,6 +412,7 @@ def test_paste_back_is_exact_on_both_sides(smooth: Image.Image) -> None:
 
 
 def test_png_has_pixels_only_and_the_same_bytes_for_the_same_pixels(smooth: Image.Image) -> None:
+    # An image with text, a colour profile and a resolution.
     info = PngImagePlugin.PngInfo()
     info.add_text("Author", "somebody")
     buffer = io.BytesIO()
@@ -405,6 +420,7 @@ def test_png_has_pixels_only_and_the_same_bytes_for_the_same_pixels(smooth: Imag
     marked = Image.open(buffer)
     assert marked.info
     assert png_bytes(marked) == png_bytes(smooth) == png_bytes(smooth.copy())
+    # None of it is in our PNG.
     again = Image.open(io.BytesIO(png_bytes(marked)))
     assert again.info == {}
     assert (np.asarray(again) == to_array(smooth)).all()

@@ -119,6 +119,7 @@ def test_a_missing_dependency_of_a_method_is_not_mistaken_for_the_method(
 
 def test_entry_points_of_installed_packages_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_module(tmp_path, "third_party_mod", METHOD + METRIC)
+    # What an installer leaves of a package.
     info = tmp_path / "third_party-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n")
@@ -127,6 +128,7 @@ def test_entry_points_of_installed_packages_join(tmp_path: Path, monkeypatch: py
         "[prompteditbench.metrics]\njudge = third_party_mod:Judge\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    # Registries without a group of their own read that of their kind.
     methods = Registry("method", {"copy_input": "a:B"})
     assert methods.names() == ["copy_input", "mine"]
     assert methods.load("mine").__name__ == "Method"
@@ -147,6 +149,7 @@ def test_plugin_module_merges_its_tables(tmp_path: Path, monkeypatch: pytest.Mon
     added = load_plugin("plug_a", [methods, protocols, metrics])
     assert added == ["method plugged", "metric measured"]
     assert (methods.load("plugged").__name__, metrics.load("measured").__name__) == ("Method", "Judge")
+    # A plug-in may be named twice, on the command line and in the environment.
     assert load_plugin("plug_a", [methods, metrics]) == added, "loading it twice changes nothing"
 
 
@@ -155,6 +158,7 @@ def test_plugin_that_clashes_adds_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     write_module(tmp_path, "plug_c", "x = 1")
     monkeypatch.syspath_prepend(tmp_path)
     methods = Registry("method", {"copy_input": "a:B"}, "")
+    # One name clashes: the other is not added either.
     with pytest.raises(PluginError, match=r"'copy_input' \(from plug_b\)"):
         load_plugin("plug_b", [methods])
     assert methods.names() == ["copy_input"]
@@ -264,6 +268,7 @@ def test_a_malformed_class_is_told_what_it_lacks(
 ) -> None:
     write_module(tmp_path, "plug_shape", text)
     monkeypatch.syspath_prepend(tmp_path)
+    # Python keeps modules by name, and every case writes another one.
     monkeypatch.delitem(sys.modules, "plug_shape", raising=False)
     with pytest.raises(PluginError, match=rf"{kind} 'a' \(plug_shape:Bad\): .*{message}"):
         Registry(kind, {"a": "plug_shape:Bad"}, "").load("a")

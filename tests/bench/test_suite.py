@@ -21,6 +21,7 @@ from bench.suite import (
 )
 from tests.bench.fakes import METHOD_REGISTRY, PROTOCOL_REGISTRY, Fake, method, protocol
 
+# The line numbers of the messages below count its lines, the empty first one included.
 GOOD = """
 name: small
 seed: 7
@@ -149,10 +150,12 @@ def test_shipped_suites_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(bench.suite, "SHIPPED", tmp_path / "shipped")
     (tmp_path / "shipped").mkdir()
     (tmp_path / "shipped" / "small.yaml").write_text(GOOD)
+    # A shipped suite by its name, and a file by its path.
     (tmp_path / "mine.yaml").write_text(GOOD.replace("seed: 7", "seed: 8"))
     assert list(shipped_suites()) == ["small"]
     assert load_suite("small").seed == 7
     assert load_suite(tmp_path / "mine.yaml").seed == 8
+    # Neither a name nor a file, and a file that is no UTF-8.
     with pytest.raises(SuiteError, match=r"unknown suite 'smal'\. Did you mean 'small'\?"):
         load_suite("smal")
     with pytest.raises(SuiteError, match=r"none\.yaml: no such suite file"):
@@ -167,6 +170,7 @@ def test_numbers_with_an_exponent_are_numbers() -> None:
     for text, value in numbers.items():
         number = read_yaml(f"x: {text}")["x"]
         assert (number, type(number)) == (value, type(value)), text
+    # What only looks like a number stays text.
     for text in ("e5", "1e", "1e5x", "0x1e5f", "'5e-1'", "1e5 m"):
         assert not isinstance(read_yaml(f"x: {text}")["x"], float), text
     suite = parse_suite(GOOD.replace("{native: 16}", "{strength: 5e-1}"))
@@ -228,6 +232,7 @@ def test_golden_digest() -> None:
     spec = MethodSpec("sd_inpainting", {"steps": 50, "scale": 7.5, "_identity": {"a": None}}, "SD")
     text = '{"name":"sd_inpainting","options":{"_identity":{"a":null},"scale":7.5,"steps":50}}'
     assert spec.digest == hashlib.sha256(text.encode()).hexdigest()[:12] == "929a9a3728a7"
+    # Three spellings of one method, and another method.
     assert method(native=16, strength=0.5).spec.digest == GOLDEN
     assert method(native=16, preset="weak").spec.digest == GOLDEN, "presets are short for options"
     assert method(native=16, strength=0.5, delay=0.0).spec.digest == GOLDEN, "defaults are spelt out"
@@ -261,10 +266,13 @@ def test_identity_is_part_of_the_digest(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(registry, "load", lambda name: Weighted)
     first = bench.suite.configure_method("weighted", registry)
     assert first.spec.options["_identity"] == {"sha256": "abc"}
+    # Other weights are another method.
     monkeypatch.setattr(Weighted, "weights", "def")
     assert bench.suite.configure_method("weighted", registry).spec.digest != first.spec.digest
+    # Missing weights have no identity, and none is asked for.
     monkeypatch.setattr(Weighted, "missing", ("weights are missing: run `x`",))
     assert bench.suite.configure_method("weighted", registry).problems == ("weights are missing: run `x`",)
+    # A suite cannot set it.
     with pytest.raises(OptionError, match="unknown option '_identity'"):
         bench.suite.configure_method("weighted", registry, options={"_identity": {}})
 

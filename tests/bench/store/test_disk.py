@@ -20,11 +20,13 @@ def test_a_full_disk_keeps_every_record_and_takes_more_once_there_is_space(
 ) -> None:
     records = [edited(store, f"case-{i:03d}") for i in range(4)]
     store.append_edits(records[:2])
+    # 100 bytes are less than one record.
     full_disk(monkeypatch, after=100)
     with pytest.raises(
         StoreError, match=r"cannot record edits: the disk is full.*What is stored is kept.*Free some"
     ):
         store.append_edits(records[2:])
+    # Nothing of the failed append is left, and the next one is whole.
     assert store.edits() == records[:2]
     monkeypatch.undo()
     store.append_edits(records[2:])
@@ -40,6 +42,7 @@ def test_a_full_disk_that_cannot_even_be_cut(store: RunStore, monkeypatch: pytes
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "ftruncate", broken)
+    # The disk takes one and a half records, and the half one cannot be cut off.
     full_disk(monkeypatch, after=line + line // 2)
     with pytest.raises(StoreError, match="disk is full"):
         store.append_edits(records[1:])
@@ -57,6 +60,7 @@ def test_a_failed_fsync_is_no_success(store: RunStore, monkeypatch: pytest.Monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", broken)
+    # Each kind of write reports it.
     with pytest.raises(StoreError, match="cannot record edits: the disk is full"):
         store.append_edits([not_edited("case-001")])
     with pytest.raises(StoreError, match="cannot write an edit: the disk is full"):
@@ -64,6 +68,7 @@ def test_a_failed_fsync_is_no_success(store: RunStore, monkeypatch: pytest.Monke
     with pytest.raises(StoreError, match="cannot write scores: the disk is full"):
         store.append_scores([ScoreRecord(key(), "m", "1", 1.0)])
     monkeypatch.undo()
+    # None of them counts.
     assert len(store.edits()) == 1
     assert len(store.scores()) == 0
     assert not (store.path / "edits/fakes" / f"fake-{SPEC.digest}" / "case-002.png").exists()
@@ -72,6 +77,7 @@ def test_a_failed_fsync_is_no_success(store: RunStore, monkeypatch: pytest.Monke
 def test_a_really_full_disk(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
+    # A file system of 256 KiB in memory.
     mount = shutil.which("mount")
     if (
         mount is None
@@ -84,6 +90,7 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
         store = RunStore.open(disk / "run", create=True)
         stored = []
 
+        # Edit until the disk is full.
         def fill() -> None:
             for i in range(1000):
                 record = edited(store, f"case-{i:03d}")
@@ -92,9 +99,11 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
 
         with pytest.raises(StoreError, match="the disk is full"):
             fill()
+        # Every recorded edit is there, with its file.
         assert 5 < len(stored) < 1000
         assert store.edits() == stored
         assert all(store.image(record) is not None for record in stored)
+        # With some space again, the same store goes on.
         store.image_path(stored[0]).unlink()
         store.image_path(stored[1]).unlink()
         store.append_edits([not_edited("late")])
@@ -111,6 +120,7 @@ def test_a_read_only_folder(store: RunStore, monkeypatch: pytest.MonkeyPatch, co
     store.close()
     real = os.open
 
+    # Whatever opens a file for writing fails.
     def closed(path: str, flags: int, *rest: int, **options: int) -> int:
         if flags & (os.O_WRONLY | os.O_RDWR):
             raise OSError(code, os.strerror(code))
@@ -131,6 +141,7 @@ def test_a_really_read_only_folder(tmp_path: Path) -> None:
     disk.mkdir()
     with RunStore.open(disk / "run", create=True) as store:
         store.append_edits([edited(store)])
+    # Root may write anywhere, except on a file system that is mounted read-only.
     if os.geteuid() != 0:
         for path in (disk / "run", disk / "run" / "lock"):
             path.chmod(0o555 if path.is_dir() else 0o444)

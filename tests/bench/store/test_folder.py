@@ -17,6 +17,7 @@ from tests.bench.store.records import INFO, SPEC, configure, edited, full_disk, 
 
 
 def test_every_file_has_the_digest_of_what_it_holds(store: RunStore) -> None:
+    # Write one file of every kind, and one twice.
     configure(store)
     store.write_cases([make_case(i) for i in range(3)], INFO)
     store.append_scores([ScoreRecord(key(), "m", "1", 0.5)])
@@ -24,6 +25,7 @@ def test_every_file_has_the_digest_of_what_it_holds(store: RunStore) -> None:
     store.write_file("report/x.csv", b"1")
     store.write_file("report/x.csv", b"2")
     edited(store)  # an edit has its digest in its record
+    # Every file but edits, the lock and the log itself has the digest of its content.
     digests, complete = store.digests()
     files = {p.relative_to(store.path).as_posix() for p in store.path.rglob("*") if p.is_file()}
     assert complete
@@ -47,14 +49,17 @@ def test_digests_outlive_a_full_disk_and_a_torn_line(
     store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write_file("report/x.csv", b"1")
+    # The disk fills up in the middle of a line of the log.
     with monkeypatch.context() as patch:
         full_disk(patch, after=10)
         with pytest.raises(StoreError, match="disk is full"):
             store.write_file("report/y.csv", b"2")
     before = store.digests()
     assert "report/y.csv" not in before[0]
+    # The torn line is cut, and the file written again.
     store.write_file("report/y.csv", b"2")
     assert set(store.digests()[0]) == {*before[0], "report/y.csv"}
+    # A removed file has no digest.
     store.write_digest("report/y.csv", None)
     assert store.digests() == before
 
@@ -71,9 +76,11 @@ def test_one_process_writes_and_others_read(store: RunStore) -> None:
         "else: print('locked')"
     )
     command = [sys.executable, "-c", code, str(store.path)]
+    # The lock is held here, so that the other process can only read.
     first = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert first.startswith("1\n")
     assert f"another process is writing this run (process {os.getpid()} on " in first
+    # After close it can lock.
     store.close()
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1\nlocked\n"
 
@@ -85,6 +92,7 @@ def test_the_lock_of_a_killed_process_is_no_obstacle_and_its_leftovers_are_swept
         "(store.temp_dir / '.half.png.tmp').write_bytes(b'x')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
+    # A kill while a file was being written.
     run = tmp_path / "run"
     assert subprocess.run([sys.executable, "-c", code, str(run)], check=False).returncode == -9
     assert (run / "tmp" / ".half.png.tmp").exists()

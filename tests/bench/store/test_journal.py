@@ -25,11 +25,13 @@ def test_nesting_without_end_is_one_error(store: RunStore, name: str) -> None:
     "tail", [b'{"protocol": "fakes", "protoc', b"\0" * 40, b"\0" * 40 + b"\n", b"{}{}\n", b"["]
 )
 def test_a_torn_tail_is_passed_over_and_cut_by_the_next_append(store: RunStore, tail: bytes) -> None:
+    # A process was killed in the middle of a line.
     records = [edited(store, f"case-{i:03d}") for i in range(3)]
     store.append_edits(records[:2])
     store.close()
     with (store.path / "edits.jsonl").open("ab") as file:
         file.write(tail)
+    # Readers pass over the torn line, and the next append cuts it.
     assert store.edits() == records[:2]
     store.append_edits(records[2:])
     assert store.edits() == records
@@ -44,6 +46,7 @@ def test_a_log_that_is_nothing_but_torn_is_empty(store: RunStore) -> None:
 
 
 def test_a_long_line_before_a_torn_tail_survives(store: RunStore) -> None:
+    # Both lines are longer than the pieces of 64 KiB in which the end of the file is read.
     long = replace(not_edited(), error="x" * 200_000)
     store.append_edits([not_edited("case-001"), long])
     store.close()
@@ -76,6 +79,7 @@ def test_a_whole_line_that_is_no_record_is_an_error_wherever_it_stands(
     store.close()
     path = store.path / "edits.jsonl"
     good = path.read_text()
+    # A whole JSON text, or a good line with other values.
     bad = line if isinstance(line, str) else json.dumps({**json.loads(good), **line})
     path.write_text(good + bad + "\n" + ("" if last else good))
     with pytest.raises(StoreError) as caught:

@@ -54,11 +54,13 @@ def test_a_manifest_of_another_shape_is_one_error(store: RunStore, change: Any, 
 
 def test_methods_and_protocols_join_a_run(store: RunStore) -> None:
     configure(store)
+    # Another method and another protocol, on another device.
     other = MethodSpec("fake", {"strength": 0.5})
     configure(store, methods=[other], protocols={"others": {**INFO, "name": "others"}}, device="cuda")
     again = RunStore.open(store.path)
     assert list(again.methods.values()) == [SPEC, other]
     assert list(again.manifest["protocols"]) == ["fakes", "others"]
+    # A method keeps the devices that it edited on, and gains new ones.
     assert again.manifest["methods"][SPEC.digest]["devices"] == ["cpu"]
     configure(store, device="cuda")
     assert store.manifest["methods"][SPEC.digest]["devices"] == ["cpu", "cuda"]
@@ -68,6 +70,7 @@ def test_a_run_from_before_printed_names_is_read(store: RunStore) -> None:
     spec = MethodSpec("fake", {}, "Fake", "Ours", "a2026", "mask-free")
     store.configure(seed=0, protocols={}, methods=[spec])
     assert store.methods[spec.digest] == spec
+    # Take away what earlier versions did not write.
     old = json.loads((store.path / "run.json").read_text())
     for key in ("display", "cite", "group"):
         del old["methods"][spec.digest][key]
@@ -83,6 +86,7 @@ def test_a_run_from_before_controls_were_declared_knows_them_by_their_names(stor
     ]
     store.configure(seed=0, protocols={}, methods=specs)
     assert [spec.is_control for spec in store.methods.values()] == [True, False, True]
+    # Take away what earlier versions did not write. Then only the names of the old controls tell.
     stored = json.loads((store.path / "run.json").read_text())
     for entry in stored["methods"].values():
         del entry["is_control"]

@@ -23,9 +23,11 @@ def test_scores_come_back_typed_and_the_last_one_counts(store: RunStore) -> None
             ScoreRecord(key("case-001"), "leak_psnr", "1", 31.0),
         ]
     )
+    # The same scores again, of one case, with other values and without reasons.
     frame = store.scores()
     frame = frame[frame["case"] == "case-000"].assign(value=[29.0, 0.5], reason=None)
     store.append_scores(frame)
+    # The last value of a key counts, and types do not depend on values.
     scores = RunStore.open(store.path).scores()
     assert list(scores.columns) == list(SCORE_COLUMNS)
     assert scores["value"].dtype == np.float64
@@ -71,6 +73,7 @@ def test_merging_that_is_interrupted_loses_nothing(store: RunStore, monkeypatch:
     for i in range(64):
         store.append_scores([ScoreRecord(key(), "m", "1", float(i))])
 
+    # The kill comes after the merged file was written and before the first old one is deleted.
     def killed(self: Path, missing_ok: bool = False) -> None:
         raise KeyboardInterrupt
 

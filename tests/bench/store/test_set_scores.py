@@ -52,12 +52,15 @@ def test_set_scores_keep_what_subclasses_add(store: RunStore) -> None:
 
 def test_set_scores(store: RunStore) -> None:
     assert list(store.set_scores().columns) == list(SET_COLUMNS)
+    # Two categories, one of them without a value.
     first = SetScore("fakes", "1", SPEC.digest, "all", "fid", "1", 12.5, 100, low=12.0, high=13.0)
     store.append_set_scores([first, replace(first, category="attribute", value=math.nan, n=3)])
+    # The last value of a key replaces the first.
     store.append_set_scores([replace(first, value=11.0)])
     frame = RunStore.open(store.path).set_scores().set_index("category")
     assert len(frame) == 2
     assert frame.loc["all", ["value", "low", "high", "n"]].tolist() == [11.0, 12.0, 13.0, 100]
     assert math.isnan(frame.loc["attribute", "value"])
     assert frame.loc["attribute", "reason"] == "the metric gave nan"
+    # The file is strict JSON, which has no NaN.
     json.loads((store.path / "scores" / "set.json").read_text(), parse_constant=lambda name: 1 / 0)
