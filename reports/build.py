@@ -198,7 +198,7 @@ def make(
     comparisons = validity = None
     if extras:
         from reports.data.validity import validity as measure
-        from reports.data.validity import validity_tables
+        from reports.tables.validity import validity_tables
 
         base = baseline or _first_contender(scores)
         if base is not None:

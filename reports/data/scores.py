@@ -1,13 +1,13 @@
-"""The scores of a run, read once: one dense array per protocol, which every table, test and figure shares.
+"""The scores of a run as one dense array per protocol, which every table, test and figure shares.
 
-A *unit* is one case with one seed; all methods answered it, so their scores on it are paired. Units of one
-source image form a *cluster*, the unit of every interval and test.
+A *unit* is one case with one seed. All methods answered it, so their scores on it are paired. The units of one source
+image form a *cluster*, which intervals and tests take as their unit.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     FloatND = NDArray[np.float64]
     BoolND = NDArray[np.bool_]
     IndexND = NDArray[np.intp]
+    CaseRows = Sequence[Mapping[str, object]]
 
 ALL = "all"
 """The category of a row that is over all categories."""
@@ -36,25 +37,25 @@ PEAK_MEMORY = "peak_memory"
 
 @dataclass(frozen=True, eq=False)
 class ProtocolScores:
-    """Per-image scores of one protocol: U units, M methods, K metrics."""
+    """Scores of single edits in one protocol: U units, M methods, K metrics."""
 
     protocol: str
     methods: tuple[str, ...]
     """Digests, in the order in which they joined the run."""
     titles: tuple[str, ...]
-    """What the tables call them."""
+    """Names of the methods in the tables."""
     controls: tuple[bool, ...]
     metrics: tuple[str, ...]
     values: FloatND
-    """``(U, M, K)``; NaN where there is no value."""
+    """``(U, M, K)``. NaN where there is no value."""
     recorded: BoolND
-    """``(U, M, K)``: something was stored, a value or the reason why there is none."""
+    """``(U, M, K)``: whether a value or the reason of a missing value is stored."""
     cases: tuple[str, ...]
     """``U`` case ids."""
     category: IndexND
-    """``(U,)``: index into ``CATEGORIES``; -1 for another one."""
+    """``(U,)``: index into ``CATEGORIES``, -1 for another category."""
     cluster: IndexND
-    """``(U,)``: source images, numbered in order of first appearance."""
+    """``(U,)``: number of the source image, in order of first appearance."""
 
     def units(self, category: str = ALL) -> IndexND:
         """Indices of the units of a category."""
@@ -63,7 +64,7 @@ class ProtocolScores:
         return np.flatnonzero(self.category == CATEGORIES.index(category))
 
     def metric(self, name: str) -> FloatND:
-        """``(U, M)`` of one metric. Raises ValueError for one that the run does not have."""
+        """``(U, M)`` of one metric. Raises ValueError for a metric that the run does not have."""
         return self.values[:, :, self.metrics.index(name)]
 
     @cached_property
@@ -74,177 +75,202 @@ class ProtocolScores:
 
 @dataclass(frozen=True, eq=False)
 class RunScores:
-    """Everything of a run that reports count with."""
+    """Every number of a run that a report shows or computes with."""
 
     protocols: Mapping[str, ProtocolScores]
     sets: pd.DataFrame
     """``RunStore.set_scores``."""
     failed: Mapping[str, Mapping[str, Counter[str]]]
-    """Protocol -> method digest -> category (or ``all``) -> planned edits of which no image exists."""
+    """Protocol -> method digest -> category (or ``all``) -> number of planned edits without an image."""
     seconds: Mapping[str, FloatND]
-    """Protocol -> ``(U, M)`` seconds per edit; NaN where there is none."""
+    """Protocol -> ``(U, M)`` seconds per edit. NaN where they are unknown."""
     peak_memory: Mapping[str, Mapping[str, int]]
-    """Protocol -> method digest -> most bytes on the accelerator, where it could tell."""
+    """Protocol -> method digest -> largest number of bytes on the accelerator, where it is known."""
     titles: Mapping[str, str]
-    """Digest -> what the tables call the method."""
+    """Method digest -> name in the tables."""
     names: Mapping[str, str]
-    """Title -> the name under which the method is registered."""
+    """Name in the tables -> name under which the method is registered."""
     controls: frozenset[str]
-    """Titles."""
+    """Names of the controls in the tables."""
     edits: Sequence[EditRecord]
     """``RunStore.edits``."""
 
     @property
     def metrics(self) -> list[str]:
-        """Every metric there is, of single edits, of sets, of cost."""
+        """Every metric of single edits, of sets, and of cost."""
         single = [metric for scores in self.protocols.values() for metric in scores.metrics]
         return list(dict.fromkeys([*single, *self.sets["metric"].tolist(), SECONDS, PEAK_MEMORY]))
 
 
 def load(store: RunStore) -> RunScores:
     """Reads scores, set scores and edit records, each once. Raises ``bench.store.StoreError``."""
-    import pandas as pd
-
-    titles = method_titles(store)
-    controls = control_titles(store)
-    frame = store.scores()
+    titles, controls = method_titles(store), control_titles(store)
     records = store.edits()
-    codes = {name: pd.factorize(frame[name]) for name in ("protocol", "method", "case", "metric")}
-    seeds, _ = pd.factorize(frame["seed"])
-    values = frame["value"].to_numpy(dtype=np.float64)
-    explained = ~np.isnan(values) | frame["reason"].notna().to_numpy()
-    of_protocol = {name: code for code, name in enumerate(codes["protocol"][1])}
-    places: dict[str, list[EditRecord]] = {}
-    for record in records:
-        places.setdefault(record.key.protocol, []).append(record)
+    long_scores = _LongScores.of(store.scores())
     protocols: dict[str, ProtocolScores] = {}
     failed: dict[str, dict[str, Counter[str]]] = {}
     seconds: dict[str, FloatND] = {}
-    peaks: dict[str, dict[str, int]] = {}
-    for protocol in store.protocols():
-        rows = store.cases(protocol).rows
-        chosen = np.flatnonzero(codes["protocol"][0] == of_protocol.get(protocol, -1))
-        mine = places.get(protocol, [])
-        scores = _dense(
-            protocol,
-            rows,
-            titles,
-            controls,
-            {name: (codes[name][0][chosen], list(codes[name][1])) for name in ("method", "case", "metric")},
-            seeds[chosen],
-            values[chosen],
-            explained[chosen],
-        )
-        protocols[protocol] = scores
-        failed[protocol] = _failed(mine, rows, titles)
-        seconds[protocol] = _seconds(mine, scores)
-        peaks[protocol] = {}
-        for record in mine:
-            if record.peak_memory is not None:
-                before = peaks[protocol].get(record.key.method, 0)
-                peaks[protocol][record.key.method] = max(before, record.peak_memory)
+    peak_memory: dict[str, dict[str, int]] = {}
+    for name in store.protocols():
+        rows = store.cases(name).rows
+        of_protocol = [record for record in records if record.key.protocol == name]
+        protocols[name] = _dense(name, rows, titles, controls, long_scores.of_protocol(name))
+        failed[name] = _failures(of_protocol, rows, titles)
+        seconds[name] = _seconds(of_protocol, protocols[name])
+        peak_memory[name] = _peaks(of_protocol)
     names = {titles[digest]: spec.name for digest, spec in store.methods.items()}
-    return RunScores(protocols, store.set_scores(), failed, seconds, peaks, titles, names, controls, records)
+    return RunScores(
+        protocols, store.set_scores(), failed, seconds, peak_memory, titles, names, controls, records
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _LongScores:
+    """The stored scores, one row each. Names are integers, so that selecting and sorting are fast."""
+
+    names: Mapping[str, Sequence[str]]
+    """Column -> the names that its integers stand for."""
+    codes: Mapping[str, IndexND]
+    """Column (``protocol``, ``method``, ``case``, ``metric``, ``seed``) -> ``(N,)`` integers."""
+    values: FloatND
+    """``(N,)``. NaN where there is no value."""
+    recorded: BoolND
+    """``(N,)``: whether there is a value or a reason."""
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> _LongScores:
+        import pandas as pd
+
+        columns = ("protocol", "method", "case", "metric", "seed")
+        factors = {column: pd.factorize(frame[column]) for column in columns}
+        values = frame["value"].to_numpy(dtype=np.float64)
+        return cls(
+            {column: list(factor[1]) for column, factor in factors.items()},
+            {column: factor[0] for column, factor in factors.items()},
+            values,
+            ~np.isnan(values) | frame["reason"].notna().to_numpy(),
+        )
+
+    def of_protocol(self, protocol: str) -> _LongScores:
+        names = self.names["protocol"]
+        code = names.index(protocol) if protocol in names else -1
+        return self.select(self.codes["protocol"] == code)
+
+    def select(self, rows: BoolND) -> _LongScores:
+        codes = {column: values[rows] for column, values in self.codes.items()}
+        return _LongScores(self.names, codes, self.values[rows], self.recorded[rows])
+
+    def positions(self, column: str, order: Sequence[str]) -> IndexND:
+        """``(N,)``: position of each row's name in ``order``, -1 where it is absent."""
+        position = {name: index for index, name in enumerate(order)}
+        table = np.array([position.get(name, -1) for name in self.names[column]], dtype=np.intp)
+        return table[self.codes[column]] if len(table) else self.codes[column]
 
 
 def _dense(
     protocol: str,
-    rows: Sequence[Mapping[str, object]],
+    rows: CaseRows,
     titles: Mapping[str, str],
-    controls: Iterable[str],
-    codes: Mapping[str, tuple[IndexND, Sequence[str]]],
-    seed: IndexND,
-    values: FloatND,
-    explained: BoolND,
+    controls: frozenset[str],
+    long_scores: _LongScores,
 ) -> ProtocolScores:
-    """Scatters long records into ``(U, M, K)``; what is of no known case or method is left out.
+    """Scatters the stored scores into ``(U, M, K)``. Scores of unknown cases or methods are left out."""
+    ids = [str(row["id"]) for row in rows]
+    methods = list(titles)
+    is_known = (
+        (long_scores.positions("method", methods) >= 0)
+        & (long_scores.positions("case", ids) >= 0)
+        & long_scores.recorded
+    )
+    long_scores = long_scores.select(is_known)
+    method, case = long_scores.positions("method", methods), long_scores.positions("case", ids)
+    seed = long_scores.codes["seed"]
 
-    ``codes``: of ``method``, ``case`` and ``metric`` each record's code, and what the codes stand for.
-    """
-    method, method_names = codes["method"]
-    case, case_names = codes["case"]
-    metric, metric_names = codes["metric"]
-    controls = frozenset(controls)
-    digests = list(titles)
-    position = {digest: index for index, digest in enumerate(digests)}
-    order = {str(row["id"]): index for index, row in enumerate(rows)}
-    to_method = np.array([position.get(name, -1) for name in method_names], dtype=np.intp)
-    to_case = np.array([order.get(name, -1) for name in case_names], dtype=np.intp)
-    m = to_method[method] if len(method) else method
-    c = to_case[case] if len(case) else case
-    kept = (m >= 0) & (c >= 0) & explained
-    m, c, k, s, x = m[kept], c[kept], metric[kept], seed[kept], values[kept]
     # Metrics of this protocol alone, in order of appearance.
-    used, first = np.unique(k, return_index=True)
-    used = used[np.argsort(first, kind="stable")]
-    to_metric = np.full(len(metric_names), -1, dtype=np.intp)
-    to_metric[used] = np.arange(len(used))
-    # Every case has a unit, scored or not; further seeds add units.
-    spread = int(s.max()) + 1 if len(s) else 1
-    keys = np.unique(c * spread + s)
-    missing = np.setdiff1d(np.arange(len(rows)), keys // spread)
-    keys = np.sort(np.concatenate([keys, missing * spread]))
-    unit = np.searchsorted(keys, c * spread + s)
-    shape = (len(keys), len(digests), len(used))
-    dense, recorded = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
-    dense[unit, m, to_metric[k]] = x
-    recorded[unit, m, to_metric[k]] = True
+    codes, first = np.unique(long_scores.codes["metric"], return_index=True)
+    metrics = [long_scores.names["metric"][code] for code in codes[np.argsort(first, kind="stable")]]
+    metric = long_scores.positions("metric", metrics)
+
+    # Units are (case, seed) pairs, sorted. A case without any score has one unit.
+    seeds = int(seed.max()) + 1 if len(seed) else 1
+    keys = np.unique(case * seeds + seed)
+    unscored = np.setdiff1d(np.arange(len(rows)), keys // seeds)
+    keys = np.sort(np.concatenate([keys, unscored * seeds]))
+    unit = np.searchsorted(keys, case * seeds + seed)
+    case_of_unit = (keys // seeds).astype(np.intp)
+
+    shape = (len(keys), len(methods), len(metrics))
+    values, recorded = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
+    values[unit, method, metric] = long_scores.values
+    recorded[unit, method, metric] = True
+
+    # Category and source image of each unit.
+    category_codes = {name: index for index, name in enumerate(CATEGORIES)}
+    category = np.array([category_codes.get(str(row["category"]), -1) for row in rows], dtype=np.intp)
     sources: dict[object, int] = {}
     cluster = np.array([sources.setdefault(row["source_id"], len(sources)) for row in rows], dtype=np.intp)
-    known = {name: index for index, name in enumerate(CATEGORIES)}
-    category = np.array([known.get(str(row["category"]), -1) for row in rows], dtype=np.intp)
-    of_unit = (keys // spread).astype(np.intp)
-    ids = [str(row["id"]) for row in rows]
     return ProtocolScores(
-        protocol,
-        tuple(digests),
-        tuple(titles[digest] for digest in digests),
-        tuple(titles[digest] in controls for digest in digests),
-        tuple(metric_names[index] for index in used),
-        dense,
-        recorded,
-        tuple(ids[index] for index in of_unit),
-        category[of_unit],
-        cluster[of_unit],
+        protocol=protocol,
+        methods=tuple(methods),
+        titles=tuple(titles.values()),
+        controls=tuple(title in controls for title in titles.values()),
+        metrics=tuple(metrics),
+        values=values,
+        recorded=recorded,
+        cases=tuple(ids[index] for index in case_of_unit),
+        category=category[case_of_unit],
+        cluster=cluster[case_of_unit],
     )
 
 
 def _seconds(records: Sequence[EditRecord], scores: ProtocolScores) -> FloatND:
-    found = np.full((len(scores.cases), len(scores.methods)), np.nan)
-    unit = {case: index for index, case in reversed(list(enumerate(scores.cases)))}
-    method = {digest: index for index, digest in enumerate(scores.methods)}
+    """``(U, M)`` seconds per edit, at the first unit of each case. NaN where they are unknown."""
+    seconds = np.full((len(scores.cases), len(scores.methods)), np.nan)
+    first_unit = {case: index for index, case in reversed(list(enumerate(scores.cases)))}
+    column = {digest: index for index, digest in enumerate(scores.methods)}
     for record in records:
-        u, m = unit.get(record.key.case), method.get(record.key.method)
-        if u is not None and m is not None and record.error is None and record.seconds is not None:
-            found[u, m] = record.seconds
-    return found
+        unit, method = first_unit.get(record.key.case), column.get(record.key.method)
+        succeeded = record.error is None and record.seconds is not None
+        if unit is not None and method is not None and succeeded:
+            seconds[unit, method] = record.seconds
+    return seconds
 
 
-def _failed(
-    records: Sequence[EditRecord], rows: Sequence[Mapping[str, object]], titles: Mapping[str, str]
+def _failures(
+    records: Sequence[EditRecord], rows: CaseRows, titles: Mapping[str, str]
 ) -> dict[str, Counter[str]]:
-    made: dict[str, set[str]] = {digest: set() for digest in titles}
+    """Method digest -> category (or ``all``) -> number of cases without an image."""
+    edited: dict[str, set[str]] = {digest: set() for digest in titles}
     for record in records:
-        if record.error is None and record.key.method in made:
-            made[record.key.method].add(record.key.case)
-    missing: dict[str, Counter[str]] = {}
-    for digest, there in made.items():
-        categories = [str(row["category"]) for row in rows if row["id"] not in there]
-        missing[digest] = Counter({ALL: len(categories), **Counter(categories)})
-    return missing
+        if record.error is None and record.key.method in edited:
+            edited[record.key.method].add(record.key.case)
+    failures: dict[str, Counter[str]] = {}
+    for digest, cases in edited.items():
+        categories = [str(row["category"]) for row in rows if row["id"] not in cases]
+        failures[digest] = Counter({ALL: len(categories), **Counter(categories)})
+    return failures
+
+
+def _peaks(records: Sequence[EditRecord]) -> dict[str, int]:
+    """Method digest -> largest number of bytes on the accelerator."""
+    peaks: dict[str, int] = {}
+    for record in records:
+        if record.peak_memory is not None:
+            peaks[record.key.method] = max(peaks.get(record.key.method, 0), record.peak_memory)
+    return peaks
 
 
 def method_titles(store: RunStore) -> dict[str, str]:
-    """Digest -> what the tables call the method; the digest is added where two would be called the same."""
+    """Method digest -> name in the tables, with the digest where two methods have the same title."""
     methods = store.methods
-    shared = Counter(spec.title for spec in methods.values())
+    count = Counter(spec.title for spec in methods.values())
     return {
-        digest: spec.title if shared[spec.title] == 1 else f"{spec.title} ({digest[:6]})"
+        digest: spec.title if count[spec.title] == 1 else f"{spec.title} ({digest[:6]})"
         for digest, spec in methods.items()
     }
 
 
 def control_titles(store: RunStore) -> frozenset[str]:
-    """What the tables call the run's controls, whatever label a suite gave them."""
+    """Names of the run's controls in the tables, which a suite may have relabelled."""
     titles = method_titles(store)
     return frozenset(titles[digest] for digest, spec in store.methods.items() if spec.is_control)
