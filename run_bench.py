@@ -64,9 +64,9 @@ def _make_world() -> Any:
 
 
 def _run_thresholds(folder: Path) -> Sequence[Any]:
-    from reports.data.zoo import run_gates
+    from reports.data.zoo import run_thresholds
 
-    return run_gates(folder)
+    return run_thresholds(folder)
 
 
 def _recipes() -> Mapping[str, str]:

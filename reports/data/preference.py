@@ -1,11 +1,11 @@
 """Human votes in a report: their shares and intervals as the study's analysis computed them.
 
-``preference`` is the share of a method's comparisons that it won, ties counting half: what "X % of raters prefer it
-over the baselines" says. ``preference_votes`` is the share of all votes that went to it, a tie being half a vote for
-either: these shares sum to 100 %. The first does not depend on how many methods were compared; the second does. Of a
-study that asked for the best of several, it is the share of those choices.
+``preference`` is the share of a method's comparisons that it won, ties counting half. Papers state it as "X % of raters
+prefer it over the baselines". It does not depend on the number of methods. ``preference_votes`` is the share of all
+votes that a method got, a tie being half a vote for either. These shares sum to 100 %, so they depend on the number of
+methods. Where a study asked for the best of several edits, it is the share of those choices.
 
-Results of simulated raters have names of their own, which begin with ``simulated_``: no figure of people holds them.
+Results of simulated raters have names of their own, which begin with ``simulated_``, so no figure of people holds them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VOTE_COLUMNS: tuple[str, ...] = ("rater", "protocol", "case", "candidates", "answer")
-"""One row per vote: ``candidates`` a tuple of two or more methods' titles, ``answer`` one of them or ``tie``."""
+"""One row per vote. ``candidates`` is a tuple of two or more methods' titles, ``answer`` one of them or ``tie``."""
 
 TIE = "tie"
 EVERYWHERE = "all protocols"
@@ -34,7 +34,7 @@ class VoteError(BenchError):
 
 @dataclass(frozen=True, eq=False)
 class StudyResults:
-    """The results of a study on one question, of the raters whom its rule keeps.
+    """The results of a study on one question, without the raters that its rule excludes.
 
     Every number was computed by the study's analysis (``bench.study.votes.analysis``); a report shows it as it is.
     ``protocol`` and ``category`` are ``"all"`` in rows over all of them.
@@ -46,22 +46,22 @@ class StudyResults:
     correlation: pd.DataFrame
     """protocol, category, metric, measure, value, low, high, n: each metric against the votes."""
     votes: pd.DataFrame
-    """``VOTE_COLUMNS``: the votes that the results are made of; which cases are disputed is read from them."""
+    """The votes that the results are made of (``VOTE_COLUMNS``). They decide which cases are disputed."""
     statement: str
-    """How many votes and raters, the rule that leaves raters out, how intervals are made."""
+    """Sentence with the numbers of votes and raters, the rule that excludes raters, and the kind of the intervals."""
     simulated: bool = False
     """Whether the raters are simulated, not people."""
 
 
 def checked(results: StudyResults, scores: RunScores) -> StudyResults:
-    """The same, if the run holds what was voted on. Raises :class:`VoteError` for votes on another run's edits."""
+    """The same results. Raises :class:`VoteError` for votes on a method or case that the run does not have."""
     titles = set(scores.titles.values())
-    cases = {(name, case) for name, of in scores.protocols.items() for case in of.cases}
+    cases = {(name, case) for name, protocol in scores.protocols.items() for case in protocol.cases}
     for row in results.votes.itertuples(index=False):
-        strange = [name for name in row.candidates if name not in titles]
-        if strange:
+        unknown = [name for name in row.candidates if name not in titles]
+        if unknown:
             raise VoteError(
-                f"votes: {strange[0]!r} is no method of this run. Report on the run that the study was made from."
+                f"votes: {unknown[0]!r} is no method of this run. Report on the run that the study was made from."
             )
         if (row.protocol, row.case) not in cases:
             raise VoteError(
@@ -77,24 +77,27 @@ def shows_votes(metric: str) -> bool:
 
 
 def pairs(votes: pd.DataFrame) -> pd.DataFrame:
-    """The votes between two edits, the two in columns ``a`` and ``b``."""
+    """The votes between two edits, which become the columns ``a`` and ``b``."""
     two = votes[votes["candidates"].map(len) == 2]
     return two.assign(a=two["candidates"].map(lambda c: c[0]), b=two["candidates"].map(lambda c: c[1]))
 
 
 def preference_summary(results: StudyResults) -> pd.DataFrame:
-    """Rows as ``reports.tables.table.summary`` has them; those over all protocols under ``all protocols``."""
+    """The shares as rows of the summary. Those over all protocols have the protocol ``all protocols``."""
     import pandas as pd
 
     from reports.tables.table import SUMMARY_COLUMNS
 
+    # (metric, kind of vote, column of the value, prefix of its interval's columns, column of n)
     shares = results.shares
     kinds = set(shares["kind"])
-    picked = [("preference", "pair", "share", "", "n")] if "pair" in kinds else []
-    picked.append(("preference_votes", "best" if "best" in kinds else "pair", "of_all", "of_all_", "n_votes"))
+    sources = [("preference", "pair", "share", "", "n")] if "pair" in kinds else []
+    kind_of_votes = "best" if "best" in kinds else "pair"
+    sources.append(("preference_votes", kind_of_votes, "of_all", "of_all_", "n_votes"))
+
     order = {name: index for index, name in enumerate((ALL, *CATEGORIES))}
     rows: list[tuple[object, ...]] = []
-    for metric, kind, value, prefix, n in picked:
+    for metric, kind, value, prefix, n in sources:
         for row in shares[shares["kind"] == kind].to_dict(orient="records"):
             if row["category"] not in order:
                 continue
@@ -102,9 +105,10 @@ def preference_summary(results: StudyResults) -> pd.DataFrame:
             name = SIMULATED + metric if results.simulated else metric
             ends = (row[value], row[f"{prefix}low"], row[f"{prefix}high"])
             rows.append((protocol, row["category"], row["method"], name, *ends, int(row[n]), 0))
+
+    # Rows over all protocols come last, categories in their own order.
     frame = pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
-    place = frame.assign(
-        pooled=frame["protocol"] == EVERYWHERE, category=frame["category"].map(order)
-    ).sort_values(["pooled", "protocol", "category", "metric"], kind="stable")
-    frame = frame.loc[place.index].reset_index(drop=True)
+    keys = frame.assign(pooled=frame["protocol"] == EVERYWHERE, category=frame["category"].map(order))
+    keys = keys.sort_values(["pooled", "protocol", "category", "metric"], kind="stable")
+    frame = frame.loc[keys.index].reset_index(drop=True)
     return frame.astype({"value": "float64", "low": "float64", "high": "float64"})

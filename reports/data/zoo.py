@@ -1,4 +1,4 @@
-"""The embedded checkpoints' gates that a run decides: its CLIP's verdicts against the truth, and its edits' cost."""
+"""Thresholds of the embedded checkpoints that a run decides: agreement of its CLIP with the ground truth, and cost."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from reports.data.scores import RunScores, load
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-AGREEMENT = 0.92
-"""Least share of the run's edits on which the embedded CLIP's success rule and the truth's say the same."""
-SECONDS = 0.5
-"""Most seconds per edit."""
-RULE, TRUTH = "success_mini_clip", "success_truth"
+LEAST_AGREEMENT = 0.92
+"""Smallest share of edits on which the embedded CLIP's success rule agrees with the ground truth's."""
+MOST_SECONDS = 0.5
+"""Largest mean time of an edit, in seconds."""
+RULE, GROUND_TRUTH = "success_mini_clip", "success_truth"
 
 
 @dataclass(frozen=True)
-class RunGate:
-    """One requirement, with the fields of ``methods.zoo.thresholds.Gate``. ``figure`` is None where there is no run."""
+class RunThreshold:
+    """One requirement, with the fields of ``methods.zoo.thresholds.ThresholdCheck``. ``figure``: None without a run."""
 
     name: str
     figure: float | None
@@ -31,48 +31,50 @@ class RunGate:
     detail: str
 
 
-def run_gates(folder: Path) -> list[RunGate]:
-    """The gates, from a scored run of the embedded benchmark; not passed, with the remedy, where there is none."""
+def run_thresholds(folder: Path) -> list[RunThreshold]:
+    """The requirements, from a scored run of the embedded benchmark. Without one they fail and name the remedy."""
     from bench.store import RunStore, StoreError
 
     try:
         scores = load(RunStore.open(folder))
         return [_agreement(scores), _cost(scores)]
     except (StoreError, ValueError) as error:
-        why = f"needs a scored run, and {folder} is none ({error}); `run_bench.py demo` makes it"
+        reason = f"needs a scored run, and {folder} is none ({error}); `run_bench.py demo` makes it"
         return [
-            RunGate("clip", None, AGREEMENT, False, why),
-            RunGate("all", None, SECONDS, False, why),
+            RunThreshold("clip", None, LEAST_AGREEMENT, False, reason),
+            RunThreshold("all", None, MOST_SECONDS, False, reason),
         ]
 
 
-def _agreement(scores: RunScores) -> RunGate:
-    said: list[NDArray[np.bool_]] = []
-    of_controls: list[NDArray[np.bool_]] = []
+def _agreement(scores: RunScores) -> RunThreshold:
+    """Raises ValueError where no edit has both verdicts."""
+    agrees: list[NDArray[np.bool_]] = []
+    is_control: list[NDArray[np.bool_]] = []
     for of_protocol in scores.protocols.values():
-        rule, truth = of_protocol.metric(RULE), of_protocol.metric(TRUTH)
-        there = ~np.isnan(rule) & ~np.isnan(truth)
-        said.append(((rule > 0.5) == (truth > 0.5))[there])
-        of_controls.append(np.broadcast_to(np.array(of_protocol.controls, bool), rule.shape)[there])
-    same, controls = np.concatenate(said), np.concatenate(of_controls)
+        rule, truth = of_protocol.metric(RULE), of_protocol.metric(GROUND_TRUTH)  # (U, M)
+        judged = ~np.isnan(rule) & ~np.isnan(truth)
+        agrees.append(((rule > 0.5) == (truth > 0.5))[judged])
+        is_control.append(np.broadcast_to(np.array(of_protocol.controls, bool), rule.shape)[judged])
+    same, controls = np.concatenate(agrees), np.concatenate(is_control)
     if not len(same):
-        raise ValueError(f"no edit has both {RULE} and {TRUTH}")
+        raise ValueError(f"no edit has both {RULE} and {GROUND_TRUTH}")
     figure = float(same.mean())
     detail = (
         f"edits of the demo on which its success rule agrees with the truth's, {len(same)} edits; "
         f"without the controls {same[~controls].mean():.3f} of {int((~controls).sum())}"
     )
-    return RunGate("clip", figure, AGREEMENT, figure >= AGREEMENT, detail)
+    return RunThreshold("clip", figure, LEAST_AGREEMENT, figure >= LEAST_AGREEMENT, detail)
 
 
-def _cost(scores: RunScores) -> RunGate:
-    sums: dict[str, list[float]] = {}
+def _cost(scores: RunScores) -> RunThreshold:
+    """Raises ValueError where no edit has a time."""
+    seconds: dict[str, list[float]] = {}
     for name, of_protocol in scores.protocols.items():
         for title, column in zip(of_protocol.titles, scores.seconds[name].T, strict=True):
-            sums.setdefault(title, []).extend(column[~np.isnan(column)].tolist())
-    means = {title: float(np.mean(seconds)) for title, seconds in sums.items() if seconds}
+            seconds.setdefault(title, []).extend(column[~np.isnan(column)].tolist())
+    means = {title: float(np.mean(of_method)) for title, of_method in seconds.items() if of_method}
     if not means:
         raise ValueError("no edit has a time")
     slowest = max(means, key=means.__getitem__)
     detail = f"at most: seconds per edit in the demo of the slowest method, {slowest}"
-    return RunGate("all", means[slowest], SECONDS, means[slowest] <= SECONDS, detail)
+    return RunThreshold("all", means[slowest], MOST_SECONDS, means[slowest] <= MOST_SECONDS, detail)

@@ -20,7 +20,7 @@ def test_zoo_check_fails_for_a_missed_threshold_unless_the_network_is_under_trai
     monkeypatch.setattr(
         thresholds, "check", lambda world: [thresholds.ThresholdCheck("lama", 0.0, 0.0, True, "leak"), missed]
     )
-    monkeypatch.setattr(zoo, "run_gates", lambda folder: [])
+    monkeypatch.setattr(zoo, "run_thresholds", lambda folder: [])
     (place / "README.md").write_text("<!-- zoo-gates:start -->\n<!-- zoo-gates:end -->\n")
     assert run("zoo", "check", "--readme", "README.md") == code
     row = f"under-trained | target shown; under-trained: {gap} |" if gap else "**no** | target shown |"
