@@ -22,8 +22,9 @@ from bench import __version__
 from bench.case_rows import case_row, check_case
 from bench.casefile import CaseFile, protocol_info, provided_fields
 from bench.edit import EditCase, EditKey, EditRecord, MethodSpec
+from bench.editor import EditOutcome, torch_threads
 from bench.errors import BenchError
-from bench.executors import Executor, Outcome, Task, threads
+from bench.executors import Executor, Task
 from bench.images import resize
 from bench.progress import Progress, Silent
 from bench.registry import PluginError, describe, options_dict, plugin_code
@@ -372,12 +373,12 @@ def _run_method(
     except Exception as failure:
         error = f"could not be loaded: {describe(failure)}"
         for protocol, ids in todo:
-            outcomes = [Outcome(name, None, None, None, error) for name in ids]
+            outcomes = [EditOutcome.failed(name, error) for name in ids]
             recorder.put(outcomes, protocol, method, seed)
         return
     try:
         # Now that the model is loaded, torch is where it is used at all.
-        recorder.store.note_conditions(method.spec.digest, executor.batch_size, threads())
+        recorder.store.note_conditions(method.spec.digest, executor.batch_size, torch_threads())
         for protocol, ids in todo:
             cases = case_files[protocol.name]
             tasks = (Task(name, image_seed(seed, name), partial(cases.get, name)) for name in ids)
@@ -405,7 +406,7 @@ class _Recorder:
 
     def put(
         self,
-        outcomes: Sequence[Outcome],
+        outcomes: Sequence[EditOutcome],
         protocol: PlannedProtocol,
         method: ConfiguredMethod,
         seed: int,
@@ -431,13 +432,13 @@ class _Recorder:
         self._appender.shutdown()
         self._writers.shutdown()
 
-    def _write(self, file: str, outcome: Outcome) -> str:
+    def _write(self, file: str, outcome: EditOutcome) -> str:
         assert outcome.image is not None
         image = outcome.image if outcome.size is None else resize(outcome.image, outcome.size)
         return self.store.write_edit(file, image)
 
     def _append(
-        self, entries: Sequence[tuple[EditKey, str, Outcome, Future[str] | None]], spec: MethodSpec
+        self, entries: Sequence[tuple[EditKey, str, EditOutcome, Future[str] | None]], spec: MethodSpec
     ) -> None:
         records = []
         broken: Exception | None = None

@@ -1,4 +1,4 @@
-"""Everything about a metric that can be set. What differs from its default shows in the metric's version."""
+"""Options of metrics. An option that differs from its default shows in the metric's version."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from bench.metrics.types import MetricError
 
 @dataclass(frozen=True)
 class LeakageOptions:
-    """Distances from the mask are shares of the image's shorter side."""
+    """Bands around the mask and what counts as changed. Lengths are shares of the image's shorter side."""
 
     edge: float = 1 / 64
-    """Width of the band at the mask's edge that is left out of every leak_* but leak_lpips_edge; at least one
+    """Width of the band at the mask's edge that is left out of every leak_* but leak_lpips_edge, at least one
     pixel. 1/64 of 512 px is 8 px: one cell of the latents of an f8 autoencoder."""
     near: float = 1 / 16
-    """leak_lpips_near: from the edge band to here."""
+    """leak_lpips_near covers the distances from the edge band to here."""
     mid: float = 1 / 4
-    """leak_lpips_mid: from near to here; leak_lpips_far: beyond."""
+    """leak_lpips_mid covers the distances from near to here, leak_lpips_far those beyond."""
     visible: float = 8 / 255
-    """A pixel visibly changed where some channel differs by more than this."""
+    """A pixel has visibly changed where some channel, in [0, 1], differs by more than this."""
     tile: float = 1 / 16
-    """Side of the tiles of leak_area and edit_area; at least one pixel."""
+    """Side of the tiles of leak_area and edit_area, at least one pixel."""
     repainted: float = 0.1
-    """A tile was repainted where its mean differs by more than this in some channel."""
+    """A tile was repainted where its mean differs by more than this in some channel, in [0, 1]."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.edge <= self.near <= self.mid <= 1:
@@ -41,41 +41,41 @@ class LeakageOptions:
 
 @dataclass(frozen=True)
 class SuccessRule:
-    """When an edit succeeds: the only place where this is stated. All three must hold.
+    """States when an edit succeeds. No other place does. All three conditions must hold.
 
-    1. **The judge says yes.** ``truth``: for every claim of the case, the reader's most probable value of the
-       attribute is the one promised, and it is more probable than the one before (where that is known).
-       ``clip``: the edited image is closer to the target prompt than to the source prompt by more than
+    1. **The judge says yes.** ``truth``: for every expected attribute change of the case, the attribute classifier's
+       most probable value is the expected one, and it is more probable than the one before (where the case names
+       that). ``clip``: the edited image is closer to the target prompt than to the source prompt by more than
        ``clip_margin`` (cosine), and every region's crop is closer to the region's prompt after the edit than
        before by more than ``region_margin``, or ``mini_region_margin`` for the embedded CLIP.
     2. **It changed.** More than ``min_edit_area`` of the area inside the mask was repainted (``edit_area``).
     3. **It stayed inside.** At most ``max_leak_area`` of the area outside was repainted (``leak_area``), and the
        PSNR outside is at least ``min_leak_psnr`` (``leak_psnr``). An edit without a valid outside (the mask
-       covers everything but its edge) passes, for there is nothing to leak into.
+       covers everything but its edge) passes, because there is nothing to leak into.
 
-    Repainted is a tile, 1/16 of the shorter side wide, whose mean colour differs from the source by more than
-    1/10 of the range in some channel. Both conditions depend on neither the size of the mask nor that of the
-    picture. ``tests/perf/leak_rule.py`` prints which damage they let through.
+    A tile, 1/16 of the shorter side wide, counts as repainted where its mean colour differs from the source by more
+    than 1/10 of the range in some channel. Conditions 2 and 3 depend on neither the size of the mask nor that of the
+    image. ``tests/perf/leak_rule.py`` prints which damage they let through.
     """
 
     min_edit_area: float = 0.1
-    """Of 400 held-out cases every ideal edit repaints more, no JPEG of quality 75, and one round trip through the
-    embedded autoencoder."""
+    """In 400 held-out cases, every ideal edit repaints more. No JPEG of quality 75 does, and one round trip through
+    the embedded autoencoder."""
     max_leak_area: float = 0.05
-    """An object that vanishes is a leak, where it covers more than this."""
+    """An object that vanishes is a leak where it covers more than this."""
     min_leak_psnr: float = 22.0
-    """In dB; for noise and blur, which repaint nothing. The autoencoder's round trip keeps more in 399 of 400
+    """In dB. It is for noise and blur, which repaint nothing. The autoencoder's round trip is better in 399 of 400
     held-out cases."""
     clip_margin: float = 0.0
     region_margin: float = 0.0
-    """Not calibrated: no published CLIP was at hand with edits whose success is known. At 0 a region passes that comes
-    closer to its prompt by anything, so that ``success_clip`` is lenient; state the margin beside its figures."""
+    """Not calibrated: that needs edits of known success and a published CLIP. At 0 a region passes that comes
+    closer to its prompt by anything. So ``success_clip`` is lenient: state the margin beside its figures."""
     mini_region_margin: float = 0.08
     """The largest at which the embedded CLIP accepts every one of 600 held-out ideal edits
-    (``methods/zoo/TRAINING.md``): a failed edit, too, comes somewhat closer to the prompt than another picture."""
+    (``methods/zoo/TRAINING.md``). A failed edit, too, comes somewhat closer to the prompt than another image."""
 
     def holds(self, judged: bool, edit_area: float, leak_area: float | None, leak_psnr: float | None) -> bool:
-        """``leak_area`` and ``leak_psnr`` are None without a valid outside."""
+        """Whether the edit succeeds. ``leak_area`` and ``leak_psnr`` are None without a valid outside."""
         inside = (leak_area is None or leak_area <= self.max_leak_area) and (
             leak_psnr is None or leak_psnr >= self.min_leak_psnr
         )
@@ -83,20 +83,22 @@ class SuccessRule:
 
 
 LEAST_CLUSTERS = 4
-"""Source images, and real ones, below which a distance of sets has no interval: simulated, that of a Fréchet
-distance held the expected value in 94 % of the draws from 4 source images, 92 % from 3 and 88 % from 2."""
+"""Least number of source images, and of real ones, for an interval of a distance of sets. In a simulation, that of a
+Fréchet distance held the expected value in 94 % of the draws from 4 source images, 92 % from 3 and 88 % from 2."""
 
 
 @dataclass(frozen=True)
 class RealismOptions:
+    """Numbers of images, subsets and groups for distances of sets."""
+
     n: int | None = None
     """Compare this many edited images (those of the smallest content hash) and as many real ones, so that
-    methods are compared at one n; None takes all there are."""
+    methods are compared at one n. None takes all."""
     kid_subsets: int = 100
     kid_subset_size: int = 1000
     groups: int = 32
-    """For the interval, source images with their edits, and real images, are left out in at most this many
-    groups in turn; 0 reports none."""
+    """Number of groups for the interval: source images with their edits, and real images, are left out in at most so
+    many groups in turn. 0 reports no interval."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -110,6 +112,8 @@ class RealismOptions:
 
 @dataclass(frozen=True)
 class AlignmentOptions:
+    """Crops of regions."""
+
     margin: float = 0.1
     """Added to each side of a region's bounding box, as a share of its longer side."""
 
@@ -120,6 +124,8 @@ class AlignmentOptions:
 
 @dataclass(frozen=True)
 class MetricOptions:
+    """All options of metrics."""
+
     leakage: LeakageOptions = field(default_factory=LeakageOptions)
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
     realism: RealismOptions = field(default_factory=RealismOptions)
@@ -129,8 +135,9 @@ class MetricOptions:
 def versioned(version: str, *choices: Any) -> str:
     """``version``, followed by a digest of what differs from the defaults among ``choices``.
 
-    A choice is an options dataclass, or the identity of a network (a string; empty for none).
+    A choice is an options dataclass, or the identity of a network (a string, empty for none).
     """
+    # Options at their defaults do not enter: versions stay as they are when an option is added.
     parts: list[Any] = []
     for choice in choices:
         if isinstance(choice, str):

@@ -13,17 +13,9 @@ import pytest
 from PIL import Image
 
 from bench.edit import EditCase, Runtime
-from bench.executors import (
-    Executor,
-    ExecutorError,
-    LocalExecutor,
-    Outcome,
-    RayExecutor,
-    Session,
-    Task,
-    describe,
-    is_out_of_memory,
-)
+from bench.editor import EditOutcome, is_out_of_memory
+from bench.executors import Executor, ExecutorError, LocalExecutor, RayExecutor, Session, Task
+from bench.registry import describe
 from bench.suite import ConfiguredMethod
 from tests.bench.fakes import LOG, Fake, make_case, method
 
@@ -39,7 +31,7 @@ def tasks(count: int, side: int = 32) -> Iterator[Task]:
 
 def edit(
     configured: ConfiguredMethod, count: int = 7, batch_size: int = 3, side: int = 32
-) -> tuple[list[Outcome], list[str]]:
+) -> tuple[list[EditOutcome], list[str]]:
     notes: list[str] = []
     session = LocalExecutor(batch_size=batch_size).open(configured, notes.append)
     try:
@@ -48,7 +40,7 @@ def edit(
         session.close()
 
 
-def pixels(outcomes: list[Outcome]) -> list[bytes]:
+def pixels(outcomes: list[EditOutcome]) -> list[bytes]:
     return [outcome.image.tobytes() for outcome in outcomes if outcome.image is not None]
 
 

@@ -311,7 +311,7 @@ def _forget(features: Any) -> None:
     features._rows = FeatureCache(None)
     for network in features._lpips.values():
         network._sources.clear()
-        network._held = 0
+        network._source_bytes = 0
 
 
 def frechet(options: argparse.Namespace, folder: Path) -> list[Ratio]:

@@ -1,6 +1,6 @@
 """Any open_clip model, from its published weights or from a local folder in open_clip's own layout.
 
-Weights are never fetched while scoring: what is missing is said by :meth:`ClipSpec.problems`.
+Weights are never fetched while scoring. :meth:`ClipSpec.problems` says what is missing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WEIGHTS = (".safetensors", ".bin", ".pth")
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """Which CLIP: an open_clip ``model`` with a ``pretrained`` tag or file, or a ``folder``."""
+    """Names a CLIP: an open_clip ``model`` with a ``pretrained`` tag or file, or a ``folder``."""
 
     model: str = "ViT-L-14"
     pretrained: str = "openai"
@@ -40,10 +40,11 @@ class ClipSpec:
 
     @property
     def label(self) -> str:
+        """Name in messages."""
         return f"{self.model}/{self.pretrained}" if self.folder is None else Path(self.folder).name
 
     def problems(self) -> list[str]:
-        """What is missing, each with its remedy; empty where the model can be loaded."""
+        """Lists what is missing, each with its remedy. Empty where the model can be loaded."""
         try:
             self.weights()
         except MetricError as error:
@@ -52,17 +53,18 @@ class ClipSpec:
 
     def weights(self) -> Path:
         """The weight file, of the published SHA-256 where there is one. Raises :class:`MetricError`."""
+        # A folder or a file that the user named.
         if self.folder is not None:
             return _folder_weights(Path(self.folder))
         if Path(self.pretrained).is_file():
             return Path(self.pretrained)
+        # Published weights, in our folder, their own package's, or the hub's cache.
         config = self._config()
         published = _published(config)
-        if published is not None and (found := published.find()) is not None:
-            return found
-        in_cache = _hub_cache(config)
-        if in_cache is not None:
-            return in_cache
+        path = None if published is None else published.find()
+        path = path or _hub_cache(config)
+        if path is not None:
+            return path
         if published is not None:
             raise MetricError(f"CLIP {self.label}: {published.problem()}")
         raise MetricError(
@@ -70,15 +72,9 @@ class ClipSpec:
             f"\"import open_clip; open_clip.create_model('{self.model}', pretrained='{self.pretrained}')\""
         )
 
-    def published(self) -> WeightFile | None:
-        """What ``weights.fetch`` can get; None where no SHA-256 is published."""
-        if self.folder is not None or Path(self.pretrained).is_file():
-            return None
-        return _published(self._config())
-
     @cached_property
     def identity(self) -> str:
-        """Of the network and of what it reads: 12 hex digits over weights, configuration and tokenizer."""
+        """Name and 12 hex digits over weights, configuration and tokenizer: all that its features depend on."""
         from bench.edit import stable_digest
 
         weights = self.weights()
@@ -94,17 +90,15 @@ class ClipSpec:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """open_clip's tokenizer of this model; ``context_length`` is how many tokens of a prompt the model reads."""
+        """open_clip's tokenizer of this model. ``context_length`` is the number of tokens that the model reads."""
         import open_clip
 
         with _quiet():
             return open_clip.get_tokenizer(self.model if self.folder is None else f"local-dir:{self.folder}")
 
     def cut(self, prompts: Sequence[str]) -> list[bool]:
-        """Whether each prompt has more tokens than the model reads: its end is then cut off without a word.
-
-        With room for one token more, a whole prompt has the same tokens and one of padding.
-        """
+        """Whether each prompt has more tokens than the model reads. open_clip cuts off its end without a message."""
+        # With room for one token more, a whole prompt has the same tokens and one of padding.
         length = self.tokenizer.context_length
         padding = self.tokenizer([""], context_length=length + 1)[0, -1]
         cut: list[bool] = []
@@ -115,10 +109,8 @@ class ClipSpec:
             cut += (~(same.all(dim=1) & (longer[:, length] == padding))).tolist()
         return cut
 
-    def load(self, device: str = "cpu") -> ClipNet:
-        return ClipNet(self, device)
-
     def _config(self) -> dict[str, Any]:
+        """open_clip's entry for model and tag. Raises :class:`MetricError` for an unknown one."""
         try:
             from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
         except ImportError as error:
@@ -139,27 +131,24 @@ class ClipNet:
     """A loaded model: ``float32`` features of length 1."""
 
     def __init__(self, spec: ClipSpec, device: str = "cpu") -> None:
+        """Raises :class:`MetricError` where weights are missing."""
         self.spec = spec
         self.device = device
         self._model, self._transform = _load(spec, device)
 
     @property
-    def identity(self) -> str:
-        return self.spec.identity
-
-    @property
     def side(self) -> int:
-        """Pixels a side of what the image tower sees."""
+        """Side in pixels of the image tower's input."""
         size = self._model.visual.image_size
         return int(size if isinstance(size, int) else size[0])
 
     def prepare(self, image: Image) -> torch.Tensor:
-        """open_clip's own transform: PIL RGB -> ``float32`` ``(3, side, side)``, normalised."""
+        """open_clip's own transform: PIL RGB -> ``(3, side, side)`` float32, normalised."""
         prepared: torch.Tensor = self._transform(image)
         return prepared
 
     def encode_images(self, prepared: Sequence[torch.Tensor]) -> NDArray[np.float32]:
-        """``(N, D)``, each row of length 1."""
+        """Prepared images -> ``(N, D)`` float32, each row of length 1."""
         import torch
 
         with exact(self.device):
@@ -168,7 +157,7 @@ class ClipNet:
         return features.float().cpu().numpy()  # type: ignore[no-any-return]
 
     def encode_texts(self, prompts: Sequence[str]) -> NDArray[np.float32]:
-        """``(N, D)``, each row of length 1. Prompts go in as they are: no template, no brackets removed."""
+        """``(N, D)`` float32, each row of length 1. Prompts are used as they are: no template, no brackets removed."""
         with exact(self.device):
             tokens = self.spec.tokenizer(list(prompts)).to(self.device)
             features = self._model.encode_text(tokens, normalize=True)
@@ -176,6 +165,7 @@ class ClipNet:
 
 
 def _folder_weights(folder: Path) -> Path:
+    """The weight file of a folder in open_clip's layout, chosen as open_clip chooses it."""
     if not (folder / _CONFIG).is_file():
         raise MetricError(f"{folder} holds no {_CONFIG}: it is not a model folder in open_clip's layout.")
     from contextlib import suppress
@@ -183,13 +173,14 @@ def _folder_weights(folder: Path) -> Path:
     with suppress(ImportError):
         from open_clip.factory import _find_checkpoint_in_dir
 
-        if found := _find_checkpoint_in_dir(folder):
-            return Path(found)
+        if path := _find_checkpoint_in_dir(folder):
+            return Path(path)
     raise MetricError(f"{folder} holds no weights ({', '.join(_WEIGHTS)}).")
 
 
 def _published(config: dict[str, Any]) -> WeightFile | None:
-    """OpenAI's addresses carry the file's whole SHA-256."""
+    """The published file of open_clip's entry. None for weights without a published SHA-256."""
+    # OpenAI's addresses carry the file's whole SHA-256.
     url = config.get("url", "")
     match = re.search(r"/([0-9a-f]{64})/([^/]+)$", url)
     if match is None:
@@ -198,7 +189,7 @@ def _published(config: dict[str, Any]) -> WeightFile | None:
 
 
 def _hub_cache(config: dict[str, Any]) -> Path | None:
-    """The file in the hub's local cache, checked: a large file's blob there is named by its SHA-256."""
+    """The file in the hub's local cache. None where it is not there. Raises :class:`MetricError` for a damaged one."""
     repository, _, filename = config.get("hf_hub", "").rpartition("/")
     if not repository:
         return None
@@ -208,20 +199,21 @@ def _hub_cache(config: dict[str, Any]) -> Path | None:
         return None
     names = [filename] if filename else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
     for name in names:
-        found = try_to_load_from_cache(repository, name)
-        if isinstance(found, str):
-            blob = Path(found).resolve()
+        path = try_to_load_from_cache(repository, name)
+        if isinstance(path, str):
+            # A large file is a link to a blob that is named by its SHA-256.
+            blob = Path(path).resolve()
             if re.fullmatch(r"[0-9a-f]{64}", blob.name) and cached_sha256(blob) != blob.name:
                 raise MetricError(
                     f"{blob} is damaged: its SHA-256 is not its name. Delete it and fetch it again."
                 )
-            return Path(found)
+            return Path(path)
     return None
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """open_clip reports each step on the root logger."""
+    """Silences the root logger, on which open_clip reports each step."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -232,6 +224,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _load(spec: ClipSpec, device: str) -> tuple[Any, Any]:
+    """Model in evaluation mode, and its transform."""
+    # The weights are checked before the slow imports.
     weights = spec.weights()
     import open_clip
     import torch
@@ -249,6 +243,7 @@ def _load(spec: ClipSpec, device: str) -> tuple[Any, Any]:
 
 
 def _load_published(spec: ClipSpec, weights: Path, device: str) -> Any:
+    """The model of a tag or of a weight file, with the preprocessing that belongs to it."""
     import open_clip
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 

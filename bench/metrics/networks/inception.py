@@ -1,4 +1,4 @@
-"""FID's own Inception through clean-fid, from a file in the own weights folder, checked there before it is run."""
+"""FID's own Inception through clean-fid, from a file in our weights folder that is checked there before it runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.metrics.networks.precision import exact
 from bench.metrics.networks.weights import INCEPTION
 from bench.metrics.types import MetricError
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIDE = 299
-DIMENSIONS = 2048
+"""Side in pixels of its input."""
 
 
 class InceptionNet:
@@ -35,21 +34,17 @@ class InceptionNet:
         self.device = device
         self._model = InceptionV3W(str(path.parent), download=False, resize_inside=False).to(device).eval()
 
-    @property
-    def identity(self) -> str:
-        return f"inception-{INCEPTION.sha256[:12]}"
-
     def pooled(self, pixels: torch.Tensor) -> torch.Tensor:
-        """``float32`` ``(N, 3, 299, 299)`` in [0, 255] -> ``(N, 2048)``."""
+        """``(N, 3, 299, 299)`` float32 in [0, 255] -> ``(N, 2048)``."""
         features: torch.Tensor = self._model(pixels)
         return features
 
 
 def clean_resize(pixels: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
-    """clean-fid's "clean" resizing: ``uint8`` HWC -> ``float32`` CHW in [0, 255], not rounded in between.
+    """clean-fid's "clean" resizing: ``(H, W, 3)`` uint8 -> ``(3, side, side)`` float32 in [0, 255], not rounded.
 
-    Pillow's antialiased bicubic filter on each channel in floating point (Parmar et al. 2022, section 4);
-    at its own size the image is left as it is, as Pillow does.
+    Pillow's antialiased bicubic filter on each channel in floating point (Parmar et al. 2022, section 4). An image
+    of this size already stays as it is.
     """
     from PIL import Image
 
@@ -61,7 +56,5 @@ def clean_resize(pixels: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
         )
         for channel in range(3)
     ]
+    # The bicubic filter overshoots at edges.
     return np.stack(planes).clip(0, 255)
-
-
-__all__ = ["DIMENSIONS", "SIDE", "InceptionNet", "clean_resize", "exact"]

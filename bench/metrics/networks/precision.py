@@ -1,4 +1,4 @@
-"""One set-up for every forward pass, so that a score does not depend on what the caller switched on."""
+"""One setting for every forward pass, so that a score does not depend on what the caller switched on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ def exact(device: str) -> Iterator[None]:
     """Inference in float32: no autocast, no TF32 (cuDNN's convolutions use it by default), no autotuning."""
     import torch
 
+    # TF32 of matrix products has no context manager: it is set and restored by hand.
     kind = torch.device(device).type
     matmul = torch.backends.cuda.matmul
     with (

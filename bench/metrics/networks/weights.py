@@ -1,13 +1,11 @@
 """Published weight files: where each may lie on this machine, its SHA-256, and how to get it.
 
-Nothing is fetched unless :func:`fetch` is called. A file counts only when its SHA-256 is the published one.
+A file counts only when its SHA-256 is the published one. Nothing is fetched from here.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,27 +20,30 @@ class WeightFile:
 
     name: str
     sha256: str
+    """64 hex digits."""
     url: str
     folders: tuple[str, ...]
-    """Where its own package keeps it, looked into after :func:`weights_folder`."""
+    """Folders where its own package keeps it. They are searched after :func:`weights_folder`."""
 
     def candidates(self) -> list[Path]:
+        """Paths where the file may lie, the preferred one first."""
         return [
             weights_folder() / self.name,
             *(Path(place).expanduser() / self.name for place in self.folders),
         ]
 
     def find(self) -> Path | None:
-        """The first copy with the right SHA-256."""
+        """The first copy with the right SHA-256. None where there is none."""
         for path in self.candidates():
             if path.is_file() and cached_sha256(path) == self.sha256:
                 return path
         return None
 
     def problem(self) -> str | None:
-        """None where the file is at hand, else what is missing and the remedy in one line."""
+        """Says in one line what is missing, with the remedy. None where the file is here."""
         if self.find() is not None:
             return None
+        # A file of the right name and wrong content: it is named, so that the user can delete it.
         for path in self.candidates():
             if path.is_file():
                 return (
@@ -55,26 +56,28 @@ class WeightFile:
         )
 
     def own(self) -> Path:
-        """The file in :func:`weights_folder`, brought there from another place where it is not yet.
+        """The file in :func:`weights_folder`, copied there from another folder where needed.
 
-        For files that run code when they are loaded: what is checked there cannot be exchanged by other users before
-        it is loaded, as it can in a shared folder. Raises :class:`MetricError` where it is missing or cannot be kept.
+        Files that run code when they are loaded need this: other users cannot exchange the file between its check and
+        its loading, as they can in a shared folder. Raises :class:`MetricError` where the file is missing or cannot
+        be copied.
         """
-        found = self.find()
-        if found is None:
+        path = self.find()
+        if path is None:
             raise MetricError(str(self.problem()))
         target = weights_folder() / self.name
-        if found != target:
+        if path != target:
             try:
-                write_atomic(target, found.read_bytes())
+                write_atomic(target, path.read_bytes())
             except OSError as error:
                 raise MetricError(
-                    f"{found} cannot be copied to {target} ({error.strerror}). Make that folder writable, or name "
+                    f"{path} cannot be copied to {target} ({error.strerror}). Make that folder writable, or name "
                     "another one with the environment variable PROMPTEDITBENCH_WEIGHTS."
                 ) from error
+            # The copy is what is loaded, so the copy is what is checked.
             if cached_sha256(target) != self.sha256:
                 target.unlink()
-                raise MetricError(f"{found} changed while it was copied. Fetch {self.url} again.")
+                raise MetricError(f"{path} changed while it was copied. Fetch {self.url} again.")
         return target
 
 
@@ -89,9 +92,9 @@ INCEPTION = WeightFile(
 
 def weights_folder() -> Path:
     """``$PROMPTEDITBENCH_WEIGHTS``, else ``prompteditbench/weights`` in the user's cache folder."""
-    named = os.environ.get("PROMPTEDITBENCH_WEIGHTS")
-    if named:
-        return Path(named).expanduser()
+    folder = os.environ.get("PROMPTEDITBENCH_WEIGHTS")
+    if folder:
+        return Path(folder).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "prompteditbench" / "weights"
 
@@ -105,44 +108,3 @@ def cached_sha256(path: Path) -> str:
 @lru_cache(maxsize=256)
 def _sha256(path: str, _size: int, _modified: int, _changed: int) -> str:
     return sha256_file(path)
-
-
-def fetch(file: WeightFile, progress: Callable[[int, int | None], None] | None = None) -> Path:
-    """The file's path, after fetching it where it is missing. ``progress(bytes so far, total)``.
-
-    Raises :class:`MetricError` where the host cannot be reached or sends another file; a partial or wrong
-    file is never left behind.
-    """
-    import urllib.request
-
-    found = file.find()
-    if found is not None:
-        return found
-    folder = weights_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / file.name
-    handle, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as out, urllib.request.urlopen(file.url, timeout=60) as response:
-            length = response.headers.get("Content-Length")
-            done = 0
-            while block := response.read(1 << 20):
-                out.write(block)
-                done += len(block)
-                if progress is not None:
-                    progress(done, int(length) if length else None)
-            out.flush()
-            os.fsync(out.fileno())
-        digest = sha256_file(temporary)
-        if digest != file.sha256:
-            raise MetricError(
-                f"{file.url} sent a file with SHA-256 {digest}, not {file.sha256}. Fetch {file.name} by hand."
-            )
-        Path(temporary).replace(target)
-    except OSError as error:
-        raise MetricError(
-            f"{file.url} cannot be fetched ({error}). Put {file.name} into {folder}."
-        ) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return target

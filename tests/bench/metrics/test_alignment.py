@@ -15,7 +15,7 @@ from PIL import Image
 
 from bench.metrics import alignment, success
 from bench.metrics.features import Features
-from bench.metrics.networks.clip import ClipSpec
+from bench.metrics.networks.clip import ClipNet, ClipSpec
 from bench.metrics.types import Area, MetricError, NoValue
 from tests.bench.metrics.pictures import box, natural, noise, pair
 
@@ -204,7 +204,7 @@ class TestWhichNetwork:
         (tmp_path / "open_clip_config.json").write_text("{}")
         assert "no weights" in ClipSpec(folder=str(tmp_path)).problems()[0]
         with pytest.raises(MetricError, match="no weights"):
-            ClipSpec(folder=str(tmp_path)).load()
+            ClipNet(ClipSpec(folder=str(tmp_path)))
 
     def test_openais_file_keeps_its_own_activation(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -228,7 +228,7 @@ class TestWhichNetwork:
         monkeypatch.setenv("PROMPTEDITBENCH_WEIGHTS", str(weights))
         config = {"url": f"https://example.org/{sha256}/tiny.pt", "quick_gelu": True}
         monkeypatch.setattr(ClipSpec, "_config", lambda self: config)
-        net = ClipSpec("tiny", "openai").load()
+        net = ClipNet(ClipSpec("tiny", "openai"))
         image = Image.fromarray(natural(1, 32))
         prepared = net.prepare(image)
         mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD

@@ -1,4 +1,4 @@
-"""Weight files: found only when they are the published ones, fetched whole or not at all."""
+"""Weight files: they count only when they are the published ones."""
 
 from __future__ import annotations
 
@@ -25,33 +25,6 @@ def origin(tmp_path: Path) -> Path:
 
 def published(origin: Path, sha256: str = SHA256) -> weights.WeightFile:
     return weights.WeightFile("net.pt", sha256, origin.as_uri(), (str(origin.parent / "own"),))
-
-
-def test_fetching(origin: Path) -> None:
-    file = published(origin)
-    assert file.find() is None
-    assert SHA256 in str(file.problem())
-    seen: list[int] = []
-    path = weights.fetch(file, lambda done, total: seen.append(done))
-    assert path.read_bytes() == CONTENT
-    assert path == weights.weights_folder() / "net.pt" == file.find()
-    assert file.problem() is None
-    assert seen[-1] == len(CONTENT)
-    origin.unlink()
-    assert weights.fetch(file) == path, "what is here is not fetched again"
-
-
-def test_another_file_is_not_kept(origin: Path) -> None:
-    with pytest.raises(MetricError, match="sent a file with SHA-256"):
-        weights.fetch(published(origin, "0" * 64))
-    assert list(weights.weights_folder().iterdir()) == []
-
-
-def test_no_network(origin: Path) -> None:
-    origin.unlink()
-    with pytest.raises(MetricError, match="cannot be fetched"):
-        weights.fetch(published(origin))
-    assert list(weights.weights_folder().iterdir()) == []
 
 
 def test_a_damaged_copy_is_named(origin: Path) -> None:
@@ -86,9 +59,9 @@ def test_a_file_that_is_exchanged_after_its_check_is_not_loaded(
     checked = weights.WeightFile.find
 
     def find_and_exchange(self: weights.WeightFile) -> Path | None:
-        found = checked(self)
+        path = checked(self)
         shared.write_bytes(b"other code")
-        return found
+        return path
 
     monkeypatch.setattr(weights.WeightFile, "find", find_and_exchange)
     with pytest.raises(MetricError, match="changed while it was copied"):

@@ -1,0 +1,226 @@
+"""One loaded method around one device: native size, batches, memory, failures, time. Every executor uses it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image
+
+from bench.edit import EditCase, EditMethod, Region
+from bench.images import ImageError, resize, resize_mask
+from bench.registry import describe
+
+log = logging.getLogger(__name__)
+
+Note = Callable[[str], None]
+"""Takes a message that the user should read."""
+
+
+@dataclass(frozen=True, eq=False)
+class EditOutcome:
+    """The result of one edit to make. Exactly one of ``image`` and ``error`` is set."""
+
+    case_id: str
+    image: Image.Image | None
+    """``RGB``, at the method's native size."""
+    size: tuple[int, int] | None
+    """``(width, height)`` of the case's source, to which the image is to be resized."""
+    seconds: float | None
+    """Time per image of the batch."""
+    error: str | None = None
+    peak_memory: int | None = None
+    """Bytes of the accelerator at most during the batch. None on other devices."""
+
+    @classmethod
+    def failed(cls, case_id: str, error: str) -> EditOutcome:
+        """The outcome of a case that the method never got."""
+        return cls(case_id, None, None, None, error)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedCase:
+    """A case as the method gets it."""
+
+    case: EditCase
+    """Its request is at the method's native size and has the image's seed."""
+    size: tuple[int, int]
+    """``(width, height)`` of the source before resizing."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Attempt:
+    """What a method returned or raised for one batch."""
+
+    images: Sequence[Any]
+    error: str | None
+    out_of_memory: bool
+    seconds: float
+    """Time per image."""
+    peak_memory: int | None
+
+
+class Editor:
+    """Edits with one loaded method. A failure becomes an outcome and never ends the run."""
+
+    def __init__(self, method: EditMethod, *, batch_size: int, device: str, note: Note) -> None:
+        self._method = method
+        self._device = device
+        self._note = note
+        self.batch_size = batch_size
+        """Largest batch that is tried. It is halved, for good, each time memory does not suffice."""
+
+    def prepare(self, case: EditCase, seed: int) -> PreparedCase:
+        """The case as the method gets it. Thread-safe. Raises ``ImageError`` for a mask lost in resizing."""
+        request = replace(case.request, seed=seed)
+        size = request.source.size
+        side = self._method.native_size
+        if side is not None and size != (side, side):
+            request = replace(
+                request,
+                source=resize(request.source, side),
+                mask=_native_mask(request.mask, side, "the mask"),
+                regions=tuple(
+                    Region(
+                        _native_mask(region.mask, side, f"the mask of region {index}"),
+                        region.prompt,
+                        region.words,
+                    )
+                    for index, region in enumerate(request.regions)
+                ),
+            )
+        return PreparedCase(replace(case, request=request), size)
+
+    def edit(self, batch: Sequence[PreparedCase]) -> list[EditOutcome]:
+        """Every case's outcome, in order.
+
+        Out of memory halves the batch and goes on. Any other failure of a batch is tried again one by one, so
+        that one bad case spoils no other.
+        """
+        outcomes: list[EditOutcome] = []
+        while len(outcomes) < len(batch):
+            chunk = batch[len(outcomes) : len(outcomes) + self.batch_size]
+            attempt = self._attempt(chunk)
+            if attempt.out_of_memory and len(chunk) > 1:
+                free_memory()
+                self.batch_size = len(chunk) // 2
+                self._note(f"out of memory with a batch of {len(chunk)}: going on with {self.batch_size}")
+            elif attempt.error is not None and len(chunk) > 1:
+                for prepared in chunk:
+                    outcomes += _outcomes([prepared], self._attempt([prepared]))
+            else:
+                outcomes += _outcomes(chunk, attempt)
+        return outcomes
+
+    def _attempt(self, chunk: Sequence[PreparedCase]) -> _Attempt:
+        """Calls the method with one batch, and measures time and memory."""
+        cuda = _cuda(self._device)
+        if cuda is not None:
+            cuda.reset_peak_memory_stats(self._device)
+        error: str | None = None
+        out_of_memory = False
+        images: Sequence[Any] = ()
+        start = time.perf_counter()
+        try:
+            images = list(self._call([prepared.case for prepared in chunk]))
+            if len(images) != len(chunk):
+                error = f"it returned {len(images)} images for {len(chunk)} requests"
+        except (Exception, SystemExit) as failure:
+            # SystemExit too: a method ends its edit, never the run.
+            log.debug("a batch of %d failed", len(chunk), exc_info=True)
+            out_of_memory = is_out_of_memory(failure)
+            error = describe(failure)
+        seconds = (time.perf_counter() - start) / len(chunk)
+        peak = int(cuda.max_memory_allocated(self._device)) if cuda is not None else None
+        return _Attempt(images, error, out_of_memory, seconds, peak)
+
+    def _call(self, cases: Sequence[EditCase]) -> Sequence[Any]:
+        """Shows the method what it declares: requests, whole cases, or cases without their answers."""
+        if self._method.wants_truth:
+            return self._method.edit_cases(cases)
+        if self._method.wants_cases:
+            return self._method.edit_cases([replace(case, claims=(), truth=None, tags={}) for case in cases])
+        return self._method.edit([case.request for case in cases])
+
+
+def _outcomes(chunk: Sequence[PreparedCase], attempt: _Attempt) -> list[EditOutcome]:
+    outcomes = []
+    for index, prepared in enumerate(chunk):
+        error = attempt.error or _malformed(attempt.images[index], prepared.case.request.source.size)
+        outcomes.append(
+            EditOutcome(
+                case_id=prepared.case.id,
+                image=None if error else attempt.images[index],
+                size=prepared.size,
+                seconds=attempt.seconds,
+                error=error,
+                peak_memory=attempt.peak_memory,
+            )
+        )
+    return outcomes
+
+
+def _native_mask(mask: Image.Image, side: int, name: str) -> Image.Image:
+    native = resize_mask(mask, side)
+    if native.getextrema()[1] == 0:
+        raise ImageError(f"{name} is too thin: nothing of it is left at the method's native {side}x{side}.")
+    return native
+
+
+def _malformed(image: object, size: tuple[int, int]) -> str | None:
+    """Reason why a method's output is not an ``RGB`` image of ``size``. None where it is."""
+    if not isinstance(image, Image.Image):
+        return f"it returned {type(image).__name__} where an image is due"
+    if image.size != size:
+        return f"it returned an image of {image.size} where {size} is due"
+    if image.mode != "RGB":
+        return f"it returned an image of mode {image.mode} where RGB is due"
+    return None
+
+
+# -- torch, where it is loaded: nothing below imports it ----------------------------------------
+
+
+def is_out_of_memory(failure: BaseException) -> bool:
+    """Whether an exception says that memory did not suffice: of torch on any device, of JAX, or of Python itself."""
+    if isinstance(failure, MemoryError):
+        return True
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(failure, torch.cuda.OutOfMemoryError):
+        return True
+    # Other backends raise a plain RuntimeError: their messages are all there is to tell by.
+    text = str(failure).lower()
+    return isinstance(failure, RuntimeError) and any(
+        sign in text for sign in ("out of memory", "can't allocate memory", "resource_exhausted")
+    )
+
+
+def torch_threads() -> int | None:
+    """Number of torch's threads, on which a CPU's rounding depends. None where torch is not loaded."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
+
+
+def free_memory() -> None:
+    """Gives back memory that no object refers to any more, the accelerator's cache too."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+def _cuda(device: str) -> Any:
+    """``torch.cuda`` where ``device`` is one of its and it runs, else None."""
+    torch = sys.modules.get("torch")
+    if torch is None or not device.startswith("cuda") or not torch.cuda.is_available():
+        return None
+    return torch.cuda
