@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from bench.metrics import MetricInfo
     from bench.metrics.choice import MetricChoice
     from bench.metrics.features import Features
+    from bench.plan import Plan
     from bench.progress import Progress
-    from bench.runner import Plan, RunSummary
+    from bench.runner import RunSummary
     from bench.store import RunStore
     from bench.stored_pairs import ScoringSummary
     from bench.suite import ConfiguredMethod, ConfiguredProtocol, Suite
@@ -178,7 +179,7 @@ class Session:
 
     def plan(self, job: SuiteJob) -> tuple[Plan, RunStore | None]:
         """Plans what is left to edit. Returns the run folder too where it exists already; writes nothing."""
-        from bench.runner import make_plan
+        from bench.plan import make_plan
         from bench.store import RunStore
 
         store = RunStore.open(job.folder) if (job.folder / "run.json").exists() else None

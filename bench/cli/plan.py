@@ -11,7 +11,7 @@ from bench.cli.console import plain_table, warn
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.runner import Plan
+    from bench.plan import Plan
     from bench.session import GpuTime, Session, SuiteJob
     from bench.suite import ConfiguredProtocol
 

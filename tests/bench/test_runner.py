@@ -19,13 +19,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import bench.runner
+import bench.recorder
 from bench.case_rows import CaseError
 from bench.edit import Runtime
 from bench.executors import LocalExecutor
 from bench.images import resize, to_array
+from bench.plan import Plan, PlanError, make_plan
 from bench.registry import PluginError
-from bench.runner import Plan, PlanError, RunSummary, image_seed, make_plan, run
+from bench.runner import RunSummary, image_seed, run
 from bench.store import RunStore, StoreError
 from bench.store.errors import writing
 from bench.suite import ConfiguredMethod, parse_suite
@@ -351,10 +352,10 @@ def test_the_manifest_says_with_which_batch_sizes_and_threads_a_method_edits(
         (entry,) = json.loads((tmp_path / "run" / "run.json").read_text())["methods"].values()
         return [entry["batch_sizes"], entry.get("threads")]
 
-    monkeypatch.setattr("bench.runner.threads", lambda: None)
+    monkeypatch.setattr("bench.runner.torch_threads", lambda: None)
     execute(tmp_path / "run", method(), limit=1, batch_size=3)
     assert conditions() == [[3], None], "a method without torch does not depend on its threads"
-    monkeypatch.setattr("bench.runner.threads", lambda: 2)
+    monkeypatch.setattr("bench.runner.torch_threads", lambda: 2)
     execute(tmp_path / "run", method(), batch_size=1)
     assert conditions() == [[1, 3], [2]]
     execute(tmp_path / "run", method(), batch_size=8)
@@ -590,7 +591,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from bench.executors import LocalExecutor
-from bench.runner import make_plan, run
+from bench.plan import make_plan
+from bench.runner import run
 from bench.store import RunStore
 from tests.bench.fakes import method, protocol
 
@@ -650,7 +652,7 @@ def test_killed_at_random_moments_and_repeated_it_gives_the_identical_records(tm
     assert facts(run_folder) == facts(clean)
     assert list((run_folder / "tmp").iterdir()) == []
     # A kill may cost what was under way: two batches and those waiting to be written, not what was recorded.
-    assert len(log.read_text().splitlines()) <= 80 + 4 * 4 * (bench.runner._BATCHES_IN_FLIGHT + 2)
+    assert len(log.read_text().splitlines()) <= 80 + 4 * 4 * (bench.recorder.BATCHES_IN_FLIGHT + 2)
     files = {
         path.relative_to(folder)
         for folder in (run_folder, clean)

@@ -110,7 +110,7 @@ class Few:
 def plan_of(few: Few, method: Any) -> Any:
     """The plan of one method on these cases."""
     from bench.edit import NoOptions
-    from bench.runner import make_plan
+    from bench.plan import make_plan
     from bench.suite import ConfiguredProtocol
 
     # The protocol was read before: its own time belongs to neither side.

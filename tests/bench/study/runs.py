@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bench.executors import LocalExecutor
-from bench.runner import make_plan, run
+from bench.plan import make_plan
+from bench.runner import run
 from bench.store import RunStore
 from bench.study.database import Clock
 from bench.study.interface import Answer, OpenTrial

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from bench.edit import EditCase
 from bench.executors import LocalExecutor
+from bench.plan import make_plan
 from bench.registry import Registry
-from bench.runner import make_plan, run
+from bench.runner import run
 from bench.store import RunStore
 from bench.suite import configure_protocol
 from tests.bench.fakes import Fakes, make_case, method

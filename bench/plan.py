@@ -1,0 +1,211 @@
+"""The plan of a run: every method on every protocol, less what is stored. Making it writes nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.case_rows import case_row, check_case
+from bench.casefile import protocol_info, provided_fields
+from bench.edit import EditCase, EditKey
+from bench.errors import BenchError
+from bench.registry import PluginError, options_dict, plugin_code
+from bench.store import RunStore
+from bench.suite import ConfiguredMethod, ConfiguredProtocol, limited
+
+
+class PlanError(BenchError):
+    """A plan that cannot run. The message lists every problem with its remedy, before any model is loaded."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedProtocol:
+    """A protocol's part in a plan."""
+
+    name: str
+    info: Mapping[str, Any]
+    """``casefile.protocol_info``, with ``options`` and ``limit``."""
+    rows: tuple[Mapping[str, Any], ...]
+    """The selected cases as ``cases.jsonl`` has them."""
+    cases: Sequence[EditCase] | None
+    """The protocol's cases, or None where the run folder has all that are needed."""
+
+    def edit_key(self, method: ConfiguredMethod, case_id: str, seed: int) -> EditKey:
+        """Key of the edit of one case. ``seed`` is the suite's."""
+        return EditKey(self.name, str(self.info["version"]), method.spec.digest, case_id, seed)
+
+    def case_ids_to_edit(self, method: ConfiguredMethod, seed: int, done: set[str]) -> list[str]:
+        """Ids of the cases whose edit is not among ``done`` (digests of edit keys)."""
+        ids = [row["id"] for row in self.rows]
+        return [case_id for case_id in ids if self.edit_key(method, case_id, seed).digest not in done]
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One method on one protocol."""
+
+    protocol: str
+    method: str
+    """Title of the method."""
+    digest: str
+    """Digest of the method."""
+    total: int
+    done: int
+    by_category: Mapping[str, int]
+    """Edits to make, per category."""
+    seconds: float | None
+    """Estimated time for these edits, from those recorded so far. None where there are none."""
+
+    @property
+    def todo(self) -> int:
+        return self.total - self.done
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything that a run will do."""
+
+    protocols: tuple[PlannedProtocol, ...]
+    methods: tuple[ConfiguredMethod, ...]
+    seed: int
+    rows: tuple[PlanRow, ...]
+    problems: tuple[str, ...]
+    """Reasons why it cannot run, each with its remedy."""
+
+    @property
+    def todo(self) -> int:
+        """Edits to make."""
+        return sum(row.todo for row in self.rows)
+
+
+def make_plan(
+    protocols: Sequence[ConfiguredProtocol],
+    methods: Sequence[ConfiguredMethod],
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    store: RunStore | None = None,
+) -> Plan:
+    """Plans every method on every protocol, less what ``store`` has.
+
+    ``limit``: cases per category and protocol, the first by hash of the id, so that a greater limit adds
+    cases and exchanges none. What cannot run is listed in ``problems``, beside the plan of the rest.
+    Raises what a protocol raises for missing or broken data.
+    """
+    # Problems of single protocols and methods, then those of their combination.
+    problems = [problem for protocol in protocols for problem in protocol.problems]
+    problems += [problem for method in methods for problem in method.problems]
+    planned = [_plan_protocol(entry, limit, store) for entry in protocols if not entry.problems]
+    names = Counter(entry.name for entry in planned)
+    problems += [
+        f"two protocols call themselves {name!r}: give them separate suites"
+        for name, count in names.items()
+        if count > 1
+    ]
+    problems += [
+        problem for entry in planned for method in methods for problem in _unmet_needs(entry, method)
+    ]
+
+    # Edits to make, and how long they will take.
+    done = store.done() if store is not None else set()
+    pace = _seconds_per_edit(store)
+    rows = []
+    for protocol in planned:
+        categories = {row["id"]: row["category"] for row in protocol.rows}
+        for method in methods:
+            todo = protocol.case_ids_to_edit(method, seed, done)
+            seconds = pace.get((protocol.name, method.spec.digest))
+            rows.append(
+                PlanRow(
+                    protocol=protocol.name,
+                    method=method.spec.title,
+                    digest=method.spec.digest,
+                    total=len(protocol.rows),
+                    done=len(protocol.rows) - len(todo),
+                    by_category=Counter(categories[case_id] for case_id in todo),
+                    seconds=None if seconds is None else seconds * len(todo),
+                )
+            )
+    return Plan(tuple(planned), tuple(methods), seed, tuple(rows), tuple(dict.fromkeys(problems)))
+
+
+def _plan_protocol(entry: ConfiguredProtocol, limit: int | None, store: RunStore | None) -> PlannedProtocol:
+    """Reads the selected cases, from the run folder where they are stored, else from the protocol."""
+    protocol = entry.create()
+    who = f"protocol {entry.name!r}"
+    with plugin_code(entry.cls, who):
+        info = _checked_info(protocol_info(protocol), who)
+    info = {**info, "registered": entry.name, "options": options_dict(entry.options), "limit": limit}
+    name = protocol.name
+    if store is not None and name in store.protocols():
+        stored = store.cases(name)
+        if stored.info.get("digest") == info["digest"] and _covers(stored.info.get("limit"), limit):
+            return PlannedProtocol(name, info, tuple(_select(stored.rows, limit)), None)
+    rows = []
+    with plugin_code(entry.cls, f"{who}: cases()"):
+        cases = protocol.cases()
+        for case in cases:
+            check_case(case)
+            rows.append(case_row(case))
+    return PlannedProtocol(name, info, tuple(_select(rows, limit)), cases)
+
+
+def _checked_info(info: Mapping[str, Any], who: str) -> Mapping[str, Any]:
+    """``info`` itself. Raises PluginError for a value of a wrong type."""
+    is_valid = {
+        **{name: isinstance(info[name], str) and bool(info[name]) for name in ("name", "version", "digest")},
+        "canvas": isinstance(info["canvas"], int) and info["canvas"] > 0,
+        "categories": all(isinstance(name, str) for name in info["categories"]),
+    }
+    wrong = [name for name, valid in is_valid.items() if not valid]
+    if wrong:
+        raise PluginError(f"{who}: {', '.join(wrong)}: missing or of a wrong type. Mend the class.")
+    return info
+
+
+def _covers(stored_limit: int | None, limit: int | None) -> bool:
+    """Whether cases stored under one limit include those under another."""
+    return stored_limit is None or (limit is not None and limit <= stored_limit)
+
+
+def _select(rows: Iterable[Mapping[str, Any]], limit: int | None) -> list[Mapping[str, Any]]:
+    """The rows within the limit, in their order."""
+    rows = list(rows)
+    chosen = limited({row["id"]: row["category"] for row in rows}, limit)
+    return [row for row in rows if row["id"] in chosen]
+
+
+def _unmet_needs(protocol: PlannedProtocol, method: ConfiguredMethod) -> list[str]:
+    """Reasons why a method cannot edit a protocol's cases."""
+    if not protocol.rows:
+        return [f"protocol {protocol.name} has no cases: look at its options and its data"]
+    problems = []
+    missing = method.needs - provided_fields(protocol.rows)
+    if missing:
+        problems.append(
+            f"method {method.spec.title} needs {', '.join(sorted(missing))}, "
+            f"which protocol {protocol.name} does not provide: leave one of the two out"
+        )
+    if method.wants_truth and not any(row["truth"] for row in protocol.rows):
+        problems.append(
+            f"method {method.spec.title} needs the ideal results, "
+            f"which protocol {protocol.name} does not have: leave one of the two out"
+        )
+    if not method.problems:
+        ids = [row["id"] for row in protocol.rows]
+        problems += [
+            f"method {method.spec.title} on protocol {protocol.name}: {problem}"
+            for problem in method.cls.case_problems(method.options, ids)
+        ]
+    return problems
+
+
+def _seconds_per_edit(store: RunStore | None) -> dict[tuple[str, str], float]:
+    """Mean time per edit so far, by protocol and method digest."""
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for record in store.edits() if store is not None else ():
+        if record.seconds is not None and record.error is None:
+            seconds.setdefault((record.key.protocol, record.key.method), []).append(record.seconds)
+    return {key: sum(values) / len(values) for key, values in seconds.items()}

@@ -1,0 +1,134 @@
+"""Writes edits and their records in threads, while the next edits are made."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from bench.edit import EditKey, EditRecord, MethodSpec
+from bench.editor import EditOutcome
+from bench.images import resize
+from bench.plan import PlannedProtocol
+from bench.progress import Progress
+from bench.registry import describe
+from bench.store import RunStore, StoreError
+from bench.suite import ConfiguredMethod
+
+BATCHES_IN_FLIGHT = 16
+"""Batches that are edited but not yet recorded. It bounds the memory that a slow disk can take."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """One outcome on its way to the disk."""
+
+    key: EditKey
+    file: str
+    outcome: EditOutcome
+    written: Future[str] | None
+    """SHA-256 of the PNG, once it is written. None for a failed edit."""
+
+
+class Recorder:
+    """Stores outcomes. Records are appended in the order of :meth:`put`.
+
+    A pool encodes and writes PNGs. One more thread waits for those of a batch and then appends its records, so that
+    no record is there before its file.
+    """
+
+    def __init__(self, store: RunStore, writers: int, progress: Progress) -> None:
+        self._store = store
+        self._progress = progress
+        self._writers = ThreadPoolExecutor(writers, thread_name_prefix="write")
+        self._appender = ThreadPoolExecutor(1, thread_name_prefix="record")
+        self._room = threading.BoundedSemaphore(BATCHES_IN_FLIGHT)
+        self._storage_error: Exception | None = None
+        self.done = 0
+        """Edits recorded without an error."""
+        self.failures: list[EditRecord] = []
+
+    def put(
+        self,
+        outcomes: Sequence[EditOutcome],
+        protocol: PlannedProtocol,
+        method: ConfiguredMethod,
+        seed: int,
+    ) -> None:
+        """Takes a batch. Waits only where too many are in flight. Raises what storing an earlier one raised."""
+        self.check()
+        self._room.acquire()
+        entries = []
+        for outcome in outcomes:
+            key = protocol.edit_key(method, outcome.case_id, seed)
+            file = self._store.edit_file(protocol.name, method.spec, outcome.case_id)
+            written = self._writers.submit(self._write, file, outcome) if outcome.image is not None else None
+            entries.append(_Entry(key, file, outcome, written))
+        self._appender.submit(self._append, entries, method.spec)
+
+    def check(self) -> None:
+        """Raises what storing has raised."""
+        if self._storage_error is not None:
+            raise self._storage_error
+
+    def close(self) -> None:
+        """Waits until everything is stored or has failed to be."""
+        self._appender.shutdown()
+        self._writers.shutdown()
+
+    def _write(self, file: str, outcome: EditOutcome) -> str:
+        assert outcome.image is not None
+        image = outcome.image if outcome.size is None else resize(outcome.image, outcome.size)
+        return self._store.write_edit(file, image)
+
+    def _append(self, entries: Sequence[_Entry], spec: MethodSpec) -> None:
+        """Appends the records of one batch. Nothing is appended once storing has failed."""
+        records = []
+        storage_error: Exception | None = None
+        try:
+            for entry in entries:
+                try:
+                    records.append(_record(entry))
+                except StoreError as failure:
+                    # The disk failed, not the edit: it gets no record, and the next run makes it again.
+                    storage_error = failure
+                    break
+            if self._storage_error is None:
+                self._store.append_edits(records)
+                self._count(records, spec)
+        except Exception as failure:
+            storage_error = failure
+        finally:
+            self._storage_error = self._storage_error or storage_error
+            self._room.release()
+
+    def _count(self, records: Sequence[EditRecord], spec: MethodSpec) -> None:
+        for record in records:
+            if record.error is None:
+                self.done += 1
+            else:
+                self.failures.append(record)
+                self._progress.note(f"{spec.title}: case {record.key.case} failed: {record.error}")
+        self._progress.advance(len(records))
+
+
+def _record(entry: _Entry) -> EditRecord:
+    """The record of an outcome, once its PNG is written. Raises StoreError where the disk failed."""
+    outcome = entry.outcome
+    sha256, error = None, outcome.error
+    if entry.written is not None:
+        try:
+            sha256 = entry.written.result()
+        except StoreError:
+            raise
+        except Exception as failure:
+            error = f"could not be stored: {describe(failure)}"
+    return EditRecord(
+        key=entry.key,
+        file=None if error else entry.file,
+        sha256=sha256,
+        seconds=None if outcome.seconds is None else round(outcome.seconds, 6),
+        error=error,
+        peak_memory=outcome.peak_memory,
+    )
