@@ -55,7 +55,7 @@ class PreparedCase:
 
 @dataclass(frozen=True, eq=False)
 class _Attempt:
-    """What a method returned or raised for one batch."""
+    """The images or the error of one batch."""
 
     images: Sequence[Any]
     error: str | None

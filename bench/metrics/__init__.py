@@ -71,7 +71,7 @@ STAND_INS: dict[str, str] = {
     "kid": "vgg16_kid",
     "cmmd": "mini_clip_cmmd",
 }
-"""What stands in, under its own name, where the weights of a published metric are missing.
+"""Published metric -> metric that stands in for it, under its own name, where its weights are missing.
 
 A stand-in whose network is embedded (``embedded = True``: the mini CLIP) does so on the rendered world alone. VGG16 has
 ImageNet weights, so ``vgg16_frechet`` and ``vgg16_kid`` stand in on any data.

@@ -111,7 +111,7 @@ class Features:
         return spec
 
     def clip_problems(self, slot: str) -> list[str]:
-        """What is missing to load a slot's CLIP, each with its remedy."""
+        """Lists what is missing to load a slot's CLIP, each with its remedy."""
         try:
             return self.clip_spec(slot).problems()
         except MetricError as error:

@@ -281,7 +281,7 @@ class MetricBase:
 
     @classmethod
     def problems(cls, features: Features) -> list[str]:
-        """What is missing to compute it here, each with its remedy. Loads no network."""
+        """Lists what is missing to compute it here, each with its remedy. Loads no network."""
         return []
 
     @property

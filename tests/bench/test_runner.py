@@ -94,9 +94,11 @@ def test_a_plan_after_a_run_knows_what_is_left_and_about_how_long(tmp_path: Path
     execute(tmp_path / "run", method(delay=0.01), count=8, limit=1)
     with RunStore.open(tmp_path / "run") as store:
         plan = make_plan([protocol(count=8)], [method(delay=0.01)], store=store)
+        seconds = [record.seconds for record in store.edits()]
     (row,) = plan.rows
     assert (row.total, row.done, row.todo) == (8, 4, 4)
-    assert row.seconds == pytest.approx(4 * 0.01, rel=1)
+    assert min(seconds) >= 0.01
+    assert row.seconds == pytest.approx(4 * np.mean(seconds))
     assert sum(row.by_category.values()) == 4
 
 

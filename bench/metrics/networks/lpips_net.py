@@ -54,7 +54,7 @@ class LpipsNet:
             layer.div_(torch.linalg.vector_norm(layer, dim=1, keepdim=True) + _EPSILON)
         return layers
 
-    def maps(self, sources: Sequence[RgbImage], others: Sequence[RgbImage]) -> NDArray[np.float32]:
+    def maps(self, sources: Sequence[RgbImage], edits: Sequence[RgbImage]) -> NDArray[np.float32]:
         """``(N, H, W)`` float32: LPIPS per pixel of each pair, as ``LPIPS(spatial=True)`` gives it.
 
         All images have one size of at least ``MIN_SIDE`` pixels a side. Equal images give exactly zero, and equal
@@ -67,7 +67,7 @@ class LpipsNet:
         # The network gets no pair of equal images, and equal pairs once: its rounding depends on the place in a batch.
         first: dict[tuple[str, str], int] = {}
         first_of_pair = [
-            first.setdefault((a.key, b.key), i) for i, (a, b) in enumerate(zip(sources, others, strict=True))
+            first.setdefault((a.key, b.key), i) for i, (a, b) in enumerate(zip(sources, edits, strict=True))
         ]
         todo = [i for (a, b), i in first.items() if a != b]
         size = max(1, self._budget // (height * width))
@@ -75,7 +75,7 @@ class LpipsNet:
             for start in range(0, len(todo), size):
                 batch = todo[start : start + size]
                 before = self._sources_of([sources[i] for i in batch])
-                after = self.activations([others[i] for i in batch])
+                after = self.activations([edits[i] for i in batch])
                 # Sum over layers of the weighted squared differences (Zhang et al. 2018, eq. 1), not averaged over the
                 # plane but enlarged to the image's size.
                 total = torch.zeros(len(batch), 1, height, width, device=self.device)
