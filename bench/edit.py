@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 CATEGORIES: tuple[str, ...] = ("attribute", "replacement", "background", "multi_object")
 """The four edit categories of the paper, in the order in which every table shows them."""
 
+ALL = "all"
+"""The category of a value that covers all categories."""
+
 # ``seed`` is not among them: every request has one.
 REQUEST_FIELDS: frozenset[str] = frozenset(
     {

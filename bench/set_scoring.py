@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bench.edit import EditRecord
+from bench.edit import ALL, EditRecord
 from bench.metrics.streams import Fingerprint, ImageStream, batches
-from bench.metrics.types import ALL, Pair, ReasonCode, RgbImage, SetMetric, SetValue
+from bench.metrics.types import Pair, ReasonCode, RgbImage, SetMetric, SetValue
 from bench.progress import Progress
 from bench.store import RunStore, SetScore, StoreError, set_inputs
 from bench.stored_pairs import ScoringOptions, ScoringSummary, pairs_in_chunks

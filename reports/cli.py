@@ -131,22 +131,24 @@ def report(
 
 def _print_contradictions(paper_file: Path | None, paper_baseline: Sequence[str]) -> None:
     from reports.tables import paper as papers
+    from reports.tables.paper_check import check_paper
 
     paper = papers.with_baselines(papers.load(paper_file), paper_baseline)
-    for line in [*papers.check_paper(paper), *paper.gaps]:
+    for line in [*check_paper(paper), *paper.gaps]:
         console().print(line, soft_wrap=True)
 
 
 def _fill_readme(readme: Path, folder: Path, report: WrittenReport) -> None:
     """Puts a run's main tables and two images between the markers. The images are copied to ``docs``."""
     from bench.files import write_atomic
-    from reports.tables import render
+    from bench.tables.markup import markdown
+    from bench.tables.table import notes
 
     tables = report.headline()
-    lines = [*map(render.markdown, tables), *(f"{note}  " for note in render.notes(tables))]
+    lines = [*map(markdown, tables), *(f"{note}  " for note in notes(tables))]
     images = readme.parent if readme.parent.name == "docs" else readme.parent / "docs"
     for file, name, caption in (
-        ("grid.png", "grid", "source, mask and every method's edit"),
+        ("figures/grid.png", "grid", "source, mask and every method's edit"),
         ("figures/trade-off.png", "trade-off", "alignment against leakage, the controls as bounds"),
     ):
         if (report.folder / file).exists():
@@ -166,20 +168,22 @@ def _merge(session: Session, store: RunStore, entries: Sequence[Path]) -> Merged
 def _write_merged(store: RunStore, merged: Merged, screen: Console, style: str) -> None:
     """Prints merged tables and writes them beside the report's own, which stay the run's alone."""
     from bench.files import csv_of
+    from bench.tables import latex
+    from bench.tables.markup import markdown
+    from bench.tables.table import notes
     from reports.record import terminal_tables
-    from reports.tables import latex, render
     from reports.tables.style import parse
 
     look = parse(style)
     main = [table for table in merged.tables if table.name.startswith("main-")]
     for part in terminal_tables(main, screen.width, everything=False):
         screen.print(part)
-    lines = [*(render.markdown(table, look) for table in merged.tables)]
-    lines += [f"{note}  " for note in render.notes(merged.tables, look)]
+    lines = [*(markdown(table, look) for table in merged.tables)]
+    lines += [f"{note}  " for note in notes(merged.tables, look)]
     for name, text in (
-        ("merged.md", "\n".join([*lines, ""])),
-        ("merged.tex", latex.every(merged.tables, look)),
-        ("merged.csv", csv_of(merged.frame)),
+        ("tables/merged.md", "\n".join([*lines, ""])),
+        ("tables/merged.tex", latex.every(merged.tables, look)),
+        ("data/merged.csv", csv_of(merged.frame)),
     ):
         path = store.write_file(f"report/{name}", text.encode())
         screen.print(f"merged tables: {path}", soft_wrap=True)

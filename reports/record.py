@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from bench.session import Session
     from bench.store import RunStore
-    from reports.build import ReportPaths
+    from bench.tables.table import Table
     from reports.data.preference import StudyResults
     from reports.share.verification.recompute import RebuiltReport
     from reports.tables.paper import Paper
-    from reports.tables.table import Table
+    from reports.write import ReportFiles
 
 RECORD = "report/report.json"
 NOT_RECORDED = "(an address that is not written down)"
@@ -49,7 +49,7 @@ class ReportOptions:
 class WrittenReport:
     """A report that was written. It implements ``bench.session.Report``."""
 
-    paths: ReportPaths
+    paths: ReportFiles
     page: Path
 
     @property
@@ -84,13 +84,14 @@ class WrittenReport:
 
 def terminal_tables(tables: Sequence[Table], width: int, *, everything: bool) -> Iterator[RenderableType]:
     """Yields tables with their five main columns at 80 characters, or whole, spread over ``width``."""
-    from reports.tables import render
+    from bench.tables.terminal import narrowed, terminal
+    from reports.data.metrics import TERMINAL_METRICS
 
     if everything:
-        yield from render.terminal(tables, width)
+        yield from terminal(tables, width)
         return
-    narrow = [render.narrowed(table, min(width, 80)) for table in tables]
-    yield from render.terminal(narrow, min(width, 80))
+    narrow = [narrowed(table, min(width, 80), TERMINAL_METRICS) for table in tables]
+    yield from terminal(narrow, min(width, 80))
     left_out = sum(len(table.columns) for table in tables) - sum(len(table.columns) for table in narrow)
     if left_out:
         yield f"{left_out} more columns: --all, or the files below."
@@ -100,11 +101,11 @@ def table_frames(session: Session, store: RunStore) -> dict[str, pd.DataFrame]:
     """Table name -> its unrounded values: per column the value, its interval and n. Writes nothing."""
     import pandas as pd
 
-    from reports.build import make
-    from reports.tables import render
+    from bench.tables.markup import csv_text
+    from reports.build import compute
 
-    tables = make(store, session.metric_info()).tables
-    return {table.name: pd.read_csv(io.StringIO(render.csv_text(table))) for table in tables}
+    tables = compute(store, session.metric_info()).tables
+    return {table.name: pd.read_csv(io.StringIO(csv_text(table))) for table in tables}
 
 
 # --- writing ---------------------------------------------------------------------------------------------
@@ -113,7 +114,7 @@ def table_frames(session: Session, store: RunStore) -> dict[str, pd.DataFrame]:
 def write_report(session: Session, store: RunStore, options: ReportOptions | None = None) -> WrittenReport:
     """Writes tables, figures, the page, and ``report.json`` with the options and the digests of all inputs."""
     from bench.metrics.options import SuccessRule
-    from reports import build
+    from reports import write
     from reports.figures.charts import Bounds
     from reports.page import write_page
     from reports.tables.style import parse
@@ -124,7 +125,7 @@ def write_report(session: Session, store: RunStore, options: ReportOptions | Non
 
     # Tables, figures, page.
     rule, facts, style = SuccessRule(), session.metric_info(), parse(options.style)
-    paths = build.write_report(
+    paths = write.write_report(
         store,
         facts,
         style=style,
@@ -135,7 +136,7 @@ def write_report(session: Session, store: RunStore, options: ReportOptions | Non
         cases=options.case,
     )
     page = write_page(
-        store, facts, tables=paths.tables, style=style, pictures=paths.pictures, files=paths.files
+        store, facts, tables=paths.tables, style=style, figures=paths.figures, files=paths.files
     )
 
     # How to build it anew.

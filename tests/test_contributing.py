@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_examples_give_the_expected_values(folder: Path) -> None:
-    frame = pd.read_csv(folder / "runs" / "discs" / "report" / "summary.csv")
+    frame = pd.read_csv(folder / "runs" / "discs" / "report" / "data" / "summary.csv")
     means = frame[frame["category"] == "all"].set_index(["metric", "method"])["value"]
     assert means["truth_error", "oracle"] == 0
     # copy_input: mean distance over all pairs of colours and all channels.
@@ -50,7 +50,7 @@ def test_the_examples_give_the_expected_values(folder: Path) -> None:
 
 
 def test_a_preset_is_another_method_with_its_label(folder: Path) -> None:
-    frame = pd.read_csv(folder / "runs" / "discs" / "report" / "summary.csv")
+    frame = pd.read_csv(folder / "runs" / "discs" / "report" / "data" / "summary.csv")
     assert set(frame["method"]) == {"mean_fill", "mean_fill, noisy", "copy_input", "oracle"}
     assert set(frame.loc[frame["category"] == "all", "n"]) == {6}
     assert set(frame["failed"]) == {0}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bench.metrics.types import (
-    ALL,
     COMPOSITED_SUFFIX,
     OUTCOME,
     Area,
@@ -78,7 +77,6 @@ ImageNet weights, so ``vgg16_frechet`` and ``vgg16_kid`` stand in on any data.
 """
 
 __all__ = [
-    "ALL",
     "COMPOSITED_SUFFIX",
     "METRICS",
     "OUTCOME",

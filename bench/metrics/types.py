@@ -45,9 +45,6 @@ OUTCOME = "0/1"
 COMPOSITED_SUFFIX = "_pasted"
 """Suffix of a metric's stored name where it scores composited edits: the edit inside the mask, the source outside."""
 
-ALL = "all"
-"""Category of a set score over every category."""
-
 
 class MetricError(BenchError):
     """A metric that cannot be computed as requested. The message names the remedy."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.edit import CATEGORIES
+from bench.edit import ALL, CATEGORIES
 from bench.stats import holm, sign_flips, tries_every_flip
 from reports.data.intervals import StatisticsError, cluster_sums, differences, number_clusters
-from reports.data.scores import ALL, ProtocolScores, RunScores
+from reports.data.scores import ProtocolScores, RunScores
 from reports.data.separation import ALPHA, FLIPS, flips_for
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bench.edit import CATEGORIES
+from bench.edit import ALL, CATEGORIES
 from bench.errors import BenchError
-from reports.data.scores import ALL, RunScores
+from reports.data.scores import RunScores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +86,7 @@ def preference_summary(results: StudyResults) -> pd.DataFrame:
     """The shares as rows of the summary. Those over all protocols have the protocol ``all protocols``."""
     import pandas as pd
 
-    from reports.tables.table import SUMMARY_COLUMNS
+    from reports.data.summary import SUMMARY_COLUMNS
 
     # (metric, kind of vote, column of the value, prefix of its interval's columns, column of n)
     shares = results.shares

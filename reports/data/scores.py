@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.edit import CATEGORIES
+from bench.edit import ALL, CATEGORIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     BoolND = NDArray[np.bool_]
     IndexND = NDArray[np.intp]
     CaseRows = Sequence[Mapping[str, object]]
-
-ALL = "all"
-"""The category of a row that is over all categories."""
 
 SECONDS = "seconds_per_edit"
 PEAK_MEMORY = "peak_memory"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.edit import CATEGORIES
+from bench.edit import ALL, CATEGORIES
 from bench.stats import max_t
 from reports.data.intervals import cluster_sums, number_clusters
-from reports.data.scores import ALL, ProtocolScores, RunScores
+from reports.data.scores import ProtocolScores, RunScores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.edit import CATEGORIES
+from bench.edit import ALL, CATEGORIES
 from reports.data.intervals import number_clusters, shares
 from reports.data.preference import SIMULATED, StudyResults
 from reports.data.rank_correlation import spearman
-from reports.data.scores import ALL, ProtocolScores, RunScores
+from reports.data.scores import ProtocolScores, RunScores
 
 if TYPE_CHECKING:
     import pandas as pd

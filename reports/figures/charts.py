@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.edit import CATEGORIES
+from bench.edit import ALL, CATEGORIES
+from reports.data.metrics import HEADINGS
 from reports.data.preference import SIMULATED
-from reports.data.scores import ALL, ProtocolScores, RunScores
+from reports.data.scores import ProtocolScores, RunScores
 from reports.figures.style import (
     COLUMN_INCHES,
     GRAY,
@@ -26,7 +27,6 @@ from reports.figures.style import (
     figure,
     label,
 )
-from reports.tables.table import HEADINGS
 
 if TYPE_CHECKING:
     import pandas as pd

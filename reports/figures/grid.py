@@ -18,7 +18,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from bench.edit import CATEGORIES, EditCase, EditRecord
 from bench.errors import BenchError
-from reports.tables.table import control_titles, method_titles
+from reports.data.scores import control_titles, method_titles
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
@@ -64,7 +64,7 @@ def grid(
     records: Sequence[EditRecord] | None = None,
     succeeded: Mapping[tuple[str, str, str], bool] | None = None,
 ) -> Path:
-    """Draws ``report/grid.png`` of a run and returns its path: one block per protocol.
+    """Draws ``report/figures/grid.png`` of a run and returns its path: one block per protocol.
 
     Methods come first, controls after them. ``records``: the edits, where they were read already.
     ``succeeded``: (protocol, title, case id) -> whether that edit succeeded, which is then marked under it.
@@ -92,7 +92,7 @@ def grid(
         )
     buffer = io.BytesIO()
     draw(blocks, list(labels.values()), controls).save(buffer, "PNG", optimize=True)
-    return store.write_file("report/grid.png", buffer.getvalue(), "the grid")
+    return store.write_file("report/figures/grid.png", buffer.getvalue(), "the grid")
 
 
 def chosen(cases: Sequence[tuple[str, str]], per_category: int = 1) -> list[str]:

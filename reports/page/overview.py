@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from bench.tables.numbers import cell_text, interval
+from bench.tables.table import Cell, Column, Table
 from reports.figures.charts import ALIGNMENT, LEAK, SUCCESS
-from reports.tables import render
-from reports.tables.table import Cell, Column, Table
 
 HEADLINE: Sequence[Sequence[str]] = (
     SUCCESS,
@@ -43,7 +43,7 @@ def overview(table: Table) -> dict[str, Any]:
 def sentence(table: Table, index: int) -> str:
     """Which method is best by one column, with interval and n, and which ones cannot be told from it."""
     column = table.columns[index]
-    rows = [(row.method.replace("_", " "), row.cells[index]) for row in table.rows if not row.control]
+    rows = [(row.label.replace("_", " "), row.cells[index]) for row in table.rows if not row.control]
     rows = [(name, cell) for name, cell in rows if cell.value is not None]
     best = [(name, cell) for name, cell in rows if cell.best]
     heading = f"{column.heading[0].upper()}{column.heading[1:]}"
@@ -65,9 +65,9 @@ def sentence(table: Table, index: int) -> str:
 
 def _value(cell: Cell, column: Column) -> str:
     """``96.9 % (88.7-99.5)``."""
-    interval = render.interval(cell, column)
+    span = interval(cell, column)
     unit = " %" if column.percent else ""
-    return f"{render.number(cell.value, column)}{unit}" + (f" ({interval})" if interval else "")
+    return f"{cell_text(cell, column)}{unit}" + (f" ({span})" if span else "")
 
 
 def _first(metrics: Sequence[str], family: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Small copies of large pictures: a gallery of thousands of full-size ones would fill the browser's memory."""
+"""Small copies of large images: a gallery of thousands of full-size ones would fill the browser's memory."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from PIL import Image
 from bench.files import sha256_bytes
 
 SIDE = 256
-"""Longest side of a small copy, in pixels; a smaller picture needs none."""
+"""Longest side of a small copy, in pixels. A smaller image needs none."""
 _DIGITS = 16
 
 
-def thumbnails(pictures: Sequence[Path], folder: Path) -> Iterator[tuple[str, bytes | None]]:
-    """For each picture the name of its small copy and its bytes, in order.
+def thumbnails(images: Sequence[Path], folder: Path) -> Iterator[tuple[str, bytes | None]]:
+    """Name and bytes (WebP) of each image's small copy, in order.
 
-    The name is made of the SHA-256 of the picture's bytes, so that a copy in ``folder`` is never of another
-    picture; its bytes are then None. The name is empty where a picture is small enough, or cannot be read.
+    The name is made of the SHA-256 of the image's bytes. Where ``folder`` holds that copy already, the bytes are None.
+    The name is empty where an image is small enough, or cannot be read.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # In portions: the bytes of thousands of pictures are not held at once.
-        for start in range(0, len(pictures), 256):
-            yield from pool.map(lambda path: _one(path, folder), pictures[start : start + 256])
+        # In portions, so that the bytes of thousands of images are not in memory at once.
+        for start in range(0, len(images), 256):
+            yield from pool.map(lambda path: _thumbnail(path, folder), images[start : start + 256])
 
 
-def _one(path: Path, folder: Path) -> tuple[str, bytes | None]:
+def _thumbnail(path: Path, folder: Path) -> tuple[str, bytes | None]:
     try:
         with Image.open(path) as image:
             if max(image.size) <= SIDE:
@@ -42,7 +42,7 @@ def _one(path: Path, folder: Path) -> tuple[str, bytes | None]:
             small = image.convert("RGB")
             small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     except (OSError, ValueError, Image.DecompressionBombError):
-        # Shown as missing; `verify` names it.
+        # The page shows it as missing, and `verify` names it.
         return "", None
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=80, method=2)

@@ -1,4 +1,4 @@
-"""Where a table's numbers come from: data, weights, seed, versions."""
+"""Where the numbers of a report come from: data, weights, sampler steps, seed, versions."""
 
 from __future__ import annotations
 
@@ -6,21 +6,60 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from bench.edit import CATEGORIES, stable_digest
-from reports.data.comparisons import too_few
-from reports.data.scores import ALL
-from reports.tables.table import SMALL_SET, Row, Table
+from bench.edit import stable_digest
+from bench.tables.markup import escape_markdown
+from bench.tables.table import Table
+from reports.data.scores import method_titles
+from reports.tables.small_n import Detectable, small_n
+from reports.tables.tabulate import with_note
 
 if TYPE_CHECKING:
+    from bench.edit import MethodSpec
     from bench.store import RunStore
     from reports.data.scores import RunScores
 
 PACKAGES = ("prompteditbench", "torch", "diffusers", "transformers")
-"""Versions that are named, as far as the run wrote them down."""
+"""Packages whose versions stand above each table, as far as the run recorded them."""
+
+STEPS = ("steps", "base_steps", "upsampler_steps")
+"""Options that state how many steps a sampler takes."""
+
+
+def with_provenance(table: Table, store: RunStore, scores: RunScores, detectable: Detectable) -> Table:
+    """The table with the origin of its numbers, and with warnings where n is too small for a claim.
+
+    ``detectable``: from ``reports.data.power.detectable_differences``.
+    """
+    protocols = [column.protocol for column in table.columns]
+    origin = sentences(store, protocols, [row.label for row in table.rows])
+    return replace(with_note(table, *small_n(table, scores, detectable)), provenance=tuple(origin))
+
+
+def sentences(store: RunStore, protocols: Iterable[str], methods: Iterable[str]) -> list[str]:
+    """Data, weights, sampler steps, and seed with versions and digest: one short sentence each."""
+    manifest = store.manifest
+    specs = {title: store.methods[digest] for digest, title in method_titles(store).items()}
+    rows = [(title, specs[title]) for title in methods if title in specs]
+    data = [
+        f"{name} v{info['version']} ({info['digest']})"
+        for name in dict.fromkeys(protocols)
+        if (info := manifest["protocols"].get(name)) is not None
+    ]
+    weights = [f"{title}: {weight}" for title, spec in rows if (weight := _weights(spec))]
+    steps = [f"{title} {count}" for title, spec in rows if (count := _steps(spec))]
+    versions = manifest.get("versions") or {}
+    packages = ", ".join(f"{name} {versions[name]}" for name in PACKAGES if name in versions)
+    run = f"Seed {manifest.get('seed', 'unknown')}; run {run_digest(store)}"
+    return [
+        *([f"Data: {', '.join(data)}."] if data else []),
+        *([f"Weights: {'; '.join(weights)}."] if weights else []),
+        *([f"Steps: {', '.join(steps)}."] if steps else []),
+        f"{run}; {packages}." if packages else f"{run}.",
+    ]
 
 
 def run_digest(store: RunStore) -> str:
-    """12 hex digits of what was asked: seed, protocols' digests, methods' digests and dtypes."""
+    """12 hexadecimal digits of what defines a run: seed, protocols' digests, methods' digests and dtypes."""
     manifest = store.manifest
     return stable_digest(
         {
@@ -31,17 +70,10 @@ def run_digest(store: RunStore) -> str:
     )
 
 
-def weights(store: RunStore) -> dict[str, str]:
-    """Title -> the weights that a method's options name, with revision or the first digits of their SHA-256."""
-    from reports.data.scores import method_titles
-
-    titles = method_titles(store)
-    found = {}
-    for digest, spec in store.methods.items():
-        named = spec.options.get("weights") or spec.options.get("checkpoint")
-        if isinstance(named, str) and named:
-            found[titles[digest]] = named + _version(spec.options)
-    return found
+def _weights(spec: MethodSpec) -> str:
+    """Weights that the options name, with their revision or the first digits of their SHA-256."""
+    weights = spec.options.get("weights") or spec.options.get("checkpoint")
+    return weights + _version(spec.options) if isinstance(weights, str) and weights else ""
 
 
 def _version(options: Mapping[str, Any]) -> str:
@@ -51,123 +83,53 @@ def _version(options: Mapping[str, Any]) -> str:
     return f" ({options['revision']})" if options.get("revision") else ""
 
 
-STEPS = ("steps", "base_steps", "upsampler_steps")
-"""Options that say how many steps a sampler takes."""
+def _steps(spec: MethodSpec) -> str:
+    """Steps of the method's samplers, such as ``25 and 10``."""
+    return " and ".join(_step_count(spec.options[name]) for name in STEPS if spec.options.get(name))
 
 
-def steps(store: RunStore) -> dict[str, str]:
-    """Title -> the steps of its sampler, as its options have them; a spacing by sections is summed up."""
-    from reports.data.scores import method_titles
-
-    titles = method_titles(store)
-    found = {}
-    for digest, spec in store.methods.items():
-        told = [_steps(spec.options[name]) for name in STEPS if spec.options.get(name)]
-        if told:
-            found[titles[digest]] = " and ".join(told)
-    return found
-
-
-def _steps(option: object) -> str:
+def _step_count(option: object) -> str:
+    # A spacing by sections, such as "4,3,1", takes their sum.
     sections = str(option).split(",")
     return str(sum(map(int, sections))) if all(part.strip().isdigit() for part in sections) else str(option)
 
 
-def sentences(store: RunStore, protocols: Iterable[str], methods: Iterable[str]) -> list[str]:
-    """Data, weights, seed with versions and digest: one short sentence each."""
+def provenance_page(store: RunStore) -> str:
+    """``report/provenance.md``: protocols, methods and package versions of a run as Markdown tables."""
     manifest = store.manifest
-    shown = []
-    for name in dict.fromkeys(protocols):
-        info = manifest["protocols"].get(name)
-        if info is not None:
-            shown.append(f"{name} v{info['version']} ({info['digest']})")
-    of_methods = weights(store)
-    named = {title: of_methods[title] for title in methods if title in of_methods}
-    versions = manifest.get("versions") or {}
-    packages = [f"{name} {versions[name]}" for name in PACKAGES if name in versions]
-    return [
-        *([f"Data: {', '.join(shown)}."] if shown else []),
-        *([f"Weights: {'; '.join(f'{title}: {of}' for title, of in named.items())}."] if named else []),
-        f"Seed {manifest.get('seed', 'unknown')}; run {run_digest(store)}"
-        + (f"; {', '.join(packages)}" if packages else "")
-        + ".",
+    titles = method_titles(store)
+    protocols = [
+        (name, info["version"], info["digest"], len(store.cases(name).rows))
+        for name, info in manifest["protocols"].items()
     ]
-
-
-Detectable = Mapping[tuple[str, str], float | None]
-"""(protocol, metric of success) -> the least difference that this run can show; None where there is none."""
-
-
-def with_provenance(table: Table, store: RunStore, scores: RunScores, detectable: Detectable) -> Table:
-    """The table with where its numbers come from, its samplers' steps, and a warning where n is too small.
-
-    ``detectable``: from ``reports.data.power.detectable_differences``.
-    """
-    warnings = small_n(table, scores, detectable)
-    of_samplers = steps(store)
-    taken = [f"{row.method} {of_samplers[row.method]}" for row in table.rows if row.method in of_samplers]
-    told = [f"Steps: {', '.join(taken)}."] if taken else []
-    protocols = [column.protocol for column in table.columns]
-    return replace(
-        table,
-        notes=(*table.notes, *told, *warnings),
-        provenance=tuple(sentences(store, protocols, [row.method for row in table.rows])),
+    methods = [
+        (
+            titles[digest],
+            spec.name,
+            _weights(spec),
+            _steps(spec),
+            manifest["methods"][digest].get("dtype"),
+            digest,
+        )
+        for digest, spec in store.methods.items()
+    ]
+    versions = sorted((manifest.get("versions") or {}).items())
+    return "\n".join(
+        [
+            f"# Provenance of {store.path.name}",
+            "",
+            f"Seed {manifest.get('seed', 'unknown')}. Run {run_digest(store)} (digest of seed, protocols and methods).",
+            "",
+            *_section("Data", ("protocol", "version", "digest", "cases"), protocols),
+            *_section("Methods", ("title", "method", "weights", "steps", "dtype", "digest"), methods),
+            *_section("Versions", ("package", "version"), versions),
+        ]
     )
 
 
-def small_n(table: Table, scores: RunScores, detectable: Detectable) -> list[str]:
-    """Warnings: too few source images for any test, and how large a difference of success must be to show."""
-    lines = []
-    contenders = [row for row in table.rows if not row.control]
-    for protocol in dict.fromkeys(column.protocol for column in table.columns):
-        of_protocol = scores.protocols.get(protocol)
-        if of_protocol is None or len(contenders) < 2:
-            continue
-        for category in dict.fromkeys(c.category for c in table.columns if c.protocol == protocol):
-            units = of_protocol.units(category) if category in (ALL, *CATEGORIES) else ()
-            clusters = len(set(of_protocol.cluster[units].tolist())) if len(units) else 0
-            remark = too_few(clusters, len(contenders) - 1)
-            if remark:
-                where = f"{protocol}, {category.replace('_', '-')}" if category != ALL else protocol
-                lines.append(f"Too small for the claim ({where}): {remark}.")
-    lines += _undetectable(table, contenders, detectable)
-    lines += _warned_sets(table, scores)
-    return list(dict.fromkeys(lines))
-
-
-def _undetectable(table: Table, contenders: Sequence[Row], detectable: Detectable) -> list[str]:
-    """How large a difference of success over all categories must be for this n to show it.
-
-    Said where something is not separable from the best.
-    """
-    lines = []
-    for index, column in enumerate(table.columns):
-        place = (column.protocol, column.metric)
-        cells = [row.cells[index] for row in contenders]
-        if place not in detectable or column.reported or column.category != ALL:
-            continue
-        if not any(cell.dagger for cell in cells):
-            continue
-        least = detectable[place]
-        judge = column.metric.removeprefix("success_").replace("_", " ")
-        which = f"success ({judge}, {column.protocol})"
-        often = "would be missed more often than once in five (simulated with the same test)."
-        n = max(cell.n for cell in cells)
-        if least is None:
-            lines.append(f"n = {n}: any difference of {which} {often}")
-        else:
-            lines.append(f"n = {n}: differences of {which} below about {100 * least:.0f} points {often}")
-    return lines
-
-
-def _warned_sets(table: Table, scores: RunScores) -> list[str]:
-    """What scoring itself warned of, for the Fréchet distances and their kin that the table shows."""
-    if "warning" not in scores.sets.columns:
-        return []
-    asked = {(column.protocol, column.metric, column.category) for column in table.columns}
-    found = []
-    for row in scores.sets.to_dict(orient="records"):
-        place = (row["protocol"], row["metric"], row["category"])
-        if place in asked and isinstance(row["warning"], str) and int(row["n"]) < SMALL_SET:
-            found.append(f"{row['metric']}: {row['warning']}.")
-    return sorted(set(found))[:2]
+def _section(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    texts = [
+        [escape_markdown(str(value)) if value not in (None, "") else "–" for value in row] for row in rows
+    ]
+    lines = [headings, [":--"] * len(headings), *texts]
+    return [f"## {title}", "", *(f"| {' | '.join(line)} |" for line in lines), ""] if texts else []

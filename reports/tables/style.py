@@ -1,51 +1,17 @@
-"""How tables look: columns, decimals, intervals, width. Read from one line of text, checked when it is read."""
+"""The ``--style`` option: one line of text, checked when it is read."""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from dataclasses import fields
+from typing import get_args
 
-from bench.errors import BenchError
-
-Intervals = Literal["plus-minus", "brackets", "none"]
-Layout = Literal["one-column", "two-column"]
-Captions = Literal["short", "full"]
+from bench.tables.style import Captions, Intervals, Layout, Style, StyleError
 
 EXAMPLE = "columns=success_truth,leak_lpips;decimals=3;intervals=brackets;layout=two-column"
 MOST_DECIMALS = 8
 
-
 _CHOICES = {"intervals": Intervals, "layout": Layout, "captions": Captions}
-
-
-class StyleError(BenchError):
-    """A style that cannot be followed. The message names the option and the remedy."""
-
-
-@dataclass(frozen=True)
-class Style:
-    """What a user may choose of the tables."""
-
-    columns: tuple[str, ...] = ()
-    """Metrics of the main tables, in order; none chooses the suite's."""
-    decimals: int | None = None
-    """Of every column; None: about four digits."""
-    intervals: Intervals = "brackets"
-    """``brackets``: [low, high] under the value; ``plus-minus``: how far its ends are, beside it."""
-    layout: Layout = "two-column"
-    """The paper that LaTeX tables are for; in one of two columns, wide tables span the page (``table*``)."""
-    captions: Captions = "short"
-    """Captions of LaTeX tables: title, n and marks (short), or all notes and the provenance too (full)."""
-
-    def check_columns(self, known: list[str]) -> None:
-        """Raises :class:`StyleError` for a column that the run does not have."""
-        for column in self.columns:
-            if column not in known:
-                raise StyleError(
-                    f"--style columns: {_unknown(column, known, 'metric')} "
-                    f"This run has: {', '.join(sorted(known))}."
-                )
 
 
 def parse(text: str) -> Style:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from bench.edit import CATEGORIES
+from bench.edit import ALL, CATEGORIES
+from bench.tables.numbers import finite
+from bench.tables.table import Cell, Column, Row, Table, slug
+from reports.data.metrics import HEADINGS
 from reports.data.preference import SIMULATED
-from reports.data.scores import ALL
 from reports.data.validity import AGREEMENT, GROUND_TRUTHS, VOTES
-from reports.tables.table import HEADINGS, Cell, Column, Row, Table, finite, slug
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -402,7 +402,7 @@ def scores(run: Path) -> dict[tuple[str, ...], str]:
     for line in (run / "edits.jsonl").read_text().splitlines():
         row = json.loads(line)
         values["edit", row["protocol"], row["method"], row["case"]] = row["sha256"]
-    with (run / "report" / "summary.csv").open(newline="") as file:
+    with (run / "report" / "data" / "summary.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             key = tuple(row[name] for name in ("protocol", "category", "method", "metric"))
             if row["metric"] != "seconds_per_edit":

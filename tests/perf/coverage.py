@@ -3,7 +3,7 @@
     python tests/perf/coverage.py --runs 2000
 
 Every figure is from simulated runs whose truth is known, through the functions that reports use
-(``reports.data.statistics``). A column of the simulated table is one run, so that thousands cost one call.
+(``reports.data.intervals``). A column of the simulated table is one run, so that thousands cost one call.
 
 * **Edits.** Source images, each with the same number of edits. Two edits of one source image resemble each
   other, and so do two methods on one edit: a latent normal value per edit is the sum of a part of the source

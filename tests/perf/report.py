@@ -151,7 +151,7 @@ sys.path.insert(0, sys.argv[1])
 from bench.metrics import METRICS, info_of
 from bench.registry import Registry
 from bench.store import RunStore
-from reports.build import write_report
+from reports.write import write_report
 known = Registry("metric", METRICS)
 with RunStore.open(Path(sys.argv[2])) as store:
     write_report(store, {name: info_of(known.load(name)) for name in METRICS})

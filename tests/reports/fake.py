@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from bench.edit import CATEGORIES, EditCase, EditKey, EditRecord, EditRequest, MethodSpec, ScoreRecord
+from bench.metrics.types import MetricInfo
 from bench.store import RunStore, SetScore
 
 METHODS = (
@@ -20,19 +20,16 @@ METHODS = (
 )
 
 
-@dataclass(frozen=True)
-class Facts:
-    unit: str
-    higher_is_better: bool | None
-    summary: str = "a line"
+def info(unit: str, higher_is_better: bool | None) -> MetricInfo:
+    return MetricInfo("", "1", unit, higher_is_better, "a line")
 
 
-FACTS: Mapping[str, Facts] = {
-    "success_truth": Facts("0/1", True),
-    "leak_lpips": Facts("LPIPS", False),
-    "leak_lpips_edge": Facts("LPIPS", False),
-    "clip_target": Facts("cosine", True),
-    "fid": Facts("", False),
+METRICS: Mapping[str, MetricInfo] = {
+    "success_truth": info("0/1", True),
+    "leak_lpips": info("LPIPS", False),
+    "leak_lpips_edge": info("LPIPS", False),
+    "clip_target": info("cosine", True),
+    "fid": info("", False),
 }
 
 

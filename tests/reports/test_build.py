@@ -15,11 +15,14 @@ import pytest
 from bench.edit import MethodSpec
 from bench.store import RunStore
 from bench.study.votes.analysis import analyse
+from bench.tables import latex
+from bench.tables.style import Style, StyleError
 from reports import build
 from reports.data import preference
+from reports.data.report_data import ReportError
 from reports.data.votes import question_results
-from reports.tables import latex, paper, style
-from reports.tables.table import ReportError
+from reports.tables import paper
+from reports.write import write_report
 from tests.bench.study import polls
 from tests.reports import fake
 
@@ -30,7 +33,7 @@ METHODS = (
     MethodSpec("sd_inpainting", {"steps": 10, "base_steps": "25", "upsampler_steps": "4,3,1"}),
     MethodSpec("copy_input", {}, is_control=True),
 )
-FACTS = {**fake.FACTS, "success_clip": fake.Facts("0/1", True), "judge_truth": fake.Facts("0/1", True)}
+FACTS = {**fake.METRICS, "success_clip": fake.info("0/1", True), "judge_truth": fake.info("0/1", True)}
 
 
 @pytest.fixture
@@ -71,7 +74,7 @@ def study() -> preference.StudyResults:
 
 
 def test_everything_is_written_and_named(store: RunStore) -> None:
-    done = build.write_report(store, FACTS, study=study(), resamples=200, with_figures=False)
+    done = write_report(store, FACTS, study=study(), resamples=200, with_figures=False)
     store.close()
     names = {path.name for path in done.files}
     assert {"summary.csv", "tables.md", "tables.html", "tables.tex", "tables-document.tex"} <= names
@@ -86,7 +89,7 @@ def test_everything_is_written_and_named(store: RunStore) -> None:
 
 
 def test_the_suites_table_has_all_that_is_asked_of_it(store: RunStore) -> None:
-    made = build.make(store, FACTS, resamples=200)
+    made = build.compute(store, FACTS, resamples=200)
     suite = made.tables[0]
     assert [(column.group, column.metric) for column in suite.columns] == [
         ("realism", "fid"),
@@ -112,7 +115,7 @@ SOURCES = ("Seed 0", "mini-coco v1 (dddddddddddd)", "zoo:ped (abcdef01)", "run "
 
 
 def test_a_table_knows_where_its_numbers_come_from(store: RunStore) -> None:
-    provenance = " ".join(build.make(store, FACTS, resamples=200).tables[0].provenance)
+    provenance = " ".join(build.compute(store, FACTS, resamples=200).tables[0].provenance)
     assert all(said in provenance for said in SOURCES)
 
 
@@ -121,9 +124,9 @@ def captions(text: str) -> list[str]:
 
 
 def test_captions_are_short_and_the_rest_stands_in_the_notes(store: RunStore) -> None:
-    build.write_report(store, FACTS, with_figures=False, resamples=200)
+    write_report(store, FACTS, with_figures=False, resamples=200)
     store.close()
-    text = (store.report_dir / "tables.tex").read_text(encoding="utf-8")
+    text = (store.report_dir / "tables/tables.tex").read_text(encoding="utf-8")
     said = captions(text)
     assert said[0] == (
         "mini-coco: realism, alignment, leakage, success and cost (1 of 2). n = 16. In brackets: 95 \\% intervals. "
@@ -131,39 +134,41 @@ def test_captions_are_short_and_the_rest_stands_in_the_notes(store: RunStore) ->
         "$^{\\dagger}$: not separable from the best (p $\\ge$ .05)."
     )
     assert max(len(caption.split()) for caption in said) < 50
-    notes = (store.report_dir / "tables-notes.tex").read_text(encoding="utf-8")
-    assert notes.count("Bold:") == notes.count("Seed 0") == 1
-    # A table taken alone says it too, where no reader of the paper sees it.
-    alone = (store.report_dir / "suite-mini-coco.tex").read_text(encoding="utf-8")
-    assert any(line.startswith("% Seed 0; run ") for line in alone.splitlines())
+    notes = (store.report_dir / "tables/tables-notes.tex").read_text(encoding="utf-8")
+    assert notes.count("Bold:") == 1
+    # One line above each table says where its numbers come from, and no reader of the paper sees it.
+    alone = (store.report_dir / "tables" / "suite-mini-coco.tex").read_text(encoding="utf-8")
+    (provenance,) = [line for line in alone.splitlines() if line.startswith("% provenance: ")]
+    assert all(words in provenance for words in SOURCES)
+    assert text.count("% provenance: ") == text.count("\\caption") - text.count(" of 2)") / 2
 
 
 def test_full_captions_say_everything(store: RunStore) -> None:
-    build.write_report(store, FACTS, style=style.parse("captions=full"), with_figures=False, resamples=200)
+    write_report(store, FACTS, style=Style(captions="full"), with_figures=False, resamples=200)
     store.close()
-    caption = captions((store.report_dir / "suite-mini-coco.tex").read_text(encoding="utf-8"))[0]
+    caption = captions((store.report_dir / "tables" / "suite-mini-coco.tex").read_text(encoding="utf-8"))[0]
     assert all(latex.escape(said) in caption for said in (*SOURCES, "Steps: sd_inpainting 10 and 25 and 8."))
 
 
-def test_a_table_notes_how_many_steps_each_sampler_takes(store: RunStore) -> None:
-    notes = build.make(store, FACTS, resamples=200).tables[0].notes
-    assert "Steps: sd_inpainting 10 and 25 and 8." in notes
+def test_the_provenance_says_how_many_steps_each_sampler_takes(store: RunStore) -> None:
+    table = build.compute(store, FACTS, resamples=200).tables[0]
+    assert "Steps: sd_inpainting 10 and 25 and 8." in table.provenance
 
 
 def test_too_few_sources_are_warned_of(store: RunStore) -> None:
-    made = {table.name: " ".join(table.notes) for table in build.make(store, FACTS, resamples=200).tables}
+    made = {table.name: " ".join(table.notes) for table in build.compute(store, FACTS, resamples=200).tables}
     assert "Too small for the claim (mini-coco, attribute): 2 source images" in made["paper-4-success"]
     assert "Too small for the claim (mini-coco):" not in made["suite-mini-coco"]
 
 
 def test_the_ablation_has_the_method_and_its_variants(store: RunStore) -> None:
-    made = {table.name: table for table in build.make(store, FACTS, resamples=200).tables}
-    assert [row.method for row in made["paper-5-ablation"].rows] == [spec.name for spec in METHODS[:2]]
+    made = {table.name: table for table in build.compute(store, FACTS, resamples=200).tables}
+    assert [row.label for row in made["paper-5-ablation"].rows] == [spec.name for spec in METHODS[:2]]
 
 
 def test_votes_fill_the_papers_tables(store: RunStore) -> None:
-    made = {t.name: t for t in build.make(store, FACTS, study=study(), resamples=200).tables}
-    third = {row.method: row.cells[0].value for row in made["paper-3-preference"].rows}
+    made = {t.name: t for t in build.compute(store, FACTS, study=study(), resamples=200).tables}
+    third = {row.label: row.cells[0].value for row in made["paper-3-preference"].rows}
     # Two votes of three, and half of the undecided one.
     assert third == {"prompt_edit_diff": pytest.approx(5 / 6), "sd_inpainting": pytest.approx(1 / 6)}
     first = made["paper-1-realism-preference"]
@@ -173,17 +178,17 @@ def test_votes_fill_the_papers_tables(store: RunStore) -> None:
 
 
 def test_the_style_chooses_columns_and_decimals(store: RunStore) -> None:
-    chosen = style.parse("columns=leak_lpips,success_truth;decimals=2;intervals=none")
-    build.write_report(store, FACTS, style=chosen, with_figures=False, resamples=200)
+    chosen = Style(("leak_lpips", "success_truth"), 2, "none")
+    write_report(store, FACTS, style=chosen, with_figures=False, resamples=200)
     store.close()
-    text = (store.report_dir / "suite-mini-coco.tex").read_text()
-    main = (store.report_dir / "main-mini-coco.tex").read_text()
+    text = (store.report_dir / "tables" / "suite-mini-coco.tex").read_text()
+    main = (store.report_dir / "tables" / "main-mini-coco.tex").read_text()
     assert re.findall(r"S\[.*?\]", main) == re.findall(r"S\[.*?\]", text)
-    markdown = (store.report_dir / "tables.md").read_text(encoding="utf-8")
+    markdown = (store.report_dir / "tables" / "tables.md").read_text(encoding="utf-8")
     assert "| method | leak LPIPS ↓ | success (truth) % ↑ | n | failed |" in markdown
     # What no table shows is explained nowhere; the sign for overlap is still there.
     for name in ("tables.md", "tables.html", "tables.tex", "tables-notes.tex"):
-        shown = (store.report_dir / name).read_text(encoding="utf-8").lower()
+        shown = (store.report_dir / "tables" / name).read_text(encoding="utf-8").lower()
         told = [part for part in re.findall(r".*interval.*", shown) if "overlap" not in part]
         assert not told, name
     assert (
@@ -191,27 +196,27 @@ def test_the_style_chooses_columns_and_decimals(store: RunStore) -> None:
     )
     assert "[0." not in text
     assert "95 \\%" not in text
-    with pytest.raises(style.StyleError, match="Did you mean leak_lpips"):
-        build.make(store, FACTS, style=style.parse("columns=leak_lpip"))
+    with pytest.raises(StyleError, match="Did you mean 'leak_lpips'"):
+        build.compute(store, FACTS, style=Style(("leak_lpip",)))
 
 
 def test_comparisons_are_with_the_named_method(store: RunStore) -> None:
-    made = build.make(store, FACTS, baseline="sd_inpainting", extras=True, resamples=200)
+    made = build.compute(store, FACTS, baseline="sd_inpainting", extras=True, resamples=200)
     assert made.comparisons is not None
     assert set(made.comparisons["baseline"]) == {"sd_inpainting"}
     table = next(table for table in made.tables if table.name == "comparison-mini-coco")
-    assert all("copy_input" not in row.method for row in table.rows)
-    default = build.make(store, FACTS, extras=True, resamples=200)
+    assert all("copy_input" not in row.label for row in table.rows)
+    default = build.compute(store, FACTS, extras=True, resamples=200)
     assert default.comparisons is not None
     assert set(default.comparisons["baseline"]) == {"prompt_edit_diff"}
 
 
 def test_reported_values_come_after_everything_measured(store: RunStore) -> None:
-    made = build.make(store, FACTS, paper=paper.load(), resamples=200)
+    made = build.compute(store, FACTS, paper=paper.load(), resamples=200)
     reported = [table.name for table in made.tables if any(column.reported for column in table.columns)]
     # A rendered world is none of the paper's data sets, so that no measured table gets a column.
     assert reported == ["reported-abstract", *(f"reported-table-{k}" for k in range(1, 6))]
-    assert "reported" not in " ".join(made.frame["metric"])
+    assert "reported" not in " ".join(made.data.frame["metric"])
 
 
 def test_reported_values_stand_beside_measured_ones_of_the_same_data(tmp_path: Path) -> None:
@@ -219,11 +224,11 @@ def test_reported_values_stand_beside_measured_ones_of_the_same_data(tmp_path: P
     sets: dict[str, tuple[float, float | None, float | None]] = {m.name: (20.0, 18.0, 22.0) for m in methods}
     store = fake.run(tmp_path / "r", {}, methods=methods, sets=sets, protocol="celeba_hq")
     read = paper.with_baselines(paper.load(), ["Baseline Diffusion=latent_blending"])
-    made = build.make(store, FACTS, paper=read, resamples=200)
+    made = build.compute(store, FACTS, paper=read, resamples=200)
     table = next(table for table in made.tables if table.name == "paper-2-realism")
     headings = [column.heading for column in table.columns]
     assert headings[1:] == [f"{headings[0]}, Table {k}" for k in (1, 2, 5)]
-    assert {row.method: [cell.value for cell in row.cells] for row in table.rows} == {
+    assert {row.label: [cell.value for cell in row.cells] for row in table.rows} == {
         "prompt_edit_diff": [20.0, 6.2, 6.2, 6.2],
         "latent_blending": [20.0, None, None, None],
         "reported for Baseline Diffusion, an unnamed model; compared with latent_blending by your choice": [
@@ -235,11 +240,11 @@ def test_reported_values_stand_beside_measured_ones_of_the_same_data(tmp_path: P
     }
     assert "not measured here" in table.caption
     with pytest.raises(paper.PaperError, match="has no method sdedit"):
-        build.make(store, FACTS, paper=paper.with_baselines(read, ["Baseline Diffusion=sdedit"]))
+        build.compute(store, FACTS, paper=paper.with_baselines(read, ["Baseline Diffusion=sdedit"]))
 
 
 def test_every_figure_is_drawn(store: RunStore) -> None:
-    done = build.write_report(store, FACTS, study=study(), resamples=200)
+    done = write_report(store, FACTS, study=study(), resamples=200)
     store.close()
     rules = ("random", "best", "worst", "disputed")
     names = [f"grid-{rule}-mini-coco" for rule in rules] + [
@@ -249,21 +254,21 @@ def test_every_figure_is_drawn(store: RunStore) -> None:
         "preference",
     ]
     expected = {f"{name}.{kind}" for name in names for kind in ("pdf", "png")} | {"grid.png"}
-    assert {path.name for path in done.figures} == expected
-    body = (store.report_dir / "figures.tex").read_text()
+    assert {path.name for path in done.images} == expected
+    body = (store.report_dir / "figures/figures.tex").read_text()
     included = re.findall(r"\\includegraphics\[width=\\linewidth\]\{\\pebfigures/(.+)\.pdf\}", body)
-    assert sorted(included) == sorted(names) == sorted(picture.name for picture in done.pictures)
+    assert sorted(included) == sorted(names) == sorted(figure.name for figure in done.figures)
     assert body.count(r"\begin{figure*}") == 5
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no LaTeX here")
 def test_figures_tex_compiles_where_it_is_put(store: RunStore, tmp_path: Path) -> None:
-    build.write_report(store, FACTS, resamples=200)
+    write_report(store, FACTS, resamples=200)
     store.close()
     text = r"""\documentclass[twocolumn]{article}\usepackage{graphicx}\newcommand{\pebfigures}{%s}
 \begin{document}\input{%s}\end{document}"""
     folder = store.report_dir
-    (tmp_path / "paper.tex").write_text(text % (folder / "figures", folder / "figures.tex"))
+    (tmp_path / "paper.tex").write_text(text % (folder / "figures", folder / "figures/figures.tex"))
     subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
         cwd=tmp_path,
@@ -275,30 +280,30 @@ def test_figures_tex_compiles_where_it_is_put(store: RunStore, tmp_path: Path) -
 
 def test_what_an_earlier_report_had_more_goes_and_what_others_put_there_stays(store: RunStore) -> None:
     first = fake.cases()[0].id
-    build.write_report(store, fake.FACTS, resamples=50, cases=[first])
+    write_report(store, fake.METRICS, resamples=50, cases=[first])
     grids = sorted(store.report_dir.glob("figures/grid-chosen-*"))
     assert grids
     (store.report_dir / "mine.txt").write_text("mine")
     grids[0].write_text("changed by hand")
-    build.write_report(store, fake.FACTS, resamples=50)
+    write_report(store, fake.METRICS, resamples=50)
     assert sorted(store.report_dir.glob("figures/grid-chosen-*")) == grids[:1]
     assert (store.report_dir / "mine.txt").read_text() == "mine"
-    assert (store.report_dir / "figures.tex").exists()
+    assert (store.report_dir / "figures/figures.tex").exists()
 
 
 def test_a_grid_of_cases_chosen_by_hand(store: RunStore) -> None:
-    done = build.write_report(store, FACTS, resamples=200, cases=["background-1", "attribute-0"])
-    assert done.pictures[2].name == "grid-chosen-mini-coco"
-    assert "chosen by hand" in done.pictures[2].caption
+    done = write_report(store, FACTS, resamples=200, cases=["background-1", "attribute-0"])
+    assert done.figures[2].name == "grid-chosen-mini-coco"
+    assert "chosen by hand" in done.figures[2].caption
     assert (store.report_dir / "figures/grid-chosen-mini-coco.pdf").is_file()
-    with pytest.raises(ReportError, match=r"no case 'atribute-0'. Did you mean attribute-0\?"):
-        build.write_report(store, FACTS, cases=["atribute-0"])
+    with pytest.raises(ReportError, match=r"no case 'atribute-0'. Did you mean 'attribute-0'\?"):
+        write_report(store, FACTS, cases=["atribute-0"])
     store.close()
 
 
 def test_the_same_run_gives_the_same_files(store: RunStore) -> None:
     def written() -> dict[str, bytes]:
-        done = build.write_report(store, FACTS, resamples=200, with_figures=False)
+        done = write_report(store, FACTS, resamples=200, with_figures=False)
         return {path.name: path.read_bytes() for path in done.files}
 
     first = written()
@@ -307,16 +312,16 @@ def test_the_same_run_gives_the_same_files(store: RunStore) -> None:
 
 
 def test_the_summary_can_be_read_back(store: RunStore) -> None:
-    done = build.write_report(store, FACTS, with_figures=False, resamples=200)
+    done = write_report(store, FACTS, with_figures=False, resamples=200)
     store.close()
-    frame = pd.read_csv(io.BytesIO((store.report_dir / "summary.csv").read_bytes()))
+    frame = pd.read_csv(io.BytesIO((store.report_dir / "data/summary.csv").read_bytes()))
     assert len(frame) == len(done.summary)
     assert {"seconds_per_edit", "fid", "success_truth"} <= set(frame["metric"])
 
 
 def test_nothing_scored_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="score RUN"):
-        build.write_report(fake.run(tmp_path / "r", {}), FACTS)
+        write_report(fake.run(tmp_path / "r", {}), FACTS)
 
 
 def test_the_power_note_stands_where_something_is_not_separable(tmp_path: Path) -> None:
@@ -325,16 +330,16 @@ def test_the_power_note_stands_where_something_is_not_separable(tmp_path: Path) 
     store = fake.run(
         tmp_path / "r", {"success_truth": verdicts}, methods=tuple(MethodSpec(name) for name in verdicts)
     )
-    made = {table.name: table for table in build.make(store, FACTS, resamples=200).tables}
+    made = {table.name: table for table in build.compute(store, FACTS, resamples=200).tables}
     (note,) = (n for n in made["main-mini-coco"].notes if "missed more often" in n)
     assert note.startswith(f"n = {N}: ")
     assert "success (truth, mini-coco)" in note
 
 
 def test_a_metric_without_direction_has_no_arrow_in_the_comparison(store: RunStore) -> None:
-    facts = {**FACTS, "leak_lpips": fake.Facts("LPIPS", None)}
-    made = build.make(store, facts, extras=True, resamples=200)
-    titles = [row.method for t in made.tables if t.name.startswith("comparison") for row in t.rows]
+    facts = {**FACTS, "leak_lpips": fake.info("LPIPS", None)}
+    made = build.compute(store, facts, extras=True, resamples=200)
+    titles = [row.label for t in made.tables if t.name.startswith("comparison") for row in t.rows]
     assert any(title.startswith("leak LPIPS: ") for title in titles)
     assert made.validity is not None
     assert "leak_lpips" not in set(made.validity["metric"])

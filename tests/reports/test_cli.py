@@ -33,8 +33,8 @@ def test_stored_scores_of_a_stand_in_on_photographs_stay_and_are_not_shown(
         capsys.readouterr().out.split()
     )
     report = place / "runs" / "dots" / "report"
-    assert "mini_clip" not in (report / "summary.csv").read_text()
-    tables = (report / "tables.md").read_text()
+    assert "mini_clip" not in (report / "data/summary.csv").read_text()
+    tables = (report / "tables/tables.md").read_text()
     assert "Left out of dots: mini_clip_cmmd_pasted, mini_clip_target." in tables
     assert "70.0" not in tables
     assert run("export", "runs/dots", "--out", "entry.json", *plugin) == 0
@@ -78,7 +78,7 @@ def test_report_fills_a_readme_between_its_markers_again_and_again(place: Path) 
     assert "| copy\\_input |" in first
     assert "](docs/dots-grid.png)" in first
     assert (place / "docs" / "dots-grid.png").read_bytes() == (
-        place / "runs" / "dots" / "report" / "grid.png"
+        place / "runs" / "dots" / "report" / "figures" / "grid.png"
     ).read_bytes()
     assert run("report", "runs/dots", "--readme", "README.md", *plugin) == 0
     assert readme.read_text() == first
@@ -95,7 +95,9 @@ def test_a_run_is_compared_verified_exported_and_merged(
     assert run("verify", "one", "--sample", "2", "--device", "cpu", *plugin) == 0
     assert run("export", "two", "--out", "entry.json", *plugin) == 0
     assert run("report", "one", "--merge", "entry.json", *plugin) == 0
-    merged = {path.name: path.read_text(encoding="utf-8") for path in (place / "one/report").glob("merged.*")}
+    merged = {
+        path.name: path.read_text(encoding="utf-8") for path in (place / "one/report").rglob("merged.*")
+    }
     assert set(merged) == {"merged.md", "merged.tex", "merged.csv"}
     assert "[two]" in merged["merged.csv"]
     assert r"{[}two{]} &" in merged["merged.tex"]
@@ -146,7 +148,7 @@ def test_report_and_analysis_of_a_study_print_the_same_numbers(place: Path) -> N
     assert raters["excluded"].any()
     shares = pd.read_csv("analysis/shares.csv")
     shares = shares[(shares["raters"] == "kept") & (shares["question"] == "all")]
-    summary = pd.read_csv("runs/dots/report/summary.csv").set_index(
+    summary = pd.read_csv("runs/dots/report/data/summary.csv").set_index(
         ["metric", "protocol", "category", "method"]
     )
     for row in shares.to_dict("records"):
@@ -159,7 +161,7 @@ def test_report_and_analysis_of_a_study_print_the_same_numbers(place: Path) -> N
             np.testing.assert_array_equal(
                 printed[["value", "low", "high"]].to_numpy(float), [row[column] for column in columns]
             )
-    assert "SIMULATED RATERS" in Path("runs/dots/report/tables.md").read_text()
+    assert "SIMULATED RATERS" in Path("runs/dots/report/tables/tables.md").read_text()
     # The votes are part of what is verified, as long as they are here.
     assert run("verify", "runs/dots", "--sample", "0", *plugin) == 0
 
@@ -196,7 +198,7 @@ def test_a_study_without_votes_adds_nothing_to_a_report(
 def test_a_readme_without_markers_is_left_alone(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     plugin = ("--plugin", "cli_plugin")
     (place / "README.md").write_text("nothing here\n")
-    report = place / "runs" / "dots" / "report" / "tables.md"
+    report = place / "runs" / "dots" / "report" / "tables" / "tables.md"
     before = report.stat().st_mtime_ns
     assert run("report", "runs/dots", "--readme", "README.md", *plugin) == 2
     assert "dots-table:start" in capfd.readouterr().err

@@ -68,13 +68,13 @@ def test_a_run_is_verified_by_making_all_of_it_again(place: Path, capsys: pytest
     values = json.loads(sets.read_text())
     values[0]["value"] += 1
     sets.write_text(json.dumps(values))
-    table = Path("runs/moved/report/main-dots.tex")
+    table = Path("runs/moved/report/tables/main-dots.tex")
     table.write_text(table.read_text().replace("toprule", "midrule"))
     Path("runs/moved/digests.jsonl").unlink()
     problems = "\n".join(verified(capsys, "runs/moved")["problems"])
     assert f"leak_mse of {edit.stem}" in problems
     assert "scores/set.json" in problems
-    assert "report/main-dots.tex: differs" in problems
+    assert "report/tables/main-dots.tex: differs" in problems
 
 
 def test_a_report_writes_down_no_address_of_a_database() -> None:

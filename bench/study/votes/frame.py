@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.edit import ALL as ALL
 from bench.study import StudyError
 from bench.study.types import KINDS, ROLES
 from bench.study.types import TIE as TIE
@@ -58,9 +59,6 @@ COLUMNS = (
 )
 OPTIONAL = ("rater_kind", "exclusion")
 RATER_KINDS = ("human", "simulated")
-ALL = "all"
-"""In results: every question, protocol or category taken together."""
-
 SCOPE = ("question", "protocol", "category")
 """Columns that say what a result is about; ``"all"`` where it is about all of them together."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reports.tables.table import ALL, MAIN_METRICS
+from bench.edit import ALL
+from reports.data.metrics import MAIN_METRICS
 
 ROUNDING = 1e-6
 """Largest mean difference, relative to values of 1 or more, that float32 arithmetic alone can make."""

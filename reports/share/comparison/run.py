@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from bench.metrics.types import MetricInfo
 from bench.store import RunStore
+from reports.data.report_data import ReportError
+from reports.data.scores import method_titles
 from reports.share.comparison.configuration import (
     MethodPairs,
     conditions,
@@ -19,13 +22,12 @@ from reports.share.comparison.configuration import (
 from reports.share.comparison.result import Comparison, Flip, MetricDifference
 from reports.share.comparison.values import PairedMethod, common_cases
 from reports.share.verification.recompute import TOLERANCE
-from reports.tables.table import MetricFacts, ReportError, method_titles
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def compare(a: RunStore, b: RunStore, facts: Mapping[str, MetricFacts] | None = None) -> Comparison:
+def compare(a: RunStore, b: RunStore, facts: Mapping[str, MetricInfo] | None = None) -> Comparison:
     """Compares run ``b`` with run ``a``. ``facts`` say which direction of a metric is better.
 
     Methods match by digest, else by title, else by name where both runs have it once. Where a protocol's digest

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from bench.edit import CATEGORIES
+from bench.edit import ALL, CATEGORIES
+from reports.data.metrics import full_heading
 from reports.share.comparison.result import Comparison, Flip, MetricDifference
-from reports.tables.table import ALL, HEADINGS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -53,11 +53,6 @@ def _verdict(entry: MetricDifference) -> str:
     return {True: "better", False: "worse", None: "differs"}[entry.better]
 
 
-def _heading(metric: str) -> str:
-    base = metric.removesuffix("_pasted")
-    return HEADINGS.get(base, base) + (", pasted" if base != metric else "")
-
-
 def _blocks(entries: Iterable[MetricDifference]) -> Iterator[tuple[str, list[MetricDifference]]]:
     """Heading and rows of each table: one table per protocol and category, protocols in order of appearance."""
     entries = list(entries)
@@ -78,7 +73,7 @@ def _flip(flip: Flip) -> str:
     way = "gained" if flip.gained else "lost"
     return (
         f"{way}: {flip.case} ({flip.category.replace('_', '-')}, {flip.protocol}) by {flip.method}, "
-        f"{_heading(flip.metric)}: {flip.prompt}"
+        f"{full_heading(flip.metric)}: {flip.prompt}"
     )
 
 
@@ -138,7 +133,7 @@ def _difference_table(heading: str, rows: Iterable[MetricDifference]) -> RichTab
         table.add_row(
             # A method's name stands in its first row alone.
             Text(entry.method if entry.method != previous else ""),
-            Text(_heading(entry.metric)),
+            Text(full_heading(entry.metric)),
             _number(entry.a),
             _number(entry.b),
             _number(entry.difference, sign=True),
@@ -193,7 +188,7 @@ def markdown(comparison: Comparison) -> str:
         for entry in rows:
             gap = _number(entry.difference, sign=True)
             lines.append(
-                f"| {_escaped(entry.method)} | {_escaped(_heading(entry.metric))} | {_number(entry.a)} "
+                f"| {_escaped(entry.method)} | {_escaped(full_heading(entry.metric))} | {_number(entry.a)} "
                 f"| {_number(entry.b)} | {f'**{gap}**' if entry.separable else gap} | {_interval(entry)} "
                 f"| {entry.n} | {_escaped(_verdict(entry))} |"
             )

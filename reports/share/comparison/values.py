@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.edit import CATEGORIES
+from bench.edit import ALL, CATEGORIES
 from bench.files import is_relative, sha256_file
+from bench.metrics.types import MetricInfo
 from bench.store import RunStore
 from reports.data.intervals import differences as paired_differences
+from reports.data.metrics import metric_info, outcomes
 from reports.share.comparison.result import Flip, MetricDifference
-from reports.tables.table import ALL, MetricFacts, facts_of, outcomes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,10 +73,10 @@ class PairedMethod:
     protocol: str
     method: str
     """Its title, or ``title in A → title in B``."""
-    facts: Mapping[str, MetricFacts]
+    facts: Mapping[str, MetricInfo]
 
     def difference(self, category: str, metric: str, **values: Any) -> MetricDifference:
-        known = facts_of(metric, self.facts)
+        known = metric_info(metric, self.facts)
         direction = None if known is None else known.higher_is_better
         return MetricDifference(
             self.protocol, category, self.method, metric, higher_is_better=direction, **values

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bench.edit import EditKey, EditRecord, MethodSpec
+from bench.metrics.types import MetricInfo
 from bench.store import SCORE_COLUMNS, SET_COLUMNS, RunStore
+from reports.data.scores import control_titles, load
+from reports.data.summary import summary
 from reports.share.entries.format import LeaderboardEntry, image_name
-from reports.tables import table as tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +27,7 @@ class EntryCases:
 
 
 class EntryRun:
-    """The part of a ``RunStore`` that :func:`reports.tables.table.summary` reads, from an entry."""
+    """The part of a ``RunStore`` that :func:`reports.data.summary.summary` reads, from an entry."""
 
     def __init__(self, entry: LeaderboardEntry) -> None:
         self.entry = entry
@@ -103,11 +105,15 @@ class EntryRun:
 
 
 def entry_summary(entry: LeaderboardEntry) -> pd.DataFrame:
-    """The summary of an entry's scores, with the columns of ``reports.tables.table.SUMMARY_COLUMNS``."""
+    """The summary of an entry's scores, with the columns of ``reports.data.summary.SUMMARY_COLUMNS``."""
     # EntryRun has all that a summary reads of a store, and nothing else.
-    return tables.summary(cast(RunStore, EntryRun(entry)), entry.metrics, resamples=entry.resamples)
+    metrics = {
+        name: MetricInfo(name, metric.version, metric.unit, metric.higher_is_better, metric.summary)
+        for name, metric in entry.metrics.items()
+    }
+    return summary(load(cast(RunStore, EntryRun(entry))), metrics, resamples=entry.resamples)
 
 
 def entry_controls(entry: LeaderboardEntry) -> frozenset[str]:
     """Titles of the entry's controls."""
-    return tables.control_titles(cast(RunStore, EntryRun(entry)))
+    return control_titles(cast(RunStore, EntryRun(entry)))

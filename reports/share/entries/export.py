@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from bench.edit import EditRecord, one_line
 from bench.files import sha256_bytes, write_atomic
+from bench.metrics.types import MetricInfo
 from bench.store import RunStore
+from reports.data.metrics import metric_info
+from reports.data.scores import load
+from reports.data.summary import summary
 from reports.share.comparison.configuration import metric_versions
 from reports.share.entries.format import FORMAT, MEMBER, VERSION, EntryError, content_digest, image_name
 from reports.share.entries.reading import parse_entry
-from reports.tables import table as tables
-from reports.tables.table import MetricFacts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +38,7 @@ CaseOrder = Mapping[str, Mapping[str, int]]
 
 
 def export_entry(
-    store: RunStore, path: Path, *, images: bool = False, facts: Mapping[str, MetricFacts] | None = None
+    store: RunStore, path: Path, *, images: bool = False, facts: Mapping[str, MetricInfo] | None = None
 ) -> Path:
     """Writes a run as an entry and returns its path: a JSON file, or a zip where ``path`` ends in ``.zip``.
 
@@ -91,10 +93,10 @@ def _image_bytes(store: RunStore, record: EditRecord) -> bytes:
     return data
 
 
-def _content(store: RunStore, facts: Mapping[str, MetricFacts]) -> dict[str, Any]:
+def _content(store: RunStore, facts: Mapping[str, MetricInfo]) -> dict[str, Any]:
     """The entry without its digest."""
     manifest = store.manifest
-    frame = tables.summary(store, facts, resamples=RESAMPLES)
+    frame = summary(load(store), facts, resamples=RESAMPLES)
     if frame.empty:
         raise EntryError(f"{store.path}: has no scores yet. Score it first: run_bench.py score RUN")
     rows = {name: store.cases(name).rows for name in store.protocols()}
@@ -140,8 +142,8 @@ def _content(store: RunStore, facts: Mapping[str, MetricFacts]) -> dict[str, Any
     return json.loads(json.dumps(content))  # type: ignore[no-any-return]
 
 
-def _metric(name: str, version: str, facts: Mapping[str, MetricFacts]) -> dict[str, Any]:
-    known = tables.facts_of(name, facts)
+def _metric(name: str, version: str, facts: Mapping[str, MetricInfo]) -> dict[str, Any]:
+    known = metric_info(name, facts)
     return {
         "version": version,
         "unit": one_line(known.unit) if known else "",

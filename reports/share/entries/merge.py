@@ -8,15 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.metrics.types import MetricInfo
 from bench.store import RunStore
+from bench.tables.table import Table
+from reports.data.report_data import ReportData
+from reports.data.scores import control_titles, load
+from reports.data.summary import SUMMARY_COLUMNS, summary
 from reports.share.comparison.configuration import metric_versions
 from reports.share.entries.check import verify_entry
 from reports.share.entries.entry_run import entry_controls, entry_summary
 from reports.share.entries.export import RESAMPLES
 from reports.share.entries.format import EntryError, EntryProtocol, LeaderboardEntry
 from reports.share.entries.reading import LoadedEntry, load_entry
-from reports.tables import table as tables
-from reports.tables.table import SUMMARY_COLUMNS, MetricFacts, Table
+from reports.tables.standard import standard_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +37,7 @@ class Merged:
     """What was left out, and the reason."""
 
 
-def merge_entries(paths: Iterable[Path], store: RunStore, facts: Mapping[str, MetricFacts]) -> Merged:
+def merge_entries(paths: Iterable[Path], store: RunStore, facts: Mapping[str, MetricInfo]) -> Merged:
     """Own run and entries in one set of tables, for every protocol that both have with the same cases.
 
     Controls are those of the own run alone. Raises :class:`EntryError` for an entry whose numbers do not belong in
@@ -42,7 +46,7 @@ def merge_entries(paths: Iterable[Path], store: RunStore, facts: Mapping[str, Me
     """
     import pandas as pd
 
-    own = tables.summary(store, facts, resamples=RESAMPLES)
+    own = summary(load(store), facts, resamples=RESAMPLES)
     if own.empty:
         raise EntryError(f"{store.path}: has no scores yet. Score it first: run_bench.py score RUN")
     versions = metric_versions(store)
@@ -56,7 +60,7 @@ def merge_entries(paths: Iterable[Path], store: RunStore, facts: Mapping[str, Me
         frames.append(_rows_for_merge(loaded.entry, label, own))
     frame = pd.concat([part for part in frames if len(part)], ignore_index=True)
     note = "Methods with a name in brackets are of someone else's entry, as scored there."
-    merged = tables.build(frame, facts, tables.control_titles(store))
+    merged = standard_tables(ReportData(frame, facts, control_titles(store)))
     merged = [replace(table, notes=(*table.notes, note)) for table in merged]
     return Merged(frame, merged, tuple(dict.fromkeys(notes)))
 

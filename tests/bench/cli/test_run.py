@@ -14,7 +14,7 @@ from tests.command_line import SUITE, run
 def test_run_edits_scores_and_reports(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("run", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu") == 0
     report = place / "runs" / "dots" / "report"
-    frame = pd.read_csv(report / "summary.csv")
+    frame = pd.read_csv(report / "data/summary.csv")
     assert list(frame.columns) == [
         "protocol", "category", "method", "metric", "value", "low", "high", "n", "failed",
     ]  # fmt: skip
@@ -22,7 +22,8 @@ def test_run_edits_scores_and_reports(place: Path, capsys: pytest.CaptureFixture
     assert rows.loc[("all", "copy_input", "leak_mse"), "value"] == 0
     assert rows.loc[("all", "moody", "leak_changed"), "value"] == 1
     assert rows.loc[("attribute", "moody", "leak_changed"), "n"] == 3
-    assert {"tables.md", "tables.tex", "grid.png", "summary.csv"} <= {path.name for path in report.iterdir()}
+    names = {path.name for path in report.iterdir()}
+    assert {"README.md", "provenance.md", "index.html", "tables", "figures", "data"} <= names
     assert "copy_input" in capsys.readouterr().out
 
 
@@ -47,7 +48,7 @@ def test_failed_edits_exit_1_are_counted_and_tried_again(
     captured = capfd.readouterr()
     assert "dot-3: RuntimeError: no mood" in captured.out
     assert "error: 1 edit failed" in captured.err
-    frame = pd.read_csv(place / "runs" / "dots" / "report" / "summary.csv").set_index(
+    frame = pd.read_csv(place / "runs" / "dots" / "report" / "data" / "summary.csv").set_index(
         ["category", "method", "metric"]
     )
     assert frame.loc[("all", "moody", "leak_mse"), ["n", "failed"]].tolist() == [5, 1]
@@ -76,7 +77,7 @@ def test_a_mixed_run_has_the_embedded_clip_on_the_rendered_protocol_alone(
     assert "Ask for clip_target." in plan
     assert run("run", "mixed.yaml", "--device", "cpu", *plugin) == 0
     assert "dots: left out: mini_clip_target: " in capsys.readouterr().out
-    frame = pd.read_csv(place / "runs" / "mixed" / "report" / "summary.csv")
+    frame = pd.read_csv(place / "runs" / "mixed" / "report" / "data" / "summary.csv")
     assert set(frame.loc[frame["metric"] == "mini_clip_target", "protocol"]) == {"drawn"}
     assert set(frame.loc[frame["metric"] == "leak_mse", "protocol"]) == {"dots", "drawn"}
     # By its own name: only where a protocol of the run can have it.
@@ -104,14 +105,16 @@ def test_edit_then_score_then_report_is_run(place: Path) -> None:
     assert run("score", "parts", "--device", "cpu", *plugin) == 0
     assert run("report", "parts", *plugin) == 0
     one, two = (place / folder / "report" for folder in ("whole", "parts"))
-    assert (one / "grid.png").read_bytes() == (two / "grid.png").read_bytes()
+    assert (one / "figures/grid.png").read_bytes() == (two / "figures/grid.png").read_bytes()
 
     def untimed(report: Path) -> list[str]:
-        return [line for line in (report / "summary.csv").read_text().splitlines() if ",seconds" not in line]
+        return [
+            line for line in (report / "data/summary.csv").read_text().splitlines() if ",seconds" not in line
+        ]
 
     assert untimed(one) == untimed(two)
-    assert (one / "tables.tex").exists()
-    assert (two / "tables.tex").exists()
+    assert (one / "tables/tables.tex").exists()
+    assert (two / "tables/tables.tex").exists()
 
 
 def test_deterministic_is_one_edit_at_a_time_on_one_thread(
@@ -173,7 +176,7 @@ def test_a_quiet_run_prints_nothing_and_reports(place: Path, capfd: pytest.Captu
     arguments = ("run", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu", "--quiet")
     assert run(*arguments) == 0
     assert capfd.readouterr() == ("", "")
-    assert (place / "runs" / "dots" / "report" / "summary.csv").exists()
+    assert (place / "runs" / "dots" / "report" / "data" / "summary.csv").exists()
 
 
 def test_a_run_as_json_says_what_was_done_and_every_value(

@@ -15,9 +15,9 @@ from bench.store import RunStore
 from bench.study.votes.analysis import Analysis, analyse
 from reports import build
 from reports.data import preference, scores
+from reports.data.metrics import HEADINGS
 from reports.data.preference import EVERYWHERE, StudyResults, VoteError
 from reports.data.votes import question_results
-from reports.tables.table import HEADINGS
 from tests.bench.study import polls
 from tests.reports import fake
 
@@ -87,7 +87,7 @@ def both(
 def test_report_and_analysis_give_the_same_numbers(run: RunStore, questions: Sequence[str]) -> None:
     analysis, results = both(run, questions=questions)
     assert analysis.raters["excluded"].sum() == 2
-    summary = build.make(run, fake.FACTS, study=results, resamples=100).frame.set_index(
+    summary = build.compute(run, fake.METRICS, study=results, resamples=100).data.frame.set_index(
         ["protocol", "category", "method", "metric"]
     )
     shares = analysis.shares[
@@ -118,7 +118,7 @@ def test_report_and_analysis_give_the_same_numbers(run: RunStore, questions: Seq
 
 def test_correlations_of_a_report_are_the_analysis_s(run: RunStore) -> None:
     analysis, results = both(run)
-    validity = build.make(run, fake.FACTS, study=results, extras=True, resamples=100).validity
+    validity = build.compute(run, fake.METRICS, study=results, extras=True, resamples=100).validity
     assert validity is not None
     columns = ["category", "metric", "measure", "value", "low", "high", "n"]
     theirs = analysis.correlation[
@@ -138,21 +138,22 @@ def test_disputed_cases_are_chosen_by_the_votes_of_those_kept(run: RunStore) -> 
 
 def test_simulated_raters_are_named_wherever_their_votes_stand(run: RunStore) -> None:
     _, results = both(run)
-    made = build.make(run, fake.FACTS, study=results, extras=True, resamples=100)
+    made = build.compute(run, fake.METRICS, study=results, extras=True, resamples=100)
     shown = [t for t in made.tables if "vote" in t.name or any("preference" in c.metric for c in t.columns)]
     assert {"paper-3-preference", "validity-simulated-votes-agreement-mini-coco"} <= {t.name for t in shown}
     assert all("SIMULATED RATERS" in t.title and "SIMULATED RATERS, not people" in t.caption for t in shown)
-    assert not any(metric.startswith("preference") for metric in made.frame["metric"])
+    assert not any(metric.startswith("preference") for metric in made.data.frame["metric"])
     assert "SIMULATED" in HEADINGS["simulated_preference"]
 
 
-def test_the_caption_says_who_is_excluded_and_why(run: RunStore) -> None:
+def test_the_caption_says_how_many_voted_and_the_notes_who_is_excluded_and_why(run: RunStore) -> None:
     _, results = both(run)
-    made = {t.name: t for t in build.make(run, fake.FACTS, study=results, resamples=100).tables}
-    caption = made["paper-3-preference"].caption
-    assert "400 votes of 10 raters" in caption
-    assert "2 of 12 are excluded" in caption
-    assert "more than 1 failed attention check" in caption
+    made = {t.name: t for t in build.compute(run, fake.METRICS, study=results, resamples=100).tables}
+    table = made["paper-3-preference"]
+    assert "400 votes of 10 raters" in table.caption
+    notes = " ".join(table.notes)
+    assert "2 of 12 are excluded" in notes
+    assert "more than 1 failed attention check" in notes
 
 
 def test_shares_of_all_votes_add_up_to_one(run: RunStore) -> None:

@@ -80,7 +80,7 @@ def test_cost_is_read_from_the_edits(tmp_path: Path) -> None:
     assert (run.seconds["mini-coco"][:, 0] == 0.5).all()
     assert (run.seconds["mini-coco"][:, 1] == 0.1).all()
     assert run.peak_memory["mini-coco"] == {records[0].key.method: 3 * 2**30}
-    from reports.tables.table import cost_summary
+    from reports.data.summary import cost_summary
 
     rows = {(r["method"], r["metric"]): r for r in cost_summary(run).to_dict(orient="records")}
     assert rows["sd_inpainting", "peak_memory"]["value"] == 3.0

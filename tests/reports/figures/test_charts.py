@@ -15,8 +15,8 @@ from bench.edit import MethodSpec
 from bench.metrics.options import SuccessRule
 from bench.store import RunStore
 from reports.data import scores
+from reports.data.summary import SUMMARY_COLUMNS, summary
 from reports.figures import charts, pictures, style
-from reports.tables import table as tables
 from tests.reports import fake
 
 N = len(fake.cases())
@@ -51,7 +51,7 @@ def store(tmp_path: Path) -> RunStore:
 
 def drawn(store: RunStore) -> tuple[object, scores.RunScores, dict[str, style.Look]]:
     run = scores.load(store)
-    frame = tables.summary(store, fake.FACTS, scores=run)
+    frame = summary(run, fake.METRICS)
     return frame, run, style.looks([t for t in run.titles.values() if t not in run.controls])
 
 
@@ -224,7 +224,7 @@ def test_error_bars_have_a_light_rim(store: RunStore) -> None:
 
 def votes(metric: str, values: dict[str, float]) -> pd.DataFrame:
     rows = [("mini-coco", "all", name, metric, v, v - 0.1, v + 0.1, 40, 0) for name, v in values.items()]
-    return pd.DataFrame(rows, columns=list(tables.SUMMARY_COLUMNS))
+    return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
 
 
 def test_bars_of_votes_are_the_studys_shares(store: RunStore) -> None:

@@ -75,7 +75,7 @@ def panel(image: np.ndarray, row: int, column: int, tops: list[int]) -> np.ndarr
 
 def test_every_panel_is_where_it_must_be(store: RunStore) -> None:
     path = figures.grid(store)
-    assert path == store.report_dir / "grid.png"
+    assert path == store.report_dir / "figures/grid.png"
     image = np.asarray(Image.open(path).convert("RGB"))
     # source, mask, two methods, two controls
     assert image.shape[1] == 2 * MARGIN + 6 * PANEL + 5 * GAP

@@ -78,7 +78,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
         failed=[("instruct_pix2pix", "background-1")],
         picked=picked,
     )
-    return write_page(store, fake.FACTS)
+    return write_page(store, fake.METRICS)
 
 
 class Complaints(list[str]):
@@ -223,13 +223,18 @@ def copied(page: Page, what: str, place: str = "#panel-overview .table-figure") 
 
 
 def test_tables_are_copied_as_the_files_are_written(page: Page, index: Path) -> None:
-    from reports.tables import latex, render
-    from reports.tables.table import build, control_titles, summary
+    from bench.tables import latex
+    from bench.tables.markup import csv_text
+    from reports.data.report_data import ReportData
+    from reports.data.scores import load
+    from reports.data.summary import summary
+    from reports.tables.standard import standard_tables
 
-    store = RunStore.open(index.parents[1])
-    table = build(summary(store, fake.FACTS), fake.FACTS, control_titles(store))[0]
+    scores = load(RunStore.open(index.parents[1]))
+    data = ReportData(summary(scores, fake.METRICS), fake.METRICS, scores.controls)
+    table = standard_tables(data)[0]
     assert copied(page, "LaTeX") == latex.HEAD + latex.table(table)
-    assert copied(page, "CSV") == render.csv_text(table)
+    assert copied(page, "CSV") == csv_text(table)
 
 
 def test_an_address_opens_a_folded_table(browser: Browser, index: Path) -> None:
@@ -246,14 +251,14 @@ def test_an_address_opens_a_folded_table(browser: Browser, index: Path) -> None:
 
 
 def test_figures_and_files_are_on_the_page(browser: Browser, tmp_path: Path) -> None:
-    from reports import build
+    from reports.write import write_report
 
     store = fake.run(tmp_path / "r", VALUES)
-    done = build.write_report(store, fake.FACTS, resamples=50)
-    index = write_page(store, fake.FACTS, tables=done.tables, pictures=done.pictures, files=done.files)
+    done = write_report(store, fake.METRICS, resamples=50)
+    index = write_page(store, fake.METRICS, tables=done.tables, figures=done.figures, files=done.files)
     store.close()
     page, complaints = opened(browser, index, "#figures")
-    names = [picture.name for picture in done.pictures]
+    names = [figure.name for figure in done.figures]
     assert page.evaluate("[...document.querySelectorAll('.pictures figure')].map((f) => f.id)") == [
         f"figure-{n}" for n in names
     ]
@@ -681,7 +686,7 @@ def big_run(path: Path, per_category: int, methods: int) -> RunStore:
 
 def test_cards_show_small_copies_and_the_viewer_whole_pictures(browser: Browser, tmp_path: Path) -> None:
     store = fake.run(tmp_path / "r", VALUES, picked=fake.cases(side=300))
-    page, complaints = opened(browser, write_page(store, fake.FACTS, tables=()), "#gallery")
+    page, complaints = opened(browser, write_page(store, fake.METRICS, tables=()), "#gallery")
     store.close()
     until(page, "[...document.querySelectorAll('a.card img')].some((i) => i.complete && i.naturalWidth)")
     sides = page.evaluate(
@@ -697,7 +702,7 @@ def test_cards_show_small_copies_and_the_viewer_whole_pictures(browser: Browser,
 
 def test_twenty_thousand_edits_stay_a_small_page(browser: Browser, tmp_path: Path) -> None:
     store = big_run(tmp_path / "big", 1_250, 4)
-    index = write_page(store, fake.FACTS, tables=())
+    index = write_page(store, fake.METRICS, tables=())
     page, complaints = opened(browser, index)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))

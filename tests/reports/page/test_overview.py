@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bench.tables.table import Cell, Column, Row, Table
 from reports.page.overview import overview, sentence
-from reports.tables.table import Cell, Column, Row, Table
 
 SUCCESS = Column("success (truth)", "success_truth", higher_is_better=True, percent=True, decimals=1)
 LEAK = Column("leak LPIPS", "leak_lpips", higher_is_better=False, decimals=3)

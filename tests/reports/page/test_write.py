@@ -15,10 +15,14 @@ from PIL import Image
 
 from bench.edit import EditKey, EditRecord, ScoreRecord
 from bench.store import RunStore
+from bench.tables.table import Table
+from reports.data.report_data import ReportData, ReportError
+from reports.data.scores import load
+from reports.data.summary import summary
 from reports.page import write as writing
 from reports.page import write_page
-from reports.page.data import collect
-from reports.tables.table import ReportError
+from reports.page.collect import collect
+from reports.tables.standard import standard_tables
 from tests.reports import fake
 
 N = len(fake.cases())
@@ -49,7 +53,7 @@ def chunk(index: Path, name: str) -> Any:
 
 
 def test_the_page_lies_in_the_report_folder_and_links_the_pictures(store: RunStore) -> None:
-    index = write_page(store, fake.FACTS)
+    index = write_page(store, fake.METRICS)
     assert index == store.report_dir / "index.html"
     run = chunk(index, "run")
     assert run["root"] == ".."
@@ -59,14 +63,14 @@ def test_the_page_lies_in_the_report_folder_and_links_the_pictures(store: RunSto
 
 
 def test_another_folder_links_back(store: RunStore, tmp_path: Path) -> None:
-    index = write_page(store, fake.FACTS, tmp_path / "elsewhere", tables=())
+    index = write_page(store, fake.METRICS, tmp_path / "elsewhere", tables=())
     root = chunk(index, "run")["root"]
     assert not Path(root).is_absolute()
     assert (index.parent / root).resolve() == store.path.resolve()
 
 
 def test_chunks_hold_every_edit_and_score_once(store: RunStore, tmp_path: Path) -> None:
-    index = write_page(store, fake.FACTS, tmp_path, tables=())
+    index = write_page(store, fake.METRICS, tmp_path, tables=())
     run, edits, cases = (chunk(index, name) for name in ("run", "edits/0", "cases/0"))
     rows = chunk(index, "rows/0")
     assert run["counts"] == {"edits": 4 * N, "cases": N, "scores": (4 * N - 1) * 2 + N, "failed": 1}
@@ -107,7 +111,7 @@ def test_many_edits_are_several_chunks(
 ) -> None:
     for name, size in (("EDITS", 30), ("CASES", 5), ("ROWS", 7)):
         monkeypatch.setattr(f"reports.page.data.{name}", size)
-    index = write_page(store, fake.FACTS, tmp_path, tables=())
+    index = write_page(store, fake.METRICS, tmp_path, tables=())
     names = {path.name for path in (tmp_path / "page/data").glob("*")}
     assert names == (
         {"run.js", "texts.js"}
@@ -120,7 +124,7 @@ def test_many_edits_are_several_chunks(
     assert chunk(index, "run")["parts"] == {"edits": 30, "cases": 5, "rows": 7}
     # Written again as a whole: what the smaller page does not have is gone.
     monkeypatch.undo()
-    write_page(store, fake.FACTS, tmp_path, tables=())
+    write_page(store, fake.METRICS, tmp_path, tables=())
     left = {path.name for path in (tmp_path / "page/data").glob("*")}
     assert left == {
         "run.js", "texts.js", "edits-0.js", "cases-0.js", "column-0-0.js", "column-1-0.js", "rows-0.js",
@@ -128,7 +132,7 @@ def test_many_edits_are_several_chunks(
 
 
 def test_a_portable_page_has_its_pictures(store: RunStore, tmp_path: Path) -> None:
-    index = write_page(store, fake.FACTS, tmp_path, portable=True, tables=())
+    index = write_page(store, fake.METRICS, tmp_path, portable=True, tables=())
     root = index.parent / chunk(index, "run")["root"]
     assert root == tmp_path / "page/images"
     for record in store.edits():
@@ -138,7 +142,7 @@ def test_a_portable_page_has_its_pictures(store: RunStore, tmp_path: Path) -> No
         assert (root / "cases/mini-coco" / row["source"]).is_file()
         assert (root / "cases/mini-coco" / row["mask"]).is_file()
     # And not any more where it links them.
-    write_page(store, fake.FACTS, tmp_path, tables=())
+    write_page(store, fake.METRICS, tmp_path, tables=())
     assert not root.exists()
 
 
@@ -150,12 +154,12 @@ def test_a_picture_outside_the_run_is_not_copied(tmp_path: Path) -> None:
     first, rest = path.read_text().split("\n", 1)
     path.write_text(json.dumps({**json.loads(first), "source": "../../../secret.png"}) + "\n" + rest)
     with pytest.raises(ReportError, match="not inside the run"):
-        write_page(RunStore.open(store.path), fake.FACTS, tmp_path / "out", portable=True, tables=())
+        write_page(RunStore.open(store.path), fake.METRICS, tmp_path / "out", portable=True, tables=())
     assert not list((tmp_path / "out").rglob("secret*"))
 
 
 def test_a_file_of_another_name_is_linked_by_it(store: RunStore) -> None:
-    data = collect(store, fake.FACTS, (), root="..", heatmaps=True)
+    data = collect(store, fake.METRICS, (), root="..", heatmaps=True)
     old = data.edits[3]
     data.edits[3] = EditRecord(old.key, "edits/mini-coco/odd.png", old.sha256, None)
     assert dict(data.chunks())["edits/0"]["files"] == {"3": "edits/mini-coco/odd.png"}
@@ -163,26 +167,31 @@ def test_a_file_of_another_name_is_linked_by_it(store: RunStore) -> None:
     assert dict(data.chunks())["edits/0"]["files"] == {}
 
 
-def test_tables_are_shown_as_they_were_made(store: RunStore, tmp_path: Path) -> None:
-    from reports.tables.table import build, control_titles, summary
+def standard_tables_of(store: RunStore) -> list[Table]:
+    scores = load(store)
+    return standard_tables(
+        ReportData(summary(scores, fake.METRICS, resamples=50), fake.METRICS, scores.controls)
+    )
 
-    made = build(summary(store, fake.FACTS, resamples=50), fake.FACTS, control_titles(store))
-    run = chunk(write_page(store, fake.FACTS, tmp_path, tables=made), "run")
-    assert [table["name"] for table in run["tables"]] == [table.name for table in made]
+
+def test_tables_are_shown_as_they_were_made(store: RunStore, tmp_path: Path) -> None:
+    tables = standard_tables_of(store)
+    run = chunk(write_page(store, fake.METRICS, tmp_path, tables=tables), "run")
+    assert [table["name"] for table in run["tables"]] == [table.name for table in tables]
     column = [c["metric"] for c in run["tables"][0]["columns"]].index("leak_lpips")
     assert [c["n"] for c in run["tables"][0]["columns"]] == [
-        made[0].column_n(i) for i in range(len(made[0].columns))
+        tables[0].column_n(i) for i in range(len(tables[0].columns))
     ]
-    shown, cell = run["tables"][0]["rows"][0]["cells"][column], made[0].rows[0].cells[column]
-    assert shown["own_n"] == made[0].cell_n(made[0].rows[0], column)
-    assert (shown["value"], shown["low"], shown["best"]) == (cell.value, cell.low, cell.best)
-    assert shown["text"]
-    assert shown["interval"]
+    on_page, cell = run["tables"][0]["rows"][0]["cells"][column], tables[0].rows[0].cells[column]
+    assert on_page["own_n"] == tables[0].cell_n(tables[0].rows[0], column)
+    assert (on_page["value"], on_page["low"], on_page["best"]) == (cell.value, cell.low, cell.best)
+    assert on_page["text"]
+    assert on_page["interval"]
 
 
 def test_a_run_without_scores_still_has_a_gallery(tmp_path: Path) -> None:
     store = fake.run(tmp_path / "r", {})
-    index = write_page(store, fake.FACTS)
+    index = write_page(store, fake.METRICS)
     assert chunk(index, "run")["tables"] == []
     assert len(chunk(index, "edits/0")["case"]) == 4 * N
 
@@ -190,7 +199,7 @@ def test_a_run_without_scores_still_has_a_gallery(tmp_path: Path) -> None:
 def test_a_run_without_edits_is_refused(tmp_path: Path) -> None:
     store = RunStore.open(tmp_path / "r", create=True)
     with pytest.raises(ReportError, match="holds no edit"):
-        write_page(store, fake.FACTS)
+        write_page(store, fake.METRICS)
 
 
 def test_scores_of_edits_that_are_not_there_are_left_out(tmp_path: Path) -> None:
@@ -198,7 +207,7 @@ def test_scores_of_edits_that_are_not_there_are_left_out(tmp_path: Path) -> None
     with store:
         stray = EditKey("mini-coco", "1", fake.METHODS[0].digest, "nowhere", 0)
         store.append_scores([ScoreRecord(stray, "leak_lpips", "1", 77.0)])
-    data = collect(store, fake.FACTS, (), root="..", heatmaps=True)
+    data = collect(store, fake.METRICS, (), root="..", heatmaps=True)
     assert not (data.values == 77.0).any()
 
 
@@ -232,6 +241,7 @@ WRITE = """
 import os, sys
 from pathlib import Path
 from bench.store import RunStore
+from bench.tables.table import Table
 from reports.page import write_page
 from tests.reports import fake
 
@@ -247,7 +257,7 @@ if sys.argv[4] == "killed":
 import bench.files
 bench.files._UMASK = bench.files._umask()
 with RunStore.open(sys.argv[1]) as store:
-    write_page(store, fake.FACTS, out)
+    write_page(store, fake.METRICS, out)
 """
 
 
@@ -280,12 +290,12 @@ def test_what_a_kill_leaves_is_swept_by_the_next_page(tmp_path: Path, place: str
 def test_large_pictures_have_small_copies_of_their_present_content(tmp_path: Path) -> None:
     picked = fake.cases(per_category=1, side=300)
     store = fake.run(tmp_path / "r", {}, picked=picked, failed=[("oracle", picked[0].id)])
-    index = write_page(store, fake.FACTS)
+    index = write_page(store, fake.METRICS)
     edits, cases = chunk(index, "edits/0"), chunk(index, "cases/0")
     folder = index.parent / "page/thumbs"
     assert [bool(name) for name in edits["thumbs"]] == [i not in edits["failed"] for i in range(16)]
     assert all(cases["thumb"])
-    records = collect(store, fake.FACTS, (), root="..", heatmaps=True).edits
+    records = collect(store, fake.METRICS, (), root="..", heatmaps=True).edits
     with Image.open(folder / edits["thumbs"][0]) as small, store.image(records[0]) as whole:
         assert small.size == (256, 256)
         color = np.asarray(small.convert("RGB")).reshape(-1, 3).mean(axis=0)
@@ -293,7 +303,7 @@ def test_large_pictures_have_small_copies_of_their_present_content(tmp_path: Pat
     # The same picture again keeps its copy; another picture in its place gets another one.
     before = (folder / edits["thumbs"][0]).stat().st_mtime_ns
     Image.new("RGB", (300, 300), "red").save(store.image_path(records[1]))
-    write_page(store, fake.FACTS)
+    write_page(store, fake.METRICS)
     after = chunk(index, "edits/0")["thumbs"]
     assert (folder / after[0]).stat().st_mtime_ns == before
     assert after[1] != edits["thumbs"][1]
@@ -302,7 +312,7 @@ def test_large_pictures_have_small_copies_of_their_present_content(tmp_path: Pat
 
 
 def test_small_pictures_need_no_copies(store: RunStore, tmp_path: Path) -> None:
-    index = write_page(store, fake.FACTS, tmp_path, tables=())
+    index = write_page(store, fake.METRICS, tmp_path, tables=())
     assert chunk(index, "edits/0")["thumbs"] == []
     assert not (tmp_path / "page/thumbs").exists()
 
@@ -310,7 +320,7 @@ def test_small_pictures_need_no_copies(store: RunStore, tmp_path: Path) -> None:
 def test_a_page_has_the_colours_of_its_charts(store: RunStore, tmp_path: Path) -> None:
     from reports.figures.style import looks
 
-    run = chunk(write_page(store, fake.FACTS, tmp_path, tables=()), "run")
+    run = chunk(write_page(store, fake.METRICS, tmp_path, tables=()), "run")
     look = looks(["sd_inpainting", "instruct_pix2pix"])
     assert [method["look"] and method["look"]["color"] for method in run["methods"]] == [
         look["sd_inpainting"].color,

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from bench.tables.table import Cell, Column, Row, Table
 from reports.tables import paper
-from reports.tables.table import Cell, Column, Row, Table
+from reports.tables.paper_check import check_paper
+from reports.tables.paper_columns import reported_tables, with_reported
 
 
 def made_up(tmp_path: Path, places: list[dict[str, Any]], **more: Any) -> Path:
@@ -43,7 +45,7 @@ def place(name: str, *cells: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def check(tmp_path: Path, *places: dict[str, Any]) -> list[str]:
-    return paper.check_paper(paper.load(made_up(tmp_path, list(places))))
+    return check_paper(paper.load(made_up(tmp_path, list(places))))
 
 
 def test_a_cell_that_differs_between_tables_is_found_with_both_values(tmp_path: Path) -> None:
@@ -102,7 +104,7 @@ SHARES = {"metrics": ["preference_votes"], "higher_is_better": True, "unit": "%"
 def shares(tmp_path: Path, same: dict[str, str], *places: dict[str, Any]) -> list[str]:
     """The lines on a file whose quantity ``votes`` holds shares of one choice."""
     quantities = {"votes": SHARES, "preference": {"metrics": ["preference"], "unit": "%"}}
-    return paper.check_paper(
+    return check_paper(
         paper.load(made_up(tmp_path, list(places), quantities=quantities, same=same, absent=[]))
     )
 
@@ -137,7 +139,7 @@ def test_a_ratio_must_be_that_of_two_cells(tmp_path: Path, value: str, agrees: b
     votes = place(
         "Table 3", cell("84.7", quantity="preference"), cell("40", "Theirs", "preference"), cell("6.2")
     )
-    lines = paper.check_paper(paper.load(made_up(tmp_path, [votes], statements=[statement])))
+    lines = check_paper(paper.load(made_up(tmp_path, [votes], statements=[statement])))
     assert lines == (
         []
         if agrees
@@ -150,18 +152,18 @@ def test_a_ratio_must_be_that_of_two_cells(tmp_path: Path, value: str, agrees: b
 def test_methods_that_the_text_compares_with_must_be_in_a_table(tmp_path: Path) -> None:
     statement = {"place": "section 3", "quote": "we compare", "compared": ["Theirs", "GLIDE"]}
     table = place("Table 1", cell("6.2"), cell("8", "Theirs"), cell("9", "Some Model"))
-    assert paper.check_paper(paper.load(made_up(tmp_path, [table], statements=[statement]))) == [
+    assert check_paper(paper.load(made_up(tmp_path, [table], statements=[statement]))) == [
         '"we compare" (section 3): no table has a value of GLIDE; the tables compare with Some Model'
     ]
     statement["compared"] = ["Theirs"]
-    assert paper.check_paper(paper.load(made_up(tmp_path, [table], statements=[statement]))) == []
+    assert check_paper(paper.load(made_up(tmp_path, [table], statements=[statement]))) == []
 
 
 def test_two_names_of_one_method_are_compared(tmp_path: Path) -> None:
     tables = [place("Table 1", cell("8", "Their GAN")), place("Table 2", cell("9", "GAN (theirs)"))]
-    assert paper.check_paper(paper.load(made_up(tmp_path, tables))) == []
+    assert check_paper(paper.load(made_up(tmp_path, tables))) == []
     same = {"Their GAN": "GAN (theirs)"}
-    assert paper.check_paper(paper.load(made_up(tmp_path, tables, same=same))) == [
+    assert check_paper(paper.load(made_up(tmp_path, tables, same=same))) == [
         "FID of Their GAN on Faces: 8 in Table 1, p. 3, but 9 in Table 2, p. 3 (GAN (theirs))"
     ]
 
@@ -204,7 +206,7 @@ NAMES = {"mine": "prompt_edit_diff", "glide": "glide"}
 
 def test_reported_columns_stand_beside_and_touch_nothing(tmp_path: Path) -> None:
     read = paper.load(made_up(tmp_path, [place("Table 1", cell("6.20"))]))
-    table = paper.with_reported(measured("celeba_hq", "fid"), read, NAMES)
+    table = with_reported(measured("celeba_hq", "fid"), read, NAMES)
     assert [column.reported for column in table.columns] == [False, True]
     assert table.columns[1].heading == "FID, Table 1, p. 3"
     assert table.columns[1].decimals == 2
@@ -221,7 +223,7 @@ def test_another_data_set_or_metric_gets_no_reported_column(
 ) -> None:
     read = paper.load(made_up(tmp_path, [place("Table 1", cell("6.20"))]))
     table = measured(protocol, metric)
-    assert paper.with_reported(table, read, NAMES) is table
+    assert with_reported(table, read, NAMES) is table
 
 
 def test_reported_tables_hold_nothing_measured(tmp_path: Path) -> None:
@@ -231,7 +233,7 @@ def test_reported_tables_hold_nothing_measured(tmp_path: Path) -> None:
             [place("Table 1", cell("6.20"), cell("84.7", quantity="preference"), cell("9", "Theirs"))],
         )
     )
-    (table,) = paper.reported_tables(read)
+    (table,) = reported_tables(read)
     assert all(column.reported for column in table.columns)
     assert [[c.value for c in row.cells] for row in table.rows] == [[6.2, 84.7], [9.0, None]]
     assert not any(c.best or c.second for row in table.rows for c in row.cells)
@@ -243,21 +245,21 @@ UNNAMED = {"same": {"A GAN": "The GAN"}, "unnamed": {"The GAN": ["lama", "glide"
 def test_an_unnamed_model_is_compared_only_as_the_user_says(tmp_path: Path) -> None:
     read = paper.load(made_up(tmp_path, [place("Table 1", cell("6.2"), cell("12.2", "A GAN"))], **UNNAMED))
     table = measured("celeba_hq", "fid")
-    plain = paper.with_reported(table, read, NAMES)
-    assert [row.method for row in plain.rows] == ["mine", "glide"]
+    plain = with_reported(table, read, NAMES)
+    assert [row.label for row in plain.rows] == ["mine", "glide"]
     assert [row.cells[1] for row in plain.rows] == [Cell(6.2), Cell(None)]
     for name in ("The GAN", "A GAN"):
         chosen = paper.with_baselines(read, [f"{name}=glide"])
-        shown = paper.with_reported(table, chosen, NAMES)
+        shown = with_reported(table, chosen, NAMES)
         # Its value is in a row of its own; the measured rows stay as they are.
         assert shown.rows[:2] == plain.rows
-        assert shown.rows[2].method == (
+        assert shown.rows[2].label == (
             "reported for The GAN, an unnamed model; compared with glide by your choice"
         )
         assert shown.rows[2].cells == (Cell(None), Cell(12.2))
     # On another data set the paper has no value of it, so it has no row.
     other = measured("coco", "fid")
-    assert paper.with_reported(other, chosen, NAMES) is other
+    assert with_reported(other, chosen, NAMES) is other
 
 
 @pytest.mark.parametrize(
@@ -282,7 +284,7 @@ def test_gaps_are_said(tmp_path: Path) -> None:
         "no protocol (cases, masks, prompts) is given for Table 1, Table 2",
         "The GAN is an unnamed model, so it stands beside no method; --paper-baseline 'The GAN=lama' or "
         "'The GAN=glide' compares them",
-        "Table 9 (the weather): no value established from a source, so none is shown",
+        "Table 9 (the weather): the file holds no value of it, so none is shown",
     ]
 
 
@@ -298,7 +300,7 @@ def test_the_suites_own_file_names_a_source_for_every_value() -> None:
 
 
 def test_what_the_paper_contradicts_in_itself_is_computed_from_its_cells() -> None:
-    lines = paper.check_paper(paper.load())
+    lines = check_paper(paper.load())
     differing = [line for line in lines if line.startswith("FID of")]
     assert [line.partition(":")[0] for line in differing] == [
         "FID of Baseline Diffusion on CelebA-HQ",

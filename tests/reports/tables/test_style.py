@@ -7,8 +7,8 @@ from dataclasses import fields
 
 import pytest
 
+from bench.tables.style import Style, StyleError
 from reports.tables import style
-from reports.tables.style import Style, StyleError
 
 
 def test_the_example_is_read() -> None:
@@ -44,7 +44,7 @@ def test_what_is_wrong_is_named(text: str, says: str) -> None:
 
 
 def test_a_column_that_the_run_has_not_is_refused() -> None:
-    with pytest.raises(StyleError, match="Did you mean leak_lpips"):
+    with pytest.raises(StyleError, match="Did you mean 'leak_lpips'"):
         Style(columns=("leak_lpip",)).check_columns(["leak_lpips", "fid"])
     Style(columns=("fid",)).check_columns(["leak_lpips", "fid"])
 

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from bench.edit import MethodSpec
 from bench.store import RunStore
+from reports.data.report_data import ReportError
 from reports.share.comparison import text as comparison_text
 from reports.share.comparison.result import Comparison, MetricDifference
 from reports.share.comparison.run import compare
 from reports.share.comparison.text import markdown, terminal
-from reports.tables.table import ReportError
 from tests.bench import one_column
 from tests.reports import fake
 
@@ -64,7 +64,7 @@ def test_another_batch_size_is_said(tmp_path: Path) -> None:
         with RunStore.open(store.path) as again:
             for digest in again.methods:
                 again.note_conditions(digest, 8 if again.methods[digest].name != SD else size, 2)
-    comparison = compare(*(RunStore.open(store.path) for store in stores), fake.FACTS)
+    comparison = compare(*(RunStore.open(store.path) for store in stores), fake.METRICS)
     assert [(c.what, c.a, c.b) for c in comparison.changes] == [(f"methods.{SD}.batch_sizes", "8", "1")]
     assert [
         note for note in comparison.notes if "another batch size or number of threads: sd_inpainting." in note
@@ -74,7 +74,7 @@ def test_another_batch_size_is_said(tmp_path: Path) -> None:
 def test_the_difference_is_that_of_the_pairs_with_a_bootstrap_over_sources(
     runs: tuple[RunStore, RunStore],
 ) -> None:
-    row = pick(compare(*runs, fake.FACTS), "leak_lpips")
+    row = pick(compare(*runs, fake.METRICS), "leak_lpips")
     gap = np.array(AFTER[:-1]) - np.array(BEFORE[:-1])
     clusters = [case.source_id for case in CASES[:-1]]
     expected = one_column.mean(gap, clusters, draws=2_000)
@@ -88,8 +88,8 @@ def test_the_difference_is_that_of_the_pairs_with_a_bootstrap_over_sources(
 
 def test_direction_says_which_run_is_better(runs: tuple[RunStore, RunStore]) -> None:
     a, b = runs
-    assert pick(compare(a, b, fake.FACTS), "leak_lpips").better is True
-    assert pick(compare(b, a, fake.FACTS), "leak_lpips").better is False
+    assert pick(compare(a, b, fake.METRICS), "leak_lpips").better is True
+    assert pick(compare(b, a, fake.METRICS), "leak_lpips").better is False
     # Nobody said which direction is better.
     assert pick(compare(a, b), "leak_lpips").better is None
     assert pick(compare(a, b), "leak_lpips").separable
@@ -101,7 +101,7 @@ def test_rounding_is_no_difference(tmp_path: Path, change: float, verdict: str) 
     comparison = compare(
         run(tmp_path / "a", one, [0.0] * N),
         run(tmp_path / "b", one, [change * (1 + k / 100) for k in range(N)]),
-        fake.FACTS,
+        fake.METRICS,
     )
     leak = pick(comparison, "leak_lpips")
     assert leak.low is not None
@@ -144,7 +144,7 @@ def test_sets_have_two_values_and_no_interval(runs: tuple[RunStore, RunStore]) -
 
 
 def test_a_run_is_the_same_as_itself(runs: tuple[RunStore, RunStore]) -> None:
-    comparison = compare(runs[0], runs[0], fake.FACTS)
+    comparison = compare(runs[0], runs[0], fake.METRICS)
     assert comparison.changes == ()
     assert comparison.flips == ()
     assert {d.difference for d in comparison.differences} == {0}
@@ -235,7 +235,7 @@ def test_the_terminal_shows_what_differs_and_counts_the_rest(
     monkeypatch.setattr(comparison_text, "MOST_FLIPS", 2)
     out = io.StringIO()
     console = Console(file=out, width=120)
-    for part in terminal(compare(*runs, fake.FACTS)):
+    for part in terminal(compare(*runs, fake.METRICS)):
         console.print(part)
     text = out.getvalue()
     assert "better" in text
@@ -244,7 +244,7 @@ def test_the_terminal_shows_what_differs_and_counts_the_rest(
 
 
 def test_markdown_is_whole_and_escaped(runs: tuple[RunStore, RunStore]) -> None:
-    comparison = compare(*runs, fake.FACTS)
+    comparison = compare(*runs, fake.METRICS)
     text = markdown(comparison)
     # The prompts hold <edited> and underscores.
     assert r"\<edited\>\_0" in text

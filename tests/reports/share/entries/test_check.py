@@ -9,19 +9,20 @@ from typing import Any
 import pandas as pd
 
 from bench.store import RunStore
+from reports.data.scores import load
+from reports.data.summary import summary
 from reports.share.entries.check import verify_entry
 from reports.share.entries.export import export_entry
 from reports.share.entries.reading import load_entry
-from reports.tables import table as tables
 from tests.reports import fake
 from tests.reports.share.entries.samples import N, rewrite
 
 
 def test_an_entry_holds_and_gives_the_summary_of_its_run(store: RunStore, tmp_path: Path) -> None:
-    loaded = load_entry(export_entry(store, tmp_path / "e.json", facts=fake.FACTS))
+    loaded = load_entry(export_entry(store, tmp_path / "e.json", facts=fake.METRICS))
     check = verify_entry(loaded)
     assert check.problems == []
-    frame = tables.summary(store, fake.FACTS)
+    frame = summary(load(store), fake.METRICS)
     assert check.rows == len(frame)
     said = pd.DataFrame([row.model_dump() for row in loaded.entry.summary])
     pd.testing.assert_frame_equal(said, frame, check_dtype=False)

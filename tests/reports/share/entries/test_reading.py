@@ -115,7 +115,7 @@ def test_a_run_whose_label_has_two_lines_can_be_exported(tmp_path: Path) -> None
     assert spec.title == "two lines [2J"
     scores = {"leak_lpips": {"sd_inpainting": [0.5] * len(fake.cases())}}
     run = fake.run(tmp_path / "r", scores, methods=[spec])
-    loaded = load_entry(export_entry(run, tmp_path / "e.json", facts=fake.FACTS))
+    loaded = load_entry(export_entry(run, tmp_path / "e.json", facts=fake.METRICS))
     assert verify_entry(loaded).ok
     assert {row.method for row in loaded.entry.summary} == {"two lines [2J"}
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bench.store import RunStore, SetScore
-from reports import build
 from reports.page import write_page
 from reports.share.verification.recompute import RebuiltReport, Recompute
+from reports.write import write_report
 from tests.reports import fake
 from tests.reports.share.verification.tampering import SETS, VALUES, cases, rescoring
 
@@ -20,8 +20,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run") / "r"
     failed = [("instruct_pix2pix", "background-1")]
     with fake.run(path, VALUES, failed=failed, sets=SETS, picked=cases()) as store:
-        report = build.write_report(store, fake.FACTS, resamples=100)
-        write_page(store, fake.FACTS, tables=report.tables)
+        report = write_report(store, fake.METRICS, resamples=100)
+        write_page(store, fake.METRICS, tables=report.tables)
     return path
 
 

@@ -110,11 +110,17 @@ RECOMPUTED: dict[str, tuple[Callable[[Path], object], str]] = {
     "one set score more": (add_set, "there twice"),
     "score": (change_score, "success_truth of attribute-0"),
     "table, tex": (
-        lambda f: change_text(f, "tables.tex", "toprule", "midrule"),
-        "report/tables.tex: differs",
+        lambda f: change_text(f, "tables/tables.tex", "toprule", "midrule"),
+        "report/tables/tables.tex: differs",
     ),
-    "table, csv": (lambda f: change_text(f, "summary.csv", "1.0", "2.0"), "report/summary.csv: differs"),
-    "html": (lambda f: change_text(f, "tables.html", "<td", "<th"), "report/tables.html: differs"),
+    "table, csv": (
+        lambda f: change_text(f, "data/summary.csv", "1.0", "2.0"),
+        "report/data/summary.csv: differs",
+    ),
+    "html": (
+        lambda f: change_text(f, "tables/tables.html", "<td", "<th"),
+        "report/tables/tables.html: differs",
+    ),
     "page": (
         lambda f: change_text(f, "page/data/run.js", "mini", "maxi"),
         "report/page/data/run.js: differs",
@@ -151,7 +157,7 @@ def test_without_the_protocol_and_the_weights_digests_stand_in(folder: Path, nam
 
 
 def test_numbers_of_another_processor_are_the_same(folder: Path, everything: Recompute) -> None:
-    change_text(folder, "summary.csv", ",0.5,", ",0.50000000000000011,")
+    change_text(folder, "data/summary.csv", ",0.5,", ",0.50000000000000011,")
     forge_digests(folder)
     assert verify(RunStore.open(folder), everything).ok
 
@@ -162,11 +168,11 @@ def test_the_report_of_another_version_is_held_against_its_digests(
     assert everything.report is not None
     fresh = everything.report(RunStore.open(folder), folder)
     other = replace(everything, report=lambda store, empty: replace(fresh, same_program=False))
-    change_text(folder, "tables.tex", "toprule", "midrule")
+    change_text(folder, "tables/tables.tex", "toprule", "midrule")
     result = verify(RunStore.open(folder), other)
-    assert result.problems == ["report/tables.tex: not the file that was written"]
+    assert result.problems == ["report/tables/tables.tex: not the file that was written"]
     assert "another version of the program" in result.check("files of the report").how
-    note = "report: differ when built again: tables.tex; made with another version of the program"
+    note = "report: differ when built again: tables/tables.tex; made with another version of the program"
     assert note in result.notes
 
 
@@ -181,7 +187,7 @@ def test_a_run_from_before_digests_holds_and_says_what_could_not_be_checked(
     folder: Path, everything: Recompute
 ) -> None:
     (folder / "digests.jsonl").unlink()
-    change_text(folder, "tables.tex", "toprule", "midrule")
+    change_text(folder, "tables/tables.tex", "toprule", "midrule")
     assert everything.report is not None
     fresh = everything.report(RunStore.open(folder), folder)
     old = replace(everything, report=lambda store, empty: replace(fresh, recorded=False, same_program=False))
@@ -287,3 +293,9 @@ def test_many_lines_of_one_kind_are_counted(folder: Path) -> None:
     lines = check(folder).lines()
     assert len(lines) == 20 + 1 + 1 + len(check(folder).checks) + 1
     assert f"problem: ... and {4 * N - 1 - 20} more such lines" in lines
+
+
+def test_a_report_of_the_earlier_layout_is_named_as_such(folder: Path, everything: Recompute) -> None:
+    (folder / "report/data/summary.csv").rename(folder / "report/summary.csv")
+    result = verify(RunStore.open(folder), everything)
+    assert "report of an earlier layout: run `report` again" in result.check("files of the report").how

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from reports.tables import latex
-from reports.tables.style import Style
-from reports.tables.table import Cell, Column, Row, Table
+from bench.tables import latex
+from bench.tables.style import Style
+from bench.tables.table import Cell, Column, Row, Table
 
 COLUMNS = (
     Column(
@@ -141,7 +141,7 @@ NAMED = replace(
     TABLE,
     rows=(
         replace(TABLE.rows[0], display="Ours", cite="smith2026", group="mask-based"),
-        replace(TABLE.rows[1], method="[theirs]", group="mask-free"),
+        replace(TABLE.rows[1], label="[theirs]", group="mask-free"),
         TABLE.rows[2],
     ),
 )
@@ -165,7 +165,7 @@ def test_methods_have_their_names_citations_and_groups() -> None:
 
 
 def test_names_that_cannot_be_printed_are_warned_of() -> None:
-    odd = replace(TABLE, rows=(replace(TABLE.rows[0], method="方法 A"), TABLE.rows[2]))
+    odd = replace(TABLE, rows=(replace(TABLE.rows[0], label="方法 A"), TABLE.rows[2]))
     (warning,) = latex.warnings([odd, odd])
     assert "'方' (U+65B9), '法' (U+6CD5) in '方法 A'" in warning
     assert "Give the method a display" in warning
@@ -195,7 +195,7 @@ def test_wide_tables_span_the_page_only_in_two_columns() -> None:
 def times(columns: int, rows: int = 1) -> Table:
     """The table again and again, sideways and downwards."""
     lines = [
-        replace(row, method=f"{row.method} {k}", cells=row.cells * columns)
+        replace(row, label=f"{row.label} {k}", cells=row.cells * columns)
         for k in range(rows)
         for row in TABLE.rows[:2]
     ]

@@ -1,9 +1,10 @@
-"""The tables of a paper: which methods are best on the whole."""
+"""The mean rank of the suite's table."""
 
 from __future__ import annotations
 
-from reports.tables.shapes import with_mean_rank
-from reports.tables.table import SECONDS, Cell, Column, Row, Table
+from bench.tables.table import Cell, Column, Row, Table
+from reports.data.scores import SECONDS
+from reports.tables.suite import with_mean_rank
 
 COLUMNS = (
     Column("success", "success_truth", higher_is_better=True, protocol="p"),
@@ -15,8 +16,10 @@ COLUMNS = (
 
 
 def table(*rows: tuple[str, tuple[float | None, ...]]) -> Table:
-    made = [Row(name, name == "oracle", tuple(Cell(v, n=4) for v in values), 4, 0) for name, values in rows]
-    return Table("suite-p", "p", COLUMNS, tuple(made))
+    table_rows = [
+        Row(name, name == "oracle", tuple(Cell(v, n=4) for v in values), 4, 0) for name, values in rows
+    ]
+    return Table("suite-p", "p", COLUMNS, tuple(table_rows))
 
 
 def test_the_mean_rank_is_over_columns_that_have_a_direction() -> None:

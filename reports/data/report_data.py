@@ -1,0 +1,51 @@
+"""The one value that every table and figure of a report is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.metrics.types import MetricInfo
+    from reports.data.separation import Separation
+
+
+class ReportError(BenchError):
+    """A run that cannot be reported on. The message names the remedy."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReportData:
+    """The numbers of a report, and what is needed to lay them out."""
+
+    frame: pd.DataFrame
+    """The tidy summary; its columns are ``reports.data.summary.SUMMARY_COLUMNS``."""
+    metrics: Mapping[str, MetricInfo]
+    """Metric -> its declaration: unit, direction, one line of meaning."""
+    controls: Container[str] = ()
+    """Titles of the methods that are controls."""
+    separations: Separation | None = None
+    """Adjusted p-values against the best method. None: overlapping intervals are marked instead."""
+    decimals: int | None = None
+    """Decimals of every column. None: about four digits."""
+
+    def with_frame(self, frame: pd.DataFrame) -> ReportData:
+        return replace(self, frame=frame)
+
+    def protocols(self) -> list[str]:
+        """Protocols of the summary, in order."""
+        return list(dict.fromkeys(self.frame["protocol"]))
+
+    def names(self, protocol: str) -> list[str]:
+        """Metrics that a protocol has values of, in order."""
+        return list(dict.fromkeys(self.frame.loc[self.frame["protocol"] == protocol, "metric"]))
+
+    def first(self, protocol: str, names: tuple[str, ...]) -> str:
+        """The first of these metrics that the protocol has values of, or the empty string."""
+        available = set(self.names(protocol))
+        return next((name for name in names if name in available), "")

@@ -1,0 +1,83 @@
+"""Warnings where a run is too small for what a table may be read to claim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from bench.edit import ALL, CATEGORIES
+from bench.tables.table import Row, Table
+from reports.data.comparisons import too_few
+from reports.tables.tabulate import SMALL_SET
+
+if TYPE_CHECKING:
+    from reports.data.scores import RunScores
+
+Detectable = Mapping[tuple[str, str], float | None]
+"""(protocol, metric of success) -> the smallest difference that the run can detect. None where there is none."""
+
+
+def small_n(table: Table, scores: RunScores, detectable: Detectable) -> list[str]:
+    """One sentence per warning, each once."""
+    lines = [
+        *_too_few_sources(table, scores),
+        *_undetectable(table, detectable),
+        *_stored_warnings(table, scores),
+    ]
+    return list(dict.fromkeys(lines))
+
+
+def _contenders(table: Table) -> Sequence[Row]:
+    return [row for row in table.rows if not row.control]
+
+
+def _too_few_sources(table: Table, scores: RunScores) -> Iterator[str]:
+    """Categories with so few source images that no test could reach significance."""
+    contenders = len(_contenders(table))
+    if contenders < 2:
+        return
+    for protocol, category in dict.fromkeys((c.protocol, c.category) for c in table.columns):
+        of_protocol = scores.protocols.get(protocol)
+        if of_protocol is None:
+            continue
+        units = of_protocol.units(category) if category in (ALL, *CATEGORIES) else ()
+        clusters = len(set(of_protocol.cluster[units].tolist())) if len(units) else 0
+        remark = too_few(clusters, contenders - 1)
+        if remark:
+            where = f"{protocol}, {category.replace('_', '-')}" if category != ALL else protocol
+            yield f"Too small for the claim ({where}): {remark}."
+
+
+def _undetectable(table: Table, detectable: Detectable) -> Iterator[str]:
+    """How large a difference of success must be for this n, where something is not separable from the best."""
+    for index, column in enumerate(table.columns):
+        place = (column.protocol, column.metric)
+        cells = [row.cells[index] for row in _contenders(table)]
+        if place not in detectable or column.reported or column.category != ALL:
+            continue
+        if not any(cell.dagger for cell in cells):
+            continue
+        smallest = detectable[place]
+        judge = column.metric.removeprefix("success_").replace("_", " ")
+        which = f"success ({judge}, {column.protocol})"
+        often = "would be missed more often than once in five (simulated with the same test)."
+        n = max(cell.n for cell in cells)
+        if smallest is None:
+            yield f"n = {n}: any difference of {which} {often}"
+        else:
+            yield f"n = {n}: differences of {which} below about {100 * smallest:.0f} points {often}"
+
+
+def _stored_warnings(table: Table, scores: RunScores) -> list[str]:
+    """Warnings of scoring itself, about distances between small sets that the table shows: at most two."""
+    if "warning" not in scores.sets.columns:
+        return []
+    places = {(column.protocol, column.metric, column.category) for column in table.columns}
+    lines = {
+        f"{row['metric']}: {row['warning']}."
+        for row in scores.sets.to_dict(orient="records")
+        if (row["protocol"], row["metric"], row["category"]) in places
+        and isinstance(row["warning"], str)
+        and int(row["n"]) < SMALL_SET
+    }
+    return sorted(lines)[:2]

@@ -1,0 +1,100 @@
+"""The tables that every run has: main, success per category, and details."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.edit import ALL, CATEGORIES
+from bench.tables.table import Table, slug
+from reports.data.metrics import (
+    HEADINGS,
+    MAIN_METRICS,
+    display_order,
+    full_heading,
+    heading,
+    is_composited,
+)
+from reports.data.report_data import ReportData, ReportError
+from reports.tables.tabulate import Pick, tabulate
+
+
+def standard_tables(data: ReportData) -> list[Table]:
+    """All tables of a summary, the main ones first. Raises :class:`ReportError` where there is no score."""
+    if data.frame.empty:
+        raise ReportError("the run has no scores yet. Score it first: run_bench.py score RUN")
+    return [*main_tables(data), *success_tables(data), *detail_tables(data)]
+
+
+def main_tables(data: ReportData, columns: Sequence[str] = ()) -> list[Table]:
+    """The main table of each protocol, over all categories.
+
+    ``columns``: its metrics, in order. Empty: the headline metrics.
+    """
+    tables = [
+        tabulate(
+            data,
+            f"main-{slug(protocol)}",
+            f"{protocol}: all categories",
+            [
+                Pick(full_heading(metric), metric, ALL, protocol)
+                for metric in columns or _headline(data, protocol)
+            ],
+        )
+        for protocol in data.protocols()
+    ]
+    return [table for table in tables if table.columns]
+
+
+def _headline(data: ReportData, protocol: str) -> list[str]:
+    """The main metrics, then those of plug-ins. All plain metrics where the run has neither."""
+    plain = [metric for metric in data.names(protocol) if not is_composited(metric)]
+    main = [metric for metric in MAIN_METRICS if metric in plain]
+    return main + [metric for metric in plain if metric not in HEADINGS] or plain
+
+
+def success_tables(data: ReportData) -> list[Table]:
+    """Success per category: one table per protocol and judge."""
+    return [
+        tabulate(
+            data,
+            f"{slug(metric)}-{slug(protocol)}",
+            f"{protocol}: {full_heading(metric)} per category",
+            [Pick(category.replace("_", "-"), metric, category, protocol) for category in (*CATEGORIES, ALL)],
+        )
+        for protocol in data.protocols()
+        for metric in data.names(protocol)
+        if metric.startswith("success_")
+    ]
+
+
+FAMILY_TITLES = {
+    "leakage": "leakage in detail",
+    "reference": "distance to the reference inside the mask",
+    "pasted": "after pasting the edit back into its source",
+    "other": "other metrics",
+}
+"""Name of a detail table -> its title, in order."""
+
+
+def _family(metric: str) -> str:
+    if is_composited(metric):
+        return "pasted"
+    if metric.startswith("leak_"):
+        return "leakage"
+    if metric.startswith("truth_"):
+        return "reference"
+    # Success has tables per category.
+    return "" if metric.startswith("success_") else "other"
+
+
+def detail_tables(data: ReportData) -> list[Table]:
+    """Every metric that the main table leaves out, per protocol in one table per family."""
+    tables = []
+    for protocol in data.protocols():
+        headline = _headline(data, protocol)
+        rest = sorted((m for m in data.names(protocol) if m not in headline), key=display_order)
+        for family, title in FAMILY_TITLES.items():
+            picks = [Pick(heading(m), m, ALL, protocol) for m in rest if _family(m) == family]
+            if picks:
+                tables.append(tabulate(data, f"{family}-{slug(protocol)}", f"{protocol}: {title}", picks))
+    return tables
