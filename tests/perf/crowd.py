@@ -1,8 +1,8 @@
-"""How many starts of a served study its first visitors kill: none may die.
+"""Checks that a freshly started study survives many first visitors at once.
 
-Each start is a fresh server. Twenty visitors open their invitations at the same moment, as raters do who were
-mailed together; each wants the consent page. When all are done, one more visitor comes: where this one does not
-get the page either, the server is dead, though its health may say ok. Exits with 1 if any start died.
+Each start is a new server. Twenty visitors open their invitations at the same moment, like raters who were mailed
+together, and each waits for the consent page. Then one more visitor comes. If this one gets no page either, the server
+is dead, whatever its health check says. Exits with 1 if any start died.
 
     python tests/perf/crowd.py
     python tests/perf/crowd.py --starts 2 --visitors 50
@@ -31,7 +31,7 @@ PATIENCE = 120.0
 
 
 def page(port: int, invitation: str, together: Barrier | None = None) -> str:
-    """The HTML that a new visitor gets, by Streamlit's own protocol; without a browser."""
+    """The HTML for a new visitor, by Streamlit's own protocol, without a browser."""
     from streamlit.proto.BackMsg_pb2 import BackMsg
     from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
     from websockets.sync.client import connect
@@ -56,7 +56,7 @@ def page(port: int, invitation: str, together: Barrier | None = None) -> str:
 
 
 def start(port: int, target: Path, folder: Path) -> subprocess.Popen[bytes]:
-    """A server of its own, once its health says ok."""
+    """A new server, once its health check says ok."""
     command = "from bench.study.cli import study_app; study_app()"
     server = subprocess.Popen(
         [sys.executable, "-c", command, "serve", "crowd", "--store", str(target), "--port", str(port),
@@ -76,7 +76,7 @@ def start(port: int, target: Path, folder: Path) -> subprocess.Popen[bytes]:
 
 
 def crowd(folder: Path, visitors: int) -> tuple[int, bool]:
-    """How many of the first visitors got no consent page, and whether the start is dead for the next one."""
+    """Number of first visitors without a consent page, and whether the next visitor gets none either."""
     from bench.study.build import build
     from bench.study.design import DesignOptions
     from bench.study.settings import StudySettings

@@ -1,9 +1,8 @@
-"""How long storing a vote takes with fifty raters at once, on this machine. Nothing here is asserted.
+"""Measures how long storing a vote takes with fifty raters at once. Nothing is asserted.
 
-Fifty threads of one process, as the app has them, ask for trials and answer them, against SQLite on a real
-file system and, where its server is installed, PostgreSQL. Two loads: raters who take a while for each trial
-(``--think`` seconds on average, still several times faster than people), and raters who take no time at all,
-which is the most that the store can do.
+Fifty threads of one process ask for trials and answer them, as in the app. They use SQLite on a real file system and,
+where its server is installed, PostgreSQL. There are two loads. In one, raters take ``--think`` seconds per trial on
+average, several times faster than people. In the other they take no time, which shows the most that the store can do.
 
     python tests/perf/study.py
     python tests/perf/study.py --raters 50 --think 1
@@ -52,10 +51,9 @@ class Latency:
 def study_vote(
     target: str | Path, name: str, *, raters: int = 50, trials: int = 20, think: float = 1.0, label: str = ""
 ) -> Latency:
-    """Lets ``raters`` threads answer ``trials`` trials each on the store at ``target``; prints and returns it.
+    """Lets ``raters`` threads answer ``trials`` trials each on the store at ``target``. Prints and returns the times.
 
-    ``think``: seconds, exponentially distributed about this mean, before each answer; the raters do not begin
-    in step either. 0 for none.
+    ``think``: mean seconds before each answer, exponentially distributed, so that raters do not act in step. 0: none.
     """
     from bench.study.build import build
     from bench.study.design import DesignOptions
@@ -66,8 +64,8 @@ def study_vote(
         options = DesignOptions(raters=raters, trials=trials, repeats=2, attention=2, practice=1)
         store.create(name, build([_run(Path(folder))], options))
         seats = [store.register(name, kind=SIMULATED).rater for _ in range(raters)]
-        stored: list[float] = []
-        asked: list[float] = []
+        vote_times: list[float] = []
+        draw_times: list[float] = []
         failed: list[BaseException] = []
         start = threading.Barrier(raters + 1)
 
@@ -78,14 +76,14 @@ def study_vote(
                 while True:
                     began = time.perf_counter()
                     trial = store.next_trial(rater)
-                    asked.append(time.perf_counter() - began)
+                    draw_times.append(time.perf_counter() - began)
                     if trial is None:
                         return
                     if think:
                         time.sleep(mind.expovariate(1 / think))
                     began = time.perf_counter()
                     store.vote(rater, trial.id, mind.randrange(2), 1000)
-                    stored.append(time.perf_counter() - began)
+                    vote_times.append(time.perf_counter() - began)
             except BaseException as error:
                 failed.append(error)
 
@@ -99,18 +97,18 @@ def study_vote(
         took = time.perf_counter() - began
         if failed:
             raise failed[0]
-        assert len(stored) == store.status(name, SIMULATED).votes
+        assert len(vote_times) == store.status(name, SIMULATED).votes
     load = f"{raters} raters, {think:g} s a trial" if think else f"{raters} raters without a pause"
-    found = Latency(
-        label or "SQLite", load, len(stored), len(stored) / took,
-        *(1000 * _quantile(stored, q) for q in (0.5, 0.95, 1.0)), 1000 * _quantile(asked, 0.95),
+    latency = Latency(
+        label or "SQLite", load, len(vote_times), len(vote_times) / took,
+        *(1000 * _quantile(vote_times, q) for q in (0.5, 0.95, 1.0)), 1000 * _quantile(draw_times, 0.95),
     )  # fmt: skip
-    print(found, flush=True)
-    return found
+    print(latency, flush=True)
+    return latency
 
 
 def _quantile(values: list[float], share: float) -> float:
-    """The smallest value that is not below ``share`` of them."""
+    """The smallest value that at least this ``share`` of the values does not exceed."""
     ranked = sorted(values)
     return ranked[max(0, math.ceil(len(ranked) * share) - 1)]
 
@@ -130,27 +128,27 @@ def main() -> None:
     parser.add_argument("--think", type=float, default=1.0, help="seconds per trial of the first load")
     parser.add_argument("--folder", type=Path, help="where SQLite's file goes; a temporary folder otherwise")
     options = parser.parse_args()
-    given = {"raters": options.raters, "trials": options.trials}
+    load = {"raters": options.raters, "trials": options.trials}
     with ExitStack() as stack:
         place = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for number, think in enumerate((options.think, 0.0)):
-            study_vote(place / f"perf-{number}.db", "perf", think=think, **given)
+            study_vote(place / f"perf-{number}.db", "perf", think=think, **load)
         if server := _postgres(stack):
             for number, think in enumerate((options.think, 0.0)):
                 url = server.database(f"perf{number}")
-                study_vote(url, "perf", think=think, label="PostgreSQL", **given)
+                study_vote(url, "perf", think=think, label="PostgreSQL", **load)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end; the aim is below 100 ms")
 
 
 def _postgres(stack: ExitStack):  # type: ignore[no-untyped-def]
-    """A PostgreSQL server of our own; None where it is not installed."""
+    """A new PostgreSQL server. None where it is not installed."""
     from tests.bench.study.conftest import Postgres
 
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not found:
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not programs:
         print("PostgreSQL: not measured, its server is not installed")
         return None
-    server = Postgres(found[-1], durable=True)
+    server = Postgres(programs[-1], durable=True)
     stack.callback(server.stop)
     server.start()
     return server

@@ -15,7 +15,7 @@ from bench.suite import configure_protocol
 from tests.bench.fakes import Fakes, make_case, method
 
 TITLES = ("Zebrafish Diffusion", "Quokka Inpainting", "Wombat Transformer")
-"""Of the compared methods: no library's code holds them."""
+"""Titles of the compared methods. No library's code contains them."""
 
 ODD = (
     "<img src=x onerror=\"window.hacked='yes'\"><script>window.hacked='yes'</script> **bold** $x^2$ & </p>",
@@ -25,7 +25,7 @@ ODD = (
     ("a very long text of many words, " * 80)[:1999] + "!",
     "two\nlines   and   spaces",
 )
-"""HTML, Markdown and TeX; emoji with joiners and flags; right to left, mixed; 2,000 characters; white space."""
+"""Markup, emoji with joiners and flags, right-to-left text, mixed text, 2,000 characters, and white space."""
 
 
 class Odd(Fakes):

@@ -38,7 +38,7 @@ def cases(count: int, categories: int = 1) -> list[StudyCase]:
 def pairs(
     n_cases: int, n_methods: int, raters: int, per_sheet: int, *, categories: int = 1, seed: int = 0
 ) -> list[Trial]:
-    made = arrange(
+    trials = arrange(
         cases(n_cases, categories),
         [f"m{i}" for i in range(n_methods)],
         kinds=("pair",),
@@ -46,7 +46,7 @@ def pairs(
         counts=Counts(raters, per_sheet, 0, 0, 0),
         seed=seed,
     )
-    return [trial for trial in made if trial.role == "trial"]
+    return [trial for trial in trials if trial.role == "trial"]
 
 
 def spread(counts: Counter[str]) -> int:
@@ -69,25 +69,25 @@ def test_one_stratum_is_balanced_over_cases_pairs_units_and_sides(
         with pytest.raises(ArrangeError, match="too many"):
             pairs(n_cases, n_methods, raters, per_sheet, seed=seed)
         return
-    found = pairs(n_cases, n_methods, raters, per_sheet, seed=seed)
-    assert len(found) == raters * per_sheet
+    trials = pairs(n_cases, n_methods, raters, per_sheet, seed=seed)
+    assert len(trials) == raters * per_sheet
     by_case = Counter({c.key: 0 for c in cases(n_cases)})
-    by_case.update(trial.case for trial in found)
+    by_case.update(trial.case for trial in trials)
     assert spread(by_case) <= 1
     by_pair = Counter({frozenset(p): 0 for p in combinations([f"m{i}" for i in range(n_methods)], 2)})
-    by_pair.update(frozenset(trial.candidates) for trial in found)
+    by_pair.update(frozenset(trial.candidates) for trial in trials)
     assert spread(by_pair) <= 1
-    units = Counter(trial.unit for trial in found)
-    if len(found) >= n_cases * n_pairs:
+    units = Counter(trial.unit for trial in trials)
+    if len(trials) >= n_cases * n_pairs:
         assert len(units) == n_cases * n_pairs
         assert spread(units) <= 1
     else:
         # Incomplete: as many different comparisons as there are trials.
-        assert len(units) == len(found)
+        assert len(units) == len(trials)
     sides: defaultdict[frozenset[str], Counter[str]] = defaultdict(Counter)
     unit_sides: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    cycles = -(-len(found) // (n_cases * n_pairs))
-    for trial in found:
+    cycles = -(-len(trials) // (n_cases * n_pairs))
+    for trial in trials:
         sides[frozenset(trial.candidates)][trial.candidates[0]] += 1
         unit_sides[trial.unit][trial.candidates[0]] += 1
     for pair, first in sides.items():
@@ -95,10 +95,10 @@ def test_one_stratum_is_balanced_over_cases_pairs_units_and_sides(
         # Alternating; with an even number of cases the cycle's own turn may shift the last, unfinished one.
         assert abs(first[a] - first[b]) <= 2 if cycles > 1 else abs(first[a] - first[b]) <= 1
     for first in unit_sides.values():
-        shown = [first[key] for key in first]
-        assert abs(shown[0] - (shown[1] if len(shown) > 1 else 0)) <= 1
+        counts = [first[key] for key in first]
+        assert abs(counts[0] - (counts[1] if len(counts) > 1 else 0)) <= 1
     for sheet in range(raters):
-        on_sheet = [trial for trial in found if trial.sheet == sheet]
+        on_sheet = [trial for trial in trials if trial.sheet == sheet]
         assert len({trial.unit for trial in on_sheet}) == per_sheet
         assert [trial.position for trial in sorted(on_sheet, key=lambda t: t.position)] == list(
             range(per_sheet)
@@ -106,10 +106,10 @@ def test_one_stratum_is_balanced_over_cases_pairs_units_and_sides(
 
 
 def test_a_sheet_is_balanced_over_categories_and_pairs() -> None:
-    found = pairs(40, 5, 10, 40, categories=4)
+    trials = pairs(40, 5, 10, 40, categories=4)
     kinds = {c.key: c.category for c in cases(40, 4)}
     for sheet in range(10):
-        on_sheet = [trial for trial in found if trial.sheet == sheet]
+        on_sheet = [trial for trial in trials if trial.sheet == sheet]
         assert Counter(kinds[trial.case] for trial in on_sheet) == {f"category-{i}": 10 for i in range(4)}
         by_pair = Counter(frozenset(trial.candidates) for trial in on_sheet)
         assert len(by_pair) == 10
@@ -132,20 +132,20 @@ def test_a_sheet_is_balanced_over_categories_and_pairs() -> None:
 def test_a_question_shows_all_pairs_and_sides_equally_often_over_its_strata(
     n_cases: int, categories: int, n_methods: int, questions: int, raters: int, per_sheet: int
 ) -> None:
-    asked = ("overall", "prompt", "real")[:questions]
+    names = ("overall", "prompt", "real")[:questions]
     titles = [f"m{i}" for i in range(n_methods)]
     try:
         trials = arrange(
             cases(n_cases, categories),
             titles,
             kinds=("pair",),
-            questions=asked,
+            questions=names,
             counts=Counts(raters, per_sheet, 0, 0, 0),
             seed=0,
         )
     except ArrangeError:
         return  # too many trials for so few cases
-    for question in asked:
+    for question in names:
         some = [t for t in trials if t.role == "trial" and t.question == question]
         by_pair = Counter({frozenset(pair): 0 for pair in combinations(titles, 2)})
         by_pair.update(frozenset(t.candidates) for t in some)
@@ -206,27 +206,27 @@ def test_overlapping_sheets_ask_several_raters_about_each_comparison_from_both_s
 
 def test_left_out_trials_per_stratum_turn_round() -> None:
     # Five trials in four categories: the one too many falls on each category in turn.
-    found = pairs(16, 3, 8, 5, categories=4)
+    trials = pairs(16, 3, 8, 5, categories=4)
     kinds = {c.key: c.category for c in cases(16, 4)}
-    assert Counter(kinds[trial.case] for trial in found) == {f"category-{i}": 10 for i in range(4)}
+    assert Counter(kinds[trial.case] for trial in trials) == {f"category-{i}": 10 for i in range(4)}
 
 
 def test_no_two_trials_of_one_source_in_a_row_where_it_can_be() -> None:
-    made = [case(f"case-{i:03d}", f"category-{i % 4}") for i in range(40)]
-    of = {c.key: c for c in made}
+    all_cases = [case(f"case-{i:03d}", f"category-{i % 4}") for i in range(40)]
+    by_key = {c.key: c for c in all_cases}
     for sheet in range(10):
         order = [t for t in pairs(40, 4, 10, 20, categories=4) if t.sheet == sheet]
-        sources = [of[trial.case].source_id for trial in sorted(order, key=lambda t: t.position)]
+        sources = [by_key[trial.case].source_id for trial in sorted(order, key=lambda t: t.position)]
         assert all(a != b for a, b in pairwise(sources))
 
 
 def test_repeats_swap_sides_and_name_their_trial() -> None:
-    made = arrange(
+    arranged = arrange(
         cases(6), ["a", "b", "c"], kinds=("pair", "best"), questions=("overall", "real"),
         counts=Counts(3, 9, 1, 0, 0), seed=1,
     )  # fmt: skip
-    trials = {trial.id: trial for trial in made if trial.role == "trial"}
-    repeats = [trial for trial in made if trial.role == "repeat"]
+    trials = {trial.id: trial for trial in arranged if trial.role == "trial"}
+    repeats = [trial for trial in arranged if trial.role == "repeat"]
     assert {trial.repeat_of for trial in repeats} == set(trials)
     for again in repeats:
         first = trials[again.repeat_of or ""]
@@ -248,40 +248,40 @@ def test_williams_squares_balance_places_and_neighbours(count: int) -> None:
 
 @pytest.mark.parametrize("n_cases", [6, 7, 8])
 def test_best_of_all_shows_each_method_equally_often_at_each_place(n_cases: int) -> None:
-    made = arrange(
+    arranged = arrange(
         cases(n_cases), ["a", "b", "c", "d"], kinds=("best",), questions=("overall",),
         counts=Counts(2 * n_cases, 4, 0, 0, 0), seed=0,
     )  # fmt: skip
-    found = [trial for trial in made if trial.role == "trial"]
-    places = Counter((i, title) for trial in found for i, title in enumerate(trial.candidates))
+    trials = [trial for trial in arranged if trial.role == "trial"]
+    places = Counter((i, title) for trial in trials for i, title in enumerate(trial.candidates))
     assert spread(places) <= 1
     # A case that comes again comes in another order.
     orders = defaultdict(list)
-    for trial in found:
+    for trial in trials:
         orders[trial.case].append(trial.candidates)
-    assert all(len(set(seen)) == min(4, len(seen)) for seen in orders.values())
+    assert all(len(set(rows)) == min(4, len(rows)) for rows in orders.values())
 
 
 def test_attention_checks_show_the_good_picture_at_each_place_equally_often() -> None:
-    made = arrange(
+    arranged = arrange(
         cases(5), ["a", "b", "c"], kinds=("pair",), questions=("overall", "real"),
         counts=Counts(2, 10, 0, 4, 3), seed=5,
     )  # fmt: skip
-    checks = [trial for trial in made if trial.role == "attention"]
+    checks = [trial for trial in arranged if trial.role == "attention"]
     assert len(checks) == 16
     assert Counter(trial.candidates.index(GROUND_TRUTH) for trial in checks) == {0: 8, 1: 8}
     assert {trial.expected for trial in checks} == {GROUND_TRUTH}
     assert all(NOISE in trial.candidates for trial in checks)
-    practice = [trial for trial in made if trial.role == "practice"]
+    practice = [trial for trial in arranged if trial.role == "practice"]
     assert [SOURCE in t.candidates for t in practice] == [t.question == "overall" for t in practice]
 
 
 def test_without_a_truth_the_source_stands_in_and_best_has_as_many_candidates() -> None:
-    made = arrange(
+    arranged = arrange(
         [case(f"c{i}", truth=False) for i in range(3)], ["a", "b", "c", "d"], kinds=("best",),
         questions=("overall",), counts=Counts(1, 3, 0, 1, 1), seed=0,
     )  # fmt: skip
-    checks = [trial for trial in made if trial.expected is not None]
+    checks = [trial for trial in arranged if trial.expected is not None]
     assert all(set(t.candidates) == {SOURCE, NOISE, f"{NOISE}-2", f"{NOISE}-3"} for t in checks)
     assert {trial.expected for trial in checks} == {SOURCE}
 

@@ -24,11 +24,11 @@ def copy(run_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_the_design_hangs_on_edits_and_options_and_not_on_the_place(run_folder: Path, copy: Path) -> None:
-    here, there = build([run_folder], SMALL), build([copy], SMALL)
-    assert here.digest == there.digest
-    assert here.trials == there.trials
-    assert here.runs != there.runs
-    assert build([run_folder], replace(SMALL, seed=1)).digest != here.digest
+    original, copied = build([run_folder], SMALL), build([copy], SMALL)
+    assert original.digest == copied.digest
+    assert original.trials == copied.trials
+    assert original.runs != copied.runs
+    assert build([run_folder], replace(SMALL, seed=1)).digest != original.digest
 
 
 def test_another_edit_is_another_digest(run_folder: Path, copy: Path) -> None:
@@ -42,8 +42,8 @@ def test_another_edit_is_another_digest(run_folder: Path, copy: Path) -> None:
 
 def test_controls_are_compared_only_where_they_are_named(run_folder: Path) -> None:
     assert build([run_folder], SMALL).methods == ("A", "B", "C", "D")
-    named = build([run_folder], replace(SMALL, methods=("oracle", "C")))
-    assert named.methods == ("C", "oracle")
+    selected = build([run_folder], replace(SMALL, methods=("oracle", "C")))
+    assert selected.methods == ("C", "oracle")
     # A registered name stands for all methods of that name.
     assert build([run_folder], replace(SMALL, methods=("fake",))).methods == ("A", "B", "C", "D")
 
@@ -121,9 +121,9 @@ def test_files_that_change_later_are_found(copy: Path) -> None:
     edit = design.path(design.cases[0].edits["A"])
     edit.write_bytes(b"x")
     design.path(design.cases[1].source).unlink()
-    found = design.changed_files()
-    assert str(edit) in "".join(found)
-    assert any("cannot be read" in line for line in found)
+    lines = design.changed_files()
+    assert str(edit) in "".join(lines)
+    assert any("cannot be read" in line for line in lines)
 
 
 def test_two_runs_are_one_study(tmp_path: Path) -> None:
@@ -134,8 +134,8 @@ def test_two_runs_are_one_study(tmp_path: Path) -> None:
     assert len(design.methods) == 3
     assert design.methods[2] == "B"
     assert all(title.startswith("A (") for title in design.methods[:2])
-    shown = {ref.run for case in design.cases for ref in case.edits.values()}
-    assert shown == {0, 1}
+    runs = {ref.run for case in design.cases for ref in case.edits.values()}
+    assert runs == {0, 1}
     assert design.changed_files() == []
 
 
@@ -168,7 +168,7 @@ def test_controls_without_a_truth_are_the_source(tmp_path: Path, run_folder: Pat
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    ("changes", "message"),
     [
         ({"raters": 0}, "--raters"),
         ({"trials": 2}, "--trials"),
@@ -187,8 +187,8 @@ def test_controls_without_a_truth_are_the_source(tmp_path: Path, run_folder: Pat
         ({"questions": ("overall", "real")}, "gets 4 trials of pairs"),
     ],
 )
-def test_options_that_cannot_be_are_named(run_folder: Path, changes: dict, named: str) -> None:
-    with pytest.raises(ValueError, match=named):
+def test_options_that_cannot_be_are_named(run_folder: Path, changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         build([run_folder], replace(SMALL, **changes))
 
 
@@ -201,7 +201,7 @@ def test_settings_are_checked() -> None:
         }
     )
     assert StudySettings.from_json(settings.to_json()) == settings
-    for values, named in (
+    for values, message in (
         ({"titel": "x"}, "Did you mean 'title'"),
         ({"title": " "}, "title"),
         ({"consent": 3}, "consent"),
@@ -212,5 +212,5 @@ def test_settings_are_checked() -> None:
         ({"open_registration": "yes"}, "open_registration"),
         ({"completion_code": 7}, "completion_code"),
     ):
-        with pytest.raises(SettingsError, match=named):
+        with pytest.raises(SettingsError, match=message):
             StudySettings.from_mapping(values)

@@ -31,7 +31,7 @@ RATERS, TRIALS, PRACTICE = 50, 8, 1
 
 @pytest.fixture(scope="module")
 def crowd(run_folder: Path) -> Design:
-    """Fifty sheets of six trials; a repeat and an attention check each."""
+    """Fifty sheets of six trials, with a repeat and an attention check each."""
     options = DesignOptions(raters=RATERS, trials=TRIALS, repeats=1, attention=1, practice=PRACTICE)
     return build([run_folder], options)
 
@@ -56,18 +56,18 @@ def check(
         assert {store.progress(rater).state for rater in raters} == {"finished"}
         status = store.status("crowd")
     assert Counter(votes["rater"]) == dict.fromkeys(raters, TRIALS + PRACTICE)
-    wanted = sorted(trial.id for trial in design.trials if trial.role == "trial")
-    assert sorted(votes["trial"][votes["role"] == "trial"]) == wanted
-    assert (status.answered, status.wanted) == (len(wanted), len(wanted))
+    trial_ids = sorted(trial.id for trial in design.trials if trial.role == "trial")
+    assert sorted(votes["trial"][votes["role"] == "trial"]) == trial_ids
+    assert (status.answered, status.wanted) == (len(trial_ids), len(trial_ids))
     public = {security.opaque(secret, "trial", trial.id, size=12): trial for trial in design.trials}
     stored = {(row.rater, row.trial): row.answer for row in votes.itertuples()}
     assert len(confirmed) >= len(set(confirmed)) > 0
     for rater, trial, answer in confirmed:
-        shown = public[trial]
-        expected = answer_of(rater, trial, shown.kind == "pair")
+        content = public[trial]
+        expected = answer_of(rater, trial, content.kind == "pair")
         assert answer == str(expected)
-        title = "tie" if expected == "tie" else shown.candidates[int(expected)]
-        assert stored[rater, shown.id] == title
+        title = "tie" if expected == "tie" else content.candidates[int(expected)]
+        assert stored[rater, content.id] == title
 
 
 def spawn(target: str | Path, raters: list[str]) -> subprocess.Popen[str]:
@@ -87,7 +87,7 @@ def lines(process: subprocess.Popen[str], into: list[tuple[str, str, str]]) -> N
 
 
 def run_until(target: str | Path, groups: list[list[str]], count: int | None) -> list[tuple[str, str, str]]:
-    """Lets processes vote, one per group; kills them all at ``count`` confirmed votes, if not None."""
+    """Lets processes vote, one per group. Kills them all at ``count`` confirmed votes, if not None."""
     confirmed: list[tuple[str, str, str]] = []
     processes = [spawn(target, group) for group in groups]
     readers = [threading.Thread(target=lines, args=(process, confirmed)) for process in processes]
@@ -220,20 +220,20 @@ def test_threads_of_one_store_share_commits(tmp_path: Path) -> None:
                     return type(error).__name__
 
             with ThreadPoolExecutor(RATERS) as pool:
-                found = list(pool.map(run, range(RATERS)))
-            kept = database.read(lambda c: c.execute(text("SELECT x FROM t ORDER BY x")).scalars().all())
+                results = list(pool.map(run, range(RATERS)))
+            rows = database.read(lambda c: c.execute(text("SELECT x FROM t ORDER BY x")).scalars().all())
             database.write(lambda c: c.execute(text("DELETE FROM t")))
-            return found, list(kept)
+            return results, list(rows)
 
         commits.clear()
-        found, kept = all_at_once({})
-        assert (found, kept) == ([str(n) for n in range(RATERS)], list(range(RATERS)))
+        results, rows = all_at_once({})
+        assert (results, rows) == ([str(n) for n in range(RATERS)], list(range(RATERS)))
         assert len(commits) - 2 <= RATERS // 3  # two are the reading's and the deleting's own
         bad = {3: "python", 13: "python", 27: "sql", 44: "sql"}
-        found, kept = all_at_once(bad)
-        assert kept == [n for n in range(RATERS) if n not in bad]
+        results, rows = all_at_once(bad)
+        assert rows == [n for n in range(RATERS) if n not in bad]
         names = {"python": "ZeroDivisionError", "sql": "DatabaseError"}
-        assert found == [names[bad[n]] if n in bad else str(n) for n in range(RATERS)]
+        assert results == [names[bad[n]] if n in bad else str(n) for n in range(RATERS)]
 
 
 def test_processes_that_open_a_new_store_at_once_make_it_once(tmp_path: Path) -> None:
@@ -262,9 +262,9 @@ def test_what_has_to_be_on_disk_is_synced_whatever_it_shares_a_commit_with(tmp_p
         assert store._db.write(level, durable=False) == normal
         assert store._db.write(level) == full
         with ThreadPoolExecutor(20) as pool:
-            asked = [number % 4 == 0 for number in range(20)]
-            found = list(pool.map(lambda durable: store._db.write(level, durable=durable), asked))
-        assert all(value == full for value, durable in zip(found, asked, strict=True) if durable)
+            durables = [number % 4 == 0 for number in range(20)]
+            levels = list(pool.map(lambda durable: store._db.write(level, durable=durable), durables))
+        assert all(value == full for value, durable in zip(levels, durables, strict=True) if durable)
 
 
 def test_a_vote_is_synced_and_handing_out_is_not(
@@ -272,15 +272,15 @@ def test_a_vote_is_synced_and_handing_out_is_not(
 ) -> None:
     store.create("taste", design)
     rater = store.register("taste").rater
-    asked: list[bool] = []
+    durables: list[bool] = []
     write = store._db.write
 
     def noted(work, *, durable: bool = True):  # type: ignore[no-untyped-def]
-        asked.append(durable)
+        durables.append(durable)
         return write(work, durable=durable)
 
     monkeypatch.setattr(store._db, "write", noted)
     trial = store.next_trial(rater)
     assert trial is not None
     assert store.vote(rater, trial.id, 0, 500).new
-    assert asked == [False, True]
+    assert durables == [False, True]

@@ -1,4 +1,4 @@
-"""Export and import lose nothing, whatever the texts; an anonymised export tells nobody apart."""
+"""Export and import lose nothing, whatever the texts. An anonymous export identifies nobody."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class TestRoundTrip:
     def test_odd_texts_and_every_role(self, ending: str, tmp_path: Path) -> None:
         votes = mixed()
         export_votes(votes, tmp_path / f"v.{ending}")
-        found = import_votes(tmp_path / f"v.{ending}")
-        same(found, votes)
-        assert found["candidates"].map(type).eq(tuple).all()
-        assert found["repeat_of"].tolist() == [None, None, None, "t0", None]
-        assert found["server_time"].tolist() == votes["server_time"].tolist()
-        assert found["reaction_ms"].dtype == "int64"
+        imported = import_votes(tmp_path / f"v.{ending}")
+        same(imported, votes)
+        assert imported["candidates"].map(type).eq(tuple).all()
+        assert imported["repeat_of"].tolist() == [None, None, None, "t0", None]
+        assert imported["server_time"].tolist() == votes["server_time"].tolist()
+        assert imported["reaction_ms"].dtype == "int64"
 
     def test_no_votes(self, ending: str, tmp_path: Path) -> None:
         export_votes(mixed().iloc[:0], tmp_path / f"v.{ending}")
@@ -195,26 +195,26 @@ class TestAnonymous:
         votes = poll(raters=4, per_rater=10).assign(comment="my name is", ip="10.0.0.1")
         votes["rater"] = votes["rater"].map(lambda r: f"secret-{r}")
         votes["trial"] = votes["trial"].map(lambda t: f"hidden-{t}")
-        found = anonymise(votes, KEY)
-        export_votes(found, tmp_path / "v.csv")
+        anonymous = anonymise(votes, KEY)
+        export_votes(anonymous, tmp_path / "v.csv")
         text = (tmp_path / "v.csv").read_text()
         for word in ("secret", "hidden", "my name", "10.0.0.1"):
             assert word not in text
-        assert (found["server_time"] == pd.Timestamp("2025-03-01T00:00:00Z")).all()
-        assert (found["reaction_ms"] % 100 == 0).all()
-        assert (found["reaction_ms"] - votes.set_index("trial")["reaction_ms"].median()).notna().all()
+        assert (anonymous["server_time"] == pd.Timestamp("2025-03-01T00:00:00Z")).all()
+        assert (anonymous["reaction_ms"] % 100 == 0).all()
+        assert (anonymous["reaction_ms"] - votes.set_index("trial")["reaction_ms"].median()).notna().all()
 
     def test_pseudonyms_are_keyed_hashes_that_keep_who_is_who(self) -> None:
         votes = mixed()
-        found = anonymise(votes, KEY)
+        anonymous = anonymise(votes, KEY)
         expected = hmac.new(KEY, json.dumps(["rater", "taste", "x"]).encode(), hashlib.sha256).hexdigest()
-        assert f"r-{expected[:20]}" in set(found["rater"])
-        assert found["rater"].nunique() == votes["rater"].nunique()
-        again = found[found["role"] == "repeat"].iloc[0]
-        first = found[found["trial"] == again["repeat_of"]].iloc[0]
+        assert f"r-{expected[:20]}" in set(anonymous["rater"])
+        assert anonymous["rater"].nunique() == votes["rater"].nunique()
+        again = anonymous[anonymous["role"] == "repeat"].iloc[0]
+        first = anonymous[anonymous["trial"] == again["repeat_of"]].iloc[0]
         assert first["answer"] == votes["answer"][0]
-        assert set(anonymise(votes, KEY)["rater"]) == set(found["rater"])
-        assert not set(anonymise(votes, b"j" * 16)["rater"]) & set(found["rater"])
+        assert set(anonymise(votes, KEY)["rater"]) == set(anonymous["rater"])
+        assert not set(anonymise(votes, b"j" * 16)["rater"]) & set(anonymous["rater"])
         assert not set(anonymise(votes)["rater"]) & set(anonymise(votes)["rater"])
 
     def test_the_order_of_rows_says_nothing(self) -> None:

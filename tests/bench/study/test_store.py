@@ -1,4 +1,4 @@
-"""What the administrator and the analysis read, and withdrawal."""
+"""Figures and votes for the administrator and the analysis, and withdrawal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.bench.study.runs import OPEN, PROLIFIC, HandClock, answer_all, begin,
 
 
 def check_withdrawal(store: StudyStore) -> None:
-    """A rater withdraws: nothing of theirs is left, others get the trials, and their link is good no more."""
+    """After a withdrawal nothing of the rater is left, others get the trials, and the link is not valid."""
     entry = store.enter("taste", "5f3c", PROLIFIC)
     store.consent(entry.rater)
     own = answer_all(store, entry.rater)

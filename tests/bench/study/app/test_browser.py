@@ -15,11 +15,9 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,15 +26,25 @@ import pytest
 
 from bench.study import security
 from bench.study.build import build
-from bench.study.design import Design, DesignOptions
+from bench.study.design import DesignOptions
 from bench.study.images import BUCKET
 from bench.study.store import StudyStore
 from bench.study.types import GROUND_TRUTH, NOISE, SOURCE
+from tests.bench.study.app.browser import (
+    CONSENT,
+    PATIENCE,
+    WATCH,
+    Session,
+    Traffic,
+    wait_for,
+    walk,
+    withdraw_while_held,
+)
 from tests.bench.study.served import ODD, TITLES, odd_run
 from tests.bench.study.test_images import chunks
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
@@ -45,121 +53,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (Debian: apt install chromium)"),
 ]
 ROOT = Path(__file__).resolve().parents[4]
-PATIENCE = 90_000
-"""Milliseconds that anything may take on a machine that has other things to do."""
-READY = '.trial[data-ready="true"]'
-WATCH = """
-window.unseen = {};
-const seen = new Set();
-let last = performance.now();
-setInterval(() => {
-  for (const node of document.querySelectorAll('*')) {
-    const shown = node.shadowRoot?.querySelector('.trial')?.dataset;
-    if (!shown || seen.has(shown.trial)) continue;
-    if (shown.ready === 'true') seen.add(shown.trial);
-    window.unseen[shown.trial] = shown.ready === 'true' ? last : performance.now();
-  }
-  last = performance.now();
-}, 20);
-"""
-"""Keeps, per trial, the last moment at which its pictures could not be seen yet: the browser's own clock."""
-
-
-@dataclass
-class Told:
-    """Everything that came from the server."""
-
-    urls: list[str] = field(default_factory=list)
-    headers: list[str] = field(default_factory=list)
-    bodies: list[bytes] = field(default_factory=list)
-    pictures: dict[str, bytes] = field(default_factory=dict)
-    """Of the bodies, the pictures of trials, by URL."""
-    asked: dict[str, float] = field(default_factory=dict)
-    """When the browser first asked for a picture of each trial, by the part of the URL that they share."""
-    frames: list[bytes] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    """Errors of the page's scripts."""
-
-    def listen(self, context: BrowserContext) -> None:
-        def response(got: Any) -> None:
-            self.urls.append(got.url)
-            self.headers.append(repr(got.headers))
-            if got.status == 200 and got.request.method == "GET" and not got.url.startswith("blob:"):
-                self.pending.append(got)
-
-        def request(sent: Any) -> None:
-            if "/pictures/" in sent.url:
-                self.asked.setdefault(sent.url.split("/")[-2], time.monotonic())
-
-        def page(made: Any) -> None:
-            made.on("pageerror", lambda error: self.problems.append(str(error)))
-            made.on("websocket", lambda opened: opened.on("framereceived", self.frame))
-
-        self.pending: list[Any] = []
-        context.on("request", request)
-        context.on("response", response)
-        context.on("page", page)
-
-    def frame(self, data: bytes | str) -> None:
-        self.frames.append(data.encode() if isinstance(data, str) else data)
-
-    def fetch(self) -> None:
-        """Reads the bodies; not from within the driver's callbacks. One that the browser has let go of is asked
-        for again.
-        """
-        from playwright.sync_api import Error
-
-        for got in self.pending:
-            try:
-                body = got.body()
-            except Error:
-                body = b""
-            body = body or urllib.request.urlopen(got.url, timeout=20).read()
-            self.bodies.append(body)
-            if "/pictures/" in got.url:
-                self.pictures[got.url] = body
-        self.pending.clear()
-
-
-@dataclass
-class Session:
-    """What a rater did and what came of it."""
-
-    address: str
-    store: StudyStore
-    design: Design
-    run: Path
-    told: Told
-    rater: str = ""
-    code: str = ""
-    kinds: set[str] = field(default_factory=set)
-    said: set[str] = field(default_factory=set)
-    timed: tuple[str, float] = ("", 0.0)
-    """A trial, and the most milliseconds that its pictures can have been seen."""
-    reloaded: tuple[str, str] = ("", "")
-    """The trial before and after a reload."""
-    tabs: tuple[str, str, str] = ("", "", "")
-    """The trial in the first and the second tab, and what the first said after the second had answered."""
-    phone: dict[str, Any] = field(default_factory=dict)
-    small: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
-    """The same of low windows, by their size."""
-    order: list[tuple[str, float]] = field(default_factory=list)
-    """Each trial, and when its answer was given."""
-    kept: tuple[int, int, int] = (-1, -1, -1)
-    """Votes before and after keys that scroll, and after an answer was taken back."""
-    focus: str = ""
-    """What has the focus after an answer by the pointer."""
-    names: list[str] = field(default_factory=list)
-    """The accessible names of the progress bar and of the buttons that enlarge."""
-    dark: list[str] = field(default_factory=list)
-    """The grounds of the first page in a browser that is set to dark."""
-    consent: list[Any] = field(default_factory=list)
-    withdrawn: tuple[str, int] = ("", -1)
-    """The page after a rater withdrew while an answer was held back for the undo, and the rater's votes."""
-    hacked: object = None
-    again: str = ""
-    """The page that the used invitation leads to in the same browser."""
-    html: str = ""
 
 
 @pytest.fixture(scope="module")
@@ -168,9 +61,9 @@ def browser() -> Iterator[Browser]:
 
     with sync_playwright() as driver:
         options = ["--no-sandbox", "--disable-dev-shm-usage"] if os.geteuid() == 0 else []
-        made = driver.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield made
-        made.close()
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -197,13 +90,13 @@ def session(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
     try:
         address = f"http://127.0.0.1:{port}"
         wait_for(address, server)
-        made = Session(address, store, design, run, Told())
+        visit = Session(address, store, design, run, Traffic())
         context = browser.new_context(viewport={"width": 1440, "height": 900})
         context.set_default_timeout(PATIENCE)
         context.add_init_script(WATCH)
-        made.told.listen(context)
-        walk(made, context, f"{address}/?invitation={invitation}")
-        made.told.fetch()
+        visit.traffic.listen(context)
+        walk(visit, context, f"{address}/?invitation={invitation}")
+        visit.traffic.fetch()
         context.close()
         context = browser.new_context(color_scheme="dark", viewport={"width": 960, "height": 500})
         context.set_default_timeout(PATIENCE)
@@ -211,205 +104,20 @@ def session(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
         token = store.invite("taste")[0]
         page.goto(f"{address}/?invitation={token}")
         page.get_by_role("button", name="I do not want").wait_for()
-        made.dark = page.evaluate(
+        visit.dark = page.evaluate(
             "[...document.querySelectorAll('.stApp, .peb .card')].map((n) => getComputedStyle(n).backgroundColor)"
         )
-        made.consent = page.evaluate(CONSENT)
-        withdraw_while_held(made, page)
+        visit.consent = page.evaluate(CONSENT)
+        withdraw_while_held(visit, page)
         context.close()
-        yield made
+        yield visit
     finally:
         server.terminate()
         server.wait(30)
         store.close()
 
 
-def wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE / 1000
-    while True:
-        try:
-            urllib.request.urlopen(f"{address}/_stcore/health", timeout=5).read()
-            return
-        except OSError:
-            assert server.poll() is None, "the server has ended"
-            assert time.monotonic() < deadline, "the server does not answer"
-            time.sleep(0.1)
-
-
-def trial_of(page: Page) -> str:
-    return str(page.locator(READY).get_attribute("data-trial"))
-
-
-def press(page: Page, key: str) -> None:
-    """A key, once the page no longer takes it for one that was meant for the trial before."""
-    page.wait_for_timeout(300)
-    page.keyboard.press(key)
-
-
-CONSENT = """() => [...document.querySelectorAll('.peb .sentences li, .stButton button')].map((node) => {
-  const style = getComputedStyle(node);
-  return [style.color, style.backgroundColor, node.scrollWidth <= node.clientWidth];
-})"""
-"""Of the list of what is stored and of both buttons: ink, ground, and whether all of the text can be seen."""
-
-BOXES = """() => {
-  const host = [...document.querySelectorAll('*')].find((node) => node.shadowRoot?.querySelector('.trial'));
-  const root = host.shadowRoot;
-  const boxes = (what) => [...root.querySelectorAll(what)].map((node) => node.getBoundingClientRect());
-  return {
-    sides: boxes('.frame').map((box) => [Math.round(box.width), Math.round(box.height)]),
-    tops: boxes('.candidate .frame').map((box) => Math.round(box.top)),
-    right: Math.max(...boxes('.frame, .answer, .tool, .said').map((box) => box.right)),
-    bottom: Math.max(...boxes('.answer, .candidate .frame').map((box) => box.bottom)),
-    overflow: document.documentElement.scrollWidth,
-  };
-}"""
-
-
-def walk(session: Session, context: BrowserContext, link: str) -> None:
-    page = context.new_page()
-    page.goto(link)
-    page.get_by_role("button", name="I agree").click()
-    page.get_by_role("button", name="Start with practice").click()
-    page.locator(READY).wait_for()
-    session.rater = session.store.quality("taste")[0].rater
-    press(page, "ArrowLeft")
-    page.locator(".feedback").wait_for()
-    press(page, "Enter")
-    page.get_by_role("button", name="Begin").click()
-    pairs = 0
-    while True:
-        page.locator(f"{READY}, .code").first.wait_for()
-        if page.locator(".code").count():
-            break
-        session.told.fetch()
-        trial = trial_of(page)
-        kind = str(page.locator(READY).get_attribute("data-kind"))
-        session.kinds.add(kind)
-        session.said |= set(page.locator(".said").all_text_contents())
-        session.order.append((trial, time.monotonic()))
-        if kind == "best":
-            # The marked one of the candidates: the second.
-            for key in ("ArrowRight", "ArrowRight"):
-                page.keyboard.press(key)
-            press(page, "Enter")
-        else:
-            pairs += 1
-            (timed, reloaded, tabbed, tied)[min(pairs, 4) - 1](session, page, trial)
-        page.wait_for_function(
-            """old => document.querySelector('.code') || [...document.querySelectorAll('*')].some((node) => {
-              const trial = node.shadowRoot?.querySelector('.trial');
-              return trial && trial.dataset.trial !== old;
-            })""",
-            arg=trial,
-        )
-    session.code = page.locator(".code").inner_text()
-    session.hacked = page.evaluate("window.hacked")
-    session.html = page.content()
-    session.told.fetch()
-    page.goto(link)
-    page.locator(".code").wait_for()
-    session.again = page.locator(".code").inner_text()
-
-
-def withdraw_while_held(session: Session, page: Page) -> None:
-    page.get_by_role("button", name="I agree").click()
-    page.get_by_role("button", name="Start with practice").click()
-    page.locator(READY).wait_for()
-    rater = session.store.raters("taste")[-1].rater
-    press(page, "ArrowLeft")
-    page.locator(".trial.held").wait_for()
-    session.store.withdraw(rater)
-    page.locator(".st-key-sheet_message").wait_for()
-    votes = session.store.votes("taste")
-    session.withdrawn = (
-        page.locator(".st-key-sheet_message").inner_text(),
-        int((votes["rater"] == rater).sum()),
-    )
-
-
-def timed(session: Session, page: Page, trial: str) -> None:
-    """A look of 0.8 s, a pause of 1.5 s, an answer by the keyboard."""
-    page.wait_for_timeout(800)
-    page.keyboard.press("p")
-    page.get_by_role("dialog").wait_for()
-    paused_at = time.monotonic()
-    # Nothing can be answered, and nothing seen, in a pause.
-    page.keyboard.press("ArrowLeft")
-    assert page.locator("figure img:visible").count() == 0
-    page.wait_for_timeout(1500)
-    paused = time.monotonic() - paused_at
-    page.keyboard.press("Escape")
-    press(page, "ArrowLeft")
-    since = page.evaluate("trial => performance.now() - window.unseen[trial]", trial)
-    session.timed = (trial, since - 1000 * paused)
-
-
-def reloaded(session: Session, page: Page, trial: str) -> None:
-    page.reload()
-    page.locator(READY).wait_for()
-    session.reloaded = (trial, trial_of(page))
-    for size in ((960, 500), (720, 450), (844, 390)):
-        page.set_viewport_size({"width": size[0], "height": size[1]})
-        page.wait_for_timeout(300)
-        session.small[size] = page.evaluate(BOXES)
-    before = session.store.status("taste").votes
-    for key in (" ", "ArrowDown", "ArrowUp", "PageDown", "PageUp", "Home", "End"):
-        page.keyboard.press(key)
-    page.wait_for_timeout(2500)
-    scrolled = session.store.status("taste").votes
-    page.set_viewport_size({"width": 1440, "height": 900})
-    page.keyboard.press("ArrowLeft")
-    page.locator(".trial.held").wait_for()
-    page.keyboard.press("z")
-    page.wait_for_timeout(2500)
-    session.kept = (before, scrolled, session.store.status("taste").votes)
-    names = ".track[role=progressbar], .expand"
-    session.names = page.locator(names).evaluate_all(
-        "nodes => nodes.map((n) => n.getAttribute('aria-label'))"
-    )
-    page.locator('.answer[data-answer="1"]').click()
-    # The other edit in its place, while there is time; Enter does not wait until it has passed.
-    page.locator('.answer[data-answer="0"]').click()
-    page.locator('.answer[data-answer="1"]').click()
-    page.keyboard.press("Enter")
-    page.locator(f'.trial[data-ready="true"]:not([data-trial="{trial}"]), .code').first.wait_for()
-    session.focus = page.evaluate(
-        """[...document.querySelectorAll('*')].find((node) => node.shadowRoot?.activeElement)
-           ?.shadowRoot.activeElement.className"""
-    )
-
-
-def tabbed(session: Session, page: Page, trial: str) -> None:
-    """The second tab, of a phone's size, says left; then the first says right."""
-    other = page.context.new_page()
-    other.set_viewport_size({"width": 390, "height": 844})
-    other.goto(page.url)
-    other.locator(READY).wait_for()
-    session.phone = other.evaluate(BOXES)
-    second = trial_of(other)
-    press(other, "ArrowLeft")
-    other.wait_for_function(
-        """old => [...document.querySelectorAll('*')].some((node) => {
-          const trial = node.shadowRoot?.querySelector('.trial');
-          return (trial && trial.dataset.trial !== old) || document.querySelector('.code');
-        })""",
-        arg=second,
-    )
-    page.bring_to_front()
-    press(page, "ArrowRight")
-    notice = page.locator(".notice", has_text="answered")
-    notice.wait_for()
-    session.tabs = (trial, second, notice.inner_text())
-    session.told.fetch()
-    other.close()
-
-
-def tied(session: Session, page: Page, trial: str) -> None:
-    press(page, "n")
-
-
-# --- what came of it --------------------------------------------------------------------------------------
+# --- outcomes ---------------------------------------------------------------------------------------------
 
 
 def test_from_the_invitation_to_the_code(session: Session) -> None:
@@ -420,8 +128,8 @@ def test_from_the_invitation_to_the_code(session: Session) -> None:
     assert session.store.progress(session.rater).state == "finished"
     assert session.code == session.store.completion(session.rater).code
     assert session.kinds == {"pair", "best"}
-    assert session.told.problems == []
-    # The link that was used leads the same browser back to where it was, and takes up nothing more.
+    assert session.traffic.problems == []
+    # The used link leads the same browser back to where it was, and takes up nothing more.
     assert session.again == session.code
     assert session.store.status("taste").raters == 1
 
@@ -433,7 +141,7 @@ def answer_to(session: Session, trial: str) -> Any:
 
 
 def shared(session: Session, trial: str) -> str:
-    """What the addresses of a trial's pictures have in common."""
+    """The part that the addresses of a trial's images share."""
     secret = session.store.unblinded(session.rater, trial).secret
     return security.opaque(secret, "pictures", session.rater, trial)
 
@@ -444,10 +152,10 @@ def test_the_keyboard_and_the_pointer_say_what_they_show(session: Session) -> No
     right = answer_to(session, session.reloaded[0])
     assert right["answer"] == right["candidates"][1]
     votes = session.store.votes("taste")
-    counted = votes[votes["role"] != "practice"]
-    best = counted[counted["kind"] == "best"]
+    judged = votes[votes["role"] != "practice"]
+    best = judged[judged["kind"] == "best"]
     assert [row["answer"] for row in best.to_dict("records")] == [c[1] for c in best["candidates"]]
-    assert (counted["answer"] == "tie").sum() == (counted["kind"] == "pair").sum() - 3
+    assert (judged["answer"] == "tie").sum() == (judged["kind"] == "pair").sum() - 3
 
 
 def test_the_time_is_that_of_looking(session: Session) -> None:
@@ -489,16 +197,16 @@ def test_in_low_windows_a_pair_stands_in_one_row_above_the_fold(session: Session
 
 
 def test_keys_that_scroll_are_no_answers_and_an_answer_can_be_taken_back(session: Session) -> None:
-    before, scrolled, undone = session.kept
+    before, scrolled, undone = session.vote_counts
     assert before == scrolled == undone > 0
-    shown = session.store.unblinded(session.rater, session.reloaded[0]).trial
-    assert answer_to(session, session.reloaded[0])["answer"] == shown.candidates[1]
+    content = session.store.unblinded(session.rater, session.reloaded[0]).trial
+    assert answer_to(session, session.reloaded[0])["answer"] == content.candidates[1]
 
 
 def test_the_next_pictures_are_fetched_before_the_answer(session: Session) -> None:
     assert len(session.order) == 8
     for (_, answered), (following, _) in pairwise(session.order):
-        assert session.told.asked[shared(session, following)] < answered
+        assert session.traffic.requested[shared(session, following)] < answered
 
 
 def test_a_screen_reader_goes_on_from_the_question_and_hears_names(session: Session) -> None:
@@ -536,17 +244,17 @@ def test_odd_texts_are_shown_letter_by_letter(session: Session) -> None:
     assert session.hacked is None
 
 
-# --- what the browser was told ----------------------------------------------------------------------------
+# --- traffic --------------------------------------------------------------------------------------------
 
 
 def test_nothing_comes_from_elsewhere(session: Session) -> None:
-    assert {url.split("/")[2] for url in session.told.urls if url.startswith("http")} == {
+    assert {url.split("/")[2] for url in session.traffic.urls if url.startswith("http")} == {
         session.address.split("/")[2]
     }
 
 
 def test_nothing_that_the_browser_receives_names_a_method(session: Session) -> None:
-    told, design = session.told, session.design
+    traffic, design = session.traffic, session.design
     hidden = [
         *TITLES,
         *design.method_digests.values(),
@@ -560,10 +268,10 @@ def test_nothing_that_the_browser_receives_names_a_method(session: Session) -> N
         hidden += [ref.sha256, ref.file]
     hidden = [name for name in hidden if name]
     assert len(hidden) > 50
-    assert len(told.bodies) > 5
-    assert len(told.frames) > 20
-    texts = [*(url.encode() for url in told.urls), *(head.encode() for head in told.headers)]
-    texts += [*told.bodies, *told.frames, session.html.encode()]
+    assert len(traffic.bodies) > 5
+    assert len(traffic.frames) > 20
+    texts = [*(url.encode() for url in traffic.urls), *(head.encode() for head in traffic.headers)]
+    texts += [*traffic.bodies, *traffic.frames, session.html.encode()]
     whole = b"\n".join(texts)
     # What the search would find is there to be found: the texts that are meant for the rater.
     assert b"Which edit is better overall?" in whole
@@ -578,7 +286,7 @@ def test_pictures_of_a_trial_are_of_one_length_and_apart_from_what_is_said(sessi
     design = session.design
     stored = {ref.sha256 for _, ref in design.images()}
     groups: dict[str, list[bytes]] = {}
-    for url, body in session.told.pictures.items():
+    for url, body in session.traffic.pictures.items():
         groups.setdefault(url.split("/")[-2], []).append(body)
     assert {shared(session, trial) for trial, _ in session.order} <= set(groups)
     for group in groups.values():
@@ -590,10 +298,10 @@ def test_pictures_of_a_trial_are_of_one_length_and_apart_from_what_is_said(sessi
             assert set(kinds) == {b"IHDR", b"IDAT", b"nsEd", b"IEND"}
             assert hashlib.sha256(picture).hexdigest() not in stored
     # None came in any other way; an answer is acknowledged by a short message.
-    images = [body for body in session.told.bodies if body.startswith(b"\x89PNG")]
-    others = [body for body in images if body not in session.told.pictures.values()]
-    assert all(len(body) < 4096 for body in others)
-    assert not [frame for frame in session.told.frames if b"iVBORw0KGgo" in frame or b"\x89PNG" in frame]
+    images = [body for body in session.traffic.bodies if body.startswith(b"\x89PNG")]
+    other_images = [body for body in images if body not in session.traffic.pictures.values()]
+    assert all(len(body) < 4096 for body in other_images)
+    assert not [frame for frame in session.traffic.frames if b"iVBORw0KGgo" in frame or b"\x89PNG" in frame]
 
 
 def test_the_run_folder_is_not_served(session: Session) -> None:

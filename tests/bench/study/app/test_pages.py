@@ -82,15 +82,15 @@ def make_site(memory: Path, odd_folder: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def text(page: AppTest) -> str:
-    """What the page says, as HTML; a traceback or an error box would be an exception or an error."""
+    """The page's text as HTML. A traceback or an error box fails the test."""
     assert not page.exception
     return "\n".join(node.proto.body for node in page.get("html") if "<style>" not in node.proto.body)
 
 
-def shown(page: AppTest) -> dict[str, Any] | None:
-    """What the trial's component was given, if there is one."""
-    found = [json.loads(node.proto.json) for node in page.get("bidi_component")]
-    trials = [data for data in found if "trial" in data]
+def trial_data(page: AppTest) -> dict[str, Any] | None:
+    """The message to the trial's component. None where the page has none."""
+    payloads = [json.loads(node.proto.json) for node in page.get("bidi_component")]
+    trials = [data for data in payloads if "trial" in data]
     return trials[0] if trials else None
 
 
@@ -112,7 +112,7 @@ def test_an_invitation_is_used_up_by_agreeing_and_not_by_looking(make_site) -> N
     assert "a@b.example" in text(page)
     page = begin(page)
     assert site.store.status("taste").taken_up == 1
-    data = shown(page)
+    data = trial_data(page)
     assert data is not None
     assert data["trial"]["practice"]
     assert data["trial"]["total"] == 1
@@ -121,7 +121,7 @@ def test_an_invitation_is_used_up_by_agreeing_and_not_by_looking(make_site) -> N
     assert list(link) == ["session"]
     other = site.visit(session=link["session"])
     other = other.button(key="start").click().run()
-    assert shown(other)["trial"]["id"] == data["trial"]["id"]
+    assert trial_data(other)["trial"]["id"] == data["trial"]["id"]
     # The invitation is good for nobody else, who is not even asked to agree.
     again = site.visit(invitation=token)
     assert "This link has been used" in text(again)
@@ -244,7 +244,7 @@ def test_a_rater_midway_gets_a_code_when_the_study_closes(make_site) -> None:
     link = page.query_params
     late = begin(site.visit())
     rater = site.store.resume(link["session"]).rater
-    site.store.vote(rater, shown(page)["trial"]["id"], 0, 1000)
+    site.store.vote(rater, trial_data(page)["trial"]["id"], 0, 1000)
     site.store.vote(rater, site.store.next_trial(rater).id, 0, 1000)
     site.store.close_study("taste")
     page = site.visit(session=link["session"])
@@ -253,7 +253,7 @@ def test_a_rater_midway_gets_a_code_when_the_study_closes(make_site) -> None:
     assert f'<span class="code">{code}</span>' in text(page)
     assert f'href="https://x.example/?cc={code}&amp;id=p-1"' in text(page)
     # Who has an open trial may answer it still.
-    assert shown(late.run()) is not None
+    assert trial_data(late.run()) is not None
 
 
 def test_a_closed_and_a_full_study_say_so(make_site) -> None:
@@ -276,7 +276,7 @@ def test_every_odd_text_reaches_the_browser_as_it_is(make_site) -> None:
     page = site.visit(session=entry.session)
     page = page.button(key="start").click().run()
     said = set()
-    while (data := shown(page)) is not None or any(b.key == "ready_button" for b in page.button):
+    while (data := trial_data(page)) is not None or any(b.key == "ready_button" for b in page.button):
         if data is None:
             page = page.button(key="ready_button").click().run()
             continue
@@ -291,12 +291,12 @@ def test_every_odd_text_reaches_the_browser_as_it_is(make_site) -> None:
 
 
 def spoil(site: Site, rater: str, trial: str) -> tuple[Path, bytes]:
-    """Changes the source picture of a trial; the file and what it was."""
+    """Changes the source image of a trial. Returns its path and its original bytes."""
     design = site.service.study.design
     path = design.path(design.case_by_key[site.store.unblinded(rater, trial).trial.case].source)
-    kept = path.read_bytes()
-    path.write_bytes(kept + b"x")
-    return path, kept
+    original = path.read_bytes()
+    path.write_bytes(original + b"x")
+    return path, original
 
 
 def test_a_changed_file_voids_its_trials_and_the_rater_goes_on(make_site, monkeypatch) -> None:
@@ -308,29 +308,29 @@ def test_a_changed_file_voids_its_trials_and_the_rater_goes_on(make_site, monkey
     site.store.vote(entry.rater, practice.id, 0, 1000)
     trial = site.store.next_trial(entry.rater)
     assert trial is not None
-    path, kept = spoil(site, entry.rater, trial.id)
+    path, original = spoil(site, entry.rater, trial.id)
     page = site.visit(session=entry.session).button(key="ready_button").click().run()
-    data = shown(page)
+    data = trial_data(page)
     assert data is not None
     assert data["trial"]["id"] != trial.id
     assert not [name for name in (*TITLES, str(path.name), "sha", "SHA") if name in text(page)]
-    found = site.service.incidents.read("taste")
-    assert {(one.kind, one.rater) for one in found} == {("picture", entry.rater)}
-    assert trial.id in {one.trial for one in found}
-    assert str(path) in found[0].message
+    incidents = site.service.incidents.read("taste")
+    assert {(one.kind, one.rater) for one in incidents} == {("picture", entry.rater)}
+    assert trial.id in {one.trial for one in incidents}
+    assert str(path) in incidents[0].message
     # All that can be shown is answered, and there is a code.
     answered = []
-    while (data := shown(page)) is not None:
+    while (data := trial_data(page)) is not None:
         answered.append(data["trial"]["id"])
         site.store.vote(entry.rater, data["trial"]["id"], 0, 1000)
         page = page.run()
     assert trial.id not in answered
     assert site.store.completion(entry.rater).code in text(page)
     # Once the file is back and has been looked at again, the trial is another rater's.
-    path.write_bytes(kept)
+    path.write_bytes(original)
     monkeypatch.setattr(app_service, "VOID_SECONDS", 0)
-    others = [answer_all(site.store, site.store.register("taste").rater) for _ in range(2)]
-    assert trial.id in {one.id for some in others for one in some}
+    other_sessions = [answer_all(site.store, site.store.register("taste").rater) for _ in range(2)]
+    assert trial.id in {one.id for some in other_sessions for one in some}
 
 
 def test_a_changed_practice_picture_stops_nobody(make_site) -> None:
@@ -342,7 +342,7 @@ def test_a_changed_practice_picture_stops_nobody(make_site) -> None:
     for entry in (first, site.store.register("taste")):
         site.store.consent(entry.rater)
         page = site.visit(session=entry.session).button(key="start").click().run()
-        data = shown(page)
+        data = trial_data(page)
         assert data is not None
         # The only practice trial is void: the first question that counts.
         assert not data["trial"]["practice"]
@@ -361,7 +361,7 @@ def test_without_its_run_folder_a_study_waits(make_site) -> None:
     assert "We cannot show pictures at the moment" in text(page)
     assert site.store.progress(entry.rater).state == "practice"
     away.rename(site.run)
-    assert shown(page.run())["trial"]["practice"]
+    assert trial_data(page.run())["trial"]["practice"]
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,8 @@ def test_incidents_are_kept_once_each_and_read_back_latest_first(tmp_path: Path)
     incidents.record("error", "other", "x" * 9000)
     with path.open("a") as file:
         file.write('{"at": "2026-')  # cut short by a kill
-    found = Incidents(path).read("taste")
-    assert [(entry.rater, entry.trial, entry.message) for entry in found] == [
+    incidents_read = Incidents(path).read("taste")
+    assert [(entry.rater, entry.trial, entry.message) for entry in incidents_read] == [
         ("r2", "t1", "edits/a.png: changed"),
         ("r1", "t1", "edits/a.png: changed"),
     ]
@@ -113,14 +113,14 @@ def test_one_service_per_study_and_no_tokens_of_another(memory: Path, design: De
     try:
         with pytest.raises(StudyError, match="no study 'tast'"):
             get_service(target, "tast")
-        found = get_service(target, "taste")
-        assert get_service(target, "taste") is found
+        service = get_service(target, "taste")
+        assert get_service(target, "taste") is service
         with pytest.raises(security.TokenForged):
-            found.redeem(token)
+            service.redeem(token)
         with pytest.raises(security.TokenForged):
-            found.resume(session)
+            service.resume(session)
         # It was left as it is.
-        assert found.store.status("other").taken_up == 0
+        assert service.store.status("other").taken_up == 0
     finally:
         app_service._SERVICES.pop((target, "taste")).store.close()
 
@@ -130,13 +130,13 @@ def test_one_service_per_study_and_no_tokens_of_another(memory: Path, design: De
 
 def test_an_answer_is_read() -> None:
     details = {"by": "key", "zoomed": 2.5, "touch": True, "width": 1440, "flickered": 3}
-    given = {"trial": "00ff", "answer": 1, "ms": 1234, "details": details, "attempt": 0}
-    assert read_answer(given) == ("00ff", 1, 1234, details)
+    sent = {"trial": "00ff", "answer": 1, "ms": 1234, "details": details, "attempt": 0}
+    assert read_answer(sent) == ("00ff", 1, 1234, details)
     assert read_answer({"trial": "00ff", "answer": "tie"}) == ("00ff", "tie", None, {})
 
 
 @pytest.mark.parametrize(
-    "given",
+    "value",
     [
         None,
         "tie",
@@ -150,9 +150,9 @@ def test_an_answer_is_read() -> None:
         {"trial": "0" * 65, "answer": 1},
     ],
 )
-def test_what_no_screen_sends_is_refused(given: object) -> None:
+def test_what_no_screen_sends_is_refused(value: object) -> None:
     with pytest.raises(VoteRefused):
-        read_answer(given)
+        read_answer(value)
 
 
 def test_times_and_details_that_cannot_be_are_dropped() -> None:
@@ -185,7 +185,7 @@ def test_a_trial_of_the_payload_tells_no_method(store: StudyStore, run_folder: P
     store.create("taste", design)
     served = Service(store, ImageServer(store), "taste", Incidents(tmp_path / "i.jsonl"))
     rater = store.register("taste").rater
-    seen = 0
+    answers = 0
     following: list[str] = []
     while (trial := store.next_trial(rater)) is not None:
         data = trial_message(served, rater, trial)
@@ -210,8 +210,8 @@ def test_a_trial_of_the_payload_tells_no_method(store: StudyStore, run_folder: P
             *("id", "kind", "practice", "question", "hint", "brief", "labels", "tie", "number", "total")
         }
         store.vote(rater, trial.id, 0, 900)
-        seen += 1
-    assert seen == 2 + 6
+        answers += 1
+    assert answers == 2 + 6
     assert following == []
 
 
