@@ -115,7 +115,7 @@ def write_report(session: Session, store: RunStore, options: ReportOptions | Non
     """Writes tables, figures, the page, and ``report.json`` with the options and the digests of all inputs."""
     from bench.metrics.options import SuccessRule
     from reports import write
-    from reports.figures.charts import Bounds
+    from reports.figures.sensitivity import Bounds
     from reports.page import write_page
     from reports.tables.style import parse
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from bench.metrics.types import MetricInfo
     from bench.store import RunStore
     from reports.data.preference import StudyResults
-    from reports.figures.charts import Bounds
+    from reports.figures.sensitivity import Bounds
     from reports.tables.paper import Paper
 
 

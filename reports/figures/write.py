@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from bench.store import RunStore
     from reports.build import Report
-    from reports.figures.charts import Bounds
     from reports.figures.choice import Rule
+    from reports.figures.sensitivity import Bounds
 
     Drawing = tuple[str, str, Figure | None]
     """Name, caption and figure. None where the run lacks the data."""
@@ -60,6 +60,7 @@ def write_figures(
 
 def _charts(report: Report, bounds: Bounds | None) -> Iterator[Drawing]:
     from reports.figures import charts
+    from reports.figures.sensitivity import success_sensitivity
     from reports.figures.style import looks
 
     scores, frame = report.scores, report.data.frame
@@ -89,7 +90,7 @@ def _charts(report: Report, bounds: Bounds | None) -> Iterator[Drawing]:
     yield (
         "success-sensitivity",
         "Success as one bound of the success rule moves and the others stay. Dotted: the rule's own bound.",
-        charts.success_sensitivity(scores, style, bounds),
+        success_sensitivity(scores, style, bounds),
     )
 
 

@@ -16,7 +16,7 @@ from bench.metrics.options import SuccessRule
 from bench.store import RunStore
 from reports.data import scores
 from reports.data.summary import SUMMARY_COLUMNS, summary
-from reports.figures import charts, pictures, style
+from reports.figures import chart_parts, charts, pictures, sensitivity, style
 from tests.reports import fake
 
 N = len(fake.cases())
@@ -49,25 +49,25 @@ def store(tmp_path: Path) -> RunStore:
     return fake.run(tmp_path / "r", values, methods=METHODS, failed=[(B, "background-1")])
 
 
-def drawn(store: RunStore) -> tuple[object, scores.RunScores, dict[str, style.Look]]:
+def loaded(store: RunStore) -> tuple[object, scores.RunScores, dict[str, style.Look]]:
     run = scores.load(store)
     frame = summary(run, fake.METRICS)
     return frame, run, style.looks([t for t in run.titles.values() if t not in run.controls])
 
 
 def test_every_chart_has_the_width_of_its_column(store: RunStore) -> None:
-    frame, run, looks = drawn(store)
-    made = [
+    frame, run, looks = loaded(store)
+    drawings = [
         charts.leakage_by_distance(frame, run, looks),  # type: ignore[arg-type]
         charts.success_by_category(frame, run, looks),  # type: ignore[arg-type]
         charts.trade_off(frame, run, looks),  # type: ignore[arg-type]
-        charts.success_sensitivity(run, looks),
+        sensitivity.success_sensitivity(run, looks),
     ]
-    assert [chart.get_figwidth() for chart in made if chart is not None] == [3.25] * 4
+    assert [chart.get_figwidth() for chart in drawings if chart is not None] == [3.25] * 4
 
 
 def test_bars_are_the_summarys_values(store: RunStore) -> None:
-    frame, run, looks = drawn(store)
+    frame, run, looks = loaded(store)
     chart = charts.success_by_category(frame, run, looks)  # type: ignore[arg-type]
     assert chart is not None
     heights = [patch.get_height() for patch in chart.axes[0].patches]
@@ -75,30 +75,32 @@ def test_bars_are_the_summarys_values(store: RunStore) -> None:
         100 * row["value"]
         for method in (A, B)
         for category in (*charts.CATEGORIES, "all")
-        for row in [charts.found(frame)["mini-coco", method, "success_truth", category]]  # type: ignore[arg-type]
+        for row in [chart_parts.rows_of(frame)["mini-coco", method, "success_truth", category]]  # type: ignore[arg-type]
     ]
     assert heights == pytest.approx(expected)
 
 
 def test_the_floor_is_the_gentlest_round_trip_and_no_method(store: RunStore) -> None:
-    frame, run, _ = drawn(store)
-    rows = charts.found(frame)  # type: ignore[arg-type]
-    floor = charts._floor(rows, run, "mini-coco", "leak_lpips")
+    frame, run, _ = loaded(store)
+    rows = chart_parts.rows_of(frame)  # type: ignore[arg-type]
+    floor = chart_parts.noise_floor(rows, run, "mini-coco", "leak_lpips")
     assert floor == rows["mini-coco", "jpeg", "leak_lpips", "all"]["value"]
 
 
 def test_charts_without_their_data_are_left_out(tmp_path: Path) -> None:
     store = fake.run(tmp_path / "bare", {"my": {A: [0.0] * N}})
-    frame, run, looks = drawn(store)
+    frame, run, looks = loaded(store)
     assert charts.leakage_by_distance(frame, run, looks) is None  # type: ignore[arg-type]
     assert charts.success_by_category(frame, run, looks) is None  # type: ignore[arg-type]
     assert charts.trade_off(frame, run, looks) is None  # type: ignore[arg-type]
-    assert charts.success_sensitivity(run, looks) is None
+    assert sensitivity.success_sensitivity(run, looks) is None
 
 
 def test_the_default_bounds_are_the_rules() -> None:
     rule = SuccessRule()
-    assert charts.Bounds() == charts.Bounds(rule.min_edit_area, rule.max_leak_area, rule.min_leak_psnr)
+    assert sensitivity.Bounds() == sensitivity.Bounds(
+        rule.min_edit_area, rule.max_leak_area, rule.min_leak_psnr
+    )
 
 
 def test_sensitivity_is_the_rules_own(store: RunStore) -> None:
@@ -118,7 +120,7 @@ def test_sensitivity_is_the_rules_own(store: RunStore) -> None:
                 outside = not np.isnan(leak)
                 parts.append((judged > 0.5, area, leak if outside else None, ratio if outside else None))
         at = {bound: np.array(values) for bound, values in bounds.items()}
-        curves = charts.sensitivity(of, int(m), "truth", charts.Bounds(), at)
+        curves = sensitivity.sensitivity(of, int(m), "truth", sensitivity.Bounds(), at)
         assert [curve.n for curve in curves] == [len(parts)] * 3
         for curve, (bound, values) in zip(curves, bounds.items(), strict=True):
             rules = [replace(SuccessRule(), **{bound: value}) for value in values]
@@ -127,7 +129,7 @@ def test_sensitivity_is_the_rules_own(store: RunStore) -> None:
 
 
 def test_files_are_vector_and_raster_and_the_same_each_time(store: RunStore) -> None:
-    frame, run, looks = drawn(store)
+    frame, run, looks = loaded(store)
     bytes_of = []
     for _ in range(2):
         chart = charts.trade_off(frame, run, looks)  # type: ignore[arg-type]
@@ -162,9 +164,9 @@ def test_colours_are_told_apart_by_all_eyes() -> None:
     rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in colors])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     for matrix in kinds.values():
-        seen = np.clip(linear @ np.array(matrix).T, 0, 1)
+        simulated = np.clip(linear @ np.array(matrix).T, 0, 1)
         # Oklab (Ottosson 2020): equal distances look equally far apart.
-        cones = seen @ np.array(
+        cones = simulated @ np.array(
             [
                 [0.4122214708, 0.2119034982, 0.0883024619],
                 [0.5363325363, 0.6806995451, 0.2817188376],
@@ -200,7 +202,7 @@ def test_markers_at_zero_leakage_are_whole(tmp_path: Path) -> None:
         "clip_region": {A: [0.5] * N, B: [0.4] * N, "oracle": [0.9] * N},
         **{metric: {A: [0.0] * N, B: [0.2] * N} for metric, _ in charts.DISTANCES},
     }
-    frame, run, looks = drawn(fake.run(tmp_path / "r", values))
+    frame, run, looks = loaded(fake.run(tmp_path / "r", values))
     chart = charts.trade_off(frame, run, looks)  # type: ignore[arg-type]
     assert chart is not None
     with style.drawing():
@@ -214,7 +216,7 @@ def test_markers_at_zero_leakage_are_whole(tmp_path: Path) -> None:
 
 
 def test_error_bars_have_a_light_rim(store: RunStore) -> None:
-    frame, run, looks = drawn(store)
+    frame, run, looks = loaded(store)
     chart = charts.success_by_category(frame, run, looks)  # type: ignore[arg-type]
     assert chart is not None
     bars = chart.axes[0].collections
@@ -228,7 +230,7 @@ def votes(metric: str, values: dict[str, float]) -> pd.DataFrame:
 
 
 def test_bars_of_votes_are_the_studys_shares(store: RunStore) -> None:
-    _, run, looks = drawn(store)
+    _, run, looks = loaded(store)
     assert charts.preference(votes("leak_lpips", {A: 0.2}), run, looks) is None
     chart = charts.preference(votes("preference", {"oracle": 0.8, A: 0.7, B: 0.25}), run, looks)
     assert chart is not None
@@ -278,11 +280,11 @@ def test_a_leak_map_is_the_largest_channels_change_and_blank_inside() -> None:
     case = fake.cases()[0]
     pixels = np.asarray(case.request.source).copy()
     pixels[0, 0] = pixels[0, 0] + np.array([51, 0, 10], np.uint8)
-    found = pictures.leak_map(case, Image.fromarray(pixels))
+    change = pictures.leak_map(case, Image.fromarray(pixels))
     inside = np.asarray(case.request.mask) > 0
-    assert np.isnan(found[inside]).all()
-    assert found[0, 0] == pytest.approx(0.2)
-    assert np.nansum(found) == pytest.approx(0.2)
+    assert np.isnan(change[inside]).all()
+    assert change[0, 0] == pytest.approx(0.2)
+    assert np.nansum(change) == pytest.approx(0.2)
 
 
 def test_pictures_say_how_their_cases_were_chosen(store: RunStore) -> None:

@@ -31,38 +31,38 @@ def flat(value: float) -> list[float]:
 
 
 def test_random_is_the_grids_own_rule(tmp_path: Path) -> None:
-    found = run(tmp_path, {A: flat(0.0)})
+    protocol_scores = run(tmp_path, {A: flat(0.0)})
     pairs = [(case.id, case.category) for case in fake.cases()]
-    assert figures_choice.choose(found, "random") == figures.chosen(pairs)
-    assert figures_choice.choose(found, "random", 2) == figures.chosen(pairs, 2)
+    assert figures_choice.choose(protocol_scores, "random") == figures.chosen(pairs)
+    assert figures_choice.choose(protocol_scores, "random", 2) == figures.chosen(pairs, 2)
 
 
 def test_best_and_worst_are_by_success_then_leakage(tmp_path: Path) -> None:
     success = flat(0.0)
     success[2] = success[3] = 1.0  # attribute-2 and -3
     leak = [0.1 * (k % 4) for k in range(N)]
-    found = run(tmp_path, {A: success, B: flat(0.0), "oracle": [1.0 - s for s in success]}, leak)
-    assert figures_choice.choose(found, "best") == [
+    protocol_scores = run(tmp_path, {A: success, B: flat(0.0), "oracle": [1.0 - s for s in success]}, leak)
+    assert figures_choice.choose(protocol_scores, "best") == [
         "attribute-2",
         "replacement-0",
         "background-0",
         "multi_object-0",
     ]
-    assert figures_choice.choose(found, "worst") == [
+    assert figures_choice.choose(protocol_scores, "worst") == [
         "attribute-1",
         "replacement-3",
         "background-3",
         "multi_object-3",
     ]
-    assert figures_choice.choose(found, "best", 2)[:2] == ["attribute-2", "attribute-3"]
+    assert figures_choice.choose(protocol_scores, "best", 2)[:2] == ["attribute-2", "attribute-3"]
 
 
 def test_disputed_is_where_methods_differ(tmp_path: Path) -> None:
     a, b = flat(1.0), flat(1.0)
     for k in (1, 6, 8, 15):
         b[k] = 0.0
-    found = run(tmp_path, {A: a, B: b})
-    assert figures_choice.choose(found, "disputed") == [
+    protocol_scores = run(tmp_path, {A: a, B: b})
+    assert figures_choice.choose(protocol_scores, "disputed") == [
         "attribute-1",
         "replacement-2",
         "background-0",
@@ -80,9 +80,9 @@ def test_votes_decide_first_what_is_disputed(tmp_path: Path) -> None:
     ]
     rows += [(f"r{r}", "mini-coco", "attribute-2", (A, B), A) for r in range(4)]
     people = pd.DataFrame(rows, columns=list(preference.VOTE_COLUMNS))
-    found = loaded.protocols["mini-coco"]
-    assert figures_choice.choose(found, "disputed")[0] == "attribute-0"
-    assert figures_choice.choose(found, "disputed", votes=people)[0] == "attribute-3"
+    protocol_scores = loaded.protocols["mini-coco"]
+    assert figures_choice.choose(protocol_scores, "disputed")[0] == "attribute-0"
+    assert figures_choice.choose(protocol_scores, "disputed", votes=people)[0] == "attribute-3"
 
 
 def test_an_unknown_rule_is_refused(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ def test_the_first_of_each_category_by_hash_of_the_id() -> None:
     picked = figures.chosen(cases)
     assert [dict(cases)[case] for case in picked] == list(CATEGORIES)
     for case in picked:
-        mine = hashlib.sha256(case.encode()).hexdigest()
+        digest = hashlib.sha256(case.encode()).hexdigest()
         rivals = [c for c, category in cases if category == dict(cases)[case]]
-        assert all(mine <= hashlib.sha256(rival.encode()).hexdigest() for rival in rivals)
+        assert all(digest <= hashlib.sha256(rival.encode()).hexdigest() for rival in rivals)
 
 
 def test_the_choice_does_not_depend_on_order_nor_on_what_is_added_elsewhere() -> None:
@@ -35,10 +35,10 @@ def test_the_choice_does_not_depend_on_order_nor_on_what_is_added_elsewhere() ->
 
 def test_the_outline_lies_on_the_border_and_the_rest_is_the_source() -> None:
     case = fake.cases()[0]
-    drawn = np.asarray(figures.outlined(case, 192))
+    image = np.asarray(figures.outlined(case, 192))
     plain = np.asarray(case.request.source.resize((192, 192), Image.Resampling.NEAREST))
     mask = np.asarray(case.request.mask.resize((192, 192), Image.Resampling.NEAREST)) > 0
-    changed = (drawn != plain).any(axis=2)
+    changed = (image != plain).any(axis=2)
     assert changed.any()
     # Nothing deep inside and nothing far outside is painted over.
     from scipy.ndimage import distance_transform_edt
@@ -53,10 +53,10 @@ def test_an_outline_that_meets_the_rim_is_closed_there() -> None:
     mask.paste(255, (0, 16, 32, 48))
     case = fake.cases()[0]
     request = dataclasses.replace(case.request, mask=mask)
-    drawn = np.asarray(figures.outlined(dataclasses.replace(case, request=request), 192))
+    image = np.asarray(figures.outlined(dataclasses.replace(case, request=request), 192))
     pink = np.asarray(Image.new("RGB", (1, 1), figures.OUTLINE))[0, 0]
-    assert (drawn[60:130, 0] == pink).all()
-    assert not (drawn[60:130, 20] == pink).all(axis=1).any()
+    assert (image[60:130, 0] == pink).all()
+    assert not (image[60:130, 20] == pink).all(axis=1).any()
 
 
 @pytest.fixture
