@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from PIL.Image import Image
 
 from bench.edit import EditCase, EditMethod, EditRequest, Region, stable_digest
 from bench.errors import BenchError
-from bench.files import parse_json, write_atomic
+from bench.files import atomic_folder, parse_json, write_atomic
 from bench.images import composite, read_mask, read_rgb, resize, resize_mask, write_png
 
 Accept = Callable[[EditCase, Image], bool]
@@ -117,7 +116,8 @@ def make_training_tuples(
     # Refuse a foreign folder and clean up after an interrupted call.
     folder.mkdir(parents=True, exist_ok=True)
     _check_maker(folder, maker)
-    for leftover in folder.glob(".part-*"):
+    # The names that atomic_folder gives its temporary folders: that of the case, with a dot before and after.
+    for leftover in folder.glob(f".{'[0-9a-f]' * 24}.*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
     processed = accepted = rejected = 0
@@ -192,16 +192,9 @@ def _check_maker(folder: Path, maker: Mapping[str, Any]) -> None:
 
 def _write(folder: Path, case: EditCase, ground_truth: Image, good: bool) -> None:
     """Store one training tuple. Of a rejected one, only the rejection is stored."""
-    part = folder / f".part-{_folder_name(case)}-{os.getpid()}"
-    part.mkdir()
     request = case.request
     record: dict[str, Any] = {"id": case.id, "rejected": not good}
     if good:
-        write_png(part / "source.png", request.source.convert("RGB"))
-        write_png(part / "mask.png", request.mask)
-        write_png(part / "truth.png", ground_truth)
-        for i, region in enumerate(request.regions):
-            write_png(part / f"region-{i}.png", region.mask)
         record |= {
             "category": case.category,
             "source_id": case.source_id,
@@ -213,9 +206,14 @@ def _write(folder: Path, case: EditCase, ground_truth: Image, good: bool) -> Non
             "regions": [{"prompt": r.prompt, "words": list(r.words)} for r in request.regions],
             "seed": request.seed,
         }
-    (part / _CASE).write_bytes(_json(record))
-    # The rename makes the folder visible as a whole.
-    part.replace(folder / _folder_name(case))
+    with atomic_folder(folder / _folder_name(case)) as part:
+        if good:
+            write_png(part / "source.png", request.source.convert("RGB"))
+            write_png(part / "mask.png", request.mask)
+            write_png(part / "truth.png", ground_truth)
+            for i, region in enumerate(request.regions):
+                write_png(part / f"region-{i}.png", region.mask)
+        (part / _CASE).write_bytes(_json(record))
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

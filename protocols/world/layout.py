@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.edit import stable_digest
+from bench.files import atomic_folder
 from protocols.selection import ProtocolError
 from protocols.world.faces import render_face, sample_face
 from protocols.world.scenes import CATEGORIES, render_scene, sample_scene
@@ -54,20 +53,15 @@ def ensure(kind: str, root: str = "") -> Path:
 
 
 def _whole(folder: Path, write: Write) -> None:
-    """Write into a neighbour and move it into place, so that a killed rendering leaves nothing half done."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    """Renders the folder as a whole, so that a killed rendering leaves nothing half done."""
     try:
-        write(part)
-        (part / "world.json").write_text(json.dumps({"version": WORLD_VERSION, "size": SIZE}) + "\n")
-        part.chmod(0o755)
-        try:
-            part.rename(folder)
-        except OSError:
-            if not (folder / "world.json").exists():  # somebody else was faster, or the folder is in the way
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        with atomic_folder(folder) as part:
+            write(part)
+            (part / "world.json").write_text(json.dumps({"version": WORLD_VERSION, "size": SIZE}) + "\n")
+    except OSError:
+        # Another process may have been faster. Any other folder in the way is an error.
+        if not (folder / "world.json").exists():
+            raise
 
 
 def face_seeds() -> Iterator[tuple[int, int, int]]:

@@ -72,7 +72,7 @@ def test_what_is_made_is_not_made_again(tmp_path: Path) -> None:
     stopped = Paint(stop_after=2)
     with pytest.raises(KeyboardInterrupt):
         make_training_tuples(cases(), stopped, MAKER, tmp_path, batch=2)
-    (tmp_path / ".part-half").mkdir()
+    (tmp_path / f".{'0' * 24}.half").mkdir()
     rest = Paint()
     told: list[tuple[int, int, int]] = []
     made = make_training_tuples(cases(), rest, MAKER, tmp_path, batch=2, progress=lambda *n: told.append(n))
@@ -80,7 +80,7 @@ def test_what_is_made_is_not_made_again(tmp_path: Path) -> None:
     assert rest.seen == [2, 3, 4]
     assert told == [(2, 2, 0), (4, 4, 0), (5, 5, 0)]
     assert len(made) == 5
-    assert not (tmp_path / ".part-half").exists()
+    assert not (tmp_path / f".{'0' * 24}.half").exists()
 
 
 def test_the_judge_decides_once(tmp_path: Path) -> None:
