@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.edit import Claim, EditCase, EditMethod, Runtime
+from bench.edit import Claim, EditCase, Runtime
 from bench.executors import LocalExecutor, Task
 from bench.registry import Registry
 from bench.suite import ConfiguredMethod, configure_method
@@ -44,14 +44,6 @@ def folder(tmp_path: Path) -> Path:
 def jsonl(path: Path, *rows: object) -> Path:
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
     return path
-
-
-def test_answers_like_a_method(folder: Path) -> None:
-    method = make(folder)
-    assert isinstance(method, EditMethod)
-    assert method.native_size is None
-    with pytest.raises(ValueError, match="inside a benchmark only"):
-        method.edit([request(0)])
 
 
 def test_a_folder_is_read_by_case(folder: Path) -> None:

@@ -132,3 +132,23 @@ def tiny_unet(seed: int = 0, **config: Any) -> Any:
     torch.manual_seed(seed)
     unet = UNet2DModel(**{**unet_config(TINY), **config})
     return unet.eval().requires_grad_(False)
+
+
+def tiny_adm(folder: Path) -> Path:
+    """Writes a pixel-space UNet of 64 pixels with random weights, and its scheduler, in diffusers' layout."""
+    from diffusers import DDPMScheduler
+
+    from methods.zoo.adm import SCHEDULE
+
+    unet = tiny_unet(
+        3,
+        sample_size=64,
+        block_out_channels=(8, 16, 16),
+        attention_head_dim=8,
+        norm_num_groups=4,
+        attn_norm_num_groups=4,
+    )
+    unet.save_pretrained(folder / "unet")
+    DDPMScheduler(**SCHEDULE).save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text("{}")
+    return folder

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.edit import EditMethod, EditRequest, MethodSpec, Runtime
+from bench.edit import EditRequest, MethodSpec, Runtime
 from bench.executors import LocalExecutor, Task
 from bench.registry import OptionError, Registry, options_dict, parse_options
 from bench.suite import configure_method
@@ -51,16 +51,6 @@ def make(api: FakeApi, **options: Any) -> OpenAiImages:
 def big(seed: int = 0, mask: Image.Image | None = None) -> EditRequest:
     size = (SIDE, SIDE)
     return request(seed, mask or box_mask(32, 64, 160, 192, size), picture(seed, size))
-
-
-def test_answers_like_a_method(api: FakeApi) -> None:
-    method = make(api)
-    assert isinstance(method, EditMethod)
-    assert method.native_size == SIDE
-    assert method.needs == {"source", "mask", "target_prompt"}
-    edited = method.edit([big(0), big(1), big(2)])
-    assert [(image.size, image.mode) for image in edited] == [((SIDE, SIDE), "RGB")] * 3
-    assert method.edit([]) == []
 
 
 def test_the_form_is_the_endpoints(api: FakeApi) -> None:
@@ -109,15 +99,6 @@ def test_each_request_gets_its_own_answer_in_order(api: FakeApi) -> None:
         expected = np.asarray(one.mask) == 255
         expected[0, 0] = False  # the server's mark
         assert np.array_equal(red, expected)
-
-
-def test_paste_keeps_the_outside(api: FakeApi) -> None:
-    asked = big(1)
-    outside = np.asarray(asked.mask) == 0
-    raw, pasted = (np.asarray(make(api, paste=paste).edit([asked])[0]) for paste in (False, True))
-    assert not np.array_equal(raw[outside], np.asarray(asked.source)[outside])
-    assert np.array_equal(pasted[outside], np.asarray(asked.source)[outside])
-    assert np.array_equal(pasted[~outside], raw[~outside])
 
 
 @pytest.mark.parametrize("field", ["target_prompt", "region_prompt", "instruction"])

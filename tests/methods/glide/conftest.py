@@ -19,11 +19,15 @@ WORDS = ("a", "face", "with", "hat", "dog", *map(str, range(10)))
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_glide(tmp_path_factory.mktemp("glide"))
+
+
+def tiny_glide(folder: Path) -> Path:
+    """Writes base, upsampler and tokenizer with random weights."""
     from methods.glide.unet import GlideUNet
     from methods.zoo.glide import save
     from methods.zoo.text import build_tokenizer
 
-    folder = tmp_path_factory.mktemp("glide")
     tokenizer = build_tokenizer(WORDS)
     tokenizer.save_pretrained(str(folder / "tokenizer"))
     for part, config in seeded.CONFIGS.items():

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from bench import images
-from bench.edit import EditMethod, EditRequest, Runtime
+from bench.edit import EditRequest, Runtime
 from bench.registry import OptionError, parse_options
 from methods.glide.method import Glide
 from tests.methods.conftest import box_mask, picture
@@ -31,44 +31,6 @@ def arrays(pictures: Sequence[Image.Image]) -> list[Any]:
 @pytest.fixture(scope="module")
 def method(tiny: Path) -> Glide:
     return make(tiny)
-
-
-def test_answers_like_a_method(method: Glide) -> None:
-    assert isinstance(method, EditMethod)
-    assert method.native_size == SIDE  # the upsampler's
-    assert Glide.native_size == 256
-    assert method.needs == {"source", "mask", "target_prompt"}
-    edited = method.edit(requests(2))
-    assert [(image.size, image.mode) for image in edited] == [((SIDE, SIDE), "RGB")] * 2
-    assert method.edit([]) == []
-
-
-def test_does_not_depend_on_the_batch(method: Glide) -> None:
-    four = requests(4)
-    together = arrays(method.edit(four))
-    alone = arrays([method.edit([one])[0] for one in four])
-    backwards = arrays(method.edit(four[::-1]))[::-1]
-    for a, b, c in zip(together, alone, backwards, strict=True):
-        assert np.abs(a - b).max() <= 1
-        assert np.abs(a - c).max() <= 1
-    assert np.abs(together[0] - together[1]).max() > 1
-
-
-def test_is_deterministic_and_follows_seed_prompt_mask_and_source(method: Glide) -> None:
-    base = request(1)
-    one, again = method.edit([base])[0], method.edit([base])[0]
-    assert one.tobytes() == again.tobytes()
-    changed = {
-        "seed": replace(base, seed=2),
-        "prompt": replace(base, target_prompt="a dog"),
-        "mask": replace(base, mask=box_mask(0, 0, 8, 8, (SIDE, SIDE))),
-        "source": replace(base, source=picture(7, (SIDE, SIDE))),
-    }
-    for name, other in changed.items():
-        assert method.edit([other])[0].tobytes() != one.tobytes(), name
-    # And on nothing that it says it does not need.
-    quiet = replace(base, region_prompt="x", instruction="y", source_prompt="z")
-    assert method.edit([quiet])[0].tobytes() == one.tobytes()
 
 
 def test_what_is_under_the_mask_does_not_show(tiny: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bench.edit import EditMethod, EditRequest, Runtime
+from bench.edit import EditRequest, Runtime
 from bench.images import mask_array, to_array
 from bench.registry import OptionError, parse_options
 from methods.lama import checkpoint, network
@@ -76,15 +76,6 @@ def inside(image: Image.Image, asked: EditRequest) -> Any:
 
 def outside(image: Image.Image, asked: EditRequest) -> Any:
     return to_array(image)[~mask_array(asked.mask)]
-
-
-def test_answers_like_a_method_and_names_no_prompt(make: Maker) -> None:
-    method = make(Stub())
-    assert isinstance(method, EditMethod)
-    assert method.needs == {"source", "mask"}
-    assert method.native_size is None
-    assert "no prompt" in Lama.summary
-    assert method.edit([]) == []
 
 
 def test_naming_it_imports_no_torch() -> None:
@@ -168,19 +159,6 @@ def test_does_not_depend_on_the_batch_or_on_earlier_calls(make: Maker, mini: str
         assert [image.tobytes() for image in method.edit(asked)] == [image.tobytes() for image in together]
 
 
-def test_no_prompt_and_no_seed_enters(mini: str) -> None:
-    method = load(mini)
-    base = request(1)
-    told = {"target_prompt": "x", "region_prompt": "y", "instruction": "z", "seed": 99}
-    other = EditRequest(**{**vars(base), **told})
-    assert method.edit([base])[0].tobytes() == method.edit([other])[0].tobytes()
-    for change in ({"mask": box_mask(0, 0, 9, 9)}, {"source": picture(8)}):
-        assert (
-            method.edit([EditRequest(**{**vars(base), **change})])[0].tobytes()
-            != method.edit([base])[0].tobytes()
-        )
-
-
 def test_what_lies_in_the_hole_does_not_matter(mini: str) -> None:
     base = request(1)
     hidden = base.source.copy()
@@ -188,16 +166,6 @@ def test_what_lies_in_the_hole_does_not_matter(mini: str) -> None:
     method = load(mini)
     covered = EditRequest(**{**vars(base), "source": hidden})
     assert method.edit([base])[0].tobytes() == method.edit([covered])[0].tobytes()
-
-
-def test_bad_requests(mini: str) -> None:
-    method = load(mini)
-    with pytest.raises(ValueError, match="mask is empty"):
-        method.edit([request(0, box_mask(0, 0, 0, 0))])
-    with pytest.raises(ValueError, match="mask of"):
-        method.edit([request(0, box_mask(0, 0, 4, 4, (32, 32)))])
-    with pytest.raises(ValueError, match="differ in size"):
-        method.edit([request(0), request(1, box_mask(0, 0, 4, 4, (32, 32)), picture(1, (32, 32)))])
 
 
 # --- weights -------------------------------------------------------------------------------------------
