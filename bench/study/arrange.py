@@ -29,8 +29,8 @@ from math import gcd, lcm
 from bench.study import StudyError
 from bench.study.types import GROUND_TRUTH, NOISE, SOURCE, Kind, Role, StudyCase, Trial
 
+# Number of rotations of the sheets from stratum to stratum that are tried.
 TURNS = 8
-"""Number of rotations of the sheets from stratum to stratum that are tried."""
 
 
 class ArrangeError(StudyError):
@@ -41,15 +41,15 @@ class ArrangeError(StudyError):
 class Counts:
     """Number of raters, and of each kind of trial per rater."""
 
+    # Number of sheets.
     raters: int
-    """Number of sheets."""
+    # Votes per rater without practice: trials of the sheet, repeats and attention checks.
     trials: int
-    """Votes per rater without practice: trials of the sheet, repeats and attention checks."""
     repeats: int
     attention: int
     practice: int
+    # Raters per comparison: number of sheets with the same units.
     overlap: int = 1
-    """Raters per comparison: number of sheets with the same units."""
 
     @property
     def per_sheet(self) -> int:

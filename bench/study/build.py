@@ -20,8 +20,8 @@ from bench.study.types import CONTROL, TIE, ImageRef, StudyCase
 if TYPE_CHECKING:
     from bench.store import RunStore
 
+# (protocol, case, title of the method) -> index of the run that holds the edit, and the edit's record.
 Edits: TypeAlias = dict[tuple[str, str, str], tuple[int, EditRecord]]
-"""(protocol, case, title of the method) -> index of the run that holds the edit, and the edit's record."""
 
 
 class _CaseRow(NamedTuple):

@@ -36,8 +36,8 @@ from bench.study import StudyError, migrations
 
 T = TypeVar("T")
 
+# Accepted difference between two clocks.
 SLACK = timedelta(seconds=60)
-"""Accepted difference between two clocks."""
 
 # Execution option of a writing transaction. Its value is SQLite's PRAGMA synchronous.
 _WRITE = "peb_write"

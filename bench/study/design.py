@@ -22,8 +22,8 @@ from bench.study import StudyError
 from bench.study.arrange import Counts, schedule
 from bench.study.types import CONTROL, KINDS, QUESTIONS, ImageRef, Kind, Role, StudyCase, Trial
 
+# Version of the JSON.
 FORMAT = 1
-"""Version of the JSON."""
 
 
 class DesignError(StudyError):
@@ -105,16 +105,16 @@ class Design:
     """A study's cases and trials. ``build.build`` makes it, :meth:`from_json` reads it."""
 
     options: DesignOptions
+    # Titles, in the order of the runs.
     methods: tuple[str, ...]
-    """Titles, in the order of the runs."""
+    # Title -> the method's digest.
     method_digests: Mapping[str, str]
-    """Title -> the method's digest."""
     cases: tuple[StudyCase, ...]
     trials: tuple[Trial, ...]
+    # Absolute paths of the run folders. They are not part of the digest.
     runs: tuple[str, ...] = ()
-    """Absolute paths of the run folders. They are not part of the digest."""
+    # Reason -> number of cases that are not compared for it.
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """Reason -> number of cases that are not compared for it."""
 
     @cached_property
     def digest(self) -> str:

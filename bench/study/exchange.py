@@ -27,10 +27,10 @@ from bench.study.votes.frame import COLUMNS, OPTIONAL, VotesError, check_votes
 if TYPE_CHECKING:
     import pandas as pd
 
+# Version of the files that are written.
 SCHEMA_VERSION = 2
-"""Version of the files that are written."""
+# Versions that are read. Any other is refused.
 READABLE = (1, 2)
-"""Versions that are read. Any other is refused."""
 
 VERSION = "schema_version"
 FIELDS = (*COLUMNS, *OPTIONAL)

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
     from bench.study.store import StudyStore
 
+# Bytes. All images of a trial are as large as the largest one, rounded up to a multiple of this.
 BUCKET = 64 * 1024
-"""Bytes. All images of a trial are as large as the largest one, rounded up to a multiple of this."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Type of the chunk of noise. The case of its letters says: ancillary, private, safe to copy. Decoders ignore it.

@@ -19,8 +19,8 @@ RECRUITERS: Mapping[str, tuple[str, ...]] = {
     "participant": (),
 }
 
+# Days after the last answer for which a rater's personal link and cookie are valid.
 SESSION_DAYS = 90
-"""Days after the last answer for which a rater's personal link and cookie are valid."""
 
 Answer = int | Literal["tie"]
 State = Literal["consent", "practice", "trials", "finished"]

@@ -22,10 +22,10 @@ from itsdangerous.signer import HMACAlgorithm
 from bench.study import StudyError
 
 SECRET_BYTES = 32
+# Most characters of a token. A longer text is refused unread.
 MAX_TOKEN = 2000
-"""Most characters of a token. A longer text is refused unread."""
+# Seconds for which a token is still accepted after its end: the clocks of two servers may differ.
 SKEW = 60
-"""Seconds for which a token is still accepted after its end: the clocks of two servers may differ."""
 
 # --- tokens -----------------------------------------------------------------------------------------------
 
@@ -54,8 +54,8 @@ class TokenContent:
     """Content of a verified token."""
 
     study: str
+    # The nonce of an invitation, or the rater of a session.
     subject: str
-    """The nonce of an invitation, or the rater of a session."""
     expires: datetime | None
 
 
@@ -156,11 +156,11 @@ def _keyed(secret: str, purpose: str, names: Sequence[object]) -> bytes:
 
 # --- the administrator's password -------------------------------------------------------------------------
 
+# scrypt's N, r and p: 32 MiB and about a quarter of a second. Source: OWASP Password Storage Cheat Sheet.
 COST, BLOCK, LANES = 2**15, 8, 3
-"""scrypt's N, r and p: 32 MiB and about a quarter of a second. Source: OWASP Password Storage Cheat Sheet."""
 MIN_LENGTH = 10
+# Most characters of a password. A longer one would only keep the server busy.
 MAX_LENGTH = 1000
-"""Most characters of a password. A longer one would only keep the server busy."""
 
 
 class PasswordError(StudyError):
@@ -225,8 +225,8 @@ class AttemptLimit:
     """Most wrong passwords within a window of time, per client and of all clients together."""
 
     per_client: int = 5
+    # Limits an attacker who sends every guess from another address.
     overall: int = 30
-    """Limits an attacker who sends every guess from another address."""
     window: timedelta = timedelta(minutes=15)
 
     def wait(self, failures: Sequence[datetime], now: datetime, limit: int) -> int:

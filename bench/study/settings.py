@@ -11,8 +11,8 @@ from bench.files import parse_json
 from bench.registry import did_you_mean
 from bench.study import StudyError
 
+# Most characters of a text.
 MAX_TEXT = 20_000
-"""Most characters of a text."""
 
 # The consent page continues with what is stored of a rater (`text.storage_notice`), whatever a study's own text is.
 CONSENT = (

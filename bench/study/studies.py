@@ -22,8 +22,8 @@ from bench.study.interface import LoadedStudy, Study, StudyClosed, UnknownRater,
 from bench.study.models import AttemptRow, StudyRow, TrialRow
 from bench.study.settings import StudySettings
 
+# A row of a query. Its attributes are the query's columns.
 Row: TypeAlias = Any
-"""A row of a query. Its attributes are the query's columns."""
 
 
 class StudyCatalog:

@@ -44,11 +44,11 @@ from bench.study.interface import (
 from bench.study.studies import Row, StudyCatalog
 from bench.study.types import QUESTIONS, TIE, Role
 
+# Milliseconds. Above this or below 0, the browser's clock was set, and the server's measurement counts instead.
 MAX_REACTION = 24 * 3600 * 1000
-"""Milliseconds. Above this or below 0, the browser's clock was set, and the server's measurement counts instead."""
 
+# `OpenTrial.id` of trials that cannot be shown at the moment, because a file of theirs was changed.
 Void: TypeAlias = frozenset[str]
-"""``OpenTrial.id`` of trials that cannot be shown at the moment, because a file of theirs was changed."""
 
 
 class Moment:

@@ -9,20 +9,20 @@ from typing import Literal
 Kind = Literal["pair", "best"]
 Role = Literal["trial", "repeat", "attention", "practice"]
 
+# `pair`: two candidates, and a tie where the study allows one. `best`: all methods at once, no tie.
 KINDS: tuple[Kind, ...] = ("pair", "best")
-"""``pair``: two candidates, and a tie where the study allows one. ``best``: all methods at once, no tie."""
 
+# `trial`: a comparison of the design, to be answered by one rater. `repeat`: one of the rater's own trials again,
+# sides swapped. `attention`: a check with one right answer. `practice`: comes first, has one right answer, and tells
+# the rater which.
 ROLES: tuple[Role, ...] = ("trial", "repeat", "attention", "practice")
-"""``trial``: a comparison of the design, to be answered by one rater. ``repeat``: one of the rater's own trials again,
-sides swapped. ``attention``: a check with one right answer. ``practice``: comes first, has one right answer, and tells
-the rater which."""
 
+# The answer that prefers none. No method may have this title.
 TIE = "tie"
-"""The answer that prefers none. No method may have this title."""
 
 CONTROL = "control:"
+# Candidates of attention and practice trials. No method's title may begin with `control:`.
 GROUND_TRUTH, SOURCE, NOISE = f"{CONTROL}truth", f"{CONTROL}source", f"{CONTROL}noise"
-"""Candidates of attention and practice trials. No method's title may begin with ``control:``."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Question:
         return self.best if kind == "best" else self.pair
 
 
+# The questions by name, in the order in which they are shown and tabled.
 QUESTIONS: Mapping[str, Question] = {
     question.name: question
     for question in (
@@ -68,7 +69,6 @@ QUESTIONS: Mapping[str, Question] = {
         ),
     )
 }
-"""The questions by name, in the order in which they are shown and tabled."""
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+# Seconds that a start or a page may take on a machine that has other things to do.
 PATIENCE = 120.0
-"""Seconds that a start or a page may take on a machine that has other things to do."""
 
 
 def page(port: int, invitation: str, together: Barrier | None = None) -> str:

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from bench.study.votes.analysis import Analysis, Exclusion
     from bench.study.votes.quality import RaterQuality
 
+# Bootstrap resamples of the live intervals. `study analyse` takes more.
 RESAMPLES = 400
-"""Bootstrap resamples of the live intervals. ``study analyse`` takes more."""
+# Seconds between two looks at the votes.
 REFRESH = 20
-"""Seconds between two looks at the votes."""
 
 # Columns of the raters' table.
 RATER_HEADINGS = (

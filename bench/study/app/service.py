@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOG = logging.getLogger("bench.study.app")
+# Bytes of the file of incidents. Past it, only the log is written.
 MAX_INCIDENTS = 2 * 2**20
-"""Bytes of the file of incidents. Past it, only the log is written."""
+# Seconds for which a trial with a changed file is void, before its files are looked at again.
 VOID_SECONDS = 600
-"""Seconds for which a trial with a changed file is void, before its files are looked at again."""
+# First part of an image's address.
 IMAGES = "pictures"
-"""First part of an image's address."""
 
 # --- incidents --------------------------------------------------------------------------------------------
 
@@ -49,15 +49,15 @@ IMAGES = "pictures"
 class Incident:
     """A fault that a rater met, for the administrator. The field names are keys of the file's lines."""
 
+    # UTC, ISO 8601.
     at: str
-    """UTC, ISO 8601."""
+    # `picture` (a changed or missing file), `database` or `error`.
     kind: str
-    """``picture`` (a changed or missing file), ``database`` or ``error``."""
     study: str
     rater: str
     trial: str
+    # It may name files and methods: for the administrator alone.
     message: str
-    """It may name files and methods: for the administrator alone."""
 
 
 class Incidents:

@@ -14,9 +14,10 @@ from bench.store import RunStore
 from bench.suite import configure_protocol
 from tests.bench.fakes import Fakes, make_case, method
 
+# Titles of the compared methods. No library's code contains them.
 TITLES = ("Zebrafish Diffusion", "Quokka Inpainting", "Wombat Transformer")
-"""Titles of the compared methods. No library's code contains them."""
 
+# Markup, emoji with joiners and flags, right-to-left text, mixed text, 2,000 characters, and white space.
 ODD = (
     "<img src=x onerror=\"window.hacked='yes'\"><script>window.hacked='yes'</script> **bold** $x^2$ & </p>",
     "\U0001f9d1‍\U0001f680 a red hat \U0001f3a9 on a dog \U0001f415 \U0001f1eb\U0001f1ee",
@@ -25,7 +26,6 @@ ODD = (
     ("a very long text of many words, " * 80)[:1999] + "!",
     "two\nlines   and   spaces",
 )
-"""Markup, emoji with joiners and flags, right-to-left text, mixed text, 2,000 characters, and white space."""
 
 
 class Odd(Fakes):

@@ -16,9 +16,10 @@ from bench.study.store import StudyStore
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
+# Milliseconds that anything may take on a machine that has other things to do.
 PATIENCE = 90_000
-"""Milliseconds that anything may take on a machine that has other things to do."""
 READY = '.trial[data-ready="true"]'
+# Keeps, per trial, the last time (of the browser's clock) at which its images were not visible yet.
 WATCH = """
 window.unseen = {};
 const seen = new Set();
@@ -33,7 +34,6 @@ setInterval(() => {
   last = performance.now();
 }, 20);
 """
-"""Keeps, per trial, the last time (of the browser's clock) at which its images were not visible yet."""
 
 
 @dataclass
@@ -43,13 +43,13 @@ class Traffic:
     urls: list[str] = field(default_factory=list)
     headers: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
+    # Bodies of trials' images, by URL.
     pictures: dict[str, bytes] = field(default_factory=dict)
-    """Bodies of trials' images, by URL."""
+    # Time of the first request for an image of each trial, by the part of the URL that its images share.
     requested: dict[str, float] = field(default_factory=dict)
-    """Time of the first request for an image of each trial, by the part of the URL that its images share."""
     frames: list[bytes] = field(default_factory=list)
+    # Errors of the page's scripts.
     problems: list[str] = field(default_factory=list)
-    """Errors of the page's scripts."""
 
     def listen(self, context: BrowserContext) -> None:
         def response(got: Any) -> None:
@@ -104,31 +104,31 @@ class Session:
     code: str = ""
     kinds: set[str] = field(default_factory=set)
     said: set[str] = field(default_factory=set)
+    # A trial, and the most milliseconds that its pictures can have been seen.
     timed: tuple[str, float] = ("", 0.0)
-    """A trial, and the most milliseconds that its pictures can have been seen."""
+    # The trial before and after a reload.
     reloaded: tuple[str, str] = ("", "")
-    """The trial before and after a reload."""
+    # The trial in the first and the second tab, and what the first said after the second had answered.
     tabs: tuple[str, str, str] = ("", "", "")
-    """The trial in the first and the second tab, and what the first said after the second had answered."""
     phone: dict[str, Any] = field(default_factory=dict)
+    # `phone`, but of low windows, by their size.
     small: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
-    """`phone`, but of low windows, by their size."""
+    # Each trial, and the time of its answer.
     order: list[tuple[str, float]] = field(default_factory=list)
-    """Each trial, and the time of its answer."""
+    # Votes before and after keys that scroll, and after an answer was taken back.
     vote_counts: tuple[int, int, int] = (-1, -1, -1)
-    """Votes before and after keys that scroll, and after an answer was taken back."""
+    # Class of the element with the focus after an answer by the pointer.
     focus: str = ""
-    """Class of the element with the focus after an answer by the pointer."""
+    # The accessible names of the progress bar and of the buttons that enlarge.
     names: list[str] = field(default_factory=list)
-    """The accessible names of the progress bar and of the buttons that enlarge."""
+    # The grounds of the first page in a browser that is set to dark.
     dark: list[str] = field(default_factory=list)
-    """The grounds of the first page in a browser that is set to dark."""
     consent: list[Any] = field(default_factory=list)
+    # The page after a rater withdrew while an answer was held back for the undo, and the rater's votes.
     withdrawn: tuple[str, int] = ("", -1)
-    """The page after a rater withdrew while an answer was held back for the undo, and the rater's votes."""
     hacked: object = None
+    # The page that the used invitation leads to in the same browser.
     again: str = ""
-    """The page that the used invitation leads to in the same browser."""
     html: str = ""
 
 
@@ -154,11 +154,11 @@ def press(page: Page, key: str) -> None:
     page.keyboard.press(key)
 
 
+# Colour, background and whether all text is visible, of the list of what is stored and of both buttons.
 CONSENT = """() => [...document.querySelectorAll('.peb .sentences li, .stButton button')].map((node) => {
   const style = getComputedStyle(node);
   return [style.color, style.backgroundColor, node.scrollWidth <= node.clientWidth];
 })"""
-"""Colour, background and whether all text is visible, of the list of what is stored and of both buttons."""
 
 BOXES = """() => {
   const host = [...document.querySelectorAll('*')].find((node) => node.shadowRoot?.querySelector('.trial'));
