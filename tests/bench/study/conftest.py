@@ -75,6 +75,7 @@ class Postgres:
             # initdb and postgres refuse to run as root.
             self._as = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
             shutil.chown(self.folder, "postgres", "postgres")
+        # The socket has to be reachable for the tests.
         self.folder.chmod(0o755)
         self.process: subprocess.Popen[bytes] | None = None
         self._run("initdb", "-D", str(self.folder / "data"), "-U", "study", "-A", "trust", "-E", "UTF8", "-N")

@@ -71,12 +71,14 @@ def test_one_stratum_is_balanced_over_cases_pairs_units_and_sides(
         return
     trials = pairs(n_cases, n_methods, raters, per_sheet, seed=seed)
     assert len(trials) == raters * per_sheet
+    # Cases and pairs occur equally often, give or take one.
     by_case = Counter({c.key: 0 for c in cases(n_cases)})
     by_case.update(trial.case for trial in trials)
     assert spread(by_case) <= 1
     by_pair = Counter({frozenset(p): 0 for p in combinations([f"m{i}" for i in range(n_methods)], 2)})
     by_pair.update(frozenset(trial.candidates) for trial in trials)
     assert spread(by_pair) <= 1
+    # Units too, once there are as many trials as units.
     units = Counter(trial.unit for trial in trials)
     if len(trials) >= n_cases * n_pairs:
         assert len(units) == n_cases * n_pairs
@@ -84,6 +86,7 @@ def test_one_stratum_is_balanced_over_cases_pairs_units_and_sides(
     else:
         # Incomplete: as many different comparisons as there are trials.
         assert len(units) == len(trials)
+    # Each method of a pair is on the left about half of the time.
     sides: defaultdict[frozenset[str], Counter[str]] = defaultdict(Counter)
     unit_sides: defaultdict[str, Counter[str]] = defaultdict(Counter)
     cycles = -(-len(trials) // (n_cases * n_pairs))
@@ -97,6 +100,7 @@ def test_one_stratum_is_balanced_over_cases_pairs_units_and_sides(
     for first in unit_sides.values():
         counts = [first[key] for key in first]
         assert abs(counts[0] - (counts[1] if len(counts) > 1 else 0)) <= 1
+    # No sheet holds a unit twice, and positions are consecutive.
     for sheet in range(raters):
         on_sheet = [trial for trial in trials if trial.sheet == sheet]
         assert len({trial.unit for trial in on_sheet}) == per_sheet
@@ -188,6 +192,7 @@ def test_overlapping_sheets_ask_several_raters_about_each_comparison_from_both_s
         if trial.role == "trial"
     ]  # fmt: skip
     assert Counter(trial.sheet for trial in trials) == dict.fromkeys(range(6), 6)
+    # Two raters per unit, from different sheets, with the sides swapped.
     units: defaultdict[str, list[Trial]] = defaultdict(list)
     for trial in trials:
         units[trial.unit].append(trial)
@@ -241,6 +246,7 @@ def test_williams_squares_balance_places_and_neighbours(count: int) -> None:
     assert all(sorted(row) == list(range(count)) for row in rows)
     places = Counter((place, value) for row in rows for place, value in enumerate(row))
     assert len(set(places.values())) == 1
+    # Every item follows every other item equally often.
     neighbours = Counter(pair for row in rows for pair in pairwise(row))
     assert len(neighbours) == count * (count - 1)
     assert len(set(neighbours.values())) == 1

@@ -61,6 +61,7 @@ def test_votes_are_counted_by_question_and_pair(run_folder: Path) -> None:
 def test_a_design_made_before_there_was_overlap_keeps_its_digest(run_folder: Path) -> None:
     design = build([run_folder], SMALL)
     body = json.loads(design.to_json())
+    # The default is left out of the JSON, as before the option existed.
     assert "overlap" not in body["options"]
     assert Design.from_json(json.dumps(body)).options.overlap == 1
     twice = build([run_folder], replace(SMALL, raters=4, overlap=2))
@@ -118,6 +119,7 @@ def test_an_edit_file_that_changed_since_its_record_is_refused(copy: Path) -> No
 def test_files_that_change_later_are_found(copy: Path) -> None:
     design = build([copy], SMALL)
     assert design.changed_files() == []
+    # One file changes and one goes.
     edit = design.path(design.cases[0].edits["A"])
     edit.write_bytes(b"x")
     design.path(design.cases[1].source).unlink()
@@ -127,6 +129,7 @@ def test_files_that_change_later_are_found(copy: Path) -> None:
 
 
 def test_two_runs_are_one_study(tmp_path: Path) -> None:
+    # Two runs of the same cases, with one label in common.
     first = make_run(tmp_path / "one", cases=8, strengths=(1.0,))
     second = make_run(tmp_path / "two", cases=8, strengths=(0.5, 0.25), oracle=False)
     # Labels begin at A in both: two methods of one label are told apart by their digests.

@@ -59,6 +59,7 @@ def check(
     trial_ids = sorted(trial.id for trial in design.trials if trial.role == "trial")
     assert sorted(votes["trial"][votes["role"] == "trial"]) == trial_ids
     assert (status.answered, status.wanted) == (len(trial_ids), len(trial_ids))
+    # Every vote that was confirmed is stored, with its answer.
     public = {security.opaque(secret, "trial", trial.id, size=12): trial for trial in design.trials}
     stored = {(row.rater, row.trial): row.answer for row in votes.itertuples()}
     assert len(confirmed) >= len(set(confirmed)) > 0
@@ -112,6 +113,7 @@ def test_sqlite_with_its_app_servers_killed_twice(tmp_path: Path, crowd: Design)
     path = tmp_path / "studies.db"
     raters = create(path, crowd)
     groups = [raters[0::2], raters[1::2]]
+    # Two servers, killed after 100 votes, killed again, and left to finish.
     confirmed = run_until(path, groups, 100)
     confirmed += run_until(path, groups, 100)
     assert 200 <= len(confirmed) < RATERS * (TRIALS + PRACTICE)
@@ -136,6 +138,7 @@ def test_postgresql_killed_under_fifty_raters(postgres: Postgres, crowd: Design)
 
     with Noted.open(url, patience=120) as store, ThreadPoolExecutor(RATERS) as pool:
         running = [pool.submit(vote, store, rater) for rater in raters]
+        # The database server is killed twice under load.
         for count in (60, 200):
             while len(confirmed) < count and not all(future.done() for future in running):
                 time.sleep(0.005)
@@ -168,6 +171,7 @@ def test_nothing_waits_for_a_second_connection_while_it_holds_one(
         with StudyStore.open(path) as new:
             return work(new)
 
+    # Every call of the app, each as the first of a new server.
     first(lambda store: store.check_invitation(token))
     first(lambda store: store.redeem(token, external="p-1"))
     assert first(lambda store: store.upcoming(rater)) is not None
@@ -225,10 +229,12 @@ def test_threads_of_one_store_share_commits(tmp_path: Path) -> None:
             database.write(lambda c: c.execute(text("DELETE FROM t")))
             return results, list(rows)
 
+        # Fifty jobs without a fault.
         commits.clear()
         results, rows = all_at_once({})
         assert (results, rows) == ([str(n) for n in range(RATERS)], list(range(RATERS)))
         assert len(commits) - 2 <= RATERS // 3  # two are the reading's and the deleting's own
+        # Four of fifty jobs fail, in Python or in SQL.
         bad = {3: "python", 13: "python", 27: "sql", 44: "sql"}
         results, rows = all_at_once(bad)
         assert rows == [n for n in range(RATERS) if n not in bad]

@@ -210,9 +210,11 @@ class TestAnonymous:
         expected = hmac.new(KEY, json.dumps(["rater", "taste", "x"]).encode(), hashlib.sha256).hexdigest()
         assert f"r-{expected[:20]}" in set(anonymous["rater"])
         assert anonymous["rater"].nunique() == votes["rater"].nunique()
+        # A repeat still leads to its trial.
         again = anonymous[anonymous["role"] == "repeat"].iloc[0]
         first = anonymous[anonymous["trial"] == again["repeat_of"]].iloc[0]
         assert first["answer"] == votes["answer"][0]
+        # The same key gives the same pseudonyms, another key or none gives others.
         assert set(anonymise(votes, KEY)["rater"]) == set(anonymous["rater"])
         assert not set(anonymise(votes, b"j" * 16)["rater"]) & set(anonymous["rater"])
         assert not set(anonymise(votes)["rater"]) & set(anonymise(votes)["rater"])

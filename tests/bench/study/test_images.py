@@ -73,6 +73,7 @@ def test_the_images_are_the_pixels_of_the_files_in_the_order_of_the_trial(taste:
     for open_trial, trial, pngs in every_trial(taste, taste.register("taste").rater):
         case = design.case_by_key[trial.case]
         source = to_array(read_rgb(design.path(case.source)))
+        # The source comes first, then the source with the outline, then the candidates.
         first, outlined, *candidates = pngs.values()
         np.testing.assert_array_equal(decoded(first), source)
         assert len(candidates) == open_trial.candidates == len(trial.candidates)
@@ -80,6 +81,7 @@ def test_the_images_are_the_pixels_of_the_files_in_the_order_of_the_trial(taste:
             if not title.startswith(NOISE):
                 expected = to_array(read_rgb(design.path(design.image_of(case, title))))
                 np.testing.assert_array_equal(decoded(png), expected)
+        # Inside the mask, the outline changes nothing.
         inside = np.array(read_mask(design.path(case.mask))) == 255
         np.testing.assert_array_equal(decoded(outlined)[inside], source[inside])
 
@@ -87,6 +89,7 @@ def test_the_images_are_the_pixels_of_the_files_in_the_order_of_the_trial(taste:
 def test_nothing_but_the_pixels_tells_images_apart(taste: StudyStore) -> None:
     design = taste.study("taste").design
     stored = {ref.sha256 for _, ref in design.images()}
+    # Words that would tell which method made an image.
     words = [title.encode() for title in design.methods if len(title) > 1]
     words += [digest.encode() for digest in design.method_digests.values()]
     words += [b"fake-", b".png", b"oracle", b"control"]
@@ -160,6 +163,7 @@ def test_an_edit_of_another_size_is_brought_to_the_sources(copy: Path) -> None:
     trial = design.trials[0]
     case = design.case_by_key[trial.case]
     ref = case.edits[trial.candidates[1]]
+    # An edit of 48 px for a source of 32 px, with its new hash in the design.
     png = png_bytes(noise("large", 48))
     design.path(ref).write_bytes(png)
     case = replace(case, edits={**case.edits, trial.candidates[1]: replace(ref, sha256=sha256_bytes(png))})
@@ -170,11 +174,13 @@ def test_an_edit_of_another_size_is_brought_to_the_sources(copy: Path) -> None:
 
 
 def test_noise_is_deterministic_and_unlike_any_edit(design: Design) -> None:
+    # The same place of the same trial has the same noise.
     trial = next(t for t in design.trials if t.role == "attention")
     case = design.case_by_key[trial.case]
     place = 2 + trial.candidates.index(NOISE)
     first, second = (to_array(trial_images(design, case, trial)[place]) for _ in range(2))
     np.testing.assert_array_equal(first, second)
+    # Another case has other noise.
     other = next(t for t in design.trials if t.role == "attention" and t.case != trial.case)
     image = trial_images(design, design.case_by_key[other.case], other)[2 + other.candidates.index(NOISE)]
     assert (to_array(image) != first).mean() > 0.9
@@ -185,6 +191,7 @@ def test_the_outline_lies_around_the_mask_and_nowhere_else() -> None:
     before, after = to_array(source), to_array(outline(source, mask))
     changed = (before != after).any(axis=2)
     assert not changed[20:36, 20:40].any()
+    # Two pixels around the mask, and nowhere else.
     ring = np.zeros((64, 64), dtype=bool)
     ring[18:38, 18:42] = True
     assert not changed[~ring].any()

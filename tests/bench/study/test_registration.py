@@ -19,6 +19,7 @@ from tests.bench.study.runs import PROLIFIC, HandClock, begin
 
 
 def test_an_invitation_is_good_for_one_rater(taste: StudyStore) -> None:
+    # Each of two links makes one rater.
     first, second = taste.invite("taste", 2)
     entry = taste.redeem(first)
     with pytest.raises(security.TokenUsed, match="used already"):
@@ -39,6 +40,7 @@ def test_forged_expired_and_foreign_tokens_are_refused(
 ) -> None:
     taste.create("other", design)
     token, entry = taste.invite("taste", days=1)[0], taste.register("taste")
+    # Altered tokens, and tokens for another purpose.
     body, mac = token.split(".")
     for wrong in (f"{body}.{mac[:-2]}AA", f"{body}A.{mac}", entry.session, "x", ""):
         with pytest.raises(security.TokenForged):
@@ -53,6 +55,7 @@ def test_forged_expired_and_foreign_tokens_are_refused(
     other_secret = taste._load("other").secret
     with pytest.raises(security.TokenForged):
         taste.resume(security.sign(other_secret, "session", "taste", entry.rater))
+    # A day and a minute later the invitation has ended.
     clock.forward(86400 + 61)
     with pytest.raises(security.TokenExpired):
         taste.redeem(token)
@@ -80,9 +83,11 @@ def test_a_look_at_an_invitation_knows_whom_a_recruiting_service_sent(taste: Stu
             taste.check_invitation(token, external=external)
         with pytest.raises(security.TokenUsed):
             taste.redeem(token, external=external)
+    # Another person may still use the second invitation.
     taste.check_invitation(second, external="p-2")
     with pytest.raises(StudyError, match="255 characters"):
         taste.check_invitation(third, external="p-3", recruited={"STUDY_ID": "s" * 256})
+    # After a withdrawal the link leads nowhere, whoever opens it.
     taste.withdraw(rater)
     for external in ("", "p-1"):
         with pytest.raises(Withdrawn):
@@ -104,6 +109,7 @@ def test_one_invitation_taken_up_twice_at_once_makes_one_rater(taste: StudyStore
         except security.TokenUsed:
             outcomes.append(None)
 
+    # Eight browsers open the link at the same moment.
     threads = [threading.Thread(target=run) for _ in range(8)]
     for thread in threads:
         thread.start()

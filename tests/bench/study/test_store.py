@@ -23,9 +23,11 @@ def check_withdrawal(store: StudyStore) -> None:
     own = answer_all(store, entry.rater)
     other = begin(store)
     kept_trials = answer_all(store, other)
+    # Two raters have answered. One of them withdraws, twice.
     before = store.status("taste")
     assert store.withdraw(entry.rater) == len(own)
     assert store.withdraw(entry.rater) == 0
+    # No vote, no figure and no name of the rater is left.
     votes = store.votes("taste")
     assert set(votes["rater"]) == {other}
     assert len(votes) == len(kept_trials)
@@ -36,6 +38,7 @@ def check_withdrawal(store: StudyStore) -> None:
     record = store.raters("taste")[0]
     assert (record.state, record.external, record.recruited, record.answers) == ("withdrawn", None, {}, 0)
     assert store.find_raters("taste", "5f3c") == []
+    # No call takes the rater any more.
     for work in (
         lambda: store.resume(entry.session),
         lambda: store.next_trial(entry.rater),
@@ -103,6 +106,7 @@ def test_votes_have_the_columns_of_the_analysis(taste: StudyStore, design: Desig
     check_votes(votes)
     row = votes[votes["role"] == "trial"].iloc[0]
     trial = design.trial_by_id[row["trial"]]
+    # The design says what the trial was.
     case = design.case_by_key[trial.case]
     assert (row["study"], row["protocol"], row["case"]) == ("taste", "fakes", case.case)
     assert (row["source"], row["category"]) == (case.source_id, case.category)

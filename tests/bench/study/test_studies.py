@@ -26,6 +26,7 @@ def test_a_study_is_what_was_created(taste: StudyStore, design: Design) -> None:
     study = taste.study("taste")
     assert (study.design, study.settings) == (design, OPEN)
     assert taste.studies() == ["taste"]
+    # Names are unique, safe, and suggested where one is misspelt.
     with pytest.raises(StudyError, match="already"):
         taste.create("taste", design)
     with pytest.raises(StudyError, match="cannot become a file name"):

@@ -37,6 +37,7 @@ def test_a_rater_sees_the_schedule_and_every_trial_of_the_design_is_answered(
     taste: StudyStore, design: Design
 ) -> None:
     raters = [begin(taste) for _ in range(6)]
+    # Every rater sees the roles of their schedule, and counts from 1 to 12.
     for number, rater in enumerate(raters):
         trials = answer_all(taste, rater)
         roles = [on_sheet(taste, rater, trial.id).role for trial in trials]
@@ -44,6 +45,7 @@ def test_a_rater_sees_the_schedule_and_every_trial_of_the_design_is_answered(
         assert [trial.number for trial in trials[1:]] == list(range(1, 13))
         assert (trials[0].practice, trials[0].total, trials[1].total) == (True, 1, 12)
     votes = check_votes(taste.votes("taste"))
+    # Together the raters answer every trial of the design once.
     expected = {trial.id for trial in design.trials if trial.role == "trial"}
     assert sorted(votes["trial"][votes["role"] == "trial"]) == sorted(expected)
     # Each rater repeats own trials, other way round, and sees own attention checks.
@@ -83,12 +85,14 @@ def test_the_first_answer_stays(taste: StudyStore) -> None:
     rater = begin(taste)
     answer_all(taste, rater)
     frame = taste.votes("taste")
+    # Being shown a trial stores no vote.
     trial = taste.next_trial(begin(taste))
     other = taste.votes("taste")
     assert trial is not None
     pd.testing.assert_frame_equal(frame, other)
     again = begin(taste)
     trial = taste.next_trial(again)
+    # The second answer differs, and changes nothing.
     first = taste.vote(again, trial.id, 0, 800, details={"zoomed": True})
     second = taste.vote(again, trial.id, "tie", 1)
     assert (first.new, second.new, second.answer) == (True, False, 0)
@@ -135,12 +139,14 @@ def test_a_void_trial_is_nobodys_and_comes_back_with_its_files(taste: StudyStore
     taste.vote(first, practice.id, 0, 900)
     trial = taste.next_trial(first)
     assert trial is not None
+    # It is void now: its rater gets another one, and nobody else gets it.
     void = frozenset({trial.id})
     assert taste.next_trial(first, void) != trial
     assert taste.status("taste").held == 1
     assert trial.id not in {one.id for one in answer_all(taste, second)}
     name = on_sheet(taste, first, trial.id).id
     assert name not in set(taste.votes("taste")["trial"])
+    # Without `void` it comes back.
     while (one := taste.next_trial(first)) is not None:
         taste.vote(first, one.id, 0, 900)
     assert name in set(taste.votes("taste")["trial"])
@@ -151,9 +157,11 @@ def test_what_comes_next_is_known_before_the_answer(taste: StudyStore) -> None:
     foreseen = None
     answers = 0
     while (trial := taste.next_trial(rater)) is not None:
+        # The trial is the one that was foreseen.
         if foreseen is not None:
             assert foreseen[0] == trial.id
             assert foreseen[1].trial == on_sheet(taste, rater, trial.id)
+        # Looking ahead holds nothing.
         holds = taste.status("taste").held
         foreseen = taste.upcoming(rater)
         assert taste.status("taste").held == holds
@@ -187,6 +195,7 @@ def test_two_tabs_show_one_trial_and_store_one_vote(taste: StudyStore) -> None:
             stored = taste.vote(rater, trial.id, answer, 700)
             outcomes.append((trial.id, stored.new, stored.answer))
 
+        # Both tabs ask and answer at the same moment, with different answers.
         tabs = [threading.Thread(target=tab, args=(answer,)) for answer in (0, 1)]
         for thread in tabs:
             thread.start()
@@ -199,6 +208,7 @@ def test_two_tabs_show_one_trial_and_store_one_vote(taste: StudyStore) -> None:
             assert len({answer for other, _, answer in outcomes if other == trial}) == 1
         if taste.next_trial(rater) is None:
             break
+    # In the end every trial has one vote.
     answer_all(taste, rater)
     votes = taste.votes("taste")
     assert not votes.duplicated(["rater", "trial"]).any()
@@ -252,12 +262,14 @@ def test_what_a_rater_leaves_goes_to_a_later_one_and_nothing_is_wasted(
     leaver = begin(taste)
     for _ in range(4):
         taste.vote(leaver, taste.next_trial(leaver).id, 0, 500)
+    # One rater leaves with a trial open, and five others do all of their sheets.
     left_open = taste.next_trial(leaver)
     for _ in range(5):
         answer_all(taste, begin(taste))
     assert taste.status("taste").answered == 40 + sum(
         on_sheet(taste, leaver, row).role == "trial" for row in voted(taste, leaver)
     )
+    # Until the lease has run out, there is no room for another rater.
     with pytest.raises(StudyFull):
         begin(taste)
     clock.forward(601)
@@ -269,6 +281,7 @@ def test_what_a_rater_leaves_goes_to_a_later_one_and_nothing_is_wasted(
     assert taste.next_trial(leaver) is None
     assert taste.progress(leaver).state == "finished"
     votes = check_votes(taste.votes("taste"))
+    # The trial that was left has two votes.
     twice = votes[votes.duplicated("trial", keep=False) & (votes["role"] == "trial")]
     assert set(twice["rater"]) >= {leaver}
     assert len(twice) == 2
@@ -292,6 +305,7 @@ def test_a_rater_whose_sheet_was_used_up_fills_up_elsewhere_without_meeting_a_un
     taste: StudyStore, clock: HandClock
 ) -> None:
     first = begin(taste)
+    # A rater pauses after two answers, and another takes over the sheet.
     taste.vote(first, taste.next_trial(first).id, 0, 500)
     taste.vote(first, taste.next_trial(first).id, 0, 500)
     clock.forward(601)
@@ -302,6 +316,7 @@ def test_a_rater_whose_sheet_was_used_up_fills_up_elsewhere_without_meeting_a_un
     clock.forward(300)
     answer_all(taste, first)
     votes = taste.votes("taste")
+    # A unit is a case with its candidates, whatever their order.
     own = votes[(votes["rater"] == first) & (votes["role"] == "trial")]
     units = [
         (case, tuple(sorted(candidates)))
@@ -319,10 +334,12 @@ def test_a_clock_that_is_set_loses_nothing_and_blocks_nothing(
         for _ in range(3):
             taste.vote(rater, taste.next_trial(rater).id, 0, 500)
         taste.next_trial(rater)
+    # The clock is set while all trials are open.
     clock.forward(jump)
     for rater in raters:
         answer_all(taste, rater)
     votes = check_votes(taste.votes("taste"))
+    # Every trial is answered, and none twice by one rater.
     assert not votes.duplicated(["rater", "trial"]).any()
     assert set(votes["trial"][votes["role"] == "trial"]) == {
         trial.id for trial in design.trials if trial.role == "trial"
@@ -355,6 +372,7 @@ def test_a_vote_under_way_does_not_outlive_a_withdrawal(
         taste.withdraw(rater)
         return row
 
+    # The rater withdraws after the trial was read and before the vote is stored.
     monkeypatch.setattr(taste, "_issued", withdrawn_meanwhile)
     with pytest.raises(Withdrawn):
         taste.vote(rater, trial.id, 0, 500)

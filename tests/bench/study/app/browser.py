@@ -52,6 +52,7 @@ class Traffic:
     problems: list[str] = field(default_factory=list)
 
     def listen(self, context: BrowserContext) -> None:
+        # The body is read later: the driver does not allow it in a callback.
         def response(got: Any) -> None:
             self.urls.append(got.url)
             self.headers.append(repr(got.headers))
@@ -181,10 +182,12 @@ def walk(session: Session, context: BrowserContext, link: str) -> None:
     page.get_by_role("button", name="Start with practice").click()
     page.locator(READY).wait_for()
     session.rater = session.store.quality("taste")[0].rater
+    # Practice, with its explanation.
     press(page, "ArrowLeft")
     page.locator(".feedback").wait_for()
     press(page, "Enter")
     page.get_by_role("button", name="Begin").click()
+    # Trials. The first four pairs each go another way.
     pairs = 0
     while True:
         page.locator(f"{READY}, .code").first.wait_for()
@@ -211,10 +214,12 @@ def walk(session: Session, context: BrowserContext, link: str) -> None:
             })""",
             arg=trial,
         )
+    # The last page.
     session.code = page.locator(".code").inner_text()
     session.hacked = page.evaluate("window.hacked")
     session.html = page.content()
     session.traffic.fetch()
+    # The used link, in the same browser.
     page.goto(link)
     page.locator(".code").wait_for()
     session.again = page.locator(".code").inner_text()
@@ -227,6 +232,7 @@ def withdraw_while_held(session: Session, page: Page) -> None:
     rater = session.store.raters("taste")[-1].rater
     press(page, "ArrowLeft")
     page.locator(".trial.held").wait_for()
+    # The browser holds the answer back for the undo. Meanwhile the rater withdraws.
     session.store.withdraw(rater)
     page.locator(".st-key-sheet_message").wait_for()
     votes = session.store.votes("taste")
@@ -261,17 +267,20 @@ def reloaded(session: Session, page: Page, trial: str) -> None:
         page.set_viewport_size({"width": size[0], "height": size[1]})
         page.wait_for_timeout(300)
         session.small[size] = page.evaluate(BOXES)
+    # Keys that scroll the page answer nothing.
     before = session.store.status("taste").votes
     for key in (" ", "ArrowDown", "ArrowUp", "PageDown", "PageUp", "Home", "End"):
         page.keyboard.press(key)
     page.wait_for_timeout(2500)
     scrolled = session.store.status("taste").votes
+    # An answer is taken back within its two seconds.
     page.set_viewport_size({"width": 1440, "height": 900})
     page.keyboard.press("ArrowLeft")
     page.locator(".trial.held").wait_for()
     page.keyboard.press("z")
     page.wait_for_timeout(2500)
     session.vote_counts = (before, scrolled, session.store.status("taste").votes)
+    # Names for a screen reader.
     names = ".track[role=progressbar], .expand"
     session.names = page.locator(names).evaluate_all(
         "nodes => nodes.map((n) => n.getAttribute('aria-label'))"

@@ -80,6 +80,7 @@ def session(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    # The server, as `study serve` starts it, on a free port.
     command = "from bench.study.cli import study_app; study_app()"
     server = subprocess.Popen(
         [sys.executable, "-c", command, "serve", "taste", "--store", str(target), "--port", str(port),
@@ -91,6 +92,7 @@ def session(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
         address = f"http://127.0.0.1:{port}"
         wait_for(address, server)
         visit = Session(address, store, design, run, Traffic())
+        # A whole session, from the invitation to the code.
         context = browser.new_context(viewport={"width": 1440, "height": 900})
         context.set_default_timeout(PATIENCE)
         context.add_init_script(WATCH)
@@ -98,6 +100,7 @@ def session(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
         walk(visit, context, f"{address}/?invitation={invitation}")
         visit.traffic.fetch()
         context.close()
+        # A second visitor, with a dark browser and a low window, who withdraws.
         context = browser.new_context(color_scheme="dark", viewport={"width": 960, "height": 500})
         context.set_default_timeout(PATIENCE)
         page = context.new_page()
@@ -147,6 +150,7 @@ def shared(session: Session, trial: str) -> str:
 
 
 def test_the_keyboard_and_the_pointer_say_what_they_show(session: Session) -> None:
+    # The left arrow, the click on the right edit, the marked second edit, and the tie.
     left = answer_to(session, session.timed[0])
     assert left["answer"] == left["candidates"][0]
     right = answer_to(session, session.reloaded[0])
@@ -255,6 +259,7 @@ def test_nothing_comes_from_elsewhere(session: Session) -> None:
 
 def test_nothing_that_the_browser_receives_names_a_method(session: Session) -> None:
     traffic, design = session.traffic, session.design
+    # Names of methods, digests, paths and controls.
     hidden = [
         *TITLES,
         *design.method_digests.values(),
@@ -285,6 +290,7 @@ def test_nothing_that_the_browser_receives_names_a_method(session: Session) -> N
 def test_pictures_of_a_trial_are_of_one_length_and_apart_from_what_is_said(session: Session) -> None:
     design = session.design
     stored = {ref.sha256 for _, ref in design.images()}
+    # The images of each trial, by the shared part of their address.
     groups: dict[str, list[bytes]] = {}
     for url, body in session.traffic.pictures.items():
         groups.setdefault(url.split("/")[-2], []).append(body)
@@ -307,6 +313,7 @@ def test_pictures_of_a_trial_are_of_one_length_and_apart_from_what_is_said(sessi
 def test_the_run_folder_is_not_served(session: Session) -> None:
     ref = next(ref for _, ref in session.design.images() if ref.file.endswith(".png"))
     content = session.design.path(ref).read_bytes()
+    # Addresses at which a careless server would find the file.
     for path in (
         ref.file,
         f"app/static/{ref.file}",

@@ -69,6 +69,7 @@ def make_site(memory: Path, odd_folder: Path, monkeypatch: pytest.MonkeyPatch):
     sites: list[Site] = []
 
     def make(**settings: Any) -> Site:
+        # A copy, since some tests spoil files of the run.
         run = Path(shutil.copytree(odd_folder, memory / f"run-{len(sites)}"))
         site = Site(memory / f"s{len(sites)}.db", run, StudySettings(**settings))
         monkeypatch.setenv("PEB_STUDY_STORE", str(site.target))
@@ -110,6 +111,7 @@ def test_an_invitation_is_used_up_by_agreeing_and_not_by_looking(make_site) -> N
     assert "&lt;b&gt;Taste&lt;/b&gt;" in text(page)
     assert "I &lt;script&gt;agree&lt;/script&gt;" in text(page)
     assert "a@b.example" in text(page)
+    # Agreeing uses the invitation, and practice begins.
     page = begin(page)
     assert site.store.status("taste").taken_up == 1
     data = trial_data(page)
@@ -137,6 +139,7 @@ class Yesterday(Clock):
 def test_a_link_that_is_not_good_gets_a_page_that_says_why(make_site) -> None:
     site = make_site()
     token = site.store.invite("taste")[0]
+    # Expired, altered, cut short, malformed, and far too long.
     with StudyStore.open(site.target, clock=Yesterday()) as before:
         old = before.invite("taste", days=1)[0]
     body, mac = token.split(".")
@@ -151,6 +154,7 @@ def test_a_link_that_is_not_good_gets_a_page_that_says_why(make_site) -> None:
         assert f">{title}</h1>" in text(page)
         assert not page.button
         assert "Traceback" not in text(page)
+    # The same for sessions.
     for session in (token, f"{body}.{mac}", "a.b", "😀.😀"):
         assert "This link does not work" in text(site.visit(session=session))
     assert site.store.status("taste").raters == 0
@@ -163,11 +167,13 @@ def test_open_registration_knows_whom_a_recruiting_service_sent(make_site) -> No
     )
     one = begin(site.visit(PROLIFIC_PID="p-1"))
     rater = site.store.resume(one.query_params["session"]).rater
+    # The same id is the same rater. Without an id, everybody is a new one.
     two = site.visit(PROLIFIC_PID="p-1").button(key="agree").click().run()
     assert site.store.resume(two.query_params["session"]).rater == rater
     begin(site.visit())
     assert site.store.status("taste").raters == 2
     answer_all(site.store, rater)
+    # The last page leads back to the service, with its own id of the rater.
     done = text(site.visit(session=one.query_params["session"]))
     assert 'href="https://x.example/?cc=C0FFEE&amp;id=p-1"' in done
     assert 'rel="noreferrer"' in done
@@ -214,6 +220,7 @@ def test_the_first_page_says_what_is_stored_and_takes_a_no(make_site) -> None:
     page = page.button(key="decline").click().run()
     assert "You do not take part" in text(page)
     assert not page.button
+    # A visitor who declines leaves no trace.
     status = site.store.status("taste")
     assert (status.raters, status.taken_up) == (0, 0)
     # Who came in before and never agreed is withdrawn.
@@ -246,6 +253,7 @@ def test_a_rater_midway_gets_a_code_when_the_study_closes(make_site) -> None:
     rater = site.store.resume(link["session"]).rater
     site.store.vote(rater, trial_data(page)["trial"]["id"], 0, 1000)
     site.store.vote(rater, site.store.next_trial(rater).id, 0, 1000)
+    # The study closes after two answers of one rater and none of the other.
     site.store.close_study("taste")
     page = site.visit(session=link["session"])
     code = site.store.completion(rater).code
@@ -308,12 +316,14 @@ def test_a_changed_file_voids_its_trials_and_the_rater_goes_on(make_site, monkey
     site.store.vote(entry.rater, practice.id, 0, 1000)
     trial = site.store.next_trial(entry.rater)
     assert trial is not None
+    # The open trial is spoilt: the page shows another one, and names no file.
     path, original = spoil(site, entry.rater, trial.id)
     page = site.visit(session=entry.session).button(key="ready_button").click().run()
     data = trial_data(page)
     assert data is not None
     assert data["trial"]["id"] != trial.id
     assert not [name for name in (*TITLES, str(path.name), "sha", "SHA") if name in text(page)]
+    # The administrator reads which file it was.
     incidents = site.service.incidents.read("taste")
     assert {(one.kind, one.rater) for one in incidents} == {("picture", entry.rater)}
     assert trial.id in {one.trial for one in incidents}
@@ -338,6 +348,7 @@ def test_a_changed_practice_picture_stops_nobody(make_site) -> None:
     first = site.store.register("taste")
     practice = site.store.next_trial(first.rater)
     assert practice is not None
+    # It is the only practice trial of all raters.
     spoil(site, first.rater, practice.id)
     for entry in (first, site.store.register("taste")):
         site.store.consent(entry.rater)
@@ -428,6 +439,7 @@ def test_the_admin_page_shows_votes_of_people_and_of_simulations_apart(make_site
     page = sign_in(administer(site), PASSWORD)
     assert not page.exception
     assert "No votes yet." in text(page)
+    # One person and two simulated raters.
     rater = site.store.register("taste").rater
     answer_all(site.store, rater)
     simulate(site.store, "taste", 2, Taste({}), seed=1)
@@ -438,6 +450,7 @@ def test_the_admin_page_shows_votes_of_people_and_of_simulations_apart(make_site
     assert rater[:8] in people
     for title in TITLES:
         assert title in people
+    # The figures of simulated raters are apart.
     page.segmented_control(key="kind").set_value("Simulated").run()
     made_up = text(page)
     assert "none of these figures is of people" in made_up
@@ -457,6 +470,7 @@ def test_exports_are_what_the_exchange_reads(make_site, tmp_path: Path) -> None:
         path.write_bytes(exported(site.service, "human", ending, anonymous=False))
         assert set(import_votes(path)["rater"]) == {rater}
         path.write_bytes(exported(site.service, "human", ending, anonymous=True))
+        # All votes are there, and the rater is not.
         hidden = import_votes(path)
         assert len(hidden) == 7
         assert rater not in set(hidden["rater"])

@@ -79,6 +79,7 @@ def test_incidents_are_kept_once_each_and_read_back_latest_first(tmp_path: Path)
         incidents.record("picture", "taste", "edits/a.png: changed", "r1", "t1")
     incidents.record("picture", "taste", "edits/a.png: changed", "r2", "t1")
     incidents.record("error", "other", "x" * 9000)
+    # A kill may cut the last line short.
     with path.open("a") as file:
         file.write('{"at": "2026-')  # cut short by a kill
     incidents_read = Incidents(path).read("taste")
@@ -192,6 +193,7 @@ def test_a_trial_of_the_payload_tells_no_method(store: StudyStore, run_folder: P
         text = json.dumps(data)
         # A message that acknowledges an answer holds no picture.
         assert len(text) < 2000
+        # Everything that identifies a method, a file or a rater.
         hidden = [*design.methods, *design.method_digests.values(), design.digest, rater]
         hidden += [ref.sha256 for _, ref in design.images()] + [ref.file for _, ref in design.images()]
         # One-letter titles are the labels of the places as well.
@@ -206,6 +208,7 @@ def test_a_trial_of_the_payload_tells_no_method(store: StudyStore, run_folder: P
         assert len({len(picture) for picture in pictures}) == 1
         assert len(pictures[0]) % BUCKET == 0
         assert data["trial"]["labels"] == ["A", "B", "C", "D"][: trial.candidates]
+        # The message holds these fields and no others.
         assert set(data["trial"]) == {
             *("id", "kind", "practice", "question", "hint", "brief", "labels", "tie", "number", "total")
         }
@@ -257,6 +260,7 @@ def test_a_file_that_changes_after_the_trial_was_shown_voids_it(
     rater = store.register("taste").rater
     trial = store.next_trial(rater)
     assert trial is not None
+    # The addresses are handed out, then the file changes.
     address = trial_message(served, rater, trial)["pictures"][0].split("/")[1:]
     design.path(design.case_by_key[store.unblinded(rater, trial.id).trial.case].source).write_bytes(b"x")
     with pytest.raises(ImageChanged):
