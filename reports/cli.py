@@ -14,7 +14,9 @@ from bench.cli.markers import check_markers, fill_between
 from bench.cli.options import AllColumns, Device, Json, Plugin, Quiet, RunFolder, examples, open_session
 from bench.cli.run import print_report
 from bench.errors import BenchError
+from bench.tables.style import Captions, Intervals, Layout, Style
 from bench.terminal import check_target, console
+from reports.tables.style import MOST_DECIMALS, parse_columns
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +33,7 @@ reports_app = typer.Typer()
     epilog=examples(
         "report runs/demo",
         "report runs/demo --study taste --baseline sd_inpainting",
-        "report runs/paper --paper --style 'intervals=brackets;layout=two-column'",
+        "report runs/paper --paper --intervals plus-minus --decimals 2 --layout one-column",
         "report runs/demo --case CASE_ID --case CASE_ID",
         "report runs/paper --paper-baseline 'Baseline Diffusion=latent_blending'",
         "report --check-paper",
@@ -56,13 +58,23 @@ def report(
         str | None,
         typer.Option(help="The method that the others are compared with. [default: the first one]"),
     ] = None,
-    style: Annotated[
+    columns: Annotated[
         str,
         typer.Option(
-            help="columns=A,B; decimals=N; intervals=brackets|plus-minus|none; layout=two-column|one-column; "
-            "captions=short|full. Joined by semicolons."
+            metavar="A,B", help="Metrics of the main tables, in this order. [default: those of the suite]"
         ),
     ] = "",
+    decimals: Annotated[
+        int | None,
+        typer.Option(min=0, max=MOST_DECIMALS, help="Decimals of every value. [default: about four digits]"),
+    ] = None,
+    intervals: Annotated[
+        Intervals, typer.Option(help="Both ends in brackets, plus-minus their distance, or none.")
+    ] = "brackets",
+    layout: Annotated[Layout, typer.Option(help="The paper that LaTeX tables are for.")] = "two-column",
+    captions: Annotated[
+        Captions, typer.Option(help="Captions of LaTeX tables: what a paper prints, or all notes too.")
+    ] = "short",
     case: Annotated[
         list[str] | None,
         typer.Option(metavar="ID", help="Also draw a grid of this case's edits. May be repeated."),
@@ -105,7 +117,7 @@ def report(
         raise BenchError("name a run folder, such as runs/demo.")
     check_markers(readme, f"{folder.name}-table")
     options = ReportOptions(
-        style=style,
+        style=Style(parse_columns(columns), decimals, intervals, layout, captions),
         baseline=baseline,
         paper=paper or paper_file is not None or bool(paper_baseline),
         paper_file=None if paper_file is None else str(paper_file),
@@ -126,7 +138,7 @@ def report(
             _fill_readme(readme, folder, written)
             screen.print(f"filled in: {readme}", soft_wrap=True)
         if merged is not None:
-            _write_merged(opened, merged, screen, style)
+            _write_merged(opened, merged, screen, options.style)
 
 
 def _print_contradictions(paper_file: Path | None, paper_baseline: Sequence[str]) -> None:
@@ -165,24 +177,22 @@ def _merge(session: Session, store: RunStore, entries: Sequence[Path]) -> Merged
     return merge_entries(entries, store, session.metric_info())
 
 
-def _write_merged(store: RunStore, merged: Merged, screen: Console, style: str) -> None:
+def _write_merged(store: RunStore, merged: Merged, screen: Console, style: Style) -> None:
     """Prints merged tables and writes them beside the report's own, which stay the run's alone."""
     from bench.files import csv_of
     from bench.tables import latex
     from bench.tables.markup import markdown
     from bench.tables.table import notes
     from reports.record import terminal_tables
-    from reports.tables.style import parse
 
-    look = parse(style)
     main = [table for table in merged.tables if table.name.startswith("main-")]
     for part in terminal_tables(main, screen.width, everything=False):
         screen.print(part)
-    lines = [*(markdown(table, look) for table in merged.tables)]
-    lines += [f"{note}  " for note in notes(merged.tables, look)]
+    lines = [*(markdown(table, style) for table in merged.tables)]
+    lines += [f"{note}  " for note in notes(merged.tables, style)]
     for name, text in (
         ("tables/merged.md", "\n".join([*lines, ""])),
-        ("tables/merged.tex", latex.every(merged.tables, look)),
+        ("tables/merged.tex", latex.every(merged.tables, style)),
         ("data/merged.csv", csv_of(merged.frame)),
     ):
         path = store.write_file(f"report/{name}", text.encode())

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.files import sha256_bytes, sha256_file
+from bench.tables.style import Style
+from reports.tables.style import style_of_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 class ReportOptions:
     """The options of ``report`` on which its content depends."""
 
-    style: str = ""
+    style: Style = field(default_factory=Style)
     baseline: str | None = None
     paper: bool = False
     paper_file: str | None = None
@@ -117,18 +119,17 @@ def write_report(session: Session, store: RunStore, options: ReportOptions | Non
     from reports import write
     from reports.figures.sensitivity import Bounds
     from reports.page import write_page
-    from reports.tables.style import parse
 
     options = options or ReportOptions()
     # Inputs besides the run: reported figures, a study's votes.
     paper, study, inputs = _inputs(store, options)
 
     # Tables, figures, page.
-    rule, facts, style = SuccessRule(), session.metric_info(), parse(options.style)
+    rule, facts = SuccessRule(), session.metric_info()
     paths = write.write_report(
         store,
         facts,
-        style=style,
+        style=options.style,
         paper=paper,
         study=study,
         baseline=options.baseline,
@@ -136,7 +137,7 @@ def write_report(session: Session, store: RunStore, options: ReportOptions | Non
         cases=options.case,
     )
     page = write_page(
-        store, facts, tables=paths.tables, style=style, figures=paths.figures, files=paths.files
+        store, facts, tables=paths.tables, style=options.style, figures=paths.figures, files=paths.files
     )
 
     # How to build it anew.
@@ -207,7 +208,7 @@ def rebuild_report(session: Session, store: RunStore, empty: Path) -> RebuiltRep
     from reports.share.verification.recompute import RebuiltReport
 
     record = _read_record(store)
-    options = ReportOptions(**record["options"])
+    options = record["options"]
     # The report's title is the name that the folder had.
     linked = link_run(store, empty / record["name"], ("run.json", "cases", "edits", "edits.jsonl", "scores"))
     with session.open_run(linked) as copy:
@@ -229,11 +230,19 @@ def _read_record(store: RunStore) -> Mapping[str, Any]:
     path = store.path / RECORD
     try:
         record = {"recorded": True, **json.loads(path.read_text(encoding="utf-8"))}
-        options, name = ReportOptions(**record["options"]), record["name"]
+        stored, name = record["options"], record["name"]
+        options = ReportOptions(**{**stored, "style": style_of_record(stored.get("style", ""))})
+        record["options"] = options
         record["inputs"].items()
         record["program"].items()
     except FileNotFoundError:
-        return {"recorded": False, "name": store.path.name, "options": {}, "inputs": {}, "program": {}}
+        return {
+            "recorded": False,
+            "name": store.path.name,
+            "options": ReportOptions(),
+            "inputs": {},
+            "program": {},
+        }
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BenchError(f"{path}: no record of a report ({error})") from error
     if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:

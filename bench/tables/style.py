@@ -38,6 +38,6 @@ class Style:
         for column in self.columns:
             if column not in available:
                 raise StyleError(
-                    f"--style columns: no metric {column!r}.{did_you_mean(column, available)} "
+                    f"--columns: no metric {column!r}.{did_you_mean(column, available)} "
                     f"This run has: {', '.join(sorted(available))}."
                 )

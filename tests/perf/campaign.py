@@ -326,7 +326,7 @@ def bad_option(folder: Path, run: Path, rng: random.Random) -> Attack:
             ["run", "dmeo"],
             ["run", "demo", "--device", "cuda:99"],
             ["run", "demo", "--dtype", "float7"],
-            ["report", str(run), "--style", "colour=blue"],
+            ["report", str(run), "--intervals", "blue"],
             ["cases", "mini-coco", "--out", str(folder / "c"), "-o", "unheard=1"],
             ["score", str(run), "--metric", "psnrr"],
             ["list", "nothing"],

@@ -105,7 +105,7 @@ def test_a_run_is_compared_verified_exported_and_merged(
     # A refused entry leaves the report as it is.
     before = {path: path.stat().st_mtime_ns for path in (place / "one" / "report").rglob("*")}
     (place / "entry.json").write_text("{}")
-    assert run("report", "one", "--merge", "entry.json", "--style", "decimals=1", *plugin) == 2
+    assert run("report", "one", "--merge", "entry.json", "--decimals", "1", *plugin) == 2
     assert {path: path.stat().st_mtime_ns for path in (place / "one" / "report").rglob("*")} == before
     changed = next((place / "one" / "edits").rglob("*.png"))
     changed.write_bytes(changed.read_bytes() + b"x")

@@ -49,10 +49,7 @@ def test_a_run_is_verified_by_making_all_of_it_again(place: Path, capsys: pytest
     shutil.move("runs/dots", "runs/moved")
     assert verified(capsys, "runs/moved")["ok"]
     # A report with options of its own is built anew with them.
-    assert (
-        run("report", "runs/moved", "--style", "intervals=plus-minus", "--paper", "--plugin", "cli_plugin")
-        == 0
-    )
+    assert run("report", "runs/moved", "--intervals", "plus-minus", "--paper", "--plugin", "cli_plugin") == 0
     assert verified(capsys, "runs/moved")["ok"]
     # An edit replaced with its record, a value of a set, a number of a table: all by someone who mends digests.
     edit = sorted(Path("runs/moved/edits").rglob("*.png"))[0]

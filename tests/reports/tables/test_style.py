@@ -1,46 +1,21 @@
-"""The --style line: what it takes, and how it refuses."""
+"""The look of the tables: its columns, and how a report's record stores it."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import fields
+import json
+from dataclasses import asdict, fields
 
 import pytest
 
 from bench.tables.style import Style, StyleError
-from reports.tables import style
+from reports.tables.style import parse_columns, style_of_record
 
 
-def test_the_example_is_read() -> None:
-    expected = Style(("success_truth", "leak_lpips"), 3, "brackets", "two-column")
-    assert style.parse(style.EXAMPLE) == expected
-    assert style.parse(" ; decimals = 2 ; intervals=plus-minus; ") == Style(
-        decimals=2, intervals="plus-minus"
-    )
-    assert style.parse("") == Style()
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("colums=a", "Did you mean columns"),
-        ("decimals", "no key=value"),
-        ("decimals=", "no value"),
-        ("decimals=two", "whole number from 0 to 8"),
-        ("decimals=-1", "whole number"),
-        ("decimals=9", "whole number"),
-        ("decimals=²", "whole number"),
-        ("decimals=1;decimals=2", "given twice"),
-        ("intervals=bracket", "Did you mean brackets"),
-        ("layout=three-column", "one-column or two-column"),
-        ("columns=a,b,a", "a is named twice"),
-        ("columns=,", "names no metric"),
-    ],
-)
-def test_what_is_wrong_is_named(text: str, says: str) -> None:
-    with pytest.raises(StyleError, match=says) as caught:
-        style.parse(text)
-    assert "--style" in str(caught.value)
+def test_columns_are_names_with_commas_between() -> None:
+    assert parse_columns(" a , b,") == ("a", "b")
+    assert parse_columns("") == ()
+    with pytest.raises(StyleError, match="--columns: a is named twice"):
+        parse_columns("a,b,a")
 
 
 def test_a_column_that_the_run_has_not_is_refused() -> None:
@@ -49,16 +24,29 @@ def test_a_column_that_the_run_has_not_is_refused() -> None:
     Style(columns=("fid",)).check_columns(["leak_lpips", "fid"])
 
 
-def test_the_help_names_what_the_parser_takes() -> None:
+CHOSEN = Style(("success_truth", "leak_lpips"), 3, "plus-minus", "one-column", "full")
+
+
+@pytest.mark.parametrize(
+    ("stored", "style"),
+    [
+        ("", Style()),
+        (" ; decimals = 2 ; intervals=plus-minus; ", Style(decimals=2, intervals="plus-minus")),
+        (
+            "columns=success_truth,leak_lpips;decimals=3;intervals=plus-minus;layout=one-column;captions=full",
+            CHOSEN,
+        ),
+        (json.loads(json.dumps(asdict(CHOSEN))), CHOSEN),
+    ],
+)
+def test_a_record_of_this_and_of_earlier_versions_is_read(stored: object, style: Style) -> None:
+    assert style_of_record(stored) == style  # type: ignore[arg-type]
+
+
+def test_report_has_an_option_for_every_choice() -> None:
     from typer.main import get_command
 
     from run_bench import app
 
     report = get_command(app).commands["report"]  # type: ignore[attr-defined]
-    (told,) = (option.help for option in report.params if option.name == "style")
-    for key in ("intervals", "layout", "captions"):
-        (choices,) = re.findall(rf"{key}=([a-z|-]+)", told)
-        assert [
-            getattr(style.parse(f"{key}={choice}"), key) for choice in choices.split("|")
-        ] == choices.split("|")
-    assert set(re.findall(r"(\w+)=", told)) == {field.name for field in fields(Style)}
+    assert {field.name for field in fields(Style)} <= {option.name for option in report.params}
