@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli.console import print_json, warn
-from bench.cli.markers import check_markers, fill_between
+from bench.cli.markers import check_markers, fill_between, has_markers
 from bench.cli.options import AllColumns, Device, Json, Plugin, Quiet, RunFolder, examples, open_session
 from bench.cli.run import print_report
 from bench.errors import BenchError
@@ -115,7 +115,7 @@ def report(
         return
     if folder is None:
         raise BenchError("name a run folder, such as runs/demo.")
-    check_markers(readme, f"{folder.name}-table")
+    check_markers(readme, f"{folder.name}-table", f"{folder.name}-short")
     options = ReportOptions(
         style=Style(parse_columns(columns), decimals, intervals, layout, captions),
         baseline=baseline,
@@ -151,12 +151,21 @@ def _print_contradictions(paper_file: Path | None, paper_baseline: Sequence[str]
 
 
 def _fill_readme(readme: Path, folder: Path, report: WrittenReport) -> None:
-    """Puts a run's main tables and two images between the markers. The images are copied to ``docs``."""
+    """Puts a run's tables between the markers that the file has.
+
+    ``NAME-table``: the main tables and two images, which are copied to ``docs``. ``NAME-short``: one small table.
+    """
     from bench.files import write_atomic
     from bench.tables.markup import markdown
     from bench.tables.table import notes
+    from reports.tables.standard import short_table
 
     tables = report.headline()
+    if has_markers(readme, f"{folder.name}-short"):
+        short = markdown(short_table([table for table in tables if table.name.startswith("main-")]))
+        fill_between(readme, f"{folder.name}-short", short.splitlines()[2:])
+    if not has_markers(readme, f"{folder.name}-table"):
+        return
     lines = [*map(markdown, tables), *(f"{note}  " for note in notes(tables))]
     images = readme.parent if readme.parent.name == "docs" else readme.parent / "docs"
     for file, name, caption in (

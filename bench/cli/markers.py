@@ -9,13 +9,20 @@ from bench.errors import BenchError
 from bench.terminal import check_target
 
 
-def check_markers(readme: Path | None, name: str) -> None:
-    """Raises BenchError for a file that :func:`fill_between` could not fill, before anything is computed."""
+def check_markers(readme: Path | None, *names: str) -> None:
+    """Raises BenchError for a file that has none of the pairs of markers ``names``, before anything is computed."""
     if readme is not None:
         check_target(readme, "--readme")
         if not readme.exists():
             raise BenchError(f"--readme {readme}: no such file. Give one that has the markers of the tables.")
-        _split(readme, name)
+        if not any(has_markers(readme, name) for name in names):
+            _split(readme, names[0])
+
+
+def has_markers(file: Path, name: str) -> bool:
+    """Whether the file has both markers ``name``."""
+    text = file.read_text(encoding="utf-8")
+    return f"<!-- {name}:start -->" in text and f"<!-- {name}:end -->" in text
 
 
 def fill_between(file: Path, name: str, lines: Sequence[str]) -> None:

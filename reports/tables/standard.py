@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bench.edit import ALL, CATEGORIES
 from bench.tables.table import Table, slug
@@ -65,6 +66,35 @@ def success_tables(data: ReportData) -> list[Table]:
         for metric in data.names(protocol)
         if metric.startswith("success_")
     ]
+
+
+def short_table(main: Sequence[Table]) -> Table:
+    """The README's table: success of each method per protocol, and the area that it repainted outside in the last one.
+
+    ``main``: finished main tables, see :func:`main_tables`. Controls are left out, marks and intervals stay.
+    """
+    picks = [
+        (table, index, f"{wording} {table.title.partition(':')[0]}")
+        for metric, wording, tables in (
+            ("success_truth", "success,", main),
+            ("leak_area", "repainted outside,", main[-1:]),
+        )
+        for table in tables
+        for index, column in enumerate(table.columns)
+        if column.metric == metric
+    ]
+    rows = {table.name: {row.label: row for row in table.rows} for table, _, _ in picks}
+    return Table(
+        name="short",
+        title="",
+        columns=tuple(replace(table.columns[i], heading=title, decimals=0) for table, i, title in picks),
+        rows=tuple(
+            replace(row, cells=tuple(rows[table.name][row.label].cells[i] for table, i, _ in picks), group="")
+            for row in main[0].rows
+            if not row.control
+        ),
+        counts=(),
+    )
 
 
 FAMILY_TITLES = {

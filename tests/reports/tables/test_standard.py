@@ -13,13 +13,13 @@ from bench.metrics.types import MetricInfo
 from bench.stats import share
 from bench.store import RunStore
 from bench.tables.style import Style
-from bench.tables.table import Cell, Table
+from bench.tables.table import Cell, Column, Row, Table
 from reports import build
 from reports.data.report_data import ReportData, ReportError
 from reports.data.scores import control_titles, load, method_titles
 from reports.data.summary import summary
 from reports.tables import tabulate
-from reports.tables.standard import standard_tables
+from reports.tables.standard import short_table, standard_tables
 from tests.reports import fake
 from tests.reports.data.test_summary import N, frame
 
@@ -156,3 +156,26 @@ def test_distances_to_the_reference_have_a_table_that_says_how_to_read_them(tmp_
     reference = by_name["reference-mini-coco"]
     assert [column.metric for column in reference.columns] == ["truth_rmse"]
     assert any("several answers can be right" in note for note in reference.notes)
+
+
+def test_the_short_table_has_success_per_protocol_and_the_last_ones_leakage() -> None:
+    def main(protocol: str, success: float, area: float) -> Table:
+        columns = (
+            Column("leak area", "leak_area", percent=True, decimals=2),
+            Column("success", "success_truth", percent=True, decimals=1),
+        )
+        rows = tuple(
+            Row(name, name == "oracle", (Cell(area), Cell(value, best=value == success)), n=4, failed=0)
+            for name, value in (("a", success), ("b", 0.25), ("oracle", 1.0))
+        )
+        return Table(f"main-{protocol}", f"{protocol}: all categories", columns, rows)
+
+    table = short_table([main("portraits", 0.5, 0.1), main("scenes", 0.75, 0.2)])
+    assert [column.heading for column in table.columns] == [
+        "success, portraits",
+        "success, scenes",
+        "repainted outside, scenes",
+    ]
+    assert [row.label for row in table.rows] == ["a", "b"]
+    assert [[cell.value for cell in row.cells] for row in table.rows] == [[0.5, 0.75, 0.2], [0.25, 0.25, 0.2]]
+    assert [cell.best for cell in table.rows[0].cells] == [True, True, False]
