@@ -118,6 +118,7 @@ def _summary(
     """Means with intervals, cost and votes, in the columns of ``reports.data.summary``."""
     import pandas as pd
 
+    # Three sources with the same columns: scores, cost, votes.
     frame = summary(scores, metrics, resamples=resamples, seed=seed)
     if frame.empty:
         standard_tables(ReportData(frame, metrics))  # raises, with the remedy

@@ -78,6 +78,7 @@ def write_report(
     Raises :class:`ReportError` where nothing is scored or a case is not in the run, ``StyleError``, ``PaperError``,
     ``VoteError``, ``StatisticsError`` and ``StoreError``.
     """
+    # Everything is computed before anything is written: a refused option leaves the old report as it is.
     style = style or Style()
     check_cases(store, cases)
     report = compute(
@@ -85,6 +86,8 @@ def write_report(
         resamples=resamples, seed=seed,
     )  # fmt: skip
     files = _write(store, _texts(store, report, style))
+
+    # Figures, then the files of an earlier report that this one does not have.
     images: list[Path] = []
     figures: list[ReportFigure] = []
     if with_figures:
@@ -92,6 +95,8 @@ def write_report(
         floats = (latex.figure(one.name, one.caption, wide=one.wide) for one in figures)
         files += _write(store, {"figures/figures.tex": "\n".join([latex.HEAD_OF_FIGURES, *floats])})
         _remove_stale(store, [*files, *images])
+
+    # Warnings for the terminal, each once.
     too_small = [note for table in report.tables for note in table.notes if note.startswith("Too small")]
     gaps = [] if paper is None else paper.gaps
     warnings = dict.fromkeys([*too_small, *latex.warnings(report.tables), *gaps])
@@ -169,6 +174,7 @@ def readme(name: str) -> str:
 
 def _markdown_page(store: RunStore, report: Report, style: Style) -> str:
     """Every table, the notes once, and the meaning of each metric in one line."""
+    # One line per metric that any table shows.
     infos = {**OWN_METRICS, **report.data.metrics}
     columns = dict.fromkeys(column.metric for table in report.tables for column in table.columns)
     legend = [
@@ -200,6 +206,7 @@ def _remove_stale(store: RunStore, written: Sequence[Path]) -> None:
 
     A file goes only if it still is as a report wrote it. The page removes its own files.
     """
+    # digests.jsonl has the SHA-256 of every file that a report wrote.
     current = {path.relative_to(store.path).as_posix() for path in written}
     page = ("report/page/", "report/index.html", "report/report.json")
     for name, digest in store.digests()[0].items():

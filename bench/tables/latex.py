@@ -58,6 +58,7 @@ def document(body: str, style: Style | None = None) -> str:
     two = style is None or style.layout == "two-column"
     return "\n".join(
         [
+            # Layout of the page.
             rf"\documentclass[{'twocolumn' if two else 'onecolumn'}]{{article}}",
             rf"\usepackage[{'hmargin=0.8in' if two else 'textwidth=5.5in'}]{{geometry}}",
             r"\geometry{vmargin=0.45in,footskip=0.3in}",
@@ -96,6 +97,7 @@ def figure(name: str, caption: str, *, wide: bool) -> str:
 
 def every(tables: Sequence[Table], style: Style | None = None) -> str:
     """Tables in one file. A table whose every column stands in the others is left out, and named in a comment."""
+    # From the end, so that the more detailed tables go and the main ones stay.
     picked = list(tables)
     for candidate in reversed(tables):
         other_keys = {key for other in picked if other is not candidate for key in _keys(other)}
@@ -103,6 +105,7 @@ def every(tables: Sequence[Table], style: Style | None = None) -> str:
             picked.remove(candidate)
     left_out = [table.name for table in tables if table not in picked]
     remark = f"% In files of their own, since other tables have all of their columns: {', '.join(left_out)}"
+    # One file, with a page break before each long table.
     texts = [_provenance(one) + table(one, style) for one in picked]
     # A float before a long table would be printed after it.
     texts = [("\\clearpage\n" if r"\begin{longtable}" in text else "") + text for text in texts]
@@ -213,9 +216,11 @@ def _long(part: Table, style: Style, caption: str, label: str) -> str:
     """A ``longtable`` with its head on each page. In a two-column paper it needs pages of one column."""
     two = style.layout == "two-column"
     lines = [
+        # A longtable cannot stand in one of two columns.
         *([r"\onecolumn"] if two else []),
         r"{" + _sizes(part, style) + r"\setlength{\LTcapwidth}{\linewidth}",
         _NUMBERS,
+        # Head of the first page, head of the others, foot, rows.
         rf"\begin{{longtable}}{{{_column_types(part, style)}}}",
         rf"\caption{{{escape(caption)}}}\label{{tab:{label}}}\\",
         r"\toprule",
@@ -249,9 +254,11 @@ def _span(part: Table, style: Style) -> int:
 
 def _column_types(part: Table, style: Style) -> str:
     """The argument of ``tabular``: names, numbers (and distances to their interval's ends), counts."""
+    # Names: one line, or a paragraph of limited width with a hanging indent.
     longest = max((text_width(printed_name(row)) for row in part.rows), default=0.0)
     room = name_limit(style)
     names = "l" if longest <= room else rf">{{\raggedright\arraybackslash\hangindent=1em}}p{{{room:.0f}pt}}"
+    # Numbers: room for a sign of overlap before, a column of distances after.
     numbers = [
         (rf"@{{\hspace{{{GAP_POINTS + SIGN_POINTS:.0f}pt}}}}" if signed(part, i, style) else "")
         + _number_type(part, i)
@@ -267,6 +274,7 @@ def _number_type(part: Table, index: int) -> str:
     cells = [row.cells[index] for row in part.rows]
     if any(cell.text for cell in cells):
         return "r"
+    # siunitx aligns by the digits before and after the point. Numbers with an exponent stand outside of it.
     texts = [cell_text(cell, column) for cell in cells]
     digits = [text.partition(".") for text in texts if text != MISSING and "e" not in text]
     whole = max((len(before.lstrip("-")) for before, _, _ in digits), default=1)
@@ -289,6 +297,7 @@ def _header(part: Table, style: Style) -> Iterator[str]:
 
 def _group_lines(part: Table, pairs: Sequence[bool], counts: int) -> Iterator[str]:
     """The headings of the groups, each over its columns, and the rules below them."""
+    # LaTeX columns count from 1, and the first one holds the names.
     cells, rules, position, index = [""], [], 2, 0
     for group, columns in part.group_spans():
         span = columns + sum(pairs[index : index + columns])
@@ -388,6 +397,7 @@ def _caption(one: Table, style: Style) -> list[str]:
     size = _caption_n(one)
     if style.captions == "full":
         return [part for part in (size, *_remarks(one, style), *one.provenance) if part]
+    # Only what the table shows is explained.
     cells = [cell for row in one.rows for cell in row.cells]
     ranged = any(cell.low is not None and cell.low != cell.high for cell in cells)
     interval = {"brackets": "In brackets: 95 % intervals.", "plus-minus": "±: 95 % intervals.", "none": ""}
@@ -413,6 +423,7 @@ def _caption_n(one: Table) -> str:
     sizes = sorted({row.n for row in one.rows if row.n})
     if not sizes or "n" not in one.counts:
         return ""
+    # n of the rows, then of single values that neither their row nor their column explains.
     size = f"n = {_range(sizes)}"
     if any(one.column_n(i) is not None for i in range(len(one.columns))):
         size += " unless the heading says another"

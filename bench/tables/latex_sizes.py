@@ -56,6 +56,7 @@ def parts(table: Table, style: Style) -> Iterator[Table]:
 
 def _cuts(table: Table, style: Style, room: float) -> list[int]:
     """First column of each part, and the number of columns."""
+    # Greedy: a part takes columns as long as they fit.
     cuts = [0]
     for last in range(1, len(table.columns)):
         if width(table.select(range(cuts[-1], last + 1)), style) > room:
@@ -65,6 +66,7 @@ def _cuts(table: Table, style: Style, room: float) -> list[int]:
 
 def width(table: Table, style: Style) -> float:
     """Points of the whole table."""
+    # Names and counts, then the columns with their groups.
     names = [text_width(text) for text in (*map(printed_name, table.rows), table.rows_are)]
     counts = sum(text_width(name) + GAP_POINTS for name in table.informative_counts())
     total = min(name_limit(style), max(names)) + counts
@@ -151,6 +153,7 @@ _WIDE = frozenset("mwMW@%↑↓≈±+-–")
 
 def text_width(text: str, em: float = _EM) -> float:
     """Points of one line, a little too many."""
+    # Em widths of Computer Modern, rounded up: digits, narrow and wide signs, capitals, other letters.
     widths = (
         0.505
         if char.isdigit()

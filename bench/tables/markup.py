@@ -32,12 +32,14 @@ def _beside(cell: Cell, column: Column, n: int | None, intervals: bool, style: S
 def markdown(table: Table, style: Style | None = None) -> str:
     """A heading and a pipe table. The caller adds the :func:`~bench.tables.table.notes`."""
     style = style or Style()
+    # Title, headings, and the alignment of the columns.
     lines = [
         f"### {table.title}",
         "",
         _pipes([table.rows_are, *_headings(table), *table.counts]),
         _pipes([":--", *("--:" for _ in (*table.columns, *table.counts))]),
     ]
+    # Rows. A heading of a group is a row whose other cells are empty.
     for group, rows in table.grouped_rows():
         if group:
             blanks = ("" for _ in (*table.columns, *table.counts))
@@ -82,6 +84,7 @@ def csv_text(table: Table) -> str:
     """Unrounded values: per column its value, low, high and n. A missing value is the empty string."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
+    # Four fields per column. The protocol is part of the key only where the table has several.
     several = len({column.protocol for column in table.columns}) > 1
     keys = [
         (f"{column.protocol}/" if several and column.protocol else "")
@@ -99,6 +102,7 @@ def csv_text(table: Table) -> str:
             # A value that was copied from a publication has no n.
             for value in (cell.value, cell.low, cell.high, cell.n if cell.n or cell.value is None else None)
         ]
+        # repr gives the shortest text that reads back as the same float.
         texts = ("" if value is None else repr(value) for value in values)
         writer.writerow([csv_cell(row.label), int(row.control), *texts, row.n, row.failed])
     return out.getvalue()
@@ -182,6 +186,7 @@ def _reported(column: Column) -> str:
 
 
 def _html_cell(cell: Cell, column: Column, n: int | None, intervals: bool, style: Style) -> str:
+    # Marks: bold, underline, sign of overlap before, dagger behind.
     text = html_.escape(cell_text(cell, column))
     text = f"<b>{text}</b>" if cell.best else f"<u>{text}</u>" if cell.second else text
     text = f"{TIE} {text}" if cell.tie else text

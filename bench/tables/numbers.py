@@ -27,9 +27,11 @@ def number(value: float | None, column: Column) -> str:
     """``value`` as the column shows it. A value that is not 0 is never shown as 0: it gets two digits of its own."""
     if value is None:
         return MISSING
+    # The usual case: the column's decimals show something, or the value is 0.
     text = _rounded(value, column)
     if text.strip("0.") or abs(value) < NOTHING:
         return text
+    # Else two significant digits, with an exponent below 0.001.
     value *= 100 if column.percent else 1
     if abs(value) >= 0.001:
         return f"{value:.2g}"

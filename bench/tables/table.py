@@ -138,6 +138,7 @@ class Table:
 
     def column_n(self, index: int) -> int | None:
         """The n that all values of a column share, where it differs from that of their rows."""
+        # Cells without a value have n = 0 and do not count.
         counts = {row.cells[index].n for row in self.rows if row.cells[index].n}
         same = all(row.cells[index].n in (0, row.n) for row in self.rows)
         return None if same or len(counts) != 1 else counts.pop()
@@ -166,6 +167,7 @@ class Table:
 
     def group_spans(self) -> list[tuple[str, int]]:
         """Runs of neighbouring columns of one group: (heading, number of columns)."""
+        # A group that is interrupted by another has two headings.
         spans: list[tuple[str, int]] = []
         for column in self.columns:
             if spans and spans[-1][0] == column.group:
@@ -186,6 +188,7 @@ def notes(tables: Sequence[Table], style: Style | None = None) -> list[str]:
     on_intervals = list(dict.fromkeys(note for table in tables for note in table.interval_notes))
     if on_intervals:
         on_intervals = [INTERVAL_NOTES[intervals], *on_intervals] if intervals != "none" else []
+    # Notes on the values, in the order of the tables.
     on_values = dict.fromkeys(note for table in tables for note in table.notes)
     return [note for note in (*on_intervals, *on_values) if note]
 
@@ -216,10 +219,13 @@ def mark(
     ]
     if higher_is_better is None or len(rivals) < 2:
         return marked
+    # Distinct values, best first. Where all are equal, nobody is best.
     ranked = sorted({value for _, value in rivals}, reverse=higher_is_better)
     if len(ranked) < 2:
         return marked
     top = ranked[0]
+
+    # Marks of every rival, against all methods that share the first place.
     best = [i for i, value in rivals if value == top]
     for i, value in rivals:
         p = None if p_values is None else p_values[i]
@@ -237,4 +243,5 @@ def mark(
 def _overlap(a: Cell, b: Cell) -> bool:
     if a.low is None or a.high is None or b.low is None or b.high is None:
         return False
+    # Intervals that touch in one point overlap.
     return a.low <= b.high and b.low <= a.high

@@ -25,10 +25,13 @@ def narrowed(table: Table, width: int, families: Sequence[Sequence[str]] = (), c
 
     ``families``: of each, the first metric that the table has is preferred to the other columns.
     """
+    # Preferred columns first, then the others in their order.
     metrics = [column.metric for column in table.columns]
     firsts = (next((m for m in family if m in metrics), None) for family in families)
     main = [metrics.index(metric) for metric in firsts if metric is not None]
     chosen = [*main, *(i for i in range(len(metrics)) if i not in main)][:columns]
+
+    # Columns go, last choice first, until the rest fits.
     widths, name = _column_widths(table), min(_name_width(table), NAME_WIDTH)
     room = width - name - sum(len(count) + GAP for count in table.informative_counts())
     while len(chosen) > 1 and sum(widths[i] + GAP for i in chosen) > room:
@@ -59,6 +62,7 @@ def terminal(tables: Sequence[Table], width: int = 100) -> Iterator[RenderableTy
             yield Text(f"\n{table.title}{size}{part}", style="bold")
             yield Padding(_grid(table, group, widths, name), (0, 0, 0, 0), expand=False)
 
+    # Notes of all tables, each once.
     yield Text()
     if any(cell.best for table in tables for row in table.rows for cell in row.cells):
         yield Text(f"{BEST}: the best method of the column, bold elsewhere.", style="dim italic")
@@ -99,6 +103,7 @@ def _grid(table: Table, group: Sequence[int], widths: Sequence[int], name: int) 
     for count in counts:
         grid.add_column(count, justify="right", vertical="bottom")
 
+    # Rows: up to three lines (value, interval, n), with a rule before the controls.
     for k, row in enumerate(table.rows):
         last_method = not row.control and k + 1 < len(table.rows) and table.rows[k + 1].control
         # Cells stand at the bottom for the sake of the headings. Empty lines lift the shorter ones up.

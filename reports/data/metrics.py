@@ -1,4 +1,4 @@
-"""What reports know of metrics: headings, order, units, direction.
+"""Metrics in reports: headings, order, units, direction.
 
 A metric of a composited edit (its kept part pasted back from the source) has the name of the plain metric with the
 suffix ``_pasted``.

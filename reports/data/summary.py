@@ -46,6 +46,7 @@ def summary(
     sets (Fréchet distance, KID, CMMD) come with the interval that was stored, if any. Raises
     ``statistics.StatisticsError`` for an outcome whose values are not 0 or 1.
     """
+    # One block of rows per protocol and method, in the order in which methods joined the run.
     rows: list[tuple[object, ...]] = []
     for protocol, protocol_scores in scores.protocols.items():
         means = _means(protocol_scores, metrics, resamples, seed)
@@ -79,6 +80,7 @@ def _means(
 
     from reports.data.intervals import summarise
 
+    # Methods and metrics side by side, so that one set of resamples serves all of them.
     shape = scores.values.shape[1:]  # (M, K)
     shares = outcomes(scores.metrics, metrics)
     is_share = np.tile([name in shares for name in scores.metrics], shape[0]).astype(bool)
@@ -107,6 +109,7 @@ def cost_summary(scores: RunScores, *, resamples: int = 2000, seed: int = 0) -> 
         methods = zip(protocol_scores.methods, protocol_scores.titles, strict=True)
         for m, (digest, title) in enumerate(methods):
             failed = scores.failed[protocol][digest][ALL]
+            # Mean seconds with interval, and the peak over all batches.
             n = int(means.n[m])
             if n:
                 ends = (float(means.value[m]), float(means.low[m]), float(means.high[m]))

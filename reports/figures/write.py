@@ -63,6 +63,7 @@ def _charts(report: Report, bounds: Bounds | None) -> Iterator[Drawing]:
     from reports.figures.sensitivity import success_sensitivity
     from reports.figures.style import looks
 
+    # The same colour and marker per method in all charts.
     scores, frame = report.scores, report.data.frame
     style = looks([title for title in scores.titles.values() if title not in scores.controls])
     interval = "Error bars: 95 % intervals."
@@ -81,6 +82,7 @@ def _charts(report: Report, bounds: Bounds | None) -> Iterator[Drawing]:
         f"Change outside the mask by the distance from it. {interval}",
         charts.leakage_by_distance(frame, scores, style),
     )
+    # Votes of simulated raters are named so wherever they stand.
     simulated = report.study is not None and report.study.simulated
     yield (
         "preference",

@@ -45,11 +45,14 @@ def collect(
     ``root``: path from the page to the run's files. ``style``: of the tables as LaTeX. ``figures``: ``name``,
     ``caption``, ``png``, ``pdf`` and ``tex`` of each. ``downloads``: files of the report, as paths from the page.
     """
+    # Cases, edits and scores, each read once.
     content = _read(store)
     scores = store.scores()
     names = sorted(dict.fromkeys(scores["metric"].tolist()), key=display_order)
     values, reasons = _dense(scores, content.edits, names)
     versions = dict(zip(scores["metric"].tolist(), scores["metric_version"].tolist(), strict=True))
+
+    # The first chunk: all that the page shows before anything else is loaded.
     manifest = store.manifest
     methods = _methods(store, content)
     run = {
@@ -81,6 +84,8 @@ def collect(
         },
         "parts": parts(),
     }
+
+    # Texts of the tables for the clipboard.
     texts = {
         table.name: {"tex": latex.HEAD + latex.table(table, style), "csv": csv_text(table)}
         for table in tables
@@ -108,12 +113,14 @@ def _read(store: RunStore) -> _Content:
     controls = control_titles(store)
     methods = sorted(titles, key=lambda digest: titles[digest] in controls)
     rank = {digest: i for i, digest in enumerate(methods)}
+    # Cases in the order of their files, which is the order of the page.
     cases: list[dict[str, Any]] = []
     position: dict[tuple[str, str], int] = {}
     for protocol in store.protocols():
         for row in store.cases(protocol).rows:
             position[protocol, row["id"]] = len(cases)
             cases.append({**row, "protocol": protocol})
+    # Edits of cases and methods that the run no longer has are left out.
     edits = [
         record
         for record in store.edits()
@@ -141,6 +148,7 @@ def _dense(
     column = {name: m for m, name in enumerate(metrics)}
     columns = np.array([column[name] for name in scores["metric"].tolist()], dtype=np.int64)
 
+    # Scatter the long records. What has no value has a reason.
     values = np.full((len(edits), len(metrics)), np.nan)
     with_edit = rows >= 0
     stored = scores["value"].to_numpy()

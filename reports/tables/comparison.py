@@ -47,6 +47,7 @@ def comparison_tables(
     """Per protocol: every method that is no control against the baseline, metric by metric."""
     tables = []
     for protocol in scores.protocols:
+        # Rows: metric by metric, over all categories.
         part = comparisons[
             (comparisons["protocol"] == protocol)
             & (comparisons["category"] == ALL)
@@ -59,6 +60,8 @@ def comparison_tables(
         ]
         if not rows:
             continue
+
+        # Columns: the difference with its interval, and three measures of it.
         baseline = part["baseline"].iloc[0]
         columns = (
             Column(f"difference from {baseline}", "difference", protocol=protocol, decimals=3),

@@ -87,6 +87,7 @@ def _sums(paper: Paper) -> Iterator[str]:
         expected, shares = totals.get(paper.one_name(quantity), (None, ""))
         if expected is None or len(cells) < 2:
             continue
+        # Each value may be off by its rounding.
         total = sum((cell.value for cell in cells), Decimal(0))
         slack = sum((cell.rounding for cell in cells), Decimal(0))
         if abs(total - expected) > slack:
@@ -100,6 +101,7 @@ def _sums(paper: Paper) -> Iterator[str]:
 def _ratios(statement: Statement, paper: Paper) -> Iterator[str]:
     """A line where no two cells have the stated ratio, to the digits of the statement."""
     assert statement.ratio is not None
+    # The method's own values of the quantity, under any of its names.
     quantity = paper.one_name(statement.quantity)
     method = paper.one_name(statement.method)
     own = [
@@ -117,6 +119,7 @@ def _ratios(statement: Statement, paper: Paper) -> Iterator[str]:
         and paper.one_name(other.method) != method
         and other.value > 0
     ]
+    # The statement's digits say how exactly a ratio must agree.
     exponent = statement.ratio.as_tuple().exponent
     half = Decimal(5).scaleb((exponent if isinstance(exponent, int) else 0) - 1)
     if ratios and all(abs(ratio - statement.ratio) > half for ratio, _ in ratios):

@@ -38,6 +38,7 @@ def with_provenance(table: Table, store: RunStore, scores: RunScores, detectable
 def sentences(store: RunStore, protocols: Iterable[str], methods: Iterable[str]) -> list[str]:
     """Data, weights, sampler steps, and seed with versions and digest: one short sentence each."""
     manifest = store.manifest
+    # Rows of tables that are no methods, such as metrics, have no specification.
     specs = {title: store.methods[digest] for digest, title in method_titles(store).items()}
     rows = [(title, specs[title]) for title in methods if title in specs]
     data = [
@@ -47,6 +48,7 @@ def sentences(store: RunStore, protocols: Iterable[str], methods: Iterable[str])
     ]
     weights = [f"{title}: {weight}" for title, spec in rows if (weight := _weights(spec))]
     steps = [f"{title} {count}" for title, spec in rows if (count := _steps(spec))]
+    # Seed, digest of the run, versions: one sentence.
     versions = manifest.get("versions") or {}
     packages = ", ".join(f"{name} {versions[name]}" for name in PACKAGES if name in versions)
     run = f"Seed {manifest.get('seed', 'unknown')}; run {run_digest(store)}"
@@ -96,6 +98,7 @@ def _step_count(option: object) -> str:
 
 def provenance_page(store: RunStore) -> str:
     """``report/provenance.md``: protocols, methods and package versions of a run as Markdown tables."""
+    # Rows of the three sections.
     manifest = store.manifest
     titles = method_titles(store)
     protocols = [

@@ -40,6 +40,7 @@ def _too_few_sources(table: Table, scores: RunScores) -> Iterator[str]:
         of_protocol = scores.protocols.get(protocol)
         if of_protocol is None:
             continue
+        # Tests permute source images: their number decides, not that of the edits.
         units = of_protocol.units(category) if category in (ALL, *CATEGORIES) else ()
         clusters = len(set(of_protocol.cluster[units].tolist())) if len(units) else 0
         remark = too_few(clusters, contenders - 1)
@@ -57,6 +58,7 @@ def _undetectable(table: Table, detectable: Detectable) -> Iterator[str]:
             continue
         if not any(cell.dagger for cell in cells):
             continue
+        # A difference below this would be missed in more than 20 % of such studies.
         smallest = detectable[place]
         judge = column.metric.removeprefix("success_").replace("_", " ")
         which = f"success ({judge}, {column.protocol})"

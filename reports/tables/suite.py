@@ -64,6 +64,7 @@ def with_composited_leakage(frame: pd.DataFrame) -> pd.DataFrame:
     """Adds the leakage of composited edits, which is 0 by construction wherever raw leakage was measured."""
     import pandas as pd
 
+    # Outside the mask a composited edit is its source, pixel by pixel.
     raw = frame[frame["metric"] == "leak_lpips"]
     zero = raw.assign(metric=COMPOSITED_LEAK, value=0.0, low=0.0, high=0.0)
     return pd.concat([frame, zero], ignore_index=True) if len(zero) else frame
@@ -128,6 +129,7 @@ def with_mean_rank(table: Table) -> Table:
     if len(methods) < 2 or len(ranks) < 2:
         return table
 
+    # One more column: the mean over the ranking columns, per method.
     means = iter([float(sum(of_method) / len(ranks)) for of_method in zip(*ranks, strict=True)])
     cells = [Cell(None) if row.control else Cell(next(means)) for row in table.rows]
     marked = mark(cells, [row.control for row in table.rows], higher_is_better=False)

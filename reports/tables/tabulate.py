@@ -50,6 +50,7 @@ def tabulate(
 
     ``methods``: titles of the rows, in order. None: all methods of the picked protocols, controls last.
     """
+    # The summary's rows by place, and the picks that have any.
     frame = data.frame[data.frame["protocol"].isin({pick.protocol for pick in picks})]
     records = {
         (record["protocol"], record["method"], record["metric"], record["category"]): record
@@ -128,6 +129,7 @@ def _cell(record: Mapping[str, object] | None) -> Cell:
 
 
 def _interval_notes(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
+    # False: a mean has an interval. True: a distance between sets has one.
     ranged = {
         is_set_distance(column.metric)
         for row in rows

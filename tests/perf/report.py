@@ -61,10 +61,10 @@ class Measured:
 
 def metric_names() -> list[str]:
     """The suite's metrics of single edits, pasted ones after them, ``METRICS_EACH`` in all."""
-    known = Registry("metric", METRICS)
-    names = [name for name in METRICS if known.load(name).kind == "edit"]
-    pasted = [name + COMPOSITED_SUFFIX for name in names if known.load(name).composited]
-    return [*names, *pasted][:METRICS_EACH]
+    registry = Registry("metric", METRICS)
+    names = [name for name in METRICS if registry.load(name).kind == "edit"]
+    composited = [name + COMPOSITED_SUFFIX for name in names if registry.load(name).composited]
+    return [*names, *composited][:METRICS_EACH]
 
 
 def synthetic(folder: Path, records: int = 1_000_000, seed: int = 0) -> RunStore:
@@ -161,7 +161,7 @@ with RunStore.open(Path(sys.argv[2])) as store:
 def measure(folder: Path, records: int = 1_000_000) -> Measured:
     """Writes a report over a made-up run in ``folder`` and says what it took."""
     store = synthetic(folder, records)
-    found = len(store.scores())
+    records_read = len(store.scores())
     start = time.perf_counter()
     work = subprocess.Popen([sys.executable, "-c", WORK, str(ROOT), str(store.path)])
     _, status, used = os.wait4(work.pid, 0)
@@ -170,7 +170,7 @@ def measure(folder: Path, records: int = 1_000_000) -> Measured:
     if work.returncode:
         raise RuntimeError(f"the report ended with {work.returncode}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return Measured(found, seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * unit)
+    return Measured(records_read, seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * unit)
 
 
 def main() -> None:
@@ -181,11 +181,11 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.keep or Path(tempfile.mkdtemp())
     try:
-        found = measure(folder / "run", options.records)
+        result = measure(folder / "run", options.records)
     finally:
         if options.keep is None:
             shutil.rmtree(folder, ignore_errors=True)
-    print(json.dumps(vars(found)) if options.json else found)
+    print(json.dumps(vars(result)) if options.json else result)
 
 
 if __name__ == "__main__":

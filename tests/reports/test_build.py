@@ -89,8 +89,8 @@ def test_everything_is_written_and_named(store: RunStore) -> None:
 
 
 def test_the_suites_table_has_all_that_is_asked_of_it(store: RunStore) -> None:
-    made = build.compute(store, FACTS, resamples=200)
-    suite = made.tables[0]
+    report = build.compute(store, FACTS, resamples=200)
+    suite = report.tables[0]
     assert [(column.group, column.metric) for column in suite.columns] == [
         ("realism", "fid"),
         ("alignment", "clip_target"),
@@ -143,6 +143,39 @@ def test_captions_are_short_and_the_rest_stands_in_the_notes(store: RunStore) ->
     assert text.count("% provenance: ") == text.count("\\caption") - text.count(" of 2)") / 2
 
 
+def test_no_caption_is_longer_than_60_words(store: RunStore) -> None:
+    write_report(store, FACTS, study=study(), paper=paper.load(), with_figures=False, resamples=200)
+    store.close()
+    words = [
+        len(text.split()) for path in store.report_dir.rglob("*.tex") for text in captions(path.read_text())
+    ]
+    assert len(words) > 20
+    assert max(words) <= 60
+
+
+def test_readme_and_provenance_say_what_is_where_and_from_what(store: RunStore) -> None:
+    done = write_report(store, FACTS, resamples=50)
+    store.close()
+    folder = store.report_dir
+    readme = (folder / "README.md").read_text()
+    for path in re.findall(r"`((?:tables|figures|data)/[a-z.-]+|provenance.md)`", readme):
+        assert (folder / path).is_file(), path
+    assert {path.relative_to(folder).parts[0] for path in (*done.files, *done.images)} == {
+        "README.md", "provenance.md", "tables", "figures", "data",
+    }  # fmt: skip
+    provenance = (folder / "provenance.md").read_text()
+    for fact in ("zoo:ped (abcdef01)", "10 and 25 and 8", "mini-coco", "d" * 12, "Seed 0"):
+        assert fact in provenance
+
+
+def test_files_of_the_earlier_flat_layout_go(store: RunStore) -> None:
+    for name in ("summary.csv", "grid.png", "main-mini-coco.tex"):
+        store.write_file(f"report/{name}", b"old", name)
+    write_report(store, FACTS, resamples=50)
+    store.close()
+    assert not [path for path in store.report_dir.iterdir() if path.suffix in (".csv", ".png", ".tex")]
+
+
 def test_full_captions_say_everything(store: RunStore) -> None:
     write_report(store, FACTS, style=Style(captions="full"), with_figures=False, resamples=200)
     store.close()
@@ -156,22 +189,24 @@ def test_the_provenance_says_how_many_steps_each_sampler_takes(store: RunStore) 
 
 
 def test_too_few_sources_are_warned_of(store: RunStore) -> None:
-    made = {table.name: " ".join(table.notes) for table in build.compute(store, FACTS, resamples=200).tables}
-    assert "Too small for the claim (mini-coco, attribute): 2 source images" in made["paper-4-success"]
-    assert "Too small for the claim (mini-coco):" not in made["suite-mini-coco"]
+    tables = {
+        table.name: " ".join(table.notes) for table in build.compute(store, FACTS, resamples=200).tables
+    }
+    assert "Too small for the claim (mini-coco, attribute): 2 source images" in tables["paper-4-success"]
+    assert "Too small for the claim (mini-coco):" not in tables["suite-mini-coco"]
 
 
 def test_the_ablation_has_the_method_and_its_variants(store: RunStore) -> None:
-    made = {table.name: table for table in build.compute(store, FACTS, resamples=200).tables}
-    assert [row.label for row in made["paper-5-ablation"].rows] == [spec.name for spec in METHODS[:2]]
+    tables = {table.name: table for table in build.compute(store, FACTS, resamples=200).tables}
+    assert [row.label for row in tables["paper-5-ablation"].rows] == [spec.name for spec in METHODS[:2]]
 
 
 def test_votes_fill_the_papers_tables(store: RunStore) -> None:
-    made = {t.name: t for t in build.compute(store, FACTS, study=study(), resamples=200).tables}
-    third = {row.label: row.cells[0].value for row in made["paper-3-preference"].rows}
+    tables = {t.name: t for t in build.compute(store, FACTS, study=study(), resamples=200).tables}
+    third = {row.label: row.cells[0].value for row in tables["paper-3-preference"].rows}
     # Two votes of three, and half of the undecided one.
     assert third == {"prompt_edit_diff": pytest.approx(5 / 6), "sd_inpainting": pytest.approx(1 / 6)}
-    first = made["paper-1-realism-preference"]
+    first = tables["paper-1-realism-preference"]
     assert [column.metric for column in first.columns] == ["fid", "preference"]
     # Two wins and a tie in three.
     assert first.rows[0].cells[1].value == pytest.approx(2.5 / 3)
@@ -188,9 +223,9 @@ def test_the_style_chooses_columns_and_decimals(store: RunStore) -> None:
     assert "| method | leak LPIPS ↓ | success (truth) % ↑ | n | failed |" in markdown
     # What no table shows is explained nowhere; the sign for overlap is still there.
     for name in ("tables.md", "tables.html", "tables.tex", "tables-notes.tex"):
-        shown = (store.report_dir / "tables" / name).read_text(encoding="utf-8").lower()
-        told = [part for part in re.findall(r".*interval.*", shown) if "overlap" not in part]
-        assert not told, name
+        content = (store.report_dir / "tables" / name).read_text(encoding="utf-8").lower()
+        on_intervals = [part for part in re.findall(r".*interval.*", content) if "overlap" not in part]
+        assert not on_intervals, name
     assert (
         "S[table-format=1.2]S[table-format=3.2]" in text or "S[table-format=1.2]S[table-format=2.2]" in text
     )
@@ -201,10 +236,10 @@ def test_the_style_chooses_columns_and_decimals(store: RunStore) -> None:
 
 
 def test_comparisons_are_with_the_named_method(store: RunStore) -> None:
-    made = build.compute(store, FACTS, baseline="sd_inpainting", extras=True, resamples=200)
-    assert made.comparisons is not None
-    assert set(made.comparisons["baseline"]) == {"sd_inpainting"}
-    table = next(table for table in made.tables if table.name == "comparison-mini-coco")
+    report = build.compute(store, FACTS, baseline="sd_inpainting", extras=True, resamples=200)
+    assert report.comparisons is not None
+    assert set(report.comparisons["baseline"]) == {"sd_inpainting"}
+    table = next(table for table in report.tables if table.name == "comparison-mini-coco")
     assert all("copy_input" not in row.label for row in table.rows)
     default = build.compute(store, FACTS, extras=True, resamples=200)
     assert default.comparisons is not None
@@ -212,11 +247,11 @@ def test_comparisons_are_with_the_named_method(store: RunStore) -> None:
 
 
 def test_reported_values_come_after_everything_measured(store: RunStore) -> None:
-    made = build.compute(store, FACTS, paper=paper.load(), resamples=200)
-    reported = [table.name for table in made.tables if any(column.reported for column in table.columns)]
+    report = build.compute(store, FACTS, paper=paper.load(), resamples=200)
+    reported = [table.name for table in report.tables if any(column.reported for column in table.columns)]
     # A rendered world is none of the paper's data sets, so that no measured table gets a column.
     assert reported == ["reported-abstract", *(f"reported-table-{k}" for k in range(1, 6))]
-    assert "reported" not in " ".join(made.data.frame["metric"])
+    assert "reported" not in " ".join(report.data.frame["metric"])
 
 
 def test_reported_values_stand_beside_measured_ones_of_the_same_data(tmp_path: Path) -> None:
@@ -224,8 +259,8 @@ def test_reported_values_stand_beside_measured_ones_of_the_same_data(tmp_path: P
     sets: dict[str, tuple[float, float | None, float | None]] = {m.name: (20.0, 18.0, 22.0) for m in methods}
     store = fake.run(tmp_path / "r", {}, methods=methods, sets=sets, protocol="celeba_hq")
     read = paper.with_baselines(paper.load(), ["Baseline Diffusion=latent_blending"])
-    made = build.compute(store, FACTS, paper=read, resamples=200)
-    table = next(table for table in made.tables if table.name == "paper-2-realism")
+    report = build.compute(store, FACTS, paper=read, resamples=200)
+    table = next(table for table in report.tables if table.name == "paper-2-realism")
     headings = [column.heading for column in table.columns]
     assert headings[1:] == [f"{headings[0]}, Table {k}" for k in (1, 2, 5)]
     assert {row.label: [cell.value for cell in row.cells] for row in table.rows} == {
@@ -330,16 +365,16 @@ def test_the_power_note_stands_where_something_is_not_separable(tmp_path: Path) 
     store = fake.run(
         tmp_path / "r", {"success_truth": verdicts}, methods=tuple(MethodSpec(name) for name in verdicts)
     )
-    made = {table.name: table for table in build.compute(store, FACTS, resamples=200).tables}
-    (note,) = (n for n in made["main-mini-coco"].notes if "missed more often" in n)
+    tables = {table.name: table for table in build.compute(store, FACTS, resamples=200).tables}
+    (note,) = (n for n in tables["main-mini-coco"].notes if "missed more often" in n)
     assert note.startswith(f"n = {N}: ")
     assert "success (truth, mini-coco)" in note
 
 
 def test_a_metric_without_direction_has_no_arrow_in_the_comparison(store: RunStore) -> None:
     facts = {**FACTS, "leak_lpips": fake.info("LPIPS", None)}
-    made = build.compute(store, facts, extras=True, resamples=200)
-    titles = [row.label for t in made.tables if t.name.startswith("comparison") for row in t.rows]
+    report = build.compute(store, facts, extras=True, resamples=200)
+    titles = [row.label for t in report.tables if t.name.startswith("comparison") for row in t.rows]
     assert any(title.startswith("leak LPIPS: ") for title in titles)
-    assert made.validity is not None
-    assert "leak_lpips" not in set(made.validity["metric"])
+    assert report.validity is not None
+    assert "leak_lpips" not in set(report.validity["metric"])

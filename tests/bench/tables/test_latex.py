@@ -117,9 +117,9 @@ def test_the_sign_for_overlap_stands_in_the_body_and_in_the_caption() -> None:
 
 
 def test_n_is_said_where_it_is_another_than_the_rows() -> None:
-    ours = replace(TABLE.rows[0], cells=(Cell(0.5, n=9), Cell(0.2, n=2), Cell(0.1, n=9)))
-    theirs = replace(TABLE.rows[1], n=9, cells=(Cell(0.5, n=9), Cell(0.2, n=2), Cell(0.1, n=5)))
-    text = latex.table(replace(TABLE, rows=(ours, theirs)))
+    first = replace(TABLE.rows[0], cells=(Cell(0.5, n=9), Cell(0.2, n=2), Cell(0.1, n=9)))
+    second = replace(TABLE.rows[1], n=9, cells=(Cell(0.5, n=9), Cell(0.2, n=2), Cell(0.1, n=5)))
+    text = latex.table(replace(TABLE, rows=(first, second)))
     assert (
         r"{\begin{tabular}[b]{@{}c@{}}leak \\ LPIPS $\downarrow$ \\ {\scriptsize $n=2$}\end{tabular}}" in text
     )
@@ -266,8 +266,8 @@ def test_the_tables_compile_and_the_pdf_says_what_they_say(tmp_path: Path, style
     )
     # Computer Modern draws the underscore as a rule, which is no letter.
     text = re.sub(r"\s+", "", done.stdout).replace("−", "-")
-    for shown in ("50.0", "0.216", "0.153", "-0.05", "12.34", "copyinput", "categories100%", "leakage"):
-        assert shown in text
+    for text_part in ("50.0", "0.216", "0.153", "-0.05", "12.34", "copyinput", "categories100%", "leakage"):
+        assert text_part in text
     if style.intervals == "brackets":
         assert "[25.0,75.0]" in text
     if style.intervals == "plus-minus":
@@ -278,18 +278,20 @@ def test_the_tables_compile_and_the_pdf_says_what_they_say(tmp_path: Path, style
 @pytest.mark.skipif(not tex_file("siunitx.sty"), reason="siunitx.sty is not installed (texlive-science)")
 @pytest.mark.parametrize("style", STYLES, ids=str)
 def test_nothing_is_wider_than_its_place(tmp_path: Path, style: Style) -> None:
-    named = replace(NAMED, rows=tuple(replace(row, display=20 * "a long name ") for row in NAMED.rows))
-    shown = [
+    long_names = replace(NAMED, rows=tuple(replace(row, display=20 * "a long name ") for row in NAMED.rows))
+    tables = [
         TABLE,
         NAMED,
-        named,
+        long_names,
         times(2),
         times(3),
         times(6),
         times(4, rows=60),
         replace(times(2), counts=()),
     ]
-    pdf = compile_pdf(tmp_path, latex.document(latex.every(shown, style) + latex.notes(shown, style), style))
+    pdf = compile_pdf(
+        tmp_path, latex.document(latex.every(tables, style) + latex.notes(tables, style), style)
+    )
     assert "Overfull" not in pdf.with_suffix(".log").read_text(errors="replace")
 
 

@@ -10,15 +10,15 @@ from tests.bench.tables.examples import COLUMNS, MSE
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "text"),
     [(0.5, "50.0"), (None, "–"), (0.0, "0.0"), (-1e-9, "0.0"), (-0.5, "-50.0"), (1.0, "100.0")],
 )
-def test_numbers(value: float | None, shown: str) -> None:
-    assert numbers.number(value, COLUMNS[0]) == shown
+def test_numbers(value: float | None, text: str) -> None:
+    assert numbers.number(value, COLUMNS[0]) == text
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "text"),
     [
         (1.1e-5, "1.1e-5"),
         (-4.04e-5, "-4.0e-5"),
@@ -29,8 +29,8 @@ def test_numbers(value: float | None, shown: str) -> None:
         (-3e-9, "0.0000"),
     ],
 )
-def test_what_is_not_zero_is_not_shown_as_zero(value: float, shown: str) -> None:
-    assert numbers.number(value, MSE) == shown
+def test_what_is_not_zero_is_not_shown_as_zero(value: float, text: str) -> None:
+    assert numbers.number(value, MSE) == text
 
 
 def test_a_share_below_the_last_decimal_has_its_own() -> None:

@@ -22,8 +22,8 @@ def shown_on_terminal(width: int, table: Table = TABLE) -> str:
 
 def test_terminal_shows_everything_within_its_width() -> None:
     text = shown_on_terminal(100)
-    for shown in ("a_b", "c|d", "copy_input", "50.0", "25.0–75.0", "≈ 0.200", "failed", "% ↑", "↓"):
-        assert shown in text
+    for part in ("a_b", "c|d", "copy_input", "50.0", "25.0–75.0", "≈ 0.200", "failed", "% ↑", "↓"):
+        assert part in text
     assert "(1 of" not in text
 
 

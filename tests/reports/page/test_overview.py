@@ -50,11 +50,11 @@ def test_one_method_is_no_comparison() -> None:
 
 
 def test_the_first_screen_has_at_most_six_columns_and_warns_of_small_n() -> None:
-    shown = overview(TWO)
-    assert shown["columns"] == ["success_truth", "leak_lpips"]
-    assert shown["plot"] is None
-    assert shown["verdict"][-1] == "Too small for a claim: n = 64."
-    assert len(shown["verdict"]) == 3
+    screen = overview(TWO)
+    assert screen["columns"] == ["success_truth", "leak_lpips"]
+    assert screen["plot"] is None
+    assert screen["verdict"][-1] == "Too small for a claim: n = 64."
+    assert len(screen["verdict"]) == 3
     names = [f"own_{k}" for k in range(9)]
     own = Table("main-x", "x", tuple(Column(n, n) for n in names), ())
     assert overview(own)["columns"] == names[:6]

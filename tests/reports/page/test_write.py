@@ -81,10 +81,10 @@ def test_chunks_hold_every_edit_and_score_once(store: RunStore, tmp_path: Path) 
     metrics = [metric["name"] for metric in run["metrics"]]
     assert metrics == ["success_truth", "leak_lpips", "leak_lpips_pasted"]
     ids = [case.id for case in fake.cases()]
-    seen = set()
+    pairs = set()
     for i in range(4 * N):
         title, case = titles[edits["method"][i]], cases["id"][edits["case"][i]]
-        seen.add((title, case))
+        pairs.add((title, case))
         k = ids.index(case)
         failed = (title, case) == ("instruct_pix2pix", "background-1")
         assert (i in edits["failed"]) == failed
@@ -92,12 +92,12 @@ def test_chunks_hold_every_edit_and_score_once(store: RunStore, tmp_path: Path) 
             assert rows["values"][i] == [None, None, None]
             assert rows["error"][str(i)] == "RuntimeError: no"
             continue
-        pasted = 0 if title == "sd_inpainting" else None
+        composited = 0 if title == "sd_inpainting" else None
         leak = None if k == 5 else pytest.approx(0.01 * k)
-        assert rows["values"][i] == [k % 2, leak, pasted]
+        assert rows["values"][i] == [k % 2, leak, composited]
         assert (rows["reasons"].get(str(i)) == {"1": "none"}) == (k == 5)
-    assert len(seen) == 4 * N
-    # Columns are the same values the other way round; a pasted metric has none.
+    assert len(pairs) == 4 * N
+    # Columns are the same values the other way round; a composited metric has none.
     assert chunk(index, "column/1/0") == [row[1] for row in rows["values"]]
     assert not (index.parent / "page/data/column-2-0.js").exists()
     hashes = {(r.key.case, r.key.method): r.sha256 for r in store.edits()}
@@ -233,8 +233,8 @@ def test_the_page_names_no_address_outside_itself() -> None:
 
 
 def test_every_asset_is_shipped() -> None:
-    there = {path.name for path in writing.HERE.iterdir() if path.suffix in (".js", ".css", ".html")}
-    assert there == {*writing.ASSETS, "index.html"}
+    shipped = {path.name for path in writing.HERE.iterdir() if path.suffix in (".js", ".css", ".html")}
+    assert shipped == {*writing.ASSETS, "index.html"}
 
 
 WRITE = """

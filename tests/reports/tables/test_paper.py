@@ -250,13 +250,13 @@ def test_an_unnamed_model_is_compared_only_as_the_user_says(tmp_path: Path) -> N
     assert [row.cells[1] for row in plain.rows] == [Cell(6.2), Cell(None)]
     for name in ("The GAN", "A GAN"):
         chosen = paper.with_baselines(read, [f"{name}=glide"])
-        shown = with_reported(table, chosen, NAMES)
+        compared = with_reported(table, chosen, NAMES)
         # Its value is in a row of its own; the measured rows stay as they are.
-        assert shown.rows[:2] == plain.rows
-        assert shown.rows[2].label == (
+        assert compared.rows[:2] == plain.rows
+        assert compared.rows[2].label == (
             "reported for The GAN, an unnamed model; compared with glide by your choice"
         )
-        assert shown.rows[2].cells == (Cell(None), Cell(12.2))
+        assert compared.rows[2].cells == (Cell(None), Cell(12.2))
     # On another data set the paper has no value of it, so it has no row.
     other = measured("coco", "fid")
     assert with_reported(other, chosen, NAMES) is other

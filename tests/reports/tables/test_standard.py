@@ -80,8 +80,8 @@ def test_two_presets_of_one_method_are_told_apart(tmp_path: Path) -> None:
 def test_a_labelled_control_stays_a_control(tmp_path: Path) -> None:
     methods = (MethodSpec("copy_input", {}, "nothing done", is_control=True), MethodSpec("sd_inpainting", {}))
     values = {"leak_lpips": {"copy_input": [0.0] * N, "sd_inpainting": [0.5] * N}}
-    made = tables_of(fake.run(tmp_path / "r", values, methods=methods))
-    assert [(row.label, row.control) for row in made[0].rows] == [
+    tables = tables_of(fake.run(tmp_path / "r", values, methods=methods))
+    assert [(row.label, row.control) for row in tables[0].rows] == [
         ("sd_inpainting", False),
         ("nothing done", True),
     ]
@@ -118,8 +118,8 @@ def test_a_plug_ins_metric_joins_the_main_table(tmp_path: Path) -> None:
 
 def test_pasted_scores_have_a_table_of_their_own(tmp_path: Path) -> None:
     values = {"leak_lpips": {"oracle": [0.0] * N}, "clip_target_pasted": {"oracle": [3.0] * N}}
-    made = tables_of(fake.run(tmp_path / "r", values))
-    by_name = {table.name: table for table in made}
+    tables = tables_of(fake.run(tmp_path / "r", values))
+    by_name = {table.name: table for table in tables}
     assert [column.metric for column in by_name["main-mini-coco"].columns] == ["leak_lpips"]
     column = by_name["pasted-mini-coco"].columns[0]
     assert (column.metric, column.higher_is_better) == ("clip_target_pasted", True)
@@ -143,8 +143,8 @@ def test_intervals_of_sets_are_said_to_be_the_jackknifes(tmp_path: Path) -> None
     main, *_ = tables_of(store)
     assert tabulate.SET_INTERVAL_NOTE in main.interval_notes
     for intervals, said in (("brackets", True), ("none", False)):
-        made = build.compute(store, fake.METRICS, style=Style(intervals=intervals), resamples=200)
-        notes = [note for table in made.tables for note in table.interval_notes]
+        report = build.compute(store, fake.METRICS, style=Style(intervals=intervals), resamples=200)
+        notes = [note for table in report.tables for note in table.interval_notes]
         assert (tabulate.SET_INTERVAL_NOTE in notes) == said
 
 

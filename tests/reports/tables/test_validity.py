@@ -34,9 +34,9 @@ HIGHER = {"judge_truth": True, "judge_clip": True, "leak_lpips": False, "noise":
 
 
 def test_tables_name_their_rows_and_intervals(run: scores.RunScores) -> None:
-    made = validity_tables(validity.validity(run, HIGHER))
-    names = [table.name for table in made]
+    tables = validity_tables(validity.validity(run, HIGHER))
+    names = [table.name for table in tables]
     assert names == ["validity-judge-truth-spearman-mini-coco", "validity-agreement-mini-coco"]
-    assert made[0].rows_are == "metric"
-    assert [column.metric for column in made[1].columns] == list(validity.AGREEMENT)
-    assert made[1].rows[0].cells[0].value == 1
+    assert tables[0].rows_are == "metric"
+    assert [column.metric for column in tables[1].columns] == list(validity.AGREEMENT)
+    assert tables[1].rows[0].cells[0].value == 1
