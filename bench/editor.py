@@ -60,8 +60,8 @@ class _Attempt:
     images: Sequence[Any]
     error: str | None
     out_of_memory: bool
+    # Time per image.
     seconds: float
-    """Time per image."""
     peak_memory: int | None
 
 
@@ -79,6 +79,7 @@ class Editor:
         """The case as the method gets it. Thread-safe. Raises ``ImageError`` for a mask lost in resizing."""
         request = replace(case.request, seed=seed)
         size = request.source.size
+        # Without distortion: sources and native sizes are square.
         side = self._method.native_size
         if side is not None and size != (side, side):
             request = replace(
@@ -108,6 +109,7 @@ class Editor:
             attempt = self._attempt(chunk)
             if attempt.out_of_memory and len(chunk) > 1:
                 free_memory()
+                # len(chunk), not batch_size: the last chunk of a session may be smaller.
                 self.batch_size = len(chunk) // 2
                 self._note(f"out of memory with a batch of {len(chunk)}: going on with {self.batch_size}")
             elif attempt.error is not None and len(chunk) > 1:
@@ -136,6 +138,7 @@ class Editor:
             out_of_memory = is_out_of_memory(failure)
             error = describe(failure)
         seconds = (time.perf_counter() - start) / len(chunk)
+        # Peak since the reset above: of this batch, the model included.
         peak = int(cuda.max_memory_allocated(self._device)) if cuda is not None else None
         return _Attempt(images, error, out_of_memory, seconds, peak)
 

@@ -136,6 +136,7 @@ class _LocalSession:
 
         read_ahead()
         while ahead:
+            # The batch size may have been halved meanwhile.
             chunk = [ahead.popleft() for _ in range(min(editor.batch_size, len(ahead)))]
             read_ahead()
             # A case that cannot be read fails alone.
@@ -184,6 +185,7 @@ class _RemoteEditor:
                 outcomes.append(None)
             except Exception as failure:
                 outcomes.append(EditOutcome.failed(case.id, describe(failure)))
+        # Outcomes of prepared cases fill the gaps between failed ones.
         edited = iter(self._editor.edit(prepared))
         return [outcome or next(edited) for outcome in outcomes]
 
@@ -220,6 +222,7 @@ class RayExecutor:
 
     def open(self, method: ConfiguredMethod, note: Note) -> Session:
         """Loads a method on every actor. Raises what the first of them raises."""
+        # Ray gives each actor a GPU of its own. An actor that died is started again, twice at most.
         gpus = 1 if self.runtime.device.startswith("cuda") else 0
         remote = self._ray.remote(num_gpus=gpus, max_restarts=2, max_task_retries=1)(_RemoteEditor)
         actors = [
@@ -278,10 +281,10 @@ class _SentBatch:
     """A batch on its way through an actor."""
 
     case_ids: Sequence[str]
+    # Outcomes of cases that could not be decoded, which were not sent.
     unread: Sequence[EditOutcome]
-    """Outcomes of cases that could not be decoded, which were not sent."""
+    # Ray's reference to the outcomes of the others.
     reference: Any
-    """Ray's reference to the outcomes of the others."""
 
 
 def _send(tasks: Sequence[Task], actor: Any) -> _SentBatch:

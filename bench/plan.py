@@ -109,6 +109,7 @@ def make_plan(
     ]
 
     # Edits to make, and how long they will take.
+    # Digests of the keys of stored edits.
     done = store.done() if store is not None else set()
     pace = _seconds_per_edit(store)
     rows = []
@@ -140,6 +141,7 @@ def _plan_protocol(entry: ConfiguredProtocol, limit: int | None, store: RunStore
     info = {**info, "registered": entry.name, "options": options_dict(entry.options), "limit": limit}
     name = protocol.name
     if store is not None and name in store.protocols():
+        # Cases of the same digest need not be made again, which can take minutes.
         stored = store.cases(name)
         if stored.info.get("digest") == info["digest"] and _covers(stored.info.get("limit"), limit):
             return PlannedProtocol(name, info, tuple(_select(stored.rows, limit)), None)
@@ -147,6 +149,7 @@ def _plan_protocol(entry: ConfiguredProtocol, limit: int | None, store: RunStore
     with plugin_code(entry.cls, f"{who}: cases()"):
         cases = protocol.cases()
         for case in cases:
+            # Broken cases stop the plan, not the run in the middle.
             check_case(case)
             rows.append(case_row(case))
     return PlannedProtocol(name, info, tuple(_select(rows, limit)), cases)
@@ -182,6 +185,7 @@ def _unmet_needs(protocol: PlannedProtocol, method: ConfiguredMethod) -> list[st
     if not protocol.rows:
         return [f"protocol {protocol.name} has no cases: look at its options and its data"]
     problems = []
+    # A field counts as provided where every case has it.
     missing = method.needs - provided_fields(protocol.rows)
     if missing:
         problems.append(
@@ -205,6 +209,7 @@ def _unmet_needs(protocol: PlannedProtocol, method: ConfiguredMethod) -> list[st
 def _seconds_per_edit(store: RunStore | None) -> dict[tuple[str, str], float]:
     """Mean time per edit so far, by protocol and method digest."""
     seconds: dict[tuple[str, str], list[float]] = {}
+    # Failed edits may have failed at once: they say nothing about the time.
     for record in store.edits() if store is not None else ():
         if record.seconds is not None and record.error is None:
             seconds.setdefault((record.key.protocol, record.key.method), []).append(record.seconds)

@@ -16,8 +16,8 @@ from bench.registry import describe
 from bench.store import RunStore, StoreError
 from bench.suite import ConfiguredMethod
 
+# Batches that are edited but not yet recorded. It bounds the memory that a slow disk can take.
 BATCHES_IN_FLIGHT = 16
-"""Batches that are edited but not yet recorded. It bounds the memory that a slow disk can take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,8 @@ class _Entry:
     key: EditKey
     file: str
     outcome: EditOutcome
+    # SHA-256 of the PNG, once it is written. None for a failed edit.
     written: Future[str] | None
-    """SHA-256 of the PNG, once it is written. None for a failed edit."""
 
 
 class Recorder:
@@ -57,7 +57,9 @@ class Recorder:
         seed: int,
     ) -> None:
         """Takes a batch. Waits only where too many are in flight. Raises what storing an earlier one raised."""
+        # A full disk stops the run here, at the next batch.
         self.check()
+        # Released once the batch's records are appended.
         self._room.acquire()
         entries = []
         for outcome in outcomes:

@@ -68,6 +68,7 @@ def run(
 
     # The run folder: locked, its configuration checked, its cases written.
     store.lock()
+    # Edits made since the plan, by another process say, are skipped too.
     done = store.done()
     todo = {method.spec.digest: _cases_to_edit(plan, method, done) for method in plan.methods}
     store.configure(
@@ -111,6 +112,7 @@ def image_seed(seed: int, case_id: str) -> int:
 
     ``EditRecord.key.seed`` is the suite's ``seed``. This one is in ``EditRequest.seed``.
     """
+    # The method is not part of it: all methods start from the same noise.
     digest = hashlib.sha256(f"{seed}/{case_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -141,6 +143,7 @@ def _store_cases(protocol: PlannedProtocol, store: RunStore) -> CaseFile:
     """The cases as stored, so that what is edited is what others can read there."""
     if protocol.cases is None:
         return store.cases(protocol.name)
+    # Only the cases within the limit are written.
     chosen = {row["id"] for row in protocol.rows}
     return store.write_cases((case for case in protocol.cases if case.id in chosen), protocol.info)
 

@@ -61,6 +61,7 @@ def compute(metric: Metric, pairs: Sequence[Pair]) -> list[tuple[float | None, s
     one bad pair costs one value, and too large a batch none.
     """
     scores: list[tuple[float | None, str | None]] = [(None, _unmet_need(metric, pair)) for pair in pairs]
+    # Only pairs that have everything the metric needs.
     complete = [index for index, (_, reason) in enumerate(scores) if reason is None]
     values = _values_of(metric, [pairs[index] for index in complete])
     for index, value in zip(complete, values, strict=True):
@@ -71,7 +72,9 @@ def compute(metric: Metric, pairs: Sequence[Pair]) -> list[tuple[float | None, s
 def _unmet_need(metric: MetricBase | type[MetricBase], pair: Pair) -> str | None:
     """Reason why the pair lacks what the metric needs. None where it has all."""
     for need in sorted(metric.needs):
+        # A need is the name of a field of Pair.
         value = getattr(pair, need, None)
+        # Every region needs a prompt of its own.
         if need == "region_prompt":
             empty = not all(area.prompt for area in pair.areas)
         elif need == "mask":
@@ -96,6 +99,7 @@ def _values_of(metric: Metric, pairs: Sequence[Pair]) -> list[Value]:
         # SystemExit too: a metric ends its value, never the scoring.
         if len(pairs) == 1:
             return [NoValue(ReasonCode.ERROR.text(f"{type(error).__name__}: {error}"))]
+        # Halves: one bad pair is isolated in about log2(n) calls, and a batch that fits in memory is found on the way.
         middle = len(pairs) // 2
         return _values_of(metric, pairs[:middle]) + _values_of(metric, pairs[middle:])
     return values
@@ -110,6 +114,7 @@ def _checked(value: Value, unit: str) -> tuple[float | None, str | None]:
             return None, value.reason
         return None, ReasonCode.ERROR.text("NoValue without a text that says why")
     try:
+        # Numbers of any library (numpy, torch) count, as far as Python can convert them.
         number = float(value)
     except OverflowError:
         return None, ReasonCode.ERROR.text("a number too large to be stored")
@@ -170,6 +175,7 @@ def score_pair(
     scores: dict[str, PairScore] = {}
     if names is not None:
         if not rendered:
+            # Networks that have seen only the rendered world must not score photographs.
             embedded = [name for name in names if registry.load(name).embedded]
             if embedded:
                 raise refusal({name: [embedded_reason(name)] for name in embedded})
@@ -183,6 +189,7 @@ def score_pair(
         if isinstance(metric, SetMetric):
             raise MetricError(f"{metric.name} compares sets of images; it has no value for one pair.")
         for composited, name in metric.stored_names:
+            # composite(): the source outside the mask.
             value, reason = compute(metric, [pair.composite() if composited else pair])[0]
             scores[name] = PairScore(value, reason, metric.unit, metric.higher_is_better, metric.summary)
 
@@ -209,8 +216,8 @@ class _Variant:
 
     metric: Metric
     composited: bool
+    # Name of the scores.
     name: str
-    """Name of the scores."""
 
 
 def score_run(
@@ -232,10 +239,12 @@ def score_run(
     """
     options, progress = options or ScoringOptions(), progress or Silent()
     summary = ScoringSummary()
+    # Two programs: metrics of single edits first, then metrics of sets.
     edit_metrics = [metric for metric in metrics if isinstance(metric, Metric)]
     set_metrics = [metric for metric in metrics if isinstance(metric, SetMetric)]
     try:
         records = [r for r in store.edits() if protocols is None or r.key.protocol in protocols]
+        # Edits whose files were deleted keep their scores, which nobody can verify any more.
         missing = [r.file for r in records if r.file is not None and not (store.path / r.file).is_file()]
         if missing:
             summary.warnings.append(
@@ -247,6 +256,7 @@ def score_run(
             summary.warnings += features.cut_prompts()
         score_sets(store, records, set_metrics, features, references or {}, options, progress, summary)
     finally:
+        # Also when interrupted: features that were computed are not lost.
         progress.stop()
         if features is not None:
             features.flush()
@@ -270,6 +280,7 @@ def _score_edits(
     todo: dict[str, list[_Variant]] = {}
     for record in records:
         digest = record.key.digest
+        # A score is identified by edit, name and version: a new version of a metric is scored again.
         pending = [v for v in variants if (digest, v.name, v.metric.version) not in done]
         summary.skipped += len(variants) - len(pending)
         if pending:
@@ -295,6 +306,7 @@ def _score_edits(
         unsaved += scores
         edits_since_save += len(chunk)
         progress.advance(len(chunk))
+        # Each save is one more file: not after every chunk.
         if edits_since_save >= options.save_every:
             save()
             edits_since_save = 0
@@ -308,6 +320,7 @@ def _score_chunk(chunk: Sequence[StoredPair], todo: Mapping[str, Sequence[_Varia
     batches: dict[_Variant, list[tuple[int, Pair]]] = defaultdict(list)
     for index, (record, pair) in enumerate(chunk):
         for variant in todo[record.key.digest]:
+            # An edit without a pair (failed, damaged, of another size) has the same reason for every metric.
             if isinstance(pair, NoValue):
                 scores[index].append(_score_record(record, variant, None, pair.reason))
             else:
@@ -350,10 +363,12 @@ def _stored_scores(store: RunStore, edited: set[str]) -> set[tuple[str, str, str
         *columns, frame["metric"].tolist(), frame["metric_version"].tolist(), reasons, strict=True
     ):
         key = tuple(place)
+        # The digest of an edit's key is computed once for all of its scores.
         if key not in digests:
             protocol, protocol_version, method, case, seed = place
             digests[key] = EditKey(protocol, protocol_version, method, case, int(seed)).digest
         digest = digests[key]
+        # What failed for a passing cause is not done: it is scored again.
         code = ReasonCode.of(reason)
         if code is ReasonCode.ERROR or (code is ReasonCode.NO_EDIT and digest in edited):
             continue

@@ -54,16 +54,16 @@ class _SetTask:
 
     metric: SetMetric
     composited: bool
+    # Name of the score.
     name: str
-    """Name of the score."""
     protocol: str
     protocol_version: str
     method: str
     category: str
+    # All edits of the category, failed ones included.
     records: Sequence[EditRecord]
-    """All edits of the category, failed ones included."""
+    # Case id -> source id.
     sources: Mapping[str, str]
-    """Case id -> source id."""
     inputs: str
 
 
@@ -78,6 +78,7 @@ def score_sets(
     summary: ScoringSummary,
 ) -> None:
     """Computes and stores every set score of these edits that is not stored yet, method by method."""
+    # Set scores to compute, by protocol: its real images serve all methods.
     todo = _tasks(store, metrics, records, summary)
     if not todo:
         return
@@ -85,6 +86,7 @@ def score_sets(
     for protocol, tasks in _grouped(todo, lambda task: task.protocol).items():
         # Real images, once per protocol.
         real: ImageStream | None = None
+        # Without real images every set of the protocol has this reason.
         problem = "no real images were given for this protocol"
         if protocol in references:
             try:
@@ -105,6 +107,7 @@ def score_sets(
                     summary.warnings.append(score.warning)
                 scores.append(score)
                 progress.advance()
+            # A method at a time: an interrupted run goes on with the next method.
             store.append_set_scores(scores)
             if features is not None:
                 features.flush()
@@ -133,6 +136,7 @@ def _tasks(
         (row["protocol"], row["protocol_version"], row["method"], row["category"], row["metric"]): row
         for row in store.set_scores().to_dict("records")
     }
+    # A set is of one method on one version of one protocol.
     edits: dict[tuple[str, str, str], list[EditRecord]] = defaultdict(list)
     for record in records:
         edits[record.key.protocol, record.key.protocol_version, record.key.method].append(record)
@@ -148,6 +152,7 @@ def _tasks(
 
         protocol_digest = store.manifest["protocols"].get(protocol, {}).get("digest", "")
         for category, chosen in sets.items():
+            # A digest of edits and real images tells whether a stored score is still that of these sets.
             inputs = set_inputs(protocol_digest, (record.sha256 for record in chosen))
             for metric in metrics:
                 for composited, name in metric.stored_names:
@@ -180,6 +185,7 @@ def _shown_reference(
     images: Callable[[], Iterable[Image]], metrics: Mapping[int, SetMetric], options: ScoringOptions
 ) -> ImageStream:
     """A protocol's real images. Every metric has seen them once."""
+    # Read once here to show every image, and later only by metrics that did not keep what they need.
     stream = ImageStream(lambda: map(RgbImage.of, images()))
     for batch in _one_ahead(batches(stream, options.chunk)):
         _show(metrics.values(), batch)
@@ -193,6 +199,7 @@ def _shown_edits(
 
     An edit that does not exist has none. With ``show``, the metrics have seen every edit once.
     """
+    # The same edit is in the set of its category and in that of all categories: decode it once.
     records = list({record.key.digest: record for task in tasks for record in task.records}.values())
     fingerprints: dict[bool, dict[str, Fingerprint]] = {False: {}, True: {}}
     variants = [
@@ -231,6 +238,7 @@ def _decode_edits(store: RunStore, records: Sequence[EditRecord], composited: bo
             protocol = record.key.protocol
             if protocol not in case_files:
                 case_files[protocol] = store.cases(protocol)
+            # Composited: the mask comes from the case.
             edited = Pair.of_case(case_files[protocol].get(record.key.case), edited).composite().edited
         yield edited
 
@@ -257,6 +265,7 @@ def _score_task(
     problem: str,
 ) -> SetScoreRecord:
     """Computes one score. ``problem`` is its reason where there are no real images."""
+    # Failed edits are counted and not compared.
     present = [record for record in task.records if record.key.digest in fingerprints]
     if real is None:
         value = SetValue(None, len(present), 0, problem)
@@ -265,6 +274,7 @@ def _score_task(
             partial(_decode_edits, store, present, task.composited),
             [fingerprints[record.key.digest] for record in present],
         )
+        # Edits of one source image are one cluster: they are left out together for the interval.
         clusters = [task.sources.get(record.key.case, record.key.case) for record in present]
         value = _set_value(task.metric, edited, real, clusters)
     return SetScoreRecord(
@@ -306,6 +316,7 @@ def _malformed(value: object) -> str:
     """Reason why an answer of a set metric cannot be stored. Empty where it can."""
     if not isinstance(value, SetValue):
         return f"it gave a {type(value).__name__}, where a SetValue is due"
+    # A plug-in may return anything: the store takes floats, whole numbers and texts.
     numbers = [number for number in (value.value, value.low, value.high) if number is not None]
     if not all(isinstance(number, (int, float)) for number in numbers):
         return "value, low or high is no float"

@@ -29,11 +29,11 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
+# Numbers in one block of resampling weights: 32 MB.
 _BLOCK = 1 << 22
-"""Numbers in one block of resampling weights: 32 MB."""
+# A studentised quantile is at most this many times Student's. Resamples of few distinct values have next to no spread,
+# and division by it has no bound.
 _WIDEST = 3.0
-"""A studentised quantile is at most this many times Student's. Resamples of few distinct values have next to no
-spread, and division by it has no bound."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def mean_ends(
         return low, high
     sums, sizes, owners = sums[:, ranged], sizes[:, ranged], owners[ranged]
     mean = sums.sum(axis=0) / sizes.sum(axis=0)
+    # Linearised ratio: s_c - mean * m_c.
     centred = sums - mean * sizes  # (C, K)
     squares = centred**2
     correction = owners / (owners - 1)
@@ -141,6 +142,7 @@ def wilson(successes: float, n: int, *, level: float = 0.95) -> Interval:
 
 def _score_ends(share: Floats, n: Floats, z: Floats) -> tuple[Floats, Floats]:
     """Both solutions p of (share - p)^2 = z^2 p (1 - p) / n. Exact at 0 and 1, where rounding is not."""
+    # Wilson (1927): centre and half width of the interval.
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return np.where(share <= 0, 0.0, centre - half), np.where(share >= 1, 1.0, centre + half)
@@ -155,6 +157,7 @@ def share(values: ArrayLike, clusters: Sequence[Hashable], *, level: float = 0.9
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 1 or not len(x) or not np.isfinite(x).all():
         raise ValueError(f"expected a row of at least one value, all finite, got shape {x.shape}.")
+    # Clusters numbered by first appearance, so that their names do not touch the result.
     codes: dict[Hashable, int] = {}
     owner = np.array([codes.setdefault(cluster, len(codes)) for cluster in clusters], dtype=np.intp)
     if len(owner) != len(x):
@@ -231,6 +234,7 @@ def design_effects(sums: Floats, sizes: Floats) -> Floats:
     n, owners = sizes.sum(axis=0), (sizes > 0).sum(axis=0)
     value = sums.sum(axis=0) / n
     with np.errstate(invalid="ignore", divide="ignore"):
+        # The equation of the docstring.
         variance = owners / (owners - 1) * ((sums - value * sizes) ** 2).sum(axis=0) / n**2
         raw = variance * (n - 1) / (value * (1 - value))
     raw = np.where(np.isfinite(raw), np.maximum(1.0, raw), 1.0)  # d
@@ -317,6 +321,7 @@ def max_t(families: Sequence[Floats], *, draws: int = 10_000, seed: int = 0) -> 
     # Differences from the largest statistic down, scaled so that their signed sum is the statistic.
     orders, scaled, bounds = [], [], []
     for sums in families:
+        # (P,): the statistic's denominator, which no flip changes.
         scale = np.sqrt((sums**2).sum(axis=0))
         unit = sums / np.where(scale > 0, scale, 1.0)
         observed = np.abs(unit.sum(axis=0))
@@ -351,6 +356,7 @@ def tries_every_flip(count: int, draws: int) -> bool:
 def sign_flips(count: int, draws: int, seed: int) -> Iterator[Floats]:
     """Sign flips ``(rows, count)`` of -1 and 1, in blocks: all of them, or ``draws`` random ones."""
     if tries_every_flip(count, draws):
+        # All binary numbers of `count` digits.
         bits = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
         yield (2 * bits - 1).astype(np.float64)
         return

@@ -51,6 +51,7 @@ def pairs_in_chunks(
     store: RunStore, records: Sequence[EditRecord], options: ScoringOptions
 ) -> Iterator[list[StoredPair]]:
     """The edits with their pairs, source by source, about ``options.chunk`` at a time, decoded ahead."""
+    # Cases as stored, so that an edit is compared with what the method got.
     case_files = {protocol: store.cases(protocol) for protocol in {record.key.protocol for record in records}}
     groups = _by_case(case_files, records)
 
@@ -70,6 +71,7 @@ def pairs_in_chunks(
                 waiting.append((size, pool.submit(load, groups[position])))
                 in_flight += size
                 position += 1
+            # The oldest case first, so that the order is that of the groups.
             size, future = waiting.pop(0)
             chunk += future.result()
             in_flight -= size
@@ -90,6 +92,7 @@ def _by_case(
     sources = {
         (protocol, row["id"]): row["source_id"] for protocol, file in case_files.items() for row in file.rows
     }
+    # By protocol, then by source image: its features stay in memory for all of its cases and methods.
     order = sorted(edits, key=lambda place: (place[0], sources.get(place, ""), place[1]))
     return [(protocol, case, edits[protocol, case]) for protocol, case in order]
 
@@ -103,6 +106,7 @@ def _load_case(store: RunStore, case: EditCase, records: Sequence[EditRecord]) -
         edited = _load_edit(store, record)
         if isinstance(edited, RgbImage):
             try:
+                # The first edit decodes masks and ground truth, the others reuse them.
                 pair = (
                     Pair.of_case(case, edited, source=source)
                     if template is None

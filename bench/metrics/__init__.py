@@ -21,6 +21,7 @@ from bench.metrics.types import (
     raw_name,
 )
 
+# Name -> ``"module:Class"``, in the order of the tables.
 METRICS: dict[str, str] = {
     "success_truth": "bench.metrics.success:SuccessTruth",
     "success_clip": "bench.metrics.success:SuccessClip",
@@ -58,8 +59,10 @@ METRICS: dict[str, str] = {
     "vgg16_kid": "bench.metrics.realism:Vgg16Kid",
     "mini_clip_cmmd": "bench.metrics.realism:MiniClipCmmd",
 }
-"""Name -> ``"module:Class"``, in the order of the tables."""
 
+# Published metric -> metric that stands in for it, under its own name, where its weights are missing. A stand-in whose
+# network is embedded (``embedded = True``: the mini CLIP) does so on the rendered world alone. VGG16 has ImageNet
+# weights, so ``vgg16_frechet`` and ``vgg16_kid`` stand in on any data.
 STAND_INS: dict[str, str] = {
     "success_clip": "success_mini_clip",
     "judge_clip": "judge_mini_clip",
@@ -70,11 +73,6 @@ STAND_INS: dict[str, str] = {
     "kid": "vgg16_kid",
     "cmmd": "mini_clip_cmmd",
 }
-"""Published metric -> metric that stands in for it, under its own name, where its weights are missing.
-
-A stand-in whose network is embedded (``embedded = True``: the mini CLIP) does so on the rendered world alone. VGG16 has
-ImageNet weights, so ``vgg16_frechet`` and ``vgg16_kid`` stand in on any data.
-"""
 
 __all__ = [
     "COMPOSITED_SUFFIX",

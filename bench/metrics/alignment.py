@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from bench.metrics.features import Features
 
 SCALE = 100.0
+# A difference of unit features that is shorter has no direction: it is a few float32 roundings of 1.
 LEAST_CHANGE = 1e-6
-"""A difference of unit features that is shorter has no direction: it is a few float32 roundings of 1."""
 
 ImageField = Literal["source", "edited"]
 PromptField = Literal["source_prompt", "target_prompt"]
@@ -46,6 +46,7 @@ def square_around(
     """
     left, top, right, bottom = bounds
     height, width = shape
+    # CLIP's transform crops to a square: the crop is one already, so that nothing of the region is lost.
     longer = max(right - left, bottom - top)
     side = longer + 2 * round(margin * longer)
     across, down = min(side, width), min(side, height)
@@ -78,6 +79,7 @@ def region_prompts(pairs: Sequence[Pair]) -> list[list[str]]:
 
 def prompt_reasons(features: Features, slot: str, prompts: Sequence[Sequence[str]]) -> list[NoValue | None]:
     """Per pair with these prompts, the reason for no value where the model reads only the start of one of them."""
+    # Each distinct prompt is tokenized once.
     texts = list({prompt for of_pair in prompts for prompt in of_pair})
     is_cut = dict(zip(texts, features.clip_cuts(slot, texts), strict=True))
     reason = NoValue(f"a prompt is longer than the {features.clip_context(slot)} tokens that {slot} reads")
@@ -91,6 +93,7 @@ def region_cosines(
     features: Features, slot: str, pairs: Sequence[Pair], field: ImageField
 ) -> list[NDArray[np.float64]]:
     """Per pair, the cosine of each region's crop with its prompt. Empty where every mask is empty."""
+    # One call for all crops of all pairs: the encoder's batches stay full.
     images, owners = crops(pairs, field, features.options.alignment.margin)
     cosines: list[list[float]] = [[] for _ in pairs]
     if images:
@@ -119,6 +122,7 @@ def directional(
 
     All are ``(N, D)`` float32 with rows of length 1. No value where either did not change.
     """
+    # Differences in float64: both rows are nearly equal for a small edit.
     image = after.astype(np.float64) - before
     text = text_after.astype(np.float64) - text_before
     image_length, text_length = np.linalg.norm(image, axis=1), np.linalg.norm(text, axis=1)
@@ -148,8 +152,8 @@ class _Clip(Metric):
     higher_is_better = True
     uses_features = True
     composited = True
+    # Which CLIP of :class:`~bench.metrics.features.Features` it uses.
     slot = "clip"
-    """Which CLIP of :class:`~bench.metrics.features.Features` it uses."""
 
     def __init__(self, features: Features) -> None:
         self.features = features

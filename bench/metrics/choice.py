@@ -52,6 +52,7 @@ def choose_metrics(
     pool = list(requested) if requested is not None else registry.names()
 
     # Candidates for the place of each metric, the preferred one first.
+    # Stand-in -> the published metric in whose place it stands.
     published = {stand_in: name for name, stand_in in STAND_INS.items()}
     candidates: dict[str, list[str]] = {}
     for name in pool:
@@ -65,6 +66,7 @@ def choose_metrics(
     problems = metric_problems({name for both in candidates.values() for name in both}, features, registry)
     choice = MetricChoice()
     for name, both in candidates.items():
+        # Photographs admit no embedded network.
         admissible = [one for one in both if rendered or not registry.load(one).embedded]
         usable = next((one for one in admissible if one not in problems), None)
         if usable is None:
@@ -72,6 +74,7 @@ def choose_metrics(
             continue
         if usable not in choice.names:
             choice.names.append(usable)
+        # On photographs a stand-in is reported: its values must not be read as the published metric's.
         if not rendered and usable != name:
             choice.stand_ins[name] = usable, problems[name]
     return choice
@@ -91,6 +94,7 @@ def load_metrics(
 ) -> list[Metric | SetMetric]:
     """Constructs the metrics. Raises :class:`MetricError` that lists all that is missing, with remedies."""
     registry = registry or metric_registry()
+    # Everything that is missing at once, before any network is loaded.
     names = list(dict.fromkeys(names))
     problems = metric_problems(names, features, registry)
     if problems:
@@ -99,6 +103,7 @@ def load_metrics(
     for name in names:
         cls = registry.load(name)
         with plugin_code(cls, f"metric {name!r}"):
+            # Networks are loaded on first use, not here.
             metric = cls(features) if cls.uses_features else cls()
         if metric.name != name:
             raise MetricError(
@@ -110,6 +115,7 @@ def load_metrics(
 
 def embedded_reason(name: str) -> str:
     """Why a metric with an embedded network has no value on data that are not rendered."""
+    # The published metric that can score photographs, if there is one.
     instead = next((main for main, stand_in in STAND_INS.items() if stand_in == name), None)
     remedy = f"Ask for {instead}." if instead else "Leave it out."
     return (

@@ -17,12 +17,12 @@ FloatND = NDArray[np.float64]
 Rows = NDArray[np.floating]
 """Feature rows ``(N, D)``, one per image."""
 
+# Kernel width and factor of CMMD (Jayasumana et al. 2024).
 CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
-"""Kernel width and factor of CMMD (Jayasumana et al. 2024)."""
+# Images a side up to which whole kernel matrices are kept (512 MB each).
 KERNEL_LIMIT = 8192
-"""Images a side up to which whole kernel matrices are kept (512 MB each)."""
+# Rows of a kernel matrix in memory at once.
 BLOCK_ROWS = 2048
-"""Rows of a kernel matrix in memory at once."""
 
 
 # -- Fréchet ------------------------------------------------------------------------------------
@@ -46,6 +46,7 @@ class Gaussian:
         x = np.asarray(rows, dtype=np.float64)
         if x.ndim != 2 or len(x) < 2:
             raise MetricError("a Fréchet distance needs at least two images on either side.")
+        # (D,)
         mean = x.mean(axis=0)
         # The centred rows are a factor of the unbiased covariance.
         factor = (x - mean) / np.sqrt(len(x) - 1)
@@ -59,7 +60,9 @@ def frechet(a: Gaussian, b: Gaussian) -> float:
     """Squared Fréchet distance |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) (Dowson and Landau 1982)."""
     # With S1 = F.T F and S2 = G.T G, the trace of (S1 S2)^(1/2) is the sum of the singular values of F G.T: no matrix
     # square root, nothing complex, and little work where there are fewer images than dimensions.
+    # (R1, D) @ (D, R2).
     cross = np.linalg.svd(a.factor @ b.factor.T, compute_uv=False).sum()
+    # Rounding may leave a tiny negative distance of equal sets.
     step = a.mean - b.mean
     return float(max(0.0, step @ step + a.trace + b.trace - 2 * cross))
 
@@ -75,6 +78,7 @@ def polynomial_kernel(x: Rows, y: Rows) -> FloatND:
 
 def gaussian_kernel(x: FloatND, y: FloatND) -> FloatND:
     """``(N, M)`` of ``(N, D)`` and ``(M, D)``: exp(-|x - y|^2 / (2 sigma^2))."""
+    # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y. Rounding may make it slightly negative.
     distance = np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1) - 2 * x @ y.T
     kernel: FloatND = np.exp(-distance.clip(0) / (2 * CMMD_SIGMA**2))
     return kernel
@@ -83,6 +87,7 @@ def gaussian_kernel(x: FloatND, y: FloatND) -> FloatND:
 def mmd2_unbiased(kxx: FloatND, kyy: FloatND, kxy: FloatND) -> float:
     """Unbiased squared MMD of kernel matrices (Gretton et al. 2012, eq. 3). It may be below zero."""
     n, m = kxy.shape
+    # Means over pairs of different rows: the diagonal is left out.
     within_x = (kxx.sum() - np.trace(kxx)) / (n * (n - 1))
     within_y = (kyy.sum() - np.trace(kyy)) / (m * (m - 1))
     return float(within_x + within_y - 2 * kxy.mean())
@@ -100,6 +105,7 @@ def kid(
     size = min(len(x), len(y), subset_size)
     if size < 2:
         raise MetricError("a kernel distance needs at least two images on either side.")
+    # The legacy generator, because clean-fid draws with it.
     draw = np.random.RandomState(seed)
 
     # One product per pair of images instead of one per subset, where that fits in memory.
@@ -107,6 +113,7 @@ def kid(
     kxx, kyy, kxy = (
         (polynomial_kernel(x, x), polynomial_kernel(y, y), polynomial_kernel(x, y)) if whole else (None,) * 3
     )
+    # Each subset draws edited rows first, then real ones, without repeats.
     total = 0.0
     for _ in range(subsets):
         i = draw.choice(len(x), size, replace=False)
@@ -128,6 +135,7 @@ def cmmd(edited: Rows, reference: Rows) -> float:
     x, y = np.asarray(edited, np.float64), np.asarray(reference, np.float64)
     if not len(x) or not len(y):
         raise MetricError("CMMD needs at least one image on either side.")
+    # Biased: rows are paired with themselves too (Gretton et al. 2012, eq. 5).
     return CMMD_SCALE * (_mean_gaussian(x, x) + _mean_gaussian(y, y) - 2 * _mean_gaussian(x, y))
 
 

@@ -49,6 +49,7 @@ class FeatureCache:
         ``D`` is 0 for no keys.
         """
         rows = self._space(space)
+        # Equal images in one call are computed once.
         missing: dict[str, T] = {}
         for key, item in zip(keys, items, strict=True):
             if key not in rows:
@@ -57,6 +58,7 @@ class FeatureCache:
             values = np.asarray(compute(list(missing.values())), dtype=np.float32)
             if values.ndim != 2 or len(values) != len(missing):
                 raise MetricError(f"{space}: features of shape {values.shape} for {len(missing)} images.")
+            # Remembered in memory now, on disk at the next flush.
             rows.update(zip(missing, values, strict=True))
             self._unsaved.setdefault(space, []).extend(missing)
             if len(self._unsaved[space]) >= self._rows_per_file:
@@ -117,6 +119,7 @@ def _read_rows(path: Path) -> dict[str, Rows]:
     try:
         with np.load(path, allow_pickle=False) as file:
             keys, rows = file["keys"], file["rows"]
+        # Features that are not finite, too, are computed again.
         if (
             rows.ndim != 2
             or rows.dtype != np.float32

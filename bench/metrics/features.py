@@ -50,14 +50,14 @@ class RegionClassifier(Protocol):
         ...
 
 
+# Pixels per batch of an encoder. On a CPU a larger batch leaves its caches, on an accelerator it fills it.
 _ENCODER_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 23}
-"""Pixels per batch of an encoder. On a CPU a larger batch leaves its caches, on an accelerator it fills it."""
+# Images per batch, however large they are, unless the caller set the number of pixels.
 _LEAST_BATCH = 4
-"""Images per batch, however large they are, unless the caller set the number of pixels."""
+# Values of pairs in memory.
 _MEMO_PAIRS = 200_000
-"""Values of pairs in memory."""
+# Images in memory while a stream is read.
 _STREAMED_IMAGES = 128
-"""Images in memory while a stream is read."""
 _TEXT_BATCH = 128
 
 
@@ -165,6 +165,7 @@ class Features:
             net = self.clip(slot)
             return np.concatenate([net.encode_texts(batch) for batch in batches(missing, _TEXT_BATCH)])
 
+        # Texts have keys of the same form as images.
         keys = [sha256_bytes(prompt.encode())[:40] for prompt in prompts]
         return self._rows.get(f"{self.clip_spec(slot).identity}-text", keys, prompts, compute)
 
@@ -230,6 +231,7 @@ class Features:
             from bench.metrics.networks.inception import clean_resize
             from bench.metrics.networks.precision import exact
 
+            # Networks are loaded only when some image is new.
             network = load()
 
             def prepare(image: RgbImage) -> NDArray[np.float32]:
@@ -256,6 +258,7 @@ class Features:
         Iterates over ``images`` only where rows are missing, with few in memory at once. ``compute`` is
         the method of this class that fills ``space``. Raises :class:`MetricError` where an image has disappeared.
         """
+        # Images that were shown before have their rows. The others are decoded again.
         missing = self._rows.missing(space, keys)
         if missing:
             for batch in batches((image for image in images if image.key in missing), _STREAMED_IMAGES):
@@ -271,6 +274,7 @@ class Features:
 
         ``compute`` gets the pairs that are new. Several metrics thus share one computation.
         """
+        # Pairs with equal pixels in one call are computed once.
         new: dict[tuple[str, str, str], Pair] = {}
         for pair in pairs:
             if (computation, pair.key) not in self._memo:
@@ -282,6 +286,7 @@ class Features:
             values.update(zip(new, compute(list(new.values())), strict=True))
             for key in new:
                 self._memo[computation, key] = values[key]
+            # First in, first out: a run scores source by source, so old pairs do not come back.
             while len(self._memo) > _MEMO_PAIRS:
                 self._memo.popitem(last=False)
         return [values[pair.key] for pair in pairs]
@@ -311,6 +316,7 @@ class Features:
         encode: Callable[[Sequence[Any]], Rows],
     ) -> Rows:
         """Encodes items batch by batch. Threads prepare the next batch meanwhile."""
+        # Two batches in memory: one encoded, one prepared.
         waiting = [self._pool.submit(prepare, item) for item in items[:size]]
         parts = []
         for start in range(0, len(items), size):

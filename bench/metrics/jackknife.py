@@ -32,8 +32,10 @@ def leave_out_groups(clusters: Sequence[str], limit: int, *, seed: int = 0) -> l
     order = np.random.default_rng(seed).permutation(len(sizes))
     order = order[np.argsort(-sizes[order], kind="stable")]
     # The same number of clusters in each: 33 clusters under a limit of 32 make 17 groups, not 31 of 1 and 1 of 2.
+    # Ceiling divisions.
     per_group = -(-len(sizes) // limit)
     count = -(-len(sizes) // per_group)
+    # Dealt out in turn: groups differ by one cluster at most, and large clusters are spread.
     group = np.empty(len(sizes), dtype=np.intp)
     group[order] = np.arange(len(sizes)) % count
     return [np.flatnonzero(group[owner] == index) for index in range(count)]
@@ -48,12 +50,14 @@ def jackknife_variance(without: LeaveOut, groups: Sequence[NDArray[np.intp]]) ->
     and between nearly equal distributions. ``tests/perf/set_intervals.py`` prints by how much.
     """
     n, count = sum(len(group) for group in groups), len(groups)
+    # (groups,) changes of the distance, each without one group.
     whole = without(np.zeros(0, dtype=np.intp))
     change = np.array([without(group) - whole for group in groups])
     # A biased distance rises as rows are left out. That rise, in proportion to the rows that are left, is no scatter
     # and is taken off. For groups of equal size it is the mean.
     proportion = np.array([len(group) / (n - len(group)) for group in groups])
     scatter = change - proportion * (change.sum() / proportion.sum())
+    # Kott 2001: v = (G - 1) / G * sum of squared deviations.
     return float((count - 1) / count * (scatter @ scatter))
 
 
@@ -71,6 +75,7 @@ def distance_interval(value: float, variances: Sequence[tuple[float, int]]) -> t
     from scipy.special import stdtrit
 
     total = sum(variance for variance, _ in variances)
+    # Sets of copies of one image have no variance and an interval of width 0.
     half = 0.0
     if total > 0:
         # Degrees of freedom of a sum of variances (Welch 1947, Satterthwaite 1946).
@@ -108,11 +113,13 @@ class FrechetWithout:
 
         # The rest's products with the other side, centred anew.
         if self.few:
+            # Double centring of the (n, n) products.
             rest = np.delete(np.arange(len(self.rows)), left_out)
             product = self.products[np.ix_(rest, rest)]
             towards = product.mean(axis=0)
             product = product - towards[:, None] - towards + towards.mean()
         else:
+            # (R, R): subtract the removed rows' products and the correction of the mean.
             removed = self.cross[left_out]
             total = removed.sum(axis=0)
             product = self.products - removed.T @ removed - np.outer(total, total) / n
@@ -141,6 +148,7 @@ class KernelSums:
         x = np.asarray(rows, dtype=np.float64)
         sums, own = np.empty(len(x)), np.empty(len(x))
         for block in row_blocks(len(x)):
+            # (block, N)
             part = kernel(x[block], x)
             sums[block] = part.sum(axis=1)
             own[block] = np.diagonal(part[:, block])
@@ -157,6 +165,7 @@ class KernelSums:
             removed = self.rows[left_out]
             # All pairs less those with a removed row. Pairs of two removed rows are subtracted twice and added back.
             within = self.sums.sum() - 2 * self.sums[left_out].sum() + self.kernel(removed, removed).sum()
+            # A biased estimate pairs rows with themselves.
             pairs = n * n
             if unbiased:
                 within -= self.own.sum() - self.own[left_out].sum()
@@ -170,6 +179,7 @@ def mean_kernels(kernel: Kernel, x: FloatND, y: FloatND) -> tuple[FloatND, Float
     """``(N,)`` and ``(M,)``: the mean kernel of each row of either set with the other set."""
     of_x, of_y = np.empty(len(x)), np.zeros(len(y))
     for block in row_blocks(len(x)):
+        # (block, M)
         part = kernel(x[block], y)
         of_x[block] = part.mean(axis=1)
         of_y += part.sum(axis=0)

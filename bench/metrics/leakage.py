@@ -98,6 +98,7 @@ class _Pixels(PairMetric):
     def _one(self, pair: Pair) -> dict[str, Value]:
         valid = self._bands(pair).valid
         before, after = pair.source.pixels, pair.edited.pixels
+        # All four values need the same pixels: they are computed together.
         mse = masked_mse(before, after, valid)
         share = changed_share(before, after, valid, self.options.visible)
         if mse is None or share is None:
@@ -202,6 +203,7 @@ class LpipsMetric(PairMetric):
             same_size = [pairs[index] for index in indices]
             before, after = zip(*(self._compared(pair) for pair in same_size), strict=True)
             assert self.net is not None
+            # Equal images have a map of exact zeros.
             maps = self.features.lpips(self.net).maps(before, after)  # (N, H, W)
             for index, pair, distance in zip(indices, same_size, maps, strict=True):
                 for name, band in self.bands_of_names:
@@ -247,6 +249,7 @@ class LeakLpipsUndiluted(LpipsMetric):
     bands_of_names = (("leak_lpips_undiluted", "valid"),)
 
     def _compared(self, pair: Pair) -> tuple[RgbImage, RgbImage]:
+        # Nothing to fill from: the value is None in any case.
         if not self._bands(pair).valid.any():
             return pair.source, pair.source
         rows, columns = _cached_nearest(_HashedMask(pair.mask, pair.mask_key), self.options)
@@ -352,6 +355,7 @@ def _cached_nearest(hashed: _HashedMask, options: LeakageOptions) -> NDArray[np.
     """Row and column, ``(2, H, W)`` int32, of the nearest valid pixel. Needs a valid pixel."""
     from scipy.ndimage import distance_transform_edt
 
+    # SciPy returns the nearest zero of its input, here the nearest valid pixel.
     invalid = ~_cached_bands(hashed, options).valid
     nearest: NDArray[np.int32] = distance_transform_edt(invalid, return_distances=False, return_indices=True)
     return nearest

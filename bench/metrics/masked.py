@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     BoolHW = NDArray[np.bool_]
     Uint8HWC = NDArray[np.uint8]
 
+# 58.92 dB. Rounding to 8 bits alone has a mean squared error of (1/255)^2 / 12, and a higher PSNR cannot be told from
+# its own. With the cap, an untouched outside has a value that a mean over cases can hold.
 PSNR_CAP = float(10 * np.log10(12 * 255**2))
-"""58.92 dB. Rounding to 8 bits alone has a mean squared error of (1/255)^2 / 12, and a higher PSNR cannot be told from
-its own. With the cap, an untouched outside has a value that a mean over cases can hold."""
 
 SSIM_SIGMA, SSIM_RADIUS = 1.5, 5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
@@ -48,8 +48,10 @@ def bands(mask: BoolHW, options: LeakageOptions | None = None) -> Bands:
     if mask.any():
         from scipy.ndimage import distance_transform_edt
 
+        # 0 inside the mask.
         distance = distance_transform_edt(~mask)
     else:
+        # Without a mask, everything is far outside.
         distance = np.full(mask.shape, np.inf)
     # Widths are shares of the shorter side. The edge band is at least one pixel wide.
     side = min(mask.shape)
@@ -67,6 +69,7 @@ def bands(mask: BoolHW, options: LeakageOptions | None = None) -> Bands:
 
 def masked_mse(source: Uint8HWC, edited: Uint8HWC, valid: BoolHW) -> float | None:
     """Mean squared difference over valid pixels and channels, 0 to 1. None without a valid pixel."""
+    # Integers: exact for 8-bit values.
     difference = source[valid].astype(np.int32) - edited[valid]  # (pixels, 3)
     return float(np.square(difference).mean() / 255**2) if difference.size else None
 
@@ -79,6 +82,7 @@ def masked_mae(source: Uint8HWC, edited: Uint8HWC, valid: BoolHW) -> float | Non
 
 def psnr(mse: float) -> float:
     """dB, for a mean squared error of values in [0, 1]. At most ``PSNR_CAP``."""
+    # 10 log10(peak^2 / mse) with peak 1.
     return PSNR_CAP if mse <= 0 else min(PSNR_CAP, float(-10 * np.log10(mse)))
 
 
@@ -101,6 +105,7 @@ def changed_area(
     of ``region`` nor the number of pixels in the image.
     """
     options = options or LeakageOptions()
+    # Tile starts along both axes. The tiles cover any shape, and each pixel lies in exactly one.
     side = max(1.0, options.tile * min(region.shape))
     starts = [(side * np.arange(max(1, round(n / side)))).astype(np.intp) for n in region.shape]
 
@@ -112,6 +117,7 @@ def changed_area(
     pixels = per_tile(region.astype(np.int32))
     if not pixels.any():
         return None
+    # (rows, columns, 3): signed sums, in which fine errors cancel.
     difference = per_tile((source.astype(np.int32) - edited) * region[..., None])
     largest = np.abs(difference).max(axis=-1)
     # Compared as sums: |sum| > pixels * repainted * 255, with room for the rounding of the product alone.
@@ -131,6 +137,7 @@ def masked_ssim(source: Uint8HWC, edited: Sequence[Uint8HWC], valid: BoolHW) -> 
     from scipy.ndimage import correlate1d
 
     # Gaussian window, and the pixels whose window lies within the image.
+    # (11,)
     taps = np.exp(-0.5 * (np.arange(-SSIM_RADIUS, SSIM_RADIUS + 1) / SSIM_SIGMA) ** 2)
     taps /= taps.sum()
     centres = valid[SSIM_RADIUS:-SSIM_RADIUS, SSIM_RADIUS:-SSIM_RADIUS]

@@ -82,9 +82,9 @@ class SuccessRule:
         return judged and edit_area > self.min_edit_area and inside
 
 
+# Least number of source images, and of real ones, for an interval of a distance of sets. In a simulation, that of a
+# Fréchet distance held the expected value in 94 % of the draws from 4 source images, 92 % from 3 and 88 % from 2.
 LEAST_CLUSTERS = 4
-"""Least number of source images, and of real ones, for an interval of a distance of sets. In a simulation, that of a
-Fréchet distance held the expected value in 94 % of the draws from 4 source images, 92 % from 3 and 88 % from 2."""
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Images a side below which a distance carries a warning.
 SMALL_N = 2048
-"""Images a side below which a distance carries a warning."""
 VGG16_SIDE = 224
 
 
@@ -74,6 +74,7 @@ class _Remembered(Generic[T]):
         self._last: tuple[str, T] | None = None
 
     def __call__(self, reference: Features2D) -> T:
+        # Hashing the rows costs far less than fitting them again.
         key = sha256_bytes(np.ascontiguousarray(reference).data) + str(reference.shape)
         if self._last is None or self._last[0] != key:
             self._last = key, self._compute(reference)
@@ -121,6 +122,7 @@ class _Distance(SetMetric):
         """Computes and caches the features of these images, so that they need not be decoded again."""
         if self.options.n is not None:
             return  # score_set uses few of many, and knows which once all have been seen
+        # VGG16's side, and so the space in the cache, depends on the image's size.
         by_size: dict[tuple[int, int], list[RgbImage]] = defaultdict(list)
         for image in images:
             by_size[image.size].append(image)
@@ -140,17 +142,20 @@ class _Distance(SetMetric):
         chosen = _by_content(after, self.options.n)
         after, names = [after[i] for i in chosen], [names[i] for i in chosen]
         before = [before[i] for i in _by_content(before, self.options.n)]
+        # A covariance, and an unbiased MMD, need two rows.
         if len(after) < 2 or len(before) < 2:
             reason = (
                 f"too few images: {len(after)} edited and {len(before)} real; at least two of each are needed"
             )
             return SetValue(None, len(after), len(before), reason)
+        # Features of different sizes come from different preprocessing and are not comparable.
         sizes = {one.size for one in (*after, *before)}
         if len(sizes) > 1:
             listed = ", ".join(f"{w}x{h}" for h, w in sorted(sizes))
             return SetValue(None, len(after), len(before), f"images of different sizes: {listed}")
 
         # Features and distance.
+        # (n, D) and (m, D).
         space = self.space(after[0].size)
         x, y = (
             self.features.streamed(space, self.rows, images, [one.key for one in fingerprints])
@@ -183,6 +188,7 @@ class _Distance(SetMetric):
             leave_out_groups(names, limit, seed=seed)
             for names in (clusters, [str(index) for index in range(len(reference))])
         ]
+        # Variance that each set adds, with groups - 1 degrees of freedom.
         variances = [
             (factor * jackknife_variance(without, of_set), len(of_set) - 1)
             for without, of_set, factor in zip(
@@ -197,6 +203,7 @@ class _Distance(SetMetric):
 
     def _small_n_warning(self, n: int, m: int, dimensions: int) -> str | None:
         """Fréchet distances and their kin depend on n (Chong and Forsyth 2020)."""
+        # The smaller side decides. A covariance of D dimensions needs well over D rows.
         least = min(n, m)
         if least >= max(SMALL_N, 2 * dimensions):
             return None
@@ -244,6 +251,7 @@ class _Mmd(_Distance):
 
     def leave_out(self, edited: Features2D, reference: Features2D) -> tuple[LeaveOut, LeaveOut]:
         x, y = KernelSums.of_rows(self.kernel, edited), self._reference_sums(reference)
+        # One pass over the (n, m) kernel serves both sides.
         to_reference, to_edited = mean_kernels(self.kernel, x.rows, y.rows)
         return (
             x.mmd2_without(to_reference, unbiased=self.unbiased),

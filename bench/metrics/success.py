@@ -51,6 +51,7 @@ def change_holds(change: Claim, probabilities: AttributeProbabilities) -> Verdic
         return NoValue(f"the attribute classifier knows no {change.attribute!r} of {change.after!r}")
     if not all(np.isfinite(list(values.values()))):
         return NoValue(f"the attribute classifier's probabilities of {change.attribute!r} are not finite")
+    # The expected value must beat every other value, and the one before.
     rivals = [p for value, p in values.items() if value != change.after]
     wins = all(values[change.after] > p for p in rivals)
     if change.before not in ("unknown", change.after):
@@ -105,8 +106,10 @@ def judge_clip(
     By more than ``margin`` and ``region_margin`` (cosines). ``slot`` names the CLIP that judges. No verdict where one
     of the prompts is longer than it reads.
     """
+    # Cosines of the whole edited image with both prompts, (N,) each.
     to_target = prompt_cosines(features, slot, pairs, "edited", "target_prompt")
     to_source = prompt_cosines(features, slot, pairs, "edited", "source_prompt")
+    # Cosines of every region's crop with its prompt, before and after.
     before = region_cosines(features, slot, pairs, "source")
     after = region_cosines(features, slot, pairs, "edited")
     prompts = [
@@ -188,6 +191,7 @@ class JudgeClip(_Judge):
         return self.rule.region_margin
 
     def _choices(self) -> list[object]:
+        # Only the margins: the other bounds do not change what the judge says.
         margins = SuccessRule(
             clip_margin=self.rule.clip_margin,
             region_margin=self.rule.region_margin,
@@ -220,6 +224,7 @@ class _Success(_Judge):
         return [*super()._choices(), self.rule, self.features.options.leakage]
 
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
+        # The two other conditions. Their values are shared with the leakage metrics, not computed again.
         areas = leakage.EditArea(self.features).score(pairs)
         leaks = self._leaks(pairs)
         values: list[Value] = []

@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     BoolHW = NDArray[np.bool_]
     Uint8HWC = NDArray[np.uint8]
 
+# Unit of a yes-or-no metric: each value is 1 (yes) or 0 (no), and the mean over edits is a share.
 OUTCOME = "0/1"
-"""Unit of a yes-or-no metric: each value is 1 (yes) or 0 (no), and the mean over edits is a share."""
 
+# Suffix of a metric's stored name where it scores composited edits: the edit inside the mask, the source outside.
 COMPOSITED_SUFFIX = "_pasted"
-"""Suffix of a metric's stored name where it scores composited edits: the edit inside the mask, the source outside."""
 
 
 class MetricError(BenchError):
@@ -70,6 +70,7 @@ class ReasonCode(Enum):
     @classmethod
     def of(cls, reason: str | None) -> ReasonCode:
         """Code of a stored reason."""
+        # FINAL is the empty prefix, so it is what is left.
         coded = (code for code in (cls.NO_EDIT, cls.ERROR) if (reason or "").startswith(code.value))
         return next(coded, cls.FINAL)
 
@@ -151,6 +152,7 @@ class Area:
     @cached_property
     def bounds(self) -> tuple[int, int, int, int] | None:
         """Bounding box ``(left, top, right, bottom)`` of the mask, ends exclusive. None for an empty mask."""
+        # Rows, then columns, with at least one masked pixel.
         rows = np.flatnonzero(self.mask.any(axis=1))
         if not rows.size:
             return None
@@ -188,6 +190,7 @@ class Pair:
     def __post_init__(self) -> None:
         if self.mask.dtype != np.bool_ or self.mask.ndim != 2:
             raise MetricError(f"a mask is bool (H, W), not {self.mask.dtype} {self.mask.shape}.")
+        # (height, width) of all three.
         if not self.source.size == self.edited.size == self.mask.shape:
             raise MetricError(
                 f"sizes differ (height, width): source {self.source.size}, edited {self.edited.size}, "
@@ -212,6 +215,7 @@ class Pair:
         """The same case with the composited edit. Its leakage is zero by construction."""
         if self.composited:
             return self
+        # (H, W, 1) against (H, W, 3): the mask decides for all channels.
         pixels = np.where(self.mask[..., None], self.edited.pixels, self.source.pixels)
         # An edit that kept the outside stays the same object, so that its hash is not computed again.
         unchanged = np.array_equal(pixels, self.edited.pixels)
@@ -284,6 +288,7 @@ class MetricBase:
     @property
     def stored_names(self) -> tuple[tuple[bool, str], ...]:
         """``(composited, name of the scores)`` of each edit that it scores."""
+        # The stored suffix is that of the first release, so that stored runs stay readable.
         raw = (False, self.name)
         return (raw, (True, self.name + COMPOSITED_SUFFIX)) if self.composited else (raw,)
 
@@ -366,6 +371,7 @@ def raw_name(stored_name: str) -> str:
 
 
 def _array_digest(array: NDArray[np.generic]) -> str:
+    # Type and shape too: the same bytes in another shape are another image.
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:40]

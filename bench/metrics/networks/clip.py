@@ -80,6 +80,7 @@ class ClipSpec:
         weights = self.weights()
         if self.folder is None:
             return f"clip-{self.model}-{stable_digest([self.model, self.pretrained, cached_sha256(weights)])}"
+        # A folder may bring a tokenizer of its own: its files change the features too.
         files = sorted(
             path
             for path in Path(self.folder).iterdir()
@@ -100,6 +101,7 @@ class ClipSpec:
         """Whether each prompt has more tokens than the model reads. open_clip cuts off its end without a message."""
         # With room for one token more, a whole prompt has the same tokens and one of padding.
         length = self.tokenizer.context_length
+        # The padding token, read off the end of an empty prompt.
         padding = self.tokenizer([""], context_length=length + 1)[0, -1]
         cut: list[bool] = []
         for start in range(0, len(prompts), 128):
@@ -235,6 +237,7 @@ def _load(spec: ClipSpec, device: str) -> tuple[Any, Any]:
             model = open_clip.create_model(f"local-dir:{spec.folder}", precision="fp32", device=device)
         else:
             model = _load_published(spec, weights, device)
+    # The transform of these weights: size, mean and deviation may differ from the model's defaults.
     config = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
     transform = open_clip.transform.image_transform_v2(config, is_train=False)
     # Channels last: the layout that convolutions work in.
@@ -256,6 +259,7 @@ def _load_published(spec: ClipSpec, weights: Path, device: str) -> Any:
         size = model.visual.image_size
         model.visual.preprocess_cfg = {**preprocess, "size": size}
         return model
+    # The model's own configuration has the size.
     preprocess.pop("size")
     return open_clip.create_model(
         spec.model,

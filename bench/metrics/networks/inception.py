@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+# Side in pixels of its input.
 SIDE = 299
-"""Side in pixels of its input."""
 
 
 class InceptionNet:

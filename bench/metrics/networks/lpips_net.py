@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
     from bench.metrics.types import RgbImage
 
+# Side in pixels. AlexNet's last layers have nothing left of a smaller image.
 MIN_SIDE = 32
-"""Side in pixels. AlexNet's last layers have nothing left of a smaller image."""
 
+# Pixels per batch. VGG's first layer holds 256 bytes per pixel: on a CPU, a batch stays near its caches.
 _BUDGETS = {"cpu": 1 << 17, "cuda": 1 << 22}
-"""Pixels per batch. VGG's first layer holds 256 bytes per pixel: on a CPU, a batch stays near its caches."""
+# The constant of ``lpips.normalize_tensor``, which keeps the division finite.
 _EPSILON = 1e-10
-"""The constant of ``lpips.normalize_tensor``, which keeps the division finite."""
+# Memory for activations of sources.
 _SOURCE_BYTES = {"cpu": 512 << 20, "cuda": 2 << 30}
-"""Memory for activations of sources."""
 
 
 class LpipsNet:
@@ -70,6 +70,7 @@ class LpipsNet:
             first.setdefault((a.key, b.key), i) for i, (a, b) in enumerate(zip(sources, edits, strict=True))
         ]
         todo = [i for (a, b), i in first.items() if a != b]
+        # Batches of as many pairs as the budget of pixels allows.
         size = max(1, self._budget // (height * width))
         with exact(self.device):
             for start in range(0, len(todo), size):
@@ -91,6 +92,7 @@ class LpipsNet:
 
     def pooled(self, pixels: torch.Tensor) -> torch.Tensor:
         """Mean over the plane of the backbone's last ReLU: ``(N, 3, H, W)`` float32 in [0, 255] -> ``(N, C)``."""
+        # LPIPS's own input range, [-1, 1].
         x = pixels / 127.5 - 1
         pooled: torch.Tensor = self._model.net(self._model.scaling_layer(x))[-1].mean(dim=(2, 3))
         return pooled

@@ -118,6 +118,7 @@ def state_dict(net: str) -> dict[str, torch.Tensor]:
         state[f"lin{index}.model.1.weight"] = torch.from_numpy(kernel)
         state[f"lins.{index}.model.1.weight"] = state[f"lin{index}.model.1.weight"]
     # Zhang et al. 2018, the scaling layer: ImageNet's mean and deviation in [-1, 1].
+    # (1, 3, 1, 1) each.
     state["scaling_layer.shift"] = torch.tensor([-0.030, -0.088, -0.188])[None, :, None, None]
     state["scaling_layer.scale"] = torch.tensor([0.458, 0.448, 0.450])[None, :, None, None]
     return state
@@ -141,6 +142,7 @@ def load_lpips(net: str, device: str = "cpu") -> torch.nn.Module:
         # On the meta device nothing is initialised: VGG's unused classifier alone would take seconds.
         warnings.simplefilter("ignore")
         model: torch.nn.Module = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
+    # strict: a key that is missing or left over is an error, not a network with random weights.
     model.load_state_dict(state, strict=True, assign=True)
     model.requires_grad_(False)
     return model.eval().to(device)
