@@ -77,6 +77,7 @@ class Editor:
 
     def prepare(self, case: EditCase, seed: int) -> PreparedCase:
         """The case as the method gets it. Thread-safe. Raises ``ImageError`` for a mask lost in resizing."""
+        # The image's own seed, in place of the case's 0.
         request = replace(case.request, seed=seed)
         size = request.source.size
         # Without distortion: sources and native sizes are square.
@@ -107,6 +108,7 @@ class Editor:
         while len(outcomes) < len(batch):
             chunk = batch[len(outcomes) : len(outcomes) + self.batch_size]
             attempt = self._attempt(chunk)
+            # With one image there is nothing left to halve: the failure is the case's.
             if attempt.out_of_memory and len(chunk) > 1:
                 free_memory()
                 # len(chunk), not batch_size: the last chunk of a session may be smaller.
@@ -121,6 +123,7 @@ class Editor:
 
     def _attempt(self, chunk: Sequence[PreparedCase]) -> _Attempt:
         """Calls the method with one batch, and measures time and memory."""
+        # Peak memory is measured per batch, from here on.
         cuda = _cuda(self._device)
         if cuda is not None:
             cuda.reset_peak_memory_stats(self._device)
@@ -154,6 +157,7 @@ class Editor:
 def _outcomes(chunk: Sequence[PreparedCase], attempt: _Attempt) -> list[EditOutcome]:
     outcomes = []
     for index, prepared in enumerate(chunk):
+        # A wrong output is an error of its case: stored as an image it would be scored.
         error = attempt.error or _malformed(attempt.images[index], prepared.case.request.source.size)
         outcomes.append(
             EditOutcome(
@@ -169,6 +173,7 @@ def _outcomes(chunk: Sequence[PreparedCase], attempt: _Attempt) -> list[EditOutc
 
 
 def _native_mask(mask: Image.Image, side: int, name: str) -> Image.Image:
+    # Nearest pixels: the mask stays binary.
     native = resize_mask(mask, side)
     if native.getextrema()[1] == 0:
         raise ImageError(f"{name} is too thin: nothing of it is left at the method's native {side}x{side}.")

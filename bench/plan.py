@@ -97,6 +97,7 @@ def make_plan(
     # Problems of single protocols and methods, then those of their combination.
     problems = [problem for protocol in protocols for problem in protocol.problems]
     problems += [problem for method in methods for problem in method.problems]
+    # A protocol with problems has no readable cases.
     planned = [_plan_protocol(entry, limit, store) for entry in protocols if not entry.problems]
     names = Counter(entry.name for entry in planned)
     problems += [
@@ -157,6 +158,7 @@ def _plan_protocol(entry: ConfiguredProtocol, limit: int | None, store: RunStore
 
 def _checked_info(info: Mapping[str, Any], who: str) -> Mapping[str, Any]:
     """``info`` itself. Raises PluginError for a value of a wrong type."""
+    # Values of a plug-in's class: they become names of files and numbers in the manifest.
     is_valid = {
         **{name: isinstance(info[name], str) and bool(info[name]) for name in ("name", "version", "digest")},
         "canvas": isinstance(info["canvas"], int) and info["canvas"] > 0,
@@ -176,6 +178,7 @@ def _covers(stored_limit: int | None, limit: int | None) -> bool:
 def _select(rows: Iterable[Mapping[str, Any]], limit: int | None) -> list[Mapping[str, Any]]:
     """The rows within the limit, in their order."""
     rows = list(rows)
+    # Chosen by hash of the id within each category, not by position.
     chosen = limited({row["id"]: row["category"] for row in rows}, limit)
     return [row for row in rows if row["id"] in chosen]
 
@@ -197,6 +200,7 @@ def _unmet_needs(protocol: PlannedProtocol, method: ConfiguredMethod) -> list[st
             f"method {method.spec.title} needs the ideal results, "
             f"which protocol {protocol.name} does not have: leave one of the two out"
         )
+    # A method with problems may not be able to look at the ids.
     if not method.problems:
         ids = [row["id"] for row in protocol.rows]
         problems += [

@@ -81,6 +81,7 @@ class Recorder:
 
     def _write(self, file: str, outcome: EditOutcome) -> str:
         assert outcome.image is not None
+        # Back to the source's size, which undoes the resizing to the native size.
         image = outcome.image if outcome.size is None else resize(outcome.image, outcome.size)
         return self._store.write_edit(file, image)
 
@@ -106,6 +107,7 @@ class Recorder:
             self._room.release()
 
     def _count(self, records: Sequence[EditRecord], spec: MethodSpec) -> None:
+        # Only the appending thread gets here, so counting needs no lock.
         for record in records:
             if record.error is None:
                 self.done += 1
@@ -118,6 +120,7 @@ class Recorder:
 def _record(entry: _Entry) -> EditRecord:
     """The record of an outcome, once its PNG is written. Raises StoreError where the disk failed."""
     outcome = entry.outcome
+    # Waits for the writing thread.
     sha256, error = None, outcome.error
     if entry.written is not None:
         try:

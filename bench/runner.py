@@ -96,6 +96,7 @@ def run(
         progress.stop()
     recorder.check()
 
+    # Counts for the summary.
     planned = sum(len(protocol.rows) for protocol in plan.protocols) * len(plan.methods)
     edited = sum(len(ids) for parts in todo.values() for _, ids in parts)
     return RunSummary(
@@ -122,6 +123,7 @@ def versions() -> dict[str, str]:
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
+    # From package metadata, which is read without importing.
     installed = {"prompteditbench": __version__, "python": platform.python_version()}
     for package in ("torch", "diffusers", "transformers", "numpy", "pillow"):
         try:
@@ -172,6 +174,7 @@ def _run_method(
         store.note_conditions(method.spec.digest, executor.batch_size, torch_threads())
         for protocol, ids in todo:
             cases = case_files[protocol.name]
+            # Tasks decode their case when an executor's thread asks for it.
             tasks = (Task(name, image_seed(seed, name), partial(cases.get, name)) for name in ids)
             for outcomes in session.edits(tasks):
                 recorder.put(outcomes, protocol, method, seed)

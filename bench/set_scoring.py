@@ -202,6 +202,7 @@ def _shown_edits(
     # The same edit is in the set of its category and in that of all categories: decode it once.
     records = list({record.key.digest: record for task in tasks for record in task.records}.values())
     fingerprints: dict[bool, dict[str, Fingerprint]] = {False: {}, True: {}}
+    # (composited, the metrics that want it).
     variants = [
         (composited, {id(task.metric): task.metric for task in tasks if task.composited == composited})
         for composited in sorted({task.composited for task in tasks})

@@ -56,6 +56,7 @@ def square_around(
 
 def _start(twice_centre: int, length: int, limit: int) -> int:
     """Start of a span of ``length`` around a centre, shifted into ``0..limit``."""
+    # Twice the centre stays a whole number: no rounding depends on the side.
     return min(max(0, (twice_centre - length) // 2), limit - length)
 
 
@@ -128,6 +129,7 @@ def directional(
     image_length, text_length = np.linalg.norm(image, axis=1), np.linalg.norm(text, axis=1)
     values: list[Value] = []
     for index in range(len(image)):
+        # An untouched image has no direction, which is not the same as a wrong one (a cosine of 0).
         if image_length[index] <= LEAST_CHANGE:
             values.append(NoValue("the image did not change, so its change has no direction"))
         elif text_length[index] <= LEAST_CHANGE:
@@ -173,6 +175,7 @@ class ClipTarget(_Clip):
     summary = "CLIP similarity of the whole edited image with the target prompt"
 
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
+        # (N,)
         cosines = prompt_cosines(self.features, self.slot, pairs, "edited", "target_prompt")
         reasons = prompt_reasons(self.features, self.slot, [[pair.target_prompt] for pair in pairs])
         return [reason or float(SCALE * cosine) for reason, cosine in zip(reasons, cosines, strict=True)]
@@ -185,6 +188,7 @@ class ClipRegion(_Clip):
     summary = "CLIP similarity of the region's crop with the region prompt (mean over regions)"
 
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
+        # Mean over regions: each counts the same, whatever its size.
         cosines = region_cosines(self.features, self.slot, pairs, "edited")
         reasons = prompt_reasons(self.features, self.slot, region_prompts(pairs))
         return [

@@ -117,6 +117,7 @@ class FeatureCache:
 
 def _read_rows(path: Path) -> dict[str, Rows]:
     try:
+        # Never a pickle: the folder may be shared.
         with np.load(path, allow_pickle=False) as file:
             keys, rows = file["keys"], file["rows"]
         # Features that are not finite, too, are computed again.

@@ -84,6 +84,7 @@ class Features:
         self.options = options or MetricOptions()
         self.device = device
         self.classifier = classifier
+        # The embedded CLIP is usually named by its folder.
         if isinstance(mini_clip, (str, Path)):
             mini_clip = ClipSpec(folder=str(mini_clip))
         # Slots of CLIP models: the alignment metrics', the embedded one, and CMMD's.
@@ -94,10 +95,12 @@ class Features:
         }
         self._batch_pixels = batch_pixels
         self._rows = FeatureCache(cache_dir)
+        # Slot -> prompt -> whether it is longer than the model reads.
         self._is_cut: dict[str, dict[str, bool]] = {}
         self._clips: dict[str, ClipNet] = {}
         self._lpips: dict[str, LpipsNet] = {}
         self._inception: InceptionNet | None = None
+        # (computation, key of the pair) -> its values, the oldest first.
         self._memo: OrderedDict[tuple[str, tuple[str, str, str]], Any] = OrderedDict()
         self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="features")
 
@@ -234,11 +237,13 @@ class Features:
             # Networks are loaded only when some image is new.
             network = load()
 
+            # In a worker thread: Pillow releases the lock while it resizes.
             def prepare(image: RgbImage) -> NDArray[np.float32]:
                 return clean_resize(image.pixels, side)
 
             def encode(planes: Sequence[NDArray[np.float32]]) -> Rows:
                 with exact(self.device):
+                    # (B, 3, side, side) float32 in [0, 255].
                     pixels = torch.from_numpy(np.stack(planes)).to(self.device)
                     return network(pixels).cpu().numpy()
 

@@ -33,6 +33,7 @@ class _InsideMask(PairMetric):
     needs = frozenset({"truth", "mask"})
 
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
+        # Pairs without a ground truth do not get here: the metric declares that it needs one.
         return super().score([replace(pair, source=pair.truth) for pair in pairs if pair.truth is not None])
 
 
@@ -45,6 +46,7 @@ class TruthRmse(_InsideMask):
     computation = "truth-rmse"
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
+        # The pair's source is the ground truth here.
         errors = (masked_mse(pair.source.pixels, pair.edited.pixels, pair.mask) for pair in pairs)
         return [{self.name: None if mse is None else float(np.sqrt(mse))} for mse in errors]
 
@@ -66,6 +68,7 @@ class TruthSsim(_InsideMask):
             (value,) = masked_ssim(pair.source.pixels, [pair.edited.pixels], pair.mask)
             return missing if value is None else value
 
+        # SSIM is slow: one image per thread.
         return [{self.name: value} for value in self.features.map(of_pair, pairs)]
 
 
@@ -79,4 +82,5 @@ class TruthLpips(_InsideMask, LpipsMetric):
     bands_of_names = (("truth_lpips", "mask"),)
 
     def _filled(self, of_case: Bands) -> NDArray[np.bool_]:
+        # Outside the mask both images are the ground truth, so that only the inside differs.
         return ~of_case.mask

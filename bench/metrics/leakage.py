@@ -75,6 +75,7 @@ class PairMetric(Metric):
         return [] if cls.net is None else lpips_weights.problems(cls.net)
 
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
+        # The first metric of a computation fills the memory, the others read it.
         values = self.features.pair_values(self.computation, pairs, self._compute)
         return [of_pair[self.name] for of_pair in values]
 
@@ -153,6 +154,7 @@ class LeakSsim(PairMetric):
         by_case: dict[tuple[str, str], list[int]] = defaultdict(list)
         for index, pair in enumerate(pairs):
             by_case[pair.source.key, pair.mask_key].append(index)
+        # One thread per case.
         groups = list(by_case.values())
 
         def of_case(group: Sequence[int]) -> list[float | None]:
@@ -216,6 +218,7 @@ class LpipsMetric(PairMetric):
     def _compared(self, pair: Pair) -> tuple[RgbImage, RgbImage]:
         """The two images to compare: here the source, and the edited image filled from it."""
         filled = self._filled(self._bands(pair))
+        # Deep features near the mask see equal pixels there, and so no difference (see Dilution).
         pixels = np.where(filled[..., None], pair.source.pixels, pair.edited.pixels)
         return pair.source, RgbImage(pixels)
 
@@ -252,6 +255,7 @@ class LeakLpipsUndiluted(LpipsMetric):
         # Nothing to fill from: the value is None in any case.
         if not self._bands(pair).valid.any():
             return pair.source, pair.source
+        # (H, W) indices each: every pixel takes the colour of its nearest valid pixel.
         rows, columns = _cached_nearest(_HashedMask(pair.mask, pair.mask_key), self.options)
         return RgbImage(pair.source.pixels[rows, columns]), RgbImage(pair.edited.pixels[rows, columns])
 
@@ -308,6 +312,7 @@ class EditChange(PairMetric):
     computation = "edit-change"
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
+        # Reads masked pixels alone.
         changes = (masked_mae(pair.source.pixels, pair.edited.pixels, pair.mask) for pair in pairs)
         return [{"edit_change": _EMPTY_MASK if change is None else change} for change in changes]
 
@@ -325,6 +330,7 @@ class EditArea(PairMetric):
     computation = "edit-area"
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
+        # Tiles are cut by the mask: only their masked pixels count.
         areas = (changed_area(p.source.pixels, p.edited.pixels, p.mask, self.options) for p in pairs)
         return [{"edit_area": _EMPTY_MASK if area is None else area} for area in areas]
 

@@ -29,6 +29,7 @@ class LeakageOptions:
     """A tile was repainted where its mean differs by more than this in some channel, in [0, 1]."""
 
     def __post_init__(self) -> None:
+        # Each band begins where the one before ends.
         if not 0 <= self.edge <= self.near <= self.mid <= 1:
             raise MetricError("leakage: edge, near and mid must rise, within 0 and 1.")
         if not 0 <= self.visible < 1:
@@ -76,9 +77,11 @@ class SuccessRule:
 
     def holds(self, judged: bool, edit_area: float, leak_area: float | None, leak_psnr: float | None) -> bool:
         """Whether the edit succeeds. ``leak_area`` and ``leak_psnr`` are None without a valid outside."""
+        # Condition 3. The two bounds catch different damage: repainted objects, and noise or blur.
         inside = (leak_area is None or leak_area <= self.max_leak_area) and (
             leak_psnr is None or leak_psnr >= self.min_leak_psnr
         )
+        # Conditions 1 and 2.
         return judged and edit_area > self.min_edit_area and inside
 
 
@@ -106,6 +109,7 @@ class RealismOptions:
             raise MetricError("realism: n must be at least 2.")
         if self.kid_subsets < 1 or self.kid_subset_size < 2:
             raise MetricError("realism: kid_subsets must be at least 1 and kid_subset_size at least 2.")
+        # An interval from fewer groups holds the expected value too rarely (see LEAST_CLUSTERS).
         if self.groups and self.groups < LEAST_CLUSTERS:
             raise MetricError(f"realism: groups must be at least {LEAST_CLUSTERS}, or 0 for no interval.")
 

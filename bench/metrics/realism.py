@@ -93,6 +93,7 @@ class _Distance(SetMetric):
     def __init__(self, features: Features) -> None:
         self.features = features
         self.options: RealismOptions = features.options.realism
+        # The network and all options are part of the version: another choice is another score.
         self.version = versioned(type(self).version, self._identity(), self.options)
 
     def _identity(self) -> str:
@@ -229,6 +230,7 @@ class _Frechet(_Distance):
         self._gaussian = _Remembered(Gaussian.of_rows)
 
     def distance(self, edited: Features2D, reference: Features2D) -> float:
+        # The reference's Gaussian is fitted once for all methods and categories.
         return frechet(Gaussian.of_rows(edited), self._gaussian(reference))
 
     def leave_out(self, edited: Features2D, reference: Features2D) -> tuple[LeaveOut, LeaveOut]:
@@ -279,6 +281,7 @@ class _Kid(_Mmd):
     def variance_factors(self, n: int, m: int) -> tuple[float, float]:
         # A subset of s of n rows scatters about the mean over all pairs by n / s - 1 times the variance of all n.
         # The mean over the subsets scatters by that, divided by their number.
+        # 1 where the subsets are whole sets, because then nothing is random.
         size, subsets = min(n, m, self.options.kid_subset_size), self.options.kid_subsets
         return 1 + (n / size - 1) / subsets, 1 + (m / size - 1) / subsets
 
@@ -305,6 +308,7 @@ class _Vgg16(_Distance):
         return lpips_weights.problems("vgg")
 
     def rows(self, images: Sequence[RgbImage]) -> Features2D:
+        # Never enlarged: interpolated pixels carry no information.
         return self.features.vgg16(images, min(VGG16_SIDE, *images[0].size))
 
     def space(self, size: tuple[int, int]) -> str:

@@ -61,6 +61,7 @@ class ImageStream(Collection[RgbImage]):
         return len(self.fingerprints)
 
     def __contains__(self, image: object) -> bool:
+        # By content: the same pixels from another file count as the same image.
         return isinstance(image, RgbImage) and any(one.key == image.key for one in self.fingerprints)
 
 
@@ -73,6 +74,7 @@ def fingerprints_of(images: Collection[RgbImage]) -> Sequence[Fingerprint]:
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of ``size`` items. The last one may be shorter."""
+    # islice takes from where the last batch ended.
     rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch

@@ -54,6 +54,7 @@ def change_holds(change: Claim, probabilities: AttributeProbabilities) -> Verdic
     # The expected value must beat every other value, and the one before.
     rivals = [p for value, p in values.items() if value != change.after]
     wins = all(values[change.after] > p for p in rivals)
+    # A change to the value that was there before only has to win.
     if change.before not in ("unknown", change.after):
         wins = wins and values[change.after] > values.get(change.before, 0.0)
     return wins
@@ -71,6 +72,7 @@ def judge_truth(features: Features, pairs: Sequence[Pair]) -> list[Verdict]:
         if not pair.claims:
             problems[index] = NoValue("the case has no expected attribute change to check")
         for change in pair.claims:
+            # A case from a plug-in may name a region that it does not have.
             if not 0 <= change.region < len(pair.areas):
                 problems[index] = NoValue(
                     f"an expected change is about region {change.region}, which the case does not have"
@@ -94,6 +96,7 @@ def judge_truth(features: Features, pairs: Sequence[Pair]) -> list[Verdict]:
 
 def _all_hold(verdicts: Sequence[Verdict]) -> Verdict:
     """True where all hold. One without a verdict leaves none for all."""
+    # The first reason is as good as all of them.
     missing = next((verdict for verdict in verdicts if isinstance(verdict, NoValue)), None)
     return missing or all(verdicts)
 
@@ -240,6 +243,7 @@ class _Success(_Judge):
     def _leaks(self, pairs: Sequence[Pair]) -> list[tuple[float | None, float | None]]:
         """``leak_area`` and ``leak_psnr`` of each pair. None without a valid outside."""
         # A composited edit is the source outside.
+        # Leakage metrics are asked about raw edits only.
         leaks: list[tuple[float | None, float | None]] = [(0.0, PSNR_CAP)] * len(pairs)
         raw = [index for index, pair in enumerate(pairs) if not pair.composited]
         areas = leakage.LeakArea(self.features).score([pairs[index] for index in raw])

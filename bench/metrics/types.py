@@ -4,7 +4,7 @@ No tensor library is imported here. A third-party metric of single edits inherit
 entry point of the group ``prompteditbench.metrics`` or in the ``METRICS`` of a plug-in module::
 
     class MeanBrightness(Metric):
-        name = "mean_brightness"        # the key of its scores; also the name it is registered under
+        name = "mean_brightness"        # the key of its scores, and its registered name
         version = "1"                   # a new version is scored again
         unit = "0..1"
         higher_is_better = True
@@ -123,6 +123,7 @@ class RgbImage:
         """Converts a PIL image of mode ``RGB``."""
         from bench.images import to_array
 
+        # (H, W, 3) uint8.
         return cls(to_array(image))
 
     @cached_property
@@ -137,6 +138,7 @@ class RgbImage:
 
     def crop(self, box: tuple[int, int, int, int]) -> RgbImage:
         """The part inside ``(left, top, right, bottom)``."""
+        # Contiguous, because the hash reads the bytes in order.
         left, top, right, bottom = box
         return RgbImage(np.ascontiguousarray(self.pixels[top:bottom, left:right]))
 
@@ -213,6 +215,7 @@ class Pair:
 
     def composite(self) -> Pair:
         """The same case with the composited edit. Its leakage is zero by construction."""
+        # Compositing twice changes nothing.
         if self.composited:
             return self
         # (H, W, 1) against (H, W, 3): the mask decides for all channels.
@@ -228,6 +231,7 @@ class Pair:
     @classmethod
     def of_case(cls, case: EditCase, edited: RgbImage, *, source: RgbImage | None = None) -> Pair:
         """The pair of a stored edit. ``source``, where it is decoded already, spares decoding it again."""
+        # 255 on disk and in PIL is True here.
         from bench.images import mask_array
 
         request = case.request
@@ -353,6 +357,7 @@ class MetricInfo:
 def info_of(metric: MetricBase | type[MetricBase]) -> MetricInfo:
     """Describes a metric or its class."""
     return MetricInfo(
+        # An instance's version names its options and network, a class's does not.
         name=metric.name,
         version=metric.version,
         unit=metric.unit,
@@ -367,6 +372,7 @@ def info_of(metric: MetricBase | type[MetricBase]) -> MetricInfo:
 
 def raw_name(stored_name: str) -> str:
     """Name of the metric behind a stored score, whether that is of the raw or of the composited edit."""
+    # The one place that reads the suffix.
     return stored_name.removesuffix(COMPOSITED_SUFFIX)
 
 

@@ -22,6 +22,7 @@ class InceptionNet:
 
     def __init__(self, device: str = "cpu") -> None:
         try:
+            # A TorchScript file runs code when it is loaded: only the checked copy in our folder is.
             path = INCEPTION.own()
         except MetricError as error:
             raise MetricError(f"FID's Inception: {error}") from None
@@ -48,6 +49,7 @@ def clean_resize(pixels: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
     """
     from PIL import Image
 
+    # Each channel as a 32-bit float image, which Pillow resizes without rounding.
     planes = [
         np.asarray(
             Image.fromarray(pixels[:, :, channel].astype(np.float32)).resize(

@@ -95,12 +95,14 @@ def weights_folder() -> Path:
     folder = os.environ.get("PROMPTEDITBENCH_WEIGHTS")
     if folder:
         return Path(folder).expanduser()
+    # The freedesktop convention for caches.
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "prompteditbench" / "weights"
 
 
 def cached_sha256(path: Path) -> str:
     """SHA-256 of a file, computed once per process while its size and times stay the same. Raises OSError."""
+    # Size, modification and change time: a replaced file is hashed again.
     status = path.stat()
     return _sha256(str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
