@@ -1,7 +1,6 @@
-"""The editing methods. Each is its paper and nothing else; ``bench.edit.EditMethod`` is what they answer to.
+"""The editing methods. Each implements its paper, behind the interface ``bench.edit.EditMethod``.
 
-The table maps a name to the class that is imported when the name is used, so that listing the methods
-costs nothing.
+The table maps a name to a class that is imported when the name is used, so that listing the methods is quick.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Inpainting by ControlNet 1.1 (Zhang et al., ICCV 2023): Stable Diffusion with a control that shows the hole.
 
 It runs through diffusers' StableDiffusionControlNetInpaintPipeline. The UNet is the base's own. With 4 input channels
-each step puts the noised source back outside the mask; with 9 it was trained to fill. Neither keeps the pixels outside
+each step puts the noised source back outside the mask. With 9 it was trained to fill. Neither keeps the pixels outside
 exactly.
 
 =================  ====================================================================================

@@ -1,8 +1,8 @@
-"""Methods whose result is known in advance: they test the benchmark and give its noise floor.
+"""Controls: methods whose result is known in advance. They test the benchmark and give its noise floor.
 
-``copy_input`` must leak nothing and succeed at nothing, ``oracle`` must lead, and the three round trips show
-what a metric makes of changes that nobody asked for and nobody sees. ``noise_fill`` and ``flat_color_fill`` put
-junk into the region, and nothing anywhere else: what they score is the share of a method's successes that says nothing.
+``copy_input`` must leak nothing and succeed at nothing, and ``oracle`` must lead. The three round trips show how a
+metric reacts to changes that nobody sees. ``noise_fill`` and ``flat_color_fill`` put junk into the region and nothing
+anywhere else. Their success rate is the share of a method's successes that means nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class CopyInput(EditMethod):
 
 
 class Oracle(EditMethod):
-    """The one method that sees the truth: the runner calls ``edit_cases`` instead of ``edit``."""
+    """The ground truth itself. The runner calls ``edit_cases`` instead of ``edit``."""
 
     summary = "the ground truth, where a protocol has one: the ceiling"
     is_control = True
@@ -46,20 +46,20 @@ class Oracle(EditMethod):
 
     def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
         raise ValueError(
-            "oracle cannot answer a request, which does not hold the truth: it runs inside a benchmark only"
+            "oracle cannot answer a request, which does not hold the ground truth: it runs inside a benchmark only"
         )
 
     def edit_cases(self, cases: Sequence[EditCase]) -> list[Image]:
-        """The truths. Raises ValueError that names the first case without one."""
-        truths: list[Image] = []
+        """The ground truth of each case. Raises ValueError that names the first case without one."""
+        edited: list[Image] = []
         for case in cases:
             if case.truth is None:
                 raise ValueError(
                     f"oracle: case {case.id!r} has no ground truth; only protocols that render it have one, "
                     "so leave oracle out of this suite"
                 )
-            truths.append(case.truth.copy())
-        return truths
+            edited.append(case.truth.copy())
+        return edited
 
 
 class Jpeg(EditMethod):
@@ -105,6 +105,7 @@ class ResizeRoundTrip(EditMethod):
     @dataclass(frozen=True)
     class Options:
         scale: float = 0.5
+        """Size of the intermediate image over the source's."""
 
     @classmethod
     def problems(cls, options: Options) -> list[str]:
@@ -153,12 +154,12 @@ class AutoencoderRoundTrip(EditMethod):
 
     def __init__(self, options: Options, runtime: Runtime) -> None:
         refuse("autoencoder_round_trip", self.problems(options) + runtime_problems(runtime))
-        found = weights.find(options.weights, options.revision, ("vae",))
-        self.factor = found.vae_factor
-        self.vae = pipelines.load_part("vae", found, runtime).to(runtime.device)
+        checkpoint = weights.find(options.weights, options.revision, ("vae",))
+        self.factor = checkpoint.vae_factor
+        self.vae = pipelines.load_part("vae", checkpoint, runtime).to(runtime.device)
 
     def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
-        """Sources of one size, any size: edge-padded to the autoencoder's factor and cropped again."""
+        """Takes sources of one size, any size: edge-padded to the autoencoder's factor and cropped again."""
         import torch
 
         if not requests:
@@ -168,6 +169,7 @@ class AutoencoderRoundTrip(EditMethod):
         pixels = np.pad(
             pixels, ((0, 0), (0, -height % self.factor), (0, -width % self.factor), (0, 0)), mode="edge"
         )
+        # uint8 (B, H, W, 3) -> float (B, 3, H, W) in [-1, 1], in the precision of the autoencoder.
         batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.vae.device, self.vae.dtype) / 127.5 - 1
         with torch.inference_mode():
             decoded = self.vae.decode(self.vae.encode(batch).latent_dist.mode()).sample
@@ -187,6 +189,7 @@ class NoiseFill(EditMethod):
     def _fill(self, request: EditRequest) -> Image:
         pixels = images.to_array(request.source.convert("RGB")).copy()
         inside = images.mask_array(request.mask)
+        # Drawn for the whole image, so that a pixel's noise does not depend on the mask.
         noise = np.random.default_rng(request.seed).integers(0, 256, pixels.shape, dtype=np.uint8)
         pixels[inside] = noise[inside]
         return images.from_array(pixels)
@@ -199,7 +202,7 @@ COLORS: Mapping[str, tuple[int, int, int]] = {
     "blond": (235, 200, 90), "gold": (240, 195, 50), "beige": (225, 205, 170),
     "blonde": (235, 200, 90), "golden": (240, 195, 50), "grey": (150, 150, 150),
 }  # fmt: skip
-"""The colours that ``flat_color_fill`` knows by their names in prompts."""
+"""Name of a colour in a prompt -> its RGB value, for ``flat_color_fill``."""
 
 
 class FlatColorFill(EditMethod):
@@ -216,9 +219,10 @@ class FlatColorFill(EditMethod):
 
     def _fill(self, request: EditRequest) -> Image:
         pixels = images.to_array(request.source.convert("RGB")).copy()
+        # Each region with its prompt, or the whole mask with the region's prompt.
         areas = [(region.mask, region.prompt) for region in request.regions]
         for mask, prompt in areas or [(request.mask, request.region_prompt)]:
             inside = images.mask_array(mask)
-            named = [COLORS[word] for word in re.findall("[a-z]+", prompt.lower()) if word in COLORS]
-            pixels[inside] = named[0] if named else pixels[inside].mean(axis=0).round().astype(np.uint8)
+            colors = [COLORS[word] for word in re.findall("[a-z]+", prompt.lower()) if word in COLORS]
+            pixels[inside] = colors[0] if colors else pixels[inside].mean(axis=0).round().astype(np.uint8)
         return images.from_array(pixels)

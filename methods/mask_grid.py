@@ -53,8 +53,8 @@ def latent_mask(mask: NDArray[np.bool_], factor: int, cells: MaskCells) -> NDArr
     if cells == "cover":
         return touched
     sampled = mask[factor // 2 :: factor, factor // 2 :: factor]
-    taken: NDArray[np.bool_] = sampled | _missed(touched, sampled)
-    return taken
+    on_cells: NDArray[np.bool_] = sampled | _missed(touched, sampled)
+    return on_cells
 
 
 def _touched(mask: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
@@ -65,7 +65,7 @@ def _touched(mask: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
 
 
 def _missed(touched: NDArray[np.bool_], sampled: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Touched cells without a sampled cell among themselves and their eight neighbours; all bool, one a cell."""
+    """Touched cells without a sampled cell among themselves and their eight neighbours. bool, one a cell."""
     # Imported here: finding out that weights are missing must stay quick.
     from scipy.ndimage import binary_dilation
 

@@ -1,8 +1,12 @@
-"""Edits that somebody else made: a closed system, a colleague's model, another run. Read, checked, scored.
+"""Edits from elsewhere: from a closed system, a colleague's model or another run. They are read and checked.
 
-``path`` is a folder with one image per case, named by the case's id (``<id>.png``; another run's folder of one
-method's edits is such a folder), or a JSONL file, one object a line: ``{"case": "<id>", "file": "<image>"}``, the
-file relative to the JSONL's own folder. The ids are those of the exported cases (``cases.jsonl``).
+``path`` is one of
+
+* a folder with one image per case, named by the case's id (``<id>.png``), such as the folder of a method in a run;
+* a JSONL file with one object a line, ``{"case": "<id>", "file": "<image>"}``. The file is relative to the JSONL's
+  own folder.
+
+The ids are those of the exported cases (``cases.jsonl``).
 """
 
 from __future__ import annotations
@@ -23,15 +27,15 @@ if TYPE_CHECKING:
 
     from bench.edit import EditCase, EditRequest, Runtime
 
-_SHOWN = 3
-"""How many of the same complaints are spelt out."""
+_NAMED = 3
+"""Number of files that a message names."""
 
 _DECODED = 16
-"""How many images with an alpha channel are decoded before a run; the others are when their case is edited."""
+"""Images with an alpha channel that are decoded before a run. The others are decoded with their case."""
 
 
 class Outputs(EditMethod):
-    """The runner shows it the cases (``wants_cases``), since a request does not say which case it is of."""
+    """Edits whole cases (``wants_cases``), since a request does not say which case it belongs to."""
 
     summary = "edits made elsewhere, read from a folder or a JSONL file"
     needs: frozenset[str] = frozenset({"source"})
@@ -42,8 +46,8 @@ class Outputs(EditMethod):
         path: str = ""
         """A folder, or a ``.jsonl`` file."""
         resize: bool = False
-        """Bring images of another size to the source's, Lanczos. Off: another size is an error. It stands for a
-        model's own resolution; it does not undo a crop."""
+        """Resize images of another size to the source's, by Lanczos. Off: another size is an error. It stands for a
+        model's own resolution and does not undo a crop."""
 
     @classmethod
     def identity(cls, options: Options) -> dict[str, str]:
@@ -55,16 +59,18 @@ class Outputs(EditMethod):
 
     @classmethod
     def problems(cls, options: Options) -> list[str]:
-        """All that can be told without the cases: the files are there, are images by their headers, and are opaque."""
+        """Missing files, files that are no images by their headers, and transparent images. Needs no cases."""
         try:
-            found = listed(options.path)
+            files = listed(options.path)
         except ValueError as error:
             return [str(error)]
-        missing = [f"{file} (case {case!r})" for case, file in found.items() if not file.is_file()]
+        missing = [f"{file} (case {case!r})" for case, file in files.items() if not file.is_file()]
         if missing:
             return [f"{options.path}: names files that are not there: {_some(missing)}"]
+
+        # Headers of all files, and the pixels of some that have an alpha channel.
         unreadable, with_alpha = [], []
-        for file in found.values():
+        for file in files.values():
             try:
                 if images.probe(file):
                     with_alpha.append(file)
@@ -81,12 +87,12 @@ class Outputs(EditMethod):
 
     @classmethod
     def case_problems(cls, options: Options, cases: Sequence[str]) -> list[str]:
-        """A problem where no image of the folder is named by an id of the planned cases."""
-        found = listed(options.path)
-        if any(case in found for case in cases):
+        """A problem where no image has the id of one of the planned cases."""
+        files = listed(options.path)
+        if any(case in files for case in cases):
             return []
         return [
-            f"{options.path}: none of its images ({_some(sorted(found))}) is named by one of the {len(cases)} cases "
+            f"{options.path}: none of its images ({_some(sorted(files))}) is named by one of the {len(cases)} cases "
             f"({_some(sorted(cases))}). Name them by the ids in the exported cases.jsonl"
         ]
 
@@ -132,29 +138,29 @@ class Outputs(EditMethod):
 
 
 def listed(path: str) -> dict[str, Path]:
-    """Case id -> the file that is said to be its edit. Raises ValueError that names the file and the remedy."""
+    """Case id -> the file of its edit. Raises ValueError that names the fault and the remedy."""
     if not path:
         raise ValueError("option path is missing: give a folder of images named by case id, or a .jsonl file")
-    place = Path(path).expanduser()
-    if place.is_dir():
-        return _of_folder(place)
-    if place.suffix != ".jsonl":
+    location = Path(path).expanduser()
+    if location.is_dir():
+        return _of_folder(location)
+    if location.suffix != ".jsonl":
         raise ValueError(f"path {path!r}: neither a folder nor a .jsonl file. Check the path")
-    return _of_jsonl(place)
+    return _of_jsonl(location)
 
 
 def _of_folder(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for file in images.image_files(folder):
-        if file.stem in found:
+        if file.stem in files:
             raise ValueError(
-                f"{folder}: {found[file.stem].name} and {file.name} would both be the edit of case "
+                f"{folder}: {files[file.stem].name} and {file.name} would both be the edit of case "
                 f"{file.stem!r}. Keep one"
             )
-        found[file.stem] = file
-    if not found:
+        files[file.stem] = file
+    if not files:
         raise ValueError(f"{folder}: holds no images. Put one there for each case, as <case id>.png")
-    return found
+    return files
 
 
 def _of_jsonl(place: Path) -> dict[str, Path]:
@@ -162,7 +168,7 @@ def _of_jsonl(place: Path) -> dict[str, Path]:
         text = place.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{place}: cannot be read ({error}). Check the path; it must be UTF-8") from error
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     # Not splitlines: a name may hold U+2028, which it takes for the end of a line.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -172,6 +178,7 @@ def _of_jsonl(place: Path) -> dict[str, Path]:
             row = parse_json(line)
         except ValueError as error:
             raise ValueError(f"{where}: not valid JSON ({error})") from error
+        # Both must be texts that a file can hold.
         case, file = (row.get("case"), row.get("file")) if isinstance(row, dict) else (None, None)
         if not isinstance(case, str) or not isinstance(file, str) or not case or not file:
             raise ValueError(f'{where}: expected {{"case": "<id>", "file": "<image>"}}, got {line[:80]}')
@@ -180,7 +187,7 @@ def _of_jsonl(place: Path) -> dict[str, Path]:
             whole_text(file, f"{where}: the file's name")
         except BrokenText as error:
             raise ValueError(str(error)) from None
-        if case in found:
+        if case in files:
             raise ValueError(f"{where}: case {case!r} was named before. Keep one line")
         # Names from data never leave their folder: neither up, nor to a root or a drive.
         parts = PurePosixPath(file.replace("\\", "/")).parts
@@ -189,12 +196,12 @@ def _of_jsonl(place: Path) -> dict[str, Path]:
                 f"{where}: file {file!r} leaves the folder of the JSONL. Put the images beside or below it, "
                 "and name them relative to it"
             )
-        found[case] = place.parent.joinpath(*parts)
-    if not found:
+        files[case] = place.parent.joinpath(*parts)
+    if not files:
         raise ValueError(f"{place}: names no images. Write one line for each case")
-    return found
+    return files
 
 
 def _some(lines: Sequence[str]) -> str:
-    more = f", and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-    return ", ".join(lines[:_SHOWN]) + more
+    more = f", and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+    return ", ".join(lines[:_NAMED]) + more

@@ -3,7 +3,7 @@
 :class:`StableDiffusionMethod` checks the options, loads the pipeline, checks a batch and composites its results. A
 method states its options, its kind of checkpoint and how one batch is edited:
 
-* :class:`DiffusersMethod`: by one call of a pipeline of diffusers;
+* :class:`DiffusersMethod`: by one call of a pipeline of diffusers.
 * :class:`BlendingMethod`: by a loop of its own in latents, which blends the source back in at every step.
 """
 

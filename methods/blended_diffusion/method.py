@@ -41,8 +41,8 @@ class BlendedDiffusion(EditMethod):
     @dataclass(frozen=True)
     class Options:
         weights: str = "omriav/blended-diffusion"
-        """``owner/name`` of the hub or a ``.pt`` file, holding guided-diffusion's ``256x256_diffusion_uncond.pt``;
-        a folder in diffusers' layout (``unet/``, ``scheduler/``); or ``zoo:NAME``."""
+        """``owner/name`` of the hub or a ``.pt`` file, holding guided-diffusion's ``256x256_diffusion_uncond.pt``,
+        a folder in diffusers' layout (``unet/``, ``scheduler/``), or ``zoo:NAME``."""
         revision: str | None = None
         """Commit, tag or branch on the hub."""
         clip: str = files.CLIP_NAME

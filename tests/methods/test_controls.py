@@ -51,7 +51,7 @@ def test_oracle_without_a_truth_names_the_case() -> None:
     method = Oracle(NoOptions(), RUNTIME)
     with pytest.raises(ValueError, match="'face-7' has no ground truth"):
         method.edit_cases([case(picture(1)), case(None)])
-    with pytest.raises(ValueError, match="does not hold the truth"):
+    with pytest.raises(ValueError, match="does not hold the ground truth"):
         method.edit([request()])
 
 
