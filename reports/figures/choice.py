@@ -1,4 +1,4 @@
-"""Which cases a picture shows: by rule, and the rule is printed on the picture.
+"""Choice of the cases of a figure by a rule, which the figure names.
 
 ===========  ==============================================================================================
 rule         the first cases of each category ...
@@ -10,7 +10,7 @@ disputed     by how evenly people were split, where there are votes; then by how
              methods; then by how often the judges contradict each other
 ===========  ==============================================================================================
 
-Whatever is equal by its rule is ordered by the SHA-256 of the id. Controls have no say.
+Cases that are equal by the rule are ordered by the SHA-256 of the id. Controls do not count.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ WORDS: Mapping[str, str] = {
     "disputed": "chosen by rule: where votes, methods and judges disagree most",
     "hand": "chosen by hand",
 }
-"""What is printed on the picture."""
+"""Rule -> words in the figure."""
 
 _SUCCESS = ("success_truth", "success_clip", "success_mini_clip")
 
@@ -50,7 +50,7 @@ _SUCCESS = ("success_truth", "success_clip", "success_mini_clip")
 def choose(
     scores: ProtocolScores, rule: Rule, per_category: int = 1, votes: pd.DataFrame | None = None
 ) -> list[str]:
-    """Case ids, in the categories' order. ``votes``: checked, of any protocol.
+    """Case ids, in the order of the categories. ``votes``: those of all protocols.
 
     Raises ValueError for an unknown rule.
     """
@@ -58,21 +58,22 @@ def choose(
         raise ValueError(f"no rule {rule!r} to choose cases by. Choose {', '.join(RULES)}.")
     ranks = _ranks(scores, rule, votes)
     picked: list[str] = []
-    seen: set[str] = set()
+    ranked: set[str] = set()
     for code in range(len(CATEGORIES)):
         units = np.flatnonzero(scores.category == code)
         of_category: list[tuple[tuple[float, ...], str, str]] = []
         for unit in units:
             case = scores.cases[unit]
-            if case not in seen:
-                seen.add(case)
+            # A case with several seeds is ranked by its first unit.
+            if case not in ranked:
+                ranked.add(case)
                 of_category.append((ranks[unit], hashlib.sha256(case.encode()).hexdigest(), case))
         picked += [case for _, _, case in sorted(of_category)[:per_category]]
     return picked
 
 
 def _ranks(scores: ProtocolScores, rule: Rule, votes: pd.DataFrame | None) -> list[tuple[float, ...]]:
-    """Of each unit what it is ordered by, smallest first."""
+    """Ascending sort key per unit."""
     count = len(scores.cases)
     if rule == "random":
         return [()] * count
@@ -80,8 +81,9 @@ def _ranks(scores: ProtocolScores, rule: Rule, votes: pd.DataFrame | None) -> li
     success = _mean(scores, judged[0]) if judged else np.zeros(count)
     if rule == "disputed":
         split = _vote_split(scores, votes)
-        # p (1 - p): largest where half of the methods succeed.
+        # p (1 - p) is largest where half of the methods succeed.
         even = success * (1 - success)
+        # Share of methods on which two judges contradict each other.
         contradiction = np.zeros(count)
         if len(judged) > 1:
             a, b = (scores.metric(m)[:, scores.contenders] for m in judged[:2])
@@ -97,32 +99,33 @@ def _mean(scores: ProtocolScores, metric: str) -> FloatND:
 
 
 def _nanmean(values: FloatND) -> FloatND:
-    """Over the second axis; 0 where there is nothing."""
-    there = ~np.isnan(values)
-    total: FloatND = np.where(there, values, 0.0).sum(axis=1) / np.maximum(1, there.sum(axis=1))
-    return total
+    """Mean over the second axis, 0 where there is no value."""
+    present = ~np.isnan(values)
+    means: FloatND = np.where(present, values, 0.0).sum(axis=1) / np.maximum(1, present.sum(axis=1))
+    return means
 
 
 def _vote_split(scores: ProtocolScores, votes: pd.DataFrame | None) -> FloatND:
-    """Per unit 1 - |share of a - share of b|, averaged over its pairs; 0 without votes."""
+    """Evenness of the votes per unit: 1 - |share of a - share of b|, averaged over its pairs. 0 without votes."""
     split = np.zeros(len(scores.cases))
     if votes is None:
         return split
-    mine = votes[votes["protocol"] == scores.protocol]
-    found: dict[str, list[float]] = {}
-    two = pairs(mine)
-    two = two.assign(pair=[tuple(sorted(shown)) for shown in two["candidates"]])
+    evenness: dict[str, list[float]] = {}
+    two = pairs(votes[votes["protocol"] == scores.protocol])
+    # The same pair, whichever edit stood on the left.
+    two = two.assign(pair=[tuple(sorted(candidates)) for candidates in two["candidates"]])
     for (case, (first, _)), part in two.groupby(["case", "pair"]):
         decided = part[part["answer"] != TIE]
         lead = (2 * (decided["answer"] == first).sum() - len(decided)) / len(part)
+        # A single vote is never split.
         if len(part) > 1:
-            found.setdefault(str(case), []).append(1 - abs(float(lead)))
+            evenness.setdefault(str(case), []).append(1 - abs(float(lead)))
     for unit, case in enumerate(scores.cases):
-        if case in found:
-            split[unit] = sum(found[case]) / len(found[case])
+        if case in evenness:
+            split[unit] = sum(evenness[case]) / len(evenness[case])
     return split
 
 
 def words(rule: str, cases: Sequence[str] = ()) -> str:
-    """The line under a picture."""
+    """Words in the figure for a rule, or for cases chosen by hand."""
     return WORDS["hand" if cases else rule]

@@ -1,6 +1,6 @@
-"""The picture of a run: source, mask and every method's edit, side by side.
+"""The overview image of a run: source, mask and every method's edit, side by side.
 
-Which cases are shown is decided by rule (per category the first by hash of the id), never by eye.
+A rule chooses the cases (per category the first by the hash of the id), nobody's eye.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from bench.store import RunStore
 
 PANEL = 192
-"""Side length of one picture of the grid, in pixels."""
+"""Side of one image of the grid, in pixels."""
 GAP = 10
 MARGIN = 28
 PAPER, INK, FAINT, RULE = "#ffffff", "#1b1b1f", "#75757d", "#d9d9de"
 OUTLINE = "#ff2d87"
-"""Of the mask: a colour that neither skin, sky nor grass has."""
+"""Colour of the mask's outline, which neither skin, sky nor grass has."""
 CATEGORY_INK: Mapping[str, str] = {
     "attribute": "#7a3e9d",
     "replacement": "#0b6e99",
@@ -40,21 +40,21 @@ CATEGORY_INK: Mapping[str, str] = {
 }
 
 MARKS: Mapping[bool, tuple[str, str]] = {True: ("\u2713", "#0b7a48"), False: ("\u2717", "#b4371d")}
-"""Under an edit: whether it succeeded."""
+"""Sign and colour under an edit that succeeded, or failed."""
 
 
 class FigureError(BenchError):
-    """A picture that cannot be drawn. The message names the remedy."""
+    """A figure that cannot be drawn. The message names the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
 class GridRow:
-    """One case: its edits, in the order of the columns; None where there is none."""
+    """One case and its edits, in the order of the columns. None where a method has no edit."""
 
     case: EditCase
     edits: tuple[Image.Image | None, ...]
     succeeded: tuple[bool | None, ...] = ()
-    """Whether each edit succeeded; None where it was not judged."""
+    """Whether each edit succeeded. None where it was not judged."""
 
 
 def grid(
@@ -66,9 +66,9 @@ def grid(
 ) -> Path:
     """Draws ``report/figures/grid.png`` of a run and returns its path: one block per protocol.
 
-    Methods come first, controls after them. ``records``: the edits, where they were read already.
-    ``succeeded``: (protocol, title, case id) -> whether that edit succeeded, which is then marked under it.
-    Raises :class:`FigureError` where the run holds no case at all.
+    Methods come first, then controls. ``records``: the edits, where the caller has read them. ``succeeded``:
+    (protocol, title, case id) -> whether that edit succeeded, which a mark under it shows. Raises
+    :class:`FigureError` where the run has no case.
     """
     controls = control_titles(store)
     titles = method_titles(store)
@@ -77,11 +77,11 @@ def grid(
     blocks = []
     for protocol in store.protocols():
         file = store.cases(protocol)
-        found = last_edits(records, protocol)
+        edits_of = last_edits(records, protocol)
         rows = []
         for case_id in chosen([(row["id"], row["category"]) for row in file.rows], per_category):
-            made = [found.get((digest, case_id)) for digest in labels]
-            edits = tuple(None if record is None else store.image(record) for record in made)
+            of_case = [edits_of.get((digest, case_id)) for digest in labels]
+            edits = tuple(None if record is None else store.image(record) for record in of_case)
             marks = tuple((succeeded or {}).get((protocol, title, case_id)) for title in labels.values())
             rows.append(GridRow(file.get(case_id), edits, marks))
         if rows:
@@ -96,14 +96,14 @@ def grid(
 
 
 def chosen(cases: Sequence[tuple[str, str]], per_category: int = 1) -> list[str]:
-    """Of (id, category): per category the first ids by their SHA-256, in the categories' order."""
+    """Per category the first ids by their SHA-256, in the order of the categories. ``cases``: (id, category)."""
 
     def rank(case_id: str) -> str:
         return hashlib.sha256(case_id.encode()).hexdigest()
 
     picked = []
     for category in CATEGORIES:
-        ids = sorted((case_id for case_id, of in cases if of == category), key=rank)
+        ids = sorted((case_id for case_id, name in cases if name == category), key=rank)
         picked += ids[:per_category]
     return picked
 
@@ -111,67 +111,90 @@ def chosen(cases: Sequence[tuple[str, str]], per_category: int = 1) -> list[str]
 def draw(
     blocks: Sequence[tuple[str, Sequence[GridRow]]], columns: Sequence[str], faint: Container[str] = ()
 ) -> Image.Image:
-    """The whole picture, RGB. ``columns`` are the methods' labels; each block is (heading, rows).
+    """The whole image, RGB. ``columns``: labels of the methods. Each block is (heading, rows).
 
     Labels in ``faint`` are printed in gray.
     """
-    title_font, label_font = _font(22, bold=True), _font(15, bold=True)
-    text_font, chip_font = _font(15), _font(13, bold=True)
-    width = 2 * MARGIN + (2 + len(columns)) * PANEL + (1 + len(columns)) * GAP
     labels = ["source", "mask", *columns]
-    label_lines = [_wrap(label.replace("_", " "), label_font, PANEL) for label in labels]
-    head_height = max(len(lines) for lines in label_lines) * 19 + 8
-    captions: list[list[list[str]]] = [
-        [_caption(row.case, text_font, width - 2 * MARGIN) for row in rows] for _, rows in blocks
-    ]
-    # Room under the panels, where any edit is marked.
+    inks = [INK, INK, *(FAINT if label in faint else INK for label in columns)]
+    width = 2 * MARGIN + len(labels) * PANEL + (len(labels) - 1) * GAP
+
+    # Heights first: the canvas needs them.
+    heads = [_wrap(label.replace("_", " "), _font(15, bold=True), PANEL) for label in labels]
+    head_height = max(map(len, heads)) * HEAD_LINE + 8
+    captions = [[_caption(row.case, _font(15), width - 2 * MARGIN) for row in rows] for _, rows in blocks]
+    # Room for marks under the images, where any edit was judged.
     marks = 18 * any(verdict is not None for _, rows in blocks for row in rows for verdict in row.succeeded)
-    height = 2 * MARGIN
-    for of_block in captions:
-        height += (
-            40 + head_height + sum(PANEL + 10 + marks + 20 * (1 + len(lines)) + 20 for lines in of_block)
-        )
-    canvas = Image.new("RGB", (width, height), PAPER)
+    heights = [
+        40 + head_height + sum(_row_height(lines, marks) for lines in of_block) for of_block in captions
+    ]
+    canvas = Image.new("RGB", (width, 2 * MARGIN + sum(heights)), PAPER)
     pen = ImageDraw.Draw(canvas)
+
+    # Blocks from top to bottom: heading, rule, labels, rows.
     y = MARGIN
     for (heading, rows), of_block in zip(blocks, captions, strict=True):
-        pen.text((MARGIN, y), heading, font=title_font, fill=INK)
-        y += 30
-        pen.line([(MARGIN, y), (width - MARGIN, y)], fill=RULE, width=2)
-        y += 10
-        for k, lines in enumerate(label_lines):
-            x = MARGIN + k * (PANEL + GAP)
-            for j, line in enumerate(lines):
-                offset = head_height - 8 - 19 * (len(lines) - j)
-                ink = FAINT if k >= 2 and labels[k] in faint else INK
-                pen.text((x + PANEL / 2, y + offset), line, font=label_font, fill=ink, anchor="ma")
+        pen.text((MARGIN, y), heading, font=_font(22, bold=True), fill=INK)
+        pen.line([(MARGIN, y + 30), (width - MARGIN, y + 30)], fill=RULE, width=2)
+        y += 40
+        _draw_heads(pen, heads, inks, y + head_height - 8)
         y += head_height
         for row, caption in zip(rows, of_block, strict=True):
-            pictures = [outlined(row.case), _mask_panel(row.case), *map(_edit_panel, row.edits)]
-            for k, picture in enumerate(pictures):
-                x = MARGIN + k * (PANEL + GAP)
-                canvas.paste(picture, (x, y))
-                pen.rectangle([x - 1, y - 1, x + PANEL, y + PANEL], outline=RULE)
-            for k, verdict in enumerate(row.succeeded, 2):
-                if verdict is not None:
-                    sign, ink = MARKS[verdict]
-                    middle = MARGIN + k * (PANEL + GAP) + PANEL / 2
-                    pen.text((middle, y + PANEL + 3), sign, font=label_font, fill=ink, anchor="ma")
-            y += PANEL + 10 + marks
-            chip = row.case.category.replace("_", "-")
-            pen.text((MARGIN, y + 1), chip, font=chip_font, fill=CATEGORY_INK.get(row.case.category, INK))
-            indent = pen.textlength(chip, font=chip_font) + 12
-            pen.text(
-                (MARGIN + indent, y),
-                _clip(row.case.request.source_prompt, text_font, width - 2 * MARGIN - int(indent)),
-                font=text_font,
-                fill=FAINT,
-            )
-            for line in caption:
-                y += 20
-                pen.text((MARGIN, y), line, font=text_font, fill=INK)
-            y += 20 + 20
+            _draw_panels(canvas, row, y)
+            _draw_caption(pen, row.case, caption, y + PANEL + 10 + marks, width)
+            y += _row_height(caption, marks)
     return canvas
+
+
+HEAD_LINE, CAPTION_LINE = 19, 20
+"""Height of a line of a label, and of a caption, in pixels."""
+
+
+def _row_height(caption: Sequence[str], marks: int) -> int:
+    """Height of images, marks, prompt of the source, caption, and the space below."""
+    return PANEL + 10 + marks + CAPTION_LINE * (1 + len(caption)) + 20
+
+
+def _left(column: int) -> int:
+    return MARGIN + column * (PANEL + GAP)
+
+
+def _draw_heads(
+    pen: ImageDraw.ImageDraw, heads: Sequence[Sequence[str]], inks: Sequence[str], bottom: int
+) -> None:
+    """Labels over the columns, whose last lines end at ``bottom``."""
+    for k, (lines, ink) in enumerate(zip(heads, inks, strict=True)):
+        for j, line in enumerate(lines):
+            place = (_left(k) + PANEL / 2, bottom - HEAD_LINE * (len(lines) - j))
+            pen.text(place, line, font=_font(15, bold=True), fill=ink, anchor="ma")
+
+
+def _draw_panels(canvas: Image.Image, row: GridRow, y: int) -> None:
+    """The images of a case with their frames, and the marks under the edits."""
+    pen = ImageDraw.Draw(canvas)
+    for k, panel in enumerate([outlined(row.case), _mask_panel(row.case), *map(_edit_panel, row.edits)]):
+        canvas.paste(panel, (_left(k), y))
+        pen.rectangle([_left(k) - 1, y - 1, _left(k) + PANEL, y + PANEL], outline=RULE)
+    for k, verdict in enumerate(row.succeeded, 2):
+        if verdict is not None:
+            sign, ink = MARKS[verdict]
+            middle = _left(k) + PANEL / 2
+            pen.text((middle, y + PANEL + 3), sign, font=_font(15, bold=True), fill=ink, anchor="ma")
+
+
+def _draw_caption(
+    pen: ImageDraw.ImageDraw, case: EditCase, caption: Sequence[str], y: int, width: int
+) -> None:
+    """The category and the source's prompt on one line, then the lines of the caption."""
+    category = case.category.replace("_", "-")
+    font = _font(13, bold=True)
+    pen.text((MARGIN, y + 1), category, font=font, fill=CATEGORY_INK.get(case.category, INK))
+    indent = pen.textlength(category, font=font) + 12
+    room = width - 2 * MARGIN - int(indent)
+    prompt = _clip(case.request.source_prompt, _font(15), room)
+    pen.text((MARGIN + indent, y), prompt, font=_font(15), fill=FAINT)
+    for k, line in enumerate(caption, 1):
+        pen.text((MARGIN, y + CAPTION_LINE * k), line, font=_font(15), fill=INK)
 
 
 def outlined(case: EditCase, size: int = PANEL) -> Image.Image:
@@ -179,7 +202,7 @@ def outlined(case: EditCase, size: int = PANEL) -> Image.Image:
     image = enlarged(case.request.source, size)
     mask = case.request.mask.convert("L").resize((size, size), Image.Resampling.NEAREST)
     # A white seam outside the coloured one keeps the outline visible on any ground.
-    # The picture's rim counts as outside, so that every outline is closed.
+    # Pixels beyond the image's border count as outside, so that every outline is closed.
     shrunk = ImageOps.expand(mask, 2, 0).filter(ImageFilter.MinFilter(5)).crop((2, 2, size + 2, size + 2))
     inner = ImageChops.subtract(mask, shrunk)
     outer = ImageChops.subtract(mask.filter(ImageFilter.MaxFilter(3)), mask)
@@ -206,7 +229,7 @@ def _edit_panel(edit: Image.Image | None, size: int = PANEL) -> Image.Image:
 
 
 def enlarged(image: Image.Image, size: int) -> Image.Image:
-    """Nearest where pixels become larger, so that one sees what there is; Lanczos where smaller."""
+    """The image at ``size``: nearest neighbour if it becomes larger, so that pixels stay visible, else Lanczos."""
     way = Image.Resampling.NEAREST if max(image.size) <= size else Image.Resampling.LANCZOS
     return image.convert("RGB").resize((size, size), way)
 
@@ -236,7 +259,7 @@ def _clip(text: str, font: FreeTypeFont, room: float) -> str:
 
 @cache
 def _font(size: int, *, bold: bool = False) -> FreeTypeFont:
-    """DejaVu Sans, from matplotlib's own files: the same letters on every machine."""
+    """DejaVu Sans from matplotlib's own files, so that every machine draws the same letters."""
     spec = importlib.util.find_spec("matplotlib")
     if spec is None or spec.origin is None:
         raise FigureError("the fonts of matplotlib are needed to draw. Run: pip install matplotlib")
@@ -249,9 +272,9 @@ Edits = Mapping[tuple[str, str], EditRecord]
 
 
 def last_edits(records: Sequence[EditRecord], protocol: str) -> Edits:
-    """(method digest, case id) -> record with a file, of one protocol; with several seeds, the first."""
-    found: dict[tuple[str, str], EditRecord] = {}
+    """(method digest, case id) -> record with a file, of one protocol. Of several seeds, the first."""
+    edits: dict[tuple[str, str], EditRecord] = {}
     for record in records:
         if record.key.protocol == protocol and record.file is not None:
-            found.setdefault((record.key.method, record.key.case), record)
-    return found
+            edits.setdefault((record.key.method, record.key.case), record)
+    return edits

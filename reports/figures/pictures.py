@@ -1,9 +1,9 @@
-"""Pictures of edits for a paper: the side-by-side grid and the leak heat maps, as vector PDF and PNG."""
+"""Figures of edits for a paper: the side-by-side grid and the leak heat maps, as vector PDF and PNG."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from bench.store import RunStore
 
 MOST_COLUMNS = 8
-"""Methods of one picture; more would be smaller than a stamp, and go into further pictures."""
+"""Methods of one figure. More would be too small to see and go into further figures."""
+CEILING = 0.25
+"""Change, of 1, at which the colours of a heat map end."""
 _PIXELS = 192
-"""Side of a panel at most: more than 200 dpi on its 0.85 in."""
+"""Largest side of a panel: more than 200 dpi on its 0.85 inches."""
 
 
 def side_by_side(
@@ -36,41 +38,36 @@ def side_by_side(
     protocol: str,
     rule: Rule = "random",
     *,
-    per_category: int = 1,
     cases: Sequence[str] = (),
     methods: Sequence[str] | None = None,
     votes: pd.DataFrame | None = None,
     edits: Edits | None = None,
     part: str = "",
 ) -> Figure | None:
-    """Source with the mask's outline, then the methods' edits, a row per case. None without a case.
+    """Source with the mask's outline, then the methods' edits, one row per case. None without a case.
 
-    Under each edit stands whether it succeeded, under each row the prompts. ``cases``: ids chosen by hand, which
-    the picture then says. ``methods``: titles, the first of :func:`parts` if not given. ``edits``:
-    :func:`last_edits`, where they were read already. ``part``: which part of several this is, said at the foot.
+    A mark under each edit shows whether it succeeded. The prompts stand under each row. ``cases``: ids chosen by
+    hand, which the figure says. ``methods``: titles, by default the first of :func:`parts`. ``edits``:
+    :func:`last_edits`, where the caller has read them. ``part``: which of several figures this is, as "1 of 2".
     """
     of_protocol = scores.protocols[protocol]
-    picked = list(cases) or choose(of_protocol, rule, per_category, votes)
+    picked = list(cases) or choose(of_protocol, rule, votes=votes)
     columns = parts(scores)[0] if methods is None else list(methods)
     if not picked or not columns:
         return None
-    judge, marked = judge_of(of_protocol), verdicts(of_protocol)
+    judge, marks = judge_of(of_protocol), verdicts(of_protocol)
     foot = [protocol, words(rule, cases)]
     if judge:
         foot.append(f"\u2713 \u2717: {HEADINGS[judge]}")
-    edits = last_edits(store.edits(), protocol) if edits is None else edits
-    file = store.cases(protocol)
-    digests = {title: digest for digest, title in scores.titles.items()}
     with drawing():
         sheet = _Sheet(["source, mask", *columns], len(picked), _foot(foot, part), scores)
-        for row, case_id in enumerate(picked):
-            case = file.get(case_id)
-            sheet.image(row, 0, outlined(case, _PIXELS))
-            for column, title in enumerate(columns, 1):
-                record = edits.get((digests[title], case_id))
-                sheet.image(row, column, None if record is None else enlarged(store.image(record), _PIXELS))
-                sheet.mark(row, column, marked.get((title, case_id)))
-            sheet.caption(row, case)
+        for row, column, title, case, edit in _panels(store, scores, protocol, picked, columns, edits):
+            sheet.image(row, column, None if edit is None else enlarged(edit, _PIXELS))
+            sheet.mark(row, column, marks.get((title, case.id)))
+            # Source and caption, once per row.
+            if column == 1:
+                sheet.image(row, 0, outlined(case, _PIXELS))
+                sheet.caption(row, case)
     return sheet.figure
 
 
@@ -78,53 +75,59 @@ def heat_maps(
     store: RunStore,
     scores: RunScores,
     protocol: str,
-    rule: Rule = "random",
     *,
-    per_category: int = 1,
     methods: Sequence[str] | None = None,
-    ceiling: float = 0.25,
     edits: Edits | None = None,
     part: str = "",
 ) -> Figure | None:
-    """Where the outside changed: largest difference of a channel per pixel, in [0, 1], cut off at ``ceiling``.
+    """Change outside the mask: the largest difference of a channel per pixel, in [0, 1], cut off at ``CEILING``.
 
-    The mask's inside is left gray: there, change is what was asked for. Other arguments as in :func:`side_by_side`.
+    The inside of the mask is gray, since change is wanted there. The arguments are those of :func:`side_by_side`.
     """
-    picked = choose(scores.protocols[protocol], rule, per_category)
+    picked = choose(scores.protocols[protocol], "random")
     columns = parts(scores)[0] if methods is None else list(methods)
     if not picked or not columns:
         return None
-    edits = last_edits(store.edits(), protocol) if edits is None else edits
-    file = store.cases(protocol)
-    digests = {title: digest for digest, title in scores.titles.items()}
+    foot = _foot([protocol, words("random")], part)
     with drawing():
-        sheet = _Sheet(
-            ["source, mask", *columns],
-            len(picked),
-            _foot([protocol, words(rule)], part),
-            scores,
-            bar=0.5,
-            captions=False,
-        )
-        for row, case_id in enumerate(picked):
-            case = file.get(case_id)
-            sheet.image(row, 0, outlined(case, _PIXELS))
-            for column, title in enumerate(columns, 1):
-                record = edits.get((digests[title], case_id))
-                heat = None if record is None else _blocks(leak_map(case, store.image(record)))
-                sheet.image(row, column, heat, cmap=_heat(), vmin=0, vmax=ceiling)
-        sheet.color_bar(ceiling, "change outside the mask")
+        sheet = _Sheet(["source, mask", *columns], len(picked), foot, scores, bar=0.5, captions=False)
+        for row, column, _, case, edit in _panels(store, scores, protocol, picked, columns, edits):
+            heat = None if edit is None else _blocks(leak_map(case, edit))
+            sheet.image(row, column, heat, cmap=_heat_colors(), vmin=0, vmax=CEILING)
+            if column == 1:
+                sheet.image(row, 0, outlined(case, _PIXELS))
+        sheet.color_bar("change outside the mask")
     return sheet.figure
 
 
-def _heat() -> Any:
+def _panels(
+    store: RunStore,
+    scores: RunScores,
+    protocol: str,
+    case_ids: Sequence[str],
+    titles: Sequence[str],
+    edits: Edits | None,
+) -> Iterator[tuple[int, int, str, EditCase, Image.Image | None]]:
+    """Row, column (from 1), method's title, case, and edit (None where it failed) of each panel."""
+    edits = last_edits(store.edits(), protocol) if edits is None else edits
+    file = store.cases(protocol)
+    digests = {title: digest for digest, title in scores.titles.items()}
+    for row, case_id in enumerate(case_ids):
+        case = file.get(case_id)
+        for column, title in enumerate(titles, 1):
+            record = edits.get((digests[title], case_id))
+            yield row, column, title, case, None if record is None else store.image(record)
+
+
+def _heat_colors() -> Any:
     import matplotlib as mpl
 
     return mpl.colormaps["inferno"].with_extremes(bad="#8f8f98")
 
 
 def leak_map(case: EditCase, edit: Image.Image) -> NDArray[np.float64]:
-    """``(H, W)`` in [0, 1]: the largest difference of a channel; NaN inside the mask."""
+    """``(H, W)`` in [0, 1]: the largest difference of a channel. NaN inside the mask."""
+    # (H, W, 3) in [0, 255]
     source = np.asarray(case.request.source.convert("RGB"), dtype=np.float64)
     after = np.asarray(edit.convert("RGB"), dtype=np.float64)
     change: NDArray[np.float64] = np.abs(after - source).max(axis=2) / 255
@@ -133,13 +136,13 @@ def leak_map(case: EditCase, edit: Image.Image) -> NDArray[np.float64]:
 
 
 def _blocks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each value as a square, so that no viewer of a PDF smooths it."""
+    """Each value as a square of pixels, so that no viewer of a PDF smooths it."""
     factor = max(1, _PIXELS // max(values.shape))
     return values.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def parts(scores: RunScores) -> list[list[str]]:
-    """The run's titles, methods first, in as few parts of at most eight as hold them all, of about equal size."""
+    """The run's titles, methods first, in as few parts of about equal size as possible, of at most eight each."""
     ordered = sorted(scores.titles.values(), key=lambda title: title in scores.controls)
     count = max(1, -(-len(ordered) // MOST_COLUMNS))
     size = -(-len(ordered) // count)
@@ -147,25 +150,22 @@ def parts(scores: RunScores) -> list[list[str]]:
 
 
 def verdicts(scores: ProtocolScores) -> dict[tuple[str, str], bool]:
-    """(title, case id) -> whether the edit succeeded, by its first seed; without those that were not judged."""
+    """(title, case id) -> whether the edit with the first seed succeeded. Edits that were not judged are left out."""
     judge = judge_of(scores)
     if not judge:
         return {}
     values = scores.metric(judge)
-    marked: dict[tuple[str, str], bool] = {}
-    seen: set[str] = set()
-    for unit, case in enumerate(scores.cases):
-        if case in seen:
-            continue
-        seen.add(case)
-        for method, title in enumerate(scores.titles):
-            if not np.isnan(values[unit, method]):
-                marked[title, case] = bool(values[unit, method] > 0.5)
-    return marked
+    first_units = {case: unit for unit, case in reversed(list(enumerate(scores.cases)))}
+    return {
+        (title, case): bool(values[unit, method] > 0.5)
+        for case, unit in first_units.items()
+        for method, title in enumerate(scores.titles)
+        if not np.isnan(values[unit, method])
+    }
 
 
 def judge_of(scores: ProtocolScores) -> str:
-    """The metric that decides whether an edit succeeded; empty where there is none."""
+    """The metric that decides whether an edit succeeded. Empty where there is none."""
     return next((name for name in SUCCESS if name in scores.metrics), "")
 
 
@@ -174,11 +174,12 @@ def _foot(words_of: Sequence[str], part: str) -> str:
 
 
 class _Sheet:
-    """Pictures in rows and columns, placed in inches on one pair of axes over the whole figure."""
+    """Images in rows and columns, placed in inches on one pair of axes over the whole figure."""
 
+    # Inches.
     GAP, MARGIN, LINE = 0.05, 0.03, 0.125
     CAPTION = 3 * LINE + 0.08
-    """Marks under the panels, then the prompts of source and target."""
+    """Height of the marks under the panels and of the two prompts."""
 
     def __init__(
         self,
@@ -190,9 +191,10 @@ class _Sheet:
         bar: float = 0.0,
         captions: bool = True,
     ) -> None:
-        """``bar``: inches kept free on the right. Call inside ``drawing()``."""
+        """``bar``: inches of free room on the right. Call inside ``drawing()``."""
         from matplotlib.figure import Figure
 
+        # Sizes: the panels share the width, so the height follows.
         count = len(titles)
         room = PAGE_INCHES - bar - 2 * self.MARGIN
         self.panel = (room - (count - 1) * self.GAP) / count
@@ -205,6 +207,7 @@ class _Sheet:
         self.axes.set_axis_off()
         self.top = self.height - head
         self.rows = rows
+        # Titles over the columns, the foot under all rows.
         for column, (title, lines) in enumerate(zip(titles, heads, strict=True)):
             ink = GRAY if title in scores.controls else "black"
             x = self._left(column) + self.panel / 2
@@ -215,24 +218,23 @@ class _Sheet:
         return self.MARGIN + column * (self.panel + self.GAP)
 
     def _text(self, x: float, y: float, text: str, **options: Any) -> None:
-        # Prompts and names are text, not mathematics. The second family has the signs that the first lacks.
+        # A dollar sign would begin mathematics. The second font family has the signs that the first lacks.
         self.axes.text(
             x, y, text.replace("$", r"\$"), fontsize=7, linespacing=1.05,
             family=["STIXGeneral", "DejaVu Sans"], **options,
         )  # fmt: skip
 
-    def image(self, row: int, column: int, picture: Any, **options: Any) -> None:
-        """An RGB picture, or an array with a colour map; None says that the edit failed."""
+    def image(self, row: int, column: int, image: Any, **options: Any) -> None:
+        """An RGB image, or an array with a colour map. None: the panel says that the edit failed."""
         left, top = self._left(column), self.top - row * self.step
         extent = (left, left + self.panel, top - self.panel, top)
-        if picture is None:
+        if image is None:
             self._text(
                 left + self.panel / 2, top - self.panel / 2, "failed", ha="center", va="center", color=GRAY
             )
         else:
-            self.axes.imshow(
-                np.asarray(picture), extent=extent, interpolation="none", aspect="auto", **options
-            )
+            self.axes.imshow(np.asarray(image), extent=extent, interpolation="none", aspect="auto", **options)
+        # Frame.
         x = [extent[0], extent[1], extent[1], extent[0], extent[0]]
         y = [extent[2], extent[2], extent[3], extent[3], extent[2]]
         self.axes.plot(x, y, color=RULE, linewidth=0.5)
@@ -240,14 +242,14 @@ class _Sheet:
         self.axes.set_ylim(0, self.height)
 
     def mark(self, row: int, column: int, succeeded: bool | None) -> None:
-        """Under a panel: a tick or a cross; nothing where the edit was not judged."""
+        """A tick or a cross under a panel, nothing where the edit was not judged."""
         if succeeded is not None:
             sign, ink = MARKS[succeeded]
             x, y = self._left(column) + self.panel / 2, self.top - row * self.step - self.panel - 0.02
             self._text(x, y, sign, ha="center", va="top", color=ink)
 
     def caption(self, row: int, case: EditCase) -> None:
-        """Under a row: the prompt of the source, then the category and what was asked for."""
+        """Two lines under a row: the prompt of the source, then the category and the target prompt or instruction."""
         kind = case.category.replace("_", "-")
         request = case.request
         lines = [
@@ -259,7 +261,8 @@ class _Sheet:
             text = textwrap.shorten(line, 132, placeholder=" …").replace(": ", ":  ", 1)
             self._text(self.MARGIN, y - k * self.LINE, text, ha="left", va="top", color=ink)
 
-    def color_bar(self, ceiling: float, text: str) -> None:
+    def color_bar(self, text: str) -> None:
+        """The colours of a heat map and their values, in the free room on the right."""
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
 
@@ -271,6 +274,8 @@ class _Sheet:
             0.7 * tall / self.height,
         )
         axes = self.figure.add_axes(place)
-        bar = self.figure.colorbar(ScalarMappable(Normalize(0, ceiling), _heat()), cax=axes, extend="max")
+        bar = self.figure.colorbar(
+            ScalarMappable(Normalize(0, CEILING), _heat_colors()), cax=axes, extend="max"
+        )
         bar.set_label(text, fontsize=7, labelpad=1)
         bar.ax.tick_params(labelsize=6, pad=1)

@@ -1,4 +1,4 @@
-"""How every chart looks: the width, fonts and sizes of a paper's column, and colours that all eyes tell apart."""
+"""Look of every chart: width, fonts and sizes of a paper's column, colours that colour-blind readers can tell apart."""
 
 from __future__ import annotations
 
@@ -134,17 +134,17 @@ def figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save(store: RunStore, name: str, shown: Figure) -> list[Path]:
-    """Writes ``report/figures/NAME.pdf`` and ``.png``; the same chart gives the same bytes."""
+def save(store: RunStore, name: str, chart: Figure) -> list[Path]:
+    """Writes ``report/figures/NAME.pdf`` and ``.png``. The same chart gives the same bytes."""
     written = []
     options: dict[str, dict[str, Any]] = {
         "pdf": {"metadata": {"CreationDate": None, "ModDate": None}},
         "png": {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}},
     }
-    for kind, chosen in options.items():
+    for kind, arguments in options.items():
         buffer = io.BytesIO()
         with drawing():
-            shown.savefig(buffer, format=kind, **chosen)
+            chart.savefig(buffer, format=kind, **arguments)
         written.append(store.write_file(f"report/figures/{name}.{kind}", buffer.getvalue(), f"figure {name}"))
     return written
 
