@@ -47,12 +47,12 @@ class PairedTests:
     """Tests of K columns of paired differences, as arrays ``(K,)``."""
 
     difference: FloatND
+    # Two-sided p-value. NaN where no pair is complete.
     p: FloatND
-    """Two-sided p-value. NaN where no pair is complete."""
     n: IndexND
     clusters: IndexND
+    # Whether all sign flips were tried, not a random sample of them.
     exact: bool
-    """Whether all sign flips were tried, not a random sample of them."""
 
 
 def paired_tests(differences: FloatND, cluster: IndexND, *, draws: int = FLIPS, seed: int = 0) -> PairedTests:
@@ -64,6 +64,7 @@ def paired_tests(differences: FloatND, cluster: IndexND, *, draws: int = FLIPS, 
     if not len(differences):
         nothing, zeros = np.full(columns, np.nan), np.zeros(columns, np.intp)
         return PairedTests(nothing, nothing, zeros, zeros, False)
+    # The mean of all differences, whose sign flips cluster by cluster, since cases of one source are not independent.
     sums, sizes = cluster_sums(differences, number_clusters(cluster))
     n = sizes.sum(axis=0)
     observed = np.abs(sums.sum(axis=0))
@@ -101,6 +102,7 @@ def compare(
     """
     import pandas as pd
 
+    # Two methods of one title have different names in the tables, so one digest at most fits.
     digests = [digest for digest, title in scores.titles.items() if baseline in (title, digest)]
     if len(digests) != 1:
         raise StatisticsError(
@@ -194,6 +196,7 @@ def too_few(clusters: int, family: int) -> str:
     The p-value of a sign-flip test of C clusters is at least 2^(1 - C). Holm's first step multiplies it by the size
     of the family.
     """
+    # p >= 2 * 2^-C: of all flips, the observed one and its mirror image are always as large.
     least = min(1.0, family * 2.0 ** (1 - clusters))
     if clusters < 1 or least > ALPHA:
         return f"{clusters} source images are too few: no difference whatever could have p < {ALPHA:g}"

@@ -34,14 +34,15 @@ class Means:
     value: FloatND
     low: FloatND
     high: FloatND
+    # Number of values.
     n: IndexND
-    """Number of values."""
+    # Number of source images that have a value.
     clusters: IndexND
-    """Number of source images that have a value."""
 
 
 def cluster_sums(values: FloatND, cluster: IndexND) -> tuple[FloatND, FloatND]:
     """Sums and numbers of values of each cluster, both ``(C, K)``, from ``(U, K)`` with NaN and ``(U,)``."""
+    # Units sorted by cluster, so that one reduction adds up each run of equal clusters.
     order = np.argsort(cluster, kind="stable")
     _, starts = np.unique(cluster[order], return_index=True)
     in_order = values[order]
@@ -52,6 +53,7 @@ def cluster_sums(values: FloatND, cluster: IndexND) -> tuple[FloatND, FloatND]:
 
 def number_clusters(cluster: IndexND) -> IndexND:
     """The same clusters, numbered from 0 in order of first appearance, so that their names change no result."""
+    # np.unique numbers the clusters by their names. Their first units give the order of appearance.
     _, first, inverse = np.unique(cluster, return_index=True, return_inverse=True)
     rank = np.empty(len(first), dtype=np.intp)
     rank[np.argsort(first, kind="stable")] = np.arange(len(first))
@@ -66,6 +68,7 @@ def plain_means(values: FloatND, cluster: IndexND) -> tuple[Means, FloatND, Floa
         zeros = np.zeros(columns, np.intp)
         return Means(nothing, nothing, nothing, zeros, zeros), np.zeros((0, columns)), np.zeros((0, columns))
     sums, sizes = cluster_sums(values, number_clusters(cluster))
+    # (K,): a column without values has n = 0 and the mean NaN.
     n = sizes.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         # A sum over all values, not a sum of cluster sums, which would round differently.
@@ -136,6 +139,7 @@ def differences(
 
 def _interleaved(is_first: BoolND, first: Means, second: Means) -> Means:
     """Columns of ``first`` where ``is_first`` is True, of ``second`` elsewhere, each in order."""
+    # The inverse of the permutation that puts the first kind of columns before the second.
     place = np.argsort(np.concatenate([np.flatnonzero(is_first), np.flatnonzero(~is_first)]))
     return Means(
         *(

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     FloatND = NDArray[np.float64]
     IndexND = NDArray[np.intp]
 
+# Sign flips of a simulated test, whose result is rounded to whole points.
 FLIPS = 999
-"""Sign flips of a simulated test, whose result is rounded to whole points."""
+# Simulated studies per loss.
 STUDIES = 500
-"""Simulated studies per loss."""
+# Share of the studies that must find the difference.
 POWER = 0.8
-"""Share of the studies that must find the difference."""
 
 
 def detectable_differences(
@@ -81,22 +81,23 @@ def detectable(values: FloatND, cluster: IndexND, *, seed: int = 0) -> float | N
 class _PairOfMethods:
     """Outcomes of two methods per source image, ``(C,)``, and the test that is to tell them apart."""
 
+    # Number of edits in which both succeed.
     both: FloatND
-    """Number of edits in which both succeed."""
+    # Number of edits in which the first method alone succeeds.
     first: FloatND
-    """Number of edits in which the first method alone succeeds."""
     second: FloatND
+    # Mean share of successes of the two.
     mean_success: float
-    """Mean share of successes of the two."""
+    # Sign flips ``(flips, C)``.
     signs: FloatND
-    """Sign flips ``(flips, C)``."""
+    # Largest statistic of the other pairs of the family, ``(flips,)``.
     family: FloatND
-    """Largest statistic of the other pairs of the family, ``(flips,)``."""
 
     @classmethod
     def of(
         cls, yes: FloatND, other: FloatND, cluster: IndexND, signs: FloatND, family: FloatND
     ) -> _PairOfMethods:
+        # (U, 4): both succeed, the first alone, the second alone, number of successes.
         outcomes = np.stack([yes * other, yes * (1 - other), (1 - yes) * other, yes + other], axis=1)
         counts, sizes = cluster_sums(outcomes, number_clusters(cluster))
         both, first, second, successes = counts.T
@@ -111,16 +112,19 @@ class _PairOfMethods:
         """
         count = len(self.both)
         generator = np.random.default_rng(seed)
+        # (studies, C): the source images of each study.
         sources = generator.integers(count, size=(STUDIES, count))
         swapped = generator.random(sources.shape) < 0.5
         one, two = self.first[sources], self.second[sources]
         first, second = np.where(swapped, two, one), np.where(swapped, one, two)
+        # Successes that the second method loses in each source image.
         lost = generator.binomial((self.both[sources] + second).astype(np.int64), loss)
         # |sum_c gap_c| / sqrt(sum_c gap_c^2), and the same for each flip.
         gaps = first - second + lost
         size = np.sqrt((gaps**2).sum(axis=1))
         unit = gaps / np.where(size > 0, size, 1.0)[:, None]
         flipped = np.maximum(np.abs(unit @ self.signs.T), self.family)
+        # Share of flips that reach the observed statistic: the adjusted p-value of each study.
         beyond = (flipped >= np.abs(unit.sum(axis=1))[:, None] - 1e-9).sum(axis=1)
         extra = 0 if tries_every_flip(count, FLIPS) else 1
         return float(((beyond + extra) / (len(self.signs) + extra) < ALPHA).mean())

@@ -20,8 +20,8 @@ from reports.data.scores import RunScores
 if TYPE_CHECKING:
     import pandas as pd
 
+# One row per vote. ``candidates`` is a tuple of two or more methods' titles, ``answer`` one of them or ``tie``.
 VOTE_COLUMNS: tuple[str, ...] = ("rater", "protocol", "case", "candidates", "answer")
-"""One row per vote. ``candidates`` is a tuple of two or more methods' titles, ``answer`` one of them or ``tie``."""
 
 TIE = "tie"
 EVERYWHERE = "all protocols"
@@ -40,21 +40,22 @@ class StudyResults:
     ``protocol`` and ``category`` are ``"all"`` in rows over all of them.
     """
 
+    # protocol, category, kind (``pair`` or ``best``), method, n, share, low, high, n_votes, of_all, of_all_low,
+    # of_all_high.
     shares: pd.DataFrame
-    """protocol, category, kind (``pair`` or ``best``), method, n, share, low, high, n_votes, of_all, of_all_low,
-    of_all_high."""
+    # protocol, category, metric, measure, value, low, high, n: each metric against the votes.
     correlation: pd.DataFrame
-    """protocol, category, metric, measure, value, low, high, n: each metric against the votes."""
+    # The votes that the results are made of (``VOTE_COLUMNS``). They decide which cases are disputed.
     votes: pd.DataFrame
-    """The votes that the results are made of (``VOTE_COLUMNS``). They decide which cases are disputed."""
+    # Sentence with the numbers of votes and raters, the rule that excludes raters, and the kind of the intervals.
     statement: str
-    """Sentence with the numbers of votes and raters, the rule that excludes raters, and the kind of the intervals."""
+    # Whether the raters are simulated, not people.
     simulated: bool = False
-    """Whether the raters are simulated, not people."""
 
 
 def checked(results: StudyResults, scores: RunScores) -> StudyResults:
     """The same results. Raises :class:`VoteError` for votes on a method or case that the run does not have."""
+    # Votes name methods by the titles that the tables show.
     titles = set(scores.titles.values())
     cases = {(name, case) for name, protocol in scores.protocols.items() for case in protocol.cases}
     for row in results.votes.itertuples(index=False):
@@ -99,6 +100,7 @@ def preference_summary(results: StudyResults) -> pd.DataFrame:
     rows: list[tuple[object, ...]] = []
     for metric, kind, value, prefix, n in sources:
         for row in shares[shares["kind"] == kind].to_dict(orient="records"):
+            # Categories that the tables do not have, such as those of other protocols.
             if row["category"] not in order:
                 continue
             protocol = EVERYWHERE if row["protocol"] == "all" else row["protocol"]

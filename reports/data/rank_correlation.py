@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     FloatND = NDArray[np.float64]
     IndexND = NDArray[np.intp]
 
+# Value, low, high, n, clusters. Low and high are NaN where there is no interval.
 Correlation = tuple[float, float, float, int, int]
-"""Value, low, high, n, clusters. Low and high are NaN where there is no interval."""
 
+# Weights of one bootstrap. More edits get fewer draws, but never fewer than ``_FEWEST_DRAWS``.
 _WEIGHTS = 4_000_000
-"""Weights of one bootstrap. More edits get fewer draws, but never fewer than ``_FEWEST_DRAWS``."""
 _FEWEST_DRAWS, _MOST_DRAWS = 200, 1000
+# Draws that are ranked at once. Their weights stay in the processor's cache.
 _BLOCK = 16
-"""Draws that are ranked at once. Their weights stay in the processor's cache."""
 
 
 def spearman(
@@ -59,10 +59,12 @@ def _complete_pairs(
     pairs = [(k, t) for k, t in pairs if n >= 3 and np.ptp(x[:, k]) > 0 and np.ptp(y[:, t]) > 0]
     if not pairs:
         return {}
+    # Every column is sorted once, whatever the number of its pairs and of the draws.
     columns = {("x", k): SortedColumn.of(x[:, k]) for k, _ in pairs}
     columns |= {("y", t): SortedColumn.of(y[:, t]) for _, t in pairs}
     owner = number_clusters(cluster)
     count = int(owner.max()) + 1
+    # The sample itself: every weight is 1.
     value = weighted_spearman(columns, pairs, np.ones((1, n)))[0]
     if count < 2:
         return {pair: (float(v), math.nan, math.nan, n, count) for pair, v in zip(pairs, value, strict=True)}
@@ -94,15 +96,16 @@ def _complete_pairs(
 class SortedColumn:
     """The order of a column's N values."""
 
+    # ``(N,)``: indices that sort the values.
     order: IndexND
-    """``(N,)``: indices that sort the values."""
+    # Position in that order at which each distinct value begins.
     starts: IndexND
-    """Position in that order at which each distinct value begins."""
+    # ``(N,)``: number of the distinct value that each value has.
     group: IndexND
-    """``(N,)``: number of the distinct value that each value has."""
 
     @classmethod
     def of(cls, values: FloatND) -> SortedColumn:
+        # Equal values have one number, and so share their rank.
         distinct, group = np.unique(values, return_inverse=True)
         order = np.argsort(group, kind="stable")
         return cls(order, np.searchsorted(group[order], np.arange(len(distinct))), group)

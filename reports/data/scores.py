@@ -37,22 +37,22 @@ class ProtocolScores:
     """Scores of single edits in one protocol: U units, M methods, K metrics."""
 
     protocol: str
+    # Digests, in the order in which they joined the run.
     methods: tuple[str, ...]
-    """Digests, in the order in which they joined the run."""
+    # Names of the methods in the tables.
     titles: tuple[str, ...]
-    """Names of the methods in the tables."""
     controls: tuple[bool, ...]
     metrics: tuple[str, ...]
+    # ``(U, M, K)``. NaN where there is no value.
     values: FloatND
-    """``(U, M, K)``. NaN where there is no value."""
+    # ``(U, M, K)``: whether a value or the reason of a missing value is stored.
     recorded: BoolND
-    """``(U, M, K)``: whether a value or the reason of a missing value is stored."""
+    # ``U`` case ids.
     cases: tuple[str, ...]
-    """``U`` case ids."""
+    # ``(U,)``: index into ``CATEGORIES``, -1 for another category.
     category: IndexND
-    """``(U,)``: index into ``CATEGORIES``, -1 for another category."""
+    # ``(U,)``: number of the source image, in order of first appearance.
     cluster: IndexND
-    """``(U,)``: number of the source image, in order of first appearance."""
 
     def units(self, category: str = ALL) -> IndexND:
         """Indices of the units of a category."""
@@ -75,22 +75,22 @@ class RunScores:
     """Every number of a run that a report shows or computes with."""
 
     protocols: Mapping[str, ProtocolScores]
+    # ``RunStore.set_scores``.
     sets: pd.DataFrame
-    """``RunStore.set_scores``."""
+    # Protocol -> method digest -> category (or ``all``) -> number of planned edits without an image.
     failed: Mapping[str, Mapping[str, Counter[str]]]
-    """Protocol -> method digest -> category (or ``all``) -> number of planned edits without an image."""
+    # Protocol -> ``(U, M)`` seconds per edit. NaN where they are unknown.
     seconds: Mapping[str, FloatND]
-    """Protocol -> ``(U, M)`` seconds per edit. NaN where they are unknown."""
+    # Protocol -> method digest -> largest number of bytes on the accelerator, where it is known.
     peak_memory: Mapping[str, Mapping[str, int]]
-    """Protocol -> method digest -> largest number of bytes on the accelerator, where it is known."""
+    # Method digest -> name in the tables.
     titles: Mapping[str, str]
-    """Method digest -> name in the tables."""
+    # Name in the tables -> name under which the method is registered.
     names: Mapping[str, str]
-    """Name in the tables -> name under which the method is registered."""
+    # Names of the controls in the tables.
     controls: frozenset[str]
-    """Names of the controls in the tables."""
+    # ``RunStore.edits``.
     edits: Sequence[EditRecord]
-    """``RunStore.edits``."""
 
     @property
     def metrics(self) -> list[str]:
@@ -125,14 +125,14 @@ def load(store: RunStore) -> RunScores:
 class _LongScores:
     """The stored scores, one row each. Names are integers, so that selecting and sorting are fast."""
 
+    # Column -> the names that its integers stand for.
     names: Mapping[str, Sequence[str]]
-    """Column -> the names that its integers stand for."""
+    # Column (``protocol``, ``method``, ``case``, ``metric``, ``seed``) -> ``(N,)`` integers.
     codes: Mapping[str, IndexND]
-    """Column (``protocol``, ``method``, ``case``, ``metric``, ``seed``) -> ``(N,)`` integers."""
+    # ``(N,)``. NaN where there is no value.
     values: FloatND
-    """``(N,)``. NaN where there is no value."""
+    # ``(N,)``: whether there is a value or a reason.
     recorded: BoolND
-    """``(N,)``: whether there is a value or a reason."""
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> _LongScores:
@@ -159,6 +159,7 @@ class _LongScores:
 
     def positions(self, column: str, order: Sequence[str]) -> IndexND:
         """``(N,)``: position of each row's name in ``order``, -1 where it is absent."""
+        # Names are looked up once each, rows by their integers.
         position = {name: index for index, name in enumerate(order)}
         table = np.array([position.get(name, -1) for name in self.names[column]], dtype=np.intp)
         return table[self.codes[column]] if len(table) else self.codes[column]
@@ -184,6 +185,7 @@ def _dense(
     seed = long_scores.codes["seed"]
 
     # Metrics of this protocol alone, in order of appearance.
+    # (codes in ascending order, row of their first appearance)
     codes, first = np.unique(long_scores.codes["metric"], return_index=True)
     metrics = [long_scores.names["metric"][code] for code in codes[np.argsort(first, kind="stable")]]
     metric = long_scores.positions("metric", metrics)
@@ -198,6 +200,7 @@ def _dense(
 
     shape = (len(keys), len(methods), len(metrics))
     values, recorded = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
+    # A score that was stored twice keeps its last value.
     values[unit, method, metric] = long_scores.values
     recorded[unit, method, metric] = True
 
@@ -223,6 +226,7 @@ def _dense(
 def _seconds(records: Sequence[EditRecord], scores: ProtocolScores) -> FloatND:
     """``(U, M)`` seconds per edit, at the first unit of each case. NaN where they are unknown."""
     seconds = np.full((len(scores.cases), len(scores.methods)), np.nan)
+    # Records do not say which of several seeds they are, so the time stands at the first unit.
     first_unit = {case: index for index, case in reversed(list(enumerate(scores.cases)))}
     column = {digest: index for index, digest in enumerate(scores.methods)}
     for record in records:
@@ -237,6 +241,7 @@ def _failures(
     records: Sequence[EditRecord], rows: CaseRows, titles: Mapping[str, str]
 ) -> dict[str, Counter[str]]:
     """Method digest -> category (or ``all``) -> number of cases without an image."""
+    # A case is a failure if no record of it has an image, also where it was never tried.
     edited: dict[str, set[str]] = {digest: set() for digest in titles}
     for record in records:
         if record.error is None and record.key.method in edited:

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     FloatND = NDArray[np.float64]
     IndexND = NDArray[np.intp]
 
+# Two methods are separable where the adjusted p-value is smaller.
 ALPHA = 0.05
-"""Two methods are separable where the adjusted p-value is smaller."""
+# Sign flips of a test.
 FLIPS = 10_000
-"""Sign flips of a test."""
 
+# (protocol, metric, category) -> method's title -> adjusted p-value of its difference from the best method.
 Separation = Mapping[tuple[str, str, str], Mapping[str, float]]
-"""(protocol, metric, category) -> method's title -> adjusted p-value of its difference from the best method."""
 
 
 def separations(
@@ -41,6 +41,7 @@ def separations(
     for protocol_scores in scores.protocols.values():
         if len(protocol_scores.contenders) < 2:
             continue
+        # Metrics without a direction have no best method.
         tested = [name for name in higher_is_better if name in protocol_scores.metrics]
         for category in (ALL, *CATEGORIES):
             metrics = [name for name in tested if category == ALL or name.startswith("success_")]
@@ -80,6 +81,7 @@ def _of_category(
 
 def pair_sums(values: FloatND, cluster: IndexND) -> tuple[list[tuple[int, int]], FloatND]:
     """The pairs of methods of ``(U, M)`` that share units, and the sums ``(C, P)`` of their differences."""
+    # (P, 2) columns of the two methods of each pair.
     pairs = list(itertools.combinations(range(values.shape[1]), 2))
     first, second = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
     sums, sizes = cluster_sums(values[:, first] - values[:, second], number_clusters(cluster))
@@ -89,4 +91,5 @@ def pair_sums(values: FloatND, cluster: IndexND) -> tuple[list[tuple[int, int]],
 
 def flips_for(clusters: int) -> int:
     """Number of sign flips: fewer for more than 5,000 clusters, whose sums are nearly normal anyway."""
+    # A test costs flips * clusters * pairs.
     return FLIPS if clusters <= 5000 else 2000

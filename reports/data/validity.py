@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     BoolND = NDArray[np.bool_]
     IndexND = NDArray[np.intp]
 
+# Metric that has the ground truth -> its name in a title.
 GROUND_TRUTHS: Mapping[str, str] = {
     "judge_truth": "the truth judge",
     "success_truth": "success by the truth",
 }
-"""Metric that has the ground truth -> its name in a title."""
 VOTES = "votes"
+# Verdicts without ground truth.
 RULES = ("success_clip", "success_mini_clip", "judge_clip", "judge_mini_clip")
-"""Verdicts without ground truth."""
+# Measures of the agreement of a rule with the ground truth.
 AGREEMENT = ("accuracy", "kappa", "missed", "false alarms", "truth says yes", "rule says yes")
-"""Measures of the agreement of a rule with the ground truth."""
 KAPPA_DRAWS = 2000
 
 VALIDITY_COLUMNS: tuple[str, ...] = (

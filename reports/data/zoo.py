@@ -13,10 +13,10 @@ from reports.data.scores import RunScores, load
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Smallest share of edits on which the embedded CLIP's success rule agrees with the ground truth's.
 LEAST_AGREEMENT = 0.92
-"""Smallest share of edits on which the embedded CLIP's success rule agrees with the ground truth's."""
+# Largest mean time of an edit, in seconds.
 MOST_SECONDS = 0.5
-"""Largest mean time of an edit, in seconds."""
 RULE, GROUND_TRUTH = "success_mini_clip", "success_truth"
 
 
@@ -55,6 +55,7 @@ def _agreement(scores: RunScores) -> RunThreshold:
         judged = ~np.isnan(rule) & ~np.isnan(truth)
         agrees.append(((rule > 0.5) == (truth > 0.5))[judged])
         is_control.append(np.broadcast_to(np.array(of_protocol.controls, bool), rule.shape)[judged])
+    # All protocols together, controls included: a rule that calls an untouched image a success is wrong too.
     same, controls = np.concatenate(agrees), np.concatenate(is_control)
     if not len(same):
         raise ValueError(f"no edit has both {RULE} and {GROUND_TRUTH}")
@@ -68,6 +69,7 @@ def _agreement(scores: RunScores) -> RunThreshold:
 
 def _cost(scores: RunScores) -> RunThreshold:
     """Raises ValueError where no edit has a time."""
+    # Mean over the edits of all protocols, method by method.
     seconds: dict[str, list[float]] = {}
     for name, of_protocol in scores.protocols.items():
         for title, column in zip(of_protocol.titles, scores.seconds[name].T, strict=True):

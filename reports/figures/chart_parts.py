@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SummaryRow = Mapping[Any, Any]
+# (protocol, method, metric, category) -> row of the summary.
 SummaryRows = Mapping[tuple[str, str, str, str], SummaryRow]
-"""(protocol, method, metric, category) -> row of the summary."""
 
+# Controls that only store and restore the image. The smallest leakage among them is the noise floor.
 ROUND_TRIPS = ("jpeg", "resize_round_trip", "autoencoder_round_trip")
-"""Controls that only store and restore the image. The smallest leakage among them is the noise floor."""
 
+# Height of a legend's line in inches.
 _LEGEND_LINE = 0.145
-"""Height of a legend's line in inches."""
+# Width of a letter and of a key in a legend, in inches.
 _CHARACTER, _KEY = 0.042, 0.4
-"""Width of a letter and of a key in a legend, in inches."""
 
 
 def rows_of(frame: pd.DataFrame) -> SummaryRows:
@@ -60,6 +60,7 @@ def add_legend(chart: Figure, handles: Mapping[str, Any], width: float) -> None:
     """A legend under the panels, in as many columns as fit. The figure grows by its height."""
     if not handles:
         return
+    # As many columns as fit the width, four at most.
     names = [label(name) for name in handles]
     fitting = (n for n in range(min(len(names), 4), 1, -1) if sum(_column_widths(names, n)) <= width)
     columns = next(fitting, 1)

@@ -34,18 +34,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# Metric of each band outside the mask, from the mask outwards, and its name.
 DISTANCES: Sequence[tuple[str, str]] = (
     ("leak_lpips_edge", "edge"),
     ("leak_lpips_near", "near"),
     ("leak_lpips_mid", "mid"),
     ("leak_lpips_far", "far"),
 )
-"""Metric of each band outside the mask, from the mask outwards, and its name."""
 SUCCESS = ("success_truth", "success_clip", "success_mini_clip")
 ALIGNMENT = ("clip_region", "mini_clip_region", "clip_target", "mini_clip_target")
 LEAK = ("leak_lpips", "leak_lpips_vgg")
+# A chart shows the first metric of a group that the protocol has.
 VOTED = ("preference", "preference_votes", f"{SIMULATED}preference", f"{SIMULATED}preference_votes")
-"""A chart shows the first metric of a group that the protocol has."""
 
 
 def _first_metrics(scores: RunScores, metrics: Sequence[str]) -> dict[str, str]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 Rule = Literal["random", "best", "worst", "disputed"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 
+# Rule -> words in the figure.
 WORDS: Mapping[str, str] = {
     "random": "chosen at random: first by the hash of the case's id",
     "best": "chosen by rule: highest mean success, then least leakage",
@@ -42,7 +43,6 @@ WORDS: Mapping[str, str] = {
     "disputed": "chosen by rule: where votes, methods and judges disagree most",
     "hand": "chosen by hand",
 }
-"""Rule -> words in the figure."""
 
 _SUCCESS = ("success_truth", "success_clip", "success_mini_clip")
 
@@ -59,6 +59,7 @@ def choose(
     ranks = _ranks(scores, rule, votes)
     picked: list[str] = []
     ranked: set[str] = set()
+    # Ranks, then hashes, within each category.
     for code in range(len(CATEGORIES)):
         units = np.flatnonzero(scores.category == code)
         of_category: list[tuple[tuple[float, ...], str, str]] = []
@@ -89,6 +90,7 @@ def _ranks(scores: ProtocolScores, rule: Rule, votes: pd.DataFrame | None) -> li
             a, b = (scores.metric(m)[:, scores.contenders] for m in judged[:2])
             contradiction = _nanmean(np.abs(a - b))
         return [tuple(row) for row in np.stack([-split, -even, -contradiction], axis=1).tolist()]
+    # Leakage decides between cases with the same success.
     leak = _mean(scores, "leak_lpips") if "leak_lpips" in scores.metrics else np.zeros(count)
     sign = -1.0 if rule == "best" else 1.0
     return [tuple(row) for row in np.stack([sign * success, -sign * leak], axis=1).tolist()]
@@ -115,6 +117,7 @@ def _vote_split(scores: ProtocolScores, votes: pd.DataFrame | None) -> FloatND:
     # The same pair, whichever edit stood on the left.
     two = two.assign(pair=[tuple(sorted(candidates)) for candidates in two["candidates"]])
     for (case, (first, _)), part in two.groupby(["case", "pair"]):
+        # A tie counts half for either side, so it moves the lead towards 0.
         decided = part[part["answer"] != TIE]
         lead = (2 * (decided["answer"] == first).sum() - len(decided)) / len(part)
         # A single vote is never split.

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     from bench.store import RunStore
 
+# Side of one image of the grid, in pixels.
 PANEL = 192
-"""Side of one image of the grid, in pixels."""
 GAP = 10
 MARGIN = 28
 PAPER, INK, FAINT, RULE = "#ffffff", "#1b1b1f", "#75757d", "#d9d9de"
+# Colour of the mask's outline, which neither skin, sky nor grass has.
 OUTLINE = "#ff2d87"
-"""Colour of the mask's outline, which neither skin, sky nor grass has."""
 CATEGORY_INK: Mapping[str, str] = {
     "attribute": "#7a3e9d",
     "replacement": "#0b6e99",
@@ -39,8 +39,8 @@ CATEGORY_INK: Mapping[str, str] = {
     "multi_object": "#b3541e",
 }
 
+# Sign and colour under an edit that succeeded, or failed.
 MARKS: Mapping[bool, tuple[str, str]] = {True: ("\u2713", "#0b7a48"), False: ("\u2717", "#b4371d")}
-"""Sign and colour under an edit that succeeded, or failed."""
 
 
 class FigureError(BenchError):
@@ -53,8 +53,8 @@ class GridRow:
 
     case: EditCase
     edits: tuple[Image.Image | None, ...]
+    # Whether each edit succeeded. None where it was not judged.
     succeeded: tuple[bool | None, ...] = ()
-    """Whether each edit succeeded. None where it was not judged."""
 
 
 def grid(
@@ -74,6 +74,7 @@ def grid(
     titles = method_titles(store)
     labels = dict(sorted(titles.items(), key=lambda item: item[1] in controls))
     records = store.edits() if records is None else records
+    # One block per protocol, one row per chosen case.
     blocks = []
     for protocol in store.protocols():
         file = store.cases(protocol)
@@ -146,8 +147,8 @@ def draw(
     return canvas
 
 
+# Height of a line of a label, and of a caption, in pixels.
 HEAD_LINE, CAPTION_LINE = 19, 20
-"""Height of a line of a label, and of a caption, in pixels."""
 
 
 def _row_height(caption: Sequence[str], marks: int) -> int:
@@ -221,6 +222,7 @@ def _mask_panel(case: EditCase, size: int = PANEL) -> Image.Image:
 def _edit_panel(edit: Image.Image | None, size: int = PANEL) -> Image.Image:
     if edit is not None:
         return enlarged(edit, size)
+    # A failed edit: a pale panel with a diagonal.
     blank = Image.new("RGB", (size, size), "#f4f4f6")
     pen = ImageDraw.Draw(blank)
     pen.line([(0, 0), (size, size)], fill=RULE)
@@ -230,6 +232,7 @@ def _edit_panel(edit: Image.Image | None, size: int = PANEL) -> Image.Image:
 
 def enlarged(image: Image.Image, size: int) -> Image.Image:
     """The image at ``size``: nearest neighbour if it becomes larger, so that pixels stay visible, else Lanczos."""
+    # Interpolation would hide the block artefacts and seams that a reader looks for.
     way = Image.Resampling.NEAREST if max(image.size) <= size else Image.Resampling.LANCZOS
     return image.convert("RGB").resize((size, size), way)
 
@@ -241,6 +244,7 @@ def _caption(case: EditCase, font: FreeTypeFont, room: int) -> list[str]:
 def _wrap(text: str, font: FreeTypeFont, room: float) -> list[str]:
     lines: list[str] = []
     for word in text.split():
+        # A word goes onto the last line if it fits, else onto a new one.
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and font.getlength(longer) <= room:
             lines[-1] = longer
@@ -267,8 +271,8 @@ def _font(size: int, *, bold: bool = False) -> FreeTypeFont:
     return ImageFont.truetype(str(Path(spec.origin).parent / "mpl-data/fonts/ttf" / name), size)
 
 
+# (method digest, case id) -> record.
 Edits = Mapping[tuple[str, str], EditRecord]
-"""(method digest, case id) -> record."""
 
 
 def last_edits(records: Sequence[EditRecord], protocol: str) -> Edits:

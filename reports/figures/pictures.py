@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from bench.store import RunStore
 
+# Methods of one figure. More would be too small to see and go into further figures.
 MOST_COLUMNS = 8
-"""Methods of one figure. More would be too small to see and go into further figures."""
+# Change, of 1, at which the colours of a heat map end.
 CEILING = 0.25
-"""Change, of 1, at which the colours of a heat map end."""
+# Largest side of a panel: more than 200 dpi on its 0.85 inches.
 _PIXELS = 192
-"""Largest side of a panel: more than 200 dpi on its 0.85 inches."""
 
 
 def side_by_side(
@@ -131,18 +131,21 @@ def leak_map(case: EditCase, edit: Image.Image) -> NDArray[np.float64]:
     source = np.asarray(case.request.source.convert("RGB"), dtype=np.float64)
     after = np.asarray(edit.convert("RGB"), dtype=np.float64)
     change: NDArray[np.float64] = np.abs(after - source).max(axis=2) / 255
+    # 255 = edit, 0 = keep.
     change[np.asarray(case.request.mask.convert("L")) > 127] = np.nan
     return change
 
 
 def _blocks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Each value as a square of pixels, so that no viewer of a PDF smooths it."""
+    # A viewer that interpolates then does so within a square of one value.
     factor = max(1, _PIXELS // max(values.shape))
     return values.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def parts(scores: RunScores) -> list[list[str]]:
     """The run's titles, methods first, in as few parts of about equal size as possible, of at most eight each."""
+    # ceil(n / MOST_COLUMNS) figures, and ceil(n / count) methods in each.
     ordered = sorted(scores.titles.values(), key=lambda title: title in scores.controls)
     count = max(1, -(-len(ordered) // MOST_COLUMNS))
     size = -(-len(ordered) // count)
@@ -178,8 +181,8 @@ class _Sheet:
 
     # Inches.
     GAP, MARGIN, LINE = 0.05, 0.03, 0.125
+    # Height of the marks under the panels and of the two prompts.
     CAPTION = 3 * LINE + 0.08
-    """Height of the marks under the panels and of the two prompts."""
 
     def __init__(
         self,
@@ -266,6 +269,7 @@ class _Sheet:
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
 
+        # Place in shares of the figure: left, bottom, width, height.
         tall = self.rows * self.step
         place = (
             (PAGE_INCHES - 0.44) / PAGE_INCHES,

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     FloatND = NDArray[np.float64]
 
+# Bound -> label of its axis, and the ends of the axis.
 BOUNDS: Mapping[str, tuple[str, float, float]] = {
     "min_edit_area": ("area inside >", 0.0, 1.0),
     "max_leak_area": ("area outside ≤", 0.0, 0.5),
     "min_leak_psnr": ("PSNR outside ≥", 10.0, 40.0),
 }
-"""Bound -> label of its axis, and the ends of the axis."""
+# Points of a curve.
 _POINTS = 61
-"""Points of a curve."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Curve:
     """Success of one method as a function of one bound, with the other bounds as in the rule."""
 
     bound: str
+    # Values of the bound, ``(P,)``.
     at: FloatND
-    """Values of the bound, ``(P,)``."""
+    # Share of the ``n`` edits that succeed, ``(P,)``.
     success: FloatND
-    """Share of the ``n`` edits that succeed, ``(P,)``."""
     n: int
 
 
@@ -57,6 +57,7 @@ def sensitivity(
 
     ``judge``: ``truth``, ``clip`` or ``mini_clip``. Edits without all scores are left out.
     """
+    # A run without one of the four parts of the rule has no curve.
     needed = (f"judge_{judge}", "edit_area", "leak_area", "leak_psnr")
     if any(name not in scores.metrics for name in needed):
         return []

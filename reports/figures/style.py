@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 COLUMN_INCHES, PAGE_INCHES = 3.25, 6.875
 
+# The first six are those of Okabe and Ito (2008), without yellow (it vanishes on white) and black (error bars are
+# dark). Each other one is the farthest from those before it, to normal, protanopic and deuteranopic eyes.
 COLORS: tuple[str, ...] = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#993366", "#775500",
     "#8877EE", "#22CC77", "#886688", "#557755", "#88BBAA", "#CC3344", "#6644BB", "#AA9944",
 )  # fmt: skip
-"""The first six are those of Okabe and Ito (2008), without yellow (it vanishes on white) and black (error bars are
-dark). Each other one is the farthest from those before it, to normal, protanopic and deuteranopic eyes."""
+# Each is used filled, then hollow.
 MARKERS: tuple[str, ...] = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "<", "h", ">")
-"""Each is used filled, then hollow."""
+# Thin shapes are drawn larger, so that all look alike in size.
 _LARGER = {"P": 1.3, "X": 1.3, "*": 1.6}
-"""Thin shapes are drawn larger, so that all look alike in size."""
 HATCHES: tuple[str, ...] = ("", "////", "....", "xxxx")
 LINES: tuple[str, ...] = ("-", "--", ":", "-.")
 GRAY, INK, RULE = "#6b6b73", "#1b1b1f", "#d9d9de"
@@ -85,6 +85,7 @@ class Look:
 
     def mark(self, size: float = 3.6) -> dict[str, Any]:
         """Keyword arguments of ``Axes.plot`` for the marker. A thin light rim sets markers apart that overlap."""
+        # Hollow markers have a thicker rim in the method's colour, filled ones a thin white one.
         face, rim, width = ("white", self.color, 0.9) if self.hollow else (self.color, "white", 0.3)
         return {
             "marker": self.marker,
@@ -96,7 +97,7 @@ class Look:
 
 
 def looks(methods: Sequence[str]) -> dict[str, Look]:
-    """Title -> look, by position. Colours never repeat; a marker does after 24 methods, in another colour."""
+    """Title -> look, by position. Colours never repeat. A marker repeats after 24 methods, in another colour."""
     return {
         method: Look(
             _color(i),
@@ -114,6 +115,7 @@ def _color(index: int) -> str:
     if index < len(COLORS):
         return COLORS[index]
     turn = index - len(COLORS)
+    # Three levels of lightness alternate, so that neighbours differ in more than hue.
     parts = colorsys.hls_to_rgb(turn * 0.6180339887 % 1, (0.4, 0.5, 0.6)[turn % 3], 0.6)
     return "#" + "".join(f"{round(255 * part):02X}" for part in parts)
 
@@ -137,6 +139,7 @@ def figure(width: float, height: float) -> Figure:
 def save(store: RunStore, name: str, chart: Figure) -> list[Path]:
     """Writes ``report/figures/NAME.pdf`` and ``.png``. The same chart gives the same bytes."""
     written = []
+    # Neither dates nor names of programs: the bytes depend on the chart alone.
     options: dict[str, dict[str, Any]] = {
         "pdf": {"metadata": {"CreationDate": None, "ModDate": None}},
         "png": {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}},

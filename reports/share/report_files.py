@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 
 TEXT_SUFFIXES = (".csv", ".tex", ".md", ".html", ".js", ".css", ".json")
+# Largest difference of two equal numbers, relative to the larger one.
 RELATIVE_TOLERANCE = 1e-9
-"""Largest difference of two equal numbers, relative to the larger one."""
 
 _NUMBER = re.compile(r"(?<![0-9A-Za-z])-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?(?![0-9A-Za-z])")
 
@@ -37,6 +37,7 @@ def _same_file(stored: Path, rebuilt: Path) -> bool:
     one, other = stored.read_bytes(), rebuilt.read_bytes()
     if one == other:
         return True
+    # Different bytes may still mean the same.
     if rebuilt.suffix in TEXT_SUFFIXES:
         return _same_text(one.decode("utf-8", "replace"), other.decode("utf-8", "replace"))
     return rebuilt.suffix == ".png" and _same_pixels(stored, rebuilt)

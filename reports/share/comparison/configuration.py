@@ -10,11 +10,11 @@ from bench.edit import MethodSpec
 from bench.store import RunStore
 from reports.share.comparison.result import ConfigurationChange
 
+# Keys of a method in the manifest whose values change its pixels by rounding alone.
 CONDITIONS = ("batch_sizes", "threads")
-"""Keys of a method in the manifest whose values change its pixels by rounding alone."""
 
+# (digest in A, digest in B) of each method that both runs have.
 MethodPairs = Sequence[tuple[str, str]]
-"""(digest in A, digest in B) of each method that both runs have."""
 
 
 def matching_methods(a: Mapping[str, MethodSpec], b: Mapping[str, MethodSpec]) -> MethodPairs:
@@ -32,6 +32,7 @@ def matching_methods(a: Mapping[str, MethodSpec], b: Mapping[str, MethodSpec]) -
             for digest, text in left.items()
             if text in by_text and [*left.values()].count(text) == 1
         ]
+    # Tables list the methods in the order of A.
     order = list(a)
     return sorted(pairs, key=lambda pair: order.index(pair[0]))
 
@@ -102,6 +103,7 @@ def _method_settings(store: RunStore, digest: str) -> dict[str, Any]:
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:
     """Nested mappings as one mapping with dotted names. Every other value becomes text."""
+    # An empty mapping has no settings, so it is like an absent one.
     if isinstance(value, Mapping):
         flat: dict[str, str] = {}
         for name, item in value.items():

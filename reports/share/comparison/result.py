@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from bench.edit import ALL
 from reports.data.metrics import MAIN_METRICS
 
+# Largest mean difference, relative to values of 1 or more, that float32 arithmetic alone can make.
 ROUNDING = 1e-6
-"""Largest mean difference, relative to values of 1 or more, that float32 arithmetic alone can make."""
 
 
 @dataclass(frozen=True)
 class ConfigurationChange:
     """One setting that differs between the runs. None where a run does not have it."""
 
+    # Dotted name: ``seed``, ``versions.torch``, ``methods.sd_inpainting.steps``, ...
     what: str
-    """Dotted name: ``seed``, ``versions.torch``, ``methods.sd_inpainting.steps``, ..."""
     a: str | None
     b: str | None
 
@@ -31,20 +31,20 @@ class MetricDifference:
     metric: str
     a: float | None
     b: float | None
+    # Mean of B minus A.
     difference: float | None
-    """Mean of B minus A."""
     low: float | None
+    # 95 % interval, clustered on the source image. None for metrics of whole sets.
     high: float | None
-    """95 % interval, clustered on the source image. None for metrics of whole sets."""
+    # Number of pairs. For metrics of whole sets, the size of the smaller set.
     n: int
-    """Number of pairs. For metrics of whole sets, the size of the smaller set."""
+    # Number of values of common cases that only one of the runs has.
     unpaired: int = 0
-    """Number of values of common cases that only one of the runs has."""
     higher_is_better: bool | None = None
+    # Whether the values are equal in every case, or of the whole set.
     same: bool = False
-    """Whether the values are equal in every case, or of the whole set."""
+    # Reason why nothing is compared, where that is so.
     remark: str = ""
-    """Reason why nothing is compared, where that is so."""
 
     @property
     def separable(self) -> bool:
@@ -79,10 +79,10 @@ class Flip:
     case: str
     method: str
     metric: str
+    # True for success in B alone, False for success in A alone.
     gained: bool
-    """True for success in B alone, False for success in A alone."""
+    # The target prompt.
     prompt: str
-    """The target prompt."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ class Comparison:
     changes: tuple[ConfigurationChange, ...]
     differences: tuple[MetricDifference, ...]
     flips: tuple[Flip, ...]
+    # Notes on what could not be compared, with the reason.
     notes: tuple[str, ...]
-    """What could not be compared, and the reason."""
 
     def headline(self) -> list[MetricDifference]:
         """Differences over all categories of the main table's metrics, or of all metrics where it has none."""

@@ -44,6 +44,7 @@ def compare(a: RunStore, b: RunStore, facts: Mapping[str, MetricInfo] | None = N
         raise ReportError(
             f"{a.path} and {b.path} have no {what} in common, so nothing can be paired. Compare runs that do."
         )
+    # A method whose title differs is shown under both.
     titles = {
         (x, y): titles_a[x] if titles_a[x] == titles_b[y] else f"{titles_a[x]} → {titles_b[y]}"
         for x, y in methods

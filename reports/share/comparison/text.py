@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 ABSENT = "–"
 SAME = "the same"
+# Flips that the terminal lists. Markdown lists all.
 MOST_FLIPS = 20
-"""Flips that the terminal lists. Markdown lists all."""
 COLUMNS = ("method", "metric", "A", "B", "B - A", "95 % interval", "n", "")
 _RIGHT_ALIGNED = ("A", "B", "B - A", "95 % interval", "n")
+# Style of a verdict on the terminal. The others are dim.
 _STYLES = {"better": "bold green", "worse": "bold red", "differs": "bold"}
-"""Style of a verdict on the terminal. The others are dim."""
 
 
 # --- cells -----------------------------------------------------------------------------------------------

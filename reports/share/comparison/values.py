@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     FloatND = NDArray[np.float64]
 
+# Case id -> its row in ``cases.jsonl``.
 CaseRows = Mapping[str, Mapping[str, Any]]
-"""Case id -> its row in ``cases.jsonl``."""
 
 
 def common_cases(a: RunStore, b: RunStore, protocol: str, notes: list[str]) -> CaseRows:
@@ -33,6 +33,7 @@ def common_cases(a: RunStore, b: RunStore, protocol: str, notes: list[str]) -> C
     left, right = a.cases(protocol), b.cases(protocol)
     rows_a = {row["id"]: row for row in left.rows}
     rows_b = {row["id"]: row for row in right.rows}
+    # Cases with the same id. The order is that of A.
     common: dict[str, Mapping[str, Any]] = {case: row for case, row in rows_a.items() if case in rows_b}
     if left.info.get("digest") == right.info.get("digest"):
         for label, count in (("A", len(rows_a) - len(common)), ("B", len(rows_b) - len(common))):
@@ -71,13 +72,13 @@ class PairedMethod:
     """One method in one protocol of both runs."""
 
     protocol: str
+    # Its title, or ``title in A → title in B``.
     method: str
-    """Its title, or ``title in A → title in B``."""
     facts: Mapping[str, MetricInfo]
 
     def difference(self, category: str, metric: str, **values: Any) -> MetricDifference:
-        known = metric_info(metric, self.facts)
-        direction = None if known is None else known.higher_is_better
+        info = metric_info(metric, self.facts)
+        direction = None if info is None else info.higher_is_better
         return MetricDifference(
             self.protocol, category, self.method, metric, higher_is_better=direction, **values
         )
@@ -109,6 +110,7 @@ class PairedMethod:
         for k, metric in enumerate(metrics):
             if not metric.startswith("success_"):
                 continue
+            # A case without a verdict in one of the runs has not flipped.
             judged = ~np.isnan(a[:, k]) & ~np.isnan(b[:, k])
             for i in np.flatnonzero(judged & ((a[:, k] > 0.5) != (b[:, k] > 0.5))).tolist():
                 row, gained = rows[i], bool(b[i, k] > 0.5)
@@ -148,6 +150,7 @@ class PairedMethod:
 
     def compare_sets(self, sets_a: pd.DataFrame, sets_b: pd.DataFrame) -> Iterator[MetricDifference]:
         """Differences of metrics of whole sets. They have no value per case, so no interval either."""
+        # (metric, category) -> row
         rows_a = {(row["metric"], row["category"]): row for row in sets_a.to_dict(orient="records")}
         rows_b = {(row["metric"], row["category"]): row for row in sets_b.to_dict(orient="records")}
         for metric, category in (place for place in rows_a if place in rows_b):
@@ -176,6 +179,7 @@ class PairedMethod:
 
 def _matrix(frames: Sequence[pd.DataFrame], cases: CaseRows) -> FloatND:
     """Scores of each frame's metric as ``(cases, frames)``: the mean over seeds, NaN where there is no value."""
+    # Seeds of a case are repeats of it, so their mean is its value.
     values = np.full((len(cases), len(frames)), np.nan)
     order = {case: i for i, case in enumerate(cases)}
     for k, frame in enumerate(frames):

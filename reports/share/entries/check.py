@@ -19,12 +19,12 @@ class EntryCheck:
     """Result of the check of an entry."""
 
     name: str
+    # One line each.
     problems: list[str] = field(default_factory=list)
-    """One line each."""
+    # Rows of the summary that were computed again from the scores and compared.
     rows: int = 0
-    """Rows of the summary that were computed again from the scores and compared."""
+    # Images whose SHA-256 was compared.
     images: int = 0
-    """Images whose SHA-256 was compared."""
 
     @property
     def ok(self) -> bool:
@@ -53,6 +53,7 @@ def _check_summary(check: EntryCheck, entry: LeaderboardEntry) -> None:
     key = ("protocol", "category", "method", "metric")
     stated = {tuple(getattr(row, name) for name in key): row.model_dump() for row in entry.summary}
     computed = {tuple(row[name] for name in key): row for row in summary_rows(entry_summary(entry))}
+    # Rows that one side alone has are problems, too.
     for place in dict.fromkeys([*computed, *stated]):
         where = f"summary: {' / '.join(place)}"
         if place not in stated or place not in computed:
@@ -96,6 +97,7 @@ def _check_images(check: EntryCheck, loaded: LoadedEntry) -> None:
 
 
 def _scores_without_edit(entry: LeaderboardEntry) -> Iterator[str]:
+    # A method without any edit has no column of hashes.
     hashes: dict[tuple[str, str], list[Any]] = {
         (part.protocol, part.method): list(part.sha256) for part in entry.edits
     }

@@ -90,6 +90,7 @@ class EntryRun:
                     }
                 )
         frame = pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).astype({"seed": "int64", "value": "float64"})
+        # The types that the store gives its columns.
         texts = [name for name in SCORE_COLUMNS if name not in ("seed", "value")]
         return frame.astype(dict.fromkeys(texts, "string"))
 

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESAMPLES = 2_000
+# Longest error message or reason, in characters.
 MAX_TEXT = 20_000
-"""Longest error message or reason, in characters."""
 
+# Protocol -> case id -> position in its columns.
 CaseOrder = Mapping[str, Mapping[str, int]]
-"""Protocol -> case id -> position in its columns."""
 
 
 def export_entry(
@@ -99,8 +99,10 @@ def _content(store: RunStore, facts: Mapping[str, MetricInfo]) -> dict[str, Any]
     frame = summary(load(store), facts, resamples=RESAMPLES)
     if frame.empty:
         raise EntryError(f"{store.path}: has no scores yet. Score it first: run_bench.py score RUN")
+    # Cases of each protocol, once and in order. The columns below follow this order.
     rows = {name: store.cases(name).rows for name in store.protocols()}
     order = {name: {row["id"]: i for i, row in enumerate(of_protocol)} for name, of_protocol in rows.items()}
+    # Images are not in the entry: prompts and ids name the cases.
     protocols = {
         name: {
             **{key: manifest["protocols"][name].get(key) for key in ("version", "digest", "canvas", "limit")},
@@ -112,6 +114,7 @@ def _content(store: RunStore, facts: Mapping[str, MetricInfo]) -> dict[str, Any]
         }
         for name, of_protocol in rows.items()
     }
+    # Methods by digest, with what a reader may want to know of their conditions.
     methods = {
         digest: {
             "name": method["name"],
@@ -143,12 +146,12 @@ def _content(store: RunStore, facts: Mapping[str, MetricInfo]) -> dict[str, Any]
 
 
 def _metric(name: str, version: str, facts: Mapping[str, MetricInfo]) -> dict[str, Any]:
-    known = metric_info(name, facts)
+    info = metric_info(name, facts)
     return {
         "version": version,
-        "unit": one_line(known.unit) if known else "",
-        "higher_is_better": known.higher_is_better if known else None,
-        "summary": one_line(known.summary) if known else "",
+        "unit": one_line(info.unit) if info else "",
+        "higher_is_better": info.higher_is_better if info else None,
+        "summary": one_line(info.summary) if info else "",
     }
 
 

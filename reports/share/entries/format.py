@@ -20,10 +20,10 @@ from bench.errors import BenchError
 from bench.suite import printable
 
 FORMAT = "prompteditbench-entry"
+# Version 2 has the intervals of ``bench.stats.share_ends`` and ``mean_ends``. Version 1 had others.
 VERSION = 2
-"""Version 2 has the intervals of ``bench.stats.share_ends`` and ``mean_ends``. Version 1 had others."""
+# Name of the entry in a zip. Images are ``images/<sha256>.png`` beside it.
 MEMBER = "entry.json"
-"""Name of the entry in a zip. Images are ``images/<sha256>.png`` beside it."""
 SCHEMA = Path(__file__).parents[2] / "schema" / "entry.schema.json"
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -52,12 +52,12 @@ class EntryProtocol(_EntryModel):
     digest: Line
     canvas: int
     options: dict[str, Any] = {}
+    # Cases per category, where the suite took only some.
     limit: int | None = None
-    """Cases per category, where the suite took only some."""
     cases: list[Name]
     category: list[Name]
+    # The source image of each case. Intervals resample source images.
     source: list[Name]
-    """The source image of each case. Intervals resample source images."""
     target_prompt: list[Text]
 
 
@@ -85,13 +85,13 @@ class EntryEdits(_EntryModel):
 
     protocol: Name
     method: Hex12
+    # SHA-256 of the PNG file.
     sha256: list[Sha256 | None]
-    """SHA-256 of the PNG file."""
     seconds: list[Number | None]
+    # Peak bytes on the accelerator, null where they are unknown.
     memory: list[int | None]
-    """Peak bytes on the accelerator, null where they are unknown."""
+    # Case id -> error message.
     errors: dict[Name, Text] = {}
-    """Case id -> error message."""
 
 
 class EntryScores(_EntryModel):
@@ -101,8 +101,8 @@ class EntryScores(_EntryModel):
     method: Hex12
     metric: Name
     values: list[Number | None]
+    # Case id -> reason of a missing value. A case with neither value nor reason was not scored.
     reasons: dict[Name, Text] = {}
-    """Case id -> reason of a missing value. A case with neither value nor reason was not scored."""
 
 
 class EntrySetScore(_EntryModel):
@@ -139,8 +139,8 @@ class LeaderboardEntry(_EntryModel):
 
     format: Literal["prompteditbench-entry"]
     format_version: Literal[2]
+    # Name of the run, which merged tables show.
     name: Annotated[str, Field(min_length=1, max_length=120), AfterValidator(printable)]
-    """Name of the run, which merged tables show."""
     seed: int
     versions: dict[str, Line]
     suite: dict[str, Any] | None = None
@@ -150,11 +150,11 @@ class LeaderboardEntry(_EntryModel):
     edits: list[EntryEdits]
     scores: list[EntryScores]
     sets: list[EntrySetScore]
+    # Number of bootstrap resamples of the summary's intervals.
     resamples: Annotated[int, Field(ge=1, le=1_000_000)]
-    """Number of bootstrap resamples of the summary's intervals."""
     summary: list[SummaryRow]
+    # SHA-256 of the canonical JSON of everything else.
     digest: Sha256
-    """SHA-256 of the canonical JSON of everything else."""
 
 
 def image_name(sha256: str) -> str:

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 class Merged:
     """The own run's tables with other people's methods in them."""
 
+    # The summary. A method of an entry is called ``title [entry]``.
     frame: pd.DataFrame
-    """The summary. A method of an entry is called ``title [entry]``."""
     tables: list[Table]
+    # Notes on what was left out, with the reason.
     notes: tuple[str, ...]
-    """What was left out, and the reason."""
 
 
 def merge_entries(paths: Iterable[Path], store: RunStore, facts: Mapping[str, MetricInfo]) -> Merged:
@@ -67,6 +67,7 @@ def merge_entries(paths: Iterable[Path], store: RunStore, facts: Mapping[str, Me
 
 def _label(name: str, used_labels: set[str]) -> str:
     """The entry's name without unusual characters, numbered where another entry has the same."""
+    # Brackets, for example, would imitate the label of another entry.
     clean = re.sub(r"[^\w .+=@-]", "", name).strip()[:40] or "entry"
     label, count = clean, 1
     while label in used_labels:
@@ -138,6 +139,7 @@ def _metrics_in_common_protocols(entry: LeaderboardEntry, store: RunStore) -> se
 def _rows_for_merge(entry: LeaderboardEntry, label: str, own: pd.DataFrame) -> pd.DataFrame:
     """The entry's summary of common protocols, without its controls, under the merged titles."""
     frame = entry_summary(entry)
+    # The own run has the same controls. Twice in one table they would mislead.
     is_common = frame["protocol"].isin(set(own["protocol"])) & ~frame["method"].isin(entry_controls(entry))
     rows = frame[is_common]
     return rows.assign(method=rows["method"] + f" [{label}]")[list(SUMMARY_COLUMNS)]

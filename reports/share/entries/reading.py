@@ -31,12 +31,12 @@ from reports.share.entries.format import (
     image_name,
 )
 
+# Largest unpacked entry: ten times the size that a million scores need.
 MAX_JSON_BYTES = 1 << 30
-"""Largest unpacked entry: ten times the size that a million scores need."""
 MAX_IMAGE_BYTES = 64 << 20
+# Exceptions of reading a damaged file or zip. A zip with a password raises RuntimeError, one with an unknown
+# compression NotImplementedError.
 UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
-"""Exceptions of reading a damaged file or zip. A zip with a password raises RuntimeError, one with an unknown
-compression NotImplementedError."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +45,8 @@ class LoadedEntry:
 
     entry: LeaderboardEntry
     path: Path
+    # Whether the file is a zip with images.
     images: bool
-    """Whether the file is a zip with images."""
 
     def image(self, sha256: str) -> bytes | None:
         """Bytes of the PNG with this digest, None where the file has no such image. Raises :class:`EntryError`."""
@@ -165,6 +165,7 @@ def _column_problems(entry: LeaderboardEntry) -> Iterator[str]:
         *((f"edits.{i}", part, part.sha256, "") for i, part in enumerate(entry.edits)),
         *((f"scores.{i}", part, part.values, part.metric) for i, part in enumerate(entry.scores)),
     ]
+    # Edits have the empty metric, so that both kinds are checked alike.
     for where, part, values, metric in columns:
         protocol = entry.protocols.get(part.protocol)
         if protocol is None or part.method not in entry.methods:
@@ -196,6 +197,7 @@ def _check_members(file: zipfile.ZipFile, path: Path) -> None:
 def _read_member(file: zipfile.ZipFile, name: str, limit: int, path: Path) -> bytes:
     """One file of a zip, of at most ``limit`` bytes whatever size the zip states. Raises KeyError, EntryError."""
     with file.open(name) as stream:
+        # One byte more than allowed tells a file that is too large, without unpacking all of it.
         data = stream.read(limit + 1)
     if len(data) > limit:
         raise EntryError(f"{path}: {name} is larger than {limit:,} bytes. Give a file that `export` wrote.")

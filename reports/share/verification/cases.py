@@ -14,8 +14,8 @@ from reports.share.verification.result import Check, Verification
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# Case id -> its row in ``cases.jsonl``.
 CaseRows = Mapping[str, Mapping[str, Any]]
-"""Case id -> its row in ``cases.jsonl``."""
 
 
 def check_case_files(
@@ -37,6 +37,7 @@ def check_case_files(
             result.problems.append(
                 f"{folder}/protocol.json: {key} is {stored.info.get(key)!r}, run.json says {info.get(key)!r}"
             )
+    # Files of each case. A name that leads out of the folder is not followed.
     rows: dict[str, Mapping[str, Any]] = {}
     for row in stored.rows:
         rows[row["id"]] = row

@@ -94,6 +94,7 @@ def _note_missing_edits(
     cases: Mapping[str, CaseRows],
 ) -> None:
     """Adds a note for each method that has fewer edits than cases, and for each that failed on some."""
+    # (protocol, method digest) -> number of edits
     recorded = Counter((record.key.protocol, record.key.method) for record in records)
     failed = Counter(
         (record.key.protocol, record.key.method) for record in records if record.error is not None

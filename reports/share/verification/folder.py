@@ -19,6 +19,7 @@ from reports.share.verification.result import Check, Verification
 def check_manifest(result: Verification, manifest: Mapping[str, Any]) -> None:
     """Checks the digests of the methods in ``run.json``, and its seed against the suite's."""
     problems_before = len(result.problems)
+    # A method's digest is its identity: another name or option is another method.
     for digest, entry in manifest["methods"].items():
         try:
             expected = MethodSpec(entry["name"], entry["options"]).digest
@@ -29,6 +30,7 @@ def check_manifest(result: Verification, manifest: Mapping[str, Any]) -> None:
             result.problems.append(
                 f"run.json: method {entry['name']}: its digest is {digest}, its name and options make {expected}"
             )
+    # A run of a suite has the suite's seed.
     suite, seed = manifest.get("suite"), manifest.get("seed")
     if isinstance(suite, Mapping) and suite.get("seed", seed) != seed:
         result.problems.append(f"run.json: the suite's seed is {suite['seed']}, the run's {seed}")
@@ -156,6 +158,7 @@ def check_stray_files(result: Verification, store: RunStore, expected_files: set
     expected = expected_files | {"run.json", "lock", DIGESTS}
     for path in sorted(store.path.rglob("*")):
         name = path.relative_to(store.path).as_posix()
+        # A link to a folder is a file here, so that it cannot hide anything.
         top = name.partition("/")[0]
         if top == "report" or (path.is_dir() and not path.is_symlink()):
             continue

@@ -14,14 +14,14 @@ from pathlib import Path
 from bench.edit import EditCase, EditRecord, ScoreRecord
 from bench.store import RunStore, SetScore
 
+# (protocol, method digest): all edits of a method in a protocol.
 EditSets = Sequence[tuple[str, str]]
-"""(protocol, method digest): all edits of a method in a protocol."""
 ScoreEdits = Callable[[RunStore, Sequence[EditRecord]], Iterable[ScoreRecord]]
 ScoreSets = Callable[[RunStore, EditSets], Iterable[SetScore]]
 
+# Largest difference of a value computed again, relative to the larger of the stored value and 1 (set scores: 0.1).
+# Another batch size, number of threads or device changes a float32 result by less.
 TOLERANCE = 1e-3
-"""Largest difference of a value computed again, relative to the larger of the stored value and 1 (set scores: 0.1).
-Another batch size, number of threads or device changes a float32 result by less."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class RebuiltReport:
     """A report that was built again from the run."""
 
     folder: Path
+    # Whether the stored report says which options it was made with. If not, the defaults were taken.
     recorded: bool
-    """Whether the stored report says which options it was made with. If not, the defaults were taken."""
+    # Whether this version of the program wrote the stored report. If not, the two may differ rightly.
     same_program: bool
-    """Whether this version of the program wrote the stored report. If not, the two may differ rightly."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Recompute:
     Each function raises ValueError with the reason where it cannot compute.
     """
 
+    # All cases of a protocol of the run.
     cases: Callable[[str], Iterable[EditCase]] | None = None
-    """All cases of a protocol of the run."""
+    # Scores of the given edits by those of the run's metrics whose weights are present.
     scores: ScoreEdits | None = None
-    """Scores of the given edits by those of the run's metrics whose weights are present."""
+    # Set scores of the given sets by those of the run's metrics whose weights and real images are present.
     sets: ScoreSets | None = None
-    """Set scores of the given sets by those of the run's metrics whose weights and real images are present."""
+    # Builds the report of the run below an empty folder.
     report: Callable[[RunStore, Path], RebuiltReport] | None = None
-    """Builds the report of the run below an empty folder."""
 
 
 def sample_rank(seed: int, name: str) -> bytes:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+# Lines of one kind that are written out. Further lines are counted.
 MOST_LINES = 20
-"""Lines of one kind that are written out. Further lines are counted."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Verification:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
+    # Largest difference of a score of a single edit, relative to the larger of 1 and the stored value.
     largest_difference: float | None = None
-    """Largest difference of a score of a single edit, relative to the larger of 1 and the stored value."""
 
     @property
     def ok(self) -> bool:

@@ -15,8 +15,8 @@ from reports.share.verification.result import Check, Verification
 if TYPE_CHECKING:
     import pandas as pd
 
+# Protocol, protocol version, method digest, case id, seed: the columns that name an edit.
 EditPlace = tuple[str, str, str, str, int]
-"""Protocol, protocol version, method digest, case id, seed: the columns that name an edit."""
 PLACE_COLUMNS = ("protocol", "protocol_version", "method", "case", "seed")
 
 
@@ -51,6 +51,7 @@ def check_scores(
     ]
 
     result.problems += _unsupported_scores(scores, records)
+    # A table must not mix two versions of one metric.
     versions = scores[["metric", "metric_version"]].drop_duplicates()
     for metric, count in Counter(versions["metric"].tolist()).items():
         if count > 1:
@@ -65,6 +66,7 @@ def check_scores(
 
 def _unsupported_scores(scores: pd.DataFrame, records: Sequence[EditRecord]) -> list[str]:
     """One line for each way in which scores lack an edit, an image or a reason."""
+    # A failed edit has a record and no image. Scores may say so with a reason, but not with a value.
     recorded = {edit_place(record) for record in records}
     with_image = {edit_place(record) for record in records if record.file is not None}
     has_value = scores["value"].notna()
@@ -98,6 +100,7 @@ def check_sampled_scores(
     if score_edits is None or not sample:
         result.checks.append(Check(what, 0, len(records), "not checked: not computed again"))
         return
+    # The same seed chooses the same edits, whatever the order of the records.
     chosen = sorted(records, key=lambda record: sample_rank(seed, record.key.digest))[:sample]
     stored = _stored_values(scores, chosen)
     try:
@@ -122,8 +125,8 @@ def check_sampled_scores(
     result.checks.append(Check(what, checked, len(records), how, problems))
 
 
+# (edit, metric) -> (metric version, value). The value is NaN where there is none.
 StoredValues = Mapping[tuple[EditPlace, str], tuple[str, float]]
-"""(edit, metric) -> (metric version, value). The value is NaN where there is none."""
 
 
 def _stored_values(scores: pd.DataFrame, records: Sequence[EditRecord]) -> StoredValues:

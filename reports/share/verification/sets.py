@@ -14,8 +14,8 @@ from reports.share.verification.cases import CaseRows
 from reports.share.verification.recompute import ScoreSets, sample_rank, value_text, values_differ
 from reports.share.verification.result import Check, Verification
 
+# One record of ``scores/set.json``.
 SetRow = Mapping[Any, Any]
-"""One record of ``scores/set.json``."""
 
 
 def check_sets(
@@ -73,6 +73,7 @@ def check_set_values(
         return
     what = "set scores"
     every_set = {(row["protocol"], row["method"]) for row in rows}
+    # The same seed chooses the same sets, whatever the order of the rows.
     ranked = sorted(every_set - broken, key=lambda place: sample_rank(seed, "/".join(place)))
     chosen = ranked if count is None else ranked[:count]
     if score_sets is None or not chosen:
@@ -97,6 +98,7 @@ def check_set_values(
 
 def _compare_sets(result: Verification, rows: Sequence[SetRow], fresh: Iterable[SetScore]) -> int:
     """Adds a problem for each number that differs. Returns the number of compared set scores."""
+    # A score that cannot be computed here, or only by another version, says nothing about the stored one.
     by_key = {_set_key(asdict(score)): score for score in fresh}
     compared, not_recomputed = 0, Counter[str]()
     for row in rows:

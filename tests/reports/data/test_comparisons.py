@@ -25,13 +25,13 @@ def table(units: int = 60, columns: int = 4, seed: int = 0) -> tuple[np.ndarray,
 def test_paired_tests_are_those_of_one_column_at_a_time(units: int) -> None:
     a, cluster = table(units, 3)
     b, _ = table(units, 3, seed=1)
-    found = paired_tests(a - b, cluster, draws=2000, seed=5)
+    result = paired_tests(a - b, cluster, draws=2000, seed=5)
     for k in range(3):
         alone = paired_tests((a - b)[:, [k]], cluster, draws=2000, seed=5)
-        assert found.p[k] == pytest.approx(alone.p[0])
-        assert found.difference[k] == pytest.approx((a - b)[:, k].mean())
-        assert (found.n[k], found.clusters[k]) == (units, len(set(cluster.tolist())))
-    assert found.exact == (units == 10)
+        assert result.p[k] == pytest.approx(alone.p[0])
+        assert result.difference[k] == pytest.approx((a - b)[:, k].mean())
+        assert (result.n[k], result.clusters[k]) == (units, len(set(cluster.tolist())))
+    assert result.exact == (units == 10)
 
 
 def test_a_paired_test_flips_whole_clusters() -> None:
@@ -51,12 +51,12 @@ def test_p_of_random_flips_is_never_zero_and_that_of_equals_is_one() -> None:
 def test_a_paired_test_agrees_with_scipy() -> None:
     generator = np.random.default_rng(2)
     a, b = generator.normal(0.4, 1, 40), generator.normal(0, 1, 40)
-    ours = paired_tests((a - b)[:, None], np.arange(40), draws=20_000).p[0]
-    theirs = scipy_stats.permutation_test(
+    p_value = paired_tests((a - b)[:, None], np.arange(40), draws=20_000).p[0]
+    reference = scipy_stats.permutation_test(
         (a, b), lambda x, y, axis: np.mean(x - y, axis=axis), permutation_type="samples", n_resamples=20_000,
         rng=np.random.default_rng(0),
     )  # fmt: skip
-    assert ours == pytest.approx(theirs.pvalue, abs=0.01)
+    assert p_value == pytest.approx(reference.pvalue, abs=0.01)
 
 
 def test_under_no_difference_p_is_uniform() -> None:
@@ -85,10 +85,10 @@ def run(tmp_path: Path) -> scores.RunScores:
     return scores.load(fake.run(tmp_path / "r", values, sets=sets))
 
 
-def row(found: object, method: str, metric: str, category: str = "all") -> dict[str, object]:
+def row(result: object, method: str, metric: str, category: str = "all") -> dict[str, object]:
     rows = [
         r
-        for r in found.to_dict(orient="records")  # type: ignore[attr-defined]
+        for r in result.to_dict(orient="records")  # type: ignore[attr-defined]
         if (r["method"], r["metric"], r["category"]) == (method, metric, category)
     ]
     assert len(rows) == 1
@@ -96,19 +96,19 @@ def row(found: object, method: str, metric: str, category: str = "all") -> dict[
 
 
 def test_a_comparison_says_difference_effect_and_test(run: scores.RunScores) -> None:
-    found = comparisons.compare(run, "sd_inpainting")
-    assert list(found.columns) == list(comparisons.COMPARISON_COLUMNS)
-    leak = row(found, "instruct_pix2pix", "leak_lpips")
+    result = comparisons.compare(run, "sd_inpainting")
+    assert list(result.columns) == list(comparisons.COMPARISON_COLUMNS)
+    leak = row(result, "instruct_pix2pix", "leak_lpips")
     assert leak["difference"] == pytest.approx(0.2)
     assert leak["superiority"] == 1
     assert (leak["n"], leak["clusters"], leak["exact"]) == (N, 8, True)
     assert leak["p"] == 2 / 2**8
     # Two methods besides the baseline: Holm doubles the smaller of two equal p.
     assert leak["p_holm"] == pytest.approx(min(1.0, holm([2 / 2**8] * 2)[0]))
-    fid = row(found, "instruct_pix2pix", "fid")
+    fid = row(result, "instruct_pix2pix", "fid")
     assert (fid["difference"], fid["low"], fid["high"]) == (6.0, 6.0 - 5.0, 6.0 + 5.0)
     assert np.isnan(fid["p"])  # type: ignore[call-overload]
-    assert row(found, "oracle", "fid")["remark"] == "no interval was stored, no test"
+    assert row(result, "oracle", "fid")["remark"] == "no interval was stored, no test"
 
 
 def test_a_difference_of_sets_is_as_wide_as_before_the_lower_end_was_cut(tmp_path: Path) -> None:
@@ -123,17 +123,17 @@ def test_cohens_d_is_mean_over_standard_deviation(tmp_path: Path) -> None:
     generator = np.random.default_rng(3)
     a, b = generator.random(N), generator.random(N)
     values = {"my": {"sd_inpainting": a.tolist(), "instruct_pix2pix": b.tolist()}}
-    found = comparisons.compare(scores.load(fake.run(tmp_path / "r", values)), "sd_inpainting")
-    one = row(found, "instruct_pix2pix", "my")
+    result = comparisons.compare(scores.load(fake.run(tmp_path / "r", values)), "sd_inpainting")
+    one = row(result, "instruct_pix2pix", "my")
     assert one["cohens_d"] == pytest.approx((b - a).mean() / (b - a).std(ddof=1))
     assert one["superiority"] == (b > a).mean()
 
 
 def test_few_source_images_are_remarked_on(run: scores.RunScores) -> None:
-    found = comparisons.compare(run, "sd_inpainting")
-    assert row(found, "instruct_pix2pix", "leak_lpips")["remark"] == ""
+    result = comparisons.compare(run, "sd_inpainting")
+    assert row(result, "instruct_pix2pix", "leak_lpips")["remark"] == ""
     assert "2 source images are too few" in str(
-        row(found, "instruct_pix2pix", "leak_lpips", "attribute")["remark"]
+        row(result, "instruct_pix2pix", "leak_lpips", "attribute")["remark"]
     )
     # 2^(1 - C) is the least p: five images for one comparison give .0625, six .03125.
     assert comparisons.too_few(5, 1)
@@ -148,8 +148,8 @@ def test_an_unknown_baseline_is_refused_with_the_names(run: scores.RunScores) ->
 
 def test_a_comparison_of_shares_never_has_width_zero(tmp_path: Path) -> None:
     values = {"success_truth": {name: [1.0] * N for name in ("sd_inpainting", "instruct_pix2pix", "oracle")}}
-    found = comparisons.compare(
+    result = comparisons.compare(
         scores.load(fake.run(tmp_path / "r", values)), "sd_inpainting", outcomes={"success_truth"}
     )
-    assert (found["difference"] == 0).all()
-    assert (found["high"] - found["low"] > 0.1).all()
+    assert (result["difference"] == 0).all()
+    assert (result["high"] - result["low"] > 0.1).all()

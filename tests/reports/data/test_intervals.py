@@ -18,11 +18,13 @@ def table(units: int = 60, columns: int = 4, seed: int = 0) -> tuple[np.ndarray,
 
 def test_means_are_those_of_one_column_at_a_time() -> None:
     values, cluster = table()
-    found = bootstrap_means(values, cluster, draws=500, seed=3)
+    result = bootstrap_means(values, cluster, draws=500, seed=3)
     for k in range(values.shape[1]):
         one = one_column.mean(values[:, k], cluster.tolist(), draws=500, seed=3)
-        assert (found.value[k], found.low[k], found.high[k]) == pytest.approx((one.value, one.low, one.high))
-        assert (found.n[k], found.clusters[k]) == (one.n, one.clusters)
+        assert (result.value[k], result.low[k], result.high[k]) == pytest.approx(
+            (one.value, one.low, one.high)
+        )
+        assert (result.n[k], result.clusters[k]) == (one.n, one.clusters)
 
 
 def test_missing_values_lower_n_of_their_column_alone() -> None:
@@ -30,29 +32,29 @@ def test_missing_values_lower_n_of_their_column_alone() -> None:
     holed = values.copy()
     holed[:20, 1] = np.nan
     holed[:, 2] = np.nan
-    whole, found = bootstrap_means(values, cluster), bootstrap_means(holed, cluster)
-    assert found.n.tolist() == [60, 40, 0, 60]
-    assert found.value[1] == pytest.approx(values[20:, 1].mean())
-    assert np.isnan([found.value[2], found.low[2], found.high[2]]).all()
-    assert (found.low[0], found.high[3]) == (whole.low[0], whole.high[3])
+    whole, result = bootstrap_means(values, cluster), bootstrap_means(holed, cluster)
+    assert result.n.tolist() == [60, 40, 0, 60]
+    assert result.value[1] == pytest.approx(values[20:, 1].mean())
+    assert np.isnan([result.value[2], result.low[2], result.high[2]]).all()
+    assert (result.low[0], result.high[3]) == (whole.low[0], whole.high[3])
     alone = one_column.mean(values[20:, 1], cluster[20:].tolist())
     # Other resamples of nearly the same clusters: the same interval but for chance.
-    assert (found.low[1], found.high[1]) == pytest.approx((alone.low, alone.high), abs=0.08)
+    assert (result.low[1], result.high[1]) == pytest.approx((alone.low, alone.high), abs=0.08)
 
 
 def test_the_names_and_order_of_clusters_do_not_matter() -> None:
     values, cluster = table()
-    found = bootstrap_means(values, cluster)
+    result = bootstrap_means(values, cluster)
     renamed = bootstrap_means(values, 1000 - 7 * cluster)
-    assert found.low.tolist() == renamed.low.tolist()
+    assert result.low.tolist() == renamed.low.tolist()
 
 
 def test_one_cluster_has_no_interval_and_a_constant_its_value() -> None:
-    found = bootstrap_means(np.full((5, 1), 0.3), np.zeros(5, dtype=np.intp))
-    assert found.value[0] == pytest.approx(0.3)
-    assert np.isnan(found.low[0])
-    found = bootstrap_means(np.full((5, 1), 0.3), np.arange(5))
-    assert (found.low[0], found.high[0]) == (0.3, 0.3)
+    result = bootstrap_means(np.full((5, 1), 0.3), np.zeros(5, dtype=np.intp))
+    assert result.value[0] == pytest.approx(0.3)
+    assert np.isnan(result.low[0])
+    result = bootstrap_means(np.full((5, 1), 0.3), np.arange(5))
+    assert (result.low[0], result.high[0]) == (0.3, 0.3)
 
 
 def outcomes(units: int = 60, columns: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -64,45 +66,49 @@ def outcomes(units: int = 60, columns: int = 3, seed: int = 0) -> tuple[np.ndarr
 
 def test_shares_are_those_of_one_column_at_a_time() -> None:
     values, cluster = outcomes()
-    found = intervals.shares(values, cluster)
+    result = intervals.shares(values, cluster)
     for k in range(values.shape[1]):
-        there = ~np.isnan(values[:, k])
-        one = share(values[there, k], cluster[there].tolist())
-        assert (found.value[k], found.low[k], found.high[k]) == pytest.approx((one.value, one.low, one.high))
-        assert (found.n[k], found.clusters[k]) == (one.n, one.clusters)
+        present = ~np.isnan(values[:, k])
+        one = share(values[present, k], cluster[present].tolist())
+        assert (result.value[k], result.low[k], result.high[k]) == pytest.approx(
+            (one.value, one.low, one.high)
+        )
+        assert (result.n[k], result.clusters[k]) == (one.n, one.clusters)
 
 
 def test_declared_outcomes_and_other_values_stand_side_by_side() -> None:
     values, cluster = np.ones((10, 3)), np.repeat(np.arange(5), 2)
-    found = intervals.summarise(values, cluster, np.array([False, True, False]))
-    assert found.low.tolist() == [1.0, share(np.ones(10), cluster.tolist()).low, 1.0]
-    assert found.high.tolist() == [1.0, 1.0, 1.0]
+    result = intervals.summarise(values, cluster, np.array([False, True, False]))
+    assert result.low.tolist() == [1.0, share(np.ones(10), cluster.tolist()).low, 1.0]
+    assert result.high.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_differences_are_those_of_one_column_at_a_time() -> None:
     (a, cluster), (b, _) = outcomes(), outcomes(seed=1)
-    found = intervals.differences(a, b, cluster, np.array([True, True, False]), draws=400, seed=2)
+    result = intervals.differences(a, b, cluster, np.array([True, True, False]), draws=400, seed=2)
     for k in range(3):
-        there = ~np.isnan(a[:, k] - b[:, k])
-        one = one_column.share_difference(a[there, k], b[there, k], cluster[there].tolist())
+        present = ~np.isnan(a[:, k] - b[:, k])
+        one = one_column.share_difference(a[present, k], b[present, k], cluster[present].tolist())
         if k == 2:
             # Equal values that no metric declared to be outcomes: a mean without spread.
-            one = one_column.mean((a - b)[there, k], cluster[there].tolist(), draws=400, seed=2)
+            one = one_column.mean((a - b)[present, k], cluster[present].tolist(), draws=400, seed=2)
             assert one.low == one.high == 0
-        assert (found.value[k], found.low[k], found.high[k]) == pytest.approx((one.value, one.low, one.high))
-        assert (found.n[k], found.clusters[k]) == (one.n, one.clusters)
+        assert (result.value[k], result.low[k], result.high[k]) == pytest.approx(
+            (one.value, one.low, one.high)
+        )
+        assert (result.n[k], result.clusters[k]) == (one.n, one.clusters)
 
 
 @pytest.mark.parametrize("shape", [(0, 2), (5, 0)])
 def test_nothing_has_neither_mean_nor_interval(shape: tuple[int, int]) -> None:
     values, cluster, outcome = np.zeros(shape), np.arange(shape[0]), np.arange(shape[1]) == 1
-    for found in (
+    for result in (
         intervals.summarise(values, cluster, outcome),
         intervals.differences(values, values, cluster, outcome),
     ):
-        assert found.n.tolist() == [0] * shape[1]
-        assert np.isnan(found.value).all()
-        assert np.isnan(found.low).all()
+        assert result.n.tolist() == [0] * shape[1]
+        assert np.isnan(result.value).all()
+        assert np.isnan(result.low).all()
 
 
 def test_an_outcome_that_is_none_is_refused_with_the_remedy() -> None:

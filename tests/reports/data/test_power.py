@@ -13,15 +13,15 @@ def test_what_can_be_detected_is_found_as_often_as_it_says() -> None:
     generator = np.random.default_rng(5)
     skill = generator.random(80) < 0.5
     values = np.stack([skill, skill ^ (np.arange(80) % 5 < 2)], axis=1).astype(float)
-    found = power.detectable(values, np.arange(80))
-    assert found is not None
+    difference = power.detectable(values, np.arange(80))
+    assert difference is not None
     # D cases disagree, and the better method wins W of them: |2 W - D| > critical * sqrt(D).
     hits = 0
     for seed in range(400):
         generator = np.random.default_rng(seed)
         one = generator.random(80) < 0.5
         other = one ^ (generator.random(80) < 0.4)
-        other &= generator.random(80) >= found / 0.5
+        other &= generator.random(80) >= difference / 0.5
         gap = one.astype(float) - other
         hits += stats.max_t([gap[:, None]], draws=999, seed=seed)[0][0] < 0.05
     assert 0.7 <= hits / 400 <= 0.9

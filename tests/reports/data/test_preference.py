@@ -43,13 +43,13 @@ def simulated_study(
         for t in range(40):
             case = CASES[generator.integers(len(CASES))]
             kind = kinds[t % len(kinds)]
-            shown = tuple(generator.permutation(METHODS)[: 2 if kind == "pair" else 3])
-            taste = [METHODS.index(m) + generator.gumbel() * 1.5 for m in shown]
-            answer = shown[int(np.argmin(taste) if careless else np.argmax(taste))]
+            candidates = tuple(generator.permutation(METHODS)[: 2 if kind == "pair" else 3])
+            taste = [METHODS.index(m) + generator.gumbel() * 1.5 for m in candidates]
+            answer = candidates[int(np.argmin(taste) if careless else np.argmax(taste))]
             tie = kind == "pair" and t % 7 == 0
             add(
                 rater=f"r{r}", trial=f"{r}-{t}", question=questions[t % len(questions)], case=case.id,
-                source=case.source_id, category=case.category, kind=kind, candidates=shown,
+                source=case.source_id, category=case.category, kind=kind, candidates=candidates,
                 answer="tie" if tie else answer, role="trial", expected=None,
             )  # fmt: skip
         for t in range(3):
@@ -121,14 +121,14 @@ def test_correlations_of_a_report_are_the_analysis_s(run: RunStore) -> None:
     validity = build.compute(run, fake.METRICS, study=results, extras=True, resamples=100).validity
     assert validity is not None
     columns = ["category", "metric", "measure", "value", "low", "high", "n"]
-    theirs = analysis.correlation[
+    expected_rows = analysis.correlation[
         (analysis.correlation["raters"] == "kept") & (analysis.correlation["protocol"] == "mini-coco")
     ]
-    mine = validity[validity["against"] == "simulated_votes"]
+    rows = validity[validity["against"] == "simulated_votes"]
     pd.testing.assert_frame_equal(
-        mine[columns].reset_index(drop=True), theirs[columns].reset_index(drop=True), check_dtype=False
+        rows[columns].reset_index(drop=True), expected_rows[columns].reset_index(drop=True), check_dtype=False
     )
-    assert set(mine["category"]) == {"all", *CATEGORIES}
+    assert set(rows["category"]) == {"all", *CATEGORIES}
 
 
 def test_disputed_cases_are_chosen_by_the_votes_of_those_kept(run: RunStore) -> None:
@@ -138,18 +138,24 @@ def test_disputed_cases_are_chosen_by_the_votes_of_those_kept(run: RunStore) -> 
 
 def test_simulated_raters_are_named_wherever_their_votes_stand(run: RunStore) -> None:
     _, results = both(run)
-    made = build.compute(run, fake.METRICS, study=results, extras=True, resamples=100)
-    shown = [t for t in made.tables if "vote" in t.name or any("preference" in c.metric for c in t.columns)]
-    assert {"paper-3-preference", "validity-simulated-votes-agreement-mini-coco"} <= {t.name for t in shown}
-    assert all("SIMULATED RATERS" in t.title and "SIMULATED RATERS, not people" in t.caption for t in shown)
-    assert not any(metric.startswith("preference") for metric in made.data.frame["metric"])
+    report = build.compute(run, fake.METRICS, study=results, extras=True, resamples=100)
+    candidates = [
+        t for t in report.tables if "vote" in t.name or any("preference" in c.metric for c in t.columns)
+    ]
+    assert {"paper-3-preference", "validity-simulated-votes-agreement-mini-coco"} <= {
+        t.name for t in candidates
+    }
+    assert all(
+        "SIMULATED RATERS" in t.title and "SIMULATED RATERS, not people" in t.caption for t in candidates
+    )
+    assert not any(metric.startswith("preference") for metric in report.data.frame["metric"])
     assert "SIMULATED" in HEADINGS["simulated_preference"]
 
 
 def test_the_caption_says_how_many_voted_and_the_notes_who_is_excluded_and_why(run: RunStore) -> None:
     _, results = both(run)
-    made = {t.name: t for t in build.compute(run, fake.METRICS, study=results, resamples=100).tables}
-    table = made["paper-3-preference"]
+    report = {t.name: t for t in build.compute(run, fake.METRICS, study=results, resamples=100).tables}
+    table = report["paper-3-preference"]
     assert "400 votes of 10 raters" in table.caption
     notes = " ".join(table.notes)
     assert "2 of 12 are excluded" in notes

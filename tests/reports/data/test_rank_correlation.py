@@ -31,8 +31,8 @@ def test_weighted_ranks_are_the_ranks_of_the_repeated_sample() -> None:
         ("x", 0): rank_correlation.SortedColumn.of(x[:, 0]),
         ("y", 1): rank_correlation.SortedColumn.of(y[:, 1]),
     }
-    found = rank_correlation.weighted_spearman(sides, [(0, 1)], weights)
-    for row, value in zip(weights, found[:, 0], strict=True):
+    correlations = rank_correlation.weighted_spearman(sides, [(0, 1)], weights)
+    for row, value in zip(weights, correlations[:, 0], strict=True):
         again = np.repeat(np.arange(30), row.astype(int))
         assert value == pytest.approx(scipy_stats.spearmanr(x[again, 0], y[again, 1]).statistic)
 
@@ -54,10 +54,12 @@ def test_missing_values_are_left_out_pair_by_pair() -> None:
     x, y, cluster = columns()
     x[:10, 1] = np.nan
     y[5:20, 0] = np.nan
-    found = rank_correlation.spearman(x, y, cluster)
-    assert [found[k, t][3] for k in range(2) for t in range(2)] == [65, 80, 60, 70]
-    there = ~np.isnan(x[:, 1]) & ~np.isnan(y[:, 0])
-    assert found[1, 0][0] == pytest.approx(scipy_stats.spearmanr(x[there, 1], y[there, 0]).statistic)
+    correlations = rank_correlation.spearman(x, y, cluster)
+    assert [correlations[k, t][3] for k in range(2) for t in range(2)] == [65, 80, 60, 70]
+    complete = ~np.isnan(x[:, 1]) & ~np.isnan(y[:, 0])
+    assert correlations[1, 0][0] == pytest.approx(
+        scipy_stats.spearmanr(x[complete, 1], y[complete, 0]).statistic
+    )
 
 
 def test_a_constant_side_has_no_correlation() -> None:

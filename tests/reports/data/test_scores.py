@@ -20,24 +20,24 @@ def test_values_land_at_their_unit_method_and_metric(tmp_path: Path) -> None:
         "my": {"copy_input": [float(k) for k in range(N)]},
     }
     run = scores.load(fake.run(tmp_path / "r", values, failed=[("copy_input", "background-1")]))
-    found = run.protocols["mini-coco"]
-    assert found.titles == ("sd_inpainting", "instruct_pix2pix", "copy_input", "oracle")
-    assert found.controls == (False, False, True, True)
-    assert found.contenders.tolist() == [0, 1]
-    assert found.cases == tuple(case.id for case in fake.cases())
-    assert [CATEGORIES[code] for code in found.category] == [case.category for case in fake.cases()]
-    oracle = found.metric("leak_lpips")[:, 3]
+    loaded = run.protocols["mini-coco"]
+    assert loaded.titles == ("sd_inpainting", "instruct_pix2pix", "copy_input", "oracle")
+    assert loaded.controls == (False, False, True, True)
+    assert loaded.contenders.tolist() == [0, 1]
+    assert loaded.cases == tuple(case.id for case in fake.cases())
+    assert [CATEGORIES[code] for code in loaded.category] == [case.category for case in fake.cases()]
+    oracle = loaded.metric("leak_lpips")[:, 3]
     assert oracle.tolist() == [0.01 * k for k in range(N)]
-    k = found.metrics.index("leak_lpips")
-    assert np.isnan(found.values[0, 0, k])
-    assert found.recorded[0, 0, k]
-    assert not found.recorded[:, 1, k].any()
-    unit = found.cases.index("background-1")
-    assert np.isnan(found.metric("my")[unit, 2])
-    assert found.metric("my")[unit + 1, 2] == unit + 1
-    assert run.failed["mini-coco"][found.methods[2]]["background"] == 1
-    assert len(set(found.cluster.tolist())) == 8
-    assert found.units("attribute").tolist() == [0, 1, 2, 3]
+    k = loaded.metrics.index("leak_lpips")
+    assert np.isnan(loaded.values[0, 0, k])
+    assert loaded.recorded[0, 0, k]
+    assert not loaded.recorded[:, 1, k].any()
+    unit = loaded.cases.index("background-1")
+    assert np.isnan(loaded.metric("my")[unit, 2])
+    assert loaded.metric("my")[unit + 1, 2] == unit + 1
+    assert run.failed["mini-coco"][loaded.methods[2]]["background"] == 1
+    assert len(set(loaded.cluster.tolist())) == 8
+    assert loaded.units("attribute").tolist() == [0, 1, 2, 3]
 
 
 def test_two_seeds_of_a_case_are_two_units_of_one_cluster(tmp_path: Path) -> None:
@@ -46,11 +46,11 @@ def test_two_seeds_of_a_case_are_two_units_of_one_cluster(tmp_path: Path) -> Non
     key = EditKey("mini-coco", "1", digest, "attribute-0", 7)
     with RunStore.open(store.path) as again:
         again.append_scores([ScoreRecord(key, "my", "1", 5.0)])
-    found = scores.load(RunStore.open(store.path)).protocols["mini-coco"]
-    assert len(found.cases) == N + 1
-    assert found.cases[:2] == ("attribute-0", "attribute-0")
-    assert found.cluster[0] == found.cluster[1]
-    assert found.metric("my")[:2, found.methods.index(digest)].tolist() == [1.0, 5.0]
+    loaded = scores.load(RunStore.open(store.path)).protocols["mini-coco"]
+    assert len(loaded.cases) == N + 1
+    assert loaded.cases[:2] == ("attribute-0", "attribute-0")
+    assert loaded.cluster[0] == loaded.cluster[1]
+    assert loaded.metric("my")[:2, loaded.methods.index(digest)].tolist() == [1.0, 5.0]
 
 
 def test_an_edit_that_failed_the_second_time_is_failed_and_has_no_score(tmp_path: Path) -> None:
@@ -59,8 +59,8 @@ def test_an_edit_that_failed_the_second_time_is_failed_and_has_no_score(tmp_path
     with RunStore.open(store.path) as again:
         again.append_edits([EditRecord(first.key, None, None, None, "out of luck")])
     run = scores.load(RunStore.open(store.path))
-    found = run.protocols["mini-coco"]
-    values = found.metric("my")[:, found.methods.index(first.key.method)]
+    loaded = run.protocols["mini-coco"]
+    values = loaded.metric("my")[:, loaded.methods.index(first.key.method)]
     assert np.isnan(values).tolist() == [True, *[False] * (N - 1)]
     assert run.failed["mini-coco"][first.key.method]["all"] == 1
 

@@ -29,8 +29,8 @@ def test_separation_is_max_t_over_all_pairs(tmp_path: Path) -> None:
         }
     }
     run = scores.load(fake.run(tmp_path / "r", values, methods=methods))
-    found = separation.separations(run, {"success_truth": True})
-    tests = found["mini-coco", "success_truth", "all"]
+    by_column = separation.separations(run, {"success_truth": True})
+    tests = by_column["mini-coco", "success_truth", "all"]
     _, cluster = np.unique([case.source_id for case in fake.cases()], return_inverse=True)
     gaps = [
         np.array(values["success_truth"][one]) - values["success_truth"][other]
@@ -39,6 +39,6 @@ def test_separation_is_max_t_over_all_pairs(tmp_path: Path) -> None:
     p = max_t([np.stack([np.bincount(cluster, gap) for gap in gaps], axis=1)])[0]
     assert tests == pytest.approx({"b": p[0], "c": p[1]})
     assert tests["b"] < 0.05 < tests["c"]
-    assert ("mini-coco", "success_truth", "background") in found
+    assert ("mini-coco", "success_truth", "background") in by_column
     low = separation.separations(run, {"success_truth": False})
     assert set(low["mini-coco", "success_truth", "all"]) == {"a", "c"}

@@ -17,14 +17,14 @@ def test_agreement_by_hand() -> None:
     # Truth yes 6, of which the rule says 4; truth no 4, of which the rule says yes to 1.
     is_so = np.array([True] * 6 + [False] * 4)
     said = np.array([True] * 4 + [False] * 2 + [True] + [False] * 3)
-    found = {measure: values for measure, *values in validity.agreement(said, is_so, np.arange(10))}
-    assert found["accuracy"][0] == pytest.approx(0.7)
+    result = {measure: values for measure, *values in validity.agreement(said, is_so, np.arange(10))}
+    assert result["accuracy"][0] == pytest.approx(0.7)
     # Chance: .6 x .5 + .4 x .5 = .5; kappa = (.7 - .5) / .5.
-    assert found["kappa"][0] == pytest.approx(0.4)
-    assert found["missed"][0] == pytest.approx(2 / 6)
-    assert found["false alarms"][0] == pytest.approx(1 / 4)
-    assert found["truth says yes"][0] == pytest.approx(0.6)
-    assert found["accuracy"][1] < 0.7 < found["accuracy"][2]
+    assert result["kappa"][0] == pytest.approx(0.4)
+    assert result["missed"][0] == pytest.approx(2 / 6)
+    assert result["false alarms"][0] == pytest.approx(1 / 4)
+    assert result["truth says yes"][0] == pytest.approx(0.6)
+    assert result["accuracy"][1] < 0.7 < result["accuracy"][2]
 
 
 def test_a_perfect_rule_agrees_perfectly_and_a_constant_one_by_chance() -> None:
@@ -55,11 +55,11 @@ HIGHER = {"judge_truth": True, "judge_clip": True, "leak_lpips": False, "noise":
 
 
 def test_a_metric_that_is_the_truth_correlates_fully_whatever_its_direction(run: scores.RunScores) -> None:
-    found = validity.validity(run, HIGHER)
-    every = found[(found["category"] == "all") & (found["measure"] == "spearman")].set_index("metric")
+    result = validity.validity(run, HIGHER)
+    every = result[(result["category"] == "all") & (result["measure"] == "spearman")].set_index("metric")
     assert every.loc["leak_lpips", "value"] == pytest.approx(1)
     assert every.loc["judge_clip", "value"] == pytest.approx(1)
     assert abs(every.loc["noise", "value"]) < 0.5
     # Controls take no part: two methods, sixteen cases.
     assert every.loc["noise", "n"] == 2 * N
-    assert set(found["category"]) == {"all", "attribute", "replacement", "background", "multi_object"}
+    assert set(result["category"]) == {"all", "attribute", "replacement", "background", "multi_object"}
