@@ -247,6 +247,7 @@ def _sheets(strata: Sequence[_Stratum], counts: Counts) -> list[list[Trial]]:
 
 def _check_size(strata: Sequence[_Stratum], counts: Counts) -> None:
     """Raises :class:`ArrangeError` where a sheet would hold a unit twice."""
+    # The longest stretch that a sheet takes from a stratum.
     most = -(-counts.per_sheet // len(strata))
     for stratum in strata:
         if most > stratum.units:

@@ -98,6 +98,7 @@ def method_titles(stores: Sequence[RunStore]) -> dict[str, str]:
 
 def _check_same_cases(stores: Sequence[RunStore]) -> None:
     """Raises DesignError where two runs have different cases under one protocol's name."""
+    # Protocol -> digest of its cases, and the first run that has it.
     first: dict[str, tuple[str, Path]] = {}
     for store in stores:
         for name in store.protocols():

@@ -264,6 +264,7 @@ class _Writer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        # Protects `_thread`: a job must not enter the queue of a thread that is ending.
         self._guard = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -396,6 +397,7 @@ def _prepare_sqlite(engine: Engine) -> None:
         # `begin` below starts transactions. By default the driver guesses when one is needed.
         connection.isolation_level = None
         cursor = connection.cursor()
+        # Milliseconds to wait for another process's lock.
         cursor.execute("PRAGMA busy_timeout = 20000")
         # The busy timeout does not apply to a change of the journal mode, so try for up to 4 seconds.
         for _ in range(200):

@@ -169,6 +169,7 @@ class Design:
 
     def changed_files(self) -> list[str]:
         """One line per file that is missing, or whose SHA-256 is not the design's."""
+        # All problems at once, so that they can be mended together.
         lines = []
         for description, ref in self.images():
             path = self.path(ref)
@@ -286,6 +287,7 @@ class Design:
 
 
 def _case_from_json(row: Mapping[str, Any]) -> StudyCase:
+    # JSON has plain objects where the case has image references.
     return StudyCase(
         **{
             **row,

@@ -53,6 +53,7 @@ def export_votes(votes: pd.DataFrame, path: Path) -> None:
     """
     path = Path(path)
     to_bytes = _csv_bytes if _ending(path) == ".csv" else _parquet_bytes
+    # Refuse to drop anything silently.
     unknown = [str(column) for column in votes.columns if column not in FIELDS]
     if unknown:
         raise ExchangeError(
@@ -71,6 +72,7 @@ def import_votes(path: Path) -> pd.DataFrame:
     path = Path(path)
     read = _read_csv if _ending(path) == ".csv" else _read_parquet
     votes = read(path)
+    # A file may have been edited by hand.
     try:
         checked = check_votes(votes)
     except VotesError as error:
@@ -265,6 +267,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     if VERSION not in columns:
         raise ExchangeError(f"{path}: there is no column {VERSION}: this is no file of exported votes.")
+    # A missing or unknown column is a file of another kind or version.
     problems = []
     if missing := [name for name in COLUMNS if name not in columns]:
         problems.append(f"lacks {', '.join(missing)}")

@@ -221,6 +221,7 @@ def _check(design: Design, ref: ImageRef) -> None:
     """Raises :class:`ImageChanged` unless the file's SHA-256 is the design's."""
     path = design.path(ref)
     try:
+        # Read anew each time: a file may change while the study runs.
         sha256 = sha256_bytes(path.read_bytes())
     except OSError as error:
         raise ImageChanged(

@@ -107,6 +107,7 @@ def _left_behind() -> ColumnElement[bool]:
         owner.kind == kind,
         owner.sheet == TrialRow.sheet,
         owner.id != me,
+        # At work: not finished, and seen within the lease, by a clock that can be right.
         owner.finished_at.is_(None),
         owner.seen_at > since,
         owner.seen_at <= ahead,
@@ -163,6 +164,7 @@ OPEN_ISSUE = (
         IssueRow.released.is_(False),
         ~exists().where(VoteRow.rater_id == me, VoteRow.trial_id == TrialRow.id),
     )
+    # The latest one, if an earlier one was taken back and is open again.
     .order_by(IssueRow.number.desc())
     .limit(1)
 )
@@ -235,6 +237,7 @@ def _repeat() -> Select[Any]:
             ),
         )
         .where(vote.rater_id == me, TrialRow.public.not_in(void), ~_issued_to_me())
+        # The oldest first.
         .order_by(vote.id)
         .limit(1)
     )

@@ -126,6 +126,7 @@ class Registration(StudyCatalog):
         Raises :class:`StudyClosed` where the study takes invited raters only, and :class:`StudyFull`.
         """
         loaded = self._load(study)
+        # The study's own setting decides, whatever link a browser opens.
         if not loaded.study.settings.open_registration:
             raise StudyClosed(
                 f"study {study}: takes invited raters only. Create it with open registration, or invite.",
@@ -236,6 +237,7 @@ class Registration(StudyCatalog):
             .join(RaterRow, RaterRow.id == InvitationRow.rater_id, isouter=True)
             .where(InvitationRow.nonce == nonce, InvitationRow.study_id == loaded.id)
         )
+        # The lock makes a second use of the same invitation wait for the first.
         row = connection.execute(query.with_for_update(of=InvitationRow) if lock else query).one_or_none()
         if row is None:
             raise security.TokenForged("This link is not valid: the study does not know it.")

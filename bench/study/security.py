@@ -72,12 +72,14 @@ class _PurposeHmac(HMACAlgorithm):
 
 def _serializer(secret: str, purpose: str) -> URLSafeSerializer:
     # The secret is 32 random bytes, so no key has to be derived from it.
+    # One algorithm object per purpose. The salt of itsdangerous is used for derived keys only.
     options = {"key_derivation": "none", "algorithm": _PurposeHmac(purpose)}
     return URLSafeSerializer(bytes.fromhex(secret), signer_kwargs=options)
 
 
 def sign(secret: str, purpose: str, study: str, subject: str, expires: datetime | None = None) -> str:
     """A signed token of a study for ``purpose`` (``"invitation"`` or ``"session"``), safe in a URL."""
+    # In alphabetical order: the same content is always the same token.
     content: dict[str, Any] = {"study": study, "sub": subject, "v": 1}
     if expires is not None:
         content = {"exp": int(expires.timestamp()), **content}

@@ -108,6 +108,7 @@ class StudySettings:
         for name in ("completion_code", "return_url"):
             if values.get(name) is not None and not isinstance(values[name], str):
                 raise SettingsError(f"setting {name}: {values[name]!r} is not text. Put it in quotes.")
+        # Values that any field can have are checked by `check`.
         settings = cls(**values)
         settings.check()
         return settings

@@ -58,6 +58,7 @@ class StudyStore(Registration, TrialHandout):
         loaded = self._load(study)
         options = loaded.study.design.options
 
+        # Raters, and their votes by role.
         def work(connection: Connection) -> tuple[Sequence[Row], Sequence[Row]]:
             raters = connection.execute(
                 select(RaterRow)
@@ -287,6 +288,7 @@ def _vote_record(loaded: LoadedStudy, row: Row, kind: str, exclusion: str) -> di
         "answer": row.answer,
         "role": trial.role,
         "repeat_of": trial.repeat_of,
+        # The analysis uses attention checks only: practice tells the right answer.
         "expected": trial.expected if trial.role == "attention" else None,
         "reaction_ms": row.reaction_ms,
         "server_time": row.server_time,
@@ -298,6 +300,7 @@ def _vote_record(loaded: LoadedStudy, row: Row, kind: str, exclusion: str) -> di
 def _vote_frame(records: list[dict[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
+    # The columns in the order of `votes.frame`.
     frame = pd.DataFrame.from_records(records, columns=[*COLUMNS, *OPTIONAL])
     # An empty frame has no types of its own.
     frame["reaction_ms"] = frame["reaction_ms"].astype("int64")

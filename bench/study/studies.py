@@ -240,6 +240,7 @@ class StudyCatalog:
         With ``lock``, the second of two transactions about one rater waits for the first.
         """
         query = queries.RATER_LOCKED if lock else queries.RATER
+        # Ids come from browsers, so only their beginning goes into messages.
         row = connection.execute(query, {"rater": rater}).one_or_none()
         if row is None:
             raise UnknownRater(f"{self.name}: there is no rater {rater[:40]!r}.")
@@ -264,6 +265,7 @@ def _trial_rows(study_id: int, design: Design, secret: str) -> list[dict[str, An
             "kind": trial.kind,
             "question": trial.question,
             "case_key": trial.case,
+            # Hashed, since a unit is a text of any length.
             "unit": hashlib.sha256(trial.unit.encode()).hexdigest(),
             "candidates": list(trial.candidates),
             "sheet": trial.sheet,

@@ -91,6 +91,7 @@ class TrialHandout(StudyCatalog):
         row = self._db.read(lambda c: self._peek(c, rater, void))
         if row is None:
             return None
+        # The rater's row names the study.
         loaded = self._load(self._db.read(lambda c: self._rater(c, rater)).study)
         return row.public, self._unblinded(loaded, row.name)
 
@@ -172,12 +173,14 @@ class TrialHandout(StudyCatalog):
         Raises :class:`NotFinished` for a rater who has trials left in an open study, or who never answered one.
         """
         row, votes = self._db.read(lambda c: self._rater_and_votes(c, rater))
+        # Closing a study ends it for all who have answered anything.
         if row.finished_at is None and (row.closed_at is None or not votes.total()):
             raise NotFinished(f"rater {rater}: has trials left.")
         loaded = self._load(row.study)
         code = completion_code(loaded, rater)
         url = loaded.study.settings.return_url
         if url is not None:
+            # Quoted, as both values may hold any character.
             url = url.format(code=quote(code, safe=""), rater=quote(row.external or "", safe=""))
         return Completion(code, url)
 
@@ -260,6 +263,7 @@ class TrialHandout(StudyCatalog):
             return None
         moment = Moment(self._db.now(connection), self._load(me.study, connection).lease)
         row = connection.execute(queries.OPEN_ISSUE, {"me": me.id}).one_or_none()
+        # The open trial counts as answered, and is not drawn again.
         if row is None:
             return self._next(connection, me, moment, void, hold=False)
         return self._next(connection, me, moment, void | {row.public}, hold=False, answered=row.role)
@@ -413,9 +417,11 @@ def _checked_details(details: Mapping[str, Any] | None) -> dict[str, Any] | None
     if not details:
         return None
 
+    # The details come from a browser, through an app that already filters them.
     def plain(key: object, value: object) -> bool:
         if not isinstance(key, str) or not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", key):
             return False
+        # JSON has no NaN and no infinity.
         if isinstance(value, float) and not math.isfinite(value):
             return False
         return (value is None or isinstance(value, (bool, int, float, str))) and (

@@ -375,6 +375,7 @@ def _invite(service: Service) -> None:
 def _export(service: Service, kind: str) -> None:
     with st.container(key="box_export"):
         st.html(app_text.page("<h2>Export</h2>"))
+        # Anonymous unless the administrator says otherwise.
         anonymous = st.toggle("Anonymous: raters by numbers that lead back to nobody", value=True)
         stem = f"{service.name}-{'votes' if kind == HUMAN else 'simulated'}"
         columns = st.columns(2)
@@ -433,6 +434,7 @@ def _close(service: Service) -> None:
         if service.store.status(service.name).closed:
             st.caption("The study is closed: no new raters and no new questions.")
             return
+        # Two steps, since closing cannot be undone.
         sure = st.checkbox("No new raters and no new questions from now on. This cannot be undone.")
         if st.button("Close the study", disabled=not sure):
             service.store.close_study(service.name)

@@ -95,6 +95,7 @@ def _show(service: Service) -> None:
         )
         return
     session = _session(service)
+    # A page was shown instead.
     if session is None:
         return
     _set_cookie(session)
@@ -247,6 +248,7 @@ def _instructions_page(service: Service, begun: bool) -> None:
                 app_text.examples(),
             )
         )
+        # The instructions can be opened again at any time. They then lead back to the open trial.
         practice = study.design.options.practice and not begun
         label = "Go on" if begun else "Start with practice" if practice else "Start"
         if not st.button(label, type="primary", key="start"):
@@ -268,12 +270,14 @@ def _practice_done_page(total: int) -> None:
         )
         if not st.button("Begin", type="primary", key="ready_button"):
             return
+    # Kept for this session only. After a reload, the page may come once more.
     st.session_state["ready"] = True
     st.rerun()
 
 
 def _last_page(service: Service, rater: str, title: str = "You are done", text: str | None = None) -> None:
     """The page with the completion code. Raises ``NotFinished`` for a rater who has not earned one."""
+    # First, so that an error leaves no half-drawn page.
     completion = service.store.completion(rater)
     settings = service.study.settings
     with st.container(key="sheet"):
@@ -290,6 +294,7 @@ def _last_page(service: Service, rater: str, title: str = "You are done", text: 
 def _closed_page(service: Service, rater: str) -> None:
     """The study was closed before the rater finished. Raises ``StudyClosed`` for a rater who never began."""
     try:
+        # A rater with at least one answer gets the code, and with it the payment.
         _last_page(
             service,
             rater,
@@ -382,6 +387,7 @@ def _next_trial(service: Service, rater: str) -> tuple[OpenTrial | None, dict[st
 def _guarded(service: Service, work: Callable[[], None]) -> None:
     """Runs ``work``. After any error, the rater reads a sentence and can go on."""
     state = st.session_state
+    # The component waits for a new round, whatever becomes of the answer.
     state["round"] = state.get("round", 0) + 1
     try:
         work()

@@ -96,6 +96,7 @@ class Incidents:
             lines = self.path.read_text(encoding="utf-8").splitlines()
         except OSError:
             return []
+        # Lines of all studies of the database.
         incidents = []
         for line in lines:
             try:
@@ -182,6 +183,7 @@ class Service:
 
     def resume(self, session: str) -> RaterSession:
         """:meth:`StudyStore.resume`, for sessions of this study alone."""
+        # An error for a token of another study, before the store looks at it.
         self._check_study(session)
         return self.store.resume(session)
 

@@ -53,6 +53,7 @@ def contact(text: str) -> str:
 
 def storage_notice(contact: str) -> str:
     """Says what is stored of a rater and how it is deleted. It holds for every study, so no setting changes it."""
+    # The address for a withdrawal: the study's contact, if it has one.
     who = contact.strip() or "the person who invited you"
     return (
         "<h2>What is stored</h2>"
@@ -204,6 +205,7 @@ def keys(options: DesignOptions) -> str:
     if "pair" in options.kinds:
         tie = ", <kbd>N</kbd> says that there is no difference" if options.ties else ""
         parts.append(f"Of two edits, <kbd>←</kbd> and <kbd>→</kbd> choose the left or the right one{tie}.")
+    # Numbers, as there is no left and right.
     if "best" in options.kinds:
         parts.append("Of several edits, <kbd>1</kbd>, <kbd>2</kbd> and so on choose one.")
     return (

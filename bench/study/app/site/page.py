@@ -33,6 +33,7 @@ def main() -> None:
 
         _page(admin.show)
 
+    # Modules of a page are imported by its own visitors only: raters do not load the analysis.
     pages = [
         st.Page(rater_page, title="Study", url_path="study", default=True),
         st.Page(admin_page, title="Administration", url_path="admin"),
@@ -66,6 +67,7 @@ def _icon() -> Image:
     import PIL.Image
     from PIL import ImageDraw
 
+    # A grey card and a blue one, side by side.
     icon = PIL.Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     draw = ImageDraw.Draw(icon)
     draw.rounded_rectangle((4, 12, 29, 52), 6, fill=(176, 178, 174))
