@@ -67,6 +67,7 @@ def train(
     recipes = Registry("recipe", RECIPES, entry_point_group="")
     recipes.check(recipe)
     from methods.training import Machine
+    from methods.zoo.job import Job
 
     # Budget.
     budget = None
@@ -85,12 +86,14 @@ def train(
     machine = Machine(device=resolve_device(device))
     with progress_bar() as progress:
         checkpoint = recipes.load(recipe)(
-            program(context).make_world(),
-            folder,
-            budget=budget,
-            machine=machine,
-            report=TrainingBar(progress, recipe),
-            warm=warm,
+            Job(
+                program(context).make_world(),
+                folder,
+                budget=budget,
+                machine=machine,
+                report=TrainingBar(progress, recipe),
+                warm=warm,
+            )
         )
     console().print(f"checkpoint: {checkpoint}\nlog and sample grids: {folder}")
 
@@ -137,7 +140,7 @@ def train_sd15(
     the same command goes on where it was stopped.
     """
     from methods.prompt_edit_diff import VARIANTS
-    from methods.prompt_edit_diff.trainer import Config
+    from methods.prompt_edit_diff.config import Config
     from methods.prompt_edit_diff.trainer import train as train_variant
 
     # Configuration.

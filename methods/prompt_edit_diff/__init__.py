@@ -9,14 +9,14 @@ I, M, T, I1                      ``source``, ``mask`` (1 = edit), ``target_promp
 (I, M, T, I1)                    a training tuple: ``training_tuples``
 E, the prompt's tokens           ``encoder_hidden_states`` (B, L, W)
 tagged tokens                    ``tags.Tagged``, and as tensors ``member`` (B, R, L) and ``words`` (B, L)
-sub-regions of M                 ``regions`` (B, R, H, W) in pixels; M itself where there are none
+sub-regions of M                 ``regions`` (B, R, H, W) in pixels, or M itself where there are none
 F_M                              ``mask_encoder.MaskFeatures``: per resolution, and as tokens
 H <- gamma Attn(H)               ``attention.InjectMask``: ``gamma`` (1 at first) and ``phi`` (0 at first) of
      + phi Attn(H, F_M)          each self-attention layer
 masked cross-attention           ``attention.RouteTokens`` and ``attention.route``
 dynamic prompt tokens            ``tokens.PromptTokens``: ``count`` tokens per region
 outside M: diffusion halted      ``pipeline.PromptEditDiffPipeline``: q_sample(source, t) replaces it each step
-L = denoising + lambda recon.    ``losses.edit_loss``; lambda is ``outside``
+L = denoising + lambda recon.    ``losses.edit_loss``, where lambda is ``outside``
 mask dropout                     ``augment.MaskDropout``
 full, and the three ablations    ``ablation``: the switches ``prompt_tokens``, ``masked_attention``,
                                  ``mask_encoder``
@@ -49,13 +49,13 @@ Importing this package imports no torch.
 
 from __future__ import annotations
 
+# The method and its ablations, by the names of their adapters and of their embedded checkpoints.
 VARIANTS: tuple[str, ...] = (
     "prompt_edit_diff",
     "prompt_edit_diff_no_prompt_tokens",
     "prompt_edit_diff_no_cross_attention",
     "prompt_edit_diff_no_mask_encoder",
 )
-"""The method and its ablations, by the names of their adapters and of their embedded checkpoints."""
 
 
 def ablation(variant: str) -> dict[str, bool]:

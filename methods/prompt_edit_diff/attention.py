@@ -22,23 +22,23 @@ from methods.prompt_edit_diff.mask_encoder import MaskFeatures, coverage
 class Route:
     """Visibility of the tokens at one resolution, for N positions and T tokens."""
 
+    # (B, 1, N, T) added to the scores: 0, -inf where hidden, -log n where n regions share a position.
     hard: Tensor
-    """(B, 1, N, T) added to the scores: 0, -inf where hidden, -log n where n regions share a position."""
+    # (B, 1, N, T): 1 where a position inside a region sees a word that belongs to no region, else 0.
     rest: Tensor
-    """(B, 1, N, T): 1 where a position inside a region sees a word that belongs to no region, else 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class Guide:
     """Inputs of the attention layers for one call."""
 
+    # Routes by the number of query positions. None makes all tokens visible everywhere.
     routes: Mapping[int, Route] | None = None
-    """Routes by the number of query positions. None makes all tokens visible everywhere."""
     mask: MaskFeatures | None = None
 
 
+# Scores per head up to which attention on the CPU is computed by the plain formula.
 SMALL = 64 * 256
-"""Scores per head up to which attention on the CPU is computed by the plain formula."""
 
 
 # --- visibility of tokens ---------------------------------------------------------------------------
@@ -51,8 +51,10 @@ def owners(regions: Tensor, size: tuple[int, int]) -> Tensor:
     lose all of its cells keeps its best one, shared.
     """
     share = coverage(regions.float(), size).flatten(2)  # (B, R, N)
+    # The region with the largest share of a cell owns it.
     most = share.amax(1, keepdim=True)
     own = (share > 0) & (share >= most)
+    # Small regions keep the cell that they cover most.
     best = F.one_hot(share.argmax(2), share.shape[2]).bool()
     lost = ~own.any(2, keepdim=True) & (share.amax(2, keepdim=True) > 0)
     return own | (best & lost)
@@ -90,6 +92,7 @@ def route(
     else:
         hidden = torch.zeros_like(visible)
         rest = torch.zeros(visible.shape, device=regions.device)
+    # Rows that would hide everything hide nothing.
     hard = torch.zeros(visible.shape, device=regions.device)
     hard = hard.masked_fill(hidden & ~hidden.all(2, keepdim=True), float("-inf"))
     if slots:
@@ -117,6 +120,7 @@ def _with_slots(hard: Tensor, rest: Tensor, active: Tensor, slots: int) -> tuple
 def extend(text: Tensor, differences: Tensor) -> Tensor:
     """The prompt's tokens (B, L, W), followed by each region's: (B, R, K, W) plus the last K of the prompt's."""
     own = text[:, None, -differences.shape[2] :] + differences
+    # (B, L + R * K, W).
     return torch.cat([text, own.flatten(1, 2).to(text.dtype)], 1)
 
 
@@ -207,6 +211,7 @@ class RouteTokens:
 def _attend(attn: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
     """Queries (B, N, C), keys and values (B, T, C), bias (B, 1, N, T) => (B, N, C)."""
     heads = int(attn.heads)
+    # (B, heads, N, C / heads).
     query, key, value = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     if bias is not None:
         bias = bias.to(query.dtype)
@@ -227,6 +232,7 @@ def _projected(attn: Any, attended: Tensor) -> Tensor:
 
 def _plain(attn: Any, attention_mask: Tensor | None) -> None:
     """Raises ValueError for a layer that the two processors would compute wrongly."""
+    # Normalisations and residuals of other UNets are not implemented here.
     odd = [
         name
         for name in ("spatial_norm", "group_norm", "norm_q", "norm_k", "norm_cross")

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+# Changes of a mask, with equal probabilities:
+#
+# grow, shrink: a round dilation or erosion by 1 pixel up to ``reach`` of the side. box: every region becomes its
+# bounding box, grown. blob: an ellipse of up to ``blob`` of the side is added at the region's edge. drop: a rectangle
+# of up to a third of the region's bounding box is removed.
 KINDS: tuple[str, ...] = ("grow", "shrink", "box", "blob", "drop")
-"""Changes of a mask, with equal probabilities:
-
-grow, shrink: a round dilation or erosion by 1 pixel up to ``reach`` of the side. box: every region becomes its bounding
-box, grown. blob: an ellipse of up to ``blob`` of the side is added at the region's edge. drop: a rectangle of up to a
-third of the region's bounding box is removed.
-"""
 
 
 @dataclass(frozen=True)
@@ -21,11 +20,11 @@ class MaskDropout:
     """Changes the regions of a share of the examples. The choice follows from the generator alone."""
 
     probability: float = 0.25
+    # Largest growth or shrinkage, as a share of the image's side.
     reach: float = 0.06
-    """Largest growth or shrinkage, as a share of the image's side."""
     blob: float = 0.3
+    # Smallest share of a region that remains. A change that leaves less is weakened or omitted.
     least: float = 0.5
-    """Smallest share of a region that remains. A change that leaves less is weakened or omitted."""
 
     def __post_init__(self) -> None:
         for name in ("probability", "reach", "blob", "least"):
@@ -38,6 +37,7 @@ class MaskDropout:
         A region never grows into another one of its example.
         """
         out = regions.copy()
+        # Each example is changed with the stated probability.
         for n in np.flatnonzero(rng.random(len(regions)) < self.probability):
             out[n] = self.change(regions[n], KINDS[int(rng.integers(len(KINDS)))], rng)
         return out
@@ -46,6 +46,7 @@ class MaskDropout:
         """One example, bool (R, H, W). ``kind`` is one of ``KINDS``."""
         out = regions.copy()
         side = max(regions.shape[1:])
+        # One radius for all regions of the example.
         radius = max(1, int(rng.integers(1, max(2, round(self.reach * side) + 1))))
         for r, region in enumerate(regions):
             if not region.any():
@@ -69,6 +70,7 @@ def _changed(
         return _grown(region, radius)
     if kind == "shrink":
         return ~_grown(~region, radius)
+    # Bounding box, end exclusive.
     rows, columns = np.flatnonzero(region.any(1)), np.flatnonzero(region.any(0))
     top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     if kind == "box":

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from methods.prompt_edit_diff import ablation
-from methods.prompt_edit_diff.trainer import Config, parameter_groups
+from methods.prompt_edit_diff.config import Config
+from methods.prompt_edit_diff.trainer import parameter_groups
 
+# Stable Diffusion 1.5's UNet, where it differs from diffusers' defaults.
 UNET: dict[str, Any] = {
     "sample_size": 64,
     "in_channels": 4,
@@ -23,10 +25,9 @@ UNET: dict[str, Any] = {
     "cross_attention_dim": 768,
     "attention_head_dim": 8,
 }
-"""Stable Diffusion 1.5's UNet, where it differs from diffusers' defaults."""
 
+# Share of a GPU's peak that such a UNet reaches in bfloat16: an assumption of the hours that a plan states.
 UTILISATION = 0.35
-"""Share of a GPU's peak that such a UNet reaches in bfloat16: an assumption of the hours that a plan states."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Gpu:
     """A GPU by its peak of dense bfloat16 operations, as its maker states it."""
 
     name: str
+    # Floating-point operations per second.
     peak: float
-    """Floating-point operations per second."""
 
 
 GPUS: tuple[Gpu, ...] = (Gpu("RTX 4090, 24 GB", 165e12), Gpu("A100, 80 GB", 312e12))
@@ -46,6 +47,7 @@ def forward_flops(size: int = 512) -> float:
     from diffusers import UNet2DConditionModel
     from torch.utils.flop_counter import FlopCounterMode
 
+    # The autoencoder has 8 pixels per latent cell, the text encoder 77 tokens.
     cells = size // 8
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         unet = UNet2DConditionModel(**UNET)
@@ -58,8 +60,8 @@ def forward_flops(size: int = 512) -> float:
 class ExampleCost:
     """Counted cost of one forward and backward pass of one example."""
 
+    # Operations of the UNet, recomputation included. A multiplication and an addition are two.
     flops: float
-    """Operations of the UNet, recomputation included. A multiplication and an addition are two."""
     parameters: int
     trainable: int
 
@@ -72,6 +74,7 @@ def example_cost(config: Config, unet: dict[str, Any] = UNET) -> ExampleCost:
     from methods.prompt_edit_diff.model import PromptEditDiffUNet
 
     cells = config.size // 8
+    # The network and its inputs, without numbers.
     with torch.device("meta"):
         base = UNet2DConditionModel(**unet)
         model = PromptEditDiffUNet.from_base(base, factor=8, **ablation(config.variant)).train()
@@ -86,6 +89,7 @@ def example_cost(config: Config, unet: dict[str, Any] = UNET) -> ExampleCost:
     parameter_groups(model, config)  # freezes what does not learn
     if config.gradient_checkpointing:
         model.enable_gradient_checkpointing()
+    # One forward and one backward pass.
     with FlopCounterMode(display=False) as counter:
         with torch.autocast("cpu", torch.bfloat16):
             out = model(latents, torch.zeros(1, dtype=torch.long, device="meta"), text, **conditions)
@@ -106,5 +110,6 @@ def measured_seconds(out: Path) -> float | None:
         rows = list(csv.DictReader(file))
     if len(rows) < 2:
         return None
+    # The first line includes start-up, so the difference of two lines counts.
     steps = int(rows[-1]["step"]) - int(rows[0]["step"])
     return (float(rows[-1]["seconds"]) - float(rows[0]["seconds"])) / steps

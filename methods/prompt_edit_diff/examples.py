@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from bench.edit import EditCase
 from bench.images import mask_array, resize, resize_mask
+from methods.prompt_edit_diff.config import Config
 from methods.prompt_edit_diff.tags import Tagged, back, tag, tag_request, to_tokens
 from methods.training import TrainingError
-
-if TYPE_CHECKING:
-    from methods.prompt_edit_diff.trainer import Config
 
 
 class Examples(Dataset[dict[str, Tensor]]):
@@ -37,6 +35,7 @@ class Examples(Dataset[dict[str, Tensor]]):
 
     def row(self, position: int) -> int:
         """Index of the case at a position. Each epoch is a permutation of its own, without repetition."""
+        # Every case is seen once per epoch.
         epoch, place = divmod(position, len(self.cases))
         rng = np.random.Generator(np.random.PCG64([self.config.seed, epoch, 1]))
         return int(rng.permutation(len(self.cases))[place])
@@ -63,6 +62,7 @@ class Examples(Dataset[dict[str, Tensor]]):
         if chances[1] < config.no_text:
             tagged = tag("", regions=())
         tokens = to_tokens(self.tokenizer, [tagged], regions=self.regions)
+        # Pixels stay uint8 until they are on the device.
         source = self._pixels(request.source)
         return {
             "source": source,
@@ -74,13 +74,14 @@ class Examples(Dataset[dict[str, Tensor]]):
         }
 
     def _regions(self, case: EditCase) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Masks of the case's regions, bool (1, R, H, W); unused ones are empty."""
+        """Masks of the case's regions, bool (1, R, H, W). Unused ones are empty."""
         masks = [region.mask for region in case.request.regions] or [case.request.mask]
         if len(masks) > self.regions:
             raise TrainingError(
                 f"case {case.id} has {len(masks)} regions: this training takes {self.regions}"
             )
         areas = np.zeros((1, self.regions, *self._size), np.bool_)
+        # Masks are resized only where they differ in size, since resizing is slow.
         for r, mask in enumerate(masks):
             areas[0, r] = mask_array(mask if mask.size == self._size else resize_mask(mask, self._size))
         return areas
@@ -97,6 +98,7 @@ def positions(config: Config, first_step: int, process: int, processes: int) -> 
     """Positions that one of several processes learns from ``first_step`` on, in order."""
     per_pass = config.batch * processes
     own: list[int] = []
+    # Each forward pass takes ``batch`` consecutive positions per process.
     for forward in range(first_step * config.accumulate, config.steps * config.accumulate):
         start = forward * per_pass + process * config.batch
         own += range(start, start + config.batch)
@@ -116,9 +118,10 @@ class LoadedBatches:
         self._batches: Iterator[dict[str, Tensor]] | None = None
 
     def __call__(self, number: int) -> dict[str, Tensor]:
-        """The next batch; ``number`` counts for the first call alone, which comes at the start of a step."""
+        """The next batch. ``number`` only matters in the first call, which comes at the start of a step."""
         if self._batches is None:
             config = self.examples.config
+            # The sampler lists the positions of this process from here to the end.
             loader: DataLoader[dict[str, Tensor]] = DataLoader(
                 self.examples,
                 batch_size=config.batch,

@@ -44,6 +44,7 @@ def noised(x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
 
 def target(x0: Tensor, noise: Tensor, alpha_bar: Tensor, prediction: Prediction) -> Tensor:
     """The quantity that the network predicts: the noise, or v = sqrt(a) noise - sqrt(1 - a) x0."""
+    # epsilon: Ho et al. 2020. v: Salimans and Ho 2022, appendix D.
     if prediction == "epsilon":
         return noise
     signal, sigma = _scales(alpha_bar, x0)

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 class MaskFeatures:
     """F_M of one batch."""
 
+    # Number of positions N -> (B, N, C), one row per position of a UNet level, in row-major order.
     levels: dict[int, Tensor]
-    """Number of positions N -> (B, N, C), one row per position of a UNet level, in row-major order."""
+    # (B, T, C): features of square patches of the mask.
     tokens: Tensor
-    """(B, T, C): features of square patches of the mask."""
+    # (B, C, h, w): the tokens as a grid, for pooling over regions.
     grid: Tensor
-    """(B, C, h, w): the tokens as a grid, for pooling over regions."""
 
 
 class MaskEncoder(nn.Module):
@@ -47,6 +47,7 @@ class MaskEncoder(nn.Module):
             )
             for i in range(len(attends))
         )
+        # Only levels with attention need normalised features.
         self.norms = nn.ModuleDict({str(i): nn.LayerNorm(width) for i, used in enumerate(attends) if used})
         if not self.norms:
             raise ValueError("a UNet without attention cannot use the mask's features")
@@ -86,8 +87,10 @@ def positions(height: int, width: int, channels: int) -> Tensor:
 
     Coordinates are relative to the image, so that levels of different sizes agree.
     """
+    # Sine and cosine for each of the two axes.
     per_axis = channels // 4
     frequency = math.pi * 2.0 ** torch.linspace(0, 5, per_axis)
+    # Centres of the cells.
     y = (torch.arange(height) + 0.5) / height
     x = (torch.arange(width) + 0.5) / width
     rows = (y[:, None] * frequency).repeat_interleave(width, 0)
@@ -102,6 +105,7 @@ def coverage(regions: Tensor, size: Sequence[int]) -> Tensor:
 
 def pooled(features: Tensor, regions: Tensor) -> Tensor:
     """Mean of (B, C, h, w) over each of (B, R, H, W) => (B, R, C). Zero for a region without pixels."""
+    # Weights of the cells, by region.
     share = coverage(regions, features.shape[-2:]).to(features.dtype).flatten(2)  # (B, R, N)
     total = share.sum(2, keepdim=True)
     return torch.matmul(share, features.flatten(2).transpose(1, 2)) / total.clamp(min=1e-6)

@@ -27,8 +27,8 @@ class PromptEditDiff(StableDiffusionMethod):
         "PromptEditDiff: mask encoder, routed prompt tokens, gated injection (mini weights, or your own)"
     )
     name: ClassVar[str] = "prompt_edit_diff"
+    # Input channels of the UNet: the noisy latents, and with ``source_latents="concat"`` the source's.
     channels = (4, 8)
-    """Input channels of the UNet: the noisy latents, and with ``source_latents="concat"`` the source's."""
 
     @dataclass(frozen=True)
     class Options(StableDiffusionOptions):
@@ -54,8 +54,8 @@ class PromptEditDiff(StableDiffusionMethod):
         "sd15": {"weights": "./prompt_edit_diff-sd15", "steps": 50, "guidance": 7.5, "scheduler": "ddim"},
     }
 
+    # Edit words, regions and the source prompt are used where a request has them.
     needs: frozenset[str] = frozenset({"source", "mask", "target_prompt"})
-    """Edit words, regions and the source prompt are used where a request has them."""
 
     @classmethod
     def option_problems(cls, options: Options) -> list[str]:
@@ -72,8 +72,10 @@ class PromptEditDiff(StableDiffusionMethod):
         if problems:
             local = options.weights.startswith((".", "~", "/"))
             return [f"{problems[0]} {_TRAIN}", *problems[1:]] if local else problems
+        # The checkpoint's own switches must be those of this variant.
         config = weights.find(options.weights, options.revision).config("unet")
         switches = ablation(cls.name)
+        # A UNet without the switches belongs to another method.
         if set(switches) - set(config):
             return [
                 f"weights {options.weights!r}: the UNet is a {config.get('_class_name')}, no PromptEditDiffUNet. "
@@ -131,29 +133,32 @@ _TRAIN = (
 )
 
 
-def load_pipeline(found: weights.Weights, runtime: Runtime, scheduler: str | None = None) -> Any:
-    """The pipeline of ``found``, in evaluation mode, on the device and in the precision of ``runtime``."""
+def load_pipeline(checkpoint: weights.Weights, runtime: Runtime, scheduler: str | None = None) -> Any:
+    """The pipeline of ``checkpoint``, in evaluation mode, on the device and in the precision of ``runtime``."""
     import diffusers
 
     from methods import low_rank
     from methods.prompt_edit_diff.model import PromptEditDiffUNet
     from methods.prompt_edit_diff.pipeline import PromptEditDiffPipeline
 
-    index = weights.read_json(found.root / "model_index.json")
+    # All parts but the UNet are loaded as for any pipeline.
+    index = weights.read_json(checkpoint.root / "model_index.json")
     parts = {
-        part: pipelines.load_part(part, found, runtime, index.get(part))
-        for part in found.parts
+        part: pipelines.load_part(part, checkpoint, runtime, index.get(part))
+        for part in checkpoint.parts
         if part != "unet"
     }
     with pipelines.quiet():
+        # The embedded checkpoints store differences of low rank from their base.
         unet = low_rank.load(
             PromptEditDiffUNet,
-            found.parts["unet"],
+            checkpoint.parts["unet"],
             torch_dtype(runtime),
             prefix="unet.",
-            variant=found.variant,
+            variant=checkpoint.variant,
             local_files_only=True,
         )
+    # Another sampler keeps the checkpoint's noise schedule.
     if scheduler is not None:
         cls = {"ddim": diffusers.DDIMScheduler, "ddpm": diffusers.DDPMScheduler}[scheduler]
         parts["scheduler"] = cls.from_config(parts["scheduler"].config)

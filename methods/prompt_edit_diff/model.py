@@ -24,8 +24,8 @@ from methods.prompt_edit_diff.attention import (
 from methods.prompt_edit_diff.mask_encoder import MaskEncoder, pooled
 from methods.prompt_edit_diff.tokens import PromptTokens
 
+# Channels of the latents.
 LATENTS = 4
-"""Channels of the latents."""
 
 
 class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -58,19 +58,23 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         super().__init__()
         if source_latents not in ("concat", "none"):
             raise ValueError(f"source_latents {source_latents!r}: expected 'concat' or 'none'")
+        # The source's latents are four more input channels.
         expected = 2 * LATENTS if source_latents == "concat" else LATENTS
         if in_channels != expected:
             raise ValueError(
                 f"in_channels {in_channels}: with source_latents={source_latents!r} it is {expected}"
             )
+        # The base.
         self.unet = UNet2DConditionModel.from_config({**base, "in_channels": in_channels})
         self.levels = len(self.unet.config.block_out_channels)
+        # The three additions, each with its switch.
         self.encoder = MaskEncoder(factor, self._attends(), mask_width, mask_tokens) if mask_encoder else None
         self.prompts = (
             PromptTokens(self.unet.config.cross_attention_dim, mask_width if mask_encoder else None, count)
             if prompt_tokens
             else None
         )
+        # Parameters inside the attention layers, by the layers' names.
         self.injections = nn.ModuleDict()
         self.routings = nn.ModuleDict()
         self._attach(mask_width, rest_bias, mask_encoder, masked_attention)
@@ -78,6 +82,7 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def _attends(self) -> list[bool]:
         """Whether each level of the UNet has attention. The middle block works at the last level."""
         config = self.unet.config
+        # Levels from fine to coarse.
         down = ["CrossAttn" in kind for kind in config.down_block_types]
         up = ["CrossAttn" in kind for kind in reversed(config.up_block_types)]
         middle = [False] * (len(down) - 1) + ["CrossAttn" in (config.mid_block_type or "")]
@@ -88,6 +93,7 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         processors: dict[str, Any] = {}
         for name in self.unet.attn_processors:
             layer = self.unet.get_submodule(name.removesuffix(".processor"))
+            # Names of submodules have no dots.
             key = name.removesuffix(".processor").replace(".", "_")
             # attn1 is self-attention, attn2 cross-attention.
             if name.endswith("attn1.processor"):
@@ -114,10 +120,12 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
                 f"{LATENTS}"
             )
         channels = LATENTS if config.get("source_latents", "concat") == "none" else 2 * LATENTS
+        # Private entries of the configuration depend on the machine.
         settings = {k: v for k, v in base.config.items() if not k.startswith("_")}
         config.setdefault("sample_size", base.config.sample_size)
         model = cls(base=settings, in_channels=channels, **config)
         state = {k: v.detach().clone() for k, v in base.state_dict().items()}
+        # (out, 4, 3, 3) => (out, channels, 3, 3), with zeros for the new channels.
         narrow = state["conv_in.weight"]
         wide = narrow.new_zeros(narrow.shape[0], channels, *narrow.shape[2:])
         wide[:, :LATENTS] = narrow
@@ -177,6 +185,7 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def cells(self, mask: Tensor) -> Tensor:
         """(B, 1, H, W) pixels => (B, 1, h, w): 1 for each latent cell that holds a pixel of the mask."""
+        # A cell is edited if any of its pixels is.
         return F.max_pool2d((mask > 0.5).float(), int(self.config.factor))
 
     def forward(
@@ -196,21 +205,28 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         inside the mask is not used.
         """
         text, guide = self.guide(encoder_hidden_states, mask, regions, member, words)
-        return self.predict(sample, timestep, text, guide, self.known(mask, source))
+        return self.predict(sample, timestep, text, guide, self.surroundings(mask, source))
 
-    def known(self, mask: Tensor, source: Tensor | None) -> Tensor | None:
+    def surroundings(self, mask: Tensor, source: Tensor | None) -> Tensor | None:
         """The additional input channels: the source's latents outside the mask, zeros inside."""
         if self.config.source_latents == "none":
             return None
         if source is None:
             raise ValueError("this model has source_latents='concat': it needs the source's latents")
+        # Zeros inside, so that the edited content cannot leak into its own prediction.
         return source * (1 - self.cells(mask)).to(source.dtype)
 
     def predict(
-        self, sample: Tensor, timestep: Tensor | float | int, text: Tensor, guide: Guide, known: Tensor | None
+        self,
+        sample: Tensor,
+        timestep: Tensor | float | int,
+        text: Tensor,
+        guide: Guide,
+        surroundings: Tensor | None,
     ) -> Tensor:
-        """One step with the results of ``guide`` and ``known``, which serve all steps of a sampling."""
-        x = sample if known is None else torch.cat([sample, known.to(sample.dtype)], 1)
+        """One step with the results of ``guide`` and ``surroundings``, which serve all steps of a sampling."""
+        x = sample if surroundings is None else torch.cat([sample, surroundings.to(sample.dtype)], 1)
+        # (B, 4 or 8, h, w), as wide as the first convolution.
         out: Tensor = self.unet(
             x, timestep, text, cross_attention_kwargs={"guide": guide}, return_dict=False
         )[0]

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import CLIPTextModel, CLIPTokenizer
 
+# Called after each step with the pipeline, the step's number, the time step whose noise level the latents now have
+# (-1: no noise), and ``{"latents": ..., "known": ...}``. Its result is ignored.
 StepEnd = Callable[[Any, int, int, dict[str, Tensor]], Any]
-"""Called after each step with the pipeline, the step's number, the time step whose noise level the latents now have
-(-1: no noise), and ``{"latents": ..., "known": ...}``. Its result is ignored."""
 
 
 class PromptEditDiffOutput(BaseOutput):  # type: ignore[misc]
@@ -41,11 +41,11 @@ class PromptEditDiffOutput(BaseOutput):  # type: ignore[misc]
 class _Conditions:
     """Inputs of the network that are the same at every step. B is doubled with classifier-free guidance."""
 
+    # (B, L', W): the prompt's tokens and the prompt tokens of the regions.
     text: Tensor
-    """(B, L', W): the prompt's tokens and the prompt tokens of the regions."""
     guide: Guide
-    known: Tensor | None
-    """(B, 4, h, w): the source's latents outside the mask."""
+    # (B, 4, h, w): the source's latents outside the mask.
+    surroundings: Tensor | None
 
 
 class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
@@ -90,7 +90,7 @@ class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
 
         ``tags`` says which words belong to which of ``regions`` (masks, per image). Without it, a comparison with
         ``source_prompt`` finds the words for the whole mask. ``strength`` is the share of the noise schedule that the
-        source is carried up; 1 starts from pure noise. One generator per image makes each result independent of its
+        source is carried up (1 starts from pure noise). One generator per image makes each result independent of its
         batch. ``paste`` composites the decoded image into the source along the mask. ``output_type`` is "pil", or
         "latent" for latents (4, h, w). Raises ValueError for inputs that do not fit together.
         """
@@ -149,7 +149,7 @@ class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
             member = torch.cat([torch.zeros_like(member), member])
             mask, areas, source = (torch.cat([x] * 2) for x in (mask, areas, source))
         text, guide = self.unet.guide(text.to(dtype), mask.to(dtype), areas, member, words)
-        return _Conditions(text, guide, self.unet.known(mask, source))
+        return _Conditions(text, guide, self.unet.surroundings(mask, source))
 
     def _denoise(
         self,
@@ -162,7 +162,7 @@ class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
         generators: Any,
         callback: StepEnd | None,
     ) -> Tensor:
-        """Latents (B, 4, h, w) of the edit; outside ``cells`` they are those of the source."""
+        """Latents (B, 4, h, w) of the edit. Outside ``cells`` they are those of the source."""
         # One noise per image for the whole sampling.
         noise = randn_tensor(source.shape, generator=generators, device=source.device, dtype=source.dtype)
         latents = self._at(source, noise, timesteps[0])
@@ -171,7 +171,7 @@ class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
             # Predict, with classifier-free guidance (Ho and Salimans 2022) where it is on.
             x = torch.cat([latents] * 2) if guidance_scale > 1 else latents
             x = self.scheduler.scale_model_input(x, t)
-            predicted = self.unet.predict(x, t, conditions.text, conditions.guide, conditions.known)
+            predicted = self.unet.predict(x, t, conditions.text, conditions.guide, conditions.surroundings)
             if guidance_scale > 1:
                 without_text, with_text = predicted.chunk(2)
                 predicted = without_text + guidance_scale * (with_text - without_text)
@@ -212,7 +212,7 @@ class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
         return noisy
 
     def _scheduler_arguments(self, eta: float, generators: Any) -> dict[str, Any]:
-        """The arguments of ``scheduler.step`` that this scheduler has; DDPM has no ``eta``."""
+        """The arguments of ``scheduler.step`` that this scheduler has. DDPM has no ``eta``."""
         accepted = inspect.signature(self.scheduler.step).parameters
         return {k: v for k, v in {"generator": generators, "eta": eta}.items() if k in accepted}
 

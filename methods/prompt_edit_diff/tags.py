@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 How = Literal["words", "difference", "noun phrases", "nothing"]
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+# Words that end a noun phrase or describe no region.
 _FUNCTION = frozenset({
     "a", "an", "the", "this", "that", "these", "those", "some", "his", "her", "its", "their", "my", "your",
     "our", "he", "she", "it", "they", "him", "them", "and", "or", "but", "nor", "of", "in", "on", "at", "by",
@@ -31,10 +32,9 @@ _FUNCTION = frozenset({
     "is", "are", "was", "were", "be", "been", "being", "has", "have", "had", "do", "does", "wearing", "holding",
     "sitting", "standing", "photo", "picture", "image", "portrait", "painting",
 })  # fmt: skip
-"""Words that end a noun phrase or describe no region."""
+# Largest number of combined positions that are searched for the words of one region. Above it, only the first
+# positions of each word count.
 _MAX_COMBINATIONS = 4_000
-"""Largest number of combined positions that are searched for the words of one region. Above it, only the first
-positions of each word count."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Tagged:
 
     prompt: str
     words: tuple[Word, ...]
+    # For each region, the indices of its words, ascending. A word may serve several regions.
     regions: tuple[tuple[int, ...], ...]
-    """For each region, the indices of its words, ascending. A word may serve several regions."""
+    # For each region, the source of its words.
     how: tuple[How, ...]
-    """For each region, the source of its words."""
 
 
 def split(text: str) -> tuple[Word, ...]:
@@ -106,8 +106,8 @@ def _region(
 ) -> tuple[tuple[int, ...], How]:
     """Indices of one region's words, and their source."""
     # The words that the request names.
-    named = [word.text for phrase in region_words for word in split(phrase)]
-    indices = _closest(texts, named, changed, used)
+    request_words = [word.text for phrase in region_words for word in split(phrase)]
+    indices = _closest(texts, request_words, changed, used)
     if indices:
         return indices, "words"
     # Of several regions, the difference of the prompts does not tell them apart, but their own prompts do.
@@ -230,13 +230,13 @@ def render(tagged: Tagged) -> str:
 class TokenTags:
     """Tags of a batch per token, as the network takes them."""
 
+    # (N, L): token ids, padded and truncated as in diffusers' pipelines.
     ids: NDArray[np.int64]
-    """(N, L): token ids, padded and truncated as in diffusers' pipelines."""
+    # (N, R, L): whether the token belongs to the region. R is the largest number of regions of a prompt. Unused ones
+    # are empty.
     member: NDArray[np.bool_]
-    """(N, R, L): whether the token belongs to the region. R is the largest number of regions of a prompt. Unused ones
-    are empty."""
+    # (N, L): whether the token is a word of the prompt or punctuation, and not its start, end or padding.
     words: NDArray[np.bool_]
-    """(N, L): whether the token is a word of the prompt or punctuation, and not its start, end or padding."""
 
 
 def to_tokens(

@@ -18,6 +18,7 @@ class PromptTokens(nn.Module):
     def __init__(self, width: int, mask_width: int | None, count: int = 4) -> None:
         super().__init__()
         self.count = count
+        # As many heads as CLIP's text encoder has at this width.
         self.heads = max(1, width // 64)
         self.learned = nn.Parameter(torch.randn(count, width) * 0.02)
         self.place = nn.Linear(mask_width, width) if mask_width else None
@@ -28,6 +29,7 @@ class PromptTokens(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.mlp_in = nn.Linear(width, 2 * width)
         self.mlp_out = nn.Linear(2 * width, width)
+        # Zero differences, so that the untrained network equals its base.
         nn.init.zeros_(self.mlp_out.weight)
         nn.init.zeros_(self.mlp_out.bias)
 

@@ -14,9 +14,9 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,123 +26,20 @@ from bench.edit import EditCase, Runtime
 from bench.files import write_atomic
 from bench.images import resize, resize_mask, write_png
 from methods import pipelines, weights
-from methods.prompt_edit_diff import VARIANTS, ablation
-from methods.prompt_edit_diff.augment import MaskDropout
+from methods.prompt_edit_diff import ablation
+from methods.prompt_edit_diff.config import FREE, Config
 from methods.prompt_edit_diff.examples import Examples, LoadedBatches
 from methods.prompt_edit_diff.losses import objective
 from methods.prompt_edit_diff.model import PromptEditDiffUNet, mean_gate
 from methods.prompt_edit_diff.pipeline import PromptEditDiffPipeline
 from methods.prompt_edit_diff.tags import tag_request
-from methods.training import Budget, Machine, Precision, Recording, TrainingError, Weights
+from methods.training import Machine, Precision, Recording, TrainingError, Weights
 from methods.training import train as run_training
 
+# Called with the step, the number of steps and the current figures.
 StepReport = Callable[[int, int, Mapping[str, float]], None]
-"""Called with the step, the number of steps and the current figures."""
 
 _PRECISIONS: Mapping[str, Precision] = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
-
-
-@dataclass(frozen=True)
-class Config:
-    """Options of a training. Only those named in ``_FREE`` may change when it is resumed."""
-
-    out: str
-    variant: str = VARIANTS[0]
-    base: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    """A text-to-image checkpoint: ``owner/name`` of the hub, a folder in diffusers' layout, or ``zoo:NAME``."""
-    revision: str | None = None
-    size: int = 512
-    """Side of the images in pixels. Sources and masks are resized to it."""
-    steps: int = 40_000
-    batch: int = 4
-    """Examples per process and forward pass."""
-    accumulate: int = 8
-    """Forward passes per step. A step learns from batch x accumulate x processes examples."""
-    learning_rate: float = 1e-5
-    """For the base's own parameters."""
-    added_learning_rate: float = 1e-4
-    """For the added parameters, and for the first convolution, part of which is new."""
-    warmup: int = 500
-    """Steps of linear warm-up."""
-    decay: float = 0.2
-    """Final share of the steps, in which the learning rates fall linearly to zero."""
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    ema: float = 0.9999
-    """Decay of the averaged weights per step."""
-    trainable: Literal["all", "attention"] = "all"
-    """"attention" trains only the base's attention layers and first convolution. It needs less than half of the
-    memory for gradients and optimizer and suits GPUs of 24 GB."""
-    ema_on_cpu: bool = False
-    """Keep the averages in main memory. This saves one copy of the parameters on the GPU and is a little slower."""
-    mixed_precision: Literal["no", "fp16", "bf16"] = "bf16"
-    gradient_checkpointing: bool = True
-    outside: float = 0.1
-    """Weight of the reconstruction term (lambda)."""
-    area_power: float = 0.5
-    """See ``losses.edit_loss``."""
-    no_text: float = 0.1
-    """Share of the examples without text and tags, for classifier-free guidance."""
-    way_back: float = 0.3
-    """Share of the examples whose target is the source, described by its own prompt."""
-    mask_dropout: MaskDropout = field(default_factory=MaskDropout)
-    model: Mapping[str, Any] = field(default_factory=dict)
-    """Further options of ``PromptEditDiffUNet``, for example ``{"count": 8}``."""
-    seed: int = 0
-    workers: int = 4
-    """Processes that read examples."""
-    save_every: int = 1_000
-    """Steps between checkpoints."""
-    keep: int = 3
-    """Number of checkpoints that stay."""
-    sample_every: int = 1_000
-    """Steps between sample grids."""
-    log: Literal["csv", "tensorboard"] = "csv"
-    """"tensorboard" writes TensorBoard's files beside the CSV."""
-
-    @classmethod
-    def for_memory(cls, gigabytes: float, **options: Any) -> Config:
-        """A configuration that fits a GPU of this memory. Both have 32 examples per step."""
-        if gigabytes < 40:
-            return cls(
-                **{"batch": 4, "accumulate": 8, "trainable": "attention", "ema_on_cpu": True, **options}
-            )
-        return cls(**{"batch": 16, "accumulate": 2, "trainable": "all", **options})
-
-    def problems(self) -> list[str]:
-        """Reasons why this training cannot start, each with its remedy."""
-        problems = []
-        if self.variant not in VARIANTS:
-            problems.append(f"variant {self.variant!r}: expected one of {', '.join(VARIANTS)}")
-        for name in ("steps", "batch", "accumulate", "save_every", "keep", "size"):
-            if getattr(self, name) < 1:
-                problems.append(f"{name} {getattr(self, name)}: expected at least 1")
-        if self.mixed_precision == "fp16" and not torch.cuda.is_available():
-            problems.append("mixed_precision fp16 needs a GPU: use bf16 or no")
-        return problems + weights.problems(self.base, self.revision, channels=(4,))
-
-    def budget(self, processes: int = 1) -> Budget:
-        """The same length and learning rates in samples."""
-        samples = self.batch * self.accumulate * processes
-        return Budget(
-            samples=self.steps * samples, batch=samples, learning_rate=self.learning_rate,
-            # Step s of the warm-up has the share (s + 1) / warmup of the peak.
-            warmup=max(self.warmup - 1, 0) * samples,
-            decay=self.decay, weight_decay=self.weight_decay, ema=self.ema, max_grad_norm=self.max_grad_norm, final=0.0,
-        )  # fmt: skip
-
-
-_FREE = (
-    "out",
-    "workers",
-    "keep",
-    "log",
-    "save_every",
-    "sample_every",
-    "ema_on_cpu",
-    "gradient_checkpointing",
-)
-"""Options that may change when a training is resumed."""
 
 
 def train(
@@ -207,6 +104,7 @@ def train(
         noise_seed=lambda number: hash_seed(config.seed, number, process),
         distributed=distributed,
     )  # fmt: skip
+    # Only the first process writes the pipeline; the others wait for it.
     if process == 0:
         model.load_state_dict(result.weights["unet"])
         pipelines.save_pipeline(out / "pipeline", build_pipeline(model, parts, torch.float32))
@@ -229,6 +127,7 @@ class EditObjective:
             raise TrainingError(
                 f"the base predicts {self.prediction!r}; this training takes epsilon and v_prediction"
             )
+        # Products of (1 - beta), (T,).
         self.alpha_bars = parts["scheduler"].alphas_cumprod.double().float()
 
     def __call__(
@@ -241,6 +140,7 @@ class EditObjective:
             source, target = self._encode(batch["source"]), self._encode(batch["target"])  # (B, 4, h, w)
             text = self.parts["text_encoder"](batch["tokens"])[0].float()  # (B, L, W)
 
+        # The network around its conditions, which are the same for all noise levels.
         def predict(x: Tensor, t: Tensor) -> Tensor:
             prediction: Tensor = self.network(
                 x,
@@ -271,6 +171,7 @@ class EditObjective:
 
 def parameter_groups(model: PromptEditDiffUNet, config: Config) -> list[dict[str, Any]]:
     """Optimizer groups of the base's and the added parameters. Freezes those that do not learn."""
+    # The first convolution is partly new, so it learns at the added rate.
     own: list[nn.Parameter] = []
     added: list[nn.Parameter] = []
     added_names = model.added()
@@ -293,12 +194,14 @@ def hash_seed(*numbers: int) -> int:
 
 def _processes() -> tuple[int, int, str]:
     """(index of this process, number of processes, device), from the variables that a launcher sets."""
+    # torchrun and accelerate launch set the same variables.
     index, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if torch.cuda.is_available():
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
     else:
         device = "mps" if torch.backends.mps.is_available() else "cpu"
+    # Gradients are exchanged by NCCL between GPUs, and by Gloo between CPUs.
     if count > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return index, count, device
@@ -307,7 +210,8 @@ def _processes() -> tuple[int, int, str]:
 def _check_config(out: Path, config: Config, write: bool) -> None:
     """Store the options in a new folder, or raise TrainingError where the folder's run has others."""
     path = out / "config.json"
-    options = json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in _FREE}))
+    # Through JSON, so that tuples compare equal to the lists of the file.
+    options = json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in FREE}))
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         differ = sorted(k for k in options.keys() | before.keys() if options.get(k) != before.get(k))
@@ -326,6 +230,7 @@ def _check_config(out: Path, config: Config, write: bool) -> None:
 @contextmanager
 def _holding(model: nn.Module, averages: Mapping[str, Tensor]) -> Iterator[None]:
     """Inside the block, the parameters of ``model`` are ``averages``."""
+    # Exchanging the tensors needs no further copy of the parameters.
     current = {name: parameter.data for name, parameter in model.named_parameters()}
     for name, parameter in model.named_parameters():
         parameter.data = averages[name].to(parameter.device)
@@ -358,10 +263,12 @@ def sample_grid(
     from PIL import Image
 
     size = (side, side)
+    # A cell per image, with one row for each kind.
     sheet = Image.new("RGB", (side * len(cases), side * 4))
     for column, case in enumerate(cases):
         request = case.request
         source, mask = resize(request.source.convert("RGB"), size), resize_mask(request.mask, size)
+        # The raw output, with all of the image through the autoencoder.
         output: Any = pipeline(
             prompt=[request.target_prompt],
             image=[source],

@@ -23,10 +23,10 @@ from bench.errors import BenchError
 from bench.files import atomic_folder, parse_json, write_atomic
 from bench.images import composite, read_mask, read_rgb, resize, resize_mask, write_png
 
+# Whether a result is good enough to learn from. It receives the case and the composited result.
 Accept = Callable[[EditCase, Image], bool]
-"""Whether a result is good enough to learn from. It receives the case and the composited result."""
+# Called with the number of cases processed, accepted and rejected so far.
 Progress = Callable[[int, int, int], None]
-"""Called with the number of cases processed, accepted and rejected so far."""
 
 _MAKER = "maker.json"
 _CASE = "case.json"
@@ -42,6 +42,7 @@ class TrainingTuples(Sequence[EditCase]):
     def __init__(self, folder: Path) -> None:
         """Raises TrainingTuplesError where the folder has no accepted case."""
         self.folder = folder
+        # Hashed names give an order that does not depend on the file system.
         self.names = sorted(
             path.parent.name for path in folder.glob(f"*/{_CASE}") if not path.parent.name.startswith(".")
         )
@@ -153,6 +154,7 @@ def _edited(cases: Sequence[EditCase], method: EditMethod) -> list[Image]:
     at_native_size = requests if side is None else [_resized(request, side) for request in requests]
     composites = []
     for request, result in zip(requests, method.edit(at_native_size), strict=True):
+        # Back to the case's own size, then composited along its own mask.
         if result.size != request.source.size:
             result = resize(result, request.source.size)
         composites.append(composite(request.source.convert("RGB"), result, request.mask))
@@ -182,6 +184,7 @@ def _check_maker(folder: Path, maker: Mapping[str, Any]) -> None:
     if not path.exists():
         write_atomic(path, _json(dict(maker)))
         return
+    # A digest ignores the order of keys.
     before = parse_json(path.read_text(encoding="utf-8"))
     if stable_digest(before) != stable_digest(dict(maker)):
         raise TrainingTuplesError(

@@ -18,10 +18,10 @@ from methods.training.records import Checkpoints, TrainingLog
 from methods.training.settings import Budget, Machine, Recording, Report, autocast, silent
 from methods.training.state import TrainingState
 
+# State dicts by the name of their module.
 Weights: TypeAlias = Mapping[str, dict[str, Tensor]]
-"""State dicts by the name of their module."""
+# Batch and noise generator => scalar loss, and scalar figures for the log.
 Loss: TypeAlias = Callable[[Any, torch.Generator], tuple[Tensor, Mapping[str, float | Tensor]]]
-"""Batch and noise generator => scalar loss, and scalar figures for the log."""
 
 
 @dataclass
@@ -53,9 +53,9 @@ def train(
 
     ``batch(number)`` gives the batch of a forward pass as tensors in dicts or tuples. A thread calls it one pass
     ahead. ``sample(weights, path)`` draws a sample grid of the averaged weights. ``groups`` are the optimizer's
-    parameter groups, each with a ``scale`` of the learning rate; the default is one group per module.
+    parameter groups, each with a ``scale`` of the learning rate. The default is one group per module.
     ``noise_seed`` maps the number of a forward pass to the seed of its noise. ``distributed`` is the wrapper that
-    ``loss`` calls where several processes train together; then only the first process writes files.
+    ``loss`` calls where several processes train together. Only the first process then writes files.
 
     ``folder`` receives checkpoints, ``log.csv`` and ``samples-*.png``.
     """
@@ -71,18 +71,21 @@ def train(
     every = recording.sample_every
     next_sample = (state.step * budget.batch // every + 1) * every if every else 0
 
+    # Learn the remaining steps.
     running: dict[str, float] = {}
     clock = logged_at = time.monotonic()
     first, last = state.step * machine.accumulate, budget.steps * machine.accumulate
     batches = _prefetched(batch, first, last, state.device)
     while state.step < budget.steps:
         figures, norm = _step(state, batches, loss, budget, machine, noise_seed, distributed)
+        # Wall time without sample grids, and running averages of the figures.
         samples, now = state.step * budget.batch, time.monotonic()
         state.seconds += now - clock
         clock = now
         for name, value in figures.items():
             share = recording.smoothing if name in running else 0.0
             running[name] = share * running[name] + (1 - share) * value if share else value
+        # The other processes only learn.
         if not main:
             continue
 
@@ -119,6 +122,7 @@ def _step(
     distributed: nn.parallel.DistributedDataParallel | None,
 ) -> tuple[dict[str, float], float]:
     """One update of the weights: figures, averaged over its forward passes, and the norm of the gradient."""
+    # Each group has its share of the scheduled learning rate.
     rate = budget.learning_rate_at(state.step * budget.batch)
     for group in state.optimizer.param_groups:
         group["lr"] = rate * group["scale"]
@@ -134,6 +138,7 @@ def _step(
             with autocast(state.device, machine.dtype):
                 value, terms = loss(data, noise)
             state.scaler.scale(value / machine.accumulate).backward()
+        # Figures are averaged over the passes of the step.
         for name, term in {"loss": value.detach(), **terms}.items():
             figures[name] = figures.get(name, 0.0) + float(term) / machine.accumulate
 
@@ -159,8 +164,9 @@ def _module_groups(modules: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
 def _prefetched(
     batch: Callable[[int], Any], first: int, last: int, device: torch.device
 ) -> Iterator[tuple[int, Any]]:
-    """Numbers and batches of the forward passes; a thread prepares each batch while the one before is learned."""
+    """Numbers and batches of the forward passes. A thread prepares each batch during the step before."""
     with ThreadPoolExecutor(1) as executor:
+        # One batch is always in preparation.
         pending = executor.submit(batch, first)
         for number in range(first, last):
             data = _to(pending.result(), device)
@@ -171,6 +177,7 @@ def _prefetched(
 
 def _to(data: Any, device: torch.device) -> Any:
     if isinstance(data, Tensor):
+        # Copies from pinned memory overlap with computation.
         return data.to(device, non_blocking=True)
     if isinstance(data, dict):
         return {key: _to(value, device) for key, value in data.items()}

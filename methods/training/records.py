@@ -27,6 +27,7 @@ class Checkpoints:
     def load(self, state: TrainingState) -> None:
         """Restore the last checkpoint, where there is one."""
         folders = self._folders()
+        # Runs that save by steps have folders, the others one file.
         path = folders[-1] / "state.pt" if folders else self.folder / "last.pt"
         if path.exists():
             state.load(path)
@@ -38,6 +39,7 @@ class Checkpoints:
         return time.monotonic() - self.saved_at > self.recording.save_seconds
 
     def save(self, state: TrainingState) -> None:
+        # A finished run has nothing new to save.
         if state.step == self.saved_step:
             return
         if self.recording.save_steps:
@@ -45,6 +47,7 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
             with atomic_folder(path) as temporary:
                 state.save(temporary / "state.pt")
+            # Rotation: the oldest folders go.
             for old in self._folders()[: -self.recording.keep]:
                 shutil.rmtree(old)
         else:
@@ -53,6 +56,7 @@ class Checkpoints:
 
     def _folders(self) -> list[Path]:
         """Checkpoint folders, oldest first."""
+        # The step is the number in the name; anything else beside it is ignored.
         numbers = {path: path.name.removeprefix("checkpoint-") for path in self.folder.glob("checkpoint-*")}
         return sorted(
             (path for path, n in numbers.items() if n.isdigit()), key=lambda path: int(numbers[path])
@@ -73,18 +77,21 @@ class TrainingLog:
                 raise TrainingError(
                     "log tensorboard needs the package tensorboard: pip install tensorboard, or use log csv"
                 ) from error
+            # Purging removes the points of steps that are made again.
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def _cut(self, position: Mapping[str, int]) -> None:
         """Drop the lines after ``position``: the steps that they describe are made again."""
         with self.path.open(newline="", encoding="utf-8") as file:
             header, *rows = list(csv.reader(file)) or [[""]]
+        # The first column counts steps, or samples in logs of earlier versions.
         last = position.get(header[0], 0)
         rows = [row for row in rows if len(row) == len(header) and row[0].isdigit() and int(row[0]) <= last]
         if not rows:
             self.path.unlink()
             return
         self.columns = header
+        # Rewrite the file with the lines that stay.
         text = StringIO(newline="")
         csv.writer(text).writerows([header, *rows])
         write_atomic(self.path, text.getvalue().encode())

@@ -30,6 +30,7 @@ class Ema:
         # The first steps count more, so that the average does not remember the initial weights.
         decay = min(self.decay, (1 + step) / (10 + step))
         parameters = _learning(modules)
+        # One fused operation for all parameters.
         averages = list(self.values.values())
         current = [
             parameters[name].detach().to(value.device, torch.float32) for name, value in self.values.items()
@@ -38,6 +39,7 @@ class Ema:
 
     def state(self, name: str, module: nn.Module) -> dict[str, Tensor]:
         """The module's state dict, with the averages in place of the current parameters."""
+        # Buffers and frozen parameters come from the module itself.
         state = {key: value.detach().clone() for key, value in module.state_dict().items()}
         for key in state:
             average = self.values.get(f"{name}.{key}")
@@ -68,9 +70,11 @@ class TrainingState:
     ) -> None:
         self.modules = modules
         self.device = torch.device(machine.device)
+        # Moving a module keeps its parameter objects, so the groups stay valid.
         for module in modules.values():
             module.to(self.device).train()
         self.parameters = [parameter for group in groups for parameter in group["params"]]
+        # AdamW (Loshchilov and Hutter 2019).
         self.optimizer = torch.optim.AdamW(
             [dict(group) for group in groups], lr=budget.learning_rate, weight_decay=budget.weight_decay,
             betas=(0.9, 0.99), fused=True,
@@ -97,10 +101,13 @@ class TrainingState:
         saved = torch.load(path, map_location=self.device, weights_only=True)
         for name, module in self.modules.items():
             module.load_state_dict(saved["modules"][name])
+        # The optimizer's state includes the groups' scales.
         self.optimizer.load_state_dict(saved["optimizer"])
+        # Earlier versions also averaged frozen parameters, which are left out here.
         self.ema.values = {
             name: saved["ema"][name].to(value.device) for name, value in self.ema.values.items()
         }
+        # Without float16 the scaler has no state.
         self.scaler.load_state_dict(saved.get("scaler", {}))
         self.step, self.seconds = saved["step"], saved["seconds"]
 

@@ -1,7 +1,7 @@
 """The embedded checkpoints: small, trained on the mini world, in diffusers' and open_clip's own layouts.
 
-``entry(name)`` is the one way in: it checks every file of the checkpoint against the manifest and gives
-its folder. What trained them, and what they are worth, is in each folder's card.
+``entry(name)`` checks every file of a checkpoint against the manifest and gives its folder. Each folder's card states
+its training and its figures.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m methods.zoo``: writes the manifest of the embedded checkpoints anew, after a training."""
+"""``python -m methods.zoo``: writes the manifest of the embedded checkpoints again, after a training."""
 
 from methods.zoo.manifest import manifest_path, write_manifest
 

@@ -1,11 +1,11 @@
 """Recipe: the unconditional pixel-space diffusion model of the mini Blended Diffusion.
 
 Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis" (2021): residual blocks that resample, scale-shift
-norms, attention in the deepest level, learnt variances by the hybrid objective of Nichol and Dhariwal (2021). Two
-departures make 64 pixels affordable on one CPU thread. The network sees squares of 2 x 2 pixels as channels (Luhman
-and Luhman 2022), so it has 12 input and 24 output channels for the picture's 3 and 6: at 64 positions a side, half the
-width took more than twice as long. And it predicts v on the cosine schedule, as the zoo's other diffusion models
-predict v: a network this small predicts clean images badly from noise that it has to name exactly.
+norms, attention in the deepest level, learned variances by the hybrid objective of Nichol and Dhariwal (2021). Two
+departures make 64 pixels affordable on one CPU thread. The network has squares of 2 x 2 pixels as channels (Luhman and
+Luhman 2022), so it has 12 input and 24 output channels for the image's 3 and 6. At 64 positions per side, half the
+width took more than twice as long. And it predicts v on the cosine schedule, like the zoo's other diffusion models:
+from a prediction of the noise, a network this small gives bad clean images.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from torch import Tensor
 
 from methods.blended_diffusion.adm import predict
 from methods.blended_diffusion.schedule import ReverseProcess, betas_of
-from methods.training import Budget, Machine, Recording, Report, TrainingResult, silent, train
+from methods.training import Budget, Machine, Recording, Report, TrainingResult, Weights, silent, train
 from methods.zoo import corpus as cp
 from methods.zoo.data import save_grid, to_tensor
-from methods.zoo.manifest import CHECKPOINTS
+from methods.zoo.job import Job
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from methods.zoo.thresholds import ThresholdCheck
 
 NAME = "blended_diffusion"
+# Side of the squares that become channels, in pixels.
 PATCH = 2
 CONFIG: dict[str, Any] = {
     "sample_size": 64 // PATCH,
@@ -59,17 +60,17 @@ SCHEDULE: dict[str, Any] = {
     "clip_sample": False,
 }
 BUDGET = Budget(samples=160_000, batch=32, learning_rate=1.2e-3, warmup=6_000, decay=0.4, ema=0.999)
+# Largest number of edits for the threshold. Each takes one backward pass through the network per step.
 CASES = 96
-"""Edits behind the gate at most: each takes as many backward passes through the network as it has steps."""
 
 
 def build() -> UNet2DModel:
-    """A fresh network, the same weights at every call."""
+    """A new network, with the same weights at every call."""
     from diffusers import UNet2DModel
 
     torch.manual_seed(0)
-    made: UNet2DModel = UNet2DModel(**CONFIG)
-    return made
+    unet: UNet2DModel = UNet2DModel(**CONFIG)
+    return unet
 
 
 def schedule(steps: int) -> ReverseProcess:
@@ -78,39 +79,40 @@ def schedule(steps: int) -> ReverseProcess:
 
 
 def batches(corpus: cp.Corpus, size: int) -> Callable[[int], Tensor]:
-    """Step -> ``size`` pictures, float32 (B, 3, 64, 64) in [-1, 1]: sources and truths of edits, masks unused.
+    """Step => ``size`` images, float32 (B, 3, 64, 64) in [-1, 1]: sources and ground truths of edits, without masks.
 
-    A function of the step alone. A chunk of the corpus feeds as many steps as it has pictures for, in an order that
-    changes whenever the corpus has been gone through.
+    A chunk of the corpus feeds as many steps as it has images for. Their order changes with every pass over the corpus.
     """
+    # Sources and ground truths of a chunk, without a remainder.
     per_chunk = 2 * cp.CHUNK // size
     if per_chunk < 1:
-        raise ValueError(f"batch {size}: a chunk of the corpus has {2 * cp.CHUNK} pictures; take fewer")
-    held: dict[int, np.ndarray[Any, np.dtype[np.uint8]]] = {}
+        raise ValueError(f"batch {size}: a chunk of the corpus has {2 * cp.CHUNK} images; take fewer")
 
     def batch(step: int) -> Tensor:
         turn = step // per_chunk
-        chunk = turn % len(corpus.chunks)
-        if chunk not in held:
-            held.clear()
-            raw = corpus.pictures(chunk)
-            held[chunk] = np.concatenate([raw["source"], raw["truth"]])
-        order = np.random.Generator(np.random.PCG64([turn, 31])).permutation(len(held[chunk]))
+        arrays = corpus.cached_images(turn % len(corpus.chunks))
+        # Sources first, then ground truths.
+        count = len(arrays["source"])
+        order = np.random.Generator(np.random.PCG64([turn, 31])).permutation(2 * count)
         first = step % per_chunk * size
-        return to_tensor(held[chunk][order[first : first + size]])
+        rows = order[first : first + size]
+        return to_tensor(
+            np.stack([arrays["truth"][i - count] if i >= count else arrays["source"][i] for i in rows])
+        )
 
     return batch
 
 
 class HybridLoss:
-    """L_simple + L_vlb (Nichol and Dhariwal 2021, section 3.1), with v in place of the noise in the first.
+    """L_simple + L_vlb (Nichol and Dhariwal 2021, section 3.1), with v in place of the noise in the first term.
 
-    The second is, per step, the divergence KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) in bits per colour value; it
-    teaches the variances alone: the mean enters it without its gradient. At t = 0, whose variance no sampler uses,
-    it is left out.
+    The second term is the divergence KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) in bits per colour value. It only
+    teaches the variances, since the mean enters it without its gradient. It is left out at t = 0, whose variance no
+    sampler uses.
     """
 
     def __init__(self) -> None:
+        # float64 until the step is chosen.
         full = schedule(SCHEDULE["num_train_timesteps"])
         alpha_bar = torch.from_numpy(full.alpha_bar)
         self.constants = {
@@ -124,18 +126,22 @@ class HybridLoss:
     def __call__(
         self, unet: UNet2DModel, x0: Tensor, t: Tensor, noise: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        """``x0``, ``noise`` float32 (B, 3, H, W); ``t`` int64 (B,)."""
+        """``x0``, ``noise`` float32 (B, 3, H, W). ``t`` int64 (B,). Gives the loss and both terms."""
+        # The constants of each example's step, (B, 1, 1, 1).
         at = {
             name: value.to(x0.device, torch.float32)[t].view(-1, 1, 1, 1)
             for name, value in self.constants.items()
         }
+        # L_simple, on v = a noise - s x_0.
         x = at["signal"] * x0 + at["sigma"] * noise
         v, variance = predict(unet, x, t)
         simple = ((v - (at["signal"] * noise - at["sigma"] * x0)) ** 2).mean()
-        # Both means are from_x0 * x0 + from_x * x, so they differ by the clean images' difference alone.
+        # Both means are from_x0 * x0 + from_x * x, so they differ only by the difference of the clean images.
         difference = at["from_x0"] * (x0 - (at["signal"] * x - at["sigma"] * v.detach()))
+        # Equation 15: the log variance lies between those of beta and of the posterior.
         f = (variance + 1) / 2
         log_variance = f * at["log_beta"] + (1 - f) * at["log_posterior"]
+        # KL of two normal distributions.
         true = at["log_posterior"]
         nats = 0.5 * (
             log_variance - true - 1 + (true - log_variance).exp() + difference**2 * (-log_variance).exp()
@@ -146,15 +152,15 @@ class HybridLoss:
 
 
 def run(
-    draw: Callable[[int], Tensor],
+    images: Callable[[int], Tensor],
     work: Path,
     budget: Budget = BUDGET,
     machine: Machine | None = None,
     report: Report = silent,
     start: UNet2DModel | None = None,
-    sample: Callable[[Mapping[str, dict[str, Tensor]], Path], None] | None = None,
+    sample: Callable[[Weights, Path], None] | None = None,
 ) -> TrainingResult:
-    """Train on pictures by step. Figures: both terms of the loss."""
+    """Train on images by step. Figures: both terms of the loss."""
     unet = start or build()
     hybrid = HybridLoss()
     steps = SCHEDULE["num_train_timesteps"]
@@ -165,16 +171,17 @@ def run(
         return hybrid(unet, x0, t, noise)
 
     return train(
-        work, {"unet": unet}, loss, draw, budget, machine, report, sample, Recording(sample_every=40_000)
+        work, {"unet": unet}, loss, images, budget, machine, report, sample, Recording(sample_every=40_000)
     )
 
 
 @torch.no_grad()
 def generate(unet: UNet2DModel, count: int, steps: int = 50, seed: int = 0) -> Tensor:
-    """Unconditional samples, float32 (N, 3, 64, 64) in [-1, 1], ancestral."""
+    """Unconditional samples by ancestral sampling, float32 (N, 3, 64, 64) in [-1, 1]."""
     process = schedule(steps)
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn((count, 3, 64, 64), generator=generator)
+    # Ancestral sampling: the mean, plus noise in all but the last step.
     for t in reversed(range(steps)):
         now = process.prediction_of(*predict(unet, x, torch.full((count,), int(process.timesteps[t]))), x, t)
         noise = torch.randn(x.shape, generator=generator)
@@ -183,11 +190,12 @@ def generate(unet: UNet2DModel, count: int, steps: int = 50, seed: int = 0) -> T
 
 
 def save(folder: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write ``unet/`` in half precision, ``scheduler/`` and ``model_index.json``: the layout of diffusers."""
+    """Write the layout of diffusers: ``unet/`` in half precision, ``scheduler/`` and ``model_index.json``."""
     import diffusers
 
     unet = build()
     unet.load_state_dict(dict(weights))
+    # Files of an earlier layout would end in the manifest.
     for part in ("unet", "scheduler"):
         shutil.rmtree(folder / part, ignore_errors=True)
     unet.half().save_pretrained(str(folder / "unet"))
@@ -205,47 +213,34 @@ def load(folder: Path) -> UNet2DModel:
     """A saved network, float32."""
     from diffusers import UNet2DModel
 
-    made: UNet2DModel = UNet2DModel.from_pretrained(str(folder / "unet"), dtype=torch.float32)
-    return made
+    unet: UNet2DModel = UNet2DModel.from_pretrained(str(folder / "unet"), dtype=torch.float32)
+    return unet
 
 
-def blended_diffusion(
-    world: World, work: Path, *, budget: Budget | None = None, machine: Machine | None = None,
-    report: Report = silent, root: Path = CHECKPOINTS, warm: bool = False, corpus: int | None = None,
-) -> Path:  # fmt: skip
-    """Train (or resume) the network on the corpus's pictures and save it with its card."""
-    from methods.zoo import publish as pb
+def blended_diffusion(task: Job) -> Path:
+    """Train (or resume) the network on the corpus's images and save it with its card."""
+    budget, folder = task.budget or BUDGET, task.root / NAME
+    images = batches(task.edits(), budget.batch)
 
-    machine = machine or Machine()
-    edits = cp.Corpus(world, pb._corpus_folder(work), corpus or pb.CORPUS)
-    edits.render(pb._as_progress(report, "edits rendered"))
-    folder = root / NAME
-    chosen = budget or BUDGET
-
-    def sample(weights: Mapping[str, dict[str, Tensor]], path: Path) -> None:
+    def sample(weights: Weights, path: Path) -> None:
         probe = build()
         probe.load_state_dict(weights["unet"])
         save_grid(path, [generate(probe.eval(), 24)], columns=12)
 
-    outcome = run(
-        batches(edits, chosen.batch), work, chosen, machine, report, load(folder) if warm else None, sample
-    )
-    save(folder, outcome.weights["unet"])
-    return pb._card(folder, world, outcome, chosen, machine, {}, root, warm=warm)
+    start = load(folder) if task.warm else None
+    result = run(images, task.work, budget, task.machine, task.report, start, sample)
+    save(folder, result.weights["unet"])
+    return task.write_card(folder, result, budget, {}, warm=task.warm)
 
 
 def check_blended_diffusion(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
-    """Held-out edits by the adapter's mini preset: how many show their target (``thresholds.STEERED``)."""
+    """Held-out edits by the mini preset: the share that shows its target (``thresholds.STEERED``)."""
     from bench.edit import Runtime
     from methods.blended_diffusion.method import BlendedDiffusion
-    from methods.zoo.thresholds import STEERED, _reader, judged
+    from methods.zoo.thresholds import STEERED, classifier_of, edit_all, held_out, judged
 
-    where = {"weights": str(root / NAME), "clip": str(root / "clip_guide")}
-    method = BlendedDiffusion(
-        BlendedDiffusion.Options(**{**BlendedDiffusion.PRESETS["mini"], **where}), Runtime()
-    )
-    asked = [world.case(-1 - i) for i in range(min(cases, CASES))]
-    edited = []
-    for start in range(0, len(asked), 16):
-        edited += method.edit([case.request for case in asked[start : start + 16]])
-    return judged(NAME, _reader(root), edited, asked, STEERED, root)
+    folders = {"weights": str(root / NAME), "clip": str(root / "clip_guide")}
+    options = BlendedDiffusion.Options(**{**BlendedDiffusion.PRESETS["mini"], **folders})
+    edits = held_out(world, min(cases, CASES))
+    edited = edit_all(BlendedDiffusion(options, Runtime()), [case.request for case in edits])
+    return judged(NAME, classifier_of(root), edited, edits, STEERED, root)

@@ -1,9 +1,9 @@
 """Recipe: a small CLIP (open_clip), the embedded alignment metric.
 
-Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (2021). Every batch holds
-both sides of each edit, the source under its prompt and the truth under the target prompt, so that the hardest
-negatives differ in one word; a third of the pictures are crops of the edited region under the region's prompt. The
-same crops where the edit failed (the source's, half-way ones, noise) shall be further from that prompt.
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (2021). Every batch has both
+sides of each edit, the source with its prompt and the ground truth with the target prompt, so the hardest negatives
+differ in one word. A third of the images are crops of the edited region with the region's prompt. Crops of failed edits
+(the source's, half-way ones, noise) must be further from that prompt.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ CONFIG: dict[str, Any] = {
         "hf_tokenizer_name": "tokenizer",
     },
 }
+# Configuration of the CLIP that guides Blended Diffusion. It must not judge, since an image that is optimised for a
+# judge deceives it. The paper's guide, ViT-B/16, is not its usual judge either.
 GUIDE_CONFIG: dict[str, Any] = {
     **CONFIG,
     "embed_dim": 96,
     "vision_cfg": {**CONFIG["vision_cfg"], "width": 14},
     "text_cfg": {**CONFIG["text_cfg"], "width": 96, "layers": 1},
 }
-"""Of the CLIP that guides Blended Diffusion. Not the one that judges: an image optimised for a judge deceives it.
-The paper's guide, ViT-B/16, is not its usual judge either."""
 PREPROCESS = {
     "size": SIZE,
     "mean": [0.5] * 3,
@@ -63,48 +63,50 @@ BUDGET = Budget(
 GUIDE_BUDGET = Budget(
     samples=120_000, batch=192, learning_rate=2.0e-3, warmup=10_000, decay=0.5, ema=0.998, weight_decay=0.05
 )
+# Share of the images that are blurred or noisy, like unfinished or imperfect edits.
 DEGRADED = 0.5
-"""Share of the pictures that are blurred or noisy, as unfinished or imperfect edits are."""
+# Weight of the choice between the two prompts of an image's own edit, and of the choice between a region's edit and a
+# failed one.
 PAIR = 0.5
-"""Weight of the choice between the two prompts of a picture's own edit, and of that between a region's edit and a
-failed one."""
+# Margin of a region's crop around its mask's bounding box, as a share of the box's longer side.
 MARGIN = 0.1
-"""What a region's crop shows beyond its mask's bounding box, as a share of the box's longer side."""
 
 
 def build(tokenizer: CLIPTokenizer, config: Mapping[str, Any] = CONFIG) -> nn.Module:
-    """The model of open_clip, freshly initialised."""
+    """A new model of open_clip."""
     from open_clip import CLIP
 
     text = {k: v for k, v in config["text_cfg"].items() if k != "hf_tokenizer_name"}
-    made: nn.Module = CLIP(
+    model: nn.Module = CLIP(
         embed_dim=config["embed_dim"],
         vision_cfg=config["vision_cfg"],
         text_cfg={**text, "vocab_size": len(tokenizer)},
     )
-    return made
+    return model
 
 
-def crop(picture: NDArray[np.uint8], mask: NDArray[np.bool_], margin: float = MARGIN) -> NDArray[np.uint8]:
-    """The square around a mask, uint8 (H, W, 3) => (64, 64, 3); the whole picture for an empty mask."""
+def crop(image: NDArray[np.uint8], mask: NDArray[np.bool_], margin: float = MARGIN) -> NDArray[np.uint8]:
+    """The square around a mask, uint8 (H, W, 3) => (64, 64, 3). An empty mask gives the whole image."""
+    # Bounding box of the mask, and a square around it inside the image.
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if rows.size == 0:
-        return picture
-    height, width = picture.shape[:2]
+        return image
+    height, width = image.shape[:2]
     side = int(max(np.ptp(rows), np.ptp(columns))) + 1
     side = int(min(round(side * (1 + 2 * margin)), height, width))
     top = int(np.clip((rows[0] + rows[-1] + 1 - side) // 2, 0, height - side))
     left = int(np.clip((columns[0] + columns[-1] + 1 - side) // 2, 0, width - side))
-    part = Image.fromarray(picture[top : top + side, left : left + side])
+    part = Image.fromarray(image[top : top + side, left : left + side])
     return np.asarray(part.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
 
 def degraded(x: Tensor, generator: torch.Generator, share: float = DEGRADED) -> Tensor:
-    """Pictures in [-1, 1], (B, 3, H, W): of a ``share`` of them, half are blurred and half get noise.
+    """Images (B, 3, H, W) in [-1, 1]: half of a ``share`` of them are blurred, the other half get noise.
 
-    Blur by a resize to 1/4 to 1 of the size and back; Gaussian noise of a standard deviation up to 0.4.
+    The blur is a resize to 1/4 to 1 of the size and back. The noise is Gaussian, with a standard deviation up to 0.4.
     """
     out = x.clone()
+    # Which images, and how strongly. Drawn for all, so that the stream does not depend on the choice.
     chance = torch.rand(len(x), generator=generator)
     strength = torch.rand(len(x), generator=generator)
     size = x.shape[-2:]
@@ -122,7 +124,7 @@ def degraded(x: Tensor, generator: torch.Generator, share: float = DEGRADED) -> 
 def spoiled(
     source: NDArray[np.uint8], truth: NDArray[np.uint8], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """A region in which the edit failed: as before, half-way, or lost in noise. uint8 (H, W, 3), all of them."""
+    """A region in which the edit failed: unchanged, half-way, or lost in noise. All are uint8 (H, W, 3)."""
     kind = rng.integers(3)
     if kind == 0:
         return source
@@ -142,70 +144,80 @@ def run(
     report: Report = silent,
     model: nn.Module | None = None,
 ) -> TrainingResult:
-    """Contrastive training. Figures: the share of a batch's pictures that find a right text first."""
+    """Contrastive training. Figure: the share of a batch's images that rank a right text first."""
     torch.manual_seed(0)
-    model = model or build(tokenizer)
+    network = model or build(tokenizer)
     edits = budget.batch // 3
-    chunks: dict[int, dict[str, Any]] = {}
 
     def batch(step: int) -> dict[str, Tensor]:
-        chunk = (step // 16) % len(corpus.chunks)
-        if chunk not in chunks:
-            chunks.clear()
-            chunks[chunk] = corpus.pictures(chunk)
-        data = chunks[chunk]
+        # A chunk serves 16 steps.
+        arrays = corpus.cached_images((step // 16) % len(corpus.chunks))
         rng = np.random.Generator(np.random.PCG64([step, 13]))
         rows = rng.choice(CHUNK, edits, replace=False)
         margins = rng.uniform(0, 0.25, edits)
         crops, failed = [], []
         for i, margin in zip(rows, margins, strict=True):
-            before, after = (crop(data[name][i], data["mask"][i], margin) for name in ("source", "truth"))
+            before, after = (crop(arrays[name][i], arrays["mask"][i], margin) for name in ("source", "truth"))
             crops.append(after)
             failed.append(spoiled(before, after, rng))
-        pictures = np.concatenate([data["source"][rows], data["truth"][rows], np.stack(crops)])
+        # Three images per edit, in thirds of the batch: source, ground truth, crop. The failed crops follow.
+        images = np.concatenate([arrays["source"][rows], arrays["truth"][rows], np.stack(crops)])
         texts = [
-            str(data[name][i]) for name in ("source_prompt", "target_prompt", "region_prompt") for i in rows
+            str(arrays[name][i]) for name in ("source_prompt", "target_prompt", "region_prompt") for i in rows
         ]
-        tokens = tokenize(tokenizer, texts)
         _, same = np.unique(texts, return_inverse=True)
         generator = torch.Generator().manual_seed(step)
         gain = 1 + 0.1 * (torch.rand((len(texts), 3, 1, 1), generator=generator) - 0.5)
-        x = degraded((to_tensor(pictures) * gain).clamp(-1, 1), generator)
-        x = torch.cat([x, to_tensor(np.stack(failed))])
-        return {"x": x, "tokens": tokens, "same": torch.from_numpy(same)}
+        x = degraded((to_tensor(images) * gain).clamp(-1, 1), generator)
+        return {
+            "x": torch.cat([x, to_tensor(np.stack(failed))]),
+            "tokens": tokenize(tokenizer, texts),
+            "same": torch.from_numpy(same),
+        }
 
     def loss(data: dict[str, Tensor], _: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        images, texts, scale = model(data["x"], data["tokens"])[:3]
-        images, texts = images.float(), texts.float()
-        images, failed = images[: len(texts)], images[len(texts) :]
-        logits = scale.float() * images @ texts.T
-        # Equal texts are equally right: "a hat" under one crop is no wrong answer for another.
-        right = (data["same"][:, None] == data["same"][None]).float()
-        target = right / right.sum(1, keepdim=True)
-        value = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        # Each picture between the two texts of its own edit: a portrait's prompt without a background fits any
-        # background, and among the batch's other texts it is never the worst.
-        own = torch.arange(2 * edits, device=logits.device)
-        other = (own + edits) % (2 * edits)
-        pair = logits[own, other] - logits[own, own]
-        value = value + PAIR * F.softplus(pair).mean()
-        # Each region's prompt between the edit that shows it and one that failed.
-        shows = logits.diagonal()[2 * edits :]
-        fails = scale.float() * (failed * texts[2 * edits :]).sum(1)
-        value = value + PAIR * F.softplus(fails - shows).mean()
-        hits = right.gather(1, logits.argmax(1, keepdim=True)).mean()
-        return value, {"top1": float(hits)}
+        images, texts, scale = network(data["x"], data["tokens"])[:3]
+        return contrastive_loss(images.float(), texts.float(), scale.float(), data["same"])
 
-    return train(work, {"clip": model}, loss, batch, budget, machine, report)
+    return train(work, {"clip": network}, loss, batch, budget, machine, report)
+
+
+def contrastive_loss(
+    images: Tensor, texts: Tensor, scale: Tensor, same: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of unit features: ``images`` (4 E, D) of sources, ground truths, crops and failed crops of E edits.
+
+    ``texts`` (3 E, D) are those of the first three. ``same`` (3 E,) numbers them so that equal texts have equal
+    numbers.
+    """
+    images, failed = images[: len(texts)], images[len(texts) :]
+    edits = len(failed)
+    logits = scale * images @ texts.T
+    # Equal texts are equally right: "a hat" under one crop is no wrong answer for another.
+    right = (same[:, None] == same[None]).float()
+    target = right / right.sum(1, keepdim=True)
+    value = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    # Each image chooses between the two texts of its own edit. A portrait's prompt without a background fits any
+    # background, so among the batch's other texts it is never the worst.
+    own = torch.arange(2 * edits, device=logits.device)
+    other = (own + edits) % (2 * edits)
+    value = value + PAIR * F.softplus(logits[own, other] - logits[own, own]).mean()
+    # Each region's prompt chooses between the edit that shows it and a failed one.
+    shows = logits.diagonal()[2 * edits :]
+    fails = scale * (failed * texts[2 * edits :]).sum(1)
+    value = value + PAIR * F.softplus(fails - shows).mean()
+    hits = right.gather(1, logits.argmax(1, keepdim=True)).mean()
+    return value, {"top1": float(hits)}
 
 
 def save(
     folder: Path, weights: dict[str, Tensor], tokenizer: CLIPTokenizer, layout: Mapping[str, Any] = CONFIG
 ) -> None:
-    """open_clip's own layout: configuration, half-precision weights, and the tokenizer's files."""
+    """Write open_clip's own layout: configuration, half-precision weights, and the tokenizer's files."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
+    # Integer buffers keep their type.
     half = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in weights.items()}
     save_file(half, folder / "open_clip_model.safetensors")
     text = {**layout["text_cfg"], "vocab_size": len(tokenizer)}
@@ -215,7 +227,7 @@ def save(
 
 
 class EmbeddedClip:
-    """A saved CLIP, in evaluation mode: unit features of pictures and texts."""
+    """A saved CLIP, in evaluation mode. It gives unit features of images and texts."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         import open_clip
@@ -226,23 +238,25 @@ class EmbeddedClip:
         self.tokenizer = open_clip.get_tokenizer(name)
 
     @torch.no_grad()
-    def images(self, pictures: NDArray[np.uint8]) -> Tensor:
-        """uint8 (N, 64, 64, 3) => float32 (N, 128)."""
-        out: Tensor = self.model.encode_image(to_tensor(pictures).to(self.device), normalize=True)
+    def images(self, images: NDArray[np.uint8]) -> Tensor:
+        """uint8 (N, 64, 64, 3) => float32 (N, D)."""
+        out: Tensor = self.model.encode_image(to_tensor(images).to(self.device), normalize=True)
         return out.float().cpu()
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
+        """Texts => float32 (N, D)."""
         out: Tensor = self.model.encode_text(self.tokenizer(list(texts)).to(self.device), normalize=True)
         return out.float().cpu()
 
 
 def caption_choice(model: EmbeddedClip, world: World, count: int = 1_000) -> float:
-    """Share of held-out edits for which the truth is closer to its own prompt than to the source's prompt.
+    """Share of held-out edits whose ground truth is closer to its own prompt than to the source's prompt.
 
-    Background edits of portraits, whose source prompt says nothing of a background, are included as they are.
+    This includes background edits of portraits, whose source prompt names no background.
     """
     cases = [world.case(-1 - i) for i in range(count)]
+    # Features of the ground truths and of both prompts, (N, D).
     truths = model.images(np.stack([np.asarray(c.truth, np.uint8) for c in cases]))
     right = model.texts([c.request.target_prompt for c in cases])
     wrong = model.texts([c.request.source_prompt for c in cases])
@@ -250,13 +264,11 @@ def caption_choice(model: EmbeddedClip, world: World, count: int = 1_000) -> flo
 
 
 def zero_shot(model: EmbeddedClip, world: World, count: int = 600) -> dict[str, float]:
-    """Top-1 accuracy per attribute: which of the prompts that differ in this attribute alone fits the picture."""
-    right: dict[str, int] = {}
-    asked: dict[str, int] = {}
+    """Top-1 accuracy per attribute, among the prompts that differ in this attribute alone."""
+    hits: dict[str, list[bool]] = {}
     for index in range(-1, -1 - count, -1):
-        picture, _, _ = world.described(index)
-        feature = model.images(picture[None])[0]
+        image, _, _ = world.described(index)
+        feature = model.images(image[None])[0]
         for name, texts in world.contrasts(index).items():
-            asked[name] = asked.get(name, 0) + 1
-            right[name] = right.get(name, 0) + (int((model.texts(texts) @ feature).argmax()) == 0)
-    return {name: right[name] / asked[name] for name in asked}
+            hits.setdefault(name, []).append(int((model.texts(texts) @ feature).argmax()) == 0)
+    return {name: float(np.mean(of)) for name, of in hits.items()}

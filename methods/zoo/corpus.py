@@ -1,14 +1,15 @@
-"""The edits that the diffusion recipes learn from, rendered once and encoded once.
+"""The edits that the recipes learn from, rendered once and encoded once.
 
-Rendering is cheap, encoding is not: three latents belong to every edit (the source's, the truth's, the masked
-source's), and a training looks at each of them many times. Both live in chunks on disk, each written whole or
-not at all, so that a killed build goes on where it stopped.
+Rendering is cheap and encoding is not: every edit has three latents (of the source, the ground truth and the masked
+source), and a training uses each of them many times. Images and latents lie in chunks on disk. Each chunk is complete
+or absent, so an interrupted build continues where it stopped.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.edit import EditCase
+from bench.files import atomic_file
 from bench.images import mask_array
 from methods.mask_grid import cover_cells
 from methods.training import autocast
 from methods.zoo.data import World, to_tensor
 
+# Edits per file.
 CHUNK = 2_000
+# Pixels per latent cell, along each side.
 FACTOR = 4
-"""Pixels per latent cell, along each side."""
+# Names of the latents' files contain what a masked source hides, since latents of another rule are of no use.
 HIDDEN = "pixels"
-"""What a masked source hides, in the names of the latents' files: those of another way are of no use."""
 
+# Receives the number of edits that are done, and their total.
 Progress = Callable[[int, int], None]
 
 
@@ -39,9 +43,9 @@ def _quiet(done: int, total: int) -> None:
 class Corpus:
     """``size`` edits of a world, in a folder.
 
-    Arrays, first axis the edit: ``source``, ``truth`` uint8 (N, 64, 64, 3); ``mask`` bool (N, 64, 64);
-    latents ``z_source``, ``z_truth``, ``z_masked`` float16 (N, 4, 16, 16), unscaled means;
-    texts ``source_prompt``, ``target_prompt``, ``instruction``, ``region_prompt``: lists of str.
+    Arrays, with the edits as first axis: ``source``, ``truth`` uint8 (N, 64, 64, 3). ``mask`` bool (N, 64, 64). Latents
+    ``z_source``, ``z_truth``, ``z_masked`` float16 (N, 4, 16, 16), unscaled means. Texts ``source_prompt``,
+    ``target_prompt``, ``instruction``, ``region_prompt``: lists of str.
     """
 
     TEXTS = ("source_prompt", "target_prompt", "instruction", "region_prompt")
@@ -52,21 +56,23 @@ class Corpus:
         self.size = -(-size // CHUNK) * CHUNK
         self.chunks = range(self.size // CHUNK)
         folder.mkdir(parents=True, exist_ok=True)
+        # Consecutive steps of a training use the same chunk.
+        self.cached_images = lru_cache(maxsize=2)(self.images)
 
-    # ---- pictures
+    # ---- images
 
     def render(self, progress: Progress = _quiet) -> None:
-        """Draw what is not drawn yet. Raises ValueError where the folder's edits are not this world's any more."""
-        self._check()
+        """Render the missing chunks. Raises ValueError where the world no longer renders the folder's edits."""
+        self._check_world()
         for chunk in self.chunks:
-            path = self._pictures(chunk)
+            path = self.image_path(chunk)
             if not path.exists():
-                cases = [self.world.case(chunk * CHUNK + i) for i in range(CHUNK)]
-                _save(path, **_arrays(cases))
+                save_arrays(path, image_arrays([self.world.case(chunk * CHUNK + i) for i in range(CHUNK)]))
             progress((chunk + 1) * CHUNK, self.size)
 
-    def _check(self) -> None:
-        """Hold the folder to the world that it was begun with: the first edits must still be drawn the same."""
+    def _check_world(self) -> None:
+        """Compare the first edits with those that the world had when the folder was begun."""
+        # Texts and pixels of 16 edits identify the world well enough.
         digest = hashlib.sha256(self.world.version.encode())
         for index in range(16):
             case = self.world.case(index)
@@ -82,28 +88,24 @@ class Corpus:
                 "Delete the folder, and the next training draws them anew."
             )
 
-    def pictures(self, chunk: int) -> dict[str, Any]:
+    def images(self, chunk: int) -> dict[str, Any]:
         """The arrays of one chunk that need no autoencoder."""
-        with np.load(self._pictures(chunk)) as file:
+        with np.load(self.image_path(chunk)) as file:
             return {name: file[name] for name in file.files}
 
     def masked(self, size: int) -> Callable[[int], tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
-        """Batches by step: pictures uint8 (size, 64, 64, 3), and the cells of their edits' masks, bool (size, 64, 64).
+        """Batches by step: images uint8 (size, 64, 64, 3), and the cells of their edits' masks, bool (size, 64, 64).
 
-        Sources at even steps, truths at odd ones; a chunk is read once for as many steps as it feeds.
+        Even steps have sources, odd steps ground truths.
         """
         per_chunk = CHUNK // size
-        held: dict[int, dict[str, Any]] = {}
 
         def batch(step: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-            chunk = step // per_chunk % len(self.chunks)
-            if chunk not in held:
-                held.clear()
-                held[chunk] = self.pictures(chunk)
+            arrays = self.cached_images(step // per_chunk % len(self.chunks))
             first = step % per_chunk * size
             rows = slice(first, first + size)
-            images = held[chunk]["truth" if step % 2 else "source"][rows]
-            return images, np.stack([cover_cells(mask, FACTOR) for mask in held[chunk]["mask"][rows]])
+            images = arrays["truth" if step % 2 else "source"][rows]
+            return images, np.stack([cover_cells(mask, FACTOR) for mask in arrays["mask"][rows]])
 
         return batch
 
@@ -116,65 +118,67 @@ class Corpus:
         progress: Progress = _quiet,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Encode what this autoencoder has not encoded yet. Masked sources are gray inside the mask (SD's way).
+        """Encode the chunks that this autoencoder has not encoded yet.
 
-        The mask's own pixels alone: in a cell that it only touches, the rest is to be kept, and so to be seen.
+        Masked sources are gray inside the mask, as in Stable Diffusion. Only the mask's own pixels are hidden: the
+        rest of a cell that it touches must be preserved, and so must be visible.
         """
         tag = fingerprint(vae)
         for chunk in self.chunks:
-            path = self._encoded(chunk, tag)
+            path = self._latent_path(chunk, tag)
             if not path.exists():
-                raw = self.pictures(chunk)
-                keep = ~raw["mask"]
+                arrays = self.images(chunk)
                 latents: dict[str, list[NDArray[np.float16]]] = {name: [] for name in self.LATENTS}
+                # Three latents per edit, in batches of 100.
                 for start in range(0, CHUNK, 100):
-                    part = slice(start, start + 100)
-                    source, truth = to_tensor(raw["source"][part]), to_tensor(raw["truth"][part])
-                    masked = source * torch.from_numpy(keep[part, None])
+                    rows = slice(start, start + 100)
+                    source, truth = to_tensor(arrays["source"][rows]), to_tensor(arrays["truth"][rows])
+                    masked = source * torch.from_numpy(~arrays["mask"][rows, None])
                     for name, x in zip(self.LATENTS, (source, truth, masked), strict=True):
                         latents[name].append(encode(vae, x, device, dtype).half().numpy())
-                _save(path, **{name: np.concatenate(parts) for name, parts in latents.items()})
+                save_arrays(path, {name: np.concatenate(parts) for name, parts in latents.items()})
             progress((chunk + 1) * CHUNK, self.size)
 
     def load(self, vae: nn.Module) -> dict[str, Any]:
-        """Everything but the pictures, in memory: latents, latent-sized masks, texts (about 6.5 kB an edit)."""
+        """Everything but the images, in memory: latents, latent-sized masks, texts (about 6.5 kB per edit)."""
         tag = fingerprint(vae)
-        out: dict[str, list[Any]] = {}
+        chunks: dict[str, list[Any]] = {name: [] for name in (*self.LATENTS, "cells", *self.TEXTS)}
         for chunk in self.chunks:
-            with np.load(self._encoded(chunk, tag)) as file:
+            with np.load(self._latent_path(chunk, tag)) as file:
                 for name in self.LATENTS:
-                    out.setdefault(name, []).append(file[name])
-            with np.load(self._pictures(chunk)) as file:
-                cells = np.stack([cover_cells(m, FACTOR)[::FACTOR, ::FACTOR] for m in file["mask"]])
-                out.setdefault("cells", []).append(cells)
+                    chunks[name].append(file[name])
+            with np.load(self.image_path(chunk)) as file:
+                chunks["cells"].append(
+                    np.stack([cover_cells(m, FACTOR)[::FACTOR, ::FACTOR] for m in file["mask"]])
+                )
                 for name in self.TEXTS:
-                    out.setdefault(name, []).append(file[name])
-        joined: dict[str, Any] = {name: np.concatenate(parts) for name, parts in out.items()}
+                    chunks[name].append(file[name])
+        # One array per name, over all chunks.
+        joined: dict[str, Any] = {name: np.concatenate(parts) for name, parts in chunks.items()}
         for name in self.TEXTS:
             joined[name] = [str(text) for text in joined[name]]
         return joined
 
-    def _pictures(self, chunk: int) -> Path:
+    def image_path(self, chunk: int) -> Path:
         return self.folder / f"pictures-{chunk:04d}.npz"
 
-    def _encoded(self, chunk: int, tag: str) -> Path:
+    def _latent_path(self, chunk: int, tag: str) -> Path:
         return self.folder / f"latents-{HIDDEN}-{tag}-{chunk:04d}.npz"
 
 
-def encode(vae: nn.Module, x: Tensor, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
+def encode(vae: Any, x: Tensor, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
     """Means of the latents, unscaled, on the CPU.
 
-    float32 (N, 3, H, W) in [-1, 1] => float32 (N, 4, H/4, W/4). bfloat16's rounding, half a percent of a latent,
-    is far below the least noise that a diffusion model is trained on.
+    float32 (N, 3, H, W) in [-1, 1] => float32 (N, 4, H/4, W/4). Rounding to bfloat16 changes half a percent of a
+    latent, far below the least noise that a diffusion model is trained on.
     """
     with torch.no_grad(), autocast(device, dtype):
-        x = x.to(device).contiguous(memory_format=torch.channels_last)
-        z: Tensor = vae.encode(x).latent_dist.mean  # type: ignore[operator]
+        z: Tensor = vae.encode(x.to(device).contiguous(memory_format=torch.channels_last)).latent_dist.mean
     return z.float().cpu()
 
 
 def fingerprint(vae: nn.Module) -> str:
-    """12 hex digits that change with any weight of the encoder: latents of another one are of no use."""
+    """12 hex digits that change with any weight of the encoder: latents of another encoder are of no use."""
     digest = hashlib.sha256()
     for name, value in sorted(vae.state_dict().items()):
         if name.startswith(("encoder.", "quant_conv.")):
@@ -183,7 +187,8 @@ def fingerprint(vae: nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
-def _arrays(cases: Sequence[EditCase]) -> dict[str, Any]:
+def image_arrays(cases: Sequence[EditCase]) -> dict[str, Any]:
+    """The arrays of :meth:`Corpus.images`. Raises ValueError for a case without ground truth."""
     for case in cases:
         if case.truth is None:
             raise ValueError(f"case {case.id} has no ground truth: a recipe cannot learn from it")
@@ -196,7 +201,7 @@ def _arrays(cases: Sequence[EditCase]) -> dict[str, Any]:
     }
 
 
-def _save(path: Path, **arrays: Any) -> None:
-    part = path.with_suffix(".part.npz")
-    np.savez(part, **arrays)
-    part.replace(path)
+def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    """Write an NPZ file, whole or not at all."""
+    with atomic_file(path) as temporary:
+        np.savez(temporary, **arrays)

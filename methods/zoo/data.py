@@ -1,4 +1,4 @@
-"""What a recipe may ask of the world it is trained on, and the few conversions all recipes share."""
+"""The interface of the world that recipes train on, and conversions that all recipes share."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from bench.edit import EditCase
 
 
 class World(Protocol):
-    """An endless, seeded source of training examples. It does not know what is trained on it.
+    """An endless, seeded source of training examples. It does not know the networks.
 
-    Every index names one example, the same one each time. Negative indices are held out: no recipe trains on
-    them, every sample grid and every gate may look at them.
+    Every index stands for one example, the same one each time. Negative indices are held out: no recipe trains on
+    them, and sample grids and thresholds use them.
     """
 
+    # Increases with every change of the renders. Cards state it.
     version: str
-    """Goes up with every change of what is drawn; cards name it."""
 
     def picture(self, index: int) -> NDArray[np.uint8]:
-        """One picture, uint8 (64, 64, 3)."""
+        """One image, uint8 (64, 64, 3)."""
         ...
 
     def labelled(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_], dict[str, str]]:
-        """A picture, a region of it, bool (64, 64), and what the region shows: attribute -> value."""
+        """An image, a region bool (64, 64), and the values that the region shows, by attribute."""
         ...
 
     def labels(self) -> dict[str, tuple[str, ...]]:
-        """Every attribute that ``labelled`` may name, with all of its values."""
+        """Every attribute of ``labelled``, with all of its values."""
         ...
 
     def described(self, index: int) -> tuple[NDArray[np.uint8], str, dict[str, str]]:
-        """A picture with one subject, its prompt, and every attribute that the prompt names."""
+        """An image with one subject, its prompt, and the values that the prompt names, by attribute."""
         ...
 
     def contrasts(self, index: int) -> dict[str, list[str]]:
@@ -53,12 +53,13 @@ class World(Protocol):
         ...
 
 
-def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
+def to_tensor(images: NDArray[np.uint8]) -> Tensor:
     """uint8 (N, H, W, 3) in [0, 255] => float32 (N, 3, H, W) in [-1, 1]."""
-    return torch.tensor(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    # NHWC => NCHW.
+    return torch.tensor(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
-def to_pictures(x: Tensor) -> NDArray[np.uint8]:
+def to_images(x: Tensor) -> NDArray[np.uint8]:
     """Float (N, 3, H, W) in [-1, 1] => uint8 (N, H, W, 3), clipped and rounded."""
     out: NDArray[np.uint8] = (
         x.detach().float().clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
@@ -66,15 +67,24 @@ def to_pictures(x: Tensor) -> NDArray[np.uint8]:
     return out
 
 
+def epoch_rows(step: int, size: int, count: int, stream: int) -> NDArray[np.int64]:
+    """Indices of the ``size`` examples of a step among ``count``. Each epoch has a permutation of its own."""
+    # A batch that crosses the end of its epoch wraps around.
+    first = step * size
+    order = np.random.Generator(np.random.PCG64([first // count, stream])).permutation(count)
+    rows: NDArray[np.int64] = order[(first + np.arange(size)) % count]
+    return rows
+
+
 def save_grid(path: Path, rows: Sequence[Tensor], columns: int, scale: int = 2) -> None:
-    """Pictures (N, 3, H, W) in [-1, 1], one tensor per kind, as a PNG: kinds below one another, ``columns`` wide."""
+    """Write a PNG of images (N, 3, H, W) in [-1, 1], one tensor per kind, the kinds below one another."""
     from PIL import Image
 
     blocks = []
     for start in range(0, rows[0].shape[0], columns):
         for row in rows:
-            pictures = to_pictures(row[start : start + columns])
-            blocks.append(np.concatenate(list(pictures), axis=1))
+            blocks.append(np.concatenate(list(to_images(row[start : start + columns])), axis=1))
+    # The last block may be narrower.
     width = max(b.shape[1] for b in blocks)
     blocks = [np.pad(b, ((0, 0), (0, width - b.shape[1]), (0, 0))) for b in blocks]
     sheet = Image.fromarray(np.concatenate(blocks, axis=0))

@@ -1,18 +1,18 @@
-"""Recipes: the latent diffusion models. One UNet, three ways of conditioning it.
+"""The latent diffusion models: one UNet, three ways of conditioning it.
 
-=====================  ========  ==================================================================
-recipe                 channels  the UNet sees, besides the noisy latents (4) and the text
-=====================  ========  ==================================================================
+=====================  ========  ===================================================================
+recipe                 channels  input of the UNet, besides the noisy latents (4) and the text
+=====================  ========  ===================================================================
 ``text_to_image``      4         nothing (Rombach et al. 2022)
-``sd_inpainting``      9         the mask (1) and the masked source's latents (4), as in
-                                 Stable Diffusion inpainting
-``instruct_pix2pix``   8         the source's latents, unscaled (Brooks et al. 2023); the text is the
-                                 instruction
-=====================  ========  ==================================================================
+``sd_inpainting``      9         the mask (1) and the masked source's latents (4), as in Stable
+                                 Diffusion inpainting
+``instruct_pix2pix``   8         the source's latents, unscaled (Brooks et al. 2023). The text is
+                                 the instruction
+=====================  ========  ===================================================================
 
-All learn v-prediction (Salimans and Ho 2022, appendix D) on a schedule whose last step is pure noise (Lin et al.
-2024), with classifier-free guidance by dropping the text (Ho and Salimans 2022). The two editors start from the
-text-to-image base, new input channels at zero, as their papers do.
+All learn v-prediction (Salimans and Ho 2022, appendix D) on a schedule whose last step is pure noise (Lin et al. 2024),
+with classifier-free guidance by dropping the text (Ho and Salimans 2022). The two editors start from the text-to-image
+base with new input channels at zero, as in their papers.
 """
 
 from __future__ import annotations
@@ -26,12 +26,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from methods.training import Budget, Machine, Recording, Report, TrainingResult, silent, train
+from methods import low_rank
+from methods.pipelines import quiet
+from methods.training import Budget, Machine, Recording, Report, TrainingResult, Weights, silent, train
+from methods.zoo.autoencoder import load_vae
+from methods.zoo.data import epoch_rows
+from methods.zoo.manifest import CHECKPOINTS
 from methods.zoo.text import WIDTH, build_text_encoder, tokenize
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
+
+    from methods.zoo.job import Job
 
 UNET: dict[str, Any] = {
     "sample_size": 16,
@@ -54,38 +61,41 @@ SCHEDULE: dict[str, Any] = {
     "timestep_spacing": "trailing",
     "clip_sample": False,
     "set_alpha_to_one": True,
-    "steps_offset": 1,  # of no effect with trailing steps; the pipelines insist on it
+    "steps_offset": 1,  # no effect with trailing steps, but the pipelines insist on it
 }
+# Input channels of the UNet.
 CHANNELS = {"text_to_image": 4, "sd_inpainting": 9, "instruct_pix2pix": 8}
+EDITOR_BUDGET = Budget(samples=200_000, batch=64, learning_rate=1.0e-3, warmup=6_000, decay=0.4, ema=0.9990)
 BUDGETS = {
     "text_to_image": Budget(
         samples=130_000, batch=64, learning_rate=1.2e-3, warmup=6_000, decay=0.25, ema=0.9985
     ),
-    "sd_inpainting": Budget(
-        samples=200_000, batch=64, learning_rate=1.0e-3, warmup=6_000, decay=0.4, ema=0.9990
-    ),
-    "instruct_pix2pix": Budget(
-        samples=200_000, batch=64, learning_rate=1.0e-3, warmup=6_000, decay=0.4, ema=0.9990
-    ),
+    "sd_inpainting": EDITOR_BUDGET,
+    "instruct_pix2pix": EDITOR_BUDGET,
 }
+# Weight of the loss outside an edit's mask (inside: 1) in the first half of a training, which learns what to paint.
+# In the second half both weigh the same, since exact copying takes long to learn.
 OUTSIDE = 0.4
-"""Weight of the loss outside an edit's mask (inside: 1) in the first half of a training: what to paint is learnt
-first. In the second half both weigh the same, since copying to the last decibel takes long."""
+# Share of the inpainting examples whose target is the source itself, described by its own prompt.
 PLAIN = 0.3
-"""Share of the inpainting examples whose target is the source itself, described by its own prompt."""
+# Share of the examples without text.
 NO_TEXT = 0.1
-BASE = "text_to_image"
+# Number of values stored per value of an editor's large weights: their differences from the base have low rank
+# (``methods.low_rank``). All weights learn first, and the factors of the cut weights continue.
 SHARE = 0.58
-"""Of an editor's large weights, how many numbers it stores: its differences from the base have low rank
-(``methods.low_rank``). It learns all of them first, then goes on with what is left of them after the cut."""
+# Budget of the second part, after the cut. A shorter first part shortens it in proportion.
 LOW_RANK = Budget(samples=40_000, batch=64, learning_rate=1.0e-3, warmup=2_000, decay=0.9, ema=0.9990)
-"""Of the second part. Where the first is shortened, this one is in proportion (``low_rank_budget``)."""
 
 
-def low_rank_budget(whole: Budget) -> Budget:
-    """The second part's budget after a first one of ``whole``."""
-    samples = max(1, round(LOW_RANK.samples * whole.samples / BUDGETS["sd_inpainting"].samples))
-    return replace(LOW_RANK, samples=samples, batch=whole.batch)
+def low_rank_budget(first: Budget) -> Budget:
+    """The second part's budget after a first part of ``first``."""
+    samples = max(1, round(LOW_RANK.samples * first.samples / EDITOR_BUDGET.samples))
+    return replace(LOW_RANK, samples=samples, batch=first.batch)
+
+
+def second_budget(task: Job, warm: bool) -> Budget:
+    """The second part's budget in a job. A warm start consists of the second part alone."""
+    return (task.budget or LOW_RANK) if warm else low_rank_budget(task.budget or EDITOR_BUDGET)
 
 
 def build_unet(channels: int) -> UNet2DConditionModel:
@@ -102,13 +112,13 @@ def build_scheduler() -> DDIMScheduler:
 
 @dataclass
 class DiffusionParts:
-    """A latent diffusion model in training: what learns (UNet, text encoder) and what is given."""
+    """A latent diffusion model in training: UNet and text encoder learn, tokenizer and autoencoder do not."""
 
     unet: UNet2DConditionModel
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
+    # Its ``config.scaling_factor`` brings latents to unit variance.
     vae: nn.Module
-    """Its ``config.scaling_factor`` brings latents to unit variance."""
 
     @property
     def learning(self) -> dict[str, nn.Module]:
@@ -118,18 +128,30 @@ class DiffusionParts:
 def start(
     kind: str, tokenizer: CLIPTokenizer, vae: nn.Module, base: DiffusionParts | None = None
 ) -> DiffusionParts:
-    """Fresh parts, or a copy of ``base`` widened to the input channels of ``kind``."""
+    """New parts, or a copy of ``base`` widened to the input channels of ``kind``."""
     torch.manual_seed(0)
     unet, text_encoder = build_unet(CHANNELS[kind]), build_text_encoder(tokenizer)
     if base is not None:
         text_encoder.load_state_dict(base.text_encoder.state_dict())
         state = {k: v.clone() for k, v in base.unet.state_dict().items()}
-        known = state["conv_in.weight"]
-        wide = known.new_zeros(known.shape[0], CHANNELS[kind], *known.shape[2:])
-        wide[:, : known.shape[1]] = known
+        narrow = state["conv_in.weight"]
+        wide = narrow.new_zeros(narrow.shape[0], CHANNELS[kind], *narrow.shape[2:])
+        wide[:, : narrow.shape[1]] = narrow
         state["conv_in.weight"] = wide
         unet.load_state_dict(state)
     return DiffusionParts(unet, text_encoder, tokenizer, vae)
+
+
+def load_parts(kind: str, root: Path = CHECKPOINTS) -> DiffusionParts:
+    """The parts of a saved diffusion checkpoint, float32, ready to train."""
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    with quiet():
+        unet = low_rank.load(UNet2DConditionModel, root / kind / "unet", torch.float32)
+        text = low_rank.load(CLIPTextModel, root / kind / "text_encoder", torch.float32)
+    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(str(root / "tokenizer"))
+    return DiffusionParts(unet, text, tokenizer, load_vae(root))
 
 
 def run(
@@ -140,25 +162,26 @@ def run(
     budget: Budget | None = None,
     machine: Machine | None = None,
     report: Report = silent,
-    sample: Callable[[Mapping[str, dict[str, Tensor]], Path], None] | None = None,
+    sample: Callable[[Weights, Path], None] | None = None,
     second: bool = False,
 ) -> TrainingResult:
-    """Train ``parts`` on ``data`` (``Corpus.load``). Figures: the weighted v-loss.
+    """Train ``parts`` on ``data`` of ``Corpus.load``. Figures: the weighted v-loss, and ``plain``, without weights.
 
-    ``second``: it goes on where an earlier training ended, so that the outside weighs as much as the inside throughout.
+    ``second`` marks the second part of a training, in which the outside weighs as much as the inside.
     """
     budget = budget or BUDGETS[kind]
-    draw = LatentBatches(kind, parts, data, budget.batch, 0 if second else budget.samples)
-    scheduler = build_scheduler()
-    alphas = scheduler.alphas_cumprod.double()
+    batches = LatentBatches(kind, parts, data, budget.batch, 0 if second else budget.samples)
+    alphas = build_scheduler().alphas_cumprod.double()
     signal, sigma = alphas.sqrt().float(), (1 - alphas).sqrt().float()
 
     def loss(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        # x_t = a x_0 + s noise.
         x0 = batch["target"].float()
         device = x0.device
         t = torch.randint(0, 1000, (x0.shape[0],), generator=generator, device=device)
         noise = torch.randn(x0.shape, generator=generator, device=device)
         a, s = signal.to(device)[t].view(-1, 1, 1, 1), sigma.to(device)[t].view(-1, 1, 1, 1)
+        # Squared error of v = a noise - s x_0.
         context = parts.text_encoder(batch["tokens"]).last_hidden_state
         condition = [batch["condition"].float()] if "condition" in batch else []
         v = parts.unet(torch.cat([a * x0 + s * noise, *condition], 1), t, context).sample.float()
@@ -166,70 +189,71 @@ def run(
         value = (error * batch["weight"]).mean()
         return value, {"plain": float(error.detach().mean())}
 
-    return train(
-        work, parts.learning, loss, draw, budget, machine, report, sample, Recording(sample_every=40_000)
-    )
+    recording = Recording(sample_every=40_000)
+    return train(work, parts.learning, loss, batches, budget, machine, report, sample, recording)
 
 
 class LatentBatches:
-    """Batches of one recipe, by step: which edits, which of their texts, which of them without a text."""
+    """Batches of one recipe, by step: the choice of edits, of their texts, and of those without a text."""
 
     def __init__(
         self, kind: str, parts: DiffusionParts, data: Mapping[str, Any], size: int, total: int = 0
     ) -> None:
-        self.kind, self.size, self.total = kind, size, total
-        self.data = data
-        scale = float(parts.vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
-        self.scale = np.float32(scale)
+        self.kind, self.size, self.total, self.data = kind, size, total, data
+        self.scale = np.float32(parts.vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
         self.count = len(data["cells"])
         names = ["instruction"] if kind == "instruct_pix2pix" else ["source_prompt", "target_prompt"]
         self.tokens = {name: tokenize(parts.tokenizer, data[name]).to(torch.int32) for name in names}
         self.empty = tokenize(parts.tokenizer, [""])[0]
 
     def __call__(self, step: int) -> dict[str, Tensor]:
+        """``target`` float32 (B, 4, h, w), scaled. ``weight`` (B, 1, h, w). ``tokens`` int64 (B, L). For the editors
+        ``condition`` (B, C, h, w).
+        """
         rng = np.random.Generator(np.random.PCG64([step, 11]))
-        # Epochs without repetition: each is a permutation of its own.
-        first = step * self.size
-        epoch = first // self.count
-        order = np.random.Generator(np.random.PCG64([epoch, 12])).permutation(self.count)
-        rows = order[(first + np.arange(self.size)) % self.count]
-        chance = rng.random((3, self.size))
-        plain = chance[0] < (0.5 if self.kind == "text_to_image" else PLAIN)
-        if self.kind == "instruct_pix2pix":
-            plain[:] = False
-        target = np.where(plain[:, None, None, None], self.data["z_source"][rows], self.data["z_truth"][rows])
-        out = {"target": torch.from_numpy(target.astype(np.float32) * self.scale)}
+        rows = epoch_rows(step, self.size, self.count, 12)
+        chances = rng.random((3, self.size))
         cells = torch.from_numpy(self.data["cells"][rows]).float()[:, None]
-        no_text = chance[1] < NO_TEXT
-        if self.kind == "text_to_image":
-            out["weight"] = torch.ones_like(cells)
+        if self.kind == "instruct_pix2pix":
+            plain, no_text, batch = self._instruction_batch(rows, chances[2])
         else:
-            outside = OUTSIDE if first < self.total / 2 else 1.0
-            out["weight"] = outside + (1 - outside) * cells
+            plain = chances[0] < (0.5 if self.kind == "text_to_image" else PLAIN)
+            no_text, batch = chances[1] < NO_TEXT, self._prompt_batch(rows, plain, cells)
+
+        # Plain examples have the source for their target.
+        target = np.where(plain[:, None, None, None], self.data["z_source"][rows], self.data["z_truth"][rows])
+        batch["target"] = torch.from_numpy(target.astype(np.float32) * self.scale)
+        batch["tokens"][torch.from_numpy(no_text)] = self.empty
+        outside = OUTSIDE if step * self.size < self.total / 2 and self.kind != "text_to_image" else 1.0
+        batch["weight"] = outside + (1 - outside) * cells
+        return batch
+
+    def _prompt_batch(
+        self, rows: np.ndarray[Any, Any], plain: np.ndarray[Any, Any], cells: Tensor
+    ) -> dict[str, Tensor]:
+        """Tokens of the source's or the target's prompts, and the condition of the inpainting model."""
+        source, target = (self.tokens[name][rows] for name in ("source_prompt", "target_prompt"))
+        batch = {"tokens": torch.where(torch.from_numpy(plain)[:, None], source, target).long()}
         if self.kind == "sd_inpainting":
             masked = torch.from_numpy(self.data["z_masked"][rows].astype(np.float32) * self.scale)
-            out["condition"] = torch.cat([cells, masked], 1)
-        elif self.kind == "instruct_pix2pix":
-            source = torch.from_numpy(self.data["z_source"][rows].astype(np.float32))
-            # Brooks et al., section 3.2.1: 5 % without the text, 5 % without the image, 5 % without both.
-            no_image = (chance[2] < 0.05) | ((chance[2] >= 0.05) & (chance[2] < 0.10))
-            no_text = (chance[2] < 0.05) | ((chance[2] >= 0.10) & (chance[2] < 0.15))
-            source[torch.from_numpy(no_image)] = 0
-            out["condition"] = source
-        if self.kind == "instruct_pix2pix":
-            tokens = self.tokens["instruction"][rows].long()
-        else:
-            choose = torch.from_numpy(plain)[:, None]
-            tokens = torch.where(
-                choose, self.tokens["source_prompt"][rows], self.tokens["target_prompt"][rows]
-            ).long()
-        tokens[torch.from_numpy(no_text)] = self.empty
-        out["tokens"] = tokens
-        return out
+            batch["condition"] = torch.cat([cells, masked], 1)
+        return batch
+
+    def _instruction_batch(
+        self, rows: np.ndarray[Any, Any], chance: np.ndarray[Any, Any]
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], dict[str, Tensor]]:
+        """(plain, without text, batch) of InstructPix2Pix: the condition is the source, and no example is plain."""
+        source = torch.from_numpy(self.data["z_source"][rows].astype(np.float32))
+        # Brooks et al., section 3.2.1: 5 % without the text, 5 % without the image, 5 % without both.
+        no_image = (chance < 0.05) | ((chance >= 0.05) & (chance < 0.10))
+        no_text = (chance < 0.05) | ((chance >= 0.10) & (chance < 0.15))
+        source[torch.from_numpy(no_image)] = 0
+        batch = {"condition": source, "tokens": self.tokens["instruction"][rows].long()}
+        return np.zeros(self.size, np.bool_), no_text, batch
 
 
-def pipeline(kind: str, parts: DiffusionParts, weights: Mapping[str, dict[str, Tensor]] | None = None) -> Any:
-    """The diffusers pipeline that runs these parts, with ``weights`` (of an outcome) in place of their own."""
+def pipeline(kind: str, parts: DiffusionParts, weights: Weights | None = None) -> Any:
+    """The diffusers pipeline of these parts, with ``weights`` of a training in place of their own."""
     import copy
 
     import diffusers
@@ -244,9 +268,9 @@ def pipeline(kind: str, parts: DiffusionParts, weights: Mapping[str, dict[str, T
         "sd_inpainting": diffusers.StableDiffusionInpaintPipeline,
         "instruct_pix2pix": diffusers.StableDiffusionInstructPix2PixPipeline,
     }[kind]
-    made = cls(
+    built = cls(
         vae=parts.vae, text_encoder=text_encoder.eval(), tokenizer=parts.tokenizer, unet=unet.eval(),
         scheduler=build_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
-    made.set_progress_bar_config(disable=True)
-    return made
+    built.set_progress_bar_config(disable=True)
+    return built

@@ -1,10 +1,10 @@
-"""Failed edits, made on purpose: what the attribute reader must answer with ``other``.
+"""Failed edits, made on purpose, for which the attribute classifier must answer ``other``.
 
-A reader that only ever saw good pictures names some class for anything: a flat patch of the prompted colour was
-"a red bus". Each function here takes one ideal edit and spoils it inside the edited region, in a way that methods
-fail in: nothing recognisable (flat colour, noise, inversion, blur, blobs, shuffled or foreign pixels), half of an
-edit, a ghost between the source and the edit, or a colour that the world does not have.
-No method's output is used, so that the reader favours none.
+A classifier that only ever saw good images names some class for anything: a flat patch of the prompted colour was "a
+red bus". The functions here take one ideal edit and spoil it inside the edited region, in the ways in which methods
+fail: nothing recognisable (flat colour, noise, inversion, blur, blobs, shuffled or foreign pixels), half of an edit, a
+ghost between the source and the edit, or a colour that the world does not have. No method's output is used, so the
+classifier favours none.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 from bench.edit import Claim, EditCase
 from bench.images import mask_array
 
+# float32 (H, W, 3) in [0, 1].
 Image: TypeAlias = NDArray[np.float32]
-"""float32 (H, W, 3) in [0, 1]."""
+# bool (H, W), True inside.
 Region: TypeAlias = NDArray[np.bool_]
-"""bool (H, W), True inside."""
 
+# The classifier's answer for a region that shows none of the attribute's values.
 OTHER = "other"
-"""The answer of the reader where a region shows none of the attribute's values."""
 
+# Brown, cyan, gray, white, black, olive: colours that no object of the world has.
 _FOREIGN_COLORS = np.array(
     [
         (0.47, 0.28, 0.16),
@@ -38,19 +39,18 @@ _FOREIGN_COLORS = np.array(
     ],
     np.float32,
 )
-"""Brown, cyan, gray, white, black, olive: no object of the world has one of these."""
 _FOREIGN_HAIR = np.array(
     [(0.2, 0.7, 0.25), (0.2, 0.35, 0.9), (0.95, 0.4, 0.7), (0.6, 0.25, 0.8), (0.85, 0.1, 0.1)], np.float32
 )
+# Attributes of a few pixels. Whether half of such an edit shows it is a matter of taste, so it is not taught.
 _ONE_PART = frozenset({"mouth", "Wearing_Lipstick"})
-"""Half of such an edit is a few pixels: whether it shows is a matter of taste, so nothing is taught about it."""
+# Attributes of two parts. Half of such an edit is one part, and a ghost of it is again a matter of taste.
 _TWO_PARTS = frozenset({"Wearing_Earrings"})
-"""Half of such an edit is one of two; a ghost of it is again a matter of taste."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One picture, the region to read and its labels; attributes that are not named are not taught."""
+    """An image, a region of it, and the region's labels. Attributes without a label are not taught."""
 
     pixels: NDArray[np.uint8]
     region: Region
@@ -58,59 +58,61 @@ class Example:
 
 
 def ideal(case: EditCase, index: int) -> Example:
-    """The ground truth of the case, read in region ``index``: every claim holds. Raises ValueError without a truth."""
-    _, truth, region = _parts(case, index)
+    """The ground truth of the case in region ``index``, with its expected values. Raises ValueError without one."""
+    _, truth, region = _images(case, index)
     return Example(_to_uint8(truth), region, {c.attribute: c.after for c in _claims(case, index)})
 
 
 def spoiled(case: EditCase, index: int, rng: np.random.Generator) -> Example:
-    """The case with region ``index`` spoiled in a random way. Raises ValueError for a case without a truth."""
-    source, truth, region = _parts(case, index)
+    """The case with region ``index`` spoiled in a random way. Raises ValueError for a case without ground truth."""
+    source, truth, region = _images(case, index)
     attributes = {claim.attribute for claim in _claims(case, index)}
     labels = dict.fromkeys(attributes, OTHER)
-    draw = rng.random()
-    if draw < 0.10 and attributes & {"color", "category", "hair_color"}:
+    chance = rng.random()
+    # A tenth: a colour that the world does not have. The shape stays, so the category is not taught.
+    if chance < 0.10 and attributes & {"color", "category", "hair_color"}:
         palette = _FOREIGN_HAIR if "hair_color" in attributes else _FOREIGN_COLORS
         changed = np.abs(source - truth).max(axis=2) > 0.05
         where = region & changed if changed[region].any() else region
         filled = _recolored(truth, palette[rng.integers(len(palette))])
-        # The shape stays what it is; only the colour is none of the world's.
         labels = {name: OTHER for name in attributes if name != "category"}
         if not labels:
             labels = {"color": OTHER}
         return Example(_to_uint8(_inside(truth, filled, where)), region, labels)
-    if draw < 0.25 and not attributes & _ONE_PART:
+    # Up to a quarter: half of the edit, or a ghost of it. Only changed attributes have an answer.
+    if chance < 0.25 and not attributes & _ONE_PART:
         by_half = rng.random() < 0.6 or bool(attributes & _TWO_PARTS)
         mixed = _half_done(source, truth, region, rng) if by_half else _ghost(source, truth, rng)
         if mixed is not None:
-            claimed = {c.attribute: OTHER for c in _claims(case, index) if c.before != c.after}
-            return Example(_to_uint8(_inside(source, mixed, region)), region, claimed)
+            changes = {c.attribute: OTHER for c in _claims(case, index) if c.before != c.after}
+            return Example(_to_uint8(_inside(source, mixed, region)), region, changes)
+    # The rest: nothing recognisable, in a third of the cases with a soft edge.
     fill = _unrecognisable(source, truth, region, attributes, rng)
     return Example(_to_uint8(_inside(source, fill, region, soft=rng.random() < 0.3)), region, labels)
 
 
 def regions(case: EditCase) -> int:
-    """How many regions the case has; one without a list of regions has its whole mask."""
+    """Number of regions of the case. Without a list of regions, the whole mask is one."""
     return max(1, len(case.request.regions))
 
 
-# ---------------------------------------------------------------- ways to fail
+# --- ways to fail -----------------------------------------------------------------------------------
 
 
 def _unrecognisable(
     source: Image, truth: Image, region: Region, attributes: set[str], rng: np.random.Generator
 ) -> Image:
-    """A picture of which no part of the region shows anything."""
+    """An image in which no part of the region shows anything."""
     ways = [_flat, _noise, _inverted, _blobs, _shuffled, _flat, _noise, _blob_in_place]
     if "background" not in attributes:
-        # A blurred beach is a beach still; a blurred cup is a blot.
+        # A blurred beach is still a beach, but a blurred cup is a blot.
         ways += [_blurred, _erased]
     way = ways[int(rng.integers(len(ways)))]
     return way(source, truth, region, rng)
 
 
 def _flat(source: Image, truth: Image, region: Region, rng: np.random.Generator) -> Image:
-    """One colour, most often that of the edit itself, with or without a gradient and grain."""
+    """One colour, usually that of the edit, with or without a gradient and grain."""
     color = _some_color(source, truth, region, rng)
     fill = np.broadcast_to(color, source.shape).astype(np.float32)
     if rng.random() < 0.4:
@@ -123,8 +125,9 @@ def _flat(source: Image, truth: Image, region: Region, rng: np.random.Generator)
 
 
 def _noise(source: Image, truth: Image, region: Region, rng: np.random.Generator) -> Image:
-    """Uniform or normal noise, per pixel or in blocks, alone or over the edit's own colour or the edit."""
+    """Uniform or normal noise per pixel or block, alone, around the edit's colour, or over the edit."""
     height, width = source.shape[:2]
+    # Usually per pixel.
     block = int(rng.choice([1, 1, 1, 2, 3, 4]))
     shape = (-(-height // block), -(-width // block), 3)
     if rng.random() < 0.5:
@@ -133,6 +136,7 @@ def _noise(source: Image, truth: Image, region: Region, rng: np.random.Generator
         center = _some_color(source, truth, region, rng) if rng.random() < 0.7 else np.float32(0.5)
         grain = (center + rng.normal(0, rng.uniform(0.15, 0.45), shape)).astype(np.float32)
     grain = grain.repeat(block, 0).repeat(block, 1)[:height, :width]
+    # Partly transparent over the edit.
     if rng.random() < 0.35:
         weight = np.float32(rng.uniform(0.45, 0.8))
         grain = grain * weight + truth * (1 - weight)
@@ -145,7 +149,8 @@ def _inverted(source: Image, truth: Image, region: Region, rng: np.random.Genera
 
 
 def _blobs(source: Image, truth: Image, region: Region, rng: np.random.Generator) -> Image:
-    """Smooth patches of a few colours, as an early step of a diffusion model shows them."""
+    """Smooth patches of a few colours, like an early step of a diffusion model."""
+    # Random colours on a coarse grid, interpolated.
     cells = int(rng.integers(3, 10))
     palette = np.stack([_some_color(source, truth, region, rng) for _ in range(cells * cells)])
     fill = _resize(palette.reshape(cells, cells, 3), source.shape[0])
@@ -153,12 +158,14 @@ def _blobs(source: Image, truth: Image, region: Region, rng: np.random.Generator
 
 
 def _blob_in_place(source: Image, truth: Image, region: Region, rng: np.random.Generator) -> Image:
-    """Ellipses of the edit's colour without any inner structure, on what surrounds the region."""
+    """Ellipses of the edit's colour without inner structure, on the surroundings of the region."""
+    # The background: the colour around the region, or the blurred source.
     rows, columns = np.nonzero(region)
     y, x = np.mgrid[: source.shape[0], : source.shape[1]].astype(np.float32)
     fill = np.broadcast_to(_ring_color(source, region), source.shape).astype(np.float32)
     if rng.random() < 0.5:
         fill = _blur(source, 4)
+    # One to four soft ellipses around pixels of the region.
     color = _some_color(source, truth, region, rng)
     for _ in range(int(rng.integers(1, 5))):
         center = rng.integers(len(rows))
@@ -173,20 +180,22 @@ def _blob_in_place(source: Image, truth: Image, region: Region, rng: np.random.G
 def _shuffled(source: Image, truth: Image, region: Region, rng: np.random.Generator) -> Image:
     """Blocks of the edit (or of the source) in random order."""
     block = int(rng.choice([2, 3, 4]))
-    picture = truth if rng.random() < 0.7 else source
-    side = picture.shape[0] // block * block
+    image = truth if rng.random() < 0.7 else source
+    side = image.shape[0] // block * block
+    # The region's bounding box, in blocks.
     rows, columns = np.nonzero(region)
     top, left = rows.min() // block, columns.min() // block
     bottom, right = (
         min(rows.max() // block + 1, side // block),
         min(columns.max() // block + 1, side // block),
     )
-    tiles = picture[:side, :side].reshape(side // block, block, side // block, block, 3).swapaxes(1, 2).copy()
+    # (rows of blocks, columns of blocks, block, block, 3)
+    tiles = image[:side, :side].reshape(side // block, block, side // block, block, 3).swapaxes(1, 2).copy()
     part = tiles[top:bottom, left:right].reshape(-1, block, block, 3)
     tiles[top:bottom, left:right] = part[rng.permutation(len(part))].reshape(
         bottom - top, right - left, block, block, 3
     )
-    out = picture.copy()
+    out = image.copy()
     out[:side, :side] = tiles.swapaxes(1, 2).reshape(side, side, 3)
     return out
 
@@ -199,7 +208,7 @@ def _blurred(source: Image, truth: Image, region: Region, rng: np.random.Generat
 
 
 def _erased(source: Image, truth: Image, region: Region, rng: np.random.Generator) -> Image:
-    """Half of the edit or more replaced by the colour of what surrounds the region: the rest is left on one side."""
+    """Half of the edit or more replaced by the colour around the region. The rest stays on one side."""
     changed = (np.abs(source - truth).max(axis=2) > 0.1) & region
     out = np.broadcast_to(_ring_color(source, region), source.shape).astype(np.float32).copy()
     rest = _half_plane(changed if changed.any() else region, float(rng.uniform(0.0, 0.5)), rng)
@@ -208,10 +217,11 @@ def _erased(source: Image, truth: Image, region: Region, rng: np.random.Generato
 
 
 def _half_done(source: Image, truth: Image, region: Region, rng: np.random.Generator) -> Image | None:
-    """Source on one side of a line, edit on the other; None where the line leaves either side hardly any change."""
+    """Source on one side of a line, edit on the other. None where one side has hardly any change."""
     changed = (np.abs(source - truth).max(axis=2) > 0.1) & region
     if not changed.any():
         return None
+    # The line divides the changed pixels, not the region.
     edited = _half_plane(changed, float(rng.uniform(0.35, 0.65)), rng)
     share = np.count_nonzero(edited & changed) / np.count_nonzero(changed)
     return np.where(edited[..., None], truth, source) if 0.3 <= share <= 0.7 else None
@@ -223,18 +233,18 @@ def _ghost(source: Image, truth: Image, rng: np.random.Generator) -> Image:
     return source * (1 - weight) + truth * weight
 
 
-def _recolored(picture: Image, color: NDArray[np.float32]) -> Image:
-    """The picture's brightness in one hue."""
-    light = picture.mean(axis=2, keepdims=True)
+def _recolored(image: Image, color: NDArray[np.float32]) -> Image:
+    """The image's brightness in one hue."""
+    light = image.mean(axis=2, keepdims=True)
     tinted: Image = np.clip(color * (0.4 + light), 0, 1).astype(np.float32)
     return tinted
 
 
-# ---------------------------------------------------------------- helpers
+# --- helpers ----------------------------------------------------------------------------------------
 
 
-def _parts(case: EditCase, index: int) -> tuple[Image, Image, Region]:
-    """Source, truth and one region of a case."""
+def _images(case: EditCase, index: int) -> tuple[Image, Image, Region]:
+    """Source, ground truth and one region of a case."""
     if case.truth is None:
         raise ValueError(f"case {case.id} has no ground truth: a recipe cannot learn from it")
     request = case.request
@@ -243,6 +253,7 @@ def _parts(case: EditCase, index: int) -> tuple[Image, Image, Region]:
 
 
 def _claims(case: EditCase, index: int) -> list[Claim]:
+    """The expected attribute changes of one region."""
     return [claim for claim in case.claims if claim.region == index]
 
 
@@ -256,7 +267,7 @@ def _to_uint8(image: Image) -> NDArray[np.uint8]:
 
 
 def _inside(outside: Image, inside: Image, region: Region, soft: bool = False) -> Image:
-    """``inside`` within the region, ``outside`` elsewhere; ``soft``: with an edge of one pixel between."""
+    """``inside`` within the region, ``outside`` elsewhere. ``soft`` adds an edge of one pixel between them."""
     weight = region.astype(np.float32)[..., None]
     if soft:
         weight = _blur(weight, 1)
@@ -265,14 +276,14 @@ def _inside(outside: Image, inside: Image, region: Region, soft: bool = False) -
 
 def _some_color(source: Image, truth: Image, region: Region, rng: np.random.Generator) -> NDArray[np.float32]:
     """Float32 (3,): the mean or one pixel of the edit, the mean of the source, or any colour."""
-    draw = rng.random()
-    if draw < 0.35:
+    chance = rng.random()
+    if chance < 0.35:
         changed = region & (np.abs(source - truth).max(axis=2) > 0.1)
         color = truth[changed if changed.any() else region].mean(axis=0)
-    elif draw < 0.6:
+    elif chance < 0.6:
         pixels = truth[region]
         color = pixels[rng.integers(len(pixels))]
-    elif draw < 0.75:
+    elif chance < 0.75:
         color = source[region].mean(axis=0)
     else:
         color = rng.random(3)
@@ -282,6 +293,7 @@ def _some_color(source: Image, truth: Image, region: Region, rng: np.random.Gene
 def _ring_color(source: Image, region: Region) -> NDArray[np.float32]:
     """Float32 (3,): the mean colour outside the region, within its bounding box grown by three pixels."""
     rows, columns = np.nonzero(region)
+    # Pixels of the grown bounding box outside the region.
     box = np.zeros_like(region)
     box[max(0, rows.min() - 3) : rows.max() + 4, max(0, columns.min() - 3) : columns.max() + 4] = True
     ring = box & ~region
@@ -289,7 +301,8 @@ def _ring_color(source: Image, region: Region) -> NDArray[np.float32]:
 
 
 def _half_plane(region: Region, share: float, rng: np.random.Generator) -> Region:
-    """The pixels on one side of a random line that has about ``share`` of the region on this side."""
+    """The pixels on one side of a random line. About ``share`` of the region lies on this side."""
+    # Projection on a random direction; the quantile sets the line.
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[: region.shape[0], : region.shape[1]]
     along = x * np.cos(angle) + y * np.sin(angle)
@@ -298,7 +311,7 @@ def _half_plane(region: Region, share: float, rng: np.random.Generator) -> Regio
 
 
 def _blur(image: Image, radius: int) -> Image:
-    """A box blur of ``2 * radius + 1`` pixels, twice, edges repeated; float32 (H, W, C)."""
+    """A box blur of ``2 * radius + 1`` pixels, applied twice with repeated edges. float32 (H, W, C)."""
     from scipy.ndimage import uniform_filter1d
 
     for _ in range(2):
@@ -308,7 +321,7 @@ def _blur(image: Image, radius: int) -> Image:
 
 
 def _resize(image: Image, side: int) -> Image:
-    """Bilinear, to (side, side, 3)."""
+    """Bilinear resize to (side, side, 3)."""
     import torch
     from torch.nn import functional as F
 

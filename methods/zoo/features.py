@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from bench.metrics.features import AttributeProbabilities, Features, RegionClassifier
 
+# Images that the attribute classifier reads at once.
 BATCH = 256
-"""Images that the attribute classifier reads at once."""
 
 
 def make_features(device: str, cache_dir: Path | None) -> Features:
@@ -56,7 +56,7 @@ class EmbeddedClassifier:
 
 
 def checkpoint_problems() -> dict[str, list[str]]:
-    """Embedded checkpoint -> what is wrong with its files, with the remedy. Empty lists where all is well."""
+    """Embedded checkpoint -> problems of its files, with their remedies. The lists are empty without problems."""
     problems: dict[str, list[str]] = {}
     # The two that metrics need stand in the list even where the manifest lacks them.
     for name in dict.fromkeys((*names(), "clip", "reader")):

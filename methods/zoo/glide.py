@@ -1,9 +1,9 @@
 """Recipe: a mini GLIDE, both networks from scratch: the base at 32 pixels, the upsampler from 32 to 64.
 
-The published model classes at a small width, over words instead of byte pairs. Both learn the inpainting task of
-Nichol et al. (2022), section 2.5, from the corpus of edits: the target is the truth under the target prompt or, for
-30 %, the source under its own; what is known is the source outside the mask. No autoencoder takes part, so that the
-recipe needs no other checkpoint than the tokenizer.
+These are the published model classes at a small width, over words instead of byte pairs. Both learn the inpainting task
+of Nichol et al. (2022), section 2.5, from the corpus of edits. The target is the ground truth with the target prompt
+or, for 30 %, the source with its own prompt. The known pixels are those of the source outside the mask. The recipe
+needs no other checkpoint than the tokenizer.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from bench.images import from_array, resize, to_array
+from bench.edit import Runtime
+from bench.images import from_array, mask_array, resize, to_array
 from methods.glide.checkpoints import PARTS, check_state, read_state
 from methods.glide.config import Part, UNetConfig, read_config, to_json
 from methods.glide.diffusion import Diffusion, conditioned, eight_bits, guided
@@ -30,10 +30,11 @@ from methods.glide.schedule import RespacedSchedule
 from methods.glide.tokenizer import Tokenizer, words
 from methods.glide.unet import GlideUNet
 from methods.mask_grid import cover_cells
-from methods.training import Budget, Machine, Recording, Report, TrainingResult, silent, train
+from methods.training import Budget, Machine, Recording, Report, TrainingResult, Weights, silent, train
 from methods.zoo import corpus as cp
-from methods.zoo.data import save_grid, to_pictures, to_tensor
-from methods.zoo.manifest import CHECKPOINTS
+from methods.zoo import job
+from methods.zoo.data import save_grid, to_images, to_tensor
+from methods.zoo.job import Job
 from methods.zoo.text import build_tokenizer
 
 if TYPE_CHECKING:
@@ -68,26 +69,27 @@ _UPSAMPLER = UNetConfig(
     norm_groups=8,
     **_TEXT,
 )
+# Without the size of the vocabulary, which depends on the world.
 CONFIGS: Mapping[Part, UNetConfig] = {"base": _BASE, "upsampler": _UPSAMPLER}
-"""Without the size of the vocabulary, which is the world's."""
 
+# The base starts from scratch and sees as many samples as the latent editors together with their own base: 130,000 of
+# text to image, 200,000 of edits, 40,000 after the cut to low rank. The upsampler sees a third.
 BUDGETS: Mapping[Part, Budget] = {
     "base": Budget(samples=370_000, batch=64, learning_rate=1.2e-3, warmup=6_000, decay=0.4, ema=0.999),
     "upsampler": Budget(samples=123_000, batch=64, learning_rate=1.2e-3, warmup=6_000, decay=0.4, ema=0.999),
 }
-"""The base, which starts from scratch, is to see as many samples as the latent editors with their own base: 130,000 of
-text to image, 200,000 of edits, 40,000 after the cut to low rank. The upsampler sees a third."""
+# The budget that ``--samples`` changes. The upsampler keeps its share.
 BUDGET = BUDGETS["base"]
-"""What ``--samples`` changes; the upsampler's share stays the same."""
 
+# Share of the examples whose target is the source itself, described by its own prompt.
 PLAIN = 0.3
-"""Share of the examples whose target is the source itself, described by its own prompt."""
+# Share of the examples without text.
 NO_TEXT = 0.15
+# Weight of the loss outside an edit's mask (inside: 1), where the sampler restores the known pixels anyway.
 OUTSIDE = 0.1
-"""Weight of the loss outside an edit's mask (inside: 1), where the sampler puts the known pixels back anyway."""
+# Largest standard deviation of the noise on the upsampler's low resolution, since its inputs will be generated images
+# (Ho et al. 2022, conditioning augmentation).
 COARSE_NOISE = 0.1
-"""The upsampler's low resolution gets noise of a standard deviation from 0 to this, since it will see generated ones
-(Ho et al. 2022, conditioning augmentation)."""
 SAMPLE_STEPS: Mapping[Part, str] = {"base": "25", "upsampler": "4,3,1,1,1"}
 GUIDANCE = 5.0
 
@@ -95,42 +97,44 @@ GUIDANCE = 5.0
 # --- data -------------------------------------------------------------------------------------------
 
 
-def shrink(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8 (N, 64, 64, 3) => (N, 32, 32, 3), as the adapter resizes."""
-    small = [to_array(resize(from_array(picture), SIDES["base"])) for picture in pictures]
-    return np.stack(small)
+def shrink(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 (N, 64, 64, 3) => (N, 32, 32, 3), resized like in the adapter."""
+    return np.stack([to_array(resize(from_array(image), SIDES["base"])) for image in images])
+
+
+def shrink_masks(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Bool (N, 64, 64) => (N, 32, 32): every cell that a mask touches, like in the mini preset."""
+    return np.stack([cover_cells(mask, FACTOR)[::FACTOR, ::FACTOR] for mask in masks])
 
 
 class GlideBatches:
-    """GlideBatches of one network by step: which edits, which of their texts, which of them without a text.
+    """Batches of one network by step: the choice of edits, of their texts, and of those without text.
 
-    The corpus is read chunk by chunk, in an order of its own for every epoch, so that it need not fit in memory.
+    The corpus is read chunk by chunk, in another order every epoch, so it need not fit in memory.
     """
 
     def __init__(self, part: Part, edits: cp.Corpus, tokenizer: Tokenizer, size: int) -> None:
         self.part, self.edits, self.size = part, edits, size
         self.length = CONFIGS[part].text_ctx
         self.tokenizer = tokenizer
-        self._chunk = lru_cache(maxsize=2)(self._read)
 
     def __call__(self, step: int) -> dict[str, Tensor]:
-        """``target``, ``image`` float32 (B, 3, S, S) in [-1, 1]; ``known`` float32 (B, 1, S, S); ``tokens`` int64 and
-        ``present`` bool (B, L); for the upsampler ``low_res`` (B, 3, 32, 32). S is the network's side.
+        """``target``, ``image`` float32 (B, 3, S, S) in [-1, 1]. ``known`` float32 (B, 1, S, S), 1 where the pixels are
+        known. ``tokens`` int64 and ``present`` bool (B, L). For the upsampler ``low_res`` (B, 3, 32, 32). S is the
+        network's side.
         """
         rng = np.random.Generator(np.random.PCG64([step, 31]))
-        raw = self._rows(step)
-        chance = rng.random((2, self.size))
-        plain, no_text = chance[0] < PLAIN, chance[1] < NO_TEXT
-        source, mask = raw["source"], raw["mask"]
-        target = np.where(plain[:, None, None, None], source, raw["truth"])
-        prompts = np.where(plain, raw["source_prompt"], raw["target_prompt"])
+        arrays = self.arrays(step)
+        chances = rng.random((2, self.size))
+        plain, no_text = chances[0] < PLAIN, chances[1] < NO_TEXT
+        source, mask = arrays["source"], arrays["mask"]
+        target = np.where(plain[:, None, None, None], source, arrays["truth"])
+        prompts = np.where(plain, arrays["source_prompt"], arrays["target_prompt"])
         prompts[no_text] = ""
         small = shrink(target)
         out: dict[str, Tensor] = {}
         if self.part == "base":
-            # The mask that the mini preset gives the base: every cell that the edit touches.
-            mask = np.stack([cover_cells(m, FACTOR)[::FACTOR, ::FACTOR] for m in mask])
-            source, target = shrink(source), small
+            mask, source, target = shrink_masks(mask), shrink(source), small
         else:
             low = to_tensor(small)
             scale = COARSE_NOISE * rng.random((self.size, 1, 1, 1))
@@ -145,31 +149,30 @@ class GlideBatches:
             "present": present,
         }
 
-    def _rows(self, step: int) -> dict[str, NDArray[Any]]:
+    def arrays(self, step: int) -> dict[str, NDArray[Any]]:
+        """The corpus's arrays of the step's edits. A batch may end one chunk and begin the next."""
         parts: list[dict[str, NDArray[Any]]] = []
         position, left = step * self.size, self.size
         while left:
+            # The epoch's order of chunks, and the order within the chunk.
             epoch, within = divmod(position, self.edits.size)
             rng = np.random.Generator(np.random.PCG64([epoch, 32]))
             chunk = int(rng.permutation(len(self.edits.chunks))[within // cp.CHUNK])
             order = np.random.Generator(np.random.PCG64([epoch, 33, chunk])).permutation(cp.CHUNK)
             first = within % cp.CHUNK
             rows = order[first : first + left]
-            parts.append({name: values[rows] for name, values in self._chunk(chunk).items()})
+            images = self.edits.cached_images(chunk)
+            names = ("source", "truth", "mask", "source_prompt", "target_prompt")
+            parts.append({name: images[name][rows] for name in names})
             position, left = position + len(rows), left - len(rows)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def _read(self, chunk: int) -> dict[str, NDArray[Any]]:
-        wanted = ("source", "truth", "mask", "source_prompt", "target_prompt")
-        pictures = self.edits.pictures(chunk)
-        return {name: pictures[name] for name in wanted}
 
 
 # --- training ---------------------------------------------------------------------------------------
 
 
 def start(part: Part, vocabulary: int) -> GlideUNet:
-    """A fresh network, the same at every call."""
+    """A new network, the same at every call."""
     torch.manual_seed(0)
     return GlideUNet(replace(CONFIGS[part], vocabulary=vocabulary))
 
@@ -177,30 +180,32 @@ def start(part: Part, vocabulary: int) -> GlideUNet:
 def loss_terms(
     network: GlideUNet, process: Diffusion, batch: Mapping[str, Tensor], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Scalars: the simple and the variational term of one batch, whose sum is the loss."""
-    x0, known = batch["target"], batch["known"]
+    """The simple and the variational term of one batch, scalars. Their sum is the loss."""
+    # Noise the target.
+    x0, visible = batch["target"], batch["known"]
     step = torch.randint(0, len(process), (x0.shape[0],), generator=generator, device=x0.device)
     eps = torch.randn(x0.shape, generator=generator, device=x0.device)
     x = process.noised(x0, eps, step)
+    # Predict. Convolutions on the CPU are faster channels-last.
     text = network.encode_text(batch["tokens"], batch["present"])
-    # Convolutions on the CPU are faster channels-last.
-    seen = x.contiguous(memory_format=torch.channels_last)
-    out = network(seen, process.timesteps[step], text, batch["image"], known, batch.get("low_res"))
-    weight = normalized(1 - (1 - OUTSIDE) * known)
+    x_input = x.contiguous(memory_format=torch.channels_last)
+    out = network(x_input, process.timesteps[step], text, batch["image"], visible, batch.get("low_res"))
+    # Known pixels weigh OUTSIDE, the others 1.
+    weight = normalized(1 - (1 - OUTSIDE) * visible)
     terms = hybrid(out, x0, x, eps, step, process, weight)
     return terms.simple, terms.bound
 
 
 def run(
     network: GlideUNet,
-    draw: GlideBatches,
+    batches: GlideBatches,
     work: Path,
     budget: Budget,
     machine: Machine | None = None,
     report: Report = silent,
     sample: Any = None,
 ) -> TrainingResult:
-    """Train one network. Figures: the loss's two terms."""
+    """Train one network. Figures: both terms of the loss."""
     machine = machine or Machine()
     network.to(memory_format=torch.channels_last)
     process = Diffusion(RespacedSchedule.of(network.config.schedule), machine.device)
@@ -213,7 +218,7 @@ def run(
         work,
         {"network": network},
         loss,
-        draw,
+        batches,
         budget,
         machine,
         report,
@@ -222,79 +227,79 @@ def run(
     )
 
 
-# --- looking at a network in training -----------------------------------------------------------------
+# --- held-out edits of one network ------------------------------------------------------------------
 
 
 @torch.no_grad()
-def look(
-    network: GlideUNet, tokenizer: Tokenizer, pictures: Mapping[str, NDArray[Any]], prompts: Sequence[str]
+def sample(
+    network: GlideUNet, tokenizer: Tokenizer, arrays: Mapping[str, NDArray[Any]], prompts: Sequence[str]
 ) -> NDArray[np.uint8]:
-    """One network by itself on held-out edits: uint8 (N, S, S, 3). The upsampler is given the truths, made small.
+    """Edits of one network alone: uint8 (N, S, S, 3). The upsampler receives the ground truths at 32 pixels.
 
-    ``pictures``: ``source``, ``truth`` uint8 (N, 64, 64, 3) and ``mask`` bool (N, 64, 64).
+    ``arrays``: ``source``, ``truth`` uint8 (N, 64, 64, 3) and ``mask`` bool (N, 64, 64).
     """
+    # Inputs at the network's own size.
     part, device = network.config.kind, next(network.parameters()).device
-    source, mask, low = pictures["source"], pictures["mask"], None
+    source, mask, low = arrays["source"], arrays["mask"], None
     if part == "base":
-        source = shrink(source)
-        mask = np.stack([cover_cells(m, FACTOR)[::FACTOR, ::FACTOR] for m in mask])
+        source, mask = shrink(source), shrink_masks(mask)
     else:
-        low = to_tensor(shrink(pictures["truth"])).to(device)
-    image, known = to_tensor(source).to(device), torch.from_numpy(~mask)[:, None].float().to(device)
+        low = to_tensor(shrink(arrays["truth"])).to(device)
+    image, visible = to_tensor(source).to(device), torch.from_numpy(~mask)[:, None].float().to(device)
 
     def encode(texts: Sequence[str]) -> TextFeatures:
         ids, present = tokenizer(texts, network.config.text_ctx)
         return network.encode_text(ids.to(device), present.to(device))
 
+    # The base has classifier-free guidance, the upsampler has none.
     text = encode(prompts)
     if part == "base":
-        model = guided(network, text, encode([""] * len(prompts)), image, known, GUIDANCE)
+        model = guided(network, text, encode([""] * len(prompts)), image, visible, GUIDANCE)
     else:
-        model = conditioned(network, text, image, known, low)
+        model = conditioned(network, text, image, visible, low)
+    # Sample with one generator for the whole batch.
     generator = torch.Generator().manual_seed(0)
 
     def noise() -> Tensor:
         return torch.randn(image.shape, generator=generator).to(device)
 
     process = Diffusion(RespacedSchedule.of(network.config.schedule, SAMPLE_STEPS[part]), device)
-    return to_pictures(process.sample(model, noise(), noise, image, known))
+    return to_images(process.sample(model, noise(), noise, image, visible))
 
 
 def _held_out(world: World, count: int, first: int = 0) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Arrays and target prompts of held-out cases."""
     cases = [world.case(-1 - first - i) for i in range(count)]
-    return cp._arrays(cases), [case.request.target_prompt for case in cases]
+    return cp.image_arrays(cases), [case.request.target_prompt for case in cases]
 
 
 def sample_grid(network: GlideUNet, tokenizer: Tokenizer, world: World, path: Path) -> None:
-    """16 held-out edits as source, mask, result, truth, at 64 pixels."""
-    raw, prompts = _held_out(world, 16)
-    made = np.stack([_enlarged(picture) for picture in look(network, tokenizer, raw, prompts)])
-    mask = np.repeat(raw["mask"][..., None], 3, axis=3).astype(np.uint8) * np.uint8(255)
-    save_grid(path, [to_tensor(x) for x in (raw["source"], mask, made, raw["truth"])], columns=16)
-
-
-def _enlarged(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    side = SIDES["upsampler"]
-    return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST), np.uint8)
+    """Draw 16 held-out edits as source, mask, result and ground truth, at 64 pixels."""
+    arrays, prompts = _held_out(world, 16)
+    edited = sample(network, tokenizer, arrays, prompts)
+    factor = SIDES["upsampler"] // edited.shape[1]
+    edited = edited.repeat(factor, axis=1).repeat(factor, axis=2)
+    mask = np.repeat(arrays["mask"][..., None], 3, axis=3).astype(np.uint8) * np.uint8(255)
+    save_grid(path, [to_tensor(x) for x in (arrays["source"], mask, edited, arrays["truth"])], columns=16)
 
 
 def upsampler_psnr(network: GlideUNet, tokenizer: Tokenizer, world: World, count: int) -> float:
-    """Mean over held-out edits of the PSNR inside the mask, in dB, of truths made small and upsampled."""
-    found = []
+    """PSNR inside the mask of ground truths that were shrunk and upsampled, in dB: the mean over held-out edits."""
+    values = []
     for first in range(0, count, 20):
-        raw, prompts = _held_out(world, min(20, count - first), first)
-        made = look(network, tokenizer, raw, prompts).astype(np.float64)
-        for a, b, mask in zip(made, raw["truth"], raw["mask"], strict=True):
+        arrays, prompts = _held_out(world, min(20, count - first), first)
+        upsampled = sample(network, tokenizer, arrays, prompts).astype(np.float64)
+        for a, b, mask in zip(upsampled, arrays["truth"], arrays["mask"], strict=True):
             error = np.mean((a[mask] - b[mask]) ** 2)
-            found.append(10 * np.log10(255**2 / max(float(error), 1e-3)))
-    return float(np.mean(found))
+            values.append(10 * np.log10(255**2 / max(float(error), 1e-3)))
+    return float(np.mean(values))
 
 
 # --- files ------------------------------------------------------------------------------------------
 
 
 def save(folder: Path, network: GlideUNet) -> None:
-    """``config.json`` and half-precision ``model.safetensors``."""
+    """Write ``config.json`` and half-precision ``model.safetensors``."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -305,8 +310,9 @@ def save(folder: Path, network: GlideUNet) -> None:
 
 
 def load(folder: Path) -> GlideUNet:
-    """What :func:`save` wrote, float32, ready to learn on."""
+    """A network that :func:`save` wrote, float32, ready to train."""
     network = GlideUNet(read_config(folder / "config.json"))
+    # Tensors of another network are refused by name.
     state = read_state(folder / "model.safetensors")
     check_state(state, network.state_dict(), folder / "model.safetensors")
     network.load_state_dict(state)
@@ -316,53 +322,41 @@ def load(folder: Path) -> GlideUNet:
 # --- the recipes ------------------------------------------------------------------------------------
 
 
-def publish(
-    parts: Sequence[Part], world: World, work: Path, *, budget: Budget | None = None,
-    machine: Machine | None = None, report: Report = silent, root: Path = CHECKPOINTS, warm: bool = False,
-    corpus: int | None = None,
-) -> Path:  # fmt: skip
-    """Train (or resume) networks and save them in ``root/glide`` with a card. ``warm`` starts from the saved ones.
+def publish(parts: Sequence[Part], task: Job) -> Path:
+    """Train (or resume) networks and save them in ``root/glide`` with a card.
 
-    ``budget`` is the base's; the upsampler sees its share of the samples, see ``BUDGETS``. Figure: the upsampler's
-    PSNR on held-out truths. What the base is worth, the gate says.
+    The job's budget is the base's. The upsampler gets its share of the samples, see ``BUDGETS``. Figure: the
+    upsampler's PSNR on held-out ground truths. The threshold measures the base.
     """
-    from methods.zoo import publish as pb
-
-    machine = machine or Machine()
-    edits = cp.Corpus(world, pb._corpus_folder(work), corpus or pb.CORPUS)
-    edits.render(pb._as_progress(report, "edits rendered"))
-    folder = root / "glide"
-    tokenizer = _tokenizer(world, root / "tokenizer")
+    edits, folder = task.edits(), task.root / "glide"
+    tokenizer = load_tokenizer(task.world, task.root / "tokenizer")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "shared.json").write_text(json.dumps({"tokenizer": "tokenizer"}) + "\n", encoding="utf-8")
     for part in parts:
-        saved = warm and (folder / part).is_dir()
-        network = load(folder / part) if saved else start(part, tokenizer.vocabulary)
-        chosen = _budget(part, budget)
+        warm = task.warm and (folder / part).is_dir()
+        network = load(folder / part) if warm else start(part, tokenizer.vocabulary)
+        budget = _budget(part, task.budget)
 
-        def sample(
-            weights: Mapping[str, dict[str, Tensor]],
-            path: Path,
-            shape: UNetConfig = network.config,
-        ) -> None:
-            copy = GlideUNet(shape)
-            copy.load_state_dict(weights["network"])
-            sample_grid(copy.eval(), tokenizer, world, path)
+        def draw(weights: Weights, path: Path, config: UNetConfig = network.config) -> None:
+            probe = GlideUNet(config)
+            probe.load_state_dict(weights["network"])
+            sample_grid(probe.eval(), tokenizer, task.world, path)
 
-        draw = GlideBatches(part, edits, tokenizer, chosen.batch)
-        outcome = run(network, draw, work / part, chosen, machine, report, sample)
-        network.load_state_dict(outcome.weights["network"])
+        batches = GlideBatches(part, edits, tokenizer, budget.batch)
+        result = run(network, batches, task.work / part, budget, task.machine, task.report, draw)
+        network.load_state_dict(result.weights["network"])
         save(folder / part, network)
         figures = {}
         if (folder / "upsampler").is_dir():
             upsampler = load(folder / "upsampler").eval()
-            figures["upsampler_psnr_db"] = upsampler_psnr(upsampler, tokenizer, world, pb.HELD_OUT // 5)
-        pb._card(folder, world, outcome, chosen, machine, figures, root, stage=part, warm=bool(saved))
+            psnr = upsampler_psnr(upsampler, tokenizer, task.world, job.HELD_OUT // 5)
+            figures["upsampler_psnr_db"] = psnr
+        task.write_card(folder, result, budget, figures, stage=part, warm=warm)
     return folder
 
 
-def _tokenizer(world: World, folder: Path) -> Tokenizer:
-    """The one that the zoo's text models share; made where no other recipe has made it yet."""
+def load_tokenizer(world: World, folder: Path) -> Tokenizer:
+    """The tokenizer that the zoo's text models share. It is made where no other recipe has made it yet."""
     from transformers import CLIPTokenizer
 
     if not folder.is_dir():
@@ -370,12 +364,12 @@ def _tokenizer(world: World, folder: Path) -> Tokenizer:
     return words(CLIPTokenizer.from_pretrained(str(folder)))
 
 
-def _budget(part: Part, asked: Budget | None) -> Budget:
-    """``asked`` for the base; for the upsampler its own, with the same share of the samples as by default."""
-    if asked is None or part == "base":
-        return asked or BUDGETS[part]
+def _budget(part: Part, base: Budget | None) -> Budget:
+    """The part's budget for a base trained by ``base``. The upsampler keeps its share of the samples."""
+    if base is None or part == "base":
+        return base or BUDGETS[part]
     share = BUDGETS["upsampler"].samples / BUDGETS["base"].samples
-    return replace(BUDGETS[part], samples=max(1, round(share * asked.samples)), batch=asked.batch)
+    return replace(BUDGETS[part], samples=max(1, round(share * base.samples)), batch=base.batch)
 
 
 glide = partial(publish, PARTS)
@@ -384,30 +378,24 @@ glide_base = partial(publish, ("base",))
 glide_upsampler = partial(publish, ("upsampler",))
 
 
-# --- the gate ---------------------------------------------------------------------------------------
+# --- threshold --------------------------------------------------------------------------------------
 
 
 def check_glide(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
-    """The method with its mini preset, on held-out edits: the target shows, and nothing outside the mask changed."""
-    from bench.edit import Runtime
-    from bench.images import mask_array
+    """Held-out edits by the mini preset: the target shows, and no pixel outside the mask changes."""
     from methods.glide.method import Glide
-    from methods.zoo.thresholds import TRAINED, _at_least, _reader, judged
+    from methods.zoo.thresholds import BATCH, TRAINED, at_least, classifier_of, edit_all, held_out, judged
 
     options = Glide.Options(**{**Glide.PRESETS["mini"], "weights": str(root / "glide")})
-    method = Glide(options, Runtime())
-    asked = [world.case(-1 - i) for i in range(cases)]
-    edited: list[Any] = []
-    for first in range(0, cases, 16):
-        edited += method.edit(
-            [replace(case.request, seed=i) for i, case in enumerate(asked[first : first + 16])]
-        )
-    changed = sum(
-        bool((to_array(image)[~mask] != to_array(case.request.source)[~mask]).any())
-        for image, case in zip(edited, asked, strict=True)
-        for mask in [mask_array(case.request.mask)]
-    )
+    edits = held_out(world, cases)
+    # Seeds count within a batch.
+    requests = [replace(case.request, seed=i % BATCH) for i, case in enumerate(edits)]
+    edited = edit_all(Glide(options, Runtime()), requests)
+    changed = 0
+    for image, request in zip(edited, requests, strict=True):
+        outside = ~mask_array(request.mask)
+        changed += bool((to_array(image)[outside] != to_array(request.source)[outside]).any())
     return [
-        *judged("glide", _reader(root), edited, asked, TRAINED, root),
-        _at_least("glide", 1 - changed / cases, 1.0, "edits that change no pixel outside the mask"),
+        *judged("glide", classifier_of(root), edited, edits, TRAINED, root),
+        at_least("glide", 1 - changed / cases, 1.0, "edits that change no pixel outside the mask"),
     ]

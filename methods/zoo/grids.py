@@ -1,4 +1,4 @@
-"""Running a diffusion model in training on held-out examples: for its sample grids and its gates."""
+"""Diffusion models in training, run on held-out examples for sample grids and thresholds."""
 
 from __future__ import annotations
 
@@ -21,29 +21,33 @@ if TYPE_CHECKING:
     from methods.zoo.data import World
 
 STEPS = 10
+# Guidance of all editors, chosen on held-out edits (``TRAINING.md``). The ``mini`` presets have the same.
 GUIDANCE = 3.0
-"""One for all editors, chosen on held-out edits (``TRAINING.md``); the ``mini`` presets have the same."""
 
 
 def sample_grid(kind: str, pipeline: Any, world: World, path: Path) -> None:
-    """Text to image: 24 held-out prompts. Editors: 16 held-out edits as source, mask, edit, truth."""
+    """Draw 24 held-out prompts of the text-to-image model, or 16 held-out edits of an editor."""
     if kind == "text_to_image":
         texts = [world.described(-1 - i)[1] for i in range(24)]
         save_grid(path, [_stack(generate(pipeline, texts))], columns=12)
         return
     cases = [world.case(-1 - i) for i in range(16)]
-    edited = edit(kind, pipeline, cases)
+    edit_grid(cases, edit(kind, pipeline, cases), path)
+
+
+def edit_grid(cases: Sequence[EditCase], edited: Sequence[Image.Image], path: Path) -> None:
+    """Draw edits with ground truth: rows of source, mask, edit and ground truth."""
     rows = [
-        [c.request.source for c in cases],
-        [c.request.mask.convert("RGB") for c in cases],
+        [case.request.source for case in cases],
+        [case.request.mask for case in cases],
         edited,
-        [c.truth for c in cases if c.truth is not None],
+        [case.truth for case in cases if case.truth is not None],
     ]
     save_grid(path, [_stack(row) for row in rows], columns=16)
 
 
 def generate(pipeline: Any, texts: Sequence[str], guidance: float = 4.0) -> list[Image.Image]:
-    """One 64 px picture for each text, each from its own seed."""
+    """One image of 64 px for each text, each from its own seed."""
     return call(
         pipeline,
         prompt=list(texts),
@@ -51,7 +55,7 @@ def generate(pipeline: Any, texts: Sequence[str], guidance: float = 4.0) -> list
         width=64,
         num_inference_steps=STEPS,
         guidance_scale=guidance,
-        generator=_generators(len(texts)),
+        generator=generators(len(texts)),
         output_type="pil",
     )
 
@@ -60,11 +64,12 @@ def edit(
     kind: str, pipeline: Any, cases: Sequence[EditCase], guidance: float = GUIDANCE
 ) -> list[Image.Image]:
     """The edits of one batch of cases."""
+    # Arguments that both pipelines have.
     common: dict[str, Any] = {
         "image": [c.request.source for c in cases],
         "num_inference_steps": STEPS,
         "guidance_scale": guidance,
-        "generator": _generators(len(cases)),
+        "generator": generators(len(cases)),
         "output_type": "pil",
     }
     if kind == "instruct_pix2pix":
@@ -75,6 +80,7 @@ def edit(
             image_guidance_scale=1.5,
             **common,
         )
+    # Inpainting: the mask covers whole cells, and the masked source hides the mask's own pixels only.
     masks = [mask_array(c.request.mask) for c in cases]
     return call(
         pipeline,
@@ -88,9 +94,10 @@ def edit(
     )
 
 
-def _generators(count: int) -> list[torch.Generator]:
+def generators(count: int) -> list[torch.Generator]:
+    """One random generator per image, seeded by its position."""
     return [torch.Generator().manual_seed(i) for i in range(count)]
 
 
-def _stack(pictures: Sequence[Image.Image]) -> torch.Tensor:
-    return to_tensor(np.stack([np.asarray(p.convert("RGB"), np.uint8) for p in pictures]))
+def _stack(images: Sequence[Image.Image]) -> torch.Tensor:
+    return to_tensor(np.stack([np.asarray(image.convert("RGB"), np.uint8) for image in images]))

@@ -1,12 +1,13 @@
-"""Edits of real methods, labelled by eye: the attribute reader learns doubtful cases from them.
+"""Edits of real methods, labelled by eye, from which the attribute classifier learns doubtful cases.
 
 Spoiled renders (``methods.zoo.failures``) fail clearly. Methods fail in between: a ball that is half red, a hat of
-noise. ``edits.jpg`` holds edits of training cases, of all embedded methods, and ``labels.csv`` says of each whether its
-region shows what was asked for. The labels are the project's own, by a vision-language model and not by human
-volunteers. It saw the source, the outline of the mask, the edit and the instruction, but neither the method nor any
-verdict. Most of the edits were chosen because an earlier reader was unsure of them, or had accepted one of a weak
-method. JPEG of quality 88 without chroma subsampling costs them less than the noise that the recipe adds to other
-pictures.
+noise. ``labelled_edits/edits.jpg`` holds edits of training cases by all embedded methods. ``labels.csv`` states for
+each whether its region shows the requested change.
+
+The labels are the project's own, given by a vision-language model and not by human volunteers. It saw the source, the
+outline of the mask, the edit and the instruction, but neither the method nor any verdict. Most of the edits were chosen
+because an earlier classifier was unsure of them, or had accepted one of a weak method. JPEG of quality 88 without
+chroma subsampling costs them less than the noise that the recipe adds to other images.
 """
 
 from __future__ import annotations
@@ -25,33 +26,34 @@ from bench.images import mask_array
 from methods.zoo.data import World
 
 FOLDER = Path(__file__).resolve().parent / "labelled_edits"
+# Edits per row of the picture file.
 TILES = 32
-"""Edits in a row of the picture."""
 
 
 @dataclass(frozen=True)
 class LabelledEdit:
-    """One edit with its verdict. The case is ``world.case(index)``."""
+    """One edit with its verdict. Its case is ``world.case(index)``."""
 
     index: int
     method: str
     shows: bool
+    # uint8 (64, 64, 3).
     pixels: NDArray[np.uint8]
-    """uint8 (64, 64, 3)."""
 
 
 @cache
 def load(folder: Path = FOLDER) -> tuple[LabelledEdit, ...]:
-    """All labelled edits, in the order of the file. Raises FileNotFoundError where the folder is not there."""
+    """All labelled edits, in the order of the file. Raises FileNotFoundError for a missing folder."""
     from PIL import Image
 
-    with Image.open(folder / "edits.jpg") as picture:
-        sheet = np.asarray(picture.convert("RGB"))
+    with Image.open(folder / "edits.jpg") as image:
+        sheet = np.asarray(image.convert("RGB"))
     side = sheet.shape[1] // TILES
     edits = []
     with (folder / "labels.csv").open(newline="", encoding="utf-8") as file:
-        for place, row in enumerate(csv.DictReader(file)):
-            top, left = place // TILES * side, place % TILES * side
+        # The rows of the table are the tiles of the image, in row-major order.
+        for number, row in enumerate(csv.DictReader(file)):
+            top, left = number // TILES * side, number % TILES * side
             pixels = np.ascontiguousarray(sheet[top : top + side, left : left + side])
             edits.append(LabelledEdit(int(row["index"]), row["method"], row["shows"] == "1", pixels))
     return tuple(edits)
@@ -59,53 +61,53 @@ def load(folder: Path = FOLDER) -> tuple[LabelledEdit, ...]:
 
 @dataclass(frozen=True)
 class LabelledRegion:
-    """One region of an edit. ``claims``: attribute -> the value that the case asks for there."""
+    """One region of an edit, and the values that the case expects there, by attribute."""
 
-    region: NDArray[np.bool_]
+    mask: NDArray[np.bool_]
     claims: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A labelled edit as the reader learns it. It shows what was asked for where every claim of every part holds."""
+    """A labelled edit as a training example. It shows the change if every region shows all of its expected values."""
 
     pixels: NDArray[np.uint8]
-    parts: tuple[LabelledRegion, ...]
+    regions: tuple[LabelledRegion, ...]
     shows: bool
 
 
 def draw(world: World, edits: Sequence[LabelledEdit], count: int, rng: np.random.Generator) -> list[Verdict]:
-    """``count`` of the edits at random, half of them mirrored, each moved by up to two pixels."""
-    return [_vary(world, edits[int(i)], rng) for i in rng.integers(len(edits), size=count)]
+    """``count`` of the edits at random. Half of them are mirrored, and each is moved by up to two pixels."""
+    return [_augmented(world, edits[int(i)], rng) for i in rng.integers(len(edits), size=count)]
 
 
-def _vary(world: Any, edit: LabelledEdit, rng: np.random.Generator) -> Verdict:
+def _augmented(world: Any, edit: LabelledEdit, rng: np.random.Generator) -> Verdict:
+    # The same augmentation for the image and its regions.
     mirrored = rng.random() < 0.5
     down, right = (int(step) for step in rng.integers(-2, 3, size=2))
 
     def moved(image: NDArray[Any]) -> NDArray[Any]:
-        """Moved by whole pixels, edges repeated."""
+        """Mirror and move (H, W, ...) by whole pixels, and repeat the edges."""
         if mirrored:
             image = image[:, ::-1]
         height, width = image.shape[:2]
+        # Clipped indices repeat the edges.
         rows = np.clip(np.arange(height) - down, 0, height - 1)[:, None]
         columns = np.clip(np.arange(width) - right, 0, width - 1)
         return image[rows, columns]
 
-    parts = tuple(
-        LabelledRegion(moved(part.region), part.claims) for part in _labelled_regions(world, edit.index)
-    )
-    return Verdict(moved(edit.pixels), parts, edit.shows)
+    regions = tuple(LabelledRegion(moved(r.mask), r.claims) for r in _regions(world, edit.index))
+    return Verdict(moved(edit.pixels), regions, edit.shows)
 
 
 @lru_cache(maxsize=4_000)
-def _labelled_regions(world: Any, index: int) -> tuple[LabelledRegion, ...]:
-    """The regions of a case of a :class:`World`, which must be hashable here, in which something is claimed."""
+def _regions(world: Any, index: int) -> tuple[LabelledRegion, ...]:
+    """The regions of a case in which a change is expected. The world must be hashable here."""
     case = world.case(index)
-    regions = [r.mask for r in case.request.regions] or [case.request.mask]
-    claims = [{c.attribute: c.after for c in case.claims if c.region == i} for i in range(len(regions))]
+    masks = [r.mask for r in case.request.regions] or [case.request.mask]
+    claims = [{c.attribute: c.after for c in case.claims if c.region == i} for i in range(len(masks))]
     return tuple(
-        LabelledRegion(mask_array(region), claimed)
-        for region, claimed in zip(regions, claims, strict=True)
-        if claimed
+        LabelledRegion(mask_array(mask), expected)
+        for mask, expected in zip(masks, claims, strict=True)
+        if expected
     )

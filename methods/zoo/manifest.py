@@ -1,37 +1,36 @@
-"""Which bytes the embedded checkpoints consist of, and whether they are still those bytes.
+"""The manifest of the embedded checkpoints: SHA-256 and size of every file.
 
-``checkpoints/<name>/`` holds one checkpoint; ``manifest.json`` beside ``checkpoints/`` maps each file,
-relative to ``checkpoints/``, to its SHA-256 and its size. A checkpoint whose folder has a
-``shared.json``, say ``{"vae": "autoencoder", "tokenizer": "text"}``, takes those parts from other
-checkpoints, so that the same weights are stored once.
+``checkpoints/<name>/`` holds one checkpoint. ``manifest.json`` beside ``checkpoints/`` maps each file, relative to
+``checkpoints/``, to its SHA-256 and size. A checkpoint with a ``shared.json``, for example
+``{"vae": "autoencoder", "tokenizer": "text"}``, takes those parts from other checkpoints, so the same weights are
+stored once.
 
-After training or changing a checkpoint, ``python -m methods.zoo`` writes the manifest anew.
-Every function takes the folder of the checkpoints as ``root`` (default: this package's).
+After a training, ``python -m methods.zoo`` writes the manifest again. Every function takes the folder of the
+checkpoints as ``root`` (default: this package's).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
-from bench.files import parse_json
+from bench.files import parse_json, sha256_file, write_atomic
 
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 SHARED = "shared.json"
+# Files that describe a checkpoint. They do not change its results and are no part of its digest.
 CARDS = frozenset({"card.json", "README.md"})
-"""Files that describe a checkpoint and do not change what it computes: outside its digest."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class ZooError(BenchError):
-    """An embedded checkpoint is absent, incomplete or not the one that the manifest describes."""
+    """An embedded checkpoint is absent or incomplete, or differs from the manifest."""
 
 
 def manifest_path(root: Path | None = None) -> Path:
@@ -39,7 +38,7 @@ def manifest_path(root: Path | None = None) -> Path:
 
 
 def names(root: Path | None = None) -> list[str]:
-    """The checkpoints on disk, sorted; empty where none are."""
+    """The checkpoints on disk, sorted. Empty where there are none."""
     root = root or CHECKPOINTS
     if not root.is_dir():
         return []
@@ -47,9 +46,9 @@ def names(root: Path | None = None) -> list[str]:
 
 
 def read_shared(folder: Path) -> dict[str, str]:
-    """Part -> name of the sibling folder that holds it, from ``shared.json``; empty without one.
+    """Part -> name of the sibling folder that holds it, from ``shared.json``. Empty without that file.
 
-    Raises ZooError where the file is not such a mapping or a name could leave the folder's parent.
+    Raises ZooError where the file is no such mapping or a name could leave the folder's parent.
     """
     path = folder / SHARED
     if not path.is_file():
@@ -67,14 +66,15 @@ def read_shared(folder: Path) -> dict[str, str]:
 
 
 def closure(name: str, root: Path | None = None) -> list[str]:
-    """The checkpoint and all that it takes parts from, sorted. Raises ZooError where one is absent."""
+    """The checkpoint and all checkpoints that it takes parts from, sorted. Raises ZooError where one is absent."""
     root = root or CHECKPOINTS
-    found: set[str] = set()
+    members: set[str] = set()
     todo = [name]
     while todo:
         current = todo.pop()
-        if current in found:
+        if current in members:
             continue
+        # Names come from files and must not leave the folder.
         if not _NAME.fullmatch(current):
             raise ZooError(f"{current!r} is not the name of an embedded checkpoint")
         if not (root / current).is_dir():
@@ -85,13 +85,17 @@ def closure(name: str, root: Path | None = None) -> list[str]:
                 "Restore it with `git checkout -- methods/zoo` or train it with "
                 f"`python run_bench.py train {current}`."
             )
-        found.add(current)
+        members.add(current)
+        # Shared parts may themselves share.
         todo.extend(read_shared(root / current).values())
-    return sorted(found)
+    return sorted(members)
 
 
 def read_manifest(root: Path | None = None) -> dict[str, dict[str, Any]]:
-    """File -> ``{"sha256": 64 hex digits, "bytes": int}``; names relative to ``root``, forward slashes."""
+    """File -> ``{"sha256": 64 hex digits, "bytes": int}``. Names are relative to ``root``, with forward slashes.
+
+    Raises ZooError where the manifest is missing or no JSON object.
+    """
     path = manifest_path(root)
     try:
         manifest = parse_json(path.read_text(encoding="utf-8"))
@@ -109,15 +113,16 @@ def read_manifest(root: Path | None = None) -> dict[str, dict[str, Any]]:
 
 
 def verify(name: str, root: Path | None = None) -> list[Path]:
-    """Checks every file of the checkpoint, shared parts included, against the manifest.
+    """Check every file of the checkpoint and of its shared parts against the manifest.
 
-    Returns the files. Raises ZooError that names the first file which is missing, changed or unknown.
+    Returns the files. Raises ZooError that names the first missing, changed or unknown file.
     """
     root = root or CHECKPOINTS
     members = closure(name, root)
     manifest = read_manifest(root)
     checked: list[Path] = []
     for member in members:
+        # Both directions: files on disk, and files of the manifest.
         on_disk = _files(root, member)
         listed = {file for file in manifest if file.startswith(f"{member}/")}
         if not listed:
@@ -125,8 +130,10 @@ def verify(name: str, root: Path | None = None) -> list[Path]:
                 f"{member!r} is in {root} but not in {manifest_path(root)}: if you trained it, run "
                 "`python -m methods.zoo`."
             )
+        # Missing files.
         for file in sorted(listed - set(on_disk)):
             raise ZooError(f"{root / file} is missing. {_remedy(member)}")
+        # Unknown and changed files. The size is compared first, since a hash reads the whole file.
         for file, path in on_disk.items():
             if file not in listed:
                 raise ZooError(
@@ -154,9 +161,10 @@ def entry(name: str, root: Path | None = None) -> Path:
 
 
 def digest(name: str, root: Path | None = None) -> str:
-    """SHA-256 (64 hex digits) over the files of the checkpoint and its shared parts, cards left out."""
+    """SHA-256 (64 hex digits) over the files of the checkpoint and its shared parts, without the cards."""
     root = root or CHECKPOINTS
     members = closure(name, root)
+    # The manifest's hashes stand for the files, which ``verify`` compares.
     lines = {
         file: line["sha256"]
         for file, line in read_manifest(root).items()
@@ -174,34 +182,24 @@ def size(name: str, root: Path | None = None) -> int:
 
 
 def write_manifest(root: Path | None = None) -> Mapping[str, Mapping[str, Any]]:
-    """Hashes every file under ``root`` and writes the manifest as a whole or not at all."""
+    """Hash every file under ``root`` and write the manifest, whole or not at all."""
     root = root or CHECKPOINTS
     manifest: dict[str, dict[str, Any]] = {}
     for name in names(root):
         for file, path in _files(root, name).items():
             manifest[file] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-    path = manifest_path(root)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(
-        json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8", newline="\n"
-    )
-    temporary.replace(path)
+    write_atomic(manifest_path(root), (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
     return manifest
 
 
-def sha256_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _files(root: Path, name: str) -> dict[str, Path]:
-    """Relative name -> path of each file of one checkpoint; names that start with a dot are the system's."""
-    found: dict[str, Path] = {}
+    """Relative name -> path of each file of one checkpoint. Names that start with a dot belong to the system."""
+    files: dict[str, Path] = {}
     for path in sorted((root / name).rglob("*")):
         relative = path.relative_to(root)
         if path.is_file() and not any(part.startswith(".") for part in relative.parts):
-            found[relative.as_posix()] = path
-    return found
+            files[relative.as_posix()] = path
+    return files
 
 
 def _remedy(name: str) -> str:

@@ -1,7 +1,6 @@
-"""The zoo's tokenizer and text encoder: real CLIP classes, over a vocabulary that the mini world fills.
+"""The zoo's tokenizer and text encoder: CLIP's classes, over the vocabulary of the mini world.
 
-Every word of the world is one token of a byte-pair tokenizer, so that a text encoder of two layers need not
-learn to spell.
+Every word of the world is one token of a byte-pair tokenizer, so a text encoder of two layers need not learn to spell.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
+# Tokens per prompt, start and end included.
 LENGTH = 40
-"""Tokens per prompt, the two ends included."""
 WIDTH = 128
 
 CONFIG: dict[str, Any] = {
@@ -32,17 +31,16 @@ CONFIG: dict[str, Any] = {
 
 def byte_symbols() -> list[str]:
     """GPT-2's printable stand-ins for the 256 bytes, in its order."""
+    # Printable bytes stand for themselves, the others for symbols from 256 on.
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [b for b in range(256) if b not in plain]
     return [chr(b) for b in plain] + [chr(256 + i) for i in range(len(rest))]
 
 
 def merges_for(words: Iterable[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges that make one token of every word (lower-case ASCII), in the order of their rank.
-
-    A merge is appended only where the merges so far leave a word in pieces; as later merges rank lower, a
-    word that is whole stays whole.
-    """
+    """Byte-pair merges that make one token of every word (lower-case ASCII), in the order of their rank."""
+    # A merge is added only where the merges so far leave a word in pieces. Later merges rank lower, so a word that is
+    # one token stays one.
     merges: list[tuple[str, str]] = []
     rank: dict[tuple[str, str], int] = {}
     for word in sorted(set(words)):
@@ -56,21 +54,24 @@ def merges_for(words: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _split(word: str, rank: dict[tuple[str, str], int]) -> list[str]:
+    """The pieces of a word under the merges, as a byte-pair tokenizer computes them."""
     pieces = [*word[:-1], f"{word[-1]}</w>"]
     while len(pieces) > 1:
         pairs = list(pairwise(pieces))
+        # The pair with the lowest rank merges first.
         best = min(pairs, key=lambda p: rank.get(p, len(rank)))
         if best not in rank:
             break
-        at = pairs.index(best)
-        pieces[at : at + 2] = ["".join(best)]
+        first = pairs.index(best)
+        pieces[first : first + 2] = ["".join(best)]
     return pieces
 
 
 def build_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
-    """A CLIPTokenizer to which each of ``words``, and each punctuation mark, is one token."""
+    """A CLIPTokenizer in which each of ``words``, and each punctuation mark, is one token."""
     from transformers import CLIPTokenizer
 
+    # The vocabulary: bytes, bytes at the end of a word, merged pieces, special tokens.
     merges = merges_for(words)
     symbols = byte_symbols()
     tokens = [*symbols, *(f"{s}</w>" for s in symbols), *("".join(m) for m in merges)]
@@ -81,6 +82,7 @@ def build_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """A new text encoder for this vocabulary."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     return CLIPTextModel(
@@ -95,7 +97,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
-    """Texts => int64 (N, LENGTH), padded and truncated as diffusers' pipelines do it."""
+    """Texts => int64 (N, LENGTH), padded and truncated as in diffusers' pipelines."""
     out = tokenizer(
         list(texts), padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
     ).input_ids

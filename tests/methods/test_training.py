@@ -50,6 +50,7 @@ class Stop(Exception):
 )
 def test_a_stopped_training_resumes_bit_for_bit(tmp_path: Path, recording: Recording) -> None:
     model, loss, batch = task()
+    # The reference: a run without interruption.
     whole = train(tmp_path / "whole", {"m": model}, loss, batch, BUDGET, CPU)
 
     def stopping(number: int) -> Tensor:
@@ -58,6 +59,7 @@ def test_a_stopped_training_resumes_bit_for_bit(tmp_path: Path, recording: Recor
         return batch(number)
 
     model, loss, batch = task()
+    # Stopped before step 23, then continued from the last checkpoint.
     with pytest.raises(Stop):
         train(tmp_path / "cut", {"m": model}, loss, stopping, BUDGET, CPU, recording=recording)
     model, loss, batch = task(seed=99)  # the weights that it starts from must not matter
@@ -65,6 +67,7 @@ def test_a_stopped_training_resumes_bit_for_bit(tmp_path: Path, recording: Recor
     assert resumed.samples == whole.samples == 640
     for name, value in whole.weights["m"].items():
         assert torch.equal(value, resumed.weights["m"][name])
+    # Runs that save by steps rotate their folders and log every step once.
     if recording.save_steps:
         assert [path.name for path in (tmp_path / "cut").glob("checkpoint-*")] == ["checkpoint-0000040"]
         with (tmp_path / "cut" / "log.csv").open(newline="") as file:
@@ -73,6 +76,7 @@ def test_a_stopped_training_resumes_bit_for_bit(tmp_path: Path, recording: Recor
 
 def test_a_finished_training_returns_at_once(tmp_path: Path) -> None:
     model, loss, batch = task()
+    # The second call gets no batch.
     first = train(tmp_path, {"m": model}, loss, batch, BUDGET, CPU)
     again = train(tmp_path, {"m": model}, loss, lambda number: pytest.fail("a batch was made"), BUDGET, CPU)
     assert all(torch.equal(value, again.weights["m"][name]) for name, value in first.weights["m"].items())
@@ -81,6 +85,7 @@ def test_a_finished_training_returns_at_once(tmp_path: Path) -> None:
 def test_a_log_of_an_earlier_version_keeps_its_columns(tmp_path: Path) -> None:
     model, loss, batch = task()
     train(tmp_path, {"m": model}, loss, batch, replace(BUDGET, samples=320), CPU)
+    # The columns of earlier versions.
     (tmp_path / "log.csv").write_text("samples,seconds,rate,loss\n320,1.0,1e-2,0.5\n")
     train(tmp_path, {"m": model}, loss, batch, BUDGET, CPU)
     header, old, new = (tmp_path / "log.csv").read_text().splitlines()
@@ -92,6 +97,7 @@ def test_accumulated_passes_are_one_large_batch(tmp_path: Path) -> None:
     """Without noise, two passes of 16 samples give the step of 32 samples."""
     torch.manual_seed(0)
     start = nn.Linear(8, 1).state_dict()
+    # The same batches, in one pass or in two.
     weights = []
     for accumulate in (1, 2):
         model = nn.Linear(8, 1)
@@ -113,6 +119,7 @@ def test_accumulated_passes_are_one_large_batch(tmp_path: Path) -> None:
 
 def _one_of_two(index: int, folder: Path) -> None:
     """One of two processes, each with half of every batch."""
+    # The variables that a launcher sets.
     os.environ.update(RANK=str(index), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="29517")
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
@@ -145,6 +152,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
 
     budget = Budget(samples=64, batch=16, learning_rate=1e-2, warmup=0)
     train(tmp_path / "one", {"m": model}, loss, batch, budget, CPU)
+    # Only the first process wrote the state.
     one, two = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("one", "two"))
     assert torch.allclose(one["modules"]["m"]["weight"], two["modules"]["m"]["weight"], atol=1e-6)
 
@@ -152,6 +160,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
 def test_the_schedule_warms_up_holds_and_decays() -> None:
     budget = Budget(samples=1000, batch=10, learning_rate=1.0, warmup=100, decay=0.4)
     rates = [budget.learning_rate_at(samples) for samples in range(0, 1000, 10)]
+    # Warm-up, plateau, decay.
     assert rates[0] < 0.2
     assert rates[:10] == sorted(rates[:10])
     assert set(rates[10:61]) == {1.0}
@@ -171,6 +180,7 @@ def test_the_average_is_the_geometric_one() -> None:
     with torch.no_grad():
         model.weight.fill_(0.0)
     ema = Ema({"m": model}, decay=0.5)
+    # With a decay of 0.5 the newest value counts half.
     expected = 0.0
     for step in range(20, 24):
         with torch.no_grad():

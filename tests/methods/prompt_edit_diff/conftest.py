@@ -22,7 +22,7 @@ def tiny_model(**config: Any) -> PromptEditDiffUNet:
 
 
 def awake(model: PromptEditDiffUNet) -> PromptEditDiffUNet:
-    """With every gate open and no last layer at zero, as after some training."""
+    # With every gate open and no last layer at zero, as after some training.
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for p in model.parameters():
@@ -39,9 +39,9 @@ def awake(model: PromptEditDiffUNet) -> PromptEditDiffUNet:
 def tiny_editor(model: PromptEditDiffUNet | None = None) -> PromptEditDiffPipeline:
     parts = tiny_components(4)
     parts["unet"] = awake(tiny_model()) if model is None else model
-    made = PromptEditDiffPipeline(**parts)
-    made.set_progress_bar_config(disable=True)
-    return made
+    pipeline = PromptEditDiffPipeline(**parts)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 @pytest.fixture(scope="package")

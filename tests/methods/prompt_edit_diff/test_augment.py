@@ -10,7 +10,7 @@ from methods.prompt_edit_diff.augment import KINDS, MaskDropout
 
 
 def regions(count: int) -> NDArray[np.bool_]:
-    """A disc and a box apart from each other, and an unused third region."""
+    # A disc and a box apart from each other, and an unused third region.
     y, x = np.mgrid[0:64, 0:64]
     out = np.zeros((count, 3, 64, 64), np.bool_)
     out[:, 0] = (y - 18) ** 2 + (x - 18) ** 2 <= 100
@@ -31,9 +31,10 @@ def test_the_stated_share_of_examples_changes() -> None:
 
 
 def test_each_kind_is_as_likely_and_does_what_it_says() -> None:
-    """Of all changes: grown, box and blob only add, shrink and drop only take, each a fifth."""
+    # Of all changes: grown, box and blob only add, shrink and drop only take, each a fifth.
     masks = regions(2000)
     out = MaskDropout(1.0)(masks, rng(1))
+    # Pixels that were added, and pixels that were removed.
     adds = ((out & ~masks).any((1, 2, 3))).mean()
     takes = ((~out & masks).any((1, 2, 3))).mean()
     assert adds == pytest.approx(3 / 5, abs=0.04)
@@ -44,6 +45,7 @@ def test_each_kind_is_as_likely_and_does_what_it_says() -> None:
 def test_areas_stay_within_their_bounds() -> None:
     masks = regions(500)
     out = MaskDropout(1.0, least=0.5)(masks, rng(2))
+    # Area after and before, for the two used regions.
     ratio = out[:, :2].sum((2, 3)) / masks[:, :2].sum((2, 3))
     assert ratio.min() >= 0.5
     assert ratio.max() < 3
@@ -67,6 +69,7 @@ def test_growing_is_by_the_drawn_radius() -> None:
     masks[0, 16, 16] = True
     for seed in range(10):
         out = MaskDropout(reach=5 / 33).change(masks, "grow", rng(seed))[0]
+        # The distance of the farthest pixel from the centre.
         reach = max(abs(np.argwhere(out) - 16).max(), 0)
         radius = int(rng(seed).integers(1, 6))
         assert reach == radius

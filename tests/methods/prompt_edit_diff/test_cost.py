@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from methods.prompt_edit_diff import cost
-from methods.prompt_edit_diff.trainer import Config
+from methods.prompt_edit_diff.config import Config
 
 TINY = {
     "block_out_channels": (32, 64), "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
@@ -50,6 +50,7 @@ def test_a_pass_of_stable_diffusions_unet_is_its_layers_and_its_attention() -> N
 
 
 def test_the_leaner_configuration_trains_fewer_parameters_and_costs_less(large: cost.ExampleCost) -> None:
+    # Both have the same network.
     small = counted(24)
     assert small.trainable < large.trainable == large.parameters == small.parameters
     assert small.flops < large.flops

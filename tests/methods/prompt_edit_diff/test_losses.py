@@ -28,6 +28,7 @@ def test_a_perfect_prediction_costs_nothing(prediction: str) -> None:
 def test_noise_and_v_are_two_views_of_one_sample() -> None:
     x0, noise, a, _ = example()
     x, v = noised(x0, noise, a), target(x0, noise, a, "v_prediction")
+    # x = s x0 + r noise, v = s noise - r x0.
     s, r = a.sqrt().view(-1, 1, 1, 1), (1 - a).sqrt().view(-1, 1, 1, 1)
     assert torch.allclose(s * x - r * v, x0, atol=1e-5)
     assert torch.allclose(r * x + s * v, noise, atol=1e-5)
@@ -40,18 +41,20 @@ def test_the_reconstruction_term_is_the_error_of_x0() -> None:
     off = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
     for prediction in ("v_prediction", "epsilon"):
         predicted = target(x0, noise, a, prediction) + off  # type: ignore[arg-type]
+        # x0 by each parametrisation.
         guess = s * x - r * predicted if prediction == "v_prediction" else (x - r * predicted) / s
         error = (guess - x0) ** 2
         if prediction == "epsilon":
             error = error * (a / (1 - a)).clamp(max=1).view(-1, 1, 1, 1)
         expected = (error * (1 - cells)).sum() / ((1 - cells).sum() * 4)
-        found = edit_loss(predicted, x0, noise, a, cells, prediction)[2]  # type: ignore[arg-type]
-        assert torch.allclose(found, expected, rtol=1e-4)
+        loss = edit_loss(predicted, x0, noise, a, cells, prediction)[2]  # type: ignore[arg-type]
+        assert torch.allclose(loss, expected, rtol=1e-4)
 
 
 def test_inside_and_outside_do_not_mix() -> None:
     x0, noise, a, cells = example()
     perfect = target(x0, noise, a, "epsilon")
+    # An error inside only, then an error outside only.
     _, inside, outside = edit_loss(perfect + cells, x0, noise, a, cells, "epsilon")
     assert inside == pytest.approx(1)
     assert outside == 0
@@ -62,15 +65,16 @@ def test_inside_and_outside_do_not_mix() -> None:
 
 @pytest.mark.parametrize(("power", "expected"), [(0.0, 4 / 20), (0.5, 2 / 6), (1.0, 1 / 2)])
 def test_areas_are_weighed_by_their_power(power: float, expected: float) -> None:
-    """Two edits of 4 and 16 cells; all of the error is in the small one."""
+    # Two edits of 4 and 16 cells; all of the error is in the small one.
     cells = torch.zeros(2, 1, 8, 8)
     cells[0, :, :2, :2] = 1
     cells[1, :, :4, :4] = 1
     zero = torch.zeros(2, 4, 8, 8)
+    # An error of 1 in every value of the small edit.
     predicted = zero.clone()
     predicted[0] = 1
-    found = edit_loss(predicted, zero, zero, torch.full((2,), 0.5), cells, "epsilon", area_power=power)[1]
-    assert float(found) == pytest.approx(expected)
+    loss = edit_loss(predicted, zero, zero, torch.full((2,), 0.5), cells, "epsilon", area_power=power)[1]
+    assert float(loss) == pytest.approx(expected)
 
 
 def test_nothing_is_divided_by_zero() -> None:

@@ -36,12 +36,12 @@ CLASSES = (
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    found = {}
+    paths = {}
     for variant in VARIANTS:
         path = tmp_path_factory.mktemp(variant)
         save_pipeline(path, tiny_editor(awake(tiny_model(**ablation(variant)))))
-        found[variant] = str(path)
-    return found
+        paths[variant] = str(path)
+    return paths
 
 
 def test_four_methods_from_one_code() -> None:
@@ -50,6 +50,7 @@ def test_four_methods_from_one_code() -> None:
         assert METHODS[cls.name] == f"methods.prompt_edit_diff.method:{cls.__name__}"
         assert cls.Options().weights == cls.PRESETS["mini"]["weights"] == f"zoo:{cls.name}"
         assert parse_options(cls, cls.PRESETS["sd15"]).steps == 50
+    # Each ablation switches off one part.
     switches = [ablation(v) for v in VARIANTS]
     assert all(switches[0].values())
     assert [[k for k, on in s.items() if not on] for s in switches[1:]] == [
@@ -72,6 +73,7 @@ def test_naming_the_methods_imports_no_torch() -> None:
 def test_each_edits_with_its_own_weights_and_refuses_the_others(folders: dict[str, str]) -> None:
     for cls in CLASSES:
         for variant, folder in folders.items():
+            # Only the variant's own weights are accepted.
             problems = cls.problems(cls.Options(weights=folder))
             if variant == cls.name:
                 assert problems == []
@@ -81,8 +83,8 @@ def test_each_edits_with_its_own_weights_and_refuses_the_others(folders: dict[st
         method = cls(cls.Options(weights=folders[cls.name], steps=2), Runtime())
         assert isinstance(method, EditMethod)
         assert method.native_size == 64
-        asked = [request(0), request(1, box_mask(0, 0, 20, 64))]
-        for image, r in zip(method.edit(asked), asked, strict=True):
+        requests = [request(0), request(1, box_mask(0, 0, 20, 64))]
+        for image, r in zip(method.edit(requests), requests, strict=True):
             keep = ~mask_array(r.mask)
             assert np.array_equal(np.asarray(image)[keep], np.asarray(r.source)[keep])
         assert method.edit([]) == []
@@ -111,11 +113,12 @@ def test_weights_of_other_methods_are_refused(tmp_path: Path) -> None:
 def test_options_without_sense_are_problems(
     folders: dict[str, str], options: dict[str, object], message: str
 ) -> None:
-    asked = PromptEditDiff.Options(**{"weights": folders[VARIANTS[0]], **options})  # type: ignore[arg-type]
-    [problem] = PromptEditDiff.problems(asked)
+    unusable = PromptEditDiff.Options(**{"weights": folders[VARIANTS[0]], **options})  # type: ignore[arg-type]
+    # Refused both before and at construction.
+    [problem] = PromptEditDiff.problems(unusable)
     assert message in problem
     with pytest.raises(ValueError, match="prompt_edit_diff: "):
-        PromptEditDiff(asked, Runtime())
+        PromptEditDiff(unusable, Runtime())
     with pytest.raises(OptionError):
         parse_options(PromptEditDiff, {"step": 3})
 
@@ -125,9 +128,9 @@ def test_tagging_is_by_request_automatic_or_off(folders: dict[str, str]) -> None
         options = PromptEditDiff.Options(weights=folders[VARIANTS[0]], tagging=tagging)  # type: ignore[arg-type]
         method = PromptEditDiff(options, Runtime())
         assert ("source_prompt" in method.needs) == (tagging == "automatic")
-        return render(method.tags(asked))
+        return render(method.tags(edit))
 
-    asked = replace(
+    edit = replace(
         request(0), source_prompt="a face", target_prompt="a face with a red hat", edit_words=("hat",)
     )
     assert tagged("request") == "a face with a red [hat](1)"
@@ -136,7 +139,7 @@ def test_tagging_is_by_request_automatic_or_off(folders: dict[str, str]) -> None
 
 
 def test_regions_route_their_words(folders: dict[str, str]) -> None:
-    """Two regions whose words change places: another edit."""
+    # Two regions whose words change places: another edit.
     method = PromptEditDiff(PromptEditDiff.Options(weights=folders[VARIANTS[0]], steps=2), Runtime())
     masks = [box_mask(4, 4, 24, 24), box_mask(36, 36, 60, 60)]
     both = box_mask(4, 4, 24, 24)
@@ -144,8 +147,8 @@ def test_regions_route_their_words(folders: dict[str, str]) -> None:
 
     def ask(first: str, second: str) -> object:
         regions = (Region(masks[0], first, (first,)), Region(masks[1], second, (second,)))
-        asked = replace(request(0, both), target_prompt="a hat and a scarf", regions=regions)
-        return method.edit([asked])[0].tobytes()
+        edit = replace(request(0, both), target_prompt="a hat and a scarf", regions=regions)
+        return method.edit([edit])[0].tobytes()
 
     assert ask("hat", "scarf") == ask("hat", "scarf")
     assert ask("hat", "scarf") != ask("scarf", "hat")

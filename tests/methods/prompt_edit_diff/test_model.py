@@ -20,7 +20,7 @@ L, W = 12, 32
 
 
 def inputs(batch: int = 2, seed: int = 0) -> dict[str, Tensor]:
-    """Two regions apart from each other, two words each, in 64 pixels; the second picture has one region."""
+    # Two regions apart from each other, two words each, in 64 pixels; the second picture has one region.
     generator = torch.Generator().manual_seed(seed)
     regions = torch.zeros(batch, 2, 64, 64)
     regions[:, 0, 4:28, 4:28] = 1
@@ -58,12 +58,13 @@ def test_untrained_it_is_its_base(source_latents: str) -> None:
         expected = base(batch["sample"], batch["timestep"], batch["encoder_hidden_states"]).sample
         assert torch.allclose(model(**untagged(batch)), expected, atol=1e-6)
         # With tags, but no word in any region: nothing to route.
+        # With tags, but without words in a region, there is nothing to route.
         batch["member"] = torch.zeros_like(batch["member"])
         assert torch.allclose(model(**batch), expected, atol=1e-6)
 
 
 def test_untrained_with_tags_it_is_its_base_under_the_rule() -> None:
-    """What is added, prompt tokens included, adds nothing: the same as masks handed to diffusers' own layers."""
+    # What is added, prompt tokens included, adds nothing: the same as masks handed to diffusers' own layers.
     model, batch = tiny_model(rest_bias=0.0), inputs()
     base = tiny_components(4)["unet"]
 
@@ -101,9 +102,9 @@ def test_untrained_with_tags_it_is_its_base_under_the_rule() -> None:
     base.set_attn_processor(processors)
     with torch.no_grad():
         expected = base(batch["sample"], batch["timestep"], batch["encoder_hidden_states"]).sample
-        found = model(**batch)
-        assert torch.allclose(found, expected, atol=1e-5)
-        assert not torch.allclose(found, model(**untagged(batch)), atol=1e-4)  # the rule does something
+        prediction = model(**batch)
+        assert torch.allclose(prediction, expected, atol=1e-5)
+        assert not torch.allclose(prediction, model(**untagged(batch)), atol=1e-4)  # the rule does something
 
 
 def test_what_lies_inside_the_mask_is_not_seen() -> None:
@@ -135,6 +136,7 @@ def test_the_latents_need_the_source_they_were_made_for() -> None:
 def test_gradients_reach_every_new_parameter(off: str) -> None:
     model, batch = tiny_model(**({off: False} if off else {})), inputs()
     model(**batch).square().mean().backward()
+    # Before training, gradients only reach parameters behind a zero.
     first = {name for name, p in model.added().items() if p.grad is not None and bool(p.grad.abs().sum() > 0)}
     # At first, only what stands behind a zero: the gates, and the prompt tokens' last layer.
     if off != "mask_encoder":
@@ -143,6 +145,7 @@ def test_gradients_reach_every_new_parameter(off: str) -> None:
         assert {"prompts.mlp_out.weight", "prompts.mlp_out.bias"} <= first
     if off != "masked_attention":
         assert {f"routings.{key}.rest" for key in model.routings} <= first
+    # With open gates, all of them.
     awake(model).zero_grad()
     model(**batch).square().mean().backward()
     for name, p in model.added().items():
@@ -174,15 +177,15 @@ def test_checkpointing_changes_no_gradient() -> None:
 
 
 def weights_of(bias: Tensor) -> Tensor:
-    """Attention weights of equal scores under a bias (B, 1, N, T)."""
+    # Attention weights of equal scores under a bias (B, 1, N, T).
     return bias[:, 0].softmax(2)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (16, 16), (8, 8)])
 def test_a_tagged_token_has_no_weight_outside_its_region(size: tuple[int, int]) -> None:
     batch = inputs()
-    found = route(batch["regions"], batch["member"], batch["words"], size)
-    weight = weights_of(found.hard)
+    routes = route(batch["regions"], batch["member"], batch["words"], size)
+    weight = weights_of(routes.hard)
     inside = coverage(batch["regions"], size).flatten(2) > 0
     for i in range(2):
         for r in range(2 - i):
@@ -195,22 +198,23 @@ def test_a_tagged_token_has_no_weight_outside_its_region(size: tuple[int, int]) 
 
 
 def test_the_network_keeps_regions_apart_end_to_end() -> None:
-    """Changing region B's words must not change what region A's places read from the text."""
+    # Changing region B's words must not change what region A's places read from the text.
     model, batch = awake(tiny_model()), inputs(1)
-    seen: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
     def watch(name: str) -> Any:
-        return lambda module, args, output: seen.__setitem__(name, output.detach())
+        return lambda module, args, output: outputs.__setitem__(name, output.detach())
 
+    # The first cross-attention layer's output, before and after another text in region B.
     name, layer = next((n, m) for n, m in model.unet.named_modules() if n.endswith("attn2"))
     handle = layer.register_forward_hook(watch(name))
     changed = {**batch, "encoder_hidden_states": batch["encoder_hidden_states"].clone()}
     changed["encoder_hidden_states"][:, 5:7] += 3
     with torch.no_grad():
         model(**batch)
-        before = seen[name]
+        before = outputs[name]
         model(**changed)
-        after = seen[name]
+        after = outputs[name]
     handle.remove()
     side = int(before.shape[1] ** 0.5)
     here = coverage(batch["regions"], (side, side))[0, 1].flatten() > 0
@@ -220,8 +224,8 @@ def test_the_network_keeps_regions_apart_end_to_end() -> None:
 
 def test_prompt_tokens_are_seen_in_their_region_only_and_take_the_last_places() -> None:
     batch, slots = inputs(), 3
-    found = route(batch["regions"], batch["member"], batch["words"], (16, 16), slots)
-    weight = weights_of(found.hard)
+    routes = route(batch["regions"], batch["member"], batch["words"], (16, 16), slots)
+    weight = weights_of(routes.hard)
     assert weight.shape == (2, 256, L + 2 * slots)
     inside = coverage(batch["regions"], (16, 16)).flatten(2) > 0
     for i in range(2):
@@ -234,7 +238,7 @@ def test_prompt_tokens_are_seen_in_their_region_only_and_take_the_last_places() 
 
 
 def test_places_that_two_regions_share_weigh_the_same() -> None:
-    """Two regions on one place bring twice as many prompt tokens; together they weigh what the padding weighed."""
+    # Two regions on one place bring twice as many prompt tokens; together they weigh what the padding weighed.
     regions = torch.ones(1, 2, 8, 8)
     member = torch.zeros(1, 2, L, dtype=torch.bool)
     member[:, 0, 2] = member[:, 1, 4] = True
@@ -245,26 +249,26 @@ def test_places_that_two_regions_share_weigh_the_same() -> None:
 
 def test_without_masked_attention_everything_is_seen_everywhere() -> None:
     batch = inputs()
-    found = route(batch["regions"], batch["member"], batch["words"], (8, 8), 2, masked=False)
-    weight = weights_of(found.hard)
+    routes = route(batch["regions"], batch["member"], batch["words"], (8, 8), 2, masked=False)
+    weight = weights_of(routes.hard)
     assert (weight[..., : L - 2] > 0).all()
     assert (weight[0, :, L:] > 0).all()
     assert (weight[1, :, L : L + 2] > 0).all()
     assert (weight[1, :, L + 2 :] == 0).all()
     assert torch.allclose(weight[..., L:].sum(2), torch.tensor(2 / L))
-    assert not found.rest.any()
+    assert not routes.rest.any()
 
 
 def test_words_of_no_region_are_lowered_inside_regions_alone() -> None:
     batch = inputs()
-    found = route(batch["regions"], batch["member"], batch["words"], (16, 16))
+    routes = route(batch["regions"], batch["member"], batch["words"], (16, 16))
     inside = coverage(batch["regions"], (16, 16)).flatten(2).amax(1) > 0
     free = batch["words"] & ~batch["member"].any(1)
-    assert torch.equal(found.rest[:, 0].bool(), inside[:, :, None] & free[:, None])
+    assert torch.equal(routes.rest[:, 0].bool(), inside[:, :, None] & free[:, None])
 
 
 def test_no_place_is_left_without_a_token() -> None:
-    """Even where every token belongs to a region elsewhere."""
+    # Even where every token belongs to a region elsewhere.
     regions = torch.zeros(1, 1, 8, 8)
     regions[..., :4] = 1
     member, words = torch.ones(1, 1, L, dtype=torch.bool), torch.ones(1, L, dtype=torch.bool)
@@ -279,10 +283,10 @@ def test_a_coarse_cell_belongs_to_the_region_that_covers_most_of_it_and_none_dis
     regions[0, 0, :, :5] = 1
     regions[0, 1, :, 6:] = 1
     regions[0, 2, 0, 5] = 1  # a single pixel
-    found = owners(regions, (2, 2))[0]
-    assert found[0].tolist() == [True, False, True, False]
-    assert found[1].tolist() == [False, True, False, True]
-    assert found[2].tolist() == [False, True, False, False]
+    cells = owners(regions, (2, 2))[0]
+    assert cells[0].tolist() == [True, False, True, False]
+    assert cells[1].tolist() == [False, True, False, True]
+    assert cells[2].tolist() == [False, True, False, False]
     assert not owners(torch.zeros(1, 2, 8, 8), (2, 2)).any()
 
 
@@ -295,7 +299,7 @@ def test_extension_is_the_last_tokens_plus_a_difference() -> None:
 
 
 def test_injection_is_its_formula() -> None:
-    """gamma Attn(H) + phi Attn(H, F_M), with softmax written out."""
+    # gamma Attn(H) + phi Attn(H, F_M), with softmax written out.
     model, batch = awake(tiny_model()), inputs(1)
     assert model.encoder is not None
     with torch.no_grad():
@@ -304,19 +308,20 @@ def test_injection_is_its_formula() -> None:
         add = layer.processor.injection
         channels, n = layer.to_q.in_features, 256
         h = torch.randn(1, n, channels)
-        found = layer(h, guide=Guide(None, features))
+        injected = layer(h, guide=Guide(None, features))
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             heads = [x.unflatten(2, (layer.heads, -1)).transpose(1, 2) for x in (q, k, v)]
             scores = (heads[0] @ heads[1].transpose(2, 3) / heads[0].shape[3] ** 0.5).softmax(3)
             return (scores @ heads[2]).transpose(1, 2).flatten(2)
 
+        # The formula, term by term.
         own = attend(layer.to_q(h), layer.to_k(h), layer.to_v(h))
         mask = attend(
             layer.to_q(h) + add.to_q(features.levels[n]), add.to_k(features.tokens), add.to_v(features.tokens)
         )
         expected = layer.to_out[0](add.gamma * own + add.phi * mask)
-    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(injected, expected, atol=1e-5)
 
 
 def test_layers_that_are_no_transformer_blocks_are_refused() -> None:
@@ -329,7 +334,7 @@ def test_layers_that_are_no_transformer_blocks_are_refused() -> None:
 
 
 def test_a_guide_for_one_layer_serves_any_batch() -> None:
-    """Examples with different tags in one batch: each as by itself."""
+    # Examples with different tags in one batch: each as by itself.
     model, batch = awake(tiny_model()), inputs(3)
     batch["member"][2] = False
     with torch.no_grad():
@@ -351,13 +356,14 @@ def test_the_mask_encoder_sees_single_pixels_and_all_levels() -> None:
     encoder = MaskEncoder(factor=4, attends=[True, True, True], width=16, token_size=8)
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., 20:40, 20:40] = 1
-    found = encoder(mask)
-    assert {n: tuple(f.shape) for n, f in found.levels.items()} == {
+    features = encoder(mask)
+    assert {n: tuple(f.shape) for n, f in features.levels.items()} == {
         256: (1, 256, 16), 64: (1, 64, 16), 16: (1, 16, 16),
     }  # fmt: skip
-    assert found.tokens.shape == (1, 64, 16)
+    assert features.tokens.shape == (1, 64, 16)
+    # One pixel less changes the features.
     mask[..., 20, 20] = 0
-    assert not torch.equal(encoder(mask).tokens, found.tokens)
+    assert not torch.equal(encoder(mask).tokens, features.tokens)
 
 
 @pytest.mark.parametrize(("side", "levels", "tokens"), [(512, 4, 64), (64, 2, 64), (40, 3, 25)])
@@ -367,7 +373,8 @@ def test_tokens_are_never_more_than_asked_for(side: int, levels: int, tokens: in
 
 
 def test_positions_agree_across_levels() -> None:
-    """The average of four fine cells' coordinates is the coarse cell's: low frequencies nearly agree."""
+    # The average of four fine cells' coordinates is the coarse cell's: low frequencies nearly agree.
+    # Four fine cells make one coarse cell.
     fine, coarse = positions(16, 16, 16), positions(8, 8, 16)
     averaged = fine.view(8, 2, 8, 2, 16).mean((1, 3)).view(64, 16)
     lowest = [0, 4, 8, 12]

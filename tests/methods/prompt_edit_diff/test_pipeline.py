@@ -54,20 +54,22 @@ def test_outside_the_mask_the_latents_are_the_noised_source_at_every_step(
     import diffusers
 
     pipeline = tiny_editor()
+    # Record the latents and their noise level after each step.
     pipeline.scheduler = getattr(diffusers, scheduler).from_config(pipeline.scheduler.config)
-    seen: list[tuple[int, Tensor]] = []
+    steps: list[tuple[int, Tensor]] = []
     pipeline(
         **ask(2, strength=strength),
-        callback_on_step_end=lambda _, i, level, values: seen.append((level, values["latents"].clone())),
+        callback_on_step_end=lambda _, i, level, values: steps.append((level, values["latents"].clone())),
     )
-    assert len(seen) == int(4 * strength)
-    assert [level for level, _ in seen[:-1]] == sorted((level for level, _ in seen[:-1]), reverse=True)
-    assert seen[-1][0] == -1
+    assert len(steps) == int(4 * strength)
+    assert [level for level, _ in steps[:-1]] == sorted((level for level, _ in steps[:-1]), reverse=True)
+    assert steps[-1][0] == -1
     for n in range(2):
         source = latents_of(pipeline, picture(n))
         noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(n))
+        # Cells without a pixel of the mask.
         keep = ~mask_array(MASKS[n]).reshape(32, 2, 32, 2).any(axis=(1, 3))
-        for level, latents in seen:
+        for level, latents in steps:
             a = 1.0 if level < 0 else float(pipeline.scheduler.alphas_cumprod[level])
             expected = a**0.5 * source + (1 - a) ** 0.5 * noise
             assert torch.allclose(latents[n][:, keep], expected[0][:, keep], atol=1e-5)
@@ -86,18 +88,19 @@ def test_pasted_back_the_outside_is_the_sources_own_pixels(editor: PromptEditDif
 
 
 def test_raw_the_outside_is_what_the_autoencoder_makes_of_the_source() -> None:
-    """With a trained autoencoder, away from the mask: no more than the autoencoder's own error."""
+    # With a trained autoencoder, away from the mask: no more than the autoencoder's own error.
     from diffusers import DDIMScheduler
 
+    from methods.zoo.autoencoder import load_vae
     from methods.zoo.diffusion import SCHEDULE, build_unet
     from methods.zoo.prompt_edit_diff import MODEL
-    from methods.zoo.publish import load_vae
     from methods.zoo.text import build_text_encoder, build_tokenizer
     from protocols.world.world import MiniWorld
 
     torch.manual_seed(0)
     world = MiniWorld()
     tokenizer = build_tokenizer(world.words())
+    # An untrained network around the shipped autoencoder.
     unet = PromptEditDiffUNet.from_base(build_unet(4), **MODEL).eval()
     vae = load_vae()
     pipeline = PromptEditDiffPipeline(
@@ -113,7 +116,9 @@ def test_raw_the_outside_is_what_the_autoencoder_makes_of_the_source() -> None:
     source = np.asarray(request.source).astype(int)
     with torch.no_grad():
         decoded = vae.decode(latents_of(pipeline, request.source) / vae.config.scaling_factor).sample[0]
+    # The autoencoder's own reconstruction.
     own = decoded.clamp(-1, 1).add(1).mul(127.5).round().permute(1, 2, 0).numpy().astype(int)
+    # Pixels away from the mask.
     far = np.ones((64, 64), bool)
     far[:40, :40] = False
     error = np.abs(np.asarray(raw).astype(int) - source)
@@ -128,6 +133,7 @@ def test_a_result_does_not_depend_on_its_batch(editor: PromptEditDiffPipeline) -
     request["tags"][0] = tag(PROMPTS[0], "", [("", ("a",)), ("", ("hat",))])
     request["regions"][0] = [box_mask(8, 16, 20, 30), box_mask(22, 16, 40, 48)]
     request["output_type"] = "latent"
+    # The same requests in one batch, and one by one.
     together = editor(**{**request, "generator": [torch.Generator().manual_seed(i) for i in range(3)]}).images
     for i in range(3):
         alone = editor(
@@ -143,6 +149,7 @@ def test_it_follows_prompt_tags_mask_and_seed(editor: PromptEditDiffPipeline) ->
         assert isinstance(out, Tensor)
         return out
 
+    # The same inputs give the same latents, and each other input changes them.
     base = run()
     assert torch.equal(base, run())
     assert not torch.allclose(base, run(prompt=["a red car"]), atol=1e-3)
@@ -164,6 +171,7 @@ def test_automatic_tags_come_from_the_source_prompt_and_are_given_back(
 
 def test_guidance_of_one_is_one_half_of_the_work() -> None:
     pipeline = tiny_editor()
+    # Sizes of the batches that the network receives.
     sizes: list[int] = []
     original = pipeline.unet.predict
     pipeline.unet.predict = lambda x, *rest: sizes.append(len(x)) or original(x, *rest)  # type: ignore[method-assign, func-returns-value]
@@ -209,7 +217,7 @@ def test_what_cannot_be_done_is_refused(
 
 
 def test_it_is_trained_for_nothing_without_its_parts() -> None:
-    """Every ablation samples too."""
+    # Every ablation samples too.
     for off in ("prompt_tokens", "masked_attention", "mask_encoder"):
         pipeline = tiny_editor(awake(tiny_model(**{off: False})))
         [out] = pipeline(**ask(1)).images

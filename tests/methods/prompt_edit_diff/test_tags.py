@@ -72,11 +72,11 @@ def test_without_words_the_difference_of_the_prompts_is_taken_with_its_noun_phra
 
 
 def test_without_any_difference_noun_phrases_are_taken() -> None:
-    known = tag("a dog on a red sofa", "", [("a red sofa", ())])
-    assert render(known) == "a dog on a [red sofa](1)"
+    of_region = tag("a dog on a red sofa", "", [("a red sofa", ())])
+    assert render(of_region) == "a dog on a [red sofa](1)"
     unknown = tag("a dog on a red sofa")
     assert render(unknown) == "a [dog](1) on a [red sofa](1)"
-    assert known.how == unknown.how == ("noun phrases",)
+    assert of_region.how == unknown.how == ("noun phrases",)
     removed = tag("a dog", "a dog with a hat")
     assert render(removed) == "a [dog](1)"
 
@@ -91,10 +91,10 @@ def test_nothing_to_say_is_no_tag() -> None:
 
 def test_several_regions_without_words_go_by_their_own_prompts() -> None:
     target = "an orange bottle and a pink bus in a desert"
-    found = tag(
+    tagged = tag(
         target, "a green bottle and a pink car in a desert", [("an orange bottle", ()), ("a pink bus", ())]
     )
-    assert render(found) == "an [orange bottle](1) and a [pink bus](2) in a desert"
+    assert render(tagged) == "an [orange bottle](1) and a [pink bus](2) in a desert"
 
 
 def test_a_request_with_regions_is_tagged_by_them() -> None:
@@ -129,6 +129,7 @@ def test_many_repeated_words_take_no_time() -> None:
 def test_tokens_follow_their_words() -> None:
     tokenizer = tiny_tokenizer()  # a token for each letter
     tagged = tag("a red car", "", [("", ("red", "car"))])
+    # One region in the first prompt, two in the second.
     coded = to_tokens(tokenizer, [tagged, tag("hi", "", [("", ()), ("", ("hi",))])], length=16)
     assert coded.ids.shape == (2, 16)
     assert coded.member.shape == (2, 2, 16)
@@ -171,13 +172,15 @@ WORDS = st.lists(st.sampled_from(["a", "red", "blue", "car", "and", "hat", "it's
 def test_any_prompt_gives_sound_tags(target: str, source: str, regions: list[tuple[str, list[str]]]) -> None:
     tagged = tag(target, source, regions)
     assert len(tagged.regions) == len(tagged.how) == len(regions)
-    for region, how, (_, asked) in zip(tagged.regions, tagged.how, regions, strict=True):
+    for region, how, (_, words) in zip(tagged.regions, tagged.how, regions, strict=True):
         assert list(region) == sorted(set(region))
         assert all(0 <= i < len(tagged.words) for i in region)
         assert bool(region) == (how != "nothing")
+        # All named words that occur are tagged.
         if how == "words":
-            present = {word.text for word in tagged.words} & set(asked)
+            present = {word.text for word in tagged.words} & set(words)
             assert {tagged.words[i].text for i in region} == present
+    # Without its marks the rendered text is the prompt.
     plain = render(tagged)
     for number in ("1", "2", "3", "1,2", "1,3", "2,3", "1,2,3"):
         plain = plain.replace(f"]({number})", "")

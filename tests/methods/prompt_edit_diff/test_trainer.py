@@ -17,16 +17,17 @@ from bench.edit import EditCase, Runtime
 from bench.images import composite, mask_array
 from methods.prompt_edit_diff import trainer
 from methods.prompt_edit_diff.augment import MaskDropout
+from methods.prompt_edit_diff.config import Config
 from methods.prompt_edit_diff.examples import Examples, LoadedBatches, positions
 from methods.prompt_edit_diff.method import PromptEditDiff
-from methods.prompt_edit_diff.trainer import Config, train
+from methods.prompt_edit_diff.trainer import train
 from tests.methods.conftest import box_mask, request, tiny_tokenizer
 
 Folder = Callable[[int], str]
 
 
 def cases(count: int = 4) -> list[EditCase]:
-    """Red boxes on gradients."""
+    # Red boxes on gradients.
     out = []
     for i in range(count):
         mask = box_mask(8 + 4 * i, 16, 40 + 4 * i, 48)
@@ -58,6 +59,7 @@ def lines(out: Path) -> list[dict[str, str]]:
 
 
 def test_a_killed_training_resumes_to_the_bit(tiny_folder: Folder, tmp_path: Path) -> None:
+    # The reference: a run without interruption.
     whole = train(cases(), config(tiny_folder(4), tmp_path / "whole"))
 
     class Killed(Exception):
@@ -74,6 +76,7 @@ def test_a_killed_training_resumes_to_the_bit(tiny_folder: Folder, tmp_path: Pat
     assert [p.name for p in sorted((tmp_path / "cut").glob("checkpoint-*"))] == [
         "checkpoint-0000002", "checkpoint-0000004",
     ]  # fmt: skip
+    # The resumed run has the same weights and the same log.
     resumed = train(cases(), cut)
     first, second = weights_in(whole), weights_in(resumed)
     assert first.keys() == second.keys()
@@ -100,11 +103,14 @@ def test_it_learns_and_the_method_runs_its_weights(tiny_folder: Folder, tmp_path
         gradient_checkpointing=True,
     )  # fmt: skip
     folder = train(cases(), settings, samples=cases(2))
+    # The loss falls, and the gates open.
     losses = [float(line["inside"]) for line in lines(out)]
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
     assert float(lines(out)[-1]["phi"]) > 0
+    # Two columns of four images of 64 pixels.
     with Image.open(out / "samples-0000030.png") as sheet:
         assert sheet.size == (128, 256)
+    # The method runs the saved pipeline and keeps the outside.
     options = PromptEditDiff.Options(weights=str(folder), steps=2)
     assert PromptEditDiff.problems(options) == []
     method = PromptEditDiff(options, Runtime())
@@ -120,6 +126,7 @@ def test_frozen_parameters_stay(tiny_folder: Folder, tmp_path: Path) -> None:
     )
     from safetensors.torch import load_file
 
+    # Attention layers move, all others equal the base.
     base = load_file(Path(tiny_folder(4)) / "unet" / "diffusion_pytorch_model.safetensors")
     trained = weights_in(folder)
     moved = {
@@ -140,6 +147,7 @@ def test_examples_follow_from_their_position_and_state_what_they_show(
     assert sorted(data.row(i) for i in range(4)) == [0, 1, 2, 3]  # an epoch shows each once
     assert [data.row(i) for i in range(4)] != [data.row(i) for i in range(4, 8)] or data.row(8) != data.row(0)
     examples = [data[i] for i in range(200)]
+    # Shares of the way back and of examples without text.
     back = [bool((e["source"] == e["target"]).all()) for e in examples]
     assert np.mean(back) == pytest.approx(0.3, abs=0.1)
     empty = [not bool(e["words"].any()) for e in examples]
@@ -149,6 +157,7 @@ def test_examples_follow_from_their_position_and_state_what_they_show(
         bool(e["member"].any()) for e, b, n in zip(examples, back, empty, strict=True) if not b and not n
     ]
     assert all(tagged)
+    # A case without a result is refused by its remedy.
     bare = replace(cases(1)[0], truth=None)
     with pytest.raises(ValueError, match="make_training_tuples"):
         Examples([bare], tiny_tokenizer(), settings)[0]
@@ -192,11 +201,7 @@ def test_seeds_differ() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [
-        ({"base": "no/such"}, "no/such"),
-        ({"variant": "prompt_edit_dif"}, "variant"),
-        ({"steps": 0}, "steps"),
-    ],
+    [({"base": "no/such"}, "no/such"), ({"variant": "prompt_edit_dif"}, "variant"), ({"steps": 0}, "steps")],
 )
 def test_impossible_options_are_refused(
     tiny_folder: Folder, tmp_path: Path, change: dict[str, Any], message: str

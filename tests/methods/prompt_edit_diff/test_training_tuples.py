@@ -25,46 +25,49 @@ class Paint(EditMethod):
 
     def __init__(self, native_size: int | None = None, stop_after: int = 10**9) -> None:
         self.native_size = native_size
-        self.seen: list[int] = []
+        self.seeds: list[int] = []
         self.stop_after = stop_after
 
     def edit(self, requests: Sequence[EditRequest]) -> list[Image.Image]:
-        if len(self.seen) + len(requests) > self.stop_after:
+        if len(self.seeds) + len(requests) > self.stop_after:
             raise KeyboardInterrupt
-        self.seen += [r.seed for r in requests]
+        self.seeds += [r.seed for r in requests]
         sizes = {r.source.size for r in requests} | {r.mask.size for r in requests}
         assert self.native_size is None or sizes == {(self.native_size, self.native_size)}
         return [Image.new("RGB", r.source.size, (40 * r.seed, 200, 10)) for r in requests]
 
 
 def cases(count: int = 5) -> list[EditCase]:
-    found = [EditCase(f"../{i}", "attribute", request(i), f"s{i}") for i in range(count)]
+    examples = [EditCase(f"../{i}", "attribute", request(i), f"s{i}") for i in range(count)]
     masks = [box_mask(2, 2, 20, 20), box_mask(30, 30, 60, 60)]
+    # The first case has two regions.
     several = replace(
-        found[0].request,
+        examples[0].request,
         mask=box_mask(2, 2, 60, 60),
         regions=(Region(masks[0], "a hat", ("hat",)), Region(masks[1], "a scarf", ("scarf",))),
     )
-    return [replace(found[0], request=several), *found[1:]]
+    return [replace(examples[0], request=several), *examples[1:]]
 
 
 def test_a_quad_comes_back_as_it_was_asked(tmp_path: Path) -> None:
-    made = make_training_tuples(cases(), Paint(), MAKER, tmp_path, batch=2)
-    assert len(made) == 5
-    by_id = {case.id: case for case in made}
+    tuples = make_training_tuples(cases(), Paint(), MAKER, tmp_path, batch=2)
+    assert len(tuples) == 5
+    # All texts, masks and pixels come back.
+    by_id = {case.id: case for case in tuples}
     for case in cases():
-        found = by_id[case.id]
+        stored = by_id[case.id]
         for name in ("source_prompt", "target_prompt", "region_prompt", "instruction", "edit_words", "seed"):
-            assert getattr(found.request, name) == getattr(case.request, name)
-        assert found.request.source.tobytes() == case.request.source.tobytes()
-        assert found.request.mask.tobytes() == case.request.mask.tobytes()
-        assert [(r.prompt, r.words, r.mask.tobytes()) for r in found.request.regions] == [
+            assert getattr(stored.request, name) == getattr(case.request, name)
+        assert stored.request.source.tobytes() == case.request.source.tobytes()
+        assert stored.request.mask.tobytes() == case.request.mask.tobytes()
+        assert [(r.prompt, r.words, r.mask.tobytes()) for r in stored.request.regions] == [
             (r.prompt, r.words, r.mask.tobytes()) for r in case.request.regions
         ]
+        # Outside M the result is the source, inside it is the method's.
         mask = mask_array(case.request.mask)
-        assert found.truth is not None
-        assert np.array_equal(np.asarray(found.truth)[~mask], np.asarray(case.request.source)[~mask])
-        assert (np.asarray(found.truth)[mask] == (40 * case.request.seed, 200, 10)).all()
+        assert stored.truth is not None
+        assert np.array_equal(np.asarray(stored.truth)[~mask], np.asarray(case.request.source)[~mask])
+        assert (np.asarray(stored.truth)[mask] == (40 * case.request.seed, 200, 10)).all()
     assert not list(tmp_path.parent.glob("0*"))  # ids are no paths
 
 
@@ -72,27 +75,31 @@ def test_what_is_made_is_not_made_again(tmp_path: Path) -> None:
     stopped = Paint(stop_after=2)
     with pytest.raises(KeyboardInterrupt):
         make_training_tuples(cases(), stopped, MAKER, tmp_path, batch=2)
+    # A half-written tuple of the interrupted call.
     (tmp_path / f".{'0' * 24}.half").mkdir()
     rest = Paint()
-    told: list[tuple[int, int, int]] = []
-    made = make_training_tuples(cases(), rest, MAKER, tmp_path, batch=2, progress=lambda *n: told.append(n))
-    assert stopped.seen == [0, 1]
-    assert rest.seen == [2, 3, 4]
-    assert told == [(2, 2, 0), (4, 4, 0), (5, 5, 0)]
-    assert len(made) == 5
+    calls: list[tuple[int, int, int]] = []
+    tuples = make_training_tuples(
+        cases(), rest, MAKER, tmp_path, batch=2, progress=lambda *n: calls.append(n)
+    )
+    assert stopped.seeds == [0, 1]
+    assert rest.seeds == [2, 3, 4]
+    assert calls == [(2, 2, 0), (4, 4, 0), (5, 5, 0)]
+    assert len(tuples) == 5
     assert not (tmp_path / f".{'0' * 24}.half").exists()
 
 
 def test_the_judge_decides_once(tmp_path: Path) -> None:
-    def accept(case: EditCase, made: Image.Image) -> bool:
-        assert made.size == case.request.source.size
+    def accept(case: EditCase, result: Image.Image) -> bool:
+        assert result.size == case.request.source.size
         return case.request.seed % 2 == 0
 
-    made = make_training_tuples(cases(), Paint(), MAKER, tmp_path, accept=accept)
-    assert sorted(case.request.seed for case in made) == [0, 2, 4]
+    result = make_training_tuples(cases(), Paint(), MAKER, tmp_path, accept=accept)
+    assert sorted(case.request.seed for case in result) == [0, 2, 4]
+    # Rejected cases are not tried again.
     again = Paint()
     assert len(make_training_tuples(cases(), again, MAKER, tmp_path, accept=lambda *_: True)) == 3
-    assert again.seen == []
+    assert again.seeds == []
 
 
 def test_another_maker_is_refused(tmp_path: Path) -> None:
@@ -101,7 +108,7 @@ def test_another_maker_is_refused(tmp_path: Path) -> None:
         make_training_tuples(cases(2), Paint(), {**MAKER, "options": {"steps": 4}}, tmp_path)
 
 
-def test_sizes_are_the_methods_on_the_way_and_the_cases_in_the_end(tmp_path: Path) -> None:
+def test_sizes_are_the_methods_on_the_way_and_the_examplesin_the_end(tmp_path: Path) -> None:
     [case] = make_training_tuples(cases(1), Paint(native_size=32), MAKER, tmp_path)
     assert case.truth is not None
     assert case.truth.size == case.request.source.size == (64, 64)
@@ -111,6 +118,7 @@ def test_an_empty_or_broken_folder_says_so(tmp_path: Path) -> None:
     with pytest.raises(TrainingTuplesError, match="make_training_tuples"):
         TrainingTuples(tmp_path)
     make_training_tuples(cases(1), Paint(), MAKER, tmp_path)
+    # A broken record.
     [line] = tmp_path.glob("*/case.json")
     line.write_text("{")
     with pytest.raises(TrainingTuplesError, match=r"case\.json"):
@@ -118,5 +126,5 @@ def test_an_empty_or_broken_folder_says_so(tmp_path: Path) -> None:
 
 
 def test_slices_are_cases(tmp_path: Path) -> None:
-    made = make_training_tuples(cases(3), Paint(), MAKER, tmp_path)
-    assert [c.id for c in made[1:]] == [made[1].id, made[2].id]
+    tuples = make_training_tuples(cases(3), Paint(), MAKER, tmp_path)
+    assert [c.id for c in tuples[1:]] == [tuples[1].id, tuples[2].id]

@@ -19,6 +19,7 @@ from bench.images import mask_array
 from methods.blended_diffusion.method import BlendedDiffusion
 from methods.training import Machine
 from methods.zoo import adm, corpus, manifest
+from methods.zoo.job import Job
 from protocols.world.world import MiniWorld
 
 CPU = Machine(precision="float32")
@@ -43,8 +44,8 @@ def small() -> Iterator[None]:
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("zoo") / "checkpoints"
     work = root.parent / "work" / "blended_diffusion"
-    made = adm.blended_diffusion(WORLD, work, budget=BUDGET, machine=CPU, root=root, corpus=2 * EDITS)
-    assert made == root / "blended_diffusion"
+    folder = adm.blended_diffusion(Job(WORLD, work, budget=BUDGET, machine=CPU, root=root, corpus=2 * EDITS))
+    assert folder == root / "blended_diffusion"
     return root
 
 
@@ -74,6 +75,7 @@ def test_what_is_saved_is_the_trained_average(zoo: Path) -> None:
 
 
 def test_the_method_edits_with_it(zoo: Path) -> None:
+    # Few steps, to be fast.
     few = {
         **BlendedDiffusion.PRESETS["mini"],
         "weights": str(zoo / "blended_diffusion"),
@@ -92,19 +94,20 @@ def test_the_method_edits_with_it(zoo: Path) -> None:
 
 
 def test_the_gate_passes_the_truth_and_fails_the_source(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The embedded CLIP and reader, an editor that hands out the truth: it must pass, and the source must fail."""
+    # The embedded CLIP and reader, an editor that hands out the truth: it must pass, and the source must fail.
     from methods.zoo import thresholds
 
     for name in ("clip_guide", "reader"):
         (zoo / name).symlink_to(manifest.CHECKPOINTS / name)
     monkeypatch.setattr(thresholds, "entry", lambda name, root: root / name)
+    # The editor answers with ground truths, then with sources.
     cases = [WORLD.case(-1 - i) for i in range(8)]
     for field, passed in (("truth", True), ("source", False)):
 
         def edit(self: Any, requests: Any, field: str = field) -> list[Any]:
             at = {case.request.source.tobytes(): case for case in cases}
-            found = [at[request.source.tobytes()] for request in requests]
-            return [case.truth if field == "truth" else case.request.source for case in found]
+            matching = [at[request.source.tobytes()] for request in requests]
+            return [case.truth if field == "truth" else case.request.source for case in matching]
 
         monkeypatch.setattr(BlendedDiffusion, "edit", edit)
         [gate] = adm.check_blended_diffusion(WORLD, zoo, 8)
@@ -118,14 +121,15 @@ def test_the_gate_passes_the_truth_and_fails_the_source(zoo: Path, monkeypatch: 
 def test_batches_depend_on_the_step_alone_and_use_sources_and_truths(edits: corpus.Corpus) -> None:
     draw = adm.batches(edits, 16)
     assert torch.equal(draw(3), adm.batches(edits, 16)(3))
+    # One pass over a chunk.
     first, turn = torch.cat([draw(step) for step in range(3)]), draw(6)
-    raw = edits.pictures(0)
-    known = {p.tobytes() for name in ("source", "truth") for p in raw[name]}
-    from methods.zoo.data import to_pictures
+    raw = edits.images(0)
+    expected = {p.tobytes() for name in ("source", "truth") for p in raw[name]}
+    from methods.zoo.data import to_images
 
-    assert {p.tobytes() for p in to_pictures(first)} == known  # one chunk, each picture once
+    assert {p.tobytes() for p in to_images(first)} == expected  # one chunk, each picture once
     assert not torch.equal(turn, first[:16])  # the second time in another order
-    assert {p.tobytes() for p in to_pictures(turn)} <= known
+    assert {p.tobytes() for p in to_images(turn)} <= expected
     with pytest.raises(ValueError, match="a chunk of the corpus has 48 pictures"):
         adm.batches(edits, 64)
 

@@ -1,4 +1,4 @@
-"""What the reader looks at, and what the shipped one makes of junk."""
+"""The classifier's views of an image, and the shipped classifier on ideal edits and on junk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from methods.zoo import classifier, entry, thresholds
+from methods.zoo import classifier, classifier_recipe, entry, thresholds
+from methods.zoo.data import to_tensor
 from methods.zoo.failures import OTHER
 from protocols.world.world import MiniWorld
 
@@ -30,19 +31,19 @@ def test_the_close_box_is_a_square_around_the_region_within_the_picture() -> Non
 
 
 def test_both_views_scale_with_the_canvas() -> None:
-    """A picture drawn twice as large, pixel by pixel, has the same views up to the filter."""
+    # A picture drawn twice as large, pixel by pixel, has the same views up to the filter.
     pixels, region, _ = WORLD.labelled(-3)
     large, large_region = pixels.repeat(2, 0).repeat(2, 1), region.repeat(2, 0).repeat(2, 1)
-    small_views = classifier.views(classifier.to_tensor(pixels[None]), torch.from_numpy(region[None]))
-    large_views = classifier.views(classifier.to_tensor(large[None]), torch.from_numpy(large_region[None]))
+    small_views = classifier.views(to_tensor(pixels[None]), torch.from_numpy(region[None]))
+    large_views = classifier.views(to_tensor(large[None]), torch.from_numpy(large_region[None]))
     assert small_views.shape == large_views.shape == (1, 2, 4, 64, 64)
     assert (small_views - large_views).abs().mean() < 0.05
 
 
 def test_every_head_can_answer_other() -> None:
-    model = classifier.AttributeClassifier({"color": ("red", "blue"), "mouth": ("smile",)}, (8, 8, 8, 8))
+    model = classifier.ClassifierNetwork({"color": ("red", "blue"), "mouth": ("smile",)}, (8, 8, 8, 8))
     assert model.labels == {"color": ("red", "blue", OTHER), "mouth": ("smile", OTHER)}
-    again = classifier.AttributeClassifier(model.labels, (8, 8, 8, 8))
+    again = classifier.ClassifierNetwork(model.labels, (8, 8, 8, 8))
     assert again.labels == model.labels
     (answer,) = model.read(np.zeros((1, 64, 64, 3), np.uint8), np.ones((1, 64, 64), bool))
     assert answer["color"].keys() == {"red", "blue", OTHER}
@@ -50,40 +51,38 @@ def test_every_head_can_answer_other() -> None:
 
 
 def test_a_batch_is_half_renders_then_ideal_and_spoiled_edits() -> None:
-    drawn = classifier.examples(WORLD, 3, 16)
-    assert len(drawn) == 16
-    assert (drawn[0].pixels == WORLD.labelled(48)[0]).all()
-    assert all(OTHER not in example.labels.values() for example in drawn[:12])
-    assert all(set(example.labels.values()) == {OTHER} for example in drawn[12:])
+    batch = classifier_recipe.examples(WORLD, 3, 16)
+    assert len(batch) == 16
+    assert (batch[0].pixels == WORLD.labelled(48)[0]).all()
+    assert all(OTHER not in example.labels.values() for example in batch[:12])
+    assert all(set(example.labels.values()) == {OTHER} for example in batch[12:])
 
 
 @pytest.fixture(scope="module")
-def shipped() -> classifier.AttributeClassifier:
+def shipped() -> classifier.ClassifierNetwork:
     return classifier.load(entry("reader"))
 
 
-def test_the_shipped_reader_reads_ideal_edits_and_refuses_junk(
-    shipped: classifier.AttributeClassifier,
-) -> None:
-    """On fewer edits than ``zoo check``, which finds .994, .915, 0 and .02: two standard errors or more of slack."""
-    shares = classifier.edit_accuracy(shipped, WORLD, 200)
+def test_the_shipped_reader_reads_ideal_edits_and_refuses_junk(shipped: classifier.ClassifierNetwork) -> None:
+    # On fewer edits than ``zoo check``, which finds .994, .915, 0 and .02: two standard errors or more of slack.
+    shares = classifier_recipe.edit_accuracy(shipped, WORLD, 200)
     assert shares["ideal"] >= 0.96
     assert shares["spoiled"] >= 0.86
-    noise, flat = thresholds._junk(shipped, WORLD, 200)
+    noise, flat = thresholds.junk_checks(shipped, WORLD, 200)
     assert noise.figure is not None
     assert flat.figure is not None
     assert max(noise.figure, flat.figure) <= thresholds.JUNK + 0.03
 
 
-def test_the_shipped_reader_reads_a_picture_of_any_size(shipped: classifier.AttributeClassifier) -> None:
-    drawn = [WORLD.labelled(-1 - i) for i in range(60)]
+def test_the_shipped_reader_reads_a_picture_of_any_size(shipped: classifier.ClassifierNetwork) -> None:
+    renders = [WORLD.labelled(-1 - i) for i in range(60)]
     for factor in (1, 4):
-        pictures = np.stack([p.repeat(factor, 0).repeat(factor, 1) for p, _, _ in drawn])
-        regions = np.stack([r.repeat(factor, 0).repeat(factor, 1) for _, r, _ in drawn])
+        pictures = np.stack([p.repeat(factor, 0).repeat(factor, 1) for p, _, _ in renders])
+        regions = np.stack([r.repeat(factor, 0).repeat(factor, 1) for _, r, _ in renders])
         answers = shipped.read(pictures, regions)
         right = [
             max(answer[name], key=answer[name].__getitem__) == value
-            for answer, (_, _, labels) in zip(answers, drawn, strict=True)
+            for answer, (_, _, labels) in zip(answers, renders, strict=True)
             for name, value in labels.items()
         ]
         assert np.mean(right) > 0.97

@@ -27,7 +27,7 @@ def truths(cases: Sequence[EditCase]) -> list[Image.Image]:
 
 
 def cell(sheet: np.ndarray, row: int, column: int, rows: int, side: int = 192) -> np.ndarray:
-    """A cell by its distance from the lower edge and the left one."""
+    # A cell by its distance from the lower edge and the left one.
     foot = 24 + MARGIN
     top = sheet.shape[0] - foot - (rows - row) * (side + GAP)
     left = MARGIN + TEXT + GAP + column * (side + GAP)
@@ -46,12 +46,13 @@ def test_every_picture_is_in_its_cell(tmp_path: Path) -> None:
         )
         for column, expected in ((0, source), (2, truth), (3, source), (4, truth)):
             assert np.array_equal(cell(sheet, row, column, 3), expected), (row, column)
-        shown = cell(sheet, row, 1, 3)
-        line = (shown == OUTLINE).all(axis=2)
+        # The mask's outline lies inside the mask.
+        outlined = cell(sheet, row, 1, 3)
+        line = (outlined == OUTLINE).all(axis=2)
         mask = mask_array(case.request.mask).repeat(3, axis=0).repeat(3, axis=1)
         assert line.any()
         assert not line[~mask].any()
-        assert np.array_equal(shown[mask & ~line], source[mask & ~line])
+        assert np.array_equal(outlined[mask & ~line], source[mask & ~line])
         # A border pixel of the mask is on the line, wherever it is not the picture's frame.
         right = mask[:, :-1] & ~mask[:, 1:]
         assert line[:, :-1][right].all()
@@ -61,6 +62,7 @@ def test_text_stands_left_of_the_pictures_and_above_them(tmp_path: Path) -> None
     contact_sheet(WORLD, {"a_method_with_a_rather_long_name_that_wraps": copies}, tmp_path / "s.png", cases=2)
     with Image.open(tmp_path / "s.png") as image:
         sheet = np.asarray(image.convert("RGB")).astype(int)
+    # Text is darker than paper.
     ink = (sheet < 200).any(axis=2)
     rows = 2 * (192 + GAP)
     top = sheet.shape[0] - 24 - MARGIN - rows
@@ -82,6 +84,7 @@ def test_text_stands_left_of_the_pictures_and_above_them(tmp_path: Path) -> None
 def test_the_seed_alone_picks_the_cases(tmp_path: Path) -> None:
     assert drawn(0, 10) == drawn(0, 10)
     assert drawn(0, 10) != drawn(1, 10)
+    # Indices are different, in range, and alternate.
     many = drawn(3, 400)
     assert len(set(many)) == 400
     assert all(-contact.LAST < index <= -contact.FIRST for index in many)
@@ -92,14 +95,14 @@ def test_the_seed_alone_picks_the_cases(tmp_path: Path) -> None:
 
 
 def test_a_method_is_asked_once_and_held_to_its_promise(tmp_path: Path) -> None:
-    asked = []
+    calls = []
 
     def counted(cases: Sequence[EditCase]) -> list[Image.Image]:
-        asked.append(len(cases))
+        calls.append(len(cases))
         return copies(cases)
 
     contact_sheet(WORLD, {"counted": counted}, tmp_path / "s.png", cases=3, scale=1)
-    assert asked == [3]
+    assert calls == [3]
     with pytest.raises(ValueError, match="'short' gave 2 pictures for 3"):
         contact_sheet(WORLD, {"short": lambda cases: copies(cases)[1:]}, tmp_path / "t.png", cases=3)
     with pytest.raises(ValueError, match=r"'small' gave \(32, 32\)"):

@@ -41,6 +41,7 @@ def test_a_spoiled_edit_differs_from_the_truth_inside_the_region_alone() -> None
             grown |= (
                 np.roll(grown, 1, 0) | np.roll(grown, -1, 0) | np.roll(grown, 1, 1) | np.roll(grown, -1, 1)
             )
+        # Far from the region the image is the source or the ground truth.
         source, truth = np.asarray(case.request.source), np.asarray(case.truth)
         outside = example.pixels[~grown]
         assert (outside == source[~grown]).all() or (outside == truth[~grown]).all()

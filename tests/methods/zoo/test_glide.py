@@ -19,9 +19,10 @@ from methods.glide.method import Glide
 from methods.glide.schedule import RespacedSchedule
 from methods.mask_grid import cover_cells
 from methods.training import Machine
-from methods.zoo import classifier, corpus, manifest, publish
+from methods.zoo import classifier_recipe, corpus, job, manifest, publish
 from methods.zoo import glide as recipe
 from methods.zoo.data import to_tensor
+from methods.zoo.job import Job
 from protocols.world.world import MiniWorld
 
 CPU = Machine(precision="float32")
@@ -34,7 +35,7 @@ BUDGET = replace(recipe.BUDGET, samples=32, batch=8)
 def small() -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     patch.setattr(corpus, "CHUNK", EDITS // 2)
-    patch.setattr(publish, "HELD_OUT", 40)
+    patch.setattr(job, "HELD_OUT", 40)
     yield
     patch.undo()
 
@@ -42,7 +43,9 @@ def small() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("zoo") / "checkpoints"
-    recipe.glide(WORLD, root.parent / "work" / "glide", budget=BUDGET, corpus=EDITS, machine=CPU, root=root)
+    recipe.glide(
+        Job(WORLD, root.parent / "work" / "glide", budget=BUDGET, corpus=EDITS, machine=CPU, root=root)
+    )
     return root
 
 
@@ -53,7 +56,7 @@ def edits(zoo: Path) -> corpus.Corpus:
 
 @pytest.fixture(scope="module")
 def draws(zoo: Path, edits: corpus.Corpus) -> dict[str, recipe.GlideBatches]:
-    tokenizer = recipe._tokenizer(WORLD, zoo / "tokenizer")
+    tokenizer = recipe.load_tokenizer(WORLD, zoo / "tokenizer")
     return {part: recipe.GlideBatches(part, edits, tokenizer, 16) for part in recipe.PARTS}
 
 
@@ -111,7 +114,13 @@ def test_the_gate_measures_the_method(zoo: Path, tmp_path: Path) -> None:
     root = tmp_path / "checkpoints"
     shutil.copytree(zoo, root)
     publish.reader(
-        WORLD, tmp_path / "reader", budget=replace(classifier.BUDGET, samples=64), machine=CPU, root=root
+        Job(
+            WORLD,
+            tmp_path / "reader",
+            budget=replace(classifier_recipe.BUDGET, samples=64),
+            machine=CPU,
+            root=root,
+        )
     )
     follows, *by_category, keeps = recipe.check_glide(WORLD, root, 4)
     assert follows.name == keeps.name == "glide"
@@ -128,29 +137,31 @@ def test_batches_depend_on_the_step_alone_and_see_every_edit_once_an_epoch(
     for draw in draws.values():
         assert all(torch.equal(value, draw(3)[name]) for name, value in draw(3).items())
         assert not torch.equal(draw(3)["image"], draw(4)["image"])
-    everything = [edits.pictures(chunk) for chunk in edits.chunks]
+    # Each epoch shows every edit once, in another order.
+    everything = [edits.images(chunk) for chunk in edits.chunks]
     sources = {p.tobytes() for chunk in everything for p in chunk["source"]}
     draw = draws["upsampler"]
     for epoch in (0, 1):
-        rows = [draw._rows(3 * epoch + i)["source"] for i in range(3)]  # 3 batches of 16 of 48 edits
+        rows = [draw.arrays(3 * epoch + i)["source"] for i in range(3)]  # 3 batches of 16 of 48 edits
         assert {p.tobytes() for row in rows for p in row} == sources
-    assert not np.array_equal(draw._rows(0)["source"], draw._rows(3)["source"])
+    assert not np.array_equal(draw.arrays(0)["source"], draw.arrays(3)["source"])
 
 
 def test_targets_texts_and_masks_belong_together(
     draws: dict[str, recipe.GlideBatches], edits: corpus.Corpus
 ) -> None:
-    chunks = [edits.pictures(chunk) for chunk in edits.chunks]
+    chunks = [edits.images(chunk) for chunk in edits.chunks]
     raw: dict[str, Any] = {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
     where = {picture.tobytes(): i for i, picture in enumerate(raw["source"])}
     tokenizer = draws["base"].tokenizer
     plain = empty = total = 0
     for step in range(12):
         batch, small = draws["upsampler"](step), draws["base"](step)
-        rows = [where[p.tobytes()] for p in draws["upsampler"]._rows(step)["source"]]
+        rows = [where[p.tobytes()] for p in draws["upsampler"].arrays(step)["source"]]
         for i, row in enumerate(rows):
             source, truth = (to_tensor(raw[name][row : row + 1])[0] for name in ("source", "truth"))
             edit = raw["mask"][row]
+            # The target is the source or the ground truth, with the matching prompt.
             back = torch.equal(batch["target"][i], source)
             assert back or torch.equal(batch["target"][i], truth)
             assert torch.equal(batch["image"][i], source)
@@ -161,6 +172,7 @@ def test_targets_texts_and_masks_belong_together(
             nothing = not batch["present"][i].any()
             assert nothing or torch.equal(batch["tokens"][i], expected.ids[0])
             plain, empty, total = plain + back, empty + nothing, total + 1
+        # The base has the same examples at half the size.
         expected_small = recipe.shrink(raw["source"][rows])
         assert torch.equal(small["image"], to_tensor(expected_small))
         assert torch.equal(batch["low_res"], eight_bits(batch["low_res"]))
@@ -177,6 +189,7 @@ def test_the_loss_weighs_the_inside_and_reaches_every_parameter(
 ) -> None:
     network = recipe.start(part, draws[part].tokenizer.vocabulary)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
+    # Open the layers that start at zero.
     for parameter in network.parameters():
         if not parameter.any():  # what starts at zero blocks the way to what lies before it
             torch.nn.init.normal_(parameter, std=0.02, generator=generator)
@@ -199,6 +212,7 @@ def test_the_loss_weighs_the_inside_and_reaches_every_parameter(
 
     simple, _ = recipe.loss_terms(Zero(), process, batch, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
     torch.manual_seed(0)
+    # The loss of a network that predicts zero, by hand.
     draw = torch.Generator().manual_seed(0)
     torch.randint(0, 1000, (16,), generator=draw)
     eps = torch.randn(batch["target"].shape, generator=draw)
@@ -211,25 +225,25 @@ def test_the_loss_weighs_the_inside_and_reaches_every_parameter(
 
 
 def test_a_network_learns_one_batch(draws: dict[str, recipe.GlideBatches]) -> None:
-    """Both terms of the loss fall when the same examples and the same noise are seen again and again."""
+    # Both terms of the loss fall when the same examples and the same noise are seen again and again.
     network = recipe.start("base", draws["base"].tokenizer.vocabulary)
     process = Diffusion(RespacedSchedule.of(network.config.schedule))
     batch = {name: value[:4] for name, value in draws["base"](0).items()}
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    found = []
+    losses = []
     for _ in range(12):
         simple, bound = recipe.loss_terms(network, process, batch, torch.Generator().manual_seed(1))
-        found.append((float(simple.detach()), float(bound.detach())))
+        losses.append((float(simple.detach()), float(bound.detach())))
         optimizer.zero_grad()
         (simple + bound).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-    assert found[-1][0] < 0.8 * found[0][0]
-    assert found[-1][1] < found[0][1]
+    assert losses[-1][0] < 0.8 * losses[0][0]
+    assert losses[-1][1] < losses[0][1]
 
 
 def test_a_warm_start_begins_where_the_checkpoint_is(zoo: Path, tmp_path: Path) -> None:
-    """One step at a vanishing rate must give the checkpoint back."""
+    # One step at a vanishing rate must give the checkpoint back.
     import shutil
 
     from safetensors.torch import load_file
@@ -238,7 +252,7 @@ def test_a_warm_start_begins_where_the_checkpoint_is(zoo: Path, tmp_path: Path) 
     root = tmp_path / "checkpoints"
     budget = replace(BUDGET, samples=8, learning_rate=1e-12, warmup=0)
     work = zoo.parent / "work" / "glide-warm"
-    recipe.glide_base(WORLD, work, budget=budget, corpus=EDITS, machine=CPU, root=root, warm=True)
+    recipe.glide_base(Job(WORLD, work, budget=budget, corpus=EDITS, machine=CPU, root=root, warm=True))
     old, new = (load_file(r / "glide" / "base" / "model.safetensors") for r in (zoo, root))
     assert all(torch.allclose(old[name].float(), new[name].float(), atol=1e-3) for name in old)
     stages = json.loads((root / "glide" / "card.json").read_text())["stages"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from bench.images import mask_array
 from methods.lama import fills, network
 from methods.lama.method import Lama
 from methods.lama.network import Generator, GeneratorConfig
-from methods.training import Machine
-from methods.zoo import corpus, manifest
+from methods.training import Machine, Recording
+from methods.zoo import corpus, job, manifest
 from methods.zoo import lama as recipe
 from methods.zoo.corpus import Corpus
+from methods.zoo.job import Job
 from protocols.world.world import MiniWorld
 
 CPU = Machine(precision="float32")
@@ -36,27 +38,24 @@ def small() -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     patch.setattr(corpus, "CHUNK", EDITS)
     patch.setattr(recipe, "MODEL", TINY)
-    from methods.zoo import publish
-
-    patch.setattr(publish, "HELD_OUT", 8)
+    patch.setattr(job, "HELD_OUT", 8)
     yield
     patch.undo()
 
 
 @pytest.fixture(scope="module")
 def edits(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    made = Corpus(WORLD, tmp_path_factory.mktemp("zoo") / "work" / "corpus", EDITS)
-    made.render()
-    return made
+    corpus_of_edits = Corpus(WORLD, tmp_path_factory.mktemp("zoo") / "work" / "corpus", EDITS)
+    corpus_of_edits.render()
+    return corpus_of_edits
 
 
 # --- losses -------------------------------------------------------------------------------------------
 
 
 def test_the_discriminator_is_told_the_papers_formula_with_its_patches_balanced() -> None:
-    """Equation 3 with probabilities instead of logits, the kinds of patches averaged apart: only those that hold a
-    hole count as fake.
-    """
+    # Equation 3 with probabilities instead of logits, the kinds of patches averaged apart: only those that hold a
+    # hole count as fake.
     torch.manual_seed(0)
     real, fake = torch.randn(2, 1, 4, 4, dtype=torch.float64), torch.randn(2, 1, 4, 4, dtype=torch.float64)
     holes = (torch.rand(2, 1, 4, 4) < 0.5).double()
@@ -74,17 +73,17 @@ def test_the_discriminator_is_told_the_papers_formula_with_its_patches_balanced(
 def test_a_hole_weighs_less_the_deeper_in_it() -> None:
     mask = np.zeros((12, 12), np.bool_)
     mask[3:8, 2:9] = True
-    found = recipe.discounted(mask)
-    assert found.dtype == np.float32
-    assert not found[~mask].any()
-    assert found[3, 2] == found[7, 5] == 1
-    assert found[4, 3] == pytest.approx(recipe.DISCOUNT)
-    assert found[5, 5] == pytest.approx(recipe.DISCOUNT**2)
+    weight = recipe.discounted(mask)
+    assert weight.dtype == np.float32
+    assert not weight[~mask].any()
+    assert weight[3, 2] == weight[7, 5] == 1
+    assert weight[4, 3] == pytest.approx(recipe.DISCOUNT)
+    assert weight[5, 5] == pytest.approx(recipe.DISCOUNT**2)
     assert (recipe.discounted(np.ones((4, 4), np.bool_)) == 1).all()
 
 
 def test_the_generators_loss_does_not_saturate() -> None:
-    """Where the discriminator is sure, the gradient is 1 in the logit, not 0."""
+    # Where the discriminator is sure, the gradient is 1 in the logit, not 0.
     logit = torch.full((1, 1, 1, 1), -20.0, requires_grad=True)
     recipe.generator_loss(logit, torch.ones(1, 1, 1, 1)).backward()
     assert logit.grad is not None
@@ -94,14 +93,14 @@ def test_the_generators_loss_does_not_saturate() -> None:
 def test_patches_with_a_single_pixel_of_hole_count() -> None:
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., 17, 63] = 1
-    found = recipe.patches(mask, (16, 16))
+    hits = recipe.patches(mask, (16, 16))
     expected = torch.zeros(1, 1, 16, 16)
     expected[..., 4, 15] = 1
-    assert torch.equal(found, expected)
+    assert torch.equal(hits, expected)
 
 
 def test_the_gradient_penalty_is_the_squared_norm() -> None:
-    """Of a linear map its weights' own; of the discriminator that of finite differences."""
+    # Of a linear map its weights' own; of the discriminator that of finite differences.
 
     class Linear(nn.Module):
         def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -135,7 +134,7 @@ def test_the_gradient_penalty_is_the_squared_norm() -> None:
 
 
 def test_a_patch_is_26_pixels() -> None:
-    """A logit depends on the 26 x 26 pixels around its patch and on no other."""
+    # A logit depends on the 26 x 26 pixels around its patch and on no other.
     torch.manual_seed(2)
     judge = recipe.Discriminator()
     x = torch.rand(1, 3, 64, 64, requires_grad=True)
@@ -163,16 +162,18 @@ def test_batches_depend_on_the_step_alone(edits: Corpus) -> None:
 
 
 def test_a_batch_is_pictures_of_the_corpus_with_holes(edits: Corpus) -> None:
-    raw = edits.pictures(0)
-    known = {p.tobytes() for name in ("source", "truth") for p in raw[name]}
-    known |= {np.ascontiguousarray(p[:, ::-1]).tobytes() for name in ("source", "truth") for p in raw[name]}
+    raw = edits.images(0)
+    expected = {p.tobytes() for name in ("source", "truth") for p in raw[name]}
+    expected |= {
+        np.ascontiguousarray(p[:, ::-1]).tobytes() for name in ("source", "truth") for p in raw[name]
+    }
     batch = recipe.HoleBatches(edits, 16)(7)
     assert batch["image"].shape == (16, 3, 64, 64)
     assert batch["mask"].shape == (16, 1, 64, 64)
     assert set(batch["mask"].unique().tolist()) == {0.0, 1.0}
     assert torch.equal(batch["weight"] > 0, batch["mask"] == 1)
     back = (batch["image"] * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    assert all(np.ascontiguousarray(picture).tobytes() in known for picture in back)
+    assert all(np.ascontiguousarray(picture).tobytes() in expected for picture in back)
     shares = batch["mask"].mean(dim=(1, 2, 3))
     assert 0 < float(shares.min()) <= float(shares.max()) < 1
 
@@ -189,7 +190,9 @@ def probe(edits: Corpus, weights: dict[str, Tensor]) -> float:
         return float((generator.paint(batch["image"], batch["mask"]) - batch["image"]).abs().mean())
 
 
-def test_it_learns_and_a_stopped_training_resumes_bit_for_bit(edits: Corpus, tmp_path: Path) -> None:
+def test_it_learns_and_a_stopped_training_resumes_bit_for_bit(
+    edits: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draw = recipe.HoleBatches(edits, 4)
     whole = recipe.run(draw, tmp_path / "whole", BUDGET, CPU)
 
@@ -201,14 +204,18 @@ def test_it_learns_and_a_stopped_training_resumes_bit_for_bit(edits: Corpus, tmp
             raise Stop
         return draw(step)
 
+    # Stopped in step 6, with a checkpoint after each step.
+    monkeypatch.setattr(recipe, "Recording", partial(Recording, save_seconds=0.0))
     with pytest.raises(Stop):
-        recipe.run(stopping, tmp_path / "cut", BUDGET, replace(CPU, save_every=0.0))
+        recipe.run(stopping, tmp_path / "cut", BUDGET, CPU)
     resumed = recipe.run(draw, tmp_path / "cut", BUDGET, CPU)
     assert resumed.samples == whole.samples == 40
     for name in ("generator", "discriminator"):
         for key, value in whole.weights[name].items():
             assert torch.equal(value, resumed.weights[name][key]), key
-    longer = recipe.run(draw, tmp_path / "longer", replace(BUDGET, samples=640, warmup=0, rate=4e-3), CPU)
+    longer = recipe.run(
+        draw, tmp_path / "longer", replace(BUDGET, samples=640, warmup=0, learning_rate=4e-3), CPU
+    )
     assert probe(edits, longer.weights["generator"]) < 0.7 * probe(edits, whole.weights["generator"])
     assert {"known", "inside", "adversarial", "matching", "judge", "judged_rightly", "penalty"} <= set(
         whole.figures
@@ -218,20 +225,20 @@ def test_it_learns_and_a_stopped_training_resumes_bit_for_bit(edits: Corpus, tmp
 def test_neither_networks_loss_reaches_the_others_parameters(
     edits: Corpus, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """The discriminator's gradient is that of its own loss and penalty; the generator's own has none in it."""
-    seen: dict[str, Any] = {}
+    # The discriminator's gradient is that of its own loss and penalty; the generator's own has none in it.
+    calls: dict[str, Any] = {}
 
     def capture(work: Path, modules: Any, loss: Any, *rest: Any, **more: Any) -> None:
-        seen.update(modules=modules, loss=loss)
+        calls.update(modules=modules, loss=loss)
 
     monkeypatch.setattr(recipe, "train", capture)
     draw = recipe.HoleBatches(edits, 4)
     recipe.run(draw, tmp_path, BUDGET, CPU)
-    generator, judge = seen["modules"]["generator"], seen["modules"]["discriminator"]
+    generator, judge = calls["modules"]["generator"], calls["modules"]["discriminator"]
     batch = draw(0)  # a step with the penalty
-    value, _ = seen["loss"](batch, torch.Generator())
+    value, _ = calls["loss"](batch, torch.Generator())
     value.backward()
-    found = [p.grad.clone() for p in judge.parameters()]
+    gradients = [p.grad.clone() for p in judge.parameters()]
     with torch.no_grad():
         generator.train()
         fake = generator(batch["image"], batch["mask"])
@@ -240,27 +247,27 @@ def test_neither_networks_loss_reaches_the_others_parameters(
     own = recipe.discriminator_loss(real_logits, fake_logits, recipe.patches(batch["mask"], (16, 16)))
     own = own + 0.5 * recipe.R1 * recipe.R1_EVERY * recipe.gradient_penalty(judge, batch["image"][:2])
     own.backward()
-    for a, p in zip(found, judge.parameters(), strict=True):
+    for a, p in zip(gradients, judge.parameters(), strict=True):
         assert torch.allclose(a, p.grad, atol=1e-6, rtol=1e-3)
 
 
 def test_statistics_are_measured_for_the_weights_that_are_kept(edits: Corpus) -> None:
-    """In evaluation mode a batch that fills the statistics alone gives what it gave in training mode."""
+    # In evaluation mode a batch that fills the statistics alone gives what it gave in training mode.
     torch.manual_seed(3)
     batch = recipe.HoleBatches(edits, 8)(1)
     weights = {k: v.clone() for k, v in Generator(TINY).state_dict().items()}
-    made = recipe.settled(TINY, weights, [batch])
+    generator = recipe.settled(TINY, weights, [batch])
     other = Generator(TINY)
     other.load_state_dict(weights)
     with torch.no_grad():
         expected = other.train().paint(batch["image"], batch["mask"])
-        found = made.paint(batch["image"], batch["mask"])
+        painted = generator.paint(batch["image"], batch["mask"])
         unsettled = other.eval()
         unsettled.load_state_dict(weights)
         stale = unsettled.paint(batch["image"], batch["mask"])
-    assert not made.training
+    assert not generator.training
     # Up to the unbiased variance that statistics are kept with.
-    assert float((found - expected).abs().max()) < 0.01
+    assert float((painted - expected).abs().max()) < 0.01
     assert float((stale - expected).abs().max()) > 0.02
 
 
@@ -269,7 +276,7 @@ def zoo(edits: Corpus) -> Path:
     root = edits.folder.parent.parent / "checkpoints"
     root.mkdir()
     work = edits.folder.parent / "lama"
-    recipe.lama(WORLD, work, budget=replace(BUDGET, samples=16), machine=CPU, root=root, corpus=EDITS)
+    recipe.lama(Job(WORLD, work, budget=replace(BUDGET, samples=16), machine=CPU, root=root, corpus=EDITS))
     return root
 
 
@@ -298,7 +305,7 @@ def test_the_checkpoint_is_complete_and_the_method_edits_with_it(
 
 
 def test_the_embedded_size_stays_small() -> None:
-    """At most 5 MB on disk: two bytes a weight."""
+    # At most 5 MB on disk: two bytes a weight.
     size = sum(p.numel() for p in Generator(GeneratorConfig(width=24, downs=3, blocks=4)).parameters())
     assert 2 * size < 4.5e6
 
@@ -312,7 +319,7 @@ def test_a_warm_start_goes_on_from_the_checkpoint(zoo: Path, edits: Corpus, tmp_
     budget = replace(BUDGET, samples=4, learning_rate=1e-12, warmup=0)
     root = tmp_path / "checkpoints"
     recipe.lama(
-        WORLD, tmp_path / "work" / "lama", budget=budget, machine=CPU, root=root, warm=True, corpus=EDITS
+        Job(WORLD, tmp_path / "work" / "lama", budget=budget, machine=CPU, root=root, warm=True, corpus=EDITS)
     )
     for name, value in network.load(root / "lama").named_parameters():
         assert torch.allclose(value, before.state_dict()[name], atol=1e-3), name

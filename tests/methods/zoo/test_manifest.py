@@ -15,7 +15,7 @@ from tests.methods.conftest import picture, request, tiny_pipeline
 
 @pytest.fixture
 def checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A zoo of tiny checkpoints that share autoencoder, tokenizer and text encoder."""
+    # A zoo of tiny checkpoints that share autoencoder, tokenizer and text encoder.
     root = tmp_path / "zoo" / "checkpoints"
     monkeypatch.setattr(manifest, "CHECKPOINTS", root)
     pipeline = tiny_pipeline(9)
@@ -65,10 +65,10 @@ def test_sharing_goes_through_several_checkpoints(checkpoints: Path) -> None:
         dict.fromkeys(("vae", "tokenizer", "text_encoder", "scheduler"), "sd_inpainting"),
     )
     manifest.write_manifest()
-    found = weights.find("zoo:second")
-    assert found.parts["vae"] == checkpoints / "autoencoder"
-    assert found.parts["tokenizer"] == checkpoints / "text" / "tokenizer"
-    assert found.parts["scheduler"] == checkpoints / "sd_inpainting" / "scheduler"
+    checkpoint = weights.find("zoo:second")
+    assert checkpoint.parts["vae"] == checkpoints / "autoencoder"
+    assert checkpoint.parts["tokenizer"] == checkpoints / "text" / "tokenizer"
+    assert checkpoint.parts["scheduler"] == checkpoints / "sd_inpainting" / "scheduler"
     assert manifest.closure("second") == ["autoencoder", "sd_inpainting", "second", "text"]
     options = SdInpainting.Options(weights="zoo:second", steps=2)
     (edited,) = SdInpainting(options, Runtime()).edit([request(1)])
@@ -88,6 +88,7 @@ def test_the_same_folder_works_by_its_path(checkpoints: Path) -> None:
 def test_manifest_lists_every_file_with_hash_and_size(checkpoints: Path) -> None:
     import hashlib
 
+    # Every file on disk is listed.
     listed = json.loads((checkpoints.parent / "manifest.json").read_text())
     on_disk = {
         path.relative_to(checkpoints).as_posix(): path for path in checkpoints.rglob("*") if path.is_file()
@@ -103,7 +104,7 @@ def test_manifest_lists_every_file_with_hash_and_size(checkpoints: Path) -> None
     "file", ["sd_inpainting/unet/diffusion_pytorch_model.safetensors", "autoencoder/config.json"]
 )
 def test_a_corrupted_file_is_refused_by_name(checkpoints: Path, file: str) -> None:
-    """Also where the file belongs to a checkpoint that is only shared from."""
+    # Also where the file belongs to a checkpoint that is only shared from.
     path = checkpoints / file
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -129,6 +130,7 @@ def test_truncated_missing_and_foreign_files_are_refused(checkpoints: Path) -> N
         manifest.verify("autoencoder")
     path.write_bytes(data)
     assert path in manifest.verify("autoencoder")
+    # A file that the manifest does not list.
     foreign = checkpoints / "autoencoder" / "diffusion_pytorch_model.bin"
     foreign.write_bytes(b"pickle")
     with pytest.raises(manifest.ZooError, match=r"model.bin does not belong .* Delete the file") as caught:
@@ -141,6 +143,7 @@ def test_absent_checkpoints_say_how_to_get_them(checkpoints: Path) -> None:
     (problem,) = SdInpainting.problems(SdInpainting.Options(weights="zoo:glide"))
     assert "there: autoencoder, sd_inpainting, text" in problem
     assert "run_bench.py train glide" in problem
+    # A checkpoint that was trained but is not in the manifest.
     (checkpoints / "new").mkdir()
     (checkpoints / "new" / "config.json").write_text("{}")
     with pytest.raises(manifest.ZooError, match=r"python -m methods.zoo`"):

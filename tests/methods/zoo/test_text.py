@@ -25,8 +25,8 @@ def test_every_word_is_one_token(tokenizer: CLIPTokenizer) -> None:
 
 def test_words_within_words_stay_whole() -> None:
     words = ["hair", "chair", "air", "hairs", "a", "repair"]
-    made = build_tokenizer(words)
-    assert all(len(made(word).input_ids) == 3 for word in words)
+    tokenizer_of_words = build_tokenizer(words)
+    assert all(len(tokenizer_of_words(word).input_ids) == 3 for word in words)
     assert len(set(merges_for(words))) == len(merges_for(words))
 
 
@@ -46,6 +46,7 @@ def test_saved_and_loaded_it_is_the_same(tokenizer: CLIPTokenizer, tmp_path: Pat
 
 def test_every_prompt_of_the_world_fits(tokenizer: CLIPTokenizer) -> None:
     world = MiniWorld()
+    # Start and end included.
     longest = max(
         len(tokenizer(text).input_ids)
         for index in range(300)
