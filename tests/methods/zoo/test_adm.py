@@ -130,7 +130,7 @@ def test_batches_depend_on_the_step_alone_and_use_sources_and_truths(edits: corp
     assert {p.tobytes() for p in to_images(first)} == expected  # one chunk, each picture once
     assert not torch.equal(turn, first[:16])  # the second time in another order
     assert {p.tobytes() for p in to_images(turn)} <= expected
-    with pytest.raises(ValueError, match="a chunk of the corpus has 48 pictures"):
+    with pytest.raises(ValueError, match="a chunk of the corpus has 48 images"):
         adm.batches(edits, 64)
 
 
