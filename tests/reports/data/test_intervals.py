@@ -29,6 +29,7 @@ def test_means_are_those_of_one_column_at_a_time() -> None:
 
 def test_missing_values_lower_n_of_their_column_alone() -> None:
     values, cluster = table()
+    # One column with some values, one with none, the others whole.
     holed = values.copy()
     holed[:20, 1] = np.nan
     holed[:, 2] = np.nan
@@ -45,6 +46,7 @@ def test_missing_values_lower_n_of_their_column_alone() -> None:
 def test_the_names_and_order_of_clusters_do_not_matter() -> None:
     values, cluster = table()
     result = bootstrap_means(values, cluster)
+    # Other names, in the reverse order.
     renamed = bootstrap_means(values, 1000 - 7 * cluster)
     assert result.low.tolist() == renamed.low.tolist()
 
@@ -60,6 +62,7 @@ def test_one_cluster_has_no_interval_and_a_constant_its_value() -> None:
 def outcomes(units: int = 60, columns: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
     values = (generator.random((units, columns)) < [0.3, 0.9, 1.0][:columns]).astype(float)
+    # Shares near 0.3, 0.9 and exactly 1. The first column lacks values.
     values[:7, 0] = np.nan
     return values, generator.integers(0, units // 3, units)
 

@@ -46,6 +46,7 @@ def simulated_study(
             candidates = tuple(generator.permutation(METHODS)[: 2 if kind == "pair" else 3])
             taste = [METHODS.index(m) + generator.gumbel() * 1.5 for m in candidates]
             answer = candidates[int(np.argmin(taste) if careless else np.argmax(taste))]
+            # Every seventh comparison is a tie.
             tie = kind == "pair" and t % 7 == 0
             add(
                 rater=f"r{r}", trial=f"{r}-{t}", question=questions[t % len(questions)], case=case.id,
@@ -112,6 +113,7 @@ def test_report_and_analysis_give_the_same_numbers(run: RunStore, questions: Seq
         (p, c, m) for p in ("mini-coco", EVERYWHERE) for c in ("all", *CATEGORIES) for m in METHODS
     }
     # The careless raters' votes are in none of them.
+    # Shares over all raters are different numbers.
     everyone = analysis.shares[(analysis.shares["raters"] == "all") & (analysis.shares["category"] == "all")]
     assert not set(everyone["share"]) & set(shares["share"])
 

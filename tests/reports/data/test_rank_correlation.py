@@ -26,6 +26,7 @@ def test_correlations_are_scipys() -> None:
 
 def test_weighted_ranks_are_the_ranks_of_the_repeated_sample() -> None:
     x, y, _ = columns(30)
+    # How often each value occurs in five resamples.
     weights = np.random.default_rng(1).multinomial(30, np.full(30, 1 / 30), size=5).astype(float)
     sides = {
         ("x", 0): rank_correlation.SortedColumn.of(x[:, 0]),

@@ -26,6 +26,7 @@ def test_values_land_at_their_unit_method_and_metric(tmp_path: Path) -> None:
     assert loaded.contenders.tolist() == [0, 1]
     assert loaded.cases == tuple(case.id for case in fake.cases())
     assert [CATEGORIES[code] for code in loaded.category] == [case.category for case in fake.cases()]
+    # Values in the order of the cases, one column per method.
     oracle = loaded.metric("leak_lpips")[:, 3]
     assert oracle.tolist() == [0.01 * k for k in range(N)]
     k = loaded.metrics.index("leak_lpips")
@@ -43,6 +44,7 @@ def test_values_land_at_their_unit_method_and_metric(tmp_path: Path) -> None:
 def test_two_seeds_of_a_case_are_two_units_of_one_cluster(tmp_path: Path) -> None:
     store = fake.run(tmp_path / "r", {"my": {"oracle": [1.0] * N}})
     digest = next(d for d, spec in store.methods.items() if spec.name == "oracle")
+    # A second seed of the first case.
     key = EditKey("mini-coco", "1", digest, "attribute-0", 7)
     with RunStore.open(store.path) as again:
         again.append_scores([ScoreRecord(key, "my", "1", 5.0)])

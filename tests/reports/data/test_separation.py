@@ -18,6 +18,7 @@ N = len(fake.cases())
 def test_separation_is_max_t_over_all_pairs(tmp_path: Path) -> None:
     methods = (*(MethodSpec(name) for name in "abc"), MethodSpec("copy_input", is_control=True))
     generator = np.random.default_rng(0)
+    # b is far worse than a. c is worse by next to nothing. The control would be best.
     base = generator.random(N)
     shifted = base + np.where(np.arange(N) % 4 < 2, 0.05, -0.05) - 0.001
     values = {
@@ -32,6 +33,7 @@ def test_separation_is_max_t_over_all_pairs(tmp_path: Path) -> None:
     by_column = separation.separations(run, {"success_truth": True})
     tests = by_column["mini-coco", "success_truth", "all"]
     _, cluster = np.unique([case.source_id for case in fake.cases()], return_inverse=True)
+    # The same test by hand: all pairs of the three contenders.
     gaps = [
         np.array(values["success_truth"][one]) - values["success_truth"][other]
         for one, other in (("a", "b"), ("a", "c"), ("b", "c"))

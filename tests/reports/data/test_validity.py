@@ -29,6 +29,7 @@ def test_agreement_by_hand() -> None:
 
 def test_a_perfect_rule_agrees_perfectly_and_a_constant_one_by_chance() -> None:
     is_so = np.array([True, False] * 10)
+    # kappa is 1 for a perfect rule, and 0 for one that says the same of every edit.
     perfect = {m: v[0] for m, *v in validity.agreement(is_so, is_so, np.arange(20))}
     assert (perfect["accuracy"], perfect["kappa"], perfect["missed"]) == (1, 1, 0)
     constant = {m: v[0] for m, *v in validity.agreement(np.ones(20, bool), is_so, np.arange(20))}

@@ -16,6 +16,7 @@ N = len(fake.cases())
 def test_agreement_counts_every_edit_and_says_what_it_is_without_the_controls(
     tmp_path: Path, wrong: int, passed: bool
 ) -> None:
+    # The CLIP's rule is wrong on some edits of one method alone.
     truth = {"sd_inpainting": [1.0] * N, "copy_input": [0.0] * N, "oracle": [1.0] * N}
     clip = {**truth, "sd_inpainting": [1.0] * (N - wrong) + [0.0] * wrong}
     values = {"success_truth": truth, "success_mini_clip": clip}

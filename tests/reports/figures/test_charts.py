@@ -31,6 +31,7 @@ def store(tmp_path: Path) -> RunStore:
     def rows(scale: float = 1.0) -> dict[str, list[float | None]]:
         return {spec.name: (scale * generator.random(N)).tolist() for spec in METHODS}
 
+    # Random scores for every metric that a chart needs.
     def verdicts() -> dict[str, list[float | None]]:
         return {spec.name: (generator.random(N) < 0.6).astype(float).tolist() for spec in METHODS}
 
@@ -70,6 +71,7 @@ def test_bars_are_the_summarys_values(store: RunStore) -> None:
     frame, run, looks = loaded(store)
     chart = charts.success_by_category(frame, run, looks)  # type: ignore[arg-type]
     assert chart is not None
+    # Bars are drawn method by method, category by category.
     heights = [patch.get_height() for patch in chart.axes[0].patches]
     expected = [
         100 * row["value"]
@@ -130,6 +132,7 @@ def test_sensitivity_is_the_rules_own(store: RunStore) -> None:
 
 def test_files_are_vector_and_raster_and_the_same_each_time(store: RunStore) -> None:
     frame, run, looks = loaded(store)
+    # The chart is drawn twice from the same scores.
     bytes_of = []
     for _ in range(2):
         chart = charts.trade_off(frame, run, looks)  # type: ignore[arg-type]
@@ -208,6 +211,7 @@ def test_markers_at_zero_leakage_are_whole(tmp_path: Path) -> None:
     with style.drawing():
         chart.draw_without_rendering()
     axis = chart.axes[0]
+    # Room between the axis and the point at 0, against half of the marker.
     room = axis.transData.transform((0, 0))[0] - axis.get_window_extent().x0
     assert room * 72 / chart.dpi > looks[A].mark()["markersize"] / 2
     by_distance = charts.leakage_by_distance(frame, run, looks)  # type: ignore[arg-type]

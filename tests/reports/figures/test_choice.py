@@ -38,6 +38,7 @@ def test_random_is_the_grids_own_rule(tmp_path: Path) -> None:
 
 
 def test_best_and_worst_are_by_success_then_leakage(tmp_path: Path) -> None:
+    # Two cases of one category succeed with one method. Leakage grows within each category.
     success = flat(0.0)
     success[2] = success[3] = 1.0  # attribute-2 and -3
     leak = [0.1 * (k % 4) for k in range(N)]
@@ -74,6 +75,7 @@ def test_votes_decide_first_what_is_disputed(tmp_path: Path) -> None:
     loaded = scores.load(
         fake.run(tmp_path / "r", {"success_truth": {A: flat(1.0), B: [0.0, *flat(1.0)[1:]]}})
     )
+    # Two of four raters prefer either edit of attribute-3. All prefer the same edit of attribute-2.
     rows = [
         (f"r{r}", "mini-coco", "attribute-3", (A, B) if r > 1 else (B, A), A if r % 2 else B)
         for r in range(4)

@@ -38,6 +38,7 @@ def test_the_outline_lies_on_the_border_and_the_rest_is_the_source() -> None:
     image = np.asarray(figures.outlined(case, 192))
     plain = np.asarray(case.request.source.resize((192, 192), Image.Resampling.NEAREST))
     mask = np.asarray(case.request.mask.resize((192, 192), Image.Resampling.NEAREST)) > 0
+    # Painted pixels lie within a few pixels of the mask's border.
     changed = (image != plain).any(axis=2)
     assert changed.any()
     # Nothing deep inside and nothing far outside is painted over.
@@ -106,6 +107,7 @@ def test_marks_of_success_stand_under_the_edits(store: RunStore) -> None:
     assert marked.shape[0] - plain.shape[0] == 4 * 18
     x = MARGIN + 2 * (PANEL + GAP)
     green = np.asarray(Image.new("RGB", (1, 1), figures.MARKS[True][1]))[0, 0]
+    # One mark, in the column of its method.
     places = (marked == green).all(axis=2)
     assert places[:, x : x + PANEL].any()
     assert not places[:, x + PANEL :].any()

@@ -50,6 +50,7 @@ AFTER = [0.1 + 0.01 * k - 0.002 * (k % 5) for k in range(N)]
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunStore, RunStore]:
     folder = tmp_path_factory.mktemp("runs")
     success = [float(k % 2) for k in range(N)]
+    # Three cases flip, and one leakage is missing in B.
     flipped = [1 - v if k in (0, 1, 2) else v for k, v in enumerate(success)]
     sets: Mapping[str, tuple[float, float | None, float | None]] = {SD: (40.0, 38.0, 42.0)}
     a = run(folder / "a", success, BEFORE, sets=sets)
@@ -161,6 +162,7 @@ def edit_manifest(store: RunStore, **changes: object) -> RunStore:
 def test_what_was_asked_differently_is_listed(tmp_path: Path) -> None:
     flat = [0.0] * N
     a = run(tmp_path / "a", flat, flat)
+    # Another option gives another digest. One method is missing in B.
     faster = replace(fake.METHODS[0], options={"steps": 1, "guidance": 2.0})
     b = run(tmp_path / "b", flat, flat, methods=[faster, *fake.METHODS[1:3]])
     a = edit_manifest(a, versions={"torch": "1", "numpy": "2"}, suite={"limit": 5})
@@ -207,6 +209,7 @@ def test_another_protocol_digest_pairs_only_what_is_the_same_edit(tmp_path: Path
     for name in ("run.json", "cases/mini-coco/protocol.json"):
         path = b.path / name
         path.write_text(path.read_text().replace("d" * 12, "e" * 12))
+    # One case has another prompt, one another mask.
     rows = (b.path / "cases/mini-coco/cases.jsonl").read_text().splitlines()
     other = json.loads(rows[0])
     rows[0] = json.dumps({**other, "target_prompt": "something else"})

@@ -33,6 +33,7 @@ SETS: dict[str, tuple[float, float | None, float | None]] = {
 def rewrite(path: Path, change: Callable[[dict[str, Any]], None], *, sealed: bool = True) -> Path:
     """Changes an entry; ``sealed`` makes its digest right again, as a forger would."""
     content = json.loads(path.read_text())
+    # With a right digest, only the content can give the change away.
     change(content)
     if sealed:
         content["digest"] = content_digest(content)

@@ -80,6 +80,7 @@ def test_a_changed_picture_is_named(store: RunStore, tmp_path: Path) -> None:
     path = export_entry(store, tmp_path / "e.zip", images=True)
     with zipfile.ZipFile(path) as file:
         members = {name: file.read(name) for name in file.namelist()}
+    # One image is replaced, one is missing.
     victim = next(name for name in members if name.startswith("images/"))
     missing = [name for name in members if name.startswith("images/")][1]
     with zipfile.ZipFile(path, "w") as file:

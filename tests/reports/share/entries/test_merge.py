@@ -57,6 +57,7 @@ def test_another_protocol_digest_is_refused(store: RunStore, tmp_path: Path) -> 
 
 
 def test_other_cases_are_refused(store: RunStore, tmp_path: Path) -> None:
+    # Half of the cases of each category.
     few = fake.cases(2)
     other = fake.run(tmp_path / "other", {"leak_lpips": {"sd_inpainting": [0.1] * 8}}, picked=few)
     path = export_entry(other, tmp_path / "e.json")

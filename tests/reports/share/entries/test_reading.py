@@ -124,6 +124,7 @@ def test_a_damaged_zip_is_one_error(store: RunStore, tmp_path: Path) -> None:
     path = export_entry(store, tmp_path / "e.zip")
     with zipfile.ZipFile(path) as file:
         start = file.getinfo("entry.json").header_offset + 30 + len("entry.json")
+    # Damage in the compressed data of the entry.
     data = bytearray(path.read_bytes())
     for change in (slice(start, start + 1), slice(start + 20, start + 40)):
         damaged = data.copy()

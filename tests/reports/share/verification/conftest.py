@@ -28,6 +28,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def everything(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Recompute:
     """Functions that give the cases, scores and report of the run as they were before any tampering."""
+    # The report as it was written, whatever a test does to the run.
     report = Path(shutil.copytree(original / "report", tmp_path_factory.mktemp("again") / "report"))
     store = RunStore.open(original)
     names = list(SetScore.__dataclass_fields__)

@@ -61,6 +61,7 @@ def rescoring(
     change: Callable[[ScoreRecord], ScoreRecord | None], requested: list[EditRecord]
 ) -> Callable[[RunStore, Sequence[EditRecord]], Iterable[ScoreRecord]]:
     """A scoring function that gives the stored values of the fake run, changed. It collects the edits it is given."""
+    # The stored value of a case is at its position in VALUES.
     order = {case.id: k for k, case in enumerate(fake.cases())}
     names = {spec.digest: spec.name for spec in fake.METHODS}
 
@@ -170,6 +171,7 @@ def other_figure(folder: Path) -> None:
 
 def forge_digests(folder: Path) -> None:
     """Makes every digest fit what is there, as whoever changes files can."""
+    # The same line for every file that has a digest.
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     lines = [
         json.dumps({"file": name, "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()})

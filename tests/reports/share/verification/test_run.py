@@ -167,6 +167,7 @@ def test_the_report_of_another_version_is_held_against_its_digests(
 ) -> None:
     assert everything.report is not None
     fresh = everything.report(RunStore.open(folder), folder)
+    # A program of another version may write other files rightly.
     other = replace(everything, report=lambda store, empty: replace(fresh, same_program=False))
     change_text(folder, "tables/tables.tex", "toprule", "midrule")
     result = verify(RunStore.open(folder), other)
@@ -190,6 +191,7 @@ def test_a_run_from_before_digests_holds_and_says_what_could_not_be_checked(
     change_text(folder, "tables/tables.tex", "toprule", "midrule")
     assert everything.report is not None
     fresh = everything.report(RunStore.open(folder), folder)
+    # A report that does not say how it was made.
     old = replace(everything, report=lambda store, empty: replace(fresh, recorded=False, same_program=False))
     result = verify(RunStore.open(folder), old, sample=1000)
     assert result.problems == []
