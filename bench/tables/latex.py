@@ -146,7 +146,7 @@ def notes(tables: Sequence[Table], style: Style | None = None) -> str:
 
 
 def warnings(tables: Iterable[Table]) -> list[str]:
-    """A sentence for each text that holds characters which pdflatex cannot print; see ``bench.latex``."""
+    """A sentence for each text that holds characters which pdflatex cannot print (``bench.latex``)."""
     texts = [text for table in tables for text in _user_texts(table)]
     lines = []
     for text in dict.fromkeys(texts):

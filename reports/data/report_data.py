@@ -24,7 +24,7 @@ class ReportData:
     """The numbers of a report, and what is needed to lay them out."""
 
     frame: pd.DataFrame
-    """The tidy summary; its columns are ``reports.data.summary.SUMMARY_COLUMNS``."""
+    """The tidy summary. Its columns are ``reports.data.summary.SUMMARY_COLUMNS``."""
     metrics: Mapping[str, MetricInfo]
     """Metric -> its declaration: unit, direction, one line of meaning."""
     controls: Container[str] = ()

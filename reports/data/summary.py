@@ -37,7 +37,7 @@ Means = tuple["NDArray[np.bool_]", list["NDArray[Any]"]]
 def summary(
     scores: RunScores, metrics: Mapping[str, MetricInfo], *, resamples: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """One row per protocol, category (or ``all``), method and metric; columns ``SUMMARY_COLUMNS``.
+    """One row per protocol, category (or ``all``), method and metric. The columns are ``SUMMARY_COLUMNS``.
 
     ``value``: mean over the edits that have one. ``low``, ``high``: its 95 % interval, clustered on the source image.
     ``n``: number of values. ``failed``: planned edits that failed or are missing.

@@ -1,4 +1,4 @@
-/* What the other scripts share: data in chunks, small helpers for elements, the address. */
+/* Helpers that all scripts share: loading of data chunks, creation of elements, the address. */
 "use strict";
 
 const PEB = (() => {
@@ -13,7 +13,7 @@ const PEB = (() => {
 
   const get = (name) => data.get(name);
 
-  /* A chunk by its name, loaded when it is first asked for. Scripts, since a page on disk may fetch nothing. */
+  /* A chunk by its name, loaded on first use. It is a script, since a page on disk may not fetch files. */
   function load(name) {
     if (data.has(name)) return Promise.resolve(data.get(name));
     if (!waiting.has(name)) {
@@ -36,7 +36,7 @@ const PEB = (() => {
     return waiting.get(name);
   }
 
-  /* An element. Text is only ever text: nothing from the data is read as HTML. */
+  /* Creates an element. Text from the data is never parsed as HTML. */
   function h(tag, properties = {}, ...children) {
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(properties)) {
@@ -74,7 +74,7 @@ const PEB = (() => {
 
   const words = (name) => name.replaceAll("_", "-");
 
-  /* Buttons of which one is chosen: arrows move, as in a group of radio buttons. */
+  /* Buttons of which one is selected. Arrow keys move the selection, as in a group of radio buttons. */
   function segments(group, choose) {
     const buttons = () => [...group.querySelectorAll("[role=radio]")].filter((button) => !button.hidden);
     const select = (value) => {
@@ -101,7 +101,7 @@ const PEB = (() => {
     return select;
   }
 
-  /* A button that copies a text, and says so. The text may have to be loaded first. */
+  /* A button that copies a text and confirms it. The text may be loaded first. */
   function copier(label, text, title) {
     const button = h("button", { class: "tool", title }, `Copy ${label}`);
     button.addEventListener("click", async () => {
@@ -124,7 +124,7 @@ const PEB = (() => {
       try {
         await navigator.clipboard.writeText(text);
         return;
-      } catch { /* not allowed on disk: the older way */ }
+      } catch { /* Pages on disk may not use the clipboard API: the older way follows. */ }
     }
     const area = h("textarea", { class: "skip" });
     area.value = text;

@@ -1,4 +1,4 @@
-/* The report's figures, and its files to take away. */
+/* The report's figures, and its files as downloads. */
 "use strict";
 
 PEB.figures = (() => {

@@ -1,10 +1,10 @@
-/* All edits: filtered, ordered, and only those in sight are in the page. */
+/* The gallery: filtered and sorted edits. Only the visible cards are in the document. */
 "use strict";
 
 PEB.gallery = (() => {
   const { h, svg } = PEB;
   const $ = (id) => document.getElementById(id);
-  const OVERSCAN = 2; /* rows above and below the window that are kept ready */
+  const OVERSCAN = 2; /* rows that are drawn above and below the window */
 
   let run;
   let open = () => {};
@@ -20,7 +20,7 @@ PEB.gallery = (() => {
   const view = { judge: "", leak: "", sort: "case", way: 1, layout: "grid" };
   let list = new Int32Array(0); /* edits that pass, in order */
   let rows = []; /* in the layout by case: [case, its edits] */
-  let active = 0; /* position in `list` of the card that the keyboard is at */
+  let active = 0; /* position in `list` of the card that has the keyboard focus */
 
   // --- data -----------------------------------------------------------------------------------------
 
@@ -88,7 +88,7 @@ PEB.gallery = (() => {
 
   const caseFile = (c, kind) => PEB.path(`${run.root}/cases/${run.protocols[cases.protocol[c]].name}/${cases[kind][c]}`);
 
-  /* Small copies, where the pictures are large. */
+  /* File of the small copy, for large images. */
   const small = (name, whole) => (name ? PEB.path(`page/thumbs/${name}`) : whole);
   const smallFile = (i) => small(edits.thumbs[i], file(i));
   const smallSource = (c) => small(cases.thumb[c], caseFile(c, "source"));
@@ -134,7 +134,7 @@ PEB.gallery = (() => {
     sort.addEventListener("change", async () => {
       view.sort = sort.value;
       await column(sort.value);
-      // Worst first: that is what one looks for.
+      // The worst edits come first, since users look for failures.
       const metric = run.metrics.find((m) => m.name === sort.value);
       view.way = metric && metric.higher === false ? -1 : 1;
       update();
@@ -178,7 +178,7 @@ PEB.gallery = (() => {
     leakBounds();
   }
 
-  /* The ends of the range, and the bars above it: how many edits have which leak (square roots). */
+  /* Ends of the range, and the histogram above it. Bar heights are square roots of counts. */
   let bounds = [0, 1];
   function leakBounds() {
     const values = columns.get(view.leak);
@@ -241,7 +241,7 @@ PEB.gallery = (() => {
     for (let i = 0; i < edits.n; i += 1) {
       if (!places[edits.case[i]] || !methods[edits.method[i]]) continue;
       if (success.size && !success.has(verdict(i))) continue;
-      // An edit without a value is neither in the range nor out of it: the range leaves it out.
+      // A range excludes edits without a value.
       if (low !== null && !(leak[i] >= low)) continue;
       if (high !== null && !(leak[i] <= high)) continue;
       picked.push(i);
@@ -352,7 +352,7 @@ PEB.gallery = (() => {
       if (shown.has(r)) continue;
       const element = view.layout === "case" ? caseRow(r) : gridRow(r);
       element.style.transform = `translateY(${r * shape.height}px)`;
-      // In the order of the list, for whoever goes through the page by tab or by ear.
+      // In the order of the list, for users of the tab key and of screen readers.
       const next = [...shown.keys()].filter((other) => other > r).sort((a, b) => a - b)[0];
       grid.insertBefore(element, next === undefined ? null : shown.get(next));
       shown.set(r, element);
@@ -375,7 +375,7 @@ PEB.gallery = (() => {
         ...positions.map((position) => card(position))));
   }
 
-  /* The edit in fewest words: prompts of before and after differ somewhere in the middle. */
+  /* The shortest description of the edit: the middle part in which the two prompts differ. */
   const wish = (c) => cases.instruction[c] || cases.target_prompt[c];
 
   const dot = (c) => h("span", { class: "dot", "data-category": run.categories[cases.category[c]], title: PEB.words(run.categories[cases.category[c]]) });
@@ -412,7 +412,7 @@ PEB.gallery = (() => {
     return element;
   }
 
-  /* While the pointer rests on a card: what was there before. */
+  /* Shows the source image while the pointer rests on a card. */
   function peek(event, on) {
     const frame = event.target.closest?.("a.card")?.querySelector(".thumb");
     if (!frame || frame.contains(event.relatedTarget)) return;
@@ -501,7 +501,7 @@ PEB.gallery = (() => {
     }).observe(document.querySelector("#panel-gallery"));
   }
 
-  // --- for the others -------------------------------------------------------------------------------
+  // --- used by other scripts -------------------------------------------------------------------------------
 
   /* Filters, order and layout as the address says them, and back. */
   function toAddress() {

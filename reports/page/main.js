@@ -71,7 +71,7 @@
   let said = "";
   /* Writes the state into the address: as a new entry of the history, or in place of the last. */
   function address(push = false) {
-    // The other parts have an address of their own: the tab, and the table that a link named.
+    // Other tabs have an address of their own: the tab, and the table that a link names.
     if (tab !== "gallery" && !push) return;
     const parameters = tab === "gallery" && ready ? PEB.gallery.toAddress() : new URLSearchParams();
     if (PEB.viewer.isOpen() && PEB.viewer.current() >= 0) PEB.viewer.toAddress(parameters);
@@ -81,7 +81,7 @@
     said = hash;
     try {
       history[push ? "pushState" : "replaceState"](null, "", hash);
-    } catch { /* a browser that allows no such thing on disk: the page works without */ }
+    } catch { /* Some browsers forbid this for pages on disk. The page works without it. */ }
   }
 
   async function follow() {
@@ -124,7 +124,7 @@
     event.preventDefault();
   });
 
-  // On a phone the filters are folded, so that pictures come first.
+  // On a phone the filters are folded, so that images come first.
   if (matchMedia("(max-width: 700px)").matches) $("filters-fold").open = false;
 
   show((location.hash.slice(1) || TABS[0]).split("?")[0]);

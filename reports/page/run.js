@@ -1,4 +1,4 @@
-/* What was run: protocols, methods with their options and weights, metrics, versions, suite. */
+/* Configuration of the run: protocols, methods with options and weights, metrics, versions, suite. */
 "use strict";
 
 PEB.manifest = (() => {

@@ -3,8 +3,8 @@
 
 PEB.tables = (() => {
   const { h } = PEB;
-  const built = new Map(); /* name -> what a figure of it can do */
-  const folds = new Map(); /* name -> the folded part that holds it */
+  const built = new Map(); /* name -> functions of its figure */
+  const folds = new Map(); /* name -> the folded section that holds it */
 
   const EMPTY = "This run has no scores yet. Score it, and write the report again.";
 
@@ -90,7 +90,7 @@ PEB.tables = (() => {
       if (sorted) {
         ordered.sort((a, b) => {
           const found = sorted.order(a, b);
-          // What has no value stands last, whichever way.
+          // Rows without a value stand last in both directions.
           return Math.abs(found) === Infinity ? Math.sign(found) : way * found || a.order - b.order;
         });
       }
@@ -158,7 +158,7 @@ PEB.tables = (() => {
     return element;
   }
 
-  /* What the signs of this very table mean, beside it. */
+  /* Explains the signs that this table uses. */
   function key(table) {
     const cells = table.rows.flatMap((row) => row.cells);
     const some = (test) => cells.some(test);
@@ -214,7 +214,7 @@ PEB.tables = (() => {
     return h("td", { class: kinds.join(" ") || null }, content);
   }
 
-  /* The interval and its value on the column's own scale: what overlaps can be seen. */
+  /* Draws interval and value on the scale of the column, so that overlaps are visible. */
   function whisker(cell, table, column) {
     const ends = table.rows.flatMap((row) => [row.cells[column].low, row.cells[column].high, row.cells[column].value]).filter((v) => v !== null);
     const [low, high] = [Math.min(...ends), Math.max(...ends)];

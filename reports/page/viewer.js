@@ -80,7 +80,7 @@ PEB.viewer = (() => {
     dialog.close();
   }
 
-  /* The edit and how it is looked at, as the address says them, and back. */
+  /* Reads edit and view mode from the address, and writes them there. */
   function toAddress(parameters) {
     parameters.set("edit", gallery.name(current));
     if (mode !== "slider") parameters.set("view", mode);
@@ -149,7 +149,7 @@ PEB.viewer = (() => {
     const outline = () => ($("v-outline").checked ? h("img", { src: mask, alt: "", class: "outline" }) : null);
     if (edits.failed[current]) {
       place.replaceChildren(h("div", { class: "frame" }, picture(old, before), outline()));
-      $("v-caption").replaceChildren(h("span", { class: "bad" }, "This edit failed; shown is what it was asked to edit."));
+      $("v-caption").replaceChildren(h("span", { class: "bad" }, "This edit failed. The image is its source."));
       return;
     }
     const file = gallery.file(current);
@@ -175,7 +175,7 @@ PEB.viewer = (() => {
       const gain = $("v-gain").value;
       const outside = $("v-outside").checked;
       // |edit - before|, black inside the mask, then coloured: blending does it, so no pixel need be read
-      // (a page on disk may not read the pixels of its own pictures).
+      // (a page on disk may not read the pixels of its own images).
       const heat = h("div", { class: "heat-map", style: { filter: `url(#heat-${gain})` } },
         picture(old, before), picture(file, "edit", "difference"), outside ? h("img", { src: mask, alt: "", class: "keep" }) : null);
       for (const image of heat.querySelectorAll("img")) image.classList.add("fill");
@@ -186,7 +186,7 @@ PEB.viewer = (() => {
     }
   }
 
-  /* Inferno at nine points (van der Walt and Smith 2015): dark is little, bright is much, in every eye. */
+  /* Inferno at nine points (van der Walt and Smith 2015): dark is a small change, bright a large one, for colour-blind users too. */
   const RAMP = ["#000004", "#1b0c41", "#4a0c6b", "#781c6d", "#a52c60", "#cf4446", "#ed6925", "#fb9b06", "#fcffa4"];
 
   function heatFilters() {
@@ -199,7 +199,7 @@ PEB.viewer = (() => {
       const color = svg("feComponentTransfer", { in: "most", result: "color" });
       for (const [tag, at] of [["feFuncR", 1], ["feFuncG", 3], ["feFuncB", 5]]) color.append(svg(tag, { type: "table", tableValues: channel(at) }));
       const alpha = svg("feComponentTransfer", { in: "level", result: "alpha" });
-      // What did not change stays clear, what did change is covered soon.
+      // Unchanged pixels stay transparent, changed ones are covered quickly.
       alpha.append(svg("feFuncA", { type: "table", tableValues: "0 0.75 0.9 0.95 1 1 1 1 1" }));
       filter.append(only(0, "r"), only(1, "g"), only(2, "b"), blend("r", "g", "rg"), blend("rg", "b", "most"), color,
         svg("feColorMatrix", { in: "most", result: "level", values: "0 0 0 0 0  0 0 0 0 0  0 0 0 0 0  1 0 0 0 0" }), alpha,
@@ -214,7 +214,7 @@ PEB.viewer = (() => {
     $("v-prompts").replaceChildren(...rows.filter(([, text]) => text && text.length !== 0).flatMap(([label, text]) => [h("dt", {}, label), h("dd", {}, text)]));
   }
 
-  /* The target prompt with the words that the region must show set off. */
+  /* The target prompt. The words that the region must show are marked. */
   function marked(text, words) {
     const set = new Set((words ?? []).map((word) => word.toLowerCase()));
     return text.split(/(\s+)/).map((part) => (set.has(part.toLowerCase().replace(/[^\p{L}\p{N}-]/gu, "")) ? h("mark", {}, part) : part));

@@ -52,7 +52,7 @@ def write_page(
     """Writes the page into ``out`` (default: the run's report folder). Returns the path of ``index.html``.
 
     ``heatmaps``: offers the leak heat map, which the browser draws from source, edit and mask. ``portable``: copies
-    the images in, so that the folder can be moved alone. ``tables``: those of the report; None computes them.
+    the images in, so that the folder can be moved alone. ``tables``: those of the report (None computes them).
     ``style``: of the tables that are copied as LaTeX. ``figures`` and ``files``: those of the report, which are shown
     and linked.
 

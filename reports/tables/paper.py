@@ -124,7 +124,7 @@ class Paper:
     """Model that the paper does not name -> the suite's methods that it may be compared with."""
     statements: tuple[Statement, ...] = ()
     baselines: Mapping[str, str] = field(default_factory=dict)
-    """Unnamed model -> the suite's method that the user compares it with; see :func:`with_baselines`."""
+    """Unnamed model -> the suite's method that the user compares it with (:func:`with_baselines`)."""
 
     def one_name(self, name: str) -> str:
         """The name under which the checks compare a method or a quantity."""

@@ -13,9 +13,13 @@ from reports.tables.paper import Paper, Reported, Statement
 def check_paper(paper: Paper) -> list[str]:
     """One line per inconsistency, with both values and their places.
 
-    In this order: cells of one quantity that differ by more than rounding, or that are figures of different kinds;
-    values without a data set that equal none of those with one; shares that do not add up; ratios that no two cells
-    have; compared methods that no table has.
+    They are, in this order:
+
+    * cells of one quantity that differ by more than rounding, or that are figures of different kinds,
+    * values without a data set that equal none of those with one,
+    * shares that do not add up,
+    * ratios that no two cells have,
+    * compared methods that no table has.
     """
     return [
         *_contradictions(paper),

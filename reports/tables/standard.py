@@ -100,7 +100,7 @@ def short_table(main: Sequence[Table]) -> Table:
 FAMILY_TITLES = {
     "leakage": "leakage in detail",
     "reference": "distance to the reference inside the mask",
-    "pasted": "after pasting the edit back into its source",
+    "pasted": "composited edits: the edit pasted back into its source",
     "other": "other metrics",
 }
 """Name of a detail table -> its title, in order."""

@@ -54,7 +54,10 @@ SUITE: Sequence[tuple[str, Sequence[tuple[tuple[str, ...], str]]]] = (
     ),
     ("cost", (((SECONDS,), ""), ((PEAK_MEMORY,), ""))),
 )
-"""Groups of the table. A column shows the first of its metrics that the run has; empty heading: the metric's own."""
+"""Groups of the table. A column shows the first of its metrics that the run has.
+
+An empty heading stands for the metric's own heading.
+"""
 
 COMPOSITED_LEAK = "leak_lpips_pasted"
 MEAN_RANK = "mean_rank"

@@ -33,3 +33,20 @@ COUNTED = Table(
         Row("C", False, (Cell(0.5, n=8), Cell(0.3, n=8), Cell(0.03, n=2)), 8, 0),
     ),
 )
+
+# Cells that are no plain numbers: counts below a share, an interval with one end, a word.
+WORDS = Table(
+    "wins",
+    "How often the row's method was preferred",
+    (
+        Column("a_b", "share", percent=True, decimals=1),
+        Column("strength", "strength", higher_is_better=True, decimals=2),
+        Column("separable", "separable"),
+    ),
+    (
+        Row("a_b", False, (Cell(None), Cell(0.5, best=True, span="0.40 or more"), Cell(None)), 0, 0),
+        Row("c", False, (Cell(0.25, span="3/1/8"), Cell(-0.5, -0.7, -0.3), Cell(None, text="no")), 0, 0),
+    ),
+    caption="12 votes of 4 raters.",
+    counts=(),
+)

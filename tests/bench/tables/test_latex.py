@@ -13,6 +13,7 @@ import pytest
 from bench.tables import latex
 from bench.tables.style import Style
 from bench.tables.table import Cell, Column, Row, Table
+from tests.bench.tables.examples import WORDS
 
 COLUMNS = (
     Column(
@@ -135,6 +136,16 @@ def test_tiny_values_have_digits_of_their_own() -> None:
     assert r"{\scriptsize [$9.0\cdot10^{-6}$, $1.3\cdot10^{-5}$]}" in text
     assert r"1 & {$4.0\cdot10^{-5}$\pebsecond{$4.0\cdot10^{-5}$}}" in text
     assert "2 & 0.0200" in text
+
+
+def test_texts_and_spans_stand_instead_of_numbers_and_intervals() -> None:
+    text = latex.table(WORDS)
+    # A column of words is no column of siunitx.
+    assert r"\begin{tabular}{@{}lS[table-format=2.1]S[table-format=-1.2]r@{}}" in text
+    assert r"c & 25.0 & -0.50 & {no} \\*[-2.5pt]" in text
+    assert r" & {\scriptsize 3/1/8} & {\scriptsize [$-0.70$, $-0.30$]} &  \\[-0.5pt]" in text
+    assert "{\\scriptsize 0.40 or more}" in text
+    assert r"preferred. In brackets: 95 \% intervals. Bold: the best. 12 votes of 4 raters.}" in text
 
 
 NAMED = replace(

@@ -10,7 +10,7 @@ from dataclasses import replace
 from bench.tables import markup
 from bench.tables.style import Style
 from bench.tables.table import Cell, Row, Table, notes
-from tests.bench.tables.examples import COLUMNS, COUNTED, TABLE
+from tests.bench.tables.examples import COLUMNS, COUNTED, TABLE, WORDS
 from tests.bench.tables.test_terminal import shown_on_terminal
 
 
@@ -121,3 +121,14 @@ def test_rows_that_are_no_methods_have_their_own_heading_and_counts() -> None:
 
 def test_notes_are_given_once() -> None:
     assert notes([TABLE, TABLE]) == list(TABLE.notes)
+
+
+def test_texts_and_spans_stand_instead_of_numbers_and_intervals() -> None:
+    lines = markup.markdown(WORDS).splitlines()
+    assert lines[2] == r"| method | a\_b % | strength ↑ | separable |"
+    assert lines[4] == r"| a\_b | – | **0.50**<br><sub>0.40 or more</sub> | – |"
+    assert lines[5] == "| c | 25.0<br><sub>3/1/8</sub> | -0.50<br><sub>-0.70 – -0.30</sub> | no |"
+    page = shown_on_terminal(100, WORDS)
+    for part in ("3/1/8", "0.40 or more", "no"):
+        assert part in page
+    assert "n = 0" not in page

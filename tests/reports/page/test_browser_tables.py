@@ -94,7 +94,7 @@ def test_columns_are_chosen_and_the_link_keeps_them(browser: Browser, page: Page
 
 
 def copied(page: Page, what: str, place: str = "#panel-overview .table-figure") -> str:
-    """What a button copies. A page without a window has no clipboard: the page's own is replaced."""
+    """The text that a button copies. A page without a window has no clipboard: the page's own is replaced."""
     page.evaluate(
         "() => { window.copied = null; Object.defineProperty(navigator, 'clipboard',"
         " { configurable: true, value: { writeText: async (text) => { window.copied = text; } } }); }"

@@ -1,4 +1,4 @@
-"""What is written for the page: chunks, links, copies, and that no text of the data can become code."""
+"""Files that are written for the page: chunks, links, copies, and that no text of the data can become code."""
 
 from __future__ import annotations
 
