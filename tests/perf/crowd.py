@@ -36,6 +36,7 @@ def page(port: int, invitation: str, together: Barrier | None = None) -> str:
     from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
     from websockets.sync.client import connect
 
+    # The message with which a browser asks for the page.
     begin = BackMsg()
     begin.rerun_script.query_string = f"invitation={invitation}"
     address = f"ws://127.0.0.1:{port}/_stcore/stream"
@@ -43,6 +44,7 @@ def page(port: int, invitation: str, together: Barrier | None = None) -> str:
         if together is not None:
             together.wait(PATIENCE)
         opened.send(begin.SerializeToString())
+        # Everything that the page shows, until its script ends.
         parts = []
         while True:
             data = opened.recv(PATIENCE)
@@ -64,6 +66,7 @@ def start(port: int, target: Path, folder: Path) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
+    # Ask for its health until it answers.
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -83,18 +86,22 @@ def crowd(folder: Path, visitors: int) -> tuple[int, bool]:
     from bench.study.store import StudyStore
     from tests.bench.study.runs import make_run
 
+    # A text that only the consent page has.
     mark = "I agree to be one of a crowd."
     run = make_run(folder / "run", cases=4, strengths=(1.0, 0.5))
     target = folder / "crowd.db"
+    # A small study, with an invitation for each visitor and one more.
     with StudyStore.open(target) as store:
         design = build([run], DesignOptions(raters=2, trials=4, repeats=0, attention=0, practice=0))
         store.create("crowd", design, StudySettings(consent=mark))
         invitations = store.invite("crowd", visitors + 1)
     with socket.socket() as free:
+        # A port that is free.
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = start(port, target, folder)
     try:
+        # All first visitors at once, then the last one.
         together = Barrier(visitors)
         with ThreadPoolExecutor(visitors) as pool:
             pages = list(pool.map(lambda token: page(port, token, together), invitations[1:]))

@@ -63,10 +63,12 @@ def study_vote(
     with tempfile.TemporaryDirectory() as folder, StudyStore.open(target) as store:
         options = DesignOptions(raters=raters, trials=trials, repeats=2, attention=2, practice=1)
         store.create(name, build([_run(Path(folder))], options))
+        # One registered rater per thread.
         seats = [store.register(name, kind=SIMULATED).rater for _ in range(raters)]
         vote_times: list[float] = []
         draw_times: list[float] = []
         failed: list[BaseException] = []
+        # All threads begin at once, and the clock with them.
         start = threading.Barrier(raters + 1)
 
         def sit(rater: str) -> None:
@@ -79,6 +81,7 @@ def study_vote(
                     draw_times.append(time.perf_counter() - began)
                     if trial is None:
                         return
+                    # The time that a rater takes to look.
                     if think:
                         time.sleep(mind.expovariate(1 / think))
                     began = time.perf_counter()
@@ -87,6 +90,7 @@ def study_vote(
             except BaseException as error:
                 failed.append(error)
 
+        # Wait for all. The first error of a thread ends the measurement.
         threads = [threading.Thread(target=sit, args=(rater,)) for rater in seats]
         for thread in threads:
             thread.start()
@@ -97,8 +101,10 @@ def study_vote(
         took = time.perf_counter() - began
         if failed:
             raise failed[0]
+        # Every vote that was timed is stored.
         assert len(vote_times) == store.status(name, SIMULATED).votes
     load = f"{raters} raters, {think:g} s a trial" if think else f"{raters} raters without a pause"
+    # Milliseconds.
     latency = Latency(
         label or "SQLite", load, len(vote_times), len(vote_times) / took,
         *(1000 * _quantile(vote_times, q) for q in (0.5, 0.95, 1.0)), 1000 * _quantile(draw_times, 0.95),
@@ -131,8 +137,10 @@ def main() -> None:
     load = {"raters": options.raters, "trials": options.trials}
     with ExitStack() as stack:
         place = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        # SQLite.
         for number, think in enumerate((options.think, 0.0)):
             study_vote(place / f"perf-{number}.db", "perf", think=think, **load)
+        # The same on PostgreSQL, with commits that wait for the disk.
         if server := _postgres(stack):
             for number, think in enumerate((options.think, 0.0)):
                 url = server.database(f"perf{number}")

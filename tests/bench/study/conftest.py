@@ -81,6 +81,7 @@ class Postgres:
         self._run("initdb", "-D", str(self.folder / "data"), "-U", "study", "-A", "trust", "-E", "UTF8", "-N")
 
     def _run(self, program: str, *arguments: str) -> None:
+        # Programs of PostgreSQL print the reason of a failure.
         done = subprocess.run(
             [*self._as, str(self.programs / program), *arguments],
             capture_output=True, text=True, cwd=self.folder, check=False, timeout=120,
@@ -99,6 +100,7 @@ class Postgres:
                     stdout=log, stderr=log, cwd=self.folder,
                 )  # fmt: skip
             while self.process.poll() is None:
+                # Ready once it takes connections.
                 ready = [str(self.programs / "pg_isready"), "-q", "-h", str(self.folder)]
                 if subprocess.run(ready, check=False).returncode == 0:
                     return

@@ -137,6 +137,7 @@ def test_a_question_shows_all_pairs_and_sides_equally_often_over_its_strata(
     n_cases: int, categories: int, n_methods: int, questions: int, raters: int, per_sheet: int
 ) -> None:
     names = ("overall", "prompt", "real")[:questions]
+    # Some combinations ask for more trials than there are comparisons.
     titles = [f"m{i}" for i in range(n_methods)]
     try:
         trials = arrange(

@@ -204,6 +204,7 @@ def test_settings_are_checked() -> None:
         }
     )
     assert StudySettings.from_json(settings.to_json()) == settings
+    # One wrong setting each.
     for values, message in (
         ({"titel": "x"}, "Did you mean 'title'"),
         ({"title": " "}, "title"),

@@ -91,18 +91,21 @@ def run_until(target: str | Path, groups: list[list[str]], count: int | None) ->
     """Lets processes vote, one per group. Kills them all at ``count`` confirmed votes, if not None."""
     confirmed: list[tuple[str, str, str]] = []
     processes = [spawn(target, group) for group in groups]
+    # A thread per process reads what it confirms.
     readers = [threading.Thread(target=lines, args=(process, confirmed)) for process in processes]
     for reader in readers:
         reader.start()
     deadline = time.monotonic() + 240
     while any(process.poll() is None for process in processes):
         assert time.monotonic() < deadline
+        # Killed without warning, in the middle of votes.
         if count is not None and len(confirmed) >= count:
             for process in processes:
                 process.kill()
             break
         time.sleep(0.005)
     for process, reader in zip(processes, readers, strict=True):
+        # A killed process ends with -9, one that finished with 0.
         code = process.wait(60)
         reader.join(60)
         assert code == (0 if count is None else -9)

@@ -23,6 +23,7 @@ KEY = b"k" * 16
 
 def mixed() -> pd.DataFrame:
     """Every role and kind, and texts that trip readers up."""
+    # Quotes, commas, line breaks, a formula, an emoji, and a change of direction.
     odd = 'Ünï "quoted", comma\nline\r\nbreak =1+1 \U0001f600 \u202eright-to-left'
     return frame(
         rater=["x", "NA", "null", "1e5", "x"],
@@ -161,6 +162,7 @@ def test_any_text_survives(
         server_time=[pd.Timestamp(time, tz="UTC")],
         rater_kind=["human"],
     )
+    # There and back.
     path = tmp_path / f"v.{ending}"
     export_votes(votes, path)
     same(import_votes(path), votes)

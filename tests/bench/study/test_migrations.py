@@ -54,8 +54,10 @@ def vandalise(database: Database) -> None:
             tuple(row) for row in connection.execute(text("SELECT id, rater_id, trial_id, answer FROM votes"))
         ]
 
+    # The votes before the attempts.
     before = database.read(rows)
     assert before
+    # Each must fail.
     statements = [
         "UPDATE votes SET answer = 'x'",
         "DELETE FROM votes",

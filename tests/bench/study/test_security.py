@@ -54,6 +54,7 @@ def test_the_signature_is_hmac_sha256_of_purpose_and_body() -> None:
 
 def test_every_single_changed_character_is_noticed() -> None:
     token = sign(SECRET, "session", "taste", "r")
+    # Every place, with letters, digits and signs that a token may hold.
     for place in range(len(token)):
         for other in "A9-_.=x":
             if other != token[place]:
@@ -116,6 +117,7 @@ def test_opaque_ids_are_the_same_for_the_same_names_alone() -> None:
 
 def test_the_keystream_has_the_length_and_no_pattern() -> None:
     assert keystream(SECRET, 0, "x") == b""
+    # Long enough for a statistical test.
     data = keystream(SECRET, 65_536, "x")
     assert len(data) == 65_536
     # Each byte value 256 times, give or take 6 standard deviations of 16.
@@ -166,6 +168,7 @@ def test_a_broken_hash_is_said_to_be_one(stored: str) -> None:
 
 def test_the_limit_waits_until_the_oldest_failure_leaves_the_window() -> None:
     limit = AttemptLimit(per_client=3, window=timedelta(minutes=10))
+    # Three failures within ten minutes: the next attempt waits for the oldest to pass.
     failures = [NOW - timedelta(minutes=m) for m in (9, 4, 1)]
     assert limit.wait(failures[1:], NOW, 3) == 0
     assert limit.wait(failures, NOW, 3) == 60

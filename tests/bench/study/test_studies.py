@@ -48,6 +48,7 @@ def test_texts_of_every_kind_go_through(tmp_path: Path, design: Design) -> None:
         replace(c, target_prompt=TEXT, source_prompt="\u0000x"[1:], instruction=TEXT[:300])
         for c in design.cases
     )
+    # Stored, closed, and read by another process.
     wild = replace(design, cases=cases)
     with StudyStore.open(tmp_path / "ünïcode ‮.db") as store:
         store.create("taste", wild, StudySettings(title=TEXT[:500], consent=TEXT, open_registration=True))

@@ -15,6 +15,7 @@ from bench.study.store import StudyStore
 
 def answer_of(rater: str, trial: str, ties: bool) -> int | str:
     """An answer that depends on nothing else: whoever checks can tell what it must be."""
+    # Left, right or a tie, by the sum of the bytes.
     value = sum((rater + trial).encode()) % 3
     return "tie" if value == 2 and ties else value % 2
 

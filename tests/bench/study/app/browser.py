@@ -247,6 +247,7 @@ def timed(session: Session, page: Page, trial: str) -> None:
     page.wait_for_timeout(800)
     page.keyboard.press("p")
     page.get_by_role("dialog").wait_for()
+    # The pause does not count as reaction time.
     paused_at = time.monotonic()
     # Nothing can be answered, and nothing seen, in a pause.
     page.keyboard.press("ArrowLeft")
@@ -255,6 +256,7 @@ def timed(session: Session, page: Page, trial: str) -> None:
     paused = time.monotonic() - paused_at
     page.keyboard.press("Escape")
     press(page, "ArrowLeft")
+    # An upper bound of the time for which the images were visible.
     since = page.evaluate("trial => performance.now() - window.unseen[trial]", trial)
     session.timed = (trial, since - 1000 * paused)
 
@@ -299,6 +301,7 @@ def reloaded(session: Session, page: Page, trial: str) -> None:
 
 def tabbed(session: Session, page: Page, trial: str) -> None:
     """The second tab, of a phone's size, answers left. Then the first answers right."""
+    # The second tab shows the same trial.
     other = page.context.new_page()
     other.set_viewport_size({"width": 390, "height": 844})
     other.goto(page.url)
@@ -313,6 +316,7 @@ def tabbed(session: Session, page: Page, trial: str) -> None:
         })""",
         arg=second,
     )
+    # The first tab still shows it, and answers too late.
     page.bring_to_front()
     press(page, "ArrowRight")
     notice = page.locator(".notice", has_text="answered")

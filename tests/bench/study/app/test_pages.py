@@ -283,6 +283,7 @@ def test_every_odd_text_reaches_the_browser_as_it_is(make_site) -> None:
     site.store.consent(entry.rater)
     page = site.visit(session=entry.session)
     page = page.button(key="start").click().run()
+    # Every trial in turn, and the page after practice.
     said = set()
     while (data := trial_data(page)) is not None or any(b.key == "ready_button" for b in page.button):
         if data is None:
@@ -294,6 +295,7 @@ def test_every_odd_text_reaches_the_browser_as_it_is(make_site) -> None:
         page = page.run()
     assert said <= set(ODD)
     assert len(said) >= 4
+    # The last page has the code.
     code = site.store.completion(entry.rater).code
     assert f'<span class="code">{code}</span>' in text(page)
 
