@@ -76,14 +76,14 @@ def test_a_mask_that_vanishes_at_the_native_size_fails_its_case_alone() -> None:
     thin.putpixel((1, 1), 255)
     cases = [make_case(0), make_case(1, mask=thin), make_case(2)]
     session = LocalExecutor(batch_size=3).open(method(native=4), print)
-    found = [
+    outcomes = [
         outcome
         for batch in session.edits(Task(case.id, 0, lambda case=case: case) for case in cases)
         for outcome in batch
     ]
     session.close()
-    assert [outcome.error is None for outcome in found] == [True, False, True]
-    assert found[1].error == (
+    assert [outcome.error is None for outcome in outcomes] == [True, False, True]
+    assert outcomes[1].error == (
         "ImageError: the mask is too thin: nothing of it is left at the method's native 4x4."
     )
 
@@ -119,9 +119,9 @@ def test_out_of_memory_with_one_image_is_an_error_of_that_case() -> None:
 
     executor = LocalExecutor(batch_size=4, factory=lambda m, runtime: Greedy(m.options, runtime))
     session = executor.open(method(), lambda text: None)
-    found = [outcome for batch in session.edits(tasks(6)) for outcome in batch]
+    outcomes = [outcome for batch in session.edits(tasks(6)) for outcome in batch]
     session.close()
-    assert [outcome.error for outcome in found] == [
+    assert [outcome.error for outcome in outcomes] == [
         None,
         None,
         "RuntimeError: CUDA out of memory",
@@ -133,10 +133,10 @@ def test_a_failing_case_spoils_no_other() -> None:
     good, _ = edit(method())
     prompt = make_case(4).request.target_prompt
     for batch_size in (1, 3, 7):
-        found, _ = edit(method(fail_on=prompt), batch_size=batch_size)
-        assert found[4].error == "ZeroDivisionError: no such chair"
-        assert found[4].image is None
-        assert pixels(found) == pixels(good[:4] + good[5:])
+        outcomes, _ = edit(method(fail_on=prompt), batch_size=batch_size)
+        assert outcomes[4].error == "ZeroDivisionError: no such chair"
+        assert outcomes[4].image is None
+        assert pixels(outcomes) == pixels(good[:4] + good[5:])
 
 
 @pytest.mark.parametrize(
@@ -161,10 +161,10 @@ def test_a_case_that_cannot_be_read_fails_alone() -> None:
     mixed = list(tasks(3))
     mixed[1] = Task("case-001", 0, broken)  # type: ignore[arg-type]
     session = LocalExecutor(batch_size=2).open(method(), print)
-    found = [outcome for batch in session.edits(mixed) for outcome in batch]
+    outcomes = [outcome for batch in session.edits(mixed) for outcome in batch]
     session.close()
-    assert [outcome.error for outcome in found] == [None, "ValueError: x.png: truncated", None]
-    assert [outcome.case_id for outcome in found] == ["case-000", "case-001", "case-002"]
+    assert [outcome.error for outcome in outcomes] == [None, "ValueError: x.png: truncated", None]
+    assert [outcome.case_id for outcome in outcomes] == ["case-000", "case-001", "case-002"]
 
 
 def test_the_oracle_is_shown_its_cases() -> None:
@@ -177,22 +177,22 @@ def test_the_oracle_is_shown_its_cases() -> None:
 
 
 def test_a_method_that_wants_cases_is_shown_them_without_the_answers() -> None:
-    seen: list[EditCase] = []
+    shown_cases: list[EditCase] = []
 
     class Reader(Fake):
         wants_cases = True
 
         def edit_cases(self, cases: Sequence[EditCase]) -> list[Image.Image]:
-            seen.extend(cases)
+            shown_cases.extend(cases)
             return [case.request.source for case in cases]
 
     session = LocalExecutor(factory=lambda m, runtime: Reader(m.options, runtime)).open(method(), print)
     outcomes = [outcome for batch in session.edits(tasks(3)) for outcome in batch]
     session.close()
     assert [outcome.error for outcome in outcomes] == [None] * 3
-    assert [case.id for case in seen] == [f"case-{i:03d}" for i in range(3)]
-    assert [case.request.seed for case in seen] == [1000, 1001, 1002]
-    for index, case in enumerate(seen):
+    assert [case.id for case in shown_cases] == [f"case-{i:03d}" for i in range(3)]
+    assert [case.request.seed for case in shown_cases] == [1000, 1001, 1002]
+    for index, case in enumerate(shown_cases):
         whole = make_case(index)
         assert whole.truth is not None
         assert whole.claims
@@ -213,34 +213,34 @@ def test_an_interrupt_is_no_failed_edit() -> None:
 
 
 def test_tasks_are_taken_only_as_needed() -> None:
-    taken: list[str] = []
+    task_ids: list[str] = []
 
     def watched() -> Iterator[Task]:
         for task in tasks(100):
-            taken.append(task.case_id)
+            task_ids.append(task.case_id)
             yield task
 
     session = LocalExecutor(batch_size=4).open(method(), print)
     batches = session.edits(watched())
     next(batches)
-    assert len(taken) <= 12
+    assert len(task_ids) <= 12
     session.close()
 
 
 def test_closing_frees_the_method() -> None:
-    seen: list[weakref.ref[Fake]] = []
+    references: list[weakref.ref[Fake]] = []
 
     def factory(configured: ConfiguredMethod, runtime: Runtime) -> Fake:
-        made = Fake(configured.options, runtime)
-        seen.append(weakref.ref(made))
-        return made
+        instance = Fake(configured.options, runtime)
+        references.append(weakref.ref(instance))
+        return instance
 
     session = LocalExecutor(factory=factory).open(method(), print)
     assert sum(len(batch) for batch in session.edits(tasks(5))) == 5
     gc.disable()
     try:
         session.close()
-        assert seen[0]() is None
+        assert references[0]() is None
     finally:
         gc.enable()
 
@@ -326,8 +326,8 @@ class FakeRay(types.ModuleType):
 
             class Handle:
                 def __init__(self, *arguments):  # type: ignore[no-untyped-def]
-                    made = cls(*arguments)
-                    self.edit, self.ready = Call(made.edit), Call(made.ready)
+                    instance = cls(*arguments)
+                    self.edit, self.ready = Call(instance.edit), Call(instance.ready)
 
             return types.SimpleNamespace(remote=Handle)
 

@@ -94,11 +94,11 @@ class TestSingles:
         options = scoring.ScoringOptions(chunk=2, save_every=2)
         with pytest.raises(KeyboardInterrupt):
             scoring.score_run(store, [Dying()], options=options)
-        kept = len(store.scores())
-        assert 0 < kept < 2 * COUNT
+        before = len(store.scores())
+        assert 0 < before < 2 * COUNT
         rest = Mean()
         scoring.score_run(store, [rest], options=options)
-        assert rest.total == 2 * COUNT - kept
+        assert rest.total == 2 * COUNT - before
         whole = by_case(store, "mean")
         assert len(whole) == COUNT
 
@@ -188,9 +188,9 @@ class TestEditsMadeAgain:
         replace_edit(store, "case-002", 51)
         scoring.score_run(store, [Mean()])
         assert len(list((store.path / "scores").iterdir())) == 1
-        found = by_case(store, "mean")
-        assert found["case-002"] == pytest.approx(0.2)
-        assert len(found) == COUNT
+        values = by_case(store, "mean")
+        assert values["case-002"] == pytest.approx(0.2)
+        assert len(values) == COUNT
 
     def test_scores_without_a_hash_judge_the_only_edit_of_the_log(
         self, store: RunStore, cases: list[EditCase]
@@ -247,10 +247,10 @@ class TestNoValue:
                 return super().score(pairs)
 
         scoring.score_run(store, [Picky()])
-        found = by_case(store, "mean")
-        assert found.pop("case-003") == "error: ZeroDivisionError: no such chair"
-        assert all(isinstance(value, float) for value in found.values())
-        assert len(found) == COUNT - 1
+        values = by_case(store, "mean")
+        assert values.pop("case-003") == "error: ZeroDivisionError: no such chair"
+        assert all(isinstance(value, float) for value in values.values())
+        assert len(values) == COUNT - 1
 
     def test_a_metric_cannot_end_the_program(self, store: RunStore) -> None:
         class Exits(Mean):
@@ -306,9 +306,9 @@ class TestNoValue:
         store.image_path(records["case-001"]).unlink()
         store.image_path(records["case-004"]).write_bytes(b"other")
         scoring.score_run(store, [Mean()])
-        found = by_case(store, "mean")
-        assert found["case-001"].startswith("no edit: ")
-        assert "not the file that was recorded" in found["case-004"]
+        values = by_case(store, "mean")
+        assert values["case-001"].startswith("no edit: ")
+        assert "not the file that was recorded" in values["case-004"]
         add_edits(store, [cases[1], cases[4]])
         scoring.score_run(store, [Mean()])
         assert all(isinstance(value, float) for value in by_case(store, "mean").values())
@@ -319,9 +319,9 @@ class TestNoValue:
 
         metric = Needy()
         scoring.score_run(store, [metric])
-        found = by_case(store, "mean")
-        assert found["case-000"] == "the case has no regions"
-        assert isinstance(found["case-003"], float)
+        values = by_case(store, "mean")
+        assert values["case-000"] == "the case has no regions"
+        assert isinstance(values["case-003"], float)
         assert {case for batch in metric.batches for case in batch} == {"case-003", "case-007"}
 
     def test_an_edit_of_another_size(self, store: RunStore, cases: list[EditCase]) -> None:
@@ -343,11 +343,11 @@ class TestOutcomes:
 
         case = make_case(0)
         pairs = [Pair.of_case(case, RgbImage.of(case.request.source))] * 4
-        found = scoring.compute(Half(), pairs)
-        assert [value for value, _ in found] == [0.0, 1.0, None, 1.0]
-        assert found[2][1] is not None
-        assert "0.5" in found[2][1]
-        assert "0/1" in found[2][1]
+        values = scoring.compute(Half(), pairs)
+        assert [value for value, _ in values] == [0.0, 1.0, None, 1.0]
+        assert values[2][1] is not None
+        assert "0.5" in values[2][1]
+        assert "0/1" in values[2][1]
 
     def test_how_much_changed_has_no_direction(self) -> None:
         """The method that changes most is not the best one: Blended Diffusion's noise would lead."""
@@ -366,28 +366,28 @@ class TestPair:
         mask[20:40, 20:40] = True
         edited = np.where(mask[..., None], source + np.uint8(51), source)
         images = from_array(source), from_array(edited), mask_image(mask)
-        found = scoring.score_pair(*images, features=Features(), names=self.names)
-        assert list(found) == self.names
-        assert found["leak_mse"].value == 0
-        assert found["edit_change"].value == pytest.approx(0.2)
-        assert found["leak_psnr"].unit == "dB"
-        assert found["leak_psnr"].higher_is_better
+        values = scoring.score_pair(*images, features=Features(), names=self.names)
+        assert list(values) == self.names
+        assert values["leak_mse"].value == 0
+        assert values["edit_change"].value == pytest.approx(0.2)
+        assert values["leak_psnr"].unit == "dB"
+        assert values["leak_psnr"].higher_is_better
 
     def test_by_default_all_that_can_be_computed(self) -> None:
         case = make_case(0, 64)
         request = case.request
         images = request.source, noise("edited", 64), request.mask
-        found = scoring.score_pair(*images, features=Features(), registry=Registry("metric", METRICS, ""))
-        assert {"leak_lpips", "leak_lpips_vgg", "leak_ssim", "edit_change"} <= set(found)
-        assert all(score.value is not None for score in found.values())
-        assert not any("frechet" in name or "clip" in name for name in found)
+        values = scoring.score_pair(*images, features=Features(), registry=Registry("metric", METRICS, ""))
+        assert {"leak_lpips", "leak_lpips_vgg", "leak_ssim", "edit_change"} <= set(values)
+        assert all(score.value is not None for score in values.values())
+        assert not any("frechet" in name or "clip" in name for name in values)
 
     def test_a_full_mask_has_reasons(self) -> None:
         image = noise("x", 64)
         full = mask_image(np.ones((64, 64), bool))
-        found = scoring.score_pair(image, noise("y", 64), full, features=Features(), names=["leak_mse"])
-        assert found["leak_mse"].value is None
-        assert "outside" in str(found["leak_mse"].reason)
+        values = scoring.score_pair(image, noise("y", 64), full, features=Features(), names=["leak_mse"])
+        assert values["leak_mse"].value is None
+        assert "outside" in str(values["leak_mse"].reason)
         assert mask_array(full).all()
 
     def test_what_it_refuses(self) -> None:

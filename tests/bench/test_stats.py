@@ -15,12 +15,12 @@ from tests.bench import one_column
 class TestBootstrap:
     def test_of_a_mean_matches_its_standard_error(self) -> None:
         x = np.random.default_rng(0).normal(3, 2, 400)
-        found = one_column.mean(x)
-        assert found.value == pytest.approx(x.mean())
-        assert found.low is not None
-        assert found.high is not None
-        assert (found.high - found.low) / 2 == pytest.approx(1.96 * x.std() / 20, rel=0.04)
-        assert (found.n, found.clusters) == (400, 400)
+        interval = one_column.mean(x)
+        assert interval.value == pytest.approx(x.mean())
+        assert interval.low is not None
+        assert interval.high is not None
+        assert (interval.high - interval.low) / 2 == pytest.approx(1.96 * x.std() / 20, rel=0.04)
+        assert (interval.n, interval.clusters) == (400, 400)
 
     def test_clusters_of_copies_count_once(self) -> None:
         """Ten copies of each value carry no more than the values do."""
@@ -40,8 +40,8 @@ class TestBootstrap:
         owner = np.repeat(np.arange(12), generator.integers(1, 5, 12))
         x = generator.exponential(size=len(owner)) * 2.0 ** generator.normal(size=12)[owner]
 
-        def mean_and_error(drawn: np.ndarray) -> tuple[float, float]:
-            parts = [x[owner == c] for c in drawn]
+        def mean_and_error(chosen: np.ndarray) -> tuple[float, float]:
+            parts = [x[owner == c] for c in chosen]
             mean = float(np.concatenate(parts).mean())
             n = sum(map(len, parts))
             return mean, np.sqrt(12 / 11 * sum((p.sum() - mean * len(p)) ** 2 for p in parts)) / n
@@ -51,10 +51,10 @@ class TestBootstrap:
         resampled = [mean_and_error(np.repeat(np.arange(12), row)) for row in weights]
         t = np.quantile([(m - mean) / e for m, e in resampled], [0.025, 0.975])
         student = 2.200985  # of 11 degrees of freedom
-        found = one_column.mean(x, owner.tolist(), draws=800, seed=4)
-        assert found.value == pytest.approx(mean)
-        assert found.low == pytest.approx(mean - np.clip(t[1], student, 3 * student) * error)
-        assert found.high == pytest.approx(mean - np.clip(t[0], -3 * student, -student) * error)
+        interval = one_column.mean(x, owner.tolist(), draws=800, seed=4)
+        assert interval.value == pytest.approx(mean)
+        assert interval.low == pytest.approx(mean - np.clip(t[1], student, 3 * student) * error)
+        assert interval.high == pytest.approx(mean - np.clip(t[0], -3 * student, -student) * error)
 
     def test_a_skewed_mean_is_covered_where_percentiles_fail(self) -> None:
         """16 exponential values: the percentile interval holds their mean in 89 % of the cases."""
@@ -64,15 +64,15 @@ class TestBootstrap:
 
     def test_resamples_without_spread_leave_a_finite_interval(self) -> None:
         """One value of six differs: a third of all resamples have no spread at all."""
-        found = one_column.mean([0.0] * 5 + [1.0])
-        assert found.low is not None
-        assert found.high is not None
+        interval = one_column.mean([0.0] * 5 + [1.0])
+        assert interval.low is not None
+        assert interval.high is not None
         error, student = 1 / 6, 2.570582  # of 5 degrees of freedom
-        assert found.high - found.value == pytest.approx(3 * student * error)
+        assert interval.high - interval.value == pytest.approx(3 * student * error)
         # No value is negative, so neither is their mean.
-        assert found.low == 0
+        assert interval.low == 0
         turned = one_column.mean([0.0] * 5 + [-1.0])
-        assert (turned.low, turned.high) == pytest.approx((-found.high, 0.0))
+        assert (turned.low, turned.high) == pytest.approx((-interval.high, 0.0))
 
     def test_is_a_function_of_its_seed(self) -> None:
         x = np.random.default_rng(2).normal(size=30)
@@ -85,16 +85,16 @@ class TestBootstrap:
         """Clustered data: the interval holds the true mean about as often as it says."""
         generator = np.random.default_rng(3)
         clusters = np.repeat(np.arange(40), 5)
-        held = naive = 0
+        covered = naive = 0
         for trial in range(200):
             x = generator.normal(size=40)[clusters] + generator.normal(size=200)
             for by, count in ((clusters.tolist(), 0), (None, 1)):
-                found = one_column.mean(x, by, draws=400, seed=trial)
-                assert found.low is not None
-                assert found.high is not None
-                inside = found.low <= 0 <= found.high
-                held, naive = (held + inside, naive) if count == 0 else (held, naive + inside)
-        assert 0.88 <= held / 200 <= 0.99
+                interval = one_column.mean(x, by, draws=400, seed=trial)
+                assert interval.low is not None
+                assert interval.high is not None
+                inside = interval.low <= 0 <= interval.high
+                covered, naive = (covered + inside, naive) if count == 0 else (covered, naive + inside)
+        assert 0.88 <= covered / 200 <= 0.99
         assert naive / 200 < 0.8, "without clusters the interval must be seen to be too narrow"
 
     def test_blocks_do_not_matter(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,10 +111,10 @@ class TestBootstrap:
 class TestMaxT:
     def test_one_pair_is_the_exact_permutation_test(self) -> None:
         difference = np.array([1.0, 2.0, 3.0, 0.5, -0.2, 1.5])
-        (found,) = stats.max_t([difference[:, None]])
+        (interval,) = stats.max_t([difference[:, None]])
         flips = np.array(list(itertools.product((-1, 1), repeat=6)))
         as_large = np.abs(flips @ difference) >= difference.sum() - 1e-12
-        assert found.tolist() == [as_large.mean()]
+        assert interval.tolist() == [as_large.mean()]
 
     def test_against_every_flip_by_hand(self) -> None:
         sums = np.random.default_rng(0).normal(0.5, 1, (7, 3))
@@ -133,9 +133,9 @@ class TestMaxT:
 
     def test_copies_of_a_pair_cost_nothing_and_order_does_not_matter(self) -> None:
         sums = np.random.default_rng(1).normal(0.4, 1, (20, 2))
-        found, copied, turned = stats.max_t([sums, np.repeat(sums, 5, axis=1), sums[:, ::-1]], draws=3000)
-        assert copied[::5] == pytest.approx(found)
-        assert turned[::-1] == pytest.approx(found)
+        interval, copied, turned = stats.max_t([sums, np.repeat(sums, 5, axis=1), sums[:, ::-1]], draws=3000)
+        assert copied[::5] == pytest.approx(interval)
+        assert turned[::-1] == pytest.approx(interval)
 
     def test_equal_methods_are_never_separable(self) -> None:
         equal, none = stats.max_t([np.zeros((9, 2)), np.zeros((9, 0))])
@@ -186,23 +186,23 @@ class TestWilson:
     def test_against_scipy(self, successes: int, n: int) -> None:
         from scipy.stats import binomtest
 
-        theirs = binomtest(successes, n).proportion_ci(method="wilson")
-        ours = stats.wilson(successes, n)
-        assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+        expected = binomtest(successes, n).proportion_ci(method="wilson")
+        interval = stats.wilson(successes, n)
+        assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
     def test_published(self) -> None:
         """Newcombe 1998, table I: 81 of 263."""
-        found = stats.wilson(81, 263)
-        assert (found.low, found.high) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+        interval = stats.wilson(81, 263)
+        assert (interval.low, interval.high) == pytest.approx((0.2553, 0.3662), abs=5e-5)
 
     def test_half_a_success_lies_between(self) -> None:
         """Wilson's bounds p solve (x - n p)^2 = z^2 n p (1 - p), for any x."""
-        found = stats.wilson(7.5, 20)
-        assert found.value == 0.375
-        for end in (found.low, found.high):
+        interval = stats.wilson(7.5, 20)
+        assert interval.value == 0.375
+        for end in (interval.low, interval.high):
             assert end is not None
             assert (7.5 - 20 * end) ** 2 == pytest.approx(1.959964**2 * 20 * end * (1 - end), rel=1e-6)
-        assert stats.wilson(7, 20).low < found.low < stats.wilson(8, 20).low  # type: ignore[operator]
+        assert stats.wilson(7, 20).low < interval.low < stats.wilson(8, 20).low  # type: ignore[operator]
 
     def test_refuses_what_cannot_be(self) -> None:
         with pytest.raises(ValueError, match="3 successes of 2"):
@@ -218,9 +218,9 @@ class TestShare:
     def test_of_independent_trials_is_wilsons_with_students_quantile(self, successes: int, n: int) -> None:
         from scipy.stats import t
 
-        found = one_column.share(single(successes, n))
+        interval = one_column.share(single(successes, n))
         q = t.ppf(0.975, n - 1)
-        for end in (found.low, found.high):
+        for end in (interval.low, interval.high):
             assert end is not None
             assert (successes - n * end) ** 2 == pytest.approx(q**2 * n * end * (1 - end), rel=1e-6, abs=1e-9)
 
@@ -232,8 +232,8 @@ class TestShare:
         p, x = np.linspace(0.02, 0.98, 961), np.arange(n + 1)
         rows = (np.arange(n)[:, None] < x).astype(float)
         low, high = stats.share_ends(rows, np.ones_like(rows))
-        held = (low[:, None] <= p) & (p <= high[:, None])
-        assert (binom.pmf(x[:, None], n, p) * held).sum(axis=0).min() >= 0.93
+        covered = (low[:, None] <= p) & (p <= high[:, None])
+        assert (binom.pmf(x[:, None], n, p) * covered).sum(axis=0).min() >= 0.93
 
     @pytest.mark.parametrize("edits", [1, 4])
     def test_one_failure_less_never_lowers_the_lower_end(self, edits: int) -> None:
@@ -262,8 +262,8 @@ class TestShare:
         rho = (between - within) / (between + (m - 1) * within)
         raw = between / (n / (n - 1) * p * (1 - p))
         assert raw == pytest.approx(1 + (m - 1) * rho, rel=0.01)
-        found = stats.design_effects(sums, np.full_like(sums, m))
-        assert found[0] == pytest.approx((80 * raw + m) / 81)
+        interval = stats.design_effects(sums, np.full_like(sums, m))
+        assert interval[0] == pytest.approx((80 * raw + m) / 81)
 
     def test_one_cluster_of_several_has_no_interval(self) -> None:
         assert one_column.share([1.0, 0.0], ["a", "a"]) == stats.Interval(0.5, None, None, 2, 1)
@@ -286,24 +286,24 @@ class TestShareDifference:
         """Newcombe 1998 (Statistics in Medicine 17, 2635), table II: e, f, g, h = 36, 12, 2, 0; method 10."""
         a = np.repeat([1.0, 1.0, 0.0, 0.0], [36, 12, 2, 0])
         b = np.repeat([1.0, 0.0, 1.0, 0.0], [36, 12, 2, 0])
-        found = one_column.share_difference(a, b)
-        assert found.value == pytest.approx(0.2)
+        interval = one_column.share_difference(a, b)
+        assert interval.value == pytest.approx(0.2)
         # Student's quantile of 49 degrees of freedom in place of the normal one: a little wider.
-        assert (found.low, found.high) == pytest.approx((0.0569, 0.3404), abs=0.006)
-        assert found.low is not None
-        assert found.high is not None
-        assert found.low < 0.0569
-        assert found.high > 0.3404
+        assert (interval.low, interval.high) == pytest.approx((0.0569, 0.3404), abs=0.006)
+        assert interval.low is not None
+        assert interval.high is not None
+        assert interval.low < 0.0569
+        assert interval.high > 0.3404
 
     @pytest.mark.parametrize("successes", [0, 8, 16])
     def test_equal_verdicts_have_an_interval_around_zero(self, successes: int) -> None:
         x = single(successes, 16)
-        found = one_column.share_difference(x, x)
-        assert found.low is not None
-        assert found.high is not None
-        assert found.low < 0 < found.high
-        assert found.value == 0
-        assert found.high - found.low > 0.05
+        interval = one_column.share_difference(x, x)
+        assert interval.low is not None
+        assert interval.high is not None
+        assert interval.low < 0 < interval.high
+        assert interval.value == 0
+        assert interval.high - interval.low > 0.05
 
     def test_swapping_turns_the_sign(self) -> None:
         generator = np.random.default_rng(0)
@@ -315,7 +315,7 @@ class TestShareDifference:
     def test_pairing_narrows_it(self) -> None:
         a = single(20, 40)
         paired, crossed = one_column.share_difference(a, a), one_column.share_difference(a, np.roll(a, 10))
-        for found in (paired, crossed):
-            assert found.low is not None
-            assert found.high is not None
+        for interval in (paired, crossed):
+            assert interval.low is not None
+            assert interval.high is not None
         assert paired.high - paired.low < 0.5 * (crossed.high - crossed.low)  # type: ignore[operator]

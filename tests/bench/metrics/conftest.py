@@ -19,11 +19,11 @@ def nothing_of_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyte
 @pytest.fixture(scope="session")
 def make_clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     """Folders in open_clip's own layout with a small model of random weights."""
-    made: dict[int, Path] = {}
+    folders: dict[int, Path] = {}
 
     def make(seed: int) -> Path:
-        if seed in made:
-            return made[seed]
+        if seed in folders:
+            return folders[seed]
         import open_clip
         import torch
         from safetensors.torch import save_file
@@ -40,7 +40,7 @@ def make_clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]
         save_file(model.state_dict(), folder / "open_clip_model.safetensors")
         text = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess})
         (folder / "open_clip_config.json").write_text(text)
-        made[seed] = folder
+        folders[seed] = folder
         return folder
 
     return make

@@ -20,18 +20,18 @@ class TestFrechet:
         from scipy.linalg import sqrtm
 
         x, y = feature_rows(1, n, d).astype(np.float64), feature_rows(2, m, d, 0.2).astype(np.float64)
-        ours = distances.frechet(distances.Gaussian.of_rows(x), distances.Gaussian.of_rows(y))
+        value = distances.frechet(distances.Gaussian.of_rows(x), distances.Gaussian.of_rows(y))
         mx, my, sx, sy = x.mean(0), y.mean(0), np.cov(x.T), np.cov(y.T)
-        theirs = frechet_distance(mx, sx, my, sy)
+        expected = frechet_distance(mx, sx, my, sy)
         by_hand = ((mx - my) ** 2).sum() + np.trace(sx + sy) - 2 * np.trace(sqrtm(sx @ sy)).real
-        assert ours == pytest.approx(theirs, rel=1e-6)
-        assert ours == pytest.approx(by_hand, rel=1e-6)
+        assert value == pytest.approx(expected, rel=1e-6)
+        assert value == pytest.approx(by_hand, rel=1e-6)
 
     def test_fewer_images_than_dimensions(self) -> None:
         """Where square roots of singular products are ill-conditioned: by eigenvalues of the small side."""
         x, y = feature_rows(1, 30, 200).astype(np.float64), feature_rows(2, 50, 200, 0.2).astype(np.float64)
-        ours = distances.frechet(distances.Gaussian.of_rows(x), distances.Gaussian.of_rows(y))
-        assert ours == pytest.approx(by_eigenvalues(x, y), rel=1e-6)
+        value = distances.frechet(distances.Gaussian.of_rows(x), distances.Gaussian.of_rows(y))
+        assert value == pytest.approx(by_eigenvalues(x, y), rel=1e-6)
 
     def test_known_gaussians(self) -> None:
         """Commuting covariances: |m|^2 + sum (s - t)^2."""
@@ -59,8 +59,8 @@ class TestKid:
 
         x, y = feature_rows(1, n, 24).astype(np.float64), feature_rows(2, m, 24, 0.1).astype(np.float64)
         np.random.seed(7)  # noqa: NPY002 - clean-fid draws from the global generator
-        theirs = kernel_distance(y, x, num_subsets=20, max_subset_size=size)
-        assert distances.kid(x, y, subsets=20, subset_size=size, seed=7) == pytest.approx(theirs, rel=1e-6)
+        expected = kernel_distance(y, x, num_subsets=20, max_subset_size=size)
+        assert distances.kid(x, y, subsets=20, subset_size=size, seed=7) == pytest.approx(expected, rel=1e-6)
 
     def test_against_loops(self) -> None:
         x, y = feature_rows(1, 9, 5).astype(np.float64), feature_rows(2, 9, 5).astype(np.float64)

@@ -18,15 +18,15 @@ from tests.bench.metrics.pictures import box, natural, pair
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each forward pass of a CLIP saw."""
-    seen: list[int] = []
+    calls: list[int] = []
     original = ClipNet.encode_images
 
     def counting(self: ClipNet, prepared: Any) -> Any:
-        seen.append(len(prepared))
+        calls.append(len(prepared))
         return original(self, prepared)
 
     monkeypatch.setattr(ClipNet, "encode_images", counting)
-    return seen
+    return calls
 
 
 class TestOnce:
@@ -67,10 +67,10 @@ class TestOnce:
 
     def test_pair_values(self) -> None:
         features = Features()
-        asked: list[int] = []
+        sizes: list[int] = []
 
         def compute(pairs: Any) -> list[float]:
-            asked.append(len(pairs))
+            sizes.append(len(pairs))
             return [float(p.edited.pixels.mean()) for p in pairs]
 
         mask = box(64, 0, 0, 9, 9)
@@ -78,4 +78,4 @@ class TestOnce:
         assert len(set(features.pair_values("mean", [one, two, one], compute))) == 2
         features.pair_values("mean", [two], compute)
         features.pair_values("other", [two], compute)
-        assert asked == [2, 1]
+        assert sizes == [2, 1]

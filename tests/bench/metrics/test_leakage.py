@@ -269,14 +269,14 @@ class TestLpips:
         ],
     )
     def test_the_map_is_that_of_the_package(self, net: str, a: Any, b: Any) -> None:
-        (ours,) = features().lpips(net).maps([RgbImage(a)], [RgbImage(b)])
-        np.testing.assert_allclose(ours, reference_map(net, a, b), rtol=0, atol=1e-5)
+        (value,) = features().lpips(net).maps([RgbImage(a)], [RgbImage(b)])
+        np.testing.assert_allclose(value, reference_map(net, a, b), rtol=0, atol=1e-5)
 
     def test_a_map_of_whole_cells_averages_to_the_published_scalar(self) -> None:
         """VGG's layers divide 64 px evenly; enlarging them bilinearly then keeps the mean."""
         a, b = natural(6), natural(7)
-        (ours,) = features().lpips("vgg").maps([RgbImage(a)], [RgbImage(b)])
-        assert ours.mean(dtype=np.float64) == pytest.approx(
+        (value,) = features().lpips("vgg").maps([RgbImage(a)], [RgbImage(b)])
+        assert value.mean(dtype=np.float64) == pytest.approx(
             float(reference_map("vgg", a, b, spatial=False)[0, 0]), abs=1e-5
         )
 
@@ -346,11 +346,11 @@ class TestLpips:
 
     def test_a_source_is_seen_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         net = LpipsNet("alex")
-        seen: list[str] = []
+        calls: list[str] = []
         original = net.activations
 
         def counting(pictures: Any) -> Any:
-            seen.extend(p.key for p in pictures)
+            calls.extend(p.key for p in pictures)
             return original(pictures)
 
         monkeypatch.setattr(net, "activations", counting)
@@ -358,8 +358,8 @@ class TestLpips:
         edits = [RgbImage(natural(i)) for i in range(2, 6)]
         net.maps([source] * 4, edits)
         net.maps([source], [RgbImage(natural(9))])
-        assert seen.count(source.key) == 1
-        assert len(seen) == 6
+        assert calls.count(source.key) == 1
+        assert len(calls) == 6
 
     def test_linear_heads_are_the_packages_own(self) -> None:
         from pathlib import Path
@@ -369,9 +369,9 @@ class TestLpips:
 
         for net in ("alex", "vgg"):
             path = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
-            ours = lpips_weights.state_dict(net)
+            actual = lpips_weights.state_dict(net)
             for name, value in torch.load(path, map_location="cpu", weights_only=True).items():
-                assert torch.equal(ours[name], value)
+                assert torch.equal(actual[name], value)
 
     def test_an_unknown_network(self) -> None:
         with pytest.raises(MetricError, match="alex, vgg"):

@@ -25,10 +25,10 @@ class TestResizing:
         from cleanfid.resize import make_resizer
 
         image = natural(1)
-        theirs = make_resizer("PIL", False, "bicubic", (side, side))(image)
-        ours = inception.clean_resize(image, side)
-        np.testing.assert_array_equal(ours, theirs.transpose(2, 0, 1))
-        assert ours.dtype == np.float32
+        expected = make_resizer("PIL", False, "bicubic", (side, side))(image)
+        value = inception.clean_resize(image, side)
+        np.testing.assert_array_equal(value, expected.transpose(2, 0, 1))
+        assert value.dtype == np.float32
 
 
 @pytest.fixture
@@ -118,9 +118,9 @@ class TestSets:
         x = (x - state["scaling_layer.shift"]) / state["scaling_layer.scale"]
         with torch.no_grad():
             expected = backbone(x).mean(dim=(2, 3))[0].numpy()
-        found = Features().vgg16([RgbImage(image)], 64)[0]
-        np.testing.assert_allclose(found, expected, atol=1e-5)
-        assert found.shape == (512,)
+        features = Features().vgg16([RgbImage(image)], 64)[0]
+        np.testing.assert_allclose(features, expected, atol=1e-5)
+        assert features.shape == (512,)
 
     def test_order_and_batches_do_not_matter(self, clip_folder: Path) -> None:
         edited, real = [RgbImage(natural(i)) for i in range(6)], [RgbImage(noise(i)) for i in range(7)]
