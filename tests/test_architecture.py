@@ -98,7 +98,7 @@ def run_time_graph() -> dict[str, set[str]]:
     "part",
     [
         "bench",
-        pytest.param("methods", marks=pytest.mark.xfail(reason="thresholds and glide", strict=False)),
+        "methods",
         "protocols",
         "reports",
     ],

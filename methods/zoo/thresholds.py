@@ -200,12 +200,13 @@ def training_gap(checkpoint: str, root: Path) -> str:
 
 def recipe_samples(checkpoint: str) -> Mapping[str, int]:
     """Samples that a checkpoint's recipe states, by the name of the network in its card."""
-    from methods.zoo import diffusion, glide
+    from methods.zoo import diffusion
     from methods.zoo.publish import BUDGETS
     from methods.zoo.recipes import RECIPES
 
     if checkpoint == "glide":
-        return {part: budget.samples for part, budget in glide.BUDGETS.items()}
+        # Imported by name, since the recipe's module imports this one for its own threshold.
+        return {part: budget.samples for part, budget in _imported("methods.zoo.glide:BUDGETS").items()}
     budget = BUDGETS.get(checkpoint) or import_module(RECIPES[checkpoint].partition(":")[0]).BUDGET
     # The editors have a second part, after the cut to low rank.
     editors = ("sd_inpainting", "instruct_pix2pix", *VARIANTS)
