@@ -144,7 +144,7 @@ def _shared(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carries out one command and returns its exit code; see :func:`bench.cli.main.run_command`."""
+    """Carries out one command and returns its exit code, as :func:`bench.cli.main.run_command` says."""
     return run_command(app, PROGRAM, arguments)
 
 

@@ -54,6 +54,7 @@ class Scores(Mapping[str, "float | None"]):
         """One row per metric: value, unit, higher_is_better, reason, summary."""
         import pandas as pd
 
+        # The fields of PairScore that a reader of a table wants.
         columns = ("value", "unit", "higher_is_better", "reason", "summary")
         rows = {name: [getattr(score, column) for column in columns] for name, score in self.details.items()}
         return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns)).rename_axis("metric")
@@ -81,8 +82,8 @@ def measure(
     """Scores one edit.
 
     ``source`` and ``edited`` are paths, PIL images, or arrays (H, W, 3) of uint8 in 0..255 or float in [0, 1].
-    ``mask`` marks where the edit was requested: bool or 0/1 or 0/255 (H, W), a PIL image or a path; None where the
-    case has none. All have one size.
+    ``mask`` marks where the edit was requested: bool or 0/1 or 0/255 (H, W), a PIL image or a path. It is None where
+    the case has none. All have one size.
 
     ``metrics`` None computes every metric of single edits whose prompts are given. ``rendered`` says that the images
     show the rendered world, which the embedded networks were trained on. ``device`` is auto, cpu, cuda, cuda:N or mps.
@@ -164,6 +165,7 @@ def _without_mask(
     from bench.metrics import raw_name
     from bench.scoring import PairScore
 
+    # Outside the mask nothing is known to be kept, and a composited edit would be the source.
     result = {
         name: score if raw_name(name) == name else replace(score, value=None, reason=NO_MASK)
         for name, score in scores.items()
@@ -201,8 +203,10 @@ class Run:
 
         ``value`` is NaN where ``reason`` says why.
         """
+        # A store names methods by their digests, tables by their titles.
         titles = {digest: spec.title for digest, spec in self._store.methods.items()}
         frame = self._store.scores()
+        # Categories stand with the cases.
         categories = {
             (protocol, row["id"]): row["category"]
             for protocol in self._store.protocols()
@@ -217,6 +221,7 @@ class Run:
 
     def image(self, protocol: str, method: str, case: str) -> Image:
         """The edit of a case, by the method's title. Raises :class:`BenchError` where there is none."""
+        # Titles are unique within a run.
         for record in self._store.edits():
             title = self._store.methods[record.key.method].title
             if (record.key.protocol, title, record.key.case) == (protocol, method, case) and record.file:
@@ -240,13 +245,14 @@ class Run:
     def table(self, name: str) -> pd.DataFrame:
         """One table of :attr:`tables`, or all that begin with ``name-`` below each other.
 
-        ``table("main")`` joins ``main-mini-coco`` and ``main-mini-celeba-hq``; the first column is the protocol then.
+        ``table("main")`` joins ``main-mini-coco`` and ``main-mini-celeba-hq``, with the protocol in the first column.
         Raises :class:`BenchError` for an unknown name.
         """
         import pandas as pd
 
         from bench.registry import did_you_mean
 
+        # A whole name, else the beginning of several.
         if name in self.tables:
             return self.tables[name]
         parts = {
@@ -258,6 +264,7 @@ class Run:
             raise BenchError(
                 f"no table {name!r}.{did_you_mean(name, self.tables)} There is: {', '.join(self.tables)}."
             )
+        # The rest of the name is the protocol.
         frames = [frame.assign(protocol=protocol) for protocol, frame in parts.items()]
         joined = pd.concat(frames, ignore_index=True)
         return joined[["protocol", *joined.columns.drop("protocol")]]
@@ -292,11 +299,13 @@ def run(
     Edits that fail are counted in ``Run.failed``.
     """
     session = _program().session(plugins)
+    # Edit, then score; the run folder is locked until both are done.
     job = session.configure(suite, out=None if out is None else Path(out), limit=limit)
     with _progress_bar(progress) as bar:
         store, edits = session.edit(job, device=device, dtype=dtype, batch_size=batch_size, progress=bar)
         with store:
             session.score(store, device=device, progress=bar)
+    # As in a report: no scores of networks on images that they never learned.
     session.hide_foreign_scores(store)
     return Run(session, store, edits.failed)
 

@@ -33,10 +33,12 @@ def image_input(value: ImageInput, name: str) -> Image.Image:
     ``round(255 x)``. PIL images and files are converted as :func:`bench.images.read_rgb` says. Raises
     :class:`InputError` for other arrays, and ``ImageError`` for transparent or unreadable images.
     """
+    # Files and PIL images follow the rules of bench.images.
     if isinstance(value, str | os.PathLike):
         return read_rgb(value)
     if isinstance(value, Image.Image):
         return to_rgb(value, name)
+    # (H, W), (H, W, 3) or (H, W, 4) uint8 in 0..255
     pixels = _pixels(_array(value, name), name)
     # A float image that was cast to uint8 has the values 0 and 1. It would pass for a black one.
     if pixels.max() == 1:
@@ -71,8 +73,10 @@ def mask_input(value: ImageInput, size: tuple[int, int], name: str) -> Image.Ima
 
 
 def _mask_of_array(array: NDArray[Any], size: tuple[int, int], name: str) -> Image.Image:
+    # (H, W, 1) -> (H, W)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
+    # PIL's size is (width, height), an array's shape (height, width).
     if array.shape[:2] != size[::-1]:
         raise InputError(
             f"{name}: its shape is {array.shape}, the source's (H, W) is {size[::-1]}. "
@@ -83,6 +87,7 @@ def _mask_of_array(array: NDArray[Any], size: tuple[int, int], name: str) -> Ima
         levels = np.unique(array)
         if levels.size <= 2 and (np.isin(levels, (0, 1)).all() or np.isin(levels, (0, 255)).all()):
             return mask_image(array != 0)
+    # Everything else is read as a mask file: soft edges pass, photographs and label maps do not.
     return to_mask(Image.fromarray(_pixels(array, name)), name, size)
 
 
@@ -111,8 +116,10 @@ def _pixels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
         raise InputError(f"{name}: the shape is {array.shape}, where (H, W, 3) or (H, W) is expected.")
 
     # Dtype and range.
+    # uint8 needs no conversion.
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
+    # Other integers: int64 in 0..255 and in 0..1 are both frequent, so neither is assumed.
     if not np.issubdtype(array.dtype, np.floating):
         raise InputError(
             f"{name}: the dtype is {array.dtype}. Give uint8 in 0..255 or float in [0, 1], such as "
@@ -120,12 +127,14 @@ def _pixels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
         )
     if not np.isfinite(array).all():
         raise InputError(f"{name}: it holds NaN or infinite values. Replace them.")
+    # The two frequent ranges beside [0, 1] have a remedy of their own.
     low, high = float(array.min()), float(array.max())
     if low < 0 or high > 1:
         remedy = "Divide by 255." if low >= 0 and high <= 255 else "Scale it to [0, 1]."
         if low >= -1 and high <= 1:
             remedy = "Map [-1, 1] to [0, 1] by (array + 1) / 2."
         raise InputError(f"{name}: its float values run from {low:g} to {high:g}, beyond [0, 1]. {remedy}")
+    # x in [0, 1] -> round(255 x). In float64, since 255 x of a float16 is not exact.
     return np.rint(array.astype(np.float64) * 255).astype(np.uint8)
 
 

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 def protocol_cases(session: Session, store: RunStore, name: str) -> Iterable[EditCase]:
     """Returns the cases of a run's protocol as this installation makes them. Raises BenchError where it cannot."""
+    # The data may be missing on this machine.
     configured = session.protocol_of_run(store, name)
     if configured.problems:
         raise BenchError(configured.problems[0])
+    # Another version of the data or of the program makes other cases.
     protocol = configured.create()
     digest = store.manifest["protocols"][name]["digest"]
     if protocol.digest != digest:
@@ -43,6 +45,7 @@ def rescore_edits(
     metrics_of_protocols, _ = _stored_metrics(session, store, store.scores()["metric"].unique(), device)
     for protocols, metrics in metrics_of_protocols.items():
         chosen = [record for record in records if record.key.protocol in protocols]
+        # Stored cases and stored edits, as they were scored.
         pairs = [
             Pair.of_case(store.cases(r.key.protocol).get(r.key.case), RgbImage.of(store.image(r)))
             for r in chosen
@@ -70,10 +73,12 @@ def rescore_sets(
     from bench.scoring import score_run
     from bench.store import RunStore, SetScore
 
+    # Real images of the protocols. Sets of a protocol without them are left out.
     chosen = set(sets)
     references = session.references(store, {protocol for protocol, _ in sets})
     with tempfile.TemporaryDirectory(prefix="prompteditbench-") as empty:
         linked = link_run(store, Path(empty) / "run", ("run.json", "cases", "edits"))
+        # The copy has the chosen sets alone, so that nothing else is scored.
         with RunStore.open(linked) as copy:
             copy.append_edits(
                 [
@@ -88,6 +93,7 @@ def rescore_sets(
             for protocols, metrics in metrics_of_protocols.items():
                 score_run(copy, metrics, features=features, references=references, protocols=protocols)
             rows = copy.set_scores()
+    # Rows of the copy as records; pandas has NaN where a record has None.
     columns = [field.name for field in fields(SetScore)]
     for row in rows[columns].astype(object).where(rows[columns].notna(), None).to_dict("records"):
         score = SetScore(**{str(name): value for name, value in row.items()})
@@ -98,6 +104,7 @@ def rescore_sets(
 
 def link_run(store: RunStore, folder: Path, names: Sequence[str]) -> Path:
     """Makes a folder with links to parts of a run, and returns it. What is written there stays there."""
+    # Links, since edits take gigabytes.
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         if (store.path / name).exists():
@@ -112,6 +119,7 @@ def _stored_metrics(
     from bench.metrics import raw_name
     from bench.metrics.choice import load_metrics
 
+    # Without a cache: features of an earlier run could hide that an edit has changed.
     features = session.program.make_features(device, None)
     stored = {raw_name(name) for name in stored_names}
     names = [name for name in session.metrics.names() if name in stored]

@@ -81,7 +81,7 @@ class GpuTime:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """The parts that the engine does not import. ``run_bench.py`` builds it; each part is imported on use."""
+    """The parts that the engine does not import. ``run_bench.py`` builds it. Each part is imported on use."""
 
     methods: Mapping[str, str]
     """Method name -> ``"module:Class"``."""
@@ -150,11 +150,14 @@ class Session:
         """
         from bench.suite import configure_suite, load_suite, suite_of_mapping
 
+        # The suite.
         loaded = suite_of_mapping(suite) if isinstance(suite, Mapping) else load_suite(suite)
         folder = RUNS / loaded.name
+        # With another limit, a folder of its own.
         if limit is not None and limit != loaded.limit:
             loaded = loaded.model_copy(update={"limit": limit})
             folder = Path(f"{folder}-limit-{limit}")
+        # Options are checked here; no model and no data are loaded.
         protocols, methods = configure_suite(loaded, self.methods, self.protocols, self.metrics)
         return SuiteJob(loaded, out or folder, protocols, methods)
 
@@ -170,6 +173,7 @@ class Session:
         """Configures a run's protocol with the options that the run had."""
         from bench.suite import configure_protocol
 
+        # A run may name a protocol otherwise than the registry does.
         info = store.manifest["protocols"][name]
         return configure_protocol(
             info.get("registered", name), self.protocols, options=info.get("options", {})
@@ -178,10 +182,11 @@ class Session:
     # --- edit ----------------------------------------------------------------------------------------------
 
     def plan(self, job: SuiteJob) -> tuple[Plan, RunStore | None]:
-        """Plans what is left to edit. Returns the run folder too where it exists already; writes nothing."""
+        """Plans what is left to edit. Returns the run folder too where it exists already. Writes nothing."""
         from bench.plan import make_plan
         from bench.store import RunStore
 
+        # What is stored is left out of the plan. A dry run leaves no folder behind.
         store = RunStore.open(job.folder) if (job.folder / "run.json").exists() else None
         plan = make_plan(job.protocols, job.methods, seed=job.suite.seed, limit=job.suite.limit, store=store)
         return plan, store
@@ -221,6 +226,7 @@ class Session:
             # With nothing to edit, the dtype of the stored edits counts.
             stored_dtypes = {entry["dtype"] for entry in store.manifest["methods"].values()}
             runtime = Runtime("cpu", stored_dtypes.pop() if len(stored_dtypes) == 1 else runtime.dtype)
+        # Sums of several threads differ in their last bits from run to run.
         if batch_size is None and plan.todo:
             import torch
 
@@ -261,8 +267,10 @@ class Session:
             self.metrics.check(name)
         protocols = store.manifest["protocols"]
         features = self.program.make_features(resolve_device(device), store.path.parent / ".features")
+        # Features of images are kept beside the run folders, so that runs of one suite share them.
         names = list(only or ()) or (store.manifest.get("suite") or {}).get("metrics")
         choices = self.metric_choices(features, protocols, names)
+        # A metric that was named and can be computed nowhere is an error, not a missing column.
         impossible = {
             name: next(iter(choices.values())).left_out[name]
             for name in only or ()
@@ -286,6 +294,7 @@ class Session:
                 protocols=protocol_names,
                 progress=progress,
             )
+            # One summary over both kinds of protocols.
             total.scored += part.scored
             total.skipped += part.skipped
             total.warnings += part.warnings
@@ -310,11 +319,12 @@ class Session:
     ) -> dict[tuple[str, ...], MetricChoice]:
         """Chooses the metrics to compute: once for the rendered protocols, once for all others.
 
-        ``protocols`` is as a run's manifest has it; ``names`` None takes every metric.
+        ``protocols`` is as a run's manifest has it. ``names`` None takes every metric.
         """
         from bench.metrics.choice import choose_metrics
 
         rendered = self.rendered({name: info.get("registered", name) for name, info in protocols.items()})
+        # Embedded networks score rendered images alone, published networks the others.
         groups = {
             is_rendered: tuple(name for name in protocols if (name in rendered) == is_rendered)
             for is_rendered in (True, False)
@@ -329,6 +339,7 @@ class Session:
         self, store: RunStore, protocols: Iterable[str]
     ) -> dict[str, Callable[[], Iterable[Image]]]:
         """Protocol -> a function that reads its real images. Protocols without their data are left out."""
+        # FID and its kin then have no value, and the reason.
         configured = {name: self.protocol_of_run(store, name) for name in protocols}
         return {name: _reference(entry) for name, entry in configured.items() if not entry.problems}
 
@@ -338,6 +349,7 @@ class Session:
         """Opens a run to report on. ``note`` gets a line per protocol with hidden scores."""
         from bench.store import RunStore
 
+        # Reading takes no lock, so a run can be looked at while it goes on.
         store = RunStore.open(folder)
         self.hide_foreign_scores(store, note)
         return store
@@ -346,10 +358,12 @@ class Session:
         """Hides scores that embedded networks gave to photographs, which they never learned. They stay stored."""
         from bench.metrics import COMPOSITED_SUFFIX
 
+        # Names of all scores of embedded networks, of raw and of composited edits.
         embedded = [name for name in self.metrics.names() if self.metrics.load(name).embedded]
         protocols = store.manifest["protocols"]
         rendered = self.rendered({name: info.get("registered", name) for name, info in protocols.items()})
         hidden = [*embedded, *(name + COMPOSITED_SUFFIX for name in embedded)]
+        # Earlier versions computed these scores on every protocol.
         store.leave_out(dict.fromkeys(set(protocols) - rendered, hidden))
         for protocol, names in store.left_out().items():
             note(
@@ -377,6 +391,7 @@ def choice_remarks(protocols: Collection[str], choice: MetricChoice) -> Iterator
     """Yields a line per reason for which metrics are left out, and per metric that stands in for another."""
     from bench.metrics.choice import by_problem
 
+    # Metrics that lack the same weights share one line.
     where = ", ".join(protocols)
     for reason, names in by_problem(choice.left_out).items():
         yield f"{where}: left out: {', '.join(names)}: {reason}"

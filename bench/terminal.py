@@ -56,11 +56,11 @@ class _Patient(io.FileIO):
 
 @contextmanager
 def patient_streams() -> Iterator[_Patient | None]:
-    """Standard output and error that never raise, for the time of one command; yields that of the output.
+    """Standard output and error that never raise, for the time of one command. Yields that of the output.
 
     A run goes on when its output is piped into ``head``, goes to a full disk, or is closed, and text that the
     terminal's encoding lacks is shown in plain letters. Streams that somebody has replaced (a notebook, a test)
-    stay as they are; then None is yielded.
+    stay as they are, and None is yielded.
     """
     # A closed descriptor would be given to the next file that is opened, which then gets what we print.
     for descriptor in (0, 1, 2):
@@ -68,6 +68,7 @@ def patient_streams() -> Iterator[_Patient | None]:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    # Streams that a notebook or a test has replaced stay.
     before = sys.stdout, sys.stderr
     output = None
     if sys.stdout is sys.__stdout__:
@@ -95,6 +96,7 @@ def console(*, stderr: bool = False, quiet: bool = False) -> Console:
     """A console that takes no text for markup: brackets of labels and paths are shown as they are."""
     from rich.console import Console
 
+    # A file or a pipe has no width; rich would take 80.
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PIPE_WIDTH
     return Console(stderr=stderr, width=width, quiet=quiet, markup=False, emoji=False, highlight=False)
@@ -129,6 +131,7 @@ _REMEDIES = {
 
 def system_error(error: OSError) -> str:
     """One sentence for what the system refused, with the file where it is known, and a remedy."""
+    # A move has two files; the first is the one that the user named.
     place = error.filename if error.filename is not None else error.filename2
     cause = error.strerror or str(error) or type(error).__name__
     remedy = _REMEDIES.get(error.errno or 0, "See where it happened with --debug.")
@@ -154,8 +157,10 @@ def check_target(path: Path, option: str) -> None:
 
 def check_folder(folder: Path) -> None:
     """Raises OSError where nothing can be written into ``folder``, or into the one that it would be made in."""
+    # The nearest folder that exists.
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
+    # Permissions alone do not tell: the file system may be read-only or full.
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"0")
@@ -165,12 +170,13 @@ def check_folder(folder: Path) -> None:
 
 @contextmanager
 def worded_warnings(*, debug: bool) -> Iterator[None]:
-    """Warnings of this project as a line of text; those of libraries only where ``debug`` is set."""
+    """Warnings of this project as a line of text. Those of libraries appear only where ``debug`` is set."""
     if debug:
         yield
         return
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        # Warnings of libraries concern their authors.
         if issubclass(category, BenchWarning):
             from rich.text import Text
 

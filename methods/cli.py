@@ -39,6 +39,30 @@ zoo_app = typer.Typer(no_args_is_help=True, help="The embedded checkpoints.", ep
 methods_app.add_typer(zoo_app, name="zoo")
 
 
+# --- options of train-sd15 --------------------------------------------------------------------------------
+
+Variant = Annotated[str, typer.Argument(help="The method or one of its ablations.")]
+CocoRoot = Annotated[Path | None, typer.Option(help="COCO, with train2017 and its annotations.")]
+CelebaRoot = Annotated[Path | None, typer.Option(help="CelebAMask-HQ; its train partition is used.")]
+TrainingOut = Annotated[
+    Path | None, typer.Option(help="Checkpoints, log, and the pipeline. [default: ./VARIANT-sd15]")
+]
+TuplesFolder = Annotated[
+    Path,
+    typer.Option(
+        "--training-tuples", "--quads", help="Folder of the edits to learn from. They are made once."
+    ),
+]
+TupleCount = Annotated[int, typer.Option(min=1, help="Edits to learn from, per data set.")]
+BaseModel = Annotated[str, typer.Option(help="The text-to-image checkpoint to start from.")]
+InpaintingWeights = Annotated[
+    str | None, typer.Option(help="Weights of sd_inpainting, which makes the results to learn from.")
+]
+Steps = Annotated[int, typer.Option(min=1, help="Optimizer steps, of 32 examples each.")]
+GpuMemory = Annotated[
+    float, typer.Option(min=1, help="GiB of the GPU; below 40 a leaner configuration is taken.")
+]
+
 # --- training --------------------------------------------------------------------------------------------
 
 
@@ -64,6 +88,7 @@ def train(
     from bench.registry import Registry
     from methods.zoo.recipes import RECIPES
 
+    # A misspelt recipe is told before torch is imported.
     recipes = Registry("recipe", RECIPES, entry_point_group="")
     recipes.check(recipe)
     from methods.training import Machine
@@ -107,29 +132,16 @@ def train(
 )
 def train_sd15(
     context: typer.Context,
-    variant: Annotated[str, typer.Argument(help="The method or one of its ablations.")] = "prompt_edit_diff",
-    coco: Annotated[Path | None, typer.Option(help="COCO, with train2017 and its annotations.")] = None,
-    celeba: Annotated[Path | None, typer.Option(help="CelebAMask-HQ; its train partition is used.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Checkpoints, log, and the pipeline. [default: ./VARIANT-sd15]")
-    ] = None,
-    training_tuples: Annotated[
-        Path,
-        typer.Option(
-            "--training-tuples", "--quads", help="Folder of the edits to learn from. They are made once."
-        ),
-    ] = Path("data/quads"),
-    count: Annotated[int, typer.Option(min=1, help="Edits to learn from, per data set.")] = 20_000,
-    base: Annotated[
-        str, typer.Option(help="The text-to-image checkpoint to start from.")
-    ] = "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    inpainting: Annotated[
-        str | None, typer.Option(help="Weights of sd_inpainting, which makes the results to learn from.")
-    ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps, of 32 examples each.")] = 40_000,
-    gpu_memory: Annotated[
-        float, typer.Option(min=1, help="GiB of the GPU; below 40 a leaner configuration is taken.")
-    ] = 80.0,
+    variant: Variant = "prompt_edit_diff",
+    coco: CocoRoot = None,
+    celeba: CelebaRoot = None,
+    out: TrainingOut = None,
+    training_tuples: TuplesFolder = Path("data/quads"),
+    count: TupleCount = 20_000,
+    base: BaseModel = "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    inpainting: InpaintingWeights = None,
+    steps: Steps = 40_000,
+    gpu_memory: GpuMemory = 80.0,
     device: Device = "auto",
     dtype: Dtype = "auto",
     dry_run: DryRun = False,
@@ -204,6 +216,7 @@ def _training_tuples(
     from bench.edit import Runtime
     from methods.prompt_edit_diff.training_tuples import make_training_tuples
 
+    # One model for all data sets.
     actual_device = resolve_device(device)
     method: EditMethod | None = None
     parts = []
@@ -226,6 +239,7 @@ def _training_tuples(
 
 
 def _tuples_progress(bar: Bar, label: str, total: int) -> Callable[[int, int, int], None]:
+    # Rejected edits are shown once there are any.
     def show(examined: int, accepted: int, rejected: int) -> None:
         bar.show(f"{label}  {rejected} rejected" if rejected else label, examined, total)
 
@@ -236,6 +250,7 @@ def _print_cost(config: Any, datasets: Mapping[str, Mapping[str, Any]]) -> None:
     """Prints the plan of a full-size training. Its cost is counted on the meta device."""
     from methods.prompt_edit_diff import cost
 
+    # Data, then the cost of one step.
     screen = console()
     for name, options in datasets.items():
         screen.print(f"learns from {name}: {dict(options)}")
@@ -290,6 +305,7 @@ def tags(
     """Show which words of a prompt PromptEditDiff ties to the edited region, and by which rule."""
     from methods.prompt_edit_diff.tags import render, tag, tag_request
 
+    # One prompt, or the cases of a protocol.
     screen = console()
     if prompt is not None and protocol is None:
         screen.print(render(tag(prompt, source_prompt, [("", tuple(word or ()))])))
@@ -333,6 +349,7 @@ def zoo_check(
 
     with console(stderr=True).status("measuring; this takes minutes"):
         gates: list[Any] = [*check(program(context).make_world()), *program(context).run_thresholds(run)]
+    # On the terminal, then in the README.
     if as_json:
         print_json([asdict(gate) for gate in gates])
     else:
@@ -403,11 +420,13 @@ def zoo_sheet(
         configured = configure_method(name, registry, preset="mini")
         check_ready([(name, configured.problems)])
         editors[name] = _editor(configured.create(runtime))
+    # The seed alone chooses the cases, so nobody can pick the best ones.
     numbers = contact_sheet(program(context).make_world(), editors, out, seed=seed, cases=cases)
     console().print(f"{out}: held-out cases {', '.join(map(str, numbers))}")
 
 
 def _editor(method: EditMethod) -> Callable[[Sequence[EditCase]], Sequence[Image]]:
+    # A contact sheet asks for cases, a method for requests.
     def edit_cases(cases: Sequence[EditCase]) -> Sequence[Image]:
         return method.edit([case.request for case in cases])
 

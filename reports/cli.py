@@ -28,6 +28,73 @@ if TYPE_CHECKING:
 
 reports_app = typer.Typer()
 
+# --- options of report ------------------------------------------------------------------------------------
+
+# The run, and the study whose votes join its tables.
+Folder = Annotated[Path | None, typer.Argument(metavar="RUN", help="A run folder, such as runs/demo.")]
+Study = Annotated[
+    str | None, typer.Option(help="A study whose votes join the tables: its name or its address.")
+]
+StudyStore = Annotated[
+    str | None, typer.Option(help="The study's database, a file or a URL. [default: as `study` has it]")
+]
+Question = Annotated[str, typer.Option(help="Which of the study's questions.")]
+Simulated = Annotated[
+    bool, typer.Option("--simulated", help="Of simulated raters, to try it out; every table says so.")
+]
+# The look and content of tables and figures.
+Baseline = Annotated[
+    str | None,
+    typer.Option(help="The method that the others are compared with. [default: the first one]"),
+]
+Columns = Annotated[
+    str,
+    typer.Option(
+        metavar="A,B", help="Metrics of the main tables, in this order. [default: those of the suite]"
+    ),
+]
+Decimals = Annotated[
+    int | None,
+    typer.Option(min=0, max=MOST_DECIMALS, help="Decimals of every value. [default: about four digits]"),
+]
+IntervalStyle = Annotated[
+    Intervals, typer.Option(help="Both ends in brackets, plus-minus their distance, or none.")
+]
+PaperLayout = Annotated[Layout, typer.Option(help="The paper that LaTeX tables are for.")]
+CaptionLength = Annotated[
+    Captions, typer.Option(help="Captions of LaTeX tables: what a paper prints, or all notes too.")
+]
+CaseId = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ID", help="Also draw a grid of this case's edits. May be repeated."),
+]
+# Reported figures of the paper beside the run's own.
+WithPaper = Annotated[bool, typer.Option("--paper", help="Show what the paper reported beside it.")]
+PaperFile = Annotated[
+    Path | None, typer.Option(help="Reported figures of your own, in the format of reports/paper.json.")
+]
+PaperBaseline = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=METHOD",
+        help="Compare a model that the paper does not name with a method of yours. May be repeated.",
+    ),
+]
+CheckPaper = Annotated[
+    bool, typer.Option("--check-paper", help="Print where the paper contradicts itself, and stop.")
+]
+# Other places: someone's entry, a Markdown file.
+Merge = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Someone's entry: also write merged.md, .tex and .csv, with its methods. May be repeated."
+    ),
+]
+Readme = Annotated[
+    Path | None,
+    typer.Option(help="Also put the main tables and images into this file, between its markers."),
+]
+
 
 @reports_app.command(
     epilog=examples(
@@ -41,68 +108,24 @@ reports_app = typer.Typer()
 )
 def report(
     context: typer.Context,
-    folder: Annotated[
-        Path | None, typer.Argument(metavar="RUN", help="A run folder, such as runs/demo.")
-    ] = None,
-    study: Annotated[
-        str | None, typer.Option(help="A study whose votes join the tables: its name or its address.")
-    ] = None,
-    store: Annotated[
-        str | None, typer.Option(help="The study's database, a file or a URL. [default: as `study` has it]")
-    ] = None,
-    question: Annotated[str, typer.Option(help="Which of the study's questions.")] = "overall",
-    simulated: Annotated[
-        bool, typer.Option("--simulated", help="Of simulated raters, to try it out; every table says so.")
-    ] = False,
-    baseline: Annotated[
-        str | None,
-        typer.Option(help="The method that the others are compared with. [default: the first one]"),
-    ] = None,
-    columns: Annotated[
-        str,
-        typer.Option(
-            metavar="A,B", help="Metrics of the main tables, in this order. [default: those of the suite]"
-        ),
-    ] = "",
-    decimals: Annotated[
-        int | None,
-        typer.Option(min=0, max=MOST_DECIMALS, help="Decimals of every value. [default: about four digits]"),
-    ] = None,
-    intervals: Annotated[
-        Intervals, typer.Option(help="Both ends in brackets, plus-minus their distance, or none.")
-    ] = "brackets",
-    layout: Annotated[Layout, typer.Option(help="The paper that LaTeX tables are for.")] = "two-column",
-    captions: Annotated[
-        Captions, typer.Option(help="Captions of LaTeX tables: what a paper prints, or all notes too.")
-    ] = "short",
-    case: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ID", help="Also draw a grid of this case's edits. May be repeated."),
-    ] = None,
-    paper: Annotated[bool, typer.Option("--paper", help="Show what the paper reported beside it.")] = False,
-    paper_file: Annotated[
-        Path | None, typer.Option(help="Reported figures of your own, in the format of reports/paper.json.")
-    ] = None,
-    paper_baseline: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=METHOD",
-            help="Compare a model that the paper does not name with a method of yours. May be repeated.",
-        ),
-    ] = None,
-    check_paper: Annotated[
-        bool, typer.Option("--check-paper", help="Print where the paper contradicts itself, and stop.")
-    ] = False,
-    merge: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Someone's entry: also write merged.md, .tex and .csv, with its methods. May be repeated."
-        ),
-    ] = None,
-    readme: Annotated[
-        Path | None,
-        typer.Option(help="Also put the main tables and images into this file, between its markers."),
-    ] = None,
+    folder: Folder = None,
+    study: Study = None,
+    store: StudyStore = None,
+    question: Question = "overall",
+    simulated: Simulated = False,
+    baseline: Baseline = None,
+    columns: Columns = "",
+    decimals: Decimals = None,
+    intervals: IntervalStyle = "brackets",
+    layout: PaperLayout = "two-column",
+    captions: CaptionLength = "short",
+    case: CaseId = None,
+    paper: WithPaper = False,
+    paper_file: PaperFile = None,
+    paper_baseline: PaperBaseline = None,
+    check_paper: CheckPaper = False,
+    merge: Merge = None,
+    readme: Readme = None,
     everything: AllColumns = False,
     quiet: Quiet = False,
     plugin: Plugin = None,
@@ -110,6 +133,7 @@ def report(
     """Make a run's tables, figures and page from what is stored."""
     from reports.record import ReportOptions, write_report
 
+    # Needs no run.
     if check_paper:
         _print_contradictions(paper_file, paper_baseline or ())
         return
@@ -160,6 +184,7 @@ def _fill_readme(readme: Path, folder: Path, report: WrittenReport) -> None:
     from bench.tables.table import notes
     from reports.tables.standard import short_table
 
+    # Tables with their notes once, then the images.
     tables = report.headline()
     if has_markers(readme, f"{folder.name}-short"):
         short = markdown(short_table([table for table in tables if table.name.startswith("main-")]))
@@ -194,6 +219,7 @@ def _write_merged(store: RunStore, merged: Merged, screen: Console, style: Style
     from bench.tables.table import notes
     from reports.record import terminal_tables
 
+    # The terminal shows the main tables, the files have all.
     main = [table for table in merged.tables if table.name.startswith("main-")]
     for part in terminal_tables(main, screen.width, everything=False):
         screen.print(part)
@@ -227,6 +253,7 @@ def compare(
     from reports.share.comparison.text import markdown, terminal
 
     screen, session = console(), open_session(context, plugin)
+    # A file that cannot be written is told before the comparison.
     if out is not None:
         check_target(out, "--out")
     first, second = (session.open_run(folder, lambda line: warn(screen, line)) for folder in (a, b))
@@ -266,6 +293,7 @@ def verify(
     from reports.share.verification.recompute import Recompute
     from reports.share.verification.run import verify as verify_run
 
+    # Reports know neither metrics nor protocols: what computes again is handed to them.
     store, actual_device = RunStore.open(folder), resolve_device(device)
     session = open_session(context, plugin)
     recompute = Recompute(
@@ -274,6 +302,7 @@ def verify(
         sets=partial(rescoring.rescore_sets, session, device=actual_device),
         report=partial(rebuild_report, session),
     )
+    # The verdict is printed in either form, and decides the exit code.
     result = verify_run(store, recompute, sample, seed, sets=sets)
     if as_json:
         print_json(result.to_dict())
@@ -302,10 +331,12 @@ def export(
     from reports.share.entries.export import export_entry
     from reports.share.entries.reading import load_entry
 
+    # The suffix decides the format.
     if out.suffix not in (".json", ".zip"):
         raise BenchError(f"--out {out}: the name of an entry ends in .json or .zip. Give such a name.")
     check_target(out, "--out")
     screen, session = console(), open_session(context, plugin)
     store = session.open_run(folder, lambda line: warn(screen, line))
     written = export_entry(store, out, images=images, facts=session.metric_info())
+    # Checked as its reader will check it.
     screen.print(f"{written}: {verify_entry(load_entry(written)).verdict}")

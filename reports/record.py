@@ -89,6 +89,7 @@ def terminal_tables(tables: Sequence[Table], width: int, *, everything: bool) ->
     from bench.tables.terminal import narrowed, terminal
     from reports.data.metrics import TERMINAL_METRICS
 
+    # All columns, in parts where the terminal is too narrow.
     if everything:
         yield from terminal(tables, width)
         return
@@ -187,6 +188,7 @@ def _program() -> dict[str, str]:
     import hashlib
     from importlib.metadata import version
 
+    # Methods and protocols are left out: a report is made from stored edits.
     code = hashlib.sha256()
     for part in ("bench", "reports", "run_bench.py"):
         for path in sorted({ROOT / part, *(ROOT / part).rglob("*")}):
@@ -210,13 +212,16 @@ def rebuild_report(session: Session, store: RunStore, empty: Path) -> RebuiltRep
     record = _read_record(store)
     options = record["options"]
     # The report's title is the name that the folder had.
+    # Below an empty folder: the stored report stays as it is.
     linked = link_run(store, empty / record["name"], ("run.json", "cases", "edits", "edits.jsonl", "scores"))
     with session.open_run(linked) as copy:
         write_report(session, copy, options)
     fresh = json.loads((linked / RECORD).read_text(encoding="utf-8"))
+    # Reported figures or votes that have changed since give other tables, rightly.
     changed = [name for name, digest in record["inputs"].items() if fresh["inputs"].get(name) != digest]
     if changed:
         raise BenchError(f"what it was made from is another by now: {', '.join(changed)}")
+    # The stored report has no record either, so the comparison must not see one.
     if not record["recorded"]:
         (linked / RECORD).unlink()
     return RebuiltReport(linked / "report", record["recorded"], record["program"] == fresh["program"])
@@ -245,8 +250,10 @@ def _read_record(store: RunStore) -> Mapping[str, Any]:
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BenchError(f"{path}: no record of a report ({error})") from error
+    # A name that leads out of the folder.
     if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
         raise BenchError(f"{path}: {name!r} is no folder's name")
+    # A server, or an address that was left out.
     for place in (options.study, options.store):
         if place is not None and (place == NOT_RECORDED or "://" in place):
             raise BenchError("its votes are in a database whose address is not written down with the report")

@@ -120,7 +120,7 @@ SCRIPT = [sys.executable, str(ROOT / "run_bench.py")]
 def process(
     *arguments: str, shell: str = "", environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the script as a user does; ``shell`` is put behind the command."""
+    """Runs the script as a user does. ``shell`` is put behind the command."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
     environment.pop("PEB_DEBUG", None)
     command = f"{shlex.join([*SCRIPT, *arguments])} {shell}"

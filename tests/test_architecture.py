@@ -22,7 +22,7 @@ ALLOWED = {
     "protocols": {"protocols", "bench"},
     "reports": {"reports", "bench"},
 }
-"""Everybody may import ``bench``; ``bench`` imports none of the others; the others never import each other."""
+"""Everybody may import ``bench``. ``bench`` imports none of the others. The others never import each other."""
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
@@ -210,11 +210,11 @@ def tracked() -> list[Path]:
 
 
 def test_no_file_names_the_host_of_a_package_registry() -> None:
-    found = []
+    offences = []
     for path in tracked():
         data = path.read_bytes()
-        found += [f"{path.relative_to(ROOT)}: {host}" for host in HOSTS if host.encode() in data]
-    assert not found
+        offences += [f"{path.relative_to(ROOT)}: {host}" for host in HOSTS if host.encode() in data]
+    assert not offences
 
 
 @pytest.mark.parametrize("name", ["base", "dev"])

@@ -29,6 +29,7 @@ def complain(message: str, kind: str = "error") -> None:
     """Prints an error in red, or another ``kind`` of message in yellow, on standard error."""
     from rich.text import Text
 
+    # Text, not a string: brackets in a path are no markup.
     style = "red" if kind == "error" else "yellow"
     console(stderr=True).print(Text(f"{kind}: {message}", style=style), soft_wrap=True)
 
@@ -49,6 +50,7 @@ def print_json(value: object) -> None:
 
 
 def _finite(value: Any) -> Any:
+    # Containers are copied, numbers replaced.
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -73,6 +75,7 @@ class Bar:
             TimeRemainingColumn,
         )
 
+        # A label may hold brackets, which are no markup here.
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
@@ -101,6 +104,7 @@ class Bar:
 
     def show(self, label: str, done: int, total: int) -> None:
         """Shows the state of work that counts its own steps."""
+        # Trainers report totals; the first report opens the bar.
         if not self._open:
             self.start(total, label)
         self._progress.update(self._open[0], description=label, completed=done, total=total)
@@ -109,6 +113,7 @@ class Bar:
         self._progress.console.print(message, style="yellow")
 
     def stop(self) -> None:
+        # The elapsed time stands still from here on.
         for task in self._open:
             self._progress.stop_task(task)
         self._open.clear()
@@ -136,5 +141,6 @@ class TrainingBar:
         self._bar, self._name = bar, name
 
     def __call__(self, samples: int, total: int, figures: Mapping[str, float]) -> None:
+        # Four digits are enough to see a trend.
         values = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         self._bar.show(f"{self._name}  {values}", samples, total)

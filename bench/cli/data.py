@@ -37,6 +37,7 @@ def cases(
     from bench.casefile import protocol_info, write_cases
 
     check_target(out / "cases.jsonl", "--out")
+    # Cases are made one by one while they are written.
     created = open_session(context, plugin).protocol(protocol, key_values(option))
     selected = limited_cases(created.cases(), limit)
     with progress_bar() as progress:
@@ -49,6 +50,7 @@ def limited_cases(cases: Sequence[EditCase], limit: int | None) -> list[EditCase
     """Selects ``limit`` cases per category by the hash of their ids, as a suite's ``limit`` does."""
     from bench.suite import limited
 
+    # Without a limit in the order of the protocol, with one in that order too.
     if limit is None:
         return list(cases)
     selected = limited({case.id: case.category for case in cases}, limit)
@@ -115,6 +117,7 @@ def measure(
             f"{inside:.1%} of the area inside the mask was repainted, {outside:.1%} of the area outside: "
             f"is {mask} inverted? White is where to edit.",
         )
+    # Every metric with its value, or with the reason why it has none.
     if as_json:
         print_json(
             {

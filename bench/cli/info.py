@@ -39,6 +39,7 @@ def list_names(
     if as_json:
         print_json(rows)
         return
+    # Columns are the keys of the first row; all rows have the same.
     table = plain_table()
     for key in rows[0] if rows else ("name",):
         table.add_column(key, no_wrap=key == "name", style="bold" if key == "name" else "")
@@ -51,6 +52,7 @@ def _listing(what: str, session: Session) -> list[dict[str, Any]]:
     """Rows of a list. The first key of each is its name."""
     from bench.registry import UnknownName, did_you_mean
 
+    # Suites and recipes are no classes; metrics describe themselves.
     if what not in LISTS:
         raise UnknownName(f"unknown list {what!r}.{did_you_mean(what, LISTS)} Known: {', '.join(LISTS)}.")
     if what == "suites":
@@ -138,6 +140,7 @@ def doctor(context: typer.Context, as_json: Json = False, plugin: Plugin = None)
                 detail = (f"  {check['detail']}", "dim")
                 screen.print(Text.assemble("  ", ("ok", "green"), f"  {check['name']}", detail))
         # One line for each missing thing. The terminal wraps it, so that a command can be copied whole.
+        # Several things often have the same remedy.
         for remedy, names in names_of_remedy.items():
             line = Text.assemble("  ", ("no", "yellow"), f"  {', '.join(names)}: ", (remedy, "yellow"))
             screen.print(line, soft_wrap=True)
@@ -147,6 +150,7 @@ def diagnose(session: Session) -> dict[str, list[Check]]:
     """Section -> its checks. Loads no network."""
     from bench.suite import configure_protocol
 
+    # What several sections need.
     checkpoints = session.program.checkpoint_problems()
     features = session.program.make_features("cpu", None)
     return {
@@ -178,6 +182,7 @@ def _check(name: str, problems: Sequence[str] = (), detail: str = "") -> Check:
 
 
 def _machine(cache: Path) -> list[Check]:
+    # Facts, not checks: all but the cache are always fine.
     import platform
 
     from bench.devices import resolve_device, resolve_dtype
@@ -206,6 +211,7 @@ def folder_problems(folder: Path) -> list[str]:
 def _package(name: str, extra: str) -> Check:
     from importlib.metadata import PackageNotFoundError, version
 
+    # The version from the package's metadata: importing all of them takes seconds.
     try:
         return _check(name, detail=version(name))
     except PackageNotFoundError:
@@ -217,6 +223,7 @@ def _method_problems(session: Session, name: str) -> Iterator[tuple[str, Sequenc
     """Yields each preset of a method, the default first, with what is missing for it."""
     from bench.suite import configure_method
 
+    # Each preset has weights of its own.
     for preset in ("", *session.methods.load(name).PRESETS):
         yield preset, configure_method(name, session.methods, preset=preset or None).problems
 
@@ -225,5 +232,6 @@ def _metric_problems(cls: Any, features: Features, checkpoints: Mapping[str, Seq
     """A metric's problems. A missing embedded network has the remedy of its checkpoint."""
     from bench.registry import problems_of
 
+    # The checkpoint says what is wrong with its files; the metric only that it is absent.
     problems = list(problems_of(cls, features, f"metric {cls.name!r}"))
     return list(checkpoints.get(cls.checkpoint) or problems) if problems else []

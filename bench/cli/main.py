@@ -22,6 +22,7 @@ def run_command(app: typer.Typer, program: Program, arguments: Sequence[str] | N
 
     Returns the exit code: 0 done, 1 something failed, 2 not understood or not possible.
     """
+    # Known before the command line is parsed, since parsing may fail.
     command_line = list(sys.argv[1:] if arguments is None else arguments)
     debug = bool(os.environ.get("PEB_DEBUG")) or "--debug" in command_line
     with patient_streams() as output, worded_warnings(debug=debug):
@@ -47,8 +48,10 @@ def _carry_out(app: typer.Typer, program: Program, arguments: list[str]) -> int:
             return 0
         if message is None or os.environ.get("PEB_DEBUG"):
             raise
+        # One line, without a traceback.
         complain(message)
         return 2
+    # typer turns Ctrl-C into this code.
     if code == INTERRUPTED:
         complain("stopped. What is stored is kept; the same command goes on from there.")
     return code if isinstance(code, int) else 0
@@ -56,10 +59,13 @@ def _carry_out(app: typer.Typer, program: Program, arguments: list[str]) -> int:
 
 def _user_message(error: Exception) -> str | None:
     """The message of an error that a user can cause or cure. None for a defect, which keeps its traceback."""
+    # Errors of this project and of plug-ins.
     if isinstance(error, BenchError):
         return str(error)
+    # A full disk, a missing file, a folder without permission.
     if isinstance(error, OSError):
         return system_error(error)
+    # The end of input at a question.
     if isinstance(error, typer.Abort):
         return "the input ended before the question was answered. Give the answer as an option."
     # Errors of a mistyped command line are of typer's own copy of click, which it does not export.

@@ -29,6 +29,7 @@ def fill_between(file: Path, name: str, lines: Sequence[str]) -> None:
     """Replaces the text between the markers ``name`` by ``lines``."""
     from bench.files import write_atomic
 
+    # Whole or not at all: a README is never left half written.
     before, after = _split(file, name)
     write_atomic(file, "\n".join([before, "", *lines, "", after]).encode())
 
@@ -38,6 +39,7 @@ def _split(file: Path, name: str) -> tuple[str, str]:
     first, last = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
     before, start, rest = file.read_text(encoding="utf-8").partition(first)
     _, end, after = rest.partition(last)
+    # The second marker counts only behind the first one.
     if not start or not end:
         raise BenchError(f"{file}: has no {first} followed by {last}. Put both where the tables belong.")
     return before + start, end + after

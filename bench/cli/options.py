@@ -11,7 +11,9 @@ import typer
 from bench.errors import BenchError
 from bench.session import Program, Session
 
+# Output.
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+# Where and how models run.
 Device = Annotated[
     str,
     typer.Option(help="Where models run: auto, cpu, cuda, cuda:1, mps. auto takes the best one there is."),
@@ -27,6 +29,7 @@ Deterministic = Annotated[
         help="Batches of one edit on one thread, whatever --batch-size says: exact repeats on one kind of machine.",
     ),
 ]
+# Extensions and protocols.
 Plugin = Annotated[
     list[str] | None,
     typer.Option("--plugin", help="A module that adds methods, protocols or metrics. May be repeated."),
@@ -35,6 +38,7 @@ ProtocolOption = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", metavar="KEY=VALUE", help="An option of the protocol. May be repeated."),
 ]
+# Suites and run folders.
 Out = Annotated[Path | None, typer.Option("--out", help="The run folder. [default: runs/SUITE]")]
 SuiteName = Annotated[
     str, typer.Argument(metavar="SUITE", help="A shipped suite (demo, mini, paper) or a YAML file.")
@@ -45,6 +49,7 @@ Limit = Annotated[
     int | None,
     typer.Option(min=1, help="Cases per category, fewer than the suite's. The folder is then SUITE-limit-N."),
 ]
+# What is printed.
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and warnings.")]
 AllColumns = Annotated[bool, typer.Option("--all", help="Print every column, not only the five main ones.")]
 
@@ -72,11 +77,14 @@ def key_values(pairs: Sequence[str] | None) -> dict[str, Any]:
 
     from bench.suite import read_yaml
 
+    # The last of two equal keys counts, as on other command lines.
     values: dict[str, Any] = {}
     for pair in pairs or ():
+        # The value may hold further equals signs.
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise BenchError(f"--option {pair!r}: write KEY=VALUE, such as root=data/coco.")
+        # 3 is a number, true a boolean, [a, b] a list.
         try:
             values[key] = read_yaml(value)
         except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class PlanDescription:
-    """What a run would do. None stands for a number that cannot be known without the protocol's data."""
+    """The plan of a run in numbers. None stands for a number that cannot be known without the protocol's data."""
 
     folder: str
     rows: list[Row]
@@ -36,11 +36,12 @@ class PlanDescription:
     gpu_time: GpuTime | None
     not_ready: tuple[str, ...]
     estimates: tuple[str, ...]
-    """What methods say about their own cost, such as the price of an endpoint."""
+    """Costs by the methods' own account, such as the price of an endpoint."""
     remarks: tuple[tuple[str, tuple[str, ...]], ...]
     """How many metrics protocols get, and what is left out."""
 
     def as_json(self) -> dict[str, Any]:
+        # The keys are left out where nothing has to be estimated.
         gpu: dict[str, Any] = {}
         if self.gpu_time is not None:
             gpu = {
@@ -97,6 +98,7 @@ def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
 
 
 def _rows(plan: Plan, job: SuiteJob) -> list[Row]:
+    # Controls and endpoints have no steps.
     steps = {entry.spec.digest: int(entry.spec.options.get("steps") or 0) for entry in job.methods}
     rows: list[Row] = [
         {
@@ -134,6 +136,7 @@ def _metric_remarks(session: Session, job: SuiteJob) -> Iterable[tuple[str, tupl
     """Yields per kind of protocol how many metrics it gets, and the columns that are left out for want of weights."""
     from bench.session import choice_remarks
 
+    # Nothing is loaded: only files are looked for.
     features = session.program.make_features("cpu", None)
     protocols: dict[str, dict[str, Any]] = {entry.name: {} for entry in job.suite.protocols}
     for names, choice in session.metric_choices(features, protocols, job.suite.metrics).items():
@@ -142,6 +145,7 @@ def _metric_remarks(session: Session, job: SuiteJob) -> Iterable[tuple[str, tupl
 
 def _expected_cases(entry: ConfiguredProtocol, limit: int | None) -> int | None:
     """Number of cases that a protocol selects where its data suffice. None where its options do not say."""
+    # The smaller of what the protocol selects and what the suite takes.
     per_category = [n for n in (getattr(entry.options, "cases_per_category", None), limit) if n is not None]
     return len(entry.cls.categories) * min(per_category) if per_category else None
 
@@ -158,6 +162,7 @@ def _total(parts: Iterable[float | None]) -> Any:
 
 
 def _gigabytes(rows: Sequence[Row], canvas: Mapping[str, int | None]) -> float | None:
+    # 3 channels of one byte, side x side pixels.
     sides = [canvas[row["protocol"]] for row in rows]
     gigabytes: float | None = _total(
         None if side is None or row["to_do"] is None else row["to_do"] * 3 * side**2 / 1e9
@@ -206,6 +211,7 @@ def print_plan(plan: PlanDescription, screen: Console) -> None:
 
 
 def _print_rows(rows: Sequence[Row], screen: Console) -> None:
+    # The footer has the sums over all rows.
     table = plain_table(show_footer=True)
     table.add_column("protocol", "all")
     table.add_column("method")
@@ -213,6 +219,7 @@ def _print_rows(rows: Sequence[Row], screen: Console) -> None:
         total = _count(_total(row[key] for row in rows))
         table.add_column(key.replace("_", " "), total, justify="right")
     table.add_column("estimate", _duration([row["seconds"] for row in rows]), justify="right")
+    # A method without model steps has an empty cell, not 0.
     for row in rows:
         table.add_row(
             row["protocol"],
@@ -230,12 +237,14 @@ def _count(number: float | None) -> str:
 
 def _duration(parts: Sequence[float | None]) -> str:
     """Sum of seconds as hours and minutes: ``> 1 h 5 min`` where some are unknown, ``?`` where all are."""
+    # Seconds of the parts that have a time.
     seconds_of_parts = [part for part in parts if part is not None]
     complete = len(seconds_of_parts) == len(parts)
     if not complete and not sum(seconds_of_parts):
         return "?"
     seconds = round(sum(seconds_of_parts))
     minutes, hours = seconds // 60, seconds // 3600
+    # Two units are enough for an estimate.
     if hours:
         text = f"{hours} h {minutes % 60} min"
     else:

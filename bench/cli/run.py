@@ -74,11 +74,13 @@ def run(
         if as_json:
             print_json(plan.as_json())
         return
+    # The run folder stays open, and locked, from the first edit to the last table.
     store, edits = _edit(session, job, screen, device, dtype, None if deterministic else batch_size)
     with store:
         scores = _score(session, store, screen, device)
         session.hide_foreign_scores(store, lambda line: warn(screen, line))
         report = session.program.write_report(session, store)
+    # What people read, then what programs read.
     print_report(report, screen, everything=everything)
     if as_json:
         print_json(
@@ -147,6 +149,7 @@ def score(
     from bench.store import RunStore
 
     session = open_session(context, plugin)
+    # A misspelt metric is told before the run folder is opened.
     for name in metric or ():
         session.metrics.check(name)
     with RunStore.open(folder) as store:
@@ -165,6 +168,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Run the embedded benchmark: small rendered worlds, small real models. It takes minutes on two cores."""
+    # float32 on every device, so that the numbers are those of the documentation.
     run(
         context,
         "demo",
@@ -182,6 +186,7 @@ def demo(
 
 def print_report(report: Report, screen: Console, *, everything: bool) -> None:
     """Prints the main tables of a report, its warnings and where it lies."""
+    # Tables, then what to be careful about, then where all of it lies.
     for part in report.terminal(screen.width, everything=everything):
         screen.print(part)
     for warning in report.warnings:
@@ -196,6 +201,7 @@ def _edit(
     """Makes the missing edits and prints what was done. Returns the run folder, still open."""
     with progress_bar(screen) as progress:
         store, edits = session.edit(job, device=device, dtype=dtype, batch_size=batch_size, progress=progress)
+    # A few failures in full; all of them are in the journal.
     for record in edits.failures[:5]:
         screen.print(f"failed {record.key.case}: {record.error or ''}", style="red")
     if len(edits.failures) > 5:
@@ -221,6 +227,7 @@ def _score(
     for alike in kinds.values():
         more = f" (and {len(alike) - 1} more like it)" if len(alike) > 1 else ""
         screen.print(f"{alike[0]}{more}", style="yellow")
+    # Values without a number have a reason. The most frequent ones are printed.
     screen.print(f"scores: {scores.scored} computed, {scores.skipped} there already")
     for reason, count in Counter(scores.missing).most_common(5):
         screen.print(f"  {count} without a value: {reason}", style="dim")
@@ -233,6 +240,7 @@ def _score(
 
 
 def _exit_for_failures(folder: Path, failed: int) -> None:
+    # A run with failures has a report, and exit code 1.
     if failed:
         complain(
             f"{failed} edit{'s' * (failed > 1)} failed (see {folder}/edits.jsonl). "

@@ -22,6 +22,7 @@ def make_features(device: str, cache_dir: Path | None) -> Features:
     """The networks that metrics share. An embedded checkpoint that is missing or changed is left out."""
     from bench.metrics.features import Features
 
+    # Metrics that need an absent one then say so.
     clip: Path | None = None
     with suppress(ZooError):
         clip = entry("clip")
@@ -46,8 +47,10 @@ class EmbeddedClassifier:
         """Reads ``images`` (B, H, W, 3) uint8 inside ``masks`` (B, H, W) bool."""
         from methods.zoo.classifier import load
 
+        # Most commands never ask for it.
         if self._model is None:
             self._model = load(self._folder, self._device)
+        # In batches, since a run has thousands of images.
         return [
             reading
             for i in range(0, len(images), BATCH)

@@ -18,7 +18,7 @@ def study_results(
 ) -> StudyResults:
     """Analyses a study as ``study analyse`` does, for the report of a run.
 
-    ``store`` is the study's database; None takes the one that the study commands use. Raises :class:`VoteError` where
+    ``store`` is the study's database. None takes the one that the study commands use. Raises :class:`VoteError` where
     nobody voted on the question, and StudyError as the analysis does.
     """
     from bench.study.cli import STORE, analyse_study, run_scores
@@ -33,6 +33,7 @@ def question_results(analysis: Analysis, votes: pd.DataFrame, question: str) -> 
 
     # Votes on the question, without repeats, attention checks and excluded raters.
     votes = votes[votes["role"] == "trial"]
+    # The study may have asked several questions.
     questions = sorted(set(votes["question"]))
     if question not in questions:
         raise VoteError(
@@ -51,6 +52,7 @@ def question_results(analysis: Analysis, votes: pd.DataFrame, question: str) -> 
             return frame
         return frame[(frame["raters"] == analysis.counted) & (frame["question"] == scope)]
 
+    # How many votes and raters, and the rule that excludes raters.
     statement = analysis.statement_of(
         len(votes),
         votes["rater"].nunique(),

@@ -17,7 +17,7 @@ from tests.command_line import SUITE, run
 
 
 def verified(capsys: pytest.CaptureFixture[str], folder: str, *more: str) -> dict[str, Any]:
-    """What ``verify --json`` prints; its exit code says the same."""
+    """Runs ``verify --json`` and returns its result. The exit code must agree."""
     capsys.readouterr()
     code = run("verify", folder, "--device", "cpu", "--json", "--plugin", "cli_plugin", *more)
     result: dict[str, Any] = json.loads(capsys.readouterr().out)

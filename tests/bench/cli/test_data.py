@@ -34,14 +34,14 @@ def test_measure_gives_the_values_that_follow_by_hand(
     for name, array in (("a", before), ("b", after), ("m", mask)):
         Image.fromarray(array).save(place / f"{name}.png")
     assert run("measure", "a.png", "b.png", "--mask", "m.png", "--device", "cpu", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+    scores = json.loads(capsys.readouterr().out)
     from scipy.ndimage import distance_transform_edt
 
     outside = distance_transform_edt(mask == 0) > 64 / 64
     expected = float((0.2**2 * (after[..., 0] != before[..., 0]))[outside].mean())
-    assert found["leak_mse"]["value"] == pytest.approx(expected, rel=1e-6)
-    assert found["leak_changed"]["value"] == pytest.approx(expected / 0.2**2, rel=1e-6)
-    assert found["edit_change"]["value"] == pytest.approx(150 / 255, rel=1e-6)
+    assert scores["leak_mse"]["value"] == pytest.approx(expected, rel=1e-6)
+    assert scores["leak_changed"]["value"] == pytest.approx(expected / 0.2**2, rel=1e-6)
+    assert scores["edit_change"]["value"] == pytest.approx(150 / 255, rel=1e-6)
 
 
 def test_measure_reads_a_photo_that_is_transparent_where_to_edit(
@@ -132,13 +132,13 @@ def test_measure_lets_the_embedded_clip_judge_only_what_is_said_to_be_rendered(
     mask = np.zeros((64, 64), np.uint8)
     mask[16:32, 16:32] = 255
     Image.fromarray(mask).save(place / "m.png")
-    asked = ("measure", "a.png", "b.png", "--mask", "m.png", "--target-prompt", "a red car", "--json")
-    assert run(*asked) == 0
+    command = ("measure", "a.png", "b.png", "--mask", "m.png", "--target-prompt", "a red car", "--json")
+    assert run(*command) == 0
     photograph = json.loads(capsys.readouterr().out)
     assert not any("mini_clip" in name for name in photograph)
     assert photograph["clip_target"]["value"] is None
     assert photograph["clip_target"]["reason"] == "fetch ViT-L-14.pt"
-    assert run(*asked, "--rendered") == 0
+    assert run(*command, "--rendered") == 0
     rendered = json.loads(capsys.readouterr().out)
     assert rendered["mini_clip_target"]["value"] is not None
     assert "clip_target" not in rendered

@@ -52,8 +52,8 @@ def test_doctor_has_a_line_for_each_missing_thing(
     def check(name: str, *remedies: str) -> dict[str, Any]:
         return {"name": name, "ok": not remedies, "detail": "", "remedies": list(remedies)}
 
-    found = {"data": [check("a", "fetch x", "fetch y"), check("b", "fetch x"), check("c")]}
-    monkeypatch.setattr(info, "diagnose", lambda session: found)
+    sections = {"data": [check("a", "fetch x", "fetch y"), check("b", "fetch x"), check("c")]}
+    monkeypatch.setattr(info, "diagnose", lambda session: sections)
     assert run("doctor") == 0
     assert [line.split() for line in capsys.readouterr().out.splitlines()[2:]] == [
         ["ok", "c"],

@@ -170,8 +170,8 @@ def test_without_a_command_there_is_help(group: list[str]) -> None:
 
 def test_a_warning_is_one_line_and_those_of_libraries_are_left_out(place: Path) -> None:
     done = process("cases", "fussy", "--out", "x", "--plugin", "cli_plugin")
-    told = [line for line in done.stderr.splitlines() if "dots are few" in line or "concern" in line]
-    assert told == ["warning: the dots are few."]
+    lines = [line for line in done.stderr.splitlines() if "dots are few" in line or "concern" in line]
+    assert lines == ["warning: the dots are few."]
     assert ".py" not in done.stderr
 
 
@@ -229,8 +229,8 @@ def test_a_terminal_of_any_encoding_gets_the_tables(place: Path) -> None:
 def test_json_loses_no_letter_on_a_terminal_that_lacks_it(place: Path) -> None:
     suite = SUITE.replace("- copy_input", "- {method: copy_input, label: nichts é 中}")
     (place / "dots.yaml").write_text(suite % "", encoding="utf-8")
-    asked = ("run", "dots.yaml", "--plugin", "cli_plugin", "--dry-run", "--json")
-    done = process(*asked, environment={"PYTHONIOENCODING": "ascii"})
+    command = ("run", "dots.yaml", "--plugin", "cli_plugin", "--dry-run", "--json")
+    done = process(*command, environment={"PYTHONIOENCODING": "ascii"})
     assert "nichts é 中" in {row["method"] for row in json.loads(done.stdout)["rows"]}
 
 
@@ -255,9 +255,9 @@ def test_ctrl_c_says_what_is_kept(place: Path) -> None:
     assert "error: stopped. What is stored is kept; the same command goes on from there." in err
     assert "Traceback" not in err
     done = process("edit", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu", "--batch-size", "1")
-    made, kept = (int(n) for n in re.findall(r"edits: (\d+) made, (\d+) there already", done.stdout)[0])
-    assert made + kept == 12
-    assert kept >= 7
+    new, stored = (int(n) for n in re.findall(r"edits: (\d+) made, (\d+) there already", done.stdout)[0])
+    assert new + stored == 12
+    assert stored >= 7
 
 
 def test_the_script_and_a_closed_pipe() -> None:

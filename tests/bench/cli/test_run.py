@@ -122,13 +122,13 @@ def test_deterministic_is_one_edit_at_a_time_on_one_thread(
 ) -> None:
     import torch
 
-    asked: list[int] = []
-    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    thread_counts: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", thread_counts.append)
     suite = ["dots.yaml", "--device", "cpu", "--batch-size", "4", "--plugin", "cli_plugin"]
     assert run("edit", *suite, "--out", "usual") == 0
-    assert asked == []
+    assert thread_counts == []
     assert run("edit", *suite, "--out", "repeatable", "--deterministic") == 0
-    assert asked == [1]
+    assert thread_counts == [1]
     for name, size in (("usual", 4), ("repeatable", 1)):
         entries = json.loads((place / name / "run.json").read_text())["methods"].values()
         assert [entry["batch_sizes"] for entry in entries] == [[size]] * len(entries)
