@@ -105,7 +105,7 @@ def covered(means: Means, truth: float) -> float:
 
 
 def share_coverage(design: Design, p: float, runs: int, seed: int = 0) -> float:
-    """Of the interval of one share."""
+    """Coverage of the interval of one share."""
     z = latent(design, 1, runs, 0.0, seed)[:, 0]
     return covered(shares((z < NormalDist().inv_cdf(p)).astype(np.float64), design.cluster), p)
 
@@ -113,14 +113,14 @@ def share_coverage(design: Design, p: float, runs: int, seed: int = 0) -> float:
 def difference_coverage(
     design: Design, p: float, gap: float, alike: float, runs: int, seed: int = 0
 ) -> float:
-    """Of the interval of the difference of two shares p and p - gap."""
+    """Coverage of the interval of the difference of two shares p and p - gap."""
     z = latent(design, 2, runs, alike, seed)
     a, b = ((z[:, i] < NormalDist().inv_cdf(q)).astype(np.float64) for i, q in enumerate((p, p - gap)))
     return covered(differences(a, b, design.cluster, np.ones(runs, dtype=bool)), gap)
 
 
 def mean_coverage(design: Design, name: str, runs: int, seed: int = 0) -> float:
-    """Of the interval of the mean of values of the named distribution."""
+    """Coverage of the interval of the mean of values of the named distribution."""
     from scipy.special import ndtr
 
     quantile, mean = MEANS[name]
