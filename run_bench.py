@@ -93,6 +93,7 @@ def _gpu_time(steps: int) -> GpuTime:
     return gpu_time(steps)
 
 
+# The one value that every command and the public API get.
 PROGRAM = Program(
     methods=METHODS,
     protocols=PROTOCOLS,
@@ -118,12 +119,14 @@ app = typer.Typer(
     help="A benchmark suite for prompt-guided, mask-localised image editing.",
     epilog=examples("demo", "run paper --dry-run", "list methods", "doctor"),
 )
+# Groups without a name: their commands stand at the top level, in this order.
 for group in (run_app, reports_app, data_app, info_app, methods_app):
     app.add_typer(group)
 app.add_typer(study_app, name="study")
 
 
 def _print_version(requested: bool) -> None:
+    # Before any command: --version needs none.
     if requested:
         typer.echo(f"prompteditbench {__version__}")
         raise typer.Exit
@@ -136,6 +139,7 @@ def _shared(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
+    # The environment variable reaches the front door, which decides about tracebacks.
     if debug:
         os.environ["PEB_DEBUG"] = "1"
     else:

@@ -238,6 +238,7 @@ class Run:
     @property
     def tables(self) -> Mapping[str, pd.DataFrame]:
         """Table name -> its unrounded values: per metric the mean, the ends of its interval, and n."""
+        # Intervals are bootstraps, which take seconds: computed once.
         if self._tables is None:
             self._tables = self._session.program.make_tables(self._session, self._store)
         return self._tables
@@ -298,6 +299,7 @@ def run(
     The same call goes on where it was stopped. Raises :class:`~bench.errors.BenchError` for a suite that cannot run.
     Edits that fail are counted in ``Run.failed``.
     """
+    # The session imports the plug-ins, so that the suite may name what they add.
     session = _program().session(plugins)
     # Edit, then score; the run folder is locked until both are done.
     job = session.configure(suite, out=None if out is None else Path(out), limit=limit)

@@ -80,6 +80,7 @@ def rescore_sets(
         linked = link_run(store, Path(empty) / "run", ("run.json", "cases", "edits"))
         # The copy has the chosen sets alone, so that nothing else is scored.
         with RunStore.open(linked) as copy:
+            # Scoring reads the journal of edits: what is not in it is not scored.
             copy.append_edits(
                 [
                     record

@@ -128,6 +128,7 @@ class Session:
         from bench.metrics import METRICS
         from bench.registry import Registry, load_plugin
 
+        # A registry maps names to classes that are imported on use.
         self.program = program
         self.methods = Registry("method", program.methods)
         self.protocols = Registry("protocol", program.protocols)
@@ -165,6 +166,7 @@ class Session:
         """Creates a protocol. Raises :class:`BenchError` where its data are missing."""
         from bench.suite import configure_protocol
 
+        # Missing data are told before anything is read.
         configured = configure_protocol(name, self.protocols, options=options)
         check_ready([(name, configured.problems)])
         return configured.create()
@@ -211,7 +213,7 @@ class Session:
         from bench.runner import run
         from bench.store import RunStore
 
-        # Refuse what cannot run.
+        # Refuse what cannot run: first what options show, then what the cases of the protocols show.
         check_ready(
             [(f"protocol {entry.name}", entry.problems) for entry in job.protocols]
             + [(f"method {entry.spec.title}", entry.problems) for entry in job.methods]
@@ -233,11 +235,13 @@ class Session:
             torch.set_num_threads(1)
 
         # Edit.
+        # A new folder is made only now, when nothing can be refused any more.
         store = store or RunStore.open(job.folder, create=True)
         try:
             executor = LocalExecutor(runtime, batch_size=batch_size or 1)
             return store, run(plan, store, executor, progress=progress, suite=job.suite)
         except BaseException:
+            # Ctrl-C too: another process may go on.
             store.close()
             raise
 
@@ -381,6 +385,7 @@ class Session:
 def check_ready(problems: Sequence[tuple[str, Sequence[str]]]) -> None:
     """Raises one :class:`BenchError` that lists every problem with its owner. Does nothing without problems."""
     lines = [f"{owner}: {problem}" if owner else problem for owner, of_one in problems for problem in of_one]
+    # One problem is a sentence, several are a list.
     if len(lines) == 1:
         raise BenchError(lines[0])
     if lines:

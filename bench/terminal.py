@@ -104,6 +104,7 @@ def console(*, stderr: bool = False, quiet: bool = False) -> Console:
 
 def encodable(text: str) -> bool:
     """Whether standard output can show ``text`` as it is."""
+    # A pipe may have no encoding; Python then writes UTF-8.
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -171,6 +172,7 @@ def check_folder(folder: Path) -> None:
 @contextmanager
 def worded_warnings(*, debug: bool) -> Iterator[None]:
     """Warnings of this project as a line of text. Those of libraries appear only where ``debug`` is set."""
+    # For developers: all warnings, as Python prints them.
     if debug:
         yield
         return

@@ -274,6 +274,7 @@ def gpu_time(steps: int) -> GpuTime:
     """
     from methods.prompt_edit_diff import cost
 
+    # hours = steps x operations / (peak speed x assumed utilisation) / 3600
     flops = 2 * cost.forward_flops()
     return GpuTime(
         teraflop_per_step=flops / 1e12,
@@ -381,6 +382,7 @@ def _print_gates(gates: Sequence[Any]) -> None:
 
 def _state(gate: Any) -> str:
     """``passed``, ``missed``, or ``under-trained`` for a miss of a network that its recipe would train further."""
+    # A network that was stopped early says nothing about its recipe.
     if gate.passed:
         return "passed"
     return "under-trained" if getattr(gate, "training_gap", "") else "missed"

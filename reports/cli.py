@@ -169,6 +169,7 @@ def _print_contradictions(paper_file: Path | None, paper_baseline: Sequence[str]
     from reports.tables import paper as papers
     from reports.tables.paper_check import check_paper
 
+    # Numbers that two tables of the paper give differently, then what it leaves open.
     paper = papers.with_baselines(papers.load(paper_file), paper_baseline)
     for line in [*check_paper(paper), *paper.gaps]:
         console().print(line, soft_wrap=True)
@@ -225,6 +226,7 @@ def _write_merged(store: RunStore, merged: Merged, screen: Console, style: Style
         screen.print(part)
     lines = [*(markdown(table, style) for table in merged.tables)]
     lines += [f"{note}  " for note in notes(merged.tables, style)]
+    # Beside the own tables and data, under names of their own.
     for name, text in (
         ("tables/merged.md", "\n".join([*lines, ""])),
         ("tables/merged.tex", latex.every(merged.tables, style)),

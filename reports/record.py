@@ -71,6 +71,7 @@ class WrittenReport:
 
         Leakage, composited edits, other judges and the paper's shapes are in the folder alone.
         """
+        # Names of tables begin with what they show.
         tables = self.paths.tables
         main = [table for table in tables if table.name.startswith("main-")]
         judged = [
@@ -121,6 +122,7 @@ def write_report(session: Session, store: RunStore, options: ReportOptions | Non
     from reports.figures.sensitivity import Bounds
     from reports.page import write_page
 
+    # `run` takes the defaults.
     options = options or ReportOptions()
     # Inputs besides the run: reported figures, a study's votes.
     paper, study, inputs = _inputs(store, options)
@@ -163,6 +165,7 @@ def _inputs(
     from reports.data.votes import study_results
     from reports.tables import paper as papers
 
+    # A digest for each input, so that `verify` sees when one has changed.
     paper, study, digests = None, None, {}
     if options.paper:
         file = None if options.paper_file is None else Path(options.paper_file)

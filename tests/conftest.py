@@ -31,6 +31,7 @@ def _finished_dots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     (folder / "cli_plugin.py").write_text(PLUGIN)
     (folder / "dots.yaml").write_text(SUITE % "")
+    # In this process: a new one would import torch again.
     before = Path.cwd()
     os.chdir(folder)
     sys.path.insert(0, str(folder))
@@ -38,6 +39,7 @@ def _finished_dots(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert run("run", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu", "--quiet") == 0
     finally:
         os.chdir(before)
+        # Tests import the plug-in of their own folder.
         while str(folder) in sys.path:
             sys.path.remove(str(folder))
         sys.modules.pop("cli_plugin", None)
@@ -47,4 +49,5 @@ def _finished_dots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def finished_run(place: Path, _finished_dots: Path) -> Path:
     """A copy of a finished run of ``dots.yaml``, in ``runs/dots``."""
+    # A copy, since tests change it.
     return Path(shutil.copytree(_finished_dots, place / "runs" / "dots"))

@@ -93,6 +93,7 @@ class Bar:
         # Not before there is work: a command that is refused prints its error alone.
         self._progress.start()
         self._started = True
+        # The bar before it stays: its last steps may still come.
         self._open.append(self._progress.add_task(label, total=total))
 
     def advance(self, steps: int = 1) -> None:
@@ -127,6 +128,7 @@ class Bar:
 @contextmanager
 def progress_bar(screen: Console | None = None) -> Iterator[Bar]:
     """Yields a bar on standard error. It shows nothing where ``screen`` is quiet."""
+    # On standard error, so that standard output can be piped.
     bar = Bar(quiet=screen is not None and screen.quiet)
     try:
         yield bar

@@ -58,6 +58,7 @@ def limited_cases(cases: Sequence[EditCase], limit: int | None) -> list[EditCase
 
 
 def _counted(cases: Iterable[EditCase], progress: Progress) -> Iterator[EditCase]:
+    # The case counts once the writer asks for the next one.
     for case in cases:
         yield case
         progress.advance()
@@ -126,6 +127,7 @@ def measure(
             }
         )
         return
+    # The reason stands where the description would.
     table = plain_table()
     table.add_column("metric", style="bold", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)

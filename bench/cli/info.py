@@ -88,6 +88,7 @@ def _listing(what: str, session: Session) -> list[dict[str, Any]]:
 def _suites() -> list[dict[str, Any]]:
     from bench.suite import load_suite, shipped_suites
 
+    # A label says more than a method's name where one method stands in a suite twice.
     suites = {name: load_suite(path) for name, path in shipped_suites().items()}
     return [
         {
@@ -136,6 +137,7 @@ def doctor(context: typer.Context, as_json: Json = False, plugin: Plugin = None)
         for check in checks:
             for remedy in check["remedies"]:
                 names_of_remedy.setdefault(remedy, []).append(check["name"])
+            # What works is listed with its version or place.
             if check["ok"]:
                 detail = (f"  {check['detail']}", "dim")
                 screen.print(Text.assemble("  ", ("ok", "green"), f"  {check['name']}", detail))
@@ -198,6 +200,7 @@ def _machine(cache: Path) -> list[Check]:
 
 def folder_problems(folder: Path) -> list[str]:
     """Says why the cache folder cannot be written. Empty where it can."""
+    # A folder that does not exist yet is fine where it can be made.
     try:
         check_folder(folder)
     except OSError as error:

@@ -56,6 +56,7 @@ AllColumns = Annotated[bool, typer.Option("--all", help="Print every column, not
 
 def examples(*lines: str) -> str:
     """The epilog of a command's help."""
+    # rich's markup; typer prints the epilog under the options.
     return "[bold]Examples[/bold]\n\n" + "\n\n".join(
         f"[cyan]python run_bench.py {line}[/cyan]" for line in lines
     )

@@ -151,12 +151,14 @@ def _expected_cases(entry: ConfiguredProtocol, limit: int | None) -> int | None:
 
 
 def _canvas(entry: ConfiguredProtocol) -> int | None:
+    # An option where the user may choose it, else fixed by the class.
     canvas = getattr(entry.options, "canvas", getattr(entry.cls, "canvas", None))
     return canvas if isinstance(canvas, int) else None
 
 
 def _total(parts: Iterable[float | None]) -> Any:
     """Sum of the parts. None where a part is unknown."""
+    # One unknown part makes the sum unknown: a smaller number would mislead.
     values = list(parts)
     return None if None in values else sum(value for value in values if value is not None)
 
@@ -179,12 +181,13 @@ def print_plan(plan: PlanDescription, screen: Console) -> None:
     screen.print(f"run folder: {plan.folder}")
     _print_rows(plan.rows, screen)
 
-    # Disk and time.
+    # Disk: an upper bound, since PNG compresses.
     disk = ""
     if plan.gigabytes is not None:
         amount = "0.01" if plan.gigabytes < 0.01 else f"{plan.gigabytes:.2g}"
         disk = f"; their PNG files take at most {amount} GB"
     screen.print(f"{_count(plan.edits)} edits to make{disk}")
+    # Time on a GPU, with every assumption in the same sentence.
     if plan.gpu_time is not None:
         hours = ", ".join(f"{hours:.1f} h on {gpu}" for gpu, hours in plan.gpu_time.hours.items())
         screen.print(

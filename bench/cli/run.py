@@ -199,6 +199,7 @@ def _edit(
     session: Session, job: SuiteJob, screen: Console, device: str, dtype: str, batch_size: int | None
 ) -> tuple[RunStore, RunSummary]:
     """Makes the missing edits and prints what was done. Returns the run folder, still open."""
+    # The summary follows once the bar is gone.
     with progress_bar(screen) as progress:
         store, edits = session.edit(job, device=device, dtype=dtype, batch_size=batch_size, progress=progress)
     # A few failures in full; all of them are in the journal.

@@ -37,6 +37,7 @@ class EmbeddedClassifier:
 
     def __init__(self, device: str) -> None:
         """Raises ZooError where its checkpoint is missing or changed."""
+        # `entry` checks every file against the manifest.
         self._folder, self._device = entry("reader"), device
         self.identity = digest("reader")[:12]
         self._model: Any = None

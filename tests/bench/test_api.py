@@ -40,6 +40,7 @@ def test_every_form_of_input_has_the_value_that_follows_by_hand(kind: str, tmp_p
         "pil": tuple(map(Image.fromarray, (SOURCE, EDITED, MASK))),
         "paths": tuple(tmp_path / f"{i}.png" for i in range(3)),
     }[kind]
+    # Lossless files.
     if kind == "paths":
         for path, array in zip(arguments, (SOURCE, EDITED, MASK), strict=True):
             Image.fromarray(array).save(path)  # type: ignore[arg-type]

@@ -96,6 +96,7 @@ def test_every_form_of_a_mask_marks_the_same_pixels(value: np.ndarray) -> None:
 
 
 def test_soft_edges_are_cut_at_one_half() -> None:
+    # One column of the edge just below one half, one at it.
     soft = np.zeros((40, 40), np.uint8)
     soft[10:30, 10:30] = 255
     soft[10:30, 9], soft[10:30, 30] = 127, 128

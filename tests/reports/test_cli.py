@@ -71,6 +71,7 @@ def test_report_fills_a_readme_between_its_markers_again_and_again(place: Path) 
     readme = place / "README.md"
     readme.write_text("before\n<!-- dots-table:start -->\nold\n<!-- dots-table:end -->\nafter\n")
     assert run("report", "runs/dots", "--readme", "README.md", *plugin) == 0
+    # Text outside the markers stays.
     first = readme.read_text()
     assert first.startswith("before\n")
     assert first.endswith("after\n")
@@ -107,6 +108,7 @@ def test_a_run_is_compared_verified_exported_and_merged(
     (place / "entry.json").write_text("{}")
     assert run("report", "one", "--merge", "entry.json", "--decimals", "1", *plugin) == 2
     assert {path: path.stat().st_mtime_ns for path in (place / "one" / "report").rglob("*")} == before
+    # An edit that was tampered with.
     changed = next((place / "one" / "edits").rglob("*.png"))
     changed.write_bytes(changed.read_bytes() + b"x")
     capsys.readouterr()
@@ -144,6 +146,7 @@ def test_report_and_analysis_of_a_study_print_the_same_numbers(place: Path) -> N
     assert "leak_mse" in set(pd.read_csv("analysis/correlation.csv")["metric"])
     assert run("report", "runs/dots", "--study", "taste", *plugin) == 2  # people have not voted
     assert run("report", "runs/dots", "--study", "taste", "--simulated", *plugin) == 0
+    # The rule excludes somebody, so that "kept" and "all" differ.
     raters = pd.read_csv("analysis/raters.csv")
     assert raters["excluded"].any()
     shares = pd.read_csv("analysis/shares.csv")
@@ -151,6 +154,7 @@ def test_report_and_analysis_of_a_study_print_the_same_numbers(place: Path) -> N
     summary = pd.read_csv("runs/dots/report/data/summary.csv").set_index(
         ["metric", "protocol", "category", "method"]
     )
+    # Every share of the analysis stands in the report's summary, digit for digit.
     for row in shares.to_dict("records"):
         protocol = "all protocols" if row["protocol"] == "all" else row["protocol"]
         for metric, columns in (

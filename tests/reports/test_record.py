@@ -28,6 +28,7 @@ def verified(capsys: pytest.CaptureFixture[str], folder: str, *more: str) -> dic
 def test_a_run_is_verified_by_making_all_of_it_again(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "dots.yaml").write_text((SUITE % "").replace("leak_changed", "leak_changed, vgg16_frechet"))
     assert run("run", "dots.yaml", "--device", "cpu", "--plugin", "cli_plugin") == 0
+    # Nothing is left unchecked.
     whole = verified(capsys, "runs/dots")
     assert whole["problems"] == []
     assert {check["what"]: check["checked"] == check["total"] for check in whole["checks"]} == dict.fromkeys(
@@ -68,6 +69,7 @@ def test_a_run_is_verified_by_making_all_of_it_again(place: Path, capsys: pytest
     table = Path("runs/moved/report/tables/main-dots.tex")
     table.write_text(table.read_text().replace("toprule", "midrule"))
     Path("runs/moved/digests.jsonl").unlink()
+    # Each forgery is named.
     problems = "\n".join(verified(capsys, "runs/moved")["problems"])
     assert f"leak_mse of {edit.stem}" in problems
     assert "scores/set.json" in problems
@@ -102,6 +104,7 @@ def test_the_record_of_a_report_is_data(
 
 @pytest.mark.usefixtures("finished_run")
 def test_what_cannot_be_made_again_here_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # A later version of the protocol.
     plugin = place / "cli_plugin.py"
     plugin.write_text(plugin.read_text().replace('stable_digest("dots")', 'stable_digest("later")'))
     sys.modules.pop("cli_plugin", None)

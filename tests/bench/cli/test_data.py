@@ -35,6 +35,7 @@ def test_measure_gives_the_values_that_follow_by_hand(
         Image.fromarray(array).save(place / f"{name}.png")
     assert run("measure", "a.png", "b.png", "--mask", "m.png", "--device", "cpu", "--json") == 0
     scores = json.loads(capsys.readouterr().out)
+    # Leakage counts pixels more than 1/64 of the side away from the mask.
     from scipy.ndimage import distance_transform_edt
 
     outside = distance_transform_edt(mask == 0) > 64 / 64
@@ -56,6 +57,7 @@ def test_measure_reads_a_photo_that_is_transparent_where_to_edit(
     Image.fromarray(after).save(place / "b.png")
     Image.fromarray(mask).save(place / "m.png")
     Image.fromarray(np.dstack([colours, 255 - mask])).save(place / "hole.png")
+    # A black and white mask and a hole in the photo mark the same pixels.
     values = []
     for name in ("m.png", "hole.png"):
         assert run("measure", "a.png", "b.png", "--mask", name, "--device", "cpu", "--json") == 0
@@ -78,6 +80,7 @@ def test_measure_hints_at_an_inverted_mask(place: Path, capsys: pytest.CaptureFi
         ("all", 255 - after),
     ):
         Image.fromarray(array).save(place / f"{name}.png")
+    # (edit, mask): right, inverted, without any change, repainted everywhere.
     hints = {}
     for edited, region in (("b", "m"), ("b", "inverted"), ("a", "m"), ("all", "m")):
         assert run("measure", "a.png", f"{edited}.png", "--mask", f"{region}.png", "--json") == 0
@@ -102,6 +105,7 @@ def test_measure_refuses_transparent_images(place: Path, capfd: pytest.CaptureFi
     mask.paste(255, (16, 16, 32, 32))
     mask.save(place / "m.png")
     Image.merge("LA", (mask, mask)).save(place / "cutout.png")
+    # As source and as edit.
     for pair in (("a.png", "cutout.png"), ("cutout.png", "a.png")):
         assert run("measure", *pair, "--mask", "m.png") == 2
         assert "cutout.png: 93.8% of its pixels are transparent" in capfd.readouterr().err

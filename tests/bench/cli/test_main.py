@@ -155,6 +155,7 @@ LONG = "n" * 300
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_a_users_fault_is_one_line_without_a_traceback(arguments: list[str], says: str, place: Path) -> None:
+    # As a process, since streams and exit codes are those of the operating system.
     done = process(*arguments)
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -214,6 +215,7 @@ def test_a_full_disk_is_told_with_the_file_and_the_remedy(place: Path) -> None:
 
 @pytest.mark.usefixtures("finished_run")
 def test_a_terminal_of_any_encoding_gets_the_tables(place: Path) -> None:
+    # Symbols that an encoding lacks have a replacement of the same width.
     for encoding in ("ascii", "latin-1", "utf-8"):
         done = subprocess.run(
             [*SCRIPT, "report", "runs/dots", "--plugin", "cli_plugin"],
@@ -237,6 +239,7 @@ def test_json_loses_no_letter_on_a_terminal_that_lacks_it(place: Path) -> None:
 def test_ctrl_c_says_what_is_kept(place: Path) -> None:
     (place / "dots.yaml").write_text((SUITE % "").replace('fail: ""', "seconds: 0.5"))
     command = [*SCRIPT, "edit", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu", "--batch-size", "1"]
+    # Stopped once an edit of the slow method is stored.
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -254,6 +257,7 @@ def test_ctrl_c_says_what_is_kept(place: Path) -> None:
     assert running.returncode == 130
     assert "error: stopped. What is stored is kept; the same command goes on from there." in err
     assert "Traceback" not in err
+    # The same command makes the rest.
     done = process("edit", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu", "--batch-size", "1")
     new, stored = (int(n) for n in re.findall(r"edits: (\d+) made, (\d+) there already", done.stdout)[0])
     assert new + stored == 12

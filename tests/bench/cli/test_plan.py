@@ -52,6 +52,7 @@ def test_the_plan_of_a_suite_without_its_data_counts_edits_bytes_and_hours(
     assert plan["edits"] == 2 * (4 * 50 + 6)
     assert plan["gigabytes_at_most"] == pytest.approx(2 * 3 * (200 * 512**2 + 6 * 32**2) / 1e9)
     assert plan["untimed_model_steps"] == 200 * 40
+    # Steps x two passes of the U-Net / speed.
     gpu = cost.GPUS[0]
     seconds = 200 * 40 * 2 * cost.forward_flops() / (cost.UTILISATION * gpu.peak)
     assert plan["gpu_hours"][gpu.name] == pytest.approx(seconds / 3600)

@@ -18,6 +18,7 @@ def test_run_edits_scores_and_reports(place: Path, capsys: pytest.CaptureFixture
     assert list(frame.columns) == [
         "protocol", "category", "method", "metric", "value", "low", "high", "n", "failed",
     ]  # fmt: skip
+    # Values that follow by hand: a copy changes nothing, a negative every pixel.
     rows = frame.set_index(["category", "method", "metric"])
     assert rows.loc[("all", "copy_input", "leak_mse"), "value"] == 0
     assert rows.loc[("all", "moody", "leak_changed"), "value"] == 1
@@ -30,6 +31,7 @@ def test_run_edits_scores_and_reports(place: Path, capsys: pytest.CaptureFixture
 def test_a_repeated_run_makes_and_scores_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("run", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu")
     assert run(*arguments) == 0
+    # The journal stays byte for byte.
     before = (place / "runs" / "dots" / "edits.jsonl").read_bytes()
     capsys.readouterr()
     assert run(*arguments) == 0
@@ -104,6 +106,7 @@ def test_edit_then_score_then_report_is_run(place: Path) -> None:
     assert not (place / "parts" / "report").exists()
     assert run("score", "parts", "--device", "cpu", *plugin) == 0
     assert run("report", "parts", *plugin) == 0
+    # Everything is equal but the seconds.
     one, two = (place / folder / "report" for folder in ("whole", "parts"))
     assert (one / "figures/grid.png").read_bytes() == (two / "figures/grid.png").read_bytes()
 
@@ -129,6 +132,7 @@ def test_deterministic_is_one_edit_at_a_time_on_one_thread(
     assert thread_counts == []
     assert run("edit", *suite, "--out", "repeatable", "--deterministic") == 0
     assert thread_counts == [1]
+    # The run folder says how it was made.
     for name, size in (("usual", 4), ("repeatable", 1)):
         entries = json.loads((place / name / "run.json").read_text())["methods"].values()
         assert [entry["batch_sizes"] for entry in entries] == [[size]] * len(entries)
@@ -190,6 +194,7 @@ def test_a_run_as_json_says_what_was_done_and_every_value(
         "skipped": 0,
         "failed": 0,
     }
+    # The rows of summary.csv.
     values = {(row["category"], row["method"], row["metric"]): row["value"] for row in result["summary"]}
     assert values["all", "copy_input", "leak_mse"] == 0
     assert values["attribute", "moody", "leak_changed"] == 1
