@@ -13,8 +13,6 @@ from bench.store import RunStore
 from bench.suite import ConfiguredMethod
 from tests.bench.fakes import protocol
 
-ROOT = Path(__file__).parents[2]
-
 
 def execute(
     path: Path,
