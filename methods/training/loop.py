@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from methods.training.records import Checkpoints, TrainingLog
-from methods.training.settings import Budget, Machine, Recording, Report, autocast, silent
+from methods.training.settings import Budget, Machine, ProgressReport, Recording, autocast, silent
 from methods.training.state import TrainingState
 
 # State dicts by the name of their module.
@@ -41,7 +41,7 @@ def train(
     batch: Callable[[int], Any],
     budget: Budget,
     machine: Machine | None = None,
-    report: Report = silent,
+    report: ProgressReport = silent,
     sample: Callable[[Weights, Path], None] | None = None,
     recording: Recording | None = None,
     *,

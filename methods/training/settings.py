@@ -17,7 +17,7 @@ class TrainingError(BenchError):
     """A training cannot start or continue. The message states the remedy."""
 
 
-class Report(Protocol):
+class ProgressReport(Protocol):
     """Receives the progress of a training: samples learned so far, samples in total, current figures."""
 
     def __call__(self, samples: int, total: int, figures: Mapping[str, float]) -> None: ...

@@ -22,7 +22,16 @@ from torch import Tensor
 
 from methods.blended_diffusion.adm import predict
 from methods.blended_diffusion.schedule import ReverseProcess, betas_of
-from methods.training import Budget, Machine, Recording, Report, TrainingResult, Weights, silent, train
+from methods.training import (
+    Budget,
+    Machine,
+    ProgressReport,
+    Recording,
+    TrainingResult,
+    Weights,
+    silent,
+    train,
+)
 from methods.zoo import corpus as cp
 from methods.zoo.data import save_grid, to_tensor
 from methods.zoo.job import Job
@@ -103,7 +112,7 @@ def batches(corpus: cp.Corpus, size: int) -> Callable[[int], Tensor]:
     return batch
 
 
-class HybridLoss:
+class VelocityHybridLoss:
     """L_simple + L_vlb (Nichol and Dhariwal 2021, section 3.1), with v in place of the noise in the first term.
 
     The second term is the divergence KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) in bits per colour value. It only
@@ -156,13 +165,13 @@ def run(
     work: Path,
     budget: Budget = BUDGET,
     machine: Machine | None = None,
-    report: Report = silent,
+    report: ProgressReport = silent,
     start: UNet2DModel | None = None,
     sample: Callable[[Weights, Path], None] | None = None,
 ) -> TrainingResult:
     """Train on images by step. Figures: both terms of the loss."""
     unet = start or build()
-    hybrid = HybridLoss()
+    hybrid = VelocityHybridLoss()
     steps = SCHEDULE["num_train_timesteps"]
 
     def loss(x0: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:

@@ -15,7 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from methods.training import Budget, Machine, Recording, Report, TrainingResult, Weights, silent, train
+from methods.training import (
+    Budget,
+    Machine,
+    ProgressReport,
+    Recording,
+    TrainingResult,
+    Weights,
+    silent,
+    train,
+)
 from methods.zoo.data import World, save_grid, to_images, to_tensor
 from methods.zoo.manifest import CHECKPOINTS
 
@@ -60,7 +69,7 @@ def run(
     work: Path,
     budget: Budget = BUDGET,
     machine: Machine | None = None,
-    report: Report = silent,
+    report: ProgressReport = silent,
     start: AutoencoderKL | None = None,
 ) -> TrainingResult:
     """Train on new renders. Figures: PSNR of training reconstructions in dB, and the KL term."""
@@ -101,7 +110,7 @@ def run_decoder(
     work: Path,
     budget: Budget = DECODER_BUDGET,
     machine: Machine | None = None,
-    report: Report = silent,
+    report: ProgressReport = silent,
 ) -> TrainingResult:
     """Train the decoder alone, on slightly perturbed latents of the frozen encoder.
 
@@ -134,7 +143,7 @@ def run_encoder(
     work: Path,
     budget: Budget = ENCODER_BUDGET,
     machine: Machine | None = None,
-    report: Report = silent,
+    report: ProgressReport = silent,
 ) -> TrainingResult:
     """Teach the encoder that a hole changes no latents outside it.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.training import Budget, Machine, Report, TrainingResult, silent, train
+from methods.training import Budget, Machine, ProgressReport, TrainingResult, silent, train
 from methods.zoo import failures, labelled
 from methods.zoo.classifier import SIDE, ClassifierNetwork, best, views
 from methods.zoo.data import World, to_images, to_tensor
@@ -38,7 +38,7 @@ def run(
     work: Path,
     budget: Budget = BUDGET,
     machine: Machine | None = None,
-    report: Report = silent,
+    report: ProgressReport = silent,
     vae: nn.Module | None = None,
     model: ClassifierNetwork | None = None,
     edits: Sequence[LabelledEdit] | None = None,

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.training import Budget, Machine, Report, TrainingResult, silent, train
+from methods.training import Budget, Machine, ProgressReport, TrainingResult, silent, train
 from methods.zoo.corpus import CHUNK, Corpus
 from methods.zoo.data import to_tensor
 from methods.zoo.text import LENGTH, tokenize
@@ -141,7 +141,7 @@ def run(
     work: Path,
     budget: Budget = BUDGET,
     machine: Machine | None = None,
-    report: Report = silent,
+    report: ProgressReport = silent,
     model: nn.Module | None = None,
 ) -> TrainingResult:
     """Contrastive training. Figure: the share of a batch's images that rank a right text first."""

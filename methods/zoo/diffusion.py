@@ -28,7 +28,16 @@ from torch import Tensor, nn
 
 from methods import low_rank
 from methods.pipelines import quiet
-from methods.training import Budget, Machine, Recording, Report, TrainingResult, Weights, silent, train
+from methods.training import (
+    Budget,
+    Machine,
+    ProgressReport,
+    Recording,
+    TrainingResult,
+    Weights,
+    silent,
+    train,
+)
 from methods.zoo.autoencoder import load_vae
 from methods.zoo.data import epoch_rows
 from methods.zoo.manifest import CHECKPOINTS
@@ -130,9 +139,11 @@ def start(
 ) -> DiffusionParts:
     """New parts, or a copy of ``base`` widened to the input channels of ``kind``."""
     torch.manual_seed(0)
+    # All new weights, in one order.
     unet, text_encoder = build_unet(CHANNELS[kind]), build_text_encoder(tokenizer)
     if base is not None:
         text_encoder.load_state_dict(base.text_encoder.state_dict())
+        # The base's weights; new input channels start at zero.
         state = {k: v.clone() for k, v in base.unet.state_dict().items()}
         narrow = state["conv_in.weight"]
         wide = narrow.new_zeros(narrow.shape[0], CHANNELS[kind], *narrow.shape[2:])
@@ -161,7 +172,7 @@ def run(
     work: Path,
     budget: Budget | None = None,
     machine: Machine | None = None,
-    report: Report = silent,
+    report: ProgressReport = silent,
     sample: Callable[[Weights, Path], None] | None = None,
     second: bool = False,
 ) -> TrainingResult:

@@ -30,7 +30,16 @@ from methods.glide.schedule import RespacedSchedule
 from methods.glide.tokenizer import Tokenizer, words
 from methods.glide.unet import GlideUNet
 from methods.mask_grid import cover_cells
-from methods.training import Budget, Machine, Recording, Report, TrainingResult, Weights, silent, train
+from methods.training import (
+    Budget,
+    Machine,
+    ProgressReport,
+    Recording,
+    TrainingResult,
+    Weights,
+    silent,
+    train,
+)
 from methods.zoo import corpus as cp
 from methods.zoo import job
 from methods.zoo.data import save_grid, to_images, to_tensor
@@ -202,7 +211,7 @@ def run(
     work: Path,
     budget: Budget,
     machine: Machine | None = None,
-    report: Report = silent,
+    report: ProgressReport = silent,
     sample: Any = None,
 ) -> TrainingResult:
     """Train one network. Figures: both terms of the loss."""

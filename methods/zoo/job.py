@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from methods import low_rank
-from methods.training import Budget, Machine, Report, TrainingResult, budget_fields, silent
+from methods.training import Budget, Machine, ProgressReport, TrainingResult, budget_fields, silent
 from methods.zoo.corpus import Corpus
 from methods.zoo.manifest import CHECKPOINTS, write_manifest
 
@@ -41,7 +41,7 @@ class Job:
     # None is the recipe's own budget.
     budget: Budget | None = None
     machine: Machine = field(default_factory=Machine)
-    report: Report = silent
+    report: ProgressReport = silent
     # Folder of the checkpoints.
     root: Path = CHECKPOINTS
     # Start from the weights in ``root`` instead of from scratch.

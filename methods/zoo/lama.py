@@ -31,7 +31,16 @@ from bench.images import from_array, mask_array, mask_image
 from methods.lama import fills
 from methods.lama.masks import hole
 from methods.lama.network import Generator, GeneratorConfig, load, save
-from methods.training import Budget, Machine, Recording, Report, TrainingResult, Weights, silent, train
+from methods.training import (
+    Budget,
+    Machine,
+    ProgressReport,
+    Recording,
+    TrainingResult,
+    Weights,
+    silent,
+    train,
+)
 from methods.zoo import job
 from methods.zoo.corpus import Corpus
 from methods.zoo.data import save_grid, to_tensor
@@ -181,7 +190,7 @@ def run(
     work: Path,
     budget: Budget = BUDGET,
     machine: Machine | None = None,
-    report: Report = silent,
+    report: ProgressReport = silent,
     start: Generator | None = None,
     sample: Callable[[Weights, Path], None] | None = None,
 ) -> TrainingResult:

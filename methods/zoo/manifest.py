@@ -173,14 +173,6 @@ def digest(name: str, root: Path | None = None) -> str:
     return hashlib.sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
 
 
-def size(name: str, root: Path | None = None) -> int:
-    """Bytes of the checkpoint and its shared parts by the manifest."""
-    members = closure(name, root)
-    return sum(
-        line["bytes"] for file, line in read_manifest(root).items() if file.split("/", 1)[0] in members
-    )
-
-
 def write_manifest(root: Path | None = None) -> Mapping[str, Mapping[str, Any]]:
     """Hash every file under ``root`` and write the manifest, whole or not at all."""
     root = root or CHECKPOINTS

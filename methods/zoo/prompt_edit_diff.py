@@ -26,7 +26,16 @@ from methods.prompt_edit_diff.augment import MaskDropout
 from methods.prompt_edit_diff.losses import objective
 from methods.prompt_edit_diff.model import PromptEditDiffUNet, mean_gate
 from methods.prompt_edit_diff.tags import Tagged, back, tag, tag_request, to_tokens
-from methods.training import Budget, Machine, Recording, Report, TrainingResult, Weights, silent, train
+from methods.training import (
+    Budget,
+    Machine,
+    ProgressReport,
+    Recording,
+    TrainingResult,
+    Weights,
+    silent,
+    train,
+)
 from methods.zoo import diffusion as df
 from methods.zoo import publish as pb
 from methods.zoo.autoencoder import load_vae
@@ -146,7 +155,7 @@ def run(
     work: Path,
     budget: Budget = BUDGET,
     machine: Machine | None = None,
-    report: Report = silent,
+    report: ProgressReport = silent,
     sample: Any = None,
 ) -> TrainingResult:
     """Train ``unet`` and the text encoder of ``parts``. Figures: both terms of the loss, and the mean gate."""
@@ -182,6 +191,7 @@ def pipeline(
 
     text: CLIPTextModel = parts.text_encoder
     if weights is not None:
+        # Copies, since the training goes on with its own weights.
         unet, text = copy.deepcopy(unet), copy.deepcopy(text)
         unet.load_state_dict(weights["unet"])
         text.load_state_dict(weights["text_encoder"])

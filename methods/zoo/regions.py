@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bench.edit import EditCase
 from bench.images import mask_array
-from methods.training import Report, silent
+from methods.training import ProgressReport, silent
 from methods.zoo import corpus as cp
 
 # Largest number of regions of an edit of the world.
@@ -31,7 +31,7 @@ class Regions:
     def __init__(self, corpus: cp.Corpus) -> None:
         self.corpus = corpus
 
-    def draw(self, report: Report = silent) -> None:
+    def draw(self, report: ProgressReport = silent) -> None:
         """Make the chunks that are missing or belong to another corpus. Raises ValueError if most edits are unknown."""
         shares = []
         for chunk in self.corpus.chunks:

@@ -192,6 +192,7 @@ def test_a_tagged_token_has_no_weight_outside_its_region(size: tuple[int, int]) 
             here, token = inside[i, r], batch["member"][i, r]
             assert (weight[i][~here][:, token] == 0).all()
             assert (weight[i][here][:, token] > 0).all()
+    # Tokens of no region.
     free = ~batch["member"].any(1)
     assert (weight.transpose(1, 2)[free] > 0).all()  # all others are seen everywhere
     assert torch.allclose(weight.sum(2), torch.ones(()))

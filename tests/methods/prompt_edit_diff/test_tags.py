@@ -132,6 +132,7 @@ def test_tokens_follow_their_words() -> None:
     # One region in the first prompt, two in the second.
     coded = to_tokens(tokenizer, [tagged, tag("hi", "", [("", ()), ("", ("hi",))])], length=16)
     assert coded.ids.shape == (2, 16)
+    # Two regions at most.
     assert coded.member.shape == (2, 2, 16)
     expected = tokenizer(
         ["a red car", "hi"], padding="max_length", max_length=16, truncation=True

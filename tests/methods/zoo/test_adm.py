@@ -149,7 +149,7 @@ def test_the_hybrid_loss_is_mse_and_the_divergence_of_the_two_posteriors(t: int)
             return type("Output", (), {"sample": torch.cat([unshuffle(v, 2), unshuffle(f, 2)], 1)})
 
     fixed: Any = Fixed()
-    total, figures = adm.HybridLoss()(fixed, x0.float(), torch.tensor([t]), noise.float())
+    total, figures = adm.VelocityHybridLoss()(fixed, x0.float(), torch.tensor([t]), noise.float())
     full = adm.schedule(1000)
     now, before = full.alpha_bar[t], full.alpha_bar[t - 1]
     x = now**0.5 * x0 + (1 - now) ** 0.5 * noise
@@ -175,7 +175,7 @@ def test_the_divergence_teaches_the_variances_alone_and_nothing_at_the_last_step
 
     def gradients(t: int) -> tuple[Tensor, Tensor]:
         unet.zero_grad()
-        total, _ = adm.HybridLoss()(unet, x0, torch.tensor([t, t]), noise)
+        total, _ = adm.VelocityHybridLoss()(unet, x0, torch.tensor([t, t]), noise)
         total.backward()
         gradient = unet.conv_out.weight.grad
         assert gradient is not None
@@ -186,7 +186,7 @@ def test_the_divergence_teaches_the_variances_alone_and_nothing_at_the_last_step
     assert bool(variances.abs().sum() > 0)
     _, last = gradients(0)
     assert not bool(last.any())
-    simple = adm.HybridLoss()
+    simple = adm.VelocityHybridLoss()
     unet.zero_grad()
     at = {name: value[300].float() for name, value in simple.constants.items()}
     v, _ = adm.predict(unet, at["signal"] * x0 + at["sigma"] * noise, torch.tensor([300, 300]))

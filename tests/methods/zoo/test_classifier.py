@@ -33,6 +33,7 @@ def test_the_close_box_is_a_square_around_the_region_within_the_picture() -> Non
 def test_both_views_scale_with_the_canvas() -> None:
     # A picture drawn twice as large, pixel by pixel, has the same views up to the filter.
     pixels, region, _ = WORLD.labelled(-3)
+    # Every pixel becomes four.
     large, large_region = pixels.repeat(2, 0).repeat(2, 1), region.repeat(2, 0).repeat(2, 1)
     small_views = classifier.views(to_tensor(pixels[None]), torch.from_numpy(region[None]))
     large_views = classifier.views(to_tensor(large[None]), torch.from_numpy(large_region[None]))
@@ -65,6 +66,7 @@ def shipped() -> classifier.ClassifierNetwork:
 
 def test_the_shipped_reader_reads_ideal_edits_and_refuses_junk(shipped: classifier.ClassifierNetwork) -> None:
     # On fewer edits than ``zoo check``, which finds .994, .915, 0 and .02: two standard errors or more of slack.
+    # Ideal edits are recognised, spoiled ones refused.
     shares = classifier_recipe.edit_accuracy(shipped, WORLD, 200)
     assert shares["ideal"] >= 0.96
     assert shares["spoiled"] >= 0.86

@@ -122,6 +122,7 @@ def test_the_gate_measures_the_method(zoo: Path, tmp_path: Path) -> None:
             root=root,
         )
     )
+    # Target overall, per category, and the outside.
     follows, *by_category, keeps = recipe.check_glide(WORLD, root, 4)
     assert follows.name == keeps.name == "glide"
     assert follows.figure is not None
@@ -253,6 +254,7 @@ def test_a_warm_start_begins_where_the_checkpoint_is(zoo: Path, tmp_path: Path) 
     budget = replace(BUDGET, samples=8, learning_rate=1e-12, warmup=0)
     work = zoo.parent / "work" / "glide-warm"
     recipe.glide_base(Job(WORLD, work, budget=budget, corpus=EDITS, machine=CPU, root=root, warm=True))
+    # Equal up to half precision.
     old, new = (load_file(r / "glide" / "base" / "model.safetensors") for r in (zoo, root))
     assert all(torch.allclose(old[name].float(), new[name].float(), atol=1e-3) for name in old)
     stages = json.loads((root / "glide" / "card.json").read_text())["stages"]

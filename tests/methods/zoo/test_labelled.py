@@ -28,6 +28,7 @@ def test_every_edit_has_a_training_case_and_a_verdict() -> None:
 
 
 def test_edits_of_several_regions_are_among_them() -> None:
+    # Edits of several regions, with both verdicts.
     several = [edit for edit in EDITS if WORLD.case(edit.index).request.regions]
     assert len(several) > 200
     assert 0.2 < np.mean([edit.shows for edit in several]) < 0.8

@@ -59,6 +59,7 @@ def test_the_discriminator_is_told_the_papers_formula_with_its_patches_balanced(
     torch.manual_seed(0)
     real, fake = torch.randn(2, 1, 4, 4, dtype=torch.float64), torch.randn(2, 1, 4, 4, dtype=torch.float64)
     holes = (torch.rand(2, 1, 4, 4) < 0.5).double()
+    # Probabilities by the logistic function.
     d_real, d_fake = 1 / (1 + np.exp(-real.numpy())), 1 / (1 + np.exp(-fake.numpy()))
     m = holes.numpy()
     # Each kind of patch by its mean; where none has a hole, the fake's are the picture's.
@@ -95,6 +96,7 @@ def test_patches_with_a_single_pixel_of_hole_count() -> None:
     mask[..., 17, 63] = 1
     hits = recipe.patches(mask, (16, 16))
     expected = torch.zeros(1, 1, 16, 16)
+    # Pixel (17, 63) lies in patch (4, 15).
     expected[..., 4, 15] = 1
     assert torch.equal(hits, expected)
 
