@@ -55,7 +55,7 @@ def test_a_grid_of_named_cases_is_drawn_and_can_be_rebuilt(
     assert (folder / "report/figures/grid-chosen-dots.pdf").is_file()
     assert json.loads((folder / "report/report.json").read_text())["options"]["case"] == [case]
     assert run("report", "runs/dots", "--case", f"{case}x", *plugin) != 0
-    assert f"Did you mean {case}?" in capsys.readouterr().err
+    assert f"Did you mean '{case}'?" in capsys.readouterr().err
 
 
 def test_report_before_scoring_says_what_to_do(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
