@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from bench.metrics.features import Features
     from bench.store import RunStore
+    from bench.thresholds import ThresholdCheck
 
 # --- the parts, each imported on use ---------------------------------------------------------------------
 
@@ -63,7 +64,7 @@ def _make_world() -> Any:
     return MiniWorld()
 
 
-def _run_thresholds(folder: Path) -> Sequence[Any]:
+def _run_thresholds(folder: Path) -> Sequence[ThresholdCheck]:
     from reports.data.zoo import run_thresholds
 
     return run_thresholds(folder)

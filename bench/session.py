@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bench.store import RunStore
     from bench.stored_pairs import ScoringSummary
     from bench.suite import ConfiguredMethod, ConfiguredProtocol, Suite
+    from bench.thresholds import ThresholdCheck
 
 RUNS = Path("runs")
 """Folder of the run folders, below the working directory."""
@@ -95,7 +96,7 @@ class Program:
     """Table name -> its unrounded values. Writes nothing."""
     make_world: Callable[[], Any]
     """Builds the rendered world on which the embedded checkpoints are trained and measured."""
-    run_thresholds: Callable[[Path], Sequence[Any]]
+    run_thresholds: Callable[[Path], Sequence[ThresholdCheck]]
     """Run folder -> the thresholds of embedded checkpoints that this run decides."""
     recipes: Callable[[], Mapping[str, str]]
     """Training recipe -> ``"module:function"``."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from bench.edit import EditCase, EditMethod
+    from bench.thresholds import ThresholdCheck
     from methods.prompt_edit_diff.training_tuples import TrainingTuples
 
 methods_app = typer.Typer()
@@ -349,48 +350,38 @@ def zoo_check(
     from methods.zoo.thresholds import check
 
     with console(stderr=True).status("measuring; this takes minutes"):
-        gates: list[Any] = [*check(program(context).make_world()), *program(context).run_thresholds(run)]
+        checks = [*check(program(context).make_world()), *program(context).run_thresholds(run)]
     # On the terminal, then in the README.
     if as_json:
-        print_json([asdict(gate) for gate in gates])
+        print_json([asdict(one) for one in checks])
     else:
-        _print_gates(gates)
+        _print_checks(checks)
     if readme is not None:
         rows = [
-            f"| `{gate.name}` | {_figure(gate.figure)} | {_figure(gate.threshold)} | "
-            f"{_STATE_MARKS[_state(gate)]} | {_detail(gate)} |"
-            for gate in gates
+            f"| `{one.name}` | {_figure(one.figure)} | {_figure(one.threshold)} | "
+            f"{_STATE_MARKS[one.state]} | {one.full_detail} |"
+            for one in checks
         ]
-        head = ["| checkpoint | figure | gate | passed | what it is |", "| :-- | --: | --: | :-: | :-- |"]
+        head = [
+            "| checkpoint | figure | threshold | passed | what it is |",
+            "| :-- | --: | --: | :-: | :-- |",
+        ]
         fill_between(readme, "zoo-gates", [*head, *rows])
-    if any(_state(gate) == "missed" for gate in gates):
+    if any(one.state == "missed" for one in checks):
         raise typer.Exit(1)
 
 
-def _print_gates(gates: Sequence[Any]) -> None:
+def _print_checks(checks: Sequence[ThresholdCheck]) -> None:
     from rich.text import Text
 
     table = plain_table()
-    for heading in ("gate", "figure", "threshold", ""):
+    for heading in ("checkpoint", "figure", "threshold", ""):
         table.add_column(heading, justify="right" if heading in ("figure", "threshold") else "left")
     table.add_column("what it is", style="dim")
-    for gate in gates:
-        mark = Text(_state(gate), style=_STATE_COLORS[_state(gate)])
-        table.add_row(gate.name, _figure(gate.figure), _figure(gate.threshold), mark, _detail(gate))
+    for one in checks:
+        mark = Text(one.state, style=_STATE_COLORS[one.state])
+        table.add_row(one.name, _figure(one.figure), _figure(one.threshold), mark, one.full_detail)
     console().print(table)
-
-
-def _state(gate: Any) -> str:
-    """``passed``, ``missed``, or ``under-trained`` for a miss of a network that its recipe would train further."""
-    # A network that was stopped early says nothing about its recipe.
-    if gate.passed:
-        return "passed"
-    return "under-trained" if getattr(gate, "training_gap", "") else "missed"
-
-
-def _detail(gate: Any) -> str:
-    gap = getattr(gate, "training_gap", "")
-    return f"{gate.detail}; under-trained: {gap}" if gap else str(gate.detail)
 
 
 def _figure(value: object) -> str:

@@ -39,8 +39,8 @@ from methods.zoo.job import Job
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
+    from bench.thresholds import ThresholdCheck
     from methods.zoo.data import World
-    from methods.zoo.thresholds import ThresholdCheck
 
 NAME = "blended_diffusion"
 # Side of the squares that become channels, in pixels.

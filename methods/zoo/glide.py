@@ -47,9 +47,9 @@ from methods.zoo.job import Job
 from methods.zoo.text import build_tokenizer
 
 if TYPE_CHECKING:
+    from bench.thresholds import ThresholdCheck
     from methods.glide.unet import TextFeatures
     from methods.zoo.data import World
-    from methods.zoo.thresholds import ThresholdCheck
 
 SIDES: Mapping[Part, int] = {"base": 32, "upsampler": 64}
 FACTOR = 2

@@ -47,8 +47,8 @@ from methods.zoo.data import save_grid, to_tensor
 from methods.zoo.job import Job
 
 if TYPE_CHECKING:
+    from bench.thresholds import ThresholdCheck
     from methods.zoo.data import World
-    from methods.zoo.thresholds import ThresholdCheck
 
 MODEL = GeneratorConfig(width=24, downs=3, blocks=4)
 BUDGET = Budget(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 
 from bench.edit import CATEGORIES, EditCase, EditRequest, Runtime
 from bench.images import mask_array
+from bench.thresholds import ThresholdCheck
 from methods.prompt_edit_diff import VARIANTS
 from methods.zoo.manifest import CHECKPOINTS, ZooError, entry, manifest_path, read_manifest
 
@@ -44,20 +45,6 @@ STEERED = (0.65, None)
 JUNK = 0.05
 # Largest size of all checkpoints together.
 MEGABYTES = 80.0
-
-
-@dataclass(frozen=True)
-class ThresholdCheck:
-    """The result of one requirement. ``figure`` is None where the checkpoint is missing."""
-
-    name: str
-    figure: float | None
-    threshold: float
-    passed: bool
-    detail: str
-    # ``"N of M samples of its recipe"`` where the threshold is missed and the network saw fewer samples than its
-    # recipe states. Such a miss is reported, and does not fail the command.
-    training_gap: str = ""
 
 
 # World, root of the checkpoints, number of cases => checks.

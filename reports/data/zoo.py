@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench.thresholds import ThresholdCheck
 from reports.data.scores import RunScores, load
 
 if TYPE_CHECKING:
@@ -20,18 +20,7 @@ MOST_SECONDS = 0.5
 RULE, GROUND_TRUTH = "success_mini_clip", "success_truth"
 
 
-@dataclass(frozen=True)
-class RunThreshold:
-    """One requirement, with the fields of ``methods.zoo.thresholds.ThresholdCheck``. ``figure``: None without a run."""
-
-    name: str
-    figure: float | None
-    threshold: float
-    passed: bool
-    detail: str
-
-
-def run_thresholds(folder: Path) -> list[RunThreshold]:
+def run_thresholds(folder: Path) -> list[ThresholdCheck]:
     """The requirements, from a scored run of the embedded benchmark. Without one they fail and name the remedy."""
     from bench.store import RunStore, StoreError
 
@@ -41,12 +30,12 @@ def run_thresholds(folder: Path) -> list[RunThreshold]:
     except (StoreError, ValueError) as error:
         reason = f"needs a scored run, and {folder} is none ({error}); `run_bench.py demo` makes it"
         return [
-            RunThreshold("clip", None, LEAST_AGREEMENT, False, reason),
-            RunThreshold("all", None, MOST_SECONDS, False, reason),
+            ThresholdCheck("clip", None, LEAST_AGREEMENT, False, reason),
+            ThresholdCheck("all", None, MOST_SECONDS, False, reason),
         ]
 
 
-def _agreement(scores: RunScores) -> RunThreshold:
+def _agreement(scores: RunScores) -> ThresholdCheck:
     """Raises ValueError where no edit has both verdicts."""
     agrees: list[NDArray[np.bool_]] = []
     is_control: list[NDArray[np.bool_]] = []
@@ -64,10 +53,10 @@ def _agreement(scores: RunScores) -> RunThreshold:
         f"edits of the demo on which its success rule agrees with the truth's, {len(same)} edits; "
         f"without the controls {same[~controls].mean():.3f} of {int((~controls).sum())}"
     )
-    return RunThreshold("clip", figure, LEAST_AGREEMENT, figure >= LEAST_AGREEMENT, detail)
+    return ThresholdCheck("clip", figure, LEAST_AGREEMENT, figure >= LEAST_AGREEMENT, detail)
 
 
-def _cost(scores: RunScores) -> RunThreshold:
+def _cost(scores: RunScores) -> ThresholdCheck:
     """Raises ValueError where no edit has a time."""
     # Mean over the edits of all protocols, method by method.
     seconds: dict[str, list[float]] = {}
@@ -79,4 +68,4 @@ def _cost(scores: RunScores) -> RunThreshold:
         raise ValueError("no edit has a time")
     slowest = max(means, key=means.__getitem__)
     detail = f"at most: seconds per edit in the demo of the slowest method, {slowest}"
-    return RunThreshold("all", means[slowest], MOST_SECONDS, means[slowest] <= MOST_SECONDS, detail)
+    return ThresholdCheck("all", means[slowest], MOST_SECONDS, means[slowest] <= MOST_SECONDS, detail)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.thresholds import ThresholdCheck
 from tests.command_line import run
 
 
@@ -16,9 +17,9 @@ def test_zoo_check_fails_for_a_missed_threshold_unless_the_network_is_under_trai
     from methods.zoo import thresholds
     from reports.data import zoo
 
-    missed = thresholds.ThresholdCheck("blended_diffusion", 0.53, 0.65, False, "target shown", gap)
+    missed = ThresholdCheck("blended_diffusion", 0.53, 0.65, False, "target shown", gap)
     monkeypatch.setattr(
-        thresholds, "check", lambda world: [thresholds.ThresholdCheck("lama", 0.0, 0.0, True, "leak"), missed]
+        thresholds, "check", lambda world: [ThresholdCheck("lama", 0.0, 0.0, True, "leak"), missed]
     )
     monkeypatch.setattr(zoo, "run_thresholds", lambda folder: [])
     (place / "README.md").write_text("<!-- zoo-gates:start -->\n<!-- zoo-gates:end -->\n")

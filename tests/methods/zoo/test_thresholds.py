@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from bench.edit import EditRequest
+from bench.thresholds import ThresholdCheck
 from methods.blended_latent_diffusion import BlendedLatentDiffusion
 from methods.latent_blending import LatentBlending
 from methods.prompt_edit_diff import VARIANTS
@@ -20,7 +21,7 @@ from methods.zoo import classifier, thresholds
 from methods.zoo.manifest import ZooError
 from protocols.world.world import MiniWorld
 
-GATES: list[tuple[Callable[..., list[thresholds.ThresholdCheck]], type, str]] = [
+GATES: list[tuple[Callable[..., list[ThresholdCheck]], type, str]] = [
     (thresholds._MEASURES["blended_latent_diffusion"], BlendedLatentDiffusion, "blended_latent_diffusion"),
     (thresholds._MEASURES["sdedit"], SdEdit, "sdedit"),
     (thresholds._MEASURES["latent_blending"], LatentBlending, "latent_blending"),
@@ -51,7 +52,7 @@ class Perfect:
 
 @pytest.mark.parametrize(("gate", "cls", "name"), GATES, ids=[name for _, _, name in GATES])
 def test_a_gate_edits_with_the_preset_and_counts_what_shows(
-    gate: Callable[..., list[thresholds.ThresholdCheck]],
+    gate: Callable[..., list[ThresholdCheck]],
     cls: Any,
     name: str,
     tmp_path: Path,
@@ -105,7 +106,7 @@ def _shows(index: int) -> bool:
 
 @pytest.mark.parametrize(("gate", "cls", "name"), GATES, ids=[name for _, _, name in GATES])
 def test_a_missing_checkpoint_is_an_error_of_the_zoo(
-    gate: Callable[..., list[thresholds.ThresholdCheck]], cls: type, name: str, tmp_path: Path
+    gate: Callable[..., list[ThresholdCheck]], cls: type, name: str, tmp_path: Path
 ) -> None:
     del cls, name
     with pytest.raises(ZooError, match="text_to_image"):
@@ -145,7 +146,7 @@ def test_comparable_methods_share_their_thresholds(tmp_path: Path, monkeypatch: 
         thresholds, "shown", lambda classifier, edited, of: [True] * 5 + [False] * (len(of) - 5)
     )
 
-    def judged(name: str, limits: tuple[float, float | None]) -> list[thresholds.ThresholdCheck]:
+    def judged(name: str, limits: tuple[float, float | None]) -> list[ThresholdCheck]:
         return thresholds.judged(name, None, [], cases, limits, tmp_path)  # type: ignore[arg-type]
 
     for name in ("sd_inpainting", "instruct_pix2pix", "glide", *VARIANTS):
