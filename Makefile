@@ -1,5 +1,6 @@
 # make demo   set up, then run the main job on the embedded models (about 5 minutes on 2 cores)
 # make test   set up, then lint, type-check and test
+# make test-fast  the same without what takes long (about a minute)
 # make study-demo  set up, and open a preference study of the demo's edits
 # make perf   set up, then measure the speed ratios of the README
 # make coverage  set up, then simulate how often the intervals hold the truth and the tests err
@@ -14,7 +15,7 @@ STAMP := $(VENV)/.prompteditbench-ready
 # Any Python from 3.11 on. `make PYTHON=/path/to/python3 setup` picks one by hand.
 PYTHON ?=
 
-.PHONY: help setup demo study-demo test lint types perf coverage lock clean
+.PHONY: help setup demo study-demo test test-fast lint types perf coverage lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -51,6 +52,9 @@ study-demo: $(STAMP)
 
 test: $(STAMP) lint types
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
+
+test-fast: $(STAMP)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile --durations 0 --durations-min 2 -m "not slow"
 
 lint: $(STAMP)
 	@$(BIN)/python -m ruff check .

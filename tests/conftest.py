@@ -12,6 +12,58 @@ import pytest
 
 from tests.command_line import PLUGIN, SUITE, run
 
+ROOT = Path(__file__).resolve().parent
+# Files that `make test-fast` leaves out: browsers, child processes, trainings, whole runs. They take most of the time;
+# `pytest --durations=0` shows which belong here.
+SLOW = (
+    "bench/cli/test_main.py",
+    "bench/cli/test_plan.py",
+    "bench/cli/test_run.py",
+    "bench/metrics/test_realism.py",
+    "bench/metrics/test_streams.py",
+    "bench/study/app/",
+    "bench/study/test_build.py",
+    "bench/study/test_cli.py",
+    "bench/study/test_concurrent.py",
+    "bench/study/test_exchange.py",
+    "bench/study/test_simulate.py",
+    "bench/study/test_trials.py",
+    "bench/study/votes/test_analysis.py",
+    "bench/tables/test_latex.py",
+    "bench/test_api.py",
+    "bench/test_executors.py",
+    "bench/test_runner.py",
+    "methods/blended_diffusion/test_method.py",
+    "methods/endpoints/",
+    "methods/glide/test_method.py",
+    "methods/prompt_edit_diff/test_pipeline.py",
+    "methods/prompt_edit_diff/test_trainer.py",
+    "methods/test_blended_latent_diffusion.py",
+    "methods/test_contract.py",
+    "methods/test_controlnet_inpaint.py",
+    "methods/test_latent_blending.py",
+    "methods/test_sd_inpainting.py",
+    "methods/test_training.py",
+    "methods/zoo/",
+    "protocols/test_celeba_hq.py",
+    "protocols/world/",
+    "reports/data/test_preference.py",
+    "reports/page/test_browser",
+    "reports/page/test_write.py",
+    "reports/share/",
+    "reports/test_",
+    "test_contributing.py",
+    "test_docs_api.py",
+    "test_eye.py",
+    "test_readme.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(ROOT).as_posix().startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
