@@ -50,15 +50,15 @@ def test_the_grid_is_the_scripts(tiny_folder: Folder) -> None:
     for t in (0, 740, 999):
         assert method.schedule.signal(t) == pytest.approx(float(published.alphas_cumprod[t]), rel=1e-6)
     assert method.schedule.signal(latents.CLEAN) == method.schedule.signal(0)
-    seen: list[int] = []
-    method.pipeline.unet.register_forward_pre_hook(lambda module, args: seen.append(int(args[1])))
+    inputs: list[int] = []
+    method.pipeline.unet.register_forward_pre_hook(lambda module, args: inputs.append(int(args[1])))
     method.edit([small(0)])
-    assert len(seen) == 38
-    assert (seen[0], seen[-1]) == (740, 0)
+    assert len(inputs) == 38
+    assert (inputs[0], inputs[-1]) == (740, 0)
     assert method.schedule.signal(740) ** 0.5 == pytest.approx(0.247, abs=5e-4)
 
 
-def reference(asked: EditRequest, steps: int, guidance: float, skipped: int) -> np.ndarray[Any, Any]:
+def reference(edit_request: EditRequest, steps: int, guidance: float, skipped: int) -> np.ndarray[Any, Any]:
     """The published loop, one image, on diffusers' own scheduler; uint8 (H, W, 3)."""
     pipeline = tiny_pipeline(4)
     scheduler = DDIMScheduler(
@@ -69,19 +69,19 @@ def reference(asked: EditRequest, steps: int, guidance: float, skipped: int) -> 
         set_alpha_to_one=False,
     )
     scheduler.set_timesteps(steps)
-    generator = torch.Generator().manual_seed(asked.seed)
+    generator = torch.Generator().manual_seed(edit_request.seed)
 
     def text(words: str) -> torch.Tensor:
         ids = pipeline.tokenizer(words, padding="max_length", max_length=77, return_tensors="pt").input_ids
         hidden: torch.Tensor = pipeline.text_encoder(ids)[0]
         return hidden
 
-    x = torch.from_numpy(np.asarray(asked.source, np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
-    cells = asked.mask.resize((asked.mask.width // FACTOR,) * 2, Image.Resampling.NEAREST)
+    x = torch.from_numpy(np.asarray(edit_request.source, np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    cells = edit_request.mask.resize((edit_request.mask.width // FACTOR,) * 2, Image.Resampling.NEAREST)
     mask = torch.from_numpy((np.asarray(cells) >= 128).astype(np.float32))
     with torch.no_grad():
         source = pipeline.vae.encode(x).latent_dist.mean * 0.18215
-        both = torch.cat([text(""), text(asked.target_prompt)])
+        both = torch.cat([text(""), text(edit_request.target_prompt)])
         z = torch.randn(source.shape, generator=generator)
         for t in scheduler.timesteps[skipped:]:
             without, with_text = pipeline.unet(torch.cat([z, z]), t, both).sample.chunk(2)
@@ -94,25 +94,25 @@ def reference(asked: EditRequest, steps: int, guidance: float, skipped: int) -> 
 
 @pytest.mark.parametrize(("steps", "skipped"), [(8, 2), (10, 2), (3, 0)])
 def test_is_the_published_loop(tiny_folder: Folder, steps: int, skipped: int) -> None:
-    asked = small(5)
-    (edited,) = arrays(make(tiny_folder(4), steps=steps, guidance=5.0).edit([asked]))
-    assert np.abs(edited - reference(asked, steps, 5.0, skipped).astype(int)).max() <= 1
+    edit_request = small(5)
+    (edited,) = arrays(make(tiny_folder(4), steps=steps, guidance=5.0).edit([edit_request]))
+    assert np.abs(edited - reference(edit_request, steps, 5.0, skipped).astype(int)).max() <= 1
 
 
-def final_latents(method: BlendedLatentDiffusion, asked: EditRequest) -> torch.Tensor:
+def final_latents(method: BlendedLatentDiffusion, edit_request: EditRequest) -> torch.Tensor:
     with torch.no_grad():
-        return method.sample([asked], [asked.source])
+        return method.sample([edit_request], [edit_request.source])
 
 
 def test_outside_the_mask_is_the_source_with_the_noise_of_the_last_blend(tiny_folder: Folder) -> None:
     """White is edited. Outside remains the script's noise of t = 0, whose deviation is 0.0292."""
     method = make(tiny_folder(4))
-    asked = request(0, box_mask(0, 0, 16, SIZE))
+    edit_request = request(0, box_mask(0, 0, 16, SIZE))
     with torch.no_grad():
         source = latents.encode(
-            method.pipeline.vae, batches.to_tensor([asked.source], method.pipeline.device)
+            method.pipeline.vae, batches.to_tensor([edit_request.source], method.pipeline.device)
         )
-    difference = final_latents(method, asked) - method.schedule.signal(0) ** 0.5 * source
+    difference = final_latents(method, edit_request) - method.schedule.signal(0) ** 0.5 * source
     assert float(difference[..., 8:].std()) == pytest.approx(0.0292, rel=0.05)
     assert float(difference[..., :8].std()) > 0.1
 
@@ -120,23 +120,23 @@ def test_outside_the_mask_is_the_source_with_the_noise_of_the_last_blend(tiny_fo
 def test_pixel_background_is_the_source_outside_and_the_sample_inside(
     tiny_folder: Folder, method: BlendedLatentDiffusion
 ) -> None:
-    asked = request(1)
-    pasted = arrays(make(tiny_folder(4), background="pixel").edit([asked]))[0]
-    raw = arrays(method.edit([asked]))[0]
-    inside = np.asarray(asked.mask) == 255
+    edit_request = request(1)
+    pasted = arrays(make(tiny_folder(4), background="pixel").edit([edit_request]))[0]
+    raw = arrays(method.edit([edit_request]))[0]
+    inside = np.asarray(edit_request.mask) == 255
     assert np.array_equal(pasted[inside], raw[inside])
-    assert np.array_equal(pasted[~inside], np.asarray(asked.source)[~inside])
-    assert (raw[~inside] != np.asarray(asked.source)[~inside]).any()
+    assert np.array_equal(pasted[~inside], np.asarray(edit_request.source)[~inside])
+    assert (raw[~inside] != np.asarray(edit_request.source)[~inside]).any()
 
 
 def test_the_tuned_decoder_brings_the_source_back_and_leaves_the_model_alone(
     tiny_folder: Folder, method: BlendedLatentDiffusion
 ) -> None:
-    asked = [small(1), small(2)]
+    batch = [small(1), small(2)]
     tuned = make(tiny_folder(4), background="decoder", decoder_steps=20, decoder_rate=2e-3)
     before = {name: value.clone() for name, value in tuned.pipeline.vae.state_dict().items()}
-    found, raw = arrays(tuned.edit(asked)), arrays(method.edit(asked))
-    for one, with_tuning, without in zip(asked, found, raw, strict=True):
+    result, raw = arrays(tuned.edit(batch)), arrays(method.edit(batch))
+    for one, with_tuning, without in zip(batch, result, raw, strict=True):
         outside = np.asarray(one.mask) == 0
         source = np.asarray(one.source, dtype=int)
 
@@ -147,17 +147,17 @@ def test_the_tuned_decoder_brings_the_source_back_and_leaves_the_model_alone(
     after = tuned.pipeline.vae.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not any(parameter.grad is not None for parameter in tuned.pipeline.vae.parameters())
-    assert np.abs(arrays(tuned.edit([asked[1]]))[0] - found[1]).max() <= 1  # alone as in a batch
+    assert np.abs(arrays(tuned.edit([batch[1]]))[0] - result[1]).max() <= 1  # alone as in a batch
 
 
 def test_one_step_of_tuning_is_adam_on_the_papers_loss(tiny_folder: Folder) -> None:
     """Written out a second time, on a decoder of its own, with the gradient taken by torch.autograd.grad."""
-    asked = small(3)
+    edit_request = small(3)
     tuned = make(tiny_folder(4), background="decoder", decoder_steps=1)
     vae = tiny_pipeline(4).vae
-    z = final_latents(tuned, asked) / 0.18215
-    mask = torch.from_numpy((np.asarray(asked.mask) == 255).astype(np.float32))
-    source = torch.from_numpy(np.asarray(asked.source, np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    z = final_latents(tuned, edit_request) / 0.18215
+    mask = torch.from_numpy((np.asarray(edit_request.mask) == 255).astype(np.float32))
+    source = torch.from_numpy(np.asarray(edit_request.source, np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
     with torch.no_grad():
         sample = vae.decode(z).sample
     parameters = list(vae.decoder.parameters())
@@ -168,7 +168,7 @@ def test_one_step_of_tuning_is_adam_on_the_papers_loss(tiny_folder: Folder) -> N
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
             parameter -= 1e-4 * gradient / (gradient.abs() + 1e-8)
         expected = batches.to_images(vae.decode(z).sample)
-    assert np.abs(arrays(tuned.edit([asked]))[0] - arrays(expected)[0]).max() <= 1
+    assert np.abs(arrays(tuned.edit([edit_request]))[0] - arrays(expected)[0]).max() <= 1
 
 
 def test_prompt_field_negative_prompt_and_cells(tiny_folder: Folder, method: BlendedLatentDiffusion) -> None:
@@ -199,11 +199,11 @@ def test_another_size_than_the_native_one(method: BlendedLatentDiffusion) -> Non
 def test_unfit_options_are_named_before_anything_loads(
     tiny_folder: Folder, options: dict[str, Any], message: str
 ) -> None:
-    asked = BlendedLatentDiffusion.Options(weights=tiny_folder(4), **options)
-    (problem,) = BlendedLatentDiffusion.problems(asked)
+    method_options = BlendedLatentDiffusion.Options(weights=tiny_folder(4), **options)
+    (problem,) = BlendedLatentDiffusion.problems(method_options)
     assert message in problem
     with pytest.raises(ValueError, match=message):
-        BlendedLatentDiffusion(asked, Runtime())
+        BlendedLatentDiffusion(method_options, Runtime())
 
 
 def test_any_share_that_is_allowed_leaves_a_step(tiny_folder: Folder) -> None:

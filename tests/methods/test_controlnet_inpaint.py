@@ -50,8 +50,10 @@ def method(tiny_folder: Folder, control_folder: str) -> ControlNetInpaint:
 
 
 def make(base: str, control: str, **options: Any) -> ControlNetInpaint:
-    asked = ControlNetInpaint.Options(**{"weights": base, "controlnet": control, "steps": 3} | options)
-    return ControlNetInpaint(asked, Runtime())
+    method_options = ControlNetInpaint.Options(
+        **{"weights": base, "controlnet": control, "steps": 3} | options
+    )
+    return ControlNetInpaint(method_options, Runtime())
 
 
 def test_the_control_is_minus_one_where_it_is_to_be_edited() -> None:
@@ -95,14 +97,14 @@ def test_is_the_bare_pipeline(tiny_folder: Folder, control_folder: str, in_chann
 
 
 def test_the_network_sees_the_control_as_it_is(method: ControlNetInpaint) -> None:
-    seen: list[torch.Tensor] = []
+    inputs: list[torch.Tensor] = []
     handle = method.pipeline.controlnet.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(kwargs["controlnet_cond"].clone()), with_kwargs=True
+        lambda module, args, kwargs: inputs.append(kwargs["controlnet_cond"].clone()), with_kwargs=True
     )
     thin = request(0, box_mask(21, 0, 22, SIZE))  # the exact mask, whatever the latent grid makes of it
     method.edit([thin])
     handle.remove()
-    masked = (seen[0][0] == -1).all(dim=0)
+    masked = (inputs[0][0] == -1).all(dim=0)
     assert torch.equal(masked, torch.from_numpy(np.asarray(thin.mask) == 255))
 
 
@@ -168,12 +170,12 @@ def test_an_incomplete_or_unfit_control_is_refused(
 ) -> None:
     tiny_control().save_pretrained(tmp_path / "part")
     (tmp_path / "part" / "diffusion_pytorch_model.safetensors").unlink()
-    asked = ControlNetInpaint.Options(weights=tiny_folder(4), controlnet=str(tmp_path / "part"))
-    (problem,) = ControlNetInpaint.problems(asked)
+    options = ControlNetInpaint.Options(weights=tiny_folder(4), controlnet=str(tmp_path / "part"))
+    (problem,) = ControlNetInpaint.problems(options)
     assert "lacks controlnet/diffusion_pytorch_model.safetensors" in problem
     tiny_control(cross_attention_dim=16).save_pretrained(tmp_path / "narrow")
-    asked = ControlNetInpaint.Options(weights=tiny_folder(4), controlnet=str(tmp_path / "narrow"))
-    (problem,) = ControlNetInpaint.problems(asked)
+    options = ControlNetInpaint.Options(weights=tiny_folder(4), controlnet=str(tmp_path / "narrow"))
+    (problem,) = ControlNetInpaint.problems(options)
     assert "does not fit" in problem
     assert "cross_attention_dim is 16 and 32" in problem
 
@@ -187,8 +189,8 @@ def test_an_incomplete_or_unfit_control_is_refused(
 def test_unfit_options_are_named_before_anything_loads(
     tiny_folder: Folder, control_folder: str, options: dict[str, Any], message: str
 ) -> None:
-    asked = ControlNetInpaint.Options(weights=tiny_folder(4), controlnet=control_folder, **options)
-    (problem,) = ControlNetInpaint.problems(asked)
+    method_options = ControlNetInpaint.Options(weights=tiny_folder(4), controlnet=control_folder, **options)
+    (problem,) = ControlNetInpaint.problems(method_options)
     assert message in problem
     with pytest.raises(ValueError, match=message):
-        ControlNetInpaint(asked, Runtime())
+        ControlNetInpaint(method_options, Runtime())

@@ -159,15 +159,15 @@ def test_flat_color_fill_takes_the_color_that_each_region_names() -> None:
         Region(mask_image(left), "a red bus", ("red", "bus")),
         Region(mask_image(right), "a hat", ("hat",)),
     )
-    asked = replace(request(1), mask=mask_image(left | right), regions=regions)
-    (edited,) = FlatColorFill(NoOptions(), RUNTIME).edit([asked])
-    source, pixels = np.asarray(asked.source), np.asarray(edited)
+    edit_request = replace(request(1), mask=mask_image(left | right), regions=regions)
+    (edited,) = FlatColorFill(NoOptions(), RUNTIME).edit([edit_request])
+    source, pixels = np.asarray(edit_request.source), np.asarray(edited)
     assert (pixels[left] == COLORS["red"]).all()
     assert (pixels[right] == source[right].mean(axis=0).round()).all()
     assert (pixels[~(left | right)] == source[~(left | right)]).all()
 
 
 def test_flat_color_fill_without_regions_reads_the_regions_prompt() -> None:
-    asked = replace(request(1), regions=(), region_prompt="Blond hair")
-    (edited,) = FlatColorFill(NoOptions(), RUNTIME).edit([asked])
-    assert (np.asarray(edited)[mask_array(asked.mask)] == COLORS["blond"]).all()
+    edit_request = replace(request(1), regions=(), region_prompt="Blond hair")
+    (edited,) = FlatColorFill(NoOptions(), RUNTIME).edit([edit_request])
+    assert (np.asarray(edited)[mask_array(edit_request.mask)] == COLORS["blond"]).all()

@@ -75,7 +75,7 @@ def test_the_walk_without_resampling_goes_down() -> None:
 
 def test_all_white_is_image_to_image(tiny_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all is edited nothing is blended, and diffusers' own SDEdit with DDIM must come out."""
-    asked = small(3, box_mask(0, 0, 32, 32, SMALL))
+    edit_request = small(3, box_mask(0, 0, 32, 32, SMALL))
     parts = tiny_components(4)
     with torch.no_grad():  # the posterior's mean, which we take, instead of a sample of it
         parts["vae"].quant_conv.weight[4:] = 0
@@ -85,22 +85,22 @@ def test_all_white_is_image_to_image(tiny_folder: Folder, monkeypatch: pytest.Mo
     )
     pipeline.set_progress_bar_config(disable=True)
     (expected,) = pipeline(
-        prompt=asked.target_prompt,
-        image=asked.source,
+        prompt=edit_request.target_prompt,
+        image=edit_request.source,
         strength=0.6,
         num_inference_steps=10,
         guidance_scale=5.0,
-        generator=torch.Generator().manual_seed(asked.seed),
+        generator=torch.Generator().manual_seed(edit_request.seed),
     ).images
 
     def after_the_posterior(requests: Sequence[EditRequest]) -> list[torch.Generator]:
-        found = [torch.Generator().manual_seed(one.seed) for one in requests]
-        for generator in found:
+        result = [torch.Generator().manual_seed(one.seed) for one in requests]
+        for generator in result:
             torch.randn((1, 4, 16, 16), generator=generator)
-        return found
+        return result
 
     monkeypatch.setattr(batches, "generators", after_the_posterior)
-    (edited,) = make(tiny_folder(4), strength=0.6, steps=10, guidance=5.0).edit([asked])
+    (edited,) = make(tiny_folder(4), strength=0.6, steps=10, guidance=5.0).edit([edit_request])
     assert np.abs(arrays([edited])[0] - arrays([expected])[0]).max() <= 1
 
 
@@ -112,12 +112,12 @@ def test_outside_the_mask_the_sources_latents_remain_exactly(
 ) -> None:
     folder = zero_snr if schedule == "zero_snr" else tiny_folder(4)
     method = make(folder, eta=eta, resamplings=resamplings, jump_length=2, strength=1.0)
-    asked = small(0, box_mask(0, 0, 16, 32, SMALL))  # white: the left half
+    edit_request = small(0, box_mask(0, 0, 16, 32, SMALL))  # white: the left half
     with torch.no_grad():
         source = latents.encode(
-            method.pipeline.vae, batches.to_tensor([asked.source], method.pipeline.device)
+            method.pipeline.vae, batches.to_tensor([edit_request.source], method.pipeline.device)
         )
-        z = method.sample([asked], [asked.source])
+        z = method.sample([edit_request], [edit_request.source])
     assert torch.isfinite(z).all()
     assert torch.equal(z[..., 8:], source[..., 8:])
     assert (z[..., :8] - source[..., :8]).abs().mean() > 0.05
@@ -126,18 +126,18 @@ def test_outside_the_mask_the_sources_latents_remain_exactly(
 def test_the_known_region_is_at_the_level_that_the_step_has_reached(tiny_folder: Folder) -> None:
     """What the UNet sees outside the mask, less the source at that level, is noise of that level's size."""
     method = make(tiny_folder(4), steps=10, strength=1.0)
-    asked = request(0, box_mask(0, 0, 8, 8))
-    seen: list[tuple[int, torch.Tensor]] = []
+    edit_request = request(0, box_mask(0, 0, 8, 8))
+    inputs: list[tuple[int, torch.Tensor]] = []
     method.pipeline.unet.register_forward_pre_hook(
-        lambda module, args: seen.append((int(args[1]), args[0][:1].clone()))
+        lambda module, args: inputs.append((int(args[1]), args[0][:1].clone()))
     )
-    method.edit([asked])
+    method.edit([edit_request])
     with torch.no_grad():
         source = latents.encode(
-            method.pipeline.vae, batches.to_tensor([asked.source], method.pipeline.device)
+            method.pipeline.vae, batches.to_tensor([edit_request.source], method.pipeline.device)
         )
-    assert [t for t, _ in seen] == method.schedule.grid(10)
-    for t, z in seen:
+    assert [t for t, _ in inputs] == method.schedule.grid(10)
+    for t, z in inputs:
         signal = method.schedule.signal(t)
         noise = (z - signal**0.5 * source)[..., 8:, 8:]
         assert float(noise.std()) == pytest.approx((1 - signal) ** 0.5, rel=0.06)
@@ -146,10 +146,10 @@ def test_the_known_region_is_at_the_level_that_the_step_has_reached(tiny_folder:
 @pytest.mark.parametrize(("strength", "executed"), [(1.0, 10), (0.8, 8), (0.35, 3)])
 def test_strength_is_the_share_of_the_steps(tiny_folder: Folder, strength: float, executed: int) -> None:
     method = make(tiny_folder(4), steps=10, strength=strength)
-    seen: list[int] = []
-    method.pipeline.unet.register_forward_pre_hook(lambda module, args: seen.append(int(args[1])))
+    inputs: list[int] = []
+    method.pipeline.unet.register_forward_pre_hook(lambda module, args: inputs.append(int(args[1])))
     method.edit([small(0)])
-    assert seen == method.schedule.grid(10)[-executed:]
+    assert inputs == method.schedule.grid(10)[-executed:]
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,8 @@ def test_every_option_has_an_effect(tiny_folder: Folder, method: LatentBlending)
 def test_unfit_options_are_named_before_anything_loads(
     tiny_folder: Folder, options: dict[str, Any], message: str
 ) -> None:
-    asked = LatentBlending.Options(weights=tiny_folder(4), **options)
-    (problem,) = LatentBlending.problems(asked)
+    method_options = LatentBlending.Options(weights=tiny_folder(4), **options)
+    (problem,) = LatentBlending.problems(method_options)
     assert message in problem
     with pytest.raises(ValueError, match=message):
-        LatentBlending(asked, Runtime())
+        LatentBlending(method_options, Runtime())

@@ -42,17 +42,17 @@ def test_rescue_is_pillows_nearest_neighbour_on_wide_masks() -> None:
         mask = coarse.repeat(factor, 0).repeat(factor, 1)
         mask = np.roll(mask, (1, 1), (0, 1))  # off the grid
         small = Image.fromarray(mask.astype(np.uint8) * 255).resize((8, 8), Image.Resampling.NEAREST)
-        taken = mask_grid.latent_mask(mask, factor, "rescue")
-        assert taken.shape == (8, 8)
-        assert np.array_equal(taken, np.asarray(small) >= 128)
+        cells = mask_grid.latent_mask(mask, factor, "rescue")
+        assert cells.shape == (8, 8)
+        assert np.array_equal(cells, np.asarray(small) >= 128)
 
 
 def test_rescue_adds_what_would_vanish_and_nothing_else() -> None:
     mask = np.zeros((64, 64), bool)
     mask[9, 3:60] = True  # one row, behind the middle (12) of its cells
-    taken = mask_grid.latent_mask(mask, 8, "rescue")
-    assert taken[1].all()
-    assert taken.sum() == 8
+    cells = mask_grid.latent_mask(mask, 8, "rescue")
+    assert cells[1].all()
+    assert cells.sum() == 8
     assert not mask[4::8, 4::8].any()
 
 
@@ -131,10 +131,10 @@ def test_guidance_is_the_papers_combination(guidance: float) -> None:
         return hidden
 
     with torch.no_grad():
-        found = latents.GuidedUNet(pipeline, ["a hat"], "blurry", guidance)(z, 500)
+        result = latents.GuidedUNet(pipeline, ["a hat"], "blurry", guidance)(z, 500)
         with_text = pipeline.unet(z, 500, encoded("a hat")).sample
         without = pipeline.unet(z, 500, encoded("blurry")).sample
-    assert torch.allclose(found, without + guidance * (with_text - without), atol=1e-4)
+    assert torch.allclose(result, without + guidance * (with_text - without), atol=1e-4)
 
 
 # --- the schedule --------------------------------------------------------------------------------------
@@ -151,8 +151,8 @@ def test_a_step_is_diffusers_step(prediction: str, eta: float) -> None:
     for t, lower in ((981, 961), (21, 1), (1, latents.CLEAN)):
         output, z, eps = draw(t), draw(t + 1), draw(t + 2)
         expected = reference.step(output, t, z, eta=eta, variance_noise=eps if eta else None).prev_sample
-        found = own.step(output, z, t, lower, eta, eps if eta else None)
-        assert torch.allclose(found, expected, atol=2e-5, rtol=1e-4)
+        result = own.step(output, z, t, lower, eta, eps if eta else None)
+        assert torch.allclose(result, expected, atol=2e-5, rtol=1e-4)
 
 
 def test_noising_is_diffusers_noising_and_exact_at_the_end() -> None:
@@ -168,11 +168,11 @@ def test_noising_is_diffusers_noising_and_exact_at_the_end() -> None:
 
 def test_a_stochastic_step_from_pure_noise_is_finite() -> None:
     own = schedule(**ZERO_SNR)
-    found = own.step(draw(0), draw(1), 999, 899, 1.0, draw(2))
-    assert torch.isfinite(found).all()
+    result = own.step(draw(0), draw(1), 999, 899, 1.0, draw(2))
+    assert torch.isfinite(result).all()
     # v = -x0 at alpha-bar 0: the step is x0 at its new level, plus fresh noise alone.
     signal = own.signal(899)
-    assert torch.allclose(found, signal**0.5 * -draw(0) + (1 - signal) ** 0.5 * draw(2), atol=1e-4)
+    assert torch.allclose(result, signal**0.5 * -draw(0) + (1 - signal) ** 0.5 * draw(2), atol=1e-4)
 
 
 @pytest.mark.parametrize("settings", [SD, ZERO_SNR], ids=["sd", "zero_snr"])
@@ -225,6 +225,6 @@ def test_noise_prediction_from_pure_noise_is_refused(tmp_path: Any) -> None:
         folder = tmp_path / prediction
         pipeline.save_pretrained(folder)
         assert weights.problems(str(folder)) == []
-        found = latents.problems(str(folder), None, 10)
-        assert bool(found) == refused
-        assert all("ends in pure noise" in problem for problem in found)
+        problem_texts = latents.problems(str(folder), None, 10)
+        assert bool(problem_texts) == refused
+        assert all("ends in pure noise" in problem for problem in problem_texts)

@@ -43,10 +43,10 @@ def moved(network: nn.Module, by: float = 0.05) -> None:
 def base(tmp_path: Path) -> UNet2DConditionModel:
     torch.manual_seed(0)
     UNet2DConditionModel(**TINY).half().save_pretrained(tmp_path / "base" / "unet")
-    made: UNet2DConditionModel = UNet2DConditionModel.from_pretrained(
+    built: UNet2DConditionModel = UNet2DConditionModel.from_pretrained(
         tmp_path / "base" / "unet", dtype=torch.float32
     )
-    return made
+    return built
 
 
 @pytest.fixture
@@ -67,8 +67,8 @@ def outputs(network: nn.Module, channels: int = 4) -> Tensor:
     generator = torch.Generator().manual_seed(2)
     x, text = (torch.randn(shape, generator=generator) for shape in ((2, channels, 8, 8), (2, 5, 8)))
     with torch.no_grad():
-        found: Tensor = network(x, torch.tensor([10, 900]), text).sample
-    return found
+        result: Tensor = network(x, torch.tensor([10, 900]), text).sample
+    return result
 
 
 def test_the_cut_is_the_best_of_its_rank() -> None:
@@ -129,13 +129,13 @@ def test_what_is_stored_comes_back(saved: tuple[Path, UNet2DConditionModel]) -> 
     assert torch.allclose(outputs(again), outputs(network), atol=5e-3)
     assert torch.allclose(outputs(low_rank.whole(network)), outputs(network), atol=1e-5)
     assert low_rank.load(UNet2DConditionModel, folder, torch.bfloat16).dtype == torch.bfloat16
-    kept = load_file(folder / "diffusion_pytorch_model.safetensors")
-    assert {value.dtype for value in kept.values()} == {torch.float16}
+    stored_names = load_file(folder / "diffusion_pytorch_model.safetensors")
+    assert {value.dtype for value in stored_names.values()} == {torch.float16}
     weight = "mid_block.resnets.0.conv1.weight"
-    assert weight not in kept
+    assert weight not in stored_names
     rank = low_rank.ranked((32, 288), SHARE)
-    assert kept[weight + low_rank.UP].shape == (32, rank)
-    assert kept[weight + low_rank.DOWN].shape == (rank, 288)
+    assert stored_names[weight + low_rank.UP].shape == (32, rank)
+    assert stored_names[weight + low_rank.DOWN].shape == (rank, 288)
 
 
 def test_a_second_cut_changes_nothing(
@@ -166,8 +166,8 @@ def test_text_encoders_too(tmp_path: Path) -> None:
     again = low_rank.load(CLIPTextModel, tmp_path / "mine", torch.float32)
     ids = torch.arange(12)[None]
     with torch.no_grad():
-        expected, found = (m.eval()(ids).last_hidden_state for m in (network, again))
-    assert torch.allclose(expected, found, atol=5e-3)
+        expected, result = (m.eval()(ids).last_hidden_state for m in (network, again))
+    assert torch.allclose(expected, result, atol=5e-3)
 
 
 def test_a_whole_folder_is_read_as_ever(tmp_path: Path, base: UNet2DConditionModel) -> None:
@@ -195,8 +195,8 @@ def test_a_base_that_is_gone_is_named(saved: tuple[Path, UNet2DConditionModel]) 
 def test_tensors_that_are_missing_are_named(saved: tuple[Path, UNet2DConditionModel], ending: str) -> None:
     folder, _ = saved
     path = folder / "diffusion_pytorch_model.safetensors"
-    kept = load_file(path)
-    lost = next(name for name in kept if name.endswith(ending))
-    save_file({name: value for name, value in kept.items() if name != lost}, path)
+    stored_names = load_file(path)
+    lost = next(name for name in stored_names if name.endswith(ending))
+    save_file({name: value for name, value in stored_names.items() if name != lost}, path)
     with pytest.raises(low_rank.LowRankError, match=lost.removesuffix(low_rank.DOWN).replace(".", r"\.")):
         low_rank.load(UNet2DConditionModel, folder, torch.float32)

@@ -256,17 +256,21 @@ def test_other_images_are_another_method(folder: Path) -> None:
 
 
 def test_it_is_shown_the_case_without_the_answers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[EditCase] = []
+    inputs: list[EditCase] = []
     read = Outputs.edit_cases
 
     def spy(self: Outputs, cases: list[EditCase]) -> list[Image.Image]:
-        seen.extend(cases)
+        inputs.extend(cases)
         return read(self, cases)
 
     monkeypatch.setattr(Outputs, "edit_cases", spy)
-    asked = case("case-0")
-    run(configure_method("outputs", NAMES, options={"path": str(folder)}), [asked])
-    (shown,) = seen
-    assert (shown.id, shown.category, shown.source_id) == (asked.id, asked.category, asked.source_id)
-    assert (shown.truth, shown.claims, dict(shown.tags)) == (None, (), {})
-    assert shown.request.target_prompt == asked.request.target_prompt
+    edit_request = case("case-0")
+    run(configure_method("outputs", NAMES, options={"path": str(folder)}), [edit_request])
+    (visible_cases,) = inputs
+    assert (visible_cases.id, visible_cases.category, visible_cases.source_id) == (
+        edit_request.id,
+        edit_request.category,
+        edit_request.source_id,
+    )
+    assert (visible_cases.truth, visible_cases.claims, dict(visible_cases.tags)) == (None, (), {})
+    assert visible_cases.request.target_prompt == edit_request.request.target_prompt

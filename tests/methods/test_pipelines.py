@@ -113,9 +113,9 @@ def test_generators_depend_on_the_seed_alone() -> None:
 
     first, second, again = batches.generators([request(1), request(2), request(1)])
     assert first.device.type == "cpu"
-    drawn = [torch.rand(4, generator=generator) for generator in (first, second, again)]
-    assert torch.equal(drawn[0], drawn[2])
-    assert not torch.equal(drawn[0], drawn[1])
+    samples = [torch.rand(4, generator=generator) for generator in (first, second, again)]
+    assert torch.equal(samples[0], samples[2])
+    assert not torch.equal(samples[0], samples[1])
 
 
 def test_sources_of_different_sizes_are_refused() -> None:

@@ -72,15 +72,15 @@ def test_prompt_field(tiny_folder: Folder, nine: SdInpainting) -> None:
         region.edit([EditRequest(**{**vars(base), "region_prompt": " "})])
 
 
-def unet_inputs(method: SdInpainting, asked: Sequence[EditRequest]) -> Any:
+def unet_inputs(method: SdInpainting, edit_request: Sequence[EditRequest]) -> Any:
     """What the UNet was given at the first step: (2 * batch with guidance, channels, 32, 32)."""
-    seen: list[Any] = []
+    inputs: list[Any] = []
     handle = method.pipeline.unet.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(args[0].detach().clone()), with_kwargs=True
+        lambda module, args, kwargs: inputs.append(args[0].detach().clone()), with_kwargs=True
     )
-    method.edit(asked)
+    method.edit(edit_request)
     handle.remove()
-    return seen[0]
+    return inputs[0]
 
 
 def test_polarity_in_the_unet_1_is_edit(nine: SdInpainting) -> None:
@@ -130,8 +130,8 @@ def test_polarity_in_the_picture(tiny_folder: Folder) -> None:
     make_local(vae)
     pixels = torch.tensor(np.asarray(picture(0), dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
     with torch.no_grad():
-        kept = vae.decode(vae.encode(pixels).latent_dist.mode()).sample[0].permute(1, 2, 0).numpy()
-    reconstruction = np.clip((kept + 1) * 127.5, 0, 255)
+        stored_names = vae.decode(vae.encode(pixels).latent_dist.mode()).sample[0].permute(1, 2, 0).numpy()
+    reconstruction = np.clip((stored_names + 1) * 127.5, 0, 255)
     left, right = slice(0, SIZE // 2 - 24), slice(SIZE // 2 + 24, SIZE)
     for start, edit, keep in ((0, left, right), (SIZE // 2, right, left)):
         (edited,) = arrays(method.edit([request(0, box_mask(start, 0, start + SIZE // 2, SIZE))]))
@@ -164,37 +164,37 @@ def test_cover_hides_the_masks_own_pixels_alone(tiny_folder: Folder) -> None:
 
     cover = make(tiny_folder(9), mask_cells="cover")
     mask, source = box_mask(9, 9, 21, 21), picture(0)
-    seen = unet_inputs(cover, [request(0, mask, source)])[0, 5:]
+    inputs = unet_inputs(cover, [request(0, mask, source)])[0, 5:]
     pixels = np.asarray(source, np.float32) / 127.5 - 1
     pixels[9:21, 9:21] = 0
     vae = cover.pipeline.vae
     with torch.no_grad():
         latents = vae.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None]).latent_dist.mode()
-    assert torch.allclose(seen, latents[0] * vae.config.scaling_factor, atol=1e-5)
+    assert torch.allclose(inputs, latents[0] * vae.config.scaling_factor, atol=1e-5)
     # What lies in the mask is not seen; what lies beside it, in a cell that it touches, is.
     for place, hidden in (((9, 9), True), ((20, 20), True), ((8, 8), False), ((21, 21), False)):
         other = source.copy()
         other.putpixel(place, (255, 0, 255))
-        same = torch.equal(unet_inputs(cover, [request(0, mask, other)])[0, 5:], seen)
+        same = torch.equal(unet_inputs(cover, [request(0, mask, other)])[0, 5:], inputs)
         assert same == hidden, place
 
 
 def test_arguments_of_the_call(nine: SdInpainting, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
 
     def spy(pipeline: Any, **arguments: Any) -> list[Any]:
-        seen.update(arguments)
+        inputs.update(arguments)
         return [picture(0)] * len(arguments["prompt"])
 
     monkeypatch.setattr(pipelines, "call", spy)
     rgba = request(3, source=picture(3).convert("RGBA"))
     nine.edit([request(1), rgba])
-    assert seen["prompt"] == ["a face with a hat 1", "a face with a hat 3"]
-    assert len(seen["negative_prompt"]) == len(seen["generator"]) == 2
-    assert [(type(i), i.mode) for i in seen["image"]] == [(Image.Image, "RGB")] * 2
-    assert [(type(m), m.mode) for m in seen["mask_image"]] == [(Image.Image, "L")] * 2
-    assert set(np.unique(np.asarray(seen["mask_image"][0]))) == {0, 255}
-    assert (seen["width"], seen["height"]) == (SIZE, SIZE)
+    assert inputs["prompt"] == ["a face with a hat 1", "a face with a hat 3"]
+    assert len(inputs["negative_prompt"]) == len(inputs["generator"]) == 2
+    assert [(type(i), i.mode) for i in inputs["image"]] == [(Image.Image, "RGB")] * 2
+    assert [(type(m), m.mode) for m in inputs["mask_image"]] == [(Image.Image, "L")] * 2
+    assert set(np.unique(np.asarray(inputs["mask_image"][0]))) == {0, 255}
+    assert (inputs["width"], inputs["height"]) == (SIZE, SIZE)
 
 
 def test_another_size_than_the_native_one_is_not_stretched(nine: SdInpainting) -> None:
@@ -207,10 +207,10 @@ def test_padding_mask_crop_keeps_the_outside_and_takes_batches(tiny_folder: Fold
     method = make(tiny_folder(9), padding_mask_crop=4)
     four = requests(4)
     edited = method.edit(four)
-    for asked, result in zip(four, edited, strict=True):
-        assert result.size == asked.source.size
-        outside = np.asarray(asked.mask) == 0
-        changed = (np.asarray(result) != np.asarray(asked.source)).any(axis=2)
+    for edit_request, result in zip(four, edited, strict=True):
+        assert result.size == edit_request.source.size
+        outside = np.asarray(edit_request.mask) == 0
+        changed = (np.asarray(result) != np.asarray(edit_request.source)).any(axis=2)
         assert not changed[outside].any()
         assert changed[~outside].mean() > 0.5
 
@@ -219,23 +219,23 @@ def test_strength_keeps_some_of_the_source(tiny_folder: Folder) -> None:
     method = make(tiny_folder(4), steps=10, strength=0.1)
     full = make(tiny_folder(4), steps=10)
     original = make(tiny_folder(4), steps=10, strength=0.1)
-    asked = request(0, box_mask(0, 0, SIZE, SIZE // 2))
-    assert method.edit([asked])[0].tobytes() == original.edit([asked])[0].tobytes()
-    assert method.edit([asked])[0].tobytes() != full.edit([asked])[0].tobytes()
+    edit_request = request(0, box_mask(0, 0, SIZE, SIZE // 2))
+    assert method.edit([edit_request])[0].tobytes() == original.edit([edit_request])[0].tobytes()
+    assert method.edit([edit_request])[0].tobytes() != full.edit([edit_request])[0].tobytes()
 
 
 def test_negative_prompt_and_scheduler_have_an_effect(tiny_folder: Folder, nine: SdInpainting) -> None:
     from diffusers import EulerAncestralDiscreteScheduler
 
-    asked = [request(1), request(2)]
-    plain = [image.tobytes() for image in nine.edit(asked)]
+    batch = [request(1), request(2)]
+    plain = [image.tobytes() for image in nine.edit(batch)]
     negative = make(tiny_folder(9), negative_prompt="blurry")
-    assert all(a.tobytes() != b for a, b in zip(negative.edit(asked), plain, strict=True))
+    assert all(a.tobytes() != b for a, b in zip(negative.edit(batch), plain, strict=True))
     euler = make(tiny_folder(9), scheduler="euler_a")
     assert isinstance(euler.pipeline.scheduler, EulerAncestralDiscreteScheduler)
     # The noise schedule is the checkpoint's, not the class's default.
     assert euler.pipeline.scheduler.config.beta_schedule == "scaled_linear"
-    assert all(a.tobytes() != b for a, b in zip(euler.edit(asked), plain, strict=True))
+    assert all(a.tobytes() != b for a, b in zip(euler.edit(batch), plain, strict=True))
 
 
 @pytest.mark.parametrize("name", list(pipelines._SCHEDULERS))
@@ -253,11 +253,11 @@ def test_every_scheduler_runs(tiny_folder: Folder, name: str) -> None:
 def test_unfit_options_are_named_before_anything_loads(
     tiny_folder: Folder, options: dict[str, Any], message: str
 ) -> None:
-    asked = SdInpainting.Options(weights=tiny_folder(9), **options)
-    (problem,) = SdInpainting.problems(asked)
+    method_options = SdInpainting.Options(weights=tiny_folder(9), **options)
+    (problem,) = SdInpainting.problems(method_options)
     assert message in problem
     with pytest.raises(ValueError, match=message):
-        SdInpainting(asked, Runtime())
+        SdInpainting(method_options, Runtime())
 
 
 def test_a_checkpoint_of_another_kind_is_refused(tiny_folder: Folder) -> None:

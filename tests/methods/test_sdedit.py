@@ -46,17 +46,17 @@ def test_less_strength_keeps_more_of_the_source(tiny_folder: Folder) -> None:
     distances = []
     for strength in (0.1, 0.5, 1.0):
         method = make(tiny_folder(4), steps=10, strength=strength, guidance=1.0)
-        seen: list[torch.Tensor] = []
+        inputs: list[torch.Tensor] = []
         method.pipeline.unet.register_forward_pre_hook(
-            lambda module, args, kwargs, seen=seen: seen.append(args[0].clone()), with_kwargs=True
+            lambda module, args, kwargs, inputs=inputs: inputs.append(args[0].clone()), with_kwargs=True
         )
         method.edit([small(1)])
-        assert len(seen) == round(10 * strength)
+        assert len(inputs) == round(10 * strength)
         vae = method.pipeline.vae
         x = torch.from_numpy(np.asarray(picture(1, SMALL), np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
         with torch.no_grad():
             source = vae.encode(x).latent_dist.mode() * vae.config.scaling_factor
-        distances.append(float((seen[0] - source).std()))
+        distances.append(float((inputs[0] - source).std()))
     assert distances[0] < distances[1] < distances[2]
 
 

@@ -140,7 +140,7 @@ def test_an_incomplete_download_names_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gone", "named"),
+    ("gone", "names"),
     [
         ("model_index.json", "model_index.json"),
         ("unet/config.json", "unet/config.json"),
@@ -152,7 +152,7 @@ def test_an_incomplete_download_names_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_an_incomplete_folder_names_what_it_lacks(
-    tmp_path: Path, tiny_folder: Folder, gone: str, named: str
+    tmp_path: Path, tiny_folder: Folder, gone: str, names: str
 ) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(tiny_folder(9), folder)
@@ -162,7 +162,7 @@ def test_an_incomplete_folder_names_what_it_lacks(
         (folder / gone).unlink()
     with pytest.raises(weights.WeightsError) as error:
         weights.find(str(folder))
-    assert f"the folder lacks {named}." in str(error.value)
+    assert f"the folder lacks {names}." in str(error.value)
 
 
 def test_a_folder_is_identified_by_its_content(tmp_path: Path, tiny_folder: Folder) -> None:
@@ -269,10 +269,10 @@ def test_a_revision_is_for_the_hub_only(tiny_folder: Folder) -> None:
 def test_only_two_libraries_give_classes(tmp_path: Path, tiny_folder: Folder) -> None:
     from methods import pipelines
 
-    found = weights.find(tiny_folder(9))
-    for named in (["os", "system"], ["diffusers", "_private"], ["diffusers", "a.b"]):
+    result = weights.find(tiny_folder(9))
+    for names in (["os", "system"], ["diffusers", "_private"], ["diffusers", "a.b"]):
         with pytest.raises(weights.WeightsError, match="unknown class"):
-            pipelines.load_part("vae", found, Runtime(), named)
+            pipelines.load_part("vae", result, Runtime(), names)
 
 
 def test_half_precision_on_disk_is_widened(tmp_path: Path) -> None:

@@ -48,10 +48,10 @@ def tiny_state(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
 @pytest.fixture(scope="session")
 def reference() -> dict[str, Any]:
     with np.load(Path(__file__).parent / "reference.npz") as file:
-        found: dict[str, Any] = {name: file[name] for name in file.files}
+        result: dict[str, Any] = {name: file[name] for name in file.files}
     for name in ("adm_shapes", "adm_256_shapes"):
-        found[name] = json.loads(str(found[name]))
-    return found
+        result[name] = json.loads(str(result[name]))
+    return result
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +95,7 @@ def tiny_guidance(images: int = 2, **changes: Any) -> Guidance:
     source = torch.from_numpy(source_pixels()).permute(2, 0, 1)[None].float() / 127.5 - 1
     mask = torch.zeros(1, 1, 16, 16)
     mask[:, :, 4:13, 3:11] = 1
-    given: dict[str, Any] = {
+    example: dict[str, Any] = {
         "texts": clip.texts(["x"] * images),
         "mask": mask.repeat(images, 1, 1, 1),
         "source": source.repeat(images, 1, 1, 1),
@@ -103,7 +103,7 @@ def tiny_guidance(images: int = 2, **changes: Any) -> Guidance:
         "candidates": images,
         "lpips": lpips_like,
     }
-    return Guidance(clip, **{**given, **changes})
+    return Guidance(clip, **{**example, **changes})
 
 
 class Tape(Noise):

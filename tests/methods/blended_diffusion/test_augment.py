@@ -69,9 +69,9 @@ def test_corners_move_inwards_by_at_most_the_published_share() -> None:
     row[0, 5:] = 1.0
     assert torch.allclose(corners(row.double()).abs(), torch.full((1, 4, 2), 0.3, dtype=torch.float64))
     generator = torch.Generator().manual_seed(0)
-    found = corners(torch.rand((500, DRAWS), generator=generator).double())
-    assert float(found.abs().min()) > 0.3
-    assert float(found.abs().max()) < 1.0
+    result = corners(torch.rand((500, DRAWS), generator=generator).double())
+    assert float(result.abs().min()) > 0.3
+    assert float(result.abs().max()) < 1.0
 
 
 def test_the_perspective_takes_the_frames_corners_to_the_points() -> None:

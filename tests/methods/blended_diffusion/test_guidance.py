@@ -65,8 +65,8 @@ def test_one_guided_step_is_the_formula(t: int) -> None:
     def loss(x: torch.Tensor) -> float:
         clean = (x - math.sqrt(1 - now) * network(x)[0]) / math.sqrt(now)
         fac = math.sqrt(1 - now)
-        shown = (clean * fac + x * (1 - fac)) * guidance.mask
-        pooled = shown.view(1, 3, SIZE, 2, SIZE, 2).mean(dim=(3, 5))
+        visible_cases = (clean * fac + x * (1 - fac)) * guidance.mask
+        pooled = visible_cases.view(1, 3, SIZE, 2, SIZE, 2).mean(dim=(3, 5))
         feature = ((pooled + 1) / 2 - clip.mean) / clip.std
         feature = feature.flatten() @ clip.matrix
         cosine = feature @ clip.text[0] / feature.norm() / clip.text.norm()
@@ -94,35 +94,35 @@ def test_one_guided_step_is_the_formula(t: int) -> None:
             return z
 
     expected = mean + variance * gradient + variance.sqrt() * z
-    found = ddpm_step(moments, gradient, One([], 1, "cpu"), t)
-    assert torch.allclose(found, expected, atol=1e-5)
+    collected = ddpm_step(moments, gradient, One([], 1, "cpu"), t)
+    assert torch.allclose(collected, expected, atol=1e-5)
     assert float((variance * gradient).abs().max()) > 1e-3
 
 
 def test_ddim_without_guidance_is_diffusers_ddim() -> None:
     from diffusers import DDIMScheduler
 
-    theirs = DDIMScheduler(beta_start=1e-4, beta_end=0.02, clip_sample=False, set_alpha_to_one=True)
-    theirs.set_timesteps(1000)
+    reference = DDIMScheduler(beta_start=1e-4, beta_end=0.02, clip_sample=False, set_alpha_to_one=True)
+    reference.set_timesteps(1000)
     schedule = ReverseProcess(linear_betas(), 1000)
     x, epsilon = drawn(1, 1, 3, 4, 4), drawn(2, 1, 3, 4, 4)
     for t in (0, 400):
         moments = StepPrediction(x, x, schedule.x0(epsilon, x, t))
-        found, x0 = ddim_step(schedule, moments, torch.zeros_like(x), x, t)
-        expected = theirs.step(epsilon, t, x)
-        assert torch.allclose(found, expected.prev_sample, atol=1e-4)
+        result, x0 = ddim_step(schedule, moments, torch.zeros_like(x), x, t)
+        expected = reference.step(epsilon, t, x)
+        assert torch.allclose(result, expected.prev_sample, atol=1e-4)
         assert torch.allclose(x0, expected.pred_original_sample, atol=1e-4)
 
 
 def test_guidance_brings_the_region_nearer_to_the_text() -> None:
     unet = tiny_unet(3)
     schedule, settings = ReverseProcess(linear_betas(), 12), Settings(skip=6, augmentations=3, faithful=False)
-    found = {}
+    actual = {}
     for strength in (0.0, 30.0):
         guidance = tiny_guidance(4, weighting=Weighting(clip=strength, range=0.0), faithful=False)
         result = sample(unet, schedule, guidance, noise([7], 4), settings)
-        found[strength] = guidance.rank_distance(result)
-    assert bool((found[30.0] < found[0.0] - 0.1).all())
+        actual[strength] = guidance.rank_distance(result)
+    assert bool((actual[30.0] < actual[0.0] - 0.1).all())
 
 
 def test_squares_are_those_that_the_clip_was_trained_on() -> None:
@@ -144,10 +144,10 @@ def test_squares_are_those_that_the_clip_was_trained_on() -> None:
         part = Image.fromarray(picture[b : b + side, a : a + side])
         assert np.array_equal(np.asarray(part.resize((64, 64), Image.Resampling.BICUBIC)), expected)
         tensor = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None]
-        found = crop(tensor, [(a, b, side)], 64)[0].permute(1, 2, 0).numpy()
+        result = crop(tensor, [(a, b, side)], 64)[0].permute(1, 2, 0).numpy()
         # Bilinear and bicubic agree on a ramp but for the frame; away from the ramp's wrap-around.
         smooth = slice(4, 60)
-        assert np.abs(found[smooth, smooth] - expected[smooth, smooth].astype(float)).max() < 2
+        assert np.abs(result[smooth, smooth] - expected[smooth, smooth].astype(float)).max() < 2
 
 
 def test_views_show_the_region_on_grey_the_square_or_everything() -> None:
@@ -210,18 +210,18 @@ def test_candidates_share_the_background_noise_only_in_the_published_program() -
     for faithful in (True, False):
         guidance = tiny_guidance(4, faithful=faithful)
         settings = Settings(skip=0, augmentations=1, faithful=faithful)
-        seen = []
+        inputs = []
 
         class Spy(Noise):
             def normal(self, *shape: int, shared: bool = False) -> torch.Tensor:
                 out = super().normal(*shape, shared=shared)
-                seen.append((shared, out))  # noqa: B023
+                inputs.append((shared, out))  # noqa: B023
                 return out
 
         generators = [torch.Generator().manual_seed(i) for i in (1, 2)]
         sample(tiny_unet(3), ReverseProcess(linear_betas(), 2), guidance, Spy(generators, 2, "cpu"), settings)
-        assert [shared for shared, _ in seen].count(True) == (2 if faithful else 0)
-        for shared, drawn_noise in seen:
+        assert [shared for shared, _ in inputs].count(True) == (2 if faithful else 0)
+        for shared, drawn_noise in inputs:
             assert torch.equal(drawn_noise[0], drawn_noise[1]) == shared
             assert not torch.equal(drawn_noise[0], drawn_noise[2])
 
@@ -247,7 +247,7 @@ def test_several_regions_are_each_pulled_as_if_alone() -> None:
             both = tiny_guidance(
                 2, texts=texts, regions=areas, owner=torch.tensor([0, 0, 1]), view=view, faithful=faithful
             )
-            found, ranked = both.clip_distance(picture, draws), both.rank_distance(picture)
+            result, ranked = both.clip_distance(picture, draws), both.rank_distance(picture)
             single = []
             for part, image in ((0, 0), (1, 0), (2, 1)):
                 one = tiny_guidance(
@@ -255,6 +255,6 @@ def test_several_regions_are_each_pulled_as_if_alone() -> None:
                 )
                 at = slice(image, image + 1)
                 single.append((one.clip_distance(picture[at], draws[at]), one.rank_distance(picture[at])))
-            for whole, index in ((found, 0), (ranked, 1)):
+            for whole, index in ((result, 0), (ranked, 1)):
                 expected = torch.cat([single[0][index] + single[1][index], single[2][index]])
                 assert torch.allclose(whole, expected, atol=1e-5)

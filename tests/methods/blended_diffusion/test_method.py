@@ -52,12 +52,12 @@ def requests(*seeds: int) -> list[EditRequest]:
 def test_outside_the_mask_the_edit_is_the_source_bit_for_bit(folder: Path, faithful: bool) -> None:
     method = BlendedDiffusion(options(folder, faithful=faithful), Runtime())
     assert method.native_size == 64
-    asked = requests(1, 2)
-    for image, question in zip(method.edit(asked), asked, strict=True):
+    batch = requests(1, 2)
+    for image, question in zip(method.edit(batch), batch, strict=True):
         inside = images.mask_array(question.mask)
-        found, source = np.asarray(image), np.asarray(question.source)
-        assert np.array_equal(found[~inside], source[~inside])
-        assert (found[inside] != source[inside]).mean() > 0.5
+        result, source = np.asarray(image), np.asarray(question.source)
+        assert np.array_equal(result[~inside], source[~inside])
+        assert (result[inside] != source[inside]).mean() > 0.5
 
 
 @pytest.mark.parametrize(("faithful", "exact"), [(True, False), (False, True)])
@@ -85,22 +85,22 @@ def test_candidates_come_best_first_and_the_first_is_the_edit(folder: Path) -> N
     from methods.zoo.clip import EmbeddedClip
 
     method = BlendedDiffusion(options(folder, faithful=False, iterations=2, view="whole"), Runtime())
-    asked = [request(1), request(2)]  # of the native 64 pixels, which the CLIP sees as they are
-    ranked = method.candidates(asked)
-    assert [len(found) for found in ranked] == [4, 4]
+    batch = [request(1), request(2)]  # of the native 64 pixels, which the CLIP sees as they are
+    ranked = method.candidates(batch)
+    assert [len(result) for result in ranked] == [4, 4]
     clip = EmbeddedClip(manifest.CHECKPOINTS / "clip")
-    for found, question in zip(ranked, asked, strict=True):
-        distances = [candidate.distance for candidate in found]
+    for result, question in zip(ranked, batch, strict=True):
+        distances = [candidate.distance for candidate in result]
         assert distances == sorted(distances)
         assert len(set(distances)) == 4
         # Measured anew on the 8-bit pictures.
-        features = clip.images(np.stack([np.asarray(candidate.image) for candidate in found]))
+        features = clip.images(np.stack([np.asarray(candidate.image) for candidate in result]))
         cosines = features @ clip.texts([question.region_prompt])[0]
         assert np.allclose(np.arccos(cosines.numpy()) ** 2 / 2, distances, atol=0.02)
-    edits = method.edit(asked)
+    edits = method.edit(batch)
     assert all(
-        np.array_equal(np.asarray(edit), np.asarray(found[0].image))
-        for edit, found in zip(edits, ranked, strict=True)
+        np.array_equal(np.asarray(edit), np.asarray(result[0].image))
+        for edit, result in zip(edits, ranked, strict=True)
     )
 
 

@@ -66,9 +66,9 @@ def test_distances_rank_as_the_published_program_does(
     guidance, result = run(state, name)
     if RUNS[name].get("blending", True):
         result = result * guidance.mask + guidance.source * (1 - guidance.mask)
-    found = guidance.rank_distance(result)
+    actual = guidance.rank_distance(result)
     expected = torch.from_numpy(reference[f"{name}_distance"])
-    assert torch.allclose(found, expected, rtol=2e-4, atol=2e-4)
+    assert torch.allclose(actual, expected, rtol=2e-4, atol=2e-4)
     assert abs(float(expected[0] - expected[1])) > 0.01
 
 

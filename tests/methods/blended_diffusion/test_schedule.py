@@ -11,10 +11,10 @@ from tests.methods.blended_diffusion.conftest import drawn
 def test_betas_are_those_of_diffusers() -> None:
     from diffusers import DDPMScheduler
 
-    for name, ours in (("linear", linear_betas()), ("squaredcos_cap_v2", cosine_betas())):
-        theirs = DDPMScheduler(beta_schedule=name, beta_start=1e-4, beta_end=0.02)
-        assert np.allclose(ours, theirs.betas.double().numpy(), rtol=2e-5)
-        assert np.allclose(betas_of(theirs.config), ours, rtol=1e-12)
+    for name, own in (("linear", linear_betas()), ("squaredcos_cap_v2", cosine_betas())):
+        reference = DDPMScheduler(beta_schedule=name, beta_start=1e-4, beta_end=0.02)
+        assert np.allclose(own, reference.betas.double().numpy(), rtol=2e-5)
+        assert np.allclose(betas_of(reference.config), own, rtol=1e-12)
     with pytest.raises(ValueError, match="'sigmoid': expected linear or squaredcos_cap_v2"):
         betas_of({"beta_schedule": "sigmoid"})
 
@@ -40,19 +40,19 @@ def test_moments_are_the_gaussian_posterior(steps: int, t: int) -> None:
         ("epsilon", noise),
         ("v_prediction", now**0.5 * noise - (1 - now) ** 0.5 * x0),
     ):
-        found = ReverseProcess(linear_betas(), steps, prediction).prediction_of(
+        result = ReverseProcess(linear_betas(), steps, prediction).prediction_of(
             output, torch.ones_like(x), x, t
         )  # type: ignore[arg-type]
-        assert torch.allclose(found.x0, x0)
+        assert torch.allclose(result.x0, x0)
         if t == 0:
-            assert torch.allclose(found.mean, x0)
+            assert torch.allclose(result.mean, x0)
             continue
         # Prior N(√before x0, 1 - before), likelihood of x_t: mean √(now/before) x_{t-1}, variance 1 - now/before.
         step = now / before
         precision = 1 / (1 - before) + step / (1 - step)
         mean = (before**0.5 * x0 / (1 - before) + step**0.5 * x / (1 - step)) / precision
-        assert torch.allclose(found.mean, mean)
-        assert torch.allclose(found.log_variance.exp(), torch.full_like(x, 1 - step))  # f = 1: beta
+        assert torch.allclose(result.mean, mean)
+        assert torch.allclose(result.log_variance.exp(), torch.full_like(x, 1 - step))  # f = 1: beta
         least = schedule.prediction_of(noise, -torch.ones_like(x), x, t).log_variance.exp()
         assert torch.allclose(least, torch.full_like(x, 1 / precision))  # f = 0: the posterior's
 

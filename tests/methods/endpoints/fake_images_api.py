@@ -84,15 +84,15 @@ def fake_api() -> Iterator[FakeApi]:
                 answer = api.answers.pop(0) if api.answers else painted
             if form.headers.get("Authorization") != f"Bearer {KEY}":
                 answer = error(401, f"Incorrect API key provided: {form.headers.get('Authorization')}")
-            told = answer if isinstance(answer, Answer) else answer(form)
-            time.sleep(told.delay)
+            response = answer if isinstance(answer, Answer) else answer(form)
+            time.sleep(response.delay)
             try:
-                self.send_response(told.status)
-                for name, value in told.headers.items():
+                self.send_response(response.status)
+                for name, value in response.headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(told.body) + (100 if told.cut else 0)))
+                self.send_header("Content-Length", str(len(response.body) + (100 if response.cut else 0)))
                 self.end_headers()
-                self.wfile.write(told.body)
+                self.wfile.write(response.body)
             except OSError:
                 pass  # the client has gone, as it does after its timeout
 

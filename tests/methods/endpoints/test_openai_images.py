@@ -72,10 +72,10 @@ def test_the_form_is_the_endpoints(api: FakeApi) -> None:
 
 
 def test_polarity_alpha_0_is_edit(api: FakeApi) -> None:
-    asked = big(1)
-    (edited,) = make(api).edit([asked])
+    edit_request = big(1)
+    (edited,) = make(api).edit([edit_request])
     alpha = np.asarray(api.forms[0].image("mask").getchannel("A"))
-    inside = np.asarray(asked.mask) == 255
+    inside = np.asarray(edit_request.mask) == 255
     assert (alpha[inside] == 0).all()
     assert (alpha[~inside] == 255).all()
     # And seen from the other end: what the server painted is what was to be edited.
@@ -92,9 +92,9 @@ def test_the_mask_is_rgba_of_two_values() -> None:
 
 
 def test_each_request_gets_its_own_answer_in_order(api: FakeApi) -> None:
-    asked = [big(seed, box_mask(16 * seed, 0, 16 * seed + 16, 16, (SIDE, SIDE))) for seed in range(4)]
-    edited = make(api).edit(asked)
-    for one, image in zip(asked, edited, strict=True):
+    batch = [big(seed, box_mask(16 * seed, 0, 16 * seed + 16, 16, (SIDE, SIDE))) for seed in range(4)]
+    edited = make(api).edit(batch)
+    for one, image in zip(batch, edited, strict=True):
         red = (np.asarray(image) == (255, 0, 0)).all(axis=2)
         expected = np.asarray(one.mask) == 255
         expected[0, 0] = False  # the server's mark
@@ -123,13 +123,13 @@ def test_what_is_answered_is_never_paid_for_twice(api: FakeApi) -> None:
 def test_another_question_is_another_answer(api: FakeApi) -> None:
     base = big(0)
     make(api).edit([base])
-    asked = [
+    batch = [
         replace(base, target_prompt="a dog"),
         replace(base, seed=1),
         replace(base, source=picture(5, (SIDE, SIDE))),
         replace(base, mask=box_mask(0, 0, 8, 8, (SIDE, SIDE))),
     ]
-    for count, one in enumerate(asked, 2):
+    for count, one in enumerate(batch, 2):
         make(api).edit([one])
         assert len(api.forms) == count
     for count, options in enumerate(({"model": "m"}, {"quality": "low"}, {"input_fidelity": "low"}), 6):
@@ -144,16 +144,16 @@ def test_another_question_is_another_answer(api: FakeApi) -> None:
 def test_a_killed_run_goes_on_where_it_was(api: FakeApi) -> None:
     refused = error(400, "refused", "moderation_blocked")
     method = make(api)
-    asked = [big(seed) for seed in range(4)]
-    method.edit(asked[:2])
+    batch = [big(seed) for seed in range(4)]
+    method.edit(batch[:2])
     api.answers = [refused]
     with pytest.raises(endpoint.Refused, match="moderation_blocked"):
-        method.edit([asked[2]])
+        method.edit([batch[2]])
     assert len(api.forms) == 3
     with pytest.raises(endpoint.Refused, match="moderation_blocked"):
-        method.edit(asked)  # 0 and 1 are kept, 2 was refused, 3 is new
+        method.edit(batch)  # 0 and 1 are kept, 2 was refused, 3 is new
     assert len(api.forms) == 4
-    assert len(make(api).edit([asked[0], asked[1], asked[3]])) == 3
+    assert len(make(api).edit([batch[0], batch[1], batch[3]])) == 3
     assert len(api.forms) == 4
 
 
@@ -204,10 +204,10 @@ def test_the_rate_limit_is_the_options(api: FakeApi, monkeypatch: pytest.MonkeyP
 
 def test_the_estimate() -> None:
     options = OpenAiImages.Options(requests_per_minute=5.0, price_per_image=0.04)
-    found = OpenAiImages.estimate(options, 250)
-    assert (found.requests, found.minutes) == (250, 50.0)
-    assert found.cost == pytest.approx(10.0)
-    assert str(found) == "250 requests, at least 50.0 minutes, cost 10.00"
+    result = OpenAiImages.estimate(options, 250)
+    assert (result.requests, result.minutes) == (250, 50.0)
+    assert result.cost == pytest.approx(10.0)
+    assert str(result) == "250 requests, at least 50.0 minutes, cost 10.00"
     unknown = OpenAiImages.estimate(OpenAiImages.Options(), 10)
     assert unknown.cost is None
     assert "set price_per_image" in str(unknown)

@@ -49,8 +49,8 @@ LAST = 0.1
 
 def numbers(seed: int, *shape: int) -> Tensor:
     """Standard normal float32."""
-    drawn = np.random.RandomState(seed).standard_normal(shape)
-    return torch.from_numpy(drawn.astype(np.float32))
+    samples = np.random.RandomState(seed).standard_normal(shape)
+    return torch.from_numpy(samples.astype(np.float32))
 
 
 def weights(shapes: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
@@ -61,13 +61,13 @@ def weights(shapes: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
     """
     state = {}
     for name, like in shapes.items():
-        drawn = numbers((crc32(name.encode()) + seed) % 2**32, *like.shape)
+        samples = numbers((crc32(name.encode()) + seed) % 2**32, *like.shape)
         if "embedding" in name:
-            state[name] = 0.5 * drawn
+            state[name] = 0.5 * samples
         elif like.ndim == 1:
-            state[name] = 0.1 * drawn + (1.0 if name.endswith(".weight") else 0.0)
+            state[name] = 0.1 * samples + (1.0 if name.endswith(".weight") else 0.0)
         else:
-            state[name] = drawn / float(np.sqrt(np.prod(like.shape[1:])))
+            state[name] = samples / float(np.sqrt(np.prod(like.shape[1:])))
     for name in ("out.2.weight", "out.2.bias"):
         state[name] = LAST * state[name]
     return state
@@ -76,22 +76,22 @@ def weights(shapes: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
 def inputs(part: str) -> dict[str, Tensor]:
     """What one forward pass takes; half of each picture is known, the last two tokens of the first prompt absent."""
     side = CONFIGS[part].image_size
-    known = torch.ones(BATCH, 1, side, side)
-    known[0, :, side // 4 : 3 * side // 4, side // 4 :] = 0
-    known[1, :, : side // 2] = 0
+    visible = torch.ones(BATCH, 1, side, side)
+    visible[0, :, side // 4 : 3 * side // 4, side // 4 :] = 0
+    visible[1, :, : side // 2] = 0
     present = torch.ones(BATCH, 8, dtype=torch.bool)
     present[0, 6:] = False
-    given = {
+    example = {
         "x": numbers(1, BATCH, 3, side, side),
         "t": torch.tensor([17, 803]),
         "tokens": torch.from_numpy(np.random.RandomState(2).randint(0, 40, (BATCH, 8)).astype(np.int64)),
         "present": present,
         "image": numbers(3, BATCH, 3, side, side).tanh(),
-        "known": known,
+        "known": visible,
     }
     if part == "upsampler":
-        given["low_res"] = numbers(4, BATCH, 3, 16, 16).tanh()
-    return given
+        example["low_res"] = numbers(4, BATCH, 3, 16, 16).tanh()
+    return example
 
 
 def noise(seed: int, side: int) -> Callable[[], Tensor]:

@@ -44,14 +44,14 @@ def state_of(config: object, seed: int) -> dict[str, torch.Tensor]:
 
 
 def test_published_files_load_as_they_are(published: Path) -> None:
-    found = checkpoints.find(str(published))
-    assert found.native_size == 32
+    result = checkpoints.find(str(published))
+    assert result.native_size == 32
     for part, seed in (("base", 7), ("upsampler", 8)):
-        network = checkpoints.load_network(found, part)  # type: ignore[arg-type]
+        network = checkpoints.load_network(result, part)  # type: ignore[arg-type]
         assert not network.training
-        for name, value in state_of(found.configs[part], seed).items():  # type: ignore[index]
+        for name, value in state_of(result.configs[part], seed).items():  # type: ignore[index]
             assert torch.equal(network.state_dict()[name], value), name
-    assert checkpoints.load_tokenizer(found).split("hello") == [256 + 7]
+    assert checkpoints.load_tokenizer(result).split("hello") == [256 + 7]
 
 
 def test_safetensors_and_half_precision_load_too(published: Path) -> None:
@@ -127,8 +127,8 @@ def test_our_own_layout_is_checked_before_anything_loads(tiny: Path, tmp_path: P
     folder = tmp_path / "mine"
     shutil.copytree(tiny, folder)
     assert checkpoints.problems(str(folder)) == []
-    found = checkpoints.find(str(folder))
-    assert found.configs["base"] == replace(seeded.BASE, vocabulary=found.configs["base"].vocabulary)
+    result = checkpoints.find(str(folder))
+    assert result.configs["base"] == replace(seeded.BASE, vocabulary=result.configs["base"].vocabulary)
     config = folder / "upsampler" / "config.json"
     text = config.read_text()
     config.write_text(json.dumps(json.loads(text) | {"kind": "base"}))

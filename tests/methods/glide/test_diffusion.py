@@ -35,14 +35,14 @@ def test_a_perfect_network_is_led_to_its_picture() -> None:
     process = Diffusion(RespacedSchedule.of("linear", "20"))
     draw = iter(normals(1, 20, 2, 3, 4, 4))
     none = torch.zeros(2, 1, 4, 4)
-    found = process.sample(
+    result = process.sample(
         knows(x0, process, 0.0),
         normals(2, 2, 3, 4, 4),
         lambda: next(draw),
         x0,
         none,  # type: ignore[arg-type]
     )
-    assert torch.allclose(found, x0, atol=1e-4)
+    assert torch.allclose(result, x0, atol=1e-4)
 
 
 @pytest.mark.parametrize("learned", [-1.0, 1.0])
@@ -51,8 +51,8 @@ def test_the_learned_range_ends_at_the_two_known_variances(learned: float) -> No
     process = Diffusion(RespacedSchedule.of("squaredcos_cap_v2", "10"))
     step = torch.full((1,), 6)
     expected = process.log_least if learned < 0 else process.log_most
-    found = process.log_variance(torch.full((1, 3, 2, 2), learned), step)
-    assert torch.allclose(found, expected[6].expand_as(found))
+    result = process.log_variance(torch.full((1, 3, 2, 2), learned), step)
+    assert torch.allclose(result, expected[6].expand_as(result))
     assert float(process.log_least[6]) < float(process.log_most[6])
     middle = process.log_variance(torch.zeros(1, 1, 1, 1), step)
     assert float(middle) == pytest.approx(float(process.log_least[6] + process.log_most[6]) / 2)
@@ -61,8 +61,8 @@ def test_the_learned_range_ends_at_the_two_known_variances(learned: float) -> No
 def test_known_pixels_come_back_exactly_as_bytes_whatever_the_network_says() -> None:
     pixels = torch.arange(256).repeat(3)[: 3 * 256].view(1, 3, 16, 16)
     image = pixels.float() / 127.5 - 1
-    known = torch.zeros(1, 1, 16, 16)
-    known[..., 4:, :] = 1
+    visible = torch.zeros(1, 1, 16, 16)
+    visible[..., 4:, :] = 1
     for name, steps in (("squaredcos_cap_v2", "100"), ("linear", "fast27"), ("linear", "1")):
         process = Diffusion(RespacedSchedule.of(name, steps))  # type: ignore[arg-type]
         generator = torch.Generator().manual_seed(3)
@@ -73,11 +73,11 @@ def test_known_pixels_come_back_exactly_as_bytes_whatever_the_network_says() -> 
         def draw(generator: torch.Generator = generator) -> Tensor:
             return torch.randn(1, 3, 16, 16, generator=generator)
 
-        found = process.sample(wild, draw(), draw, image, known)
-        back = ((found + 1) * 127.5).round().clamp(0, 255).long()
+        result = process.sample(wild, draw(), draw, image, visible)
+        back = ((result + 1) * 127.5).round().clamp(0, 255).long()
         assert torch.equal(back[..., 4:, :], pixels[..., 4:, :])
         assert not torch.equal(back[..., :4, :], pixels[..., :4, :])
-        assert found.abs().max() <= 1 + 1e-6
+        assert result.abs().max() <= 1 + 1e-6
 
 
 def test_eight_bits_are_the_256_values() -> None:
@@ -103,13 +103,13 @@ def test_the_divergence_is_torchs() -> None:
 @pytest.mark.parametrize("mean", [-1.3, -0.2, 0.7])
 def test_the_bytes_share_a_mass_of_one(log_variance: float, mean: float) -> None:
     values = torch.arange(256).float() / 127.5 - 1
-    found = byte_log_likelihood(values, torch.full((256,), mean), torch.full((256,), log_variance))
-    assert float(found.double().exp().sum()) == pytest.approx(1, abs=1e-4)
+    result = byte_log_likelihood(values, torch.full((256,), mean), torch.full((256,), log_variance))
+    assert float(result.double().exp().sum()) == pytest.approx(1, abs=1e-4)
     normal = torch.distributions.Normal(torch.tensor(mean, dtype=torch.float64), math.exp(0.5 * log_variance))
     edges = torch.tensor([-math.inf, *((np.arange(1, 256) - 0.5) / 127.5 - 1), math.inf], dtype=torch.float64)
     expected = normal.cdf(edges).diff().clamp(min=1e-12).log()
     likely = expected > math.log(1e-6)
-    assert torch.allclose(found[likely], expected[likely].float(), atol=2e-3)
+    assert torch.allclose(result[likely], expected[likely].float(), atol=2e-3)
 
 
 def terms(learned: float, off: float, step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,8 +117,8 @@ def terms(learned: float, off: float, step: int) -> tuple[Tensor, Tensor, Tensor
     at = torch.full((8,), step)
     x = WHOLE.noised(x0, eps, at)
     out = torch.cat([eps + off, torch.full_like(eps, learned)], 1).requires_grad_()
-    found = hybrid(out, x0, x, eps, at, WHOLE, torch.ones(8, 1, 4, 4))
-    return out, found.simple, found.bound
+    result = hybrid(out, x0, x, eps, at, WHOLE, torch.ones(8, 1, 4, 4))
+    return out, result.simple, result.bound
 
 
 @pytest.mark.parametrize("step", [1, 300, 700])
@@ -158,16 +158,16 @@ def test_the_first_step_is_scored_as_bytes() -> None:
     eps = normals(5, 1, 3, 4, 4)
     at = torch.zeros(1, dtype=torch.int64)
     out = torch.cat([eps, -torch.ones_like(eps)], 1)
-    found = hybrid(out, x0, WHOLE.noised(x0, eps, at), eps, at, WHOLE, torch.ones(1, 1, 4, 4)).bound
+    result = hybrid(out, x0, WHOLE.noised(x0, eps, at), eps, at, WHOLE, torch.ones(1, 1, 4, 4)).bound
     sigma = math.exp(0.5 * float(WHOLE.log_least[0]))
     inner = -math.log(math.erf(1 / 255 / sigma / math.sqrt(2)))
-    assert float(found) == pytest.approx(inner, abs=0.02)
+    assert float(result) == pytest.approx(inner, abs=0.02)
 
 
 def test_normalized_weights_make_small_and_large_regions_count_alike() -> None:
-    known = torch.ones(2, 1, 8, 8)
-    known[0, :, :2, :2] = 0
-    known[1, :, :, :6] = 0
-    weight = normalized(1 - 0.9 * known)
+    visible = torch.ones(2, 1, 8, 8)
+    visible[0, :, :2, :2] = 0
+    visible[1, :, :, :6] = 0
+    weight = normalized(1 - 0.9 * visible)
     assert torch.allclose(weight.mean(dim=(1, 2, 3)), torch.ones(2))
     assert float(weight[0, 0, 0, 0] / weight[0, 0, 7, 7]) == pytest.approx(10)

@@ -71,15 +71,15 @@ def test_a_coarse_mask_keeps_what_its_cells_keep(tiny: Path, cells: str, reach: 
         assert outside_kept(one, edited, images.mask_array(one.mask))
 
 
-def seen(network: Any, method: Glide, asked: Sequence[EditRequest]) -> torch.Tensor:
+def seen(network: Any, method: Glide, edit_request: Sequence[EditRequest]) -> torch.Tensor:
     """What a network's first layer was given at the first step."""
-    found: list[torch.Tensor] = []
+    collected: list[torch.Tensor] = []
     handle = network.input_blocks[0][0].register_forward_pre_hook(
-        lambda module, args: found.append(args[0].detach().clone())
+        lambda module, args: collected.append(args[0].detach().clone())
     )
-    method.edit(asked)
+    method.edit(edit_request)
     handle.remove()
-    return found[0]
+    return collected[0]
 
 
 def test_polarity_in_the_networks_1_is_known(method: Glide) -> None:
@@ -87,10 +87,10 @@ def test_polarity_in_the_networks_1_is_known(method: Glide) -> None:
     base, upsampler = seen(method.base, method, [one]), seen(method.upsampler, method, [one])
     assert base.shape == (2, 7, 16, 16)  # with and without the text
     assert upsampler.shape == (1, 10, 32, 32)
-    for given, box in ((base, (2, 4, 10, 12)), (upsampler, (4, 8, 20, 24))):
-        expected = torch.ones(given.shape[2:])
+    for example, box in ((base, (2, 4, 10, 12)), (upsampler, (4, 8, 20, 24))):
+        expected = torch.ones(example.shape[2:])
         expected[box[1] : box[3], box[0] : box[2]] = 0
-        for row in given:
+        for row in example:
             assert torch.equal(row[6], expected)
             assert not row[3:6, expected == 0].any()
     source = torch.from_numpy(np.array(one.source)).permute(2, 0, 1) / 127.5 - 1
@@ -168,9 +168,9 @@ def test_wrong_requests_are_errors(method: Glide) -> None:
     ],
 )
 def test_wrong_options_are_errors(tiny: Path, options: dict[str, Any], message: str) -> None:
-    found = Glide.problems(Glide.Options(**{"weights": str(tiny)} | options))
-    assert len(found) == 1
-    assert message in found[0]
+    problem_texts = Glide.problems(Glide.Options(**{"weights": str(tiny)} | options))
+    assert len(problem_texts) == 1
+    assert message in problem_texts[0]
     with pytest.raises(ValueError, match="glide: "):
         Glide(Glide.Options(**{"weights": str(tiny)} | options), Runtime())
 

@@ -31,12 +31,12 @@ def reference() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def networks() -> dict[str, GlideUNet]:
-    made = {}
+    built = {}
     for part, config in seeded.CONFIGS.items():
         network = GlideUNet(config)
         network.load_state_dict(seeded.weights(network.state_dict(), 7))
-        made[part] = network.eval()
-    return made
+        built[part] = network.eval()
+    return built
 
 
 def off(a: Tensor, b: Tensor) -> float:
@@ -46,26 +46,28 @@ def off(a: Tensor, b: Tensor) -> float:
 
 @pytest.mark.parametrize("part", ["base", "upsampler"])
 def test_a_forward_pass(part: str, networks: dict[str, GlideUNet], reference: dict[str, Tensor]) -> None:
-    given, network = seeded.inputs(part), networks[part]
-    low = given.get("low_res")
+    example, network = seeded.inputs(part), networks[part]
+    low = example.get("low_res")
     with torch.no_grad():
-        text = network.encode_text(given["tokens"], given["present"])
-        whole = network(given["x"], given["t"], text, given["image"], given["known"], low)
-        nothing = network.encode_text(given["tokens"], torch.zeros_like(given["present"]))
-        blank = network(given["x"], given["t"], nothing, low_res=low)
+        text = network.encode_text(example["tokens"], example["present"])
+        whole = network(example["x"], example["t"], text, example["image"], example["known"], low)
+        nothing = network.encode_text(example["tokens"], torch.zeros_like(example["present"]))
+        blank = network(example["x"], example["t"], nothing, low_res=low)
     assert off(whole, reference[f"{part}_forward"]) < TOLERANCE
     assert off(blank, reference[f"{part}_blank"]) < TOLERANCE
     assert off(whole, blank) > 0.1
 
 
 def sample_base(network: GlideUNet, **changes: Any) -> Tensor:
-    given = seeded.inputs("base") | changes
+    example = seeded.inputs("base") | changes
     draw = seeded.noise(11, seeded.BASE.image_size)
-    text = network.encode_text(given["tokens"], given["present"])
-    nothing = network.encode_text(torch.full_like(given["tokens"], 39), torch.zeros_like(given["present"]))
-    model = guided(network, text, nothing, given["image"], given["known"], 5.0)
+    text = network.encode_text(example["tokens"], example["present"])
+    nothing = network.encode_text(
+        torch.full_like(example["tokens"], 39), torch.zeros_like(example["present"])
+    )
+    model = guided(network, text, nothing, example["image"], example["known"], 5.0)
     process = Diffusion(RespacedSchedule.of("squaredcos_cap_v2", "10"))
-    return process.sample(model, draw(), draw, given["image"], given["known"])
+    return process.sample(model, draw(), draw, example["image"], example["known"])
 
 
 @torch.no_grad()
@@ -74,23 +76,23 @@ def test_the_base_samples_with_guidance_and_known_pixels(
 ) -> None:
     sample = sample_base(networks["base"])
     assert off(sample, reference["base_sample"]) < TOLERANCE
-    given = seeded.inputs("base")
-    assert off(sample * given["known"], given["image"] * given["known"]) < 1e-6
+    example = seeded.inputs("base")
+    assert off(sample * example["known"], example["image"] * example["known"]) < 1e-6
 
 
 @torch.no_grad()
 def test_the_upsampler_samples_from_the_base_sample(
     networks: dict[str, GlideUNet], reference: dict[str, Tensor]
 ) -> None:
-    given, network = seeded.inputs("upsampler"), networks["upsampler"]
-    text = network.encode_text(given["tokens"], given["present"])
+    example, network = seeded.inputs("upsampler"), networks["upsampler"]
+    text = network.encode_text(example["tokens"], example["present"])
     low = eight_bits(reference["base_sample"])
-    model = conditioned(network, text, given["image"], given["known"], low)
+    model = conditioned(network, text, example["image"], example["known"], low)
     draw = seeded.noise(12, seeded.UPSAMPLER.image_size)
     process = Diffusion(RespacedSchedule.of("linear", "fast27"))
-    sample = process.sample(model, draw() * 0.997, draw, given["image"], given["known"])
+    sample = process.sample(model, draw() * 0.997, draw, example["image"], example["known"])
     assert off(sample, reference["upsampler_sample"]) < TOLERANCE
-    assert off(sample * given["known"], given["image"] * given["known"]) < 1e-6
+    assert off(sample * example["known"], example["image"] * example["known"]) < 1e-6
 
 
 @torch.no_grad()
@@ -103,9 +105,9 @@ def test_the_numbers_notice_a_wrong_order_of_queries_keys_and_values(reference: 
             heads = value.shape[0] // 3 // seeded.BASE.head_channels
             state[name] = value.unflatten(0, (3, heads, -1)).transpose(0, 1).flatten(0, 2)
     network.load_state_dict(state)
-    given = seeded.inputs("base")
-    text = network.eval().encode_text(given["tokens"], given["present"])
-    out = network(given["x"], given["t"], text, given["image"], given["known"])
+    example = seeded.inputs("base")
+    text = network.eval().encode_text(example["tokens"], example["present"])
+    out = network(example["x"], example["t"], text, example["image"], example["known"])
     assert off(out, reference["base_forward"]) > 100 * TOLERANCE
 
 
@@ -113,6 +115,6 @@ def test_the_numbers_notice_a_wrong_order_of_queries_keys_and_values(reference: 
 def test_the_numbers_notice_known_pixels_that_are_not_put_back(
     networks: dict[str, GlideUNet], reference: dict[str, Tensor]
 ) -> None:
-    given = seeded.inputs("base")
-    shifted = sample_base(networks["base"], known=given["known"].roll(1, dims=3))
+    example = seeded.inputs("base")
+    shifted = sample_base(networks["base"], known=example["known"].roll(1, dims=3))
     assert off(shifted, reference["base_sample"]) > 0.1

@@ -31,22 +31,22 @@ def test_a_wrong_choice_of_steps_is_an_error(wrong: str) -> None:
 
 def test_the_cosine_schedule_has_the_alpha_bar_of_its_formula() -> None:
     """Nichol and Dhariwal, equation 17, where the cap does not act: all but the last step."""
-    found = np.cumprod(1 - betas("squaredcos_cap_v2"))
+    result = np.cumprod(1 - betas("squaredcos_cap_v2"))
 
     def f(t: float) -> float:
         return math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2
 
     expected = [f(t + 1) / f(0) for t in range(999)]
-    assert np.allclose(found[:999], expected, rtol=1e-9)
+    assert np.allclose(result[:999], expected, rtol=1e-9)
     assert betas("squaredcos_cap_v2")[-1] == 0.999
 
 
 def test_the_linear_schedule_keeps_its_ends_for_any_number_of_steps() -> None:
-    found = betas("linear")
-    assert found[0] == 1e-4
-    assert found[-1] == 0.02
-    assert np.allclose(np.diff(found), (0.02 - 1e-4) / 999)
-    assert np.prod(1 - betas("linear", 500)) == pytest.approx(np.prod(1 - found), rel=0.15)
+    result = betas("linear")
+    assert result[0] == 1e-4
+    assert result[-1] == 0.02
+    assert np.allclose(np.diff(result), (0.02 - 1e-4) / 999)
+    assert np.prod(1 - betas("linear", 500)) == pytest.approx(np.prod(1 - result), rel=0.15)
 
 
 @pytest.mark.parametrize("name", ["squaredcos_cap_v2", "linear"])

@@ -72,12 +72,12 @@ def test_prompts_are_cut_and_padded_without_start_or_end(tmp_path: Path) -> None
 
 
 def test_the_zoos_words_are_single_tokens() -> None:
-    known = build_tokenizer(["a", "red", "car"])
-    tokenizer = words(known)
+    visible = build_tokenizer(["a", "red", "car"])
+    tokenizer = words(visible)
     ids, present = tokenizer(["a red car", ""], 5)
-    assert known.convert_ids_to_tokens(ids[0, :3].tolist()) == ["a</w>", "red</w>", "car</w>"]
+    assert visible.convert_ids_to_tokens(ids[0, :3].tolist()) == ["a</w>", "red</w>", "car</w>"]
     assert present.sum(1).tolist() == [3, 0]
-    assert ids[0, 3:].tolist() == [known.eos_token_id] * 2
+    assert ids[0, 3:].tolist() == [visible.eos_token_id] * 2
 
 
 def test_files_that_are_not_the_published_ones_are_named(tmp_path: Path) -> None:

@@ -89,25 +89,25 @@ def test_parameters_have_the_published_names_and_shapes() -> None:
 
 
 def test_the_time_embedding_is_cosines_then_sines() -> None:
-    found = timestep_embedding(torch.tensor([0, 1, 500]), 6)
+    result = timestep_embedding(torch.tensor([0, 1, 500]), 6)
     rates = torch.tensor([1.0, 10_000 ** (-1 / 3), 10_000 ** (-2 / 3)])
-    for row, t in zip(found, (0.0, 1.0, 500.0), strict=True):
+    for row, t in zip(result, (0.0, 1.0, 500.0), strict=True):
         assert torch.allclose(row, torch.cat([(t * rates).cos(), (t * rates).sin()]), atol=1e-4)
 
 
 def test_the_text_beyond_the_prompt_does_not_matter_and_its_place_does() -> None:
     network = GlideUNet(seeded.BASE)
     network.load_state_dict(seeded.weights(network.state_dict(), 7))
-    given = seeded.inputs("base")
-    present = given["present"].clone()
-    other = given["tokens"].clone()
+    example = seeded.inputs("base")
+    present = example["present"].clone()
+    other = example["tokens"].clone()
     other[~present] = 3
     with torch.no_grad():
-        one = network.encode_text(given["tokens"], present)
+        one = network.encode_text(example["tokens"], present)
         same = network.encode_text(other, present)
         shorter = present.clone()
         shorter[0, 5] = False
-        cut = network.encode_text(given["tokens"], shorter)
+        cut = network.encode_text(example["tokens"], shorter)
     assert torch.equal(one.sequence, same.sequence)
     assert not torch.allclose(one.sequence[0], cut.sequence[0])
 
@@ -116,22 +116,22 @@ def test_known_pixels_alone_are_seen() -> None:
     """What the image shows where nothing is known must not reach the network: in an edit it is the old picture."""
     network = GlideUNet(seeded.BASE).eval()
     network.load_state_dict(seeded.weights(network.state_dict(), 7))
-    given = seeded.inputs("base")
-    text = network.encode_text(given["tokens"], given["present"])
-    changed = given["image"] + 5 * (1 - given["known"])
+    example = seeded.inputs("base")
+    text = network.encode_text(example["tokens"], example["present"])
+    changed = example["image"] + 5 * (1 - example["known"])
     with torch.no_grad():
-        one = network(given["x"], given["t"], text, given["image"], given["known"])
-        two = network(given["x"], given["t"], text, changed, given["known"])
+        one = network(example["x"], example["t"], text, example["image"], example["known"])
+        two = network(example["x"], example["t"], text, changed, example["known"])
     assert torch.equal(one, two)
 
 
 def test_an_untrained_network_predicts_nothing_and_every_parameter_learns() -> None:
     network = GlideUNet(replace(seeded.BASE, dropout=0.0))
-    given = seeded.inputs("base")
+    example = seeded.inputs("base")
 
     def forward() -> torch.Tensor:
-        text = network.encode_text(given["tokens"], given["present"])
-        out: torch.Tensor = network(given["x"], given["t"], text, given["image"], given["known"])
+        text = network.encode_text(example["tokens"], example["present"])
+        out: torch.Tensor = network(example["x"], example["t"], text, example["image"], example["known"])
         return out
 
     assert not forward().any()
@@ -142,12 +142,12 @@ def test_an_untrained_network_predicts_nothing_and_every_parameter_learns() -> N
 
 
 def test_low_res_is_the_upsamplers() -> None:
-    given = seeded.inputs("upsampler")
-    for config, low in ((seeded.BASE, given["low_res"]), (seeded.UPSAMPLER, None)):
+    example = seeded.inputs("upsampler")
+    for config, low in ((seeded.BASE, example["low_res"]), (seeded.UPSAMPLER, None)):
         network = GlideUNet(config)
-        text = network.encode_text(given["tokens"], given["present"])
+        text = network.encode_text(example["tokens"], example["present"])
         with pytest.raises(ValueError, match="low_res is for the upsampler"):
-            network(given["x"], given["t"], text, low_res=low)
+            network(example["x"], example["t"], text, low_res=low)
 
 
 def test_blocks_resample_both_of_their_branches() -> None:

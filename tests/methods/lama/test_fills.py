@@ -79,17 +79,17 @@ def test_holes_are_of_every_kind_and_never_empty_or_full() -> None:
     empty, full = np.zeros((64, 64), bool), np.ones((64, 64), bool)
     edit = np.zeros((64, 64), bool)
     edit[10:20, 40:60] = True
-    drawn = [hole(rng, 64, [edit, empty, full]) for _ in range(400)]
-    assert all(m.shape == (64, 64) and m.dtype == bool and 0 < m.mean() <= FULLEST for m in drawn)
-    straight = sum(np.array_equal(m, edit) for m in drawn)
-    mirrored = sum(np.array_equal(m, edit[:, ::-1]) for m in drawn)
+    samples = [hole(rng, 64, [edit, empty, full]) for _ in range(400)]
+    assert all(m.shape == (64, 64) and m.dtype == bool and 0 < m.mean() <= FULLEST for m in samples)
+    straight = sum(np.array_equal(m, edit) for m in samples)
+    mirrored = sum(np.array_equal(m, edit[:, ::-1]) for m in samples)
     assert 0.03 < straight / 400 < 0.11  # two fifths, a third of them usable, half of those mirrored
     assert 0.03 < mirrored / 400 < 0.11
-    shares = [m.mean() for m in drawn]
+    shares = [m.mean() for m in samples]
     assert min(shares) < 0.05
     assert max(shares) > 0.35
     again = np.random.Generator(np.random.PCG64(0))
-    assert np.array_equal(hole(again, 64, [edit, empty, full]), drawn[0])
+    assert np.array_equal(hole(again, 64, [edit, empty, full]), samples[0])
 
 
 @pytest.mark.parametrize("size", [16, 64, 128])

@@ -70,12 +70,12 @@ def load(weights: str, **options: Any) -> Lama:
     return Lama(Lama.Options(weights=weights, **options), Runtime())
 
 
-def inside(image: Image.Image, asked: EditRequest) -> Any:
-    return to_array(image)[mask_array(asked.mask)].astype(int)
+def inside(image: Image.Image, edit_request: EditRequest) -> Any:
+    return to_array(image)[mask_array(edit_request.mask)].astype(int)
 
 
-def outside(image: Image.Image, asked: EditRequest) -> Any:
-    return to_array(image)[~mask_array(asked.mask)]
+def outside(image: Image.Image, edit_request: EditRequest) -> Any:
+    return to_array(image)[~mask_array(edit_request.mask)]
 
 
 def test_naming_it_imports_no_torch() -> None:
@@ -91,15 +91,15 @@ def test_naming_it_imports_no_torch() -> None:
 def test_any_size_goes_in_and_comes_out(make: Maker, size: tuple[int, int]) -> None:
     """The stub takes multiples of 8 only; its fill is the mean of the padded picture's known part."""
     width, height = size
-    asked = request(3, box_mask(1, 1, width // 2, height // 2, size), picture(3, size))
-    [filled] = make(Stub()).edit([asked])
+    edit_request = request(3, box_mask(1, 1, width // 2, height // 2, size), picture(3, size))
+    [filled] = make(Stub()).edit([edit_request])
     assert (filled.size, filled.mode) == (size, "RGB")
-    assert np.array_equal(outside(filled, asked), outside(asked.source, asked))
+    assert np.array_equal(outside(filled, edit_request), outside(edit_request.source, edit_request))
     down, right = (max(-side % 8, 16 - side) for side in (height, width))
-    pixels = np.pad(to_array(asked.source) / 255, ((0, down), (0, right), (0, 0)), mode="symmetric")
-    known = np.pad(~mask_array(asked.mask), ((0, down), (0, right)), mode="symmetric")
-    expected = np.round(255 * pixels[known].mean(axis=0))
-    assert np.abs(inside(filled, asked) - expected).max() <= 1
+    pixels = np.pad(to_array(edit_request.source) / 255, ((0, down), (0, right), (0, 0)), mode="symmetric")
+    visible = np.pad(~mask_array(edit_request.mask), ((0, down), (0, right)), mode="symmetric")
+    expected = np.round(255 * pixels[visible].mean(axis=0))
+    assert np.abs(inside(filled, edit_request) - expected).max() <= 1
 
 
 def test_one_marks_the_hole(make: Maker) -> None:
@@ -116,8 +116,8 @@ def test_one_marks_the_hole(make: Maker) -> None:
 def test_values_beyond_the_range_are_clipped(make: Maker) -> None:
     """1.3 must become 255 and not wrap around; what is below 0 must become 0."""
     white, black = Image.new("RGB", (16, 16), "white"), Image.new("RGB", (16, 16), "black")
-    asked = [request(0, box_mask(2, 2, 9, 9, (16, 16)), image) for image in (white, black)]
-    for filled, one in zip(make(Bright()).edit(asked), asked, strict=True):
+    batch = [request(0, box_mask(2, 2, 9, 9, (16, 16)), image) for image in (white, black)]
+    for filled, one in zip(make(Bright()).edit(batch), batch, strict=True):
         assert (inside(filled, one) == 255).all()
         assert np.array_equal(outside(filled, one), outside(one.source, one))
 
@@ -134,8 +134,8 @@ def test_a_traced_generator_is_the_generator(tmp_path: Path, mini: str) -> None:
     torch.jit.trace(generator, (torch.rand(1, 3, 64, 64), torch.ones(1, 1, 64, 64))).save(str(path))
     traced = load(str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     plain = load(mini)
-    asked = [request(seed, box_mask(4, 6 + seed, 40, 50)) for seed in range(3)]
-    for a, b, one in zip(traced.edit(asked), plain.edit(asked), asked, strict=True):
+    batch = [request(seed, box_mask(4, 6 + seed, 40, 50)) for seed in range(3)]
+    for a, b, one in zip(traced.edit(batch), plain.edit(batch), batch, strict=True):
         assert np.abs(inside(a, one) - inside(b, one)).max() <= 1
         assert inside(b, one).std() > 0
         with torch.no_grad():
@@ -146,17 +146,17 @@ def test_a_traced_generator_is_the_generator(tmp_path: Path, mini: str) -> None:
 
 
 def test_does_not_depend_on_the_batch_or_on_earlier_calls(make: Maker, mini: str) -> None:
-    asked = [request(seed, box_mask(4, 3 * seed, 40, 20 + 9 * seed)) for seed in range(4)]
+    batch = [request(seed, box_mask(4, 3 * seed, 40, 20 + 9 * seed)) for seed in range(4)]
     for method in (make(Stub()), load(mini)):
-        together = method.edit(asked)
-        alone = [method.edit([one])[0] for one in asked]
-        backwards = method.edit(asked[::-1])[::-1]
-        for a, b, c, one in zip(together, alone, backwards, asked, strict=True):
+        together = method.edit(batch)
+        alone = [method.edit([one])[0] for one in batch]
+        backwards = method.edit(batch[::-1])[::-1]
+        for a, b, c, one in zip(together, alone, backwards, batch, strict=True):
             assert np.abs(inside(a, one) - inside(b, one)).max() <= 1
             assert np.abs(inside(a, one) - inside(c, one)).max() <= 1
             assert np.array_equal(outside(a, one), outside(one.source, one))
         assert together[0].tobytes() != together[1].tobytes()
-        assert [image.tobytes() for image in method.edit(asked)] == [image.tobytes() for image in together]
+        assert [image.tobytes() for image in method.edit(batch)] == [image.tobytes() for image in together]
 
 
 def test_what_lies_in_the_hole_does_not_matter(mini: str) -> None:
@@ -207,11 +207,11 @@ def test_a_file_of_another_digest_is_never_opened(tmp_path: Path, monkeypatch: p
     torch.jit.script(Stub()).save(str(path))
     actual = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(torch.jit, "load", lambda *a, **k: pytest.fail("the file was opened"))
-    for digest, told in ((None, checkpoint.PUBLIC_SHA256), ("0" * 64, "0" * 64)):
+    for digest, response in ((None, checkpoint.PUBLIC_SHA256), ("0" * 64, "0" * 64)):
         options = Lama.Options(weights=str(path), sha256=digest)
         [problem] = Lama.problems(options)
         assert str(path) in problem
-        assert f"SHA-256 {actual}, not {told}" in problem
+        assert f"SHA-256 {actual}, not {response}" in problem
         assert "curl -L" in problem
         with pytest.raises(ValueError, match="holds code"):
             Lama(options, Runtime())
@@ -252,8 +252,8 @@ def test_identity_is_the_content(tmp_path: Path, mini: str, make: Maker) -> None
     import shutil
 
     shutil.copytree(mini, tmp_path / "copy")
-    here, there = (Lama.identity(Lama.Options(weights=str(w))) for w in (mini, tmp_path / "copy"))
-    assert here == there
+    here, copy_identity = (Lama.identity(Lama.Options(weights=str(w))) for w in (mini, tmp_path / "copy"))
+    assert here == copy_identity
     assert len(here["sha256"]) == 64
     network.save(tmp_path / "copy", network.Generator(network.GeneratorConfig(width=6, downs=3, blocks=1)))
     assert Lama.identity(Lama.Options(weights=str(tmp_path / "copy"))) != here
@@ -280,6 +280,6 @@ def test_folders_and_options_that_do_not_fit(tmp_path: Path, mini: str) -> None:
 
 def test_a_run_in_half_precision_fills_in_full(mini: str) -> None:
     """The network computes in float32 whatever the run's dtype, so the pixels are the same."""
-    asked = [request(1)]
+    batch = [request(1)]
     half = Lama(Lama.Options(weights=mini), Runtime(dtype="bfloat16"))
-    assert half.edit(asked)[0].tobytes() == load(mini).edit(asked)[0].tobytes()
+    assert half.edit(batch)[0].tobytes() == load(mini).edit(batch)[0].tobytes()

@@ -73,8 +73,8 @@ def test_the_fourier_unit_is_sums_of_cosines(size: tuple[int, int]) -> None:
         rows = np.exp(2j * np.pi * np.outer(np.arange(half), np.arange(width)) / width)
         expected.append((columns * twice @ rows).real / np.sqrt(height * width))
     with torch.no_grad():
-        found = unit(x).double().numpy()
-    assert np.abs(found - np.stack(expected)).max() < 1e-5
+        result = unit(x).double().numpy()
+    assert np.abs(result - np.stack(expected)).max() < 1e-5
 
 
 def test_the_spectral_transform_is_its_formula() -> None:
