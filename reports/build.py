@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class ReportContent:
     """The numbers and tables of a report, before anything is written."""
 
     scores: RunScores
+    # The summary, with cost and votes.
     data: ReportData
-    """The summary, with cost and votes."""
     tables: tuple[Table, ...]
     comparisons: pd.DataFrame | None = None
     validity: pd.DataFrame | None = None
@@ -55,7 +55,7 @@ def compute(
     extras: bool = False,
     resamples: int = 2000,
     seed: int = 0,
-) -> Report:
+) -> ReportContent:
     """Reads the run once and computes everything. Writes nothing.
 
     ``extras``: comparisons with the baseline and validity of the metrics too. The other arguments and the errors are
@@ -105,7 +105,7 @@ def compute(
 
         tables[:measured] = [with_reported(table, paper, scores.names) for table in tables[:measured]]
         tables += reported_tables(paper)
-    return Report(scores, data, tuple(tables), comparisons, validity, study)
+    return ReportContent(scores, data, tuple(tables), comparisons, validity, study)
 
 
 def _summary(

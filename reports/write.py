@@ -23,7 +23,7 @@ from bench.registry import did_you_mean
 from bench.tables import latex, markup
 from bench.tables.style import Style
 from bench.tables.table import Table, notes
-from reports.build import Report, compute
+from reports.build import ReportContent, compute
 from reports.data.metrics import OWN_METRICS, heading
 from reports.data.report_data import ReportError
 from reports.figures.write import ReportFigure, write_figures
@@ -44,15 +44,15 @@ class ReportFiles:
     """The files of a report, and what they show."""
 
     directory: Path
+    # All but the images.
     files: tuple[Path, ...]
-    """All but the images."""
     images: tuple[Path, ...]
+    # Name and caption of each figure. The overview ``grid.png`` is none of them.
     figures: tuple[ReportFigure, ...]
-    """Name and caption of each figure. The overview ``grid.png`` is none of them."""
     tables: tuple[Table, ...]
     summary: pd.DataFrame
+    # For the terminal: where n is too small for a claim, and what the paper does not state.
     warnings: tuple[str, ...]
-    """For the terminal: where n is too small for a claim, and what the paper does not state."""
 
 
 def write_report(
@@ -126,7 +126,7 @@ def _write(store: RunStore, texts: Mapping[str, str]) -> list[Path]:
     ]
 
 
-def _texts(store: RunStore, report: Report, style: Style) -> dict[str, str]:
+def _texts(store: RunStore, report: ReportContent, style: Style) -> dict[str, str]:
     """File name below ``report/`` -> content, of every file but the figures."""
     tables = report.tables
     texts = {
@@ -172,7 +172,7 @@ def readme(name: str) -> str:
     return README.format(name=name)
 
 
-def _markdown_page(store: RunStore, report: Report, style: Style) -> str:
+def _markdown_page(store: RunStore, report: ReportContent, style: Style) -> str:
     """Every table, the notes once, and the meaning of each metric in one line."""
     # One line per metric that any table shows.
     infos = {**OWN_METRICS, **report.data.metrics}

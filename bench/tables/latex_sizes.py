@@ -14,17 +14,17 @@ from bench.tables.numbers import cell_text, ends, halves
 from bench.tables.style import Style
 from bench.tables.table import Cell, Column, Row, Table
 
+# 3.25 in, 6.75 in, 5.5 in: a column and a page of most two-column styles, a page of most others.
 COLUMN_POINTS, PAGE_POINTS, SINGLE_POINTS = 234.0, 487.0, 397.0
-"""3.25 in, 6.75 in, 5.5 in: a column and a page of most two-column styles, a page of most others."""
+# Height that a table may have beside its caption. A longer one goes over several pages.
 BODY_POINTS = 560.0
-"""Height that a table may have beside its caption. A longer one goes over several pages."""
+# Part of the width that the rows' names may take. Longer names are broken into lines.
 NAME_SHARE = 0.36
-"""Part of the width that the rows' names may take. Longer names are broken into lines."""
+# Width of a sign of overlap, and the space between two columns (twice \tabcolsep).
 SIGN_POINTS, GAP_POINTS = 9.0, 8.0
-"""Width of a sign of overlap, and the space between two columns (twice \\tabcolsep)."""
 
+# Points of an em in \footnotesize and \scriptsize.
 _EM, _SMALL_EM = 8.5, 8.0
-"""Points of an em in \\footnotesize and \\scriptsize."""
 
 
 def page_width(style: Style) -> float:

@@ -6,13 +6,13 @@ import math
 
 from bench.tables.table import Cell, Column
 
+# Stands for a value that could not be computed.
 MISSING = "–"
-"""Stands for a value that could not be computed."""
 TIE = "≈"
 DAGGER = "†"
 
+# Values nearer to 0 than this are rounding errors of a float32 sum.
 NOTHING = 1e-8
-"""Values nearer to 0 than this are rounding errors of a float32 sum."""
 
 
 def finite(value: object) -> float | None:

@@ -22,16 +22,16 @@ class StyleError(BenchError):
 class Style:
     """The choices that a user has for the look of tables."""
 
+    # Metrics of the main tables, in order. Empty: the suite's own choice.
     columns: tuple[str, ...] = ()
-    """Metrics of the main tables, in order. Empty: the suite's own choice."""
+    # Decimals of every column. None: about four digits.
     decimals: int | None = None
-    """Decimals of every column. None: about four digits."""
+    # ``brackets``: [low, high] below the value. ``plus-minus``: distances to both ends, beside the value.
     intervals: Intervals = "brackets"
-    """``brackets``: [low, high] below the value. ``plus-minus``: distances to both ends, beside the value."""
+    # Layout of the paper. In ``two-column``, wide LaTeX tables span the page (``table*``).
     layout: Layout = "two-column"
-    """Layout of the paper. In ``two-column``, wide LaTeX tables span the page (``table*``)."""
+    # ``short``: title, n and marks. ``full``: all notes and the provenance too.
     captions: Captions = "short"
-    """``short``: title, n and marks. ``full``: all notes and the provenance too."""
 
     def check_columns(self, available: Sequence[str]) -> None:
         """Raises :class:`StyleError` for a column that the run does not have."""

@@ -12,18 +12,18 @@ from dataclasses import dataclass, replace
 from bench.edit import ALL
 from bench.tables.style import Style
 
+# A method is separable from the best one where the adjusted p-value is below this.
 ALPHA = 0.05
-"""A method is separable from the best one where the adjusted p-value is below this."""
 
+# Notes that a terminal leaves out: it marks the best by a star, and the second by nothing.
 MARK_NOTES = ("Bold: the best method of the column.", "Underlined: the second best method of the column.")
-"""Notes that a terminal leaves out: it marks the best by a star, and the second by nothing."""
 
+# Style of intervals -> the note that explains it.
 INTERVAL_NOTES: Mapping[str, str] = {
     "brackets": "Below each value: its 95 % interval.",
     "plus-minus": "±: from the value to either end of its 95 % interval; + and - where they are not equally far.",
     "none": "",
 }
-"""Style of intervals -> the note that explains it."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,21 @@ class Column:
     """One column: its heading, and how its values are written."""
 
     heading: str
+    # Identifier of the values, the key of the column in CSV files.
     metric: str
-    """Identifier of the values, the key of the column in CSV files."""
+    # Edit category of the values.
     category: str = ALL
-    """Edit category of the values."""
+    # None: neither direction is better, so nothing is marked.
     higher_is_better: bool | None = None
-    """None: neither direction is better, so nothing is marked."""
+    # Whether values are shares in [0, 1] that are shown times 100.
     percent: bool = False
-    """Whether values are shares in [0, 1] that are shown times 100."""
     decimals: int = 3
+    # Protocol of the values, where a table spans several.
     protocol: str = ""
-    """Protocol of the values, where a table spans several."""
+    # Heading above this column and its neighbours of the same group.
     group: str = ""
-    """Heading above this column and its neighbours of the same group."""
+    # Whether the values were copied from a publication. Such a column is never marked and never compared.
     reported: bool = False
-    """Whether the values were copied from a publication. Such a column is never marked and never compared."""
 
     @property
     def arrow(self) -> str:
@@ -71,22 +71,22 @@ class Column:
 class Cell:
     """One value with its 95 % interval and its marks."""
 
+    # None where nothing could be computed.
     value: float | None
-    """None where nothing could be computed."""
     low: float | None = None
     high: float | None = None
+    # Number of samples behind the value.
     n: int = 0
-    """Number of samples behind the value."""
     best: bool = False
+    # Not the best, but its interval overlaps the best one's.
     tie: bool = False
-    """Not the best, but its interval overlaps the best one's."""
     second: bool = False
+    # Not separable from the best: its p-value, adjusted for all pairs of methods, is at least ``ALPHA``.
     dagger: bool = False
-    """Not separable from the best: its p-value, adjusted for all pairs of methods, is at least ``ALPHA``."""
+    # Shown instead of the value, for cells that are no plain number.
     text: str = ""
-    """Shown instead of the value, for cells that are no plain number."""
+    # Shown instead of the interval.
     span: str = ""
-    """Shown instead of the interval."""
 
 
 @dataclass(frozen=True)
@@ -94,19 +94,19 @@ class Row:
     """One row, usually of a method."""
 
     label: str
+    # Whether it is a control (a reference method). Controls stand last and are never marked.
     control: bool
-    """Whether it is a control (a reference method). Controls stand last and are never marked."""
     cells: tuple[Cell, ...]
+    # Largest n of the cells.
     n: int
-    """Largest n of the cells."""
+    # Number of edits that failed or are missing.
     failed: int
-    """Number of edits that failed or are missing."""
+    # Printed by LaTeX instead of ``label``.
     display: str = ""
-    """Printed by LaTeX instead of ``label``."""
+    # BibTeX keys that LaTeX cites after the name.
     cite: str = ""
-    """BibTeX keys that LaTeX cites after the name."""
+    # Heading above this row and its neighbours of the same group.
     group: str = ""
-    """Heading above this row and its neighbours of the same group."""
 
     def counts(self, names: Iterable[str]) -> list[int]:
         """Values of the named counts (``n``, ``failed``)."""
@@ -117,24 +117,24 @@ class Row:
 class Table:
     """A finished table. Methods stand first, controls after them."""
 
+    # Stem of its files, and its LaTeX label.
     name: str
-    """Stem of its files, and its LaTeX label."""
     title: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    # How the intervals were computed.
     interval_notes: tuple[str, ...] = ()
-    """How the intervals were computed."""
+    # Whether intervals are shown. CSV files have them in any case.
     intervals: bool = True
-    """Whether intervals are shown. CSV files have them in any case."""
+    # Data, weights, seed and versions: one sentence each.
     provenance: tuple[str, ...] = ()
-    """Data, weights, seed and versions: one sentence each."""
+    # Sentence that even a short LaTeX caption holds, besides title, n and marks.
     caption: str = ""
-    """Sentence that even a short LaTeX caption holds, besides title, n and marks."""
+    # Heading of the first column.
     rows_are: str = "method"
-    """Heading of the first column."""
+    # Counts of a row that are shown at its end.
     counts: tuple[str, ...] = ("n", "failed")
-    """Counts of a row that are shown at its end."""
 
     def column_n(self, index: int) -> int | None:
         """The n that all values of a column share, where it differs from that of their rows."""

@@ -12,12 +12,12 @@ from bench.tables.table import MARK_NOTES, Cell, Column, Table, notes
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+# Stands behind the best value of a column: bold does not survive a pipe or a copy.
 BEST = "*"
-"""Stands behind the best value of a column: bold does not survive a pipe or a copy."""
+# Characters between two columns.
 GAP = 2
-"""Characters between two columns."""
+# Width of the first column where room is short. Longer names take a second line, beside the intervals.
 NAME_WIDTH = 19
-"""Width of the first column where room is short. Longer names take a second line, beside the intervals."""
 
 
 def narrowed(table: Table, width: int, families: Sequence[Sequence[str]] = (), columns: int = 5) -> Table:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from bench.metrics.types import COMPOSITED_SUFFIX, OUTCOME, MetricInfo, raw_name
 from reports.data.scores import PEAK_MEMORY, SECONDS
 
+# Metric -> heading of its column, in the order of the detail tables. Other metrics are called by their own
+# name.
 HEADINGS: Mapping[str, str] = {
     "success_truth": "success (truth)",
     "success_clip": "success (CLIP)",
@@ -54,8 +56,8 @@ HEADINGS: Mapping[str, str] = {
     "simulated_preference": "preferred (SIMULATED RATERS)",
     "simulated_preference_votes": "votes (SIMULATED RATERS)",
 }
-"""Metric -> heading of its column, in the order of the detail tables. Other metrics are called by their own name."""
 
+# Columns of the main table, in order, as far as the run has them.
 MAIN_METRICS: tuple[str, ...] = (
     "success_truth",
     "success_clip",
@@ -76,8 +78,8 @@ MAIN_METRICS: tuple[str, ...] = (
     "cmmd",
     "mini_clip_cmmd",
 )
-"""Columns of the main table, in order, as far as the run has them."""
 
+# Columns of a narrow terminal: of each family the first metric that the table has.
 TERMINAL_METRICS: tuple[tuple[str, ...], ...] = (
     ("success_truth", "success_clip", "success_mini_clip"),
     ("leak_lpips",),
@@ -85,13 +87,13 @@ TERMINAL_METRICS: tuple[tuple[str, ...], ...] = (
     ("clip_target", "mini_clip_target"),
     ("fid", "vgg16_frechet"),
 )
-"""Columns of a narrow terminal: of each family the first metric that the table has."""
 
 
 def _own(name: str, unit: str, higher_is_better: bool, summary: str) -> MetricInfo:
     return MetricInfo(name, "1", unit, higher_is_better, summary)
 
 
+# Values that the reports compute themselves: cost and votes.
 OWN_METRICS: Mapping[str, MetricInfo] = {
     info.name: info
     for info in (
@@ -113,7 +115,6 @@ OWN_METRICS: Mapping[str, MetricInfo] = {
         ),
     )
 }
-"""Values that the reports compute themselves: cost and votes."""
 
 
 def is_composited(metric: str) -> bool:

@@ -23,16 +23,16 @@ class ReportError(BenchError):
 class ReportData:
     """The numbers of a report, and what is needed to lay them out."""
 
+    # The tidy summary. Its columns are ``reports.data.summary.SUMMARY_COLUMNS``.
     frame: pd.DataFrame
-    """The tidy summary. Its columns are ``reports.data.summary.SUMMARY_COLUMNS``."""
+    # Metric -> its declaration: unit, direction, one line of meaning.
     metrics: Mapping[str, MetricInfo]
-    """Metric -> its declaration: unit, direction, one line of meaning."""
+    # Titles of the methods that are controls.
     controls: Container[str] = ()
-    """Titles of the methods that are controls."""
+    # Adjusted p-values against the best method. None: overlapping intervals are marked instead.
     separations: Separation | None = None
-    """Adjusted p-values against the best method. None: overlapping intervals are marked instead."""
+    # Decimals of every column. None: about four digits.
     decimals: int | None = None
-    """Decimals of every column. None: about four digits."""
 
     def with_frame(self, frame: pd.DataFrame) -> ReportData:
         return replace(self, frame=frame)

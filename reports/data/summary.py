@@ -30,8 +30,8 @@ SUMMARY_COLUMNS: tuple[str, ...] = (
     "failed",
 )
 
+# ``(M, K)`` whether anything was recorded, and ``(M, K)`` each of value, low, high, n.
 Means = tuple["NDArray[np.bool_]", list["NDArray[Any]"]]
-"""``(M, K)`` whether anything was recorded, and ``(M, K)`` each of value, low, high, n."""
 
 
 def summary(

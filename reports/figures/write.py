@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bench.store import RunStore
-    from reports.build import Report
+    from reports.build import ReportContent
     from reports.figures.choice import Rule
     from reports.figures.sensitivity import Bounds
 
+    # Name, caption and figure. None where the run lacks the data.
     Drawing = tuple[str, str, Figure | None]
-    """Name, caption and figure. None where the run lacks the data."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class ReportFigure:
 
     name: str
     caption: str
+    # Whether it is as wide as a page, not as a column.
     wide: bool
-    """Whether it is as wide as a page, not as a column."""
 
 
 def write_figures(
-    store: RunStore, report: Report, bounds: Bounds | None = None, cases: Sequence[str] = ()
+    store: RunStore, report: ReportContent, bounds: Bounds | None = None, cases: Sequence[str] = ()
 ) -> tuple[list[Path], list[ReportFigure]]:
     """Writes the overview grid and all figures. Returns the paths, and the figures with their captions.
 
@@ -58,7 +58,7 @@ def write_figures(
     return paths, figures
 
 
-def _charts(report: Report, bounds: Bounds | None) -> Iterator[Drawing]:
+def _charts(report: ReportContent, bounds: Bounds | None) -> Iterator[Drawing]:
     from reports.figures import charts
     from reports.figures.sensitivity import success_sensitivity
     from reports.figures.style import looks
@@ -96,7 +96,7 @@ def _charts(report: Report, bounds: Bounds | None) -> Iterator[Drawing]:
     )
 
 
-def _edits(store: RunStore, report: Report, cases: Sequence[str]) -> Iterator[Drawing]:
+def _edits(store: RunStore, report: ReportContent, cases: Sequence[str]) -> Iterator[Drawing]:
     """Grids of edits and leak heat maps, in several parts where one figure cannot hold all methods."""
     from reports.figures.choice import RULES, words
     from reports.figures.pictures import heat_maps, judge_of, parts, side_by_side

@@ -98,12 +98,12 @@ class _Content:
     """Cases and edits of a run, in the order of the page."""
 
     cases: list[dict[str, Any]]
+    # Case by case. Within a case, methods in the order of ``methods``.
     edits: list[EditRecord]
-    """Case by case. Within a case, methods in the order of ``methods``."""
+    # Position in ``cases`` of each edit's case.
     case_of: list[int]
-    """Position in ``cases`` of each edit's case."""
+    # Digests, controls last.
     methods: list[str]
-    """Digests, controls last."""
     titles: Mapping[str, str]
     controls: frozenset[str]
 

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
     from bench.edit import EditRecord
 
+# Edits in one chunk of ``edits`` and of ``column``.
 EDITS = 20_000
-"""Edits in one chunk of ``edits`` and of ``column``."""
+# Cases in one chunk of ``cases``.
 CASES = 2_000
-"""Cases in one chunk of ``cases``."""
+# Edits in one chunk of ``rows``.
 ROWS = 400
-"""Edits in one chunk of ``rows``."""
 
 _CASE_FIELDS = ("source_prompt", "target_prompt", "region_prompt", "instruction")
 
@@ -47,22 +47,22 @@ class PageData:
     """A run as the page sees it."""
 
     run: dict[str, Any]
+    # Rows of ``cases.jsonl`` with ``protocol``, in order.
     cases: list[dict[str, Any]]
-    """Rows of ``cases.jsonl`` with ``protocol``, in order."""
+    # Case by case. Within a case, methods in the tables' order.
     edits: list[EditRecord]
-    """Case by case. Within a case, methods in the tables' order."""
+    # Position in ``cases`` of each edit's case.
     case_of: list[int]
-    """Position in ``cases`` of each edit's case."""
+    # ``(edits, metrics)``, NaN where there is no value.
     values: NDArray[np.float64]
-    """``(edits, metrics)``, NaN where there is no value."""
+    # Edit -> metric -> reason of a missing value.
     reasons: Mapping[int, Mapping[int, str]]
-    """Edit -> metric -> reason of a missing value."""
+    # Table -> ``tex`` and ``csv``.
     texts: Mapping[str, Mapping[str, str]]
-    """Table -> ``tex`` and ``csv``."""
+    # File name of each edit's small copy, or the empty string. As long as ``edits``, or empty.
     edit_thumbs: list[str] = field(default_factory=list)
-    """File name of each edit's small copy, or the empty string. As long as ``edits``, or empty."""
+    # The same for the sources of ``cases``.
     case_thumbs: list[str] = field(default_factory=list)
-    """The same for the sources of ``cases``."""
 
     def chunks(self) -> Iterator[tuple[str, Any]]:
         """``(name, value)`` of every chunk, ``run`` first."""

@@ -9,6 +9,7 @@ from bench.tables.numbers import cell_text, interval
 from bench.tables.table import Cell, Column, Table
 from reports.figures.charts import ALIGNMENT, LEAK, SUCCESS
 
+# The columns of the first screen: of each family the first metric that the table has.
 HEADLINE: Sequence[Sequence[str]] = (
     SUCCESS,
     LEAK,
@@ -17,7 +18,6 @@ HEADLINE: Sequence[Sequence[str]] = (
     ("clip_directional", "mini_clip_directional"),
     ("fid", "vgg16_frechet"),
 )
-"""The columns of the first screen: of each family the first metric that the table has."""
 
 
 def overview(table: Table) -> dict[str, Any]:

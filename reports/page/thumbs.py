@@ -12,8 +12,8 @@ from PIL import Image
 
 from bench.files import sha256_bytes
 
+# Longest side of a small copy, in pixels. A smaller image needs none.
 SIDE = 256
-"""Longest side of a small copy, in pixels. A smaller image needs none."""
 _DIGITS = 16
 
 

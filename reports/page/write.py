@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from reports.figures.write import ReportFigure
 
 HERE = Path(__file__).parent
+# Folder beside ``index.html``: styles, scripts, data and, in a portable page, the images.
 FOLDER = "page"
-"""Folder beside ``index.html``: styles, scripts, data and, in a portable page, the images."""
 ASSETS = (
     "style.css", "core.js", "tables.js", "overview.js", "figures.js", "gallery.js", "viewer.js", "run.js", "main.js",
 )  # fmt: skip

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from reports.data.scores import RunScores
 
+# Metrics of the tables. ``comparisons.csv`` has all.
 COMPARED = (
     "success_truth",
     "success_clip",
@@ -28,7 +29,6 @@ COMPARED = (
     "fid",
     "vgg16_frechet",
 )
-"""Metrics of the tables. ``comparisons.csv`` has all."""
 
 NOTE = (
     "Differences are paired by case; p: two-sided sign-flip test, Holm's correction over the methods of a "

@@ -28,12 +28,12 @@ from bench.errors import BenchError
 from bench.files import parse_json
 
 FORMAT = 1
+# Statements that every place of a paper should make -> their names in the list of gaps.
 EXPECTED = {
     "n": "number of edits or votes (n)",
     "interval": "interval or test",
     "protocol": "protocol (cases, masks, prompts)",
 }
-"""Statements that every place of a paper should make -> their names in the list of gaps."""
 OWN_FILE = Path(__file__).parents[1] / "paper.json"
 
 
@@ -45,19 +45,19 @@ class PaperError(BenchError):
 class Reported:
     """One cell of a paper."""
 
+    # ``Table 1``, ``abstract``, ...
     place: str
-    """``Table 1``, ``abstract``, ..."""
     page: int | None
+    # The paper's own name of it.
     method: str
-    """The paper's own name of it."""
+    # None: the paper does not say which.
     dataset: str | None
-    """None: the paper does not say which."""
     quantity: str
+    # With the digits that were printed.
     value: Decimal
-    """With the digits that were printed."""
     category: str | None = None
+    # Kind of figure, where one name stands for several (a share of votes, of comparisons).
     kind: str = ""
-    """Kind of figure, where one name stands for several (a share of votes, of comparisons)."""
 
     @property
     def where(self) -> str:
@@ -82,8 +82,8 @@ class Quantity:
     metrics: tuple[str, ...]
     higher_is_better: bool | None
     unit: str
+    # Sum over the methods of one place, where the values are shares of one choice.
     sums_to: Decimal | None = None
-    """Sum over the methods of one place, where the values are shares of one choice."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,12 @@ class Statement:
 
     place: str
     quote: str
+    # How many times ``quantity`` of ``method`` is that of another method.
     ratio: Decimal | None = None
-    """How many times ``quantity`` of ``method`` is that of another method."""
     method: str = ""
     quantity: str = ""
+    # Methods that the sentence says the paper compares with.
     compared: tuple[str, ...] = ()
-    """Methods that the sentence says the paper compares with."""
 
 
 @dataclass(frozen=True)
@@ -106,25 +106,25 @@ class Paper:
 
     title: str
     source: str
+    # The paper's name of a method -> the suite's.
     methods: Mapping[str, str]
-    """The paper's name of a method -> the suite's."""
+    # The paper's name of a data set -> the protocols over the same data.
     protocols: Mapping[str, tuple[str, ...]]
-    """The paper's name of a data set -> the protocols over the same data."""
     quantities: Mapping[str, Quantity]
     cells: tuple[Reported, ...]
+    # Place -> source in which it was read.
     read_in: Mapping[str, str]
-    """Place -> source in which it was read."""
+    # (place, content) of places whose values the file does not hold.
     absent: tuple[tuple[str, str], ...] = ()
-    """(place, content) of places whose values the file does not hold."""
+    # Place -> those of ``EXPECTED`` that the paper states of it.
     gives: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Place -> those of ``EXPECTED`` that the paper states of it."""
+    # Name of a method or quantity -> the name that the checks take for the same.
     same: Mapping[str, str] = field(default_factory=dict)
-    """Name of a method or quantity -> the name that the checks take for the same."""
+    # Model that the paper does not name -> the suite's methods that it may be compared with.
     unnamed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Model that the paper does not name -> the suite's methods that it may be compared with."""
     statements: tuple[Statement, ...] = ()
+    # Unnamed model -> the suite's method that the user compares it with (:func:`with_baselines`).
     baselines: Mapping[str, str] = field(default_factory=dict)
-    """Unnamed model -> the suite's method that the user compares it with (:func:`with_baselines`)."""
 
     def one_name(self, name: str) -> str:
         """The name under which the checks compare a method or a quantity."""

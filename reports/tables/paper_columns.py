@@ -92,8 +92,8 @@ def reported_tables(paper: Paper) -> list[Table]:
     return [_reported_table(place, paper) for place in places]
 
 
+# Quantity, data set, category, kind: one column of a place.
 _Key = tuple[str, str | None, str | None, str]
-"""Quantity, data set, category, kind: one column of a place."""
 
 
 def _reported_table(place: str, paper: Paper) -> Table:

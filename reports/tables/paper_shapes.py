@@ -15,8 +15,8 @@ from reports.tables.tabulate import Pick, tabulate
 FRECHET = ("fid", "vgg16_frechet")
 SUCCESS = ("success_truth", "success_clip", "success_mini_clip")
 REGION = ("clip_region", "mini_clip_region")
+# Method of the ablation table. Its variants have names that begin with this and ``_no_``.
 ABLATION = "prompt_edit_diff"
-"""Method of the ablation table. Its variants have names that begin with this and ``_no_``."""
 
 
 def paper_tables(data: ReportData, names: Mapping[str, str]) -> list[Table]:

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from bench.store import RunStore
     from reports.data.scores import RunScores
 
+# Packages whose versions stand above each table, as far as the run recorded them.
 PACKAGES = ("prompteditbench", "torch", "diffusers", "transformers")
-"""Packages whose versions stand above each table, as far as the run recorded them."""
 
+# Options that state how many steps a sampler takes.
 STEPS = ("steps", "base_steps", "upsampler_steps")
-"""Options that state how many steps a sampler takes."""
 
 
 def with_provenance(table: Table, store: RunStore, scores: RunScores, detectable: Detectable) -> Table:

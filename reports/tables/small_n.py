@@ -13,8 +13,8 @@ from reports.tables.tabulate import SMALL_SET
 if TYPE_CHECKING:
     from reports.data.scores import RunScores
 
+# (protocol, metric of success) -> the smallest difference that the run can detect. None where there is none.
 Detectable = Mapping[tuple[str, str], float | None]
-"""(protocol, metric of success) -> the smallest difference that the run can detect. None where there is none."""
 
 
 def small_n(table: Table, scores: RunScores, detectable: Detectable) -> list[str]:

@@ -97,13 +97,13 @@ def short_table(main: Sequence[Table]) -> Table:
     )
 
 
+# Name of a detail table -> its title, in order.
 FAMILY_TITLES = {
     "leakage": "leakage in detail",
     "reference": "distance to the reference inside the mask",
     "pasted": "composited edits: the edit pasted back into its source",
     "other": "other metrics",
 }
-"""Name of a detail table -> its title, in order."""
 
 
 def _family(metric: str) -> str:

@@ -19,6 +19,8 @@ from reports.tables.tabulate import Pick, tabulate, with_note
 if TYPE_CHECKING:
     import pandas as pd
 
+# Groups of the table. A column shows the first of its metrics that the run has.
+# An empty heading stands for the metric's own heading.
 SUITE: Sequence[tuple[str, Sequence[tuple[tuple[str, ...], str]]]] = (
     (
         "realism",
@@ -54,10 +56,6 @@ SUITE: Sequence[tuple[str, Sequence[tuple[tuple[str, ...], str]]]] = (
     ),
     ("cost", (((SECONDS,), ""), ((PEAK_MEMORY,), ""))),
 )
-"""Groups of the table. A column shows the first of its metrics that the run has.
-
-An empty heading stands for the metric's own heading.
-"""
 
 COMPOSITED_LEAK = "leak_lpips_pasted"
 MEAN_RANK = "mean_rank"

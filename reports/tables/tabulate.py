@@ -12,8 +12,8 @@ from bench.tables.table import MARK_NOTES, Cell, Column, Row, Table, mark
 from reports.data.metrics import is_frechet, is_set_distance, metric_info
 from reports.data.report_data import ReportData
 
+# Below this many images a Fréchet distance is biased upwards enough for a note.
 SMALL_SET = 2048
-"""Below this many images a Fréchet distance is biased upwards enough for a note."""
 
 MEAN_INTERVAL_NOTE = (
     "Intervals are clustered on the source image (shares of successes: Wilson's with the clusters' design "
@@ -24,8 +24,8 @@ SET_INTERVAL_NOTE = (
     "about the value expected at this n."
 )
 
+# Units of values in [0, 1] that read better as per cent.
 _SHARES = frozenset({"share", "fraction", "rate", OUTCOME, "%"})
-"""Units of values in [0, 1] that read better as per cent."""
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,8 @@ METHODS = (
     *(MethodSpec(name, {}, is_control=True) for name in ("oracle", "copy_input", "jpeg")),
 )
 METRICS_EACH = 25
+# Records of one append: as many files as a real run would have.
 PART = 200_000
-"""Records of one append: as many files as a real run would have."""
 
 
 @dataclass(frozen=True)
