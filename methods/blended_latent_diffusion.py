@@ -96,11 +96,7 @@ class BlendedLatentDiffusion(BlendingMethod):
         ]
 
     def blend(
-        self,
-        predict: latents.GuidedUNet,
-        z_source: Tensor,
-        mask: Tensor,
-        fresh_noise: latents.NoiseSource,
+        self, predict: latents.GuidedUNet, z_source: Tensor, mask: Tensor, fresh_noise: latents.NoiseSource
     ) -> Tensor:
         # Algorithm 1 of the paper.
         steps = self.options.steps

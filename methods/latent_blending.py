@@ -76,11 +76,7 @@ class LatentBlending(BlendingMethod):
         self.schedule = latents.NoiseSchedule(self.pipeline.scheduler)
 
     def blend(
-        self,
-        predict: latents.GuidedUNet,
-        z_source: Tensor,
-        mask: Tensor,
-        fresh_noise: latents.NoiseSource,
+        self, predict: latents.GuidedUNet, z_source: Tensor, mask: Tensor, fresh_noise: latents.NoiseSource
     ) -> Tensor:
         options, schedule = self.options, self.schedule
 

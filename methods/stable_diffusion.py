@@ -187,11 +187,7 @@ class BlendingMethod(StableDiffusionMethod):
         return self.blend(predict, z_source, mask, fresh_noise)
 
     def blend(
-        self,
-        predict: latents.GuidedUNet,
-        z_source: Tensor,
-        mask: Tensor,
-        fresh_noise: latents.NoiseSource,
+        self, predict: latents.GuidedUNet, z_source: Tensor, mask: Tensor, fresh_noise: latents.NoiseSource
     ) -> Tensor:
         """The loop: from the source's latents (B, 4, h, w) to those of the results.
 
