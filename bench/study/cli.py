@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from bench.study.design import Design
     from bench.study.interface import RaterRecord
     from bench.study.store import StudyStore
-    from bench.study.votes.analysis import Analysis, Exclusion
+    from bench.study.votes.analysis import Analysis
+    from bench.study.votes.exclusion import Exclusion
 
 STORE = "runs/studies.db"
 STORE_VARIABLE = "PEB_STUDY_STORE"
@@ -681,7 +682,7 @@ def _exclusion(rule: Mapping[str, Any]) -> Any:
     from dataclasses import fields
 
     from bench.registry import did_you_mean
-    from bench.study.votes.analysis import Exclusion
+    from bench.study.votes.exclusion import Exclusion
 
     known = [entry.name for entry in fields(Exclusion)]
     for name in rule:

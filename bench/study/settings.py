@@ -49,7 +49,7 @@ class StudySettings:
     lease_seconds: int = 1800
     """Seconds for which a trial waits for a rater who does nothing, before another may get it."""
     exclusion: Mapping[str, Any] = field(default_factory=dict)
-    """The rule that excludes raters, stated before any vote: fields of ``votes.analysis.Exclusion``."""
+    """The rule that excludes raters, stated before any vote: fields of ``votes.exclusion.Exclusion``."""
 
     def check(self) -> None:
         """Raises :class:`SettingsError` that names the setting."""

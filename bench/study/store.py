@@ -189,7 +189,7 @@ class StudyStore(Registration, TrialHandout):
         Columns: those of :mod:`bench.study.votes.frame`. ``kind``: ``human`` or ``simulated`` raters, never both in one
         frame. ``server_time`` is aware UTC.
         """
-        from bench.study.votes.analysis import Exclusion
+        from bench.study.votes.exclusion import Exclusion
 
         if kind not in RATER_KINDS:
             raise StudyError(f"votes of kind {kind!r}: expected one of {', '.join(RATER_KINDS)}.")

@@ -29,7 +29,7 @@ def study_results(
 
 def question_results(analysis: Analysis, votes: pd.DataFrame, question: str) -> StudyResults:
     """Selects the part of an analysis of ``votes`` that answers one question."""
-    from bench.study.votes.analysis import kept_raters
+    from bench.study.votes.exclusion import kept_raters
 
     # Votes on the question, without repeats, attention checks and excluded raters.
     votes = votes[votes["role"] == "trial"]
@@ -41,7 +41,7 @@ def question_results(analysis: Analysis, votes: pd.DataFrame, question: str) -> 
             f"Questions with votes: {', '.join(questions)}. Name one with --question."
         )
     votes = votes[votes["question"] == question]
-    if analysis.counted == "kept":
+    if analysis.rater_set == "kept":
         votes = votes[kept_raters(votes, analysis.raters)]
     # In a study of one question, the rows over all questions are that question's.
     scope = question if len(questions) > 1 else "all"
@@ -50,7 +50,7 @@ def question_results(analysis: Analysis, votes: pd.DataFrame, question: str) -> 
         # Without scores there is no correlation, and no column.
         if frame.empty:
             return frame
-        return frame[(frame["raters"] == analysis.counted) & (frame["question"] == scope)]
+        return frame[(frame["raters"] == analysis.rater_set) & (frame["question"] == scope)]
 
     # How many votes and raters, and the rule that excludes raters.
     statement = analysis.statement_of(

@@ -27,7 +27,8 @@ from bench.study.models import HUMAN, SIMULATED
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.study.votes.analysis import Analysis, Exclusion
+    from bench.study.votes.analysis import Analysis
+    from bench.study.votes.exclusion import Exclusion
     from bench.study.votes.quality import RaterQuality
 
 # Bootstrap resamples of the live intervals. `study analyse` takes more.
@@ -170,7 +171,7 @@ def _analysis(
 
 def exclusion(service: Service) -> Exclusion:
     """The exclusion rule that the study stated before any vote."""
-    from bench.study.votes.analysis import Exclusion
+    from bench.study.votes.exclusion import Exclusion
 
     return Exclusion(**service.study.settings.exclusion)
 
@@ -310,7 +311,7 @@ def raters(service: Service, kind: str, votes: pd.DataFrame, rule: Exclusion) ->
     # Rater -> reason of the exclusion.
     reasons: dict[str, str] = {}
     if len(votes):
-        from bench.study.votes.analysis import rater_quality
+        from bench.study.votes.exclusion import rater_quality
         from bench.study.votes.frame import check_votes
 
         verdicts = rater_quality(check_votes(votes), rule).to_dict("records")

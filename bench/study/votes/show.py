@@ -57,7 +57,7 @@ def tables(analysis: Analysis, realism: pd.DataFrame | None = None) -> list[Tabl
     ``realism``: columns protocol, method (its title), metric (the heading, such as ``FID``), value: one number
     per data set and method, lower is better; it stands in the first table beside the votes.
     """
-    view = _View(analysis, analysis.counted)
+    view = _View(analysis, analysis.rater_set)
     found = [
         *_by_data_set(view, realism),
         *_preference(view),

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.study.exchange import FIELDS, ExchangeError, anonymise, export_votes, import_votes
-from bench.study.votes.analysis import Exclusion, analyse
+from bench.study.votes.analysis import analyse
+from bench.study.votes.exclusion import Exclusion
 from bench.study.votes.frame import VotesError, check_votes
 from tests.bench.study.polls import frame, poll
 

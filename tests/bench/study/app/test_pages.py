@@ -24,7 +24,7 @@ from bench.study.design import DesignOptions
 from bench.study.settings import StudySettings
 from bench.study.simulate import Taste, simulate
 from bench.study.store import StudyStore
-from bench.study.votes.analysis import Exclusion
+from bench.study.votes.exclusion import Exclusion
 from tests.bench.study.runs import answer_all
 from tests.bench.study.served import ODD, TITLES, odd_run
 

@@ -13,8 +13,9 @@ import pytest
 from scipy import stats as scipy_stats
 
 from bench.study.votes import show
-from bench.study.votes.analysis import Analysis, Exclusion, SimulatedVotes, analyse, rater_quality
+from bench.study.votes.analysis import Analysis, SimulatedVotes, analyse
 from bench.study.votes.bradley_terry import fit_votes
+from bench.study.votes.exclusion import Exclusion, rater_quality
 from bench.study.votes.frame import VotesError, check_votes
 from tests.bench.study.polls import frame, poll
 
