@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,10 +121,10 @@ def test_accumulated_passes_are_one_large_batch(tmp_path: Path) -> None:
 
 def _one_of_two(index: int, folder: Path) -> None:
     """One of two processes, each with half of every batch."""
-    # The variables that a launcher sets.
-    os.environ.update(RANK=str(index), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="29517")
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo")
+    # The processes meet at a file: a port could be taken by another test.
+    meeting = (folder / "meeting").as_uri()
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=index, world_size=2)
     torch.manual_seed(0)
     model = nn.Linear(8, 1)
     network = nn.parallel.DistributedDataParallel(model)
@@ -135,12 +137,26 @@ def _one_of_two(index: int, folder: Path) -> None:
         return whole.chunk(2)[index]
 
     budget = Budget(samples=64, batch=16, learning_rate=1e-2, warmup=0)
-    train(folder, {"m": model}, loss, batch, budget, CPU, distributed=network)
+    train(folder / "two", {"m": model}, loss, batch, budget, CPU, distributed=network)
     torch.distributed.destroy_process_group()
 
 
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_one_of_two, (tmp_path / "two",), nprocs=2)
+    # Fresh interpreters that run this file. A spawned copy of the test process would run its main script again,
+    # whatever an earlier test has put there.
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(index), str(tmp_path)],
+            env={
+                **os.environ,
+                "RANK": str(index),
+                "WORLD_SIZE": "2",
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            },
+        )
+        for index in range(2)
+    ]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
     torch.manual_seed(0)
     model = nn.Linear(8, 1)
 
@@ -199,3 +215,7 @@ def test_a_step_without_finite_gradients_changes_nothing(tmp_path: Path) -> None
 
     train(tmp_path, {"m": model}, broken, batch, replace(BUDGET, samples=32), CPU)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+
+
+if __name__ == "__main__":
+    _one_of_two(int(sys.argv[1]), Path(sys.argv[2]))

@@ -38,6 +38,12 @@ PAGE = APP.with_name("page.py")
 PASSWORD = "correct horse battery"
 
 
+@pytest.fixture(autouse=True)
+def _main_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts the main module back after a test: a page that runs replaces it by its own script."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
 @pytest.fixture(scope="module")
 def odd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return odd_run(tmp_path_factory.mktemp("odd") / "run")
