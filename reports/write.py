@@ -97,7 +97,7 @@ def write_report(
         _remove_stale(store, [*files, *images])
 
     # Warnings for the terminal, each once.
-    too_small = [note for table in report.tables for note in table.notes if note.startswith("Too small")]
+    too_small = [warning for table in report.tables for warning in table.too_small]
     gaps = [] if paper is None else paper.gaps
     warnings = dict.fromkeys([*too_small, *latex.warnings(report.tables), *gaps])
     return ReportFiles(

@@ -34,7 +34,7 @@ from bench.tables.latex_sizes import (
 )
 from bench.tables.numbers import MISSING, cell_text, ends, halves
 from bench.tables.style import Style
-from bench.tables.table import INTERVAL_NOTES, Cell, Column, Row, Table
+from bench.tables.table import Cell, Column, Row, Table
 
 HEAD = r"""% Needs, in the preamble: \usepackage{booktabs,longtable,siunitx} (siunitx 3 or later)
 \providecommand{\pebsecond}[1]{\llap{\underline{\phantom{#1}}}}
@@ -136,7 +136,7 @@ def file(one: Table, style: Style | None = None) -> str:
 def notes(tables: Sequence[Table], style: Style | None = None) -> str:
     """A section with everything that the short captions leave out, each sentence once."""
     style = style or Style()
-    on_intervals = [remark for table in tables for remark in _on_intervals(table, style)]
+    on_intervals = [remark for table in tables for remark in table.explained_intervals(style.intervals)]
     on_values = [note for table in tables for note in table.notes]
     lines = [rf"\item {escape(line)}" for line in dict.fromkeys([*on_intervals, *on_values])]
     if not lines:
@@ -400,7 +400,8 @@ def _caption(one: Table, style: Style) -> list[str]:
     # Only what the table shows is explained.
     cells = [cell for row in one.rows for cell in row.cells]
     ranged = any(cell.low is not None and cell.low != cell.high for cell in cells)
-    interval = {"brackets": "In brackets: 95 % intervals.", "plus-minus": "±: 95 % intervals.", "none": ""}
+    sign = {"brackets": "In brackets", "plus-minus": "±", "none": ""}[style.intervals]
+    explained = f"{sign}: {100 * one.level:g} % intervals." if ranged and sign else ""
     marks = [
         meaning
         for meaning, used in (
@@ -413,9 +414,7 @@ def _caption(one: Table, style: Style) -> list[str]:
     ]
     meanings = "; ".join(marks)
     sentence = f"{meanings[0].upper()}{meanings[1:]}." if marks else ""
-    return [
-        part for part in (size, interval[style.intervals] if ranged else "", sentence, one.caption) if part
-    ]
+    return [part for part in (size, explained, sentence, one.caption) if part]
 
 
 def _caption_n(one: Table) -> str:
@@ -439,11 +438,5 @@ def _range(sizes: Sequence[int]) -> str:
     return f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
 
 
-def _on_intervals(one: Table, style: Style) -> list[str]:
-    if not one.interval_notes or style.intervals == "none":
-        return []
-    return [INTERVAL_NOTES[style.intervals], *one.interval_notes]
-
-
 def _remarks(one: Table, style: Style) -> list[str]:
-    return [*_on_intervals(one, style), *one.notes]
+    return [*one.explained_intervals(style.intervals), *one.notes]

@@ -18,10 +18,12 @@ ALPHA = 0.05
 # Notes that a terminal leaves out: it marks the best by a star, and the second by nothing.
 MARK_NOTES = ("Bold: the best method of the column.", "Underlined: the second best method of the column.")
 
-# Style of intervals -> the note that explains it.
-INTERVAL_NOTES: Mapping[str, str] = {
-    "brackets": "Below each value: its 95 % interval.",
-    "plus-minus": "±: from the value to either end of its 95 % interval; + and - where they are not equally far.",
+# Style of intervals -> the note that explains it. The table fills in its level.
+_INTERVAL_NOTES: Mapping[str, str] = {
+    "brackets": "Below each value: its {level:g} % interval.",
+    "plus-minus": (
+        "±: from the value to either end of its {level:g} % interval; + and - where they are not equally far."
+    ),
     "none": "",
 }
 
@@ -69,7 +71,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """One value with its 95 % interval and its marks."""
+    """One value with its interval and its marks."""
 
     # None where nothing could be computed.
     value: float | None
@@ -135,6 +137,16 @@ class Table:
     rows_are: str = "method"
     # Counts of a row that are shown at its end.
     counts: tuple[str, ...] = ("n", "failed")
+    # Those of ``notes`` that warn of an n too small for any claim. The report's page and its command repeat them.
+    too_small: tuple[str, ...] = ()
+    # Confidence level of the intervals.
+    level: float = 0.95
+
+    def explained_intervals(self, intervals: str) -> tuple[str, ...]:
+        """How to read the intervals in this style, and how they were computed. Empty where none are shown."""
+        if not self.interval_notes or intervals == "none":
+            return ()
+        return (_INTERVAL_NOTES[intervals].format(level=100 * self.level), *self.interval_notes)
 
     def column_n(self, index: int) -> int | None:
         """The n that all values of a column share, where it differs from that of their rows."""
@@ -185,9 +197,7 @@ class Table:
 def notes(tables: Sequence[Table], style: Style | None = None) -> list[str]:
     """Notes of all tables, each once. Those on intervals come first and follow the style."""
     intervals = (style or Style()).intervals
-    on_intervals = list(dict.fromkeys(note for table in tables for note in table.interval_notes))
-    if on_intervals:
-        on_intervals = [INTERVAL_NOTES[intervals], *on_intervals] if intervals != "none" else []
+    on_intervals = dict.fromkeys(note for table in tables for note in table.explained_intervals(intervals))
     # Notes on the values, in the order of the tables.
     on_values = dict.fromkeys(note for table in tables for note in table.notes)
     return [note for note in (*on_intervals, *on_values) if note]

@@ -33,7 +33,7 @@ def overview(table: Table) -> dict[str, Any]:
         "table": table.name,
         "verdict": [
             *(sentence(table, metrics.index(metric)) for metric in judged if metric),
-            *(note for note in table.notes if note.startswith("Too small")),
+            *table.too_small,
         ],
         "columns": columns,
         "plot": [leak, alignment] if leak and alignment else None,

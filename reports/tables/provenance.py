@@ -10,7 +10,7 @@ from bench.edit import stable_digest
 from bench.tables.markup import escape_markdown
 from bench.tables.table import Table
 from reports.data.scores import method_titles
-from reports.tables.small_n import Detectable, small_n
+from reports.tables.small_n import Detectable, small_n, too_few_sources
 from reports.tables.tabulate import with_note
 
 if TYPE_CHECKING:
@@ -32,7 +32,11 @@ def with_provenance(table: Table, store: RunStore, scores: RunScores, detectable
     """
     protocols = [column.protocol for column in table.columns]
     origin = sentences(store, protocols, [row.label for row in table.rows])
-    return replace(with_note(table, *small_n(table, scores, detectable)), provenance=tuple(origin))
+    return replace(
+        with_note(table, *small_n(table, scores, detectable)),
+        too_small=tuple(too_few_sources(table, scores)),
+        provenance=tuple(origin),
+    )
 
 
 def sentences(store: RunStore, protocols: Iterable[str], methods: Iterable[str]) -> list[str]:

@@ -20,7 +20,7 @@ Detectable = Mapping[tuple[str, str], float | None]
 def small_n(table: Table, scores: RunScores, detectable: Detectable) -> list[str]:
     """One sentence per warning, each once."""
     lines = [
-        *_too_few_sources(table, scores),
+        *too_few_sources(table, scores),
         *_undetectable(table, detectable),
         *_stored_warnings(table, scores),
     ]
@@ -31,8 +31,8 @@ def _contenders(table: Table) -> Sequence[Row]:
     return [row for row in table.rows if not row.control]
 
 
-def _too_few_sources(table: Table, scores: RunScores) -> Iterator[str]:
-    """Categories with so few source images that no test could reach significance."""
+def too_few_sources(table: Table, scores: RunScores) -> Iterator[str]:
+    """One sentence per category with so few source images that no test could reach significance."""
     contenders = len(_contenders(table))
     if contenders < 2:
         return

@@ -146,6 +146,7 @@ def test_texts_and_spans_stand_instead_of_numbers_and_intervals() -> None:
     assert r" & {\scriptsize 3/1/8} & {\scriptsize [$-0.70$, $-0.30$]} &  \\[-0.5pt]" in text
     assert "{\\scriptsize 0.40 or more}" in text
     assert r"preferred. In brackets: 95 \% intervals. Bold: the best. 12 votes of 4 raters.}" in text
+    assert r"In brackets: 90 \% intervals." in latex.table(replace(WORDS, level=0.9))
 
 
 NAMED = replace(

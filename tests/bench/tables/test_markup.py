@@ -65,6 +65,7 @@ def test_notes_on_intervals_follow_the_style_and_come_first() -> None:
     ]
     assert notes([table], Style(intervals="plus-minus"))[0].startswith("±")
     assert notes([table], Style(intervals="none")) == list(TABLE.notes)
+    assert notes([replace(table, level=0.9)])[0] == "Below each value: its 90 % interval."
 
 
 def test_n_is_shown_where_it_is_another_than_the_rows() -> None:

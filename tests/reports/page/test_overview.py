@@ -9,9 +9,10 @@ SUCCESS = Column("success (truth)", "success_truth", higher_is_better=True, perc
 LEAK = Column("leak LPIPS", "leak_lpips", higher_is_better=False, decimals=3)
 
 
-def table(*cells: tuple[str, Cell, Cell], notes: tuple[str, ...] = ()) -> Table:
+def table(*cells: tuple[str, Cell, Cell], too_small: tuple[str, ...] = ()) -> Table:
     rows = tuple(Row(name, name == "oracle", (one, two), one.n, 0) for name, one, two in cells)
-    return Table("main-x", "x: all categories", (SUCCESS, LEAK), rows, notes)
+    notes = (*too_small, "Another note.")
+    return Table("main-x", "x: all categories", (SUCCESS, LEAK), rows, notes, too_small=too_small)
 
 
 TWO = table(
@@ -19,7 +20,7 @@ TWO = table(
     ("c", Cell(0.85, 0.7, 0.9, 64, second=True, dagger=True), Cell(0.0, 0.0, 0.0, 64, best=True)),
     ("d", Cell(0.1, 0.0, 0.2, 64), Cell(0.0, 0.0, 0.0, 64, best=True)),
     ("oracle", Cell(1.0, 0.9, 1.0, 64), Cell(0.0, 0.0, 0.0, 64)),
-    notes=("Too small for a claim: n = 64.", "Another note."),
+    too_small=("Two source images are too few for a claim.",),
 )
 
 
@@ -53,7 +54,7 @@ def test_the_first_screen_has_at_most_six_columns_and_warns_of_small_n() -> None
     screen = overview(TWO)
     assert screen["columns"] == ["success_truth", "leak_lpips"]
     assert screen["plot"] is None
-    assert screen["verdict"][-1] == "Too small for a claim: n = 64."
+    assert screen["verdict"][-1] == "Two source images are too few for a claim."
     assert len(screen["verdict"]) == 3
     names = [f"own_{k}" for k in range(9)]
     own = Table("main-x", "x", tuple(Column(n, n) for n in names), ())
