@@ -26,19 +26,15 @@ from bench.edit import EditCase
 from bench.images import ImageError, mask_array, read_mask, read_rgb, resize, resize_mask
 from protocols.faces import (
     PARTS,
-    Face,
+    EditableFace,
     FaceOptions,
     FaceRecord,
-    face_cases,
     face_kinds,
     kind_names,
-    random_face_case,
 )
 from protocols.masks import Mask
 from protocols.prompts import BACKGROUNDS, check_backgrounds
 from protocols.selection import AnnotatedProtocol, CommonOptions, ProtocolError
-
-__all__ = ["CelebAHQ", "Face", "FaceOptions", "FaceRecord", "face_cases", "random_face_case"]
 
 IMAGES = "CelebA-HQ-img"
 MASKS = "CelebAMask-HQ-mask-anno"
@@ -68,7 +64,7 @@ _NEEDED = (
 )  # fmt: skip
 
 
-class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", Face]):
+class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", EditableFace]):
     """Edits of CelebA-HQ's portraits; by default of the test partition, with the train partition for FID."""
 
     name = "celeba_hq"
@@ -192,10 +188,10 @@ class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", Face]):
             raise ProtocolError(f"{folder}: no part masks {source}_*.png of image {int(source)}. {_HINT}")
         return parts
 
-    def decode(self, source: str) -> Face:
-        return Face(self.record(source), self._edits)
+    def decode(self, source: str) -> EditableFace:
+        return EditableFace(self.record(source), self._edits)
 
-    def offer(self, source: Face, category: str, kind: str) -> Iterator[EditCase]:
+    def offer(self, source: EditableFace, category: str, kind: str) -> Iterator[EditCase]:
         return source.cases(category, kind)
 
     def reference_files(self) -> list[Path]:

@@ -23,27 +23,13 @@ from protocols.masks import Mask
 from protocols.prompts import BACKGROUNDS, COLORS, MATERIALS, check_backgrounds
 from protocols.scenes import (
     MIN_VISIBLE,
-    MINI_SCENES,
+    EditableScene,
     Instance,
     SceneOptions,
     SceneRecord,
-    Stage,
-    random_scene_case,
-    scene_cases,
     scene_kinds,
 )
 from protocols.selection import AnnotatedProtocol, CommonOptions, ProtocolError, rank
-
-__all__ = [
-    "MINI_SCENES",
-    "Coco",
-    "Instance",
-    "SceneOptions",
-    "SceneRecord",
-    "Stage",
-    "random_scene_case",
-    "scene_cases",
-]
 
 _HINT = (
     "Get the images and the annotations of COCO 2017 from its official project (COCO, Common Objects in "
@@ -52,7 +38,7 @@ _HINT = (
 
 
 @dataclass
-class _Entry:
+class _ImageAnnotations:
     """What the annotation files say of one image."""
 
     file_name: str
@@ -63,7 +49,7 @@ class _Entry:
     """(annotation id, caption)."""
 
 
-class Coco(AnnotatedProtocol["Coco.Options", Stage]):
+class Coco(AnnotatedProtocol["Coco.Options", EditableScene]):
     """Edits of COCO's scenes; realism is measured against the images that no case is made of."""
 
     name = "coco"
@@ -139,11 +125,11 @@ class Coco(AnnotatedProtocol["Coco.Options", Stage]):
         return self._index[0]
 
     @property
-    def _entries(self) -> dict[str, _Entry]:
+    def _entries(self) -> dict[str, _ImageAnnotations]:
         return self._index[1]
 
     @cached_property
-    def _index(self) -> tuple[dict[int, tuple[str, str]], dict[str, _Entry]]:
+    def _index(self) -> tuple[dict[int, tuple[str, str]], dict[str, _ImageAnnotations]]:
         return read_annotations(_instances(self.options), _captions(self.options))
 
     @cached_property
@@ -179,7 +165,7 @@ class Coco(AnnotatedProtocol["Coco.Options", Stage]):
             return [size for size in names if most >= int(size)]
         return names if most else ()
 
-    def _most_named(self, entry: _Entry) -> int:
+    def _most_named(self, entry: _ImageAnnotations) -> int:
         """How many objects that may be editable one caption names, at most: from the annotations alone."""
         square = min(entry.width, entry.height) ** 2
         counts: dict[int, int] = {}
@@ -222,10 +208,10 @@ class Coco(AnnotatedProtocol["Coco.Options", Stage]):
         ]
         return SceneRecord(source, image, instances, [text for _, text in entry.captions])
 
-    def decode(self, source: str) -> Stage:
-        return Stage(self.record(source), self._edits)
+    def decode(self, source: str) -> EditableScene:
+        return EditableScene(self.record(source), self._edits)
 
-    def offer(self, source: Stage, category: str, kind: str) -> Iterator[EditCase]:
+    def offer(self, source: EditableScene, category: str, kind: str) -> Iterator[EditCase]:
         return source.cases(category, kind)
 
     def reference_files(self) -> list[Path]:
@@ -261,7 +247,7 @@ def _image(path: Path) -> Image.Image:
         raise ProtocolError(f"{error} {_HINT}") from error
 
 
-def _mask(annotation: dict[str, Any], entry: _Entry, path: Path) -> Mask:
+def _mask(annotation: dict[str, Any], entry: _ImageAnnotations, path: Path) -> Mask:
     """Bool (H, W) of polygons, of uncompressed or of compressed RLE.
 
     Everything is checked before it is decoded: pycocotools reads beyond its memory where sizes or counts are wrong.
@@ -360,7 +346,9 @@ _CAPTION_SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
 }
 
 
-def read_annotations(instances: Path, captions: Path) -> tuple[dict[int, tuple[str, str]], dict[str, _Entry]]:
+def read_annotations(
+    instances: Path, captions: Path
+) -> tuple[dict[int, tuple[str, str]], dict[str, _ImageAnnotations]]:
     """({category id: (name, supercategory)}, {12-digit image id: what is known of it}).
 
     As the maintainers of COCO-ReM and LVIS say, an annotation without ``iscrowd`` is of a single object. One without
@@ -372,7 +360,7 @@ def read_annotations(instances: Path, captions: Path) -> tuple[dict[int, tuple[s
     _refuse_twins(instances, "categories", "name", data["categories"])
     _refuse_twins(instances, "images", "file_name", data["images"])
     categories = {c["id"]: (c["name"], c["supercategory"]) for c in data["categories"]}
-    entries: dict[int, _Entry] = {}
+    entries: dict[int, _ImageAnnotations] = {}
     for image in data["images"]:
         name = image["file_name"]
         if Path(name).name != name:
@@ -380,7 +368,7 @@ def read_annotations(instances: Path, captions: Path) -> tuple[dict[int, tuple[s
                 f"{instances}: image {image['id']} has the file name {name!r}. Take the folders out of it: images lie "
                 f"in the folder of their split. {_HINT}"
             )
-        entries[image["id"]] = _Entry(name, image["width"], image["height"])
+        entries[image["id"]] = _ImageAnnotations(name, image["width"], image["height"])
     for annotation in data["annotations"]:
         if annotation["image_id"] not in entries or annotation["category_id"] not in categories:
             raise ProtocolError(

@@ -167,7 +167,7 @@ def face_kinds(facts: Mapping[str, bool], category: str, options: FaceOptions = 
     return [kind for kind in names if kind in changes]
 
 
-class Face:
+class EditableFace:
     """A record with what its edits need, each computed once: the changes that make sense and their masks."""
 
     def __init__(self, record: FaceRecord, options: FaceOptions = DEFAULT) -> None:
@@ -413,7 +413,7 @@ class Face:
 
 def face_cases(record: FaceRecord, options: FaceOptions = DEFAULT) -> list[EditCase]:
     """All sensible edits of one record, category by category; of the multi-object ones, the first by hash."""
-    face = Face(record, options)
+    face = EditableFace(record, options)
     cases = [
         case
         for category in CATEGORIES
@@ -436,7 +436,7 @@ def random_face_case(
 
     Only the drawn edit is built. None where the record admits no edit (of this category).
     """
-    face = Face(record, options)
+    face = EditableFace(record, options)
     wanted = CATEGORIES if category is None else (category,)
     for i in rng.permutation(len(wanted)):
         case = _draw(face, wanted[i], rng)
@@ -445,7 +445,7 @@ def random_face_case(
     return None
 
 
-def _draw(face: Face, category: str, rng: np.random.Generator) -> EditCase | None:
+def _draw(face: EditableFace, category: str, rng: np.random.Generator) -> EditCase | None:
     if category == "background":
         targets = face.options.backgrounds
         return face.background_case(targets[rng.integers(len(targets))])

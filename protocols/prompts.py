@@ -304,6 +304,35 @@ NOUNS: Mapping[str, tuple[str, ...]] = {
     "toothbrush": ("toothbrush",),
 }
 
+# Instances whose colour is not edited. Of some, COCO's class fixes the colour (a stop sign is red) or light makes it
+# (a television), others are so thin that a colour edit is hardly seen.
+NO_COLOR = frozenset(
+    {"traffic light", "stop sign", "tv", "scissors", "skis", "potted plant", "fork", "knife", "spoon"}
+)
+# Supercategories whose colour is not edited: "a blue person" may mean the clothes, and no photograph has a blue dog.
+NO_COLOR_GROUPS = frozenset({"person", "animal", "food"})
+
+# Classes that nothing is turned into. Their names are plurals or mass nouns: nobody says "a scissors".
+NO_TARGET = frozenset({"scissors", "skis", "broccoli"})
+
+# COCO's category -> the materials that an edit may ask for. A material that such things usually have is left out:
+# "make the car out of metal" asks for nothing.
+MATERIALS_OF: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        ("bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck"), ("wood", "glass", "stone")
+    ),
+    "boat": ("metal", "glass"),
+    "bench": ("stone", "metal", "glass"),
+    **dict.fromkeys(("chair", "couch", "bed", "dining table"), ("metal", "stone", "glass")),
+    **dict.fromkeys(("cup", "bowl"), ("wood", "metal", "stone")),
+    "bottle": ("wood", "metal", "stone"),
+    "vase": ("wood", "metal", "stone"),
+    "clock": ("wood", "stone", "glass"),
+    **dict.fromkeys(("suitcase", "backpack", "handbag"), ("wood", "metal")),
+    **dict.fromkeys(("skateboard", "surfboard", "snowboard"), ("metal", "stone")),
+    **dict.fromkeys(("laptop", "keyboard", "refrigerator", "toilet", "sink"), ("wood", "stone")),
+}
+
 MINI_CATEGORIES: Mapping[str, str] = {
     "car": "vehicle",
     "bus": "vehicle",

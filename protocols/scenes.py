@@ -14,7 +14,7 @@ from itertools import combinations, islice
 import numpy as np
 from PIL import Image
 
-from bench.edit import CATEGORIES, Claim, EditCase
+from bench.edit import Claim, EditCase
 from bench.images import crop_square, mask_array, mask_image, resize, resize_mask, to_array
 from protocols.captions import Caption, NounPhrase, region_phrase
 from protocols.colors import dominant_color
@@ -23,8 +23,12 @@ from protocols.prompts import (
     BACKGROUNDS,
     COLORS,
     MATERIALS,
+    MATERIALS_OF,
     MINI_CATEGORIES,
     MINI_COLORS,
+    NO_COLOR,
+    NO_COLOR_GROUPS,
+    NO_TARGET,
     background_instruction,
     join,
 )
@@ -34,29 +38,6 @@ MAX_COVER = 0.25
 """A replacement's box may cover at most this share of another salient instance."""
 MIN_VISIBLE = 0.9
 """At least this share of an instance must survive the crop."""
-
-_NO_COLOR = frozenset(
-    {"traffic light", "stop sign", "tv", "scissors", "skis", "potted plant", "fork", "knife", "spoon"}
-)
-_NO_COLOR_GROUPS = frozenset({"person", "animal", "food"})
-_NO_TARGET = frozenset({"scissors", "skis", "broccoli"})
-"""Plurals and mass nouns: "a scissors" cannot be said."""
-_MATERIALS_OF: Mapping[str, tuple[str, ...]] = {
-    # What things of a class are not made of as a rule: "make the car out of metal" asks for nothing.
-    **dict.fromkeys(
-        ("bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck"), ("wood", "glass", "stone")
-    ),
-    "boat": ("metal", "glass"),
-    "bench": ("stone", "metal", "glass"),
-    **dict.fromkeys(("chair", "couch", "bed", "dining table"), ("metal", "stone", "glass")),
-    **dict.fromkeys(("cup", "bowl"), ("wood", "metal", "stone")),
-    "bottle": ("wood", "metal", "stone"),
-    "vase": ("wood", "metal", "stone"),
-    "clock": ("wood", "stone", "glass"),
-    **dict.fromkeys(("suitcase", "backpack", "handbag"), ("wood", "metal")),
-    **dict.fromkeys(("skateboard", "surfboard", "snowboard"), ("metal", "stone")),
-    **dict.fromkeys(("laptop", "keyboard", "refrigerator", "toilet", "sink"), ("wood", "stone")),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +93,7 @@ class Target:
     value: str
 
 
-class Stage:
+class EditableScene:
     """A record on the canvas: one square crop, the instances in it, and the edits that make sense there.
 
     There is one crop for each image, not for each edit, so that all cases of one source share its pixels.
@@ -191,7 +172,7 @@ class Stage:
         return not instance.crowd and self._counts[instance.category] == 1
 
     @cached_property
-    def editable(self) -> list[int]:
+    def candidates(self) -> list[int]:
         """Indices of instances that can be named without doubt and seen without squinting."""
         return [
             i
@@ -207,7 +188,7 @@ class Stage:
         found = []
         for caption in self.captions:
             here = {}
-            for i in self.editable:
+            for i in self.candidates:
                 phrase = caption.noun_phrase(self.record.instances[i].category)
                 if phrase is not None:
                     here[i] = phrase
@@ -224,12 +205,12 @@ class Stage:
         """Kind of edit -> the targets that differ from what is there."""
         instance = self.record.instances[index]
         found: dict[str, list[Target]] = {}
-        if instance.supercategory not in _NO_COLOR_GROUPS and instance.category not in _NO_COLOR:
+        if instance.supercategory not in NO_COLOR_GROUPS and instance.category not in NO_COLOR:
             shown = {phrase.color, self.color_of(index)}
             found["color"] = [Target("color", color) for color in self.options.colors if color not in shown]
             found["material"] = [
                 Target("material", material)
-                for material in _MATERIALS_OF.get(instance.category, ())
+                for material in MATERIALS_OF.get(instance.category, ())
                 if material in self.options.materials and MATERIALS[material] != phrase.material
             ]
         if not phrase.bound and self.mask(index, "category") is not None:
@@ -238,7 +219,7 @@ class Stage:
                 for name, group in self.options.categories
                 if group == instance.supercategory
                 and name not in self._counts
-                and name not in _NO_TARGET
+                and name not in NO_TARGET
                 and name != instance.category
             ]
         return {kind: targets for kind, targets in found.items() if targets}
@@ -440,7 +421,7 @@ class Stage:
     def _group_case(self, caption: int, group: Sequence[int]) -> EditCase | None:
         changes: list[tuple[int, Target]] = []
         for i in group:
-            left = _free(self.targets(i, self.phrases[caption][i]), changes)
+            left = free_targets(self.targets(i, self.phrases[caption][i]), changes)
             if not left:
                 return None
             kind = min(left, key=lambda kind: self._rank("multi", *group, i, kind))
@@ -462,7 +443,7 @@ def scene_kinds(category: str, options: SceneOptions) -> tuple[str, ...]:
 
 def scene_cases(record: SceneRecord, options: SceneOptions) -> list[EditCase]:
     """The sensible edits of one record, category by category; where there are many, the first by hash."""
-    stage = Stage(record, options)
+    stage = EditableScene(record, options)
     cases: list[EditCase | None] = []
     for category in ("attribute", "replacement"):
         for kind in scene_kinds(category, options):
@@ -477,67 +458,10 @@ def scene_cases(record: SceneRecord, options: SceneOptions) -> list[EditCase]:
     return [case for case in cases if case is not None]
 
 
-def _free(
+def free_targets(
     targets: Mapping[str, list[Target]], taken: Sequence[tuple[int, Target]]
 ) -> dict[str, list[Target]]:
     """The targets that no other change of the same edit has taken: two new boats could not be told apart."""
     used = {target for _, target in taken}
     left = {kind: [target for target in options if target not in used] for kind, options in targets.items()}
     return {kind: options for kind, options in left.items() if options}
-
-
-def random_scene_case(
-    record: SceneRecord,
-    rng: np.random.Generator,
-    options: SceneOptions,
-    category: str | None = None,
-) -> EditCase | None:
-    """One sensible edit: a category, then an instance, a kind and a target, each drawn evenly.
-
-    Only the drawn edit is built. None where the record admits no edit (of this category).
-    """
-    stage = Stage(record, options)
-    wanted = CATEGORIES if category is None else (category,)
-    for i in rng.permutation(len(wanted)):
-        case = _draw(stage, wanted[i], rng)
-        if case is not None:
-            return case
-    return None
-
-
-def _draw(stage: Stage, category: str, rng: np.random.Generator) -> EditCase | None:
-    case = None
-    if category == "background":
-        targets = stage.options.backgrounds
-        for n in rng.permutation(len(targets)):
-            case = case or stage.background_case(targets[n])
-        return case
-    if category == "multi_object":
-        groups = [found for size in MULTI_SIZES for found in stage.groups(int(size))]
-        for n in rng.permutation(len(groups)):
-            caption, group = groups[n]
-            case = case or _draw_group(stage, caption, group, rng)
-        return case
-    plans = [
-        (i, caption, targets[kind])
-        for i, (caption, targets) in stage.plans.items()
-        for kind in scene_kinds(category, stage.options)
-        if kind in targets
-    ]
-    for n in rng.permutation(len(plans)):
-        i, caption, choices = plans[n]
-        case = case or stage.object_case(caption, [(i, choices[rng.integers(len(choices))])], category)
-    return case
-
-
-def _draw_group(
-    stage: Stage, caption: int, group: Sequence[int], rng: np.random.Generator
-) -> EditCase | None:
-    changes: list[tuple[int, Target]] = []
-    for i in group:
-        left = _free(stage.targets(i, stage.phrases[caption][i]), changes)
-        if not left:
-            return None
-        choices = left[list(left)[rng.integers(len(left))]]
-        changes.append((i, choices[rng.integers(len(choices))]))
-    return stage.object_case(caption, changes, "multi_object")

@@ -13,7 +13,7 @@ from typing import Any, overload
 from bench.edit import EditCase
 from protocols.celeba_hq import CelebAHQ
 from protocols.coco import Coco
-from protocols.faces import Face
+from protocols.faces import EditableFace
 from protocols.world.backdrops import BACKDROPS
 from protocols.world.faces import sample_face
 from protocols.world.layout import ensure
@@ -47,7 +47,7 @@ class MiniCelebAHQ(CelebAHQ):
     def __init__(self, options: CelebAHQ.Options) -> None:
         super().__init__(replace(options, root=str(ensure("celeba_hq", options.root))))
 
-    def offer(self, source: Face, category: str, kind: str) -> Iterator[EditCase]:
+    def offer(self, source: EditableFace, category: str, kind: str) -> Iterator[EditCase]:
         """CelebA annotates no backgrounds; the world knows them, and asks for none that is there already."""
         backdrop = sample_face(EVALUATION + int(source.record.id)).backdrop
         for case in super().offer(source, category, kind):

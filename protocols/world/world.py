@@ -26,7 +26,8 @@ from bench.edit import EditCase
 from bench.images import from_array, mask_array
 from protocols.faces import FaceRecord, random_face_case
 from protocols.prompts import face_prompt, scene_caption, vocabulary
-from protocols.scenes import MINI_SCENES, Instance, SceneRecord, random_scene_case
+from protocols.random_scenes import random_scene_case
+from protocols.scenes import MINI_SCENES, Instance, SceneRecord
 from protocols.world.backdrops import BACKDROPS
 from protocols.world.faces import HAIR_COLORS, MOUTHS, Face, render_face, sample_face
 from protocols.world.scenes import CATEGORIES, COLORS, Scene, render_scene, sample_scene

@@ -9,7 +9,7 @@ import pytest
 from bench.edit import CATEGORIES, EditCase
 from bench.images import mask_array
 from protocols.faces import (
-    Face,
+    EditableFace,
     FaceOptions,
     FaceRecord,
     face_cases,
@@ -96,9 +96,9 @@ def test_what_is_there_already_is_not_added(face: MakeFace, facts: dict[str, boo
 def test_a_part_mask_overrules_an_annotation_that_lacks_it(face: MakeFace, part: str, kind: str) -> None:
     patch = np.zeros((64, 64), bool)
     patch[2:8, 20:44] = True
-    assert kind in Face(face()).changes
-    assert kind not in Face(face(extra={part: patch})).changes
-    assert kind in Face(face(extra={part: np.zeros((64, 64), bool)})).changes
+    assert kind in EditableFace(face()).changes
+    assert kind not in EditableFace(face(extra={part: patch})).changes
+    assert kind in EditableFace(face(extra={part: np.zeros((64, 64), bool)})).changes
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_a_part_mask_overrules_an_annotation_that_lacks_it(face: MakeFace, part:
 def test_edits_whose_parts_are_hidden_are_not_made(
     face: MakeFace, without: list[str], lost: set[str]
 ) -> None:
-    whole, partial = set(Face(face()).changes), set(Face(face(without=without)).changes)
+    whole, partial = set(EditableFace(face()).changes), set(EditableFace(face(without=without)).changes)
     assert whole - partial == lost
 
 
 def test_one_visible_ear_is_enough(face: MakeFace) -> None:
-    mask = Face(face(without=["l_ear"])).mask("earrings")
+    mask = EditableFace(face(without=["l_ear"])).mask("earrings")
     assert mask is not None
     assert not mask[:, :32].any()
 
@@ -126,7 +126,7 @@ def test_one_visible_ear_is_enough(face: MakeFace) -> None:
 @pytest.mark.parametrize("size", [64, 256])
 def test_masks_lie_where_the_edit_happens(face: MakeFace, size: int) -> None:
     record = face(size)
-    of, unit = Face(record), size // 64
+    of, unit = EditableFace(record), size // 64
     masks = {kind: of.mask(kind) for kind in of.changes}
     features = np.logical_or.reduce([record.parts[p] for p in ("l_eye", "r_eye", "nose", "mouth")])
     hair = masks["hair_color"]
@@ -157,7 +157,7 @@ def test_masks_lie_where_the_edit_happens(face: MakeFace, size: int) -> None:
 
 
 def test_masks_scale_with_the_canvas(face: MakeFace) -> None:
-    small, large = Face(face(64)), Face(face(512))
+    small, large = EditableFace(face(64)), EditableFace(face(512))
     for kind in ("background", *small.changes):
         one, other = small.mask(kind), large.mask(kind)
         assert one is not None
@@ -170,7 +170,7 @@ def test_the_mouths_mask_does_not_tell_what_the_mouth_does(face: MakeFace) -> No
     y, x = np.mgrid[:64, :64] + 0.5
     closed = ((x - 32) / 4) ** 2 + ((y - 47) / 1) ** 2 <= 1
     smiling = ((x - 32) / 6) ** 2 + ((y - 47) / 2) ** 2 <= 1
-    masks = [Face(face(extra={"mouth": mouth})).mask("mouth") for mouth in (closed, smiling)]
+    masks = [EditableFace(face(extra={"mouth": mouth})).mask("mouth") for mouth in (closed, smiling)]
     assert masks[0] is not None
     assert masks[1] is not None
     assert np.array_equal(masks[0], masks[1])
@@ -179,7 +179,7 @@ def test_the_mouths_mask_does_not_tell_what_the_mouth_does(face: MakeFace) -> No
 def test_the_background_is_the_complement_of_the_person_with_its_outline(face: MakeFace) -> None:
     record = face()
     person = np.logical_or.reduce(list(record.parts.values()))
-    mask = Face(record).mask("background")
+    mask = EditableFace(record).mask("background")
     assert mask is not None
     assert mask[~person].all()
     inside = mask & person
@@ -211,7 +211,7 @@ def test_several_edits_at_once_have_a_region_each(face: MakeFace) -> None:
 
 
 def test_an_instruction_for_several_edits_is_one_sentence(face: MakeFace) -> None:
-    of = Face(face(Male=True))
+    of = EditableFace(face(Male=True))
     changes = [of.changes["eyeglasses"][0], of.changes["hat"][0], of.changes["mouth"][0]]
     case = of.part_case(changes, "multi_object")
     assert case is not None
@@ -225,7 +225,7 @@ def test_kinds_by_annotation_hold_all_that_is_made(face: MakeFace) -> None:
         for category in CATEGORIES:
             kinds = face_kinds(record.attributes, category)
             assert set(kinds) <= set(kind_names(category))
-            of = Face(record)
+            of = EditableFace(record)
             for kind in kind_names(category):
                 cases = list(of.cases(category, kind))
                 assert all(case.category == category for case in cases)

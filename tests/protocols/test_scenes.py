@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from bench.edit import CATEGORIES, EditCase
 from bench.images import mask_array
 from protocols.masks import apart
 from protocols.prompts import vocabulary, words_of
-from protocols.scenes import MINI_SCENES, SceneOptions, SceneRecord, Stage, random_scene_case, scene_cases
+from protocols.scenes import MINI_SCENES, EditableScene, SceneOptions, SceneRecord, scene_cases
 from protocols.selection import check_case
 
 MakeScene = Callable[..., SceneRecord]
@@ -57,9 +56,9 @@ def test_every_case_is_sound_and_its_words_are_known(scene: MakeScene) -> None:
 
 def test_a_colour_edit_in_full(scene: MakeScene) -> None:
     record = scene([CAR, CUP], ["A red car and a blue cup on a beach."])
-    stage = Stage(record, MINI_SCENES)
-    target = next(t for _, i, t in stage.edits("color") if i == 1 and t.value == "orange")
-    case = stage.object_case(0, [(1, target)], "attribute")
+    editable = EditableScene(record, MINI_SCENES)
+    target = next(t for _, i, t in editable.edits("color") if i == 1 and t.value == "orange")
+    case = editable.object_case(0, [(1, target)], "attribute")
     assert case is not None
     assert case.id == "000000000007-cup-color-orange"
     assert case.request.source_prompt == "a red car and a blue cup on a beach"
@@ -100,11 +99,11 @@ def test_colours_named_in_the_caption_or_seen_in_the_pixels_are_no_targets(scene
     record = scene(
         [CAR, CUP], ["a purple car and a cup"]
     )  # the car's pixels are red, whatever the caption says
-    stage = Stage(record, MINI_SCENES)
-    values = {i: {t.value for _, index, t in stage.edits("color") if index == i} for i in (0, 1)}
+    editable = EditableScene(record, MINI_SCENES)
+    values = {i: {t.value for _, index, t in editable.edits("color") if index == i} for i in (0, 1)}
     assert values[0] == {"orange", "yellow", "green", "blue", "pink"}
     assert values[1] == {"red", "orange", "yellow", "green", "purple", "pink"}
-    case = next(stage.cases("attribute", "color"))
+    case = next(editable.cases("attribute", "color"))
     before = {"car": "purple", "cup": "blue"}[case.id.split("-")[1]]
     assert case.claims[0].before == before
 
@@ -187,9 +186,9 @@ def test_no_background_edit_of_a_crowd(scene: MakeScene) -> None:
 
 def test_several_edits_at_once_have_a_region_each_in_the_captions_order(scene: MakeScene) -> None:
     record = scene([UMBRELLA, CUP, CAR], [CAPTION])  # annotated in another order
-    stage = Stage(record, MINI_SCENES)
+    editable = EditableScene(record, MINI_SCENES)
     for size in ("2", "3"):
-        cases = list(stage.cases("multi_object", size))
+        cases = list(editable.cases("multi_object", size))
         assert len(cases) == {"2": 3, "3": 1}[size]
         for case in cases:
             request = case.request
@@ -211,62 +210,37 @@ def test_several_edits_at_once_have_a_region_each_in_the_captions_order(scene: M
 
 def test_a_wide_picture_is_cropped_to_what_can_be_edited(scene: MakeScene) -> None:
     record = scene([("red", "car", (96, 20, 122, 44))], ["a red car"], size=(128, 64))
-    stage = Stage(record, MINI_SCENES)
-    assert stage.box == (64, 0, 128, 64)
+    editable = EditableScene(record, MINI_SCENES)
+    assert editable.box == (64, 0, 128, 64)
     for case in scene_cases(record, MINI_SCENES):
         assert case.request.source.size == (64, 64)
-        assert case.request.source.tobytes() == stage.image.tobytes()
-    centred = Stage(scene([("red", "car", (52, 20, 76, 44))], ["a red car"], size=(128, 64)), MINI_SCENES)
+        assert case.request.source.tobytes() == editable.image.tobytes()
+    centred = EditableScene(
+        scene([("red", "car", (52, 20, 76, 44))], ["a red car"], size=(128, 64)), MINI_SCENES
+    )
     assert centred.box == (32, 0, 96, 64)
-    tall = Stage(scene([("red", "car", (20, 96, 44, 122))], ["a red car"], size=(64, 128)), MINI_SCENES)
+    tall = EditableScene(
+        scene([("red", "car", (20, 96, 44, 122))], ["a red car"], size=(64, 128)), MINI_SCENES
+    )
     assert tall.box == (0, 64, 64, 128)
 
 
 def test_what_the_crop_cuts_is_not_edited(scene: MakeScene) -> None:
     far = [("red", "car", (0, 20, 20, 44)), ("blue", "cup", (108, 20, 128, 44))]
-    stage = Stage(scene(far, ["a red car and a blue cup"], size=(128, 64)), MINI_SCENES)
-    assert len(stage.editable) == 1
-    kept = record_category(stage, stage.editable[0])
-    assert {case.id.split("-")[1] for case in stage.cases("attribute", "color")} == {kept}
+    editable = EditableScene(scene(far, ["a red car and a blue cup"], size=(128, 64)), MINI_SCENES)
+    assert len(editable.candidates) == 1
+    kept = record_category(editable, editable.candidates[0])
+    assert {case.id.split("-")[1] for case in editable.cases("attribute", "color")} == {kept}
 
 
-def record_category(stage: Stage, index: int) -> str:
-    return stage.record.instances[index].category
+def record_category(editable: EditableScene, index: int) -> str:
+    return editable.record.instances[index].category
 
 
 def test_masks_and_image_go_to_the_canvas_together(scene: MakeScene) -> None:
     record = scene([CAR, CUP], ["a red car and a blue cup"])
-    stage = Stage(record, SceneOptions(canvas=128, categories=MINI_SCENES.categories))
-    pixels = stage.pixels[stage.masks[0]].astype(int)
-    assert stage.masks[0].sum() == 4 * 26 * 20
+    editable = EditableScene(record, SceneOptions(canvas=128, categories=MINI_SCENES.categories))
+    pixels = editable.pixels[editable.masks[0]].astype(int)
+    assert editable.masks[0].sum() == 4 * 26 * 20
     assert np.median(pixels, axis=0).tolist() == [212, 44, 40]
-    assert stage.color_of(0) == "red"
-
-
-def test_random_cases_are_sound_and_repeat_with_the_seed(scene: MakeScene) -> None:
-    record = scene([CAR, CUP, UMBRELLA], [CAPTION])
-    ids = []
-    for seed in range(200):
-        case = random_scene_case(record, np.random.default_rng(seed), MINI_SCENES)
-        again = random_scene_case(record, np.random.default_rng(seed), MINI_SCENES)
-        assert case is not None
-        assert again is not None
-        check_case(case)
-        assert case.id == again.id
-        ids.append(case)
-    share = {name: sum(case.category == name for case in ids) / len(ids) for name in CATEGORIES}
-    assert all(0.15 < part < 0.35 for part in share.values())
-    everything = scene_cases(record, replace(MINI_SCENES, targets_per_instance=100))
-    known = {case.id: case for case in everything}
-    for case in ids:
-        if case.category != "multi_object":
-            assert case.request.mask.tobytes() == known[case.id].request.mask.tobytes()
-
-
-def test_a_category_without_an_edit_gives_none(scene: MakeScene) -> None:
-    record = scene([CAR], ["many cars"])
-    rng = np.random.default_rng(0)
-    assert random_scene_case(record, rng, MINI_SCENES, "attribute") is None
-    case = random_scene_case(record, rng, MINI_SCENES)
-    assert case is not None
-    assert case.category == "background"
+    assert editable.color_of(0) == "red"
