@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 
-from protocols.world.canvas import Canvas, Color, Field, cut, f32, rgb, union, wave
+from protocols.world.canvas import UNITS, Canvas, Color, Field, cut, f32, frame, rgb, union, wave
 
 BACKDROPS: tuple[str, ...] = ("meadow", "beach", "snow", "desert", "night", "room")
 
@@ -34,21 +37,27 @@ _FRAME = rgb(250, 246, 236)
 _PANE = rgb(150, 204, 240)
 _CACTUS = rgb(70, 128, 66)
 _STARS = ((5, 6), (14, 16), (22, 5), (31, 12), (40, 4), (45, 18), (59, 24), (9, 26), (26, 22), (52, 30))
+# Height in world units after which the stars repeat upwards.
+_STAR_ROWS = 32.0
 
 
 def paint_backdrop(canvas: Canvas, name: str, horizon: float, draws: tuple[float, ...], light: float) -> None:
-    """Fill an unzoomed canvas. ``horizon``: its height in world units; ``draws``: at least 8 numbers in [-1, 1]
-    that belong to the geometry, so that two backgrounds of one picture share their layout.
+    """Fill an unzoomed canvas. ``horizon``: its height in world units.
+
+    ``draws``: at least 8 numbers in [-1, 1]. They belong to the geometry, so that two backgrounds of one image share
+    their layout.
     """
     x, y = canvas.x, canvas.y
-    down = np.clip((y - f32(horizon)) / f32(64 - horizon), 0, 1)[..., None]
-    up = np.clip(y / f32(horizon), 0, 1)[..., None]
+    _, upper, _, lower = frame(canvas.size)
+    # Share of the way from the horizon to the lower edge, and from the upper edge to the horizon.
+    down = np.clip((y - f32(horizon)) / f32(lower - horizon), 0, 1)[..., None]
+    up = np.clip((y - f32(upper)) / f32(horizon - upper), 0, 1)[..., None]
     top, bottom = _SKY[name]
     near, far = _GROUND[name]
     sky: Field = top * (1 - up) + bottom * up
     ground: Field = near * (1 - down) + far * down
-    broad = canvas.broad[int((draws[0] + 1) * 7.99)]
-    fine = canvas.fine[int((draws[1] + 1) * 7.99)]
+    broad = canvas.broad(int((draws[0] + 1) * 7.99))
+    fine = canvas.fine(int((draws[1] + 1) * 7.99))
     edge: Field = f32(horizon) - y
 
     if name in ("meadow", "beach"):
@@ -84,38 +93,57 @@ def paint_backdrop(canvas: Canvas, name: str, horizon: float, draws: tuple[float
 def _decorate(canvas: Canvas, name: str, horizon: float, draws: tuple[float, ...], light: float) -> None:
     """One or two landmarks at the sides, where a face leaves them visible."""
     side = 1 if light >= 0 else -1
+    left, upper, right, _ = frame(canvas.size)
+    # The landmarks of a wide image stand nearer to its sides: offsets from the middle grow with it.
+    wide = (right - left) / UNITS
+
+    def disc(cx: float, cy: float, radius: float, color: Color, shade: Field | float = 1.0) -> None:
+        part = canvas.part(cx - radius, cy - radius, cx + radius, cy + radius)
+        part.paint(part.circle(cx, cy, radius), color, shade)
+
     if name == "night":
-        for sx, sy in _STARS:
+        for sx, sy in _stars(left, upper, right):
             if sy < horizon - 3:
-                canvas.paint(canvas.circle(sx + draws[3] * 2, sy, 0.75), _MOON)
-        moon = canvas.circle(32 + side * (22 + draws[4] * 2), 9, 4.6)
-        canvas.paint(moon, _MOON)
+                disc(sx + draws[3] * 2, sy, 0.75, _MOON)
+        disc(32 + side * (22 * wide + draws[4] * 2), 9, 4.6, _MOON)
     elif name == "beach":
-        canvas.paint(canvas.circle(32 + side * (23 + draws[4] * 2), 8, 4.2), rgb(255, 226, 90))
+        disc(32 + side * (23 * wide + draws[4] * 2), 8, 4.2, rgb(255, 226, 90))
     elif name == "desert":
-        canvas.paint(canvas.circle(32 + side * (22 + draws[4] * 2), 10, 4.6), rgb(252, 240, 190))
-        cx = 32 - side * (26 + draws[5] * 2)
-        arm = canvas.stroke(cx, horizon + 3, cx, horizon - 9, 1.5)
-        branch = canvas.stroke(cx + side * 4, horizon - 5, cx + side * 4, horizon - 7, 1.1)
-        elbow = canvas.stroke(cx, horizon - 3, cx + side * 4, horizon - 5, 1.0)
-        canvas.paint(union(arm, branch, elbow), _CACTUS)
+        disc(32 + side * (22 * wide + draws[4] * 2), 10, 4.6, rgb(252, 240, 190))
+        cx = 32 - side * (26 * wide + draws[5] * 2)
+        part = canvas.part(cx - 6, horizon - 11, cx + 6, horizon + 5)
+        arm = part.stroke(cx, horizon + 3, cx, horizon - 9, 1.5)
+        branch = part.stroke(cx + side * 4, horizon - 5, cx + side * 4, horizon - 7, 1.1)
+        elbow = part.stroke(cx, horizon - 3, cx + side * 4, horizon - 5, 1.0)
+        part.paint(union(arm, branch, elbow), _CACTUS)
     elif name == "snow":
         for k, offset in ((0, 26.0), (1, 20.0)):
-            cx = 32 + side * (offset + draws[4 + k])
+            cx = 32 + side * (offset * wide + draws[4 + k])
             tall = 15 - 4 * k
-            tree = _spire(canvas, cx, horizon + 2 - tall, tall * 0.36, tall)
-            canvas.paint(tree, _PINE)
-            canvas.paint(cut(tree, _spire(canvas, cx, horizon + 2 - tall, tall * 0.16, tall * 0.42)), _CLOUD)
+            part = canvas.part(cx - tall * 0.4, horizon + 1 - tall, cx + tall * 0.4, horizon + 3)
+            tree = _spire(part, cx, horizon + 2 - tall, tall * 0.36, tall)
+            part.paint(tree, _PINE)
+            part.paint(cut(tree, _spire(part, cx, horizon + 2 - tall, tall * 0.16, tall * 0.42)), _CLOUD)
     elif name == "meadow":
-        cx = 32 + side * (25 + draws[4] * 2)
-        canvas.paint(canvas.stroke(cx, horizon + 3, cx, horizon - 6, 1.0), _TRUNK)
-        canvas.paint(canvas.circle(cx, horizon - 10, 5.4), _BUSH, 1 + canvas.fine[3] * f32(0.4))
+        cx = 32 + side * (25 * wide + draws[4] * 2)
+        part = canvas.part(cx - 6, horizon - 17, cx + 6, horizon + 5)
+        part.paint(part.stroke(cx, horizon + 3, cx, horizon - 6, 1.0), _TRUNK)
+        part.paint(part.circle(cx, horizon - 10, 5.4), _BUSH, 1 + part.fine(3) * f32(0.4))
     else:
-        cx = 32 + side * (23 + draws[4])
-        canvas.paint(canvas.box(cx, 12 + draws[5], 6.2, 7.2), _FRAME)
-        canvas.paint(canvas.box(cx, 12 + draws[5], 5.0, 6.0), _PANE)
-        canvas.paint(canvas.box(cx, 12 + draws[5], 0.6, 6.0), _FRAME)
-        canvas.paint(canvas.box(cx, 12 + draws[5], 5.0, 0.6), _FRAME)
+        cx = 32 + side * (23 * wide + draws[4])
+        part = canvas.part(cx - 7, 4 + draws[5], cx + 7, 20 + draws[5])
+        part.paint(part.box(cx, 12 + draws[5], 6.2, 7.2), _FRAME)
+        part.paint(part.box(cx, 12 + draws[5], 5.0, 6.0), _PANE)
+        part.paint(part.box(cx, 12 + draws[5], 0.6, 6.0), _FRAME)
+        part.paint(part.box(cx, 12 + draws[5], 5.0, 0.6), _FRAME)
+
+
+def _stars(left: float, upper: float, right: float) -> Iterator[tuple[float, float]]:
+    """The stars of the square, repeated to both sides and upwards as far as the image reaches."""
+    for row in range(math.ceil(-upper / _STAR_ROWS) + 1):
+        for column in range(math.floor(left / UNITS), math.ceil(right / UNITS)):
+            for sx, sy in _STARS:
+                yield sx + column * UNITS, sy - row * _STAR_ROWS
 
 
 def _spire(canvas: Canvas, cx: float, top: float, half_width: float, height: float) -> Field:

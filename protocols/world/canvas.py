@@ -1,8 +1,10 @@
 """Drawing with signed distances: the few shapes, lights and textures that the mini world is made of.
 
-A shape is a float32 array (H, W) of signed distances in world units (the picture is 64 units wide,
-whatever its size in pixels): negative inside, positive outside. Painting turns a distance into
-coverage analytically, which is what anti-aliases every edge.
+A shape is a float32 array (H, W) of signed distances in world units: negative inside, positive outside. Painting turns
+a distance into coverage analytically, which anti-aliases every edge.
+
+The shorter side of an image is 64 units, whatever its size in pixels. A wider or taller image is not stretched: it
+shows more of the world, on both sides of the square [0, 64] x [0, 64], which stays in the middle.
 
 Pixels are the same on every machine: only +, -, *, /, sqrt, min, max, floor and rounding touch arrays
 (IEEE 754 rounds those correctly everywhere), and angles go through :func:`turn`, which rounds.
@@ -11,6 +13,7 @@ Distance formulas follow Inigo Quilez, "2D distance functions".
 
 from __future__ import annotations
 
+import copy
 import math
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -20,7 +23,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 UNITS = 64.0
-"""Width and height of the world."""
+"""The shorter side of an image in world units."""
+
+Size: TypeAlias = int | tuple[int, int]
+"""Pixels: the side of a square, or (width, height)."""
 
 Field: TypeAlias = NDArray[Any]
 """float32 (H, W), or (H, W, 3) for colours; numpy's own stubs lose the dtype on the way through ufuncs."""
@@ -46,53 +52,109 @@ def wave(phase: Field) -> Field:
     return out
 
 
+def width_height(size: Size) -> tuple[int, int]:
+    """(width, height) in pixels."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def frame(size: Size) -> tuple[float, float, float, float]:
+    """The part of the world that an image of this size shows: left, top, right, bottom in world units."""
+    width, height = width_height(size)
+    step = UNITS / min(width, height)
+    half_width, half_height = width * step / 2, height * step / 2
+    middle = UNITS / 2
+    return middle - half_width, middle - half_height, middle + half_width, middle + half_height
+
+
 @lru_cache(maxsize=8)
-def grid(size: int) -> tuple[Field, Field]:
-    """World coordinates (x, y) of the pixel centres, each float32 (size, size), read-only."""
-    step = UNITS / size
-    axis = ((np.arange(size, dtype=np.float64) + 0.5) * step).astype(f32)
-    x = np.ascontiguousarray(np.broadcast_to(axis, (size, size)))
-    y = np.ascontiguousarray(np.broadcast_to(axis[:, None], (size, size)))
+def grid(size: tuple[int, int]) -> tuple[Field, Field]:
+    """World coordinates (x, y) of the pixel centres of (width, height), each float32 (height, width), read-only."""
+    width, height = size
+    step = UNITS / min(size)
+    left, top, _, _ = frame(size)
+    # float64 until the end, so that the square of 64 units has the same coordinates on every canvas.
+    across = ((np.arange(width, dtype=np.float64) + 0.5) * step + left).astype(f32)
+    down = ((np.arange(height, dtype=np.float64) + 0.5) * step + top).astype(f32)
+    x = np.ascontiguousarray(np.broadcast_to(across, (height, width)))
+    y = np.ascontiguousarray(np.broadcast_to(down[:, None], (height, width)))
     x.setflags(write=False)
     y.setflags(write=False)
     return x, y
 
 
-@lru_cache(maxsize=8)
-def textures(size: int) -> tuple[Field, Field]:
-    """Sixteen broad and sixteen finer smooth noises, float32 (16, size, size) in about [-0.5, 0.5].
-
-    Low frequencies only: per-pixel noise would be the most expensive thing in the picture to compress
-    and would teach a small autoencoder nothing.
-    """
+@lru_cache(maxsize=1)
+def _noise_tables() -> tuple[tuple[Image.Image, ...], tuple[Image.Image, ...]]:
+    """The sixteen broad (6 x 6 cells) and the sixteen finer (9 x 9) tables that :func:`texture` enlarges."""
     rng = np.random.Generator(np.random.PCG64(7))
 
-    def noise(cells: int) -> Field:
-        small = Image.fromarray(rng.integers(0, 256, (cells, cells), dtype=np.uint8))
-        big = np.asarray(small.resize((size, size), Image.Resampling.BICUBIC), f32)
-        return big / f32(255) - f32(0.5)
+    def table(cells: int) -> Image.Image:
+        return Image.fromarray(rng.integers(0, 256, (cells, cells), dtype=np.uint8))
 
-    return np.stack([noise(6) for _ in range(16)]), np.stack([noise(9) for _ in range(16)])
+    return tuple(table(6) for _ in range(16)), tuple(table(9) for _ in range(16))
+
+
+# At 64 px all 32 textures stay. At 1024 px an image needs about five, of 4 MB each.
+@lru_cache(maxsize=48)
+def texture(size: tuple[int, int], broad: bool, index: int) -> Field:
+    """A smooth noise, float32 (height, width) in about [-0.5, 0.5], read-only. ``index``: 0 to 15.
+
+    Low frequencies only: per-pixel noise would be the most expensive thing in the image to compress
+    and would teach a small autoencoder nothing.
+    """
+    width, height = size
+    side = min(size)
+    small = _noise_tables()[0 if broad else 1][index]
+    # Pillow resamples 8-bit images in integers: the same on every machine.
+    square = np.asarray(small.resize((side, side), Image.Resampling.BICUBIC), f32) / f32(255) - f32(0.5)
+    # Mirrored beyond the square, which leaves no seam.
+    before = (height - side) // 2, (width - side) // 2
+    after = height - side - before[0], width - side - before[1]
+    out = np.pad(square, tuple(zip(before, after, strict=True)), mode="symmetric")
+    out.setflags(write=False)
+    return out
 
 
 class Canvas:
-    """A picture being painted: colours, and which part each pixel belongs to.
+    """An image being painted: colours, and which part each pixel belongs to.
 
-    ``image``: float32 (size, size, 3), about [0, 1]. ``labels``: uint8 (size, size), 0 = background.
-    ``x``, ``y``: the coordinates that shapes are drawn in; a zoom moves them, not the shapes.
+    ``image``: float32 (height, width, 3), about [0, 1]. ``labels``: uint8 (height, width), 0 = background.
+    ``x``, ``y``: the coordinates that shapes are drawn in. A zoom moves them, not the shapes.
     """
 
-    def __init__(self, size: int, zoom: float = 1.0, center: tuple[float, float] = (32.0, 32.0)) -> None:
-        x, y = grid(size)
-        self.size = size
+    def __init__(self, size: Size, zoom: float = 1.0, center: tuple[float, float] = (32.0, 32.0)) -> None:
+        self.size = width, height = width_height(size)
+        x, y = grid(self.size)
         self.x, self.y = x, y
         if zoom != 1.0 or center != (32.0, 32.0):
             self.x = (x - f32(32)) / f32(zoom) + f32(center[0])
             self.y = (y - f32(32)) / f32(zoom) + f32(center[1])
-        self._sharpness = f32(zoom * size / UNITS)
-        self.broad, self.fine = textures(size)
-        self.image: Field = np.zeros((size, size, 3), f32)
-        self.labels = np.zeros((size, size), np.uint8)
+        self._sharpness = f32(zoom * min(self.size) / UNITS)
+        # Where this canvas lies in the whole image: all of it, unless it is a part.
+        self._window = slice(0, height), slice(0, width)
+        self.image: Field = np.zeros((height, width, 3), f32)
+        self.labels = np.zeros((height, width), np.uint8)
+
+    def part(self, left: float, top: float, right: float, bottom: float) -> Canvas:
+        """The canvas inside a box (world units, a pixel of margin added), as views: painting on it paints here.
+
+        Shapes that lie in the box cost only its pixels, and get the same values as on the whole canvas.
+        """
+        margin = 1.0 / float(self._sharpness)
+        columns = _span(self.x[0], left - margin, right + margin)
+        rows = _span(self.y[:, 0], top - margin, bottom + margin)
+        out = copy.copy(self)
+        out.x, out.y = self.x[rows, columns], self.y[rows, columns]
+        out.image, out.labels = self.image[rows, columns], self.labels[rows, columns]
+        out._window = _inside(self._window[0], rows), _inside(self._window[1], columns)
+        return out
+
+    def broad(self, index: int) -> Field:
+        """One of sixteen smooth noises of about six blobs a side, float32 (height, width) in about [-0.5, 0.5]."""
+        return texture(self.size, True, index)[self._window]
+
+    def fine(self, index: int) -> Field:
+        """One of sixteen smooth noises of about nine blobs a side, as :meth:`broad`."""
+        return texture(self.size, False, index)[self._window]
 
     def cover(self, distance: Field) -> Field:
         """Share of each pixel that a shape covers, in [0, 1]."""
@@ -119,7 +181,7 @@ class Canvas:
         label: int | None = None,
     ) -> NDArray[np.bool_] | None:
         """As :meth:`paint`, from a coverage that is already known. Works on the rows it touches only."""
-        touched = np.flatnonzero(coverage.max(axis=1))
+        touched = np.flatnonzero(coverage.any(axis=1))
         if touched.size == 0:
             return np.zeros(coverage.shape, bool) if label is not None else None
         rows = slice(int(touched[0]), int(touched[-1]) + 1)
@@ -215,8 +277,18 @@ class Canvas:
         self.blend(spot, WHITE if color is None else color, alpha=alpha)
 
     def pixels(self) -> NDArray[np.uint8]:
-        """The finished picture, uint8 (size, size, 3)."""
+        """The finished image, uint8 (height, width, 3)."""
         return (np.clip(self.image, 0, 1) * f32(255) + f32(0.5)).astype(np.uint8)
+
+
+def _span(axis: Field, low: float, high: float) -> slice:
+    """The indices of an ascending axis whose values lie in [low, high]."""
+    return slice(int(np.searchsorted(axis, low)), int(np.searchsorted(axis, high, side="right")))
+
+
+def _inside(outer: slice, inner: slice) -> slice:
+    """A slice of a slice."""
+    return slice(outer.start + inner.start, outer.start + inner.stop)
 
 
 def union(*shapes: Field) -> Field:

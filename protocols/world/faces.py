@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.world.backdrops import BACKDROPS, paint_backdrop
-from protocols.world.canvas import BLACK, WHITE, Canvas, Color, Field, cut, f32, merge, rgb, union, wave
+from protocols.world.canvas import BLACK, WHITE, Canvas, Color, Field, Size, cut, f32, merge, rgb, union, wave
 
 HAIR_COLORS: dict[str, Color] = {
     "black": rgb(34, 30, 34),
@@ -189,11 +189,11 @@ class _Build:
         self.draws = tuple(u(-1, 1) for _ in range(8))
 
 
-def render_face(face: Face, size: int = 64) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.bool_]]]:
-    """Draw a face.
+def render_face(face: Face, size: Size = 64) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.bool_]]]:
+    """Draw a face in the middle of an image.
 
-    Returns the picture, uint8 (size, size, 3), and CelebAMask-HQ's part masks, bool (size, size) each;
-    parts that do not show are left out, but eyes stay annotated behind glasses, as they are in CelebAMask-HQ.
+    Returns the image, uint8 (height, width, 3), and CelebAMask-HQ's part masks, bool (height, width) each. Parts that
+    do not show are left out, but eyes stay annotated behind glasses, as they are in CelebAMask-HQ.
     """
     b = _Build(face.seed)
     back = Canvas(size)
@@ -210,7 +210,7 @@ def _paint(c: Canvas, face: Face, b: _Build) -> dict[str, NDArray[np.bool_]]:
     label = PART_LABELS
     skin = np.clip(SKINS[face.skin] + f32(b.skin_tone), 0, 1)
     hair = np.clip(HAIR_COLORS[face.hair] + f32(b.hair_tone), 0, 1)
-    strands = c.fine[b.noise[1]] * f32(0.35)
+    strands = c.fine(b.noise[1]) * f32(0.35)
     hair_light = (
         f32(0.98) + strands - (c.y - f32(b.cy)) * f32(0.007) + (c.x - f32(b.cx)) * f32(0.012 * b.light[0])
     )
@@ -224,13 +224,15 @@ def _paint(c: Canvas, face: Face, b: _Build) -> dict[str, NDArray[np.bool_]]:
     if face.earrings:
         for s in (-1, 1):
             x, y = b.cx + s * (b.rx + 1.2), b.cy + 8.2
-            c.paint(c.circle(x, y, 2.7), _GOLD * f32(0.72), label=label["ear_r"])
-            c.paint(c.circle(x, y, 2.0), _GOLD, label=label["ear_r"])
-            c.glow(x - 0.6, y - 0.7, 1.3, 0.9)
+            ring = c.part(x - 3, y - 3, x + 3, y + 3)
+            ring.paint(ring.circle(x, y, 2.7), _GOLD * f32(0.72), label=label["ear_r"])
+            ring.paint(ring.circle(x, y, 2.0), _GOLD, label=label["ear_r"])
+            ring.glow(x - 0.6, y - 0.7, 1.3, 0.9)
     if face.eyeglasses:
-        _paint_glasses(c, b)
+        _paint_glasses(c.part(b.cx - b.rx - 2, b.eye_y - 7, b.cx + b.rx + 2, b.eye_y + 7), b)
     if face.hat:
-        _paint_hat(c, b)
+        brim = b.cy - b.ry * 0.52
+        _paint_hat(c.part(b.cx - b.rx - 8, brim - 14, b.cx + b.rx + 8, brim + 6), b)
     return eyes
 
 
@@ -259,9 +261,12 @@ def _paint_back_hair(c: Canvas, face: Face, b: _Build, hair: Color, light: Field
 def _paint_body(c: Canvas, b: _Build, skin: Color) -> None:
     label = PART_LABELS
     base = b.cy + b.ry
+    c = c.part(b.cx - 24, base - 4, b.cx + 24, base + 200)
     c.paint(c.box(b.cx, base + 5, 5, 8, 2), skin, 0.80, label=label["neck"])
-    folds = f32(0.95) + c.broad[b.noise[3]] * f32(0.2) + (c.x - f32(b.cx)) * f32(0.01 * b.light[0])
-    c.paint(c.ellipse(b.cx, base + 17, 23, 14), b.fabric, folds, label=label["cloth"])
+    folds = f32(0.95) + c.broad(b.noise[3]) * f32(0.2) + (c.x - f32(b.cx)) * f32(0.01 * b.light[0])
+    # Shoulders, and the chest below them, which only tall images show.
+    cloth = union(c.ellipse(b.cx, base + 17, 23, 14), c.box(b.cx, base + 117, 23, 100))
+    c.paint(cloth, b.fabric, folds, label=label["cloth"])
     c.paint(c.ellipse(b.cx, base + 3, 5.6, 3.2), skin, 0.82, label=label["neck"])
 
 
@@ -269,21 +274,29 @@ def _paint_head(c: Canvas, b: _Build, skin: Color) -> Field:
     label = PART_LABELS
     for s, ear in ((-1, "l_ear"), (1, "r_ear")):
         x = b.cx + s * (b.rx + 0.2)
-        c.paint(c.ellipse(x, b.cy + 1.5, 3.0, 4.2), skin, 0.86 + 0.1 * s * b.light[0], label=label[ear])
-        c.paint(c.ellipse(x, b.cy + 1.5, 1.5, 2.5), skin, 0.72)
+        part = c.part(x - 4, b.cy - 4, x + 4, b.cy + 7)
+        part.paint(part.ellipse(x, b.cy + 1.5, 3.0, 4.2), skin, 0.86 + 0.1 * s * b.light[0], label=label[ear])
+        part.paint(part.ellipse(x, b.cy + 1.5, 1.5, 2.5), skin, 0.72)
     oval = merge(
         c.ellipse(b.cx, b.cy - 2, b.rx, b.ry - 2), c.ellipse(b.cx, b.cy + 5, b.rx * 0.78, b.ry - 5.2), 5
     )
-    light = c.ball_light(b.cx, b.cy, b.rx + 4, b.ry + 4, b.light, 0.68, 0.46)
-    c.paint(oval, skin, light, label=label["skin"])
+    c.paint(oval, skin, _skin_light(c, b), label=label["skin"])
     inside = c.cover(oval)
     for s in (-1, 1):
         blush = np.clip(1 - c.circle(b.cx + s * b.rx * 0.55, b.cy + b.ry * 0.3, 0) / 5, 0, 1) * inside
         c.blend(blush, _BLUSH, alpha=0.20)
     top, tip = b.eye_y + 2, b.eye_y + b.ry * 0.16 + 3.2
-    c.paint(c.stroke(b.cx + 0.3, top, b.cx + 0.2, tip, 0.8), skin, light * f32(0.86), label=label["nose"])
-    c.paint(c.ellipse(b.cx, tip + 0.3, 2.3, 1.4), skin, light * f32(0.80), label=label["nose"])
+    nose = c.part(b.cx - 3, top - 2, b.cx + 3, tip + 3)
+    light = _skin_light(nose, b)
+    nose.paint(
+        nose.stroke(b.cx + 0.3, top, b.cx + 0.2, tip, 0.8), skin, light * f32(0.86), label=label["nose"]
+    )
+    nose.paint(nose.ellipse(b.cx, tip + 0.3, 2.3, 1.4), skin, light * f32(0.80), label=label["nose"])
     return oval
+
+
+def _skin_light(c: Canvas, b: _Build) -> Field:
+    return c.ball_light(b.cx, b.cy, b.rx + 4, b.ry + 4, b.light, 0.68, 0.46)
 
 
 def _paint_mouth(c: Canvas, face: Face, b: _Build, skin: Color, oval: Field, strands: Field) -> None:
@@ -298,6 +311,7 @@ def _paint_mouth(c: Canvas, face: Face, b: _Build, skin: Color, oval: Field, str
         c.paint(whiskers, b.whiskers, f32(0.95) + strands, label=label["skin"])
     natural = np.clip(skin * rgb(214, 128, 128) + rgb(24, 0, 4), 0, 1)
     lip = _LIPSTICK if face.lipstick else natural
+    c = c.part(b.cx - w - 4, y - 6, b.cx + w + 4, y + 8)
     rim = 0.7 if face.lipstick else 0.0
     if face.mouth == "smile":
         grin = cut(c.ellipse(b.cx, y - 1.8, w + 0.8, 6.2), c.below(y - 1.2))
@@ -311,15 +325,16 @@ def _paint_mouth(c: Canvas, face: Face, b: _Build, skin: Color, oval: Field, str
         c.paint(c.stroke(b.cx - w * 0.76, y, b.cx + w * 0.76, y, 0.25), lip, 0.55)
 
 
-def _paint_eyes(c: Canvas, face: Face, b: _Build, skin: Color) -> dict[str, NDArray[np.bool_]]:
+def _paint_eyes(face_canvas: Canvas, face: Face, b: _Build, skin: Color) -> dict[str, NDArray[np.bool_]]:
     label = PART_LABELS
     brow = skin * f32(0.42)  # not the hair's colour: dyeing the hair must leave the face as it was
     out: dict[str, NDArray[np.bool_]] = {}
     for s, side in ((-1, "l"), (1, "r")):
         x, y, r = b.cx + s * b.eye_dx, b.eye_y, b.eye
-        white = c.paint(c.ellipse(x, y, r + 0.9, r * 0.88), WHITE, label=label[f"{side}_eye"])
-        assert white is not None
-        out[f"{side}_eye"] = white
+        c = face_canvas.part(x - 6, y - r - 6, x + 6, y + r + 2)
+        c.paint(c.ellipse(x, y, r + 0.9, r * 0.88), WHITE, label=label[f"{side}_eye"])
+        # Before lashes and glasses: what they cover is still annotated as the eye.
+        out[f"{side}_eye"] = face_canvas.labels == label[f"{side}_eye"]
         c.paint(c.circle(x + 0.3 * b.light[0], y, r * 0.70), BLACK, label=label[f"{side}_eye"])
         c.glow(x - 0.6, y - 0.6, 0.9, 0.9)
         if not face.male:
@@ -394,7 +409,7 @@ def _paint_hat(c: Canvas, b: _Build) -> None:
     y = b.cy - b.ry * 0.52
     light = (
         f32(0.98)
-        + c.broad[b.noise[5]] * f32(0.12)
+        + c.broad(b.noise[5]) * f32(0.12)
         + (c.x - f32(b.cx)) * f32(0.02 * b.light[0])
         - (c.y - f32(b.cy - b.ry)) * f32(0.010)
     )

@@ -12,7 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.world.backdrops import BACKDROPS, paint_backdrop
-from protocols.world.canvas import BLACK, WHITE, Canvas, Color, Field, cut, f32, merge, rgb, union
+from protocols.world.canvas import (
+    BLACK,
+    WHITE,
+    Canvas,
+    Color,
+    Field,
+    Size,
+    cut,
+    f32,
+    frame,
+    merge,
+    rgb,
+    union,
+)
 
 COLORS: dict[str, Color] = {
     "red": rgb(216, 40, 36),
@@ -114,8 +127,13 @@ _SHADOWLESS = 46.0
 _SCALES = {1: (15.0, 19.0), 2: (13.0, 15.5), 3: (10.5, 12.0)}
 
 
-def sample_scene(seed: int) -> Scene:
-    """A random scene without two objects of one category or touching each other; the same seed, the same scene."""
+def sample_scene(seed: int, size: Size = 64) -> Scene:
+    """A random scene without two objects of one category or touching each other. The same seed, the same scene.
+
+    On every square canvas it is the same. On a wider or taller one, its objects are spread over all that the image
+    shows.
+    """
+    left, _, right, lower = frame(size)
     rng = np.random.Generator(np.random.PCG64([seed, 3]))
 
     def u(low: float, high: float) -> float:
@@ -131,11 +149,11 @@ def sample_scene(seed: int) -> Scene:
         for _ in range(12):
             scale = u(*_SCALES[wanted])
             half, height = category.half_width * scale, category.height * scale
-            foot = u(height + 2, height + 10) if category.floats else u(50, 60)
+            foot = u(height + 2, height + 10) if category.floats else u(50, lower - 4)
             candidate = Object(
                 name,
                 list(COLORS)[int(rng.integers(len(COLORS)))],
-                u(half + 2, 62 - half),
+                u(left + half + 2, right - 2 - half),
                 foot,
                 scale,
                 int(rng.integers(2**31)),
@@ -152,8 +170,8 @@ def _apart(a: Object, b: Object, gap: float = 3.0) -> bool:
     return r1 + gap < l2 or r2 + gap < l1 or b1 + gap < t2 or b2 + gap < t1
 
 
-def render_scene(scene: Scene, size: int = 64) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_]]]:
-    """Draw a scene: the picture, uint8 (size, size, 3), and one mask, bool (size, size), for each object in order."""
+def render_scene(scene: Scene, size: Size = 64) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_]]]:
+    """Draw a scene: the image, uint8 (height, width, 3), and one mask, bool (height, width), per object, in order."""
     rng = np.random.Generator(np.random.PCG64([scene.seed, 4]))
     draws = tuple(float(v) for v in rng.random(10) * 2 - 1)
     canvas = Canvas(size)
@@ -164,11 +182,20 @@ def render_scene(scene: Scene, size: int = 64) -> tuple[NDArray[np.uint8], list[
     return canvas.pixels(), [canvas.labels == k for k in range(1, len(scene.objects) + 1)]
 
 
+# How far an object's drawing reaches beyond its box, in units of its scale: a cup's handle reaches farthest.
+_OVERHANG = 0.15
+
+
 def _paint_object(c: Canvas, thing: Object, label: int, light: float, dark: bool) -> None:
     if thing.y > _SHADOWLESS:  # in the air, nothing is there to catch a shadow
-        shadow = c.ellipse(thing.x - light * 3, thing.y, thing.scale * 0.85, thing.scale * 0.16)
-        c.blend(np.clip(f32(0.5) - shadow / 3, 0, 1), BLACK, alpha=0.35)
-    _PAINTERS[thing.category](_Brush(c, thing, label, light, dark))
+        x, rx, ry = thing.x - light * 3, thing.scale * 0.85, thing.scale * 0.16
+        # The approximate distance of a flat ellipse grows slowly: 0.5 * 3 units of it lie within 6 units.
+        ground = c.part(x - rx - 6, thing.y - ry - 6, x + rx + 6, thing.y + ry + 6)
+        ground.blend(np.clip(f32(0.5) - ground.ellipse(x, thing.y, rx, ry) / 3, 0, 1), BLACK, alpha=0.35)
+    left, top, right, bottom = thing.box
+    margin = _OVERHANG * thing.scale
+    part = c.part(left - margin, top - margin, right + margin, bottom + margin)
+    _PAINTERS[thing.category](_Brush(part, thing, label, light, dark))
 
 
 class _Brush:
