@@ -439,6 +439,7 @@ def analyse(
     """Preference shares, win matrix, strengths, agreement and attention, with intervals."""
     from bench.study import exchange
     from bench.study.votes import analysis, show
+    from bench.tables.terminal import terminal
 
     of_run = None
     if scores is not None:
@@ -456,7 +457,7 @@ def analyse(
             exchange.import_votes(votes), scores=of_run, resamples=resamples, seed=seed, simulated=simulated
         )
     console = _console()
-    for part in show.terminal(show.tables(found)):
+    for part in terminal(show.tables(found), console.width):
         console.print(part)
     folder = out or Path("runs") / f"study-{study or votes.stem if votes else study}"
     show.write_analysis(found, folder)

@@ -85,3 +85,54 @@ def frame(**columns: Any) -> pd.DataFrame:
     return pd.DataFrame(
         {name: pd.Series(plain[name], dtype=object) if name in objects else plain[name] for name in order}
     )
+
+
+def small() -> pd.DataFrame:
+    """Two raters, three cases; A against B, and once A against C."""
+    return frame(
+        rater=["x", "x", "x", "y", "y", "y"],
+        case=["c0", "c1", "c2", "c0", "c1", "c2"],
+        category=["attribute", "attribute", "background"] * 2,
+        protocol=["mini-coco", "mini-coco", "mini-celeba-hq"] * 2,
+        candidates=[("A", "B"), ("B", "A"), ("A", "C"), ("A", "B"), ("B", "A"), ("C", "A")],
+        answer=["A", "tie", "A", "B", "A", "C"],
+    )
+
+
+def mixed_votes() -> pd.DataFrame:
+    """Pairs and choices of the best, two questions, repeats and attention checks; one rater fails them."""
+    pairs = poll(raters=10, per_rater=40, seed=1)
+    best = poll(raters=10, per_rater=10, seed=2, kind="best")
+    best["trial"] = "b" + best["trial"]
+    real = poll((0.2, 0.1, 0.0, -0.1, -0.2), raters=10, per_rater=10, seed=3)
+    real["trial"], real["question"] = "q" + real["trial"], "real"
+    again = pairs.iloc[::10].copy()
+    again["repeat_of"], again["trial"], again["role"] = again["trial"], "z" + again["trial"], "repeat"
+    check = pairs.iloc[::13].copy()
+    check["trial"], check["role"] = "a" + check["trial"], "attention"
+    check["expected"] = [c[0] for c in check["candidates"]]
+    check["answer"] = [c[r == "r3"] for c, r in zip(check["candidates"], check["rater"], strict=True)]
+    return pd.concat([pairs, best, real, again, check], ignore_index=True)
+
+
+def metric_values(noise: float = 1.0) -> pd.DataFrame:
+    """``good`` follows the strengths, ``bad`` is its negative with the direction said, ``dice`` is nothing."""
+    generator = np.random.default_rng(9)
+    found = []
+    for case in range(40):
+        for method in range(5):
+            value = 1.0 - 0.5 * method + noise * generator.normal()
+            for metric, x, up in (
+                ("good", value, True),
+                ("bad", -value, False),
+                ("dice", generator.normal(), True),
+            ):
+                found.append(("mini-coco", f"M{method}", f"c{case}", metric, x, up))
+    return pd.DataFrame(found, columns=["protocol", "method", "case", "metric", "value", "higher_is_better"])
+
+
+def rows(table: pd.DataFrame, **where: str) -> pd.DataFrame:
+    """The rows of a result with all raters, over everything that ``where`` does not name."""
+    where = {"raters": "all", "question": "all", "protocol": "all", "category": "all", **where}
+    chosen = np.logical_and.reduce([table[column] == value for column, value in where.items()])
+    return table[chosen].reset_index(drop=True)

@@ -5,76 +5,23 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import FrozenInstanceError
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from bench.study.votes import show
 from bench.study.votes.analysis import Analysis, SimulatedVotes, analyse
 from bench.study.votes.bradley_terry import fit_votes
-from bench.study.votes.exclusion import Exclusion, rater_quality
-from bench.study.votes.frame import VotesError, check_votes
-from tests.bench.study.polls import frame, poll
+from bench.study.votes.frame import VotesError
+from tests.bench.study.polls import frame, metric_values, mixed_votes, poll, rows, small
 
 POOLED = {"question": "all", "protocol": "all", "category": "all"}
-
-
-def rows(table: pd.DataFrame, **where: str) -> pd.DataFrame:
-    where = {"raters": "all", **POOLED, **where}
-    chosen = np.logical_and.reduce([table[column] == value for column, value in where.items()])
-    return table[chosen].reset_index(drop=True)
-
-
-def small() -> pd.DataFrame:
-    """Two raters, three cases; A against B, and once A against C."""
-    return frame(
-        rater=["x", "x", "x", "y", "y", "y"],
-        case=["c0", "c1", "c2", "c0", "c1", "c2"],
-        category=["attribute", "attribute", "background"] * 2,
-        protocol=["mini-coco", "mini-coco", "mini-celeba-hq"] * 2,
-        candidates=[("A", "B"), ("B", "A"), ("A", "C"), ("A", "B"), ("B", "A"), ("C", "A")],
-        answer=["A", "tie", "A", "B", "A", "C"],
-    )
 
 
 @pytest.fixture(scope="module")
 def mixed() -> Analysis:
     return analyse(mixed_votes(), scores=metric_values(), resamples=300)
-
-
-def mixed_votes() -> pd.DataFrame:
-    """Pairs and choices of the best, two questions, repeats and attention checks; one rater fails them."""
-    pairs = poll(raters=10, per_rater=40, seed=1)
-    best = poll(raters=10, per_rater=10, seed=2, kind="best")
-    best["trial"] = "b" + best["trial"]
-    real = poll((0.2, 0.1, 0.0, -0.1, -0.2), raters=10, per_rater=10, seed=3)
-    real["trial"], real["question"] = "q" + real["trial"], "real"
-    again = pairs.iloc[::10].copy()
-    again["repeat_of"], again["trial"], again["role"] = again["trial"], "z" + again["trial"], "repeat"
-    check = pairs.iloc[::13].copy()
-    check["trial"], check["role"] = "a" + check["trial"], "attention"
-    check["expected"] = [c[0] for c in check["candidates"]]
-    check["answer"] = [c[r == "r3"] for c, r in zip(check["candidates"], check["rater"], strict=True)]
-    return pd.concat([pairs, best, real, again, check], ignore_index=True)
-
-
-def metric_values(noise: float = 1.0) -> pd.DataFrame:
-    """``good`` follows the strengths, ``bad`` is its negative with the direction said, ``dice`` is nothing."""
-    generator = np.random.default_rng(9)
-    found = []
-    for case in range(40):
-        for method in range(5):
-            value = 1.0 - 0.5 * method + noise * generator.normal()
-            for metric, x, up in (
-                ("good", value, True),
-                ("bad", -value, False),
-                ("dice", generator.normal(), True),
-            ):
-                found.append(("mini-coco", f"M{method}", f"c{case}", metric, x, up))
-    return pd.DataFrame(found, columns=["protocol", "method", "case", "metric", "value", "higher_is_better"])
 
 
 class TestShares:
@@ -236,9 +183,6 @@ class TestStrengths:
         assert table["behind_high"][["B", "C"]].isna().all()
         assert table["behind_low"][["B", "C"]].notna().all()
         assert table["separable"].tolist() == [False, True, True]
-        text = show.markdown({t.name: t for t in show.tables(found)}["strengths"])
-        low = f"{table.loc['A', 'low']:.2f}"
-        assert f"| **{table.loc['A', 'strength']:.2f}**<br><sub>{low} or more</sub> |" in text
         json.dumps(found.to_dict(), allow_nan=False)
 
     def test_a_method_that_never_won_has_no_lower_end(self) -> None:
@@ -293,99 +237,6 @@ class TestStrengths:
         assert rows(found.shares)["share"].tolist() == [0.5] * 4
 
 
-class TestExclusion:
-    def test_by_hand(self) -> None:
-        votes = frame(
-            rater=["ok"] * 4 + ["fast"] * 4 + ["asleep"] * 4 + ["fickle"] * 4,
-            trial=["t", "a", "b", "z"] * 4,
-            role=["trial", "attention", "attention", "repeat"] * 4,
-            repeat_of=[None, None, None, "t"] * 4,
-            expected=[None, "A", "A", None] * 4,
-            answer=["A", "A", "B", "A", "A", "A", "A", "A", "A", "B", "tie", "A", "A", "A", "A", "B"],
-            reaction_ms=[1000] * 4 + [999] + [5000] * 3 + [3000] * 8,
-        )
-        rule = Exclusion(max_attention_failures=1, min_self_consistency=0.5, min_median_reaction_ms=1000)
-        found = rater_quality(check_votes(votes), rule).set_index("rater")
-        assert found["excluded"].to_dict() == {"ok": False, "fast": True, "asleep": True, "fickle": True}
-        assert found.loc["asleep", "why"] == "2 of 2 attention checks failed"
-        assert found.loc["fickle", "why"] == "self-consistency 0.00"
-        assert found.loc["fast", "why"] == "median reaction 999 ms"
-        nobody = rater_quality(check_votes(votes), Exclusion(None, None, None))
-        assert not nobody["excluded"].any()
-
-    def test_side_by_side(self, mixed: Analysis) -> None:
-        votes = mixed_votes()
-        assert mixed.raters.set_index("rater")["excluded"].sum() == 1
-        alone = analyse(votes[votes["rater"] != "r3"], resamples=300)
-        one = mixed.shares[mixed.shares["raters"] == "kept"].reset_index(drop=True)
-        other = alone.shares[alone.shares["raters"] == "kept"].reset_index(drop=True)
-        pd.testing.assert_frame_equal(one, other)
-        effect = mixed.effect[(mixed.effect["category"] == "all") & (mixed.effect["protocol"] == "all")]
-        assert (effect["n_kept"] < effect["n_all"]).all()
-        np.testing.assert_allclose(effect["change"], effect["share_kept"] - effect["share_all"])
-
-    def test_nobody_and_everybody(self) -> None:
-        nobody = analyse(small(), resamples=50)
-        assert any("excludes nobody" in note for note in nobody.notes)
-        everybody = analyse(small(), resamples=50, exclusion=Exclusion(min_median_reaction_ms=1e9))
-        assert any("excludes everybody" in note for note in everybody.notes)
-        assert set(everybody.shares["raters"]) == {"all"}
-        assert everybody.effect["share_kept"].isna().all()
-
-    @pytest.mark.parametrize(
-        "wrong",
-        [{"max_attention_failures": -1}, {"min_self_consistency": 50}, {"min_median_reaction_ms": math.nan}],
-    )
-    def test_impossible_bounds(self, wrong: dict[str, float]) -> None:
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            Exclusion(**wrong)  # type: ignore[arg-type]
-
-    def test_reads_as_a_sentence(self) -> None:
-        assert str(Exclusion(2, 0.5, 800)) == (
-            "Raters are excluded for more than 2 failed attention checks, self-consistency below 0.5, "
-            "a median reaction time below 800 ms."
-        )
-        assert str(Exclusion(None, None, None)) == "No rater is excluded."
-
-    def test_the_votes_own_rule_is_applied_unless_another_is_given(self) -> None:
-        strict = Exclusion(max_attention_failures=0, min_median_reaction_ms=9000)
-        votes = small().assign(exclusion=strict.to_json())
-        assert Exclusion.from_json(strict.to_json()) == strict
-        assert analyse(votes, resamples=50).exclusion == strict
-        assert analyse(votes, resamples=50, exclusion=Exclusion(None, None, None)).exclusion == Exclusion(
-            None, None, None
-        )
-        # Half of the study's rows come from a file that knew no rule.
-        votes.loc[3:, "exclusion"] = None
-        assert analyse(votes, resamples=50).exclusion == strict
-
-    @pytest.mark.parametrize(
-        ("rules", "says"),
-        [
-            (
-                (Exclusion(0).to_json(), Exclusion(2).to_json()),
-                "different exclusion rules.*more than 0.*more than 2",
-            ),
-            ((None, Exclusion(2).to_json()), "no rule is stated"),
-            (("{}", '{"max_failures": 1}'), "is no exclusion rule"),
-            (("[", "{}"), "is no exclusion rule"),
-        ],
-    )
-    def test_studies_of_different_rules_are_not_analysed_together(
-        self, rules: tuple[str | None, str | None], says: str
-    ) -> None:
-        votes = pd.concat(
-            [small().assign(study=name, exclusion=rule) for name, rule in zip("ab", rules, strict=True)]
-        )
-        with pytest.raises(VotesError, match=says):
-            analyse(votes, resamples=50)
-
-    def test_two_rules_of_one_study_are_refused(self) -> None:
-        votes = small().assign(exclusion=[Exclusion(0).to_json(), Exclusion(2).to_json()] * 3)
-        with pytest.raises(VotesError, match="two exclusion rules of study taste"):
-            analyse(votes, resamples=50)
-
-
 class TestSimulated:
     def test_refused_unless_asked_for(self) -> None:
         votes = poll(raters=4, per_rater=10).assign(rater_kind="simulated")
@@ -403,107 +254,6 @@ class TestSimulated:
                 analyse(votes, simulated=asked)
         with pytest.raises(SimulatedVotes, match="of people"):
             analyse(poll(raters=4, per_rater=10), simulated=True)
-
-    def test_every_table_and_file_says_so(self, tmp_path: Path) -> None:
-        votes = mixed_votes().assign(rater_kind="simulated")
-        found = analyse(votes, simulated=True, resamples=50, scores=metric_values())
-        shown = show.tables(found)
-        assert len(shown) > 10
-        for table in shown:
-            for form in (show.markdown(table), show.latex(table)):
-                assert "SIMULATED RATERS" in form
-        for path in show.write_analysis(found, tmp_path):
-            assert "simulated" in path.read_text(encoding="utf-8").lower(), path.name
-
-
-class TestMetrics:
-    def test_agreement_by_hand(self) -> None:
-        votes = small()
-        values = {"A": 1.0, "B": 2.0, "C": 1.0}
-        scores = pd.DataFrame(
-            [
-                (protocol, method, case, "m", value)
-                for protocol, case in (("mini-coco", "c0"), ("mini-coco", "c1"), ("mini-celeba-hq", "c2"))
-                for method, value in values.items()
-            ],
-            columns=["protocol", "method", "case", "metric", "value"],
-        )
-        found = analyse(votes, scores=scores, resamples=50)
-        table = rows(found.correlation).set_index("measure")
-        # B is better: of A, B, A one agrees; of A and C, equal, each counts half.
-        assert table.loc["agreement", "value"] == pytest.approx((1 + 0.5 + 0.5) / 5)
-        assert table.loc["agreement", "n"] == 5
-        assert table.loc["kendall", "value"] == pytest.approx((1 - 2) / math.sqrt(5 * 4))
-        assert any("direction" in note for note in found.notes)
-
-    def test_pair_correlations_against_scipy(self) -> None:
-        """Both orders of every vote, given to scipy. Kendall: of each pair of edits alone."""
-        votes, scores = poll(raters=6, per_rater=20, seed=5), metric_values()
-        found = analyse(votes, scores=scores, resamples=50).correlation
-        found = rows(found).set_index(["metric", "measure"])["value"]
-        value = scores[scores["metric"] == "good"].set_index(["method", "case"])["value"]
-        gap = np.array(
-            [value[c[0], k] - value[c[1], k] for c, k in zip(votes["candidates"], votes["case"], strict=True)]
-        )
-        vote = np.array(
-            [
-                0 if a == "tie" else 1 if a == c[0] else -1
-                for a, c in zip(votes["answer"], votes["candidates"], strict=True)
-            ]
-        )
-        theirs = scipy_stats.spearmanr(np.r_[vote, -vote], np.r_[gap, -gap]).statistic
-        assert found["good", "spearman"] == pytest.approx(theirs, abs=1e-9)
-        by_vote = [
-            scipy_stats.kendalltau([v, -v], [g, -g], variant="b").statistic
-            for v, g in zip(vote, gap, strict=True)
-            if v
-        ]
-        assert found["good", "kendall"] == pytest.approx(sum(by_vote) / math.sqrt(len(vote) * len(by_vote)))
-        assert found["good", "agreement"] == pytest.approx((np.array(by_vote) > 0).mean())
-
-    def test_directions(self, mixed: Analysis) -> None:
-        found = rows(mixed.correlation).set_index(["metric", "measure"])["value"]
-        good, bad = (found[metric] for metric in ("good", "bad"))
-        np.testing.assert_allclose(good, bad)
-        assert good["agreement"] > 0.55
-        assert good["method_spearman"] == pytest.approx(1.0, abs=0.11)
-
-    def test_dice_are_at_one_half(self, mixed: Analysis) -> None:
-        found = rows(mixed.correlation).set_index(["metric", "measure"])
-        row = found.loc[("dice", "agreement")]
-        assert row["low"] < 0.5 < row["high"]
-
-    def test_method_level_against_scipy(self, mixed: Analysis) -> None:
-        scores = metric_values()
-        voted = set(mixed_votes()["case"])
-        dice = (
-            scores[(scores["metric"] == "dice") & scores["case"].isin(voted)]
-            .groupby("method")["value"]
-            .mean()
-        )
-        strength = rows(mixed.strengths).set_index("method")["strength"]
-        found = rows(mixed.correlation).set_index(["metric", "measure"])["value"]
-        of = found["dice"]
-        theirs = scipy_stats.spearmanr(dice, strength[dice.index]).statistic
-        assert of["method_spearman"] == pytest.approx(theirs)
-        assert of["method_kendall"] == pytest.approx(
-            scipy_stats.kendalltau(dice, strength[dice.index]).statistic
-        )
-
-    def test_edits_without_a_value_are_left_out_and_counted(self) -> None:
-        votes, scores = poll(raters=6, per_rater=20, seed=5), metric_values()
-        scores.loc[(scores["case"] == "c3") & (scores["metric"] == "good"), "value"] = np.nan
-        found = analyse(votes, scores=scores[scores["case"] != "c4"], resamples=50).correlation
-        n = rows(found).set_index(["metric", "measure"])["n"]
-        assert n["good", "kendall"] == (~votes["case"].isin(["c3", "c4"])).sum()
-        assert n["dice", "kendall"] == (votes["case"] != "c4").sum()
-
-    def test_two_values_of_one_edit_are_refused(self) -> None:
-        scores = metric_values()
-        with pytest.raises(VotesError, match="two values of 'good'"):
-            analyse(poll(raters=4, per_rater=10), scores=pd.concat([scores, scores.head(1)]))
-        with pytest.raises(VotesError, match="metric"):
-            analyse(poll(raters=4, per_rater=10), scores=scores.drop(columns="metric"))
 
 
 class TestWhole:
@@ -552,77 +302,3 @@ class TestWhole:
             analyse(frame(answer=["A"], role=["practice"]))
         with pytest.raises(VotesError, match="no votes yet"):
             analyse(small().iloc[:0])
-
-
-class TestShow:
-    def test_tables_hold_the_figures(self, mixed: Analysis, tmp_path: Path) -> None:
-        realism = pd.DataFrame(
-            [("mini-coco", f"M{i}", "FID", 12.5 + i) for i in range(5)],
-            columns=["protocol", "method", "metric", "value"],
-        )
-        shown = {table.name: table for table in show.tables(mixed, realism)}
-        first = shown["data-sets-pair-overall"]
-        assert first.columns == ("method", "mini-coco: FID ↓", "mini-coco: preference ↑ (%)")
-        best = rows(mixed.shares, raters="kept", question="overall", protocol="mini-coco", kind="pair")
-        best = best.set_index("method").loc["M0"]
-        row = next(r for r in first.rows if r[0].text == "M0")
-        assert [cell.text for cell in row] == ["M0", "12.50", f"{100 * best['of_all']:.1f}"]
-        assert row[1].best
-        assert row[2].best
-        assert row[2].span == f"{100 * best['of_all_low']:.1f}–{100 * best['of_all_high']:.1f}"
-        third = shown["preference-pair"]
-        assert third.columns == ("method", "overall ↑ (%)", "n", "real ↑ (%)", "n")
-        rule = "more than 1 failed attention check"
-        assert all(rule in table.notes[0] for table in shown.values())
-        paths = {path.name for path in show.write_analysis(mixed, tmp_path, realism)}
-        assert {"tables.md", "tables.tex", "analysis.json", "shares.csv", "strengths.csv"} <= paths
-        back = pd.read_csv(tmp_path / "shares.csv")
-        np.testing.assert_allclose(back["share"], mixed.shares["share"])
-        assert set(back["rater_kind"]) == {"human"}
-
-    def test_terminal(self, mixed: Analysis) -> None:
-        from rich.console import Console
-
-        console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-        for part in show.terminal(show.tables(mixed)):
-            console.print(part)
-        text = console.export_text()
-        assert "User preference" in text
-        assert "Excluded: 1 of 10 raters. r3:" in text
-
-    def test_latex_compiles_with_awkward_titles(self, tmp_path: Path) -> None:
-        import shutil
-        import subprocess
-
-        if shutil.which("pdflatex") is None:
-            pytest.skip("pdflatex is not installed")
-        votes = poll(raters=4, per_rater=20)
-        names = {"M0": r"A_b & 50% {x} \y", "M1": "C~d^e<f>|#$"}
-        names |= {f"M{i}": f"blended_latent_diffusion_{i}" for i in (2, 3, 4)}
-        votes["candidates"] = [tuple(names[t] for t in c) for c in votes["candidates"]]
-        votes["answer"] = votes["answer"].map(names | {"tie": "tie"})
-        good = metric_values().query("metric == 'good'")
-        scores = pd.concat([good.assign(metric=f"mini_clip_directional_{i}_pasted") for i in range(30)])
-        scores["method"] = scores["method"].map(names)
-        show.write_analysis(analyse(votes, resamples=50, scores=scores), tmp_path)
-        tables = (tmp_path / "tables.tex").read_text(encoding="utf-8")
-        captions = [line for line in tables.splitlines() if line.startswith(r"\caption")]
-        assert captions
-        assert all(len(caption.split()) <= 40 for caption in captions)
-        assert r"\begin{longtable}" in tables
-        (tmp_path / "whole.tex").write_text(
-            "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs,graphicx,longtable}"
-            "\\begin{document}\\input{tables}\\clearpage\\input{tables-notes}\\end{document}",
-            encoding="utf-8",
-        )
-        done = subprocess.run(
-            ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "whole.tex"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stdout[-2000:]
-        assert "Overfull" not in done.stdout
-        assert "too large" not in done.stdout
