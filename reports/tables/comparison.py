@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from reports.data.scores import RunScores
 
 # Metrics of the tables. ``comparisons.csv`` has all.
+# Holm's correction is per metric, so that leaving metrics out changes no p-value.
 COMPARED = (
     "success_truth",
     "success_clip",
@@ -62,6 +63,7 @@ def comparison_tables(
             continue
 
         # Columns: the difference with its interval, and three measures of it.
+        # `compare` takes one baseline for the whole frame.
         baseline = part["baseline"].iloc[0]
         columns = (
             Column(f"difference from {baseline}", "difference", protocol=protocol, decimals=3),
@@ -87,9 +89,11 @@ def comparison_tables(
 
 def _row(record: Mapping[str, Any], metrics: Mapping[str, MetricInfo]) -> Row:
     info = metric_info(record["metric"], metrics)
+    # Rows are metrics of both directions, so a heading over the column could not say which sign is good.
     arrow = {True: " ↑", False: " ↓", None: ""}[info.higher_is_better if info else None]
     n = int(record["n"])
     difference, low, high = (finite(record[key]) for key in ("difference", "low", "high"))
+    # Unpaired sets have no test. JSON and LaTeX have no NaN, so `finite` makes it None.
     tests = (Cell(finite(record[key]), n=n) for key in ("p_holm", "cohens_d", "superiority"))
     label = f"{heading(record['metric'])}{arrow}: {record['method']}"
     return Row(label, False, (Cell(difference, low, high, n), *tests), n, 0)

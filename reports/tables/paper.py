@@ -27,6 +27,7 @@ from bench.edit import ALL, CATEGORIES
 from bench.errors import BenchError
 from bench.files import parse_json
 
+# Raised when a field changes its meaning, so that a file of another format is refused and not misread.
 FORMAT = 1
 # Statements that every place of a paper should make -> their names in the list of gaps.
 EXPECTED = {
@@ -65,6 +66,7 @@ class Reported:
 
     @property
     def decimals(self) -> int:
+        # Decimal keeps trailing zeros: "6.20" has the exponent -2. The exponent of NaN is a letter.
         exponent = self.value.as_tuple().exponent
         return max(0, -exponent) if isinstance(exponent, int) else 0
 
@@ -132,6 +134,7 @@ class Paper:
 
     def check_baselines(self, methods: Iterable[str], run: Path) -> None:
         """Raises :class:`PaperError` for a compared method that the run does not have."""
+        # Otherwise the model would have no row to stand below, and would be missing without a message.
         available = set(methods)
         absent = set(self.baselines.values()) - available
         if absent:
@@ -163,6 +166,7 @@ def load(path: Path | None = None) -> Paper:
     """The suite's own file, or a user's. Raises :class:`PaperError`."""
     path = path or OWN_FILE
     try:
+        # utf-8-sig: editors on Windows write a byte order mark, which a JSON parser refuses.
         data = parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise PaperError(f"--paper {path}: cannot be read ({error.strerror}). Correct the path.") from error
@@ -182,6 +186,7 @@ def with_baselines(paper: Paper, pairs: Sequence[str]) -> Paper:
     chosen: dict[str, str] = {}
     for pair in pairs:
         name, _, method = pair.partition("=")
+        # A paper may call one model by two names, and the user may write either.
         model = paper.one_name(name)
         if model not in paper.unnamed:
             raise PaperError(
@@ -203,11 +208,13 @@ class _Parser:
     path: Path
 
     def paper(self, data: Mapping[str, Any]) -> Paper:
+        # An unknown field is an error: a misspelt `absent` would hide what the file lacks.
         fields = {
             "format", "title", "source", "methods", "protocols", "quantities", "places", "absent", "same", "unnamed",
             "statements",
         }  # fmt: skip
         self.check_fields(data, "the file", fields)
+        # Before cells and statements, which may only name quantities of the file.
         quantities = {name: self.quantity(name, entry) for name, entry in data.get("quantities", {}).items()}
         places = data.get("places", [])
         cells = tuple(cell for place in places for cell in self.cells(place, quantities))
@@ -233,6 +240,7 @@ class _Parser:
             if name not in allowed:
                 raise self.error(where, f"no field {name!r}. It takes {_list(allowed)}.")
         for name in required:
+            # 0 is a value.
             if entry.get(name) in (None, ""):
                 raise self.error(where, f"{name!r} is missing. Every value has its source.")
 
@@ -253,6 +261,7 @@ class _Parser:
         where = f"the statement of {entry['place']}"
         ratio = entry.get("ratio")
         if ratio is None:
+            # Such a sentence names methods, and needs no number.
             return Statement(entry["place"], entry["quote"], compared=tuple(entry.get("compared", ())))
         fields = ("method", "quantity", "value")
         self.check_fields(ratio, where, set(fields), fields)
@@ -271,6 +280,7 @@ class _Parser:
             self.check_fields(cell, where, fields, ("method", "quantity", "value"))
             self.check_quantity(cell["quantity"], where, quantities)
             category = cell.get("category")
+            # A cell over all categories has null or `all`. Both become None.
             if category not in (None, ALL, *CATEGORIES):
                 raise self.error(where, f"no category {category!r}. Use one of {_list(CATEGORIES)}.")
             value = self.number(cell["value"], where)

@@ -28,6 +28,7 @@ def check_paper(paper: Paper) -> list[str]:
         *(
             line
             for statement in paper.statements
+            # A sentence with a number is checked against the cells, one without against the methods of the tables.
             for line in (_ratios if statement.ratio is not None else _compared)(statement, paper)
         ),
     ]
@@ -35,6 +36,8 @@ def check_paper(paper: Paper) -> list[str]:
 
 def agree(a: Reported, b: Reported) -> bool:
     """Whether two values may be one, rounded to different digits."""
+    # Two values of equally many digits were rounded alike, so they must be equal. Else the coarser one may be off
+    # by half a unit of its last digit.
     same_digits = a.decimals == b.decimals
     return abs(a.value - b.value) <= (0 if same_digits else max(a.rounding, b.rounding))
 
@@ -43,9 +46,11 @@ def _contradictions(paper: Paper) -> Iterator[str]:
     """Cells of the same quantity, category, method and data set that differ."""
     groups: dict[tuple[str, str | None, str, str | None], list[Reported]] = defaultdict(list)
     for cell in paper.cells:
+        # The place is not in the key: the same number in two places is what is compared.
         key = (paper.one_name(cell.quantity), cell.category, paper.one_name(cell.method), cell.dataset)
         groups[key].append(cell)
     for a, b in itertools.chain.from_iterable(itertools.combinations(group, 2) for group in groups.values()):
+        # A share of votes and a share of comparisons can both be right, so their values are not compared.
         if a.kind != b.kind:
             yield (
                 f"{_name(a)}: {_value(a, paper)} ({a.where}) and {_value(b, paper)} ({b.where}) are figures of "
@@ -58,6 +63,7 @@ def _contradictions(paper: Paper) -> Iterator[str]:
 
 def _values_without_data_set(paper: Paper) -> Iterator[str]:
     for cell in paper.cells:
+        # An abstract often leaves the data set out. Its value must then be that of one of the data sets.
         if cell.dataset is not None:
             continue
         candidates = [
@@ -89,6 +95,7 @@ def _sums(paper: Paper) -> Iterator[str]:
         groups[cell.place, cell.quantity, cell.dataset, cell.category, cell.kind].append(cell)
     for (_, quantity, dataset, _, _), cells in groups.items():
         expected, shares = totals.get(paper.one_name(quantity), (None, ""))
+        # A single share is not the whole choice.
         if expected is None or len(cells) < 2:
             continue
         # Each value may be off by its rounding.
@@ -121,11 +128,13 @@ def _ratios(statement: Statement, paper: Paper) -> Iterator[str]:
         if (other.place, other.quantity, other.dataset, other.category)
         == (cell.place, cell.quantity, cell.dataset, cell.category)
         and paper.one_name(other.method) != method
+        # Nothing is a multiple of 0.
         and other.value > 0
     ]
     # The statement's digits say how exactly a ratio must agree.
     exponent = statement.ratio.as_tuple().exponent
     half = Decimal(5).scaleb((exponent if isinstance(exponent, int) else 0) - 1)
+    # One ratio that agrees is enough, since such a sentence rarely says which data set it is about.
     if ratios and all(abs(ratio - statement.ratio) > half for ratio, _ in ratios):
         computed = "; ".join(
             f"{ratio:.1f} to {other.method}{f' on {other.dataset}' if other.dataset else ''} ({other.where})"
@@ -139,6 +148,7 @@ def _compared(statement: Statement, paper: Paper) -> Iterator[str]:
     tabled = list(dict.fromkeys(paper.one_name(cell.method) for cell in paper.cells))
     absent = [name for name in statement.compared if paper.one_name(name) not in tabled]
     if absent:
+        # `paper.methods` are those that the suite has, the paper's own method among them.
         rest = [name for name in tabled if name not in paper.methods and name not in statement.compared]
         yield (
             f'"{statement.quote}" ({statement.place}): no table has a value of {", ".join(absent)}; '

@@ -23,6 +23,7 @@ def with_reported(table: Table, paper: Paper, names: Mapping[str, str]) -> Table
     # Rows: (measured row or None, key of the reported values).
     lines: list[tuple[Row | None, str]] = [(row, names.get(row.label, "")) for row in table.rows]
     for model, method in paper.baselines.items():
+        # Below the last one, since several configurations of a method may stand in the table.
         last = max(
             (i for i, (row, key) in enumerate(lines) if row is not None and key == method), default=None
         )
@@ -39,18 +40,23 @@ def with_reported(table: Table, paper: Paper, names: Mapping[str, str]) -> Table
             of_row.append(Cell(None) if row is None else row.cells[index])
         for place, values in _same_quantity(column, paper).items():
             in_rows = [values.get(key) for _, key in lines]
+            # A column of dashes would say that the paper reports something about these methods.
             if not any(in_rows):
                 continue
             models_with_values |= {
                 key for (row, key), cell in zip(lines, in_rows, strict=True) if row is None and cell
             }
+            # Papers print per cent. A column with `percent` holds shares of 1 and multiplies them when it is
+            # printed.
             scale = 100.0 if column.percent else 1.0
+            # The digits that were printed. More would claim a precision that nobody reported.
             decimals = max(cell.decimals for cell in in_rows if cell is not None)
             columns.append(
                 replace(column, heading=f"{column.heading}, {place}", reported=True, decimals=decimals)
             )
             for cell, of_row in zip(in_rows, cells, strict=True):
                 of_row.append(Cell(None if cell is None else float(cell.value) / scale))
+    # Nothing was added, so no note must speak of reported values.
     if len(columns) == len(table.columns):
         return table
 
@@ -79,6 +85,7 @@ def _same_quantity(column: Column, paper: Paper) -> dict[str, dict[str, Reported
     for cell in paper.cells:
         quantity = paper.quantities[cell.quantity]
         same = column.metric in quantity.metrics and (cell.category or ALL) == column.category
+        # An unnamed model counts only where the user compares it with a method.
         model = paper.one_name(cell.method)
         key = paper.methods.get(cell.method, model if model in paper.baselines else "")
         if same and key and cell.dataset in datasets:
@@ -108,6 +115,7 @@ def _reported_table(place: str, paper: Paper) -> Table:
     rows = []
     for method in dict.fromkeys(cell.method for cell in of_place):
         values = [of_column.get(method) for of_column in cells.values()]
+        # No interval and n = 0: papers rarely state them, and `gaps` lists where they do not.
         row = tuple(Cell(None if cell is None else float(cell.value)) for cell in values)
         rows.append(Row(method, False, row, 0, 0))
     note = (
@@ -128,6 +136,7 @@ def _reported_column(key: _Key, cells: list[Reported], paper: Paper) -> Column:
         name,
         category or ALL,
         quantity.higher_is_better,
+        # The longest value of the column, so that no printed digit is cut.
         decimals=max(cell.decimals for cell in cells),
         group=dataset or "data set not stated",
         reported=True,

@@ -12,6 +12,8 @@ from reports.data.preference import EVERYWHERE, SIMULATED
 from reports.data.report_data import ReportData
 from reports.tables.tabulate import Pick, tabulate
 
+# Families in order of preference: the first metric that a protocol has stands in the table. Names with `mini_clip`
+# are of the embedded CLIP, which scores the rendered world alone.
 FRECHET = ("fid", "vgg16_frechet")
 SUCCESS = ("success_truth", "success_clip", "success_mini_clip")
 REGION = ("clip_region", "mini_clip_region")
@@ -40,6 +42,7 @@ class _Run:
 
     @property
     def protocols(self) -> list[str]:
+        # The votes pooled over all protocols stand under a protocol's name, but have no images.
         return [protocol for protocol in self.data.protocols() if protocol != EVERYWHERE]
 
     def by_protocol(self, names: tuple[str, ...]) -> dict[str, str]:
@@ -66,6 +69,7 @@ def _realism_and_preference(run: _Run) -> Iterator[Table]:
     """Table 1: realism and preference side by side, per protocol."""
     frechet, preference = run.by_protocol(FRECHET), f"{run.simulated}preference"
     voted = run.with_votes(preference)
+    # Without realism it would repeat Table 3.
     if not frechet:
         return
     picks = []
@@ -97,6 +101,7 @@ def _preference(run: _Run) -> Iterator[Table]:
     if protocols:
         frame = run.data.frame
         voted = set(frame.loc[frame["metric"] == votes, "method"])
+        # A study may show some methods only. A row without votes would read as a method that nobody chose.
         methods = [method for method in _methods(run.data) if method in voted]
         picks = [Pick(protocol, votes, ALL, protocol, heading(votes)) for protocol in protocols]
         title = f"{run.raters if run.simulated else 'User'} preference: share of all votes"
@@ -120,11 +125,14 @@ def _ablation(run: _Run, names: Mapping[str, str]) -> Iterator[Table]:
     variants = [
         title for title, name in names.items() if name == ABLATION or name.startswith(f"{ABLATION}_no_")
     ]
+    # A variant alone has nothing to be compared with.
     if len(variants) < 2:
         return
     frechet, success, region = (run.by_protocol(family) for family in (FRECHET, SUCCESS, REGION))
     picks = []
     for protocol in run.protocols:
+        # A family without a metric in this protocol is the empty string, and gets no column. Leakage is raw: that
+        # of composited edits is 0 whatever part a variant lacks.
         metrics = {
             "success": success.get(protocol, ""),
             "leak LPIPS": "leak_lpips",
@@ -137,4 +145,5 @@ def _ablation(run: _Run, names: Mapping[str, str]) -> Iterator[Table]:
 
 def _methods(data: ReportData) -> Sequence[str]:
     """Titles, controls last."""
+    # The sort is stable: within both groups the order of the suite remains.
     return sorted(dict.fromkeys(data.frame["method"]), key=lambda method: method in data.controls)

@@ -31,6 +31,7 @@ def with_provenance(table: Table, store: RunStore, scores: RunScores, detectable
     ``detectable``: from ``reports.data.power.detectable_differences``.
     """
     protocols = [column.protocol for column in table.columns]
+    # A table speaks of its own protocols and methods alone, not of all that the run has.
     origin = sentences(store, protocols, [row.label for row in table.rows])
     return replace(
         with_note(table, *small_n(table, scores, detectable)),
@@ -67,6 +68,7 @@ def sentences(store: RunStore, protocols: Iterable[str], methods: Iterable[str])
 def run_digest(store: RunStore) -> str:
     """12 hexadecimal digits of what defines a run: seed, protocols' digests, methods' digests and dtypes."""
     manifest = store.manifest
+    # Paths, times and machines are no part of it, so two machines that ran one suite print the same digest.
     return stable_digest(
         {
             "seed": manifest.get("seed"),
@@ -78,13 +80,16 @@ def run_digest(store: RunStore) -> str:
 
 def _weights(spec: MethodSpec) -> str:
     """Weights that the options name, with their revision or the first digits of their SHA-256."""
+    # Methods use either name. One with neither, such as a control, has no weights.
     weights = spec.options.get("weights") or spec.options.get("checkpoint")
     return weights + _version(spec.options) if isinstance(weights, str) and weights else ""
 
 
 def _version(options: Mapping[str, Any]) -> str:
+    # `EditMethod.identity` adds the hash of local files. Weights of a hub are pinned by their revision.
     identity = options.get("_identity")
     if isinstance(identity, Mapping) and isinstance(identity.get("sha256"), str):
+        # Eight digits tell two files of a run apart. provenance.md is for reading, the manifest has all 64.
         return f" ({identity['sha256'][:8]})"
     return f" ({options['revision']})" if options.get("revision") else ""
 

@@ -34,15 +34,18 @@ def _contenders(table: Table) -> Sequence[Row]:
 def too_few_sources(table: Table, scores: RunScores) -> Iterator[str]:
     """One sentence per category with so few source images that no test could reach significance."""
     contenders = len(_contenders(table))
+    # One method is compared with nothing, so no claim can be too strong.
     if contenders < 2:
         return
     for protocol, category in dict.fromkeys((c.protocol, c.category) for c in table.columns):
+        # The pooled votes stand under a protocol's name that has no scores.
         of_protocol = scores.protocols.get(protocol)
         if of_protocol is None:
             continue
         # Tests permute source images: their number decides, not that of the edits.
         units = of_protocol.units(category) if category in (ALL, *CATEGORIES) else ()
         clusters = len(set(of_protocol.cluster[units].tolist())) if len(units) else 0
+        # The family of Holm's correction: the baseline against each of the others.
         remark = too_few(clusters, contenders - 1)
         if remark:
             where = f"{protocol}, {category.replace('_', '-')}" if category != ALL else protocol
@@ -54,12 +57,14 @@ def _undetectable(table: Table, detectable: Detectable) -> Iterator[str]:
     for index, column in enumerate(table.columns):
         place = (column.protocol, column.metric)
         cells = [row.cells[index] for row in _contenders(table)]
+        # The simulation is over all categories, and of what this run measured.
         if place not in detectable or column.reported or column.category != ALL:
             continue
         if not any(cell.dagger for cell in cells):
             continue
         # A difference below this would be missed in more than 20 % of such studies.
         smallest = detectable[place]
+        # `success_mini_clip` reads as "success (mini clip, ...)".
         judge = column.metric.removeprefix("success_").replace("_", " ")
         which = f"success ({judge}, {column.protocol})"
         often = "would be missed more often than once in five (simulated with the same test)."
@@ -82,4 +87,5 @@ def _stored_warnings(table: Table, scores: RunScores) -> list[str]:
         and isinstance(row["warning"], str)
         and int(row["n"]) < SMALL_SET
     }
+    # Sorted, so that the same run gives the same file. More than two would bury the other notes.
     return sorted(lines)[:2]

@@ -50,6 +50,7 @@ def _headline(data: ReportData, protocol: str) -> list[str]:
     """The main metrics, then those of plug-ins. All plain metrics where the run has neither."""
     plain = [metric for metric in data.names(protocol) if not is_composited(metric)]
     main = [metric for metric in MAIN_METRICS if metric in plain]
+    # `or` binds weaker than `+`: `plain` counts only where both lists are empty.
     return main + [metric for metric in plain if metric not in HEADINGS] or plain
 
 
@@ -73,6 +74,7 @@ def short_table(main: Sequence[Table]) -> Table:
 
     ``main``: finished main tables, see :func:`main_tables`. Controls are left out, marks and intervals stay.
     """
+    # A main table's title is "PROTOCOL: all categories": the part before the colon is the protocol.
     picks = [
         (table, index, f"{wording} {table.title.partition(':')[0]}")
         for metric, wording, tables in (
@@ -83,6 +85,7 @@ def short_table(main: Sequence[Table]) -> Table:
         for index, column in enumerate(table.columns)
         if column.metric == metric
     ]
+    # By label: the tables of two protocols need not have their rows in the same order.
     rows = {table.name: {row.label: row for row in table.rows} for table, _, _ in picks}
     return Table(
         name="short",

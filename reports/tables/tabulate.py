@@ -13,6 +13,7 @@ from reports.data.metrics import is_frechet, is_set_distance, metric_info
 from reports.data.report_data import ReportData
 
 # Below this many images a Fréchet distance is biased upwards enough for a note.
+# 2,048 is the number of Inception's features: fewer images leave their covariance singular.
 SMALL_SET = 2048
 
 MEAN_INTERVAL_NOTE = (
@@ -52,6 +53,7 @@ def tabulate(
     """
     # The summary's rows by place, and the picks that have any.
     frame = data.frame[data.frame["protocol"].isin({pick.protocol for pick in picks})]
+    # A dictionary: a selection from the frame would read all of its rows for each cell.
     records = {
         (record["protocol"], record["method"], record["metric"], record["category"]): record
         for record in frame.to_dict(orient="records")
@@ -60,6 +62,7 @@ def tabulate(
     picks = [pick for pick in picks if (pick.protocol, pick.metric, pick.category) in available]
     if methods is None:
         methods = sorted(dict.fromkeys(frame["method"]), key=lambda method: method in data.controls)
+    # Marks leave controls out: copying the input is unbeatable in leakage, the oracle in everything.
     controls = [method in data.controls for method in methods]
 
     # Columns, each with its marks.
@@ -75,6 +78,8 @@ def tabulate(
     # Rows, each with its largest n and the failures of all protocols.
     rows = []
     for i, method in enumerate(methods):
+        # All metrics of a protocol repeat the same number of failures: `max` within a protocol, the sum over
+        # protocols.
         of_method = frame[(frame["method"] == method) & (frame["category"] == ALL)]
         failed = of_method.groupby("protocol")["failed"].max().sum()
         row = tuple(column_cells[i] for column_cells in cells)
@@ -86,6 +91,7 @@ def tabulate(
 
 def _column(pick: Pick, data: ReportData, records: Iterable[Mapping[str, object] | None]) -> Column:
     info = metric_info(pick.metric, data.metrics)
+    # A metric that nobody declares, such as a removed plug-in's, has neither unit nor direction.
     percent = info is not None and info.unit in _SHARES
     present = [record for record in records if record is not None]
     values = [finite(record["value"]) for record in present]
@@ -130,6 +136,7 @@ def _cell(record: Mapping[str, object] | None) -> Cell:
 
 def _interval_notes(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
     # False: a mean has an interval. True: a distance between sets has one.
+    # A note on intervals is for tables that show at least one.
     ranged = {
         is_set_distance(column.metric)
         for row in rows
