@@ -61,6 +61,7 @@ def compute(
     ``extras``: comparisons with the baseline and validity of the metrics too. The other arguments and the errors are
     those of ``reports.write.write_report``.
     """
+    # Refused options first: a baseline or vote that the run does not have.
     style = style or Style()
     scores = load(store)
     if paper is not None:
@@ -70,7 +71,9 @@ def compute(
 
     # Numbers: the tidy summary, and which methods are separable from the best.
     frame = _summary(scores, metrics, study, resamples, seed)
+    # The leakage of composited edits is 0 by construction and enters a table's frame only later.
     style.check_columns([*dict.fromkeys(frame["metric"]), COMPOSITED_LEAK])
+    # A metric without a direction has no best method to test against.
     higher = directions(scores.metrics, metrics)
     separations = separate(scores, higher, seed=seed)
     data = ReportData(frame, metrics, scores.controls, separations, style.decimals)
@@ -92,6 +95,7 @@ def compute(
         tables += validity_tables(validity)
 
     # Notes and provenance, then the names for print.
+    # Scores of embedded networks, which have seen the rendered world alone, on photographs.
     left_out = store.left_out()
     detectable = detectable_differences(scores, shares, seed=seed)
     tables = [_with_left_out(table, left_out) for table in tables]
@@ -103,6 +107,8 @@ def compute(
     if paper is not None:
         from reports.tables.paper_columns import reported_tables, with_reported
 
+        # Only tables of measured values: beside differences or correlations a paper's means would be of another
+        # quantity.
         tables[:measured] = [with_reported(table, paper, scores.names) for table in tables[:measured]]
         tables += reported_tables(paper)
     return ReportContent(scores, data, tuple(tables), comparisons, validity, study)
@@ -124,6 +130,7 @@ def _summary(
         standard_tables(ReportData(frame, metrics))  # raises, with the remedy
     parts = [frame, cost_summary(scores, resamples=resamples, seed=seed)]
     if study is not None:
+        # The analysis of the study computed these. Nothing is estimated twice.
         parts.append(preference_summary(study))
     return pd.concat([part for part in parts if len(part)], ignore_index=True)
 
@@ -146,6 +153,7 @@ def _measured_tables(data: ReportData, style: Style, scores: RunScores) -> list[
 
 
 def _first_contender(scores: RunScores) -> str | None:
+    # Titles stand in the order in which the methods joined the run, which is that of the suite file.
     return next((title for title in scores.titles.values() if title not in scores.controls), None)
 
 
@@ -155,6 +163,7 @@ def _with_left_out(table: Table, left_out: Mapping[str, Sequence[str]]) -> Table
         f"Left out of {protocol}: {', '.join(names)}. Their networks were trained on the rendered world alone; the "
         "stored values stay in the run folder."
         for protocol, names in left_out.items()
+        # A note belongs to the tables of its protocol.
         if any(column.protocol == protocol for column in table.columns)
     ]
     return with_note(table, *notes)
@@ -165,6 +174,7 @@ def _with_style_and_votes(table: Table, style: Style, study: StudyResults | None
     if style.intervals == "none":
         table = replace(table, interval_notes=(), intervals=False)
     if study is not None and ("votes" in table.name or any(shows_votes(c.metric) for c in table.columns)):
+        # The caption begins with the mark, so that no one who copies the table alone can miss it.
         raters = study.votes["rater"].nunique()
         mark = "SIMULATED RATERS, not people: " if study.simulated else ""
         size = f"{mark}{len(study.votes)} votes of {raters} raters."
@@ -174,6 +184,7 @@ def _with_style_and_votes(table: Table, style: Style, study: StudyResults | None
 
 def _with_printed_names(table: Table, store: RunStore) -> Table:
     """Names, citations and groups for print, as the suite states them for its methods."""
+    # Rows of the other tables, such as metrics, have no citation.
     if table.rows_are != "method":
         return table
     specs = {title: store.methods[digest] for digest, title in method_titles(store).items()}

@@ -143,6 +143,7 @@ def report(
     options = ReportOptions(
         style=Style(parse_columns(columns), decimals, intervals, layout, captions),
         baseline=baseline,
+        # The two other options imply --paper, without which they would do nothing.
         paper=paper or paper_file is not None or bool(paper_baseline),
         paper_file=None if paper_file is None else str(paper_file),
         paper_baseline=tuple(paper_baseline or ()),
@@ -189,11 +190,13 @@ def _fill_readme(readme: Path, folder: Path, report: WrittenReport) -> None:
     tables = report.headline()
     if has_markers(readme, f"{folder.name}-short"):
         short = markdown(short_table([table for table in tables if table.name.startswith("main-")]))
+        # Without the heading and the empty line below it: the README has its own.
         fill_between(readme, f"{folder.name}-short", short.splitlines()[2:])
     if not has_markers(readme, f"{folder.name}-table"):
         return
     lines = [*map(markdown, tables), *(f"{note}  " for note in notes(tables))]
     images = readme.parent if readme.parent.name == "docs" else readme.parent / "docs"
+    # A README is shown without the run's folder, so its images are copied beside it.
     for file, name, caption in (
         ("figures/grid.png", "grid", "source, mask and every method's edit"),
         ("figures/trade-off.png", "trade-off", "alignment against leakage, the controls as bounds"),
@@ -334,6 +337,7 @@ def export(
     from reports.share.entries.reading import load_entry
 
     # The suffix decides the format.
+    # Otherwise `export_entry` would write JSON under a name such as demo.tar, without a word.
     if out.suffix not in (".json", ".zip"):
         raise BenchError(f"--out {out}: the name of an entry ends in .json or .zip. Give such a name.")
     check_target(out, "--out")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from reports.tables.paper import Paper
     from reports.write import ReportFiles
 
+# Relative to the run's folder.
 RECORD = "report/report.json"
 NOT_RECORDED = "(an address that is not written down)"
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,6 +95,7 @@ def terminal_tables(tables: Sequence[Table], width: int, *, everything: bool) ->
     if everything:
         yield from terminal(tables, width)
         return
+    # 80 characters: what a plain terminal, a log and a mail show without a line break.
     narrow = [narrowed(table, min(width, 80), TERMINAL_METRICS) for table in tables]
     yield from terminal(narrow, min(width, 80))
     left_out = sum(len(table.columns) for table in tables) - sum(len(table.columns) for table in narrow)
@@ -108,6 +110,7 @@ def table_frames(session: Session, store: RunStore) -> dict[str, pd.DataFrame]:
     from bench.tables.markup import csv_text
     from reports.build import compute
 
+    # Through the CSV text: then the frames have exactly the columns and digits that the files have.
     tables = compute(store, session.metric_info()).tables
     return {table.name: pd.read_csv(io.StringIO(csv_text(table))) for table in tables}
 
@@ -144,6 +147,7 @@ def write_report(session: Session, store: RunStore, options: ReportOptions | Non
     )
 
     # How to build it anew.
+    # The name too: the folder may be renamed, but the title of the stored report does not change.
     record = {
         "name": store.path.name,
         "options": {
@@ -170,6 +174,7 @@ def _inputs(
     if options.paper:
         file = None if options.paper_file is None else Path(options.paper_file)
         paper = papers.with_baselines(papers.load(file), options.paper_baseline)
+        # The suite's own file is part of the program, whose digest is recorded anyway.
         digests["paper_file"] = "" if file is None else sha256_file(file)
     if options.study is not None:
         study = study_results(
@@ -192,6 +197,7 @@ def _program() -> dict[str, str]:
     from importlib.metadata import version
 
     # Methods and protocols are left out: a report is made from stored edits.
+    # Sorted paths: the order of a folder's entries differs between file systems.
     code = hashlib.sha256()
     for part in ("bench", "reports", "run_bench.py"):
         for path in sorted({ROOT / part, *(ROOT / part).rglob("*")}):
@@ -216,6 +222,7 @@ def rebuild_report(session: Session, store: RunStore, empty: Path) -> RebuiltRep
     options = record["options"]
     # The report's title is the name that the folder had.
     # Below an empty folder: the stored report stays as it is.
+    # Links, not copies: a run may have many gigabytes of images.
     linked = link_run(store, empty / record["name"], ("run.json", "cases", "edits", "edits.jsonl", "scores"))
     with session.open_run(linked) as copy:
         write_report(session, copy, options)
@@ -241,6 +248,7 @@ def _read_record(store: RunStore) -> Mapping[str, Any]:
         stored, name = record["options"], record["name"]
         options = ReportOptions(**{**stored, "style": style_of_record(stored.get("style", ""))})
         record["options"] = options
+        # Both must be mappings. Anything else raises AttributeError here, and not in the middle of the comparison.
         record["inputs"].items()
         record["program"].items()
     except FileNotFoundError:
@@ -254,9 +262,11 @@ def _read_record(store: RunStore) -> Mapping[str, Any]:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BenchError(f"{path}: no record of a report ({error})") from error
     # A name that leads out of the folder.
+    # The name becomes a folder below `empty`.
     if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
         raise BenchError(f"{path}: {name!r} is no folder's name")
     # A server, or an address that was left out.
+    # A record from somebody else must not make `verify` connect to a server of its choice.
     for place in (options.study, options.store):
         if place is not None and (place == NOT_RECORDED or "://" in place):
             raise BenchError("its votes are in a database whose address is not written down with the report")

@@ -97,6 +97,7 @@ def write_report(
         _remove_stale(store, [*files, *images])
 
     # Warnings for the terminal, each once.
+    # The terminal shows neither notes nor captions of tables. What forbids a claim must not be missed.
     too_small = [warning for table in report.tables for warning in table.too_small]
     gaps = [] if paper is None else paper.gaps
     warnings = dict.fromkeys([*too_small, *latex.warnings(report.tables), *gaps])
@@ -175,6 +176,7 @@ def readme(name: str) -> str:
 def _markdown_page(store: RunStore, report: ReportContent, style: Style) -> str:
     """Every table, the notes once, and the meaning of each metric in one line."""
     # One line per metric that any table shows.
+    # A plug-in may declare a metric of the same name, and then describes it.
     infos = {**OWN_METRICS, **report.data.metrics}
     columns = dict.fromkeys(column.metric for table in report.tables for column in table.columns)
     legend = [
@@ -208,6 +210,7 @@ def _remove_stale(store: RunStore, written: Sequence[Path]) -> None:
     """
     # digests.jsonl has the SHA-256 of every file that a report wrote.
     current = {path.relative_to(store.path).as_posix() for path in written}
+    # These are written after the tables, so that they are not yet in `written`.
     page = ("report/page/", "report/index.html", "report/report.json")
     for name, digest in store.digests()[0].items():
         stale = name.startswith("report/") and name not in current and not name.startswith(page)

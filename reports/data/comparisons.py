@@ -70,6 +70,7 @@ def paired_tests(differences: FloatND, cluster: IndexND, *, draws: int = FLIPS, 
     observed = np.abs(sums.sum(axis=0))
     # Flips that tie with the observed sum must count, although the order of addition changes the last digits.
     bound = observed - 1e-12 * np.maximum(1e-300, np.abs(sums).sum(axis=0))
+    # The flips come in blocks, whose matrix product with the sums stays small in memory.
     beyond = np.zeros(columns)
     for signs in sign_flips(len(sums), draws, seed):
         beyond += (np.abs(signs @ sums) >= bound).sum(axis=0)
@@ -132,6 +133,7 @@ def _of_category(
         return
     # Every rival and metric is one column: (U, rivals * metrics).
     shape = (len(rivals), len(scores.metrics))
+    # The baseline's values are repeated for each rival without being copied.
     values = scores.values[units][:, rivals]
     base = np.broadcast_to(scores.values[units][:, [baseline]], values.shape)
     a, b = values.reshape(len(units), -1), base.reshape(len(units), -1)
@@ -143,6 +145,7 @@ def _of_category(
     tests = paired_tests(gap, cluster, draws=flips_for(len(np.unique(cluster))), seed=seed)
     means = differences(a, b, cluster, is_outcome, draws=resamples, seed=seed)
     with np.errstate(invalid="ignore", divide="ignore"):
+        # Sample standard deviation, with n - 1 in the denominator.
         spread = np.sqrt(np.nansum((gap - tests.difference) ** 2, axis=0) / (tests.n - 1))
         cohens_d = np.where(spread > 0, tests.difference / spread, np.nan)
         superiority = ((gap > 0).sum(axis=0) + 0.5 * (gap == 0).sum(axis=0)) / tests.n
@@ -156,6 +159,7 @@ def _of_category(
     # One row per metric and rival that share a unit with the baseline.
     for k, metric in enumerate(scores.metrics):
         tested = [i for i in range(len(rivals)) if n[i, k] > 0]
+        # The family is the rivals of one metric: each metric is a question of its own.
         adjusted = holm([p[i, k] for i in tested])
         for i, p_holm in zip(tested, adjusted, strict=True):
             numbers = (difference[i, k], low[i, k], high[i, k], p[i, k], p_holm, d[i, k], above[i, k])

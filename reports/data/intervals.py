@@ -43,6 +43,7 @@ class Means:
 def cluster_sums(values: FloatND, cluster: IndexND) -> tuple[FloatND, FloatND]:
     """Sums and numbers of values of each cluster, both ``(C, K)``, from ``(U, K)`` with NaN and ``(U,)``."""
     # Units sorted by cluster, so that one reduction adds up each run of equal clusters.
+    # A stable sort: values are added in the order of the units, so the sums do not depend on the sort's algorithm.
     order = np.argsort(cluster, kind="stable")
     _, starts = np.unique(cluster[order], return_index=True)
     in_order = values[order]
@@ -67,6 +68,7 @@ def plain_means(values: FloatND, cluster: IndexND) -> tuple[Means, FloatND, Floa
     if not len(values) or not columns:
         zeros = np.zeros(columns, np.intp)
         return Means(nothing, nothing, nothing, zeros, zeros), np.zeros((0, columns)), np.zeros((0, columns))
+    # Without renumbering, which clusters a seed draws would depend on how the caller numbers them.
     sums, sizes = cluster_sums(values, number_clusters(cluster))
     # (K,): a column without values has n = 0 and the mean NaN.
     n = sizes.sum(axis=0)
@@ -82,6 +84,7 @@ def bootstrap_means(values: FloatND, cluster: IndexND, *, draws: int = 2000, see
     NaN is no value. A column with values in fewer than two clusters has no interval. The interval of a constant is
     its value. See ``bench.stats.mean_ends``.
     """
+    # U units in C clusters; mean_ends resamples clusters, each with its sum and its size.
     plain, sums, sizes = plain_means(values, cluster)
     low, high = mean_ends(sums, sizes, draws=draws, seed=seed)
     # A constant is shown as it is, without the rounding errors of its mean.
@@ -91,6 +94,7 @@ def bootstrap_means(values: FloatND, cluster: IndexND, *, draws: int = 2000, see
         lowest[valued] = np.nanmin(values[:, valued], axis=0)
         constant[valued] = lowest[valued] == np.nanmax(values[:, valued], axis=0)
     value = np.where(constant, lowest, plain.value)
+    # A single source image says nothing of how others would score, also where all its edits score the same.
     constant &= plain.clusters > 1
     return Means(
         value, np.where(constant, value, low), np.where(constant, value, high), plain.n, plain.clusters
@@ -128,6 +132,7 @@ def differences(
     """
     gap = a - b
     # Paired shares: only units with both outcomes count.
+    # NaN on one side makes the difference NaN, and removes the unit from both sides.
     yes_a, yes_b = (np.where(np.isnan(gap), np.nan, side)[:, outcome] for side in (a, b))
     plain, sums_a, sizes = plain_means(yes_a, cluster)
     _, sums_b, _ = plain_means(yes_b, cluster)

@@ -123,7 +123,8 @@ def is_composited(metric: str) -> bool:
 
 def heading(metric: str) -> str:
     """Heading of a column of the metric, without a mark for composited edits."""
-    return HEADINGS.get(metric) or HEADINGS.get(raw_name(metric), raw_name(metric))
+    name = raw_name(metric)
+    return HEADINGS.get(name, name)
 
 
 def full_heading(metric: str) -> str:
@@ -133,6 +134,7 @@ def full_heading(metric: str) -> str:
 
 def display_order(metric: str) -> tuple[int, bool, str]:
     """Sort key: the order of ``HEADINGS``, composited after plain, unknown metrics last."""
+    # False sorts before True, so the composited form follows the plain one.
     names = list(HEADINGS)
     base = raw_name(metric)
     return (names.index(base) if base in HEADINGS else len(names), is_composited(metric), metric)
@@ -161,6 +163,7 @@ def directions(names: Iterable[str], metrics: Mapping[str, MetricInfo]) -> dict[
 
 def is_set_distance(metric: str) -> bool:
     """Whether the metric has one value per set of edits (Fréchet distance, KID, CMMD)."""
+    # Sets are named by what they compute, after the network: `vgg16_kid`, `mini_clip_cmmd`.
     return raw_name(metric).endswith(("fid", "frechet", "kid", "cmmd"))
 
 

@@ -24,6 +24,7 @@ FLIPS = 999
 # Simulated studies per loss.
 STUDIES = 500
 # Share of the studies that must find the difference.
+# The usual convention in planning studies (Cohen 1988).
 POWER = 0.8
 
 
@@ -50,11 +51,13 @@ def detectable(values: FloatND, cluster: IndexND, *, seed: int = 0) -> float | N
     """
     # Pairs that the test does not separate. Of those with the best method, the one that disagrees most.
     pairs, sums = pair_sums(values, cluster)
+    # A method without values has the mean NaN, and argmax would choose it.
     best = int(np.nan_to_num(plain_means(values, cluster)[0].value, nan=-1.0).argmax())
     tied = max_t([sums], draws=FLIPS, seed=seed)[0] >= ALPHA
     candidates = [index for index in np.flatnonzero(tied) if best in pairs[index]]
     if not candidates:
         return None
+    # The sum of squares of the clusters' differences: the larger, the more the two methods disagree.
     spread = (sums**2).sum(axis=0)
     chosen = max(candidates, key=lambda index: spread[index])
     rival = next(method for method in pairs[chosen] if method != best)
@@ -62,11 +65,13 @@ def detectable(values: FloatND, cluster: IndexND, *, seed: int = 0) -> float | N
     # The largest statistic of the other unseparated pairs, for each flip.
     signs = np.concatenate(list(sign_flips(len(sums), FLIPS, seed)))  # (flips, C)
     tied[chosen] = False
+    # The statistic of `max_t`: |sum_c s_c d_c| / sqrt(sum_c d_c^2). A pair without any difference has 0.
     scaled = (sums / np.sqrt(np.where(spread > 0, spread, 1.0)))[:, tied]
     family = np.abs(signs @ scaled).max(axis=1, initial=0.0)
 
     # The smallest loss that is found often enough, by bisection to 1/256.
     pair = _PairOfMethods.of(values[:, best], values[:, rival], cluster, signs, family)
+    # Power grows with the loss, so nothing smaller can be found if this is not.
     if pair.power(1.0, seed) < POWER:
         return None
     low, high = 0.0, 1.0
@@ -111,10 +116,12 @@ class _PairOfMethods:
         tested as the tables are (``bench.stats.max_t``), together with the other unseparated pairs.
         """
         count = len(self.both)
+        # The same draws for every loss: then the power rises steadily with it, as bisection needs.
         generator = np.random.default_rng(seed)
         # (studies, C): the source images of each study.
         sources = generator.integers(count, size=(STUDIES, count))
         swapped = generator.random(sources.shape) < 0.5
+        # Both methods exchange roles, so the simulated pair has the disagreement of the real one and no difference.
         one, two = self.first[sources], self.second[sources]
         first, second = np.where(swapped, two, one), np.where(swapped, one, two)
         # Successes that the second method loses in each source image.
@@ -126,5 +133,6 @@ class _PairOfMethods:
         flipped = np.maximum(np.abs(unit @ self.signs.T), self.family)
         # Share of flips that reach the observed statistic: the adjusted p-value of each study.
         beyond = (flipped >= np.abs(unit.sum(axis=1))[:, None] - 1e-9).sum(axis=1)
+        # As in `paired_tests`: among random flips, the observed one counts as one more.
         extra = 0 if tries_every_flip(count, FLIPS) else 1
         return float(((beyond + extra) / (len(self.signs) + extra) < ALPHA).mean())

@@ -56,6 +56,7 @@ class StudyResults:
 def checked(results: StudyResults, scores: RunScores) -> StudyResults:
     """The same results. Raises :class:`VoteError` for votes on a method or case that the run does not have."""
     # Votes name methods by the titles that the tables show.
+    # Votes of another run would otherwise be shown under a method of the same title, or vanish without a word.
     titles = set(scores.titles.values())
     cases = {(name, case) for name, protocol in scores.protocols.items() for case in protocol.cases}
     for row in results.votes.itertuples(index=False):
@@ -74,6 +75,7 @@ def checked(results: StudyResults, scores: RunScores) -> StudyResults:
 
 def shows_votes(metric: str) -> bool:
     """Whether a column of this metric shows votes."""
+    # `preference` and `preference_votes`.
     return metric.removeprefix(SIMULATED).startswith("preference")
 
 
@@ -91,8 +93,10 @@ def preference_summary(results: StudyResults) -> pd.DataFrame:
 
     # (metric, kind of vote, column of the value, prefix of its interval's columns, column of n)
     shares = results.shares
+    # A study asks for pairs, for the best of several, or for both.
     kinds = set(shares["kind"])
     sources = [("preference", "pair", "share", "", "n")] if "pair" in kinds else []
+    # Both kinds in one share would count a vote among two like a vote among many.
     kind_of_votes = "best" if "best" in kinds else "pair"
     sources.append(("preference_votes", kind_of_votes, "of_all", "of_all_", "n_votes"))
 
@@ -106,6 +110,7 @@ def preference_summary(results: StudyResults) -> pd.DataFrame:
             protocol = EVERYWHERE if row["protocol"] == "all" else row["protocol"]
             name = SIMULATED + metric if results.simulated else metric
             ends = (row[value], row[f"{prefix}low"], row[f"{prefix}high"])
+            # A vote is never a failed edit: studies show only edits that exist.
             rows.append((protocol, row["category"], row["method"], name, *ends, int(row[n]), 0))
 
     # Rows over all protocols come last, categories in their own order.

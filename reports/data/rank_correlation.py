@@ -44,6 +44,7 @@ def spearman(
     for k in range(x.shape[1]):
         for t in range(y.shape[1]):
             complete = ~np.isnan(x[:, k]) & ~np.isnan(y[:, t])
+            # The bytes of the mask are a key that can be hashed.
             groups.setdefault(complete.tobytes(), []).append((k, t))
     correlations: dict[tuple[int, int], Correlation] = {}
     for key, pairs in groups.items():
@@ -70,8 +71,10 @@ def _complete_pairs(
         return {pair: (float(v), math.nan, math.nan, n, count) for pair, v in zip(pairs, value, strict=True)}
 
     # Bootstrap: each draw gives every cluster a multinomial weight.
+    # The cost is draws times edits. More edits need fewer draws, since their intervals are narrow.
     draws = int(min(_MOST_DRAWS, max(_FEWEST_DRAWS, _WEIGHTS // n)))
     generator = np.random.default_rng(seed)
+    # Drawing C clusters with replacement is the same as drawing how often each one occurs.
     even = np.full(count, 1 / count)
     blocks = [_BLOCK] * (draws // _BLOCK) + [draws % _BLOCK] * (draws % _BLOCK > 0)
     samples = np.concatenate(
@@ -128,6 +131,7 @@ def weighted_spearman(
 ) -> FloatND:
     """``(B, pairs)``: Pearson's correlation of the ranks of each weighted sample. ``weights``: ``(B, N)``."""
     ranks = {key: column.ranks(weights) for key, column in columns.items()}
+    # One side carries the weights, so that each product below needs them once.
     weighted = {key: weights * values for key, values in ranks.items() if key[0] == "y"}
     spread = {key: np.sqrt(np.einsum("bi,bi,bi->b", weights, v, v)) for key, v in ranks.items()}
     # r = sum w x y / sqrt(sum w x^2 * sum w y^2), with centred ranks x and y.

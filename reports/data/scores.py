@@ -101,6 +101,7 @@ class RunScores:
 
 def load(store: RunStore) -> RunScores:
     """Reads scores, set scores and edit records, each once. Raises ``bench.store.StoreError``."""
+    # Each file is read once, and long scores are coded once: a run may have millions of rows.
     titles, controls = method_titles(store), control_titles(store)
     records = store.edits()
     long_scores = _LongScores.of(store.scores())
@@ -110,6 +111,7 @@ def load(store: RunStore) -> RunScores:
     peak_memory: dict[str, dict[str, int]] = {}
     for name in store.protocols():
         rows = store.cases(name).rows
+        # Every protocol gets an entry, also one that has no edit yet.
         of_protocol = [record for record in records if record.key.protocol == name]
         protocols[name] = _dense(name, rows, titles, controls, long_scores.of_protocol(name))
         failed[name] = _failures(of_protocol, rows, titles)
@@ -139,6 +141,7 @@ class _LongScores:
         import pandas as pd
 
         columns = ("protocol", "method", "case", "metric", "seed")
+        # pandas.factorize gives -1 for a missing name, and numbers in order of first appearance.
         factors = {column: pd.factorize(frame[column]) for column in columns}
         values = frame["value"].to_numpy(dtype=np.float64)
         return cls(
@@ -150,6 +153,7 @@ class _LongScores:
 
     def of_protocol(self, protocol: str) -> _LongScores:
         names = self.names["protocol"]
+        # No row has the code -1 in this column, so a protocol without scores selects nothing.
         code = names.index(protocol) if protocol in names else -1
         return self.select(self.codes["protocol"] == code)
 
@@ -175,6 +179,7 @@ def _dense(
     """Scatters the stored scores into ``(U, M, K)``. Scores of unknown cases or methods are left out."""
     ids = [str(row["id"]) for row in rows]
     methods = list(titles)
+    # A row with neither value nor reason is of a metric that did not finish. It counts as not scored.
     is_known = (
         (long_scores.positions("method", methods) >= 0)
         & (long_scores.positions("case", ids) >= 0)
@@ -191,6 +196,7 @@ def _dense(
     metric = long_scores.positions("metric", metrics)
 
     # Units are (case, seed) pairs, sorted. A case without any score has one unit.
+    # (case, seed) as one integer, so that sorting and looking up need no pairs.
     seeds = int(seed.max()) + 1 if len(seed) else 1
     keys = np.unique(case * seeds + seed)
     unscored = np.setdiff1d(np.arange(len(rows)), keys // seeds)
@@ -205,6 +211,7 @@ def _dense(
     recorded[unit, method, metric] = True
 
     # Category and source image of each unit.
+    # -1 for a category beside the paper's: its cases count in the means over all, and have no columns of their own.
     category_codes = {name: index for index, name in enumerate(CATEGORIES)}
     category = np.array([category_codes.get(str(row["category"]), -1) for row in rows], dtype=np.intp)
     sources: dict[object, int] = {}
@@ -244,11 +251,13 @@ def _failures(
     # A case is a failure if no record of it has an image, also where it was never tried.
     edited: dict[str, set[str]] = {digest: set() for digest in titles}
     for record in records:
+        # Records of methods that the run no longer lists are left out, as in the tables.
         if record.error is None and record.key.method in edited:
             edited[record.key.method].add(record.key.case)
     failures: dict[str, Counter[str]] = {}
     for digest, cases in edited.items():
         categories = [str(row["category"]) for row in rows if row["id"] not in cases]
+        # A Counter answers 0 for a category in which nothing failed.
         failures[digest] = Counter({ALL: len(categories), **Counter(categories)})
     return failures
 
@@ -265,6 +274,7 @@ def _peaks(records: Sequence[EditRecord]) -> dict[str, int]:
 def method_titles(store: RunStore) -> dict[str, str]:
     """Method digest -> name in the tables, with the digest where two methods have the same title."""
     methods = store.methods
+    # Rows of tables and legends are looked up by title, so titles must be unique.
     count = Counter(spec.title for spec in methods.values())
     return {
         digest: spec.title if count[spec.title] == 1 else f"{spec.title} ({digest[:6]})"

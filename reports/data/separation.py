@@ -39,6 +39,7 @@ def separations(
     """
     p_values: dict[tuple[str, str, str], dict[str, float]] = {}
     for protocol_scores in scores.protocols.values():
+        # A single method is best, and nothing is to be told from it.
         if len(protocol_scores.contenders) < 2:
             continue
         # Metrics without a direction have no best method.
@@ -62,6 +63,7 @@ def _of_category(
     n = (~np.isnan(values)).sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         means = np.nansum(values, axis=0) / n
+    # Turned so that the largest mean is the best. A method without values is never the best.
     sign = np.array([1.0 if higher_is_better[name] else -1.0 for name in metrics])
     best = np.where(n > 0, means * sign, -np.inf).argmax(axis=0)
 
@@ -72,6 +74,7 @@ def _of_category(
     titles = [scores.titles[index] for index in rivals]
     for k, metric in enumerate(metrics):
         p_values = {
+            # Of each pair with the best method, the other one.
             titles[j if i == best[k] else i]: float(p)
             for (i, j), p in zip(families[k][0], adjusted[k], strict=True)
             if best[k] in (i, j)
@@ -83,6 +86,7 @@ def pair_sums(values: FloatND, cluster: IndexND) -> tuple[list[tuple[int, int]],
     """The pairs of methods of ``(U, M)`` that share units, and the sums ``(C, P)`` of their differences."""
     # (P, 2) columns of the two methods of each pair.
     pairs = list(itertools.combinations(range(values.shape[1]), 2))
+    # reshape: without a pair the array would have one dimension, and could not be unpacked.
     first, second = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
     sums, sizes = cluster_sums(values[:, first] - values[:, second], number_clusters(cluster))
     shared = np.flatnonzero(sizes.sum(axis=0) > 0)

@@ -58,6 +58,7 @@ def summary(
             # Means over single edits.
             for k, metric in enumerate(protocol_scores.metrics):
                 for category, (recorded, arrays) in means.items():
+                    # A row without a value says that nothing could be measured. No row says that nothing was tried.
                     if recorded[m, k]:
                         value, low, high, n = (array[m, k] for array in arrays)
                         mean = (float(value), float(low), float(high), int(n))
@@ -67,6 +68,8 @@ def summary(
             for record in set_values[set_values["method"] == digest].to_dict(orient="records"):
                 category = record["category"]
                 interval = (finite(record[key]) for key in ("value", "low", "high"))
+                # Their intervals come from a jackknife when they were scored: it needs the features, which a report
+                # has not.
                 row = (protocol, category, title, record["metric"], *interval, record["n"])
                 rows.append((*row, failed.get(category, 0)))
     return _frame(rows)
@@ -81,6 +84,7 @@ def _means(
     from reports.data.intervals import summarise
 
     # Methods and metrics side by side, so that one set of resamples serves all of them.
+    # M methods, K metrics.
     shape = scores.values.shape[1:]  # (M, K)
     shares = outcomes(scores.metrics, metrics)
     is_share = np.tile([name in shares for name in scores.metrics], shape[0]).astype(bool)
@@ -105,6 +109,7 @@ def cost_summary(scores: RunScores, *, resamples: int = 2000, seed: int = 0) -> 
     rows: list[tuple[object, ...]] = []
     for protocol, seconds in scores.seconds.items():
         protocol_scores = scores.protocols[protocol]
+        # Clustered too: the time of an edit may depend on its source image's size.
         means = bootstrap_means(seconds, protocol_scores.cluster, draws=resamples, seed=seed)
         methods = zip(protocol_scores.methods, protocol_scores.titles, strict=True)
         for m, (digest, title) in enumerate(methods):
@@ -114,6 +119,7 @@ def cost_summary(scores: RunScores, *, resamples: int = 2000, seed: int = 0) -> 
             if n:
                 ends = (float(means.value[m]), float(means.low[m]), float(means.high[m]))
                 rows.append((protocol, ALL, title, SECONDS, *ends, n, failed))
+            # A maximum has no interval. GiB: 2^30 bytes.
             peak = scores.peak_memory[protocol].get(digest)
             if peak is not None:
                 rows.append((protocol, ALL, title, PEAK_MEMORY, peak / 2**30, None, None, n, failed))

@@ -95,6 +95,7 @@ def _correlations(
     metrics = [
         name
         for name in scores.metrics
+        # Composited edits have the same inside as raw ones, and no leakage.
         if name in higher and name not in GROUND_TRUTHS and not name.endswith("_pasted")
     ]
     if not metrics or not ground_truths:
@@ -110,6 +111,7 @@ def _correlations(
 def _agreements(scores: ProtocolScores, category: str, seed: int) -> Iterator[tuple[object, ...]]:
     edits, cluster = _contender_edits(scores, category)
     for rule in RULES:
+        # `success_clip` is compared with `success_truth`, `judge_clip` with `judge_truth`.
         ground_truth = rule.partition("_")[0] + "_truth"
         if rule not in scores.metrics or ground_truth not in scores.metrics:
             continue
@@ -135,6 +137,7 @@ def agreement(
     count = int(owner.max()) + 1
     # (C, 4): edits of each cluster by (truth, verdict): (no, no), (no, yes), (yes, no), (yes, yes).
     counts = np.zeros((count, 4))
+    # `np.add.at` adds for every edit. Plain indexing would add once per cluster and cell.
     np.add.at(counts, (owner, 2 * truth.astype(int) + verdict), 1.0)
     value = _measures(counts.sum(axis=0, keepdims=True))[0]
 
@@ -150,6 +153,7 @@ def agreement(
         kappa = AGREEMENT.index("kappa")
         samples = _measures(weights @ counts)[:, kappa]
         finite = samples[np.isfinite(samples)]
+        # If most draws have no kappa, the quantiles of the others are those of an untypical sample.
         if 2 * len(finite) >= KAPPA_DRAWS:
             low[kappa], high[kappa] = np.quantile(finite, [0.025, 0.975])
     for k, measure in enumerate(AGREEMENT):

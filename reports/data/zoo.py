@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Smallest share of edits on which the embedded CLIP's success rule agrees with the ground truth's.
+# Requirements of the project on its own checkpoints. No method that is compared must meet them.
 LEAST_AGREEMENT = 0.92
 # Largest mean time of an edit, in seconds.
 MOST_SECONDS = 0.5
@@ -48,6 +49,7 @@ def _agreement(scores: RunScores) -> ThresholdCheck:
     same, controls = np.concatenate(agrees), np.concatenate(is_control)
     if not len(same):
         raise ValueError(f"no edit has both {RULE} and {GROUND_TRUTH}")
+    # A mean over edits: a protocol with more cases counts more.
     figure = float(same.mean())
     detail = (
         f"edits of the demo on which its success rule agrees with the truth's, {len(same)} edits; "

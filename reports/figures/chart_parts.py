@@ -23,6 +23,7 @@ SummaryRows = Mapping[tuple[str, str, str, str], SummaryRow]
 ROUND_TRIPS = ("jpeg", "resize_round_trip", "autoencoder_round_trip")
 
 # Height of a legend's line in inches.
+# Estimates for 7 pt letters. Measuring the text would draw the figure once more.
 _LEGEND_LINE = 0.145
 # Width of a letter and of a key in a legend, in inches.
 _CHARACTER, _KEY = 0.042, 0.4
@@ -65,6 +66,7 @@ def add_legend(chart: Figure, handles: Mapping[str, Any], width: float) -> None:
     fitting = (n for n in range(min(len(names), 4), 1, -1) if sum(_column_widths(names, n)) <= width)
     columns = next(fitting, 1)
     rows = math.ceil(len(names) / columns)
+    # Grown, so that a long legend does not squeeze the panels.
     chart.set_figheight(chart.get_figheight() + _LEGEND_LINE * rows + 0.06)
     chart.legend(handles.values(), names, loc="outside lower center", ncols=columns)
 
@@ -84,9 +86,11 @@ def methods_first(handles: Mapping[str, Any], style: Mapping[str, Look]) -> dict
 
 def whiskers(row: SummaryRow, scale: float = 1.0) -> list[list[float]] | None:
     """Lengths of the two halves of an interval, as ``Axes.errorbar`` takes them. None without an interval."""
+    # Both ends are NaN, or none.
     if math.isnan(row["low"]):
         return None
     value = row["value"]
+    # matplotlib refuses negative lengths. A jackknife's interval is about another value and need not hold this one.
     return [[max(0.0, value - row["low"]) * scale], [max(0.0, row["high"] - value) * scale]]
 
 
@@ -98,6 +102,7 @@ def draw_bar(
 
     # Bar.
     value, interval = 100 * row["value"], whiskers(row, 100)
+    # A hatch has the colour of the edge.
     edge = "white" if look.hatch else look.color
     style: dict[str, Any] = {"color": look.color, "hatch": look.hatch, "edgecolor": edge, "linewidth": 0.3}
     (axis.barh if horizontal else axis.bar)(x, value, 0.9 * width, **style)
@@ -110,6 +115,7 @@ def draw_bar(
         )
         for line in (*caps, *lines):
             line.set_path_effects([withStroke(linewidth=1.9, foreground="white")])
+            # An interval that ends at 0 or 100 % is drawn whole, beyond the axes' border.
             line.set_clip_on(False)
     # Marker, which is all that a bar of height 0 shows.
     return axis.plot(

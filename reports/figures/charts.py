@@ -103,6 +103,7 @@ def _distance_lines(
             continue
         x, y = [i for i, _ in points], [row["value"] for _, row in points]
         (handle,) = axis.plot(x, y, look.line, color=look.color, clip_on=False, **look.mark())
+        # One call per point, since the halves of an interval may be absent at some of them.
         for i, row in points:
             axis.errorbar([i], [row["value"]], yerr=whiskers(row), color=look.color, linewidth=0.8)
         yield method, handle
@@ -126,7 +127,9 @@ def success_by_category(frame: pd.DataFrame, scores: RunScores, style: Mapping[s
             grid_behind(axis, "y")
             _success_bars(axis, rows, protocol, judge, style, handles)
             _oracle_lines(axis, rows, (protocol, title_of(scores, "oracle"), judge), handles)
+            # A line between the categories and their mean, which is no fifth category.
             axis.axvline(len(CATEGORIES) - 0.5, color=RULE, linewidth=0.6)
+            # Room above 100 % for the markers of bars that reach it.
             axis.set_ylim(0, 105)
             axis.set_yticks([0, 25, 50, 75, 100])
             axis.set_ylabel("success % ↑")
@@ -148,6 +151,7 @@ def _success_bars(
         for i, category in enumerate((*CATEGORIES, ALL)):
             row = rows.get((protocol, method, judge, category))
             if row is not None:
+                # The group of bars is centred on its tick.
                 x = i + (k - (len(style) - 1) / 2) * bar
                 handles[method] = draw_bar(axis, x, row, look, bar)
 
@@ -201,9 +205,11 @@ def trade_off(frame: pd.DataFrame, scores: RunScores, style: Mapping[str, Look])
             # Methods.
             for method, look in style.items():
                 x, y = (rows.get((protocol, method, metric, ALL)) for metric in (x_metric, y_metric))
+                # A method without one of the two values has no place in the plane.
                 if x is not None and y is not None:
                     handles[method] = _point(axis, x, y, look)
             # Room on the left for the whole markers of methods that leak nothing.
+            # Leakage is not negative, so the axis begins just left of 0.
             right = axis.get_xlim()[1]
             axis.set_xlim(-0.05 * right, right)
             axis.margins(y=0.12)
@@ -238,6 +244,7 @@ def preference(frame: pd.DataFrame, scores: RunScores, style: Mapping[str, Look]
     # Methods, then controls.
     with_votes = set(voted["method"])
     ordered = sorted(scores.titles.values(), key=lambda title: title in scores.controls)
+    # Controls are not in `style`, and people may still have voted on them.
     gray = Look(GRAY, "o", "", "-")
     methods = {title: style.get(title, gray) for title in ordered if title in with_votes}
     with drawing():
@@ -250,9 +257,11 @@ def preference(frame: pd.DataFrame, scores: RunScores, style: Mapping[str, Look]
                 row = rows.get((protocol, method, metric, ALL))
                 if row is not None:
                     draw_bar(axis, k, row, look, 0.8, horizontal=True)
+            # Chance is 50 % between two edits. A share of all votes has another chance for each number of methods.
             if metric.endswith("preference"):
                 axis.axvline(50, color=GRAY, linewidth=0.9, linestyle=(0, (1, 1.2)), zorder=0.5)
             axis.set_xlim(0, 100)
+            # The axis points downwards, so that the first method is at the top, as in the tables.
             axis.set_ylim(len(methods) - 0.5, -0.5)
             axis.set_yticks(range(len(methods)), [label(method) for method in methods])
             axis.set_xticks([0, 50, 100])

@@ -61,6 +61,7 @@ def choose(
     ranked: set[str] = set()
     # Ranks, then hashes, within each category.
     for code in range(len(CATEGORIES)):
+        # Cases of other categories are in no figure: the rule is per category of the paper.
         units = np.flatnonzero(scores.category == code)
         of_category: list[tuple[tuple[float, ...], str, str]] = []
         for unit in units:
@@ -68,6 +69,7 @@ def choose(
             # A case with several seeds is ranked by its first unit.
             if case not in ranked:
                 ranked.add(case)
+                # The hash keeps ties from following the order of a file. The id decides between equal hashes.
                 of_category.append((ranks[unit], hashlib.sha256(case.encode()).hexdigest(), case))
         picked += [case for _, _, case in sorted(of_category)[:per_category]]
     return picked
@@ -76,9 +78,11 @@ def choose(
 def _ranks(scores: ProtocolScores, rule: Rule, votes: pd.DataFrame | None) -> list[tuple[float, ...]]:
     """Ascending sort key per unit."""
     count = len(scores.cases)
+    # Equal ranks leave the order to the hash alone.
     if rule == "random":
         return [()] * count
     judged = [m for m in _SUCCESS if m in scores.metrics]
+    # Without a judge, leakage decides, or else the hash.
     success = _mean(scores, judged[0]) if judged else np.zeros(count)
     if rule == "disputed":
         split = _vote_split(scores, votes)
@@ -113,6 +117,7 @@ def _vote_split(scores: ProtocolScores, votes: pd.DataFrame | None) -> FloatND:
     if votes is None:
         return split
     evenness: dict[str, list[float]] = {}
+    # Votes for the best of several do not say how two edits compare.
     two = pairs(votes[votes["protocol"] == scores.protocol])
     # The same pair, whichever edit stood on the left.
     two = two.assign(pair=[tuple(sorted(candidates)) for candidates in two["candidates"]])

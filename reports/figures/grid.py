@@ -40,6 +40,7 @@ CATEGORY_INK: Mapping[str, str] = {
 }
 
 # Sign and colour under an edit that succeeded, or failed.
+# Shapes as well as colours, for readers who do not tell green from red, and for print.
 MARKS: Mapping[bool, tuple[str, str]] = {True: ("\u2713", "#0b7a48"), False: ("\u2717", "#b4371d")}
 
 
@@ -72,11 +73,13 @@ def grid(
     """
     controls = control_titles(store)
     titles = method_titles(store)
+    # The sort is stable: within methods and controls the run's order remains.
     labels = dict(sorted(titles.items(), key=lambda item: item[1] in controls))
     records = store.edits() if records is None else records
     # One block per protocol, one row per chosen case.
     blocks = []
     for protocol in store.protocols():
+        # Only the chosen cases and edits are decoded.
         file = store.cases(protocol)
         edits_of = last_edits(records, protocol)
         rows = []
@@ -86,12 +89,14 @@ def grid(
             marks = tuple((succeeded or {}).get((protocol, title, case_id)) for title in labels.values())
             rows.append(GridRow(file.get(case_id), edits, marks))
         if rows:
+            # A protocol without one of the paper's categories has no row, and so no block.
             blocks.append((protocol, rows))
     if not blocks:
         raise FigureError(
             f"{store.path}: holds no case, so there is nothing to draw. Run a suite into it first."
         )
     buffer = io.BytesIO()
+    # optimize: the file goes into READMEs, and is written once.
     draw(blocks, list(labels.values()), controls).save(buffer, "PNG", optimize=True)
     return store.write_file("report/figures/grid.png", buffer.getvalue(), "the grid")
 
@@ -166,6 +171,7 @@ def _draw_heads(
     """Labels over the columns, whose last lines end at ``bottom``."""
     for k, (lines, ink) in enumerate(zip(heads, inks, strict=True)):
         for j, line in enumerate(lines):
+            # Anchor "ma": middle of the line, top of the letters ("ascender").
             place = (_left(k) + PANEL / 2, bottom - HEAD_LINE * (len(lines) - j))
             pen.text(place, line, font=_font(15, bold=True), fill=ink, anchor="ma")
 
@@ -176,6 +182,7 @@ def _draw_panels(canvas: Image.Image, row: GridRow, y: int) -> None:
     for k, panel in enumerate([outlined(row.case), _mask_panel(row.case), *map(_edit_panel, row.edits)]):
         canvas.paste(panel, (_left(k), y))
         pen.rectangle([_left(k) - 1, y - 1, _left(k) + PANEL, y + PANEL], outline=RULE)
+    # Columns 0 and 1 are source and mask.
     for k, verdict in enumerate(row.succeeded, 2):
         if verdict is not None:
             sign, ink = MARKS[verdict]
@@ -201,6 +208,7 @@ def _draw_caption(
 def outlined(case: EditCase, size: int = PANEL) -> Image.Image:
     """The source at ``size``, with the outline of the mask drawn on the enlarged pixels."""
     image = enlarged(case.request.source, size)
+    # NEAREST keeps the mask at 0 and 255, so that its outline is sharp.
     mask = case.request.mask.convert("L").resize((size, size), Image.Resampling.NEAREST)
     # A white seam outside the coloured one keeps the outline visible on any ground.
     # Pixels beyond the image's border count as outside, so that every outline is closed.
@@ -256,6 +264,7 @@ def _wrap(text: str, font: FreeTypeFont, room: float) -> list[str]:
 def _clip(text: str, font: FreeTypeFont, room: float) -> str:
     if font.getlength(text) <= room:
         return text
+    # Widths of single letters do not add up, because of kerning, so the whole text is measured.
     while text and font.getlength(text + "…") > room:
         text = text[:-1]
     return text + "…"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # Methods of one figure. More would be too small to see and go into further figures.
 MOST_COLUMNS = 8
 # Change, of 1, at which the colours of a heat map end.
+# 64 of 255 levels: a change that nobody overlooks. At 1 the small changes, which matter here, would all be black.
 CEILING = 0.25
 # Largest side of a panel: more than 200 dpi on its 0.85 inches.
 _PIXELS = 192
@@ -84,6 +85,7 @@ def heat_maps(
 
     The inside of the mask is gray, since change is wanted there. The arguments are those of :func:`side_by_side`.
     """
+    # By chance: cases with much or little leakage would flatter or blame a method.
     picked = choose(scores.protocols[protocol], "random")
     columns = parts(scores)[0] if methods is None else list(methods)
     if not picked or not columns:
@@ -111,6 +113,7 @@ def _panels(
     """Row, column (from 1), method's title, case, and edit (None where it failed) of each panel."""
     edits = last_edits(store.edits(), protocol) if edits is None else edits
     file = store.cases(protocol)
+    # Titles are unique within a run (`method_titles`).
     digests = {title: digest for digest, title in scores.titles.items()}
     for row, case_id in enumerate(case_ids):
         case = file.get(case_id)
@@ -122,6 +125,7 @@ def _panels(
 def _heat_colors() -> Any:
     import matplotlib as mpl
 
+    # A colour map with even steps of lightness, for colour-blind readers and for print. NaN is gray.
     return mpl.colormaps["inferno"].with_extremes(bad="#8f8f98")
 
 
@@ -157,6 +161,7 @@ def verdicts(scores: ProtocolScores) -> dict[tuple[str, str], bool]:
     judge = judge_of(scores)
     if not judge:
         return {}
+    # The grids show the edit of the first seed, so the mark is that edit's too.
     values = scores.metric(judge)
     first_units = {case: unit for unit, case in reversed(list(enumerate(scores.cases)))}
     return {
@@ -180,6 +185,7 @@ class _Sheet:
     """Images in rows and columns, placed in inches on one pair of axes over the whole figure."""
 
     # Inches.
+    # A line of 7 pt letters takes 0.125 inches.
     GAP, MARGIN, LINE = 0.05, 0.03, 0.125
     # Height of the marks under the panels and of the two prompts.
     CAPTION = 3 * LINE + 0.08
@@ -201,6 +207,8 @@ class _Sheet:
         count = len(titles)
         room = PAGE_INCHES - bar - 2 * self.MARGIN
         self.panel = (room - (count - 1) * self.GAP) / count
+        # 0.052 inches: mean width of a 7 pt letter. Eight letters at least, so that long words are not cut to
+        # pieces.
         heads = [textwrap.wrap(label(title), max(8, int(self.panel / 0.052))) for title in titles]
         head = self.LINE * max(map(len, heads)) + 0.06
         self.step = self.panel + (self.CAPTION if captions else self.GAP)
@@ -236,11 +244,13 @@ class _Sheet:
                 left + self.panel / 2, top - self.panel / 2, "failed", ha="center", va="center", color=GRAY
             )
         else:
+            # "none": the PDF holds the image's own pixels. aspect: the panel is square already.
             self.axes.imshow(np.asarray(image), extent=extent, interpolation="none", aspect="auto", **options)
         # Frame.
         x = [extent[0], extent[1], extent[1], extent[0], extent[0]]
         y = [extent[2], extent[2], extent[3], extent[3], extent[2]]
         self.axes.plot(x, y, color=RULE, linewidth=0.5)
+        # imshow sets the limits to its own image, so they are set again after each.
         self.axes.set_xlim(0, PAGE_INCHES)
         self.axes.set_ylim(0, self.height)
 
@@ -261,6 +271,8 @@ class _Sheet:
         ]
         y = self.top - row * self.step - self.panel - 0.03
         for k, (line, ink) in enumerate(lines, 1):
+            # 132 letters of 7 pt fill the width of a page. `shorten` also folds spaces, which the replacement
+            # restores.
             text = textwrap.shorten(line, 132, placeholder=" …").replace(": ", ":  ", 1)
             self._text(self.MARGIN, y - k * self.LINE, text, ha="left", va="top", color=ink)
 

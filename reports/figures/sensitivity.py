@@ -62,11 +62,13 @@ def sensitivity(
     if any(name not in scores.metrics for name in needed):
         return []
     verdict, area, leak, psnr = (scores.metric(name)[:, method] for name in needed)  # (U,) each
+    # A missing leakage can be an answer: the mask covers the whole image. Only what was never scored is left out.
     recorded = [scores.recorded[:, method, scores.metrics.index(name)] for name in needed[2:]]
     scored = ~np.isnan(verdict) & ~np.isnan(area) & recorded[0] & recorded[1]
     n = int(scored.sum())
     if not n:
         return []
+    # Stored verdicts are 0 and 1 as float64.
     is_right, area = verdict[scored] > 0.5, area[scored]
     # An edit whose case has no outside has no leakage: area 0, PSNR infinite.
     leak = np.nan_to_num(leak[scored], nan=0.0)
@@ -84,6 +86,7 @@ def sensitivity(
     by_value = passes({name: values[:, None] for name, values in at.items()})  # (P, n) each
     curves = []
     for bound, moved in by_value.items():
+        # Only one bound moves at a time, so the other two are as in the rule.
         one, other = (by_rule[name] for name in by_rule if name != bound)
         curves.append(Curve(bound, at[bound], (moved & is_right & one & other).sum(axis=1) / n, n))
     return curves
@@ -108,6 +111,7 @@ def success_sensitivity(
         return None
     with drawing():
         chart = figure(COLUMN_INCHES, 1.3 * len(curves) + 0.35)
+        # A column per bound shares its axis. All rows share the scale of success.
         axes = chart.subplots(len(curves), len(BOUNDS), squeeze=False, sharey=True, sharex="col")
         handles: dict[str, Any] = {}
         for row, (name, of_method) in zip(axes, curves.items(), strict=True):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from bench.store import RunStore
 
+# Widths of CVPR's two-column format: 3 1/4 and 6 7/8 inches.
 COLUMN_INCHES, PAGE_INCHES = 3.25, 6.875
 
 # The first six are those of Okabe and Ito (2008), without yellow (it vanishes on white) and black (error bars are
@@ -60,6 +61,7 @@ _RC: dict[Any, Any] = {
     "hatch.linewidth": 0.4,
     # Each picture is embedded as it is, not resampled into one.
     "image.composite_image": False,
+    # TrueType. Checks of submissions, such as IEEE's, refuse Type 3, which is the default.
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
     "svg.fonttype": "none",
@@ -99,6 +101,7 @@ class Look:
 def looks(methods: Sequence[str]) -> dict[str, Look]:
     """Title -> look, by position. Colours never repeat. A marker repeats after 24 methods, in another colour."""
     return {
+        # Hatch and line change after eight methods, whose colours alone are easy to tell apart.
         method: Look(
             _color(i),
             MARKERS[i % len(MARKERS)],
@@ -114,6 +117,7 @@ def _color(index: int) -> str:
     """The colours chosen by hand, then hues that turn by the golden ratio, so that no two are equal."""
     if index < len(COLORS):
         return COLORS[index]
+    # 0.618...: steps of the golden ratio spread the hues evenly, however many there are.
     turn = index - len(COLORS)
     # Three levels of lightness alternate, so that neighbours differ in more than hue.
     parts = colorsys.hls_to_rgb(turn * 0.6180339887 % 1, (0.4, 0.5, 0.6)[turn % 3], 0.6)
@@ -133,6 +137,7 @@ def figure(width: float, height: float) -> Figure:
     """An empty figure, in inches, laid out by constrained layout and tied to no window."""
     from matplotlib.figure import Figure
 
+    # Not pyplot, which would keep every figure alive and look for a screen.
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -146,6 +151,7 @@ def save(store: RunStore, name: str, chart: Figure) -> list[Path]:
     }
     for kind, arguments in options.items():
         buffer = io.BytesIO()
+        # The style also decides how text is written while saving, such as the kind of embedded fonts.
         with drawing():
             chart.savefig(buffer, format=kind, **arguments)
         written.append(store.write_file(f"report/figures/{name}.{kind}", buffer.getvalue(), f"figure {name}"))

@@ -64,6 +64,7 @@ def _charts(report: ReportContent, bounds: Bounds | None) -> Iterator[Drawing]:
     from reports.figures.style import looks
 
     # The same colour and marker per method in all charts.
+    # By position among the methods that are no controls: the page's looks follow the same rule.
     scores, frame = report.scores, report.data.frame
     style = looks([title for title in scores.titles.values() if title not in scores.controls])
     interval = "Error bars: 95 % intervals."
@@ -113,9 +114,11 @@ def _edits(store: RunStore, report: ReportContent, cases: Sequence[str]) -> Iter
         edits = grid.last_edits(scores.edits, protocol)
         marks = " Under each edit: whether it succeeded." if judge_of(protocol_scores) else ""
         available = set(protocol_scores.cases)
+        # An id belongs to one protocol or several. `check_cases` has refused those that belong to none.
         by_hand = [case for case in dict.fromkeys(cases) if case in available]
         choices: list[tuple[Rule, list[str]]] = [(rule, []) for rule in RULES]
         if by_hand:
+            # The rule has no effect where cases are named.
             choices.insert(0, ("random", by_hand))
 
         # Grids: cases by hand, then by each rule.

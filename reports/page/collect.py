@@ -49,6 +49,7 @@ def collect(
     content = _read(store)
     scores = store.scores()
     names = sorted(dict.fromkeys(scores["metric"].tolist()), key=display_order)
+    # Version of each metric. Later rows win, so that a metric which was scored again has its newest version.
     values, reasons = _dense(scores, content.edits, names)
     versions = dict(zip(scores["metric"].tolist(), scores["metric_version"].tolist(), strict=True))
 
@@ -70,6 +71,7 @@ def collect(
         "tables": [_table(table) for table in tables],
         "overview": [
             {"protocol": name, **overview(table)}
+            # By the table's name: a protocol without scores has no main table, and no overview.
             for name in store.protocols()
             for table in tables
             if table.name == f"main-{slug(name)}"
@@ -112,6 +114,7 @@ def _read(store: RunStore) -> _Content:
     titles = method_titles(store)
     controls = control_titles(store)
     methods = sorted(titles, key=lambda digest: titles[digest] in controls)
+    # The sort is stable: methods keep the order of the run, and controls theirs.
     rank = {digest: i for i, digest in enumerate(methods)}
     # Cases in the order of their files, which is the order of the page.
     cases: list[dict[str, Any]] = []
@@ -179,6 +182,7 @@ def _methods(store: RunStore, content: _Content) -> list[dict[str, Any]]:
         if record.seconds is not None:
             seconds[record.key.method].append(record.seconds)
     titles = content.titles
+    # Controls get no look, as in the charts: the colours are for what is compared.
     looks = _looks([titles[digest] for digest in content.methods if titles[digest] not in content.controls])
     return [
         {
@@ -202,6 +206,8 @@ def _looks(titles: Sequence[str]) -> dict[str, dict[str, Any]]:
     looks = {}
     for title, look in figures_style.looks(titles).items():
         marker = MarkerStyle(look.marker)
+        # matplotlib's unit markers are one unit wide, with y upwards. SVG's y points downwards, hence the sign
+        # below.
         path = marker.get_path().transformed(marker.get_transform())
         # Curves as lines: at the size of a marker nobody sees the difference.
         polygons = [look.scale * np.asarray(polygon) for polygon in path.to_polygons(closed_only=False)]
@@ -230,6 +236,7 @@ def _metric(name: str, version: str, metrics: Mapping[str, MetricInfo]) -> dict[
 
 
 def _table(table: Table) -> dict[str, Any]:
+    # Only then must a column's key name its protocol. Short keys keep the addresses of the page short.
     several = len({column.protocol for column in table.columns}) > 1
     return {
         "name": table.name,
@@ -287,4 +294,5 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    # JSON has neither NaN nor infinity, and `script` refuses to write them.
     return None if isinstance(value, float) and not math.isfinite(value) else value

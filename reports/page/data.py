@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bench.edit import EditRecord
 
 # Edits in one chunk of ``edits`` and of ``column``.
+# The sizes weigh requests against waiting: a chunk takes some hundred kilobytes.
 EDITS = 20_000
 # Cases in one chunk of ``cases``.
 CASES = 2_000
@@ -80,6 +81,7 @@ class PageData:
             yield f"rows/{k}", self._rows(start, min(start + ROWS, len(self.edits)))
 
     def _cases(self, rows: Sequence[Mapping[str, Any]], thumbs: Sequence[str]) -> dict[str, Any]:
+        # Names that repeat in every row are written as positions.
         protocols = {entry["name"]: i for i, entry in enumerate(self.run["protocols"])}
         return {
             "id": [row["id"] for row in rows],
@@ -98,6 +100,7 @@ class PageData:
         methods = {entry["digest"]: i for i, entry in enumerate(self.run["methods"])}
         part = self.edits[start:stop]
         # Most files have the name that follows from protocol, method and case. The page builds it itself.
+        # JSON has no integer keys, so positions become text.
         unusual = {}
         for i, record in enumerate(part):
             name = self.run["methods"][methods[record.key.method]]["name"]
@@ -137,5 +140,6 @@ def short(value: float | None) -> float | int | None:
     """The value with six digits, which halves the bytes. None for NaN. The CSV files have all digits."""
     if value is None or not math.isfinite(value):
         return None
+    # An integer is written without ".0". Beyond 1e15 not every integer is a float64, and the exponent is shorter.
     rounded = float(f"{value:.6g}")
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded

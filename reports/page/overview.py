@@ -28,6 +28,7 @@ def overview(table: Table) -> dict[str, Any]:
     # A run with metrics of its own shows them instead.
     columns += [metric for metric in metrics if metric not in columns][: len(HEADLINE) - len(columns)]
     leak, alignment = _first(metrics, LEAK), _first(metrics, ALIGNMENT)
+    # A sentence for each of the three questions that the suite asks: done, without damage, as the text says.
     judged = [_first(metrics, family) for family in (SUCCESS, LEAK, ALIGNMENT)]
     return {
         "table": table.name,
@@ -50,11 +51,13 @@ def sentence(table: Table, index: int) -> str:
     if not best:
         only = f": {rows[0][0]}, {_value(rows[0][1], column)}" if len(rows) == 1 else ""
         return f"{heading}: no comparison, since fewer than two methods have a value{only}."
+    # A column without a direction marks no best, so `None` does not come here.
     extreme = "lowest" if column.higher_is_better is False else "highest"
     cell = best[0][1]
     text = f"{heading}: {_listed([name for name, _ in best])} {'has' if len(best) == 1 else 'have'} the {extreme}, "
     text += f"{_value(cell, column)}, n = {cell.n}."
     it = "it" if len(best) == 1 else "them"
+    # A dagger is the result of a test. Overlapping intervals are marked only where no test was made.
     close = [name for name, other in rows if other.dagger or other.tie]
     if close:
         dagger = any(other.dagger for _, other in rows)

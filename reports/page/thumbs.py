@@ -14,6 +14,7 @@ from bench.files import sha256_bytes
 
 # Longest side of a small copy, in pixels. A smaller image needs none.
 SIDE = 256
+# 64 bits: two different images of a run do not collide.
 _DIGITS = 16
 
 
@@ -23,6 +24,7 @@ def thumbnails(images: Sequence[Path], folder: Path) -> Iterator[tuple[str, byte
     The name is made of the SHA-256 of the image's bytes. Where ``folder`` holds that copy already, the bytes are None.
     The name is empty where an image is small enough, or cannot be read.
     """
+    # Threads suffice: Pillow releases Python's global lock while it decodes, scales and encodes.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # In portions, so that the bytes of thousands of images are not in memory at once.
         for start in range(0, len(images), 256):
@@ -36,6 +38,7 @@ def _thumbnail(path: Path, folder: Path) -> tuple[str, bytes | None]:
                 return "", None
         data = path.read_bytes()
         name = f"{sha256_bytes(data)[:_DIGITS]}.webp"
+        # The name depends on the content, so a copy of that name is never out of date.
         if (folder / name).is_file():
             return name, None
         with Image.open(io.BytesIO(data)) as image:
@@ -45,5 +48,6 @@ def _thumbnail(path: Path, folder: Path) -> tuple[str, bytes | None]:
         # The page shows it as missing, and `verify` names it.
         return "", None
     buffer = io.BytesIO()
+    # method: 0 is the fastest, 6 the smallest. A gallery has thousands of copies.
     small.save(buffer, "WEBP", quality=80, method=2)
     return name, buffer.getvalue()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 # Folder beside ``index.html``: styles, scripts, data and, in a portable page, the images.
 FOLDER = "page"
+# In the order in which index.html loads them: later scripts use what earlier ones define.
 ASSETS = (
     "style.css", "core.js", "tables.js", "overview.js", "figures.js", "gallery.js", "viewer.js", "run.js", "main.js",
 )  # fmt: skip
@@ -59,6 +60,7 @@ def write_page(
     Raises :class:`ReportError` for a run without edits, ``StoreError`` for one that cannot be read, OSError.
     """
     folder = store.report_dir if out is None else Path(out)
+    # Addresses are relative, so that the run and its page can be moved together, or served from any place.
     root = f"{FOLDER}/images" if portable else _path_between(folder, store.path)
     report = f"{FOLDER}/report" if portable else _path_between(folder, store.report_dir)
     data = collect(
@@ -71,6 +73,7 @@ def write_page(
         figures=[_figure(figure, report) for figure in figures],
         downloads=[f"{report}/{path.relative_to(store.report_dir).as_posix()}" for path in files],
     )
+    # Before the old page is touched.
     if not data.edits:
         raise ReportError(f"{store.path}: holds no edit, so there is nothing to show. Run a suite into it.")
 
@@ -89,6 +92,7 @@ def write_page(
             write(f"{FOLDER}/{file}", script(name, value).encode())
             current.add(file)
         # Chunks and small copies of an earlier page go.
+        # Otherwise a smaller run would keep chunks that no page loads, and `verify` would name them.
         for path in (*(place / "data").glob("*.js"), *(place / "thumbs").glob("*.webp")):
             if path.relative_to(place).as_posix() not in current:
                 path.unlink()
@@ -108,6 +112,7 @@ def _writer(store: RunStore, folder: Path, in_run: bool) -> Iterator[Callable[[s
     A process that is killed leaves its unfinished file in one folder, which the next page empties: the run's own, or
     one below ``folder`` where the page lies elsewhere.
     """
+    # The store writes whole files and records their SHA-256, which `verify` compares.
     if in_run:
         yield lambda name, data: store.write_file(f"report/{name}", data)
         return
@@ -122,6 +127,7 @@ def _write_thumbnails(
     store: RunStore, data: PageData, folder: Path, write: Callable[[str, bytes], object]
 ) -> Iterator[str]:
     """Writes small copies that do not exist yet and names them in ``data``. Yields every name in use."""
+    # One call for sources and edits, so that both fill the same pool of threads. The names are parted again below.
     sources = [store.path / f"cases/{row['protocol']}/{row['source']}" for row in data.cases]
     # A failed edit has no file. The run folder stands for it, which is no image and gets no copy.
     edits = [store.path / (record.file or "") for record in data.edits]
@@ -151,6 +157,7 @@ def _figure(figure: ReportFigure, report: str) -> dict[str, str]:
 
 def script(name: str, value: Any) -> str:
     """The script that hands ``value`` to the page. No text in it can end a script element or a line."""
+    # U+2028 and U+2029 end a line in JavaScript before ES2019, but not in JSON.
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for char in "<>&\u2028\u2029":
         # Such a character occurs in JSON strings alone, where this escape means the same.
@@ -184,6 +191,7 @@ def _copy_images(store: RunStore, data: PageData, images: Path) -> None:
     names = [record.file for record in data.edits if record.file is not None]
     for row in data.cases:
         names += [f"cases/{row['protocol']}/{row[kind]}" for kind in ("source", "mask", "truth") if row[kind]]
+    # Cases of one source share its file, which is copied once.
     for name in dict.fromkeys(names):
         # Names come from the run's files: none may lead out of the run.
         if not is_relative(name):

@@ -14,6 +14,7 @@ TEXT_SUFFIXES = (".csv", ".tex", ".md", ".html", ".js", ".css", ".json")
 # Largest difference of two equal numbers, relative to the larger one.
 RELATIVE_TOLERANCE = 1e-9
 
+# A number that touches a letter is part of a name or a hash, such as `vgg16` or `0e12ab`: compared as text.
 _NUMBER = re.compile(r"(?<![0-9A-Za-z])-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?(?![0-9A-Za-z])")
 
 

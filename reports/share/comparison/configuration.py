@@ -20,6 +20,7 @@ MethodPairs = Sequence[tuple[str, str]]
 def matching_methods(a: Mapping[str, MethodSpec], b: Mapping[str, MethodSpec]) -> MethodPairs:
     """Pairs of digests, in the order of A. Methods match by digest, else by title or name where each run has one."""
     pairs = [(digest, digest) for digest in a if digest in b]
+    # The title first: a suite may hold one method with several options under several labels.
     for key in (attrgetter("title"), attrgetter("name")):
         in_pairs = {digest for pair in pairs for digest in pair}
         left = {digest: key(spec) for digest, spec in a.items() if digest not in in_pairs}
@@ -58,6 +59,7 @@ def configuration_changes(a: RunStore, b: RunStore, methods: MethodPairs) -> Ite
             f"methods.{spec.title}": digest for digest, spec in store.methods.items() if digest not in in_both
         }
     for what in dict.fromkeys([*left, *right]):
+        # A setting that one run lacks is None, which no text equals.
         if left.get(what) != right.get(what):
             yield ConfigurationChange(what, left.get(what), right.get(what))
 
@@ -83,6 +85,7 @@ def metric_versions(store: RunStore) -> dict[str, str]:
     """Metric -> version of its newest scores, of single edits and of sets."""
     versions: dict[str, str] = {}
     for frame in (store.scores(), store.set_scores()):
+        # Rows are in the order in which they were written.
         newest = frame[["metric", "metric_version"]].drop_duplicates("metric", keep="last")
         versions |= dict(zip(newest["metric"].tolist(), newest["metric_version"].tolist(), strict=True))
     return {metric: str(version) for metric, version in versions.items()}

@@ -52,8 +52,10 @@ def common_cases(a: RunStore, b: RunStore, protocol: str, notes: list[str]) -> C
     same = {
         case: row
         for case, row in common.items()
+        # Rows hold prompts and names of files. The files may have the same names and other pixels.
         if row == rows_b[case]
         and all(
+            # A run may be somebody else's: a name that leads out of it is not followed.
             is_relative(row[kind])
             and pixels(left.directory / row[kind]) == pixels(right.directory / row[kind])
             for kind in ("source", "mask")
@@ -133,6 +135,7 @@ class PairedMethod:
             chosen = np.flatnonzero([category in (ALL, row["category"]) for row in rows])
             means = paired_differences(b[chosen], a[chosen], cluster[chosen], is_outcome)
             for k, metric in enumerate(metrics):
+                # Both means are over the same cases, so that their difference is the mean difference.
                 both = chosen[~np.isnan(gap[chosen, k])]
                 if len(both):
                     yield self.difference(

@@ -62,6 +62,7 @@ def _check_summary(check: EntryCheck, entry: LeaderboardEntry) -> None:
         check.rows += 1
         for name in ("value", "low", "high", "n", "failed"):
             # Intervals are sums, whose order depends on the machine.
+            # A mean of float64 agrees to nine digits on any machine.
             tolerance = 1e-9 if name == "value" else 1e-6
             before, after = stated[place][name], computed[place][name]
             if not _close(before, after, tolerance):
@@ -71,6 +72,7 @@ def _check_summary(check: EntryCheck, entry: LeaderboardEntry) -> None:
 
 
 def _close(a: float | None, b: float | None, tolerance: float) -> bool:
+    # A missing value agrees with a missing value only.
     if a is None or b is None:
         return a is b
     return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
@@ -85,6 +87,7 @@ def _check_images(check: EntryCheck, loaded: LoadedEntry) -> None:
                 check.problems.append(f"edits: {case} of {part.method}: both an image and an error")
             if digest is None or not loaded.images:
                 continue
+            # One image at a time: an entry may have gigabytes of them.
             data = loaded.image(digest)
             if data is None:
                 absent += 1

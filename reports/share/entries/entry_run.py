@@ -36,6 +36,7 @@ class EntryRun:
     @property
     def methods(self) -> dict[str, MethodSpec]:
         return {
+            # `MethodSpec` computes the digest from name and options. `parse_entry` has compared it with the key.
             digest: MethodSpec(method.name, method.options, method.label)
             for digest, method in self.entry.methods.items()
         }
@@ -55,8 +56,10 @@ class EntryRun:
             protocol = self.entry.protocols[part.protocol]
             for i, case in enumerate(protocol.cases):
                 digest, error = part.sha256[i], part.errors.get(case)
+                # The edit was never tried. `_failures` counts it as missing.
                 if digest is None and error is None:
                     continue
+                # An entry holds one seed: its columns have one value per case.
                 key = EditKey(part.protocol, protocol.version, part.method, case, self.entry.seed)
                 name = None if digest is None else image_name(digest)
                 records.append(EditRecord(key, name, digest, part.seconds[i], error, part.memory[i]))

@@ -29,6 +29,7 @@ from reports.share.entries.reading import parse_entry
 if TYPE_CHECKING:
     import pandas as pd
 
+# Written into the entry, so that `verify_entry` computes intervals with as many.
 RESAMPLES = 2_000
 # Longest error message or reason, in characters.
 MAX_TEXT = 20_000
@@ -49,6 +50,7 @@ def export_entry(
     zipped = path.suffix == ".zip"
     if images and not zipped:
         raise EntryError(f"{path}: images need a zip. Give a name that ends in .zip.")
+    # The digest last, since it is of everything else.
     content = _content(store, facts or {})
     content["digest"] = content_digest(content)
     data = (json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n").encode()
@@ -77,7 +79,9 @@ def _zip(store: RunStore, entry: bytes, *, images: bool) -> bytes:
 def _add(file: zipfile.ZipFile, name: str, data: bytes) -> None:
     # A fixed time, so that the same run gives the same bytes.
     info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+    # A PNG is compressed already.
     info.compress_type = zipfile.ZIP_STORED if name.endswith(".png") else zipfile.ZIP_DEFLATED
+    # The high 16 bits are the file's mode on Unix: without it, some programs unpack files that nobody may read.
     info.external_attr = 0o644 << 16
     file.writestr(info, data)
 
@@ -161,6 +165,7 @@ def _edit_columns(store: RunStore, order: CaseOrder) -> list[dict[str, Any]]:
     for record in store.edits():
         key = record.key
         position = order.get(key.protocol, {}).get(key.case)
+        # Records of cases or methods that the run no longer lists.
         if position is None or key.method not in store.methods:
             continue
         part = parts.get((key.protocol, key.method))
@@ -181,6 +186,7 @@ def _score_columns(store: RunStore, order: CaseOrder) -> list[dict[str, Any]]:
     """The columns of scores, one for each protocol, method and metric."""
     scores = store.scores()
     parts: dict[tuple[str, str, str], dict[str, Any]] = {}
+    # Lists: iterating over pandas' own arrays boxes every value slowly.
     columns = [scores[name].tolist() for name in ("protocol", "method", "metric", "case", "value", "reason")]
     has_reason = scores["reason"].notna().tolist()
     for protocol, method, metric, case, value, reason, explained in zip(*columns, has_reason, strict=True):

@@ -26,6 +26,7 @@ VERSION = 2
 MEMBER = "entry.json"
 SCHEMA = Path(__file__).parents[2] / "schema" / "entry.schema.json"
 
+# JSON has no NaN and no infinity.
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Hex12 = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
@@ -42,6 +43,7 @@ class EntryError(BenchError):
 
 
 class _EntryModel(BaseModel):
+    # strict: the text "0.5" is no number. forbid: a field that nobody reads could hide what the digest covers.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
@@ -167,6 +169,7 @@ def image_name(sha256: str) -> str:
 def content_digest(content: Mapping[str, Any]) -> str:
     """SHA-256 of an entry's canonical JSON without ``digest`` itself."""
     rest = {key: value for key, value in content.items() if key != "digest"}
+    # Canonical: sorted keys, no spaces, ASCII. A program in another language can compute the same bytes.
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -49,6 +49,7 @@ def merge_entries(paths: Iterable[Path], store: RunStore, facts: Mapping[str, Me
     own = summary(load(store), facts, resamples=RESAMPLES)
     if own.empty:
         raise EntryError(f"{store.path}: has no scores yet. Score it first: run_bench.py score RUN")
+    # All entries are checked before a table is made. An error leaves nothing half merged.
     versions = metric_versions(store)
     frames, notes = [own], []
     used_labels: set[str] = set()
@@ -86,6 +87,7 @@ def _refuse_incomparable(loaded: LoadedEntry, store: RunStore, versions: Mapping
         raise EntryError(
             f"{path}: does not hold: {check.problems[0]}{more}. Ask for it to be exported again."
         )
+    # Names alone do not suffice: digests and cases are compared below.
     common = [name for name in entry.protocols if name in store.protocols()]
     if not common:
         raise EntryError(
@@ -94,6 +96,7 @@ def _refuse_incomparable(loaded: LoadedEntry, store: RunStore, versions: Mapping
         )
     for name in common:
         _refuse_other_protocol(path, name, entry.protocols[name], store)
+    # Metrics that one side alone has get no value on the other, and need not agree.
     for metric in sorted(_metrics_in_common_protocols(entry, store) & versions.keys()):
         if entry.metrics[metric].version != versions[metric]:
             raise EntryError(
@@ -138,6 +141,7 @@ def _metrics_in_common_protocols(entry: LeaderboardEntry, store: RunStore) -> se
 
 def _rows_for_merge(entry: LeaderboardEntry, label: str, own: pd.DataFrame) -> pd.DataFrame:
     """The entry's summary of common protocols, without its controls, under the merged titles."""
+    # Computed from the scores, not copied from the entry's own summary.
     frame = entry_summary(entry)
     # The own run has the same controls. Twice in one table they would mislead.
     is_common = frame["protocol"].isin(set(own["protocol"])) & ~frame["method"].isin(entry_controls(entry))

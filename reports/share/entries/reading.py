@@ -33,6 +33,7 @@ from reports.share.entries.format import (
 
 # Largest unpacked entry: ten times the size that a million scores need.
 MAX_JSON_BYTES = 1 << 30
+# 64 MiB: an uncompressed image of 4,700 by 4,700 pixels.
 MAX_IMAGE_BYTES = 64 << 20
 # Exceptions of reading a damaged file or zip. A zip with a password raises RuntimeError, one with an unknown
 # compression NotImplementedError.
@@ -74,6 +75,7 @@ def load_entry(path: Path) -> LoadedEntry:
                 data = _read_member(file, MEMBER, MAX_JSON_BYTES, path)
                 images = any(name.startswith("images/") for name in file.namelist())
         else:
+            # Before reading: the file may be larger than memory.
             if path.stat().st_size > MAX_JSON_BYTES:
                 raise EntryError(f"{path}: {path.stat().st_size:,} bytes are more than any entry has.")
             data, images = path.read_bytes(), False
@@ -89,6 +91,7 @@ def parse_entry(data: bytes, origin: str) -> LeaderboardEntry:
     # JSON.
     try:
         content = json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+    # Thousands of nested brackets exhaust the recursion limit.
     except (ValueError, RecursionError) as error:
         raise EntryError(f"{origin}: not valid JSON ({error}). Give a file that `export` wrote.") from error
     # Format.
@@ -104,17 +107,20 @@ def parse_entry(data: bytes, origin: str) -> LeaderboardEntry:
         entry = LeaderboardEntry.model_validate(content)
     except ValidationError as error:
         raise EntryError("\n".join(_messages(error, origin))) from None
+    # The first one is enough for a message.
     for problem in _inconsistencies(entry, content):
         raise EntryError(f"{origin}: {problem}. Export it again.")
     return entry
 
 
 def _refuse_constant(name: str) -> float:
+    # Python's parser accepts NaN and Infinity, other programs do not.
     raise ValueError(f"{name} is no number of JSON")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
+    # Two programs may take different ones of two equal keys, and then read two different entries.
     if len(content) != len(pairs):
         raise ValueError("a key is given twice")
     return content
@@ -127,6 +133,7 @@ def _messages(error: ValidationError, origin: str) -> list[str]:
     for problem in problems[:5]:
         where = ".".join(map(str, problem["loc"]))
         value = repr(problem["input"])
+        # A wrong place may be a column of a million values.
         value = value if len(value) <= 60 else value[:59] + "…"
         lines.append(f"{origin}: {where}: {problem['msg']}, got {value}. Export it again.")
     if len(problems) > 5:

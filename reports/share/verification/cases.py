@@ -26,6 +26,7 @@ def check_case_files(
     ``info``: the protocol's entry in ``run.json``. Returns the rows of the cases.
     """
     folder = f"cases/{protocol}"
+    # Also where the cases cannot be read: then these files are damaged, not strays.
     expected_files |= {f"{folder}/protocol.json", f"{folder}/cases.jsonl"}
     try:
         stored = store.cases(protocol)
@@ -46,6 +47,7 @@ def check_case_files(
                 result.problems.append(f"{folder}/cases.jsonl: case {row['id']}: {name!r} leaves its folder")
                 continue
             path = f"{folder}/{name}"
+            # Cases share sources. A missing one is reported once.
             if path not in expected_files and not (store.path / path).is_file():
                 result.problems.append(f"{path}: missing; case {row['id']} names it")
             expected_files.add(path)
@@ -132,6 +134,7 @@ def _differing_parts(stored: EditCase, fresh: EditCase) -> list[str]:
     """Parts in which two cases differ, by the names they have in ``cases.jsonl``."""
     one, other = stored.request, fresh.request
     # Texts and numbers.
+    # Compared field by field, so that a problem names what differs.
     values = {
         name: (getattr(stored, name), getattr(fresh, name)) for name in ("category", "source_id", "claims")
     }
@@ -158,4 +161,5 @@ def _differing_parts(stored: EditCase, fresh: EditCase) -> list[str]:
 
 
 def _same_image(one: Image, other: Image) -> bool:
+    # Decoded pixels: another version of a library may compress the same image to other bytes.
     return one.size == other.size and one.mode == other.mode and one.tobytes() == other.tobytes()

@@ -62,6 +62,7 @@ def _last_line_is_torn(log: Path) -> bool:
     if not log.is_file() or not log.stat().st_size:
         return False
     with log.open("rb") as stream:
+        # One byte before the end (whence 2).
         stream.seek(-1, 2)
         return stream.read(1) != b"\n"
 
@@ -82,6 +83,7 @@ def _record_problem(
         return f"seed {key.seed}, run.json says {manifest.get('seed')}"
     if key.case not in cases[key.protocol]:
         return "there is no such case"
+    # Exactly one of the two must be there.
     if (record.file is None) == (record.error is None):
         return "neither a file nor an error, or both"
     return ""
@@ -101,6 +103,7 @@ def _note_missing_edits(
     )
     for protocol, rows in cases.items():
         for digest, title in titles.items():
+            # Notes, not problems: a run may be verified before it is finished.
             missing, failures = len(rows) - recorded[protocol, digest], failed[protocol, digest]
             if missing > 0:
                 result.notes.append(

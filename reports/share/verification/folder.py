@@ -32,6 +32,7 @@ def check_manifest(result: Verification, manifest: Mapping[str, Any]) -> None:
             )
     # A run of a suite has the suite's seed.
     suite, seed = manifest.get("suite"), manifest.get("seed")
+    # A run may be made without a suite file, through the Python interface.
     if isinstance(suite, Mapping) and suite.get("seed", seed) != seed:
         result.problems.append(f"run.json: the suite's seed is {suite['seed']}, the run's {seed}")
     count = len(manifest["methods"])
@@ -69,6 +70,7 @@ def check_digests(result: Verification, store: RunStore) -> set[str] | None:
         if not name.startswith("cases/"):
             result.problems.append(f"{name}: missing; it was written")
     for name in sorted(present - set(digests)):
+        # Older runs have digests only of the files that were written since they were introduced.
         if complete and name.partition("/")[0] in ("cases", "scores"):
             result.problems.append(f"{name}: this program did not write it")
 
@@ -111,6 +113,7 @@ def check_report(
     digested = {name for name in stored if f"report/{name}" in (unchanged_files or ())}
     by_digest = (stored - compared) & digested
     unchecked = stored - compared - by_digest
+    # One line says how many files each of the checks covers, the weakest last.
     how = f"built again from the scores and compared: {len(compared)}"
     how += f"; by its digest alone: {len(by_digest)}" if by_digest else ""
     how += f"; not checked: {len(unchecked)}" if unchecked else ""

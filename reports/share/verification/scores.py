@@ -32,6 +32,7 @@ def check_scores(
     problems_before = len(result.problems)
     folder = store.path / "scores"
     if folder.is_dir():
+        # Part files are named by number. set.json holds the scores of sets.
         expected_files |= {f"scores/{path.name}" for path in folder.glob("part-*.parquet")}
         expected_files.add("scores/set.json")
     try:
@@ -46,6 +47,7 @@ def check_scores(
     result.problems += [
         f"scores: {row.metric} of {row.case} by {row.method} in {row.protocol}: of another edit than the one that is "
         "here. Score again"
+        # By edit and metric: an image that was made anew and scored again makes its old score harmless.
         for row in store.scores(stale=True).itertuples(index=False)
         if (row.protocol, row.method, row.case, row.seed, row.metric) not in current
     ]
@@ -113,6 +115,7 @@ def check_sampled_scores(
 
     problems_before = len(result.problems)
     checked, compared = _compare_scores(result, stored, fresh)
+    # Metrics whose weights are not on this machine.
     absent = sorted({metric for _, metric in stored} - {score.metric for score in fresh})
     if absent:
         result.notes.append(f"not scored again: {', '.join(absent)}")
@@ -155,6 +158,7 @@ def _compare_scores(
         if (place, score.metric) not in stored:
             continue
         version, before = stored[place, score.metric]
+        # Values of another version may differ rightly.
         if version != score.metric_version:
             other_versions.add(f"{score.metric} (stored {version}, here {score.metric_version})")
             continue

@@ -36,6 +36,7 @@ def check_sets(
         for category in ("all", row["category"]):
             place = (record.key.protocol, record.key.method, category)
             hashes.setdefault(place, []).append(record.sha256 or "")
+            # A set score is over the edits that have an image.
             images[place] += record.file is not None
     protocols = store.manifest["protocols"]
     inputs = {
@@ -50,6 +51,7 @@ def check_sets(
         place = (row["protocol"], row["method"], row["category"])
         if row["n"] > images[place]:
             result.problems.append(f"{_where(row)}: over {row['n']} edits, there are {images[place]}")
+        # Set scores of earlier versions have no digest of their inputs.
         elif isinstance(row.get("inputs"), str) and row["inputs"] != inputs.get(place, ""):
             result.problems.append(f"{_where(row)}: of other edits than those that are here. Score again")
     return rows
@@ -109,6 +111,7 @@ def _compare_sets(result: Verification, rows: Sequence[SetRow], fresh: Iterable[
         compared += 1
         for name, value in (("value", score.value), ("low", score.low), ("high", score.high), ("n", score.n)):
             before, after = float(row[name]), math.nan if value is None else float(value)
+            # A KID or CMMD can be far below 1, so the tolerance is relative to 0.1 at least.
             if values_differ(before, after, least_scale=0.1):
                 result.problems.append(
                     f"{_where(row)}: {name} is {value_text(before)}, computed again {value_text(after)}"
