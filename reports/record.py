@@ -120,9 +120,7 @@ def table_frames(session: Session, store: RunStore) -> dict[str, pd.DataFrame]:
 
 def write_report(session: Session, store: RunStore, options: ReportOptions | None = None) -> WrittenReport:
     """Writes tables, figures, the page, and ``report.json`` with the options and the digests of all inputs."""
-    from bench.metrics.options import SuccessRule
     from reports import write
-    from reports.figures.sensitivity import Bounds
     from reports.page import write_page
 
     # `run` takes the defaults.
@@ -131,7 +129,7 @@ def write_report(session: Session, store: RunStore, options: ReportOptions | Non
     paper, study, inputs = _inputs(store, options)
 
     # Tables, figures, page.
-    rule, facts = SuccessRule(), session.metric_info()
+    facts = session.metric_info()
     paths = write.write_report(
         store,
         facts,
@@ -139,7 +137,6 @@ def write_report(session: Session, store: RunStore, options: ReportOptions | Non
         paper=paper,
         study=study,
         baseline=options.baseline,
-        bounds=Bounds(rule.min_edit_area, rule.max_leak_area, rule.min_leak_psnr),
         cases=options.case,
     )
     page = write_page(

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from bench.metrics.types import MetricInfo
     from bench.store import RunStore
     from reports.data.preference import StudyResults
-    from reports.figures.sensitivity import Bounds
     from reports.tables.paper import Paper
 
 
@@ -63,7 +62,6 @@ def write_report(
     paper: Paper | None = None,
     study: StudyResults | None = None,
     baseline: str | None = None,
-    bounds: Bounds | None = None,
     cases: Sequence[str] = (),
     with_figures: bool = True,
     resamples: int = 2000,
@@ -72,8 +70,8 @@ def write_report(
     """Writes ``report/`` of a run. The module says which files.
 
     ``metrics``: metric -> its declaration. ``paper``: adds the values that it reported. ``study``: adds its votes.
-    ``baseline``: method that the others are compared with, by default the first one that is no control. ``bounds``:
-    those of the success rule. ``cases``: ids for a further grid of edits, per protocol that has any of them.
+    ``baseline``: method that the others are compared with, by default the first one that is no control. ``cases``: ids
+    for a further grid of edits, per protocol that has any of them.
 
     Raises :class:`ReportError` where nothing is scored or a case is not in the run, ``StyleError``, ``PaperError``,
     ``VoteError``, ``StatisticsError`` and ``StoreError``.
@@ -91,7 +89,7 @@ def write_report(
     images: list[Path] = []
     figures: list[ReportFigure] = []
     if with_figures:
-        images, figures = write_figures(store, report, bounds, cases)
+        images, figures = write_figures(store, report, cases)
         floats = (latex.figure(one.name, one.caption, wide=one.wide) for one in figures)
         files += _write(store, {"figures/figures.tex": "\n".join([latex.HEAD_OF_FIGURES, *floats])})
         _remove_stale(store, [*files, *images])

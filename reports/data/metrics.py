@@ -79,13 +79,17 @@ MAIN_METRICS: tuple[str, ...] = (
     "mini_clip_cmmd",
 )
 
+# Families of metrics, the preferred one first. A protocol shows the first that it has.
+SUCCESS = ("success_truth", "success_clip", "success_mini_clip")
+FRECHET = ("fid", "vgg16_frechet")
+
 # Columns of a narrow terminal: of each family the first metric that the table has.
 TERMINAL_METRICS: tuple[tuple[str, ...], ...] = (
-    ("success_truth", "success_clip", "success_mini_clip"),
+    SUCCESS,
     ("leak_lpips",),
     ("leak_psnr",),
     ("clip_target", "mini_clip_target"),
-    ("fid", "vgg16_frechet"),
+    FRECHET,
 )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.edit import ALL, CATEGORIES
-from reports.data.metrics import HEADINGS
+from reports.data.metrics import HEADINGS, SUCCESS
 from reports.data.preference import SIMULATED
 from reports.data.scores import RunScores
 from reports.figures.chart_parts import (
@@ -41,7 +41,6 @@ DISTANCES: Sequence[tuple[str, str]] = (
     ("leak_lpips_mid", "mid"),
     ("leak_lpips_far", "far"),
 )
-SUCCESS = ("success_truth", "success_clip", "success_mini_clip")
 ALIGNMENT = ("clip_region", "mini_clip_region", "clip_target", "mini_clip_target")
 LEAK = ("leak_lpips", "leak_lpips_vgg")
 # A chart shows the first metric of a group that the protocol has.

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from bench.edit import CATEGORIES
+from reports.data.metrics import SUCCESS
 from reports.data.preference import TIE, pairs
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ WORDS: Mapping[str, str] = {
     "disputed": "chosen by rule: where votes, methods and judges disagree most",
     "hand": "chosen by hand",
 }
-
-_SUCCESS = ("success_truth", "success_clip", "success_mini_clip")
 
 
 def choose(
@@ -81,7 +80,7 @@ def _ranks(scores: ProtocolScores, rule: Rule, votes: pd.DataFrame | None) -> li
     # Equal ranks leave the order to the hash alone.
     if rule == "random":
         return [()] * count
-    judged = [m for m in _SUCCESS if m in scores.metrics]
+    judged = [m for m in SUCCESS if m in scores.metrics]
     # Without a judge, leakage decides, or else the hash.
     success = _mean(scores, judged[0]) if judged else np.zeros(count)
     if rule == "disputed":

@@ -10,9 +10,8 @@ import numpy as np
 from PIL import Image
 
 from bench.edit import EditCase
-from reports.data.metrics import HEADINGS
+from reports.data.metrics import HEADINGS, SUCCESS
 from reports.data.scores import ProtocolScores, RunScores
-from reports.figures.charts import SUCCESS
 from reports.figures.choice import Rule, choose, words
 from reports.figures.grid import MARKS, Edits, enlarged, last_edits, outlined
 from reports.figures.style import GRAY, PAGE_INCHES, RULE, drawing, label

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.metrics.options import SuccessRule
+from reports.data.metrics import SUCCESS
 from reports.data.scores import ProtocolScores, RunScores
 from reports.figures.chart_parts import add_legend
-from reports.figures.charts import SUCCESS
 from reports.figures.style import COLUMN_INCHES, GRAY, RULE, Look, drawing, figure
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     FloatND = NDArray[np.float64]
 
-# Bound -> label of its axis, and the ends of the axis.
+# Bound of `SuccessRule` -> label of its axis, and the ends of the axis.
 BOUNDS: Mapping[str, tuple[str, float, float]] = {
     "min_edit_area": ("area inside >", 0.0, 1.0),
     "max_leak_area": ("area outside ≤", 0.0, 0.5),
@@ -27,15 +28,6 @@ BOUNDS: Mapping[str, tuple[str, float, float]] = {
 }
 # Points of a curve.
 _POINTS = 61
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The bounds of the success rule, as in ``bench.metrics.options.SuccessRule``."""
-
-    min_edit_area: float = 0.1
-    max_leak_area: float = 0.05
-    min_leak_psnr: float = 22.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +43,7 @@ class Curve:
 
 
 def sensitivity(
-    scores: ProtocolScores, method: int, judge: str, bounds: Bounds, at: Mapping[str, FloatND]
+    scores: ProtocolScores, method: int, judge: str, rule: SuccessRule, at: Mapping[str, FloatND]
 ) -> list[Curve]:
     """Success at each value ``at`` of each bound, by the rule of ``bench.metrics.options.SuccessRule``.
 
@@ -82,7 +74,7 @@ def sensitivity(
             "min_leak_psnr": psnr >= values["min_leak_psnr"],
         }
 
-    by_rule = passes(vars(bounds))  # (n,) each
+    by_rule = passes(vars(rule))  # (n,) each
     by_value = passes({name: values[:, None] for name, values in at.items()})  # (P, n) each
     curves = []
     for bound, moved in by_value.items():
@@ -93,16 +85,16 @@ def sensitivity(
 
 
 def success_sensitivity(
-    scores: RunScores, style: Mapping[str, Look], bounds: Bounds | None = None
+    scores: RunScores, style: Mapping[str, Look], rule: SuccessRule | None = None
 ) -> Figure | None:
     """Chart of success as each bound moves. A dotted line marks the rule's own bound."""
-    bounds = bounds or Bounds()
+    rule = rule or SuccessRule()
     at = {name: np.linspace(low, high, _POINTS) for name, (_, low, high) in BOUNDS.items()}
     curves: dict[str, dict[str, list[Curve]]] = {}
     judges = {name: _judge(protocol) for name, protocol in scores.protocols.items()}
     for name, protocol in scores.protocols.items():
         of_method = {
-            protocol.titles[m]: sensitivity(protocol, int(m), judges[name], bounds, at)
+            protocol.titles[m]: sensitivity(protocol, int(m), judges[name], rule, at)
             for m in protocol.contenders
         }
         if judges[name] and any(of_method.values()):
@@ -115,7 +107,7 @@ def success_sensitivity(
         axes = chart.subplots(len(curves), len(BOUNDS), squeeze=False, sharey=True, sharex="col")
         handles: dict[str, Any] = {}
         for row, (name, of_method) in zip(axes, curves.items(), strict=True):
-            _draw_row(row, of_method, style, bounds, handles)
+            _draw_row(row, of_method, style, rule, handles)
             row[0].set_ylabel("success % ↑")
             row[0].set_title(f"{name}, judge: {judges[name].replace('_', ' ')}", loc="left", pad=4)
         for axis, (text, _, _) in zip(axes[-1], BOUNDS.values(), strict=True):
@@ -134,7 +126,7 @@ def _draw_row(
     axes: Sequence[Any],
     of_method: Mapping[str, Sequence[Curve]],
     style: Mapping[str, Look],
-    bounds: Bounds,
+    rule: SuccessRule,
     handles: dict[str, Any],
 ) -> None:
     """Draws the panels of one protocol, one per bound, and adds the legend's handles."""
@@ -150,7 +142,7 @@ def _draw_row(
                     markevery=markers, clip_on=False, **look.mark(),
                 )  # fmt: skip
         handles["the rule's bound"] = axis.axvline(
-            vars(bounds)[bound], color=GRAY, linewidth=0.8, linestyle=(0, (1, 1.2))
+            vars(rule)[bound], color=GRAY, linewidth=0.8, linestyle=(0, (1, 1.2))
         )
         axis.set_xlim(low, high)
         axis.set_ylim(0, 105)

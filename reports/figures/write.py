@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from bench.store import RunStore
     from reports.build import ReportContent
     from reports.figures.choice import Rule
-    from reports.figures.sensitivity import Bounds
 
     # Name, caption and figure. None where the run lacks the data.
     Drawing = tuple[str, str, Figure | None]
@@ -33,11 +32,11 @@ class ReportFigure:
 
 
 def write_figures(
-    store: RunStore, report: ReportContent, bounds: Bounds | None = None, cases: Sequence[str] = ()
+    store: RunStore, report: ReportContent, cases: Sequence[str] = ()
 ) -> tuple[list[Path], list[ReportFigure]]:
     """Writes the overview grid and all figures. Returns the paths, and the figures with their captions.
 
-    ``bounds``: those of the success rule. ``cases``: ids for a further grid. Raises ``bench.store.StoreError``.
+    ``cases``: ids for a further grid. Raises ``bench.store.StoreError``.
     """
     from reports.figures.pictures import verdicts
     from reports.figures.style import COLUMN_INCHES, save
@@ -50,7 +49,7 @@ def write_figures(
     paths = [grid.grid(store, records=report.scores.edits, succeeded=succeeded)]
     figures = []
     # One after the other, so that only one figure is in memory.
-    for drawings in (_charts(report, bounds), _edits(store, report, cases)):
+    for drawings in (_charts(report), _edits(store, report, cases)):
         for name, caption, drawing in drawings:
             if drawing is not None:
                 paths += save(store, name, drawing)
@@ -58,7 +57,7 @@ def write_figures(
     return paths, figures
 
 
-def _charts(report: ReportContent, bounds: Bounds | None) -> Iterator[Drawing]:
+def _charts(report: ReportContent) -> Iterator[Drawing]:
     from reports.figures import charts
     from reports.figures.sensitivity import success_sensitivity
     from reports.figures.style import looks
@@ -93,7 +92,7 @@ def _charts(report: ReportContent, bounds: Bounds | None) -> Iterator[Drawing]:
     yield (
         "success-sensitivity",
         "Success as one bound of the success rule moves and the others stay. Dotted: the rule's own bound.",
-        success_sensitivity(scores, style, bounds),
+        success_sensitivity(scores, style),
     )
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from bench.tables.numbers import cell_text, interval
 from bench.tables.table import Cell, Column, Table
-from reports.figures.charts import ALIGNMENT, LEAK, SUCCESS
+from reports.data.metrics import FRECHET, SUCCESS
+from reports.figures.charts import ALIGNMENT, LEAK
 
 # The columns of the first screen: of each family the first metric that the table has.
 HEADLINE: Sequence[Sequence[str]] = (
@@ -16,7 +17,7 @@ HEADLINE: Sequence[Sequence[str]] = (
     ("leak_psnr",),
     ALIGNMENT,
     ("clip_directional", "mini_clip_directional"),
-    ("fid", "vgg16_frechet"),
+    FRECHET,
 )
 
 

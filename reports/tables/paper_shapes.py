@@ -7,15 +7,12 @@ from dataclasses import dataclass
 
 from bench.edit import ALL, CATEGORIES
 from bench.tables.table import Table
-from reports.data.metrics import heading
+from reports.data.metrics import FRECHET, SUCCESS, heading
 from reports.data.preference import EVERYWHERE, SIMULATED
 from reports.data.report_data import ReportData
 from reports.tables.tabulate import Pick, tabulate
 
-# Families in order of preference: the first metric that a protocol has stands in the table. Names with `mini_clip`
-# are of the embedded CLIP, which scores the rendered world alone.
-FRECHET = ("fid", "vgg16_frechet")
-SUCCESS = ("success_truth", "success_clip", "success_mini_clip")
+# As `SUCCESS`. Names with `mini_clip` are of the embedded CLIP, which scores the rendered world alone.
 REGION = ("clip_region", "mini_clip_region")
 # Method of the ablation table. Its variants have names that begin with this and ``_no_``.
 ABLATION = "prompt_edit_diff"

@@ -10,7 +10,7 @@ from bench.edit import ALL
 from bench.metrics.types import raw_name
 from bench.tables.style import Style
 from bench.tables.table import Cell, Column, Table, mark, slug
-from reports.data.metrics import full_heading, is_composited
+from reports.data.metrics import FRECHET, SUCCESS, full_heading, is_composited
 from reports.data.preference import EVERYWHERE
 from reports.data.report_data import ReportData
 from reports.data.scores import PEAK_MEMORY, SECONDS
@@ -25,7 +25,7 @@ SUITE: Sequence[tuple[str, Sequence[tuple[tuple[str, ...], str]]]] = (
     (
         "realism",
         (
-            (("fid", "vgg16_frechet"), ""),
+            (FRECHET, ""),
             (("kid", "vgg16_kid"), ""),
             (("cmmd", "mini_clip_cmmd"), ""),
         ),
@@ -50,7 +50,7 @@ SUITE: Sequence[tuple[str, Sequence[tuple[tuple[str, ...], str]]]] = (
     (
         "success",
         (
-            (("success_truth", "success_clip", "success_mini_clip"), "raw"),
+            (SUCCESS, "raw"),
             (("success_truth_pasted", "success_clip_pasted", "success_mini_clip_pasted"), "composited"),
         ),
     ),

@@ -14,6 +14,7 @@ from bench.edit import ALL, CATEGORIES
 from bench.files import is_relative, sha256_file
 from bench.metrics.types import MetricInfo
 from bench.store import RunStore
+from bench.tables.numbers import finite
 from reports.data.intervals import differences as paired_differences
 from reports.data.metrics import metric_info, outcomes
 from reports.share.comparison.result import Flip, MetricDifference
@@ -144,8 +145,8 @@ class PairedMethod:
                         a=float(a[both, k].mean()),
                         b=float(b[both, k].mean()),
                         difference=float(means.value[k]),
-                        low=_finite(means.low[k]),
-                        high=_finite(means.high[k]),
+                        low=finite(means.low[k]),
+                        high=finite(means.high[k]),
                         n=len(both),
                         unpaired=int(unpaired[chosen, k].sum()),
                         same=not gap[both, k].any(),
@@ -164,7 +165,7 @@ class PairedMethod:
             # Fréchet distances depend on n.
             elif one["n"] != other["n"]:
                 remark = f"sets of {one['n']} and {other['n']} edits: not comparable"
-            a, b = _finite(one["value"]), _finite(other["value"])
+            a, b = finite(one["value"]), finite(other["value"])
             gap = b - a if a is not None and b is not None and not remark else None
             yield self.difference(
                 category,
@@ -193,7 +194,3 @@ def _matrix(frames: Sequence[pd.DataFrame], cases: CaseRows) -> FloatND:
         for case, of_seeds in of_case.items():
             values[order[case], k] = math.fsum(of_seeds) / len(of_seeds)
     return values
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

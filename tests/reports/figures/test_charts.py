@@ -98,13 +98,6 @@ def test_charts_without_their_data_are_left_out(tmp_path: Path) -> None:
     assert sensitivity.success_sensitivity(run, looks) is None
 
 
-def test_the_default_bounds_are_the_rules() -> None:
-    rule = SuccessRule()
-    assert sensitivity.Bounds() == sensitivity.Bounds(
-        rule.min_edit_area, rule.max_leak_area, rule.min_leak_psnr
-    )
-
-
 def test_sensitivity_is_the_rules_own(store: RunStore) -> None:
     of = scores.load(store).protocols["mini-coco"]
     bounds = {
@@ -122,7 +115,7 @@ def test_sensitivity_is_the_rules_own(store: RunStore) -> None:
                 outside = not np.isnan(leak)
                 parts.append((judged > 0.5, area, leak if outside else None, ratio if outside else None))
         at = {bound: np.array(values) for bound, values in bounds.items()}
-        curves = sensitivity.sensitivity(of, int(m), "truth", sensitivity.Bounds(), at)
+        curves = sensitivity.sensitivity(of, int(m), "truth", SuccessRule(), at)
         assert [curve.n for curve in curves] == [len(parts)] * 3
         for curve, (bound, values) in zip(curves, bounds.items(), strict=True):
             rules = [replace(SuccessRule(), **{bound: value}) for value in values]
