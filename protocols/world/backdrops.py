@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from protocols.world.canvas import UNITS, Canvas, Color, Field, cut, f32, frame, rgb, union, wave
+from protocols.world.canvas import BLACK, UNITS, Canvas, Color, Field, cut, f32, frame, rgb, union, wave
+from protocols.world.materials import relief, textured
 
 BACKDROPS: tuple[str, ...] = ("meadow", "beach", "snow", "desert", "night", "room")
 
@@ -61,33 +62,60 @@ def paint_backdrop(canvas: Canvas, name: str, horizon: float, draws: tuple[float
     edge: Field = f32(horizon) - y
 
     if name in ("meadow", "beach"):
-        cloud = np.clip(broad * 3 - f32(0.25), 0, 1)[..., None] * f32(0.8)
+        puffs = broad + relief(canvas, "cloud") if canvas.detail else broad
+        cloud = np.clip(puffs * 3 - f32(0.25), 0, 1)[..., None] * f32(0.8)
         sky = sky + (_CLOUD - sky) * cloud
     if name == "meadow":
-        ground = ground * (1 + f32(0.25) * fine[..., None])
+        ground = _receding(canvas, ground * (1 + f32(0.25) * fine[..., None]), "grass", down)
         edge = edge + wave(x * f32(0.021) + f32(draws[2])) * f32(2)
     elif name == "beach":
-        shore = horizon + 7 + draws[2]
-        sea = np.clip(f32(shore) + wave(x * f32(0.03) + f32(draws[3])) * f32(1.2) - y, 0, 1)[..., None]
-        ground = ground * (1 + f32(0.10) * fine[..., None])
-        ground = ground * (1 - sea) + _SEA * (1 + f32(0.25) * fine[..., None]) * sea
+        shore = f32(horizon + 7 + draws[2]) + wave(x * f32(0.03) + f32(draws[3])) * f32(1.2) - y
+        sea = np.clip(shore, 0, 1)[..., None]
+        ground = _receding(canvas, ground * (1 + f32(0.10) * fine[..., None]), "sand", down)
+        waves = _receding(canvas, _SEA * (1 + f32(0.25) * fine[..., None]), "water", down)
+        ground = ground * (1 - sea) + waves * sea
+        if canvas.detail:
+            # Foam where the waves end.
+            foam = np.clip(1 - np.abs(shore - f32(0.4) + relief(canvas, "water", 1.6)) / f32(0.5), 0, 1)
+            ground = ground + (_CLOUD - ground) * (foam * f32(0.75 * canvas.strength))[..., None]
     elif name == "snow":
-        ground = ground * (1 + f32(0.05) * fine[..., None])
+        ground = _receding(canvas, ground * (1 + f32(0.05) * fine[..., None]), "snow", down)
         edge = edge + wave(x * f32(0.018) + f32(draws[2])) * f32(1.5)
     elif name == "desert":
-        ground = ground * (1 + f32(0.22) * broad[..., None])
+        ground = _receding(canvas, ground * (1 + f32(0.22) * broad[..., None]), "dune", down)
         edge = edge + wave(x * f32(0.016) + f32(draws[2])) * f32(3.5)
     elif name == "night":
-        ground = ground * (1 + f32(0.25) * fine[..., None])
+        ground = _receding(canvas, ground * (1 + f32(0.25) * fine[..., None]), "grass", down)
     else:
         stripe = np.abs(x - np.floor(x / 8) * 8 - 4) < 0.75
         sky = sky * np.where(stripe, f32(0.92), f32(1))[..., None]
-        boards = (y - f32(horizon)) - np.floor((y - f32(horizon)) / 7) * 7 < 1.0
+        depth = y - f32(horizon)
+        boards = depth - np.floor(depth / 7) * 7 < 1.0
         ground = ground * np.where(boards, f32(0.84), f32(1))[..., None] * (1 + f32(0.10) * fine[..., None])
+        if canvas.detail:
+            sky = sky * (1 + relief(canvas, "plaster"))[..., None]
+            ground = ground * (1 + relief(canvas, "wood"))[..., None]
+            ground = ground * (1 - _joints(x, depth) * f32(0.3 * canvas.strength))[..., None]
 
     coverage = canvas.cover(edge)
     canvas.image = np.ascontiguousarray(sky + (ground - sky) * coverage[..., None])
     _decorate(canvas, name, horizon, draws, light)
+
+
+def _receding(canvas: Canvas, ground: Field, material: str, down: Field) -> Field:
+    """The ground with its texture: fine at the horizon (``down`` 0), coarse at the lower edge (1)."""
+    if not canvas.detail:
+        return ground
+    far, near = relief(canvas, material, 0.6)[..., None], relief(canvas, material, 1.7)[..., None]
+    return ground * (1 + far + (near - far) * down)
+
+
+def _joints(x: Field, depth: Field) -> Field:
+    """1 where a floor board ends, else 0: every 30 units, in each row of boards elsewhere."""
+    row = np.floor(depth / 7)
+    along = x + row * f32(13)
+    joints: Field = (along - np.floor(along / 30) * 30 < f32(0.25)).astype(f32)
+    return joints
 
 
 def _decorate(canvas: Canvas, name: str, horizon: float, draws: tuple[float, ...], light: float) -> None:
@@ -97,15 +125,15 @@ def _decorate(canvas: Canvas, name: str, horizon: float, draws: tuple[float, ...
     # The landmarks of a wide image stand nearer to its sides: offsets from the middle grow with it.
     wide = (right - left) / UNITS
 
-    def disc(cx: float, cy: float, radius: float, color: Color, shade: Field | float = 1.0) -> None:
+    def disc(cx: float, cy: float, radius: float, color: Color, material: str = "") -> None:
         part = canvas.part(cx - radius, cy - radius, cx + radius, cy + radius)
-        part.paint(part.circle(cx, cy, radius), color, shade)
+        part.paint(part.circle(cx, cy, radius), color, textured(part, material) if material else 1.0)
 
     if name == "night":
         for sx, sy in _stars(left, upper, right):
             if sy < horizon - 3:
                 disc(sx + draws[3] * 2, sy, 0.75, _MOON)
-        disc(32 + side * (22 * wide + draws[4] * 2), 9, 4.6, _MOON)
+        disc(32 + side * (22 * wide + draws[4] * 2), 9, 4.6, _MOON, "moon")
     elif name == "beach":
         disc(32 + side * (23 * wide + draws[4] * 2), 8, 4.2, rgb(255, 226, 90))
     elif name == "desert":
@@ -115,25 +143,32 @@ def _decorate(canvas: Canvas, name: str, horizon: float, draws: tuple[float, ...
         arm = part.stroke(cx, horizon + 3, cx, horizon - 9, 1.5)
         branch = part.stroke(cx + side * 4, horizon - 5, cx + side * 4, horizon - 7, 1.1)
         elbow = part.stroke(cx, horizon - 3, cx + side * 4, horizon - 5, 1.0)
-        part.paint(union(arm, branch, elbow), _CACTUS)
+        cactus = union(arm, branch, elbow)
+        part.paint(cactus, _CACTUS, textured(part, "upright wood"))
+        for ridge in (-0.6, 0.0, 0.6):
+            part.mark(cut(part.box(cx + ridge, horizon - 3, 0.10, 8), cactus), BLACK, alpha=0.35)
     elif name == "snow":
         for k, offset in ((0, 26.0), (1, 20.0)):
             cx = 32 + side * (offset * wide + draws[4 + k])
             tall = 15 - 4 * k
             part = canvas.part(cx - tall * 0.4, horizon + 1 - tall, cx + tall * 0.4, horizon + 3)
             tree = _spire(part, cx, horizon + 2 - tall, tall * 0.36, tall)
-            part.paint(tree, _PINE)
+            part.paint(tree, _PINE, textured(part, "needles"))
             part.paint(cut(tree, _spire(part, cx, horizon + 2 - tall, tall * 0.16, tall * 0.42)), _CLOUD)
     elif name == "meadow":
         cx = 32 + side * (25 * wide + draws[4] * 2)
         part = canvas.part(cx - 6, horizon - 17, cx + 6, horizon + 5)
-        part.paint(part.stroke(cx, horizon + 3, cx, horizon - 6, 1.0), _TRUNK)
-        part.paint(part.circle(cx, horizon - 10, 5.4), _BUSH, 1 + part.fine(3) * f32(0.4))
+        part.paint(part.stroke(cx, horizon + 3, cx, horizon - 6, 1.0), _TRUNK, textured(part, "upright wood"))
+        leaves = textured(part, "leaves", 1 + part.fine(3) * f32(0.4))
+        part.paint(part.circle(cx, horizon - 10, 5.4), _BUSH, leaves)
     else:
         cx = 32 + side * (23 * wide + draws[4])
         part = canvas.part(cx - 7, 4 + draws[5], cx + 7, 20 + draws[5])
         part.paint(part.box(cx, 12 + draws[5], 6.2, 7.2), _FRAME)
-        part.paint(part.box(cx, 12 + draws[5], 5.0, 6.0), _PANE)
+        pane = part.box(cx, 12 + draws[5], 5.0, 6.0)
+        part.paint(pane, _PANE)
+        streaks = [part.stroke(cx + k - 2, 18 + draws[5], cx + k + 3, 6 + draws[5], 0.6) for k in (-2, 2)]
+        part.mark(cut(union(*streaks), pane), _CLOUD, alpha=0.4)
         part.paint(part.box(cx, 12 + draws[5], 0.6, 6.0), _FRAME)
         part.paint(part.box(cx, 12 + draws[5], 5.0, 0.6), _FRAME)
 

@@ -121,8 +121,19 @@ class Canvas:
     ``x``, ``y``: the coordinates that shapes are drawn in. A zoom moves them, not the shapes.
     """
 
-    def __init__(self, size: Size, zoom: float = 1.0, center: tuple[float, float] = (32.0, 32.0)) -> None:
+    def __init__(
+        self,
+        size: Size,
+        zoom: float = 1.0,
+        center: tuple[float, float] = (32.0, 32.0),
+        detail: bool = False,
+    ) -> None:
+        """``detail``: painters add the textures and small marks that fade out towards 64 px."""
         self.size = width, height = width_height(size)
+        self.zoom, self.center = zoom, center
+        # 0 up to 64 px, all from 128 px on.
+        self.strength = min(max(min(self.size) / UNITS - 1, 0.0), 1.0) if detail else 0.0
+        self.detail = self.strength > 0
         x, y = grid(self.size)
         self.x, self.y = x, y
         if zoom != 1.0 or center != (32.0, 32.0):
@@ -130,7 +141,7 @@ class Canvas:
             self.y = (y - f32(32)) / f32(zoom) + f32(center[1])
         self._sharpness = f32(zoom * min(self.size) / UNITS)
         # Where this canvas lies in the whole image: all of it, unless it is a part.
-        self._window = slice(0, height), slice(0, width)
+        self.window = slice(0, height), slice(0, width)
         self.image: Field = np.zeros((height, width, 3), f32)
         self.labels = np.zeros((height, width), np.uint8)
 
@@ -145,16 +156,16 @@ class Canvas:
         out = copy.copy(self)
         out.x, out.y = self.x[rows, columns], self.y[rows, columns]
         out.image, out.labels = self.image[rows, columns], self.labels[rows, columns]
-        out._window = _inside(self._window[0], rows), _inside(self._window[1], columns)
+        out.window = _inside(self.window[0], rows), _inside(self.window[1], columns)
         return out
 
     def broad(self, index: int) -> Field:
         """One of sixteen smooth noises of about six blobs a side, float32 (height, width) in about [-0.5, 0.5]."""
-        return texture(self.size, True, index)[self._window]
+        return texture(self.size, True, index)[self.window]
 
     def fine(self, index: int) -> Field:
         """One of sixteen smooth noises of about nine blobs a side, as :meth:`broad`."""
-        return texture(self.size, False, index)[self._window]
+        return texture(self.size, False, index)[self.window]
 
     def cover(self, distance: Field) -> Field:
         """Share of each pixel that a shape covers, in [0, 1]."""
@@ -194,6 +205,13 @@ class Canvas:
         owned = coverage > 0.5
         self.labels[owned] = label
         return owned
+
+    def mark(
+        self, distance: Field, color: Color, shade: Field | float = 1.0, alpha: float = 1.0, on: int = 0
+    ) -> None:
+        """As :meth:`paint`, on pixels labelled ``on`` alone, and only on a canvas with detail."""
+        if self.detail:
+            self.blend(self.cover(distance) * (self.labels == on), color, shade, alpha * self.strength)
 
     # ---- shapes: signed distances in world units
 

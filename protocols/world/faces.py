@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from protocols.world.backdrops import BACKDROPS, paint_backdrop
 from protocols.world.canvas import BLACK, WHITE, Canvas, Color, Field, Size, cut, f32, merge, rgb, union, wave
+from protocols.world.materials import textured
 
 HAIR_COLORS: dict[str, Color] = {
     "black": rgb(34, 30, 34),
@@ -38,6 +39,8 @@ _LIPSTICK = rgb(214, 16, 50)
 _LENS = rgb(216, 236, 250)
 _THROAT = rgb(78, 14, 22)
 _BLUSH = rgb(236, 96, 84)
+_IRIS = rgb(96, 62, 34)
+_TONGUE = rgb(176, 62, 66)
 
 PART_LABELS: dict[str, int] = {
     "skin": 1,
@@ -189,16 +192,20 @@ class _Build:
         self.draws = tuple(u(-1, 1) for _ in range(8))
 
 
-def render_face(face: Face, size: Size = 64) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.bool_]]]:
+def render_face(
+    face: Face, size: Size = 64, detail: bool = False
+) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.bool_]]]:
     """Draw a face in the middle of an image.
 
     Returns the image, uint8 (height, width, 3), and CelebAMask-HQ's part masks, bool (height, width) each. Parts that
     do not show are left out, but eyes stay annotated behind glasses, as they are in CelebAMask-HQ.
+
+    ``detail``: with textures and small marks, which fade out towards 64 px. Masks are the same without them.
     """
     b = _Build(face.seed)
-    back = Canvas(size)
+    back = Canvas(size, detail=detail)
     paint_backdrop(back, face.backdrop, b.horizon, b.draws, b.light[0])
-    canvas = Canvas(size, _ZOOM, _CENTER)
+    canvas = Canvas(size, _ZOOM, _CENTER, detail)
     canvas.image = back.image
     eyes = _paint(canvas, face, b)
     parts = {name: canvas.labels == label for name, label in PART_LABELS.items()}
@@ -214,6 +221,7 @@ def _paint(c: Canvas, face: Face, b: _Build) -> dict[str, NDArray[np.bool_]]:
     hair_light = (
         f32(0.98) + strands - (c.y - f32(b.cy)) * f32(0.007) + (c.x - f32(b.cx)) * f32(0.012 * b.light[0])
     )
+    hair_light = textured(c, "curls" if face.style == "curly" else "hair", hair_light)
     _paint_back_hair(c, face, b, hair, hair_light)
     _paint_body(c, b, skin)
     oval = _paint_head(c, b, skin)
@@ -262,12 +270,14 @@ def _paint_body(c: Canvas, b: _Build, skin: Color) -> None:
     label = PART_LABELS
     base = b.cy + b.ry
     c = c.part(b.cx - 24, base - 4, b.cx + 24, base + 200)
-    c.paint(c.box(b.cx, base + 5, 5, 8, 2), skin, 0.80, label=label["neck"])
+    c.paint(c.box(b.cx, base + 5, 5, 8, 2), skin, textured(c, "skin", 0.80), label=label["neck"])
     folds = f32(0.95) + c.broad(b.noise[3]) * f32(0.2) + (c.x - f32(b.cx)) * f32(0.01 * b.light[0])
     # Shoulders, and the chest below them, which only tall images show.
     cloth = union(c.ellipse(b.cx, base + 17, 23, 14), c.box(b.cx, base + 117, 23, 100))
-    c.paint(cloth, b.fabric, folds, label=label["cloth"])
-    c.paint(c.ellipse(b.cx, base + 3, 5.6, 3.2), skin, 0.82, label=label["neck"])
+    c.paint(cloth, b.fabric, textured(c, "cloth", folds), label=label["cloth"])
+    collar = np.abs(c.ellipse(b.cx, base + 3, 6.6, 4.2)) - f32(0.12)
+    c.mark(collar, BLACK, alpha=0.4, on=label["cloth"])
+    c.paint(c.ellipse(b.cx, base + 3, 5.6, 3.2), skin, textured(c, "skin", 0.82), label=label["neck"])
 
 
 def _paint_head(c: Canvas, b: _Build, skin: Color) -> Field:
@@ -277,6 +287,7 @@ def _paint_head(c: Canvas, b: _Build, skin: Color) -> Field:
         part = c.part(x - 4, b.cy - 4, x + 4, b.cy + 7)
         part.paint(part.ellipse(x, b.cy + 1.5, 3.0, 4.2), skin, 0.86 + 0.1 * s * b.light[0], label=label[ear])
         part.paint(part.ellipse(x, b.cy + 1.5, 1.5, 2.5), skin, 0.72)
+        part.mark(np.abs(part.ellipse(x, b.cy + 1.5, 2.2, 3.3)) - f32(0.12), BLACK, alpha=0.25, on=label[ear])
     oval = merge(
         c.ellipse(b.cx, b.cy - 2, b.rx, b.ry - 2), c.ellipse(b.cx, b.cy + 5, b.rx * 0.78, b.ry - 5.2), 5
     )
@@ -292,11 +303,14 @@ def _paint_head(c: Canvas, b: _Build, skin: Color) -> Field:
         nose.stroke(b.cx + 0.3, top, b.cx + 0.2, tip, 0.8), skin, light * f32(0.86), label=label["nose"]
     )
     nose.paint(nose.ellipse(b.cx, tip + 0.3, 2.3, 1.4), skin, light * f32(0.80), label=label["nose"])
+    for s in (-1, 1):
+        nose.mark(nose.ellipse(b.cx + s * 0.95, tip + 0.75, 0.5, 0.3), BLACK, alpha=0.5, on=label["nose"])
+    nose.glow(b.cx + 0.4 * b.light[0], tip - 0.4, 0.9, 0.25 * nose.strength)
     return oval
 
 
 def _skin_light(c: Canvas, b: _Build) -> Field:
-    return c.ball_light(b.cx, b.cy, b.rx + 4, b.ry + 4, b.light, 0.68, 0.46)
+    return textured(c, "skin", c.ball_light(b.cx, b.cy, b.rx + 4, b.ry + 4, b.light, 0.68, 0.46))
 
 
 def _paint_mouth(c: Canvas, face: Face, b: _Build, skin: Color, oval: Field, strands: Field) -> None:
@@ -308,7 +322,7 @@ def _paint_mouth(c: Canvas, face: Face, b: _Build, skin: Color, oval: Field, str
         )
         chin = cut(c.ellipse(b.cx, b.cy + b.ry * 0.62, b.rx * 0.82, b.ry * 0.46), c.below(y - 3.6))
         whiskers = union(jaw, chin, *(c.ellipse(b.cx + s * 3, y - 3.2, 3.8, 1.8, s * 0.3) for s in (-1, 1)))
-        c.paint(whiskers, b.whiskers, f32(0.95) + strands, label=label["skin"])
+        c.paint(whiskers, b.whiskers, textured(c, "whiskers", f32(0.95) + strands), label=label["skin"])
     natural = np.clip(skin * rgb(214, 128, 128) + rgb(24, 0, 4), 0, 1)
     lip = _LIPSTICK if face.lipstick else natural
     c = c.part(b.cx - w - 4, y - 6, b.cx + w + 4, y + 8)
@@ -317,12 +331,17 @@ def _paint_mouth(c: Canvas, face: Face, b: _Build, skin: Color, oval: Field, str
         grin = cut(c.ellipse(b.cx, y - 1.8, w + 0.8, 6.2), c.below(y - 1.2))
         c.paint(grin - f32(0.8 + rim), lip, 0.9, label=label["l_lip"])
         c.paint(grin + f32(0.4), WHITE, label=label["mouth"])
+        gaps = [c.box(b.cx + k * w / 4, y + 1, 0.09, 4) for k in range(-4, 5)]
+        c.mark(union(*gaps), _THROAT, alpha=0.35, on=label["mouth"])
     elif face.mouth == "open":
         c.paint(c.ellipse(b.cx, y + 0.4, w * 0.66 + rim, 4.2 + rim), lip, label=label["l_lip"])
         c.paint(c.ellipse(b.cx, y + 0.5, w * 0.66 - 1.0, 3.0), _THROAT, label=label["mouth"])
+        c.mark(c.ellipse(b.cx, y + 2.6, w * 0.40, 1.5), _TONGUE, alpha=0.8, on=label["mouth"])
     else:
         c.paint(c.stroke(b.cx - w * 0.78, y, b.cx + w * 0.78, y, 1.2 + rim), lip, label=label["l_lip"])
         c.paint(c.stroke(b.cx - w * 0.76, y, b.cx + w * 0.76, y, 0.25), lip, 0.55)
+    folds = [c.box(b.cx + k * w / 7, y, 0.07, 8) for k in range(-8, 9)]
+    c.mark(union(*folds), BLACK, alpha=0.14, on=label["l_lip"])
 
 
 def _paint_eyes(face_canvas: Canvas, face: Face, b: _Build, skin: Color) -> dict[str, NDArray[np.bool_]]:
@@ -335,7 +354,17 @@ def _paint_eyes(face_canvas: Canvas, face: Face, b: _Build, skin: Color) -> dict
         c.paint(c.ellipse(x, y, r + 0.9, r * 0.88), WHITE, label=label[f"{side}_eye"])
         # Before lashes and glasses: what they cover is still annotated as the eye.
         out[f"{side}_eye"] = face_canvas.labels == label[f"{side}_eye"]
-        c.paint(c.circle(x + 0.3 * b.light[0], y, r * 0.70), BLACK, label=label[f"{side}_eye"])
+        iris = x + 0.3 * b.light[0]
+        c.paint(c.circle(iris, y, r * 0.70), BLACK, label=label[f"{side}_eye"])
+        eye = label[f"{side}_eye"]
+        c.mark(np.abs(c.circle(iris, y, r * 0.48)) - f32(r * 0.14), _IRIS, alpha=0.9, on=eye)
+        c.mark(
+            cut(c.box(x, y - r * 0.8, 9, r * 0.34), c.ellipse(x, y, r + 0.9, r * 0.88)),
+            skin,
+            0.6,
+            0.8,
+            on=eye,
+        )
         c.glow(x - 0.6, y - 0.6, 0.9, 0.9)
         if not face.male:
             for k in (0.2, 1.0):
@@ -345,6 +374,7 @@ def _paint_eyes(face_canvas: Canvas, face: Face, b: _Build, skin: Color) -> dict
         c.paint(
             c.stroke(x - 2.7, y - r - 1.7 + tilt, x + 2.7, y - r - 1.7 - tilt, 0.75 if face.male else 0.5),
             brow,
+            textured(c, "whiskers"),
             label=label[f"{side}_brow"],
         )
     return out
@@ -391,6 +421,8 @@ def _paint_glasses(c: Canvas, b: _Build) -> None:
         x = b.cx + s * b.eye_dx * 1.10
         lens = c.ellipse(x, b.eye_y + 0.3, r, r * 0.92)
         c.paint(lens + f32(0.6), _LENS, alpha=0.35)
+        streak = cut(c.stroke(x - r * 0.6, b.eye_y + r, x + r * 0.2, b.eye_y - r, 0.35), lens + f32(0.8))
+        c.blend(c.cover(streak), WHITE, alpha=0.4 * c.strength)
         c.labels[lens < 0.8] = label
         c.paint(np.abs(lens) - f32(0.85), BLACK, label=label)
         temple = c.stroke(x + s * r, b.eye_y, b.cx + s * (b.rx + 0.8), b.eye_y - 0.8, 0.7)
@@ -415,14 +447,19 @@ def _paint_hat(c: Canvas, b: _Build) -> None:
     )
     if b.hat_kind == "beanie":
         dome = cut(c.ellipse(b.cx, y + 1, b.rx + 3.0, b.ry * 0.68), c.above(y))
+        light = textured(c, "knit", light)
         c.paint(dome, color, light + wave(c.x * f32(0.22)) * f32(0.06), label=label)
         c.paint(c.box(b.cx, y - 0.8, b.rx + 3.4, 2.4, 1.8), color, light * f32(0.78), label=label)
     elif b.hat_kind == "cap":
         dome = cut(c.ellipse(b.cx, y + 1.5, b.rx + 2.6, b.ry * 0.62), c.above(y))
+        light = textured(c, "cloth", light)
         c.paint(dome, color, light, label=label)
+        seams = [np.abs(c.ellipse(b.cx, y + 1.5, k * (b.rx + 2.6), b.ry * 0.62)) for k in (0.02, 0.5)]
+        c.mark(union(*seams) - f32(0.1), BLACK, alpha=0.35, on=label)
         brim = c.ellipse(b.cx + b.side * 7, y - 0.6, b.rx * 0.95, 2.2, b.side * 0.08)
         c.paint(brim, color, light * f32(0.68), label=label)
     else:
+        light = textured(c, "cloth", light)
         c.paint(c.box(b.cx, y - 5.4, b.rx * 0.86, 6.2, 1.2), color, light, label=label)
         c.paint(c.box(b.cx, y - 2.4, b.rx * 0.86, 1.5, 0.3), color * f32(0.4) + f32(0.06), label=label)
         c.paint(c.box(b.cx, y - 0.4, b.rx + 4.6, 1.5, 1.4), color, light * f32(0.86), label=label)

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.world.backdrops import BACKDROPS, paint_backdrop
+from protocols.world.brush import Brush
 from protocols.world.canvas import (
     BLACK,
     WHITE,
     Canvas,
     Color,
-    Field,
     Size,
     cut,
     f32,
@@ -26,6 +26,7 @@ from protocols.world.canvas import (
     rgb,
     union,
 )
+from protocols.world.finishes import FINISHES
 
 COLORS: dict[str, Color] = {
     "red": rgb(216, 40, 36),
@@ -170,11 +171,16 @@ def _apart(a: Object, b: Object, gap: float = 3.0) -> bool:
     return r1 + gap < l2 or r2 + gap < l1 or b1 + gap < t2 or b2 + gap < t1
 
 
-def render_scene(scene: Scene, size: Size = 64) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_]]]:
-    """Draw a scene: the image, uint8 (height, width, 3), and one mask, bool (height, width), per object, in order."""
+def render_scene(
+    scene: Scene, size: Size = 64, detail: bool = False
+) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_]]]:
+    """Draw a scene: the image, uint8 (height, width, 3), and one mask, bool (height, width), per object, in order.
+
+    ``detail``: with textures and small marks, which fade out towards 64 px. Masks are the same without them.
+    """
     rng = np.random.Generator(np.random.PCG64([scene.seed, 4]))
     draws = tuple(float(v) for v in rng.random(10) * 2 - 1)
-    canvas = Canvas(size)
+    canvas = Canvas(size, detail=detail)
     light = draws[8] * 0.6
     paint_backdrop(canvas, scene.backdrop, 35 + draws[9] * 3, draws, light)
     for number, thing in enumerate(scene.objects, 1):
@@ -195,66 +201,19 @@ def _paint_object(c: Canvas, thing: Object, label: int, light: float, dark: bool
     left, top, right, bottom = thing.box
     margin = _OVERHANG * thing.scale
     part = c.part(left - margin, top - margin, right + margin, bottom + margin)
-    _PAINTERS[thing.category](_Brush(part, thing, label, light, dark))
+    brush = Brush(part, thing.x, thing.y, thing.scale, COLORS[thing.color], label, thing.seed, light, dark)
+    _PAINTERS[thing.category](brush)
+    if c.detail:
+        FINISHES[thing.category](brush)
 
 
-class _Brush:
-    """What every painter of an object needs: its place, scale, colour, label and light."""
-
-    def __init__(self, canvas: Canvas, thing: Object, label: int, light: float, dark: bool) -> None:
-        rng = np.random.Generator(np.random.PCG64([thing.seed, 5]))
-        self.c, self.label, self.dark = canvas, label, dark
-        self.x, self.y, self.s = thing.x, thing.y, thing.scale
-        self.color = COLORS[thing.color]
-        self.tilt = float(rng.random() * 2 - 1)
-        self.side = 1 if self.tilt > 0 else -1
-        self.light = light
-        self.slope = (
-            f32(1.0)
-            + (canvas.x - f32(self.x)) * f32(light * 0.5 / self.s)
-            - (canvas.y - f32(self.y - self.s)) * f32(0.20 / self.s)
-        )
-
-    def px(self, k: float) -> float:
-        return self.x + k * self.s
-
-    def py(self, k: float) -> float:
-        """Height above the foot, in units of the scale."""
-        return self.y - k * self.s
-
-    def put(self, shape: Field, color: Color | None = None, shade: Field | float | None = None) -> None:
-        self.c.paint(
-            shape,
-            self.color if color is None else color,
-            self.slope if shade is None else shade,
-            label=self.label,
-        )
-
-    def box(self, x: float, y: float, w: float, h: float, r: float = 0.0) -> Field:
-        s = self.s
-        return self.c.box(self.px(x), self.py(y), w * s, h * s, r * s)
-
-    def circle(self, x: float, y: float, r: float) -> Field:
-        return self.c.circle(self.px(x), self.py(y), r * self.s)
-
-    def ellipse(self, x: float, y: float, rx: float, ry: float, angle: float = 0.0) -> Field:
-        return self.c.ellipse(self.px(x), self.py(y), rx * self.s, ry * self.s, angle)
-
-    def stroke(self, ax: float, ay: float, bx: float, by: float, r: float) -> Field:
-        return self.c.stroke(self.px(ax), self.py(ay), self.px(bx), self.py(by), r * self.s)
-
-    def polygon(self, *points: tuple[float, float]) -> Field:
-        """Convex, clockwise on the screen; mirrored shapes must be given in the mirrored order."""
-        return self.c.polygon(*((self.px(x), self.py(y)) for x, y in points))
-
-
-def _wheels(b: _Brush, x: float, r: float) -> None:
+def _wheels(b: Brush, x: float, r: float) -> None:
     for s in (-x, x):
         b.put(b.circle(s, r, r), BLACK, 1.0)
         b.put(b.circle(s, r, r * 0.45), _METAL, 1.0)
 
 
-def _car(b: _Brush) -> None:
+def _car(b: Brush) -> None:
     b.put(b.polygon((-0.50, 1.24), (0.42, 1.24), (0.74, 0.66), (-0.76, 0.66)), shade=b.slope * f32(0.92))
     b.put(b.polygon((-0.40, 1.12), (-0.02, 1.12), (-0.02, 0.70), (-0.58, 0.70)), _GLASS, 1.0)
     b.put(b.polygon((0.08, 1.12), (0.34, 1.12), (0.54, 0.70), (0.08, 0.70)), _GLASS, 1.0)
@@ -263,7 +222,7 @@ def _car(b: _Brush) -> None:
     b.put(b.circle(b.side * 0.88, 0.52, 0.09), _LAMP, 1.0)
 
 
-def _bus(b: _Brush) -> None:
+def _bus(b: Brush) -> None:
     b.put(b.box(0, 0.84, 1.0, 0.66, 0.14))
     for k in (-0.66, -0.20, 0.26):
         b.put(b.box(k, 1.08, 0.18, 0.22, 0.04), _GLASS, 1.0)
@@ -272,7 +231,7 @@ def _bus(b: _Brush) -> None:
     _wheels(b, 0.56, 0.23)
 
 
-def _boat(b: _Brush) -> None:
+def _boat(b: Brush) -> None:
     b.put(b.stroke(0.0, 0.45, 0.0, 1.74, 0.05), _WOOD, 1.0)
     s = b.side
     sail = ((s * 0.08, 1.72), (s * 0.80, 0.64), (s * 0.08, 0.64))
@@ -283,7 +242,7 @@ def _boat(b: _Brush) -> None:
     b.put(b.box(0, 0.45, 0.90, 0.06), WHITE, 1.0)
 
 
-def _cup(b: _Brush) -> None:
+def _cup(b: Brush) -> None:
     handle = np.abs(b.ellipse(b.side * 0.62, 0.78, 0.28, 0.34)) - f32(0.10 * b.s)
     b.put(handle, shade=b.slope * f32(0.85))
     b.put(b.polygon((-0.66, 1.38), (0.66, 1.38), (0.50, 0.0), (-0.50, 0.0)))
@@ -291,7 +250,7 @@ def _cup(b: _Brush) -> None:
     b.put(b.ellipse(0, 1.36, 0.54, 0.10), _TEA, 1.0)
 
 
-def _bottle(b: _Brush) -> None:
+def _bottle(b: Brush) -> None:
     body = b.box(0, 0.64, 0.50, 0.64, 0.16)
     neck = b.box(0, 1.48, 0.17, 0.34, 0.05)
     b.put(merge(body, neck, 0.35 * b.s))
@@ -300,7 +259,7 @@ def _bottle(b: _Brush) -> None:
     b.c.glow(b.px(-0.25), b.py(1.0), 0.22 * b.s, 0.6)
 
 
-def _sports_ball(b: _Brush) -> None:
+def _sports_ball(b: Brush) -> None:
     r = 0.92
     light = b.c.ball_light(b.px(0), b.py(r), r * b.s, r * b.s, (b.light, -0.5), 0.66, 0.46)
     ball = b.circle(0, r, r)
@@ -312,7 +271,7 @@ def _sports_ball(b: _Brush) -> None:
     b.c.glow(b.px(0.3 * (1 if b.light > 0 else -1)), b.py(1.4), 0.3 * b.s, 0.5)
 
 
-def _kite(b: _Brush) -> None:
+def _kite(b: Brush) -> None:
     b.put(b.stroke(0.0, 0.62, b.side * 0.22, 0.30, 0.05), _CREAM, 1.0)
     b.put(b.stroke(b.side * 0.22, 0.30, 0.0, 0.04, 0.05), _CREAM, 1.0)
     left = b.polygon((0.0, 2.0), (0.0, 0.56), (-0.80, 1.38))
@@ -323,7 +282,7 @@ def _kite(b: _Brush) -> None:
     b.put(b.stroke(0.0, 0.64, 0.0, 1.94, 0.045), WHITE, 1.0)
 
 
-def _surfboard(b: _Brush) -> None:
+def _surfboard(b: Brush) -> None:
     lean = b.side * 0.16
     board = b.ellipse(0, 1.0, 0.44, 1.0, lean)
     b.put(board)
@@ -331,7 +290,7 @@ def _surfboard(b: _Brush) -> None:
     b.put(cut(b.box(0, 0.42, 0.7, 0.07), board), WHITE, 1.0)
 
 
-def _umbrella(b: _Brush) -> None:
+def _umbrella(b: Brush) -> None:
     b.put(b.stroke(0, 0.10, 0, 1.0, 0.055), _WOOD, 1.0)
     hook = cut(np.abs(b.circle(0.13 * b.side, 0.16, 0.13)) - f32(0.05 * b.s), b.c.below(b.py(0.16)))
     b.put(hook, _WOOD, 1.0)
@@ -343,7 +302,7 @@ def _umbrella(b: _Brush) -> None:
     b.put(b.circle(0, 1.85, 0.05), _WOOD, 1.0)
 
 
-def _suitcase(b: _Brush) -> None:
+def _suitcase(b: Brush) -> None:
     b.put(np.abs(b.box(0, 1.46, 0.28, 0.22, 0.10)) - f32(0.07 * b.s), BLACK, 1.0)
     b.put(b.box(0, 0.72, 0.90, 0.66, 0.16))
     for k in (-0.5, 0.5):

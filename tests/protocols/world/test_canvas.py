@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from protocols.masks import Mask
 from protocols.world.canvas import WHITE, Canvas, f32, frame, grid, texture
 from protocols.world.faces import render_face, sample_face
+from protocols.world.materials import MATERIALS, relief
 from protocols.world.scenes import render_scene, sample_scene
 
 # 40 faces and 40 scenes at 64 px are pinned by test_world.py, where trained checkpoints depend on them.
@@ -19,6 +22,9 @@ DIGESTS = {
     (768, 512): "f91275c5366f5c3e",
     (512, 768): "8cb27ff1a65d3c9c",
 }
+
+# Of faces and scenes with textures and marks. A change of the details changes it and the digests of protocols.
+DETAILS = "d135b15a2d03f5e8"
 
 # The largest error of `Canvas.cover` at a straight edge, as a share of a pixel. An edge at 45 degrees covers
 # (sqrt(1/2) - d)^2 of a pixel at distance d (0 <= d <= sqrt(1/2)), and `cover` says 1/2 - d. The difference
@@ -162,3 +168,67 @@ def test_a_part_beyond_the_image_paints_nothing() -> None:
     part = canvas.part(70, 10, 80, 20)
     assert part.paint(part.circle(75, 15, 4), WHITE) is None
     assert not canvas.image.any()
+
+
+def drawings(
+    seed: int, size: int | tuple[int, int], detail: bool
+) -> Iterator[tuple[NDArray[np.uint8], list[Mask]]]:
+    """The face and the scene of a seed: pixels, and the masks of parts or objects."""
+    pixels, parts = render_face(sample_face(seed), size, detail)
+    yield pixels, list(parts.values())
+    yield render_scene(sample_scene(seed, size), size, detail)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_detail_changes_nothing_at_64_px(seed: int) -> None:
+    for size in (64, (96, 64)):
+        for (fine, _), (plain, _) in zip(
+            drawings(seed, size, True), drawings(seed, size, False), strict=True
+        ):
+            assert np.array_equal(fine, plain)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("size", [(128, 128), (384, 256)])
+def test_detail_changes_colours_but_no_mask(seed: int, size: tuple[int, int]) -> None:
+    for (fine, masks), (plain, same) in zip(
+        drawings(seed, size, True), drawings(seed, size, False), strict=True
+    ):
+        assert (fine != plain).any(axis=2).mean() > 0.3
+        for one, other in zip(masks, same, strict=True):
+            assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_detail_averages_out_at_64_px(seed: int) -> None:
+    for (fine, _), (plain, _) in zip(drawings(seed, 512, True), drawings(seed, 512, False), strict=True):
+        difference = averaged(fine, 8) - averaged(plain, 8)
+        # Levels of 0 to 255. Textures have a mean of about 1, and marks are thin.
+        assert abs(difference.mean()) < 4
+        assert np.abs(difference).mean() < 9
+
+
+@pytest.mark.parametrize("material", MATERIALS)
+def test_a_texture_is_no_noise_per_pixel(material: str) -> None:
+    values = relief(Canvas(512, detail=True), material)
+    assert values.std() > 0.01
+    assert abs(values.mean()) < 0.03
+    # Neighbours of white noise have a correlation of 0.
+    for one, other in ((values[1:], values[:-1]), (values[:, 1:], values[:, :-1])):
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.4
+
+
+def test_textures_are_one_pattern_at_every_size() -> None:
+    # Twice the pixels, the same world: the mean of 2 x 2 pixels is nearly the pixel.
+    large, small = (relief(Canvas(size, detail=True), "plaster") for size in (1024, 512))
+    error = averaged(large[..., None], 2)[..., 0] - small
+    assert error.std() < 0.15 * small.std()
+
+
+def test_details_are_pinned() -> None:
+    digest = hashlib.sha256()
+    for size in ((512, 512), (768, 512)):
+        for seed in range(6):
+            for pixels, _ in drawings(seed, size, True):
+                digest.update(pixels.tobytes())
+    assert digest.hexdigest()[:16] == DETAILS
