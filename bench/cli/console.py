@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from bench.terminal import console, encodable
@@ -17,12 +18,51 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+# Characters in a line of a pipe, at most.
+_LONGEST_LINE = 10_000
+
+
 def plain_table(**options: Any) -> Table:
     """A table with a line under its head and no frame. ``options`` are those of rich's ``Table``."""
     from rich import box
     from rich.table import Table
 
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, **options)
+
+
+def print_rows(rows: Sequence[Mapping[str, object]]) -> None:
+    """Prints a table with a line per mapping. Its columns are the keys of the first, which all of them have."""
+    table = plain_table()
+    for position, key in enumerate(rows[0] if rows else ()):
+        # The first column names the row. A name that is broken over two lines cannot be copied.
+        table.add_column(
+            key.replace("_", " "),
+            no_wrap=position == 0,
+            overflow="ellipsis" if position == 0 else "fold",
+            style="bold" if position == 0 else "",
+        )
+    for row in rows:
+        table.add_row(*map(plain_value, row.values()))
+    screen = console()
+    # A file or a pipe takes lines of any length. Unbroken rows can be searched.
+    if not screen.is_terminal:
+        screen.width = _LONGEST_LINE
+        screen.width = max(screen.measure(table).maximum, 1)
+    screen.print(table)
+
+
+def plain_value(value: object) -> str:
+    """A value in words. None and NaN become a dash, a fraction has three digits, lists and mappings are joined."""
+    if value is None or value != value:
+        return "–"
+    if isinstance(value, float):
+        # Without an exponent: `4023`, not `4.02e+03`.
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain_value(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(plain_value, value)) or "none"
+    return str(value)
 
 
 def complain(message: str, kind: str = "error") -> None:
@@ -43,18 +83,21 @@ def warn(screen: Console, line: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """Prints JSON on standard output. A number that JSON cannot express (infinity, NaN) becomes null."""
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    """Prints JSON on standard output. A number that JSON lacks (infinity, NaN) becomes null, a time becomes text."""
+    plain = _json_value(value)
+    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
     # With escapes it is the same JSON, for a terminal whose encoding lacks a letter.
-    sys.stdout.write((text if encodable(text) else json.dumps(_finite(value), indent=2)) + "\n")
+    sys.stdout.write((text if encodable(text) else json.dumps(plain, indent=2)) + "\n")
 
 
-def _finite(value: Any) -> Any:
-    # Containers are copied, numbers replaced.
+def _json_value(value: Any) -> Any:
+    # Containers are copied, values without a form in JSON replaced.
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _json_value(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [_json_value(item) for item in value]
+    if isinstance(value, datetime):
+        return str(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

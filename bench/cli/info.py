@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.console import plain_table, print_json
+from bench.cli.console import print_json, print_rows
 from bench.cli.options import Json, Plugin, examples, open_session
 from bench.terminal import check_folder, console
 
@@ -38,14 +38,8 @@ def list_names(
     rows = _listing(what, open_session(context, plugin))
     if as_json:
         print_json(rows)
-        return
-    # Columns are the keys of the first row; all rows have the same.
-    table = plain_table()
-    for key in rows[0] if rows else ("name",):
-        table.add_column(key, no_wrap=key == "name", style="bold" if key == "name" else "")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    console().print(table)
+    else:
+        print_rows(rows)
 
 
 def _listing(what: str, session: Session) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -193,11 +193,11 @@ class StudyStatus:
     """Counts of one study, of people or of simulated raters."""
 
     # Trials of the design. Each needs one vote.
-    wanted: int
+    planned: int
     # Trials of the design that have a vote.
     answered: int
     # Trials of the design without a vote that are reserved for a rater now.
-    held: int
+    reserved: int
     raters: int
     # Raters who were seen within the lease and have not finished.
     active: int
@@ -210,3 +210,9 @@ class StudyStatus:
     # Raters who have withdrawn. No other figure counts them.
     withdrawn: int
     closed: bool
+
+    def to_dict(self) -> dict[str, int]:
+        """The counts by the names that ``study status --json`` prints."""
+        # Programs read these two names, which are older than those of the attributes.
+        older_names = {"planned": "wanted", "reserved": "held"}
+        return {older_names.get(name, name): count for name, count in asdict(self).items()}

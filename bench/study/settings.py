@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from bench.files import parse_json
@@ -38,18 +39,19 @@ class StudySettings:
     consent: str = CONSENT
     instructions: str = INSTRUCTIONS
     thanks: str = "Thank you! Your answers are stored."
+    # Whether people may take part without an invitation.
     open_registration: bool = False
-    """Whether people may take part without an invitation."""
+    # The code that every rater gets at the end, as Prolific and others want it. None: each gets one of their own.
     completion_code: str | None = None
-    """The code that every rater gets at the end, as Prolific and others want it. None: each gets one of their own."""
+    # Address (https) of the link on the last page. `{code}` is replaced by the completion code, `{rater}` by the
+    # recruiting service's id of the rater.
     return_url: str | None = None
-    """Address (https) of the link on the last page. ``{code}`` is replaced by the completion code, ``{rater}`` by the
-    recruiting service's id of the rater."""
     contact: str = ""
+    # Seconds for which a trial waits for a rater who does nothing, before another may get it.
     lease_seconds: int = 1800
-    """Seconds for which a trial waits for a rater who does nothing, before another may get it."""
+    # The rule that excludes raters: fields of `votes.exclusion.Exclusion`. It is stated before any vote, so that it
+    # cannot be chosen by its effect on the result.
     exclusion: Mapping[str, Any] = field(default_factory=dict)
-    """The rule that excludes raters, stated before any vote: fields of ``votes.exclusion.Exclusion``."""
 
     def check(self) -> None:
         """Raises :class:`SettingsError` that names the setting."""
@@ -112,3 +114,24 @@ class StudySettings:
         settings = cls(**values)
         settings.check()
         return settings
+
+
+def read_settings(path: Path | None, *, open_registration: bool = False) -> StudySettings:
+    """The settings of a YAML file, or the defaults where ``path`` is None.
+
+    ``open_registration`` overrides the file. Raises :class:`SettingsError` that names the file or the setting.
+    """
+    values: Any = None
+    if path is not None:
+        import yaml
+
+        from bench.suite import read_yaml
+
+        # Editors on Windows begin UTF-8 files with a byte order mark, which `utf-8-sig` drops.
+        try:
+            values = read_yaml(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise SettingsError(f"--settings {path}: cannot be read ({error}).") from error
+    # An empty file is read as None.
+    settings = StudySettings.from_mapping(values or {})
+    return replace(settings, open_registration=True) if open_registration else settings

@@ -1,15 +1,15 @@
-"""Raters that are none: for tests, for load, and for trying out an analysis before anyone has voted.
+"""Simulated raters: for tests, for load, and for trying out an analysis before anyone has voted.
 
-They come in and vote by the store's own door, as ``simulated``, and have trials, sheets and holds of their
-own kind: they take nothing from people, and no figure of people counts them.
+They register and vote through the store like people, as the kind ``simulated``. Their trials, sheets and reservations
+are counted apart: they take nothing from people, and no figure of people counts them.
 
-A rater's answer to a pair i (first), j follows Davidson (1970) with an advantage of the first place::
+A rater's answer to a pair i (first), j follows Davidson (1970), with an advantage of the first place::
 
     P(i) : P(j) : P(tie)  =  b s_i : s_j : nu sqrt(b s_i s_j)
 
-s are strengths (Bradley-Terry), nu is the tendency to ties, log b the position bias. Of several, the first
-is chosen with b s_1 / (b s_1 + s_2 + ...) and so on (Luce). An inattentive rater answers at random, fast or
-slowly.
+s are strengths (Bradley-Terry), nu is the tendency to ties, log b the position bias. Among several candidates, the
+probability of the first is b s_1 / (b s_1 + s_2 + ...), and so on (Luce's choice axiom, 1959). An inattentive rater
+answers at random, fast or slowly.
 """
 
 from __future__ import annotations
@@ -30,38 +30,44 @@ if TYPE_CHECKING:
     from bench.study.interface import Answer
     from bench.study.store import StudyStore
 
+# Log strengths of the controls. The odds of a failed attention check are exp(-12): about six in a million.
 CONTROL_STRENGTHS: Mapping[str, float] = {GROUND_TRUTH: 6.0, SOURCE: 0.0, NOISE: -6.0}
-"""Logarithms: an attentive rater fails an attention check about six times in a million."""
+# Reaction times are lognormal: (mean, standard deviation) of the log of milliseconds. The medians are 4 s and 0.5 s.
+# The default exclusion rule asks for a median of 1 s, so it excludes the fast raters and no others.
+_CAREFUL_MS = (8.3, 0.5)
+_FAST_MS = (6.2, 0.4)
 
 
 class SimulationError(StudyError):
-    """Simulated raters that cannot be. The message names the parameter."""
+    """A parameter of simulated raters outside its range. The message names it."""
 
 
 @dataclass(frozen=True)
 class Taste:
-    """What all simulated raters have in common."""
+    """The parameters that all simulated raters of one call share."""
 
+    # Method's title -> log of its strength. 0 for a method that is not named.
     strengths: Mapping[str, float] = field(default_factory=dict)
-    """Method's title -> log of its strength; 0 where it is not named."""
+    # Davidson's nu. 0 never ties. With equal strengths, nu / (2 + nu) of the pairs are ties.
     ties: float = 0.3
-    """Davidson's nu: 0 never ties; with equal strengths, nu / (2 + nu) of the pairs are ties."""
+    # Log odds in favour of the first candidate.
     position_bias: float = 0.0
-    """Log odds in favour of the first candidate."""
+    # Share of raters who answer at random, and fast. A bound on the median reaction time excludes them.
     inattentive: float = 0.0
-    """Share of raters who answer at random, and fast: a bound on the median reaction time finds them."""
+    # Share of raters who answer at random, as slowly as the attentive. Only attention checks expose them.
     inattentive_slow: float = 0.0
-    """Share of raters who answer at random, as slowly as the attentive: only attention checks find them."""
+    # Standard deviation, between raters, of a method's log strength.
     spread: float = 0.0
-    """Standard deviation, between raters, of a method's log strength."""
 
     def check(self, methods: Sequence[str]) -> None:
-        """Raises :class:`SimulationError`."""
+        """Raises :class:`SimulationError` that names the option."""
+        # Strengths of other methods are typing errors: they would change nothing.
         unknown = sorted(set(self.strengths) - set(methods))
         if unknown:
             raise SimulationError(
                 f"--strength {unknown[0]!r}: the study has no such method. It has: {', '.join(methods)}."
             )
+        # NaN passes every comparison, so finiteness is checked first.
         values = [*self.strengths.values(), self.ties, self.position_bias, self.spread]
         if not all(map(math.isfinite, values)) or self.ties < 0 or self.spread < 0:
             raise SimulationError("strengths, ties, bias and spread: expected numbers; ties and spread >= 0.")
@@ -71,57 +77,84 @@ class Taste:
         ):
             if not 0 <= value <= 1:
                 raise SimulationError(f"{name} {value}: expected a share from 0 to 1.")
+        # One random number decides between fast, slow and attentive, so the shares add up.
         if self.inattentive + self.inattentive_slow > 1:
             raise SimulationError(
                 "--inattentive and --inattentive-slow: together they are more than 1. Lower one of them."
             )
 
 
+def parse_strengths(texts: Sequence[str]) -> dict[str, float]:
+    """Reads ``METHOD=NUMBER`` as title -> log strength. Raises :class:`SimulationError` for another form."""
+    strengths = {}
+    for text in texts:
+        # From the right: a method's title may hold an equals sign, a number does not.
+        title, _, number = text.rpartition("=")
+        try:
+            strength = float(number)
+        except ValueError:
+            title = ""
+        if not title:
+            raise SimulationError(f"--strength {text!r}: write METHOD=NUMBER, such as 'GLIDE=0.8'.")
+        strengths[title] = strength
+    return strengths
+
+
 class SimulatedRater:
-    """One rater's taste and attention; the same for the same seed and number."""
+    """One rater's taste and attention. The same seed and number give the same rater."""
 
     def __init__(self, taste: Taste, methods: Sequence[str], seed: int, number: int) -> None:
+        # A generator per rater, so that the answers do not depend on the order in which threads run.
         self._random = random.Random(f"{seed}/{number}")
         self._taste = taste
-        drawn = self._random.random()
-        self.attentive = drawn >= taste.inattentive + taste.inattentive_slow
-        self.fast = drawn < taste.inattentive
+        # 0..fast: fast and inattentive, fast..fast + slow: slow and inattentive, above: attentive.
+        level = self._random.random()
+        self.attentive = level >= taste.inattentive + taste.inattentive_slow
+        self.fast = level < taste.inattentive
         self._strengths = {
             title: taste.strengths.get(title, 0.0) + taste.spread * self._random.gauss(0, 1)
             for title in methods
         }
 
     def answer(self, trial: Trial, tie: bool) -> tuple[Answer, int]:
-        """A position or ``"tie"``, and the milliseconds that it took."""
+        """The answer (a position from 0, or ``"tie"``) and the milliseconds that it took.
+
+        ``tie``: whether the trial may be answered with a tie.
+        """
         answers: list[Answer] = list(range(len(trial.candidates)))
         if tie:
             answers.append("tie")
         if not self.attentive:
             answer = self._random.choice(answers)
-            # Medians of 0.5 and, as of the attentive, 4 seconds.
-            return answer, round(self._random.lognormvariate(*((6.2, 0.4) if self.fast else (8.3, 0.5))))
-        chances = probabilities(
+            return answer, self._reaction_ms(_FAST_MS if self.fast else _CAREFUL_MS)
+        weights = probabilities(
             [self._strength(title) for title in trial.candidates],
             self._taste.ties if tie else None,
             self._taste.position_bias,
         )
-        chosen = self._random.choices(answers, weights=chances)[0]
-        return chosen, round(self._random.lognormvariate(8.3, 0.5))
+        answer = self._random.choices(answers, weights=weights)[0]
+        return answer, self._reaction_ms(_CAREFUL_MS)
+
+    def _reaction_ms(self, lognormal: tuple[float, float]) -> int:
+        return round(self._random.lognormvariate(*lognormal))
 
     def _strength(self, title: str) -> float:
         if title in self._strengths:
             return self._strengths[title]
+        # There may be several controls of noise: `noise`, `noise-2`, ...
         return CONTROL_STRENGTHS[NOISE if title.startswith(NOISE) else title]
 
 
 def probabilities(strengths: Sequence[float], ties: float | None, bias: float = 0.0) -> list[float]:
-    """Of each candidate, in order, given their log strengths; of a tie last, where ``ties`` is not None.
+    """Probabilities of choosing each candidate, in order, given their log strengths.
 
-    Raises :class:`SimulationError` for ties among other than two.
+    ``ties`` is Davidson's nu: the probability of a tie then comes last. None: there are no ties. ``bias`` are the log
+    odds in favour of the first. Raises :class:`SimulationError` for ties among more or fewer than two.
     """
     logs = [strengths[0] + bias, *strengths[1:]]
-    top = max(logs)
-    weights = [math.exp(value - top) for value in logs]
+    # The largest weight becomes 1, so that no exponential overflows.
+    largest = max(logs)
+    weights = [math.exp(value - largest) for value in logs]
     if ties is not None:
         if len(weights) != 2:
             raise SimulationError("ties are between two.")
@@ -130,7 +163,7 @@ def probabilities(strengths: Sequence[float], ties: float | None, bias: float = 
     return [weight / total for weight in weights]
 
 
-def simulate(
+def run_raters(
     store: StudyStore,
     study: str,
     raters: int,
@@ -140,13 +173,14 @@ def simulate(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> int:
-    """Lets ``raters`` simulated raters answer all that they are asked; returns how many votes they stored.
+    """Lets ``raters`` simulated raters answer all their trials. Returns the number of votes that were stored.
 
     With one thread, the same seed gives the same votes. Raises :class:`SimulationError`, and
-    ``store.StudyFull`` where the study has fewer sheets left.
+    ``interface.StudyFull`` where the study has fewer free sheets.
     """
     from bench.progress import Silent
 
+    # Checked before the first rater is stored.
     design = store.study(study).design
     taste.check(design.methods)
     if raters < 1:
@@ -155,13 +189,15 @@ def simulate(
     bar.start(raters, f"simulated raters of {study}")
 
     def run(number: int) -> int:
+        # The same calls as a person's pages make, in the same order.
         rater = store.register(study, kind=SIMULATED).rater
         store.consent(rater)
-        mind = SimulatedRater(taste, design.methods, seed, number)
+        simulated = SimulatedRater(taste, design.methods, seed, number)
         stored = 0
         while (trial := store.next_trial(rater)) is not None:
-            answer, took = mind.answer(store.unblinded(rater, trial.id).trial, trial.tie)
-            stored += store.vote(rater, trial.id, answer, took).new
+            # A person's screen is blind. The simulation has to know the methods.
+            answer, reaction_ms = simulated.answer(store.unblinded(rater, trial.id).trial, trial.tie)
+            stored += store.vote(rater, trial.id, answer, reaction_ms).new
         bar.advance()
         return stored
 

@@ -254,9 +254,9 @@ class StudyStore(Registration, TrialHandout):
             select(StudyRow.closed_at).where(StudyRow.id == loaded.id)
         ).scalar_one()
         return StudyStatus(
-            wanted=count(TrialRow, *trials),
+            planned=count(TrialRow, *trials),
             answered=count(TrialRow, *trials, queries.answered()),
-            held=count(TrialRow, *trials, ~queries.answered(), is_held),
+            reserved=count(TrialRow, *trials, ~queries.answered(), is_held),
             raters=len(raters),
             active=sum(within(row.seen_at, now, loaded.lease) for row in unfinished),
             finished=len(raters) - len(unfinished),

@@ -184,15 +184,15 @@ def panel(title: str, body: str, note: str = "") -> str:
 def tiles(status: StudyStatus, kind: str) -> str:
     """The counts of trials, raters, votes and invitations."""
     # Share of the design's trials that have a vote.
-    done = status.answered / status.wanted if status.wanted else 0.0
+    done = status.answered / status.planned if status.planned else 0.0
     state = "closed" if status.closed else "open"
     # (heading, figure, HTML below it)
     cards = [
         (
             "Trials answered",
-            f"{status.answered:,} <small>of {status.wanted:,}</small>",
+            f"{status.answered:,} <small>of {status.planned:,}</small>",
             f'<div class="meter"><i style="width:{100 * done:.1f}%"></i></div>'
-            f"<p>{100 * done:.0f}% done, {status.held} open now; the study is {state}</p>",
+            f"<p>{100 * done:.0f}% done, {status.reserved} open now; the study is {state}</p>",
         ),
         (
             "Raters" if kind == HUMAN else "Simulated raters",

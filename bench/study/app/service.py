@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bench.files import parse_json
 from bench.study import StudyError, security
-from bench.study.cli import APP, NAME_VARIABLE, STORE, STORE_VARIABLE
 from bench.study.images import ImageChanged, ImageServer
 from bench.study.interface import RaterSession, Study
 from bench.study.registration import FORGED
+from bench.study.serving import APP, NAME_VARIABLE, STORE, STORE_VARIABLE
 from bench.study.store import StudyStore
 
 if TYPE_CHECKING:

@@ -58,7 +58,7 @@ def check(
     assert Counter(votes["rater"]) == dict.fromkeys(raters, TRIALS + PRACTICE)
     trial_ids = sorted(trial.id for trial in design.trials if trial.role == "trial")
     assert sorted(votes["trial"][votes["role"] == "trial"]) == trial_ids
-    assert (status.answered, status.wanted) == (len(trial_ids), len(trial_ids))
+    assert (status.answered, status.planned) == (len(trial_ids), len(trial_ids))
     # Every vote that was confirmed is stored, with its answer.
     public = {security.opaque(secret, "trial", trial.id, size=12): trial for trial in design.trials}
     stored = {(row.rater, row.trial): row.answer for row in votes.itertuples()}

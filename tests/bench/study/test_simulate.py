@@ -10,7 +10,7 @@ import pytest
 from bench.study.build import build
 from bench.study.design import Design, DesignOptions
 from bench.study.interface import StudyFull
-from bench.study.simulate import SimulatedRater, SimulationError, Taste, probabilities, simulate
+from bench.study.simulate import SimulatedRater, SimulationError, Taste, probabilities, run_raters
 from bench.study.store import StudyStore
 from bench.study.types import GROUND_TRUTH, NOISE, Trial
 from bench.study.votes.analysis import analyse
@@ -58,7 +58,7 @@ def test_the_default_rule_excludes_fast_clickers_by_their_time_and_slow_ones_by_
     options = DesignOptions(raters=40, trials=20, repeats=2, practice=0)
     store.create("taste", build([run_folder], options))
     taste = Taste({"A": 1.0}, inattentive=0.25, inattentive_slow=0.25)
-    simulate(store, "taste", 40, taste, seed=3)
+    run_raters(store, "taste", 40, taste, seed=3)
     minds = [SimulatedRater(taste, ["A", "B", "C", "D"], 3, number) for number in range(40)]
     raters = analyse(store.votes("taste", "simulated"), resamples=50, simulated=True).raters
     numbers = {entry.rater: entry.number for entry in store.quality("taste", "simulated")}
@@ -77,7 +77,7 @@ def test_simulated_votes_are_kept_apart_from_peoples(store: StudyStore, design: 
     store.create("taste", design)
     before = [store.register("taste").rater for _ in range(3)]
     first = store.next_trial(before[0])
-    stored = simulate(store, "taste", 6, Taste({"A": 1.0}), threads=6)
+    stored = run_raters(store, "taste", 6, Taste({"A": 1.0}), threads=6)
     assert stored == 6 * 13
     # People's trials, sheets and counts are as if nobody had been there.
     assert store.next_trial(before[0]) == first
@@ -95,13 +95,13 @@ def test_simulated_votes_are_kept_apart_from_peoples(store: StudyStore, design: 
     assert len(simulated) == stored
     assert not set(people["rater"]) & set(simulated["rater"])
     with pytest.raises(StudyFull):
-        simulate(store, "taste", 1)
+        run_raters(store, "taste", 1)
 
 
 def test_the_same_seed_gives_the_same_votes(store: StudyStore, design: Design) -> None:
     for name in ("one", "two", "three"):
         store.create(name, design)
-        simulate(store, name, 3, Taste({"A": 1.0}, spread=0.5), seed=7 if name != "three" else 8)
+        run_raters(store, name, 3, Taste({"A": 1.0}, spread=0.5), seed=7 if name != "three" else 8)
     one, two, three = (list(store.votes(n, "simulated")["answer"]) for n in ("one", "two", "three"))
     assert one == two != three
 
@@ -123,4 +123,4 @@ def test_raters_that_cannot_be_are_refused(
 ) -> None:
     store.create("taste", design)
     with pytest.raises(SimulationError, match=named):
-        simulate(store, "taste", raters, taste)
+        run_raters(store, "taste", raters, taste)

@@ -54,7 +54,7 @@ def test_a_rater_sees_the_schedule_and_every_trial_of_the_design_is_answered(
     assert all((row.rater, row.repeat_of) in answered for row in again.itertuples())
     assert Counter(again["rater"]) == dict.fromkeys(raters, 2)
     status = taste.status("taste")
-    assert (status.wanted, status.answered, status.finished, status.active) == (48, 48, 6, 0)
+    assert (status.planned, status.answered, status.finished, status.active) == (48, 48, 6, 0)
 
 
 def test_what_a_screen_gets_is_blind(taste: StudyStore, design: Design) -> None:
@@ -142,7 +142,7 @@ def test_a_void_trial_is_nobodys_and_comes_back_with_its_files(taste: StudyStore
     # It is void now: its rater gets another one, and nobody else gets it.
     void = frozenset({trial.id})
     assert taste.next_trial(first, void) != trial
-    assert taste.status("taste").held == 1
+    assert taste.status("taste").reserved == 1
     assert trial.id not in {one.id for one in answer_all(taste, second)}
     name = on_sheet(taste, first, trial.id).id
     assert name not in set(taste.votes("taste")["trial"])
@@ -162,9 +162,9 @@ def test_what_comes_next_is_known_before_the_answer(taste: StudyStore) -> None:
             assert foreseen[0] == trial.id
             assert foreseen[1].trial == on_sheet(taste, rater, trial.id)
         # Looking ahead holds nothing.
-        holds = taste.status("taste").held
+        holds = taste.status("taste").reserved
         foreseen = taste.upcoming(rater)
-        assert taste.status("taste").held == holds
+        assert taste.status("taste").reserved == holds
         if foreseen is not None:
             # Looked ahead is not shown.
             with pytest.raises(VoteRefused):

@@ -18,11 +18,11 @@ from bench.study.app import service as app_service
 from bench.study.app import text as app_text
 from bench.study.app.messages import DETAILS
 from bench.study.build import build
-from bench.study.cli import APP
 from bench.study.database import Clock, DatabaseError
 from bench.study.design import DesignOptions
+from bench.study.serving import APP
 from bench.study.settings import StudySettings
-from bench.study.simulate import Taste, simulate
+from bench.study.simulate import Taste, run_raters
 from bench.study.store import StudyStore
 from bench.study.votes.exclusion import Exclusion
 from tests.bench.study.runs import answer_all
@@ -450,7 +450,7 @@ def test_the_admin_page_shows_votes_of_people_and_of_simulations_apart(make_site
     # One person and two simulated raters.
     rater = site.store.register("taste").rater
     answer_all(site.store, rater)
-    simulate(site.store, "taste", 2, Taste({}), seed=1)
+    run_raters(site.store, "taste", 2, Taste({}), seed=1)
     page = page.run()
     people = text(page)
     assert "Simulated raters" not in people

@@ -24,10 +24,10 @@ from bench.study.app.service import (
     without_folder,
 )
 from bench.study.build import build
-from bench.study.cli import APP
 from bench.study.design import Design, DesignOptions
 from bench.study.images import BUCKET, ImageChanged, ImageServer
 from bench.study.interface import OpenTrial, VoteRefused
+from bench.study.serving import APP
 from bench.study.store import StudyStore
 from tests.bench.study.served import ODD
 

@@ -1,0 +1,139 @@
+"""The votes of a study and what is computed from them: reading, joining, excluding raters, analysing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.study import StudyError
+from bench.study.serving import open_store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.store import RunStore
+    from bench.study.store import StudyStore
+    from bench.study.votes.analysis import Analysis
+    from bench.study.votes.exclusion import Exclusion
+
+
+def stored_votes(store: StudyStore, study: str, *, simulated: bool) -> pd.DataFrame:
+    """The votes of people, or of simulated raters.
+
+    Raises :class:`StudyError` where the study has votes of the other kind alone.
+    """
+    votes = store.votes(study, "simulated" if simulated else "human")
+    if not votes.empty:
+        return votes
+    # Without any vote the analysis has an error of its own. Votes of the other kind only lack an option.
+    other_votes = store.votes(study, "human" if simulated else "simulated")
+    if not other_votes.empty:
+        remedy = "leave out --simulated" if simulated else "say --simulated to read them"
+        kind, other_kind = ("simulated raters", "people") if simulated else ("people", "simulated raters")
+        raise StudyError(f"{study}: no votes of {kind}, but {len(other_votes)} of {other_kind}: {remedy}.")
+    return votes
+
+
+def exclusion_rule(bounds: Mapping[str, Any]) -> Exclusion:
+    """The rule of a study's setting ``exclusion``. Raises :class:`StudyError` for an unknown or impossible bound."""
+    from dataclasses import fields
+
+    from bench.registry import did_you_mean
+    from bench.study.votes.exclusion import Exclusion
+
+    names = [entry.name for entry in fields(Exclusion)]
+    for name in bounds:
+        if name not in names:
+            raise StudyError(
+                f"setting exclusion: {name!r} is unknown.{did_you_mean(name, names)} Known: {', '.join(names)}."
+            )
+    # A text in place of a number shows at the first comparison, as a TypeError.
+    try:
+        return Exclusion(**bounds)
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"setting exclusion: {error} Give numbers, or null for no bound.") from error
+
+
+def analyse_study(
+    study: str,
+    store: str,
+    *,
+    scores: pd.DataFrame | None = None,
+    simulated: bool = False,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[Analysis, pd.DataFrame]:
+    """The analysis of a study's stored votes under its own exclusion rule, and those votes.
+
+    ``scores`` has the columns of :func:`run_scores`. ``study analyse`` and ``report --study`` both print what this
+    returns. Raises :class:`StudyError`.
+    """
+    from bench.study.votes.analysis import analyse
+
+    with open_store(store) as opened:
+        bounds = opened.study(study).settings.exclusion
+        votes = stored_votes(opened, study, simulated=simulated)
+    analysis = analyse(
+        votes,
+        exclusion=exclusion_rule(bounds),
+        scores=scores,
+        resamples=resamples,
+        seed=seed,
+        simulated=simulated,
+    )
+    return analysis, votes
+
+
+def read_votes(files: Sequence[Path]) -> pd.DataFrame:
+    """The votes of one or more exported files. Raises :class:`StudyError` as the readers and :func:`join_votes` do."""
+    from bench.study.exchange import import_votes
+
+    return join_votes([(str(file), import_votes(file)) for file in files])
+
+
+def join_votes(parts: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
+    """The votes of ``(name of the file, its votes)``. A vote that two files hold is taken once.
+
+    Raises :class:`StudyError` where two files hold different answers of one rater to one trial.
+    """
+    import pandas as pd
+
+    votes = pd.concat([part.assign(file=name) for name, part in parts], ignore_index=True)
+    # A rater answers a trial once, so these three columns identify a vote.
+    key = ["study", "rater", "trial"]
+    for _, copies in votes[votes.duplicated(key, keep=False)].groupby(key):
+        if copies["answer"].nunique() > 1:
+            vote = copies.iloc[0]
+            raise StudyError(
+                f"{' and '.join(dict.fromkeys(copies['file']))} hold different answers of rater {vote['rater']} "
+                f"to trial {vote['trial']} of {vote['study']}. Leave out the file that was changed."
+            )
+    return votes.drop_duplicates(key).drop(columns="file").reset_index(drop=True)
+
+
+def run_scores(run: Path | RunStore) -> pd.DataFrame:
+    """A run's scores as the analysis takes them: protocol, method (title), case, metric, value, higher_is_better.
+
+    Scores that an opened run passes over (``RunStore.leave_out``) are not among them.
+    """
+    from bench.metrics import METRICS, info_of
+    from bench.registry import Registry
+    from bench.store import RunStore
+    from bench.study.build import method_titles
+
+    store = run if isinstance(run, RunStore) else RunStore.open(run)
+    scores = store.scores()
+    # Votes name methods by these titles: two methods of one label have different ones.
+    titles = method_titles([store])
+    # Metrics without a direction are left out: there is nothing that votes could agree with.
+    registry = Registry("metric", METRICS)
+    directions = {name: info_of(registry.load(name)).higher_is_better for name in registry.names()}
+    directed = {name: higher for name, higher in directions.items() if higher is not None}
+    # A score of the composited edit has the direction of its metric.
+    metrics = scores["metric"].str.removesuffix("_pasted")
+    rows = metrics.isin(directed)
+    scores = scores[rows].assign(
+        method=scores["method"].map(titles), higher_is_better=metrics[rows].map(directed)
+    )
+    return scores[["protocol", "method", "case", "metric", "value", "higher_is_better"]]
