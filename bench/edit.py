@@ -291,6 +291,16 @@ class ScoreRecord:
     """SHA-256 of the PNG that was scored, empty where there was none. None where it is unknown."""
 
 
+@dataclass(frozen=True)
+class ExpectedCases:
+    """The cases that a protocol selects from complete data, as far as its options say."""
+
+    canvas: int
+    """Side length of the images in pixels."""
+    per_category: int
+    """Number of cases in each category."""
+
+
 class EditProtocol(Configurable):
     """Base class of every protocol: a benchmark's cases, and the real images that realism is measured against.
 
@@ -310,6 +320,15 @@ class EditProtocol(Configurable):
 
     def __init__(self, options: Any) -> None:
         self.options = options
+
+    @classmethod
+    def expected(cls, options: Any) -> ExpectedCases | None:
+        """Size of the cases, for ``--dry-run`` without the data. None where only the data tell.
+
+        It is called only where :meth:`problems` is not empty. It reads no file.
+        """
+        del options
+        return None
 
     @property
     def digest(self) -> str:

@@ -41,7 +41,7 @@ class Task:
     load: Callable[[], EditCase]
 
 
-class Session(Protocol):
+class EditSession(Protocol):
     """One loaded method."""
 
     def edits(self, tasks: Iterable[Task]) -> Iterator[list[EditOutcome]]:
@@ -60,7 +60,7 @@ class Executor(Protocol):
     batch_size: int
     """Edits per batch at most."""
 
-    def open(self, method: ConfiguredMethod, note: Note) -> Session:
+    def open(self, method: ConfiguredMethod, note: Note) -> EditSession:
         """Loads a method. Raises whatever its constructor does."""
         ...
 
@@ -97,7 +97,7 @@ class LocalExecutor:
         self.batch_size = batch_size
         self._batch_sizes: dict[str, int] = {}
 
-    def open(self, method: ConfiguredMethod, note: Note) -> Session:
+    def open(self, method: ConfiguredMethod, note: Note) -> EditSession:
         """Loads a method. Raises whatever its constructor does."""
         digest = method.spec.digest
         editor = Editor(
@@ -220,7 +220,7 @@ class RayExecutor:
         self._actors = actors
         self._factory = factory
 
-    def open(self, method: ConfiguredMethod, note: Note) -> Session:
+    def open(self, method: ConfiguredMethod, note: Note) -> EditSession:
         """Loads a method on every actor. Raises what the first of them raises."""
         # Ray gives each actor a GPU of its own. An actor that died is started again, twice at most.
         gpus = 1 if self.runtime.device.startswith("cuda") else 0

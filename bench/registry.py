@@ -146,7 +146,7 @@ def _options_problems(cls: type[Configurable]) -> list[str]:
 
 
 def _metric_problems(cls: Any) -> list[str]:
-    from bench.metrics.types import Metric, SetMetric
+    from bench.metrics.types import Metric, Pair, SetMetric
 
     problems = [
         f"{name} is missing or no text"
@@ -156,8 +156,14 @@ def _metric_problems(cls: Any) -> list[str]:
     # None is a valid declaration, so 0 stands for a missing one.
     if not isinstance(getattr(cls, "higher_is_better", 0), (bool, property, type(None))):
         problems.append("higher_is_better is missing, or none of True, False and None")
+    pair_fields = {field.name for field in dataclasses.fields(Pair)}
     if isinstance(cls.needs, str):
         problems.append("needs is a text; it is a frozenset of names")
+    # A mistyped need would leave every case without a value.
+    elif unknown := sorted(str(name) for name in set(cls.needs) - pair_fields):
+        problems.append(
+            f"needs names {', '.join(unknown)}; it is a frozenset of {', '.join(sorted(pair_fields))}"
+        )
     if issubclass(cls, Metric) and cls.score is Metric.score:
         problems.append("it has no method score(pairs)")
     if issubclass(cls, SetMetric) and cls.score_set is SetMetric.score_set:

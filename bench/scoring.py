@@ -72,8 +72,8 @@ def compute(metric: Metric, pairs: Sequence[Pair]) -> list[tuple[float | None, s
 def _unmet_need(metric: MetricBase | type[MetricBase], pair: Pair) -> str | None:
     """Reason why the pair lacks what the metric needs. None where it has all."""
     for need in sorted(metric.needs):
-        # A need is the name of a field of Pair.
-        value = getattr(pair, need, None)
+        # A need is the name of a field of Pair, which the registry checks.
+        value = getattr(pair, need)
         # Every region needs a prompt of its own.
         if need == "region_prompt":
             empty = not all(area.prompt for area in pair.areas)

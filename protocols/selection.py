@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar, overload
 import numpy as np
 from PIL import Image
 
-from bench.edit import Claim, EditCase, EditProtocol, EditRequest, Region, stable_digest
+from bench.edit import Claim, EditCase, EditProtocol, EditRequest, ExpectedCases, Region, stable_digest
 from bench.errors import BenchError, BenchWarning
 from bench.images import ImageError, mask_image, probe, read_rgb
 from protocols.masks import Mask, union, usable
@@ -271,6 +271,11 @@ class AnnotatedProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
     @abstractmethod
     def problems(cls, options: OptionsT) -> list[str]:
         """Which files are missing, each with what was expected and where to get it; empty where none is."""
+
+    @classmethod
+    def expected(cls, options: OptionsT) -> ExpectedCases:
+        # Complete data have more cases than any suite asks for, so the option decides.
+        return ExpectedCases(options.canvas, options.cases_per_category)
 
     @abstractmethod
     def sources(self) -> Sequence[str]:

@@ -63,9 +63,12 @@ def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
     """Describes what a run would do. Missing data and weights are listed, not refused."""
     plan, _ = session.plan(job)
     rows = _rows(plan, job)
-    # Side of the canvas per protocol, in pixels.
-    canvas = {entry.name: entry.info["canvas"] for entry in plan.protocols}
-    canvas |= {entry.name: _canvas(entry) for entry in job.protocols if entry.problems}
+    # Side of the canvas per protocol, in pixels. None where a protocol lacks its data and cannot say.
+    canvas: dict[str, int | None] = {entry.name: entry.info["canvas"] for entry in plan.protocols}
+    for entry in job.protocols:
+        if entry.problems:
+            expected = entry.cls.expected(entry.options)
+            canvas[entry.name] = expected.canvas if expected else None
 
     # Time on a GPU, for the model steps that nothing has timed yet.
     untimed_steps = sum(
@@ -146,14 +149,10 @@ def _metric_remarks(session: Session, job: SuiteJob) -> Iterable[tuple[str, tupl
 def _expected_cases(entry: ConfiguredProtocol, limit: int | None) -> int | None:
     """Number of cases that a protocol selects where its data suffice. None where its options do not say."""
     # The smaller of what the protocol selects and what the suite takes.
-    per_category = [n for n in (getattr(entry.options, "cases_per_category", None), limit) if n is not None]
+    expected = entry.cls.expected(entry.options)
+    limits = [expected.per_category if expected else None, limit]
+    per_category = [count for count in limits if count is not None]
     return len(entry.cls.categories) * min(per_category) if per_category else None
-
-
-def _canvas(entry: ConfiguredProtocol) -> int | None:
-    # An option where the user may choose it, else fixed by the class.
-    canvas = getattr(entry.options, "canvas", getattr(entry.cls, "canvas", None))
-    return canvas if isinstance(canvas, int) else None
 
 
 def _total(parts: Iterable[float | None]) -> Any:

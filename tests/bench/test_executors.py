@@ -14,7 +14,7 @@ from PIL import Image
 
 from bench.edit import EditCase, Runtime
 from bench.editor import EditOutcome, is_out_of_memory
-from bench.executors import Executor, ExecutorError, LocalExecutor, RayExecutor, Session, Task
+from bench.executors import EditSession, Executor, ExecutorError, LocalExecutor, RayExecutor, Task
 from bench.registry import describe
 from bench.suite import ConfiguredMethod
 from tests.bench.fakes import LOG, Fake, make_case, method
@@ -349,7 +349,7 @@ def test_ray_sessions_keep_order_bound_what_flies_and_equal_the_local_ones(
     ray = FakeRay()
     monkeypatch.setitem(sys.modules, "ray", ray)
     executor: Executor = RayExecutor(batch_size=3, actors=2)
-    session: Session = executor.open(method(native=16), print)
+    session: EditSession = executor.open(method(native=16), print)
     outcomes = [outcome for batch in session.edits(tasks(20)) for outcome in batch]
     assert [outcome.case_id for outcome in outcomes] == [f"case-{i:03d}" for i in range(20)]
     assert pixels(outcomes) == pixels(edit(method(native=16), count=20)[0])

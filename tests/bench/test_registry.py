@@ -261,6 +261,11 @@ def test_a_plugin_that_is_no_name_of_a_module_is_told_the_name(name: str, remedy
             METRIC.replace("class Judge", "class Bad").replace("True", "'up'"),
             "higher_is_better is missing, or none of",
         ),
+        (
+            "metric",
+            METRIC.replace("class Judge", "class Bad") + "    needs = {'maks'}",
+            "needs names maks; it is a frozenset of case, category, ",
+        ),
     ],
 )
 def test_a_malformed_class_is_told_what_it_lacks(
