@@ -35,6 +35,7 @@ def one_size(requests: Sequence[EditRequest], factor: int = 1) -> tuple[int, int
 
     Raises ValueError where they differ, or where a side is no multiple of ``factor``.
     """
+    # A batch is one tensor, so its images must have one size.
     sizes = {request.source.size for request in requests}
     if len(sizes) != 1:
         # InstructPix2Pix would resize all of them to the first one's size without a word.
@@ -93,6 +94,7 @@ def noise(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """Standard normal noise of the shape and on the device of ``like``: one row from each generator."""
     import torch
 
+    # Row by row: one call for the batch would give a row other numbers in another batch.
     rows = [torch.randn(like.shape[1:], generator=generator) for generator in generators]
     return torch.stack(rows).to(like.device)
 
@@ -104,6 +106,7 @@ def to_tensor(
     import torch
 
     pixels = np.stack([images.to_array(image) for image in pictures])  # uint8 (B, H, W, 3)
+    # 127.5 maps 0 to -1 and 255 to 1.
     tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device, dtype or torch.float32)
     return tensor / 127.5 - 1
 

@@ -134,11 +134,13 @@ class BlendedLatentDiffusion(BlendingMethod):
             hidden = hidden.float()
 
         # Tuning, in float32 whatever the models' precision.
+        # A copy for each image: the tuned weights are of that image alone.
         decoder = copy.deepcopy(vae.decoder).float().requires_grad_(True)
         optimizer = torch.optim.Adam(decoder.parameters(), lr=options.decoder_rate)
         for _ in range(options.decoder_steps):
             optimizer.zero_grad()
             x = decoder(hidden)
+            # Means over all pixels, the zeroed ones included: each term weighs by its area, as in the paper's sums.
             loss_inside = mse_loss(x * inside, sample * inside)
             loss_outside = mse_loss(x * (1 - inside), target * (1 - inside))
             (loss_inside + options.decoder_weight * loss_outside).backward()

@@ -81,6 +81,7 @@ class LatentBlending(BlendingMethod):
         options, schedule = self.options, self.schedule
 
         # The order in which noise levels are visited. Index k of the walk has k + 1 steps left; -1 is clean.
+        # The least noisy part of the grid, as in SDEdit: the noisiest steps would forget the source.
         grid = schedule.grid(options.steps)[-int(options.steps * options.strength) :]
         walk = jumps(len(grid), options.jump_length, options.resamplings)
         timesteps = [grid[-1 - k] if k >= 0 else latents.CLEAN for k in walk]

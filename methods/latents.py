@@ -47,6 +47,7 @@ def masks(requests: Sequence[EditRequest], factor: int, cells: MaskCells, device
 
 def encode(vae: Any, x: Tensor) -> Tensor:
     """Float (B, 3, H, W) in [-1, 1] => latents z_0: the mean of the posterior, scaled to unit variance."""
+    # The mean, not a sample: encoding must not depend on a seed.
     z: Tensor = vae.encode(x.to(vae.dtype)).latent_dist.mean.float() * vae.config.scaling_factor
     return z
 
@@ -66,6 +67,7 @@ class GuidedUNet:
 
         self.unet = pipeline.unet
         self.guidance = guidance
+        # The third argument is the number of images per prompt, the fourth asks for the unconditional half.
         conditional, unconditional = pipeline.encode_prompt(
             list(prompts), pipeline.device, 1, guidance > 1, [negative_prompt] * len(prompts)
         )
@@ -76,6 +78,7 @@ class GuidedUNet:
         """Noisy latents (B, 4, h, w) at time step ``t`` => the prediction, float32 of that shape."""
         import torch
 
+        # Both halves in one batch: one pass of the UNet, in the order of `context`.
         copies = torch.cat([z, z]) if self.guidance > 1 else z
         output: Tensor = self.unet(
             copies.to(self.unet.dtype),
@@ -111,6 +114,7 @@ class NoiseSchedule:
 
     def grid(self, steps: int) -> list[int]:
         """The time steps of a run of ``steps`` steps, the noisiest first."""
+        # diffusers' grid depends on timestep_spacing and steps_offset, which differ between checkpoints.
         self._ddim.set_timesteps(steps)
         timesteps: list[int] = self._ddim.timesteps.tolist()
         return timesteps
@@ -130,6 +134,7 @@ class NoiseSchedule:
 
     def renoised(self, z: Tensor, eps: Tensor, t: int, higher: int) -> Tensor:
         """A sample of q(z_higher | z_t): the forward process from level ``t`` up to the noisier ``higher``."""
+        # q(z_higher | z_t) is normal with mean sqrt(ratio) z_t and variance 1 - ratio.
         ratio = self.signal(higher) / self.signal(t)
         noisy: Tensor = ratio**0.5 * z + (1 - ratio) ** 0.5 * eps
         return noisy
@@ -154,6 +159,7 @@ class NoiseSchedule:
         # sigma^2, equation 16 squared.
         variance = eta**2 * (1 - signal_below) / (1 - signal) * (1 - signal / signal_below)
         # Equation 12: the predicted z_0, the direction to z_t, and noise.
+        # With eta = 1 and alpha-bar = 0 the difference is 0 but for rounding, which may be negative.
         scale = max(0.0, 1 - signal_below - variance) ** 0.5
         stepped: Tensor = signal_below**0.5 * clean + scale * direction
         if eta > 0 and eps is not None:

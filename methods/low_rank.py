@@ -50,6 +50,7 @@ class LowRankDelta(nn.Module):
     def __init__(self, difference: Tensor, share: float) -> None:
         """``difference``: W - W0, (out, ...). ``share`` in (0, 1]: see :func:`ranked`."""
         super().__init__()
+        # torch has no singular value decomposition in half precision.
         matrix = difference.detach().float().flatten(1)
         # The best approximation of a rank keeps the first singular values (Eckart and Young 1936).
         up, values, down = torch.linalg.svd(matrix, full_matrices=False)
@@ -66,6 +67,7 @@ class LowRankDelta(nn.Module):
 def ranked(shape: torch.Size | tuple[int, ...], share: float) -> int:
     """The rank, at least 1, at which B and A have at most ``share`` of the numbers of their product (out, in)."""
     rows, columns = shape
+    # B and A have r (rows + columns) numbers, W has rows * columns.
     return max(1, int(share * rows * columns / (rows + columns)))
 
 
@@ -76,10 +78,12 @@ def cut(network: nn.Module, base: Mapping[str, Tensor], share: float, prefix: st
     the base's (widened first convolutions) and small ones stay as they are.
     """
     names = []
+    # A list: registering a parametrisation changes what is iterated over.
     for name, parameter in list(network.named_parameters()):
         origin = base.get(name.removeprefix(prefix)) if name.startswith(prefix) else None
         if origin is None or origin.shape != parameter.shape:
             continue
+        # Biases and norms are vectors, without a rank. Small matrices would hardly become smaller.
         if parameter.dim() < 2 or parameter.numel() < SMALLEST:
             continue
         owner, _, attribute = name.rpartition(".")
@@ -101,6 +105,7 @@ def whole(network: nn.Module) -> nn.Module:
             parts: Any = module.parametrizations
             values = {name: getattr(module, name).detach().clone() for name in parts}
             # Not parametrize.remove_parametrizations: it takes the properties from the class, which the copy shares.
+            # torch makes a parametrised module's class a subclass of its own: the base is the plain class.
             module.__class__ = type(module).__bases__[0]
             del module.parametrizations
             for name, value in values.items():
@@ -159,6 +164,7 @@ def read(folder: Path, prefix: str = "") -> dict[str, Tensor]:
     # The base, which must be the very one.
     try:
         entry = parse_json((folder / BASE).read_text(encoding="utf-8"))
+        # Relative to this folder, so that the two can be moved together.
         origin = (folder / entry["folder"]).resolve()
         expected = entry["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -30,6 +30,7 @@ def rescue_thin(mask: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
     where neither its own first pixel nor that of any of its eight neighbours is in the mask. A mask wide enough to be
     sampled comes back unchanged, so that its results are the published pipeline's.
     """
+    # [::factor] is where torch's nearest-neighbour interpolation samples.
     missed = _missed(_touched(mask, factor), mask[::factor, ::factor])
     rescued: NDArray[np.bool_] = mask | _enlarge(missed, factor)
     return rescued
@@ -52,6 +53,7 @@ def latent_mask(mask: NDArray[np.bool_], factor: int, cells: MaskCells) -> NDArr
     touched = _touched(mask, factor)
     if cells == "cover":
         return touched
+    # Pillow samples at (i + 0.5) * factor, rounded down, which is factor // 2 for even factors.
     sampled = mask[factor // 2 :: factor, factor // 2 :: factor]
     on_cells: NDArray[np.bool_] = sampled | _missed(touched, sampled)
     return on_cells
@@ -69,6 +71,7 @@ def _missed(touched: NDArray[np.bool_], sampled: NDArray[np.bool_]) -> NDArray[n
     # Imported here: finding out that weights are missing must stay quick.
     from scipy.ndimage import binary_dilation
 
+    # A touched cell beside a sampled one is the edge of a part that is edited anyway.
     near = binary_dilation(sampled, structure=np.ones((3, 3), dtype=np.bool_))
     missed: NDArray[np.bool_] = touched & ~near
     return missed

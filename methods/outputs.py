@@ -53,6 +53,7 @@ class Outputs(EditMethod):
     def identity(cls, options: Options) -> dict[str, str]:
         """SHA-256 over every case's image: other images are another method."""
         digest = hashlib.sha256()
+        # Sorted: the order of a folder's entries differs between file systems.
         for case, file in sorted(listed(options.path).items()):
             digest.update(f"{case}\0{sha256_file(file)}\n".encode())
         return {"sha256": digest.hexdigest()}

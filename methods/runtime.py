@@ -28,6 +28,7 @@ def runtime_problems(runtime: Runtime) -> list[str]:
     """Reasons why models cannot run in this precision on this device."""
     if runtime.dtype not in DTYPES:
         return [_unknown(runtime.dtype)]
+    # torch's CPU kernels are incomplete in float16. bfloat16 has them.
     if runtime.dtype == "float16" and runtime.device.split(":")[0] == "cpu":
         return ["dtype float16 does not run on the CPU: use float32, or bfloat16"]
     return []

@@ -78,6 +78,7 @@ class SdInpainting(DiffusersMethod):
         # PIL images of mode L, 255 = edit. Never arrays: the pipeline does not rescale uint8 arrays.
         mask_images = [images.mask_image(on_grid(mask, self.factor, options.mask_cells)) for mask in masks]
         extra = {}
+        # The pipeline would hide the whole cells. The UNet was trained to see all that is not in the mask.
         if isinstance(image, list) and options.mask_cells == "cover" and self._sees_masked_source():
             extra["masked_image_latents"] = pipelines.masked_latents(self.pipeline, image, masks)
         return self.call(

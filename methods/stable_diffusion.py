@@ -176,6 +176,7 @@ class BlendingMethod(StableDiffusionMethod):
         """The latents of the results, float32 (B, 4, h, w)."""
         options, device = self.options, self.pipeline.device
         texts = batches.prompts(requests, options.prompt_field)
+        # Checked before the prompts are encoded and the networks run.
         mask = latents.masks(requests, self.factor, options.mask_cells, device)  # (B, 1, h, w), 1 = edit
         z_source = latents.encode(self.pipeline.vae, batches.to_tensor(sources, device))
         predict = latents.GuidedUNet(self.pipeline, texts, options.negative_prompt, options.guidance)
@@ -205,6 +206,7 @@ def strength_problems(steps: int, strength: float) -> list[str]:
         # Some samplers crash on no step at all, and PNDM would run one that nobody asked for.
         return [
             f"steps {steps} at strength {strength} leave no step to run: "
+            # -(-1 / strength // 1) is 1 / strength, rounded up.
             f"raise steps to at least {-int(-1 / strength // 1)}"
         ]
     return []

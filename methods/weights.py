@@ -117,6 +117,7 @@ def kind_of(weights: str) -> Kind:
     if weights.startswith("zoo:"):
         return "zoo"
     path = Path(weights).expanduser()
+    # An existing folder goes first, since "a/b" may be a folder or a model of the hub.
     if path.is_dir() or path.is_absolute() or weights.startswith((".", "~")):
         return "folder"
     if _HUB_ID.fullmatch(weights):

@@ -83,8 +83,11 @@ def unet_config(adm: Adm) -> dict[str, Any]:
         "norm_num_groups": adm.groups,
         # Without it the middle attention would have no GroupNorm.
         "attn_norm_num_groups": adm.groups,
+        # torch's default, which guided-diffusion takes.
         "norm_eps": 1e-5,
+        # Cosines first, as guided-diffusion's timestep embedding has them.
         "flip_sin_to_cos": True,
+        # 0 divides the exponents by half of the width. 1, as in DDPM, divides by one less.
         "freq_shift": 0,
     }
 
@@ -122,6 +125,7 @@ def modules(adm: Adm) -> dict[str, str]:
         names[f"{original}.proj_out"] = f"{diffusers}.to_out.0"
 
     # Down. guided-diffusion numbers all blocks in one list; a downsampler is a block of its own.
+    # Block 0 is the first convolution.
     levels, block = len(adm.multipliers), 1
     for i, attends in enumerate(adm.attends):
         for j in range(adm.res_blocks):
@@ -139,6 +143,7 @@ def modules(adm: Adm) -> dict[str, str]:
     # Up. An upsampler is the last part of a level's last block.
     block = 0
     for i, attends in enumerate(reversed(adm.attends)):
+        # One more than on the way down: each skip connection, those of the downsamplers too, is read once.
         for j in range(adm.res_blocks + 1):
             res(f"output_blocks.{block}.0", f"up_blocks.{i}.resnets.{j}")
             if attends:
@@ -167,6 +172,7 @@ def convert(state: Mapping[str, Tensor], adm: Adm, name: str = "the state dict")
             if value.shape[0] % (3 * adm.head_channels):
                 raise ValueError(f"{name}: {key} has {value.shape[0]} rows, no multiple of 3 heads")
             # (3 heads C, ...) with rows (head, q|k|v, channel) -> three of (heads C, ...).
+            # Heads are the first factor of the rows, so splitting the rows in three equal parts would mix heads.
             rows = value.reshape(-1, 3, adm.head_channels, *value.shape[1:2])
             stem, names = new_name.rsplit(".", 1)
             for index, leaf in enumerate(names.split("|")):
@@ -197,6 +203,7 @@ def load(
     """
     from diffusers import UNet2DModel
 
+    # No memory and no initialisation: half a billion numbers are replaced at once by those of the file.
     with torch.device("meta"):
         unet: UNet2DModel = UNet2DModel(**unet_config(adm))
     converted = convert(state, adm, name)
@@ -213,6 +220,7 @@ def load(
             raise ValueError(
                 f"{name}: {key!r} (in diffusers' names) has shape {tuple(value.shape)}, expected {tuple(expected[key])}"
             )
+    # assign: the file's tensors become the parameters, without a second copy.
     unet.load_state_dict({key: value.to(dtype) for key, value in converted.items()}, assign=True)
     return unet.eval().requires_grad_(False)
 
@@ -220,6 +228,7 @@ def load(
 def load_file(path: Path, adm: Adm = ADM_256, dtype: torch.dtype = torch.float32) -> UNet2DModel:
     """As :func:`load`, from a ``.pt`` file, which is read as plain tensors only. Raises ValueError naming the file."""
     try:
+        # weights_only: a pickle could otherwise run code. mmap: 2.2 GB are read when they are used.
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever a damaged or foreign file provokes
         raise ValueError(

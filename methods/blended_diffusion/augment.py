@@ -27,10 +27,12 @@ def augment(views: Tensor, draws: Tensor, vertical: bool = True) -> Tensor:
 
     ``vertical``: shift along that axis only, as the original's scalar ``translate`` does.
     """
+    # The geometry is computed in float64 on the CPU, so that every device samples at the same places.
     draws = draws.double().cpu()
     shape = list(views.shape)
 
     # Rotation and shift. Outside, the border is repeated.
+    # align_corners=False: -1 and 1 are the outer edges of the border pixels, as for the grids below.
     theta = affine(draws, vertical).to(views)
     turned = F.grid_sample(
         views, F.affine_grid(theta, shape, align_corners=False), padding_mode="border", align_corners=False
@@ -67,6 +69,7 @@ _FRAME = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]], dtyp
 def corners(draws: Tensor) -> Tensor:
     """float64 (N, 4, 2): the moved corners of the frame (top left, then clockwise). x, y in [-1, 1]."""
     moved = draws[:, 5:13].view(-1, 4, 2) * DISTORTION
+    # draws lie in [0, 1), so corners move only towards the centre.
     return _FRAME * (1 - moved)
 
 
@@ -81,6 +84,7 @@ def perspective_grid(points: Tensor, height: int, width: int) -> Tensor:
     one, zero = torch.ones_like(x), torch.zeros_like(x)
     rows_u = torch.stack([x, y, one, zero, zero, zero, -u * x, -u * y], 2)
     rows_v = torch.stack([zero, zero, zero, x, y, one, -v * x, -v * y], 2)
+    # u (g x + h y + 1) = a x + b y + c, and v likewise: both are linear in the entries a to h.
     system = torch.cat([rows_u, rows_v], 1)
     solution = torch.linalg.solve(system, torch.cat([u, v], 1)[..., None])[..., 0]
     matrix = torch.cat([solution, solution.new_ones(count, 1)], 1).view(count, 3, 3)

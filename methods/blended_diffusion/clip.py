@@ -17,6 +17,7 @@ class Clip:
 
     def __init__(self, files: ClipFiles, device: str = "cpu") -> None:
         self.model, self.tokenizer = _load(files, device)
+        # The gradient flows to the images alone. Gradients of weights would double the memory.
         self.model.eval().requires_grad_(False)
         self.device = torch.device(device)
         config: dict[str, Any] = self.model.visual.preprocess_cfg
@@ -31,6 +32,7 @@ class Clip:
 
     def images(self, views: Tensor) -> Tensor:
         """float32 (N, 3, size, size) in [-1, 1] => features (N, D), with gradient."""
+        # CLIP normalises pixels in [0, 1].
         return self.encode(((views + 1) / 2 - self.mean) / self.std)
 
     def encode(self, pixels: Tensor) -> Tensor:

@@ -14,12 +14,15 @@ from methods.zoo import manifest as zoo
 
 HUB_FILE = "checkpoints/256x256_diffusion_uncond.pt"
 """Path of guided-diffusion's file in the authors' copy on the hub."""
+# Parameters in float32.
 _BYTES_256 = 552_814_086 * 4
 _ADM_REMEDY = (
     "Needed: 256x256_diffusion_uncond.pt of OpenAI's guided-diffusion (2.21 GB, licence MIT). Fetch the authors' "
     f"copy with: hf download omriav/blended-diffusion {HUB_FILE}"
 )
 
+# "quickgelu": OpenAI's weights need the activation x sigmoid(1.702 x). With GELU they load, but the features are
+# wrong.
 CLIP_MODEL = "ViT-B-16-quickgelu"
 CLIP_NAME = f"{CLIP_MODEL}/openai"
 CLIP_SHA256 = "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"
@@ -54,6 +57,7 @@ class ClipFiles:
             return False
         try:
             with zipfile.ZipFile(self.file) as archive:
+                # A torch.save file is a zip as well. Only TorchScript has this member.
                 return any(name.endswith("constants.pkl") for name in archive.namelist())
         except (OSError, zipfile.BadZipFile):
             return False
@@ -148,6 +152,7 @@ def native_size(weights: str, revision: str | None) -> tuple[int, int]:
     files = find_adm(weights, revision)
     if files.checkpoint is None:
         return 256, 32
+    # From the configuration alone, so that a run is planned without loading the network.
     config = files.checkpoint.config("unet")
     size, into, levels = (
         config.get("sample_size"),
@@ -191,6 +196,7 @@ def _clip_identity(clip: str) -> Mapping[str, str]:
     if files.file is not None:
         return {"sha256": sha256_of(files.file)}
     assert files.folder is not None
+    # Configuration, vocabulary and tensors. A README in the folder changes no result.
     suffixes = (".json", ".txt", ".model", ".safetensors", ".bin", ".pt", ".pth")
     contents = {
         path.name: path

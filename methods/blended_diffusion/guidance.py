@@ -43,6 +43,7 @@ class Weighting:
 def distance(a: Tensor, b: Tensor) -> Tensor:
     """D_CLIP of unit vectors (..., D) => (...): half of the squared angle between them."""
     # 2 arcsin²(|a - b| / 2)
+    # An angle θ has the chord 2 sin(θ / 2), so 2 arcsin²(chord / 2) = θ² / 2.
     chord: Tensor = (a - b).norm(dim=-1)
     return chord.div(2).arcsin().pow(2).mul(2)
 
@@ -60,6 +61,7 @@ def square(mask: Tensor, margin: float = MARGIN) -> tuple[int, int, int]:
         return 0, 0, min(height, width)
     top, bottom = int(rows[0]), int(rows[-1]) + 1
     left, right = int(columns[0]), int(columns[-1]) + 1
+    # At most the shorter side of the image. Near the border the square is moved inwards, not cut off.
     side = min(round(max(bottom - top, right - left) * (1 + 2 * margin)), height, width)
     top = min(max((top + bottom - side) // 2, 0), height - side)
     left = min(max((left + right - side) // 2, 0), width - side)
@@ -69,6 +71,8 @@ def square(mask: Tensor, margin: float = MARGIN) -> tuple[int, int, int]:
 def crop(images: Tensor, squares: Sequence[tuple[int, int, int]], size: int) -> Tensor:
     """The squares (left, top, side) of float (B, 3, H, W), bilinearly at ``size``: float (B, 3, size, size)."""
     height, width = images.shape[2:]
+    # Maps [-1, 1] of the crop to its place in [-1, 1] of the image: scale side / width, centre (2 left + side) /
+    # width - 1.
     theta = torch.tensor(
         [
             [
@@ -150,6 +154,7 @@ class Guidance:
     def loss(self, x0: Tensor, x: Tensor, sigma: float, draws: Tensor) -> Tensor:
         """The scalar whose gradient guides. ``x0`` is the predicted clean image of ``x``, at noise level ``sigma``."""
         # The losses see a mixture of both, which keeps some of the sample's noise while there is much.
+        # sigma is `fac` in the authors' program.
         image = x0 * sigma + x * (1 - sigma)
         total = x0.new_zeros(())
         if self.weighting.clip:
@@ -162,6 +167,7 @@ class Guidance:
 
     def background(self, image: Tensor) -> Tensor:
         """The background preservation loss, a scalar."""
+        # 0 inside the mask: mid-grey, where nothing is to be preserved.
         background = image * (1 - self.mask)
         # Quirk 5, masked background.
         target = self.source if self.faithful else self.source * (1 - self.mask)

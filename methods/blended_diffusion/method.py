@@ -114,6 +114,7 @@ class BlendedDiffusion(EditMethod):
                 problems.append(f"{name} {value}: expected at least 1")
         for name in ("clip_lambda", "range_lambda", "lpips_lambda", "l2_lambda"):
             value = getattr(options, name)
+            # NaN compares as False with everything, and would pass a test of `value < 0`.
             if not (np.isfinite(value) and value >= 0):
                 problems.append(f"{name} {value}: expected 0 or more")
         if not options.blending and options.paste:
@@ -139,6 +140,7 @@ class BlendedDiffusion(EditMethod):
         self.options = options
         self.device = runtime.device
         self.needs = frozenset({"source", "mask", options.prompt_field})
+        # Sides must be multiples of the factor: the UNet halves them at each level.
         self.native_size, self.factor = files.native_size(options.weights, options.revision)
         self.unet, self.process = _load(options, runtime)
         self.clip = Clip(files.find_clip(options.clip), runtime.device)
@@ -172,6 +174,7 @@ class BlendedDiffusion(EditMethod):
             # One pass: float32 (requests * batch, 3, H, W), about [-1, 1].
             result = sample(self.unet, self.process, guidance, noise, settings)
             if options.paste:
+                # Before ranking, so that the CLIP judges what is returned.
                 result = result * guidance.mask + guidance.source * (1 - guidance.mask)
             distances = guidance.rank_distance(result).cpu().tolist()
             edited = _to_images(result, truncate=options.faithful)
@@ -182,6 +185,7 @@ class BlendedDiffusion(EditMethod):
                 edited = batches.composite(owners, edited)
             for n, (image, distance) in enumerate(zip(edited, distances, strict=True)):
                 ranked[n // options.batch].append(Candidate(image, distance))
+            # Candidates of all passes are kept as 8-bit images. Device memory is needed for the next pass.
             del result
             if torch.device(self.device).type == "cuda":
                 torch.cuda.empty_cache()
@@ -237,6 +241,7 @@ class BlendedDiffusion(EditMethod):
         parts = (
             [(region.mask, region.prompt) for region in request.regions] if self.options.per_region else []
         )
+        # One region without a text or a pixel makes the request fall back to its whole mask.
         usable = all(text.strip() and images.mask_array(area).any() for area, text in parts)
         return (usable and parts) or [(request.mask, getattr(request, self.options.prompt_field))]
 

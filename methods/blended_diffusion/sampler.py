@@ -77,6 +77,7 @@ def sample(
     shape = tuple(source.shape[1:])
 
     # Algorithm 2 starts from the noised source.
+    # Index of the noisiest step that is run. Index 0 is the least noisy.
     first = schedule.steps - settings.skip - 1
     x = schedule.noised(source, first, noise.normal(*shape))
     result = x
@@ -111,13 +112,16 @@ def guided(
     # guidance. Where both have the same index, once is the same.
     index = schedule.rounded_index(t) if settings.faithful else t
     with torch.enable_grad():
+        # A new leaf at each step: no graph may reach back to earlier ones.
         x = x.detach().requires_grad_()
         predicted = _predict(unet, schedule, x, index)
+        # The gradient flows through the network too, since x0 depends on x by its prediction.
         loss = guidance.loss(predicted.x0, x, schedule.sigma(index), draws)
         (gradient,) = torch.autograd.grad(loss, x)
     if index != t:
         with torch.no_grad():
             predicted = _predict(unet, schedule, x, t)
+    # Otherwise the next step would keep this step's graph in memory.
     detached = StepPrediction(predicted.mean.detach(), predicted.log_variance.detach(), predicted.x0.detach())
     return detached, -gradient
 
@@ -153,5 +157,6 @@ def blend(
     """``x``, just brought to t - 1, inside the mask, and the noised source outside."""
     # Quirks 1, background level, and 2, background noise.
     level = t if faithful else t - 1
+    # At level -1 `noised` gives the source itself.
     background = schedule.noised(source, level, noise.normal(*source.shape[1:], shared=faithful))
     return x * mask + background * (1 - mask)

@@ -39,6 +39,7 @@ def betas_of(config: Mapping[str, Any]) -> NDArray[np.float64]:
         return cosine_betas(count)
     if name == "linear":
         return np.linspace(config["beta_start"], config["beta_end"], count, dtype=np.float64)
+    # scaled_linear, Stable Diffusion's, is for latents. No pixel model has it.
     raise ValueError(f"beta_schedule {name!r}: expected linear or squaredcos_cap_v2")
 
 
@@ -74,6 +75,7 @@ class ReverseProcess:
     def __init__(self, betas: NDArray[np.float64], steps: int, prediction: Prediction = "epsilon") -> None:
         self.train_steps, self.steps, self.prediction = len(betas), steps, prediction
         self.timesteps = spaced(len(betas), steps)
+        # Only alpha-bar is taken over from the whole process. The betas of the shorter one follow from it.
         alpha_bar = np.cumprod(1 - betas)[self.timesteps]
         before = np.append(1.0, alpha_bar[:-1])
         beta = 1 - alpha_bar / before
@@ -111,6 +113,7 @@ class ReverseProcess:
             x0 = self._signal(t) * x - self.sigma(t) * output
         mean = float(self.from_x0[t]) * x0 + float(self.from_x[t]) * x
         # log variance = f log beta + (1 - f) log posterior variance
+        # The network's output is in [-1, 1], not clipped: it may go a little beyond the range, as in the original.
         f = (variance + 1) / 2
         log_variance = f * float(self.log_beta[t]) + (1 - f) * float(self.log_posterior[t])
         return StepPrediction(mean, log_variance, x0)

@@ -56,6 +56,7 @@ class RequestPacer:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = _sleep,
     ) -> None:
+        # Seconds between two calls.
         self._gap = 60 / per_minute
         self._clock, self._sleep = clock, sleep
         self._next_turn = float("-inf")
@@ -63,6 +64,7 @@ class RequestPacer:
 
     def wait(self) -> None:
         """Returns when the next call is due. Each caller has a turn of its own."""
+        # The turn is reserved under the lock, and waited for outside of it: others can take theirs meanwhile.
         with self._lock:
             now = self._clock()
             turn = max(now, self._next_turn)
@@ -126,6 +128,7 @@ class Endpoint:
         import httpx2
 
         for attempt in range(self._retries + 1):
+            # Before the call: one that fails may have been charged for.
             self._count_call()
             self._pacer.wait()
             server_wait: float | None = None
@@ -136,6 +139,7 @@ class Endpoint:
                 message, code = self._error_message(status, body)
                 if not _is_transient(status, code):
                     raise Refused(self._refusal(status, message, code))
+                # A server that is overloaded says how long to stay away. Calling earlier prolongs it.
                 server_wait = retry_after(headers.get("Retry-After"))
                 reason = f"status {status}: {message}"
             except httpx2.RequestError as error:
@@ -148,6 +152,7 @@ class Endpoint:
                 raise EndpointError(
                     f"{self.url}: {reason} It asks to wait {server_wait:.0f} s: run again after that."
                 )
+            # Exponential backoff, never shorter than what the server asks for.
             self._sleep(min(max(self._backoff * 2**attempt, server_wait or 0.0), self._longest_wait))
         raise EndpointError(
             f"{self.url}: {reason} Given up after {self._retries + 1} calls: run again later, or raise retries."
@@ -157,10 +162,12 @@ class Endpoint:
         self, fields: Mapping[str, str], files: Sequence[FormFile]
     ) -> tuple[int, httpx2.Headers, bytes]:
         """Status, headers and body of one call, the body cut off behind its limit."""
+        # A part without a file name would be an ordinary field, which the endpoint refuses.
         form_files = [(file.name, (f"{file.name}.png", file.data, file.content_type)) for file in files]
         with self._client.stream("POST", self.url, data=dict(fields), files=form_files) as response:
             limit = MAX_ANSWER if response.is_success else MAX_ERROR
             body = bytearray()
+            # In chunks: a server that never stops sending must not fill the memory.
             for chunk in response.iter_bytes():
                 body += chunk
                 if len(body) > limit:
@@ -213,6 +220,7 @@ class Endpoint:
         return f"{self.url}: status {status}: {message}{code_note}. {remedy}".rstrip()
 
     def _without_key(self, text: str) -> str:
+        # Servers quote the key in messages such as "Incorrect API key provided: ...".
         return text.replace(self._key, "<key>") if self._key else text
 
 
@@ -234,6 +242,7 @@ def retry_after(value: str | None, now: Callable[[], float] = time.time) -> floa
     except ValueError:
         pass
     try:
+        # Clocks differ: a date in the past means at once.
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now())
     except ValueError:
         return None

@@ -65,6 +65,7 @@ def server_url() -> str:
 
 def key_variable(url: str) -> str:
     """The environment variable whose key may be sent to ``url``."""
+    # Scheme and host with port. A host such as api.openai.com.example.org is another one.
     same = _address(url)[:2] == _address(OPENAI_URL)[:2]
     return OPENAI_KEY if same else SERVER_KEY
 
@@ -148,6 +149,7 @@ class OpenAiImages(EditMethod):
                 f"retries {options.retries} and max_requests {options.max_requests}: expected at least 0 and 1"
             )
         folder = cache_folder(options)
+        # The folder need not exist yet. The nearest one that does must be writable.
         parent = next(path for path in (folder, *folder.parents) if path.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
             problems.append(
@@ -181,6 +183,7 @@ class OpenAiImages(EditMethod):
         if not requests:
             return []
         prompts = batches.prompts(requests, self.options.prompt_field)
+        # Threads suffice: they wait for the network.
         with ThreadPoolExecutor(len(requests), thread_name_prefix="edit") as pool:
             futures = [pool.submit(self._edit, *pair) for pair in zip(requests, prompts, strict=True)]
         # All of them have ended here: one that fails takes back none of the others.
@@ -215,10 +218,12 @@ class OpenAiImages(EditMethod):
                 "seed": request.seed,
             }
         )
+        # Below the key: the field changes the form of the answer, not the image.
         if options.ask_base64:
             fields["response_format"] = "b64_json"
 
         # The answer, stored or new.
+        # Read from disk in either case, so that a stored answer and a new one are the same pixels.
         file = self.cache.find(key) or self._request(key, fields, source, mask)
         edited = images.read_rgb(file)
         if edited.size != source.size:
@@ -240,6 +245,7 @@ class OpenAiImages(EditMethod):
                     "choose a smaller size"
                 )
         try:
+            # Stored before it is checked: what was paid for is not lost if decoding is interrupted.
             path = self.cache.store(key, image_of(self.endpoint.post(fields, files)))
             try:
                 images.read_rgb(path)
@@ -273,6 +279,7 @@ def _server_problems(base_url: str) -> list[str]:
     variable = key_variable(base_url)
     key = os.environ.get(variable, "").strip()
     if not (key.isascii() and key.isprintable()) or " " in key:
+        # The value itself is in no message.
         problems.append(f"the environment variable {variable} holds what cannot be a key")
     if not key:
         problems.append(
@@ -323,6 +330,7 @@ def image_of(answer: Mapping[str, Any]) -> bytes:
             else "the answer has no data[0].b64_json, where the image is due"
         )
     try:
+        # validate: without it, characters outside the alphabet are skipped and give other bytes.
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise Refused("the answer's b64_json is not base64") from None

@@ -68,6 +68,7 @@ class UNetConfig:
             width = mult * self.channels
             if width % self.norm_groups:
                 problems.append(f"{width} channels do not divide into norm_groups {self.norm_groups}")
+            # The middle block, at the lowest resolution, always has attention.
             attends = factor in self.attention_factors or factor == levels[-1]
             if attends and width % self.head_channels:
                 problems.append(f"{width} channels do not divide into heads of {self.head_channels}")
@@ -122,6 +123,7 @@ def from_json(values: Mapping[str, Any], source: str) -> UNetConfig:
     unknown = sorted(set(values) - {*fields, "_class_name"})
     if unknown:
         raise WeightsError(f"{source}: unknown {', '.join(unknown)}; a network has {', '.join(fields)}")
+    # Through text: in JSON mode pydantic takes a list for a tuple, and strict still refuses "64" for a number.
     text = json.dumps({name: values[name] for name in fields if name in values})
     try:
         config = TypeAdapter(UNetConfig).validate_json(text, strict=True)

@@ -26,8 +26,10 @@ class Diffusion:
         def column(values: NDArray[np.float64]) -> Tensor:
             return torch.from_numpy(values).to(torch.float32).to(device)
 
+        # The network was trained on indices of the whole process of 1000 steps, so it gets these, not positions.
         self.timesteps = torch.from_numpy(schedule.timesteps).to(device)
         self.alphas_bar = column(schedule.alphas_bar)
+        # x_t = sqrt(alpha-bar) x_0 + sqrt(1 - alpha-bar) eps: Ho et al. (2020), equation 4.
         self.signal, self.sigma = (
             column(np.sqrt(schedule.alphas_bar)),
             column(np.sqrt(1 - schedule.alphas_bar)),
@@ -60,6 +62,7 @@ class Diffusion:
 
         Where ``visible`` (B, 1, S, S) is 1, the result is ``image`` (B, 3, S, S) in [-1, 1], exact as uint8.
         """
+        # Positions ascend in noise, so sampling runs backwards through them.
         for position in reversed(range(len(self))):
             step = torch.full((x.shape[0],), position, dtype=torch.int64, device=x.device)
             eps, learned = network(x, self.timesteps[step]).float().chunk(2, dim=1)
@@ -68,6 +71,7 @@ class Diffusion:
             x0 = (x0 * (1 - visible) + image * visible).clamp(-1, 1)
             # The mean of q(x_(t-1) | x_t, x_0), and noise but for the last step.
             x = self.at(self.mean_of_x0, step) * x0 + self.at(self.mean_of_x, step) * x
+            # exp(log variance / 2) is the standard deviation.
             if position:
                 x = x + (0.5 * self.log_variance(learned, step)).exp() * noise()
         return x
@@ -98,11 +102,13 @@ def guided(
     guidance: float,
 ) -> Network:
     """Classifier-free guidance of the base (Nichol et al. 2022, section 2.3). Both texts run in one batch."""
+    # Once, before the loop: the prompts are the same at every step.
     both = TextFeatures(*(torch.cat(pair) for pair in zip(text, no_text, strict=True)))
     image, visible = torch.cat([image, image]), torch.cat([visible, visible])
 
     def network(x: Tensor, t: Tensor) -> Tensor:
         out = model(torch.cat([x, x]), torch.cat([t, t]), both, image, visible).float()
+        # Outputs have six channels: three of eps, three of the variance.
         (eps, learned), (eps_without, _) = (half.chunk(2, dim=1) for half in out.chunk(2))
         # The variance is the conditional one, unguided, as in the published sampler.
         return torch.cat([eps_without + guidance * (eps - eps_without), learned], dim=1)

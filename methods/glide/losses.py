@@ -30,6 +30,7 @@ def hybrid(
     """
     # With lambda = 0.001 and 1000 steps, the expected L_vlb (a sum over the steps) times lambda is the expected term
     # of a random step, in nats per value. So no factor is left.
+    # float32 also under autocast: exponentials of log variances leave half precision's range.
     predicted, learned = out.float().chunk(2, dim=1)
 
     # L_simple: the squared error of eps.
@@ -40,6 +41,7 @@ def hybrid(
     fixed_eps = predicted.detach()
     # mu~ - mu_theta: both are linear in x_0, and x_0 is linear in eps, so nothing large is subtracted.
     off = process.at(process.mean_of_x0 * process.of_eps, step) * (fixed_eps - eps)
+    # q(x_(t-1) | x_t, x_0) has the variance beta~, the lower end of the learned range.
     kl = gaussian_kl(off, process.at(process.log_least, step), log_variance)
     mean = (
         process.at(process.mean_of_x0, step)
@@ -70,12 +72,15 @@ def byte_log_likelihood(x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tenso
     The first and the last byte take the tails. A mass below 1e-12 counts as 1e-12.
     """
     scale = (-0.5 * log_variance).exp() / math.sqrt(2)
+    # Levels of a byte are 2 / 255 apart in [-1, 1]: each owns half a step on either side.
     half = 1 / 255
     # P(lower < X < upper) = (erfc(lower) - erfc(upper)) / 2. The mass is computed from the nearer tail, so that it
     # keeps its digits far from the mean: on the left of the mean, both limits are mirrored.
     lower, upper = (x0 - mean - half) * scale, (x0 - mean + half) * scale
     lower = torch.where(x0 < -1 + half, torch.full_like(lower, -math.inf), lower)
     upper = torch.where(x0 > 1 - half, torch.full_like(upper, math.inf), upper)
+    # erfc keeps its digits for large positive arguments. For large negative ones it is 2, and a difference of two
+    # such values is 0.
     left = x0 < mean
     near, far = torch.where(left, -upper, lower), torch.where(left, -lower, upper)
     mass: Tensor = (torch.special.erfc(near) - torch.special.erfc(far)) / 2

@@ -96,6 +96,7 @@ class Glide(EditMethod):
         files = checkpoints.find(options.weights)
         self.native_size = self.side = files.native_size
         self.factor = files.native_size // files.configs["base"].image_size
+        # A run is refused only where the field is absent that these options read.
         self.needs = frozenset({"source", "mask", options.prompt_field})
         self.tokenizer = checkpoints.load_tokenizer(files)
         # Weights stay in float32: other precisions are autocast, as the published ones keep their norms in float32.
@@ -121,6 +122,7 @@ class Glide(EditMethod):
             )
         prompts = batches.prompts(requests, self.options.prompt_field)
         sources = batches.sources(requests)
+        # The base sees the source at its own size, as in training.
         small = [images.resize(source, self.base.config.image_size) for source in sources]
 
         # The masks of both networks: bool (B, s, s) for the base, bool (B, S, S) for the upsampler.
@@ -131,6 +133,7 @@ class Glide(EditMethod):
             fine = cells.repeat(self.factor, axis=1).repeat(self.factor, axis=2)
 
         # The base draws at low resolution, the upsampler from its result. One generator per image serves both.
+        # Drawn on the CPU, so that a seed gives the same noise on every device.
         generators = batches.generators(requests)
         dtype = torch_dtype(self.runtime)
         device = torch.device(self.runtime.device).type
@@ -147,6 +150,7 @@ class Glide(EditMethod):
         from methods.glide.diffusion import conditioned, guided
 
         text = self._encode(self.base, prompts)
+        # At scale 1 the formula gives the conditional prediction: half of the work suffices.
         if self.options.guidance == 1:
             network = conditioned(self.base, text, image, visible)
         else:
@@ -169,6 +173,7 @@ class Glide(EditMethod):
         text = self._encode(self.upsampler, prompts)
         network = conditioned(self.upsampler, text, image, visible, eight_bits(low))
         noise = partial(batches.noise, image, generators)
+        # Only the start is scaled. The noise of the steps is not, as in the published notebook.
         start = noise() * self.options.upsample_temperature
         return self.upsampler_process.sample(network, start, noise, image, visible)
 

@@ -28,6 +28,7 @@ def betas(name: ScheduleName, steps: int = 1000) -> NDArray[np.float64]:
     def alpha_bar(t: float) -> float:
         return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
 
+    # The cap keeps the last step from dividing by an alpha-bar of nearly 0.
     return np.array([min(1 - alpha_bar((i + 1) / steps) / alpha_bar(i / steps), 0.999) for i in range(steps)])
 
 
@@ -55,6 +56,7 @@ def spacing(respacing: str, steps: int = 1000) -> list[int]:
     indices: list[int] = []
     first = 0
     for section, count in enumerate(counts):
+        # The first sections take the steps that do not divide evenly.
         size = steps // len(counts) + (section < steps % len(counts))
         if count > size:
             raise ValueError(f"{respacing!r} asks for {count} of the {size} steps of a section")
@@ -80,11 +82,13 @@ class RespacedSchedule:
     @classmethod
     def of(cls, name: ScheduleName, respacing: str = "", steps: int = 1000) -> RespacedSchedule:
         """``respacing`` as :func:`spacing` takes it. Empty for all steps."""
+        # alpha-bar_t is the product of (1 - beta) up to t.
         whole = np.cumprod(1 - betas(name, steps))
         timesteps = np.array(spacing(respacing or str(steps), steps), dtype=np.int64)
         # beta of the shorter process, from the alpha_bar that it keeps: 1 - alpha_bar_i / alpha_bar_(i-1)
         alphas_bar = whole[timesteps]
         shorter = 1 - alphas_bar / np.append(1.0, alphas_bar[:-1])
+        # Multiplied again from the shorter betas, as the published code does, so that the last bits agree.
         return cls(timesteps, shorter, np.cumprod(1 - shorter))
 
     @property

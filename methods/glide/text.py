@@ -18,6 +18,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, W) => (B, L, W). The fused projection is head-major: (heads, 3, W / heads)."""
+        # The scale 1 / sqrt(W / heads) is the default of scaled_dot_product_attention.
         q, k, v = self.c_qkv(x).unflatten(2, (self.heads, 3, -1)).transpose(1, 2).unbind(3)
         mixed = F.scaled_dot_product_attention(q, k, v)
         out: Tensor = self.c_proj(mixed.transpose(1, 2).flatten(2))
@@ -33,6 +34,7 @@ class Mlp(nn.Module):
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        # The exact GELU, not its tanh approximation, as in the published network.
         out: Tensor = self.c_proj(F.gelu(self.c_fc(x)))
         return out
 

@@ -41,6 +41,7 @@ class Tokenizer:
         ids = torch.full((len(prompts), length), self.padding, dtype=torch.int64)
         present = torch.zeros((len(prompts), length), dtype=torch.bool)
         for row, prompt in enumerate(prompts):
+            # A longer prompt loses its end. Without an end token, nothing else must be kept.
             tokens = self.split(prompt)[:length]
             ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.int64)
             present[row, : len(tokens)] = True
@@ -60,10 +61,12 @@ def byte_pairs(encoder: Path, merges: Path, vocabulary: int | None = None) -> To
         vocab = json.loads(_read(encoder))
     except ValueError as error:
         raise WeightsError(f"{encoder}: cannot be read as JSON ({error})") from error
+    # Ids without a gap, since they index the rows of the embedding.
     if not isinstance(vocab, dict) or sorted(vocab.values()) != list(range(len(vocab))):
         raise WeightsError(f"{encoder}: expected GPT-2's encoder.json, which maps each token to its number")
     if vocabulary is not None and len(vocab) != vocabulary:
         raise WeightsError(f"{encoder}: {len(vocab)} tokens, expected the {vocabulary} of the network")
+    # The first line states the version of the file.
     pairs = [tuple(line.split(" ")) for line in _read(merges).splitlines()[1:] if line]
     if not all(len(pair) == 2 and "".join(pair) in vocab for pair in pairs):
         raise WeightsError(f"{merges}: expected GPT-2's vocab.bpe, two tokens of {encoder.name} a line")
@@ -90,6 +93,7 @@ def words(tokenizer: CLIPTokenizer) -> Tokenizer:
         ids: list[int] = tokenizer(prompt, add_special_tokens=False).input_ids
         return ids
 
+    # The network replaces the embedding of padding, so its id is never looked at.
     padding = tokenizer.eos_token_id
     assert isinstance(padding, int)
     return Tokenizer(split, padding, len(tokenizer))

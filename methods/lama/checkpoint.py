@@ -50,6 +50,7 @@ def public_path() -> Path:
 def locate(weights: str) -> Path:
     """The file or folder that ``weights`` means. The bare name big-lama.pt, if not right here, is in torch's hub."""
     path = Path(weights).expanduser()
+    # A file in the working folder goes first: the user has put it there.
     return public_path() if weights == PUBLIC_NAME and not path.exists() else path
 
 
@@ -64,6 +65,7 @@ def find(weights: str, sha256: str | None = None) -> LamaFiles:
     path = locate(weights)
     if path.is_dir():
         return LamaFiles("folder", _complete(path), wt.content_hash({"generator": path}))
+    # Some programs print the digits in capitals.
     expected = (sha256 or PUBLIC_SHA256).lower()
     if not _SHA256.fullmatch(expected):
         raise wt.WeightsError(

@@ -34,6 +34,7 @@ def diffusion_fill(image: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray
 
     # Pixel -> its equation, -1 for a pixel of the boundary.
     height, width = hole.shape
+    # Pixels are numbered row by row: y * width + x.
     equation = np.full(hole.size, -1)
     equation[unknown] = np.arange(unknown.size)
     values = image.reshape(-1, 3).astype(np.float64)
@@ -47,6 +48,7 @@ def diffusion_fill(image: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray
         inside = (y + dy >= 0) & (y + dy < height) & (x + dx >= 0) & (x + dx < width)
         row = np.flatnonzero(inside)
         neighbour = (y[row] + dy) * width + x[row] + dx
+        # Pixels at the frame have fewer neighbours, so no heat flows out of the image (Neumann's condition).
         degree[row] += 1
         free = equation[neighbour] >= 0
         rows.append(row[free])

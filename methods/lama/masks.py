@@ -18,6 +18,7 @@ def strokes(rng: np.random.Generator, size: int) -> NDArray[np.bool_]:
     draw = ImageDraw.Draw(sheet)
     for _ in range(int(rng.integers(1, 4))):
         # One polyline: a start, a direction, and one to four segments that turn a little each.
+        # Wide strokes: large holes make the network use its whole receptive field (section 2.4).
         width = int(rng.integers(max(2, size // 12), size // 4))
         x, y = rng.uniform(0, size, 2)
         angle = rng.uniform(0, 2 * np.pi)
@@ -28,6 +29,7 @@ def strokes(rng: np.random.Generator, size: int) -> NDArray[np.bool_]:
             y2 = float(np.clip(y + length * np.sin(angle), 0, size - 1))
             draw.line((x, y, x2, y2), fill=255, width=width)
             for cx, cy in ((x, y), (x2, y2)):
+                # Pillow's lines have square ends. Discs at both ends make them round, and joints without a gap.
                 r = width / 2
                 draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=255)
             x, y = x2, y2
@@ -50,6 +52,7 @@ def hole(rng: np.random.Generator, size: int, edits: Sequence[NDArray[np.bool_]]
     Two fifths are masks out of ``edits`` (bool (size, size) each), half of those mirrored. The rest are strokes and
     boxes in equal parts. ``edits`` must not hold the image's own mask: its silhouette would show what it hides.
     """
+    # Rejection: drawn again until the hole is neither empty nor too large.
     while True:
         kind = rng.random()
         if kind < 0.4 and len(edits):

@@ -84,6 +84,7 @@ class Lama(EditMethod):
         # Without specialisation to earlier calls: results must not depend on them.
         with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             filled = self.model(image, mask)
+        # A file of the right hash may be any program, if the user named the hash.
         if not isinstance(filled, torch.Tensor) or filled.shape != image.shape:
             output = tuple(filled.shape) if isinstance(filled, torch.Tensor) else type(filled).__name__
             raise ValueError(
@@ -105,6 +106,7 @@ class Lama(EditMethod):
         pixels = np.stack([images.to_array(source) for source in batches.sources(requests)])
 
         # Padded at the right and the bottom by reflection with the edge repeated, as in the authors' own predictor.
+        # -side % FACTOR is what is missing to the next multiple, 0 for a multiple. SMALLEST is one too.
         more = [(0, max(-side % FACTOR, SMALLEST - side)) for side in (height, width)]
         pixels = np.pad(pixels, ((0, 0), *more, (0, 0)), mode="symmetric")
         holes = np.pad(holes, ((0, 0), *more), mode="symmetric")

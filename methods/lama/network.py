@@ -48,16 +48,20 @@ class FourierUnit(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        # No bias before a BatchNorm, which subtracts the mean anyway. The same holds for all convolutions here.
         self.conv = nn.Conv2d(2 * channels, 2 * channels, 1, bias=False)
         self.norm = nn.BatchNorm2d(2 * channels)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
+        # "ortho": the spectrum has the size of the values, whatever the resolution, so one network serves all
+        # sizes.
         spectrum = torch.view_as_real(torch.fft.rfft2(x.float(), norm="ortho"))  # (B, C, H, W/2+1, 2)
         # Real and imaginary parts become channels: (B, 2 C, H, W/2+1).
         parts = spectrum.permute(0, 1, 4, 2, 3).reshape(batch, 2 * channels, height, width // 2 + 1)
         parts = torch.relu(self.norm(self.conv(parts))).float()
         spectrum = parts.view(batch, channels, 2, height, width // 2 + 1).permute(0, 1, 3, 4, 2).contiguous()
+        # s: from W/2+1 columns alone, an odd width could not be told from an even one.
         out: Tensor = torch.fft.irfft2(torch.view_as_complex(spectrum), s=(height, width), norm="ortho")
         return out
 
@@ -88,6 +92,7 @@ class FFC(nn.Module):
 
     def __init__(self, ins: tuple[int, int], outs: tuple[int, int], stride: int = 1) -> None:
         super().__init__()
+        # LaMa's strided layers have no global input: the channels are split at the last of them.
         if stride != 1 and ins[1]:
             raise ValueError("a fast Fourier convolution with a global input has stride 1")
         self.local_to_local = _conv(ins[0], outs[0], stride)
@@ -116,6 +121,7 @@ class FFC(nn.Module):
 def _conv(channels_in: int, channels_out: int, stride: int) -> nn.Conv2d | None:
     if not channels_in or not channels_out:
         return None
+    # Reflection: zeros at the border would be an edge that the network continues into the hole.
     return nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False, padding_mode="reflect")
 
 
@@ -178,6 +184,7 @@ class Generator(nn.Module):
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """``image`` float (B, 3, H, W) in [0, 1], ``mask`` (B, 1, H, W), 1 = hole => the image, its hole filled."""
+        # Known pixels pass through, so that the loss and the result concern the hole alone.
         return mask * self.paint(image, mask) + (1 - mask) * image
 
 
