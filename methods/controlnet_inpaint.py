@@ -74,6 +74,7 @@ class ControlNetInpaint(DiffusersMethod):
     def weights_problems(cls, options: Options) -> list[str]:
         base = super().weights_problems(options)
         control = weights.problems(options.controlnet, options.controlnet_revision, CONTROL_PART)
+        # The two are compared only where neither has a problem by itself.
         return base + control or _misfit(options)
 
     def request_fields(self) -> frozenset[str]:
@@ -122,6 +123,8 @@ def _misfit(options: ControlNetInpaint.Options) -> list[str]:
     """Reasons why a base and a ControlNet that both exist cannot work together."""
     unet = weights.find(options.weights, options.revision).config("unet")
     control = weights.find(options.controlnet, options.controlnet_revision, CONTROL_PART).config("controlnet")
+    # A ControlNet is a copy of the base's encoder: it adds to feature maps of the same widths, and reads the same
+    # text.
     for name in ("block_out_channels", "cross_attention_dim"):
         if unet.get(name) != control.get(name):
             return [

@@ -58,6 +58,7 @@ class Oracle(EditMethod):
                     f"oracle: case {case.id!r} has no ground truth; only protocols that render it have one, "
                     "so leave oracle out of this suite"
                 )
+            # A copy, since whoever gets it may draw on it.
             edited.append(case.truth.copy())
         return edited
 
@@ -166,6 +167,7 @@ class AutoencoderRoundTrip(EditMethod):
             return []
         width, height = batches.one_size(requests, 1)
         pixels = np.stack([images.to_array(source) for source in batches.sources(requests)])
+        # Edge pixels are repeated: a black border would bleed into the image through the convolutions.
         pixels = np.pad(
             pixels, ((0, 0), (0, -height % self.factor), (0, -width % self.factor), (0, 0)), mode="edge"
         )
@@ -223,6 +225,7 @@ class FlatColorFill(EditMethod):
         areas = [(region.mask, region.prompt) for region in request.regions]
         for mask, prompt in areas or [(request.mask, request.region_prompt)]:
             inside = images.mask_array(mask)
+            # The first colour that the prompt names. Whole words: "red" must not match in "covered".
             colors = [COLORS[word] for word in re.findall("[a-z]+", prompt.lower()) if word in COLORS]
             pixels[inside] = colors[0] if colors else pixels[inside].mean(axis=0).round().astype(np.uint8)
         return images.from_array(pixels)

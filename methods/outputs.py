@@ -153,6 +153,7 @@ def listed(path: str) -> dict[str, Path]:
 def _of_folder(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for file in images.image_files(folder):
+        # a.png and a.jpg, for example.
         if file.stem in files:
             raise ValueError(
                 f"{folder}: {files[file.stem].name} and {file.name} would both be the edit of case "
@@ -166,6 +167,7 @@ def _of_folder(folder: Path) -> dict[str, Path]:
 
 def _of_jsonl(place: Path) -> dict[str, Path]:
     try:
+        # Editors on Windows begin a file with a byte order mark.
         text = place.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{place}: cannot be read ({error}). Check the path; it must be UTF-8") from error

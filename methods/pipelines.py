@@ -78,6 +78,8 @@ def load_pipeline(
     )
     if scheduler is not None:
         name, settings = _SCHEDULERS[scheduler]
+        # From the checkpoint's own configuration: betas and the kind of prediction belong to the network, not to
+        # the sampler.
         pipeline.scheduler = getattr(diffusers, name).from_config(pipeline.scheduler.config, **settings)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(runtime.device)
@@ -139,6 +141,7 @@ def save_pipeline(folder: Path, pipeline: Any, shared: Mapping[str, str] | None 
     for name, part in pipeline.components.items():
         shutil.rmtree(folder / name, ignore_errors=True)
         if part is not None and name not in shared:
+            # `half` changes a module in place, hence the copy.
             stored: Any = copy.deepcopy(part).half() if isinstance(part, torch.nn.Module) else part
             stored.save_pretrained(str(folder / name))
 
@@ -146,6 +149,7 @@ def save_pipeline(folder: Path, pipeline: Any, shared: Mapping[str, str] | None 
     index = {name: value for name, value in pipeline.config.items() if name not in shared}
     index |= {name: [None, None] for name in shared if name in pipeline.components}
     index |= {"_class_name": type(pipeline).__name__, "_diffusers_version": diffusers.__version__}
+    # A path of this machine, which would change the digest of the files.
     index.pop("_name_or_path", None)
     text = json.dumps(index, indent=2, sort_keys=True) + "\n"
     (folder / "model_index.json").write_text(text, encoding="utf-8")

@@ -19,6 +19,7 @@ class PublicWeights:
 
     def patterns(self, parts: Sequence[str]) -> list[str]:
         """Patterns of all files that ``parts`` consist of."""
+        # A single part is loaded by its own configuration.
         whole = ["model_index.json"] if len(parts) > 1 else []
         return whole + [pattern for part in parts if part in self.files for pattern in self.files[part][0]]
 

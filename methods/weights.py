@@ -91,6 +91,7 @@ class Weights:
     def native_size(self) -> int:
         """Side length in pixels at which the UNet was trained."""
         size = self.config("unet").get("sample_size")
+        # True is an int to Python.
         if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= 1024:
             raise WeightsError(
                 f"{self.parts['unet'] / 'config.json'}: sample_size is {size!r}, expected a number"
@@ -180,6 +181,7 @@ def problems(
         has = checkpoint.config("unet").get("in_channels")
     except WeightsError as error:
         return [str(error)]
+    # SDXL has a second text encoder, and a UNet of as many input channels as Stable Diffusion's.
     if (checkpoint.root / "text_encoder_2").is_dir():
         return [f"weights {weights!r}: an SDXL checkpoint; this method takes Stable Diffusion 1.x and 2.x"]
     if channels and has not in channels:
@@ -234,6 +236,7 @@ def hub_snapshot(hub_id: str, revision: str | None = None) -> Path | None:
     have.
     """
     commit_or_branch = revision or pinned_revision(hub_id)
+    # The revision becomes part of a path in the cache.
     if ".." in Path(commit_or_branch).parts:
         raise WeightsError(f"revision {commit_or_branch!r} is not a commit, a tag or a branch")
 

@@ -83,6 +83,7 @@ def train(
         state.seconds += now - clock
         clock = now
         for name, value in figures.items():
+            # A figure that appears for the first time begins at its own value.
             share = recording.smoothing if name in running else 0.0
             running[name] = share * running[name] + (1 - share) * value if share else value
         # The other processes only learn.
@@ -147,8 +148,10 @@ def _step(
     norm = nn.utils.clip_grad_norm_(state.parameters, budget.max_grad_norm)
     if torch.isfinite(norm):
         state.scaler.step(state.optimizer)
+        # The average follows the weights only when they have moved.
         state.ema.update(state.modules, state.step)
     state.scaler.update()
+    # None frees the memory of the gradients until the next backward pass.
     state.optimizer.zero_grad(set_to_none=True)
     state.step += 1
     return figures, float(norm)

@@ -102,6 +102,7 @@ def batches(corpus: cp.Corpus, size: int) -> Callable[[int], Tensor]:
         arrays = corpus.cached_images(turn % len(corpus.chunks))
         # Sources first, then ground truths.
         count = len(arrays["source"])
+        # Seeded by the pass over the corpus alone, so that a resumed training sees the same order.
         order = np.random.Generator(np.random.PCG64([turn, 31])).permutation(2 * count)
         first = step % per_chunk * size
         rows = order[first : first + size]
@@ -142,6 +143,7 @@ class VelocityHybridLoss:
             for name, value in self.constants.items()
         }
         # L_simple, on v = a noise - s x_0.
+        # x_t = a x_0 + s noise, with a² + s² = 1.
         x = at["signal"] * x0 + at["sigma"] * noise
         v, variance = predict(unet, x, t)
         simple = ((v - (at["signal"] * noise - at["sigma"] * x0)) ** 2).mean()
@@ -155,6 +157,7 @@ class VelocityHybridLoss:
         nats = 0.5 * (
             log_variance - true - 1 + (true - log_variance).exp() + difference**2 * (-log_variance).exp()
         )
+        # 1 bit is ln 2 nats.
         bits = (nats.mean(dim=(1, 2, 3)) / float(np.log(2)) * (t > 0)).mean()
         figures = {"simple": float(simple.detach()), "vlb_bits": float(bits.detach())}
         return simple + bits, figures

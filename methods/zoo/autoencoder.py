@@ -46,6 +46,7 @@ BUDGET = Budget(samples=56_000, batch=16, learning_rate=1.5e-3, decay=0.5, ema=0
 DECODER_BUDGET = Budget(samples=80_000, batch=16, learning_rate=6e-4, decay=0.5, ema=0.999)
 ENCODER_BUDGET = Budget(samples=48_000, batch=16, learning_rate=5e-4, decay=0.6, ema=0.998)
 # Weight of the KL term.
+# Weak, as in Rombach et al. (2022): it bounds the latents, and reconstruction decides the rest.
 _KL = 1e-6
 # Standard deviation of the published posterior, in standard deviations of a latent.
 SPREAD = 0.01
@@ -77,6 +78,7 @@ def run(
     model = (start or build()).to(memory_format=torch.channels_last)
 
     def batch(step: int) -> Tensor:
+        # New renders at every step: the world is endless, so nothing is seen twice.
         return _renders(world, step * budget.batch, budget.batch)
 
     def loss(x: Tensor, noise: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -89,12 +91,14 @@ def run(
         kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum(dim=(1, 2, 3)).mean()
         value, mse = distance(x, y)
         value = value + _KL * kl
+        # [-1, 1] is 2 wide, and PSNR takes the square of the range.
         return value, {"psnr": float(10 * torch.log10(4 / mse.detach())), "kl": float(kl.detach())}
 
     def sample(weights: Weights, path: Path) -> None:
         probe = build()
         probe.load_state_dict(weights["vae"])
         probe.eval()
+        # Negative indices are held out.
         x = to_tensor(np.stack([world.picture(-1 - i) for i in range(24)]))
         with torch.no_grad():
             y = probe(x).sample
@@ -122,6 +126,7 @@ def run_decoder(
     deviation = 1 / float(model.config.scaling_factor)
 
     def batch(step: int) -> Tensor:
+        # Far from the first training's renders.
         return _renders(world, 50_000_000 + step * budget.batch, budget.batch)
 
     def loss(x: Tensor, noise: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -229,6 +234,8 @@ def narrow(model: AutoencoderKL, world: World) -> None:
         means = torch.cat([posterior.mean for posterior in posteriors])
         spread = torch.cat([posterior.std for posterior in posteriors]).square().mean().sqrt()
         # Only the bias of the log-variance moves, so its differences between positions stay.
+        # The first half of its channels are the means, the second half the log-variances: twice the log of a
+        # deviation.
         bias = model.quant_conv.bias
         bias[len(bias) // 2 :] += 2 * torch.log(SPREAD * means.std() / spread)
 

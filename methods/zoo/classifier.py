@@ -26,6 +26,7 @@ SIDE = 64
 # Margin around the region in the close view, on each side, as a share of the region's longer side.
 MARGIN = 0.15
 # The close view spans at least this share of the image's shorter side.
+# A closer view of a tiny region would be a blur without surroundings.
 LEAST_VIEW = 16 / 64
 
 # Attribute -> value -> probability, ``other`` included.
@@ -96,6 +97,7 @@ def views(x: Tensor, regions: Tensor) -> Tensor:
     Float (N, 3, H, W) in [-1, 1] and bool (N, H, W) => float (N, 2, 4, 64, 64). The fourth channel is 1 in the region
     and -1 outside. An empty region has the whole image as its close view.
     """
+    # -1 and 1, like the colours.
     marked = torch.cat([x, regions[:, None].to(x.dtype) * 2 - 1], 1)  # (N, 4, H, W)
     whole = _to_side(marked)
     close = []
@@ -140,6 +142,7 @@ def save(folder: Path, model: ClassifierNetwork) -> None:
     save_file(
         {k: v.half().contiguous() for k, v in model.state_dict().items()}, folder / "reader.safetensors"
     )
+    # The order of the values is the order of the logits, so it is stored beside the weights.
     config = {"labels": {k: list(v) for k, v in model.labels.items()}, "widths": list(model.widths)}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 

@@ -49,6 +49,7 @@ def run(
     """
     torch.manual_seed(0)
     network = model or ClassifierNetwork(world.labels())
+    # An empty list trains without labelled edits.
     labelled_edits = labelled.load() if edits is None else edits
 
     def batch(step: int) -> dict[str, Any]:
@@ -146,6 +147,7 @@ def claim_log_probabilities(logits: Mapping[str, Tensor], claims: Mapping[str, T
     """
     total = next(iter(logits.values())).new_zeros(len(next(iter(claims.values()))), dtype=torch.float32)
     for name, index in claims.items():
+        # gather takes no negative index. Heads without an expected value add 0 below.
         chosen = logits[name].float().log_softmax(1).gather(1, index.clamp(min=0)[:, None])[:, 0]
         total = total + torch.where(index >= 0, chosen, 0.0)
     return total
@@ -154,6 +156,7 @@ def claim_log_probabilities(logits: Mapping[str, Tensor], claims: Mapping[str, T
 def examples(world: World, step: int, count: int) -> list[Example]:
     """The images of one batch: half renders, then a quarter ideal and a quarter spoiled edits."""
     renders = count // 2
+    # Indices rise with the step, so no render is seen twice.
     out = [Example(*world.labelled(step * count + i)) for i in range(renders)]
     rng = np.random.Generator(np.random.PCG64([step, 8]))
     cases = [world.case(step * _CASES + i) for i in range(min(_CASES, count - renders))]
@@ -190,6 +193,7 @@ def degrade(x: Tensor, generator: torch.Generator, vae: nn.Module | None = None)
     """
     out = x.clone()
     n = x.shape[0]
+    # One number decides. The ranges below overlap in places, where an image gets two degradations.
     kind = torch.rand(n, generator=generator)
     # Blur by a box of 3 x 3 pixels.
     blurred = kind < 0.15
@@ -225,6 +229,7 @@ def degrade(x: Tensor, generator: torch.Generator, vae: nn.Module | None = None)
 def _warp(x: Tensor, generator: torch.Generator) -> Tensor:
     """Every pixel moved by a smooth random field with a standard deviation of 1.2 pixels (of 64)."""
     n, _, height, width = x.shape
+    # grid_sample counts in [-1, 1]: a pixel is 2 / SIDE.
     coarse = torch.randn((n, 2, 6, 6), generator=generator) * (1.2 * 2 / SIDE)
     field = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=False)
     identity = torch.eye(2, 3).expand(n, 2, 3)
@@ -285,6 +290,7 @@ def _held_out(
     """Held-out renders in batches: images (N, H, W, 3), regions (N, H, W), labels."""
     batches = []
     for start in range(0, count, batch):
+        # Negative indices are held out.
         renders = [world.labelled(-1 - i) for i in range(start, min(start + batch, count))]
         images, regions, labels = zip(*renders, strict=True)
         batches.append((np.stack(images), np.stack(regions), list(labels)))

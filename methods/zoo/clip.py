@@ -111,6 +111,7 @@ def degraded(x: Tensor, generator: torch.Generator, share: float = DEGRADED) -> 
     strength = torch.rand(len(x), generator=generator)
     size = x.shape[-2:]
     noise = torch.randn(x.shape, generator=generator)
+    # One by one: every image has a size of its own between the two resizes.
     for i in torch.nonzero(chance < share).flatten().tolist():
         if chance[i] < share / 2:
             out[i] += 0.4 * strength[i] * noise[i]
@@ -147,6 +148,7 @@ def run(
     """Contrastive training. Figure: the share of a batch's images that rank a right text first."""
     torch.manual_seed(0)
     network = model or build(tokenizer)
+    # The batch counts images with a text, of which each edit has three.
     edits = budget.batch // 3
 
     def batch(step: int) -> dict[str, Tensor]:
@@ -167,6 +169,7 @@ def run(
         ]
         _, same = np.unique(texts, return_inverse=True)
         generator = torch.Generator().manual_seed(step)
+        # Each channel up to 5 % darker or lighter.
         gain = 1 + 0.1 * (torch.rand((len(texts), 3, 1, 1), generator=generator) - 0.5)
         x = degraded((to_tensor(images) * gain).clamp(-1, 1), generator)
         return {
@@ -192,6 +195,7 @@ def contrastive_loss(
     """
     images, failed = images[: len(texts)], images[len(texts) :]
     edits = len(failed)
+    # The scale is learned, as in CLIP. Features have length 1, so the product is the cosine.
     logits = scale * images @ texts.T
     # Equal texts are equally right: "a hat" under one crop is no wrong answer for another.
     right = (same[:, None] == same[None]).float()

@@ -111,6 +111,7 @@ def _outlined(image: Image.Image, mask: NDArray[np.bool_], scale: int) -> Image.
     from scipy.ndimage import binary_erosion
 
     inside = mask.repeat(scale, axis=0).repeat(scale, axis=1)
+    # 5 x 5 takes two pixels off every side, so the line is two pixels wide.
     core = binary_erosion(inside, np.ones((5, 5)))
     pixels = np.asarray(image, np.float64)
     pale = 0.45 * pixels + 0.55 * 255

@@ -56,6 +56,7 @@ class World(Protocol):
 def to_tensor(images: NDArray[np.uint8]) -> Tensor:
     """uint8 (N, H, W, 3) in [0, 255] => float32 (N, 3, H, W) in [-1, 1]."""
     # NHWC => NCHW.
+    # torch.tensor copies. from_numpy would warn of Pillow's arrays, which are read-only.
     return torch.tensor(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
@@ -71,6 +72,7 @@ def epoch_rows(step: int, size: int, count: int, stream: int) -> NDArray[np.int6
     """Indices of the ``size`` examples of a step among ``count``. Each epoch has a permutation of its own."""
     # A batch that crosses the end of its epoch wraps around.
     first = step * size
+    # Seeded by a pair: two streams have independent orders in the same epoch.
     order = np.random.Generator(np.random.PCG64([first // count, stream])).permutation(count)
     rows: NDArray[np.int64] = order[(first + np.arange(size)) % count]
     return rows

@@ -62,11 +62,13 @@ UNET: dict[str, Any] = {
 }
 SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
+    # Stable Diffusion's betas, rescaled so that the last alpha-bar is 0 (Lin et al. 2024, algorithm 1).
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
     "prediction_type": "v_prediction",
     "rescale_betas_zero_snr": True,
+    # Sampling begins at the very last step, which alone is pure noise (Lin et al. 2024, section 3.3).
     "timestep_spacing": "trailing",
     "clip_sample": False,
     "set_alpha_to_one": True,
@@ -191,6 +193,7 @@ def run(
         device = x0.device
         t = torch.randint(0, 1000, (x0.shape[0],), generator=generator, device=device)
         noise = torch.randn(x0.shape, generator=generator, device=device)
+        # One level of noise per example: (B,) becomes (B, 1, 1, 1).
         a, s = signal.to(device)[t].view(-1, 1, 1, 1), sigma.to(device)[t].view(-1, 1, 1, 1)
         # Squared error of v = a noise - s x_0.
         context = parts.text_encoder(batch["tokens"]).last_hidden_state
@@ -214,6 +217,7 @@ class LatentBatches:
         self.scale = np.float32(parts.vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
         self.count = len(data["cells"])
         names = ["instruction"] if kind == "instruct_pix2pix" else ["source_prompt", "target_prompt"]
+        # int32: all prompts stay in memory, and ids are small.
         self.tokens = {name: tokenize(parts.tokenizer, data[name]).to(torch.int32) for name in names}
         self.empty = tokenize(parts.tokenizer, [""])[0]
 
@@ -223,6 +227,7 @@ class LatentBatches:
         """
         rng = np.random.Generator(np.random.PCG64([step, 11]))
         rows = epoch_rows(step, self.size, self.count, 12)
+        # Three per example in every recipe, so that none of them shifts the stream.
         chances = rng.random((3, self.size))
         cells = torch.from_numpy(self.data["cells"][rows]).float()[:, None]
         if self.kind == "instruct_pix2pix":
@@ -271,6 +276,7 @@ def pipeline(kind: str, parts: DiffusionParts, weights: Weights | None = None) -
 
     unet, text_encoder = parts.unet, parts.text_encoder
     if weights is not None:
+        # The networks in training keep their own weights, and their training mode.
         unet, text_encoder = copy.deepcopy(unet), copy.deepcopy(text_encoder)
         unet.load_state_dict(weights["unet"])
         text_encoder.load_state_dict(weights["text_encoder"])

@@ -72,6 +72,7 @@ def spoiled(case: EditCase, index: int, rng: np.random.Generator) -> Example:
     # A tenth: a colour that the world does not have. The shape stays, so the category is not taught.
     if chance < 0.10 and attributes & {"color", "category", "hair_color"}:
         palette = _FOREIGN_HAIR if "hair_color" in attributes else _FOREIGN_COLORS
+        # 0.05 of [0, 1]: 13 of 255 levels.
         changed = np.abs(source - truth).max(axis=2) > 0.05
         where = region & changed if changed[region].any() else region
         filled = _recolored(truth, palette[rng.integers(len(palette))])
@@ -223,12 +224,14 @@ def _half_done(source: Image, truth: Image, region: Region, rng: np.random.Gener
         return None
     # The line divides the changed pixels, not the region.
     edited = _half_plane(changed, float(rng.uniform(0.35, 0.65)), rng)
+    # Outside these shares it would be nearly the source, or nearly the whole edit.
     share = np.count_nonzero(edited & changed) / np.count_nonzero(changed)
     return np.where(edited[..., None], truth, source) if 0.3 <= share <= 0.7 else None
 
 
 def _ghost(source: Image, truth: Image, rng: np.random.Generator) -> Image:
     """Source and edit at once, each half transparent."""
+    # Closer to either end the image would show the source, or the edit.
     weight = np.float32(rng.uniform(0.35, 0.65))
     return source * (1 - weight) + truth * weight
 
@@ -314,6 +317,7 @@ def _blur(image: Image, radius: int) -> Image:
     """A box blur of ``2 * radius + 1`` pixels, applied twice with repeated edges. float32 (H, W, C)."""
     from scipy.ndimage import uniform_filter1d
 
+    # Two box blurs are a triangle filter, which is close to a Gaussian.
     for _ in range(2):
         for axis in (0, 1):
             image = uniform_filter1d(image, 2 * radius + 1, axis=axis, mode="nearest")

@@ -147,6 +147,7 @@ class GlideBatches:
         else:
             low = to_tensor(small)
             scale = COARSE_NOISE * rng.random((self.size, 1, 1, 1))
+            # A strength of its own for each example, from none to COARSE_NOISE.
             low += torch.from_numpy((scale * rng.standard_normal(low.shape)).astype(np.float32))
             out["low_res"] = eight_bits(low.clamp_(-1, 1))
         ids, present = self.tokenizer([str(text) for text in prompts], self.length)
@@ -300,6 +301,7 @@ def upsampler_psnr(network: GlideUNet, tokenizer: Tokenizer, world: World, count
         upsampled = sample(network, tokenizer, arrays, prompts).astype(np.float64)
         for a, b, mask in zip(upsampled, arrays["truth"], arrays["mask"], strict=True):
             error = np.mean((a[mask] - b[mask]) ** 2)
+            # A region without any error would have an infinite PSNR, and so would the mean.
             values.append(10 * np.log10(255**2 / max(float(error), 1e-3)))
     return float(np.mean(values))
 
@@ -346,6 +348,7 @@ def publish(parts: Sequence[Part], task: Job) -> Path:
         network = load(folder / part) if warm else start(part, tokenizer.vocabulary)
         budget = _budget(part, task.budget)
 
+        # The default binds this pass's configuration: `network` is another one in the next pass of the loop.
         def draw(weights: Weights, path: Path, config: UNetConfig = network.config) -> None:
             probe = GlideUNet(config)
             probe.load_state_dict(weights["network"])
@@ -403,6 +406,7 @@ def check_glide(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
     changed = 0
     for image, request in zip(edited, requests, strict=True):
         outside = ~mask_array(request.mask)
+        # Any level of any channel: the mask is fine and nothing is composited, so the sampler itself must keep it.
         changed += bool((to_array(image)[outside] != to_array(request.source)[outside]).any())
     return [
         *judged("glide", classifier_of(root), edited, edits, TRAINED, root),

@@ -89,6 +89,7 @@ class Job:
         stages: list[dict[str, Any]] = []
         if (stage or warm) and path.exists():
             stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
+            # A warm start continues the stage, so both of its trainings count.
             stages = [s for s in stages if warm or s["recipe"] != stage]
         # The card of the whole checkpoint.
         card = {
@@ -102,6 +103,7 @@ class Job:
             "packages": {"torch": torch.__version__, "diffusers": version("diffusers")},
         }
         path.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        # Before the manifest, which holds the hashes of these files.
         _remove_origins(folder)
         write_manifest(self.root)
         return folder

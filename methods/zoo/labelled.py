@@ -48,6 +48,7 @@ def load(folder: Path = FOLDER) -> tuple[LabelledEdit, ...]:
 
     with Image.open(folder / "edits.jpg") as image:
         sheet = np.asarray(image.convert("RGB"))
+    # Tiles are square, so the width of the sheet gives their side.
     side = sheet.shape[1] // TILES
     edits = []
     with (folder / "labels.csv").open(newline="", encoding="utf-8") as file:
@@ -84,6 +85,7 @@ def draw(world: World, edits: Sequence[LabelledEdit], count: int, rng: np.random
 def _augmented(world: Any, edit: LabelledEdit, rng: np.random.Generator) -> Verdict:
     # The same augmentation for the image and its regions.
     mirrored = rng.random() < 0.5
+    # The upper bound is exclusive: -2 to 2.
     down, right = (int(step) for step in rng.integers(-2, 3, size=2))
 
     def moved(image: NDArray[Any]) -> NDArray[Any]:

@@ -95,9 +95,11 @@ class Discriminator(nn.Module):
         for layer in self.layers:
             # No normalisation compensates for weights that shrink the signal.
             assert isinstance(layer, nn.Conv2d)
+            # 0.2 is the slope of the leaky ReLU below 0.
             nn.init.kaiming_normal_(layer.weight, 0.2)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
+        # Pixels that one output sees: 4, 10 and 18 after the layers, 26 after the head.
         self.head = nn.Conv2d(widths[-1], 1, 3, 1, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -132,6 +134,7 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
     with torch.autocast(real.device.type, enabled=False):
         x = real.float().detach().requires_grad_(True)
         logits, _ = discriminator(x)
+        # create_graph: the penalty is a gradient that is differentiated once more, by the parameters.
         (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
         return gradient.square().sum(dim=(1, 2, 3)).mean()
 
@@ -208,11 +211,13 @@ def run(
 
         # The discriminator's loss.
         real_logits, real_features = discriminator(image)
+        # The discriminator's loss must not reach the generator.
         fake_logits, _ = discriminator(fake.detach())
         holes = patches(mask, (real_logits.shape[2], real_logits.shape[3]))
         judge = discriminator_loss(real_logits, fake_logits, holes)
         penalty = torch.zeros((), device=image.device)
         if data["penalty"]:
+            # Half of the batch halves the cost of the second derivative.
             penalty = gradient_penalty(discriminator, image[: max(1, len(image) // 2)])
 
         # The generator's loss, with a frozen copy of the discriminator's parameters.
@@ -274,6 +279,7 @@ def lama(task: Job) -> Path:
     start = load(folder) if task.warm else None
     config = start.config if start is not None else MODEL
     # Batches for the statistics, with other holes than those of the training.
+    # 16 steps apart, so that each is of another chunk (`HoleBatches.stay`).
     last = [batches(10_000_000 + 16 * i) for i in range(16)]
 
     def on_cpu(weights: Weights) -> dict[str, Tensor]:
@@ -298,6 +304,7 @@ def held_out(world: World, count: int) -> list[tuple[NDArray[np.uint8], NDArray[
     # One stream for all holes, so that the examples depend on the count alone.
     rng = np.random.Generator(np.random.PCG64(41))
     return [
+        # Without the image's own mask, whose silhouette would show what it hides.
         (np.asarray(case.request.source, np.uint8), hole(rng, SIZE, masks[:i] + masks[i + 1 :]))
         for i, case in enumerate(cases)
     ]

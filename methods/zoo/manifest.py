@@ -26,6 +26,7 @@ SHARED = "shared.json"
 # Files that describe a checkpoint. They do not change its results and are no part of its digest.
 CARDS = frozenset({"card.json", "README.md"})
 
+# No dot at the beginning: neither a hidden folder nor "..".
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 

@@ -95,6 +95,7 @@ def encoder(task: Job) -> Path:
     model.encoder.load_state_dict(result.weights["encoder"])
     model.quant_conv.load_state_dict(result.weights["quant_conv"])
     model.to("cpu").eval()
+    # The spread has moved with the encoder, and is set anew.
     ae.narrow(model, task.world)
     model.half().save_pretrained(str(folder))
     figures = {"psnr_db": ae.psnr(ae.load_vae(task.root), task.world, job.HELD_OUT)}
@@ -150,7 +151,10 @@ def _diffusion(kind: str, task: Job) -> Path:
 
     # Second part, for editors: the differences from the base have low rank.
     if base is not None:
+        # Read from the folder, so that the second part begins at the half-precision weights that the first one
+        # saved.
         parts = replace(df.load_parts(kind, task.root), vae=vae)
+        # Both networks: the text encoder was trained with the UNet.
         low_rank.cut(parts.unet, base.unet.state_dict(), df.SHARE)
         low_rank.cut(parts.text_encoder, base.text_encoder.state_dict(), df.SHARE)
         learn(parts, task.work / "low_rank", df.second_budget(task, task.warm), True, True)

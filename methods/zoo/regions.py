@@ -74,6 +74,7 @@ def _fits(path: Path, edits: Mapping[str, Any]) -> bool:
 
 def _packed(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Bool (..., 64, 64) => uint8 (..., 512)."""
+    # A bit per pixel, since all masks of a corpus are in memory at once.
     return np.packbits(masks.reshape(*masks.shape[:-2], SIDE * SIDE), axis=-1)
 
 

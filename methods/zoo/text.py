@@ -55,6 +55,7 @@ def merges_for(words: Iterable[str]) -> list[tuple[str, str]]:
 
 def _split(word: str, rank: dict[tuple[str, str], int]) -> list[str]:
     """The pieces of a word under the merges, as a byte-pair tokenizer computes them."""
+    # CLIP's tokenizer marks the last character of a word.
     pieces = [*word[:-1], f"{word[-1]}</w>"]
     while len(pieces) > 1:
         pairs = list(pairwise(pieces))
@@ -75,6 +76,7 @@ def build_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
     merges = merges_for(words)
     symbols = byte_symbols()
     tokens = [*symbols, *(f"{s}</w>" for s in symbols), *("".join(m) for m in merges)]
+    # Two merges may give the same piece, which has one id. The order is fixed: checkpoints store embeddings by id.
     vocab = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
     for special in ("<|startoftext|>", "<|endoftext|>"):
         vocab[special] = len(vocab)

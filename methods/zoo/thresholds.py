@@ -56,6 +56,8 @@ def check(world: World, root: Path = CHECKPOINTS, cases: int = CASES) -> list[Th
     checks: list[ThresholdCheck] = []
     for name, measure in _MEASURES.items():
         try:
+            # A checkpoint that is absent or changed fails with its remedy, and the others are measured all the
+            # same.
             entry(_BASES.get(name, name), root)
             checks += measure(world, root, cases)
         except ZooError as error:
@@ -178,6 +180,7 @@ def training_gap(checkpoint: str, root: Path) -> str:
     for stage in json.loads(card.read_text(encoding="utf-8"))["stages"]:
         samples[stage["recipe"]] += stage["samples"]
     required = recipe_samples(checkpoint)
+    # The network that lacks most, in proportion.
     part = min(required, key=lambda name: samples[name] / required[name])
     if samples[part] >= required[part]:
         return ""
