@@ -1,7 +1,7 @@
-"""The edits that one face admits: which of them make sense, where they happen, how they are said.
+"""The edits that one face allows: which ones make sense, their masks, and their prompts.
 
-Pure: a record in memory in, cases out. Reading the data set is ``protocols.celeba_hq``; the mini world
-calls this on what it renders.
+It reads no files: a record in memory goes in, cases come out. ``protocols.celeba_hq`` reads the data set, and the mini
+world makes its records from what it renders.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 from PIL import Image
 
-from bench.edit import CATEGORIES, Claim, EditCase
+from bench.edit import Claim, EditCase
 from protocols.masks import Mask, apart, bounds, dilate, erode, rounded_box, union, usable
 from protocols.prompts import (
     BACKGROUNDS,
@@ -23,6 +23,7 @@ from protocols.prompts import (
     MOUTH_WORDS,
     MOUTHS,
     WEARABLES,
+    Pronouns,
     background_instruction,
     face_prompt,
     hair_color,
@@ -31,21 +32,22 @@ from protocols.prompts import (
     mouth_instruction,
     pronouns,
 )
-from protocols.selection import build_case, pick, rank
+from protocols.selection import MULTI_SIZES, build_case, pick, rank
 
+# The part masks of CelebAMask-HQ. Their union is the person: the data set has no mask of the background.
 PARTS: tuple[str, ...] = (
     "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth",
     "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth",
 )  # fmt: skip
-"""CelebAMask-HQ's part masks; the background is none of them."""
 
 
+# eq=False for values that hold images: comparing two of them would compare pixels, or raise.
 @dataclass(frozen=True, eq=False)
 class FaceRecord:
     """One annotated portrait at the protocol's canvas.
 
-    ``image``: RGB, square. ``parts``: part name -> bool (H, W) at the image's size, True where the part
-    is; an absent name is an absent part. ``attributes``: CelebA's attribute name -> whether it holds.
+    ``image``: RGB, square. ``parts``: name of ``PARTS`` -> bool (H, W) at the image's size, True on the part. A part
+    that the image does not show is left out. ``attributes``: CelebA's attribute name -> whether it holds.
     """
 
     id: str
@@ -56,10 +58,10 @@ class FaceRecord:
 
 @dataclass(frozen=True)
 class FaceOptions:
+    """The vocabulary of the edits."""
+
     hair_colors: tuple[str, ...] = tuple(HAIR_COLORS)
     backgrounds: tuple[str, ...] = tuple(BACKGROUNDS)
-    multi_per_source: int = 6
-    """How many multi-object edits ``face_cases`` makes of one record, first by hash."""
 
 
 DEFAULT = FaceOptions()
@@ -67,88 +69,111 @@ DEFAULT = FaceOptions()
 
 @dataclass(frozen=True)
 class Change:
-    """One thing to change: how it is named in ids, said in prompts, and claimed."""
+    """One thing to change, with its part of the id, the prompts and the claims."""
 
     kind: str
+    # Empty where the kind says it all ("eyeglasses").
     target: str
-    """Empty where the kind says it all ("eyeglasses")."""
+    # Attribute, value before, value after.
     claim: tuple[str, str, str]
-    sets: Mapping[str, bool] = field(default_factory=dict)
-    """The annotations that the edit changes."""
+    # CelebA's attributes that have another value after the edit.
+    attributes: Mapping[str, bool] = field(default_factory=dict)
     region_prompt: str = ""
     words: tuple[str, ...] = ()
+    # The instruction. Of a thing to wear it is the thing alone, so that one "give her" can introduce several.
     action: str = ""
-    """The instruction; of a thing to wear, only what is given."""
-    given: bool = False
+    is_worn: bool = False
 
     @property
     def name(self) -> str:
         return f"{self.kind}-{self.target}" if self.target else self.kind
 
 
-MULTI_SIZES = ("2", "3")
+# Pairs that one case cannot have: both change the same pixels, or one hides the other.
 _EXCLUSIVE = (("lipstick", "mouth"), ("hair_color", "hat"))
-"""Two changes of one place, or one that hides the other."""
 ATTRIBUTE_KINDS = ("hair_color", "lipstick", "mouth")
 REPLACEMENT_KINDS = ("eyeglasses", "hat", "earrings")
-_WORN_PARTS = {"eyeglasses": "eye_g", "hat": "hat", "earrings": "ear_r"}
+# Kind of edit -> the part mask that rules it out. A hat hides the hair that would be recoloured.
+_OBSTACLES = {"eyeglasses": "eye_g", "hat": "hat", "earrings": "ear_r", "hair_color": "hat"}
 
 
-def face_changes(facts: Mapping[str, bool], options: FaceOptions = DEFAULT) -> dict[str, list[Change]]:
-    """Kind of part edit -> what the annotations let change, in the order in which prompts name them."""
-    who = pronouns(facts)
-    found: dict[str, list[Change]] = {}
-    current = hair_color(facts)
-    if current and not facts.get("Wearing_Hat", False):
-        found["hair_color"] = [
-            Change(
-                kind="hair_color",
-                target=color,
-                claim=("hair_color", current, color),
-                sets={name: other == color for other, name in HAIR_COLORS.items()},
-                region_prompt=f"{color} hair",
-                words=(color, "hair"),
-                action=f"make {who.possessive} hair {color}",
-            )
-            for color in options.hair_colors
-            if color != current
-        ]
-    for kind, (attribute, phrase) in WEARABLES.items():
-        if facts.get(attribute, False):
-            continue
-        if kind == "lipstick" and (facts.get("Male", False) or facts.get("Heavy_Makeup", False)):
-            continue
-        found[kind] = [
-            Change(
-                kind=kind,
-                target="",
-                claim=(attribute, "no", "yes"),
-                sets={attribute: True},
-                region_prompt=phrase,
-                words=(phrase.split()[-1],),
-                action=phrase,
-                given=True,
-            )
-        ]
-    state = mouth(facts)
-    found["mouth"] = [
+# ------------------------------------------------------------ changes that the annotations allow
+
+
+def face_changes(attributes: Mapping[str, bool], options: FaceOptions = DEFAULT) -> dict[str, list[Change]]:
+    """Kind of part edit -> the changes that the annotations allow. No kind is empty.
+
+    The kinds stand in the order in which prompts name them.
+    """
+    person = pronouns(attributes)
+    by_kind = {
+        "hair_color": _hair_changes(attributes, person, options),
+        **{kind: _worn_changes(kind, attributes) for kind in WEARABLES},
+        "mouth": _mouth_changes(attributes, person),
+    }
+    return {kind: changes for kind, changes in by_kind.items() if changes}
+
+
+def _hair_changes(attributes: Mapping[str, bool], person: Pronouns, options: FaceOptions) -> list[Change]:
+    current = hair_color(attributes)
+    if current is None or attributes.get("Wearing_Hat", False):
+        return []
+    return [
+        Change(
+            kind="hair_color",
+            target=color,
+            claim=("hair_color", current, color),
+            attributes={name: other == color for other, name in HAIR_COLORS.items()},
+            region_prompt=f"{color} hair",
+            words=(color, "hair"),
+            action=f"make {person.possessive} hair {color}",
+        )
+        for color in options.hair_colors
+        if color != current
+    ]
+
+
+def _worn_changes(kind: str, attributes: Mapping[str, bool]) -> list[Change]:
+    attribute, phrase = WEARABLES[kind]
+    if attributes.get(attribute, False):
+        return []
+    # CelebA has hardly any man with lipstick: a classifier trained on it could not check the edit. Heavy make-up mostly
+    # includes lipstick, annotated or not: the edit might change nothing.
+    if kind == "lipstick" and (attributes.get("Male", False) or attributes.get("Heavy_Makeup", False)):
+        return []
+    return [
+        Change(
+            kind=kind,
+            target="",
+            claim=(attribute, "no", "yes"),
+            attributes={attribute: True},
+            region_prompt=phrase,
+            words=(phrase.split()[-1],),
+            action=phrase,
+            is_worn=True,
+        )
+    ]
+
+
+def _mouth_changes(attributes: Mapping[str, bool], person: Pronouns) -> list[Change]:
+    current = mouth(attributes)
+    return [
         Change(
             kind="mouth",
             target=target,
-            claim=("mouth", state, target),
-            sets={"Smiling": target == "smile", "Mouth_Slightly_Open": target == "open"},
+            claim=("mouth", current, target),
+            attributes={"Smiling": target == "smile", "Mouth_Slightly_Open": target == "open"},
             region_prompt=MOUTH_REGIONS[target],
             words=MOUTH_WORDS[target],
-            action=mouth_instruction(target, who),
+            action=mouth_instruction(target, person),
         )
         for target in MOUTHS
-        if target != state
+        if target != current
     ]
-    return {kind: changes for kind, changes in found.items() if changes}
 
 
 def kind_names(category: str, options: FaceOptions = DEFAULT) -> tuple[str, ...]:
-    """The kinds of edit of a category: of a background its target, of a multi-object edit how many change."""
+    """The kinds of edit of a category. They are backgrounds, or for multi-object edits the number of changes."""
     if category == "attribute":
         return ATTRIBUTE_KINDS
     if category == "replacement":
@@ -156,100 +181,107 @@ def kind_names(category: str, options: FaceOptions = DEFAULT) -> tuple[str, ...]
     return options.backgrounds if category == "background" else MULTI_SIZES
 
 
-def face_kinds(facts: Mapping[str, bool], category: str, options: FaceOptions = DEFAULT) -> list[str]:
-    """The kinds of a category that the annotations admit; the parts may rule out some of them."""
+def face_kinds(attributes: Mapping[str, bool], category: str, options: FaceOptions = DEFAULT) -> list[str]:
+    """The kinds of a category that the annotations allow. The part masks may rule out some of them later."""
     names = kind_names(category, options)
     if category == "background":
         return list(names)
-    changes = face_changes(facts, options)
+    changes = face_changes(attributes, options)
     if category == "multi_object":
         return [size for size in names if len(changes) >= int(size)]
     return [kind for kind in names if kind in changes]
 
 
 class EditableFace:
-    """A record with what its edits need, each computed once: the changes that make sense and their masks."""
+    """A record with the changes that make sense, their masks and their cases. Each is computed once."""
 
     def __init__(self, record: FaceRecord, options: FaceOptions = DEFAULT) -> None:
         self.record = record
         self.options = options
         width, height = record.image.size
         self.shape = (height, width)
+        # Lengths below are in pixels of a canvas of 64 px, and grow with the canvas.
         self.unit = width / 64
         self._masks: dict[str, Mask | None] = {}
 
     @cached_property
     def changes(self) -> dict[str, list[Change]]:
-        """Kind of part edit -> its changes: those that annotations, parts and geometry admit."""
+        """Kind of part edit -> the changes that annotations, parts and geometry allow."""
         return {
             kind: changes
             for kind, changes in face_changes(self.record.attributes, self.options).items()
-            if not self._wears(kind) and self.mask(kind) is not None
+            if not self._is_obstructed(kind) and self.mask(kind) is not None
         }
 
-    def _wears(self, kind: str) -> bool:
-        """By part mask: it disagrees with the annotation now and then, and either is a reason not to add.
-
-        Under a hat, hair is not recoloured.
-        """
-        part = _WORN_PARTS.get("hat" if kind == "hair_color" else kind)
+    def _is_obstructed(self, kind: str) -> bool:
+        # Part masks and attributes of CelebAMask-HQ were annotated apart and disagree at times. Either one is a reason
+        # not to add a thing that may be worn already.
+        part = _OBSTACLES.get(kind)
         return part is not None and self._part(part) is not None
 
-    # ------------------------------------------------------------ where
+    # ------------------------------------------------------------ landmarks
 
     def _part(self, *names: str) -> Mask | None:
-        """The union of the parts that exist; None where none does."""
-        present = [self.record.parts[name] for name in names if name in self.record.parts]
-        mask = present[0] if len(present) == 1 else union(present, self.shape)
-        return mask if present and mask.any() else None
-
-    def mask(self, kind: str) -> Mask | None:
-        """Where an edit of this kind happens; None where the parts do not say, or it is all or nothing."""
-        if kind not in self._masks:
-            drawn: Mask | None = getattr(self, f"_{kind}_mask")()
-            self._masks[kind] = drawn if drawn is not None and usable(drawn) else None
-        return self._masks[kind]
+        """The union of the visible parts of these names. None where none is visible."""
+        visible = [self.record.parts[name] for name in names if name in self.record.parts]
+        mask = visible[0] if len(visible) == 1 else union(visible, self.shape)
+        return mask if visible and mask.any() else None
 
     @cached_property
     def _eyes(self) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]] | None:
-        """The bounds of the left and the right eye on the image; None unless both are visible."""
+        """The bounds of the left and the right eye on the image. None unless both are visible."""
         left, right = self._part("l_eye"), self._part("r_eye")
         if left is None or right is None:
             return None
+        # Sorted, so that it does not matter whose left the data set means, the person's or the viewer's.
         boxes = sorted(box for box in (bounds(left), bounds(right)) if box)
         return boxes[0], boxes[1]
 
     @cached_property
     def _face_width(self) -> tuple[int, int] | None:
-        """The face's left and right end between the eyes' top and the mouth."""
+        """(left, right) of the face between the eyes' top and the mouth. None where eyes or skin are not visible."""
         skin = self._part("skin")
         if skin is None or self._eyes is None:
             return None
+        # The cheeks alone: hair narrows the forehead, and the chin is narrow.
         top = min(box[1] for box in self._eyes)
         columns = np.flatnonzero(skin[top : top + max(1, int(12 * self.unit))].any(axis=0))
         return (int(columns[0]), int(columns[-1]) + 1) if columns.size else None
 
     @cached_property
     def _brow_top(self) -> float:
-        """The height of the brows' upper edge; a little above the eyes where hair hides them."""
+        """The row of the brows' upper edge. Where hair hides the brows, a row a little above the eyes."""
         assert self._eyes is not None
         eyes = min(box[1] for box in self._eyes)
         brows = self._part("l_brow", "r_brow")
         box = bounds(brows) if brows is not None else None
         return min(box[1], eyes) if box else eyes - 3 * self.unit
 
+    # ------------------------------------------------------------ masks
+
+    def mask(self, kind: str) -> Mask | None:
+        """Bool (H, W) where an edit of this kind happens.
+
+        None where the parts that locate it are not visible, or where it would cover almost nothing or everything.
+        """
+        if kind not in self._masks:
+            mask: Mask | None = getattr(self, f"_{kind}_mask")()
+            self._masks[kind] = mask if mask is not None and usable(mask) else None
+        return self._masks[kind]
+
     def _hair_color_mask(self) -> Mask | None:
         hair = self._part("hair")
         if hair is None:
             return None
+        # Loose strands lie outside the annotated outline. Facial features stay out of the rim.
         mask = dilate(hair, 2.5 * self.unit)
         features = self._part("l_eye", "r_eye", "nose", "mouth", "u_lip", "l_lip", "eye_g")
         return mask & ~dilate(features, self.unit) if features is not None else mask
 
     def _mouth_area(self, wide: float, high: float) -> Mask | None:
-        """A rounded box around the mouth whose size comes from the face as well as from the mouth.
+        """A rounded box around the mouth, at least ``wide`` and ``high`` face widths from its centre to its sides.
 
-        A mask cut to the lips would tell a smile from a closed mouth before anything is drawn.
+        A mask cut to the lips would tell a smile from a closed mouth before anything is edited.
         """
         lips, face = self._part("mouth", "u_lip", "l_lip"), self._face_width
         box = bounds(lips) if lips is not None else None
@@ -261,13 +293,14 @@ class EditableFace:
         x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         top = y - half_height
         nose = self._part("nose")
-        under = bounds(nose) if nose is not None else None
-        if under is not None:
-            top = max(top, under[3] - 4 * self.unit)  # a mouth moves the nose's tip, not its bridge
-        around = (x - half_width, top, x + half_width, y + half_height)
-        return rounded_box(self.shape, around, 0.8 * half_height)
+        nose_box = bounds(nose) if nose is not None else None
+        if nose_box is not None:
+            top = max(top, nose_box[3] - 4 * self.unit)  # a mouth moves the nose's tip, not its bridge
+        area = (x - half_width, top, x + half_width, y + half_height)
+        return rounded_box(self.shape, area, 0.8 * half_height)
 
     def _mouth_mask(self) -> Mask | None:
+        # A smile moves the cheeks too.
         return self._mouth_area(0.36, 0.22)
 
     def _lipstick_mask(self) -> Mask | None:
@@ -277,8 +310,9 @@ class EditableFace:
         if self._eyes is None or self._face_width is None:
             return None
         left, right = self._eyes
-        apart_by = (right[0] + right[2] - left[0] - left[2]) / 2
-        bottom = max(left[3], right[3]) + 0.4 * apart_by
+        eye_distance = (right[0] + right[2] - left[0] - left[2]) / 2
+        # Lenses reach from the brows to the upper cheeks, temples to the sides of the face.
+        bottom = max(left[3], right[3]) + 0.4 * eye_distance
         margin = 1.5 * self.unit
         box = (
             self._face_width[0] - margin,
@@ -286,7 +320,7 @@ class EditableFace:
             self._face_width[1] + margin,
             bottom,
         )
-        return rounded_box(self.shape, box, 0.3 * apart_by)
+        return rounded_box(self.shape, box, 0.3 * eye_distance)
 
     def _hat_mask(self) -> Mask | None:
         """From the image's top to the brows, wider than the head: room for a brim and a crown."""
@@ -299,57 +333,56 @@ class EditableFace:
             return None
         left, right = int(columns[0]), int(columns[-1]) + 1
         margin = 0.16 * (right - left)
+        # The box begins far above the image, so that its upper corners are not rounded inside it.
         return rounded_box(self.shape, (left - margin, -self.shape[0], right + margin, line), 5 * self.unit)
 
     def _earrings_mask(self) -> Mask | None:
-        """Around each visible ear and below it, where an earring hangs."""
-        drawn = []
+        """Each visible ear with the room below it, where an earring hangs."""
+        areas = []
         for name in ("l_ear", "r_ear"):
             ear = self._part(name)
             box = bounds(ear) if ear is not None else None
             if box is None:
                 continue
+            # Lower bounds, because hair often leaves only a sliver of the ear visible.
             height = max(box[3] - box[1], 5 * self.unit)
             side = max(2 * self.unit, (6 * self.unit - (box[2] - box[0])) / 2)
-            around = (box[0] - side, box[1] - self.unit, box[2] + side, box[3] + 1.1 * height)
-            drawn.append(rounded_box(self.shape, around, 3 * self.unit))
-        return union(drawn, self.shape) if drawn else None
+            area = (box[0] - side, box[1] - self.unit, box[2] + side, box[3] + 1.1 * height)
+            areas.append(rounded_box(self.shape, area, 3 * self.unit))
+        return union(areas, self.shape) if areas else None
 
     def _background_mask(self) -> Mask | None:
-        """All that is not the person; the outline itself may be redrawn."""
+        """The complement of the person, with the person's outline."""
+        # Pixels of the outline mix person and old background. A kept rim would be a halo in the new one.
         person = self._part(*PARTS)
         return None if person is None else ~erode(person, max(1.0, 0.5 * self.unit))
 
-    # ------------------------------------------------------------ cases
+    # ------------------------------------------------------------ single cases
 
     def part_case(self, changes: Sequence[Change], category: str) -> EditCase | None:
-        """One change, or several at once."""
-        masks = [self.mask(change.kind) for change in changes]
-        drawn = [mask for mask in masks if mask is not None]
-        if len(drawn) < len(changes) or not apart(drawn):
+        """One change, or several at once. None where a mask is unusable, or where two masks overlap too much."""
+        masks = [mask for change in changes if (mask := self.mask(change.kind)) is not None]
+        if len(masks) < len(changes) or not apart(masks):
             return None
-        facts = self.record.attributes
-        after = dict(facts)
+        before = self.record.attributes
+        after = dict(before)
         for change in changes:
-            after.update(change.sets)
-        actions = [change.action for change in changes if not change.given]
-        gifts = [change.action for change in changes if change.given]
-        if gifts:
-            actions.append(f"give {pronouns(facts).object} {join(gifts)}")
+            after.update(change.attributes)
         several = len(changes) > 1
         return build_case(
+            # Stored runs name their cases by these ids.
             id="-".join(
                 [self.record.id, *(["multi"] if several else []), *(change.name for change in changes)]
             ),
             category=category,
             source_id=self.record.id,
             source=self.record.image,
-            source_prompt=face_prompt(facts),
+            source_prompt=face_prompt(before),
             target_prompt=face_prompt(after),
-            instruction=join(actions),
+            instruction=self._instruction(changes),
             regions=[
                 (mask, change.region_prompt, change.words)
-                for mask, change in zip(drawn, changes, strict=True)
+                for mask, change in zip(masks, changes, strict=True)
             ],
             region_prompt=join([change.region_prompt for change in changes]),
             claims=tuple(Claim(*change.claim, region=i) for i, change in enumerate(changes)),
@@ -359,111 +392,63 @@ class EditableFace:
             },
         )
 
+    def _instruction(self, changes: Sequence[Change]) -> str:
+        """For example "close his mouth and give him eyeglasses and a hat"."""
+        actions = [change.action for change in changes if not change.is_worn]
+        things = [change.action for change in changes if change.is_worn]
+        if things:
+            actions.append(f"give {pronouns(self.record.attributes).object} {join(things)}")
+        return join(actions)
+
     def background_case(self, target: str) -> EditCase | None:
+        """Another background. None where the person leaves too little of it, or all of it."""
         mask = self.mask("background")
         if mask is None:
             return None
-        facts = self.record.attributes
-        words = (target,)
+        attributes = self.record.attributes
         return build_case(
             id=f"{self.record.id}-background-{target}",
             category="background",
             source_id=self.record.id,
             source=self.record.image,
-            source_prompt=face_prompt(facts),
-            target_prompt=face_prompt(facts, target),
-            instruction=background_instruction(target, pronouns(facts)),
-            regions=[(mask, BACKGROUNDS[target].noun, words)],
+            # CelebA does not annotate backgrounds, so the source's prompt names none.
+            source_prompt=face_prompt(attributes),
+            target_prompt=face_prompt(attributes, target),
+            instruction=background_instruction(target, pronouns(attributes)),
+            regions=[(mask, BACKGROUNDS[target].noun, (target,))],
             region_prompt=BACKGROUNDS[target].noun,
             claims=(Claim("background", "unknown", target),),
             tags={"kind": "background", "target": target},
         )
 
-    def groups(self, size: int) -> Iterator[tuple[str, ...]]:
-        """The sets of so many kinds that can be changed at once."""
-        return (kinds for kinds in combinations(self.changes, size) if self.together(kinds))
+    # ------------------------------------------------------------ all cases, in an order by hash
 
-    def together(self, kinds: Sequence[str]) -> bool:
+    def groups(self, size: int) -> Iterator[tuple[str, ...]]:
+        """The sets of ``size`` kinds that one case can have."""
+        return (kinds for kinds in combinations(self.changes, size) if self.are_compatible(kinds))
+
+    def are_compatible(self, kinds: Sequence[str]) -> bool:
+        """True where one case can have all of these kinds: none hides another, and their masks lie apart."""
         if any(one in kinds and other in kinds for one, other in _EXCLUSIVE):
             return False
         return apart([mask for kind in kinds if (mask := self.mask(kind)) is not None])
 
     def cases(self, category: str, kind: str) -> Iterator[EditCase]:
-        """The cases of one kind (as ``face_kinds`` names them), by hash, each built when it is asked for."""
+        """The cases of one kind of :func:`face_kinds`, first by hash, each built when it is needed."""
         if category == "background":
-            made = (self.background_case(target) for target in (kind,))
+            cases = (self.background_case(target) for target in (kind,))
         elif category == "multi_object":
-            made = (self._group_case(kinds) for kinds in self._by_hash(list(self.groups(int(kind)))))
+            groups = sorted(self.groups(int(kind)), key=lambda kinds: rank(self.record.id, "multi", *kinds))
+            cases = (self._group_case(kinds) for kinds in groups)
         else:
-            names = {change.name: change for change in self.changes.get(kind, ())}
-            ordered = sorted(names, key=lambda name: rank(self.record.id, name))
-            made = (self.part_case([names[name]], category) for name in ordered)
-        return (case for case in made if case is not None)
-
-    def _by_hash(self, groups: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-        return sorted(groups, key=lambda kinds: rank(self.record.id, "multi", *kinds))
+            by_name = {change.name: change for change in self.changes.get(kind, ())}
+            names = sorted(by_name, key=lambda name: rank(self.record.id, name))
+            cases = (self.part_case([by_name[name]], category) for name in names)
+        return (case for case in cases if case is not None)
 
     def _group_case(self, kinds: Sequence[str]) -> EditCase | None:
-        chosen = []
+        changes = []
         for kind in kinds:
-            targets = {change.target: change for change in self.changes[kind]}
-            chosen.append(targets[pick(list(targets), self.record.id, "multi", *kinds, kind)])
-        return self.part_case(chosen, "multi_object")
-
-
-def face_cases(record: FaceRecord, options: FaceOptions = DEFAULT) -> list[EditCase]:
-    """All sensible edits of one record, category by category; of the multi-object ones, the first by hash."""
-    face = EditableFace(record, options)
-    cases = [
-        case
-        for category in CATEGORIES
-        if category != "multi_object"
-        for kind in face_kinds(record.attributes, category, options)
-        for case in face.cases(category, kind)
-    ]
-    groups = face._by_hash([kinds for size in MULTI_SIZES for kinds in face.groups(int(size))])
-    made = [face._group_case(kinds) for kinds in groups[: options.multi_per_source]]
-    return cases + [case for case in made if case is not None]
-
-
-def random_face_case(
-    record: FaceRecord,
-    rng: np.random.Generator,
-    options: FaceOptions = DEFAULT,
-    category: str | None = None,
-) -> EditCase | None:
-    """One sensible edit: a category, then a kind, then a target, each drawn evenly among those possible.
-
-    Only the drawn edit is built. None where the record admits no edit (of this category).
-    """
-    face = EditableFace(record, options)
-    wanted = CATEGORIES if category is None else (category,)
-    for i in rng.permutation(len(wanted)):
-        case = _draw(face, wanted[i], rng)
-        if case is not None:
-            return case
-    return None
-
-
-def _draw(face: EditableFace, category: str, rng: np.random.Generator) -> EditCase | None:
-    if category == "background":
-        targets = face.options.backgrounds
-        return face.background_case(targets[rng.integers(len(targets))])
-    if category == "multi_object":
-        size = int(rng.integers(2, 4))
-        names = list(face.changes)
-        kinds: list[str] = []
-        for i in rng.permutation(len(names)):
-            if len(kinds) < size and face.together([*kinds, names[i]]):
-                kinds.append(names[i])
-        if len(kinds) < 2:
-            return None
-        chosen = [
-            changes[rng.integers(len(changes))] for kind, changes in face.changes.items() if kind in kinds
-        ]
-        return face.part_case(chosen, category)
-    names = [kind for kind in kind_names(category) if kind in face.changes]
-    if not names:
-        return None
-    changes = face.changes[names[rng.integers(len(names))]]
-    return face.part_case([changes[rng.integers(len(changes))]], category)
+            by_target = {change.target: change for change in self.changes[kind]}
+            changes.append(by_target[pick(list(by_target), self.record.id, "multi", *kinds, kind)])
+        return self.part_case(changes, "multi_object")

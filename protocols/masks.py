@@ -89,6 +89,27 @@ def rounded_box(shape: tuple[int, int], box: tuple[float, float, float, float], 
     return np.asarray(dx * dx + dy * dy <= radius * radius)
 
 
+def square_crop(width: int, height: int, spans: Sequence[tuple[int, int]]) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the largest square in an image that shows most of the spans.
+
+    ``spans``: (low, high) along the longer side, high exclusive. Among equals it is the most central square.
+    """
+    side = min(width, height)
+    slack = max(width, height) - side
+    # The visible share is piecewise linear in the start. It is largest where a span touches an edge of the crop.
+    # The third start centres a span.
+    starts = {slack // 2}
+    for low, high in spans:
+        starts |= {min(max(start, 0), slack) for start in (low, high - side, (low + high - side) // 2)}
+
+    def visible(start: int) -> float:
+        return sum(max(0, min(high, start + side) - max(low, start)) / (high - low) for low, high in spans)
+
+    # Rounded, because sums that differ in the last bits alone must be ties on every machine.
+    start = min(starts, key=lambda start: (-round(visible(start), 6), abs(start - slack // 2), start))
+    return (start, 0, start + side, side) if width > height else (0, start, side, start + side)
+
+
 def union(masks: Iterable[Mask], shape: tuple[int, int]) -> Mask:
     result = np.zeros(shape, bool)
     for mask in masks:

@@ -1,7 +1,7 @@
-"""One random edit of an annotated scene: what the zoo's training data is made of.
+"""One random edit of an annotated scene, for training.
 
-A benchmark selects its cases by hash (``protocols.selection``). A training draws as many as it wants, so each is drawn
-from a random generator, and only the drawn one is built.
+A benchmark selects its cases by hash (``protocols.selection``). A training needs any number of them, so each one comes
+from a random generator, and no other case is built.
 """
 
 from __future__ import annotations
@@ -11,15 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from bench.edit import CATEGORIES, EditCase
-from protocols.scenes import (
-    MULTI_SIZES,
-    EditableScene,
-    SceneOptions,
-    SceneRecord,
-    Target,
-    free_targets,
-    scene_kinds,
-)
+from protocols.scenes import EditableScene, SceneOptions, SceneRecord, Target, free_targets, scene_kinds
+from protocols.selection import MULTI_SIZES
 
 
 def random_scene_case(
@@ -28,32 +21,41 @@ def random_scene_case(
     options: SceneOptions,
     category: str | None = None,
 ) -> EditCase | None:
-    """One sensible edit: a category, then an instance, a kind and a target, each drawn evenly.
+    """One random edit: a category, then an instance and kind, then a target, each uniform over those possible.
 
-    Only the drawn edit is built. None where the record admits no edit (of this category).
+    None where the record allows no edit, or none of this category.
     """
     scene = EditableScene(record, options)
-    wanted = CATEGORIES if category is None else (category,)
-    for i in rng.permutation(len(wanted)):
-        case = _draw(scene, wanted[i], rng)
+    categories = CATEGORIES if category is None else (category,)
+    for i in rng.permutation(len(categories)):
+        case = _random_case(scene, categories[i], rng)
         if case is not None:
             return case
     return None
 
 
-def _draw(scene: EditableScene, category: str, rng: np.random.Generator) -> EditCase | None:
-    case = None
+# The order of calls to the generator below is fixed: the corpora of trained checkpoints depend on it. So a loop over a
+# permutation tries candidates until one gives a case.
+
+
+def _random_case(scene: EditableScene, category: str, rng: np.random.Generator) -> EditCase | None:
     if category == "background":
-        targets = scene.options.backgrounds
-        for n in rng.permutation(len(targets)):
-            case = case or scene.background_case(targets[n])
-        return case
+        return _random_background_case(scene, rng)
     if category == "multi_object":
-        groups = [found for size in MULTI_SIZES for found in scene.groups(int(size))]
-        for n in rng.permutation(len(groups)):
-            caption, group = groups[n]
-            case = case or _draw_group(scene, caption, group, rng)
-        return case
+        return _random_group_case(scene, rng)
+    return _random_object_case(scene, category, rng)
+
+
+def _random_background_case(scene: EditableScene, rng: np.random.Generator) -> EditCase | None:
+    targets = scene.options.backgrounds
+    for n in rng.permutation(len(targets)):
+        case = scene.background_case(targets[n])
+        if case is not None:
+            return case
+    return None
+
+
+def _random_object_case(scene: EditableScene, category: str, rng: np.random.Generator) -> EditCase | None:
     plans = [
         (i, caption, targets[kind])
         for i, (caption, targets) in scene.plans.items()
@@ -61,19 +63,33 @@ def _draw(scene: EditableScene, category: str, rng: np.random.Generator) -> Edit
         if kind in targets
     ]
     for n in rng.permutation(len(plans)):
-        i, caption, choices = plans[n]
-        case = case or scene.object_case(caption, [(i, choices[rng.integers(len(choices))])], category)
-    return case
+        i, caption, targets = plans[n]
+        case = scene.object_case(caption, [(i, targets[rng.integers(len(targets))])], category)
+        if case is not None:
+            return case
+    return None
 
 
-def _draw_group(
-    scene: EditableScene, caption: int, group: Sequence[int], rng: np.random.Generator
-) -> EditCase | None:
+def _random_group_case(scene: EditableScene, rng: np.random.Generator) -> EditCase | None:
+    groups = [group for size in MULTI_SIZES for group in scene.groups(int(size))]
+    for n in rng.permutation(len(groups)):
+        caption, instances = groups[n]
+        changes = _random_changes(scene, caption, instances, rng)
+        case = scene.object_case(caption, changes, "multi_object") if changes else None
+        if case is not None:
+            return case
+    return None
+
+
+def _random_changes(
+    scene: EditableScene, caption: int, instances: Sequence[int], rng: np.random.Generator
+) -> list[tuple[int, Target]] | None:
+    """One change of each instance, no two of them alike. None where an instance has no target left."""
     changes: list[tuple[int, Target]] = []
-    for i in group:
-        left = free_targets(scene.targets(i, scene.phrases[caption][i]), changes)
-        if not left:
+    for i in instances:
+        targets = free_targets(scene.targets(i, scene.phrases[caption][i]), changes)
+        if not targets:
             return None
-        choices = left[list(left)[rng.integers(len(left))]]
-        changes.append((i, choices[rng.integers(len(choices))]))
-    return scene.object_case(caption, changes, "multi_object")
+        options = targets[list(targets)[rng.integers(len(targets))]]
+        changes.append((i, options[rng.integers(len(options))]))
+    return changes

@@ -1,7 +1,7 @@
-"""The edits that one annotated scene admits: which of them make sense, where they happen, how they are said.
+"""The edits that one annotated scene allows: which ones make sense, their masks, and their prompts.
 
-Pure: a record in memory in, cases out. Reading the data set is ``protocols.coco``; the mini world calls
-this on what it renders.
+It reads no files: a record in memory goes in, cases come out. ``protocols.coco`` reads the data set, and the mini world
+makes its records from what it renders.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations, islice
+from itertools import combinations
 
 import numpy as np
 from PIL import Image
@@ -18,7 +18,7 @@ from bench.edit import Claim, EditCase
 from bench.images import crop_square, mask_array, mask_image, resize, resize_mask, to_array
 from protocols.captions import Caption, NounPhrase, region_phrase
 from protocols.colors import dominant_color
-from protocols.masks import Mask, apart, bounds, dilate, erode, rounded_box, union, usable
+from protocols.masks import Mask, apart, bounds, dilate, erode, rounded_box, square_crop, union, usable
 from protocols.prompts import (
     BACKGROUNDS,
     COLORS,
@@ -32,17 +32,18 @@ from protocols.prompts import (
     background_instruction,
     join,
 )
-from protocols.selection import build_case, rank
+from protocols.selection import MULTI_SIZES, build_case, rank
 
+# A replacement's box may cover at most this share of another salient instance. The edit would erase more of it.
 MAX_COVER = 0.25
-"""A replacement's box may cover at most this share of another salient instance."""
+# At least this share of an instance must be inside the crop. A cut object is hard to replace by a whole one.
 MIN_VISIBLE = 0.9
-"""At least this share of an instance must survive the crop."""
 
 
+# eq=False for values that hold images: comparing two of them would compare pixels, or raise.
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """One annotated object. ``mask``: bool (H, W) at the image's size. ``crowd``: no single object."""
+    """One annotated object. ``mask``: bool (H, W) at the image's size. ``crowd``: a group under one outline."""
 
     id: str
     category: str
@@ -53,7 +54,7 @@ class Instance:
 
 @dataclass(frozen=True, eq=False)
 class SceneRecord:
-    """One annotated scene of any size; ``image`` is RGB, ``captions`` as the data set gives them."""
+    """One annotated scene. ``image``: RGB of any size. ``captions``: the texts of the data set, unchanged."""
 
     id: str
     image: Image.Image
@@ -63,45 +64,59 @@ class SceneRecord:
 
 @dataclass(frozen=True)
 class SceneOptions:
+    """The vocabulary of the edits, and the size of the objects that are edited."""
+
     canvas: int = 512
     colors: tuple[str, ...] = COLORS
+    # Empty: no material edits.
     materials: tuple[str, ...] = tuple(MATERIALS)
-    """Empty: no material edits."""
     backgrounds: tuple[str, ...] = tuple(BACKGROUNDS)
+    # (category, supercategory) of the annotation file: the classes that a replacement chooses from.
     categories: tuple[tuple[str, str], ...] = ()
-    """(category, supercategory) of the annotation file: what a replacement chooses from."""
+    # Bounds of an edited instance's share of the crop. Below, the edit is hardly visible. Above, little is kept.
     min_area: float = 0.02
     max_area: float = 0.40
-    """Bounds of an edited instance's share of the crop."""
-    targets_per_instance: int = 3
-    """How many targets ``scene_cases`` tries for each instance and kind of edit, first by hash."""
-    multi_per_source: int = 4
 
 
+# For the rendered world: its own colours and classes, no materials.
 MINI_SCENES = SceneOptions(
     canvas=64, colors=MINI_COLORS, materials=(), categories=tuple(MINI_CATEGORIES.items())
 )
-"""For the rendered world: its own colours and classes, no materials."""
 
 
 @dataclass(frozen=True)
 class Target:
     """One thing to change about one instance."""
 
+    # "color", "material" or "category".
     kind: str
-    """"color", "material" or "category"."""
     value: str
+
+
+@dataclass(frozen=True)
+class _Wording:
+    """The texts and claims of one changed object."""
+
+    phrase: NounPhrase
+    # Replaces the phrase in the caption.
+    new_phrase: str
+    # Words of the new phrase that the edit is about.
+    edit_words: tuple[str, ...]
+    instruction: str
+    claims: tuple[Claim, ...]
 
 
 class EditableScene:
     """A record on the canvas: one square crop, the instances in it, and the edits that make sense there.
 
-    There is one crop for each image, not for each edit, so that all cases of one source share its pixels.
+    Each image has one crop, not each edit, so that all cases of one source have the same pixels. An instance is
+    called by its index in ``record.instances``, a caption by its index in ``record.captions``.
     """
 
     def __init__(self, record: SceneRecord, options: SceneOptions) -> None:
         self.record = record
         self.options = options
+        # Lengths below are in pixels of a canvas of 64 px, and grow with the canvas.
         self.unit = options.canvas / 64
         self.shape = (options.canvas, options.canvas)
         self._colors: dict[int, str | None] = {}
@@ -111,50 +126,39 @@ class EditableScene:
             self._counts[instance.category] = self._counts.get(instance.category, 0) + 1
         self.box = self._crop()
         self.image = self._image()
-        self._whole = [int(np.count_nonzero(instance.mask)) for instance in record.instances]
         left, top, right, bottom = self.box
-        cut = [instance.mask[top:bottom, left:right] for instance in record.instances]
+        cropped = [instance.mask[top:bottom, left:right] for instance in record.instances]
+        areas = [int(np.count_nonzero(instance.mask)) for instance in record.instances]
         self._visible = [
-            np.count_nonzero(part) / whole if whole else 0.0
-            for part, whole in zip(cut, self._whole, strict=True)
+            np.count_nonzero(mask) / area if area else 0.0 for mask, area in zip(cropped, areas, strict=True)
         ]
-        side = right - left
+        # At the canvas's size the masks stay exact: resampling and a threshold could move their outlines.
         self.masks: list[Mask] = [
-            part if side == options.canvas else mask_array(resize_mask(mask_image(part), options.canvas))
-            for part in cut
+            mask
+            if right - left == options.canvas
+            else mask_array(resize_mask(mask_image(mask), options.canvas))
+            for mask in cropped
         ]
         self.shares = [np.count_nonzero(mask) / mask.size for mask in self.masks]
         self.captions = [Caption(text) for text in record.captions]
 
+    # ------------------------------------------------------------ crop
+
     def _crop(self) -> tuple[int, int, int, int]:
-        """The largest square that shows most of what could be edited; the most central one among equals."""
+        """(left, top, right, bottom) of the square that shows most of the objects that may be edited."""
         width, height = self.record.image.size
-        side = min(width, height)
-        slack = max(width, height) - side
-        if slack == 0:
-            return 0, 0, side, side
+        side, length = min(width, height), max(width, height)
         spans = []
         for instance in self.record.instances:
             box = bounds(instance.mask)
-            if (
-                self._alone(instance)
-                and box
-                and np.count_nonzero(instance.mask) >= self.options.min_area * side * side
-            ):
-                low, high = (box[0], box[2]) if width > height else (box[1], box[3])
-                room = (high - low) // 4  # an edit needs a rim around its object
-                spans.append((max(low - room, 0), min(high + room, side + slack)))
-        starts = {slack // 2}
-        for low, high in spans:
-            starts |= {min(max(start, 0), slack) for start in (low, high - side, (low + high - side) // 2)}
-
-        def shown(start: int) -> float:
-            return sum(
-                max(0, min(high, start + side) - max(low, start)) / (high - low) for low, high in spans
-            )
-
-        start = min(starts, key=lambda s: (-round(shown(s), 6), abs(s - slack // 2), s))
-        return (start, 0, start + side, side) if width > height else (0, start, side, start + side)
+            large = np.count_nonzero(instance.mask) >= self.options.min_area * side * side
+            if box is None or not large or not self._is_single(instance):
+                continue
+            low, high = (box[0], box[2]) if width > height else (box[1], box[3])
+            # A mask reaches beyond its object, and a replacement may be larger than it.
+            margin = (high - low) // 4
+            spans.append((max(low - margin, 0), min(high + margin, length)))
+        return square_crop(width, height, spans)
 
     def _image(self) -> Image.Image:
         image = self.record.image
@@ -164,57 +168,63 @@ class EditableScene:
 
     @cached_property
     def pixels(self) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        """uint8 (H, W, 3) of ``image``."""
         return to_array(self.image)
 
-    # ------------------------------------------------------------ what may change
+    # ------------------------------------------------------------ objects and their targets
 
-    def _alone(self, instance: Instance) -> bool:
+    def _is_single(self, instance: Instance) -> bool:
+        # Of two cups, "the cup" names neither: a prompt could not say which one to change.
         return not instance.crowd and self._counts[instance.category] == 1
 
     @cached_property
     def candidates(self) -> list[int]:
-        """Indices of instances that can be named without doubt and seen without squinting."""
+        """The instances that may be edited: one of their class, wholly visible, neither tiny nor huge."""
         return [
             i
             for i, instance in enumerate(self.record.instances)
-            if self._alone(instance)
+            if self._is_single(instance)
             and self._visible[i] >= MIN_VISIBLE
             and self.options.min_area <= self.shares[i] <= self.options.max_area
         ]
 
     @cached_property
     def phrases(self) -> list[dict[int, NounPhrase]]:
-        """For each caption: index of an editable instance -> the phrase that names it."""
-        found = []
-        for caption in self.captions:
-            here = {}
-            for i in self.candidates:
-                phrase = caption.noun_phrase(self.record.instances[i].category)
-                if phrase is not None:
-                    here[i] = phrase
-            found.append(here)
-        return found
+        """For each caption: candidate -> the phrase that names it."""
+        return [
+            {
+                i: phrase
+                for i in self.candidates
+                if (phrase := caption.noun_phrase(self.record.instances[i].category)) is not None
+            }
+            for caption in self.captions
+        ]
 
     def color_of(self, index: int) -> str | None:
-        """What the instance's pixels mostly show."""
+        """The colour of most of the instance's pixels, None where no colour is clear."""
         if index not in self._colors:
             self._colors[index] = dominant_color(self.pixels[self.masks[index]], self.options.colors)
         return self._colors[index]
 
     def targets(self, index: int, phrase: NounPhrase) -> dict[str, list[Target]]:
-        """Kind of edit -> the targets that differ from what is there."""
+        """Kind of edit -> the targets that differ from the present state of the instance. No kind is empty."""
         instance = self.record.instances[index]
-        found: dict[str, list[Target]] = {}
+        targets: dict[str, list[Target]] = {}
         if instance.supercategory not in NO_COLOR_GROUPS and instance.category not in NO_COLOR:
-            shown = {phrase.color, self.color_of(index)}
-            found["color"] = [Target("color", color) for color in self.options.colors if color not in shown]
-            found["material"] = [
+            # Caption and pixels may disagree. Neither colour is a target, or the edit might change nothing.
+            present = {phrase.color, self.color_of(index)}
+            targets["color"] = [
+                Target("color", color) for color in self.options.colors if color not in present
+            ]
+            targets["material"] = [
                 Target("material", material)
                 for material in MATERIALS_OF.get(instance.category, ())
                 if material in self.options.materials and MATERIALS[material] != phrase.material
             ]
         if not phrase.bound and self.mask(index, "category") is not None:
-            found["category"] = [
+            # Of the same supercategory, because a boat may stand where a car was, and a banana may not. Of a class that
+            # the image lacks, because the new object would have to be told from the old one.
+            targets["category"] = [
                 Target("category", name)
                 for name, group in self.options.categories
                 if group == instance.supercategory
@@ -222,51 +232,60 @@ class EditableScene:
                 and name not in NO_TARGET
                 and name != instance.category
             ]
-        return {kind: targets for kind, targets in found.items() if targets}
+        return {kind: options for kind, options in targets.items() if options}
 
-    # ------------------------------------------------------------ where
+    # ------------------------------------------------------------ masks
 
     def mask(self, index: int, kind: str) -> Mask | None:
-        """Where the edit happens: a rounded box for another class, else the silhouette, a little larger."""
+        """Bool (H, W) where the edit happens. None where the mask would be unusable.
+
+        For another class it is a rounded box, because the silhouette would give the old class away. For another
+        colour or material it is the silhouette with a rim.
+        """
         key = (index, "category" if kind == "category" else "color")
         if key not in self._masks:
-            drawn = (
-                self._box_mask(index) if kind == "category" else dilate(self.masks[index], 1.5 * self.unit)
-            )
-            self._masks[key] = drawn if drawn is not None and usable(drawn) else None
+            if kind == "category":
+                mask = self._box_mask(index)
+            else:
+                # COCO's polygons cut corners: the rim covers what they leave of the object's outline.
+                mask = dilate(self.masks[index], 1.5 * self.unit)
+            self._masks[key] = mask if mask is not None and usable(mask) else None
         return self._masks[key]
 
     def _box_mask(self, index: int) -> Mask | None:
-        """The bounding box with room for another silhouette: neither side is much shorter than the other.
-
-        None where the box would cover a neighbour.
-        """
+        """The bounding box, widened where it is narrow. None where it would cover much of a neighbour."""
         box = bounds(self.masks[index])
         if box is None:
             return None
         left, top, right, bottom = map(float, box)
         width, height = right - left, bottom - top
+        # The short side becomes at least 0.7 of the long one, so that an object of another shape has room.
         if width < 0.7 * height:
             middle, half = (left + right) / 2, 0.35 * height
             left, right = middle - half, middle + half
         elif height < 0.7 * width:
-            top = bottom - 0.7 * width  # things stand on the ground, so the room is above
+            top = bottom - 0.7 * width  # objects stand on the ground, so the room is above
         margin = 0.08 * max(width, height) + self.unit
         mask = rounded_box(
             self.shape,
             (left - margin, top - margin, right + margin, bottom + margin),
             0.25 * max(width, height),
         )
-        for other, (theirs, share) in enumerate(zip(self.masks, self.shares, strict=True)):
+        for other, (other_mask, share) in enumerate(zip(self.masks, self.shares, strict=True)):
+            # COCO annotates specks too. They must not forbid an edit.
             if other == index or share < 0.01:
                 continue
-            if np.count_nonzero(mask & theirs) > MAX_COVER * np.count_nonzero(theirs):
+            if np.count_nonzero(mask & other_mask) > MAX_COVER * np.count_nonzero(other_mask):
                 return None
         return mask
 
     @cached_property
     def background_mask(self) -> Mask | None:
-        """The complement of the salient instances, their outlines included in the edit."""
+        """Bool (H, W): the complement of the salient instances, their outlines included in the edit.
+
+        None where there is a crowd, no salient instance, or too little background.
+        """
+        # A crowd's outline is coarse and may leave people in the background.
         if any(instance.crowd for instance in self.record.instances):
             return None
         salient = [
@@ -276,68 +295,44 @@ class EditableScene:
         ]
         if not salient:
             return None
+        # Pixels of the outline mix object and old background. A kept rim would be a halo in the new one.
         mask = ~erode(union(salient, self.shape), max(1.0, 0.5 * self.unit))
         return mask if usable(mask) and mask.mean() >= 0.2 else None
 
-    # ------------------------------------------------------------ cases
+    # ------------------------------------------------------------ single cases
 
     def object_case(
         self, caption: int, changes: Sequence[tuple[int, Target]], category: str
     ) -> EditCase | None:
-        """One instance changed, or several at once, in the words of one caption."""
-        said = self.phrases[caption]
-        changes = sorted(changes, key=lambda change: said[change[0]].start)
-        drawn = [mask for i, target in changes if (mask := self.mask(i, target.kind)) is not None]
-        if len(drawn) < len(changes) or not apart(drawn):
+        """One instance changed, or several at once, in the words of one caption.
+
+        ``changes`` holds (instance, target). None where a mask is unusable, or where two masks overlap too much.
+        """
+        # Regions, actions and prompts follow the order of the caption.
+        phrases = self.phrases[caption]
+        changes = sorted(changes, key=lambda change: phrases[change[0]].start)
+        masks = [mask for i, target in changes if (mask := self.mask(i, target.kind)) is not None]
+        if len(masks) < len(changes) or not apart(masks):
             return None
-        replaced, prompts, words, actions, claims = [], [], [], [], []
-        for region, (i, target) in enumerate(changes):
-            phrase, instance = said[i], self.record.instances[i]
-            before: str
-            if target.kind == "color":
-                new = phrase.with_color(target.value)
-                before = phrase.color or self.color_of(i) or "unknown"
-                shown = [target.value, *phrase.noun.split()]
-                actions.append(f"make the {phrase.noun} {target.value}")
-            elif target.kind == "material":
-                adjective = MATERIALS[target.value]
-                new = phrase.with_material(adjective)
-                before = "unknown"
-                shown = [adjective, *phrase.noun.split()]
-                actions.append(f"make the {phrase.noun} out of {target.value}")
-            else:
-                new = phrase.with_category(target.value)
-                before = instance.category
-                shown = new.split()[1:]
-                old = " ".join([*([phrase.color] if phrase.color else []), phrase.noun])
-                actions.append(f"turn the {old} into {region_phrase(new)}")
-            replaced.append((phrase, new))
-            prompts.append(region_phrase(new))
-            words.append(tuple(shown))
-            claims.append(Claim(target.kind, before, target.value, region=region))
-            # The region's prompt names what stays, too: a pink bus is still pink as a boat, and still a bus when red.
-            if target.kind != "category":
-                claims.append(Claim("category", instance.category, instance.category, region=region))
-            elif phrase.color:
-                claims.append(Claim("color", phrase.color, phrase.color, region=region))
-        text = self.captions[caption]
-        several = len(changes) > 1
-        kinds = ["" if several else f"{target.kind}-" for _, target in changes]
-        names = [
-            f"{self.record.instances[i].category}-{kind}{target.value}".replace(" ", "_")
-            for kind, (i, target) in zip(kinds, changes, strict=True)
+        wordings = [
+            self._wording(i, target, phrases[i], region) for region, (i, target) in enumerate(changes)
         ]
+        region_prompts = [region_phrase(wording.new_phrase) for wording in wordings]
+        text = self.captions[caption]
         return build_case(
-            id="-".join([self.record.id, *(["multi"] if several else []), *names]),
+            id=self._object_case_id(changes),
             category=category,
             source_id=self.record.id,
             source=self.image,
             source_prompt=text.text,
-            target_prompt=text.replace(replaced),
-            instruction=join(actions),
-            regions=list(zip(drawn, prompts, words, strict=True)),
-            region_prompt=join(prompts),
-            claims=tuple(claims),
+            target_prompt=text.replace([(wording.phrase, wording.new_phrase) for wording in wordings]),
+            instruction=join([wording.instruction for wording in wordings]),
+            regions=[
+                (mask, prompt, wording.edit_words)
+                for mask, prompt, wording in zip(masks, region_prompts, wordings, strict=True)
+            ],
+            region_prompt=join(region_prompts),
+            claims=tuple(claim for wording in wordings for claim in wording.claims),
             tags={
                 "kind": "+".join(target.kind for _, target in changes),
                 "target": "+".join(target.value for _, target in changes),
@@ -345,95 +340,132 @@ class EditableScene:
             },
         )
 
+    def _object_case_id(self, changes: Sequence[tuple[int, Target]]) -> str:
+        # Stored runs name their cases by these ids.
+        several = len(changes) > 1
+        parts = [self.record.id, *(["multi"] if several else [])]
+        for i, target in changes:
+            kind = "" if several else f"{target.kind}-"
+            parts.append(f"{self.record.instances[i].category}-{kind}{target.value}".replace(" ", "_"))
+        return "-".join(parts)
+
+    def _wording(self, index: int, target: Target, phrase: NounPhrase, region: int) -> _Wording:
+        """The texts and claims of one change. ``region``: the index of the change within its case."""
+        category = self.record.instances[index].category
+        before = "unknown"
+        if target.kind == "color":
+            new_phrase = phrase.with_color(target.value)
+            edit_words = [target.value, *phrase.noun.split()]
+            instruction = f"make the {phrase.noun} {target.value}"
+            # The annotator's word comes before the vote of the pixels, which shadows and reflections mislead.
+            before = phrase.color or self.color_of(index) or "unknown"
+        elif target.kind == "material":
+            adjective = MATERIALS[target.value]
+            new_phrase = phrase.with_material(adjective)
+            edit_words = [adjective, *phrase.noun.split()]
+            instruction = f"make the {phrase.noun} out of {target.value}"
+        else:
+            new_phrase = phrase.with_category(target.value)
+            edit_words = new_phrase.split()[1:]  # without the article
+            old = f"{phrase.color} {phrase.noun}" if phrase.color else phrase.noun
+            instruction = f"turn the {old} into {region_phrase(new_phrase)}"
+            before = category
+        claims = [Claim(target.kind, before, target.value, region=region)]
+        # The region's prompt names what stays, too: a pink bus is still pink as a boat, and still a bus when red.
+        if target.kind != "category":
+            claims.append(Claim("category", category, category, region=region))
+        elif phrase.color:
+            claims.append(Claim("color", phrase.color, phrase.color, region=region))
+        return _Wording(phrase, new_phrase, tuple(edit_words), instruction, tuple(claims))
+
     def background_case(self, target: str) -> EditCase | None:
+        """Another background, in the words of the first caption that can name it. None where none can."""
         mask = self.background_mask
         if mask is None:
             return None
         for caption in self.captions:
-            said = caption.with_background(target)
-            if said is not None:
+            target_prompt = caption.with_background(target)
+            if target_prompt is not None:
                 break
         else:
             return None
-        words = (target,)
         return build_case(
             id=f"{self.record.id}-background-{target}",
             category="background",
             source_id=self.record.id,
             source=self.image,
             source_prompt=caption.text,
-            target_prompt=said,
+            target_prompt=target_prompt,
             instruction=background_instruction(target),
-            regions=[(mask, BACKGROUNDS[target].noun, words)],
+            regions=[(mask, BACKGROUNDS[target].noun, (target,))],
             region_prompt=BACKGROUNDS[target].noun,
             claims=(Claim("background", caption.background() or "unknown", target),),
             tags={"kind": "background", "target": target},
         )
 
+    # ------------------------------------------------------------ all cases, in an order by hash
+
     @cached_property
     def plans(self) -> dict[int, tuple[int, dict[str, list[Target]]]]:
-        """Editable instance -> (the first caption that names it, its targets by kind)."""
-        found: dict[int, tuple[int, dict[str, list[Target]]]] = {}
-        for caption, here in enumerate(self.phrases):
-            for i, phrase in here.items():
-                if i not in found:
-                    found[i] = caption, self.targets(i, phrase)
-        return found
+        """Candidate -> (the first caption that names it, its targets by kind)."""
+        plans: dict[int, tuple[int, dict[str, list[Target]]]] = {}
+        for caption, phrases in enumerate(self.phrases):
+            for i, phrase in phrases.items():
+                if i not in plans:
+                    plans[i] = caption, self.targets(i, phrase)
+        return plans
 
     def groups(self, size: int) -> list[tuple[int, tuple[int, ...]]]:
-        """(caption, instances) for each set of so many instances that one caption names, first by hash."""
-        found: dict[tuple[int, ...], int] = {}
-        for caption, here in enumerate(self.phrases):
-            for group in combinations(sorted(here), size):
-                found.setdefault(group, caption)
-        return [
-            (caption, group)
-            for group, caption in sorted(found.items(), key=lambda g: self._rank("multi", *g[0]))
-        ]
+        """(caption, instances) for each set of ``size`` instances that one caption names, first by hash."""
+        captions: dict[tuple[int, ...], int] = {}
+        for caption, phrases in enumerate(self.phrases):
+            for group in combinations(sorted(phrases), size):
+                captions.setdefault(group, caption)
+        return [(captions[group], group) for group in sorted(captions, key=lambda g: self._rank("multi", *g))]
 
     def _rank(self, *parts: object) -> str:
-        """A place in the record's own order; ints are instances."""
+        """A place in the record's own order. An int is an instance."""
+        # Instances go in by the data set's id: their index changes when an annotation is added before them.
         return rank(
             self.record.id, *(self.record.instances[p].id if isinstance(p, int) else p for p in parts)
         )
 
     def edits(self, kind: str) -> list[tuple[int, int, Target]]:
-        """(how many of the instance's targets come before it, instance, target), first by hash.
+        """(place of the target among the instance's targets, instance, target), first by hash.
 
         The first target of every instance comes before any second one.
         """
-        found = []
+        edits = []
         for i, (_, targets) in self.plans.items():
             ordered = sorted(targets.get(kind, ()), key=lambda target: self._rank(i, kind, target.value))
-            found += [(place, i, target) for place, target in enumerate(ordered)]
-        return sorted(found, key=lambda edit: (edit[0], self._rank(edit[1], kind, edit[2].value)))
+            edits += [(place, i, target) for place, target in enumerate(ordered)]
+        return sorted(edits, key=lambda edit: (edit[0], self._rank(edit[1], kind, edit[2].value)))
 
     def cases(self, category: str, kind: str) -> Iterator[EditCase]:
-        """The cases of one kind (as ``scene_kinds`` names them), by hash, each built when it is asked for."""
+        """The cases of one kind of :func:`scene_kinds`, first by hash, each built when it is needed."""
         if category == "background":
-            made = (self.background_case(target) for target in (kind,))
+            cases = (self.background_case(target) for target in (kind,))
         elif category == "multi_object":
-            made = (self._group_case(caption, group) for caption, group in self.groups(int(kind)))
+            cases = (self._group_case(caption, group) for caption, group in self.groups(int(kind)))
         else:
-            made = (self.object_case(self.plans[i][0], [(i, t)], category) for _, i, t in self.edits(kind))
-        return (case for case in made if case is not None)
+            cases = (self.object_case(self.plans[i][0], [(i, t)], category) for _, i, t in self.edits(kind))
+        return (case for case in cases if case is not None)
 
     def _group_case(self, caption: int, group: Sequence[int]) -> EditCase | None:
+        """One change of each instance of the group, first by hash. None where an instance has no target left."""
         changes: list[tuple[int, Target]] = []
         for i in group:
-            left = free_targets(self.targets(i, self.phrases[caption][i]), changes)
-            if not left:
+            targets = free_targets(self.targets(i, self.phrases[caption][i]), changes)
+            if not targets:
                 return None
-            kind = min(left, key=lambda kind: self._rank("multi", *group, i, kind))
-            changes.append((i, min(left[kind], key=lambda t: self._rank("multi", *group, i, kind, t.value))))
+            kind = min(targets, key=lambda kind: self._rank("multi", *group, i, kind))
+            target = min(targets[kind], key=lambda t: self._rank("multi", *group, i, kind, t.value))
+            changes.append((i, target))
         return self.object_case(caption, changes, "multi_object")
 
 
-MULTI_SIZES = ("2", "3")
-
-
 def scene_kinds(category: str, options: SceneOptions) -> tuple[str, ...]:
-    """The kinds of edit of a category: of a background its target, of a multi-object edit how many change."""
+    """The kinds of edit of a category. They are backgrounds, or for multi-object edits the number of changes."""
     if category == "attribute":
         return ("color", "material") if options.materials else ("color",)
     if category == "replacement":
@@ -441,27 +473,10 @@ def scene_kinds(category: str, options: SceneOptions) -> tuple[str, ...]:
     return options.backgrounds if category == "background" else MULTI_SIZES
 
 
-def scene_cases(record: SceneRecord, options: SceneOptions) -> list[EditCase]:
-    """The sensible edits of one record, category by category; where there are many, the first by hash."""
-    stage = EditableScene(record, options)
-    cases: list[EditCase | None] = []
-    for category in ("attribute", "replacement"):
-        for kind in scene_kinds(category, options):
-            cases += [
-                stage.object_case(stage.plans[i][0], [(i, target)], category)
-                for place, i, target in stage.edits(kind)
-                if place < options.targets_per_instance
-            ]
-    cases += [stage.background_case(target) for target in options.backgrounds]
-    multi = (case for size in MULTI_SIZES for case in stage.cases("multi_object", size))
-    cases += islice(multi, options.multi_per_source)
-    return [case for case in cases if case is not None]
-
-
 def free_targets(
-    targets: Mapping[str, list[Target]], taken: Sequence[tuple[int, Target]]
+    targets: Mapping[str, list[Target]], changes: Sequence[tuple[int, Target]]
 ) -> dict[str, list[Target]]:
-    """The targets that no other change of the same edit has taken: two new boats could not be told apart."""
-    used = {target for _, target in taken}
-    left = {kind: [target for target in options if target not in used] for kind, options in targets.items()}
-    return {kind: options for kind, options in left.items() if options}
+    """The targets that no other change of the same edit uses: two new boats could not be told apart."""
+    used = {target for _, target in changes}
+    free = {kind: [target for target in options if target not in used] for kind, options in targets.items()}
+    return {kind: options for kind, options in free.items() if options}

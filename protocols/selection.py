@@ -46,6 +46,9 @@ def pick(options: Sequence[str], *parts: object) -> str:
     return min(options, key=lambda option: rank(*parts, option))
 
 
+# The kinds of multi-object edits: how many objects change.
+MULTI_SIZES = ("2", "3")
+
 # ---------------------------------------------------------------- cases
 
 

@@ -24,8 +24,9 @@ from PIL import Image
 
 from bench.edit import EditCase
 from bench.images import from_array, mask_array
-from protocols.faces import FaceRecord, random_face_case
+from protocols.faces import FaceRecord
 from protocols.prompts import face_prompt, scene_caption, vocabulary
+from protocols.random_faces import random_face_case
 from protocols.random_scenes import random_scene_case
 from protocols.scenes import MINI_SCENES, Instance, SceneRecord
 from protocols.world.backdrops import BACKDROPS

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from protocols.faces import FaceRecord
-from protocols.scenes import Instance, SceneRecord
+from bench.edit import CATEGORIES, EditCase
+from protocols.faces import EditableFace, FaceRecord, kind_names
+from protocols.scenes import EditableScene, Instance, SceneOptions, SceneRecord, scene_kinds
 
 CELEBA_ATTRIBUTES = """5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips
 Big_Nose Black_Hair Blond_Hair Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee
@@ -114,6 +115,28 @@ def scene() -> Callable[..., SceneRecord]:
         return SceneRecord(id, Image.fromarray(pixels), instances, list(captions))
 
     return make
+
+
+def face_cases(record: FaceRecord) -> list[EditCase]:
+    """All cases of a record, category by category."""
+    editable = EditableFace(record)
+    return [
+        case
+        for category in CATEGORIES
+        for kind in kind_names(category)
+        for case in editable.cases(category, kind)
+    ]
+
+
+def scene_cases(record: SceneRecord, options: SceneOptions) -> list[EditCase]:
+    """All cases of a record, category by category."""
+    editable = EditableScene(record, options)
+    return [
+        case
+        for category in CATEGORIES
+        for kind in scene_kinds(category, options)
+        for case in editable.cases(category, kind)
+    ]
 
 
 def _save(path: Path, pixels: np.ndarray, lossless: bool) -> None:

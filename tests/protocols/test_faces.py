@@ -10,16 +10,15 @@ from bench.edit import CATEGORIES, EditCase
 from bench.images import mask_array
 from protocols.faces import (
     EditableFace,
-    FaceOptions,
     FaceRecord,
-    face_cases,
     face_kinds,
     kind_names,
-    random_face_case,
 )
 from protocols.masks import apart
 from protocols.prompts import vocabulary, words_of
+from protocols.random_faces import random_face_case
 from protocols.selection import check_case
+from tests.protocols.conftest import face_cases
 
 MakeFace = Callable[..., FaceRecord]
 
@@ -126,8 +125,8 @@ def test_one_visible_ear_is_enough(face: MakeFace) -> None:
 @pytest.mark.parametrize("size", [64, 256])
 def test_masks_lie_where_the_edit_happens(face: MakeFace, size: int) -> None:
     record = face(size)
-    of, unit = EditableFace(record), size // 64
-    masks = {kind: of.mask(kind) for kind in of.changes}
+    editable, unit = EditableFace(record), size // 64
+    masks = {kind: editable.mask(kind) for kind in editable.changes}
     features = np.logical_or.reduce([record.parts[p] for p in ("l_eye", "r_eye", "nose", "mouth")])
     hair = masks["hair_color"]
     assert hair is not None
@@ -192,8 +191,7 @@ def test_the_background_is_the_complement_of_the_person_with_its_outline(face: M
 
 
 def test_several_edits_at_once_have_a_region_each(face: MakeFace) -> None:
-    options = FaceOptions(multi_per_source=100)
-    cases = [case for case in face_cases(face(), options) if case.category == "multi_object"]
+    cases = [case for case in face_cases(face()) if case.category == "multi_object"]
     assert {len(case.request.regions) for case in cases} == {2, 3}
     for case in cases:
         request = case.request
@@ -207,13 +205,12 @@ def test_several_edits_at_once_have_a_region_each(face: MakeFace) -> None:
         for region in request.regions:
             assert region.prompt in request.region_prompt
             assert set(region.words) <= set(request.edit_words)
-    assert len(face_cases(face())) == len(face_cases(face(), options)) - len(cases) + 6
 
 
 def test_an_instruction_for_several_edits_is_one_sentence(face: MakeFace) -> None:
-    of = EditableFace(face(Male=True))
-    changes = [of.changes["eyeglasses"][0], of.changes["hat"][0], of.changes["mouth"][0]]
-    case = of.part_case(changes, "multi_object")
+    editable = EditableFace(face(Male=True))
+    changes = [editable.changes["eyeglasses"][0], editable.changes["hat"][0], editable.changes["mouth"][0]]
+    case = editable.part_case(changes, "multi_object")
     assert case is not None
     assert case.request.instruction == "close his mouth and give him eyeglasses and a hat"
     assert case.request.region_prompt == "eyeglasses, a hat and a closed mouth"
@@ -225,9 +222,9 @@ def test_kinds_by_annotation_hold_all_that_is_made(face: MakeFace) -> None:
         for category in CATEGORIES:
             kinds = face_kinds(record.attributes, category)
             assert set(kinds) <= set(kind_names(category))
-            of = EditableFace(record)
+            editable = EditableFace(record)
             for kind in kind_names(category):
-                cases = list(of.cases(category, kind))
+                cases = list(editable.cases(category, kind))
                 assert all(case.category == category for case in cases)
                 assert kind in kinds or not cases
 
@@ -237,35 +234,3 @@ def test_the_same_record_gives_the_same_cases(face: MakeFace) -> None:
         assert one.id == other.id
         assert one.request.mask.tobytes() == other.request.mask.tobytes()
         assert one.claims == other.claims
-
-
-def test_random_cases_are_among_all_cases_and_repeat_with_the_seed(face: MakeFace) -> None:
-    record = face()
-    all_cases = {case.id: case for case in face_cases(record, FaceOptions(multi_per_source=1000))}
-    drawn = [random_face_case(record, np.random.default_rng(seed)) for seed in range(300)]
-    again = [random_face_case(record, np.random.default_rng(seed)) for seed in range(300)]
-    ids = [case.id for case in drawn if case is not None]
-    assert ids == [case.id for case in again if case is not None]
-    assert len(ids) == 300
-    for case in drawn:
-        assert case is not None
-        if case.category == "multi_object":  # of those, face_cases takes one target for each set of kinds
-            check_case(case)
-        else:
-            assert case.request.mask.tobytes() == all_cases[case.id].request.mask.tobytes()
-            assert case.request.target_prompt == all_cases[case.id].request.target_prompt
-    share = {name: sum(case.category == name for case in drawn if case) / 300 for name in CATEGORIES}
-    assert all(0.15 < part < 0.35 for part in share.values())
-
-
-def test_a_category_can_be_asked_for(face: MakeFace) -> None:
-    rng = np.random.default_rng(1)
-    for category in CATEGORIES:
-        case = random_face_case(face(), rng, category=category)
-        assert case is not None
-        assert case.category == category
-    bare = face(without=["hair", "l_eye", "r_eye", "l_ear", "r_ear", "mouth"])
-    assert random_face_case(bare, rng, category="attribute") is None
-    case = random_face_case(bare, rng)
-    assert case is not None
-    assert case.category == "background"

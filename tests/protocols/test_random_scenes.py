@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
 from bench.edit import CATEGORIES
 from protocols.random_scenes import random_scene_case
-from protocols.scenes import MINI_SCENES, SceneRecord, scene_cases
+from protocols.scenes import MINI_SCENES, SceneRecord
 from protocols.selection import check_case
+from tests.protocols.conftest import scene_cases
 
 MakeScene = Callable[..., SceneRecord]
 CAR = ("red", "car", (4, 30, 30, 50))
@@ -30,7 +30,7 @@ def test_random_cases_are_sound_and_repeat_with_the_seed(scene: MakeScene) -> No
         cases.append(case)
     share = {name: sum(case.category == name for case in cases) / len(cases) for name in CATEGORIES}
     assert all(0.15 < part < 0.35 for part in share.values())
-    by_id = {case.id: case for case in scene_cases(record, replace(MINI_SCENES, targets_per_instance=100))}
+    by_id = {case.id: case for case in scene_cases(record, MINI_SCENES)}
     for case in cases:
         if case.category != "multi_object":
             assert case.request.mask.tobytes() == by_id[case.id].request.mask.tobytes()

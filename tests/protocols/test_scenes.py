@@ -10,8 +10,9 @@ from bench.edit import CATEGORIES, EditCase
 from bench.images import mask_array
 from protocols.masks import apart
 from protocols.prompts import vocabulary, words_of
-from protocols.scenes import MINI_SCENES, EditableScene, SceneOptions, SceneRecord, scene_cases
+from protocols.scenes import MINI_SCENES, EditableScene, SceneOptions, SceneRecord
 from protocols.selection import check_case
+from tests.protocols.conftest import scene_cases
 
 MakeScene = Callable[..., SceneRecord]
 CAR = ("red", "car", (4, 30, 30, 50))
