@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.console import Bar, TrainingBar, plain_table, print_json, progress_bar
+from bench.cli.console import Bar, TrainingBar, print_json, progress_bar
 from bench.cli.data import limited_cases
 from bench.cli.markers import check_markers, fill_between
 from bench.cli.options import (
@@ -26,6 +26,7 @@ from bench.cli.options import (
 )
 from bench.errors import BenchError
 from bench.session import GpuTime, check_ready
+from bench.tables.terminal import plain_table
 from bench.terminal import check_target, console
 
 if TYPE_CHECKING:

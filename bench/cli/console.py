@@ -10,24 +10,16 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from bench.tables.terminal import plain_table
 from bench.terminal import console, encodable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
-    from rich.table import Table
 
 
 # Characters in a line of a pipe, at most.
 _LONGEST_LINE = 10_000
-
-
-def plain_table(**options: Any) -> Table:
-    """A table with a line under its head and no frame. ``options`` are those of rich's ``Table``."""
-    from rich import box
-    from rich.table import Table
-
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, **options)
 
 
 def print_rows(rows: Sequence[Mapping[str, object]]) -> None:

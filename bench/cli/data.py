@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.console import plain_table, print_json, progress_bar, warn
+from bench.cli.console import print_json, progress_bar, warn
 from bench.cli.options import Device, Json, Plugin, ProtocolOption, examples, key_values, open_session
+from bench.tables.terminal import plain_table
 from bench.terminal import check_target, console
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.console import plain_table, warn
+from bench.cli.console import warn
+from bench.tables.terminal import plain_table
 
 if TYPE_CHECKING:
     from rich.console import Console

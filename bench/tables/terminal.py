@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.tables.numbers import DAGGER, TIE, cell_text, interval
 from bench.tables.table import MARK_NOTES, Cell, Column, Table, notes
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table as RichTable
 
 # Stands behind the best value of a column: bold does not survive a pipe or a copy.
 BEST = "*"
@@ -18,6 +19,14 @@ BEST = "*"
 GAP = 2
 # Width of the first column where room is short. Longer names take a second line, beside the intervals.
 NAME_WIDTH = 19
+
+
+def plain_table(**options: Any) -> RichTable:
+    """A table of texts without rows yet: a line under its head, no frame. ``options`` are those of rich's ``Table``."""
+    from rich import box
+    from rich.table import Table as RichTable
+
+    return RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, **options)
 
 
 def narrowed(table: Table, width: int, families: Sequence[Sequence[str]] = (), columns: int = 5) -> Table:
@@ -80,14 +89,10 @@ def _without_intervals(table: Table) -> Table:
 
 def _grid(table: Table, group: Sequence[int], widths: Sequence[int], name: int) -> RenderableType:
     """The columns ``group`` of a table."""
-    from rich import box
-    from rich.table import Table as RichTable
     from rich.text import Text
 
     counts = table.informative_counts()
-    grid = RichTable(
-        box=box.SIMPLE_HEAD, pad_edge=False, header_style="", show_edge=False, padding=(0, GAP - 1, 0, 0)
-    )
+    grid = plain_table(header_style="", padding=(0, GAP - 1, 0, 0))
     # Headings: name, n, unit and direction, in lines of their own.
     grid.add_column(table.rows_are, vertical="bottom", width=name, overflow="fold")
     for i in group:

@@ -146,17 +146,11 @@ def _difference_table(heading: str, rows: Iterable[MetricDifference]) -> RichTab
 
 
 def _rich_table(title: str, *columns: str) -> RichTable:
-    from rich import box
-    from rich.table import Table as RichTable
     from rich.text import Text
 
-    table = RichTable(
-        title=Text(title, style="bold"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-    )
+    from bench.tables.terminal import plain_table
+
+    table = plain_table(title=Text(title, style="bold"), title_justify="left")
     for column in columns:
         right = column in _RIGHT_ALIGNED
         table.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=right)

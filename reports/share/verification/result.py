@@ -81,15 +81,15 @@ class Verification:
 
     def terminal(self) -> Iterator[RenderableType]:
         """The same as :meth:`lines` for ``rich``, with the checks as a table."""
-        from rich import box
-        from rich.table import Table
         from rich.text import Text
+
+        from bench.tables.terminal import plain_table
 
         for line in _first_lines(self.problems, "problem"):
             yield Text(line, style="red")
         for line in _first_lines(self.notes, "note"):
             yield Text(line, style="yellow")
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        table = plain_table()
         for heading in ("what", "checked", "result", "how"):
             table.add_column(heading, justify="right" if heading == "checked" else "left")
         styles = {"holds": "green", "not checked": "yellow"}
