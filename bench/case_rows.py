@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from bench.edit import Claim, EditCase, EditRequest, Region
+from bench.edit import Claim, EditCase, EditRequest, Region, ScoredAreas
 from bench.errors import BenchError
 from bench.files import BrokenText, UnsafeName, safe_part, whole_text
 from bench.images import ImageError, check_mask, to_array
@@ -48,6 +48,9 @@ def check_case(case: EditCase) -> None:
     # Masks: of the source's size, 0 and 255 only, neither empty nor full.
     masks = [("the mask", request.mask)]
     masks += [(f"the mask of region {index}", region.mask) for index, region in enumerate(request.regions)]
+    if case.scored is not None:
+        masks.append(("the scored mask", case.scored.mask))
+        masks += [(f"scored region {index}", region.mask) for index, region in enumerate(case.scored.regions)]
     for name, mask in masks:
         if mask.size != size:
             raise CaseError(f"{where}: {name} is {mask.size}, the source {size}. Make them one size.")
@@ -70,9 +73,10 @@ def check_case(case: EditCase) -> None:
 
     # Expected attribute changes. Without regions, region 0 is the whole mask.
     for claim in case.claims:
-        if not 0 <= claim.region < max(1, len(request.regions)):
+        if not 0 <= claim.region < len(case.areas):
             raise CaseError(
-                f"{where}: a claim is about region {claim.region} of {len(request.regions)}. Mend its index."
+                f"{where}: a claim is about region {claim.region} of {len((case.scored or request).regions)}. "
+                "Mend its index."
             )
 
 
@@ -105,10 +109,12 @@ def _fields_of_wrong_type(case: EditCase) -> list[str]:
         "region_prompt": isinstance(request.region_prompt, str),
         "instruction": isinstance(request.instruction, str),
         "edit_words": _all(request.edit_words, str),
-        "regions": _all(request.regions, Region)
-        and all(
-            isinstance(region.mask, Image) and isinstance(region.prompt, str) and _all(region.words, str)
-            for region in request.regions
+        "regions": _are_regions(request.regions),
+        "scored": case.scored is None
+        or (
+            isinstance(case.scored, ScoredAreas)
+            and isinstance(case.scored.mask, Image)
+            and _are_regions(case.scored.regions)
         ),
         "category": isinstance(case.category, str),
         "claims": _all(case.claims, Claim)
@@ -122,6 +128,15 @@ def _fields_of_wrong_type(case: EditCase) -> list[str]:
     return [name for name, good in fits.items() if not good]
 
 
+def _are_regions(regions: object) -> bool:
+    from PIL.Image import Image
+
+    return _all(regions, Region) and all(
+        isinstance(region.mask, Image) and isinstance(region.prompt, str) and _all(region.words, str)
+        for region in regions  # type: ignore[attr-defined]
+    )
+
+
 def _all(values: object, kind: type) -> bool:
     return isinstance(values, (tuple, list)) and all(isinstance(value, kind) for value in values)
 
@@ -132,7 +147,7 @@ def _all(values: object, kind: type) -> bool:
 def case_row(case: EditCase) -> dict[str, Any]:
     """The line of a case in ``cases.jsonl``. :func:`write_cases` may give ``source`` another name."""
     request = case.request
-    return {
+    row = {
         "id": case.id,
         "category": case.category,
         "source_id": case.source_id,
@@ -143,10 +158,7 @@ def case_row(case: EditCase) -> dict[str, Any]:
         "region_prompt": request.region_prompt,
         "instruction": request.instruction,
         "edit_words": list(request.edit_words),
-        "regions": [
-            {"mask": f"regions/{case.id}/{index}.png", "prompt": region.prompt, "words": list(region.words)}
-            for index, region in enumerate(request.regions)
-        ],
+        "regions": _region_rows(request.regions, f"regions/{case.id}"),
         "seed": request.seed,
         "truth": None if case.truth is None else f"truths/{case.id}.png",
         "claims": [
@@ -160,6 +172,20 @@ def case_row(case: EditCase) -> dict[str, Any]:
         ],
         "tags": dict(case.tags),
     }
+    # Absent where there is none, so that the files of earlier runs stay as they are.
+    if case.scored is not None:
+        row["scored"] = {
+            "mask": f"scored/{case.id}/mask.png",
+            "regions": _region_rows(case.scored.regions, f"scored/{case.id}"),
+        }
+    return row
+
+
+def _region_rows(regions: Sequence[Region], folder: str) -> list[dict[str, Any]]:
+    return [
+        {"mask": f"{folder}/{index}.png", "prompt": region.prompt, "words": list(region.words)}
+        for index, region in enumerate(regions)
+    ]
 
 
 _REQUIRED = ("id", "source_id", "category", "source", "mask", "target_prompt")
@@ -173,6 +199,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "truth": None,
     "claims": [],
     "tags": {},
+    "scored": None,
 }
 _CLAIM_KEYS = {field.name for field in fields(Claim)}
 
@@ -195,7 +222,13 @@ def checked_row(row: Any) -> dict[str, Any]:
             name: isinstance(checked[name], str) for name in ("source_prompt", "region_prompt", "instruction")
         },
         "edit_words": _all(checked["edit_words"], str),
-        "regions": _all(checked["regions"], dict) and all(map(_is_region, checked["regions"])),
+        "regions": _are_region_rows(checked["regions"]),
+        "scored": checked["scored"] is None
+        or (
+            isinstance(checked["scored"], dict)
+            and isinstance(checked["scored"].get("mask"), str)
+            and _are_region_rows(checked["scored"].get("regions"))
+        ),
         # A truth value is an int to Python, and no seed.
         "seed": isinstance(checked["seed"], int) and not isinstance(checked["seed"], bool),
         "truth": isinstance(checked["truth"], (str, type(None))),
@@ -211,6 +244,10 @@ def checked_row(row: Any) -> dict[str, Any]:
     safe_part(checked["source_id"], "source id")
     _check_texts(checked)
     return checked
+
+
+def _are_region_rows(value: object) -> bool:
+    return _all(value, dict) and all(map(_is_region, value))  # type: ignore[call-overload]
 
 
 def _is_region(value: Mapping[str, Any]) -> bool:

@@ -5,7 +5,8 @@ A folder holds
 * ``protocol.json``: name, version, digest, canvas and categories of the protocol,
 * ``cases.jsonl``: one case a line, in order, with file names relative to the folder,
 * ``sources/<source id>.png``, once per source image (a second crop of one source gets a suffix),
-  ``masks/<case id>.png``, ``regions/<case id>/<index>.png``, ``truths/<case id>.png``.
+  ``masks/<case id>.png``, ``regions/<case id>/<index>.png``, ``truths/<case id>.png``,
+  ``scored/<case id>/mask.png`` and ``<index>.png`` where metrics look elsewhere than methods.
 
 ``cases.jsonl`` is written last and atomically, so every file that it names exists.
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from bench.case_rows import CaseError, case_row, check_case, checked_row
-from bench.edit import REQUEST_FIELDS, Claim, EditCase, EditProtocol, EditRequest, Region
+from bench.edit import REQUEST_FIELDS, Claim, EditCase, EditProtocol, EditRequest, Region, ScoredAreas
 from bench.files import UnsafeName, parse_json, safe_relative, sha256_bytes, write_atomic
 from bench.images import png_bytes, read_mask, read_rgb
 
@@ -152,12 +153,17 @@ def _row_and_files(
     files = [(row["mask"], request.mask)]
     if is_new:
         files.append((row["source"], request.source))
-    files += [
-        (entry["mask"], region.mask) for entry, region in zip(row["regions"], request.regions, strict=True)
-    ]
+    files += _region_files(row["regions"], request.regions)
+    if case.scored is not None:
+        files.append((row["scored"]["mask"], case.scored.mask))
+        files += _region_files(row["scored"]["regions"], case.scored.regions)
     if case.truth is not None:
         files.append((row["truth"], case.truth))
     return row, files
+
+
+def _region_files(rows: Sequence[Mapping[str, Any]], regions: Sequence[Region]) -> list[tuple[str, Image]]:
+    return [(row["mask"], region.mask) for row, region in zip(rows, regions, strict=True)]
 
 
 def _place_source(directory: Path, case: EditCase, digests: dict[str, str]) -> tuple[str, bool]:
@@ -246,6 +252,12 @@ class CaseFile(Sequence[EditCase]):
             # A mask of another size than its source is an error.
             return read_mask(self._path(name), source.size)
 
+        def regions(rows: Sequence[Mapping[str, Any]]) -> tuple[Region, ...]:
+            return tuple(
+                Region(mask(region["mask"]), region["prompt"], tuple(region["words"])) for region in rows
+            )
+
+        scored = row["scored"]
         request = EditRequest(
             source=source,
             mask=mask(row["mask"]),
@@ -254,10 +266,7 @@ class CaseFile(Sequence[EditCase]):
             region_prompt=row["region_prompt"],
             instruction=row["instruction"],
             edit_words=tuple(row["edit_words"]),
-            regions=tuple(
-                Region(mask(region["mask"]), region["prompt"], tuple(region["words"]))
-                for region in row["regions"]
-            ),
+            regions=regions(row["regions"]),
             seed=row["seed"],
         )
         return EditCase(
@@ -268,6 +277,7 @@ class CaseFile(Sequence[EditCase]):
             claims=tuple(Claim(**claim) for claim in row["claims"]),
             truth=None if row["truth"] is None else read_rgb(self._path(row["truth"])),
             tags=dict(row["tags"]),
+            scored=None if scored is None else ScoredAreas(mask(scored["mask"]), regions(scored["regions"])),
         )
 
     def _path(self, name: str) -> Path:

@@ -89,7 +89,15 @@ class Claim:
     before: str
     after: str
     region: int = 0
-    """Index into ``EditRequest.regions``. Without regions, 0 means the whole mask."""
+    """Index into the case's :attr:`~EditCase.areas`. Without regions, 0 means the whole mask."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredAreas:
+    """Exact mask and regions for metrics, where the request's are imprecise on purpose or leave the regions out."""
+
+    mask: Image
+    regions: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +114,14 @@ class EditCase:
     truth: Image | None = None
     """Ground truth: the ideal edit, where the protocol has one."""
     tags: Mapping[str, str] = field(default_factory=dict)
+    scored: ScoredAreas | None = None
+    """Where metrics look. None: the request's own mask and regions. Methods never see it."""
+
+    @property
+    def areas(self) -> tuple[Image, ...]:
+        """The masks that :attr:`Claim.region` counts: one for each scored region, else the whole scored mask."""
+        where = self.scored or self.request
+        return tuple(region.mask for region in where.regions) or (where.mask,)
 
 
 @dataclass(frozen=True)

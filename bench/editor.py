@@ -150,7 +150,9 @@ class Editor:
         if self._method.wants_truth:
             return self._method.edit_cases(cases)
         if self._method.wants_cases:
-            return self._method.edit_cases([replace(case, claims=(), truth=None, tags={}) for case in cases])
+            return self._method.edit_cases(
+                [replace(case, claims=(), truth=None, tags={}, scored=None) for case in cases]
+            )
         return self._method.edit([case.request for case in cases])
 
 

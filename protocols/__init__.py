@@ -7,4 +7,6 @@ PROTOCOLS: dict[str, str] = {
     "coco": "protocols.coco:Coco",
     "mini-celeba-hq": "protocols.world:MiniCelebAHQ",
     "mini-coco": "protocols.world:MiniCoco",
+    "mini-celeba-hq-sloppy": "protocols.world.sloppy:SloppyCelebAHQ",
+    "mini-coco-sloppy": "protocols.world.sloppy:SloppyCoco",
 }

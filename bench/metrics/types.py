@@ -172,7 +172,7 @@ class Pair:
     source: RgbImage
     edited: RgbImage
     mask: BoolHW
-    """``(H, W)`` bool, True = edit."""
+    """``(H, W)`` bool, True = edit. The exact one, where the method got an imprecise one."""
     source_prompt: str = ""
     target_prompt: str = ""
     region_prompt: str = ""
@@ -188,6 +188,8 @@ class Pair:
     """Ground truth: the ideal result, where the case has one."""
     composited: bool = False
     """Whether ``edited`` is the source, bit for bit, outside the mask."""
+    given_mask: BoolHW | None = None
+    """``(H, W)`` bool: the mask that the method got, where it is not ``mask``."""
 
     def __post_init__(self) -> None:
         if self.mask.dtype != np.bool_ or self.mask.ndim != 2:
@@ -214,15 +216,20 @@ class Pair:
         return self.regions or (Area(self.mask, self.region_prompt, self.edit_words),)
 
     def composite(self) -> Pair:
-        """The same case with the composited edit. Its leakage is zero by construction."""
+        """The same case with the composited edit: the edit inside the mask that the method got, the source outside.
+
+        Its leakage is zero by construction, unless that mask reaches beyond the exact one.
+        """
         # Compositing twice changes nothing.
         if self.composited:
             return self
         # (H, W, 1) against (H, W, 3): the mask decides for all channels.
-        pixels = np.where(self.mask[..., None], self.edited.pixels, self.source.pixels)
+        given_mask = self.mask if self.given_mask is None else self.given_mask
+        pixels = np.where(given_mask[..., None], self.edited.pixels, self.source.pixels)
         # An edit that kept the outside stays the same object, so that its hash is not computed again.
         unchanged = np.array_equal(pixels, self.edited.pixels)
-        return replace(self, edited=self.edited if unchanged else RgbImage(pixels), composited=True)
+        confined = not (given_mask & ~self.mask).any()
+        return replace(self, edited=self.edited if unchanged else RgbImage(pixels), composited=confined)
 
     def with_edit(self, edited: RgbImage) -> Pair:
         """The same case with another, raw edit."""
@@ -235,21 +242,24 @@ class Pair:
         from bench.images import mask_array
 
         request = case.request
+        # Where metrics look, which need not be what the method saw.
+        where = case.scored or request
         return cls(
             source=source or RgbImage.of(request.source),
             edited=edited,
-            mask=mask_array(request.mask),
+            mask=mask_array(where.mask),
             source_prompt=request.source_prompt,
             target_prompt=request.target_prompt,
             region_prompt=request.region_prompt,
             instruction=request.instruction,
             edit_words=request.edit_words,
-            regions=tuple(Area(mask_array(r.mask), r.prompt, r.words) for r in request.regions),
+            regions=tuple(Area(mask_array(r.mask), r.prompt, r.words) for r in where.regions),
             claims=case.claims,
             category=case.category,
             case=case.id,
             source_id=case.source_id,
             truth=None if case.truth is None else RgbImage.of(case.truth),
+            given_mask=None if case.scored is None else mask_array(request.mask),
         )
 
 

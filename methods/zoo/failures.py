@@ -94,7 +94,7 @@ def spoiled(case: EditCase, index: int, rng: np.random.Generator) -> Example:
 
 def regions(case: EditCase) -> int:
     """Number of regions of the case. Without a list of regions, the whole mask is one."""
-    return max(1, len(case.request.regions))
+    return len(case.areas)
 
 
 # --- ways to fail -----------------------------------------------------------------------------------
@@ -250,9 +250,7 @@ def _images(case: EditCase, index: int) -> tuple[Image, Image, Region]:
     """Source, ground truth and one region of a case."""
     if case.truth is None:
         raise ValueError(f"case {case.id} has no ground truth: a recipe cannot learn from it")
-    request = case.request
-    mask = request.regions[index].mask if request.regions else request.mask
-    return _to_float(request.source), _to_float(case.truth), mask_array(mask)
+    return _to_float(case.request.source), _to_float(case.truth), mask_array(case.areas[index])
 
 
 def _claims(case: EditCase, index: int) -> list[Claim]:

@@ -148,11 +148,9 @@ def shown(classifier: ClassifierNetwork, edited: Sequence[Image], cases: Sequenc
     """Whether the classifier recognises every expected attribute change of a case, each within its own region."""
     images, regions, expected = [], [], []
     for image, case in zip(edited, cases, strict=True):
-        request = case.request
         for claim in case.claims:
-            mask = request.regions[claim.region].mask if request.regions else request.mask
             images.append(np.asarray(image.convert("RGB"), np.uint8))
-            regions.append(mask_array(mask))
+            regions.append(mask_array(case.areas[claim.region]))
             expected.append((case.id, claim))
     # One wrong answer makes the whole case wrong.
     hits = {case.id: True for case in cases}

@@ -20,7 +20,7 @@ from protocols.world.layout import ensure
 from protocols.world.scenes import COLORS, sample_scene
 from protocols.world.world import EVALUATION, SIZE, MiniWorld, face_truth, scene_truth
 
-__all__ = ["MiniCelebAHQ", "MiniCoco", "MiniWorld"]
+__all__ = ["MiniCelebAHQ", "MiniCoco", "MiniWorld", "WithEach"]
 
 _PER_CATEGORY = 50
 
@@ -58,7 +58,7 @@ class MiniCelebAHQ(CelebAHQ):
         def truth(case: EditCase) -> EditCase:
             return replace(case, truth=face_truth(sample_face(EVALUATION + int(case.source_id)), case))
 
-        return _WithTruth(super().cases(), truth)
+        return WithEach(super().cases(), truth)
 
 
 class MiniCoco(Coco):
@@ -89,14 +89,14 @@ class MiniCoco(Coco):
         def truth(case: EditCase) -> EditCase:
             return replace(case, truth=scene_truth(sample_scene(EVALUATION + int(case.source_id)), case))
 
-        return _WithTruth(super().cases(), truth)
+        return WithEach(super().cases(), truth)
 
 
-class _WithTruth(Sequence[EditCase]):
-    """Cases whose truth is drawn when they are asked for."""
+class WithEach(Sequence[EditCase]):
+    """Cases that a function completes on access, one at a time, so that they need not fit in memory."""
 
-    def __init__(self, cases: Sequence[EditCase], truth: Callable[[EditCase], EditCase]) -> None:
-        self._cases, self._truth = cases, truth
+    def __init__(self, cases: Sequence[EditCase], complete: Callable[[EditCase], EditCase]) -> None:
+        self._cases, self._complete = cases, complete
 
     def __len__(self) -> int:
         return len(self._cases)
@@ -107,8 +107,8 @@ class _WithTruth(Sequence[EditCase]):
     def __getitem__(self, index: slice) -> Sequence[EditCase]: ...
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return _WithTruth(self._cases[index], self._truth)
-        return self._truth(self._cases[index])
+            return WithEach(self._cases[index], self._complete)
+        return self._complete(self._cases[index])
 
     def __iter__(self) -> Iterator[EditCase]:
-        return (self._truth(case) for case in self._cases)
+        return (self._complete(case) for case in self._cases)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench.case_rows import CaseError, check_case
 from bench.casefile import CaseFile, protocol_info, provided_fields, write_cases
-from bench.edit import REQUEST_FIELDS, Claim, EditCase
+from bench.edit import REQUEST_FIELDS, Claim, EditCase, Region, ScoredAreas
 from bench.images import from_array, to_array
 from tests.bench.fakes import Fakes, make_case, noise, square
 
@@ -313,3 +313,33 @@ def test_a_hand_written_file_needs_only_the_required_keys(tmp_path: Path) -> Non
     assert case.truth is None
     assert case.request.regions == ()
     assert case.request.target_prompt == make_case(0).request.target_prompt
+
+
+def test_scored_areas_come_back_and_their_files_have_names_of_their_own(tmp_path: Path) -> None:
+    scored = ScoredAreas(
+        square(32, (4, 4, 9, 9)), (Region(square(32, (4, 4, 6, 9)), "a red ball", ("red", "ball")),)
+    )
+    plain, exact = make_case(0), replace(make_case(1), scored=scored)
+    stored = list(write_cases(tmp_path / "cases", [plain, exact], INFO))
+    assert stored[0].scored is None
+    assert stored[1].scored is not None
+    assert same_image(stored[1].scored.mask, scored.mask)
+    assert same_image(stored[1].areas[0], scored.regions[0].mask)
+    assert same_image(stored[1].request.mask, exact.request.mask)
+    # A line without them is as it always was, so that stored runs keep their bytes.
+    lines = (tmp_path / "cases" / "cases.jsonl").read_text().splitlines()
+    assert ["scored" in json.loads(line) for line in lines] == [False, True]
+
+
+def test_a_claim_counts_the_scored_regions() -> None:
+    scored = ScoredAreas(square(32, (4, 4, 9, 9)))
+    claim = Claim("color", "red", "blue", region=1)
+    with pytest.raises(CaseError, match="region 1 of 0"):
+        check_case(replace(make_case(0), claims=(claim,), scored=scored))
+    two = replace(scored, regions=(Region(scored.mask, "a", ()), Region(scored.mask, "b", ())))
+    check_case(replace(make_case(0), claims=(claim,), scored=two))
+
+
+def test_a_scored_mask_of_another_size_is_refused() -> None:
+    with pytest.raises(CaseError, match="the scored mask is"):
+        check_case(replace(make_case(0), scored=ScoredAreas(square(16, (4, 4, 9, 9)))))

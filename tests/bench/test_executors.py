@@ -6,18 +6,19 @@ import sys
 import types
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from bench.edit import EditCase, Runtime
+from bench.edit import EditCase, Runtime, ScoredAreas
 from bench.editor import EditOutcome, is_out_of_memory
 from bench.executors import EditSession, Executor, ExecutorError, LocalExecutor, RayExecutor, Task
 from bench.registry import describe
 from bench.suite import ConfiguredMethod
-from tests.bench.fakes import LOG, Fake, make_case, method
+from tests.bench.fakes import LOG, Fake, make_case, method, square
 
 
 @pytest.fixture(autouse=True)
@@ -187,7 +188,11 @@ def test_a_method_that_wants_cases_is_shown_them_without_the_answers() -> None:
             return [case.request.source for case in cases]
 
     session = LocalExecutor(factory=lambda m, runtime: Reader(m.options, runtime)).open(method(), print)
-    outcomes = [outcome for batch in session.edits(tasks(3)) for outcome in batch]
+    scored = ScoredAreas(square(32, (4, 4, 9, 9)))
+    cases = (
+        Task(f"case-{i:03d}", 1000 + i, lambda i=i: replace(make_case(i), scored=scored)) for i in range(3)
+    )
+    outcomes = [outcome for batch in session.edits(cases) for outcome in batch]
     session.close()
     assert [outcome.error for outcome in outcomes] == [None] * 3
     assert [case.id for case in shown_cases] == [f"case-{i:03d}" for i in range(3)]
@@ -197,7 +202,7 @@ def test_a_method_that_wants_cases_is_shown_them_without_the_answers() -> None:
         assert whole.truth is not None
         assert whole.claims
         assert whole.tags
-        assert (case.truth, case.claims, dict(case.tags)) == (None, (), {})
+        assert (case.truth, case.claims, dict(case.tags), case.scored) == (None, (), {}, None)
         assert (case.category, case.source_id) == (whole.category, whole.source_id)
 
 

@@ -98,8 +98,10 @@ def check_against_protocol(
 
 def _files_of(row: Mapping[str, Any]) -> list[str]:
     """Files of a case, relative to its protocol's folder."""
+    scored = row["scored"] or {"regions": []}
     files = [row["source"], row["mask"], *([row["truth"]] if row["truth"] else [])]
-    return [*files, *(region["mask"] for region in row["regions"])]
+    files += [scored["mask"]] if row["scored"] else []
+    return [*files, *(region["mask"] for region in (*row["regions"], *scored["regions"]))]
 
 
 def _compare_cases(
@@ -152,6 +154,15 @@ def _differing_parts(stored: EditCase, fresh: EditCase) -> list[str]:
             images.append((f"mask of region {i}", before.mask, after.mask))
             if (before.prompt, tuple(before.words)) != (after.prompt, tuple(after.words)):
                 differing.append(f"prompt of region {i}")
+    # Areas of the metrics, where they are not those of the request.
+    if (stored.scored is None) != (fresh.scored is None) or len(stored.areas) != len(fresh.areas):
+        differing.append("scored")
+    elif stored.scored is not None and fresh.scored is not None:
+        images.append(("scored mask", stored.scored.mask, fresh.scored.mask))
+        images += [
+            (f"scored region {i}", before, after)
+            for i, (before, after) in enumerate(zip(stored.areas, fresh.areas, strict=True))
+        ]
     # The ground truth is the ideal edit. Not every protocol has one.
     if (stored.truth is None) != (fresh.truth is None):
         differing.append("truth")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from bench.edit import Region, ScoredAreas
+from bench.images import mask_array
 from bench.metrics.types import MetricError, Pair, RgbImage
+from tests.bench.fakes import make_case, square
 from tests.bench.metrics.pictures import box, natural, pair
 
 
@@ -55,3 +60,29 @@ class TestPair:
         assert one.truth.key == RgbImage(natural(3)).key
         assert (one.source_prompt, one.target_prompt, one.region_prompt) == ("s", "t", "r")
         assert (one.case, one.category, one.source_id) == ("id", "multi_object", "src")
+
+
+def test_a_composited_edit_is_bounded_by_the_mask_that_the_method_got() -> None:
+    """The exact mask decides where metrics look, not which pixels a method was allowed to paint."""
+    exact, grown = box(64, 20, 20, 20, 20), box(64, 16, 16, 28, 28)
+    one = pair(natural(1), natural(2), exact)
+    sloppy = replace(one, given_mask=grown)
+    composited = sloppy.composite()
+    assert np.array_equal(composited.edited.pixels[grown], natural(2)[grown])
+    assert np.array_equal(composited.edited.pixels[~grown], natural(1)[~grown])
+    # The rim beyond the exact mask leaks, so the pair does not count as free of leakage.
+    assert not composited.composited
+    # A mask within the exact one leaves nothing outside it to leak.
+    assert replace(one, mask=grown, given_mask=exact).composite().composited
+
+
+def test_a_pair_takes_its_areas_from_where_metrics_look() -> None:
+    case = make_case(0)
+    exact = square(32, (3, 3, 7, 8))
+    scored = ScoredAreas(exact, (Region(exact, "a red ball", ("red",)),))
+    edited = RgbImage.of(case.request.source)
+    seen = Pair.of_case(replace(case, scored=scored), edited)
+    assert np.array_equal(seen.mask, mask_array(exact))
+    assert np.array_equal(seen.given_mask, mask_array(case.request.mask))
+    assert [area.prompt for area in seen.areas] == ["a red ball"]
+    assert Pair.of_case(case, edited).given_mask is None

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from methods.prompt_edit_diff.augment import KINDS, MaskDropout
+from bench.imprecise_masks import KINDS
+from methods.prompt_edit_diff.augment import MaskDropout
 
 
 def regions(count: int) -> NDArray[np.bool_]:
@@ -95,5 +96,5 @@ def test_it_depends_on_the_generator_alone() -> None:
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="probability"):
         MaskDropout(probability=1.5)
-    with pytest.raises(ValueError, match="unknown kind"):
+    with pytest.raises(ValueError, match="unknown change of a mask"):
         MaskDropout().change(regions(1)[0], "melt", rng())
