@@ -22,12 +22,16 @@ class Brush:
         seed: int,
         light: float,
         dark: bool,
+        trim: Color | None = None,
     ) -> None:
-        """``x``, ``y``: the foot in world units. ``light``: where from, -1 left to 1 right. ``dark``: at night."""
+        """``x``, ``y``: the foot in world units. ``light``: where from, -1 left to 1 right. ``dark``: at night.
+
+        ``trim``: the colour of stripes, labels, straps, crosses and rims. None: what each painter has for them.
+        """
         rng = np.random.Generator(np.random.PCG64([seed, 5]))
         self.c, self.label, self.dark = canvas, label, dark
         self.x, self.y, self.s = x, y, scale
-        self.color = color
+        self.color, self.trim = color, trim
         self.tilt = float(rng.random() * 2 - 1)
         self.side = 1 if self.tilt > 0 else -1
         self.light = light
@@ -43,6 +47,10 @@ class Brush:
     def py(self, k: float) -> float:
         """Height above the foot, in units of the scale."""
         return self.y - k * self.s
+
+    def trim_or(self, default: Color) -> Color:
+        """The colour of the trim, ``default`` unless the object has one of its own."""
+        return default if self.trim is None else self.trim
 
     def put(self, shape: Field, color: Color | None = None, shade: Field | float | None = None) -> None:
         self.c.paint(

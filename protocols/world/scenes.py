@@ -73,6 +73,10 @@ CATEGORIES: dict[str, Category] = {
 }
 
 
+TRIMMED: tuple[str, ...] = ("bus", "cup", "bottle", "kite", "surfboard", "suitcase")
+"""The categories whose drawing has a trim that can take a colour."""
+
+
 @dataclass(frozen=True)
 class Object:
     """One object: its category and colour, and where it stands: ``x`` the middle, ``y`` the foot."""
@@ -83,6 +87,8 @@ class Object:
     y: float
     scale: float
     seed: int
+    trim: str | None = None
+    """Colour of its trim: stripes, label, straps, cross or rim. None: as its class has it, white or brown."""
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -101,7 +107,8 @@ class Object:
         width, height = 2 * old.half_width, old.height
         width, height = max(width, 0.7 * height), max(height, 0.7 * width)
         fit = min(width / (2 * new.half_width), height / new.height, 1.15)
-        return replace(self, category=name, scale=self.scale * fit)
+        # The trim belonged to the old object.
+        return replace(self, category=name, scale=self.scale * fit, trim=None)
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,8 @@ class Scene:
             new = replace(old, color=value)
         elif attribute == "category" and value in CATEGORIES:
             new = old.as_category(value)
+        elif attribute == "trim" and value in COLORS and old.category in TRIMMED:
+            new = replace(old, trim=value)
         else:
             raise ValueError(f"the mini world cannot draw {attribute}={value} in a scene")
         return replace(self, objects=(*self.objects[:index], new, *self.objects[index + 1 :]))
@@ -201,7 +210,8 @@ def _paint_object(c: Canvas, thing: Object, label: int, light: float, dark: bool
     left, top, right, bottom = thing.box
     margin = _OVERHANG * thing.scale
     part = c.part(left - margin, top - margin, right + margin, bottom + margin)
-    brush = Brush(part, thing.x, thing.y, thing.scale, COLORS[thing.color], label, thing.seed, light, dark)
+    color, trim = COLORS[thing.color], None if thing.trim is None else COLORS[thing.trim]
+    brush = Brush(part, thing.x, thing.y, thing.scale, color, label, thing.seed, light, dark, trim)
     _PAINTERS[thing.category](brush)
     if c.detail:
         FINISHES[thing.category](brush)
@@ -227,7 +237,7 @@ def _bus(b: Brush) -> None:
     for k in (-0.66, -0.20, 0.26):
         b.put(b.box(k, 1.08, 0.18, 0.22, 0.04), _GLASS, 1.0)
     b.put(b.box(0.72, 0.88, 0.17, 0.42, 0.04), _GLASS, 1.0)
-    b.put(b.box(0, 0.56, 1.0, 0.06), WHITE, 1.0)
+    b.put(b.box(0, 0.56, 1.0, 0.06), b.trim_or(WHITE), 1.0)
     _wheels(b, 0.56, 0.23)
 
 
@@ -246,7 +256,7 @@ def _cup(b: Brush) -> None:
     handle = np.abs(b.ellipse(b.side * 0.62, 0.78, 0.28, 0.34)) - f32(0.10 * b.s)
     b.put(handle, shade=b.slope * f32(0.85))
     b.put(b.polygon((-0.66, 1.38), (0.66, 1.38), (0.50, 0.0), (-0.50, 0.0)))
-    b.put(b.ellipse(0, 1.36, 0.67, 0.15), shade=1.06)
+    b.put(b.ellipse(0, 1.36, 0.67, 0.15), b.trim_or(b.color), 1.06)
     b.put(b.ellipse(0, 1.36, 0.54, 0.10), _TEA, 1.0)
 
 
@@ -255,7 +265,7 @@ def _bottle(b: Brush) -> None:
     neck = b.box(0, 1.48, 0.17, 0.34, 0.05)
     b.put(merge(body, neck, 0.35 * b.s))
     b.put(b.box(0, 1.88, 0.21, 0.12, 0.04), _CREAM, 1.0)
-    b.put(b.box(0, 0.62, 0.50, 0.24), WHITE, 1.0)
+    b.put(b.box(0, 0.62, 0.50, 0.24), b.trim_or(WHITE), 1.0)
     b.c.glow(b.px(-0.25), b.py(1.0), 0.22 * b.s, 0.6)
 
 
@@ -278,16 +288,16 @@ def _kite(b: Brush) -> None:
     right = b.polygon((0.0, 2.0), (0.80, 1.38), (0.0, 0.56))
     b.put(left, shade=1.05)
     b.put(right, shade=0.82)
-    b.put(b.stroke(-0.74, 1.38, 0.74, 1.38, 0.045), WHITE, 1.0)
-    b.put(b.stroke(0.0, 0.64, 0.0, 1.94, 0.045), WHITE, 1.0)
+    b.put(b.stroke(-0.74, 1.38, 0.74, 1.38, 0.045), b.trim_or(WHITE), 1.0)
+    b.put(b.stroke(0.0, 0.64, 0.0, 1.94, 0.045), b.trim_or(WHITE), 1.0)
 
 
 def _surfboard(b: Brush) -> None:
     lean = b.side * 0.16
     board = b.ellipse(0, 1.0, 0.44, 1.0, lean)
     b.put(board)
-    b.put(cut(b.ellipse(0, 1.0, 0.10, 0.98, lean), board + f32(0.05 * b.s)), WHITE, 1.0)
-    b.put(cut(b.box(0, 0.42, 0.7, 0.07), board), WHITE, 1.0)
+    b.put(cut(b.ellipse(0, 1.0, 0.10, 0.98, lean), board + f32(0.05 * b.s)), b.trim_or(WHITE), 1.0)
+    b.put(cut(b.box(0, 0.42, 0.7, 0.07), board), b.trim_or(WHITE), 1.0)
 
 
 def _umbrella(b: Brush) -> None:
@@ -306,7 +316,7 @@ def _suitcase(b: Brush) -> None:
     b.put(np.abs(b.box(0, 1.46, 0.28, 0.22, 0.10)) - f32(0.07 * b.s), BLACK, 1.0)
     b.put(b.box(0, 0.72, 0.90, 0.66, 0.16))
     for k in (-0.5, 0.5):
-        b.put(b.box(k, 0.72, 0.09, 0.66), _WOOD, 1.0)
+        b.put(b.box(k, 0.72, 0.09, 0.66), b.trim_or(_WOOD), 1.0)
     b.put(b.box(0, 0.96, 0.14, 0.09, 0.03), _METAL, 1.0)
     for k in (-0.6, 0.6):
         b.put(b.circle(k, 0.07, 0.07), BLACK, 1.0)

@@ -65,7 +65,9 @@ class SloppyCoco(_SloppyMasks):
     """Rendered scenes with sloppy masks."""
 
     name = "mini-coco-sloppy"
-    summary = "mini-coco with sloppy masks for methods; metrics and ground truth keep the exact ones (embedded)"
+    summary = (
+        "mini-coco with sloppy masks for methods; metrics and ground truth keep the exact ones (embedded)"
+    )
     exact = MiniCoco
     Options = MiniCoco.Options
 
@@ -83,7 +85,9 @@ def with_sloppy_mask(case: EditCase) -> EditCase:
         if usable(mask) and not np.array_equal(changed, regions):
             break
     else:
-        raise ValueError(f"case {case.id}: no change of its mask leaves something to edit and something to keep")
+        raise ValueError(
+            f"case {case.id}: no change of its mask leaves something to edit and something to keep"
+        )
     sloppy = [
         Region(mask_image(one), region.prompt, region.words)
         for one, region in zip(changed, request.regions, strict=False)

@@ -22,11 +22,6 @@ from protocols.world.world import EVALUATION, edited_scene, sample_face
 DIGESTS = {MiniCelebAHQ: "3f76cb859fca", MiniCoco: "53f2675eb1ca"}
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("mini")
-
-
 @pytest.fixture(scope="module", params=[MiniCelebAHQ, MiniCoco])
 def protocol(request: pytest.FixtureRequest, cache: Path):  # type: ignore[no-untyped-def]
     cls = request.param

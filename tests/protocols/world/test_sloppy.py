@@ -18,10 +18,9 @@ DIGESTS = {SloppyCelebAHQ: "?", SloppyCoco: "?"}
 
 
 @pytest.fixture(scope="module", params=[SloppyCelebAHQ, SloppyCoco])
-def protocol(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+def protocol(request: pytest.FixtureRequest, cache: Path):  # type: ignore[no-untyped-def]
     cls = request.param
-    root: Path = tmp_path_factory.mktemp("sloppy") / cls.name
-    return cls(parse_options(cls, {"root": str(root), "cases_per_category": 20}))
+    return cls(parse_options(cls, {"root": str(cache / cls.exact.name), "cases_per_category": 20}))
 
 
 def test_only_the_masks_of_the_methods_differ_from_the_exact_cases(protocol) -> None:  # type: ignore[no-untyped-def]

@@ -13,7 +13,7 @@ from bench.images import mask_array
 from protocols.prompts import MINI_CATEGORIES, words_of
 from protocols.world.backdrops import BACKDROPS
 from protocols.world.faces import CELEBA_ATTRIBUTES, HAIR_COLORS, MOUTHS, render_face, sample_face
-from protocols.world.scenes import CATEGORIES, COLORS, Object, Scene, render_scene, sample_scene
+from protocols.world.scenes import CATEGORIES, COLORS, TRIMMED, Object, Scene, render_scene, sample_scene
 from protocols.world.world import LABELS, MiniWorld, face_case, scene_case
 
 PIXELS = "d7b6b5f629223692"
@@ -206,3 +206,28 @@ def test_held_out_pictures_are_never_trained_on() -> None:
     world = MiniWorld()
     trained = {world.picture(i).tobytes() for i in range(200)}
     assert not trained & {world.picture(-1 - i).tobytes() for i in range(200)}
+
+
+@pytest.mark.parametrize("category", TRIMMED)
+def test_a_trim_changes_thin_parts_of_its_object_alone(category: str) -> None:
+    plain = Scene(2, "snow", (Object(category, "red", 32.0, 56.0, 15.0, 9),))
+    green, [mask] = render_scene(plain.with_claim("trim", "green"))
+    blue, _ = render_scene(plain.with_claim("trim", "blue"))
+    changed = (green != blue).any(axis=2)
+    # A rim, a stripe or a strap: a part of the object, and its anti-aliased outline.
+    assert 0.02 <= (changed & mask).sum() / mask.sum() <= 0.45
+    near = mask.copy()
+    for dy, dx in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        near |= np.roll(mask, (dy, dx), (0, 1))
+    assert not (changed & ~near).any()
+    # Fully covered pixels show the colour itself: green has more green than blue, blue more blue than green.
+    assert (green[changed].astype(int)[:, 1] > blue[changed][:, 1]).mean() > 0.9
+
+
+def test_a_trim_can_be_drawn_on_the_classes_that_have_one_alone() -> None:
+    scene = Scene(2, "snow", (Object("car", "red", 32.0, 56.0, 15.0, 9),))
+    with pytest.raises(ValueError, match="cannot draw trim=green"):
+        scene.with_claim("trim", "green")
+    # An object that becomes another one loses its trim.
+    bus = Scene(2, "snow", (Object("bus", "red", 32.0, 56.0, 15.0, 9, trim="green"),))
+    assert bus.with_claim("category", "boat").objects[0].trim is None
