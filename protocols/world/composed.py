@@ -1,0 +1,155 @@
+"""From a composed scene and what shall change in it to an edit case with its exact ground truth.
+
+Levels 2 and 3 share this. The ground truth is the scene drawn again with the changes, inside the mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.edit import Claim, EditCase, EditRequest, Region, ScoredAreas
+from bench.images import from_array, mask_image
+from protocols.masks import Mask, apart, union, usable
+from protocols.prompts import BACKGROUNDS, join, noun, with_article
+from protocols.scenes import MINI_SCENES, EditableScene, Instance, SceneRecord
+from protocols.world.scenes import CATEGORIES, Object, Scene, render_scene
+
+
+@dataclass(frozen=True)
+class Part:
+    """One object that an edit is about: what of it changes, and the words that say so."""
+
+    index: int
+    """Index of the object in its scene."""
+    prompt: str
+    """What the region shows after the edit: "a blue cup"."""
+    words: tuple[str, ...]
+    changes: Mapping[str, str] = field(default_factory=dict)
+    """Attribute (color, category, trim) -> new value. Empty: it lies in the mask and must stay as it is."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The prompts of one edit."""
+
+    source: str
+    target: str
+    instruction: str
+    region: str
+    """Description of what the mask shows after the edit."""
+    words: tuple[str, ...]
+    """Words of the target prompt that the edit adds or changes."""
+
+
+def compose(
+    scene: Scene,
+    parts: Sequence[Part],
+    texts: Texts,
+    *,
+    id: str,
+    kind: str,
+    paper_category: str,
+    hide_regions: bool = False,
+) -> EditCase | None:
+    """The case, or None where a mask leaves nothing to edit or to keep, or two regions overlap.
+
+    ``paper_category``: which of the paper's four categories the kind belongs to, for the tags. ``hide_regions``: the
+    method gets the union of the masks and no regions, so that the words alone say what changes where. Metrics still
+    look at each region by itself.
+    """
+    # Source and ground truth, drawn whole.
+    before, masks = render_scene(scene)
+    edited = edited_scene(scene, parts)
+    after, _ = render_scene(edited)
+
+    # Masks. A trim's mask is the pixels that its colour changes, and no more.
+    canvas = EditableScene(_record(scene, before, masks), MINI_SCENES)
+    areas: list[Mask] = []
+    for part in parts:
+        if "trim" in part.changes:
+            area: Mask | None = (before != after).any(axis=2)
+        else:
+            area = canvas.mask(part.index, "category" if "category" in part.changes else "color")
+        if area is None:
+            return None
+        areas.append(area)
+    mask = union(areas, before.shape[:2])
+    if not apart(areas) or not usable(mask):
+        return None
+
+    regions = tuple(
+        Region(mask_image(area), part.prompt, part.words) for area, part in zip(areas, parts, strict=True)
+    )
+    several = regions if len(regions) > 1 else ()
+    request = EditRequest(
+        source=from_array(before),
+        mask=mask_image(mask),
+        source_prompt=texts.source,
+        target_prompt=texts.target,
+        region_prompt=texts.region,
+        instruction=texts.instruction,
+        edit_words=texts.words,
+        regions=() if hide_regions else several,
+    )
+    return EditCase(
+        id=id,
+        category=kind,
+        request=request,
+        source_id=id,
+        claims=_claims(scene, edited, parts),
+        truth=from_array(np.where(mask[..., None], after, before)),
+        tags={"kind": kind, "paper_category": paper_category},
+        scored=ScoredAreas(request.mask, several) if hide_regions and several else None,
+    )
+
+
+def edited_scene(scene: Scene, parts: Sequence[Part]) -> Scene:
+    """The scene with every change of the parts."""
+    for part in parts:
+        for attribute, value in part.changes.items():
+            scene = scene.with_claim(attribute, value, part.index)
+    return scene
+
+
+def _record(scene: Scene, pixels: NDArray[np.uint8], masks: Sequence[Mask]) -> SceneRecord:
+    """The scene as an annotated image without captions: these edits bring their own words."""
+    instances = [
+        Instance(str(k), thing.category, CATEGORIES[thing.category].supercategory, mask)
+        for k, (thing, mask) in enumerate(zip(scene.objects, masks, strict=True))
+    ]
+    return SceneRecord("", from_array(pixels), instances, ())
+
+
+def _claims(scene: Scene, edited: Scene, parts: Sequence[Part]) -> tuple[Claim, ...]:
+    """Class, colour and trim of every part. What does not change has to stay."""
+    claims = []
+    for region, part in enumerate(parts):
+        old, new = scene.objects[part.index], edited.objects[part.index]
+        for attribute in ("color", "category", "trim"):
+            before, after = getattr(old, attribute), getattr(new, attribute)
+            if before is not None and after is not None:
+                claims.append(Claim(attribute, before, after, region))
+    return tuple(claims)
+
+
+# --- words ----------------------------------------------------------------------------------------------
+
+
+def named(thing: Object) -> str:
+    """An object with its colour and the trim that it has been given: "a red bus with a blue trim"."""
+    text = with_article(f"{thing.color} {noun(thing.category)}")
+    return text if thing.trim is None else f"{text} with {with_article(thing.trim)} trim"
+
+
+def in_place(text: str, backdrop: str) -> str:
+    """A description with the background that it is seen against: "a red cup on a beach"."""
+    return f"{text} {BACKGROUNDS[backdrop].phrase}"
+
+
+def listed(scene: Scene, order: Sequence[int]) -> str:
+    """The caption of a scene that names its objects in an order of its own, which tells nothing about their places."""
+    return in_place(join([named(scene.objects[index]) for index in order]), scene.backdrop)
