@@ -40,13 +40,15 @@ _PENDING = 64
 
 def protocol_info(protocol: EditProtocol) -> dict[str, Any]:
     """The content of ``protocol.json``."""
-    return {
+    info = {
         "name": protocol.name,
         "version": protocol.version,
         "digest": protocol.digest,
         "canvas": protocol.canvas,
         "categories": list(protocol.categories),
     }
+    # Absent where there are none, so that the files of earlier runs stay as they are.
+    return {**info, "ceilings": dict(protocol.ceilings)} if protocol.ceilings else info
 
 
 def provided_fields(rows: Iterable[Mapping[str, Any]]) -> frozenset[str]:

@@ -328,6 +328,9 @@ class EditProtocol(Configurable):
     """A new version has other cases."""
     categories: Sequence[str] = CATEGORIES
     """Categories of its cases, in the order of the tables."""
+    ceilings: Mapping[str, float] = {}
+    """Category -> expected success of the best guess of a method that sees neither the regions nor the source inside
+    the mask. Empty where no such bound is known."""
     canvas: int
     """Side length in pixels of every source, mask and ground truth."""
     rendered: bool = False

@@ -9,4 +9,6 @@ PROTOCOLS: dict[str, str] = {
     "mini-coco": "protocols.world:MiniCoco",
     "mini-celeba-hq-sloppy": "protocols.world.sloppy:SloppyCelebAHQ",
     "mini-coco-sloppy": "protocols.world.sloppy:SloppyCoco",
+    "world-level-2": "protocols.world.levels:WorldLevel2",
+    "world-level-3": "protocols.world.levels:WorldLevel3",
 }

@@ -38,12 +38,15 @@ def byte_symbols() -> list[str]:
 
 
 def merges_for(words: Iterable[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges that make one token of every word (lower-case ASCII), in the order of their rank."""
+    """Byte-pair merges that make one token of every word (lower-case ASCII), in the order of their rank.
+
+    Words at the end change no merge of those before them. Their tokens come last, only the special tokens after them.
+    """
     # A merge is added only where the merges so far leave a word in pieces. Later merges rank lower, so a word that is
     # one token stays one.
     merges: list[tuple[str, str]] = []
     rank: dict[tuple[str, str], int] = {}
-    for word in sorted(set(words)):
+    for word in dict.fromkeys(words):
         pieces = _split(word, rank)
         while len(pieces) > 1:
             pair = (pieces[0], pieces[1])

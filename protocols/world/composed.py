@@ -45,26 +45,31 @@ class Texts:
     """Words of the target prompt that the edit adds or changes."""
 
 
-def compose(
-    scene: Scene,
-    parts: Sequence[Part],
-    texts: Texts,
-    *,
-    id: str,
-    kind: str,
-    paper_category: str,
-    hide_regions: bool = False,
-) -> EditCase | None:
-    """The case, or None where a mask leaves nothing to edit or to keep, or two regions overlap.
+@dataclass(frozen=True)
+class SceneEdit:
+    """A scene, what shall change in it, and the words for it."""
 
-    ``paper_category``: which of the paper's four categories the kind belongs to, for the tags. ``hide_regions``: the
-    method gets the union of the masks and no regions, so that the words alone say what changes where. Metrics still
-    look at each region by itself.
-    """
+    kind: str
+    paper_category: str
+    """Which of the paper's four categories the kind belongs to."""
+    scene: Scene
+    parts: Sequence[Part]
+    texts: Texts
+    hide_regions: bool = False
+    """The method gets the union of the masks and no regions, so that the words alone say what changes where. Metrics
+    still look at each region by itself."""
+
+    @property
+    def edited(self) -> Scene:
+        return edited_scene(self.scene, self.parts)
+
+
+def compose(edit: SceneEdit, id: str) -> EditCase | None:
+    """The case, or None where a mask leaves nothing to edit or to keep, or two regions overlap."""
+    scene, parts, texts = edit.scene, edit.parts, edit.texts
     # Source and ground truth, drawn whole.
     before, masks = render_scene(scene)
-    edited = edited_scene(scene, parts)
-    after, _ = render_scene(edited)
+    after, _ = render_scene(edit.edited)
 
     # Masks. A trim's mask is the pixels that its colour changes, and no more.
     canvas = EditableScene(_record(scene, before, masks), MINI_SCENES)
@@ -93,17 +98,17 @@ def compose(
         region_prompt=texts.region,
         instruction=texts.instruction,
         edit_words=texts.words,
-        regions=() if hide_regions else several,
+        regions=() if edit.hide_regions else several,
     )
     return EditCase(
         id=id,
-        category=kind,
+        category=edit.kind,
         request=request,
         source_id=id,
-        claims=_claims(scene, edited, parts),
+        claims=_claims(scene, edit.edited, parts),
         truth=from_array(np.where(mask[..., None], after, before)),
-        tags={"kind": kind, "paper_category": paper_category},
-        scored=ScoredAreas(request.mask, several) if hide_regions and several else None,
+        tags={"kind": edit.kind, "paper_category": edit.paper_category},
+        scored=ScoredAreas(request.mask, several) if edit.hide_regions and several else None,
     )
 
 

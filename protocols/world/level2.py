@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from bench.edit import EditCase
 from protocols.prompts import join, noun
 from protocols.world.arrange import draw_categories, draw_category, draw_colors, row, scene_of
-from protocols.world.composed import Part, Texts, compose, edited_scene, listed, named
+from protocols.world.composed import Part, SceneEdit, Texts, edited_scene, listed, named
 from protocols.world.scenes import CATEGORIES, Scene
 
 PAPER_CATEGORIES: Mapping[str, str] = {
@@ -38,8 +37,8 @@ _PAIR, _TRIPLE = (12.5, 14.5), (9.0, 11.5)
 _GROUNDED = tuple(name for name, category in CATEGORIES.items() if not category.floats)
 
 
-def level_2_case(kind: str, seed: int, id: str = "") -> EditCase | None:
-    """The edit of one kind that belongs to a seed. None where its masks overlap."""
+def level_2_edit(kind: str, seed: int) -> SceneEdit:
+    """The edit of one kind that belongs to a seed."""
     rng = np.random.Generator(np.random.PCG64([seed, 21]))
     scene, changes = _KINDS[kind](rng, seed)
     order = [int(index) for index in rng.permutation(len(scene.objects))]
@@ -54,14 +53,7 @@ def level_2_case(kind: str, seed: int, id: str = "") -> EditCase | None:
         region=join([part.prompt for part in parts]),
         words=tuple(dict.fromkeys(word for part in parts for word in part.words)),
     )
-    return compose(
-        scene,
-        parts,
-        texts,
-        id=id or f"{kind}-{seed}",
-        kind=kind,
-        paper_category=PAPER_CATEGORIES[kind],
-    )
+    return SceneEdit(kind, PAPER_CATEGORIES[kind], scene, parts, texts)
 
 
 def _part(scene: Scene, index: int, changes: Mapping[str, str]) -> Part:

@@ -25,18 +25,24 @@ from PIL import Image
 from bench.edit import EditCase
 from bench.images import from_array, mask_array
 from protocols.faces import FaceRecord
-from protocols.prompts import face_prompt, scene_caption, vocabulary
+from protocols.masks import Mask, bounds, dilate
+from protocols.prompts import RELATION_WORDS, face_prompt, vocabulary
 from protocols.random_faces import random_face_case
 from protocols.random_scenes import random_scene_case
 from protocols.scenes import MINI_SCENES, Instance, SceneRecord
+from protocols.selection import ProtocolError
+from protocols.world import level2, level3
 from protocols.world.backdrops import BACKDROPS
+from protocols.world.composed import SceneEdit, compose, listed
 from protocols.world.faces import HAIR_COLORS, MOUTHS, Face, render_face, sample_face
-from protocols.world.scenes import CATEGORIES, COLORS, Scene, render_scene, sample_scene
+from protocols.world.scenes import CATEGORIES, COLORS, TRIMMED, Scene, render_scene, sample_scene
 
 EVALUATION = 0
 REFERENCE = 1_000_000
 HELD_OUT = 2_000_000
 TRAINING = 10_000_000
+# Added to a seed that admits no edit, as often as needed: a distance that no other use of the world reaches.
+RETRY = 100_000_000
 
 SIZE = 64
 
@@ -80,7 +86,7 @@ def scene_record(seed: int, id_: str | None = None) -> tuple[SceneRecord, Scene]
 
 def caption(scene: Scene) -> str:
     """What COCO's annotators would write under a scene, in one fixed manner."""
-    return scene_caption([(o.color, o.category) for o in scene.objects], scene.backdrop)
+    return listed(scene, range(len(scene.objects)))
 
 
 def face_truth(face: Face, case: EditCase) -> Image.Image:
@@ -122,18 +128,31 @@ def _inside(case: EditCase, pixels: NDArray[np.uint8]) -> Image.Image:
 
 
 class MiniWorld:
-    """The training source of the zoo's recipes: even indices are faces, odd ones scenes; negative ones held out."""
+    """The training source of the zoo's recipes: even indices are faces, odd ones scenes; negative ones held out.
 
-    version = WORLD_VERSION
+    ``levels``: of which levels its scenes are, in equal shares. Faces belong to level 1 and are left out without it.
+    Only with ``(1,)`` are the examples those that the shipped labels of edits (``methods.zoo.labelled``) number.
+    Raises ProtocolError for other levels than 1, 2 and 3.
+    """
+
+    def __init__(self, levels: Sequence[int] = (1,)) -> None:
+        if not levels or len(set(levels)) < len(levels) or not set(levels) <= {1, 2, 3}:
+            raise ProtocolError(f"levels is {list(levels)}; name one or more of 1, 2 and 3, each once")
+        self.levels = tuple(sorted(levels))
+        # A corpus of one mixture is of no use to another.
+        names = "" if self.levels == (1,) else f", levels {' '.join(map(str, self.levels))}"
+        self.version = WORLD_VERSION + names
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """One picture, uint8 (64, 64, 3)."""
         seed = _seed(index)
+        if (edit := self._composed(index)) is not None:
+            return render_scene(edit.scene)[0]
         return render_face(sample_face(seed))[0] if index % 2 == 0 else render_scene(sample_scene(seed))[0]
 
     def labels(self) -> dict[str, tuple[str, ...]]:
         """Every attribute that :meth:`labelled` may name, with all of its values."""
-        return dict(LABELS)
+        return {**LABELS, "trim": tuple(COLORS)} if 3 in self.levels else dict(LABELS)
 
     def labelled(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_], dict[str, str]]:
         """A picture, a region of it, bool (64, 64), and what the region shows.
@@ -143,6 +162,8 @@ class MiniWorld:
         """
         seed = _seed(index)
         rng = np.random.Generator(np.random.PCG64([seed, 7]))
+        if (edit := self._composed(index)) is not None:
+            return _labelled_part(edit, rng)
         if index % 2 == 0:
             face = sample_face(seed)
             pixels, parts = render_face(face)
@@ -168,7 +189,7 @@ class MiniWorld:
 
     def described(self, index: int) -> tuple[NDArray[np.uint8], str, dict[str, str]]:
         """A picture with one subject, its prompt, and every attribute that the prompt names."""
-        subject = _subject(index)
+        subject = self._subject(index)
         if isinstance(subject, Face):
             labels = face_labels(subject)
             for name in ("Eyeglasses", "Wearing_Hat", "Wearing_Earrings", "Wearing_Lipstick"):
@@ -182,35 +203,79 @@ class MiniWorld:
             return render_face(subject)[0], text, labels
         thing = subject.objects[0]
         labels = {"background": subject.backdrop, "category": thing.category, "color": thing.color}
+        if thing.trim is not None:
+            labels["trim"] = thing.trim
         return render_scene(subject)[0], _prompt(subject), labels
 
     def contrasts(self, index: int) -> dict[str, list[str]]:
         """For each attribute that the prompt of ``described(index)`` names: the prompt, then what it would be with
         each other value.
         """
-        subject = _subject(index)
+        subject = self._subject(index)
         _, text, labels = self.described(index)
+        values = self.labels()
         out: dict[str, list[str]] = {}
         for name, value in labels.items():
             if name in ("Male", "No_Beard"):
                 continue  # exchanged, they would exchange half of the face
-            others = [_prompt(subject.with_claim(name, other)) for other in LABELS[name] if other != value]
-            out[name] = [text, *others]
+            others = [other for other in values[name] if other != value]
+            if name == "category" and "trim" in labels:
+                # Only a class with a trim can differ in nothing else.
+                others = [other for other in others if other in TRIMMED]
+            out[name] = [text, *(_prompt(_with_value(subject, name, other)) for other in others)]
         return out
 
     def case(self, index: int) -> EditCase:
         """One edit of a random category with its ground truth."""
         for attempt in range(100):
             # A picture that admits no edit of the drawn category hands over to another one, far away.
-            seed = _seed(index) + attempt * 100_000_000
-            case = face_case(seed) if index % 2 == 0 else scene_case(seed)
+            seed = _seed(index) + attempt * RETRY
+            if self._level(index) > 1:
+                edit = self._composed(index, attempt)
+                case = None if edit is None else compose(edit, str(seed))
+            else:
+                case = face_case(seed) if index % 2 == 0 else scene_case(seed)
             if case is not None:
                 return case
         raise RuntimeError(f"no edit could be drawn for index {index}")  # pragma: no cover
 
     def words(self) -> Sequence[str]:
-        """Every word that any prompt of this world uses."""
-        return _words()
+        """Every word that any prompt of this world uses. Those of level 3 come last."""
+        return (*_words(), *RELATION_WORDS) if 3 in self.levels else _words()
+
+    def _level(self, index: int) -> int:
+        if self.levels == (1,) or (index % 2 == 0 and 1 in self.levels):
+            return 1
+        rng = np.random.Generator(np.random.PCG64([_seed(index), 31]))
+        return self.levels[int(rng.integers(len(self.levels)))]
+
+    def _composed(self, index: int, first: int = 0) -> SceneEdit | None:
+        """The edit of level 2 or 3 that an index stands for, None for one of level 1.
+
+        ``first``: how many retries of the seed are left out.
+        """
+        level = self._level(index)
+        if level == 1:
+            return None
+        rng = np.random.Generator(np.random.PCG64([_seed(index), 32]))
+        kinds = tuple(level2.PAPER_CATEGORIES if level == 2 else level3.PAPER_CATEGORIES)
+        kind = kinds[int(rng.integers(len(kinds)))]
+        for attempt in range(first, first + 100):
+            seed = _seed(index) + attempt * RETRY
+            edit = level2.level_2_edit(kind, seed) if level == 2 else level3.level_3_edit(kind, seed)
+            if edit is not None:
+                return edit
+        raise RuntimeError(f"no scene could be drawn for index {index}")  # pragma: no cover
+
+    def _subject(self, index: int) -> Face | Scene:
+        """What ``described`` shows: a face, or a scene of a single object. Half of what can have a trim has one."""
+        subject = _subject(index)
+        if 3 not in self.levels or isinstance(subject, Face) or subject.objects[0].category not in TRIMMED:
+            return subject
+        rng = np.random.Generator(np.random.PCG64([_seed(index), 33]))
+        others = [color for color in COLORS if color != subject.objects[0].color]
+        trim = others[int(rng.integers(len(others)))]
+        return subject.with_claim("trim", trim) if rng.random() < 0.5 else subject
 
 
 @lru_cache(maxsize=1)
@@ -271,6 +336,51 @@ def _subject(index: int) -> Face | Scene:
     while len(sample_scene(seed).objects) > 1:
         seed += 100_000_000
     return sample_scene(seed)
+
+
+def _with_value(subject: Face | Scene, attribute: str, value: str) -> Face | Scene:
+    """The subject with another value of one attribute. An object of another class keeps its trim."""
+    changed = subject.with_claim(attribute, value)
+    if attribute == "category" and isinstance(subject, Scene) and subject.objects[0].trim is not None:
+        return changed.with_claim("trim", subject.objects[0].trim)
+    return changed
+
+
+def _labelled_part(
+    edit: SceneEdit, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], Mask, dict[str, str]]:
+    """As :meth:`MiniWorld.labelled`, for a scene before or after an edit of level 2 or 3.
+
+    The regions are closer than in level 1: objects are small, and their neighbours are of the same class.
+    """
+    scene = edit.edited if rng.random() < 0.5 else edit.scene
+    pixels, masks = render_scene(scene)
+    if rng.random() < 0.1:
+        return pixels, ~np.logical_or.reduce(masks), {"background": scene.backdrop}
+    index = int(rng.integers(len(masks)))
+    thing = scene.objects[index]
+    labels = {"background": scene.backdrop, "category": thing.category, "color": thing.color}
+    if thing.trim is None:
+        return pixels, _close(masks[index], rng), labels
+    # Half of the regions are the thin parts alone, as the edits of a trim are.
+    labels["trim"] = thing.trim
+    if rng.random() < 0.5:
+        return pixels, _close(masks[index], rng), labels
+    other = next(color for color in COLORS if color != thing.trim)
+    thin = (pixels != render_scene(scene.with_claim("trim", other, index))[0]).any(axis=2)
+    return pixels, dilate(thin, float(rng.integers(2))), labels
+
+
+def _close(mask: Mask, rng: np.random.Generator) -> Mask:
+    """The silhouette grown by up to 2 px, or in a quarter of the cases its box grown by as much."""
+    grow = int(rng.integers(3))
+    box = bounds(mask)
+    if box is None or rng.random() < 0.75:
+        return dilate(mask, grow)
+    left, top, right, bottom = box
+    out = np.zeros_like(mask)
+    out[max(0, top - grow) : bottom + grow, max(0, left - grow) : right + grow] = True
+    return out
 
 
 def _prompt(subject: Face | Scene) -> str:
