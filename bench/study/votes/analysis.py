@@ -1,4 +1,4 @@
-"""From votes to results: shares, wins, strengths, agreement, bias, exclusion, and the metrics against the votes.
+"""Results of the votes: shares, wins, strengths, agreement, bias, exclusion, and the metrics against the votes.
 
 :func:`analyse` is a pure function of the table of votes (:mod:`bench.study.votes.frame`), the exclusion rule and the
 seed. It computes every result twice: with all raters, and with the raters that the rule keeps. Intervals resample

@@ -1,20 +1,19 @@
-"""Do the automatic metrics rank edits as people do? Metric values against votes, with intervals.
+"""Metric values against votes: do the automatic metrics rank edits as people do? With intervals.
 
-Three views, one row each in the result:
+Measures, one row each in the result:
 
-``agreement``  pairs: how often the edit with the better value was the one preferred. Votes that are ties are
-               left out; equal values count half. 1/2 is a coin.
+``agreement``  pairs: how often the edit with the better value was the one preferred. Votes that are ties are left out,
+               equal values count half. 1/2 is a coin.
 ``kendall``    pairs: tau-b of votes with the metric, the two edits of a vote compared with one another alone:
                (agree - disagree) / sqrt(votes that are no tie x votes whose values differ).
-``spearman``   pairs: rank correlation of the vote (-1, 0, 1) with the difference of the values, over votes. Each
-               enters in both orders, so that the order does not matter. Ranks are those of all votes: taking
-               them anew in each resample changes the interval by less than a twentieth (measured), and costs
-               a hundred times as much.
+``spearman``   pairs: rank correlation of the vote (-1, 0, 1) with the difference of the values, over votes. Each enters
+               in both orders, so that the order does not matter. Ranks are those of all votes: taking them anew in each
+               resample changes the interval by less than a twentieth (measured), and costs a hundred times as much.
 ``method_spearman``, ``method_kendall``
                methods: rank correlation of the mean value with the Bradley-Terry strength.
 
-Values of metrics whose lower values are better are negated first where ``scores`` has the column
-``higher_is_better``; without it the signs are as the metric has them.
+Values of metrics whose lower values are better are negated first where ``scores`` has the column ``higher_is_better``.
+Without it the signs are as the metric has them.
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 SCORE_COLUMNS = ("protocol", "method", "case", "metric", "value")
+# Columns of the table that :func:`correlate` returns.
 COLUMNS = (
     "question",
     "protocol",
@@ -51,25 +51,36 @@ COLUMNS = (
     "n",
     "of",
 )
-"""Of :func:`correlate`."""
 
-_MEASURES = ("agreement", "kendall", "spearman", "method_spearman", "method_kendall")
+# Measures over votes, in the order of :func:`_measures`, and those over methods.
+_VOTE_MEASURES = ("agreement", "kendall", "spearman")
+_METHOD_MEASURES = ("method_spearman", "method_kendall")
+
+# Terms that a vote adds to the sums behind the measures, see :func:`_terms`.
+_N_TERMS = 6
+
+# (question, protocol, category), each a name or "all" -> (methods, strengths (M,), their draws (B, M)).
+Strengths = dict[tuple[str, str, str], tuple[tuple[str, ...], Floats, Floats]]
 
 
 @dataclass(frozen=True, eq=False)
 class Values:
     """Scores of edits by (protocol, case, method)."""
 
+    # pandas.MultiIndex of (protocol, case, method), E edits.
     index: Any
-    """pandas.MultiIndex of (protocol, case, method), E edits."""
     metrics: tuple[str, ...]
+    # (E, metrics), NaN where there is no value.
     values: Floats
-    """(E, metrics); NaN where there is none; higher is better where ``directed``."""
+    # Whether higher is better in all columns.
     directed: bool
 
 
 def read_scores(scores: pd.DataFrame) -> Values:
-    """Raises :class:`VotesError` for missing columns and for an edit with two values of a metric."""
+    """Reads scores in long form: :data:`SCORE_COLUMNS`, and optionally ``higher_is_better``.
+
+    Raises :class:`VotesError` for missing columns and for an edit with two values of a metric.
+    """
     missing = [column for column in SCORE_COLUMNS if column not in scores.columns]
     if missing:
         raise VotesError(f"the scores lack the columns {', '.join(missing)}.")
@@ -93,26 +104,27 @@ def correlate(
     votes: pd.DataFrame,
     crossed: Crossed,
     scores: Values,
-    strengths: dict[tuple[str, str, str], tuple[tuple[str, ...], Floats, Floats]],
+    strengths: Strengths,
     *,
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """One row per scope, metric and measure: value, low, high, n and what n counts.
+    """One row per scope, metric and measure: value, low, high, n and what n counts (``of``).
 
-    ``votes`` and ``crossed`` belong together, row by row. ``strengths``: (question, protocol, category) ->
-    (methods, estimates (M,), draws (B, M)), each part perhaps ``"all"``. For agreement, Wilson's interval
-    stands beside.
+    ``votes`` and ``crossed`` belong together, row by row. Agreement has Wilson's interval too.
     """
     import pandas as pd
 
-    rows = (*_pairs(votes, crossed, scores, level), *_methods(votes, crossed, scores, strengths, level))
-    found = pd.DataFrame(rows, columns=list(COLUMNS))
-    order = {name: i for i, name in enumerate(_MEASURES)}
-    found["order"] = found["measure"].map(order)
-    found = found.sort_values([*SCOPE, "metric", "order"], kind="stable").drop(columns="order")
+    rows = (
+        *_vote_rows(votes, crossed, scores, level),
+        *_method_rows(votes, crossed, scores, strengths, level),
+    )
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    order = {name: i for i, name in enumerate((*_VOTE_MEASURES, *_METHOD_MEASURES))}
+    table["order"] = table["measure"].map(order)
+    table = table.sort_values([*SCOPE, "metric", "order"], kind="stable").drop(columns="order")
     # "all" comes before the parts that it is made of.
-    first = sum((found[column] != ALL).to_numpy(dtype=int) for column in SCOPE)
-    return found.iloc[np.argsort(first, kind="stable")].reset_index(drop=True)
+    depth = sum((table[column] != ALL).to_numpy(dtype=int) for column in SCOPE)
+    return table.iloc[np.argsort(depth, kind="stable")].reset_index(drop=True)
 
 
 def _edits(votes: pd.DataFrame, methods: list[str], scores: Values) -> Floats:
@@ -120,89 +132,101 @@ def _edits(votes: pd.DataFrame, methods: list[str], scores: Values) -> Floats:
     import pandas as pd
 
     keys = pd.MultiIndex.from_arrays([votes["protocol"], votes["case"], methods])
-    place = scores.index.get_indexer(keys)
-    found: Floats = np.where((place >= 0)[:, None], scores.values[place], np.nan)
-    return found
+    row = scores.index.get_indexer(keys)
+    # The indexer has -1 for an edit without scores.
+    values: Floats = np.where((row >= 0)[:, None], scores.values[row], np.nan)
+    return values
 
 
-def _pairs(votes: pd.DataFrame, crossed: Crossed, scores: Values, level: float) -> Iterator[dict[str, Any]]:
-    pair = (votes["kind"] == "pair").to_numpy()
-    some = votes[pair]
-    first, second = ([c[i] for c in some["candidates"]] for i in (0, 1))
-    difference = _edits(some, first, scores) - _edits(some, second, scores)
-    pairs = zip(some["answer"], first, strict=True)
-    answer = np.array([0.0 if a == TIE else 1.0 if a == one else -1.0 for a, one in pairs])
+# --- over votes --------------------------------------------------------------------------------------
+
+
+def _vote_rows(
+    votes: pd.DataFrame, crossed: Crossed, scores: Values, level: float
+) -> Iterator[dict[str, Any]]:
+    """Rows of the measures over votes, from the votes on pairs."""
+    # Vote and difference of the values, both from the first candidate's side.
+    is_pair = (votes["kind"] == "pair").to_numpy()
+    pairs = votes[is_pair]
+    first, second = ([candidates[i] for candidates in pairs["candidates"]] for i in (0, 1))
+    difference = _edits(pairs, first, scores) - _edits(pairs, second, scores)
+    answers = zip(pairs["answer"], first, strict=True)
+    answer = np.array([0.0 if a == TIE else 1.0 if a == left else -1.0 for a, left in answers])
+
+    # Two scopes of the same votes (one protocol, and all of them where there is one) are computed once.
     computed: dict[bytes, list[dict[str, Any]]] = {}
-    for scope, of_scope in scopes(votes):
-        inside = of_scope[pair]
+    for scope, in_scope in scopes(votes):
+        inside = in_scope[is_pair]
         if not inside.any():
             continue
-        # Two scopes of the same votes (one protocol, and all of them where there is one) are computed once.
         if inside.tobytes() not in computed:
             part = Crossed(
-                crossed.rater[pair][inside],
-                crossed.source[pair][inside],
+                crossed.rater[is_pair][inside],
+                crossed.source[is_pair][inside],
                 crossed.rater_weights,
                 crossed.source_weights,
             )
-            rows = _pair_rows(part, answer[inside], difference[inside], scores.metrics, level)
+            rows = _scope_rows(part, answer[inside], difference[inside], scores.metrics, level)
             computed[inside.tobytes()] = list(rows)
         for row in computed[inside.tobytes()]:
             yield {**dict(zip(SCOPE, scope, strict=True)), **row}
 
 
-def _pair_rows(
+def _scope_rows(
     part: Crossed, answer: Floats, difference: Floats, metrics: Sequence[str], level: float
 ) -> Iterator[dict[str, Any]]:
-    """The measures of one scope. ``answer``: (N,), -1, 0 or 1; ``difference``: (N, metrics), NaN without a value."""
-    terms = [_terms(answer, d) for d in difference.T]
+    """Rows of one scope. ``answer``: (N,) of -1, 0 or 1. ``difference``: (N, metrics), NaN without a value."""
+    terms = [_terms(answer, of_metric) for of_metric in difference.T]
     if not terms:
         return
-    drawn = part.sums(np.concatenate(terms, axis=1))
+    # All metrics in one pass: the weights of the resamples are the expensive part.
+    resampled = part.sums(np.concatenate(terms, axis=1))
     for i, metric in enumerate(metrics):
-        known = int(np.isfinite(difference[:, i]).sum())
-        if not known:
+        n_valued = int(np.isfinite(difference[:, i]).sum())
+        if not n_valued:
             continue
-        total = terms[i].sum(axis=0)
-        estimates = _measures(total)
-        draws = _measures(drawn[:, 6 * i : 6 * i + 6])
-        low, high = interval(
-            estimates, draws, part.factor(_influence(terms[i], total), level=level), level=level
-        )
-        decided = int(total[1])
-        plain = wilson((total[0] + decided) / 2, decided, level=level) if decided else None
-        for j, measure in enumerate(("agreement", "kendall", "spearman")):
+        sums = terms[i].sum(axis=0)
+        value = _measures(sums)
+        draws = _measures(resampled[:, _N_TERMS * i : _N_TERMS * (i + 1)])
+        factor = part.factor(_influence(terms[i], sums), level=level)
+        low, high = interval(value, draws, factor, level=level)
+        # Agreement is a share: (agree + half of the equal ones) / votes that are no tie.
+        n_decided = int(sums[1])
+        plain = wilson((sums[0] + n_decided) / 2, n_decided, level=level) if n_decided else None
+        for j, measure in enumerate(_VOTE_MEASURES):
+            is_share = measure == "agreement"
             yield {
                 "metric": metric,
                 "measure": measure,
-                "value": estimates[j],
+                "value": value[j],
                 "low": low[j],
                 "high": high[j],
-                "wilson_low": plain.low if plain and not j else math.nan,
-                "wilson_high": plain.high if plain and not j else math.nan,
-                "n": known if j else decided,
-                "of": "votes" if j else "votes without ties",
+                "wilson_low": plain.low if plain and is_share else math.nan,
+                "wilson_high": plain.high if plain and is_share else math.nan,
+                "n": n_decided if is_share else n_valued,
+                "of": "votes without ties" if is_share else "votes",
             }
 
 
 def _terms(answer: Floats, difference: Floats) -> Floats:
-    """What each vote adds to the sums that the measures are made of, (N, 6); 0 where there is no value.
+    """Terms that each vote adds to the sums behind the measures, (N, 6), 0 where there is no value.
 
-    Agree less disagree; is no tie; values differ; product and squares of the ranks of vote and difference.
+    Agree less disagree, is no tie, values differ, product and squares of the ranks of vote and difference.
     """
-    known = np.isfinite(difference)
-    found = np.zeros((len(answer), 6))
-    vote, gap = answer[known], difference[known]
+    valued = np.isfinite(difference)
+    terms = np.zeros((len(answer), _N_TERMS))
+    vote, gap = answer[valued], difference[valued]
     sign = np.sign(gap)
     a, b = _both_ways(vote), _both_ways(gap)
-    found[known] = np.stack([sign * vote, np.abs(vote), np.abs(sign), a * b, a * a, b * b], axis=1)
-    return found
+    terms[valued] = np.stack([sign * vote, np.abs(vote), np.abs(sign), a * b, a * a, b * b], axis=1)
+    return terms
 
 
 def _both_ways(x: Floats) -> Floats:
     """Centred mid-ranks of x in the sample of x and -x, over n: within -1..1.
 
-    There they are the sign of x times the mid-rank of its size.
+    In that sample they are the sign of x times the mid-rank of its size. A pair has no first method: entering in both
+    orders makes the correlation independent of which one was called the first.
     """
     from scipy.stats import rankdata
 
@@ -211,93 +235,112 @@ def _both_ways(x: Floats) -> Floats:
 
 
 def _measures(sums: Floats) -> Floats:
-    """Agreement, tau-b and rho from the six sums: (..., 6) -> (..., 3)."""
-    agree, decided, differ, product, first, second = np.moveaxis(sums, -1, 0)
+    """Agreement, tau-b and rho from the six sums: (..., 6) -> (..., 3). NaN for a sum of nothing."""
+    agree, decided, differ, product, vote_square, gap_square = np.moveaxis(sums, -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: Floats = np.stack(
+        values: Floats = np.stack(
             [
                 (1 + agree / decided) / 2,
                 agree / np.sqrt(decided * differ),
-                product / np.sqrt(first * second),
+                product / np.sqrt(vote_square * gap_square),
             ],
             axis=-1,
         )
-    return found
+    return values
 
 
-def _influence(terms: Floats, total: Floats) -> Floats:
-    """How far each vote moves each measure, (N, 3): the derivatives of :func:`_measures` at the sums."""
-    agree, decided, differ, product, first, second = total
+def _influence(terms: Floats, sums: Floats) -> Floats:
+    """Change of each measure by each vote, (N, 3): the derivatives of :func:`_measures` at the sums."""
+    agree, decided, differ, product, vote_square, gap_square = sums
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = np.stack(
+        # d (a / sqrt(b c)) = (da - a / 2 (db / b + dc / c)) / sqrt(b c)
+        changes = np.stack(
             [
                 (terms[:, 0] - agree / decided * terms[:, 1]) / (2 * decided),
                 terms[:, 0] / np.sqrt(decided * differ)
                 - agree / np.sqrt(decided * differ) / 2 * (terms[:, 1] / decided + terms[:, 2] / differ),
-                terms[:, 3] / np.sqrt(first * second)
-                - product / np.sqrt(first * second) / 2 * (terms[:, 4] / first + terms[:, 5] / second),
+                terms[:, 3] / np.sqrt(vote_square * gap_square)
+                - product
+                / np.sqrt(vote_square * gap_square)
+                / 2
+                * (terms[:, 4] / vote_square + terms[:, 5] / gap_square),
             ],
             axis=1,
         )
-    clean: Floats = np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+    # An influence of 0 says that the vote does not enter: a measure without a value then has no interval.
+    clean: Floats = np.nan_to_num(changes, nan=0.0, posinf=0.0, neginf=0.0)
     return clean
 
 
-def _methods(
-    votes: pd.DataFrame,
-    crossed: Crossed,
-    scores: Values,
-    strengths: dict[tuple[str, str, str], tuple[tuple[str, ...], Floats, Floats]],
-    level: float,
+# --- over methods ------------------------------------------------------------------------------------
+
+
+def _method_rows(
+    votes: pd.DataFrame, crossed: Crossed, scores: Values, strengths: Strengths, level: float
 ) -> Iterator[dict[str, Any]]:
+    """Rows of the measures over methods, from their strengths and the mean values of their edits."""
     cases = votes[[*SCOPE, "case"]].copy()
     cases["source"] = crossed.source
-    insides = dict(scopes(cases))
+    masks = dict(scopes(cases))
     for scope, (methods, estimates, draws) in strengths.items():
-        some = cases[insides[scope]].drop_duplicates(["protocol", "case"])
-        owner, count = some["source"].to_numpy(), len(crossed.source_weights)
-        means = np.full((len(methods), len(scores.metrics)), np.nan)
-        drawn = np.full((crossed.draws, len(methods), len(scores.metrics)), np.nan)
-        for j, method in enumerate(methods):
-            values = _edits(some, [method] * len(some), scores)
-            known = np.isfinite(values)
-            sums, sizes = np.zeros((2, count, len(scores.metrics)))
-            np.add.at(sums, owner, np.where(known, values, 0))
-            np.add.at(sizes, owner, known)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                means[j] = sums.sum(axis=0) / sizes.sum(axis=0)
-                drawn[:, j] = (crossed.source_weights.T @ sums) / (crossed.source_weights.T @ sizes)
+        # Mean over the cases that were voted on, each once: the strengths are of these.
+        of_scope = cases[masks[scope]].drop_duplicates(["protocol", "case"])
+        means, mean_draws = _mean_values(of_scope, methods, crossed, scores)
         for i, metric in enumerate(scores.metrics):
-            have = np.isfinite(means[:, i]) & np.isfinite(estimates)
-            for measure, kind in (("method_spearman", "spearman"), ("method_kendall", "kendall")):
-                value = np.nan
-                low, high = np.array([np.nan]), np.array([np.nan])
-                if have.sum() >= 3:
-                    one = _rank_correlation(estimates[have][None], means[have, i][None], kind)
-                    value = float(one[0])
-                    found = _rank_correlation(draws[:, have], drawn[:, have, i], kind)
-                    low, high = interval(one, found[:, None], np.ones(1), level=level)
+            valued = np.isfinite(means[:, i]) & np.isfinite(estimates)
+            for measure in _METHOD_MEASURES:
+                value, low, high = np.full((3, 1), np.nan)
+                # Two methods correlate perfectly, whatever their values are.
+                if valued.sum() >= 3:
+                    value = _rank_correlation(estimates[valued][None], means[valued, i][None], measure)
+                    value_draws = _rank_correlation(draws[:, valued], mean_draws[:, valued, i], measure)
+                    # The draws of strengths are pulled in already, so the factor is 1.
+                    low, high = interval(value, value_draws[:, None], np.ones(1), level=level)
                 yield {
                     **dict(zip(SCOPE, scope, strict=True)),
                     "metric": metric,
                     "measure": measure,
-                    "value": value,
+                    "value": float(value[0]),
                     "low": low[0],
                     "high": high[0],
-                    "n": int(have.sum()),
+                    "n": int(valued.sum()),
                     "of": "methods",
                 }
 
 
-def _rank_correlation(x: Floats, y: Floats, kind: str) -> Floats:
-    """Spearman's rho or Kendall's tau-b of each row, (B, M) -> (B,); NaN where a side is constant or NaN."""
+def _mean_values(
+    cases: pd.DataFrame, methods: Sequence[str], crossed: Crossed, scores: Values
+) -> tuple[Floats, Floats]:
+    """Mean values of the methods' edits, (M, metrics), and the same in each resample of sources, (B, M, metrics).
+
+    ``cases``: protocol, case and the code of its source.
+    """
+    owner, n_sources = cases["source"].to_numpy(), len(crossed.source_weights)
+    means = np.full((len(methods), len(scores.metrics)), np.nan)
+    mean_draws = np.full((crossed.draws, len(methods), len(scores.metrics)), np.nan)
+    for j, method in enumerate(methods):
+        values = _edits(cases, [method] * len(cases), scores)
+        valued = np.isfinite(values)
+        # Sums and counts by source: a resample weighs the cases of a source alike.
+        sums, sizes = np.zeros((2, n_sources, len(scores.metrics)))
+        np.add.at(sums, owner, np.where(valued, values, 0))
+        np.add.at(sizes, owner, valued)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means[j] = sums.sum(axis=0) / sizes.sum(axis=0)
+            mean_draws[:, j] = (crossed.source_weights.T @ sums) / (crossed.source_weights.T @ sizes)
+    return means, mean_draws
+
+
+def _rank_correlation(x: Floats, y: Floats, measure: str) -> Floats:
+    """Spearman's rho or Kendall's tau-b of each row, (B, M) -> (B,). NaN where a side is constant or NaN."""
     upper = np.triu_indices(x.shape[1], 1)
     sides = []
-    for v in (x, y):
-        sign = np.sign(v[:, :, None] - v[:, None, :])
+    for values in (x, y):
+        sign = np.sign(values[:, :, None] - values[:, None, :])
         # Half the sum of signs is the centred mid-rank.
-        sides.append(sign.sum(axis=2) if kind == "spearman" else sign[:, upper[0], upper[1]])
+        sides.append(sign.sum(axis=2) if measure == "method_spearman" else sign[:, upper[0], upper[1]])
     a, b = sides
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: Floats = (a * b).sum(axis=1) / np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
-    return found
+        # Both are cosines: of centred ranks (rho), and of the signs of all pairs (tau-b).
+        cosines: Floats = (a * b).sum(axis=1) / np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    return cosines

@@ -1,25 +1,25 @@
-"""The votes as a table: which columns, what they may hold, and what is refused before anything is counted.
+"""The votes as a table: its columns, what they may hold, and the checks before anything is counted.
 
 One row is one answer of one rater to one trial:
 
 =============  ====================================================================================
 study          which study
 rater          who answered (an id of the study's store, never a name)
-trial          which showing; unique per study and rater
+trial          which showing, unique per study and rater
 question       the name of the question asked
 protocol       which data set the edits are of
-case, source   the edit case and its source image; votes on one source are not independent
+case, source   the edit case and its source image: votes on one source are not independent
 category       the edit category of the case
 kind           ``"pair"`` (two candidates, a tie is allowed) or ``"best"`` (two or more, one is chosen)
 candidates     tuple of method titles in the order shown, left to right
 answer         one of the candidates, or ``"tie"`` where the kind is ``"pair"``
-role           ``"trial"``, ``"repeat"``, ``"attention"`` or ``"practice"``; only the first is a vote
-repeat_of      of a repeat: the trial that it repeats; else None
-expected       of an attention check: the right answer; else None
+role           ``"trial"``, ``"repeat"``, ``"attention"`` or ``"practice"``: only the first is a vote
+repeat_of      the trial that a repeat repeats, else None
+expected       the right answer to an attention check, else None
 reaction_ms    milliseconds from the showing to the answer
 server_time    when the answer was stored, UTC
 rater_kind     optional: ``"human"`` (the default) or ``"simulated"``
-exclusion      optional: the exclusion rule that the study stated, as JSON; None where it is not known
+exclusion      optional: the exclusion rule that the study stated, as JSON, or None where it is not known
 =============  ====================================================================================
 """
 
@@ -57,10 +57,12 @@ COLUMNS = (
     "reaction_ms",
     "server_time",
 )
+# Columns that files of older versions lack.
 OPTIONAL = ("rater_kind", "exclusion")
 RATER_KINDS = ("human", "simulated")
+
+# Columns that say what a result is about: ``"all"`` where it is about all of them together.
 SCOPE = ("question", "protocol", "category")
-"""Columns that say what a result is about; ``"all"`` where it is about all of them together."""
 
 _TEXTS = ("study", "rater", "trial", "question", "protocol", "case", "source", "category", "answer")
 
@@ -70,87 +72,119 @@ class VotesError(StudyError):
 
 
 def check_votes(votes: pd.DataFrame) -> pd.DataFrame:
-    """``votes`` with a fresh index and the columns above alone, everything in them checked.
+    """A checked copy of ``votes`` with a fresh index and the columns above alone.
 
-    ``rater_kind`` and ``exclusion`` are filled in; candidates are tuples; missing values of ``repeat_of`` and
-    ``expected`` are None; ``server_time`` is UTC; texts are of dtype object. The order of the rows stays. Raises
+    ``rater_kind`` and ``exclusion`` are filled in. Candidates are tuples, missing values of ``repeat_of`` and
+    ``expected`` are None, ``server_time`` is UTC, texts are of dtype object. The order of the rows stays. Raises
     :class:`VotesError`.
     """
-    import pandas as pd
-
     missing = [column for column in COLUMNS if column not in votes.columns]
     if missing:
         raise VotesError(
             f"the votes lack the columns {', '.join(missing)}. Export them from the study again."
         )
-    found = votes[[*COLUMNS, *(c for c in OPTIONAL if c in votes.columns)]].reset_index(drop=True).copy()
-    if "rater_kind" not in found.columns:
-        found["rater_kind"] = pd.Series(["human"] * len(found), dtype=object)
+    optional = [column for column in OPTIONAL if column in votes.columns]
+    checked = votes[[*COLUMNS, *optional]].reset_index(drop=True).copy()
+    # Texts first: the later checks compare with them.
+    _check_texts(checked)
+    _check_candidates(checked)
+    _check_answers(checked)
+    _check_times(checked)
+    # A file that is imported twice would make intervals too narrow.
+    twice = checked.duplicated(["study", "rater", "trial"])
+    _refuse(checked, twice, "trial", "was answered twice by one rater: the votes hold doubles")
+    return checked
+
+
+def _check_texts(votes: pd.DataFrame) -> None:
+    """Checks the columns of text in place, and fills in the optional ones."""
+    import pandas as pd
+
+    if "rater_kind" not in votes.columns:
+        votes["rater_kind"] = pd.Series(["human"] * len(votes), dtype=object)
+    if "exclusion" not in votes.columns:
+        votes["exclusion"] = None
+    # Object dtype: a column of numbers or categories would compare and sort in other ways.
     for column in (*_TEXTS, "kind", "role", "rater_kind"):
-        values = found[column].tolist()
-        found[column] = pd.Series(values, dtype=object)
-        _refuse(found, [not (isinstance(v, str) and v) for v in values], column, "is no text")
-    for column, known in (("kind", KINDS), ("role", ROLES), ("rater_kind", RATER_KINDS)):
-        _refuse(found, ~found[column].isin(known), column, f"is none of {', '.join(known)}")
-    for column in ("question", "protocol", "category"):
-        _refuse(found, found[column] == ALL, column, "is a word that stands for all of them: rename it")
-    if "exclusion" not in found.columns:
-        found["exclusion"] = None
+        values = votes[column].tolist()
+        votes[column] = pd.Series(values, dtype=object)
+        _refuse(votes, [not (isinstance(v, str) and v) for v in values], column, "is no text")
+    for column, allowed in (("kind", KINDS), ("role", ROLES), ("rater_kind", RATER_KINDS)):
+        _refuse(votes, ~votes[column].isin(allowed), column, f"is none of {', '.join(allowed)}")
+    # Results over everything have the value "all" in these columns.
+    for column in SCOPE:
+        _refuse(votes, votes[column] == ALL, column, "is a word that stands for all of them: rename it")
     for column in ("repeat_of", "expected", "exclusion"):
-        found[column] = pd.Series([None if _absent(v) else v for v in found[column].tolist()], dtype=object)
-    found["candidates"] = pd.Series([_titles(v) for v in found["candidates"].tolist()], dtype=object)
-    shown = found["candidates"].tolist()
-    _refuse(found, [c is None for c in shown], "candidates", "is no list of distinct method titles")
-    _refuse(found, [TIE in c for c in shown], "candidates", f"has a method titled {TIE!r}: rename the method")
-    pair = (found["kind"] == "pair").to_numpy()
-    sizes = [len(c) for c in shown]
-    wrong = [n != 2 if p else n < 2 for n, p in zip(sizes, pair, strict=True)]
+        values = [None if _absent(value) else value for value in votes[column].tolist()]
+        votes[column] = pd.Series(values, dtype=object)
+
+
+def _check_candidates(votes: pd.DataFrame) -> None:
+    """Makes the candidates tuples, in place, and checks them and their number."""
+    import pandas as pd
+
+    titles = [_titles(value) for value in votes["candidates"].tolist()]
+    votes["candidates"] = pd.Series(titles, dtype=object)
+    _refuse(votes, [c is None for c in titles], "candidates", "is no list of distinct method titles")
+    candidates = votes["candidates"].tolist()
+    # A vote for that method could not be told from a tie.
+    is_tie = [TIE in c for c in candidates]
+    _refuse(votes, is_tie, "candidates", f"has a method titled {TIE!r}: rename the method")
+    kinds = votes["kind"].tolist()
+    wrong = [len(c) != 2 if kind == "pair" else len(c) < 2 for c, kind in zip(candidates, kinds, strict=True)]
     _refuse(
-        found, wrong, "candidates", "has not the number of methods of its kind (pair: 2; best: at least 2)"
+        votes, wrong, "candidates", "has not the number of methods of its kind (pair: 2; best: at least 2)"
     )
+
+
+def _check_answers(votes: pd.DataFrame) -> None:
+    """Checks the answers, the expected answers of attention checks, and the trials that repeats name."""
+    candidates = votes["candidates"].tolist()
+    answers = zip(votes["answer"], candidates, votes["kind"], strict=True)
     _refuse(
-        found,
-        [
-            a not in c and not (p and a == TIE)
-            for a, c, p in zip(found["answer"].tolist(), shown, pair, strict=True)
-        ],
+        votes,
+        [answer not in c and not (kind == "pair" and answer == TIE) for answer, c, kind in answers],
         "answer",
         "was not among the candidates (a tie is an answer to a pair alone)",
     )
-    attention = (found["role"] == "attention").to_numpy()
+    checks = zip(votes["role"], votes["expected"], candidates, strict=True)
     _refuse(
-        found,
-        [
-            check and e not in (*c, TIE)
-            for check, e, c in zip(attention, found["expected"], shown, strict=True)
-        ],
+        votes,
+        [role == "attention" and expected not in (*c, TIE) for role, expected, c in checks],
         "expected",
         "of an attention check is not among its candidates",
     )
-    repeat = (found["role"] == "repeat").to_numpy()
-    _refuse(found, repeat & found["repeat_of"].isna().to_numpy(), "repeat_of", "of a repeat names no trial")
-    found["reaction_ms"] = pd.to_numeric(found["reaction_ms"], errors="coerce").astype("float64")
-    _refuse(found, ~(found["reaction_ms"] >= 0), "reaction_ms", "is no number of milliseconds")
-    times = pd.to_datetime(found["server_time"], utc=True, errors="coerce")
-    _refuse(found, times.isna(), "server_time", "is no time")
-    found["server_time"] = times.astype("datetime64[us, UTC]")
-    twice = found.duplicated(["study", "rater", "trial"])
-    _refuse(found, twice, "trial", "was answered twice by one rater: the votes hold doubles")
-    return found
+    repeat = (votes["role"] == "repeat").to_numpy()
+    _refuse(votes, repeat & votes["repeat_of"].isna().to_numpy(), "repeat_of", "of a repeat names no trial")
+
+
+def _check_times(votes: pd.DataFrame) -> None:
+    """Makes milliseconds floats and times UTC, in place, and checks them."""
+    import pandas as pd
+
+    votes["reaction_ms"] = pd.to_numeric(votes["reaction_ms"], errors="coerce").astype("float64")
+    # "not >=" refuses NaN too.
+    _refuse(votes, ~(votes["reaction_ms"] >= 0), "reaction_ms", "is no number of milliseconds")
+    times = pd.to_datetime(votes["server_time"], utc=True, errors="coerce")
+    _refuse(votes, times.isna(), "server_time", "is no time")
+    # Microseconds: what databases and parquet files store, so votes from both compare equal.
+    votes["server_time"] = times.astype("datetime64[us, UTC]")
 
 
 def scopes(votes: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], NDArray[np.bool_]]]:
-    """What results are made of: (question, protocol, category), and which rows are inside; none without rows.
+    """Iterates over the scopes of results: (question, protocol, category) and the mask of its rows, (N,).
 
-    All votes together; each question, protocol and category; each category of each protocol; where there are
-    several questions, the same within each of them.
+    All votes together, each question, protocol and category, and each category of each protocol. Where there are
+    several questions, the same within each of them. Scopes without rows are left out.
     """
     questions, protocols, categories = (sorted(set(votes[column])) for column in SCOPE)
     parts = [(ALL, ALL), *((p, ALL) for p in protocols), *((ALL, c) for c in categories)]
     parts += [(p, c) for p in protocols for c in categories]
-    asked = questions if len(questions) > 1 else []
-    combinations = [(ALL, p, c) for p, c in parts] + [(q, p, c) for q in asked for p, c in parts]
-    if not asked:
+    combinations = [(ALL, p, c) for p, c in parts]
+    if len(questions) > 1:
+        combinations += [(q, p, c) for q in questions for p, c in parts]
+    else:
+        # The parts of a single question are those of all of them.
         combinations += [(q, ALL, ALL) for q in questions]
     for scope in combinations:
         inside = np.ones(len(votes), dtype=bool)
@@ -162,6 +196,7 @@ def scopes(votes: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], NDArray[
 
 
 def _refuse(votes: pd.DataFrame, wrong: Any, column: str, why: str) -> None:
+    """Raises VotesError with the first of the ``wrong`` rows, a mask (N,), and their number."""
     wrong = np.asarray(wrong, dtype=bool)
     if wrong.any():
         rows = np.flatnonzero(wrong)
@@ -173,10 +208,12 @@ def _refuse(votes: pd.DataFrame, wrong: Any, column: str, why: str) -> None:
 
 
 def _absent(value: object) -> bool:
+    # NaN differs from itself. NA and NaT are pandas' own, and a CSV file has the empty string.
     return value is None or value != value or type(value).__name__ in ("NAType", "NaTType") or value == ""
 
 
 def _titles(value: Any) -> tuple[str, ...] | None:
+    """A list of distinct titles as a tuple, or None. A text is no list, though it is iterable."""
     if isinstance(value, str) or not hasattr(value, "__iter__"):
         return None
     titles = tuple(value)

@@ -1,15 +1,15 @@
-"""How many raters and trials resolve a given difference between two methods.
+"""Numbers of raters and trials that resolve a given difference between two methods.
 
-The question is whether, of two methods, one is preferred in more than half of the votes that are no ties:
-``share`` is the preferred one's part of them, 0.5 is no difference. The test is the two-sided z test of a
-proportion against 0.5. Votes by one rater resemble each other, and so do votes on one case: both make a vote
-worth less than an independent one, by the design effect.
+The question is whether one of two methods is preferred in more than half of the votes that are no ties. ``share`` is
+its part of them, and 0.5 is no difference. The test is the two-sided z test of a proportion against 0.5. Votes by one
+rater resemble each other, and so do votes on one case: both make a vote worth less than an independent one, by the
+design effect.
 
 =========== ==================================================================================
-here        in the formulas
+code        formulas
 =========== ==================================================================================
 share       p
-alpha       two-sided level; divided by the number of pairs (Bonferroni) where all are tested
+alpha       two-sided level, divided by the number of pairs (Bonferroni) where all are tested
 power       1 - beta
 icc_rater   rho_r: correlation of two votes by one rater on different cases
 icc_case    rho_c: correlation of two votes on one case by different raters
@@ -22,18 +22,16 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
-import numpy as np
-
 from bench.study import StudyError
 
 NORMAL = NormalDist()
 
+# Defaults of the correlations: assumptions, to be replaced by those of a pilot. Taste differs little between raters
+# once both sides are random. Whether an edit came out well differs much between cases.
 ICC_RATER, ICC_CASE = 0.02, 0.15
-"""Defaults of the correlations: assumptions, to be replaced by those of a pilot. Taste differs little between
-raters once both sides are random; whether an edit came out well differs much between cases."""
 
+# Default share of ties: an assumption too.
 TIES = 0.2
-"""Default share of ties: an assumption too."""
 
 
 class PowerError(StudyError):
@@ -42,16 +40,17 @@ class PowerError(StudyError):
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What the calculation takes for granted."""
+    """Values that the calculation takes for granted."""
 
     alpha: float = 0.05
     power: float = 0.8
+    # Share of votes that prefer neither. They do not enter the test.
     ties: float = TIES
-    """Share of votes that prefer neither; they do not enter the test."""
     icc_rater: float = ICC_RATER
     icc_case: float = ICC_CASE
 
     def check(self) -> None:
+        """Raises :class:`PowerError` for a value outside its range."""
         for name, low, high in (("alpha", 0.0, 0.5), ("power", 0.5, 1.0)):
             value = getattr(self, name)
             if not low < value < high:
@@ -60,29 +59,31 @@ class Assumptions:
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise PowerError(f"{name} {value}: expected 0 or more, and less than 1.")
+        # They are parts of one variance, and some of it is the single vote's.
         if self.icc_rater + self.icc_case >= 1:
             raise PowerError("icc_rater and icc_case: together they must be less than 1.")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the votes about one pair of methods fall on raters and cases."""
+    """Numbers that say how the votes about one pair of methods fall on raters and cases."""
 
     raters: int
+    # Votes of a rater about one question, on average, without repeats and attention checks.
     trials: float
-    """Per rater, on average: votes that count, without repeats and attention checks, about one question."""
     methods: int
     cases: int
+    # Raters who are asked about each comparison.
     overlap: int = 1
-    """Raters who are asked about each comparison."""
 
     @property
     def pairs(self) -> int:
+        """Pairs of methods."""
         return self.methods * (self.methods - 1) // 2
 
     @property
     def votes(self) -> float:
-        """About one pair: the design spreads the votes evenly."""
+        """Votes about one pair. The design spreads all votes evenly over the pairs."""
         return self.raters * self.trials / self.pairs
 
     @property
@@ -93,9 +94,11 @@ class Layout:
     @property
     def per_case(self) -> float:
         """Votes on one case about one pair, for those that have any."""
+        # Comparisons come in groups of ``overlap`` raters, so a case with one vote about the pair has that many.
         return max(float(self.overlap), self.votes / self.cases)
 
     def check(self) -> None:
+        """Raises :class:`PowerError` for a count below its minimum."""
         for name, low in (("raters", 1), ("methods", 2), ("cases", 1), ("overlap", 1)):
             if getattr(self, name) < low:
                 raise PowerError(f"{name} {getattr(self, name)}: expected {low} or more.")
@@ -104,32 +107,36 @@ class Layout:
 
 
 def votes_needed(share: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
-    """Independent votes, ties not counted, that tell ``share`` from 0.5.
+    """Number of independent votes, ties not counted, that tell ``share`` from 0.5.
 
-    n = ((z_{1-alpha/2} sqrt(p0 q0) + z_{power} sqrt(p q)) / (p - p0))^2 with p0 = 0.5. Source: Fleiss, Levin
-    and Paik, Statistical Methods for Rates and Proportions (3rd ed., 2003), equation 2.11 without correction
-    for continuity. Raises :class:`PowerError` for a share of 0.5 or outside (0, 1).
+    n = ((z_{1-alpha/2} sqrt(p0 q0) + z_{power} sqrt(p q)) / (p - p0))^2 with p0 = 0.5. Source: Fleiss, Levin and Paik,
+    Statistical Methods for Rates and Proportions (3rd ed., 2003), equation 2.11 without correction for continuity.
+    Raises :class:`PowerError` for a share of 0.5 or outside (0, 1).
     """
-    _share(share)
+    _check_share(share)
     Assumptions(alpha=alpha, power=power).check()
     reach = NORMAL.inv_cdf(1 - alpha / 2) / 2 + NORMAL.inv_cdf(power) * math.sqrt(share * (1 - share))
     return math.ceil((reach / (share - 0.5)) ** 2)
 
 
 def design_effect(per_rater: float, per_case: float, icc_rater: float, icc_case: float) -> float:
-    """By how much clustering on raters and, crossed with them, on cases multiplies the variance of a share.
+    """Factor by which clusters multiply the variance of a share. Raters and cases are crossed.
 
-    1 + (m_r - 1) rho_r + (m_c - 1) rho_c: each vote is correlated with m_r - 1 others through its rater and
-    with m_c - 1 through its case. With one clustering this is Kish's design effect (Survey Sampling, 1965,
-    section 5.4).
+    1 + (m_r - 1) rho_r + (m_c - 1) rho_c: each vote is correlated with m_r - 1 others through its rater and with
+    m_c - 1 through its case. With one kind of clusters this is Kish's design effect (Survey Sampling, 1965, section
+    5.4).
     """
     return 1 + (per_rater - 1) * icc_rater + (per_case - 1) * icc_case
 
 
 def effective_votes(layout: Layout, assumptions: Assumptions) -> float:
-    """Independent votes about one pair that the layout's are worth, ties taken off."""
+    """Number of independent votes about one pair that the layout's votes are worth, ties taken off.
+
+    Raises :class:`PowerError` for values outside their ranges.
+    """
     layout.check()
     assumptions.check()
+    # Ties thin out clusters too: the votes that are left have fewer relatives.
     decided = 1 - assumptions.ties
     effect = design_effect(
         max(1.0, layout.per_rater * decided),
@@ -141,8 +148,9 @@ def effective_votes(layout: Layout, assumptions: Assumptions) -> float:
 
 
 def power_of(share: float, votes: float, *, alpha: float = 0.05) -> float:
-    """Probability that the test finds a difference, with so many independent votes. Both tails are counted."""
-    _share(share, even=True)
+    """Probability that the test finds a difference with ``votes`` independent votes. Both tails are counted."""
+    _check_share(share, even=True)
+    # The share is about normal around its true value. The test's edge is computed under no difference.
     spread = math.sqrt(share * (1 - share) / votes)
     edge = NORMAL.inv_cdf(1 - alpha / 2) * 0.5 / math.sqrt(votes)
     above = 1 - NORMAL.cdf((0.5 + edge - share) / spread)
@@ -151,15 +159,16 @@ def power_of(share: float, votes: float, *, alpha: float = 0.05) -> float:
 
 
 def resolvable(layout: Layout, assumptions: Assumptions = Assumptions(), *, all_pairs: bool = True) -> float:
-    """The smallest share above 0.5 that a study of this layout tells from 0.5; 1.0 where none is.
+    """The smallest share above 0.5 that a study of this layout tells from 0.5, or 1.0 where it tells none.
 
-    ``all_pairs``: every pair is tested, so the level is divided by their number.
+    ``all_pairs``: every pair is tested, so the level is divided by their number. Raises :class:`PowerError`.
     """
     votes = effective_votes(layout, assumptions)
     alpha = assumptions.alpha / (layout.pairs if all_pairs else 1)
     low, high = 0.5, 1.0 - 1e-9
     if power_of(high, votes, alpha=alpha) < assumptions.power:
         return 1.0
+    # Bisection: power grows with the share. 60 halvings reach the last digit of a float.
     for _ in range(60):
         middle = (low + high) / 2
         if power_of(middle, votes, alpha=alpha) < assumptions.power:
@@ -180,12 +189,12 @@ def raters_needed(
     all_pairs: bool = True,
     most: int = 100_000,
 ) -> int | None:
-    """The fewest raters, of ``trials`` votes each, that tell ``share`` from 0.5; None where none are enough.
+    """The fewest raters, of ``trials`` votes each, that tell ``share`` from 0.5. None where none are enough.
 
-    More raters make each case be judged more often, which tells less and less of other cases: where they
-    resemble themselves (``icc_case``), only more cases help from some point on.
+    With more raters each case is judged more often, which tells less and less of other cases: where votes on a case
+    resemble each other (``icc_case``), only more cases help from some point on. Raises :class:`PowerError`.
     """
-    _share(share)
+    _check_share(share)
     top = max(share, 1 - share)
 
     def enough(raters: int) -> bool:
@@ -194,6 +203,7 @@ def raters_needed(
 
     if not enough(most):
         return None
+    # Bisection: ``low`` raters are too few, ``high`` are enough.
     low, high = 0, most
     while high - low > 1:
         middle = (low + high) // 2
@@ -201,50 +211,6 @@ def raters_needed(
     return high
 
 
-def simulate_power(
-    share: float,
-    layout: Layout,
-    assumptions: Assumptions = Assumptions(),
-    *,
-    studies: int = 2000,
-    seed: int = 0,
-) -> float:
-    """How many of so many simulated studies find the difference: the check on all of the above.
-
-    A vote by rater i on case j prefers the better method with probability p + a_i + b_j; a_i and b_j are
-    plus or minus sqrt(rho p (1 - p)), so two votes that share a rater (a case) have exactly the correlation
-    icc_rater (icc_case). Each study is tested as stated: z of its share, with the variance under no
-    difference times the design effect. One pair; ``layout.trials`` votes about it per rater, on cases in
-    turn. Raises :class:`PowerError` where p + a + b leaves [0, 1].
-    """
-    assumptions.check()
-    layout.check()
-    if layout.pairs != 1:
-        raise PowerError("simulate_power takes a layout of one pair (methods 2).")
-    scale = math.sqrt(share * (1 - share))
-    steps = [math.sqrt(rho) * scale for rho in (assumptions.icc_rater, assumptions.icc_case)]
-    if not (sum(steps) <= share <= 1 - sum(steps)):
-        raise PowerError(f"share {share}: too near to 0 or 1 for these correlations.")
-    rng = np.random.default_rng(seed)
-    raters = np.repeat(np.arange(layout.raters), round(layout.trials))
-    cases = np.arange(raters.size) % layout.cases
-    threshold = NORMAL.inv_cdf(1 - assumptions.alpha / 2)
-    found = 0
-    for _ in range(studies):
-        by_rater = steps[0] * rng.choice((-1.0, 1.0), layout.raters)
-        by_case = steps[1] * rng.choice((-1.0, 1.0), layout.cases)
-        decided = rng.random(raters.size) >= assumptions.ties
-        likely = share + by_rater[raters[decided]] + by_case[cases[decided]]
-        wins = rng.random(likely.size) < likely
-        # Votes per rater and per case that a vote shares its own with, on average: sum of squares over sum.
-        counts = [np.bincount(of[decided]).astype(np.float64) for of in (raters, cases)]
-        by = [float((count**2).sum() / count.sum()) for count in counts]
-        effect = design_effect(by[0], by[1], assumptions.icc_rater, assumptions.icc_case)
-        z = (wins.mean() - 0.5) / (0.5 * math.sqrt(effect / likely.size))
-        found += abs(z) > threshold
-    return found / studies
-
-
-def _share(share: float, *, even: bool = False) -> None:
+def _check_share(share: float, *, even: bool = False) -> None:
     if not 0 < share < 1 or (share == 0.5 and not even):
         raise PowerError(f"share {share}: expected between 0 and 1, and other than 0.5.")

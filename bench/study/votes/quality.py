@@ -1,6 +1,7 @@
-"""What a rater's answers say about the rater: for the administrator, who decides nothing by it alone.
+"""Quality of one rater's answers, for the administrator, who decides nothing by it alone.
 
-Whom an analysis leaves out is decided by the rule that was stated beforehand (``analysis.Exclusion``).
+The rule that was stated beforehand (:class:`bench.study.votes.exclusion.Exclusion`) decides whom an analysis leaves
+out.
 """
 
 from __future__ import annotations
@@ -14,44 +15,45 @@ from typing import Any, TypeAlias
 from bench.study.design import Design
 from bench.study.types import TIE
 
+# A row of a query. Its attributes are the query's columns.
 Row: TypeAlias = Any
-"""A row of a query; its attributes are the query's columns."""
 
+# Milliseconds: too short to have looked at two edits and their source.
 FAST = 1000
-"""Milliseconds: too short to have looked."""
 
 
 @dataclass(frozen=True)
 class RaterQuality:
-    """What a rater's answers say about the rater. Shares are None where there is nothing to share."""
+    """Quantities of one rater's answers. Shares lie in 0..1 and are None where they are shares of nothing."""
 
     rater: str
     number: int
+    # The recruiting service's id of the rater.
     external: str | None
-    """The recruiting service's id of the rater."""
+    # Answers without practice.
     votes: int
-    """Without practice."""
     finished: bool
     attention_failed: int
     attention: int
+    # Repeats answered with the same method (or tie) as the trial they repeat.
     repeats_same: int
-    """Repeats answered with the same method (or tie) as the trial they repeat."""
     repeats: int
+    # Share of left ones among the choices in pairs, without ties. 0.5 is even.
     first_share: float | None
-    """Of pairs that were not ties: how often the left one was chosen. 0.5 is even."""
     tie_share: float | None
     median_ms: float | None
+    # Share of answers within ``FAST`` milliseconds.
     fast_share: float | None
-    """Answers within ``FAST`` milliseconds."""
     first_vote: datetime | None
     last_vote: datetime | None
 
 
 def random_pass(design: Design, failures: int | None, *, ties: bool = False) -> float:
-    """The share of raters who answer at random that fail at most so many attention checks (None: any number).
+    """Share of raters who answer at random that fail at most ``failures`` attention checks (None: any number).
 
-    ``ties``: they choose a tie as often as each candidate, where the study allows it. The mean over the four
-    sets of checks that raters get in turn; failures of one rater are independent (Poisson binomial).
+    ``ties``: they choose a tie as often as each candidate, where the study allows it. The value is the mean over the
+    sets of checks that raters get in turn. Failures of one rater are independent and differ in their probability, so
+    their number is Poisson binomial: the recursion adds one check at a time.
     """
     count = design.options.attention
     if failures is None or failures >= count:
@@ -59,36 +61,40 @@ def random_pass(design: Design, failures: int | None, *, ties: bool = False) -> 
     checks = sorted((trial for trial in design.trials if trial.role == "attention"), key=lambda t: t.position)
     passed = 0.0
     for first in range(0, len(checks), count):
-        # chances[k]: that k checks have been failed so far.
+        # chances[k]: probability that k checks have been failed so far.
         chances = [1.0]
         for trial in checks[first : first + count]:
             right = 1 / (len(trial.candidates) + (ties and trial.kind == "pair" and design.options.ties))
             chances = [
-                right * now + (1 - right) * before
-                for now, before in zip([*chances, 0.0], [0.0, *chances], strict=True)
+                right * same + (1 - right) * one_less
+                for same, one_less in zip([*chances, 0.0], [0.0, *chances], strict=True)
             ]
         passed += sum(chances[: failures + 1])
     return passed * count / len(checks)
 
 
 def quality(design: Design, rater: Row, votes: Sequence[Row]) -> RaterQuality:
-    """The quality of one rater, whose row has ``public``, ``number``, ``external`` and ``finished_at``.
+    """Computes the quality of one rater from all of the rater's ``votes``.
 
-    ``votes`` are all of the rater's.
+    ``rater`` has the attributes public, number, external and finished_at, each vote has name, answer, reaction_ms and
+    server_time.
     """
+    # Answers that count, each with its trial. Practice teaches the task and says nothing about the rater.
     answers = {vote.name: vote.answer for vote in votes}
     counted = [vote for vote in votes if design.trial_by_id[vote.name].role != "practice"]
     trials = [(design.trial_by_id[vote.name], vote.answer) for vote in counted]
+
+    # Attention checks, repeats, and pairs. A check has one right side, so it says nothing about a habit of sides.
     checks = [(trial, answer) for trial, answer in trials if trial.role == "attention"]
     repeats = [
         (answer, answers[trial.repeat_of])
         for trial, answer in trials
         if trial.repeat_of is not None and trial.repeat_of in answers
     ]
-    judged = [
+    pairs = [
         (trial, answer) for trial, answer in trials if trial.role != "attention" and trial.kind == "pair"
     ]
-    chosen = [(trial, answer) for trial, answer in judged if answer != TIE]
+    decided = [(trial, answer) for trial, answer in pairs if answer != TIE]
     times = [vote.reaction_ms for vote in counted]
 
     def share(part: int, whole: int) -> float | None:
@@ -102,10 +108,10 @@ def quality(design: Design, rater: Row, votes: Sequence[Row]) -> RaterQuality:
         finished=rater.finished_at is not None,
         attention_failed=sum(answer != trial.expected for trial, answer in checks),
         attention=len(checks),
-        repeats_same=sum(now == before for now, before in repeats),
+        repeats_same=sum(repeated == first for repeated, first in repeats),
         repeats=len(repeats),
-        first_share=share(sum(answer == trial.candidates[0] for trial, answer in chosen), len(chosen)),
-        tie_share=share(len(judged) - len(chosen), len(judged)),
+        first_share=share(sum(answer == trial.candidates[0] for trial, answer in decided), len(decided)),
+        tie_share=share(len(pairs) - len(decided), len(pairs)),
         median_ms=statistics.median(times) if times else None,
         fast_share=share(sum(ms < FAST for ms in times), len(times)),
         first_vote=min((vote.server_time for vote in votes), default=None),

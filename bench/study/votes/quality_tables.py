@@ -85,7 +85,7 @@ def _share(row: dict[Any, Any]) -> Cell:
 
 
 def _exclusions(analysis: Analysis) -> str:
-    """How many raters the rule excludes, and why."""
+    """The raters whom the rule excludes, with its reasons."""
     excluded = analysis.raters[analysis.raters["excluded"]]
     reasons = [f"{row['rater']}: {row['why']}." for row in excluded.to_dict("records")[:NAMED_RATERS]]
     more = len(excluded) - len(reasons)

@@ -1,4 +1,4 @@
-"""What the tables of an analysis share: the set of raters they show, their size, and cells with intervals."""
+"""Parts that all tables of an analysis share: the set of raters they show, their size, and cells with intervals."""
 
 from __future__ import annotations
 
