@@ -69,7 +69,12 @@ GpuMemory = Annotated[
 
 
 @methods_app.command(
-    epilog=examples("train sd_inpainting", "train reader --device cuda --samples 400000", "list recipes")
+    epilog=examples(
+        "train sd_inpainting",
+        "train reader --device cuda --samples 400000",
+        "train prompt_edit_diff_token_content --warm --seed 1",
+        "list recipes",
+    )
 )
 def train(
     context: typer.Context,
@@ -84,15 +89,25 @@ def train(
     samples: Annotated[
         int | None, typer.Option(min=1, help="Training examples to see. [default: the recipe's budget]")
     ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, help="Another run of a recipe of PromptEditDiff, saved as RECIPE_seedN."),
+    ] = 0,
 ) -> None:
-    """Train one of the embedded checkpoints from scratch. The same command goes on where it was stopped."""
+    """Train one of the embedded checkpoints from scratch. The same command goes on where it was stopped.
+
+    With --warm, a variant of PromptEditDiff starts from the checkpoint of its method.
+    """
     from bench.devices import resolve_device
     from bench.registry import Registry
+    from methods.zoo.experiments import EXPERIMENTS
     from methods.zoo.recipes import RECIPES
 
     # A misspelt recipe is told before torch is imported.
     recipes = Registry("recipe", RECIPES, entry_point_group="")
     recipes.check(recipe)
+    if seed and recipe not in EXPERIMENTS:
+        raise BenchError(f"--seed {seed}: recipe {recipe} has one seed. Leave --seed out.")
     from methods.training import Machine
     from methods.zoo.job import Job
 
@@ -109,7 +124,7 @@ def train(
         budget = replace(usual, samples=samples)
 
     # Train.
-    folder = work or Path(".work") / "zoo" / recipe
+    folder = work or Path(".work") / "zoo" / (f"{recipe}_seed{seed}" if seed else recipe)
     machine = Machine(device=resolve_device(device))
     with progress_bar() as progress:
         checkpoint = recipes.load(recipe)(
@@ -120,6 +135,7 @@ def train(
                 machine=machine,
                 report=TrainingBar(progress, recipe),
                 warm=warm,
+                seed=seed,
             )
         )
     console().print(f"checkpoint: {checkpoint}\nlog and sample grids: {folder}")

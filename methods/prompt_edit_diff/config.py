@@ -11,6 +11,7 @@ import torch
 from methods import weights
 from methods.prompt_edit_diff import VARIANTS
 from methods.prompt_edit_diff.augment import MaskDropout
+from methods.prompt_edit_diff.losses import Weighting
 from methods.training import Budget
 
 
@@ -53,12 +54,14 @@ class Config:
     outside: float = 0.1
     # See ``losses.edit_loss``.
     area_power: float = 0.5
+    # "equal" gives every latent cell the same weight, inside or outside, in place of the two options before.
+    weighting: Weighting = "terms"
     # Share of the examples without text and tags, for classifier-free guidance.
     no_text: float = 0.1
     # Share of the examples whose target is the source, described by its own prompt.
     way_back: float = 0.3
     mask_dropout: MaskDropout = field(default_factory=MaskDropout)
-    # Further options of ``PromptEditDiffUNet``, for example ``{"count": 8}``.
+    # Further options of ``PromptEditDiffUNet``, for example ``{"count": 8}`` or ``{"source_latents": "cells"}``.
     model: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     # Processes that read examples.

@@ -77,11 +77,14 @@ def example_cost(config: Config, unet: dict[str, Any] = UNET) -> ExampleCost:
     # The network and its inputs, without numbers.
     with torch.device("meta"):
         base = UNet2DConditionModel(**unet)
-        model = PromptEditDiffUNet.from_base(base, factor=8, **ablation(config.variant)).train()
+        model = PromptEditDiffUNet.from_base(
+            base, factor=8, **ablation(config.variant), **config.model
+        ).train()
         latents, text = torch.zeros(1, 4, cells, cells), torch.zeros(1, 77, unet["cross_attention_dim"])
         conditions = {
             "mask": torch.zeros(1, 1, config.size, config.size),
             "source": latents,
+            "masked_source": latents,
             "regions": torch.zeros(1, 3, config.size, config.size),
             "member": torch.zeros(1, 3, 77, dtype=torch.bool),
             "words": torch.zeros(1, 77, dtype=torch.bool),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,10 +23,26 @@ from methods.prompt_edit_diff.attention import (
     route,
 )
 from methods.prompt_edit_diff.mask_encoder import MaskEncoder, pooled
-from methods.prompt_edit_diff.tokens import PromptTokens
+from methods.prompt_edit_diff.tokens import MEANS, PromptTokens, source_means
 
 # Channels of the latents.
 LATENTS = 4
+# Values of ``source_latents``. "concat" is the stored name of "cells".
+SOURCE_LATENTS = ("pixels", "cells", "concat", "none")
+TOKEN_CONTENT = ("none", "source", "shuffled")
+
+
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """Inputs of the network that are the same at every step of a sampling."""
+
+    # (B, L', W): the prompt's tokens, followed by the regions' prompt tokens unless these differ between steps.
+    text: Tensor
+    guide: Guide
+    # (B, 4, h, w): the additional input channels, see ``PromptEditDiffUNet.surroundings``.
+    surroundings: Tensor | None = None
+    # (B, R, count, W): ``PromptTokens.read``, where the tokens are made at each step.
+    tokens: Tensor | None = None
 
 
 class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -35,6 +52,18 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
     ``sample_size`` repeat it for readers of the configuration file. ``factor`` is the pixels per latent cell. The
     three switches are the paper's ablations. Without ``masked_attention``, tags only choose the words of the prompt
     tokens.
+
+    ``source_latents`` says which part of the source the additional input channels show:
+
+    * "pixels": all but M's own pixels, as in Stable Diffusion inpainting. The channels are the latents of the source
+      with gray in M.
+    * "cells": all but the latent cells that M touches. The channels are the source's latents, with zeros there.
+      "concat" is its name in the first checkpoints.
+    * "none": nothing. There are no such channels.
+
+    ``token_content`` says which means of the source a region's prompt tokens receive (``tokens.source_means``): "none",
+    "source" (those of its own region), or "shuffled" (a control of equal capacity: in training, those of another
+    example of the batch, which say nothing of this one). With ``token_time`` the tokens also receive the time step.
     """
 
     _supports_gradient_checkpointing = True
@@ -50,16 +79,22 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         mask_tokens: int = 8,
         count: int = 4,
         rest_bias: float = -1.0,
-        source_latents: str = "concat",
+        source_latents: str = "pixels",
         prompt_tokens: bool = True,
         masked_attention: bool = True,
         mask_encoder: bool = True,
+        token_content: str = "none",
+        token_time: bool = False,
     ) -> None:
         super().__init__()
-        if source_latents not in ("concat", "none"):
-            raise ValueError(f"source_latents {source_latents!r}: expected 'concat' or 'none'")
+        if source_latents not in SOURCE_LATENTS:
+            raise ValueError(f"source_latents {source_latents!r}: expected 'pixels', 'cells' or 'none'")
+        if token_content not in TOKEN_CONTENT:
+            raise ValueError(f"token_content {token_content!r}: expected one of {', '.join(TOKEN_CONTENT)}")
+        if not prompt_tokens and (token_content != "none" or token_time):
+            raise ValueError("token_content and token_time have no effect without prompt_tokens")
         # The source's latents are four more input channels.
-        expected = 2 * LATENTS if source_latents == "concat" else LATENTS
+        expected = LATENTS if source_latents == "none" else 2 * LATENTS
         if in_channels != expected:
             raise ValueError(
                 f"in_channels {in_channels}: with source_latents={source_latents!r} it is {expected}"
@@ -70,7 +105,13 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         # The three additions, each with its switch.
         self.encoder = MaskEncoder(factor, self._attends(), mask_width, mask_tokens) if mask_encoder else None
         self.prompts = (
-            PromptTokens(self.unet.config.cross_attention_dim, mask_width if mask_encoder else None, count)
+            PromptTokens(
+                self.unet.config.cross_attention_dim,
+                mask_width if mask_encoder else None,
+                count,
+                MEANS * LATENTS if token_content != "none" else None,
+                int(self.unet.time_embedding.linear_2.out_features) if token_time else None,
+            )
             if prompt_tokens
             else None
         )
@@ -119,7 +160,7 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
                 f"the base UNet has {base.config.in_channels} input channels: expected a text-to-image one with "
                 f"{LATENTS}"
             )
-        channels = LATENTS if config.get("source_latents", "concat") == "none" else 2 * LATENTS
+        channels = LATENTS if config.get("source_latents") == "none" else 2 * LATENTS
         # Private entries of the configuration depend on the machine.
         settings = {k: v for k, v in base.config.items() if not k.startswith("_")}
         config.setdefault("sample_size", base.config.sample_size)
@@ -149,29 +190,40 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
             sizes.append((height, width))
         return sizes
 
-    def guide(
+    @property
+    def hides(self) -> str:
+        """The part of the source that the additional channels hide: "pixels", "cells", or "none" without them."""
+        return {"concat": "cells"}.get(self.config.source_latents, str(self.config.source_latents))
+
+    def conditions(
         self,
         text: Tensor,
         mask: Tensor,
         regions: Tensor | None = None,
         member: Tensor | None = None,
         words: Tensor | None = None,
-    ) -> tuple[Tensor, Guide]:
-        """The text with the regions' prompt tokens (B, L', W), and the guide. Neither depends on the time step.
+        source: Tensor | None = None,
+        masked_source: Tensor | None = None,
+    ) -> Conditions:
+        """Everything that does not depend on the time step.
 
-        ``mask`` (B, 1, H, W) in [0, 1] at pixel size. ``regions`` (B, R, H, W). ``member`` bool (B, R, L) and
-        ``words`` bool (B, L) are those of ``tags.TokenTags``. Without them every token is visible everywhere.
+        ``text`` (B, L, W) is the prompt's tokens. ``mask`` (B, 1, H, W) in [0, 1] at pixel size. ``regions``
+        (B, R, H, W). ``member`` bool (B, R, L) and ``words`` bool (B, L) are those of ``tags.TokenTags``. Without them
+        every token is visible everywhere. ``source`` and ``masked_source``: see ``forward``.
         """
         # F_M, the features of the mask.
         features = self.encoder(mask.to(self.dtype)) if self.encoder is not None else None
+        surroundings = self.surroundings(mask, source, masked_source)
         if regions is None or member is None or words is None:
-            return text, Guide(None, features)
+            return Conditions(text, Guide(None, features), surroundings)
         # One set of prompt tokens per region.
-        slots = 0
+        slots, tokens = 0, None
         if self.prompts is not None:
             place = pooled(features.grid, regions) if features is not None else None
-            text = extend(text, self.prompts(text, member, place))
+            tokens = self.prompts.read(text, member, place, self._content(source, regions))
             slots = self.prompts.count
+            if self.prompts.time is None:
+                text, tokens = extend(text, self.prompts.differences(tokens)), None
         # Masked cross-attention: one route per level.
         routes: dict[int, Route] | None = None
         masked = bool(self.config.masked_attention)
@@ -181,7 +233,23 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
                 height * width: route(regions, member, words, (height, width), slots, masked)
                 for height, width in self.sizes(mask.shape[-2] // factor, mask.shape[-1] // factor)
             }
-        return text, Guide(routes, features)
+        return Conditions(text, Guide(routes, features), surroundings, tokens)
+
+    def _content(self, source: Tensor | None, regions: Tensor) -> Tensor | None:
+        """The means of the source that the prompt tokens receive, (B, R, MEANS * LATENTS)."""
+        kind = self.config.token_content
+        if kind == "none":
+            return None
+        if source is None:
+            raise ValueError(f"this model has token_content={kind!r}: it needs the source's latents")
+        means = source_means(source, regions)
+        # An edit must not depend on its batch, so only training shuffles. There the network learns that the means say
+        # nothing, and an edit may hand it those of its own region.
+        if kind == "shuffled" and self.training:
+            if len(means) < 2:
+                raise ValueError("token_content='shuffled' needs at least two examples in a batch")
+            means = means.roll(1, 0)
+        return means
 
     def cells(self, mask: Tensor) -> Tensor:
         """(B, 1, H, W) pixels => (B, 1, h, w): 1 for each latent cell that holds a pixel of the mask."""
@@ -198,37 +266,48 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         regions: Tensor | None = None,
         member: Tensor | None = None,
         words: Tensor | None = None,
+        masked_source: Tensor | None = None,
     ) -> Tensor:
-        """The prediction (B, 4, h, w) for noisy latents ``sample``. See ``guide`` for the mask and the tags.
+        """The prediction (B, 4, h, w) for noisy latents ``sample``. See ``conditions`` for the mask and the tags.
 
-        ``source`` (B, 4, h, w) is the source's scaled latents, which ``source_latents="concat"`` needs. Their part
-        inside the mask is not used.
+        ``source`` and ``masked_source`` (B, 4, h, w) are the scaled latents of the source, and of the source with gray
+        (0 in [-1, 1]) in the mask's pixels. "pixels" needs the second. "cells" and ``token_content`` need the first.
+        Raises ValueError where one is missing.
         """
-        text, guide = self.guide(encoder_hidden_states, mask, regions, member, words)
-        return self.predict(sample, timestep, text, guide, self.surroundings(mask, source))
+        prepared = self.conditions(encoder_hidden_states, mask, regions, member, words, source, masked_source)
+        return self.predict(sample, timestep, prepared)
 
-    def surroundings(self, mask: Tensor, source: Tensor | None) -> Tensor | None:
-        """The additional input channels: the source's latents outside the mask, zeros inside."""
-        if self.config.source_latents == "none":
+    def surroundings(
+        self, mask: Tensor, source: Tensor | None, masked_source: Tensor | None = None
+    ) -> Tensor | None:
+        """The additional input channels (B, 4, h, w), which show the source outside the mask."""
+        if self.hides == "none":
             return None
-        if source is None:
-            raise ValueError("this model has source_latents='concat': it needs the source's latents")
+        shown = masked_source if self.hides == "pixels" else source
+        if shown is None:
+            which = "masked source's" if self.hides == "pixels" else "source's"
+            raise ValueError(
+                f"this model has source_latents={self.config.source_latents!r}: it needs the {which} latents"
+            )
+        if self.hides == "pixels":
+            return shown
         # Zeros inside, so that the edited content cannot leak into its own prediction.
-        return source * (1 - self.cells(mask)).to(source.dtype)
+        return shown * (1 - self.cells(mask)).to(shown.dtype)
 
-    def predict(
-        self,
-        sample: Tensor,
-        timestep: Tensor | float | int,
-        text: Tensor,
-        guide: Guide,
-        surroundings: Tensor | None,
-    ) -> Tensor:
-        """One step with the results of ``guide`` and ``surroundings``, which serve all steps of a sampling."""
-        x = sample if surroundings is None else torch.cat([sample, surroundings.to(sample.dtype)], 1)
+    def predict(self, sample: Tensor, timestep: Tensor | float | int, prepared: Conditions) -> Tensor:
+        """One step with the result of ``conditions``, which serves all steps of a sampling."""
+        text = prepared.text
+        if prepared.tokens is not None:
+            assert self.prompts is not None
+            # The UNet computes the same embedding again: two small layers.
+            time = self.unet.time_embedding(self.unet.get_time_embed(sample, timestep))  # (B, time_width)
+            text = extend(text, self.prompts.differences(prepared.tokens, time))
         # (B, 4 or 8, h, w), as wide as the first convolution.
+        x = sample
+        if prepared.surroundings is not None:
+            x = torch.cat([sample, prepared.surroundings.to(sample.dtype)], 1)
         out: Tensor = self.unet(
-            x, timestep, text, cross_attention_kwargs={"guide": guide}, return_dict=False
+            x, timestep, text, cross_attention_kwargs={"guide": prepared.guide}, return_dict=False
         )[0]
         return out
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +14,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from bench.images import composite, mask_array
-from methods.prompt_edit_diff.attention import Guide
 from methods.prompt_edit_diff.losses import composed
-from methods.prompt_edit_diff.model import PromptEditDiffUNet
+from methods.prompt_edit_diff.model import Conditions, PromptEditDiffUNet
 from methods.prompt_edit_diff.tags import Tagged, tag, to_tokens
 
 if TYPE_CHECKING:
@@ -35,17 +33,6 @@ class PromptEditDiffOutput(BaseOutput):  # type: ignore[misc]
 
     images: list[Any]
     tags: list[Tagged]
-
-
-@dataclass(frozen=True, eq=False)
-class _Conditions:
-    """Inputs of the network that are the same at every step. B is doubled with classifier-free guidance."""
-
-    # (B, L', W): the prompt's tokens and the prompt tokens of the regions.
-    text: Tensor
-    guide: Guide
-    # (B, 4, h, w): the source's latents outside the mask.
-    surroundings: Tensor | None
 
 
 class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
@@ -89,10 +76,15 @@ class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
         """Edit one batch: lists of equal length. Images are RGB, masks L (255 = edit), all of one size.
 
         ``tags`` says which words belong to which of ``regions`` (masks, per image). Without it, a comparison with
-        ``source_prompt`` finds the words for the whole mask. ``strength`` is the share of the noise schedule that the
-        source is carried up (1 starts from pure noise). One generator per image makes each result independent of its
-        batch. ``paste`` composites the decoded image into the source along the mask. ``output_type`` is "pil", or
-        "latent" for latents (4, h, w). Raises ValueError for inputs that do not fit together.
+        ``source_prompt`` finds the words for the whole mask. One generator per image makes each result independent of
+        its batch. ``paste`` composites the decoded image into the source along the mask. ``output_type`` is "pil", or
+        "latent" for latents (4, h, w).
+
+        ``strength`` is the share of the noise schedule that the source is carried up. At 1 sampling starts at the
+        schedule's last step, which is pure noise where its alpha-bar is 0 (zero terminal SNR). Below 1 it starts from
+        the noised source, whose content under the mask then guides the edit.
+
+        Raises ValueError for inputs that do not fit together.
         """
         tags = self._tags(prompt, source_prompt, tags, regions)
         self._check(prompt, image, mask_image, regions, tags, strength, num_inference_steps, output_type)
@@ -104,7 +96,8 @@ class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
         per_image = [
             list(r) if r else [m] for r, m in zip(regions or [()] * len(mask_image), mask_image, strict=True)
         ]
-        conditions = self._conditions(tags, mask, per_image, source, negative_prompt, guided)
+        masked_source = self._encode(image, mask) if self.unet.hides == "pixels" else None
+        conditions = self._conditions(tags, mask, per_image, source, masked_source, negative_prompt, guided)
 
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
         steps = min(int(num_inference_steps * strength), num_inference_steps)
@@ -129,10 +122,11 @@ class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
         mask: Tensor,
         regions: Sequence[Sequence[Image]],
         source: Tensor,
+        masked_source: Tensor | None,
         negative_prompt: str,
         guided: bool,
-    ) -> _Conditions:
-        """Text, mask and source as the network takes them."""
+    ) -> Conditions:
+        """Text, mask and source as the network takes them. B is doubled with classifier-free guidance."""
         device, dtype = mask.device, self.unet.dtype
         most = max(len(masks) for masks in regions)
         areas = (_masks(regions, most).to(device) * mask).to(dtype)  # (B, R, H, W)
@@ -148,14 +142,17 @@ class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
             text, words = torch.cat([empty, text]), torch.cat([empty_words, words])
             member = torch.cat([torch.zeros_like(member), member])
             mask, areas, source = (torch.cat([x] * 2) for x in (mask, areas, source))
-        text, guide = self.unet.guide(text.to(dtype), mask.to(dtype), areas, member, words)
-        return _Conditions(text, guide, self.unet.surroundings(mask, source))
+            masked_source = None if masked_source is None else torch.cat([masked_source] * 2)
+        prepared: Conditions = self.unet.conditions(
+            text.to(dtype), mask.to(dtype), areas, member, words, source, masked_source
+        )
+        return prepared
 
     def _denoise(
         self,
         source: Tensor,
         cells: Tensor,
-        conditions: _Conditions,
+        conditions: Conditions,
         timesteps: Tensor,
         guidance_scale: float,
         eta: float,
@@ -171,7 +168,7 @@ class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
             # Predict, with classifier-free guidance (Ho and Salimans 2022) where it is on.
             x = torch.cat([latents] * 2) if guidance_scale > 1 else latents
             x = self.scheduler.scale_model_input(x, t)
-            predicted = self.unet.predict(x, t, conditions.text, conditions.guide, conditions.surroundings)
+            predicted = self.unet.predict(x, t, conditions)
             if guidance_scale > 1:
                 without_text, with_text = predicted.chunk(2)
                 predicted = without_text + guidance_scale * (with_text - without_text)
@@ -186,10 +183,15 @@ class PromptEditDiffPipeline(DiffusionPipeline):  # type: ignore[misc]
                 callback(self, i, level, {"latents": latents, "known": outside})
         return latents
 
-    def _encode(self, images: Sequence[Image]) -> Tensor:
-        """Images => scaled latents (B, 4, h, w). The posterior's mode makes them the same every time."""
+    def _encode(self, images: Sequence[Image], hidden: Tensor | None = None) -> Tensor:
+        """Images => scaled latents (B, 4, h, w). The posterior's mode makes them the same every time.
+
+        Pixels where ``hidden`` (B, 1, H, W) is 1 are gray, as in Stable Diffusion inpainting.
+        """
         pixels = torch.from_numpy(np.stack([np.asarray(i.convert("RGB"), np.uint8) for i in images]))
         x = pixels.permute(0, 3, 1, 2).to(self._execution_device, self.unet.dtype) / 127.5 - 1  # in [-1, 1]
+        if hidden is not None:
+            x = x * (1 - hidden).to(x.dtype)
         z: Tensor = self.vae.encode(x.to(self.vae.dtype)).latent_dist.mode()
         scaled: Tensor = (z * self.vae.config.scaling_factor).to(self.unet.dtype)
         return scaled

@@ -138,6 +138,7 @@ class EditObjective:
         mask = regions.amax(1, keepdim=True)  # (B, 1, H, W)
         with torch.no_grad():
             source, target = self._encode(batch["source"]), self._encode(batch["target"])  # (B, 4, h, w)
+            masked_source = self._encode(batch["source"], mask) if self.model.hides == "pixels" else None
             text = self.parts["text_encoder"](batch["tokens"])[0].float()  # (B, L, W)
 
         # The network around its conditions, which are the same for all noise levels.
@@ -151,21 +152,26 @@ class EditObjective:
                 regions=regions,
                 member=batch["member"],
                 words=batch["words"],
+                masked_source=masked_source,
             )
             return prediction
 
-        loss, inside, outside = objective(
+        loss = objective(
             predict, source, target, self.model.cells(mask), self.alpha_bars, self.prediction, generator,
-            outside=self.config.outside, area_power=self.config.area_power,
+            outside=self.config.outside, area_power=self.config.area_power, weighting=self.config.weighting,
         )  # fmt: skip
-        return loss, {"inside": inside.detach(), "outside": outside.detach(), "phi": mean_gate(self.model)}
+        return loss.value, {**loss.figures(), "phi": mean_gate(self.model)}
 
-    def _encode(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) => scaled latents float32 (B, 4, h, w), the posterior's mode."""
+    def _encode(self, pixels: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """uint8 (B, 3, H, W) => scaled latents float32 (B, 4, h, w), the posterior's mode.
+
+        Pixels where ``hidden`` (B, 1, H, W) is 1 are gray.
+        """
         vae = self.parts["vae"]
-        z: Tensor = (
-            vae.encode(pixels.to(vae.dtype) / 127.5 - 1).latent_dist.mode() * vae.config.scaling_factor
-        )
+        x = pixels.to(vae.dtype) / 127.5 - 1
+        if hidden is not None:
+            x = x * (1 - hidden).to(x.dtype)
+        z: Tensor = vae.encode(x).latent_dist.mode() * vae.config.scaling_factor
         return z.float()
 
 
@@ -212,8 +218,12 @@ def _check_config(out: Path, config: Config, write: bool) -> None:
     path = out / "config.json"
     # Through JSON, so that tuples compare equal to the lists of the file.
     options = json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in FREE}))
+    options["model"].setdefault("source_latents", "pixels")
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
+        # A run from before these options existed must not go on with another network or loss.
+        before.setdefault("weighting", "terms")
+        before.setdefault("model", {}).setdefault("source_latents", "cells")
         differ = sorted(k for k in options.keys() | before.keys() if options.get(k) != before.get(k))
         if differ:
             raise TrainingError(

@@ -48,6 +48,8 @@ class Job:
     warm: bool = False
     # Edits in the corpus.
     corpus: int = CORPUS
+    # Weights at the start, order of the data, and noise. Recipes of ``experiments`` use it, the others have one seed.
+    seed: int = 0
 
     def edits(self) -> Corpus:
         """The corpus, with its images rendered."""
@@ -68,11 +70,13 @@ class Job:
         figures: Mapping[str, float],
         stage: str = "",
         warm: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write ``card.json`` and the manifest. Returns the folder.
 
         ``stage`` names a part of the checkpoint that was trained by itself. The card lists all stages: a part that was
-        trained again replaces its stage, and a warm start adds one.
+        trained again replaces its stage, and a warm start adds one. ``options`` are settings of the recipe that this
+        training chose.
         """
         path = folder / "card.json"
         # This training.
@@ -84,6 +88,7 @@ class Job:
             "machine": describe(self.machine),
             "date": time.strftime("%Y-%m-%d"),
             "training_figures": {name: round(value, 5) for name, value in result.figures.items()},
+            **({"options": dict(options)} if options else {}),
         }
         # Earlier stages of the same checkpoint.
         stages: list[dict[str, Any]] = []

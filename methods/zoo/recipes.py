@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from methods.zoo.experiments import EXPERIMENTS
+
 RECIPES: dict[str, str] = {
     "reader": "methods.zoo.publish:reader",
     "autoencoder": "methods.zoo.publish:autoencoder",
@@ -9,10 +11,7 @@ RECIPES: dict[str, str] = {
     "text_to_image": "methods.zoo.publish:text_to_image",
     "sd_inpainting": "methods.zoo.publish:sd_inpainting",
     "instruct_pix2pix": "methods.zoo.publish:instruct_pix2pix",
-    "prompt_edit_diff": "methods.zoo.prompt_edit_diff:prompt_edit_diff",
-    "prompt_edit_diff_no_prompt_tokens": "methods.zoo.prompt_edit_diff:prompt_edit_diff_no_prompt_tokens",
-    "prompt_edit_diff_no_cross_attention": "methods.zoo.prompt_edit_diff:prompt_edit_diff_no_cross_attention",
-    "prompt_edit_diff_no_mask_encoder": "methods.zoo.prompt_edit_diff:prompt_edit_diff_no_mask_encoder",
+    **{name: f"methods.zoo.prompt_edit_diff:{name}" for name in EXPERIMENTS},
     "glide": "methods.zoo.glide:glide",
     "glide_base": "methods.zoo.glide:glide_base",
     "glide_upsampler": "methods.zoo.glide:glide_upsampler",

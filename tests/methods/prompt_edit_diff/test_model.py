@@ -38,6 +38,7 @@ def inputs(batch: int = 2, seed: int = 0) -> dict[str, Tensor]:
         "encoder_hidden_states": torch.randn(batch, L, W, generator=generator),
         "mask": regions.amax(1, keepdim=True),
         "source": torch.randn(batch, 4, 32, 32, generator=generator),
+        "masked_source": torch.randn(batch, 4, 32, 32, generator=generator),
         "regions": regions,
         "member": member,
         "words": words,
@@ -51,7 +52,7 @@ def untagged(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 # --- untrained ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source_latents", ["concat", "none"])
+@pytest.mark.parametrize("source_latents", ["pixels", "cells", "concat", "none"])
 def test_untrained_it_is_its_base(source_latents: str) -> None:
     base, model, batch = tiny_components(4)["unet"], tiny_model(source_latents=source_latents), inputs()
     with torch.no_grad():
@@ -107,8 +108,9 @@ def test_untrained_with_tags_it_is_its_base_under_the_rule() -> None:
         assert not torch.allclose(prediction, model(**untagged(batch)), atol=1e-4)  # the rule does something
 
 
-def test_what_lies_inside_the_mask_is_not_seen() -> None:
-    model, batch = awake(tiny_model()), inputs()
+@pytest.mark.parametrize("stored", ["cells", "concat"])
+def test_with_hidden_cells_what_lies_inside_the_mask_is_not_seen(stored: str) -> None:
+    model, batch = awake(tiny_model(source_latents=stored)), inputs()
     with torch.no_grad():
         before = model(**batch)
         inside = model.cells(batch["mask"]).bool()
@@ -118,11 +120,31 @@ def test_what_lies_inside_the_mask_is_not_seen() -> None:
         assert not torch.allclose(model(**batch), before, atol=1e-3)
 
 
+def test_with_hidden_pixels_the_masked_source_is_seen_everywhere_and_the_source_nowhere() -> None:
+    model, batch = awake(tiny_model()), inputs()
+    assert torch.equal(
+        model.surroundings(batch["mask"], batch["source"], batch["masked_source"]), batch["masked_source"]
+    )
+    with torch.no_grad():
+        before = model(**batch)
+        assert torch.equal(model(**{**batch, "source": None}), before)
+        inside = model.cells(batch["mask"]).bool()
+        batch["masked_source"] = torch.where(inside, batch["masked_source"] + 1, batch["masked_source"])
+        assert not torch.allclose(model(**batch), before, atol=1e-3)
+
+
 def test_the_latents_need_the_source_they_were_made_for() -> None:
     batch = inputs()
-    del batch["source"]
-    with pytest.raises(ValueError, match="source"):
-        tiny_model()(**batch)
+    for view, needed in (("pixels", "masked_source"), ("cells", "source")):
+        with pytest.raises(ValueError, match="source"):
+            tiny_model(source_latents=view)(**{k: v for k, v in batch.items() if k != needed})
+    with pytest.raises(ValueError, match="source's latents"):
+        tiny_model(token_content="source")(**{k: v for k, v in batch.items() if k != "source"})
+    for options in ({"source_latents": "half"}, {"token_content": "half"}):
+        with pytest.raises(ValueError, match="half"):
+            tiny_model(**options)
+    with pytest.raises(ValueError, match="no effect without prompt_tokens"):
+        tiny_model(prompt_tokens=False, token_time=True)
     with pytest.raises(ValueError, match="in_channels"):
         tiny_model(source_latents="none").__class__(base={}, in_channels=4)
     with pytest.raises(ValueError, match="text-to-image"):
@@ -171,6 +193,18 @@ def test_checkpointing_changes_no_gradient() -> None:
         if name in plain:
             assert p.grad is not None
             assert torch.allclose(p.grad, plain[name], atol=1e-5), name
+
+
+def test_gradients_reach_the_new_inputs_of_the_prompt_tokens() -> None:
+    model, batch = awake(tiny_model(token_content="source", token_time=True)), inputs()
+    model(**batch).square().mean().backward()
+    new = {
+        name: p for name, p in model.added().items() if name.startswith(("prompts.content", "prompts.time"))
+    }
+    assert len(new) == 4
+    for name, p in new.items():
+        assert p.grad is not None, name
+        assert bool(p.grad.abs().sum() > 0), name
 
 
 # --- who sees what ------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from bench.images import mask_array
 from methods.prompt_edit_diff.model import PromptEditDiffUNet
 from methods.prompt_edit_diff.pipeline import PromptEditDiffPipeline
 from methods.prompt_edit_diff.tags import tag
-from tests.methods.conftest import box_mask, picture
+from tests.methods.conftest import box_mask, picture, tiny_pipeline
 from tests.methods.prompt_edit_diff.conftest import awake, tiny_editor, tiny_model
 
 MASKS = [box_mask(8, 16, 40, 48), box_mask(0, 0, 20, 64), box_mask(33, 3, 51, 61)]
@@ -74,6 +75,73 @@ def test_outside_the_mask_the_latents_are_the_noised_source_at_every_step(
             expected = a**0.5 * source + (1 - a) ** 0.5 * noise
             assert torch.allclose(latents[n][:, keep], expected[0][:, keep], atol=1e-5)
             assert not torch.allclose(latents[n][:, ~keep], expected[0][:, ~keep], atol=1e-2)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.75, 0.5])
+@pytest.mark.parametrize("zero_snr", [True, False])
+def test_sampling_starts_from_the_source_at_the_noise_level_of_the_strength(
+    strength: float, zero_snr: bool
+) -> None:
+    from diffusers import DDIMScheduler
+
+    pipeline = tiny_editor()
+    pipeline.scheduler = DDIMScheduler.from_config(
+        pipeline.scheduler.config, rescale_betas_zero_snr=zero_snr, timestep_spacing="trailing",
+        prediction_type="v_prediction",
+    )  # fmt: skip
+    # The network's first input.
+    first: list[tuple[Tensor, int]] = []
+    original = pipeline.unet.predict
+    pipeline.unet.predict = lambda x, t, *rest: first.append((x, int(t))) or original(x, t, *rest)  # type: ignore[method-assign, func-returns-value]
+    pipeline(**ask(1, strength=strength, guidance_scale=1.0))
+    start, t = first[0]
+    # Four trailing steps of 1,000: 999, 749, 499, 249.
+    assert (t, len(first)) == ({1.0: 999, 0.75: 749, 0.5: 499}[strength], int(4 * strength))
+    source = latents_of(pipeline, picture(0))
+    noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(0))
+    a = float(pipeline.scheduler.alphas_cumprod[t])
+    assert torch.allclose(start, a**0.5 * source + (1 - a) ** 0.5 * noise, atol=1e-5)
+    # With zero terminal SNR, strength 1 sees nothing of the source. Any other start does.
+    assert torch.equal(start, noise) == (strength == 1 and zero_snr)
+
+
+def test_the_masked_source_is_that_of_stable_diffusion_inpainting() -> None:
+    from methods.pipelines import masked_latents
+
+    pipeline = tiny_editor()
+    received: list[Tensor] = []
+    original = pipeline.unet.conditions
+    pipeline.unet.conditions = lambda *values: received.append(values[-1]) or original(*values)  # type: ignore[method-assign, func-returns-value]
+    pipeline(**ask(3))
+    inpainting = tiny_pipeline(9)
+    inpainting.vae = pipeline.vae
+    expected = masked_latents(inpainting, [picture(i) for i in range(3)], [mask_array(m) for m in MASKS])
+    # Guidance doubles the batch.
+    assert torch.allclose(received[0], torch.cat([expected] * 2), atol=1e-5)
+    # Other content under the mask gives the same latents, to the bit.
+    image = picture(0)
+    image.paste((255, 0, 0), (10, 20, 30, 40))
+    received.clear()
+    pipeline(**ask(1, image=[image], guidance_scale=1.0))
+    pipeline(**ask(1, guidance_scale=1.0))
+    assert torch.equal(received[0], received[1])
+
+
+def test_a_stored_checkpoint_keeps_its_function(tmp_path: Path) -> None:
+    # The first checkpoints: whole cells are hidden under the name "concat", and their files lack the later options.
+    pipeline = tiny_editor(awake(tiny_model(source_latents="cells")))
+    expected = [image.tobytes() for image in pipeline(**ask(2)).images]
+    pipeline.save_pretrained(str(tmp_path))
+    path = tmp_path / "unet" / "config.json"
+    config = json.loads(path.read_text())
+    config["source_latents"] = "concat"
+    for name in ("token_content", "token_time"):
+        del config[name]
+    path.write_text(json.dumps(config))
+    again = PromptEditDiffPipeline.from_pretrained(str(tmp_path))
+    again.set_progress_bar_config(disable=True)
+    assert again.unet.hides == "cells"
+    assert [image.tobytes() for image in again(**ask(2)).images] == expected
 
 
 def test_pasted_back_the_outside_is_the_sources_own_pixels(editor: PromptEditDiffPipeline) -> None:

@@ -18,6 +18,9 @@ from methods.prompt_edit_diff.augment import MaskDropout
 from methods.training import Machine
 from methods.zoo import autoencoder, corpus, diffusion, manifest, publish
 from methods.zoo import prompt_edit_diff as recipe
+from methods.zoo.corpus import encode
+from methods.zoo.data import to_tensor
+from methods.zoo.experiments import EXPERIMENTS
 from methods.zoo.job import Job
 from methods.zoo.regions import REGIONS, Regions
 from protocols.world.world import MiniWorld
@@ -109,17 +112,140 @@ def test_an_ablation_is_trained_by_the_same_recipe(zoo: Path) -> None:
         assert (unet.encoder is None) == (len(unet.injections) == 0) == (variant == VARIANTS[3])
 
 
-def test_every_variant_starts_as_the_base(zoo: Path) -> None:
+def test_every_experiment_starts_as_the_base(zoo: Path) -> None:
     base = diffusion.load_parts("text_to_image", zoo)
     torch.manual_seed(0)
     x, t, context = torch.randn(2, 4, 16, 16), torch.tensor([10, 900]), torch.randn(2, 40, 128)
     mask = torch.zeros(2, 1, 64, 64)
     mask[:, :, 10:30, 20:50] = 1
+    source = torch.randn(2, 4, 16, 16)
     with torch.no_grad():
         expected = base.unet.eval()(x, t, context).sample
-        for variant in VARIANTS:
-            prediction = recipe.start(variant, base).eval()(x, t, context, mask, torch.randn(2, 4, 16, 16))
-            assert torch.allclose(expected, prediction, atol=1e-6)
+        for name in EXPERIMENTS:
+            network = recipe.start(name, base).eval()
+            assert torch.allclose(
+                expected, network(x, t, context, mask, source, masked_source=source), atol=1e-6
+            )
+
+
+def test_an_experiment_is_what_its_name_says(zoo: Path) -> None:
+    base = diffusion.load_parts("text_to_image", zoo)
+    networks = {name: recipe.start(name, base) for name in EXPERIMENTS}
+    for name, network in networks.items():
+        assert (network.encoder is None) == ("no_mask_encoder" in name)
+        assert (network.prompts is None) == ("no_prompt_tokens" in name)
+        assert (len(network.routings) == 0) == ("no_cross_attention" in name)
+        hidden = {"no_source_latents": "none", "no_edge_pixels": "cells"}
+        assert network.hides == next((v for k, v in hidden.items() if name.endswith(k)), "pixels")
+        if network.prompts is not None:
+            assert (network.prompts.content is not None) == ("token_content" in name)
+            assert (network.prompts.time is not None) == ("_time" in name)
+            expected = int(name.rpartition("_")[2]) if "_count_" in name else 4
+            assert network.prompts.count == expected
+    plain = {n for n, e in EXPERIMENTS.items() if e.weighting == "terms" and e.mask_dropout}
+    assert set(EXPERIMENTS) - plain == {"prompt_edit_diff_equal_weights", "prompt_edit_diff_no_mask_dropout"}
+
+
+@pytest.mark.parametrize(
+    "ending", ["token_content", "token_time", "token_content_time", "shuffled_token_content"]
+)
+def test_a_warm_start_is_the_same_function(zoo: Path, draw: recipe.RegionBatches, ending: str) -> None:
+    base = diffusion.load_parts("text_to_image", zoo)
+    trained, parts = recipe.load(VARIANTS[0], zoo)
+    # A training of two steps opens no gate, so all weights are moved.
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in trained.parameters():
+            p.add_(0.02 * torch.randn_like(p))
+    network = recipe.start(f"prompt_edit_diff_{ending}", base).eval()
+    recipe.continue_from(network, trained)
+    batch = draw(2)
+    conditions = {name: batch[name] for name in ("mask", "source", "regions", "member", "words")}
+    conditions["masked_source"] = batch["source"]
+    t = torch.full((len(batch["source"]),), 400)
+    with torch.no_grad():
+        text = parts.text_encoder(batch["tokens"]).last_hidden_state
+        expected = trained.eval()(batch["target"], t, text, **conditions)
+        assert torch.allclose(network(batch["target"], t, text, **conditions), expected, atol=1e-5)
+
+
+def test_a_warm_start_takes_the_weights_that_fit(zoo: Path) -> None:
+    base = diffusion.load_parts("text_to_image", zoo)
+    trained, _ = recipe.load(VARIANTS[0], zoo)
+    with torch.no_grad():
+        trained.unet.conv_in.weight.add_(1)
+        trained.unet.conv_in.weight[:, 4:].add_(5)
+    narrow = recipe.start("prompt_edit_diff_no_source_latents", base)
+    recipe.continue_from(narrow, trained)
+    assert torch.equal(narrow.unet.conv_in.weight, trained.unet.conv_in.weight[:, :4])
+    single = recipe.start("prompt_edit_diff_token_content_time_count_1", base)
+    recipe.continue_from(single, trained)
+    assert single.prompts is not None and trained.prompts is not None  # noqa: PT018
+    assert single.prompts.learned.shape == (1, 128)
+    assert torch.equal(single.prompts.mlp_in.weight, trained.prompts.mlp_in.weight)
+
+
+def test_a_variant_starts_warm_from_its_method_with_a_seed_of_its_own(zoo: Path) -> None:
+    name, work = "prompt_edit_diff_token_content", zoo.parent / "work"
+    budget = replace(BUDGET, samples=16)
+    cards, weights = {}, {}
+    for seed in (0, 1):
+        task = Job(
+            WORLD,
+            work / f"{name}-{seed}",
+            budget=budget,
+            corpus=EDITS,
+            machine=CPU,
+            root=zoo,
+            warm=True,
+            seed=seed,
+        )
+        folder = getattr(recipe, name)(task)
+        assert folder.name == (f"{name}_seed1" if seed else name)
+        cards[seed] = json.loads((folder / "card.json").read_text())
+        weights[seed] = recipe.load(folder.name, zoo)[0].state_dict()
+    # The stages of the method, then its own.
+    method = json.loads((zoo / VARIANTS[0] / "card.json").read_text())
+    for seed, card in cards.items():
+        assert card["stages"][:-1] == method["stages"]
+        assert card["stages"][-1]["samples"] == 16
+        assert card["stages"][-1]["options"]["seed"] == seed
+        figures = card["stages"][-1]["training_figures"]
+        assert 0 < figures["outside_weight_per_cell"] < figures["outside_weight_total"] < 0.1
+    assert any(not torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+def test_masked_sources_are_those_of_the_batch_s_own_masks(
+    zoo: Path, edits: corpus.Corpus, draw: recipe.RegionBatches
+) -> None:
+    vae = diffusion.load_parts("text_to_image", zoo).vae
+    batches = recipe.RegionBatches.__new__(recipe.RegionBatches)
+    batches.__dict__.update(
+        draw.__dict__,
+        augment=MaskDropout(probability=0.5),
+        masked_sources=recipe.MaskedSources(edits, vae, CPU),
+    )
+    images = edits.images(0)
+    for step in range(3):
+        batch = batches(step)
+        rows = recipe.epoch_rows(step, 16, EDITS, 12)
+        # Every example, changed or not, encoded anew and alone.
+        for i, row in enumerate(rows):
+            gray = to_tensor(images["source"][row : row + 1]) * (1 - batch["mask"][i : i + 1])
+            expected = encode(vae, gray)[0] * 0.5
+            # The corpus holds half precision.
+            assert torch.allclose(batch["masked_source"][i], expected, atol=4e-3)
+
+
+def test_a_seed_chooses_the_order_and_seed_0_is_the_other_editors(draw: recipe.RegionBatches) -> None:
+    other = recipe.RegionBatches.__new__(recipe.RegionBatches)
+    other.__dict__.update(draw.__dict__, seed=1)
+    assert torch.equal(other(3)["source"], other(3)["source"])
+    assert not torch.equal(other(3)["source"], draw(3)["source"])
+    # Each epoch of either seed shows every edit once.
+    for batches in (draw, other):
+        sources = torch.cat([batches(step)["source"] for step in range(3)]).flatten(1)
+        assert len(torch.unique(sources, dim=0)) == EDITS
 
 
 def test_a_saved_variant_is_the_trained_one(zoo: Path) -> None:
