@@ -245,7 +245,7 @@ def status(
     as_json: Json = False,
     store: Store = STORE,
 ) -> None:
-    """How far studies are, and how well each rater of one answers."""
+    """Show the progress of studies, and the quality of each rater's answers in one."""
     from dataclasses import asdict
 
     with open_store(store) as opened:
@@ -400,7 +400,7 @@ def import_(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="As `study export` writes them.")],
     out: Annotated[Path, typer.Option(help="Where the votes of all go: .csv or .parquet.")],
 ) -> None:
-    """Check exported votes and join them in one file; a vote that is in two of them counts once."""
+    """Check exported votes and join them in one file. A vote that is in two of them counts once."""
     from bench.study.exchange import export_votes
     from bench.study.results import read_votes
 

@@ -41,7 +41,8 @@ SLACK = timedelta(seconds=60)
 
 # Execution option of a writing transaction. Its value is SQLite's PRAGMA synchronous.
 _WRITE = "peb_write"
-# Key of PostgreSQL's advisory lock around the migration of this database.
+# Key of PostgreSQL's advisory lock around the migration ("PEBS" in ASCII). Servers that start together would all create
+# the tables, and all but one would fail. There is no table yet that they could lock.
 _ADVISORY = 0x50454253
 # Most pieces of work that share one commit.
 _BATCH = 64
@@ -52,7 +53,7 @@ class DatabaseError(StudyError):
 
 
 def within(moment: datetime | None, now: datetime, length: timedelta) -> bool:
-    """Whether ``moment`` is less than ``length`` before ``now``.
+    """True where ``moment`` is less than ``length`` before ``now``.
 
     A moment up to ``SLACK`` after ``now`` counts too: another server's clock may be ahead.
     """
@@ -85,6 +86,7 @@ class Database:
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._patience = patience
         self._clock = clock
+        # PostgreSQL combines commits itself.
         self._writer = _Writer(engine) if self.is_sqlite else None
 
     @classmethod
@@ -180,7 +182,7 @@ class Database:
             pause = min(2 * pause, 0.5)
 
     def _is_transient(self, error: DBAPIError) -> bool:
-        """Whether the same work may succeed a moment later."""
+        """True where the same work may succeed a moment later."""
         if self.is_sqlite:
             return _sqlite_code(error.orig) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
         state = _sqlstate(error)
@@ -228,6 +230,7 @@ class Database:
             )
 
         def upgrade(connection: Connection) -> None:
+            # SQLite lets one writer in at a time. PostgreSQL frees this lock at the end of the transaction.
             if not self.is_sqlite:
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY})"))
             # Another process may have been faster.

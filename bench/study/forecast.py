@@ -1,4 +1,4 @@
-"""What a study can tell before anyone votes: which differences it resolves, and whom its attention checks stop."""
+"""Forecasts for a study without votes: the differences that it resolves, and how well its attention checks work."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class LoadedStudy:
 
     @property
     def lease(self) -> timedelta:
-        """How long a trial is reserved for a rater."""
+        """Time for which a trial is reserved for a rater."""
         return timedelta(seconds=self.study.settings.lease_seconds)
 
 
@@ -138,7 +138,7 @@ class StoredVote:
 
 @dataclass(frozen=True)
 class RaterProgress:
-    """How many trials a rater has answered."""
+    """Numbers of trials that a rater has answered and will be asked."""
 
     done: int
     total: int

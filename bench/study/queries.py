@@ -58,13 +58,13 @@ void: BindParameter[Any] = bindparam("void", expanding=True)
 
 
 def answered() -> ColumnElement[bool]:
-    """Whether a rater of the kind has answered the trial."""
+    """True where a rater of the kind has answered the trial."""
     vote = aliased(VoteRow)
     return exists().where(vote.trial_id == TrialRow.id, vote.kind == kind)
 
 
 def _held_by_another() -> ColumnElement[bool]:
-    """Whether another rater of the kind than ``me`` holds the trial."""
+    """True where another rater of the kind than ``me`` holds the trial."""
     hold = aliased(HoldRow)
     return exists().where(
         hold.trial_id == TrialRow.id,
@@ -100,7 +100,7 @@ def _open_to_me() -> tuple[ColumnElement[bool], ...]:
 
 
 def _left_behind() -> ColumnElement[bool]:
-    """Whether no rater but ``me`` is at work on the trial's sheet."""
+    """True where no rater but ``me`` is at work on the trial's sheet."""
     owner = aliased(RaterRow)
     return ~exists().where(
         owner.study_id == study,
@@ -142,7 +142,7 @@ RATER = (
 # The second of two transactions about one rater waits for the first.
 RATER_LOCKED = RATER.with_for_update(of=RaterRow)
 
-# Updates no row where the rater has withdrawn in the meantime.
+# `seen_at` tells whether a rater is still at work. Updates no row where the rater has withdrawn in the meantime.
 SEEN = update(RaterRow).where(RaterRow.id == me, RaterRow.withdrawn_at.is_(None)).values(seen_at=now)
 FINISHED = update(RaterRow).where(RaterRow.id == me).values(finished_at=now)
 

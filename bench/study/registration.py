@@ -1,4 +1,4 @@
-"""How raters come into a study: invitations, open registration, and coming back with a session."""
+"""Raters come into a study by invitation or open registration, and come back with a session."""
 
 from __future__ import annotations
 
@@ -40,13 +40,15 @@ class Registration(StudyCatalog):
         if len(note) > 255:
             raise StudyError(f"--note: {len(note)} characters; at most 255 are kept.")
         loaded = self._load(study)
-        # The token carries the nonce. The table keeps it, so that a signed token alone is not enough.
+        # The token carries the nonce. The table keeps it, so that a signed token alone is not enough: somebody who has
+        # read the secret once cannot make invitations without the database.
         nonces = [security.new_id() for _ in range(count)]
 
         def work(connection: Connection) -> datetime | None:
             now = self._db.now(connection)
             expires = None if days is None else now + timedelta(days=days)
             common = {"study_id": loaded.id, "note": note, "created_at": now, "expires_at": expires}
+            # A second call after a lost answer stores nothing twice.
             connection.execute(
                 self._writes.insert(InvitationRow).on_conflict_do_nothing(index_elements=["nonce"]),
                 [{"nonce": nonce, **common} for nonce in nonces],
@@ -94,7 +96,8 @@ class Registration(StudyCatalog):
             )
             return public, None
 
-        # Whoever used the invitation goes on. Others are refused.
+        # The rater who used the invitation goes on. Others are refused: a forwarded link must not give two people one
+        # rater's trials.
         bound, bound_external = self._db.write(work)
         same = bound == public or (bool(external) and external == bound_external)
         if not same and (session is None or self._session_rater(session, loaded) != bound):
@@ -316,7 +319,8 @@ class Registration(StudyCatalog):
         self, connection: Connection, loaded: LoadedStudy, kind: str, now: datetime
     ) -> int | None:
         """The sheet with the most open trials that no rater is at work on. None where there is none."""
-        # Sheets with open trials, less those that a rater is at work on.
+        # A sheet is one rater's balanced share of the design. New raters get whole sheets first, and the rests that
+        # others left come last.
         open_trials = connection.execute(
             select(TrialRow.sheet, func.count())
             .where(TrialRow.study_id == loaded.id, TrialRow.role == "trial", ~queries.answered())
@@ -329,6 +333,7 @@ class Registration(StudyCatalog):
             )
         )
         occupied = {row.sheet for row in raters if within(row.seen_at, now, loaded.lease)}
+        # The most open trials first, then the lowest number.
         free = [
             (-count, sheet) for sheet, count in open_trials if sheet is not None and sheet not in occupied
         ]
@@ -337,6 +342,7 @@ class Registration(StudyCatalog):
 
 def _check_recruited(external: str, recruited: Mapping[str, str] | None) -> None:
     """Raises :class:`StudyError` for texts that the database has no room for."""
+    # The columns take 255 characters, and PostgreSQL refuses the character 0 in any text.
     for name, value in {"external name": external, **(recruited or {})}.items():
         if len(value) > 255 or "\x00" in value:
             raise StudyError(f"the rater's {name[:40]} has more than 255 characters. Shorten it.")

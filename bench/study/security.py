@@ -79,6 +79,7 @@ def _serializer(secret: str, purpose: str) -> URLSafeSerializer:
 
 def sign(secret: str, purpose: str, study: str, subject: str, expires: datetime | None = None) -> str:
     """A signed token of a study for ``purpose`` (``"invitation"`` or ``"session"``), safe in a URL."""
+    # A token is the rater's only credential: raters have neither an account nor a password.
     # In alphabetical order: the same content is always the same token.
     content: dict[str, Any] = {"study": study, "sub": subject, "v": 1}
     if expires is not None:
@@ -195,7 +196,7 @@ def hash_password(password: str) -> str:
 
 
 def matches(password: str, stored: str) -> bool:
-    """Whether ``stored`` is the hash of the password, compared in constant time.
+    """True where ``stored`` is the hash of the password, compared in constant time.
 
     Raises :class:`PasswordError` where ``stored`` is not a text of :func:`hash_password`.
     """

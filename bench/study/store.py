@@ -105,6 +105,7 @@ class StudyStore(Registration, TrialHandout):
         completion code of the rater's own, or a personal link.
         """
         loaded = self._load(study)
+        # People copy ids with spaces around them.
         text = who.strip()
         # From a whole personal link, take the session alone.
         session_rater = self._session_rater(text.rpartition("session=")[2].partition("&")[0], loaded)
@@ -151,7 +152,7 @@ class StudyStore(Registration, TrialHandout):
         return self._db.write(work)
 
     def quality(self, study: str, kind: str = HUMAN) -> list[RaterQuality]:
-        """How well each rater answers, in order of arrival. Without raters who have withdrawn."""
+        """Figures on each rater's answers, in order of arrival. Without raters who have withdrawn."""
         loaded = self._load(study)
 
         def work(connection: Connection) -> tuple[Sequence[Row], Sequence[Row]]:

@@ -156,7 +156,7 @@ class TrialHandout(StudyCatalog):
         return self._unblinded(self._load(row.study), row.name)
 
     def progress(self, rater: str) -> RaterProgress:
-        """How many trials the rater has answered. Raises :class:`UnknownRater`."""
+        """The numbers of trials that the rater has answered and will be asked. Raises :class:`UnknownRater`."""
         row, votes = self._db.read(lambda c: self._rater_and_votes(c, rater))
         options = self._load(row.study).study.design.options
         return RaterProgress(
@@ -215,11 +215,11 @@ class TrialHandout(StudyCatalog):
         if me.finished_at is not None:
             return None
         moment = Moment(self._db.now(connection), self._load(me.study, connection).lease)
-        mine_at = {"me": me.id, "now": moment.now}
-        connection.execute(queries.SEEN, mine_at)
+        my_values = {"me": me.id, "now": moment.now}
+        connection.execute(queries.SEEN, my_values)
 
         # Go on with the open trial, or take it back.
-        row = connection.execute(queries.OPEN_ISSUE, mine_at).one_or_none()
+        row = connection.execute(queries.OPEN_ISSUE, my_values).one_or_none()
         if row is not None:
             can_show = row.public not in void
             if can_show and (row.role != "trial" or self._prolong(connection, me, row.id, moment)):
@@ -238,10 +238,10 @@ class TrialHandout(StudyCatalog):
             if votes.total() == votes["practice"]:
                 # A rater who came too late for a first trial has not finished the study.
                 raise StudyFull(f"study {me.study}: every open trial is with another rater.")
-            connection.execute(queries.FINISHED, mine_at)
+            connection.execute(queries.FINISHED, my_values)
             return None
-        number = connection.execute(queries.ISSUES, mine_at).scalar_one()
-        connection.execute(self._writes.issue, {**mine_at, "trial": row.id, "number": number})
+        number = connection.execute(queries.ISSUES, my_values).scalar_one()
+        connection.execute(self._writes.issue, {**my_values, "trial": row.id, "number": number})
         return self._open_trial(connection, me, row)
 
     def _prolong(self, connection: Connection, me: Row, trial: int, moment: Moment) -> bool:
@@ -409,6 +409,7 @@ def completion_code(loaded: LoadedStudy, rater: str) -> str:
 def own_code(secret: str, rater: str) -> str:
     """Ten letters and digits that only the study can make. Base32 has neither 0 nor 1."""
     digest = bytes.fromhex(security.opaque(secret, "completion", rater))
+    # 50 bits: nobody guesses a code, and people can still type it.
     return base64.b32encode(digest)[:10].decode()
 
 

@@ -23,6 +23,7 @@ from bench.study.app import text as app_text
 from bench.study.app.service import Service
 from bench.study.interface import StudyStatus
 from bench.study.models import HUMAN, SIMULATED
+from bench.study.results import exclusion_rule
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,7 +138,8 @@ def _figures(service: Service, kind: str) -> None:
     st.html(tiles(service.store.status(service.name, kind), kind))
     # Preferences, once there is a vote.
     votes = service.store.votes(service.name, kind)
-    rule = exclusion(service)
+    # The rule that the study stated before any vote.
+    rule = exclusion_rule(service.study.settings.exclusion)
     if (votes["role"] == "trial").any():
         analysis = _analysis(service.name, service.store.name, kind, _fingerprint(votes), votes, rule)
         with st.container(key="figures"):
@@ -167,13 +169,6 @@ def _analysis(
         return analyse(_votes, exclusion=_rule, resamples=RESAMPLES, simulated=kind == SIMULATED)
 
     return cached(study, store, kind, fingerprint, votes, rule)  # type: ignore[no-any-return]
-
-
-def exclusion(service: Service) -> Exclusion:
-    """The exclusion rule that the study stated before any vote."""
-    from bench.study.votes.exclusion import Exclusion
-
-    return Exclusion(**service.study.settings.exclusion)
 
 
 def panel(title: str, body: str, note: str = "") -> str:
@@ -316,7 +311,7 @@ def raters(service: Service, kind: str, votes: pd.DataFrame, rule: Exclusion) ->
 
         verdicts = rater_quality(check_votes(votes), rule).to_dict("records")
         reasons = {str(row["rater"]): str(row["why"]) for row in verdicts if row["excluded"]}
-    # The table.
+    # One line per rater, in order of arrival.
     total = service.study.design.options.trials
     lines = "".join(_rater_line(entry, total, reasons.get(entry.rater)) for entry in entries)
     table = (

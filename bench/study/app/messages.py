@@ -32,6 +32,8 @@ DETAILS: Mapping[str, type | tuple[type, ...]] = {
 def trial_message(service: Service, rater: str, trial: OpenTrial) -> dict[str, Any]:
     """The message of a trial to the browser: texts, and the addresses of its images and of the next trial's."""
     prepared = service.images.prepare(rater, trial.id)
+    # A rater can read the whole message in the browser's developer tools. So it names no method, no case and no
+    # file: ids and addresses are opaque.
     return {
         "title": service.study.settings.title,
         "trial": {
@@ -61,6 +63,7 @@ def read_answer(value: object) -> tuple[str, Answer, int | None, dict[str, Any]]
     if not isinstance(value, Mapping):
         raise VoteRefused(f"an answer of type {type(value).__name__}.")
     trial, answer, reaction_ms = value.get("trial"), value.get("answer"), value.get("ms")
+    # Public ids of trials are hexadecimal (`security.opaque`).
     if not isinstance(trial, str) or not re.fullmatch(r"[0-9a-f]{1,64}", trial):
         raise VoteRefused(f"trial {str(trial)[:40]!r}.")
     # True is an int in Python.
@@ -68,7 +71,7 @@ def read_answer(value: object) -> tuple[str, Answer, int | None, dict[str, Any]]
         raise VoteRefused(f"answer {str(answer)[:40]!r}.")
     if not isinstance(reaction_ms, int) or isinstance(reaction_ms, bool) or reaction_ms < 0:
         reaction_ms = None
-    # Details are optional, and none is worth an answer.
+    # Details are optional: an answer is not refused for one of them.
     details = value.get("details")
     if not isinstance(details, Mapping):
         details = {}
@@ -76,9 +79,10 @@ def read_answer(value: object) -> tuple[str, Answer, int | None, dict[str, Any]]
 
 
 def _is_detail(name: object, value: object) -> bool:
-    """Whether a detail has a known name and a possible value."""
+    """True for a detail with a name of ``DETAILS`` and a possible value."""
     if not isinstance(name, str) or name not in DETAILS or not isinstance(value, DETAILS[name]):
         return False
+    # Python's JSON reader takes NaN and infinity, which the database's JSON has no form for.
     if isinstance(value, (int, float)) and not (math.isfinite(value) and abs(value) < 1e9):
         return False
     return len(str(value)) <= 20

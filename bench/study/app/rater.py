@@ -38,7 +38,8 @@ from bench.study.interface import (
 )
 from bench.study.security import TokenError, TokenExpired, TokenUsed
 
-# Writes the cookie: only a script in the browser can set one.
+# Writes the cookie, since Streamlit's server cannot set one. `SameSite=Lax`: requests of other sites do not carry it.
+# `Secure` is added under https alone: a browser would drop the cookie of a plain http page.
 COOKIE_SCRIPT = """
     export default function ({ data }) {
       if (!data) return;
@@ -117,12 +118,13 @@ def _show(service: Service) -> None:
 
 def _session(service: Service) -> RaterSession | None:
     """The visitor's session. None where a page was shown instead."""
-    # Known from an earlier run of the script, from the personal link, or from the cookie.
+    # From an earlier run of the script, from the personal link, or from the cookie.
     if "entry" in st.session_state:
         session: RaterSession = st.session_state["entry"]
         return session
     query = st.query_params
     if "session" in query:
+        # No cookie: it would belong to no invitation, and the address holds the session already.
         return _come_in(service.resume(query["session"]), "")
     invitation = query.get("invitation", "")
     external, recruited = recruited_by(query)
@@ -172,6 +174,7 @@ def _come_in(session: RaterSession, place: str) -> RaterSession:
 
 def cookie_name(place: str) -> str:
     """Name of the cookie for ``place``, which is an invitation, or the study where it is open to all."""
+    # Hashed: short letters and digits, however long an invitation is and whatever a study is called.
     return f"peb_{hashlib.sha256(place.encode()).hexdigest()[:20]}"
 
 
@@ -236,7 +239,7 @@ def _consent_page(
 
 
 def _instructions_page(service: Service, begun: bool) -> None:
-    """``begun``: the rater has answered a trial and looks at the instructions again."""
+    """Shows the instructions. ``begun``: the rater has answered a trial and looks at them again."""
     study = service.study
     with st.container(key="sheet"):
         st.html(
@@ -277,7 +280,7 @@ def _practice_done_page(total: int) -> None:
 
 def _last_page(service: Service, rater: str, title: str = "You are done", text: str | None = None) -> None:
     """The page with the completion code. Raises ``NotFinished`` for a rater who has not earned one."""
-    # First, so that an error leaves no half-drawn page.
+    # Before anything is drawn, so that an error leaves no half-drawn page.
     completion = service.store.completion(rater)
     settings = service.study.settings
     with st.container(key="sheet"):
@@ -292,7 +295,7 @@ def _last_page(service: Service, rater: str, title: str = "You are done", text: 
 
 
 def _closed_page(service: Service, rater: str) -> None:
-    """The study was closed before the rater finished. Raises ``StudyClosed`` for a rater who never began."""
+    """The page of a study that was closed before the rater finished. Raises ``StudyClosed`` for one who never began."""
     try:
         # A rater with at least one answer gets the code, and with it the payment.
         _last_page(

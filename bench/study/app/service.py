@@ -177,9 +177,10 @@ class Service:
             trial, unblinded = upcoming
             return self.images.prepare(rater, trial, unblinded).addresses
         except StudyError:
-            return ()  # It is reported when the trial is drawn.
+            return ()  # The error is reported when the trial is handed out.
 
-    # A store may hold several studies. Tokens of another study are refused here, and stay unused.
+    # A store may hold several studies, and each has its own server and terms. Tokens of another study are refused here,
+    # and stay unused.
 
     def resume(self, session: str) -> RaterSession:
         """:meth:`StudyStore.resume`, for sessions of this study alone."""

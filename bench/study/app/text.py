@@ -28,6 +28,7 @@ def page(*parts: str) -> str:
 
 
 def heading(text: str) -> str:
+    # `dir="auto"`: an Arabic or Hebrew text runs from right to left, whatever the page's language is.
     return f'<h1 dir="auto">{escape(text)}</h1>'
 
 
@@ -35,6 +36,7 @@ def plain(text: str, *, soft: bool = False) -> str:
     """A paragraph with the text's own line breaks. Empty for an empty text."""
     if not text.strip():
         return ""
+    # The class `plain` keeps line breaks (CSS `white-space: pre-wrap`), so that no <br> has to be made of them.
     return f'<p class="plain{" soft" if soft else ""}" dir="auto">{escape(text)}</p>'
 
 
@@ -94,6 +96,7 @@ def code(completion: Completion) -> str:
 def about(design: Design) -> list[str]:
     """Number of questions, duration and conditions, for the first page."""
     options = design.options
+    # Rounded to whole minutes: the estimate is not more exact than that.
     minutes = max(1, round((options.trials + options.practice) * SECONDS_PER_TRIAL / 60))
     items = [f"{options.trials} questions", f"about {minutes} minute{'s' if minutes > 1 else ''}"]
     if options.practice:
@@ -141,10 +144,12 @@ def _house(door: str, *, sky: str = "#cfe3f5", roof: str = "#8a4b3c", extra: str
     )
 
 
+# The two lines of `images.outline` around the door, in the same colours.
 _OUTLINE = (
     '<rect x="51.4" y="48.4" width="17.2" height="27.2" fill="none" stroke="#e6005a" stroke-width="1.6"/>'
     '<rect x="50.2" y="47.2" width="19.6" height="29.6" fill="none" stroke="#fff" stroke-width="1"/>'
 )
+# A door with soft edges and streaks: what a poor edit looks like.
 _SMEAR = (
     '<path d="M50 50 q10 7 18 -1 l2 22 q-9 9 -19 4 Z" fill="#2456a6" opacity="0.8"/>'
     '<path d="M53 58 q7 -5 13 2 M52 66 q9 6 15 -3" stroke="#c9a98b" stroke-width="3" fill="none"/>'

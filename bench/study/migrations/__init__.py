@@ -22,6 +22,7 @@ def _config() -> Config:
     config = Config()
     # Alembic takes a per cent sign for the begin of an interpolation.
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    # Alembic warns where this option is missing, although there is one path only.
     config.set_main_option("path_separator", "os")
     return config
 

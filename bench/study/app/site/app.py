@@ -10,4 +10,5 @@ import streamlit as st
 
 from bench.study.app import service
 
+# The routes serve images beside Streamlit's own pages. The middleware hides the path of this folder.
 app = st.App("page.py", routes=service.routes(), middleware=service.middleware())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """One run of the script: one page for one visitor."""
+    # Wide: the images of a trial take all the width that the window has.
     st.set_page_config(page_title="Study", page_icon=_icon(), layout="wide")
 
     def rater_page() -> None:
@@ -38,6 +39,7 @@ def main() -> None:
         st.Page(rater_page, title="Study", url_path="study", default=True),
         st.Page(admin_page, title="Administration", url_path="admin"),
     ]
+    # Hidden: a menu would lead raters to the administrator's page.
     st.navigation(pages, position="hidden").run()
 
 
@@ -50,6 +52,7 @@ def _page(show: Callable[[Service], None]) -> None:
             show(get_service(*study_target(sys.argv[1:])))
         return
     except StudyError as error:
+        # The message may name files and methods. A visitor reads the public text.
         LOG.error("%s", error)
         text = error.public
     except Exception:

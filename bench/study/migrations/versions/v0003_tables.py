@@ -16,6 +16,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+# A vote goes only with its rater's withdrawal. Database administrators are refused too, until they drop the triggers.
 MESSAGE = "votes are written once: they are never changed or deleted"
 WITHDRAWN = "EXISTS (SELECT 1 FROM raters WHERE id = OLD.rater_id AND withdrawn_at IS NOT NULL)"
 ANSWERED = (
@@ -35,6 +36,7 @@ POSTGRESQL = (
     f"RAISE EXCEPTION '{MESSAGE}'; END $$",
     "CREATE TRIGGER votes_write_once BEFORE UPDATE OR DELETE ON votes "
     "FOR EACH ROW EXECUTE FUNCTION votes_write_once()",
+    # TRUNCATE fires no trigger for rows.
     "CREATE TRIGGER votes_no_truncate BEFORE TRUNCATE ON votes "
     "FOR EACH STATEMENT EXECUTE FUNCTION votes_write_once()",
 )
