@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+# Method name -> "module:Class".
 METHODS: Mapping[str, str] = {
     "copy_input": "methods.controls:CopyInput",
     "oracle": "methods.controls:Oracle",
@@ -31,4 +32,3 @@ METHODS: Mapping[str, str] = {
     "prompt_edit_diff_no_cross_attention": "methods.prompt_edit_diff.method:PromptEditDiffNoCrossAttention",
     "prompt_edit_diff_no_mask_encoder": "methods.prompt_edit_diff.method:PromptEditDiffNoMaskEncoder",
 }
-"""Method name -> "module:Class"."""

@@ -197,6 +197,7 @@ class NoiseFill(EditMethod):
         return images.from_array(pixels)
 
 
+# Name of a colour in a prompt -> its RGB value, for ``flat_color_fill``.
 COLORS: Mapping[str, tuple[int, int, int]] = {
     "black": (30, 30, 30), "white": (240, 240, 240), "gray": (150, 150, 150), "silver": (190, 190, 195),
     "red": (215, 40, 40), "orange": (245, 135, 25), "yellow": (245, 215, 45), "green": (45, 160, 65),
@@ -204,7 +205,6 @@ COLORS: Mapping[str, tuple[int, int, int]] = {
     "blond": (235, 200, 90), "gold": (240, 195, 50), "beige": (225, 205, 170),
     "blonde": (235, 200, 90), "golden": (240, 195, 50), "grey": (150, 150, 150),
 }  # fmt: skip
-"""Name of a colour in a prompt -> its RGB value, for ``flat_color_fill``."""
 
 
 class FlatColorFill(EditMethod):

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
     from bench.edit import EditRequest
 
+# Each call draws fresh standard normal noise, float32 (B, 4, h, w).
 NoiseSource = Callable[[], "Tensor"]
-"""Each call draws fresh standard normal noise, float32 (B, 4, h, w)."""
 
+# The time step behind the last one: no noise.
 CLEAN = -1
-"""The time step behind the last one: no noise."""
 
 
 def masks(requests: Sequence[EditRequest], factor: int, cells: MaskCells, device: torch.device) -> Tensor:

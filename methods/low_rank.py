@@ -35,8 +35,8 @@ from bench.files import atomic_file, parse_json, sha256_file
 
 BASE = "base.json"
 UP, DOWN = ".lora_up", ".lora_down"
+# Weights of fewer numbers are stored whole.
 SMALLEST = 4_096
-"""Weights of fewer numbers are stored whole."""
 _FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 
 

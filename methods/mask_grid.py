@@ -13,8 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# How a mask that does not align with the grid is brought onto it: :func:`rescue_thin` or :func:`cover_cells`.
 MaskCells = Literal["rescue", "cover"]
-"""How a mask that does not align with the grid is brought onto it: :func:`rescue_thin` or :func:`cover_cells`."""
 
 
 def on_grid(mask: NDArray[np.bool_], factor: int, cells: MaskCells) -> NDArray[np.bool_]:

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
     from bench.edit import EditCase, EditRequest, Runtime
 
+# Number of files that a message names.
 _NAMED = 3
-"""Number of files that a message names."""
 
+# Images with an alpha channel that are decoded before a run. The others are decoded with their case.
 _DECODED = 16
-"""Images with an alpha channel that are decoded before a run. The others are decoded with their case."""
 
 
 class Outputs(EditMethod):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SchedulerName = Literal["ddim", "ddpm", "dpm++", "dpm++_sde", "euler", "euler_a", "lms", "pndm", "unipc"]
 
+# Name of a sampler -> its class in diffusers and the settings that make it that sampler.
 _SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
     "ddpm": ("DDPMScheduler", {}),
@@ -40,15 +41,14 @@ _SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
     "unipc": ("UniPCMultistepScheduler", {}),
 }
-"""Name of a sampler -> its class in diffusers and the settings that make it that sampler."""
 
+# The class of a part that ``model_index.json`` does not name, because another checkpoint holds it.
 _CLASSES: Mapping[str, tuple[str, str]] = {
     "unet": ("diffusers", "UNet2DConditionModel"),
     "vae": ("diffusers", "AutoencoderKL"),
     "text_encoder": ("transformers", "CLIPTextModel"),
     "tokenizer": ("transformers", "CLIPTokenizer"),
 }
-"""The class of a part that ``model_index.json`` does not name, because another checkpoint holds it."""
 
 
 class ArgumentError(BenchError):

@@ -11,11 +11,11 @@ class PublicWeights:
     """Facts about a published checkpoint: where it is, what it holds, how large it is."""
 
     id: str
+    # Commit that the benchmark uses.
     revision: str
-    """Commit that the benchmark uses."""
     licence: str
+    # Part -> patterns of its files, and their total size in bytes (rounded, without the small files).
     files: Mapping[str, tuple[tuple[str, ...], int]]
-    """Part -> patterns of its files, and their total size in bytes (rounded, without the small files)."""
 
     def patterns(self, parts: Sequence[str]) -> list[str]:
         """Patterns of all files that ``parts`` consist of."""
@@ -38,6 +38,7 @@ def _files(suffix: str, unet: int, vae: int, text_encoder: int) -> dict[str, tup
     }
 
 
+# Id on the hub -> the checkpoints whose files, sizes and licences the error messages can name.
 PUBLIC: Mapping[str, PublicWeights] = {
     checkpoint.id: checkpoint
     for checkpoint in (
@@ -78,7 +79,6 @@ PUBLIC: Mapping[str, PublicWeights] = {
         ),
     )
 }
-"""Id on the hub -> the checkpoints whose files, sizes and licences the error messages can name."""
 
 
 def pinned_revision(hub_id: str) -> str:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     from bench.edit import Runtime
 
+# Precisions that a run may have, by their names in torch.
 DTYPES = ("float32", "float16", "bfloat16")
-"""Precisions that a run may have, by their names in torch."""
 
 
 def torch_dtype(runtime: Runtime) -> torch.dtype:

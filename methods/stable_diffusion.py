@@ -63,12 +63,12 @@ class BlendingOptions(StableDiffusionOptions):
 class StableDiffusionMethod(EditMethod):
     """A method on one Stable Diffusion checkpoint, 1.x or 2.x."""
 
+    # The name in the registry, with which error messages begin.
     name: ClassVar[str]
-    """The name in the registry, with which error messages begin."""
+    # The class of diffusers whose components are loaded.
     pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
-    """The class of diffusers whose components are loaded."""
+    # Input channels that the UNet may have, which tell the kinds of checkpoints apart.
     channels: ClassVar[tuple[int, ...]] = (4,)
-    """Input channels that the UNet may have, which tell the kinds of checkpoints apart."""
     native_size: int | None = 512
 
     @classmethod

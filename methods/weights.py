@@ -25,17 +25,17 @@ from methods.file_hashes import combined_sha256, sha256_of_each
 from methods.published import hub_remedy, pinned_revision
 from methods.zoo import manifest as zoo
 
+# The parts of a Stable Diffusion 1.x or 2.x pipeline. The safety checker is not among them.
 PIPELINE_PARTS: tuple[str, ...] = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-"""The parts of a Stable Diffusion 1.x or 2.x pipeline. The safety checker is not among them."""
 
+# The parts that hold tensors.
 MODEL_PARTS: tuple[str, ...] = ("unet", "vae", "text_encoder", "controlnet")
-"""The parts that hold tensors."""
 
+# Part -> the files of which one is its configuration, where that is not ``config.json``.
 _CONFIGS: Mapping[str, tuple[str, ...]] = {
     "tokenizer": ("tokenizer.json", "vocab.json"),
     "scheduler": ("scheduler_config.json",),
 }
-"""Part -> the files of which one is its configuration, where that is not ``config.json``."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -59,8 +59,8 @@ class Weights:
     name: str
     root: Path
     parts: Mapping[str, Path]
+    # The commit, for weights of the hub.
     revision: str | None = None
-    """The commit, for weights of the hub."""
 
     @property
     def variant(self) -> str | None:

@@ -41,14 +41,14 @@ class Adm:
 
     image_size: int
     channels: int
+    # Width of each level, in units of ``channels``.
     multipliers: tuple[int, ...]
-    """Width of each level, in units of ``channels``."""
     res_blocks: int
+    # Side lengths in pixels at which there is attention: the deepest levels, without a gap.
     attention: tuple[int, ...]
-    """Side lengths in pixels at which there is attention: the deepest levels, without a gap."""
     head_channels: int = 64
+    # Groups of every GroupNorm. 32 in guided-diffusion.
     groups: int = 32
-    """Groups of every GroupNorm. 32 in guided-diffusion."""
 
     @property
     def attends(self) -> tuple[bool, ...]:
@@ -56,10 +56,10 @@ class Adm:
         return tuple(self.image_size // 2**i in self.attention for i in range(len(self.multipliers)))
 
 
+# ``256x256_diffusion_uncond.pt``: 552,814,086 parameters in 566 tensors.
 ADM_256 = Adm(
     image_size=256, channels=256, multipliers=(1, 1, 2, 2, 4, 4), res_blocks=2, attention=(32, 16, 8)
 )
-"""``256x256_diffusion_uncond.pt``: 552,814,086 parameters in 566 tensors."""
 
 PARAMETERS_256 = 552_814_086
 

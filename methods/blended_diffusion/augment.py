@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# Uniform numbers per augmented view.
 DRAWS = 13
-"""Uniform numbers per augmented view."""
+# Probability of the affine part and of the perspective part, independently.
 CHANCE = 0.7
-"""Probability of the affine part and of the perspective part, independently."""
+# Largest rotation.
 DEGREES = 15.0
-"""Largest rotation."""
+# Largest shift, as a share of the side length.
 SHIFT = 0.1
-"""Largest shift, as a share of the side length."""
+# A corner moves inwards by at most half of this share of the side length, along each axis.
 DISTORTION = 0.7
-"""A corner moves inwards by at most half of this share of the side length, along each axis."""
 
 
 def augment(views: Tensor, draws: Tensor, vertical: bool = True) -> Tensor:

@@ -12,8 +12,8 @@ from methods.file_hashes import combined_sha256, sha256_of, sha256_of_each, torc
 from methods.weights import Weights, WeightsError
 from methods.zoo import manifest as zoo
 
+# Path of guided-diffusion's file in the authors' copy on the hub.
 HUB_FILE = "checkpoints/256x256_diffusion_uncond.pt"
-"""Path of guided-diffusion's file in the authors' copy on the hub."""
 # Parameters in float32.
 _BYTES_256 = 552_814_086 * 4
 _ADM_REMEDY = (
@@ -25,8 +25,8 @@ _ADM_REMEDY = (
 # wrong.
 CLIP_MODEL = "ViT-B-16-quickgelu"
 CLIP_NAME = f"{CLIP_MODEL}/openai"
+# SHA-256 of OpenAI's ViT-B-16.pt, as in the address that OpenAI publishes it at.
 CLIP_SHA256 = "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"
-"""SHA-256 of OpenAI's ViT-B-16.pt, as in the address that OpenAI publishes it at."""
 _CLIP_HUB = "timm/vit_base_patch16_clip_224.openai"
 _CLIP_REMEDY = (
     "Needed: OpenAI's CLIP ViT-B/16 (ViT-B-16.pt, 0.35 GB, licence MIT). Fetch it once with: python -c "

@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from methods.blended_diffusion.augment import augment
 from methods.blended_diffusion.clip import Clip
 
+# The CLIP's input: the region on grey, the square around the region, or the whole image.
 View = Literal["masked", "crop", "whole"]
-"""The CLIP's input: the region on grey, the square around the region, or the whole image."""
 
+# Margin of a crop beyond the mask's bounding box on each side, as a share of the box's longer side.
 MARGIN = 0.1
-"""Margin of a crop beyond the mask's bounding box on each side, as a share of the box's longer side."""
 
 
 @dataclass(frozen=True)
@@ -97,23 +97,23 @@ class Guidance:
     """
 
     clip: Clip
+    # float32 (P, D), unit length: the text features of each region.
     texts: Tensor
-    """float32 (P, D), unit length: the text features of each region."""
+    # float32 (B, 1, H, W), 1 = edit.
     mask: Tensor
-    """float32 (B, 1, H, W), 1 = edit."""
+    # float32 (B, 3, H, W) in [-1, 1].
     source: Tensor
-    """float32 (B, 3, H, W) in [-1, 1]."""
     weighting: Weighting
     view: View = "masked"
+    # Images of one request that are sampled together.
     candidates: int = 1
-    """Images of one request that are sampled together."""
     faithful: bool = True
+    # Two batches in [-1, 1] => one distance per pair. Required where its weight counts.
     lpips: Callable[[Tensor, Tensor], Tensor] | None = None
-    """Two batches in [-1, 1] => one distance per pair. Required where its weight counts."""
+    # float32 (P, 1, H, W), 1 = region. None: each image's mask, P = B.
     regions: Tensor | None = None
-    """float32 (P, 1, H, W), 1 = region. None: each image's mask, P = B."""
+    # int64 (P,): the image that each region belongs to.
     owner: Tensor | None = None
-    """int64 (P,): the image that each region belongs to."""
 
     def __post_init__(self) -> None:
         self._regions = self.mask if self.regions is None else self.regions

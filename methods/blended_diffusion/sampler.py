@@ -28,10 +28,10 @@ Sampler = Literal["ddpm", "ddim"]
 class Settings:
     """The options of a pass that its pixels depend on."""
 
+    # Steps left out at the noisy end.
     skip: int = 25
-    """Steps left out at the noisy end."""
+    # Number of views that the CLIP distance is averaged over, the plain one included.
     augmentations: int = 8
-    """Number of views that the CLIP distance is averaged over, the plain one included."""
     sampler: Sampler = "ddpm"
     blending: bool = True
     faithful: bool = True

@@ -61,8 +61,8 @@ class StepPrediction:
 
     mean: Tensor
     log_variance: Tensor
+    # The predicted clean image, not clipped.
     x0: Tensor
-    """The predicted clean image, not clipped."""
 
 
 class ReverseProcess:

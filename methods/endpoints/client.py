@@ -20,10 +20,10 @@ from bench.files import parse_json, sha256_bytes, write_atomic
 if TYPE_CHECKING:
     import httpx2
 
+# Bytes of an answer at most. An image of 1024 x 1024 in base64 is a few MiB.
 MAX_ANSWER = 64 * 2**20
-"""Bytes of an answer at most. An image of 1024 x 1024 in base64 is a few MiB."""
+# Bytes of an error's body that are looked at.
 MAX_ERROR = 100_000
-"""Bytes of an error's body that are looked at."""
 
 
 class EndpointError(BenchError):

@@ -54,8 +54,8 @@ OPENAI_KEY = "OPENAI_API_KEY"
 SERVER_URL = "PROMPTEDITBENCH_IMAGES_URL"
 SERVER_KEY = "PROMPTEDITBENCH_IMAGES_KEY"
 
+# Marks an option that changes no pixel. Such options are not part of the method's digest.
 RunTime = Field(exclude=True)
-"""Marks an option that changes no pixel. Such options are not part of the method's digest."""
 
 
 def server_url() -> str:
@@ -75,10 +75,10 @@ class CostEstimate:
     """Cost of a number of edits, if none of them is in the cache and none has to be retried."""
 
     requests: int
+    # Least duration, by the rate limit.
     minutes: float
-    """Least duration, by the rate limit."""
+    # Price in the currency of ``price_per_image``. None where no price is given.
     cost: float | None
-    """Price in the currency of ``price_per_image``. None where no price is given."""
 
     def __str__(self) -> str:
         cost = "cost unknown: set price_per_image" if self.cost is None else f"cost {self.cost:.2f}"

@@ -55,6 +55,7 @@ class PublishedFile:
 
 _BLOBS = "https://openaipublic.blob.core.windows.net/diffusion/dec-2021"
 _CODE = "https://raw.githubusercontent.com/openai/glide-text2im/main/glide_text2im/tokenizer"
+# Role -> its file. The sizes of the state dicts are those of their parameters in float32.
 FILES: dict[str, PublishedFile] = {
     "base": PublishedFile("base_inpaint", (".pt", ".safetensors"), f"{_BLOBS}/base_inpaint.pt", "1.54 GB"),
     "upsampler": PublishedFile(
@@ -63,7 +64,6 @@ FILES: dict[str, PublishedFile] = {
     "encoder": PublishedFile("encoder.json", (".gz", ""), f"{_CODE}/encoder.json.gz", "0.4 MB"),
     "merges": PublishedFile("vocab.bpe", (".gz", ""), f"{_CODE}/vocab.bpe.gz", "0.2 MB"),
 }
-"""Role -> its file. The sizes of the state dicts are those of their parameters in float32."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class GlideFiles:
     name: str
     configs: dict[Part, UNetConfig]
     tensors: dict[Part, Path]
+    # ``encoder`` and ``merges``, or ``folder``.
     tokenizer: dict[str, Path]
-    """``encoder`` and ``merges``, or ``folder``."""
 
     @property
     def native_size(self) -> int:

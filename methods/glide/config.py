@@ -22,20 +22,20 @@ class UNetConfig:
     """One network. The defaults are those that the published base and upsampler share."""
 
     kind: Part
+    # Side length in pixels of the images that it denoises.
     image_size: int
-    """Side length in pixels of the images that it denoises."""
+    # Channels of each level, as multiples of ``channels``. Each level halves the side.
     channel_mult: tuple[int, ...]
-    """Channels of each level, as multiples of ``channels``. Each level halves the side."""
     res_blocks: int
+    # The levels with attention, each by its downsampling factor: 2 is half of the image's side.
     attention_factors: tuple[int, ...]
-    """The levels with attention, each by its downsampling factor: 2 is half of the image's side."""
     schedule: ScheduleName
     channels: int = 192
     head_channels: int = 64
     norm_groups: int = 32
     dropout: float = 0.1
+    # Tokens of a prompt, padding included.
     text_ctx: int = 128
-    """Tokens of a prompt, padding included."""
     text_width: int = 512
     text_layers: int = 16
     text_heads: int = 8
@@ -81,6 +81,7 @@ class UNetConfig:
         return problems
 
 
+# ``base_inpaint.pt``: 385,037,638 parameters.
 BASE = UNetConfig(
     kind="base",
     image_size=64,
@@ -89,8 +90,8 @@ BASE = UNetConfig(
     attention_factors=(2, 4, 8),
     schedule="squaredcos_cap_v2",
 )
-"""``base_inpaint.pt``: 385,037,638 parameters."""
 
+# ``upsample_inpaint.pt``: 398,368,198 parameters.
 UPSAMPLER = UNetConfig(
     kind="upsampler",
     image_size=256,
@@ -99,7 +100,6 @@ UPSAMPLER = UNetConfig(
     attention_factors=(8, 16, 32),
     schedule="linear",
 )
-"""``upsample_inpaint.pt``: 398,368,198 parameters."""
 
 
 def to_json(config: UNetConfig) -> dict[str, Any]:

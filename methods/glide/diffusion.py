@@ -12,11 +12,11 @@ from torch import Tensor
 from methods.glide.schedule import RespacedSchedule
 from methods.glide.unet import GlideUNet, TextFeatures
 
+# x_t float32 (B, 3, S, S) and t int64 (B,), an index in the whole process => float (B, 6, S, S): eps, variance.
 Network = Callable[[Tensor, Tensor], Tensor]
-"""x_t float32 (B, 3, S, S) and t int64 (B,), an index in the whole process => float (B, 6, S, S): eps, variance."""
 
+# The next standard normal tensor, float32 (B, 3, S, S).
 Noise = Callable[[], Tensor]
-"""The next standard normal tensor, float32 (B, 3, S, S)."""
 
 
 class Diffusion:

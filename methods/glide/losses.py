@@ -14,10 +14,10 @@ from methods.glide.diffusion import Diffusion
 class HybridLoss(NamedTuple):
     """The two scalars whose sum is the loss."""
 
+    # L_simple.
     simple: Tensor
-    """L_simple."""
+    # The term of L_vlb, with its weight.
     bound: Tensor
-    """The term of L_vlb, with its weight."""
 
 
 def hybrid(

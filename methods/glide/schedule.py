@@ -74,8 +74,8 @@ def spacing(respacing: str, steps: int = 1000) -> list[int]:
 class RespacedSchedule:
     """The process restricted to the N steps that are taken. Arrays are float64 (N,), ascending in noise."""
 
+    # int64 (N,): the index in the whole process, which is the network's input.
     timesteps: NDArray[np.int64]
-    """int64 (N,): the index in the whole process, which is the network's input."""
     betas: NDArray[np.float64]
     alphas_bar: NDArray[np.float64]
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 class Tokens(NamedTuple):
     """The tokens of a batch of prompts."""
 
+    # int64 (B, L)
     ids: Tensor
-    """int64 (B, L)"""
+    # bool (B, L), False for padding.
     present: Tensor
-    """bool (B, L), False for padding."""
 
 
 class Tokenizer:

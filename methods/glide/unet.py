@@ -23,10 +23,10 @@ _Module = TypeVar("_Module", bound=nn.Module)
 class TextFeatures(NamedTuple):
     """A prompt, encoded once for all steps."""
 
+    # (B, L, W)
     sequence: Tensor
-    """(B, L, W)"""
+    # (B, 4 C)
     pooled: Tensor
-    """(B, 4 C)"""
 
 
 class GroupNorm(nn.GroupNorm):

@@ -24,8 +24,8 @@ from methods.file_hashes import sha256_of, torch_hub_file
 PUBLIC_NAME = "big-lama.pt"
 PUBLIC_URL = "https://github.com/Sanster/models/releases/download/add_big_lama/big-lama.pt"
 PUBLIC_BYTES = 205_669_692
+# SHA-256 of the file. Its MD5, which other programs check, is e3aa4aaa15225a33ec84f9f4bc47e500.
 PUBLIC_SHA256 = "344c77bbcb158f17dd143070d1e789f38a66c04202311ae3a258ef66667a9ea9"
-"""SHA-256 of the file. Its MD5, which other programs check, is e3aa4aaa15225a33ec84f9f4bc47e500."""
 PUBLIC_LICENCE = "Apache-2.0"
 
 _PARTS = ("config.json", "model.safetensors")
@@ -38,8 +38,8 @@ class LamaFiles:
 
     kind: Literal["torchscript", "folder", "zoo"]
     path: Path
+    # SHA-256 of the file, or over the files of a folder.
     sha256: str
-    """SHA-256 of the file, or over the files of a folder."""
 
 
 def public_path() -> Path:

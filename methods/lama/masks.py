@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+# Largest share of the image that a random hole takes. An edit's mask (of a background) may take more.
 FULLEST = 0.75
-"""Largest share of the image that a random hole takes. An edit's mask (of a background) may take more."""
 
 
 def strokes(rng: np.random.Generator, size: int) -> NDArray[np.bool_]:

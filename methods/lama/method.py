@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from bench.edit import EditRequest, Runtime
 
+# Multiple that sides are padded to: the network halves three times.
 FACTOR = 8
-"""Multiple that sides are padded to: the network halves three times."""
+# Least side after padding: the network pads its coarsest level by reflection, which takes two samples a side.
 SMALLEST = 16
-"""Least side after padding: the network pads its coarsest level by reflection, which takes two samples a side."""
 
 
 class Lama(EditMethod):

@@ -25,14 +25,14 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 class GeneratorConfig:
     """The published big-lama is ``GeneratorConfig(width=64, downs=3, blocks=18)``. The default is the embedded one."""
 
+    # Channels at full resolution. They double at each level down.
     width: int = 24
-    """Channels at full resolution. They double at each level down."""
+    # Levels below full resolution.
     downs: int = 3
-    """Levels below full resolution."""
+    # Residual blocks at the coarsest level, two fast Fourier convolutions each.
     blocks: int = 4
-    """Residual blocks at the coarsest level, two fast Fourier convolutions each."""
+    # Share of the coarsest level's channels that are global.
     global_share: float = 0.75
-    """Share of the coarsest level's channels that are global."""
 
     @property
     def factor(self) -> int:
