@@ -4,7 +4,7 @@
 
     report/README.md       which file holds what
     report/provenance.md   data, weights, steps, seed, versions
-    report/index.html      the page; page/ beside it has its files
+    report/index.html      the page, with its files in page/ beside it
     report/tables/         tables.md, tables.html, tables.tex (with tables-notes.tex, tables-document.tex),
                            and NAME.csv and NAME.tex of each table
     report/figures/        NAME.pdf and NAME.png of each figure, figures.tex, grid.png

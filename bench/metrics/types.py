@@ -358,11 +358,6 @@ class MetricInfo:
     heading: str = ""
     embedded: bool = False
 
-    @property
-    def is_share(self) -> bool:
-        """Whether its mean is a share of edits, because each value is yes or no."""
-        return self.unit == OUTCOME
-
 
 def info_of(metric: MetricBase | type[MetricBase]) -> MetricInfo:
     """Describes a metric or its class."""

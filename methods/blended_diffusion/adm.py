@@ -61,8 +61,6 @@ ADM_256 = Adm(
     image_size=256, channels=256, multipliers=(1, 1, 2, 2, 4, 4), res_blocks=2, attention=(32, 16, 8)
 )
 
-PARAMETERS_256 = 552_814_086
-
 
 def unet_config(adm: Adm) -> dict[str, Any]:
     """The arguments of ``UNet2DModel``."""

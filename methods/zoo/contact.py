@@ -41,7 +41,7 @@ def contact_sheet(
     another size.
     """
     # Images by column.
-    indices = drawn(seed, cases)
+    indices = choose_cases(seed, cases)
     rows = [world.case(index) for index in indices]
     columns: dict[str, list[Image.Image | None]] = {
         "source": [case.request.source for case in rows],
@@ -85,7 +85,7 @@ def contact_sheet(
     return indices
 
 
-def drawn(seed: int, count: int) -> list[int]:
+def choose_cases(seed: int, count: int) -> list[int]:
     """``count`` different negative indices, portraits and scenes in turn."""
     # The world has portraits at even indices and scenes at odd ones.
     rng = np.random.Generator(np.random.PCG64([seed, 51]))

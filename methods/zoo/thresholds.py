@@ -126,7 +126,7 @@ def judged(
     """
     overall, per_category = thresholds
     gap = training_gap(checkpoint or name, root)
-    hits = shown(classifier, edited, cases)
+    hits = recognised(classifier, edited, cases)
     by_category = {
         category: [hit for hit, case in zip(hits, cases, strict=True) if case.category == category]
         for category in CATEGORIES
@@ -144,7 +144,9 @@ def judged(
     return checks
 
 
-def shown(classifier: ClassifierNetwork, edited: Sequence[Image], cases: Sequence[EditCase]) -> list[bool]:
+def recognised(
+    classifier: ClassifierNetwork, edited: Sequence[Image], cases: Sequence[EditCase]
+) -> list[bool]:
     """Whether the classifier recognises every expected attribute change of a case, each within its own region."""
     images, regions, expected = [], [], []
     for image, case in zip(edited, cases, strict=True):
@@ -229,7 +231,7 @@ def junk_checks(classifier: ClassifierNetwork, world: World, count: int) -> Iter
     cases = held_out(world, count)
     requests = [replace(case.request, seed=position) for position, case in enumerate(cases)]
     for name, control in (("noise", NoiseFill), ("flat colour", FlatColorFill)):
-        hits = shown(classifier, control(NoOptions(), Runtime()).edit(requests), cases)
+        hits = recognised(classifier, control(NoOptions(), Runtime()).edit(requests), cases)
         detail = f"regions filled with {name} in which the target is seen, {count} of them"
         yield at_most("reader", float(np.mean(hits)), JUNK, detail)
 

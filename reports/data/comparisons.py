@@ -90,11 +90,11 @@ def compare(
 
     ``outcomes``: metrics whose values are 0 or 1. The columns are ``COMPARISON_COLUMNS``:
 
-    * mean paired difference (method - baseline) with its interval clustered on the source image;
-    * p-value of the sign-flip test, and Holm's over the methods of the same protocol, category and metric;
-    * Cohen's d of the paired differences: mean over standard deviation;
-    * probability of superiority: share of pairs in which the method's value is higher, ties half;
-    * a remark where n is too small for any claim.
+    * mean paired difference (method - baseline) with its interval clustered on the source image
+    * p-value of the sign-flip test, and Holm's over the methods of the same protocol, category and metric
+    * Cohen's d of the paired differences: mean over standard deviation
+    * probability of superiority: share of pairs in which the method's value is higher, ties half
+    * a remark where n is too small for any claim
 
     Metrics of whole sets (Fréchet distance and similar) have one value per method. They are compared where both
     methods have an interval, with the interval of independent errors, which is conservative, and without p.

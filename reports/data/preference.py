@@ -36,7 +36,7 @@ class VoteError(BenchError):
 class StudyResults:
     """The results of a study on one question, without the raters that its rule excludes.
 
-    Every number was computed by the study's analysis (``bench.study.votes.analysis``); a report shows it as it is.
+    Every number was computed by the study's analysis (``bench.study.votes.analysis``). A report shows it as it is.
     ``protocol`` and ``category`` are ``"all"`` in rows over all of them.
     """
 

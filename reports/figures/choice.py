@@ -6,8 +6,8 @@ rule         the first cases of each category ...
 random       by the SHA-256 of the id
 best         by mean success over the methods, then least mean leakage
 worst        the other way round
-disputed     by how evenly people were split, where there are votes; then by how evenly success splits the
-             methods; then by how often the judges contradict each other
+disputed     by how evenly people were split, where there are votes, then by how evenly success splits the
+             methods, then by how often the judges contradict each other
 ===========  ==============================================================================================
 
 Cases that are equal by the rule are ordered by the SHA-256 of the id. Controls do not count.

@@ -1,4 +1,4 @@
-"""Result of a verification: problems, notes and one line per check, as text, for a terminal and for JSON."""
+"""Result of a verification: problems, notes and one line per check, for a terminal and for JSON."""
 
 from __future__ import annotations
 
@@ -70,17 +70,8 @@ class Verification:
             return f"{self.path}: is what it claims."
         return f"{self.path}: is what it claims as far as it was checked; not wholly: {', '.join(partial)}."
 
-    def lines(self) -> list[str]:
-        """Everything as text, one item a line, the verdict last."""
-        return [
-            *_first_lines(self.problems, "problem"),
-            *_first_lines(self.notes, "note"),
-            *(f"{check.what}: {check.extent}: {check.result}; {check.how}" for check in self.checks),
-            self.verdict,
-        ]
-
     def terminal(self) -> Iterator[RenderableType]:
-        """The same as :meth:`lines` for ``rich``, with the checks as a table."""
+        """Problems and notes, the checks as a table, and the verdict last."""
         from rich.text import Text
 
         from bench.tables.terminal import plain_table

@@ -4,7 +4,7 @@
 run.json                  digests of the methods, seed
 cases                     every image, mask, prompt and expected change, against the protocol, which makes them again
 edits                     the SHA-256 of every file, against its record
-scores of single edits    all: they are of edits that exist; a sample: computed again
+scores of single edits    all are of edits that exist, and a sample is computed again
 set scores                computed again from the edits and the protocol's real images
 report                    built again from the scores and compared file by file
 files                     every other file, against the SHA-256 recorded when it was written

@@ -12,7 +12,7 @@ from PIL import Image
 from bench.edit import EditCase
 from bench.images import mask_array
 from methods.zoo import contact
-from methods.zoo.contact import GAP, MARGIN, OUTLINE, TEXT, contact_sheet, drawn
+from methods.zoo.contact import GAP, MARGIN, OUTLINE, TEXT, choose_cases, contact_sheet
 from protocols.world.world import MiniWorld
 
 WORLD = MiniWorld()
@@ -82,10 +82,10 @@ def test_text_stands_left_of_the_pictures_and_above_them(tmp_path: Path) -> None
 
 
 def test_the_seed_alone_picks_the_cases(tmp_path: Path) -> None:
-    assert drawn(0, 10) == drawn(0, 10)
-    assert drawn(0, 10) != drawn(1, 10)
+    assert choose_cases(0, 10) == choose_cases(0, 10)
+    assert choose_cases(0, 10) != choose_cases(1, 10)
     # Indices are different, in range, and alternate.
-    many = drawn(3, 400)
+    many = choose_cases(3, 400)
     assert len(set(many)) == 400
     assert all(-contact.LAST < index <= -contact.FIRST for index in many)
     assert [index % 2 for index in many[:4]] == [0, 1, 0, 1]

@@ -135,8 +135,8 @@ def test_gates_pass_the_truth_and_fail_the_source() -> None:
 
     # Only ground truths are recognised.
     single = [c for c in cases if len(c.claims) == 1]
-    assert all(thresholds.shown(Knows(), [c.truth for c in single], single))  # type: ignore[arg-type, misc]
-    assert not any(thresholds.shown(Knows(), [c.request.source for c in cases], cases))  # type: ignore[arg-type]
+    assert all(thresholds.recognised(Knows(), [c.truth for c in single], single))  # type: ignore[arg-type, misc]
+    assert not any(thresholds.recognised(Knows(), [c.request.source for c in cases], cases))  # type: ignore[arg-type]
 
 
 def test_comparable_methods_share_their_thresholds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
