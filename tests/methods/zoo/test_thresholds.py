@@ -143,7 +143,7 @@ def test_comparable_methods_share_their_thresholds(tmp_path: Path, monkeypatch: 
     # Of 8 edits, 5 show their target: enough for nobody, by one and the same threshold for every trained editor.
     cases = [WORLD.case(-1 - i) for i in range(8)]
     monkeypatch.setattr(
-        thresholds, "shown", lambda classifier, edited, of: [True] * 5 + [False] * (len(of) - 5)
+        thresholds, "recognised", lambda classifier, edited, of: [True] * 5 + [False] * (len(of) - 5)
     )
 
     def judged(name: str, limits: tuple[float, float | None]) -> list[ThresholdCheck]:
