@@ -284,6 +284,7 @@ def repeats(votes: pd.DataFrame) -> pd.DataFrame:
     """
     repeated = votes[votes["role"] == "repeat"]
     first = votes[votes["role"] != "repeat"][["study", "rater", "trial", "answer"]]
+    # An inner join leaves out repeats of trials that were skipped.
     both = repeated.merge(
         first.rename(columns={"trial": "repeat_of", "answer": "answer_first"}),
         on=["study", "rater", "repeat_of"],

@@ -54,7 +54,7 @@ _LONGEST_STEP = 4.0
 # Numbers that a block of draws holds at a time, 32 MB: the products of features take columns x P per draw.
 _BLOCK = 1 << 22
 
-# (methods shown, answer: one of them or ``"tie"``)
+# (candidates, answer: one of them or ``"tie"``)
 Outcome = tuple[tuple[str, ...], str]
 
 
@@ -76,15 +76,18 @@ class Choices:
 
     @classmethod
     def of(cls, outcomes: Iterable[tuple[str, tuple[str, ...], str]]) -> Choices:
-        """Takes (kind, shown, answer) of each vote or each distinct vote. Methods are in alphabetical order."""
-        seen = {(kind, frozenset(shown), answer) for kind, shown, answer in outcomes}
-        methods = tuple(sorted({title for _, shown, _ in seen for title in shown}))
+        """Takes (kind, candidates, answer) of each vote or each distinct vote. Methods are in alphabetical order."""
+        # The order of the candidates on the screen is no part of the model.
+        distinct = {(kind, frozenset(candidates), answer) for kind, candidates, answer in outcomes}
+        methods = tuple(sorted({title for _, candidates, _ in distinct for title in candidates}))
         number = {title: i for i, title in enumerate(methods)}
-        sets = sorted({(kind, tuple(sorted(number[title] for title in shown))) for kind, shown, _ in seen})
+        sets = sorted(
+            {(kind, tuple(sorted(number[title] for title in candidates))) for kind, candidates, _ in distinct}
+        )
         return cls(
             methods,
             tuple(members for _, members in sets),
-            any(answer == TIE for _, _, answer in seen),
+            any(answer == TIE for _, _, answer in distinct),
             tuple(kind for kind, _ in sets),
         )
 
@@ -95,14 +98,14 @@ class Choices:
 
     @cached_property
     def column(self) -> Mapping[tuple[str, frozenset[str], str], int]:
-        """(kind, shown, answer) -> column."""
+        """(kind, candidates, answer) -> column."""
         columns: dict[tuple[str, frozenset[str], str], int] = {}
         for kind, members in zip(self.kinds, self.sets, strict=True):
-            shown = frozenset(self.methods[i] for i in members)
+            candidates = frozenset(self.methods[i] for i in members)
             for i in members:
-                columns[kind, shown, self.methods[i]] = len(columns)
+                columns[kind, candidates, self.methods[i]] = len(columns)
             if kind == "pair" and self.ties:
-                columns[kind, shown, TIE] = len(columns)
+                columns[kind, candidates, TIE] = len(columns)
         return columns
 
     @cached_property
@@ -190,18 +193,21 @@ def fit(outcomes: Mapping[Outcome, float], *, kind: str = "pair") -> Fit:
 
     ``{(("A", "B"), "A"): 7, (("A", "B"), "tie"): 2, ...}``. Raises :class:`Unlinked`, and ValueError for no votes.
     """
-    return fit_votes({(kind, shown, answer): n for (shown, answer), n in outcomes.items()})
+    return fit_votes({(kind, candidates, answer): n for (candidates, answer), n in outcomes.items()})
 
 
 def fit_votes(outcomes: Mapping[tuple[str, tuple[str, ...], str], float]) -> Fit:
-    """Strengths from pairs and choices of the best together, keyed (kind, shown, answer). Raises as :func:`fit`."""
+    """Strengths from pairs and choices of the best together. Raises as :func:`fit`.
+
+    ``outcomes``: (kind, candidates, answer) -> number of votes.
+    """
     outcomes = {key: n for key, n in outcomes.items() if n > 0}
     if not outcomes:
         raise ValueError("no votes to fit strengths to.")
     choices = Choices.of(outcomes)
     counts = np.zeros(len(choices.features))
-    for (kind, shown, answer), n in outcomes.items():
-        counts[choices.column[kind, frozenset(shown), answer]] += n
+    for (kind, candidates, answer), n in outcomes.items():
+        counts[choices.column[kind, frozenset(candidates), answer]] += n
     return fit_counts(choices, counts)[0]
 
 
@@ -397,8 +403,8 @@ def _check_linked(choices: Choices, counts: Floats) -> None:
             group = [min(joined) if g in joined else g for g in group]
     if len(set(group)) > 1:
         names = [
-            "{" + ", ".join(t for t, g in zip(choices.methods, group, strict=True) if g == one) + "}"
-            for one in sorted(set(group))
+            "{" + ", ".join(t for t, g in zip(choices.methods, group, strict=True) if g == number) + "}"
+            for number in sorted(set(group))
         ]
         raise Unlinked(
             f"no votes link {' and '.join(names)}: strengths can only be compared within each. "
@@ -410,9 +416,9 @@ def _beat(choices: Choices, counts: Floats, *, ties: bool = False) -> NDArray[np
     """Matrix (M, M): the row's method was preferred to the column's at least once. ``ties`` count both ways."""
     m = len(choices.methods)
     beat = np.zeros((m, m), dtype=bool)
-    for (_, shown, answer), column in choices.column.items():
+    for (_, candidates, answer), column in choices.column.items():
         if counts[column] > 0:
-            members = [choices.methods.index(title) for title in shown]
+            members = [choices.methods.index(title) for title in candidates]
             for winner in members:
                 if answer == choices.methods[winner] or (answer == TIE and ties):
                     beat[winner, members] = True

@@ -156,6 +156,7 @@ def interval(value: Floats, draws: Floats, factor: Floats, *, level: float = 0.9
     NaN where there is no interval: where the factor is NaN, where no draw differs from another (all votes agree, so the
     bootstrap has seen no other answer), and where more than half of the draws have no value.
     """
+    # Towards the estimate: the draws keep their shape and get the width of the three variances.
     shrunk = value + factor * (draws - value)
     finite = np.isfinite(shrunk)
     shrunk = np.where(finite, shrunk, np.nan)

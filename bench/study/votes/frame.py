@@ -177,9 +177,11 @@ def scopes(votes: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], NDArray[
     All votes together, each question, protocol and category, and each category of each protocol. Where there are
     several questions, the same within each of them. Scopes without rows are left out.
     """
+    # Sorted, so that the order of the votes does not touch the order of results.
     questions, protocols, categories = (sorted(set(votes[column])) for column in SCOPE)
     parts = [(ALL, ALL), *((p, ALL) for p in protocols), *((ALL, c) for c in categories)]
     parts += [(p, c) for p in protocols for c in categories]
+    # Every combination of protocol and category, over all questions.
     combinations = [(ALL, p, c) for p, c in parts]
     if len(questions) > 1:
         combinations += [(q, p, c) for q in questions for p, c in parts]

@@ -113,6 +113,7 @@ def votes_needed(share: float, *, alpha: float = 0.05, power: float = 0.8) -> in
     Statistical Methods for Rates and Proportions (3rd ed., 2003), equation 2.11 without correction for continuity.
     Raises :class:`PowerError` for a share of 0.5 or outside (0, 1).
     """
+    # Half of z_{1-alpha/2}: sqrt(p0 q0) is 1/2.
     _check_share(share)
     Assumptions(alpha=alpha, power=power).check()
     reach = NORMAL.inv_cdf(1 - alpha / 2) / 2 + NORMAL.inv_cdf(power) * math.sqrt(share * (1 - share))
@@ -166,6 +167,7 @@ def resolvable(layout: Layout, assumptions: Assumptions = Assumptions(), *, all_
     votes = effective_votes(layout, assumptions)
     alpha = assumptions.alpha / (layout.pairs if all_pairs else 1)
     low, high = 0.5, 1.0 - 1e-9
+    # So few votes that even a unanimous preference could be chance.
     if power_of(high, votes, alpha=alpha) < assumptions.power:
         return 1.0
     # Bisection: power grows with the share. 60 halvings reach the last digit of a float.
@@ -195,6 +197,7 @@ def raters_needed(
     resemble each other (``icc_case``), only more cases help from some point on. Raises :class:`PowerError`.
     """
     _check_share(share)
+    # The test has two sides: 0.4 is as far from 0.5 as 0.6.
     top = max(share, 1 - share)
 
     def enough(raters: int) -> bool:

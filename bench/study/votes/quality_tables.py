@@ -34,6 +34,7 @@ def quality(view: View) -> Table:
     """Agreement, consistency, place and attention, with all raters and with those kept."""
     analysis = view.analysis
     sets = {name: words for name, words in RATER_SETS.items() if (analysis.counts["raters"] == name).any()}
+    # A label that one of the two sets lacks (no repeats among those kept) has a dash there.
     by_label: dict[str, dict[str, Cell]] = {}
     for label, rater_set, cell in (*_counts(analysis), *_agreement(analysis), *_habits(analysis)):
         by_label.setdefault(label, {})[rater_set] = cell
@@ -86,6 +87,7 @@ def _share(row: dict[Any, Any]) -> Cell:
 
 def _exclusions(analysis: Analysis) -> str:
     """The raters whom the rule excludes, with its reasons."""
+    # Reasons, not only a number: a reader must be able to check that the rule was applied as stated.
     excluded = analysis.raters[analysis.raters["excluded"]]
     reasons = [f"{row['rater']}: {row['why']}." for row in excluded.to_dict("records")[:NAMED_RATERS]]
     more = len(excluded) - len(reasons)
@@ -100,6 +102,7 @@ def exclusion_effect(view: View) -> Table:
     columns = {name: Column(words, name, percent=True, decimals=1) for name, words in RATER_SETS.items()}
     cells: dict[str, list[Cell]] = {}
     for row in rows:
+        # A method has a share per kind of votes.
         label = f"{row['method']} ({row['kind']})" if len(view.kinds) > 1 else row["method"]
         sides = [
             ranged(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.study.votes.frame import ALL
@@ -14,13 +15,17 @@ from bench.tables.table import Cell, Column, Table
 if TYPE_CHECKING:
     import pandas as pd
 
+# Columns of the table of strengths. Their identifiers get the question, since two tables may differ in it alone.
 STRENGTH = Column("strength", "strength", higher_is_better=True, decimals=2)
 BEHIND = Column("behind the best", "behind", decimals=2)
 SEPARABLE = Column("separable from it", "separable")
 
 
 def by_data_set(view: View, realism: pd.DataFrame | None) -> Iterator[Table]:
-    """Realism and human preference by data set and method: the shape of the paper's Table 1."""
+    """Realism and human preference by data set and method: the shape of the paper's Table 1.
+
+    Shares of all votes add up to 100 %, as the paper's do. ``realism``: see :func:`bench.study.votes.show.tables`.
+    """
     shares = view.rows("shares")
     protocols = [name for name in dict.fromkeys(shares["protocol"]) if name != ALL]
     for kind, question, _ in view.kind_scopes(shares):
@@ -77,6 +82,7 @@ def _add_shares(
     cells: dict[str, list[Cell]], shares: pd.DataFrame, column: Column, name: str, ends: str
 ) -> None:
     """Adds the share of each method. ``shares`` has one row per method at most."""
+    # Methods that share the largest value are all the best.
     rows = {row["method"]: row for row in shares.to_dict("records")}
     most = max((row[name] for row in rows.values()), default=math.nan)
     for method, of_method in cells.items():
@@ -85,11 +91,15 @@ def _add_shares(
 
 
 def preference(view: View) -> Iterator[Table]:
-    """User preference by method, one column per question: the shape of the paper's Table 3."""
+    """User preference by method, one column per question: the shape of the paper's Table 3.
+
+    Shares of the votes that showed the method do not depend on how often it was shown.
+    """
     shares = view.rows("shares")
     for kind in view.kinds:
         columns: list[Column] = []
         cells: dict[str, list[Cell]] = {method: [] for method in view.methods}
+        # A question that was asked of the other kind alone has no column.
         for _, question, part in view.kind_scopes(shares[shares["kind"] == kind]):
             column = Column(
                 question if question != ALL else "preferred",
@@ -121,18 +131,14 @@ def strengths(view: View) -> Iterator[Table]:
             continue
         rows = frame[in_scope(frame, question)].sort_values("rank", kind="stable").to_dict("records")
         words = view.question_words(question)
+        # Several questions share the notes at the end, so each note names its question.
         tie = finite(fit[0]["tie"])
         nu = f"Ties{words}: Davidson's ν is {number(tie, STRENGTH)}." if tie is not None else ""
         yield view.table(
             "strengths",
             f"Bradley-Terry strengths, log odds{words}",
             [
-                Column(
-                    column.heading,
-                    f"{column.metric}_{question}",
-                    higher_is_better=column.higher_is_better,
-                    decimals=column.decimals,
-                )
+                replace(column, metric=f"{column.metric}_{question}")
                 for column in (STRENGTH, BEHIND, SEPARABLE)
             ],
             {row["method"]: _strength_cells(row) for row in rows},
@@ -145,6 +151,7 @@ def strengths(view: View) -> Iterator[Table]:
 
 def _strength_cells(row: dict[Any, Any]) -> list[Cell]:
     """Strength, distance to the best, and ``yes`` or ``no``. The best itself has no distance."""
+    # The rank, not the value: strengths that differ by rounding alone share the first place.
     best = row["rank"] == 1
     strength = ranged(row, STRENGTH, "strength", best=best)
     if best:
@@ -157,6 +164,7 @@ def strengths_by_category(view: View) -> Iterator[Table]:
     """Bradley-Terry strengths within each edit category. None where there are fewer than two categories."""
     frame, fits = view.rows("strengths"), view.rows("fits")
     categories = [name for name in dict.fromkeys(frame["category"]) if name != ALL]
+    # The strengths of a single category are those over all of them.
     if len(categories) < 2:
         return
     for question in view.scopes:
@@ -165,6 +173,7 @@ def strengths_by_category(view: View) -> Iterator[Table]:
         for category in categories:
             rows = frame[in_scope(frame, question, category=category)].to_dict("records")
             by_method = {row["method"]: row for row in rows}
+            # A method may have no votes in a category.
             for method, of_method in cells.items():
                 row = by_method.get(method)
                 of_method.append(
@@ -194,11 +203,11 @@ def wins(view: View) -> Iterator[Table]:
             "How often the row's method was preferred to the column's "
             f"({KIND_NAMES[kind]}{view.question_words(question)})",
             [
-                Column(other, f"{kind}_wins_{question}_{other}", percent=True, decimals=1)
-                for other in view.methods
+                Column(rival, f"{kind}_wins_{question}_{rival}", percent=True, decimals=1)
+                for rival in view.methods
             ],
             {
-                method: [_duel(duels.get((method, other))) for other in view.methods]
+                method: [_duel(duels.get((method, rival))) for rival in view.methods]
                 for method in view.methods
             },
             "Below each share: wins/ties/losses.",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bench.stats import wilson
 from bench.study.votes import agreement
-from bench.study.votes.correlation import Values, correlate
+from bench.study.votes.correlation import Strengths, Values, correlate
 from bench.study.votes.crossed import Crossed, interval
 from bench.study.votes.frame import ALL, SCOPE, TIE, scopes
 from bench.study.votes.strengths import fit_strengths
@@ -42,8 +42,8 @@ class Selection:
         raters = self.votes["study"] + "\0" + self.votes["rater"]
         sources = self.votes["protocol"] + "\0" + self.votes["source"]
         self.crossed = Crossed.of(list(raters), list(sources), draws=draws, seed=seed)
-        # (question, protocol, category) -> (methods, strengths (M,), their draws (B, M)), for the correlations.
-        self._strengths: dict[tuple[str, str, str], tuple[tuple[str, ...], Floats, Floats]] = {}
+        # Strengths of each scope, for the correlations.
+        self._strengths: Strengths = {}
         self._tally()
 
     def _tally(self) -> None:
@@ -54,13 +54,13 @@ class Selection:
         votes = self.votes
         codes, sets = pd.factorize(pd.Series([tuple(sorted(c)) for c in votes["candidates"]], dtype=object))
         table = votes[["kind", *SCOPE, "answer"]].copy()
-        table["shown"] = codes
+        table["candidates"] = codes
 
-        # One row per class: kind, question, protocol, category, answer, shown.
+        # One row per class: kind, question, protocol, category, answer, candidates.
         columns = list(table.columns)
         self.classes = table.groupby(columns, sort=False).ngroup().to_numpy()  # (N,) in 0..K-1
         self.table = table.drop_duplicates().reset_index(drop=True)
-        self.table["shown"] = [sets[i] for i in self.table["shown"]]
+        self.table["candidates"] = [sets[i] for i in self.table["candidates"]]
         self.totals = np.bincount(self.classes).astype(np.float64)  # (K,)
         self.draws = self.crossed.counts(self.classes, len(self.table))  # (B, K)
 
@@ -68,7 +68,9 @@ class Selection:
         self.methods = tuple(sorted({title for members in sets for title in members}))
         number = {title: i for i, title in enumerate(self.methods)}
         self.present, self.won, self.tied = np.zeros((3, len(self.table), len(self.methods)))
-        for k, (members, answer) in enumerate(zip(self.table["shown"], self.table["answer"], strict=True)):
+        for k, (members, answer) in enumerate(
+            zip(self.table["candidates"], self.table["answer"], strict=True)
+        ):
             columns_of_members = [number[title] for title in members]
             self.present[k, columns_of_members] = 1
             if answer == TIE:
@@ -107,6 +109,7 @@ class Selection:
         A label holds the columns of a scope and, with ``kinds``, the kind of vote. In a study of one protocol, for
         example, the scope of that protocol holds the same votes as the scope of all protocols.
         """
+        # The bytes of a mask are its key: resampling the same votes for each label would take most of the time.
         groups: dict[bytes, tuple[list[dict[str, str]], Mask]] = {}
         for values, in_scope in scopes(self.table):
             scope = dict(zip(SCOPE, values, strict=True))
@@ -159,7 +162,8 @@ class Selection:
 
         See :meth:`bench.study.votes.crossed.Crossed.factor`.
         """
-        # Influence of every class, (K, S), 0 outside.
+        # Influence of every class, (K, S), 0 outside. Clusters are those of the votes inside alone: raters who did not
+        # vote on this scope add no degree of freedom.
         per_class = np.zeros((len(inside), influences.shape[1]))
         per_class[inside] = influences
         votes = inside[self.classes]
@@ -174,19 +178,19 @@ class Selection:
     def _shares(self) -> Iterator[dict[str, Any]]:
         for labels, inside in self._unique(kinds=True):
             # Share of the votes that showed the method, and of all votes. A tie is half a win.
-            here = np.flatnonzero(self.present[inside].any(axis=0))
-            present, won, tied = (m[np.ix_(inside, here)] for m in (self.present, self.won, self.tied))
+            compared = np.flatnonzero(self.present[inside].any(axis=0))
+            present, won, tied = (m[np.ix_(inside, compared)] for m in (self.present, self.won, self.tied))
             n, wins, ties = (self.totals[inside] @ m for m in (present, won, tied))
             share, low, high = self._ratio(won + tied / 2, present, inside)
             of_all, all_low, all_high = self._ratio(won + tied / 2, np.ones_like(present), inside)
 
             # Clusters that the votes come from.
-            members = inside[self.classes]
+            votes = inside[self.classes]
             n_raters, n_sources = (
-                len(np.unique(codes[members])) for codes in (self.crossed.rater, self.crossed.source)
+                len(np.unique(codes[votes])) for codes in (self.crossed.rater, self.crossed.source)
             )
             for label in labels:
-                for j, method in enumerate(here):
+                for j, method in enumerate(compared):
                     yield {
                         **label,
                         "method": self.methods[method],
@@ -207,12 +211,13 @@ class Selection:
     def _wins(self) -> Iterator[dict[str, Any]]:
         for labels, inside in self._unique(kinds=True):
             # All ordered pairs of two different methods.
-            here = np.flatnonzero(self.present[inside].any(axis=0))
-            present, won, tied = (m[np.ix_(inside, here)] for m in (self.present, self.won, self.tied))
-            first, second = (index.ravel() for index in np.indices((len(here), len(here))))
+            compared = np.flatnonzero(self.present[inside].any(axis=0))
+            present, won, tied = (m[np.ix_(inside, compared)] for m in (self.present, self.won, self.tied))
+            first, second = (index.ravel() for index in np.indices((len(compared), len(compared))))
             apart = first != second
             first, second = first[apart], second[apart]
 
+            # A choice of the best is a win over each of the candidates that were not chosen.
             # (classes inside, pairs): the first is chosen while the second is present, and the reverse.
             win, loss = won[:, first] * present[:, second], won[:, second] * present[:, first]
             tie = tied[:, first] * tied[:, second]
@@ -222,8 +227,8 @@ class Selection:
                 for j in np.flatnonzero(n):
                     yield {
                         **label,
-                        "method": self.methods[here[first[j]]],
-                        "against": self.methods[here[second[j]]],
+                        "method": self.methods[compared[first[j]]],
+                        "against": self.methods[compared[second[j]]],
                         **_outcomes(n[j], wins[j], ties[j]),
                         "n": int(n[j]),
                         "share": share[j],
@@ -240,7 +245,7 @@ class Selection:
         return {"wilson_low": independent.low, "wilson_high": independent.high}
 
     def _fits(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Rows of the tables ``strengths`` and ``fits``. Keeps the strengths for the correlations."""
+        """Rows of the tables ``strengths`` and ``fits``. Stores the strengths for the correlations."""
         strengths: list[dict[str, Any]] = []
         fits: list[dict[str, Any]] = []
         for labels, inside in self._unique(kinds=False):
@@ -260,6 +265,7 @@ class Selection:
         return strengths, fits
 
     def _agreement(self) -> Iterator[dict[str, Any]]:
+        # Win, tie and loss are in order, so pairs have both levels. The best of several is a name.
         for kind, level in (("pair", "nominal"), ("pair", "ordinal"), ("best", "nominal")):
             if (self.votes["kind"] == kind).any():
                 result = agreement.alpha_of_votes(
@@ -283,9 +289,9 @@ class Selection:
                 }
 
     def _consistency(self) -> Iterator[dict[str, Any]]:
-        again = agreement.repeats(self.answers)
+        repeats = agreement.repeats(self.answers)
         for kind in (ALL, "pair", "best"):
-            of_kind = again if kind == ALL else again[again["kind"] == kind]
+            of_kind = repeats if kind == ALL else repeats[repeats["kind"] == kind]
             # The pooled rows are there without repeats too, with n = 0.
             if len(of_kind) or kind == ALL:
                 for measure in ("same", "reversed"):

@@ -27,6 +27,7 @@ def tables(analysis: Analysis, realism: pd.DataFrame | None = None) -> list[Tabl
     ``realism``: columns protocol, method (its title), metric (the heading, such as ``FID``), value: one number per data
     set and method, lower is better. It stands in the first table beside the votes.
     """
+    # What a paper shows comes first, then what a reader needs to trust it.
     view = View(analysis)
     return [
         *result_tables.by_data_set(view, realism),

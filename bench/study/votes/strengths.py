@@ -48,14 +48,16 @@ def fit_strengths(
 ) -> FittedStrengths:
     """Fits strengths to the votes of some classes.
 
-    ``classes`` has the columns kind, shown and answer, one row per class (K). ``totals`` (K,) and ``draws`` (B, K) are
-    the number of votes, in the study and in each resample. ``factor_of`` maps influences per class, (K, S), to the
+    ``classes`` has the columns kind, candidates and answer, one row per class (K). ``totals`` (K,) and ``draws`` (B, K)
+    are the number of votes, in the study and in each resample. ``factor_of`` maps influences per class, (K, S), to the
     width factors of S statistics.
     """
     # Votes per column of the model: classes that differ in their scope alone share a column.
-    outcomes = list(zip(classes["kind"], classes["shown"], classes["answer"], strict=True))
+    outcomes = list(zip(classes["kind"], classes["candidates"], classes["answer"], strict=True))
     choices = Choices.of(outcomes)
-    columns = np.array([choices.column[kind, frozenset(shown), answer] for kind, shown, answer in outcomes])
+    columns = np.array(
+        [choices.column[kind, frozenset(members), answer] for kind, members, answer in outcomes]
+    )
     to_column = np.zeros((len(columns), len(choices.features)))
     to_column[np.arange(len(columns)), columns] = 1
     counts = totals @ to_column

@@ -79,6 +79,7 @@ class View:
 
         ``question`` becomes part of the table's name, unless it is ``"all"``. Empty notes are left out.
         """
+        # Rows have no n: votes are counted by question and kind, which a row may span.
         rows = tuple(Row(label, False, tuple(of_row), 0, 0) for label, of_row in cells.items())
         marks = MARK_NOTES[:1] if any(cell.best for row in rows for cell in row.cells) else ()
         analysis = self.analysis
