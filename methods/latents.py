@@ -169,6 +169,7 @@ class NoiseSchedule:
 
 def problems(name: str, revision: str | None, steps: int) -> list[str]:
     """Reasons why these loops cannot run the weights ``name``: missing or unfit weights, or too many steps."""
+    # Four channels: a plain text-to-image UNet. These loops feed it nothing but noisy latents.
     missing = weights.problems(name, revision, channels=(4,))
     if missing:
         return missing
@@ -181,6 +182,7 @@ def problems(name: str, revision: str | None, steps: int) -> list[str]:
     unfit = []
     if steps > trained:
         unfit.append(f"steps {steps}: the checkpoint has {trained} time steps")
+    # At alpha-bar = 0 the clean latents follow as (z - 1 * eps) / 0.
     if config.get("rescale_betas_zero_snr") and config.get("prediction_type", "epsilon") == "epsilon":
         unfit.append(
             f"weights {name!r}: its schedule ends in pure noise, from which a prediction of the noise tells "

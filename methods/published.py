@@ -102,6 +102,7 @@ def hub_remedy(weights: str, revision: str | None, parts: Sequence[str], missing
             f"model's page. Fetch it with: hf download {weights} --revision {revision}"
         )
     patterns = checkpoint.patterns(parts)
+    # Only the files that are read: a repository also holds other precisions and a safety checker.
     includes = " ".join(f'--include "{pattern}"' for pattern in patterns)
     size = f"{checkpoint.size(parts) / 1e9:.2f} GB"
     return (

@@ -140,7 +140,9 @@ def find(weights: str, revision: str | None = None, parts: Sequence[str] = PIPEL
         snapshot = hub_snapshot(weights, revision)
         folders, missing = _parts(snapshot, parts) if snapshot else ({}, [])
         if snapshot is None or missing:
+            # Without any part, a list of every missing file would only hide the command.
             raise WeightsError(hub_remedy(weights, revision, parts, missing if folders else ()))
+        # The hub's cache names the folder of a snapshot by its commit.
         return Weights(kind, weights, snapshot, folders, snapshot.name)
     if revision is not None:
         raise WeightsError(f"revision {revision!r} is for weights of the hub, and {weights!r} is a {kind}")

@@ -135,9 +135,11 @@ def _texts(store: RunStore, report: ReportContent, style: Style) -> dict[str, st
         "tables/tables.html": markup.html_page(f"{store.path.name}: tables", tables, style),
         "tables/tables.tex": latex.every(tables, style),
         "tables/tables-notes.tex": latex.notes(tables, style),
+        # Long tables stand after a page break, in pages of one column, hence \clearpage before the notes.
         "tables/tables-document.tex": latex.document(
             "\\input{tables}\n\\clearpage\n\\input{tables-notes}", style
         ),
+        # CSV for computing, LaTeX for one table alone in a paper.
         **{f"tables/{table.name}.csv": markup.csv_text(table) for table in tables},
         **{f"tables/{table.name}.tex": latex.file(table, style) for table in tables},
         "data/summary.csv": csv_of(report.data.frame),
@@ -189,6 +191,7 @@ def _markdown_page(store: RunStore, report: ReportContent, style: Style) -> str:
             f"# {store.path.name}",
             "",
             *(markup.markdown(table, style) for table in report.tables),
+            # Two blanks at the end of a line are Markdown's line break.
             *(f"{note}  " for note in notes(report.tables, style)),
             "",
             *(f"{line}  " for line in sentences(store, scores.protocols, scores.titles.values())),

@@ -125,6 +125,7 @@ class FrechetWithout:
             product = self.products - removed.T @ removed - np.outer(total, total) / n
 
         # Singular values of F G.T are the roots of the eigenvalues of its product with itself.
+        # clip: eigenvalues of a positive semidefinite matrix may be slightly negative by rounding.
         singular = np.sqrt(np.linalg.eigvalsh(product / (n - 1)).clip(0)).sum()
         step = self.step + mean
         return float(max(0.0, step @ step + trace + self.other.trace - 2 * singular))

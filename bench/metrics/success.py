@@ -52,6 +52,7 @@ def change_holds(change: Claim, probabilities: AttributeProbabilities) -> Verdic
     if not all(np.isfinite(list(values.values()))):
         return NoValue(f"the attribute classifier's probabilities of {change.attribute!r} are not finite")
     # The expected value must beat every other value, and the one before.
+    # `>` below, not `>=`: a classifier that cannot decide has not seen the change.
     rivals = [p for value, p in values.items() if value != change.after]
     wins = all(values[change.after] > p for p in rivals)
     # A change to the value that was there before only has to win.

@@ -70,6 +70,7 @@ class RunFolder:
 
         # Take the lock.
         with writing(self.path, "lock the run"):
+            # O_CLOEXEC: a child process must not inherit the lock, and keep it after this one has ended.
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

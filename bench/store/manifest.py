@@ -166,6 +166,7 @@ def join_methods(
         entry = joined.get(spec.digest, {})
         # A method that edits nothing this time did not run on this device in this dtype.
         keeps_device = bool(entry) and spec.digest in idle
+        # Without edits a method may still change its dtype.
         if entry and not keeps_device and entry["dtype"] != dtype and has_edits(spec.digest):
             raise StoreError(
                 f"{folder}: {spec.title} edited with {entry['dtype']} so far, now with {dtype}, "

@@ -158,6 +158,7 @@ class RunStore(RunFolder):
         # The seed.
         self.lock()
         stored = self.manifest
+        # A new run has no seed yet.
         if stored.get("seed", seed) != seed:
             raise StoreError(
                 f"{self.path}: this run has the seed {stored['seed']}, the suite {seed}. "
@@ -178,6 +179,7 @@ class RunStore(RunFolder):
                     idle=idle,
                     has_edits=self._has_edits,
                 ),
+                # None leaves what is stored: a method may join without a suite file.
                 **({} if suite is None else {"suite": dict(suite)}),
                 **({} if versions is None else {"versions": dict(versions)}),
             }

@@ -72,6 +72,7 @@ class ScoreFiles:
         missing = [column for column in SCORE_COLUMNS if column not in frame.columns and column != "edit"]
         if missing:
             raise StoreError(f"{self._folder.path}: scores without {', '.join(missing)}. Give every column.")
+        # An empty file would be one more to read for ever.
         if len(frame) == 0:
             return
 

@@ -129,6 +129,7 @@ def _provenance(table: Table) -> str:
 
 def file(one: Table, style: Style | None = None) -> str:
     """A file of one table. Comments above it say how to read it and where its numbers come from."""
+    # A line break in a text would end the comment, and print the rest.
     comments = [f"% {' '.join(line.split())}\n" for line in _remarks(one, style or Style())]
     return HEAD + "".join(comments) + _provenance(one) + table(one, style)
 

@@ -168,6 +168,7 @@ class Table:
 
     def grouped_rows(self) -> list[tuple[str, list[Row]]]:
         """Rows under their headings, controls last. A single group of methods has an empty heading."""
+        # Groups in the order of their first method.
         methods: dict[str, list[Row]] = {}
         for row in self.rows:
             if not row.control:

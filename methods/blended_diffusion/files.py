@@ -99,6 +99,7 @@ def find_clip(clip: str) -> ClipFiles:
             if candidate.is_file():
                 return _checked(ClipFiles(file=candidate), clip)
         raise WeightsError(f"clip {clip!r} is not on this machine. {_CLIP_REMEDY}")
+    # A path of the user's own.
     path = Path(clip).expanduser()
     if path.is_dir():
         if not (path / "open_clip_config.json").is_file():

@@ -233,6 +233,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        # weights_only: a pickle could run code otherwise.
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # A damaged file makes the unpickler raise whatever its bytes provoke: KeyError, EOFError, RuntimeError...

@@ -63,6 +63,7 @@ def find(weights: str, sha256: str | None = None) -> LamaFiles:
     if weights.startswith("zoo:"):
         return LamaFiles("zoo", _complete(wt.zoo_folder(weights)), wt.zoo_identity(weights)["sha256"])
     path = locate(weights)
+    # A folder holds safetensors and JSON, which run no code, so any content may be opened.
     if path.is_dir():
         return LamaFiles("folder", _complete(path), wt.content_hash({"generator": path}))
     # Some programs print the digits in capitals.
@@ -73,6 +74,7 @@ def find(weights: str, sha256: str | None = None) -> LamaFiles:
         )
     if not path.is_file():
         raise wt.WeightsError(f"weights {weights!r}: there is no file {path}. {remedy(path)}")
+    # Before anything is opened. `method._load` hashes the bytes again that it then runs.
     actual = sha256_of(path)
     if actual != expected:
         whose = "that of the published big-lama.pt" if expected == PUBLIC_SHA256 else "what the option says"

@@ -69,6 +69,7 @@ def train(
     checkpoints.load(state)
     log = TrainingLog(folder, recording, state.step, state.step * budget.batch) if main else None
     every = recording.sample_every
+    # The next multiple after the samples that were learned, so that a resumed run draws the same grids.
     next_sample = (state.step * budget.batch // every + 1) * every if every else 0
 
     # Learn the remaining steps.
@@ -107,6 +108,7 @@ def train(
         if sample is not None and every and samples >= next_sample:
             next_sample += every
             sample(state.weights(), folder / f"samples-{recording.position(state.step, samples)}.png")
+            # Drawing a grid is not training, so its time is not counted.
             clock = time.monotonic()
     if main:
         checkpoints.save(state)

@@ -218,6 +218,7 @@ def run(
     """Train one network. Figures: both terms of the loss."""
     machine = machine or Machine()
     network.to(memory_format=torch.channels_last)
+    # Training uses all 1000 steps. Only sampling takes fewer.
     process = Diffusion(RespacedSchedule.of(network.config.schedule), machine.device)
 
     def loss(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:

@@ -332,6 +332,7 @@ def measure(world: World, folder: Path, count: int) -> dict[str, float]:
         requests = [_request(*example) for example in examples[first : first + 50]]
         filled[""] += [np.asarray(image, np.uint8) for image in method.edit(requests)]
 
+    # The largest of all images: one changed pixel outside any hole must show.
     leak = max(
         int(np.abs(new.astype(int) - old)[~mask].max(initial=0))
         for new, (old, mask) in zip(filled[""], examples, strict=True)
@@ -339,6 +340,7 @@ def measure(world: World, folder: Path, count: int) -> dict[str, float]:
     figures = {"leak": float(leak)}
     for name, images in filled.items():
         pairs = [(image, mask) for image, (_, mask) in zip(images, examples, strict=True)]
+        # Over the image's own steps there: a hole in grass has a rough border even where the fill is perfect.
         figures[f"{name}seam"] = _pooled(fills.seam, pairs) / _pooled(fills.seam, examples)
         figures[f"{name}detail"] = _pooled(fills.detail, pairs) / _pooled(fills.detail, examples)
         errors = [

@@ -132,6 +132,7 @@ def verify(name: str, root: Path | None = None) -> list[Path]:
                 "`python -m methods.zoo`."
             )
         # Missing files.
+        # The first one is enough for a message.
         for file in sorted(listed - set(on_disk)):
             raise ZooError(f"{root / file} is missing. {_remedy(member)}")
         # Unknown and changed files. The size is compared first, since a hash reads the whole file.

@@ -100,9 +100,11 @@ def _region_arrays(cases: Sequence[EditCase], edits: Mapping[str, Any]) -> dict[
         )
         if same[n]:
             regions = [(region.prompt, list(region.words)) for region in request.regions]
+            # An edit without regions has one: its whole mask.
             regions = regions or [(request.region_prompt, list(request.edit_words))]
             masks[n, : len(areas)] = areas
         else:
+            # No words: `tags` then compares the prompts.
             regions = [(str(edits["region_prompt"][n]), [])]
             masks[n, 0] = edits["mask"][n]
         texts.append(json.dumps(regions))

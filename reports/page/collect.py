@@ -251,10 +251,12 @@ def _table(table: Table) -> dict[str, Any]:
                 "higher": column.higher_is_better,
                 "group": column.group,
                 "reported": column.reported,
+                # Shown in the heading only where the column has another n than its rows.
                 "n": table.column_n(i),
             }
             for i, column in enumerate(table.columns)
         ],
+        # Unrounded values go along for sorting and for the charts. `text` is what the page shows.
         "rows": [
             {
                 "method": row.label,

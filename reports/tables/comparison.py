@@ -71,6 +71,7 @@ def comparison_tables(
             Column("Cohen's d", "cohens_d", protocol=protocol, decimals=2),
             Column("P(higher)", "superiority", protocol=protocol, decimals=2),
         )
+        # Each once, although every row of a small category has the same.
         remarks = dict.fromkeys(f"{remark[0].upper()}{remark[1:]}." for remark in part["remark"] if remark)
         tables.append(
             Table(

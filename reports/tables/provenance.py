@@ -125,11 +125,13 @@ def provenance_page(store: RunStore) -> str:
         )
         for digest, spec in store.methods.items()
     ]
+    # All packages that the run recorded. The tables name those that change pixels most.
     versions = sorted((manifest.get("versions") or {}).items())
     return "\n".join(
         [
             f"# Provenance of {store.path.name}",
             "",
+            # The same digest as below the tables, so that a printed table leads back to this page.
             f"Seed {manifest.get('seed', 'unknown')}. Run {run_digest(store)} (digest of seed, protocols and methods).",
             "",
             *_section("Data", ("protocol", "version", "digest", "cases"), protocols),

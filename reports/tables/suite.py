@@ -75,6 +75,7 @@ def suite_tables(data: ReportData, style: Style) -> list[Table]:
     """The suite's table of each protocol, with the style's columns where it names any."""
     tables = []
     for protocol in data.protocols():
+        # The pooled votes have tables of the paper's shapes alone.
         if protocol == EVERYWHERE:
             continue
         picks = [Pick(full_heading(metric), metric, ALL, protocol) for metric in style.columns]
@@ -84,12 +85,14 @@ def suite_tables(data: ReportData, style: Style) -> list[Table]:
             f"{protocol}: realism, alignment, leakage, success and cost",
             picks or _picks(data, protocol),
         )
+        # A 0 that nobody measured must say so.
         if any(column.metric == COMPOSITED_LEAK for column in table.columns):
             table = with_note(
                 table,
                 "Composited: the edit is pasted back into its source, so that its leakage is 0 by construction.",
             )
         if table.columns:
+            # A mean rank over columns of the user's choice could be steered by the choice.
             tables.append(table if style.columns else with_mean_rank(table))
     return tables
 
@@ -131,6 +134,7 @@ def with_mean_rank(table: Table) -> Table:
         return table
 
     # One more column: the mean over the ranking columns, per method.
+    # Ranks of methods only. Rows of controls are passed over below, in the same order.
     means = iter([float(sum(of_method) / len(ranks)) for of_method in zip(*ranks, strict=True)])
     cells = [Cell(None) if row.control else Cell(next(means)) for row in table.rows]
     marked = mark(cells, [row.control for row in table.rows], higher_is_better=False)

@@ -65,11 +65,14 @@ def _table(
             else Cell(finite(row["value"]), finite(row["low"]), finite(row["high"]), int(row["n"]))
             for row in of_metric
         )
+        # The largest n of the row: cells by category have fewer edits each.
         rows.append(Row(HEADINGS.get(metric, metric), False, cells, max(cell.n for cell in cells), 0))
     notes, interval_note = _notes(name)
     return Table(
         f"validity-{slug(name)}-{slug(protocol)}",
         title,
+        # Two decimals: the intervals of correlations are wider than a hundredth. No direction, so nothing is marked
+        # best.
         tuple(Column(heading, key, protocol=protocol, decimals=2) for heading, key in columns),
         tuple(rows),
         notes,

@@ -90,6 +90,7 @@ class PairedMethod:
         self, scores_a: pd.DataFrame, scores_b: pd.DataFrame, cases: CaseRows
     ) -> tuple[list[MetricDifference], list[Flip]]:
         """Differences of every metric that both runs have, per category, and the cases that flipped."""
+        # sort=False keeps the order of run A.
         by_a = {str(metric): frame for metric, frame in scores_a.groupby("metric", sort=False)}
         by_b = {str(metric): frame for metric, frame in scores_b.groupby("metric", sort=False)}
         # Values of two versions of a metric do not mean the same.
@@ -166,6 +167,7 @@ class PairedMethod:
             elif one["n"] != other["n"]:
                 remark = f"sets of {one['n']} and {other['n']} edits: not comparable"
             a, b = finite(one["value"]), finite(other["value"])
+            # No difference where the two values do not mean the same.
             gap = b - a if a is not None and b is not None and not remark else None
             yield self.difference(
                 category,

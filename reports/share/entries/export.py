@@ -122,6 +122,7 @@ def _content(store: RunStore, facts: Mapping[str, MetricInfo]) -> dict[str, Any]
     methods = {
         digest: {
             "name": method["name"],
+            # Labels and summaries come from users. An entry is printed on a stranger's terminal.
             "label": one_line(method["label"]),
             "options": method["options"],
             "dtype": method.get("dtype"),
@@ -143,6 +144,7 @@ def _content(store: RunStore, facts: Mapping[str, MetricInfo]) -> dict[str, Any]
         "scores": _score_columns(store, order),
         "sets": _set_rows(store, order),
         "resamples": RESAMPLES,
+        # Redundant: `verify_entry` computes it from the scores, and finds an entry whose tables were edited.
         "summary": summary_rows(frame),
     }
     # The digest is of the values that JSON gives back: tuples, for example, become lists.

@@ -166,6 +166,8 @@ def _compare_scores(
         checked.add(place)
         after = math.nan if score.value is None else score.value
         if not math.isnan(before) and not math.isnan(after):
+            # Relative only above 1: most scores lie in [0, 1], where a relative difference of a tiny value means
+            # nothing.
             largest = max(largest, abs(after - before) / max(1.0, abs(before)))
         if values_differ(before, after, least_scale=1.0):
             key = score.key
