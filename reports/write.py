@@ -135,7 +135,7 @@ def _texts(store: RunStore, report: ReportContent, style: Style) -> dict[str, st
         "tables/tables.html": markup.html_page(f"{store.path.name}: tables", tables, style),
         "tables/tables.tex": latex.every(tables, style),
         "tables/tables-notes.tex": latex.notes(tables, style),
-        # Long tables stand after a page break, in pages of one column, hence \clearpage before the notes.
+        # \clearpage prints the floats that still wait, before the notes begin.
         "tables/tables-document.tex": latex.document(
             "\\input{tables}\n\\clearpage\n\\input{tables-notes}", style
         ),
