@@ -291,7 +291,7 @@ class CaseFile(Sequence[EditCase]):
 
 
 def _remedy(directory: Path) -> str:
-    """How to get a broken folder back, by whether it was exported or is part of a run."""
+    """The remedy for a broken folder, which was exported or is part of a run."""
     # A run has its cases at RUN/cases/PROTOCOL.
     if (directory.parent.parent / "run.json").exists():
         return "Restore the file from a copy, or run the suite into another folder."

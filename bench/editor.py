@@ -197,7 +197,7 @@ def _malformed(image: object, size: tuple[int, int]) -> str | None:
 
 
 def is_out_of_memory(failure: BaseException) -> bool:
-    """Whether an exception says that memory did not suffice: of torch on any device, of JAX, or of Python itself."""
+    """True where an exception says that memory did not suffice: of torch on any device, of JAX, or of Python itself."""
     if isinstance(failure, MemoryError):
         return True
     torch = sys.modules.get("torch")

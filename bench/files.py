@@ -71,7 +71,7 @@ def safe_relative(name: str, what: str = "file name") -> tuple[str, ...]:
 
 
 def is_relative(name: object) -> bool:
-    """Whether ``name`` is a path with forward slashes that cannot leave its root on any system."""
+    """True where ``name`` is a path with forward slashes that cannot leave its root on any system."""
     return isinstance(name, str) and all(
         _FILE_PART.fullmatch(part) and ".." not in part for part in name.split("/")
     )

@@ -119,14 +119,14 @@ _PHOTO_COLORS = 16
 
 
 def _is_photo(pixels: NDArray[np.uint8]) -> bool:
-    """Whether ``uint8`` ``(N, 3)`` are the colours of a photo, not of a gray image or of a few brushes."""
+    """True where ``uint8`` ``(N, 3)`` are the colours of a photo, not of a gray image or of a few brushes."""
     # One code of 12 bits per pixel: 4 bits a channel.
     codes = (pixels >> 4).astype(np.int32) @ np.array([256, 16, 1], np.int32)
     return np.unique(codes).size > _PHOTO_COLORS
 
 
 def _is_two_valued(values: NDArray[np.uint8]) -> bool:
-    """Whether ``uint8`` ``(H, W)`` has two values only, or dark and light parts with soft edges between them."""
+    """True where ``uint8`` ``(H, W)`` has two values only, or dark and light parts with soft edges between them."""
     # Soft edges are the pixels between dark (below 32) and light (from 224). They are at most half of all pixels.
     dark, light = values < 32, values >= 224
     between = ~(dark | light)
@@ -160,7 +160,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def probe(path: PathLike) -> bool:
-    """Whether a file may have transparent pixels, by its header. Nothing is decoded.
+    """True where a file may have transparent pixels, by its header. Nothing is decoded.
 
     Raises :class:`ImageError` for a file whose header is not that of an image.
     """

@@ -171,7 +171,7 @@ def _checked_info(info: Mapping[str, Any], who: str) -> Mapping[str, Any]:
 
 
 def _covers(stored_limit: int | None, limit: int | None) -> bool:
-    """Whether cases stored under one limit include those under another."""
+    """True where cases stored under one limit include those under another."""
     return stored_limit is None or (limit is not None and limit <= stored_limit)
 
 

@@ -203,7 +203,7 @@ def score_pair(
 
 
 def _fits(cls: type[MetricBase], pair: Pair) -> bool:
-    """Whether the metric scores single edits, and the pair has what it needs."""
+    """True where the metric scores single edits and the pair has all that it needs."""
     return cls.kind == "edit" and _unmet_need(cls, pair) is None
 
 

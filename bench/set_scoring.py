@@ -169,7 +169,7 @@ def _tasks(
 
 
 def _is_current(row: Mapping[Any, Any], task: _SetTask) -> bool:
-    """Whether a stored score is the task's result already. Scores without a value are computed again."""
+    """True where a stored score is the task's result already. Scores without a value are computed again."""
     if row["metric_version"] != task.metric.version or isinstance(row.get("reason"), str):
         return False
     if isinstance(row.get("inputs"), str):

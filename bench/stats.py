@@ -349,7 +349,7 @@ def max_t(families: Sequence[Floats], *, draws: int = 10_000, seed: int = 0) -> 
 
 
 def tries_every_flip(count: int, draws: int) -> bool:
-    """Whether :func:`sign_flips` gives all 2^count flips, because those are at most ``draws``."""
+    """True where :func:`sign_flips` gives all 2^count flips, because those are at most ``draws``."""
     return count < 63 and 2**count <= draws
 
 

@@ -103,7 +103,7 @@ def console(*, stderr: bool = False, quiet: bool = False) -> Console:
 
 
 def encodable(text: str) -> bool:
-    """Whether standard output can show ``text`` as it is."""
+    """True where standard output can show ``text`` as it is."""
     # A pipe may have no encoding; Python then writes UTF-8.
     try:
         text.encode(sys.stdout.encoding or "utf-8")

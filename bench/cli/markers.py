@@ -20,7 +20,7 @@ def check_markers(readme: Path | None, *names: str) -> None:
 
 
 def has_markers(file: Path, name: str) -> bool:
-    """Whether the file has both markers ``name``."""
+    """True where the file has both markers ``name``."""
     text = file.read_text(encoding="utf-8")
     return f"<!-- {name}:start -->" in text and f"<!-- {name}:end -->" in text
 

@@ -39,7 +39,7 @@ class PlanDescription:
     estimates: tuple[str, ...]
     """Costs by the methods' own account, such as the price of an endpoint."""
     remarks: tuple[tuple[str, tuple[str, ...]], ...]
-    """How many metrics protocols get, and what is left out."""
+    """Number of metrics per protocol, and what is left out."""
 
     def as_json(self) -> dict[str, Any]:
         # The keys are left out where nothing has to be estimated.

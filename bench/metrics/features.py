@@ -173,7 +173,7 @@ class Features:
         return self._rows.get(f"{self.clip_spec(slot).identity}-text", keys, prompts, compute)
 
     def clip_cuts(self, slot: str, prompts: Sequence[str]) -> list[bool]:
-        """Whether each prompt is longer than the model reads. Loads the tokenizer only."""
+        """Per prompt, True where it is longer than the model reads. Loads the tokenizer only."""
         is_cut = self._is_cut.setdefault(slot, {})
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in is_cut]
         if new:

@@ -302,7 +302,7 @@ class LeakLpipsEdge(LpipsMetric):
 
 
 class EditChange(PairMetric):
-    """How much changed inside the mask."""
+    """Amount of change inside the mask."""
 
     name = "edit_change"
     heading = "change inside"

@@ -76,7 +76,7 @@ class SuccessRule:
     (``methods/zoo/TRAINING.md``). A failed edit, too, comes somewhat closer to the prompt than another image."""
 
     def holds(self, judged: bool, edit_area: float, leak_area: float | None, leak_psnr: float | None) -> bool:
-        """Whether the edit succeeds. ``leak_area`` and ``leak_psnr`` are None without a valid outside."""
+        """True where the edit succeeds. ``leak_area`` and ``leak_psnr`` are None without a valid outside."""
         # Condition 3. The two bounds catch different damage: repainted objects, and noise or blur.
         inside = (leak_area is None or leak_area <= self.max_leak_area) and (
             leak_psnr is None or leak_psnr >= self.min_leak_psnr

@@ -38,7 +38,7 @@ Verdict = bool | NoValue
 
 
 def change_holds(change: Claim, probabilities: AttributeProbabilities) -> Verdict:
-    """Whether the classifier's probabilities in the change's region show the expected value.
+    """True where the classifier's probabilities in the change's region show the expected value.
 
     The most probable value must be ``after`` (a tie with another value is no), and more probable than
     ``before`` unless that is ``unknown`` or the value that has to stay. A classifier that can answer "none of these"
@@ -62,7 +62,7 @@ def change_holds(change: Claim, probabilities: AttributeProbabilities) -> Verdic
 
 
 def judge_truth(features: Features, pairs: Sequence[Pair]) -> list[Verdict]:
-    """Whether all expected attribute changes hold, by the attribute classifier."""
+    """True where all expected attribute changes hold, by the attribute classifier."""
     if features.classifier is None:
         return [NoValue("no attribute classifier was given")] * len(pairs)
 
@@ -105,7 +105,7 @@ def _all_hold(verdicts: Sequence[Verdict]) -> Verdict:
 def judge_clip(
     features: Features, pairs: Sequence[Pair], slot: str, margin: float, region_margin: float = 0.0
 ) -> list[Verdict]:
-    """Whether the image is closer to the target prompt, and every region came closer to its own.
+    """True where the image is closer to the target prompt, and every region came closer to its own.
 
     By more than ``margin`` and ``region_margin`` (cosines). ``slot`` names the CLIP that judges. No verdict where one
     of the prompts is longer than it reads.

@@ -187,7 +187,7 @@ class Pair:
     truth: RgbImage | None = None
     """Ground truth: the ideal result, where the case has one."""
     composited: bool = False
-    """Whether ``edited`` is the source, bit for bit, outside the mask."""
+    """True where ``edited`` is the source, bit for bit, outside the mask."""
     given_mask: BoolHW | None = None
     """``(H, W)`` bool: the mask that the method got, where it is not ``mask``."""
 
@@ -285,13 +285,13 @@ class MetricBase:
     needs: frozenset[str] = frozenset()
     """Fields of :class:`Pair` that must not be empty. A case that lacks one gets a reason in place of a value."""
     embedded: bool = False
-    """Whether its network has seen only the rendered world. Such a metric scores no other protocol."""
+    """True where its network has seen only the rendered world. Such a metric scores no other protocol."""
     checkpoint: str = ""
     """Name of the embedded checkpoint that it needs. ``doctor`` shows the remedy where it is missing."""
     composited: bool = False
-    """Whether the composited edit is scored too, under ``<name>_pasted``."""
+    """True where the composited edit is scored too, under ``<name>_pasted``."""
     uses_features: bool = False
-    """Whether it is constructed with the shared :class:`~bench.metrics.features.Features` instead of with nothing."""
+    """True where its constructor takes the shared :class:`~bench.metrics.features.Features`."""
     kind: ClassVar[Literal["edit", "set"]]
 
     @classmethod

@@ -56,7 +56,7 @@ _CONTROLS_BEFORE = (
 
 
 def was_control(entry: Mapping[str, Any]) -> bool:
-    """Whether a stored method (its entry in a manifest or in a leaderboard file) is a control."""
+    """True where a stored method (its entry in a manifest or in a leaderboard file) is a control."""
     # The declaration where there is one, since a plug-in may be called like a control, or be one under any name.
     return bool(entry.get("is_control", entry["name"] in _CONTROLS_BEFORE))
 

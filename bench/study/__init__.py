@@ -10,6 +10,7 @@
   ``trials``. They use ``queries``, ``database`` and the tables of ``models``, which ``migrations`` creates.
 - ``images.ImageServer`` is the only source of images. ``security`` has tokens and the password, ``settings`` the texts.
 - ``app`` has the web pages, ``votes`` the analysis, ``exchange`` files of votes.
+- ``cli`` has the commands. ``serving``, ``results`` and ``forecast`` do their work.
 
 A screen needs the store and the image server alone. Values that they return hold nothing that tells which method made
 an image.

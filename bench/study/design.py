@@ -34,26 +34,26 @@ class DesignError(StudyError):
 class DesignOptions:
     """All options that decide which trials a study has. Texts, deadlines and codes are in ``StudySettings``."""
 
+    # Titles or registered names of the methods to compare. Empty: all methods of the runs but the controls.
     methods: tuple[str, ...] = ()
-    """Titles or registered names of the methods to compare. Empty: all methods of the runs but the controls."""
     kinds: tuple[Kind, ...] = ("pair",)
     questions: tuple[str, ...] = ("overall",)
     raters: int = 20
+    # Votes per rater, practice not counted.
     trials: int = 40
-    """Votes per rater, practice not counted."""
+    # Repeated trials among `trials`. They measure self-consistency and position bias.
     repeats: int = 4
-    """Repeated trials among ``trials``. They measure self-consistency and position bias."""
+    # Attention checks among `trials`.
     attention: int = 6
-    """Attention checks among ``trials``."""
+    # Trials that come first and do not count.
     practice: int = 2
-    """Trials that come first and do not count."""
+    # Most cases per protocol and category, chosen by hash of the id. None: all.
     cases_per_category: int | None = None
-    """Most cases per protocol and category, chosen by hash of the id. None: all."""
+    # Whether `pair` trials may be answered with a tie.
     ties: bool = True
-    """Whether ``pair`` trials may be answered with a tie."""
     seed: int = 0
+    # Raters per comparison. Agreement between raters needs two or more.
     overlap: int = 1
-    """Raters per comparison. Agreement between raters needs two or more."""
 
     @property
     def counts(self) -> Counts:

@@ -115,7 +115,7 @@ def head_lines(column: Column) -> list[str]:
 
 
 def signed(table: Table, index: int, style: Style) -> bool:
-    """Whether the column needs room for signs of overlap. Above an interval there is room already."""
+    """True where the column needs room for signs of overlap. Above an interval there is room already."""
     return style.intervals != "brackets" and any(row.cells[index].tie for row in table.rows)
 
 

@@ -1,4 +1,4 @@
-"""How tables look: which columns, how many decimals, which intervals, for which paper layout."""
+"""Appearance of tables: columns, number of decimals, intervals, paper layout."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ class Table:
     level: float = 0.95
 
     def explained_intervals(self, intervals: str) -> tuple[str, ...]:
-        """How to read the intervals in this style, and how they were computed. Empty where none are shown."""
+        """Sentences on the meaning of the intervals and on their computation. Empty where none are shown."""
         if not self.interval_notes or intervals == "none":
             return ()
         return (_INTERVAL_NOTES[intervals].format(level=100 * self.level), *self.interval_notes)

@@ -94,7 +94,9 @@ class WorldLevel3(_Level):
     """Relations, references, swaps, and parts that are small or half hidden."""
 
     name = "world-level-3"
-    summary = "rendered scenes: relations, references, swaps, small and hidden parts, with ground truth (embedded)"
+    summary = (
+        "rendered scenes: relations, references, swaps, small and hidden parts, with ground truth (embedded)"
+    )
     categories: Sequence[str] = tuple(level3.PAPER_CATEGORIES)
 
     def edit(self, kind: str, seed: int) -> SceneEdit | None:

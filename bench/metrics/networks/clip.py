@@ -98,7 +98,7 @@ class ClipSpec:
             return open_clip.get_tokenizer(self.model if self.folder is None else f"local-dir:{self.folder}")
 
     def cut(self, prompts: Sequence[str]) -> list[bool]:
-        """Whether each prompt has more tokens than the model reads. open_clip cuts off its end without a message."""
+        """Per prompt, True where it has more tokens than the model reads. open_clip cuts them off without a message."""
         # With room for one token more, a whole prompt has the same tokens and one of padding.
         length = self.tokenizer.context_length
         # The padding token, read off the end of an empty prompt.

@@ -48,12 +48,12 @@ class MetricDifference:
 
     @property
     def separable(self) -> bool:
-        """Whether the interval excludes zero, by more than rounding."""
+        """True where the interval excludes zero, by more than rounding."""
         return self._excludes_zero and not self.rounding
 
     @property
     def rounding(self) -> bool:
-        """Whether the interval excludes zero only because arithmetic rounds."""
+        """True where the interval excludes zero only because arithmetic rounds."""
         if not self._excludes_zero or self.difference is None:
             return False
         return abs(self.difference) <= ROUNDING * max(1.0, abs(self.a or 0), abs(self.b or 0))
@@ -64,7 +64,7 @@ class MetricDifference:
 
     @property
     def better(self) -> bool | None:
-        """Whether B is better than A. None where the data do not tell."""
+        """True where B is better than A, False where it is worse. None where the data do not tell."""
         if not self.separable or self.higher_is_better is None or self.difference is None:
             return None
         return (self.difference > 0) == self.higher_is_better

@@ -58,7 +58,7 @@ def check_records(
 
 
 def _last_line_is_torn(log: Path) -> bool:
-    """Whether the file does not end with a line break, as after a process that was killed while writing."""
+    """True where the file does not end with a line break, as after a process that was killed while writing."""
     if not log.is_file() or not log.stat().st_size:
         return False
     with log.open("rb") as stream:

@@ -81,7 +81,7 @@ def check_digests(result: Verification, store: RunStore) -> set[str] | None:
 
 
 def _needs_digest(name: str) -> bool:
-    """Whether a file has a recorded digest. Edits have theirs in ``edits.jsonl``, logs and temporary files none."""
+    """True where a file has a recorded digest. Edits have theirs in ``edits.jsonl``, logs and temporary files none."""
     return name == "run.json" or name.partition("/")[0] in ("cases", "scores", "report")
 
 

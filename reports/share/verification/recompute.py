@@ -58,7 +58,7 @@ def sample_rank(seed: int, name: str) -> bytes:
 
 
 def values_differ(stored: float, recomputed: float, least_scale: float) -> bool:
-    """Whether two values differ by more than :data:`TOLERANCE`. NaN stands for a missing value."""
+    """True where two values differ by more than :data:`TOLERANCE`. NaN stands for a missing value."""
     if math.isnan(stored) or math.isnan(recomputed):
         return math.isnan(stored) != math.isnan(recomputed)
     return abs(recomputed - stored) > TOLERANCE * max(least_scale, abs(stored))
