@@ -2,11 +2,14 @@
 
 Layout of ``root`` (Lee et al., MaskGAN, CVPR 2020):
 
-* ``CelebA-HQ-img/{i}.jpg``
-* ``CelebAMask-HQ-mask-anno/{i // 2000}/{i:05d}_{part}.png``; a missing file is a part that is not there
+* ``CelebA-HQ-img/{i}.jpg``, 1024 px
+* ``CelebAMask-HQ-mask-anno/{i // 2000}/{i:05d}_{part}.png``, 512 px. A missing file is a part that is not visible.
 * ``CelebAMask-HQ-attribute-anno.txt``: the count, the names, then ``{i}.jpg`` and 1 or -1 for each name
 * ``CelebA-HQ-to-CelebA-mapping.txt``: a header, then ``idx orig_idx orig_file``
 * ``list_eval_partition.txt`` (CelebA's own): ``orig_file 0|1|2`` for train, val and test
+
+CelebA-HQ has no partitions of its own. No person is in two partitions of CelebA (Liu et al., ICCV 2015), so the
+reference of FID shows nobody whom a case shows.
 """
 
 from __future__ import annotations
@@ -58,6 +61,7 @@ _EXPECTED = (
     (MAPPING, "the table from CelebA-HQ's numbers to CelebA's files", _HINT),
     (PARTITION, "CelebA's own table of train, val and test", _PARTITION_HINT),
 )
+# The attributes that prompts and edits depend on. A file that lacks one would silently give other cases.
 _NEEDED = (
     "Male", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Bald", "Eyeglasses", "Wearing_Hat",
     "Wearing_Earrings", "Wearing_Lipstick", "Heavy_Makeup", "Smiling", "Mouth_Slightly_Open", "No_Beard",
@@ -65,7 +69,7 @@ _NEEDED = (
 
 
 class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", EditableFace]):
-    """Edits of CelebA-HQ's portraits; by default of the test partition, with the train partition for FID."""
+    """Edits of CelebA-HQ's portraits: by default of the test partition, with the train partition for FID."""
 
     name = "celeba_hq"
     version = "1"
@@ -74,10 +78,10 @@ class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", EditableFace]):
     @dataclass(frozen=True)
     class Options(CommonOptions):
         root: str = "data/CelebAMask-HQ"
+        # The images that the cases are made of.
         partition: Literal["train", "val", "test"] = "test"
-        """What the cases are made of."""
+        # The images that realism is measured against.
         reference_partition: Literal["train", "val", "test"] = "train"
-        """What realism is measured against."""
         backgrounds: tuple[str, ...] = tuple(BACKGROUNDS)
 
         def __post_init__(self) -> None:
@@ -91,8 +95,8 @@ class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", EditableFace]):
             names = ", ".join(name for name, _, _ in _EXPECTED)
             return [f"{root}: missing. Expected a folder with {names}. {_HINT}"]
         return [
-            f"{root / name}: missing. Expected {what}. {hint}"
-            for name, what, hint in _EXPECTED
+            f"{root / name}: missing. Expected {content}. {hint}"
+            for name, content, hint in _EXPECTED
             if not (root / name).exists()
         ]
 
@@ -112,9 +116,10 @@ class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", EditableFace]):
 
     @cached_property
     def _members(self) -> dict[str, list[str]]:
-        """Partition -> ids, in the data set's order."""
+        """Partition -> ids of its images, in the order of the attribute file."""
+        # id -> CelebA's file name -> partition: CelebA-HQ numbers its images anew.
         files = read_mapping(self._root / MAPPING)
-        parts = read_partition(self._root / PARTITION)
+        numbers = read_partition(self._root / PARTITION)
         names = {number: name for name, number in _PARTITIONS.items()}
         members: dict[str, list[str]] = {name: [] for name in _PARTITIONS}
         for source in self._attributes[1]:
@@ -123,15 +128,15 @@ class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", EditableFace]):
                     f"{self._root / MAPPING}: no row for image {int(source)}, "
                     f"which {ATTRIBUTES} lists. {_HINT}"
                 )
-            if files[source] not in parts:
+            if files[source] not in numbers:
                 raise ProtocolError(
                     f"{self._root / PARTITION}: no row for {files[source]}, which is image {int(source)}. "
                     f"{_PARTITION_HINT}"
                 )
-            members[names[parts[files[source]]]].append(source)
+            members[names[numbers[files[source]]]].append(source)
         return members
 
-    def facts(self, source: str) -> dict[str, bool]:
+    def attributes_of(self, source: str) -> dict[str, bool]:
         """The annotated attributes of one image."""
         names, rows = self._attributes
         return dict(zip(names, map(bool, rows[source]), strict=True))
@@ -143,16 +148,17 @@ class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", EditableFace]):
         return kind_names(category, self._edits)
 
     def kinds(self, source: str, category: str) -> Sequence[str]:
-        return face_kinds(self.facts(source), category, self._edits)
+        return face_kinds(self.attributes_of(source), category, self._edits)
 
     # ------------------------------------------------------------ pixels
 
     def record(self, source: str) -> FaceRecord:
-        """One image with its masks and attributes at the canvas's size."""
+        """One image with its masks and attributes at the canvas's size. Raises ProtocolError."""
         image = self._image(self._file(source))
-        return FaceRecord(source, image, self._parts(source), self.facts(source))
+        return FaceRecord(source, image, self._parts(source), self.attributes_of(source))
 
     def _file(self, source: str) -> Path:
+        # Ids have five digits, as the mask files do. Image files have no leading zeros.
         return self._root / IMAGES / f"{int(source)}.jpg"
 
     def _image(self, path: Path) -> Image.Image:
@@ -160,6 +166,7 @@ class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", EditableFace]):
             image = read_rgb(path)
         except ImageError as error:
             raise ProtocolError(f"{error} {_HINT}") from error
+        # The annotations belong to the aligned square crops. Another shape is another data set.
         if image.width != image.height:
             raise ProtocolError(
                 f"{path}: the image is {image.width}x{image.height}. Expected a square one. {_HINT}"
@@ -167,6 +174,7 @@ class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", EditableFace]):
         return resize(image, self.options.canvas)
 
     def _parts(self, source: str) -> Mapping[str, Mask]:
+        # 15 folders of 2,000 images each.
         folder = self._root / MASKS / str(int(source) // 2000)
         parts: dict[str, Mask] = {}
         size: tuple[int, int] | None = None
@@ -174,6 +182,7 @@ class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", EditableFace]):
             path = folder / f"{source}_{part}.png"
             if not path.exists():
                 continue
+            # All masks of one image have the size of the first.
             try:
                 mask = read_mask(path, size)
             except ImageError as error:
@@ -184,6 +193,7 @@ class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", EditableFace]):
                 )
             size = mask.size
             parts[part] = mask_array(resize_mask(mask, self.options.canvas))
+        # A folder that was not unpacked looks like a face without parts.
         if not parts:
             raise ProtocolError(f"{folder}: no part masks {source}_*.png of image {int(source)}. {_HINT}")
         return parts
@@ -195,17 +205,22 @@ class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", EditableFace]):
         return source.cases(category, kind)
 
     def reference_files(self) -> list[Path]:
-        shared = self.options.reference_partition == self.options.partition
         members = self._members[self.options.reference_partition]
-        chosen = self.first_by_hash(members, without=self.used if shared else frozenset())
-        return [self._file(source) for source in chosen]
+        # ``used`` builds every case, so it is left out where the partitions differ anyway.
+        shared = self.options.reference_partition == self.options.partition
+        sources = self.first_by_hash(members, without=self.used if shared else frozenset())
+        return [self._file(source) for source in sources]
 
     def reference(self) -> Iterator[Image.Image]:
         return map(self._image, self.reference_files())
 
 
+# ------------------------------------------------------------ annotation files
+
+
 def _lines(path: Path, hint: str) -> list[str]:
     try:
+        # Editors of Windows put a byte order mark before the first line.
         return path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise ProtocolError(f"{path}: missing. {hint}") from None
@@ -214,11 +229,10 @@ def _lines(path: Path, hint: str) -> list[str]:
 
 
 def read_attributes(path: Path) -> tuple[list[str], dict[str, NDArray[np.bool_]]]:
-    """(names, {5-digit id: bool of one value for each name}) of ``CelebAMask-HQ-attribute-anno.txt``.
+    """(names, {5-digit id: bool (len(names),)}) of ``CelebAMask-HQ-attribute-anno.txt``.
 
-    Raises ProtocolError for a header whose count is not the number of rows (a truncated file), for a row
-    that does not fit the header, for an image or an attribute that is there twice, and where an attribute that edits
-    need is not there.
+    Raises ProtocolError for a header whose count is not the number of rows (a truncated file), for a row that does not
+    fit the header, for an image or an attribute that occurs twice, and where an attribute that edits need is missing.
     """
     lines = _lines(path, _HINT)
     try:
@@ -228,29 +242,13 @@ def read_attributes(path: Path) -> tuple[list[str], dict[str, NDArray[np.bool_]]
         raise ProtocolError(
             f"{path}: expected the number of images on line 1 and the attributes' names on line 2. {_HINT}"
         ) from None
-    twins = [name for name, times in Counter(names).items() if times > 1]
-    if twins:
-        raise ProtocolError(f"{path}: line 2 names {', '.join(twins)} twice. {_HINT}")
+    duplicates = [name for name, times in Counter(names).items() if times > 1]
+    if duplicates:
+        raise ProtocolError(f"{path}: line 2 names {', '.join(duplicates)} twice. {_HINT}")
     missing = [name for name in _NEEDED if name not in names]
     if missing:
         raise ProtocolError(f"{path}: line 2 does not name {', '.join(missing)}. {_HINT}")
-    rows: dict[str, NDArray[np.bool_]] = {}
-    for number, line in enumerate(lines[2:], start=3):
-        fields = line.split()
-        if not fields:
-            continue
-        stem, values = fields[0].removesuffix(".jpg"), fields[1:]
-        if not stem.isdecimal() or len(values) != len(names) or not set(values) <= {"1", "-1"}:
-            raise ProtocolError(
-                f"{path}: line {number} is not a file name like 12.jpg "
-                f"and {len(names)} values of 1 or -1. {_HINT}"
-            )
-        source = f"{int(stem):05d}"
-        if source in rows:
-            raise ProtocolError(
-                f"{path}: line {number} is a second row of image {int(stem)}. Keep one. {_HINT}"
-            )
-        rows[source] = np.array([value == "1" for value in values])
+    rows = _attribute_rows(lines[2:], len(names), path)
     if len(rows) != count:
         raise ProtocolError(
             f"{path}: line 1 says {count} images, but {len(rows)} follow: "
@@ -259,8 +257,33 @@ def read_attributes(path: Path) -> tuple[list[str], dict[str, NDArray[np.bool_]]
     return names, rows
 
 
+def _attribute_rows(lines: Sequence[str], width: int, path: Path) -> dict[str, NDArray[np.bool_]]:
+    """{5-digit id: bool (width,)} of the lines from the third one on."""
+    rows: dict[str, NDArray[np.bool_]] = {}
+    for number, line in enumerate(lines, start=3):
+        # Columns are separated by one or two spaces.
+        fields = line.split()
+        if not fields:
+            continue
+        stem, values = fields[0].removesuffix(".jpg"), fields[1:]
+        if not stem.isdecimal() or len(values) != width or not set(values) <= {"1", "-1"}:
+            raise ProtocolError(
+                f"{path}: line {number} is not a file name like 12.jpg and {width} values of 1 or -1. {_HINT}"
+            )
+        source = f"{int(stem):05d}"
+        if source in rows:
+            raise ProtocolError(
+                f"{path}: line {number} is a second row of image {int(stem)}. Keep one. {_HINT}"
+            )
+        rows[source] = np.array([value == "1" for value in values])
+    return rows
+
+
 def read_mapping(path: Path) -> dict[str, str]:
-    """{5-digit id: CelebA's file name} of ``CelebA-HQ-to-CelebA-mapping.txt``. Raises ProtocolError."""
+    """{5-digit id: CelebA's file name} of ``CelebA-HQ-to-CelebA-mapping.txt``.
+
+    Raises ProtocolError for another header, for a row that does not fit it, and for an image that occurs twice.
+    """
     lines = _lines(path, _HINT)
     if not lines or lines[0].split() != ["idx", "orig_idx", "orig_file"]:
         raise ProtocolError(f"{path}: expected the header 'idx orig_idx orig_file' on line 1. {_HINT}")
@@ -281,7 +304,10 @@ def read_mapping(path: Path) -> dict[str, str]:
 
 
 def read_partition(path: Path) -> dict[str, int]:
-    """{CelebA's file name: 0, 1 or 2} of ``list_eval_partition.txt``. Raises ProtocolError."""
+    """{CelebA's file name: 0, 1 or 2} of ``list_eval_partition.txt``.
+
+    Raises ProtocolError for a row that is no file name and number, and for a file that occurs twice.
+    """
     rows: dict[str, int] = {}
     for number, line in enumerate(_lines(path, _PARTITION_HINT), start=1):
         fields = line.split()

@@ -82,7 +82,7 @@ def test_image_and_masks_go_to_one_canvas(root: Path) -> None:
 
 
 def test_attributes_are_read_by_name(root: Path) -> None:
-    facts = protocol(root).facts("01983")
+    facts = protocol(root).attributes_of("01983")
     assert facts["Male"] is False
     assert facts["No_Beard"] is True
     assert len(facts) == 40
@@ -103,7 +103,7 @@ def test_nobody_gets_what_they_have(root: Path) -> None:
     cases = list(of.cases())
     names = {"eyeglasses": "Eyeglasses", "earrings": "Wearing_Earrings", "lipstick": "Wearing_Lipstick"}
     for case in cases:
-        facts = of.facts(case.source_id)
+        facts = of.attributes_of(case.source_id)
         for kind in case.tags["kind"].split("+"):
             assert not facts.get(names.get(kind, ""), False)
             assert not (kind == "lipstick" and facts["Male"])
