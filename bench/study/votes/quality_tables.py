@@ -31,7 +31,7 @@ Entry = tuple[str, str, Cell]
 
 
 def quality(view: View) -> Table:
-    """Agreement, consistency, place and attention, with all raters and with those kept."""
+    """Agreement, consistency, position and attention, with all raters and with those that the rule keeps."""
     analysis = view.analysis
     sets = {name: words for name, words in RATER_SETS.items() if (analysis.counts["raters"] == name).any()}
     # A label that one of the two sets lacks (no repeats among those kept) has a dash there.
@@ -50,6 +50,7 @@ def quality(view: View) -> Table:
 
 
 def _counts(analysis: Analysis) -> Iterator[Entry]:
+    # Texts: the column has percentages and coefficients too.
     for row in analysis.counts.to_dict("records"):
         yield "raters", row["raters"], Cell(None, text=str(row["n_raters"]))
         yield "votes", row["raters"], Cell(None, text=str(row["n_votes"]))
@@ -66,12 +67,12 @@ def _agreement(analysis: Analysis) -> Iterator[Entry]:
 
 
 def _habits(analysis: Analysis) -> Iterator[Entry]:
-    """Repeats, places and attention checks."""
+    """Shares of repeats, positions and attention checks."""
     for row in analysis.consistency.to_dict("records"):
         if row["kind"] == ALL:
             answer = "the same" if row["measure"] == "same" else "reversed"
             yield f"repeated trials answered {answer} (%)", row["raters"], _share(row)
-    # One place says it all: of two, the other one's share is the rest, and the test is of the whole kind.
+    # The leftmost position stands for all: the p-value is of all positions together. positions.csv has the others.
     for row in analysis.positions[analysis.positions["position"] == 0].to_dict("records"):
         yield f"leftmost of {row['candidates']} chosen, {row['kind']} (%)", row["raters"], _share(row)
         p = "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"

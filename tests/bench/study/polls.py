@@ -88,7 +88,7 @@ def frame(**columns: Any) -> pd.DataFrame:
 
 
 def small() -> pd.DataFrame:
-    """Two raters, three cases; A against B, and once A against C."""
+    """Two raters, three cases; A repeatedst B, and once A repeatedst C."""
     return frame(
         rater=["x", "x", "x", "y", "y", "y"],
         case=["c0", "c1", "c2", "c0", "c1", "c2"],
@@ -106,19 +106,23 @@ def mixed_votes() -> pd.DataFrame:
     best["trial"] = "b" + best["trial"]
     real = poll((0.2, 0.1, 0.0, -0.1, -0.2), raters=10, per_rater=10, seed=3)
     real["trial"], real["question"] = "q" + real["trial"], "real"
-    again = pairs.iloc[::10].copy()
-    again["repeat_of"], again["trial"], again["role"] = again["trial"], "z" + again["trial"], "repeat"
+    repeated = pairs.iloc[::10].copy()
+    repeated["repeat_of"], repeated["trial"], repeated["role"] = (
+        repeated["trial"],
+        "z" + repeated["trial"],
+        "repeat",
+    )
     check = pairs.iloc[::13].copy()
     check["trial"], check["role"] = "a" + check["trial"], "attention"
     check["expected"] = [c[0] for c in check["candidates"]]
     check["answer"] = [c[r == "r3"] for c, r in zip(check["candidates"], check["rater"], strict=True)]
-    return pd.concat([pairs, best, real, again, check], ignore_index=True)
+    return pd.concat([pairs, best, real, repeated, check], ignore_index=True)
 
 
 def metric_values(noise: float = 1.0) -> pd.DataFrame:
     """``good`` follows the strengths, ``bad`` is its negative with the direction said, ``dice`` is nothing."""
     generator = np.random.default_rng(9)
-    found = []
+    scores = []
     for case in range(40):
         for method in range(5):
             value = 1.0 - 0.5 * method + noise * generator.normal()
@@ -127,12 +131,12 @@ def metric_values(noise: float = 1.0) -> pd.DataFrame:
                 ("bad", -value, False),
                 ("dice", generator.normal(), True),
             ):
-                found.append(("mini-coco", f"M{method}", f"c{case}", metric, x, up))
-    return pd.DataFrame(found, columns=["protocol", "method", "case", "metric", "value", "higher_is_better"])
+                scores.append(("mini-coco", f"M{method}", f"c{case}", metric, x, up))
+    return pd.DataFrame(scores, columns=["protocol", "method", "case", "metric", "value", "higher_is_better"])
 
 
 def rows(table: pd.DataFrame, **where: str) -> pd.DataFrame:
     """The rows of a result with all raters, over everything that ``where`` does not name."""
     where = {"raters": "all", "question": "all", "protocol": "all", "category": "all", **where}
-    chosen = np.logical_and.reduce([table[column] == value for column, value in where.items()])
-    return table[chosen].reset_index(drop=True)
+    in_scope = np.logical_and.reduce([table[column] == value for column, value in where.items()])
+    return table[in_scope].reset_index(drop=True)

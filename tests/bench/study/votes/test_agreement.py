@@ -35,9 +35,9 @@ class TestAlpha:
     @pytest.mark.parametrize("seed", range(4))
     def test_against_another_implementation(self, level: agreement.Level, seed: int) -> None:
         table = ratings(seed)
-        found = agreement.alpha(agreement.coincidences(*long(table), 4).sum(axis=0), level)
+        value = agreement.alpha(agreement.coincidences(*long(table), 4).sum(axis=0), level)
         theirs = krippendorff.alpha(table, level_of_measurement=level, value_domain=range(4))
-        assert float(found) == pytest.approx(theirs, abs=1e-12)
+        assert float(value) == pytest.approx(theirs, abs=1e-12)
 
     def test_krippendorffs_example(self) -> None:
         """Krippendorff (2011), section C: four observers, twelve units, five values: 0.743 and 0.815."""
@@ -63,7 +63,7 @@ class TestAlpha:
     def test_of_pairs_is_that_of_both_orders(self) -> None:
         """Mirrored copies of every unit, given to the other package, up to its small-sample factor."""
         votes = check_votes(poll(raters=8, cases=15, per_rater=50, case_sd=1.5, seed=4))
-        found = agreement.alpha_of_votes(votes, "pair", "nominal", draws=50)
+        result = agreement.alpha_of_votes(votes, "pair", "nominal", draws=50)
         units = {}
         for vote in votes.itertuples():
             first, second = sorted(vote.candidates)
@@ -77,14 +77,14 @@ class TestAlpha:
         ]
         table = np.array(rows).T
         theirs = krippendorff.alpha(table, level_of_measurement="nominal", value_domain=range(3))
-        n = found.alpha.n
+        n = result.alpha.n
         corrected = 1 - (1 - theirs) * (n - 1) / n / ((2 * n - 1) / (2 * n))
-        assert found.alpha.value == pytest.approx(corrected, abs=1e-9)
-        assert found.units == sum(len(v) > 1 for v in units.values())
+        assert result.alpha.value == pytest.approx(corrected, abs=1e-9)
+        assert result.units == sum(len(v) > 1 for v in units.values())
 
     def test_of_the_best_is_that_of_all_orders(self) -> None:
         votes = check_votes(poll((1, 0, -1), raters=9, cases=12, per_rater=30, kind="best", shown=3, seed=5))
-        found = agreement.alpha_of_votes(votes, "best", "nominal", draws=50)
+        result = agreement.alpha_of_votes(votes, "best", "nominal", draws=50)
         units: dict[str, list[int]] = {}
         for vote in votes.itertuples():
             units.setdefault(vote.case, []).append(int(vote.answer[1]))
@@ -97,9 +97,9 @@ class TestAlpha:
         theirs = krippendorff.alpha(
             np.array(rows, dtype=float).T, level_of_measurement="nominal", value_domain=range(3)
         )
-        n = found.alpha.n
+        n = result.alpha.n
         corrected = 1 - (1 - theirs) * (n - 1) / n / ((6 * n - 1) / (6 * n))
-        assert found.alpha.value == pytest.approx(corrected, abs=1e-9)
+        assert result.alpha.value == pytest.approx(corrected, abs=1e-9)
 
     def test_does_not_depend_on_names(self) -> None:
         votes = poll(raters=8, cases=15, per_rater=50, seed=6)
@@ -116,27 +116,27 @@ class TestAlpha:
 
     def test_raters_who_see_one_method_as_better_throughout_agree(self) -> None:
         votes = frame(rater=["x", "y"] * 20, case=[f"c{i // 2}" for i in range(40)], answer=["A"] * 40)
-        found = agreement.alpha_of_votes(check_votes(votes), "pair", "nominal", draws=100)
-        assert found.alpha.value == 1.0
-        assert found.agreement == 1.0
-        assert found.alpha.low is None, "no draw differs: there is no interval, not one of width 0"
+        result = agreement.alpha_of_votes(check_votes(votes), "pair", "nominal", draws=100)
+        assert result.alpha.value == 1.0
+        assert result.agreement == 1.0
+        assert result.alpha.low is None, "no draw differs: there is no interval, not one of width 0"
 
     def test_coin_flips_are_at_zero_and_inside_the_interval(self) -> None:
         held = 0
         for seed in range(40):
             votes = poll((0, 0, 0), raters=8, cases=20, per_rater=20, seed=seed)
-            found = agreement.alpha_of_votes(check_votes(votes), "pair", "nominal", draws=200).alpha
-            assert found.low is not None
-            assert found.high is not None
-            assert abs(found.value) < 0.3
-            held += found.low <= 0 <= found.high
+            interval = agreement.alpha_of_votes(check_votes(votes), "pair", "nominal", draws=200).alpha
+            assert interval.low is not None
+            assert interval.high is not None
+            assert abs(interval.value) < 0.3
+            held += interval.low <= 0 <= interval.high
         assert 0.82 <= held / 40 <= 1
 
     def test_one_rater_per_unit_has_nothing_to_compare(self) -> None:
         votes = frame(rater=["x"] * 5, answer=["A", "B", "tie", "A", "A"])
-        found = agreement.alpha_of_votes(check_votes(votes), "pair", "nominal")
-        assert np.isnan(found.alpha.value)
-        assert found.units == 0
+        result = agreement.alpha_of_votes(check_votes(votes), "pair", "nominal")
+        assert np.isnan(result.alpha.value)
+        assert result.units == 0
 
 
 def test_repeats_by_hand() -> None:
@@ -147,10 +147,10 @@ def test_repeats_by_hand() -> None:
         role=["trial"] * 3 + ["repeat"] * 4 + ["trial"],
         repeat_of=[None] * 3 + ["t0", "t1", "t2", "never answered", None],
     )
-    found = agreement.repeats(check_votes(votes))
-    assert found["same"].tolist() == [True, False, False]
-    assert found["reversed"].tolist() == [False, True, False]
-    assert set(found["rater"]) == {"x"}
+    repeated = agreement.repeats(check_votes(votes))
+    assert repeated["same"].tolist() == [True, False, False]
+    assert repeated["reversed"].tolist() == [False, True, False]
+    assert set(repeated["rater"]) == {"x"}
 
 
 def test_attention_by_hand() -> None:
@@ -167,11 +167,11 @@ class TestPositions:
         """16 of 20 left: two-sided binomial p = 2 (C(20,16) + ... + C(20,20)) / 2^20 = 0.01182."""
         candidates = [("A", "B"), ("B", "A")] * 12
         answers = [c[0] for c in candidates[:16]] + [c[1] for c in candidates[16:20]] + ["tie"] * 4
-        found = agreement.positions(check_votes(frame(candidates=candidates, answer=answers)))
-        assert found["chosen"].tolist() == [16, 4]
-        assert found["n"].tolist() == [20, 20]
-        assert found["share"].tolist() == [0.8, 0.2]
-        assert found["p"].iloc[0] == pytest.approx(2 * 6196 / 2**20)
+        positions = agreement.positions(check_votes(frame(candidates=candidates, answer=answers)))
+        assert positions["chosen"].tolist() == [16, 4]
+        assert positions["n"].tolist() == [20, 20]
+        assert positions["share"].tolist() == [0.8, 0.2]
+        assert positions["p"].iloc[0] == pytest.approx(2 * 6196 / 2**20)
 
     def test_level_of_the_test_and_its_power(self) -> None:
         fair = [
@@ -188,7 +188,7 @@ class TestPositions:
         from scipy.stats import chisquare
 
         votes = check_votes(poll(kind="best", shown=4, seed=2))
-        found = agreement.positions(votes)
-        assert found["chosen"].sum() == len(votes)
-        assert found["p"].iloc[0] == pytest.approx(chisquare(found["chosen"]).pvalue)
-        assert found["expected"].tolist() == [0.25] * 4
+        positions = agreement.positions(votes)
+        assert positions["chosen"].sum() == len(votes)
+        assert positions["p"].iloc[0] == pytest.approx(chisquare(positions["chosen"]).pvalue)
+        assert positions["expected"].tolist() == [0.25] * 4

@@ -26,13 +26,13 @@ def mixed() -> Analysis:
 
 class TestShares:
     def test_by_hand(self) -> None:
-        found = rows(analyse(small(), resamples=50).shares).set_index("method")
-        assert found.loc["A", ["n", "wins", "ties", "losses"]].tolist() == [6, 3, 1, 2]
-        assert found["share"].to_dict() == pytest.approx({"A": 3.5 / 6, "B": 1.5 / 4, "C": 0.5})
-        assert found["of_all"].to_dict() == pytest.approx({"A": 3.5 / 6, "B": 1.5 / 6, "C": 1 / 6})
-        assert found["of_all"].sum() == pytest.approx(1)
-        assert (found["n_raters"] == 2).all()
-        assert (found["n_sources"] == 3).all()
+        shares = rows(analyse(small(), resamples=50).shares).set_index("method")
+        assert shares.loc["A", ["n", "wins", "ties", "losses"]].tolist() == [6, 3, 1, 2]
+        assert shares["share"].to_dict() == pytest.approx({"A": 3.5 / 6, "B": 1.5 / 4, "C": 0.5})
+        assert shares["of_all"].to_dict() == pytest.approx({"A": 3.5 / 6, "B": 1.5 / 6, "C": 1 / 6})
+        assert shares["of_all"].sum() == pytest.approx(1)
+        assert (shares["n_raters"] == 2).all()
+        assert (shares["n_sources"] == 3).all()
 
     def test_scopes_by_hand(self) -> None:
         shares = analyse(small(), resamples=50).shares
@@ -43,8 +43,8 @@ class TestShares:
         assert rows(shares, question="overall")["share"].tolist() == rows(shares)["share"].tolist()
 
     def test_wilson_against_scipy(self) -> None:
-        found = rows(analyse(poll(tie=0.0), resamples=50).shares)
-        for row in found.itertuples():
+        shares = rows(analyse(poll(tie=0.0), resamples=50).shares)
+        for row in shares.itertuples():
             theirs = scipy_stats.binomtest(row.wins, row.n).proportion_ci(method="wilson")
             assert (row.wilson_low, row.wilson_high) == pytest.approx((theirs.low, theirs.high))
 
@@ -55,11 +55,11 @@ class TestShares:
             answer=["A", "A", "C", "A"],
             rater=list("xxyy"),
         )
-        found = rows(analyse(votes, resamples=50).shares).set_index("method")
-        assert found["share"].to_dict() == pytest.approx({"A": 0.75, "B": 0.0, "C": 0.25})
-        assert found["of_all"].to_dict() == pytest.approx(found["share"].to_dict())
-        assert math.isnan(found.loc["B", "low"]), "never chosen: the bootstrap has no interval"
-        assert found.loc["B", "wilson_high"] > 0.3
+        shares = rows(analyse(votes, resamples=50).shares).set_index("method")
+        assert shares["share"].to_dict() == pytest.approx({"A": 0.75, "B": 0.0, "C": 0.25})
+        assert shares["of_all"].to_dict() == pytest.approx(shares["share"].to_dict())
+        assert math.isnan(shares.loc["B", "low"]), "never chosen: the bootstrap has no interval"
+        assert shares.loc["B", "wilson_high"] > 0.3
 
     def test_only_trials_are_votes(self) -> None:
         votes = mixed_votes()
@@ -73,28 +73,28 @@ class TestShares:
         """Raters with tastes of their own: wider than Wilson's; none: about as wide."""
         widths = []
         for sd in (0.0, 1.5):
-            found = rows(analyse(poll(rater_sd=sd, seed=1), resamples=500).shares)
+            shares = rows(analyse(poll(rater_sd=sd, seed=1), resamples=500).shares)
             widths.append(
-                ((found["high"] - found["low"]) / (found["wilson_high"] - found["wilson_low"])).mean()
+                ((shares["high"] - shares["low"]) / (shares["wilson_high"] - shares["wilson_low"])).mean()
             )
         assert 0.75 < widths[0] < 1.25
         assert widths[1] > 1.5
 
     def test_the_other_side_of_a_pair(self) -> None:
         """Between two methods, one's interval is the other's, mirrored."""
-        found = rows(analyse(poll((0.4, -0.4)), resamples=300).shares)
-        assert found["share"].sum() == pytest.approx(1)
-        assert found["low"][0] == pytest.approx(1 - found["high"][1])
+        shares = rows(analyse(poll((0.4, -0.4)), resamples=300).shares)
+        assert shares["share"].sum() == pytest.approx(1)
+        assert shares["low"][0] == pytest.approx(1 - shares["high"][1])
 
 
 class TestWins:
     def test_by_hand(self) -> None:
-        found = rows(analyse(small(), resamples=50).wins).set_index(["method", "against"])
-        counts = found[["wins", "ties", "losses", "n"]]
+        wins = rows(analyse(small(), resamples=50).wins).set_index(["method", "against"])
+        counts = wins[["wins", "ties", "losses", "n"]]
         assert counts.loc[("A", "B")].tolist() == [2, 1, 1, 4]
         assert counts.loc[("B", "A")].tolist() == [1, 1, 2, 4]
         assert counts.loc[("C", "A")].tolist() == [1, 0, 1, 2]
-        assert ("B", "C") not in found.index
+        assert ("B", "C") not in wins.index
 
     def test_of_the_best_by_hand(self) -> None:
         votes = frame(
@@ -108,10 +108,10 @@ class TestWins:
         assert counts.loc[("B", "C")].tolist() == [0, 1]
 
     def test_matrix_is_antisymmetric(self, mixed: Analysis) -> None:
-        found = rows(mixed.wins, kind="pair").set_index(["method", "against"])
-        for a, b in found.index:
-            assert found.loc[(a, b), "share"] == pytest.approx(1 - found.loc[(b, a), "share"])
-            assert found.loc[(a, b), "n"] == found.loc[(b, a), "n"]
+        wins = rows(mixed.wins, kind="pair").set_index(["method", "against"])
+        for a, b in wins.index:
+            assert wins.loc[(a, b), "share"] == pytest.approx(1 - wins.loc[(b, a), "share"])
+            assert wins.loc[(a, b), "n"] == wins.loc[(b, a), "n"]
 
 
 class TestStrengths:
@@ -122,18 +122,18 @@ class TestStrengths:
             votes["kind"], votes["candidates"].map(lambda c: tuple(sorted(c))), votes["answer"], strict=True
         )
         fitted = fit_votes(pd.Series(list(keys)).value_counts().to_dict())
-        found = rows(mixed.strengths)
-        assert found["method"].tolist() == list(fitted.methods)
-        np.testing.assert_allclose(found["strength"], fitted.strengths, atol=1e-6)
+        strengths = rows(mixed.strengths)
+        assert strengths["method"].tolist() == list(fitted.methods)
+        np.testing.assert_allclose(strengths["strength"], fitted.strengths, atol=1e-6)
         assert rows(mixed.fits)["tie"][0] == pytest.approx(fitted.tie, abs=1e-6)
 
     def test_known_strengths_are_recovered_within_their_intervals(self) -> None:
         truth = np.linspace(1, -1, 5)
-        found = rows(analyse(poll(truth, raters=60, per_rater=200, cases=100), resamples=300).strengths)
-        assert found["rank"].tolist() == [1, 2, 3, 4, 5]
-        np.testing.assert_allclose(found["strength"], truth, atol=0.12)
-        assert ((found["low"] < truth) & (truth < found["high"])).sum() >= 4
-        assert found["separable"].tolist() == [False, True, True, True, True]
+        strengths = rows(analyse(poll(truth, raters=60, per_rater=200, cases=100), resamples=300).strengths)
+        assert strengths["rank"].tolist() == [1, 2, 3, 4, 5]
+        np.testing.assert_allclose(strengths["strength"], truth, atol=0.12)
+        assert ((strengths["low"] < truth) & (truth < strengths["high"])).sum() >= 4
+        assert strengths["separable"].tolist() == [False, True, True, True, True]
 
     @pytest.mark.parametrize("effect", [0.0, 0.8])
     def test_coverage(self, effect: float) -> None:
@@ -150,18 +150,18 @@ class TestStrengths:
                 categories=1,
                 seed=seed,
             )
-            found = analyse(votes, resamples=200)
-            for table in (found.strengths, found.shares):
+            analysis = analyse(votes, resamples=200)
+            for table in (analysis.strengths, analysis.shares):
                 row = rows(table).iloc[1]
                 truth = 0.0 if "strength" in row else 0.5
                 held.append(row["low"] <= truth <= row["high"])
         assert 0.86 <= np.mean(held) <= 1
 
     def test_equal_methods_are_not_separable(self) -> None:
-        found = [
+        strengths = [
             rows(analyse(poll((0, 0, 0), seed=s, per_rater=20), resamples=200).strengths) for s in range(10)
         ]
-        assert sum(table["separable"].sum() for table in found) <= 4
+        assert sum(table["separable"].sum() for table in strengths) <= 4
 
     def test_an_undefeated_method_is_said_to_be_regularised(self) -> None:
         votes = frame(
@@ -169,11 +169,11 @@ class TestStrengths:
             candidates=[("A", "B")] * 4 + [("B", "C")] * 4,
             answer=["A"] * 4 + ["B", "B", "C", "B"],
         )
-        found = analyse(votes, resamples=100)
-        fit = rows(found.fits).iloc[0]
+        analysis = analyse(votes, resamples=100)
+        fit = rows(analysis.fits).iloc[0]
         assert fit["regularised"]
         assert "A never lost" in fit["note"]
-        table = rows(found.strengths).set_index("method")
+        table = rows(analysis.strengths).set_index("method")
         assert np.isfinite(table["strength"]).all()
         # A's strength and its lead have no upper end; C lost to B and won once, so both of its ends are bounded.
         assert math.isnan(table.loc["A", "high"])
@@ -183,7 +183,7 @@ class TestStrengths:
         assert table["behind_high"][["B", "C"]].isna().all()
         assert table["behind_low"][["B", "C"]].notna().all()
         assert table["separable"].tolist() == [False, True, True]
-        json.dumps(found.to_dict(), allow_nan=False)
+        json.dumps(analysis.to_dict(), allow_nan=False)
 
     def test_a_method_that_never_won_has_no_lower_end(self) -> None:
         votes = frame(
@@ -231,10 +231,10 @@ class TestStrengths:
         votes = frame(
             candidates=[("A", "B"), ("C", "D")] * 2, answer=["A", "C", "B", "D"], rater=list("xxyy")
         )
-        found = analyse(votes, resamples=50)
-        assert rows(found.strengths)["strength"].isna().all()
-        assert "{A, B} and {C, D}" in rows(found.fits)["note"][0]
-        assert rows(found.shares)["share"].tolist() == [0.5] * 4
+        analysis = analyse(votes, resamples=50)
+        assert rows(analysis.strengths)["strength"].isna().all()
+        assert "{A, B} and {C, D}" in rows(analysis.fits)["note"][0]
+        assert rows(analysis.shares)["share"].tolist() == [0.5] * 4
 
 
 class TestSimulated:
@@ -242,9 +242,9 @@ class TestSimulated:
         votes = poll(raters=4, per_rater=10).assign(rater_kind="simulated")
         with pytest.raises(SimulatedVotes, match="--simulated"):
             analyse(votes)
-        found = analyse(votes, simulated=True, resamples=50)
-        assert found.simulated
-        assert found.to_dict()["simulated"] is True
+        analysis = analyse(votes, simulated=True, resamples=50)
+        assert analysis.simulated
+        assert analysis.to_dict()["simulated"] is True
 
     def test_never_mixed(self) -> None:
         votes = poll(raters=4, per_rater=10).assign(rater_kind="human")
@@ -288,8 +288,8 @@ class TestWhole:
             pd.testing.assert_frame_equal(first, second.loc[first.index], rtol=1e-6)
 
     def test_counts(self, mixed: Analysis) -> None:
-        found = mixed.counts.set_index("raters").loc["all"]
-        assert found[["n_raters", "n_votes", "n_pairs", "n_best"]].tolist() == [10, 600, 500, 100]
+        counts = mixed.counts.set_index("raters").loc["all"]
+        assert counts[["n_raters", "n_votes", "n_pairs", "n_best"]].tolist() == [10, 600, 500, 100]
 
     def test_is_frozen_and_plain_json(self, mixed: Analysis) -> None:
         with pytest.raises(FrozenInstanceError):

@@ -28,11 +28,11 @@ Counts = dict[tuple[tuple[str, ...], str], float]
 def random_pairs(m: int, seed: int, *, ties: bool = False) -> Counts:
     generator = np.random.default_rng(seed)
     titles = [f"M{i}" for i in range(m)]
-    found: Counts = {}
+    counts: Counts = {}
     for pair in itertools.combinations(titles, 2):
         for answer in (*pair, *(("tie",) if ties else ())):
-            found[pair, answer] = int(generator.integers(1, 30))
-    return found
+            counts[pair, answer] = int(generator.integers(1, 30))
+    return counts
 
 
 def likelihood(theta: np.ndarray, delta: float, counts: Counts) -> float:
@@ -66,14 +66,14 @@ def test_against_choix(m: int) -> None:
     for ((first, second), answer), n in counts.items():
         winner, loser = (first, second) if answer == first else (second, first)
         games += [(int(winner[1:]), int(loser[1:]))] * int(n)
-    found = fit(counts)
-    assert not found.regularised
-    order = [int(title[1:]) for title in found.methods]
+    fitted = fit(counts)
+    assert not fitted.regularised
+    order = [int(title[1:]) for title in fitted.methods]
     for theirs in (
         choix.ilsr_pairwise(m, games, max_iter=500, tol=1e-12),
         choix.opt_pairwise(m, games, alpha=0),
     ):
-        np.testing.assert_allclose(found.strengths, (theirs - theirs.mean())[order], atol=2e-4)
+        np.testing.assert_allclose(fitted.strengths, (theirs - theirs.mean())[order], atol=2e-4)
 
 
 def test_best_of_several_against_choix() -> None:
@@ -82,29 +82,29 @@ def test_best_of_several_against_choix() -> None:
     votes: Counts = {}
     top: list[tuple[int, list[int]]] = []
     for _ in range(600):
-        shown = generator.choice(5, size=int(generator.integers(2, 6)), replace=False)
-        winner = shown[(truth[shown] + generator.gumbel(size=len(shown))).argmax()]
-        key = tuple(f"M{i}" for i in shown), f"M{winner}"
+        candidates = generator.choice(5, size=int(generator.integers(2, 6)), replace=False)
+        winner = candidates[(truth[candidates] + generator.gumbel(size=len(candidates))).argmax()]
+        key = tuple(f"M{i}" for i in candidates), f"M{winner}"
         votes[key] = votes.get(key, 0) + 1
-        top.append((int(winner), [int(i) for i in shown if i != winner]))
+        top.append((int(winner), [int(i) for i in candidates if i != winner]))
     theirs = choix.ilsr_top1(5, top, max_iter=500, tol=1e-12)
-    found = fit(votes, kind="best")
-    np.testing.assert_allclose(found.strengths, theirs - theirs.mean(), atol=1e-5)
-    np.testing.assert_allclose(found.strengths, truth - truth.mean(), atol=0.35)
+    fitted = fit(votes, kind="best")
+    np.testing.assert_allclose(fitted.strengths, theirs - theirs.mean(), atol=1e-5)
+    np.testing.assert_allclose(fitted.strengths, truth - truth.mean(), atol=0.35)
 
 
 @pytest.mark.parametrize("m", [3, 5])
 def test_davidson_is_at_the_maximum(m: int) -> None:
     counts = random_pairs(m, 7 + m, ties=True)
-    found = fit(counts)
-    assert found.tie is not None
+    fitted = fit(counts)
+    assert fitted.tie is not None
     theirs = minimize(lambda p: -likelihood(p[:m], p[m], counts), np.zeros(m + 1), method="BFGS", tol=1e-10)
-    assert found.log_likelihood == pytest.approx(-theirs.fun, abs=1e-6)
-    np.testing.assert_allclose(found.strengths, theirs.x[:m] - theirs.x[:m].mean(), atol=1e-3)
-    assert math.log(found.tie) == pytest.approx(theirs.x[m], abs=1e-3)
+    assert fitted.log_likelihood == pytest.approx(-theirs.fun, abs=1e-6)
+    np.testing.assert_allclose(fitted.strengths, theirs.x[:m] - theirs.x[:m].mean(), atol=1e-3)
+    assert math.log(fitted.tie) == pytest.approx(theirs.x[m], abs=1e-3)
     # Davidson's own property: as many expected ties as seen.
     expected = sum(
-        sum(counts[pair, a] for a in (*pair, "tie")) * found.probability(*pair)[2]
+        sum(counts[pair, a] for a in (*pair, "tie")) * fitted.probability(*pair)[2]
         for pair in {pair for pair, _ in counts}
     )
     assert expected == pytest.approx(sum(n for (_, answer), n in counts.items() if answer == "tie"))
@@ -114,13 +114,13 @@ def test_pairs_and_choices_of_the_best_share_their_strengths() -> None:
     """A choice of the best of two is a pair without ties."""
     pair = {("A", "B"): (30.0, 10.0), ("A", "C"): (20.0, 11.0), ("B", "C"): (9.0, 12.0)}
     both = {}
-    for shown, (first, second) in pair.items():
+    for candidates, (first, second) in pair.items():
         for kind, part in (("pair", 0.5), ("best", 0.5)):
-            both[kind, shown, shown[0]] = first * part
-            both[kind, shown, shown[1]] = second * part
+            both[kind, candidates, candidates[0]] = first * part
+            both[kind, candidates, candidates[1]] = second * part
     plain: Counts = {}
-    for shown, (first, second) in pair.items():
-        plain[shown, shown[0]], plain[shown, shown[1]] = first, second
+    for candidates, (first, second) in pair.items():
+        plain[candidates, candidates[0]], plain[candidates, candidates[1]] = first, second
     np.testing.assert_allclose(fit_votes(both).strengths, fit(plain).strengths, atol=1e-9)
 
 
@@ -139,10 +139,10 @@ class TestWithoutMaximum:
             (("B", "C"), "B"): 6,
             (("B", "C"), "C"): 4,
         }
-        found = fit(counts)
-        assert found.regularised
-        assert "A never lost" in found.note
-        assert f"{PRIOR_SD:g}" in found.note
+        fitted = fit(counts)
+        assert fitted.regularised
+        assert "A never lost" in fitted.note
+        assert f"{PRIOR_SD:g}" in fitted.note
         # The maximum under the stated prior, by other means.
         theirs = minimize(
             lambda t: (
@@ -155,25 +155,25 @@ class TestWithoutMaximum:
             np.zeros(3),
             tol=1e-10,
         )
-        np.testing.assert_allclose(found.strengths, theirs.x, atol=1e-4)
+        np.testing.assert_allclose(fitted.strengths, theirs.x, atol=1e-4)
 
     def test_two_groups_with_votes_all_one_way(self) -> None:
         counts = {**random_pairs(2, 0), (("M2", "M3"), "M2"): 4, (("M2", "M3"), "M3"): 5}
         counts[("M0", "M2"), "M0"] = 7
-        found = fit(counts)
-        assert found.regularised
-        assert "never won against" in found.note
-        assert found.strengths[:2].min() > found.strengths[2:].max()
+        fitted = fit(counts)
+        assert fitted.regularised
+        assert "never won against" in fitted.note
+        assert fitted.strengths[:2].min() > fitted.strengths[2:].max()
 
     def test_ties_do_not_bound_what_was_never_lost(self) -> None:
         """Wins and ties but no loss: Davidson's likelihood rises without end."""
-        found = fit({(("A", "B"), "A"): 5, (("A", "B"), "tie"): 5})
-        assert found.regularised
+        fitted = fit({(("A", "B"), "A"): 5, (("A", "B"), "tie"): 5})
+        assert fitted.regularised
 
     def test_nothing_but_ties(self) -> None:
-        found = fit({(("A", "B"), "tie"): 9})
-        assert found.regularised
-        np.testing.assert_allclose(found.strengths, 0, atol=1e-9)
+        fitted = fit({(("A", "B"), "tie"): 9})
+        assert fitted.regularised
+        np.testing.assert_allclose(fitted.strengths, 0, atol=1e-9)
 
     def test_unlinked(self) -> None:
         with pytest.raises(Unlinked, match=r"\{A, B\} and \{C, D\}"):
@@ -188,41 +188,41 @@ class TestDraws:
     @staticmethod
     def setting() -> tuple[Choices, np.ndarray, Fit, np.ndarray]:
         counts = random_pairs(5, 3, ties=True)
-        choices = Choices.of([("pair", shown, answer) for shown, answer in counts])
+        choices = Choices.of([("pair", candidates, answer) for candidates, answer in counts])
         columns = np.zeros(len(choices.features))
-        for (shown, answer), n in counts.items():
-            columns[choices.column["pair", frozenset(shown), answer]] = n
+        for (candidates, answer), n in counts.items():
+            columns[choices.column["pair", frozenset(candidates), answer]] = n
         return choices, columns, *fit_counts(choices, columns)
 
     def test_each_is_what_a_fit_of_its_own_gives(self) -> None:
         choices, counts, _, beta = self.setting()
         weights = np.random.default_rng(0).poisson(counts, size=(30, len(counts))).astype(float)
-        found, needed = fit_draws(choices, weights, beta, regularised=False)
+        draws, needed = fit_draws(choices, weights, beta, regularised=False)
         assert needed == 0
-        for row, draw in zip(found, weights, strict=True):
+        for row, draw in zip(draws, weights, strict=True):
             np.testing.assert_allclose(row, fit_counts(choices, draw)[1], atol=1e-7)
 
     def test_a_draw_without_maximum_gets_the_prior_and_is_counted(self) -> None:
         choices, counts, _, beta = self.setting()
         never = counts.copy()
-        for (_, shown, answer), column in choices.column.items():
-            if answer == "M0" or (answer == "tie" and "M0" in shown):
+        for (_, candidates, answer), column in choices.column.items():
+            if answer == "M0" or (answer == "tie" and "M0" in candidates):
                 never[column] = 0
-        found, needed = fit_draws(choices, np.stack([counts, never]), beta, regularised=False)
+        draws, needed = fit_draws(choices, np.stack([counts, never]), beta, regularised=False)
         assert needed == 1
-        np.testing.assert_allclose(found[0], beta, atol=1e-8)
-        assert np.isfinite(found).all()
-        assert found[1, 0] < beta[0] - 1
+        np.testing.assert_allclose(draws[0], beta, atol=1e-8)
+        assert np.isfinite(draws).all()
+        assert draws[1, 0] < beta[0] - 1
 
     def test_a_method_without_votes_in_a_draw_has_no_strength_there(self) -> None:
         choices, counts, _, beta = self.setting()
         gone = counts.copy()
-        for (_, shown, _), column in choices.column.items():
-            if "M4" in shown:
+        for (_, candidates, _), column in choices.column.items():
+            if "M4" in candidates:
                 gone[column] = 0
-        found, _ = fit_draws(choices, gone[None], beta, regularised=False)
-        assert np.isnan(found[0, 4])
-        assert np.isfinite(found[0, :4]).all()
+        draws, _ = fit_draws(choices, gone[None], beta, regularised=False)
+        assert np.isnan(draws[0, 4])
+        assert np.isfinite(draws[0, :4]).all()
 
     def test_influence_is_the_derivative(self) -> None:
         choices, counts, _, beta = self.setting()
@@ -236,6 +236,6 @@ class TestDraws:
 
 def test_large_differences_are_found_without_a_prior() -> None:
     """Odds of 10,000 to 1 are data, not a missing maximum."""
-    found = fit({(("A", "B"), "A"): 10_000, (("A", "B"), "B"): 1})
-    assert not found.regularised
-    assert found.strengths[0] - found.strengths[1] == pytest.approx(math.log(10_000))
+    fitted = fit({(("A", "B"), "A"): 10_000, (("A", "B"), "B"): 1})
+    assert not fitted.regularised
+    assert fitted.strengths[0] - fitted.strengths[1] == pytest.approx(math.log(10_000))

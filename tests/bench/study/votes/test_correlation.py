@@ -33,19 +33,19 @@ class TestMetrics:
             ],
             columns=["protocol", "method", "case", "metric", "value"],
         )
-        found = analyse(votes, scores=scores, resamples=50)
-        table = rows(found.correlation).set_index("measure")
+        analysis = analyse(votes, scores=scores, resamples=50)
+        table = rows(analysis.correlation).set_index("measure")
         # B is better: of A, B, A one agrees; of A and C, equal, each counts half.
         assert table.loc["agreement", "value"] == pytest.approx((1 + 0.5 + 0.5) / 5)
         assert table.loc["agreement", "n"] == 5
         assert table.loc["kendall", "value"] == pytest.approx((1 - 2) / math.sqrt(5 * 4))
-        assert any("direction" in note for note in found.notes)
+        assert any("direction" in note for note in analysis.notes)
 
     def test_pair_correlations_against_scipy(self) -> None:
         """Both orders of every vote, given to scipy. Kendall: of each pair of edits alone."""
         votes, scores = poll(raters=6, per_rater=20, seed=5), metric_values()
-        found = analyse(votes, scores=scores, resamples=50).correlation
-        found = rows(found).set_index(["metric", "measure"])["value"]
+        correlation = analyse(votes, scores=scores, resamples=50).correlation
+        correlation = rows(correlation).set_index(["metric", "measure"])["value"]
         value = scores[scores["metric"] == "good"].set_index(["method", "case"])["value"]
         gap = np.array(
             [value[c[0], k] - value[c[1], k] for c, k in zip(votes["candidates"], votes["case"], strict=True)]
@@ -57,25 +57,27 @@ class TestMetrics:
             ]
         )
         theirs = scipy_stats.spearmanr(np.r_[vote, -vote], np.r_[gap, -gap]).statistic
-        assert found["good", "spearman"] == pytest.approx(theirs, abs=1e-9)
+        assert correlation["good", "spearman"] == pytest.approx(theirs, abs=1e-9)
         by_vote = [
             scipy_stats.kendalltau([v, -v], [g, -g], variant="b").statistic
             for v, g in zip(vote, gap, strict=True)
             if v
         ]
-        assert found["good", "kendall"] == pytest.approx(sum(by_vote) / math.sqrt(len(vote) * len(by_vote)))
-        assert found["good", "agreement"] == pytest.approx((np.array(by_vote) > 0).mean())
+        assert correlation["good", "kendall"] == pytest.approx(
+            sum(by_vote) / math.sqrt(len(vote) * len(by_vote))
+        )
+        assert correlation["good", "agreement"] == pytest.approx((np.array(by_vote) > 0).mean())
 
     def test_directions(self, mixed: Analysis) -> None:
-        found = rows(mixed.correlation).set_index(["metric", "measure"])["value"]
-        good, bad = (found[metric] for metric in ("good", "bad"))
+        correlation = rows(mixed.correlation).set_index(["metric", "measure"])["value"]
+        good, bad = (correlation[metric] for metric in ("good", "bad"))
         np.testing.assert_allclose(good, bad)
         assert good["agreement"] > 0.55
         assert good["method_spearman"] == pytest.approx(1.0, abs=0.11)
 
     def test_dice_are_at_one_half(self, mixed: Analysis) -> None:
-        found = rows(mixed.correlation).set_index(["metric", "measure"])
-        row = found.loc[("dice", "agreement")]
+        correlation = rows(mixed.correlation).set_index(["metric", "measure"])
+        row = correlation.loc[("dice", "agreement")]
         assert row["low"] < 0.5 < row["high"]
 
     def test_method_level_against_scipy(self, mixed: Analysis) -> None:
@@ -87,19 +89,19 @@ class TestMetrics:
             .mean()
         )
         strength = rows(mixed.strengths).set_index("method")["strength"]
-        found = rows(mixed.correlation).set_index(["metric", "measure"])["value"]
-        of = found["dice"]
+        correlation = rows(mixed.correlation).set_index(["metric", "measure"])["value"]
+        dice_row = correlation["dice"]
         theirs = scipy_stats.spearmanr(dice, strength[dice.index]).statistic
-        assert of["method_spearman"] == pytest.approx(theirs)
-        assert of["method_kendall"] == pytest.approx(
+        assert dice_row["method_spearman"] == pytest.approx(theirs)
+        assert dice_row["method_kendall"] == pytest.approx(
             scipy_stats.kendalltau(dice, strength[dice.index]).statistic
         )
 
     def test_edits_without_a_value_are_left_out_and_counted(self) -> None:
         votes, scores = poll(raters=6, per_rater=20, seed=5), metric_values()
         scores.loc[(scores["case"] == "c3") & (scores["metric"] == "good"), "value"] = np.nan
-        found = analyse(votes, scores=scores[scores["case"] != "c4"], resamples=50).correlation
-        n = rows(found).set_index(["metric", "measure"])["n"]
+        correlation = analyse(votes, scores=scores[scores["case"] != "c4"], resamples=50).correlation
+        n = rows(correlation).set_index(["metric", "measure"])["n"]
         assert n["good", "kendall"] == (~votes["case"].isin(["c3", "c4"])).sum()
         assert n["dice", "kendall"] == (votes["case"] != "c4").sum()
 

@@ -45,10 +45,10 @@ def test_counts_of_many_votes_do_not_depend_on_their_order() -> None:
     rater, source, label = (generator.integers(k, size=3000) for k in (11, 23, 7))
     rater[:11], source[:23] = np.arange(11), np.arange(23)
     crossed = Crossed.of(rater.tolist(), source.tolist(), draws=300)
-    found = crossed.counts(label, 7)
+    counts = crossed.counts(label, 7)
     weights = crossed.rater_weights[crossed.rater] * crossed.source_weights[crossed.source]
     by_hand = np.stack([weights[label == k].sum(axis=0) for k in range(7)], axis=1)
-    np.testing.assert_array_equal(found, by_hand)
+    np.testing.assert_array_equal(counts, by_hand)
 
 
 def test_pigeonhole_variance_is_the_sum_that_the_width_is_taken_from() -> None:

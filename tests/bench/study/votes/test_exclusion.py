@@ -33,11 +33,11 @@ class TestExclusion:
             reaction_ms=[1000] * 4 + [999] + [5000] * 3 + [3000] * 8,
         )
         rule = Exclusion(max_attention_failures=1, min_self_consistency=0.5, min_median_reaction_ms=1000)
-        found = rater_quality(check_votes(votes), rule).set_index("rater")
-        assert found["excluded"].to_dict() == {"ok": False, "fast": True, "asleep": True, "fickle": True}
-        assert found.loc["asleep", "why"] == "2 of 2 attention checks failed"
-        assert found.loc["fickle", "why"] == "self-consistency 0.00"
-        assert found.loc["fast", "why"] == "median reaction 999 ms"
+        quality = rater_quality(check_votes(votes), rule).set_index("rater")
+        assert quality["excluded"].to_dict() == {"ok": False, "fast": True, "asleep": True, "fickle": True}
+        assert quality.loc["asleep", "why"] == "2 of 2 attention checks failed"
+        assert quality.loc["fickle", "why"] == "self-consistency 0.00"
+        assert quality.loc["fast", "why"] == "median reaction 999 ms"
         nobody = rater_quality(check_votes(votes), Exclusion(None, None, None))
         assert not nobody["excluded"].any()
 

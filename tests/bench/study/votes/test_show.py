@@ -76,9 +76,9 @@ def test_quality_has_the_units_of_its_rows(mixed: Analysis, tables: dict[str, Ta
     assert [column.heading for column in table.columns] == ["all raters", "raters kept"]
     assert [cell.text for cell in cells(table, "votes")] == ["600", "540"]
     alpha = mixed.agreement.query("kind == 'pair' and level == 'nominal'").set_index("raters")
-    shown = cells(table, "Krippendorff's α, pair, nominal")[0]
-    assert shown.text == f"{alpha.loc['all', 'alpha']:.2f}"
-    assert shown.span == f"{alpha.loc['all', 'low']:.2f}–{alpha.loc['all', 'high']:.2f}"
+    cell = cells(table, "Krippendorff's α, pair, nominal")[0]
+    assert cell.text == f"{alpha.loc['all', 'alpha']:.2f}"
+    assert cell.span == f"{alpha.loc['all', 'low']:.2f}–{alpha.loc['all', 'high']:.2f}"
     failed = mixed.attention.set_index("raters")["share"]
     assert cells(table, "attention checks failed (%)")[0].text == f"{100 * failed['all']:.1f}"
     assert "Excluded: 1 of 10 raters. r3: 3 of 3 attention checks failed." in table.notes
@@ -132,6 +132,18 @@ def test_an_interval_with_one_end_and_a_negative_one_read_as_words() -> None:
     assert rf"\scriptsize {low:.2f} or more" in latex.table(table)
     low, high = strengths.loc["C", ["low", "high"]]
     assert f"<sub>{low:.2f} – {high:.2f}</sub>" in markup.markdown(table)
+
+
+def test_a_method_that_never_won_has_an_upper_end_alone() -> None:
+    votes = frame(
+        rater=list("xyxyxyxy"),
+        candidates=[("A", "B")] * 4 + [("B", "C")] * 4,
+        answer=["A", "B", "A", "A"] + ["B"] * 4,
+    )
+    analysis = analyse(votes, resamples=100)
+    table = {table.name: table for table in show.tables(analysis)}["strengths"]
+    high = rows(analysis.strengths, raters="kept").set_index("method").loc["C", "high"]
+    assert cells(table, "C")[0].span == f"{high:.2f} or less".replace("-", "−")
 
 
 def test_every_table_states_its_votes_and_the_rule(mixed: Analysis, tables: dict[str, Table]) -> None:
