@@ -371,7 +371,7 @@ def scene_caption(objects: Sequence[tuple[str | None, str]], background: str | N
 
 RELATION_WORDS: tuple[str, ...] = (
     *("left", "right", "above", "below", "middle", "same", "color", "colors"),
-    *("as", "of", "swap", "both", "two", "trim"),
+    *("as", "swap", "both", "two", "trim"),
     *(plural(noun(category)) for category in MINI_CATEGORIES),
 )
 """The words that level 3 of the rendered world adds to :func:`vocabulary`. New ones go to the end: a tokenizer numbers

@@ -114,7 +114,7 @@ def check_case(case: EditCase) -> None:
 def fingerprint(case: EditCase) -> dict[str, Any]:
     """All of a case as JSON values, images as SHA-256 of their pixels."""
     request = case.request
-    return {
+    facts = {
         "id": case.id,
         "category": case.category,
         "source_id": case.source_id,
@@ -126,6 +126,10 @@ def fingerprint(case: EditCase) -> dict[str, Any]:
         "mask": _pixels(request.mask),
         "seed": request.seed,
     }
+    # Absent where there is none, so that the digests of protocols without it stay.
+    if case.scored is not None:
+        facts["scored"] = [_pixels(case.scored.mask), *map(_pixels, case.areas)]
+    return facts
 
 
 def _pixels(image: Image.Image) -> str:

@@ -33,6 +33,10 @@ PAPER_CATEGORIES: Mapping[str, str] = {
 CEILINGS: Mapping[str, float] = {"swap2": 1 / 2, "perm3": 1 / 6}
 """Expected success of the best guess without regions and without the inside: one of 2! and 3! orders of colours."""
 
+# Index of an object -> attribute -> new value.
+Changes = Mapping[int, Mapping[str, str]]
+
+# Scales of two and of three objects side by side.
 _PAIR, _TRIPLE = (12.5, 14.5), (9.0, 11.5)
 _GROUNDED = tuple(name for name, category in CATEGORIES.items() if not category.floats)
 
@@ -42,6 +46,11 @@ def level_2_edit(kind: str, seed: int) -> SceneEdit:
     rng = np.random.Generator(np.random.PCG64([seed, 21]))
     scene, changes = _KINDS[kind](rng, seed)
     order = [int(index) for index in rng.permutation(len(scene.objects))]
+    return edit_of(kind, scene, changes, order)
+
+
+def edit_of(kind: str, scene: Scene, changes: Changes, order: Sequence[int]) -> SceneEdit:
+    """The edit whose prompts name the objects in this order."""
     # The regions come in the order of the words, as in level 1.
     changed = [index for index in order if index in changes]
     parts = [_part(scene, index, changes[index]) for index in changed]
@@ -68,9 +77,7 @@ def _instruction(scene: Scene, edited: Scene, index: int) -> str:
     return f"make the {old.color} {noun(old.category)} {new.color}"
 
 
-# --- kinds: a scene, and object -> its changes ------------------------------------------------------------
-
-Changes = Mapping[int, Mapping[str, str]]
+# --- kinds ----------------------------------------------------------------------------------------------
 
 
 def _swap2(rng: np.random.Generator, seed: int) -> tuple[Scene, Changes]:

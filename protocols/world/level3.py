@@ -169,7 +169,7 @@ def _trim(rng: np.random.Generator, seed: int) -> Edit:
         [draw_category(rng, [other for other in CATEGORIES if other != name])] if rng.random() < 0.5 else []
     )
     colors = [color, other_color][: 1 + len(others)]
-    objects = row(rng, [name, *others], colors, _PAIR if others else (15.0, 18.0))
+    objects = row(rng, [name, *others], colors, _PAIR if others else (13.0, 15.5))
     scene = scene_of(rng, seed, objects).with_claim("trim", trim, 0)
     edited = scene.with_claim("trim", new, 0)
     order = [int(index) for index in rng.permutation(len(objects))]

@@ -21,7 +21,7 @@ from bench.edit import EditCase, EditProtocol, Region, ScoredAreas, stable_diges
 from bench.images import mask_array, mask_image
 from bench.imprecise_masks import KINDS, imprecise
 from protocols.masks import union, usable
-from protocols.selection import rank
+from protocols.selection import fingerprint, rank
 from protocols.world import MiniCelebAHQ, MiniCoco, WithEach
 
 
@@ -43,7 +43,9 @@ class _SloppyMasks(EditProtocol):
 
     @cached_property
     def digest(self) -> str:
-        return stable_digest([self.name, self.version, self._protocol.digest])
+        """12 hex digits over the exact protocol and every sloppy mask."""
+        cases = [fingerprint(case) for case in self.cases()]
+        return stable_digest([self.name, self.version, self._protocol.digest, cases])
 
     def cases(self) -> Sequence[EditCase]:
         return WithEach(self._protocol.cases(), with_sloppy_mask)

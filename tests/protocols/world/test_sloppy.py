@@ -14,7 +14,7 @@ from bench.imprecise_masks import KINDS
 from bench.registry import parse_options
 from protocols.world.sloppy import SloppyCelebAHQ, SloppyCoco
 
-DIGESTS = {SloppyCelebAHQ: "fc6918aad9a0", SloppyCoco: "f6d07db65af2"}
+DIGESTS = {SloppyCelebAHQ: "3dacf02db3c0", SloppyCoco: "3c751966924b"}
 
 
 @pytest.fixture(scope="module", params=[SloppyCelebAHQ, SloppyCoco])
