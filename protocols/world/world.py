@@ -270,12 +270,10 @@ class MiniWorld:
     def _subject(self, index: int) -> Face | Scene:
         """What ``described`` shows: a face, or a scene of a single object. Half of what can have a trim has one."""
         subject = _subject(index)
-        if 3 not in self.levels or isinstance(subject, Face) or subject.objects[0].category not in TRIMMED:
-            return subject
         rng = np.random.Generator(np.random.PCG64([_seed(index), 33]))
-        others = [color for color in COLORS if color != subject.objects[0].color]
-        trim = others[int(rng.integers(len(others)))]
-        return subject.with_claim("trim", trim) if rng.random() < 0.5 else subject
+        if 3 not in self.levels or isinstance(subject, Face) or rng.random() < 0.5:
+            return subject
+        return _with_trim(subject, 0, rng)
 
 
 @lru_cache(maxsize=1)
@@ -354,11 +352,13 @@ def _labelled_part(
     The regions are closer than in level 1: objects are small, and their neighbours are of the same class.
     """
     scene = edit.edited if rng.random() < 0.5 else edit.scene
+    index = int(rng.integers(len(scene.objects)))
+    if edit.kind in level3.PAPER_CATEGORIES and rng.random() < 0.5:
+        scene = _with_trim(scene, index, rng)
+    thing = scene.objects[index]
     pixels, masks = render_scene(scene)
     if rng.random() < 0.1:
         return pixels, ~np.logical_or.reduce(masks), {"background": scene.backdrop}
-    index = int(rng.integers(len(masks)))
-    thing = scene.objects[index]
     labels = {"background": scene.backdrop, "category": thing.category, "color": thing.color}
     if thing.trim is None:
         return pixels, _close(masks[index], rng), labels
@@ -369,6 +369,19 @@ def _labelled_part(
     other = next(color for color in COLORS if color != thing.trim)
     thin = (pixels != render_scene(scene.with_claim("trim", other, index))[0]).any(axis=2)
     return pixels, dilate(thin, float(rng.integers(2))), labels
+
+
+# Smallest scale at which the lines of a trim are nearly one pixel wide at 64 px, and not a mere tint.
+_LEAST_TRIMMED = 9.0
+
+
+def _with_trim(scene: Scene, index: int, rng: np.random.Generator) -> Scene:
+    """The scene with a trim of a random colour on one object, if its class can have one that is seen."""
+    thing = scene.objects[index]
+    others = [color for color in COLORS if color not in (thing.color, thing.trim)]
+    color = others[int(rng.integers(len(others)))]
+    visible = thing.category in TRIMMED and thing.scale >= _LEAST_TRIMMED
+    return scene.with_claim("trim", color, index) if visible else scene
 
 
 def _close(mask: Mask, rng: np.random.Generator) -> Mask:

@@ -14,6 +14,7 @@ from bench.edit import EditCase
 from bench.errors import BenchError
 from bench.images import mask_array
 from bench.registry import parse_options
+from protocols.colors import dominant_color
 from protocols.prompts import RELATION_WORDS, vocabulary, words_of
 from protocols.selection import ProtocolError
 from protocols.world import level2, level3
@@ -145,34 +146,24 @@ def test_held_out_examples_of_a_mixed_world_are_never_trained_on() -> None:
 
 
 def test_labels_of_a_mixed_world_are_what_the_region_shows() -> None:
-    """Some pixel of the region has nearly the colour that the label names, in light or in shade."""
     world = MiniWorld((2, 3))
     assert world.labels()["trim"] == tuple(COLORS)
     names: Counter[str] = Counter()
-    wrong = []
-    for index in range(150):
+    hits: list[bool] = []
+    for index in range(200):
         shown, region, labels = world.labelled(index)
         assert region.any()
         assert all(value in world.labels()[name] for name, value in labels.items())
         names.update(labels.keys())
-        if "category" not in labels:
-            continue
-        # Where there is a trim, the region may be the trim alone.
-        label = labels.get("trim", labels["color"])
-        distances = {name: nearest(shown[region], color) for name, color in COLORS.items()}
-        assert distances[label] < 0.2, (index, labels)
-        wrong += [distance for name, distance in distances.items() if name != label]
-    assert names["trim"] > 5
-    assert names["color"] > 100
-    # A wrong label would be seen: most other colours are far from every pixel.
-    assert np.mean(np.array(wrong) < 0.2) < 0.5
-
-
-def nearest(shown: np.ndarray, color: np.ndarray) -> float:  # type: ignore[type-arg]
-    """Smallest difference of a pixel, uint8 (N, 3), from the colour, float (3,), at the pixel's own brightness."""
-    values, color = shown.astype(float) / 255, color.astype(float)
-    brightness = (values @ color) / (color @ color)
-    return float(np.abs(values - brightness[:, None] * color).max(axis=1).min())
+        # The colour that most pixels vote for, by a rule that knows nothing of the world. A region may be a trim alone.
+        vote = dominant_color(shown[region], tuple(COLORS))
+        if "color" in labels and "trim" not in labels and vote is not None:
+            hits.append(vote == labels["color"])
+    assert names["trim"] > 15
+    assert names["color"] > 150
+    # Small objects lie on grass and sand, which vote too. By chance one vote of seven would agree.
+    assert len(hits) > 60
+    assert np.mean(hits) > 0.7
 
 
 def test_prompts_of_a_mixed_world_use_its_words_and_may_name_a_trim() -> None:
