@@ -80,7 +80,7 @@ def edit_masks(requests: Sequence[EditRequest], purpose: str = "edit") -> list[N
 
 
 def generators(requests: Sequence[EditRequest]) -> list[torch.Generator]:
-    """One random generator per request, so that a result does not depend on what it was batched with.
+    """One random generator per request, so that a result does not depend on the other requests of its batch.
 
     They live on the CPU whatever the device: noise is drawn there and moved, and the same seed gives the same noise
     on every device.

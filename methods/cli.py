@@ -94,7 +94,7 @@ def train(
         typer.Option(min=0, help="Another run of a recipe of PromptEditDiff, saved as RECIPE_seedN."),
     ] = 0,
 ) -> None:
-    """Train one of the embedded checkpoints from scratch. The same command goes on where it was stopped.
+    """Train one of the embedded checkpoints from scratch. The same command continues a stopped training.
 
     With --warm, a variant of PromptEditDiff starts from the checkpoint of its method.
     """
@@ -164,10 +164,10 @@ def train_sd15(
     dtype: Dtype = "auto",
     dry_run: DryRun = False,
 ) -> None:
-    """Train PromptEditDiff at Stable Diffusion 1.5's size: make the edits to learn from, then learn.
+    """Train PromptEditDiff at Stable Diffusion 1.5's size: make the training tuples, then train.
 
-    Masks and captions are the data sets' own. Results are made by sd_inpainting. All of it is kept on disk, and
-    the same command goes on where it was stopped.
+    Masks and captions are the data sets' own. Results are made by sd_inpainting. All of it is stored on disk, and
+    the same command continues a stopped training.
     """
     from methods.prompt_edit_diff import VARIANTS
     from methods.prompt_edit_diff.config import Config
@@ -229,7 +229,7 @@ def train_sd15(
 def _training_tuples(
     sources: Mapping[str, Any], inpainter: Any, folder: Path, device: str, dtype: str
 ) -> list[TrainingTuples]:
-    """Makes the missing edits to learn from, per data set, with one model in memory."""
+    """Makes the missing training tuples of each data set, with one model in memory."""
     from bench.devices import resolve_device, resolve_dtype
     from bench.edit import Runtime
     from methods.prompt_edit_diff.training_tuples import make_training_tuples
@@ -422,7 +422,7 @@ def zoo_sheet(
     check_target(out, "--out")
     registry = open_session(context).methods
     runtime = Runtime(resolve_device(device), "float32")
-    # Every method with an embedded checkpoint edits; the autoencoder alone is no editor.
+    # Every embedded checkpoint except the autoencoder belongs to a method that edits.
     editors = {}
     for name in registry.names():
         if "mini" not in registry.load(name).PRESETS or name == "autoencoder_round_trip":

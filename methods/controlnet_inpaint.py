@@ -49,9 +49,9 @@ class ControlNetInpaint(DiffusersMethod):
         """``owner/name`` of the hub, or a folder that is the ControlNet or has it in ``controlnet/``."""
         controlnet_revision: str | None = None
         control_scale: float = 0.5
-        """Weight of the control's residuals. The default is the pipeline's, half of its sister pipelines'."""
+        """Weight of the control's residuals. The default is the pipeline's. Other ControlNet pipelines have 1."""
         strength: float = 1.0
-        """1 starts from pure noise. Less keeps as much of the source inside the mask."""
+        """1 starts from pure noise. A smaller value keeps more of the source inside the mask."""
         prompt_field: PromptField = "target_prompt"
         mask_cells: MaskCells = "rescue"
         """As for ``sd_inpainting``. The control always has the exact mask."""

@@ -1,8 +1,8 @@
 """Controls: methods whose result is known in advance. They test the benchmark and give its noise floor.
 
 ``copy_input`` must leak nothing and succeed at nothing, and ``oracle`` must lead. The three round trips show how a
-metric reacts to changes that nobody sees. ``noise_fill`` and ``flat_color_fill`` put junk into the region and nothing
-anywhere else. Their success rate is the share of a method's successes that means nothing.
+metric reacts to invisible changes. ``noise_fill`` and ``flat_color_fill`` put junk into the region and change nothing
+outside. Their success rate shows how often a metric accepts junk.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Jpeg(EditMethod):
     @dataclass(frozen=True)
     class Options:
         quality: int = 75
-        """1 to 95, Pillow's scale."""
+        """JPEG quality, 1 to 95, on Pillow's scale."""
 
     @classmethod
     def problems(cls, options: Options) -> list[str]:
@@ -97,7 +97,7 @@ class Jpeg(EditMethod):
 
 
 class ResizeRoundTrip(EditMethod):
-    """The source resized by ``scale`` and back, Lanczos both ways: what a lower resolution loses anyway."""
+    """The source resized by ``scale`` and back, Lanczos both ways. It shows the loss of a lower resolution alone."""
 
     summary = "the source, resized and back: what a lower native resolution costs"
     is_control = True
@@ -127,9 +127,9 @@ class ResizeRoundTrip(EditMethod):
 
 
 class AutoencoderRoundTrip(EditMethod):
-    """The source through an AutoencoderKL: encoder's mode, decoder. What every latent diffusion method pays.
+    """The source through an AutoencoderKL (encoder's mode, decoder). Every latent diffusion method has this error.
 
-    By default the autoencoder of the inpainting checkpoint, so that the floor is that method's own.
+    The default is the autoencoder of the inpainting checkpoint, so the noise floor is that method's own.
     """
 
     summary = "the source through the latent autoencoder: what latent diffusion costs before any edit"
@@ -160,7 +160,7 @@ class AutoencoderRoundTrip(EditMethod):
         self.vae = pipelines.load_part("vae", checkpoint, runtime).to(runtime.device)
 
     def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
-        """Takes sources of one size, any size: edge-padded to the autoencoder's factor and cropped again."""
+        """Takes sources of one size, any size. They are edge-padded to the autoencoder's factor and cropped again."""
         import torch
 
         if not requests:

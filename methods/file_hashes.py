@@ -28,14 +28,14 @@ def torch_hub_file(name: str) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """64 hex digits of a file's SHA-256, from the cache where the file has not changed."""
+    """64 hex digits of a file's SHA-256, from the cache if the file has not changed."""
     return sha256_of_each({"": path})[""]
 
 
 def sha256_of_each(files: Mapping[str, Path]) -> dict[str, str]:
     """Name -> SHA-256 of the file with that name. Raises OSError for a file that cannot be read.
 
-    A cache that cannot be read or written costs time and nothing else.
+    If the cache cannot be read or written, the hashes are only computed again.
     """
     cache = cache_folder() / "weights-sha256.json"
     try:

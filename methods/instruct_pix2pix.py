@@ -1,7 +1,7 @@
 """InstructPix2Pix (Brooks, Holynski and Efros, CVPR 2023), through diffusers' pipeline of that name.
 
-It follows an instruction ("make it snowy") and knows no mask: what it changes outside is its leakage. The UNet has 8
-input channels: 4 of the noisy latents and 4 of the source's latents, the latter unscaled.
+It follows an instruction ("make it snowy") and takes no mask. Its changes outside the mask are its leakage. The UNet
+has 8 input channels: 4 of the noisy latents and 4 of the source's latents, which are unscaled.
 
 =================  ======================================================================================
 paper              here
@@ -39,7 +39,7 @@ class InstructPix2Pix(DiffusersMethod):
         weights: str = "timbrooks/instruct-pix2pix"
         steps: int = 100
         image_guidance: float = 1.5
-        """How strongly the source is kept. ``guidance`` says how strongly the instruction is followed."""
+        """Scale of the guidance towards the source. ``guidance`` is the scale towards the instruction."""
 
     PRESETS: Mapping[str, Mapping[str, Any]] = {
         "mini": {

@@ -1,8 +1,8 @@
 """Latent blending: SDEdit inside the mask, RePaint's conditioning outside it (Lugmayr et al., CVPR 2022).
 
-It is what a practitioner has without an editor, if they have a mask. The source is noised (SDEdit, Meng et al., ICLR
+It is the baseline with a mask and without an editor. The source is noised (SDEdit, Meng et al., ICLR
 2022) and denoised towards the prompt. At every step the latents outside the mask are replaced by the source's at the
-very level of noise that the step has reached, and by clean ones after the last. This is RePaint's algorithm 1, in the
+noise level that the step has reached, and by clean ones after the last step. This is RePaint's algorithm 1, in the
 latents of Stable Diffusion instead of pixels.
 
 =====================  ============================================================================
@@ -14,7 +14,7 @@ jump length j          ``jump_length``
 resampling r           ``resamplings``
 =====================  ============================================================================
 
-``sdedit`` is its sibling without the mask.
+``sdedit`` is the same without the mask.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class LatentBlending(BlendingMethod):
     @dataclass(frozen=True)
     class Options(BlendingOptions):
         strength: float = 0.8
-        """How far the source is noised: int(steps * strength) steps are run. 1 starts at the noisiest step."""
+        """Noise level of the start: int(steps * strength) steps are run. 1 starts at the noisiest step."""
         eta: float = 0.0
         """0 is DDIM. 1 is DDPM, as in RePaint's own sampling."""
         resamplings: int = 1
-        """How often each stretch of ``jump_length`` steps is run, RePaint's r. 1: once, without jumps back."""
+        """Runs of each stretch of ``jump_length`` steps, RePaint's r. 1 makes no jumps back."""
         jump_length: int = 10
         """Steps that each jump back covers, RePaint's j."""
         paste: bool = False
@@ -80,7 +80,7 @@ class LatentBlending(BlendingMethod):
     ) -> Tensor:
         options, schedule = self.options, self.schedule
 
-        # The order in which noise levels are visited. Index k of the walk has k + 1 steps left; -1 is clean.
+        # The order in which noise levels are visited. Index k of the walk has k + 1 steps left. -1 is clean.
         # The least noisy part of the grid, as in SDEdit: the noisiest steps would forget the source.
         grid = schedule.grid(options.steps)[-int(options.steps * options.strength) :]
         walk = jumps(len(grid), options.jump_length, options.resamplings)
@@ -107,12 +107,12 @@ def jumps(steps: int, length: int, times: int) -> list[int]:
     below the first level, it goes back up by ``length`` levels at once, ``times`` - 1 times for each such level.
     """
     # One jump of ``length`` levels has the distribution of RePaint's ``length`` single ones.
-    left = dict.fromkeys(range(0, steps - length, length), times - 1)
+    jumps_left = dict.fromkeys(range(0, steps - length, length), times - 1)
     walk = [steps - 1]
     while walk[-1] >= 0:
         level = walk[-1]
-        if left.get(level, 0) > 0:
-            left[level] -= 1
+        if jumps_left.get(level, 0) > 0:
+            jumps_left[level] -= 1
             walk.append(level + length)
         else:
             walk.append(level - 1)

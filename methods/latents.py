@@ -10,8 +10,8 @@ alpha-bar_t        ``NoiseSchedule.signal(t)``     share of the signal's varianc
 eps_theta, v       ``GuidedUNet(...)(z, t)``       prediction of the UNet, float32 (B, 4, h, w)
 =================  ==============================  ==================================================
 
-h and w are H and W over the autoencoder's factor. Latents stay float32 whatever the models' precision: the blend of
-many steps must not round at each.
+h and w are H and W over the autoencoder's factor. Latents are float32 whatever the models' precision, because many
+steps blend them and rounding would add up.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Fine-tuned networks stored as differences of low rank from their base.
+"""Fine-tuned networks stored as low-rank differences from their base.
 
 A fine-tuned network differs from its base in every weight, but not in every direction. As in LoRA (Hu et al. 2022,
-equation 3), each large weight is W = W0 + B A. A convolution's kernel is taken as a matrix of out rows. Unlike LoRA's,
-the ranks are high: they are there to halve a file, not to make training cheap.
+equation 3), each large weight is W = W0 + B A. A convolution's kernel is reshaped to a matrix of out rows. Unlike in
+LoRA, the ranks are high, because the goal is a file of half the size and not a cheap training.
 
 =================  ===============================================================================
 LoRA               here
@@ -45,7 +45,7 @@ class LowRankError(BenchError):
 
 
 class LowRankDelta(nn.Module):
-    """The parametrisation W = W0 + B A of one weight. B and A learn, W0 does not."""
+    """The parametrisation W = W0 + B A of one weight. B and A are trained, W0 is not."""
 
     def __init__(self, difference: Tensor, share: float) -> None:
         """``difference``: W - W0, (out, ...). ``share`` in (0, 1]: see :func:`ranked`."""
@@ -72,7 +72,7 @@ def ranked(shape: torch.Size | tuple[int, ...], share: float) -> int:
 
 
 def cut(network: nn.Module, base: Mapping[str, Tensor], share: float, prefix: str = "") -> list[str]:
-    """Makes each large weight of ``network`` its base's plus a difference of low rank. Returns their names.
+    """Makes each large weight of ``network`` its base's plus a low-rank difference. Returns their names.
 
     ``base`` is the base's state dict. Its ``NAME`` is the network's ``prefix + NAME``. Weights whose shape differs from
     the base's (widened first convolutions) and small ones stay as they are.
@@ -150,7 +150,7 @@ def write(folder: Path, network: nn.Module, base: Path) -> None:
 
 
 def stored(folder: Path) -> bool:
-    """Whether a folder is in this form."""
+    """True for a folder in this form."""
     return (folder / BASE).is_file()
 
 

@@ -1,6 +1,6 @@
 """Masks on the coarser grid of a network: latent samples, or the pixels of a smaller image.
 
-A network that works at 1/8 of the resolution knows a mask by one value per cell of 8 x 8 pixels. All masks here are
+A network that works at 1/8 of the resolution gets a mask as one value per cell of 8 x 8 pixels. All masks here are
 bool (H, W) with True = edit, and H and W are multiples of ``factor``, the side of a cell in pixels.
 """
 

@@ -2,8 +2,8 @@
 
 ``path`` is one of
 
-* a folder with one image per case, named by the case's id (``<id>.png``), such as the folder of a method in a run;
-* a JSONL file with one object a line, ``{"case": "<id>", "file": "<image>"}``. The file is relative to the JSONL's
+* a folder with one image per case, named by the case's id (``<id>.png``), such as the folder of a method in a run
+* a JSONL file with one object per line, ``{"case": "<id>", "file": "<image>"}``. The file is relative to the JSONL's
   own folder.
 
 The ids are those of the exported cases (``cases.jsonl``).
@@ -35,7 +35,7 @@ _DECODED = 16
 
 
 class Outputs(EditMethod):
-    """Edits whole cases (``wants_cases``), since a request does not say which case it belongs to."""
+    """Gets whole cases (``wants_cases``), because a request does not say which case it belongs to."""
 
     summary = "edits made elsewhere, read from a folder or a JSONL file"
     needs: frozenset[str] = frozenset({"source"})
@@ -46,12 +46,12 @@ class Outputs(EditMethod):
         path: str = ""
         """A folder, or a ``.jsonl`` file."""
         resize: bool = False
-        """Resize images of another size to the source's, by Lanczos. Off: another size is an error. It stands for a
-        model's own resolution and does not undo a crop."""
+        """Resize images of another size to the source's, by Lanczos, for models with a resolution of their own. It
+        does not undo a crop. If False, another size is an error."""
 
     @classmethod
     def identity(cls, options: Options) -> dict[str, str]:
-        """SHA-256 over every case's image: other images are another method."""
+        """SHA-256 over every case's image. Other images are another method."""
         digest = hashlib.sha256()
         # Sorted: the order of a folder's entries differs between file systems.
         for case, file in sorted(listed(options.path).items()):
@@ -60,7 +60,7 @@ class Outputs(EditMethod):
 
     @classmethod
     def problems(cls, options: Options) -> list[str]:
-        """Missing files, files that are no images by their headers, and transparent images. Needs no cases."""
+        """Missing files, files whose headers are not those of images, and transparent images. Needs no cases."""
         try:
             files = listed(options.path)
         except ValueError as error:
@@ -144,13 +144,13 @@ def listed(path: str) -> dict[str, Path]:
         raise ValueError("option path is missing: give a folder of images named by case id, or a .jsonl file")
     location = Path(path).expanduser()
     if location.is_dir():
-        return _of_folder(location)
+        return _files_of_folder(location)
     if location.suffix != ".jsonl":
         raise ValueError(f"path {path!r}: neither a folder nor a .jsonl file. Check the path")
-    return _of_jsonl(location)
+    return _files_of_jsonl(location)
 
 
-def _of_folder(folder: Path) -> dict[str, Path]:
+def _files_of_folder(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for file in images.image_files(folder):
         # a.png and a.jpg, for example.
@@ -165,7 +165,7 @@ def _of_folder(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _of_jsonl(place: Path) -> dict[str, Path]:
+def _files_of_jsonl(place: Path) -> dict[str, Path]:
     try:
         # Editors on Windows begin a file with a byte order mark.
         text = place.read_text(encoding="utf-8-sig")

@@ -1,4 +1,4 @@
-"""diffusers pipelines: loading them from their parts, saving them, and calling them without silent traps.
+"""diffusers pipelines: they are loaded from their parts, saved, and called with checked arguments.
 
 torch and diffusers are imported on use.
 """
@@ -52,7 +52,7 @@ _CLASSES: Mapping[str, tuple[str, str]] = {
 
 
 class ArgumentError(BenchError):
-    """A pipeline was to be called with an argument that it would have ignored without a word."""
+    """A pipeline would silently ignore an argument of the call."""
 
 
 # --- loading ---------------------------------------------------------------------------------------
@@ -63,9 +63,9 @@ def load_pipeline(
 ) -> Any:
     """A pipeline of diffusers, in evaluation mode, on the device and in the precision of ``runtime``.
 
-    Whatever precision is on disk is converted to ``runtime.dtype``. There is no safety checker and no progress bar.
-    ``scheduler`` replaces the checkpoint's own sampler and keeps its noise schedule. ``extra`` holds further
-    components of the pipeline, loaded already.
+    The weights are converted to ``runtime.dtype``, whatever their precision on disk. There is no safety checker and no
+    progress bar. ``scheduler`` replaces the checkpoint's own sampler and keeps its noise schedule. ``extra`` holds
+    further components of the pipeline that are already loaded.
     """
     import diffusers
 
@@ -104,7 +104,7 @@ def load_part(part: str, checkpoint: Weights, runtime: Runtime, class_path: Any 
 
 
 def _class_of(part: str, checkpoint: Weights, class_path: Any) -> tuple[str, str]:
-    """(library, class) of a part. Raises WeightsError for a library that may not be asked for one."""
+    """(library, class) of a part. Raises WeightsError for a library that is not allowed."""
     if (
         isinstance(class_path, list)
         and len(class_path) == 2
@@ -184,8 +184,8 @@ def quiet() -> Iterator[None]:
 def call(pipeline: Any, **arguments: Any) -> list[Any]:
     """``pipeline(**arguments).images``. Raises ArgumentError for a name that the pipeline does not declare.
 
-    diffusers' pipelines take ``**kwargs`` and drop what they do not know: a misspelt name, or one that only a sister
-    pipeline has, would fall back to a default without a word.
+    diffusers' pipelines take ``**kwargs`` and drop unknown names. A misspelt name, or one that only another pipeline
+    has, would silently fall back to a default.
     """
     parameters = inspect.signature(type(pipeline).__call__).parameters.values()
     accepted = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {"self"}
@@ -204,8 +204,8 @@ def masked_latents(
 ) -> torch.Tensor:
     """Scaled latents (B, 4, H / f, W / f) of the sources with gray where their masks (bool (H, W)) are True.
 
-    An inpainting pipeline that is given a mask widened to whole cells would hide the whole cells. With these as its
-    ``masked_image_latents`` the network sees every pixel that it shall keep.
+    An inpainting pipeline that is given a mask widened to whole cells would hide the whole cells. With these latents
+    as its ``masked_image_latents`` the network sees every pixel that must stay.
     """
     import torch
 

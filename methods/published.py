@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PublicWeights:
-    """Facts about a published checkpoint: where it is, what it holds, how large it is."""
+    """Location, parts, licence and size of a published checkpoint."""
 
     id: str
     # Commit that the benchmark uses.
@@ -42,7 +42,7 @@ def _files(suffix: str, unet: int, vae: int, text_encoder: int) -> dict[str, tup
 PUBLIC: Mapping[str, PublicWeights] = {
     checkpoint.id: checkpoint
     for checkpoint in (
-        # The full-precision UNet and VAE of this repository are pickles only; the half-precision files
+        # The full-precision UNet and VAE of this repository are pickles only. The half-precision files
         # are safetensors, so those are the ones to fetch. They are converted to the precision of the run on load.
         PublicWeights(
             id="stable-diffusion-v1-5/stable-diffusion-inpainting",

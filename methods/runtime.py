@@ -35,7 +35,7 @@ def runtime_problems(runtime: Runtime) -> list[str]:
 
 
 def refuse(method: str, problems: Sequence[str]) -> None:
-    """Raises one ValueError that names the method and lists every problem. Returns where there is none."""
+    """Raises one ValueError that names the method and lists every problem. Does nothing without a problem."""
     if problems:
         raise ValueError(f"{method}: " + "; ".join(problems))
 

@@ -33,16 +33,16 @@ class SdInpainting(DiffusersMethod):
     class Options(DiffusersOptions):
         weights: str = "stable-diffusion-v1-5/stable-diffusion-inpainting"
         strength: float = 1.0
-        """1 starts from pure noise. Less keeps as much of the source inside the mask."""
+        """1 starts from pure noise. A smaller value keeps more of the source inside the mask."""
         prompt_field: PromptField = "target_prompt"
         """Text of the request that is the prompt. The public and the mini checkpoints were trained on captions of
         whole images, so the target prompt is the default."""
         mask_cells: MaskCells = "rescue"
-        """How a mask is brought onto the latent grid. ``rescue`` fills the cells of parts that the grid would miss
+        """Rule that brings a mask onto the latent grid. ``rescue`` fills the cells of parts that the grid would miss
         and leaves the rest to the pipeline's sampling. ``cover`` fills every cell that the mask touches: the whole
         region becomes editable, and up to a cell around it. A UNet with 9 channels then still sees all pixels of
-        these cells that are not in the mask (not with ``padding_mask_crop``, where the pipeline hides what it is
-        given)."""
+        these cells that are not in the mask. With ``padding_mask_crop`` it does not, because the pipeline hides the
+        whole cells."""
         padding_mask_crop: int | None = None
         """Crop around the mask with this margin in pixels, edit the crop at full size and paste it back. Images are
         then edited one at a time, since the pipeline takes no more."""

@@ -1,7 +1,7 @@
-"""SDEdit (Meng et al., ICLR 2022) as practitioners run it: Stable Diffusion's image-to-image pipeline.
+"""SDEdit (Meng et al., ICLR 2022) as in common practice: Stable Diffusion's image-to-image pipeline.
 
 The source is noised up to ``strength`` and denoised towards the prompt. The mask is unused, so everything may change.
-It is the baseline for what a mask is worth: ``latent_blending`` is the same with the mask.
+It is the baseline that measures the worth of a mask. ``latent_blending`` is the same with the mask.
 
 =================  ==========================================
 paper              here
@@ -34,8 +34,8 @@ class SdEdit(DiffusersMethod):
     @dataclass(frozen=True)
     class Options(DiffusersOptions):
         strength: float = 0.8
-        """How far the source is noised: int(steps * strength) steps are run, one more with PNDM. 1 forgets the
-        source: nearly, with Stable Diffusion's own schedule, and altogether with one that ends in pure noise."""
+        """Noise level of the start: int(steps * strength) steps are run, one more with PNDM. With 1, almost nothing
+        of the source is left on Stable Diffusion's own schedule, and nothing on one that ends in pure noise."""
 
     PRESETS: Mapping[str, Mapping[str, Any]] = {
         "mini": {"weights": "zoo:text_to_image", "steps": 10, "guidance": 3.0},

@@ -54,9 +54,9 @@ class DiffusersOptions(StableDiffusionOptions):
 class BlendingOptions(StableDiffusionOptions):
     prompt_field: PromptField = "target_prompt"
     """Text of the request that is the prompt. The target prompt describes the whole result, as the captions in
-    training did. The region's prompt names its content alone ("a stone")."""
+    training did. The region's prompt names the region's content alone ("a stone")."""
     mask_cells: MaskCells = "rescue"
-    """``rescue`` takes the middle pixel of each cell of the latent grid, and the cells of parts that this would
+    """``rescue`` takes the middle pixel of each cell of the latent grid, and adds the cells of parts that this would
     miss. ``cover`` makes every cell editable that the mask touches."""
 
 
@@ -126,7 +126,7 @@ class StableDiffusionMethod(EditMethod):
         raise NotImplementedError
 
     def composited(self) -> bool:
-        """Whether results are composited with their sources outside the mask."""
+        """True if results are composited with their sources outside the mask."""
         return bool(self.options.paste)
 
 
@@ -137,7 +137,7 @@ class DiffusersMethod(StableDiffusionMethod):
         return pipelines.load_pipeline(self.pipeline_class, checkpoint, runtime, self.options.scheduler)
 
     def call(self, requests: Sequence[EditRequest], prompt_field: str, **arguments: Any) -> list[Image]:
-        """Calls the pipeline with what every one of them takes, and with ``arguments``."""
+        """Calls the pipeline with the arguments that all pipelines take, and with ``arguments``."""
         options = self.options
         return pipelines.call(
             self.pipeline,
@@ -199,7 +199,7 @@ class BlendingMethod(StableDiffusionMethod):
 
 
 def strength_problems(steps: int, strength: float) -> list[str]:
-    """Problems of a ``strength`` that noises the source only part of the way: it must leave a step to run."""
+    """Problems of a ``strength`` that noises the source only partly. It must leave a step to run."""
     if not 0 < strength <= 1:
         return [f"strength {strength}: expected more than 0 and at most 1"]
     if steps >= 1 and int(steps * strength) < 1:

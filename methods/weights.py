@@ -1,14 +1,14 @@
-"""Where a method's weights are, whether all of them are there, and what to do if they are not.
+"""Locations of a method's weights, checks of completeness, and remedies for missing ones.
 
 A ``weights`` option is one of
 
 * ``owner/name``: a model on the hub, looked up in the local hub cache only, at a pinned revision. Nothing is
-  downloaded without the user's knowledge: the error says the command that fetches it;
-* a folder in diffusers' own layout (``model_index.json``, ``unet/``, ``vae/``, ...);
+  downloaded without the user's knowledge. The error names the command that fetches it.
+* a folder in diffusers' own layout (``model_index.json``, ``unet/``, ``vae/``, ...)
 * ``zoo:NAME``: an embedded checkpoint, checked byte for byte.
 
-All three end in the same value, :class:`Weights`: a folder per part. No model library is imported to find out, so this
-is cheap to do before any model loads.
+All three give the same value, :class:`Weights`, with a folder per part. No model library is imported, so the check is
+cheap and comes before any model loads.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def kind_of(weights: str) -> Kind:
-    """Which of the three forms ``weights`` has. Raises WeightsError where it has none."""
+    """The form of ``weights``, one of the three. Raises WeightsError for any other text."""
     if weights.startswith("zoo:"):
         return "zoo"
     path = Path(weights).expanduser()
@@ -197,7 +197,7 @@ def identity(
 ) -> dict[str, str]:
     """Facts that fix the tensors behind ``weights``: a commit, or a SHA-256 over the files.
 
-    For weights that are missing, only the option's own value, since there is no content to name.
+    For missing weights it has only the option's own value, because there is no content to hash.
     """
     try:
         checkpoint = find(weights, revision, parts)
@@ -304,7 +304,7 @@ def locate_part(root: Path, part: str) -> Path | None:
 
 
 def stored(folder: Path) -> set[str]:
-    """The forms of a part's tensors that are there: "safetensors", "fp16.safetensors", "bin", "fp16.bin"."""
+    """The forms of a part's tensors that exist: "safetensors", "fp16.safetensors", "bin", "fp16.bin"."""
     forms: set[str] = set()
     for stem in ("diffusion_pytorch_model", "model", "pytorch_model"):
         for form in ("safetensors", "fp16.safetensors", "bin", "fp16.bin"):

@@ -4,7 +4,7 @@ CVPR 2022): an unconditional pixel-space diffusion model, guided by a CLIP, blen
 ==========  ====================================  ====================================================
 paper       code                                  what it is
 ==========  ====================================  ====================================================
-x, x_t      ``source``, ``x``                     the source, and the sample at level t; RGB in [-1, 1]
+x, x_t      ``source``, ``x``                     the source, and the sample at level t: RGB in [-1, 1]
 m           ``mask``                              1 = edit, 0 = keep
 x̂_0         ``StepPrediction.x0``                 clean image predicted from ``x``, not clipped
 d           ``region prompt``                     the text that the masked region should match

@@ -52,7 +52,7 @@ class Adm:
 
     @property
     def attends(self) -> tuple[bool, ...]:
-        """Whether each level has attention."""
+        """For each level, True if it has attention."""
         return tuple(self.image_size // 2**i in self.attention for i in range(len(self.multipliers)))
 
 
@@ -122,7 +122,7 @@ def modules(adm: Adm) -> dict[str, str]:
         names[f"{original}.qkv"] = f"{diffusers}.to_q|to_k|to_v"
         names[f"{original}.proj_out"] = f"{diffusers}.to_out.0"
 
-    # Down. guided-diffusion numbers all blocks in one list; a downsampler is a block of its own.
+    # Down. guided-diffusion numbers all blocks in one list, and a downsampler is a block of its own.
     # Block 0 is the first convolution.
     levels, block = len(adm.multipliers), 1
     for i, attends in enumerate(adm.attends):

@@ -67,7 +67,7 @@ def _load(files: ClipFiles, device: str) -> tuple[Any, Any]:
     logger.setLevel(logging.ERROR)  # open_clip reports each step on the root logger
     try:
         if files.is_archive:
-            # OpenAI's own file is a TorchScript archive, which weights_only refuses; its SHA-256 was checked.
+            # OpenAI's own file is a TorchScript archive, which weights_only refuses. Its SHA-256 was checked.
             model = open_clip.load_openai_model(str(files.file), precision="fp32", device=device)
             model.visual.preprocess_cfg = {**preprocess, "size": model.visual.image_size}
         else:

@@ -52,7 +52,7 @@ class ClipFiles:
 
     @property
     def is_archive(self) -> bool:
-        """Whether the file is TorchScript, as OpenAI publishes it, rather than plain tensors."""
+        """True if the file is TorchScript, as OpenAI publishes it, and not plain tensors."""
         if self.file is None or not zipfile.is_zipfile(self.file):
             return False
         try:
@@ -71,7 +71,7 @@ def find_adm(weights: str, revision: str | None) -> AdmFiles:
         path = Path(weights).expanduser()
         if not path.is_file():
             raise WeightsError(f"weights {weights!r}: no such file. {_ADM_REMEDY}")
-        # Half precision would be half of it; less is a broken download or another model.
+        # Half precision would be half of it. A smaller file is a broken download or another model.
         if path.stat().st_size < _BYTES_256 // 2:
             raise WeightsError(
                 f"weights {weights!r}: {path.stat().st_size:,} bytes are too few for the 256 px model. {_ADM_REMEDY}"

@@ -36,7 +36,7 @@ class Weighting:
 
     @property
     def guides(self) -> bool:
-        """Whether any term has a weight."""
+        """True if any term has a weight."""
         return bool(self.clip or self.range or (self.background and (self.lpips or self.l2)))
 
 

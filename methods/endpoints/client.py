@@ -197,7 +197,7 @@ class Endpoint:
         return value
 
     def _error_message(self, status: int, body: bytes) -> tuple[str, str]:
-        """The message and the code in an error's body, as OpenAI words them; elsewhere the status's own phrase."""
+        """The message and the code in an error's body in OpenAI's format. Otherwise the status's own phrase."""
         import httpx2
 
         try:
@@ -225,7 +225,7 @@ class Endpoint:
 
 
 def _is_transient(status: int, code: str) -> bool:
-    """Whether a status is likely to go away by itself."""
+    """True for a status that may go away when the call is repeated."""
     # A spent quota has the status of a rate limit, and does not go away.
     return (status in (408, 429) and code != "insufficient_quota") or 500 <= status < 600
 

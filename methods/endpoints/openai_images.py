@@ -105,7 +105,7 @@ class OpenAiImages(EditMethod):
         quality: Literal["low", "medium", "high"] | None = None
         """None leaves it to the server."""
         input_fidelity: Literal["low", "high"] | None = None
-        """How closely the source is kept, where the model has this setting. None leaves it to the server."""
+        """Fidelity to the source, if the model has this setting. None leaves it to the server."""
         prompt_field: Literal["target_prompt", "region_prompt", "instruction"] = "target_prompt"
         ask_base64: bool = False
         """Send ``response_format=b64_json``. Some servers answer with a link otherwise. The gpt-image models always

@@ -6,7 +6,7 @@ OpenAI's published state dicts, which therefore load strictly.
 ===============================  =========================================================================
 paper, published code            here
 ===============================  =========================================================================
-x_t, x_0, eps                    ``x``, ``x0``, ``eps``; float32 (B, 3, S, S) in [-1, 1], eps without bounds
+x_t, x_0, eps                    ``x``, ``x0``, ``eps``: float32 (B, 3, S, S) in [-1, 1], eps without bounds
 caption's tokens, their mask     ``tokens`` int64 (B, L), ``present`` bool (B, L)
 K final token embeddings         ``TextFeatures.sequence`` (B, L, W): more keys and values for each attention
 last token embedding             ``TextFeatures.pooled`` (B, 4 C): added to the embedding of t

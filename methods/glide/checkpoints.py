@@ -1,15 +1,15 @@
-"""Finding GLIDE's weights, checking that they are complete, and loading the networks.
+"""GLIDE's weights are located, checked for completeness, and loaded.
 
 A ``weights`` option is one of
 
 * ``openai:glide-filtered``: OpenAI's published files in the user's cache folder. Nothing is downloaded without the
-  user's knowledge: the error says the command that fetches them;
-* a folder with files of the published names;
-* a folder in our own layout: ``base/`` and ``upsampler/``, each ``config.json`` and ``model.safetensors``, and
-  ``tokenizer/``, which ``shared.json`` may name a sibling for;
-* ``zoo:NAME``: an embedded checkpoint of that layout, checked byte for byte.
+  user's knowledge. The error names the command that fetches them.
+* a folder with files of the published names
+* a folder in this project's layout: ``base/`` and ``upsampler/``, each with ``config.json`` and ``model.safetensors``,
+  and ``tokenizer/``, for which ``shared.json`` may name a sibling
+* ``zoo:NAME``: an embedded checkpoint of that layout, checked byte for byte
 
-No model library is imported to find out.
+The check imports no model library.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ def byte_log_likelihood(x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tenso
     upper = torch.where(x0 > 1 - half, torch.full_like(upper, math.inf), upper)
     # erfc keeps its digits for large positive arguments. For large negative ones it is 2, and a difference of two
     # such values is 0.
-    left = x0 < mean
-    near, far = torch.where(left, -upper, lower), torch.where(left, -lower, upper)
+    below = x0 < mean
+    near, far = torch.where(below, -upper, lower), torch.where(below, -lower, upper)
     mass: Tensor = (torch.special.erfc(near) - torch.special.erfc(far)) / 2
     return mass.clamp(min=1e-12).log()
 

@@ -3,7 +3,7 @@
 ===============================  =========================================================================
 paper                            here
 ===============================  =========================================================================
-x, m (1 = hole)                  ``image`` float (B, 3, H, W) in [0, 1]; ``mask`` float (B, 1, H, W), 0 or 1
+x, m (1 = hole)                  ``image`` float (B, 3, H, W) in [0, 1], ``mask`` float (B, 1, H, W), 0 or 1
 x' = stack(x * (1 - m), m)       ``network.Generator.paint``: four channels in
 fast Fourier convolution         ``network.FFC``, a local and a global branch (Chi et al., NeurIPS 2020)
 spectral transform, Fourier unit ``network.SpectralTransform``, ``network.FourierUnit``

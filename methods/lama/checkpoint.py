@@ -1,14 +1,14 @@
-"""Finding LaMa's weights, checking that they are the right ones, and the remedy if they are not.
+"""LaMa's weights are located and checked. An error names the remedy.
 
 A ``weights`` option is one of
 
 * a TorchScript file with LaMa's call (image and mask in, filled image out): big-lama.pt or one like it. Such a file
   holds code that runs when it is loaded, so only a file of a known SHA-256 is opened: the published one, or the one
-  that the option ``sha256`` names;
-* a folder that :func:`methods.lama.network.save` wrote;
-* ``zoo:NAME``: an embedded checkpoint.
+  that the option ``sha256`` names.
+* a folder that :func:`methods.lama.network.save` wrote
+* ``zoo:NAME``: an embedded checkpoint
 
-Nothing is downloaded; nothing here imports torch.
+Nothing is downloaded, and this module does not import torch.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def _load(files: checkpoint.LamaFiles, device: str) -> Any:
         )
     try:
         with warnings.catch_warnings():
-            # torch announces the end of TorchScript; the published weights come in no other form.
+            # torch announces the end of TorchScript, but the published weights exist in no other form.
             warnings.simplefilter("ignore", DeprecationWarning)
             return torch.jit.load(io.BytesIO(data), map_location=device).eval()
     except RuntimeError as error:

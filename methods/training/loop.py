@@ -130,7 +130,7 @@ def _step(
     for group in state.optimizer.param_groups:
         group["lr"] = rate * group["scale"]
 
-    # Accumulate the gradient over the forward passes; processes exchange it in the last one.
+    # Accumulate the gradient over the forward passes. Processes exchange it in the last one.
     figures: dict[str, float] = {}
     for remaining in reversed(range(machine.accumulate)):
         number, data = next(batches)

@@ -56,7 +56,7 @@ class Checkpoints:
 
     def _folders(self) -> list[Path]:
         """Checkpoint folders, oldest first."""
-        # The step is the number in the name; anything else beside it is ignored.
+        # The step is the number in the name. Other files in the folder are ignored.
         numbers = {path: path.name.removeprefix("checkpoint-") for path in self.folder.glob("checkpoint-*")}
         return sorted(
             (path for path, n in numbers.items() if n.isdigit()), key=lambda path: int(numbers[path])

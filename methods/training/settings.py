@@ -103,11 +103,11 @@ class Recording:
     save_steps: int = 0
     # Number of checkpoint folders that stay.
     keep: int = 1
-    # Seconds between lines of the log; 0 writes a line per step.
+    # Seconds between lines of the log. 0 writes a line per step.
     log_seconds: float = 5.0
-    # Decay of the running averages of the logged figures; 0 logs each step's own figures.
+    # Decay of the running averages of the logged figures. 0 logs each step's own figures.
     smoothing: float = 0.98
-    # Samples between sample grids; 0 draws none.
+    # Samples between sample grids. 0 draws none.
     sample_every: int = 0
     # Also write the figures to ``tensorboard/``.
     tensorboard: bool = False

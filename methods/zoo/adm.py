@@ -4,8 +4,8 @@ Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis" (2021): res
 norms, attention in the deepest level, learned variances by the hybrid objective of Nichol and Dhariwal (2021). Two
 departures make 64 pixels affordable on one CPU thread. The network has squares of 2 x 2 pixels as channels (Luhman and
 Luhman 2022), so it has 12 input and 24 output channels for the image's 3 and 6. At 64 positions per side, half the
-width took more than twice as long. And it predicts v on the cosine schedule, like the zoo's other diffusion models:
-from a prediction of the noise, a network this small gives bad clean images.
+width took more than twice as long. The network predicts v on the cosine schedule, like the zoo's other diffusion
+models, because a network this small gives bad clean images from a prediction of the noise.
 """
 
 from __future__ import annotations

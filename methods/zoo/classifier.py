@@ -1,4 +1,4 @@
-"""The attribute classifier: it says which value each attribute has in a region of an image.
+"""The attribute classifier. It predicts the value of each attribute in a region of an image.
 
 A small convolutional network with one softmax head per attribute. It has two views: the whole image, and an enlarged
 square around the region, so that small parts are classified as well as large ones. A fourth input channel marks the
@@ -53,7 +53,7 @@ class ClassifierNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """The two views of :func:`views`, float (N, 2, 4, 64, 64) => attribute -> logits (N, values)."""
-        # Both views pass the same body; their features are concatenated. (N, 2 * 4 * C)
+        # Both views pass the same body, and their features are concatenated. (N, 2 * 4 * C)
         features = F.silu(self.body(x.flatten(0, 1))).reshape(len(x), -1)
         logits = self.head(features).split([len(v) for v in self.labels.values()], dim=1)
         return dict(zip(self.labels, logits, strict=True))

@@ -123,7 +123,7 @@ def build_scheduler() -> DDIMScheduler:
 
 @dataclass
 class DiffusionParts:
-    """A latent diffusion model in training: UNet and text encoder learn, tokenizer and autoencoder do not."""
+    """A latent diffusion model in training: UNet and text encoder are trained, tokenizer and autoencoder are not."""
 
     unet: UNet2DConditionModel
     text_encoder: CLIPTextModel
@@ -145,7 +145,7 @@ def start(
     unet, text_encoder = build_unet(CHANNELS[kind]), build_text_encoder(tokenizer)
     if base is not None:
         text_encoder.load_state_dict(base.text_encoder.state_dict())
-        # The base's weights; new input channels start at zero.
+        # The base's weights. New input channels start at zero.
         state = {k: v.clone() for k, v in base.unet.state_dict().items()}
         narrow = state["conv_in.weight"]
         wide = narrow.new_zeros(narrow.shape[0], CHANNELS[kind], *narrow.shape[2:])

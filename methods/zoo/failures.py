@@ -1,10 +1,10 @@
 """Failed edits, made on purpose, for which the attribute classifier must answer ``other``.
 
-A classifier that only ever saw good images names some class for anything: a flat patch of the prompted colour was "a
-red bus". The functions here take one ideal edit and spoil it inside the edited region, in the ways in which methods
-fail: nothing recognisable (flat colour, noise, inversion, blur, blobs, shuffled or foreign pixels), half of an edit, a
-ghost between the source and the edit, or a colour that the world does not have. No method's output is used, so the
-classifier favours none.
+A classifier that was trained on good images alone accepts anything as some class. For example, it called a flat patch
+of the prompted colour "a red bus". The functions here take one ideal edit and spoil it inside the edited region, in
+the ways in which methods fail: nothing recognisable (flat colour, noise, inversion, blur, blobs, shuffled or foreign
+pixels), half of an edit, a ghost between the source and the edit, or a colour that the world does not have. No method's
+output is used, so the classifier favours none.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def _shuffled(source: Image, truth: Image, region: Region, rng: np.random.Genera
 
 
 def _blurred(source: Image, truth: Image, region: Region, rng: np.random.Generator) -> Image:
-    """The edit, blurred past recognition."""
+    """The edit, blurred until nothing can be recognised."""
     rows, columns = np.nonzero(region)
     size = min(np.ptp(rows), np.ptp(columns)) + 1
     return _blur(truth, max(3, round(float(size) * rng.uniform(0.25, 0.5))))
@@ -303,7 +303,7 @@ def _ring_color(source: Image, region: Region) -> NDArray[np.float32]:
 
 def _half_plane(region: Region, share: float, rng: np.random.Generator) -> Region:
     """The pixels on one side of a random line. About ``share`` of the region lies on this side."""
-    # Projection on a random direction; the quantile sets the line.
+    # Projection on a random direction. The quantile sets the line.
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[: region.shape[0], : region.shape[1]]
     along = x * np.cos(angle) + y * np.sin(angle)

@@ -162,19 +162,19 @@ class GlideBatches:
     def arrays(self, step: int) -> dict[str, NDArray[Any]]:
         """The corpus's arrays of the step's edits. A batch may end one chunk and begin the next."""
         parts: list[dict[str, NDArray[Any]]] = []
-        position, left = step * self.size, self.size
-        while left:
+        position, remaining = step * self.size, self.size
+        while remaining:
             # The epoch's order of chunks, and the order within the chunk.
             epoch, within = divmod(position, self.edits.size)
             rng = np.random.Generator(np.random.PCG64([epoch, 32]))
             chunk = int(rng.permutation(len(self.edits.chunks))[within // cp.CHUNK])
             order = np.random.Generator(np.random.PCG64([epoch, 33, chunk])).permutation(cp.CHUNK)
             first = within % cp.CHUNK
-            rows = order[first : first + left]
+            rows = order[first : first + remaining]
             images = self.edits.cached_images(chunk)
             names = ("source", "truth", "mask", "source_prompt", "target_prompt")
             parts.append({name: images[name][rows] for name in names})
-            position, left = position + len(rows), left - len(rows)
+            position, remaining = position + len(rows), remaining - len(rows)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -1,7 +1,7 @@
 """Edits of real methods, labelled by eye, from which the attribute classifier learns doubtful cases.
 
-Spoiled renders (``methods.zoo.failures``) fail clearly. Methods fail in between: a ball that is half red, a hat of
-noise. ``labelled_edits/edits.jpg`` holds edits of training cases by all embedded methods. ``labels.csv`` states for
+Spoiled renders (``methods.zoo.failures``) fail clearly. Edits of methods fail partly: a ball that is half red, a hat
+of noise. ``labelled_edits/edits.jpg`` holds edits of training cases by all embedded methods. ``labels.csv`` states for
 each whether its region shows the requested change.
 
 The labels are the project's own, given by a vision-language model and not by human volunteers. It saw the source, the
@@ -26,7 +26,7 @@ from bench.images import mask_array
 from methods.zoo.data import World
 
 FOLDER = Path(__file__).resolve().parent / "labelled_edits"
-# Edits per row of the picture file.
+# Edits per row of the image file.
 TILES = 32
 
 

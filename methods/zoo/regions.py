@@ -66,7 +66,7 @@ class Regions:
 
 
 def _fits(path: Path, edits: Mapping[str, Any]) -> bool:
-    """Whether a chunk belongs to these edits."""
+    """True if a chunk belongs to these edits."""
     with np.load(path) as file:
         same_texts = file["target_prompt"].tolist() == edits["target_prompt"].tolist()
         return same_texts and bool(np.array_equal(file["mask"], _packed(edits["mask"])))
@@ -84,7 +84,7 @@ def unpacked(masks: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _region_arrays(cases: Sequence[EditCase], edits: Mapping[str, Any]) -> dict[str, Any]:
-    # (N, R, 64, 64); unused regions stay empty.
+    # (N, R, 64, 64). Unused regions stay empty.
     masks = np.zeros((len(cases), REGIONS, SIDE, SIDE), np.bool_)
     texts: list[str] = []
     same = np.zeros(len(cases), np.bool_)

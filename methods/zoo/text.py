@@ -1,6 +1,6 @@
 """The zoo's tokenizer and text encoder: CLIP's classes, over the vocabulary of the mini world.
 
-Every word of the world is one token of a byte-pair tokenizer, so a text encoder of two layers need not learn to spell.
+Every word of the world is one token of a byte-pair tokenizer, so a text encoder of two layers need not learn spelling.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def judged(
 def recognised(
     classifier: ClassifierNetwork, edited: Sequence[Image], cases: Sequence[EditCase]
 ) -> list[bool]:
-    """Whether the classifier recognises every expected attribute change of a case, each within its own region."""
+    """True if the classifier recognises every expected attribute change of a case, each within its own region."""
     images, regions, expected = [], [], []
     for image, case in zip(edited, cases, strict=True):
         for claim in case.claims:
@@ -322,7 +322,7 @@ def _check_clip(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
 
 
 def _check_elsewhere(target: str, world: World, root: Path, cases: int) -> list[ThresholdCheck]:
-    """A measure that stands beside its recipe."""
+    """A measure that is defined in the module of its recipe."""
     checks: list[ThresholdCheck] = _imported(target)(world, root, cases)
     return checks
 
