@@ -1,8 +1,8 @@
 """Mask geometry in plain numpy.
 
-Masks are ``bool`` arrays of shape (H, W), True = edit. Lengths are pixels and may be fractions. The
-morphology runs on the mask's bounding box alone: at 64 px it is several times faster than the distance
-transform of ``bench.images``, and protocols are asked for hundreds of thousands of cases while models train.
+Masks are ``bool`` arrays of shape (H, W), True = edit. Lengths are pixels and may be fractions. Dilation and erosion
+run on the mask's bounding box alone. At 64 px that is several times faster than the distance transform of
+``bench.images``, and a training needs hundreds of thousands of cases.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 
+# An edit below this share of the canvas cannot be seen: 8 pixels of 64 x 64.
 MIN_EDIT_SHARE = 0.002
-"""A mask below this share of the canvas asks for nothing that can be seen."""
+# Below this share of kept pixels, leakage cannot be measured.
 MIN_KEEP_SHARE = 0.02
-"""Below this share of kept pixels there is nothing to measure leakage on."""
+# Two regions of a multi-object edit may share at most this part of the smaller one. Where they share more, one edit
+# would overwrite the other, and neither could be checked alone.
 MAX_OVERLAP = 0.2
-"""Two regions of a multi-object edit may share at most this part of the smaller one."""
 
 
 def bounds(mask: Mask) -> tuple[int, int, int, int] | None:
-    """(left, top, right, bottom), right and bottom exclusive; None for an empty mask."""
+    """(left, top, right, bottom), right and bottom exclusive. None for an empty mask."""
     rows = np.flatnonzero(mask.any(axis=1))
     if rows.size == 0:
         return None
@@ -33,19 +34,23 @@ def bounds(mask: Mask) -> tuple[int, int, int, int] | None:
 
 
 def dilate(mask: Mask, radius: float) -> Mask:
-    """True within the Euclidean distance ``radius`` of a True pixel's centre.
-
-    One running sum along the rows, then one comparison for each row of the disc.
-    """
+    """True within the Euclidean distance ``radius`` of a True pixel's centre."""
     box = bounds(mask)
     reach = int(radius)
     if box is None or reach < 1:
         return mask.copy()
     left, top, right, bottom = box
-    height, width = bottom - top + 2 * reach, right - left + 2 * reach
-    sums = np.zeros((bottom - top, width + 2 * reach + 1), np.int32)
-    np.cumsum(mask[top:bottom, left:right], axis=1, out=sums[:, 2 * reach + 1 : 2 * reach + 1 + right - left])
-    sums[:, 2 * reach + 1 + right - left :] = sums[:, 2 * reach + right - left : 2 * reach + right - left + 1]
+    mask_height, mask_width = bottom - top, right - left
+    height, width = mask_height + 2 * reach, mask_width + 2 * reach
+
+    # Running sums along the rows, (mask_height, width + 2 * reach + 1). A row of the disc of half width h touches the
+    # mask at x where the sums at x + h + 1 and x - h differ. The columns before and behind the mask stand for outside.
+    sums = np.zeros((mask_height, width + 2 * reach + 1), np.int32)
+    first = 2 * reach + 1
+    np.cumsum(mask[top:bottom, left:right], axis=1, out=sums[:, first : first + mask_width])
+    sums[:, first + mask_width :] = sums[:, first + mask_width - 1 : first + mask_width]
+
+    # One comparison for each row of the disc, which is symmetric above and below its centre.
     grown = np.zeros((height, width), bool)
     for row in range(reach + 1):
         half = int((radius * radius - row * row) ** 0.5)
@@ -53,9 +58,11 @@ def dilate(mask: Mask, radius: float) -> Mask:
             sums[:, reach + half + 1 : reach + half + 1 + width]
             > sums[:, reach - half : reach - half + width]
         )
-        grown[reach - row : reach - row + bottom - top] |= wide
+        grown[reach - row : reach - row + mask_height] |= wide
         if row:
-            grown[reach + row : reach + row + bottom - top] |= wide
+            grown[reach + row : reach + row + mask_height] |= wide
+
+    # Back into the image, without what lies beyond its edges.
     result = np.zeros_like(mask)
     y0, x0 = top - reach, left - reach
     ya, xa = max(y0, 0), max(x0, 0)
@@ -65,7 +72,7 @@ def dilate(mask: Mask, radius: float) -> Mask:
 
 
 def erode(mask: Mask, radius: float) -> Mask:
-    """The opposite of ``dilate``; beyond the image's edge counts as True, so nothing erodes from there."""
+    """False within the distance ``radius`` of a False pixel's centre. The image's edge erodes nothing."""
     return ~dilate(~mask, radius)
 
 
@@ -78,10 +85,14 @@ def _grid(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.floa
 
 
 def rounded_box(shape: tuple[int, int], box: tuple[float, float, float, float], radius: float) -> Mask:
-    """A filled box (left, top, right, bottom) whose corners are rounded; it may reach beyond the image."""
+    """Bool (H, W) of a filled box (left, top, right, bottom) with rounded corners, in pixels.
+
+    ``shape``: (H, W). The box may reach beyond the image. A ``radius`` over half of a side is reduced to that.
+    """
     left, top, right, bottom = box
     radius = max(0.0, min(radius, (right - left) / 2, (bottom - top) / 2))
     x, y = _grid(*shape)
+    # Distances from the box without its rim of ``radius``: that rim alone decides at the corners.
     dx = np.maximum(np.maximum(left + radius - x, x - (right - radius)), 0)
     dy = np.maximum(np.maximum(top + radius - y, y - (bottom - radius)), 0)
     if radius == 0:
@@ -111,6 +122,7 @@ def square_crop(width: int, height: int, spans: Sequence[tuple[int, int]]) -> tu
 
 
 def union(masks: Iterable[Mask], shape: tuple[int, int]) -> Mask:
+    """Bool (H, W). All False for no masks. ``shape``: (H, W)."""
     result = np.zeros(shape, bool)
     for mask in masks:
         result |= mask
@@ -118,7 +130,7 @@ def union(masks: Iterable[Mask], shape: tuple[int, int]) -> Mask:
 
 
 def apart(masks: Sequence[Mask]) -> bool:
-    """Whether no two of the regions share more than ``MAX_OVERLAP`` of the smaller one."""
+    """True where no two of the regions share more than ``MAX_OVERLAP`` of the smaller one."""
     for i, one in enumerate(masks):
         for other in masks[i + 1 :]:
             smaller = min(np.count_nonzero(one), np.count_nonzero(other))
@@ -128,6 +140,6 @@ def apart(masks: Sequence[Mask]) -> bool:
 
 
 def usable(mask: Mask) -> bool:
-    """Whether there is something to edit and something left to keep."""
+    """True where the mask is large enough to edit and leaves enough to measure leakage on."""
     share = np.count_nonzero(mask) / mask.size
     return bool(MIN_EDIT_SHARE <= share <= 1 - MIN_KEEP_SHARE)

@@ -1,6 +1,6 @@
-"""The small grammar that the protocols share: articles, plurals, lists, people, colours, backgrounds.
+"""The words and the small grammar of all prompts: articles, plurals, lists, people, colours, backgrounds, classes.
 
-One phrase stands for one fact, in plain lower-case words, so that a small model can learn them.
+Each fact has one phrase, in plain lower-case words, so that a small model can learn them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 # ---------------------------------------------------------------- words
 
+# "t-shirt" and "woman's" are one word each.
 _WORD = re.compile(r"[a-z0-9]+(?:['-][a-z0-9]+)*")
 
 
@@ -20,7 +21,8 @@ def words_of(text: str) -> list[str]:
 
 
 def article(phrase: str) -> str:
-    """The indefinite article that goes before a phrase: by sound, as far as these words need it."""
+    """The indefinite article of a phrase: "a" or "an"."""
+    # The sound decides, not the letter: "a unicorn", "an unintended edit", "an hour".
     word = phrase.split(maxsplit=1)[0].lower()
     if word.startswith(("uni", "use", "eu", "one", "ukulele", "u-")) and not word.startswith("unin"):
         return "a"
@@ -49,7 +51,7 @@ _IRREGULAR = {
 
 
 def plural(noun: str) -> str:
-    """The plural of a noun; of a compound, that of its last word ("wine glass" -> "wine glasses")."""
+    """The plural of a noun. In a compound the last word changes: "wine glass" -> "wine glasses"."""
     *before, last = noun.split()
     if last in _IRREGULAR:
         many = _IRREGULAR[last]
@@ -63,7 +65,7 @@ def plural(noun: str) -> str:
 
 
 def join(phrases: Sequence[str]) -> str:
-    """["a", "b", "c"] -> "a, b and c"."""
+    """["a", "b", "c"] -> "a, b and c". Raises ValueError for no phrases."""
     if not phrases:
         raise ValueError("nothing to join")
     if len(phrases) == 1:
@@ -76,11 +78,13 @@ def join(phrases: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Background:
+    """One background and its words."""
+
     name: str
+    # Follows a noun: "a red car on a beach".
     phrase: str
-    """After a noun: "a red car on a beach"."""
+    # The prompt of the region alone: "a beach".
     noun: str
-    """What the region shows by itself."""
 
 
 BACKGROUNDS: Mapping[str, Background] = {
@@ -97,25 +101,28 @@ BACKGROUNDS: Mapping[str, Background] = {
 
 
 def check_backgrounds(names: Sequence[str]) -> None:
-    """Raises ValueError unless these are names of backgrounds, one at least."""
+    """Raises ValueError for an unknown name, and for none at all."""
     unknown = [name for name in names if name not in BACKGROUNDS]
     if unknown or not names:
         raise ValueError(f"backgrounds are {list(names)}; choose from {', '.join(BACKGROUNDS)}")
 
 
 MINI_COLORS: tuple[str, ...] = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
+# An object of the rendered world has a hue, so that it differs from tyres, windows and shadows. Photographs need the
+# colours without hue too.
 COLORS: tuple[str, ...] = (*MINI_COLORS, "white", "black", "gray", "brown")
 
+# Material -> its adjective.
 MATERIALS: Mapping[str, str] = {
     "wood": "wooden",
     "glass": "glass",
     "metal": "metal",
     "stone": "stone",
 }
-"""Material -> the adjective that names it."""
 
 # ---------------------------------------------------------------- faces
 
+# Hair colour -> CelebA's attribute.
 HAIR_COLORS: Mapping[str, str] = {
     "black": "Black_Hair",
     "blond": "Blond_Hair",
@@ -123,20 +130,23 @@ HAIR_COLORS: Mapping[str, str] = {
     "gray": "Gray_Hair",
 }
 MOUTHS: tuple[str, ...] = ("neutral", "smile", "open")
+# Kind of edit -> (CelebA's attribute, the phrase), in the order in which a prompt names them.
 WEARABLES: Mapping[str, tuple[str, str]] = {
     "eyeglasses": ("Eyeglasses", "eyeglasses"),
     "hat": ("Wearing_Hat", "a hat"),
     "earrings": ("Wearing_Earrings", "earrings"),
     "lipstick": ("Wearing_Lipstick", "lipstick"),
 }
-"""Kind of edit -> (CelebA's attribute, the phrase), in the order in which a prompt names them."""
 
+# State of the mouth -> the prompt of its region, and the words of the target prompt that name it.
 MOUTH_REGIONS = {"neutral": "a closed mouth", "smile": "a smiling mouth", "open": "an open mouth"}
 MOUTH_WORDS = {"neutral": ("mouth", "closed"), "smile": ("smiling",), "open": ("mouth", "open")}
 
 
 @dataclass(frozen=True)
 class Pronouns:
+    """The words for one person."""
+
     noun: str
     object: str
     possessive: str
@@ -147,62 +157,68 @@ WOMAN = Pronouns("woman", "her", "her")
 
 
 def pronouns(attributes: Mapping[str, bool]) -> Pronouns:
+    # CelebA annotates no more than this one attribute.
     return MAN if attributes.get("Male", False) else WOMAN
 
 
 def hair_color(attributes: Mapping[str, bool]) -> str | None:
-    """The annotated hair colour; None for the bald, and where none or more than one is annotated."""
+    """The annotated hair colour. None for the bald, and where no colour or more than one is annotated."""
     if attributes.get("Bald", False):
         return None
-    found = [color for color, name in HAIR_COLORS.items() if attributes.get(name, False)]
-    return found[0] if len(found) == 1 else None
+    colors = [color for color, name in HAIR_COLORS.items() if attributes.get(name, False)]
+    return colors[0] if len(colors) == 1 else None
 
 
 def mouth(attributes: Mapping[str, bool]) -> str:
-    """One of ``MOUTHS``; a smile with the mouth open is a smile."""
+    """One of ``MOUTHS``. A smile with an open mouth is a smile."""
     if attributes.get("Smiling", False):
         return "smile"
     return "open" if attributes.get("Mouth_Slightly_Open", False) else "neutral"
 
 
 def face_prompt(attributes: Mapping[str, bool], background: str | None = None) -> str:
-    """What a photo of this person shows, always in one order.
+    """The prompt of a portrait, with the facts always in the same order.
 
-    ``attributes``: CelebA's names; an absent name is not so, but for ``No_Beard`` and ``Young``, which
-    are so unless the annotation denies them. ``background`` is named only where it is given.
-
-    "a photo of a woman with black hair on a beach, wearing eyeglasses and a hat, smiling"
+    ``attributes``: CelebA's names. An absent name counts as False, but ``No_Beard`` and ``Young`` count as True.
+    Example: "a photo of a woman with black hair on a beach, wearing eyeglasses and a hat, smiling".
     """
-    who = pronouns(attributes)
-    noun = f"bald {who.noun}" if attributes.get("Bald", False) else who.noun
+    # Person.
+    person = pronouns(attributes)
+    noun = f"bald {person.noun}" if attributes.get("Bald", False) else person.noun
     if not attributes.get("Young", True):
         noun = f"older {noun}"
     text = f"a photo of {with_article(noun)}"
     color = hair_color(attributes)
-    has = [f"{color} hair"] if color else []
+    features = [f"{color} hair"] if color else []
     if not attributes.get("No_Beard", True):
-        has.append("a beard")
-    if has:
-        text += f" with {join(has)}"
+        features.append("a beard")
+    if features:
+        text += f" with {join(features)}"
+
+    # Background. CelebA does not annotate it, so the prompt of a source names none.
     if background is not None:
         text += f" {BACKGROUNDS[background].phrase}"
-    worn = [phrase for name, phrase in WEARABLES.values() if attributes.get(name, False)]
-    if worn:
-        text += f", wearing {join(worn)}"
+
+    # Things to wear and the mouth.
+    things = [phrase for name, phrase in WEARABLES.values() if attributes.get(name, False)]
+    if things:
+        text += f", wearing {join(things)}"
     state = mouth(attributes)
     if state == "smile":
         return f"{text}, smiling"
-    return f"{text}, {who.possessive} mouth {'open' if state == 'open' else 'closed'}"
+    return f"{text}, {person.possessive} mouth {'open' if state == 'open' else 'closed'}"
 
 
-def mouth_instruction(target: str, who: Pronouns) -> str:
+def mouth_instruction(target: str, person: Pronouns) -> str:
+    """For example "make her smile" or "close his mouth"."""
     if target == "smile":
-        return f"make {who.object} smile"
-    return f"{'open' if target == 'open' else 'close'} {who.possessive} mouth"
+        return f"make {person.object} smile"
+    return f"{'open' if target == 'open' else 'close'} {person.possessive} mouth"
 
 
 def background_instruction(target: str, person: Pronouns | None = None) -> str:
-    """Of a person "put her on a beach", of a scene "change the background to a beach", or "make it night"."""
+    """For example "put her on a beach" for a person, and "change the background to a beach" for a scene."""
+    # Night is no place: nobody is put at night.
     if target == "night":
         return "make it night"
     if person is not None:
@@ -212,8 +228,8 @@ def background_instruction(target: str, person: Pronouns | None = None) -> str:
 
 # ---------------------------------------------------------------- scenes
 
+# COCO's category -> its names in captions. The first one is its name in prompts.
 NOUNS: Mapping[str, tuple[str, ...]] = {
-    # COCO's category -> how captions call it; the first one is how the prompts call it.
     "person": ("person", "man", "woman", "boy", "girl", "child", "kid", "guy", "lady"),
     "bicycle": ("bicycle", "bike"),
     "car": ("car", "automobile", "sedan", "suv", "minivan", "taxi"),
@@ -333,6 +349,7 @@ MATERIALS_OF: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("laptop", "keyboard", "refrigerator", "toilet", "sink"), ("wood", "stone")),
 }
 
+# The classes of the rendered world: COCO's category -> its supercategory.
 MINI_CATEGORIES: Mapping[str, str] = {
     "car": "vehicle",
     "bus": "vehicle",
@@ -345,21 +362,23 @@ MINI_CATEGORIES: Mapping[str, str] = {
     "umbrella": "accessory",
     "suitcase": "accessory",
 }
-"""The classes that can be drawn: COCO's category -> its supercategory."""
 
 
 def nouns(category: str) -> tuple[str, ...]:
-    """How captions call a category; of one that COCO lacks, its own name."""
+    """The names of a category in captions. A category that COCO lacks has its own name alone."""
     return NOUNS.get(category, (category.lower(),))
 
 
 def noun(category: str) -> str:
-    """How the prompts call a category: "sports ball" -> "ball"."""
+    """The name of a category in prompts: "sports ball" -> "ball"."""
     return nouns(category)[0]
 
 
 def scene_caption(objects: Sequence[tuple[str | None, str]], background: str | None = None) -> str:
-    """A caption of objects, each (colour or None, category): "a red car and a blue cup on a beach"."""
+    """A caption of objects, for example "a red car and a blue cup on a beach".
+
+    ``objects``: (colour or None, category) of each, in the order of the caption.
+    """
     named = [
         with_article(f"{color} {noun(category)}" if color else noun(category)) for color, category in objects
     ]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import images
-from protocols.masks import apart, bounds, dilate, erode, rounded_box, union, usable
+from protocols.masks import apart, bounds, dilate, erode, rounded_box, square_crop, union, usable
 
 
 @settings(max_examples=60, deadline=None)
@@ -82,3 +82,28 @@ def test_usable_masks_edit_something_and_keep_something() -> None:
 
 def test_union_of_nothing_is_empty() -> None:
     assert not union([], (3, 4)).any()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_no_other_square_shows_more_of_the_spans(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    side, length = int(rng.integers(20, 60)), int(rng.integers(60, 120))
+    spans = [
+        tuple(sorted(rng.choice(length + 1, 2, replace=False).tolist())) for _ in range(rng.integers(1, 5))
+    ]
+
+    def visible(start: int) -> float:
+        return sum(np.mean([start <= x < start + side for x in range(low, high)]) for low, high in spans)
+
+    best = max(visible(start) for start in range(length - side + 1))
+    left, top, right, bottom = square_crop(length, side, spans)
+    assert (top, right - left, bottom) == (0, side, side)
+    assert visible(left) == pytest.approx(best)
+    assert square_crop(side, length, spans) == (0, left, side, left + side)
+
+
+def test_the_most_central_square_wins_a_tie() -> None:
+    assert square_crop(100, 40, []) == (30, 0, 70, 40)
+    assert square_crop(100, 40, [(45, 55)]) == (30, 0, 70, 40)
+    assert square_crop(100, 40, [(80, 90)]) == (50, 0, 90, 40)
+    assert square_crop(40, 40, [(0, 10)]) == (0, 0, 40, 40)
