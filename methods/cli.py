@@ -1,22 +1,19 @@
-"""Commands of the methods: ``train``, ``train-sd15``, ``tags``, ``zoo check``, ``zoo sheet``."""
+"""Commands of the methods: ``train``, ``train-sd15``, ``tags``, and those of ``zoo``."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.console import Bar, TrainingBar, print_json, progress_bar
+from bench.cli.console import Bar, TrainingBar, progress_bar
 from bench.cli.data import limited_cases
-from bench.cli.markers import check_markers, fill_between
 from bench.cli.options import (
     Device,
     DryRun,
     Dtype,
-    Json,
     Plugin,
     ProtocolOption,
     examples,
@@ -26,18 +23,14 @@ from bench.cli.options import (
 )
 from bench.errors import BenchError
 from bench.session import GpuTime, check_ready
-from bench.tables.terminal import plain_table
-from bench.terminal import check_target, console
+from bench.terminal import console
+from methods.zoo.commands import zoo_app
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from bench.edit import EditCase, EditMethod
-    from bench.thresholds import ThresholdCheck
+    from bench.edit import EditMethod
     from methods.prompt_edit_diff.training_tuples import TrainingTuples
 
 methods_app = typer.Typer()
-zoo_app = typer.Typer(no_args_is_help=True, help="The embedded checkpoints.", epilog=examples("zoo check"))
 methods_app.add_typer(zoo_app, name="zoo")
 
 
@@ -337,107 +330,3 @@ def tags(
     for case in limited_cases(created.cases(), limit):
         screen.print(Text.assemble((case.id, "bold"), "  ", (case.request.instruction, "dim")))
         screen.print(render(tag_request(case.request)) + "\n")
-
-
-# --- zoo -------------------------------------------------------------------------------------------------
-
-_STATE_COLORS = {"passed": "green", "missed": "red", "under-trained": "yellow"}
-_STATE_MARKS = {"passed": "yes", "missed": "**no**", "under-trained": "under-trained"}
-
-
-@zoo_app.command("check", epilog=examples("zoo check", "zoo check --json", "zoo check --readme README.md"))
-def zoo_check(
-    context: typer.Context,
-    as_json: Json = False,
-    readme: Annotated[
-        Path | None, typer.Option(help="Also put the table into this file, between its markers.")
-    ] = None,
-    run: Annotated[Path, typer.Option(help="The finished demo, which decides two of the thresholds.")] = Path(
-        "runs/demo"
-    ),
-) -> None:
-    """Measure each embedded checkpoint against its thresholds. Exit code 1 where one is missed.
-
-    A threshold that is missed by a network with fewer training samples than its recipe asks for says so. It does not
-    fail the check.
-    """
-    from dataclasses import asdict
-
-    check_markers(readme, "zoo-gates")
-    from methods.zoo.thresholds import check
-
-    with console(stderr=True).status("measuring; this takes minutes"):
-        checks = [*check(program(context).make_world()), *program(context).run_thresholds(run)]
-    # On the terminal, then in the README.
-    if as_json:
-        print_json([asdict(one) for one in checks])
-    else:
-        _print_checks(checks)
-    if readme is not None:
-        rows = [
-            f"| `{one.name}` | {_figure(one.figure)} | {_figure(one.threshold)} | "
-            f"{_STATE_MARKS[one.state]} | {one.full_detail} |"
-            for one in checks
-        ]
-        head = [
-            "| checkpoint | figure | threshold | passed | what it is |",
-            "| :-- | --: | --: | :-: | :-- |",
-        ]
-        fill_between(readme, "zoo-gates", [*head, *rows])
-    if any(one.state == "missed" for one in checks):
-        raise typer.Exit(1)
-
-
-def _print_checks(checks: Sequence[ThresholdCheck]) -> None:
-    from rich.text import Text
-
-    table = plain_table()
-    for heading in ("checkpoint", "figure", "threshold", ""):
-        table.add_column(heading, justify="right" if heading in ("figure", "threshold") else "left")
-    table.add_column("what it is", style="dim")
-    for one in checks:
-        mark = Text(one.state, style=_STATE_COLORS[one.state])
-        table.add_row(one.name, _figure(one.figure), _figure(one.threshold), mark, one.full_detail)
-    console().print(table)
-
-
-def _figure(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else "–"
-
-
-@zoo_app.command("sheet", epilog=examples("zoo sheet", "zoo sheet --seed 7 --cases 6 --out sheet.png"))
-def zoo_sheet(
-    context: typer.Context,
-    out: Annotated[Path, typer.Option(help="The image to write.")] = Path("docs/contact-sheet.png"),
-    seed: Annotated[int, typer.Option(help="Chooses the cases. Nothing else does.")] = 0,
-    cases: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
-    device: Device = "auto",
-) -> None:
-    """Draw held-out cases, chosen by seed, as every embedded method edits them."""
-    from bench.devices import resolve_device
-    from bench.edit import Runtime
-    from bench.suite import configure_method
-    from methods.zoo.contact import contact_sheet
-
-    check_target(out, "--out")
-    registry = open_session(context).methods
-    runtime = Runtime(resolve_device(device), "float32")
-    # Every embedded checkpoint except the autoencoder belongs to a method that edits.
-    editors = {}
-    for name in registry.names():
-        if "mini" not in registry.load(name).PRESETS or name == "autoencoder_round_trip":
-            continue
-        configured = configure_method(name, registry, preset="mini")
-        check_ready([(name, configured.problems)])
-        editors[name] = _editor(configured.create(runtime))
-    # The seed alone chooses the cases, so nobody can pick the best ones.
-    numbers = contact_sheet(program(context).make_world(), editors, out, seed=seed, cases=cases)
-    console().print(f"{out}: held-out cases {', '.join(map(str, numbers))}")
-
-
-def _editor(method: EditMethod) -> Callable[[Sequence[EditCase]], Sequence[Image]]:
-    # A contact sheet asks for cases, a method for requests.
-    def edit_cases(cases: Sequence[EditCase]) -> Sequence[Image]:
-        return method.edit([case.request for case in cases])
-
-    return edit_cases

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -191,6 +192,23 @@ def test_learning_rates_warm_up_and_decay() -> None:
     assert shares[9] == shares[50] == shares[80] == 1
     assert shares[90] == pytest.approx(0.5)
     assert shares[100] == 0
+
+
+def test_a_run_from_before_an_option_goes_on_as_it_began_or_not_at_all(tmp_path: Path) -> None:
+    # Its stored options name neither the weights of the loss nor the hidden part of the source: both had one value.
+    settings = Config(out=str(tmp_path))
+    trainer._check_config(tmp_path, settings, write=True)
+    path = tmp_path / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["weighting"], stored["model"]["source_latents"]
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match=r"other options \(model\)"):
+        trainer._check_config(tmp_path, settings, write=False)
+    trainer._check_config(tmp_path, replace(settings, model={"source_latents": "cells"}), write=False)
+    with pytest.raises(ValueError, match="weighting"):
+        trainer._check_config(
+            tmp_path, replace(settings, model={"source_latents": "cells"}, weighting="equal"), write=False
+        )
 
 
 def test_seeds_differ() -> None:
