@@ -232,20 +232,14 @@ MAX_CANVAS = 4096
 
 
 @dataclass(frozen=True)
-class CommonOptions:
-    """What the protocols of annotated photographs have in common."""
+class SelectionOptions:
+    """How much a protocol selects."""
 
-    root: str
-    """The data set's folder. Not part of the digest."""
-    canvas: int = 512
-    """Side length in pixels of every source, mask and reference image."""
     cases_per_category: int = 250
+    # First by hash. None for all.
     reference_count: int | None = None
-    """How many reference images, first by hash; None for all."""
 
     def __post_init__(self) -> None:
-        if not 32 <= self.canvas <= MAX_CANVAS:
-            raise ValueError(f"canvas is {self.canvas} px; it must be at least 32 and at most {MAX_CANVAS}")
         if self.cases_per_category < 1:
             raise ValueError(f"cases_per_category is {self.cases_per_category}; it must be at least 1")
         if self.reference_count is not None and self.reference_count < 1:
@@ -254,7 +248,23 @@ class CommonOptions:
             )
 
 
-OptionsT = TypeVar("OptionsT", bound=CommonOptions)
+@dataclass(frozen=True)
+class CommonOptions(SelectionOptions):
+    """What the protocols of annotated photographs have in common."""
+
+    # The data set's folder. Not part of the digest.
+    root: str = ""
+    # Side length in pixels of every source, mask and reference image.
+    canvas: int = 512
+
+    def __post_init__(self) -> None:
+        if not 32 <= self.canvas <= MAX_CANVAS:
+            raise ValueError(f"canvas is {self.canvas} px; it must be at least 32 and at most {MAX_CANVAS}")
+        super().__post_init__()
+
+
+OptionsT = TypeVar("OptionsT", bound=SelectionOptions)
+FolderOptionsT = TypeVar("FolderOptionsT", bound=CommonOptions)
 SourceT = TypeVar("SourceT")
 
 _KEPT_SOURCES = 16
@@ -262,22 +272,21 @@ _DECODED, _PROBED = 200, 5000
 """How many reference images are decoded before a run, and of how many the header is read: some seconds."""
 
 
-class AnnotatedProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
-    """A protocol over a folder of annotated images. ``SourceT``: a decoded source that gives its cases."""
+class SelectingProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
+    """A protocol that selects its cases among those that its sources offer.
+
+    ``SourceT``: a decoded source that gives its cases.
+    """
 
     def __init__(self, options: OptionsT) -> None:
-        found = self.problems(options)
-        if found:
-            raise ProtocolError(found[0])
         self.options = options
-        self.canvas: int = options.canvas
         self._lock = Lock()
         self._kept: OrderedDict[str, SourceT] = OrderedDict()
 
-    @classmethod
+    @property
     @abstractmethod
-    def problems(cls, options: OptionsT) -> list[str]:
-        """Which files are missing, each with what was expected and where to get it; empty where none is."""
+    def origin(self) -> str:
+        """Where the sources come from, for messages."""
 
     @classmethod
     def expected(cls, options: OptionsT) -> ExpectedCases:
@@ -303,10 +312,6 @@ class AnnotatedProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
     @abstractmethod
     def offer(self, source: SourceT, category: str, kind: str) -> Iterator[EditCase]:
         """The source's cases of one kind, in a fixed order."""
-
-    @abstractmethod
-    def reference_files(self) -> list[Path]:
-        """The files of the real images for FID; no source of a case is among them."""
 
     @abstractmethod
     def reference(self) -> Iterator[Image.Image]:
@@ -340,7 +345,7 @@ class AnnotatedProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
             if len(found) < self.options.cases_per_category:
                 warnings.warn(
                     f"{self.name}: {len(found)} of {self.options.cases_per_category} cases of the category "
-                    f"{category}: the data in {self.options.root} has no more.",
+                    f"{category}: {self.origin} has no more.",
                     BenchWarning,
                     stacklevel=2,
                 )
@@ -348,7 +353,7 @@ class AnnotatedProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
         if not chosen:
             raise ProtocolError(
                 f"{self.name}: no edit can be made of any of the {len(self.sources())} images in "
-                f"{self.options.root}. Check that its annotations belong to its images."
+                f"{self.origin}. Check that its annotations belong to its images."
             )
         options = {name: value for name, value in asdict(self.options).items() if name != "root"}
         digest = stable_digest(
@@ -363,11 +368,62 @@ class AnnotatedProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
 
     @property
     def digest(self) -> str:
+        """12 hex digits over options and cases, pixels included. Builds every case once."""
+        return self._selection[1]
+
+    def cases(self) -> CaseList:
+        """The selected cases, category by category, by hash within a category."""
+        return CaseList(self._selection[0], self._build)
+
+    def _build(self, choice: Choice) -> EditCase:
+        for case in self._cases_of(choice.source, choice.category, choice.kind):
+            if case.id == choice.id:
+                return case
+        raise ProtocolError(
+            f"{self.name}: case {choice.id} can no longer be built: {self.origin} has changed. Start again."
+        )
+
+    @cached_property
+    def used(self) -> frozenset[str]:
+        """The ids of the images that cases are made of."""
+        return frozenset(choice.source for choice in self._selection[0])
+
+    def first_by_hash(self, ids: Sequence[str], without: frozenset[str]) -> list[str]:
+        """As many of these images as the reference shall have."""
+        left = [i for i in ids if i not in without]
+        return sorted(left, key=lambda i: rank(self.name, "reference", i))[: self.options.reference_count]
+
+
+class AnnotatedProtocol(SelectingProtocol[FolderOptionsT, SourceT], ABC):
+    """A protocol over a folder of annotated images."""
+
+    def __init__(self, options: FolderOptionsT) -> None:
+        found = self.problems(options)
+        if found:
+            raise ProtocolError(found[0])
+        super().__init__(options)
+        self.canvas: int = options.canvas
+
+    @classmethod
+    @abstractmethod
+    def problems(cls, options: OptionsT) -> list[str]:
+        """Which files are missing, each with what was expected and where to get it; empty where none is."""
+
+    @property
+    def origin(self) -> str:
+        return f"the data in {self.options.root}"
+
+    @abstractmethod
+    def reference_files(self) -> list[Path]:
+        """The files of the real images for FID; no source of a case is among them."""
+
+    @property
+    def digest(self) -> str:
         """12 hex digits over options and cases, pixels included. Builds every case once.
 
         Warns where reference images cannot be read: whoever plans a run asks for the digest before any edit.
         """
-        digest = self._selection[1]
+        digest = super().digest
         if broken := self._unreadable:
             warnings.warn(
                 f"{self.name}: {len(broken)} of {min(len(self.reference_files()), _PROBED)} reference images cannot be "
@@ -389,26 +445,3 @@ class AnnotatedProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
             except ImageError:
                 broken.append(path)
         return broken
-
-    def cases(self) -> CaseList:
-        """The selected cases, category by category, by hash within a category."""
-        return CaseList(self._selection[0], self._build)
-
-    def _build(self, choice: Choice) -> EditCase:
-        for case in self._cases_of(choice.source, choice.category, choice.kind):
-            if case.id == choice.id:
-                return case
-        raise ProtocolError(
-            f"{self.name}: case {choice.id} can no longer be built: the files in {self.options.root} "
-            "have changed. Start again."
-        )
-
-    @cached_property
-    def used(self) -> frozenset[str]:
-        """The ids of the images that cases are made of."""
-        return frozenset(choice.source for choice in self._selection[0])
-
-    def first_by_hash(self, ids: Sequence[str], without: frozenset[str]) -> list[str]:
-        """As many of these images as the reference shall have."""
-        left = [i for i in ids if i not in without]
-        return sorted(left, key=lambda i: rank(self.name, "reference", i))[: self.options.reference_count]
