@@ -44,7 +44,8 @@ def protocol_info(protocol: EditProtocol) -> dict[str, Any]:
         "name": protocol.name,
         "version": protocol.version,
         "digest": protocol.digest,
-        "canvas": protocol.canvas,
+        # A list, as JSON gives it back.
+        "canvas": protocol.canvas if isinstance(protocol.canvas, int) else list(protocol.canvas),
         "categories": list(protocol.categories),
     }
     # Absent where there are none, so that the files of earlier runs stay as they are.

@@ -175,7 +175,7 @@ class EditMethod(Configurable):
     """Fields of :class:`EditRequest` that the method uses. Every method declares it."""
     native_size: int | None = None
     """Side length in pixels of the square images that :meth:`edit` expects, or None for any size. The runner resizes
-    to it and back."""
+    to it and back. It mirrors the borders of an image that is not square until it is, and crops the edit."""
     is_control: bool = False
     """True for a reference method whose result is known in advance (copy of the input, ground truth, noise). Tables
     list controls apart and never mark them as the best."""
@@ -311,8 +311,8 @@ class ScoreRecord:
 class ExpectedCases:
     """The cases that a protocol selects from complete data, as far as its options say."""
 
-    canvas: int
-    """Side length of the images in pixels."""
+    canvas: int | tuple[int, int]
+    """As :attr:`EditProtocol.canvas`."""
     per_category: int
     """Number of cases in each category."""
 
@@ -331,8 +331,8 @@ class EditProtocol(Configurable):
     ceilings: Mapping[str, float] = {}
     """Category -> expected success of the best guess of a method that sees neither the regions nor the source inside
     the mask. Empty where no such bound is known."""
-    canvas: int
-    """Side length in pixels of every source, mask and ground truth."""
+    canvas: int | tuple[int, int]
+    """Pixels of every source, mask and ground truth: the side of a square, or (width, height)."""
     rendered: bool = False
     """True where the rendered world draws every image. The embedded networks (the mini CLIP, the attribute
     classifier) have seen nothing else, and score no other protocol."""

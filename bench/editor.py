@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from bench.edit import EditCase, EditMethod, Region
-from bench.images import ImageError, resize, resize_mask
+from bench.images import ImageError, pad_square, resize, resize_mask
 from bench.registry import describe
 
 log = logging.getLogger(__name__)
@@ -80,12 +80,12 @@ class Editor:
         # The image's own seed, in place of the case's 0.
         request = replace(case.request, seed=seed)
         size = request.source.size
-        # Without distortion: sources and native sizes are square.
         side = self._method.native_size
         if side is not None and size != (side, side):
             request = replace(
                 request,
-                source=resize(request.source, side),
+                # Padded to a square first, or a source that is not square would be distorted.
+                source=resize(pad_square(request.source, mirror=True), side),
                 mask=_native_mask(request.mask, side, "the mask"),
                 regions=tuple(
                     Region(
@@ -176,7 +176,7 @@ def _outcomes(chunk: Sequence[PreparedCase], attempt: _Attempt) -> list[EditOutc
 
 def _native_mask(mask: Image.Image, side: int, name: str) -> Image.Image:
     # Nearest pixels: the mask stays binary.
-    native = resize_mask(mask, side)
+    native = resize_mask(pad_square(mask, mirror=False), side)
     if native.getextrema()[1] == 0:
         raise ImageError(f"{name} is too thin: nothing of it is left at the method's native {side}x{side}.")
     return native

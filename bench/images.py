@@ -272,6 +272,38 @@ def resize_mask(mask: Image.Image, size: int | tuple[int, int]) -> Image.Image:
     return mask if mask.size == target else mask.resize(target, Image.Resampling.NEAREST)
 
 
+def pad_square(image: Image.Image, mirror: bool) -> Image.Image:
+    """An image or a mask in the middle of a square of its longer side.
+
+    ``mirror`` fills the rest with the image mirrored at its borders. Without it, the rest is 0: nothing to edit.
+    """
+    side = max(image.size)
+    if image.size == (side, side):
+        return image
+    left, top = _place(image.size)
+    around = ((top, side - image.height - top), (left, side - image.width - left))
+    pixels = to_array(image)
+    widths = (*around, (0, 0)) if pixels.ndim == 3 else around
+    return from_array(np.pad(pixels, widths, mode="symmetric" if mirror else "constant"))
+
+
+def unpad_square(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """``size`` (width, height) from the middle of a square image, resized first: undoes :func:`pad_square`.
+
+    The same object where it has that size already.
+    """
+    if image.size == size:
+        return image
+    side = max(size)
+    left, top = _place(size)
+    return resize(image, side).crop((left, top, left + size[0], top + size[1]))
+
+
+def _place(size: tuple[int, int]) -> tuple[int, int]:
+    """Left and top of an image of this size in the middle of a square of its longer side."""
+    return (max(size) - size[0]) // 2, (max(size) - size[1]) // 2
+
+
 def crop_square(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
     """The part of an image or a mask inside PIL's ``box`` ``(left, top, right, bottom)``.
 

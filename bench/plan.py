@@ -161,13 +161,19 @@ def _checked_info(info: Mapping[str, Any], who: str) -> Mapping[str, Any]:
     # Values of a plug-in's class: they become names of files and numbers in the manifest.
     is_valid = {
         **{name: isinstance(info[name], str) and bool(info[name]) for name in ("name", "version", "digest")},
-        "canvas": isinstance(info["canvas"], int) and info["canvas"] > 0,
+        "canvas": _is_canvas(info["canvas"]),
         "categories": all(isinstance(name, str) for name in info["categories"]),
     }
     wrong = [name for name, valid in is_valid.items() if not valid]
     if wrong:
         raise PluginError(f"{who}: {', '.join(wrong)}: missing or of a wrong type. Mend the class.")
     return info
+
+
+def _is_canvas(canvas: Any) -> bool:
+    """Whether it is the side of a square or [width, height], in pixels."""
+    sides = canvas if isinstance(canvas, list) and len(canvas) == 2 else [canvas]
+    return all(isinstance(side, int) and side > 0 for side in sides)
 
 
 def _covers(stored_limit: int | None, limit: int | None) -> bool:

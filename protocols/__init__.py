@@ -11,4 +11,8 @@ PROTOCOLS: dict[str, str] = {
     "mini-coco-sloppy": "protocols.world.sloppy:SloppyCoco",
     "world-level-2": "protocols.world.levels:WorldLevel2",
     "world-level-3": "protocols.world.levels:WorldLevel3",
+    "world-512-faces": "protocols.world.large:WorldFaces",
+    "world-512-scenes": "protocols.world.large:WorldScenes",
+    "world-1024-faces": "protocols.world.large:WorldFaces1024",
+    "world-1024-scenes": "protocols.world.large:WorldScenes1024",
 }

@@ -201,7 +201,7 @@ class EditableFace:
         width, height = record.image.size
         self.shape = (height, width)
         # Lengths below are in pixels of a canvas of 64 px, and grow with the canvas.
-        self.unit = width / 64
+        self.unit = min(width, height) / 64
         self._masks: dict[str, Mask | None] = {}
 
     @cached_property

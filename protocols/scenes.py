@@ -66,7 +66,8 @@ class SceneRecord:
 class SceneOptions:
     """The vocabulary of the edits, and the size of the objects that are edited."""
 
-    canvas: int = 512
+    # Pixels: the side of a square, or (width, height) of all records.
+    canvas: int | tuple[int, int] = 512
     colors: tuple[str, ...] = COLORS
     # Empty: no material edits.
     materials: tuple[str, ...] = tuple(MATERIALS)
@@ -116,9 +117,12 @@ class EditableScene:
     def __init__(self, record: SceneRecord, options: SceneOptions) -> None:
         self.record = record
         self.options = options
+        canvas = options.canvas
+        # (width, height) of the canvas in pixels.
+        self.size = (canvas, canvas) if isinstance(canvas, int) else canvas
         # Lengths below are in pixels of a canvas of 64 px, and grow with the canvas.
-        self.unit = options.canvas / 64
-        self.shape = (options.canvas, options.canvas)
+        self.unit = min(self.size) / 64
+        self.shape = self.size[::-1]
         self._colors: dict[int, str | None] = {}
         self._masks: dict[tuple[int, str], Mask | None] = {}
         self._counts: dict[str, int] = {}
@@ -134,9 +138,7 @@ class EditableScene:
         ]
         # At the canvas's size the masks stay exact: resampling and a threshold could move their outlines.
         self.masks: list[Mask] = [
-            mask
-            if right - left == options.canvas
-            else mask_array(resize_mask(mask_image(mask), options.canvas))
+            mask if mask.shape == self.shape else mask_array(resize_mask(mask_image(mask), self.size))
             for mask in cropped
         ]
         self.shares = [np.count_nonzero(mask) / mask.size for mask in self.masks]
@@ -147,6 +149,10 @@ class EditableScene:
     def _crop(self) -> tuple[int, int, int, int]:
         """(left, top, right, bottom) of the square that shows most of the objects that may be edited."""
         width, height = self.record.image.size
+        if (width, height) == self.size:
+            return 0, 0, width, height
+        if self.size[0] != self.size[1]:
+            raise ValueError(f"a record of {width}x{height} on a canvas of {self.size[0]}x{self.size[1]}")
         side, length = min(width, height), max(width, height)
         spans = []
         for instance in self.record.instances:
@@ -164,7 +170,7 @@ class EditableScene:
         image = self.record.image
         if self.box != (0, 0, *image.size):
             image = crop_square(image, self.box)
-        return resize(image, self.options.canvas)
+        return resize(image, self.size)
 
     @cached_property
     def pixels(self) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

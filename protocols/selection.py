@@ -288,10 +288,10 @@ class SelectingProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
     def origin(self) -> str:
         """Where the sources come from, for messages."""
 
-    @classmethod
-    def expected(cls, options: OptionsT) -> ExpectedCases:
-        # Complete data have more cases than any suite asks for, so the option decides.
-        return ExpectedCases(options.canvas, options.cases_per_category)
+    @property
+    def salt(self) -> str:
+        """What the order by hash begins with. Protocols with equal sources and an equal salt select equal cases."""
+        return self.name
 
     @abstractmethod
     def sources(self) -> Sequence[str]:
@@ -337,7 +337,7 @@ class SelectingProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
                 self.names(category),
                 lambda source, category=category: self.kinds(source, category),  # type: ignore[misc]
                 lambda source, kind, category=category: self._cases_of(source, category, kind),  # type: ignore[misc]
-                salt=f"{self.name}/{category}",
+                salt=f"{self.salt}/{category}",
                 count=self.options.cases_per_category,
             ):
                 check_case(case)
@@ -373,9 +373,10 @@ class SelectingProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
 
     def cases(self) -> CaseList:
         """The selected cases, category by category, by hash within a category."""
-        return CaseList(self._selection[0], self._build)
+        return CaseList(self._selection[0], self.build)
 
-    def _build(self, choice: Choice) -> EditCase:
+    def build(self, choice: Choice) -> EditCase:
+        """A selected case again. Raises ProtocolError where its source has changed."""
         for case in self._cases_of(choice.source, choice.category, choice.kind):
             if case.id == choice.id:
                 return case
@@ -391,7 +392,7 @@ class SelectingProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
     def first_by_hash(self, ids: Sequence[str], without: frozenset[str]) -> list[str]:
         """As many of these images as the reference shall have."""
         left = [i for i in ids if i not in without]
-        return sorted(left, key=lambda i: rank(self.name, "reference", i))[: self.options.reference_count]
+        return sorted(left, key=lambda i: rank(self.salt, "reference", i))[: self.options.reference_count]
 
 
 class AnnotatedProtocol(SelectingProtocol[FolderOptionsT, SourceT], ABC):
@@ -405,8 +406,13 @@ class AnnotatedProtocol(SelectingProtocol[FolderOptionsT, SourceT], ABC):
         self.canvas: int = options.canvas
 
     @classmethod
+    def expected(cls, options: FolderOptionsT) -> ExpectedCases:
+        # Complete data have more cases than any suite asks for, so the option decides.
+        return ExpectedCases(options.canvas, options.cases_per_category)
+
+    @classmethod
     @abstractmethod
-    def problems(cls, options: OptionsT) -> list[str]:
+    def problems(cls, options: FolderOptionsT) -> list[str]:
         """Which files are missing, each with what was expected and where to get it; empty where none is."""
 
     @property

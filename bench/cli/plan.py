@@ -64,18 +64,20 @@ def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
     """Describes what a run would do. Missing data and weights are listed, not refused."""
     plan, _ = session.plan(job)
     rows = _rows(plan, job)
-    # Side of the canvas per protocol, in pixels. None where a protocol lacks its data and cannot say.
-    canvas: dict[str, int | None] = {entry.name: entry.info["canvas"] for entry in plan.protocols}
+    # (width, height) of the canvas per protocol. None where a protocol lacks its data and cannot say.
+    canvas: dict[str, tuple[int, int] | None] = {
+        entry.name: _width_height(entry.info["canvas"]) for entry in plan.protocols
+    }
     for entry in job.protocols:
         if entry.problems:
             expected = entry.cls.expected(entry.options)
-            canvas[entry.name] = expected.canvas if expected else None
+            canvas[entry.name] = _width_height(expected.canvas) if expected else None
 
     # Time on a GPU, for the model steps that nothing has timed yet.
     untimed_steps = sum(
         row["model_steps"] or 0
         for row in rows
-        if row["seconds"] is None and (canvas[row["protocol"]] or 0) >= FULL_SIZE
+        if row["seconds"] is None and min(canvas[row["protocol"]] or (0,)) >= FULL_SIZE
     )
     # What methods say themselves.
     edits_of_method = {
@@ -163,12 +165,16 @@ def _total(parts: Iterable[float | None]) -> Any:
     return None if None in values else sum(value for value in values if value is not None)
 
 
-def _gigabytes(rows: Sequence[Row], canvas: Mapping[str, int | None]) -> float | None:
-    # 3 channels of one byte, side x side pixels.
-    sides = [canvas[row["protocol"]] for row in rows]
+def _width_height(canvas: int | Sequence[int]) -> tuple[int, int]:
+    return (canvas, canvas) if isinstance(canvas, int) else (canvas[0], canvas[1])
+
+
+def _gigabytes(rows: Sequence[Row], canvas: Mapping[str, tuple[int, int] | None]) -> float | None:
+    # 3 channels of one byte per pixel.
+    sizes = [canvas[row["protocol"]] for row in rows]
     gigabytes: float | None = _total(
-        None if side is None or row["to_do"] is None else row["to_do"] * 3 * side**2 / 1e9
-        for row, side in zip(rows, sides, strict=True)
+        None if size is None or row["to_do"] is None else row["to_do"] * 3 * size[0] * size[1] / 1e9
+        for row, size in zip(rows, sizes, strict=True)
     )
     return gigabytes
 

@@ -107,7 +107,8 @@ def _receding(canvas: Canvas, ground: Field, material: str, down: Field) -> Fiel
     if not canvas.detail:
         return ground
     far, near = relief(canvas, material, 0.6)[..., None], relief(canvas, material, 1.7)[..., None]
-    return ground * (1 + far + (near - far) * down)
+    out: Field = ground * (1 + far + (near - far) * down)
+    return out
 
 
 def _joints(x: Field, depth: Field) -> Field:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,10 @@ MATERIALS: Mapping[str, tuple[Layer, ...]] = {
 _TABLE = 256
 
 
+@overload
+def textured(canvas: Canvas, material: str, shade: Field, scale: float = 1.0) -> Field: ...
+@overload
+def textured(canvas: Canvas, material: str, shade: float = 1.0, scale: float = 1.0) -> Field | float: ...
 def textured(canvas: Canvas, material: str, shade: Field | float = 1.0, scale: float = 1.0) -> Field | float:
     """``shade`` times a material's texture, about 1. ``shade`` itself on a canvas without detail.
 
@@ -103,7 +108,8 @@ def _relief(
 def _table(number: int) -> Field:
     rng = np.random.Generator(np.random.PCG64([11, number]))
     values = rng.integers(0, 256, (_TABLE, _TABLE), dtype=np.uint8)
-    return values.astype(f32) / f32(127.5) - f32(1)
+    out: Field = values.astype(f32) / f32(127.5) - f32(1)
+    return out
 
 
 def _noise(across: Field, down: Field, number: int) -> Field:
@@ -122,7 +128,8 @@ def _between(position: Field, lattice: Callable[[NDArray[np.int64]], Field], axi
     t = t[:, None] if axis == 0 else t[None]
     index = floor.astype(np.int64) % _TABLE
     one, next_one = lattice(index), lattice((index + 1) % _TABLE)
-    return one + (next_one - one) * t
+    out: Field = one + (next_one - one) * t
+    return out
 
 
 def _weave(across: Field, down: Field, number: int) -> Field:

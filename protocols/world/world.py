@@ -33,6 +33,7 @@ from protocols.scenes import MINI_SCENES, Instance, SceneRecord
 from protocols.selection import ProtocolError
 from protocols.world import level2, level3
 from protocols.world.backdrops import BACKDROPS
+from protocols.world.canvas import Size
 from protocols.world.composed import SceneEdit, compose, listed
 from protocols.world.faces import HAIR_COLORS, MOUTHS, Face, render_face, sample_face
 from protocols.world.scenes import CATEGORIES, COLORS, TRIMMED, Scene, render_scene, sample_scene
@@ -66,17 +67,21 @@ LABELS: Mapping[str, tuple[str, ...]] = {
 """Every attribute that the world's pictures show, with its values: the vocabulary of claims and of the reader."""
 
 
-def face_record(seed: int, id_: str | None = None) -> tuple[FaceRecord, Face]:
+def face_record(
+    seed: int, id_: str | None = None, size: Size = SIZE, detail: bool = False
+) -> tuple[FaceRecord, Face]:
     """One annotated portrait, as the protocol reads it from disk, and what it was drawn from."""
     face = sample_face(seed)
-    pixels, parts = render_face(face, SIZE)
+    pixels, parts = render_face(face, size, detail)
     return FaceRecord(id_ or str(seed), from_array(pixels), parts, face.attributes()), face
 
 
-def scene_record(seed: int, id_: str | None = None) -> tuple[SceneRecord, Scene]:
+def scene_record(
+    seed: int, id_: str | None = None, size: Size = SIZE, detail: bool = False
+) -> tuple[SceneRecord, Scene]:
     """One annotated scene, as the protocol reads it from disk, and what it was drawn from."""
-    scene = sample_scene(seed)
-    pixels, masks = render_scene(scene, SIZE)
+    scene = sample_scene(seed, size)
+    pixels, masks = render_scene(scene, size, detail)
     instances = [
         Instance(str(k), o.category, CATEGORIES[o.category].supercategory, mask)
         for k, (o, mask) in enumerate(zip(scene.objects, masks, strict=True))
@@ -89,23 +94,27 @@ def caption(scene: Scene) -> str:
     return listed(scene, range(len(scene.objects)))
 
 
-def face_truth(face: Face, case: EditCase) -> Image.Image:
+def face_truth(face: Face, case: EditCase, detail: bool = False) -> Image.Image:
     """The face with the case's claims kept, inside the case's mask; outside, the source's own pixels."""
     edited = face
     for claim in case.claims:
         edited = edited.with_claim(claim.attribute, claim.after)
-    return _inside(case, render_face(edited, SIZE)[0])
+    return _inside(case, render_face(edited, case.request.source.size, detail)[0])
 
 
-def scene_truth(scene: Scene, case: EditCase) -> Image.Image:
+def scene_truth(scene: Scene, case: EditCase, detail: bool = False) -> Image.Image:
     """The scene with the case's claims kept, inside the case's mask; outside, the source's own pixels."""
-    return _inside(case, render_scene(edited_scene(scene, case), SIZE)[0])
+    return _inside(case, render_scene(edited_scene(scene, case), case.request.source.size, detail)[0])
 
 
 def edited_scene(scene: Scene, case: EditCase) -> Scene:
     """Which object a claim means is read off its region: the one that the region covers most."""
     edited = scene
-    masks = render_scene(scene, SIZE)[1] if any(c.attribute != "background" for c in case.claims) else []
+    masks = (
+        render_scene(scene, case.request.source.size)[1]
+        if any(c.attribute != "background" for c in case.claims)
+        else []
+    )
     for claim in case.claims:
         if claim.before == claim.after:
             continue  # what stays as it is needs no drawing

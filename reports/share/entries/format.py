@@ -52,7 +52,8 @@ class EntryProtocol(_EntryModel):
 
     version: Line
     digest: Line
-    canvas: int
+    # Pixels: the side of a square, or [width, height].
+    canvas: int | list[int]
     options: dict[str, Any] = {}
     # Cases per category, where the suite took only some.
     limit: int | None = None
