@@ -127,6 +127,50 @@ def close_box(region: Tensor) -> tuple[int, int, int, int]:
     return x0, y0, x0 + side, y0 + side
 
 
+def to_training_size(
+    images: NDArray[np.uint8], regions: NDArray[np.bool_]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Larger images at the size that the network was trained on, by the mean over areas.
+
+    uint8 (N, H, W, 3) and bool (N, H, W) => (N, 64, 64, 3) and (N, 64, 64). Arrays that are not larger come back
+    unchanged. An image that is not square gives the square around the region's middle. A pixel belongs to the region
+    where at least half of its area does. A region smaller than that becomes the pixel that has most of it, and its
+    content may be invisible at 64 px.
+    """
+    if max(images.shape[1:3]) <= SIDE:
+        return images, regions
+    pixels = np.empty((len(images), SIDE, SIDE, 3), np.uint8)
+    inside = np.empty((len(images), SIDE, SIDE), bool)
+    for index, (image, region) in enumerate(zip(images, regions, strict=True)):
+        rows, columns = _square_around(region)
+        pixels[index] = _area_mean(image[rows, columns])
+        share = _area_mean(region[rows, columns].astype(np.uint8) * 255)
+        inside[index] = share >= min(128, max(int(share.max()), 1))
+    return pixels, inside
+
+
+def _square_around(region: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Rows and columns of the largest square whose middle is nearest to the region's."""
+    side = min(region.shape)
+
+    def span(axis: int) -> slice:
+        occupied = np.any(region, axis=axis)
+        places = np.flatnonzero(occupied)
+        middle = int(places[0] + places[-1] + 1) // 2 if len(places) else occupied.size // 2
+        start = min(max(0, middle - side // 2), occupied.size - side)
+        return slice(start, start + side)
+
+    return span(1), span(0)
+
+
+def _area_mean(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 (S, S) or (S, S, 3) => 64 x 64."""
+    from PIL import Image
+
+    # Pillow's box filter weighs every pixel by its share of the area.
+    return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX))
+
+
 def _to_side(x: Tensor) -> Tensor:
     """(N, C, H, W) => (N, C, 64, 64), antialiased where it shrinks."""
     if x.shape[-2:] == (SIDE, SIDE):

@@ -45,8 +45,11 @@ class EmbeddedClassifier:
     def __call__(
         self, images: NDArray[np.uint8], masks: NDArray[np.bool_], /
     ) -> list[AttributeProbabilities]:
-        """Reads ``images`` (B, H, W, 3) uint8 inside ``masks`` (B, H, W) bool."""
-        from methods.zoo.classifier import load
+        """Reads ``images`` (B, H, W, 3) uint8 inside ``masks`` (B, H, W) bool.
+
+        Larger images are read at 64 px, where the classifier was trained.
+        """
+        from methods.zoo.classifier import load, to_training_size
 
         # Most commands never ask for it.
         if self._model is None:
@@ -55,7 +58,7 @@ class EmbeddedClassifier:
         return [
             reading
             for i in range(0, len(images), BATCH)
-            for reading in self._model.read(images[i : i + BATCH], masks[i : i + BATCH])
+            for reading in self._model.read(*to_training_size(images[i : i + BATCH], masks[i : i + BATCH]))
         ]
 
 

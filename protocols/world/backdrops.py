@@ -123,8 +123,6 @@ def _decorate(canvas: Canvas, name: str, horizon: float, draws: tuple[float, ...
     """One or two landmarks at the sides, where a face leaves them visible."""
     side = 1 if light >= 0 else -1
     left, upper, right, _ = frame(canvas.size)
-    # The landmarks of a wide image stand nearer to its sides: offsets from the middle grow with it.
-    wide = (right - left) / UNITS
 
     def disc(cx: float, cy: float, radius: float, color: Color, material: str = "") -> None:
         part = canvas.part(cx - radius, cy - radius, cx + radius, cy + radius)
@@ -134,12 +132,12 @@ def _decorate(canvas: Canvas, name: str, horizon: float, draws: tuple[float, ...
         for sx, sy in _stars(left, upper, right):
             if sy < horizon - 3:
                 disc(sx + draws[3] * 2, sy, 0.75, _MOON)
-        disc(32 + side * (22 * wide + draws[4] * 2), 9, 4.6, _MOON, "moon")
+        disc(32 + side * (22 + draws[4] * 2), 9, 4.6, _MOON, "moon")
     elif name == "beach":
-        disc(32 + side * (23 * wide + draws[4] * 2), 8, 4.2, rgb(255, 226, 90))
+        disc(32 + side * (23 + draws[4] * 2), 8, 4.2, rgb(255, 226, 90))
     elif name == "desert":
-        disc(32 + side * (22 * wide + draws[4] * 2), 10, 4.6, rgb(252, 240, 190))
-        cx = 32 - side * (26 * wide + draws[5] * 2)
+        disc(32 + side * (22 + draws[4] * 2), 10, 4.6, rgb(252, 240, 190))
+        cx = 32 - side * (26 + draws[5] * 2)
         part = canvas.part(cx - 6, horizon - 11, cx + 6, horizon + 5)
         arm = part.stroke(cx, horizon + 3, cx, horizon - 9, 1.5)
         branch = part.stroke(cx + side * 4, horizon - 5, cx + side * 4, horizon - 7, 1.1)
@@ -150,20 +148,20 @@ def _decorate(canvas: Canvas, name: str, horizon: float, draws: tuple[float, ...
             part.mark(cut(part.box(cx + ridge, horizon - 3, 0.10, 8), cactus), BLACK, alpha=0.35)
     elif name == "snow":
         for k, offset in ((0, 26.0), (1, 20.0)):
-            cx = 32 + side * (offset * wide + draws[4 + k])
+            cx = 32 + side * (offset + draws[4 + k])
             tall = 15 - 4 * k
             part = canvas.part(cx - tall * 0.4, horizon + 1 - tall, cx + tall * 0.4, horizon + 3)
             tree = _spire(part, cx, horizon + 2 - tall, tall * 0.36, tall)
             part.paint(tree, _PINE, textured(part, "needles"))
             part.paint(cut(tree, _spire(part, cx, horizon + 2 - tall, tall * 0.16, tall * 0.42)), _CLOUD)
     elif name == "meadow":
-        cx = 32 + side * (25 * wide + draws[4] * 2)
+        cx = 32 + side * (25 + draws[4] * 2)
         part = canvas.part(cx - 6, horizon - 17, cx + 6, horizon + 5)
         part.paint(part.stroke(cx, horizon + 3, cx, horizon - 6, 1.0), _TRUNK, textured(part, "upright wood"))
         leaves = textured(part, "leaves", 1 + part.fine(3) * f32(0.4))
         part.paint(part.circle(cx, horizon - 10, 5.4), _BUSH, leaves)
     else:
-        cx = 32 + side * (23 * wide + draws[4])
+        cx = 32 + side * (23 + draws[4])
         part = canvas.part(cx - 7, 4 + draws[5], cx + 7, 20 + draws[5])
         part.paint(part.box(cx, 12 + draws[5], 6.2, 7.2), _FRAME)
         pane = part.box(cx, 12 + draws[5], 5.0, 6.0)

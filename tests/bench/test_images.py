@@ -20,12 +20,14 @@ from bench.images import (
     from_array,
     mask_array,
     mask_image,
+    pad_square,
     png_bytes,
     read_mask,
     read_rgb,
     resize,
     resize_mask,
     to_array,
+    unpad_square,
     write_png,
 )
 
@@ -430,3 +432,49 @@ def test_write_png_makes_folders(tmp_path: Path, smooth: Image.Image) -> None:
     path = tmp_path / "deep" / "a.png"
     write_png(path, smooth)
     assert (to_array(read_rgb(path)) == to_array(smooth)).all()
+
+
+# Squares
+
+
+@pytest.mark.parametrize("size", [(64, 48), (48, 64), (10, 50), (31, 20)])
+def test_padding_to_a_square_mirrors_and_is_undone_exactly(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = from_array(pixels)
+    padded = pad_square(image, mirror=True)
+    side = max(size)
+    assert padded.size == (side, side)
+    assert unpad_square(padded, size).tobytes() == image.tobytes()
+    # The first line beyond a border is the border itself, seen in a mirror.
+    longer = 0 if size[1] < size[0] else 1
+    start = (side - min(size)) // 2
+    lines = np.moveaxis(to_array(padded), longer, 0)
+    assert np.array_equal(lines[start - 1], lines[start])
+    assert np.array_equal(lines[start - 2], lines[start + 1])
+
+
+def test_a_padded_mask_has_nothing_to_edit_beyond_the_image() -> None:
+    mask = mask_image(np.ones((20, 30), bool))
+    padded = mask_array(pad_square(mask, mirror=False))
+    assert padded.shape == (30, 30)
+    assert padded[5:25].all()
+    assert not padded[:5].any()
+    assert not padded[25:].any()
+
+
+def test_a_square_is_not_padded_and_an_image_of_the_size_not_cropped(smooth: Image.Image) -> None:
+    square = smooth.crop((0, 0, 48, 48))
+    assert pad_square(square, mirror=True) is square
+    assert unpad_square(smooth, smooth.size) is smooth
+
+
+def test_a_padded_image_is_resized_without_distortion() -> None:
+    # A disc of a wide image is as wide as it is high at the native size, and again in the result.
+    y, x = np.mgrid[0:64, 0:96]
+    disc = from_array(np.where((x - 48) ** 2 + (y - 32) ** 2 < 100, 255, 0).astype(np.uint8)).convert("RGB")
+    native = resize(pad_square(disc, mirror=True), 48)
+    bright = to_array(native)[..., 0] > 127
+    assert abs(int(bright.any(axis=0).sum()) - int(bright.any(axis=1).sum())) <= 1
+    back = to_array(unpad_square(native, disc.size))
+    assert back.shape == (64, 96, 3)
+    assert ((back[..., 0] > 127) != (to_array(disc)[..., 0] > 127)).mean() < 0.02

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from PIL import Image
 
 import bench.recorder
 from bench.case_rows import CaseError
-from bench.edit import Runtime
+from bench.edit import Region, Runtime
+from bench.editor import Editor
 from bench.executors import LocalExecutor
-from bench.images import resize, to_array
+from bench.images import mask_array, mask_image, resize, to_array
 from bench.plan import make_plan
 from bench.registry import PluginError
 from bench.runner import image_seed, run
@@ -149,6 +151,21 @@ def test_results_do_not_depend_on_batch_size_writers_or_readers(tmp_path: Path) 
         assert facts(path) == expected
     assert expected is not None
     assert [fact[0].case for fact in expected] == [f"case-{i:03d}" for i in range(13)], "in the plan's order"
+
+
+def test_a_source_that_is_not_square_reaches_a_square_method_undistorted() -> None:
+    case = make_case(0, 32)
+    wide = case.request.source.resize((48, 32))
+    mask = mask_image(np.pad(np.ones((8, 8), bool), ((4, 20), (30, 10))))
+    request = replace(case.request, source=wide, mask=mask, regions=(Region(mask, "a", ("b",)),))
+    editor = Editor(Fake(Fake.Options(native=24), Runtime()), batch_size=1, device="cpu", note=print)
+    prepared = editor.prepare(replace(case, request=request), seed=1)
+    assert prepared.size == (48, 32)
+    seen = prepared.case.request
+    assert seen.source.size == seen.mask.size == seen.regions[0].mask.size == (24, 24)
+    # Half the size: 8 x 8 pixels are 4 x 4, and the padding of 8 rows is 4.
+    rows, columns = np.nonzero(mask_array(seen.mask))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (6, 9, 15, 18)
 
 
 def test_native_size_round_trip(tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ from protocols.world.scenes import render_scene, sample_scene
 # 40 faces and 40 scenes at 64 px are pinned by test_world.py, where trained checkpoints depend on them.
 DIGESTS = {
     (512, 512): "bdec9270e75dbd52",
-    (768, 512): "f91275c5366f5c3e",
+    (768, 512): "46ac4bb4f75548a7",
     (512, 768): "8cb27ff1a65d3c9c",
 }
 
 # Of faces and scenes with textures and marks. A change of the details changes it and the digests of protocols.
-DETAILS = "d135b15a2d03f5e8"
+DETAILS = "677c764106ffbbc9"
 
 # The largest error of `Canvas.cover` at a straight edge, as a share of a pixel. An edge at 45 degrees covers
 # (sqrt(1/2) - d)^2 of a pixel at distance d (0 <= d <= sqrt(1/2)), and `cover` says 1/2 - d. The difference
