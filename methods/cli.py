@@ -51,11 +51,11 @@ TuplesFolder = Annotated[
 TupleCount = Annotated[int, typer.Option(min=1, help="Edits to learn from, per data set.")]
 BaseModel = Annotated[str, typer.Option(help="The text-to-image checkpoint to start from.")]
 InpaintingWeights = Annotated[
-    str | None, typer.Option(help="Weights of sd_inpainting, which makes the results to learn from.")
+    str | None, typer.Option(help="Weights of sd_inpainting, which makes the results of the training tuples.")
 ]
 Steps = Annotated[int, typer.Option(min=1, help="Optimizer steps, of 32 examples each.")]
 GpuMemory = Annotated[
-    float, typer.Option(min=1, help="GiB of the GPU; below 40 a leaner configuration is taken.")
+    float, typer.Option(min=1, help="Memory of the GPU in GiB. Below 40, a smaller configuration is used.")
 ]
 
 # --- training --------------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ def gpu_time(steps: int) -> GpuTime:
 def tags(
     context: typer.Context,
     prompt: Annotated[str | None, typer.Argument(help="A target prompt.")] = None,
-    source_prompt: Annotated[str, typer.Option(help="What the source shows.")] = "",
+    source_prompt: Annotated[str, typer.Option(help="Prompt of the source.")] = "",
     word: Annotated[
         list[str] | None, typer.Option(help="A word that belongs to the edit. May be repeated.")
     ] = None,

@@ -66,7 +66,7 @@ class Oracle(EditMethod):
 class Jpeg(EditMethod):
     """The source through JPEG as Pillow writes it (4:2:0 chroma subsampling)."""
 
-    summary = "the source through JPEG: what a lossy file format costs"
+    summary = "the source through JPEG: the loss of a lossy file format"
     is_control = True
     needs: frozenset[str] = frozenset({"source"})
 
@@ -99,7 +99,7 @@ class Jpeg(EditMethod):
 class ResizeRoundTrip(EditMethod):
     """The source resized by ``scale`` and back, Lanczos both ways. It shows the loss of a lower resolution alone."""
 
-    summary = "the source, resized and back: what a lower native resolution costs"
+    summary = "the source, resized and back: the loss of a lower native resolution"
     is_control = True
     needs: frozenset[str] = frozenset({"source"})
 
@@ -132,7 +132,7 @@ class AutoencoderRoundTrip(EditMethod):
     The default is the autoencoder of the inpainting checkpoint, so the noise floor is that method's own.
     """
 
-    summary = "the source through the latent autoencoder: what latent diffusion costs before any edit"
+    summary = "the source through the latent autoencoder: the loss of latent diffusion before any edit"
     is_control = True
     needs: frozenset[str] = frozenset({"source"})
 
@@ -181,7 +181,7 @@ class AutoencoderRoundTrip(EditMethod):
 class NoiseFill(EditMethod):
     """The region filled with uniform noise, independent for each pixel and channel, from the request's seed."""
 
-    summary = "the region filled with noise: what a metric accepts that shows nothing"
+    summary = "the region filled with noise: shows how much junk a metric accepts"
     is_control = True
     needs: frozenset[str] = frozenset({"source", "mask"})
 
@@ -210,9 +210,7 @@ COLORS: Mapping[str, tuple[int, int, int]] = {
 class FlatColorFill(EditMethod):
     """Every region filled with one colour: the one that its prompt names, else the mean of the source's region."""
 
-    summary = (
-        "the region filled with the prompted colour: what a metric accepts that shows nothing but a colour"
-    )
+    summary = "the region filled with the prompted colour: shows how often a metric accepts a colour alone"
     is_control = True
     needs: frozenset[str] = frozenset({"source", "mask", "region_prompt"})
 

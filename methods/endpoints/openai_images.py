@@ -86,7 +86,7 @@ class CostEstimate:
 
 
 class OpenAiImages(EditMethod):
-    summary = "the OpenAI images-edit endpoint, and servers with the same one; costs money"
+    summary = "OpenAI's images-edit endpoint, or a compatible server (costs money)"
     needs: frozenset[str] = frozenset({"source", "mask", "target_prompt"})
     native_size: int | None = 1024
     REFUSED: Mapping[str, str] = {

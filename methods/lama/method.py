@@ -34,7 +34,9 @@ SMALLEST = 16
 
 
 class Lama(EditMethod):
-    summary = "LaMa: inpainting GAN that takes no prompt; fills the mask from its surroundings (public or mini weights)"
+    summary = (
+        "LaMa: inpainting GAN without a prompt, fills the mask from its surroundings (public or mini weights)"
+    )
     needs: frozenset[str] = frozenset({"source", "mask"})
 
     @dataclass(frozen=True)

@@ -33,13 +33,13 @@ def zoo_check(
     context: typer.Context,
     as_json: Json = False,
     readme: Annotated[
-        Path | None, typer.Option(help="Also put the table into this file, between its markers.")
+        Path | None, typer.Option(help="Also write the table into this file, between its markers.")
     ] = None,
-    run: Annotated[Path, typer.Option(help="The finished demo, which decides two of the thresholds.")] = Path(
+    run: Annotated[Path, typer.Option(help="Folder of the finished demo, for two thresholds.")] = Path(
         "runs/demo"
     ),
 ) -> None:
-    """Measure each embedded checkpoint against its thresholds. Exit code 1 where one is missed.
+    """Measure each embedded checkpoint against its thresholds. Exit code 1 if one is missed.
 
     A threshold that is missed by a network with fewer training samples than its recipe asks for says so. It does not
     fail the check.
@@ -176,8 +176,8 @@ def _print_measures(rows: Sequence[Any], as_json: bool, columns: Mapping[str, Ca
 def zoo_sheet(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="The image to write.")] = Path("docs/contact-sheet.png"),
-    seed: Annotated[int, typer.Option(help="Chooses the cases. Nothing else does.")] = 0,
-    cases: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed that selects the cases.")] = 0,
+    cases: Annotated[int, typer.Option(min=1, help="Number of cases.")] = 10,
     device: Device = "auto",
 ) -> None:
     """Draw held-out cases, chosen by seed, as every embedded method edits them."""

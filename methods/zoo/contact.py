@@ -96,7 +96,7 @@ def choose_cases(seed: int, count: int) -> list[int]:
 def _checked(name: str, images: Sequence[Image.Image], cases: Sequence[EditCase]) -> Sequence[Image.Image]:
     """The images, where they are as many as the cases and as large as their sources."""
     if len(images) != len(cases):
-        raise ValueError(f"method {name!r} gave {len(images)} pictures for {len(cases)} cases")
+        raise ValueError(f"method {name!r} gave {len(images)} images for {len(cases)} cases")
     for image, case in zip(images, cases, strict=True):
         size = case.request.source.size
         if image.size != size:

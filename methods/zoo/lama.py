@@ -385,11 +385,11 @@ def check_lama(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
         at_most("lama", figures["leak"], 0.0, "largest change outside the hole, levels"),
         at_most(
             "lama", figures["seam"], MOST_SEAM,
-            f"step across the hole's border, times the picture's own; {simple('seam')}",
+            f"step across the hole's border, times the image's own; {simple('seam')}",
         ),
         at_least(
             "lama", figures["detail"], LEAST_DETAIL,
-            f"step inside the hole, times the picture's own; {simple('detail')}",
+            f"step inside the hole, times the image's own; {simple('detail')}",
         ),
         at_most(
             "lama", share, MOST_ERROR,

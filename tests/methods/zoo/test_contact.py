@@ -103,7 +103,7 @@ def test_a_method_is_asked_once_and_held_to_its_promise(tmp_path: Path) -> None:
 
     contact_sheet(WORLD, {"counted": counted}, tmp_path / "s.png", cases=3, scale=1)
     assert calls == [3]
-    with pytest.raises(ValueError, match="'short' gave 2 pictures for 3"):
+    with pytest.raises(ValueError, match="'short' gave 2 images for 3"):
         contact_sheet(WORLD, {"short": lambda cases: copies(cases)[1:]}, tmp_path / "t.png", cases=3)
     with pytest.raises(ValueError, match=r"'small' gave \(32, 32\)"):
         contact_sheet(
