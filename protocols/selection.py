@@ -1,7 +1,7 @@
-"""What every protocol shares: an order by hash, the making and checking of cases, and their selection.
+"""The base of the protocols: an order by hash, cases and their checks, and the selection of cases.
 
-A data set offers far more edits than a benchmark wants. Which ones are taken depends on hashes alone, so
-that adding images moves at most the last ones out and reshuffles nothing.
+A data set offers far more edits than a benchmark needs. Hashes alone decide which ones it uses. Further images then
+replace the last ones at most, and reshuffle nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import count as count_up
 from itertools import islice
 from pathlib import Path
@@ -30,19 +30,21 @@ from protocols.prompts import words_of
 
 
 class ProtocolError(BenchError):
-    """Data that is missing or broken: the message says which file, what was expected, where to get it."""
+    """Missing or broken data. The message names the file, the expected content, and where to get it."""
 
 
 # ---------------------------------------------------------------- order by hash
 
 
 def rank(*parts: object) -> str:
-    """64 hex digits of SHA-256 over the parts: a place in an order that no other item's arrival changes."""
+    """64 hex digits of SHA-256 over the parts: a place in an order that no further item changes."""
+    # Neither file order nor a seeded shuffle would do: both depend on the items that are present. The separator, which
+    # no name contains, tells ("a", "bc") from ("ab", "c").
     return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()
 
 
 def pick(options: Sequence[str], *parts: object) -> str:
-    """The option that ranks first for these parts. Adding an option moves only what it wins."""
+    """The option that ranks first for these parts. A further option changes the picks that it wins, and no other."""
     return min(options, key=lambda option: rank(*parts, option))
 
 
@@ -66,15 +68,15 @@ def build_case(
     claims: tuple[Claim, ...],
     tags: Mapping[str, str],
 ) -> EditCase | None:
-    """The case, or None where its mask leaves nothing to edit or nothing to keep.
+    """The case, or None where its mask leaves too little to edit or to keep.
 
-    ``regions`` holds (mask, prompt, words) of each change. One change fills the request's own mask;
-    several fill ``regions`` too, and the request's mask is their union.
+    ``regions``: (mask, prompt, words) of each change. The request's mask is the union of their masks. The request has
+    regions of its own only for several changes.
     """
     mask = regions[0][0] if len(regions) == 1 else union((m for m, _, _ in regions), regions[0][0].shape)
     if not usable(mask):
         return None
-    several = [Region(mask_image(m), prompt, words) for m, prompt, words in regions]
+    request_regions = [Region(mask_image(m), prompt, words) for m, prompt, words in regions]
     request = EditRequest(
         source=source,
         mask=mask_image(mask),
@@ -82,8 +84,9 @@ def build_case(
         target_prompt=target_prompt,
         region_prompt=region_prompt,
         instruction=instruction,
+        # Each word once, in order: two changes may share one, such as a colour.
         edit_words=tuple(dict.fromkeys(word for _, _, words in regions for word in words)),
-        regions=tuple(several) if len(several) > 1 else (),
+        regions=tuple(request_regions) if len(regions) > 1 else (),
     )
     return EditCase(id=id, category=category, request=request, source_id=source_id, claims=claims, tags=tags)
 
@@ -102,17 +105,17 @@ def check_case(case: EditCase) -> None:
         raise ProtocolError(
             f"case {case.id}: source and target prompt are the same: {request.target_prompt!r}"
         )
-    said = words_of(request.target_prompt)
-    wanted = [*request.edit_words, *(word for region in request.regions for word in region.words)]
-    missing = [word for word in wanted if word not in said]
-    if missing or not request.edit_words:
+    # Methods that edit by attention look these words up in the prompt.
+    prompt_words = words_of(request.target_prompt)
+    edit_words = [*request.edit_words, *(word for region in request.regions for word in region.words)]
+    if not request.edit_words or not set(edit_words) <= set(prompt_words):
         raise ProtocolError(
-            f"case {case.id}: not all of its edit words {wanted} are in {request.target_prompt!r}"
+            f"case {case.id}: not all of its edit words {edit_words} are in {request.target_prompt!r}"
         )
 
 
 def fingerprint(case: EditCase) -> dict[str, Any]:
-    """All of a case as JSON values, images as SHA-256 of their pixels."""
+    """A case without its tags and its ground truth, as JSON values. Images are SHA-256 of their pixels."""
     request = case.request
     facts = {
         "id": case.id,
@@ -133,6 +136,7 @@ def fingerprint(case: EditCase) -> dict[str, Any]:
 
 
 def _pixels(image: Image.Image) -> str:
+    # With mode and size: the bytes alone are equal for 2x8 and 4x4.
     return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
 
 
@@ -150,56 +154,60 @@ def select(
 ) -> Iterator[tuple[str, EditCase]]:
     """Yields (kind, case), at most ``count`` of them, balanced over the kinds ``names``.
 
-    ``kinds(source)`` says from annotations alone what a source may offer, ``cases(source, kind)`` decodes
-    it and yields its cases in a fixed order. The kinds take turns. Within a kind, sources come in the order
-    of their hash; those whose own first kind (by hash) it is come first, so that a source is asked for a
-    second case of a category only where the kind has no fresh one; and for a second case of one kind only
-    when every kind has run out of first ones. Sources are decoded only until there is enough.
+    ``kinds(source)`` tells from annotations alone which kinds a source may offer. ``cases(source, kind)`` decodes the
+    source and yields its cases in a fixed order. The rules:
+
+    * The kinds take turns, and each turn gives one case.
+    * Each source orders its kinds by hash. A kind asks first the sources that have it in the first place, then those
+      that have it in the second place, and so on, by hash among equals. So most sources give one case.
+    * A source gives a second case of one kind only when no kind has a first one left.
+    * No source is decoded after ``count`` cases.
     """
     order = sorted(sources, key=lambda source: rank(salt, source))
-    known: dict[str, list[str]] = {}
-    giving: dict[str, list[str]] = {name: [] for name in names}
-    """Kind -> the sources that had a case of it at the last depth."""
 
+    # Annotations are read once for each source.
+    @cache
     def preferences(source: str) -> list[str]:
-        if source not in known:
-            known[source] = sorted(kinds(source), key=lambda kind: rank(salt, source, kind))
-        return known[source]
+        return sorted(kinds(source), key=lambda kind: rank(salt, source, kind))
 
-    def candidates(kind: str) -> Iterator[str]:
+    def by_preference(kind: str) -> Iterator[str]:
         for place in range(len(names)):
             for source in order:
                 if preferences(source)[place : place + 1] == [kind]:
                     yield source
 
-    def supply(kind: str, among: Iterable[str], depth: int) -> Iterator[EditCase]:
+    def nth_cases(kind: str, among: Iterable[str], n: int, suppliers: list[str]) -> Iterator[EditCase]:
+        """The n-th case (from 0) of each source, if it has one. Appends the sources that have one."""
         for source in among:
-            for case in islice(cases(source, kind), depth, depth + 1):
-                giving[kind].append(source)
+            for case in islice(cases(source, kind), n, n + 1):
+                suppliers.append(source)
                 yield case
 
-    given = 0
-    for depth in count_up():
-        among = {kind: giving[kind] if depth else candidates(kind) for kind in names}
-        giving = {kind: [] for kind in names}
-        supplies = {kind: supply(kind, among[kind], depth) for kind in names}
-        while supplies:
-            for kind in list(supplies):
-                if given == count:
+    # The generators are lazy: a source is decoded only when its kind has the turn.
+    selected = 0
+    among: Mapping[str, Iterable[str]] = {kind: by_preference(kind) for kind in names}
+    for n in count_up():
+        suppliers: dict[str, list[str]] = {kind: [] for kind in names}
+        streams = {kind: nth_cases(kind, among[kind], n, suppliers[kind]) for kind in names}
+        while streams:
+            for kind in list(streams):
+                if selected == count:
                     return
-                case = next(supplies[kind], None)
+                case = next(streams[kind], None)
                 if case is None:
-                    del supplies[kind]
+                    del streams[kind]
                 else:
-                    given += 1
+                    selected += 1
                     yield kind, case
-        if not any(giving.values()):
+        # A source without an n-th case has no later one.
+        if not any(suppliers.values()):
             return
+        among = suppliers
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One selected case: where it comes from, so that it can be built again."""
+    """One selected case, by its place in the data, so that it can be built again."""
 
     source: str
     category: str
@@ -208,7 +216,7 @@ class Choice:
 
 
 class CaseList(Sequence[EditCase]):
-    """The selected cases, each built anew when it is asked for: 1,000 at 512 px fill over a gigabyte."""
+    """The selected cases, each built when it is read: 1,000 cases of 512 px would fill over a gigabyte."""
 
     def __init__(self, choices: Sequence[Choice], build: Callable[[Choice], EditCase]) -> None:
         self._choices = choices
