@@ -45,6 +45,7 @@ ATTRIBUTES = "CelebAMask-HQ-attribute-anno.txt"
 MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 PARTITION = "list_eval_partition.txt"
 
+# The numbers of ``list_eval_partition.txt``.
 _PARTITIONS = {"train": 0, "val": 1, "test": 2}
 _HINT = (
     "Get CelebAMask-HQ from its official project (CelebAMask-HQ, by Lee et al., MaskGAN) "
@@ -54,6 +55,7 @@ _PARTITION_HINT = (
     f"Get {PARTITION} from the official project of CelebA (Large-scale CelebFaces Attributes, by Liu et al.) "
     "and put it beside the folders of CelebAMask-HQ."
 )
+# (name, content, where to get it). Checked by name alone: reading 30,000 images would delay every ``list``.
 _EXPECTED = (
     (IMAGES, "the folder of images, 0.jpg and so on", _HINT),
     (MASKS, "the folder of part masks", _HINT),
@@ -138,6 +140,7 @@ class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", EditableFace]):
 
     def attributes_of(self, source: str) -> dict[str, bool]:
         """The annotated attributes of one image."""
+        # By name, because the order of the columns is the file's own.
         names, rows = self._attributes
         return dict(zip(names, map(bool, rows[source]), strict=True))
 
@@ -171,6 +174,7 @@ class CelebAHQ(AnnotatedProtocol["CelebAHQ.Options", EditableFace]):
             raise ProtocolError(
                 f"{path}: the image is {image.width}x{image.height}. Expected a square one. {_HINT}"
             )
+        # No crop: the faces are aligned, and every case has the same framing.
         return resize(image, self.options.canvas)
 
     def _parts(self, source: str) -> Mapping[str, Mask]:
@@ -249,6 +253,7 @@ def read_attributes(path: Path) -> tuple[list[str], dict[str, NDArray[np.bool_]]
     if missing:
         raise ProtocolError(f"{path}: line 2 does not name {', '.join(missing)}. {_HINT}")
     rows = _attribute_rows(lines[2:], len(names), path)
+    # A file that was cut at the end of a line has no other sign of it.
     if len(rows) != count:
         raise ProtocolError(
             f"{path}: line 1 says {count} images, but {len(rows)} follow: "
@@ -270,6 +275,7 @@ def _attribute_rows(lines: Sequence[str], width: int, path: Path) -> dict[str, N
             raise ProtocolError(
                 f"{path}: line {number} is not a file name like 12.jpg and {width} values of 1 or -1. {_HINT}"
             )
+        # "12" and "012" are one image.
         source = f"{int(stem):05d}"
         if source in rows:
             raise ProtocolError(

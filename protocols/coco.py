@@ -220,6 +220,7 @@ class Coco(AnnotatedProtocol["Coco.Options", EditableScene]):
             )
             for a in entries.annotations
         ]
+        # Captions keep their order by id: the first one that names an object gives its prompts.
         return SceneRecord(source, image, instances, [text for _, text in entries.captions])
 
     def decode(self, source: str) -> EditableScene:
@@ -243,6 +244,7 @@ class Coco(AnnotatedProtocol["Coco.Options", EditableScene]):
 
     def reference(self) -> Iterator[Image.Image]:
         """Centre crops, RGB at the canvas's size. No source of a case is among them."""
+        # Sources are cropped around their objects. Images of another split may have no annotations to crop by.
         for path in self.reference_files():
             image = _image(path)
             side = min(image.size)
@@ -311,6 +313,7 @@ def _mask_of_polygons(segmentation: list[Any], size: tuple[int, int]) -> Mask:
     # Imported on use: the package is needed for polygons alone.
     from pycocotools import mask as coder
 
+    # An object that is split by another in front of it has several polygons: the mask is their union.
     codes = coder.frPyObjects(polygons, *size)
     return np.ascontiguousarray(coder.decode(coder.merge(codes)).astype(bool))
 
@@ -327,6 +330,7 @@ def _mask_of_runs(segmentation: dict[str, Any], size: tuple[int, int]) -> Mask:
         counts = _run_lengths(counts)
     if not isinstance(counts, list) or not all(isinstance(n, int) and n >= 0 for n in counts):
         raise ValueError("its counts are neither a list of run lengths nor a text that encodes one")
+    # The outline of another image, or a file that was cut, would shift every later column.
     if sum(counts) != height * width:
         raise ValueError(f"its counts sum to {sum(counts)}. Expected {height} * {width} = {height * width}")
     # Runs alternate and the first is of zeros, so a mask that begins with a one begins with a run of length 0.
@@ -392,7 +396,7 @@ def read_annotations(instances: Path, captions: Path) -> _Annotations:
     categories = {c["id"]: (c["name"], c["supercategory"]) for c in data["categories"]}
     images = {image["id"]: _image_annotations(image, instances) for image in data["images"]}
 
-    # Instances.
+    # Instances. Images and categories that they do not name exist: only the other direction is an error.
     for annotation in data["annotations"]:
         if annotation["image_id"] not in images or annotation["category_id"] not in categories:
             raise ProtocolError(

@@ -74,7 +74,7 @@ class Change:
     kind: str
     # Empty where the kind says it all ("eyeglasses").
     target: str
-    # Attribute, value before, value after.
+    # Attribute, value before, value after: a ``Claim`` without its region.
     claim: tuple[str, str, str]
     # CelebA's attributes that have another value after the edit.
     attributes: Mapping[str, bool] = field(default_factory=dict)
@@ -123,6 +123,7 @@ def _hair_changes(attributes: Mapping[str, bool], person: Pronouns, options: Fac
             kind="hair_color",
             target=color,
             claim=("hair_color", current, color),
+            # CelebA has an attribute for each colour. Exactly one of them holds after the edit.
             attributes={name: other == color for other, name in HAIR_COLORS.items()},
             region_prompt=f"{color} hair",
             words=(color, "hair"),
@@ -148,7 +149,7 @@ def _worn_changes(kind: str, attributes: Mapping[str, bool]) -> list[Change]:
             claim=(attribute, "no", "yes"),
             attributes={attribute: True},
             region_prompt=phrase,
-            words=(phrase.split()[-1],),
+            words=(phrase.split()[-1],),  # without the article
             action=phrase,
             is_worn=True,
         )
@@ -184,6 +185,7 @@ def kind_names(category: str, options: FaceOptions = DEFAULT) -> tuple[str, ...]
 def face_kinds(attributes: Mapping[str, bool], category: str, options: FaceOptions = DEFAULT) -> list[str]:
     """The kinds of a category that the annotations allow. The part masks may rule out some of them later."""
     names = kind_names(category, options)
+    # CelebA does not annotate backgrounds, so none of them can be ruled out.
     if category == "background":
         return list(names)
     changes = face_changes(attributes, options)
@@ -264,6 +266,7 @@ class EditableFace:
 
         None where the parts that locate it are not visible, or where it would cover almost nothing or everything.
         """
+        # Two threads that read cases may compute the same mask at once, with the same result.
         if kind not in self._masks:
             mask: Mask | None = getattr(self, f"_{kind}_mask")()
             self._masks[kind] = mask if mask is not None and usable(mask) else None
@@ -287,6 +290,7 @@ class EditableFace:
         box = bounds(lips) if lips is not None else None
         if box is None or face is None:
             return None
+        # The larger of what the lips need and a share of the face: a small closed mouth still gets room for a smile.
         size = face[1] - face[0]
         half_width = max((box[2] - box[0]) / 2 + 2 * self.unit, wide * size)
         half_height = max((box[3] - box[1]) / 2 + 2 * self.unit, high * size)
@@ -327,6 +331,7 @@ class EditableFace:
         head = self._part("skin", "hair", "l_ear", "r_ear")
         if head is None or self._eyes is None:
             return None
+        # The width of the head above the brows. Long hair below may be much wider.
         line = self._brow_top
         columns = np.flatnonzero(head[: max(1, int(line))].any(axis=0))
         if columns.size == 0:
@@ -364,6 +369,7 @@ class EditableFace:
         masks = [mask for change in changes if (mask := self.mask(change.kind)) is not None]
         if len(masks) < len(changes) or not apart(masks):
             return None
+        # The target prompt is the source's prompt of other attributes, so that all else in it stays.
         before = self.record.attributes
         after = dict(before)
         for change in changes:

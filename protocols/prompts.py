@@ -35,6 +35,7 @@ def with_article(phrase: str) -> str:
     return f"{article(phrase)} {phrase}"
 
 
+# Plurals that the rules of ``plural`` miss. Those that equal the singular are mass nouns or come in pairs.
 _IRREGULAR = {
     "person": "people",
     "man": "men",
@@ -66,6 +67,7 @@ def plural(noun: str) -> str:
 
 def join(phrases: Sequence[str]) -> str:
     """["a", "b", "c"] -> "a, b and c". Raises ValueError for no phrases."""
+    # A comma before "and" would be one more token to learn.
     if not phrases:
         raise ValueError("nothing to join")
     if len(phrases) == 1:
@@ -87,6 +89,7 @@ class Background:
     noun: str
 
 
+# Each name is a word of its own phrase and noun, so that it can be the edit word of the case.
 BACKGROUNDS: Mapping[str, Background] = {
     b.name: b
     for b in (
@@ -129,6 +132,7 @@ HAIR_COLORS: Mapping[str, str] = {
     "brown": "Brown_Hair",
     "gray": "Gray_Hair",
 }
+# Three states from CelebA's two attributes, Smiling and Mouth_Slightly_Open.
 MOUTHS: tuple[str, ...] = ("neutral", "smile", "open")
 # Kind of edit -> (CelebA's attribute, the phrase), in the order in which a prompt names them.
 WEARABLES: Mapping[str, tuple[str, str]] = {
@@ -228,7 +232,8 @@ def background_instruction(target: str, person: Pronouns | None = None) -> str:
 
 # ---------------------------------------------------------------- scenes
 
-# COCO's category -> its names in captions. The first one is its name in prompts.
+# COCO's category -> its names in captions. The first one is its name in prompts. A name that mostly means something
+# else is missing: "glass" is a material or a tumbler, seldom a wine glass.
 NOUNS: Mapping[str, tuple[str, ...]] = {
     "person": ("person", "man", "woman", "boy", "girl", "child", "kid", "guy", "lady"),
     "bicycle": ("bicycle", "bike"),

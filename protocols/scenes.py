@@ -66,7 +66,7 @@ class SceneRecord:
 class SceneOptions:
     """The vocabulary of the edits, and the size of the objects that are edited."""
 
-    # Pixels: the side of a square, or (width, height) of all records.
+    # Pixels of all records after crop and resizing: the side of a square, or (width, height).
     canvas: int | tuple[int, int] = 512
     colors: tuple[str, ...] = COLORS
     # Empty: no material edits.
@@ -125,6 +125,7 @@ class EditableScene:
         self.shape = self.size[::-1]
         self._colors: dict[int, str | None] = {}
         self._masks: dict[tuple[int, str], Mask | None] = {}
+        # Crowds and specks count too: a caption may mean them.
         self._counts: dict[str, int] = {}
         for instance in record.instances:
             self._counts[instance.category] = self._counts.get(instance.category, 0) + 1
@@ -197,6 +198,7 @@ class EditableScene:
     @cached_property
     def phrases(self) -> list[dict[int, NounPhrase]]:
         """For each caption: candidate -> the phrase that names it."""
+        # Without a phrase there is no target prompt, so such an object is not edited.
         return [
             {
                 i: phrase
@@ -272,6 +274,7 @@ class EditableScene:
         elif height < 0.7 * width:
             top = bottom - 0.7 * width  # objects stand on the ground, so the room is above
         margin = 0.08 * max(width, height) + self.unit
+        # Rounded, because a user brushes no sharp corners, and objects hardly reach into them.
         mask = rounded_box(
             self.shape,
             (left - margin, top - margin, right + margin, bottom + margin),
@@ -303,6 +306,7 @@ class EditableScene:
             return None
         # Pixels of the outline mix object and old background. A kept rim would be a halo in the new one.
         mask = ~erode(union(salient, self.shape), max(1.0, 0.5 * self.unit))
+        # On less than a fifth of the image, no viewer could name the new background.
         return mask if usable(mask) and mask.mean() >= 0.2 else None
 
     # ------------------------------------------------------------ single cases
@@ -358,6 +362,7 @@ class EditableScene:
     def _wording(self, index: int, target: Target, phrase: NounPhrase, region: int) -> _Wording:
         """The texts and claims of one change. ``region``: the index of the change within its case."""
         category = self.record.instances[index].category
+        # COCO annotates no materials.
         before = "unknown"
         if target.kind == "color":
             new_phrase = phrase.with_color(target.value)
@@ -425,6 +430,7 @@ class EditableScene:
         """(caption, instances) for each set of ``size`` instances that one caption names, first by hash."""
         captions: dict[tuple[int, ...], int] = {}
         for caption, phrases in enumerate(self.phrases):
+            # Sorted, so that one set of instances is one key, whatever the order of their phrases.
             for group in combinations(sorted(phrases), size):
                 captions.setdefault(group, caption)
         return [(captions[group], group) for group in sorted(captions, key=lambda g: self._rank("multi", *g))]
@@ -441,6 +447,7 @@ class EditableScene:
 
         The first target of every instance comes before any second one.
         """
+        # A benchmark asks each source for one case of a kind, so a large image must not always give its first object.
         edits = []
         for i, (_, targets) in self.plans.items():
             ordered = sorted(targets.get(kind, ()), key=lambda target: self._rank(i, kind, target.value))
