@@ -235,16 +235,18 @@ class CaseList(Sequence[EditCase]):
         return self._build(self._choices[index])
 
 
+# ---------------------------------------------------------------- protocols
+
+# Pixels of a side: larger than any editor's output, and small enough for a machine's memory.
 MAX_CANVAS = 4096
-"""Pixels a side: beyond what any editor answers with, and below what fills a machine's memory."""
 
 
 @dataclass(frozen=True)
 class SelectionOptions:
-    """How much a protocol selects."""
+    """The number of cases and of reference images."""
 
     cases_per_category: int = 250
-    # First by hash. None for all.
+    # Reference images, first by hash. None: all.
     reference_count: int | None = None
 
     def __post_init__(self) -> None:
@@ -258,9 +260,9 @@ class SelectionOptions:
 
 @dataclass(frozen=True)
 class CommonOptions(SelectionOptions):
-    """What the protocols of annotated photographs have in common."""
+    """The options of every protocol of annotated photographs."""
 
-    # The data set's folder. Not part of the digest.
+    # The data set's folder. Not part of the digest: the same data in another folder are the same benchmark.
     root: str = ""
     # Side length in pixels of every source, mask and reference image.
     canvas: int = 512
@@ -275,35 +277,38 @@ OptionsT = TypeVar("OptionsT", bound=SelectionOptions)
 FolderOptionsT = TypeVar("FolderOptionsT", bound=CommonOptions)
 SourceT = TypeVar("SourceT")
 
-_KEPT_SOURCES = 16
+# Decoded sources in memory. Kinds that take turns ask for the same sources shortly after each other.
+_CACHED_SOURCES = 16
+# Before a run, the first reference images are decoded, and of the next ones the headers are read. That finds a folder
+# of broken files within seconds, where decoding all of it could take an hour.
 _DECODED, _PROBED = 200, 5000
-"""How many reference images are decoded before a run, and of how many the header is read: some seconds."""
 
 
 class SelectingProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
     """A protocol that selects its cases among those that its sources offer.
 
-    ``SourceT``: a decoded source that gives its cases.
+    ``SourceT``: a decoded source, such as ``EditableScene``.
     """
 
     def __init__(self, options: OptionsT) -> None:
         self.options = options
         self._lock = Lock()
-        self._kept: OrderedDict[str, SourceT] = OrderedDict()
+        # Source id -> decoded source, the least recently used one first.
+        self._decoded: OrderedDict[str, SourceT] = OrderedDict()
 
     @property
     @abstractmethod
     def origin(self) -> str:
-        """Where the sources come from, for messages."""
+        """The origin of the sources, for messages."""
 
     @property
     def salt(self) -> str:
-        """What the order by hash begins with. Protocols with equal sources and an equal salt select equal cases."""
+        """The first part of every hash. Protocols with equal sources and an equal salt select equal cases."""
         return self.name
 
     @abstractmethod
     def sources(self) -> Sequence[str]:
-        """The ids of all images that cases may be made of, from the annotations alone."""
+        """The ids of all images that may have cases, from the annotations alone."""
 
     @abstractmethod
     def names(self, category: str) -> Sequence[str]:
@@ -323,42 +328,26 @@ class SelectingProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
 
     @abstractmethod
     def reference(self) -> Iterator[Image.Image]:
-        """The real images for FID, RGB at the canvas's size; no source of a case is among them."""
+        """The real images for FID, RGB at the canvas's size. No source of a case is among them."""
 
-    # ------------------------------------------------------------
+    # ------------------------------------------------------------ selection
 
     def _cases_of(self, source: str, category: str, kind: str) -> Iterator[EditCase]:
+        # The engine reads cases in several threads.
         with self._lock:
-            kept = self._kept.pop(source, None) or self.decode(source)
-            self._kept[source] = kept
-            if len(self._kept) > _KEPT_SOURCES:
-                self._kept.popitem(last=False)
-        return self.offer(kept, category, kind)
+            decoded = self._decoded.pop(source, None) or self.decode(source)
+            self._decoded[source] = decoded
+            if len(self._decoded) > _CACHED_SOURCES:
+                self._decoded.popitem(last=False)
+        return self.offer(decoded, category, kind)
 
     @cached_property
     def _selection(self) -> tuple[list[Choice], str]:
-        chosen: list[tuple[Choice, dict[str, Any]]] = []
+        """(the selected cases, the digest)."""
+        selection: list[tuple[Choice, dict[str, Any]]] = []
         for category in self.categories:
-            found = []
-            for kind, case in select(
-                self.sources(),
-                self.names(category),
-                lambda source, category=category: self.kinds(source, category),  # type: ignore[misc]
-                lambda source, kind, category=category: self._cases_of(source, category, kind),  # type: ignore[misc]
-                salt=f"{self.salt}/{category}",
-                count=self.options.cases_per_category,
-            ):
-                check_case(case)
-                found.append((Choice(case.source_id, category, kind, case.id), fingerprint(case)))
-            if len(found) < self.options.cases_per_category:
-                warnings.warn(
-                    f"{self.name}: {len(found)} of {self.options.cases_per_category} cases of the category "
-                    f"{category}: {self.origin} has no more.",
-                    BenchWarning,
-                    stacklevel=2,
-                )
-            chosen += sorted(found, key=lambda item: rank(item[0].id))
-        if not chosen:
+            selection += self._select_category(category)
+        if not selection:
             raise ProtocolError(
                 f"{self.name}: no edit can be made of any of the {len(self.sources())} images in "
                 f"{self.origin}. Check that its annotations belong to its images."
@@ -369,10 +358,35 @@ class SelectingProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
                 "name": self.name,
                 "version": self.version,
                 "options": options,
-                "cases": [print_ for _, print_ in chosen],
+                "cases": [case_fingerprint for _, case_fingerprint in selection],
             }
         )
-        return [choice for choice, _ in chosen], digest
+        return [choice for choice, _ in selection], digest
+
+    def _select_category(self, category: str) -> list[tuple[Choice, dict[str, Any]]]:
+        """(case, its fingerprint) of each selected case of a category. Warns where the data have too few."""
+        count = self.options.cases_per_category
+        selected = []
+        for kind, case in select(
+            self.sources(),
+            self.names(category),
+            lambda source: self.kinds(source, category),
+            lambda source, kind: self._cases_of(source, category, kind),
+            salt=f"{self.salt}/{category}",
+            count=count,
+        ):
+            check_case(case)
+            # Only the fingerprint stays in memory, not the case with its images.
+            selected.append((Choice(case.source_id, category, kind, case.id), fingerprint(case)))
+        if len(selected) < count:
+            warnings.warn(
+                f"{self.name}: {len(selected)} of {count} cases of the category {category}: "
+                f"{self.origin} has no more.",
+                BenchWarning,
+                stacklevel=2,
+            )
+        # The kinds took turns. In the order by hash, the first n cases of a category are a random sample of it.
+        return sorted(selected, key=lambda item: rank(item[0].id))
 
     @property
     def digest(self) -> str:
@@ -384,7 +398,7 @@ class SelectingProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
         return CaseList(self._selection[0], self.build)
 
     def build(self, choice: Choice) -> EditCase:
-        """A selected case again. Raises ProtocolError where its source has changed."""
+        """Builds a selected case. Raises ProtocolError where its source has changed since the selection."""
         for case in self._cases_of(choice.source, choice.category, choice.kind):
             if case.id == choice.id:
                 return case
@@ -394,22 +408,24 @@ class SelectingProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
 
     @cached_property
     def used(self) -> frozenset[str]:
-        """The ids of the images that cases are made of."""
+        """The ids of the images that have selected cases."""
         return frozenset(choice.source for choice in self._selection[0])
 
     def first_by_hash(self, ids: Sequence[str], without: frozenset[str]) -> list[str]:
-        """As many of these images as the reference shall have."""
-        left = [i for i in ids if i not in without]
-        return sorted(left, key=lambda i: rank(self.salt, "reference", i))[: self.options.reference_count]
+        """The first ``reference_count`` of these images by hash, without some."""
+        candidates = [i for i in ids if i not in without]
+        return sorted(candidates, key=lambda i: rank(self.salt, "reference", i))[
+            : self.options.reference_count
+        ]
 
 
 class AnnotatedProtocol(SelectingProtocol[FolderOptionsT, SourceT], ABC):
     """A protocol over a folder of annotated images."""
 
     def __init__(self, options: FolderOptionsT) -> None:
-        found = self.problems(options)
-        if found:
-            raise ProtocolError(found[0])
+        problems = self.problems(options)
+        if problems:
+            raise ProtocolError(problems[0])
         super().__init__(options)
         self.canvas: int = options.canvas
 
@@ -421,7 +437,7 @@ class AnnotatedProtocol(SelectingProtocol[FolderOptionsT, SourceT], ABC):
     @classmethod
     @abstractmethod
     def problems(cls, options: FolderOptionsT) -> list[str]:
-        """Which files are missing, each with what was expected and where to get it; empty where none is."""
+        """One message for each missing file, with its expected content and where to get it."""
 
     @property
     def origin(self) -> str:
@@ -429,13 +445,14 @@ class AnnotatedProtocol(SelectingProtocol[FolderOptionsT, SourceT], ABC):
 
     @abstractmethod
     def reference_files(self) -> list[Path]:
-        """The files of the real images for FID; no source of a case is among them."""
+        """The files of the real images for FID. No source of a case is among them."""
 
     @property
     def digest(self) -> str:
         """12 hex digits over options and cases, pixels included. Builds every case once.
 
-        Warns where reference images cannot be read: whoever plans a run asks for the digest before any edit.
+        Warns where reference images cannot be read. Every plan of a run needs the digest, so the warning comes before
+        any edit.
         """
         digest = super().digest
         if broken := self._unreadable:
@@ -448,7 +465,7 @@ class AnnotatedProtocol(SelectingProtocol[FolderOptionsT, SourceT], ABC):
 
     @cached_property
     def _unreadable(self) -> list[Path]:
-        """Those of the first reference files that cannot be decoded, or are no images by their headers."""
+        """The files among the first ``_PROBED`` reference files that cannot be read as images."""
         broken = []
         for number, path in enumerate(self.reference_files()[:_PROBED]):
             try:
