@@ -73,6 +73,26 @@ class ClassifierNetwork(nn.Module):
         ]
 
 
+def with_labels(model: ClassifierNetwork, labels: Mapping[str, Sequence[str]]) -> ClassifierNetwork:
+    """A copy of the model that also answers the attributes of ``labels`` that it lacks.
+
+    The heads of the other attributes keep their weights, and new heads are random. Raises ValueError where an
+    attribute has other values than in the model.
+    """
+    wider = ClassifierNetwork({**model.labels, **labels}, model.widths)
+    for name, values in model.labels.items():
+        if wider.labels[name] != values:
+            raise ValueError(
+                f"{name} had the values {values} and now has {wider.labels[name]}: train from scratch"
+            )
+    wider.body.load_state_dict(model.body.state_dict())
+    # New attributes come last, so the first rows of the head are the old ones.
+    with torch.no_grad():
+        wider.head.weight[: len(model.head.weight)] = model.head.weight
+        wider.head.bias[: len(model.head.bias)] = model.head.bias
+    return wider
+
+
 class _ResidualBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()

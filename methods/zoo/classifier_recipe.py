@@ -51,12 +51,14 @@ def run(
     network = model or ClassifierNetwork(world.labels())
     # An empty list trains without labelled edits.
     labelled_edits = labelled.load() if edits is None else edits
+    # The labelled edits number the cases of the first level.
+    first_level = world.by_level()[1] if labelled_edits else world
 
     def batch(step: int) -> dict[str, Any]:
         data = _rendered_batch(world, network.labels, step, budget.batch, vae)
         if labelled_edits:
             rng = np.random.Generator(np.random.PCG64([step, 10]))
-            verdicts = labelled.draw(world, labelled_edits, budget.batch // 4, rng)
+            verdicts = labelled.draw(first_level, labelled_edits, budget.batch // 4, rng)
             data |= verdict_batch(verdicts, network.labels)
         return data
 

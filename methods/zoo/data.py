@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +23,10 @@ class World(Protocol):
 
     # Increases with every change of the renders. Cards state it.
     version: str
+
+    def by_level(self) -> Mapping[int, World]:
+        """Level of difficulty -> the part of this world that has this level alone."""
+        ...
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """One image, uint8 (64, 64, 3)."""

@@ -32,7 +32,7 @@ TILES = 32
 
 @dataclass(frozen=True)
 class LabelledEdit:
-    """One edit with its verdict. Its case is ``world.case(index)``."""
+    """One edit with its verdict. Its case is ``world.case(index)`` of the world's first level."""
 
     index: int
     method: str
@@ -78,7 +78,10 @@ class Verdict:
 
 
 def draw(world: World, edits: Sequence[LabelledEdit], count: int, rng: np.random.Generator) -> list[Verdict]:
-    """``count`` of the edits at random. Half of them are mirrored, and each is moved by up to two pixels."""
+    """``count`` of the edits at random. Half of them are mirrored, and each is moved by up to two pixels.
+
+    ``world`` is the first level alone, whose cases the edits number.
+    """
     return [_augmented(world, edits[int(i)], rng) for i in rng.integers(len(edits), size=count)]
 
 
@@ -106,10 +109,9 @@ def _augmented(world: Any, edit: LabelledEdit, rng: np.random.Generator) -> Verd
 def _regions(world: Any, index: int) -> tuple[LabelledRegion, ...]:
     """The regions of a case in which a change is expected. The world must be hashable here."""
     case = world.case(index)
-    masks = [r.mask for r in case.request.regions] or [case.request.mask]
-    claims = [{c.attribute: c.after for c in case.claims if c.region == i} for i in range(len(masks))]
+    claims = [{c.attribute: c.after for c in case.claims if c.region == i} for i in range(len(case.areas))]
     return tuple(
         LabelledRegion(mask_array(mask), expected)
-        for mask, expected in zip(masks, claims, strict=True)
+        for mask, expected in zip(case.areas, claims, strict=True)
         if expected
     )

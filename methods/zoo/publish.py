@@ -41,20 +41,23 @@ SHARED: Mapping[str, str] = {"vae": "autoencoder", "tokenizer": "tokenizer"}
 
 
 def reader(task: Job) -> Path:
-    """The attribute classifier. Figures: accuracy per attribute on held-out renders, and on ideal and spoiled edits."""
+    """The attribute classifier. Figures: accuracy per attribute on held-out renders, and on the edits of each level."""
     budget, folder = task.budget or cr.BUDGET, task.root / "reader"
     # Without an autoencoder, no training image passes one.
     has_vae = (task.root / "autoencoder").is_dir()
     vae = ae.load_vae(task.root, task.machine.device) if has_vae else None
-    start = cf.load(folder) if task.warm else None
+    # A world may show more attributes than the saved classifier knows.
+    start = cf.with_labels(cf.load(folder), task.world.labels()) if task.warm else None
     result = cr.run(task.world, task.work, budget, task.machine, task.report, vae, start)
-    model = cf.ClassifierNetwork(task.world.labels())
+    model = cf.ClassifierNetwork(task.world.labels() if start is None else start.labels)
     model.load_state_dict(result.weights["reader"])
     cf.save(folder, model.eval())
     # The figures are those of the saved weights, which have half precision.
     model = cf.load(folder)
     figures = {f"accuracy_{k}": v for k, v in cr.accuracy(model, task.world, 2 * job.HELD_OUT).items()}
-    figures |= {f"edits_{k}": v for k, v in cr.edit_accuracy(model, task.world, job.HELD_OUT).items()}
+    for level, world in task.world.by_level().items():
+        edits = cr.edit_accuracy(model, world, job.HELD_OUT)
+        figures |= {f"level_{level}_edits_{name}": value for name, value in edits.items()}
     return task.write_card(folder, result, budget, figures, warm=task.warm)
 
 

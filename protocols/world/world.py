@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,6 +152,10 @@ class MiniWorld:
         names = "" if self.levels == (1,) else f", levels {' '.join(map(str, self.levels))}"
         self.version = WORLD_VERSION + names
 
+    def by_level(self) -> dict[int, MiniWorld]:
+        """Level -> the same source with the scenes of this level alone."""
+        return {level: _one_level(level) for level in self.levels}
+
     def picture(self, index: int) -> NDArray[np.uint8]:
         """One picture, uint8 (64, 64, 3)."""
         seed = _seed(index)
@@ -283,6 +287,12 @@ class MiniWorld:
         if 3 not in self.levels or isinstance(subject, Face) or rng.random() < 0.5:
             return subject
         return _with_trim(subject, 0, rng)
+
+
+@cache
+def _one_level(level: int) -> MiniWorld:
+    # One object per level: what is cached for a world is found again.
+    return MiniWorld((level,))
 
 
 @lru_cache(maxsize=1)

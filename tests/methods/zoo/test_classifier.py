@@ -144,3 +144,21 @@ def test_the_shipped_reader_reads_a_picture_of_any_size(shipped: classifier.Clas
             for name, value in labels.items()
         ]
         assert np.mean(right) > 0.97
+
+
+def test_new_attributes_leave_the_answers_of_the_others_alone() -> None:
+    model = classifier.ClassifierNetwork(
+        {"color": ("red", "blue"), "mouth": ("smile", "open")}, (8, 8, 8, 8)
+    ).eval()
+    wider = classifier.with_labels(model, {"color": ("red", "blue"), "trim": ("red", "blue")}).eval()
+    x = torch.randn((3, 2, 4, 64, 64), generator=torch.Generator().manual_seed(0))
+    before, after = model(x), wider(x)
+    assert list(after) == ["color", "mouth", "trim"]
+    for name, logits in before.items():
+        assert torch.equal(logits, after[name])
+
+
+def test_an_attribute_with_other_values_is_refused() -> None:
+    model = classifier.ClassifierNetwork({"color": ("red", "blue")}, (8, 8, 8, 8))
+    with pytest.raises(ValueError, match="color had the values"):
+        classifier.with_labels(model, {"color": ("red", "green")})
