@@ -312,6 +312,11 @@ def _read_info(path: Path) -> dict[str, Any]:
     limit = info.get("limit")
     if isinstance(limit, bool) or not isinstance(limit, (int, type(None))):
         raise CaseError(f"{path}: limit is {limit!r}, a number or null is expected. {_remedy(path.parent)}")
+    ceilings = info.get("ceilings", {})
+    if not isinstance(ceilings, dict) or not all(isinstance(share, float) for share in ceilings.values()):
+        raise CaseError(
+            f"{path}: ceilings is {ceilings!r}, shares by category are expected. {_remedy(path.parent)}"
+        )
     return info
 
 

@@ -76,7 +76,7 @@ def compute(
     # A metric without a direction has no best method to test against.
     higher = directions(scores.metrics, metrics)
     separations = separate(scores, higher, seed=seed)
-    data = ReportData(frame, metrics, scores.controls, separations, style.decimals)
+    data = ReportData(frame, metrics, scores.controls, separations, style.decimals, scores.ceilings)
 
     # Tables of what was measured.
     tables = _measured_tables(data, style, scores)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.edit import ALL, CATEGORIES
+from bench.edit import ALL
 from bench.stats import holm, sign_flips, tries_every_flip
 from reports.data.intervals import StatisticsError, cluster_sums, differences, number_clusters
 from reports.data.scores import ProtocolScores, RunScores
@@ -112,7 +112,7 @@ def compare(
     rows: list[tuple[object, ...]] = []
     for protocol_scores in scores.protocols.values():
         position = protocol_scores.methods.index(digests[0])
-        for category in (ALL, *CATEGORIES):
+        for category in (ALL, *protocol_scores.categories):
             rows += _of_category(protocol_scores, category, position, outcomes, resamples, seed)
     rows += _of_sets(scores, digests[0])
     return pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS))

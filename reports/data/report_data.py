@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from bench.edit import ALL, CATEGORIES
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class ReportData:
     separations: Separation | None = None
     # Decimals of every column. None: about four digits.
     decimals: int | None = None
+    # Protocol -> category -> expected success of the best blind guess, as ``bench.edit.EditProtocol.ceilings``.
+    ceilings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def with_frame(self, frame: pd.DataFrame) -> ReportData:
         return replace(self, frame=frame)
@@ -40,6 +43,11 @@ class ReportData:
     def protocols(self) -> list[str]:
         """Protocols of the summary, in order."""
         return list(dict.fromkeys(self.frame["protocol"]))
+
+    def categories(self, protocol: str) -> list[str]:
+        """The paper's categories, then those that the protocol has of its own, in order."""
+        own = self.frame.loc[self.frame["protocol"] == protocol, "category"]
+        return list(dict.fromkeys([*CATEGORIES, *own[own != ALL]]))
 
     def names(self, protocol: str) -> list[str]:
         """Metrics that a protocol has values of, in order."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -49,16 +49,20 @@ class ProtocolScores:
     recorded: BoolND
     # ``U`` case ids.
     cases: tuple[str, ...]
-    # ``(U,)``: index into ``CATEGORIES``, -1 for another category.
+    # The paper's four, then those that the protocol has of its own.
+    categories: tuple[str, ...]
+    # ``(U,)``: index into ``categories``.
     category: IndexND
     # ``(U,)``: number of the source image, in order of first appearance.
     cluster: IndexND
+    # Category -> expected success of the best blind guess. Empty where the protocol states none.
+    ceilings: Mapping[str, float] = field(default_factory=dict)
 
     def units(self, category: str = ALL) -> IndexND:
         """Indices of the units of a category."""
         if category == ALL:
             return np.arange(len(self.cases))
-        return np.flatnonzero(self.category == CATEGORIES.index(category))
+        return np.flatnonzero(self.category == self.categories.index(category))
 
     def metric(self, name: str) -> FloatND:
         """``(U, M)`` of one metric. Raises ValueError for a metric that the run does not have."""
@@ -93,6 +97,11 @@ class RunScores:
     edits: Sequence[EditRecord]
 
     @property
+    def ceilings(self) -> dict[str, Mapping[str, float]]:
+        """Protocol -> :attr:`ProtocolScores.ceilings`."""
+        return {name: scores.ceilings for name, scores in self.protocols.items()}
+
+    @property
     def metrics(self) -> list[str]:
         """Every metric of single edits, of sets, and of cost."""
         single = [metric for scores in self.protocols.values() for metric in scores.metrics]
@@ -110,10 +119,12 @@ def load(store: RunStore) -> RunScores:
     seconds: dict[str, FloatND] = {}
     peak_memory: dict[str, dict[str, int]] = {}
     for name in store.protocols():
-        rows = store.cases(name).rows
         # Every protocol gets an entry, also one that has no edit yet.
         of_protocol = [record for record in records if record.key.protocol == name]
-        protocols[name] = _dense(name, rows, titles, controls, long_scores.of_protocol(name))
+        case_file = store.cases(name)
+        rows = case_file.rows
+        dense = _dense(name, rows, titles, controls, long_scores.of_protocol(name))
+        protocols[name] = replace(dense, ceilings=case_file.info.get("ceilings", {}))
         failed[name] = _failures(of_protocol, rows, titles)
         seconds[name] = _seconds(of_protocol, protocols[name])
         peak_memory[name] = _peaks(of_protocol)
@@ -211,9 +222,8 @@ def _dense(
     recorded[unit, method, metric] = True
 
     # Category and source image of each unit.
-    # -1 for a category beside the paper's: its cases count in the means over all, and have no columns of their own.
-    category_codes = {name: index for index, name in enumerate(CATEGORIES)}
-    category = np.array([category_codes.get(str(row["category"]), -1) for row in rows], dtype=np.intp)
+    categories = tuple(dict.fromkeys([*CATEGORIES, *(str(row["category"]) for row in rows)]))
+    category = np.array([categories.index(str(row["category"])) for row in rows], dtype=np.intp)
     sources: dict[object, int] = {}
     cluster = np.array([sources.setdefault(row["source_id"], len(sources)) for row in rows], dtype=np.intp)
     return ProtocolScores(
@@ -225,6 +235,7 @@ def _dense(
         values=values,
         recorded=recorded,
         cases=tuple(ids[index] for index in case_of_unit),
+        categories=categories,
         category=category[case_of_unit],
         cluster=cluster[case_of_unit],
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.edit import ALL, CATEGORIES
+from bench.edit import ALL
 from bench.stats import max_t
 from reports.data.intervals import cluster_sums, number_clusters
 from reports.data.scores import ProtocolScores, RunScores
@@ -44,7 +44,7 @@ def separations(
             continue
         # Metrics without a direction have no best method.
         tested = [name for name in higher_is_better if name in protocol_scores.metrics]
-        for category in (ALL, *CATEGORIES):
+        for category in (ALL, *protocol_scores.categories):
             metrics = [name for name in tested if category == ALL or name.startswith("success_")]
             if metrics and len(protocol_scores.units(category)):
                 directions = {name: higher_is_better[name] for name in metrics}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bench.edit import ALL, CATEGORIES
+from bench.edit import ALL
 from bench.tables.numbers import finite
 from reports.data.metrics import outcomes
 from reports.data.scores import PEAK_MEMORY, SECONDS
@@ -89,7 +89,7 @@ def _means(
     shares = outcomes(scores.metrics, metrics)
     is_share = np.tile([name in shares for name in scores.metrics], shape[0]).astype(bool)
     means: dict[str, Means] = {}
-    for category in (ALL, *CATEGORIES):
+    for category in (ALL, *scores.categories):
         units = scores.units(category)
         flat = scores.values[units].reshape(len(units), shape[0] * shape[1])  # (U, M * K)
         result = summarise(flat, scores.cluster[units], is_share, draws=resamples, seed=seed)

@@ -72,7 +72,7 @@ def validity(
 
     rows: list[tuple[object, ...]] = []
     for of_protocol in scores.protocols.values():
-        for category in (ALL, *CATEGORIES):
+        for category in (ALL, *of_protocol.categories):
             if len(of_protocol.units(category)):
                 rows += _correlations(of_protocol, category, higher, seed)
                 rows += _agreements(of_protocol, category, seed)

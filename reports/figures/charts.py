@@ -113,7 +113,12 @@ def _distance_lines(
 
 def success_by_category(frame: pd.DataFrame, scores: RunScores, style: Mapping[str, Look]) -> Figure | None:
     """Bars of success per category with intervals. A dashed line marks the oracle."""
-    judges = _first_metrics(scores, SUCCESS)
+    # A protocol with categories of its own has tables per category instead.
+    judges = {
+        protocol: judge
+        for protocol, judge in _first_metrics(scores, SUCCESS).items()
+        if any(len(scores.protocols[protocol].units(category)) for category in CATEGORIES)
+    }
     if not judges or not style:
         return None
     rows, width = rows_of(frame), width_for(style)

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from bench.edit import CATEGORIES
 from reports.data.metrics import SUCCESS
 from reports.data.preference import TIE, pairs
 
@@ -59,8 +58,7 @@ def choose(
     picked: list[str] = []
     ranked: set[str] = set()
     # Ranks, then hashes, within each category.
-    for code in range(len(CATEGORIES)):
-        # Cases of other categories are in no figure: the rule is per category of the paper.
+    for code in range(len(scores.categories)):
         units = np.flatnonzero(scores.category == code)
         of_category: list[tuple[tuple[float, ...], str, str]] = []
         for unit in units:

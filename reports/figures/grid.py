@@ -108,7 +108,8 @@ def chosen(cases: Sequence[tuple[str, str]], per_category: int = 1) -> list[str]
         return hashlib.sha256(case_id.encode()).hexdigest()
 
     picked = []
-    for category in CATEGORIES:
+    # The paper's categories first, then those that a protocol has of its own.
+    for category in dict.fromkeys([*CATEGORIES, *(name for _, name in cases)]):
         ids = sorted((case_id for case_id, name in cases if name == category), key=rank)
         picked += ids[:per_category]
     return picked

@@ -173,7 +173,8 @@ def _tables(store: RunStore, metrics: Mapping[str, MetricInfo]) -> Sequence[Tabl
 
     scores = load(store)
     frame = summary(scores, metrics)
-    return standard_tables(ReportData(frame, metrics, scores.controls)) if len(frame) else ()
+    data = ReportData(frame, metrics, scores.controls, ceilings=scores.ceilings)
+    return standard_tables(data) if len(frame) else ()
 
 
 def _path_between(folder: Path, root: Path) -> str:

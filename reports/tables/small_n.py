@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bench.edit import ALL, CATEGORIES
+from bench.edit import ALL
 from bench.tables.table import Row, Table
 from reports.data.comparisons import too_few
 from reports.tables.tabulate import SMALL_SET
@@ -43,7 +43,7 @@ def too_few_sources(table: Table, scores: RunScores) -> Iterator[str]:
         if of_protocol is None:
             continue
         # Tests permute source images: their number decides, not that of the edits.
-        units = of_protocol.units(category) if category in (ALL, *CATEGORIES) else ()
+        units = of_protocol.units(category) if category in (ALL, *of_protocol.categories) else ()
         clusters = len(set(of_protocol.cluster[units].tolist())) if len(units) else 0
         # The family of Holm's correction: the baseline against each of the others.
         remark = too_few(clusters, contenders - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bench.edit import ALL, CATEGORIES
+from bench.edit import ALL
 from bench.tables.table import Table, slug
 from reports.data.metrics import (
     HEADINGS,
@@ -16,7 +16,7 @@ from reports.data.metrics import (
     is_composited,
 )
 from reports.data.report_data import ReportData, ReportError
-from reports.tables.tabulate import Pick, tabulate
+from reports.tables.tabulate import Pick, tabulate, with_note
 
 
 def standard_tables(data: ReportData) -> list[Table]:
@@ -56,16 +56,35 @@ def _headline(data: ReportData, protocol: str) -> list[str]:
 
 def success_tables(data: ReportData) -> list[Table]:
     """Success per category: one table per protocol and judge."""
+    tables = []
+    for protocol in data.protocols():
+        categories = [*data.categories(protocol), ALL]
+        for metric in data.names(protocol):
+            if metric.startswith("success_"):
+                picks = [
+                    Pick(category.replace("_", "-"), metric, category, protocol) for category in categories
+                ]
+                name, title = (
+                    f"{slug(metric)}-{slug(protocol)}",
+                    f"{protocol}: {full_heading(metric)} per category",
+                )
+                tables.append(with_note(tabulate(data, name, title, picks), *_ceiling_note(data, protocol)))
+    return tables
+
+
+def _ceiling_note(data: ReportData, protocol: str) -> list[str]:
+    """The bounds of blind methods, where the protocol declares some."""
+    bounds = data.ceilings.get(protocol, {})
+    texts = [
+        f"{category.replace('_', '-')} {100 * bounds[category]:.1f} %"
+        for category in data.categories(protocol)
+        if category in bounds
+    ]
+    if not texts:
+        return []
     return [
-        tabulate(
-            data,
-            f"{slug(metric)}-{slug(protocol)}",
-            f"{protocol}: {full_heading(metric)} per category",
-            [Pick(category.replace("_", "-"), metric, category, protocol) for category in (*CATEGORIES, ALL)],
-        )
-        for protocol in data.protocols()
-        for metric in data.names(protocol)
-        if metric.startswith("success_")
+        "Ceilings of methods that see neither the regions nor the source inside the mask, and guess: "
+        f"{', '.join(texts)}."
     ]
 
 

@@ -343,3 +343,13 @@ def test_a_claim_counts_the_scored_regions() -> None:
 def test_a_scored_mask_of_another_size_is_refused() -> None:
     with pytest.raises(CaseError, match="the scored mask is"):
         check_case(replace(make_case(0), scored=ScoredAreas(square(16, (4, 4, 9, 9)))))
+
+
+def test_ceilings_that_are_no_shares_are_refused(tmp_path: Path) -> None:
+    write_cases(tmp_path / "cases", [make_case(0)], {**INFO, "ceilings": {"swap2": 0.5}})
+    path = tmp_path / "cases" / "protocol.json"
+    assert CaseFile(path.parent).info["ceilings"] == {"swap2": 0.5}
+    for broken in (["swap2"], {"swap2": "half"}):
+        path.write_text(json.dumps({**INFO, "ceilings": broken}))
+        with pytest.raises(CaseError, match=r"ceilings is .*shares by category"):
+            CaseFile(path.parent)

@@ -62,6 +62,7 @@ def run(
     sets: Mapping[str, tuple[float, float | None, float | None]] | None = None,
     picked: Sequence[EditCase] | None = None,
     protocol: str = "mini-coco",
+    ceilings: Mapping[str, float] | None = None,
 ) -> RunStore:
     """``values``: metric -> method name -> one value per case; ``failed``: (method name, case id)."""
     picked = cases() if picked is None else picked
@@ -70,7 +71,8 @@ def run(
         "version": "1",
         "digest": "d" * 12,
         "canvas": 64,
-        "categories": list(CATEGORIES),
+        "categories": list(dict.fromkeys([*CATEGORIES, *(case.category for case in picked)])),
+        **({"ceilings": dict(ceilings)} if ceilings else {}),
     }
     store = RunStore.open(path, create=True)
     store.configure(seed=0, protocols={protocol: info}, methods=methods)

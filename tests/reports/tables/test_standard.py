@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -179,3 +180,28 @@ def test_the_short_table_has_success_per_protocol_and_the_last_ones_leakage() ->
     assert [row.label for row in table.rows] == ["a", "b"]
     assert [[cell.value for cell in row.cells] for row in table.rows] == [[0.5, 0.75, 0.2], [0.25, 0.25, 0.2]]
     assert [cell.best for cell in table.rows[0].cells] == [True, True, False]
+
+
+def test_a_protocol_with_categories_of_its_own_has_a_column_for_each(tmp_path: Path) -> None:
+    """Success per kind of edit, counted by hand, and the ceilings that the protocol declares below it."""
+    picked = [
+        replace(case, category="swap2" if index < 10 else "perm3") for index, case in enumerate(fake.cases())
+    ]
+    values = {"success_truth": {"sd_inpainting": [1.0] * 3 + [0.0] * 9 + [1.0] * 4}}
+    store = fake.run(tmp_path / "r", values, picked=picked, ceilings={"swap2": 0.5, "perm3": 1 / 6})
+    scores = load(store)
+    data = ReportData(summary(scores, fake.METRICS), fake.METRICS, scores.controls, ceilings=scores.ceilings)
+    [table] = [table for table in standard_tables(data) if table.name == "success-truth-mini-coco"]
+    assert [column.heading for column in table.columns] == ["swap2", "perm3", "all"]
+    row = next(row for row in table.rows if row.label == "sd_inpainting")
+    assert [cell.value for cell in row.cells] == pytest.approx([3 / 10, 4 / 6, 7 / 16])
+    assert any("swap2 50.0 %, perm3 16.7 %" in note for note in table.notes)
+
+
+def test_a_protocol_with_the_papers_categories_has_no_word_of_ceilings(tmp_path: Path) -> None:
+    store = fake.run(tmp_path / "r", {"success_truth": {"sd_inpainting": [1.0] * N}})
+    [table] = [table for table in tables_of(store) if table.name == "success-truth-mini-coco"]
+    assert [column.heading for column in table.columns] == [
+        "attribute", "replacement", "background", "multi-object", "all",
+    ]  # fmt: skip
+    assert not any("Ceiling" in note for note in table.notes)
