@@ -14,8 +14,10 @@ F_M                              ``mask_encoder.MaskFeatures``: per resolution, 
 H <- gamma Attn(H)               ``attention.InjectMask``: ``gamma`` (1 at first) and ``phi`` (0 at first) of
      + phi Attn(H, F_M)          each self-attention layer
 masked cross-attention           ``attention.RouteTokens`` and ``attention.route``
-dynamic prompt tokens            ``tokens.PromptTokens``: ``count`` tokens per region
+dynamic prompt tokens            ``tokens.PromptTokens``: ``count`` tokens per region, made of its words and of F_M,
+                                 and by option of the source inside it and of the time step
 outside M: diffusion halted      ``pipeline.PromptEditDiffPipeline``: q_sample(source, t) replaces it each step
+start from the noised source     option ``strength`` below 1
 L = denoising + lambda recon.    ``losses.edit_loss``, where lambda is ``outside``
 mask dropout                     ``augment.MaskDropout``
 full, and the three ablations    ``ablation``: the switches ``prompt_tokens``, ``masked_attention``,
@@ -37,9 +39,15 @@ Choices where the paper is silent or unclear:
   the sequence's last ``count`` tokens (usually padding) within the region: they are those tokens plus a difference that
   is zero at first.
 * **The network's view of the source.** Replacing the outside alone shows the network clean surroundings only late in
-  sampling. ``source_latents="concat"`` (the default) adds four input channels, which start at zero: the source's
-  latents outside M, and zeros inside. ``"none"`` follows the description to the letter. M itself is never an input
-  channel.
+  sampling. ``source_latents="pixels"`` (the default) adds four input channels, which start at zero: the latents of the
+  source with gray in M's own pixels, as in Stable Diffusion inpainting. ``"cells"``, which the first checkpoints have
+  under the name ``"concat"``, shows zeros in every latent cell that M touches. Such a network must invent the pixels
+  that share a cell with M. ``"none"`` follows the description to the letter. M itself is never an input channel.
+* **What the prompt tokens can know.** The words reach a region by routing and F_M by injection, so tokens made of these
+  two carry nothing new. ``token_content="source"`` adds means of the uncovered source's latents inside the region, and
+  ``token_time`` the time step. Both are off by default.
+* **The start of sampling.** The paper adds noise to the input image. With zero terminal SNR the last step is pure
+  noise, so ``strength`` 1 sees nothing of the source inside M. Below 1 the first latents hold its noised content.
 * **Small regions.** A cell of a coarse layer belongs to the region that covers most of it. No region disappears: its
   best cell is always its own.
 * **Noise outside M.** There is one noise per image. The outside at step t is q_sample(source, t) with this noise.

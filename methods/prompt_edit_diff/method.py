@@ -42,7 +42,9 @@ class PromptEditDiff(StableDiffusionMethod):
         eta: float = 0.0
         """Noise of DDIM: 0 is deterministic, 1 is as much as DDPM's."""
         strength: float = 1.0
-        """Share of the noise schedule that the source is carried up before it is edited. 1 starts from pure noise."""
+        """Share of the noise schedule that the source is carried up before it is edited. 1 starts from pure noise where
+        the schedule ends in it (zero terminal SNR), as that of the mini checkpoints does. Below 1 the source's content
+        under the mask guides the edit."""
         tagging: Literal["request", "automatic", "off"] = "request"
         """Source of the words of each region. "request": the request, or a comparison of the prompts where it names
         none. "automatic": always the comparison. "off": no tags."""

@@ -90,6 +90,30 @@ def test_each_edits_with_its_own_weights_and_refuses_the_others(folders: dict[st
         assert method.edit([]) == []
 
 
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {"source_latents": "none"},
+        {"source_latents": "cells"},
+        {"token_content": "source", "token_time": True, "count": 1},
+        {"token_content": "shuffled"},
+    ],
+)
+def test_a_variant_of_the_network_is_an_option_of_its_method(
+    tmp_path: Path, variant: dict[str, object]
+) -> None:
+    save_pipeline(tmp_path, tiny_editor(awake(tiny_model(**variant))))
+    options = PromptEditDiff.Options(weights=str(tmp_path), steps=2)
+    assert PromptEditDiff.problems(options) == []
+    requests = [request(0), request(1, box_mask(0, 0, 20, 64))]
+    method = PromptEditDiff(options, Runtime())
+    together = method.edit(requests)
+    # Each result depends on its own request alone, the shuffled control's too.
+    for image, single in zip(together, requests, strict=True):
+        [alone] = method.edit([single])
+        assert np.abs(np.asarray(alone).astype(int) - np.asarray(image)).max() <= 1
+
+
 def test_weights_of_other_methods_are_refused(tmp_path: Path) -> None:
     tiny_pipeline(4).save_pretrained(tmp_path)
     [problem] = PromptEditDiff.problems(PromptEditDiff.Options(weights=str(tmp_path)))
