@@ -75,7 +75,8 @@ class MaskedSources:
     """
 
     def __init__(self, edits: Corpus, vae: torch.nn.Module, machine: Machine) -> None:
-        self.vae, self.machine = vae, machine
+        # A copy, because saving a checkpoint moves the original to the CPU.
+        self.vae, self.machine = copy.deepcopy(vae).to(machine.device), machine
         # Images first: an NPZ file reads an array when it is named, and the others are not needed.
         self.images = np.empty((edits.size, 64, 64, 3), np.uint8)
         start = 0
