@@ -155,7 +155,8 @@ def test_new_attributes_leave_the_answers_of_the_others_alone() -> None:
     before, after = model(x), wider(x)
     assert list(after) == ["color", "mouth", "trim"]
     for name, logits in before.items():
-        assert torch.equal(logits, after[name])
+        # A product with more columns may round differently.
+        assert torch.allclose(logits, after[name], atol=1e-6)
 
 
 def test_an_attribute_with_other_values_is_refused() -> None:
