@@ -163,9 +163,9 @@ def select(
     * A source gives a second case of one kind only when no kind has a first one left.
     * No source is decoded after ``count`` cases.
     """
+    # Order. Annotations are read once for each source.
     order = sorted(sources, key=lambda source: rank(salt, source))
 
-    # Annotations are read once for each source.
     @cache
     def preferences(source: str) -> list[str]:
         return sorted(kinds(source), key=lambda kind: rank(salt, source, kind))
@@ -183,7 +183,7 @@ def select(
                 suppliers.append(source)
                 yield case
 
-    # The generators are lazy: a source is decoded only when its kind has the turn.
+    # Turns. The generators are lazy: a source is decoded only when its kind has the turn.
     selected = 0
     among: Mapping[str, Iterable[str]] = {kind: by_preference(kind) for kind in names}
     for n in count_up():

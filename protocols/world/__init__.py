@@ -1,7 +1,7 @@
 """The mini world: the two protocols of the paper over rendered data, with the ground truth of every edit.
 
-The data is rendered once into the published layouts (``layout``) and read by the very classes that read the
-published data sets. What is added here is only the truth: the source drawn again with the case's claims kept.
+``layout`` renders the data once into the layouts of the published data sets, and the classes of those data sets read
+it. This module adds the ground truth alone: it draws the source again with the case's claims fulfilled.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from protocols.world.world import EVALUATION, SIZE, MiniWorld, face_truth, scene
 
 __all__ = ["MiniCelebAHQ", "MiniCoco", "MiniWorld", "WithEach"]
 
+# A fifth of the published protocols' cases, for runs of minutes on a laptop.
 _PER_CATEGORY = 50
 
 
@@ -34,21 +35,23 @@ class MiniCelebAHQ(CelebAHQ):
 
     @dataclass(frozen=True)
     class Options(CelebAHQ.Options):
+        # The rendered folder, made where it is missing. Empty: a folder in the user's cache.
         root: str = ""
-        """Where the rendered folder is or shall be; empty: the user's cache."""
         canvas: int = SIZE
         cases_per_category: int = _PER_CATEGORY
         backgrounds: tuple[str, ...] = BACKDROPS
 
     @classmethod
     def problems(cls, options: CelebAHQ.Options) -> list[str]:
+        # The constructor renders what is missing.
         return []
 
     def __init__(self, options: CelebAHQ.Options) -> None:
         super().__init__(replace(options, root=str(ensure("celeba_hq", options.root))))
 
     def offer(self, source: EditableFace, category: str, kind: str) -> Iterator[EditCase]:
-        """CelebA annotates no backgrounds; the world knows them, and asks for none that is there already."""
+        """The cases of one kind, without those that ask for the background that the source has."""
+        # CelebA does not annotate backgrounds, so the class that reads it cannot leave them out.
         backdrop = sample_face(EVALUATION + int(source.record.id)).backdrop
         for case in super().offer(source, category, kind):
             if all((c.attribute, c.after) != ("background", backdrop) for c in case.claims):
@@ -70,8 +73,8 @@ class MiniCoco(Coco):
 
     @dataclass(frozen=True)
     class Options(Coco.Options):
+        # The rendered folder, made where it is missing. Empty: a folder in the user's cache.
         root: str = ""
-        """Where the rendered folder is or shall be; empty: the user's cache."""
         canvas: int = SIZE
         cases_per_category: int = _PER_CATEGORY
         colors: tuple[str, ...] = tuple(COLORS)

@@ -47,10 +47,11 @@ RETRY = 100_000_000
 
 SIZE = 64
 
+# Goes up with every change of the drawings at 64 px. A test pins it together with a digest of pixels.
 WORLD_VERSION = "1"
-"""Goes up with every change of the drawings; pinned by a test together with a digest of pixels."""
 
 _YES_NO = ("no", "yes")
+# Attribute of the world's pictures -> its values: the vocabulary of claims and of the attribute classifier.
 LABELS: Mapping[str, tuple[str, ...]] = {
     "background": BACKDROPS,
     "hair_color": tuple(HAIR_COLORS),
@@ -64,13 +65,12 @@ LABELS: Mapping[str, tuple[str, ...]] = {
     "category": tuple(CATEGORIES),
     "color": tuple(COLORS),
 }
-"""Every attribute that the world's pictures show, with its values: the vocabulary of claims and of the reader."""
 
 
 def face_record(
     seed: int, id_: str | None = None, size: Size = SIZE, detail: bool = False
 ) -> tuple[FaceRecord, Face]:
-    """One annotated portrait, as the protocol reads it from disk, and what it was drawn from."""
+    """(one annotated portrait, as the protocol reads it from disk, the face that it was drawn from)."""
     face = sample_face(seed)
     pixels, parts = render_face(face, size, detail)
     return FaceRecord(id_ or str(seed), from_array(pixels), parts, face.attributes()), face
@@ -79,7 +79,7 @@ def face_record(
 def scene_record(
     seed: int, id_: str | None = None, size: Size = SIZE, detail: bool = False
 ) -> tuple[SceneRecord, Scene]:
-    """One annotated scene, as the protocol reads it from disk, and what it was drawn from."""
+    """(one annotated scene, as the protocol reads it from disk, the scene that it was drawn from)."""
     scene = sample_scene(seed, size)
     pixels, masks = render_scene(scene, size, detail)
     instances = [
@@ -90,12 +90,12 @@ def scene_record(
 
 
 def caption(scene: Scene) -> str:
-    """What COCO's annotators would write under a scene, in one fixed manner."""
+    """The caption of a scene: all objects, then the background, always in one form."""
     return listed(scene, range(len(scene.objects)))
 
 
 def face_truth(face: Face, case: EditCase, detail: bool = False) -> Image.Image:
-    """The face with the case's claims kept, inside the case's mask; outside, the source's own pixels."""
+    """The ideal edit: the face with the case's claims inside the mask, the source's own pixels outside."""
     edited = face
     for claim in case.claims:
         edited = edited.with_claim(claim.attribute, claim.after)
@@ -103,13 +103,14 @@ def face_truth(face: Face, case: EditCase, detail: bool = False) -> Image.Image:
 
 
 def scene_truth(scene: Scene, case: EditCase, detail: bool = False) -> Image.Image:
-    """The scene with the case's claims kept, inside the case's mask; outside, the source's own pixels."""
+    """The ideal edit: the scene with the case's claims inside the mask, the source's own pixels outside."""
     return _inside(case, render_scene(edited_scene(scene, case), case.request.source.size, detail)[0])
 
 
 def edited_scene(scene: Scene, case: EditCase) -> Scene:
-    """Which object a claim means is read off its region: the one that the region covers most."""
+    """The scene with the case's claims. A claim is about the object that its region covers most."""
     edited = scene
+    # A background needs no object, and drawing the scene for its masks takes time.
     masks = (
         render_scene(scene, case.request.source.size)[1]
         if any(c.attribute != "background" for c in case.claims)
@@ -128,18 +129,19 @@ def edited_scene(scene: Scene, case: EditCase) -> Scene:
 
 
 def _inside(case: EditCase, pixels: NDArray[np.uint8]) -> Image.Image:
-    """The ideal edit is confined to its mask, so that it leaks nothing by definition.
+    """The pixels inside the case's mask, and the source's outside.
 
-    What a re-render changes beyond the mask (a shadow's rim, an outline's blend) keeps the source's pixels.
+    The ideal edit then has no leakage by definition. A rim of a shadow or of an outline that the drawing changes beyond
+    the mask stays as it was.
     """
     mask = mask_array(case.request.mask)
     return from_array(np.where(mask[..., None], pixels, np.asarray(case.request.source, np.uint8)))
 
 
 class MiniWorld:
-    """The training source of the zoo's recipes: even indices are faces, odd ones scenes; negative ones held out.
+    """The training source of the zoo's recipes. Even indices are faces, odd ones scenes. Negative ones are held out.
 
-    ``levels``: of which levels its scenes are, in equal shares. Faces belong to level 1 and are left out without it.
+    ``levels``: the levels of its scenes, in equal shares. Faces belong to level 1 and are left out without it.
     Only with ``(1,)`` are the examples those that the shipped labels of edits (``methods.zoo.labelled``) number.
     Raises ProtocolError for other levels than 1, 2 and 3.
     """
@@ -168,11 +170,12 @@ class MiniWorld:
         return {**LABELS, "trim": tuple(COLORS)} if 3 in self.levels else dict(LABELS)
 
     def labelled(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_], dict[str, str]]:
-        """A picture, a region of it, bool (64, 64), and what the region shows.
+        """(picture, region, labels): uint8 (64, 64, 3), bool (64, 64), attribute -> value.
 
-        On faces the region is any sloppy shape (their attributes are the whole picture's); in scenes it marks
-        the object that ``category`` and ``color`` speak of, as loosely as an edit's mask would.
+        On faces the region is any sloppy shape, because their attributes belong to the whole picture. In scenes it
+        marks the object of ``category`` and ``color`` as loosely as the mask of an edit would.
         """
+        # Every call of the generator below is part of the shipped corpora: none may be added or moved.
         seed = _seed(index)
         rng = np.random.Generator(np.random.PCG64([seed, 7]))
         if (edit := self._composed(index)) is not None:
@@ -183,25 +186,23 @@ class MiniWorld:
             names = list(parts)
             part = parts[names[int(rng.integers(len(names)))]]
             region = _sloppy(part, rng)
+            # A complement, as the mask of a background edit is.
             return pixels, ~region if rng.random() < 0.25 else region, face_labels(face)
         scene = sample_scene(seed)
         if rng.random() < 0.6:
-            scene = _as_edits_leave_it(scene, rng)
+            scene = _with_replacements(scene, rng)
         pixels, masks = render_scene(scene)
+        # The whole picture, where no second object could be meant.
         if len(masks) == 1 and rng.random() < 0.2:
-            thing = scene.objects[0]
-            labels = {"background": scene.backdrop, "category": thing.category, "color": thing.color}
-            return pixels, np.ones_like(masks[0]), labels
+            return pixels, np.ones_like(masks[0]), _object_labels(scene, 0)
         if rng.random() < 0.15:
             background = ~np.logical_or.reduce(masks)
             return pixels, background, {"background": scene.backdrop}
-        chosen = int(rng.integers(len(masks)))
-        thing = scene.objects[chosen]
-        labels = {"background": scene.backdrop, "category": thing.category, "color": thing.color}
-        return pixels, _sloppy(masks[chosen], rng), labels
+        index_of_object = int(rng.integers(len(masks)))
+        return pixels, _sloppy(masks[index_of_object], rng), _object_labels(scene, index_of_object)
 
     def described(self, index: int) -> tuple[NDArray[np.uint8], str, dict[str, str]]:
-        """A picture with one subject, its prompt, and every attribute that the prompt names."""
+        """(picture of one subject, its prompt, attribute -> value of all that the prompt names)."""
         subject = self._subject(index)
         if isinstance(subject, Face):
             labels = face_labels(subject)
@@ -211,6 +212,7 @@ class MiniWorld:
             if subject.hat or not subject.beard:
                 labels.pop("No_Beard")
             text = _prompt(subject)
+            # A hat or a bald head can keep the hair out of the prompt.
             if labels.get("hair_color", "") not in text:
                 del labels["hair_color"]
             return render_face(subject)[0], text, labels
@@ -221,27 +223,26 @@ class MiniWorld:
         return render_scene(subject)[0], _prompt(subject), labels
 
     def contrasts(self, index: int) -> dict[str, list[str]]:
-        """For each attribute that the prompt of ``described(index)`` names: the prompt, then what it would be with
-        each other value.
-        """
+        """Attribute that the prompt of ``described(index)`` names -> that prompt, then one for each other value."""
         subject = self._subject(index)
         _, text, labels = self.described(index)
         values = self.labels()
-        out: dict[str, list[str]] = {}
+        contrasts: dict[str, list[str]] = {}
         for name, value in labels.items():
             if name in ("Male", "No_Beard"):
-                continue  # exchanged, they would exchange half of the face
-            others = [other for other in values[name] if other != value]
+                continue  # another value would change half of the face
+            alternatives = [other for other in values[name] if other != value]
             if name == "category" and "trim" in labels:
                 # Only a class with a trim can differ in nothing else.
-                others = [other for other in others if other in TRIMMED]
-            out[name] = [text, *(_prompt(_with_value(subject, name, other)) for other in others)]
-        return out
+                alternatives = [other for other in alternatives if other in TRIMMED]
+            prompts = [_prompt(_with_value(subject, name, other)) for other in alternatives]
+            contrasts[name] = [text, *prompts]
+        return contrasts
 
     def case(self, index: int) -> EditCase:
         """One edit of a random category with its ground truth."""
         for attempt in range(100):
-            # A picture that admits no edit of the drawn category hands over to another one, far away.
+            # A picture that allows no edit is replaced by another one, far away in the order of seeds.
             seed = _seed(index) + attempt * RETRY
             if self._level(index) > 1:
                 edit = self._composed(index, attempt)
@@ -263,9 +264,9 @@ class MiniWorld:
         return self.levels[int(rng.integers(len(self.levels)))]
 
     def _composed(self, index: int, first: int = 0) -> SceneEdit | None:
-        """The edit of level 2 or 3 that an index stands for, None for one of level 1.
+        """The edit of an index at level 2 or 3. None for an index of level 1.
 
-        ``first``: how many retries of the seed are left out.
+        ``first``: the number of the first retry of the seed.
         """
         level = self._level(index)
         if level == 1:
@@ -281,7 +282,7 @@ class MiniWorld:
         raise RuntimeError(f"no scene could be drawn for index {index}")  # pragma: no cover
 
     def _subject(self, index: int) -> Face | Scene:
-        """What ``described`` shows: a face, or a scene of a single object. Half of what can have a trim has one."""
+        """The subject of ``described``. At level 3, half of the objects that can have a trim have one."""
         subject = _subject(index)
         rng = np.random.Generator(np.random.PCG64([_seed(index), 33]))
         if 3 not in self.levels or isinstance(subject, Face) or rng.random() < 0.5:
@@ -301,23 +302,24 @@ def _words() -> tuple[str, ...]:
 
 
 def face_case(seed: int, category: str | None = None) -> EditCase | None:
-    """One edit of the face of this seed, with its truth; None where it admits none (of this category)."""
+    """One edit of the face of this seed, with its truth. None where it allows none (of this category)."""
     record, face = face_record(seed)
     case = random_face_case(record, np.random.Generator(np.random.PCG64([seed, 6])), category=category)
     if case is None or any((c.attribute, c.after) == ("background", face.backdrop) for c in case.claims):
-        return None  # CelebA's annotations do not tell the background; asking for the one that is there is no edit
+        # CelebA annotates no background, so the case may ask for the one that the face has: no edit at all.
+        return None
     return replace(case, truth=face_truth(face, case))
 
 
 def scene_case(seed: int, category: str | None = None) -> EditCase | None:
-    """One edit of the scene of this seed, with its truth; None where it admits none (of this category)."""
+    """One edit of the scene of this seed, with its truth. None where it allows none (of this category)."""
     record, scene = scene_record(seed)
     case = random_scene_case(record, np.random.Generator(np.random.PCG64([seed, 6])), MINI_SCENES, category)
     return None if case is None else replace(case, truth=scene_truth(scene, case))
 
 
 def face_labels(face: Face) -> dict[str, str]:
-    """What can be seen of a face: hair colour only where hair shows."""
+    """Attribute -> value of a face. The hair's colour is missing where no hair is visible."""
     yes_no = {name: _YES_NO[value] for name, value in face.attributes().items() if name in LABELS}
     labels = {**yes_no, "mouth": face.mouth, "background": face.backdrop}
     if face.style != "bald" and not (face.hat and face.male):
@@ -325,17 +327,23 @@ def face_labels(face: Face) -> dict[str, str]:
     return labels
 
 
+def _object_labels(scene: Scene, index: int) -> dict[str, str]:
+    thing = scene.objects[index]
+    return {"background": scene.backdrop, "category": thing.category, "color": thing.color}
+
+
 def _seed(index: int) -> int:
     return TRAINING + index if index >= 0 else HELD_OUT - index
 
 
-def _as_edits_leave_it(scene: Scene, rng: np.random.Generator) -> Scene:
-    """A ball where a kite was: a reader that never saw one calls all that flies a kite.
+def _with_replacements(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The scene after random replacements, as edits leave it: a ball where a kite was.
 
-    Half of the objects become another of their supercategory, or any other. Nothing makes sure that an object
-    occurs once: the reader is asked for one region.
+    A classifier that never saw one calls everything in the sky a kite. A class may occur twice, because the classifier
+    is asked about one region.
     """
     for place, thing in enumerate(scene.objects):
+        # Kites are the one class that flies, so most of them are replaced.
         kite = thing.category == "kite"
         if rng.random() < (0.8 if kite else 0.4):
             group = CATEGORIES[thing.category].supercategory
@@ -346,12 +354,12 @@ def _as_edits_leave_it(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def _subject(index: int) -> Face | Scene:
-    """What ``described`` shows: a face, or a scene of a single object."""
+    """A face, or a scene of a single object: the subject of ``described`` at level 1."""
     seed = _seed(index)
     if index % 2 == 0:
         return sample_face(seed)
     while len(sample_scene(seed).objects) > 1:
-        seed += 100_000_000
+        seed += RETRY
     return sample_scene(seed)
 
 
@@ -410,9 +418,9 @@ def _close(mask: Mask, rng: np.random.Generator) -> Mask:
     if box is None or rng.random() < 0.75:
         return dilate(mask, grow)
     left, top, right, bottom = box
-    out = np.zeros_like(mask)
-    out[max(0, top - grow) : bottom + grow, max(0, left - grow) : right + grow] = True
-    return out
+    region = np.zeros_like(mask)
+    region[max(0, top - grow) : bottom + grow, max(0, left - grow) : right + grow] = True
+    return region
 
 
 def _prompt(subject: Face | Scene) -> str:
@@ -425,13 +433,13 @@ def _sloppy(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.boo
     """The silhouette or its box, grown by a few pixels."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     grow = rng.integers(0, 6, size=4)
-    out = np.zeros_like(mask)
+    region = np.zeros_like(mask)
     top, bottom = max(0, int(rows[0] - grow[0])), int(rows[-1] + 1 + grow[1])
     left, right = max(0, int(columns[0] - grow[2])), int(columns[-1] + 1 + grow[3])
     if rng.random() < 0.5:
-        out[top:bottom, left:right] = True
-        return out
+        region[top:bottom, left:right] = True
+        return region
     for dy in range(-1, 2):
         for dx in range(-1, 2):
-            out |= np.roll(mask, (dy, dx), (0, 1))
-    return out
+            region |= np.roll(mask, (dy, dx), (0, 1))
+    return region
