@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.imprecise_masks import KINDS
 from methods.prompt_edit_diff.augment import MaskDropout
 
 
@@ -53,38 +52,6 @@ def test_areas_stay_within_their_bounds() -> None:
     assert 0.9 < np.median(ratio) < 1.3
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_keeps_regions_apart_and_empty_ones_empty(kind: str) -> None:
-    masks = regions(1)[0]
-    for seed in range(20):
-        out = MaskDropout(reach=0.3).change(masks, kind, rng(seed))
-        assert not out[2].any()
-        assert not (out[0] & masks[1]).any()
-        assert not (out[1] & masks[0]).any()
-        assert out[0].any()
-        assert out[1].any()
-
-
-def test_growing_is_by_the_drawn_radius() -> None:
-    masks = np.zeros((1, 33, 33), np.bool_)
-    masks[0, 16, 16] = True
-    for seed in range(10):
-        out = MaskDropout(reach=5 / 33).change(masks, "grow", rng(seed))[0]
-        # The distance of the farthest pixel from the centre.
-        reach = max(abs(np.argwhere(out) - 16).max(), 0)
-        radius = int(rng(seed).integers(1, 6))
-        assert reach == radius
-        assert (out == out[::-1]).all()
-        assert (out == out.T).all()
-
-
-def test_a_change_that_would_leave_too_little_is_not_made() -> None:
-    masks = np.zeros((1, 64, 64), np.bool_)
-    masks[0, 30:32, 10:50] = True  # two pixels high: any shrinking would erase it
-    for seed in range(10):
-        assert np.array_equal(MaskDropout(reach=0.1).change(masks, "shrink", rng(seed)), masks)
-
-
 def test_it_depends_on_the_generator_alone() -> None:
     masks = regions(50)
     before = masks.copy()
@@ -96,5 +63,3 @@ def test_it_depends_on_the_generator_alone() -> None:
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="probability"):
         MaskDropout(probability=1.5)
-    with pytest.raises(ValueError, match="unknown change of a mask"):
-        MaskDropout().change(regions(1)[0], "melt", rng())
