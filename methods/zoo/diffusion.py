@@ -41,7 +41,7 @@ from methods.training import (
 from methods.zoo.autoencoder import load_vae
 from methods.zoo.data import epoch_rows
 from methods.zoo.manifest import CHECKPOINTS
-from methods.zoo.text import WIDTH, build_text_encoder, tokenize
+from methods.zoo.text import WIDTH, build_text_encoder, load_with_new_words, tokenize
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -139,12 +139,12 @@ class DiffusionParts:
 def start(
     kind: str, tokenizer: CLIPTokenizer, vae: nn.Module, base: DiffusionParts | None = None
 ) -> DiffusionParts:
-    """New parts, or a copy of ``base`` widened to the input channels of ``kind``."""
+    """New parts, or a copy of ``base`` widened to the input channels of ``kind`` and to the tokenizer's words."""
     torch.manual_seed(0)
     # All new weights, in one order.
     unet, text_encoder = build_unet(CHANNELS[kind]), build_text_encoder(tokenizer)
     if base is not None:
-        text_encoder.load_state_dict(base.text_encoder.state_dict())
+        load_with_new_words(text_encoder, base.text_encoder.state_dict(), "embeddings.token_embedding.weight")
         # The base's weights. New input channels start at zero.
         state = {k: v.clone() for k, v in base.unet.state_dict().items()}
         narrow = state["conv_in.weight"]

@@ -44,7 +44,7 @@ from methods.zoo import corpus as cp
 from methods.zoo import job
 from methods.zoo.data import save_grid, to_images, to_tensor
 from methods.zoo.job import Job
-from methods.zoo.text import build_tokenizer
+from methods.zoo.text import build_tokenizer, load_with_new_words
 
 if TYPE_CHECKING:
     from bench.thresholds import ThresholdCheck
@@ -346,7 +346,9 @@ def publish(parts: Sequence[Part], task: Job) -> Path:
     (folder / "shared.json").write_text(json.dumps({"tokenizer": "tokenizer"}) + "\n", encoding="utf-8")
     for part in parts:
         warm = task.warm and (folder / part).is_dir()
-        network = load(folder / part) if warm else start(part, tokenizer.vocabulary)
+        network = start(part, tokenizer.vocabulary)
+        if warm:
+            load_with_new_words(network, load(folder / part).state_dict(), "token_embedding.weight")
         budget = _budget(part, task.budget)
 
         # The default binds this pass's configuration: `network` is another one in the next pass of the loop.

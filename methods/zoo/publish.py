@@ -23,7 +23,7 @@ from methods.zoo import clip as cl
 from methods.zoo import diffusion as df
 from methods.zoo import job
 from methods.zoo.job import BASE, Job
-from methods.zoo.text import build_tokenizer
+from methods.zoo.text import build_tokenizer, load_with_new_words
 
 # The recipes' own budgets. PromptEditDiff has that of ``sd_inpainting``.
 BUDGETS: dict[str, Budget] = {
@@ -111,7 +111,9 @@ def _clip(name: str, task: Job) -> Path:
     budget, folder = task.budget or BUDGETS[name], task.root / name
     tokenizer, edits = build_tokenizer(task.world.words()), task.edits()
     torch.manual_seed(0)
-    start = cl.EmbeddedClip(folder).model if task.warm else cl.build(tokenizer, config)
+    start = cl.build(tokenizer, config)
+    if task.warm:
+        load_with_new_words(start, cl.EmbeddedClip(folder).model.state_dict(), "token_embedding.weight")
     result = cl.run(edits, tokenizer, task.work, budget, task.machine, task.report, start)
     cl.save(folder, result.weights["clip"], tokenizer, config)
     figures = {"caption_choice": cl.caption_choice(cl.EmbeddedClip(folder), task.world, job.HELD_OUT)}
@@ -143,11 +145,10 @@ def _diffusion(kind: str, task: Job) -> Path:
 
     # First part: all weights learn. An editor that starts warm has this part behind it.
     if base is None or not task.warm:
-        if task.warm:
-            parts = df.load_parts(kind, task.root)
-        else:
-            tokenizer = base.tokenizer if base is not None else build_tokenizer(task.world.words())
-            parts = df.start(kind, tokenizer, vae, base)
+        tokenizer = base.tokenizer if base is not None else build_tokenizer(task.world.words())
+        # A warm start of the base: an editor's was left out above.
+        start = df.load_parts(kind, task.root) if task.warm else base
+        parts = df.start(kind, tokenizer, vae, start)
         if base is None:
             parts.tokenizer.save_pretrained(str(task.root / "tokenizer"))
         learn(replace(parts, vae=vae), task.work, task.budget or df.BUDGETS[kind], False, task.warm)

@@ -5,12 +5,12 @@ Every word of the world is one token of a byte-pair tokenizer, so a text encoder
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # Tokens per prompt, start and end included.
 LENGTH = 40
 WIDTH = 128
+# Start and end of a text, the last tokens of the vocabulary.
+SPECIAL = 2
 
 CONFIG: dict[str, Any] = {
     "hidden_size": WIDTH,
@@ -99,6 +101,21 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+
+
+def load_with_new_words(network: nn.Module, state: Mapping[str, Tensor], embedding: str) -> None:
+    """Load the weights of a network that knew fewer words. New words get random embeddings, the same at every call.
+
+    ``embedding`` names the token embedding in ``state``, (words, width). Raises ValueError where the network knows
+    fewer words than ``state``.
+    """
+    rows, old = len(network.state_dict()[embedding]), state[embedding]
+    if rows < len(old):
+        raise ValueError(f"{embedding} has {len(old)} words, the world only {rows}: train from scratch")
+    # New words stand before the two special tokens, and all others keep their places (``merges_for``).
+    noise = torch.randn((rows - len(old), old.shape[1]), generator=torch.Generator().manual_seed(0))
+    new = (noise * old.float().std()).to(old)
+    network.load_state_dict({**state, embedding: torch.cat([old[:-SPECIAL], new, old[-SPECIAL:]])})
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import CLIPTokenizer
 
-from methods.zoo.text import LENGTH, build_text_encoder, build_tokenizer, merges_for, tokenize
+from methods.zoo.text import (
+    LENGTH,
+    build_text_encoder,
+    build_tokenizer,
+    load_with_new_words,
+    merges_for,
+    tokenize,
+)
 from protocols.world.world import MiniWorld
 
 WORDS = tuple(MiniWorld().words())
@@ -62,3 +70,21 @@ def test_padding_is_the_pipelines(tokenizer: CLIPTokenizer) -> None:
     assert (rows[1, 1:] == tokenizer.eos_token_id).all()
     features = build_text_encoder(tokenizer)(rows).last_hidden_state
     assert features.shape == (2, LENGTH, 128)
+
+
+def test_a_larger_vocabulary_keeps_every_token_of_the_old_one() -> None:
+    old, new = build_tokenizer(["a", "red", "car"]), build_tokenizer(["a", "red", "car", "trim"])
+    torch.manual_seed(0)
+    before, after = build_text_encoder(old).eval(), build_text_encoder(new).eval()
+    load_with_new_words(after, before.state_dict(), "embeddings.token_embedding.weight")
+    texts = ["a red car", "car car"]
+    a, b = (m(tokenize(t, texts)).last_hidden_state for m, t in ((before, old), (after, new)))
+    assert torch.equal(a, b)
+
+
+def test_a_smaller_vocabulary_is_refused() -> None:
+    old, new = build_tokenizer(["a", "red", "car", "trim"]), build_tokenizer(["a", "red", "car"])
+    with pytest.raises(ValueError, match="train from scratch"):
+        load_with_new_words(
+            build_text_encoder(new), build_text_encoder(old).state_dict(), "embeddings.token_embedding.weight"
+        )
