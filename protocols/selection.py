@@ -352,6 +352,7 @@ class SelectingProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
                 f"{self.name}: no edit can be made of any of the {len(self.sources())} images in "
                 f"{self.origin}. Check that its annotations belong to its images."
             )
+        # Pixels and prompts are in the digest, so that a changed file is noticed before a run goes on.
         options = {name: value for name, value in asdict(self.options).items() if name != "root"}
         digest = stable_digest(
             {
@@ -399,6 +400,7 @@ class SelectingProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
 
     def build(self, choice: Choice) -> EditCase:
         """Builds a selected case. Raises ProtocolError where its source has changed since the selection."""
+        # By id and not by position: an offer may leave out cases, and the id proves that it is the same case.
         for case in self._cases_of(choice.source, choice.category, choice.kind):
             if case.id == choice.id:
                 return case

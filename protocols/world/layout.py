@@ -1,7 +1,7 @@
-"""The mini world in the published layouts: a CelebAMask-HQ folder and a COCO folder, 64 px.
+"""The mini world in the layouts of the published data sets: a CelebAMask-HQ folder and a COCO folder, 64 px.
 
-The protocols read them as they read the real data sets. Evaluation pictures carry all annotations; the
-reference pictures of the face folder, which only realism looks at, carry attributes but no part masks.
+The protocols read them as they read the real data sets. Evaluation images have all annotations. Reference images, which
+only realism needs, have attributes or captions but no masks.
 """
 
 from __future__ import annotations
@@ -36,8 +36,12 @@ def cache_root() -> Path:
 
 
 def ensure(kind: str, root: str = "") -> Path:
-    """The folder of ``celeba_hq`` or ``coco``, rendered if it is not there yet (about ten seconds, once)."""
+    """The folder of ``celeba_hq`` or ``coco``. Renders it where it is missing, which takes about ten seconds.
+
+    ``root``: where it is or shall be. Empty: a folder in the cache. Raises ProtocolError where it cannot be written.
+    """
     write = {"celeba_hq": write_faces, "coco": write_scenes}[kind]
+    # Another version of the world has another folder, so no run mixes their images.
     stamp = stable_digest([WORLD_VERSION, kind, SIZE, EVALUATION_COUNT, REFERENCE_COUNT])
     folder = Path(root) if root else cache_root() / "mini" / f"{kind}-{stamp}"
     try:
@@ -53,7 +57,7 @@ def ensure(kind: str, root: str = "") -> Path:
 
 
 def _whole(folder: Path, write: Write) -> None:
-    """Renders the folder as a whole, so that a killed rendering leaves nothing half done."""
+    """Renders the folder whole or not at all."""
     try:
         with atomic_folder(folder) as part:
             write(part)
@@ -78,6 +82,7 @@ def write_faces(root: Path) -> None:
     rows, mapping, partition = [], ["idx orig_idx orig_file"], []
     names: list[str] = []
     for number, seed, part in face_seeds():
+        # Numbers of evaluation images are their seeds, from which the protocol draws the ground truth.
         face = sample_face(seed)
         pixels, masks = render_face(face, SIZE)
         _jpeg(root / "CelebA-HQ-img" / f"{number}.jpg", pixels)
@@ -97,22 +102,20 @@ def write_faces(root: Path) -> None:
 
 
 def write_scenes(root: Path) -> None:
-    """COCO 2017: val2017, instances (compressed RLE), captions. Image ids below the count are for evaluation."""
-    from pycocotools import mask as coder
-
+    """COCO 2017: val2017, instances, captions. Images with ids below ``EVALUATION_COUNT`` are for evaluation."""
     (root / "val2017").mkdir(parents=True)
     (root / "annotations").mkdir()
     categories = [
         {"id": k, "name": c.name, "supercategory": c.supercategory}
         for k, c in enumerate(CATEGORIES.values(), 1)
     ]
-    number_of = {str(c["name"]): int(str(c["id"])) for c in categories}
     images: list[dict[str, object]] = []
     instances: list[dict[str, object]] = []
     captions: list[dict[str, object]] = []
-    seeds = [EVALUATION + i for i in range(EVALUATION_COUNT)] + [
-        REFERENCE + i for i in range(REFERENCE_COUNT)
-    ]
+
+    # Images. Those of the reference have no instances, so that no case is made of them.
+    seeds = [EVALUATION + i for i in range(EVALUATION_COUNT)]
+    seeds += [REFERENCE + i for i in range(REFERENCE_COUNT)]
     for number, seed in enumerate(seeds):
         scene = sample_scene(seed)
         pixels, masks = render_scene(scene, SIZE)
@@ -120,23 +123,11 @@ def write_scenes(root: Path) -> None:
         _jpeg(root / "val2017" / name, pixels)
         images.append({"id": number, "file_name": name, "width": SIZE, "height": SIZE})
         captions.append({"id": number, "image_id": number, "caption": caption(scene)})
-        if number >= EVALUATION_COUNT:
-            continue
-        for thing, mask in zip(scene.objects, masks, strict=True):
-            code = coder.encode(np.asfortranarray(mask.astype(np.uint8)))
-            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-            box = [int(columns[0]), int(rows[0]), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1]
-            instances.append(
-                {
-                    "id": len(instances) + 1,
-                    "image_id": number,
-                    "category_id": number_of[thing.category],
-                    "segmentation": {"size": [SIZE, SIZE], "counts": code["counts"].decode("ascii")},
-                    "area": int(mask.sum()),
-                    "bbox": box,
-                    "iscrowd": 0,
-                }
-            )
+        if number < EVALUATION_COUNT:
+            for thing, mask in zip(scene.objects, masks, strict=True):
+                instances.append(_instance(len(instances) + 1, number, thing.category, mask))
+
+    # Annotation files.
     info = {"description": "PromptEditBench mini world", "version": WORLD_VERSION}
     _json(
         root / "annotations" / "instances_val2017.json",
@@ -148,7 +139,27 @@ def write_scenes(root: Path) -> None:
     )
 
 
+def _instance(number: int, image: int, category: str, mask: NDArray[np.bool_]) -> dict[str, object]:
+    """COCO's annotation of one object, its outline as compressed RLE. ``mask``: bool (H, W), not empty."""
+    from pycocotools import mask as coder
+
+    # pycocotools reads columns (Fortran order), as COCO's RLE counts them.
+    code = coder.encode(np.asfortranarray(mask.astype(np.uint8)))
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": list(CATEGORIES).index(category) + 1,
+        "segmentation": {"size": [SIZE, SIZE], "counts": code["counts"].decode("ascii")},
+        "area": int(mask.sum()),
+        # x, y, width, height.
+        "bbox": [int(columns[0]), int(rows[0]), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1],
+        "iscrowd": 0,
+    }
+
+
 def _jpeg(path: Path, pixels: NDArray[np.uint8]) -> None:
+    # Chroma is not subsampled: at 64 px it would bleed over the edges of the objects.
     Image.fromarray(pixels).save(path, quality=95, subsampling=0)
 
 
