@@ -30,7 +30,7 @@ class Part:
     index: int
     """Index of the object in its scene."""
     prompt: str
-    """What the region shows after the edit: "a blue cup"."""
+    """Description of the region after the edit: "a blue cup"."""
     words: tuple[str, ...]
     changes: Mapping[str, str] = field(default_factory=dict)
     """Attribute (color, category, trim) -> new value. Empty: it lies in the mask and must stay as it is."""
@@ -81,24 +81,16 @@ def compose(edit: SceneEdit, id: str) -> EditCase | None:
 
     # Masks.
     changed = (before != after).any(axis=2)
-    areas: list[Mask] = []
-    for part in parts:
-        if "category" in part.changes:
-            box = EditableScene(_record(scene, before, masks), MINI_SCENES).mask(part.index, "category")
-            if box is None:
-                return None
-            areas.append(box)
-        else:
-            # A trim's mask is the pixels that its colour changes, and no more.
-            areas.append(changed if "trim" in part.changes else dilate(masks[part.index], _RIM))
+    areas = _areas(edit, before, masks, changed)
     mask = union(areas, before.shape[:2])
-    if not apart(areas) or not usable(mask):
+    if not apart(areas) or not all(map(usable, areas)) or not usable(mask):
         return None
     # A blended pixel outside would show the colour that was there, and so the answer to a swap. Only another class may
     # change more than its box, by its shadow.
     if (changed & ~mask).any() and not any("category" in part.changes for part in parts):
         return None
 
+    # The request, and the regions that metrics look at.
     regions = tuple(
         Region(mask_image(area), part.prompt, part.words) for area, part in zip(areas, parts, strict=True)
     )
@@ -123,6 +115,22 @@ def compose(edit: SceneEdit, id: str) -> EditCase | None:
         tags={"kind": edit.kind, "paper_category": edit.paper_category},
         scored=ScoredAreas(request.mask, several) if edit.hide_regions and several else None,
     )
+
+
+def _areas(edit: SceneEdit, pixels: NDArray[np.uint8], masks: Sequence[Mask], changed: Mask) -> list[Mask]:
+    """Mask of each part, empty where a box would cover a neighbour."""
+    areas: list[Mask] = []
+    for part in edit.parts:
+        if "category" in part.changes:
+            record = _record(edit.scene, pixels, masks)
+            box = EditableScene(record, MINI_SCENES).mask(part.index, "category")
+            areas.append(np.zeros_like(changed) if box is None else box)
+        elif "trim" in part.changes:
+            # The pixels that its colour changes, and no more.
+            areas.append(changed)
+        else:
+            areas.append(dilate(masks[part.index], _RIM))
+    return areas
 
 
 def edited_scene(scene: Scene, parts: Sequence[Part]) -> Scene:
@@ -157,7 +165,7 @@ def _claims(scene: Scene, edited: Scene, parts: Sequence[Part]) -> tuple[Claim, 
 # --- words ----------------------------------------------------------------------------------------------
 
 
-def named(thing: Object) -> str:
+def object_phrase(thing: Object) -> str:
     """An object with its colour and the trim that it has been given: "a red bus with a blue trim"."""
     text = with_article(f"{thing.color} {noun(thing.category)}")
     return text if thing.trim is None else f"{text} with {with_article(thing.trim)} trim"
@@ -170,4 +178,4 @@ def in_place(text: str, backdrop: str) -> str:
 
 def listed(scene: Scene, order: Sequence[int]) -> str:
     """The caption of a scene that names its objects in an order of its own, which tells nothing about their places."""
-    return in_place(join([named(scene.objects[index]) for index in order]), scene.backdrop)
+    return in_place(join([object_phrase(scene.objects[index]) for index in order]), scene.backdrop)

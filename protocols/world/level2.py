@@ -13,7 +13,7 @@ import numpy as np
 
 from protocols.prompts import join, noun
 from protocols.world.arrange import draw_categories, draw_category, draw_colors, row, scene_of
-from protocols.world.composed import Part, SceneEdit, Texts, edited_scene, listed, named
+from protocols.world.composed import Part, SceneEdit, Texts, edited_scene, listed, object_phrase
 from protocols.world.scenes import CATEGORIES, Scene
 
 PAPER_CATEGORIES: Mapping[str, str] = {
@@ -67,13 +67,13 @@ def edit_of(kind: str, scene: Scene, changes: Changes, order: Sequence[int]) -> 
 
 def _part(scene: Scene, index: int, changes: Mapping[str, str]) -> Part:
     thing = edited_scene(scene, [Part(index, "", (), changes)]).objects[index]
-    return Part(index, named(thing), (thing.color, noun(thing.category)), changes)
+    return Part(index, object_phrase(thing), (thing.color, noun(thing.category)), changes)
 
 
 def _instruction(scene: Scene, edited: Scene, index: int) -> str:
     old, new = scene.objects[index], edited.objects[index]
     if new.category != old.category:
-        return f"turn the {old.color} {noun(old.category)} into {named(new)}"
+        return f"turn the {old.color} {noun(old.category)} into {object_phrase(new)}"
     return f"make the {old.color} {noun(old.category)} {new.color}"
 
 

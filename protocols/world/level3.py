@@ -21,7 +21,7 @@ from protocols.world.arrange import (
     scene_of,
     stack,
 )
-from protocols.world.composed import Part, SceneEdit, Texts, in_place, listed, named
+from protocols.world.composed import Part, SceneEdit, Texts, in_place, listed, object_phrase
 from protocols.world.scenes import CATEGORIES, TRIMMED, Object, Scene, render_scene
 
 PAPER_CATEGORIES: Mapping[str, str] = {
@@ -109,25 +109,25 @@ def _swap(rng: np.random.Generator, seed: int) -> Edit:
 
 
 def _beside(objects: Sequence[Object], flipped: bool) -> str:
-    left, right = map(named, objects)
+    left, right = map(object_phrase, objects)
     return f"{right} right of {left}" if flipped else f"{left} left of {right}"
 
 
 def _over(objects: Sequence[Object], flipped: bool) -> str:
-    upper, lower = map(named, objects)
+    upper, lower = map(object_phrase, objects)
     return f"{lower} below {upper}" if flipped else f"{upper} above {lower}"
 
 
 def _between(objects: Sequence[Object], flipped: bool) -> str:
-    first, middle, last = map(named, objects)
+    first, middle, last = map(object_phrase, objects)
     return f"{middle} in the middle of {join([last, first] if flipped else [first, last])}"
 
 
 def _around(objects: Sequence[Object], flipped: bool) -> str:
     upper, anchor, lower = objects
-    things = [(named(upper), "above"), (named(lower), "below")]
+    things = [(object_phrase(upper), "above"), (object_phrase(lower), "below")]
     (first, side), (second, other) = things[::-1] if flipped else things
-    return f"{first} {side} {named(anchor)} and {second} {other} the {noun(anchor.category)}"
+    return f"{first} {side} {object_phrase(anchor)} and {second} {other} the {noun(anchor.category)}"
 
 
 # --- references -----------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def _reference(rng: np.random.Generator, seed: int) -> Edit:
 
     words = ("same", "color", own)
     texts = Texts(
-        source=caption(named(scene.objects[target])),
+        source=caption(object_phrase(scene.objects[target])),
         target=caption(same),
         instruction=f"make the {own} the same color as the {other}",
         region=same,
@@ -165,16 +165,16 @@ def _trim(rng: np.random.Generator, seed: int) -> Edit:
     """The trim of one object, often beside another one."""
     name = draw_category(rng, TRIMMED)
     color, other_color, trim, new = draw_colors(rng, 4)
-    others = (
+    beside = (
         [draw_category(rng, [other for other in CATEGORIES if other != name])] if rng.random() < 0.5 else []
     )
-    colors = [color, other_color][: 1 + len(others)]
-    objects = row(rng, [name, *others], colors, _PAIR if others else (13.0, 15.5))
+    colors = [color, other_color][: 1 + len(beside)]
+    objects = row(rng, [name, *beside], colors, _PAIR if beside else (13.0, 15.5))
     scene = scene_of(rng, seed, objects).with_claim("trim", trim, 0)
     edited = scene.with_claim("trim", new, 0)
     order = [int(index) for index in rng.permutation(len(objects))]
     words = (new, "trim", noun(name))
-    part = Part(0, named(edited.objects[0]), words, {"trim": new})
+    part = Part(0, object_phrase(edited.objects[0]), words, {"trim": new})
     instruction = f"make the trim of the {noun(name)} {new}"
     return scene, [part], _texts(scene, edited, lambda s: listed(s, order), instruction, words, part.prompt)
 
@@ -185,8 +185,8 @@ def _occluded(rng: np.random.Generator, seed: int) -> Edit | None:
     *colors, new = draw_colors(rng, 3)
     scene = scene_of(rng, seed, behind(rng, names, colors))
     alone = Scene(seed, scene.backdrop, scene.objects[:1])
-    seen = render_scene(scene)[1][0].sum() / render_scene(alone)[1][0].sum()
-    if not _LEAST_SEEN <= seen <= _MOST_SEEN:
+    visible_share = render_scene(scene)[1][0].sum() / render_scene(alone)[1][0].sum()
+    if not _LEAST_SEEN <= visible_share <= _MOST_SEEN:
         return None
     order = [int(index) for index in rng.permutation(2)]
     return _one_recolored(scene, 0, new, order, f"make the {noun(names[0])} {new}")
@@ -219,7 +219,7 @@ def _recolor(edited: Scene, index: int, new: str | None) -> Part:
     """An object with its new colour. None: it lies in the mask and keeps its own."""
     thing = edited.objects[index]
     words = (thing.color, noun(thing.category))
-    return Part(index, named(thing), words, {} if new is None else {"color": new})
+    return Part(index, object_phrase(thing), words, {} if new is None else {"color": new})
 
 
 def _texts(

@@ -405,8 +405,8 @@ _LEAST_TRIMMED = 9.0
 def _with_trim(scene: Scene, index: int, rng: np.random.Generator) -> Scene:
     """The scene with a trim of a random colour on one object, if its class can have one that is seen."""
     thing = scene.objects[index]
-    others = [color for color in COLORS if color not in (thing.color, thing.trim)]
-    color = others[int(rng.integers(len(others)))]
+    colors = [color for color in COLORS if color not in (thing.color, thing.trim)]
+    color = colors[int(rng.integers(len(colors)))]
     visible = thing.category in TRIMMED and thing.scale >= _LEAST_TRIMMED
     return scene.with_claim("trim", color, index) if visible else scene
 
