@@ -54,7 +54,7 @@ class Scores(Mapping[str, "float | None"]):
         """One row per metric: value, unit, higher_is_better, reason, summary."""
         import pandas as pd
 
-        # The fields of PairScore that a reader of a table wants.
+        # The fields of PairScore, the most read first.
         columns = ("value", "unit", "higher_is_better", "reason", "summary")
         rows = {name: [getattr(score, column) for column in columns] for name, score in self.details.items()}
         return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns)).rename_axis("metric")
@@ -63,7 +63,7 @@ class Scores(Mapping[str, "float | None"]):
         return str(self.frame()[["value", "unit", "reason"]].to_string())
 
     def _repr_html_(self) -> str:
-        # What a notebook shows.
+        # Notebooks call this method to show the object.
         return str(self.frame()[["value", "unit", "reason", "summary"]].to_html())
 
 
@@ -161,11 +161,11 @@ def measure_pair(
 def _without_mask(
     session: Session, scores: Mapping[str, PairScore], metrics: Sequence[str] | None
 ) -> dict[str, PairScore]:
-    """Gives leakage and scores of composited edits no value and a reason: both are defined by the mask alone."""
+    """Replaces leakage and the scores of composited edits by None with a reason: without a mask neither is defined."""
     from bench.metrics import raw_name
     from bench.scoring import PairScore
 
-    # Outside the mask nothing is known to be kept, and a composited edit would be the source.
+    # Without a mask, no pixel has to stay as it is, and compositing would return the source.
     result = {
         name: score if raw_name(name) == name else replace(score, value=None, reason=NO_MASK)
         for name, score in scores.items()
@@ -226,7 +226,9 @@ class Run:
             title = self._store.methods[record.key.method].title
             if (record.key.protocol, title, record.key.case) == (protocol, method, case) and record.file:
                 return self._store.image(record)
-        raise BenchError(f"{self.folder}: has no edit of {case} in {protocol} by {method}.")
+        raise BenchError(
+            f"{self.folder}: has no edit of {case} in {protocol} by {method}. Run.scores lists the edits."
+        )
 
     def case(self, protocol: str, case: str) -> EditCase:
         """A stored case: its ``request`` has the source, the mask and the prompts, ``truth`` the ground truth if any.
@@ -237,14 +239,14 @@ class Run:
 
     @property
     def tables(self) -> Mapping[str, pd.DataFrame]:
-        """Table name -> its unrounded values: per metric the mean, the ends of its interval, and n."""
-        # Intervals are bootstraps, which take seconds: computed once.
+        """Table name -> its unrounded values: for each metric the mean, the ends of its interval, and n."""
+        # Computed once: the bootstraps of the intervals take seconds.
         if self._tables is None:
             self._tables = self._session.program.make_tables(self._session, self._store)
         return self._tables
 
     def table(self, name: str) -> pd.DataFrame:
-        """One table of :attr:`tables`, or all that begin with ``name-`` below each other.
+        """One table of :attr:`tables`, or all tables whose names begin with ``name-``, concatenated.
 
         ``table("main")`` joins ``main-mini-coco`` and ``main-mini-celeba-hq``, with the protocol in the first column.
         Raises :class:`BenchError` for an unknown name.
@@ -253,7 +255,7 @@ class Run:
 
         from bench.registry import did_you_mean
 
-        # A whole name, else the beginning of several.
+        # The name of one table, or else the prefix of several.
         if name in self.tables:
             return self.tables[name]
         parts = {
@@ -263,7 +265,7 @@ class Run:
         }
         if not parts:
             raise BenchError(
-                f"no table {name!r}.{did_you_mean(name, self.tables)} There is: {', '.join(self.tables)}."
+                f"no table {name!r}.{did_you_mean(name, self.tables)} Tables: {', '.join(self.tables)}."
             )
         # The rest of the name is the protocol.
         frames = [frame.assign(protocol=protocol) for protocol, frame in parts.items()]
@@ -296,7 +298,7 @@ def run(
     (default: ``runs/SUITE``), ``limit`` the number of cases per category, ``plugins`` the modules that add methods,
     protocols or metrics. ``progress`` shows bars on standard error.
 
-    The same call goes on where it was stopped. Raises :class:`~bench.errors.BenchError` for a suite that cannot run.
+    The same call resumes a stopped run. Raises :class:`~bench.errors.BenchError` for a suite that cannot run.
     Edits that fail are counted in ``Run.failed``.
     """
     # The session imports the plug-ins, so that the suite may name what they add.
@@ -307,7 +309,7 @@ def run(
         store, edits = session.edit(job, device=device, dtype=dtype, batch_size=batch_size, progress=bar)
         with store:
             session.score(store, device=device, progress=bar)
-    # As in a report: no scores of networks on images that they never learned.
+    # As in a report: embedded networks were trained on rendered images, so their scores of photographs are hidden.
     session.hide_foreign_scores(store)
     return Run(session, store, edits.failed)
 

@@ -1,4 +1,4 @@
-"""Cases as lines of ``cases.jsonl``, and the checks of both."""
+"""Converts cases to lines of ``cases.jsonl``, and checks cases and lines."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ class CaseError(BenchError):
 
 
 def check_case(case: EditCase) -> None:
-    """Checks everything on which a method or a metric would fail later. Raises :class:`CaseError` naming the case.
+    """Checks everything that would make a method or a metric fail later. Raises :class:`CaseError` naming the case.
 
-    Refused are: an id that is no safe file name, images of another mode or size than the interface says, a mask with
-    values other than 0 and 255, an empty or a full one, no target prompt, a claim about a region that does not exist.
+    It refuses an id that is no safe file name, images of another mode or size than the interface says, a mask that is
+    empty, full or has values other than 0 and 255, an empty target prompt, and an expected attribute change of a
+    region that does not exist.
     """
     # Types and names.
     if not isinstance(case, EditCase):
-        raise CaseError(f"a case is a {type(case).__name__}, not an EditCase. Mend the protocol.")
+        raise CaseError(f"a case is a {type(case).__name__}, not an EditCase. Fix the protocol.")
     try:
         safe_part(case.id, "case id")
         safe_part(case.source_id, f"case {case.id}: source id")
@@ -33,7 +34,7 @@ def check_case(case: EditCase) -> None:
     request, where = case.request, f"case {case.id}"
     names = _fields_of_wrong_type(case)
     if names:
-        raise CaseError(f"{where}: {', '.join(names)}: None or of a wrong type. Mend the protocol.")
+        raise CaseError(f"{where}: {', '.join(names)}: None or of a wrong type. Fix the protocol.")
 
     # Images: RGB, and all of one size.
     size = request.source.size
@@ -41,7 +42,7 @@ def check_case(case: EditCase) -> None:
         raise CaseError(f"{where}: the source is of mode {request.source.mode}, not RGB. Convert it.")
     if case.truth is not None and (case.truth.mode != "RGB" or case.truth.size != size):
         raise CaseError(
-            f"{where}: the truth is {case.truth.mode} {case.truth.size}, not RGB {size}. "
+            f"{where}: the ground truth is {case.truth.mode} {case.truth.size}, not RGB {size}. "
             "Render it at the source's size."
         )
 
@@ -75,8 +76,8 @@ def check_case(case: EditCase) -> None:
     for claim in case.claims:
         if not 0 <= claim.region < len(case.areas):
             raise CaseError(
-                f"{where}: a claim is about region {claim.region} of {len((case.scored or request).regions)}. "
-                "Mend its index."
+                f"{where}: an expected attribute change (claims) names region {claim.region}, but the case has "
+                f"{len((case.scored or request).regions)}. Fix its index, which counts from 0."
             )
 
 
@@ -95,7 +96,8 @@ def _check_texts(value: Any, name: str = "the case") -> None:
 
 
 def _fields_of_wrong_type(case: EditCase) -> list[str]:
-    # By hand and not by pydantic: a protocol makes these objects in code, and a message names the field alone.
+    # Checked by hand, not by pydantic: a protocol builds these objects in code, and the message needs only the
+    # names of the fields.
     from PIL.Image import Image
 
     request = case.request
@@ -141,7 +143,7 @@ def _all(values: object, kind: type) -> bool:
     return isinstance(values, (tuple, list)) and all(isinstance(value, kind) for value in values)
 
 
-# Lines of cases.jsonl. Other programs may write them too, so that only the keys that matter are required.
+# Lines of cases.jsonl. Other programs may write them too, so only the necessary keys are required.
 
 
 def case_row(case: EditCase) -> dict[str, Any]:
@@ -207,7 +209,7 @@ _CLAIM_KEYS = {field.name for field in fields(Claim)}
 def checked_row(row: Any) -> dict[str, Any]:
     """A line of ``cases.jsonl`` with its defaults. Raises ValueError that names a missing or wrong key.
 
-    Other keys than those of a case are allowed, and stay.
+    Additional keys are allowed, and stay.
     """
     if not isinstance(row, dict):
         raise ValueError("it is no JSON object")
@@ -229,7 +231,7 @@ def checked_row(row: Any) -> dict[str, Any]:
             and isinstance(checked["scored"].get("mask"), str)
             and _are_region_rows(checked["scored"].get("regions"))
         ),
-        # A truth value is an int to Python, and no seed.
+        # Python counts True and False as int, but they are no seed.
         "seed": isinstance(checked["seed"], int) and not isinstance(checked["seed"], bool),
         "truth": isinstance(checked["truth"], (str, type(None))),
         "claims": _all(checked["claims"], dict) and all(map(_is_claim, checked["claims"])),

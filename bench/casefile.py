@@ -1,4 +1,4 @@
-"""A protocol's cases on disk, in a format that others can use without this code.
+"""A protocol's cases on disk, in a format that other programs can read.
 
 A folder holds
 
@@ -6,7 +6,7 @@ A folder holds
 * ``cases.jsonl``: one case a line, in order, with file names relative to the folder,
 * ``sources/<source id>.png``, once per source image (a second crop of one source gets a suffix),
   ``masks/<case id>.png``, ``regions/<case id>/<index>.png``, ``truths/<case id>.png``,
-  ``scored/<case id>/mask.png`` and ``<index>.png`` where metrics look elsewhere than methods.
+  ``scored/<case id>/mask.png`` and ``<index>.png`` where metrics use other masks than methods.
 
 ``cases.jsonl`` is written last and atomically, so every file that it names exists.
 """
@@ -44,7 +44,7 @@ def protocol_info(protocol: EditProtocol) -> dict[str, Any]:
         "name": protocol.name,
         "version": protocol.version,
         "digest": protocol.digest,
-        # A list, as JSON gives it back.
+        # A list, because JSON has no tuples.
         "canvas": protocol.canvas if isinstance(protocol.canvas, int) else list(protocol.canvas),
         "categories": list(protocol.categories),
     }
@@ -55,7 +55,7 @@ def protocol_info(protocol: EditProtocol) -> dict[str, Any]:
 def provided_fields(rows: Iterable[Mapping[str, Any]]) -> frozenset[str]:
     """The fields of ``EditRequest`` that all of these rows of ``cases.jsonl`` fill."""
     rows = list(rows)
-    # "All rows" would be true of no rows.
+    # all() of no rows is True.
     if not rows:
         return frozenset()
     provided = {name for name in REQUEST_FIELDS if all(row[name] for row in rows)}
@@ -75,9 +75,10 @@ def write_cases(
 ) -> CaseFile:
     """Writes cases and ``info`` (:func:`protocol_info`), and returns the folder as a sequence.
 
-    A folder that holds cases of the same protocol digest keeps them and gets those that it lacks. One of another
-    digest is refused. Every case is checked before it is written. ``writing`` is called with the name and the bytes
-    of every file before it is written, from several threads. Raises :class:`CaseError`, and OSError from writing.
+    A folder with cases of the same protocol digest keeps them, and only missing cases are added. A folder with cases
+    of another digest is refused. Every case is checked before it is written. ``writing`` is called, from several
+    threads, with the name and the bytes of every file before it is written. Raises :class:`CaseError`, and OSError
+    from writing.
     """
     directory = Path(directory)
     stored = _stored_rows(directory, info)
@@ -97,10 +98,12 @@ def write_cases(
     # The images, in threads: encoding a PNG takes longer than making most cases.
     with ThreadPoolExecutor(_WRITERS) as pool:
         for case in cases:
-            # Two ids that differ in upper and lower case alone are one file on some systems.
+            # Some file systems ignore case: two ids that differ only in case would be one file there.
             twin = ids.get(case.id.casefold())
             if twin is not None:
-                raise CaseError(f"case {case.id}: its id is that of case {twin}. Ids must be unique.")
+                raise CaseError(
+                    f"case {case.id}: its id is that of case {twin}. Ids must be unique, also in lower case."
+                )
             ids[case.id.casefold()] = case.id
             if case.id in stored:
                 rows.append(stored[case.id])
@@ -115,7 +118,7 @@ def write_cases(
         for future in pending:
             future.result()
 
-    # The lists, last: what they name exists.
+    # The lists are written last, so that every file that they name exists.
     rows += [row for name, row in stored.items() if name.casefold() not in ids]
     text = "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
     write(PROTOCOL, (json.dumps(dict(info), indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
@@ -124,7 +127,7 @@ def write_cases(
 
 
 def _stored_rows(directory: Path, info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The rows by id that a folder has already. Raises :class:`CaseError` where they are of another digest."""
+    """Case id -> row, of the cases that the folder has already. Raises :class:`CaseError` for another digest."""
     if not (directory / CASES).exists():
         return {}
     stored = CaseFile(directory)
@@ -142,7 +145,8 @@ def _check_new_case(case: EditCase, info: Mapping[str, Any]) -> None:
     categories = info.get("categories")
     if categories is not None and case.category not in categories:
         raise CaseError(
-            f"case {case.id}: category {case.category!r} is none of the protocol's: {', '.join(categories)}."
+            f"case {case.id}: category {case.category!r} is none of the protocol's: {', '.join(categories)}. "
+            "Add it to the protocol's categories, or correct the case."
         )
 
 
@@ -170,9 +174,9 @@ def _region_files(rows: Sequence[Mapping[str, Any]], regions: Sequence[Region]) 
 
 
 def _place_source(directory: Path, case: EditCase, digests: dict[str, str]) -> tuple[str, bool]:
-    """The file name of a case's source, and whether it is still to be written.
+    """The file name of a case's source, and True where the file has to be written.
 
-    ``digests`` has the digest of the pixels of every source file so far, by name. It is updated.
+    ``digests`` maps each file name so far to the digest of its pixels. It is updated.
     """
     # Pixels are compared, not PNGs: encoding one takes twenty times as long.
     digest = _pixel_digest(case.request.source)
@@ -185,11 +189,13 @@ def _place_source(directory: Path, case: EditCase, digests: dict[str, str]) -> t
             return name, True
         if digests[name] == digest:
             return name, False
-    raise CaseError(f"{directory / name}: its content is not what its name says. Delete it and run again.")
+    raise CaseError(
+        f"{directory / name}: its pixels do not match the digest in its name. Delete it and run again."
+    )
 
 
 def _pixel_digest(image: Image) -> str:
-    # With the size: the bytes of a 2x3 and a 3x2 image may be equal.
+    # The size is part of it: a 2x3 and a 3x2 image may have equal bytes.
     return sha256_bytes(f"{image.size}".encode() + image.tobytes())
 
 
@@ -248,7 +254,7 @@ class CaseFile(Sequence[EditCase]):
         return (self._case(row) for row in self.rows)
 
     def _case(self, row: Mapping[str, Any]) -> EditCase:
-        # Nothing is kept: a benchmark's images need not fit in memory.
+        # Decoded images are not cached: a benchmark's images need not fit in memory.
         source = read_rgb(self._path(row["source"]))
 
         def mask(name: str) -> Image:
@@ -284,7 +290,7 @@ class CaseFile(Sequence[EditCase]):
         )
 
     def _path(self, name: str) -> Path:
-        # The folder may come from somebody else: a file name must not lead out of it.
+        # Somebody else may have written the folder: a file name must not lead out of it.
         try:
             return self.directory.joinpath(*safe_relative(name))
         except UnsafeName as error:
@@ -308,7 +314,8 @@ def _read_info(path: Path) -> dict[str, Any]:
         raise CaseError(f"{path}: cannot be read ({error}). {_remedy(path.parent)}") from error
     if not isinstance(info, dict):
         raise CaseError(f"{path}: not a JSON object. {_remedy(path.parent)}")
-    # The one key that the program reads from a folder's own file. True is an int to Python.
+    # ``limit`` is the only key of this file that the program reads back. A bool is refused by name, because
+    # Python counts it as int.
     limit = info.get("limit")
     if isinstance(limit, bool) or not isinstance(limit, (int, type(None))):
         raise CaseError(f"{path}: limit is {limit!r}, a number or null is expected. {_remedy(path.parent)}")

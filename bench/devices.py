@@ -15,10 +15,10 @@ def resolve_device(name: str) -> str:
 
     Raises :class:`BenchError` with the list of existing devices.
     """
-    # A misspelt name is told before torch is imported.
+    # A misspelt name is reported before torch is imported.
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise BenchError(f"--device {name!r}: one of auto, cpu, cuda, cuda:N, mps is expected.")
-    # cpu always exists. Torch is imported only where the others have to be looked for.
+    # cpu always exists. Torch is imported only where another device is requested.
     if name == "cpu":
         return "cpu"
     import torch
@@ -31,7 +31,9 @@ def resolve_device(name: str) -> str:
     index = int(name.partition(":")[2] or 0)
     if (name.startswith("cuda") and index >= cuda_count) or (name == "mps" and not has_mps):
         devices = ["cpu", *(f"cuda:{i}" for i in range(cuda_count)), *(["mps"] if has_mps else [])]
-        raise BenchError(f"--device {name}: there is no such device here. There is: {', '.join(devices)}.")
+        raise BenchError(
+            f"--device {name}: this machine has no such device. Choose one of {', '.join(devices)}."
+        )
     return name
 
 

@@ -3,7 +3,7 @@
 This module imports no image library, no tensor library and nothing else of this project, so that a plug-in can depend
 on it alone.
 
-Conventions (held by ``bench.images``, relied on everywhere else):
+Conventions, which ``bench.images`` enforces and all other code relies on:
 
 * An image is a ``PIL.Image.Image`` of mode ``RGB``.
 * A mask is a ``PIL.Image.Image`` of mode ``L`` of the same size, 255 = edit, 0 = keep, nothing between.
@@ -102,7 +102,7 @@ class ScoredAreas:
 
 @dataclass(frozen=True, eq=False)
 class EditCase:
-    """One case of a benchmark: the request, and what is known about its right answer."""
+    """One case of a benchmark: the request for a method, and what scoring needs besides."""
 
     id: str
     category: str
@@ -119,7 +119,7 @@ class EditCase:
 
     @property
     def areas(self) -> tuple[Image, ...]:
-        """The masks that :attr:`Claim.region` counts: one for each scored region, else the whole scored mask."""
+        """The masks that :attr:`Claim.region` indexes: one for each scored region, or else the whole scored mask."""
         where = self.scored or self.request
         return tuple(region.mask for region in where.regions) or (where.mask,)
 
@@ -128,8 +128,8 @@ class EditCase:
 class Runtime:
     """Where and how a method runs. It is not part of the method's digest.
 
-    ``dtype`` does change pixels a little. The manifest of the run folder holds it, and a run goes on only with the
-    one it began with.
+    ``dtype`` changes pixels slightly. It is stored in the run folder's manifest, and a method resumes only with the
+    dtype that it began with.
     """
 
     device: str = "cpu"
@@ -156,9 +156,9 @@ class Configurable:
 
     @classmethod
     def problems(cls, options: Any) -> Sequence[str]:
-        """Reasons why it cannot run with these options (missing files, say), each with its remedy.
+        """Reasons why it cannot run with these options, such as missing files, each with its remedy.
 
-        Nothing is loaded. Empty where all is well.
+        Loads nothing. Empty where it can run.
         """
         del options
         return ()
@@ -225,7 +225,7 @@ class EditMethod(Configurable):
 
     def edit_cases(self, cases: Sequence[EditCase]) -> Sequence[Image]:
         """As :meth:`edit`, for methods with ``wants_truth`` or ``wants_cases``."""
-        # Makes every method callable by cases, as the tools do that have no runner.
+        # Every method has edit_cases: code without a runner calls this one for all methods.
         return self.edit([case.request for case in cases])
 
 
@@ -233,7 +233,7 @@ class EditMethod(Configurable):
 class MethodSpec:
     """The identity of a method: its name and its options.
 
-    Device, batch size and whatever else changes rounding only are no part of it.
+    Device, batch size and everything else that changes only rounding are not part of it.
     """
 
     name: str
@@ -252,7 +252,7 @@ class MethodSpec:
     @property
     def digest(self) -> str:
         """12 hex digits of SHA-256 over the canonical JSON of name and options."""
-        # 48 bits: the names of folders stay short, and two methods of one run never meet by chance.
+        # 48 bits: folder names stay short, and a collision of two methods of one run is practically impossible.
         return stable_digest({"name": self.name, "options": dict(self.options)})
 
     @property
@@ -274,7 +274,7 @@ class EditKey:
 
     @property
     def digest(self) -> str:
-        # A list, so that the order of the parts is fixed. Names of fields may change without another digest.
+        # A list has a fixed order and no field names: renaming a field does not change the digest.
         return stable_digest([self.protocol, self.protocol_version, self.method, self.case, self.seed])
 
 
@@ -325,7 +325,7 @@ class EditProtocol(Configurable):
 
     name: str
     version: str
-    """A new version has other cases."""
+    """Increased whenever the cases change."""
     categories: Sequence[str] = CATEGORIES
     """Categories of its cases, in the order of the tables."""
     ceilings: Mapping[str, float] = {}
@@ -342,7 +342,7 @@ class EditProtocol(Configurable):
 
     @classmethod
     def expected(cls, options: Any) -> ExpectedCases | None:
-        """Size of the cases, for ``--dry-run`` without the data. None where only the data tell.
+        """Size and number of the cases, for ``--dry-run`` without the data. None where they depend on the data.
 
         It is called only where :meth:`problems` is not empty. It reads no file.
         """
@@ -369,7 +369,7 @@ def one_line(text: str) -> str:
 
 
 def stable_digest(value: Any) -> str:
-    """12 hex digits of SHA-256 over canonical JSON. Raises TypeError for a value that JSON lacks."""
+    """12 hex digits of SHA-256 over canonical JSON. Raises TypeError for a value that JSON cannot express."""
     # Canonical: sorted keys, no spaces, ASCII. Stored runs depend on it.
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

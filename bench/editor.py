@@ -1,4 +1,8 @@
-"""One loaded method around one device: native size, batches, memory, failures, time. Every executor uses it."""
+"""Runs one loaded method on one device. Every executor uses it.
+
+It resizes to the method's native size, edits in batches, halves a batch that does not fit into memory, turns failures
+into outcomes, and measures time.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +34,12 @@ class EditOutcome:
     image: Image.Image | None
     """``RGB``, at the method's native size."""
     size: tuple[int, int] | None
-    """``(width, height)`` of the case's source, to which the image is to be resized."""
+    """``(width, height)`` of the case's source, to which the recorder resizes the image."""
     seconds: float | None
-    """Time per image of the batch."""
+    """Wall time of the batch, divided by the images in it."""
     error: str | None = None
     peak_memory: int | None = None
-    """Bytes of the accelerator at most during the batch. None on other devices."""
+    """Peak memory of the accelerator during the batch, in bytes. None on other devices."""
 
     @classmethod
     def failed(cls, case_id: str, error: str) -> EditOutcome:
@@ -73,7 +77,7 @@ class Editor:
         self._device = device
         self._note = note
         self.batch_size = batch_size
-        """Largest batch that is tried. It is halved, for good, each time memory does not suffice."""
+        """Largest batch that is tried. It is halved permanently each time memory runs out."""
 
     def prepare(self, case: EditCase, seed: int) -> PreparedCase:
         """The case as the method gets it. Thread-safe. Raises ``ImageError`` for a mask lost in resizing."""
@@ -84,7 +88,7 @@ class Editor:
         if side is not None and size != (side, side):
             request = replace(
                 request,
-                # Padded to a square first, or a source that is not square would be distorted.
+                # Padded to a square first. Otherwise a source that is not square would be distorted.
                 source=resize(pad_square(request.source, mirror=True), side),
                 mask=_native_mask(request.mask, side, "the mask"),
                 regions=tuple(
@@ -101,14 +105,14 @@ class Editor:
     def edit(self, batch: Sequence[PreparedCase]) -> list[EditOutcome]:
         """Every case's outcome, in order.
 
-        Out of memory halves the batch and goes on. Any other failure of a batch is tried again one by one, so
-        that one bad case spoils no other.
+        A batch that runs out of memory is halved and repeated. After any other failure, the cases of the batch are
+        edited one by one, so that one bad case does not fail the others.
         """
         outcomes: list[EditOutcome] = []
         while len(outcomes) < len(batch):
             chunk = batch[len(outcomes) : len(outcomes) + self.batch_size]
             attempt = self._attempt(chunk)
-            # With one image there is nothing left to halve: the failure is the case's.
+            # A batch of one image cannot be halved: its case has failed.
             if attempt.out_of_memory and len(chunk) > 1:
                 free_memory()
                 # len(chunk), not batch_size: the last chunk of a session may be smaller.
@@ -136,7 +140,7 @@ class Editor:
             if len(images) != len(chunk):
                 error = f"it returned {len(images)} images for {len(chunk)} requests"
         except (Exception, SystemExit) as failure:
-            # SystemExit too: a method ends its edit, never the run.
+            # SystemExit too: a method that calls sys.exit fails its edit and does not end the run.
             log.debug("a batch of %d failed", len(chunk), exc_info=True)
             out_of_memory = is_out_of_memory(failure)
             error = describe(failure)
@@ -146,7 +150,7 @@ class Editor:
         return _Attempt(images, error, out_of_memory, seconds, peak)
 
     def _call(self, cases: Sequence[EditCase]) -> Sequence[Any]:
-        """Shows the method what it declares: requests, whole cases, or cases without their answers."""
+        """Calls the method with what it declares: requests, whole cases, or cases without the ground truth."""
         if self._method.wants_truth:
             return self._method.edit_cases(cases)
         if self._method.wants_cases:
@@ -159,7 +163,7 @@ class Editor:
 def _outcomes(chunk: Sequence[PreparedCase], attempt: _Attempt) -> list[EditOutcome]:
     outcomes = []
     for index, prepared in enumerate(chunk):
-        # A wrong output is an error of its case: stored as an image it would be scored.
+        # A malformed output is an error of its case: if it were stored as an image, it would be scored.
         error = attempt.error or _malformed(attempt.images[index], prepared.case.request.source.size)
         outcomes.append(
             EditOutcome(
@@ -175,7 +179,7 @@ def _outcomes(chunk: Sequence[PreparedCase], attempt: _Attempt) -> list[EditOutc
 
 
 def _native_mask(mask: Image.Image, side: int, name: str) -> Image.Image:
-    # Nearest pixels: the mask stays binary.
+    # resize_mask takes the nearest pixel, so that the mask stays binary.
     native = resize_mask(pad_square(mask, mirror=False), side)
     if native.getextrema()[1] == 0:
         raise ImageError(f"{name} is too thin: nothing of it is left at the method's native {side}x{side}.")
@@ -185,11 +189,11 @@ def _native_mask(mask: Image.Image, side: int, name: str) -> Image.Image:
 def _malformed(image: object, size: tuple[int, int]) -> str | None:
     """Reason why a method's output is not an ``RGB`` image of ``size``. None where it is."""
     if not isinstance(image, Image.Image):
-        return f"it returned {type(image).__name__} where an image is due"
+        return f"it returned {type(image).__name__} where an image is expected"
     if image.size != size:
-        return f"it returned an image of {image.size} where {size} is due"
+        return f"it returned an image of {image.size} where {size} is expected"
     if image.mode != "RGB":
-        return f"it returned an image of mode {image.mode} where RGB is due"
+        return f"it returned an image of mode {image.mode} where RGB is expected"
     return None
 
 
@@ -197,13 +201,13 @@ def _malformed(image: object, size: tuple[int, int]) -> str | None:
 
 
 def is_out_of_memory(failure: BaseException) -> bool:
-    """True where an exception says that memory did not suffice: of torch on any device, of JAX, or of Python itself."""
+    """True where an exception of torch (on any device), of JAX or of Python says that memory ran out."""
     if isinstance(failure, MemoryError):
         return True
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(failure, torch.cuda.OutOfMemoryError):
         return True
-    # Other backends raise a plain RuntimeError: their messages are all there is to tell by.
+    # Other backends raise a plain RuntimeError: only its message tells.
     text = str(failure).lower()
     return isinstance(failure, RuntimeError) and any(
         sign in text for sign in ("out of memory", "can't allocate memory", "resource_exhausted")
@@ -217,7 +221,7 @@ def torch_threads() -> int | None:
 
 
 def free_memory() -> None:
-    """Gives back memory that no object refers to any more, the accelerator's cache too."""
+    """Frees memory that no object refers to any more, including the accelerator's cache."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is None:
@@ -229,7 +233,7 @@ def free_memory() -> None:
 
 
 def _cuda(device: str) -> Any:
-    """``torch.cuda`` where ``device`` is one of its and it runs, else None."""
+    """``torch.cuda`` where ``device`` is a CUDA device and CUDA is available, else None."""
     torch = sys.modules.get("torch")
     if torch is None or not device.startswith("cuda") or not torch.cuda.is_available():
         return None

@@ -1,8 +1,8 @@
-"""Where edits are made: on this machine around one device, or on Ray's actors.
+"""Executors make the edits: in this process on one device, or in Ray actors.
 
 An executor turns tasks into outcomes, in order. It stores nothing: the runner does, in one process.
-Each outcome depends on its own case, seed and method alone, up to the rounding of floating point: libraries add up in
-another order for another batch size or number of threads, and a sample may then be a level lighter or darker.
+Each outcome depends only on its own case, seed and method, up to floating-point rounding: the order of sums depends
+on the batch size and the number of threads, so single pixel values may differ by one level.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bench.suite import ConfiguredMethod
 log = logging.getLogger(__name__)
 
 Factory = Callable[[ConfiguredMethod, Runtime], EditMethod]
-"""Makes a method's instance, its model loaded."""
+"""Creates a method and loads its model."""
 
 
 class ExecutorError(BenchError):
@@ -66,7 +66,7 @@ class Executor(Protocol):
 
 
 def create(method: ConfiguredMethod, runtime: Runtime) -> EditMethod:
-    """The factory that everything but tests uses."""
+    """The default factory. Only tests pass another one."""
     return method.create(runtime)
 
 
@@ -108,7 +108,7 @@ class LocalExecutor:
         )
 
         def remember() -> None:
-            # The next session of this method begins with the batch that fitted.
+            # The next session of this method begins with the batch size that fitted into memory.
             self._batch_sizes[digest] = editor.batch_size
 
         return _LocalSession(editor, self._readers, remember)
@@ -155,7 +155,7 @@ class _LocalSession:
         if self._on_close is not None:
             self._on_close()
         self._readers.shutdown(cancel_futures=True)
-        # Every reference to the method goes before memory is given back, the closure's too.
+        # Drop every reference to the method, including the closure's. Otherwise its memory cannot be freed.
         self._editor = self._on_close = None
         free_memory()
 
@@ -164,7 +164,7 @@ class _LocalSession:
 
 
 class _RemoteEditor:
-    """The class of an actor: the very same Editor in another process."""
+    """The class of a Ray actor: it runs an Editor in another process."""
 
     def __init__(self, method: ConfiguredMethod, runtime: Runtime, batch_size: int, factory: Factory) -> None:
         self._editor = Editor(
@@ -185,13 +185,13 @@ class _RemoteEditor:
                 outcomes.append(None)
             except Exception as failure:
                 outcomes.append(EditOutcome.failed(case.id, describe(failure)))
-        # Outcomes of prepared cases fill the gaps between failed ones.
+        # None marks a prepared case: the next edited outcome belongs there.
         edited = iter(self._editor.edit(prepared))
         return [outcome or next(edited) for outcome in outcomes]
 
 
 class RayExecutor:
-    """Edits on Ray's actors, one model each. The driver decodes, sends cases, and alone stores the results.
+    """Edits in Ray actors, each with its own model. Only the driver decodes cases and stores results.
 
     Methods must be importable where the actors run. Data need not be there.
     """
@@ -204,7 +204,7 @@ class RayExecutor:
         actors: int = 1,
         factory: Factory = create,
     ) -> None:
-        """Starts or joins Ray's cluster. Raises :class:`ExecutorError` where Ray is not installed."""
+        """Starts a Ray cluster or joins the running one. Raises :class:`ExecutorError` where Ray is not installed."""
         _check_batch(batch_size)
         try:
             import ray
@@ -221,8 +221,8 @@ class RayExecutor:
         self._factory = factory
 
     def open(self, method: ConfiguredMethod, note: Note) -> EditSession:
-        """Loads a method on every actor. Raises what the first of them raises."""
-        # Ray gives each actor a GPU of its own. An actor that died is started again, twice at most.
+        """Loads a method in every actor. Raises the error of the first actor that fails."""
+        # Ray gives each actor a GPU of its own. An actor that dies is restarted at most twice.
         gpus = 1 if self.runtime.device.startswith("cuda") else 0
         remote = self._ray.remote(num_gpus=gpus, max_restarts=2, max_task_retries=1)(_RemoteEditor)
         actors = [
@@ -245,7 +245,7 @@ class _RaySession:
 
     def edits(self, tasks: Iterable[Task]) -> Iterator[list[EditOutcome]]:
         rest = iter(tasks)
-        # Two batches per actor: one being edited, one waiting there. Actors take turns.
+        # Two batches per actor: one is edited, the other waits in the actor. Actors take turns.
         in_flight: deque[_SentBatch] = deque()
         turn = 0
         while True:
@@ -261,11 +261,11 @@ class _RaySession:
 
     def _received(self, sent: _SentBatch) -> list[EditOutcome]:
         """Waits for a batch. Returns its outcomes, in the order of the tasks."""
-        outcomes = {outcome.case_id: outcome for outcome in sent.unread}
+        outcomes = {outcome.case_id: outcome for outcome in sent.failed}
         try:
             edited: list[EditOutcome] = self._ray.get(sent.reference)
         except self._ray.exceptions.RayError as failure:
-            # The actor died for good: its cases failed, and the next run makes them again.
+            # The actor is not restarted any more: its cases count as failed, and the next run repeats them.
             error = describe(failure)
             edited = [EditOutcome.failed(name, error) for name in sent.case_ids if name not in outcomes]
         outcomes.update((outcome.case_id, outcome) for outcome in edited)
@@ -278,22 +278,22 @@ class _RaySession:
 
 @dataclass(frozen=True, eq=False)
 class _SentBatch:
-    """A batch on its way through an actor."""
+    """A batch that was sent to an actor."""
 
     case_ids: Sequence[str]
-    # Outcomes of cases that could not be decoded, which were not sent.
-    unread: Sequence[EditOutcome]
+    # Outcomes of cases that could not be decoded. They were not sent.
+    failed: Sequence[EditOutcome]
     # Ray's reference to the outcomes of the others.
     reference: Any
 
 
 def _send(tasks: Sequence[Task], actor: Any) -> _SentBatch:
     """Decodes the cases and sends them to an actor."""
-    unread: list[EditOutcome] = []
+    failed: list[EditOutcome] = []
     batch = []
     for task in tasks:
         try:
             batch.append((task.load(), task.seed))
         except Exception as failure:
-            unread.append(EditOutcome.failed(task.case_id, describe(failure)))
-    return _SentBatch([task.case_id for task in tasks], unread, actor.edit.remote(batch))
+            failed.append(EditOutcome.failed(task.case_id, describe(failure)))
+    return _SentBatch([task.case_id for task in tasks], failed, actor.edit.remote(batch))

@@ -25,7 +25,7 @@ PathLike = str | os.PathLike[str]
 MAX_PART = 120
 """Characters in a name that becomes a file name. It leaves room for affixes under the usual 255 bytes."""
 
-# A name from data. No ~: it is kept for suffixes that this project adds to file names.
+# A name from data. It has no ~, which is reserved for suffixes that this project adds to file names.
 _SAFE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@-]*")
 
 # A part of a file name that this project wrote.
@@ -40,9 +40,9 @@ def safe_part(name: str, what: str = "id") -> str:
     """``name`` itself. Raises :class:`UnsafeName` where it cannot be one part of a path on every system.
 
     Allowed are 1 to 120 of ``A-Z a-z 0-9 _ . + = @ -``, with a letter, digit or ``_`` first, without ``..`` and without
-    a dot at the end. ``what`` is the name's name in the message.
+    a dot at the end. ``what`` says in the message what the name belongs to, such as ``case id``.
     """
-    # The first problem, in the order in which a user would mend them.
+    # Only the first problem is reported, in the order in which a user would fix them.
     problem = ""
     if not isinstance(name, str):
         problem = f"it is {type(name).__name__}, not text"
@@ -65,7 +65,7 @@ def safe_relative(name: str, what: str = "file name") -> tuple[str, ...]:
     """The parts of a relative path with forward slashes. Raises :class:`UnsafeName` where it could leave its root."""
     if not is_relative(name):
         raise UnsafeName(
-            f"{what} {name!r} leaves its folder or is not portable. Mend the file that names it."
+            f"{what} {name!r} leaves its folder or is not portable. Correct it in the file that contains it."
         )
     return tuple(name.split("/"))
 
@@ -90,8 +90,8 @@ def whole_text(text: str, what: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise BrokenText(
-            f"{what} holds half a character ({text[error.start]!a} at character {error.start + 1}), as is left of an "
-            "emoji that was cut in two. Take it out."
+            f"{what} holds half a character ({text[error.start]!a} at character {error.start + 1}), such as one half "
+            "of a split emoji. Remove it."
         ) from None
     return text
 
@@ -116,7 +116,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def csv_cell(value: Any) -> Any:
-    """A cell of a CSV file. Text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    """A cell of a CSV file. Text that a spreadsheet would run as a formula gets a leading apostrophe."""
     return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
 
 
@@ -130,8 +130,8 @@ def csv_of(frame: pd.DataFrame) -> str:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """``os.write`` until everything is written. Raises OSError after which part of the data may be in the file."""
-    # One call may write a part only, as on a disk that is nearly full.
+    """Calls ``os.write`` until everything is written. After an OSError, the file may have a part of the data."""
+    # One call may write only a part, for example on a disk that is nearly full.
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
@@ -140,8 +140,8 @@ def write_all(descriptor: int, data: bytes) -> None:
 def write_atomic(path: PathLike, data: bytes, *, temp_dir: PathLike | None = None) -> None:
     """Writes ``data`` to ``path``, whole or not at all: temporary file, fsync, rename.
 
-    Missing parent folders are created. ``temp_dir`` (default: the parent) must lie on the same file system. A process
-    killed in between leaves its temporary file there. Raises OSError that names ``path``, and then leaves ``path`` as
+    Missing parent folders are created. ``temp_dir`` (default: the parent) must be on the same file system. A process
+    that is killed meanwhile leaves its temporary file there. Raises OSError that names ``path``, which then stays as
     it was. A folder or a device is not replaced.
     """
     path = Path(path)
@@ -155,10 +155,10 @@ def write_atomic(path: PathLike, data: bytes, *, temp_dir: PathLike | None = Non
 
 @contextmanager
 def atomic_file(path: PathLike) -> Iterator[Path]:
-    """As :func:`write_atomic`, for a library that writes to a path itself.
+    """Does the same as :func:`write_atomic` for a library that writes to a path itself.
 
-    Gives the path of an empty temporary file beside ``path``, with the same suffix. After the block it replaces
-    ``path``. After an exception it is removed, and ``path`` stays as it was.
+    Yields the path of an empty temporary file beside ``path``, with the same suffix. After the block, the temporary
+    file replaces ``path``. After an exception it is removed, and ``path`` stays as it was.
     """
     path = Path(path)
     with _replacing(path, path.parent, path.suffix) as temporary:
@@ -183,7 +183,7 @@ def _replacing(path: Path, temp_dir: Path, suffix: str) -> Iterator[Path]:
         # Put it in place. Opened again, since a library may have put another file in place of the empty one.
         descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            # mkstemp makes private files. Results are for whomever the umask lets read.
+            # mkstemp makes files that only their owner can read. Results get the usual permissions of the umask.
             os.fchmod(descriptor, 0o666 & ~_UMASK)
             os.fsync(descriptor)
         finally:
@@ -192,7 +192,7 @@ def _replacing(path: Path, temp_dir: Path, suffix: str) -> Iterator[Path]:
     except OSError as error:
         if error.errno is None:
             raise
-        # Errors of writing and syncing name no file, and the name of the temporary one would say nothing.
+        # Errors of writing and syncing name no file, and the user does not know the temporary one.
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         # After the rename there is nothing left to remove.
@@ -203,7 +203,7 @@ def _replacing(path: Path, temp_dir: Path, suffix: str) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: PathLike) -> Iterator[Path]:
-    """Gives an empty temporary folder beside ``path`` to fill, and then renames it to ``path``.
+    """Yields an empty temporary folder beside ``path`` to fill, and then renames it to ``path``.
 
     After an exception it is removed. Missing parent folders are created. Raises OSError where ``path`` exists already
     and is not an empty folder.
@@ -221,7 +221,7 @@ def atomic_folder(path: PathLike) -> Iterator[Path]:
 
 
 def _umask() -> int:
-    # Reading the umask means setting it, which is only safe before any thread runs: at import.
+    # The umask can be read only by setting it. That is safe before any thread runs, so it is done at import.
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

@@ -1,4 +1,4 @@
-"""Decoding, resizing, masks and PNG. No other code of the project decodes images or converts ranges.
+"""Decoding, resizing, masks and PNG. No other module of the project decodes images or converts ranges.
 
 Conventions everywhere in this project:
 
@@ -47,13 +47,13 @@ def read_rgb(path: PathLike) -> Image.Image:
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """The image in memory as :func:`read_rgb` reads a file. ``name`` stands for it in errors."""
+    """Converts an image in memory as :func:`read_rgb` converts a file. ``name`` is its name in errors."""
     # An alpha channel that is opaque everywhere is dropped.
     alpha = _alpha(image)
     if alpha is not None and alpha.min() < 255:
         raise ImageError(
-            f"{name}: {(alpha < 255).mean():.1%} of its pixels are transparent, and nothing says which colour they "
-            "have. Lay it over its source image (or over white) and save it without transparency."
+            f"{name}: {(alpha < 255).mean():.1%} of its pixels are transparent, so their colour is undefined. "
+            "Composite it onto its source image (or onto white) and save it without transparency."
         )
     return _opaque(image, name)
 
@@ -71,7 +71,7 @@ def read_mask(path: PathLike, size: tuple[int, int] | None = None) -> Image.Imag
 
 
 def to_mask(image: Image.Image, name: str, size: tuple[int, int] | None = None) -> Image.Image:
-    """The image in memory as :func:`read_mask` reads a file. ``name`` stands for it in errors."""
+    """Converts an image in memory as :func:`read_mask` converts a file. ``name`` is its name in errors."""
     # Size.
     if size is not None and image.size != tuple(size):
         raise ImageError(
@@ -85,8 +85,8 @@ def to_mask(image: Image.Image, name: str, size: tuple[int, int] | None = None) 
     if alpha is not None and alpha.min() < 128:
         if not _is_photo(to_array(rgb)[alpha >= 128]) or not _is_two_valued(alpha):
             raise ImageError(
-                f"{name}: the mask is transparent in part, but it is no photo with a clear hole: whether its bright "
-                f"or its transparent part is to be edited cannot be told. {_MASK_KINDS}"
+                f"{name}: the mask is transparent in part, but it is no photo with a clear hole. So it does not say "
+                f"whether its bright or its transparent part is to be edited. {_MASK_KINDS}"
             )
         return mask_image(alpha < 128)
 
@@ -119,7 +119,7 @@ _PHOTO_COLORS = 16
 
 
 def _is_photo(pixels: NDArray[np.uint8]) -> bool:
-    """True where ``uint8`` ``(N, 3)`` are the colours of a photo, not of a gray image or of a few brushes."""
+    """True where ``uint8`` ``(N, 3)`` are the colours of a photo, not those of a gray image or of a few flat areas."""
     # One code of 12 bits per pixel: 4 bits a channel.
     codes = (pixels >> 4).astype(np.int32) @ np.array([256, 16, 1], np.int32)
     return np.unique(codes).size > _PHOTO_COLORS
@@ -136,17 +136,17 @@ def _is_two_valued(values: NDArray[np.uint8]) -> bool:
         return False
     from scipy.ndimage import maximum_filter, minimum_filter
 
-    # Each has a dark and a light pixel within a sixth of the longer side (at least 12 pixels), and is in no flat spot
-    # of 5x5 pixels.
+    # A pixel of a soft edge has a dark and a light pixel within a sixth of the longer side (at least 12 pixels), and
+    # is not the middle of 5x5 equal pixels.
     reach = max(12.0, max(values.shape) / 6)
     edges = dilate(dark, reach) & dilate(light, reach)
     flat = maximum_filter(values, 5) == minimum_filter(values, 5)
-    # Every gray pixel is on an edge and in no flat spot.
+    # Two-valued: every gray pixel is on such an edge.
     return not (between & (flat | ~edges)).any()
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The files of a folder with the suffix of an image, sorted. Hidden files (macOS writes ``._x.jpg``) are left out.
+    """The image files of a folder by their suffix, sorted. Hidden files (macOS writes ``._x.jpg``) are left out.
 
     Raises :class:`ImageError` for a folder that cannot be listed.
     """
@@ -234,7 +234,7 @@ def _opaque(image: Image.Image, name: str) -> Image.Image:
         # value / 257 maps 0..65535 to 0..255. Adding half of 257 rounds.
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     try:
-        # Over RGBA, so that a transparent colour of a palette is decoded before it is dropped.
+        # By way of RGBA, so that a transparent colour of a palette is decoded before transparency is dropped.
         if image.has_transparency_data:
             return image.convert("RGBA").convert("RGB")
         if image.mode == "F":
@@ -300,7 +300,7 @@ def unpad_square(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _place(size: tuple[int, int]) -> tuple[int, int]:
-    """Left and top of an image of this size in the middle of a square of its longer side."""
+    """Left and top margin of an image of this size in the middle of a square of its longer side."""
     return (max(size) - size[0]) // 2, (max(size) - size[1]) // 2
 
 

@@ -30,7 +30,7 @@ def imprecise(
     """
     out = regions.copy()
     side = max(regions.shape[1:])
-    # One radius for all regions of the example.
+    # One radius for all regions of the image.
     radius = max(1, int(rng.integers(1, max(2, round(reach * side) + 1))))
     for r, region in enumerate(regions):
         if not region.any():

@@ -1,7 +1,7 @@
 """Checks the images and masks that callers of the public API pass, and converts them to the project's own form.
 
-An input is a path, a PIL image or a NumPy array. What is ambiguous is refused with an error that names the argument
-and the remedy: metrics would take a wrong range in silence.
+An input is a path, a PIL image or a NumPy array. An ambiguous input is refused with an error that names the argument
+and the remedy, because a metric would silently give a wrong value for it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def image_input(value: ImageInput, name: str) -> Image.Image:
         return to_rgb(value, name)
     # (H, W), (H, W, 3) or (H, W, 4) uint8 in 0..255
     pixels = _pixels(_array(value, name), name)
-    # A float image that was cast to uint8 has the values 0 and 1. It would pass for a black one.
+    # A float image that was cast to uint8 has only the values 0 and 1, and would be read as a black image.
     if pixels.max() == 1:
         raise InputError(
             f"{name}: its uint8 values are 0 and 1, which is a black image. Give uint8 in 0..255 or float in [0, 1]."
@@ -92,7 +92,7 @@ def _mask_of_array(array: NDArray[Any], size: tuple[int, int], name: str) -> Ima
 
 
 def _array(value: Any, name: str) -> NDArray[Any]:
-    """Returns a NumPy array as it is. Others are not converted in silence: a tensor may be (C, H, W) in [-1, 1]."""
+    """Returns a NumPy array as it is. Other types are refused: a tensor may be (C, H, W) in [-1, 1]."""
     if not isinstance(value, np.ndarray):
         raise InputError(
             f"{name}: a {type(value).__name__} where a path, a PIL image or a NumPy array is expected. "
@@ -127,7 +127,7 @@ def _pixels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
         )
     if not np.isfinite(array).all():
         raise InputError(f"{name}: it holds NaN or infinite values. Replace them.")
-    # The two frequent ranges beside [0, 1] have a remedy of their own.
+    # [0, 255] and [-1, 1] are frequent mistakes, so each has its own remedy.
     low, high = float(array.min()), float(array.max())
     if low < 0 or high > 1:
         remedy = "Divide by 255." if low >= 0 and high <= 255 else "Scale it to [0, 1]."

@@ -33,7 +33,7 @@ _MATH = {
     **{greek: rf"\mathrm{{{latin}}}" for greek, latin in zip("ΑΒΕΖΗΙΚΜΝΟΡΤΧ", "ABEZHIKMNOPTX", strict=True)},
 }
 
-# All other characters that are not themselves, and the above between dollars.
+# Characters that need a command in text mode, and those of math mode between dollar signs.
 _TEXT = {
     # A bracket or a star at the start of a row would be an argument of the line break before it.
     **_pairs("[ ] *", "{[} {]} {*}"),
@@ -89,12 +89,12 @@ def _character(char: str) -> str | None:
     """One character as LaTeX, or None where pdflatex cannot print it."""
     if char in _TEXT:
         return _TEXT[char]
-    # Every other ASCII character is itself.
+    # Every other ASCII character stands for itself.
     if char.isascii():
         return char
     # Letter and accent.
     letter, *accents = list(unicodedata.normalize("NFD", char))
-    # Two accents on one letter (Vietnamese) are more than plain LaTeX stacks well.
+    # Plain LaTeX does not stack two accents (as in Vietnamese) well.
     if len(accents) != 1:
         return None
     if letter.isascii() and accents[0] in _ACCENTS:

@@ -1,4 +1,4 @@
-"""The plan of a run: every method on every protocol, less what is stored. Making it writes nothing."""
+"""The plan of a run: every method on every protocol, minus the stored edits. Planning writes nothing."""
 
 from __future__ import annotations
 
@@ -88,10 +88,10 @@ def make_plan(
     limit: int | None = None,
     store: RunStore | None = None,
 ) -> Plan:
-    """Plans every method on every protocol, less what ``store`` has.
+    """Plans every method on every protocol, minus the edits that ``store`` has.
 
-    ``limit``: cases per category and protocol, the first by hash of the id, so that a greater limit adds
-    cases and exchanges none. What cannot run is listed in ``problems``, beside the plan of the rest.
+    ``limit`` is the number of cases per category and protocol. They are chosen by the hash of their ids, so that a
+    larger limit adds cases and replaces none. ``problems`` of the plan lists what cannot run. The rest is planned.
     Raises what a protocol raises for missing or broken data.
     """
     # Problems of single protocols and methods, then those of their combination.
@@ -101,7 +101,7 @@ def make_plan(
     planned = [_plan_protocol(entry, limit, store) for entry in protocols if not entry.problems]
     names = Counter(entry.name for entry in planned)
     problems += [
-        f"two protocols call themselves {name!r}: give them separate suites"
+        f"two protocols have the name {name!r}: put them into separate suites"
         for name, count in names.items()
         if count > 1
     ]
@@ -109,8 +109,7 @@ def make_plan(
         problem for entry in planned for method in methods for problem in _unmet_needs(entry, method)
     ]
 
-    # Edits to make, and how long they will take.
-    # Digests of the keys of stored edits.
+    # Edits to make, and their estimated time. ``done`` has the digests of the keys of stored edits.
     done = store.done() if store is not None else set()
     pace = _seconds_per_edit(store)
     rows = []
@@ -150,7 +149,7 @@ def _plan_protocol(entry: ConfiguredProtocol, limit: int | None, store: RunStore
     with plugin_code(entry.cls, f"{who}: cases()"):
         cases = protocol.cases()
         for case in cases:
-            # Broken cases stop the plan, not the run in the middle.
+            # A broken case is refused now, before the run starts.
             check_case(case)
             rows.append(case_row(case))
     return PlannedProtocol(name, info, tuple(_select(rows, limit)), cases)
@@ -158,7 +157,7 @@ def _plan_protocol(entry: ConfiguredProtocol, limit: int | None, store: RunStore
 
 def _checked_info(info: Mapping[str, Any], who: str) -> Mapping[str, Any]:
     """``info`` itself. Raises PluginError for a value of a wrong type."""
-    # Values of a plug-in's class: they become names of files and numbers in the manifest.
+    # A plug-in may declare anything, and these values become file names and entries of the manifest.
     is_valid = {
         **{name: isinstance(info[name], str) and bool(info[name]) for name in ("name", "version", "digest")},
         "canvas": _is_canvas(info["canvas"]),
@@ -166,12 +165,12 @@ def _checked_info(info: Mapping[str, Any], who: str) -> Mapping[str, Any]:
     }
     wrong = [name for name, valid in is_valid.items() if not valid]
     if wrong:
-        raise PluginError(f"{who}: {', '.join(wrong)}: missing or of a wrong type. Mend the class.")
+        raise PluginError(f"{who}: {', '.join(wrong)}: missing or of a wrong type. Fix the class.")
     return info
 
 
 def _is_canvas(canvas: Any) -> bool:
-    """Whether it is the side of a square or [width, height], in pixels."""
+    """True where it is the side of a square or [width, height], in pixels."""
     sides = canvas if isinstance(canvas, list) and len(canvas) == 2 else [canvas]
     return all(isinstance(side, int) and side > 0 for side in sides)
 
@@ -192,7 +191,7 @@ def _select(rows: Iterable[Mapping[str, Any]], limit: int | None) -> list[Mappin
 def _unmet_needs(protocol: PlannedProtocol, method: ConfiguredMethod) -> list[str]:
     """Reasons why a method cannot edit a protocol's cases."""
     if not protocol.rows:
-        return [f"protocol {protocol.name} has no cases: look at its options and its data"]
+        return [f"protocol {protocol.name} has no cases: check its options and its data"]
     problems = []
     # A field counts as provided where every case has it.
     missing = method.needs - provided_fields(protocol.rows)
@@ -203,10 +202,10 @@ def _unmet_needs(protocol: PlannedProtocol, method: ConfiguredMethod) -> list[st
         )
     if method.wants_truth and not any(row["truth"] for row in protocol.rows):
         problems.append(
-            f"method {method.spec.title} needs the ideal results, "
+            f"method {method.spec.title} needs the ground truth, "
             f"which protocol {protocol.name} does not have: leave one of the two out"
         )
-    # A method with problems may not be able to look at the ids.
+    # A method whose files are missing may be unable to check the ids.
     if not method.problems:
         ids = [row["id"] for row in protocol.rows]
         problems += [
@@ -219,7 +218,7 @@ def _unmet_needs(protocol: PlannedProtocol, method: ConfiguredMethod) -> list[st
 def _seconds_per_edit(store: RunStore | None) -> dict[tuple[str, str], float]:
     """Mean time per edit so far, by protocol and method digest."""
     seconds: dict[tuple[str, str], list[float]] = {}
-    # Failed edits may have failed at once: they say nothing about the time.
+    # Failed edits are left out: they may have failed at once.
     for record in store.edits() if store is not None else ():
         if record.seconds is not None and record.error is None:
             seconds.setdefault((record.key.protocol, record.key.method), []).append(record.seconds)

@@ -1,4 +1,4 @@
-"""Progress of long-running work: the interface that screens implement, and the silent one."""
+"""Progress of long-running work: the interface of progress bars, and an implementation that shows nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Progress(Protocol):
     """One progress bar at a time. ``advance`` and ``note`` may be called from another thread than ``start``."""
 
     def start(self, total: int, label: str) -> None:
-        """Begins a new bar of ``total`` steps, which ends the one before."""
+        """Begins a new bar of ``total`` steps, and ends the previous one."""
         ...
 
     def advance(self, steps: int = 1) -> None: ...

@@ -1,4 +1,4 @@
-"""Writes edits and their records in threads, while the next edits are made."""
+"""Stores edits and their records in threads, while the next edits are made."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from bench.registry import describe
 from bench.store import RunStore, StoreError
 from bench.suite import ConfiguredMethod
 
-# Batches that are edited but not yet recorded. It bounds the memory that a slow disk can take.
+# Largest number of batches that are edited but not yet recorded. It limits memory use when the disk is slow.
 BATCHES_IN_FLIGHT = 16
 
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    """One outcome on its way to the disk."""
+    """One outcome that waits to be recorded."""
 
     key: EditKey
     file: str
@@ -34,8 +34,8 @@ class _Entry:
 class Recorder:
     """Stores outcomes. Records are appended in the order of :meth:`put`.
 
-    A pool encodes and writes PNGs. One more thread waits for those of a batch and then appends its records, so that
-    no record is there before its file.
+    A pool of threads encodes and writes PNGs. Another thread waits for the PNGs of a batch and then appends its
+    records, so that no record exists before its file.
     """
 
     def __init__(self, store: RunStore, writers: int, progress: Progress) -> None:
@@ -56,7 +56,7 @@ class Recorder:
         method: ConfiguredMethod,
         seed: int,
     ) -> None:
-        """Takes a batch. Waits only where too many are in flight. Raises what storing an earlier one raised."""
+        """Queues a batch for storing. Blocks while too many are queued. Raises the error of storing an earlier one."""
         # A full disk stops the run here, at the next batch.
         self.check()
         # Released once the batch's records are appended.
@@ -70,12 +70,12 @@ class Recorder:
         self._appender.submit(self._append, entries, method.spec)
 
     def check(self) -> None:
-        """Raises what storing has raised."""
+        """Raises the error of storing, if there was one."""
         if self._storage_error is not None:
             raise self._storage_error
 
     def close(self) -> None:
-        """Waits until everything is stored or has failed to be."""
+        """Waits until every queued batch is stored, or storing has failed."""
         self._appender.shutdown()
         self._writers.shutdown()
 
@@ -107,7 +107,7 @@ class Recorder:
             self._room.release()
 
     def _count(self, records: Sequence[EditRecord], spec: MethodSpec) -> None:
-        # Only the appending thread gets here, so counting needs no lock.
+        # Only the appending thread calls this, so counting needs no lock.
         for record in records:
             if record.error is None:
                 self.done += 1

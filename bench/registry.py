@@ -30,7 +30,7 @@ _OWN_PACKAGES = frozenset({"bench", "methods", "protocols"})
 
 
 class UnknownName(BenchError):
-    """A name that no table has. The message has a suggestion and the list."""
+    """A name that is not registered. The message has a suggestion and the list of names."""
 
 
 class PluginError(BenchError):
@@ -59,9 +59,9 @@ def describe(failure: BaseException) -> str:
 def plugin_code(cls: Any, who: str) -> Iterator[None]:
     """Runs code of a class. An exception that a plug-in raises becomes one :class:`PluginError` that names ``who``.
 
-    So does a call of ``sys.exit``, which would end the program as if all were done. Two kinds pass through unchanged:
-    a :class:`BenchError`, whose message is good already, and whatever a class of this project raises, which is a
-    defect of ours.
+    So does a call of ``sys.exit``, which would end the whole program. Two kinds pass through unchanged: a
+    :class:`BenchError`, which has a clear message already, and any exception of a class of this project, which is a
+    defect of the project.
     """
     try:
         yield
@@ -73,7 +73,7 @@ def plugin_code(cls: Any, who: str) -> Iterator[None]:
         if isinstance(error, BenchError) or cls.__module__.partition(".")[0] in _OWN_PACKAGES:
             raise
         raise PluginError(
-            f"{who}: {describe(error)}. Mend the plug-in; PEB_DEBUG=1 shows the place."
+            f"{who}: {describe(error)}. Fix the plug-in. PEB_DEBUG=1 shows the traceback."
         ) from error
 
 
@@ -87,7 +87,7 @@ def problems_of(cls: Any, argument: Any, who: str) -> tuple[str, ...]:
         listed = cls.problems(argument)
         texts = (listed,) if isinstance(listed, str) else tuple(listed or ())
         if not all(isinstance(text, str) for text in texts):
-            raise TypeError(f"it lists {listed!r:.80}, where texts are due")
+            raise TypeError(f"it lists {listed!r:.80}, where strings are expected")
         return tuple(text for text in texts if text)
 
 
@@ -117,7 +117,7 @@ def _base_classes(kind: str) -> tuple[type, ...]:
 
 def _method_problems(cls: type[EditMethod]) -> list[str]:
     problems = []
-    # EditMethod declares needs without a default: a method that forgets it would be given cases it cannot edit.
+    # ``needs`` has no default: a method that forgets it would get cases that it cannot edit.
     needs: Any = getattr(cls, "needs", None)
     expected = f"it is a frozenset of {', '.join(sorted(REQUEST_FIELDS))}"
     if not isinstance(needs, (frozenset, set, tuple, list)):
@@ -175,7 +175,7 @@ def _metric_problems(cls: Any) -> list[str]:
 
 
 class Registry:
-    """The names of one kind, ``"method"``, ``"protocol"`` or ``"metric"``, and the targets that they stand for."""
+    """Maps the names of one kind, ``"method"``, ``"protocol"`` or ``"metric"``, to their targets ``"module:Class"``."""
 
     def __init__(self, kind: str, table: Mapping[str, str], entry_point_group: str | None = None) -> None:
         """``entry_point_group`` None stands for the group of the kind, and the empty string for no group."""
@@ -183,7 +183,7 @@ class Registry:
         self._group = ENTRY_POINT_GROUPS.get(kind) if entry_point_group is None else entry_point_group
         self._targets: dict[str, str] = {}
         self._entry_points_read = False
-        # Through add, so that a wrong table of our own fails as early as a plug-in's.
+        # add() checks each entry, so that a wrong table of this project fails as early as a plug-in's.
         for name, target in table.items():
             self.add(name, target)
 
@@ -194,10 +194,12 @@ class Registry:
         """
         source = f" (from {origin})" if origin else ""
         if not isinstance(name, str) or not name:
-            raise PluginError(f"a {self.kind}{source} is called {name!r:.80}. Name it by a text.")
+            raise PluginError(
+                f"a {self.kind}{source} is called {name!r:.80}. Give it a non-empty string as its name."
+            )
         if not isinstance(target, str) or target.count(":") != 1 or not all(target.split(":")):
             raise PluginError(
-                f"{self.kind} {name!r}{source}: {target!r} is not of the form 'module:Class'. Write it so."
+                f"{self.kind} {name!r}{source}: {target!r} is not of the form 'module:Class'. Write it in this form."
             )
         present = self._targets.setdefault(name, target)
         if present != target:
@@ -208,7 +210,7 @@ class Registry:
     @property
     def targets(self) -> Mapping[str, str]:
         """``"module:Class"`` by name, with those of installed packages."""
-        # Read once and late: scanning the installed packages takes longer than importing this module.
+        # Read once and on first use: scanning the installed packages takes longer than importing this module.
         if not self._entry_points_read:
             self._entry_points_read = True
             if self._group:
@@ -256,12 +258,12 @@ class Registry:
             except AttributeError as error:
                 raise PluginError(
                     f"{self.kind} {name!r}: module {module_name!r} has no {attribute!r}. "
-                    f"Mend the target {target!r}."
+                    f"Correct the target {target!r}."
                 ) from error
-        # Checked on every load: a plug-in with a mistake is one error here, and not a traceback later.
+        # Checked on every load, so that a mistake of a plug-in is one clear error instead of a traceback later.
         problems = _shape_problems(self.kind, loaded)
         if problems:
-            raise PluginError(f"{self.kind} {name!r} ({target}): {'; '.join(problems)}. Mend the class.")
+            raise PluginError(f"{self.kind} {name!r} ({target}): {'; '.join(problems)}. Fix the class.")
         return loaded
 
 
@@ -282,7 +284,7 @@ def _import(module: str, who: str, if_missing: str) -> Any:
     except (Exception, SystemExit) as error:
         # An import runs the module, so it may raise anything.
         raise PluginError(
-            f"{who}: module {module!r} cannot be imported: {describe(error)}. Mend it; PEB_DEBUG=1 shows the place."
+            f"{who}: module {module!r} cannot be imported: {describe(error)}. Fix it. PEB_DEBUG=1 shows the traceback."
         ) from error
 
 
@@ -290,7 +292,7 @@ def load_plugin(module: str, registries: Iterable[Registry]) -> list[str]:
     """Imports ``module`` and merges its dicts ``METHODS``, ``PROTOCOLS`` and ``METRICS`` into the registries.
 
     Returns the names added, each as ``"kind name"``. Raises :class:`PluginError` for a module that does not exist, has
-    none of the dicts, or takes a name that is in use. Then nothing of it has been added.
+    none of the dicts, or takes a name that is in use. In these cases nothing is added.
     """
     # Import the module.
     if not all(part.isidentifier() for part in module.split(".")):
@@ -373,7 +375,7 @@ def parse_options(cls: type[Configurable], values: Mapping[str, Any], where: str
 
 def _option_message(error: Any, where: str) -> str:
     """The first problem of pydantic's ValidationError, as one line."""
-    # One problem at a time: the first is often the cause of the others.
+    # Only the first problem: it is often the cause of the others.
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"])
     if not path:
@@ -383,7 +385,7 @@ def _option_message(error: Any, where: str) -> str:
 
 
 def options_dict(options: Any) -> dict[str, Any]:
-    """Every field of an options dataclass, defaults included, as JSON values. A method's digest is made of it."""
+    """Every field of an options dataclass, defaults included, as JSON values. A method's digest is computed from it."""
     from pydantic import TypeAdapter
 
     # Through pydantic, so that fields marked with ``exclude`` (no part of the digest) are left out.

@@ -29,7 +29,8 @@ def protocol_cases(session: Session, store: RunStore, name: str) -> Iterable[Edi
     digest = store.manifest["protocols"][name]["digest"]
     if protocol.digest != digest:
         raise BenchError(
-            f"the installed protocol {name} {protocol.version} has the digest {protocol.digest}, the run's {digest}"
+            f"the installed protocol {name} {protocol.version} has the digest {protocol.digest}, the run's {digest}. "
+            "Use the version of the program and the data with which the run was made."
         )
     return protocol.cases()
 
@@ -37,7 +38,7 @@ def protocol_cases(session: Session, store: RunStore, name: str) -> Iterable[Edi
 def rescore_edits(
     session: Session, store: RunStore, records: Sequence[EditRecord], *, device: str
 ) -> Iterator[ScoreRecord]:
-    """Yields scores of these edits by the run's metrics, as far as the weights are here."""
+    """Yields scores of these edits by those of the run's metrics whose weights are installed."""
     from bench.edit import ScoreRecord
     from bench.metrics import Pair, ReasonCode, RgbImage, SetMetric
     from bench.scoring import compute
@@ -64,10 +65,10 @@ def rescore_edits(
 def rescore_sets(
     session: Session, store: RunStore, sets: Sequence[tuple[str, str]], *, device: str
 ) -> Iterator[SetScore]:
-    """Yields scores of sets of edits, where weights and real images are here.
+    """Yields scores of sets of edits, where the weights and the real images are available.
 
-    ``sets`` holds (protocol, method digest) each. They are scored as in a run, in a temporary folder that links to the
-    run's edits.
+    ``sets`` lists pairs (protocol, method digest). They are scored as in a run, in a temporary folder that links to
+    the run's edits.
     """
     from bench.metrics import ReasonCode
     from bench.scoring import score_run
@@ -80,7 +81,7 @@ def rescore_sets(
         linked = link_run(store, Path(empty) / "run", ("run.json", "cases", "edits"))
         # The copy has the chosen sets alone, so that nothing else is scored.
         with RunStore.open(linked) as copy:
-            # Scoring reads the journal of edits: what is not in it is not scored.
+            # Scoring reads the journal of edits, so an edit that is not in it is not scored.
             copy.append_edits(
                 [
                     record
@@ -104,7 +105,7 @@ def rescore_sets(
 
 
 def link_run(store: RunStore, folder: Path, names: Sequence[str]) -> Path:
-    """Makes a folder with links to parts of a run, and returns it. What is written there stays there."""
+    """Makes a folder with links to parts of a run, and returns it. New files in it do not reach the run."""
     # Links, since edits take gigabytes.
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -120,7 +121,7 @@ def _stored_metrics(
     from bench.metrics import raw_name
     from bench.metrics.choice import load_metrics
 
-    # Without a cache: features of an earlier run could hide that an edit has changed.
+    # No cache: cached features of an earlier run could hide that an edit has changed.
     features = session.program.make_features(device, None)
     stored = {raw_name(name) for name in stored_names}
     names = [name for name in session.metrics.names() if name in stored]

@@ -2,8 +2,8 @@
 
 The same command resumes: an edit counts as done once its PNG and its record are on disk. Failed edits are
 recorded with their error, and the next run makes them again. Edits depend on the suite's seed, the case and
-the method, never on where the run was interrupted. The machine adds rounding: dtype, device, batch size and number of
-threads may make single samples a level lighter or darker, so the run's manifest holds all four.
+the method, never on where the run was interrupted. Rounding depends on the machine: dtype, device, batch size and
+number of threads may change single pixel values by one level. The run's manifest records all four.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def run(
 
     One model is loaded at a time, for all protocols, and freed before the next. An error that a method raises goes
     into its record. Raises :class:`PlanError` for a plan with problems, and ``StoreError`` for a folder that cannot
-    be written or belongs to another configuration, both before any model is loaded. ``StoreError`` comes too where
-    the disk fails later. What was recorded until then stays.
+    be written or belongs to another configuration, both before any model is loaded. ``StoreError`` is also raised
+    where the disk fails later. The edits recorded until then stay.
     """
     if plan.problems:
         raise PlanError("this cannot run:\n" + "\n".join(f"- {problem}" for problem in plan.problems))
@@ -91,7 +91,7 @@ def run(
                 progress.start(sum(len(ids) for _, ids in parts), method.spec.title)
                 _run_method(method, parts, case_files, plan.seed, executor, store, recorder, progress)
     finally:
-        # Also when interrupted: what has been edited is recorded.
+        # Finished edits are recorded even when the run is interrupted.
         recorder.close()
         progress.stop()
     recorder.check()
@@ -142,7 +142,7 @@ def _cases_to_edit(
 
 
 def _store_cases(protocol: PlannedProtocol, store: RunStore) -> CaseFile:
-    """The cases as stored, so that what is edited is what others can read there."""
+    """Stores a protocol's cases and returns them as stored. Methods then edit exactly what the run folder has."""
     if protocol.cases is None:
         return store.cases(protocol.name)
     # Only the cases within the limit are written.
@@ -160,7 +160,7 @@ def _run_method(
     recorder: Recorder,
     progress: Progress,
 ) -> None:
-    # A method that cannot be loaded fails all of its edits, and the run goes on with the next method.
+    # If a method cannot be loaded, all of its edits fail, and the run goes on with the next method.
     title = method.spec.title
     try:
         session = executor.open(method, lambda message: progress.note(f"{title}: {message}"))

@@ -4,7 +4,8 @@ A score that is stored already, for the same image and the same version of the m
 command resumes. Edits are scored source by source: the features of a source are computed once for all methods.
 
 Metrics of single edits score the raw edit. Those that declare ``composited`` also score the composited edit, under
-``<name>_pasted``. Leakage does not: composited, nothing outside the mask differs. ``bench.set_scoring`` scores sets.
+``<name>_pasted``. Leakage metrics do not, because a composited edit has no change outside the mask.
+``bench.set_scoring`` scores sets.
 
 A value that could not be computed is None with a reason, never 0. :class:`~bench.metrics.types.ReasonCode` says which
 reasons the next run tries again.
@@ -57,8 +58,8 @@ if TYPE_CHECKING:
 def compute(metric: Metric, pairs: Sequence[Pair]) -> list[tuple[float | None, str | None]]:
     """``(value, reason)`` of each pair. Exactly one of the two is None.
 
-    The metric never gets a pair that lacks what it needs. Where it raises, it gets the pairs again in halves, so that
-    one bad pair costs one value, and too large a batch none.
+    The metric never gets a pair that lacks what it needs. Where it raises, the pairs are scored again in halves. So
+    one bad pair loses only its own value, and a batch that is too large for memory loses none.
     """
     scores: list[tuple[float | None, str | None]] = [(None, _unmet_need(metric, pair)) for pair in pairs]
     # Only pairs that have everything the metric needs.
@@ -96,10 +97,10 @@ def _values_of(metric: Metric, pairs: Sequence[Pair]) -> list[Value]:
     except MetricError:
         raise
     except (Exception, SystemExit) as error:
-        # SystemExit too: a metric ends its value, never the scoring.
+        # SystemExit too: a metric that calls sys.exit loses its value and does not end the scoring.
         if len(pairs) == 1:
             return [NoValue(ReasonCode.ERROR.text(f"{type(error).__name__}: {error}"))]
-        # Halves: one bad pair is isolated in about log2(n) calls, and a batch that fits in memory is found on the way.
+        # Halves isolate one bad pair in about log2(n) calls, and reach a batch that fits into memory.
         middle = len(pairs) // 2
         return _values_of(metric, pairs[:middle]) + _values_of(metric, pairs[middle:])
     return values
@@ -130,7 +131,7 @@ def _checked(value: Value, unit: str) -> tuple[float | None, str | None]:
 
 @dataclass(frozen=True)
 class PairScore:
-    """One metric's answer for one pair."""
+    """The result of one metric for one pair."""
 
     value: float | None
     reason: str | None
@@ -154,10 +155,10 @@ def score_pair(
 ) -> dict[str, PairScore]:
     """Scores one pair: ``RGB`` images and an ``L`` mask of one size.
 
-    Without ``names``, every metric of single edits whose prompts were given. A metric whose weights are missing then
-    has no value, and the reason. ``rendered``: the images are of the rendered world, so that embedded networks may
-    score them. Raises :class:`MetricError` for sizes that differ, and for a metric in ``names`` that cannot be
-    computed.
+    ``names`` None computes every metric of single edits whose prompts were given. A metric whose weights are missing
+    then has None with the reason. ``rendered`` says that the images show the rendered world, so that embedded
+    networks may score them. Raises :class:`MetricError` for sizes that differ, and for a metric in ``names`` that
+    cannot be computed.
     """
     from bench.images import mask_array
 
@@ -232,31 +233,31 @@ def score_run(
 ) -> ScoringSummary:
     """Scores every stored edit by every metric that has not scored it yet, and writes the scores.
 
-    ``references``: the real images of each protocol, for metrics of sets. ``protocols``: score only edits of these
-    (default: of all). ``features`` is the object that the metrics were constructed with. Its disk cache is written
-    together with scores. Raises :class:`~bench.store.StoreError` for a run folder that cannot be read or written.
-    What is stored stays.
+    ``references`` gives the real images of each protocol, for metrics of sets. ``protocols`` restricts scoring to
+    edits of these protocols. ``features`` is the object that the metrics were constructed with. Its disk cache is
+    written together with the scores. Raises :class:`~bench.store.StoreError` for a run folder that cannot be read or
+    written. Stored scores stay.
     """
     options, progress = options or ScoringOptions(), progress or Silent()
     summary = ScoringSummary()
-    # Two programs: metrics of single edits first, then metrics of sets.
+    # Metrics of single edits are computed first, then metrics of sets.
     edit_metrics = [metric for metric in metrics if isinstance(metric, Metric)]
     set_metrics = [metric for metric in metrics if isinstance(metric, SetMetric)]
     try:
         records = [r for r in store.edits() if protocols is None or r.key.protocol in protocols]
-        # Edits whose files were deleted keep their scores, which nobody can verify any more.
+        # Edits whose files were deleted keep their scores, but these cannot be verified any more.
         missing = [r.file for r in records if r.file is not None and not (store.path / r.file).is_file()]
         if missing:
             summary.warnings.append(
-                f"{len(missing)} edits are no longer there ({missing[0]} for one): their scores are of files that "
-                "nobody can look at. Run the suite again."
+                f"{len(missing)} edits have no file any more (such as {missing[0]}): their scores cannot be verified. "
+                "Run the suite again."
             )
         _score_edits(store, records, edit_metrics, features, options, progress, summary)
         if features is not None:
             summary.warnings += features.cut_prompts()
         score_sets(store, records, set_metrics, features, references or {}, options, progress, summary)
     finally:
-        # Also when interrupted: features that were computed are not lost.
+        # Computed features are saved even when scoring is interrupted.
         progress.stop()
         if features is not None:
             features.flush()
@@ -314,7 +315,7 @@ def _score_edits(
 
 
 def _score_chunk(chunk: Sequence[StoredPair], todo: Mapping[str, Sequence[_Variant]]) -> list[ScoreRecord]:
-    """Every score to do of these edits, in order of the edits."""
+    """Computes every missing score of these edits, in the order of the edits."""
     # One batch per variant: the edits of the chunk that it has to score.
     scores: dict[int, list[ScoreRecord]] = defaultdict(list)
     batches: dict[_Variant, list[tuple[int, Pair]]] = defaultdict(list)
@@ -368,7 +369,7 @@ def _stored_scores(store: RunStore, edited: set[str]) -> set[tuple[str, str, str
             protocol, protocol_version, method, case, seed = place
             digests[key] = EditKey(protocol, protocol_version, method, case, int(seed)).digest
         digest = digests[key]
-        # What failed for a passing cause is not done: it is scored again.
+        # A score that failed for a temporary cause does not count as stored: it is computed again.
         code = ReasonCode.of(reason)
         if code is ReasonCode.ERROR or (code is ReasonCode.NO_EDIT and digest in edited):
             continue

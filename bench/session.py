@@ -1,9 +1,9 @@
-"""The program itself: edit a suite, score a run, open a run for its report.
+"""The operations of the program: edit a suite, score a run, open a run for its report.
 
 The command line, the public API and tests call it. Nothing here prints: progress goes to a
 :class:`~bench.progress.Progress`, remarks to a function that the caller passes in.
 
-The engine imports no method, protocol or report. ``run_bench.py`` wires them together and hands them in as a
+The engine imports no method, protocol or report. ``run_bench.py`` imports them and passes them in as a
 :class:`Program`.
 """
 
@@ -46,7 +46,7 @@ def ignore(line: str) -> None:
 
 
 class Report(Protocol):
-    """A report that was written, as the engine shows it. ``reports`` implements it."""
+    """The interface of a written report. ``reports`` implements it."""
 
     @property
     def folder(self) -> Path: ...
@@ -65,13 +65,13 @@ class Report(Protocol):
     def warnings(self) -> Sequence[str]: ...
 
     def terminal(self, width: int, *, everything: bool) -> Iterator[RenderableType]:
-        """Yields the main tables for a terminal: five columns each, or with ``everything`` all of them."""
+        """Yields the main tables for a terminal: five columns each, or all columns with ``everything``."""
         ...
 
 
 @dataclass(frozen=True)
 class GpuTime:
-    """Estimated time of model steps on GPUs, with the assumptions that it rests on."""
+    """Estimated time of model steps on GPUs, with its assumptions."""
 
     teraflop_per_step: float
     utilisation: float
@@ -97,7 +97,7 @@ class Program:
     make_world: Callable[[], Any]
     """Builds the rendered world on which the embedded checkpoints are trained and measured."""
     run_thresholds: Callable[[Path], Sequence[ThresholdCheck]]
-    """Run folder -> the thresholds of embedded checkpoints that this run decides."""
+    """Run folder -> the thresholds of embedded checkpoints that are checked on this run."""
     recipes: Callable[[], Mapping[str, str]]
     """Training recipe -> ``"module:function"``."""
     checkpoint_problems: Callable[[], Mapping[str, Sequence[str]]]
@@ -134,7 +134,7 @@ class Session:
         self.methods = Registry("method", program.methods)
         self.protocols = Registry("protocol", program.protocols)
         self.metrics = Registry("metric", METRICS)
-        # As with `python -m`: a plug-in in the working directory is importable.
+        # A plug-in in the working directory is importable, as with `python -m`.
         if plugins and str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))
         for plugin in plugins:
@@ -167,7 +167,7 @@ class Session:
         """Creates a protocol. Raises :class:`BenchError` where its data are missing."""
         from bench.suite import configure_protocol
 
-        # Missing data are told before anything is read.
+        # Missing data are reported before anything is read.
         configured = configure_protocol(name, self.protocols, options=options)
         check_ready([(name, configured.problems)])
         return configured.create()
@@ -176,7 +176,7 @@ class Session:
         """Configures a run's protocol with the options that the run had."""
         from bench.suite import configure_protocol
 
-        # A run may name a protocol otherwise than the registry does.
+        # The registry may have another name for the protocol than the run.
         info = store.manifest["protocols"][name]
         return configure_protocol(
             info.get("registered", name), self.protocols, options=info.get("options", {})
@@ -185,11 +185,11 @@ class Session:
     # --- edit ----------------------------------------------------------------------------------------------
 
     def plan(self, job: SuiteJob) -> tuple[Plan, RunStore | None]:
-        """Plans what is left to edit. Returns the run folder too where it exists already. Writes nothing."""
+        """Plans the edits that are missing. Also returns the run folder where it exists already. Writes nothing."""
         from bench.plan import make_plan
         from bench.store import RunStore
 
-        # What is stored is left out of the plan. A dry run leaves no folder behind.
+        # Stored edits are left out of the plan. A dry run creates no folder.
         store = RunStore.open(job.folder) if (job.folder / "run.json").exists() else None
         plan = make_plan(job.protocols, job.methods, seed=job.suite.seed, limit=job.suite.limit, store=store)
         return plan, store
@@ -236,13 +236,13 @@ class Session:
             torch.set_num_threads(1)
 
         # Edit.
-        # A new folder is made only now, when nothing can be refused any more.
+        # A new folder is created only now, after everything that can be refused was checked.
         store = store or RunStore.open(job.folder, create=True)
         try:
             executor = LocalExecutor(runtime, batch_size=batch_size or 1)
             return store, run(plan, store, executor, progress=progress, suite=job.suite)
         except BaseException:
-            # Ctrl-C too: another process may go on.
+            # After Ctrl-C too: the lock is released for the next process.
             store.close()
             raise
 
@@ -257,10 +257,11 @@ class Session:
         progress: Progress | None = None,
         note: Note = ignore,
     ) -> ScoringSummary:
-        """Scores a run's stored edits as far as the weights are here. Scores that are stored are not repeated.
+        """Scores a run's stored edits by the metrics whose weights are installed. Stored scores are not repeated.
 
-        ``only`` names metrics in place of the suite's. ``note`` gets a line per column that is left out or replaced,
-        before the work begins. Raises ``MetricError`` where a metric of ``only`` can be computed on no protocol.
+        ``only`` names metrics to compute instead of the suite's. ``note`` gets a line per column that is left out or
+        replaced, before scoring begins. Raises ``MetricError`` where a metric of ``only`` can be computed on no
+        protocol.
         """
         from bench.devices import resolve_device
         from bench.metrics.choice import load_metrics, refusal
@@ -272,10 +273,10 @@ class Session:
             self.metrics.check(name)
         protocols = store.manifest["protocols"]
         features = self.program.make_features(resolve_device(device), store.path.parent / ".features")
-        # Features of images are kept beside the run folders, so that runs of one suite share them.
+        # Features of images are cached beside the run folders, so that runs of one suite share them.
         names = list(only or ()) or (store.manifest.get("suite") or {}).get("metrics")
         choices = self.metric_choices(features, protocols, names)
-        # A metric that was named and can be computed nowhere is an error, not a missing column.
+        # A metric of ``only`` that can be computed on no protocol is an error, not a missing column.
         impossible = {
             name: next(iter(choices.values())).left_out[name]
             for name in only or ()
@@ -344,7 +345,7 @@ class Session:
         self, store: RunStore, protocols: Iterable[str]
     ) -> dict[str, Callable[[], Iterable[Image]]]:
         """Protocol -> a function that reads its real images. Protocols without their data are left out."""
-        # FID and its kin then have no value, and the reason.
+        # FID and similar metrics then have None with a reason.
         configured = {name: self.protocol_of_run(store, name) for name in protocols}
         return {name: _reference(entry) for name, entry in configured.items() if not entry.problems}
 
@@ -354,13 +355,13 @@ class Session:
         """Opens a run to report on. ``note`` gets a line per protocol with hidden scores."""
         from bench.store import RunStore
 
-        # Reading takes no lock, so a run can be looked at while it goes on.
+        # Reading takes no lock, so a report can be made while the run goes on.
         store = RunStore.open(folder)
         self.hide_foreign_scores(store, note)
         return store
 
     def hide_foreign_scores(self, store: RunStore, note: Note = ignore) -> None:
-        """Hides scores that embedded networks gave to photographs, which they never learned. They stay stored."""
+        """Hides scores of photographs by embedded networks, which were trained on rendered images. They stay stored."""
         from bench.metrics import COMPOSITED_SUFFIX
 
         # Names of all scores of embedded networks, of raw and of composited edits.
@@ -372,7 +373,7 @@ class Session:
         store.leave_out(dict.fromkeys(set(protocols) - rendered, hidden))
         for protocol, names in store.left_out().items():
             note(
-                f"{protocol}: not shown: {', '.join(names)}: their networks have seen only the rendered world "
+                f"{protocol}: not shown: {', '.join(names)}: their networks were trained on the rendered world only "
                 "(the stored values stay)"
             )
 
@@ -394,7 +395,7 @@ def check_ready(problems: Sequence[tuple[str, Sequence[str]]]) -> None:
 
 
 def choice_remarks(protocols: Collection[str], choice: MetricChoice) -> Iterator[str]:
-    """Yields a line per reason for which metrics are left out, and per metric that stands in for another."""
+    """Yields one line for each reason why metrics are left out, and one for each metric that replaces another."""
     from bench.metrics.choice import by_problem
 
     # Metrics that lack the same weights share one line.
@@ -402,7 +403,7 @@ def choice_remarks(protocols: Collection[str], choice: MetricChoice) -> Iterator
     for reason, names in by_problem(choice.left_out).items():
         yield f"{where}: left out: {', '.join(names)}: {reason}"
     for name, (stand_in, reasons) in choice.stand_ins.items():
-        yield f"{where}: {stand_in} stands in for {name}, under its own name: {' '.join(reasons)}"
+        yield f"{where}: {stand_in} replaces {name}, under its own name: {' '.join(reasons)}"
 
 
 def _reference(configured: ConfiguredProtocol) -> Callable[[], Iterable[Image]]:

@@ -1,8 +1,8 @@
-"""Scores sets of stored edits against a protocol's real images (FID and its kin).
+"""Scores sets of stored edits against a protocol's real images (FID and similar metrics).
 
-A set holds all edits of one method on one protocol, or those of one category. Images are decoded a few at a time:
-a set may be larger than memory. Everything is decoded once, and each metric keeps what it needs of an image. What a
-metric did not keep is decoded again.
+A set contains all edits of one method on one protocol, or those of one category. Images are decoded a few at a time,
+because a set may be larger than memory. Each image is decoded once and passed to every metric, which keeps what it
+needs of it. An image of which a metric has kept nothing is decoded again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SetScoreRecord(SetScore):
     """Edits of this method and category that do not exist. ``n`` does not count them."""
     warning: str | None = None
     inputs: str = ""
-    """Digest of which edits and which protocol's real images were compared."""
+    """Digest of the edits and of the protocol whose real images were compared."""
 
 
 @dataclass(frozen=True)
@@ -86,19 +86,17 @@ def score_sets(
     for protocol, tasks in _grouped(todo, lambda task: task.protocol).items():
         # Real images, once per protocol.
         real: ImageStream | None = None
-        # Without real images every set of the protocol has this reason.
+        # The reason of every set of a protocol without real images.
         problem = "no real images were given for this protocol"
         if protocol in references:
             try:
-                real = _shown_reference(
-                    references[protocol], {id(t.metric): t.metric for t in tasks}, options
-                )
+                real = _read_reference(references[protocol], {id(t.metric): t.metric for t in tasks}, options)
             except Exception as error:  # one bad file must not end the scoring
                 problem = ReasonCode.ERROR.text(f"the real images cannot be read: {error}")
 
         # Values, written to disk after each method.
         for of_method in _grouped(tasks, lambda task: task.method).values():
-            fingerprints = _shown_edits(store, of_method, options, show=real is not None)
+            fingerprints = _read_edits(store, of_method, options, show=real is not None)
             scores = []
             for task in of_method:
                 score = _score_task(store, task, fingerprints[task.composited], real, problem)
@@ -178,31 +176,31 @@ def _is_current(row: Mapping[Any, Any], task: _SetTask) -> bool:
     return int(row["n"]) == sum(record.file is not None for record in task.records)
 
 
-# -- images, decoded once and shown to every metric ---------------------------------------------
+# -- images, decoded once and passed to every metric --------------------------------------------
 
 
-def _shown_reference(
+def _read_reference(
     images: Callable[[], Iterable[Image]], metrics: Mapping[int, SetMetric], options: ScoringOptions
 ) -> ImageStream:
-    """A protocol's real images. Every metric has seen them once."""
-    # Read once here to show every image, and later only by metrics that did not keep what they need.
+    """Reads a protocol's real images, passes each to every metric, and returns them as a stream."""
+    # Later, only metrics that did not keep what they need read the images again.
     stream = ImageStream(lambda: map(RgbImage.of, images()))
     for batch in _one_ahead(batches(stream, options.chunk)):
         _show(metrics.values(), batch)
     return stream
 
 
-def _shown_edits(
+def _read_edits(
     store: RunStore, tasks: Sequence[_SetTask], options: ScoringOptions, *, show: bool
 ) -> dict[bool, dict[str, Fingerprint]]:
     """Fingerprints of one method's edits, raw (False) and composited (True), by key digest.
 
-    An edit that does not exist has none. With ``show``, the metrics have seen every edit once.
+    An edit that does not exist has none. ``show`` passes every edit to the metrics.
     """
     # The same edit is in the set of its category and in that of all categories: decode it once.
     records = list({record.key.digest: record for task in tasks for record in task.records}.values())
     fingerprints: dict[bool, dict[str, Fingerprint]] = {False: {}, True: {}}
-    # (composited, the metrics that want it).
+    # (composited, the metrics that score this variant).
     variants = [
         (composited, {id(task.metric): task.metric for task in tasks if task.composited == composited})
         for composited in sorted({task.composited for task in tasks})
@@ -245,7 +243,7 @@ def _decode_edits(store: RunStore, records: Sequence[EditRecord], composited: bo
 
 
 def _one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items. A thread makes the next one while one is used."""
+    """Yields the same items. A thread computes the next one while the caller uses the current one."""
     end: Any = object()
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
         following = pool.submit(next, items, end)
@@ -316,7 +314,7 @@ def _set_value(
 def _malformed(value: object) -> str:
     """Reason why an answer of a set metric cannot be stored. Empty where it can."""
     if not isinstance(value, SetValue):
-        return f"it gave a {type(value).__name__}, where a SetValue is due"
+        return f"it gave a {type(value).__name__}, where a SetValue is expected"
     # A plug-in may return anything: the store takes floats, whole numbers and texts.
     numbers = [number for number in (value.value, value.low, value.high) if number is not None]
     if not all(isinstance(number, (int, float)) for number in numbers):

@@ -31,8 +31,8 @@ Floats = NDArray[np.float64]
 
 # Numbers in one block of resampling weights: 32 MB.
 _BLOCK = 1 << 22
-# A studentised quantile is at most this many times Student's. Resamples of few distinct values have next to no spread,
-# and division by it has no bound.
+# A studentised quantile is at most this many times Student's. Resamples of few distinct values have almost no spread,
+# and dividing by it gives values without a bound.
 _WIDEST = 3.0
 
 
@@ -64,30 +64,30 @@ def mean_ends(
     Each resample (a multinomial count per cluster) gives t = (its mean - mean) / its se. The interval is
     mean - t_high * se to mean - t_low * se (Efron and Tibshirani 1993, section 12.5). Each t is at least Student's
     and at most three times that. Means of skewed values from few clusters need this: the percentile interval
-    is too narrow and ends too early on the long side. Where no cluster's sum is negative, no end of the interval is.
-    Where none is positive, no end is either.
+    is too narrow and ends too early on the long side. Where no cluster's sum is negative, both ends are at least 0.
+    Where none is positive, both ends are at most 0.
     """
     count, columns = sums.shape
     low, high = np.full(columns, np.nan), np.full(columns, np.nan)
 
     # Moments per cluster, of the columns with at least two clusters.
     owners = (sizes > 0).sum(axis=0)  # (K,) clusters with values
-    ranged = np.flatnonzero(owners > 1)
-    if not len(ranged):
+    usable = np.flatnonzero(owners > 1)
+    if not len(usable):
         return low, high
-    sums, sizes, owners = sums[:, ranged], sizes[:, ranged], owners[ranged]
+    sums, sizes, owners = sums[:, usable], sizes[:, usable], owners[usable]
     mean = sums.sum(axis=0) / sizes.sum(axis=0)
     # Linearised ratio: s_c - mean * m_c.
     centred = sums - mean * sizes  # (C, K)
     squares = centred**2
     correction = owners / (owners - 1)
     error = np.sqrt(correction * squares.sum(axis=0)) / sizes.sum(axis=0)
-    even = bool((sizes == sizes[0]).all())
+    equal_sizes = bool((sizes == sizes[0]).all())
 
     # Studentised resamples, block by block.
     blocks = []
     for weights in _weights(count, draws, seed):
-        if even:
+        if equal_sizes:
             # Every resample has C * m values: one product serves two of the sums.
             total, shift_sum = count * sizes[0], weights @ centred
             spread = weights @ squares - shift_sum**2 / count
@@ -109,19 +109,19 @@ def mean_ends(
     studentised = np.clip(np.concatenate(blocks), -_WIDEST * student, _WIDEST * student)
     lowest, highest = np.quantile(studentised, _tails(level), axis=0)
     lowest, highest = np.minimum(lowest, -student), np.maximum(highest, student)
-    low[ranged], high[ranged] = mean - highest * error, mean - lowest * error
-    # Distances stay distances: an end does not change sign where no cluster does.
-    low[ranged] = np.where((sums >= 0).all(axis=0), np.maximum(0.0, low[ranged]), low[ranged])
-    high[ranged] = np.where((sums <= 0).all(axis=0), np.minimum(0.0, high[ranged]), high[ranged])
+    low[usable], high[usable] = mean - highest * error, mean - lowest * error
+    # Values of one sign, such as distances, have an interval of that sign.
+    low[usable] = np.where((sums >= 0).all(axis=0), np.maximum(0.0, low[usable]), low[usable])
+    high[usable] = np.where((sums <= 0).all(axis=0), np.minimum(0.0, high[usable]), high[usable])
     return low, high
 
 
 def _weights(count: int, draws: int, seed: int) -> Iterator[Floats]:
     """Multinomial counts ``(rows, count)`` of resampled clusters, in blocks."""
     generator = np.random.default_rng(seed)
-    even = np.full(count, 1 / count)
+    uniform = np.full(count, 1 / count)
     for rows in _block_rows(count, draws):
-        yield generator.multinomial(count, even, size=rows).astype(np.float64)
+        yield generator.multinomial(count, uniform, size=rows).astype(np.float64)
 
 
 # -- shares -------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def share_ends(sums: Floats, sizes: Floats, *, level: float = 0.95) -> tuple[Flo
 
     ``sums``, ``sizes``: ``(C, K)``, successes and trials of each cluster. n trials count as n / deff
     independent ones (:func:`design_effects`), and Student's quantile with C - 1 degrees of freedom stands for
-    the normal one. NaN where one cluster holds several trials: nothing tells how others would differ.
+    the normal one. NaN where a single cluster has several trials: the spread between clusters is then unknown.
 
     For one or two successes Wilson's lower end is too high: its coverage falls to 0.84. As in Brown, Cai and
     DasGupta (2001, section 4.1.1), but with the binomial in place of its Poisson limit, the end is at most the p at
@@ -225,11 +225,11 @@ def design_effects(sums: Floats, sizes: Floats) -> Floats:
 
         d = C / (C - 1) * sum_c (s_c - p m_c)^2 / n^2  /  (p (1 - p) / (n - 1)),      at least 1.
 
-    With k trials of the rarer outcome, d says little where k is small: a single failure always looks like
-    d = 1. So d is averaged with that of one more rare trial whose whole cluster went with it, which is the
-    mean cluster size m = sum_c m_c^2 / n, and k counts at least 1: deff = (k d + m) / (k + 1). Hence all successes
-    have the effect of one failure, and their lower end is never below that of one failure. The effect is at
-    most m, that of clusters which succeed or fail whole.
+    With k trials of the rarer outcome, d is unreliable where k is small: a single failure always gives d = 1. So d is
+    averaged with the effect of one additional rare trial whose whole cluster has the rare outcome. That effect is the
+    mean cluster size m = sum_c m_c^2 / n. With k at least 1: deff = (k d + m) / (k + 1). Hence all successes have the
+    effect of one failure, and their lower end is never below that of one failure. The effect is at most m, which is
+    the effect where every cluster either succeeds or fails as a whole.
     """
     n, owners = sizes.sum(axis=0), (sizes > 0).sum(axis=0)
     value = sums.sum(axis=0) / n
@@ -309,7 +309,7 @@ def max_t(families: Sequence[Floats], *, draws: int = 10_000, seed: int = 0) -> 
     change sign together, which keeps their correlation. From the largest statistic down, p is the share of
     flips in which the largest of this and all smaller ones is as large. The chance of any false finding in a
     family is at most the level, whichever pair is looked at afterwards: the best method may be chosen from the
-    same data. Raises ValueError for families of unlike numbers of clusters.
+    same data. Raises ValueError for families with different numbers of clusters.
     """
     counts = {len(sums) for sums in families}
     if len(counts) > 1:
@@ -349,7 +349,7 @@ def max_t(families: Sequence[Floats], *, draws: int = 10_000, seed: int = 0) -> 
 
 
 def tries_every_flip(count: int, draws: int) -> bool:
-    """True where :func:`sign_flips` gives all 2^count flips, because those are at most ``draws``."""
+    """True where :func:`sign_flips` gives all 2^count flips, because there are at most ``draws`` of them."""
     return count < 63 and 2**count <= draws
 
 

@@ -18,14 +18,14 @@ StoredPair = tuple[EditRecord, Pair | NoValue]
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """Numbers of edits in memory and on the way to the disk."""
+    """Sizes of the batches that are decoded, scored and saved."""
 
     chunk: int = 128
     """Edits scored at once. Their features are computed in common batches."""
     save_every: int = 1024
     """Scores are written to disk after this many edits at the latest."""
     workers: int = 2
-    """Threads that decode the next edits while some are scored."""
+    """Threads that decode the next edits during scoring."""
 
 
 @dataclass
@@ -33,7 +33,7 @@ class ScoringSummary:
     """Counts of one run of scoring."""
 
     scored: int = 0
-    """Values computed, those without a value included."""
+    """Scores computed, including those that are None with a reason."""
     skipped: int = 0
     """Values that were stored already."""
     missing: Counter[str] = field(default_factory=Counter)
@@ -65,7 +65,7 @@ def pairs_in_chunks(
         chunk: list[StoredPair] = []
         position = 0
         while position < len(groups) or waiting:
-            # One chunk is decoded while one is scored, and no more: images are large.
+            # Only one chunk is decoded ahead of the one that is scored, because images are large.
             while position < len(groups) and in_flight < 2 * options.chunk:
                 size = len(groups[position][2])
                 waiting.append((size, pool.submit(load, groups[position])))

@@ -1,4 +1,4 @@
-"""Suites: YAML files that say what to run, and the methods and protocols that they name, configured.
+"""Suites: YAML files that say what to run. This module reads them and configures the methods and protocols in them.
 
 ::
 
@@ -46,9 +46,9 @@ from bench.registry import (
 )
 
 MAX_DEPTH = 50
-"""Levels of lists and mappings in a suite. One that contains itself by an alias has no end."""
+"""Most levels of lists and mappings in a suite. A list that contains itself through an alias would be endless."""
 MAX_VALUES = 100_000
-"""Values in a suite once its aliases are expanded: a short file can expand to gigabytes."""
+"""Most values in a suite after its aliases are expanded. A short file could expand to gigabytes."""
 
 SHIPPED = Path(__file__).parent / "suites"
 """The folder of the suites that come with this package."""
@@ -59,7 +59,7 @@ class SuiteError(BenchError):
 
 
 class _Strict(BaseModel):
-    # No unknown keys, and no text where a number is due.
+    # No unknown keys, and no text where a number is expected.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
@@ -103,7 +103,7 @@ class Suite(_Strict):
     metrics: Annotated[list[str], Field(min_length=1)] | None = None
     """Names of metrics, or None for all."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
-    """64 bits, as score files hold it."""
+    """A signed integer of 64 bits, because score files store it as one."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Cases per category and protocol, or None for all."""
 
@@ -124,7 +124,7 @@ def shipped_suites() -> dict[str, Path]:
 def load_suite(path_or_name: str | Path) -> Suite:
     """The suite in a file, or the shipped suite of that name.
 
-    Raises :class:`SuiteError` for a file that is missing, no YAML, or no suite.
+    Raises :class:`SuiteError` for a file that is missing, is no YAML, or is no suite.
     """
     # Find the file. A file wins over a shipped suite of the same name.
     path = Path(path_or_name)
@@ -156,7 +156,7 @@ def parse_suite(text: str, origin: str = "suite") -> Suite:
         raise SuiteError(
             f"{origin}: not a suite: a YAML mapping with name, protocols and methods is expected."
         )
-    # A bare name is short for an entry.
+    # An entry may be a bare name.
     for key, short in (("methods", "method"), ("protocols", "name")):
         entries = data.get(key)
         if isinstance(entries, list):
@@ -172,30 +172,30 @@ def _parse_yaml(text: str, origin: str) -> tuple[Any, dict[_Path, int]]:
     import yaml
 
     try:
-        # The nodes know their lines, the values do not. The nodes are walked first: aliases that expand to
-        # gigabytes, or to no end, are refused before they are expanded.
+        # Only nodes have line numbers. They are checked before they become values, so that aliases that would expand
+        # to gigabytes or without end are refused first.
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         lines: dict[_Path, int] = {}
         for path, line in _lines(node, (), origin) if node is not None else ():
             lines[path] = line
             if len(lines) > MAX_VALUES:
                 raise SuiteError(
-                    f"{origin}:{line}: more than {MAX_VALUES:,} values, its aliases written out. Shorten it."
+                    f"{origin}:{line}: more than {MAX_VALUES:,} values once its aliases are expanded. Shorten it."
                 )
         return read_yaml(text), lines
     except yaml.MarkedYAMLError as error:
         where = f"{origin}:{error.problem_mark.line + 1}" if error.problem_mark is not None else origin
-        raise SuiteError(f"{where}: not valid YAML: {error.problem or error}. Mend the line.") from error
+        raise SuiteError(f"{where}: not valid YAML: {error.problem or error}. Correct the line.") from error
     except yaml.YAMLError as error:
-        raise SuiteError(f"{origin}: not valid YAML: {error}. Mend the line.") from error
+        raise SuiteError(f"{origin}: not valid YAML: {error}. Correct the line.") from error
     except RecursionError as error:
         raise SuiteError(f"{origin}: nested more than {MAX_DEPTH} levels deep. Make it flat.") from error
     except SuiteError:
         raise
     except ValueError as error:
-        # PyYAML passes on what Python says of a number or a date that it cannot make.
+        # PyYAML passes on Python's error for an invalid number or date.
         raise SuiteError(
-            f"{origin}: a value cannot be read: {error}. Mend it, or put it in quotes."
+            f"{origin}: a value cannot be read: {error}. Correct it, or put it in quotes."
         ) from error
 
 
@@ -203,7 +203,7 @@ def suite_of_mapping(values: Mapping[str, Any]) -> Suite:
     """The suite that a mapping describes, with the keys of a YAML file. Raises :class:`SuiteError`."""
     import yaml
 
-    # By way of YAML: one parser, one set of messages.
+    # The mapping goes through YAML, so that it meets the same checks and messages as a file.
     try:
         text = yaml.safe_dump(dict(values), sort_keys=False)
     except yaml.YAMLError as error:
@@ -212,10 +212,10 @@ def suite_of_mapping(values: Mapping[str, Any]) -> Suite:
 
 
 def read_yaml(text: str) -> Any:
-    """The value of a YAML text without tags. ``5e-1`` is a number, as in YAML 1.2. Raises ``yaml.YAMLError``."""
+    """The value of a YAML text, by PyYAML's safe loader. ``5e-1`` is a number here. Raises ``yaml.YAMLError``."""
     import yaml
 
-    # PyYAML follows YAML 1.1, in which 5e-1 is text: a number needs a dot there.
+    # PyYAML follows YAML 1.1, which reads 5e-1 as text, because it has no dot. YAML 1.2 reads it as a number.
     loader: Any = type("Loader", (yaml.SafeLoader,), {})
     exponent = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
     loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+.0123456789"))
@@ -273,7 +273,7 @@ def _messages(error: ValidationError, lines: Mapping[_Path, int], origin: str) -
         # A missing key has no line, so the line of its nearest parent is named.
         parent = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in lines), ())
         where = f"{origin}:{lines[parent]}" if parent else origin
-        # Of an unknown key, the keys that its part of the suite has.
+        # For an unknown key, list the keys that are allowed there.
         if problem["type"] == "extra_forbidden":
             model: type[BaseModel] = Suite
             if len(path) > 1:
@@ -296,7 +296,8 @@ def _short(value: object) -> str:
 def limited(categories: Mapping[str, str], limit: int | None) -> set[str]:
     """The ids that ``limit`` selects from ``categories`` (category by case id). All of them where it is None.
 
-    Of each category it takes the first by hash of the id, so that a greater limit adds cases and drops none.
+    It takes the first cases of each category by the hash of their ids, so that a larger limit adds cases and drops
+    none.
     """
     if limit is None:
         return set(categories)
@@ -320,7 +321,7 @@ class ConfiguredMethod:
     options: Any
     """An instance of ``cls.Options``."""
     problems: tuple[str, ...] = ()
-    """Reasons why it cannot run, each with its remedy. Where there is one, the spec's digest is not final."""
+    """Reasons why it cannot run, each with its remedy. While there are any, the spec's digest is not final."""
 
     @property
     def needs(self) -> frozenset[str]:
@@ -332,7 +333,7 @@ class ConfiguredMethod:
 
     def create(self, runtime: Runtime) -> EditMethod:
         """Loads the model. Raises what the constructor raises, and PluginError where it calls ``sys.exit``."""
-        # A model that cannot be loaded raises on: the runner reports it as this method's failure.
+        # Other errors of loading pass through: the runner reports them as failures of this method.
         try:
             return self.cls(self.options, runtime)
         except SystemExit as error:
@@ -370,7 +371,7 @@ def configure_method(
     """One method by its name. ``options`` override those of the preset.
 
     The spec's options are all options, defaults included, so that a default that is spelt out changes no digest.
-    What ``cls.identity`` says (hashes of weights) joins them as ``_identity``. Raises ``UnknownName`` or
+    The result of ``cls.identity`` (hashes of weights) is added as the option ``_identity``. Raises ``UnknownName`` or
     ``OptionError`` that begin with ``where``.
     """
     # Options.
@@ -379,14 +380,14 @@ def configure_method(
     parsed = parse_options(cls, {**expand_preset(cls, preset, where), **(options or {})}, where)
     problems = problems_of(cls, parsed, where)
 
-    # Identity. It is computed only where nothing is missing, since it may read the very weights that are.
+    # Identity. It may read weight files, so it is computed only where none is missing.
     full = options_dict(parsed)
     if not problems:
         with plugin_code(cls, f"{where}: identity()"):
             identity = cls.identity(parsed)
             if identity is not None:
                 full["_identity"] = dict(identity)
-                # Raises here, where the plug-in is named, for values that JSON lacks.
+                # A value that JSON cannot express raises here, where the message names the plug-in.
                 stable_digest(full["_identity"])
     spec = MethodSpec(
         name, full, label, display, cite, group or _default_group(cls.needs), is_control=cls.is_control
@@ -395,7 +396,7 @@ def configure_method(
 
 
 def _default_group(needs: Collection[str]) -> str:
-    """Heading of a method in printed tables where the suite gives none. Imported edits need no prompt and have none."""
+    """Default heading of a method in printed tables. Methods that need no prompt, such as imported edits, have none."""
     if "mask" in needs:
         return "mask-based"
     return "mask-free" if {"target_prompt", "region_prompt", "instruction"} & set(needs) else ""
@@ -451,7 +452,7 @@ def configure_suite(
         for index, entry in enumerate(suite.methods)
     ]
 
-    # Entries that a table could not tell apart.
+    # Entries that would look the same in a table.
     _refuse_twins(suite.name, "protocols", [entry.name for entry in configured_protocols], "Keep one.")
     _refuse_twins(
         suite.name,
@@ -469,7 +470,7 @@ def configure_suite(
 
 
 def _refuse_twins(suite: str, key: str, names: Sequence[str], remedy: str) -> None:
-    # ``names`` are in the order of the suite, so that an index is a place in it.
+    # ``names`` are in the order of the suite, so that an index in them is an index in the suite.
     for index, name in enumerate(names):
         first = names.index(name)
         if first != index:

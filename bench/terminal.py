@@ -1,4 +1,4 @@
-"""The command line's terminal: streams that never stop the work, and sentences for system errors."""
+"""The command line's terminal: output streams that never raise, and readable messages for system errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PLAIN = {"–": "-", "—": "-", "≈": "~", "†": "+", "↑": "^", "↓": "v"
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """The error handler of the streams: no text is refused by a terminal that cannot show it."""
+    """The error handler of the streams: it replaces characters that the terminal's encoding lacks."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
@@ -40,10 +40,10 @@ codecs.register_error("prompteditbench", _plain)
 
 
 class _Patient(io.FileIO):
-    """A file descriptor that takes everything, also when nothing can be written any more."""
+    """A file descriptor whose ``write`` never raises. After the first error it drops everything."""
 
     lost: OSError | None = None
-    """Why nothing is written any more."""
+    """The error after which everything is dropped."""
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int | None:  # type: ignore[override]
         if self.lost is None:
@@ -56,13 +56,13 @@ class _Patient(io.FileIO):
 
 @contextmanager
 def patient_streams() -> Iterator[_Patient | None]:
-    """Standard output and error that never raise, for the time of one command. Yields that of the output.
+    """Makes standard output and standard error never raise during one command. Yields the file of the output.
 
-    A run goes on when its output is piped into ``head``, goes to a full disk, or is closed, and text that the
-    terminal's encoding lacks is shown in plain letters. Streams that somebody has replaced (a notebook, a test)
-    stay as they are, and None is yielded.
+    A run goes on when its output is piped into ``head``, is closed, or goes to a full disk. Characters that the
+    terminal's encoding lacks are replaced by ASCII ones. Streams that a notebook or a test has replaced stay as they
+    are, and None is yielded.
     """
-    # A closed descriptor would be given to the next file that is opened, which then gets what we print.
+    # Python would reuse a closed descriptor for the next file that it opens, and print into that file.
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -93,10 +93,10 @@ def _text(raw: io.FileIO, like: TextIO | None) -> TextIO:
 
 
 def console(*, stderr: bool = False, quiet: bool = False) -> Console:
-    """A console that takes no text for markup: brackets of labels and paths are shown as they are."""
+    """A console that does not interpret markup: brackets in labels and paths are shown as they are."""
     from rich.console import Console
 
-    # A file or a pipe has no width; rich would take 80.
+    # A file or a pipe has no width. rich would assume 80.
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PIPE_WIDTH
     return Console(stderr=stderr, width=width, quiet=quiet, markup=False, emoji=False, highlight=False)
@@ -117,7 +117,7 @@ def encodable(text: str) -> bool:
 _REMEDIES = {
     **dict.fromkeys(
         (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-        "Free some space and give the same command again; what is stored is kept.",
+        "Free some space and repeat the command. What is stored is kept.",
     ),
     **dict.fromkeys(
         (errno.EACCES, errno.EPERM, errno.EROFS), "Change its permissions, or give another place."
@@ -131,8 +131,8 @@ _REMEDIES = {
 
 
 def system_error(error: OSError) -> str:
-    """One sentence for what the system refused, with the file where it is known, and a remedy."""
-    # A move has two files; the first is the one that the user named.
+    """One sentence for an error of the operating system, with the file where it is known, and a remedy."""
+    # A move has two files. The first is the one that the user named.
     place = error.filename if error.filename is not None else error.filename2
     cause = error.strerror or str(error) or type(error).__name__
     remedy = _REMEDIES.get(error.errno or 0, "See where it happened with --debug.")
@@ -157,7 +157,7 @@ def check_target(path: Path, option: str) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raises OSError where nothing can be written into ``folder``, or into the one that it would be made in."""
+    """Raises OSError where ``folder``, or its nearest parent that exists, cannot be written into."""
     # The nearest folder that exists.
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -171,14 +171,14 @@ def check_folder(folder: Path) -> None:
 
 @contextmanager
 def worded_warnings(*, debug: bool) -> Iterator[None]:
-    """Warnings of this project as a line of text. Those of libraries appear only where ``debug`` is set."""
+    """Prints warnings of this project as one line. Warnings of libraries appear only where ``debug`` is set."""
     # For developers: all warnings, as Python prints them.
     if debug:
         yield
         return
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        # Warnings of libraries concern their authors.
+        # A user cannot act on the warnings of a library.
         if issubclass(category, BenchWarning):
             from rich.text import Text
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
-# Characters in a line of a pipe, at most.
+# Most characters in a line of a pipe.
 _LONGEST_LINE = 10_000
 
 
@@ -26,7 +26,7 @@ def print_rows(rows: Sequence[Mapping[str, object]]) -> None:
     """Prints a table with a line per mapping. Its columns are the keys of the first, which all of them have."""
     table = plain_table()
     for position, key in enumerate(rows[0] if rows else ()):
-        # The first column names the row. A name that is broken over two lines cannot be copied.
+        # The first column names the row. A name that wraps over two lines cannot be copied.
         table.add_column(
             key.replace("_", " "),
             no_wrap=position == 0,
@@ -36,7 +36,7 @@ def print_rows(rows: Sequence[Mapping[str, object]]) -> None:
     for row in rows:
         table.add_row(*map(plain_value, row.values()))
     screen = console()
-    # A file or a pipe takes lines of any length. Unbroken rows can be searched.
+    # In a file or a pipe, rows are not wrapped, so that they can be searched.
     if not screen.is_terminal:
         screen.width = _LONGEST_LINE
         screen.width = max(screen.measure(table).maximum, 1)
@@ -44,7 +44,7 @@ def print_rows(rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def plain_value(value: object) -> str:
-    """A value in words. None and NaN become a dash, a fraction has three digits, lists and mappings are joined."""
+    """A value as text. None and NaN become a dash, floats get three digits, lists and mappings are joined."""
     if value is None or value != value:
         return "–"
     if isinstance(value, float):
@@ -61,7 +61,7 @@ def complain(message: str, kind: str = "error") -> None:
     """Prints an error in red, or another ``kind`` of message in yellow, on standard error."""
     from rich.text import Text
 
-    # Text, not a string: brackets in a path are no markup.
+    # Text, not a string: rich would read brackets in a path as markup.
     style = "red" if kind == "error" else "yellow"
     console(stderr=True).print(Text(f"{kind}: {message}", style=style), soft_wrap=True)
 
@@ -78,12 +78,12 @@ def print_json(value: object) -> None:
     """Prints JSON on standard output. A number that JSON lacks (infinity, NaN) becomes null, a time becomes text."""
     plain = _json_value(value)
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
-    # With escapes it is the same JSON, for a terminal whose encoding lacks a letter.
+    # Where the terminal's encoding lacks a letter, escapes keep the JSON valid.
     sys.stdout.write((text if encodable(text) else json.dumps(plain, indent=2)) + "\n")
 
 
 def _json_value(value: Any) -> Any:
-    # Containers are copied, values without a form in JSON replaced.
+    # Containers are copied. Values that JSON cannot express are replaced.
     if isinstance(value, dict):
         return {key: _json_value(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -125,14 +125,14 @@ class Bar:
         self._started = False
 
     def start(self, total: int, label: str) -> None:
-        # Not before there is work: a command that is refused prints its error alone.
+        # The display starts only when work begins, so that a refused command prints nothing but its error.
         self._progress.start()
         self._started = True
-        # The bar before it stays: its last steps may still come.
+        # The previous bar stays open, because its last steps may still be reported.
         self._open.append(self._progress.add_task(label, total=total))
 
     def advance(self, steps: int = 1) -> None:
-        # Another thread reports steps, in order: the last ones may come after the next piece of work has begun.
+        # Another thread reports the steps in order. The last steps of a bar may arrive after the next bar has begun.
         while len(self._open) > 1 and self._progress._tasks[self._open[0]].finished:
             self._open.pop(0)
         if self._open:

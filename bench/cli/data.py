@@ -51,7 +51,7 @@ def limited_cases(cases: Sequence[EditCase], limit: int | None) -> list[EditCase
     """Selects ``limit`` cases per category by the hash of their ids, as a suite's ``limit`` does."""
     from bench.suite import limited
 
-    # Without a limit in the order of the protocol, with one in that order too.
+    # Cases stay in the order of the protocol, with and without a limit.
     if limit is None:
         return list(cases)
     selected = limited({case.id: case.category for case in cases}, limit)
@@ -78,7 +78,7 @@ def measure(
     mask: Annotated[
         Path,
         typer.Option(
-            help="White where the edit was asked for, of the same size; or the photo, transparent where to edit."
+            help="The mask, of the same size: white where to edit. Or the photo itself, transparent where to edit."
         ),
     ],
     target_prompt: Annotated[str, typer.Option(help="What the edited image shall show.")] = "",
@@ -87,7 +87,7 @@ def measure(
     rendered: Annotated[
         bool,
         typer.Option(
-            "--rendered", help="The images are of the rendered world: its embedded CLIP judges them."
+            "--rendered", help="The images show the rendered world, so the embedded CLIP may score them."
         ),
     ] = False,
     device: Device = "auto",
@@ -111,7 +111,7 @@ def measure(
         rendered=rendered,
         device=device,
     )
-    # A mask with the opposite meaning is the most frequent mistake. It shows where the image was repainted.
+    # An inverted mask is the most frequent mistake. Then mostly the area outside the mask was repainted.
     inside, outside = (scores[name].value if name in scores else None for name in ("edit_area", "leak_area"))
     if inside is not None and outside is not None and outside >= 0.2 and inside <= 0.1 * outside:
         warn(
@@ -128,7 +128,7 @@ def measure(
             }
         )
         return
-    # The reason stands where the description would.
+    # A metric without a value shows its reason in place of its description.
     table = plain_table()
     table.add_column("metric", style="bold", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)

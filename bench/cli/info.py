@@ -1,4 +1,4 @@
-"""Commands that inform: ``list`` and ``doctor``."""
+"""The commands ``list`` and ``doctor``: the available names, and what is missing on this machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LISTS = ("methods", "protocols", "metrics", "suites", "recipes")
 )
 def list_names(
     context: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="|".join(LISTS))],
+    what: Annotated[str, typer.Argument(metavar="|".join(LISTS), help="The list to print.")],
     as_json: Json = False,
     plugin: Plugin = None,
 ) -> None:
@@ -46,7 +46,7 @@ def _listing(what: str, session: Session) -> list[dict[str, Any]]:
     """Rows of a list. The first key of each is its name."""
     from bench.registry import UnknownName, did_you_mean
 
-    # Suites and recipes are no classes; metrics describe themselves.
+    # Suites and recipes are not classes, so each kind has its own columns.
     if what not in LISTS:
         raise UnknownName(f"unknown list {what!r}.{did_you_mean(what, LISTS)} Known: {', '.join(LISTS)}.")
     if what == "suites":
@@ -82,7 +82,7 @@ def _listing(what: str, session: Session) -> list[dict[str, Any]]:
 def _suites() -> list[dict[str, Any]]:
     from bench.suite import load_suite, shipped_suites
 
-    # A label says more than a method's name where one method stands in a suite twice.
+    # Labels distinguish the entries of a method that is in a suite twice.
     suites = {name: load_suite(path) for name, path in shipped_suites().items()}
     return [
         {
@@ -117,7 +117,7 @@ Check = dict[str, Any]
 
 @info_app.command(epilog=examples("doctor", "doctor --json"))
 def doctor(context: typer.Context, as_json: Json = False, plugin: Plugin = None) -> None:
-    """Say what works here: device, packages, weights and data, with the exact remedy for what does not."""
+    """Check device, packages, weights and data. Print the remedy for everything that is missing."""
     from rich.text import Text
 
     sections = diagnose(open_session(context, plugin))
@@ -193,8 +193,8 @@ def _machine(cache: Path) -> list[Check]:
 
 
 def folder_problems(folder: Path) -> list[str]:
-    """Says why the cache folder cannot be written. Empty where it can."""
-    # A folder that does not exist yet is fine where it can be made.
+    """Reasons why the cache folder cannot be written. Empty where it can."""
+    # A folder that does not exist yet is fine if it can be created.
     try:
         check_folder(folder)
     except OSError as error:
@@ -229,6 +229,6 @@ def _metric_problems(cls: Any, features: Features, checkpoints: Mapping[str, Seq
     """A metric's problems. A missing embedded network has the remedy of its checkpoint."""
     from bench.registry import problems_of
 
-    # The checkpoint says what is wrong with its files; the metric only that it is absent.
+    # A checkpoint's problems name its files. The metric's only say that the checkpoint is absent.
     problems = list(problems_of(cls, features, f"metric {cls.name!r}"))
     return list(checkpoints.get(cls.checkpoint) or problems) if problems else []

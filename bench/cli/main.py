@@ -1,4 +1,4 @@
-"""The front door of the command line: carries out one command and turns errors into one line and an exit code."""
+"""Runs one command of the command line, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ INTERRUPTED = 130
 
 
 def run_command(app: typer.Typer, program: Program, arguments: Sequence[str] | None = None) -> int:
-    """Carries out one command. ``arguments`` None takes the process's own.
+    """Runs one command. ``arguments`` None takes those of the process.
 
-    Returns the exit code: 0 done, 1 something failed, 2 not understood or not possible.
+    Returns the exit code: 0 done, 1 a part of the work failed, 2 the command was refused.
     """
-    # Known before the command line is parsed, since parsing may fail.
+    # Read before the command line is parsed, since parsing may fail.
     command_line = list(sys.argv[1:] if arguments is None else arguments)
     debug = bool(os.environ.get("PEB_DEBUG")) or "--debug" in command_line
     with patient_streams() as output, worded_warnings(debug=debug):
         code = _carry_out(app, program, command_line)
-        # A closed pipe or a full disk under standard output shows at the last flush.
+        # A closed pipe or a full disk behind standard output may raise only at the last flush.
         if output is not None:
             sys.stdout.flush()
             if isinstance(output.lost, BrokenPipeError):
@@ -58,17 +58,17 @@ def _carry_out(app: typer.Typer, program: Program, arguments: list[str]) -> int:
 
 
 def _user_message(error: Exception) -> str | None:
-    """The message of an error that a user can cause or cure. None for a defect, which keeps its traceback."""
+    """The message of an error that a user can cause or fix. None for a defect, which keeps its traceback."""
     # Errors of this project and of plug-ins.
     if isinstance(error, BenchError):
         return str(error)
     # A full disk, a missing file, a folder without permission.
     if isinstance(error, OSError):
         return system_error(error)
-    # The end of input at a question.
+    # Standard input ended while the program waited for an answer.
     if isinstance(error, typer.Abort):
         return "the input ended before the question was answered. Give the answer as an option."
-    # Errors of a mistyped command line are of typer's own copy of click, which it does not export.
+    # Errors of a mistyped command line: their class is not exported by typer, so their method identifies them.
     if hasattr(error, "format_message"):
         return str(error.format_message())
     return None

@@ -1,4 +1,4 @@
-"""Fills generated text into Markdown files, between ``<!-- NAME:start -->`` and ``<!-- NAME:end -->``."""
+"""Writes generated text into Markdown files, between ``<!-- NAME:start -->`` and ``<!-- NAME:end -->``."""
 
 from __future__ import annotations
 

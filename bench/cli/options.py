@@ -63,7 +63,7 @@ def examples(*lines: str) -> str:
 
 
 def program(context: typer.Context) -> Program:
-    """Returns the program that ``run_bench.py`` hands to every command."""
+    """Returns the program that ``run_bench.py`` passes to every command."""
     return cast(Program, context.obj)
 
 
@@ -89,5 +89,7 @@ def key_values(pairs: Sequence[str] | None) -> dict[str, Any]:
         try:
             values[key] = read_yaml(value)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise BenchError(f"--option {pair!r}: {value!r} is not a plain value.") from error
+            raise BenchError(
+                f"--option {pair!r}: {value!r} is not a YAML value. Put it in quotes."
+            ) from error
     return values

@@ -37,7 +37,7 @@ class PlanDescription:
     gpu_time: GpuTime | None
     not_ready: tuple[str, ...]
     estimates: tuple[str, ...]
-    """Costs by the methods' own account, such as the price of an endpoint."""
+    """Costs that methods estimate themselves, such as the price of an endpoint."""
     remarks: tuple[tuple[str, tuple[str, ...]], ...]
     """Number of metrics per protocol, and what is left out."""
 
@@ -79,7 +79,7 @@ def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
         for row in rows
         if row["seconds"] is None and min(canvas[row["protocol"]] or (0,)) >= FULL_SIZE
     )
-    # What methods say themselves.
+    # Costs that methods estimate themselves.
     edits_of_method = {
         method.spec.digest: sum(row.todo for row in plan.rows if row.digest == method.spec.digest)
         for method in plan.methods
@@ -118,7 +118,7 @@ def _rows(plan: Plan, job: SuiteJob) -> list[Row]:
         }
         for row in plan.rows
     ]
-    # Protocols without their data count as many cases as they would select.
+    # A protocol whose data are missing counts the cases that it would select.
     for entry in job.protocols:
         if not entry.problems:
             continue
@@ -139,10 +139,10 @@ def _rows(plan: Plan, job: SuiteJob) -> list[Row]:
 
 
 def _metric_remarks(session: Session, job: SuiteJob) -> Iterable[tuple[str, tuple[str, ...]]]:
-    """Yields per kind of protocol how many metrics it gets, and the columns that are left out for want of weights."""
+    """Yields, per kind of protocol, the number of its metrics and the columns that lack their weights."""
     from bench.session import choice_remarks
 
-    # Nothing is loaded: only files are looked for.
+    # No network is loaded: this only checks which files exist.
     features = session.program.make_features("cpu", None)
     protocols: dict[str, dict[str, Any]] = {entry.name: {} for entry in job.suite.protocols}
     for names, choice in session.metric_choices(features, protocols, job.suite.metrics).items():
@@ -208,7 +208,7 @@ def print_plan(plan: PlanDescription, screen: Console) -> None:
             style="dim",
         )
 
-    # What methods cost by their own account, what is missing, and which columns the tables will lack.
+    # Costs that methods estimate, missing data and weights, and the columns that the tables will lack.
     for estimate in plan.estimates:
         screen.print(estimate)
     for problem in plan.not_ready:

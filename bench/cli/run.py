@@ -80,7 +80,7 @@ def run(
         scores = _score(session, store, screen, device)
         session.hide_foreign_scores(store, lambda line: warn(screen, line))
         report = session.program.write_report(session, store)
-    # What people read, then what programs read.
+    # Text for people, then JSON for programs.
     print_report(report, screen, everything=everything)
     if as_json:
         print_json(
@@ -149,7 +149,7 @@ def score(
     from bench.store import RunStore
 
     session = open_session(context, plugin)
-    # A misspelt metric is told before the run folder is opened.
+    # A misspelt metric is reported before the run folder is opened.
     for name in metric or ():
         session.metrics.check(name)
     with RunStore.open(folder) as store:
@@ -185,8 +185,8 @@ def demo(
 
 
 def print_report(report: Report, screen: Console, *, everything: bool) -> None:
-    """Prints the main tables of a report, its warnings and where it lies."""
-    # Tables, then what to be careful about, then where all of it lies.
+    """Prints the main tables of a report, its warnings and its paths."""
+    # Tables, then warnings, then paths.
     for part in report.terminal(screen.width, everything=everything):
         screen.print(part)
     for warning in report.warnings:
@@ -221,7 +221,7 @@ def _score(
         scores = session.score(
             store, device=device, only=only, progress=progress, note=lambda line: warn(screen, line)
         )
-    # Of warnings that begin alike, such as one per method, one is printed.
+    # Warnings that begin alike, such as one per method, are printed once.
     kinds: dict[str, list[str]] = {}
     for warning in dict.fromkeys(scores.warnings):
         kinds.setdefault(warning.partition(":")[0], []).append(warning)

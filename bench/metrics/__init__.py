@@ -60,9 +60,9 @@ METRICS: dict[str, str] = {
     "mini_clip_cmmd": "bench.metrics.realism:MiniClipCmmd",
 }
 
-# Published metric -> metric that stands in for it, under its own name, where its weights are missing. A stand-in whose
-# network is embedded (``embedded = True``: the mini CLIP) does so on the rendered world alone. VGG16 has ImageNet
-# weights, so ``vgg16_frechet`` and ``vgg16_kid`` stand in on any data.
+# Published metric -> metric that replaces it, under its own name, where its weights are missing. A stand-in whose
+# network is embedded (``embedded = True``: the mini CLIP) is used on the rendered world alone. VGG16 has ImageNet
+# weights, so ``vgg16_frechet`` and ``vgg16_kid`` are used on any data.
 STAND_INS: dict[str, str] = {
     "success_clip": "success_mini_clip",
     "judge_clip": "judge_mini_clip",

@@ -1,8 +1,8 @@
-"""Alignment: does the edit show what the prompt asks for, as a CLIP model sees it.
+"""Alignment: the similarity of the edited image to the prompt, measured by a CLIP model.
 
 Each metric exists twice: ``clip_*`` with published weights (OpenAI's ViT-L/14 unless another is named), and
 ``mini_clip_*`` with the embedded model, which scores the rendered world alone. Their values must never share a
-column. So their names differ, and the version carries the network's identity.
+column. So their names differ, and the metric's version includes the network's identity.
 
 Prompts are used as they are. A prompt that is longer than the model reads gives no value. Values of
 ``*_target`` and ``*_region`` are 100 times the cosine, never clipped at zero. ``*_directional`` is the plain
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bench.metrics.features import Features
 
 SCALE = 100.0
-# A difference of unit features that is shorter has no direction: it is a few float32 roundings of 1.
+# A shorter difference of unit features has no direction: it is only the float32 rounding of values near 1.
 LEAST_CHANGE = 1e-6
 
 ImageField = Literal["source", "edited"]
@@ -46,7 +46,7 @@ def square_around(
     """
     left, top, right, bottom = bounds
     height, width = shape
-    # CLIP's transform crops to a square: the crop is one already, so that nothing of the region is lost.
+    # CLIP's transform crops to a square. This crop is square already, so no part of the region is lost.
     longer = max(right - left, bottom - top)
     side = longer + 2 * round(margin * longer)
     across, down = min(side, width), min(side, height)
@@ -56,12 +56,12 @@ def square_around(
 
 def _start(twice_centre: int, length: int, limit: int) -> int:
     """Start of a span of ``length`` around a centre, shifted into ``0..limit``."""
-    # Twice the centre stays a whole number: no rounding depends on the side.
+    # Twice the centre is an integer, so it needs no rounding.
     return min(max(0, (twice_centre - length) // 2), limit - length)
 
 
 def crops(pairs: Sequence[Pair], field: ImageField, margin: float) -> tuple[list[RgbImage], list[int]]:
-    """Every region's crop of every pair's image, and the index of the pair that it belongs to."""
+    """The crop of every region of every pair, and for each crop the index of its pair."""
     images: list[RgbImage] = []
     owners: list[int] = []
     for index, pair in enumerate(pairs):
@@ -94,7 +94,7 @@ def region_cosines(
     features: Features, slot: str, pairs: Sequence[Pair], field: ImageField
 ) -> list[NDArray[np.float64]]:
     """Per pair, the cosine of each region's crop with its prompt. Empty where every mask is empty."""
-    # One call for all crops of all pairs: the encoder's batches stay full.
+    # One call for all crops of all pairs keeps the encoder's batches full.
     images, owners = crops(pairs, field, features.options.alignment.margin)
     cosines: list[list[float]] = [[] for _ in pairs]
     if images:
@@ -129,7 +129,7 @@ def directional(
     image_length, text_length = np.linalg.norm(image, axis=1), np.linalg.norm(text, axis=1)
     values: list[Value] = []
     for index in range(len(image)):
-        # An untouched image has no direction, which is not the same as a wrong one (a cosine of 0).
+        # An unchanged image has no direction. A value of 0 would say that it changed in a wrong direction.
         if image_length[index] <= LEAST_CHANGE:
             values.append(NoValue("the image did not change, so its change has no direction"))
         elif text_length[index] <= LEAST_CHANGE:

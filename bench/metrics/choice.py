@@ -1,4 +1,4 @@
-"""Which metrics can be computed on some data, and their construction."""
+"""Chooses the metrics that can be computed on some data, and constructs them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class MetricChoice:
     names: list[str] = field(default_factory=list)
     """Metrics to compute, in order."""
     left_out: dict[str, list[str]] = field(default_factory=dict)
-    """Metric -> why it is not computed, each reason with its remedy."""
+    """Metric -> the reasons why it is not computed, each with its remedy."""
     stand_ins: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
-    """Published metric whose weights are missing -> the metric in ``names`` that takes its place under its own name,
-    and what is missing, with the remedy."""
+    """Published metric whose weights are missing -> the metric in ``names`` that replaces it under its own name, and
+    what is missing, with the remedy."""
 
 
 def choose_metrics(
@@ -42,17 +42,18 @@ def choose_metrics(
 ) -> MetricChoice:
     """Chooses the metrics to compute on data of one kind. Loads no network.
 
-    ``rendered``: the images are of the rendered world. There the stand-in of a published metric is chosen, because
-    published networks never saw that world. On other data the published metric is chosen where its weights are
-    here, else its stand-in. A metric with an embedded network is then left out, even where it was requested.
+    ``rendered`` says that the images show the rendered world. For these, the stand-in of a published metric is chosen,
+    because published networks were not trained on that world. On other data the published metric is chosen where its
+    weights are installed, or else its stand-in. A metric with an embedded network is then left out, even where it was
+    requested.
 
-    ``requested`` (default: every registered metric) narrows the choice. A published name there admits its stand-in.
+    ``requested`` (default: every registered metric) restricts the choice to these metrics and their stand-ins.
     """
     registry = registry or metric_registry()
     pool = list(requested) if requested is not None else registry.names()
 
     # Candidates for the place of each metric, the preferred one first.
-    # Stand-in -> the published metric in whose place it stands.
+    # Stand-in -> the published metric that it replaces.
     published = {stand_in: name for name, stand_in in STAND_INS.items()}
     candidates: dict[str, list[str]] = {}
     for name in pool:
@@ -66,7 +67,7 @@ def choose_metrics(
     problems = metric_problems({name for both in candidates.values() for name in both}, features, registry)
     choice = MetricChoice()
     for name, both in candidates.items():
-        # Photographs admit no embedded network.
+        # An embedded network must not score photographs.
         admissible = [one for one in both if rendered or not registry.load(one).embedded]
         usable = next((one for one in admissible if one not in problems), None)
         if usable is None:
@@ -114,13 +115,11 @@ def load_metrics(
 
 
 def embedded_reason(name: str) -> str:
-    """Why a metric with an embedded network has no value on data that are not rendered."""
+    """The reason why a metric with an embedded network has no value on data that are not rendered."""
     # The published metric that can score photographs, if there is one.
     instead = next((main for main, stand_in in STAND_INS.items() if stand_in == name), None)
     remedy = f"Ask for {instead}." if instead else "Leave it out."
-    return (
-        f"an embedded network, which has seen only the rendered world, cannot score these pictures. {remedy}"
-    )
+    return f"an embedded network, trained on the rendered world only, cannot score these images. {remedy}"
 
 
 def refusal(problems: Mapping[str, Sequence[str]]) -> MetricError:

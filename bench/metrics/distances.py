@@ -19,7 +19,7 @@ Rows = NDArray[np.floating]
 
 # Kernel width and factor of CMMD (Jayasumana et al. 2024).
 CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
-# Images a side up to which whole kernel matrices are kept (512 MB each).
+# Images per set up to which whole kernel matrices are kept in memory (512 MB each).
 KERNEL_LIMIT = 8192
 # Rows of a kernel matrix in memory at once.
 BLOCK_ROWS = 2048

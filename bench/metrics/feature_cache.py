@@ -1,4 +1,4 @@
-"""Rows of features, computed once and remembered: in memory, and on disk across methods and runs."""
+"""Rows of features, computed once and cached: in memory, and on disk across methods and runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FeatureCache:
 
     A space is the name of a network and its preprocessing, a key the hash of an image or text. A file holds many
     rows, is written whole or not at all, and never changes, so that several runs may share a folder. The rows of a
-    damaged file are computed again. A folder that cannot be written costs a warning.
+    damaged file are computed again. A folder that cannot be written causes a warning, not an error.
     """
 
     def __init__(self, folder: Path | str | None = None, *, rows_per_file: int = 2048) -> None:
@@ -44,7 +44,7 @@ class FeatureCache:
         items: Sequence[T],
         compute: Callable[[Sequence[T]], Rows],
     ) -> Rows:
-        """``(len(keys), D)``: remembered rows, and those of ``compute`` for the items that have none.
+        """``(len(keys), D)``: cached rows, and for the items without one the rows of ``compute``.
 
         ``D`` is 0 for no keys.
         """
@@ -77,12 +77,12 @@ class FeatureCache:
             return np.stack([rows[key] for key in keys]) if keys else np.zeros((0, 0), np.float32)
         except KeyError as error:
             raise MetricError(
-                f"{space}: no features of a picture {error} that was there before. "
-                "The images changed while they were scored; score them again."
+                f"{space}: an image that was read before ({error}) has no features now. "
+                "The images changed while they were scored. Score them again."
             ) from None
 
     def flush(self) -> None:
-        """Writes the rows that no file holds yet. Warns, and writes no more, where the folder refuses."""
+        """Writes the rows that are in no file yet. Warns, and stops writing, where the folder cannot be written."""
         if self._folder is None:
             return
         for space, keys in self._unsaved.items():
@@ -120,7 +120,7 @@ def _read_rows(path: Path) -> dict[str, Rows]:
         # Never a pickle: the folder may be shared.
         with np.load(path, allow_pickle=False) as file:
             keys, rows = file["keys"], file["rows"]
-        # Features that are not finite, too, are computed again.
+        # Features that are not finite are computed again too.
         if (
             rows.ndim != 2
             or rows.dtype != np.float32

@@ -1,7 +1,7 @@
 """Networks and features that metrics share: each network is loaded once, each feature computed once, in batches.
 
-Features are remembered by the image's content (SHA-256 of its pixels) and the network's identity (name and SHA-256
-of its weights), in memory and, where a cache folder is given, on disk across methods and runs.
+Features are cached by the image's content (SHA-256 of its pixels) and the network's identity (name and SHA-256 of its
+weights), in memory and, where a cache folder is given, on disk across methods and runs.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ AttributeProbabilities = Mapping[str, Mapping[str, float]]
 
 
 class RegionClassifier(Protocol):
-    """An attribute classifier: reads annotated attributes off regions of images."""
+    """An attribute classifier: it predicts annotated attributes of image regions."""
 
     identity: str
-    """Changes with its weights, so that scores are then computed afresh. May be empty."""
+    """Changes with its weights, so that scores are then computed again. May be empty."""
 
     def __call__(
         self, images: NDArray[np.uint8], masks: NDArray[np.bool_], /
@@ -50,9 +50,9 @@ class RegionClassifier(Protocol):
         ...
 
 
-# Pixels per batch of an encoder. On a CPU a larger batch leaves its caches, on an accelerator it fills it.
+# Pixels per batch of an encoder. On a CPU a batch should fit into the caches. An accelerator needs large batches.
 _ENCODER_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 23}
-# Images per batch, however large they are, unless the caller set the number of pixels.
+# Smallest number of images per batch, however large they are, unless the caller set the number of pixels.
 _LEAST_BATCH = 4
 # Values of pairs in memory.
 _MEMO_PAIRS = 200_000
@@ -62,10 +62,11 @@ _TEXT_BATCH = 128
 
 
 class Features:
-    """The networks and the remembered features of one scoring run.
+    """The networks and the cached features of one scoring run.
 
-    ``mini_clip`` is the embedded CLIP's folder, ``classifier`` the ground-truth judge's. ``workers`` threads decode
-    and resize. Networks are loaded on first use. The number of torch's threads is the caller's business.
+    ``mini_clip`` is the embedded CLIP's folder, ``classifier`` the attribute classifier of ``judge_truth``.
+    ``workers`` threads decode and resize. Networks are loaded on first use. The caller sets the number of torch's
+    threads.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Features:
     # -- networks -------------------------------------------------------------------------------
 
     def clip_spec(self, slot: str) -> ClipSpec:
-        """Which CLIP a slot holds. Raises :class:`MetricError` for the embedded slot without a folder."""
+        """The CLIP of a slot. Raises :class:`MetricError` for the embedded slot without a folder."""
         spec = self._specs[slot]
         if spec is None:
             raise MetricError("no embedded CLIP was given: name its folder (open_clip's layout).")
@@ -185,7 +186,7 @@ class Features:
         return int(self.clip_spec(slot).tokenizer.context_length)
 
     def cut_prompts(self) -> list[str]:
-        """One warning per CLIP model that was to read prompts longer than it reads: how many, and one of them."""
+        """One warning per CLIP model that got prompts longer than its context: their number, and one of them."""
         lines = []
         for slot, is_cut in self._is_cut.items():
             cut = sorted(prompt for prompt, is_long in is_cut.items() if is_long)
@@ -263,7 +264,7 @@ class Features:
         Iterates over ``images`` only where rows are missing, with few in memory at once. ``compute`` is
         the method of this class that fills ``space``. Raises :class:`MetricError` where an image has disappeared.
         """
-        # Images that were shown before have their rows. The others are decoded again.
+        # Images that ``SetMetric.see`` got have their rows. The others are decoded again.
         missing = self._rows.missing(space, keys)
         if missing:
             for batch in batches((image for image in images if image.key in missing), _STREAMED_IMAGES):
@@ -275,7 +276,7 @@ class Features:
     def pair_values(
         self, computation: str, pairs: Sequence[Pair], compute: Callable[[Sequence[Pair]], Sequence[T]]
     ) -> list[T]:
-        """Values of pairs, remembered by the name of the computation and the pixels of source, edit and mask.
+        """Values of pairs, cached by the name of the computation and the pixels of source, edit and mask.
 
         ``compute`` gets the pairs that are new. Several metrics thus share one computation.
         """
@@ -307,7 +308,7 @@ class Features:
         self._rows.flush()
 
     def _batch_size(self, pixels: int) -> int:
-        """Images of so many pixels per batch."""
+        """Number of images per batch, for images of this many pixels."""
         if self._batch_pixels is not None:
             return max(1, self._batch_pixels // max(1, pixels))
         kind = self.device.split(":")[0]
@@ -320,7 +321,7 @@ class Features:
         prepare: Callable[[Any], Any],
         encode: Callable[[Sequence[Any]], Rows],
     ) -> Rows:
-        """Encodes items batch by batch. Threads prepare the next batch meanwhile."""
+        """Encodes items batch by batch. Threads prepare the next batch at the same time."""
         # Two batches in memory: one encoded, one prepared.
         waiting = [self._pool.submit(prepare, item) for item in items[:size]]
         parts = []

@@ -1,8 +1,8 @@
-"""Distance to the reference: how near an edit comes to the ground truth inside the mask, where a case has one.
+"""Distance to the reference: the distance of an edit from the ground truth inside the mask, where a case has one.
 
-Several answers to a prompt can be right, and the ground truth is only one of them. A distance of 0 is a
-perfect edit, but a larger distance is no proof of a wrong one. Read a value beside that of ``copy_input``, which
-has done nothing, and compare methods on the same cases alone.
+Several edits can be right for a prompt, and the ground truth is only one of them. A distance of 0 is a perfect edit,
+but a larger distance does not prove a wrong one. Compare a value with that of ``copy_input``, which changes nothing,
+and compare methods only on the same cases.
 
 Only pixels inside the mask are read. For LPIPS the edited image is filled with the ground truth outside the
 mask, and the map is averaged inside. A small mask makes the value smaller (see ``bench.metrics.leakage`` on

@@ -1,8 +1,8 @@
 """Intervals of distances between sets, by a jackknife.
 
-Source images with their edits are left out in turn, group by group, and so are the real images. The variances of the
-two add up. :func:`distance_interval` says what the interval is about. :class:`FrechetWithout` and
-:class:`KernelSums` compute distances without some rows much faster than from the start.
+Groups of source images with their edits are left out in turn, and so are groups of real images. The two variances are
+added. :func:`distance_interval` says for which quantity the interval holds. :class:`FrechetWithout` and
+:class:`KernelSums` compute distances without some rows much faster than from all remaining rows.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def leave_out_groups(clusters: Sequence[str], limit: int, *, seed: int = 0) -> l
     # Ceiling divisions.
     per_group = -(-len(sizes) // limit)
     count = -(-len(sizes) // per_group)
-    # Dealt out in turn: groups differ by one cluster at most, and large clusters are spread.
+    # Assigned in turn: groups differ by at most one cluster, and large clusters are spread over the groups.
     group = np.empty(len(sizes), dtype=np.intp)
     group[order] = np.arange(len(sizes)) % count
     return [np.flatnonzero(group[owner] == index) for index in range(count)]
@@ -44,17 +44,17 @@ def leave_out_groups(clusters: Sequence[str], limit: int, *, seed: int = 0) -> l
 def jackknife_variance(without: LeaveOut, groups: Sequence[NDArray[np.intp]]) -> float:
     """Variance of a distance, by leaving out one group of rows at a time (Kott 2001, delete-a-group jackknife).
 
-    No row is ever repeated: a bootstrap's repeats shift a distance between distributions, and its scatter too.
+    It is no bootstrap, because repeated rows bias a distance between distributions and its variance.
 
-    The jackknife overstates the variance of what is not linear in the rows (Efron and Stein 1981): at small n,
-    and between nearly equal distributions. ``tests/perf/set_intervals.py`` prints by how much.
+    The jackknife overestimates the variance of a statistic that is not linear in the rows (Efron and Stein 1981): at
+    small n, and between nearly equal distributions. ``tests/perf/set_intervals.py`` prints by how much.
     """
     n, count = sum(len(group) for group in groups), len(groups)
     # (groups,) changes of the distance, each without one group.
     whole = without(np.zeros(0, dtype=np.intp))
     change = np.array([without(group) - whole for group in groups])
-    # A biased distance rises as rows are left out. That rise, in proportion to the rows that are left, is no scatter
-    # and is taken off. For groups of equal size it is the mean.
+    # A biased distance rises as rows are left out. This rise, in proportion to the remaining rows, is not random and
+    # is subtracted. For groups of equal size it is the mean change.
     proportion = np.array([len(group) / (n - len(group)) for group in groups])
     scatter = change - proportion * (change.sum() / proportion.sum())
     # Kott 2001: v = (G - 1) / G * sum of squared deviations.
@@ -66,11 +66,11 @@ def distance_interval(value: float, variances: Sequence[tuple[float, int]]) -> t
 
     ``variances``: ``(variance, degrees of freedom of that estimate)`` that each of the independent sets adds.
 
-    The interval is about the expected value at this n, not at infinitely many images. A Fréchet distance and
-    a biased MMD^2 fall as n rises, which no interval shows. Compare rows of the same n.
+    The interval is for the expected value at this n, not for infinitely many images. A Fréchet distance and a biased
+    MMD^2 fall as n rises, and the interval does not include this bias. Compare only rows of the same n.
 
-    A distance is never negative, so no end of the interval is. The exception is an unbiased estimate of an
-    MMD^2 that is negative itself: then ``low`` is that value, and ``high`` is at least 0.
+    A distance is never negative, so both ends of the interval are at least 0. The exception is an unbiased estimate
+    of an MMD^2 that is negative itself: then ``low`` is that value, and ``high`` is at least 0.
     """
     from scipy.special import stdtrit
 
@@ -95,7 +95,7 @@ class FrechetWithout:
         """``rows``: ``(N, D)``. At least two must be left each time."""
         x = np.asarray(rows, dtype=np.float64)
         mean = x.mean(axis=0)
-        # Centred, so that what is subtracted later does not cancel.
+        # Centred, because the subtractions below would lose precision on large values.
         self.rows = x - mean
         self.other = other
         self.step = mean - other.mean

@@ -1,7 +1,7 @@
-"""Leakage: changes where nothing should change. And its counterpart: how much changed inside the mask.
+"""Leakage: changes outside the mask, where nothing should change. And the amount of change inside the mask.
 
-Every leakage metric looks at valid outside pixels only: those farther from the mask than a thin band at its edge,
-where blending is no leak. Nothing inside the mask can move a value:
+Every leakage metric compares only valid outside pixels: those farther from the mask than a thin edge band, where
+blending is no leakage. Pixels inside the mask cannot change a value:
 
 * MSE, PSNR, SSIM and the changed shares never read a pixel that is not valid (``bench.metrics.masked``).
 * LPIPS has receptive fields that reach across the mask. The edited image is therefore filled from the
@@ -9,10 +9,10 @@ where blending is no leak. Nothing inside the mask can move a value:
   valid pixels. leak_lpips_edge fills the mask alone and averages over the edge band.
 
 **Dilution.** The fill makes LPIPS smaller where the mask is large: deep features near the mask also see the
-filled pixels, which do not differ. A gray outside at 64 px measures 0.68, 0.27, 0.14 and 0.04 where 1, 87, 95 and
-99 % of the image are masked (``tests/perf/leak_rule.py --tables 4``). Compare leak_lpips between methods on the
-same cases, but not between masks of different size. leak_lpips_undiluted can be compared between masks. MSE,
-PSNR and the changed shares are not diluted.
+filled pixels, which do not differ. Example: all pixels outside become gray, at 64 px. Then leak_lpips is 0.68, 0.27,
+0.14 and 0.04 where 1, 87, 95 and 99 % of the image are masked (``tests/perf/leak_rule.py --tables 4``). Compare
+leak_lpips between methods on the same cases, but not between masks of different size. leak_lpips_undiluted can be
+compared between masks. MSE, PSNR and the changed shares are not diluted.
 
 A composited edit has no leakage by construction, so these metrics do not score it.
 """
@@ -146,7 +146,7 @@ class LeakSsim(PairMetric):
     heading = "leak SSIM"
     unit = "-1..1"
     higher_is_better = True
-    summary = "SSIM outside the mask, its windows blind to the inside"
+    summary = "SSIM outside the mask, from windows that ignore pixels inside"
     computation = "leak-ssim"
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
@@ -241,8 +241,8 @@ class LeakLpipsUndiluted(LpipsMetric):
     """LPIPS outside without the dilution of ``leak_lpips``: comparable between masks of any size.
 
     Both images are filled: each pixel of the mask and its edge band takes the colour of the nearest valid pixel
-    of the same image. A difference outside thus continues inside, instead of ending at the mask, and nothing
-    inside can move the value.
+    of the same image. A difference outside thus continues inside, instead of ending at the mask, and pixels inside
+    cannot change the value.
     """
 
     name = "leak_lpips_undiluted"
@@ -306,7 +306,7 @@ class EditChange(PairMetric):
 
     name = "edit_change"
     heading = "change inside"
-    # A little change may be no edit, and much of it too much: neither end is better.
+    # Too little change is no edit, and too much may be a wrong one: neither direction is better.
     higher_is_better = None
     summary = "mean absolute difference inside the mask"
     computation = "edit-change"

@@ -1,7 +1,7 @@
 """Comparisons of two images on the pixels inside or outside a mask, as pure functions of arrays.
 
-No function reads a pixel that it is not to count. Images are ``(H, W, 3)`` uint8, masks ``(H, W)`` bool. Differences
-are of values in [0, 1].
+No function reads a pixel that does not count. Images are ``(H, W, 3)`` uint8, masks ``(H, W)`` bool. Differences are
+between values in [0, 1].
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     BoolHW = NDArray[np.bool_]
     Uint8HWC = NDArray[np.uint8]
 
-# 58.92 dB. Rounding to 8 bits alone has a mean squared error of (1/255)^2 / 12, and a higher PSNR cannot be told from
-# its own. With the cap, an untouched outside has a value that a mean over cases can hold.
+# 58.92 dB. Rounding to 8 bits alone has a mean squared error of (1/255)^2 / 12, so a higher PSNR cannot be
+# distinguished from rounding. The cap also makes the PSNR of an untouched outside finite, so that means exist.
 PSNR_CAP = float(10 * np.log10(12 * 255**2))
 
 SSIM_SIGMA, SSIM_RADIUS = 1.5, 5
@@ -89,7 +89,7 @@ def psnr(mse: float) -> float:
 def changed_share(source: Uint8HWC, edited: Uint8HWC, valid: BoolHW, visible: float) -> float | None:
     """Share of valid pixels that differ by more than ``visible`` in some channel. None without a valid pixel."""
     difference = np.abs(source[valid].astype(np.int16) - edited[valid])  # (pixels, 3)
-    # Compared in units of 1/255, with room for the rounding of visible * 255 alone.
+    # Compared in units of 1/255. 1e-9 allows for the rounding of visible * 255.
     return float((difference.max(axis=1) > visible * 255 + 1e-9).mean()) if difference.size else None
 
 
@@ -100,9 +100,9 @@ def changed_area(
 
     The image is divided into square tiles, ``options.tile`` of its shorter side wide (1/16: 4 px of 64, 32 px
     of 512). A tile has changed where the mean over the region's pixels in it differs by more than
-    ``options.repainted`` in some channel. It counts by its number of pixels in ``region``. The mean cancels the fine
-    errors of a compression, so that the share says where something else was painted. It depends on neither the size
-    of ``region`` nor the number of pixels in the image.
+    ``options.repainted`` in some channel. It is weighted by its number of pixels in ``region``. Small errors of a
+    compression cancel in the mean, so that the share measures repainting. It depends on neither the size of
+    ``region`` nor the number of pixels in the image.
     """
     options = options or LeakageOptions()
     # Tile starts along both axes. The tiles cover any shape, and each pixel lies in exactly one.
@@ -120,7 +120,7 @@ def changed_area(
     # (rows, columns, 3): signed sums, in which fine errors cancel.
     difference = per_tile((source.astype(np.int32) - edited) * region[..., None])
     largest = np.abs(difference).max(axis=-1)
-    # Compared as sums: |sum| > pixels * repainted * 255, with room for the rounding of the product alone.
+    # Compared as sums: |sum| > pixels * repainted * 255. 1e-9 allows for the rounding of the product.
     changed = largest > pixels * (options.repainted * 255 + 1e-9)
     return float(pixels[changed].sum() / pixels.sum())
 
@@ -151,8 +151,8 @@ def masked_ssim(source: Uint8HWC, edited: Sequence[Uint8HWC], valid: BoolHW) -> 
         cropped: NDArray[np.float64] = correlate1d(rows, taps, axis=1, mode="constant")
         return cropped[:, SSIM_RADIUS:-SSIM_RADIUS][centres]
 
-    # Local statistics of the source, once for all edits. Divided by the window's valid weight (normalised
-    # convolution), there is neither a fill nor a zeroed inside to pull SSIM towards 1.
+    # Local statistics of the source, once for all edits. They are divided by the window's valid weight (normalised
+    # convolution). Filling the inside with equal or zero pixels instead would pull SSIM towards 1.
     total = blur(weight)
     x = source / 255.0
     mean_x = blur(weight * x) / total

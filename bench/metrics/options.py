@@ -1,4 +1,4 @@
-"""Options of metrics. An option that differs from its default shows in the metric's version."""
+"""Options of metrics. An option that differs from its default changes the metric's version."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LeakageOptions:
 
 @dataclass(frozen=True)
 class SuccessRule:
-    """States when an edit succeeds. No other place does. All three conditions must hold.
+    """Defines when an edit succeeds. No other code does. All three conditions must hold.
 
     1. **The judge says yes.** ``truth``: for every expected attribute change of the case, the attribute classifier's
        most probable value is the expected one, and it is more probable than the one before (where the case names
@@ -60,20 +60,20 @@ class SuccessRule:
     """
 
     min_edit_area: float = 0.1
-    """In 400 held-out cases, every ideal edit repaints more. No JPEG of quality 75 does, and one round trip through
-    the embedded autoencoder."""
+    """In 400 held-out cases, every ideal edit repaints more than this. JPEG at quality 75 never does, and a round
+    trip through the embedded autoencoder does so in one case."""
     max_leak_area: float = 0.05
-    """An object that vanishes is a leak where it covers more than this."""
+    """An object that disappears counts as leakage where it covers more than this."""
     min_leak_psnr: float = 22.0
-    """In dB. It is for noise and blur, which repaint nothing. The autoencoder's round trip is better in 399 of 400
-    held-out cases."""
+    """In dB. It detects noise and blur, which repaint no tile. The autoencoder's round trip has a higher PSNR in 399
+    of 400 held-out cases."""
     clip_margin: float = 0.0
     region_margin: float = 0.0
-    """Not calibrated: that needs edits of known success and a published CLIP. At 0 a region passes that comes
-    closer to its prompt by anything. So ``success_clip`` is lenient: state the margin beside its figures."""
+    """Not calibrated: calibration needs edits of known success and a published CLIP. At 0, a region passes if it comes
+    closer to its prompt by any amount. So ``success_clip`` is lenient: state the margin beside its values."""
     mini_region_margin: float = 0.08
-    """The largest at which the embedded CLIP accepts every one of 600 held-out ideal edits
-    (``methods/zoo/TRAINING.md``). A failed edit, too, comes somewhat closer to the prompt than another image."""
+    """The largest margin at which the embedded CLIP accepts all of 600 held-out ideal edits
+    (``methods/zoo/TRAINING.md``). It is above 0 because even a failed edit comes slightly closer to the prompt."""
 
     def holds(self, judged: bool, edit_area: float, leak_area: float | None, leak_psnr: float | None) -> bool:
         """True where the edit succeeds. ``leak_area`` and ``leak_psnr`` are None without a valid outside."""
@@ -85,8 +85,9 @@ class SuccessRule:
         return judged and edit_area > self.min_edit_area and inside
 
 
-# Least number of source images, and of real ones, for an interval of a distance of sets. In a simulation, that of a
-# Fréchet distance held the expected value in 94 % of the draws from 4 source images, 92 % from 3 and 88 % from 2.
+# Least number of source images, and of real ones, for the interval of a distance between sets. In a simulation, the
+# interval of a Fréchet distance contained the expected value in 94 % of the samples with 4 source images, in 92 % with
+# 3 and in 88 % with 2.
 LEAST_CLUSTERS = 4
 
 
@@ -100,8 +101,8 @@ class RealismOptions:
     kid_subsets: int = 100
     kid_subset_size: int = 1000
     groups: int = 32
-    """Number of groups for the interval: source images with their edits, and real images, are left out in at most so
-    many groups in turn. 0 reports no interval."""
+    """Largest number of groups for the interval. Source images with their edits, and real images, are left out group
+    by group. 0 reports no interval."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -109,7 +110,7 @@ class RealismOptions:
             raise MetricError("realism: n must be at least 2.")
         if self.kid_subsets < 1 or self.kid_subset_size < 2:
             raise MetricError("realism: kid_subsets must be at least 1 and kid_subset_size at least 2.")
-        # An interval from fewer groups holds the expected value too rarely (see LEAST_CLUSTERS).
+        # An interval from fewer groups contains the expected value too rarely (see LEAST_CLUSTERS).
         if self.groups and self.groups < LEAST_CLUSTERS:
             raise MetricError(f"realism: groups must be at least {LEAST_CLUSTERS}, or 0 for no interval.")
 
@@ -141,7 +142,7 @@ def versioned(version: str, *choices: Any) -> str:
 
     A choice is an options dataclass, or the identity of a network (a string, empty for none).
     """
-    # Options at their defaults do not enter: versions stay as they are when an option is added.
+    # Default options are not part of the digest, so that versions stay the same when an option is added.
     parts: list[Any] = []
     for choice in choices:
         if isinstance(choice, str):

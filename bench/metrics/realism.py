@@ -61,13 +61,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Images a side below which a distance carries a warning.
+# Number of images per set below which a distance gets a warning.
 SMALL_N = 2048
 VGG16_SIDE = 224
 
 
 class _Remembered(Generic[T]):
-    """A function of the reference's rows that remembers its last result: one reference serves every method."""
+    """A function of the reference's rows that caches its last result, because all methods have one reference."""
 
     def __init__(self, compute: Callable[[Features2D], T]) -> None:
         self._compute = compute
@@ -122,7 +122,7 @@ class _Distance(SetMetric):
     def see(self, images: Sequence[RgbImage]) -> None:
         """Computes and caches the features of these images, so that they need not be decoded again."""
         if self.options.n is not None:
-            return  # score_set uses few of many, and knows which once all have been seen
+            return  # score_set uses only n images, and can choose them only after all were read
         # VGG16's side, and so the space in the cache, depends on the image's size.
         by_size: dict[tuple[int, int], list[RgbImage]] = defaultdict(list)
         for image in images:
@@ -173,7 +173,7 @@ class _Distance(SetMetric):
     def interval(
         self, value: float, edited: Features2D, reference: Features2D, clusters: Sequence[str]
     ) -> tuple[float | None, float | None, str | None]:
-        """``(low, high, None)``, or ``(None, None, reason)``. The reason is None too where no interval is wanted."""
+        """``(low, high, None)``, or ``(None, None, reason)``. All are None where no interval was requested."""
         limit, seed = self.options.groups, self.options.seed
         if not limit:
             return None, None, None
@@ -203,7 +203,7 @@ class _Distance(SetMetric):
         return low, high, None
 
     def _small_n_warning(self, n: int, m: int, dimensions: int) -> str | None:
-        """Fréchet distances and their kin depend on n (Chong and Forsyth 2020)."""
+        """Warning for a small n, on which Fréchet and similar distances depend (Chong and Forsyth 2020)."""
         # The smaller side decides. A covariance of D dimensions needs well over D rows.
         least = min(n, m)
         if least >= max(SMALL_N, 2 * dimensions):

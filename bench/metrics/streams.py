@@ -1,4 +1,4 @@
-"""Iterates over images without keeping them in memory: only a fingerprint of each is kept."""
+"""Iterates over images without keeping them in memory: only a fingerprint of each image is stored."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Fingerprint:
 
 
 class ImageStream(Collection[RgbImage]):
-    """A collection that decodes its images anew on each iteration, so that few are in memory at once.
+    """A collection that decodes its images again on each iteration, so that few are in memory at once.
 
-    ``make`` returns the same images in the same order each time. ``fingerprints``, where the caller has them, spare
-    the iteration that ``len`` costs otherwise.
+    ``make`` returns the same images in the same order each time. Without ``fingerprints``, ``len`` needs an iteration
+    over all images.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ImageStream(Collection[RgbImage]):
         for image in self._make():
             fingerprints.append(Fingerprint.of(image))
             yield image
-        # Only a completed iteration gets here.
+        # Only a completed iteration reaches this line.
         if self._fingerprints is None:
             self._fingerprints = fingerprints
 

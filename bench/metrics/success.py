@@ -1,16 +1,16 @@
-"""Success: did the edit do what was requested, and nothing else. The rule: ``bench.metrics.options.SuccessRule``.
+"""Success: the edit did what was requested, and nothing else. The rule is ``bench.metrics.options.SuccessRule``.
 
-``judge_*`` is the first of the rule's three conditions alone, ``success_*`` all three. Judges:
+``judge_*`` checks only the first of the rule's three conditions, ``success_*`` all three. Judges:
 
 * ``truth`` reads annotated attributes with an attribute classifier and checks every expected attribute change of the
-  case (its ``claims``). With several regions, each change is read in its own region, and all must hold. The classifier
-  at hand has seen only the rendered world, so ``*_truth`` scores nothing else. A judge with a classifier of
-  photographs would be a metric of its own.
-* ``clip`` (and ``mini_clip``) knows prompts only. A request has no prompt for what a region showed before. So
-  the whole image decides between the two prompts, and each region's crop must have come closer to what the
-  region shall show.
+  case (its ``claims``). With several regions, each change is read in its own region, and all must hold. The embedded
+  classifier was trained on the rendered world only, so ``*_truth`` scores nothing else. A judge with a classifier of
+  photographs would be a separate metric.
+* ``clip`` (and ``mini_clip``) compares images with prompts. A request has no prompt for the region before the edit. So
+  the whole image is compared with the source and the target prompt, and each region's crop must have come closer to
+  the region prompt.
 
-An untouched image never succeeds: nothing changed inside, and no crop came strictly closer to anything.
+An unchanged image never succeeds: nothing changed inside, and no crop came strictly closer to its prompt.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def change_holds(change: Claim, probabilities: AttributeProbabilities) -> Verdic
     if not all(np.isfinite(list(values.values()))):
         return NoValue(f"the attribute classifier's probabilities of {change.attribute!r} are not finite")
     # The expected value must beat every other value, and the one before.
-    # `>` below, not `>=`: a classifier that cannot decide has not seen the change.
+    # `>` below, not `>=`: a tie is no detected change.
     rivals = [p for value, p in values.items() if value != change.after]
     wins = all(values[change.after] > p for p in rivals)
-    # A change to the value that was there before only has to win.
+    # Where the value has to stay, it only has to beat the other values.
     if change.before not in ("unknown", change.after):
         wins = wins and values[change.after] > values.get(change.before, 0.0)
     return wins
@@ -73,7 +73,7 @@ def judge_truth(features: Features, pairs: Sequence[Pair]) -> list[Verdict]:
         if not pair.claims:
             problems[index] = NoValue("the case has no expected attribute change to check")
         for change in pair.claims:
-            # A case from a plug-in may name a region that it does not have.
+            # A plug-in's case may name a region that it does not have.
             if not 0 <= change.region < len(pair.areas):
                 problems[index] = NoValue(
                     f"an expected change is about region {change.region}, which the case does not have"
@@ -96,8 +96,8 @@ def judge_truth(features: Features, pairs: Sequence[Pair]) -> list[Verdict]:
 
 
 def _all_hold(verdicts: Sequence[Verdict]) -> Verdict:
-    """True where all hold. One without a verdict leaves none for all."""
-    # The first reason is as good as all of them.
+    """True where all hold. Without a verdict for one of them, there is none for all."""
+    # One reason is enough.
     missing = next((verdict for verdict in verdicts if isinstance(verdict, NoValue)), None)
     return missing or all(verdicts)
 
@@ -105,10 +105,10 @@ def _all_hold(verdicts: Sequence[Verdict]) -> Verdict:
 def judge_clip(
     features: Features, pairs: Sequence[Pair], slot: str, margin: float, region_margin: float = 0.0
 ) -> list[Verdict]:
-    """True where the image is closer to the target prompt, and every region came closer to its own.
+    """True where the image is closer to the target prompt than to the source prompt, and every region came closer.
 
-    By more than ``margin`` and ``region_margin`` (cosines). ``slot`` names the CLIP that judges. No verdict where one
-    of the prompts is longer than it reads.
+    The first difference must exceed ``margin``, that of every region's crop to its prompt ``region_margin`` (cosines).
+    ``slot`` names the CLIP. No verdict where a prompt is longer than it reads.
     """
     # Cosines of the whole edited image with both prompts, (N,) each.
     to_target = prompt_cosines(features, slot, pairs, "edited", "target_prompt")
@@ -121,8 +121,8 @@ def judge_clip(
         for pair, of_regions in zip(pairs, region_prompts(pairs), strict=True)
     ]
     return [
-        reason or bool(target - source > margin and closer.size and (closer - farther > region_margin).all())
-        for reason, target, source, farther, closer in zip(
+        reason or bool(target - source > margin and new.size and (new - old > region_margin).all())
+        for reason, target, source, old, new in zip(
             prompt_reasons(features, slot, prompts), to_target, to_source, before, after, strict=True
         )
     ]
@@ -132,7 +132,7 @@ def judge_clip(
 
 
 class _Judge(Metric):
-    """Yes or no, by a judge that a subclass has."""
+    """A yes-or-no metric. A subclass implements its judge."""
 
     version = "1"
     unit = "0/1"
@@ -168,7 +168,9 @@ class JudgeTruth(_Judge):
     def problems(cls, features: Features) -> list[str]:
         if features.classifier is not None:
             return []
-        return ["the ground-truth judge needs an attribute classifier; none was given."]
+        return [
+            "judge_truth needs an attribute classifier, and none was given. Pass it as Features(classifier=...)."
+        ]
 
     def _choices(self) -> list[object]:
         return [self.features.classifier.identity if self.features.classifier is not None else ""]
@@ -243,8 +245,7 @@ class _Success(_Judge):
 
     def _leaks(self, pairs: Sequence[Pair]) -> list[tuple[float | None, float | None]]:
         """``leak_area`` and ``leak_psnr`` of each pair. None without a valid outside."""
-        # A composited edit is the source outside.
-        # Leakage metrics are asked about raw edits only.
+        # Outside the mask, a composited edit equals the source: it has no leakage. So only raw edits are measured.
         leaks: list[tuple[float | None, float | None]] = [(0.0, PSNR_CAP)] * len(pairs)
         raw = [index for index, pair in enumerate(pairs) if not pair.composited]
         areas = leakage.LeakArea(self.features).score([pairs[index] for index in raw])
@@ -259,7 +260,7 @@ def _number(value: Value) -> float | None:
 
 
 def conditions(rule: SuccessRule | None = None) -> str:
-    """Conditions 2 and 3 of the rule in half a sentence, for tables and documentation."""
+    """Conditions 2 and 3 of the rule as a phrase, for tables and documentation."""
     rule = rule or SuccessRule()
     return (
         f"more than {rule.min_edit_area:.0%} of the area inside was repainted, at most {rule.max_leak_area:.0%} "

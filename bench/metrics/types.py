@@ -1,4 +1,4 @@
-"""The interface of metrics: base classes, the images and pairs they get, the values they return.
+"""The interface of metrics: base classes, the images and pairs that they get, the values that they return.
 
 No tensor library is imported here. A third-party metric of single edits inherits :class:`Metric`. It is named in an
 entry point of the group ``prompteditbench.metrics`` or in the ``METRICS`` of a plug-in module::
@@ -54,7 +54,7 @@ class MetricError(BenchError):
 
 
 class ReasonCode(Enum):
-    """Why a value is missing, as far as the program decides by it. A stored reason begins with the code's value."""
+    """Kinds of reasons that the program treats differently. A stored reason begins with its code."""
 
     FINAL = ""
     """The case or the edit has no such value. Scoring does not try again."""
@@ -70,14 +70,14 @@ class ReasonCode(Enum):
     @classmethod
     def of(cls, reason: str | None) -> ReasonCode:
         """Code of a stored reason."""
-        # FINAL is the empty prefix, so it is what is left.
+        # FINAL has the empty prefix, which every reason has, so it is the default.
         coded = (code for code in (cls.NO_EDIT, cls.ERROR) if (reason or "").startswith(code.value))
         return next(coded, cls.FINAL)
 
 
 @dataclass(frozen=True)
 class NoValue:
-    """Stands in place of a value that could not be computed, and says why."""
+    """Replaces a value that could not be computed, and gives the reason."""
 
     reason: str
 
@@ -88,7 +88,7 @@ Value = float | NoValue | None
 
 @dataclass(frozen=True)
 class SetValue:
-    """One value of a metric of a set of edits, with what is needed to trust it."""
+    """One value of a metric of a set of edits, with its n, interval and warnings."""
 
     value: float | None
     n: int
@@ -96,11 +96,11 @@ class SetValue:
     n_reference: int
     """Number of real images."""
     reason: str | None = None
-    """Why ``value`` is None."""
+    """The reason why ``value`` is None."""
     low: float | None = None
     high: float | None = None
-    """95 % interval about the value expected at this n, over draws of source images with their edits and of
-    real images. None where no interval was requested, or for the reason that ``warning`` states."""
+    """95 % interval for the expected value at this n, over samples of source images with their edits and of real
+    images. None where no interval was requested, or for the reason in ``warning``."""
     warning: str | None = None
 
 
@@ -164,7 +164,7 @@ class Area:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One edit to score: the image before and after, the mask, and what the edit was to do.
+    """One edit to score: the image before and after, the mask, and the requested change.
 
     Raises :class:`MetricError` where the three differ in size or the mask is not bool.
     """
@@ -237,12 +237,12 @@ class Pair:
 
     @classmethod
     def of_case(cls, case: EditCase, edited: RgbImage, *, source: RgbImage | None = None) -> Pair:
-        """The pair of a stored edit. ``source``, where it is decoded already, spares decoding it again."""
+        """The pair of a stored edit. ``source`` is the decoded source, if the caller has it already."""
         # 255 on disk and in PIL is True here.
         from bench.images import mask_array
 
         request = case.request
-        # Where metrics look, which need not be what the method saw.
+        # The masks that metrics use, which may differ from those that the method got.
         where = case.scored or request
         return cls(
             source=source or RgbImage.of(request.source),
@@ -267,7 +267,7 @@ class Pair:
 
 
 class MetricBase:
-    """The declarations of every metric. Those with a value here have it by default."""
+    """The declarations of every metric, with the default where there is one."""
 
     name: str
     """Key of its scores, and the name it is registered under."""
@@ -277,7 +277,7 @@ class MetricBase:
     """:data:`OUTCOME` declares a yes-or-no metric. Reports then show the mean as a share with a share's interval.
     Any other unit gets a mean's interval."""
     higher_is_better: bool | None
-    """None for a metric of which neither more nor less is better: it has no arrow and no best method."""
+    """None where neither direction is better: the column then has no arrow and no best method."""
     summary: str
     """One line for tables and ``list``."""
     heading: str = ""
@@ -285,7 +285,7 @@ class MetricBase:
     needs: frozenset[str] = frozenset()
     """Fields of :class:`Pair` that must not be empty. A case that lacks one gets a reason in place of a value."""
     embedded: bool = False
-    """True where its network has seen only the rendered world. Such a metric scores no other protocol."""
+    """True where its network was trained on the rendered world only. Such a metric scores no other protocol."""
     checkpoint: str = ""
     """Name of the embedded checkpoint that it needs. ``doctor`` shows the remedy where it is missing."""
     composited: bool = False
@@ -318,7 +318,7 @@ class Metric(MetricBase):
 
 
 class SetMetric(MetricBase):
-    """A metric of the distribution of a method's edits against real images (FID and its kin)."""
+    """A metric of the distribution of a method's edits against real images, such as FID."""
 
     kind = "set"
 

@@ -7,13 +7,13 @@
     edits/<protocol>/<method>-<digest>/   one lossless PNG per case
     edits.jsonl                           one line per attempt, the last one per key counts (``journal``)
     scores/*.parquet                      one file per append, the last value of the present edit counts (``scores``)
-    scores/set.json                       values of whole sets of edits, FID and its kin (``set_scores``)
+    scores/set.json                       values of whole sets of edits, such as FID (``set_scores``)
     report/                               tables and figures
     digests.jsonl                         SHA-256 of every other file as it was written, the last line counts
     tmp/, lock                            temporary files, and the name of the writing process (``folder``)
 
-Files appear whole or not at all, and a line counts once its newline is on disk: a process killed at any moment loses
-at most the edits that had not been recorded.
+Files appear whole or not at all, and a line counts once its newline is on disk. So a process that is killed at any
+moment loses only the edits that were not recorded yet.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The error of run folders, and how a failed write is explained."""
+"""The error class of run folders, and messages for failed writes."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ class StoreError(BenchError):
 
 @contextlib.contextmanager
 def writing(folder: Path, what: str) -> Iterator[None]:
-    """Turns an OSError into a :class:`StoreError` that says that ``folder`` cannot do ``what``."""
+    """Turns an OSError into a :class:`StoreError`. ``what`` is the failed action, such as ``record edits``."""
     try:
         yield
     except OSError as error:
         if error.errno in _DISK_FULL:
             problem = f"the disk is full ({error.strerror})"
-            remedy = "Free some space and give the same command again."
+            remedy = "Free some space and repeat the command."
         elif error.errno in _READ_ONLY:
             problem = f"the run folder is read-only ({error.strerror})"
             remedy = "Make it writable, or give another folder."
         else:
-            problem, remedy = str(error.strerror or error), "Mend that and retry."
+            problem, remedy = str(error.strerror or error), "Fix that and repeat the command."
         raise StoreError(f"{folder}: cannot {what}: {problem}. What is stored is kept. {remedy}") from error
 
 
 def wrong_types(row: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> list[str]:
-    """The keys of ``types`` that ``row`` lacks or holds as another type. A bool passes as bool only, never as int."""
-    # Python counts True as an int, so that bool needs a check of its own.
+    """The keys of ``types`` that ``row`` lacks or has with another type. A bool passes only as bool, never as int."""
+    # Python counts True as an int, so bool needs a check of its own.
     return [
         name
         for name, allowed in types.items()

@@ -40,8 +40,8 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Gives the lock back. The folder can still be read, and is locked again when it is written."""
-        # The lock last: until then nobody else may append.
+        """Releases the lock. The folder can still be read, and is locked again by the next write."""
+        # The lock is released last: until then no other process may append.
         self._digest_journal.close()
         if self._lock is not None:
             os.close(self._lock)
@@ -49,7 +49,7 @@ class RunFolder:
 
     @property
     def temp_dir(self) -> Path:
-        """Folder of temporary files before they are moved to their place. It is emptied when the lock is taken."""
+        """Folder of files that are being written, before they are moved. It is emptied when the lock is taken."""
         return self.path / "tmp"
 
     @property
@@ -58,10 +58,10 @@ class RunFolder:
         return self.path / "report"
 
     def lock(self) -> bool:
-        """Makes this process the one that writes. Returns False where it was already.
+        """Makes this process the writer. Returns False where it is the writer already.
 
-        Raises :class:`StoreError` where another process is writing. The system gives a lock back when its process
-        ends, however it ends: no lock is ever stale.
+        Raises :class:`StoreError` where another process is the writer. The operating system releases a lock when its
+        process ends, even after a kill, so no lock is ever stale.
         """
         if self._lock is not None:
             return False
@@ -70,12 +70,12 @@ class RunFolder:
 
         # Take the lock.
         with writing(self.path, "lock the run"):
-            # O_CLOEXEC: a child process must not inherit the lock, and keep it after this one has ended.
+            # O_CLOEXEC: a child process must not inherit the lock and keep it after this process has ended.
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            # The holder wrote its name into the file. Reading needs no lock.
+            # The writing process has put its name into the file. Reading needs no lock.
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
             os.close(descriptor)
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
@@ -88,7 +88,7 @@ class RunFolder:
             ) from error
         self._lock = descriptor
 
-        # Say who holds it, and remove what a killed process left.
+        # Write this process's name into the lock file, and remove files that a killed process left.
         with writing(self.path, "lock the run"):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
@@ -100,21 +100,21 @@ class RunFolder:
     def write_file(self, name: str, data: bytes, what: str | None = None) -> Path:
         """Writes one file of the folder, whole or not at all, and its digest. Raises :class:`StoreError`.
 
-        ``what`` is its name in messages.
+        ``what`` is the file's name in messages.
         """
-        # The digest first: a process killed in between leaves a file missing, which the same command writes again.
+        # The digest first: after a kill in between, a file is missing, and the same command writes it again.
         self.write_digest(name, data)
         return self.write_without_digest(name, data, what or name)
 
     def write_without_digest(self, name: str, data: bytes, what: str) -> Path:
-        """As :meth:`write_file`, for files whose digest is recorded elsewhere."""
+        """Does the same as :meth:`write_file` for files whose digest is recorded elsewhere."""
         self.lock()
         with writing(self.path, f"write {what}"):
             write_atomic(self.path / name, data, temp_dir=self.temp_dir)
         return self.path / name
 
     def write_digest(self, name: str, data: bytes | None) -> None:
-        """Records the SHA-256 of a file of the folder, or with None that the file was removed.
+        """Records the SHA-256 of a file of the folder. ``data`` None records that the file was removed.
 
         Safe to call from several threads once the folder is locked.
         """
@@ -126,10 +126,10 @@ class RunFolder:
             self._digest_journal.append([line])
 
     def digests(self) -> tuple[dict[str, str], bool]:
-        """SHA-256 by file as it was last written, and whether every file since the folder was made is in it.
+        """SHA-256 of each file as last written, and True where they cover all files ever written into the folder.
 
-        Removed files are left out. Edits have their digests in ``edits.jsonl``. A folder from before digests were
-        written has none. Raises :class:`StoreError` for a line that is no digest.
+        Removed files are left out. Edits have their digests in ``edits.jsonl``. Folders of early versions have no
+        digests. Raises :class:`StoreError` for a line that is no digest.
         """
         # The last line of a file counts. None: it was removed.
         written: dict[str, str | None] = {}

@@ -16,11 +16,12 @@ from bench.store.errors import StoreError
 class Journal:
     """One file of JSON lines. A line counts once its newline is on disk.
 
-    A killed process or a full disk can leave a torn last line. Readers pass over it, and the next append cuts it.
+    A killed process or a full disk can leave an incomplete last line. Readers ignore it, and the next append removes
+    it.
     """
 
     def __init__(self, path: Path, what: str, remedy: str = "") -> None:
-        """``what`` is the name of a line in messages, ``remedy`` what to do about a broken one."""
+        """``what`` says in messages what a line is, and ``remedy`` what to do about a broken line."""
         self.path = path
         self._what = what
         self._remedy = remedy
@@ -33,8 +34,8 @@ class Journal:
             os.close(descriptor)
 
     def append(self, rows: Iterable[Mapping[str, Any]], *, sync: bool = False) -> None:
-        """Appends one line per row, with ``sync`` on disk when this returns. Raises OSError, and then stores none."""
-        # Open, and cut what a killed process left.
+        """Appends one line per row. After an OSError none is stored. ``sync`` waits until the lines are on disk."""
+        # Open the file, and remove an incomplete line that a killed process left.
         if self._descriptor is None:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(self.path, flags, 0o666)
@@ -47,8 +48,8 @@ class Journal:
             if sync:
                 os.fsync(self._descriptor)
         except OSError:
-            # Part of a line may be in the file. Cutting it needs no space. Where that fails too, the part is a torn
-            # tail to every reader, and the next append starts by cutting it.
+            # Part of a line may be in the file. Truncating needs no space. If that fails too, readers ignore the
+            # incomplete line, and the next append removes it.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, end)
             self.close()
@@ -64,15 +65,17 @@ class Journal:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise StoreError(f"{self.path}: cannot be read ({error.strerror}).") from error
-        lines = data.split(b"\n")[:-1]  # after the last newline comes nothing, or a torn line
-        # A line that is no JSON is torn where it is the last, and damage anywhere else.
+            raise StoreError(
+                f"{self.path}: cannot be read ({error.strerror}). Check its permissions."
+            ) from error
+        lines = data.split(b"\n")[:-1]  # after the last newline comes nothing, or an incomplete line
+        # The last line may be incomplete. Any other line that is no JSON is damaged.
         for number, line in enumerate(lines, 1):
             try:
                 row = parse_json(line)
             except ValueError as error:
                 if number == len(lines):
-                    # A torn line that got its newline, as after a crash of the system.
+                    # After a crash of the system, an incomplete line may end with a newline.
                     return
                 raise self.broken(number, str(error)) from error
             yield number, row
@@ -83,11 +86,11 @@ class Journal:
 
 
 def _cut_torn_tail(descriptor: int) -> None:
-    """Ends the file after its last newline, or before its last line where that line is no JSON."""
+    """Truncates the file after its last newline, or before its last line where that line is no JSON."""
     size = os.fstat(descriptor).st_size
     tail = b""
     start = size
-    # Read backwards in pieces of 64 KiB: the log of a long run need not be read whole for its last line.
+    # Read backwards in pieces of 64 KiB, because the log of a long run is large and only its end is needed.
     while start > 0 and tail.count(b"\n") < 2:
         step = min(1 << 16, start)
         start -= step

@@ -1,4 +1,4 @@
-"""``run.json``: what was run. Reading, checking, and joining of further methods and protocols."""
+"""``run.json``, the record of what was run: it is read and checked here, and methods and protocols are added."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMAT = 1
 """Version of the folder's layout. A folder of another format is refused."""
 
 CONDITIONS = ("batch_sizes", "threads")
-"""Keys of a method's entry that say how it edited. Both change the order of floating-point sums."""
+"""Keys of a method's entry with the conditions of its edits. Both change the order of floating-point sums."""
 
 _PROTOCOL_KEYS: Mapping[str, tuple[type, ...]] = {"version": TEXT, "digest": TEXT}
 _METHOD_KEYS: Mapping[str, tuple[type, ...]] = {
@@ -57,13 +57,13 @@ _CONTROLS_BEFORE = (
 
 def was_control(entry: Mapping[str, Any]) -> bool:
     """True where a stored method (its entry in a manifest or in a leaderboard file) is a control."""
-    # The declaration where there is one, since a plug-in may be called like a control, or be one under any name.
+    # The stored declaration counts where there is one, because a plug-in may have any name.
     return bool(entry.get("is_control", entry["name"] in _CONTROLS_BEFORE))
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest in a file. Raises :class:`StoreError` for a broken one or one of another format."""
-    # Its shape.
+    # Check its structure.
     try:
         manifest = parse_json(path.read_text(encoding="utf-8"))
         problem = _problem(manifest)
@@ -73,7 +73,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise StoreError(
             f"{path}: cannot be read ({error}). Restore it, or run into another folder."
         ) from error
-    # Its format, last: the message can then name the version.
+    # Check its format last, so that the message can name the version.
     if manifest["format"] != FORMAT:
         raise StoreError(
             f"{path.parent}: a run folder of format {manifest['format']}; this version reads format {FORMAT}. "
@@ -112,7 +112,7 @@ def _optional_types(entry: Mapping[str, Any]) -> dict[str, tuple[type, ...]]:
 
 
 def method_specs(manifest: Mapping[str, Any]) -> dict[str, MethodSpec]:
-    """The methods of a run by digest, in the order in which they joined it."""
+    """The methods of a run by digest, in the order in which they were added."""
     return {
         digest: MethodSpec(
             entry["name"],
@@ -131,15 +131,15 @@ def method_specs(manifest: Mapping[str, Any]) -> dict[str, MethodSpec]:
 def join_protocols(
     folder: Path, stored: Mapping[str, Any], protocols: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The protocol entries of a manifest with further ones. Raises :class:`StoreError` for another digest of one."""
+    """Adds protocols to the entries of a manifest. Raises :class:`StoreError` where the digest of one has changed."""
     for name, info in protocols.items():
         check_name(name, "protocol name")
-        # Another digest means other cases: stored edits would answer questions that nobody asks any more.
+        # Another digest means other cases: the stored edits would not belong to the protocol's cases.
         before = stored.get(name)
         if before is not None and before["digest"] != info["digest"]:
             raise StoreError(
-                f"{folder}: its edits answer protocol {name} {before['version']} (digest "
-                f"{before['digest']}), the suite asks {name} {info['version']} "
+                f"{folder}: its edits are of protocol {name} {before['version']} (digest "
+                f"{before['digest']}), the suite has {name} {info['version']} "
                 f"(digest {info['digest']}). "
                 "The protocol, its options or its data changed: give this suite another folder."
             )
@@ -156,9 +156,9 @@ def join_methods(
     idle: Collection[str],
     has_edits: Callable[[str], bool],
 ) -> dict[str, Any]:
-    """The method entries of a manifest with further ones. Raises :class:`StoreError` for another dtype of one.
+    """Adds methods to the entries of a manifest. Raises :class:`StoreError` where the dtype of one has changed.
 
-    ``idle`` are the digests of methods that will edit nothing. ``has_edits`` says of a digest whether there are edits.
+    ``idle`` are the digests of methods that will edit nothing. ``has_edits`` is True for a digest with stored edits.
     """
     joined = dict(stored)
     for spec in methods:
@@ -170,7 +170,7 @@ def join_methods(
         if entry and not keeps_device and entry["dtype"] != dtype and has_edits(spec.digest):
             raise StoreError(
                 f"{folder}: {spec.title} edited with {entry['dtype']} so far, now with {dtype}, "
-                f"which changes pixels. Go on with {entry['dtype']}, or give another folder."
+                f"which changes pixels. Use --dtype {entry['dtype']}, or give another folder."
             )
         # Names and headings are those of the last suite. Devices and conditions are collected.
         joined[spec.digest] = {

@@ -71,17 +71,17 @@ class RunStore(RunFolder):
 
         Raises :class:`StoreError` for a folder that is no run folder, is of another format, or cannot be created.
         """
-        # One that exists.
+        # An existing run folder.
         store = cls(Path(path))
         if store._manifest_path.exists():
             store.manifest  # noqa: B018 (raises where it cannot be used)
             return store
 
-        # A new one, in a folder that holds nothing else. A run that was killed while it was created has a lock.
+        # A new one, in a folder without other files. If creating it was killed before, the folder has a lock file.
         exists = store.path.exists()
         if not create:
             what = "not a run folder (it has no run.json)" if exists else "no such run folder"
-            raise StoreError(f"{path}: {what}. Run a suite into it first, or mend the path.")
+            raise StoreError(f"{path}: {what}. Run a suite into it first, or correct the path.")
         if exists and not store.path.is_dir():
             raise StoreError(f"{path}: is a file. Give a folder.")
         if exists and any(store.path.iterdir()) and not (store.path / "lock").exists():
@@ -100,7 +100,7 @@ class RunStore(RunFolder):
     def lock(self) -> bool:
         newly_locked = super().lock()
         if newly_locked:
-            # Another process may have changed it before it gave the lock back.
+            # Another process may have changed it before it released the lock.
             self._manifest = None
         return newly_locked
 
@@ -114,9 +114,9 @@ class RunStore(RunFolder):
     def manifest(self) -> Mapping[str, Any]:
         """``run.json``: ``format``, ``name``, ``seed``, ``suite``, ``versions``, ``protocols`` and ``methods``.
 
-        ``protocols`` has by name what ``casefile.protocol_info`` says. ``methods`` has by digest ``name``, ``label``,
-        ``options``, ``is_control``, ``dtype``, ``devices``, and the ``batch_sizes`` and ``threads`` that it edited
-        with (not in runs of earlier versions).
+        ``protocols`` maps a name to ``casefile.protocol_info``. ``methods`` maps a digest to ``name``, ``label``,
+        ``options``, ``is_control``, ``dtype``, ``devices``, and the ``batch_sizes`` and ``threads`` of the edits
+        (absent in runs of earlier versions).
         """
         if self._manifest is None:
             self._manifest = read_manifest(self._manifest_path)
@@ -124,14 +124,14 @@ class RunStore(RunFolder):
 
     @property
     def methods(self) -> dict[str, MethodSpec]:
-        """The methods by digest, in the order in which they joined the run."""
+        """The methods by digest, in the order in which they were added to the run."""
         return method_specs(self.manifest)
 
     def _change_manifest(self, changes: Mapping[str, Any]) -> None:
         self.lock()
         before = dict(self.manifest) if self._manifest_path.exists() else {"format": FORMAT}
         after = {**before, **changes}
-        # Unchanged, it keeps its time of change and needs no line in the log of digests.
+        # An unchanged manifest is not written: it would only add a line to the log of digests.
         if after != before:
             text = json.dumps(after, indent=2, ensure_ascii=False) + "\n"
             self.write_file("run.json", text.encode(), "the manifest")
@@ -149,11 +149,11 @@ class RunStore(RunFolder):
         suite: Mapping[str, Any] | None = None,
         versions: Mapping[str, str] | None = None,
     ) -> None:
-        """Records what is about to run. Protocols (``casefile.protocol_info`` by name) and methods may join a run.
+        """Records what is about to run. Protocols (``casefile.protocol_info`` by name) and methods may be added.
 
         ``idle`` are the digests of methods that will edit nothing: their dtype and devices stay as they are. Raises
-        :class:`StoreError`, and changes nothing, where the results could not stand beside the stored ones: another
-        seed, another digest of a protocol, another dtype of a method.
+        :class:`StoreError`, and changes nothing, where new results would not be comparable with the stored ones:
+        another seed, another digest of a protocol, another dtype of a method.
         """
         # The seed.
         self.lock()
@@ -179,14 +179,14 @@ class RunStore(RunFolder):
                     idle=idle,
                     has_edits=self._has_edits,
                 ),
-                # None leaves what is stored: a method may join without a suite file.
+                # None keeps the stored value: a method may be added without a suite file.
                 **({} if suite is None else {"suite": dict(suite)}),
                 **({} if versions is None else {"versions": dict(versions)}),
             }
         )
 
     def note_conditions(self, method: str, batch_size: int, threads: int | None) -> None:
-        """Adds a batch size and a number of threads to those that a method (its digest) edited with.
+        """Adds a batch size and a number of threads to the stored conditions of a method, given by its digest.
 
         Both change the order of floating-point sums, so a pixel may differ by one level. ``threads`` is None where
         the method does not use torch.
@@ -248,7 +248,7 @@ class RunStore(RunFolder):
         return sha256_bytes(data)
 
     def append_edits(self, records: Sequence[EditRecord]) -> None:
-        """Appends records in order, on disk when this returns. Raises StoreError, and then stores none of them.
+        """Appends records in order and waits until they are on disk. After a StoreError none of them is stored.
 
         The PNG that a record names must exist already.
         """
@@ -260,9 +260,9 @@ class RunStore(RunFolder):
     def edits(self) -> list[EditRecord]:
         """The records, the last one per key, in the order of their keys' first appearance.
 
-        A torn last line is passed over. Raises :class:`StoreError` for any other line that is no record.
+        An incomplete last line is ignored. Raises :class:`StoreError` for any other line that is no record.
         """
-        # A dict keeps the place of the first record, and the value of the last.
+        # A dict keeps the position of a key's first record and the value of its last.
         return list({record.key.digest: record for record in self._attempts()}.values())
 
     def _attempts(self) -> list[EditRecord]:
@@ -284,7 +284,7 @@ class RunStore(RunFolder):
                 continue
             folder, _, name = record.file.rpartition("/")
             if folder not in names_by_folder:
-                # One listing per folder is far faster than one question per file.
+                # One listing per folder is far faster than one system call per file.
                 try:
                     names_by_folder[folder] = set(os.listdir(self.path / folder))  # noqa: PTH208
                 except OSError:
@@ -296,12 +296,14 @@ class RunStore(RunFolder):
     def image_path(self, record: EditRecord) -> Path:
         """Path of a record's PNG. Raises :class:`StoreError` for a failed edit."""
         if record.file is None:
-            raise StoreError(f"{self.path}: case {record.key.case} was not edited: {record.error}.")
+            raise StoreError(
+                f"{self.path}: case {record.key.case} was not edited: {record.error}. Run the suite again."
+            )
         return self.path / record.file
 
     def image(self, record: EditRecord) -> Image:
         """The edit, ``RGB``. Raises StoreError for a failed edit, or a file that is not the recorded one."""
-        # Checked on every read: a picture that somebody edited by hand must not be scored as the method's.
+        # Checked on every read: an image that was changed by hand must not be scored as the method's edit.
         path = self.image_path(record)
         try:
             same = sha256_file(path) == record.sha256
@@ -314,23 +316,23 @@ class RunStore(RunFolder):
     # Scores
 
     def append_scores(self, scores: Sequence[ScoreRecord] | pd.DataFrame) -> None:
-        """Stores per-image scores in one new file. A data frame has the columns of ``SCORE_COLUMNS``.
+        """Stores per-image scores in one new file. A data frame needs the columns of ``SCORE_COLUMNS``.
 
-        Where it has no ``edit``, the scores are taken to judge the only image that the log has for their key. NaN
-        without a reason gets one: a value that could not be computed is never left unexplained. Raises
-        :class:`StoreError`, and then stores none of them.
+        Scores without the column ``edit`` count for the only image that ``edits.jsonl`` has for their key. NaN
+        without a reason gets one, so that every missing value is explained. After a :class:`StoreError` none of them
+        is stored.
         """
         self._score_files.append(score_frame(scores) if isinstance(scores, Sequence) else scores)
 
     def scores(self, *, stale: bool = False) -> pd.DataFrame:
         """The per-image scores of the edits that are in the run now. Tidy, with the columns of ``SCORE_COLUMNS``.
 
-        Of each key and metric it is the last value that judges the present image. Scores of an image that was
-        replaced are left out. They count again where the same image comes back. With ``stale`` they stand in where
-        the present image has no score.
+        For each key and metric it is the last value that was computed from the present image. Scores of an image that
+        was replaced are left out, until the same image is there again. ``stale`` includes them where the present image
+        has no score.
         """
         frame = self._score_files.read()
-        # The stale scores come first, so that the last of a key is that of the present image where it has one.
+        # Stale scores come first, so that the last score of a key is that of the present image, if it has one.
         if len(frame):
             frame = of_present_edits(frame, self._attempts(), stale=stale)
             frame = frame.drop_duplicates(SCORE_KEY, keep="last").reset_index(drop=True)
@@ -344,14 +346,14 @@ class RunStore(RunFolder):
             self.write_file(_SET_FILE, merge_rows(rows, scores), "set scores")
 
     def set_scores(self, *, stale: bool = False) -> pd.DataFrame:
-        """The set scores of the edits that are in the run now, and with ``stale`` those of other edits too.
+        """The set scores of the edits that are in the run now. ``stale`` includes those of other edits.
 
         NaN where ``value``, ``low`` or ``high`` is None. The columns are ``SET_COLUMNS``, then the fields of
         subclasses of :class:`SetScore` that were stored.
         """
         import pandas as pd
 
-        # Leave out the values of other sets of edits. Only those of earlier versions do not say their inputs.
+        # Leave out the values of other sets of edits. Values of earlier versions do not name their inputs, and stay.
         rows = read_rows(self.path / _SET_FILE)
         if not stale and any(row.get("inputs") for row in rows):
             present = self._set_inputs()
@@ -394,7 +396,7 @@ class RunStore(RunFolder):
     def leave_out(self, metrics: Mapping[str, Collection[str]]) -> None:
         """Makes :meth:`scores` and :meth:`set_scores` leave out these metrics, given by protocol.
 
-        For values that do not belong in a table. What is stored stays, and writing is not affected.
+        It is for values that must not appear in a table. Stored values stay, and writing is not affected.
         """
         self._left_out = metrics
 
@@ -402,7 +404,7 @@ class RunStore(RunFolder):
         """The metrics that are stored and left out by :meth:`leave_out`, sorted, by protocol."""
         if not self._left_out:
             return {}
-        # (protocol, metric) of whatever is stored.
+        # (protocol, metric) of all stored values.
         stored = {(row["protocol"], row["metric"]) for row in read_rows(self.path / _SET_FILE)}
         stored |= self._score_files.metrics()
         hidden = {
@@ -418,7 +420,7 @@ class RunStore(RunFolder):
 
 
 def _record_row(record: EditRecord) -> dict[str, Any]:
-    # One flat object a line: the key's fields beside the record's.
+    # One flat object per line, with the fields of the key and those of the record.
     fields = asdict(record)
     return {**fields.pop("key"), **fields}
 
@@ -434,6 +436,6 @@ def _record(row: Any) -> EditRecord:
         raise ValueError("peak_memory: of a wrong type")
     key = EditKey(row["protocol"], row["protocol_version"], row["method"], row["case"], row["seed"])
     if row["file"] is not None:
-        # The folder may come from somebody else: a file name must not lead out of it.
+        # Somebody else may have written the folder: a file name must not lead out of it.
         safe_relative(row["file"], "an edit's file")
     return EditRecord(key, row["file"], row["sha256"], row["seconds"], row["error"], peak_memory)

@@ -1,4 +1,4 @@
-"""Per-image scores: Parquet files, one per append. Which of them judge the edits that are in the run now."""
+"""Per-image scores in Parquet files, one per append, and the selection of the scores of the present edits."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ SCORE_COLUMNS: tuple[str, ...] = (
 where there was none. ``value`` is float64, NaN where ``reason`` says why."""
 
 EDIT_KEY = ["protocol", "protocol_version", "method", "case", "seed"]
-# One value of a key counts.
+# One value counts for each of these keys.
 SCORE_KEY = [*EDIT_KEY, "metric"]
-# Files at which an append merges them into one.
+# Number of files from which an append merges them into one.
 _MANY_FILES = 64
 
 
@@ -72,17 +72,18 @@ class ScoreFiles:
         missing = [column for column in SCORE_COLUMNS if column not in frame.columns and column != "edit"]
         if missing:
             raise StoreError(f"{self._folder.path}: scores without {', '.join(missing)}. Give every column.")
-        # An empty file would be one more to read for ever.
+        # An empty file would have to be read every time.
         if len(frame) == 0:
             return
 
-        # Merge with the stored files where they are many. Reading hundreds of small files takes long.
+        # Merge with the stored files where there are many, because reading hundreds of small files is slow.
         self._folder.lock()
         frame = _typed(frame)
         files = self._files()
         merging = len(files) >= _MANY_FILES
         if merging:
-            # Merged into one that wins over all before, and only then are those deleted: a kill loses nothing.
+            # The merged file has the greatest number, so its values count. The old files are deleted only after it
+            # is written: a kill loses nothing.
             frame = pd.concat([*(_read(file) for file in files), frame], ignore_index=True)
             frame = frame.drop_duplicates([*SCORE_KEY, "edit"], keep="last")
 
@@ -126,9 +127,9 @@ class ScoreFiles:
 def of_present_edits(frame: pd.DataFrame, attempts: Iterable[EditRecord], *, stale: bool) -> pd.DataFrame:
     """The scores whose ``edit`` is that of the key's last record, and those of keys without a record.
 
-    With ``stale`` the other scores come before them. Scores of earlier versions do not say which image they judge: it
-    is the only one that the log has for their key. Where the log has several, nobody knows, and the scores are left
-    out.
+    With ``stale`` the other scores come before them. Scores of earlier versions do not name their image. If the log
+    has only one image for their key, they count for it. If it has several, the image is unknown, and the scores are
+    left out.
     """
     import pandas as pd
 
@@ -148,7 +149,7 @@ def of_present_edits(frame: pd.DataFrame, attempts: Iterable[EditRecord], *, sta
 
     # A left join keeps the order and the number of the scores.
     joined = frame[[*EDIT_KEY, "edit"]].merge(log.astype(dict.fromkeys(texts, "string")), "left", EDIT_KEY)
-    # Where a score does not say which image it judges, the key's only one.
+    # A score that does not name its image counts for the only image of its key.
     edit = joined["edit"].fillna(joined["sole"])
     is_current = joined["present"].isna() | (edit == joined["present"]).fillna(False)
     mask = is_current.to_numpy(dtype=bool)
@@ -168,7 +169,7 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         return _typed(pd.read_parquet(path))
     except Exception as error:
-        # A broken file raises whatever pyarrow likes.
+        # pyarrow raises many kinds of errors for a broken file.
         raise StoreError(f"{path}: cannot be read ({error}). Delete it, and score again.") from error
 
 

@@ -1,4 +1,4 @@
-"""Scores of whole sets of edits (FID and its kin): ``scores/set.json``."""
+"""Scores of whole sets of edits, such as FID, in ``scores/set.json``."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def merge_rows(rows: Iterable[dict[str, Any]], scores: Sequence[SetScore]) -> bytes:
-    """The file with further scores. The last one per protocol, method, category and metric stays."""
-    # A dict keeps the place of a row that is replaced.
+    """The file's content after adding scores. The last one per protocol, method, category and metric stays."""
+    # A dict keeps the position of a row that is replaced.
     merged = {_key(row): row for row in rows}
     for score in scores:
         row = asdict(score)
@@ -87,5 +87,5 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def set_inputs(protocol_digest: str, images: Iterable[str | None]) -> str:
     """Digest of the compared edits (SHA-256, None for a failed one) and of the protocol that has the real images."""
-    # Sorted: the order of the records is no property of the set.
+    # Sorted, because a set has no order.
     return stable_digest([protocol_digest, sorted(image or "" for image in images)])

@@ -1,8 +1,8 @@
 r"""Tables as LaTeX: booktabs, numbers aligned at the decimal point by siunitx, marks that do not disturb it.
 
-The best is bold, the second underlined. A dagger marks what is not separable from the best, an approximate sign what
-overlaps it. Underline, dagger and sign start at the number's right end and have no width, so that every number
-stays where siunitx put it.
+The best value is bold, the second underlined. A dagger marks a method that is not separable from the best, the sign ≈
+one whose interval overlaps the best one's. Underline, dagger and sign start at the number's right end and have no
+width, so that every number stays where siunitx puts it.
 
 Nothing is scaled. A table that is wider than the page is cut into parts of some columns each. One that is longer
 than a page is a ``longtable``.
@@ -96,8 +96,8 @@ def figure(name: str, caption: str, *, wide: bool) -> str:
 
 
 def every(tables: Sequence[Table], style: Style | None = None) -> str:
-    """Tables in one file. A table whose every column stands in the others is left out, and named in a comment."""
-    # From the end, so that the more detailed tables go and the main ones stay.
+    """Tables in one file. A table is left out, and named in a comment, if other tables have all of its columns."""
+    # From the end, so that the more detailed tables are left out and the main ones stay.
     picked = list(tables)
     for candidate in reversed(tables):
         other_keys = {key for other in picked if other is not candidate for key in _keys(other)}
@@ -115,7 +115,7 @@ def every(tables: Sequence[Table], style: Style | None = None) -> str:
 def _keys(table: Table) -> Iterator[tuple[object, ...]]:
     """Identity of each column: which values it shows, and for which rows."""
     rows = frozenset(row.label for row in table.rows)
-    # Outside of tables of methods, a column's metric alone does not say what it holds.
+    # In tables whose rows are not methods, the metric alone does not identify a column.
     scope = table.name if table.rows_are != "method" else ""
     for column in table.columns:
         heading = column.heading if column.reported else ""

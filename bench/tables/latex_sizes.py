@@ -1,4 +1,4 @@
-r"""Estimated sizes of LaTeX tables in points, from above, and the cuts that make a table fit.
+r"""Upper estimates of the sizes of LaTeX tables in points, and the division of tables that are too wide.
 
 Widths are those of Computer Modern, in \footnotesize (values) and \scriptsize (intervals).
 """
@@ -33,7 +33,7 @@ def page_width(style: Style) -> float:
 
 
 def name_limit(style: Style) -> float:
-    """Points of the column of names at most."""
+    """Largest width of the column of names, in points."""
     return NAME_SHARE * page_width(style)
 
 
@@ -41,7 +41,7 @@ def parts(table: Table, style: Style) -> Iterator[Table]:
     """The table, cut between columns into as few parts as fit into the page, each with the rows' names."""
     room = page_width(style)
     cuts = _cuts(table, style, room)
-    # Parts become about equally wide: the room shrinks as long as no further part is needed.
+    # The allowed width is reduced as long as the number of parts stays, so that parts become about equally wide.
     while True:
         room *= 0.97
         closer = _cuts(table, style, room)
@@ -115,12 +115,12 @@ def head_lines(column: Column) -> list[str]:
 
 
 def signed(table: Table, index: int, style: Style) -> bool:
-    """True where the column needs room for signs of overlap. Above an interval there is room already."""
+    """True where the column needs room for signs of overlap. A column with intervals in brackets is wide enough."""
     return style.intervals != "brackets" and any(row.cells[index].tie for row in table.rows)
 
 
 def paired(table: Table, style: Style) -> list[bool]:
-    """Per column: whether a second column beside it holds the distances to the interval's ends."""
+    """Per column: True where a second column beside it has the distances to the interval's ends."""
     beside = style.intervals == "plus-minus"
     return [
         beside and any(row.cells[i].low is not None for row in table.rows) for i in range(len(table.columns))

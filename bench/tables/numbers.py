@@ -24,7 +24,7 @@ def finite(value: object) -> float | None:
 
 
 def number(value: float | None, column: Column) -> str:
-    """``value`` as the column shows it. A value that is not 0 is never shown as 0: it gets two digits of its own."""
+    """``value`` as the column shows it. A value that is not 0 is never shown as 0: it gets two significant digits."""
     if value is None:
         return MISSING
     # The usual case: the column's decimals show something, or the value is 0.
@@ -55,7 +55,7 @@ def halves(cell: Cell, column: Column) -> tuple[str, str]:
     if cell.value is None or cell.low is None or cell.high is None or cell.low == cell.high:
         return "", ""
     up, down = cell.high - cell.value, cell.value - cell.low
-    # An interval narrower than the last decimal gets digits of its own.
+    # An interval narrower than the last decimal gets significant digits, so that it is not shown as 0.
     show = number if not _rounded(cell.high - cell.low, column).strip("0.") else _rounded
     return show(up, column), show(down, column)
 

@@ -15,7 +15,7 @@ Captions = Literal["short", "full"]
 
 
 class StyleError(BenchError):
-    """A style that cannot be followed. The message names the option and the remedy."""
+    """A style that cannot be applied. The message names the option and the remedy."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A table as data: columns, rows, and cells with intervals and marks.
 
-Everything is decided here. The other modules of this package only draw: ``terminal``, ``markup`` (Markdown, HTML,
-CSV) and ``latex``.
+Marks, groups and notes are decided here. The other modules of this package only print a table: ``terminal``,
+``markup`` (Markdown, HTML, CSV) and ``latex``.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Column:
     category: str = ALL
     # None: neither direction is better, so nothing is marked.
     higher_is_better: bool | None = None
-    # Whether values are shares in [0, 1] that are shown times 100.
+    # True where values are shares in [0, 1] that are shown times 100.
     percent: bool = False
     decimals: int = 3
     # Protocol of the values, where a table spans several.
     protocol: str = ""
     # Heading above this column and its neighbours of the same group.
     group: str = ""
-    # Whether the values were copied from a publication. Such a column is never marked and never compared.
+    # True where the values were copied from a publication. Such a column is never marked and never compared.
     reported: bool = False
 
     @property
@@ -96,7 +96,7 @@ class Row:
     """One row, usually of a method."""
 
     label: str
-    # Whether it is a control (a reference method). Controls stand last and are never marked.
+    # True for a control (a reference method). Controls are last and are never marked.
     control: bool
     cells: tuple[Cell, ...]
     # Largest n of the cells.
@@ -127,7 +127,7 @@ class Table:
     notes: tuple[str, ...] = ()
     # How the intervals were computed.
     interval_notes: tuple[str, ...] = ()
-    # Whether intervals are shown. CSV files have them in any case.
+    # True where intervals are shown. CSV files always have them.
     intervals: bool = True
     # Data, weights, seed and versions: one sentence each.
     provenance: tuple[str, ...] = ()
@@ -137,7 +137,7 @@ class Table:
     rows_are: str = "method"
     # Counts of a row that are shown at its end.
     counts: tuple[str, ...] = ("n", "failed")
-    # Those of ``notes`` that warn of an n too small for any claim. The report's page and its command repeat them.
+    # Those of ``notes`` that warn of an n too small for any conclusion. The report's page and command repeat them.
     too_small: tuple[str, ...] = ()
     # Confidence level of the intervals.
     level: float = 0.95
@@ -243,7 +243,7 @@ def mark(
         marked[i] = replace(
             cells[i],
             best=value == top,
-            # Two methods that share the first place leave no second.
+            # Where two methods share the first place, there is no second.
             second=len(best) == 1 and value == ranked[1],
             tie=p_values is None and value != top and any(_overlap(cells[i], cells[b]) for b in best),
             dagger=value != top and p is not None and p >= ALPHA,

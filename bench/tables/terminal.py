@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table as RichTable
 
-# Stands behind the best value of a column: bold does not survive a pipe or a copy.
+# Printed behind the best value of a column, because bold is lost in a pipe or a copy.
 BEST = "*"
 # Characters between two columns.
 GAP = 2
@@ -40,7 +40,7 @@ def narrowed(table: Table, width: int, families: Sequence[Sequence[str]] = (), c
     main = [metrics.index(metric) for metric in firsts if metric is not None]
     chosen = [*main, *(i for i in range(len(metrics)) if i not in main)][:columns]
 
-    # Columns go, last choice first, until the rest fits.
+    # Drop columns, the least preferred first, until the rest fits.
     widths, name = _column_widths(table), min(_name_width(table), NAME_WIDTH)
     room = width - name - sum(len(count) + GAP for count in table.informative_counts())
     while len(chosen) > 1 and sum(widths[i] + GAP for i in chosen) > room:
@@ -111,7 +111,7 @@ def _grid(table: Table, group: Sequence[int], widths: Sequence[int], name: int) 
     # Rows: up to three lines (value, interval, n), with a rule before the controls.
     for k, row in enumerate(table.rows):
         last_method = not row.control and k + 1 < len(table.rows) and table.rows[k + 1].control
-        # Cells stand at the bottom for the sake of the headings. Empty lines lift the shorter ones up.
+        # Cells are aligned at the bottom, as the headings are. Empty lines below move a shorter cell up.
         below = {i: [interval(row.cells[i], table.columns[i]), n_label(table.cell_n(row, i))] for i in group}
         lift = "\n" * max((sum(map(bool, lines)) for lines in below.values()), default=0)
         # A name that takes two lines needs one empty line less.

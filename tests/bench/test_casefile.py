@@ -135,10 +135,16 @@ L = square(32, (0, 0, 4, 4))
         ),
         (with_request(make_case(0), source=noise("x", 32).convert("L")), "the source is of mode L"),
         (with_request(make_case(0), target_prompt=" "), "the target prompt is empty"),
-        (replace(make_case(0), truth=noise("x", 16)), r"the truth is RGB \(16, 16\)"),
+        (replace(make_case(0), truth=noise("x", 16)), r"the ground truth is RGB \(16, 16\)"),
         (replace(make_case(0), category=""), "no category"),
-        (replace(make_case(3), claims=(Claim("color", "red", "blue", region=2),)), "about region 2 of 2"),
-        (replace(make_case(0), claims=(Claim("color", "red", "blue", region=1),)), "about region 1 of 0"),
+        (
+            replace(make_case(3), claims=(Claim("color", "red", "blue", region=2),)),
+            "names region 2, but the case has 2",
+        ),
+        (
+            replace(make_case(0), claims=(Claim("color", "red", "blue", region=1),)),
+            "names region 1, but the case has 0",
+        ),
     ],
 )
 def test_each_fault_of_a_case_is_named(case: EditCase, message: str) -> None:
@@ -334,7 +340,7 @@ def test_scored_areas_come_back_and_their_files_have_names_of_their_own(tmp_path
 def test_a_claim_counts_the_scored_regions() -> None:
     scored = ScoredAreas(square(32, (4, 4, 9, 9)))
     claim = Claim("color", "red", "blue", region=1)
-    with pytest.raises(CaseError, match="region 1 of 0"):
+    with pytest.raises(CaseError, match="names region 1, but the case has 0"):
         check_case(replace(make_case(0), claims=(claim,), scored=scored))
     two = replace(scored, regions=(Region(scored.mask, "a", ()), Region(scored.mask, "b", ())))
     check_case(replace(make_case(0), claims=(claim,), scored=two))

@@ -144,9 +144,9 @@ def test_a_failing_case_spoils_no_other() -> None:
     ("wrong", "message"),
     [
         ("count", "it returned 2 images for 1 requests"),
-        ("size", r"it returned an image of (5, 5) where (32, 32) is due"),
-        ("mode", "it returned an image of mode L where RGB is due"),
-        ("type", "it returned str where an image is due"),
+        ("size", r"it returned an image of (5, 5) where (32, 32) is expected"),
+        ("mode", "it returned an image of mode L where RGB is expected"),
+        ("type", "it returned str where an image is expected"),
     ],
 )
 def test_wrong_outputs_are_errors(wrong: str, message: str) -> None:

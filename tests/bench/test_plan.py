@@ -91,7 +91,7 @@ def test_needs_are_checked_before_any_model_loads(tmp_path: Path, monkeypatch: p
 def test_the_oracle_needs_truths() -> None:
     plan = make_plan([protocol(truth=False)], [method("oracle"), method()])
     assert plan.problems == (
-        "method oracle needs the ideal results, which protocol fakes does not have: leave one of the two out",
+        "method oracle needs the ground truth, which protocol fakes does not have: leave one of the two out",
     )
 
 

@@ -297,7 +297,7 @@ def test_problems_may_be_one_text_or_none(listed: object, problems: tuple[str, .
     ("error", "message"),
     [
         (SystemExit(0), r"it calls sys\.exit\(0\), which would end the whole program"),
-        (ValueError("bad"), r"method 'x': problems\(\): ValueError: bad\. Mend the plug-in"),
+        (ValueError("bad"), r"method 'x': problems\(\): ValueError: bad\. Fix the plug-in"),
         (OptionError("said well"), "^said well$"),
     ],
 )

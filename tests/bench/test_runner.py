@@ -126,7 +126,7 @@ def test_a_changed_protocol_seed_or_dtype_is_refused_before_any_model_loads(
     manifest = RunStore.open(tmp_path / "run").manifest
     assert [entry["dtype"] for entry in manifest["methods"].values()] == ["float32", "float16"]
     monkeypatch.setattr(Fakes, "version", "2")
-    with pytest.raises(StoreError, match="the suite asks fakes 2"):
+    with pytest.raises(StoreError, match="the suite has fakes 2"):
         execute(tmp_path / "run", method())
     assert LOG.loaded == []
     assert len(facts(tmp_path / "run")) == 8
@@ -429,7 +429,7 @@ def test_a_disk_that_fills_up_stops_the_run_keeps_what_is_recorded_and_resumes(
         return write(self, file, image)
 
     monkeypatch.setattr(RunStore, "write_edit", fills)
-    with pytest.raises(StoreError, match=r"disk is full.*give the same command again"):
+    with pytest.raises(StoreError, match=r"disk is full.*repeat the command"):
         execute(tmp_path / "run", method(), batch_size=3, count=32)
     recorded = facts(tmp_path / "run")
     assert [fact[0].case for fact in recorded] == [f"case-{i:03d}" for i in range(5)]

@@ -59,7 +59,7 @@ class TestSingles:
         for record in list(store.edits())[:2]:
             (store.path / str(record.file)).unlink()
         summary = scoring.score_run(store, [Mean()])
-        assert [text[:32] for text in summary.warnings] == ["2 edits are no longer there (edi"]
+        assert [text[:32] for text in summary.warnings] == ["2 edits have no file any more (s"]
 
     def test_cut_prompts_are_counted(self, store: RunStore) -> None:
         features = Features()

@@ -142,7 +142,7 @@ class TestSets:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (3.5, "error: TypeError: it gave a float, where a SetValue is due"),
+        (3.5, "error: TypeError: it gave a float, where a SetValue is expected"),
         (SetValue("high", 8, 5), "error: TypeError: value, low or high is no float"),  # type: ignore[arg-type]
         (SetValue(10**400, 8, 5), "error: TypeError: value, low or high is too large to be stored"),
         (SetValue(1.0, None, 5), "error: TypeError: n or n_reference is no whole number"),  # type: ignore[arg-type]

@@ -123,7 +123,7 @@ def test_a_transparent_outside_is_refused_not_laid_on_white(folder: Path) -> Non
     edit.save(folder / "case-1.png")
     (problem,) = complaints(folder)
     assert re.search(
-        r"case-1\.png: 50\.0% of its pixels are transparent.*Lay it over its source image", problem
+        r"case-1\.png: 50\.0% of its pixels are transparent.*Composite it onto its source image", problem
     )
 
 

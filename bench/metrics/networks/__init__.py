@@ -1,1 +1,1 @@
-"""The networks that metrics look through: where their weights come from, how they are loaded and checked."""
+"""The networks that metrics use: where their weights come from, and how they are loaded and checked."""

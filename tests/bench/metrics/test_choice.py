@@ -106,7 +106,7 @@ class TestChoice:
             choice.load_metrics(
                 ["mini_clip_target", "leak_mse", "mini_clip_region", "success_truth"], features
             )
-        assert "success_truth: the ground-truth judge needs an attribute classifier" in str(caught.value)
+        assert "success_truth: judge_truth needs an attribute classifier" in str(caught.value)
         assert "leak_mse" not in str(caught.value)
 
     def test_every_metric_describes_itself(self, tmp_path: Path) -> None:

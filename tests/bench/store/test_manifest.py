@@ -98,7 +98,7 @@ def test_what_cannot_stand_beside_the_stored_results_is_refused(store: RunStore)
     configure(store)
     before = (store.path / "run.json").read_bytes()
     with pytest.raises(
-        StoreError, match=r"fakes 1 \(digest .*\), the suite asks fakes 2 \(digest 0000.*another folder"
+        StoreError, match=r"fakes 1 \(digest .*\), the suite has fakes 2 \(digest 0000.*another folder"
     ):
         configure(store, protocols={"fakes": {**INFO, "version": "2", "digest": "0" * 12}})
     with pytest.raises(StoreError, match="has the seed 0, the suite 1"):
@@ -113,6 +113,6 @@ def test_a_dtype_is_kept_once_there_are_edits(store: RunStore) -> None:
     configure(store, dtype="float16")
     store.append_edits([edited(store)])
     with pytest.raises(
-        StoreError, match=r"Fake edited with float16 so far, now with float32.*Go on with float16"
+        StoreError, match=r"Fake edited with float16 so far, now with float32.*Use --dtype float16"
     ):
         configure(store, dtype="float32")
