@@ -264,7 +264,7 @@ def conditions(rule: SuccessRule | None = None) -> str:
     rule = rule or SuccessRule()
     return (
         f"more than {rule.min_edit_area:.0%} of the area inside was repainted, at most {rule.max_leak_area:.0%} "
-        f"of the area outside was, and the PSNR outside is at least {rule.min_leak_psnr:g} dB"
+        f"of the area outside was repainted, and the PSNR outside is at least {rule.min_leak_psnr:g} dB"
     ).replace("%", " %")
 
 
