@@ -58,6 +58,7 @@ SLOW = (
     "test_contributing.py",
     "test_docs_api.py",
     "test_eye.py",
+    "test_large_world.py",
     "test_readme.py",
 )
 

@@ -153,9 +153,9 @@ def to_training_size(
     """Larger images at the size that the network was trained on, by the mean over areas.
 
     uint8 (N, H, W, 3) and bool (N, H, W) => (N, 64, 64, 3) and (N, 64, 64). Arrays that are not larger come back
-    unchanged. An image that is not square gives the square around the region's middle. A pixel belongs to the region
-    where at least half of its area does. A region smaller than that becomes the pixel that has most of it, and its
-    content may be invisible at 64 px.
+    unchanged. An image that is not square gives a square that holds the region, near the image's middle. A pixel
+    belongs to the region where at least half of its area does. A region smaller than that becomes the pixel that has
+    most of it, and its content may be invisible at 64 px.
     """
     if max(images.shape[1:3]) <= SIDE:
         return images, regions
@@ -170,14 +170,21 @@ def to_training_size(
 
 
 def _square_around(region: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """Rows and columns of the largest square whose middle is nearest to the region's."""
+    """Rows and columns of the largest square that holds the region, as near to the image's middle as it can be.
+
+    A region longer than the square loses both of its ends.
+    """
     side = min(region.shape)
 
     def span(axis: int) -> slice:
-        occupied = np.any(region, axis=axis)
-        places = np.flatnonzero(occupied)
-        middle = int(places[0] + places[-1] + 1) // 2 if len(places) else occupied.size // 2
-        start = min(max(0, middle - side // 2), occupied.size - side)
+        places = np.flatnonzero(np.any(region, axis=axis))
+        length = region.shape[1 - axis]
+        start = (length - side) // 2
+        if len(places):
+            first, end = int(places[0]), int(places[-1]) + 1
+            fits = end - first <= side
+            start = min(max(start, end - side), first) if fits else (first + end - side) // 2
+        start = min(max(0, start), length - side)
         return slice(start, start + side)
 
     return span(1), span(0)

@@ -65,11 +65,26 @@ def test_a_region_on_the_side_of_a_wide_image_is_read_in_a_square_around_it() ->
     image[0, 32:64, 320:352] = 255
     region = image[..., 0] > 0
     pixels, inside = classifier.to_training_size(image, region)
-    # The square is columns 256 to 384, as far as the image reaches: 320 is column 64 of it, 32 of the small image.
-    assert (pixels[0, 16:32, 32:48] == 255).all()
+    # The square next to the middle that holds all of it: columns 224 to 352. 320 is column 96 of it, 48 at 64 px.
+    assert (pixels[0, 16:32, 48:64] == 255).all()
     assert pixels.sum() == 255 * 16 * 16 * 3
-    assert inside[0, 16:32, 32:48].all()
+    assert inside[0, 16:32, 48:64].all()
     assert inside.sum() == 16 * 16
+
+
+def test_a_region_near_the_middle_of_a_wide_image_is_read_in_the_middle_square() -> None:
+    image = np.zeros((1, 128, 384, 3), np.uint8)
+    image[0, :, 128:256] = 255
+    region = np.zeros((1, 128, 384), bool)
+    region[0, 40:60, 140:200] = True
+    pixels, _ = classifier.to_training_size(image, region)
+    assert (pixels == 255).all()
+    # A region wider than the square, such as a background, has its own middle there.
+    region[0, 0, 100:384] = True
+    pixels, _ = classifier.to_training_size(image, region)
+    # Columns 178 to 306, of which 78 are white.
+    assert (pixels[0, :, :39] == 255).all()
+    assert (pixels[0, :, 39:] == 0).all()
 
 
 def test_images_of_the_training_size_and_smaller_ones_stay_as_they_are() -> None:

@@ -26,6 +26,13 @@ from protocols.world.world import EVALUATION, edited_scene
 
 ALL = [WorldFaces, WorldScenes]
 SIZES = [128, "192x128", "128x192"]
+# With three cases per category and four reference images. A change of pixels, masks or selection changes them.
+DIGESTS = {
+    (WorldFaces, 128): "74d66988c8df",
+    (WorldFaces, "192x128"): "0e0f7b044137",
+    (WorldScenes, 128): "a5b306fc17db",
+    (WorldScenes, "192x128"): "1c3315011b93",
+}
 
 
 def make(cls: type[EditProtocol], **options: Any) -> Any:
@@ -99,6 +106,11 @@ def test_the_same_options_give_the_same_digest_and_others_another(protocol: Any)
     assert make(cls, canvas=canvas).digest == protocol.digest
     assert make(cls, canvas=canvas, cases_per_category=2).digest != protocol.digest
     assert make(cls, canvas=136).digest != protocol.digest
+
+
+@pytest.mark.parametrize(("cls", "canvas"), DIGESTS)
+def test_digests_are_pinned(cls: Any, canvas: int | str) -> None:
+    assert make(cls, canvas=canvas).digest == DIGESTS[cls, canvas]
 
 
 @pytest.mark.parametrize("cls", ALL)
