@@ -61,10 +61,12 @@ def paint_backdrop(canvas: Canvas, name: str, horizon: float, draws: tuple[float
     fine = canvas.fine(int((draws[1] + 1) * 7.99))
     edge: Field = f32(horizon) - y
 
+    # Clouds.
     if name in ("meadow", "beach"):
         puffs = broad + relief(canvas, "cloud") if canvas.detail else broad
         cloud = np.clip(puffs * 3 - f32(0.25), 0, 1)[..., None] * f32(0.8)
         sky = sky + (_CLOUD - sky) * cloud
+    # The ground: its texture, and the line where it meets the sky.
     if name == "meadow":
         ground = _receding(canvas, ground * (1 + f32(0.25) * fine[..., None]), "grass", down)
         edge = edge + wave(x * f32(0.021) + f32(draws[2])) * f32(2)
@@ -97,6 +99,7 @@ def paint_backdrop(canvas: Canvas, name: str, horizon: float, draws: tuple[float
             ground = ground * (1 + relief(canvas, "wood"))[..., None]
             ground = ground * (1 - _joints(x, depth) * f32(0.3 * canvas.strength))[..., None]
 
+    # The sky above the line, the ground below it.
     coverage = canvas.cover(edge)
     canvas.image = np.ascontiguousarray(sky + (ground - sky) * coverage[..., None])
     _decorate(canvas, name, horizon, draws, light)
@@ -128,11 +131,13 @@ def _decorate(canvas: Canvas, name: str, horizon: float, draws: tuple[float, ...
         part = canvas.part(cx - radius, cy - radius, cx + radius, cy + radius)
         part.paint(part.circle(cx, cy, radius), color, textured(part, material) if material else 1.0)
 
+    # Night: stars and a moon.
     if name == "night":
         for sx, sy in _stars(left, upper, right):
             if sy < horizon - 3:
                 disc(sx + draws[3] * 2, sy, 0.75, _MOON)
         disc(32 + side * (22 + draws[4] * 2), 9, 4.6, _MOON, "moon")
+    # Beach and desert: a sun, opposite the desert's cactus.
     elif name == "beach":
         disc(32 + side * (23 + draws[4] * 2), 8, 4.2, rgb(255, 226, 90))
     elif name == "desert":
@@ -146,6 +151,7 @@ def _decorate(canvas: Canvas, name: str, horizon: float, draws: tuple[float, ...
         part.paint(cactus, _CACTUS, textured(part, "upright wood"))
         for ridge in (-0.6, 0.0, 0.6):
             part.mark(cut(part.box(cx + ridge, horizon - 3, 0.10, 8), cactus), BLACK, alpha=0.35)
+    # Snow: two firs with white tops.
     elif name == "snow":
         for k, offset in ((0, 26.0), (1, 20.0)):
             cx = 32 + side * (offset + draws[4 + k])
@@ -154,12 +160,14 @@ def _decorate(canvas: Canvas, name: str, horizon: float, draws: tuple[float, ...
             tree = _spire(part, cx, horizon + 2 - tall, tall * 0.36, tall)
             part.paint(tree, _PINE, textured(part, "needles"))
             part.paint(cut(tree, _spire(part, cx, horizon + 2 - tall, tall * 0.16, tall * 0.42)), _CLOUD)
+    # Meadow: a tree.
     elif name == "meadow":
         cx = 32 + side * (25 + draws[4] * 2)
         part = canvas.part(cx - 6, horizon - 17, cx + 6, horizon + 5)
         part.paint(part.stroke(cx, horizon + 3, cx, horizon - 6, 1.0), _TRUNK, textured(part, "upright wood"))
         leaves = textured(part, "leaves", 1 + part.fine(3) * f32(0.4))
         part.paint(part.circle(cx, horizon - 10, 5.4), _BUSH, leaves)
+    # Room: a window with a cross of bars.
     else:
         cx = 32 + side * (23 + draws[4])
         part = canvas.part(cx - 7, 4 + draws[5], cx + 7, 20 + draws[5])

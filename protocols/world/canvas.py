@@ -317,7 +317,7 @@ def union(*shapes: Field) -> Field:
 
 
 def cut(shape: Field, *keepers: Field) -> Field:
-    """What lies inside the shape and inside every keeper."""
+    """The intersection of the shape with every keeper."""
     out = shape
     for keeper in keepers:
         out = np.maximum(out, keeper)

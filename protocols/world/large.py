@@ -80,7 +80,7 @@ SourceT = TypeVar("SourceT", EditableFace, EditableScene)
 
 
 class _LargeWorld(SelectingProtocol[WorldOptions, SourceT], Generic[SourceT]):
-    """What faces and scenes share."""
+    """The base of faces and scenes: rendered sources, ground truths and reference images of one size."""
 
     # The drawings' version: other pixels are other cases.
     version = WORLD_VERSION

@@ -1,6 +1,6 @@
 """A full-size run without a download: the rendered world, edited by a Stable Diffusion 1.5 with random weights.
 
-    python tests/perf/large_world.py                       # 4 scenes at 512 px, 2 steps, about 10 minutes on one core
+    python tests/perf/large_world.py                       # 4 scenes at 512 px, 2 steps, about 20 minutes on one core
     python tests/perf/large_world.py --protocol world-1024-faces --steps 20 --device cuda
 
 The pipeline has the layout and the size of Stable Diffusion 1.5 inpainting, 4.3 GB of float32, so memory and time are
@@ -113,7 +113,9 @@ def main() -> int:
     )
     started = time.perf_counter()
     run = options.folder / "run"
-    code = run_bench.main(["run", str(suite), "--out", str(run), "--device", options.device])
+    code = run_bench.main(
+        ["run", str(suite), "--out", str(run), "--device", options.device, "--batch-size", "1"]
+    )
     print(f"{time.perf_counter() - started:.0f} s in all")
     seconds: dict[str, list[float]] = {}
     for record in RunStore.open(run).edits():
