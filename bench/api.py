@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
-from bench.inputs import ImageInput, image_input, input_name, mask_input, same_size
+from bench.inputs import ImageInput, check_names, check_prompt, image_input, input_name, mask_input, same_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,12 @@ class Scores(Mapping[str, "float | None"]):
         return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns)).rename_axis("metric")
 
     def __repr__(self) -> str:
-        return str(self.frame()[["value", "unit", "reason"]].to_string())
+        from bench.metrics.choice import by_problem
+
+        # A reason of several lines, shared by many metrics, would stretch every row of the table.
+        reasons = {name: [score.reason] for name, score in self.details.items() if score.reason is not None}
+        notes = [f"{', '.join(names)}: {reason}" for reason, names in by_problem(reasons).items()]
+        return "\n".join([self.frame()[["value", "unit"]].to_string(na_rep="-"), *notes])
 
     def _repr_html_(self) -> str:
         # Notebooks call this method to show the object.
@@ -124,7 +129,6 @@ def measure_pair(
     from PIL import Image
 
     from bench.devices import resolve_device
-    from bench.files import whole_text
     from bench.scoring import score_pair
 
     # Inputs.
@@ -133,7 +137,8 @@ def measure_pair(
         (source_prompt, "source_prompt"),
         (region_prompt, "region_prompt"),
     ):
-        whole_text(prompt, name)
+        check_prompt(prompt, name)
+    check_names(metrics, "metrics")
     for metric in metrics or ():
         session.metrics.check(metric)
     before = image_input(source, "source")

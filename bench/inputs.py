@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from bench.errors import BenchError
+from bench.files import whole_text
 from bench.images import check_mask, mask_image, read_mask, read_rgb, to_mask, to_rgb
 
 if TYPE_CHECKING:
@@ -136,6 +137,21 @@ def _pixels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
         raise InputError(f"{name}: its float values run from {low:g} to {high:g}, beyond [0, 1]. {remedy}")
     # x in [0, 1] -> round(255 x). In float64, since 255 x of a float16 is not exact.
     return np.rint(array.astype(np.float64) * 255).astype(np.uint8)
+
+
+def check_prompt(value: object, name: str) -> None:
+    """Raises :class:`InputError` where a prompt is no text, and ``BrokenText`` where UTF-8 cannot encode it."""
+    if not isinstance(value, str):
+        raise InputError(
+            f"{name}: a {type(value).__name__} where a text is expected. Give one prompt as a str."
+        )
+    whole_text(value, name)
+
+
+def check_names(value: object, name: str) -> None:
+    """Raises :class:`InputError` for one text in place of a list of names. It would be read letter by letter."""
+    if isinstance(value, str):
+        raise InputError(f"{name}: a str where a list of names is expected. Write {name}=[{value!r}].")
 
 
 def same_size(source: Image.Image, edited: Image.Image, name: str) -> None:

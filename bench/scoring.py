@@ -179,7 +179,14 @@ def score_pair(
             # Networks that have seen only the rendered world must not score photographs.
             embedded = [name for name in names if registry.load(name).embedded]
             if embedded:
-                raise refusal({name: [embedded_reason(name)] for name in embedded})
+                remedy = "If the images are of the rendered world, pass rendered=True."
+                raise refusal({name: [f"{embedded_reason(name)} {remedy}"] for name in embedded})
+        # Checked before weights, so that nobody fetches an Inception for one pair.
+        for name in names:
+            if registry.load(name).kind != "edit":
+                raise MetricError(
+                    f"{name} compares sets of images. It has no value for one pair. Score a suite instead."
+                )
         choice = MetricChoice(list(names))
     else:
         choice = choose_metrics(features, rendered=rendered, registry=registry)
@@ -187,8 +194,7 @@ def score_pair(
 
     # Values of the raw and, where declared, of the composited edit.
     for metric in load_metrics(choice.names, features, registry):
-        if isinstance(metric, SetMetric):
-            raise MetricError(f"{metric.name} compares sets of images; it has no value for one pair.")
+        assert isinstance(metric, Metric)  # sets are refused above
         for composited, name in metric.stored_names:
             # composite(): the source outside the mask.
             value, reason = compute(metric, [pair.composite() if composited else pair])[0]

@@ -118,8 +118,8 @@ def embedded_reason(name: str) -> str:
     """The reason why a metric with an embedded network has no value on data that are not rendered."""
     # The published metric that can score photographs, if there is one.
     instead = next((main for main, stand_in in STAND_INS.items() if stand_in == name), None)
-    remedy = f"Ask for {instead}." if instead else "Leave it out."
-    return f"an embedded network, trained on the rendered world only, cannot score these images. {remedy}"
+    remedy = f" Ask for {instead}." if instead else ""
+    return f"an embedded network, trained on the rendered world only, cannot score these images.{remedy}"
 
 
 def refusal(problems: Mapping[str, Sequence[str]]) -> MetricError:

@@ -51,6 +51,14 @@ def test_every_form_of_input_has_the_value_that_follows_by_hand(kind: str, tmp_p
     assert "leak_mse" in repr(scores)
 
 
+def test_a_reason_is_printed_once_below_the_table() -> None:
+    scores = bench.measure(SOURCE, EDITED, device="cpu")
+    table, note = str(scores).rsplit("\n", 1)
+    assert note == f"{', '.join(scores)}: the case has no mask"
+    assert "the case has no mask" not in table
+    assert "NaN" not in table
+
+
 def test_without_a_mask_leakage_has_a_reason_in_place_of_a_value() -> None:
     scores = bench.measure(SOURCE, EDITED, device="cpu")
     assert scores["leak_mse"] is None
@@ -67,7 +75,10 @@ def test_without_a_mask_leakage_has_a_reason_in_place_of_a_value() -> None:
         ({"mask": MASK * 0}, "mask is empty"),
         ({"mask": MASK[:32]}, "mask: its shape"),
         ({"metrics": ["leak_mes"]}, "Did you mean 'leak_mse'"),
-        ({"metrics": ["fid"]}, "fid"),
+        ({"metrics": ["fid"]}, "fid compares sets of images"),
+        ({"metrics": ["success_truth"]}, "pass rendered=True"),
+        ({"metrics": "leak_mse"}, r"Write metrics=\['leak_mse'\]"),
+        ({"target_prompt": ["a car"]}, "target_prompt: a list where a text is expected"),
         ({"device": "gpu"}, "one of auto, cpu, cuda"),
         ({"target_prompt": "a car \udcff"}, "target_prompt holds half a character"),
     ],
