@@ -204,9 +204,12 @@ class EditMethod(Configurable):
         return None
 
     @classmethod
-    def case_problems(cls, options: Any, cases: Sequence[str]) -> Sequence[str]:
-        """Reasons why the method cannot edit the planned cases, given by their ids. Called before any edit."""
-        del options, cases
+    def case_problems(cls, options: Any, cases: Sequence[str], size: tuple[int, int]) -> Sequence[str]:
+        """Reasons why the method cannot edit the planned cases of a protocol. Called before any edit.
+
+        ``cases`` are their ids, ``size`` is the (width, height) of their sources.
+        """
+        del options, cases, size
         return ()
 
     @classmethod

@@ -173,6 +173,20 @@ def probe(path: PathLike) -> bool:
         raise _unreadable(Path(path), error) from error
 
 
+def header_size(path: PathLike) -> tuple[int, int]:
+    """(width, height) as the file's header has them, before a camera's rotation. Nothing is decoded.
+
+    Raises :class:`ImageError` for a file whose header is not that of an image.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                return image.size
+    except Exception as error:  # Pillow's decoders raise whatever a malformed file provokes
+        raise _unreadable(Path(path), error) from error
+
+
 def _unreadable(path: Path, error: Exception) -> ImageError:
     # Pillow's message for an unknown format shows a buffer's address and nothing else.
     why = "no known format" if isinstance(error, UnidentifiedImageError) else _first_line(error)

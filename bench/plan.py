@@ -175,6 +175,11 @@ def _is_canvas(canvas: Any) -> bool:
     return all(isinstance(side, int) and side > 0 for side in sides)
 
 
+def width_height(canvas: int | Sequence[int]) -> tuple[int, int]:
+    """(width, height) in pixels of a protocol's canvas, which is the side of a square or both."""
+    return (canvas, canvas) if isinstance(canvas, int) else (canvas[0], canvas[1])
+
+
 def _covers(stored_limit: int | None, limit: int | None) -> bool:
     """True where cases stored under one limit include those under another."""
     return stored_limit is None or (limit is not None and limit <= stored_limit)
@@ -208,9 +213,10 @@ def _unmet_needs(protocol: PlannedProtocol, method: ConfiguredMethod) -> list[st
     # A method whose files are missing may be unable to check the ids.
     if not method.problems:
         ids = [row["id"] for row in protocol.rows]
+        size = width_height(protocol.info["canvas"])
         problems += [
             f"method {method.spec.title} on protocol {protocol.name}: {problem}"
-            for problem in method.cls.case_problems(method.options, ids)
+            for problem in method.cls.case_problems(method.options, ids, size)
         ]
     return problems
 

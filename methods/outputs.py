@@ -87,11 +87,12 @@ class Outputs(EditMethod):
         return []
 
     @classmethod
-    def case_problems(cls, options: Options, cases: Sequence[str]) -> list[str]:
-        """A problem where no image has the id of one of the planned cases."""
+    def case_problems(cls, options: Options, cases: Sequence[str], size: tuple[int, int]) -> list[str]:
+        """A problem where no image has the id of one of the planned cases, and where images are of another size."""
         files = listed(options.path)
-        if any(case in files for case in cases):
-            return []
+        planned = [files[case] for case in cases if case in files]
+        if planned:
+            return [] if options.resize else _of_another_size(planned, size)
         return [
             f"{options.path}: none of its images ({_some(sorted(files))}) is named by one of the {len(cases)} cases "
             f"({_some(sorted(cases))}). Name them by the ids in the exported cases.jsonl"
@@ -136,6 +137,18 @@ class Outputs(EditMethod):
         if path.is_dir():
             return f"expected {path / (case + '.png')}"
         return f'expected a line {{"case": "{case}", "file": ...}} in {path}'
+
+
+def _of_another_size(files: Sequence[Path], size: tuple[int, int]) -> list[str]:
+    sizes = {file: images.header_size(file) for file in files}
+    # A camera's rotation swaps width and height when a file is decoded. The edit itself is then checked.
+    wrong = [f"{file} ({w}x{h})" for file, (w, h) in sizes.items() if size not in ((w, h), (h, w))]
+    if not wrong:
+        return []
+    return [
+        f"images of another size than the sources, {size[0]}x{size[1]}: {_some(wrong)}. Export them at that size, "
+        "or set resize: true"
+    ]
 
 
 def listed(path: str) -> dict[str, Path]:

@@ -62,16 +62,18 @@ class PlanDescription:
 
 def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
     """Describes what a run would do. Missing data and weights are listed, not refused."""
+    from bench.plan import width_height
+
     plan, _ = session.plan(job)
     rows = _rows(plan, job)
     # (width, height) of the canvas per protocol. None where a protocol lacks its data and cannot say.
     canvas: dict[str, tuple[int, int] | None] = {
-        entry.name: _width_height(entry.info["canvas"]) for entry in plan.protocols
+        entry.name: width_height(entry.info["canvas"]) for entry in plan.protocols
     }
     for entry in job.protocols:
         if entry.problems:
             expected = entry.cls.expected(entry.options)
-            canvas[entry.name] = _width_height(expected.canvas) if expected else None
+            canvas[entry.name] = width_height(expected.canvas) if expected else None
 
     # Time on a GPU, for the model steps that nothing has timed yet.
     untimed_steps = sum(
@@ -163,10 +165,6 @@ def _total(parts: Iterable[float | None]) -> Any:
     # One unknown part makes the sum unknown: a smaller number would mislead.
     values = list(parts)
     return None if None in values else sum(value for value in values if value is not None)
-
-
-def _width_height(canvas: int | Sequence[int]) -> tuple[int, int]:
-    return (canvas, canvas) if isinstance(canvas, int) else (canvas[0], canvas[1])
 
 
 def _gigabytes(rows: Sequence[Row], canvas: Mapping[str, tuple[int, int] | None]) -> float | None:

@@ -49,13 +49,18 @@ def test_a_plan_after_a_run_knows_what_is_left_and_about_how_long(tmp_path: Path
     assert sum(row.by_category.values()) == 4
 
 
-def test_a_method_is_shown_the_ids_of_the_selected_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_is_shown_the_ids_and_the_size_of_the_selected_cases(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(
-        Fake, "case_problems", classmethod(lambda cls, options, ids: [f"not {ids[0]}"]), raising=False
+        Fake,
+        "case_problems",
+        classmethod(lambda cls, options, ids, size: [f"not {ids[0]} of {size}"]),
+        raising=False,
     )
     plan = make_plan([protocol(count=8)], [method()], limit=1)
     (problem,) = plan.problems
-    assert problem == f"method fake on protocol fakes: not {plan.protocols[0].rows[0]['id']}"
+    assert problem == f"method fake on protocol fakes: not {plan.protocols[0].rows[0]['id']} of (32, 32)"
     assert len(plan.protocols[0].rows) == 4
 
 

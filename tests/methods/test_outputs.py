@@ -90,6 +90,21 @@ def test_another_size_is_an_error_or_is_resized(tmp_path: Path) -> None:
     assert resized.tobytes() == expected.tobytes()
 
 
+def test_another_size_is_told_before_anything_runs(folder: Path) -> None:
+    picture(9, (96, 128)).save(folder / "case-1.png")
+    options = Outputs.Options(path=str(folder))
+    ids = ["case-0", "case-1", "case-2"]
+    (problem,) = Outputs.case_problems(options, ids, (SIZE, SIZE))
+    assert problem == (
+        f"images of another size than the sources, 64x64: {folder / 'case-1.png'} (96x128). "
+        "Export them at that size, or set resize: true"
+    )
+    # Images of no planned case do not matter, nor do sizes that are changed, nor a photo that lies on its side.
+    assert Outputs.case_problems(options, ["case-0"], (SIZE, SIZE)) == []
+    assert Outputs.case_problems(Outputs.Options(path=str(folder), resize=True), ids, (SIZE, SIZE)) == []
+    assert Outputs.case_problems(options, ["case-1"], (128, 96)) == []
+
+
 def test_a_truncated_image_is_named(folder: Path) -> None:
     data = (folder / "case-1.png").read_bytes()
     (folder / "case-1.png").write_bytes(data[: len(data) // 2])  # the header is whole: found when decoded
@@ -139,8 +154,8 @@ def test_beyond_the_first_transparent_images_the_edit_itself_is_refused(tmp_path
 
 def test_images_of_no_case_are_told_before_anything_runs(folder: Path) -> None:
     options = Outputs.Options(path=str(folder))
-    assert Outputs.case_problems(options, ["case-9", "case-2"]) == []
-    (problem,) = Outputs.case_problems(options, ["a", "b"])
+    assert Outputs.case_problems(options, ["case-9", "case-2"], (SIZE, SIZE)) == []
+    (problem,) = Outputs.case_problems(options, ["a", "b"], (SIZE, SIZE))
     assert "none of its images (case-0, case-1, case-2) is named by one of the 2 cases (a, b)" in problem
 
 
