@@ -95,7 +95,7 @@ class Outputs(EditMethod):
             return [] if options.resize else _of_another_size(planned, size)
         return [
             f"{options.path}: none of its images ({_some(sorted(files))}) is named by one of the {len(cases)} cases "
-            f"({_some(sorted(cases))}). Name them by the ids in the exported cases.jsonl"
+            f"({_some(sorted(cases))}). Name them by the ids in the cases.jsonl that was exported with the same options"
         ]
 
     def __init__(self, options: Options, runtime: Runtime) -> None:
