@@ -1,1 +1,1 @@
-"""A run folder in, what goes into a paper out: tidy summaries, tables, figures."""
+"""Reports: turns a run folder into tidy summaries, tables, figures and a page."""

@@ -61,7 +61,7 @@ def compute(
     ``extras``: comparisons with the baseline and validity of the metrics too. The other arguments and the errors are
     those of ``reports.write.write_report``.
     """
-    # Refused options first: a baseline or vote that the run does not have.
+    # Check the options first: a baseline or a vote may not be in the run.
     style = style or Style()
     scores = load(store)
     if paper is not None:
@@ -139,7 +139,7 @@ def _measured_tables(data: ReportData, style: Style, scores: RunScores) -> list[
     """The suite's tables, the paper's and the standard ones."""
     frame = data.frame
     with_leakage = data.with_frame(with_composited_leakage(frame))
-    # Cost and votes have tables of their own. A user may choose them for the main tables all the same.
+    # Cost and votes have tables of their own. The main tables show them only where the user chooses them.
     scored = data.with_frame(frame[~frame["metric"].isin(list(OWN_METRICS))])
     all_metrics = with_leakage.frame
     choosable = data.with_frame(all_metrics[all_metrics["protocol"].isin(scored.protocols())])
@@ -153,7 +153,7 @@ def _measured_tables(data: ReportData, style: Style, scores: RunScores) -> list[
 
 
 def _first_contender(scores: RunScores) -> str | None:
-    # Titles stand in the order in which the methods joined the run, which is that of the suite file.
+    # Titles are in the order in which the methods were added to the run, which is that of the suite file.
     return next((title for title in scores.titles.values() if title not in scores.controls), None)
 
 
@@ -174,7 +174,7 @@ def _with_style_and_votes(table: Table, style: Style, study: StudyResults | None
     if style.intervals == "none":
         table = replace(table, interval_notes=(), intervals=False)
     if study is not None and ("votes" in table.name or any(shows_votes(c.metric) for c in table.columns)):
-        # The caption begins with the mark, so that no one who copies the table alone can miss it.
+        # The caption begins with the mark, so that it stays with a table that is copied alone.
         raters = study.votes["rater"].nunique()
         mark = "SIMULATED RATERS, not people: " if study.simulated else ""
         size = f"{mark}{len(study.votes)} votes of {raters} raters."

@@ -30,17 +30,17 @@ reports_app = typer.Typer()
 
 # --- options of report ------------------------------------------------------------------------------------
 
-# The run, and the study whose votes join its tables.
+# The run, and the study whose votes are added to its tables.
 Folder = Annotated[Path | None, typer.Argument(metavar="RUN", help="A run folder, such as runs/demo.")]
 Study = Annotated[
-    str | None, typer.Option(help="A study whose votes join the tables: its name or its address.")
+    str | None, typer.Option(help="A study whose votes are added to the tables, by its name or address.")
 ]
 StudyStore = Annotated[
-    str | None, typer.Option(help="The study's database, a file or a URL. [default: as `study` has it]")
+    str | None, typer.Option(help="The study's database, a file or a URL. [default: that of `study`]")
 ]
-Question = Annotated[str, typer.Option(help="Which of the study's questions.")]
+Question = Annotated[str, typer.Option(help="The study's question whose votes are shown.")]
 Simulated = Annotated[
-    bool, typer.Option("--simulated", help="Of simulated raters, to try it out; every table says so.")
+    bool, typer.Option("--simulated", help="Use votes of simulated raters, as a trial. Every table says so.")
 ]
 # The look and content of tables and figures.
 Baseline = Annotated[
@@ -58,9 +58,9 @@ Decimals = Annotated[
     typer.Option(min=0, max=MOST_DECIMALS, help="Decimals of every value. [default: about four digits]"),
 ]
 IntervalStyle = Annotated[
-    Intervals, typer.Option(help="Both ends in brackets, plus-minus their distance, or none.")
+    Intervals, typer.Option(help="Intervals as both ends in brackets, as ± with their distance, or none.")
 ]
-PaperLayout = Annotated[Layout, typer.Option(help="The paper that LaTeX tables are for.")]
+PaperLayout = Annotated[Layout, typer.Option(help="Layout of the paper, for LaTeX tables.")]
 CaptionLength = Annotated[
     Captions, typer.Option(help="Captions of LaTeX tables: what a paper prints, or all notes too.")
 ]
@@ -69,9 +69,9 @@ CaseId = Annotated[
     typer.Option(metavar="ID", help="Also draw a grid of this case's edits. May be repeated."),
 ]
 # Reported figures of the paper beside the run's own.
-WithPaper = Annotated[bool, typer.Option("--paper", help="Show what the paper reported beside it.")]
+WithPaper = Annotated[bool, typer.Option("--paper", help="Show the paper's values beside the measured ones.")]
 PaperFile = Annotated[
-    Path | None, typer.Option(help="Reported figures of your own, in the format of reports/paper.json.")
+    Path | None, typer.Option(help="A file of reported values, in the format of reports/paper.json.")
 ]
 PaperBaseline = Annotated[
     list[str] | None,
@@ -87,7 +87,7 @@ CheckPaper = Annotated[
 Merge = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Someone's entry: also write merged.md, .tex and .csv, with its methods. May be repeated."
+        help="A leaderboard entry: also write merged.md, .tex and .csv with its methods. May be repeated."
     ),
 ]
 Readme = Annotated[
@@ -133,7 +133,7 @@ def report(
     """Make a run's tables, figures and page from what is stored."""
     from reports.record import ReportOptions, write_report
 
-    # Needs no run.
+    # Checking the paper needs no run.
     if check_paper:
         _print_contradictions(paper_file, paper_baseline or ())
         return
@@ -155,7 +155,7 @@ def report(
     )
     screen, session = console(quiet=quiet), open_session(context, plugin)
     with session.open_run(folder, lambda line: warn(screen, line)) as opened:
-        # Before anything is written: an entry that is refused leaves the report as it is.
+        # Merged before anything is written, so that a refused entry leaves the report as it is.
         merged = _merge(session, opened, merge) if merge else None
         written = write_report(session, opened, options)
         print_report(written, screen, everything=everything)
@@ -170,7 +170,7 @@ def _print_contradictions(paper_file: Path | None, paper_baseline: Sequence[str]
     from reports.tables import paper as papers
     from reports.tables.paper_check import check_paper
 
-    # Numbers that two tables of the paper give differently, then what it leaves open.
+    # Numbers that differ between two tables of the paper, then facts that it does not state.
     paper = papers.with_baselines(papers.load(paper_file), paper_baseline)
     for line in [*check_paper(paper), *paper.gaps]:
         console().print(line, soft_wrap=True)
@@ -258,7 +258,7 @@ def compare(
     from reports.share.comparison.text import markdown, terminal
 
     screen, session = console(), open_session(context, plugin)
-    # A file that cannot be written is told before the comparison.
+    # A file that cannot be written is reported before the comparison.
     if out is not None:
         check_target(out, "--out")
     first, second = (session.open_run(folder, lambda line: warn(screen, line)) for folder in (a, b))
@@ -281,15 +281,15 @@ def verify(
         int | None,
         typer.Option(min=0, help="Sets of edits (a method in a protocol) to score again. [default: all]"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Chooses the edits and sets.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed that chooses the edits and sets.")] = 0,
     device: Device = "auto",
     as_json: Json = False,
     plugin: Plugin = None,
 ) -> None:
-    """Say whether a run folder is what it claims. Exit code 1 if not.
+    """Check that a run folder contains what it says. Exit code 1 if not.
 
-    The protocol makes its cases anew. A sample of edits and all sets of edits are scored again, the report is built
-    anew, and every file is compared with its SHA-256. The table says what was checked wholly, in part, or not.
+    The protocol makes its cases again. A sample of edits and all sets of edits are scored again, the report is built
+    again, and every file is compared with its SHA-256. The table says how much of each part was checked.
     """
     from bench import rescoring
     from bench.devices import resolve_device
@@ -298,7 +298,7 @@ def verify(
     from reports.share.verification.recompute import Recompute
     from reports.share.verification.run import verify as verify_run
 
-    # Reports know neither metrics nor protocols: what computes again is handed to them.
+    # Reports import neither metrics nor protocols, so the functions that compute again are passed in.
     store, actual_device = RunStore.open(folder), resolve_device(device)
     session = open_session(context, plugin)
     recompute = Recompute(
@@ -328,7 +328,7 @@ def export(
     context: typer.Context,
     folder: RunFolder,
     out: Annotated[Path, typer.Option(help="The file: .json, or .zip.")],
-    images: Annotated[bool, typer.Option("--images", help="Include the edits. Takes a .zip.")] = False,
+    images: Annotated[bool, typer.Option("--images", help="Include the edits. Needs a .zip.")] = False,
     plugin: Plugin = None,
 ) -> None:
     """Pack a run as a leaderboard entry that others can check and merge into their tables."""
@@ -337,12 +337,12 @@ def export(
     from reports.share.entries.reading import load_entry
 
     # The suffix decides the format.
-    # Otherwise `export_entry` would write JSON under a name such as demo.tar, without a word.
+    # Otherwise `export_entry` would silently write JSON under a name such as demo.tar.
     if out.suffix not in (".json", ".zip"):
         raise BenchError(f"--out {out}: the name of an entry ends in .json or .zip. Give such a name.")
     check_target(out, "--out")
     screen, session = console(), open_session(context, plugin)
     store = session.open_run(folder, lambda line: warn(screen, line))
     written = export_entry(store, out, images=images, facts=session.metric_info())
-    # Checked as its reader will check it.
+    # Check it in the same way as its readers will.
     screen.print(f"{written}: {verify_entry(load_entry(written)).verdict}")

@@ -1,4 +1,4 @@
-"""A report with the options that it was made with, so that ``verify`` can build it anew and compare."""
+"""A report with the options that it was made with, so that ``verify`` can build it again and compare."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def write_report(session: Session, store: RunStore, options: ReportOptions | Non
         store, facts, tables=paths.tables, style=options.style, figures=paths.figures, files=paths.files
     )
 
-    # How to build it anew.
+    # Store what is needed to build the report again.
     # The name too: the folder may be renamed, but the title of the stored report does not change.
     record = {
         "name": store.path.name,
@@ -224,10 +224,10 @@ def rebuild_report(session: Session, store: RunStore, empty: Path) -> RebuiltRep
     with session.open_run(linked) as copy:
         write_report(session, copy, options)
     fresh = json.loads((linked / RECORD).read_text(encoding="utf-8"))
-    # Reported figures or votes that have changed since give other tables, rightly.
+    # If reported figures or votes have changed since, other tables are correct.
     changed = [name for name, digest in record["inputs"].items() if fresh["inputs"].get(name) != digest]
     if changed:
-        raise BenchError(f"what it was made from is another by now: {', '.join(changed)}")
+        raise BenchError(f"its inputs have changed since it was made: {', '.join(changed)}")
     # The stored report has no record either, so the comparison must not see one.
     if not record["recorded"]:
         (linked / RECORD).unlink()
@@ -237,7 +237,7 @@ def rebuild_report(session: Session, store: RunStore, empty: Path) -> RebuiltRep
 def _read_record(store: RunStore) -> Mapping[str, Any]:
     """Reads and checks ``report.json``. A report without one was made with the default options.
 
-    The record is data: it names neither a folder outside the one that is built in, nor a server to talk to.
+    The record may come from somebody else. It must name neither a folder outside the temporary one, nor a server.
     """
     path = store.path / RECORD
     try:
@@ -258,13 +258,12 @@ def _read_record(store: RunStore) -> Mapping[str, Any]:
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BenchError(f"{path}: no record of a report ({error})") from error
-    # A name that leads out of the folder.
-    # The name becomes a folder below `empty`.
+    # The name becomes a folder below `empty`, and must not lead out of it.
     if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
         raise BenchError(f"{path}: {name!r} is no folder's name")
-    # A server, or an address that was left out.
-    # A record from somebody else must not make `verify` connect to a server of its choice.
+    # A record from somebody else must not make `verify` connect to a server of its choice. An address that was left
+    # out cannot be opened either.
     for place in (options.study, options.store):
         if place is not None and (place == NOT_RECORDED or "://" in place):
-            raise BenchError("its votes are in a database whose address is not written down with the report")
+            raise BenchError("its votes are in a database whose address is not stored with the report")
     return record

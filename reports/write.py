@@ -50,7 +50,7 @@ class ReportFiles:
     figures: tuple[ReportFigure, ...]
     tables: tuple[Table, ...]
     summary: pd.DataFrame
-    # For the terminal: where n is too small for a claim, and what the paper does not state.
+    # For the terminal: where n is too small for a conclusion, and facts that the paper does not state.
     warnings: tuple[str, ...]
 
 
@@ -67,7 +67,7 @@ def write_report(
     resamples: int = 2000,
     seed: int = 0,
 ) -> ReportFiles:
-    """Writes ``report/`` of a run. The module says which files.
+    """Writes ``report/`` of a run. The module's docstring lists the files.
 
     ``metrics``: metric -> its declaration. ``paper``: adds the values that it reported. ``study``: adds its votes.
     ``baseline``: method that the others are compared with, by default the first one that is no control. ``cases``: ids
@@ -95,7 +95,7 @@ def write_report(
         _remove_stale(store, [*files, *images])
 
     # Warnings for the terminal, each once.
-    # The terminal shows neither notes nor captions of tables. What forbids a claim must not be missed.
+    # The terminal shows neither notes nor captions of tables, so warnings about a small n are printed separately.
     too_small = [warning for table in report.tables for warning in table.too_small]
     gaps = [] if paper is None else paper.gaps
     warnings = dict.fromkeys([*too_small, *latex.warnings(report.tables), *gaps])
@@ -207,7 +207,7 @@ def _markdown_page(store: RunStore, report: ReportContent, style: Style) -> str:
 def _remove_stale(store: RunStore, written: Sequence[Path]) -> None:
     """Removes files of an earlier report that this one does not have, such as tables of votes.
 
-    A file goes only if it still is as a report wrote it. The page removes its own files.
+    A file is removed only if it is unchanged since a report wrote it. The page removes its own files.
     """
     # digests.jsonl has the SHA-256 of every file that a report wrote.
     current = {path.relative_to(store.path).as_posix() for path in written}

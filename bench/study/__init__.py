@@ -12,8 +12,8 @@
 - ``app`` has the web pages, ``votes`` the analysis, ``exchange`` files of votes.
 - ``cli`` has the commands. ``serving``, ``results`` and ``forecast`` do their work.
 
-A screen needs the store and the image server alone. Values that they return hold nothing that tells which method made
-an image.
+The pages need only the store and the image server. The values that these return do not reveal which method made an
+image.
 """
 
 from __future__ import annotations

@@ -2,15 +2,15 @@
 
 A *stratum* is one kind of trial with one question in one category of one protocol. Its units are its comparisons: a
 case with a pair of methods, or a case alone where the best of all is chosen. They form an endless sequence. In every
-stretch of it, all cases occur equally often (give or take one), and so do all pairs.
+consecutive part of it, the counts of any two cases differ by at most one, and so do the counts of any two pairs.
 
-A rater's *sheet* takes an equally long stretch (give or take one) from each stratum, right after the stretch of the
-sheet before. The sheets are therefore a balanced incomplete block design, for any number of raters and trials. A study
-with more trials than units asks about each unit equally often, give or take one.
+A rater's *sheet* takes a consecutive part of each stratum, which begins where the part of the previous sheet ends. The
+lengths of the parts differ by at most one. The sheets are therefore a balanced incomplete block design, for any number
+of raters and trials. In a study with more trials than units, the counts of any two units differ by at most one.
 
-The cycle of pairs continues from one stratum of a question to the next. Each question therefore shows all pairs equally
-often (give or take one), over all its protocols and categories. The order of the sheets rotates from stratum to
-stratum, so that each rater meets many pairs. With ``Counts.overlap`` raters per comparison the sheets are repeated, and
+The cycle of pairs continues from one stratum of a question to the next. Over all protocols and categories of a
+question, the counts of any two pairs therefore differ by at most one. The order of the sheets rotates from stratum to
+stratum, so that each rater sees many pairs. With ``Counts.overlap`` raters per comparison the sheets are repeated, and
 every second time the candidates are reversed.
 
 Nothing is drawn at random. An order that looks random is the order of SHA-256 of the seed and a name, which is the same
@@ -227,7 +227,7 @@ def _sheets(strata: Sequence[_Stratum], counts: Counts) -> list[list[Trial]]:
     ]
     _continue_cycles(strata, lengths)
 
-    # Which sheet gets which stretch changes no total. Choose the rotation by which raters meet the most pairs.
+    # A rotation of the sheets changes no total. Choose the one in which raters see the most different pairs.
     turns = range(min(distinct, TURNS))
     best = min(turns, key=lambda turn: _repetition(strata, lengths, turn))
     parts: list[list[list[Trial]]] = [[] for _ in lengths]
@@ -260,7 +260,7 @@ def _check_size(strata: Sequence[_Stratum], counts: Counts) -> None:
 
 
 def _continue_cycles(strata: Sequence[_Stratum], lengths: Sequence[Sequence[int]]) -> None:
-    """Lets each stratum begin where the stratum before it, of the same kind and question, stops.
+    """Makes each stratum begin where the previous stratum of the same kind and question ends.
 
     This holds for the cycle of arms and for the alternation of sides. ``lengths[sheet][stratum]``: number of trials.
     """
@@ -343,8 +343,8 @@ def _checks(
     """Trials that show a good image among images of noise.
 
     The good image is the ground truth, or the source where there is none. It is equally often at each place. A check
-    has as many candidates as other trials of its kind. A practice trial shows the source in place of one image of
-    noise, where the question tells it from the ground truth.
+    has as many candidates as other trials of its kind. In a practice trial, the source replaces one image of noise if
+    the question makes the source the worse answer.
     """
     # Cases, kinds and questions in turn.
     order = sorted(cases, key=lambda case: rank(seed, role, case.key))

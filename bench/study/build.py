@@ -86,7 +86,7 @@ def method_titles(stores: Sequence[RunStore]) -> dict[str, str]:
         digest: spec.title if times[spec.title] == 1 else f"{spec.title} ({digest[:6]})"
         for digest, spec in specs.items()
     }
-    # Titles stand among answers, controls and units, so they must not look like one of them.
+    # Titles are stored in the same fields as answers, controls and units, so they must not look like one of them.
     for title in titles.values():
         if title == TIE or title.startswith(CONTROL) or "|" in title:
             raise DesignError(
@@ -106,7 +106,7 @@ def _check_same_cases(stores: Sequence[RunStore]) -> None:
             first_digest, first_path = first.setdefault(name, (digest, store.path))
             if first_digest != digest:
                 raise DesignError(
-                    f"{first_path} and {store.path} answer different cases of {name} (digests {first_digest} and "
+                    f"{first_path} and {store.path} have different cases of {name} (digests {first_digest} and "
                     f"{digest}): their edits cannot be compared. Run both on one protocol."
                 )
 
@@ -204,7 +204,7 @@ def _study_case(stores: Sequence[RunStore], row: _CaseRow, edits: Edits, methods
 
     def edit_file(title: str) -> ImageRef:
         run, record = edits[row.protocol, values["id"], title]
-        # `_collect_edits` passes over records without a file.
+        # `_collect_edits` leaves out records without a file.
         assert record.file is not None
         assert record.sha256 is not None
         return ImageRef(record.file, record.sha256, run)

@@ -1,4 +1,4 @@
-"""``run_bench.py study ...``: makes studies, invites, serves, and hands the votes to the analysis.
+"""``run_bench.py study ...``: makes and serves studies, invites raters, and passes the votes to the analysis.
 
 Nothing heavy is imported before a command needs it.
 """
@@ -63,7 +63,7 @@ Who = Annotated[
     str,
     typer.Argument(
         metavar="RATER",
-        help="A completion code, what a recruiting service calls the rater (PROLIFIC_PID), their personal link, or "
+        help="A completion code, a recruiting service's id of the rater (PROLIFIC_PID), the rater's personal link, or "
         "the rater's id, as `study status` lists it.",
     ),
 ]
@@ -79,7 +79,7 @@ Who = Annotated[
 )
 def create(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders with stored edits.")],
-    name: Annotated[str, typer.Option(help="What the study is called.")],
+    name: Annotated[str, typer.Option(help="Name of the study.")],
     # Which edits are compared, and what is asked.
     method: Annotated[
         list[str] | None,
@@ -93,18 +93,18 @@ def create(
         typer.Option(help="overall, prompt, preserve or real. May be repeated; [default: overall]"),
     ] = None,
     # How many trials each rater gets.
-    raters: Annotated[int, typer.Option(help="Raters who answer everything.")] = 20,
+    raters: Annotated[int, typer.Option(help="Number of raters. Each answers --trials trials.")] = 20,
     trials: Annotated[int, typer.Option(help="Answers per rater, with repeats and attention checks.")] = 40,
     repeats: Annotated[int, typer.Option(help="Of these, trials shown a second time.")] = 4,
     attention: Annotated[int, typer.Option(help="Of these, trials whose answer is known.")] = 6,
     practice: Annotated[int, typer.Option(help="Trials that come first and do not count.")] = 2,
     cases: Annotated[
-        int | None, typer.Option(help="At most so many cases per category. [default: all]")
+        int | None, typer.Option(help="Most cases per protocol and category. [default: all]")
     ] = None,
     overlap: Annotated[
         int, typer.Option(help="Raters per comparison; 2 or more measure how far raters agree.")
     ] = 1,
-    ties: Annotated[bool, typer.Option("--ties/--no-ties", help="Whether a pair may be a tie.")] = True,
+    ties: Annotated[bool, typer.Option("--ties/--no-ties", help="Allow ties in pairs, or not.")] = True,
     seed: Annotated[int, typer.Option(help="The same seed and edits give the same study.")] = 0,
     # Texts and admission.
     settings: Annotated[
@@ -116,18 +116,18 @@ def create(
     ] = False,
     # What is printed and stored.
     share: Annotated[
-        float, typer.Option(help="The preference to resolve: 0.6 is 60 of 100 votes that are no ties.")
+        float, typer.Option(help="The preference to detect: 0.6 is 60 of 100 votes that are no ties.")
     ] = 0.6,
     store: Store = STORE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the design and its power only.")] = False,
 ) -> None:
-    """Make a study of stored edits, and say which differences it can resolve."""
+    """Make a study of stored edits, and print which differences it can detect."""
     from bench.study.build import build
     from bench.study.design import DesignOptions
     from bench.study.results import exclusion_rule
     from bench.study.settings import read_settings
 
-    # A rule that cannot be read is refused before anyone votes.
+    # An exclusion rule that cannot be read is refused before anyone votes.
     study_settings = read_settings(settings, open_registration=open_registration)
     rule = exclusion_rule(study_settings.exclusion)
     # The design reads every image of the runs once, for its hash.
@@ -177,12 +177,12 @@ def _store_study(store: str, name: str, design: Design, settings: StudySettings)
 )
 def invite(
     study: Name,
-    count: Annotated[int, typer.Option(help="How many; each is good for one rater.")] = 1,
-    days: Annotated[float, typer.Option(help="How long they are good.")] = 30,
-    note: Annotated[str, typer.Option(help="Kept with them, for you.")] = "",
+    count: Annotated[int, typer.Option(help="Number of links. Each is valid for one rater.")] = 1,
+    days: Annotated[float, typer.Option(help="Days for which the links are valid.")] = 30,
+    note: Annotated[str, typer.Option(help="A note of yours, stored with the invitations.")] = "",
     url: Annotated[
         str | None,
-        typer.Option(help="Where the study is served. [default: where `study serve` last served it]"),
+        typer.Option(help="Address of the study. [default: where `study serve` last served it]"),
     ] = None,
     store: Store = STORE,
 ) -> None:
@@ -203,7 +203,7 @@ def invite(
 
 @study_app.command(epilog=_examples("password taste", "serve taste"))
 def password(study: Name, store: Store = STORE) -> None:
-    """Set the password of a study's admin page: asked for, or taken from PEB_STUDY_PASSWORD."""
+    """Set the password of a study's admin page. You are asked for it, or PEB_STUDY_PASSWORD has it."""
     with open_store(store) as opened:
         # Raises for an unknown study before the question is asked.
         opened.study(study)
@@ -217,14 +217,14 @@ def password(study: Name, store: Store = STORE) -> None:
 @study_app.command(epilog=_examples("serve taste", "serve taste --port 80 --address 0.0.0.0"))
 def serve(
     study: Name,
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the server.")] = 8501,
     address: Annotated[
-        str, typer.Option(help="0.0.0.0 for every network; this machine alone otherwise.")
+        str, typer.Option(help="Network to listen on: 0.0.0.0 is every network, localhost this machine only.")
     ] = "localhost",
     url: Annotated[
         str | None,
         typer.Option(
-            help="The address that raters use, where it is another: https://study.example.org behind a proxy."
+            help="The address that raters use, if it differs, such as https://study.example.org behind a proxy."
         ),
     ] = None,
     store: Store = STORE,
@@ -269,7 +269,7 @@ def status(
     epilog=_examples("rater taste 5f3c1b2a9d8e7f6a5b4c3d2e", "rater taste QK7Z4MWX2B --json"),
 )
 def rater_(study: Name, who: Who, as_json: Json = False, store: Store = STORE) -> None:
-    """Look a rater up, to settle what they are owed: how far they came, their codes and ids."""
+    """Show a rater's progress, completion code and ids, for example to pay them."""
     from dataclasses import asdict
 
     with open_store(store) as opened:
@@ -289,10 +289,10 @@ def rater_(study: Name, who: Who, as_json: Json = False, store: Store = STORE) -
 def withdraw(
     study: Name,
     who: Who,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     store: Store = STORE,
 ) -> None:
-    """Delete a rater's answers, and what a recruiting service called them. Others get the trials."""
+    """Delete a rater's answers and the recruiting service's ids of them. Other raters get the trials."""
     with open_store(store) as opened:
         records = _find_raters(opened, study, who)
         # The id of a recruiting service's study means all of its raters.
@@ -315,10 +315,10 @@ def withdraw(
 
 def _find_raters(opened: StudyStore, study: str, who: str) -> list[RaterRecord]:
     """The raters whom ``who`` means. Raises :class:`StudyError` where it means nobody."""
-    # A code that everybody has tells nothing, although it is on every rater's last page.
+    # A completion code that all raters share does not identify one.
     if who == opened.study(study).settings.completion_code:
         raise StudyError(
-            f"{who!r} is the completion code of all raters of {study}. Name one by what the recruiting service calls "
+            f"{who!r} is the completion code of all raters of {study}. Name one by the recruiting service's id of "
             "them, or by the id that `study status` lists."
         )
     records = opened.find_raters(study, who)
@@ -338,7 +338,7 @@ def _find_raters(opened: StudyStore, study: str, who: str) -> list[RaterRecord]:
 )
 def simulate(
     study: Name,
-    raters: Annotated[int, typer.Option(help="How many simulated raters.")] = 10,
+    raters: Annotated[int, typer.Option(help="Number of simulated raters.")] = 10,
     strength: Annotated[
         list[str] | None, typer.Option(metavar="METHOD=LOG", help="A log strength. May be repeated.")
     ] = None,
@@ -348,12 +348,12 @@ def simulate(
     inattentive_slow: Annotated[
         float, typer.Option(help="Share of raters who answer at random, as slowly as the attentive.")
     ] = 0.0,
-    spread: Annotated[float, typer.Option(help="How much raters differ in taste.")] = 0.0,
-    threads: Annotated[int, typer.Option(min=1, help="Raters at once.")] = 1,
+    spread: Annotated[float, typer.Option(help="Standard deviation of log strengths between raters.")] = 0.0,
+    threads: Annotated[int, typer.Option(min=1, help="Raters who vote at the same time.")] = 1,
     seed: Annotated[int, typer.Option()] = 0,
     store: Store = STORE,
 ) -> None:
-    """Let simulated raters vote. They are stored as such; no figure of people ever counts them."""
+    """Let simulated raters vote. Their votes are marked, and no figure of people counts them."""
     from bench.study.simulate import Taste, parse_strengths, run_raters
 
     taste = Taste(
@@ -377,7 +377,7 @@ def export_(
     study: Name,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Ends in .csv or .parquet.")],
     anonymous: Annotated[
-        bool, typer.Option("--anonymous", help="Raters by numbers that lead back to nobody.")
+        bool, typer.Option("--anonymous", help="Replace raters by pseudonyms that cannot be traced back.")
     ] = False,
     simulated: Annotated[bool, typer.Option("--simulated", help="Votes of simulated raters.")] = False,
     store: Store = STORE,
@@ -389,7 +389,7 @@ def export_(
     with open_store(store) as opened:
         votes = stored_votes(opened, study, simulated=simulated)
     if anonymous:
-        # Its key is kept nowhere: nobody can find a rater by trying names.
+        # The key is not stored, so nobody can find a rater by trying names.
         votes = exchange.anonymise(votes)
     exchange.export_votes(votes, file)
     typer.echo(f"{len(votes)} votes in {file}")
@@ -398,7 +398,7 @@ def export_(
 @study_app.command("import", epilog=_examples("import site-a.csv site-b.parquet --out all.parquet"))
 def import_(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="As `study export` writes them.")],
-    out: Annotated[Path, typer.Option(help="Where the votes of all go: .csv or .parquet.")],
+    out: Annotated[Path, typer.Option(help="File for the votes of all: .csv or .parquet.")],
 ) -> None:
     """Check exported votes and join them in one file. A vote that is in two of them counts once."""
     from bench.study.exchange import export_votes
@@ -431,11 +431,11 @@ def analyse(
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 2000,
     seed: Annotated[int, typer.Option()] = 0,
     simulated: Annotated[
-        bool, typer.Option("--simulated", help="Of simulated raters, to try the analysis out.")
+        bool, typer.Option("--simulated", help="Analyse simulated raters, to try the analysis.")
     ] = False,
     store: Store = STORE,
 ) -> None:
-    """Preference shares, win matrix, strengths, agreement and attention, with intervals."""
+    """Compute preference shares, win matrix, strengths, agreement and attention, with intervals."""
     from bench.study import results
     from bench.study.exchange import import_votes
     from bench.study.votes import show

@@ -1,4 +1,4 @@
-"""The connection to the study database (SQLite or PostgreSQL): transactions, retries, and the time of day.
+"""The connection to the study database (SQLite or PostgreSQL): transactions, retries, and the clock.
 
 A piece of work is a function of a connection. Where the connection breaks or the server restarts, it is called again
 for ``patience`` seconds. It therefore has to be idempotent: a second call after a lost answer changes nothing.
@@ -61,7 +61,7 @@ def within(moment: datetime | None, now: datetime, length: timedelta) -> bool:
 
 
 def _steady() -> float:
-    """Seconds of a clock that nobody can set. Where the system has one, it also runs while the machine sleeps."""
+    """Seconds of a clock that cannot be set. Where the system has such a clock, it also runs while it sleeps."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
@@ -173,7 +173,7 @@ class Database:
                 if time.monotonic() > deadline:
                     raise DatabaseError(
                         f"{self.name}: has not answered for {self._patience:.0f} s ({_cause(error)}). "
-                        "What is stored is kept. Start it again."
+                        "What is stored is kept. Check that the database runs, and try again."
                     ) from error
             except PoolTimeout as error:
                 raise DatabaseError(f"{self.name}: too many requests at once. Try again.") from error
@@ -189,7 +189,7 @@ class Database:
         # 28 and 3D: wrong user or no such database, though the connection is lost with them.
         if state[:2] in ("28", "3D"):
             return False
-        # 40 serialization and deadlock, 57 shutdown and start, 08 connection. Or no word from the server at all.
+        # 40 serialization and deadlock, 57 shutdown and start, 08 connection. Or no answer from the server.
         return (
             error.connection_invalidated
             or state[:2] in ("40", "57", "08")
@@ -197,12 +197,12 @@ class Database:
         )
 
     def _failure(self, error: DBAPIError) -> Exception:
-        """The error to raise: a mistake of ours as it is, a fault of the database with its remedy."""
+        """The error to raise: a defect of this program unchanged, a fault of the database with its remedy."""
         if isinstance(error, (IntegrityError, ProgrammingError, DataError)):
             return error
         # 53100: disk full. 25006: read-only transaction.
         state, code = _sqlstate(error), _sqlite_code(error.orig)
-        remedy = "Mend that and try again."
+        remedy = "Fix that and try again."
         if state == "53100" or code == sqlite3.SQLITE_FULL:
             remedy = "Free some space and try again."
         elif state == "25006" or code == sqlite3.SQLITE_READONLY:
@@ -233,7 +233,7 @@ class Database:
             # SQLite lets one writer in at a time. PostgreSQL frees this lock at the end of the transaction.
             if not self.is_sqlite:
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY})"))
-            # Another process may have been faster.
+            # Another process may have created the tables meanwhile.
             if migrations.current(connection) != revisions[0]:
                 migrations.upgrade(connection)
 
@@ -249,7 +249,7 @@ class _Job(NamedTuple):
 
 
 class _Outcome(NamedTuple):
-    """Result of a job, to be told once it is committed."""
+    """Result of a job, which its caller gets once it is committed."""
 
     future: Future[Any]
     result: Any
@@ -305,7 +305,7 @@ class _Writer:
                     self._commit([job])
 
     def _commit(self, batch: list[_Job]) -> bool:
-        """Runs and commits the jobs, and tells their results. False: nothing was committed and nothing told.
+        """Runs and commits the jobs, and reports their results. False: nothing was committed and nothing reported.
 
         False comes for more than one job only. The error of a single job is its result.
         """
@@ -328,7 +328,7 @@ class _Writer:
             if len(batch) > 1:
                 return False
             outcomes = [_Outcome(batch[0].future, None, error)]
-        # Everything is on disk: tell the results.
+        # Everything is on disk: report the results.
         for outcome in outcomes:
             if outcome.error is None:
                 outcome.future.set_result(outcome.result)
@@ -338,7 +338,7 @@ class _Writer:
 
 
 def _prepare_file(path: Path, *, create: bool) -> None:
-    """Makes SQLite's file, readable by its owner alone, and takes other people's rights to an existing one.
+    """Makes SQLite's file, readable by its owner alone, and removes other users' permissions from an existing one.
 
     The file holds the secret that signs the links. SQLite gives its side files (``-wal``, ``-shm``) the same mode.
     Raises :class:`DatabaseError`.
@@ -352,7 +352,9 @@ def _prepare_file(path: Path, *, create: bool) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DatabaseError(f"{path.parent}: cannot be made ({error.strerror}).") from error
+        raise DatabaseError(
+            f"{path.parent}: cannot be made ({error.strerror}). Give the path of a file that can be written."
+        ) from error
     # The mode has to be right from the beginning, not after the first write.
     try:
         if not path.exists():

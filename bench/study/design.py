@@ -169,7 +169,7 @@ class Design:
 
     def changed_files(self) -> list[str]:
         """One line per file that is missing, or whose SHA-256 is not the design's."""
-        # All problems at once, so that they can be mended together.
+        # All problems at once, so that they can be fixed together.
         lines = []
         for description, ref in self.images():
             path = self.path(ref)
@@ -194,14 +194,14 @@ class Design:
             for question in self.options.questions
             for pair in combinations(self.methods, 2)
         }
-        # Repeats are no votes.
+        # Repeats do not count as votes.
         for trial in self.trials:
             if trial.role == "trial" and trial.kind == "pair":
                 votes[trial.question, frozenset(trial.candidates)] += 1
         return votes
 
     def describe(self) -> dict[str, Any]:
-        """Figures for a screen: the numbers of raters, trials and votes, and how even they are."""
+        """Figures to print: the numbers of raters, trials and votes, and their smallest and largest counts."""
         trials = [trial for trial in self.trials if trial.role == "trial"]
         votes_per_unit = Counter(trial.unit for trial in trials).values()
         first = Counter(trial.candidates[0] for trial in trials)
@@ -277,7 +277,7 @@ class Design:
             if isinstance(error, DesignError):
                 raise
             raise DesignError(f"not a study's design ({error}). Create the study again.") from error
-        # The digest is computed anew from the values just read.
+        # The digest is computed again from the values just read.
         if design.digest != stored_digest:
             raise DesignError(
                 f"the design's content has the digest {design.digest[:12]}, not {stored_digest[:12]}: it was changed "

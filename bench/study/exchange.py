@@ -35,7 +35,7 @@ READABLE = (1, 2)
 VERSION = "schema_version"
 FIELDS = (*COLUMNS, *OPTIONAL)
 
-# Least length of the key of an anonymous export, and the steps to which it rounds times.
+# Least length in bytes of the key of an anonymous export, and the steps to which the export rounds times.
 _KEY_BYTES = 16
 _TIME_STEP = "D"
 _REACTION_STEP_MS = 100
@@ -58,7 +58,7 @@ def export_votes(votes: pd.DataFrame, path: Path) -> None:
     if unknown:
         raise ExchangeError(
             f"{path.name}: the votes have columns that the file has no place for: {', '.join(unknown)}. "
-            "Drop them first, so that nothing is lost in silence."
+            "Drop them first, so that nothing is lost silently."
         )
     write_atomic(path, to_bytes(_whole_milliseconds(check_votes(votes), path)))
 
@@ -133,7 +133,7 @@ def _ending(path: Path) -> str:
 def _whole_milliseconds(votes: pd.DataFrame, path: Path) -> pd.DataFrame:
     """The columns of a file, with integer reaction times. Raises :class:`ExchangeError` for a fraction."""
     if (votes["reaction_ms"] % 1 != 0).any():
-        raise ExchangeError(f"{path}: reaction_ms holds fractions; a file holds whole milliseconds.")
+        raise ExchangeError(f"{path}: reaction_ms has fractions of milliseconds. Round them.")
     votes["reaction_ms"] = votes["reaction_ms"].astype("int64")
     return votes[list(FIELDS)]
 
@@ -175,7 +175,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
     _check_columns(path, head)
     for number, row in enumerate(rows, 2):
         if len(row) != len(head):
-            raise ExchangeError(f"{path}: record {number} has {len(row)} cells instead of {len(head)}.")
+            raise ExchangeError(
+                f"{path}: record {number} has {len(row)} cells instead of {len(head)}. Export the votes again."
+            )
     table = {name: [row[index] for row in rows] for index, name in enumerate(head)}
     for version in set(table.pop(VERSION)):
         _check_version(path, version)
@@ -186,7 +188,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
         try:
             values = [_CELLS.get(name, str)(cell) for cell in cells]
         except (ValueError, TypeError) as error:
-            raise ExchangeError(f"{path}: column {name} cannot be read ({error}).") from error
+            raise ExchangeError(
+                f"{path}: column {name} cannot be read ({error}). Export the votes again."
+            ) from error
         columns[name] = pd.Series(values, dtype=object)
     return pd.DataFrame(columns)
 
@@ -276,7 +280,7 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
     if not problems and len(set(columns)) != len(columns):
         problems.append("has a column twice")
     if problems:
-        raise ExchangeError(f"{path}: the file {' and '.join(problems)}.")
+        raise ExchangeError(f"{path}: the file {' and '.join(problems)}. Export the votes again.")
 
 
 def _check_version(path: Path, version: str) -> None:

@@ -104,7 +104,7 @@ class ImageServer:
             if not ref.is_noise:
                 _check(design, ref)
         size = _load(design, case.source).size
-        # Remember what the addresses stand for. Those that were used least lately are dropped.
+        # Store the trial of these addresses. The least recently used ones are dropped.
         group = security.opaque(unblinded.secret, "pictures", rater, trial)
         with self._lock:
             self._prepared[group] = (rater, trial, unblinded)
@@ -184,7 +184,7 @@ def trial_images(design: Design, case: StudyCase, trial: Trial) -> list[Image]:
     """
     source = _load(design, case.source)
     refs = [design.image_of(case, candidate) for candidate in trial.candidates]
-    # An edit of another size is brought to the source's: its size would tell the method.
+    # An edit of another size is resized to the source's, because its size would reveal the method.
     candidates = [
         _noise(ref, source.size) if ref.is_noise else resize(_load(design, ref), source.size) for ref in refs
     ]
@@ -221,7 +221,7 @@ def _check(design: Design, ref: ImageRef) -> None:
     """Raises :class:`ImageChanged` unless the file's SHA-256 is the design's."""
     path = design.path(ref)
     try:
-        # Read anew each time: a file may change while the study runs.
+        # Read again each time: a file may change while the study runs.
         sha256 = sha256_bytes(path.read_bytes())
     except OSError as error:
         raise ImageChanged(

@@ -1,4 +1,4 @@
-"""Values and errors of the study store. Values for a rater's screen tell nothing of the methods: they are blind."""
+"""Values and errors of the study store. Values for a rater's page are blind: they reveal nothing of the methods."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class UnknownRater(StudyError):
 
 
 class Withdrawn(UnknownRater):
-    """A rater who has withdrawn. They see nothing more, and nothing more is stored of them."""
+    """A rater who has withdrawn. They get no more pages, and no more data are stored about them."""
 
     public = "You have withdrawn from this study. Your answers have been deleted."
 
@@ -117,7 +117,7 @@ class OpenTrial:
     instruction: str
     # Number of candidates. An answer is a position from 0, in the order in which they are shown.
     candidates: int
-    # Whether `"tie"` is an answer.
+    # True where `"tie"` is an answer.
     tie: bool
     # From 1 to `total`. Practice trials are counted by themselves.
     number: int
@@ -132,7 +132,7 @@ class StoredVote:
     new: bool
     # The stored answer.
     answer: Answer
-    # Whether the answer to a practice trial is right. None for other trials.
+    # True where the answer to a practice trial is right. None for other trials.
     correct: bool | None = None
 
 

@@ -1,4 +1,4 @@
-"""Raters come into a study by invitation or open registration, and come back with a session."""
+"""Raters join a study by invitation or open registration, and return with a session."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ USED = (
 
 
 class Registration(StudyCatalog):
-    """The part of the store that lets raters in."""
+    """The part of the store that registers raters."""
 
     def invite(self, study: str, count: int = 1, *, days: float | None = 30, note: str = "") -> list[str]:
         """Makes ``count`` signed invitations. Each is valid for one rater and ``days`` days (None: for ever)."""
@@ -38,9 +38,9 @@ class Registration(StudyCatalog):
         if days is not None and not 0 < days <= 3650:
             raise StudyError(f"--days {days}: expected more than 0 and at most 3650.")
         if len(note) > 255:
-            raise StudyError(f"--note: {len(note)} characters; at most 255 are kept.")
+            raise StudyError(f"--note: {len(note)} characters; at most 255 are allowed. Shorten it.")
         loaded = self._load(study)
-        # The token carries the nonce. The table keeps it, so that a signed token alone is not enough: somebody who has
+        # The token contains the nonce, and the table stores it. A signed token alone is not enough, so somebody who has
         # read the secret once cannot make invitations without the database.
         nonces = [security.new_id() for _ in range(count)]
 
@@ -66,7 +66,7 @@ class Registration(StudyCatalog):
         external: str = "",
         recruited: Mapping[str, str] | None = None,
     ) -> RaterSession:
-        """Uses an invitation. This makes a new rater, or gives back the rater who used it before.
+        """Uses an invitation. Returns a session of a new rater, or of the rater who used it before.
 
         A rater who comes back is recognised by their ``session``, or by ``external``, the id that a recruiting service
         gives them. ``recruited``: see :meth:`register`.
@@ -319,8 +319,8 @@ class Registration(StudyCatalog):
         self, connection: Connection, loaded: LoadedStudy, kind: str, now: datetime
     ) -> int | None:
         """The sheet with the most open trials that no rater is at work on. None where there is none."""
-        # A sheet is one rater's balanced share of the design. New raters get whole sheets first, and the rests that
-        # others left come last.
+        # A sheet is one rater's balanced share of the design. New raters get whole sheets first. Sheets that other
+        # raters left unfinished come last.
         open_trials = connection.execute(
             select(TrialRow.sheet, func.count())
             .where(TrialRow.study_id == loaded.id, TrialRow.role == "trial", ~queries.answered())

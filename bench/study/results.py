@@ -29,7 +29,7 @@ def stored_votes(store: StudyStore, study: str, *, simulated: bool) -> pd.DataFr
     # Without any vote the analysis has an error of its own. Votes of the other kind only lack an option.
     other_votes = store.votes(study, "human" if simulated else "simulated")
     if not other_votes.empty:
-        remedy = "leave out --simulated" if simulated else "say --simulated to read them"
+        remedy = "leave out --simulated" if simulated else "add --simulated to read them"
         kind, other_kind = ("simulated raters", "people") if simulated else ("people", "simulated raters")
         raise StudyError(f"{study}: no votes of {kind}, but {len(other_votes)} of {other_kind}: {remedy}.")
     return votes
@@ -48,7 +48,7 @@ def exclusion_rule(bounds: Mapping[str, Any]) -> Exclusion:
             raise StudyError(
                 f"setting exclusion: {name!r} is unknown.{did_you_mean(name, names)} Known: {', '.join(names)}."
             )
-    # A text in place of a number shows at the first comparison, as a TypeError.
+    # A text in place of a number raises TypeError at the first comparison.
     try:
         return Exclusion(**bounds)
     except (TypeError, ValueError) as error:
@@ -115,7 +115,7 @@ def join_votes(parts: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
 def run_scores(run: Path | RunStore) -> pd.DataFrame:
     """A run's scores as the analysis takes them: protocol, method (title), case, metric, value, higher_is_better.
 
-    Scores that an opened run passes over (``RunStore.leave_out``) are not among them.
+    Scores that an opened run leaves out (``RunStore.leave_out``) are not among them.
     """
     from bench.metrics import METRICS, info_of
     from bench.registry import Registry
@@ -126,7 +126,7 @@ def run_scores(run: Path | RunStore) -> pd.DataFrame:
     scores = store.scores()
     # Votes name methods by these titles: two methods of one label have different ones.
     titles = method_titles([store])
-    # Metrics without a direction are left out: there is nothing that votes could agree with.
+    # Metrics without a direction are left out: votes can neither agree nor disagree with them.
     registry = Registry("metric", METRICS)
     directions = {name: info_of(registry.load(name)).higher_is_better for name in registry.names()}
     directed = {name: higher for name, higher in directions.items() if higher is not None}

@@ -1,8 +1,8 @@
 """Signed tokens, opaque ids, and the administrator's password.
 
-Tokens are signed with HMAC-SHA256 by ``itsdangerous``, with the study's own secret as the key. A signature keeps
-everybody from making or altering a token. That an invitation is used only once is the store's part: it binds the
-invitation's nonce to a rater. The store also counts wrong passwords.
+Tokens are signed with HMAC-SHA256 by ``itsdangerous``, with the study's own secret as the key. Without the secret,
+nobody can make or alter a token. The store ensures that an invitation is used only once: it binds the invitation's
+nonce to a rater. The store also counts wrong passwords.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def sign(secret: str, purpose: str, study: str, subject: str, expires: datetime 
 
 
 def study_of(token: str) -> str:
-    """The study that a token names, before its signature is verified: it tells whose secret verifies it.
+    """The study that a token names, before its signature is verified. The study's secret then verifies it.
 
     Raises :class:`TokenForged` for a text that is no token.
     """
@@ -174,7 +174,7 @@ class PasswordError(StudyError):
 
 
 class TooManyAttempts(PasswordError):
-    """Too many wrong passwords lately. The next one is looked at in ``wait`` seconds."""
+    """Too many wrong passwords lately. The next one is checked in ``wait`` seconds at the earliest."""
 
     def __init__(self, wait: int) -> None:
         super().__init__(f"Too many wrong passwords. Try again in {max(1, -(-wait // 60))} minutes.")
@@ -233,10 +233,10 @@ class AttemptLimit:
     window: timedelta = timedelta(minutes=15)
 
     def wait(self, failures: Sequence[datetime], now: datetime, limit: int) -> int:
-        """Seconds until another attempt is looked at. ``failures``: times of wrong passwords. ``limit``: most of them.
+        """Seconds until another attempt is checked. ``failures``: times of wrong passwords. ``limit``: most of them.
 
-        A failure later than ``now + window`` is ignored: the clock was set back since then, and it would lock
-        everyone out until the clock has caught up.
+        A failure later than ``now + window`` is ignored: the clock was set back since then, and the failure would lock
+        everyone out until the clock reaches its time.
         """
         recent = sorted(min(moment, now) for moment in failures if abs(now - moment) < self.window)
         if len(recent) < limit:

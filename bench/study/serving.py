@@ -22,8 +22,8 @@ STORE = "runs/studies.db"
 STORE_VARIABLE = "PEB_STUDY_STORE"
 # Environment variable by which `serve` tells the app which study to show.
 NAME_VARIABLE = "PEB_STUDY_NAME"
-# Environment variable with the password of the admin page. It is no option: other users of a machine can read the
-# command line of a process.
+# Environment variable with the password of the admin page. There is no option for it, because other users of a
+# machine can read the command line of a process.
 PASSWORD_VARIABLE = "PEB_STUDY_PASSWORD"
 # Address at which `serve` serves without options.
 ADDRESS = "http://localhost:8501"
@@ -50,7 +50,7 @@ def check_server_installed() -> None:
     """Raises :class:`StudyError` where Streamlit is missing."""
     from importlib.util import find_spec
 
-    # Found, not imported: the import takes a second, and the server's own process repeats it.
+    # Only looked up, because the import takes a second and the server's own process repeats it.
     if find_spec("streamlit") is None:
         raise StudyError("study serve needs streamlit: pip install 'prompteditbench[study]'")
 

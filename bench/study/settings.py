@@ -39,9 +39,9 @@ class StudySettings:
     consent: str = CONSENT
     instructions: str = INSTRUCTIONS
     thanks: str = "Thank you! Your answers are stored."
-    # Whether people may take part without an invitation.
+    # True where people may take part without an invitation.
     open_registration: bool = False
-    # The code that every rater gets at the end, as Prolific and others want it. None: each gets one of their own.
+    # The code that every rater gets at the end, as Prolific and others require. None: each rater gets another code.
     completion_code: str | None = None
     # Address (https) of the link on the last page. `{code}` is replaced by the completion code, `{rater}` by the
     # recruiting service's id of the rater.
@@ -89,14 +89,14 @@ class StudySettings:
         try:
             values = parse_json(text)
         except ValueError as error:
-            raise SettingsError(f"the settings are not JSON ({error}). Mend the file.") from None
+            raise SettingsError(f"the settings are not JSON ({error}). Correct the file.") from None
         return cls.from_mapping(values)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> StudySettings:
         """Settings from plain values, as in a YAML file. Raises :class:`SettingsError`."""
         if not isinstance(values, Mapping):
-            raise SettingsError("the settings are not a mapping of names to values. Mend the file.")
+            raise SettingsError("the settings are not a mapping of names to values. Correct the file.")
         available = [entry.name for entry in fields(cls)]
         for name in values:
             if name not in available:
@@ -131,7 +131,9 @@ def read_settings(path: Path | None, *, open_registration: bool = False) -> Stud
         try:
             values = read_yaml(path.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise SettingsError(f"--settings {path}: cannot be read ({error}).") from error
+            raise SettingsError(
+                f"--settings {path}: cannot be read ({error}). Correct the path or file."
+            ) from error
     # An empty file is read as None.
     settings = StudySettings.from_mapping(values or {})
     return replace(settings, open_registration=True) if open_registration else settings

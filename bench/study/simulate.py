@@ -1,7 +1,7 @@
-"""Simulated raters: for tests, for load, and for trying out an analysis before anyone has voted.
+"""Simulated raters, for tests, for load tests, and to try an analysis before anyone has voted.
 
 They register and vote through the store like people, as the kind ``simulated``. Their trials, sheets and reservations
-are counted apart: they take nothing from people, and no figure of people counts them.
+are counted separately: people still get all trials, and no figure of people counts simulated votes.
 
 A rater's answer to a pair i (first), j follows Davidson (1970), with an advantage of the first place::
 
@@ -157,7 +157,7 @@ def probabilities(strengths: Sequence[float], ties: float | None, bias: float = 
     weights = [math.exp(value - largest) for value in logs]
     if ties is not None:
         if len(weights) != 2:
-            raise SimulationError("ties are between two.")
+            raise SimulationError("ties need exactly two candidates. Pass ties=None for more.")
         weights.append(ties * math.sqrt(weights[0] * weights[1]))
     total = sum(weights)
     return [weight / total for weight in weights]

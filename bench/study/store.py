@@ -10,7 +10,7 @@ A screen calls, in this order::
         store.vote(session.rater, trial.id, answer, reaction_ms)
     store.completion(session.rater)
 
-All values that these calls return are blind: they hold no name, no digest and no order of the methods.
+All values that these calls return are blind: they contain no name, no digest and no order of the methods.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class StudyStore(Registration, TrialHandout):
                 .where(RaterRow.id == row.id, RaterRow.withdrawn_at.is_(None))
                 .values(withdrawn_at=self._db.now(connection))
             )
-            # Everything that could lead back to the person.
+            # Delete everything that could identify the person.
             connection.execute(
                 update(RaterRow)
                 .where(RaterRow.id == row.id)

@@ -27,7 +27,7 @@ Row: TypeAlias = Any
 
 
 class StudyCatalog:
-    """The studies of one database, and what all parts of the store need of it."""
+    """The studies of one database, and the methods that all parts of the store share."""
 
     def __init__(self, database: Database) -> None:
         """Use :meth:`open`."""
@@ -157,7 +157,7 @@ class StudyCatalog:
         """Returns if the password is right. Raises :class:`security.PasswordError` if it is wrong.
 
         After too many wrong passwords of this ``client`` (its network address) or of all clients, it raises
-        ``TooManyAttempts`` without looking at the password.
+        ``TooManyAttempts`` without checking the password.
         """
         loaded = self._load(study)
         client_hash = hashlib.sha256(client.encode("utf-8", "surrogatepass")).hexdigest()
@@ -224,7 +224,7 @@ class StudyCatalog:
             names = self.studies()
             raise UnknownStudy(
                 f"{self.name}: there is no study {name!r}.{did_you_mean(name, names)} "
-                f"There is: {', '.join(names) or 'none'}.",
+                f"Studies: {', '.join(names) or 'none'}.",
                 public=StudyClosed.public,
             )
         # Parsing a design takes longer than any query, and checks its digest.

@@ -4,11 +4,11 @@ Each sheet of the design belongs to one rater, who works through it. A trial is 
 ``lease_seconds``. When a hold ends, other raters can get the trial: a new rater as part of a whole sheet, or a rater
 whose own sheet has been used up. A vote on a trial that has gone to somebody else in the meantime still counts.
 
-``next_trial`` and ``vote`` may be repeated at will, also from two tabs. They give the same trial until it is answered,
-and the first answer stays.
+``next_trial`` and ``vote`` may be called any number of times, also from two tabs. They give the same trial until it is
+answered, and the first answer stays.
 
-Times are those of the database server (for SQLite: of this process, which setting the clock does not change). If a
-clock jumps all the same, holds end early or late by less than their length, and no stored vote depends on it.
+Times are those of the database server. For SQLite they are those of this process, and setting the system's clock does
+not change them. If a clock still jumps, holds end early or late by less than their length, and no stored vote changes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from bench.study.interface import (
 from bench.study.studies import Row, StudyCatalog
 from bench.study.types import QUESTIONS, TIE, Role
 
-# Milliseconds. Above this or below 0, the browser's clock was set, and the server's measurement counts instead.
+# Milliseconds. A larger or negative time means that the browser's clock was set. Then the server's time counts.
 MAX_REACTION = 24 * 3600 * 1000
 
 # `OpenTrial.id` of trials that cannot be shown at the moment, because a file of theirs was changed.
@@ -316,7 +316,7 @@ class TrialHandout(StudyCatalog):
             **moment.times,
         }
         for query in (queries.OWN_SHEET, queries.OTHER_SHEETS):
-            # Another rater may take the trial between the look and the hold. The next look does not see it then.
+            # Another rater may take the trial between the query and the hold. The next query then leaves it out.
             while (row := connection.execute(query, values).one_or_none()) is not None:
                 if not hold or self._hold(connection, me, row.id, moment):
                     return row
@@ -338,7 +338,7 @@ class TrialHandout(StudyCatalog):
 
     def _open_trial(self, connection: Connection, me: Row, row: Row) -> OpenTrial:
         """A trial as a screen shows it, with its number among the rater's trials."""
-        # Practice trials and the others are counted apart.
+        # Practice trials are counted separately.
         design = self._load(me.study, connection).study.design
         votes = self._votes_by_role(connection, me.id)
         practice = row.role == "practice"

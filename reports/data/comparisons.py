@@ -51,7 +51,7 @@ class PairedTests:
     p: FloatND
     n: IndexND
     clusters: IndexND
-    # Whether all sign flips were tried, not a random sample of them.
+    # True where all sign flips were tried, not a random sample of them.
     exact: bool
 
 
@@ -94,7 +94,7 @@ def compare(
     * p-value of the sign-flip test, and Holm's over the methods of the same protocol, category and metric
     * Cohen's d of the paired differences: mean over standard deviation
     * probability of superiority: share of pairs in which the method's value is higher, ties half
-    * a remark where n is too small for any claim
+    * a remark where n is too small for any conclusion
 
     Metrics of whole sets (Fréchet distance and similar) have one value per method. They are compared where both
     methods have an interval, with the interval of independent errors, which is conservative, and without p.

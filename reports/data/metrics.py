@@ -156,7 +156,7 @@ def outcomes(names: Iterable[str], metrics: Mapping[str, MetricInfo]) -> frozens
 
 
 def directions(names: Iterable[str], metrics: Mapping[str, MetricInfo]) -> dict[str, bool]:
-    """Metric -> whether higher is better, for metrics that declare a direction."""
+    """Metric -> True where higher is better, for metrics that declare a direction."""
     infos = ((name, metric_info(name, metrics)) for name in names)
     return {
         name: info.higher_is_better
@@ -166,8 +166,8 @@ def directions(names: Iterable[str], metrics: Mapping[str, MetricInfo]) -> dict[
 
 
 def is_set_distance(metric: str) -> bool:
-    """Whether the metric has one value per set of edits (Fréchet distance, KID, CMMD)."""
-    # Sets are named by what they compute, after the network: `vgg16_kid`, `mini_clip_cmmd`.
+    """True where the metric has one value per set of edits (Fréchet distance, KID, CMMD)."""
+    # Names of such metrics end with the distance: `vgg16_kid`, `mini_clip_cmmd`.
     return raw_name(metric).endswith(("fid", "frechet", "kid", "cmmd"))
 
 

@@ -84,7 +84,7 @@ def detectable(values: FloatND, cluster: IndexND, *, seed: int = 0) -> float | N
 
 @dataclass(frozen=True, eq=False)
 class _PairOfMethods:
-    """Outcomes of two methods per source image, ``(C,)``, and the test that is to tell them apart."""
+    """Outcomes of two methods per source image, ``(C,)``, and the data for the test between them."""
 
     # Number of edits in which both succeed.
     both: FloatND

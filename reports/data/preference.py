@@ -49,14 +49,14 @@ class StudyResults:
     votes: pd.DataFrame
     # Sentence with the numbers of votes and raters, the rule that excludes raters, and the kind of the intervals.
     statement: str
-    # Whether the raters are simulated, not people.
+    # True where the raters are simulated, not people.
     simulated: bool = False
 
 
 def checked(results: StudyResults, scores: RunScores) -> StudyResults:
     """The same results. Raises :class:`VoteError` for votes on a method or case that the run does not have."""
     # Votes name methods by the titles that the tables show.
-    # Votes of another run would otherwise be shown under a method of the same title, or vanish without a word.
+    # Votes of another run would otherwise be shown under a method of the same title, or be dropped silently.
     titles = set(scores.titles.values())
     cases = {(name, case) for name, protocol in scores.protocols.items() for case in protocol.cases}
     for row in results.votes.itertuples(index=False):
@@ -74,7 +74,7 @@ def checked(results: StudyResults, scores: RunScores) -> StudyResults:
 
 
 def shows_votes(metric: str) -> bool:
-    """Whether a column of this metric shows votes."""
+    """True where a column of this metric shows votes."""
     # `preference` and `preference_votes`.
     return metric.removeprefix(SIMULATED).startswith("preference")
 

@@ -1,4 +1,4 @@
-"""The one value that every table and figure of a report is made from."""
+"""The data from which every table and figure of a report is made."""
 
 from __future__ import annotations
 

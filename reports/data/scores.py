@@ -1,6 +1,6 @@
 """The scores of a run as one dense array per protocol, which every table, test and figure shares.
 
-A *unit* is one case with one seed. All methods answered it, so their scores on it are paired. The units of one source
+A *unit* is one case with one seed. All methods edited it, so their scores on it are paired. The units of one source
 image form a *cluster*, which intervals and tests take as their unit.
 """
 

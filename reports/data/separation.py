@@ -1,4 +1,4 @@
-"""Which methods of a column are separable from its best method."""
+"""Tests which methods of a column are separable from its best method."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def separations(
     """
     p_values: dict[tuple[str, str, str], dict[str, float]] = {}
     for protocol_scores in scores.protocols.values():
-        # A single method is best, and nothing is to be told from it.
+        # A single method has no other method to be compared with.
         if len(protocol_scores.contenders) < 2:
             continue
         # Metrics without a direction have no best method.

@@ -1,4 +1,4 @@
-"""Validity of the automatic metrics: do they agree with the ground truth and with people?
+"""Validity of the automatic metrics: their agreement with the ground truth and with people's votes.
 
 * Spearman's rank correlation over single edits between a metric and a verdict, that of the ground-truth judge or
   success by the ground truth. Signs are turned so that more is better: a valid metric is positive, whatever its
@@ -9,8 +9,8 @@
   prefers the edit that was preferred, and rank correlations over votes and over methods.
 
 Intervals are 95 % and clustered on the source image: Wilson's with the clusters' design effect for shares, the
-percentile bootstrap's for correlations and kappa. Those of votes resample raters and source images. Controls take no
-part, since an untouched image and the ideal result would make any metric look good.
+percentile bootstrap's for correlations and kappa. Those of votes resample raters and source images. Controls are left
+out, because an unchanged image and the ground truth would make any metric look good.
 """
 
 from __future__ import annotations

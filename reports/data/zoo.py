@@ -45,7 +45,7 @@ def _agreement(scores: RunScores) -> ThresholdCheck:
         judged = ~np.isnan(rule) & ~np.isnan(truth)
         agrees.append(((rule > 0.5) == (truth > 0.5))[judged])
         is_control.append(np.broadcast_to(np.array(of_protocol.controls, bool), rule.shape)[judged])
-    # All protocols together, controls included: a rule that calls an untouched image a success is wrong too.
+    # All protocols together, controls included: a rule that counts an unchanged image as a success is wrong too.
     same, controls = np.concatenate(agrees), np.concatenate(is_control)
     if not len(same):
         raise ValueError(f"no edit has both {RULE} and {GROUND_TRUTH}")

@@ -1,4 +1,4 @@
-"""Choice of the cases of a figure by a rule, which the figure names.
+"""Chooses the cases of a figure by a rule. The figure states the rule.
 
 ===========  ==============================================================================================
 rule         the first cases of each category ...

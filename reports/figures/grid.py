@@ -1,6 +1,6 @@
 """The overview image of a run: source, mask and every method's edit, side by side.
 
-A rule chooses the cases (per category the first by the hash of the id), nobody's eye.
+A rule chooses the cases (per category the first by the hash of the id), not a person.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class GridRow:
 
     case: EditCase
     edits: tuple[Image.Image | None, ...]
-    # Whether each edit succeeded. None where it was not judged.
+    # True where the edit succeeded. None where it was not judged.
     succeeded: tuple[bool | None, ...] = ()
 
 
@@ -211,7 +211,7 @@ def outlined(case: EditCase, size: int = PANEL) -> Image.Image:
     image = enlarged(case.request.source, size)
     # NEAREST keeps the mask at 0 and 255, so that its outline is sharp.
     mask = case.request.mask.convert("L").resize((size, size), Image.Resampling.NEAREST)
-    # A white seam outside the coloured one keeps the outline visible on any ground.
+    # A white line outside the coloured one keeps the outline visible on any background.
     # Pixels beyond the image's border count as outside, so that every outline is closed.
     shrunk = ImageOps.expand(mask, 2, 0).filter(ImageFilter.MinFilter(5)).crop((2, 2, size + 2, size + 2))
     inner = ImageChops.subtract(mask, shrunk)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 # Methods of one figure. More would be too small to see and go into further figures.
 MOST_COLUMNS = 8
 # Change, of 1, at which the colours of a heat map end.
-# 64 of 255 levels: a change that nobody overlooks. At 1 the small changes, which matter here, would all be black.
+# 64 of 255 levels: a change that is easy to see. With a ceiling of 1, the small changes, which matter here, would be
+# black.
 CEILING = 0.25
 # Largest side of a panel: more than 200 dpi on its 0.85 inches.
 _PIXELS = 192
@@ -82,9 +83,9 @@ def heat_maps(
 ) -> Figure | None:
     """Change outside the mask: the largest difference of a channel per pixel, in [0, 1], cut off at ``CEILING``.
 
-    The inside of the mask is gray, since change is wanted there. The arguments are those of :func:`side_by_side`.
+    The inside of the mask is gray, since change is requested there. The arguments are those of :func:`side_by_side`.
     """
-    # By chance: cases with much or little leakage would flatter or blame a method.
+    # Chosen at random: a choice by leakage would favour some methods.
     picked = choose(scores.protocols[protocol], "random")
     columns = parts(scores)[0] if methods is None else list(methods)
     if not picked or not columns:

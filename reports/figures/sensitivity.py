@@ -67,7 +67,7 @@ def sensitivity(
     psnr = np.nan_to_num(psnr[scored], nan=np.inf, posinf=np.inf)
 
     def passes(values: Mapping[str, Any]) -> dict[str, NDArray[np.bool_]]:
-        """Which edits pass each bound by itself. ``values``: one number per bound, or a column ``(P, 1)``."""
+        """Bound -> True for each edit that passes it. ``values``: one number per bound, or a column ``(P, 1)``."""
         return {
             "min_edit_area": area > values["min_edit_area"],
             "max_leak_area": leak <= values["max_leak_area"],

@@ -72,7 +72,7 @@ _RC: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How one method is drawn, the same in every chart of a report and on its page."""
+    """Drawing style of one method, the same in every chart of a report and on its page."""
 
     color: str
     marker: str
@@ -82,7 +82,7 @@ class Look:
 
     @property
     def scale(self) -> float:
-        """How much larger than others its marker is drawn."""
+        """Factor on the size of its marker."""
         return _LARGER.get(self.marker, 1.0)
 
     def mark(self, size: float = 3.6) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class ReportFigure:
 
     name: str
     caption: str
-    # Whether it is as wide as a page, not as a column.
+    # True where it is as wide as a page, False where it is as wide as a column.
     wide: bool
 
 

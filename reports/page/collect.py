@@ -151,7 +151,7 @@ def _dense(
     column = {name: m for m, name in enumerate(metrics)}
     columns = np.array([column[name] for name in scores["metric"].tolist()], dtype=np.int64)
 
-    # Scatter the long records. What has no value has a reason.
+    # Scatter the long records. A score without a value has a reason.
     values = np.full((len(edits), len(metrics)), np.nan)
     with_edit = rows >= 0
     stored = scores["value"].to_numpy()
@@ -236,7 +236,7 @@ def _metric(name: str, version: str, metrics: Mapping[str, MetricInfo]) -> dict[
 
 
 def _table(table: Table) -> dict[str, Any]:
-    # Only then must a column's key name its protocol. Short keys keep the addresses of the page short.
+    # A column's key names its protocol only where the table has several. Short keys keep the page's addresses short.
     several = len({column.protocol for column in table.columns}) > 1
     return {
         "name": table.name,

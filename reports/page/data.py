@@ -1,4 +1,4 @@
-"""A run as the page sees it: plain values in chunks, which a browser loads when it needs them.
+"""The data of the page: plain values in chunks, which a browser loads when it needs them.
 
 ============== ====================================================== ==========================
 name           content                                                loaded
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bench.edit import EditRecord
 
 # Edits in one chunk of ``edits`` and of ``column``.
-# The sizes weigh requests against waiting: a chunk takes some hundred kilobytes.
+# A compromise between the number of requests and the time of each: a chunk has some hundred kilobytes.
 EDITS = 20_000
 # Cases in one chunk of ``cases``.
 CASES = 2_000
@@ -45,7 +45,7 @@ def parts() -> dict[str, int]:
 
 @dataclass(frozen=True, eq=False)
 class PageData:
-    """A run as the page sees it."""
+    """The data of a run for its page."""
 
     run: dict[str, Any]
     # Rows of ``cases.jsonl`` with ``protocol``, in order.

@@ -289,7 +289,7 @@ PEB.gallery = (() => {
     $("f-clear").hidden = !on;
     $("filters-active").hidden = !on;
     $("filters-active").textContent = `${on} on`;
-    // Controls succeed or fail by design: they count only where nothing else is chosen.
+    // Controls succeed or fail by design, so they count only where nothing else is chosen.
     let [yes, judged] = [0, 0];
     const only = list.every((i) => run.methods[edits.method[i]].control);
     for (const i of list) {
@@ -352,7 +352,7 @@ PEB.gallery = (() => {
       if (shown.has(r)) continue;
       const element = view.layout === "case" ? caseRow(r) : gridRow(r);
       element.style.transform = `translateY(${r * shape.height}px)`;
-      // In the order of the list, for users of the tab key and of screen readers.
+      // In the order of the list, for the tab key and for screen readers.
       const next = [...shown.keys()].filter((other) => other > r).sort((a, b) => a - b)[0];
       grid.insertBefore(element, next === undefined ? null : shown.get(next));
       shown.set(r, element);

@@ -43,7 +43,7 @@ def overview(table: Table) -> dict[str, Any]:
 
 
 def sentence(table: Table, index: int) -> str:
-    """Which method is best by one column, with interval and n, and which ones cannot be told from it."""
+    """A sentence with the best method of one column, its interval and n, and the methods not separable from it."""
     column = table.columns[index]
     rows = [(row.label.replace("_", " "), row.cells[index]) for row in table.rows if not row.control]
     rows = [(name, cell) for name, cell in rows if cell.value is not None]

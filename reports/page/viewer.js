@@ -174,8 +174,8 @@ PEB.viewer = (() => {
     } else {
       const gain = $("v-gain").value;
       const outside = $("v-outside").checked;
-      // |edit - before|, black inside the mask, then coloured: blending does it, so no pixel need be read
-      // (a page on disk may not read the pixels of its own images).
+      // |edit - before|, black inside the mask, then coloured. All of it is done by blending, because a page on disk
+      // may not read the pixels of its own images.
       const heat = h("div", { class: "heat-map", style: { filter: `url(#heat-${gain})` } },
         picture(old, before), picture(file, "edit", "difference"), outside ? h("img", { src: mask, alt: "", class: "keep" }) : null);
       for (const image of heat.querySelectorAll("img")) image.classList.add("fill");

@@ -1,8 +1,7 @@
 """Writes the page of a run: ``index.html`` and a folder ``page/`` beside it.
 
-The page opens from disk and asks no network. Images stay where the run keeps them and are linked relatively, or are
-copied in (``portable``). Data are scripts that hand one JSON value each to the page, since a browser reads no JSON from
-disk.
+The page opens from disk and needs no network. Images are linked relatively in the run folder, or are copied
+(``portable``). The data are scripts that pass one JSON value each to the page, since a browser reads no JSON from disk.
 """
 
 from __future__ import annotations
@@ -73,11 +72,11 @@ def write_page(
         figures=[_figure(figure, report) for figure in figures],
         downloads=[f"{report}/{path.relative_to(store.report_dir).as_posix()}" for path in files],
     )
-    # Before the old page is touched.
+    # Checked before the old page is changed.
     if not data.edits:
         raise ReportError(f"{store.path}: holds no edit, so there is nothing to show. Run a suite into it.")
 
-    # Copies where the page is to stand alone, else none of an earlier page.
+    # Remove the copies of an earlier page. A portable page gets new ones.
     place = folder / FOLDER
     for name in ("images", "report"):
         shutil.rmtree(place / name, ignore_errors=True)
@@ -91,8 +90,8 @@ def write_page(
             file = f"data/{name.replace('/', '-')}.js"
             write(f"{FOLDER}/{file}", script(name, value).encode())
             current.add(file)
-        # Chunks and small copies of an earlier page go.
-        # Otherwise a smaller run would keep chunks that no page loads, and `verify` would name them.
+        # Remove chunks and small copies of an earlier page.
+        # Otherwise chunks that no page loads would stay, and `verify` would report them.
         for path in (*(place / "data").glob("*.js"), *(place / "thumbs").glob("*.webp")):
             if path.relative_to(place).as_posix() not in current:
                 path.unlink()
@@ -127,7 +126,7 @@ def _write_thumbnails(
     store: RunStore, data: PageData, folder: Path, write: Callable[[str, bytes], object]
 ) -> Iterator[str]:
     """Writes small copies that do not exist yet and names them in ``data``. Yields every name in use."""
-    # One call for sources and edits, so that both fill the same pool of threads. The names are parted again below.
+    # One call for sources and edits, so that both use the same pool of threads. The names are separated below.
     sources = [store.path / f"cases/{row['protocol']}/{row['source']}" for row in data.cases]
     # A failed edit has no file. The run folder stands for it, which is no image and gets no copy.
     edits = [store.path / (record.file or "") for record in data.edits]
@@ -156,7 +155,7 @@ def _figure(figure: ReportFigure, report: str) -> dict[str, str]:
 
 
 def script(name: str, value: Any) -> str:
-    """The script that hands ``value`` to the page. No text in it can end a script element or a line."""
+    """The script that passes ``value`` to the page. No text in it can end a script element or a line."""
     # U+2028 and U+2029 end a line in JavaScript before ES2019, but not in JSON.
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for char in "<>&\u2028\u2029":

@@ -1,1 +1,1 @@
-"""Runs in comparison: compare two, export an entry, merge, verify."""
+"""Sharing of results: compare two runs, export an entry, merge entries, verify a run."""

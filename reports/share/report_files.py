@@ -1,4 +1,4 @@
-"""Two builds of one report, compared file by file.
+"""Compares two builds of one report, file by file.
 
 A build on another processor may differ in a number's last digits, and another version of a library may compress an
 image differently. So numbers in texts are compared to nine digits and PNGs by their pixels, PDFs byte by byte.

@@ -171,9 +171,11 @@ def load(path: Path | None = None) -> Paper:
     except OSError as error:
         raise PaperError(f"--paper {path}: cannot be read ({error.strerror}). Correct the path.") from error
     except ValueError as error:
-        raise PaperError(f"--paper {path}: is no JSON ({error}).") from error
+        raise PaperError(f"--paper {path}: is no JSON ({error}). Correct the file.") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise PaperError(f"--paper {path}: is no file of reported values of format {FORMAT}.")
+        raise PaperError(
+            f"--paper {path}: is no file of reported values of format {FORMAT}. See reports/paper.json for one."
+        )
     return _Parser(path).paper(data)
 
 

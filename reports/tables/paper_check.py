@@ -1,4 +1,4 @@
-"""Whether a paper agrees with itself: its cells are compared with each other and with its sentences."""
+"""Checks a paper for contradictions: its cells are compared with each other and with its sentences."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_paper(paper: Paper) -> list[str]:
 
 
 def agree(a: Reported, b: Reported) -> bool:
-    """Whether two values may be one, rounded to different digits."""
+    """True where two values may be the same number, rounded to different digits."""
     # Two values of equally many digits were rounded alike, so they must be equal. Else the coarser one may be off
     # by half a unit of its last digit.
     same_digits = a.decimals == b.decimals

@@ -1,4 +1,4 @@
-"""The five tables of the paper, as far as a run has what they show."""
+"""The five tables of the paper, as far as a run has their metrics."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def paper_tables(data: ReportData, names: Mapping[str, str]) -> list[Table]:
 
 @dataclass(frozen=True)
 class _Run:
-    """A run's numbers, and which metrics stand for realism, success and votes."""
+    """A run's numbers, and the choice of its metrics for realism, success and votes."""
 
     data: ReportData
 

@@ -26,12 +26,12 @@ STEPS = ("steps", "base_steps", "upsampler_steps")
 
 
 def with_provenance(table: Table, store: RunStore, scores: RunScores, detectable: Detectable) -> Table:
-    """The table with the origin of its numbers, and with warnings where n is too small for a claim.
+    """The table with the origin of its numbers, and with warnings where n is too small for a conclusion.
 
     ``detectable``: from ``reports.data.power.detectable_differences``.
     """
     protocols = [column.protocol for column in table.columns]
-    # A table speaks of its own protocols and methods alone, not of all that the run has.
+    # A table names only its own protocols and methods, not all of the run's.
     origin = sentences(store, protocols, [row.label for row in table.rows])
     return replace(
         with_note(table, *small_n(table, scores, detectable)),

@@ -1,4 +1,4 @@
-"""Warnings where a run is too small for what a table may be read to claim."""
+"""Warnings where a run is too small for the conclusions that a reader may draw from a table."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _contenders(table: Table) -> Sequence[Row]:
 def too_few_sources(table: Table, scores: RunScores) -> Iterator[str]:
     """One sentence per category with so few source images that no test could reach significance."""
     contenders = len(_contenders(table))
-    # One method is compared with nothing, so no claim can be too strong.
+    # With one method there is no comparison, so no warning is needed.
     if contenders < 2:
         return
     for protocol, category in dict.fromkeys((c.protocol, c.category) for c in table.columns):
@@ -53,7 +53,7 @@ def too_few_sources(table: Table, scores: RunScores) -> Iterator[str]:
 
 
 def _undetectable(table: Table, detectable: Detectable) -> Iterator[str]:
-    """How large a difference of success must be for this n, where something is not separable from the best."""
+    """Sentences on the smallest detectable difference of success, where a method is not separable from the best."""
     for index, column in enumerate(table.columns):
         place = (column.protocol, column.metric)
         cells = [row.cells[index] for row in _contenders(table)]

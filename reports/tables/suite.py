@@ -85,14 +85,14 @@ def suite_tables(data: ReportData, style: Style) -> list[Table]:
             f"{protocol}: realism, alignment, leakage, success and cost",
             picks or _picks(data, protocol),
         )
-        # A 0 that nobody measured must say so.
+        # A note says that this 0 was not measured.
         if any(column.metric == COMPOSITED_LEAK for column in table.columns):
             table = with_note(
                 table,
                 "Composited: the edit is pasted back into its source, so that its leakage is 0 by construction.",
             )
         if table.columns:
-            # A mean rank over columns of the user's choice could be steered by the choice.
+            # The user's choice of columns could influence a mean rank, so there is none.
             tables.append(table if style.columns else with_mean_rank(table))
     return tables
 
@@ -122,7 +122,7 @@ def with_mean_rank(table: Table) -> Table:
     """
     from scipy.stats import rankdata
 
-    # Columns that rank: a direction and a value of every method. Cost and composited edits do not count.
+    # Ranked columns have a direction and a value of every method. Cost and composited edits are not ranked.
     methods = [row for row in table.rows if not row.control]
     ranks = []
     for i, column in enumerate(table.columns):

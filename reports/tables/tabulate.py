@@ -31,7 +31,7 @@ _SHARES = frozenset({"share", "fraction", "rate", OUTCOME, "%"})
 
 @dataclass(frozen=True)
 class Pick:
-    """Which rows of the summary a column shows, and under which heading."""
+    """Selects the rows of the summary that a column shows, and its heading."""
 
     heading: str
     metric: str
@@ -62,7 +62,7 @@ def tabulate(
     picks = [pick for pick in picks if (pick.protocol, pick.metric, pick.category) in available]
     if methods is None:
         methods = sorted(dict.fromkeys(frame["method"]), key=lambda method: method in data.controls)
-    # Marks leave controls out: copying the input is unbeatable in leakage, the oracle in everything.
+    # Controls get no marks: copying the input is always best in leakage, and the oracle in everything.
     controls = [method in data.controls for method in methods]
 
     # Columns, each with its marks.
@@ -150,7 +150,7 @@ def _interval_notes(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[
 
 
 def _notes(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
-    """How to read the table. One sentence per mark, so that several tables share their notes."""
+    """Notes on how to read the table. One sentence per mark, so that several tables share their notes."""
     cells = [cell for row in rows for cell in row.cells]
     # Marks.
     if any(cell.best for cell in cells):

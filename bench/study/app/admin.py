@@ -1,6 +1,6 @@
 """The administrator's page: progress, preferences with intervals, raters, invitations, files, export.
 
-It is behind a password, and the store counts wrong guesses. A browser gets nothing of it before the password.
+It needs a password, and the store counts wrong ones. Before the password, a browser gets none of its content.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # Bootstrap resamples of the live intervals. `study analyse` takes more.
 RESAMPLES = 400
-# Seconds between two looks at the votes.
+# Seconds between two updates of the figures.
 REFRESH = 20
 
 # Columns of the raters' table.
@@ -154,7 +154,7 @@ def _figures(service: Service, kind: str) -> None:
 
 
 def _fingerprint(votes: pd.DataFrame) -> str:
-    """Equal for equal votes. A vote never changes: votes are added, or deleted when a rater withdraws."""
+    """A digest that is equal for equal votes. Votes are only added, or deleted when a rater withdraws."""
     return hashlib.sha256("\n".join(votes["rater"] + " " + votes["trial"]).encode()).hexdigest()
 
 
@@ -237,8 +237,8 @@ def preference(analysis: Analysis) -> str:
     whose = "the raters kept" if rater_set == "kept" else "all raters"
     note = (
         f"Share of the votes that showed a method and preferred it (a tie counts half), of {whose}; 95% "
-        f"intervals by {analysis.resamples} bootstrap resamples of raters and sources. {analysis.exclusion} To stop a "
-        "study because of what is seen here biases it."
+        f"intervals by {analysis.resamples} bootstrap resamples of raters and sources. {analysis.exclusion} Stopping "
+        "a study because of these figures biases it."
     )
     return panel("Preference", "".join(parts), note)
 
@@ -354,7 +354,7 @@ def _invite(service: Service) -> None:
         with st.form("invite", border=False):
             one, two = st.columns(2)
             count = one.number_input("Links", 1, 1000, 5)
-            days = two.number_input("Days they are good", 1, 365, 30)
+            days = two.number_input("Days they are valid", 1, 365, 30)
             sent = st.form_submit_button("Make links")
         if sent:
             # The raters' page is at the root of the address of this page.
@@ -364,7 +364,7 @@ def _invite(service: Service) -> None:
         # Kept for this session only: the database stores a nonce, and no link can be made from it again.
         links = st.session_state.get("links")
         if links:
-            st.caption("Each is good for one rater. They are shown once.")
+            st.caption("Each link is valid for one rater. The links are shown only once.")
             st.code("\n".join(links), language=None, height=160)
 
 
@@ -372,7 +372,7 @@ def _export(service: Service, kind: str) -> None:
     with st.container(key="box_export"):
         st.html(app_text.page("<h2>Export</h2>"))
         # Anonymous unless the administrator says otherwise.
-        anonymous = st.toggle("Anonymous: raters by numbers that lead back to nobody", value=True)
+        anonymous = st.toggle("Anonymous: raters become numbers that cannot be traced back", value=True)
         stem = f"{service.name}-{'votes' if kind == HUMAN else 'simulated'}"
         columns = st.columns(2)
         for column, label, ending, mime in (
@@ -396,7 +396,7 @@ def exported(service: Service, kind: str, ending: str, *, anonymous: bool) -> by
 
     votes = service.store.votes(service.name, kind)
     if anonymous:
-        # The key is kept nowhere, so that nobody can test names against the file.
+        # The key is not stored, so that nobody can test names against the file.
         votes = exchange.anonymise(votes, secrets.token_hex(32))
     # The exporter writes files whole or not at all, so it needs a path.
     with tempfile.TemporaryDirectory() as folder:

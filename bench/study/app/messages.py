@@ -1,4 +1,4 @@
-"""Messages between the server and the trial's component in the browser: a trial there, an answer back."""
+"""Messages between the server and the trial's component in the browser: a trial to it, an answer from it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _is_detail(name: object, value: object) -> bool:
     """True for a detail with a name of ``DETAILS`` and a possible value."""
     if not isinstance(name, str) or name not in DETAILS or not isinstance(value, DETAILS[name]):
         return False
-    # Python's JSON reader takes NaN and infinity, which the database's JSON has no form for.
+    # Python's JSON reader accepts NaN and infinity, which the database's JSON cannot store.
     if isinstance(value, (int, float)) and not (math.isfinite(value) and abs(value) < 1e9):
         return False
     return len(str(value)) <= 20

@@ -20,7 +20,7 @@ import streamlit as st
 from bench.study import StudyError
 from bench.study.app import text as app_text
 from bench.study.app.messages import read_answer, trial_message
-from bench.study.app.service import LOG, AllImagesAway, Service
+from bench.study.app.service import LOG, RunFolderMissing, Service
 from bench.study.database import DatabaseError
 from bench.study.images import ImageChanged
 from bench.study.interface import (
@@ -50,7 +50,7 @@ COOKIE_SCRIPT = """
 
 
 def show(service: Service) -> None:
-    """The page at which the rater is, or a page that says why there is none."""
+    """Shows the rater's current page, or a page with the reason why there is none."""
     place = st.empty()
     retry = False
     try:
@@ -70,7 +70,7 @@ def show(service: Service) -> None:
     except DatabaseError as error:
         service.incidents.record("database", service.name, str(error))
         title, text, retry = "One moment", "Your answers so far are stored. Try again in a minute.", True
-    except AllImagesAway as error:
+    except RunFolderMissing as error:
         title, text, retry = "One moment", error.public, True
     # Replaces the part of the page that was drawn before the error.
     with place.container():
@@ -96,7 +96,7 @@ def _show(service: Service) -> None:
         )
         return
     session = _session(service)
-    # A page was shown instead.
+    # Another page was shown already.
     if session is None:
         return
     _set_cookie(session)
@@ -124,7 +124,7 @@ def _session(service: Service) -> RaterSession | None:
         return session
     query = st.query_params
     if "session" in query:
-        # No cookie: it would belong to no invitation, and the address holds the session already.
+        # No cookie: there is no invitation that it could belong to, and the address has the session already.
         return _come_in(service.resume(query["session"]), "")
     invitation = query.get("invitation", "")
     external, recruited = recruited_by(query)
@@ -135,7 +135,7 @@ def _session(service: Service) -> RaterSession | None:
         try:
             return _come_in(service.resume(cookie), place)
         except StudyError:
-            pass  # The cookie of a study that no longer exists counts as none.
+            pass  # The cookie of a study that no longer exists is ignored.
 
     # A new visitor.
     if not invitation and not service.study.settings.open_registration:
@@ -148,7 +148,7 @@ def _session(service: Service) -> RaterSession | None:
     if service.store.status(service.name).closed:
         raise StudyClosed(f"study {service.name} is closed.")
     if invitation:
-        # Before the consent page, so that nobody agrees to a study that their link does not open.
+        # Checked before the consent page, so that nobody agrees to a study that their link does not open.
         service.check_invitation(invitation, external, recruited)
     _consent_page(service, None, invitation, external, recruited)
     return None
@@ -163,7 +163,7 @@ def recruited_by(query: Mapping[str, str]) -> tuple[str, dict[str, str]]:
 
 
 def _come_in(session: RaterSession, place: str) -> RaterSession:
-    """Remembers the session and puts it into the address. ``place``: see :func:`cookie_name`, empty for no cookie."""
+    """Stores the session and puts it into the address. ``place``: see :func:`cookie_name`, empty for no cookie."""
     st.session_state["entry"] = session
     st.session_state["place"] = place
     # Setting equal parameters would make Streamlit run the script again.
@@ -279,8 +279,8 @@ def _practice_done_page(total: int) -> None:
 
 
 def _last_page(service: Service, rater: str, title: str = "You are done", text: str | None = None) -> None:
-    """The page with the completion code. Raises ``NotFinished`` for a rater who has not earned one."""
-    # Before anything is drawn, so that an error leaves no half-drawn page.
+    """The page with the completion code. Raises ``NotFinished`` for a rater who does not get one yet."""
+    # Read before anything is drawn, so that an error leaves no half-drawn page.
     completion = service.store.completion(rater)
     settings = service.study.settings
     with st.container(key="sheet"):
@@ -341,7 +341,7 @@ def _trial_page(service: Service, rater: str, progress: RaterProgress) -> None:
     # Tells the component that the server has run, even if nothing else changed.
     data["round"] = state.get("round", 0)
 
-    # Events of the component. Streamlit runs the script anew after each.
+    # Events of the component. Streamlit runs the script again after each.
     def next_round() -> None:
         state["round"] = state.get("round", 0) + 1
 
@@ -361,7 +361,7 @@ def _trial_page(service: Service, rater: str, progress: RaterProgress) -> None:
         on_answer_change=on_answer,
         on_next_change=on_next,
         on_instructions_change=on_instructions,
-        # An image could not be fetched. The script runs anew and checks the files.
+        # An image could not be fetched. The script runs again and checks the files.
         on_lost_change=next_round,
     )
 
@@ -390,7 +390,7 @@ def _next_trial(service: Service, rater: str) -> tuple[OpenTrial | None, dict[st
 def _guarded(service: Service, work: Callable[[], None]) -> None:
     """Runs ``work``. After any error, the rater reads a sentence and can go on."""
     state = st.session_state
-    # The component waits for a new round, whatever becomes of the answer.
+    # The component waits for a new round, even if the answer cannot be stored.
     state["round"] = state.get("round", 0) + 1
     try:
         work()

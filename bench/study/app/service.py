@@ -119,7 +119,7 @@ def incidents_path(target: str) -> Path:
 # --- the served study -------------------------------------------------------------------------------------
 
 
-class AllImagesAway(StudyError):
+class RunFolderMissing(StudyError):
     """A run folder of the study is missing: a disk that is not mounted, or a folder that was moved."""
 
     public = "We cannot show pictures at the moment. Your answers so far are stored. Try again in a minute."
@@ -150,13 +150,13 @@ class Service:
     def set_void(self, rater: str, trial: str, error: ImageChanged) -> None:
         """Makes a trial void for all raters, and records the incident.
 
-        Raises :class:`AllImagesAway` where a whole run folder is missing. Raters then wait until it is back.
+        Raises :class:`RunFolderMissing` where a whole run folder is missing. Raters then wait until it is back.
         """
         self.incidents.record("picture", self.name, str(error), rater, trial)
-        # With a folder missing, every trial would become void, and raters would finish without an answer.
+        # If a folder is missing, every trial would become void, and raters would finish without an answer.
         for run in self.study.design.runs:
             if not Path(run).is_dir():
-                raise AllImagesAway(f"{run}: there is no such folder. Bring the run folder back.")
+                raise RunFolderMissing(f"{run}: there is no such folder. Bring the run folder back.")
         self._void[trial] = time.monotonic()
 
     def image(self, group: str, image_id: str) -> bytes:
@@ -218,7 +218,7 @@ def get_service(target: str, name: str) -> Service:
         service = _SERVICES.get((target, name))
         if service is None:
             store = StudyStore.open(target, create=False)
-            # Raises for an unknown study, before anything is kept.
+            # Raises for an unknown study, before a service is stored for it.
             store.study(name)
             service = Service(store, ImageServer(store), name, Incidents(incidents_path(target)))
             _SERVICES[target, name] = service
@@ -293,7 +293,7 @@ def middleware() -> list[Middleware]:
 
 
 class HideFolder:
-    """ASGI middleware that hides where the project is. Streamlit tells every browser the path of its script."""
+    """ASGI middleware that hides the project's folder. Streamlit sends the path of its script to every browser."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -309,7 +309,7 @@ class HideFolder:
 
 def without_folder(frame: bytes) -> bytes:
     """A message of Streamlit's without the folder of its script."""
-    # Most messages do not name the folder. They are not parsed.
+    # Most messages do not name the folder, so they need no parsing.
     if str(APP.parent).encode() not in frame:
         return frame
     from streamlit.proto.ForwardMsg_pb2 import ForwardMsg

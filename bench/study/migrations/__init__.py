@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent
 def _config() -> Config:
     """Alembic's configuration. There is no ini file."""
     config = Config()
-    # Alembic takes a per cent sign for the begin of an interpolation.
+    # In Alembic's options, a per cent sign begins an interpolation.
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     # Alembic warns where this option is missing, although there is one path only.
     config.set_main_option("path_separator", "os")

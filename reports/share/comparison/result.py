@@ -41,7 +41,7 @@ class MetricDifference:
     # Number of values of common cases that only one of the runs has.
     unpaired: int = 0
     higher_is_better: bool | None = None
-    # Whether the values are equal in every case, or of the whole set.
+    # True where the values are equal in every case, or those of the whole set are.
     same: bool = False
     # Reason why nothing is compared, where that is so.
     remark: str = ""
@@ -64,7 +64,7 @@ class MetricDifference:
 
     @property
     def better(self) -> bool | None:
-        """True where B is better than A, False where it is worse. None where the data do not tell."""
+        """True where B is better than A, False where it is worse. None where that is undecided."""
         if not self.separable or self.higher_is_better is None or self.difference is None:
             return None
         return (self.difference > 0) == self.higher_is_better

@@ -52,8 +52,8 @@ def compare(a: RunStore, b: RunStore, facts: Mapping[str, MetricInfo] | None = N
     rounded = [titles[x, y] for x, y in methods if conditions(a, x) != conditions(b, y)]
     if rounded:
         notes.append(
-            f"made with another batch size or number of threads: {', '.join(rounded)}. For that alone single "
-            f"pixels may be a level lighter or darker, and a score of one edit may move by about {TOLERANCE:g}"
+            f"made with another batch size or number of threads: {', '.join(rounded)}. This alone may change single "
+            f"pixel values by one level, and the score of one edit by about {TOLERANCE:g}"
         )
 
     # Scores, protocol by protocol and method by method.

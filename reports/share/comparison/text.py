@@ -1,4 +1,4 @@
-"""A comparison as text: a summary for the terminal, the whole as Markdown."""
+"""A comparison as text: a summary for the terminal, and all of it as Markdown."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _interval(entry: MetricDifference) -> str:
 
 
 def _verdict(entry: MetricDifference) -> str:
-    """The last column: whether B is better, or the reason why that is open."""
+    """The last column: "better" or "worse" for B, or the reason why this is undecided."""
     if entry.remark:
         return entry.remark
     if entry.same:

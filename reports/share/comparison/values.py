@@ -93,7 +93,7 @@ class PairedMethod:
         # sort=False keeps the order of run A.
         by_a = {str(metric): frame for metric, frame in scores_a.groupby("metric", sort=False)}
         by_b = {str(metric): frame for metric, frame in scores_b.groupby("metric", sort=False)}
-        # Values of two versions of a metric do not mean the same.
+        # Values of two versions of a metric are not comparable.
         differences: list[MetricDifference] = []
         metrics: list[str] = []
         for metric in (name for name in by_a if name in by_b):

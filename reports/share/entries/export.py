@@ -1,8 +1,8 @@
 """Export of a run as a leaderboard entry.
 
-An entry carries every score of every case, so nobody has to believe its tables: ``check.verify_entry`` computes them
-again. An entry does not prove that its images have these scores. For that, score an entry with images again, or make
-the run again from its digests and seed.
+An entry contains every score of every case, so that ``check.verify_entry`` can compute its tables again. An entry does
+not prove that its images have these scores. To check that, score an entry with images again, or repeat the run from
+its digests and seed.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=20_000)]
 # A stranger's text for tables and terminals has neither escape sequences nor line breaks.
 Line = Annotated[Text, AfterValidator(printable)]
-# A name becomes part of no path, and could.
+# No name becomes part of a path. The pattern makes it safe for one all the same.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+=@-]*$", max_length=120)]
 
 

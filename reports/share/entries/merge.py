@@ -79,7 +79,7 @@ def _label(name: str, used_labels: set[str]) -> str:
 
 
 def _refuse_incomparable(loaded: LoadedEntry, store: RunStore, versions: Mapping[str, str]) -> None:
-    """Raises :class:`EntryError` where the entry's numbers do not mean what the run's mean."""
+    """Raises :class:`EntryError` where the entry's numbers are not comparable with the run's."""
     entry, path = loaded.entry, loaded.path
     check = verify_entry(loaded)
     if not check.ok:

@@ -46,7 +46,7 @@ class LoadedEntry:
 
     entry: LeaderboardEntry
     path: Path
-    # Whether the file is a zip with images.
+    # True where the file is a zip with images.
     images: bool
 
     def image(self, sha256: str) -> bytes | None:
@@ -102,7 +102,7 @@ def parse_entry(data: bytes, origin: str) -> LeaderboardEntry:
             f"{origin}: format version {content.get('format_version')!r}; this version reads {VERSION}. "
             "Export the run again with this version."
         )
-    # Fields, then what ties them together.
+    # Check each field, then that the fields fit together.
     try:
         entry = LeaderboardEntry.model_validate(content)
     except ValidationError as error:
@@ -120,7 +120,7 @@ def _refuse_constant(name: str) -> float:
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
-    # Two programs may take different ones of two equal keys, and then read two different entries.
+    # Of two equal keys, two programs may take different ones, and so read two different entries.
     if len(content) != len(pairs):
         raise ValueError("a key is given twice")
     return content

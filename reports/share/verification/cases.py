@@ -26,7 +26,7 @@ def check_case_files(
     ``info``: the protocol's entry in ``run.json``. Returns the rows of the cases.
     """
     folder = f"cases/{protocol}"
-    # Also where the cases cannot be read: then these files are damaged, not strays.
+    # Expected even where the cases cannot be read: then these files are damaged, and not stray files.
     expected_files |= {f"{folder}/protocol.json", f"{folder}/cases.jsonl"}
     try:
         stored = store.cases(protocol)
@@ -83,7 +83,7 @@ def check_against_protocol(
         except Exception as error:
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
-    # The weaker check: digests, which whoever changes a file can change too.
+    # The weaker check: digests. Somebody who changes a file can change its digest too.
     count = 0
     if unchanged_files is None:
         how = f"not checked: the protocol cannot make them again ({reason}), and there are no digests"

@@ -104,12 +104,12 @@ def check_report(
     # The stronger check: build the report again.
     compared, reason = set[str](), "it was not built again"
     if "summary.csv" in stored:
-        # It stands in data/ by now, so that no file would be in its place.
+        # Reports now have it in data/, so that no file of the two reports would match.
         reason = "report of an earlier layout: run `report` again"
     elif build_report is not None:
         compared, reason = _compare_with_rebuilt(result, store, build_report, stored)
 
-    # The weaker check: digests of the other files, which whoever changes a file can change too.
+    # The weaker check: digests of the other files. Somebody who changes a file can change its digest too.
     digested = {name for name in stored if f"report/{name}" in (unchanged_files or ())}
     by_digest = (stored - compared) & digested
     unchecked = stored - compared - by_digest
@@ -130,7 +130,7 @@ def _compare_with_rebuilt(
     build_report: Callable[[RunStore, Path], RebuiltReport],
     stored: set[str],
 ) -> tuple[set[str], str]:
-    """Names of the files that a new report confirms or refutes, and why the others are left open."""
+    """Names of the files that a new report confirms or contradicts, and the reason why others are undecided."""
     with tempfile.TemporaryDirectory(prefix="prompteditbench-") as empty:
         try:
             rebuilt = build_report(store, Path(empty))

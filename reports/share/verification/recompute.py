@@ -1,6 +1,6 @@
 """Functions that compute parts of a run again, and the comparison of their values with stored ones.
 
-Reports know no metric and no protocol, so the caller passes in whatever computes again.
+Reports import no metric and no protocol, so the caller passes in the functions that compute again.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class RebuiltReport:
     """A report that was built again from the run."""
 
     folder: Path
-    # Whether the stored report says which options it was made with. If not, the defaults were taken.
+    # True where the stored report names the options that it was made with. If not, the defaults were taken.
     recorded: bool
-    # Whether this version of the program wrote the stored report. If not, the two may differ rightly.
+    # True where this version of the program wrote the stored report. If not, the two may differ without an error.
     same_program: bool
 
 

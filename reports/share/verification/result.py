@@ -41,7 +41,7 @@ class Check:
 class Verification:
     """Everything that the checks of a run report.
 
-    ``problems`` contradict what the folder says. ``notes`` only qualify it.
+    ``problems`` contradict what the folder says. ``notes`` only add information.
     """
 
     path: Path

@@ -10,9 +10,9 @@ report                    built again from the scores and compared file by file
 files                     every other file, against the SHA-256 recorded when it was written
 ========================  ========================================================================================
 
-The last check is the weakest, since whoever changes a file can change its digest too. It counts where the stronger
-check is impossible: the protocol's data or a network's weights are absent, or another version of the program wrote
-the report. The table then says so.
+The last check is the weakest, because somebody who changes a file can change its digest too. It is used where the
+stronger check is impossible: the protocol's data or a network's weights are absent, or another version of the program
+wrote the report. The table then says so.
 """
 
 from __future__ import annotations

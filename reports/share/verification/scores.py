@@ -158,7 +158,7 @@ def _compare_scores(
         if (place, score.metric) not in stored:
             continue
         version, before = stored[place, score.metric]
-        # Values of another version may differ rightly.
+        # Values of another version may differ without an error.
         if version != score.metric_version:
             other_versions.add(f"{score.metric} (stored {version}, here {score.metric_version})")
             continue

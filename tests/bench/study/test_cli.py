@@ -229,7 +229,7 @@ def test_votes_come_back_from_files_and_are_analysed(run, run_folder: Path) -> N
         assert ranked["A"] > ranked["D"]
     for command in (("analyse", "taste", "--out", "report"), ("export", "taste", "people.csv")):
         with pytest.raises(
-            StudyError, match="no votes of people, but 33 of simulated raters: say --simulated"
+            StudyError, match="no votes of people, but 33 of simulated raters: add --simulated"
         ):
             run(*command)
     assert not Path("people.csv").exists()

@@ -43,7 +43,7 @@ function button(className, label, onPress, key) {
   }
   node.addEventListener("click", (event) => {
     onPress(event);
-    // Pressed with the pointer, it must not keep the space bar for itself.
+    // After a click with the pointer, the button must not react to the space bar.
     if (event.detail > 0) node.blur();
   });
   return node;
@@ -63,7 +63,7 @@ class Clock {
         this.reloads = kept.reloads + 1;
       }
     } catch {
-      // Storage may be forbidden; then a reload starts anew.
+      // Storage may be forbidden. Then a reload starts the clock at 0.
     }
   }
 
@@ -96,7 +96,7 @@ class Clock {
 }
 
 class Loader {
-  // Pictures by address, each fetched once; what fails on the way is asked for again until it is there.
+  // Pictures by address. Each is fetched once, and a failed request is repeated until it succeeds.
   constructor() {
     this.files = new Map();
   }
@@ -106,10 +106,10 @@ class Loader {
       const stop = new AbortController();
       const file = { stop, url: null, loaded: null };
       file.loaded = this.fetch(address, file).catch((error) => {
-        this.files.delete(address); // a later look asks again
+        this.files.delete(address); // the next call fetches it again
         throw error;
       });
-      file.loaded.catch(() => {}); // of a picture that is fetched ahead nobody may be waiting
+      file.loaded.catch(() => {}); // nothing may be waiting for a picture that is fetched in advance
       this.files.set(address, file);
     }
     return this.files.get(address).loaded;
@@ -276,7 +276,7 @@ class View {
     for (const address of this.data.next) this.loader.get(address);
   }
 
-  // What was pressed is gone: a screen reader and the Tab key go on from the question.
+  // The pressed button is gone. Screen readers and the Tab key continue from the question.
   focusQuestion() {
     const active = document.activeElement;
     if (active && active !== document.body && active !== this.root.getRootNode().host) return;
@@ -424,7 +424,7 @@ class View {
     const across = this.root.clientWidth;
     const narrow = across < 480 || (across < 680 && window.innerHeight > 0.75 * across);
     const short = !narrow && window.innerHeight < 620;
-    this.root.classList.toggle("narrow", narrow); // its padding is another
+    this.root.classList.toggle("narrow", narrow); // a narrow page has another padding
     this.root.classList.toggle("short", short);
     const style = getComputedStyle(this.root);
     const room = across - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
@@ -447,7 +447,7 @@ class View {
       const rows = Math.ceil((narrow ? count + 1 : count) / some);
       const wide = (room - gap * (some - 1)) / some;
       const high = (tall - rows * (caption + 8)) / rows / aspect;
-      // On a phone the page may scroll; a picture must not become a stamp.
+      // On a phone the page may scroll, so that pictures do not become too small.
       const least = (short ? 110 : 150) / Math.max(1, aspect);
       const fit = narrow ? wide : Math.min(wide, Math.max(high, least), 620);
       if (fit > side) {
@@ -664,7 +664,7 @@ class View {
   zoomBy(factor, [x, y] = [0.5, 0.5]) {
     const { scale, u, v } = this.zoom;
     const next = Math.min(MAX_ZOOM, Math.max(1, factor === 0 ? 1 : scale * factor));
-    // The point under the pointer stays there.
+    // The point of the picture under the pointer stays under it.
     this.zoom = { scale: next, u: u + x / scale - x / next, v: v + y / scale - y / next };
     if (next > 1) this.used.zoomed = Math.max(this.used.zoomed, Math.round(next * 100) / 100);
     this.applyZoom();

@@ -10,13 +10,13 @@ from alembic import op
 
 from bench.study.models import Base
 
-# Not "0001": databases of before this migration replaced three older ones carry the number of the last of these.
+# Not "0001": this migration replaces three older ones, and existing databases have the number of the last of them.
 revision = "0003"
 down_revision = None
 branch_labels = None
 depends_on = None
 
-# A vote goes only with its rater's withdrawal. Database administrators are refused too, until they drop the triggers.
+# A vote can be deleted only after its rater has withdrawn. The triggers refuse database administrators too.
 MESSAGE = "votes are written once: they are never changed or deleted"
 WITHDRAWN = "EXISTS (SELECT 1 FROM raters WHERE id = OLD.rater_id AND withdrawn_at IS NOT NULL)"
 ANSWERED = (
@@ -27,7 +27,7 @@ SQLITE = (
     f"CREATE TRIGGER votes_no_update BEFORE UPDATE ON votes BEGIN SELECT RAISE(ABORT, '{MESSAGE}'); END",
     f"CREATE TRIGGER votes_no_delete BEFORE DELETE ON votes WHEN NOT {WITHDRAWN} "
     f"BEGIN SELECT RAISE(ABORT, '{MESSAGE}'); END",
-    # INSERT OR REPLACE deletes without asking the trigger above. With this one it does nothing instead.
+    # INSERT OR REPLACE deletes a row without firing the trigger above. This trigger makes it do nothing.
     f"CREATE TRIGGER votes_no_replace BEFORE INSERT ON votes WHEN {ANSWERED} BEGIN SELECT RAISE(IGNORE); END",
 )
 POSTGRESQL = (
