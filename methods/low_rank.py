@@ -149,6 +149,34 @@ def write(folder: Path, network: nn.Module, base: Path) -> None:
         (folder / BASE).write_text(json.dumps(origin, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def rebase(folder: Path, last_rows: int = 0) -> None:
+    """Make a folder in this form follow its base, which was trained again: W = new W0 + B A.
+
+    A weight of the base may have more rows than before, such as the embedding of a larger vocabulary. The new rows
+    stand before the ``last_rows`` last ones, and the network has those of the base.
+    """
+    from safetensors.torch import load_file, save_file
+
+    path = _tensors(folder)
+    entry = parse_json((folder / BASE).read_text(encoding="utf-8"))
+    base = _tensors(folder / entry["folder"])
+    tensors, weights = load_file(path), load_file(base)
+    for name, up in tensors.items():
+        # A network with a prefix has no such weight.
+        start = weights.get(name.removesuffix(UP))
+        if not name.endswith(UP) or start is None or len(start) == len(up):
+            continue
+        # No difference from the base in the new rows.
+        rows = len(start) - len(up)
+        first, last = up[: len(up) - last_rows], up[len(up) - last_rows :]
+        tensors[name] = torch.cat([first, up.new_zeros(rows, up.shape[1]), last])
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.chmod(0o644)
+        origin = {"folder": entry["folder"], "sha256": sha256_file(base)}
+        (folder / BASE).write_text(json.dumps(origin, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def stored(folder: Path) -> bool:
     """True for a folder in this form."""
     return (folder / BASE).is_file()

@@ -5,6 +5,7 @@ Each trains (or resumes), measures on held-out renders, and saves a checkpoint w
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -21,9 +22,9 @@ from methods.zoo import classifier as cf
 from methods.zoo import classifier_recipe as cr
 from methods.zoo import clip as cl
 from methods.zoo import diffusion as df
-from methods.zoo import job
+from methods.zoo import glide, job
 from methods.zoo.job import BASE, Job
-from methods.zoo.text import build_tokenizer, load_with_new_words
+from methods.zoo.text import SPECIAL, build_tokenizer, load_with_new_words
 
 # The recipes' own budgets. PromptEditDiff has that of ``sd_inpainting``.
 BUDGETS: dict[str, Budget] = {
@@ -149,9 +150,10 @@ def _diffusion(kind: str, task: Job) -> Path:
         # A warm start of the base: an editor's was left out above.
         start = df.load_parts(kind, task.root) if task.warm else base
         parts = df.start(kind, tokenizer, vae, start)
+        learn(replace(parts, vae=vae), task.work, task.budget or df.BUDGETS[kind], False, task.warm)
         if base is None:
             parts.tokenizer.save_pretrained(str(task.root / "tokenizer"))
-        learn(replace(parts, vae=vae), task.work, task.budget or df.BUDGETS[kind], False, task.warm)
+            follow_base(task.root, len(parts.tokenizer))
 
     # Second part, for editors: the differences from the base have low rank.
     if base is not None:
@@ -163,6 +165,27 @@ def _diffusion(kind: str, task: Job) -> Path:
         low_rank.cut(parts.text_encoder, base.text_encoder.state_dict(), df.SHARE)
         learn(parts, task.work / "low_rank", df.second_budget(task, task.warm), True, True)
     return folder
+
+
+def follow_base(root: Path, words: int) -> None:
+    """Keep the checkpoints usable that lean on the base and its tokenizer of ``words`` tokens.
+
+    Editors are stored as differences from the base, and what it has learned since is added to them. GLIDE shares the
+    tokenizer, and gets random embeddings of new words.
+    """
+    for file in sorted(root.glob("*/*/" + low_rank.BASE)):
+        folder = file.parent
+        origin = root / BASE / folder.name
+        low_rank.rebase(folder, last_rows=SPECIAL)
+        if folder.name == "text_encoder":
+            # The number of words, and the places of the special tokens.
+            shutil.copyfile(origin / "config.json", folder / "config.json")
+    for part in glide.CONFIGS:
+        folder = root / "glide" / part
+        if folder.is_dir():
+            network = glide.start(part, words)
+            load_with_new_words(network, glide.load(folder).state_dict(), glide.EMBEDDING)
+            glide.save(folder, network)
 
 
 def save_low_rank(folder: Path, pipeline: Any, root: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from methods import low_rank
+from methods.pipelines import save_pipeline
 from methods.training import Machine
 from methods.zoo import (
     autoencoder,
@@ -23,13 +25,16 @@ from methods.zoo import (
     corpus,
     data,
     diffusion,
+    glide,
     job,
     manifest,
+    prompt_edit_diff,
     publish,
     recipes,
     thresholds,
 )
 from methods.zoo.job import Job
+from methods.zoo.text import build_tokenizer, tokenize
 from protocols.world.world import MiniWorld
 
 CPU = Machine(precision="float32")
@@ -355,6 +360,43 @@ def test_a_warm_start_begins_where_the_checkpoint_is(zoo: Path, tmp_path: Path, 
                 assert torch.allclose(value.float(), new[key].float(), atol=1e-3), key
     for config in (root / name).rglob("config.json"):
         assert "_name_or_path" not in json.loads(config.read_text())  # where it was loaded from: a path
+
+
+def test_editors_follow_a_base_that_learned_more_words(tmp_path: Path) -> None:
+    """Old prompts mean the same, and what the base learned is added to an editor."""
+    root = tmp_path / "checkpoints"
+    names = ("text_to_image", "sd_inpainting", "prompt_edit_diff", "glide", "tokenizer", "autoencoder")
+    for name in names:
+        shutil.copytree(manifest.CHECKPOINTS / name, root / name)
+    before = {kind: diffusion.load_parts(kind, root) for kind in names[:2]}
+    glide_before = glide.load(root / "glide" / "base").eval()
+    # The base again, with more words and one changed weight.
+    tokenizer = build_tokenizer([*WORLD.words(), "zebra"])
+    base = diffusion.start("text_to_image", tokenizer, before["text_to_image"].vae, before["text_to_image"])
+    with torch.no_grad():
+        base.unet.conv_out.weight += 1
+        base.unet.mid_block.resnets[0].conv1.weight += 1
+    save_pipeline(root / "text_to_image", diffusion.pipeline("text_to_image", base), shared=publish.SHARED)
+    tokenizer.save_pretrained(str(root / "tokenizer"))
+    publish.follow_base(root, len(tokenizer))
+
+    editor, old = diffusion.load_parts("sd_inpainting", root), before["sd_inpainting"]
+    text = ["a photo of a woman wearing a hat"]
+    states = [
+        parts.text_encoder.eval()(tokenize(parts.tokenizer, text)).last_hidden_state
+        for parts in (old, editor)
+    ]
+    assert torch.allclose(*states, atol=2e-3)
+    name = "mid_block.resnets.0.conv1.weight"
+    moved = editor.unet.state_dict()[name] - old.unet.state_dict()[name]
+    assert torch.allclose(moved, torch.ones(()), atol=2e-3)
+    assert len(editor.tokenizer) == editor.text_encoder.config.vocab_size > len(old.tokenizer)
+    # PromptEditDiff's UNet lies within its own network.
+    prompt_edit_diff.load("prompt_edit_diff", root)
+    wider = glide.load(root / "glide" / "base").eval()
+    assert wider.config.vocabulary == len(tokenizer)
+    ids = torch.tensor([[5, 300]])
+    assert torch.equal(wider.token_embedding(ids), glide_before.token_embedding(ids))
 
 
 def test_no_shipped_configuration_names_a_path() -> None:
