@@ -53,8 +53,6 @@ if TYPE_CHECKING:
 
 SIDES: Mapping[Part, int] = {"base": 32, "upsampler": 64}
 FACTOR = 2
-# Name of the weight with one row per word.
-EMBEDDING = "token_embedding.weight"
 _TEXT: dict[str, Any] = {"text_ctx": 32, "text_width": 128, "text_layers": 2, "text_heads": 4, "dropout": 0.0}
 _BASE = UNetConfig(
     kind="base",
@@ -350,7 +348,7 @@ def publish(parts: Sequence[Part], task: Job) -> Path:
         warm = task.warm and (folder / part).is_dir()
         network = start(part, tokenizer.vocabulary)
         if warm:
-            load_with_new_words(network, load(folder / part).state_dict(), EMBEDDING)
+            load_with_new_words(network, load(folder / part).state_dict(), "token_embedding.weight")
         budget = _budget(part, task.budget)
 
         # The default binds this pass's configuration: `network` is another one in the next pass of the loop.

@@ -5,6 +5,7 @@ Each trains (or resumes), measures on held-out renders, and saves a checkpoint w
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from bench.files import atomic_file, write_atomic
 from methods import low_rank
 from methods.pipelines import save_pipeline
 from methods.training import Budget, Weights
@@ -22,9 +24,9 @@ from methods.zoo import classifier as cf
 from methods.zoo import classifier_recipe as cr
 from methods.zoo import clip as cl
 from methods.zoo import diffusion as df
-from methods.zoo import glide, job
+from methods.zoo import job
 from methods.zoo.job import BASE, Job
-from methods.zoo.text import SPECIAL, build_tokenizer, load_with_new_words
+from methods.zoo.text import SPECIAL, build_tokenizer, load_with_new_words, with_new_words
 
 # The recipes' own budgets. PromptEditDiff has that of ``sd_inpainting``.
 BUDGETS: dict[str, Budget] = {
@@ -37,6 +39,8 @@ BUDGETS: dict[str, Budget] = {
     "clip_guide": cl.GUIDE_BUDGET,
 }
 
+# GLIDE's weight with one row per word.
+GLIDE_WORDS = "token_embedding.weight"
 # Parts that the latent diffusion checkpoints take from other checkpoints.
 SHARED: Mapping[str, str] = {"vae": "autoencoder", "tokenizer": "tokenizer"}
 
@@ -173,6 +177,8 @@ def follow_base(root: Path, words: int) -> None:
     Editors are stored as differences from the base, and what it has learned since is added to them. GLIDE shares the
     tokenizer, and gets random embeddings of new words.
     """
+    from safetensors.torch import load_file, save_file
+
     for file in sorted(root.glob("*/*/" + low_rank.BASE)):
         folder = file.parent
         origin = root / BASE / folder.name
@@ -180,12 +186,16 @@ def follow_base(root: Path, words: int) -> None:
         if folder.name == "text_encoder":
             # The number of words, and the places of the special tokens.
             shutil.copyfile(origin / "config.json", folder / "config.json")
-    for part in glide.CONFIGS:
-        folder = root / "glide" / part
-        if folder.is_dir():
-            network = glide.start(part, words)
-            load_with_new_words(network, glide.load(folder).state_dict(), glide.EMBEDDING)
-            glide.save(folder, network)
+    for folder in sorted(path.parent for path in root.glob("glide/*/config.json")):
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        state = load_file(folder / "model.safetensors")
+        state[GLIDE_WORDS] = with_new_words(state[GLIDE_WORDS], words)
+        with atomic_file(folder / "model.safetensors") as temporary:
+            save_file(state, temporary)
+            temporary.chmod(0o644)  # safetensors makes files that their owner alone may read
+        write_atomic(
+            folder / "config.json", (json.dumps({**config, "vocabulary": words}, indent=2) + "\n").encode()
+        )
 
 
 def save_low_rank(folder: Path, pipeline: Any, root: Path) -> None:

@@ -109,13 +109,22 @@ def load_with_new_words(network: nn.Module, state: Mapping[str, Tensor], embeddi
     ``embedding`` names the token embedding in ``state``, (words, width). Raises ValueError where the network knows
     fewer words than ``state``.
     """
-    rows, old = len(network.state_dict()[embedding]), state[embedding]
-    if rows < len(old):
-        raise ValueError(f"{embedding} has {len(old)} words, the world only {rows}: train from scratch")
-    # New words stand before the two special tokens, and all others keep their places (``merges_for``).
-    noise = torch.randn((rows - len(old), old.shape[1]), generator=torch.Generator().manual_seed(0))
-    new = (noise * old.float().std()).to(old)
-    network.load_state_dict({**state, embedding: torch.cat([old[:-SPECIAL], new, old[-SPECIAL:]])})
+    rows = len(network.state_dict()[embedding])
+    if rows < len(state[embedding]):
+        raise ValueError(
+            f"{embedding} has {len(state[embedding])} words, the world only {rows}: train from scratch"
+        )
+    network.load_state_dict({**state, embedding: with_new_words(state[embedding], rows)})
+
+
+def with_new_words(embedding: Tensor, rows: int) -> Tensor:
+    """An embedding (words, width) with more words: (rows, width). New ones are random, the same at every call."""
+    noise = torch.randn(
+        (rows - len(embedding), embedding.shape[1]), generator=torch.Generator().manual_seed(0)
+    )
+    new = (noise * embedding.float().std()).to(embedding)
+    # New words stand before the special tokens, and all others keep their places (``merges_for``).
+    return torch.cat([embedding[:-SPECIAL], new, embedding[-SPECIAL:]])
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
