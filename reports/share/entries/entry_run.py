@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +24,8 @@ class EntryCases:
     """The part of ``bench.store``'s case file that a summary reads."""
 
     rows: Sequence[Mapping[str, Any]]
+    # An entry has no facts of the protocol beyond its columns, such as ceilings.
+    info: Mapping[str, Any] = field(default_factory=dict)
 
 
 class EntryRun:
