@@ -177,7 +177,7 @@ def _without_mask(
     }
     # Metrics that need a mask and no more.
     for name, info in session.metric_info().items():
-        if info.needs == {"mask"} and info.kind == "edit" and metrics is None:
+        if info.needs == {"mask"} and info.kind == "edit" and metrics is None and not info.on_request:
             result[name] = PairScore(None, NO_MASK, info.unit, info.higher_is_better, info.summary)
     return result
 

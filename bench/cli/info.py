@@ -60,6 +60,7 @@ def _listing(what: str, session: Session) -> list[dict[str, Any]]:
                 "better": {True: "higher", False: "lower", None: "neither"}[info.higher_is_better],
                 "unit": info.unit,
                 "of": info.kind,
+                "computed": "where named" if info.on_request else "by default",
                 "summary": info.summary,
             }
             for info in session.metric_info().values()

@@ -47,10 +47,15 @@ def choose_metrics(
     weights are installed, or else its stand-in. A metric with an embedded network is then left out, even where it was
     requested.
 
-    ``requested`` (default: every registered metric) restricts the choice to these metrics and their stand-ins.
+    ``requested`` restricts the choice to these metrics and their stand-ins. By default it is every registered metric
+    but those ``on_request``.
     """
     registry = registry or metric_registry()
-    pool = list(requested) if requested is not None else registry.names()
+    pool = (
+        list(requested)
+        if requested is not None
+        else [name for name in registry.names() if not registry.load(name).on_request]
+    )
 
     # Candidates for the place of each metric, the preferred one first.
     # Stand-in -> the published metric that it replaces.

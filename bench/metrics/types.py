@@ -290,6 +290,8 @@ class MetricBase:
     """Name of the embedded checkpoint that it needs. ``doctor`` shows the remedy where it is missing."""
     composited: bool = False
     """True where the composited edit is scored too, under ``<name>_pasted``."""
+    on_request: bool = False
+    """True where it is computed only if a suite, ``--metric`` or ``measure(metrics=...)`` names it."""
     uses_features: bool = False
     """True where its constructor takes the shared :class:`~bench.metrics.features.Features`."""
     kind: ClassVar[Literal["edit", "set"]]
@@ -357,6 +359,7 @@ class MetricInfo:
     """``edit`` or ``set``."""
     heading: str = ""
     embedded: bool = False
+    on_request: bool = False
 
 
 def info_of(metric: MetricBase | type[MetricBase]) -> MetricInfo:
@@ -372,6 +375,7 @@ def info_of(metric: MetricBase | type[MetricBase]) -> MetricInfo:
         kind=metric.kind,
         heading=metric.heading or metric.name,
         embedded=metric.embedded,
+        on_request=metric.on_request,
     )
 
 

@@ -32,6 +32,10 @@ def store(tmp_path: Path, cases: list[EditCase]) -> Iterator[RunStore]:
         yield opened
 
 
+class Named(Mean):
+    name, on_request = "named", True
+
+
 class TestChoice:
     def test_embedded_metrics_stand_in_under_their_own_names(self) -> None:
         """Nothing published is on this machine but LPIPS; no embedded CLIP and no reader are given."""
@@ -99,6 +103,12 @@ class TestChoice:
         chosen = choice.choose_metrics(Features(), requested=["fid", "leak_mse"], registry=registry)
         assert chosen.names == ["leak_mse"]
         assert chosen.left_out == {"fid": ["gone"]}
+
+    def test_a_metric_on_request_is_computed_only_where_it_is_named(self) -> None:
+        table = {"mean": f"{__name__}:Mean", "named": f"{__name__}:Named"}
+        registry = Registry("metric", table, "")
+        assert choice.choose_metrics(Features(), registry=registry).names == ["mean"]
+        assert choice.choose_metrics(Features(), requested=["named"], registry=registry).names == ["named"]
 
     def test_loading_says_all_that_is_missing(self) -> None:
         features = Features()
