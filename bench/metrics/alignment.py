@@ -154,7 +154,7 @@ class _Clip(Metric):
     higher_is_better = True
     uses_features = True
     composited = True
-    # Which CLIP of :class:`~bench.metrics.features.Features` it uses.
+    # Slot of the CLIP in :class:`~bench.metrics.features.Features` that it uses.
     slot = "clip"
 
     def __init__(self, features: Features) -> None:

@@ -348,7 +348,7 @@ class Cmmd(_Mmd):
     unit = "1000 * MMD^2"
     summary = "CLIP maximum mean discrepancy to real images (ViT-L/14 at 336 px)"
     slot = "cmmd_clip"
-    """Which CLIP of :class:`~bench.metrics.features.Features` encodes the images."""
+    """Slot of the CLIP in :class:`~bench.metrics.features.Features` that encodes the images."""
 
     @classmethod
     def problems(cls, features: Features) -> list[str]:

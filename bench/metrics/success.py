@@ -186,7 +186,7 @@ class JudgeClip(_Judge):
     needs = frozenset({"mask", "source_prompt", "target_prompt", "region_prompt"})
     summary = "CLIP sees the target rather than the source (first condition of success_clip)"
     slot = "clip"
-    """Which CLIP of :class:`~bench.metrics.features.Features` judges."""
+    """Slot of the CLIP in :class:`~bench.metrics.features.Features` that judges."""
 
     @classmethod
     def problems(cls, features: Features) -> list[str]:
