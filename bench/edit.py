@@ -365,6 +365,16 @@ class EditProtocol(Configurable):
         """The real images for FID, at the canvas's size. A fresh iterator each time."""
         raise NotImplementedError
 
+    @classmethod
+    def output_files(cls, row: Mapping[str, Any]) -> Mapping[str, str]:
+        """The files of one edit in the benchmark's own layout of outputs, which its official scorer reads.
+
+        ``row`` is the case's line of ``cases.jsonl``. Maps each path, below the method's folder, to ``"edit"`` or
+        ``"source"``. Empty where the benchmark has no such layout.
+        """
+        del row
+        return {}
+
 
 def one_line(text: str) -> str:
     """``text`` as one line of printable characters. Everything else becomes a space."""

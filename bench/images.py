@@ -187,7 +187,7 @@ def header_size(path: PathLike) -> tuple[int, int]:
         raise _unreadable(Path(path), error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> ImageError:
+def _unreadable(path: PathLike, error: Exception) -> ImageError:
     # Pillow's message for an unknown format shows a buffer's address and nothing else.
     why = "no known format" if isinstance(error, UnidentifiedImageError) else _first_line(error)
     return ImageError(f"{path}: not a readable image ({why}). Give a PNG or a JPEG file, or fetch it again.")
@@ -208,7 +208,14 @@ def _decode(path: Path) -> Image.Image:
         ) from error
     if not data:
         raise ImageError(f"{path}: the file is empty. Fetch it again.")
+    return decode(data, path)
 
+
+def decode(data: bytes, path: PathLike) -> Image.Image:
+    """The first frame of an encoded image, upright, in the mode that it was stored in.
+
+    ``path``: its name in errors. Raises :class:`ImageError`.
+    """
     # Read the header, then the pixels: the two fail for different reasons.
     try:
         with warnings.catch_warnings():

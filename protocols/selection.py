@@ -215,10 +215,16 @@ class Choice:
     id: str
 
 
-class CaseList(Sequence[EditCase]):
-    """The selected cases, each built when it is read: 1,000 cases of 512 px would fill over a gigabyte."""
+EntryT = TypeVar("EntryT")
 
-    def __init__(self, choices: Sequence[Choice], build: Callable[[Choice], EditCase]) -> None:
+
+class CaseList(Sequence[EditCase], Generic[EntryT]):
+    """A protocol's cases, each built when it is read: 1,000 cases of 512 px would fill over a gigabyte.
+
+    ``EntryT``: what a case is built from, such as ``Choice``.
+    """
+
+    def __init__(self, choices: Sequence[EntryT], build: Callable[[EntryT], EditCase]) -> None:
         self._choices = choices
         self._build = build
 
@@ -228,8 +234,8 @@ class CaseList(Sequence[EditCase]):
     @overload
     def __getitem__(self, index: int) -> EditCase: ...
     @overload
-    def __getitem__(self, index: slice) -> CaseList: ...
-    def __getitem__(self, index: int | slice) -> EditCase | CaseList:
+    def __getitem__(self, index: slice) -> CaseList[EntryT]: ...
+    def __getitem__(self, index: int | slice) -> EditCase | CaseList[EntryT]:
         if isinstance(index, slice):
             return CaseList(self._choices[index], self._build)
         return self._build(self._choices[index])
@@ -394,7 +400,7 @@ class SelectingProtocol(EditProtocol, ABC, Generic[OptionsT, SourceT]):
         """12 hex digits over options and cases, pixels included. Builds every case once."""
         return self._selection[1]
 
-    def cases(self) -> CaseList:
+    def cases(self) -> CaseList[Choice]:
         """The selected cases, category by category, by hash within a category."""
         return CaseList(self._selection[0], self.build)
 

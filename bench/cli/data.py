@@ -10,12 +10,14 @@ import typer
 
 from bench.cli.console import print_json, progress_bar, warn
 from bench.cli.options import Device, Json, Plugin, ProtocolOption, examples, key_values, open_session
+from bench.errors import BenchError
 from bench.tables.terminal import plain_table
 from bench.terminal import check_target, console
 
 if TYPE_CHECKING:
     from bench.edit import EditCase
     from bench.progress import Progress
+    from bench.session import Session
 
 data_app = typer.Typer()
 
@@ -24,6 +26,7 @@ data_app = typer.Typer()
     epilog=examples(
         "cases mini-coco --out cases/mini-coco",
         "cases celeba_hq --out cases/celeba -o root=data/CelebAMask-HQ",
+        "cases pie_bench --outputs runs/pie --out pie-results",
     )
 )
 def cases(
@@ -32,11 +35,23 @@ def cases(
     out: Annotated[Path, typer.Option(help="The folder to write to.")],
     option: ProtocolOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Cases per category. [default: all]")] = None,
+    outputs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Export the edits of this run instead, in the benchmark's own layout for its official scorer.",
+        ),
+    ] = None,
     plugin: Plugin = None,
 ) -> None:
     """Export a protocol's cases as JSONL and PNG, for use without this code."""
     from bench.casefile import protocol_info, write_cases
 
+    if outputs is not None:
+        if option or limit is not None:
+            raise BenchError("--outputs takes the cases of the run: leave --option and --limit out.")
+        _export_outputs(open_session(context, plugin), outputs, protocol, out)
+        return
     check_target(out / "cases.jsonl", "--out")
     # Cases are made one by one while they are written.
     created = open_session(context, plugin).protocol(protocol, key_values(option))
@@ -45,6 +60,21 @@ def cases(
         progress.start(len(selected), f"cases of {protocol}")
         write_cases(out, _counted(selected, progress), protocol_info(created))
     console().print(f"{len(selected)} cases in {out}")
+
+
+def _export_outputs(session: Session, run: Path, protocol: str, out: Path) -> None:
+    """Writes a run's edits in the layout of the benchmark, and prints one line for each method."""
+    from bench.output_layout import write_outputs
+
+    store = session.open_run(run)
+    for folder, count in write_outputs(session, store, protocol, out).items():
+        console().print(f"{count.written} edits in {out / folder}")
+        if count.missing:
+            warn(
+                console(stderr=True),
+                f"{out / folder}: {count.missing} cases have no edit. The official scorer may stop at them; "
+                "run the suite again to make them.",
+            )
 
 
 def limited_cases(cases: Sequence[EditCase], limit: int | None) -> list[EditCase]:

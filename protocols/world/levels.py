@@ -41,7 +41,7 @@ class _Level(EditProtocol, ABC):
     def edit(self, kind: str, seed: int) -> SceneEdit | None:
         """The edit of a kind that belongs to a seed. None where the seed gives none."""
 
-    def cases(self) -> CaseList:
+    def cases(self) -> CaseList[Choice]:
         choices = [
             Choice(str(number), kind, kind, f"{kind}-{number:03d}")
             for kind in self.categories

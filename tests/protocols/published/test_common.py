@@ -1,0 +1,75 @@
+"""Tables of images in parquet and Arrow files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from protocols.published.common import Publication, Table
+from protocols.selection import ProtocolError
+
+PUBLICATION = Publication("Colours", "nowhere", "CC0", 7)
+
+
+def cell(value: int) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 3), (value, 0, 0)).save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def table(values: range) -> pa.Table:
+    return pa.table({"name": [f"n{v}" for v in values], "image": [cell(v) for v in values]})
+
+
+def parquet_file(path: Path, values: range) -> Path:
+    # Two rows a group, so that a file has several.
+    parquet.write_table(table(values), path.with_suffix(".parquet"), row_group_size=2)
+    return path.with_suffix(".parquet")
+
+
+def arrow_stream(path: Path, values: range) -> Path:
+    path = path.with_suffix(".arrow")
+    with pa.ipc.new_stream(str(path), table(values).schema) as writer:
+        writer.write_table(table(values), max_chunksize=2)
+    return path
+
+
+def arrow_file(path: Path, values: range) -> Path:
+    path = path.with_suffix(".arrow")
+    with pa.ipc.new_file(str(path), table(values).schema) as writer:
+        writer.write_table(table(values), max_chunksize=2)
+    return path
+
+
+@pytest.mark.parametrize("write", [parquet_file, arrow_stream, arrow_file])
+def test_rows_are_those_of_all_files_in_any_order(
+    tmp_path: Path, write: Callable[[Path, range], Path]
+) -> None:
+    files = [write(tmp_path / "a", range(5)), write(tmp_path / "b", range(5, 7))]
+    rows = Table(files, {"name", "image"}, PUBLICATION)
+    assert len(rows) == 7
+    assert rows.texts(["name"]) == [{"name": f"n{i}"} for i in range(7)]
+    for i in np.random.default_rng(0).permutation(7).tolist():
+        row = rows.row(i)
+        assert row["name"] == f"n{i}"
+        with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
+            assert image.getpixel((0, 0)) == (i, 0, 0)
+
+
+def test_a_missing_column_and_a_broken_file_are_named_with_the_remedy(tmp_path: Path) -> None:
+    file = parquet_file(tmp_path / "a", range(3))
+    with pytest.raises(ProtocolError, match=r"a.parquet: has no column mask.*CC0.*nowhere"):
+        Table([file], {"name", "mask"}, PUBLICATION)
+    for name in ("cut.parquet", "cut.arrow"):
+        cut = tmp_path / name
+        cut.write_bytes(file.read_bytes()[:-20])
+        with pytest.raises(ProtocolError, match=f"{name}: cannot be read.*nowhere"):
+            Table([cut], {"name"}, PUBLICATION)
