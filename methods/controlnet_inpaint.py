@@ -14,7 +14,7 @@ weight of c_f      ``control_scale``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +34,13 @@ if TYPE_CHECKING:
     from methods.weights import Weights
 
 CONTROL_PART = ("controlnet",)
+# diffusers' default of ``conditioning_embedding_out_channels``, for an autoencoder that reduces images by 8.
+_DEFAULT_WIDTHS = (16, 32, 96, 256)
 
 
 class ControlNetInpaint(DiffusersMethod):
     name = "controlnet_inpaint"
-    summary = "ControlNet 1.1 inpainting on Stable Diffusion 1.5 (public or local weights)"
+    summary = "ControlNet 1.1 inpainting on Stable Diffusion 1.5 (public, local or mini weights)"
     needs: frozenset[str] = frozenset({"source", "mask", "target_prompt"})
     pipeline_class = "StableDiffusionControlNetInpaintPipeline"
     channels = (4, 9)
@@ -55,6 +57,18 @@ class ControlNetInpaint(DiffusersMethod):
         prompt_field: PromptField = "target_prompt"
         mask_cells: MaskCells = "rescue"
         """As for ``sd_inpainting``. The control always has the exact mask."""
+
+    PRESETS: Mapping[str, Mapping[str, Any]] = {
+        "mini": {
+            "weights": "zoo:text_to_image",
+            "controlnet": "zoo:controlnet_inpaint",
+            # The weight with which it was trained.
+            "control_scale": 1.0,
+            "steps": 10,
+            "guidance": 3.0,
+            "mask_cells": "cover",
+        },
+    }
 
     @classmethod
     def identity(cls, options: Options) -> dict[str, str]:
@@ -111,17 +125,23 @@ class ControlNetInpaint(DiffusersMethod):
 
 def control_images(sources: Sequence[Image], masks: Sequence[NDArray[np.bool_]]) -> Tensor:
     """RGB images and bool (H, W) masks => float32 (B, 3, H, W) in [0, 1], -1 where the mask is True."""
+    return control_pixels(np.stack([images.to_array(source) for source in sources]), np.stack(list(masks)))
+
+
+def control_pixels(sources: NDArray[np.uint8], masks: NDArray[np.bool_]) -> Tensor:
+    """uint8 (B, H, W, 3) and bool (B, H, W) => float32 (B, 3, H, W) in [0, 1], -1 where the mask is True."""
     import torch
 
-    control = np.stack([images.to_array(source) for source in sources]).astype(np.float32) / 255
-    control[np.stack(list(masks))] = -1
+    control = sources.astype(np.float32) / 255
+    control[masks] = -1
     # A tensor, because no PIL image can hold -1.
     return torch.from_numpy(control).permute(0, 3, 1, 2).contiguous()
 
 
 def _misfit(options: ControlNetInpaint.Options) -> list[str]:
     """Reasons why a base and a ControlNet that both exist cannot work together."""
-    unet = weights.find(options.weights, options.revision).config("unet")
+    base = weights.find(options.weights, options.revision)
+    unet = base.config("unet")
     control = weights.find(options.controlnet, options.controlnet_revision, CONTROL_PART).config("controlnet")
     # A ControlNet is a copy of the base's encoder: it adds to feature maps of the same widths, and reads the same
     # text.
@@ -131,4 +151,12 @@ def _misfit(options: ControlNetInpaint.Options) -> list[str]:
                 f"controlnet {options.controlnet!r} does not fit weights {options.weights!r}: {name} is "
                 f"{control.get(name)} and {unet.get(name)}. Take one trained for this base"
             ]
+    # The layers that bring the control to the size of the latents halve it once less than they have widths.
+    widths = control.get("conditioning_embedding_out_channels", _DEFAULT_WIDTHS)
+    factor = 2 ** (len(widths) - 1)
+    if factor != base.vae_factor:
+        return [
+            f"controlnet {options.controlnet!r} does not fit weights {options.weights!r}: it reduces images by "
+            f"{factor}, the autoencoder by {base.vae_factor}. Take one trained for this base"
+        ]
     return []

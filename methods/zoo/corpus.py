@@ -94,6 +94,19 @@ class Corpus:
         with np.load(self.image_path(chunk)) as file:
             return {name: file[name] for name in file.files}
 
+    def whole(self, name: str) -> NDArray[Any]:
+        """One array of :meth:`images` over all chunks. All sources of the recipes' corpus take 0.8 GB."""
+        joined: NDArray[Any] | None = None
+        for chunk in self.chunks:
+            # An NPZ file reads an array when it is named, and the others are not needed.
+            with np.load(self.image_path(chunk)) as file:
+                part = file[name]
+            if joined is None:
+                joined = np.empty((self.size, *part.shape[1:]), part.dtype)
+            joined[chunk * CHUNK : (chunk + 1) * CHUNK] = part
+        assert joined is not None, "a corpus has at least one chunk"
+        return joined
+
     def masked(self, size: int) -> Callable[[int], tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
         """Batches by step: images uint8 (size, 64, 64, 3), and the cells of their edits' masks, bool (size, 64, 64).
 

@@ -1,4 +1,4 @@
-"""The latent diffusion models: one UNet, three ways of conditioning it.
+"""The latent diffusion models: one UNet, four ways of conditioning it.
 
 =====================  ========  ===================================================================
 recipe                 channels  input of the UNet, besides the noisy latents (4) and the text
@@ -8,11 +8,18 @@ recipe                 channels  input of the UNet, besides the noisy latents (4
                                  Diffusion inpainting
 ``instruct_pix2pix``   8         the source's latents, unscaled (Brooks et al. 2023). The text is
                                  the instruction
+``controlnet_inpaint`` 4         what a ControlNet adds to its feature maps (Zhang et al. 2023). The
+                                 control is the source with -1 in the mask's pixels
 =====================  ========  ===================================================================
 
 All learn v-prediction (Salimans and Ho 2022, appendix D) on a schedule whose last step is pure noise (Lin et al. 2024),
-with classifier-free guidance by dropping the text (Ho and Salimans 2022). The two editors start from the text-to-image
+with classifier-free guidance by dropping the text (Ho and Salimans 2022). The editors start from the text-to-image
 base with new input channels at zero, as in their papers.
+
+The ControlNet alone learns in its recipe: UNet and text encoder are the base's (Zhang et al., section 3.1). It starts
+as a copy of the UNet's encoder, and its closing convolutions start at zero. Its budget, its loss and its share of
+examples without text are those of the other editors. The paper drops half of the texts, so that the control learns to
+do without them, but an edit needs its text.
 """
 
 from __future__ import annotations
@@ -27,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import low_rank
+from methods.controlnet_inpaint import control_pixels
 from methods.pipelines import quiet
 from methods.training import (
     Budget,
@@ -44,7 +52,7 @@ from methods.zoo.manifest import CHECKPOINTS
 from methods.zoo.text import WIDTH, build_text_encoder, load_with_new_words, tokenize
 
 if TYPE_CHECKING:
-    from diffusers import DDIMScheduler, UNet2DConditionModel
+    from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
     from methods.zoo.job import Job
@@ -76,6 +84,9 @@ SCHEDULE: dict[str, Any] = {
 }
 # Input channels of the UNet.
 CHANNELS = {"text_to_image": 4, "sd_inpainting": 9, "instruct_pix2pix": 8}
+# Widths of the layers that bring the control to the size of the latents. Each after the first halves its sides, so
+# that three lead from 64 px to 16. (Stable Diffusion's four halve three times, from 512 to 64.)
+CONTROL_WIDTHS = (16, 32, 96)
 EDITOR_BUDGET = Budget(samples=200_000, batch=64, learning_rate=1.0e-3, warmup=6_000, decay=0.4, ema=0.9990)
 BUDGETS = {
     "text_to_image": Budget(
@@ -83,6 +94,7 @@ BUDGETS = {
     ),
     "sd_inpainting": EDITOR_BUDGET,
     "instruct_pix2pix": EDITOR_BUDGET,
+    "controlnet_inpaint": EDITOR_BUDGET,
 }
 # Weight of the loss outside an edit's mask (inside: 1) in the first half of a training, which learns what to paint.
 # In the second half both weigh the same, since exact copying takes long to learn.
@@ -94,6 +106,8 @@ NO_TEXT = 0.1
 # Number of values stored per value of an editor's large weights: their differences from the base have low rank
 # (``methods.low_rank``). All weights learn first, and the factors of the cut weights continue.
 SHARE = 0.58
+# The same for the ControlNet, which is stored in 1.2 MB.
+CONTROL_SHARE = 0.25
 # Budget of the second part, after the cut. A shorter first part shortens it in proportion.
 LOW_RANK = Budget(samples=40_000, batch=64, learning_rate=1.0e-3, warmup=2_000, decay=0.9, ema=0.9990)
 
@@ -115,6 +129,13 @@ def build_unet(channels: int) -> UNet2DConditionModel:
     return UNet2DConditionModel(in_channels=channels, **UNET)
 
 
+def build_control(unet: UNet2DConditionModel) -> ControlNetModel:
+    """A new ControlNet of this UNet. It changes nothing before its first step of training."""
+    from diffusers import ControlNetModel
+
+    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=CONTROL_WIDTHS)
+
+
 def build_scheduler() -> DDIMScheduler:
     from diffusers import DDIMScheduler
 
@@ -123,24 +144,55 @@ def build_scheduler() -> DDIMScheduler:
 
 @dataclass
 class DiffusionParts:
-    """A latent diffusion model in training: UNet and text encoder are trained, tokenizer and autoencoder are not."""
+    """A latent diffusion model in training. UNet and text encoder learn, or the ControlNet alone where there is one."""
 
     unet: UNet2DConditionModel
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     # Its ``config.scaling_factor`` brings latents to unit variance.
     vae: nn.Module
+    control: ControlNetModel | None = None
 
     @property
     def learning(self) -> dict[str, nn.Module]:
+        if self.control is not None:
+            return {"controlnet": self.control}
         return {"unet": self.unet, "text_encoder": self.text_encoder}
+
+    def freeze_others(self, device: str) -> None:
+        """Bring the networks that do not learn to ``device``, and keep gradients from their weights."""
+        for network in (self.vae, self.unet, self.text_encoder):
+            if network not in self.learning.values():
+                network.to(device).eval().requires_grad_(False)
+
+    def predict(self, noisy: Tensor, t: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """The v that the network predicts, float32 (B, 4, h, w).
+
+        ``noisy`` (B, 4, h, w) are latents at time steps ``t`` int64 (B,). ``batch`` has ``tokens`` and ``condition``
+        of :class:`LatentBatches`.
+        """
+        context = self.text_encoder(batch["tokens"]).last_hidden_state
+        condition = [batch["condition"].float()] if "condition" in batch else []
+        residuals = {}
+        if self.control is not None:
+            down, middle = self.control(noisy, t, context, *condition, return_dict=False)
+            residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+            condition = []
+        v: Tensor = self.unet(torch.cat([noisy, *condition], 1), t, context, **residuals).sample.float()
+        return v
 
 
 def start(
     kind: str, tokenizer: CLIPTokenizer, vae: nn.Module, base: DiffusionParts | None = None
 ) -> DiffusionParts:
-    """New parts, or a copy of ``base`` widened to the input channels of ``kind`` and to the tokenizer's words."""
+    """New parts, or a copy of ``base`` widened to the input channels of ``kind`` and to the tokenizer's words.
+
+    A ControlNet is added to ``base``, which it needs.
+    """
     torch.manual_seed(0)
+    if kind == "controlnet_inpaint":
+        assert base is not None
+        return replace(base, tokenizer=tokenizer, vae=vae, control=build_control(base.unet))
     # All new weights, in one order.
     unet, text_encoder = build_unet(CHANNELS[kind]), build_text_encoder(tokenizer)
     if base is not None:
@@ -157,9 +209,13 @@ def start(
 
 def load_parts(kind: str, root: Path = CHECKPOINTS) -> DiffusionParts:
     """The parts of a saved diffusion checkpoint, float32, ready to train."""
-    from diffusers import UNet2DConditionModel
+    from diffusers import ControlNetModel, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
+    if kind == "controlnet_inpaint":
+        with quiet():
+            control = low_rank.load(ControlNetModel, root / kind / "controlnet", torch.float32)
+        return replace(load_parts("text_to_image", root), control=control)
     with quiet():
         unet = low_rank.load(UNet2DConditionModel, root / kind / "unet", torch.float32)
         text = low_rank.load(CLIPTextModel, root / kind / "text_encoder", torch.float32)
@@ -180,9 +236,12 @@ def run(
 ) -> TrainingResult:
     """Train ``parts`` on ``data`` of ``Corpus.load``. Figures: the weighted v-loss, and ``plain``, without weights.
 
+    A ControlNet also needs the arrays ``source`` and ``mask`` of ``Corpus.whole`` in ``data``.
+
     ``second`` marks the second part of a training, in which the outside weighs as much as the inside.
     """
-    budget = budget or BUDGETS[kind]
+    budget, machine = budget or BUDGETS[kind], machine or Machine()
+    parts.freeze_others(machine.device)
     batches = LatentBatches(kind, parts, data, budget.batch, 0 if second else budget.samples)
     alphas = build_scheduler().alphas_cumprod.double()
     signal, sigma = alphas.sqrt().float(), (1 - alphas).sqrt().float()
@@ -196,9 +255,7 @@ def run(
         # One level of noise per example: (B,) becomes (B, 1, 1, 1).
         a, s = signal.to(device)[t].view(-1, 1, 1, 1), sigma.to(device)[t].view(-1, 1, 1, 1)
         # Squared error of v = a noise - s x_0.
-        context = parts.text_encoder(batch["tokens"]).last_hidden_state
-        condition = [batch["condition"].float()] if "condition" in batch else []
-        v = parts.unet(torch.cat([a * x0 + s * noise, *condition], 1), t, context).sample.float()
+        v = parts.predict(a * x0 + s * noise, t, batch)
         error = (v - (a * noise - s * x0)) ** 2
         value = (error * batch["weight"]).mean()
         return value, {"plain": float(error.detach().mean())}
@@ -223,7 +280,7 @@ class LatentBatches:
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """``target`` float32 (B, 4, h, w), scaled. ``weight`` (B, 1, h, w). ``tokens`` int64 (B, L). For the editors
-        ``condition`` (B, C, h, w).
+        ``condition`` (B, C, h, w), of the ControlNet (B, 3, H, W).
         """
         rng = np.random.Generator(np.random.PCG64([step, 11]))
         rows = epoch_rows(step, self.size, self.count, 12)
@@ -247,12 +304,14 @@ class LatentBatches:
     def _prompt_batch(
         self, rows: np.ndarray[Any, Any], plain: np.ndarray[Any, Any], cells: Tensor
     ) -> dict[str, Tensor]:
-        """Tokens of the source's or the target's prompts, and the condition of the inpainting model."""
+        """Tokens of the source's or the target's prompts, and the condition of the two inpainting models."""
         source, target = (self.tokens[name][rows] for name in ("source_prompt", "target_prompt"))
         batch = {"tokens": torch.where(torch.from_numpy(plain)[:, None], source, target).long()}
         if self.kind == "sd_inpainting":
             masked = torch.from_numpy(self.data["z_masked"][rows].astype(np.float32) * self.scale)
             batch["condition"] = torch.cat([cells, masked], 1)
+        if self.kind == "controlnet_inpaint":
+            batch["condition"] = control_pixels(self.data["source"][rows], self.data["mask"][rows])
         return batch
 
     def _instruction_batch(
@@ -274,19 +333,21 @@ def pipeline(kind: str, parts: DiffusionParts, weights: Weights | None = None) -
 
     import diffusers
 
-    unet, text_encoder = parts.unet, parts.text_encoder
+    learning = parts.learning
     if weights is not None:
         # The networks in training keep their own weights, and their training mode.
-        unet, text_encoder = copy.deepcopy(unet), copy.deepcopy(text_encoder)
-        unet.load_state_dict(weights["unet"])
-        text_encoder.load_state_dict(weights["text_encoder"])
-    cls = {
+        learning = {name: copy.deepcopy(network) for name, network in learning.items()}
+        for name, network in learning.items():
+            network.load_state_dict(weights[name])
+    networks = {"unet": parts.unet, "text_encoder": parts.text_encoder, **learning}
+    cls: Any = {
         "text_to_image": diffusers.StableDiffusionPipeline,
         "sd_inpainting": diffusers.StableDiffusionInpaintPipeline,
         "instruct_pix2pix": diffusers.StableDiffusionInstructPix2PixPipeline,
+        "controlnet_inpaint": diffusers.StableDiffusionControlNetInpaintPipeline,
     }[kind]
     built = cls(
-        vae=parts.vae, text_encoder=text_encoder.eval(), tokenizer=parts.tokenizer, unet=unet.eval(),
+        **{name: network.eval() for name, network in networks.items()}, vae=parts.vae, tokenizer=parts.tokenizer,
         scheduler=build_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     built.set_progress_bar_config(disable=True)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from bench.edit import EditCase
 from bench.images import mask_array, mask_image
+from methods.controlnet_inpaint import control_images
 from methods.mask_grid import cover_cells
 from methods.pipelines import call, masked_latents
 from methods.zoo.corpus import FACTOR
@@ -64,7 +65,7 @@ def edit(
     kind: str, pipeline: Any, cases: Sequence[EditCase], guidance: float = GUIDANCE
 ) -> list[Image.Image]:
     """The edits of one batch of cases."""
-    # Arguments that both pipelines have.
+    # Arguments that all three pipelines have.
     common: dict[str, Any] = {
         "image": [c.request.source for c in cases],
         "num_inference_steps": STEPS,
@@ -80,13 +81,18 @@ def edit(
             image_guidance_scale=1.5,
             **common,
         )
-    # Inpainting: the mask covers whole cells, and the masked source hides the mask's own pixels only.
+    # Inpainting: the mask covers whole cells. The control and the masked source hide the mask's own pixels only.
     masks = [mask_array(c.request.mask) for c in cases]
+    visible = (
+        {"control_image": control_images(common["image"], masks), "controlnet_conditioning_scale": 1.0}
+        if kind == "controlnet_inpaint"
+        else {"masked_image_latents": masked_latents(pipeline, common["image"], masks)}
+    )
     return call(
         pipeline,
         prompt=[c.request.target_prompt for c in cases],
         mask_image=[mask_image(cover_cells(mask, FACTOR)) for mask in masks],
-        masked_image_latents=masked_latents(pipeline, common["image"], masks),
+        **visible,
         height=64,
         width=64,
         strength=1.0,

@@ -50,7 +50,7 @@ def editor_of(name: str, root: Path = CHECKPOINTS) -> Editor:
     if name == "autoencoder":
         vae = autoencoder.load_vae(root)
         return partial(_round_trip, vae)
-    if name in ("sd_inpainting", "instruct_pix2pix"):
+    if name in ("sd_inpainting", "instruct_pix2pix", "controlnet_inpaint"):
         return partial(grids.edit, name, diffusion.pipeline(name, diffusion.load_parts(name, root)))
     return partial(ped.edit, ped.pipeline(*ped.load(name, root)))
 

@@ -77,14 +77,7 @@ class MaskedSources:
     def __init__(self, edits: Corpus, vae: torch.nn.Module, machine: Machine) -> None:
         # A copy, because saving a checkpoint moves the original to the CPU.
         self.vae, self.machine = copy.deepcopy(vae).to(machine.device), machine
-        # Images first: an NPZ file reads an array when it is named, and the others are not needed.
-        self.images = np.empty((edits.size, 64, 64, 3), np.uint8)
-        start = 0
-        for chunk in edits.chunks:
-            with np.load(edits.image_path(chunk)) as file:
-                images = file["source"]
-            self.images[start : start + len(images)] = images
-            start += len(images)
+        self.images = edits.whole("source")
 
     def __call__(
         self,

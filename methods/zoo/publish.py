@@ -43,6 +43,8 @@ BUDGETS: dict[str, Budget] = {
 GLIDE_WORDS = "token_embedding.weight"
 # Parts that the latent diffusion checkpoints take from other checkpoints.
 SHARED: Mapping[str, str] = {"vae": "autoencoder", "tokenizer": "tokenizer"}
+# The same for a ControlNet, whose other networks are the base's.
+CONTROL_SHARED: Mapping[str, str] = {**SHARED, "unet": BASE, "text_encoder": BASE}
 
 
 def reader(task: Job) -> Path:
@@ -131,6 +133,8 @@ def _diffusion(kind: str, task: Job) -> Path:
     edits = task.edits()
     edits.encode(vae, task.machine.device, task.progress("edits encoded"), task.machine.dtype)
     data = edits.load(vae)
+    if kind == "controlnet_inpaint":
+        data |= {name: edits.whole(name) for name in ("source", "mask")}
     folder = task.root / kind
     base = df.load_parts(BASE, task.root) if kind != BASE else None
 
@@ -145,7 +149,7 @@ def _diffusion(kind: str, task: Job) -> Path:
         if second:
             save_low_rank(folder, pipeline, task.root)
         else:
-            save_pipeline(folder, pipeline, shared=SHARED)
+            save_pipeline(folder, pipeline, shared=SHARED if parts.control is None else CONTROL_SHARED)
         task.write_card(folder, result, budget, {}, warm=warm)
 
     # First part: all weights learn. An editor that starts warm has this part behind it.
@@ -164,9 +168,13 @@ def _diffusion(kind: str, task: Job) -> Path:
         # Read from the folder, so that the second part begins at the half-precision weights that the first one
         # saved.
         parts = replace(df.load_parts(kind, task.root), vae=vae)
-        # Both networks: the text encoder was trained with the UNet.
-        low_rank.cut(parts.unet, base.unet.state_dict(), df.SHARE)
-        low_rank.cut(parts.text_encoder, base.text_encoder.state_dict(), df.SHARE)
+        if parts.control is not None:
+            # Its weights that the base lacks stay whole: those of the control image, and the closing convolutions.
+            low_rank.cut(parts.control, base.unet.state_dict(), df.CONTROL_SHARE)
+        else:
+            # Both networks: the text encoder was trained with the UNet.
+            low_rank.cut(parts.unet, base.unet.state_dict(), df.SHARE)
+            low_rank.cut(parts.text_encoder, base.text_encoder.state_dict(), df.SHARE)
         learn(parts, task.work / "low_rank", df.second_budget(task, task.warm), True, True)
     return folder
 
@@ -199,20 +207,29 @@ def follow_base(root: Path, words: int) -> None:
 
 
 def save_low_rank(folder: Path, pipeline: Any, root: Path) -> None:
-    """Save a pipeline whose UNet and text encoder were cut (``low_rank.cut``) as differences from the base's."""
-    networks = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder}
+    """Save a pipeline whose trained networks were cut (``low_rank.cut``) as differences from the base's.
+
+    These are UNet and text encoder, or the ControlNet alone.
+    """
+    # Part -> the part of the base that it differs from.
+    origins = {"unet": "unet", "text_encoder": "text_encoder"}
+    shared = {**SHARED, "base": BASE}
+    if "controlnet" in pipeline.components:
+        origins, shared = {"controlnet": "unet"}, {**CONTROL_SHARED}
+    networks = {name: getattr(pipeline, name) for name in origins}
     for name, network in networks.items():
         setattr(pipeline, name, low_rank.whole(network))
-    save_pipeline(folder, pipeline, shared={**SHARED, "base": BASE})
+    save_pipeline(folder, pipeline, shared=shared)
     for name, network in networks.items():
-        low_rank.write(folder / name, network, root / BASE / name)
+        low_rank.write(folder / name, network, root / BASE / origins[name])
 
 
 # The text-to-image base, with the tokenizer that all text models of the zoo share.
 text_to_image = partial(_diffusion, "text_to_image")
-# Stable Diffusion inpainting (9 channels) and InstructPix2Pix (8 channels), from the base.
+# Stable Diffusion inpainting (9 channels), InstructPix2Pix (8 channels) and a ControlNet, from the base.
 sd_inpainting = partial(_diffusion, "sd_inpainting")
 instruct_pix2pix = partial(_diffusion, "instruct_pix2pix")
+controlnet_inpaint = partial(_diffusion, "controlnet_inpaint")
 # The CLIP of the metrics, and a smaller one that guides Blended Diffusion and judges nothing.
 clip = partial(_clip, "clip")
 clip_guide = partial(_clip, "clip_guide")

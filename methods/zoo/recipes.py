@@ -11,6 +11,7 @@ RECIPES: dict[str, str] = {
     "text_to_image": "methods.zoo.publish:text_to_image",
     "sd_inpainting": "methods.zoo.publish:sd_inpainting",
     "instruct_pix2pix": "methods.zoo.publish:instruct_pix2pix",
+    "controlnet_inpaint": "methods.zoo.publish:controlnet_inpaint",
     **{name: f"methods.zoo.prompt_edit_diff:{name}" for name in EXPERIMENTS},
     "glide": "methods.zoo.glide:glide",
     "glide_base": "methods.zoo.glide:glide_base",

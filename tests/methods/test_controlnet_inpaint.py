@@ -17,7 +17,7 @@ from tests.methods.small import SMALL, small
 Folder = Callable[[int], str]
 
 
-def tiny_control(cross_attention_dim: int = 32) -> Any:
+def tiny_control(cross_attention_dim: int = 32, widths: tuple[int, ...] = (16, 32)) -> Any:
     """Random everywhere, its closing convolutions too: those of a fresh ControlNet are zero."""
     from diffusers import ControlNetModel
 
@@ -29,7 +29,7 @@ def tiny_control(cross_attention_dim: int = 32) -> Any:
         layers_per_block=1,
         cross_attention_dim=cross_attention_dim,
         attention_head_dim=8,
-        conditioning_embedding_out_channels=(16, 32),
+        conditioning_embedding_out_channels=widths,
     )
     for module in (*control.controlnet_down_blocks, control.controlnet_mid_block):
         torch.nn.init.normal_(module.weight, std=0.2)
@@ -178,6 +178,11 @@ def test_an_incomplete_or_unfit_control_is_refused(
     (problem,) = ControlNetInpaint.problems(options)
     assert "does not fit" in problem
     assert "cross_attention_dim is 16 and 32" in problem
+    # Three widths halve the control twice, and the autoencoder halves once.
+    tiny_control(widths=(16, 32, 96)).save_pretrained(tmp_path / "small")
+    options = ControlNetInpaint.Options(weights=tiny_folder(4), controlnet=str(tmp_path / "small"))
+    (problem,) = ControlNetInpaint.problems(options)
+    assert "it reduces images by 4, the autoencoder by 2" in problem
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Job(WORLD, work / "decoder", budget=replace(autoencoder.DECODER_BUDGET, samples=32), **few)
     )
     publish.reader(Job(WORLD, work / "reader", budget=replace(classifier_recipe.BUDGET, samples=128), **few))
-    for kind in ("text_to_image", "sd_inpainting", "instruct_pix2pix"):
+    for kind in ("text_to_image", "sd_inpainting", "instruct_pix2pix", "controlnet_inpaint"):
         budget = replace(diffusion.BUDGETS[kind], samples=64, batch=16)
         getattr(publish, kind)(Job(WORLD, work / kind, budget=budget, corpus=96, **few))
     for name in ("clip", "clip_guide"):
