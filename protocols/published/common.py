@@ -152,6 +152,13 @@ class PublishedProtocol(EditProtocol, ABC, Generic[OptionsT, EntryT]):
         except ImageError as error:
             raise self.error(str(error)) from error
 
+    def image(self, path: Path) -> Image.Image:
+        """An image file in the mode that it was stored in. Raises ProtocolError."""
+        try:
+            return decode(path.read_bytes(), path)
+        except (ImageError, OSError) as error:
+            raise self.error(str(error)) from error
+
     def rgb_of(self, cell: Any, name: str) -> Image.Image:
         """An image in a table's cell as RGB. ``name``: its name in errors. Raises ProtocolError."""
         try:
@@ -211,6 +218,11 @@ class PublishedProtocol(EditProtocol, ABC, Generic[OptionsT, EntryT]):
 
 
 # ---------------------------------------------------------------- tables of images
+
+
+def shards(root: Path, pattern: str) -> list[Path]:
+    """The files of a split, in order."""
+    return sorted(root.glob(pattern))
 
 
 class Table:

@@ -1,0 +1,98 @@
+"""Whole runs on the published layouts: edits, scores, edits from elsewhere, and the export for official scorers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import run_bench
+from tests.command_line import run
+from tests.protocols.published.masked_layouts import (
+    write_brushbench,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::bench.errors.BenchWarning")
+
+
+def edited(protocol: str, root: Path, method: object, **options: object) -> tuple[Path, pd.DataFrame]:
+    """(run folder, scores) of a method on all cases of a protocol."""
+    suite = {
+        "name": f"{protocol}-{len(list(Path().glob('runs/*')))}",
+        "protocols": [{"name": protocol, "options": {"root": str(root), **options}}],
+        "methods": [method],
+        "metrics": ["leak_mse", "leak_changed"],
+    }
+    session = run_bench.PROGRAM.session()
+    store, summary = session.edit(session.configure(suite), device="cpu")
+    with store:
+        assert summary.ok
+        session.score(store, device="cpu")
+        return store.path, store.scores()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "write", "options", "cases", "masked"),
+    [
+        ("brushbench", write_brushbench, {}, 4, 4),
+    ],
+)
+def test_copies_and_edits_from_elsewhere_are_scored(
+    place: Path,
+    protocol: str,
+    write: Callable[[Path], Path],
+    options: dict[str, object],
+    cases: int,
+    masked: int,
+) -> None:
+    root = write(place / "data")
+    folder, scores = edited(protocol, root, "copy_input", **options)
+    leakage = scores.query("metric == 'leak_mse'").value
+    assert len(leakage) == cases
+    assert leakage.notna().sum() == masked
+    assert (leakage.dropna() == 0).all()
+
+    # The same pictures from a folder, darker by 51 of 255 levels everywhere.
+    (edits,) = (folder / "edits" / protocol).iterdir()
+    (place / "elsewhere").mkdir()
+    for file in edits.iterdir():
+        with Image.open(file) as image:
+            darker = np.asarray(image).clip(51, 255) - 51
+        Image.fromarray(darker.astype(np.uint8)).save(place / "elsewhere" / file.name)
+    outputs = {"method": "outputs", "options": {"path": "elsewhere"}}
+    _, scores = edited(protocol, root, outputs, **options)
+    changed = scores.query("metric == 'leak_changed'").value
+    assert changed.notna().sum() == masked
+    assert (changed.dropna() > 0.9).all()
+
+
+def test_a_runs_edits_are_exported_for_the_official_scorer(place: Path) -> None:
+    root = write_brushbench(place / "data")
+    folder, _ = edited("brushbench", root, "copy_input")
+    assert run("cases", "brushbench", "--outputs", str(folder), "--out", "official") == 0
+    (method,) = Path("official").iterdir()
+    names = sorted(p.relative_to(method).as_posix() for p in method.rglob("*") if p.is_file())
+    assert names == [f"{s}/images/0000000{n}.jpg" for s in ("inside", "outside") for n in (0, 1)]
+    # Without loss: the pixels of the run, although the name is that of a JPEG.
+    for name in names:
+        with Image.open(method / name) as ours, Image.open(root / name.split("/", 1)[1]) as source:
+            assert np.array_equal(np.asarray(ours), np.asarray(source))
+
+
+def test_a_missing_edit_is_counted_and_other_protocols_and_options_are_refused(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = edited("brushbench", write_brushbench(place / "data"), "copy_input")
+    lines = (folder / "edits.jsonl").read_text().splitlines(keepends=True)
+    (folder / "edits.jsonl").write_text("".join(lines[:-1]))
+    assert run("cases", "brushbench", "--outputs", str(folder), "--out", "official") == 0
+    assert "1 cases have no edit" in " ".join(capsys.readouterr().err.split())
+    # Not in this run, and options that the run has decided.
+    assert run("cases", "pie_bench", "--outputs", str(folder), "--out", "official") == 2
+    assert "no cases of 'pie_bench'" in " ".join(capsys.readouterr().err.split())
+    assert run("cases", "brushbench", "--outputs", str(folder), "--out", "official", "--limit", "1") == 2
+    assert "leave --option and --limit out" in " ".join(capsys.readouterr().err.split())
