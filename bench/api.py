@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from bench.scoring import PairScore
     from bench.session import Program, Report, Session
     from bench.store import RunStore
-
-NO_MASK = "the case has no mask"
 
 
 # --- one pair --------------------------------------------------------------------------------------------
@@ -126,10 +123,9 @@ def measure_pair(
     device: str = "auto",
 ) -> dict[str, PairScore]:
     """Scores one edit with the metrics of a session. The command ``measure`` and :func:`measure` call it."""
-    from PIL import Image
-
     from bench.devices import resolve_device
-    from bench.scoring import score_pair
+    from bench.metrics.types import NO_MASK
+    from bench.scoring import PairScore, score_pair
 
     # Inputs.
     for prompt, name in (
@@ -144,8 +140,7 @@ def measure_pair(
     before = image_input(source, "source")
     after = image_input(edited, "edited")
     same_size(before, after, input_name(edited, "edited"))
-    # Without a mask nothing is marked. Metrics that need one then have no value.
-    region = Image.new("L", before.size) if mask is None else mask_input(mask, before.size, "mask")
+    region = None if mask is None else mask_input(mask, before.size, "mask")
 
     # Scores.
     scores = score_pair(
@@ -160,26 +155,12 @@ def measure_pair(
         rendered=rendered,
         registry=session.metrics,
     )
-    return scores if mask is not None else _without_mask(session, scores, metrics)
-
-
-def _without_mask(
-    session: Session, scores: Mapping[str, PairScore], metrics: Sequence[str] | None
-) -> dict[str, PairScore]:
-    """Replaces leakage and the scores of composited edits by None with a reason: without a mask neither is defined."""
-    from bench.metrics import raw_name
-    from bench.scoring import PairScore
-
-    # Without a mask, no pixel has to stay as it is, and compositing would return the source.
-    result = {
-        name: score if raw_name(name) == name else replace(score, value=None, reason=NO_MASK)
-        for name, score in scores.items()
-    }
-    # Metrics that need a mask and no more.
-    for name, info in session.metric_info().items():
-        if info.needs == {"mask"} and info.kind == "edit" and metrics is None and not info.on_request:
-            result[name] = PairScore(None, NO_MASK, info.unit, info.higher_is_better, info.summary)
-    return result
+    # Metrics that need a mask and no more are listed with the reason, so that leakage is not missed silently.
+    if region is None and metrics is None:
+        for name, info in session.metric_info().items():
+            if info.needs == {"mask"} and info.kind == "edit" and not info.on_request:
+                scores[name] = PairScore(None, NO_MASK, info.unit, info.higher_is_better, info.summary)
+    return scores
 
 
 @lru_cache(maxsize=1)

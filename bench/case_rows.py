@@ -20,8 +20,8 @@ def check_case(case: EditCase) -> None:
     """Checks everything that would make a method or a metric fail later. Raises :class:`CaseError` naming the case.
 
     It refuses an id that is no safe file name, images of another mode or size than the interface says, a mask that is
-    empty, full or has values other than 0 and 255, an empty target prompt, and an expected attribute change of a
-    region that does not exist.
+    empty, full or has values other than 0 and 255, regions without a mask, a case with neither a target prompt nor an
+    instruction, and an expected attribute change of a region that does not exist.
     """
     # Types and names.
     if not isinstance(case, EditCase):
@@ -47,7 +47,9 @@ def check_case(case: EditCase) -> None:
         )
 
     # Masks: of the source's size, 0 and 255 only, neither empty nor full.
-    masks = [("the mask", request.mask)]
+    if request.mask is None and request.regions:
+        raise CaseError(f"{where}: it has regions and no mask. Give the union of the regions as the mask.")
+    masks = [] if request.mask is None else [("the mask", request.mask)]
     masks += [(f"the mask of region {index}", region.mask) for index, region in enumerate(request.regions)]
     if case.scored is not None:
         masks.append(("the scored mask", case.scored.mask))
@@ -63,8 +65,11 @@ def check_case(case: EditCase) -> None:
             raise CaseError(f"{where}: {name} has values other than 0 and 255. Threshold it at 128.")
 
     # Texts.
-    if not request.target_prompt.strip():
-        raise CaseError(f"{where}: the target prompt is empty. Say what the edited image shall show.")
+    if not (request.target_prompt.strip() or request.instruction.strip()):
+        raise CaseError(
+            f"{where}: it has neither a target prompt nor an instruction. Say what the edited image shall show, or "
+            "how to change the source."
+        )
     if not case.category:
         raise CaseError(f"{where}: it has no category. Give it one.")
     try:
@@ -77,7 +82,8 @@ def check_case(case: EditCase) -> None:
         if not 0 <= claim.region < len(case.areas):
             raise CaseError(
                 f"{where}: an expected attribute change (claims) names region {claim.region}, but the case has "
-                f"{len((case.scored or request).regions)}. Fix its index, which counts from 0."
+                f"{len((case.scored or request).regions)} regions and {'a' if case.areas else 'no'} mask. Fix its "
+                "index, which counts from 0, or give a scored mask."
             )
 
 
@@ -105,7 +111,7 @@ def _fields_of_wrong_type(case: EditCase) -> list[str]:
         return ["request"]
     fits = {
         "source": isinstance(request.source, Image),
-        "mask": isinstance(request.mask, Image),
+        "mask": request.mask is None or isinstance(request.mask, Image),
         "source_prompt": isinstance(request.source_prompt, str),
         "target_prompt": isinstance(request.target_prompt, str),
         "region_prompt": isinstance(request.region_prompt, str),
@@ -149,12 +155,12 @@ def _all(values: object, kind: type) -> bool:
 def case_row(case: EditCase) -> dict[str, Any]:
     """The line of a case in ``cases.jsonl``. :func:`write_cases` may give ``source`` another name."""
     request = case.request
-    row = {
+    row: dict[str, Any] = {
         "id": case.id,
         "category": case.category,
         "source_id": case.source_id,
         "source": f"sources/{case.source_id}.png",
-        "mask": f"masks/{case.id}.png",
+        "mask": None if request.mask is None else f"masks/{case.id}.png",
         "source_prompt": request.source_prompt,
         "target_prompt": request.target_prompt,
         "region_prompt": request.region_prompt,
@@ -220,6 +226,8 @@ def checked_row(row: Any) -> dict[str, Any]:
     checked: dict[str, Any] = {**_DEFAULTS, **row}
     fits = {
         **{name: isinstance(checked[name], str) for name in _REQUIRED},
+        # null where there is none. The key itself is required, so that a misspelt one is no case without a mask.
+        "mask": isinstance(checked["mask"], (str, type(None))),
         **{
             name: isinstance(checked[name], str) for name in ("source_prompt", "region_prompt", "instruction")
         },

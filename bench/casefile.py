@@ -5,7 +5,7 @@ A folder holds
 * ``protocol.json``: name, version, digest, canvas and categories of the protocol,
 * ``cases.jsonl``: one case a line, in order, with file names relative to the folder,
 * ``sources/<source id>.png``, once per source image (a second crop of one source gets a suffix),
-  ``masks/<case id>.png``, ``regions/<case id>/<index>.png``, ``truths/<case id>.png``,
+  ``masks/<case id>.png`` where the case has a mask, ``regions/<case id>/<index>.png``, ``truths/<case id>.png``,
   ``scored/<case id>/mask.png`` and ``<index>.png`` where metrics use other masks than methods.
 
 ``cases.jsonl`` is written last and atomically, so every file that it names exists.
@@ -157,7 +157,7 @@ def _row_and_files(
     row = case_row(case)
     request = case.request
     row["source"], is_new = _place_source(directory, case, source_digests)
-    files = [(row["mask"], request.mask)]
+    files = [] if request.mask is None else [(row["mask"], request.mask)]
     if is_new:
         files.append((row["source"], request.source))
     files += _region_files(row["regions"], request.regions)
@@ -269,7 +269,7 @@ class CaseFile(Sequence[EditCase]):
         scored = row["scored"]
         request = EditRequest(
             source=source,
-            mask=mask(row["mask"]),
+            mask=None if row["mask"] is None else mask(row["mask"]),
             source_prompt=row["source_prompt"],
             target_prompt=row["target_prompt"],
             region_prompt=row["region_prompt"],

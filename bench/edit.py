@@ -59,21 +59,29 @@ class EditRequest:
     """All that a method may see of a case. The ground truth is not in it, so it cannot leak."""
 
     source: Image
-    mask: Image
+    mask: Image | None
+    """None where the benchmark has no mask for the case. A method whose ``needs`` name it never gets None."""
     source_prompt: str
     """Description of the source, possibly empty."""
     target_prompt: str
-    """Description of the whole edited image."""
+    """Description of the whole edited image. It may be empty where there is an instruction."""
     region_prompt: str
-    """Description of the edited region alone."""
+    """Description of the edited region alone, possibly empty."""
     instruction: str
-    """The edit as a command: "make the car red"."""
+    """The edit as a command: "make the car red". It may be empty where there is a target prompt."""
     edit_words: tuple[str, ...] = ()
     """Words of the target prompt that the edit adds or changes."""
     regions: tuple[Region, ...] = ()
-    """The parts of a multi-object edit. Their union is the mask."""
+    """The parts of a multi-object edit. Their union is the mask. Empty where there is no mask."""
     seed: int = 0
     """Seed of this image's random generator."""
+
+    @property
+    def needed_mask(self) -> Image:
+        """The mask, for code that cannot do without it. Raises ValueError where there is none."""
+        if self.mask is None:
+            raise ValueError("the case has no mask, and one is needed here.")
+        return self.mask
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ class Claim:
     before: str
     after: str
     region: int = 0
-    """Index into the case's :attr:`~EditCase.areas`. Without regions, 0 means the whole mask."""
+    """Index into the case's :attr:`~EditCase.areas`. Without regions, 0 means the whole mask, which must exist."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +127,13 @@ class EditCase:
 
     @property
     def areas(self) -> tuple[Image, ...]:
-        """The masks that :attr:`Claim.region` indexes: one for each scored region, or else the whole scored mask."""
+        """The masks that :attr:`Claim.region` indexes: one for each scored region, or else the whole scored mask.
+
+        Empty where there is no mask.
+        """
         where = self.scored or self.request
-        return tuple(region.mask for region in where.regions) or (where.mask,)
+        whole = () if where.mask is None else (where.mask,)
+        return tuple(region.mask for region in where.regions) or whole
 
 
 @dataclass(frozen=True)
@@ -281,6 +293,10 @@ class EditKey:
         return stable_digest([self.protocol, self.protocol_version, self.method, self.case, self.seed])
 
 
+REFUSED = "refused: "
+"""Prefix of :attr:`EditRecord.error` where the case lacks what the method needs."""
+
+
 @dataclass(frozen=True)
 class EditRecord:
     """The outcome of one edit. Exactly one of ``file`` and ``error`` is set."""
@@ -295,6 +311,11 @@ class EditRecord:
     error: str | None = None
     peak_memory: int | None = None
     """Peak memory in bytes, where the accelerator reports it."""
+
+    @property
+    def is_refused(self) -> bool:
+        """True where the method was never asked, because the case lacks what it needs. This is no failure."""
+        return (self.error or "").startswith(REFUSED)
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class Editor:
                 request,
                 # Padded to a square first. Otherwise a source that is not square would be distorted.
                 source=resize(pad_square(request.source, mirror=True), side),
-                mask=_native_mask(request.mask, side, "the mask"),
+                mask=None if request.mask is None else _native_mask(request.mask, side, "the mask"),
                 regions=tuple(
                     Region(
                         _native_mask(region.mask, side, f"the mask of region {index}"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.case_rows import case_row, check_case
 from bench.casefile import protocol_info, provided_fields
-from bench.edit import EditCase, EditKey
+from bench.edit import REFUSED, EditCase, EditKey
 from bench.errors import BenchError
 from bench.registry import PluginError, options_dict, plugin_code
 from bench.store import RunStore
@@ -36,9 +36,21 @@ class PlannedProtocol:
         """Key of the edit of one case. ``seed`` is the suite's."""
         return EditKey(self.name, str(self.info["version"]), method.spec.digest, case_id, seed)
 
+    def refused(self, method: ConfiguredMethod) -> dict[str, str]:
+        """Case id -> the reason, for each case that lacks a field of the request which the method needs."""
+        # A case of a single object needs no regions.
+        needs = sorted(method.needs - {"regions"})
+        lacking = {row["id"]: [name for name in needs if not row[name]] for row in self.rows}
+        return {
+            case_id: f"{REFUSED}the case has no {', no '.join(names).replace('_', ' ')}, which the method needs"
+            for case_id, names in lacking.items()
+            if names
+        }
+
     def case_ids_to_edit(self, method: ConfiguredMethod, seed: int, done: set[str]) -> list[str]:
-        """Ids of the cases whose edit is not among ``done`` (digests of edit keys)."""
-        ids = [row["id"] for row in self.rows]
+        """Ids of the cases whose edit is not among ``done`` (digests of edit keys). Refused cases are left out."""
+        refused = self.refused(method)
+        ids = [row["id"] for row in self.rows if row["id"] not in refused]
         return [case_id for case_id in ids if self.edit_key(method, case_id, seed).digest not in done]
 
 
@@ -52,11 +64,14 @@ class PlanRow:
     digest: str
     """Digest of the method."""
     total: int
+    """Cases that the method can edit."""
     done: int
     by_category: Mapping[str, int]
     """Edits to make, per category."""
     seconds: float | None
     """Estimated time for these edits, from those recorded so far. None where there are none."""
+    refused: int = 0
+    """Cases that lack what the method needs, beside ``total``."""
 
     @property
     def todo(self) -> int:
@@ -117,16 +132,19 @@ def make_plan(
         categories = {row["id"]: row["category"] for row in protocol.rows}
         for method in methods:
             todo = protocol.case_ids_to_edit(method, seed, done)
+            refused = len(protocol.refused(method))
+            total = len(protocol.rows) - refused
             seconds = pace.get((protocol.name, method.spec.digest))
             rows.append(
                 PlanRow(
                     protocol=protocol.name,
                     method=method.spec.title,
                     digest=method.spec.digest,
-                    total=len(protocol.rows),
-                    done=len(protocol.rows) - len(todo),
+                    total=total,
+                    done=total - len(todo),
                     by_category=Counter(categories[case_id] for case_id in todo),
                     seconds=None if seconds is None else seconds * len(todo),
+                    refused=refused,
                 )
             )
     return Plan(tuple(planned), tuple(methods), seed, tuple(rows), tuple(dict.fromkeys(problems)))
@@ -194,13 +212,13 @@ def _select(rows: Iterable[Mapping[str, Any]], limit: int | None) -> list[Mappin
 
 
 def _unmet_needs(protocol: PlannedProtocol, method: ConfiguredMethod) -> list[str]:
-    """Reasons why a method cannot edit a protocol's cases."""
+    """Reasons why a method cannot edit any of a protocol's cases."""
     if not protocol.rows:
         return [f"protocol {protocol.name} has no cases: check its options and its data"]
     problems = []
-    # A field counts as provided where every case has it.
+    # A method that can edit some of the cases edits these, and the run records why it refuses the others.
     missing = method.needs - provided_fields(protocol.rows)
-    if missing:
+    if "regions" in missing or len(protocol.refused(method)) == len(protocol.rows):
         problems.append(
             f"method {method.spec.title} needs {', '.join(sorted(missing))}, "
             f"which protocol {protocol.name} does not provide: leave one of the two out"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,8 @@ class RunSummary:
     seconds: float
     failures: tuple[EditRecord, ...] = ()
     """Record of each failed edit."""
+    refused: int = 0
+    """Edits that a method cannot make, because the case lacks what it needs. They are no failures."""
 
     @property
     def ok(self) -> bool:
@@ -82,6 +85,7 @@ def run(
         versions=versions(),
     )
     case_files = {protocol.name: _store_cases(protocol, store) for protocol in plan.protocols}
+    refused = _record_refused(plan, store, progress)
 
     # Edits, method by method.
     recorder = Recorder(store, writers, progress)
@@ -101,10 +105,11 @@ def run(
     edited = sum(len(ids) for parts in todo.values() for _, ids in parts)
     return RunSummary(
         done=recorder.done,
-        skipped=planned - edited,
+        skipped=planned - edited - refused,
         failed=len(recorder.failures),
         seconds=time.perf_counter() - start,
         failures=tuple(recorder.failures),
+        refused=refused,
     )
 
 
@@ -139,6 +144,24 @@ def _cases_to_edit(
     """Ids of the cases that a method has still to edit, by protocol. Protocols without any are left out."""
     parts = [(protocol, protocol.case_ids_to_edit(method, plan.seed, done)) for protocol in plan.protocols]
     return [(protocol, ids) for protocol, ids in parts if ids]
+
+
+def _record_refused(plan: Plan, store: RunStore, progress: Progress) -> int:
+    """Records the reason of every edit that its method cannot make, once. Returns the number of such edits."""
+    recorded = {record.key.digest for record in store.edits() if record.is_refused}
+    count = 0
+    for protocol in plan.protocols:
+        for method in plan.methods:
+            reasons = protocol.refused(method)
+            count += len(reasons)
+            records = [
+                EditRecord(protocol.edit_key(method, case_id, plan.seed), None, None, None, error)
+                for case_id, error in reasons.items()
+            ]
+            store.append_edits([record for record in records if record.key.digest not in recorded])
+            for error, times in Counter(reasons.values()).items():
+                progress.note(f"{method.spec.title} on {protocol.name}: {times} cases {error}")
+    return count
 
 
 def _store_cases(protocol: PlannedProtocol, store: RunStore) -> CaseFile:

@@ -29,6 +29,7 @@ from bench.metrics.choice import (
     refusal,
 )
 from bench.metrics.types import (
+    NO_MASK,
     OUTCOME,
     Metric,
     MetricBase,
@@ -76,10 +77,10 @@ def _unmet_need(metric: MetricBase | type[MetricBase], pair: Pair) -> str | None
         # A need is the name of a field of Pair, which the registry checks.
         value = getattr(pair, need)
         # Every region needs a prompt of its own.
-        if need == "region_prompt":
+        if need == "region_prompt" and pair.areas:
             empty = not all(area.prompt for area in pair.areas)
         elif need == "mask":
-            empty = not pair.mask.any()
+            empty = pair.mask is None or not pair.mask.any()
         else:
             empty = not value
         if empty:
@@ -143,7 +144,7 @@ class PairScore:
 def score_pair(
     source: Image,
     edited: Image,
-    mask: Image,
+    mask: Image | None,
     *,
     features: Features,
     source_prompt: str = "",
@@ -153,7 +154,7 @@ def score_pair(
     rendered: bool = False,
     registry: Registry | None = None,
 ) -> dict[str, PairScore]:
-    """Scores one pair: ``RGB`` images and an ``L`` mask of one size.
+    """Scores one pair: ``RGB`` images and an ``L`` mask of one size, or None without a mask.
 
     ``names`` None computes every metric of single edits whose prompts were given. A metric whose weights are missing
     then has None with the reason. ``rendered`` says that the images show the rendered world, so that embedded
@@ -166,7 +167,7 @@ def score_pair(
     pair = Pair(
         source=RgbImage.of(source),
         edited=RgbImage.of(edited),
-        mask=mask_array(mask),
+        mask=None if mask is None else mask_array(mask),
         source_prompt=source_prompt,
         target_prompt=target_prompt,
         region_prompt=region_prompt,
@@ -197,7 +198,10 @@ def score_pair(
         assert isinstance(metric, Metric)  # sets are refused above
         for composited, name in metric.stored_names:
             # composite(): the source outside the mask.
-            value, reason = compute(metric, [pair.composite() if composited else pair])[0]
+            value: float | None = None
+            reason: str | None = NO_MASK
+            if pair.mask is not None or not composited:
+                value, reason = compute(metric, [pair.composite() if composited else pair])[0]
             scores[name] = PairScore(value, reason, metric.unit, metric.higher_is_better, metric.summary)
 
     # Reasons of metrics that cannot be computed here.
@@ -330,6 +334,8 @@ def _score_chunk(chunk: Sequence[StoredPair], todo: Mapping[str, Sequence[_Varia
             # An edit without a pair (failed, damaged, of another size) has the same reason for every metric.
             if isinstance(pair, NoValue):
                 scores[index].append(_score_record(record, variant, None, pair.reason))
+            elif variant.composited and pair.mask is None:
+                scores[index].append(_score_record(record, variant, None, NO_MASK))
             else:
                 batches[variant].append((index, pair))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.edit import ALL, EditRecord
 from bench.metrics.streams import Fingerprint, ImageStream, batches
-from bench.metrics.types import Pair, ReasonCode, RgbImage, SetMetric, SetValue
+from bench.metrics.types import NO_MASK, Pair, ReasonCode, RgbImage, SetMetric, SetValue
 from bench.progress import Progress
 from bench.store import RunStore, SetScore, StoreError, set_inputs
 from bench.stored_pairs import ScoringOptions, ScoringSummary, pairs_in_chunks
@@ -64,6 +64,8 @@ class _SetTask:
     records: Sequence[EditRecord]
     # Case id -> source id.
     sources: Mapping[str, str]
+    # Case ids without a mask, neither for the method nor for metrics.
+    unmasked: Set[str]
     inputs: str
 
 
@@ -144,6 +146,7 @@ def _tasks(
         rows = store.cases(protocol).rows
         categories = {row["id"]: row["category"] for row in rows}
         sources = {row["id"]: row["source_id"] for row in rows}
+        unmasked = {row["id"] for row in rows if not (row["scored"] or row)["mask"]}
         sets: dict[str, list[EditRecord]] = {ALL: list(of_method)}
         for record in of_method:
             sets.setdefault(categories.get(record.key.case, ""), []).append(record)
@@ -156,7 +159,7 @@ def _tasks(
                 for composited, name in metric.stored_names:
                     task = _SetTask(
                         *(metric, composited, name, protocol, version, method, category),
-                        *(chosen, sources, inputs),
+                        *(chosen, sources, unmasked, inputs),
                     )
                     row = stored.get((protocol, version, method, category, name))
                     if row is not None and _is_current(row, task):
@@ -207,10 +210,11 @@ def _read_edits(
     ]
     for chunk in pairs_in_chunks(store, records, options):
         for composited, metrics in variants:
+            # Without a mask, an edit cannot be composited.
             images = {
                 record.key.digest: (pair.composite() if composited else pair).edited
                 for record, pair in chunk
-                if isinstance(pair, Pair)
+                if isinstance(pair, Pair) and (pair.mask is not None or not composited)
             }
             if show:
                 _show(metrics.values(), list(images.values()))
@@ -266,7 +270,11 @@ def _score_task(
     """Computes one score. ``problem`` is its reason where there are no real images."""
     # Failed edits are counted and not compared.
     present = [record for record in task.records if record.key.digest in fingerprints]
-    if real is None:
+    if task.composited and any(record.key.case in task.unmasked for record in task.records):
+        # A set of some of the edits would be another set than that of the raw edits beside it.
+        value = SetValue(None, 0, 0, NO_MASK)
+        present = [record for record in task.records if record.file is not None]
+    elif real is None:
         value = SetValue(None, len(present), 0, problem)
     else:
         edited = ImageStream(
@@ -289,7 +297,7 @@ def _score_task(
         high=value.high,
         reason=value.reason,
         n_reference=value.n_reference,
-        failed=len(task.records) - len(present),
+        failed=sum(not record.is_refused for record in task.records) - len(present),
         warning=value.warning,
         inputs=task.inputs,
     )

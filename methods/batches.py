@@ -65,14 +65,15 @@ def sources(requests: Sequence[EditRequest]) -> list[Image]:
 def edit_masks(requests: Sequence[EditRequest], purpose: str = "edit") -> list[NDArray[np.bool_]]:
     """The mask of every request: bool (H, W), True = edit.
 
-    Raises ValueError for a mask that is empty or has another size than its source. ``purpose`` is the verb of the
-    message.
+    Raises ValueError for a mask that is missing, empty or of another size than its source. ``purpose`` is the verb of
+    the message.
     """
     masks = []
     for request in requests:
-        if request.mask.size != request.source.size:
-            raise ValueError(f"mask of {request.mask.size} pixels for a source of {request.source.size}")
-        mask = images.mask_array(request.mask)
+        image = request.needed_mask
+        if image.size != request.source.size:
+            raise ValueError(f"mask of {image.size} pixels for a source of {request.source.size}")
+        mask = images.mask_array(image)
         if not mask.any():
             raise ValueError(f"the mask is empty: there is nothing to {purpose}")
         masks.append(mask)
@@ -122,6 +123,6 @@ def to_images(x: Tensor) -> list[Image]:
 def composite(requests: Sequence[EditRequest], edited: Sequence[Image]) -> list[Image]:
     """Each edit inside its request's mask, the source's own pixels outside."""
     return [
-        images.composite(source, image, request.mask)
+        images.composite(source, image, request.needed_mask)
         for source, image, request in zip(sources(requests), edited, requests, strict=True)
     ]

@@ -124,7 +124,7 @@ class BlendedLatentDiffusion(BlendingMethod):
         with torch.no_grad():
             sample = latents.decode(vae, z)
         target = batches.to_tensor([source], z.device)
-        inside = torch.from_numpy(images.mask_array(request.mask)).to(z.device, torch.float32)
+        inside = torch.from_numpy(images.mask_array(request.needed_mask)).to(z.device, torch.float32)
 
         # The decoder's input: what decode() does up to the decoder itself.
         with torch.no_grad():

@@ -190,7 +190,7 @@ class NoiseFill(EditMethod):
 
     def _fill(self, request: EditRequest) -> Image:
         pixels = images.to_array(request.source.convert("RGB")).copy()
-        inside = images.mask_array(request.mask)
+        inside = images.mask_array(request.needed_mask)
         # Drawn for the whole image, so that a pixel's noise does not depend on the mask.
         noise = np.random.default_rng(request.seed).integers(0, 256, pixels.shape, dtype=np.uint8)
         pixels[inside] = noise[inside]
@@ -221,7 +221,7 @@ class FlatColorFill(EditMethod):
         pixels = images.to_array(request.source.convert("RGB")).copy()
         # Each region with its prompt, or the whole mask with the region's prompt.
         areas = [(region.mask, region.prompt) for region in request.regions]
-        for mask, prompt in areas or [(request.mask, request.region_prompt)]:
+        for mask, prompt in areas or [(request.needed_mask, request.region_prompt)]:
             inside = images.mask_array(mask)
             # The first colour that the prompt names. Whole words: "red" must not match in "covered".
             colors = [COLORS[word] for word in re.findall("[a-z]+", prompt.lower()) if word in COLORS]

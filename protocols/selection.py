@@ -94,9 +94,9 @@ def build_case(
 def check_case(case: EditCase) -> None:
     """Raises ProtocolError unless the case asks for something that can be done and measured."""
     request = case.request
-    if request.mask.size != request.source.size:
+    if request.needed_mask.size != request.source.size:
         raise ProtocolError(
-            f"case {case.id}: its mask is {request.mask.size}, its source {request.source.size}"
+            f"case {case.id}: its mask is {request.needed_mask.size}, its source {request.source.size}"
         )
     mask = np.asarray(request.mask) > 0
     if not usable(mask):
@@ -126,7 +126,7 @@ def fingerprint(case: EditCase) -> dict[str, Any]:
         "regions": [[region.prompt, list(region.words), _pixels(region.mask)] for region in request.regions],
         "claims": [[claim.attribute, claim.before, claim.after, claim.region] for claim in case.claims],
         "source": _pixels(request.source),
-        "mask": _pixels(request.mask),
+        "mask": None if request.mask is None else _pixels(request.mask),
         "seed": request.seed,
     }
     # Absent where there is none, so that the digests of protocols without it stay.

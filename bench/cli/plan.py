@@ -39,7 +39,7 @@ class PlanDescription:
     estimates: tuple[str, ...]
     """Costs that methods estimate themselves, such as the price of an endpoint."""
     remarks: tuple[tuple[str, tuple[str, ...]], ...]
-    """Number of metrics per protocol, and what is left out."""
+    """Refused cases, then the number of metrics per protocol and what is left out."""
 
     def as_json(self) -> dict[str, Any]:
         # The keys are left out where nothing has to be estimated.
@@ -101,7 +101,7 @@ def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
         gpu_time=session.program.gpu_time(untimed_steps) if untimed_steps else None,
         not_ready=tuple(plan.problems),
         estimates=estimates,
-        remarks=tuple(_metric_remarks(session, job)),
+        remarks=(*_refusals(plan), *_metric_remarks(session, job)),
     )
 
 
@@ -138,6 +138,16 @@ def _rows(plan: Plan, job: SuiteJob) -> list[Row]:
             for method in job.methods
         ]
     return rows
+
+
+def _refusals(plan: Plan) -> Iterable[tuple[str, tuple[str, ...]]]:
+    """Yields, per method and protocol, the number of cases that lack what the method needs."""
+    for row in plan.rows:
+        if row.refused:
+            yield (
+                f"{row.method} on {row.protocol}: {row.refused} cases lack what it needs and are refused",
+                (),
+            )
 
 
 def _metric_remarks(session: Session, job: SuiteJob) -> Iterable[tuple[str, tuple[str, ...]]]:

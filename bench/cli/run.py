@@ -90,6 +90,7 @@ def run(
                     "made": edits.done,
                     "skipped": edits.skipped,
                     "failed": edits.failed,
+                    "refused": edits.refused,
                     "seconds": edits.seconds,
                 },
                 "scores": scores,
@@ -207,8 +208,10 @@ def _edit(
         screen.print(f"failed {record.key.case}: {record.error or ''}", style="red")
     if len(edits.failures) > 5:
         screen.print(f"... and {len(edits.failures) - 5} more, all in {job.folder}/edits.jsonl", style="red")
+    refused = f", {edits.refused} refused" if edits.refused else ""
     screen.print(
-        f"edits: {edits.done} made, {edits.skipped} there already, {edits.failed} failed; {edits.seconds:.0f} s"
+        f"edits: {edits.done} made, {edits.skipped} there already, {edits.failed} failed{refused}; "
+        f"{edits.seconds:.0f} s"
     )
     return store, edits
 

@@ -47,7 +47,7 @@ class TruthRmse(_InsideMask):
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
         # The pair's source is the ground truth here.
-        errors = (masked_mse(pair.source.pixels, pair.edited.pixels, pair.mask) for pair in pairs)
+        errors = (masked_mse(pair.source.pixels, pair.edited.pixels, pair.needed_mask) for pair in pairs)
         return [{self.name: None if mse is None else float(np.sqrt(mse))} for mse in errors]
 
 
@@ -65,7 +65,7 @@ class TruthSsim(_InsideMask):
         missing = NoValue("no masked pixel has its 11 x 11 window within the image")
 
         def of_pair(pair: Pair) -> Value:
-            (value,) = masked_ssim(pair.source.pixels, [pair.edited.pixels], pair.mask)
+            (value,) = masked_ssim(pair.source.pixels, [pair.edited.pixels], pair.needed_mask)
             return missing if value is None else value
 
         # SSIM is slow: one image per thread.

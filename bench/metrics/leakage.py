@@ -84,7 +84,7 @@ class PairMetric(Metric):
         raise NotImplementedError
 
     def _bands(self, pair: Pair) -> Bands:
-        return _cached_bands(_HashedMask(pair.mask, pair.mask_key), self.options)
+        return _cached_bands(_HashedMask(pair.needed_mask, pair.mask_key), self.options)
 
 
 # -- pixels outside -----------------------------------------------------------------------------
@@ -256,7 +256,7 @@ class LeakLpipsUndiluted(LpipsMetric):
         if not self._bands(pair).valid.any():
             return pair.source, pair.source
         # (H, W) indices each: every pixel takes the colour of its nearest valid pixel.
-        rows, columns = _cached_nearest(_HashedMask(pair.mask, pair.mask_key), self.options)
+        rows, columns = _cached_nearest(_HashedMask(pair.needed_mask, pair.mask_key), self.options)
         return RgbImage(pair.source.pixels[rows, columns]), RgbImage(pair.edited.pixels[rows, columns])
 
 
@@ -313,7 +313,7 @@ class EditChange(PairMetric):
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
         # Reads masked pixels alone.
-        changes = (masked_mae(pair.source.pixels, pair.edited.pixels, pair.mask) for pair in pairs)
+        changes = (masked_mae(pair.source.pixels, pair.edited.pixels, pair.needed_mask) for pair in pairs)
         return [{"edit_change": _EMPTY_MASK if change is None else change} for change in changes]
 
 
@@ -331,7 +331,7 @@ class EditArea(PairMetric):
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
         # Tiles are cut by the mask: only their masked pixels count.
-        areas = (changed_area(p.source.pixels, p.edited.pixels, p.mask, self.options) for p in pairs)
+        areas = (changed_area(p.source.pixels, p.edited.pixels, p.needed_mask, self.options) for p in pairs)
         return [{"edit_area": _EMPTY_MASK if area is None else area} for area in areas]
 
 

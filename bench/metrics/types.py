@@ -46,6 +46,10 @@ OUTCOME = "0/1"
 COMPOSITED_SUFFIX = "_pasted"
 
 
+NO_MASK = "the case has no mask"
+"""Reason for no value where a metric or compositing needs a mask and the case has none."""
+
+
 class MetricError(BenchError):
     """A metric that cannot be computed as requested. The message names the remedy."""
 
@@ -164,15 +168,16 @@ class Area:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One edit to score: the image before and after, the mask, and the requested change.
+    """One edit to score: the image before and after, the mask if any, and the requested change.
 
     Raises :class:`MetricError` where the three differ in size or the mask is not bool.
     """
 
     source: RgbImage
     edited: RgbImage
-    mask: BoolHW
-    """``(H, W)`` bool, True = edit. The exact one, where the method got an imprecise one."""
+    mask: BoolHW | None
+    """``(H, W)`` bool, True = edit. The exact one, where the method got an imprecise one. None where the case has no
+    mask. A metric whose ``needs`` name it never gets None."""
     source_prompt: str = ""
     target_prompt: str = ""
     region_prompt: str = ""
@@ -189,21 +194,32 @@ class Pair:
     composited: bool = False
     """True where ``edited`` is the source, bit for bit, outside the mask."""
     given_mask: BoolHW | None = None
-    """``(H, W)`` bool: the mask that the method got, where it is not ``mask``."""
+    """``(H, W)`` bool: the mask that the method got, where it got one that is not ``mask``."""
 
     def __post_init__(self) -> None:
-        if self.mask.dtype != np.bool_ or self.mask.ndim != 2:
-            raise MetricError(f"a mask is bool (H, W), not {self.mask.dtype} {self.mask.shape}.")
-        # (height, width) of all three.
-        if not self.source.size == self.edited.size == self.mask.shape:
-            raise MetricError(
-                f"sizes differ (height, width): source {self.source.size}, edited {self.edited.size}, "
-                f"mask {self.mask.shape}. Bring all three to one size first."
-            )
+        mask = self.mask
+        if mask is not None and (mask.dtype != np.bool_ or mask.ndim != 2):
+            raise MetricError(f"a mask is bool (H, W), not {mask.dtype} {mask.shape}.")
+        # (height, width) of each.
+        sizes = {"source": self.source.size, "edited": self.edited.size}
+        if mask is not None:
+            sizes["mask"] = mask.shape
+        if len(set(sizes.values())) > 1:
+            listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+            raise MetricError(f"sizes differ (height, width): {listed}. Bring all to one size first.")
+
+    @property
+    def needed_mask(self) -> BoolHW:
+        """The mask, for metrics that cannot do without it. Raises ValueError where there is none."""
+        # No MetricError, which would end the scoring: only this pair has no value.
+        if self.mask is None:
+            raise ValueError(f"{NO_MASK}. Name mask among the metric's needs.")
+        return self.mask
 
     @cached_property
     def mask_key(self) -> str:
-        return _array_digest(self.mask)
+        """Identity of the mask's pixels. Empty without a mask."""
+        return "" if self.mask is None else _array_digest(self.mask)
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -212,23 +228,27 @@ class Pair:
 
     @cached_property
     def areas(self) -> tuple[Area, ...]:
-        """The regions. An edit without regions has one: the whole mask with the region prompt."""
+        """The regions. An edit without regions has one: the whole mask with the region prompt. Empty without a mask."""
+        if self.mask is None:
+            return ()
         return self.regions or (Area(self.mask, self.region_prompt, self.edit_words),)
 
     def composite(self) -> Pair:
         """The same case with the composited edit: the edit inside the mask that the method got, the source outside.
 
-        Its leakage is zero by construction, unless that mask reaches beyond the exact one.
+        Its leakage is zero by construction, unless that mask reaches beyond the exact one. Raises ValueError where
+        there is no mask.
         """
         # Compositing twice changes nothing.
         if self.composited:
             return self
         # (H, W, 1) against (H, W, 3): the mask decides for all channels.
-        given_mask = self.mask if self.given_mask is None else self.given_mask
+        mask = self.needed_mask
+        given_mask = mask if self.given_mask is None else self.given_mask
         pixels = np.where(given_mask[..., None], self.edited.pixels, self.source.pixels)
         # An edit that kept the outside stays the same object, so that its hash is not computed again.
         unchanged = np.array_equal(pixels, self.edited.pixels)
-        confined = not (given_mask & ~self.mask).any()
+        confined = not (given_mask & ~mask).any()
         return replace(self, edited=self.edited if unchanged else RgbImage(pixels), composited=confined)
 
     def with_edit(self, edited: RgbImage) -> Pair:
@@ -247,7 +267,7 @@ class Pair:
         return cls(
             source=source or RgbImage.of(request.source),
             edited=edited,
-            mask=mask_array(where.mask),
+            mask=None if where.mask is None else mask_array(where.mask),
             source_prompt=request.source_prompt,
             target_prompt=request.target_prompt,
             region_prompt=request.region_prompt,
@@ -259,7 +279,9 @@ class Pair:
             case=case.id,
             source_id=case.source_id,
             truth=None if case.truth is None else RgbImage.of(case.truth),
-            given_mask=None if case.scored is None else mask_array(request.mask),
+            given_mask=mask_array(request.mask)
+            if case.scored is not None and request.mask is not None
+            else None,
         )
 
 

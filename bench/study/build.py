@@ -219,7 +219,7 @@ def _study_case(stores: Sequence[RunStore], row: _CaseRow, edits: Edits, methods
         region_prompt=values["region_prompt"],
         instruction=values["instruction"],
         source=case_file(values["source"]),
-        mask=case_file(values["mask"]),
+        mask=None if values["mask"] is None else case_file(values["mask"]),
         edits={title: edit_file(title) for title in methods},
         truth=None if values["truth"] is None else case_file(values["truth"]),
     )

@@ -157,7 +157,8 @@ class Design:
         """Every file of the study once, with a description."""
         for case in self.cases:
             yield f"{case.key}: source", case.source
-            yield f"{case.key}: mask", case.mask
+            if case.mask is not None:
+                yield f"{case.key}: mask", case.mask
             if case.truth is not None:
                 yield f"{case.key}: truth", case.truth
             for title, ref in case.edits.items():
@@ -292,7 +293,7 @@ def _case_from_json(row: Mapping[str, Any]) -> StudyCase:
         **{
             **row,
             "source": ImageRef(**row["source"]),
-            "mask": ImageRef(**row["mask"]),
+            "mask": None if row["mask"] is None else ImageRef(**row["mask"]),
             "truth": None if row["truth"] is None else ImageRef(**row["truth"]),
             "edits": {title: ImageRef(**value) for title, value in row["edits"].items()},
         }

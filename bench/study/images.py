@@ -101,7 +101,7 @@ class ImageServer:
         unblinded = ahead or self._store.unblinded(rater, trial)
         design, case = unblinded.study.design, unblinded.study.design.case_by_key[unblinded.trial.case]
         for ref in (case.mask, *(design.image_of(case, title) for title in unblinded.trial.candidates)):
-            if not ref.is_noise:
+            if ref is not None and not ref.is_noise:
                 _check(design, ref)
         size = _load(design, case.source).size
         # Store the trial of these addresses. The least recently used ones are dropped.
@@ -180,6 +180,8 @@ def _ids(rater: str, trial: str, unblinded: UnblindedTrial) -> list[str]:
 def trial_images(design: Design, case: StudyCase, trial: Trial) -> list[Image]:
     """The source, the source with the outline, and the candidates. RGB, all of the source's size.
 
+    Without a mask the source comes twice, so that the addresses of a trial are always the same in number.
+
     Raises :class:`ImageChanged`.
     """
     source = _load(design, case.source)
@@ -188,6 +190,8 @@ def trial_images(design: Design, case: StudyCase, trial: Trial) -> list[Image]:
     candidates = [
         _noise(ref, source.size) if ref.is_noise else resize(_load(design, ref), source.size) for ref in refs
     ]
+    if case.mask is None:
+        return [source, source, *candidates]
     _check(design, case.mask)
     try:
         mask = read_mask(design.path(case.mask), source.size)

@@ -101,7 +101,8 @@ class StudyCase:
     region_prompt: str
     instruction: str
     source: ImageRef
-    mask: ImageRef
+    # None where the case has no mask: raters then see no outline.
+    mask: ImageRef | None
     # The edit of every compared method, by the method's title.
     edits: Mapping[str, ImageRef]
     # Ground truth of the edit, where the protocol has one.

@@ -243,7 +243,7 @@ class BlendedDiffusion(EditMethod):
         )
         # One region without a text or a pixel makes the request fall back to its whole mask.
         usable = all(text.strip() and images.mask_array(area).any() for area, text in parts)
-        return (usable and parts) or [(request.mask, getattr(request, self.options.prompt_field))]
+        return (usable and parts) or [(request.needed_mask, getattr(request, self.options.prompt_field))]
 
 
 def _load(options: BlendedDiffusion.Options, runtime: Runtime) -> tuple[Any, Any]:

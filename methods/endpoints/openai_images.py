@@ -196,9 +196,9 @@ class OpenAiImages(EditMethod):
         # The request is checked here, since a refused one may cost money too.
         source = request.source.convert("RGB")
         side = options.size
-        if source.size != (side, side) or request.mask.size != source.size:
+        if source.size != (side, side) or request.needed_mask.size != source.size:
             raise ValueError(
-                f"source of {source.size} and mask of {request.mask.size} pixels: expected {side} x {side}"
+                f"source of {source.size} and mask of {request.needed_mask.size} pixels: expected {side} x {side}"
             )
         (mask,) = batches.edit_masks([request])
 

@@ -75,7 +75,7 @@ class Examples(Dataset[dict[str, Tensor]]):
 
     def _regions(self, case: EditCase) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Masks of the case's regions, bool (1, R, H, W). Unused ones are empty."""
-        masks = [region.mask for region in case.request.regions] or [case.request.mask]
+        masks = [region.mask for region in case.request.regions] or [case.request.needed_mask]
         if len(masks) > self.regions:
             raise TrainingError(
                 f"case {case.id} has {len(masks)} regions: this training takes {self.regions}"

@@ -116,7 +116,7 @@ class PromptEditDiff(StableDiffusionMethod):
             self.pipeline,
             prompt=batches.prompts(requests, "target_prompt"),
             image=list(sources),
-            mask_image=[request.mask for request in requests],
+            mask_image=[request.needed_mask for request in requests],
             tags=[self.tags(request) for request in requests],
             regions=[[region.mask for region in request.regions] for request in requests],
             negative_prompt=options.negative_prompt,

@@ -277,7 +277,7 @@ def sample_grid(
     sheet = Image.new("RGB", (side * len(cases), side * 4))
     for column, case in enumerate(cases):
         request = case.request
-        source, mask = resize(request.source.convert("RGB"), size), resize_mask(request.mask, size)
+        source, mask = resize(request.source.convert("RGB"), size), resize_mask(request.needed_mask, size)
         # The raw output, with all of the image through the autoencoder.
         output: Any = pipeline(
             prompt=[request.target_prompt],

@@ -157,7 +157,7 @@ def _edited(cases: Sequence[EditCase], method: EditMethod) -> list[Image]:
         # Back to the case's own size, then composited along its own mask.
         if result.size != request.source.size:
             result = resize(result, request.source.size)
-        composites.append(composite(request.source.convert("RGB"), result, request.mask))
+        composites.append(composite(request.source.convert("RGB"), result, request.needed_mask))
     return composites
 
 
@@ -168,7 +168,7 @@ def _resized(request: EditRequest, side: int) -> EditRequest:
     return replace(
         request,
         source=resize(request.source, side),
-        mask=resize_mask(request.mask, side),
+        mask=resize_mask(request.needed_mask, side),
         regions=tuple(replace(region, mask=resize_mask(region.mask, side)) for region in request.regions),
     )
 
@@ -212,7 +212,7 @@ def _write(folder: Path, case: EditCase, ground_truth: Image, good: bool) -> Non
     with atomic_folder(folder / _folder_name(case)) as part:
         if good:
             write_png(part / "source.png", request.source.convert("RGB"))
-            write_png(part / "mask.png", request.mask)
+            write_png(part / "mask.png", request.needed_mask)
             write_png(part / "truth.png", ground_truth)
             for i, region in enumerate(request.regions):
                 write_png(part / f"region-{i}.png", region.mask)

@@ -73,7 +73,7 @@ def contact_sheet(
             cell = image.convert("RGB")
             cell = cell.resize((cell.width * scale, cell.height * scale), Image.Resampling.NEAREST)
             if name == "mask":
-                cell = _outlined(cell, mask_array(case.request.mask), scale)
+                cell = _outlined(cell, mask_array(case.request.needed_mask), scale)
             sheet.paste(cell, (left, top))
 
     # Prompts, and the line below.

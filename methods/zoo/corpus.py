@@ -213,7 +213,7 @@ def image_arrays(cases: Sequence[EditCase]) -> dict[str, Any]:
     return {
         "source": np.stack([np.asarray(c.request.source, np.uint8) for c in cases]),
         "truth": np.stack([np.asarray(c.truth, np.uint8) for c in cases]),
-        "mask": np.stack([mask_array(c.request.mask) for c in cases]),
+        "mask": np.stack([mask_array(c.request.needed_mask) for c in cases]),
         "category": np.array([c.category for c in cases]),
         **{name: np.array([getattr(c.request, name) for c in cases]) for name in Corpus.TEXTS},
     }

@@ -408,7 +408,7 @@ def check_glide(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
     edited = edit_all(Glide(options, Runtime()), requests)
     changed = 0
     for image, request in zip(edited, requests, strict=True):
-        outside = ~mask_array(request.mask)
+        outside = ~mask_array(request.needed_mask)
         # Any level of any channel: the mask is fine and nothing is composited, so the sampler itself must keep it.
         changed += bool((to_array(image)[outside] != to_array(request.source)[outside]).any())
     return [

@@ -40,7 +40,7 @@ def edit_grid(cases: Sequence[EditCase], edited: Sequence[Image.Image], path: Pa
     """Draw edits with ground truth: rows of source, mask, edit and ground truth."""
     rows = [
         [case.request.source for case in cases],
-        [case.request.mask for case in cases],
+        [case.request.needed_mask for case in cases],
         edited,
         [case.truth for case in cases if case.truth is not None],
     ]
@@ -82,7 +82,7 @@ def edit(
             **common,
         )
     # Inpainting: the mask covers whole cells. The control and the masked source hide the mask's own pixels only.
-    masks = [mask_array(c.request.mask) for c in cases]
+    masks = [mask_array(c.request.needed_mask) for c in cases]
     visible = (
         {"control_image": control_images(common["image"], masks), "controlnet_conditioning_scale": 1.0}
         if kind == "controlnet_inpaint"

@@ -300,7 +300,7 @@ def lama(task: Job) -> Path:
 def held_out(world: World, count: int) -> list[tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
     """Held-out images, each with a hole that is unrelated to it. Every call gives the same ones."""
     cases = [world.case(-1 - i) for i in range(count)]
-    masks = [mask_array(case.request.mask) for case in cases]
+    masks = [mask_array(case.request.needed_mask) for case in cases]
     # One stream for all holes, so that the examples depend on the count alone.
     rng = np.random.Generator(np.random.PCG64(41))
     return [
@@ -403,7 +403,7 @@ def sample_grid(generator: Generator, world: World, path: Path) -> None:
     """Draw 16 held-out images with a hole, filled and original, then 16 edits with the benchmark's masks."""
     examples = held_out(world, 16)
     examples += [
-        (np.asarray(case.request.source, np.uint8), mask_array(case.request.mask))
+        (np.asarray(case.request.source, np.uint8), mask_array(case.request.needed_mask))
         for case in (world.case(-101 - i) for i in range(16))
     ]
     image = to_unit(np.stack([pixels for pixels, _ in examples]))

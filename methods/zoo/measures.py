@@ -126,7 +126,7 @@ def strengths(
 def _rmse(edited: Image.Image, case: EditCase) -> float:
     """RMSE from the ground truth inside the mask, as the metric ``truth_rmse`` has it."""
     assert case.truth is not None
-    mse = masked_mse(to_array(case.truth), to_array(edited), mask_array(case.request.mask))
+    mse = masked_mse(to_array(case.truth), to_array(edited), mask_array(case.request.needed_mask))
     return float("nan") if mse is None else float(np.sqrt(mse))
 
 
@@ -182,7 +182,7 @@ def _leakage(name: str, edited: Sequence[Image.Image], cases: Sequence[EditCase]
     for image, case in zip(edited, cases, strict=True):
         difference = (to_array(image).astype(np.float64) - to_array(case.request.source)) / 255
         squared = (difference**2).mean(2)
-        for ring, where in rings(mask_array(case.request.mask)).items():
+        for ring, where in rings(mask_array(case.request.needed_mask)).items():
             errors[ring] = errors.get(ring, 0.0) + float(squared[where].sum())
             pixels[ring] = pixels.get(ring, 0) + int(where.sum())
     return [

@@ -90,13 +90,13 @@ def _region_arrays(cases: Sequence[EditCase], edits: Mapping[str, Any]) -> dict[
     same = np.zeros(len(cases), np.bool_)
     for n, case in enumerate(cases):
         request = case.request
-        areas = [mask_array(region.mask) for region in request.regions] or [mask_array(request.mask)]
+        areas = [mask_array(region.mask) for region in request.regions] or [mask_array(request.needed_mask)]
         regions: list[tuple[str, list[str]]]
         # The world's case counts only if it is still the corpus's edit.
         same[n] = (
             len(areas) <= REGIONS
             and request.target_prompt == str(edits["target_prompt"][n])
-            and np.array_equal(mask_array(request.mask), edits["mask"][n])
+            and np.array_equal(mask_array(request.needed_mask), edits["mask"][n])
         )
         if same[n]:
             regions = [(region.prompt, list(region.words)) for region in request.regions]

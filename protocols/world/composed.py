@@ -113,7 +113,7 @@ def compose(edit: SceneEdit, id: str) -> EditCase | None:
         claims=_claims(scene, edit.edited, parts),
         truth=from_array(np.where(mask[..., None], after, before)),
         tags={"kind": edit.kind, "paper_category": edit.paper_category},
-        scored=ScoredAreas(request.mask, several) if edit.hide_regions and several else None,
+        scored=ScoredAreas(request.needed_mask, several) if edit.hide_regions and several else None,
     )
 
 

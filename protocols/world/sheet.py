@@ -78,7 +78,7 @@ def _enlarged(image: Image.Image) -> Image.Image:
 def _masked(case: EditCase) -> Image.Image:
     """The source, pale outside the mask of the methods, with the outlines of that and of other scored areas."""
     pixels = np.asarray(_enlarged(case.request.source)).astype(np.float64)
-    inside = _grown(mask_array(case.request.mask))
+    inside = _grown(mask_array(case.request.needed_mask))
     out = np.where(inside[..., None], pixels, 0.35 * pixels + 0.65 * 255)
     out[_outline(inside)] = _INK
     if case.scored is not None:

@@ -97,6 +97,6 @@ def with_sloppy_mask(case: EditCase) -> EditCase:
     return replace(
         case,
         request=replace(request, mask=mask_image(mask), regions=tuple(sloppy)),
-        scored=ScoredAreas(request.mask, request.regions),
+        scored=ScoredAreas(request.needed_mask, request.regions),
         tags={**case.tags, "mask": kind},
     )

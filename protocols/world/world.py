@@ -122,7 +122,7 @@ def edited_scene(scene: Scene, case: EditCase) -> Scene:
         index = 0
         if claim.attribute != "background":
             regions = case.request.regions
-            region = mask_array(regions[claim.region].mask if regions else case.request.mask)
+            region = mask_array(regions[claim.region].mask if regions else case.request.needed_mask)
             index = int(np.argmax([(region & mask).sum() / max(float(mask.sum()), 1.0) for mask in masks]))
         edited = edited.with_claim(claim.attribute, claim.after, index)
     return edited
@@ -134,7 +134,7 @@ def _inside(case: EditCase, pixels: NDArray[np.uint8]) -> Image.Image:
     The ideal edit then has no leakage by definition. A rim of a shadow or of an outline that the drawing changes beyond
     the mask stays as it was.
     """
-    mask = mask_array(case.request.mask)
+    mask = mask_array(case.request.needed_mask)
     return from_array(np.where(mask[..., None], pixels, np.asarray(case.request.source, np.uint8)))
 
 

@@ -258,12 +258,12 @@ def _seconds(records: Sequence[EditRecord], scores: ProtocolScores) -> FloatND:
 def _failures(
     records: Sequence[EditRecord], rows: CaseRows, titles: Mapping[str, str]
 ) -> dict[str, Counter[str]]:
-    """Method digest -> category (or ``all``) -> number of cases without an image."""
+    """Method digest -> category (or ``all``) -> number of cases without an image. Refused cases do not count."""
     # A case is a failure if no record of it has an image, also where it was never tried.
     edited: dict[str, set[str]] = {digest: set() for digest in titles}
     for record in records:
         # Records of methods that the run no longer lists are left out, as in the tables.
-        if record.error is None and record.key.method in edited:
+        if (record.error is None or record.is_refused) and record.key.method in edited:
             edited[record.key.method].add(record.key.case)
     failures: dict[str, Counter[str]] = {}
     for digest, cases in edited.items():

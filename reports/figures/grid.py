@@ -207,8 +207,10 @@ def _draw_caption(
 
 
 def outlined(case: EditCase, size: int = PANEL) -> Image.Image:
-    """The source at ``size``, with the outline of the mask drawn on the enlarged pixels."""
+    """The source at ``size``, with the outline of the mask (if there is one) drawn on the enlarged pixels."""
     image = enlarged(case.request.source, size)
+    if case.request.mask is None:
+        return image
     # NEAREST keeps the mask at 0 and 255, so that its outline is sharp.
     mask = case.request.mask.convert("L").resize((size, size), Image.Resampling.NEAREST)
     # A white line outside the coloured one keeps the outline visible on any background.
@@ -222,6 +224,8 @@ def outlined(case: EditCase, size: int = PANEL) -> Image.Image:
 
 
 def _mask_panel(case: EditCase, size: int = PANEL) -> Image.Image:
+    if case.request.mask is None:
+        return _blank_panel("no mask", size)
     mask = case.request.mask.convert("L").resize((size, size), Image.Resampling.NEAREST)
     ground = Image.new("RGB", (size, size), "#2b2b31")
     ground.paste(Image.new("RGB", (size, size), "#ffffff"), mask=mask)
@@ -229,13 +233,15 @@ def _mask_panel(case: EditCase, size: int = PANEL) -> Image.Image:
 
 
 def _edit_panel(edit: Image.Image | None, size: int = PANEL) -> Image.Image:
-    if edit is not None:
-        return enlarged(edit, size)
-    # A failed edit: a pale panel with a diagonal.
+    return enlarged(edit, size) if edit is not None else _blank_panel("failed", size)
+
+
+def _blank_panel(word: str, size: int) -> Image.Image:
+    """A pale panel with a diagonal, for an image that does not exist."""
     blank = Image.new("RGB", (size, size), "#f4f4f6")
     pen = ImageDraw.Draw(blank)
     pen.line([(0, 0), (size, size)], fill=RULE)
-    pen.text((size / 2, size / 2), "failed", font=_font(15), fill=FAINT, anchor="mm")
+    pen.text((size / 2, size / 2), word, font=_font(15), fill=FAINT, anchor="mm")
     return blank
 
 
@@ -247,7 +253,7 @@ def enlarged(image: Image.Image, size: int) -> Image.Image:
 
 
 def _caption(case: EditCase, font: FreeTypeFont, room: int) -> list[str]:
-    return _wrap("→ " + case.request.target_prompt, font, room)
+    return _wrap("→ " + (case.request.target_prompt or case.request.instruction), font, room)
 
 
 def _wrap(text: str, font: FreeTypeFont, room: float) -> list[str]:

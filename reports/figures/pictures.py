@@ -85,8 +85,9 @@ def heat_maps(
 
     The inside of the mask is gray, since change is requested there. The arguments are those of :func:`side_by_side`.
     """
-    # Chosen at random: a choice by leakage would favour some methods.
-    picked = choose(scores.protocols[protocol], "random")
+    # Chosen at random: a choice by leakage would favour some methods. Without a mask, nothing is outside it.
+    file = store.cases(protocol)
+    picked = [case for case in choose(scores.protocols[protocol], "random") if file.row(case)["mask"]]
     columns = parts(scores)[0] if methods is None else list(methods)
     if not picked or not columns:
         return None
@@ -130,13 +131,14 @@ def _heat_colors() -> Any:
 
 
 def leak_map(case: EditCase, edit: Image.Image) -> NDArray[np.float64]:
-    """``(H, W)`` in [0, 1]: the largest difference of a channel. NaN inside the mask."""
+    """``(H, W)`` in [0, 1]: the largest difference of a channel. NaN inside the mask, and everywhere without one."""
     # (H, W, 3) in [0, 255]
     source = np.asarray(case.request.source.convert("RGB"), dtype=np.float64)
     after = np.asarray(edit.convert("RGB"), dtype=np.float64)
     change: NDArray[np.float64] = np.abs(after - source).max(axis=2) / 255
     # 255 = edit, 0 = keep.
-    change[np.asarray(case.request.mask.convert("L")) > 127] = np.nan
+    mask = case.request.mask
+    change[... if mask is None else np.asarray(mask.convert("L")) > 127] = np.nan
     return change
 
 

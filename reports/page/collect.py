@@ -178,7 +178,7 @@ def _methods(store: RunStore, content: _Content) -> list[dict[str, Any]]:
     failed = dict.fromkeys(content.methods, 0)
     seconds: dict[str, list[float]] = {digest: [] for digest in content.methods}
     for record in content.edits:
-        failed[record.key.method] += record.file is None
+        failed[record.key.method] += record.file is None and not record.is_refused
         if record.seconds is not None:
             seconds[record.key.method].append(record.seconds)
     titles = content.titles

@@ -86,7 +86,7 @@ PEB.gallery = (() => {
     return PEB.path(`${run.root}/${name}`);
   }
 
-  const caseFile = (c, kind) => PEB.path(`${run.root}/cases/${run.protocols[cases.protocol[c]].name}/${cases[kind][c]}`);
+  const caseFile = (c, kind) => cases[kind][c] === null ? null : PEB.path(`${run.root}/cases/${run.protocols[cases.protocol[c]].name}/${cases[kind][c]}`);
 
   /* File of the small copy, for large images. */
   const small = (name, whole) => (name ? PEB.path(`page/thumbs/${name}`) : whole);
@@ -403,12 +403,12 @@ PEB.gallery = (() => {
     const element = h("a", {
       class: "card", href: `#gallery?edit=${encodeURIComponent(name(i))}`, role: "listitem", "data-position": position,
       tabindex: position === active ? 0 : -1, "aria-setsize": list.length, "aria-posinset": position + 1,
-      "aria-label": `${title}, ${PEB.words(run.categories[cases.category[c]])}: ${cases.target_prompt[c]}. ${GLYPH[found][1]}${leak === leak ? `, leak ${PEB.short(leak)}` : ""}`,
+      "aria-label": `${title}, ${PEB.words(run.categories[cases.category[c]])}: ${cases.target_prompt[c] || cases.instruction[c]}. ${GLYPH[found][1]}${leak === leak ? `, leak ${PEB.short(leak)}` : ""}`,
     }, picture,
       h("span", { class: "card-foot" },
         h("span", { class: method.control ? "card-method faint" : "card-method" }, view.layout === "case" ? null : dot(c), title),
         h("span", { class: "card-leak", title: sorted === null ? "leak" : view.sort }, PEB.short(sorted === null ? leak : sorted))),
-      view.layout === "case" ? null : h("span", { class: "card-prompt", title: cases.target_prompt[c] }, wish(c)));
+      view.layout === "case" ? null : h("span", { class: "card-prompt", title: cases.target_prompt[c] || cases.instruction[c] }, wish(c)));
     return element;
   }
 

@@ -146,7 +146,7 @@ PEB.viewer = (() => {
     place.className = `stage ${mode}`;
     $("v-heat-tools").hidden = mode !== "heat";
     $("v-caption").textContent = "";
-    const outline = () => ($("v-outline").checked ? h("img", { src: mask, alt: "", class: "outline" }) : null);
+    const outline = () => (mask && $("v-outline").checked ? h("img", { src: mask, alt: "", class: "outline" }) : null);
     if (edits.failed[current]) {
       place.replaceChildren(h("div", { class: "frame" }, picture(old, before), outline()));
       $("v-caption").replaceChildren(h("span", { class: "bad" }, "This edit failed. The image is its source."));
@@ -173,7 +173,7 @@ PEB.viewer = (() => {
         h("div", { class: "frame" }, picture(file, "edit"), outline(), h("span", { class: "tag left" }, "edit")));
     } else {
       const gain = $("v-gain").value;
-      const outside = $("v-outside").checked;
+      const outside = mask && $("v-outside").checked;
       // |edit - before|, black inside the mask, then coloured. All of it is done by blending, because a page on disk
       // may not read the pixels of its own images.
       const heat = h("div", { class: "heat-map", style: { filter: `url(#heat-${gain})` } },

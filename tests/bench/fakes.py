@@ -61,13 +61,15 @@ def make_case(index: int, side: int = 32, *, truth: bool = True, **request: Any)
         "instruction": "add a chair",
         "edit_words": ("chair",),
         "regions": regions,
+        **request,
     }
     return EditCase(
         id=f"case-{index:03d}",
         category=category,
-        request=EditRequest(**{**fields, **request}),
+        request=EditRequest(**fields),
         source_id=f"source-{index // 2}",
-        claims=(Claim("category", "none", "chair"),),
+        # The attribute classifier reads the region, so that without a mask nothing can be claimed.
+        claims=(Claim("category", "none", "chair"),) if fields["mask"] else (),
         truth=noise(f"truth-{index}", side) if truth else None,
         tags={"index": str(index)},
     )

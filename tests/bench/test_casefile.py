@@ -134,7 +134,15 @@ L = square(32, (0, 0, 4, 4))
             "values other than 0 and 255",
         ),
         (with_request(make_case(0), source=noise("x", 32).convert("L")), "the source is of mode L"),
-        (with_request(make_case(0), target_prompt=" "), "the target prompt is empty"),
+        (
+            with_request(make_case(0), target_prompt=" ", instruction=""),
+            "neither a target prompt nor an instruction",
+        ),
+        (with_request(make_case(3), mask=None), "it has regions and no mask"),
+        (
+            replace(with_request(make_case(0), mask=None), claims=(Claim("color", "red", "blue"),)),
+            "names region 0, but the case has 0 regions and no mask",
+        ),
         (replace(make_case(0), truth=noise("x", 16)), r"the ground truth is RGB \(16, 16\)"),
         (replace(make_case(0), category=""), "no category"),
         (
@@ -155,6 +163,23 @@ def test_each_fault_of_a_case_is_named(case: EditCase, message: str) -> None:
 def test_a_category_that_the_protocol_lacks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CaseError, match="category 'style' is none of the protocol's: attribute"):
         write_cases(tmp_path, [replace(make_case(0), category="style")], INFO)
+
+
+def test_a_case_without_a_mask_or_a_target_prompt_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    bare = replace(with_request(make_case(0), mask=None, target_prompt=""), claims=())
+    # The benchmark gives methods no mask, but has one for metrics.
+    hidden = replace(
+        with_request(make_case(1), mask=None), claims=(Claim("color", "red", "blue"),), scored=ScoredAreas(L)
+    )
+    stored = write_cases(tmp_path, [bare, hidden], INFO)
+    assert [row["mask"] for row in stored.rows] == [None, None]
+    assert not (tmp_path / "masks").exists()
+    first, second = stored
+    assert (first.request.mask, first.request.target_prompt, first.areas) == (None, "", ())
+    assert second.request.mask is None
+    (area,) = second.areas
+    assert area.tobytes() == L.tobytes()
+    assert provided_fields(stored.rows) == REQUEST_FIELDS - {"mask", "target_prompt", "regions"}
 
 
 def test_provided_fields(tmp_path: Path) -> None:
@@ -236,7 +261,6 @@ def test_half_an_emoji_is_refused_by_its_place(tmp_path: Path) -> None:
     "name",
     [
         "source",
-        "mask",
         "source_prompt",
         "target_prompt",
         "region_prompt",

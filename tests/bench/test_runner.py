@@ -13,7 +13,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -285,10 +285,71 @@ def test_a_malformed_protocol_is_one_error(
         make_plan([protocol()], [method()])
 
 
-def test_a_case_without_a_mask_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Fakes, "cases", lambda self: [make_case(0, mask=None)])
+def test_a_mask_of_a_wrong_type_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Fakes, "cases", lambda self: [make_case(0, mask="mask.png")])
     with pytest.raises(CaseError, match="case case-000: mask: None or of a wrong type"):
         make_plan([protocol()], [method()])
+
+
+class TestCasesThatLackAField:
+    """Cases 1 and 2 have no mask, case 2 no target prompt. The fake needs both, the oracle neither."""
+
+    REASONS: ClassVar = {
+        "case-001": "refused: the case has no mask, which the method needs",
+        "case-002": "refused: the case has no mask, no target prompt, which the method needs",
+    }
+
+    @pytest.fixture(autouse=True)
+    def _cases(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cases = [make_case(0), make_case(1, mask=None), make_case(2, mask=None, target_prompt="")]
+        monkeypatch.setattr(Fakes, "cases", lambda self: cases)
+
+    def test_each_is_refused_with_its_reason_and_the_others_are_edited(self, tmp_path: Path) -> None:
+        notes = Bars()
+        summary = execute(tmp_path / "run", method(), method("oracle"), progress=notes)
+        assert (summary.done, summary.skipped, summary.failed, summary.refused) == (4, 0, 0, 2)
+        assert summary.ok
+        store = RunStore.open(tmp_path / "run")
+        assert {r.key.case: r.error for r in store.edits() if r.is_refused} == self.REASONS
+        assert len([r for r in store.edits() if r.file]) == 4
+        assert [note for note in notes.notes if "refused" in note] == [
+            f"fake on fakes: 1 cases {reason}" for reason in self.REASONS.values()
+        ]
+        assert store.cases("fakes").get("case-001").request.mask is None
+
+    def test_a_second_run_records_them_no_second_time(self, tmp_path: Path) -> None:
+        execute(tmp_path / "run", method())
+        before = (tmp_path / "run" / "edits.jsonl").read_bytes()
+        summary = execute(tmp_path / "run", method())
+        assert (summary.done, summary.skipped, summary.refused) == (0, 1, 2)
+        assert (tmp_path / "run" / "edits.jsonl").read_bytes() == before
+
+    def test_the_plan_counts_them_apart(self) -> None:
+        (row,) = make_plan([protocol()], [method()]).rows
+        assert (row.total, row.todo, row.refused) == (1, 1, 2)
+
+    def test_where_no_case_has_the_field_the_plan_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Fakes, "cases", lambda self: [make_case(i, mask=None) for i in range(3)])
+        plan = make_plan([protocol()], [method(), method("oracle")])
+        assert plan.problems == (
+            "method fake needs mask, which protocol fakes does not provide: leave one of the two out",
+        )
+
+    def test_a_case_without_a_mask_is_edited_at_the_native_size(self, tmp_path: Path) -> None:
+        class MaskFree(Fake):
+            needs = frozenset({"source", "instruction"})
+
+            def edit(self, requests):  # type: ignore[no-untyped-def]
+                assert [request.mask for request in requests] == [None] * len(requests)
+                return [request.source for request in requests]
+
+        maker = Editor(
+            MaskFree(Fake.Options(native=16), Runtime()), batch_size=2, device="cpu", note=lambda _: None
+        )
+        (outcome,) = maker.edit([maker.prepare(make_case(1, mask=None, regions=()), 0)])
+        assert outcome.error is None
+        assert outcome.image is not None
+        assert outcome.image.size == (16, 16)
 
 
 def test_out_of_memory_halves_and_changes_no_result(tmp_path: Path) -> None:

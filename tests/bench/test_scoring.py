@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 
 from bench import scoring
-from bench.edit import EditCase, EditRecord
+from bench.edit import EditCase, EditRecord, ScoredAreas
 from bench.images import composite, from_array, mask_array, mask_image, to_array
 from bench.metrics import METRICS, NoValue, Pair
 from bench.metrics.features import Features
+from bench.metrics.leakage import EditArea, LeakMse
 from bench.metrics.types import MetricError, RgbImage
 from bench.registry import Registry
 from bench.store import RunStore
@@ -43,6 +45,25 @@ class TestSingles:
             assert raw[case.id] == pytest.approx(to_array(edited).mean() / 255, rel=1e-12)
             assert pasted[case.id] == pytest.approx(to_array(back).mean() / 255, rel=1e-12)
         assert (summary.scored, summary.skipped, summary.missing) == (2 * COUNT, 0, {})
+
+    def test_without_a_mask_whole_images_are_scored_and_the_rest_has_the_reason(self, tmp_path: Path) -> None:
+        cases = [make_case(0), make_case(1, mask=None, regions=())]
+        with scored_run(tmp_path / "bare", cases) as store:
+            scoring.score_run(store, [Mean(), LeakMse(Features()), EditArea(Features())])
+            assert isinstance(by_case(store, "mean")["case-001"], float)
+            for name in ("mean_pasted", "leak_mse", "edit_area"):
+                values = by_case(store, name)
+                assert isinstance(values["case-000"], float)
+                assert values["case-001"] == "the case has no mask"
+
+    def test_a_scored_mask_is_scored_though_the_method_got_none(self, tmp_path: Path) -> None:
+        whole = make_case(0)
+        hidden = replace(make_case(0, mask=None, regions=()), scored=ScoredAreas(whole.request.needed_mask))
+        edited = RgbImage.of(noise("edit", 32))
+        pairs = [Pair.of_case(case, edited) for case in (whole, hidden)]
+        one, other = (LeakMse(Features()).score([pair])[0] for pair in pairs)
+        assert one == other
+        assert pairs[0].composite().key == pairs[1].composite().key
 
     def test_what_is_scored_is_skipped(self, store: RunStore, cases: list[EditCase]) -> None:
         scoring.score_run(store, [Mean()])

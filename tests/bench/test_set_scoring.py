@@ -11,14 +11,25 @@ import pytest
 
 from bench import scoring
 from bench.casefile import protocol_info
-from bench.edit import EditCase, EditRecord
+from bench.edit import REFUSED, EditCase, EditRecord
 from bench.images import composite, to_array
 from bench.metrics.features import Features
 from bench.metrics.realism import Vgg16Frechet, Vgg16Kid
 from bench.metrics.types import SetValue
 from bench.store import RunStore
 from tests.bench.fakes import Fakes, make_case, noise
-from tests.bench.scored import COUNT, SPEC, Distance, Mean, add_edits, key, real, replace_edit, scored_run
+from tests.bench.scored import (
+    COUNT,
+    OTHER,
+    SPEC,
+    Distance,
+    Mean,
+    add_edits,
+    key,
+    real,
+    replace_edit,
+    scored_run,
+)
 
 
 @pytest.fixture
@@ -69,6 +80,21 @@ class TestSets:
         scoring.score_run(store, [again], references={"fakes": real})
         assert (COUNT, 5) in again.sizes
         assert len(again.sizes) == 4, "of the categories, only that of the new edit is computed again"
+
+    def test_a_set_with_a_case_without_a_mask_has_no_composited_value(self, tmp_path: Path) -> None:
+        cases = [make_case(0), make_case(1), make_case(2, mask=None)]
+        with scored_run(tmp_path / "bare", cases) as store:
+            refused = EditRecord(key("case-002", OTHER), None, None, None, f"{REFUSED}the case has no mask")
+            add_edits(store, cases[:2], OTHER)
+            store.append_edits([refused])
+            scoring.score_run(store, [Distance()], references={"fakes": real})
+            frame = store.set_scores().set_index(["method", "metric", "category"])
+            row = frame.loc[(SPEC.digest, "distance_pasted", "all")]
+            assert (row["reason"], row["n"], row["failed"]) == ("the case has no mask", 0, 0)
+            assert frame.loc[(SPEC.digest, "distance", "all")]["n"] == 3
+            # A category whose cases all have masks keeps its value, and a refusal is no failure.
+            assert frame.loc[(SPEC.digest, "distance_pasted", cases[1].category)]["n"] == 1
+            assert frame.loc[(OTHER.digest, "distance", "all")][["n", "failed"]].tolist() == [2, 0]
 
     def test_without_real_images_there_is_no_value(self, store: RunStore) -> None:
         scoring.score_run(store, [Distance()])

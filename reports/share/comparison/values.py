@@ -60,6 +60,8 @@ def common_cases(a: RunStore, b: RunStore, protocol: str, notes: list[str]) -> C
             is_relative(row[kind])
             and pixels(left.directory / row[kind]) == pixels(right.directory / row[kind])
             for kind in ("source", "mask")
+            # A case may have no mask.
+            if row[kind] is not None
         )
     }
     notes.append(

@@ -99,7 +99,7 @@ def check_against_protocol(
 def _files_of(row: Mapping[str, Any]) -> list[str]:
     """Files of a case, relative to its protocol's folder."""
     scored = row["scored"] or {"regions": []}
-    files = [row["source"], row["mask"], *([row["truth"]] if row["truth"] else [])]
+    files = [row["source"], *(row[name] for name in ("mask", "truth") if row[name])]
     files += [scored["mask"]] if row["scored"] else []
     return [*files, *(region["mask"] for region in (*row["regions"], *scored["regions"]))]
 
@@ -146,7 +146,11 @@ def _differing_parts(stored: EditCase, fresh: EditCase) -> list[str]:
     differing = [name for name, (before, after) in values.items() if before != after]
 
     # Images. Regions are compared one by one where both cases have as many.
-    images = [("source", one.source, other.source), ("mask", one.mask, other.mask)]
+    images = [("source", one.source, other.source)]
+    if one.mask is not None and other.mask is not None:
+        images.append(("mask", one.mask, other.mask))
+    elif one.mask is not other.mask:
+        differing.append("mask")
     if len(one.regions) != len(other.regions):
         differing.append("regions")
     else:

@@ -49,6 +49,13 @@ def test_the_outline_lies_on_the_border_and_the_rest_is_the_source() -> None:
     assert not changed[outside > 2].any()
 
 
+def test_without_a_mask_the_source_has_no_outline_and_the_mask_s_panel_says_so() -> None:
+    case = fake.cases()[0]
+    bare = dataclasses.replace(case, request=dataclasses.replace(case.request, mask=None))
+    assert figures.outlined(bare, 192).tobytes() == figures.enlarged(case.request.source, 192).tobytes()
+    assert figures._mask_panel(bare).tobytes() == figures._blank_panel("no mask", PANEL).tobytes()
+
+
 def test_an_outline_that_meets_the_rim_is_closed_there() -> None:
     mask = Image.new("L", (64, 64))
     mask.paste(255, (0, 16, 32, 48))

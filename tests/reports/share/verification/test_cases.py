@@ -39,3 +39,10 @@ def test_the_files_of_a_case_include_its_scored_masks() -> None:
     exact = checked_row(case_row(replace(make_case(0), scored=SCORED)))
     added = set(_files_of(exact)) - set(_files_of(plain))
     assert added == {"scored/case-000/mask.png", "scored/case-000/0.png", "scored/case-000/1.png"}
+
+
+def test_a_case_without_a_mask_has_no_mask_file_and_differs_from_one_with() -> None:
+    bare = make_case(0, mask=None)
+    assert "masks/case-000.png" not in _files_of(checked_row(case_row(bare)))
+    assert _differing_parts(bare, make_case(0, mask=None)) == []
+    assert "mask" in _differing_parts(bare, replace(make_case(0), claims=()))
