@@ -5,6 +5,7 @@ from __future__ import annotations
 PROTOCOLS: dict[str, str] = {
     "celeba_hq": "protocols.celeba_hq:CelebAHQ",
     "coco": "protocols.coco:Coco",
+    "pie_bench": "protocols.published.pie_bench:PieBench",
     "brushbench": "protocols.published.brushbench:BrushBench",
     "mini-celeba-hq": "protocols.world:MiniCelebAHQ",
     "mini-coco": "protocols.world:MiniCoco",

@@ -14,6 +14,7 @@ import run_bench
 from tests.command_line import run
 from tests.protocols.published.masked_layouts import (
     write_brushbench,
+    write_pie_bench,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::bench.errors.BenchWarning")
@@ -38,6 +39,7 @@ def edited(protocol: str, root: Path, method: object, **options: object) -> tupl
 @pytest.mark.parametrize(
     ("protocol", "write", "options", "cases", "masked"),
     [
+        ("pie_bench", write_pie_bench, {}, 3, 2),
         ("brushbench", write_brushbench, {}, 4, 4),
     ],
 )
