@@ -391,7 +391,8 @@ class EditProtocol(Configurable):
         """The files of one edit in the benchmark's own layout of outputs, which its official scorer reads.
 
         ``row`` is the case's line of ``cases.jsonl``. Maps each path, below the method's folder, to ``"edit"`` or
-        ``"source"``. Empty where the benchmark has no such layout.
+        ``"source"``. ``{method}`` in a path stands for the name of that folder. Empty where the benchmark has no such
+        layout.
         """
         del row
         return {}

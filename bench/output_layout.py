@@ -71,6 +71,6 @@ def _source(cases: CaseFile, case: str) -> Path:
 
 def _copy(files: Mapping[str, str], edit: Path, source: Path, folder: Path) -> None:
     for name, kind in files.items():
-        target = folder.joinpath(*safe_relative(name, "name of an output"))
+        target = folder.joinpath(*safe_relative(name.replace("{method}", folder.name), "name of an output"))
         with atomic_file(target) as temporary:
             shutil.copyfile({"edit": edit, "source": source}[kind], temporary)

@@ -221,15 +221,15 @@ EntryT = TypeVar("EntryT")
 class CaseList(Sequence[EditCase], Generic[EntryT]):
     """A protocol's cases, each built when it is read: 1,000 cases of 512 px would fill over a gigabyte.
 
-    ``EntryT``: what a case is built from, such as ``Choice``.
+    ``choices`` are what the cases are built from, such as ``Choice``.
     """
 
     def __init__(self, choices: Sequence[EntryT], build: Callable[[EntryT], EditCase]) -> None:
-        self._choices = choices
+        self.choices = choices
         self._build = build
 
     def __len__(self) -> int:
-        return len(self._choices)
+        return len(self.choices)
 
     @overload
     def __getitem__(self, index: int) -> EditCase: ...
@@ -237,8 +237,8 @@ class CaseList(Sequence[EditCase], Generic[EntryT]):
     def __getitem__(self, index: slice) -> CaseList[EntryT]: ...
     def __getitem__(self, index: int | slice) -> EditCase | CaseList[EntryT]:
         if isinstance(index, slice):
-            return CaseList(self._choices[index], self._build)
-        return self._build(self._choices[index])
+            return CaseList(self.choices[index], self._build)
+        return self._build(self.choices[index])
 
 
 # ---------------------------------------------------------------- protocols

@@ -186,6 +186,22 @@ class PublishedProtocol(EditProtocol, ABC, Generic[OptionsT, EntryT]):
         except (OSError, ValueError) as error:
             raise self.error(f"{path}: cannot be read ({error}).") from error
 
+    def json_lines(self, path: Path) -> list[tuple[int, Any]]:
+        """(number, value) of each line of a JSONL file, numbered from 1, without empty lines. Raises ProtocolError."""
+        try:
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
+        except (OSError, ValueError) as error:
+            raise self.error(f"{path}: cannot be read ({error}).") from error
+        values = []
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                values.append((number, parse_json(line)))
+            except ValueError as error:
+                raise self.error(f"{path}:{number}: is not JSON ({error}).") from error
+        return values
+
     def item(self, row: Any, types: Mapping[str, type | tuple[type, ...]], where: str) -> dict[str, Any]:
         """``row`` itself, an object with these keys. ``where``: its name in errors.
 
@@ -209,6 +225,12 @@ class PublishedProtocol(EditProtocol, ABC, Generic[OptionsT, EntryT]):
             return safe_part(text, where)
         except UnsafeName as error:
             raise self.error(str(error)) from None
+
+    def checked_category(self, text: str, where: str) -> str:
+        """``text`` itself. Raises ProtocolError where it is none of the protocol's categories."""
+        if text not in self.categories:
+            raise self.error(f"{where}: {text!r} is none of the categories {', '.join(self.categories)}.")
+        return text
 
     def path_below(self, folder: Path, name: str, where: str) -> Path:
         """The file ``name`` below a folder. Raises ProtocolError where the name leads out of it."""
