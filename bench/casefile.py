@@ -45,7 +45,7 @@ def protocol_info(protocol: EditProtocol) -> dict[str, Any]:
         "version": protocol.version,
         "digest": protocol.digest,
         # A list, because JSON has no tuples.
-        "canvas": protocol.canvas if isinstance(protocol.canvas, int) else list(protocol.canvas),
+        "canvas": list(protocol.canvas) if isinstance(protocol.canvas, tuple) else protocol.canvas,
         "categories": list(protocol.categories),
     }
     # Absent where there are none, so that the files of earlier runs stay as they are.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -176,6 +177,23 @@ class Configurable:
         return ()
 
 
+@dataclass(frozen=True)
+class PixelArea:
+    """A working size by its number of pixels, for models that take any aspect ratio."""
+
+    pixels: int
+    """Width times height, about."""
+    multiple: int = 8
+    """Each side is a multiple of it."""
+
+    def size(self, source: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) of about these pixels, with the aspect ratio of ``source`` as far as multiples allow."""
+        # width * height = pixels and width / height = source's ratio.
+        scale = math.sqrt(self.pixels / (source[0] * source[1])) / self.multiple
+        width, height = (max(1, round(side * scale)) * self.multiple for side in source)
+        return width, height
+
+
 class EditMethod(Configurable):
     """Base class of every editing method.
 
@@ -185,9 +203,10 @@ class EditMethod(Configurable):
 
     needs: frozenset[str]
     """Fields of :class:`EditRequest` that the method uses. Every method declares it."""
-    native_size: int | None = None
-    """Side length in pixels of the square images that :meth:`edit` expects, or None for any size. The runner resizes
-    to it and back. It mirrors the borders of an image that is not square until it is, and crops the edit."""
+    native_size: int | tuple[int, int] | PixelArea | None = None
+    """Size in pixels of the images that :meth:`edit` expects: the side of a square, (width, height), or an area with
+    the source's aspect ratio. None for any size. The runner resizes to it and back without distortion: it mirrors the
+    borders of an image of another aspect ratio, and crops the edit."""
     is_control: bool = False
     """True for a reference method whose result is known in advance (copy of the input, ground truth, noise). Tables
     list controls apart and never mark them as the best."""
@@ -216,10 +235,10 @@ class EditMethod(Configurable):
         return None
 
     @classmethod
-    def case_problems(cls, options: Any, cases: Sequence[str], size: tuple[int, int]) -> Sequence[str]:
+    def case_problems(cls, options: Any, cases: Sequence[str], size: tuple[int, int] | None) -> Sequence[str]:
         """Reasons why the method cannot edit the planned cases of a protocol. Called before any edit.
 
-        ``cases`` are their ids, ``size`` is the (width, height) of their sources.
+        ``cases`` are their ids, ``size`` is the (width, height) of their sources, None where each has its own.
         """
         del options, cases, size
         return ()
@@ -231,7 +250,7 @@ class EditMethod(Configurable):
         return None
 
     def edit(self, requests: Sequence[EditRequest]) -> Sequence[Image]:
-        """Edits a batch. Returns as many images, of the same sizes, in the same order.
+        """Edits a batch of sources of one size. Returns as many images of that size, in the same order.
 
         Each result depends on its own request alone: its ``seed`` feeds its own random generator. The rest of the
         batch may change it by floating-point rounding only.
@@ -335,7 +354,7 @@ class ScoreRecord:
 class ExpectedCases:
     """The cases that a protocol selects from complete data, as far as its options say."""
 
-    canvas: int | tuple[int, int]
+    canvas: int | tuple[int, int] | None
     """As :attr:`EditProtocol.canvas`."""
     per_category: int
     """Number of cases in each category."""
@@ -355,8 +374,9 @@ class EditProtocol(Configurable):
     ceilings: Mapping[str, float] = {}
     """Category -> expected success of the best guess of a method that sees neither the regions nor the source inside
     the mask. Empty where no such bound is known."""
-    canvas: int | tuple[int, int]
-    """Pixels of every source, mask and ground truth: the side of a square, or (width, height)."""
+    canvas: int | tuple[int, int] | None
+    """Pixels of every source, mask and ground truth: the side of a square, or (width, height). None where each source
+    has its own size."""
     rendered: bool = False
     """True where the rendered world draws every image. The embedded networks (the mini CLIP, the attribute
     classifier) have seen nothing else, and score no other protocol."""
@@ -383,7 +403,7 @@ class EditProtocol(Configurable):
         raise NotImplementedError
 
     def reference(self) -> Iterator[Image]:
-        """The real images for FID, at the canvas's size. A fresh iterator each time."""
+        """The real images for FID, at the canvas's size, if it has one. A fresh iterator each time."""
         raise NotImplementedError
 
     @classmethod

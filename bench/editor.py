@@ -16,8 +16,8 @@ from typing import Any
 
 from PIL import Image
 
-from bench.edit import EditCase, EditMethod, Region
-from bench.images import ImageError, pad_square, resize, resize_mask
+from bench.edit import EditCase, EditMethod, EditRequest, PixelArea
+from bench.images import ImageError, fit
 from bench.registry import describe
 
 log = logging.getLogger(__name__)
@@ -83,24 +83,8 @@ class Editor:
         """The case as the method gets it. Thread-safe. Raises ``ImageError`` for a mask lost in resizing."""
         # The image's own seed, in place of the case's 0.
         request = replace(case.request, seed=seed)
-        size = request.source.size
-        side = self._method.native_size
-        if side is not None and size != (side, side):
-            request = replace(
-                request,
-                # Padded to a square first. Otherwise a source that is not square would be distorted.
-                source=resize(pad_square(request.source, mirror=True), side),
-                mask=None if request.mask is None else _native_mask(request.mask, side, "the mask"),
-                regions=tuple(
-                    Region(
-                        _native_mask(region.mask, side, f"the mask of region {index}"),
-                        region.prompt,
-                        region.words,
-                    )
-                    for index, region in enumerate(request.regions)
-                ),
-            )
-        return PreparedCase(replace(case, request=request), size)
+        native = at_native_size(request, self._method.native_size)
+        return PreparedCase(replace(case, request=native), request.source.size)
 
     def edit(self, batch: Sequence[PreparedCase]) -> list[EditOutcome]:
         """Every case's outcome, in order.
@@ -110,7 +94,7 @@ class Editor:
         """
         outcomes: list[EditOutcome] = []
         while len(outcomes) < len(batch):
-            chunk = batch[len(outcomes) : len(outcomes) + self.batch_size]
+            chunk = _of_one_size(batch[len(outcomes) : len(outcomes) + self.batch_size])
             attempt = self._attempt(chunk)
             # A batch of one image cannot be halved: its case has failed.
             if attempt.out_of_memory and len(chunk) > 1:
@@ -178,11 +162,40 @@ def _outcomes(chunk: Sequence[PreparedCase], attempt: _Attempt) -> list[EditOutc
     return outcomes
 
 
-def _native_mask(mask: Image.Image, side: int, name: str) -> Image.Image:
-    # resize_mask takes the nearest pixel, so that the mask stays binary.
-    native = resize_mask(pad_square(mask, mirror=False), side)
+def _of_one_size(batch: Sequence[PreparedCase]) -> Sequence[PreparedCase]:
+    """The cases at the beginning of a batch whose sources have one size: a method gets them as one tensor."""
+    sizes = [prepared.case.request.source.size for prepared in batch]
+    return batch[: next((i for i, size in enumerate(sizes) if size != sizes[0]), len(batch))]
+
+
+def at_native_size(request: EditRequest, native: int | tuple[int, int] | PixelArea | None) -> EditRequest:
+    """The request with its source, mask and regions at a method's native size.
+
+    Raises ``ImageError`` for a mask of which nothing is left there.
+    """
+    if isinstance(native, PixelArea):
+        native = native.size(request.source.size)
+    size = (native, native) if isinstance(native, int) else native
+    if size is None or request.source.size == size:
+        return request
+    # Padded to the native aspect ratio. Otherwise a source of another one would be distorted.
+    return replace(
+        request,
+        source=fit(request.source, size, mirror=True),
+        mask=None if request.mask is None else _native_mask(request.mask, size, "the mask"),
+        regions=tuple(
+            replace(region, mask=_native_mask(region.mask, size, f"the mask of region {index}"))
+            for index, region in enumerate(request.regions)
+        ),
+    )
+
+
+def _native_mask(mask: Image.Image, size: tuple[int, int], name: str) -> Image.Image:
+    native = fit(mask, size, mirror=False)
     if native.getextrema()[1] == 0:
-        raise ImageError(f"{name} is too thin: nothing of it is left at the method's native {side}x{side}.")
+        raise ImageError(
+            f"{name} is too thin: nothing of it is left at the method's native {size[0]}x{size[1]}."
+        )
     return native
 
 

@@ -10,7 +10,9 @@ Conventions everywhere in this project:
 from __future__ import annotations
 
 import io
+import math
 import warnings
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -293,36 +295,57 @@ def resize_mask(mask: Image.Image, size: int | tuple[int, int]) -> Image.Image:
     return mask if mask.size == target else mask.resize(target, Image.Resampling.NEAREST)
 
 
-def pad_square(image: Image.Image, mirror: bool) -> Image.Image:
-    """An image or a mask in the middle of a square of its longer side.
+def fit(image: Image.Image, size: tuple[int, int], *, mirror: bool) -> Image.Image:
+    """``image`` at ``size`` (width, height) without distortion: in the middle of a frame of that aspect ratio.
 
-    ``mirror`` fills the rest with the image mirrored at its borders. Without it, the rest is 0: nothing to edit.
+    ``mirror`` fills the rest of the frame with the image mirrored at its borders, and resamples by Lanczos. Without
+    it, for a mask, the rest is 0 (nothing to edit), and the nearest pixel is taken. The same object where it has that
+    size already.
     """
-    side = max(image.size)
-    if image.size == (side, side):
+    if image.size == size:
         return image
-    left, top = _place(image.size)
-    around = ((top, side - image.height - top), (left, side - image.width - left))
+    width, height = _frame(image.size, size)
     pixels = to_array(image)
-    widths = (*around, (0, 0)) if pixels.ndim == 3 else around
-    return from_array(np.pad(pixels, widths, mode="symmetric" if mirror else "constant"))
+    # The frame may end within a pixel, which the padded image has as a whole.
+    (left, top), outer = _margins(image.size, size), (math.ceil(width), math.ceil(height))
+    around = [(top, outer[1] - image.height - top), (left, outer[0] - image.width - left), (0, 0)]
+    padded = from_array(np.pad(pixels, around[: pixels.ndim], mode="symmetric" if mirror else "constant"))
+    if padded.size == size:
+        return padded
+    way = Image.Resampling.LANCZOS if mirror else Image.Resampling.NEAREST
+    return padded.resize(size, way, box=(0, 0, float(width), float(height)))
 
 
-def unpad_square(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """``size`` (width, height) from the middle of a square image, resized first: undoes :func:`pad_square`.
+def unfit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The part of ``image`` that :func:`fit` made of an image of ``size`` (width, height), at that size.
 
     The same object where it has that size already.
     """
     if image.size == size:
         return image
-    side = max(size)
-    left, top = _place(size)
-    return resize(image, side).crop((left, top, left + size[0], top + size[1]))
+    width, height = _frame(size, image.size)
+    left, top = _margins(size, image.size)
+    if width.denominator == height.denominator == 1:
+        # A frame of whole pixels: resized, then cropped.
+        return resize(image, (int(width), int(height))).crop((left, top, left + size[0], top + size[1]))
+    # Pixels of ``image`` per pixel of the frame. min: the product may be rounded beyond the image.
+    scale = image.width / width
+    right = min(float((left + size[0]) * scale), image.width)
+    bottom = min(float((top + size[1]) * scale), image.height)
+    box = (float(left * scale), float(top * scale), right, bottom)
+    return image.resize(size, Image.Resampling.LANCZOS, box=box)
 
 
-def _place(size: tuple[int, int]) -> tuple[int, int]:
-    """Left and top margin of an image of this size in the middle of a square of its longer side."""
-    return (max(size) - size[0]) // 2, (max(size) - size[1]) // 2
+def _frame(inner: tuple[int, int], outer: tuple[int, int]) -> tuple[Fraction, Fraction]:
+    """Exact width and height of the smallest frame around ``inner`` with the aspect ratio of ``outer``."""
+    width = max(Fraction(inner[0]), Fraction(inner[1] * outer[0], outer[1]))
+    return width, width * outer[1] / outer[0]
+
+
+def _margins(inner: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]:
+    """Left and top margin, in whole pixels, of ``inner`` in the middle of its frame."""
+    width, height = _frame(inner, outer)
+    return (math.ceil(width) - inner[0]) // 2, (math.ceil(height) - inner[1]) // 2
 
 
 def crop_square(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:

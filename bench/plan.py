@@ -188,13 +188,17 @@ def _checked_info(info: Mapping[str, Any], who: str) -> Mapping[str, Any]:
 
 
 def _is_canvas(canvas: Any) -> bool:
-    """True where it is the side of a square or [width, height], in pixels."""
+    """True where it is the side of a square or [width, height], in pixels, or None."""
+    if canvas is None:
+        return True
     sides = canvas if isinstance(canvas, list) and len(canvas) == 2 else [canvas]
     return all(isinstance(side, int) and side > 0 for side in sides)
 
 
-def width_height(canvas: int | Sequence[int]) -> tuple[int, int]:
-    """(width, height) in pixels of a protocol's canvas, which is the side of a square or both."""
+def width_height(canvas: int | Sequence[int] | None) -> tuple[int, int] | None:
+    """(width, height) in pixels of a protocol's canvas: the side of a square, both sides, or None."""
+    if canvas is None:
+        return None
     return (canvas, canvas) if isinstance(canvas, int) else (canvas[0], canvas[1])
 
 

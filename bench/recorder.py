@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bench.edit import EditKey, EditRecord, MethodSpec
 from bench.editor import EditOutcome
-from bench.images import unpad_square
+from bench.images import unfit
 from bench.plan import PlannedProtocol
 from bench.progress import Progress
 from bench.registry import describe
@@ -82,7 +82,7 @@ class Recorder:
     def _write(self, file: str, outcome: EditOutcome) -> str:
         assert outcome.image is not None
         # Back to the source's size, which undoes the resizing to the native size.
-        image = outcome.image if outcome.size is None else unpad_square(outcome.image, outcome.size)
+        image = outcome.image if outcome.size is None else unfit(outcome.image, outcome.size)
         return self._store.write_edit(file, image)
 
     def _append(self, entries: Sequence[_Entry], spec: MethodSpec) -> None:

@@ -87,12 +87,13 @@ class Outputs(EditMethod):
         return []
 
     @classmethod
-    def case_problems(cls, options: Options, cases: Sequence[str], size: tuple[int, int]) -> list[str]:
+    def case_problems(cls, options: Options, cases: Sequence[str], size: tuple[int, int] | None) -> list[str]:
         """A problem where no image has the id of one of the planned cases, and where images are of another size."""
         files = listed(options.path)
         planned = [files[case] for case in cases if case in files]
         if planned:
-            return [] if options.resize else _of_another_size(planned, size)
+            # Where each source has its own size, an edit of another size fails its case.
+            return [] if options.resize or size is None else _of_another_size(planned, size)
         return [
             f"{options.path}: none of its images ({_some(sorted(files))}) is named by one of the {len(cases)} cases "
             f"({_some(sorted(cases))}). Name them by the ids in the cases.jsonl that was exported with the same options"

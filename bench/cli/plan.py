@@ -66,7 +66,8 @@ def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
 
     plan, _ = session.plan(job)
     rows = _rows(plan, job)
-    # (width, height) of the canvas per protocol. None where a protocol lacks its data and cannot say.
+    # (width, height) of the canvas per protocol. None where each source has its own size, or where a protocol lacks
+    # its data and cannot say.
     canvas: dict[str, tuple[int, int] | None] = {
         entry.name: width_height(entry.info["canvas"]) for entry in plan.protocols
     }

@@ -37,7 +37,7 @@ _OPTIONAL_KEYS: Mapping[str, tuple[type, ...]] = {
     "registered": TEXT,
     "options": (dict,),
     "limit": (int, type(None)),
-    "canvas": (int, list),
+    "canvas": (int, list, type(None)),
     "categories": (list,),
     "batch_sizes": (list,),
     "threads": (list,),

@@ -11,7 +11,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -19,9 +18,10 @@ from typing import Any, overload
 from PIL.Image import Image
 
 from bench.edit import EditCase, EditMethod, EditRequest, Region, stable_digest
+from bench.editor import at_native_size
 from bench.errors import BenchError
 from bench.files import atomic_folder, parse_json, write_atomic
-from bench.images import composite, read_mask, read_rgb, resize, resize_mask, write_png
+from bench.images import composite, read_mask, read_rgb, unfit, write_png
 
 # Whether a result is good enough to learn from. It receives the case and the composited result.
 Accept = Callable[[EditCase, Image], bool]
@@ -150,27 +150,13 @@ def _edited(cases: Sequence[EditCase], method: EditMethod) -> list[Image]:
     if not cases:
         return []
     requests = [case.request for case in cases]
-    side = method.native_size
-    at_native_size = requests if side is None else [_resized(request, side) for request in requests]
+    native = [at_native_size(request, method.native_size) for request in requests]
     composites = []
-    for request, result in zip(requests, method.edit(at_native_size), strict=True):
+    for request, result in zip(requests, method.edit(native), strict=True):
         # Back to the case's own size, then composited along its own mask.
-        if result.size != request.source.size:
-            result = resize(result, request.source.size)
+        result = unfit(result, request.source.size)
         composites.append(composite(request.source.convert("RGB"), result, request.needed_mask))
     return composites
-
-
-def _resized(request: EditRequest, side: int) -> EditRequest:
-    """The request with its images and masks at (side, side) pixels."""
-    if request.source.size == (side, side):
-        return request
-    return replace(
-        request,
-        source=resize(request.source, side),
-        mask=resize_mask(request.needed_mask, side),
-        regions=tuple(replace(region, mask=resize_mask(region.mask, side)) for region in request.regions),
-    )
 
 
 def _folder_name(case: EditCase) -> str:

@@ -91,7 +91,7 @@ class _LargeWorld(SelectingProtocol[WorldOptions, SourceT], Generic[SourceT]):
     def __init__(self, options: WorldOptions) -> None:
         super().__init__(options)
         self.size = canvas_size(options.canvas)
-        self.canvas = self.size[0] if self.size[0] == self.size[1] else self.size
+        self.canvas: int | tuple[int, int] = self.size[0] if self.size[0] == self.size[1] else self.size
 
     @property
     def origin(self) -> str:

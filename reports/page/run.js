@@ -18,7 +18,7 @@ PEB.manifest = (() => {
         h("div", { class: "cards" }, ...run.protocols.map((protocol) => h("article", {},
           h("h3", {}, protocol.name),
           pairs([["version", protocol.version], ["digest", code(protocol.digest)], ["cases", PEB.grouped(protocol.cases)],
-            ["canvas px", [protocol.canvas].flat().join(" × ")], ...flat({ ...protocol.options, canvas: undefined })]))))),
+            ["canvas px", protocol.canvas === null ? "each source's own" : [protocol.canvas].flat().join(" × ")], ...flat({ ...protocol.options, canvas: undefined })]))))),
       h("section", {},
         h("div", { class: "section-head" }, h("h2", {}, "Methods"),
           h("p", { class: "small" }, "The digest is of the name and every option that changes pixels, weights included.")),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,17 +18,17 @@ from bench.images import (
     crop_square,
     dilate,
     erode,
+    fit,
     from_array,
     mask_array,
     mask_image,
-    pad_square,
     png_bytes,
     read_mask,
     read_rgb,
     resize,
     resize_mask,
     to_array,
-    unpad_square,
+    unfit,
     write_png,
 )
 
@@ -434,17 +435,17 @@ def test_write_png_makes_folders(tmp_path: Path, smooth: Image.Image) -> None:
     assert (to_array(read_rgb(path)) == to_array(smooth)).all()
 
 
-# Squares
+# Native sizes
 
 
 @pytest.mark.parametrize("size", [(64, 48), (48, 64), (10, 50), (31, 20)])
 def test_padding_to_a_square_mirrors_and_is_undone_exactly(size: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = from_array(pixels)
-    padded = pad_square(image, mirror=True)
     side = max(size)
+    padded = fit(image, (side, side), mirror=True)
     assert padded.size == (side, side)
-    assert unpad_square(padded, size).tobytes() == image.tobytes()
+    assert unfit(padded, size).tobytes() == image.tobytes()
     # The first line beyond a border is the border itself, seen in a mirror.
     longer = 0 if size[1] < size[0] else 1
     start = (side - min(size)) // 2
@@ -455,26 +456,60 @@ def test_padding_to_a_square_mirrors_and_is_undone_exactly(size: tuple[int, int]
 
 def test_a_padded_mask_has_nothing_to_edit_beyond_the_image() -> None:
     mask = mask_image(np.ones((20, 30), bool))
-    padded = mask_array(pad_square(mask, mirror=False))
-    assert padded.shape == (30, 30)
+    padded = mask_array(fit(mask, (30, 30), mirror=False))
     assert padded[5:25].all()
     assert not padded[:5].any()
     assert not padded[25:].any()
+    # Also where the frame is larger than the native size, and is no whole number of pixels.
+    native = mask_array(fit(mask, (24, 20), mirror=False))
+    assert native.shape == (20, 24)
+    # 30 x 20 in a frame of 30 x 25 at a scale of 0.8.
+    assert np.flatnonzero(native.any(axis=1)).tolist() == list(range(2, 18))
+    assert native[2:18].all()
 
 
-def test_a_square_is_not_padded_and_an_image_of_the_size_not_cropped(smooth: Image.Image) -> None:
-    square = smooth.crop((0, 0, 48, 48))
-    assert pad_square(square, mirror=True) is square
-    assert unpad_square(smooth, smooth.size) is smooth
+def test_an_image_of_the_size_is_the_same_object(smooth: Image.Image) -> None:
+    assert fit(smooth, smooth.size, mirror=True) is smooth
+    assert unfit(smooth, smooth.size) is smooth
 
 
-def test_a_padded_image_is_resized_without_distortion() -> None:
-    # A disc of a wide image is as wide as it is high at the native size, and again in the result.
-    y, x = np.mgrid[0:64, 0:96]
-    disc = from_array(np.where((x - 48) ** 2 + (y - 32) ** 2 < 100, 255, 0).astype(np.uint8)).convert("RGB")
-    native = resize(pad_square(disc, mirror=True), 48)
-    bright = to_array(native)[..., 0] > 127
-    assert abs(int(bright.any(axis=0).sum()) - int(bright.any(axis=1).sum())) <= 1
-    back = to_array(unpad_square(native, disc.size))
-    assert back.shape == (64, 96, 3)
-    assert ((back[..., 0] > 127) != (to_array(disc)[..., 0] > 127)).mean() < 0.02
+# Frames of whole pixels and frames that end within a pixel, wider and higher than the source.
+FITS = [((96, 64), (48, 48)), ((640, 480), (512, 288)), ((300, 500), (97, 64)), ((123, 457), (64, 512))]
+
+
+@pytest.mark.parametrize(("size", "native"), FITS)
+def test_both_axes_are_scaled_alike_and_the_middle_stays_the_middle(
+    size: tuple[int, int], native: tuple[int, int]
+) -> None:
+    # Red is the x of a pixel's centre, green its y, each in 0..255 over the source.
+    (w, h), (nw, nh) = size, native
+    x, y = np.meshgrid((np.arange(w) + 0.5) * 255 / w, (np.arange(h) + 0.5) * 255 / h)
+    ramp = from_array(np.stack([x, y, 0 * x], axis=2).round().astype(np.uint8))
+    seen = to_array(fit(ramp, native, mirror=True)).astype(float)
+    # One scale for both axes: that at which the source just fits.
+    scale = min(nw / w, nh / h)
+    # The margins are whole pixels of the source, so the middle may be off by one of them.
+    left = (math.ceil(nw / scale - 1e-9) - w) // 2
+    top = (math.ceil(nh / scale - 1e-9) - h) // 2
+    expected_x = ((np.arange(nw) + 0.5) / scale - left) * 255 / w
+    expected_y = ((np.arange(nh) + 0.5) / scale - top) * 255 / h
+    # Away from the source's borders, where the mirrored ramp turns. Rounding of both images is one level.
+    for values, expected in ((seen[nh // 2, :, 0], expected_x), (seen[:, nw // 2, 1], expected_y)):
+        inner = (expected > 20) & (expected < 235)
+        assert inner.sum() > 10
+        assert np.abs(values[inner] - expected[inner]).max() <= 1.01
+
+
+@pytest.mark.parametrize(("size", "native"), FITS)
+def test_the_way_back_is_the_inverse(size: tuple[int, int], native: tuple[int, int]) -> None:
+    (w, h), rng = size, np.random.default_rng(0)
+    # A picture of low frequencies, which survives a smaller native size.
+    coarse = from_array(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+    image = coarse.resize((w, h), Image.Resampling.BICUBIC)
+    back = unfit(fit(image, native, mirror=True), size)
+    assert back.size == size
+    difference = np.abs(to_array(back).astype(float) - to_array(image))[h // 8 : -h // 8, w // 8 : -w // 8]
+    assert difference.mean() < 1.0
+    # A shift by one pixel of the source would be seen.
+    shifted = np.abs(np.roll(to_array(back), 1, axis=1).astype(float) - to_array(image))
+    assert shifted[h // 8 : -h // 8, w // 8 : -w // 8].mean() > 2 * difference.mean()

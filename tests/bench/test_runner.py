@@ -21,7 +21,7 @@ from PIL import Image
 
 import bench.recorder
 from bench.case_rows import CaseError
-from bench.edit import Region, Runtime
+from bench.edit import PixelArea, Region, Runtime
 from bench.editor import Editor
 from bench.executors import LocalExecutor
 from bench.images import mask_array, mask_image, resize, to_array
@@ -166,6 +166,43 @@ def test_a_source_that_is_not_square_reaches_a_square_method_undistorted() -> No
     # Half the size: 8 x 8 pixels are 4 x 4, and the padding of 8 rows is 4.
     rows, columns = np.nonzero(mask_array(seen.mask))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (6, 9, 15, 18)
+
+
+@pytest.mark.parametrize(
+    ("native", "size"),
+    [((48, 24), (48, 24)), (PixelArea(2048), (56, 40)), (PixelArea(2048, multiple=16), (48, 32))],
+)
+def test_a_native_size_may_be_width_and_height_or_an_area(
+    native: tuple[int, int] | PixelArea, size: tuple[int, int]
+) -> None:
+    maker = Fake(Fake.Options(), Runtime())
+    maker.native_size = native
+    case = make_case(0)
+    request = replace(case.request, source=noise("wide", 96).crop((0, 0, 90, 60)), mask=None)
+    editor = Editor(maker, batch_size=1, device="cpu", note=print)
+    prepared = editor.prepare(replace(case, request=request), seed=1)
+    assert prepared.case.request.source.size == size
+    assert prepared.size == (90, 60)
+
+
+def test_sources_of_their_own_sizes_reach_the_method_in_batches_of_one_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = [32, 32, 40, 40, 40, 32]
+    monkeypatch.setattr(Fakes, "cases", lambda self: [make_case(i, side) for i, side in enumerate(sides)])
+    unsized = protocol()
+    with RunStore.open(tmp_path / "run", create=True) as store:
+        monkeypatch.setattr(Fakes, "__init__", lambda self, options: None)
+        monkeypatch.setattr(Fakes, "canvas", None, raising=False)
+        monkeypatch.setattr(Fakes, "digest", "0" * 12)
+        plan = make_plan([unsized], [method(), method("oracle")], store=store)
+        assert plan.protocols[0].info["canvas"] is None
+        summary = run(plan, store, LocalExecutor(batch_size=4))
+        assert (summary.done, summary.failed) == (12, 0)
+        assert LOG.batches == [2, 2, 1, 1]
+        for record in store.edits():
+            assert store.image(record).size == store.cases("fakes").get(record.key.case).request.source.size
+    assert RunStore.open(tmp_path / "run").manifest["protocols"]["fakes"]["canvas"] is None
 
 
 def test_native_size_round_trip(tmp_path: Path) -> None:

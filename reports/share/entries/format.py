@@ -52,8 +52,8 @@ class EntryProtocol(_EntryModel):
 
     version: Line
     digest: Line
-    # Pixels: the side of a square, or [width, height].
-    canvas: int | list[int]
+    # Pixels: the side of a square, or [width, height]. None where each source has its own size.
+    canvas: int | list[int] | None
     options: dict[str, Any] = {}
     # Cases per category, where the suite took only some.
     limit: int | None = None
