@@ -46,6 +46,10 @@ def check_case(case: EditCase) -> None:
             "Render it at the source's size."
         )
 
+    for index, image in enumerate(request.references):
+        if image.mode != "RGB":
+            raise CaseError(f"{where}: reference {index} is of mode {image.mode}, not RGB. Convert it.")
+
     # Masks: of the source's size, 0 and 255 only, neither empty nor full.
     if request.mask is None and request.regions:
         raise CaseError(f"{where}: it has regions and no mask. Give the union of the regions as the mask.")
@@ -118,6 +122,7 @@ def _fields_of_wrong_type(case: EditCase) -> list[str]:
         "instruction": isinstance(request.instruction, str),
         "edit_words": _all(request.edit_words, str),
         "regions": _are_regions(request.regions),
+        "references": _all(request.references, Image),
         "scored": case.scored is None
         or (
             isinstance(case.scored, ScoredAreas)
@@ -180,7 +185,9 @@ def case_row(case: EditCase) -> dict[str, Any]:
         ],
         "tags": dict(case.tags),
     }
-    # Absent where there is none, so that the files of earlier runs stay as they are.
+    # Absent where there are none, so that the files of earlier runs stay as they are.
+    if request.references:
+        row["references"] = [f"references/{case.id}/{i}.png" for i in range(len(request.references))]
     if case.scored is not None:
         row["scored"] = {
             "mask": f"scored/{case.id}/mask.png",
@@ -203,6 +210,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "instruction": "",
     "edit_words": [],
     "regions": [],
+    "references": [],
     "seed": 0,
     "truth": None,
     "claims": [],
@@ -233,6 +241,7 @@ def checked_row(row: Any) -> dict[str, Any]:
         },
         "edit_words": _all(checked["edit_words"], str),
         "regions": _are_region_rows(checked["regions"]),
+        "references": _all(checked["references"], str),
         "scored": checked["scored"] is None
         or (
             isinstance(checked["scored"], dict)

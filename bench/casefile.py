@@ -6,6 +6,7 @@ A folder holds
 * ``cases.jsonl``: one case a line, in order, with file names relative to the folder,
 * ``sources/<source id>.png``, once per source image (a second crop of one source gets a suffix),
   ``masks/<case id>.png`` where the case has a mask, ``regions/<case id>/<index>.png``, ``truths/<case id>.png``,
+  ``references/<case id>/<index>.png`` for further input images,
   ``scored/<case id>/mask.png`` and ``<index>.png`` where metrics use other masks than methods.
 
 ``cases.jsonl`` is written last and atomically, so every file that it names exists.
@@ -58,7 +59,8 @@ def provided_fields(rows: Iterable[Mapping[str, Any]]) -> frozenset[str]:
     # all() of no rows is True.
     if not rows:
         return frozenset()
-    provided = {name for name in REQUEST_FIELDS if all(row[name] for row in rows)}
+    # A row that was not read from a file lacks the fields that are empty by default.
+    provided = {name for name in REQUEST_FIELDS if all(row.get(name) for row in rows)}
     # A case of a single object needs no regions, so one row with some is enough.
     if any(row["regions"] for row in rows):
         provided.add("regions")
@@ -161,6 +163,7 @@ def _row_and_files(
     if is_new:
         files.append((row["source"], request.source))
     files += _region_files(row["regions"], request.regions)
+    files += zip(row.get("references", ()), request.references, strict=True)
     if case.scored is not None:
         files.append((row["scored"]["mask"], case.scored.mask))
         files += _region_files(row["scored"]["regions"], case.scored.regions)
@@ -276,6 +279,7 @@ class CaseFile(Sequence[EditCase]):
             instruction=row["instruction"],
             edit_words=tuple(row["edit_words"]),
             regions=regions(row["regions"]),
+            references=tuple(read_rgb(self._path(name)) for name in row["references"]),
             seed=row["seed"],
         )
         return EditCase(

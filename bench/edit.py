@@ -38,6 +38,7 @@ REQUEST_FIELDS: frozenset[str] = frozenset(
         "instruction",
         "edit_words",
         "regions",
+        "references",
     }
 )
 """Fields of :class:`EditRequest` that ``EditMethod.needs`` may name."""
@@ -74,6 +75,9 @@ class EditRequest:
     """Words of the target prompt that the edit adds or changes."""
     regions: tuple[Region, ...] = ()
     """The parts of a multi-object edit. Their union is the mask. Empty where there is no mask."""
+    references: tuple[Image, ...] = ()
+    """Further input images that the instruction speaks of, such as a style or an object. ``RGB``, each of its own size.
+    The runner does not resize them."""
     seed: int = 0
     """Seed of this image's random generator."""
 

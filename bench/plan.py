@@ -40,7 +40,7 @@ class PlannedProtocol:
         """Case id -> the reason, for each case that lacks a field of the request which the method needs."""
         # A case of a single object needs no regions.
         needs = sorted(method.needs - {"regions"})
-        lacking = {row["id"]: [name for name in needs if not row[name]] for row in self.rows}
+        lacking = {row["id"]: [name for name in needs if not row.get(name)] for row in self.rows}
         return {
             case_id: f"{REFUSED}the case has no {', no '.join(names).replace('_', ' ')}, which the method needs"
             for case_id, names in lacking.items()

@@ -129,7 +129,9 @@ def fingerprint(case: EditCase) -> dict[str, Any]:
         "mask": None if request.mask is None else _pixels(request.mask),
         "seed": request.seed,
     }
-    # Absent where there is none, so that the digests of protocols without it stay.
+    # Absent where there are none, so that the digests of protocols without them stay.
+    if request.references:
+        facts["references"] = [_pixels(image) for image in request.references]
     if case.scored is not None:
         facts["scored"] = [_pixels(case.scored.mask), *map(_pixels, case.areas)]
     return facts

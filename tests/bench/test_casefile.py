@@ -179,17 +179,35 @@ def test_a_case_without_a_mask_or_a_target_prompt_comes_back_as_it_was_written(t
     assert second.request.mask is None
     (area,) = second.areas
     assert area.tobytes() == L.tobytes()
-    assert provided_fields(stored.rows) == REQUEST_FIELDS - {"mask", "target_prompt", "regions"}
+    assert provided_fields(stored.rows) == REQUEST_FIELDS - {
+        "mask",
+        "target_prompt",
+        "regions",
+        "references",
+    }
+
+
+def test_further_input_images_come_back_and_are_named_only_where_there_are_some(tmp_path: Path) -> None:
+    images = (noise("style", 20), noise("object", 48))
+    stored = write_cases(tmp_path, [make_case(0), make_case(1, references=images)], INFO)
+    assert "references" not in (tmp_path / "cases.jsonl").read_text().split("\n")[0]
+    plain, with_images = stored
+    assert plain.request.references == ()
+    assert [image.size for image in with_images.request.references] == [(20, 20), (48, 48)]
+    assert all(map(same_image, with_images.request.references, images))
+    with pytest.raises(CaseError, match="case-000: reference 0 is of mode L"):
+        check_case(make_case(0, references=(noise("x", 8).convert("L"),)))
 
 
 def test_provided_fields(tmp_path: Path) -> None:
     rows = write_cases(tmp_path / "a", [make_case(i) for i in range(4)], INFO).rows
-    assert provided_fields(rows) == REQUEST_FIELDS, "one multi-object case provides regions"
-    assert provided_fields(rows[:3]) == REQUEST_FIELDS - {"regions"}
+    assert provided_fields(rows) == REQUEST_FIELDS - {"references"}, "one multi-object case provides regions"
+    assert provided_fields(rows[:3]) == REQUEST_FIELDS - {"regions", "references"}
     # One of two cases lacks a field: the protocol does not provide it.
     bare = [make_case(0), make_case(1, instruction="", edit_words=())]
     assert provided_fields(write_cases(tmp_path / "b", bare, INFO).rows) == REQUEST_FIELDS - {
         "regions",
+        "references",
         "instruction",
         "edit_words",
     }

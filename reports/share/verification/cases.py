@@ -101,6 +101,7 @@ def _files_of(row: Mapping[str, Any]) -> list[str]:
     scored = row["scored"] or {"regions": []}
     files = [row["source"], *(row[name] for name in ("mask", "truth") if row[name])]
     files += [scored["mask"]] if row["scored"] else []
+    files += row["references"]
     return [*files, *(region["mask"] for region in (*row["regions"], *scored["regions"]))]
 
 
@@ -158,6 +159,12 @@ def _differing_parts(stored: EditCase, fresh: EditCase) -> list[str]:
             images.append((f"mask of region {i}", before.mask, after.mask))
             if (before.prompt, tuple(before.words)) != (after.prompt, tuple(after.words)):
                 differing.append(f"prompt of region {i}")
+    # Further input images.
+    if len(one.references) != len(other.references):
+        differing.append("references")
+    else:
+        pairs = enumerate(zip(one.references, other.references, strict=True))
+        images += [(f"reference {i}", before, after) for i, (before, after) in pairs]
     # Areas of the metrics, where they are not those of the request.
     if (stored.scored is None) != (fresh.scored is None) or len(stored.areas) != len(fresh.areas):
         differing.append("scored")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from bench.case_rows import case_row, checked_row
 from bench.edit import Region, ScoredAreas
 from reports.share.verification.cases import _differing_parts, _files_of
-from tests.bench.fakes import make_case, square
+from tests.bench.fakes import make_case, noise, square
 
 EXACT = square(32, (4, 4, 9, 9))
 SCORED = ScoredAreas(
@@ -46,3 +46,12 @@ def test_a_case_without_a_mask_has_no_mask_file_and_differs_from_one_with() -> N
     assert "masks/case-000.png" not in _files_of(checked_row(case_row(bare)))
     assert _differing_parts(bare, make_case(0, mask=None)) == []
     assert "mask" in _differing_parts(bare, replace(make_case(0), claims=()))
+
+
+def test_further_input_images_are_files_of_the_case_and_are_compared() -> None:
+    style, other = noise("style", 8), noise("other", 8)
+    case = make_case(0, references=(style,))
+    assert "references/case-000/0.png" in _files_of(checked_row(case_row(case)))
+    assert _differing_parts(case, make_case(0, references=(style,))) == []
+    assert _differing_parts(case, make_case(0, references=(other,))) == ["reference 0"]
+    assert _differing_parts(case, make_case(0)) == ["references"]
