@@ -21,7 +21,7 @@ class OutputCount:
 
     written: int = 0
     missing: int = 0
-    """Cases without an edit: it failed, or the run is not finished."""
+    """Cases without an edit: it failed, was refused, or is not made yet."""
 
 
 def write_outputs(session: Session, store: RunStore, protocol: str, out: Path) -> dict[str, OutputCount]:

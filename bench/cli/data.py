@@ -72,8 +72,8 @@ def _export_outputs(session: Session, run: Path, protocol: str, out: Path) -> No
         if count.missing:
             warn(
                 console(stderr=True),
-                f"{out / folder}: {count.missing} cases have no edit. The official scorer may stop at them; "
-                "run the suite again to make them.",
+                f"{out / folder}: {count.missing} cases have no edit: it failed, or the case lacks what the method "
+                "needs. The official scorer may stop at them. Running the suite again makes failed edits.",
             )
 
 

@@ -14,6 +14,8 @@ import run_bench
 from tests.command_line import run
 from tests.protocols.published.masked_layouts import (
     write_brushbench,
+    write_editbench,
+    write_magicbrush_test,
     write_pie_bench,
 )
 
@@ -41,6 +43,8 @@ def edited(protocol: str, root: Path, method: object, **options: object) -> tupl
     [
         ("pie_bench", write_pie_bench, {}, 3, 2),
         ("brushbench", write_brushbench, {}, 4, 4),
+        ("magicbrush", write_magicbrush_test, {}, 3, 3),
+        ("editbench", write_editbench, {"hole": "white"}, 3, 3),
     ],
 )
 def test_copies_and_edits_from_elsewhere_are_scored(
