@@ -19,6 +19,7 @@ from reports.data.summary import cost_summary, summary
 from reports.tables.comparison import comparison_tables
 from reports.tables.paper_shapes import paper_tables
 from reports.tables.provenance import with_provenance
+from reports.tables.published import published_tables
 from reports.tables.standard import detail_tables, main_tables, standard_tables, success_tables
 from reports.tables.suite import COMPOSITED_LEAK, suite_tables, with_composited_leakage
 from reports.tables.tabulate import with_note
@@ -149,6 +150,7 @@ def _measured_tables(data: ReportData, style: Style, scores: RunScores) -> list[
         *main_tables(choosable if style.columns else scored, style.columns),
         *success_tables(scored),
         *detail_tables(scored),
+        *published_tables(scored),
     ]
 
 

@@ -58,6 +58,24 @@ METRICS: dict[str, str] = {
     "vgg16_frechet": "bench.metrics.realism:Vgg16Frechet",
     "vgg16_kid": "bench.metrics.realism:Vgg16Kid",
     "mini_clip_cmmd": "bench.metrics.realism:MiniClipCmmd",
+    # As public benchmarks compute them. Each is computed only where a suite names it.
+    "pie_structure": "bench.metrics.published.pie:PieStructure",
+    "pie_psnr": "bench.metrics.published.pie:PiePsnr",
+    "pie_lpips": "bench.metrics.published.pie:PieLpips",
+    "pie_mse": "bench.metrics.published.pie:PieMse",
+    "pie_ssim": "bench.metrics.published.pie:PieSsim",
+    "pie_clip_whole": "bench.metrics.published.pie:PieClipWhole",
+    "pie_clip_edited": "bench.metrics.published.pie:PieClipEdited",
+    "brushbench_aesthetic": "bench.metrics.published.brushbench:BrushAesthetic",
+    "brushbench_psnr": "bench.metrics.published.brushbench:BrushPsnr",
+    "brushbench_lpips": "bench.metrics.published.brushbench:BrushLpips",
+    "brushbench_mse": "bench.metrics.published.brushbench:BrushMse",
+    "brushbench_clip": "bench.metrics.published.brushbench:BrushClip",
+    "magicbrush_l1": "bench.metrics.published.magicbrush:MagicBrushL1",
+    "magicbrush_l2": "bench.metrics.published.magicbrush:MagicBrushL2",
+    "magicbrush_clip_i": "bench.metrics.published.magicbrush:MagicBrushClipI",
+    "magicbrush_dino_i": "bench.metrics.published.magicbrush:MagicBrushDinoI",
+    "magicbrush_clip_t": "bench.metrics.published.magicbrush:MagicBrushClipT",
 }
 
 # Published metric -> metric that replaces it, under its own name, where its weights are missing. A stand-in whose

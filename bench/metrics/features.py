@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from bench.metrics.networks.dino import DinoNet
     from bench.metrics.networks.inception import InceptionNet
     from bench.metrics.networks.lpips_net import LpipsNet
 
@@ -65,8 +66,8 @@ class Features:
     """The networks and the cached features of one scoring run.
 
     ``mini_clip`` is the embedded CLIP's folder, ``classifier`` the attribute classifier of ``judge_truth``.
-    ``workers`` threads decode and resize. Networks are loaded on first use. The caller sets the number of torch's
-    threads.
+    ``clip_l14`` and ``clip_b32`` are the models of the published benchmarks, whatever ``clip`` is. ``workers`` threads
+    decode and resize. Networks are loaded on first use. The caller sets the number of torch's threads.
     """
 
     def __init__(
@@ -78,6 +79,8 @@ class Features:
         clip: ClipSpec | None = None,
         mini_clip: ClipSpec | str | Path | None = None,
         cmmd_clip: ClipSpec | None = None,
+        clip_l14: ClipSpec | None = None,
+        clip_b32: ClipSpec | None = None,
         classifier: RegionClassifier | None = None,
         workers: int = 2,
         batch_pixels: int | None = None,
@@ -88,17 +91,20 @@ class Features:
         # The embedded CLIP is usually named by its folder.
         if isinstance(mini_clip, (str, Path)):
             mini_clip = ClipSpec(folder=str(mini_clip))
-        # Slots of CLIP models: the alignment metrics', the embedded one, and CMMD's.
+        # Slots of CLIP models: the alignment metrics', the embedded one, CMMD's, and the published benchmarks'.
         self._specs: dict[str, ClipSpec | None] = {
             "clip": clip or ClipSpec(),
             "mini_clip": mini_clip,
             "cmmd_clip": cmmd_clip or ClipSpec("ViT-L-14-336", "openai"),
+            "clip_l14": clip_l14 or ClipSpec("ViT-L-14", "openai"),
+            "clip_b32": clip_b32 or ClipSpec("ViT-B-32", "openai"),
         }
         self._batch_pixels = batch_pixels
         self._rows = FeatureCache(cache_dir)
         # Slot -> prompt -> whether it is longer than the model reads.
         self._is_cut: dict[str, dict[str, bool]] = {}
-        self._clips: dict[str, ClipNet] = {}
+        self._clips: dict[ClipSpec, ClipNet] = {}
+        self._dinos: dict[str, DinoNet] = {}
         self._lpips: dict[str, LpipsNet] = {}
         self._inception: InceptionNet | None = None
         # (computation, key of the pair) -> its values, the oldest first.
@@ -122,17 +128,27 @@ class Features:
             return [str(error)]
 
     def clip(self, slot: str) -> ClipNet:
-        if slot not in self._clips:
-            self._clips[slot] = ClipNet(self.clip_spec(slot), self.device)
-        return self._clips[slot]
+        # Slots with the same model share one network.
+        spec = self.clip_spec(slot)
+        if spec not in self._clips:
+            self._clips[spec] = ClipNet(spec, self.device)
+        return self._clips[spec]
 
     def lpips(self, net: str) -> LpipsNet:
-        """LPIPS with the backbone ``alex`` or ``vgg``."""
+        """LPIPS with the backbone ``alex``, ``vgg`` or ``squeeze``."""
         if net not in self._lpips:
             from bench.metrics.networks.lpips_net import LpipsNet
 
             self._lpips[net] = LpipsNet(net, self.device, self._batch_pixels)
         return self._lpips[net]
+
+    def dino(self, net: str) -> DinoNet:
+        """DINO's ``vits16`` or ``vitb8``."""
+        if net not in self._dinos:
+            from bench.metrics.networks.dino import DinoNet
+
+            self._dinos[net] = DinoNet(net, self.device)
+        return self._dinos[net]
 
     def inception(self) -> InceptionNet:
         if self._inception is None:
@@ -197,6 +213,19 @@ class Features:
                     f"tokens that it reads: their edits have no value. One of them is {first!r}"
                 )
         return lines
+
+    def dino_images(self, net: str, images: Sequence[RgbImage]) -> Rows:
+        """``(N, D)`` float32: DINO's class token of each image, not of length 1."""
+        from bench.metrics.networks import dino
+
+        def compute(missing: Sequence[RgbImage]) -> Rows:
+            network = self.dino(net)
+            return self._in_batches(
+                missing, self._batch_size(dino.SIDE**2), dino.prepare, network.class_tokens
+            )
+
+        space = f"{dino.identity(net)}-class"
+        return self._rows.get(space, [image.key for image in images], images, compute)
 
     def vgg16(self, images: Sequence[RgbImage], side: int) -> Rows:
         """``(N, 512)`` float32: mean over the plane of VGG16's last ReLU, after clean resizing to ``side``."""

@@ -308,6 +308,8 @@ class MetricBase:
     """Fields of :class:`Pair` that must not be empty. A case that lacks one gets a reason in place of a value."""
     embedded: bool = False
     """True where its network was trained on the rendered world only. Such a metric scores no other protocol."""
+    published: str = ""
+    """Name of the public benchmark whose own computation it repeats. Its values stand in tables of their own."""
     checkpoint: str = ""
     """Name of the embedded checkpoint that it needs. ``doctor`` shows the remedy where it is missing."""
     composited: bool = False
@@ -382,6 +384,7 @@ class MetricInfo:
     heading: str = ""
     embedded: bool = False
     on_request: bool = False
+    published: str = ""
 
 
 def info_of(metric: MetricBase | type[MetricBase]) -> MetricInfo:
@@ -398,6 +401,7 @@ def info_of(metric: MetricBase | type[MetricBase]) -> MetricInfo:
         heading=metric.heading or metric.name,
         embedded=metric.embedded,
         on_request=metric.on_request,
+        published=metric.published,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.edit import ALL, CATEGORIES
 from bench.errors import BenchError
+from reports.data.metrics import metric_info
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,8 +51,19 @@ class ReportData:
         return list(dict.fromkeys([*CATEGORIES, *own[own != ALL]]))
 
     def names(self, protocol: str) -> list[str]:
-        """Metrics that a protocol has values of, in order."""
+        """Metrics that a protocol has values of, in order, without those of :meth:`published`."""
+        return [name for name in self._scored(protocol) if not self._is_published(name)]
+
+    def published(self, protocol: str) -> list[str]:
+        """Metrics of public benchmarks that a protocol has values of, in order."""
+        return [name for name in self._scored(protocol) if self._is_published(name)]
+
+    def _scored(self, protocol: str) -> list[str]:
         return list(dict.fromkeys(self.frame.loc[self.frame["protocol"] == protocol, "metric"]))
+
+    def _is_published(self, name: str) -> bool:
+        info = metric_info(name, self.metrics)
+        return info is not None and bool(info.published)
 
     def first(self, protocol: str, names: tuple[str, ...]) -> str:
         """The first of these metrics that the protocol has values of, or the empty string."""

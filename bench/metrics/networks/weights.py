@@ -1,6 +1,7 @@
 """Published weight files: where each may lie on this machine, its SHA-256, and how to get it.
 
-A file counts only when its SHA-256 is the published one. Nothing is fetched from here.
+A file counts only when its SHA-256 is the published one, as far as its publisher states one. Nothing is fetched from
+here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class WeightFile:
 
     name: str
     sha256: str
-    """64 hex digits."""
+    """Leading hex digits of its SHA-256, as many of the 64 as its publisher states. Empty where none is stated: any
+    file of this name then counts, and metrics name its SHA-256 in their version."""
     url: str
     folders: tuple[str, ...]
     """Folders where its own package keeps it. They are searched after :func:`weights_folder`."""
@@ -35,9 +37,20 @@ class WeightFile:
     def find(self) -> Path | None:
         """The first copy with the right SHA-256. None where there is none."""
         for path in self.candidates():
-            if path.is_file() and cached_sha256(path) == self.sha256:
+            if path.is_file() and cached_sha256(path).startswith(self.sha256):
                 return path
         return None
+
+    def path(self) -> Path:
+        """As :meth:`find`. Raises :class:`MetricError` with the remedy where there is none."""
+        path = self.find()
+        if path is None:
+            raise MetricError(str(self.problem()))
+        return path
+
+    def identity(self) -> str:
+        """Name and 12 hex digits of the SHA-256 of the copy on this machine. Raises :class:`MetricError`."""
+        return f"{self.name}-{cached_sha256(self.path())[:12]}"
 
     def problem(self) -> str | None:
         """Says in one line what is missing, with the remedy. None where the file is here."""
@@ -50,10 +63,8 @@ class WeightFile:
                     f"{path} is not the published file (SHA-256 {cached_sha256(path)[:12]}…, expected "
                     f"{self.sha256}). Delete it and fetch {self.url}."
                 )
-        return (
-            f"{self.name} is not on this machine. Fetch {self.url} (SHA-256 {self.sha256}) and put it into "
-            f"{weights_folder()}."
-        )
+        stated = f" (SHA-256 {self.sha256}{'…' if len(self.sha256) < 64 else ''})" if self.sha256 else ""
+        return f"{self.name} is not on this machine. Fetch {self.url}{stated} and put it into {weights_folder()}."
 
     def own(self) -> Path:
         """The file in :func:`weights_folder`, copied there from another folder where needed.
@@ -62,9 +73,7 @@ class WeightFile:
         its loading, as they can in a shared folder. Raises :class:`MetricError` where the file is missing or cannot
         be copied.
         """
-        path = self.find()
-        if path is None:
-            raise MetricError(str(self.problem()))
+        path = self.path()
         target = weights_folder() / self.name
         if path != target:
             try:
@@ -75,7 +84,7 @@ class WeightFile:
                     "another one with the environment variable PROMPTEDITBENCH_WEIGHTS."
                 ) from error
             # The copy is what is loaded, so the copy is what is checked.
-            if cached_sha256(target) != self.sha256:
+            if not cached_sha256(target).startswith(self.sha256):
                 target.unlink()
                 raise MetricError(f"{path} changed while it was copied. Fetch {self.url} again.")
         return target
@@ -87,6 +96,37 @@ INCEPTION = WeightFile(
     sha256="f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
     url="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
     folders=("." if os.name == "nt" else "/tmp",),
+)
+
+# Where torch.hub and torchvision keep the files that they fetch.
+_TORCH_HUB = ("~/.cache/torch/hub/checkpoints",)
+
+# torchvision states the first eight digits in the file's name.
+SQUEEZENET = WeightFile(
+    name="squeezenet1_1-b8a52dc0.pth",
+    sha256="b8a52dc0",
+    url="https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
+    folders=_TORCH_HUB,
+)
+# DINO's authors state no SHA-256.
+DINO_VITB8 = WeightFile(
+    name="dino_vitbase8_pretrain.pth",
+    sha256="",
+    url="https://dl.fbaipublicfiles.com/dino/dino_vitbase8_pretrain/dino_vitbase8_pretrain.pth",
+    folders=_TORCH_HUB,
+)
+DINO_VITS16 = WeightFile(
+    name="dino_deitsmall16_pretrain.pth",
+    sha256="",
+    url="https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth",
+    folders=_TORCH_HUB,
+)
+# LAION's linear head on CLIP ViT-L/14. The digits are those of the file in LAION's repository.
+AESTHETIC_HEAD = WeightFile(
+    name="sa_0_4_vit_l_14_linear.pth",
+    sha256="2cd4e60f4f24ae3bcd57b847b13c1f3ba27edc28cc1a7f9ce74ee9f421243cba",
+    url="https://github.com/LAION-AI/aesthetic-predictor/raw/main/sa_0_4_vit_l_14_linear.pth",
+    folders=(),
 )
 
 

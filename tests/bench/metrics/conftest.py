@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.metrics.networks import dino, weights
+
 
 @pytest.fixture(autouse=True)
 def nothing_of_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -49,3 +51,25 @@ def make_clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]
 @pytest.fixture(scope="session")
 def clip_folder(make_clip: Callable[[int], Path]) -> Path:
     return make_clip(0)
+
+
+@pytest.fixture
+def small_dino(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """A function that puts a tiny transformer of random weights in the place of a DINO network."""
+    import timm
+    import torch
+
+    def make(net: str) -> Path:
+        torch.manual_seed(1)
+        architecture = "vit_tiny_patch16_224"
+        model = timm.create_model(architecture, num_classes=0)
+        # Random biases too: timm sets them to zero, which would hide a missing one.
+        state = {name: torch.randn_like(values) * 0.2 for name, values in model.state_dict().items()}
+        _, file = dino._NETWORKS[net]
+        monkeypatch.setitem(dino._NETWORKS, net, (architecture, file))
+        path = weights.weights_folder() / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, path)
+        return path
+
+    return make

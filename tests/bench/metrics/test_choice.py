@@ -72,6 +72,17 @@ class TestChoice:
         assert set(rendered.names) >= self.EMBEDDED
         assert rendered.left_out == rendered.stand_ins == {}
 
+    def test_metrics_of_published_benchmarks_are_computed_on_request_alone(self) -> None:
+        registry = choice.metric_registry()
+        published = {name for name in METRICS if registry.load(name).published}
+        assert {"pie_mse", "brushbench_psnr", "magicbrush_l1"} <= published
+        assert all(name.startswith(("pie_", "brushbench_", "magicbrush_")) for name in published)
+        by_default = choice.choose_metrics(Features())
+        assert not published & {*by_default.names, *by_default.left_out}
+        named = choice.choose_metrics(Features(), requested=["pie_mse", "pie_lpips", "leak_mse"])
+        assert named.names == ["pie_mse", "leak_mse"]
+        assert "squeezenet1_1-b8a52dc0.pth" in named.left_out["pie_lpips"][0]
+
     def test_an_embedded_metric_asked_for_by_its_name_is_refused_on_photographs(self) -> None:
         chosen = choice.choose_metrics(
             Features(), requested=["mini_clip_target", "success_truth", "leak_mse"]

@@ -375,7 +375,7 @@ class TestLpips:
 
     def test_an_unknown_network(self) -> None:
         with pytest.raises(MetricError, match="alex, vgg"):
-            lpips_weights.weight_file("squeeze")
+            lpips_weights.weight_file("resnet")
 
 
 PINNED_ALEX = 0.274825
