@@ -48,6 +48,7 @@ SLOW = (
     "methods/test_sd_inpainting.py",
     "methods/test_training.py",
     "methods/zoo/",
+    "protocols/published/test_runs",
     "protocols/test_celeba_hq.py",
     "protocols/world/",
     "reports/data/test_preference.py",

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import run_bench
+from bench.casefile import CaseFile
 from tests.command_line import run
 from tests.protocols.published.masked_layouts import (
     write_brushbench,
@@ -21,6 +22,9 @@ from tests.protocols.published.masked_layouts import (
 
 pytestmark = pytest.mark.filterwarnings("ignore::bench.errors.BenchWarning")
 
+# The published errors that need no network.
+PUBLISHED = ("pie_mse", "brushbench_mse", "magicbrush_l1")
+
 
 def edited(protocol: str, root: Path, method: object, **options: object) -> tuple[Path, pd.DataFrame]:
     """(run folder, scores) of a method on all cases of a protocol."""
@@ -28,7 +32,7 @@ def edited(protocol: str, root: Path, method: object, **options: object) -> tupl
         "name": f"{protocol}-{len(list(Path().glob('runs/*')))}",
         "protocols": [{"name": protocol, "options": {"root": str(root), **options}}],
         "methods": [method],
-        "metrics": ["leak_mse", "leak_changed"],
+        "metrics": ["leak_mse", *PUBLISHED],
     }
     session = run_bench.PROGRAM.session()
     store, summary = session.edit(session.configure(suite), device="cpu")
@@ -62,18 +66,36 @@ def test_copies_and_edits_from_elsewhere_are_scored(
     assert leakage.notna().sum() == masked
     assert (leakage.dropna() == 0).all()
 
-    # The same pictures from a folder, darker by 51 of 255 levels everywhere.
-    (edits,) = (folder / "edits" / protocol).iterdir()
+    # The same pictures from a folder, darker by up to 51 of 255 levels. The errors follow by hand.
     (place / "elsewhere").mkdir()
-    for file in edits.iterdir():
-        with Image.open(file) as image:
-            darker = np.asarray(image).clip(51, 255) - 51
-        Image.fromarray(darker.astype(np.uint8)).save(place / "elsewhere" / file.name)
+    expected: dict[tuple[str, str], float] = {}
+    for case in CaseFile(folder / "cases" / protocol):
+        before = np.asarray(case.request.source).astype(float)
+        after = before.clip(51, 255) - 51
+        Image.fromarray(after.astype(np.uint8)).save(place / "elsewhere" / f"{case.id}.png")
+        if case.request.mask is not None:
+            outside = np.asarray(case.request.mask) == 0
+            error = ((after - before) / 255) ** 2 * outside[..., None]
+            expected["pie_mse", case.id] = error.mean()
+            expected["brushbench_mse", case.id] = error.sum() / outside.sum()
+        if case.truth is not None:
+            expected["magicbrush_l1", case.id] = np.abs(after - np.asarray(case.truth)).mean() / 255
     outputs = {"method": "outputs", "options": {"path": "elsewhere"}}
     _, scores = edited(protocol, root, outputs, **options)
-    changed = scores.query("metric == 'leak_changed'").value
-    assert changed.notna().sum() == masked
-    assert (changed.dropna() > 0.9).all()
+    scores = scores[scores.metric.isin(PUBLISHED) & scores.value.notna()]
+    values = dict(zip(zip(scores.metric, scores.case, strict=True), scores.value, strict=True))
+    assert values == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_instruction_method_edits_sources_of_any_size(place: Path) -> None:
+    root = write_magicbrush_test(place / "data")
+    method = {"method": "instruct_pix2pix", "preset": "mini", "options": {"steps": 2}}
+    folder, scores = edited("magicbrush", root, method)
+    assert (scores.query("metric == 'leak_mse'").value > 0).all()
+    for case in CaseFile(folder / "cases" / "magicbrush"):
+        (file,) = folder.glob(f"edits/magicbrush/*/{case.id}.png")
+        with Image.open(file) as edit:
+            assert edit.size == case.request.source.size
 
 
 def test_a_runs_edits_are_exported_for_the_official_scorer(place: Path) -> None:
