@@ -58,10 +58,10 @@ def _make_tables(session: Session, store: RunStore) -> Mapping[str, pd.DataFrame
     return table_frames(session, store)
 
 
-def _make_world() -> Any:
+def _make_world(levels: Sequence[int]) -> Any:
     from protocols.world.world import MiniWorld
 
-    return MiniWorld()
+    return MiniWorld(levels)
 
 
 def _run_thresholds(folder: Path) -> Sequence[ThresholdCheck]:

@@ -94,8 +94,8 @@ class Program:
     """Writes a run's report with default options."""
     make_tables: Callable[[Session, RunStore], Mapping[str, pd.DataFrame]]
     """Table name -> its unrounded values. Writes nothing."""
-    make_world: Callable[[], Any]
-    """Builds the rendered world on which the embedded checkpoints are trained and measured."""
+    make_world: Callable[[Sequence[int]], Any]
+    """Levels of difficulty -> the rendered world on which the embedded checkpoints are trained and measured."""
     run_thresholds: Callable[[Path], Sequence[ThresholdCheck]]
     """Run folder -> the thresholds of embedded checkpoints that are checked on this run."""
     recipes: Callable[[], Mapping[str, str]]

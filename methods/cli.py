@@ -24,7 +24,7 @@ from bench.cli.options import (
 from bench.errors import BenchError
 from bench.session import GpuTime, check_ready
 from bench.terminal import console
-from methods.zoo.commands import zoo_app
+from methods.zoo.commands import LEVEL_1, Levels, level_numbers, zoo_app
 
 if TYPE_CHECKING:
     from bench.edit import EditMethod
@@ -66,6 +66,7 @@ GpuMemory = Annotated[
         "train sd_inpainting",
         "train reader --device cuda --samples 400000",
         "train prompt_edit_diff_token_content --warm --seed 1",
+        "train text_to_image --levels 1,2,3",
         "list recipes",
     )
 )
@@ -73,7 +74,11 @@ def train(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name that `list recipes` prints.")],
     work: Annotated[
-        Path | None, typer.Option(help="Where checkpoints and sample grids go. [default: .work/zoo/RECIPE]")
+        Path | None,
+        typer.Option(
+            help="Where checkpoints and sample grids go. [default: .work/zoo/RECIPE; with --levels 1,2,3 "
+            ".work/zoo-levels-1-2-3/RECIPE]"
+        ),
     ] = None,
     device: Device = "auto",
     warm: Annotated[
@@ -86,10 +91,12 @@ def train(
         int,
         typer.Option(min=0, help="Another run of a recipe of PromptEditDiff, saved as RECIPE_seedN."),
     ] = 0,
+    levels: Levels = LEVEL_1,
 ) -> None:
     """Train one of the embedded checkpoints from scratch. The same command continues a stopped training.
 
-    With --warm, a variant of PromptEditDiff starts from the checkpoint of its method.
+    With --warm, a variant of PromptEditDiff starts from the checkpoint of its method. With --levels 1,2,3 it learns
+    from all levels in equal shares, and its card has its held-out figures per level.
     """
     from bench.devices import resolve_device
     from bench.registry import Registry
@@ -97,32 +104,38 @@ def train(
     from methods.zoo.recipes import RECIPES
 
     # A misspelt recipe is told before torch is imported.
-    recipes = Registry("recipe", RECIPES, entry_point_group="")
-    recipes.check(recipe)
+    Registry("recipe", RECIPES, entry_point_group="").check(recipe)
     if seed and recipe not in EXPERIMENTS:
         raise BenchError(f"--seed {seed}: recipe {recipe} has one seed. Leave --seed out.")
+    numbers = level_numbers(levels)
+    # Recipe and budget.
+    from importlib import import_module
+
     from methods.training import Machine
     from methods.zoo.job import Job
 
-    # Budget.
+    module, _, function = RECIPES[recipe].partition(":")
+    # Not by the registry's ``load``, which accepts classes of methods, protocols and metrics alone.
+    publish = getattr(import_module(module), function)
     budget = None
     if samples is not None:
         from dataclasses import replace
-        from importlib import import_module
 
         from methods.zoo.publish import BUDGETS
 
         # A recipe of another module has its budget beside it.
-        usual = BUDGETS.get(recipe) or import_module(RECIPES[recipe].partition(":")[0]).BUDGET
+        usual = BUDGETS.get(recipe) or import_module(module).BUDGET
         budget = replace(usual, samples=samples)
 
     # Train.
-    folder = work or Path(".work") / "zoo" / (f"{recipe}_seed{seed}" if seed else recipe)
+    # Recipes share the corpus beside their folders, so every mixture of levels has folders of its own.
+    mixture = "zoo" if numbers == (1,) else f"zoo-levels-{'-'.join(map(str, numbers))}"
+    folder = work or Path(".work") / mixture / (f"{recipe}_seed{seed}" if seed else recipe)
     machine = Machine(device=resolve_device(device))
     with progress_bar() as progress:
-        checkpoint = recipes.load(recipe)(
+        checkpoint = publish(
             Job(
-                program(context).make_world(),
+                program(context).make_world(numbers),
                 folder,
                 budget=budget,
                 machine=machine,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,9 @@ from methods.zoo.job import Job
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
+    from PIL.Image import Image
 
+    from bench.edit import EditCase
     from bench.thresholds import ThresholdCheck
     from methods.zoo.data import World
 
@@ -249,10 +251,13 @@ def check_blended_diffusion(world: World, root: Path, cases: int) -> list[Thresh
     """Held-out edits by the mini preset: the share that shows its target (``thresholds.STEERED``)."""
     from bench.edit import Runtime
     from methods.blended_diffusion.method import BlendedDiffusion
-    from methods.zoo.thresholds import STEERED, classifier_of, edit_all, held_out, judged
+    from methods.zoo.thresholds import STEERED, edit_all, judge_levels
 
     folders = {"weights": str(root / NAME), "clip": str(root / "clip_guide")}
     options = BlendedDiffusion.Options(**{**BlendedDiffusion.PRESETS["mini"], **folders})
-    edits = held_out(world, min(cases, CASES))
-    edited = edit_all(BlendedDiffusion(options, Runtime()), [case.request for case in edits])
-    return judged(NAME, classifier_of(root), edited, edits, STEERED, root)
+    method = BlendedDiffusion(options, Runtime())
+
+    def edit(edits: Sequence[EditCase]) -> list[Image]:
+        return edit_all(method, [case.request for case in edits])
+
+    return judge_levels(NAME, edit, world, root, min(cases, CASES), STEERED)

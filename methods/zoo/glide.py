@@ -47,6 +47,9 @@ from methods.zoo.job import Job
 from methods.zoo.text import build_tokenizer, load_with_new_words
 
 if TYPE_CHECKING:
+    from PIL import Image
+
+    from bench.edit import EditCase
     from bench.thresholds import ThresholdCheck
     from methods.glide.unet import TextFeatures
     from methods.zoo.data import World
@@ -307,6 +310,10 @@ def upsampler_psnr(network: GlideUNet, tokenizer: Tokenizer, world: World, count
     return float(np.mean(values))
 
 
+def _upsampler_figures(network: GlideUNet, tokenizer: Tokenizer, world: World) -> dict[str, float]:
+    return {"upsampler_psnr_db": upsampler_psnr(network, tokenizer, world, job.HELD_OUT // 5)}
+
+
 # --- files ------------------------------------------------------------------------------------------
 
 
@@ -364,8 +371,7 @@ def publish(parts: Sequence[Part], task: Job) -> Path:
         figures = {}
         if (folder / "upsampler").is_dir():
             upsampler = load(folder / "upsampler").eval()
-            psnr = upsampler_psnr(upsampler, tokenizer, task.world, job.HELD_OUT // 5)
-            figures["upsampler_psnr_db"] = psnr
+            figures = task.figures(partial(_upsampler_figures, upsampler, tokenizer))
         task.write_card(folder, result, budget, figures, stage=part, warm=warm)
     return folder
 
@@ -399,19 +405,22 @@ glide_upsampler = partial(publish, ("upsampler",))
 def check_glide(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
     """Held-out edits by the mini preset: the target shows, and no pixel outside the mask changes."""
     from methods.glide.method import Glide
-    from methods.zoo.thresholds import BATCH, TRAINED, at_least, classifier_of, edit_all, held_out, judged
+    from methods.zoo import thresholds as th
 
     options = Glide.Options(**{**Glide.PRESETS["mini"], "weights": str(root / "glide")})
-    edits = held_out(world, cases)
-    # Seeds count within a batch.
-    requests = [replace(case.request, seed=i % BATCH) for i, case in enumerate(edits)]
-    edited = edit_all(Glide(options, Runtime()), requests)
-    changed = 0
-    for image, request in zip(edited, requests, strict=True):
-        outside = ~mask_array(request.needed_mask)
+    method, edits = Glide(options, Runtime()), th.held_out(th.level_1(world), cases)
+
+    def edit(edits: Sequence[EditCase]) -> list[Image.Image]:
+        # Seeds count within a batch.
+        return th.edit_all(method, [replace(case.request, seed=i % th.BATCH) for i, case in enumerate(edits)])
+
+    edited, changed = edit(edits), 0
+    for image, case in zip(edited, edits, strict=True):
+        outside = ~mask_array(case.request.needed_mask)
         # Any level of any channel: the mask is fine and nothing is composited, so the sampler itself must keep it.
-        changed += bool((to_array(image)[outside] != to_array(request.source)[outside]).any())
+        changed += bool((to_array(image)[outside] != to_array(case.request.source)[outside]).any())
     return [
-        *judged("glide", classifier_of(root), edited, edits, TRAINED, root),
-        at_least("glide", 1 - changed / cases, 1.0, "edits that change no pixel outside the mask"),
+        *th.judged("glide", th.classifier_of(root), edited, edits, th.TRAINED, root),
+        th.at_least("glide", 1 - changed / cases, 1.0, "edits that change no pixel outside the mask"),
+        *th.other_levels("glide", edit, world, root, cases),
     ]

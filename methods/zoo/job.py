@@ -62,6 +62,13 @@ class Job:
         """A progress function (done, total) that reports under ``label``."""
         return lambda done, total: self.report(done, total, {label: float(done)})
 
+    def figures(self, measure: Callable[[World], Mapping[str, float]]) -> dict[str, float]:
+        """Held-out figures of the world, and of each level (``level_N_NAME``) of a world that has several."""
+        figures, levels = dict(measure(self.world)), self.world.by_level()
+        for level, part in levels.items() if len(levels) > 1 else ():
+            figures |= {f"level_{level}_{name}": value for name, value in measure(part).items()}
+        return figures
+
     def write_card(
         self,
         folder: Path,

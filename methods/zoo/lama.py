@@ -290,7 +290,7 @@ def lama(task: Job) -> Path:
 
     result = run(batches, task.work, budget, task.machine, task.report, start, sample)
     save(folder, settled(config, on_cpu(result.weights), last))
-    figures = measure(task.world, folder, job.HELD_OUT)
+    figures = task.figures(lambda world: measure(world, folder, job.HELD_OUT))
     return task.write_card(folder, result, budget, figures, warm=task.warm)
 
 

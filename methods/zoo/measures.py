@@ -6,7 +6,7 @@ far from the mask an editor's raw edits differ from the source (``run_bench.py z
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,13 +23,10 @@ from bench.metrics.masked import masked_mse
 from methods.mask_grid import cover_cells
 from methods.zoo.corpus import FACTOR
 from methods.zoo.manifest import CHECKPOINTS, entry
-from methods.zoo.thresholds import BATCH, classifier_of, held_out, recognised
+from methods.zoo.thresholds import Editor, classifier_of, held_out, in_batches, recognised
 
 if TYPE_CHECKING:
     from methods.zoo.data import World
-
-# A batch of cases => their edits.
-Editor = Callable[[Sequence[EditCase]], Sequence[Image.Image]]
 
 # The editors of ``leakage``. The autoencoder's round trip is the least that any latent editor leaks.
 LEAKAGE_OF = (
@@ -62,11 +59,6 @@ def _round_trip(vae: Any, cases: Sequence[EditCase]) -> list[Image.Image]:
     with torch.no_grad():
         decoded = vae.decode(vae.encode(sources).latent_dist.mode(), return_dict=False)[0]
     return [Image.fromarray(pixels) for pixels in to_images(decoded)]
-
-
-def edit_in_batches(editor: Editor, cases: Sequence[EditCase]) -> list[Image.Image]:
-    """The edits of all cases. The noise of a case follows from its place in its batch."""
-    return [image for i in range(0, len(cases), BATCH) for image in editor(cases[i : i + BATCH])]
 
 
 # --- strength ---------------------------------------------------------------------------------------
@@ -104,7 +96,7 @@ def strengths(
     rows: list[StrengthRow] = []
     first: NDArray[np.float64] | None = None
     for strength in values:
-        edited = edit_in_batches(partial(ped.edit, pipeline, strength=strength), cases)
+        edited = in_batches(partial(ped.edit, pipeline, strength=strength))(cases)
         hits = np.array(recognised(classifier, edited, cases))
         rmse = np.array([_rmse(image, case) for image, case in zip(edited, cases, strict=True)])
         first = rmse if first is None else first
@@ -170,9 +162,7 @@ def leakage(
 ) -> list[LeakageRow]:
     """Measure the raw edits of ``count`` held-out cases by each of ``names``."""
     cases = held_out(world, count)
-    return [
-        row for name in names for row in _leakage(name, edit_in_batches(editor_of(name, root), cases), cases)
-    ]
+    return [row for name in names for row in _leakage(name, in_batches(editor_of(name, root))(cases), cases)]
 
 
 def _leakage(name: str, edited: Sequence[Image.Image], cases: Sequence[EditCase]) -> list[LeakageRow]:

@@ -25,6 +25,7 @@ from methods.zoo import classifier_recipe as cr
 from methods.zoo import clip as cl
 from methods.zoo import diffusion as df
 from methods.zoo import job
+from methods.zoo.data import World
 from methods.zoo.job import BASE, Job
 from methods.zoo.text import SPECIAL, build_tokenizer, load_with_new_words, with_new_words
 
@@ -80,8 +81,12 @@ def autoencoder(task: Job) -> Path:
     # The pipelines multiply latents by this factor.
     model.register_to_config(scaling_factor=round(ae.scaled(model, task.world), 6))
     model.half().save_pretrained(str(folder))
-    figures = {"psnr_db": ae.psnr(ae.load_vae(task.root), task.world, job.HELD_OUT)}
+    figures = task.figures(partial(_reconstruction, ae.load_vae(task.root)))
     return task.write_card(folder, result, budget, figures, warm=task.warm)
+
+
+def _reconstruction(vae: Any, world: World) -> dict[str, float]:
+    return {"psnr_db": ae.psnr(vae, world, job.HELD_OUT)}
 
 
 def decoder(task: Job) -> Path:
@@ -92,7 +97,7 @@ def decoder(task: Job) -> Path:
     model.decoder.load_state_dict(result.weights["decoder"])
     model.post_quant_conv.load_state_dict(result.weights["post_quant_conv"])
     model.eval().half().save_pretrained(str(folder))
-    figures = {"psnr_db": ae.psnr(ae.load_vae(task.root), task.world, job.HELD_OUT)}
+    figures = task.figures(partial(_reconstruction, ae.load_vae(task.root)))
     return task.write_card(folder, result, budget, figures, stage="decoder")
 
 
@@ -108,7 +113,7 @@ def encoder(task: Job) -> Path:
     # The spread has moved with the encoder, and is set anew.
     ae.narrow(model, task.world)
     model.half().save_pretrained(str(folder))
-    figures = {"psnr_db": ae.psnr(ae.load_vae(task.root), task.world, job.HELD_OUT)}
+    figures = task.figures(partial(_reconstruction, ae.load_vae(task.root)))
     return task.write_card(folder, result, budget, figures, stage="encoder")
 
 
@@ -123,7 +128,8 @@ def _clip(name: str, task: Job) -> Path:
         load_with_new_words(start, cl.EmbeddedClip(folder).model.state_dict(), "token_embedding.weight")
     result = cl.run(edits, tokenizer, task.work, budget, task.machine, task.report, start)
     cl.save(folder, result.weights["clip"], tokenizer, config)
-    figures = {"caption_choice": cl.caption_choice(cl.EmbeddedClip(folder), task.world, job.HELD_OUT)}
+    model = cl.EmbeddedClip(folder)
+    figures = task.figures(lambda world: {"caption_choice": cl.caption_choice(model, world, job.HELD_OUT)})
     return task.write_card(folder, result, budget, figures, warm=task.warm)
 
 

@@ -3,6 +3,9 @@
 Every figure is computed here from the checkpoint on disk, and none comes from a card. A threshold says whether a
 network was trained well enough to be a fair example of its method. None says which method must win: comparable methods
 share one threshold (``TRAINED``, ``STEERED``).
+
+Thresholds are measured on level 1 of the world. On its other levels, editors have a figure per kind of edit without a
+threshold, and the attribute classifier must read the ground truths (``READ``).
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.edit import CATEGORIES, EditCase, EditRequest, Runtime
+from bench.errors import BenchError
 from bench.images import mask_array
 from bench.thresholds import ThresholdCheck
 from methods.prompt_edit_diff import VARIANTS
@@ -43,16 +47,24 @@ TRAINED = (0.80, 0.65)
 STEERED = (0.65, None)
 # Largest share of edits by ``noise_fill`` and ``flat_color_fill`` in which the classifier may see the target.
 JUNK = 0.05
+# Smallest share of the ground truths of a level that the classifier must read.
+READ = 0.98
 # Largest size of all checkpoints together.
 MEGABYTES = 80.0
 
 
 # World, root of the checkpoints, number of cases => checks.
 Measure = Callable[[Any, Path, int], list[ThresholdCheck]]
+# Cases => their raw edits.
+Editor = Callable[[Sequence[EditCase]], "Sequence[Image]"]
 
 
 def check(world: World, root: Path = CHECKPOINTS, cases: int = CASES) -> list[ThresholdCheck]:
-    """Every requirement, in the order of the recipes."""
+    """Every requirement, in the order of the recipes. ``cases``: held-out edits of each level.
+
+    Raises BenchError for a world without level 1.
+    """
+    level_1(world)
     checks: list[ThresholdCheck] = []
     for name, measure in _MEASURES.items():
         try:
@@ -94,6 +106,15 @@ def classifier_of(root: Path) -> ClassifierNetwork:
     return load(entry("reader", root))
 
 
+def level_1(world: World) -> World:
+    """The part of the world that thresholds are measured on. Raises BenchError where it has no level 1."""
+    levels = world.by_level()
+    if 1 not in levels:
+        names = ", ".join(map(str, levels))
+        raise BenchError(f"levels {names}: thresholds are measured on level 1, so name level 1 too")
+    return levels[1]
+
+
 def held_out(world: World, count: int) -> list[EditCase]:
     """The first held-out cases."""
     return [world.case(-1 - i) for i in range(count)]
@@ -106,6 +127,62 @@ def edit_all(method: Any, requests: Sequence[EditRequest]) -> list[Image]:
         for start in range(0, len(requests), BATCH)
         for image in method.edit(requests[start : start + BATCH])
     ]
+
+
+def in_batches(editor: Editor) -> Editor:
+    """An editor of any number of cases. The noise of a case follows from its place in its batch."""
+
+    def edit(cases: Sequence[EditCase]) -> list[Image]:
+        return [image for i in range(0, len(cases), BATCH) for image in editor(cases[i : i + BATCH])]
+
+    return edit
+
+
+def judge_levels(
+    name: str,
+    edit: Editor,
+    world: World,
+    root: Path,
+    count: int,
+    thresholds: tuple[float, float | None],
+    *,
+    checkpoint: str = "",
+    remark: str = "",
+) -> list[ThresholdCheck]:
+    """The checks of :func:`judged` on level 1, then the figures of :func:`other_levels`. ``count`` edits per level."""
+    cases = held_out(level_1(world), count)
+    checks = judged(
+        name, classifier_of(root), edit(cases), cases, thresholds, root, checkpoint=checkpoint, remark=remark
+    )
+    return [*checks, *other_levels(name, edit, world, root, count)]
+
+
+def other_levels(name: str, edit: Editor, world: World, root: Path, count: int) -> Iterator[ThresholdCheck]:
+    """The share of held-out edits that show their target, for each level above 1 and kind of edit.
+
+    There are ``count`` edits per level, and no threshold.
+    """
+    classifier = classifier_of(root)
+    for level, part in world.by_level().items():
+        if level == 1:
+            continue
+        for kind, cases in by_kind(held_out(part, count)).items():
+            where = f"level {level}, {kind}"
+            missing = {claim.attribute for case in cases for claim in case.claims} - set(classifier.labels)
+            if missing:
+                reason = f"{where}: the classifier has no attribute {', '.join(sorted(missing))}"
+                yield ThresholdCheck(name, None, None, True, reason)
+                continue
+            share = float(np.mean(recognised(classifier, edit(cases), cases)))
+            yield ThresholdCheck(name, share, None, True, f"{where}, {len(cases)} edits")
+
+
+def by_kind(cases: Sequence[EditCase]) -> dict[str, list[EditCase]]:
+    """Category -> its cases, in alphabetical order. The categories of levels 2 and 3 are their kinds of edit."""
+    kinds: dict[str, list[EditCase]] = {}
+    for case in sorted(cases, key=lambda case: case.category):
+        kinds.setdefault(case.category, []).append(case)
+    return kinds
 
 
 def judged(
@@ -163,8 +240,9 @@ def recognised(
 
 
 def _says(answer: dict[str, dict[str, float]], attribute: str, value: str) -> bool:
-    probabilities = answer[attribute]
-    return max(probabilities, key=probabilities.__getitem__) == value
+    # A classifier of level 1 lacks the attributes of level 3.
+    probabilities = answer.get(attribute)
+    return probabilities is not None and max(probabilities, key=probabilities.__getitem__) == value
 
 
 def training_gap(checkpoint: str, root: Path) -> str:
@@ -209,18 +287,40 @@ def recipe_samples(checkpoint: str) -> Mapping[str, int]:
 def _check_reader(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
     from methods.zoo.classifier_recipe import accuracy, edit_accuracy
 
-    classifier = classifier_of(root)
-    # Renders by head, then edits, then junk.
-    heads = accuracy(classifier, world, 10 * cases)
+    classifier, first = classifier_of(root), level_1(world)
+    # Renders by head, then edits, then junk, then the other levels.
+    heads = accuracy(classifier, first, 10 * cases)
     worst = min(heads, key=heads.__getitem__)
     detail = ", ".join(f"{name} {100 * value:.1f}" for name, value in heads.items())
-    edits = edit_accuracy(classifier, world, 2 * cases)
+    edits = edit_accuracy(classifier, first, 2 * cases)
     return [
         at_least("reader", heads[worst], 0.98, f"accuracy of its worst head, {worst}; all: {detail}"),
         at_least("reader", edits["ideal"], 0.98, f"every claim read off ideal edits, {2 * cases} of them"),
         at_least("reader", edits["spoiled"], 0.95, f"spoiled edits read as other, {2 * cases} of them"),
-        *junk_checks(classifier, world, cases),
+        *junk_checks(classifier, first, cases),
+        *(
+            _truths_read(classifier, level, part, cases)
+            for level, part in world.by_level().items()
+            if level > 1
+        ),
     ]
+
+
+def _truths_read(classifier: ClassifierNetwork, level: int, world: World, count: int) -> ThresholdCheck:
+    """The check that the classifier reads every expected value off the ground truths of a level."""
+    shares, hits = [], 0.0
+    for kind, cases in by_kind(held_out(world, count)).items():
+        share = float(np.mean(recognised(classifier, [truth_of(case) for case in cases], cases)))
+        hits += share * len(cases)
+        shares.append(f"{kind} {100 * share:.1f}")
+    detail = f"level {level}, ground truths read, {count} of them; %: {', '.join(shares)}"
+    return at_least("reader", hits / count, READ, detail)
+
+
+def truth_of(case: EditCase) -> Image:
+    """The ground truth of a case of the world, which has one."""
+    assert case.truth is not None
+    return case.truth
 
 
 def junk_checks(classifier: ClassifierNetwork, world: World, count: int) -> Iterator[ThresholdCheck]:
@@ -272,28 +372,28 @@ def _check_editor(name: str, world: World, root: Path, cases: int) -> list[Thres
     from methods.zoo.diffusion import load_parts, pipeline
     from methods.zoo.grids import edit
 
-    editor, edits = pipeline(name, load_parts(name, root)), held_out(world, cases)
-    edited = [image for i in range(0, cases, BATCH) for image in edit(name, editor, edits[i : i + BATCH])]
-    return judged(name, classifier_of(root), edited, edits, TRAINED, root)
+    editor = partial(edit, name, pipeline(name, load_parts(name, root)))
+    return judge_levels(name, in_batches(editor), world, root, cases, TRAINED)
 
 
 def _check_prompt_edit_diff(variant: str, world: World, root: Path, cases: int) -> list[ThresholdCheck]:
     from methods.zoo.prompt_edit_diff import edit, load, pipeline
 
-    editor, edits = pipeline(*load(variant, root)), held_out(world, cases)
-    edited = [image for i in range(0, cases, BATCH) for image in edit(editor, edits[i : i + BATCH])]
-    return judged(variant, classifier_of(root), edited, edits, TRAINED, root)
+    editor = partial(edit, pipeline(*load(variant, root)))
+    return judge_levels(variant, in_batches(editor), world, root, cases, TRAINED)
 
 
 def _check_steered(name: str, target: str, world: World, root: Path, cases: int) -> list[ThresholdCheck]:
     """A method without weights of its own: its adapter ``target`` edits with the base, by its preset ``mini``."""
     cls = _imported(target)
     options = replace(cls.Options(**cls.PRESETS["mini"]), weights=str(entry("text_to_image", root)))
-    edits = held_out(world, cases)
-    requests = [replace(case.request, seed=position) for position, case in enumerate(edits)]
-    edited = edit_all(cls(options, Runtime()), requests)
-    return judged(
-        name, classifier_of(root), edited, edits, STEERED, root, checkpoint="text_to_image",
+    method = cls(options, Runtime())
+
+    def edit(edits: Sequence[EditCase]) -> list[Image]:
+        return edit_all(method, [replace(case.request, seed=i) for i, case in enumerate(edits)])
+
+    return judge_levels(
+        name, edit, world, root, cases, STEERED, checkpoint="text_to_image",
         remark=f"; {options.steps} steps of text_to_image",
     )  # fmt: skip
 
@@ -333,13 +433,17 @@ def _imported(target: str) -> Any:
     return getattr(import_module(module), name)
 
 
+def _on_level_1(measure: Measure) -> Measure:
+    return lambda world, root, cases: measure(level_1(world), root, cases)
+
+
 # Methods without a checkpoint of their own, and the checkpoint that they edit with.
 _BASES = dict.fromkeys(("blended_latent_diffusion", "latent_blending", "sdedit"), "text_to_image")
 
 _MEASURES: dict[str, Measure] = {
     "reader": _check_reader,
-    "autoencoder": _check_autoencoder,
-    "text_to_image": _check_text_to_image,
+    "autoencoder": _on_level_1(_check_autoencoder),
+    "text_to_image": _on_level_1(_check_text_to_image),
     "sd_inpainting": partial(_check_editor, "sd_inpainting"),
     "instruct_pix2pix": partial(_check_editor, "instruct_pix2pix"),
     "controlnet_inpaint": partial(_check_editor, "controlnet_inpaint"),
@@ -350,8 +454,8 @@ _MEASURES: dict[str, Measure] = {
     "sdedit": partial(_check_steered, "sdedit", "methods.sdedit:SdEdit"),
     "glide": partial(_check_elsewhere, "methods.zoo.glide:check_glide"),
     "blended_diffusion": partial(_check_elsewhere, "methods.zoo.adm:check_blended_diffusion"),
-    "lama": partial(_check_elsewhere, "methods.zoo.lama:check_lama"),
+    "lama": _on_level_1(partial(_check_elsewhere, "methods.zoo.lama:check_lama")),
     **{name: partial(_check_prompt_edit_diff, name) for name in VARIANTS},
-    "clip": _check_clip,
-    "clip_guide": _check_clip_guide,
+    "clip": _on_level_1(_check_clip),
+    "clip_guide": _on_level_1(_check_clip_guide),
 }

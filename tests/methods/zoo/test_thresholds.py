@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.edit import EditRequest
+from bench.edit import EditCase, EditRequest
+from bench.errors import BenchError
+from bench.images import mask_array
 from bench.thresholds import ThresholdCheck
 from methods.blended_latent_diffusion import BlendedLatentDiffusion
 from methods.latent_blending import LatentBlending
@@ -19,6 +22,7 @@ from methods.prompt_edit_diff import VARIANTS
 from methods.sdedit import SdEdit
 from methods.zoo import classifier, thresholds
 from methods.zoo.manifest import ZooError
+from protocols.world import level2, level3
 from protocols.world.world import MiniWorld
 
 GATES: list[tuple[Callable[..., list[ThresholdCheck]], type, str]] = [
@@ -158,6 +162,85 @@ def test_comparable_methods_share_their_thresholds(tmp_path: Path, monkeypatch: 
         [gate] = judged(name, thresholds.STEERED)
         assert (gate.figure, gate.threshold, gate.passed) == (0.625, 0.65, False)
         assert "%: " in gate.detail
+
+
+class Exact:
+    """Reads every expected value off the ground truths of these cases, region by region. Sees nothing elsewhere."""
+
+    def __init__(self, cases: Sequence[EditCase], labels: Sequence[str]) -> None:
+        self.labels = dict.fromkeys(labels, ("",))
+        self.values: dict[tuple[bytes, bytes], dict[str, dict[str, float]]] = {}
+        for case in cases:
+            for claim in case.claims:
+                key = (np.asarray(case.truth).tobytes(), mask_array(case.areas[claim.region]).tobytes())
+                self.values.setdefault(key, {})[claim.attribute] = {claim.after: 1.0}
+
+    def read(self, images: Any, regions: Any) -> list[dict[str, dict[str, float]]]:
+        return [
+            {name: {"": 1.0} for name in self.labels}
+            | {
+                name: value
+                for name, value in self.values.get((image.tobytes(), region.tobytes()), {}).items()
+                if name in self.labels
+            }
+            for image, region in zip(images, regions, strict=True)
+        ]
+
+
+def test_each_level_above_1_has_a_figure_per_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, count = MiniWorld((1, 2, 3)), 24
+    by_level = {level: [part.case(-1 - i) for i in range(count)] for level, part in world.by_level().items()}
+    cases = [case for of in by_level.values() for case in of]
+    exact = Exact(cases, [name for name in world.labels() if name != "trim"])
+    monkeypatch.setattr(thresholds, "classifier_of", lambda root: exact)
+
+    def edit(edits: Sequence[EditCase]) -> list[Image.Image]:
+        # Every case of level 3 is edited, none of level 2, and three of four of level 1.
+        return [
+            thresholds.truth_of(case)
+            if case.category in level3.PAPER_CATEGORIES
+            or (case.category not in level2.PAPER_CATEGORIES and i % 4)
+            else case.request.source
+            for i, case in enumerate(edits)
+        ]
+
+    checks = thresholds.judge_levels("sdedit", edit, world, tmp_path, count, thresholds.STEERED)
+    first, beside = checks[0], checks[1:]
+    # Level 1 as without the others.
+    assert [first] == thresholds.judge_levels("sdedit", edit, WORLD, tmp_path, count, thresholds.STEERED)
+    assert (first.figure, first.threshold, first.state) == (0.75, 0.65, "passed")
+    # The kinds of the others, counted from the cases.
+    kinds = {level: Counter(case.category for case in by_level[level]) for level in (2, 3)}
+    expected = [
+        (f"level {level}, {kind}, {n} edits", float(level == 3))
+        for level in (2, 3)
+        for kind, n in sorted(kinds[level].items())
+        if kind != "trim"
+    ]
+    assert [(one.detail, one.figure) for one in beside if one.figure is not None] == expected
+    assert {one.state for one in beside} == {"measured"}
+    # No figure, and no zero, where the classifier lacks the attribute.
+    [trim] = [one for one in beside if one.figure is None]
+    assert trim.detail == "level 3, trim: the classifier has no attribute trim"
+
+
+def test_the_classifier_must_read_the_ground_truths_of_each_level() -> None:
+    world, count = MiniWorld((1, 2, 3)), 30
+    for level in (2, 3):
+        part = world.by_level()[level]
+        cases = [part.case(-1 - i) for i in range(count)]
+        complete = thresholds._truths_read(Exact(cases, list(world.labels())), level, part, count)  # type: ignore[arg-type]
+        assert (complete.figure, complete.threshold, complete.passed) == (1.0, 0.98, True)
+        # A classifier that lacks an attribute reads none of its kind.
+        without = thresholds._truths_read(Exact(cases, ["category", "color"]), level, part, count)  # type: ignore[arg-type]
+        trims = sum(case.category == "trim" for case in cases)
+        assert without.figure == pytest.approx(1 - trims / count)
+        assert ("trim 0.0" in without.detail) == (trims > 0) == (level == 3) == (not without.passed)
+
+
+def test_a_check_without_level_1_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="levels 2, 3: thresholds are measured on level 1"):
+        thresholds.check(MiniWorld((2, 3)), tmp_path)
 
 
 @pytest.mark.parametrize(
