@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     BoolHW = NDArray[np.bool_]
 
-_NO_OUTSIDE = NoValue("no pixel lies outside the mask and its edge band")
+NO_OUTSIDE = NoValue("no pixel lies outside the mask and its edge band")
 _EMPTY_MASK = NoValue("the mask is empty")
 
 
@@ -103,7 +103,7 @@ class _Pixels(PairMetric):
         mse = masked_mse(before, after, valid)
         share = changed_share(before, after, valid, self.options.visible)
         if mse is None or share is None:
-            return dict.fromkeys(("leak_mse", "leak_psnr", "leak_changed", "leak_area"), _NO_OUTSIDE)
+            return dict.fromkeys(("leak_mse", "leak_psnr", "leak_changed", "leak_area"), NO_OUTSIDE)
         area = changed_area(before, after, valid, self.options)
         return {"leak_mse": mse, "leak_psnr": psnr(mse), "leak_changed": share, "leak_area": area}
 
@@ -228,7 +228,7 @@ class LpipsMetric(PairMetric):
 
 
 def _empty_band(band: str) -> NoValue:
-    return _NO_OUTSIDE if band == "valid" else NoValue(f"no pixel lies in the {band} band")
+    return NO_OUTSIDE if band == "valid" else NoValue(f"no pixel lies in the {band} band")
 
 
 class LeakLpips(LpipsMetric):
