@@ -1,8 +1,8 @@
 """Drift: a shift or zoom of the whole edited image, and leakage after undoing it.
 
-An instruction editor often returns an image that is moved by a few pixels or slightly enlarged. Every leakage metric then
-measures misregistration. These metrics tell the two apart: ``drift_px`` and ``drift_zoom`` say how far the content moved,
-``leak_*_aligned`` what else changed. :mod:`bench.metrics.registration` estimates the drift.
+An instruction editor often returns an image that is moved by a few pixels or slightly enlarged. Every leakage metric
+then measures misregistration. These metrics tell the two apart: ``drift_px`` and ``drift_zoom`` say how far the content
+moved, ``leak_*_aligned`` what else changed. :mod:`bench.metrics.registration` estimates the drift.
 
 They are computed where a suite names them. An image without drift, such as a copy, a JPEG or a blurred or tinted image,
 has a drift of exactly 0, and its aligned values equal the plain ones.
@@ -51,9 +51,9 @@ class _Drift(_Registered):
         ]
 
     def _values(self, pair: Pair, drift: Similarity) -> dict[str, Value]:
-        # An empty mask makes every pixel valid.
-        valid = self._bands(pair).valid
-        distance = drift.displacement(pair.source.size)[valid]
+        distance = drift.displacement(pair.source.size)
+        if pair.mask is not None:
+            distance = distance[self._bands(pair).valid]
         return {
             "drift_px": float(distance.mean()) if distance.size else NO_OUTSIDE,
             "drift_zoom": 100 * (drift.scale - 1),
@@ -73,7 +73,7 @@ class DriftZoom(_Drift):
     """100 (s - 1) for the scale s: above 0 the content is enlarged."""
 
     name = "drift_zoom"
-    heading = "drift zoom"
+    heading = "drift zoom %"
     unit = "%"
     # Neither enlarging nor shrinking is better.
     higher_is_better = None
@@ -106,7 +106,7 @@ def _aligned(pair: Pair, drift: Similarity) -> Pair:
     if drift == IDENTITY:
         return pair
     pixels, inside = undo(pair.edited.pixels, drift)
-    return replace(pair, edited=RgbImage(pixels), mask=pair.mask | ~inside)
+    return replace(pair, edited=RgbImage(pixels), mask=pair.needed_mask | ~inside)
 
 
 class LeakLpipsAligned(_Aligned):
