@@ -62,7 +62,8 @@ class Measured:
 def metric_names() -> list[str]:
     """The suite's metrics of single edits, pasted ones after them, ``METRICS_EACH`` in all."""
     registry = Registry("metric", METRICS)
-    names = [name for name in METRICS if registry.load(name).kind == "edit"]
+    classes = {name: registry.load(name) for name in METRICS}
+    names = [name for name, cls in classes.items() if cls.kind == "edit" and not cls.on_request]
     composited = [name + COMPOSITED_SUFFIX for name in names if registry.load(name).composited]
     return [*names, *composited][:METRICS_EACH]
 

@@ -42,7 +42,7 @@ def mse(pair: Pair) -> float:
 
 class BrushMse(PublishedMetric):
     name = "brushbench_mse"
-    heading = "Brush MSE"
+    heading = "MSE"
     published = BRUSHBENCH
     unit = "0..3, squared"
     higher_is_better = False
@@ -55,7 +55,7 @@ class BrushMse(PublishedMetric):
 
 class BrushPsnr(PublishedMetric):
     name = "brushbench_psnr"
-    heading = "Brush PSNR"
+    heading = "PSNR"
     published = BRUSHBENCH
     unit = "dB"
     needs = frozenset({"mask"})
@@ -70,14 +70,14 @@ class BrushPsnr(PublishedMetric):
 
 class BrushLpips(OutsideLpips):
     name = "brushbench_lpips"
-    heading = "Brush LPIPS"
+    heading = "LPIPS"
     published = BRUSHBENCH
     summary = "BrushBench: LPIPS (SqueezeNet) of the images with a black inside, over the whole image"
 
 
 class BrushClip(ClipScore):
     name = "brushbench_clip"
-    heading = "Brush CLIP"
+    heading = "CLIP"
     published = BRUSHBENCH
     summary = "BrushBench: CLIP score (ViT-L/14) of the edit and the caption"
 
@@ -86,7 +86,7 @@ class BrushAesthetic(PublishedMetric):
     """LAION's aesthetic predictor: a linear head on CLIP's image feature of length 1."""
 
     name = "brushbench_aesthetic"
-    heading = "Brush aesthetic"
+    heading = "aesthetic"
     published = BRUSHBENCH
     unit = "1..10"
     summary = "BrushBench: LAION's aesthetic score (ViT-L/14) of the edit"

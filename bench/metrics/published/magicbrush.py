@@ -50,7 +50,7 @@ class _Distance(PublishedMetric):
 
 class MagicBrushL1(_Distance):
     name = "magicbrush_l1"
-    heading = "MagicBrush L1"
+    heading = "L1"
     unit = "0..1"
     summary = "MagicBrush: mean absolute difference of edit and target image"
 
@@ -60,7 +60,7 @@ class MagicBrushL1(_Distance):
 
 class MagicBrushL2(_Distance):
     name = "magicbrush_l2"
-    heading = "MagicBrush L2"
+    heading = "L2"
     unit = "0..1, squared"
     summary = "MagicBrush: mean squared difference of edit and target image (no root is taken)"
 
@@ -84,7 +84,7 @@ class _Clip(PublishedMetric):
 
 class MagicBrushClipI(_Clip):
     name = "magicbrush_clip_i"
-    heading = "MagicBrush CLIP-I"
+    heading = "CLIP-I"
     needs = frozenset({"truth"})
     summary = "MagicBrush: CLIP similarity (ViT-B/32) of edit and target image"
 
@@ -96,7 +96,7 @@ class MagicBrushClipI(_Clip):
 
 class MagicBrushClipT(_Clip):
     name = "magicbrush_clip_t"
-    heading = "MagicBrush CLIP-T"
+    heading = "CLIP-T"
     needs = frozenset({"region_prompt"})
     summary = "MagicBrush: CLIP similarity (ViT-B/32) of the edit and the local description"
 
@@ -110,7 +110,7 @@ class MagicBrushClipT(_Clip):
 
 class MagicBrushDinoI(PublishedMetric):
     name = "magicbrush_dino_i"
-    heading = "MagicBrush DINO-I"
+    heading = "DINO-I"
     published = MAGICBRUSH
     unit = "cosine"
     needs = frozenset({"truth"})

@@ -42,7 +42,7 @@ def mse(pair: Pair) -> float:
 
 class PieMse(PublishedMetric):
     name = "pie_mse"
-    heading = "PIE MSE"
+    heading = "MSE"
     published = PIE_BENCH
     unit = "0..1, squared"
     higher_is_better = False
@@ -56,7 +56,7 @@ class PieMse(PublishedMetric):
 
 class PiePsnr(PublishedMetric):
     name = "pie_psnr"
-    heading = "PIE PSNR"
+    heading = "PSNR"
     published = PIE_BENCH
     unit = "dB"
     needs = frozenset({"mask"})
@@ -82,7 +82,7 @@ class PieSsim(PublishedMetric):
     """
 
     name = "pie_ssim"
-    heading = "PIE SSIM"
+    heading = "SSIM"
     published = PIE_BENCH
     unit = "-1..1"
     needs = frozenset({"mask"})
@@ -102,21 +102,21 @@ class PieSsim(PublishedMetric):
 
 class PieLpips(OutsideLpips):
     name = "pie_lpips"
-    heading = "PIE LPIPS"
+    heading = "LPIPS"
     published = PIE_BENCH
     summary = "PIE-Bench: LPIPS (SqueezeNet) of the images with a black inside, over the whole image"
 
 
 class PieClipWhole(ClipScore):
     name = "pie_clip_whole"
-    heading = "PIE CLIP whole"
+    heading = "CLIP whole"
     published = PIE_BENCH
     summary = "PIE-Bench: CLIP score (ViT-L/14) of the edit and the target prompt"
 
 
 class PieClipEdited(ClipScore):
     name = "pie_clip_edited"
-    heading = "PIE CLIP edited"
+    heading = "CLIP edited"
     published = PIE_BENCH
     summary = "PIE-Bench: CLIP score (ViT-L/14) of the edit with a black outside and the target prompt"
 
@@ -127,7 +127,7 @@ class PieClipEdited(ClipScore):
 
 class PieStructure(PublishedMetric):
     name = "pie_structure"
-    heading = "PIE structure"
+    heading = "structure"
     published = PIE_BENCH
     unit = "squared cosine"
     higher_is_better = False
