@@ -35,6 +35,7 @@ class CompBench(SplitProtocol["CompBench.Options"]):
     version = "1"
     categories = (*_LOCAL, *_MULTI_OBJECT, "implicit_reasoning", "action", "location", "view", *_MULTI_TURN)
     summary = "CompBench: 2,905 complex instructions with ground truth, most with masks"
+    canvas = None
     columns: ClassVar[ColumnTypes] = {
         "task": str,
         "image_path": str,

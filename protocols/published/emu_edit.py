@@ -37,6 +37,7 @@ class EmuEdit(SplitProtocol["EmuEdit.Options"]):
     version = "1"
     categories = ("add", "background", "color", "global", "local", "remove", "style", "text")
     summary = "Emu Edit's test set: 3,589 instructions with captions before and after, no masks"
+    canvas = None
     columns: ClassVar[ColumnTypes] = {
         "instruction": str,
         "task": str,

@@ -44,6 +44,7 @@ class GEdit(SplitProtocol["GEdit.Options"]):
         "tone_transfer",
     )
     summary = "GEdit-Bench: 606 instructions in English or Chinese, no masks"
+    canvas = None
     columns: ClassVar[ColumnTypes] = {
         "task_type": str,
         "key": str,

@@ -60,6 +60,7 @@ class ImgEdit(PublishedProtocol["ImgEdit.Options", ImgEditEntry]):
         "action",
     )
     summary = "ImgEdit-Bench: 737 instructions of nine types, or 47 hard ones, no masks"
+    canvas = None
 
     @dataclass(frozen=True)
     class Options(FolderOptions):

@@ -46,6 +46,7 @@ class KontextBench(PublishedProtocol["KontextBench.Options", KontextEntry]):
     version = "1"
     categories = tuple(CATEGORIES.values())
     summary = "KontextBench: 1,026 crowd-sourced instructions, no masks"
+    canvas = None
 
     @dataclass(frozen=True)
     class Options(FolderOptions):
