@@ -92,12 +92,18 @@ class PublishedProtocol(EditProtocol, ABC, Generic[OptionsT, EntryT]):
 
     @classmethod
     def problems(cls, options: OptionsT) -> list[str]:
-        """One message for each missing file: its content, where to get it, the licence and the number of cases."""
+        """One message for a missing folder, or for each missing file in it.
+
+        A message has the expected content, where to get it, the licence and the number of cases.
+        """
         remedy = cls.publication(options).remedy
         expected = cls.files(options)
-        if not options.root:
-            names = ", ".join(path.as_posix() for path, _ in expected)
-            return [f"{cls.name}: option root is missing. Name the folder that has {names}. {remedy}"]
+        root = Path(options.root)
+        if not options.root or (len(expected) > 1 and not root.exists()):
+            # One message, not one for each file: the whole benchmark is missing.
+            names = ", ".join(path.relative_to(root).as_posix() for path, _ in expected if path != root)
+            place = f"{root}: missing" if options.root else f"{cls.name}: option root is missing"
+            return [f"{place}. Expected a folder{f' with {names}' if names else ''}. {remedy}"]
         return [
             f"{path}: missing. Expected {content}. {remedy}"
             for path, content in expected
@@ -136,7 +142,7 @@ class PublishedProtocol(EditProtocol, ABC, Generic[OptionsT, EntryT]):
         return stable_digest({"name": self.name, "version": self.version, "options": options, "cases": cases})
 
     def reference(self) -> Iterator[Image.Image]:
-        """Nothing: none of these benchmarks has real images to measure realism against."""
+        """Yields nothing: none of these benchmarks has real images to measure realism against."""
         return iter(())
 
     # ------------------------------------------------------------ reading

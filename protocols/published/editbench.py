@@ -124,7 +124,7 @@ class EditBench(PublishedProtocol["EditBench.Options", _Entry]):
 def _which_hole(root: Path) -> str:
     """The message that asks for the option ``hole``, with the shares of both colours."""
     question = (
-        "editbench: option hole is missing. Published programs disagree on which part of a mask is to be painted: "
+        "option hole is missing. Published programs disagree on which part of a mask is to be painted: "
         "set hole to black or to white after a look at a mask"
     )
     try:

@@ -39,8 +39,11 @@ def save(path: Path, image: Image.Image, **options: Any) -> None:
     image.save(path, **options)
 
 
-def write_pie_bench(root: Path) -> Path:
-    """Three cases: an object, a background whose run leaves the image, and a style whose mask is full."""
+def write_pie_bench(root: Path, kind: str = "JPEG") -> Path:
+    """Three cases: an object, a background whose run leaves the image, and a style whose mask is full.
+
+    ``kind``: format of the images. PNG gives the same pixels with every decoder.
+    """
     items: dict[str, dict[str, Any]] = {}
 
     def add(
@@ -56,7 +59,7 @@ def write_pie_bench(root: Path) -> Path:
             "blended_word": blended,
             "mask": mask,
         }
-        save(root / "annotation_images" / folder / f"{key}.jpg", picture(len(items)), quality=95)
+        save(root / "annotation_images" / folder / f"{key}.jpg", picture(len(items)), format=kind)
 
     box = box_mask((512, 512), (100, 150, 300, 400))
     add(
@@ -82,8 +85,8 @@ def write_pie_bench(root: Path) -> Path:
     return root
 
 
-def write_brushbench(root: Path) -> Path:
-    """Two images, each with a mask of its object and of all around it."""
+def write_brushbench(root: Path, kind: str = "JPEG") -> Path:
+    """Two images, each with a mask of its object and of all around it. ``kind``: format of the images."""
     items = {}
     for number, box in enumerate([(0, 0, 100, 50), (200, 100, 512, 512)]):
         mask = box_mask((512, 512), box)
@@ -93,7 +96,7 @@ def write_brushbench(root: Path) -> Path:
             "inpainting_mask": runs(mask, 1),
             "outpainting_mask": runs(~mask, 1),
         }
-        save(root / "images" / f"{number:08d}.jpg", picture(number), quality=95)
+        save(root / "images" / f"{number:08d}.jpg", picture(number), format=kind)
     (root / "mapping_file.json").write_text(json.dumps(items))
     return root
 

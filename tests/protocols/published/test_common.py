@@ -13,8 +13,19 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from bench.errors import BenchWarning
+from protocols.published.brushbench import BrushBench
 from protocols.published.common import Publication, Table
+from protocols.published.editbench import EditBench
+from protocols.published.magicbrush import MagicBrush
+from protocols.published.pie_bench import PieBench
 from protocols.selection import ProtocolError
+from tests.protocols.published.masked_layouts import (
+    write_brushbench,
+    write_editbench,
+    write_magicbrush_test,
+    write_pie_bench,
+)
 
 PUBLICATION = Publication("Colours", "nowhere", "CC0", 7)
 
@@ -73,3 +84,25 @@ def test_a_missing_column_and_a_broken_file_are_named_with_the_remedy(tmp_path: 
         cut.write_bytes(file.read_bytes()[:-20])
         with pytest.raises(ProtocolError, match=f"{name}: cannot be read.*nowhere"):
             Table([cut], {"name"}, PUBLICATION)
+
+
+def test_a_missing_folder_is_one_message_with_all_that_it_should_have(tmp_path: Path) -> None:
+    (problem,) = PieBench.problems(PieBench.Options(root=str(tmp_path / "none")))
+    assert problem.startswith(
+        f"{tmp_path / 'none'}: missing. Expected a folder with mapping_file.json, annotation_im"
+    )
+    (problem,) = PieBench.problems(PieBench.Options(root=""))
+    assert problem.startswith("pie_bench: option root is missing.")
+    assert "700 cases" in problem
+
+
+def test_digests_stay(tmp_path: Path) -> None:
+    """A stored run goes on only with the digest that it began with."""
+    protocols = [
+        PieBench(PieBench.Options(root=str(write_pie_bench(tmp_path / "pie", "PNG")))),
+        BrushBench(BrushBench.Options(root=str(write_brushbench(tmp_path / "brush", "PNG")))),
+        MagicBrush(MagicBrush.Options(root=str(write_magicbrush_test(tmp_path / "magic")))),
+        EditBench(EditBench.Options(root=str(write_editbench(tmp_path / "edit")), hole="white")),
+    ]
+    with pytest.warns(BenchWarning):
+        assert [protocol.digest for protocol in protocols] == []
