@@ -89,3 +89,24 @@ def test_the_hubs_cache_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     blob.write_bytes(CONTENT[:-1])
     (problem,) = ClipSpec("ViT-L-14", "openai").problems()
     assert "damaged" in problem
+
+
+@pytest.mark.parametrize("stated", ["", SHA256[:8], SHA256])
+def test_a_file_counts_by_the_digits_that_its_publisher_states(origin: Path, stated: str) -> None:
+    file = published(origin, stated)
+    problem = file.problem()
+    assert problem is not None
+    assert ("SHA-256" in problem) == bool(stated)
+    assert ("…" in problem) == (0 < len(stated) < 64)
+    with pytest.raises(MetricError, match=r"net\.pt is not on this machine"):
+        file.path()
+    copy = origin.parent / "own" / "net.pt"
+    copy.parent.mkdir()
+    copy.write_bytes(CONTENT)
+    assert file.path() == copy
+    assert file.identity() == f"net.pt-{SHA256[:12]}"
+    copy.write_bytes(CONTENT + b"more")
+    # Another content counts only where the publisher states nothing, and has another identity.
+    assert (file.find() is None) == bool(stated)
+    if not stated:
+        assert file.identity() != f"net.pt-{SHA256[:12]}"
