@@ -105,4 +105,9 @@ def test_digests_stay(tmp_path: Path) -> None:
         EditBench(EditBench.Options(root=str(write_editbench(tmp_path / "edit")), hole="white")),
     ]
     with pytest.warns(BenchWarning):
-        assert [protocol.digest for protocol in protocols] == []
+        assert [protocol.digest for protocol in protocols] == [
+            "3eedc1ad9d85",
+            "ae4caf8e680f",
+            "d55f6a6c04f2",
+            "b480ac1d7f15",
+        ]
