@@ -201,25 +201,37 @@ def _parse_yaml(text: str, origin: str) -> tuple[Any, dict[_Path, int]]:
 
 def suite_of_mapping(values: Mapping[str, Any]) -> Suite:
     """The suite that a mapping describes, with the keys of a YAML file. Raises :class:`SuiteError`."""
+    # The mapping goes through YAML, so that it meets the same checks and messages as a file.
+    return parse_suite(write_yaml(values))
+
+
+def write_yaml(values: Mapping[str, Any]) -> str:
+    """The YAML text of a mapping, which :func:`read_yaml` reads back. Raises :class:`SuiteError` for other objects."""
     import yaml
 
-    # The mapping goes through YAML, so that it meets the same checks and messages as a file.
+    # Text that looks like 5e-1 is put in quotes, because read_yaml would take it for a number.
+    dumper: Any = type("Dumper", (yaml.SafeDumper,), {})
+    dumper.add_implicit_resolver(*_exponent())
     try:
-        text = yaml.safe_dump(dict(values), sort_keys=False)
+        return str(yaml.dump(dict(values), Dumper=dumper, sort_keys=False, allow_unicode=True))
     except yaml.YAMLError as error:
         raise SuiteError(f"suite: a value that YAML cannot hold ({error}). Use plain values.") from error
-    return parse_suite(text)
 
 
 def read_yaml(text: str) -> Any:
     """The value of a YAML text, by PyYAML's safe loader. ``5e-1`` is a number here. Raises ``yaml.YAMLError``."""
     import yaml
 
-    # PyYAML follows YAML 1.1, which reads 5e-1 as text, because it has no dot. YAML 1.2 reads it as a number.
     loader: Any = type("Loader", (yaml.SafeLoader,), {})
-    exponent = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
-    loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+.0123456789"))
+    loader.add_implicit_resolver(*_exponent())
     return yaml.load(text, loader)
+
+
+def _exponent() -> tuple[str, re.Pattern[str], list[str]]:
+    """Tag, pattern and first characters of numbers such as 5e-1."""
+    # PyYAML follows YAML 1.1, which reads 5e-1 as text, because it has no dot. YAML 1.2 reads it as a number.
+    pattern = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
+    return "tag:yaml.org,2002:float", pattern, list("-+.0123456789")
 
 
 # Keys and indices that lead to a value: ``("methods", 2, "options")``.

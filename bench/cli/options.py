@@ -72,8 +72,10 @@ def open_session(context: typer.Context, plugins: Sequence[str] | None = None) -
     return program(context).session(plugins)
 
 
-def key_values(pairs: Sequence[str] | None) -> dict[str, Any]:
-    """Parses ``KEY=VALUE`` texts. Values are read as YAML does."""
+def key_values(
+    pairs: Sequence[str] | None, option: str = "--option", example: str = "root=data/coco"
+) -> dict[str, Any]:
+    """Parses the ``KEY=VALUE`` texts of an option. Values are read as YAML does."""
     import yaml
 
     from bench.suite import read_yaml
@@ -84,12 +86,12 @@ def key_values(pairs: Sequence[str] | None) -> dict[str, Any]:
         # The value may hold further equals signs.
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise BenchError(f"--option {pair!r}: write KEY=VALUE, such as root=data/coco.")
+            raise BenchError(f"{option} {pair!r}: write KEY=VALUE, such as {example}.")
         # 3 is a number, true a boolean, [a, b] a list.
         try:
             values[key] = read_yaml(value)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise BenchError(
-                f"--option {pair!r}: {value!r} is not a YAML value. Put it in quotes."
+                f"{option} {pair!r}: {value!r} is not a YAML value. Put it in quotes."
             ) from error
     return values

@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli.adhoc import (
+    AdHoc,
+    MethodNames,
+    MethodOption,
+    MetricNames,
+    OptionalSuiteName,
+    Preset,
+    ProtocolName,
+)
 from bench.cli.console import complain, print_json, progress_bar, warn
 from bench.cli.options import (
     AllColumns,
@@ -20,6 +29,7 @@ from bench.cli.options import (
     Limit,
     Out,
     Plugin,
+    ProtocolOption,
     Quiet,
     RunFolder,
     SuiteName,
@@ -46,11 +56,18 @@ run_app = typer.Typer()
         "run paper --out runs/paper --device cuda --batch-size 16",
         "run my-suite.yaml --dry-run",
         "run my-suite.yaml --plugin my_package.my_methods",
+        "run --protocol coco -o root=data/coco --method sd_inpainting -m steps=20 --limit 10",
     )
 )
 def run(
     context: typer.Context,
-    suite: SuiteName,
+    suite: OptionalSuiteName = None,
+    protocol: ProtocolName = None,
+    option: ProtocolOption = None,
+    method: MethodNames = None,
+    method_option: MethodOption = None,
+    preset: Preset = None,
+    metric: MetricNames = None,
     out: Out = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -63,11 +80,12 @@ def run(
     as_json: Json = False,
     plugin: Plugin = None,
 ) -> None:
-    """Edit, score and report a suite. The same command goes on where it was stopped."""
+    """Edit, score and report a suite, or one protocol and method. The same command goes on where it was stopped."""
     # With JSON on standard output, text for people goes to standard error.
     screen = console(stderr=as_json, quiet=quiet)
     session = open_session(context, plugin)
-    job = session.configure(suite, out=out, limit=limit)
+    ad_hoc = AdHoc(protocol, option, method, method_option, preset, metric, limit)
+    job = _configure(session, suite, ad_hoc, screen, out)
     if dry_run:
         plan = describe_plan(session, job)
         print_plan(plan, screen)
@@ -194,6 +212,21 @@ def print_report(report: Report, screen: Console, *, everything: bool) -> None:
         screen.print(warning, style="yellow")
     screen.print(f"tables and figures: {report.folder}", soft_wrap=True)
     screen.print(f"page: {report.page}", soft_wrap=True)
+
+
+def _configure(
+    session: Session, suite: str | None, ad_hoc: AdHoc, screen: Console, out: Path | None
+) -> SuiteJob:
+    """Configures a named suite, or the one that the options stand for, which is printed first."""
+    if suite is not None:
+        ad_hoc.check_absent(suite)
+        return session.configure(suite, out=out, limit=ad_hoc.limit)
+    from bench.suite import write_yaml
+
+    # Printed before it is checked, because messages name its lines. It works as a suite file.
+    values = ad_hoc.suite()
+    screen.print(write_yaml(values), markup=False, highlight=False, soft_wrap=True)
+    return session.configure(values, out=out)
 
 
 def _edit(
