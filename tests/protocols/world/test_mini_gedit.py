@@ -14,7 +14,7 @@ from protocols.world.large import WorldFaces, WorldOptions, WorldScenes
 from protocols.world.mini_gedit import MiniGEdit, window
 
 # A change of pixels, instructions, masks or selection changes it.
-DIGEST = "f109450e4cd4"
+DIGEST = "3ec12147b717"
 OPTIONS = MiniGEdit.Options(cases_per_category=3, reference_count=4)
 
 
@@ -34,7 +34,7 @@ def test_methods_get_a_source_and_an_instruction_alone(protocol: MiniGEdit) -> N
         assert request.mask is None
         prompts = (request.source_prompt, request.target_prompt, request.region_prompt)
         assert not any((*prompts, request.regions, request.edit_words))
-        assert request.source.size == ((48, 64) if case.category == "ps_human" else (64, 48))
+        assert request.source.size == ((56, 64) if case.category == "ps_human" else (64, 56))
 
 
 def test_the_truth_changes_something_and_only_inside_the_scored_mask(protocol: MiniGEdit) -> None:
@@ -86,8 +86,8 @@ def test_faces_and_scenes_of_one_number_are_two_sources(protocol: MiniGEdit) -> 
     ("box", "size", "expected"),
     [
         # In the middle of the window where the image allows it.
-        ((20, 30, 40, 34), (64, 48), (0, 8, 64, 56)),
-        ((20, 26, 30, 30), (48, 64), (1, 0, 49, 64)),
+        ((20, 30, 40, 34), (64, 56), (0, 4, 64, 60)),
+        ((20, 26, 34, 30), (48, 64), (3, 0, 51, 64)),
         # At the border of the image, and a mask that is larger than the window.
         ((0, 60, 10, 64), (64, 48), (0, 16, 64, 64)),
         ((0, 0, 64, 64), (48, 64), (8, 0, 56, 64)),
