@@ -20,8 +20,8 @@ from protocols.selection import CaseList, Choice, fingerprint
 from protocols.world.large import WorldFaces, WorldOptions, WorldScenes
 from protocols.world.world import SIZE, WORLD_VERSION
 
-# (width, height) in pixels. Flatter pictures lose too much of a background: the attribute classifier reads a square of the
-# shorter side, and then misreads a quarter of the backgrounds of the ground truth (at 64x48).
+# (width, height) in pixels. Flatter pictures lose too much of a background: the attribute classifier reads a square of
+# the shorter side, and at 64x48 it misreads a quarter of the backgrounds of the ground truth.
 LANDSCAPE, PORTRAIT = (SIZE, 56), (56, SIZE)
 
 
