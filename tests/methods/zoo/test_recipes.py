@@ -407,10 +407,9 @@ def test_no_shipped_configuration_names_a_path() -> None:
 
 
 def test_a_corpus_of_another_world_is_refused(tmp_path: Path) -> None:
-    class Older(MiniWorld):
-        version = "0"
-
-    corpus.Corpus(Older(), tmp_path, 96).render()
+    older = MiniWorld()
+    older.version = "0"
+    corpus.Corpus(older, tmp_path, 96).render()
     with pytest.raises(ValueError, match="not those that the world draws now"):
         corpus.Corpus(WORLD, tmp_path, 96).render()
 
