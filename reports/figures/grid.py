@@ -181,7 +181,8 @@ def _draw_panels(canvas: Image.Image, row: GridRow, y: int) -> None:
     """The images of a case with their frames, and the marks under the edits."""
     pen = ImageDraw.Draw(canvas)
     for k, panel in enumerate([outlined(row.case), _mask_panel(row.case), *map(_edit_panel, row.edits)]):
-        canvas.paste(panel, (_left(k), y))
+        # A picture that is not square stands in the middle of its square.
+        canvas.paste(panel, (_left(k) + (PANEL - panel.width) // 2, y + (PANEL - panel.height) // 2))
         pen.rectangle([_left(k) - 1, y - 1, _left(k) + PANEL, y + PANEL], outline=RULE)
     # Columns 0 and 1 are source and mask.
     for k, verdict in enumerate(row.succeeded, 2):
@@ -194,7 +195,7 @@ def _draw_panels(canvas: Image.Image, row: GridRow, y: int) -> None:
 def _draw_caption(
     pen: ImageDraw.ImageDraw, case: EditCase, caption: Sequence[str], y: int, width: int
 ) -> None:
-    """The category and the source's prompt on one line, then the lines of the caption."""
+    """The category and the source's prompt, if it has one, on one line, then the lines of the caption."""
     category = case.category.replace("_", "-")
     font = _font(13, bold=True)
     pen.text((MARGIN, y + 1), category, font=font, fill=CATEGORY_INK.get(case.category, INK))
@@ -207,15 +208,16 @@ def _draw_caption(
 
 
 def outlined(case: EditCase, size: int = PANEL) -> Image.Image:
-    """The source at ``size``, with the outline of the mask (if there is one) drawn on the enlarged pixels."""
+    """The source as :func:`enlarged`, with the outline of the mask (if there is one) drawn on the enlarged pixels."""
     image = enlarged(case.request.source, size)
     if case.request.mask is None:
         return image
     # NEAREST keeps the mask at 0 and 255, so that its outline is sharp.
-    mask = case.request.mask.convert("L").resize((size, size), Image.Resampling.NEAREST)
+    mask = case.request.mask.convert("L").resize(image.size, Image.Resampling.NEAREST)
     # A white line outside the coloured one keeps the outline visible on any background.
     # Pixels beyond the image's border count as outside, so that every outline is closed.
-    shrunk = ImageOps.expand(mask, 2, 0).filter(ImageFilter.MinFilter(5)).crop((2, 2, size + 2, size + 2))
+    box = (2, 2, image.width + 2, image.height + 2)
+    shrunk = ImageOps.expand(mask, 2, 0).filter(ImageFilter.MinFilter(5)).crop(box)
     inner = ImageChops.subtract(mask, shrunk)
     outer = ImageChops.subtract(mask.filter(ImageFilter.MaxFilter(3)), mask)
     image.paste(Image.new("RGB", image.size, "#ffffff"), mask=outer)
@@ -226,9 +228,10 @@ def outlined(case: EditCase, size: int = PANEL) -> Image.Image:
 def _mask_panel(case: EditCase, size: int = PANEL) -> Image.Image:
     if case.request.mask is None:
         return _blank_panel("no mask", size)
-    mask = case.request.mask.convert("L").resize((size, size), Image.Resampling.NEAREST)
-    ground = Image.new("RGB", (size, size), "#2b2b31")
-    ground.paste(Image.new("RGB", (size, size), "#ffffff"), mask=mask)
+    mask = case.request.mask.convert("L")
+    mask = mask.resize(_fitted(mask.size, size), Image.Resampling.NEAREST)
+    ground = Image.new("RGB", mask.size, "#2b2b31")
+    ground.paste(Image.new("RGB", mask.size, "#ffffff"), mask=mask)
     return ground
 
 
@@ -246,10 +249,19 @@ def _blank_panel(word: str, size: int) -> Image.Image:
 
 
 def enlarged(image: Image.Image, size: int) -> Image.Image:
-    """The image at ``size``: nearest neighbour if it becomes larger, so that pixels stay visible, else Lanczos."""
+    """The image with a longer side of ``size`` pixels.
+
+    By nearest neighbour if it becomes larger, so that pixels stay visible, else by Lanczos.
+    """
     # Interpolation would hide the block artefacts and seams that a reader looks for.
     way = Image.Resampling.NEAREST if max(image.size) <= size else Image.Resampling.LANCZOS
-    return image.convert("RGB").resize((size, size), way)
+    return image.convert("RGB").resize(_fitted(image.size, size), way)
+
+
+def _fitted(size: tuple[int, int], longer: int) -> tuple[int, int]:
+    """(width, height) of the same aspect ratio with this longer side."""
+    width, height = (max(1, round(side * longer / max(size))) for side in size)
+    return width, height
 
 
 def _caption(case: EditCase, font: FreeTypeFont, room: int) -> list[str]:

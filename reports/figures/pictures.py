@@ -246,8 +246,15 @@ class _Sheet:
                 left + self.panel / 2, top - self.panel / 2, "failed", ha="center", va="center", color=GRAY
             )
         else:
-            # "none": the PDF holds the image's own pixels. aspect: the panel is square already.
-            self.axes.imshow(np.asarray(image), extent=extent, interpolation="none", aspect="auto", **options)
+            pixels = np.asarray(image)
+            # "none": the PDF holds the image's own pixels. aspect: the place has that of the image already.
+            self.axes.imshow(
+                pixels,
+                extent=self._place(left, top, pixels.shape),
+                interpolation="none",
+                aspect="auto",
+                **options,
+            )
         # Frame.
         x = [extent[0], extent[1], extent[1], extent[0], extent[0]]
         y = [extent[2], extent[2], extent[3], extent[3], extent[2]]
@@ -255,6 +262,12 @@ class _Sheet:
         # imshow sets the limits to its own image, so they are set again after each.
         self.axes.set_xlim(0, PAGE_INCHES)
         self.axes.set_ylim(0, self.height)
+
+    def _place(self, left: float, top: float, shape: Sequence[int]) -> tuple[float, float, float, float]:
+        """Left, right, bottom and top of an image of ``shape`` (height, width, ...) in the middle of a panel."""
+        height, width = (self.panel * side / max(shape[:2]) for side in shape[:2])
+        x, y = left + (self.panel - width) / 2, top - (self.panel - height) / 2
+        return x, x + width, y - height, y
 
     def mark(self, row: int, column: int, succeeded: bool | None) -> None:
         """A tick or a cross under a panel, nothing where the edit was not judged."""
@@ -264,13 +277,13 @@ class _Sheet:
             self._text(x, y, sign, ha="center", va="top", color=ink)
 
     def caption(self, row: int, case: EditCase) -> None:
-        """Two lines under a row: the prompt of the source, then the category and the target prompt or instruction."""
+        """The prompt of the source, if it has one, then the category with the target prompt or instruction."""
         kind = case.category.replace("_", "-")
         request = case.request
-        lines = [
-            (f"source:  {request.source_prompt}", GRAY),
-            (f"{kind}:  {request.target_prompt or request.instruction}", "black"),
-        ]
+        lines = [(f"{kind}:  {request.target_prompt or request.instruction}", "black")]
+        # Benchmarks of instructions do not describe their sources.
+        if request.source_prompt:
+            lines.insert(0, (f"source:  {request.source_prompt}", GRAY))
         y = self.top - row * self.step - self.panel - 0.03
         for k, (line, ink) in enumerate(lines, 1):
             # 132 letters of 7 pt fill the width of a page. `shorten` also folds spaces, which the replacement

@@ -17,6 +17,7 @@ from bench.store import RunStore
 from reports.data import scores
 from reports.data.summary import SUMMARY_COLUMNS, summary
 from reports.figures import chart_parts, charts, pictures, sensitivity, style
+from reports.figures.style import drawing
 from tests.reports import fake
 
 N = len(fake.cases())
@@ -282,6 +283,19 @@ def test_a_leak_map_is_the_largest_channels_change_and_blank_inside() -> None:
     assert np.isnan(change[inside]).all()
     assert change[0, 0] == pytest.approx(0.2)
     assert np.nansum(change) == pytest.approx(0.2)
+
+
+def test_a_picture_that_is_not_square_is_not_stretched_in_a_sheet(store: RunStore) -> None:
+    with drawing():
+        sheet = pictures._Sheet(["source, mask", "m"], 1, "foot", scores.load(store))
+        sheet.image(0, 0, np.zeros((32, 48, 3), np.uint8))
+        sheet.image(0, 1, np.zeros((48, 48, 3), np.uint8))
+    wide, square = (image.get_extent() for image in sheet.axes.images)
+    left, right, bottom, top = wide
+    assert right - left == pytest.approx(sheet.panel)
+    assert top - bottom == pytest.approx(sheet.panel * 32 / 48)
+    # Both stand in the middle of their panels.
+    assert bottom + top == pytest.approx(square[2] + square[3])
 
 
 def test_pictures_say_how_their_cases_were_chosen(store: RunStore) -> None:

@@ -67,6 +67,29 @@ def test_an_outline_that_meets_the_rim_is_closed_there() -> None:
     assert not (image[60:130, 20] == pink).all(axis=1).any()
 
 
+@pytest.mark.parametrize(("size", "expected"), [((24, 16), (192, 128)), ((300, 400), (144, 192))])
+def test_pictures_that_are_not_square_keep_their_shape(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    case = fake.cases()[0]
+    mask = Image.new("L", size)
+    mask.paste(255, (0, 0, size[0] // 2, size[1]))
+    request = dataclasses.replace(case.request, source=Image.new("RGB", size, (9, 80, 7)), mask=mask)
+    case = dataclasses.replace(case, request=request)
+    panels = (figures.outlined(case), figures._mask_panel(case), figures._edit_panel(request.source))
+    assert [panel.size for panel in panels] == [expected] * 3
+    # In the middle of a square of the grid, on paper.
+    row = figures.GridRow(case, (request.source,))
+    drawn = figures.draw([("p", [row])], ["m"])
+    pixels = np.asarray(drawn)
+    left = MARGIN + 2 * (PANEL + GAP)
+    column = pixels[:, left : left + PANEL]
+    edit = (column == (9, 80, 7)).all(axis=2)
+    rows, columns = np.flatnonzero(edit.any(axis=1)), np.flatnonzero(edit.any(axis=0))
+    assert (len(columns), len(rows)) == expected
+    assert columns[0] == (PANEL - expected[0]) // 2
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> RunStore:
     return fake.run(tmp_path / "r", {}, failed=[("oracle", figures.chosen(_rows())[0])])
