@@ -58,8 +58,11 @@ MATCHING = 0.5
 """A tile matches where its correlation exceeds this. Blur, JPEG and colour casts stay above it."""
 LEAST_MATCHING = 0.5
 """Smallest share of matching tiles with an answer."""
-LEAST_GAIN = 0.15
-"""A drift counts where it leaves this share less unexplained than the identity does."""
+LEAST_TILES = 4
+"""Smallest number of textured tiles with an answer."""
+LEAST_GAIN, GAIN_OF_TILES = 0.15, 3.0
+"""A drift counts where it leaves this share less unexplained than the identity does. With fewer than 20 tiles the share
+is 3 / tiles, because chance then explains more."""
 LEAST_DRIFT = 0.1
 """Smallest mean displacement that counts, in pixels of the finest level. The estimate is not more accurate."""
 LEAST_DETAIL = 0.02
@@ -227,7 +230,7 @@ def register(source: Uint8HWC, edited: Uint8HWC, mask: BoolHW | None) -> Similar
     levels = _pyramid(source, edited, mask)
     fine, coarse = levels[0], levels[-1]
     tiles = _Tiles(fine)
-    if not tiles.textured.any() or not _has_detail(fine):
+    if tiles.textured.sum() < LEAST_TILES or not _has_detail(fine):
         return NoValue("the part outside the mask has too little detail to measure drift")
 
     # Candidates: from the identity, and from the coarse peak where that is another place.
@@ -367,7 +370,9 @@ class _Tiles:
         n, s, ss = (
             self._sums(x, level.counts) for x in (np.ones_like(level.source), level.source, level.source**2)
         )
-        self.textured = ss / n.clip(1) - (s / n.clip(1)) ** 2 > TEXTURED**2
+        variance = ss / n.clip(1) - (s / n.clip(1)) ** 2
+        # A correlation of few pixels is chance.
+        self.textured = (n >= side**2 / 4) & (variance > TEXTURED**2)
         """``(rows, columns)`` bool: tiles of the source with enough texture to tell where they are."""
         self._pixels = n[self.textured]
 
@@ -406,7 +411,8 @@ def _explains_more(candidate: NDArray[np.float64], present: NDArray[np.float64])
         return False
     # 1 - r^2 is the share of the variance that the other image leaves unexplained.
     left, before = (float((1 - r[among].clip(0) ** 2).mean()) for r in (candidate, present))
-    return left < (1 - LEAST_GAIN) * before
+    least_gain = max(LEAST_GAIN, GAIN_OF_TILES / int(among.sum()))
+    return left < (1 - least_gain) * before
 
 
 def _has_detail(level: _Level) -> bool:
