@@ -90,7 +90,7 @@ class CompBench(SplitProtocol["CompBench.Options"]):
                 ),
                 instruction=values["instruction"],
             ),
-            source_id=image_id(values["input_image"]),
+            source_id=image_id(source),
             truth=resize(truth, source.size),
             tags={"image_path": values["image_path"]}
             | ({"paper_category": _PAPER[task]} if task in _PAPER else {}),

@@ -109,20 +109,21 @@ class EmuEdit(SplitProtocol["EmuEdit.Options"]):
 
     def build(self, entry: Row) -> EditCase:
         values = self.table.row(entry.index)
+        source = self.rgb_of(values["image"], f"{entry.where}: image")
         task = self.checked_category(values["task"], entry.where)
         tags = {"equal_captions": "yes" if _equal_captions(values) else "no"}
         return EditCase(
             id=self.name_of(entry),
             category=task,
             request=EditRequest(
-                source=self.rgb_of(values["image"], f"{entry.where}: image"),
+                source=source,
                 mask=None,
                 source_prompt=values["input_caption"],
                 target_prompt=values["output_caption"],
                 region_prompt="",
                 instruction=values["instruction"],
             ),
-            source_id=image_id(values["image"]),
+            source_id=image_id(source),
             tags=tags | ({"paper_category": _PAPER[task]} if task in _PAPER else {}),
         )
 

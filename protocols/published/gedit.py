@@ -91,7 +91,7 @@ class GEdit(SplitProtocol["GEdit.Options"]):
 
     def build(self, entry: Row) -> EditCase:
         values = self.table.row(entry.index)
-        cell = values[self.options.image]
+        source = self.rgb_of(values[self.options.image], f"{entry.where}: {self.options.image}")
         task = self.checked_category(values["task_type"], entry.where)
         tags = {
             "key": values["key"],
@@ -103,14 +103,14 @@ class GEdit(SplitProtocol["GEdit.Options"]):
             id=self.name_of(entry),
             category=task,
             request=EditRequest(
-                source=self.rgb_of(cell, f"{entry.where}: {self.options.image}"),
+                source=source,
                 mask=None,
                 source_prompt="",
                 target_prompt="",
                 region_prompt="",
                 instruction=values["instruction"],
             ),
-            source_id=image_id(cell),
+            source_id=image_id(source),
             tags=tags | ({"paper_category": _PAPER[task]} if task in _PAPER else {}),
         )
 

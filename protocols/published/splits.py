@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
+from PIL import Image
+
 from bench.files import sha256_bytes
 from protocols.published.common import OptionsT, Publication, PublishedProtocol, Table
 
@@ -46,9 +48,10 @@ def split_files(root: Path, split: str) -> list[Path]:
     return []
 
 
-def image_id(cell: Mapping[str, Any]) -> str:
-    """16 hex digits over the bytes of an image in a cell. Cases of one source share it, whatever their rows."""
-    return sha256_bytes(cell["bytes"])[:16]
+def image_id(image: Image.Image) -> str:
+    """16 hex digits over an image's pixels. Cases of one source share it, however their cells were encoded."""
+    # With the size: the bytes alone are equal for 2x8 and 4x4.
+    return sha256_bytes(f"{image.size} ".encode() + image.tobytes())[:16]
 
 
 class SplitProtocol(PublishedProtocol[OptionsT, Row]):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from protocols.published.compbench import CompBench
 from protocols.published.emu_edit import EmuEdit
 from protocols.published.gedit import GEdit
-from protocols.published.splits import split_files
+from protocols.published.splits import image_id, split_files
 from protocols.selection import ProtocolError
 from tests.protocols.published import instruction_layouts as data
 
@@ -78,3 +81,26 @@ def test_a_row_without_an_instruction_is_named(tmp_path: Path) -> None:
     protocol = GEdit(GEdit.Options(root=str(data.arrow_folder(tmp_path, "train", tables))))
     with pytest.raises(ProtocolError, match=r"row 2 of train: has no proper 'instruction'"):
         protocol.cases()
+
+
+@pytest.mark.filterwarnings("ignore::bench.errors.BenchWarning")
+def test_the_digests_are_pinned(tmp_path: Path) -> None:
+    # A change of texts, pixels, masks, ids or options changes them. The version then goes up.
+    digests = {
+        "gedit": GEdit(GEdit.Options(root=str(data.gedit(tmp_path / "gedit")))).digest,
+        "emu_edit": EmuEdit(
+            EmuEdit.Options(
+                root=str(data.emu_edit(tmp_path / "emu_edit")), split="test", equal_captions="keep"
+            )
+        ).digest,
+        "compbench": CompBench(CompBench.Options(root=str(data.compbench(tmp_path / "compbench")))).digest,
+    }
+    assert digests == {"gedit": "5ee133a9024b", "emu_edit": "b676676d0d21", "compbench": "f309a07a1a4c"}
+
+
+def test_one_picture_has_one_id_however_it_is_encoded() -> None:
+    image = data.picture(0, (8, 2))
+    again = Image.open(io.BytesIO(data.cell(image)["bytes"])).convert("RGB")
+    assert image_id(image) == image_id(again)
+    assert image_id(image) != image_id(data.picture(1, (8, 2)))
+    assert image_id(Image.new("RGB", (8, 2))) != image_id(Image.new("RGB", (4, 4)))
