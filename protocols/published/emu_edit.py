@@ -67,12 +67,12 @@ class EmuEdit(SplitProtocol["EmuEdit.Options"]):
     def problems(cls, options: EmuEdit.Options) -> list[str]:
         if not options.split:
             return [
-                "emu_edit: option split is missing. Choose test (3589 cases) or validation (2022 cases). In "
+                "option split is missing. Choose test (3589 cases) or validation (2022 cases). In "
                 "emu_edit_test_set_generations the two names are swapped."
             ]
         if not options.equal_captions:
             return [
-                "emu_edit: option equal_captions is missing. Choose keep or drop for the cases whose captions "
+                "option equal_captions is missing. Choose keep or drop for the cases whose captions "
                 "before and after are equal: published tables differ in this."
             ]
         return super().problems(options)
