@@ -205,12 +205,17 @@ class Run:
         columns = ["protocol", "category", "method", "case", "seed", "metric", "value", "reason"]
         return frame[columns].reset_index(drop=True)
 
-    def image(self, protocol: str, method: str, case: str) -> Image:
-        """The edit of a case, by the method's title. Raises :class:`BenchError` where there is none."""
+    def image(self, protocol: str, method: str, case: str, seed: int | None = None) -> Image:
+        """The edit of a case, by the method's title. Raises :class:`BenchError` where there is none.
+
+        ``seed`` None: the run's first one.
+        """
+        seed = self._store.seeds[0] if seed is None else seed
         # Titles are unique within a run.
         for record in self._store.edits():
             title = self._store.methods[record.key.method].title
-            if (record.key.protocol, title, record.key.case) == (protocol, method, case) and record.file:
+            key = record.key
+            if (key.protocol, title, key.case, key.seed) == (protocol, method, case, seed) and record.file:
                 return self._store.image(record)
         raise BenchError(
             f"{self.folder}: has no edit of {case} in {protocol} by {method}. Run.scores lists the edits."

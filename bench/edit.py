@@ -286,6 +286,8 @@ class MethodSpec:
     """Heading above its rows in printed tables."""
     is_control: bool = False
     """As :attr:`EditMethod.is_control`."""
+    best_of: str = ""
+    """``N by METRIC``: tables get a further row, of the best edit of each case among the first N seeds."""
 
     @property
     def digest(self) -> str:

@@ -33,7 +33,7 @@ class PlannedProtocol:
     """The protocol's cases, or None where the run folder has all that are needed."""
 
     def edit_key(self, method: ConfiguredMethod, case_id: str, seed: int) -> EditKey:
-        """Key of the edit of one case. ``seed`` is the suite's."""
+        """Key of the edit of one case. ``seed`` is one of the suite's."""
         return EditKey(self.name, str(self.info["version"]), method.spec.digest, case_id, seed)
 
     def refused(self, method: ConfiguredMethod) -> dict[str, str]:
@@ -64,14 +64,14 @@ class PlanRow:
     digest: str
     """Digest of the method."""
     total: int
-    """Cases that the method can edit."""
+    """Edits: the cases that the method can edit, once with each seed."""
     done: int
     by_category: Mapping[str, int]
     """Edits to make, per category."""
     seconds: float | None
     """Estimated time for these edits, from those recorded so far. None where there are none."""
     refused: int = 0
-    """Cases that lack what the method needs, beside ``total``."""
+    """Edits of cases that lack what the method needs, beside ``total``."""
 
     @property
     def todo(self) -> int:
@@ -84,7 +84,8 @@ class Plan:
 
     protocols: tuple[PlannedProtocol, ...]
     methods: tuple[ConfiguredMethod, ...]
-    seed: int
+    seeds: tuple[int, ...]
+    """Every edit is made once with each."""
     rows: tuple[PlanRow, ...]
     problems: tuple[str, ...]
     """Reasons why it cannot run, each with its remedy."""
@@ -99,7 +100,7 @@ def make_plan(
     protocols: Sequence[ConfiguredProtocol],
     methods: Sequence[ConfiguredMethod],
     *,
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     limit: int | None = None,
     store: RunStore | None = None,
 ) -> Plan:
@@ -131,9 +132,9 @@ def make_plan(
     for protocol in planned:
         categories = {row["id"]: row["category"] for row in protocol.rows}
         for method in methods:
-            todo = protocol.case_ids_to_edit(method, seed, done)
-            refused = len(protocol.refused(method))
-            total = len(protocol.rows) - refused
+            todo = [case_id for seed in seeds for case_id in protocol.case_ids_to_edit(method, seed, done)]
+            refused = len(protocol.refused(method)) * len(seeds)
+            total = len(protocol.rows) * len(seeds) - refused
             seconds = pace.get((protocol.name, method.spec.digest))
             rows.append(
                 PlanRow(
@@ -147,7 +148,7 @@ def make_plan(
                     refused=refused,
                 )
             )
-    return Plan(tuple(planned), tuple(methods), seed, tuple(rows), tuple(dict.fromkeys(problems)))
+    return Plan(tuple(planned), tuple(methods), tuple(seeds), tuple(rows), tuple(dict.fromkeys(problems)))
 
 
 def _plan_protocol(entry: ConfiguredProtocol, limit: int | None, store: RunStore | None) -> PlannedProtocol:

@@ -64,7 +64,7 @@ class Recorder:
         entries = []
         for outcome in outcomes:
             key = protocol.edit_key(method, outcome.case_id, seed)
-            file = self._store.edit_file(protocol.name, method.spec, outcome.case_id)
+            file = self._store.edit_file(protocol.name, method.spec, outcome.case_id, seed)
             written = self._writers.submit(self._write, file, outcome) if outcome.image is not None else None
             entries.append(_Entry(key, file, outcome, written))
         self._appender.submit(self._append, entries, method.spec)

@@ -75,7 +75,7 @@ def run(
     done = store.done()
     todo = {method.spec.digest: _cases_to_edit(plan, method, done) for method in plan.methods}
     store.configure(
-        seed=plan.seed,
+        seeds=plan.seeds,
         protocols={protocol.name: protocol.info for protocol in plan.protocols},
         methods=[method.spec for method in plan.methods],
         dtype=executor.runtime.dtype,
@@ -92,8 +92,8 @@ def run(
     try:
         for method in plan.methods:
             if parts := todo[method.spec.digest]:
-                progress.start(sum(len(ids) for _, ids in parts), method.spec.title)
-                _run_method(method, parts, case_files, plan.seed, executor, store, recorder, progress)
+                progress.start(sum(len(ids) for _, _, ids in parts), method.spec.title)
+                _run_method(method, parts, case_files, executor, store, recorder, progress)
     finally:
         # Finished edits are recorded even when the run is interrupted.
         recorder.close()
@@ -101,8 +101,8 @@ def run(
     recorder.check()
 
     # Counts for the summary.
-    planned = sum(len(protocol.rows) for protocol in plan.protocols) * len(plan.methods)
-    edited = sum(len(ids) for parts in todo.values() for _, ids in parts)
+    planned = sum(len(protocol.rows) for protocol in plan.protocols) * len(plan.methods) * len(plan.seeds)
+    edited = sum(len(ids) for parts in todo.values() for _, _, ids in parts)
     return RunSummary(
         done=recorder.done,
         skipped=planned - edited - refused,
@@ -116,7 +116,7 @@ def run(
 def image_seed(seed: int, case_id: str) -> int:
     """Seed of one image's random generator, 63 bits: the same on every machine, for every method.
 
-    ``EditRecord.key.seed`` is the suite's ``seed``. This one is in ``EditRequest.seed``.
+    ``EditRecord.key.seed`` is one of the suite's seeds. This one is in ``EditRequest.seed``.
     """
     # The method is not part of it: all methods start from the same noise.
     digest = hashlib.sha256(f"{seed}/{case_id}".encode()).digest()
@@ -140,10 +140,14 @@ def versions() -> dict[str, str]:
 
 def _cases_to_edit(
     plan: Plan, method: ConfiguredMethod, done: set[str]
-) -> list[tuple[PlannedProtocol, list[str]]]:
-    """Ids of the cases that a method has still to edit, by protocol. Protocols without any are left out."""
-    parts = [(protocol, protocol.case_ids_to_edit(method, plan.seed, done)) for protocol in plan.protocols]
-    return [(protocol, ids) for protocol, ids in parts if ids]
+) -> list[tuple[PlannedProtocol, int, list[str]]]:
+    """Ids of the cases that a method has still to edit, by protocol and seed. Those without any are left out."""
+    parts = [
+        (protocol, seed, protocol.case_ids_to_edit(method, seed, done))
+        for protocol in plan.protocols
+        for seed in plan.seeds
+    ]
+    return [(protocol, seed, ids) for protocol, seed, ids in parts if ids]
 
 
 def _record_refused(plan: Plan, store: RunStore, progress: Progress) -> int:
@@ -153,9 +157,10 @@ def _record_refused(plan: Plan, store: RunStore, progress: Progress) -> int:
     for protocol in plan.protocols:
         for method in plan.methods:
             reasons = protocol.refused(method)
-            count += len(reasons)
+            count += len(reasons) * len(plan.seeds)
             records = [
-                EditRecord(protocol.edit_key(method, case_id, plan.seed), None, None, None, error)
+                EditRecord(protocol.edit_key(method, case_id, seed), None, None, None, error)
+                for seed in plan.seeds
                 for case_id, error in reasons.items()
             ]
             store.append_edits([record for record in records if record.key.digest not in recorded])
@@ -175,9 +180,8 @@ def _store_cases(protocol: PlannedProtocol, store: RunStore) -> CaseFile:
 
 def _run_method(
     method: ConfiguredMethod,
-    todo: Sequence[tuple[PlannedProtocol, Sequence[str]]],
+    todo: Sequence[tuple[PlannedProtocol, int, Sequence[str]]],
     case_files: Mapping[str, CaseFile],
-    seed: int,
     executor: Executor,
     store: RunStore,
     recorder: Recorder,
@@ -189,13 +193,13 @@ def _run_method(
         session = executor.open(method, lambda message: progress.note(f"{title}: {message}"))
     except Exception as failure:
         error = f"could not be loaded: {describe(failure)}"
-        for protocol, ids in todo:
+        for protocol, seed, ids in todo:
             recorder.put([EditOutcome.failed(name, error) for name in ids], protocol, method, seed)
         return
     try:
         # A method that uses torch has imported it by now.
         store.note_conditions(method.spec.digest, executor.batch_size, torch_threads())
-        for protocol, ids in todo:
+        for protocol, seed, ids in todo:
             cases = case_files[protocol.name]
             # Tasks decode their case when an executor's thread asks for it.
             tasks = (Task(name, image_seed(seed, name), partial(cases.get, name)) for name in ids)

@@ -191,7 +191,9 @@ class Session:
 
         # Stored edits are left out of the plan. A dry run creates no folder.
         store = RunStore.open(job.folder) if (job.folder / "run.json").exists() else None
-        plan = make_plan(job.protocols, job.methods, seed=job.suite.seed, limit=job.suite.limit, store=store)
+        plan = make_plan(
+            job.protocols, job.methods, seeds=job.suite.all_seeds, limit=job.suite.limit, store=store
+        )
         return plan, store
 
     def edit(

@@ -4,6 +4,7 @@
 
     name: my-comparison
     seed: 0                     # by default 0
+    # seeds: [0, 1, 2]          # in place of seed: every edit once with each seed
     limit: 50                   # cases per category, by default all
     protocols:
       - name: coco
@@ -17,22 +18,31 @@
         display: SD-Inpaint     # what LaTeX tables print instead
         cite: rombach2022       # BibTeX keys that LaTeX tables cite
         group: mask-based       # the heading above the row, by default whether the method takes a mask
+        # best_of: 4 by clip_target   # a further row: the best edit of each case among the first 4 seeds
     metrics: [leak_lpips]       # by default all
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from bench.edit import EditMethod, EditProtocol, MethodSpec, Runtime, stable_digest
-from bench.errors import BenchError
 from bench.files import UnsafeName, safe_part
 from bench.registry import (
     PluginError,
@@ -44,18 +54,10 @@ from bench.registry import (
     plugin_code,
     problems_of,
 )
-
-MAX_DEPTH = 50
-"""Most levels of lists and mappings in a suite. A list that contains itself through an alias would be endless."""
-MAX_VALUES = 100_000
-"""Most values in a suite after its aliases are expanded. A short file could expand to gigabytes."""
+from bench.suite_yaml import KeyPath, SuiteError, dotted, parse_yaml, write_yaml
 
 SHIPPED = Path(__file__).parent / "suites"
 """The folder of the suites that come with this package."""
-
-
-class SuiteError(BenchError):
-    """A suite that cannot be used. The message names the file, line and key, and the remedy."""
 
 
 class _Strict(BaseModel):
@@ -91,6 +93,18 @@ class MethodEntry(_Strict):
     display: Label = ""
     cite: Annotated[str, Field(pattern=r"^([A-Za-z0-9:._+/-]+(,[A-Za-z0-9:._+/-]+)*)?$")] = ""
     group: Label = ""
+    best_of: Annotated[str, Field(pattern=r"^([1-9][0-9]{0,3} by [A-Za-z0-9_]+)?$")] = ""
+
+    @model_serializer(mode="wrap")
+    def _without_absent_choice(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # As for the seeds of a suite.
+        values: dict[str, Any] = serialize(self)
+        if not self.best_of:
+            del values["best_of"]
+        return values
+
+
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 # Field names are the keys of the file, and defaults are what a missing key means.
@@ -102,10 +116,54 @@ class Suite(_Strict):
     methods: Annotated[list[MethodEntry], Field(min_length=1)]
     metrics: Annotated[list[str], Field(min_length=1)] | None = None
     """Names of metrics, or None for all."""
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
-    """A signed integer of 64 bits, because score files store it as one."""
+    seed: Seed = 0
+    """A signed integer of 64 bits, because score files store it as one. With ``seeds``, the first of them."""
+    seeds: Annotated[list[Seed], Field(min_length=1)] | None = None
+    """Every edit is made once with each. They are repeats of a case, not further cases."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Cases per category and protocol, or None for all."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_seed(cls, values: Any) -> Any:
+        seeds = values.get("seeds") if isinstance(values, dict) else None
+        if not isinstance(seeds, list) or not seeds:
+            return values
+        # A stored suite has both.
+        if values.get("seed", seeds[0]) != seeds[0]:
+            raise ValueError("seed and seeds are both given. Give one of them")
+        return {**values, "seed": seeds[0]}
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int] | None) -> list[int] | None:
+        if seeds is not None and len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is given twice")
+        return seeds
+
+    @model_serializer(mode="wrap")
+    def _without_absent_seeds(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Absent where there are none, so that the manifests of earlier runs stay as they are.
+        values: dict[str, Any] = serialize(self)
+        if self.seeds is None:
+            del values["seeds"]
+        return values
+
+    @model_validator(mode="after")
+    def _enough_seeds(self) -> Suite:
+        for entry in self.methods:
+            count = int(entry.best_of.partition(" ")[0] or 1)
+            if entry.best_of and not 2 <= count <= len(self.all_seeds):
+                raise ValueError(
+                    f"best_of: {entry.best_of}: choose among at least 2 and at most all of the "
+                    f"{len(self.all_seeds)} seeds"
+                )
+        return self
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds of the edits, in order."""
+        return tuple(self.seeds or [self.seed])
 
     @field_validator("name")
     @classmethod
@@ -151,7 +209,7 @@ def load_suite(path_or_name: str | Path) -> Suite:
 
 def parse_suite(text: str, origin: str = "suite") -> Suite:
     """The suite in a YAML text. ``origin`` names it in messages. Raises :class:`SuiteError`."""
-    data, lines = _parse_yaml(text, origin)
+    data, lines = parse_yaml(text, origin)
     if not isinstance(data, dict):
         raise SuiteError(
             f"{origin}: not a suite: a YAML mapping with name, protocols and methods is expected."
@@ -167,121 +225,16 @@ def parse_suite(text: str, origin: str = "suite") -> Suite:
         raise SuiteError("\n".join(_messages(error, lines, origin))) from None
 
 
-def _parse_yaml(text: str, origin: str) -> tuple[Any, dict[_Path, int]]:
-    """The value of a YAML text, and the line of every key and item by its path."""
-    import yaml
-
-    try:
-        # Only nodes have line numbers. They are checked before they become values, so that aliases that would expand
-        # to gigabytes or without end are refused first.
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines: dict[_Path, int] = {}
-        for path, line in _lines(node, (), origin) if node is not None else ():
-            lines[path] = line
-            if len(lines) > MAX_VALUES:
-                raise SuiteError(
-                    f"{origin}:{line}: more than {MAX_VALUES:,} values once its aliases are expanded. Shorten it."
-                )
-        return read_yaml(text), lines
-    except yaml.MarkedYAMLError as error:
-        where = f"{origin}:{error.problem_mark.line + 1}" if error.problem_mark is not None else origin
-        raise SuiteError(f"{where}: not valid YAML: {error.problem or error}. Correct the line.") from error
-    except yaml.YAMLError as error:
-        raise SuiteError(f"{origin}: not valid YAML: {error}. Correct the line.") from error
-    except RecursionError as error:
-        raise SuiteError(f"{origin}: nested more than {MAX_DEPTH} levels deep. Make it flat.") from error
-    except SuiteError:
-        raise
-    except ValueError as error:
-        # PyYAML passes on Python's error for an invalid number or date.
-        raise SuiteError(
-            f"{origin}: a value cannot be read: {error}. Correct it, or put it in quotes."
-        ) from error
-
-
 def suite_of_mapping(values: Mapping[str, Any]) -> Suite:
     """The suite that a mapping describes, with the keys of a YAML file. Raises :class:`SuiteError`."""
     # The mapping goes through YAML, so that it meets the same checks and messages as a file.
     return parse_suite(write_yaml(values))
 
 
-def write_yaml(values: Mapping[str, Any]) -> str:
-    """The YAML text of a mapping, which :func:`read_yaml` reads back. Raises :class:`SuiteError` for other objects."""
-    import yaml
-
-    # Text that looks like 5e-1 is put in quotes, because read_yaml would take it for a number.
-    dumper: Any = type("Dumper", (yaml.SafeDumper,), {})
-    dumper.add_implicit_resolver(*_exponent())
-    try:
-        return str(yaml.dump(dict(values), Dumper=dumper, sort_keys=False, allow_unicode=True))
-    except yaml.YAMLError as error:
-        raise SuiteError(f"suite: a value that YAML cannot hold ({error}). Use plain values.") from error
-
-
-def read_yaml(text: str) -> Any:
-    """The value of a YAML text, by PyYAML's safe loader. ``5e-1`` is a number here. Raises ``yaml.YAMLError``."""
-    import yaml
-
-    loader: Any = type("Loader", (yaml.SafeLoader,), {})
-    loader.add_implicit_resolver(*_exponent())
-    return yaml.load(text, loader)
-
-
-def _exponent() -> tuple[str, re.Pattern[str], list[str]]:
-    """Tag, pattern and first characters of numbers such as 5e-1."""
-    # PyYAML follows YAML 1.1, which reads 5e-1 as text, because it has no dot. YAML 1.2 reads it as a number.
-    pattern = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
-    return "tag:yaml.org,2002:float", pattern, list("-+.0123456789")
-
-
-# Keys and indices that lead to a value: ``("methods", 2, "options")``.
-_Path = tuple[str | int, ...]
-
-
-def _lines(node: Any, path: _Path, origin: str) -> Iterator[tuple[_Path, int]]:
-    """The line of every key and item, with its path.
-
-    Raises :class:`SuiteError` for a key given twice, of which YAML would silently take the last.
-    """
-    import yaml
-
-    if len(path) > MAX_DEPTH:
-        raise SuiteError(
-            f"{origin}:{node.start_mark.line + 1}: nested more than {MAX_DEPTH} levels deep, or a part that holds "
-            "itself by an alias. Make it flat."
-        )
-    # Mappings.
-    if isinstance(node, yaml.MappingNode):
-        keys: set[str] = set()
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode):
-                where = f"{_dotted(path)}: " if path else ""
-                raise SuiteError(f"{origin}:{line}: {where}a list or a mapping as a key. Give a name.")
-            if key.value in keys:
-                raise SuiteError(f"{origin}:{line}: {_dotted((*path, key.value))}: given twice. Keep one.")
-            keys.add(key.value)
-            yield (*path, key.value), line
-            yield from _lines(value, (*path, key.value), origin)
-    # Lists. Scalars have no parts.
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield (*path, index), value.start_mark.line + 1
-            yield from _lines(value, (*path, index), origin)
-
-
-def _dotted(path: _Path) -> str:
-    """``methods[2].options``."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
-
-
-def _messages(error: ValidationError, lines: Mapping[_Path, int], origin: str) -> Iterator[str]:
+def _messages(error: ValidationError, lines: Mapping[KeyPath, int], origin: str) -> Iterator[str]:
     """One line per problem, with the place in the file."""
     for problem in error.errors():
-        path: _Path = problem["loc"]
+        path: KeyPath = problem["loc"]
         # A missing key has no line, so the line of its nearest parent is named.
         parent = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in lines), ())
         where = f"{origin}:{lines[parent]}" if parent else origin
@@ -296,7 +249,7 @@ def _messages(error: ValidationError, lines: Mapping[_Path, int], origin: str) -
             what = "missing. Add it."
         else:
             what = f"{problem['msg'].removeprefix('Value error, ')}, got {_short(problem['input'])}."
-        yield f"{where}: {_dotted(path)}: {what}"
+        yield f"{where}: {dotted(path)}: {what}"
 
 
 def _short(value: object) -> str:
@@ -378,6 +331,7 @@ def configure_method(
     display: str = "",
     cite: str = "",
     group: str = "",
+    best_of: str = "",
     where: str = "",
 ) -> ConfiguredMethod:
     """One method by its name. ``options`` override those of the preset.
@@ -402,7 +356,14 @@ def configure_method(
                 # A value that JSON cannot express raises here, where the message names the plug-in.
                 stable_digest(full["_identity"])
     spec = MethodSpec(
-        name, full, label, display, cite, group or _default_group(cls.needs), is_control=cls.is_control
+        name,
+        full,
+        label,
+        display,
+        cite,
+        group or _default_group(cls.needs),
+        is_control=cls.is_control,
+        best_of=best_of,
     )
     return ConfiguredMethod(spec, cls, parsed, problems)
 
@@ -441,6 +402,8 @@ def configure_suite(
     if metrics is not None:
         for metric in suite.metrics or ():
             metrics.check(metric)
+        for method in suite.methods:
+            _check_choice(method.best_of, metrics, suite.name)
 
     # Options.
     configured_protocols = [
@@ -459,6 +422,7 @@ def configure_suite(
             display=entry.display,
             cite=entry.cite,
             group=entry.group,
+            best_of=entry.best_of,
             where=f"suite {suite.name}: methods[{index}]",
         )
         for index, entry in enumerate(suite.methods)
@@ -479,6 +443,19 @@ def configure_suite(
         "Give each a label of its own.",
     )
     return configured_protocols, configured_methods
+
+
+def _check_choice(best_of: str, metrics: Registry, suite: str) -> None:
+    """Raises ``UnknownName`` or :class:`SuiteError` for a metric that cannot choose among edits."""
+    metric = best_of.partition(" by ")[2]
+    if not metric:
+        return
+    metrics.check(metric)
+    cls = metrics.load(metric)
+    if cls.kind != "edit" or cls.higher_is_better is None:
+        raise SuiteError(
+            f"suite {suite}: best_of: {best_of}: {metric} has no best value of a single edit. Name another metric."
+        )
 
 
 def _refuse_twins(suite: str, key: str, names: Sequence[str], remedy: str) -> None:

@@ -14,13 +14,20 @@ from reports.data.power import detectable_differences
 from reports.data.preference import StudyResults, checked, preference_summary, shows_votes
 from reports.data.report_data import ReportData
 from reports.data.scores import RunScores, load, method_titles
+from reports.data.seeds import best_of_notes, with_best_of
 from reports.data.separation import separations as separate
 from reports.data.summary import cost_summary, summary
 from reports.tables.comparison import comparison_tables
 from reports.tables.paper_shapes import paper_tables
 from reports.tables.provenance import with_provenance
 from reports.tables.published import published_tables
-from reports.tables.standard import detail_tables, main_tables, standard_tables, success_tables
+from reports.tables.standard import (
+    detail_tables,
+    main_tables,
+    spread_tables,
+    standard_tables,
+    success_tables,
+)
 from reports.tables.suite import COMPOSITED_LEAK, suite_tables, with_composited_leakage
 from reports.tables.tabulate import with_note
 
@@ -64,7 +71,7 @@ def compute(
     """
     # Check the options first: a baseline or a vote may not be in the run.
     style = style or Style()
-    scores = load(store)
+    scores = with_best_of(load(store), store.methods, store.seeds, metrics)
     if paper is not None:
         paper.check_baselines(scores.names.values(), store.path)
     if study is not None:
@@ -82,6 +89,9 @@ def compute(
     # Tables of what was measured.
     tables = _measured_tables(data, style, scores)
     measured = len(tables)
+    if len(store.seeds) > 1:
+        tables += spread_tables(data, scores, store.seeds)
+        tables = [_with_seeds(table, scores, store) for table in tables]
     shares = outcomes(scores.metrics, metrics)
     comparisons = validity = None
     if extras:
@@ -184,15 +194,27 @@ def _with_style_and_votes(table: Table, style: Style, study: StudyResults | None
     return table
 
 
+def _with_seeds(table: Table, scores: RunScores, store: RunStore) -> Table:
+    """Notes on the seeds and on rows that choose among them."""
+    notes = best_of_notes(scores, store.methods, store.seeds)
+    return with_note(
+        table,
+        f"Means over the seeds {', '.join(map(str, store.seeds))}, which are repeats within the cluster of a case.",
+        *(note for title, note in notes.items() if any(row.label == title for row in table.rows)),
+    )
+
+
 def _with_printed_names(table: Table, store: RunStore) -> Table:
     """Names, citations and groups for print, as the suite states them for its methods."""
     # Rows of the other tables, such as metrics, have no citation.
     if table.rows_are != "method":
         return table
     specs = {title: store.methods[digest] for digest, title in method_titles(store).items()}
+    # A row that chooses among the edits of a method is printed by its own name.
     rows = [
         replace(row, display=spec.display, cite=spec.cite, group=spec.group)
+        if (spec := specs.get(row.label)) is not None
+        else row
         for row in table.rows
-        for spec in [specs[row.label]]
     ]
     return replace(table, rows=tuple(rows))

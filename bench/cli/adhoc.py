@@ -106,7 +106,7 @@ def _entry(key: str, name: str, **settings: Any) -> dict[str, Any]:
 
 
 def _name(protocol: str, methods: Sequence[str], values: Mapping[str, Any]) -> str:
-    from bench.suite import write_yaml
+    from bench.suite_yaml import write_yaml
 
     words = [protocol, *(methods if len(methods) <= 2 else [f"{len(methods)}-methods"])]
     # Any name of a plug-in becomes part of a folder's name.

@@ -78,7 +78,7 @@ def key_values(
     """Parses the ``KEY=VALUE`` texts of an option. Values are read as YAML does."""
     import yaml
 
-    from bench.suite import read_yaml
+    from bench.suite_yaml import read_yaml
 
     # The last of two equal keys counts, as on other command lines.
     values: dict[str, Any] = {}

@@ -221,7 +221,7 @@ def _configure(
     if suite is not None:
         ad_hoc.check_absent(suite)
         return session.configure(suite, out=out, limit=ad_hoc.limit)
-    from bench.suite import write_yaml
+    from bench.suite_yaml import write_yaml
 
     # Printed before it is checked, because messages name its lines. It works as a suite file.
     values = ad_hoc.suite()

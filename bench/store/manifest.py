@@ -29,9 +29,11 @@ _OPTIONAL_KEYS: Mapping[str, tuple[type, ...]] = {
     "display": TEXT,
     "cite": TEXT,
     "group": TEXT,
+    "best_of": TEXT,
     "is_control": (bool,),
     "name": TEXT,
     "seed": (int,),
+    "seeds": (list,),
     "suite": (dict, type(None)),
     "versions": (dict,),
     "registered": TEXT,
@@ -123,6 +125,7 @@ def method_specs(manifest: Mapping[str, Any]) -> dict[str, MethodSpec]:
             cite=entry.get("cite", ""),
             group=entry.get("group", ""),
             is_control=was_control(entry),
+            best_of=entry.get("best_of", ""),
         )
         for digest, entry in manifest["methods"].items()
     }
@@ -180,6 +183,8 @@ def join_methods(
             "cite": spec.cite,
             "group": spec.group,
             "is_control": spec.is_control,
+            # Absent where there is none, so that the manifests of earlier runs stay as they are.
+            **({"best_of": spec.best_of} if spec.best_of else {}),
             "options": dict(spec.options),
             "dtype": entry["dtype"] if keeps_device else dtype,
             "devices": entry["devices"] if keeps_device else sorted({*entry.get("devices", []), device}),

@@ -114,6 +114,8 @@ class RunStore(RunFolder):
     def manifest(self) -> Mapping[str, Any]:
         """``run.json``: ``format``, ``name``, ``seed``, ``suite``, ``versions``, ``protocols`` and ``methods``.
 
+        ``seed`` is the first of ``seeds``, which a run of one seed does not have.
+
         ``protocols`` maps a name to ``casefile.protocol_info``. ``methods`` maps a digest to ``name``, ``label``,
         ``options``, ``is_control``, ``dtype``, ``devices``, and the ``batch_sizes`` and ``threads`` of the edits
         (absent in runs of earlier versions).
@@ -121,6 +123,11 @@ class RunStore(RunFolder):
         if self._manifest is None:
             self._manifest = read_manifest(self._manifest_path)
         return self._manifest
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the run's edits. The first one is that of images and tables that show one edit per case."""
+        return tuple(self.manifest.get("seeds", [self.manifest.get("seed", 0)]))
 
     @property
     def methods(self) -> dict[str, MethodSpec]:
@@ -140,7 +147,7 @@ class RunStore(RunFolder):
     def configure(
         self,
         *,
-        seed: int,
+        seeds: Sequence[int] = (0,),
         protocols: Mapping[str, Mapping[str, Any]],
         methods: Sequence[MethodSpec],
         dtype: str = "float32",
@@ -149,26 +156,29 @@ class RunStore(RunFolder):
         suite: Mapping[str, Any] | None = None,
         versions: Mapping[str, str] | None = None,
     ) -> None:
-        """Records what is about to run. Protocols (``casefile.protocol_info`` by name) and methods may be added.
+        """Records what is about to run. Protocols (``casefile.protocol_info`` by name), methods and seeds may be added.
 
         ``idle`` are the digests of methods that will edit nothing: their dtype and devices stay as they are. Raises
         :class:`StoreError`, and changes nothing, where new results would not be comparable with the stored ones:
-        another seed, another digest of a protocol, another dtype of a method.
+        another first seed, another digest of a protocol, another dtype of a method.
         """
-        # The seed.
+        # The seeds.
         self.lock()
         stored = self.manifest
-        # A new run has no seed yet.
-        if stored.get("seed", seed) != seed:
+        # A new run has no seed yet. The files of the first seed have the shorter names, so it stays the first.
+        if stored.get("seed", seeds[0]) != seeds[0]:
             raise StoreError(
-                f"{self.path}: this run has the seed {stored['seed']}, the suite {seed}. "
-                "Use that seed, or another folder."
+                f"{self.path}: this run has the seed {stored['seed']}, the suite {seeds[0]}. "
+                "Use that seed (or begin seeds with it), or another folder."
             )
+        all_seeds = list(dict.fromkeys([*stored.get("seeds", []), *seeds]))
 
         # Protocols and methods. Both checks come before the one write, so that an error changes nothing.
         self._change_manifest(
             {
-                "seed": seed,
+                "seed": seeds[0],
+                # Absent for one seed, so that the manifests of earlier runs stay as they are.
+                **({"seeds": all_seeds} if len(all_seeds) > 1 else {}),
                 "protocols": join_protocols(self.path, stored["protocols"], protocols),
                 "methods": join_methods(
                     self.path,
@@ -230,12 +240,16 @@ class RunStore(RunFolder):
 
     # Edits
 
-    def edit_file(self, protocol: str, method: MethodSpec, case: str) -> str:
-        """Path of an edit's PNG, relative to the run folder. Raises StoreError for an unsafe id."""
+    def edit_file(self, protocol: str, method: MethodSpec, case: str, seed: int | None = None) -> str:
+        """Path of an edit's PNG, relative to the run folder. ``seed`` None: the run's first one.
+
+        The edits of a method with one seed are a folder of their own. Raises StoreError for an unsafe id.
+        """
         check_name(protocol, "protocol name")
         check_name(method.name, "method name")
         check_name(case, "case id")
-        return f"edits/{protocol}/{method.name}-{method.digest}/{case}.png"
+        suffix = "" if seed is None or seed == self.seeds[0] else f"-seed{seed}"
+        return f"edits/{protocol}/{method.name}-{method.digest}{suffix}/{case}.png"
 
     def write_edit(self, file: str, image: Image) -> str:
         """Writes one edit's PNG and returns the SHA-256 of its bytes. Raises :class:`StoreError`.

@@ -146,6 +146,9 @@ def _collect_edits(stores: Sequence[RunStore], titles: Mapping[str, str]) -> Edi
         for record in store.edits():
             if record.error is not None or record.file is None or record.sha256 is None:
                 continue
+            # Raters compare one edit of a case by each method: that of the first seed.
+            if len(store.seeds) > 1 and record.key.seed != store.seeds[0]:
+                continue
             key = (record.key.protocol, record.key.case, titles[record.key.method])
             # Equal bytes in two runs are one edit.
             first_run, first_record = edits.setdefault(key, (index, record))

@@ -125,7 +125,7 @@ def read_settings(path: Path | None, *, open_registration: bool = False) -> Stud
     if path is not None:
         import yaml
 
-        from bench.suite import read_yaml
+        from bench.suite_yaml import read_yaml
 
         # Editors on Windows begin UTF-8 files with a byte order mark, which `utf-8-sig` drops.
         try:

@@ -55,6 +55,8 @@ class ProtocolScores:
     category: IndexND
     # ``(U,)``: number of the source image, in order of first appearance.
     cluster: IndexND
+    # ``(U,)``: seed of the edits. A case without any score has the first seed that was scored.
+    seed: IndexND
     # Category -> expected success of the best blind guess. Empty where the protocol states none.
     ceilings: Mapping[str, float] = field(default_factory=dict)
 
@@ -125,7 +127,7 @@ def load(store: RunStore) -> RunScores:
         rows = case_file.rows
         dense = _dense(name, rows, titles, controls, long_scores.of_protocol(name))
         protocols[name] = replace(dense, ceilings=case_file.info.get("ceilings", {}))
-        failed[name] = _failures(of_protocol, rows, titles)
+        failed[name] = _failures(of_protocol, rows, titles, store.seeds)
         seconds[name] = _seconds(of_protocol, protocols[name])
         peak_memory[name] = _peaks(of_protocol)
     names = {titles[digest]: spec.name for digest, spec in store.methods.items()}
@@ -238,6 +240,8 @@ def _dense(
         categories=categories,
         category=category[case_of_unit],
         cluster=cluster[case_of_unit],
+        # Without any score there is one unit for each case, and no seed.
+        seed=np.array([*long_scores.names["seed"], 0], dtype=np.int64)[keys % seeds],
     )
 
 
@@ -256,18 +260,20 @@ def _seconds(records: Sequence[EditRecord], scores: ProtocolScores) -> FloatND:
 
 
 def _failures(
-    records: Sequence[EditRecord], rows: CaseRows, titles: Mapping[str, str]
+    records: Sequence[EditRecord], rows: CaseRows, titles: Mapping[str, str], seeds: Sequence[int]
 ) -> dict[str, Counter[str]]:
-    """Method digest -> category (or ``all``) -> number of cases without an image. Refused cases do not count."""
-    # A case is a failure if no record of it has an image, also where it was never tried.
-    edited: dict[str, set[str]] = {digest: set() for digest in titles}
+    """Method digest -> category (or ``all``) -> number of edits without an image. Refused cases do not count."""
+    # An edit is a failure if no record of it has an image, also where it was never tried.
+    edited: dict[str, set[tuple[str, int]]] = {digest: set() for digest in titles}
     for record in records:
         # Records of methods that the run no longer lists are left out, as in the tables.
         if (record.error is None or record.is_refused) and record.key.method in edited:
-            edited[record.key.method].add(record.key.case)
+            edited[record.key.method].add((record.key.case, record.key.seed))
     failures: dict[str, Counter[str]] = {}
-    for digest, cases in edited.items():
-        categories = [str(row["category"]) for row in rows if row["id"] not in cases]
+    for digest, edits in edited.items():
+        categories = [
+            str(row["category"]) for seed in seeds for row in rows if (row["id"], seed) not in edits
+        ]
         # A Counter answers 0 for a category in which nothing failed.
         failures[digest] = Counter({ALL: len(categories), **Counter(categories)})
     return failures

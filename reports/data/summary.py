@@ -72,7 +72,7 @@ def summary(
                 # has not.
                 row = (protocol, category, title, record["metric"], *interval, record["n"])
                 rows.append((*row, failed.get(category, 0)))
-    return _frame(rows)
+    return summary_frame(rows)
 
 
 def _means(
@@ -123,10 +123,11 @@ def cost_summary(scores: RunScores, *, resamples: int = 2000, seed: int = 0) -> 
             peak = scores.peak_memory[protocol].get(digest)
             if peak is not None:
                 rows.append((protocol, ALL, title, PEAK_MEMORY, peak / 2**30, None, None, n, failed))
-    return _frame(rows)
+    return summary_frame(rows)
 
 
-def _frame(rows: list[tuple[object, ...]]) -> pd.DataFrame:
+def summary_frame(rows: list[tuple[object, ...]]) -> pd.DataFrame:
+    """Rows with the values of ``SUMMARY_COLUMNS`` as a data frame."""
     import pandas as pd
 
     frame = pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))

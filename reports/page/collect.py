@@ -60,6 +60,7 @@ def collect(
         "name": manifest.get("name", store.path.name),
         "root": root,
         "seed": manifest.get("seed"),
+        **({"seeds": manifest["seeds"]} if "seeds" in manifest else {}),
         "heatmaps": heatmaps,
         # Other categories than the paper's come last.
         "categories": list(dict.fromkeys([*CATEGORIES, *(row["category"] for row in content.cases)])),

@@ -10,7 +10,7 @@ PEB.manifest = (() => {
       h("section", {},
         h("div", { class: "section-head" }, h("h2", {}, "This run")),
         pairs([
-          ["name", run.name], ["seed", run.seed], ["edits", PEB.grouped(counts.edits)], ["failed edits", PEB.grouped(counts.failed)],
+          ["name", run.name], [run.seeds ? "seeds" : "seed", (run.seeds ?? [run.seed]).join(", ")], ["edits", PEB.grouped(counts.edits)], ["failed edits", PEB.grouped(counts.failed)],
           ["cases", PEB.grouped(counts.cases)], ["scores", PEB.grouped(counts.scores)],
         ])),
       h("section", {},

@@ -56,13 +56,19 @@ def sentences(store: RunStore, protocols: Iterable[str], methods: Iterable[str])
     # Seed, digest of the run, versions: one sentence.
     versions = manifest.get("versions") or {}
     packages = ", ".join(f"{name} {versions[name]}" for name in PACKAGES if name in versions)
-    run = f"Seed {manifest.get('seed', 'unknown')}; run {run_digest(store)}"
+    run = f"{_seeds(store)}; run {run_digest(store)}"
     return [
         *([f"Data: {', '.join(data)}."] if data else []),
         *([f"Weights: {'; '.join(weights)}."] if weights else []),
         *([f"Steps: {', '.join(steps)}."] if steps else []),
         f"{run}; {packages}." if packages else f"{run}.",
     ]
+
+
+def _seeds(store: RunStore) -> str:
+    if len(store.seeds) > 1:
+        return f"Seeds {', '.join(map(str, store.seeds))}"
+    return f"Seed {store.manifest.get('seed', 'unknown')}"
 
 
 def run_digest(store: RunStore) -> str:
@@ -72,6 +78,8 @@ def run_digest(store: RunStore) -> str:
     return stable_digest(
         {
             "seed": manifest.get("seed"),
+            # Absent for one seed, so that the digests of earlier runs stay.
+            **({"seeds": manifest["seeds"]} if "seeds" in manifest else {}),
             "protocols": {name: info["digest"] for name, info in manifest["protocols"].items()},
             "methods": {digest: entry.get("dtype") for digest, entry in manifest["methods"].items()},
         }
@@ -132,7 +140,7 @@ def provenance_page(store: RunStore) -> str:
             f"# Provenance of {store.path.name}",
             "",
             # The same digest as below the tables, so that a printed table leads back to this page.
-            f"Seed {manifest.get('seed', 'unknown')}. Run {run_digest(store)} (digest of seed, protocols and methods).",
+            f"{_seeds(store)}. Run {run_digest(store)} (digest of seed, protocols and methods).",
             "",
             *_section("Data", ("protocol", "version", "digest", "cases"), protocols),
             *_section("Methods", ("title", "method", "weights", "steps", "dtype", "digest"), methods),

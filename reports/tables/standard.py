@@ -16,6 +16,8 @@ from reports.data.metrics import (
     is_composited,
 )
 from reports.data.report_data import ReportData, ReportError
+from reports.data.scores import RunScores
+from reports.data.seeds import seed_spread
 from reports.tables.published import published_tables
 from reports.tables.tabulate import Pick, tabulate, with_note
 
@@ -151,3 +153,26 @@ def detail_tables(data: ReportData) -> list[Table]:
             if picks:
                 tables.append(tabulate(data, f"{family}-{slug(protocol)}", f"{protocol}: {title}", picks))
     return tables
+
+
+def spread_tables(data: ReportData, scores: RunScores, seeds: Sequence[int]) -> list[Table]:
+    """How far the mean of each main metric differs between seeds: one table per protocol."""
+    # A spread is neither good nor bad, so no row is marked.
+    plain = {name: replace(info, higher_is_better=None) for name, info in data.metrics.items()}
+    spread = replace(data.with_frame(seed_spread(scores)), metrics=plain, separations=None)
+    note = (
+        f"Standard deviation of the mean over all cases between {len(seeds)} seeds. n is the number of seeds."
+    )
+    tables = [
+        with_note(
+            tabulate(
+                spread,
+                f"seeds-{slug(protocol)}",
+                f"{protocol}: spread between seeds",
+                [Pick(full_heading(metric), metric, ALL, protocol) for metric in _headline(data, protocol)],
+            ),
+            note,
+        )
+        for protocol in spread.protocols()
+    ]
+    return [table for table in tables if table.columns]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,14 @@ def execute(
     protocols: tuple[str, ...] = ("fakes",),
     count: int = 8,
     limit: int | None = None,
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     batch_size: int = 3,
     executor: LocalExecutor | None = None,
     **options: Any,
 ) -> RunSummary:
     with RunStore.open(path, create=True) as store:
         configured = [protocol(name, count=count) for name in protocols]
-        plan = make_plan(configured, methods, seed=seed, limit=limit, store=store)
+        plan = make_plan(configured, methods, seeds=seeds, limit=limit, store=store)
         return run(plan, store, executor or LocalExecutor(batch_size=batch_size), **options)
 
 

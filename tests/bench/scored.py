@@ -103,7 +103,7 @@ def scored_run(path: Path, cases: Sequence[EditCase]) -> Iterator[RunStore]:
     """A run folder with one edit of every case by ``SPEC``."""
     with RunStore.open(path, create=True) as store:
         info = protocol_info(Fakes(Fakes.Options(count=len(cases))))
-        store.configure(seed=0, protocols={"fakes": info}, methods=[SPEC, OTHER])
+        store.configure(protocols={"fakes": info}, methods=[SPEC, OTHER])
         store.write_cases(cases, info)
         add_edits(store, cases)
         yield store

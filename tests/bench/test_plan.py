@@ -135,4 +135,4 @@ def test_plans_are_values() -> None:
     plan = make_plan([protocol()], [method()])
     assert isinstance(plan, Plan)
     with pytest.raises(AttributeError):
-        plan.seed = 3  # type: ignore[misc]
+        plan.seeds = (3,)  # type: ignore[misc]

@@ -106,13 +106,40 @@ def test_another_method_joins_and_the_first_is_left_alone(tmp_path: Path) -> Non
     assert LOG.loaded == ["1.0", "0.5"]
 
 
+def test_several_seeds_make_an_edit_each_and_more_seeds_join(tmp_path: Path) -> None:
+    execute(tmp_path / "one", method(), count=4)
+    summary = execute(tmp_path / "run", method(), count=4)
+    assert (summary.done, summary.skipped) == (4, 0)
+    assert "seeds" not in RunStore.open(tmp_path / "run").manifest
+    summary = execute(tmp_path / "run", method(), count=4, seeds=(0, 3))
+    assert (summary.done, summary.skipped) == (4, 4)
+    store = RunStore.open(tmp_path / "run")
+    assert (store.manifest["seed"], store.seeds) == (0, (0, 3))
+    # The first seed's edits are those of a run of one seed.
+    assert facts(tmp_path / "run")[:4] == facts(tmp_path / "one")
+    records = store.edits()
+    assert [record.key.seed for record in records] == [0] * 4 + [3] * 4
+    assert [record.key.case for record in records[4:]] == [record.key.case for record in records[:4]]
+    folder = f"edits/fakes/fake-{method().spec.digest}"
+    for record in records[4:]:
+        assert record.file == f"{folder}-seed3/{record.key.case}.png"
+        case = store.cases("fakes").get(record.key.case)
+        rng = np.random.default_rng(image_seed(3, case.id))
+        noise_of_seed = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        inside = mask_array(case.request.needed_mask)
+        assert (to_array(store.image(record))[inside] == noise_of_seed[inside]).all()
+    # A suite of one seed leaves the others as they are.
+    assert execute(tmp_path / "run", method(), count=4).done == 0
+    assert RunStore.open(tmp_path / "run").seeds == (0, 3)
+
+
 def test_a_changed_protocol_seed_or_dtype_is_refused_before_any_model_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute(tmp_path / "run", method(), limit=1)
     LOG.clear()
     with pytest.raises(StoreError, match="has the seed 0, the suite 1"):
-        execute(tmp_path / "run", method(), limit=1, seed=1)
+        execute(tmp_path / "run", method(), limit=1, seeds=(1,))
     with pytest.raises(StoreError, match="float32 so far, now with float16"):
         execute(tmp_path / "run", method(), executor=LocalExecutor(Runtime(dtype="float16")))
     half = execute(
@@ -574,7 +601,7 @@ from tests.bench.fakes import method, protocol
 folder, log = Path(sys.argv[1]), sys.argv[2]
 with RunStore.open(folder, create=True) as store:
     methods = [method(delay=0.008, native=24, log_to=log), method("oracle")]
-    plan = make_plan([protocol(count=60), protocol("others", count=20)], methods, seed=3, store=store)
+    plan = make_plan([protocol(count=60), protocol("others", count=20)], methods, seeds=(3,), store=store)
     print("planned", flush=True)
     summary = run(plan, store, LocalExecutor(batch_size=4))
     print(summary.done, summary.skipped, summary.failed, flush=True)

@@ -119,7 +119,7 @@ class TestSets:
         few = [make_case(index) for index in range(count)]
         with RunStore.open(tmp_path / "few", create=True) as run:
             info = protocol_info(Fakes(Fakes.Options(count=count)))
-            run.configure(seed=0, protocols={"fakes": info}, methods=[SPEC])
+            run.configure(protocols={"fakes": info}, methods=[SPEC])
             run.write_cases(few, info)
             add_edits(run, few)
             metrics = [Vgg16Frechet(features), Vgg16Kid(features)]

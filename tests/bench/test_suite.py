@@ -10,15 +10,10 @@ import pytest
 
 import bench.suite
 from bench.edit import EditMethod, MethodSpec
+from bench.metrics.choice import metric_registry
 from bench.registry import OptionError, Registry, UnknownName
-from bench.suite import (
-    SuiteError,
-    configure_suite,
-    load_suite,
-    parse_suite,
-    read_yaml,
-    shipped_suites,
-)
+from bench.suite import Suite, configure_suite, load_suite, parse_suite, shipped_suites
+from bench.suite_yaml import SuiteError, read_yaml
 from tests.bench.fakes import METHOD_REGISTRY, PROTOCOL_REGISTRY, Fake, method, protocol
 
 # The line numbers of the messages below count its lines, the empty first one included.
@@ -58,11 +53,49 @@ def test_defaults() -> None:
     assert (suite.seed, suite.limit, suite.metrics) == (0, None, None)
 
 
+def test_seeds_stand_in_place_of_a_seed_and_are_stored_only_where_there_are_some() -> None:
+    several = parse_suite(GOOD.replace("seed: 7", "seeds: [4, 0]"))
+    assert (several.seed, several.all_seeds) == (4, (4, 0))
+    stored = several.model_dump(mode="json")
+    assert (stored["seed"], stored["seeds"]) == (4, [4, 0])
+    assert Suite.model_validate(stored) == several
+    one = parse_suite(GOOD)
+    assert one.all_seeds == (7,)
+    assert "seeds" not in one.model_dump(mode="json")
+    assert all("best_of" not in entry for entry in one.model_dump(mode="json")["methods"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seed: 7", "seed: 7\nseeds: [0, 1]", "seed and seeds are both given"),
+        ("seed: 7", "seeds: [1, 1]", "a seed is given twice"),
+        ("seed: 7", "seeds: []", "at least 1 item"),
+        ("label: Weak", "label: Weak\n    best_of: 2 by leak_lpips", "at most all of the 1 seeds"),
+        ("label: Weak", "label: Weak\n    best_of: two by leak_lpips", "should match pattern"),
+    ],
+)
+def test_seeds_and_choices_that_cannot_be_are_named(old: str, new: str, message: str) -> None:
+    assert message in bad(GOOD.replace(old, new))
+
+
+def test_a_choice_needs_a_metric_of_single_edits_with_a_direction() -> None:
+    def configure(metric: str) -> None:
+        text = GOOD.replace("seed: 7", "seeds: [0, 1]").replace("label: Weak", f"best_of: 2 by {metric}")
+        configure_suite(parse_suite(text), METHOD_REGISTRY, PROTOCOL_REGISTRY, metric_registry())
+
+    configure("leak_lpips")
+    with pytest.raises(SuiteError, match="fid has no best value of a single edit"):
+        configure("fid")
+    with pytest.raises(UnknownName, match="leak_lpip"):
+        configure("leak_lpip")
+
+
 def test_unknown_keys_name_file_line_path_and_suggest() -> None:
     message = bad(GOOD.replace("preset: weak", "presett: weak"))
     assert message == (
         "s.yaml:11: methods[1].presett: unknown key. Did you mean 'preset'? "
-        "Known: method, preset, options, label, display, cite, group."
+        "Known: method, preset, options, label, display, cite, group, best_of."
     )
     message = bad(GOOD.replace("limit:", "limits:"))
     assert message.startswith("s.yaml:4: limits: unknown key. Did you mean 'limit'?")

@@ -80,7 +80,7 @@ def synthetic(folder: Path, records: int = 1_000_000, seed: int = 0) -> RunStore
         info = {
             "name": protocol, "version": "1", "digest": "0" * 12, "canvas": 16, "categories": list(CATEGORIES),
         }  # fmt: skip
-        store.configure(seed=0, protocols={protocol: info}, methods=METHODS)
+        store.configure(protocols={protocol: info}, methods=METHODS)
         store.write_cases(_cases(count), info)
     edits: list[EditRecord] = []
     for protocol in PROTOCOLS:

@@ -75,7 +75,7 @@ def run(
         **({"ceilings": dict(ceilings)} if ceilings else {}),
     }
     store = RunStore.open(path, create=True)
-    store.configure(seed=0, protocols={protocol: info}, methods=methods)
+    store.configure(protocols={protocol: info}, methods=methods)
     store.write_cases(picked, info)
     records, scores = [], []
     for spec in methods:

@@ -70,10 +70,11 @@ def _configuration(store: RunStore) -> dict[str, Any]:
     suite = {
         key: value
         for key, value in (manifest.get("suite") or {}).items()
-        if key not in ("protocols", "methods", "seed")
+        if key not in ("protocols", "methods", "seed", "seeds")
     }
     return {
         "seed": manifest.get("seed"),
+        **({"seeds": manifest["seeds"]} if "seeds" in manifest else {}),
         "suite": suite,
         "protocols": manifest["protocols"],
         "versions": manifest.get("versions", {}),

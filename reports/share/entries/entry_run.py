@@ -43,6 +43,10 @@ class EntryRun:
             for digest, method in self.entry.methods.items()
         }
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return (self.entry.seed,)
+
     def protocols(self) -> list[str]:
         return list(self.entry.protocols)
 

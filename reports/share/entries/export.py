@@ -100,6 +100,12 @@ def _image_bytes(store: RunStore, record: EditRecord) -> bytes:
 def _content(store: RunStore, facts: Mapping[str, MetricInfo]) -> dict[str, Any]:
     """The entry without its digest."""
     manifest = store.manifest
+    # Its columns have one value for each case.
+    if len(store.seeds) > 1:
+        raise EntryError(
+            f"{store.path}: its edits have {len(store.seeds)} seeds, and an entry has one. Run the suite with one seed "
+            "into another folder."
+        )
     frame = summary(load(store), facts, resamples=RESAMPLES)
     if frame.empty:
         raise EntryError(f"{store.path}: has no scores yet. Score it first: run_bench.py score RUN")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,9 @@ def check_records(
         key = record.key
         if record.file is not None:
             expected_files.add(record.file)
-        problem = _record_problem(record, manifest, titles, cases)
+        problem = _record_problem(record, manifest, store.seeds, titles, cases)
         if not problem and record.file is not None:
-            usual_file = store.edit_file(key.protocol, methods[key.method], key.case)
+            usual_file = store.edit_file(key.protocol, methods[key.method], key.case, key.seed)
             if record.file != usual_file:
                 problem = f"its file is {record.file}, not {usual_file}"
         if problem:
@@ -50,7 +50,7 @@ def check_records(
         else:
             sound.append(record)
 
-    _note_missing_edits(result, sound, titles, cases)
+    _note_missing_edits(result, sound, titles, cases, len(store.seeds))
     how = "protocol, version, method, case, seed and file name against run.json and the cases"
     problems = len(records) - len(sound)
     result.checks.append(Check("records of edits", len(records), len(records), how, problems))
@@ -68,7 +68,11 @@ def _last_line_is_torn(log: Path) -> bool:
 
 
 def _record_problem(
-    record: EditRecord, manifest: Mapping[str, Any], titles: Mapping[str, str], cases: Mapping[str, CaseRows]
+    record: EditRecord,
+    manifest: Mapping[str, Any],
+    seeds: Collection[int],
+    titles: Mapping[str, str],
+    cases: Mapping[str, CaseRows],
 ) -> str:
     """The first contradiction between a record and the run, or an empty string."""
     key = record.key
@@ -79,8 +83,8 @@ def _record_problem(
         return f"method {key.method} is not in run.json"
     if key.protocol_version != info.get("version"):
         return f"protocol version {key.protocol_version}, run.json says {info.get('version')}"
-    if key.seed != manifest.get("seed"):
-        return f"seed {key.seed}, run.json says {manifest.get('seed')}"
+    if key.seed not in seeds:
+        return f"seed {key.seed}, run.json says {', '.join(map(str, seeds))}"
     if key.case not in cases[key.protocol]:
         return "there is no such case"
     # Exactly one of the two must be there.
@@ -94,6 +98,7 @@ def _note_missing_edits(
     records: Sequence[EditRecord],
     titles: Mapping[str, str],
     cases: Mapping[str, CaseRows],
+    seeds: int,
 ) -> None:
     """Adds a note for each method that has fewer edits than cases, and for each that failed on some."""
     # (protocol, method digest) -> number of edits
@@ -104,10 +109,11 @@ def _note_missing_edits(
     for protocol, rows in cases.items():
         for digest, title in titles.items():
             # Notes, not problems: a run may be verified before it is finished.
-            missing, failures = len(rows) - recorded[protocol, digest], failed[protocol, digest]
+            planned = len(rows) * seeds
+            missing, failures = planned - recorded[protocol, digest], failed[protocol, digest]
             if missing > 0:
                 result.notes.append(
-                    f"unfinished: {missing} of {len(rows)} edits of {title} in {protocol} were never made"
+                    f"unfinished: {missing} of {planned} edits of {title} in {protocol} were never made"
                 )
             if failures:
                 result.notes.append(f"failed: {failures} edits of {title} in {protocol}, as recorded")

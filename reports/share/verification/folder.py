@@ -35,6 +35,9 @@ def check_manifest(result: Verification, manifest: Mapping[str, Any]) -> None:
     # A run may be made without a suite file, through the Python interface.
     if isinstance(suite, Mapping) and suite.get("seed", seed) != seed:
         result.problems.append(f"run.json: the suite's seed is {suite['seed']}, the run's {seed}")
+    # A run may have more seeds than its last suite.
+    if isinstance(suite, Mapping) and not set(suite.get("seeds") or ()) <= set(manifest.get("seeds", [seed])):
+        result.problems.append(f"run.json: not all of the suite's seeds {suite['seeds']} are the run's")
     count = len(manifest["methods"])
     how = "each digest against the method's name and options; the seed against the suite's"
     problems = len(result.problems) - problems_before

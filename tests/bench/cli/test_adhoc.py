@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.suite import load_suite, read_yaml, write_yaml
+from bench.suite import load_suite
+from bench.suite_yaml import read_yaml, write_yaml
 from tests.command_line import run
 
 PLUGIN = ("--plugin", "cli_plugin", "--device", "cpu")

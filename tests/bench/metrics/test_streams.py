@@ -60,7 +60,7 @@ def run_folder(path: Path, count: int) -> Iterator[RunStore]:
     cases = [make_case(index) for index in range(count)]
     with RunStore.open(path, create=True) as store:
         info = protocol_info(Fakes(Fakes.Options(count=count)))
-        store.configure(seed=0, protocols={"fakes": info}, methods=[spec])
+        store.configure(protocols={"fakes": info}, methods=[spec])
         store.write_cases(cases, info)
         records = []
         for case in cases:

@@ -30,7 +30,7 @@ def not_edited(case: str = "case-000") -> EditRecord:
 
 
 def configure(store: RunStore, **changes: object) -> None:
-    arguments: dict[str, object] = {"seed": 0, "protocols": {"fakes": INFO}, "methods": [SPEC], **changes}
+    arguments: dict[str, object] = {"protocols": {"fakes": INFO}, "methods": [SPEC], **changes}
     store.configure(**arguments)  # type: ignore[arg-type]
 
 

@@ -68,7 +68,7 @@ def test_methods_and_protocols_join_a_run(store: RunStore) -> None:
 
 def test_a_run_from_before_printed_names_is_read(store: RunStore) -> None:
     spec = MethodSpec("fake", {}, "Fake", "Ours", "a2026", "mask-free")
-    store.configure(seed=0, protocols={}, methods=[spec])
+    store.configure(protocols={}, methods=[spec])
     assert store.methods[spec.digest] == spec
     # Take away what earlier versions did not write.
     old = json.loads((store.path / "run.json").read_text())
@@ -84,7 +84,7 @@ def test_a_run_from_before_controls_were_declared_knows_them_by_their_names(stor
         MethodSpec("lama"),
         MethodSpec("own", is_control=True),
     ]
-    store.configure(seed=0, protocols={}, methods=specs)
+    store.configure(protocols={}, methods=specs)
     assert [spec.is_control for spec in store.methods.values()] == [True, False, True]
     # Take away what earlier versions did not write. Then only the names of the old controls tell.
     stored = json.loads((store.path / "run.json").read_text())
@@ -102,7 +102,7 @@ def test_what_cannot_stand_beside_the_stored_results_is_refused(store: RunStore)
     ):
         configure(store, protocols={"fakes": {**INFO, "version": "2", "digest": "0" * 12}})
     with pytest.raises(StoreError, match="has the seed 0, the suite 1"):
-        configure(store, seed=1)
+        configure(store, seeds=(1,))
     with pytest.raises(StoreError, match=r"protocol name '../x' cannot become a file name"):
         configure(store, protocols={"../x": INFO})
     assert (store.path / "run.json").read_bytes() == before
