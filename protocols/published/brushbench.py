@@ -26,13 +26,13 @@ _MASKS: Mapping[str, str] = {"inside": "inpainting_mask", "outside": "outpaintin
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _BrushBenchEntry:
     key: str
     setting: str
     item: Mapping[str, Any]
 
 
-class BrushBench(PublishedProtocol["BrushBench.Options", _Entry]):
+class BrushBench(PublishedProtocol["BrushBench.Options", _BrushBenchEntry]):
     """The published cases. A category is a setting: the object's mask, or the mask of all around it."""
 
     name = "brushbench"
@@ -63,7 +63,7 @@ class BrushBench(PublishedProtocol["BrushBench.Options", _Entry]):
     def files(cls, options: Options) -> list[tuple[Path, str]]:
         return [(Path(options.root) / "mapping_file.json", "the captions and two masks of each image")]
 
-    def read_entries(self) -> list[_Entry]:
+    def read_entries(self) -> list[_BrushBenchEntry]:
         path = Path(self.options.root) / "mapping_file.json"
         data = self.json(path)
         if not isinstance(data, dict):
@@ -75,9 +75,9 @@ class BrushBench(PublishedProtocol["BrushBench.Options", _Entry]):
             self.item(item, types, where)
             self.path_below(Path(), item["image"], where)
             self.case_id(key, "image id")
-        return [_Entry(key, setting, item) for setting in settings for key, item in data.items()]
+        return [_BrushBenchEntry(key, setting, item) for setting in settings for key, item in data.items()]
 
-    def build(self, entry: _Entry) -> EditCase:
+    def build(self, entry: _BrushBenchEntry) -> EditCase:
         root, item = Path(self.options.root), entry.item
         path = self.path_below(root, item["image"], entry.key)
         image = self.rgb(path)

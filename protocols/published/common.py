@@ -1,4 +1,4 @@
-"""What the published benchmarks share: the list of cases, the messages for missing files, and tables of images.
+"""Common parts of the published benchmarks: the list of cases, the messages for missing files, and tables of images.
 
 A benchmark's class reads its annotations into entries, one for each case, and builds a case from an entry. Images are
 decoded only when a case is built.
@@ -253,7 +253,7 @@ def shards(root: Path, pattern: str) -> list[Path]:
     return sorted(root.glob(pattern))
 
 
-class Table:
+class PublishedTable:
     """The rows of parquet or Arrow files, as the ``datasets`` library writes them, in the order of the files.
 
     Texts are read at once. A row with images is read on use. Safe to call from several threads.

@@ -17,7 +17,7 @@ from PIL import Image
 from bench.edit import EditCase, EditRequest
 from bench.images import ImageError, check_mask, resize, resize_mask, to_mask
 from protocols.published.common import FolderOptions, Publication
-from protocols.published.splits import ColumnTypes, Row, SplitProtocol, image_id
+from protocols.published.splits import ColumnTypes, SplitProtocol, SplitRow, image_id
 
 # Split -> rows.
 SPLITS = {"train": 2905, "multi_turn": 576}
@@ -67,12 +67,12 @@ class CompBench(SplitProtocol["CompBench.Options"]):
     def split(cls, options: CompBench.Options) -> str:
         return options.split
 
-    def name_of(self, row: Row) -> str:
+    def name_of(self, row: SplitRow) -> str:
         # Paths are unique within a task only.
         path = PurePosixPath(row.values["image_path"]).with_suffix("").as_posix().replace("/", "-")
         return self.case_id(f"{row.values['task']}-{path}", f"{row.where}: 'image_path'")
 
-    def build(self, entry: Row) -> EditCase:
+    def build(self, entry: SplitRow) -> EditCase:
         values = self.table.row(entry.index)
         task = self.checked_category(values["task"], entry.where)
         source = self.rgb_of(values["input_image"], f"{entry.where}: input_image")

@@ -24,13 +24,13 @@ _MEASURED = 16
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _EditBenchEntry:
     set_name: str
     aos: str
     row: Mapping[str, str]
 
 
-class EditBench(PublishedProtocol["EditBench.Options", _Entry]):
+class EditBench(PublishedProtocol["EditBench.Options", _EditBenchEntry]):
     """The published cases. The reference is the source: what the mask hides is to become what the prompt says."""
 
     name = "editbench"
@@ -83,14 +83,14 @@ class EditBench(PublishedProtocol["EditBench.Options", _Entry]):
             problems.append(_which_hole(Path(options.root)))
         return problems
 
-    def read_entries(self) -> list[_Entry]:
+    def read_entries(self) -> list[_EditBenchEntry]:
         entries = []
         for name in _SETS:
             path = Path(self.options.root) / f"annotations_{name}.csv"
             for row in self._rows(path):
                 where = f"{path}: aos {row.get('aos')}"
                 self.item(row, dict.fromkeys(("aos", "prompt_full", *_REGION_PROMPTS.values()), str), where)
-                entries.append(_Entry(name, self.case_id(row["aos"], where), row))
+                entries.append(_EditBenchEntry(name, self.case_id(row["aos"], where), row))
         return entries
 
     def _rows(self, path: Path) -> list[dict[str, str]]:
@@ -100,7 +100,7 @@ class EditBench(PublishedProtocol["EditBench.Options", _Entry]):
         except (OSError, ValueError, csv.Error) as error:
             raise self.error(f"{path}: cannot be read ({error}).") from error
 
-    def build(self, entry: _Entry) -> EditCase:
+    def build(self, entry: _EditBenchEntry) -> EditCase:
         root = Path(self.options.root)
         image = self.rgb(root / f"references_{entry.set_name}" / f"{entry.aos}.png")
         try:

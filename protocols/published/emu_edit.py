@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from bench.edit import EditCase, EditRequest
 from bench.errors import BenchWarning
 from protocols.published.common import FolderOptions, Publication
-from protocols.published.splits import ColumnTypes, Row, SplitProtocol, image_id
+from protocols.published.splits import ColumnTypes, SplitProtocol, SplitRow, image_id
 
 # Split -> rows in ``emu_edit_test_set``.
 SPLITS = {"test": 3589, "validation": 2022}
@@ -90,7 +90,7 @@ class EmuEdit(SplitProtocol["EmuEdit.Options"]):
     def split(cls, options: EmuEdit.Options) -> str:
         return options.split
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[SplitRow]:
         """The rows, without those of equal captions where the options say so. Warns with their number."""
         rows = super().rows()
         different = [row for row in rows if not _equal_captions(row.values)]
@@ -104,10 +104,10 @@ class EmuEdit(SplitProtocol["EmuEdit.Options"]):
             )
         return different if self.options.equal_captions == "drop" else rows
 
-    def name_of(self, row: Row) -> str:
+    def name_of(self, row: SplitRow) -> str:
         return self.case_id(str(row.values["idx"]), f"{row.where}: 'idx'")
 
-    def build(self, entry: Row) -> EditCase:
+    def build(self, entry: SplitRow) -> EditCase:
         values = self.table.row(entry.index)
         source = self.rgb_of(values["image"], f"{entry.where}: image")
         task = self.checked_category(values["task"], entry.where)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from bench.edit import EditCase, EditRequest
 from protocols.published.common import FolderOptions, Publication
-from protocols.published.splits import ColumnTypes, Row, SplitProtocol, image_id
+from protocols.published.splits import ColumnTypes, SplitProtocol, SplitRow, image_id
 
 LANGUAGES = ("en", "cn")
 # The two sizes in which the data set has each source.
@@ -82,14 +82,14 @@ class GEdit(SplitProtocol["GEdit.Options"]):
     def split(cls, options: GEdit.Options) -> str:
         return "train"
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[SplitRow]:
         return [row for row in super().rows() if row.values["instruction_language"] == self.options.language]
 
-    def name_of(self, row: Row) -> str:
+    def name_of(self, row: SplitRow) -> str:
         # Both languages share the keys.
         return self.case_id(f"{row.values['key']}-{self.options.language}", f"{row.where}: 'key'")
 
-    def build(self, entry: Row) -> EditCase:
+    def build(self, entry: SplitRow) -> EditCase:
         values = self.table.row(entry.index)
         source = self.rgb_of(values[self.options.image], f"{entry.where}: {self.options.image}")
         task = self.checked_category(values["task_type"], entry.where)

@@ -24,7 +24,7 @@ from PIL import Image
 from bench.edit import EditCase, EditRequest
 from bench.images import ImageError, mask_image, resize, resize_mask
 from protocols.masks import Mask
-from protocols.published.common import FolderOptions, Publication, PublishedProtocol, Table, shards
+from protocols.published.common import FolderOptions, Publication, PublishedProtocol, PublishedTable, shards
 
 # ImagenHub resizes everything to a square of this side.
 IMAGENHUB_SIDE = 512
@@ -54,7 +54,7 @@ _CAPTIONS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _MagicBrushEntry:
     """One turn. ``source``, ``mask`` and ``target`` are names of files, or empty where ``row`` points into a table."""
 
     img_id: str
@@ -69,7 +69,7 @@ class _Entry:
     row: int = -1
 
 
-class MagicBrush(PublishedProtocol["MagicBrush.Options", _Entry]):
+class MagicBrush(PublishedProtocol["MagicBrush.Options", _MagicBrushEntry]):
     """The published cases, by turn. The ground truth is the target image, resized to the source where they differ."""
 
     name = "magicbrush"
@@ -125,7 +125,7 @@ class MagicBrush(PublishedProtocol["MagicBrush.Options", _Entry]):
 
     # ------------------------------------------------------------ annotations
 
-    def read_entries(self) -> list[_Entry]:
+    def read_entries(self) -> list[_MagicBrushEntry]:
         entries = self._entries_of_archive() if self.options.split == "test" else self._entries_of_table()
         for entry in entries:
             self.case_id(entry.img_id, "session id")
@@ -133,7 +133,7 @@ class MagicBrush(PublishedProtocol["MagicBrush.Options", _Entry]):
                 raise self.error(f"session {entry.img_id}: has turn {entry.turn}, expected 1 to 3.")
         return entries
 
-    def _entries_of_archive(self) -> list[_Entry]:
+    def _entries_of_archive(self) -> list[_MagicBrushEntry]:
         root = Path(self.options.root)
         path = root / "edit_sessions.json"
         sessions = self.json(path)
@@ -146,7 +146,7 @@ class MagicBrush(PublishedProtocol["MagicBrush.Options", _Entry]):
                 where = f"{path}: {img_id}, turn {number}"
                 self.item(turn, dict.fromkeys(("input", "mask", "output", "instruction"), str), where)
                 entries.append(
-                    _Entry(
+                    _MagicBrushEntry(
                         img_id,
                         number,
                         turn["instruction"].strip(),
@@ -179,7 +179,7 @@ class MagicBrush(PublishedProtocol["MagicBrush.Options", _Entry]):
             for file, caption in captions.items()
         }
 
-    def _entries_of_table(self) -> list[_Entry]:
+    def _entries_of_table(self) -> list[_MagicBrushEntry]:
         captions = [name for name in _CAPTIONS.values() if name in self._table.names]
         entries = []
         for number, row in enumerate(self._table.texts(["img_id", "turn_index", "instruction", *captions])):
@@ -187,7 +187,7 @@ class MagicBrush(PublishedProtocol["MagicBrush.Options", _Entry]):
             types = {"img_id": str, "turn_index": int, "instruction": str, **dict.fromkeys(captions, str)}
             self.item(row, types, where)
             entries.append(
-                _Entry(
+                _MagicBrushEntry(
                     row["img_id"],
                     row["turn_index"],
                     row["instruction"].strip(),
@@ -198,13 +198,13 @@ class MagicBrush(PublishedProtocol["MagicBrush.Options", _Entry]):
         return entries
 
     @cached_property
-    def _table(self) -> Table:
+    def _table(self) -> PublishedTable:
         files = shards(Path(self.options.root), _SHARDS[self.options.split])
-        return Table(files, _COLUMNS, self.publication(self.options))
+        return PublishedTable(files, _COLUMNS, self.publication(self.options))
 
     # ------------------------------------------------------------ cases
 
-    def build(self, entry: _Entry) -> EditCase:
+    def build(self, entry: _MagicBrushEntry) -> EditCase:
         source, mask_file, target = self._images(entry)
         imagenhub = self.options.split == "imagenhub"
         size = (IMAGENHUB_SIDE, IMAGENHUB_SIDE) if imagenhub else source.size
@@ -231,7 +231,7 @@ class MagicBrush(PublishedProtocol["MagicBrush.Options", _Entry]):
             tags={"split": self.options.split, "session": entry.img_id, "turn": str(entry.turn)},
         )
 
-    def _images(self, entry: _Entry) -> tuple[Image.Image, Image.Image, Image.Image]:
+    def _images(self, entry: _MagicBrushEntry) -> tuple[Image.Image, Image.Image, Image.Image]:
         """Source, mask and target. The mask is in its own mode, source and target are RGB."""
         if entry.row < 0:
             root = Path(self.options.root)

@@ -48,12 +48,12 @@ _TEXTS = (
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _PieBenchEntry:
     key: str
     item: Mapping[str, Any]
 
 
-class PieBench(PublishedProtocol["PieBench.Options", _Entry]):
+class PieBench(PublishedProtocol["PieBench.Options", _PieBenchEntry]):
     """The published cases. A case whose published mask is full has no mask: nothing outside it is to be kept."""
 
     name = "pie_bench"
@@ -84,7 +84,7 @@ class PieBench(PublishedProtocol["PieBench.Options", _Entry]):
             (root / "annotation_images", "the folder of images, 0_random_140/000000000000.jpg and so on"),
         ]
 
-    def read_entries(self) -> list[_Entry]:
+    def read_entries(self) -> list[_PieBenchEntry]:
         path = Path(self.options.root) / "mapping_file.json"
         data = self.json(path)
         if not isinstance(data, dict):
@@ -96,10 +96,10 @@ class PieBench(PublishedProtocol["PieBench.Options", _Entry]):
             if item["editing_type_id"] not in _TYPES:
                 raise self.error(f"{where}: editing_type_id is {item['editing_type_id']!r}, expected 0 to 9.")
             self.path_below(Path(), item["image_path"], where)
-            entries.append(_Entry(self.case_id(key, "case id"), item))
+            entries.append(_PieBenchEntry(self.case_id(key, "case id"), item))
         return entries
 
-    def build(self, entry: _Entry) -> EditCase:
+    def build(self, entry: _PieBenchEntry) -> EditCase:
         root, item = Path(self.options.root), entry.item
         path = self.path_below(root / "annotation_images", item["image_path"], entry.key)
         image = self.rgb(path)

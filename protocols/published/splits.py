@@ -12,14 +12,14 @@ from typing import Any, ClassVar, TypeAlias
 from PIL import Image
 
 from bench.files import sha256_bytes
-from protocols.published.common import OptionsT, Publication, PublishedProtocol, Table
+from protocols.published.common import OptionsT, Publication, PublishedProtocol, PublishedTable
 
 ColumnTypes: TypeAlias = Mapping[str, type | tuple[type, ...]]
 """Column -> type of its values, or several types."""
 
 
 @dataclass(frozen=True)
-class Row:
+class SplitRow:
     """The annotations of one case: its place in the table and its columns without the images."""
 
     index: int
@@ -54,7 +54,7 @@ def image_id(image: Image.Image) -> str:
     return sha256_bytes(f"{image.size} ".encode() + image.tobytes())[:16]
 
 
-class SplitProtocol(PublishedProtocol[OptionsT, Row]):
+class SplitProtocol(PublishedProtocol[OptionsT, SplitRow]):
     """A benchmark that is a split of a table."""
 
     columns: ClassVar[ColumnTypes]
@@ -84,22 +84,22 @@ class SplitProtocol(PublishedProtocol[OptionsT, Row]):
         ]
 
     @cached_property
-    def table(self) -> Table:
+    def table(self) -> PublishedTable:
         """The split. Raises ProtocolError for a file that lacks a column."""
         files = split_files(Path(self.options.root), self.split(self.options))
-        return Table(files, [*self._names, *self.image_columns], self._publication)
+        return PublishedTable(files, [*self._names, *self.image_columns], self._publication)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[SplitRow]:
         """Every row of the split, checked. Raises ProtocolError."""
         rows = []
         for index, values in enumerate(self.table.texts(self._names)):
             where = f"{self.options.root}: row {index} of {self.split(self.options)}"
-            rows.append(Row(index, self.item(values, self.columns, where), where))
+            rows.append(SplitRow(index, self.item(values, self.columns, where), where))
         return rows
 
-    def read_entries(self) -> list[Row]:
+    def read_entries(self) -> list[SplitRow]:
         rows = self.rows()
-        first: dict[str, Row] = {}
+        first: dict[str, SplitRow] = {}
         for row in rows:
             name = self.name_of(row)
             if (other := first.setdefault(name, row)) is not row:
@@ -107,7 +107,7 @@ class SplitProtocol(PublishedProtocol[OptionsT, Row]):
         return rows
 
     @abstractmethod
-    def name_of(self, row: Row) -> str:
+    def name_of(self, row: SplitRow) -> str:
         """The id of a row's case. Raises ProtocolError where it cannot become a file name."""
 
     @property

@@ -33,7 +33,7 @@ def target(pair: Pair) -> RgbImage:
     return pair.truth
 
 
-class _Distance(PublishedMetric):
+class _MagicBrushDistance(PublishedMetric):
     published = MAGICBRUSH
     higher_is_better = False
     needs = frozenset({"truth"})
@@ -44,11 +44,11 @@ class _Distance(PublishedMetric):
         ]
 
     def _mean(self, difference: NDArray[np.float64]) -> float:
-        """Of a difference ``(H, W, 3)`` of values in [0, 1]."""
+        """The mean of a difference ``(H, W, 3)`` of values in [0, 1]."""
         raise NotImplementedError
 
 
-class MagicBrushL1(_Distance):
+class MagicBrushL1(_MagicBrushDistance):
     name = "magicbrush_l1"
     heading = "L1"
     unit = "0..1"
@@ -58,7 +58,7 @@ class MagicBrushL1(_Distance):
         return float(np.abs(difference).mean())
 
 
-class MagicBrushL2(_Distance):
+class MagicBrushL2(_MagicBrushDistance):
     name = "magicbrush_l2"
     heading = "L2"
     unit = "0..1, squared"
@@ -68,7 +68,7 @@ class MagicBrushL2(_Distance):
         return float(np.square(difference).mean())
 
 
-class _Clip(PublishedMetric):
+class _MagicBrushClip(PublishedMetric):
     published = MAGICBRUSH
     unit = "cosine"
     slot = "clip_b32"
@@ -82,7 +82,7 @@ class _Clip(PublishedMetric):
         return features.clip_problems(cls.slot)
 
 
-class MagicBrushClipI(_Clip):
+class MagicBrushClipI(_MagicBrushClip):
     name = "magicbrush_clip_i"
     heading = "CLIP-I"
     needs = frozenset({"truth"})
@@ -94,7 +94,7 @@ class MagicBrushClipI(_Clip):
         return cosines(edits, targets).tolist()  # type: ignore[no-any-return]
 
 
-class MagicBrushClipT(_Clip):
+class MagicBrushClipT(_MagicBrushClip):
     name = "magicbrush_clip_t"
     heading = "CLIP-T"
     needs = frozenset({"region_prompt"})

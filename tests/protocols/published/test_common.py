@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from bench.errors import BenchWarning
 from protocols.published.brushbench import BrushBench
-from protocols.published.common import Publication, Table
+from protocols.published.common import Publication, PublishedTable
 from protocols.published.editbench import EditBench
 from protocols.published.magicbrush import MagicBrush
 from protocols.published.pie_bench import PieBench
@@ -65,7 +65,7 @@ def test_rows_are_those_of_all_files_in_any_order(
     tmp_path: Path, write: Callable[[Path, range], Path]
 ) -> None:
     files = [write(tmp_path / "a", range(5)), write(tmp_path / "b", range(5, 7))]
-    rows = Table(files, {"name", "image"}, PUBLICATION)
+    rows = PublishedTable(files, {"name", "image"}, PUBLICATION)
     assert len(rows) == 7
     assert rows.texts(["name"]) == [{"name": f"n{i}"} for i in range(7)]
     for i in np.random.default_rng(0).permutation(7).tolist():
@@ -78,12 +78,12 @@ def test_rows_are_those_of_all_files_in_any_order(
 def test_a_missing_column_and_a_broken_file_are_named_with_the_remedy(tmp_path: Path) -> None:
     file = parquet_file(tmp_path / "a", range(3))
     with pytest.raises(ProtocolError, match=r"a.parquet: has no column mask.*CC0.*nowhere"):
-        Table([file], {"name", "mask"}, PUBLICATION)
+        PublishedTable([file], {"name", "mask"}, PUBLICATION)
     for name in ("cut.parquet", "cut.arrow"):
         cut = tmp_path / name
         cut.write_bytes(file.read_bytes()[:-20])
         with pytest.raises(ProtocolError, match=f"{name}: cannot be read.*nowhere"):
-            Table([cut], {"name"}, PUBLICATION)
+            PublishedTable([cut], {"name"}, PUBLICATION)
 
 
 def test_a_missing_folder_is_one_message_with_all_that_it_should_have(tmp_path: Path) -> None:
