@@ -46,6 +46,13 @@ MetricNames = Annotated[
     typer.Option("--metric", metavar="NAME", help="With --protocol: only this metric. May be repeated."),
 ]
 
+Seeds = Annotated[
+    str | None,
+    typer.Option(
+        "--seeds", metavar="N,N,...", help="With --protocol: every edit once with each of these seeds."
+    ),
+]
+
 
 @dataclass(frozen=True)
 class AdHoc:
@@ -57,6 +64,7 @@ class AdHoc:
     method_options: Sequence[str] | None
     preset: str | None
     metrics: Sequence[str] | None
+    seeds: str | None
     limit: int | None
 
     def suite(self) -> dict[str, Any]:
@@ -72,6 +80,8 @@ class AdHoc:
                 "--method-option and --preset need a single --method. Write a suite file for several."
             )
         values: dict[str, Any] = {}
+        if self.seeds is not None:
+            values["seeds"] = _whole_numbers(self.seeds)
         if self.limit is not None:
             values["limit"] = self.limit
         values["protocols"] = [_entry("name", self.protocol, options=key_values(self.protocol_options))]
@@ -92,12 +102,20 @@ class AdHoc:
             "--method-option": self.method_options,
             "--preset": self.preset,
             "--metric": self.metrics,
+            "--seeds": self.seeds,
         }
         given = [option for option, value in options.items() if value]
         if given:
             raise BenchError(
                 f"suite {suite!r} and {', '.join(given)}: give a suite, or --protocol and --method without a suite."
             )
+
+
+def _whole_numbers(seeds: str) -> list[int]:
+    try:
+        return [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise BenchError(f"--seeds {seeds!r}: give whole numbers, such as 0,1.") from None
 
 
 def _entry(key: str, name: str, **settings: Any) -> dict[str, Any]:

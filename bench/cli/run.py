@@ -16,6 +16,7 @@ from bench.cli.adhoc import (
     OptionalSuiteName,
     Preset,
     ProtocolName,
+    Seeds,
 )
 from bench.cli.console import complain, print_json, progress_bar, warn
 from bench.cli.options import (
@@ -68,6 +69,7 @@ def run(
     method_option: MethodOption = None,
     preset: Preset = None,
     metric: MetricNames = None,
+    seeds: Seeds = None,
     out: Out = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -84,7 +86,7 @@ def run(
     # With JSON on standard output, text for people goes to standard error.
     screen = console(stderr=as_json, quiet=quiet)
     session = open_session(context, plugin)
-    ad_hoc = AdHoc(protocol, option, method, method_option, preset, metric, limit)
+    ad_hoc = AdHoc(protocol, option, method, method_option, preset, metric, seeds, limit)
     job = _configure(session, suite, ad_hoc, screen, out)
     if dry_run:
         plan = describe_plan(session, job)

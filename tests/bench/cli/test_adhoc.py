@@ -98,6 +98,9 @@ def test_other_options_are_another_folder(place: Path, capsys: pytest.CaptureFix
         ),
         (("--protocol", "dots", "--method", "moody", "--preset", "sad"), "sad"),
         (("--protocol", "dots", "--method", "moody", "--metric", "leak_mes"), "Did you mean 'leak_mse'?"),
+        (("--protocol", "dots", "--method", "moody", "--seeds", "0,x"), "--seeds '0,x': give whole numbers"),
+        (("--protocol", "dots", "--method", "moody", "--seeds", "1,1"), "a seed is given twice"),
+        (("dots.yaml", "--seeds", "0,1"), "suite 'dots.yaml' and --seeds"),
         (("--protocol", "dots", "-o", "side=3", "--method", "moody"), "unknown option 'side'"),
     ],
 )
@@ -108,6 +111,25 @@ def test_what_cannot_run_is_one_error_before_anything_runs(
     error = " ".join(capfd.readouterr().err.split())
     assert message in error
     assert not (place / "runs").exists()
+
+
+def test_each_seed_edits_every_case(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (
+        "run",
+        "--protocol",
+        "dots",
+        "--method",
+        "moody",
+        "--seeds",
+        "0,1",
+        "--metric",
+        "leak_mse",
+        *PLUGIN,
+    )
+    assert run(*arguments) == 0
+    out = capsys.readouterr().out
+    assert read_yaml(printed_suite(out))["seeds"] == [0, 1]
+    assert "edits: 12 made" in out
 
 
 def test_json_has_standard_output_to_itself(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
