@@ -350,7 +350,7 @@ class TrialHandout(StudyCatalog):
             kind=row.kind,
             practice=practice,
             question=question.text(row.kind),
-            hint=question.hint,
+            hint=question.hint_for(case),
             source_prompt=case.source_prompt,
             target_prompt=case.target_prompt,
             instruction=case.instruction,

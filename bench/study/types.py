@@ -33,6 +33,12 @@ class Question:
     pair: str
     best: str
     hint: str
+    # The hint for a case without a mask, which has no outline. Empty: the same.
+    hint_without_outline: str = ""
+
+    def hint_for(self, case: StudyCase) -> str:
+        """What to look at in the pictures of this case."""
+        return self.hint if case.mask is not None else self.hint_without_outline or self.hint
 
     def text(self, kind: str) -> str:
         """The question for a trial of this kind."""
@@ -48,6 +54,7 @@ QUESTIONS: Mapping[str, Question] = {
             "Which edit is better overall?",
             "Which edit is the best overall?",
             "It does what the text asks inside the outline, leaves the rest alone, and looks real.",
+            "It does what the text asks, leaves the rest alone, and looks real.",
         ),
         Question(
             "prompt",
@@ -60,6 +67,7 @@ QUESTIONS: Mapping[str, Question] = {
             "Which edit keeps the rest of the picture better?",
             "Which edit keeps the rest of the picture best?",
             "Look only outside the outline: nothing there should differ from the original.",
+            "Look only at what the text does not ask to change: it should be as in the original.",
         ),
         Question(
             "real",

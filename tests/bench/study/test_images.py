@@ -18,7 +18,7 @@ from bench.study.design import Design, DesignOptions
 from bench.study.images import BUCKET, ImageChanged, ImageServer, fill_png, outline, trial_images
 from bench.study.interface import VoteRefused
 from bench.study.store import StudyStore
-from bench.study.types import GROUND_TRUTH, NOISE
+from bench.study.types import GROUND_TRUTH, NOISE, QUESTIONS
 from tests.bench.fakes import noise, square
 
 
@@ -219,3 +219,16 @@ def test_images_larger_than_a_bucket_share_the_next_multiple(taste: StudyStore) 
     pngs = fetch(ImageServer(taste, bucket=1000), rater, trial.id).values()
     largest = max(len(png_bytes(from_array(decoded(png)))) for png in pngs) + 12
     assert {len(png) for png in pngs} == {-(-largest // 1000) * 1000}
+
+
+def test_a_case_without_a_mask_has_no_outline_and_no_hint_of_one(design: Design) -> None:
+    trial = next(trial for trial in design.trials if not any("noise" in name for name in trial.candidates))
+    case = design.case_by_key[trial.case]
+    bare = replace(case, mask=None)
+    source, outlined, *candidates = trial_images(design, bare, trial)
+    assert outlined.tobytes() == source.tobytes()
+    assert len(candidates) == len(trial.candidates)
+    assert trial_images(design, case, trial)[1].tobytes() != source.tobytes()
+    for question in QUESTIONS.values():
+        assert "outline" not in question.hint_for(bare)
+        assert question.hint_for(case) == question.hint
