@@ -88,5 +88,5 @@ class Brush:
         return self.c.stroke(self.px(ax), self.py(ay), self.px(bx), self.py(by), r * self.s)
 
     def polygon(self, *points: tuple[float, float]) -> Field:
-        """Convex, clockwise on the screen; mirrored shapes must be given in the mirrored order."""
+        """Convex, clockwise on the screen. Mirrored shapes must be given in the mirrored order."""
         return self.c.polygon(*((self.px(x), self.py(y)) for x, y in points))

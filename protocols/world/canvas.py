@@ -29,7 +29,7 @@ Size: TypeAlias = int | tuple[int, int]
 """Pixels: the side of a square, or (width, height)."""
 
 Field: TypeAlias = NDArray[Any]
-"""float32 (H, W), or (H, W, 3) for colours; numpy's own stubs lose the dtype on the way through ufuncs."""
+"""float32 (H, W), or (H, W, 3) for colours. numpy's own stubs lose the dtype on the way through ufuncs."""
 Color: TypeAlias = NDArray[Any]
 f32 = np.float32
 
@@ -45,7 +45,7 @@ def turn(angle: float) -> tuple[float, float]:
 
 
 def wave(phase: Field) -> Field:
-    """A smooth wave of period 1 and range [-1, 1] (two parabolas; close to a sine, exact everywhere)."""
+    """A smooth wave of period 1 and range [-1, 1] (two parabolas: close to a sine, and exact everywhere)."""
     t = phase - np.floor(phase)
     u: Field = t * 2 - 1
     out: Field = u * (np.abs(u) - 1) * 4
@@ -180,7 +180,7 @@ class Canvas:
         alpha: float = 1.0,
         label: int | None = None,
     ) -> NDArray[np.bool_] | None:
-        """Lay a shape over the picture; returns the pixels it owns if it has a label."""
+        """Paints a shape over the image. Returns the pixels that it owns if it has a label."""
         return self.blend(self.cover(distance), color, shade, alpha, label)
 
     def blend(

@@ -96,7 +96,7 @@ class Face:
     backdrop: str = "room"
 
     def attributes(self) -> dict[str, bool]:
-        """CelebA's 40 attributes; those that are not drawn are False (everybody is young)."""
+        """CelebA's 40 attributes. Those that are not drawn are False (everybody is young)."""
         shown = self.style != "bald"
         true = {
             "Male": self.male,
@@ -136,7 +136,7 @@ class Face:
 
 
 def sample_face(seed: int) -> Face:
-    """A random face; the same seed gives the same face."""
+    """A random face. The same seed gives the same face."""
     rng = np.random.Generator(np.random.PCG64([seed, 1]))
 
     def chance(p: float) -> bool:

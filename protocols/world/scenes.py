@@ -1,6 +1,6 @@
 """Scenes: one to three large objects, in COCO's category names, on one of the six backgrounds.
 
-As for faces, an object's geometry comes from its seed; colour, category and background are attributes that
+As for faces, an object's geometry comes from its seed. Colour, category and background are attributes that
 can be exchanged while everything else stays as it was.
 """
 
