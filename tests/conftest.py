@@ -70,11 +70,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+@pytest.fixture(autouse=True)
+def _errors_as_users_see_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgets ``--debug`` of an earlier test, which the command line keeps in the environment of the process."""
+    monkeypatch.delenv("PEB_DEBUG", raising=False)
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working directory, with the plug-in ``cli_plugin`` and the suite ``dots.yaml``."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PEB_DEBUG", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "cli_plugin.py").write_text(PLUGIN)
     (tmp_path / "dots.yaml").write_text(SUITE % "")
