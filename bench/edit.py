@@ -318,10 +318,6 @@ class EditKey:
         return stable_digest([self.protocol, self.protocol_version, self.method, self.case, self.seed])
 
 
-REFUSED = "refused: "
-"""Prefix of :attr:`EditRecord.error` where the case lacks what the method needs."""
-
-
 @dataclass(frozen=True)
 class EditRecord:
     """The outcome of one edit. Exactly one of ``file`` and ``error`` is set."""
@@ -336,11 +332,9 @@ class EditRecord:
     error: str | None = None
     peak_memory: int | None = None
     """Peak memory in bytes, where the accelerator reports it."""
-
-    @property
-    def is_refused(self) -> bool:
-        """True where the method was never asked, because the case lacks what it needs. This is no failure."""
-        return (self.error or "").startswith(REFUSED)
+    is_refused: bool = False
+    """True where the method was never asked, because the case lacks what it needs. ``error`` has the reason. This is no
+    failure."""
 
 
 @dataclass(frozen=True)

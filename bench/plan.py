@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.case_rows import case_row, check_case
 from bench.casefile import protocol_info, provided_fields
-from bench.edit import REFUSED, EditCase, EditKey
+from bench.edit import EditCase, EditKey
 from bench.errors import BenchError
 from bench.registry import PluginError, options_dict, plugin_code
 from bench.store import RunStore
@@ -42,7 +42,7 @@ class PlannedProtocol:
         needs = sorted(method.needs - {"regions"})
         lacking = {row["id"]: [name for name in needs if not row.get(name)] for row in self.rows}
         return {
-            case_id: f"{REFUSED}the case has no {', no '.join(names).replace('_', ' ')}, which the method needs"
+            case_id: f"refused: the case has no {', no '.join(names).replace('_', ' ')}, which the method needs"
             for case_id, names in lacking.items()
             if names
         }

@@ -159,7 +159,7 @@ def _record_refused(plan: Plan, store: RunStore, progress: Progress) -> int:
             reasons = protocol.refused(method)
             count += len(reasons) * len(plan.seeds)
             records = [
-                EditRecord(protocol.edit_key(method, case_id, seed), None, None, None, error)
+                EditRecord(protocol.edit_key(method, case_id, seed), None, None, None, error, is_refused=True)
                 for seed in plan.seeds
                 for case_id, error in reasons.items()
             ]

@@ -147,7 +147,7 @@ def _taps(side: int, scale: float, shift: float, radius: int) -> tuple[Any, NDAr
 
 
 @dataclass(frozen=True, eq=False)
-class _Level:
+class _PyramidLevel:
     """Both images at one size, smoothed: ``(h, w)`` float32 luminance in [0, 1]."""
 
     source: FloatHW
@@ -159,14 +159,14 @@ class _Level:
     def size(self) -> tuple[int, int]:
         return self.source.shape[0], self.source.shape[1]
 
-    def to(self, other: _Level, drift: Similarity) -> Similarity:
+    def to(self, other: _PyramidLevel, drift: Similarity) -> Similarity:
         """A drift in pixels of this level in pixels of another."""
         # Sizes are rounded, so each axis has its own factor. The scale is the same at every size.
         (h, w), (height, width) = self.size, other.size
         return Similarity(drift.scale, drift.dx * width / w, drift.dy * height / h)
 
 
-def _pyramid(source: Uint8HWC, edited: Uint8HWC, mask: BoolHW | None) -> list[_Level]:
+def _pyramid(source: Uint8HWC, edited: Uint8HWC, mask: BoolHW | None) -> list[_PyramidLevel]:
     """The levels, the finest first. Each has half the side of the one before."""
     from PIL import Image
     from scipy.ndimage import distance_transform_edt
@@ -178,7 +178,7 @@ def _pyramid(source: Uint8HWC, edited: Uint8HWC, mask: BoolHW | None) -> list[_L
     images = [Image.fromarray((pixels @ luma).astype(np.float32)) for pixels in (source, edited)]
     # In pixels of the full size.
     distance = None if mask is None or not mask.any() else distance_transform_edt(~mask).astype(np.float32)
-    levels: list[_Level] = []
+    levels: list[_PyramidLevel] = []
     while not levels or side >= COARSE_SIDE:
         factor = side / max(height, width)
         size = max(1, round(width * factor)), max(1, round(height * factor))
@@ -188,7 +188,7 @@ def _pyramid(source: Uint8HWC, edited: Uint8HWC, mask: BoolHW | None) -> list[_L
             at_level = Image.fromarray(distance).resize(size, Image.Resampling.BILINEAR)
             counts = np.asarray(at_level) * factor > MARGIN
         before, after = (_local_contrast(image, counts) for image in luminance)
-        levels.append(_Level(before, after, counts))
+        levels.append(_PyramidLevel(before, after, counts))
         side //= 2
     return levels
 
@@ -257,7 +257,7 @@ def register(source: Uint8HWC, edited: Uint8HWC, mask: BoolHW | None) -> Similar
     return Similarity(drift.scale, drift.dx * width / w, drift.dy * height / h)
 
 
-def _refine(levels: Sequence[_Level], start: Similarity) -> Similarity:
+def _refine(levels: Sequence[_PyramidLevel], start: Similarity) -> Similarity:
     """Gauss-Newton from the coarsest level to the finest. ``start`` and the result are in pixels of the finest."""
     drift = levels[0].to(levels[-1], start)
     for level, finer in zip(levels[::-1], [*levels[-2::-1], levels[0]], strict=True):
@@ -265,7 +265,7 @@ def _refine(levels: Sequence[_Level], start: Similarity) -> Similarity:
     return drift
 
 
-def _gauss_newton(level: _Level, drift: Similarity) -> Similarity:
+def _gauss_newton(level: _PyramidLevel, drift: Similarity) -> Similarity:
     """Minimises a robust sum of ``(edited(T(p)) - gain * source(p) - offset)^2`` over the pixels that count."""
     height, width = level.size
     radius = max(height, width) / 2
@@ -298,7 +298,7 @@ def _gauss_newton(level: _Level, drift: Similarity) -> Similarity:
     return drift
 
 
-def _coarse_search(level: _Level) -> Similarity:
+def _coarse_search(level: _PyramidLevel) -> Similarity:
     """Peak of the masked normalised cross-correlation over shifts and :data:`SCALES`, in pixels of the level."""
     # Allowed shifts of each axis. Negative ones stand at the end, as in a discrete Fourier transform.
     reach = [int(LARGEST_SHIFT * side) for side in level.size]
@@ -362,7 +362,7 @@ def _correlation(n: Any, x: Any, y: Any, xx: Any, yy: Any, xy: Any) -> NDArray[n
 class _Tiles:
     """Correlation of both images in small square tiles, which locates what an edit changed."""
 
-    def __init__(self, level: _Level) -> None:
+    def __init__(self, level: _PyramidLevel) -> None:
         self.level = level
         # The last tile of an axis takes the rest.
         side = max(8.0, TILE * min(level.size))
@@ -386,7 +386,7 @@ class _Tiles:
         )
         return _correlation(np.where(n > self._pixels / 2, n, np.nan), *sums)
 
-    def matching(self, drift: Similarity) -> _Level:
+    def matching(self, drift: Similarity) -> _PyramidLevel:
         """The level with the pixels of matching tiles alone. All that count, where no tile matches."""
         matches = np.zeros(self.textured.shape, bool)
         matches[self.textured] = self.correlations(drift) > MATCHING
@@ -415,7 +415,7 @@ def _explains_more(candidate: NDArray[np.float64], present: NDArray[np.float64])
     return left < (1 - least_gain) * before
 
 
-def _has_detail(level: _Level) -> bool:
+def _has_detail(level: _PyramidLevel) -> bool:
     """True where every change of scale or shift would be visible in the source."""
     height, width = level.size
     radius = max(height, width) / 2

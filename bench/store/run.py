@@ -436,6 +436,9 @@ class RunStore(RunFolder):
 def _record_row(record: EditRecord) -> dict[str, Any]:
     # One flat object per line, with the fields of the key and those of the record.
     fields = asdict(record)
+    # Absent in most lines, so that they stay as earlier versions wrote them.
+    if not record.is_refused:
+        del fields["is_refused"]
     return {**fields.pop("key"), **fields}
 
 
@@ -448,8 +451,11 @@ def _record(row: Any) -> EditRecord:
     peak_memory = row.get("peak_memory")
     if isinstance(peak_memory, bool) or not isinstance(peak_memory, (int, type(None))):
         raise ValueError("peak_memory: of a wrong type")
+    is_refused = row.get("is_refused", False)
+    if not isinstance(is_refused, bool):
+        raise ValueError("is_refused: of a wrong type")
     key = EditKey(row["protocol"], row["protocol_version"], row["method"], row["case"], row["seed"])
     if row["file"] is not None:
         # Somebody else may have written the folder: a file name must not lead out of it.
         safe_relative(row["file"], "an edit's file")
-    return EditRecord(key, row["file"], row["sha256"], row["seconds"], row["error"], peak_memory)
+    return EditRecord(key, row["file"], row["sha256"], row["seconds"], row["error"], peak_memory, is_refused)

@@ -37,7 +37,7 @@ class Question:
     hint_without_outline: str = ""
 
     def hint_for(self, case: StudyCase) -> str:
-        """What to look at in the pictures of this case."""
+        """The hint that fits this case: that for an outline, or that for a case without a mask."""
         return self.hint if case.mask is not None else self.hint_without_outline or self.hint
 
     def text(self, kind: str) -> str:

@@ -79,7 +79,21 @@ class OutsideLpips(PublishedMetric):
         return values
 
 
-class ClipScore(PublishedMetric):
+class ClipSlotMetric(PublishedMetric):
+    """A metric of the CLIP in ``slot``, whose weights are part of its version."""
+
+    slot: str
+
+    def __init__(self, features: Features) -> None:
+        super().__init__(features)
+        self.version = versioned(type(self).version, features.clip_spec(self.slot).identity)
+
+    @classmethod
+    def problems(cls, features: Features) -> list[str]:
+        return features.clip_problems(cls.slot)
+
+
+class ClipScore(ClipSlotMetric):
     """torchmetrics' ``CLIPScore``: 100 times the cosine of image and target prompt, at least 0.
 
     It has no value for a prompt that is longer than CLIP reads. torchmetrics cuts such a prompt and drops its end
@@ -89,14 +103,6 @@ class ClipScore(PublishedMetric):
     unit = "100 * cosine"
     needs = frozenset({"target_prompt"})
     slot = "clip_l14"
-
-    def __init__(self, features: Features) -> None:
-        super().__init__(features)
-        self.version = versioned(type(self).version, features.clip_spec(self.slot).identity)
-
-    @classmethod
-    def problems(cls, features: Features) -> list[str]:
-        return features.clip_problems(cls.slot)
 
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
         cosines = text_cosines(

@@ -18,7 +18,7 @@ import numpy as np
 from bench.metrics.networks import dino
 from bench.metrics.options import versioned
 from bench.metrics.published import MAGICBRUSH
-from bench.metrics.published.base import PublishedMetric, cosines, text_cosines
+from bench.metrics.published.base import ClipSlotMetric, PublishedMetric, cosines, text_cosines
 from bench.metrics.types import NoValue, Pair, RgbImage, Value
 
 if TYPE_CHECKING:
@@ -68,18 +68,10 @@ class MagicBrushL2(_MagicBrushDistance):
         return float(np.square(difference).mean())
 
 
-class _MagicBrushClip(PublishedMetric):
+class _MagicBrushClip(ClipSlotMetric):
     published = MAGICBRUSH
     unit = "cosine"
     slot = "clip_b32"
-
-    def __init__(self, features: Features) -> None:
-        super().__init__(features)
-        self.version = versioned(type(self).version, features.clip_spec(self.slot).identity)
-
-    @classmethod
-    def problems(cls, features: Features) -> list[str]:
-        return features.clip_problems(cls.slot)
 
 
 class MagicBrushClipI(_MagicBrushClip):

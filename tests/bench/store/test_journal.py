@@ -69,6 +69,7 @@ def test_a_long_line_before_a_torn_tail_survives(store: RunStore) -> None:
         ({"sha256": 7, "seconds": "1"}, "sha256, seconds: missing or of a wrong type"),
         ({"error": {}}, "error: missing or of a wrong type"),
         ({"peak_memory": "much"}, "peak_memory: of a wrong type"),
+        ({"is_refused": 1}, "is_refused: of a wrong type"),
     ],
 )
 @pytest.mark.parametrize("last", [True, False])

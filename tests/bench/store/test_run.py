@@ -40,6 +40,18 @@ def test_records_come_back_and_the_last_one_counts(store: RunStore) -> None:
     assert store.done() == {key().digest, key("case-001").digest}
 
 
+def test_a_refused_case_is_told_by_its_field_and_not_by_its_text(store: RunStore) -> None:
+    # A closed system may answer with this very word: its edit has failed.
+    failed = replace(not_edited("case-000"), error="refused: against our policy")
+    refused = replace(not_edited("case-001"), error="refused: the case has no mask", is_refused=True)
+    store.append_edits([failed, refused])
+    assert [record.is_refused for record in RunStore.open(store.path).edits()] == [False, True]
+    # Lines without it stay as earlier versions wrote them.
+    first, second = (store.path / "edits.jsonl").read_text().splitlines()
+    assert "is_refused" not in first
+    assert '"is_refused"' in second
+
+
 def test_an_edit_is_done_only_while_its_file_is_there(store: RunStore) -> None:
     record = edited(store)
     store.append_edits([record])
