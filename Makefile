@@ -1,6 +1,6 @@
 # make demo   set up, then run the main job on the embedded models (about 5 minutes on 2 cores)
 # make test   set up, then lint, type-check and test
-# make test-fast  the same without what takes long (about a minute)
+# make test-fast  the same without what takes long (about two minutes)
 # make study-demo  set up, and open a preference study of the demo's edits
 # make perf   set up, then measure the speed ratios of the README
 # make coverage  set up, then simulate how often the intervals hold the truth and the tests err

@@ -16,9 +16,11 @@ ROOT = Path(__file__).resolve().parent
 # Files that `make test-fast` leaves out: browsers, child processes, trainings, whole runs. They take most of the time;
 # `pytest --durations=0` shows which belong here.
 SLOW = (
+    "bench/cli/test_adhoc.py",
     "bench/cli/test_main.py",
     "bench/cli/test_plan.py",
     "bench/cli/test_run.py",
+    "bench/metrics/test_drift.py",
     "bench/metrics/test_realism.py",
     "bench/metrics/test_streams.py",
     "bench/study/app/",

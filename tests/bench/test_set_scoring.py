@@ -11,7 +11,7 @@ import pytest
 
 from bench import scoring
 from bench.casefile import protocol_info
-from bench.edit import REFUSED, EditCase, EditRecord
+from bench.edit import EditCase, EditRecord
 from bench.images import composite, to_array
 from bench.metrics.features import Features
 from bench.metrics.realism import Vgg16Frechet, Vgg16Kid
@@ -84,7 +84,8 @@ class TestSets:
     def test_a_set_with_a_case_without_a_mask_has_no_composited_value(self, tmp_path: Path) -> None:
         cases = [make_case(0), make_case(1), make_case(2, mask=None)]
         with scored_run(tmp_path / "bare", cases) as store:
-            refused = EditRecord(key("case-002", OTHER), None, None, None, f"{REFUSED}the case has no mask")
+            error = "the case has no mask"
+            refused = EditRecord(key("case-002", OTHER), None, None, None, error, is_refused=True)
             add_edits(store, cases[:2], OTHER)
             store.append_edits([refused])
             scoring.score_run(store, [Distance()], references={"fakes": real})
