@@ -198,6 +198,20 @@ class PixelArea:
         return width, height
 
 
+@dataclass(frozen=True)
+class NearestSize:
+    """A working size from a fixed list, for models that have no other sizes."""
+
+    sizes: tuple[tuple[int, int], ...]
+    """(width, height) of each."""
+
+    def size(self, source: tuple[int, int]) -> tuple[int, int]:
+        """The (width, height) whose aspect ratio is nearest to that of ``source``."""
+        # Logarithms: twice as wide is as far away as twice as high.
+        ratio = source[0] / source[1]
+        return min(self.sizes, key=lambda size: abs(math.log(size[0] / size[1] / ratio)))
+
+
 class EditMethod(Configurable):
     """Base class of every editing method.
 
@@ -207,10 +221,10 @@ class EditMethod(Configurable):
 
     needs: frozenset[str]
     """Fields of :class:`EditRequest` that the method uses. Every method declares it."""
-    native_size: int | tuple[int, int] | PixelArea | None = None
-    """Size in pixels of the images that :meth:`edit` expects: the side of a square, (width, height), or an area with
-    the source's aspect ratio. None for any size. The runner resizes to it and back without distortion: it mirrors the
-    borders of an image of another aspect ratio, and crops the edit."""
+    native_size: int | tuple[int, int] | PixelArea | NearestSize | None = None
+    """Size in pixels of the images that :meth:`edit` expects: the side of a square, (width, height), an area with the
+    source's aspect ratio, or the nearest of a list. None for any size. The runner resizes to it and back without
+    distortion: it mirrors the borders of an image of another aspect ratio, and crops the edit."""
     is_control: bool = False
     """True for a reference method whose result is known in advance (copy of the input, ground truth, noise). Tables
     list controls apart and never mark them as the best."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from bench.edit import EditCase, EditMethod, EditRequest, PixelArea
+from bench.edit import EditCase, EditMethod, EditRequest, NearestSize, PixelArea
 from bench.images import ImageError, fit
 from bench.registry import describe
 
@@ -168,12 +168,14 @@ def _of_one_size(batch: Sequence[PreparedCase]) -> Sequence[PreparedCase]:
     return batch[: next((i for i, size in enumerate(sizes) if size != sizes[0]), len(batch))]
 
 
-def at_native_size(request: EditRequest, native: int | tuple[int, int] | PixelArea | None) -> EditRequest:
+def at_native_size(
+    request: EditRequest, native: int | tuple[int, int] | PixelArea | NearestSize | None
+) -> EditRequest:
     """The request with its source, mask and regions at a method's native size.
 
     Raises ``ImageError`` for a mask of which nothing is left there.
     """
-    if isinstance(native, PixelArea):
+    if isinstance(native, (PixelArea, NearestSize)):
         native = native.size(request.source.size)
     size = (native, native) if isinstance(native, int) else native
     if size is None or request.source.size == size:

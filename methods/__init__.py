@@ -27,6 +27,8 @@ METHODS: Mapping[str, str] = {
     "lama": "methods.lama.method:Lama",
     "outputs": "methods.outputs:Outputs",
     "openai_images": "methods.endpoints.openai_images:OpenAiImages",
+    "openai_edit": "methods.endpoints.openai_images:OpenAiEdit",
+    "gemini_edit": "methods.endpoints.gemini:GeminiEdit",
     "prompt_edit_diff": "methods.prompt_edit_diff.method:PromptEditDiff",
     "prompt_edit_diff_no_prompt_tokens": "methods.prompt_edit_diff.method:PromptEditDiffNoPromptTokens",
     "prompt_edit_diff_no_cross_attention": "methods.prompt_edit_diff.method:PromptEditDiffNoCrossAttention",

@@ -29,6 +29,26 @@ Deterministic = Annotated[
         help="Batches of one edit on one thread, whatever --batch-size says: exact repeats on one kind of machine.",
     ),
 ]
+
+
+def _bind_keys(pairs: list[str] | None) -> list[str] | None:
+    from bench.endpoints.servers import bind_key
+
+    for pair in pairs or ():
+        bind_key(pair)
+    return pairs
+
+
+# Servers. The keys are bound before the command begins, so commands do not read the value.
+Key = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key",
+        metavar="HOST=VARIABLE",
+        callback=_bind_keys,
+        help="The environment variable that has a server's key, such as openrouter.ai=ROUTER_KEY. May be repeated.",
+    ),
+]
 # Extensions and protocols.
 Plugin = Annotated[
     list[str] | None,

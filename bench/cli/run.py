@@ -27,6 +27,7 @@ from bench.cli.options import (
     DryRun,
     Dtype,
     Json,
+    Key,
     Limit,
     Out,
     Plugin,
@@ -80,6 +81,7 @@ def run(
     everything: AllColumns = False,
     quiet: Quiet = False,
     as_json: Json = False,
+    key: Key = None,
     plugin: Plugin = None,
 ) -> None:
     """Edit, score and report a suite, or one protocol and method. The same command goes on where it was stopped."""
@@ -137,6 +139,7 @@ def edit(
     limit: Limit = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
+    key: Key = None,
     plugin: Plugin = None,
 ) -> None:
     """Make a suite's edits and stop before scoring."""

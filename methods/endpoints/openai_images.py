@@ -1,14 +1,11 @@
 """The images-edit endpoint as OpenAI defines it (``POST {base_url}/images/edits``), and servers that speak it.
 
-Only the user, by the environment, chooses the server and the secret that it gets. ``OPENAI_API_KEY`` goes to OpenAI and
-nowhere else. ``PROMPTEDITBENCH_IMAGES_URL`` names another server and ``PROMPTEDITBENCH_IMAGES_KEY`` its key. A suite
-file is data that may come from anybody, and names neither.
+The request is a multipart form: the source as PNG, further input images, the prompt and a size. With a mask, a PNG of
+the source's size follows whose *alpha* is 0 where the image shall be edited. One image comes back, in base64. Nothing
+is promised outside the mask.
 
-The request is a multipart form: the source as PNG, a mask of the same size whose *alpha* is 0 where the image shall be
-edited, and the prompt. One image comes back, in base64. Nothing is promised outside the mask.
-
-Each answer is stored on disk by its request (server, model, settings, prompt, pixels of source and mask, seed), so that
-a run that was killed, or is repeated, pays for no edit twice.
+``openai_images`` gives the mask and edits by a target prompt. ``openai_edit`` gives none and edits by an instruction.
+``bench.endpoints.servers`` says which servers there are and which key each of them gets.
 """
 
 from __future__ import annotations
@@ -17,31 +14,20 @@ import base64
 import binascii
 import io
 import os
-import urllib.parse
+import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image as PilImage
-from pydantic import Field
 
-from bench import images
-from bench.edit import EditMethod
+from bench.edit import NearestSize, PixelArea
+from bench.endpoints.client import EndpointError, FormFile, Refused
+from bench.endpoints.servers import OPENAI, Server, find_server, server_at
 from bench.files import sha256_bytes
-from methods import batches, file_hashes
-from methods.endpoints.client import (
-    AnswerCache,
-    Endpoint,
-    EndpointError,
-    FormFile,
-    Refused,
-    RequestPacer,
-    request_key,
-)
-from methods.runtime import refuse
+from methods import batches
+from methods.endpoints.base import ADDRESS_OPTIONS, EndpointMethod, ImageCall, PromptField, RunTime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,260 +35,252 @@ if TYPE_CHECKING:
 
     from bench.edit import EditRequest, Runtime
 
-OPENAI_URL = "https://api.openai.com/v1"
-OPENAI_KEY = "OPENAI_API_KEY"
 SERVER_URL = "PROMPTEDITBENCH_IMAGES_URL"
-SERVER_KEY = "PROMPTEDITBENCH_IMAGES_KEY"
 
-# Marks an option that changes no pixel. Such options are not part of the method's digest.
-RunTime = Field(exclude=True)
+# Input images of one request at most, the source among them.
+MAX_IMAGES = 16
+# Sizes (width, height) of the models before gpt-image-2. Later ones take any multiples of 16 up to 3840.
+FIXED_SIZES = NearestSize(((1024, 1024), (1536, 1024), (1024, 1536)))
+FIXED_MODELS = ("gpt-image-1", "chatgpt-image")
 
 
 def server_url() -> str:
     """The address of the API: the one in the environment, else OpenAI's."""
-    return os.environ.get(SERVER_URL, "").strip() or OPENAI_URL
+    return os.environ.get(SERVER_URL, "").strip() or find_server(OPENAI).url
 
 
-def key_variable(url: str) -> str:
-    """The environment variable whose key may be sent to ``url``."""
-    # Scheme and host with port. A host such as api.openai.com.example.org is another one.
-    same = _address(url)[:2] == _address(OPENAI_URL)[:2]
-    return OPENAI_KEY if same else SERVER_KEY
+def native_size(size: int | str, model: str, *, is_openai: bool = True) -> int | tuple[int, int] | Any:
+    """The working size of an option ``size``: a side, (width, height), or the model's own by the source's shape."""
+    if isinstance(size, int):
+        return size
+    if size != "auto":
+        width, height = size.split("x")
+        return int(width), int(height)
+    if is_openai and model.startswith(FIXED_MODELS):
+        return FIXED_SIZES
+    # One megapixel. Open models work on multiples of 32.
+    return PixelArea(1024**2, 16 if is_openai else 32)
 
 
-@dataclass(frozen=True)
-class CostEstimate:
-    """Cost of a number of edits, if none of them is in the cache and none has to be retried."""
-
-    requests: int
-    # Least duration, by the rate limit.
-    minutes: float
-    # Price in the currency of ``price_per_image``. None where no price is given.
-    cost: float | None
-
-    def __str__(self) -> str:
-        cost = "cost unknown: set price_per_image" if self.cost is None else f"cost {self.cost:.2f}"
-        return f"{self.requests} requests, at least {self.minutes:.1f} minutes, {cost}"
-
-
-class OpenAiImages(EditMethod):
-    summary = "OpenAI's images-edit endpoint, or a compatible server (costs money)"
+class OpenAiImages(EndpointMethod):
+    NAME = "openai_images"
+    summary = "OpenAI's images-edit endpoint with a mask, or a compatible server (costs money)"
     needs: frozenset[str] = frozenset({"source", "mask", "target_prompt"})
-    native_size: int | None = 1024
     REFUSED: Mapping[str, str] = {
         "base_url": f"a suite does not choose where the key is sent. Set the environment variable {SERVER_URL}",
-        "key_variable": f"a suite does not choose which secret is sent. Set the environment variable {OPENAI_KEY}, "
-        f"or {SERVER_KEY} for another server",
+        "key_variable": "a suite does not choose which secret is sent. Set the environment variable OPENAI_API_KEY, "
+        "or PROMPTEDITBENCH_IMAGES_KEY for another server",
     }
 
     @dataclass(frozen=True)
-    class Options:
+    class Options(EndpointMethod.Options):
         model: str = "gpt-image-1"
         base_url: str = field(init=False, default_factory=server_url)
         """Set by the environment, never by a suite. It is part of the digest: another server makes other images."""
-        size: Literal[256, 512, 1024] = 1024
-        """Side length in pixels of the image that is sent and of the one that is requested."""
+        size: Literal[256, 512, 1024, "auto"] = 1024
+        """Side in pixels of the square image that is sent and of the one that is requested. ``auto``: the size of the
+        model that is nearest to the source's aspect ratio."""
         quality: Literal["low", "medium", "high"] | None = None
         """None leaves it to the server."""
         input_fidelity: Literal["low", "high"] | None = None
         """Fidelity to the source, if the model has this setting. None leaves it to the server."""
-        prompt_field: Literal["target_prompt", "region_prompt", "instruction"] = "target_prompt"
+        prompt_field: PromptField = "target_prompt"
         ask_base64: bool = False
         """Send ``response_format=b64_json``. Some servers answer with a link otherwise. The gpt-image models always
         answer in base64, and refuse the field."""
         paste: bool = False
         """Composite the result with the source outside the mask. Off: the raw output. Both are scored."""
-
-        # From here on the options are not part of the digest.
-        requests_per_minute: Annotated[float, RunTime] = 5.0
-        timeout: Annotated[float, RunTime] = 180.0
-        """Seconds without an answer after which a request is tried again. It may have been charged for."""
-        retries: Annotated[int, RunTime] = 5
-        max_requests: Annotated[int | None, RunTime] = None
-        """Ceiling of calls for one run, retries included. None for no ceiling."""
-        price_per_image: Annotated[float | None, RunTime] = None
-        """Price of one image by the provider's list, for the estimate."""
         max_bytes: Annotated[int, RunTime] = 4_000_000
-        """Largest size of a PNG that is sent. The endpoint refuses larger ones."""
-        cache: Annotated[str, RunTime] = ""
-        """Folder of the stored answers. Empty for the user's cache folder."""
 
     @classmethod
-    def estimate(cls, options: Options, edits: int) -> CostEstimate:
-        price = options.price_per_image
-        return CostEstimate(
-            edits, edits / options.requests_per_minute, None if price is None else edits * price
-        )
+    def server(cls, options: Options) -> Server:
+        return server_at(options.base_url, SERVER_URL)
 
     @classmethod
     def problems(cls, options: Options) -> list[str]:
-        problems = _server_problems(options.base_url)
-        if not options.model:
-            problems.append("model is empty: name the one to use")
-        if options.requests_per_minute <= 0 or options.timeout <= 0:
-            problems.append(
-                f"requests_per_minute {options.requests_per_minute} and timeout {options.timeout}: expected "
-                "more than 0"
-            )
-        if options.retries < 0 or (options.max_requests is not None and options.max_requests < 1):
-            problems.append(
-                f"retries {options.retries} and max_requests {options.max_requests}: expected at least 0 and 1"
-            )
-        folder = cache_folder(options)
-        # The folder need not exist yet. The nearest one that does must be writable.
-        parent = next(path for path in (folder, *folder.parents) if path.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            problems.append(
-                f"cache {folder}: cannot be written, and an answer that is not stored is paid for again. "
-                "Name another folder with cache"
-            )
-        return problems
+        problems = cls.server(options).problems()
+        # A worker of a cluster may have another environment than the process that read the suite.
+        if options.base_url != server_url():
+            problems.append(f"{SERVER_URL} is {server_url()!r}, these options are for {options.base_url!r}")
+        return problems + cls.option_problems(options)
 
     def __init__(self, options: Options, runtime: Runtime) -> None:
-        del runtime
-        refuse("openai_images", self.problems(options))
-        self.options = options
-        self.native_size = options.size
+        super().__init__(options, runtime)
+        self.native_size = native_size(options.size, options.model)
         self.needs = frozenset({"source", "mask", options.prompt_field})
-        self.cache = AnswerCache(cache_folder(options))
-        self.endpoint = Endpoint(
-            options.base_url.rstrip("/") + "/images/edits",
-            os.environ[key_variable(options.base_url)].strip(),
-            pacer=RequestPacer(options.requests_per_minute),
-            timeout=options.timeout,
-            retries=options.retries,
-            max_calls=options.max_requests,
-        )
-        self._refusals: dict[str, str] = {}
+        self.endpoint = self.connect("images/edits")
 
-    def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
-        """Edits square sources of the option's size. The requests of a batch are sent at the same time.
-
-        Where one of them fails, the answers to the others are stored and cost nothing the next time.
-        """
-        if not requests:
-            return []
-        prompts = batches.prompts(requests, self.options.prompt_field)
-        # Threads suffice: they wait for the network.
-        with ThreadPoolExecutor(len(requests), thread_name_prefix="edit") as pool:
-            futures = [pool.submit(self._edit, *pair) for pair in zip(requests, prompts, strict=True)]
-        # All of them have ended here: one that fails takes back none of the others.
-        return [future.result() for future in futures]
-
-    def _edit(self, request: EditRequest, prompt: str) -> Image:
-        """One edit, from the cache where its answer is stored."""
+    def call(self, request: EditRequest, prompt: str) -> ImageCall:
         options = self.options
-
         # The request is checked here, since a refused one may cost money too.
         source = request.source.convert("RGB")
         side = options.size
-        if source.size != (side, side) or request.needed_mask.size != source.size:
+        expected = source.size if side == "auto" else (side, side)
+        if source.size != expected or request.needed_mask.size != expected:
             raise ValueError(
-                f"source of {source.size} and mask of {request.needed_mask.size} pixels: expected {side} x {side}"
+                f"source of {source.size} and mask of {request.needed_mask.size} pixels: expected "
+                f"{expected[0]} x {expected[1]}"
             )
         (mask,) = batches.edit_masks([request])
-
-        # The fields of the form, and the key of everything that the answer depends on.
-        fields = {"model": options.model, "prompt": prompt, "n": "1", "size": f"{side}x{side}"}
-        if options.quality is not None:
-            fields["quality"] = options.quality
-        if options.input_fidelity is not None:
-            fields["input_fidelity"] = options.input_fidelity
-        key = request_key(
-            {
-                "url": self.endpoint.url,
-                "fields": fields,
-                "source": sha256_bytes(source.tobytes()),
-                "mask": sha256_bytes(mask.tobytes()),
-                # The endpoint has no seed: two seeds are two draws, and each is stored.
-                "seed": request.seed,
-            }
-        )
-        # Below the key: the field changes the form of the answer, not the image.
+        fields = {
+            "model": options.model,
+            "prompt": prompt,
+            "n": "1",
+            "size": f"{source.width}x{source.height}",
+        }
+        fields |= _given({"quality": options.quality, "input_fidelity": options.input_fidelity})
+        identity = {
+            "url": self.endpoint.url,
+            "fields": dict(fields),
+            **image_hashes(source, request.references),
+        }
+        identity["mask"] = sha256_bytes(mask.tobytes())
+        # Not part of the identity: the field changes the form of the answer, not the image.
         if options.ask_base64:
             fields["response_format"] = "b64_json"
 
-        # The answer, stored or new.
-        # Read from disk in either case, so that a stored answer and a new one are the same pixels.
-        file = self.cache.find(key) or self._request(key, fields, source, mask)
-        edited = images.read_rgb(file)
-        if edited.size != source.size:
+        def send() -> bytes:
+            files = image_files(self, source, request.references)
+            files.append(FormFile("mask", self.checked_size(mask_png(mask), "mask")))
+            return image_of(self.endpoint.post(fields, files))
+
+        return ImageCall(identity, send)
+
+    def _edit(self, request: EditRequest, prompt: str) -> Image:
+        edited = super()._edit(request, prompt)
+        return batches.composite([request], [edited])[0] if self.options.paste else edited
+
+    def framed(self, edited: Image, size: tuple[int, int]) -> Image:
+        """As for other endpoints, but the size must be the one that was asked for."""
+        if edited.size != size:
             raise EndpointError(
-                f"{self.endpoint.url}: the image has {edited.width}x{edited.height} pixels where {side}x{side} were "
-                f"asked for. Choose a size that {options.model} has."
+                f"{self.endpoint.url}: the image has {edited.width}x{edited.height} pixels where "
+                f"{size[0]}x{size[1]} were asked for. Choose a size that {self.options.model} has."
             )
-        return batches.composite([request], [edited])[0] if options.paste else edited
-
-    def _request(self, key: str, fields: Mapping[str, str], source: Image, mask: NDArray[np.bool_]) -> Path:
-        """The file of a new answer. Raises Refused again for a request that was refused before."""
-        if key in self._refusals:
-            raise Refused(self._refusals[key])
-        files = [FormFile("image", images.png_bytes(source)), FormFile("mask", mask_png(mask))]
-        for file in files:
-            if len(file.data) > self.options.max_bytes:
-                raise ValueError(
-                    f"the {file.name} is a PNG of {len(file.data)} bytes, max_bytes is {self.options.max_bytes}: "
-                    "choose a smaller size"
-                )
-        try:
-            # Stored before it is checked: what was paid for is not lost if decoding is interrupted.
-            path = self.cache.store(key, image_of(self.endpoint.post(fields, files)))
-            try:
-                images.read_rgb(path)
-            except images.ImageError as error:
-                path.unlink(missing_ok=True)
-                reason = str(error).removeprefix(f"{path}: ")
-                raise Refused(f"{self.endpoint.url}: the answer holds no usable image: {reason}") from None
-        except Refused as error:
-            # Refused, or answered unreadably: the same request is not paid for a second time.
-            self._refusals[key] = str(error)
-            raise
-        return path
+        return edited
 
 
-def _server_problems(base_url: str) -> list[str]:
-    """Reasons why requests cannot be sent to ``base_url`` with a key from the environment."""
-    problems = []
+class OpenAiEdit(EndpointMethod):
+    NAME = "openai_edit"
+    summary = "OpenAI's images-edit endpoint by an instruction, or a server such as vLLM-Omni (costs money)"
+    needs: frozenset[str] = frozenset({"source", "instruction"})
+    REFUSED: Mapping[str, str] = ADDRESS_OPTIONS
+    PRESETS: Mapping[str, Mapping[str, Any]] = {
+        "gpt-image-1.5": {"model": "gpt-image-1.5", "input_fidelity": "high"},
+        "gpt-image-2": {"model": "gpt-image-2"},
+        "server": {"server": "images", "model": "", "send_seed": True, "requests_per_minute": 600.0},
+    }
 
-    # The address: encrypted, and the one that the environment names.
-    address = _address(base_url)
-    local = address.hostname in ("localhost", "127.0.0.1", "::1")
-    if address.scheme != "https" and not (address.scheme == "http" and local):
-        problems.append(
-            f"{SERVER_URL} {base_url!r}: expected https://..., since the key is sent there "
-            "(http only for this machine)"
-        )
-    if base_url != server_url():
-        problems.append(f"{SERVER_URL} is {server_url()!r}, these options are for {base_url!r}")
+    @dataclass(frozen=True)
+    class Options(EndpointMethod.Options):
+        server: str = OPENAI
+        """``openai``, or another name: its address is in ``PROMPTEDITBENCH_NAME_URL``."""
+        model: str = "gpt-image-2"
+        size: str = "auto"
+        """``auto``: the size of the model that is nearest to the source's aspect ratio, about a megapixel. Or
+        ``1536x1024``: a source of another aspect ratio is mirrored at its borders, and the edit cut out again."""
+        quality: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+        """None leaves it to the server."""
+        input_fidelity: Literal["low", "high"] | None = None
+        """Fidelity to the source, if the model has this setting. None leaves it to the server."""
+        prompt_field: PromptField = "instruction"
+        ask_base64: bool = False
+        """Send ``response_format=b64_json``, for servers that answer with a link otherwise."""
+        # Settings of open models, which OpenAI does not have. None leaves each to the server.
+        steps: int | None = None
+        guidance: float | None = None
+        true_cfg_scale: float | None = None
+        negative_prompt: str | None = None
+        send_seed: bool = False
+        """Send the seed of the case, for servers that draw by it."""
 
-    # The key: there, and fit for a header.
-    variable = key_variable(base_url)
-    key = os.environ.get(variable, "").strip()
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        # The value itself is in no message.
-        problems.append(f"the environment variable {variable} holds what cannot be a key")
-    if not key:
-        problems.append(
-            f"the environment variable {variable} is not set: put the API key of {address.hostname} there "
-            f"(export {variable}=...)"
-        )
-    return problems
+    @classmethod
+    def identity(cls, options: Options) -> Mapping[str, Any]:
+        # Another server makes other images.
+        return {"url": cls.server(options).url}
+
+    @classmethod
+    def option_problems(cls, options: Options) -> list[str]:
+        problems = super().option_problems(options)
+        if options.size != "auto" and not re.fullmatch(r"[1-9]\d{1,3}x[1-9]\d{1,3}", options.size):
+            problems.append(f"size {options.size!r}: expected auto, or width and height such as 1536x1024")
+        own = [name for name, value in _open_settings(options).items() if value is not None]
+        if options.server == OPENAI and (own or options.send_seed):
+            names = ", ".join([*own, *(["seed"] if options.send_seed else [])])
+            problems.append(f"OpenAI's API has no {names}: leave it out, or name another server")
+        return problems
+
+    def __init__(self, options: Options, runtime: Runtime) -> None:
+        super().__init__(options, runtime)
+        self.is_openai = options.server == OPENAI
+        self.native_size = native_size(options.size, options.model, is_openai=self.is_openai)
+        self.needs = frozenset({"source", options.prompt_field})
+        self.endpoint = self.connect("images/edits")
+
+    def call(self, request: EditRequest, prompt: str) -> ImageCall:
+        options = self.options
+        source = request.source.convert("RGB")
+        fields = {
+            "model": options.model,
+            "prompt": prompt,
+            "n": "1",
+            "size": f"{source.width}x{source.height}",
+        }
+        fields |= _given({"quality": options.quality, "input_fidelity": options.input_fidelity})
+        fields |= _given(_open_settings(options))
+        if options.send_seed:
+            fields["seed"] = str(request.seed)
+        identity = {
+            "url": self.endpoint.url,
+            "fields": dict(fields),
+            **image_hashes(source, request.references),
+        }
+        if options.ask_base64:
+            fields["response_format"] = "b64_json"
+
+        def send() -> bytes:
+            # OpenAI takes several images as `image[]`, vLLM-Omni as repeated `image`.
+            files = image_files(
+                self, source, request.references, several="image[]" if self.is_openai else "image"
+            )
+            return image_of(self.endpoint.post(fields, files))
+
+        return ImageCall(identity, send)
 
 
-def _address(url: str) -> urllib.parse.SplitResult:
-    try:
-        address = urllib.parse.urlsplit(url)
-        address.port  # noqa: B018 (raises where it is no number)
-    except ValueError:
-        return urllib.parse.urlsplit("")
-    return address
+def _open_settings(options: OpenAiEdit.Options) -> dict[str, Any]:
+    """Name of a form field of vLLM-Omni -> the option's value."""
+    return {
+        "num_inference_steps": options.steps,
+        "guidance_scale": options.guidance,
+        "true_cfg_scale": options.true_cfg_scale,
+        "negative_prompt": options.negative_prompt,
+    }
 
 
-def cache_folder(options: OpenAiImages.Options) -> Path:
-    """Folder of the stored answers: the option, ``PROMPTEDITBENCH_CACHE``, or the user's cache folder."""
-    if options.cache:
-        return Path(options.cache).expanduser().absolute()
-    return file_hashes.cache_folder().absolute() / "openai_images"
+def _given(values: Mapping[str, Any]) -> dict[str, str]:
+    """The values that are not None, as the texts of form fields."""
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def image_hashes(source: Image, references: Sequence[Image]) -> dict[str, Any]:
+    """SHA-256 of the pixels of every input image, as a part of a request's identity."""
+    hashes: dict[str, Any] = {"source": sha256_bytes(source.tobytes())}
+    # Absent without references: stored answers keep their key. The size too: a reference may have any.
+    if references:
+        hashes["references"] = [[*image.size, sha256_bytes(image.tobytes())] for image in references]
+    return hashes
+
+
+def image_files(
+    method: EndpointMethod, source: Image, references: Sequence[Image], *, several: str = "image[]"
+) -> list[FormFile]:
+    """The source, then the references. ``several``: name of the form's field where there is more than one image."""
+    if 1 + len(references) > MAX_IMAGES:
+        raise ValueError(f"{1 + len(references)} input images: the endpoint takes {MAX_IMAGES} at most")
+    name = several if references else "image"
+    pictures = [(source, "image"), *((image.convert("RGB"), "reference") for image in references)]
+    return [FormFile(name, method.png(image, what)) for image, what in pictures]
 
 
 def mask_png(mask: NDArray[np.bool_]) -> bytes:
@@ -329,8 +307,13 @@ def image_of(answer: Mapping[str, Any]) -> bytes:
             if isinstance(link, str)
             else "the answer has no data[0].b64_json, where the image is due"
         )
+    return decoded(text, "the answer's b64_json")
+
+
+def decoded(text: str, what: str) -> bytes:
+    """The bytes of a base64 text. Raises Refused, naming ``what``, for another text."""
     try:
         # validate: without it, characters outside the alphabet are skipped and give other bytes.
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise Refused("the answer's b64_json is not base64") from None
+        raise Refused(f"{what} is not base64") from None

@@ -21,7 +21,7 @@ from PIL import Image
 
 import bench.recorder
 from bench.case_rows import CaseError
-from bench.edit import PixelArea, Region, Runtime
+from bench.edit import NearestSize, PixelArea, Region, Runtime
 from bench.editor import Editor
 from bench.executors import LocalExecutor
 from bench.images import mask_array, mask_image, resize, to_array
@@ -197,10 +197,15 @@ def test_a_source_that_is_not_square_reaches_a_square_method_undistorted() -> No
 
 @pytest.mark.parametrize(
     ("native", "size"),
-    [((48, 24), (48, 24)), (PixelArea(2048), (56, 40)), (PixelArea(2048, multiple=16), (48, 32))],
+    [
+        ((48, 24), (48, 24)),
+        (PixelArea(2048), (56, 40)),
+        (PixelArea(2048, multiple=16), (48, 32)),
+        (NearestSize(((40, 40), (24, 48), (48, 32))), (48, 32)),
+    ],
 )
 def test_a_native_size_may_be_width_and_height_or_an_area(
-    native: tuple[int, int] | PixelArea, size: tuple[int, int]
+    native: tuple[int, int] | PixelArea | NearestSize, size: tuple[int, int]
 ) -> None:
     maker = Fake(Fake.Options(), Runtime())
     maker.native_size = native

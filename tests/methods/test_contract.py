@@ -20,9 +20,10 @@ from bench.edit import REQUEST_FIELDS, EditCase, EditMethod, EditRequest, Runtim
 from bench.images import mask_array
 from bench.registry import Registry
 from methods import METHODS
+from methods.endpoints.base import EndpointMethod
+from tests.bench.endpoints.fake_server import KEY, fake_api
 from tests.methods.blended_diffusion.conftest import tiny_adm
 from tests.methods.conftest import box_mask, picture, request, tiny_pipeline
-from tests.methods.endpoints.fake_images_api import KEY, fake_api
 from tests.methods.glide.conftest import tiny_glide
 from tests.methods.prompt_edit_diff.conftest import awake, tiny_editor, tiny_model
 from tests.methods.test_controlnet_inpaint import tiny_control
@@ -94,6 +95,13 @@ CONTRACTS: dict[str, Contract] = {
     # The stand-in for the server paints the mask whatever the prompt, and there is no seed.
     "openai_images": Contract(
         options={"size": 256, "requests_per_minute": 1e9}, follows=follows("mask"), composite=PASTE, side=256
+    ),
+    # The stand-in draws by the instruction alone.
+    "openai_edit": Contract(
+        options={"server": "images", "model": "m", "requests_per_minute": 1e9}, follows=follows("instruction")
+    ),
+    "gemini_edit": Contract(
+        options={"server": "images", "requests_per_minute": 1e9}, follows=follows("instruction"), side=1024
     ),
     "prompt_edit_diff": Contract({"weights": "prompt_edit_diff"}, {"steps": 2}, MASKED, composite={}),
     "prompt_edit_diff_no_prompt_tokens": Contract(
@@ -276,7 +284,7 @@ def test_unfit_requests_are_refused(name: str, make: Make) -> None:
     for text in method.needs & set(TEXTS):
         with pytest.raises(ValueError, match=f"empty {text}"):
             method.edit([replace(base, **{text: " "})])
-    if name != "openai_images":  # whose requests are sent one by one
+    if not isinstance(method, EndpointMethod):  # whose requests are sent one by one
         larger = (2 * size[0], size[1])
         other = replace(base, source=picture(1, larger), mask=box_mask(0, 0, 8, 8, larger))
         with pytest.raises(ValueError, match="differ in size"):

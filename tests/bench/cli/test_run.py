@@ -209,3 +209,12 @@ def test_a_limited_run_has_its_own_folder(place: Path, capsys: pytest.CaptureFix
     assert run("edit", "dots.yaml", "--limit", "2", *plugin) == 0
     assert "edits: 0 made, 8 there already" in capsys.readouterr().out
     assert (place / "runs" / "dots-limit-2" / "run.json").exists()
+
+
+def test_a_key_on_the_command_line_is_refused_without_repeating_it(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("run", "suite.yaml", "--dry-run", "--key", "sk-of-a-user") == 2
+    error = capsys.readouterr().err
+    assert "HOST=VARIABLE" in error
+    assert "sk-of" not in error

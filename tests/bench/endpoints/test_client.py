@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -10,18 +11,21 @@ from typing import Any
 
 import pytest
 
-from methods.endpoints import client
-from methods.endpoints.client import (
+from bench.endpoints import client
+from bench.endpoints.client import (
     AnswerCache,
+    Ceiling,
+    CeilingReached,
     Endpoint,
     EndpointError,
     FormFile,
+    NoAccess,
     Refused,
     RequestPacer,
     request_key,
     retry_after,
 )
-from tests.methods.endpoints.fake_images_api import KEY, Answer, FakeApi, error, fake_api
+from tests.bench.endpoints.fake_server import KEY, Answer, FakeApi, error, fake_api
 
 OK = Answer(body=b'{"data": []}')
 PNG = FormFile("image", b"png")
@@ -181,12 +185,106 @@ def test_a_server_that_is_not_there(api: FakeApi) -> None:
 
 def test_the_ceiling_counts_retries_and_stops_before_the_call(api: FakeApi) -> None:
     api.answers = [error(500), OK, OK, OK]
-    limited = endpoint(api, max_calls=3)
+    limited = endpoint(api, ceiling=Ceiling(3))
     limited.post({}, [PNG])
     limited.post({}, [PNG])
     with pytest.raises(EndpointError, match="max_requests 3 is reached"):
         limited.post({}, [PNG])
     assert len(api.forms) == limited.calls == 3
+
+
+def test_the_ceiling_of_cost_counts_every_call_with_its_price(api: FakeApi) -> None:
+    api.answers = [error(500), OK, OK, OK]
+    limited = endpoint(api, ceiling=Ceiling(max_cost=0.3, price=0.1))
+    limited.post({}, [PNG])
+    limited.post({}, [PNG])
+    with pytest.raises(CeilingReached, match=r"max_cost 0\.3 is reached after 3 calls at 0\.1"):
+        limited.post({}, [PNG])
+    assert len(api.forms) == 3
+
+
+def test_json_is_sent_and_answered(api: FakeApi) -> None:
+    api.answers = [OK]
+    value = {"text": "un café ☕", "list": [1, 2.5, None, {"a": True}]}
+    assert endpoint(api).post_json(value) == {"data": []}
+    assert api.forms[0].json == value
+
+
+def test_a_key_goes_into_the_header_that_is_named(api: FakeApi) -> None:
+    api.answers = [OK]
+    endpoint(api, key_header="x-goog-api-key").post_json({"a": 1})
+    assert api.forms[0].headers["x-goog-api-key"] == KEY
+    assert "Authorization" not in api.forms[0].headers
+
+
+def test_no_key_is_no_header(api: FakeApi) -> None:
+    api.key, api.answers = None, [OK]
+    endpoint(api, key="").post({}, [PNG])
+    assert "Authorization" not in api.forms[0].headers
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(401, None), (402, None), (404, "model_not_found"), (429, "insufficient_quota")]
+)
+def test_after_a_refusal_of_every_request_no_further_call_is_made(
+    api: FakeApi, status: int, code: str | None
+) -> None:
+    api.answers = [error(status, "no", code), OK]
+    refused = endpoint(api)
+    for _ in range(2):
+        with pytest.raises(NoAccess, match="no") as caught:
+            refused.post({}, [PNG])
+    assert caught.value.status == status
+    assert len(api.forms) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            {"error": {"code": 400, "message": "bad  image", "status": "INVALID_ARGUMENT"}},
+            "bad image .INVALID_ARG",
+        ),
+        (
+            {"object": "error", "message": "too long", "type": "BadRequestError", "code": 400},
+            "too long .BadRequ",
+        ),
+        ({"detail": "Field 'image' is required"}, "Field 'image' is required"),
+        ({"error": "no such thing"}, "no such thing"),
+        ({"error": {"message": {"a": 1}}}, "a"),
+        ([1], "Bad Request"),
+    ],
+)
+def test_errors_of_other_servers_are_told(api: FakeApi, body: object, message: str) -> None:
+    api.answers = [Answer(400, json.dumps(body).encode())]
+    with pytest.raises(Refused, match=message) as caught:
+        endpoint(api).post({}, [PNG])
+    assert not isinstance(caught.value, NoAccess)
+    assert caught.value.status == 400
+
+
+def test_the_delay_in_googles_body_is_honoured(api: FakeApi) -> None:
+    info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "17.5s"}
+    body = {"error": {"code": 429, "message": "slow", "status": "RESOURCE_EXHAUSTED", "details": [info]}}
+    api.answers = [Answer(429, json.dumps(body).encode()), OK]
+    clock = Clock()
+    endpoint(api, clock).post({}, [PNG])
+    assert clock.slept == [17.5]
+
+
+def test_when_the_server_asks_to_wait_every_thread_waits() -> None:
+    clock = Clock()
+    pacer = RequestPacer(6000, clock, clock.sleep)
+    pacer.wait()
+    pacer.pause(30)
+    pacer.wait()  # as another thread would
+    assert clock.now == 130.0
+
+
+def test_a_connection_that_is_closed_without_an_answer_is_tried_again(api: FakeApi) -> None:
+    api.answers = [Answer(drop=True), OK]
+    assert endpoint(api).post({}, [PNG]) == {"data": []}
+    assert len(api.forms) == 2
 
 
 def test_the_rate_limit_spaces_calls_evenly_and_gives_no_credit_for_idleness() -> None:
