@@ -19,6 +19,7 @@ import typer
 
 from bench import __version__
 from bench.cli.data import data_app
+from bench.cli.fetch import fetch_app
 from bench.cli.info import info_app
 from bench.cli.main import run_command
 from bench.cli.options import examples
@@ -121,7 +122,7 @@ app = typer.Typer(
     epilog=examples("demo", "run paper --dry-run", "list methods", "doctor"),
 )
 # Groups without a name: their commands stand at the top level, in this order.
-for group in (run_app, reports_app, data_app, info_app, methods_app):
+for group in (run_app, reports_app, data_app, info_app, fetch_app, methods_app):
     app.add_typer(group)
 app.add_typer(study_app, name="study")
 

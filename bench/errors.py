@@ -10,6 +10,11 @@ class BenchError(ValueError):
     Errors of plug-ins derive from this class too.
     """
 
+    @property
+    def problem(self) -> str:
+        """The message as it was raised: a :class:`~bench.downloads.MissingFiles` keeps what is to be downloaded."""
+        return self.args[0] if self.args and isinstance(self.args[0], str) else str(self)
+
 
 class BenchWarning(UserWarning):
     """A warning that stops nothing. The command line shows its message alone."""

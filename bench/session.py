@@ -119,6 +119,8 @@ class SuiteJob:
     folder: Path
     protocols: list[ConfiguredProtocol]
     methods: list[ConfiguredMethod]
+    source: str = ""
+    """The name or the file of the suite. Empty for a mapping."""
 
 
 class Session:
@@ -161,7 +163,8 @@ class Session:
             folder = Path(f"{folder}-limit-{limit}")
         # Options are checked here; no model and no data are loaded.
         protocols, methods = configure_suite(loaded, self.methods, self.protocols, self.metrics)
-        return SuiteJob(loaded, out or folder, protocols, methods)
+        source = "" if isinstance(suite, Mapping) else str(suite)
+        return SuiteJob(loaded, out or folder, protocols, methods, source)
 
     def protocol(self, name: str, options: Mapping[str, Any] | None = None) -> EditProtocol:
         """Creates a protocol. Raises :class:`BenchError` where its data are missing."""
@@ -219,7 +222,8 @@ class Session:
         # Refuse what cannot run: first what options show, then what the cases of the protocols show.
         check_ready(
             [(f"protocol {entry.name}", entry.problems) for entry in job.protocols]
-            + [(f"method {entry.spec.title}", entry.problems) for entry in job.methods]
+            + [(f"method {entry.spec.title}", entry.problems) for entry in job.methods],
+            job.source,
         )
         plan, store = self.plan(job)
         check_ready([("", plan.problems)])
@@ -386,26 +390,36 @@ class Session:
         return {name: info_of(self.metrics.load(name)) for name in self.metrics.names()}
 
 
-def check_ready(problems: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Raises one :class:`BenchError` that lists every problem with its owner. Does nothing without problems."""
-    lines = [f"{owner}: {problem}" if owner else problem for owner, of_one in problems for problem in of_one]
+def check_ready(problems: Sequence[tuple[str, Sequence[str]]], suite: str = "") -> None:
+    """Raises one :class:`BenchError` that lists every problem with its owner. Does nothing without problems.
+
+    ``suite`` is the suite's name or file, for the command that gets what can be downloaded.
+    """
+    from bench.downloads import with_one_command
+
+    owners = [owner for owner, of_one in problems for _ in of_one]
+    texts, command = with_one_command(suite, [problem for _, of_one in problems for problem in of_one])
+    lines = [f"{owner}: {text}" if owner else text for owner, text in zip(owners, texts, strict=True)]
+    remedy = [f"Get what can be downloaded with: {command}"] if command else []
     # One problem is a sentence, several are a list.
     if len(lines) == 1:
-        raise BenchError(lines[0])
+        raise BenchError("\n".join([*lines, *remedy]))
     if lines:
-        raise BenchError("\n".join(["not ready:", *(f"- {line}" for line in lines)]))
+        raise BenchError("\n".join(["not ready:", *(f"- {line}" for line in lines), *remedy]))
 
 
 def choice_remarks(protocols: Collection[str], choice: MetricChoice) -> Iterator[str]:
     """Yields one line for each reason why metrics are left out, and one for each metric that replaces another."""
+    from bench.downloads import needed_by
     from bench.metrics.choice import by_problem
 
     # Metrics that lack the same weights share one line.
     where = ", ".join(protocols)
     for reason, names in by_problem(choice.left_out).items():
-        yield f"{where}: left out: {', '.join(names)}: {reason}"
+        yield f"{where}: left out: {', '.join(names)}: {needed_by(names[0], reason)}"
     for name, (stand_in, reasons) in choice.stand_ins.items():
-        yield f"{where}: {stand_in} replaces {name}, under its own name: {' '.join(reasons)}"
+        remedies = " ".join(needed_by(name, reason) for reason in reasons)
+        yield f"{where}: {stand_in} replaces {name}, under its own name: {remedies}"
 
 
 def _reference(configured: ConfiguredProtocol) -> Callable[[], Iterable[Image]]:

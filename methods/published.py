@@ -1,9 +1,16 @@
-"""The published checkpoints that methods use by default, and the messages that say how to fetch them."""
+"""The published checkpoints that methods use by default: where they are, their sizes and their licences.
+
+This table is the one place of these facts. ``doctor``, ``--dry-run`` and ``fetch`` read them through
+:func:`missing_weights`. A new checkpoint is one entry: its id on the hub, the commit, the licence as its page names it,
+the patterns and sizes of its parts, and ``gated=True`` where the hub wants an account that has accepted the licence.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from bench.downloads import HubFiles, MissingFiles
 
 
 @dataclass(frozen=True)
@@ -11,11 +18,13 @@ class PublicWeights:
     """Location, parts, licence and size of a published checkpoint."""
 
     id: str
-    # Commit that the benchmark uses.
+    # Commit that the benchmark uses. "main" where none is pinned.
     revision: str
     licence: str
     # Part -> patterns of its files, and their total size in bytes (rounded, without the small files).
     files: Mapping[str, tuple[tuple[str, ...], int]]
+    # True where the hub wants an account that has accepted the licence.
+    gated: bool = False
 
     def patterns(self, parts: Sequence[str]) -> list[str]:
         """Patterns of all files that ``parts`` consist of."""
@@ -38,7 +47,7 @@ def _files(suffix: str, unet: int, vae: int, text_encoder: int) -> dict[str, tup
     }
 
 
-# Id on the hub -> the checkpoints whose files, sizes and licences the error messages can name.
+# Id on the hub -> its checkpoint.
 PUBLIC: Mapping[str, PublicWeights] = {
     checkpoint.id: checkpoint
     for checkpoint in (
@@ -87,25 +96,26 @@ def pinned_revision(hub_id: str) -> str:
     return checkpoint.revision if checkpoint else "main"
 
 
-def hub_remedy(weights: str, revision: str | None, parts: Sequence[str], missing: Sequence[str] = ()) -> str:
-    """The message for weights that are not in the hub cache: id, files, size, licence, command.
-
-    ``missing`` names the files that an incomplete download lacks.
-    """
+def missing_weights(
+    weights: str, revision: str | None, parts: Sequence[str], missing: Sequence[str] = ()
+) -> MissingFiles:
+    """The problem of weights that are not in the hub cache. ``missing`` names what an incomplete download lacks."""
     revision = revision or pinned_revision(weights)
+    state = f"lack {', '.join(missing)}" if missing else "are not on this machine"
+    cause = f"weights {weights!r} at revision {revision} {state}"
     checkpoint = PUBLIC.get(weights)
-    state = f" lacks {', '.join(missing)}" if missing else " is not on this machine"
-    subject = f"weights {weights!r} at revision {revision}{state}"
     if checkpoint is None:
-        return (
-            f"{subject}. Needed: {', '.join(parts)} in diffusers' layout; size and licence are on the "
-            f"model's page. Fetch it with: hf download {weights} --revision {revision}"
-        )
-    patterns = checkpoint.patterns(parts)
+        # Any other repository in diffusers' layout.
+        # A single part may be the whole repository.
+        whole = ("model_index.json",) if len(parts) > 1 else ("config.json", "diffusion_pytorch_model*")
+        return MissingFiles(cause, [HubFiles(weights, revision, (*whole, *(f"{part}/*" for part in parts)))])
     # Only the files that are read: a repository also holds other precisions and a safety checker.
-    includes = " ".join(f'--include "{pattern}"' for pattern in patterns)
-    size = f"{checkpoint.size(parts) / 1e9:.2f} GB"
-    return (
-        f"{subject}. Files: {', '.join(patterns)}; {size}; licence: {checkpoint.licence}. "
-        f"Fetch them with: hf download {weights} --revision {revision} {includes}"
+    files = HubFiles(
+        weights,
+        revision,
+        tuple(checkpoint.patterns(parts)),
+        checkpoint.licence,
+        checkpoint.size(parts),
+        checkpoint.gated,
     )
+    return MissingFiles(cause, [files])

@@ -3,7 +3,7 @@
 A ``weights`` option is one of
 
 * ``owner/name``: a model on the hub, looked up in the local hub cache only, at a pinned revision. Nothing is
-  downloaded without the user's knowledge. The error names the command that fetches it.
+  downloaded from here: ``run_bench.py fetch`` does it.
 * a folder in diffusers' own layout (``model_index.json``, ``unet/``, ``vae/``, ...)
 * ``zoo:NAME``: an embedded checkpoint, checked byte for byte.
 
@@ -22,7 +22,7 @@ from typing import Any, Literal
 from bench.errors import BenchError
 from bench.files import parse_json
 from methods.file_hashes import combined_sha256, sha256_of_each
-from methods.published import hub_remedy, pinned_revision
+from methods.published import missing_weights, pinned_revision
 from methods.zoo import manifest as zoo
 
 # The parts of a Stable Diffusion 1.x or 2.x pipeline. The safety checker is not among them.
@@ -140,8 +140,8 @@ def find(weights: str, revision: str | None = None, parts: Sequence[str] = PIPEL
         snapshot = hub_snapshot(weights, revision)
         folders, missing = _parts(snapshot, parts) if snapshot else ({}, [])
         if snapshot is None or missing:
-            # Without any part, a list of every missing file would only hide the command.
-            raise WeightsError(hub_remedy(weights, revision, parts, missing if folders else ()))
+            # Without any part, a list of every missing file would only hide the rest.
+            raise WeightsError(missing_weights(weights, revision, parts, missing if folders else ()))
         # The hub's cache names the folder of a snapshot by its commit.
         return Weights(kind, weights, snapshot, folders, snapshot.name)
     if revision is not None:
@@ -182,7 +182,7 @@ def problems(
         checkpoint.native_size  # noqa: B018
         has = checkpoint.config("unet").get("in_channels")
     except WeightsError as error:
-        return [str(error)]
+        return [error.problem]
     # SDXL has a second text encoder, and a UNet of as many input channels as Stable Diffusion's.
     if (checkpoint.root / "text_encoder_2").is_dir():
         return [f"weights {weights!r}: an SDXL checkpoint; this method takes Stable Diffusion 1.x and 2.x"]

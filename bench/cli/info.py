@@ -121,6 +121,8 @@ def doctor(context: typer.Context, as_json: Json = False, plugin: Plugin = None)
     """Check device, packages, weights and data. Print the remedy for everything that is missing."""
     from rich.text import Text
 
+    from bench.downloads import MissingFiles
+
     sections = diagnose(open_session(context, plugin))
     if as_json:
         print_json(sections)
@@ -128,23 +130,27 @@ def doctor(context: typer.Context, as_json: Json = False, plugin: Plugin = None)
     screen = console()
     for title, checks in sections.items():
         screen.print(f"\n{title}", style="bold")
-        names_of_remedy: dict[str, list[str]] = {}
+        # What is missing -> its remedy, and the names that need it.
+        missing: dict[str, tuple[str, list[str]]] = {}
         for check in checks:
             for remedy in check["remedies"]:
-                names_of_remedy.setdefault(remedy, []).append(check["name"])
+                # The command differs from name to name, and gets the same files.
+                cause = remedy.cause if isinstance(remedy, MissingFiles) else remedy
+                missing.setdefault(cause, (remedy, []))[1].append(check["name"])
             # What works is listed with its version or place.
             if check["ok"]:
                 detail = (f"  {check['detail']}", "dim")
                 screen.print(Text.assemble("  ", ("ok", "green"), f"  {check['name']}", detail))
         # One line for each missing thing. The terminal wraps it, so that a command can be copied whole.
         # Several things often have the same remedy.
-        for remedy, names in names_of_remedy.items():
+        for remedy, names in missing.values():
             line = Text.assemble("  ", ("no", "yellow"), f"  {', '.join(names)}: ", (remedy, "yellow"))
             screen.print(line, soft_wrap=True)
 
 
 def diagnose(session: Session) -> dict[str, list[Check]]:
     """Section -> its checks. Loads no network."""
+    from bench.downloads import needed_by
     from bench.suite import configure_protocol
 
     # What several sections need.
@@ -154,7 +160,10 @@ def diagnose(session: Session) -> dict[str, list[Check]]:
         "machine": _machine(session.program.cache_folder()),
         "packages": [_package(name, extra) for name, extra in _PACKAGES.items()],
         "methods and their weights": [
-            _check(f"{name} ({preset})" if preset else name, problems)
+            _check(
+                f"{name} ({preset})" if preset else name,
+                [needed_by(f"{name} --preset {preset}" if preset else name, problem) for problem in problems],
+            )
             for name in session.methods.names()
             for preset, problems in _method_problems(session, name)
         ],
@@ -166,7 +175,10 @@ def diagnose(session: Session) -> dict[str, list[Check]]:
         "metrics and their weights": [
             _check(
                 name,
-                _metric_problems(session.metrics.load(name), features, checkpoints),
+                [
+                    needed_by(name, problem)
+                    for problem in _metric_problems(session.metrics.load(name), features, checkpoints)
+                ],
                 "on the rendered world alone" if session.metrics.load(name).embedded else "",
             )
             for name in session.metrics.names()

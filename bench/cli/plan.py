@@ -36,6 +36,8 @@ class PlanDescription:
     """Model steps at full size that no stored edit has timed."""
     gpu_time: GpuTime | None
     not_ready: tuple[str, ...]
+    fetch: str
+    """The command that downloads what is missing. Empty where nothing can be downloaded."""
     estimates: tuple[str, ...]
     """Costs that methods estimate themselves, such as the price of an endpoint."""
     remarks: tuple[tuple[str, tuple[str, ...]], ...]
@@ -57,14 +59,17 @@ class PlanDescription:
             "gigabytes_at_most": self.gigabytes,
             **gpu,
             "not_ready": list(self.not_ready),
+            "fetch": self.fetch,
         }
 
 
 def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
     """Describes what a run would do. Missing data and weights are listed, not refused."""
+    from bench.downloads import with_one_command
     from bench.plan import width_height
 
     plan, _ = session.plan(job)
+    not_ready, fetch = with_one_command(job.source, plan.problems)
     rows = _rows(plan, job)
     # (width, height) of the canvas per protocol. None where each source has its own size, or where a protocol lacks
     # its data and cannot say.
@@ -100,7 +105,8 @@ def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
         gigabytes=_gigabytes(rows, canvas),
         untimed_steps=untimed_steps,
         gpu_time=session.program.gpu_time(untimed_steps) if untimed_steps else None,
-        not_ready=tuple(plan.problems),
+        not_ready=tuple(not_ready),
+        fetch=fetch,
         estimates=estimates,
         remarks=(*_refusals(plan), *_metric_remarks(session, job)),
     )
@@ -222,6 +228,8 @@ def print_plan(plan: PlanDescription, screen: Console) -> None:
         screen.print(estimate)
     for problem in plan.not_ready:
         warn(screen, f"not ready: {problem}")
+    if plan.fetch:
+        warn(screen, f"get what can be downloaded with: {plan.fetch}")
     for heading, lines in plan.remarks:
         screen.print(heading)
         for line in lines:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from bench.downloads import needed_by
 from bench.metrics import METRICS, STAND_INS
 from bench.metrics.types import Metric, MetricError, SetMetric
 from bench.registry import Registry, plugin_code, problems_of
@@ -129,7 +130,9 @@ def embedded_reason(name: str) -> str:
 
 def refusal(problems: Mapping[str, Sequence[str]]) -> MetricError:
     """One error that lists every problem once, with the metrics that have it."""
-    lines = "\n".join(f"  {', '.join(names)}: {line}" for line, names in by_problem(problems).items())
+    lines = "\n".join(
+        f"  {', '.join(names)}: {needed_by(names[0], line)}" for line, names in by_problem(problems).items()
+    )
     return MetricError(f"these metrics cannot be computed here:\n{lines}")
 
 

@@ -125,7 +125,7 @@ class Features:
         try:
             return self.clip_spec(slot).problems()
         except MetricError as error:
-            return [str(error)]
+            return [error.problem]
 
     def clip(self, slot: str) -> ClipNet:
         # Slots with the same model share one network.

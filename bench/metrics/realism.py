@@ -293,7 +293,7 @@ class _Inception(_Distance):
     @classmethod
     def problems(cls, features: Features) -> list[str]:
         problem = INCEPTION.problem()
-        return [] if problem is None else [f"FID's Inception: {problem}"]
+        return [] if problem is None else [problem]
 
     def rows(self, images: Sequence[RgbImage]) -> Features2D:
         return self.features.inception_features(images)

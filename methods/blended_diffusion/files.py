@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.downloads import HubFiles, MissingFiles, WebFile, command
 from methods import weights as wt
 from methods.file_hashes import combined_sha256, sha256_of, sha256_of_each, torch_hub_file
+from methods.published import pinned_revision
 from methods.weights import Weights, WeightsError
 from methods.zoo import manifest as zoo
 
-# Path of guided-diffusion's file in the authors' copy on the hub.
+# The authors' copy on the hub, and guided-diffusion's file in it.
+_AUTHORS_COPY = "omriav/blended-diffusion"
 HUB_FILE = "checkpoints/256x256_diffusion_uncond.pt"
 # Parameters in float32.
 _BYTES_256 = 552_814_086 * 4
-_ADM_REMEDY = (
-    "Needed: 256x256_diffusion_uncond.pt of OpenAI's guided-diffusion (2.21 GB, licence MIT). Fetch the authors' "
-    f"copy with: hf download omriav/blended-diffusion {HUB_FILE}"
-)
+_ADM_REMEDY = f"Get OpenAI's guided-diffusion (2.21 GB, licence: MIT) with: {command('blended_diffusion')}"
 
 # "quickgelu": OpenAI's weights need the activation x sigmoid(1.702 x). With GELU they load, but the features are
 # wrong.
@@ -28,10 +28,8 @@ CLIP_NAME = f"{CLIP_MODEL}/openai"
 # SHA-256 of OpenAI's ViT-B-16.pt, as in the address that OpenAI publishes it at.
 CLIP_SHA256 = "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"
 _CLIP_HUB = "timm/vit_base_patch16_clip_224.openai"
-_CLIP_REMEDY = (
-    "Needed: OpenAI's CLIP ViT-B/16 (ViT-B-16.pt, 0.35 GB, licence MIT). Fetch it once with: python -c "
-    f"\"import open_clip; open_clip.create_model('{CLIP_MODEL}', pretrained='openai')\""
-)
+_CLIP_URL = f"https://openaipublic.azureedge.net/clip/models/{CLIP_SHA256}/ViT-B-16.pt"
+_CLIP_BYTES = 351_000_000
 
 
 @dataclass(frozen=True)
@@ -80,11 +78,19 @@ def find_adm(weights: str, revision: str | None) -> AdmFiles:
     if wt.kind_of(weights) == "hub":
         snapshot = wt.hub_snapshot(weights, revision)
         if snapshot is None:
-            at_revision = f" at revision {revision}" if revision else ""
-            raise WeightsError(f"weights {weights!r}{at_revision} are not on this machine. {_ADM_REMEDY}")
+            raise WeightsError(_missing_adm(weights, revision))
         if (snapshot / HUB_FILE).is_file():
             return AdmFiles(file=snapshot / HUB_FILE)
     return AdmFiles(checkpoint=wt.find(weights, revision, ("unet", "scheduler")))
+
+
+def _missing_adm(weights: str, revision: str | None) -> MissingFiles:
+    revision = revision or pinned_revision(weights)
+    if weights == _AUTHORS_COPY:
+        files = HubFiles(weights, revision, (HUB_FILE,), "MIT", _BYTES_256)
+    else:
+        files = HubFiles(weights, revision, (HUB_FILE, "model_index.json", "unet/*", "scheduler/*"))
+    return MissingFiles(f"weights {weights!r} at revision {revision} are not on this machine", [files])
 
 
 def find_clip(clip: str) -> ClipFiles:
@@ -98,7 +104,8 @@ def find_clip(clip: str) -> ClipFiles:
         for candidate in _clip_places():
             if candidate.is_file():
                 return _checked(ClipFiles(file=candidate), clip)
-        raise WeightsError(f"clip {clip!r} is not on this machine. {_CLIP_REMEDY}")
+        file = WebFile(_CLIP_URL, _openai_clip(), "MIT", _CLIP_BYTES, CLIP_SHA256)
+        raise WeightsError(MissingFiles(f"clip {clip!r}: ViT-B-16.pt is not on this machine", [file]))
     # A path of the user's own.
     path = Path(clip).expanduser()
     if path.is_dir():
@@ -122,7 +129,8 @@ def _checked(files: ClipFiles, clip: str) -> ClipFiles:
     if files.is_archive and files.file is not None and sha256_of(files.file) != CLIP_SHA256:
         raise WeightsError(
             f"clip {clip!r}: {files.file} is a TorchScript archive and not OpenAI's ViT-B-16.pt, of SHA-256 "
-            f"{CLIP_SHA256[:12]}. Give plain tensors (safetensors), or fetch it again. {_CLIP_REMEDY}"
+            f"{CLIP_SHA256[:12]}. Give plain tensors (safetensors), or delete it and get ViT-B-16.pt with: "
+            f"{command('blended_diffusion')}"
         )
     return files
 
@@ -131,7 +139,11 @@ def _clip_places() -> list[Path]:
     """Where open_clip and OpenAI's package store it: the hub's cache, then ``~/.cache/clip``."""
     snapshot = wt.hub_snapshot(_CLIP_HUB)
     hub = [snapshot / "open_clip_model.safetensors"] if snapshot else []
-    return [*hub, Path("~/.cache/clip/ViT-B-16.pt").expanduser()]
+    return [*hub, _openai_clip()]
+
+
+def _openai_clip() -> Path:
+    return Path("~/.cache/clip/ViT-B-16.pt").expanduser()
 
 
 def vgg_problem() -> str | None:
@@ -139,9 +151,12 @@ def vgg_problem() -> str | None:
     path = torch_hub_file("vgg16-397923af.pth")
     if path.is_file():
         return None
-    return (
-        f"background_loss needs VGG-16 for LPIPS, and {path} is missing (0.55 GB, licence BSD-3). Fetch it once with: "
-        "python -c \"import torchvision; torchvision.models.vgg16(weights='IMAGENET1K_V1')\"; or set lpips_lambda to 0"
+    # torchvision states the first eight digits of the SHA-256 in the file's name.
+    file = WebFile(
+        f"https://download.pytorch.org/models/{path.name}", path, "BSD-3-Clause", 553_000_000, "397923af"
+    )
+    return MissingFiles(
+        f"background_loss needs VGG-16 for LPIPS, unless lpips_lambda is 0, and {path} is missing", [file]
     )
 
 

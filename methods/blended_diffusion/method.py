@@ -130,7 +130,7 @@ class BlendedDiffusion(EditMethod):
             try:
                 find()
             except WeightsError as error:
-                problems.append(str(error))
+                problems.append(error.problem)
         return problems
 
     def __init__(self, options: Options, runtime: Runtime) -> None:

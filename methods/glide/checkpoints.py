@@ -2,8 +2,8 @@
 
 A ``weights`` option is one of
 
-* ``openai:glide-filtered``: OpenAI's published files in the user's cache folder. Nothing is downloaded without the
-  user's knowledge. The error names the command that fetches them.
+* ``openai:glide-filtered``: OpenAI's published files in the user's cache folder. Nothing is downloaded from here:
+  ``run_bench.py fetch`` does it.
 * a folder with files of the published names
 * a folder in this project's layout: ``base/`` and ``upsampler/``, each with ``config.json`` and ``model.safetensors``,
   and ``tokenizer/``, for which ``shared.json`` may name a sibling
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.downloads import MissingFiles, WebFile
 from methods import file_hashes
 from methods import weights as stores
 from methods.file_hashes import combined_sha256, sha256_of_each
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from methods.glide.unet import GlideUNet
 
 PUBLISHED = "openai:glide-filtered"
-LICENCE = "MIT"
+LICENCE = "MIT (OpenAI's model card: for research)"
 
 PARTS: tuple[Part, ...] = ("base", "upsampler")
 
@@ -44,7 +45,8 @@ class PublishedFile:
     stem: str
     endings: tuple[str, ...]
     url: str
-    size: str
+    size: int
+    """Bytes, rounded."""
 
     def find(self, folder: Path) -> Path | None:
         for ending in self.endings:
@@ -57,12 +59,14 @@ _BLOBS = "https://openaipublic.blob.core.windows.net/diffusion/dec-2021"
 _CODE = "https://raw.githubusercontent.com/openai/glide-text2im/main/glide_text2im/tokenizer"
 # Role -> its file. The sizes of the state dicts are those of their parameters in float32.
 FILES: dict[str, PublishedFile] = {
-    "base": PublishedFile("base_inpaint", (".pt", ".safetensors"), f"{_BLOBS}/base_inpaint.pt", "1.54 GB"),
-    "upsampler": PublishedFile(
-        "upsample_inpaint", (".pt", ".safetensors"), f"{_BLOBS}/upsample_inpaint.pt", "1.59 GB"
+    "base": PublishedFile(
+        "base_inpaint", (".pt", ".safetensors"), f"{_BLOBS}/base_inpaint.pt", 1_540_000_000
     ),
-    "encoder": PublishedFile("encoder.json", (".gz", ""), f"{_CODE}/encoder.json.gz", "0.4 MB"),
-    "merges": PublishedFile("vocab.bpe", (".gz", ""), f"{_CODE}/vocab.bpe.gz", "0.2 MB"),
+    "upsampler": PublishedFile(
+        "upsample_inpaint", (".pt", ".safetensors"), f"{_BLOBS}/upsample_inpaint.pt", 1_590_000_000
+    ),
+    "encoder": PublishedFile("encoder.json", (".gz", ""), f"{_CODE}/encoder.json.gz", 400_000),
+    "merges": PublishedFile("vocab.bpe", (".gz", ""), f"{_CODE}/vocab.bpe.gz", 200_000),
 }
 
 
@@ -113,7 +117,7 @@ def problems(weights: str) -> list[str]:
     try:
         find(weights)
     except WeightsError as error:
-        return [str(error)]
+        return [error.problem]
     return []
 
 
@@ -135,22 +139,21 @@ def cache_folder() -> Path:
     return file_hashes.cache_folder() / "glide"
 
 
-def remedy(weights: str, folder: Path, missing: list[str]) -> str:
-    """The message for missing published files: names, sizes, licence, command."""
-    files = [FILES[role] for role in missing]
-    names = ", ".join(f"{file.url.rsplit('/', 1)[1]} ({file.size})" for file in files)
-    commands = " ".join(f"-O {file.url}" for file in files)
-    return (
-        f"weights {weights!r}: {folder} lacks {names}; licence: {LICENCE} (OpenAI's model card: for research). "
-        f'Fetch with: curl -fL --create-dirs --output-dir "{folder}" {commands}'
-    )
+def missing_files(weights: str, folder: Path, missing: list[str]) -> MissingFiles:
+    """The problem of a folder that lacks the published files of these roles."""
+    files = [
+        WebFile(file.url, folder / file.url.rsplit("/", 1)[1], LICENCE, file.size)
+        for file in (FILES[role] for role in missing)
+    ]
+    names = ", ".join(file.title for file in files)
+    return MissingFiles(f"weights {weights!r}: {folder} lacks {names}", files)
 
 
 def _published(weights: str, folder: Path) -> GlideFiles:
     candidates = {role: file.find(folder) for role, file in FILES.items()}
     missing = [role for role, path in candidates.items() if path is None]
     if missing:
-        raise WeightsError(remedy(weights, folder, missing))
+        raise WeightsError(missing_files(weights, folder, missing))
     paths = {role: path for role, path in candidates.items() if path is not None}
     return GlideFiles(
         weights,

@@ -8,7 +8,7 @@ A ``weights`` option is one of
 * a folder that :func:`methods.lama.network.save` wrote
 * ``zoo:NAME``: an embedded checkpoint
 
-Nothing is downloaded, and this module does not import torch.
+Nothing is downloaded from here: ``run_bench.py fetch`` does it. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bench.downloads import MissingFiles, WebFile, command
 from methods import weights as wt
 from methods.file_hashes import sha256_of, torch_hub_file
 
@@ -73,7 +74,7 @@ def find(weights: str, sha256: str | None = None) -> LamaFiles:
             f"sha256 {sha256!r}: expected 64 hexadecimal digits, as `sha256sum FILE` prints"
         )
     if not path.is_file():
-        raise wt.WeightsError(f"weights {weights!r}: there is no file {path}. {remedy(path)}")
+        raise wt.WeightsError(missing_file(weights, path, expected))
     # Before anything is opened. `method._load` hashes the bytes again that it then runs.
     actual = sha256_of(path)
     if actual != expected:
@@ -86,11 +87,19 @@ def find(weights: str, sha256: str | None = None) -> LamaFiles:
     return LamaFiles("torchscript", path, actual)
 
 
+def missing_file(weights: str, path: Path, expected: str) -> str:
+    """The problem of a file that is not there. ``expected`` is the SHA-256 that it should have, 64 hex digits."""
+    cause = f"weights {weights!r}: there is no file {path}"
+    if expected != PUBLIC_SHA256:
+        return f"{cause}. Put the file there whose SHA-256 the option sha256 names, or correct the path."
+    return MissingFiles(cause, [WebFile(PUBLIC_URL, path, PUBLIC_LICENCE, PUBLIC_BYTES, PUBLIC_SHA256)])
+
+
 def remedy(path: Path) -> str:
-    """Name, size, licence and command for the published file."""
+    """The remedy for a file of another content than the published one."""
     return (
-        f"File: {PUBLIC_NAME}; {PUBLIC_BYTES / 2**20:.0f} MiB ({PUBLIC_BYTES:,} bytes); licence: {PUBLIC_LICENCE}. "
-        f'Fetch it with: curl -L --fail --create-dirs -o "{path}" {PUBLIC_URL}'
+        f"Delete {path}, then get {PUBLIC_NAME} ({PUBLIC_BYTES:,} bytes, licence: {PUBLIC_LICENCE}) with: "
+        f"{command('lama')}."
     )
 
 

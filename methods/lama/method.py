@@ -64,7 +64,7 @@ class Lama(EditMethod):
         try:
             files = checkpoint.find(options.weights, options.sha256)
         except weights.WeightsError as error:
-            return [str(error)]
+            return [error.problem]
         if options.sha256 is not None and files.kind != "torchscript":
             return [f"sha256 is for a TorchScript file, and weights {options.weights!r} are a {files.kind}'s"]
         return []

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.downloads import HubFiles, MissingFiles
 from bench.edit import Runtime
 from methods import published
 from methods.controlnet_inpaint import ControlNetInpaint, control_images
@@ -152,15 +153,19 @@ def test_both_weights_are_its_identity(tiny_folder: Folder, control_folder: str,
 
 def test_missing_weights_say_what_to_fetch(tiny_folder: Folder) -> None:
     base, control = ControlNetInpaint.problems(ControlNetInpaint.Options())
-    assert "hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --revision" in base
+    assert "'stable-diffusion-v1-5/stable-diffusion-v1-5' at revision" in base
     revision = published.PUBLIC["lllyasviel/control_v11p_sd15_inpaint"].revision
     for needed in (
-        f"hf download lllyasviel/control_v11p_sd15_inpaint --revision {revision}",
+        f"'lllyasviel/control_v11p_sd15_inpaint' at revision {revision}",
         "0.72 GB",
         "OpenRAIL",
-        "diffusion_pytorch_model.fp16.safetensors",
+        "run_bench.py fetch",
     ):
         assert needed in control
+    assert isinstance(control, MissingFiles)
+    (files,) = control.downloads
+    assert isinstance(files, HubFiles)
+    assert files.patterns == ("config.json", "diffusion_pytorch_model.fp16.safetensors")
     (only,) = ControlNetInpaint.problems(ControlNetInpaint.Options(weights=tiny_folder(4)))
     assert only == control
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.downloads import HubFiles, MissingFiles
 from bench.edit import EditCase, EditMethod, NoOptions, Region, Runtime
 from bench.images import mask_array, mask_image
 from methods.controls import (
@@ -133,8 +134,10 @@ def test_autoencoder_round_trip_takes_a_bare_autoencoder_and_any_size(tmp_path: 
 
 def test_autoencoder_fetches_the_autoencoder_alone() -> None:
     (problem,) = AutoencoderRoundTrip.problems(AutoencoderRoundTrip.Options())
-    assert "vae/diffusion_pytorch_model.fp16.safetensors" in problem
-    assert "unet" not in problem
+    assert isinstance(problem, MissingFiles)
+    (files,) = problem.downloads
+    assert isinstance(files, HubFiles)
+    assert files.patterns == ("vae/config.json", "vae/diffusion_pytorch_model.fp16.safetensors")
     assert "0.17 GB" in problem
 
 

@@ -1,6 +1,6 @@
 """Loads any open_clip model, from its published weights or from a local folder in open_clip's own layout.
 
-Weights are never fetched while scoring. :meth:`ClipSpec.problems` says what is missing.
+Weights are never downloaded while scoring. :meth:`ClipSpec.problems` says what is missing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.downloads import HubFiles, MissingFiles
 from bench.metrics.networks.precision import exact
 from bench.metrics.networks.weights import WeightFile, cached_sha256
 from bench.metrics.types import MetricError
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _CONFIG = "open_clip_config.json"
+# Sizes of OpenAI's files, rounded.
+_OPENAI_BYTES = {
+    "ViT-B-32.pt": 354_000_000,
+    "ViT-L-14.pt": 933_000_000,
+    "ViT-L-14-336px.pt": 934_000_000,
+}
 _WEIGHTS = (".safetensors", ".bin", ".pth")
 
 
@@ -48,7 +55,7 @@ class ClipSpec:
         try:
             self.weights()
         except MetricError as error:
-            return [str(error)]
+            return [error.problem]
         return []
 
     def weights(self) -> Path:
@@ -66,11 +73,17 @@ class ClipSpec:
         if path is not None:
             return path
         if published is not None:
-            raise MetricError(f"CLIP {self.label}: {published.problem()}")
-        raise MetricError(
-            f"CLIP {self.label}: its weights are not on this machine. Fetch them once: python -c "
-            f"\"import open_clip; open_clip.create_model('{self.model}', pretrained='{self.pretrained}')\""
-        )
+            raise MetricError(published.problem())
+        repository, names = _hub_names(config)
+        if not repository:
+            raise MetricError(
+                f"CLIP {self.label}: its weights are not on this machine. Put the file of {config.get('url')} into "
+                "a folder, and name the file instead of the tag."
+            )
+        missing = f"CLIP {self.label}: its weights are not on this machine"
+        # The hub may have both forms of the file, and one is enough.
+        patterns = tuple(names) if len(names) == 1 else tuple(f"{Path(name).stem}.*" for name in names)
+        raise MetricError(MissingFiles(missing, [HubFiles(repository, "main", patterns)]))
 
     @cached_property
     def identity(self) -> str:
@@ -191,19 +204,19 @@ def _published(config: dict[str, Any]) -> WeightFile | None:
     match = re.search(r"/([0-9a-f]{64})/([^/]+)$", url)
     if match is None:
         return None
-    return WeightFile(match[2], match[1], url, folders=("~/.cache/clip",))
+    size = _OPENAI_BYTES.get(match[2])
+    return WeightFile(match[2], match[1], url, folders=("~/.cache/clip",), licence="MIT", size=size)
 
 
 def _hub_cache(config: dict[str, Any]) -> Path | None:
     """The file in the hub's local cache. None where it is not there. Raises :class:`MetricError` for a damaged one."""
-    repository, _, filename = config.get("hf_hub", "").rpartition("/")
+    repository, names = _hub_names(config)
     if not repository:
         return None
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return None
-    names = [filename] if filename else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
     for name in names:
         path = try_to_load_from_cache(repository, name)
         if isinstance(path, str):
@@ -215,6 +228,15 @@ def _hub_cache(config: dict[str, Any]) -> Path | None:
                 )
             return Path(path)
     return None
+
+
+def _hub_names(config: dict[str, Any]) -> tuple[str, list[str]]:
+    """The repository of open_clip's entry, empty for none, and the names that its weight file may have."""
+    repository, _, filename = config.get("hf_hub", "").rpartition("/")
+    return repository, [filename] if filename else [
+        "open_clip_model.safetensors",
+        "open_clip_pytorch_model.bin",
+    ]
 
 
 @contextmanager

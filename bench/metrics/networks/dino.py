@@ -35,7 +35,7 @@ _BATCH, _REMEMBERED = 8, 32
 def problems(net: str) -> list[str]:
     """Lists what is missing, with its remedy. Empty where the weights are on this machine."""
     problem = _NETWORKS[net][1].problem()
-    return [] if problem is None else [f"DINO {net}: {problem}"]
+    return [] if problem is None else [problem]
 
 
 def identity(net: str) -> str:
@@ -77,7 +77,7 @@ class DinoNet:
             # Whatever torch raises for another file: unpickling, missing keys, shapes.
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise MetricError(
-                f"{path} does not hold DINO {net} ({first:.120}). Delete it and fetch {weights.url}."
+                f"{path} does not hold DINO {net} ({first:.120}). Delete it and get {weights.name} again."
             ) from error
         self._model.requires_grad_(False).eval().to(device)
         # RgbImage.key -> its similarity matrix, the last one used at the end.

@@ -93,7 +93,7 @@ def problems(net: str) -> list[str]:
     try:
         weight_file(net)
     except MetricError as error:
-        return [str(error)]
+        return [error.problem]
     return []
 
 

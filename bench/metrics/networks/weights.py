@@ -1,7 +1,7 @@
 """Published weight files: where each may lie on this machine, its SHA-256, and how to get it.
 
-A file counts only when its SHA-256 is the published one, as far as its publisher states one. Nothing is fetched from
-here.
+A file counts only when its SHA-256 is the published one, as far as its publisher states one. Nothing is downloaded from
+here: ``run_bench.py fetch`` does it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from bench.downloads import MissingFiles, WebFile
 from bench.files import sha256_file, write_atomic
 from bench.metrics.types import MetricError
 
@@ -26,6 +27,10 @@ class WeightFile:
     url: str
     folders: tuple[str, ...]
     """Folders where its own package keeps it. They are searched after :func:`weights_folder`."""
+    licence: str = ""
+    """Empty where nobody states one."""
+    size: int | None = None
+    """Bytes, rounded. None where unknown."""
 
     def candidates(self) -> list[Path]:
         """Paths where the file may lie, the preferred one first."""
@@ -45,7 +50,7 @@ class WeightFile:
         """As :meth:`find`. Raises :class:`MetricError` with the remedy where there is none."""
         path = self.find()
         if path is None:
-            raise MetricError(str(self.problem()))
+            raise MetricError(self.problem())
         return path
 
     def identity(self) -> str:
@@ -53,7 +58,7 @@ class WeightFile:
         return f"{self.name}-{cached_sha256(self.path())[:12]}"
 
     def problem(self) -> str | None:
-        """Says in one line what is missing, with the remedy. None where the file is here."""
+        """The problem of a file that is missing or not the published one, with the remedy. None where it is here."""
         if self.find() is not None:
             return None
         # A file of the right name and wrong content: it is named, so that the user can delete it.
@@ -61,10 +66,10 @@ class WeightFile:
             if path.is_file():
                 return (
                     f"{path} is not the published file (SHA-256 {cached_sha256(path)[:12]}…, expected "
-                    f"{self.sha256}). Delete it and fetch {self.url}."
+                    f"{self.sha256}). Delete it, then repeat the command: it says how to get the published one."
                 )
-        stated = f" (SHA-256 {self.sha256}{'…' if len(self.sha256) < 64 else ''})" if self.sha256 else ""
-        return f"{self.name} is not on this machine. Fetch {self.url}{stated} and put it into {weights_folder()}."
+        file = WebFile(self.url, weights_folder() / self.name, self.licence, self.size, self.sha256)
+        return MissingFiles(f"{self.name} is not on this machine", [file])
 
     def own(self) -> Path:
         """The file in :func:`weights_folder`, copied there from another folder where needed.
@@ -86,7 +91,7 @@ class WeightFile:
             # The copy is what is loaded, so the copy is what is checked.
             if not cached_sha256(target).startswith(self.sha256):
                 target.unlink()
-                raise MetricError(f"{path} changed while it was copied. Fetch {self.url} again.")
+                raise MetricError(f"{path} changed while it was copied. Repeat the command.")
         return target
 
 
@@ -96,6 +101,8 @@ INCEPTION = WeightFile(
     sha256="f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
     url="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
     folders=("." if os.name == "nt" else "/tmp",),
+    licence="Apache-2.0",
+    size=95_600_000,
 )
 
 # Where torch.hub and torchvision keep the files that they fetch.
@@ -107,6 +114,8 @@ SQUEEZENET = WeightFile(
     sha256="b8a52dc0",
     url="https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
     folders=_TORCH_HUB,
+    licence="BSD-3-Clause",
+    size=5_000_000,
 )
 # DINO's authors state no SHA-256.
 DINO_VITB8 = WeightFile(
@@ -114,12 +123,16 @@ DINO_VITB8 = WeightFile(
     sha256="",
     url="https://dl.fbaipublicfiles.com/dino/dino_vitbase8_pretrain/dino_vitbase8_pretrain.pth",
     folders=_TORCH_HUB,
+    licence="Apache-2.0",
+    size=343_000_000,
 )
 DINO_VITS16 = WeightFile(
     name="dino_deitsmall16_pretrain.pth",
     sha256="",
     url="https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth",
     folders=_TORCH_HUB,
+    licence="Apache-2.0",
+    size=86_700_000,
 )
 # LAION's linear head on CLIP ViT-L/14. The digits are those of the file in LAION's repository.
 AESTHETIC_HEAD = WeightFile(
@@ -127,6 +140,8 @@ AESTHETIC_HEAD = WeightFile(
     sha256="2cd4e60f4f24ae3bcd57b847b13c1f3ba27edc28cc1a7f9ce74ee9f421243cba",
     url="https://github.com/LAION-AI/aesthetic-predictor/raw/main/sa_0_4_vit_l_14_linear.pth",
     folders=(),
+    licence="MIT",
+    size=3_700,
 )
 
 

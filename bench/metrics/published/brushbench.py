@@ -100,7 +100,7 @@ class BrushAesthetic(PublishedMetric):
     @classmethod
     def problems(cls, features: Features) -> list[str]:
         head = AESTHETIC_HEAD.problem()
-        return [*features.clip_problems(cls.slot), *([] if head is None else [f"aesthetic score: {head}"])]
+        return [*features.clip_problems(cls.slot), *([] if head is None else [head])]
 
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
         import torch

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.downloads import HubFiles, MissingFiles, WebFile
 from methods.blended_diffusion import files
 from methods.weights import WeightsError
 from methods.zoo import manifest
@@ -30,15 +31,33 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
 
 
-def test_absent_weights_are_named_with_size_licence_and_command() -> None:
+def test_absent_weights_are_named_with_size_licence_and_command(tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as error:
         files.find_adm("omriav/blended-diffusion", None)
-    for part in ("omriav/blended-diffusion", "256x256_diffusion_uncond.pt", "2.21 GB", "MIT", "hf download"):
+    for part in ("omriav/blended-diffusion", "2.21 GB", "MIT", "run_bench.py fetch"):
         assert part in str(error.value)
+    problem = error.value.problem
+    assert isinstance(problem, MissingFiles)
+    assert problem.downloads == (
+        HubFiles(
+            "omriav/blended-diffusion",
+            "main",
+            ("checkpoints/256x256_diffusion_uncond.pt",),
+            "MIT",
+            552_814_086 * 4,
+        ),
+    )
     with pytest.raises(WeightsError) as error:
         files.find_clip(files.CLIP_NAME)
-    for part in ("ViT-B-16-quickgelu/openai", "ViT-B-16.pt", "0.35 GB", "MIT", "open_clip.create_model"):
+    for part in ("ViT-B-16-quickgelu/openai", "ViT-B-16.pt", "0.35 GB", "MIT", "run_bench.py fetch"):
         assert part in str(error.value)
+    problem = error.value.problem
+    assert isinstance(problem, MissingFiles)
+    (file,) = problem.downloads
+    assert isinstance(file, WebFile)
+    # The publisher puts the SHA-256 into the address.
+    assert f"/{file.sha256}/ViT-B-16.pt" in file.url
+    assert file.path == tmp_path / "home" / ".cache" / "clip" / "ViT-B-16.pt"
 
 
 def test_the_hubs_file_is_found_where_the_command_puts_it(tmp_path: Path) -> None:

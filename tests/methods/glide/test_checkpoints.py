@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bench.downloads import MissingFiles, WebFile
 from methods.glide import checkpoints
 from methods.glide.method import Glide
 from methods.weights import WeightsError
@@ -72,11 +73,19 @@ def test_missing_files_are_named_with_size_licence_and_the_command(tmp_path: Pat
     folder = tmp_path / "cache" / "glide"
     url = "https://openaipublic.blob.core.windows.net/diffusion/dec-2021"
     for text in (
-        str(folder), "base_inpaint.pt (1.54 GB)", "upsample_inpaint.pt (1.59 GB)", "encoder.json.gz",
-        "vocab.bpe.gz", "licence: MIT", f'curl -fL --create-dirs --output-dir "{folder}"',
-        f"-O {url}/base_inpaint.pt", f"-O {url}/upsample_inpaint.pt",
-    ):  # fmt: skip
+        str(folder),
+        "base_inpaint.pt",
+        "vocab.bpe.gz",
+        "3.13 GB",
+        "licence: MIT",
+        "run_bench.py fetch",
+    ):
         assert text in message
+    assert isinstance(message, MissingFiles)
+    files = {file.path: file.url for file in message.downloads if isinstance(file, WebFile)}
+    assert files[folder / "base_inpaint.pt"] == f"{url}/base_inpaint.pt"
+    assert files[folder / "upsample_inpaint.pt"] == f"{url}/upsample_inpaint.pt"
+    assert {path.name for path in files} > {"encoder.json.gz", "vocab.bpe.gz"}
     assert checkpoints.identity(checkpoints.PUBLISHED) == {"weights": checkpoints.PUBLISHED}
     assert Glide.problems(Glide.Options()) == [message]
 

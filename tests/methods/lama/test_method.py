@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from bench.downloads import MissingFiles, WebFile
 from bench.edit import EditRequest, Runtime
 from bench.images import mask_array, to_array
 from bench.registry import OptionError, parse_options
@@ -179,14 +180,18 @@ def test_a_missing_file_says_what_to_fetch(tmp_path: Path, monkeypatch: pytest.M
     for part in (
         f"no file {path}",
         "big-lama.pt",
-        "196 MiB",
+        "0.21 GB",
         "Apache-2.0",
-        f'curl -L --fail --create-dirs -o "{path}"',
+        "run_bench.py fetch",
     ):
         assert part in problem
-    assert problem.endswith("https://github.com/Sanster/models/releases/download/add_big_lama/big-lama.pt")
+    assert isinstance(problem, MissingFiles)
+    (file,) = problem.downloads
+    assert isinstance(file, WebFile)
+    assert file.url == "https://github.com/Sanster/models/releases/download/add_big_lama/big-lama.pt"
+    assert (file.path, file.sha256) == (path, checkpoint.PUBLIC_SHA256)
     assert Lama.identity(Lama.Options()) == {"weights": "big-lama.pt"}
-    with pytest.raises(ValueError, match=r"lama: .*196 MiB"):
+    with pytest.raises(ValueError, match=r"lama: .*0\.21 GB"):
         Lama(Lama.Options(), Runtime())
     [problem] = Lama.problems(Lama.Options(weights=str(tmp_path / "mine.pt")))
     assert f"no file {tmp_path / 'mine.pt'}" in problem
@@ -212,7 +217,9 @@ def test_a_file_of_another_digest_is_never_opened(tmp_path: Path, monkeypatch: p
         [problem] = Lama.problems(options)
         assert str(path) in problem
         assert f"SHA-256 {actual}, not {response}" in problem
-        assert "curl -L" in problem
+        assert "Delete" in problem
+        # The file of the user is never replaced.
+        assert not isinstance(problem, MissingFiles)
         with pytest.raises(ValueError, match="holds code"):
             Lama(options, Runtime())
     [problem] = Lama.problems(Lama.Options(weights=str(path), sha256="abc"))

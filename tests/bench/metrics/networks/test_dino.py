@@ -122,5 +122,5 @@ def test_a_file_of_another_network_is_refused(small_dino: Callable[[str], Path])
     state = torch.load(path, weights_only=True)
     del state["norm.bias"]
     torch.save(state, path)
-    with pytest.raises(MetricError, match=r"does not hold DINO vitb8.*fetch https"):
+    with pytest.raises(MetricError, match=r"does not hold DINO vitb8.*Delete it"):
         dino.DinoNet("vitb8")

@@ -181,4 +181,4 @@ def test_missing_networks_are_named_with_the_remedy() -> None:
     ):
         (problem,) = metric.problems(features)
         assert name in problem
-        assert "Fetch " in problem
+        assert "run_bench.py fetch" in problem
