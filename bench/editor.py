@@ -10,7 +10,7 @@ import gc
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,10 +80,10 @@ class Editor:
         """Largest batch that is tried. It is halved permanently each time memory runs out."""
 
     def prepare(self, case: EditCase, seed: int) -> PreparedCase:
-        """The case as the method gets it. Thread-safe. Raises ``ImageError`` for a mask lost in resizing."""
+        """The case as the method gets it. Thread-safe. Raises ``ImageError`` for a needed mask that resizing loses."""
         # The image's own seed, in place of the case's 0.
         request = replace(case.request, seed=seed)
-        native = at_native_size(request, self._method.native_size)
+        native = at_native_size(request, self._method.native_size, self._method.needs)
         return PreparedCase(replace(case, request=native), request.source.size)
 
     def edit(self, batch: Sequence[PreparedCase]) -> list[EditOutcome]:
@@ -169,36 +169,47 @@ def _of_one_size(batch: Sequence[PreparedCase]) -> Sequence[PreparedCase]:
 
 
 def at_native_size(
-    request: EditRequest, native: int | tuple[int, int] | PixelArea | NearestSize | None
+    request: EditRequest,
+    native: int | tuple[int, int] | PixelArea | NearestSize | None,
+    needs: Collection[str],
 ) -> EditRequest:
     """The request with its source, mask and regions at a method's native size.
 
-    Raises ``ImageError`` for a mask of which nothing is left there.
+    A thin mask may have no pixel left there. Raises ``ImageError`` where the method ``needs`` it. Otherwise the request
+    has no mask, or no regions.
     """
     if isinstance(native, (PixelArea, NearestSize)):
         native = native.size(request.source.size)
     size = (native, native) if isinstance(native, int) else native
     if size is None or request.source.size == size:
         return request
+
     # Padded to the native aspect ratio. Otherwise a source of another one would be distorted.
-    return replace(
-        request,
-        source=fit(request.source, size, mirror=True),
-        mask=None if request.mask is None else _native_mask(request.mask, size, "the mask"),
-        regions=tuple(
-            replace(region, mask=_native_mask(region.mask, size, f"the mask of region {index}"))
-            for index, region in enumerate(request.regions)
-        ),
-    )
+    mask = None if request.mask is None else fit(request.mask, size, mirror=False)
+    regions = tuple(replace(region, mask=fit(region.mask, size, mirror=False)) for region in request.regions)
+
+    # Masks of which nothing is left.
+    if mask is not None and _is_empty(mask):
+        _refuse_lost("mask", "the mask is", size, needs)
+        mask, regions = None, ()
+    # Regions go together: a method that saw some of them would leave out a part of the edit.
+    lost = [index for index, region in enumerate(regions) if _is_empty(region.mask)]
+    if lost:
+        _refuse_lost("regions", f"the mask of region {lost[0]} is", size, needs)
+        regions = ()
+    return replace(request, source=fit(request.source, size, mirror=True), mask=mask, regions=regions)
 
 
-def _native_mask(mask: Image.Image, size: tuple[int, int], name: str) -> Image.Image:
-    native = fit(mask, size, mirror=False)
-    if native.getextrema()[1] == 0:
+def _is_empty(mask: Image.Image) -> bool:
+    return mask.getextrema()[1] == 0
+
+
+def _refuse_lost(field: str, which: str, size: tuple[int, int], needs: Collection[str]) -> None:
+    """Raises ``ImageError`` where the method needs this field of the request."""
+    if field in needs:
         raise ImageError(
-            f"{name} is too thin: nothing of it is left at the method's native {size[0]}x{size[1]}."
+            f"{which} too thin: nothing of it is left at the method's native {size[0]}x{size[1]}."
         )
-    return native
 
 
 def _malformed(image: object, size: tuple[int, int]) -> str | None:

@@ -150,7 +150,7 @@ def _edited(cases: Sequence[EditCase], method: EditMethod) -> list[Image]:
     if not cases:
         return []
     requests = [case.request for case in cases]
-    native = [at_native_size(request, method.native_size) for request in requests]
+    native = [at_native_size(request, method.native_size, method.needs) for request in requests]
     composites = []
     for request, result in zip(requests, method.edit(native), strict=True):
         # Back to the case's own size, then composited along its own mask.

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.edit import EditCase, Runtime, ScoredAreas
-from bench.editor import EditOutcome, is_out_of_memory
+from bench.edit import EditCase, Region, Runtime, ScoredAreas
+from bench.editor import EditOutcome, at_native_size, is_out_of_memory
 from bench.executors import EditSession, Executor, ExecutorError, LocalExecutor, RayExecutor, Task
+from bench.images import ImageError
 from bench.registry import describe
 from bench.suite import ConfiguredMethod
 from tests.bench.fakes import LOG, Fake, make_case, method, square
@@ -87,6 +88,30 @@ def test_a_mask_that_vanishes_at_the_native_size_fails_its_case_alone() -> None:
     assert outcomes[1].error == (
         "ImageError: the mask is too thin: nothing of it is left at the method's native 4x4."
     )
+
+
+def test_a_method_that_needs_no_mask_gets_none_where_it_vanishes() -> None:
+    thin = Image.new("L", (32, 32))
+    thin.putpixel((1, 1), 255)
+    native = at_native_size(make_case(3, mask=thin).request, 4, {"source", "instruction"})
+    assert native.source.size == (4, 4)
+    assert native.mask is None
+    assert not native.regions
+
+
+def test_regions_of_which_one_vanishes_are_left_out_unless_the_method_needs_them() -> None:
+    thin = Image.new("L", (32, 32))
+    thin.putpixel((1, 1), 255)
+    large = Region(square(32, (8, 8, 24, 24)), "a red ball")
+    request = make_case(3, mask=square(32, (1, 1, 24, 24)), regions=(large, Region(thin, "a cube"))).request
+    native = at_native_size(request, 8, {"source", "mask"})
+    assert native.mask is not None
+    assert native.mask.getextrema() == (0, 255)
+    assert native.regions == ()
+    with pytest.raises(ImageError, match="the mask of region 1 is too thin"):
+        at_native_size(request, 8, {"source", "mask", "regions"})
+    kept = at_native_size(replace(request, regions=(large,)), 8, {"source"}).regions
+    assert [region.mask.size for region in kept] == [(8, 8)]
 
 
 @pytest.mark.parametrize("oom", ["torch", "python", "cpu"])
