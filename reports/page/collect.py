@@ -62,8 +62,7 @@ def collect(
         "seed": manifest.get("seed"),
         **({"seeds": manifest["seeds"]} if "seeds" in manifest else {}),
         "heatmaps": heatmaps,
-        # Other categories than the paper's come last.
-        "categories": list(dict.fromkeys([*CATEGORIES, *(row["category"] for row in content.cases)])),
+        "categories": _categories(content.cases),
         "protocols": [_protocol(name, store, content) for name in store.protocols()],
         "methods": methods,
         "metrics": [_metric(name, versions[name], metrics) for name in names],
@@ -84,6 +83,7 @@ def collect(
             "cases": len(content.cases),
             "scores": len(scores),
             "failed": sum(method["failed"] for method in methods),
+            "refused": sum(record.is_refused for record in content.edits),
         },
         "parts": parts(),
     }
@@ -109,6 +109,14 @@ class _Content:
     methods: list[str]
     titles: Mapping[str, str]
     controls: frozenset[str]
+
+
+def _categories(cases: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The categories of the cases: the paper's in its order, then others as they come."""
+    present = dict.fromkeys(row["category"] for row in cases)
+    return [name for name in CATEGORIES if name in present] + [
+        name for name in present if name not in CATEGORIES
+    ]
 
 
 def _read(store: RunStore) -> _Content:

@@ -91,6 +91,8 @@ class PageData:
             "source": [row["source"] for row in rows],
             "mask": [row["mask"] for row in rows],
             "truth": [row["truth"] for row in rows],
+            # Absent from the rows of cases without further input images.
+            "references": [row.get("references", []) for row in rows],
             "words": [row["edit_words"] for row in rows],
             "thumb": thumbs,
             **{name: [row[name] for row in rows] for name in _CASE_FIELDS},
@@ -99,6 +101,7 @@ class PageData:
     def _edits(self, start: int, stop: int) -> dict[str, Any]:
         methods = {entry["digest"]: i for i, entry in enumerate(self.run["methods"])}
         part = self.edits[start:stop]
+        seeds = self.run.get("seeds")
         # Most files have the name that follows from protocol, method and case. The page builds it itself.
         # JSON has no integer keys, so positions become text.
         unusual = {}
@@ -111,6 +114,9 @@ class PageData:
             "method": [methods[record.key.method] for record in part],
             "case": self.case_of[start:stop],
             "failed": [i for i, record in enumerate(part) if record.file is None],
+            "refused": [i for i, record in enumerate(part) if record.is_refused],
+            # Positions in the run's seeds, where it has several.
+            **({"seed": [seeds.index(record.key.seed) for record in part]} if seeds else {}),
             "files": unusual,
             "thumbs": self.edit_thumbs[start:stop],
         }

@@ -11,8 +11,8 @@ PEB.gallery = (() => {
   let changed = () => {};
 
   /* Columns over all edits, and over all cases. */
-  const edits = { method: null, case: null, failed: null, files: new Map(), thumbs: [], n: 0 };
-  const cases = { n: 0, id: [], protocol: [], category: [], source_id: [], source: [], mask: [], truth: [], words: [],
+  const edits = { method: null, case: null, failed: null, refused: null, seed: null, files: new Map(), thumbs: [], n: 0 };
+  const cases = { n: 0, id: [], protocol: [], category: [], source_id: [], source: [], mask: [], truth: [], references: [], words: [],
     source_prompt: [], target_prompt: [], region_prompt: [], instruction: [], thumb: [], search: null };
   const columns = new Map(); /* metric -> Float64Array, NaN where there is none */
 
@@ -36,6 +36,8 @@ PEB.gallery = (() => {
     edits.method = new Uint16Array(edits.n);
     edits.case = new Int32Array(edits.n);
     edits.failed = new Uint8Array(edits.n);
+    edits.refused = new Uint8Array(edits.n);
+    edits.seed = new Uint16Array(edits.n);
     const chunks = (total, size) => [...Array(Math.ceil(total / size)).keys()];
     await Promise.all([
       ...chunks(counts.edits, parts.edits).map(async (k) => {
@@ -44,6 +46,8 @@ PEB.gallery = (() => {
         edits.method.set(part.method, from);
         edits.case.set(part.case, from);
         for (const i of part.failed) edits.failed[from + i] = 1;
+        for (const i of part.refused) edits.refused[from + i] = 1;
+        if (part.seed) edits.seed.set(part.seed, from);
         part.thumbs.forEach((name, i) => { edits.thumbs[from + i] = name; });
         for (const [i, file] of Object.entries(part.files)) edits.files.set(from + Number(i), file);
       }),
@@ -72,8 +76,9 @@ PEB.gallery = (() => {
 
   const value = (name, i) => { const of = columns.get(name); return of ? of[i] : NaN; };
 
-  /* yes, no, none (not judged), failed (there is no edit). */
+  /* yes, no, none (not judged), refused (the case lacks what the method needs), failed (there is no edit). */
   function verdict(i) {
+    if (edits.refused[i]) return "refused";
     if (edits.failed[i]) return "failed";
     const found = value(view.judge, i);
     return Number.isNaN(found) ? "none" : found > 0.5 ? "yes" : "no";
@@ -86,7 +91,9 @@ PEB.gallery = (() => {
     return PEB.path(`${run.root}/${name}`);
   }
 
-  const caseFile = (c, kind) => cases[kind][c] === null ? null : PEB.path(`${run.root}/cases/${run.protocols[cases.protocol[c]].name}/${cases[kind][c]}`);
+  const below = (c, name) => PEB.path(`${run.root}/cases/${run.protocols[cases.protocol[c]].name}/${name}`);
+  const caseFile = (c, kind) => cases[kind][c] === null ? null : below(c, cases[kind][c]);
+  const referenceFiles = (c) => cases.references[c].map((name) => below(c, name));
 
   /* File of the small copy, for large images. */
   const small = (name, whole) => (name ? PEB.path(`page/thumbs/${name}`) : whole);
@@ -102,27 +109,33 @@ PEB.gallery = (() => {
     return [...Array(to - from).keys()].map((k) => from + k);
   }
 
+  const method = (i) => run.methods[edits.method[i]].title.replaceAll("_", " ");
+  /* Named in a run of several seeds only. */
+  const seed = (i) => (run.seeds ? `seed ${run.seeds[edits.seed[i]]}` : "");
+  const title = (i) => [method(i), seed(i)].filter(Boolean).join(", ");
+
   /* An edit's name in the address: the same in every report of the run. */
-  const name = (i) => `${run.protocols[cases.protocol[edits.case[i]]].name}/${run.methods[edits.method[i]].digest}/${cases.id[edits.case[i]]}`;
+  const name = (i) => `${run.protocols[cases.protocol[edits.case[i]]].name}/${run.methods[edits.method[i]].digest}/${cases.id[edits.case[i]]}${run.seeds ? `/${run.seeds[edits.seed[i]]}` : ""}`;
 
   function find(text) {
-    const [protocol, digest, id] = text.split("/");
+    const [protocol, digest, id, seed] = text.split("/");
     for (let i = 0; i < edits.n; i += 1) {
       const c = edits.case[i];
-      if (cases.id[c] === id && run.methods[edits.method[i]].digest === digest && run.protocols[cases.protocol[c]].name === protocol) return i;
+      if (cases.id[c] === id && run.methods[edits.method[i]].digest === digest && run.protocols[cases.protocol[c]].name === protocol
+        && (seed === undefined || !run.seeds || String(run.seeds[edits.seed[i]]) === seed)) return i;
     }
     return -1;
   }
 
   // --- filters --------------------------------------------------------------------------------------
 
-  const SUCCESS = { yes: "✓ yes", no: "✗ no", none: "not judged", failed: "failed edit" };
+  const SUCCESS = { yes: "✓ yes", no: "✗ no", none: "not judged", refused: "refused", failed: "failed edit" };
 
   function controls(judges, leaks) {
     chips("protocol", run.protocols.map((p) => [p.name, p.name]));
     chips("category", run.categories.map((c) => [c, PEB.words(c)]));
     chips("method", run.methods.map((m) => [m.digest, m.title.replaceAll("_", " ")]));
-    chips("success", Object.entries(SUCCESS));
+    chips("success", Object.entries(SUCCESS).filter(([kind]) => kind !== "refused" || run.counts.refused));
     for (const chip of document.querySelectorAll("#f-category .chip")) chip.dataset.category = chip.dataset.value;
     for (const [i, chip] of [...document.querySelectorAll("#f-method .chip")].entries()) chip.classList.toggle("faint", run.methods[i].control);
     picker("f-judge-place", "Judge of success", judges, view.judge, (chosen) => { view.judge = chosen; }, /^success \(|\)$/g);
@@ -371,9 +384,12 @@ PEB.gallery = (() => {
       h("p", { class: "case-head" }, h("span", { class: "what" }, dot(c), wish(c)),
         h("span", {}, [cases.source_prompt[c], cases.target_prompt[c]].filter(Boolean).join(" → "))),
       h("div", { class: "case-cells" },
-        h("div", { class: "card still" }, thumb(smallSource(c), "", caseFile(c, "mask")), h("span", { class: "card-foot" }, h("span", { class: "card-method" }, "source"))),
+        still(smallSource(c), "source", caseFile(c, "mask")),
+        ...referenceFiles(c).map((file) => still(file, "reference", null)),
         ...positions.map((position) => card(position))));
   }
+
+  const still = (file, label, mask) => h("div", { class: "card still" }, thumb(file, "", mask), h("span", { class: "card-foot" }, h("span", { class: "card-method" }, label)));
 
   /* The shortest description of the edit: the middle part in which the two prompts differ. */
   const wish = (c) => cases.instruction[c] || cases.target_prompt[c];
@@ -388,26 +404,27 @@ PEB.gallery = (() => {
     return frame;
   }
 
-  const GLYPH = { yes: ["✓", "succeeded"], no: ["✗", "did not succeed"], none: ["·", "not judged"], failed: ["!", "failed"] };
+  const GLYPH = { yes: ["✓", "succeeded"], no: ["✗", "did not succeed"], none: ["·", "not judged"], refused: ["–", "refused: the case lacks what the method needs"], failed: ["!", "failed"] };
+
+  /* Stands where there is no edit. */
+  const absence = (i) => (edits.refused[i] ? "refused" : "failed");
 
   function card(position) {
     const i = list[position];
     const c = edits.case[i];
-    const method = run.methods[edits.method[i]];
-    const title = method.title.replaceAll("_", " ");
     const found = verdict(i);
-    const picture = edits.failed[i] ? h("span", { class: "thumb" }, h("span", { class: "no-image" }, "failed")) : thumb(smallFile(i), "");
+    const picture = edits.failed[i] ? h("span", { class: "thumb" }, h("span", { class: "no-image" }, absence(i))) : thumb(smallFile(i), "");
     picture.append(h("span", { class: `mark ${found}`, "aria-hidden": "true" }, GLYPH[found][0]));
     const leak = value(view.leak, i);
     const sorted = columns.has(view.sort) && view.sort !== view.leak && view.sort !== view.judge ? value(view.sort, i) : null;
     const element = h("a", {
       class: "card", href: `#gallery?edit=${encodeURIComponent(name(i))}`, role: "listitem", "data-position": position,
       tabindex: position === active ? 0 : -1, "aria-setsize": list.length, "aria-posinset": position + 1,
-      "aria-label": `${title}, ${PEB.words(run.categories[cases.category[c]])}: ${cases.target_prompt[c] || cases.instruction[c]}. ${GLYPH[found][1]}${leak === leak ? `, leak ${PEB.short(leak)}` : ""}`,
+      "aria-label": `${title(i)}, ${PEB.words(run.categories[cases.category[c]])}: ${cases.target_prompt[c] || cases.instruction[c]}. ${GLYPH[found][1]}${leak === leak ? `, leak ${PEB.short(leak)}` : ""}`,
     }, picture,
       h("span", { class: "card-foot" },
-        h("span", { class: method.control ? "card-method faint" : "card-method" }, view.layout === "case" ? null : dot(c), title),
-        h("span", { class: "card-leak", title: sorted === null ? "leak" : view.sort }, PEB.short(sorted === null ? leak : sorted))),
+        h("span", { class: run.methods[edits.method[i]].control ? "card-method faint" : "card-method" }, view.layout === "case" ? null : dot(c), method(i)),
+        h("span", { class: "card-leak", title: sorted === null ? "leak" : view.sort }, [seed(i), PEB.short(sorted === null ? leak : sorted)].filter(Boolean).join(" · "))),
       view.layout === "case" ? null : h("span", { class: "card-prompt", title: cases.target_prompt[c] || cases.instruction[c] }, wish(c)));
     return element;
   }
@@ -534,7 +551,7 @@ PEB.gallery = (() => {
   }
 
   return {
-    start, listen, update, toAddress, fromAddress, siblings, name, find, file, caseFile, smallFile, smallSource, verdict, value, edits, cases, GLYPH, focusCard,
+    start, listen, update, toAddress, fromAddress, siblings, name, method, seed, title, absence, find, file, caseFile, referenceFiles, smallFile, smallSource, verdict, value, edits, cases, GLYPH, focusCard,
     refresh: () => { measure(); draw(true); },
     position: (i) => list.indexOf(i),
     at: (position) => list[position],

@@ -18,7 +18,7 @@
   const { counts } = run;
   $("run-facts").append(...[
     PEB.plural(run.protocols.length, "protocol"), PEB.plural(run.methods.length, "method"), PEB.plural(counts.cases, "case"),
-    PEB.plural(counts.edits, "edit"), `${PEB.grouped(counts.failed)} failed`, run.seeds ? PEB.plural(run.seeds.length, "seed") : `seed ${run.seed}`,
+    PEB.plural(counts.edits, "edit"), `${PEB.grouped(counts.failed)} failed`, ...(counts.refused ? [`${PEB.grouped(counts.refused)} refused`] : []), run.seeds ? PEB.plural(run.seeds.length, "seed") : `seed ${run.seed}`,
   ].map((text) => h("span", {}, text)));
   PEB.overview.show($("panel-overview"), run);
   PEB.tables.show($("panel-tables"), run);

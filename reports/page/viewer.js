@@ -106,16 +106,18 @@ PEB.viewer = (() => {
     current = i;
     const { edits, cases } = gallery;
     const c = edits.case[i];
-    const method = run.methods[edits.method[i]];
     const category = run.categories[cases.category[c]];
     const found = gallery.verdict(i);
-    $("v-title").replaceChildren(h("span", { class: `mark ${found}`, title: gallery.GLYPH[found][1] }, gallery.GLYPH[found][0]), ` ${method.title.replaceAll("_", " ")}`);
+    $("v-title").replaceChildren(h("span", { class: `mark ${found}`, title: gallery.GLYPH[found][1] }, gallery.GLYPH[found][0]), ` ${gallery.title(i)}`);
     $("v-place").replaceChildren(h("span", { class: "dot", "data-category": category }), ` ${PEB.words(category)} · ${run.protocols[cases.protocol[c]].name} · `, h("code", {}, cases.id[c]));
     const position = gallery.position(i);
     $("v-position").textContent = position < 0 ? "not among the filtered" : `${PEB.grouped(position + 1)} of ${PEB.grouped(gallery.count())}`;
     $("v-previous").disabled = position === 0;
     $("v-next").disabled = position === gallery.count() - 1;
     const choices = [["source", "source"], ...(cases.truth[c] ? [["truth", "truth"]] : [])];
+    // Nothing to outline, and no outside.
+    $("v-outline").parentElement.hidden = $("v-outside").parentElement.hidden = cases.mask[c] === null;
+    $("v-mode").querySelector("[data-value=heat]").textContent = cases.mask[c] === null ? "Heat map" : "Leak heat map";
     if (!choices.some(([value]) => value === before)) before = "source";
     $("v-before").replaceChildren(...choices.map(([value, label]) => h("option", { value, selected: value === before }, label)));
     prompts(c);
@@ -149,7 +151,7 @@ PEB.viewer = (() => {
     const outline = () => (mask && $("v-outline").checked ? h("img", { src: mask, alt: "", class: "outline" }) : null);
     if (edits.failed[current]) {
       place.replaceChildren(h("div", { class: "frame" }, picture(old, before), outline()));
-      $("v-caption").replaceChildren(h("span", { class: "bad" }, "This edit failed. The image is its source."));
+      $("v-caption").replaceChildren(h("span", { class: "bad" }, edits.refused[current] ? "The method cannot edit this case. The image is the source." : "This edit failed. The image is its source."));
       return;
     }
     const file = gallery.file(current);
@@ -210,7 +212,7 @@ PEB.viewer = (() => {
 
   function prompts(c) {
     const { cases } = gallery;
-    const rows = [["before", cases.source_prompt[c]], ["after", marked(cases.target_prompt[c], cases.words[c])], ["in the region", cases.region_prompt[c]], ["instruction", cases.instruction[c]]];
+    const rows = [["before", cases.source_prompt[c]], ["after", cases.target_prompt[c] && marked(cases.target_prompt[c], cases.words[c])], ["in the region", cases.region_prompt[c]], ["instruction", cases.instruction[c]]];
     $("v-prompts").replaceChildren(...rows.filter(([, text]) => text && text.length !== 0).flatMap(([label, text]) => [h("dt", {}, label), h("dd", {}, text)]));
   }
 
@@ -222,17 +224,18 @@ PEB.viewer = (() => {
 
   function strip(i) {
     const c = gallery.edits.case[i];
-    const still = (kind, label) => h("div", { class: "strip-cell" }, h("span", { class: "thumb" }, h("img", { src: kind === "source" ? gallery.smallSource(c) : gallery.caseFile(c, kind), alt: label })), h("span", {}, label));
+    const still = (file, label) => h("div", { class: "strip-cell" }, h("span", { class: "thumb" }, h("img", { src: file, alt: label })), h("span", {}, label));
     const place = $("v-strip");
     place.replaceChildren(
-      still("source", "source"), gallery.cases.truth[c] ? still("truth", "truth") : "",
+      still(gallery.smallSource(c), "source"), ...gallery.referenceFiles(c).map((file) => still(file, "reference")),
+      gallery.cases.truth[c] ? still(gallery.caseFile(c, "truth"), "truth") : "",
       ...gallery.siblings(i).map((other) => {
         const found = gallery.verdict(other);
-        const title = run.methods[gallery.edits.method[other]].title.replaceAll("_", " ");
+        const title = gallery.title(other);
         return h("button", { class: "strip-cell", "aria-pressed": other === i ? "true" : "false", onclick: () => show(other), title: `${title}: ${gallery.GLYPH[found][1]}` },
-          h("span", { class: "thumb" }, gallery.edits.failed[other] ? h("span", { class: "no-image" }, "failed") : h("img", { src: gallery.smallFile(other), alt: "" }),
+          h("span", { class: "thumb" }, gallery.edits.failed[other] ? h("span", { class: "no-image" }, gallery.absence(other)) : h("img", { src: gallery.smallFile(other), alt: "" }),
             h("span", { class: `mark ${found}`, "aria-hidden": "true" }, gallery.GLYPH[found][0])),
-          h("span", {}, title));
+          h("span", {}, gallery.method(other)), run.seeds ? h("span", {}, gallery.seed(other)) : "");
       }));
     const chosen = place.querySelector("[aria-pressed=true]");
     if (chosen) place.scrollLeft = Math.max(0, chosen.offsetLeft - place.clientWidth / 2);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +64,12 @@ def run(
     picked: Sequence[EditCase] | None = None,
     protocol: str = "mini-coco",
     ceilings: Mapping[str, float] | None = None,
+    seeds: Sequence[int] = (0,),
 ) -> RunStore:
-    """``values``: metric -> method name -> one value per case; ``failed``: (method name, case id)."""
+    """``values``: metric -> method name -> one value per case; ``failed``: (method name, case id).
+
+    Methods that need a mask, here ``sd_inpainting``, refuse a case without one.
+    """
     picked = cases() if picked is None else picked
     info = {
         "name": protocol,
@@ -75,16 +80,19 @@ def run(
         **({"ceilings": dict(ceilings)} if ceilings else {}),
     }
     store = RunStore.open(path, create=True)
-    store.configure(protocols={protocol: info}, methods=methods)
+    store.configure(protocols={protocol: info}, methods=methods, seeds=seeds)
     store.write_cases(picked, info)
     records, scores = [], []
-    for spec in methods:
+    for spec, seed in product(methods, seeds):
         for k, case in enumerate(picked):
-            key = EditKey(protocol, "1", spec.digest, case.id, 0)
+            key = EditKey(protocol, "1", spec.digest, case.id, seed)
+            if spec.name == "sd_inpainting" and case.request.mask is None:
+                records.append(EditRecord(key, None, None, None, "the case has no mask", is_refused=True))
+                continue
             if (spec.name, case.id) in failed:
                 records.append(EditRecord(key, None, None, None, error="RuntimeError: no"))
                 continue
-            file = store.edit_file(protocol, spec, case.id)
+            file = store.edit_file(protocol, spec, case.id, seed)
             pixels = (
                 np.asarray(case.request.source) // 2 if spec.name != "copy_input" else case.request.source
             )
