@@ -63,6 +63,11 @@ METRICS: dict[str, str] = {
     "vgg16_frechet": "bench.metrics.realism:Vgg16Frechet",
     "vgg16_kid": "bench.metrics.realism:Vgg16Kid",
     "mini_clip_cmmd": "bench.metrics.realism:MiniClipCmmd",
+    # Rewards learned from people. Each is computed only where a suite names it.
+    "hps_v21": "bench.metrics.rewards:HpsV21",
+    "pick_score": "bench.metrics.rewards:PickScore",
+    "image_reward": "bench.metrics.rewards:ImageReward",
+    "laion_aesthetic": "bench.metrics.rewards:LaionAesthetic",
     # As public benchmarks compute them. Each is computed only where a suite names it.
     "pie_structure": "bench.metrics.published.pie:PieStructure",
     "pie_psnr": "bench.metrics.published.pie:PiePsnr",

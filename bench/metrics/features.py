@@ -17,6 +17,7 @@ import numpy as np
 from bench.files import sha256_bytes
 from bench.metrics.feature_cache import FeatureCache
 from bench.metrics.networks.clip import ClipNet, ClipSpec
+from bench.metrics.networks.weights import HPS_V21, PICK_SCORE
 from bench.metrics.options import MetricOptions
 from bench.metrics.streams import batches
 from bench.metrics.types import MetricError, Pair, RgbImage
@@ -66,8 +67,9 @@ class Features:
     """The networks and the cached features of one scoring run.
 
     ``mini_clip`` is the embedded CLIP's folder, ``classifier`` the attribute classifier of ``judge_truth``.
-    ``clip_l14`` and ``clip_b32`` are the models of the published benchmarks, whatever ``clip`` is. ``workers`` threads
-    decode and resize. Networks are loaded on first use. The caller sets the number of torch's threads.
+    ``clip_l14`` and ``clip_b32`` are the models of the published benchmarks, ``hps_v21`` and ``pick_score`` those
+    of the rewards, whatever ``clip`` is. ``workers`` threads decode and resize. Networks are loaded on first use. The
+    caller sets the number of torch's threads.
     """
 
     def __init__(
@@ -81,6 +83,8 @@ class Features:
         cmmd_clip: ClipSpec | None = None,
         clip_l14: ClipSpec | None = None,
         clip_b32: ClipSpec | None = None,
+        hps_v21: ClipSpec | None = None,
+        pick_score: ClipSpec | None = None,
         classifier: RegionClassifier | None = None,
         workers: int = 2,
         batch_pixels: int | None = None,
@@ -91,13 +95,15 @@ class Features:
         # The embedded CLIP is usually named by its folder.
         if isinstance(mini_clip, (str, Path)):
             mini_clip = ClipSpec(folder=str(mini_clip))
-        # Slots of CLIP models: the alignment metrics', the embedded one, CMMD's, and the published benchmarks'.
+        # Slots of CLIP models: the alignment metrics', the embedded one, CMMD's, the published benchmarks', rewards'.
         self._specs: dict[str, ClipSpec | None] = {
             "clip": clip or ClipSpec(),
             "mini_clip": mini_clip,
             "cmmd_clip": cmmd_clip or ClipSpec("ViT-L-14-336", "openai"),
             "clip_l14": clip_l14 or ClipSpec("ViT-L-14", "openai"),
             "clip_b32": clip_b32 or ClipSpec("ViT-B-32", "openai"),
+            "hps_v21": hps_v21 or ClipSpec("ViT-H-14", file=HPS_V21, resize="longest"),
+            "pick_score": pick_score or ClipSpec("ViT-H-14", file=PICK_SCORE),
         }
         self._batch_pixels = batch_pixels
         self._rows = FeatureCache(cache_dir)

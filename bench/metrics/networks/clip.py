@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -38,16 +38,22 @@ _WEIGHTS = (".safetensors", ".bin", ".pth")
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """Names a CLIP: an open_clip ``model`` with a ``pretrained`` tag or file, or a ``folder``."""
+    """Names a CLIP: an open_clip ``model`` with ``pretrained`` (a tag or file) or ``file``, or a ``folder``."""
 
     model: str = "ViT-L-14"
     pretrained: str = "openai"
     folder: str | None = None
     """A folder with ``open_clip_config.json``, one weight file and, for a tokenizer of its own, its files."""
+    file: WeightFile | None = None
+    """Published weights of ``model`` under no tag, with the names of open_clip's or of transformers' layers."""
+    resize: Literal["shortest", "longest"] = "shortest"
+    """Side of an image that becomes the model's, for a ``file``. The rest is cropped or padded with black."""
 
     @property
     def label(self) -> str:
         """Name in messages."""
+        if self.file is not None:
+            return self.file.name
         return f"{self.model}/{self.pretrained}" if self.folder is None else Path(self.folder).name
 
     def problems(self) -> list[str]:
@@ -63,6 +69,8 @@ class ClipSpec:
         # A folder or a file that the user named.
         if self.folder is not None:
             return _folder_weights(Path(self.folder))
+        if self.file is not None:
+            return self.file.path()
         if Path(self.pretrained).is_file():
             return Path(self.pretrained)
         # Published weights, in our folder, their own package's, or the hub's cache.
@@ -91,6 +99,8 @@ class ClipSpec:
         from bench.edit import stable_digest
 
         weights = self.weights()
+        if self.file is not None:
+            return f"clip-{self.model}-{stable_digest([self.model, self.resize, cached_sha256(weights)])}"
         if self.folder is None:
             return f"clip-{self.model}-{stable_digest([self.model, self.pretrained, cached_sha256(weights)])}"
         # A folder may bring a tokenizer of its own: its files change the features too.
@@ -277,7 +287,8 @@ def _load_published(spec: ClipSpec, weights: Path, device: str) -> Any:
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
     # Activation and normalisation are those of the tag: where the model's differ, open_clip only warns.
-    config = {} if Path(spec.pretrained).is_file() else spec._config()
+    untagged = spec.file is not None or Path(spec.pretrained).is_file()
+    config = {} if untagged else spec._config()
     preprocess = merge_preprocess_dict(PreprocessCfg(), config)
     if _published(config) is not None and weights.suffix == ".pt":
         # OpenAI's files are TorchScript archives, which weights_only refuses; their SHA-256 was checked.
@@ -287,11 +298,76 @@ def _load_published(spec: ClipSpec, weights: Path, device: str) -> Any:
         return model
     # The model's own configuration has the size.
     preprocess.pop("size")
-    return open_clip.create_model(
+    if spec.file is not None:
+        preprocess["resize_mode"] = spec.resize
+    # Names of layers that are not open_clip's are translated.
+    state = transformers_state(weights) if weights.suffix == ".safetensors" else None
+    model = open_clip.create_model(
         spec.model,
-        pretrained=str(weights),
+        pretrained=str(weights) if state is None else None,
         precision="fp32",
         device=device,
         force_quick_gelu=bool(config.get("quick_gelu", False)),
         force_preprocess_cfg=preprocess,
     )
+    if state is not None:
+        try:
+            model.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            raise MetricError(
+                f"{weights} does not hold a {spec.model} ({str(error).splitlines()[0]:.120}). "
+                "Delete it and fetch it again."
+            ) from error
+    return model
+
+
+# transformers' name of a layer of a block -> open_clip's.
+_BLOCK = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
+_OTHERS = {
+    "logit_scale": "logit_scale",
+    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.final_layer_norm.weight": "ln_final.weight",
+    "text_model.final_layer_norm.bias": "ln_final.bias",
+    "vision_model.embeddings.class_embedding": "visual.class_embedding",
+    "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
+    "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
+    "vision_model.pre_layrnorm.weight": "visual.ln_pre.weight",
+    "vision_model.pre_layrnorm.bias": "visual.ln_pre.bias",
+    "vision_model.post_layernorm.weight": "visual.ln_post.weight",
+    "vision_model.post_layernorm.bias": "visual.ln_post.bias",
+}
+
+
+def transformers_state(path: Path) -> dict[str, torch.Tensor] | None:
+    """The weights of transformers' ``CLIPModel`` under open_clip's names. None for a file with other names."""
+    import torch
+    from safetensors.torch import load_file
+
+    weights = load_file(path)
+    if "text_model.final_layer_norm.weight" not in weights:
+        return None
+    state = {}
+    for name, values in weights.items():
+        block = re.fullmatch(r"(text|vision)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", name)
+        if block:
+            tower, number, layer, kind = block.groups()
+            prefix = f"{'visual.' if tower == 'vision' else ''}transformer.resblocks.{number}"
+            if layer in _BLOCK:
+                state[f"{prefix}.{_BLOCK[layer]}.{kind}"] = values
+            elif layer == "self_attn.q_proj":
+                # open_clip has queries, keys and values in one matrix.
+                parts = [weights[name.replace("q_proj", part)] for part in ("q_proj", "k_proj", "v_proj")]
+                state[f"{prefix}.attn.in_proj_{kind}"] = torch.cat(parts)
+        elif name in ("text_projection.weight", "visual_projection.weight"):
+            # open_clip multiplies from the right.
+            state["text_projection" if name.startswith("text") else "visual.proj"] = values.T.contiguous()
+        elif name in _OTHERS:
+            state[_OTHERS[name]] = values
+    return state

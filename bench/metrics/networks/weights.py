@@ -144,6 +144,40 @@ AESTHETIC_HEAD = WeightFile(
     size=3_700,
 )
 
+# LAION's second head, a chain of linear layers. The digits are those that its users record.
+LAION_HEAD = WeightFile(
+    name="sac+logos+ava1-l14-linearMSE.pth",
+    sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
+    url="https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/sac%2Blogos%2Bava1-l14-linearMSE.pth",
+    folders=(),
+)
+# The publishers of the next three state no SHA-256.
+HPS_V21 = WeightFile(
+    name="HPS_v2.1_compressed.pt",
+    sha256="",
+    url="https://huggingface.co/xswu/HPSv2/resolve/main/HPS_v2.1_compressed.pt",
+    folders=("~/.cache/hpsv2",),
+)
+PICK_SCORE = WeightFile(
+    name="PickScore_v1.safetensors",
+    sha256="",
+    url="https://huggingface.co/yuvalkirstain/PickScore_v1/resolve/main/model.safetensors",
+    folders=(),
+)
+IMAGE_REWARD = WeightFile(
+    name="ImageReward.pt",
+    sha256="",
+    url="https://huggingface.co/THUDM/ImageReward/resolve/main/ImageReward.pt",
+    folders=("~/.cache/ImageReward",),
+)
+# The tokenizer of ImageReward's text encoder.
+BERT_VOCABULARY = WeightFile(
+    name="bert-base-uncased-vocab.txt",
+    sha256="07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+    url="https://huggingface.co/google-bert/bert-base-uncased/resolve/main/vocab.txt",
+    folders=(),
+)
+
 
 def weights_folder() -> Path:
     """``$PROMPTEDITBENCH_WEIGHTS``, else ``prompteditbench/weights`` in the user's cache folder."""

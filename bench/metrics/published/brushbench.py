@@ -5,7 +5,7 @@ three channels by the number of pixels outside the mask, so ``brushbench_mse`` i
 channels, and ``brushbench_psnr`` is 10 log10 3 = 4.77 dB lower.
 
 BrushBench resizes images to 512 x 512 px. Here an edit is scored at its own size, which is the same for its data.
-BrushBench's rewards ImageReward and HPS v2.1 are not part of this suite.
+BrushBench's rewards are ``image_reward`` and ``hps_v21`` of ``bench.metrics.rewards``.
 """
 
 from __future__ import annotations
