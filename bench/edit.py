@@ -262,6 +262,12 @@ class EditMethod(Configurable):
         return ()
 
     @classmethod
+    def seed_problems(cls, options: Any, seeds: Sequence[int]) -> Sequence[str]:
+        """Reasons why the method cannot make edits with the suite's seeds. Called before any edit."""
+        del options, seeds
+        return ()
+
+    @classmethod
     def estimate(cls, options: Any, edits: int) -> object | None:
         """Cost of ``edits`` edits for ``--dry-run``, printed by ``str``. None where the method costs nothing."""
         del options, edits
@@ -430,6 +436,16 @@ class EditProtocol(Configurable):
         """
         del row
         return {}
+
+
+def image_seed(seed: int, case_id: str) -> int:
+    """Seed of one image's random generator, 63 bits: the same on every machine, for every method.
+
+    ``EditRecord.key.seed`` is one of the suite's seeds. This one is in ``EditRequest.seed``.
+    """
+    # The method is not part of it: all methods start from the same noise.
+    digest = hashlib.sha256(f"{seed}/{case_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def one_line(text: str) -> str:

@@ -124,6 +124,12 @@ def make_plan(
     problems += [
         problem for entry in planned for method in methods for problem in _unmet_needs(entry, method)
     ]
+    problems += [
+        f"method {method.spec.title}: {problem}"
+        for method in methods
+        if not method.problems
+        for problem in method.cls.seed_problems(method.options, seeds)
+    ]
 
     # Edits to make, and their estimated time. ``done`` has the digests of the keys of stored edits.
     done = store.done() if store is not None else set()

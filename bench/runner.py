@@ -8,7 +8,6 @@ number of threads may change single pixel values by one level. The run's manifes
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from functools import partial
 
 from bench import __version__
 from bench.casefile import CaseFile
-from bench.edit import EditRecord
+from bench.edit import EditRecord, image_seed
 from bench.editor import EditOutcome, torch_threads
 from bench.executors import Executor, Task
 from bench.plan import Plan, PlanError, PlannedProtocol
@@ -111,16 +110,6 @@ def run(
         failures=tuple(recorder.failures),
         refused=refused,
     )
-
-
-def image_seed(seed: int, case_id: str) -> int:
-    """Seed of one image's random generator, 63 bits: the same on every machine, for every method.
-
-    ``EditRecord.key.seed`` is one of the suite's seeds. This one is in ``EditRequest.seed``.
-    """
-    # The method is not part of it: all methods start from the same noise.
-    digest = hashlib.sha256(f"{seed}/{case_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def versions() -> dict[str, str]:

@@ -6,19 +6,22 @@
 * a JSONL file with one object per line, ``{"case": "<id>", "file": "<image>"}``. The file is relative to the JSONL's
   own folder.
 
+A suite with several seeds needs one of them for each seed: ``edits/seed-{seed}`` stands for ``edits/seed-0`` and so on.
+
 The ids are those of the exported cases (``cases.jsonl``).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from bench import images
-from bench.edit import EditMethod
+from bench.edit import EditMethod, image_seed
 from bench.files import BrokenText, parse_json, sha256_file, whole_text
 from methods.runtime import refuse
 
@@ -44,7 +47,7 @@ class Outputs(EditMethod):
     @dataclass(frozen=True)
     class Options:
         path: str = ""
-        """A folder, or a ``.jsonl`` file."""
+        """A folder, or a ``.jsonl`` file. ``{seed}`` in it stands for each of the suite's seeds."""
         resize: bool = False
         """Resize images of another size to the source's, by Lanczos, for models with a resolution of their own. It
         does not undo a crop. If False, another size is an error."""
@@ -53,57 +56,51 @@ class Outputs(EditMethod):
     def identity(cls, options: Options) -> dict[str, str]:
         """SHA-256 over every case's image. Other images are another method."""
         digest = hashlib.sha256()
-        # Sorted: the order of a folder's entries differs between file systems.
-        for case, file in sorted(listed(options.path).items()):
-            digest.update(f"{case}\0{sha256_file(file)}\n".encode())
+        for seed, path in by_seed(options.path).items():
+            if seed is not None:
+                digest.update(f"seed {seed}\n".encode())
+            # Sorted: the order of a folder's entries differs between file systems.
+            for case, file in sorted(listed(path).items()):
+                digest.update(f"{case}\0{sha256_file(file)}\n".encode())
         return {"sha256": digest.hexdigest()}
 
     @classmethod
     def problems(cls, options: Options) -> list[str]:
         """Missing files, files whose headers are not those of images, and transparent images. Needs no cases."""
         try:
-            files = listed(options.path)
+            paths = by_seed(options.path)
+            return [problem for path in paths.values() for problem in _file_problems(path, listed(path))]
         except ValueError as error:
             return [str(error)]
-        missing = [f"{file} (case {case!r})" for case, file in files.items() if not file.is_file()]
-        if missing:
-            return [f"{options.path}: names files that are not there: {_some(missing)}"]
 
-        # Headers of all files, and the pixels of some that have an alpha channel.
-        unreadable, with_alpha = [], []
-        for file in files.values():
-            try:
-                if images.probe(file):
-                    with_alpha.append(file)
-            except images.ImageError:
-                unreadable.append(str(file))
-        if unreadable:
-            return [f"not images: {_some(unreadable)}. Export them as PNG, or take them out"]
-        try:
-            for file in with_alpha[:_DECODED]:
-                images.read_rgb(file)
-        except images.ImageError as error:
-            return [str(error)]
-        return []
+    @classmethod
+    def seed_problems(cls, options: Options, seeds: Sequence[int]) -> list[str]:
+        """A problem where several seeds share one folder, and where a seed has none."""
+        paths = by_seed(options.path)
+        if None in paths:
+            if len(seeds) == 1:
+                return []
+            return [
+                f"{options.path}: it has one edit of each case, and the suite has {len(seeds)} seeds. Give a folder "
+                "for each seed, such as path: edits/seed-{seed}, or one seed"
+            ]
+        missing = [str(seed) for seed in seeds if seed not in paths]
+        return [f"{options.path}: there is none for seed {', '.join(missing)}. Export it"] if missing else []
 
     @classmethod
     def case_problems(cls, options: Options, cases: Sequence[str], size: tuple[int, int] | None) -> list[str]:
         """A problem where no image has the id of one of the planned cases, and where images are of another size."""
-        files = listed(options.path)
-        planned = [files[case] for case in cases if case in files]
-        if planned:
-            # Where each source has its own size, an edit of another size fails its case.
-            return [] if options.resize or size is None else _of_another_size(planned, size)
         return [
-            f"{options.path}: none of its images ({_some(sorted(files))}) is named by one of the {len(cases)} cases "
-            f"({_some(sorted(cases))}). Name them by the ids in the cases.jsonl that was exported with the same options"
+            problem
+            for path in by_seed(options.path).values()
+            for problem in _case_problems(options, path, cases, size)
         ]
 
     def __init__(self, options: Options, runtime: Runtime) -> None:
         del runtime
         refuse("outputs", self.problems(options))
         self.options = options
-        self.files = listed(options.path)
+        self.files = {seed: listed(path) for seed, path in by_seed(options.path).items()}
 
     def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
         raise ValueError(
@@ -119,9 +116,10 @@ class Outputs(EditMethod):
         return [self._read(case) for case in cases]
 
     def _read(self, case: EditCase) -> Image:
-        file = self.files.get(case.id)
+        seed = self._seed(case)
+        file = self.files[seed].get(case.id)
         if file is None:
-            raise ValueError(f"outputs: no image for case {case.id!r}: {self._expected(case.id)}")
+            raise ValueError(f"outputs: no image for case {case.id!r}: {self._expected(case.id, seed)}")
         image = images.read_rgb(file)
         size = case.request.source.size
         if image.size == size:
@@ -133,11 +131,87 @@ class Outputs(EditMethod):
             f"{size[0]}x{size[1]}. Export it at that size, or set resize: true"
         )
 
-    def _expected(self, case: str) -> str:
-        path = Path(self.options.path).expanduser()
+    def _seed(self, case: EditCase) -> int | None:
+        """The suite's seed whose edit of the case is asked for. None where all seeds share one folder."""
+        # A request has the seed of its image, which is made of the suite's seed and the case's id.
+        for seed in self.files:
+            if seed is None or image_seed(seed, case.id) == case.request.seed:
+                return seed
+        raise ValueError(f"outputs: {self.options.path}: there is none for the seed of case {case.id!r}.")
+
+    def _expected(self, case: str, seed: int | None) -> str:
+        path = Path(_of_seed(self.options.path, seed)).expanduser()
         if path.is_dir():
             return f"expected {path / (case + '.png')}"
         return f'expected a line {{"case": "{case}", "file": ...}} in {path}'
+
+
+_SEED = "{seed}"
+
+
+def by_seed(path: str) -> dict[int | None, str]:
+    """The path of each seed, in order. None stands for the only path, where ``path`` has no ``{seed}``.
+
+    Raises ValueError where no seed has one.
+    """
+    if _SEED not in path:
+        return {None: path}
+    folder, name = Path(path).expanduser().parent, Path(path).name
+    if name.count(_SEED) != 1 or _SEED in str(folder):
+        raise ValueError(
+            f"path {path!r}: {_SEED} stands once, in the last part, as in edits/seed-{_SEED}. Correct it"
+        )
+    before, after = map(re.escape, name.split(_SEED))
+    number = re.compile(before + r"(0|-?[1-9]\d*)" + after)
+    entries = folder.iterdir() if folder.is_dir() else ()
+    seeds = sorted(int(match[1]) for entry in entries if (match := number.fullmatch(entry.name)))
+    if not seeds:
+        raise ValueError(
+            f"path {path!r}: there is none, such as {_of_seed(path, 0)} for seed 0. Check the path"
+        )
+    return {seed: _of_seed(path, seed) for seed in seeds}
+
+
+def _of_seed(path: str, seed: int | None) -> str:
+    return path if seed is None else path.replace(_SEED, str(seed))
+
+
+def _file_problems(path: str, files: Mapping[str, Path]) -> list[str]:
+    """Missing files, files whose headers are not those of images, and transparent images."""
+    missing = [f"{file} (case {case!r})" for case, file in files.items() if not file.is_file()]
+    if missing:
+        return [f"{path}: names files that are not there: {_some(missing)}"]
+
+    # Headers of all files, and the pixels of some that have an alpha channel.
+    unreadable, with_alpha = [], []
+    for file in files.values():
+        try:
+            if images.probe(file):
+                with_alpha.append(file)
+        except images.ImageError:
+            unreadable.append(str(file))
+    if unreadable:
+        return [f"not images: {_some(unreadable)}. Export them as PNG, or take them out"]
+    try:
+        for file in with_alpha[:_DECODED]:
+            images.read_rgb(file)
+    except images.ImageError as error:
+        return [str(error)]
+    return []
+
+
+def _case_problems(
+    options: Outputs.Options, path: str, cases: Sequence[str], size: tuple[int, int] | None
+) -> list[str]:
+    files = listed(path)
+    planned = [files[case] for case in cases if case in files]
+    if planned:
+        # Where each source has its own size, an edit of another size fails its case.
+        return [] if options.resize or size is None else _of_another_size(planned, size)
+    return [
+        f"{path}: none of its images ({_some(sorted(files))}) is named by one of the {len(cases)} cases "
+        f"({_some(sorted(cases))}). Name them by the ids in the cases.jsonl that was exported with the same options"
+    ]
 
 
 def _of_another_size(files: Sequence[Path], size: tuple[int, int]) -> list[str]:

@@ -4,13 +4,14 @@ import json
 import re
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from bench.edit import Claim, EditCase, Runtime
+from bench.edit import Claim, EditCase, Runtime, image_seed
 from bench.executors import LocalExecutor, Task
 from bench.registry import Registry
 from bench.suite import ConfiguredMethod, configure_method
@@ -52,6 +53,45 @@ def test_a_folder_is_read_by_case(folder: Path) -> None:
     edited = method.edit_cases([case("case-2"), case("case-0")])
     assert [image.tobytes() for image in edited] == [picture(2).tobytes(), picture(0).tobytes()]
     assert {image.mode for image in edited} == {"RGB"}
+
+
+def seeded(name: str, seed: int) -> EditCase:
+    """A case as a run asks for it with one of the suite's seeds."""
+    of_name = case(name)
+    return replace(of_name, request=replace(of_name.request, seed=image_seed(seed, name)))
+
+
+def test_each_seed_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    for seed in (0, -3, 12):
+        (tmp_path / f"seed {seed}").mkdir()
+        picture(seed + 5).save(tmp_path / f"seed {seed}" / "case-1.png")
+    # Neither is a seed as a suite writes it.
+    for name in ("seed 01", "seed x"):
+        (tmp_path / name).mkdir()
+    method = make(tmp_path / "seed {seed}")
+    edited = method.edit_cases([seeded("case-1", seed) for seed in (12, 0, -3)])
+    assert [image.tobytes() for image in edited] == [picture(k).tobytes() for k in (17, 5, 2)]
+    with pytest.raises(ValueError, match="none for the seed of case 'case-1'"):
+        method.edit_cases([seeded("case-1", 4)])
+    assert Outputs.seed_problems(method.options, (0, 12)) == []
+    (problem,) = Outputs.seed_problems(method.options, (0, 4))
+    assert "none for seed 4" in problem
+    before = Outputs.identity(method.options)
+    picture(1).save(tmp_path / "seed 12" / "case-1.png")
+    assert Outputs.identity(method.options) != before
+
+
+def test_one_folder_is_refused_for_several_seeds(folder: Path) -> None:
+    options = Outputs.Options(path=str(folder))
+    assert Outputs.seed_problems(options, (7,)) == []
+    (problem,) = Outputs.seed_problems(options, (0, 7))
+    assert "edits/seed-{seed}" in problem
+
+
+@pytest.mark.parametrize("path", ["{seed}/edits", "edits/{seed}-{seed}", "edits/{seed}"])
+def test_a_path_of_seeds_that_leads_nowhere_is_a_problem(tmp_path: Path, path: str) -> None:
+    (problem,) = complaints(tmp_path / path)
+    assert "{seed}" in problem
 
 
 def test_ids_with_dots_and_other_formats(tmp_path: Path) -> None:
@@ -185,7 +225,7 @@ def test_a_jsonl_of_windows_and_of_odd_line_ends_is_read(folder: Path) -> None:
 def test_hidden_files_are_no_edits(folder: Path) -> None:
     (folder / "._case-0.png").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        ")
     assert complaints(folder) == []
-    assert len(make(folder).files) == 3
+    assert len(make(folder).files[None]) == 3
 
 
 def test_what_only_looks_like_an_image_is_told_before_anything_runs(folder: Path) -> None:
