@@ -73,7 +73,13 @@ def test_chunks_hold_every_edit_and_score_once(store: RunStore, tmp_path: Path) 
     index = write_page(store, fake.METRICS, tmp_path, tables=())
     run, edits, cases = (chunk(index, name) for name in ("run", "edits/0", "cases/0"))
     rows = chunk(index, "rows/0")
-    assert run["counts"] == {"edits": 4 * N, "cases": N, "scores": (4 * N - 1) * 2 + N, "failed": 1}
+    assert run["counts"] == {
+        "edits": 4 * N,
+        "cases": N,
+        "scores": (4 * N - 1) * 2 + N,
+        "failed": 1,
+        "refused": 0,
+    }
     titles = [method["title"] for method in run["methods"]]
     # Controls last, as in the tables.
     assert titles == ["sd_inpainting", "instruct_pix2pix", "copy_input", "oracle"]
