@@ -106,7 +106,7 @@ class LaionAesthetic(ClipSlotMetric):
                 f"the aesthetic head reads {head.width} numbers, and this CLIP gives {rows.shape[1]}. "
                 "Use ViT-L/14 for clip_l14."
             )
-        return head(rows).tolist()
+        return [float(value) for value in head(rows)]
 
 
 class ImageReward(PublishedMetric):

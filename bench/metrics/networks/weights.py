@@ -150,6 +150,8 @@ LAION_HEAD = WeightFile(
     sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
     url="https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/sac%2Blogos%2Bava1-l14-linearMSE.pth",
     folders=(),
+    licence="Apache-2.0",
+    size=3_700_000,
 )
 # The publishers of the next three state no SHA-256.
 HPS_V21 = WeightFile(
@@ -157,18 +159,23 @@ HPS_V21 = WeightFile(
     sha256="",
     url="https://huggingface.co/xswu/HPSv2/resolve/main/HPS_v2.1_compressed.pt",
     folders=("~/.cache/hpsv2",),
+    licence="Apache-2.0",
+    size=1_970_000_000,
 )
 PICK_SCORE = WeightFile(
     name="PickScore_v1.safetensors",
     sha256="",
     url="https://huggingface.co/yuvalkirstain/PickScore_v1/resolve/main/model.safetensors",
     folders=(),
+    size=3_940_000_000,
 )
 IMAGE_REWARD = WeightFile(
     name="ImageReward.pt",
     sha256="",
     url="https://huggingface.co/THUDM/ImageReward/resolve/main/ImageReward.pt",
     folders=("~/.cache/ImageReward",),
+    licence="Apache-2.0",
+    size=1_790_000_000,
 )
 # The tokenizer of ImageReward's text encoder.
 BERT_VOCABULARY = WeightFile(
@@ -176,6 +183,8 @@ BERT_VOCABULARY = WeightFile(
     sha256="07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
     url="https://huggingface.co/google-bert/bert-base-uncased/resolve/main/vocab.txt",
     folders=(),
+    licence="Apache-2.0",
+    size=232_000,
 )
 
 
