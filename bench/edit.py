@@ -242,6 +242,18 @@ class EditMethod(Configurable):
         self.options = options
 
     @classmethod
+    def needs_of(cls, options: Any) -> frozenset[str]:
+        """The fields that the method uses with these options, where they differ from :attr:`needs`. Loads nothing."""
+        del options
+        return cls.needs
+
+    @classmethod
+    def notes(cls, options: Any) -> Sequence[str]:
+        """Facts about these options that the user should know, and that stop no run. Loads nothing."""
+        del options
+        return ()
+
+    @classmethod
     def identity(cls, options: Any) -> Mapping[str, Any] | None:
         """Facts beyond the options that change pixels, such as the SHA-256 of weights.
 

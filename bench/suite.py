@@ -290,7 +290,7 @@ class ConfiguredMethod:
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset(self.cls.needs)
+        return frozenset(self.cls.needs_of(self.options))
 
     @property
     def wants_truth(self) -> bool:
@@ -361,7 +361,7 @@ def configure_method(
         label,
         display,
         cite,
-        group or _default_group(cls.needs),
+        group or _default_group(cls.needs_of(parsed)),
         is_control=cls.is_control,
         best_of=best_of,
     )

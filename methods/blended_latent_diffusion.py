@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench import images
 from methods import batches, latents
-from methods.stable_diffusion import BlendingMethod, BlendingOptions
+from methods.diffusion.base import BlendingMethod, BlendingOptions
 
 if TYPE_CHECKING:
     from PIL.Image import Image

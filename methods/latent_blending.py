@@ -25,7 +25,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from methods import latents
-from methods.stable_diffusion import BlendingMethod, BlendingOptions, strength_problems
+from methods.diffusion.base import BlendingMethod, BlendingOptions, strength_problems
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -59,13 +59,18 @@ class ArgumentError(BenchError):
 
 
 def load_pipeline(
-    pipeline_class: str, checkpoint: Weights, runtime: Runtime, scheduler: str | None = None, **extra: Any
+    pipeline_class: str,
+    checkpoint: Weights,
+    runtime: Runtime,
+    scheduler: str | None = None,
+    place: Callable[[Any], object] | None = None,
+    **extra: Any,
 ) -> Any:
     """A pipeline of diffusers, in evaluation mode, on the device and in the precision of ``runtime``.
 
     The weights are converted to ``runtime.dtype``, whatever their precision on disk. There is no safety checker and no
-    progress bar. ``scheduler`` replaces the checkpoint's own sampler and keeps its noise schedule. ``extra`` holds
-    further components of the pipeline that are already loaded.
+    progress bar. ``scheduler`` replaces the checkpoint's own sampler. ``place`` moves the pipeline to the device, None
+    moves all of it. ``extra`` holds further components of the pipeline that are already loaded.
     """
     import diffusers
 
@@ -76,13 +81,24 @@ def load_pipeline(
     pipeline = cls(
         **parts, **extra, safety_checker=None, feature_extractor=None, requires_safety_checker=False
     )
+    set_scheduler(pipeline, scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    if place is None:
+        pipeline.to(runtime.device)
+    else:
+        place(pipeline)
+    return pipeline
+
+
+def set_scheduler(pipeline: Any, scheduler: str | None) -> None:
+    """Replaces the pipeline's sampler, and keeps its noise schedule. None keeps the sampler."""
+    import diffusers
+
     if scheduler is not None:
         name, settings = _SCHEDULERS[scheduler]
         # From the checkpoint's own configuration: betas and the kind of prediction belong to the network, not to
         # the sampler.
         pipeline.scheduler = getattr(diffusers, name).from_config(pipeline.scheduler.config, **settings)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(runtime.device)
 
 
 def load_part(part: str, checkpoint: Weights, runtime: Runtime, class_path: Any = None) -> Any:
@@ -181,22 +197,35 @@ def quiet() -> Iterator[None]:
 # --- calling ---------------------------------------------------------------------------------------
 
 
-def call(pipeline: Any, **arguments: Any) -> list[Any]:
-    """``pipeline(**arguments).images``. Raises ArgumentError for a name that the pipeline does not declare.
+def call(pipeline: Any, output: str = "images", /, **arguments: Any) -> list[Any]:
+    """``pipeline(**arguments).images``. Raises ArgumentError as :func:`call_method` does.
+
+    ``output`` is the field of the result that has the images, for the few classes that call it otherwise.
+    """
+    images: list[Any] = getattr(call_method(pipeline, "__call__", **arguments), output)
+    return images
+
+
+def call_method(pipeline: Any, method: str, /, **arguments: Any) -> Any:
+    """``pipeline.method(**arguments)``. Raises ArgumentError for a name that the method does not declare.
 
     diffusers' pipelines take ``**kwargs`` and drop unknown names. A misspelt name, or one that only another pipeline
     has, would silently fall back to a default.
     """
-    parameters = inspect.signature(type(pipeline).__call__).parameters.values()
-    accepted = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {"self"}
+    accepted = set(accepted_names(getattr(type(pipeline), method)))
     unknown = sorted(set(arguments) - accepted)
     if unknown:
         raise ArgumentError(
             f"{type(pipeline).__name__} has no argument {', '.join(map(repr, unknown))}; it has: "
             f"{', '.join(sorted(accepted))}"
         )
-    images: list[Any] = pipeline(**arguments).images
-    return images
+    return getattr(pipeline, method)(**arguments)
+
+
+def accepted_names(method: Any) -> list[str]:
+    """Names of the arguments that a method of a class declares, without ``self``."""
+    parameters = list(inspect.signature(method).parameters.values())[1:]
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
 def masked_latents(

@@ -12,13 +12,18 @@ from dataclasses import dataclass
 
 from bench.downloads import HubFiles, MissingFiles
 
+# The one part of a checkpoint that is loaded whole, whatever its components.
+WHOLE = "pipeline"
+# The revision of a checkpoint that has no pinned commit.
+NEWEST = "main"
+
 
 @dataclass(frozen=True)
 class PublicWeights:
     """Location, parts, licence and size of a published checkpoint."""
 
     id: str
-    # Commit that the benchmark uses. "main" where none is pinned.
+    # Commit that the benchmark uses, or ``NEWEST``.
     revision: str
     licence: str
     # Part -> patterns of its files, and their total size in bytes (rounded, without the small files).
@@ -26,10 +31,15 @@ class PublicWeights:
     # True where the hub wants an account that has accepted the licence.
     gated: bool = False
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the benchmark names a commit."""
+        return self.revision != NEWEST
+
     def patterns(self, parts: Sequence[str]) -> list[str]:
         """Patterns of all files that ``parts`` consist of."""
         # A single part is loaded by its own configuration.
-        whole = ["model_index.json"] if len(parts) > 1 else []
+        whole = ["model_index.json"] if len(parts) > 1 or WHOLE in parts else []
         return whole + [pattern for part in parts if part in self.files for pattern in self.files[part][0]]
 
     def size(self, parts: Sequence[str]) -> int:
@@ -47,10 +57,53 @@ def _files(suffix: str, unet: int, vae: int, text_encoder: int) -> dict[str, tup
     }
 
 
+# All components of a pipeline, without the single files for other programs that lie beside them.
+_EVERY_PART = ("model_index.json", "*/*")
+_FLUX_1 = "FLUX.1 [dev] Non-Commercial License"
+_FLUX_2 = "FLUX [dev] Non-Commercial License"
+
+
+def _whole(
+    hub_id: str, licence: str, size: int, gated: bool = False, patterns: tuple[str, ...] = _EVERY_PART[1:]
+) -> PublicWeights:
+    """A pipeline that is loaded whole. No commit is pinned: the newest one is recorded with each run."""
+    return PublicWeights(hub_id, NEWEST, licence, {WHOLE: (patterns, size)}, gated)
+
+
+# Pipelines of the method ``diffusers``. The sizes follow from the numbers of parameters and their precision.
+_PIPELINES = (
+    _whole("black-forest-labs/FLUX.1-Kontext-dev", _FLUX_1, 33_700_000_000, gated=True),
+    _whole("black-forest-labs/FLUX.1-Fill-dev", _FLUX_1, 33_700_000_000, gated=True),
+    _whole("black-forest-labs/FLUX.2-dev", _FLUX_2, 113_000_000_000, gated=True),
+    _whole("black-forest-labs/FLUX.2-klein-4B", "Apache-2.0", 16_000_000_000),
+    _whole("black-forest-labs/FLUX.2-klein-base-9B", _FLUX_2, 35_000_000_000, gated=True),
+    _whole("Qwen/Qwen-Image", "Apache-2.0", 57_700_000_000),
+    _whole("Qwen/Qwen-Image-Edit", "Apache-2.0", 57_700_000_000),
+    _whole("Qwen/Qwen-Image-Edit-2509", "Apache-2.0", 57_700_000_000),
+    _whole("Qwen/Qwen-Image-Edit-2511", "Apache-2.0", 57_700_000_000),
+    _whole("meituan-longcat/LongCat-Image-Edit", "Apache-2.0", 29_300_000_000),
+    _whole("zai-org/GLM-Image", "MIT", 35_000_000_000),
+    _whole("Shitao/OmniGen-v1-diffusers", "MIT", 8_100_000_000),
+    _whole("kandinskylab/Kandinsky-5.0-I2I-Lite-sft-Diffusers", "MIT", 29_500_000_000),
+    _whole("carlofkl/DreamLite-base", "see its page", 5_000_000_000),
+    _whole("Tongyi-MAI/Z-Image-Turbo", "Apache-2.0", 33_000_000_000),
+    _whole("briaai/Fibo-Edit-1.5-base", "see its page", 25_000_000_000, gated=True),
+    _whole("diffusers/sdxl-instructpix2pix-768", "CreativeML OpenRAIL++-M", 13_900_000_000),
+    _whole("Fantasy-Studio/Paint-by-Example", "CreativeML OpenRAIL-M", 6_300_000_000),
+    # The repository has every network in two precisions.
+    _whole(
+        "diffusers/stable-diffusion-xl-1.0-inpainting-0.1",
+        "CreativeML OpenRAIL++-M",
+        6_900_000_000,
+        patterns=("*/*.json", "*/*.txt", "*/*.fp16.safetensors"),
+    ),
+)
+
 # Id on the hub -> its checkpoint.
 PUBLIC: Mapping[str, PublicWeights] = {
     checkpoint.id: checkpoint
     for checkpoint in (
+        *_PIPELINES,
         # The full-precision UNet and VAE of this repository are pickles only. The half-precision files
         # are safetensors, so those are the ones to fetch. They are converted to the precision of the run on load.
         PublicWeights(
@@ -93,7 +146,7 @@ PUBLIC: Mapping[str, PublicWeights] = {
 def pinned_revision(hub_id: str) -> str:
     """The commit of a checkpoint in ``PUBLIC``, ``main`` for any other."""
     checkpoint = PUBLIC.get(hub_id)
-    return checkpoint.revision if checkpoint else "main"
+    return checkpoint.revision if checkpoint else NEWEST
 
 
 def missing_weights(
@@ -107,6 +160,8 @@ def missing_weights(
     if checkpoint is None:
         # Any other repository in diffusers' layout.
         # A single part may be the whole repository.
+        if WHOLE in parts:
+            return MissingFiles(cause, [HubFiles(weights, revision, _EVERY_PART)])
         whole = ("model_index.json",) if len(parts) > 1 else ("config.json", "diffusion_pytorch_model*")
         return MissingFiles(cause, [HubFiles(weights, revision, (*whole, *(f"{part}/*" for part in parts)))])
     # Only the files that are read: a repository also holds other precisions and a safety checker.

@@ -39,7 +39,7 @@ _CONFIGS: Mapping[str, tuple[str, ...]] = {
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
-_FOLDER_REMEDY = (
+FOLDER_REMEDY = (
     "Expected diffusers' own layout, as save_pretrained writes it: model_index.json and a folder per part, "
     "each with its configuration and its tensors as safetensors."
 )
@@ -149,14 +149,14 @@ def find(weights: str, revision: str | None = None, parts: Sequence[str] = PIPEL
 
     root = zoo_folder(weights) if kind == "zoo" else Path(weights).expanduser()
     if not root.is_dir():
-        raise WeightsError(f"weights {weights!r}: no such folder. {_FOLDER_REMEDY}")
+        raise WeightsError(f"weights {weights!r}: no such folder. {FOLDER_REMEDY}")
     try:
         folders, missing = _parts(root, parts)
     except zoo.ZooError as error:
         raise WeightsError(f"weights {weights!r}: {error}") from error
     if missing:
         names = ", ".join(missing)
-        state = f"{root} lacks {names}" if kind == "zoo" else f"the folder lacks {names}. {_FOLDER_REMEDY}"
+        state = f"{root} lacks {names}" if kind == "zoo" else f"the folder lacks {names}. {FOLDER_REMEDY}"
         raise WeightsError(f"weights {weights!r}: {state}")
     return Weights(kind, weights.removeprefix("zoo:"), root, folders)
 
@@ -206,11 +206,16 @@ def identity(
         if kind_of(weights) == "hub":
             facts["revision"] = revision or pinned_revision(weights)
         return facts
+    return identity_of(checkpoint)
+
+
+def identity_of(checkpoint: Weights) -> dict[str, str]:
+    """Facts that fix the tensors of weights that are on this machine."""
     if checkpoint.kind == "hub":
         facts = {"hub": checkpoint.name, "revision": checkpoint.revision or ""}
         return facts | ({"variant": checkpoint.variant} if checkpoint.variant else {})
     if checkpoint.kind == "zoo":
-        return zoo_identity(weights)
+        return zoo_identity(checkpoint.name)
     return {"sha256": content_hash(checkpoint.parts)}
 
 

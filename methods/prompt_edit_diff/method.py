@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from methods import batches, pipelines, weights
+from methods.diffusion.base import StableDiffusionMethod, StableDiffusionOptions, strength_problems
 from methods.prompt_edit_diff import ablation
 from methods.prompt_edit_diff.tags import Tagged, tag, tag_request
 from methods.runtime import torch_dtype
-from methods.stable_diffusion import StableDiffusionMethod, StableDiffusionOptions, strength_problems
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,8 +91,9 @@ class PromptEditDiff(StableDiffusionMethod):
             ]
         return []
 
-    def request_fields(self) -> frozenset[str]:
-        return self.needs | ({"source_prompt"} if self.options.tagging == "automatic" else set())
+    @classmethod
+    def needs_of(cls, options: Options) -> frozenset[str]:
+        return cls.needs | ({"source_prompt"} if options.tagging == "automatic" else set())
 
     def load(self, checkpoint: weights.Weights, runtime: Runtime) -> Any:
         return load_pipeline(checkpoint, runtime, self.options.scheduler)

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import low_rank
-from methods.controlnet_inpaint import control_pixels
+from methods.diffusion.control import control_pixels
 from methods.pipelines import quiet
 from methods.training import (
     Budget,

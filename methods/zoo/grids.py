@@ -12,7 +12,7 @@ from PIL import Image
 
 from bench.edit import EditCase
 from bench.images import mask_array, mask_image
-from methods.controlnet_inpaint import control_images
+from methods.diffusion.control import control_images
 from methods.mask_grid import cover_cells
 from methods.pipelines import call, masked_latents
 from methods.zoo.corpus import FACTOR

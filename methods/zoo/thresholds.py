@@ -451,7 +451,7 @@ _MEASURES: dict[str, Measure] = {
         _check_steered, "blended_latent_diffusion", "methods.blended_latent_diffusion:BlendedLatentDiffusion"
     ),
     "latent_blending": partial(_check_steered, "latent_blending", "methods.latent_blending:LatentBlending"),
-    "sdedit": partial(_check_steered, "sdedit", "methods.sdedit:SdEdit"),
+    "sdedit": partial(_check_steered, "sdedit", "methods.diffusion.stable_diffusion:SdEdit"),
     "glide": partial(_check_elsewhere, "methods.zoo.glide:check_glide"),
     "blended_diffusion": partial(_check_elsewhere, "methods.zoo.adm:check_blended_diffusion"),
     "lama": _on_level_1(partial(_check_elsewhere, "methods.zoo.lama:check_lama")),

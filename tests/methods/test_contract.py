@@ -24,9 +24,9 @@ from methods.endpoints.base import EndpointMethod
 from tests.bench.endpoints.fake_server import KEY, fake_api
 from tests.methods.blended_diffusion.conftest import tiny_adm
 from tests.methods.conftest import box_mask, picture, request, tiny_pipeline
+from tests.methods.diffusion.test_controlnet_inpaint import tiny_control
 from tests.methods.glide.conftest import tiny_glide
 from tests.methods.prompt_edit_diff.conftest import awake, tiny_editor, tiny_model
-from tests.methods.test_controlnet_inpaint import tiny_control
 
 REGISTRY = Registry("method", METHODS)
 TEXTS = ("source_prompt", "target_prompt", "region_prompt", "instruction")
@@ -91,6 +91,7 @@ CONTRACTS: dict[str, Contract] = {
         composite={},
         tolerance=2,
     ),
+    "diffusers": Contract({"weights": "inpainting"}, {"steps": 2}, MASKED, PASTE),
     "lama": Contract({"weights": "lama"}, follows=follows("mask"), composite={}),
     # The stand-in for the server paints the mask whatever the prompt, and there is no seed.
     "openai_images": Contract(

@@ -15,10 +15,8 @@ from bench.downloads import HubFiles, MissingFiles
 from bench.edit import Runtime
 from methods import file_hashes, published, weights
 from methods.blended_latent_diffusion import BlendedLatentDiffusion
-from methods.instruct_pix2pix import InstructPix2Pix
+from methods.diffusion.stable_diffusion import InstructPix2Pix, SdEdit, SdInpainting
 from methods.latent_blending import LatentBlending
-from methods.sd_inpainting import SdInpainting
-from methods.sdedit import SdEdit
 from tests.methods.conftest import request, tiny_pipeline
 
 Folder = Callable[[int], str]

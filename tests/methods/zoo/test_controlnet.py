@@ -15,7 +15,8 @@ import torch
 
 from bench.edit import Runtime
 from methods import low_rank
-from methods.controlnet_inpaint import ControlNetInpaint, control_images
+from methods.diffusion.control import control_images
+from methods.diffusion.stable_diffusion import ControlNetInpaint
 from methods.training import Machine
 from methods.zoo import corpus, diffusion, grids, manifest, measures, publish
 from methods.zoo.autoencoder import load_vae

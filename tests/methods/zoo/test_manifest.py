@@ -8,7 +8,7 @@ import pytest
 from bench.edit import Runtime
 from methods import pipelines, weights
 from methods.controls import AutoencoderRoundTrip
-from methods.sd_inpainting import SdInpainting
+from methods.diffusion.stable_diffusion import SdInpainting
 from methods.zoo import manifest
 from tests.methods.conftest import picture, request, tiny_pipeline
 

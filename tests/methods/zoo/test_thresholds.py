@@ -17,9 +17,9 @@ from bench.errors import BenchError
 from bench.images import mask_array
 from bench.thresholds import ThresholdCheck
 from methods.blended_latent_diffusion import BlendedLatentDiffusion
+from methods.diffusion.stable_diffusion import SdEdit
 from methods.latent_blending import LatentBlending
 from methods.prompt_edit_diff import VARIANTS
-from methods.sdedit import SdEdit
 from methods.zoo import classifier, thresholds
 from methods.zoo.manifest import ZooError
 from protocols.world import level2, level3

@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline
 
 from bench.edit import Runtime
-from methods.sdedit import SdEdit
+from methods.diffusion.stable_diffusion import SdEdit
 from tests.methods.conftest import picture, request, tiny_components
 from tests.methods.small import SMALL, small
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.edit import EditRequest, Runtime
-from methods.instruct_pix2pix import InstructPix2Pix
+from methods.diffusion.stable_diffusion import InstructPix2Pix
 from tests.methods.conftest import picture, request, tiny_pipeline
 from tests.methods.small import small
 

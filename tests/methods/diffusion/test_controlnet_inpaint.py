@@ -11,7 +11,8 @@ import torch
 from bench.downloads import HubFiles, MissingFiles
 from bench.edit import Runtime
 from methods import published
-from methods.controlnet_inpaint import ControlNetInpaint, control_images
+from methods.diffusion.control import control_images
+from methods.diffusion.stable_diffusion import ControlNetInpaint
 from tests.methods.conftest import SIZE, box_mask, picture, request, tiny_components
 from tests.methods.small import SMALL, small
 

@@ -9,13 +9,11 @@ import pytest
 
 from bench.edit import Runtime
 from methods.blended_latent_diffusion import BlendedLatentDiffusion
-from methods.controlnet_inpaint import ControlNetInpaint
+from methods.diffusion.base import StableDiffusionMethod, strength_problems
+from methods.diffusion.stable_diffusion import ControlNetInpaint, SdEdit, SdInpainting
 from methods.latent_blending import LatentBlending
-from methods.sd_inpainting import SdInpainting
-from methods.sdedit import SdEdit
-from methods.stable_diffusion import StableDiffusionMethod, strength_problems
 from tests.methods.conftest import SIZE, request
-from tests.methods.test_controlnet_inpaint import tiny_control
+from tests.methods.diffusion.test_controlnet_inpaint import tiny_control
 
 METHODS: tuple[type[StableDiffusionMethod], ...] = (
     BlendedLatentDiffusion,

@@ -10,7 +10,7 @@ from PIL import Image
 from bench.edit import EditRequest, Runtime
 from bench.registry import OptionError, parse_options
 from methods import pipelines
-from methods.sd_inpainting import SdInpainting
+from methods.diffusion.stable_diffusion import SdInpainting
 from tests.methods.conftest import FACTOR, SIZE, box_mask, picture, request, tiny_pipeline
 from tests.methods.small import small
 
@@ -182,7 +182,7 @@ def test_cover_hides_the_masks_own_pixels_alone(tiny_folder: Folder) -> None:
 def test_arguments_of_the_call(nine: SdInpainting, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs: dict[str, Any] = {}
 
-    def spy(pipeline: Any, **arguments: Any) -> list[Any]:
+    def spy(pipeline: Any, output: str, **arguments: Any) -> list[Any]:
         inputs.update(arguments)
         return [picture(0)] * len(arguments["prompt"])
 

@@ -1,10 +1,11 @@
-"""Base classes of the methods that run a Stable Diffusion checkpoint.
+"""Base classes of the methods that run a diffusion model.
 
-:class:`StableDiffusionMethod` checks the options, loads the pipeline, checks a batch and composites its results. A
-method states its options, its kind of checkpoint and how one batch is edited:
+:class:`CheckpointMethod` checks the options, loads the pipeline, checks a batch and composites its results. A method
+states its options, its kind of checkpoint and how one batch is edited:
 
-* :class:`DiffusersMethod`: by one call of a pipeline of diffusers.
-* :class:`BlendingMethod`: by a loop of its own in latents, which blends the source back in at every step.
+* ``methods.diffusion.adapter.Diffusers``: by one call of any pipeline of diffusers.
+* :class:`StableDiffusionMethod`: on the parts of a Stable Diffusion checkpoint, in a loop of its own.
+* :class:`BlendingMethod`: by such a loop in latents, which blends the source back in at every step.
 """
 
 from __future__ import annotations
@@ -43,14 +44,6 @@ class StableDiffusionOptions:
 
 
 @dataclass(frozen=True)
-class DiffusersOptions(StableDiffusionOptions):
-    scheduler: pipelines.SchedulerName | None = None
-    """Name of the sampler. None is the checkpoint's own."""
-    paste: bool = False
-    """Composite the result with the source outside the mask. Off: the raw output. Both are scored."""
-
-
-@dataclass(frozen=True)
 class BlendingOptions(StableDiffusionOptions):
     prompt_field: PromptField = "target_prompt"
     """Text of the request that is the prompt. The target prompt describes the whole result, as the captions in
@@ -60,20 +53,12 @@ class BlendingOptions(StableDiffusionOptions):
     miss. ``cover`` makes every cell editable that the mask touches."""
 
 
-class StableDiffusionMethod(EditMethod):
-    """A method on one Stable Diffusion checkpoint, 1.x or 2.x."""
+class CheckpointMethod(EditMethod):
+    """A method on one checkpoint, loaded as a pipeline of diffusers."""
 
     # The name in the registry, with which error messages begin.
     name: ClassVar[str]
-    # The class of diffusers whose components are loaded.
-    pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
-    # Input channels that the UNet may have, which tell the kinds of checkpoints apart.
-    channels: ClassVar[tuple[int, ...]] = (4,)
-    native_size: int | None = 512
-
-    @classmethod
-    def identity(cls, options: Any) -> dict[str, str]:
-        return weights.identity(options.weights, options.revision)
+    pipeline: Any
 
     @classmethod
     def problems(cls, options: Any) -> list[str]:
@@ -82,42 +67,28 @@ class StableDiffusionMethod(EditMethod):
     @classmethod
     def option_problems(cls, options: Any) -> list[str]:
         """Values out of range, and options that would have no effect. Needs no weights."""
-        problems = [] if options.steps >= 1 else [f"steps {options.steps}: expected at least 1"]
-        if options.guidance < 1:
-            problems.append(f"guidance {options.guidance}: expected at least 1, which switches it off")
-        if options.negative_prompt and options.guidance == 1:
-            problems.append("negative_prompt has no effect at guidance 1")
-        return problems
+        raise NotImplementedError
 
     @classmethod
     def weights_problems(cls, options: Any) -> list[str]:
         """Reasons why the weights cannot be used: missing, incomplete, or of another kind."""
-        return weights.problems(options.weights, options.revision, channels=cls.channels)
+        raise NotImplementedError
 
     def __init__(self, options: Any, runtime: Runtime) -> None:
         """Raises ValueError, with every problem, before anything heavy is loaded."""
         refuse(self.name, self.problems(options) + runtime_problems(runtime))
         self.options: Any = options
-        checkpoint = weights.find(options.weights, options.revision)
-        self.factor = checkpoint.vae_factor
-        self.native_size = checkpoint.native_size
-        self.needs = self.request_fields()
-        self.pipeline = self.load(checkpoint, runtime)
+        self.needs = self.needs_of(options)
+        self.prepare(runtime)
 
-    def request_fields(self) -> frozenset[str]:
-        """Fields of a request that a method with these options uses."""
-        return self.needs
-
-    def load(self, checkpoint: Weights, runtime: Runtime) -> Any:
-        """The pipeline, on the device and in the precision of ``runtime``."""
-        return pipelines.load_pipeline(self.pipeline_class, checkpoint, runtime)
+    def prepare(self, runtime: Runtime) -> None:
+        """Loads ``self.pipeline``, on the device and in the precision of ``runtime``."""
+        raise NotImplementedError
 
     def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
-        """Edits sources (and masks) of one size, whose sides are multiples of the autoencoder's factor."""
+        """Edits sources (and masks) of one size."""
         if not requests:
             return []
-        # Most pipelines have no height and width: they take the sources' size, rounded down to the factor.
-        batches.one_size(requests, self.factor)
         edited = self.edit_batch(requests, batches.sources(requests))
         return batches.composite(requests, edited) if self.composited() else edited
 
@@ -130,26 +101,42 @@ class StableDiffusionMethod(EditMethod):
         return bool(self.options.paste)
 
 
-class DiffusersMethod(StableDiffusionMethod):
-    """A method that is one call of a pipeline of diffusers."""
+class StableDiffusionMethod(CheckpointMethod):
+    """A method on one Stable Diffusion checkpoint, 1.x or 2.x."""
+
+    # The class of diffusers whose components are loaded.
+    pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
+    # Input channels that the UNet may have, which tell the kinds of checkpoints apart.
+    channels: ClassVar[tuple[int, ...]] = (4,)
+    native_size: int | None = 512
+
+    @classmethod
+    def identity(cls, options: Any) -> dict[str, str]:
+        return weights.identity(options.weights, options.revision)
+
+    @classmethod
+    def option_problems(cls, options: Any) -> list[str]:
+        return sampling_problems(options)
+
+    @classmethod
+    def weights_problems(cls, options: Any) -> list[str]:
+        return weights.problems(options.weights, options.revision, channels=cls.channels)
+
+    def prepare(self, runtime: Runtime) -> None:
+        checkpoint = weights.find(self.options.weights, self.options.revision)
+        self.factor = checkpoint.vae_factor
+        self.native_size = checkpoint.native_size
+        self.pipeline = self.load(checkpoint, runtime)
 
     def load(self, checkpoint: Weights, runtime: Runtime) -> Any:
-        return pipelines.load_pipeline(self.pipeline_class, checkpoint, runtime, self.options.scheduler)
+        """The pipeline, on the device and in the precision of ``runtime``."""
+        return pipelines.load_pipeline(self.pipeline_class, checkpoint, runtime)
 
-    def call(self, requests: Sequence[EditRequest], prompt_field: str, **arguments: Any) -> list[Image]:
-        """Calls the pipeline with the arguments that all pipelines take, and with ``arguments``."""
-        options = self.options
-        return pipelines.call(
-            self.pipeline,
-            prompt=batches.prompts(requests, prompt_field),
-            # One per image: a single string would be encoded once, and fail on any batch.
-            negative_prompt=[options.negative_prompt] * len(requests),
-            num_inference_steps=options.steps,
-            guidance_scale=options.guidance,
-            generator=batches.generators(requests),
-            output_type="pil",
-            **arguments,
-        )
+    def edit(self, requests: Sequence[EditRequest]) -> list[Image]:
+        """Edits sources (and masks) of one size, whose sides are multiples of the autoencoder's factor."""
+        if requests:
+            batches.one_size(requests, self.factor)
+        return super().edit(requests)
 
 
 class BlendingMethod(StableDiffusionMethod):
@@ -162,8 +149,9 @@ class BlendingMethod(StableDiffusionMethod):
     def weights_problems(cls, options: Any) -> list[str]:
         return latents.problems(options.weights, options.revision, options.steps)
 
-    def request_fields(self) -> frozenset[str]:
-        return frozenset({"source", "mask", self.options.prompt_field})
+    @classmethod
+    def needs_of(cls, options: Any) -> frozenset[str]:
+        return frozenset({"source", "mask", options.prompt_field})
 
     def edit_batch(self, requests: Sequence[EditRequest], sources: Sequence[Image]) -> list[Image]:
         import torch
@@ -196,6 +184,16 @@ class BlendingMethod(StableDiffusionMethod):
         (B, 4, h, w).
         """
         raise NotImplementedError
+
+
+def sampling_problems(options: Any) -> list[str]:
+    """Problems of ``steps``, ``guidance`` and ``negative_prompt`` under classifier-free guidance."""
+    problems = [] if options.steps >= 1 else [f"steps {options.steps}: expected at least 1"]
+    if options.guidance < 1:
+        problems.append(f"guidance {options.guidance}: expected at least 1, which switches it off")
+    if options.negative_prompt and options.guidance == 1:
+        problems.append("negative_prompt has no effect at guidance 1")
+    return problems
 
 
 def strength_problems(steps: int, strength: float) -> list[str]:

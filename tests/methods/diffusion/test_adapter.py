@@ -1,0 +1,271 @@
+"""The adapter's options, weights and notes. ``test_table`` has the pixels of every row."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bench.edit import Runtime
+from bench.registry import Registry, parse_options
+from bench.suite import configure_method
+from methods import METHODS
+from methods.diffusion import checkpoint, inference
+from methods.diffusion.adapter import Diffusers
+from methods.diffusion.presets import PRESETS
+from methods.diffusion.table import PIPELINES
+from methods.published import PUBLIC
+from methods.weights import WeightsError
+from tests.methods.conftest import picture, request
+from tests.methods.diffusion.tiny_pipelines import flux, sdxl_inpaint
+from tests.methods.small import small
+
+REGISTRY = Registry("method", METHODS)
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny SDXL inpainting pipeline, saved whole."""
+    folder = tmp_path_factory.mktemp("sdxl")
+    sdxl_inpaint().save_pretrained(folder)
+    return folder
+
+
+def problems(**options: Any) -> list[str]:
+    return Diffusers.problems(Diffusers.Options(**options))
+
+
+# --- weights ------------------------------------------------------------------------------------------
+
+
+def test_a_saved_pipeline_is_loaded_and_called(sdxl: Path) -> None:
+    """Its class is that of model_index.json, its native size that of its UNet: 16 samples of 2 pixels."""
+    method = Diffusers(Diffusers.Options(weights=str(sdxl), steps=2), Runtime())
+    assert type(method.pipeline).__name__ == "StableDiffusionXLInpaintPipeline"
+    assert method.needs == {"source", "mask", "target_prompt"}
+    one = small(1)
+    bare = sdxl_inpaint()
+    bare.set_progress_bar_config(disable=True)
+    (expected,) = bare(
+        prompt=one.target_prompt, image=one.source, mask_image=one.mask, strength=1.0, width=32, height=32,
+        num_inference_steps=2, generator=torch.Generator().manual_seed(1),
+    ).images  # fmt: skip
+    assert method.edit([one])[0].tobytes() == expected.tobytes()
+    larger = request(
+        1, source=picture(1, (96, 80)), mask=picture(1, (96, 80)).convert("L").point(lambda v: 255)
+    )
+    assert method.edit([larger])[0].size == (96, 80)
+
+
+def test_the_identity_is_the_content_of_every_part(sdxl: Path, tmp_path: Path) -> None:
+    options = Diffusers.Options(weights=str(sdxl))
+    assert set(Diffusers.identity(options)) == {"sha256"}
+    pipeline = sdxl_inpaint()
+    with torch.no_grad():
+        next(iter(pipeline.text_encoder_2.parameters())).add_(1)
+    pipeline.save_pretrained(tmp_path)
+    assert Diffusers.identity(replace(options, weights=str(tmp_path))) != Diffusers.identity(options)
+
+
+def test_missing_and_broken_files_are_named(sdxl: Path, tmp_path: Path) -> None:
+    assert "weights is empty" in problems()[0]
+    assert "no such folder" in problems(weights="./nowhere")[0]
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": ["my_code", "Mine"]}))
+    assert "Only classes of diffusers are loaded" in problems(weights=str(tmp_path))[0]
+    index = json.loads((sdxl / "model_index.json").read_text())
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKL"}))
+    (problem,) = problems(weights=str(tmp_path))
+    assert "unet/" in problem
+    assert "vae/*.safetensors" in problem
+    shards = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    (tmp_path / "vae" / "model.safetensors.index.json").write_text(json.dumps(shards))
+    assert "vae/model-00001-of-00002.safetensors" in problems(weights=str(tmp_path))[0]
+    assert problems(weights=str(sdxl)) == []
+
+
+def test_an_embedded_checkpoint_works_by_its_class() -> None:
+    """The same weights as the method ``sd_inpainting``, with the same result at the same settings."""
+    options = {"weights": "zoo:sd_inpainting", "steps": 2, "guidance": 3.0, "mask_cells": "cover"}
+    generic = configure_method("diffusers", REGISTRY, options={**options, "negative_prompt": ""})
+    named = configure_method("sd_inpainting", REGISTRY, preset="mini", options={"steps": 2})
+    assert generic.problems == ()
+    assert generic.needs == named.needs
+    assert generic.spec.options["_identity"] == named.spec.options["_identity"]
+    one = request(1)
+    ours, theirs = (method.create(Runtime()).edit([one])[0] for method in (generic, named))
+    assert ours.tobytes() == theirs.tobytes()
+
+
+def test_an_sdxl_checkpoint_is_none_of_stable_diffusion_1(sdxl: Path) -> None:
+    (problem,) = problems(weights=str(sdxl), pipeline="StableDiffusionInpaintPipeline")
+    assert "SDXL" in problem
+
+
+# --- options ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps 0: expected at least 1"),
+        ({"guidance": -1.0}, "guidance -1.0: expected at least 0"),
+        ({"strength": 0.0}, "strength 0.0: expected more than 0"),
+        ({"size": "big"}, "size 'big'"),
+        ({"image_guidance": 2.0}, "has no guidance towards the source"),
+        ({"controlnet": "a/b"}, "controlnet: StableDiffusionXLInpaintPipeline has none"),
+        ({"call": {"clip_skipp": 1}}, "has no argument clip_skipp; it has: "),
+        ({"call": {"height": 64}}, "the adapter sets height itself"),
+        ({"pipeline": "FluxFilPipeline"}, "Did you mean 'FluxFillPipeline'?"),
+        ({"pipeline": "AutoencoderKL"}, "has no pipeline of this name"),
+        ({"loras": ["a/b"]}, "peft"),
+        ({"quantization": "torchao-int8"}, "pip install torchao"),
+    ],
+)
+def test_unfit_options_are_named_before_anything_loads(
+    sdxl: Path, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whether or not these packages are there.
+    monkeypatch.setattr("methods.diffusion.options.find_spec", lambda name: None)
+    found = problems(**{"weights": str(sdxl)} | options)
+    assert any(message in problem for problem in found), found
+    with pytest.raises(ValueError, match="diffusers: "):
+        Diffusers(Diffusers.Options(**{"weights": str(sdxl)} | options), Runtime())
+
+
+def test_a_negative_prompt_that_flux_would_ignore_is_refused() -> None:
+    options = {"weights": "a/b", "pipeline": "FluxKontextPipeline", "negative_prompt": "blur"}
+    ignored = [problem for problem in problems(**options) if "negative_prompt" in problem]
+    assert "set call: {true_cfg_scale: 4.0}" in ignored[0]
+    with_scale = problems(**options, call={"true_cfg_scale": 4.0})
+    assert not any("negative_prompt" in problem for problem in with_scale)
+
+
+def test_offloading_needs_an_accelerator(sdxl: Path) -> None:
+    with pytest.raises(ValueError, match="offload model moves parts to an accelerator"):
+        Diffusers(Diffusers.Options(weights=str(sdxl), offload="model"), Runtime())
+
+
+def test_run_time_options_are_no_part_of_the_digest(sdxl: Path) -> None:
+    plain = configure_method("diffusers", REGISTRY, options={"weights": str(sdxl)}).spec
+    options = {"weights": str(sdxl), "offload": "group", "compile": True}
+    assert configure_method("diffusers", REGISTRY, options=options).spec.digest == plain.digest
+    options = {"weights": str(sdxl), "resize": "crop"}
+    assert configure_method("diffusers", REGISTRY, options=options).spec.digest != plain.digest
+
+
+def test_composited_results_keep_the_source_at_its_own_size(sdxl: Path) -> None:
+    """Bit for bit, although the model works at another size."""
+    one = request(1, source=picture(1, (50, 37)), mask=picture(1, (50, 37)).convert("L").point(_left))
+    method = Diffusers(Diffusers.Options(weights=str(sdxl), steps=1, paste=True), Runtime())
+    edited, outside = np.asarray(method.edit([one])[0]), np.asarray(one.mask) == 0
+    assert np.array_equal(edited[outside], np.asarray(one.source)[outside])
+    assert (edited[~outside] != np.asarray(one.source)[~outside]).any()
+
+
+def _left(value: int) -> int:
+    return 255 if value < 110 else 0
+
+
+# --- references ---------------------------------------------------------------------------------------
+
+
+def test_references_follow_the_source_in_one_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def echo(pipeline: Any, output: str, **arguments: Any) -> list[Any]:
+        calls.append(arguments)
+        return [picture(1)]
+
+    method = object.__new__(Diffusers)
+    method.row, method.pixels, method.factor = PIPELINES["Flux2KleinPipeline"], 64 * 64, 2
+    method.options = method.call_options = Diffusers.Options(weights="a/b")
+    method.pipeline = None
+    monkeypatch.setattr("methods.pipelines.call", echo)
+    references = (picture(8, (20, 30)), picture(9, (16, 16)))
+    method.edit([replace(request(1), references=references), request(2)])
+    assert [entry.size for entry in calls[0]["image"]] == [(64, 64), (20, 30), (16, 16)]
+    assert [entry.size for entry in calls[1]["image"]] == [(64, 64)]
+
+
+# --- classes that the table does not have -------------------------------------------------------------
+
+
+def test_an_unknown_class_is_inferred_and_said_so(tmp_path: Path) -> None:
+    """StableDiffusionXLImg2ImgPipeline is not in the table."""
+    name = "StableDiffusionXLImg2ImgPipeline"
+    assert name not in PIPELINES
+    row = inference.row_of(name)
+    assert (row.image, row.mask, row.strength, row.prompt_field) == ("image", "", "strength", "target_prompt")
+    assert not row.batchable
+    index = {"_class_name": name}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    (note,) = Diffusers.notes(Diffusers.Options(weights=str(tmp_path)))
+    assert "inferred from its signature" in note
+    assert "image is the source" in note
+    assert "one at a time" in note
+    assert Diffusers.needs_of(Diffusers.Options(weights=str(tmp_path))) == {"source", "target_prompt"}
+    with pytest.raises(WeightsError, match="takes no image"):
+        inference.row_of("StableDiffusionPipeline")
+
+
+def test_inference_finds_what_the_table_says_of_known_classes() -> None:
+    import diffusers
+
+    for name, row in PIPELINES.items():
+        if row.first or not row.text:
+            continue
+        inferred = inference.infer(getattr(diffusers, name))
+        assert (inferred.image, inferred.mask) == (row.image, row.mask), name
+        assert inferred.strength == row.strength, name
+        assert inferred.guidance == row.guidance, name
+        assert bool(inferred.mask) == bool(row.mask), name
+
+
+def test_unpinned_weights_are_said_to_be() -> None:
+    (note,) = Diffusers.notes(Diffusers.Options(weights="somebody/model", pipeline="FluxFillPipeline"))
+    assert "somebody/model has no pinned commit" in note
+    pinned = Diffusers.Options(weights="somebody/model", revision="a" * 40, pipeline="FluxFillPipeline")
+    assert Diffusers.notes(pinned) == []
+
+
+# --- presets ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_lacks_nothing_but_its_weights(name: str) -> None:
+    options = parse_options(Diffusers, PRESETS[name])
+    assert Diffusers.option_problems(options) == []
+    (problem,) = Diffusers.weights_problems(options)
+    assert options.weights in problem
+    published = PUBLIC[options.weights]
+    assert published.licence
+    assert sum(size for _, size in published.files.values()) > 1e9
+    # Presets state their numbers, which the defaults of a later diffusers then do not change.
+    row = PIPELINES[options.pipeline]
+    assert options.steps is not None
+    assert (options.guidance is not None) == bool(row.guidance)
+    assert (options.image_guidance is not None) == bool(row.image_guidance)
+
+
+def test_flux_fill_is_loaded_whole(tmp_path: Path) -> None:
+    """A pipeline with two text encoders and a transformer, saved and loaded as a user's folder."""
+    flux("FluxFillPipeline", 20, 8).save_pretrained(tmp_path)
+    options = Diffusers.Options(weights=str(tmp_path), steps=1, size="source")
+    found = checkpoint.find(options)
+    assert (found.pipeline, found.pixels) == ("FluxFillPipeline", 1024 * 1024)
+    assert set(found.weights.parts) == {
+        "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "transformer", "vae",
+    }  # fmt: skip
+    method = Diffusers(options, Runtime())
+    parameters = set(inspect.signature(type(method.pipeline).__call__).parameters)
+    assert "negative_prompt" not in parameters
+    assert not any(part.training for part in (method.pipeline.transformer, method.pipeline.text_encoder_2))
+    assert method.edit([small(1)])[0].size == (32, 32)
