@@ -44,10 +44,8 @@ def infer(cls: Any) -> PipelineRow:
         )
     mask = next((name for name in _MASKS if name in names), "")
     parameters = inspect.signature(cls.__call__).parameters
-    # Classes with both scales: the one that has no value by default is for distilled models.
-    true_cfg = "true_cfg_scale" in names and (
-        "guidance_scale" not in names or parameters["guidance_scale"].default is None
-    )
+    # Classes with both scales guide by the one that is on by default. The other is for distilled models.
+    true_cfg = "true_cfg_scale" in names and parameters["true_cfg_scale"].default > 1
     return PipelineRow(
         image=image,
         images="references" if image.endswith("images") else "one",
