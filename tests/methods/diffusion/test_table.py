@@ -265,7 +265,9 @@ def test_white_is_edited_and_black_is_kept(name: str) -> None:
             # The same noise: the latents of the kept half are the very same ones.
             other = replace(base, target_prompt="a blue whale", instruction="make it rain")
             difference = np.abs(pixels(method.edit([other])[0]) - edit).mean(axis=2)
-            assert difference[inside].mean() > 2 * difference[~inside].mean()
+            # Not beside the seam, where the decoder mixes the halves.
+            far = np.abs(np.arange(width) - width // 2) >= width // 8
+            assert difference[inside & far].mean() > 2 * difference[~inside & far].mean()
             continue
         painted = pixels(one.source).copy()
         painted[inside] = (255, 0, 0)
