@@ -31,10 +31,11 @@ MAX_ERROR = 100_000
 class EndpointError(BenchError):
     """The endpoint did not give what was requested. The message says why and what to do."""
 
-    def __init__(self, message: str, status: int | None = None) -> None:
-        """``status``: HTTP status of the last answer, None where there was none."""
+    def __init__(self, message: str, status: int | None = None, code: str = "") -> None:
+        """``status``: HTTP status of the last answer, None where there was none. ``code``: the server's own word."""
         super().__init__(message)
         self.status = status
+        self.code = code
 
 
 class Refused(EndpointError):
@@ -279,9 +280,9 @@ class Endpoint:
         text = f"{self.url}: status {status}: {self._without_key(error.message)}{code}. {remedy}".rstrip()
         # A status 403 may concern the content of one request.
         if status in (401, 402, 404) or error.code in _SPENT:
-            self._no_access = NoAccess(text, status)
+            self._no_access = NoAccess(text, status, error.code)
             return self._no_access
-        return Refused(text, status)
+        return Refused(text, status, error.code)
 
     def _without_key(self, text: str) -> str:
         # Servers quote the key in messages such as "Incorrect API key provided: ...".

@@ -86,6 +86,16 @@ METRICS: dict[str, str] = {
     "magicbrush_clip_i": "bench.metrics.published.magicbrush:MagicBrushClipI",
     "magicbrush_dino_i": "bench.metrics.published.magicbrush:MagicBrushDinoI",
     "magicbrush_clip_t": "bench.metrics.published.magicbrush:MagicBrushClipT",
+    "judge_follow": "bench.judges.columns:JudgeFollow",
+    "judge_keep": "bench.judges.columns:JudgeKeep",
+    "judge_real": "bench.judges.columns:JudgeReal",
+    "vie_sc": "bench.judges.columns:VieSc",
+    "vie_pq": "bench.judges.columns:ViePq",
+    "vie_o": "bench.judges.columns:VieO",
+    "imgedit_1": "bench.judges.columns:ImgEdit1",
+    "imgedit_2": "bench.judges.columns:ImgEdit2",
+    "imgedit_3": "bench.judges.columns:ImgEdit3",
+    "imgedit_score": "bench.judges.columns:ImgEditScore",
 }
 
 # Published metric -> metric that replaces it, under its own name, where its weights are missing. A stand-in whose

@@ -46,6 +46,9 @@ OUTCOME = "0/1"
 COMPOSITED_SUFFIX = "_pasted"
 
 
+# Between the name of a judge's column and the judge's label.
+LABEL = "@"
+
 NO_MASK = "the case has no mask"
 """Reason for no value where a metric or compositing needs a mask and the case has none."""
 
@@ -66,6 +69,8 @@ class ReasonCode(Enum):
     """There was no edit to score. Scoring tries again once there is one."""
     ERROR = "error: "
     """The metric failed. The next run of scoring tries again."""
+    JUDGE = "judge: "
+    """A judge's reply has no score for it. The reply is stored, and the judge is not asked again."""
 
     def text(self, message: str) -> str:
         """The reason as it is stored."""
@@ -75,7 +80,9 @@ class ReasonCode(Enum):
     def of(cls, reason: str | None) -> ReasonCode:
         """Code of a stored reason."""
         # FINAL has the empty prefix, which every reason has, so it is the default.
-        coded = (code for code in (cls.NO_EDIT, cls.ERROR) if (reason or "").startswith(code.value))
+        coded = (
+            code for code in (cls.NO_EDIT, cls.ERROR, cls.JUDGE) if (reason or "").startswith(code.value)
+        )
         return next(coded, cls.FINAL)
 
 
@@ -316,6 +323,8 @@ class MetricBase:
     """True where the composited edit is scored too, under ``<name>_pasted``."""
     on_request: bool = False
     """True where it is computed only if a suite, ``--metric`` or ``measure(metrics=...)`` names it."""
+    judged: bool = False
+    """True where a judge behind a server scores it (``bench.judges``), and ``score`` does not."""
     uses_features: bool = False
     """True where its constructor takes the shared :class:`~bench.metrics.features.Features`."""
     kind: ClassVar[Literal["edit", "set"]]
@@ -385,6 +394,7 @@ class MetricInfo:
     embedded: bool = False
     on_request: bool = False
     published: str = ""
+    judged: bool = False
 
 
 def info_of(metric: MetricBase | type[MetricBase]) -> MetricInfo:
@@ -402,13 +412,14 @@ def info_of(metric: MetricBase | type[MetricBase]) -> MetricInfo:
         embedded=metric.embedded,
         on_request=metric.on_request,
         published=metric.published,
+        judged=metric.judged,
     )
 
 
 def raw_name(stored_name: str) -> str:
-    """Name of the metric behind a stored score, whether that is of the raw or of the composited edit."""
-    # The one place that reads the suffix.
-    return stored_name.removesuffix(COMPOSITED_SUFFIX)
+    """Name of the metric behind a stored score, of the raw or the composited edit, of whichever judge."""
+    # The one place that reads the suffix, and the label of a judge.
+    return stored_name.partition(LABEL)[0].removesuffix(COMPOSITED_SUFFIX)
 
 
 def _array_digest(array: NDArray[np.generic]) -> str:

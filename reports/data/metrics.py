@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from bench.metrics.types import COMPOSITED_SUFFIX, OUTCOME, MetricInfo, raw_name
+from bench.metrics.types import COMPOSITED_SUFFIX, LABEL, OUTCOME, MetricInfo, raw_name
 from reports.data.scores import PEAK_MEMORY, SECONDS
 
 # Metric -> heading of its column, in the order of the detail tables. Other metrics are called by their own
@@ -136,8 +136,8 @@ def is_composited(metric: str) -> bool:
 
 def heading(metric: str) -> str:
     """Heading of a column of the metric, without a mark for composited edits."""
-    name = raw_name(metric)
-    return HEADINGS.get(name, name)
+    name, label = raw_name(metric), metric.partition(LABEL)[2]
+    return HEADINGS.get(name, name) + (f" ({label})" if label else "")
 
 
 def full_heading(metric: str) -> str:

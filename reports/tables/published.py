@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from bench.edit import ALL
 from bench.metrics.published import DIFFERENCES
+from bench.metrics.types import LABEL, MetricInfo, raw_name
 from bench.tables.table import Table, slug
 from reports.data.report_data import ReportData
 from reports.tables.tabulate import Pick, tabulate, with_note
+
+
+def _heading(name: str, info: MetricInfo) -> str:
+    """Heading of a column, with the label of its judge."""
+    label = name.partition(LABEL)[2]
+    return (info.heading or raw_name(name)) + (f" ({label})" if label else "")
 
 
 def published_tables(data: ReportData) -> list[Table]:
@@ -15,9 +22,13 @@ def published_tables(data: ReportData) -> list[Table]:
     for protocol in data.protocols():
         # In the order in which the metrics are registered, so that a benchmark's columns stand together.
         scored = set(data.published(protocol))
-        infos = {name: info for name, info in data.metrics.items() if name in scored}
+        order = list(data.metrics)
+        infos = {
+            name: data.metrics[raw_name(name)]
+            for name in sorted(scored, key=lambda name: (order.index(raw_name(name)), name))
+        }
         picks = [
-            Pick(info.heading or name, name, ALL, protocol, info.published) for name, info in infos.items()
+            Pick(_heading(name, info), name, ALL, protocol, info.published) for name, info in infos.items()
         ]
         if not picks:
             continue

@@ -1,0 +1,14 @@
+"""Judges: vision-language models that score edits by a rubric. Their replies are stored, and a failure is no number.
+
+==============  =====================================================================
+module          what it does
+==============  =====================================================================
+``rubrics``     reads a rubric: its questions, the scale, how scores become columns
+``reading``     reads the scores in a reply, or says why there are none
+``options``     the options of a judge, and its identity
+``chat``        one question to the server: images and text, and its reply
+``replies``     the log of all replies of a judge in a run folder
+``pointwise``   judges the edits of a run, and writes the scores
+``columns``     the declarations of the columns, for tables and lists
+==============  =====================================================================
+"""

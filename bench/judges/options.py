@@ -1,0 +1,187 @@
+"""The options of a judge, and the identity of what it is asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from bench.edit import Configurable, stable_digest
+from bench.endpoints.client import Ceiling
+from bench.endpoints.servers import find_server, server_problems
+from bench.errors import BenchError
+from bench.judges import reading
+from bench.judges.rubrics import RubricError, Wording, load_rubric, word
+from bench.metrics.types import LABEL
+from bench.registry import options_dict, parse_options
+
+# Marks an option that does not change what the judge is asked.
+_RunTime = Field(exclude=True)
+
+
+class JudgeError(BenchError):
+    """A judge that cannot work. The message names the remedy."""
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """A judge: a rubric, a model, and how it is asked."""
+
+    rubric: str
+    """Name of a rubric: masked-edit, viescore or imgedit."""
+    model: str
+    """Model that the server is asked for. Its answer names the one that answered."""
+    server: str = "judge"
+    """``openai``, or a name such as ``judge``: its address is in ``PROMPTEDITBENCH_JUDGE_URL``."""
+    prompts: str = ""
+    """Folder of the official prompt files, for the rubrics of public benchmarks."""
+    temperature: float | None = 0.0
+    """None leaves it to the server: some models take no other than their own."""
+    seed: int | None = None
+    """Sent with each call, increased by one with every pass. None sends none."""
+    max_tokens: int = 1400
+    token_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """Name under which ``max_tokens`` is sent. Reasoning models of OpenAI take the second."""
+    codec: Literal["png", "jpeg"] = "png"
+    """How images are sent. The published judges send JPEG at quality 75, which hides small damage."""
+    longest_side: int | None = 1024
+    """Images are made smaller to this side before they are sent. None sends them as they are."""
+
+    # From here on the options do not change what is asked.
+    passes: Annotated[int, _RunTime] = 1
+    """How often each question is asked. The value is the mean over the passes."""
+    label: Annotated[str, _RunTime] = ""
+    """Distinguishes a second judge with the same rubric: its columns are called NAME@LABEL."""
+    concurrency: Annotated[int, _RunTime] = 8
+    """Calls at one time."""
+    requests_per_minute: Annotated[float, _RunTime] = 60.0
+    timeout: Annotated[float, _RunTime] = 120.0
+    """Seconds without an answer after which a call is tried again."""
+    retries: Annotated[int, _RunTime] = 5
+    max_requests: Annotated[int | None, _RunTime] = None
+    """Ceiling of calls in one run of the command, retries included. None for no ceiling."""
+    price_per_call: Annotated[float | None, _RunTime] = None
+    """Price of one call, for the estimate and for ``max_cost``."""
+    max_cost: Annotated[float | None, _RunTime] = None
+    """Ceiling of the cost of one run of the command, in the currency of ``price_per_call``."""
+
+    @property
+    def ceiling(self) -> Ceiling:
+        return Ceiling(self.max_requests, self.max_cost, self.price_per_call)
+
+
+class _Judge(Configurable):
+    Options = JudgeOptions
+    REFUSED: Mapping[str, str] = dict.fromkeys(
+        ("base_url", "url", "key", "api_key", "key_variable"),
+        "a suite names a server, whose address and key stand in the environment. Set the option server",
+    )
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A judge that is ready to be asked."""
+
+    options: JudgeOptions
+    wording: Wording
+    url: str
+    """Address of the server."""
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits over everything that a reply depends on, as far as the judge's owner decides it."""
+        return stable_digest({**options_dict(self.options), "url": self.url, "rubric": self.wording.digest})
+
+    def version(self, served: str) -> str:
+        """The version of the scores of replies by the model ``served``."""
+        # The folder of the prompts is not in it: their digest is.
+        asked = {**options_dict(self.options), "prompts": "", "rubric": self.wording.digest}
+        identity = {**asked, "served": served, "passes": self.options.passes, "reading": reading.VERSION}
+        return f"{self.wording.rubric.version}-{stable_digest(identity)[:8]}"
+
+    def column(self, name: str) -> str:
+        """Name of the stored scores of a column of the rubric."""
+        return f"{name}{LABEL}{self.options.label}" if self.options.label else name
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything that a reader of the replies needs to know, without a secret."""
+        return {
+            "digest": self.digest,
+            "url": self.url,
+            "options": dataclasses.asdict(self.options),
+            "rubric": self.wording.digest,
+            "prompt_files": dict(self.wording.files),
+            "columns": [self.column(name) for name in self.wording.rubric.columns],
+        }
+
+
+def parse_judge(values: Mapping[str, Any], where: str) -> JudgeOptions:
+    """The options of a judge from plain values. Raises OptionError that begins with ``where``."""
+    options: JudgeOptions = parse_options(_Judge, values, where)
+    return options
+
+
+def judge_problems(options: JudgeOptions) -> list[str]:
+    """Reasons why a judge cannot be asked, each with its remedy. Makes no call."""
+    problems = server_problems(options.server)
+    try:
+        word(load_rubric(options.rubric), options.prompts)
+    except RubricError as error:
+        problems.append(str(error))
+    if not options.model:
+        problems.append("model is empty: name the one to use")
+    for name in ("passes", "concurrency", "max_tokens", "requests_per_minute", "timeout"):
+        if getattr(options, name) <= 0:
+            problems.append(f"{name} {getattr(options, name)}: expected more than 0")
+    if options.retries < 0 or (options.longest_side is not None and options.longest_side < 16):
+        problems.append(
+            f"retries {options.retries} and longest_side {options.longest_side}: expected at least 0 and 16"
+        )
+    if options.max_cost is not None and not (options.price_per_call or 0) > 0:
+        problems.append("max_cost needs price_per_call, the price of one call: set it")
+    if options.label and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", options.label):
+        problems.append(f"label {options.label!r}: expected letters, digits, _ . and -")
+    return problems
+
+
+def make_judge(options: JudgeOptions) -> Judge:
+    """The judge of some options. Raises :class:`JudgeError` that lists every problem."""
+    problems = judge_problems(options)
+    if problems:
+        raise JudgeError(f"judge {options.rubric}: " + "; ".join(problems))
+    return Judge(options, word(load_rubric(options.rubric), options.prompts), find_server(options.server).url)
+
+
+def check_judges(judges: Sequence[JudgeOptions]) -> None:
+    """Raises :class:`JudgeError` where two judges would write the same columns."""
+    names = [(options.rubric, options.label) for options in judges]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise JudgeError(
+                f"two judges have the rubric {name[0]} and the same label: give each a label of its own."
+            )
+
+
+@dataclass(frozen=True)
+class CallEstimate:
+    """Calls that a judge has to make, if none has to be repeated."""
+
+    calls: int
+    minutes: float
+    """Least duration, by the rate limit."""
+    cost: float | None
+    """In the currency of ``price_per_call``. None where no price is given."""
+
+    def __str__(self) -> str:
+        cost = "cost unknown: set price_per_call" if self.cost is None else f"cost {self.cost:.2f}"
+        return f"{self.calls} calls, at least {self.minutes:.1f} minutes, {cost}"
+
+
+def estimate(options: JudgeOptions, calls: int) -> CallEstimate:
+    """Duration and cost of a number of calls."""
+    price = options.price_per_call
+    return CallEstimate(calls, calls / options.requests_per_minute, None if price is None else price * calls)

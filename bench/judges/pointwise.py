@@ -1,0 +1,323 @@
+"""Judges the stored edits of a run one by one: asks what is not answered yet, then turns replies into scores.
+
+Two methods that made the same image of a case share one reply. The scores of an edit exist only where every pass of
+every question has been read: a mean over the passes that happened to succeed would be another quantity.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.edit import EditKey, ScoreRecord
+from bench.endpoints.client import CeilingReached, EndpointError, NoAccess
+from bench.judges.chat import Reply, ask, connect, image_url, request_body
+from bench.judges.options import CallEstimate, Judge, JudgeError, estimate
+from bench.judges.reading import Scores, Unread, read_scores
+from bench.judges.replies import ReplyKey, ReplyLog
+from bench.judges.rubrics import Question, RubricError, unmet
+from bench.metrics.types import NoValue, Pair, ReasonCode
+from bench.progress import Progress, Silent
+from bench.stored_pairs import ScoringOptions, StoredPair, pairs_in_chunks
+
+if TYPE_CHECKING:
+    from bench.edit import EditRecord
+    from bench.endpoints.client import Endpoint
+    from bench.store import RunStore
+
+# Answers in a row that say the request has a wrong form, after which the judge is not asked any more.
+MANY_REJECTED = 5
+
+
+@dataclass
+class JudgingSummary:
+    """Counts of one run of a judge."""
+
+    calls: int = 0
+    """Replies that came in this run."""
+    stored: int = 0
+    """Replies that were there already."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """Kind of a failure -> number of replies of all runs that have no scores for it."""
+    served: Counter[str] = field(default_factory=Counter)
+    """Model that the server says answered -> number of replies."""
+    retest: dict[str, float] = field(default_factory=dict)
+    """Column -> standard deviation between the passes of one edit, where there are several."""
+    stopped: str = ""
+    """Why it stopped before its end. Empty where it did not."""
+
+    def remarks(self, judge: Judge) -> Iterator[str]:
+        """Yields what a user must know of the replies."""
+        yield from (f"rubric {judge.wording.rubric.name}: {remark}" for remark in judge.wording.remarks)
+        if len(self.served) > 1:
+            models = ", ".join(f"{name or 'unnamed'} ({count})" for name, count in self.served.items())
+            yield f"the server answered with several models, whose scores have versions of their own: {models}"
+        if self.failures:
+            listed = ", ".join(f"{count} {kind}" for kind, count in self.failures.most_common())
+            yield f"replies without scores: {listed}. They are no numbers, and enter no mean"
+        if self.stopped:
+            yield f"stopped: {self.stopped}"
+
+
+def planned_calls(judge: Judge, edits: int, stored: int = 0) -> CallEstimate:
+    """Calls for a number of edits, of which ``stored`` replies are there already."""
+    options, questions = judge.options, judge.wording.rubric.questions
+    return estimate(options, max(0, edits * len(questions) * options.passes - stored))
+
+
+def judge_run(
+    store: RunStore, judge: Judge, *, options: ScoringOptions | None = None, progress: Progress | None = None
+) -> JudgingSummary:
+    """Asks every question about the run's edits that has no reply yet, and stores replies and scores.
+
+    The same call goes on where it was stopped, also after a kill. Raises :class:`JudgeError` where the server refuses
+    every request, and StoreError for a folder that cannot be written. Replies that came before are stored.
+    """
+    progress = progress or Silent()
+    summary = JudgingSummary()
+    # Small chunks: their images are in memory while they are sent.
+    options = options or ScoringOptions(chunk=32)
+    log = ReplyLog(store, judge)
+    records = store.edits()
+    endpoint = connect(judge.options)
+    known = _stored_scores(store, judge)
+    spreads: dict[str, list[float]] = {}
+    log.begin()
+    progress.start(len(records), f"judging by {judge.wording.rubric.name}")
+    try:
+        for chunk in pairs_in_chunks(store, records, options):
+            refused: EndpointError | None = None
+            try:
+                _ask_all(endpoint, judge, log, chunk, summary)
+            except EndpointError as error:
+                refused = error
+            # What was answered is scored, also where the judge had to stop.
+            scores = [score for record, pair in chunk for score in _scores(judge, log, record, pair, spreads)]
+            store.append_scores([score for score in scores if _identity(score) not in known])
+            progress.advance(len(chunk))
+            if isinstance(refused, CeilingReached):
+                summary.stopped = str(refused)
+                break
+            if refused is not None:
+                raise JudgeError(f"judge {judge.wording.rubric.name}: {refused}") from refused
+    finally:
+        progress.stop()
+        log.close()
+    _count(judge, log, store, summary)
+    summary.retest = {name: statistics.fmean(values) ** 0.5 for name, values in spreads.items()}
+    return summary
+
+
+# -- asking -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """One question to ask."""
+
+    key: ReplyKey
+    question: Question
+    body: Mapping[str, Any]
+
+
+def _ask_all(
+    endpoint: Endpoint, judge: Judge, log: ReplyLog, chunk: Sequence[StoredPair], summary: JudgingSummary
+) -> None:
+    """Asks the questions of a chunk that have no reply, some at one time.
+
+    Raises the first NoAccess or CeilingReached.
+    """
+    rubric = judge.wording.rubric
+    rejected = 0
+
+    def carry_out(call: _Call) -> Reply:
+        reply = ask(endpoint, call.body)
+        log.add(call.key, reply, read_reply(reply, call.question, rubric.scale))
+        return reply
+
+    with ThreadPoolExecutor(judge.options.concurrency, thread_name_prefix="judge") as pool:
+        futures = [pool.submit(carry_out, call) for call in _calls(judge, log, chunk)]
+        try:
+            for future in futures:
+                reply = future.result()
+                summary.calls += 1
+                rejected = rejected + 1 if (reply.problem or "").startswith("rejected") else 0
+                if rejected >= MANY_REJECTED:
+                    raise NoAccess(f"{rejected} requests in a row were rejected. The last: {reply.problem}")
+        except BaseException:
+            # Calls that have not begun are not made. Those under way end, and their replies are stored.
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _calls(judge: Judge, log: ReplyLog, chunk: Sequence[StoredPair]) -> Iterator[_Call]:
+    """Yields the questions about the edits of a chunk that have no reply. Images are encoded here."""
+    asked: set[ReplyKey] = set()
+    urls: dict[tuple[str, str], str] = {}
+    for record, pair in chunk:
+        if isinstance(pair, NoValue) or unmet(judge.wording.rubric.needs, pair) is not None:
+            continue
+        for question in judge.wording.rubric.questions:
+            for number in range(judge.options.passes):
+                key = _key(record, question, number)
+                if key in asked or log.find(key) is not None:
+                    continue
+                asked.add(key)
+                try:
+                    text = judge.wording.prompt(question, pair)
+                except RubricError:
+                    # The score has the reason.
+                    continue
+                images = []
+                for name in question.images:
+                    place = (
+                        name,
+                        {"source": pair.source.key, "edited": pair.edited.key}.get(name, pair.mask_key),
+                    )
+                    if place not in urls:
+                        urls[place] = image_url(_pixels(pair, name), judge.options)
+                    images.append(urls[place])
+                yield _Call(key, question, request_body(judge.options, text, images, number))
+
+
+def _pixels(pair: Pair, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """An image of a question as uint8 (H, W, 3). The mask is white where the edit was asked for."""
+    if name == "mask":
+        return np.repeat(pair.needed_mask[..., None], 3, axis=2).astype(np.uint8) * np.uint8(255)
+    return pair.source.pixels if name == "source" else pair.edited.pixels
+
+
+def _key(record: EditRecord, question: Question, number: int) -> ReplyKey:
+    key = record.key
+    return ReplyKey(key.protocol, key.protocol_version, key.case, record.sha256 or "", question.name, number)
+
+
+# -- scores -------------------------------------------------------------------------------------
+
+
+def read_reply(reply: Reply, question: Question, scale: tuple[float, float]) -> Scores | Unread:
+    """The scores in a reply, or why there are none."""
+    if reply.text is None:
+        kind, _, detail = (reply.problem or "transport: nothing came").partition(": ")
+        return Unread(kind, detail)  # type: ignore[arg-type]
+    return read_scores(
+        reply.text, question.reply, question.scores, scale, finish=reply.finish, refusal=reply.refusal
+    )
+
+
+def _scores(
+    judge: Judge, log: ReplyLog, record: EditRecord, pair: Pair | NoValue, spreads: dict[str, list[float]]
+) -> list[ScoreRecord]:
+    """The scores of an edit, one for each column. Empty while a question is not answered."""
+    rubric = judge.wording.rubric
+
+    def score(column: str, version: str, value: float | None, reason: str | None) -> ScoreRecord:
+        name, edit = judge.column(column), record.sha256 or ""
+        return ScoreRecord(record.key, name, version, value, reason, edit=edit)
+
+    # Edits that are not judged at all.
+    reason = (
+        pair.reason
+        if isinstance(pair, NoValue)
+        else unmet(rubric.needs, pair) or _wording_problem(judge, pair)
+    )
+    if reason is not None:
+        return [score(column, judge.version(""), None, reason) for column in rubric.columns]
+
+    # The replies, pass by pass. Nothing is scored before all of them came.
+    replies = [
+        {question.name: log.last(_key(record, question, number)) for question in rubric.questions}
+        for number in range(judge.options.passes)
+    ]
+    flat = [reply for of_pass in replies for reply in of_pass.values() if reply is not None]
+    if len(flat) < len(rubric.questions) * judge.options.passes:
+        return []
+    version = judge.version(" + ".join(sorted({reply.model for reply in flat})))
+    outcomes = {column: _column(judge, column, replies) for column in rubric.columns}
+    for column, outcome in outcomes.items():
+        if len(outcome.passes) > 1:
+            spreads.setdefault(judge.column(column), []).append(statistics.variance(outcome.passes))
+    return [score(column, version, outcome.value, outcome.reason) for column, outcome in outcomes.items()]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """A column of one edit: its value in each pass, or the reason why there is none."""
+
+    passes: Sequence[float] = ()
+    reason: str | None = None
+
+    @property
+    def value(self) -> float | None:
+        return statistics.fmean(self.passes) if self.passes else None
+
+
+def _column(judge: Judge, column: str, replies: Sequence[Mapping[str, Reply | None]]) -> _Outcome:
+    """A column of an edit from its replies, by question, in each pass."""
+    rubric = judge.wording.rubric
+    values = []
+    for of_pass in replies:
+        scores: dict[str, float] = {}
+        for question in rubric.questions_of(column):
+            reply = of_pass[question.name]
+            assert reply is not None
+            result = read_reply(reply, question, rubric.scale)
+            if isinstance(result, Unread):
+                # A failed transport is asked again, and so are requests of a wrong form.
+                code = ReasonCode.JUDGE if reply.is_final else ReasonCode.ERROR
+                return _Outcome(reason=code.text(result.reason))
+            scores |= zip(question.scores, result, strict=True)
+        values.append(rubric.value(column, scores))
+    return _Outcome(values)
+
+
+def _wording_problem(judge: Judge, pair: Pair) -> str | None:
+    try:
+        for question in judge.wording.rubric.questions:
+            judge.wording.prompt(question, pair)
+    except RubricError as error:
+        return str(error)
+    return None
+
+
+def _identity(score: ScoreRecord) -> tuple[Any, ...]:
+    return (score.key.digest, score.metric, score.metric_version, score.edit, score.value, score.reason or "")
+
+
+def _stored_scores(store: RunStore, judge: Judge) -> set[tuple[Any, ...]]:
+    """The identities of the judge's scores that are stored and count."""
+    frame = store.scores()
+    frame = frame[frame["metric"].isin([judge.column(name) for name in judge.wording.rubric.columns])]
+    known = set()
+    for row in frame.astype(object).where(frame.notna(), None).to_dict("records"):
+        key = EditKey(row["protocol"], row["protocol_version"], row["method"], row["case"], int(row["seed"]))
+        known.add(
+            (key.digest, row["metric"], row["metric_version"], row["edit"], row["value"], row["reason"] or "")
+        )
+    return known
+
+
+def _count(judge: Judge, log: ReplyLog, store: RunStore, summary: JudgingSummary) -> None:
+    """Counts the failures and the answering models over the replies of all runs."""
+    scale = judge.wording.rubric.scale
+    seen: set[ReplyKey] = set()
+    for record in store.edits():
+        for question in judge.wording.rubric.questions:
+            for number in range(judge.options.passes):
+                key = _key(record, question, number)
+                reply = log.last(key)
+                if reply is None or key in seen:
+                    continue
+                seen.add(key)
+                result = read_reply(reply, question, scale)
+                if isinstance(result, Unread):
+                    summary.failures[result.kind] += 1
+                if reply.text is not None:
+                    summary.served[reply.model] += 1
+    summary.stored = len(seen) - summary.calls

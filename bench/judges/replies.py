@@ -1,0 +1,117 @@
+"""The replies of one judge in a run folder: ``judge/DIGEST.jsonl``, a line for each, and ``judge/DIGEST.json``."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.judges.chat import Reply
+from bench.judges.options import Judge
+from bench.judges.reading import Scores, Unread
+from bench.store import RunStore
+from bench.store.errors import writing
+from bench.store.journal import Journal
+
+
+@dataclass(frozen=True)
+class ReplyKey:
+    """The identity of one question about one edit."""
+
+    protocol: str
+    protocol_version: str
+    case: str
+    edit: str
+    """SHA-256 of the PNG."""
+    question: str
+    number: int
+    """The pass, from 0."""
+
+
+class ReplyLog:
+    """Stores each reply as it comes. A line counts once it is on disk, so a kill loses no reply and repeats none."""
+
+    def __init__(self, store: RunStore, judge: Judge) -> None:
+        """Reads the stored replies. Raises StoreError for a broken line."""
+        self._store = store
+        self._judge = judge
+        self._name = f"judge/{judge.digest}"
+        self._journal = Journal(
+            store.path / f"{self._name}.jsonl",
+            "a reply of a judge",
+            "Delete that line; the question is asked again by the next run.",
+        )
+        self._mutex = threading.Lock()
+        self._replies: dict[ReplyKey, Reply] = {}
+        for number, row in self._journal.rows():
+            try:
+                key, reply = _read(row)
+            except (KeyError, TypeError, ValueError) as error:
+                raise self._journal.broken(number, f"{type(error).__name__}: {error}") from None
+            # A question that failed was asked again: the last line counts.
+            self._replies[key] = reply
+
+    def find(self, key: ReplyKey) -> Reply | None:
+        """The stored reply, None where the question has to be asked, also once more."""
+        reply = self._replies.get(key)
+        return reply if reply is not None and reply.is_final else None
+
+    def last(self, key: ReplyKey) -> Reply | None:
+        """The stored reply, also one that is no more than a failed transport."""
+        return self._replies.get(key)
+
+    def begin(self) -> None:
+        """Makes this process the writer of the run, and describes the judge beside its replies."""
+        self._store.lock()
+        text = json.dumps(self._judge.as_json(), indent=1, sort_keys=True) + "\n"
+        self._store.write_file(f"{self._name}.json", text.encode(), "a judge's description")
+
+    def add(self, key: ReplyKey, reply: Reply, result: Scores | Unread) -> None:
+        """Stores one reply and waits until it is on disk. Safe to call from several threads.
+
+        ``result`` is what was read in it, for people who read the file. Scoring reads the text again.
+        """
+        row = _row(key, reply)
+        row |= {"reason": result.reason} if isinstance(result, Unread) else {"scores": result}
+        with self._mutex, writing(self._store.path, "store a judge's reply"):
+            self._journal.append([row], sync=True)
+            self._replies[key] = reply
+
+    def close(self) -> None:
+        self._journal.close()
+
+
+_KEY_FIELDS = ("protocol", "protocol_version", "case", "edit", "question")
+
+
+def _row(key: ReplyKey, reply: Reply) -> dict[str, Any]:
+    fields: Mapping[str, Any] = {
+        **{name: getattr(key, name) for name in _KEY_FIELDS},
+        "pass": key.number,
+        **{
+            name: getattr(reply, name)
+            for name in ("status", "model", "text", "finish", "refusal", "usage", "problem", "is_final")
+        },
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _read(row: Any) -> tuple[ReplyKey, Reply]:
+    """The reply of a line. Raises KeyError, TypeError or ValueError for a line of another shape."""
+    if not isinstance(row, dict) or not all(isinstance(row[name], str) for name in _KEY_FIELDS):
+        raise ValueError("no object with the fields of a question")
+    if ("text" in row) == ("problem" in row):
+        raise ValueError("it needs exactly one of text and problem")
+    key = ReplyKey(*(row[name] for name in _KEY_FIELDS), int(row["pass"]))
+    return key, Reply(
+        row.get("text"),
+        row.get("status"),
+        str(row.get("model", "")),
+        row.get("finish"),
+        row.get("refusal"),
+        row.get("usage"),
+        row.get("problem"),
+        bool(row.get("is_final", True)),
+    )
