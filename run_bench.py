@@ -21,6 +21,7 @@ from bench import __version__
 from bench.cli.data import data_app
 from bench.cli.fetch import fetch_app
 from bench.cli.info import info_app
+from bench.cli.judge import judge_app
 from bench.cli.main import run_command
 from bench.cli.options import examples
 from bench.cli.run import run_app
@@ -124,6 +125,7 @@ app = typer.Typer(
 # Groups without a name: their commands stand at the top level, in this order.
 for group in (run_app, reports_app, data_app, info_app, fetch_app, methods_app):
     app.add_typer(group)
+app.add_typer(judge_app, name="judge")
 app.add_typer(study_app, name="study")
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from bench.edit import EditProtocol
+    from bench.judges.options import Judge, JudgeOptions
+    from bench.judges.pointwise import JudgingSummary
     from bench.metrics import MetricInfo
     from bench.metrics.choice import MetricChoice
     from bench.metrics.features import Features
@@ -121,6 +123,7 @@ class SuiteJob:
     methods: list[ConfiguredMethod]
     source: str = ""
     """The name or the file of the suite. Empty for a mapping."""
+    judges: Sequence[JudgeOptions] = ()
 
 
 class Session:
@@ -164,7 +167,21 @@ class Session:
         # Options are checked here; no model and no data are loaded.
         protocols, methods = configure_suite(loaded, self.methods, self.protocols, self.metrics)
         source = "" if isinstance(suite, Mapping) else str(suite)
-        return SuiteJob(loaded, out or folder, protocols, methods, source)
+        judges = self._configured_judges(loaded)
+        return SuiteJob(loaded, out or folder, protocols, methods, source, judges)
+
+    def _configured_judges(self, suite: Suite) -> list[JudgeOptions]:
+        """The judges of a suite. Raises OptionError or JudgeError that says where in the suite."""
+        if not suite.judges:
+            return []
+        from bench.judges.options import check_judges, parse_judge
+
+        judges = [
+            parse_judge(values, f"suite {suite.name}: judges[{index}]")
+            for index, values in enumerate(suite.judges)
+        ]
+        check_judges(judges)
+        return judges
 
     def protocol(self, name: str, options: Mapping[str, Any] | None = None) -> EditProtocol:
         """Creates a protocol. Raises :class:`BenchError` where its data are missing."""
@@ -222,7 +239,8 @@ class Session:
         # Refuse what cannot run: first what options show, then what the cases of the protocols show.
         check_ready(
             [(f"protocol {entry.name}", entry.problems) for entry in job.protocols]
-            + [(f"method {entry.spec.title}", entry.problems) for entry in job.methods],
+            + [(f"method {entry.spec.title}", entry.problems) for entry in job.methods]
+            + [(f"judge {options.rubric}", _judge_problems(options)) for options in job.judges],
             job.source,
         )
         plan, store = self.plan(job)
@@ -251,6 +269,41 @@ class Session:
             # After Ctrl-C too: the lock is released for the next process.
             store.close()
             raise
+
+    # --- judge ---------------------------------------------------------------------------------------------
+
+    def judge(
+        self, store: RunStore, options: JudgeOptions, *, progress: Progress | None = None
+    ) -> tuple[Judge, JudgingSummary]:
+        """Asks a judge about every edit of a run that it has not answered yet, and stores replies and scores.
+
+        Raises ``JudgeError`` where the judge cannot be asked. Replies that came before are stored.
+        """
+        from bench.judges.options import make_judge
+        from bench.judges.pointwise import judge_run
+
+        judge = make_judge(options)
+        return judge, judge_run(store, judge, progress=progress)
+
+    def judge_remarks(self, judges: Sequence[JudgeOptions]) -> list[str]:
+        """What is missing to ask the judges, each with its remedy."""
+        return [
+            f"judge {options.rubric}: {problem}" for options in judges for problem in _judge_problems(options)
+        ]
+
+    def judge_estimates(
+        self, judges: Sequence[JudgeOptions], store: RunStore | None, new_edits: int = 0
+    ) -> Iterator[str]:
+        """Yields calls, least time and cost of each judge: for the stored edits, and for ``new_edits`` to make."""
+        from bench.judges.options import make_judge
+        from bench.judges.pointwise import missing_calls, planned_calls
+
+        for options in judges:
+            # What is missing, such as a key, is listed elsewhere.
+            judge = make_judge(options) if not _judge_problems(options) else None
+            if judge is not None:
+                missing = missing_calls(store, judge) if store is not None else 0
+                yield f"judge {options.rubric} by {options.model}: {planned_calls(judge, new_edits, missing)}"
 
     # --- score ---------------------------------------------------------------------------------------------
 
@@ -388,6 +441,12 @@ class Session:
         from bench.metrics import info_of
 
         return {name: info_of(self.metrics.load(name)) for name in self.metrics.names()}
+
+
+def _judge_problems(options: JudgeOptions) -> list[str]:
+    from bench.judges.options import judge_problems
+
+    return judge_problems(options)
 
 
 def check_ready(problems: Sequence[tuple[str, Sequence[str]]], suite: str = "") -> None:

@@ -116,6 +116,8 @@ class Suite(_Strict):
     methods: Annotated[list[MethodEntry], Field(min_length=1)]
     metrics: Annotated[list[str], Field(min_length=1)] | None = None
     """Names of metrics, or None for all."""
+    judges: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
+    """Options of each judge (``bench.judges.options``), or None for no judge."""
     seed: Seed = 0
     """A signed integer of 64 bits, because score files store it as one. With ``seeds``, the first of them."""
     seeds: Annotated[list[Seed], Field(min_length=1)] | None = None
@@ -145,8 +147,9 @@ class Suite(_Strict):
     def _without_absent_seeds(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Absent where there are none, so that the manifests of earlier runs stay as they are.
         values: dict[str, Any] = serialize(self)
-        if self.seeds is None:
-            del values["seeds"]
+        for name in ("seeds", "judges"):
+            if values[name] is None:
+                del values[name]
         return values
 
     @model_validator(mode="after")

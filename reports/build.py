@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from bench.judges.replies import judges_by_version
 from bench.tables.style import Style
 from bench.tables.table import Table
 from reports.data.comparisons import compare
-from reports.data.metrics import OWN_METRICS, directions, outcomes
+from reports.data.metrics import OWN_METRICS, directions, metric_info, outcomes
 from reports.data.power import detectable_differences
 from reports.data.preference import StudyResults, checked, preference_summary, shows_votes
 from reports.data.report_data import ReportData
@@ -18,6 +19,7 @@ from reports.data.seeds import best_of_notes, with_best_of
 from reports.data.separation import separations as separate
 from reports.data.summary import cost_summary, summary
 from reports.tables.comparison import comparison_tables
+from reports.tables.judges import judge_tables
 from reports.tables.paper_shapes import paper_tables
 from reports.tables.provenance import with_provenance
 from reports.tables.published import published_tables
@@ -88,6 +90,8 @@ def compute(
 
     # Tables of what was measured.
     tables = _measured_tables(data, style, scores)
+    if any(info.judged for name in scores.metrics if (info := metric_info(name, metrics)) is not None):
+        tables += judge_tables(data, store.scores(), scores.titles, judges_by_version(store))
     measured = len(tables)
     if len(store.seeds) > 1:
         tables += spread_tables(data, scores, store.seeds)

@@ -220,7 +220,8 @@ def rebuild_report(session: Session, store: RunStore, empty: Path) -> RebuiltRep
     # The report's title is the name that the folder had.
     # Below an empty folder: the stored report stays as it is.
     # Links, not copies: a run may have many gigabytes of images.
-    linked = link_run(store, empty / record["name"], ("run.json", "cases", "edits", "edits.jsonl", "scores"))
+    parts = ("run.json", "cases", "edits", "edits.jsonl", "scores", "judge")
+    linked = link_run(store, empty / record["name"], parts)
     with session.open_run(linked) as copy:
         write_report(session, copy, options)
     fresh = json.loads((linked / RECORD).read_text(encoding="utf-8"))

@@ -68,7 +68,7 @@ def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
     from bench.downloads import with_one_command
     from bench.plan import width_height
 
-    plan, _ = session.plan(job)
+    plan, store = session.plan(job)
     not_ready, fetch = with_one_command(job.source, plan.problems)
     rows = _rows(plan, job)
     # (width, height) of the canvas per protocol. None where each source has its own size, or where a protocol lacks
@@ -98,6 +98,9 @@ def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
         if (count := edits_of_method[method.spec.digest])
         and (estimate := method.cls.estimate(method.options, count)) is not None
     )
+    # Calls of judges, also for the edits that are still to be made.
+    new_edits = sum(row.todo for row in plan.rows)
+    estimates += tuple(session.judge_estimates(job.judges, store, new_edits))
     return PlanDescription(
         folder=str(job.folder),
         rows=rows,
@@ -105,7 +108,7 @@ def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
         gigabytes=_gigabytes(rows, canvas),
         untimed_steps=untimed_steps,
         gpu_time=session.program.gpu_time(untimed_steps) if untimed_steps else None,
-        not_ready=tuple(not_ready),
+        not_ready=(*not_ready, *session.judge_remarks(job.judges)),
         fetch=fetch,
         estimates=estimates,
         remarks=(*_refusals(plan), *_metric_remarks(session, job)),

@@ -19,6 +19,7 @@ from bench.cli.adhoc import (
     Seeds,
 )
 from bench.cli.console import complain, print_json, progress_bar, warn
+from bench.cli.judge import judge_and_print
 from bench.cli.options import (
     AllColumns,
     BatchSize,
@@ -99,6 +100,7 @@ def run(
     # The run folder stays open, and locked, from the first edit to the last table.
     store, edits = _edit(session, job, screen, device, dtype, None if deterministic else batch_size)
     with store:
+        is_stopped = judge_and_print(session, store, job.judges, screen)
         scores = _score(session, store, screen, device)
         session.hide_foreign_scores(store, lambda line: warn(screen, line))
         report = session.program.write_report(session, store)
@@ -125,6 +127,8 @@ def run(
             }
         )
     _exit_for_failures(store.path, edits.failed)
+    if is_stopped:
+        raise typer.Exit(1)
 
 
 @run_app.command(epilog=examples("edit demo", "edit paper --device cuda --batch-size 16"))

@@ -65,10 +65,31 @@ class JudgingSummary:
             yield f"stopped: {self.stopped}"
 
 
-def planned_calls(judge: Judge, edits: int, stored: int = 0) -> CallEstimate:
-    """Calls for a number of edits, of which ``stored`` replies are there already."""
+def planned_calls(judge: Judge, edits: int, missing: int = 0) -> CallEstimate:
+    """Calls for a number of edits that are not made yet, and ``missing`` calls for stored ones."""
     options, questions = judge.options, judge.wording.rubric.questions
-    return estimate(options, max(0, edits * len(questions) * options.passes - stored))
+    return estimate(options, edits * len(questions) * options.passes + missing)
+
+
+def missing_calls(store: RunStore, judge: Judge) -> int:
+    """Number of questions about the stored edits that have no reply. Decodes no image."""
+    log = ReplyLog(store, judge)
+    needs = judge.wording.rubric.needs
+    # Cases that the judge can be asked about.
+    cases = {
+        (protocol, row["id"])
+        for protocol in store.protocols()
+        for row in store.cases(protocol).rows
+        if all(row.get(need) for need in needs)
+    }
+    keys = {
+        _key(record, question, number)
+        for record in store.edits()
+        if record.file is not None and (record.key.protocol, record.key.case) in cases
+        for question in judge.wording.rubric.questions
+        for number in range(judge.options.passes)
+    }
+    return sum(log.find(key) is None for key in keys)
 
 
 def judge_run(
@@ -88,7 +109,8 @@ def judge_run(
     endpoint = connect(judge.options)
     known = _stored_scores(store, judge)
     spreads: dict[str, list[float]] = {}
-    log.begin()
+    store.lock()
+    log.describe()
     progress.start(len(records), f"judging by {judge.wording.rubric.name}")
     try:
         for chunk in pairs_in_chunks(store, records, options):
@@ -110,6 +132,7 @@ def judge_run(
         progress.stop()
         log.close()
     _count(judge, log, store, summary)
+    log.describe(summary.served)
     summary.retest = {name: statistics.fmean(values) ** 0.5 for name, values in spreads.items()}
     return summary
 

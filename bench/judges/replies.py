@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bench.files import parse_json
 from bench.judges.chat import Reply
-from bench.judges.options import Judge
+from bench.judges.options import Judge, JudgeOptions
 from bench.judges.reading import Scores, Unread
 from bench.store import RunStore
 from bench.store.errors import writing
@@ -62,10 +63,10 @@ class ReplyLog:
         """The stored reply, also one that is no more than a failed transport."""
         return self._replies.get(key)
 
-    def begin(self) -> None:
-        """Makes this process the writer of the run, and describes the judge beside its replies."""
-        self._store.lock()
-        text = json.dumps(self._judge.as_json(), indent=1, sort_keys=True) + "\n"
+    def describe(self, served: Iterable[str] = ()) -> None:
+        """Writes the judge's description beside its replies. ``served``: the models that answered."""
+        versions = {self._judge.version(model): model for model in served}
+        text = json.dumps({**self._judge.as_json(), "versions": versions}, indent=1, sort_keys=True) + "\n"
         self._store.write_file(f"{self._name}.json", text.encode(), "a judge's description")
 
     def add(self, key: ReplyKey, reply: Reply, result: Scores | Unread) -> None:
@@ -81,6 +82,26 @@ class ReplyLog:
 
     def close(self) -> None:
         self._journal.close()
+
+
+def judges_by_version(store: RunStore) -> dict[str, str]:
+    """Version of stored scores -> a sentence about their judge. Broken descriptions are left out."""
+    sentences = {}
+    for path in sorted((store.path / "judge").glob("*.json")):
+        try:
+            value = parse_json(path.read_text(encoding="utf-8"))
+            options = JudgeOptions(**value["options"])
+            versions = dict(value["versions"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        passes = f"{options.passes} passes" if options.passes > 1 else "one pass"
+        side = f"at most {options.longest_side} px" if options.longest_side else "at their own size"
+        for version, model in versions.items():
+            sentences[version] = (
+                f"Judge: {model or options.model} by the rubric {options.rubric}, {passes}, images as "
+                f"{options.codec.upper()} {side}; version {version}."
+            )
+    return sentences
 
 
 _KEY_FIELDS = ("protocol", "protocol_version", "case", "edit", "question")
@@ -104,7 +125,7 @@ def _read(row: Any) -> tuple[ReplyKey, Reply]:
         raise ValueError("no object with the fields of a question")
     if ("text" in row) == ("problem" in row):
         raise ValueError("it needs exactly one of text and problem")
-    key = ReplyKey(*(row[name] for name in _KEY_FIELDS), int(row["pass"]))
+    key = ReplyKey(**{name: row[name] for name in _KEY_FIELDS}, number=int(row["pass"]))
     return key, Reply(
         row.get("text"),
         row.get("status"),

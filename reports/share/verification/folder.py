@@ -85,7 +85,13 @@ def check_digests(result: Verification, store: RunStore) -> set[str] | None:
 
 def _needs_digest(name: str) -> bool:
     """True where a file has a recorded digest. Edits have theirs in ``edits.jsonl``, logs and temporary files none."""
-    return name == "run.json" or name.partition("/")[0] in ("cases", "scores", "report")
+    top = name.partition("/")[0]
+    # The replies of a judge are a log, its description is none.
+    return (
+        name == "run.json"
+        or top in ("cases", "scores", "report")
+        or (top == "judge" and name.endswith(".json"))
+    )
 
 
 def check_report(
@@ -162,6 +168,12 @@ def _first_names(names: Iterable[str]) -> str:
 def check_stray_files(result: Verification, store: RunStore, expected_files: set[str]) -> None:
     """Adds a problem for each file that no record names. The report, temporary files and the lock are exempt."""
     expected = expected_files | {"run.json", "lock", DIGESTS}
+    # The replies of each judge, and its description.
+    expected |= {
+        f"judge/{path.stem}{suffix}"
+        for path in store.path.glob("judge/*.json")
+        for suffix in (".json", ".jsonl")
+    }
     for path in sorted(store.path.rglob("*")):
         name = path.relative_to(store.path).as_posix()
         # A link to a folder is a file here, so that it cannot hide anything.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 
 from bench.judges.options import JudgeError
-from bench.judges.pointwise import judge_run, planned_calls
+from bench.judges.pointwise import judge_run, missing_calls, planned_calls
 from bench.store import RunStore
 from tests.bench.endpoints.fake_server import Answer, FakeApi, error
 from tests.bench.fakes import make_case
@@ -240,17 +239,16 @@ def test_requests_of_a_wrong_form_end_the_calls(api: FakeApi, tmp_path: Path) ->
         assert len(api.forms) < 8
 
 
-def test_the_estimate_counts_what_is_not_answered() -> None:
-    assert str(planned_calls(_offline(passes=2, price_per_call=0.01, requests_per_minute=60.0), 100)) == (
+def test_the_estimate_counts_what_is_not_answered(api: FakeApi, tmp_path: Path) -> None:
+    with run(tmp_path / "run") as store:
+        assert missing_calls(store, judge(passes=2)) == 2 * COUNT
+        judge_run(store, judge())
+        assert missing_calls(store, judge(passes=2)) == COUNT
+    assert str(planned_calls(judge(passes=2, price_per_call=0.01, requests_per_minute=60.0), 100)) == (
         "200 calls, at least 3.3 minutes, cost 2.00"
     )
-    assert planned_calls(_offline(), 10, stored=4).calls == 6
-    assert "set price_per_call" in str(planned_calls(_offline(), 1))
-
-
-def _offline(**options: Any) -> Any:
-    os.environ.setdefault("PROMPTEDITBENCH_JUDGE_URL", "http://localhost:1/v1")
-    return judge(**options)
+    assert planned_calls(judge(), 10, missing=4).calls == 14
+    assert "set price_per_call" in str(planned_calls(judge(), 1))
 
 
 KILLED = """

@@ -1,0 +1,117 @@
+"""``judge``: scores a run's edits by a vision-language model behind a server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli.console import complain, progress_bar, warn
+from bench.cli.options import DryRun, Key, Plugin, Quiet, RunFolder, examples, key_values, open_session
+from bench.errors import BenchError
+from bench.terminal import console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.judges.options import JudgeOptions
+    from bench.session import Session
+    from bench.store import RunStore
+
+judge_app = typer.Typer(no_args_is_help=True, help="Judge edits by a vision-language model behind a server.")
+
+Rubric = Annotated[
+    str | None, typer.Option(help="masked-edit, viescore or imgedit. [default: the suite's judges]")
+]
+Model = Annotated[str | None, typer.Option(help="The model that the server is asked for.")]
+JudgeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        "-o",
+        metavar="KEY=VALUE",
+        help="An option of the judge, such as passes=3. May be repeated.",
+    ),
+]
+
+
+@judge_app.callback()
+def _group() -> None:
+    """Judge edits by a vision-language model behind a server."""
+
+
+@judge_app.command(
+    epilog=examples(
+        "judge edits runs/demo --rubric masked-edit --model gpt-4.1-2025-04-14 -o server=openai --dry-run",
+        "judge edits runs/demo --rubric masked-edit --model Qwen/Qwen3-VL-8B-Instruct -o passes=3",
+        "judge edits runs/gedit --rubric viescore --model gpt-4.1 -o server=openai -o prompts=VIEScore/prompts_raw",
+    )
+)
+def edits(
+    context: typer.Context,
+    folder: RunFolder,
+    rubric: Rubric = None,
+    model: Model = None,
+    option: JudgeOption = None,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    key: Key = None,
+    plugin: Plugin = None,
+) -> None:
+    """Score each edit by a rubric. Stored replies are not asked for again; the same command goes on."""
+    from bench.store import RunStore
+
+    screen = console(quiet=quiet)
+    session = open_session(context, plugin)
+    with RunStore.open(folder) as store:
+        judges = _judges(store, rubric, model, option)
+        if dry_run:
+            for line in session.judge_estimates(judges, store):
+                screen.print(line, soft_wrap=True)
+            return
+        if judge_and_print(session, store, judges, screen):
+            raise typer.Exit(1)
+
+
+def judge_and_print(
+    session: Session, store: RunStore, judges: Sequence[JudgeOptions], screen: Console
+) -> bool:
+    """Judges a run and prints what was done. True where a ceiling stopped a judge before its end."""
+    stopped = False
+    for options in judges:
+        with progress_bar(screen) as progress:
+            judge, summary = session.judge(store, options, progress=progress)
+        screen.print(f"judge {options.rubric}: {summary.calls} replies, {summary.stored} there already")
+        for name, deviation in summary.retest.items():
+            screen.print(f"  {name}: standard deviation between passes {deviation:.2f}", style="dim")
+        for remark in summary.remarks(judge):
+            warn(screen, f"judge {options.rubric}: {remark}")
+        if summary.stopped:
+            complain(f"judge {options.rubric} was stopped before its end: {summary.stopped}")
+            stopped = True
+    return stopped
+
+
+def _judges(
+    store: RunStore, rubric: str | None, model: str | None, option: list[str] | None
+) -> list[JudgeOptions]:
+    """The judge of the options, or those of the run's suite."""
+    from bench.judges.options import check_judges, parse_judge
+
+    if rubric is None:
+        entries = (store.manifest.get("suite") or {}).get("judges") or []
+        if model is not None or option:
+            raise BenchError(
+                "--model and --option need --rubric, which names what the judge is asked. Add it."
+            )
+        if not entries:
+            raise BenchError(f"{store.path}: its suite has no judges. Name one with --rubric and --model.")
+    else:
+        if model is None:
+            raise BenchError("--rubric needs --model, the model that judges. Add it.")
+        values = key_values(option, example="passes=3")
+        entries = [{**values, "rubric": rubric, "model": model}]
+    judges = [parse_judge(values, f"judges[{index}]") for index, values in enumerate(entries)]
+    check_judges(judges)
+    return judges

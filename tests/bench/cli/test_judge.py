@@ -1,0 +1,115 @@
+"""``judge edits``, and the judges of a suite: what they ask, print and store."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from bench.store import RunStore
+from tests.bench.endpoints.fake_server import FakeApi
+from tests.bench.judges.chats import chat, scores
+from tests.bench.judges.conftest import api as api
+from tests.command_line import run
+
+JUDGED = """
+name: judged
+limit: 2
+protocols: [dots]
+methods: [copy_input, oracle]
+metrics: [leak_mse]
+judges:
+  - {rubric: masked-edit, model: m, requests_per_minute: 1.0e+9, retries: 0, concurrency: 1, price_per_call: 0.01}
+"""
+PLUGIN = ("--plugin", "cli_plugin")
+
+
+@pytest.fixture
+def suite(place: Path, api: FakeApi) -> Path:
+    (place / "judged.yaml").write_text(JUDGED)
+    api.default = lambda form: scores(4, 10, 9)
+    return place
+
+
+def test_a_suite_with_a_judge_has_its_columns_and_a_second_run_asks_nothing(
+    suite: Path, api: FakeApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # One refusal, of the first edit.
+    api.answers = [chat("I'm sorry, I can't help.")]
+    assert run("run", "judged.yaml", *PLUGIN, "--device", "cpu") == 0
+    assert "judge masked-edit: 8 replies, 0 there already" in capsys.readouterr().out
+    report = suite / "runs" / "judged" / "report"
+    rows = {
+        row["method"]: row for row in csv.DictReader((report / "tables/judge-judge-follow-dots.csv").open())
+    }
+    refused = next(row for row in rows.values() if row["judge_follow_failed_replies"] == "1.0")
+    # Three answers of 4 and a refusal: it is in no mean, and the bounds take it as 0 and as 10.
+    assert (refused["judge_follow"], refused["judge_follow_n"]) == ("4.0", "3")
+    assert float(refused["judge_follow_failures_lowest"]) == 3.0
+    assert float(refused["judge_follow_failures_highest"]) == 5.5
+    assert sum(float(row["judge_follow_failed_replies"]) for row in rows.values()) == 1
+    text = (report / "tables" / "tables.md").read_text()
+    assert "what failed replies could change" in text
+    assert (
+        "Judge: judge-2025-04-14 by the rubric masked-edit, one pass, images as PNG at most 1024 px" in text
+    )
+    assert run("run", "judged.yaml", *PLUGIN, "--device", "cpu") == 0
+    assert "judge masked-edit: 0 replies, 8 there already" in capsys.readouterr().out
+    assert len(api.forms) == 8
+
+
+def test_the_plan_has_the_calls_and_their_cost(
+    suite: Path, api: FakeApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("run", "judged.yaml", *PLUGIN, "--dry-run") == 0
+    assert "judge masked-edit by m: 8 calls, at least 0.0 minutes, cost 0.08" in capsys.readouterr().out
+    assert api.forms == []
+
+
+def test_a_run_is_judged_later_and_again_with_another_model(
+    suite: Path, api: FakeApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (suite / "plain.yaml").write_text(JUDGED[: JUDGED.index("judges:")].replace("judged", "plain"))
+    assert run("run", "plain.yaml", *PLUGIN, "--device", "cpu") == 0
+    options = ("--rubric", "masked-edit", "--model", "m", "-o", "requests_per_minute=1.0e+9")
+    assert run("judge", "edits", "runs/plain", *options, "--dry-run") == 0
+    assert "8 calls" in capsys.readouterr().out
+    assert run("judge", "edits", "runs/plain", *options) == 0
+    assert run("judge", "edits", "runs/plain", *options, "-o", "label=again", "-o", "temperature=1") == 0
+    assert len(api.forms) == 16
+    assert run("report", "runs/plain") == 0
+    assert (suite / "runs/plain/report/tables/judge-judge-follow-again-dots.csv").exists()
+    assert run("verify", "runs/plain", *PLUGIN) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--rubric", "masked-edit"), "--rubric needs --model"),
+        (("--model", "m"), "need --rubric"),
+        ((), "its suite has no judges"),
+        (("--rubric", "mask", "--model", "m"), "unknown rubric 'mask'"),
+        (("--rubric", "viescore", "--model", "m"), "Set prompts to the folder"),
+        (("--rubric", "masked-edit", "--model", "m", "-o", "passes=0"), "passes 0: expected more than 0"),
+        (("--rubric", "masked-edit", "--model", "m", "-o", "pass=2"), "unknown option 'pass'"),
+        (("--rubric", "masked-edit", "--model", "m", "-o", "base_url=http://a"), "a suite names a server"),
+        (("--rubric", "masked-edit", "--model", "m", "-o", "server=nobody"), "PROMPTEDITBENCH_NOBODY_URL"),
+    ],
+)
+def test_what_cannot_be_judged_is_one_error(
+    place: Path, api: FakeApi, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    RunStore.open(place / "runs" / "empty", create=True).close()
+    assert run("judge", "edits", "runs/empty", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert api.forms == []
+
+
+def test_a_judge_that_cannot_be_asked_is_told_before_any_edit(
+    suite: Path, api: FakeApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("PROMPTEDITBENCH_JUDGE_URL")
+    assert run("run", "judged.yaml", *PLUGIN, "--device", "cpu") == 2
+    assert "PROMPTEDITBENCH_JUDGE_URL is not set" in capsys.readouterr().err
+    assert not (suite / "runs" / "judged").exists()
