@@ -76,7 +76,9 @@ class TestChoice:
         registry = choice.metric_registry()
         published = {name for name in METRICS if registry.load(name).published}
         assert {"pie_mse", "brushbench_psnr", "magicbrush_l1"} <= published
-        assert all(name.startswith(("pie_", "brushbench_", "magicbrush_")) for name in published)
+        assert all(
+            name.startswith(("pie_", "brushbench_", "magicbrush_", "vie_", "imgedit_")) for name in published
+        )
         by_default = choice.choose_metrics(Features())
         assert not published & {*by_default.names, *by_default.left_out}
         named = choice.choose_metrics(Features(), requested=["pie_mse", "pie_lpips", "leak_mse"])
