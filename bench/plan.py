@@ -230,8 +230,10 @@ def _unmet_needs(protocol: PlannedProtocol, method: ConfiguredMethod) -> list[st
     # A method that can edit some of the cases edits these, and the run records why it refuses the others.
     missing = method.needs - provided_fields(protocol.rows)
     if "regions" in missing or len(protocol.refused(method)) == len(protocol.rows):
+        # A field that some cases have is not what all of them lack.
+        nowhere = {name for name in missing if not any(row.get(name) for row in protocol.rows)}
         problems.append(
-            f"method {method.spec.title} needs {', '.join(sorted(missing))}, "
+            f"method {method.spec.title} needs {', '.join(sorted(nowhere or missing))}, "
             f"which protocol {protocol.name} does not provide: leave one of the two out"
         )
     if method.wants_truth and not any(row["truth"] for row in protocol.rows):

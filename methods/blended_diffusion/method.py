@@ -96,6 +96,10 @@ class BlendedDiffusion(EditMethod):
     }
 
     @classmethod
+    def needs_of(cls, options: BlendedDiffusion.Options) -> frozenset[str]:
+        return frozenset({"source", "mask", options.prompt_field})
+
+    @classmethod
     def identity(cls, options: Options) -> dict[str, str]:
         return files.identity(options.weights, options.revision, options.clip)
 
@@ -139,7 +143,7 @@ class BlendedDiffusion(EditMethod):
 
         self.options = options
         self.device = runtime.device
-        self.needs = frozenset({"source", "mask", options.prompt_field})
+        self.needs = self.needs_of(options)
         # Sides must be multiples of the factor: the UNet halves them at each level.
         self.native_size, self.factor = files.native_size(options.weights, options.revision)
         self.unet, self.process = _load(options, runtime)

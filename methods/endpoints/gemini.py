@@ -63,6 +63,10 @@ class GeminiEdit(EndpointMethod):
         """Send the seed of the case. Whether a model draws by it is not documented."""
 
     @classmethod
+    def needs_of(cls, options: Options) -> frozenset[str]:
+        return frozenset({"source", options.prompt_field})
+
+    @classmethod
     def identity(cls, options: Options) -> Mapping[str, Any]:
         # Another server makes other images.
         return {"url": cls.server(options).url}
@@ -81,7 +85,7 @@ class GeminiEdit(EndpointMethod):
         self.native_size = NearestSize(
             tuple((self.scale * width, self.scale * height) for width, height in RATIOS.values())
         )
-        self.needs = frozenset({"source", options.prompt_field})
+        self.needs = self.needs_of(options)
         self.endpoint = self.connect(f"models/{options.model}:generateContent", key_header="x-goog-api-key")
 
     def call(self, request: EditRequest, prompt: str) -> ImageCall:

@@ -93,6 +93,10 @@ class OpenAiImages(EndpointMethod):
         max_bytes: Annotated[int, RunTime] = 4_000_000
 
     @classmethod
+    def needs_of(cls, options: Options) -> frozenset[str]:
+        return frozenset({"source", "mask", options.prompt_field})
+
+    @classmethod
     def server(cls, options: Options) -> Server:
         return server_at(options.base_url, SERVER_URL)
 
@@ -107,7 +111,7 @@ class OpenAiImages(EndpointMethod):
     def __init__(self, options: Options, runtime: Runtime) -> None:
         super().__init__(options, runtime)
         self.native_size = native_size(options.size, options.model)
-        self.needs = frozenset({"source", "mask", options.prompt_field})
+        self.needs = self.needs_of(options)
         self.endpoint = self.connect("images/edits")
 
     def call(self, request: EditRequest, prompt: str) -> ImageCall:
@@ -195,6 +199,10 @@ class OpenAiEdit(EndpointMethod):
         """Send the seed of the case, for servers that draw by it."""
 
     @classmethod
+    def needs_of(cls, options: Options) -> frozenset[str]:
+        return frozenset({"source", options.prompt_field})
+
+    @classmethod
     def identity(cls, options: Options) -> Mapping[str, Any]:
         # Another server makes other images.
         return {"url": cls.server(options).url}
@@ -214,7 +222,7 @@ class OpenAiEdit(EndpointMethod):
         super().__init__(options, runtime)
         self.is_openai = options.server == OPENAI
         self.native_size = native_size(options.size, options.model, is_openai=self.is_openai)
-        self.needs = frozenset({"source", options.prompt_field})
+        self.needs = self.needs_of(options)
         self.endpoint = self.connect("images/edits")
 
     def call(self, request: EditRequest, prompt: str) -> ImageCall:

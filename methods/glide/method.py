@@ -69,6 +69,10 @@ class Glide(EditMethod):
     }
 
     @classmethod
+    def needs_of(cls, options: Glide.Options) -> frozenset[str]:
+        return frozenset({"source", "mask", options.prompt_field})
+
+    @classmethod
     def identity(cls, options: Options) -> dict[str, str]:
         return checkpoints.identity(options.weights)
 
@@ -97,7 +101,7 @@ class Glide(EditMethod):
         self.native_size = self.side = files.native_size
         self.factor = files.native_size // files.configs["base"].image_size
         # A run is refused only where the field is absent that these options read.
-        self.needs = frozenset({"source", "mask", options.prompt_field})
+        self.needs = self.needs_of(options)
         self.tokenizer = checkpoints.load_tokenizer(files)
         # Weights stay in float32: other precisions are autocast, as the published ones keep their norms in float32.
         self.base: GlideUNet = checkpoints.load_network(files, "base", runtime.device)

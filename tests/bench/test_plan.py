@@ -93,6 +93,36 @@ def test_needs_are_checked_before_any_model_loads(tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "run" / "cases").exists()
 
 
+def test_what_a_method_needs_may_depend_on_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run is refused once, with the field that no case has, before any model is loaded."""
+    cases = [make_case(0, region_prompt="", mask=None, regions=()), make_case(1, region_prompt="")]
+    monkeypatch.setattr(Fakes, "cases", lambda self: cases)
+    monkeypatch.setattr(
+        Fake,
+        "needs_of",
+        classmethod(
+            lambda cls, options: (
+                frozenset({"source", "mask", "region_prompt"})
+                if options.strength == 0.5
+                else frozenset({"source"})
+            )
+        ),
+    )
+    assert make_plan([protocol()], [method()]).problems == ()
+    plan = make_plan([protocol()], [method(strength=0.5)])
+    assert plan.problems == (
+        "method fake needs region_prompt, which protocol fakes does not provide: leave one of the two out",
+    )
+
+
+def test_seeds_that_a_method_has_no_edits_for_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        Fake, "seed_problems", classmethod(lambda cls, options, seeds: [f"not with seeds {seeds}"])
+    )
+    plan = make_plan([protocol()], [method()], seeds=(0, 7))
+    assert plan.problems == ("method fake: not with seeds (0, 7)",)
+
+
 def test_the_oracle_needs_truths() -> None:
     plan = make_plan([protocol(truth=False)], [method("oracle"), method()])
     assert plan.problems == (
