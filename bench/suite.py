@@ -296,6 +296,11 @@ class ConfiguredMethod:
         return frozenset(self.cls.needs_of(self.options))
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Facts that the user should know, and that stop no run."""
+        return tuple(self.cls.notes(self.options))
+
+    @property
     def wants_truth(self) -> bool:
         return self.cls.wants_truth
 

@@ -36,6 +36,7 @@ from reports.tables.tabulate import with_note
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bench.edit import MethodSpec
     from bench.metrics.types import MetricInfo
     from bench.store import RunStore
     from reports.tables.paper import Paper
@@ -208,6 +209,12 @@ def _with_seeds(table: Table, scores: RunScores, store: RunStore) -> Table:
     )
 
 
+def _setting(spec: MethodSpec) -> str:
+    """The strength of an image-to-image method where it is not 1: a smaller one keeps more of the source."""
+    strength = spec.options.get("strength", 1)
+    return f"strength {strength:g}" if isinstance(strength, (int, float)) and strength != 1 else ""
+
+
 def _with_printed_names(table: Table, store: RunStore) -> Table:
     """Names, citations and groups for print, as the suite states them for its methods."""
     # Rows of the other tables, such as metrics, have no citation.
@@ -216,7 +223,7 @@ def _with_printed_names(table: Table, store: RunStore) -> Table:
     specs = {title: store.methods[digest] for digest, title in method_titles(store).items()}
     # A row that chooses among the edits of a method is printed by its own name.
     rows = [
-        replace(row, display=spec.display, cite=spec.cite, group=spec.group)
+        replace(row, display=spec.display, cite=spec.cite, group=spec.group, setting=_setting(spec))
         if (spec := specs.get(row.label)) is not None
         else row
         for row in table.rows

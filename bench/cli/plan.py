@@ -111,7 +111,7 @@ def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
         not_ready=(*not_ready, *session.judge_remarks(job.judges)),
         fetch=fetch,
         estimates=estimates,
-        remarks=(*_refusals(plan), *_metric_remarks(session, job)),
+        remarks=(*method_notes(job), *_refusals(plan), *_metric_remarks(session, job)),
     )
 
 
@@ -148,6 +148,13 @@ def _rows(plan: Plan, job: SuiteJob) -> list[Row]:
             for method in job.methods
         ]
     return rows
+
+
+def method_notes(job: SuiteJob) -> Iterable[tuple[str, tuple[str, ...]]]:
+    """Yields, per method, the facts about it that stop no run."""
+    for entry in job.methods:
+        if entry.notes:
+            yield f"{entry.spec.title}:", entry.notes
 
 
 def _refusals(plan: Plan) -> Iterable[tuple[str, tuple[str, ...]]]:

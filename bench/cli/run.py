@@ -39,7 +39,7 @@ from bench.cli.options import (
     examples,
     open_session,
 )
-from bench.cli.plan import describe_plan, print_plan
+from bench.cli.plan import describe_plan, method_notes, print_plan
 from bench.terminal import console
 
 if TYPE_CHECKING:
@@ -242,6 +242,9 @@ def _edit(
     session: Session, job: SuiteJob, screen: Console, device: str, dtype: str, batch_size: int | None
 ) -> tuple[RunStore, RunSummary]:
     """Makes the missing edits and prints what was done. Returns the run folder, still open."""
+    for heading, lines in method_notes(job):
+        for line in lines:
+            warn(screen, f"{heading} {line}")
     # The summary follows once the bar is gone.
     with progress_bar(screen) as progress:
         store, edits = session.edit(job, device=device, dtype=dtype, batch_size=batch_size, progress=progress)

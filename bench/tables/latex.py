@@ -163,7 +163,7 @@ def warnings(tables: Iterable[Table]) -> list[str]:
 
 def _user_texts(table: Table) -> Iterator[str]:
     """Everything in a table that its user wrote."""
-    yield from (row.display or row.label for row in table.rows)
+    yield from (row.printed for row in table.rows)
     yield from (row.group for row in table.rows)
     yield from (column.heading for column in table.columns)
     yield from (column.group for column in table.columns)
@@ -346,7 +346,7 @@ def _body(part: Table, style: Style) -> Iterator[str]:
 
 
 def _name(row: Row) -> str:
-    return escape(row.display or row.label) + (rf"~\cite{{{row.cite}}}" if row.cite else "")
+    return escape(row.printed) + (rf"~\cite{{{row.cite}}}" if row.cite else "")
 
 
 def _cell(cell: Cell, column: Column, pair: bool) -> str:

@@ -139,7 +139,7 @@ def height(table: Table, style: Style) -> float:
 
 
 def printed_name(row: Row) -> str:
-    return (row.display or row.label) + (f" [{row.cite}]" if row.cite else "")
+    return row.printed + (f" [{row.cite}]" if row.cite else "")
 
 
 def _plain(text: str) -> str:

@@ -50,7 +50,7 @@ def markdown(table: Table, style: Style | None = None) -> str:
                 for i, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True))
             )
             counts = map(str, row.counts(table.counts))
-            lines.append(_pipes([escape_markdown(row.label), *cells, *counts]))
+            lines.append(_pipes([escape_markdown(row.title), *cells, *counts]))
     return "\n".join([*lines, ""])
 
 
@@ -177,7 +177,7 @@ def html(table: Table, style: Style | None = None) -> str:
                 for i, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True))
             )
             counts = "".join(f"<td>{count}</td>" for count in row.counts(table.counts))
-            lines.append(f"<tr{kind}><td>{html_.escape(row.label)}</td>{cells}{counts}</tr>")
+            lines.append(f"<tr{kind}><td>{html_.escape(row.title)}</td>{cells}{counts}</tr>")
     return "\n".join([*lines, "</tbody>", "</table></div>"])
 
 

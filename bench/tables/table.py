@@ -109,6 +109,21 @@ class Row:
     cite: str = ""
     # Heading above this row and its neighbours of the same group.
     group: str = ""
+    # A setting that readers must know to compare the row with others, shown behind its name.
+    setting: str = ""
+
+    @property
+    def title(self) -> str:
+        """The label with the setting, for people. Files for programs have the label alone."""
+        return self._with_setting(self.label)
+
+    @property
+    def printed(self) -> str:
+        """The name in LaTeX, with the setting."""
+        return self._with_setting(self.display or self.label)
+
+    def _with_setting(self, name: str) -> str:
+        return f"{name}, {self.setting}" if self.setting else name
 
     def counts(self, names: Iterable[str]) -> list[int]:
         """Values of the named counts (``n``, ``failed``)."""

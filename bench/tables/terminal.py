@@ -115,13 +115,13 @@ def _grid(table: Table, group: Sequence[int], widths: Sequence[int], name: int) 
         below = {i: [interval(row.cells[i], table.columns[i]), n_label(table.cell_n(row, i))] for i in group}
         lift = "\n" * max((sum(map(bool, lines)) for lines in below.values()), default=0)
         # A name that takes two lines needs one empty line less.
-        under_name = lift if len(row.label) <= name else lift[1:]
+        under_name = lift if len(row.title) <= name else lift[1:]
         beside = [
             Text(f"{value}{lift}", style="red" if count == "failed" and row.failed else "dim")
             for count, value in zip(counts, row.counts(counts), strict=True)
         ]
         grid.add_row(
-            Text(_broken(row.label, name) + under_name, style="dim" if row.control else ""),
+            Text(_broken(row.title, name) + under_name, style="dim" if row.control else ""),
             *(_cell(row.cells[i], table.columns[i], row.control, below[i], lift) for i in group),
             *beside,
             end_section=last_method,
@@ -158,7 +158,7 @@ def _broken(name: str, width: int) -> str:
 
 
 def _name_width(table: Table) -> int:
-    return max([len(table.rows_are), *(len(row.label) for row in table.rows)])
+    return max([len(table.rows_are), *(len(row.title) for row in table.rows)])
 
 
 def _column_widths(table: Table) -> list[int]:

@@ -72,8 +72,7 @@ _INVERSION: Mapping[str, Mapping[str, Any]] = {
         _STABLE_DIFFUSION,
         "LEditsPPPipelineStableDiffusion",
         50,
-        10.0,
-        call={"skip": 0.1, "edit_threshold": 0.75},
+        5.0,
     ),
 }
 

@@ -269,6 +269,7 @@ def _table(table: Table) -> dict[str, Any]:
         "rows": [
             {
                 "method": row.label,
+                "setting": row.setting,
                 "control": row.control,
                 "n": row.n,
                 "failed": row.failed,

@@ -198,7 +198,7 @@ PEB.tables = (() => {
 
   function line(row, table, mark) {
     return h("tr", { "data-method": row.method },
-      h("th", { scope: "row" }, mark?.(row.method), row.method.replaceAll("_", " ")),
+      h("th", { scope: "row" }, mark?.(row.method), row.method.replaceAll("_", " ") + (row.setting ? `, ${row.setting}` : "")),
       ...row.cells.map((cell, i) => value(cell, table, i)),
       h("td", { class: "plain" }, PEB.grouped(row.n)),
       h("td", { class: row.failed ? "plain bad" : "plain" }, PEB.grouped(row.failed)));

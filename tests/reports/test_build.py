@@ -15,7 +15,7 @@ import pytest
 from bench.edit import MethodSpec
 from bench.store import RunStore
 from bench.study.votes.analysis import analyse
-from bench.tables import latex
+from bench.tables import latex, markup
 from bench.tables.style import Style, StyleError
 from reports import build
 from reports.data import preference
@@ -378,3 +378,23 @@ def test_a_metric_without_direction_has_no_arrow_in_the_comparison(store: RunSto
     assert any(title.startswith("leak LPIPS: ") for title in titles)
     assert report.validity is not None
     assert "leak_lpips" not in set(report.validity["metric"])
+
+
+def test_a_strength_other_than_one_is_stated_in_every_row(tmp_path: Path) -> None:
+    """In Markdown and LaTeX. CSV files keep the plain name, which other programs look up."""
+    methods = (
+        MethodSpec("sdedit", {"strength": 0.8}),
+        MethodSpec("sd_inpainting", {"strength": 1.0}),
+        MethodSpec("diffusers", {"strength": 0.5}, "Qwen", display="Qwen-Image"),
+        MethodSpec("copy_input", {}, is_control=True),
+    )
+    names = ("sdedit", "sd_inpainting", "diffusers", "copy_input")
+    values = {"success_truth": {name: [1.0] * N for name in names}}
+    report = build.compute(fake.run(tmp_path / "r", values, methods=methods), FACTS, resamples=200)
+    for table in report.tables:
+        if table.rows_are == "method":
+            titles = [row.title for row in table.rows]
+            assert titles == ["sdedit, strength 0.8", "sd_inpainting", "Qwen, strength 0.5", "copy_input"]
+            assert table.rows[2].printed == "Qwen-Image, strength 0.5"
+            assert "| sdedit, strength 0.8 |" in markup.markdown(table)
+            assert "strength" not in markup.csv_text(table)

@@ -100,3 +100,18 @@ def test_brackets_of_labels_and_paths_are_shown_as_they_are(
     assert "run folder: run [a][/b]" in out
     assert run(*arguments) == 0
     assert "page: run [a][/b]/report/index.html" in capsys.readouterr().out
+
+
+def test_the_suite_of_current_editors_says_what_it_lacks(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten models, each with its size, and the one command that gets them."""
+    assert run("run", "editors", "--dry-run", "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert len({row["method"] for row in plan["rows"]}) == 11
+    missing = [problem for problem in plan["not_ready"] if problem.startswith("weights ")]
+    assert len(missing) == 10
+    assert all(" GB, licence: " in problem for problem in missing)
+    assert plan["fetch"] == "python run_bench.py fetch editors"
+    run("run", "editors", "--dry-run")
+    assert "has no pinned commit" in " ".join(capsys.readouterr().out.split())

@@ -247,6 +247,13 @@ def test_a_preset_lacks_nothing_but_its_weights(name: str) -> None:
     assert options.weights in problem
     published = PUBLIC[options.weights]
     assert published.licence
+    # The page of the methods states them.
+    page = (Path(__file__).parents[3] / "docs" / "methods.md").read_text(encoding="utf-8")
+    (row_of_page,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+    assert f"`{options.weights}` | {options.steps}, {options.guidance:g}" in row_of_page
+    assert published.licence in row_of_page
+    assert ("gated" in row_of_page) == published.gated
+    assert (f"strength {options.strength:g}" in row_of_page) == (options.strength != 1)
     assert sum(size for _, size in published.files.values()) > 1e9
     # Presets state their numbers, which the defaults of a later diffusers then do not change.
     row = PIPELINES[options.pipeline]
