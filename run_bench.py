@@ -29,23 +29,17 @@ from bench.session import GpuTime, Program, Report, Session
 from bench.study.cli import study_app
 from methods import METHODS
 from methods.cli import methods_app
+from methods.zoo.features import make_features
 from protocols import PROTOCOLS
 from reports.cli import reports_app
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.metrics.features import Features
     from bench.store import RunStore
     from bench.thresholds import ThresholdCheck
 
 # --- the parts, each imported on use ---------------------------------------------------------------------
-
-
-def _make_features(device: str, cache: Path | None) -> Features:
-    from methods.zoo.features import make_features
-
-    return make_features(device, cache)
 
 
 def _write_report(session: Session, store: RunStore) -> Report:
@@ -100,7 +94,7 @@ def _gpu_time(steps: int) -> GpuTime:
 PROGRAM = Program(
     methods=METHODS,
     protocols=PROTOCOLS,
-    make_features=_make_features,
+    make_features=make_features,
     write_report=_write_report,
     make_tables=_make_tables,
     make_world=_make_world,

@@ -276,6 +276,9 @@ def run(
     suite: str | Path | Mapping[str, Any],
     *,
     device: str = "auto",
+    devices: Sequence[str] = (),
+    ray: str | None = None,
+    workers: int | None = None,
     dtype: str = "auto",
     batch_size: int = 8,
     out: str | Path | None = None,
@@ -289,17 +292,25 @@ def run(
     (default: ``runs/SUITE``), ``limit`` the number of cases per category, ``plugins`` the modules that add methods,
     protocols or metrics. ``progress`` shows bars on standard error.
 
+    ``devices`` (such as ``["cuda:0", "cuda:1"]``) in place of ``device`` runs a process on each. ``ray`` is the address
+    of a Ray cluster, or ``local``, and ``workers`` the number of workers on it.
+
     The same call resumes a stopped run. Raises :class:`~bench.errors.BenchError` for a suite that cannot run.
     Edits that fail are counted in ``Run.failed``.
     """
+    from bench.workers import open_workers
+
     # The session imports the plug-ins, so that the suite may name what they add.
     session = _program().session(plugins)
     # Edit, then score; the run folder is locked until both are done.
     job = session.configure(suite, out=None if out is None else Path(out), limit=limit)
-    with _progress_bar(progress) as bar:
-        store, edits = session.edit(job, device=device, dtype=dtype, batch_size=batch_size, progress=bar)
+    opened = open_workers(device=device, devices=devices, ray=ray, count=workers) or nullcontext()
+    with _progress_bar(progress) as bar, opened as pool:
+        store, edits = session.edit(
+            job, device=device, dtype=dtype, batch_size=batch_size, progress=bar, workers=pool
+        )
         with store:
-            session.score(store, device=device, progress=bar)
+            session.score(store, device=device, progress=bar, workers=pool)
     # As in a report: embedded networks were trained on rendered images, so their scores of photographs are hidden.
     session.hide_foreign_scores(store)
     return Run(session, store, edits.failed)

@@ -1,4 +1,4 @@
-"""Executors make the edits: in this process on one device, or in Ray actors.
+"""Executors make the edits: in this process on one device, or in workers on several.
 
 An executor turns tasks into outcomes, in order. It stores nothing: the runner does, in one process.
 Each outcome depends only on its own case, seed and method, up to floating-point rounding: the order of sums depends
@@ -7,21 +7,20 @@ on the batch size and the number of threads, so single pixel values may differ b
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 from bench.edit import EditCase, EditMethod, Runtime
-from bench.editor import Editor, EditOutcome, Note, PreparedCase, free_memory
+from bench.editor import Editor, EditOutcome, Note, PreparedCase, free_memory, torch_threads
 from bench.errors import BenchError
 from bench.registry import describe
 from bench.suite import ConfiguredMethod
-
-log = logging.getLogger(__name__)
+from bench.workers import Workers
 
 Factory = Callable[[ConfiguredMethod, Runtime], EditMethod]
 """Creates a method and loads its model."""
@@ -43,6 +42,11 @@ class Task:
 
 class EditSession(Protocol):
     """One loaded method."""
+
+    @property
+    def torch_threads(self) -> int | None:
+        """Number of torch's threads where the method runs. None where it does not use torch."""
+        ...
 
     def edits(self, tasks: Iterable[Task]) -> Iterator[list[EditOutcome]]:
         """The outcomes in the order of the tasks, in batches. Tasks are taken only as they are needed."""
@@ -120,6 +124,10 @@ class _LocalSession:
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="read")
         self._on_close: Callable[[], None] | None = on_close
 
+    @property
+    def torch_threads(self) -> int | None:
+        return torch_threads()
+
     def edits(self, tasks: Iterable[Task]) -> Iterator[list[EditOutcome]]:
         editor = self._editor
         assert editor is not None
@@ -160,140 +168,118 @@ class _LocalSession:
         free_memory()
 
 
-# -- Ray's actors -------------------------------------------------------------------------------
+# -- workers ------------------------------------------------------------------------------------
 
 
-class _RemoteEditor:
-    """The class of a Ray actor: it runs an Editor in another process."""
-
-    def __init__(self, method: ConfiguredMethod, runtime: Runtime, batch_size: int, factory: Factory) -> None:
-        self._editor = Editor(
-            factory(method, runtime), batch_size=batch_size, device=runtime.device, note=log.warning
-        )
-
-    def ready(self) -> bool:
-        """Returns once the model is loaded."""
-        return True
-
-    def edit(self, batch: Sequence[tuple[EditCase, int]]) -> list[EditOutcome]:
-        """The outcomes of ``(case, seed)`` each, in order."""
-        outcomes: list[EditOutcome | None] = []
-        prepared = []
-        for case, seed in batch:
-            try:
-                prepared.append(self._editor.prepare(case, seed))
-                outcomes.append(None)
-            except Exception as failure:
-                outcomes.append(EditOutcome.failed(case.id, describe(failure)))
-        # None marks a prepared case: the next edited outcome belongs there.
-        edited = iter(self._editor.edit(prepared))
-        return [outcome or next(edited) for outcome in outcomes]
-
-
-class RayExecutor:
-    """Edits in Ray actors, each with its own model. Only the driver decodes cases and stores results.
-
-    Methods must be importable where the actors run. Data need not be there.
-    """
+class WorkersExecutor:
+    """Edits in worker processes, each with its own model. This process decodes the cases, a batch to a worker."""
 
     def __init__(
         self,
-        runtime: Runtime | None = None,
+        workers: Workers,
+        dtype: str = "float32",
         *,
         batch_size: int = 4,
-        actors: int = 1,
         factory: Factory = create,
+        readers: int = 2,
     ) -> None:
-        """Starts a Ray cluster or joins the running one. Raises :class:`ExecutorError` where Ray is not installed."""
+        """``factory`` can be pickled. ``readers``: threads that decode cases. The caller closes the workers."""
         _check_batch(batch_size)
-        try:
-            import ray
-        except ImportError as error:
-            raise ExecutorError(
-                "the Ray executor needs Ray, which is not installed. Run: pip install 'prompteditbench[ray]'"
-            ) from error
-        self._ray = ray
-        if not ray.is_initialized():
-            ray.init(logging_level=logging.WARNING, log_to_driver=False)
-        self.runtime = runtime or Runtime()
+        self.runtime = Runtime(workers.device, dtype)
         self.batch_size = batch_size
-        self._actors = actors
+        self._workers = workers
         self._factory = factory
+        self._readers = readers
 
     def open(self, method: ConfiguredMethod, note: Note) -> EditSession:
-        """Loads a method in every actor. Raises the error of the first actor that fails."""
-        # Ray gives each actor a GPU of its own. An actor that dies is restarted at most twice.
-        gpus = 1 if self.runtime.device.startswith("cuda") else 0
-        remote = self._ray.remote(num_gpus=gpus, max_restarts=2, max_task_retries=1)(_RemoteEditor)
-        actors = [
-            remote.remote(method, self.runtime, self.batch_size, self._factory) for _ in range(self._actors)
-        ]
-        session = _RaySession(self._ray, actors, self.batch_size)
-        try:
-            self._ray.get([actor.ready.remote() for actor in actors])
-        except BaseException:
-            session.close()
-            raise
-        return session
-
-
-class _RaySession:
-    def __init__(self, ray: Any, actors: Sequence[Any], batch_size: int) -> None:
-        self._ray = ray
-        self._actors = actors
-        self._batch_size = batch_size
-
-    def edits(self, tasks: Iterable[Task]) -> Iterator[list[EditOutcome]]:
-        rest = iter(tasks)
-        # Two batches per actor: one is edited, the other waits in the actor. Actors take turns.
-        in_flight: deque[_SentBatch] = deque()
-        turn = 0
-        while True:
-            while len(in_flight) < 2 * len(self._actors):
-                chunk = list(islice(rest, self._batch_size))
-                if not chunk:
-                    break
-                in_flight.append(_send(chunk, self._actors[turn % len(self._actors)]))
-                turn += 1
-            if not in_flight:
-                return
-            yield self._received(in_flight.popleft())
-
-    def _received(self, sent: _SentBatch) -> list[EditOutcome]:
-        """Waits for a batch. Returns its outcomes, in the order of the tasks."""
-        outcomes = {outcome.case_id: outcome for outcome in sent.failed}
-        try:
-            edited: list[EditOutcome] = self._ray.get(sent.reference)
-        except self._ray.exceptions.RayError as failure:
-            # The actor is not restarted any more: its cases count as failed, and the next run repeats them.
-            error = describe(failure)
-            edited = [EditOutcome.failed(name, error) for name in sent.case_ids if name not in outcomes]
-        outcomes.update((outcome.case_id, outcome) for outcome in edited)
-        return [outcomes[name] for name in sent.case_ids]
-
-    def close(self) -> None:
-        for actor in self._actors:
-            self._ray.kill(actor)
+        """Loads a method in every worker. Raises the error of one that cannot load it."""
+        make = partial(_EditWork, method, self.runtime.dtype, self.batch_size, self._factory)
+        self._workers.load(make, note)
+        return _WorkersSession(self._workers, self.batch_size, self._readers, note)
 
 
 @dataclass(frozen=True, eq=False)
-class _SentBatch:
-    """A batch that was sent to an actor."""
+class _SentCase:
+    """A case on its way to a worker. Exactly one of ``case`` and ``error`` is set."""
 
-    case_ids: Sequence[str]
-    # Outcomes of cases that could not be decoded. They were not sent.
-    failed: Sequence[EditOutcome]
-    # Ray's reference to the outcomes of the others.
-    reference: Any
+    case_id: str
+    seed: int
+    case: EditCase | None
+    # The reason why the case cannot be read.
+    error: str | None = None
 
 
-def _send(tasks: Sequence[Task], actor: Any) -> _SentBatch:
-    """Decodes the cases and sends them to an actor."""
-    failed: list[EditOutcome] = []
-    batch = []
-    for task in tasks:
-        try:
-            batch.append((task.load(), task.seed))
-        except Exception as failure:
-            failed.append(EditOutcome.failed(task.case_id, describe(failure)))
-    return _SentBatch([task.case_id for task in tasks], failed, actor.edit.remote(batch))
+class _EditWork:
+    """A loaded method in a worker."""
+
+    def __init__(
+        self, method: ConfiguredMethod, dtype: str, batch_size: int, factory: Factory, device: str
+    ) -> None:
+        self._notes: list[str] = []
+        self._editor = Editor(
+            factory(method, Runtime(device, dtype)),
+            batch_size=batch_size,
+            device=device,
+            note=self._notes.append,
+        )
+
+    def __call__(self, batch: Sequence[_SentCase]) -> tuple[list[EditOutcome], list[str]]:
+        """The outcomes, in order, and notes for the user."""
+        # A case that cannot be read, or not be resized, fails alone.
+        outcomes: dict[str, EditOutcome] = {}
+        prepared = []
+        for sent in batch:
+            try:
+                if sent.case is not None:
+                    prepared.append(self._editor.prepare(sent.case, sent.seed))
+                else:
+                    outcomes[sent.case_id] = EditOutcome.failed(sent.case_id, sent.error or "")
+            except Exception as failure:
+                outcomes[sent.case_id] = EditOutcome.failed(sent.case_id, describe(failure))
+        for outcome in self._editor.edit(prepared):
+            outcomes[outcome.case_id] = outcome
+        notes, self._notes[:] = list(self._notes), []
+        return [outcomes[sent.case_id] for sent in batch], notes
+
+
+class _WorkersSession:
+    def __init__(self, workers: Workers, batch_size: int, readers: int, note: Note) -> None:
+        self._workers = workers
+        self._batch_size = batch_size
+        self._readers = readers
+        self._note = note
+
+    @property
+    def torch_threads(self) -> int | None:
+        return self._workers.torch_threads
+
+    def edits(self, tasks: Iterable[Task]) -> Iterator[list[EditOutcome]]:
+        replies = self._workers.map(
+            self._batches(tasks), lambda sent, error: EditOutcome.failed(sent.case_id, error), self._note
+        )
+        for reply in replies:
+            for note in dict.fromkeys(line for lines in reply.asides for line in lines):
+                self._note(note)
+            yield reply.results
+
+    def close(self) -> None:
+        self._workers.unload()
+
+    def _batches(self, tasks: Iterable[Task]) -> Iterator[list[_SentCase]]:
+        """Batches of the same cases as in one process. Threads decode two of them ahead."""
+        rest = iter(tasks)
+        ahead: deque[Future[_SentCase]] = deque()
+        with ThreadPoolExecutor(self._readers, thread_name_prefix="read") as pool:
+            while True:
+                for task in islice(rest, 2 * self._batch_size - len(ahead)):
+                    ahead.append(pool.submit(_decoded, task))
+                if not ahead:
+                    return
+                yield [ahead.popleft().result() for _ in range(min(self._batch_size, len(ahead)))]
+
+
+def _decoded(task: Task) -> _SentCase:
+    try:
+        return _SentCase(task.case_id, task.seed, task.load())
+    except Exception as failure:
+        return _SentCase(task.case_id, task.seed, None, describe(failure))

@@ -40,8 +40,8 @@ def rescore_edits(
 ) -> Iterator[ScoreRecord]:
     """Yields scores of these edits by those of the run's metrics whose weights are installed."""
     from bench.edit import ScoreRecord
+    from bench.edit_scoring import compute
     from bench.metrics import Pair, ReasonCode, RgbImage, SetMetric
-    from bench.scoring import compute
 
     metrics_of_protocols, _ = _stored_metrics(session, store, store.scores()["metric"].unique(), device)
     for protocols, metrics in metrics_of_protocols.items():

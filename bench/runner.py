@@ -17,7 +17,7 @@ from functools import partial
 from bench import __version__
 from bench.casefile import CaseFile
 from bench.edit import EditRecord, image_seed
-from bench.editor import EditOutcome, torch_threads
+from bench.editor import EditOutcome
 from bench.executors import Executor, Task
 from bench.plan import Plan, PlanError, PlannedProtocol
 from bench.progress import Progress, Silent
@@ -187,7 +187,7 @@ def _run_method(
         return
     try:
         # A method that uses torch has imported it by now.
-        store.note_conditions(method.spec.digest, executor.batch_size, torch_threads())
+        store.note_conditions(method.spec.digest, executor.batch_size, session.torch_threads)
         for protocol, seed, ids in todo:
             cases = case_files[protocol.name]
             # Tasks decode their case when an executor's thread asks for it.

@@ -13,13 +13,12 @@ reasons the next run tries again.
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.edit import EditKey, EditRecord, ScoreRecord
+from bench.edit_scoring import Variant, compute, score_chunk, unmet_need, variants_of
 from bench.metrics.choice import (
     MetricChoice,
     choose_metrics,
@@ -30,22 +29,20 @@ from bench.metrics.choice import (
 )
 from bench.metrics.types import (
     NO_MASK,
-    OUTCOME,
     Metric,
     MetricBase,
     MetricError,
-    NoValue,
     Pair,
     ReasonCode,
     RgbImage,
     SetMetric,
-    Value,
 )
 from bench.progress import Progress, Silent
 from bench.registry import Registry
+from bench.scoring_workers import ScoringWorkers
 from bench.set_scoring import References, score_sets
 from bench.store import RunStore
-from bench.stored_pairs import ScoringOptions, ScoringSummary, StoredPair, pairs_in_chunks
+from bench.stored_pairs import ScoringOptions, ScoringSummary, pairs_in_chunks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,81 +50,7 @@ if TYPE_CHECKING:
     from bench.metrics.features import Features
 
 
-# -- values of pairs ----------------------------------------------------------------------------
-
-
-def compute(metric: Metric, pairs: Sequence[Pair]) -> list[tuple[float | None, str | None]]:
-    """``(value, reason)`` of each pair. Exactly one of the two is None.
-
-    The metric never gets a pair that lacks what it needs. Where it raises, the pairs are scored again in halves. So
-    one bad pair loses only its own value, and a batch that is too large for memory loses none.
-    """
-    scores: list[tuple[float | None, str | None]] = [(None, _unmet_need(metric, pair)) for pair in pairs]
-    # Only pairs that have everything the metric needs.
-    complete = [index for index, (_, reason) in enumerate(scores) if reason is None]
-    values = _values_of(metric, [pairs[index] for index in complete])
-    for index, value in zip(complete, values, strict=True):
-        scores[index] = _checked(value, metric.unit)
-    return scores
-
-
-def _unmet_need(metric: MetricBase | type[MetricBase], pair: Pair) -> str | None:
-    """Reason why the pair lacks what the metric needs. None where it has all."""
-    for need in sorted(metric.needs):
-        # A need is the name of a field of Pair, which the registry checks.
-        value = getattr(pair, need)
-        # Every region needs a prompt of its own.
-        if need == "region_prompt" and pair.areas:
-            empty = not all(area.prompt for area in pair.areas)
-        elif need == "mask":
-            empty = pair.mask is None or not pair.mask.any()
-        else:
-            empty = not value
-        if empty:
-            return f"the case has no {need.replace('_', ' ')}"
-    return None
-
-
-def _values_of(metric: Metric, pairs: Sequence[Pair]) -> list[Value]:
-    if not pairs:
-        return []
-    try:
-        values = list(metric.score(pairs))
-        if len(values) != len(pairs):
-            raise ValueError(f"{len(values)} values for {len(pairs)} edits")
-    except MetricError:
-        raise
-    except (Exception, SystemExit) as error:
-        # SystemExit too: a metric that calls sys.exit loses its value and does not end the scoring.
-        if len(pairs) == 1:
-            return [NoValue(ReasonCode.ERROR.text(f"{type(error).__name__}: {error}"))]
-        # Halves isolate one bad pair in about log2(n) calls, and reach a batch that fits into memory.
-        middle = len(pairs) // 2
-        return _values_of(metric, pairs[:middle]) + _values_of(metric, pairs[middle:])
-    return values
-
-
-def _checked(value: Value, unit: str) -> tuple[float | None, str | None]:
-    """``(value, reason)`` as they are stored, whatever a third party's metric returned."""
-    if value is None:
-        return None, "the metric gave no value"
-    if isinstance(value, NoValue):
-        if isinstance(value.reason, str) and value.reason.strip():
-            return None, value.reason
-        return None, ReasonCode.ERROR.text("NoValue without a text that says why")
-    try:
-        # Numbers of any library (numpy, torch) count, as far as Python can convert them.
-        number = float(value)
-    except OverflowError:
-        return None, ReasonCode.ERROR.text("a number too large to be stored")
-    except Exception:  # whatever a third party's value raises when it is converted
-        description = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
-        return None, ReasonCode.ERROR.text(f"not a number ({description:.80})")
-    if not math.isfinite(number):
-        return None, f"not a finite number ({number})"
-    if unit == OUTCOME and number not in (0.0, 1.0):
-        return None, ReasonCode.ERROR.text(f"{number:g}, where the metric's unit {OUTCOME} declares 0 or 1")
-    return number, None
+# -- one pair ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -215,20 +138,10 @@ def score_pair(
 
 def _fits(cls: type[MetricBase], pair: Pair) -> bool:
     """True where the metric scores single edits and the pair has all that it needs."""
-    return cls.kind == "edit" and _unmet_need(cls, pair) is None
+    return cls.kind == "edit" and unmet_need(cls, pair) is None
 
 
 # -- a whole run --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class _Variant:
-    """A metric on raw or on composited edits."""
-
-    metric: Metric
-    composited: bool
-    # Name of the scores.
-    name: str
 
 
 def score_run(
@@ -240,8 +153,12 @@ def score_run(
     protocols: Collection[str] | None = None,
     options: ScoringOptions | None = None,
     progress: Progress | None = None,
+    workers: ScoringWorkers | None = None,
 ) -> ScoringSummary:
     """Scores every stored edit by every metric that has not scored it yet, and writes the scores.
+
+    ``workers`` compute the scores of edits and the features of sets, where they are given. This process reads, writes,
+    and computes distances between sets.
 
     ``references`` gives the real images of each protocol, for metrics of sets. ``protocols`` restricts scoring to
     edits of these protocols. ``features`` is the object that the metrics were constructed with. Its disk cache is
@@ -262,10 +179,12 @@ def score_run(
                 f"{len(missing)} edits have no file any more (such as {missing[0]}): their scores cannot be verified. "
                 "Run the suite again."
             )
-        _score_edits(store, records, edit_metrics, features, options, progress, summary)
+        _score_edits(store, records, edit_metrics, features, options, progress, summary, workers)
         if features is not None:
             summary.warnings += features.cut_prompts()
-        score_sets(store, records, set_metrics, features, references or {}, options, progress, summary)
+        score_sets(
+            store, records, set_metrics, features, references or {}, options, progress, summary, workers
+        )
     finally:
         # Computed features are saved even when scoring is interrupted.
         progress.stop()
@@ -282,13 +201,12 @@ def _score_edits(
     options: ScoringOptions,
     progress: Progress,
     summary: ScoringSummary,
+    workers: ScoringWorkers | None,
 ) -> None:
     # Scores that are not stored yet, by the edit's key.
-    variants = [
-        _Variant(metric, composited, name) for metric in metrics for composited, name in metric.stored_names
-    ]
+    variants = variants_of(metrics)
     done = _stored_scores(store, {record.key.digest for record in records if record.file is not None})
-    todo: dict[str, list[_Variant]] = {}
+    todo: dict[str, list[Variant]] = {}
     for record in records:
         digest = record.key.digest
         # A score is identified by edit, name and version: a new version of a metric is scored again.
@@ -310,55 +228,22 @@ def _score_edits(
     unsaved: list[ScoreRecord] = []
     edits_since_save = 0
     todo_records = [record for record in records if record.key.digest in todo]
-    for chunk in pairs_in_chunks(store, todo_records, options):
-        scores = _score_chunk(chunk, todo)
-        for score in scores:
-            summary.count(score.value, score.reason)
-        unsaved += scores
-        edits_since_save += len(chunk)
-        progress.advance(len(chunk))
+    chunks = pairs_in_chunks(store, todo_records, options)
+    scored: Iterable[list[list[ScoreRecord]]] = (score_chunk(chunk, todo) for chunk in chunks)
+    if workers is not None:
+        scored = workers.scores(chunks, todo, progress.note)
+    for scores_of_edits in scored:
+        for scores in scores_of_edits:
+            for score in scores:
+                summary.count(score.value, score.reason)
+            unsaved += scores
+        edits_since_save += len(scores_of_edits)
+        progress.advance(len(scores_of_edits))
         # Each save is one more file: not after every chunk.
         if edits_since_save >= options.save_every:
             save()
             edits_since_save = 0
     save()
-
-
-def _score_chunk(chunk: Sequence[StoredPair], todo: Mapping[str, Sequence[_Variant]]) -> list[ScoreRecord]:
-    """Computes every missing score of these edits, in the order of the edits."""
-    # One batch per variant: the edits of the chunk that it has to score.
-    scores: dict[int, list[ScoreRecord]] = defaultdict(list)
-    batches: dict[_Variant, list[tuple[int, Pair]]] = defaultdict(list)
-    for index, (record, pair) in enumerate(chunk):
-        for variant in todo[record.key.digest]:
-            # An edit without a pair (failed, damaged, of another size) has the same reason for every metric.
-            if isinstance(pair, NoValue):
-                scores[index].append(_score_record(record, variant, None, pair.reason))
-            elif variant.composited and pair.mask is None:
-                scores[index].append(_score_record(record, variant, None, NO_MASK))
-            else:
-                batches[variant].append((index, pair))
-
-    # All metrics score the same composited pair, so that its hash is computed once.
-    composites: dict[int, Pair] = {}
-    for variant, batch in batches.items():
-        if variant.composited:
-            for index, pair in batch:
-                if index not in composites:
-                    composites[index] = pair.composite()
-            batch = [(index, composites[index]) for index, _ in batch]
-        values = compute(variant.metric, [pair for _, pair in batch])
-        for (index, _), (value, reason) in zip(batch, values, strict=True):
-            scores[index].append(_score_record(chunk[index][0], variant, value, reason))
-    return [score for index in range(len(chunk)) for score in scores[index]]
-
-
-def _score_record(
-    record: EditRecord, variant: _Variant, value: float | None, reason: str | None
-) -> ScoreRecord:
-    return ScoreRecord(
-        record.key, variant.name, variant.metric.version, value, reason, edit=record.sha256 or ""
-    )
 
 
 def _stored_scores(store: RunStore, edited: set[str]) -> set[tuple[str, str, str]]:

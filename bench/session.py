@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from bench.stored_pairs import ScoringSummary
     from bench.suite import ConfiguredMethod, ConfiguredProtocol, Suite
     from bench.thresholds import ThresholdCheck
+    from bench.workers import Workers
 
 RUNS = Path("runs")
 """Folder of the run folders, below the working directory."""
@@ -224,15 +225,17 @@ class Session:
         dtype: str = "auto",
         batch_size: int | None = 8,
         progress: Progress | None = None,
+        workers: Workers | None = None,
     ) -> tuple[RunStore, RunSummary]:
         """Makes the missing edits of a suite. Returns the opened run folder, which the caller closes, and a summary.
 
-        ``batch_size`` None edits one case at a time on one thread, for exact repeats. Raises :class:`BenchError` that
-        lists all missing data and weights, before any model is loaded.
+        ``batch_size`` None edits one case at a time on one thread, for exact repeats. ``workers`` make the edits, where
+        they are given, on their own devices in place of ``device``. Raises :class:`BenchError` that lists all missing
+        data and weights, before any model is loaded.
         """
         from bench.devices import resolve_device, resolve_dtype
         from bench.edit import Runtime
-        from bench.executors import LocalExecutor
+        from bench.executors import Executor, LocalExecutor, WorkersExecutor
         from bench.runner import run
         from bench.store import RunStore
 
@@ -247,14 +250,16 @@ class Session:
         check_ready([("", plan.problems)])
 
         # Choose where models run.
-        actual_device = resolve_device(device if plan.todo else "cpu")
+        actual_device = (
+            workers.device if workers is not None else resolve_device(device if plan.todo else "cpu")
+        )
         runtime = Runtime(actual_device, resolve_dtype(dtype, actual_device))
         if store is not None and not plan.todo:
             # With nothing to edit, the dtype of the stored edits counts.
             stored_dtypes = {entry["dtype"] for entry in store.manifest["methods"].values()}
             runtime = Runtime("cpu", stored_dtypes.pop() if len(stored_dtypes) == 1 else runtime.dtype)
         # Sums of several threads differ in their last bits from run to run.
-        if batch_size is None and plan.todo:
+        if batch_size is None and plan.todo and workers is None:
             import torch
 
             torch.set_num_threads(1)
@@ -263,7 +268,9 @@ class Session:
         # A new folder is created only now, after everything that can be refused was checked.
         store = store or RunStore.open(job.folder, create=True)
         try:
-            executor = LocalExecutor(runtime, batch_size=batch_size or 1)
+            executor: Executor = LocalExecutor(runtime, batch_size=batch_size or 1)
+            if workers is not None and plan.todo:
+                executor = WorkersExecutor(workers, runtime.dtype, batch_size=batch_size or 1)
             return store, run(plan, store, executor, progress=progress, suite=job.suite)
         except BaseException:
             # After Ctrl-C too: the lock is released for the next process.
@@ -315,23 +322,27 @@ class Session:
         only: Sequence[str] | None = None,
         progress: Progress | None = None,
         note: Note = ignore,
+        workers: Workers | None = None,
     ) -> ScoringSummary:
         """Scores a run's stored edits by the metrics whose weights are installed. Stored scores are not repeated.
 
         ``only`` names metrics to compute instead of the suite's. ``note`` gets a line per column that is left out or
-        replaced, before scoring begins. Raises ``MetricError`` where a metric of ``only`` can be computed on no
-        protocol.
+        replaced, before scoring begins. ``workers`` compute, where they are given, on their own devices. Raises
+        ``MetricError`` where a metric of ``only`` can be computed on no protocol.
         """
         from bench.devices import resolve_device
         from bench.metrics.choice import load_metrics, refusal
         from bench.scoring import score_run
+        from bench.scoring_workers import ScoringWorkers
         from bench.stored_pairs import ScoringSummary
 
         # Choose the metrics of each protocol.
         for name in only or ():
             self.metrics.check(name)
         protocols = store.manifest["protocols"]
-        features = self.program.make_features(resolve_device(device), store.path.parent / ".features")
+        # With workers, this process computes only what they could not.
+        here = resolve_device(device if workers is None else "cpu")
+        features = self.program.make_features(here, store.path.parent / ".features")
         # Features of images are cached beside the run folders, so that runs of one suite share them.
         names = list(only or ()) or (store.manifest.get("suite") or {}).get("metrics")
         choices = self.metric_choices(features, protocols, names)
@@ -351,13 +362,18 @@ class Session:
         references = self.references(store, protocols)
         total = ScoringSummary()
         for protocol_names, choice in choices.items():
+            metrics = load_metrics(choice.names, features, self.metrics)
+            in_workers = None
+            if workers is not None:
+                in_workers = ScoringWorkers(workers, metrics, features, self.program.make_features)
             part = score_run(
                 store,
-                load_metrics(choice.names, features, self.metrics),
+                metrics,
                 features=features,
                 references=references,
                 protocols=protocol_names,
                 progress=progress,
+                workers=in_workers,
             )
             # One summary over both kinds of protocols.
             total.scored += part.scored

@@ -20,6 +20,7 @@ from bench.edit import ALL, EditRecord
 from bench.metrics.streams import Fingerprint, ImageStream, batches
 from bench.metrics.types import NO_MASK, Pair, ReasonCode, RgbImage, SetMetric, SetValue
 from bench.progress import Progress
+from bench.scoring_workers import ScoringWorkers
 from bench.store import RunStore, SetScore, StoreError, set_inputs
 from bench.stored_pairs import ScoringOptions, ScoringSummary, pairs_in_chunks
 
@@ -78,8 +79,21 @@ def score_sets(
     options: ScoringOptions,
     progress: Progress,
     summary: ScoringSummary,
+    workers: ScoringWorkers | None = None,
 ) -> None:
-    """Computes and stores every set score of these edits that is not stored yet, method by method."""
+    """Computes and stores every set score of these edits that is not stored yet, method by method.
+
+    ``workers`` compute the features of images.
+    """
+
+    def shown(batches: Iterable[_Batch]) -> Iterator[_Batch]:
+        """The same batches, each once its metrics have got the images."""
+        if workers is not None:
+            batches = workers.see(batches, lambda batch: (batch.metrics, batch.images), progress.note)
+        for batch in batches:
+            _show(batch)
+            yield batch
+
     # Set scores to compute, by protocol: its real images serve all methods.
     todo = _tasks(store, metrics, records, summary)
     if not todo:
@@ -92,13 +106,13 @@ def score_sets(
         problem = "no real images were given for this protocol"
         if protocol in references:
             try:
-                real = _read_reference(references[protocol], {id(t.metric): t.metric for t in tasks}, options)
+                real = _read_reference(references[protocol], _metrics_of(tasks), options, shown)
             except Exception as error:  # one bad file must not end the scoring
                 problem = ReasonCode.ERROR.text(f"the real images cannot be read: {error}")
 
         # Values, written to disk after each method.
         for of_method in _grouped(tasks, lambda task: task.method).values():
-            fingerprints = _read_edits(store, of_method, options, show=real is not None)
+            fingerprints = _read_edits(store, of_method, options, shown if real is not None else iter)
             scores = []
             for task in of_method:
                 score = _score_task(store, task, fingerprints[task.composited], real, problem)
@@ -182,54 +196,80 @@ def _is_current(row: Mapping[Any, Any], task: _SetTask) -> bool:
 # -- images, decoded once and passed to every metric --------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Decoded images, and the metrics that need them."""
+
+    metrics: Sequence[SetMetric]
+    images: Sequence[RgbImage]
+    # Whether they are composited edits.
+    composited: bool = False
+    # Digests of the edits' keys, one per image. Empty for real images.
+    digests: Sequence[str] = ()
+
+
+# Yields the same batches, each once its metrics have got the images.
+_Shown = Callable[[Iterable[_Batch]], Iterator[_Batch]]
+
+
+def _metrics_of(tasks: Iterable[_SetTask]) -> list[SetMetric]:
+    return list({id(task.metric): task.metric for task in tasks}.values())
+
+
 def _read_reference(
-    images: Callable[[], Iterable[Image]], metrics: Mapping[int, SetMetric], options: ScoringOptions
+    images: Callable[[], Iterable[Image]],
+    metrics: Sequence[SetMetric],
+    options: ScoringOptions,
+    shown: _Shown,
 ) -> ImageStream:
     """Reads a protocol's real images, passes each to every metric, and returns them as a stream."""
     # Later, only metrics that did not keep what they need read the images again.
     stream = ImageStream(lambda: map(RgbImage.of, images()))
-    for batch in _one_ahead(batches(stream, options.chunk)):
-        _show(metrics.values(), batch)
+    for _ in shown(_Batch(metrics, batch) for batch in _one_ahead(batches(stream, options.chunk))):
+        pass
     return stream
 
 
 def _read_edits(
-    store: RunStore, tasks: Sequence[_SetTask], options: ScoringOptions, *, show: bool
+    store: RunStore, tasks: Sequence[_SetTask], options: ScoringOptions, shown: _Shown
 ) -> dict[bool, dict[str, Fingerprint]]:
     """Fingerprints of one method's edits, raw (False) and composited (True), by key digest.
 
-    An edit that does not exist has none. ``show`` passes every edit to the metrics.
+    An edit that does not exist has none. ``shown`` passes every edit to the metrics.
     """
     # The same edit is in the set of its category and in that of all categories: decode it once.
     records = list({record.key.digest: record for task in tasks for record in task.records}.values())
     fingerprints: dict[bool, dict[str, Fingerprint]] = {False: {}, True: {}}
     # (composited, the metrics that score this variant).
     variants = [
-        (composited, {id(task.metric): task.metric for task in tasks if task.composited == composited})
+        (composited, _metrics_of(task for task in tasks if task.composited == composited))
         for composited in sorted({task.composited for task in tasks})
     ]
-    for chunk in pairs_in_chunks(store, records, options):
-        for composited, metrics in variants:
-            # Without a mask, an edit cannot be composited.
-            images = {
-                record.key.digest: (pair.composite() if composited else pair).edited
-                for record, pair in chunk
-                if isinstance(pair, Pair) and (pair.mask is not None or not composited)
-            }
-            if show:
-                _show(metrics.values(), list(images.values()))
-            fingerprints[composited].update(
-                (digest, Fingerprint.of(image)) for digest, image in images.items()
-            )
+
+    def decoded() -> Iterator[_Batch]:
+        for chunk in pairs_in_chunks(store, records, options):
+            for composited, metrics in variants:
+                # Without a mask, an edit cannot be composited.
+                images = {
+                    record.key.digest: (pair.composite() if composited else pair).edited
+                    for record, pair in chunk
+                    if isinstance(pair, Pair) and (pair.mask is not None or not composited)
+                }
+                yield _Batch(metrics, list(images.values()), composited, list(images))
+
+    for batch in shown(decoded()):
+        fingerprints[batch.composited].update(
+            (digest, Fingerprint.of(image)) for digest, image in zip(batch.digests, batch.images, strict=True)
+        )
     return fingerprints
 
 
-def _show(metrics: Iterable[SetMetric], images: Sequence[RgbImage]) -> None:
-    for metric in metrics:
-        if images:
+def _show(batch: _Batch) -> None:
+    for metric in batch.metrics:
+        if batch.images:
             # A metric that fails here fails again in score_set, where the error is recorded.
             with suppress(Exception, SystemExit):
-                metric.see(images)
+                metric.see(batch.images)
 
 
 def _decode_edits(store: RunStore, records: Sequence[EditRecord], composited: bool) -> Iterator[RgbImage]:

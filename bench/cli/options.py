@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from bench.errors import BenchError
 from bench.session import Program, Session
+
+if TYPE_CHECKING:
+    from bench.workers import Workers
 
 # Output.
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -17,6 +21,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Device = Annotated[
     str,
     typer.Option(help="Where models run: auto, cpu, cuda, cuda:1, mps. auto takes the best one there is."),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DEVICE,...",
+        help="Several devices of this machine, such as cuda:0,cuda:1, in place of --device: a process on each.",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="A Ray cluster to work on, or local for one of this machine alone."),
+]
+WorkerCount = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Workers on the Ray cluster. [default: one per GPU]")
 ]
 Dtype = Annotated[
     str, typer.Option(help="float32, float16 or bfloat16. auto is float16 on cuda and float32 elsewhere.")
@@ -90,6 +108,18 @@ def program(context: typer.Context) -> Program:
 def open_session(context: typer.Context, plugins: Sequence[str] | None = None) -> Session:
     """Starts a session with the plug-ins of ``--plugin``."""
     return program(context).session(plugins)
+
+
+def several(
+    device: str, devices: str | None, ray: str | None, count: int | None, *, deterministic: bool = False
+) -> AbstractContextManager[Workers | None]:
+    """The workers of ``--devices`` or ``--ray``, which end with the context. None where neither is given."""
+    from bench.workers import open_workers
+
+    # An empty name among the devices is refused as every wrong name.
+    names = () if devices is None else tuple(name.strip() for name in devices.split(","))
+    threads = 1 if deterministic else None
+    return open_workers(device=device, devices=names, ray=ray, count=count, threads=threads) or nullcontext()
 
 
 def key_values(

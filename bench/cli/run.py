@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,7 @@ from bench.cli.options import (
     BatchSize,
     Deterministic,
     Device,
+    Devices,
     DryRun,
     Dtype,
     Json,
@@ -34,10 +36,13 @@ from bench.cli.options import (
     Plugin,
     ProtocolOption,
     Quiet,
+    Ray,
     RunFolder,
     SuiteName,
+    WorkerCount,
     examples,
     open_session,
+    several,
 )
 from bench.cli.plan import describe_plan, method_notes, print_plan
 from bench.terminal import console
@@ -48,6 +53,7 @@ if TYPE_CHECKING:
     from bench.runner import RunSummary
     from bench.session import Report, Session, SuiteJob
     from bench.store import RunStore
+    from bench.workers import Workers
 
 run_app = typer.Typer()
 
@@ -57,6 +63,7 @@ run_app = typer.Typer()
         "run demo",
         "run demo --limit 2",
         "run paper --out runs/paper --device cuda --batch-size 16",
+        "run paper --devices cuda:0,cuda:1",
         "run my-suite.yaml --dry-run",
         "run my-suite.yaml --plugin my_package.my_methods",
         "run --protocol coco -o root=data/coco --method sd_inpainting -m steps=20 --limit 10",
@@ -74,6 +81,9 @@ def run(
     seeds: Seeds = None,
     out: Out = None,
     device: Device = "auto",
+    devices: Devices = None,
+    ray: Ray = None,
+    workers: WorkerCount = None,
     dtype: Dtype = "auto",
     batch_size: BatchSize = 8,
     deterministic: Deterministic = False,
@@ -98,10 +108,13 @@ def run(
             print_json(plan.as_json())
         return
     # The run folder stays open, and locked, from the first edit to the last table.
-    store, edits = _edit(session, job, screen, device, dtype, None if deterministic else batch_size)
-    with store:
-        is_stopped = judge_and_print(session, store, job.judges, screen)
-        scores = _score(session, store, screen, device)
+    with ExitStack() as stack:
+        with several(device, devices, ray, workers, deterministic=deterministic) as opened:
+            size = None if deterministic else batch_size
+            store, edits = _edit(session, job, screen, device, dtype, size, opened)
+            stack.enter_context(store)
+            is_stopped = judge_and_print(session, store, job.judges, screen)
+            scores = _score(session, store, screen, device, workers=opened)
         session.hide_foreign_scores(store, lambda line: warn(screen, line))
         report = session.program.write_report(session, store)
     # Text for people, then JSON for programs.
@@ -137,6 +150,9 @@ def edit(
     suite: SuiteName,
     out: Out = None,
     device: Device = "auto",
+    devices: Devices = None,
+    ray: Ray = None,
+    workers: WorkerCount = None,
     dtype: Dtype = "auto",
     batch_size: BatchSize = 8,
     deterministic: Deterministic = False,
@@ -153,8 +169,10 @@ def edit(
     if dry_run:
         print_plan(describe_plan(session, job), screen)
         return
-    store, edits = _edit(session, job, screen, device, dtype, None if deterministic else batch_size)
-    store.close()
+    with several(device, devices, ray, workers, deterministic=deterministic) as opened:
+        size = None if deterministic else batch_size
+        store, edits = _edit(session, job, screen, device, dtype, size, opened)
+        store.close()
     _exit_for_failures(store.path, edits.failed)
 
 
@@ -170,6 +188,9 @@ def score(
         list[str] | None, typer.Option(help="Only this metric. May be repeated. [default: the suite's]")
     ] = None,
     device: Device = "auto",
+    devices: Devices = None,
+    ray: Ray = None,
+    workers: WorkerCount = None,
     quiet: Quiet = False,
     plugin: Plugin = None,
 ) -> None:
@@ -180,8 +201,8 @@ def score(
     # A misspelt metric is reported before the run folder is opened.
     for name in metric or ():
         session.metrics.check(name)
-    with RunStore.open(folder) as store:
-        _score(session, store, console(quiet=quiet), device, metric)
+    with RunStore.open(folder) as store, several(device, devices, ray, workers) as opened:
+        _score(session, store, console(quiet=quiet), device, metric, workers=opened)
 
 
 @run_app.command(epilog=examples("demo", "demo --limit 2", "demo --out runs/again"))
@@ -239,7 +260,13 @@ def _configure(
 
 
 def _edit(
-    session: Session, job: SuiteJob, screen: Console, device: str, dtype: str, batch_size: int | None
+    session: Session,
+    job: SuiteJob,
+    screen: Console,
+    device: str,
+    dtype: str,
+    batch_size: int | None,
+    workers: Workers | None,
 ) -> tuple[RunStore, RunSummary]:
     """Makes the missing edits and prints what was done. Returns the run folder, still open."""
     for heading, lines in method_notes(job):
@@ -247,7 +274,9 @@ def _edit(
             warn(screen, f"{heading} {line}")
     # The summary follows once the bar is gone.
     with progress_bar(screen) as progress:
-        store, edits = session.edit(job, device=device, dtype=dtype, batch_size=batch_size, progress=progress)
+        store, edits = session.edit(
+            job, device=device, dtype=dtype, batch_size=batch_size, progress=progress, workers=workers
+        )
     # A few failures in full; all of them are in the journal.
     for record in edits.failures[:5]:
         screen.print(f"failed {record.key.case}: {record.error or ''}", style="red")
@@ -262,12 +291,23 @@ def _edit(
 
 
 def _score(
-    session: Session, store: RunStore, screen: Console, device: str, only: list[str] | None = None
+    session: Session,
+    store: RunStore,
+    screen: Console,
+    device: str,
+    only: list[str] | None = None,
+    *,
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Scores a run, prints what was done, and returns it as ``run --json`` has it."""
     with progress_bar(screen) as progress:
         scores = session.score(
-            store, device=device, only=only, progress=progress, note=lambda line: warn(screen, line)
+            store,
+            device=device,
+            only=only,
+            progress=progress,
+            note=lambda line: warn(screen, line),
+            workers=workers,
         )
     # Warnings that begin alike, such as one per method, are printed once.
     kinds: dict[str, list[str]] = {}

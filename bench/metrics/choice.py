@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.downloads import needed_by
 from bench.metrics import METRICS, STAND_INS
@@ -108,16 +108,20 @@ def load_metrics(
         raise refusal(problems)
     metrics = []
     for name in names:
-        cls = registry.load(name)
-        with plugin_code(cls, f"metric {name!r}"):
-            # Networks are loaded on first use, not here.
-            metric = cls(features) if cls.uses_features else cls()
+        metric = construct(registry.load(name), features, name)
         if metric.name != name:
             raise MetricError(
                 f"the metric registered as {name!r} calls itself {metric.name!r}; use one name."
             )
         metrics.append(metric)
     return metrics
+
+
+def construct(cls: Any, features: Features, name: str) -> Metric | SetMetric:
+    """Constructs one metric. Networks are loaded on first use, not here. ``name`` stands in messages."""
+    with plugin_code(cls, f"metric {name!r}"):
+        metric: Metric | SetMetric = cls(features) if cls.uses_features else cls()
+    return metric
 
 
 def embedded_reason(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -80,6 +80,19 @@ class FeatureCache:
                 f"{space}: an image that was read before ({error}) has no features now. "
                 "The images changed while they were scored. Score them again."
             ) from None
+
+    def take(self) -> dict[str, dict[str, Rows]]:
+        """All rows in memory, by space and key. The cache is empty then."""
+        rows, self._rows, self._unsaved = self._rows, {}, {}
+        return rows
+
+    def add(self, rows: Mapping[str, Mapping[str, Rows]]) -> None:
+        """Adds rows that another process has computed, as :meth:`take` gives them. A row that is there stays."""
+        for space, by_key in rows.items():
+            here = self._space(space)
+            new = {key: row for key, row in by_key.items() if key not in here}
+            here.update(new)
+            self._unsaved.setdefault(space, []).extend(new)
 
     def flush(self) -> None:
         """Writes the rows that are in no file yet. Warns, and stops writing, where the folder cannot be written."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -61,6 +62,16 @@ _MEMO_PAIRS = 200_000
 # Images in memory while a stream is read.
 _STREAMED_IMAGES = 128
 _TEXT_BATCH = 128
+
+
+@dataclass(frozen=True)
+class FeatureNews:
+    """What one process has computed, for another one."""
+
+    rows: Mapping[str, Mapping[str, Rows]]
+    """Space -> key of the image or text -> its feature row ``(D,)``."""
+    is_cut: Mapping[str, Mapping[str, bool]]
+    """Slot of CLIP -> prompt -> whether it is longer than the model reads."""
 
 
 class Features:
@@ -331,6 +342,23 @@ class Features:
             while len(self._memo) > _MEMO_PAIRS:
                 self._memo.popitem(last=False)
         return [values[pair.key] for pair in pairs]
+
+    # -- between processes ----------------------------------------------------------------------
+
+    def take(self) -> FeatureNews:
+        """All that was computed. It is forgotten here. Networks stay loaded."""
+        self._memo.clear()
+        for network in self._lpips.values():
+            network.forget()
+        news = FeatureNews(self._rows.take(), self._is_cut)
+        self._is_cut = {}
+        return news
+
+    def add(self, news: FeatureNews) -> None:
+        """Adds what another process has computed. Rows that are here stay."""
+        self._rows.add(news.rows)
+        for slot, is_cut in news.is_cut.items():
+            self._is_cut.setdefault(slot, {}).update(is_cut)
 
     # -- threads and batches --------------------------------------------------------------------
 

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import sys
 import types
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -15,11 +14,13 @@ from PIL import Image
 
 from bench.edit import EditCase, Region, Runtime, ScoredAreas
 from bench.editor import EditOutcome, at_native_size, is_out_of_memory
-from bench.executors import EditSession, Executor, ExecutorError, LocalExecutor, RayExecutor, Task
+from bench.executors import EditSession, Executor, ExecutorError, LocalExecutor, Task, WorkersExecutor
 from bench.images import ImageError
 from bench.registry import describe
 from bench.suite import ConfiguredMethod
+from bench.workers import open_workers
 from tests.bench.fakes import LOG, Fake, make_case, method, square
+from tests.bench.workers.work import cannot_load
 
 
 @pytest.fixture(autouse=True)
@@ -314,101 +315,57 @@ def test_a_batch_size_below_one_is_refused() -> None:
         LocalExecutor(batch_size=0)
 
 
-# Ray
+# Workers. tests/bench/workers has the tests of processes that are lost.
 
 
-def test_without_ray_the_error_is_the_command_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)  # type: ignore[arg-type]
-    with pytest.raises(ExecutorError, match=r"pip install 'prompteditbench\[ray\]'"):
-        RayExecutor()
+def unreadable() -> EditCase:
+    raise ValueError("x.png: truncated")
 
 
-class FakeRay(types.ModuleType):
-    """As much of Ray as the executor uses, in this process; a reference is the value or the failure."""
+def test_workers_give_the_outcomes_of_one_process() -> None:
+    def mixed() -> Iterator[Task]:
+        yield from tasks(7)
+        yield Task("broken", 0, unreadable)
+        # Too small a mask for the native size.
+        yield Task("case-009", 0, lambda: make_case(9, mask=square(32, (1, 1, 2, 2))))
+        yield from islice(tasks(9), 7, 9)
 
-    class exceptions:
-        class RayError(Exception): ...
-
-    def __init__(self) -> None:
-        super().__init__("ray")
-        self.killed = 0
-        self.flying = 0
-        self.most = 0
-        self.dies_at = -1
-
-    def is_initialized(self) -> bool:
-        return True
-
-    def remote(self, **options):  # type: ignore[no-untyped-def]
-        ray = self
-
-        def wrap(cls):  # type: ignore[no-untyped-def]
-            class Call:
-                def __init__(self, function):  # type: ignore[no-untyped-def]
-                    self.function = function
-
-                def remote(self, *arguments):  # type: ignore[no-untyped-def]
-                    ray.flying += 1
-                    ray.most = max(ray.most, ray.flying)
-                    if ray.flying == ray.dies_at:
-                        return ray.exceptions.RayError("the actor died")
-                    return self.function(*arguments)
-
-            class Handle:
-                def __init__(self, *arguments):  # type: ignore[no-untyped-def]
-                    instance = cls(*arguments)
-                    self.edit, self.ready = Call(instance.edit), Call(instance.ready)
-
-            return types.SimpleNamespace(remote=Handle)
-
-        return wrap
-
-    def get(self, reference):  # type: ignore[no-untyped-def]
-        self.flying -= len(reference) if isinstance(reference, list) and reference == [True, True] else 1
-        if isinstance(reference, Exception):
-            raise reference
-        return reference
-
-    def kill(self, actor: object) -> None:
-        self.killed += 1
-
-
-def test_ray_sessions_keep_order_bound_what_flies_and_equal_the_local_ones(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ray = FakeRay()
-    monkeypatch.setitem(sys.modules, "ray", ray)
-    executor: Executor = RayExecutor(batch_size=3, actors=2)
-    session: EditSession = executor.open(method(native=16), print)
-    outcomes = [outcome for batch in session.edits(tasks(20)) for outcome in batch]
-    assert [outcome.case_id for outcome in outcomes] == [f"case-{i:03d}" for i in range(20)]
-    assert pixels(outcomes) == pixels(edit(method(native=16), count=20)[0])
-    assert ray.most == 4
-    session.close()
-    assert ray.killed == 2
-
-
-def test_an_actor_that_dies_fails_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    ray = FakeRay()
-    monkeypatch.setitem(sys.modules, "ray", ray)
-    session = RayExecutor(batch_size=2, actors=2).open(method(), print)
-    ray.dies_at = 2
-    outcomes = [outcome for batch in session.edits(tasks(6)) for outcome in batch]
-    assert [outcome.error for outcome in outcomes] == [
-        None,
-        None,
-        *["RayError: the actor died"] * 2,
-        None,
-        None,
-    ]
-
-
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra `ray`)")
-def test_ray_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    session = RayExecutor(batch_size=2, actors=2).open(method(), print)
-    try:
-        outcomes = [outcome for batch in session.edits(tasks(7)) for outcome in batch]
-    finally:
+    configured = method(native=4, oom_above=2, fail_on=make_case(4).request.target_prompt)
+    notes: list[str] = []
+    local_notes: list[str] = []
+    local = LocalExecutor(batch_size=3).open(configured, local_notes.append)
+    expected = [outcome for batch in local.edits(mixed()) for outcome in batch]
+    local.close()
+    workers = open_workers(devices=["cpu", "cpu"])
+    assert workers is not None
+    with workers:
+        executor: Executor = WorkersExecutor(workers, batch_size=3)
+        session: EditSession = executor.open(configured, notes.append)
+        outcomes = [outcome for batch in session.edits(mixed()) for outcome in batch]
         session.close()
-    assert pixels(outcomes) == pixels(edit(method())[0])
+        assert session.torch_threads is None
+        # The same workers serve the next method.
+        session = executor.open(method(), notes.append)
+        assert pixels([o for batch in session.edits(tasks(7)) for o in batch]) == pixels(edit(method())[0])
+    assert executor.runtime == Runtime("cpu", "float32")
+    assert [(o.case_id, o.size, o.error) for o in outcomes] == [
+        (o.case_id, o.size, o.error) for o in expected
+    ]
+    assert [o.error for o in outcomes if o.error] == [
+        "ZeroDivisionError: no such chair",
+        "ValueError: x.png: truncated",
+        "ImageError: the mask is too thin: nothing of it is left at the method's native 4x4.",
+    ]
+    assert pixels(outcomes) == pixels(expected)
+    assert len(pixels(outcomes)) == 8
+    assert set(notes) == set(local_notes) == {"out of memory with a batch of 3: going on with 1"}
+
+
+def test_a_method_that_no_worker_can_load_has_the_error_of_one_process() -> None:
+    workers = open_workers(devices=["cpu"])
+    assert workers is not None
+    with workers, pytest.raises(TypeError) as here:
+        WorkersExecutor(workers, factory=cannot_load).open(method(), print)
+    with pytest.raises(TypeError) as local:
+        LocalExecutor(factory=cannot_load).open(method(), print)
+    assert describe(here.value) == describe(local.value)

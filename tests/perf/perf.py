@@ -305,13 +305,7 @@ def scoring(options: argparse.Namespace, folder: Path) -> list[Ratio]:
 
 def _forget(features: Any) -> None:
     """Everything that was computed is forgotten; networks stay loaded."""
-    from bench.metrics.feature_cache import FeatureCache
-
-    features._memo.clear()
-    features._rows = FeatureCache(None)
-    for network in features._lpips.values():
-        network._sources.clear()
-        network._source_bytes = 0
+    features.take()
 
 
 def frechet(options: argparse.Namespace, folder: Path) -> list[Ratio]:

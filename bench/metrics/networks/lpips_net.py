@@ -123,6 +123,11 @@ class LpipsNet:
         pooled: torch.Tensor = self._model.net(self._model.scaling_layer(x))[-1].mean(dim=(2, 3))
         return pooled
 
+    def forget(self) -> None:
+        """Drops the activations of sources."""
+        self._sources.clear()
+        self._source_bytes = 0
+
     def _sources_of(self, images: Sequence[RgbImage]) -> list[list[torch.Tensor]]:
         """The layers ``(C, h, w)`` of each image, from memory where it was used recently."""
         new = {image.key: image for image in images if image.key not in self._sources}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bench.store import RunStore
 from tests.command_line import SUITE, run
 
 
@@ -218,3 +219,28 @@ def test_a_key_on_the_command_line_is_refused_without_repeating_it(
     error = capsys.readouterr().err
     assert "HOST=VARIABLE" in error
     assert "sk-of" not in error
+
+
+def test_a_run_on_two_devices_stores_what_a_run_on_one_does(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("dots.yaml", "--plugin", "cli_plugin", "--batch-size", "2")
+    stores = []
+    for name, device in (("one", ("--device", "cpu")), ("two", ("--devices", "cpu,cpu"))):
+        assert run("edit", *options, "--out", f"runs/{name}", *device) == 0
+        assert run("score", f"runs/{name}", "--plugin", "cli_plugin", *device) == 0
+        stores.append(RunStore.open(place / "runs" / name))
+    one, two = stores
+    assert [(r.key, r.sha256, r.error) for r in two.edits()] == [
+        (r.key, r.sha256, r.error) for r in one.edits()
+    ]
+    assert len(two.scores()) == 24
+    assert two.scores().equals(one.scores())
+    # Device and conditions too.
+    assert {**two.manifest, "name": "one"} == one.manifest
+    capsys.readouterr()
+    # Refused before anything is loaded.
+    assert run("edit", *options, "--devices", "cpu,cpu", "--ray", "local") == 2
+    assert "--devices and --ray: one of them is expected" in capsys.readouterr().err
+    assert run("score", "runs/one", "--workers", "2") == 2
+    assert "--workers 2: a number from 1 on is expected, together with --ray" in capsys.readouterr().err

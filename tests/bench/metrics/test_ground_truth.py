@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from bench.edit import EditCase, EditRequest
+from bench.edit_scoring import compute
 from bench.images import from_array, mask_image
 from bench.metrics import ground_truth
 from bench.metrics.features import Features
 from bench.metrics.types import NoValue, Pair, RgbImage
-from bench.scoring import compute
 from tests.bench.metrics.pictures import box, natural, noise, pair
 from tests.bench.metrics.test_leakage import reference_map
 from tests.bench.metrics.test_masked import naive_ssim

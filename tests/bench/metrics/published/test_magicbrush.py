@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from bench.edit_scoring import compute
 from bench.metrics.features import Features
 from bench.metrics.networks.clip import ClipSpec
 from bench.metrics.published import magicbrush
 from bench.metrics.types import NoValue, Pair
-from bench.scoring import compute
 from tests.bench.metrics.published.test_pie import value
 
 
