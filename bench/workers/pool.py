@@ -203,11 +203,12 @@ class Workers:
                     seat.sent.append((part, seat.worker.ask(batch_request(part.items))))
 
     def _receive(self, waiting: deque[_Part], lost: Callable[[Any, str], Any], note: Note) -> None:
-        """Waits for an answer of any worker, if one is due, and takes all answers that are there."""
+        """Waits for an answer of any worker, and takes all answers that are there."""
         due = [seat.sent[0][1] for seat in self._seats if seat.sent]
         due += [seat.loading for seat in self._seats if seat.loading is not None]
-        if due:
-            wait(due, return_when=FIRST_COMPLETED)
+        if not due:
+            raise WorkerLost("no worker is left: each was lost again and again while it loaded the model")
+        wait(due, return_when=FIRST_COMPLETED)
         for seat in self._seats:
             self._check_loading(seat, note)
             while seat.sent and seat.sent[0][1].done():

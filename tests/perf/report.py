@@ -83,11 +83,13 @@ def synthetic(folder: Path, records: int = 1_000_000, seed: int = 0) -> RunStore
         store.configure(protocols={protocol: info}, methods=METHODS)
         store.write_cases(_cases(count), info)
     edits: list[EditRecord] = []
+    shas: dict[tuple[str, str], str] = {}
     for protocol in PROTOCOLS:
         for spec in METHODS:
             pixels = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
             file = store.edit_file(protocol, spec, "shared")
             sha = store.write_edit(file, Image.fromarray(pixels))
+            shas[protocol, spec.digest] = sha
             edits += [
                 EditRecord(
                     EditKey(protocol, "1", spec.digest, f"case-{i:05d}", 0), file, sha, 0.1 + 0.01 * (i % 7)
@@ -107,6 +109,7 @@ def synthetic(folder: Path, records: int = 1_000_000, seed: int = 0) -> RunStore
                         {
                             "protocol": protocol, "protocol_version": "1", "method": spec.digest, "case": cases,
                             "seed": 0, "metric": name, "metric_version": "1", "value": values, "reason": None,
+                            "edit": shas[protocol, spec.digest],
                         }
                     )[list(SCORE_COLUMNS)]
                 )  # fmt: skip

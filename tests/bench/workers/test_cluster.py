@@ -31,7 +31,8 @@ def test_without_ray_the_error_is_the_command_to_install_it(monkeypatch: pytest.
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Workers]:
     """Two workers. Starting a cluster takes seconds, so that all tests share it."""
-    workers = open_workers(ray="local", count=2)
+    # A running cluster where RAY_ADDRESS names one.
+    workers = open_workers(ray=os.environ.get("RAY_ADDRESS", "local"), count=2)
     assert workers is not None
     with workers:
         yield workers
