@@ -233,6 +233,9 @@ class EditMethod(Configurable):
     wants_cases: bool = False
     """True for a method that must know which case it edits. The runner calls :meth:`edit_cases` with cases that have
     no ground truth, claims and tags."""
+    in_driver: bool = False
+    """True for a method that stays in the process of the command where others run in workers: it reads local files, or
+    counts calls that cost money."""
     PRESETS: Mapping[str, Mapping[str, Any]] = {}
     """Named sets of options."""
 

@@ -193,6 +193,12 @@ class WorkersExecutor:
 
     def open(self, method: ConfiguredMethod, note: Note) -> EditSession:
         """Loads a method in every worker. Raises the error of one that cannot load it."""
+        if method.cls.in_driver:
+            local = Runtime("cpu", self.runtime.dtype)
+            executor = LocalExecutor(
+                local, batch_size=self.batch_size, factory=self._factory, readers=self._readers
+            )
+            return executor.open(method, note)
         make = partial(_EditWork, method, self.runtime.dtype, self.batch_size, self._factory)
         self._workers.load(make, note)
         return _WorkersSession(self._workers, self.batch_size, self._readers, note)

@@ -43,6 +43,7 @@ class Outputs(EditMethod):
     summary = "edits made elsewhere, read from a folder or a JSONL file"
     needs: frozenset[str] = frozenset({"source"})
     wants_cases = True
+    in_driver = True
 
     @dataclass(frozen=True)
     class Options:

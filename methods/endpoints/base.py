@@ -79,6 +79,8 @@ class EndpointMethod(EditMethod):
 
     NAME: ClassVar[str]
     """Its name in the registry."""
+    # Ceilings and rate limits hold for one process.
+    in_driver = True
 
     @dataclass(frozen=True)
     class Options:

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from bench.executors import EditSession, Executor, ExecutorError, LocalExecutor,
 from bench.images import ImageError
 from bench.registry import describe
 from bench.suite import ConfiguredMethod
-from bench.workers import open_workers
+from bench.workers import Workers, open_workers
 from tests.bench.fakes import LOG, Fake, make_case, method, square
 from tests.bench.workers.work import cannot_load
 
@@ -369,3 +370,18 @@ def test_a_method_that_no_worker_can_load_has_the_error_of_one_process() -> None
     with pytest.raises(TypeError) as local:
         LocalExecutor(factory=cannot_load).open(method(), print)
     assert describe(here.value) == describe(local.value)
+
+
+def test_a_method_that_stays_in_the_driver_needs_no_worker() -> None:
+    class Local(Fake):
+        in_driver = True
+
+    def start(number: int) -> NoReturn:
+        raise AssertionError("a worker was started")
+
+    configured = replace(method(), cls=Local)
+    with Workers(start, 2, device="cuda") as workers:
+        session = WorkersExecutor(workers, batch_size=3).open(configured, print)
+        outcomes = [outcome for batch in session.edits(tasks(7)) for outcome in batch]
+        session.close()
+    assert pixels(outcomes) == pixels(edit(method())[0])
