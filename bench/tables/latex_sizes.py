@@ -9,6 +9,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from bench.tables.numbers import cell_text, ends, halves
 from bench.tables.style import Style
@@ -151,6 +152,8 @@ _NARROW = frozenset("il.,:;'|!()[]tfjI ")
 _WIDE = frozenset("mwMW@%↑↓≈±+-–")
 
 
+# Tables are measured again for each number of parts, and methods and headings stand in many tables.
+@lru_cache(maxsize=1 << 16)
 def text_width(text: str, em: float = _EM) -> float:
     """Points of one line, a little too many."""
     # Em widths of Computer Modern, rounded up: digits, narrow and wide signs, capitals, other letters.

@@ -116,14 +116,16 @@ class SortedColumn:
     def ranks(self, weights: FloatND) -> FloatND:
         """``(B, N)`` mean ranks, minus their mean, of samples in which value i occurs ``weights[b, i]`` times."""
         # Equal values share the mean of their ranks: those before them, plus half of their number.
-        counts = np.add.reduceat(weights[:, self.order], self.starts, axis=1)
+        counts = weights.take(self.order, axis=1)
+        # Mostly no two values are equal. Then there is nothing to add up.
+        if len(self.starts) < len(self.order):
+            counts = np.add.reduceat(counts, self.starts, axis=1)
         middle = np.cumsum(counts, axis=1)
         total = middle[:, -1:].copy()
         middle -= (counts - 1) / 2
         # The ranks 1 to n always have the mean (n + 1) / 2.
         middle -= (total + 1) / 2
-        ranks: FloatND = middle[:, self.group]
-        return ranks
+        return middle.take(self.group, axis=1)
 
 
 def weighted_spearman(
