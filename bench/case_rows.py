@@ -9,7 +9,7 @@ from typing import Any
 from bench.edit import Claim, EditCase, EditRequest, Region, ScoredAreas
 from bench.errors import BenchError
 from bench.files import BrokenText, UnsafeName, safe_part, whole_text
-from bench.images import ImageError, check_mask, to_array
+from bench.images import ImageError, check_mask
 
 
 class CaseError(BenchError):
@@ -65,7 +65,8 @@ def check_case(case: EditCase) -> None:
             check_mask(mask, name)
         except ImageError as error:
             raise CaseError(f"{where}: {error}") from None
-        if (to_array(mask) % 255).any():
+        # Number of pixels of each value. A mask is of mode L by now.
+        if any(mask.histogram()[1:255]):
             raise CaseError(f"{where}: {name} has values other than 0 and 255. Threshold it at 128.")
 
     # Texts.

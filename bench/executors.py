@@ -7,6 +7,7 @@ on the batch size and the number of threads, so single pixel values may differ b
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -104,12 +105,21 @@ class LocalExecutor:
     def open(self, method: ConfiguredMethod, note: Note) -> EditSession:
         """Loads a method. Raises whatever its constructor does."""
         digest = method.spec.digest
+        # The collector looks only through what is made from now on, until the session is closed. The modules of torch
+        # and diffusers alone are a million objects.
+        gc.freeze()
+        try:
+            loaded = self._factory(method, self.runtime)
+        except BaseException:
+            gc.unfreeze()
+            raise
         editor = Editor(
-            self._factory(method, self.runtime),
+            loaded,
             batch_size=self._batch_sizes.get(digest, self.batch_size),
             device=self.runtime.device,
             note=note,
         )
+        del loaded
 
         def remember() -> None:
             # The next session of this method begins with the batch size that fitted into memory.
@@ -166,6 +176,7 @@ class _LocalSession:
         # Drop every reference to the method, including the closure's. Otherwise its memory cannot be freed.
         self._editor = self._on_close = None
         free_memory()
+        gc.unfreeze()
 
 
 # -- workers ------------------------------------------------------------------------------------

@@ -385,8 +385,7 @@ def from_array(array: NDArray[np.uint8]) -> Image.Image:
 
 def mask_array(mask: Image.Image) -> NDArray[np.bool_]:
     """``bool`` ``(H, W)``, True where an ``L`` mask is at least 128. Raises ImageError for other modes."""
-    if mask.mode != "L":
-        raise ImageError(f"a mask of mode {mask.mode} where L is expected. Read it with read_mask.")
+    _check_mode(mask)
     return np.asarray(mask) >= 128
 
 
@@ -399,11 +398,18 @@ def mask_image(mask: NDArray[np.bool_]) -> Image.Image:
 
 def check_mask(mask: Image.Image, name: str = "the mask") -> None:
     """Raises :class:`ImageError` for an empty or a full mask. ``name`` is its name in the message."""
-    edit = mask_array(mask)  # (H, W) bool
-    if not edit.any():
+    _check_mode(mask)
+    # Number of pixels of each value, which Pillow counts without an array. 128 and more is True in mask_array.
+    counts = mask.histogram()
+    if not any(counts[128:]):
         raise ImageError(f"{name} is empty: no pixel is marked for editing (255). Mark the region to edit.")
-    if edit.all():
+    if not any(counts[:128]):
         raise ImageError(f"{name} is full: no pixel is left to keep (0). Leave something outside the region.")
+
+
+def _check_mode(mask: Image.Image) -> None:
+    if mask.mode != "L":
+        raise ImageError(f"a mask of mode {mask.mode} where L is expected. Read it with read_mask.")
 
 
 def dilate(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
