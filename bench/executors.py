@@ -215,6 +215,13 @@ class WorkersExecutor:
         return _WorkersSession(self._workers, self.batch_size, self._readers, note)
 
 
+def make_executor(runtime: Runtime, batch_size: int, workers: Workers | None) -> Executor:
+    """Edits in ``workers`` where they are given, or else in this process."""
+    if workers is None:
+        return LocalExecutor(runtime, batch_size=batch_size)
+    return WorkersExecutor(workers, runtime.dtype, batch_size=batch_size)
+
+
 @dataclass(frozen=True, eq=False)
 class _SentCase:
     """A case on its way to a worker. Exactly one of ``case`` and ``error`` is set."""

@@ -80,6 +80,16 @@ class _ScoringWork:
         return results, self._features.take()
 
 
+def scoring_workers(
+    workers: Workers | None,
+    metrics: Sequence[Metric | SetMetric],
+    features: Features,
+    make_features: MakeFeatures,
+) -> ScoringWorkers | None:
+    """The workers of one run of scoring. None where this process scores."""
+    return None if workers is None else ScoringWorkers(workers, metrics, features, make_features)
+
+
 class ScoringWorkers:
     """The workers of one run of scoring. They load the metrics on first use."""
 

@@ -235,7 +235,7 @@ class Session:
         """
         from bench.devices import resolve_device, resolve_dtype
         from bench.edit import Runtime
-        from bench.executors import Executor, LocalExecutor, WorkersExecutor
+        from bench.executors import make_executor
         from bench.runner import run
         from bench.store import RunStore
 
@@ -250,10 +250,8 @@ class Session:
         check_ready([("", plan.problems)])
 
         # Choose where models run.
-        actual_device = (
-            workers.device if workers is not None else resolve_device(device if plan.todo else "cpu")
-        )
-        runtime = Runtime(actual_device, resolve_dtype(dtype, actual_device))
+        place = workers.device if workers is not None else resolve_device(device if plan.todo else "cpu")
+        runtime = Runtime(place, resolve_dtype(dtype, place))
         if store is not None and not plan.todo:
             # With nothing to edit, the dtype of the stored edits counts.
             stored_dtypes = {entry["dtype"] for entry in store.manifest["methods"].values()}
@@ -264,13 +262,10 @@ class Session:
 
             torch.set_num_threads(1)
 
-        # Edit.
-        # A new folder is created only now, after everything that can be refused was checked.
+        # Edit. A new folder is created only now, after everything that can be refused was checked.
         store = store or RunStore.open(job.folder, create=True)
         try:
-            executor: Executor = LocalExecutor(runtime, batch_size=batch_size or 1)
-            if workers is not None and plan.todo:
-                executor = WorkersExecutor(workers, runtime.dtype, batch_size=batch_size or 1)
+            executor = make_executor(runtime, batch_size or 1, workers)
             return store, run(plan, store, executor, progress=progress, suite=job.suite)
         except BaseException:
             # After Ctrl-C too: the lock is released for the next process.
@@ -333,17 +328,16 @@ class Session:
         from bench.devices import resolve_device
         from bench.metrics.choice import load_metrics, refusal
         from bench.scoring import score_run
-        from bench.scoring_workers import ScoringWorkers
+        from bench.scoring_workers import scoring_workers
         from bench.stored_pairs import ScoringSummary
 
         # Choose the metrics of each protocol.
         for name in only or ():
             self.metrics.check(name)
         protocols = store.manifest["protocols"]
-        # With workers, this process computes only what they could not.
+        # Cached beside the run folders, so that runs of one suite share them. Workers compute nearly all of them.
         here = resolve_device(device if workers is None else "cpu")
         features = self.program.make_features(here, store.path.parent / ".features")
-        # Features of images are cached beside the run folders, so that runs of one suite share them.
         names = list(only or ()) or (store.manifest.get("suite") or {}).get("metrics")
         choices = self.metric_choices(features, protocols, names)
         # A metric of ``only`` that can be computed on no protocol is an error, not a missing column.
@@ -363,9 +357,6 @@ class Session:
         total = ScoringSummary()
         for protocol_names, choice in choices.items():
             metrics = load_metrics(choice.names, features, self.metrics)
-            in_workers = None
-            if workers is not None:
-                in_workers = ScoringWorkers(workers, metrics, features, self.program.make_features)
             part = score_run(
                 store,
                 metrics,
@@ -373,7 +364,7 @@ class Session:
                 references=references,
                 protocols=protocol_names,
                 progress=progress,
-                workers=in_workers,
+                workers=scoring_workers(workers, metrics, features, self.program.make_features),
             )
             # One summary over both kinds of protocols.
             total.scored += part.scored
