@@ -185,9 +185,10 @@ class Workers:
                 while open_batches and not open_batches[0].missing:
                     done = open_batches.popleft()
                     yield Reply(done.results, done.asides)
-                # Send and receive.
-                self._send(waiting)
-                self._receive(waiting, lost, note)
+                # Send and receive, unless all that was taken is done.
+                if open_batches:
+                    self._send(waiting)
+                    self._receive(waiting, lost, note)
         finally:
             # Stopped early: answers to come belong to nobody.
             for seat in self._seats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -65,6 +66,20 @@ def test_replies_come_in_order_and_batches_are_taken_as_needed() -> None:
         assert len(taken) <= 13, "four open batches for each worker at most"
         rest = [reply.results for reply in replies]
     assert rest == [[2 * i for i in batch] for batch in batches(40)][1:]
+
+
+def test_batches_may_come_later_than_all_earlier_replies() -> None:
+    with threads(2) as workers:
+        workers.load(Doubles, print)
+
+        def slow() -> Iterator[list[int]]:
+            for number in range(12):
+                # Every batch that was taken before is done by now, in most cases.
+                time.sleep(0.02)
+                yield [number]
+
+        replies = [reply.results for reply in workers.map(slow(), lost, print)]
+        assert replies == [[2 * number] for number in range(12)]
 
 
 def test_an_empty_batch_has_an_empty_reply() -> None:
