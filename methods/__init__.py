@@ -25,6 +25,7 @@ METHODS: Mapping[str, str] = {
     "sdedit": "methods.diffusion.stable_diffusion:SdEdit",
     "controlnet_inpaint": "methods.diffusion.stable_diffusion:ControlNetInpaint",
     "diffusers": "methods.diffusion.adapter:Diffusers",
+    "smartbrush": "methods.smartbrush.method:SmartBrush",
     "lama": "methods.lama.method:Lama",
     "outputs": "methods.outputs:Outputs",
     "openai_images": "methods.endpoints.openai_images:OpenAiImages",

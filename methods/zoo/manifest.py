@@ -79,13 +79,7 @@ def closure(name: str, root: Path | None = None) -> list[str]:
         if not _NAME.fullmatch(current):
             raise ZooError(f"{current!r} is not the name of an embedded checkpoint")
         if not (root / current).is_dir():
-            have = ", ".join(names(root)) or "none"
-            needed = "" if current == name else f", which {name!r} takes a part from,"
-            raise ZooError(
-                f"the embedded checkpoint {current!r}{needed} is not in {root} (there: {have}). "
-                "Restore it with `git checkout -- methods/zoo` or train it with "
-                f"`python run_bench.py train {current}`."
-            )
+            raise ZooError(_absence(current, name, root))
         members.add(current)
         # Shared parts may themselves share.
         todo.extend(read_shared(root / current).values())
@@ -201,3 +195,19 @@ def _remedy(name: str) -> str:
         "Restore it with `git checkout -- methods/zoo`; if you trained it yourself, "
         f"run `python -m methods.zoo` (checkpoint {name!r})."
     )
+
+
+def _absence(absent: str, name: str, root: Path) -> str:
+    """The message about a checkpoint without a folder, which ``name`` is or takes a part from."""
+    have = ", ".join(names(root)) or "none"
+    needed = "" if absent == name else f", which {name!r} takes a part from,"
+    train = f"rain it with `python run_bench.py train {absent}`."
+    try:
+        listed = any(file.startswith(f"{absent}/") for file in read_manifest(root))
+    except ZooError:
+        listed = True  # nothing says what the folder should hold
+    if listed:
+        remedy = f"Restore it with `git checkout -- methods/zoo` or t{train}"
+    else:
+        remedy = f"It is not shipped yet. T{train}"
+    return f"the embedded checkpoint {absent!r}{needed} is not in {root} (there: {have}). {remedy}"

@@ -12,6 +12,7 @@ RECIPES: dict[str, str] = {
     "sd_inpainting": "methods.zoo.publish:sd_inpainting",
     "instruct_pix2pix": "methods.zoo.publish:instruct_pix2pix",
     "controlnet_inpaint": "methods.zoo.publish:controlnet_inpaint",
+    "smartbrush": "methods.zoo.smartbrush:smartbrush",
     **{name: f"methods.zoo.prompt_edit_diff:{name}" for name in EXPERIMENTS},
     "glide": "methods.zoo.glide:glide",
     "glide_base": "methods.zoo.glide:glide_base",

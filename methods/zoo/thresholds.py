@@ -277,7 +277,7 @@ def recipe_samples(checkpoint: str) -> Mapping[str, int]:
         return {part: budget.samples for part, budget in _imported("methods.zoo.glide:BUDGETS").items()}
     budget = BUDGETS.get(checkpoint) or import_module(RECIPES[checkpoint].partition(":")[0]).BUDGET
     # The editors have a second part, after the cut to low rank.
-    editors = ("sd_inpainting", "instruct_pix2pix", "controlnet_inpaint", *VARIANTS)
+    editors = ("sd_inpainting", "instruct_pix2pix", "controlnet_inpaint", "smartbrush", *VARIANTS)
     return {checkpoint: budget.samples + (diffusion.LOW_RANK.samples if checkpoint in editors else 0)}
 
 
@@ -447,6 +447,7 @@ _MEASURES: dict[str, Measure] = {
     "sd_inpainting": partial(_check_editor, "sd_inpainting"),
     "instruct_pix2pix": partial(_check_editor, "instruct_pix2pix"),
     "controlnet_inpaint": partial(_check_editor, "controlnet_inpaint"),
+    "smartbrush": partial(_check_elsewhere, "methods.zoo.smartbrush:check_smartbrush"),
     "blended_latent_diffusion": partial(
         _check_steered, "blended_latent_diffusion", "methods.blended_latent_diffusion:BlendedLatentDiffusion"
     ),

@@ -27,6 +27,7 @@ from tests.methods.conftest import box_mask, picture, request, tiny_pipeline
 from tests.methods.diffusion.test_controlnet_inpaint import tiny_control
 from tests.methods.glide.conftest import tiny_glide
 from tests.methods.prompt_edit_diff.conftest import awake, tiny_editor, tiny_model
+from tests.methods.smartbrush.conftest import tiny_brush
 
 REGISTRY = Registry("method", METHODS)
 TEXTS = ("source_prompt", "target_prompt", "region_prompt", "instruction")
@@ -35,6 +36,7 @@ BUILDERS: dict[str, Callable[[Path], Any]] = {
     "inpainting": lambda path: tiny_pipeline(9).save_pretrained(path),
     "instruct": lambda path: tiny_pipeline(8).save_pretrained(path),
     "control": lambda path: tiny_control().save_pretrained(path),
+    "brush": lambda path: tiny_brush().save_pretrained(path),
     "glide": tiny_glide,
     "adm": tiny_adm,
 }
@@ -92,6 +94,9 @@ CONTRACTS: dict[str, Contract] = {
         tolerance=2,
     ),
     "diffusers": Contract({"weights": "inpainting"}, {"steps": 2}, MASKED, PASTE),
+    "smartbrush": Contract(
+        {"weights": "brush"}, {"steps": 2}, follows("mask", "region_prompt", "seed"), PASTE
+    ),
     "lama": Contract({"weights": "lama"}, follows=follows("mask"), composite={}),
     # The stand-in for the server paints the mask whatever the prompt, and there is no seed.
     "openai_images": Contract(

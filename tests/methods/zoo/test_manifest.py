@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -143,7 +144,11 @@ def test_truncated_missing_and_foreign_files_are_refused(checkpoints: Path) -> N
 def test_absent_checkpoints_say_how_to_get_them(checkpoints: Path) -> None:
     (problem,) = SdInpainting.problems(SdInpainting.Options(weights="zoo:glide"))
     assert "there: autoencoder, sd_inpainting, text" in problem
-    assert "run_bench.py train glide" in problem
+    assert "not shipped yet. Train it with `python run_bench.py train glide`" in problem
+    shutil.rmtree(checkpoints / "autoencoder")
+    # The manifest lists this one, so git has it.
+    with pytest.raises(manifest.ZooError, match=r"Restore it with `git checkout.* train autoencoder"):
+        manifest.entry("autoencoder")
     # A checkpoint that was trained but is not in the manifest.
     (checkpoints / "new").mkdir()
     (checkpoints / "new" / "config.json").write_text("{}")
