@@ -26,6 +26,7 @@ METHODS: Mapping[str, str] = {
     "controlnet_inpaint": "methods.diffusion.stable_diffusion:ControlNetInpaint",
     "diffusers": "methods.diffusion.adapter:Diffusers",
     "smartbrush": "methods.smartbrush.method:SmartBrush",
+    "instance_diffusion": "methods.instance_diffusion.method:InstanceDiffusion",
     "lama": "methods.lama.method:Lama",
     "outputs": "methods.outputs:Outputs",
     "openai_images": "methods.endpoints.openai_images:OpenAiImages",

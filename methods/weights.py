@@ -29,7 +29,7 @@ from methods.zoo import manifest as zoo
 PIPELINE_PARTS: tuple[str, ...] = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 # The parts that hold tensors.
-MODEL_PARTS: tuple[str, ...] = ("unet", "vae", "text_encoder", "controlnet")
+MODEL_PARTS: tuple[str, ...] = ("unet", "vae", "text_encoder", "controlnet", "instance")
 
 # Part -> the files of which one is its configuration, where that is not ``config.json``.
 _CONFIGS: Mapping[str, tuple[str, ...]] = {

@@ -13,6 +13,7 @@ RECIPES: dict[str, str] = {
     "instruct_pix2pix": "methods.zoo.publish:instruct_pix2pix",
     "controlnet_inpaint": "methods.zoo.publish:controlnet_inpaint",
     "smartbrush": "methods.zoo.smartbrush:smartbrush",
+    "instance_diffusion": "methods.zoo.instance_diffusion:instance_diffusion",
     **{name: f"methods.zoo.prompt_edit_diff:{name}" for name in EXPERIMENTS},
     "glide": "methods.zoo.glide:glide",
     "glide_base": "methods.zoo.glide:glide_base",

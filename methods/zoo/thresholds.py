@@ -448,6 +448,9 @@ _MEASURES: dict[str, Measure] = {
     "instruct_pix2pix": partial(_check_editor, "instruct_pix2pix"),
     "controlnet_inpaint": partial(_check_editor, "controlnet_inpaint"),
     "smartbrush": partial(_check_elsewhere, "methods.zoo.smartbrush:check_smartbrush"),
+    "instance_diffusion": partial(
+        _check_elsewhere, "methods.zoo.instance_diffusion:check_instance_diffusion"
+    ),
     "blended_latent_diffusion": partial(
         _check_steered, "blended_latent_diffusion", "methods.blended_latent_diffusion:BlendedLatentDiffusion"
     ),

@@ -26,6 +26,7 @@ from tests.methods.blended_diffusion.conftest import tiny_adm
 from tests.methods.conftest import box_mask, picture, request, tiny_pipeline
 from tests.methods.diffusion.test_controlnet_inpaint import tiny_control
 from tests.methods.glide.conftest import tiny_glide
+from tests.methods.instance_diffusion.conftest import write_adapter
 from tests.methods.prompt_edit_diff.conftest import awake, tiny_editor, tiny_model
 from tests.methods.smartbrush.conftest import tiny_brush
 
@@ -37,6 +38,7 @@ BUILDERS: dict[str, Callable[[Path], Any]] = {
     "instruct": lambda path: tiny_pipeline(8).save_pretrained(path),
     "control": lambda path: tiny_control().save_pretrained(path),
     "brush": lambda path: tiny_brush().save_pretrained(path),
+    "instance": write_adapter,
     "glide": tiny_glide,
     "adm": tiny_adm,
 }
@@ -96,6 +98,12 @@ CONTRACTS: dict[str, Contract] = {
     "diffusers": Contract({"weights": "inpainting"}, {"steps": 2}, MASKED, PASTE),
     "smartbrush": Contract(
         {"weights": "brush"}, {"steps": 2}, follows("mask", "region_prompt", "seed"), PASTE
+    ),
+    "instance_diffusion": Contract(
+        CHECKPOINT | {"instance_weights": "instance"},
+        {"steps": 2},
+        MASKED | {"region_prompt"},
+        PASTE,
     ),
     "lama": Contract({"weights": "lama"}, follows=follows("mask"), composite={}),
     # The stand-in for the server paints the mask whatever the prompt, and there is no seed.
