@@ -3,6 +3,7 @@
 # make test-fast  the same without what takes long (about two minutes)
 # make study-demo  set up, and open a preference study of the demo's edits
 # make perf   set up, then measure the speed ratios of the README
+# make full-size  set up, then run the path of a GPU's user at full size with random weights (needs 7 GB of disk)
 # make coverage  set up, then simulate how often the intervals hold the truth and the tests err
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -15,7 +16,7 @@ STAMP := $(VENV)/.prompteditbench-ready
 # Any Python from 3.11 on. `make PYTHON=/path/to/python3 setup` picks one by hand.
 PYTHON ?=
 
-.PHONY: help setup demo study-demo test test-fast lint types perf coverage lock clean
+.PHONY: help setup demo study-demo test test-fast lint types perf full-size coverage lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -70,6 +71,9 @@ perf: $(STAMP)
 	@$(BIN)/python tests/perf/crowd.py
 	@$(BIN)/python tests/perf/report.py
 	@$(BIN)/python tests/perf/set_intervals.py
+
+full-size: $(STAMP)
+	@$(BIN)/python tests/perf/full_size.py
 
 coverage: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/perf/coverage.py

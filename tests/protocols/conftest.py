@@ -164,46 +164,45 @@ def celeba_attributes(i: int) -> dict[str, bool]:
     return facts
 
 
+def write_celeba(
+    root: Path,
+    test: Sequence[int],
+    train: Sequence[int] = (),
+    image: int = 128,
+    mask: int = 64,
+    lossless: bool = False,
+) -> Path:
+    """Writes CelebAMask-HQ's layout with these ids in the test and the train partition. Sides are in pixels."""
+    ids = sorted([*test, *train])
+    names = CELEBA_ATTRIBUTES.split()
+    rows = []
+    for i in ids:
+        rng = np.random.default_rng(i)
+        parts = _face_parts(mask, shift=float(rng.uniform(-2, 2)))
+        pixels = np.full((mask, mask, 3), rng.integers(60, 200, 3), np.uint8)
+        for part in parts.values():
+            pixels[part] = rng.integers(0, 255, 3)
+        grown = np.kron(pixels, np.ones((image // mask, image // mask, 1), np.uint8))
+        _save(root / "CelebA-HQ-img" / f"{i}.jpg", grown, lossless)
+        for name, part in parts.items():
+            path = root / "CelebAMask-HQ-mask-anno" / str(i // 2000) / f"{i:05d}_{name}.png"
+            _save(path, part.astype(np.uint8) * 255, lossless=True)
+        facts = celeba_attributes(i)
+        rows.append(f"{i}.jpg " + " ".join("1" if facts[name] else "-1" for name in names))
+    header = f"{len(ids)}\n{' '.join(names)} \n"
+    (root / "CelebAMask-HQ-attribute-anno.txt").write_text(header + "\n".join(rows) + "\n")
+    (root / "CelebA-HQ-to-CelebA-mapping.txt").write_text(
+        "idx      orig_idx    orig_file\n" + "".join(f"{i}  {i + 1000}  {i + 1001:06d}.jpg\n" for i in ids)
+    )
+    (root / "list_eval_partition.txt").write_text(
+        "".join(f"{i + 1001:06d}.jpg {2 if i in set(test) else 0}\n" for i in ids)
+    )
+    return root
+
+
 @pytest.fixture(scope="session")
 def make_celeba() -> Callable[..., Path]:
-    """Writes CelebAMask-HQ's layout with these ids in the test and the train partition."""
-
-    def make(
-        root: Path,
-        test: Sequence[int],
-        train: Sequence[int] = (),
-        image: int = 128,
-        mask: int = 64,
-        lossless: bool = False,
-    ) -> Path:
-        ids = sorted([*test, *train])
-        names = CELEBA_ATTRIBUTES.split()
-        rows = []
-        for i in ids:
-            rng = np.random.default_rng(i)
-            parts = _face_parts(mask, shift=float(rng.uniform(-2, 2)))
-            pixels = np.full((mask, mask, 3), rng.integers(60, 200, 3), np.uint8)
-            for part in parts.values():
-                pixels[part] = rng.integers(0, 255, 3)
-            grown = np.kron(pixels, np.ones((image // mask, image // mask, 1), np.uint8))
-            _save(root / "CelebA-HQ-img" / f"{i}.jpg", grown, lossless)
-            for name, part in parts.items():
-                path = root / "CelebAMask-HQ-mask-anno" / str(i // 2000) / f"{i:05d}_{name}.png"
-                _save(path, part.astype(np.uint8) * 255, lossless=True)
-            facts = celeba_attributes(i)
-            rows.append(f"{i}.jpg " + " ".join("1" if facts[name] else "-1" for name in names))
-        header = f"{len(ids)}\n{' '.join(names)} \n"
-        (root / "CelebAMask-HQ-attribute-anno.txt").write_text(header + "\n".join(rows) + "\n")
-        (root / "CelebA-HQ-to-CelebA-mapping.txt").write_text(
-            "idx      orig_idx    orig_file\n"
-            + "".join(f"{i}  {i + 1000}  {i + 1001:06d}.jpg\n" for i in ids)
-        )
-        (root / "list_eval_partition.txt").write_text(
-            "".join(f"{i + 1001:06d}.jpg {2 if i in set(test) else 0}\n" for i in ids)
-        )
-        return root
-
-    return make
+    return write_celeba
 
 
 def _rle(mask: np.ndarray) -> dict[str, Any]:
@@ -217,64 +216,66 @@ def _rle(mask: np.ndarray) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": [*counts, run]}
 
 
+def write_coco(
+    root: Path,
+    ids: Sequence[int],
+    split: str = "val2017",
+    lossless: bool = False,
+    size: tuple[int, int] = (96, 80),
+) -> Path:
+    """Writes COCO's layout: two boxes an image, one as a polygon and one as RLE, and two captions.
+
+    ``size`` is (width, height). The boxes grow with the width.
+    """
+    categories = [
+        {"id": number * 3 + 1, "name": name, "supercategory": group}
+        for number, (name, group) in enumerate(GROUPS.items())
+    ]
+    numbers = {str(c["name"]): c["id"] for c in categories}
+    pairs = [("car", "cup"), ("boat", "umbrella"), ("kite", "bus"), ("suitcase", "bottle")]
+    width, height = size
+    scale = max(1, width // 96)
+    images, annotations, captions = [], [], []
+    for i in ids:
+        rng = np.random.default_rng(i)
+        pixels = np.full((height, width, 3), rng.integers(90, 170), np.uint8)
+        names = pairs[i % 4]
+        colors = rng.choice(list(RGB), 2, replace=False)
+        for k, (name, color) in enumerate(zip(names, colors, strict=True)):
+            x0, y0 = 14 + 36 * k + int(rng.integers(0, 5)), 20 + int(rng.integers(0, 20))
+            x0, y0, x1, y1 = (scale * value for value in (x0, y0, x0 + 22, y0 + 24))
+            mask = np.zeros((height, width), bool)
+            mask[y0:y1, x0:x1] = True
+            pixels[mask] = RGB[str(color)]
+            polygon: Any = [[x0, y0, x1, y0, x1, y1, x0, y1]]
+            annotations.append(
+                {
+                    "id": 10 * i + k,
+                    "image_id": i,
+                    "category_id": numbers[name],
+                    "segmentation": polygon if k == 0 else _rle(mask),
+                    "area": float(mask.sum()),
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "iscrowd": 0,
+                }
+            )
+        images.append({"id": i, "file_name": f"{i:012d}.jpg", "width": width, "height": height})
+        first, second = names
+        texts = [
+            f"A {first} next to a {second}.",
+            f"There is a {colors[0]} {first} beside a {colors[1]} {second} ",
+        ]
+        captions += [{"id": 100 * i + k, "image_id": i, "caption": text} for k, text in enumerate(texts)]
+        _save(root / split / f"{i:012d}.jpg", pixels, lossless)
+    folder = root / "annotations"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"instances_{split}.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    (folder / f"captions_{split}.json").write_text(json.dumps({"images": images, "annotations": captions}))
+    return root
+
+
 @pytest.fixture(scope="session")
 def make_coco() -> Callable[..., Path]:
-    """Writes COCO's layout: two boxes an image, one as a polygon and one as RLE, and two captions."""
-
-    def make(
-        root: Path,
-        ids: Sequence[int],
-        split: str = "val2017",
-        lossless: bool = False,
-        size: tuple[int, int] = (96, 80),
-    ) -> Path:
-        categories = [
-            {"id": number * 3 + 1, "name": name, "supercategory": group}
-            for number, (name, group) in enumerate(GROUPS.items())
-        ]
-        numbers = {str(c["name"]): c["id"] for c in categories}
-        pairs = [("car", "cup"), ("boat", "umbrella"), ("kite", "bus"), ("suitcase", "bottle")]
-        width, height = size
-        images, annotations, captions = [], [], []
-        for i in ids:
-            rng = np.random.default_rng(i)
-            pixels = np.full((height, width, 3), rng.integers(90, 170), np.uint8)
-            names = pairs[i % 4]
-            colors = rng.choice(list(RGB), 2, replace=False)
-            for k, (name, color) in enumerate(zip(names, colors, strict=True)):
-                x0, y0 = 14 + 36 * k + int(rng.integers(0, 5)), 20 + int(rng.integers(0, 20))
-                x1, y1 = x0 + 22, y0 + 24
-                mask = np.zeros((height, width), bool)
-                mask[y0:y1, x0:x1] = True
-                pixels[mask] = RGB[str(color)]
-                polygon: Any = [[x0, y0, x1, y0, x1, y1, x0, y1]]
-                annotations.append(
-                    {
-                        "id": 10 * i + k,
-                        "image_id": i,
-                        "category_id": numbers[name],
-                        "segmentation": polygon if k == 0 else _rle(mask),
-                        "area": float(mask.sum()),
-                        "bbox": [x0, y0, x1 - x0, y1 - y0],
-                        "iscrowd": 0,
-                    }
-                )
-            images.append({"id": i, "file_name": f"{i:012d}.jpg", "width": width, "height": height})
-            first, second = names
-            texts = [
-                f"A {first} next to a {second}.",
-                f"There is a {colors[0]} {first} beside a {colors[1]} {second} ",
-            ]
-            captions += [{"id": 100 * i + k, "image_id": i, "caption": text} for k, text in enumerate(texts)]
-            _save(root / split / f"{i:012d}.jpg", pixels, lossless)
-        folder = root / "annotations"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"instances_{split}.json").write_text(
-            json.dumps({"images": images, "annotations": annotations, "categories": categories})
-        )
-        (folder / f"captions_{split}.json").write_text(
-            json.dumps({"images": images, "annotations": captions})
-        )
-        return root
-
-    return make
+    return write_coco
