@@ -15,7 +15,7 @@ from bench.files import sha256_file
 from bench.registry import did_you_mean
 from bench.study.arrange import arrange, rank
 from bench.study.design import Design, DesignError, DesignOptions
-from bench.study.types import CONTROL, TIE, ImageRef, StudyCase
+from bench.study.types import CONTROL, NO_PREFERENCE, ImageRef, StudyCase
 
 if TYPE_CHECKING:
     from bench.store import RunStore
@@ -88,10 +88,10 @@ def method_titles(stores: Sequence[RunStore]) -> dict[str, str]:
     }
     # Titles are stored in the same fields as answers, controls and units, so they must not look like one of them.
     for title in titles.values():
-        if title == TIE or title.startswith(CONTROL) or "|" in title:
+        if title in NO_PREFERENCE or title.startswith(CONTROL) or "|" in title:
             raise DesignError(
                 f"the method's label {title!r} means something else in a study. Give it another label: "
-                f"not {TIE!r}, not beginning with {CONTROL!r}, without '|'."
+                f"not {' or '.join(map(repr, NO_PREFERENCE))}, not beginning with {CONTROL!r}, without '|'."
             )
     return titles
 

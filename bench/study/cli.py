@@ -105,6 +105,9 @@ def create(
         int, typer.Option(help="Raters per comparison; 2 or more measure how far raters agree.")
     ] = 1,
     ties: Annotated[bool, typer.Option("--ties/--no-ties", help="Allow ties in pairs, or not.")] = True,
+    both_bad: Annotated[
+        bool, typer.Option("--both-bad", help="Offer “both are bad” in pairs, apart from a tie.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="The same seed and edits give the same study.")] = 0,
     # Texts and admission.
     settings: Annotated[
@@ -146,6 +149,7 @@ def create(
             ties=ties,
             seed=seed,
             overlap=overlap,
+            both_bad=both_bad,
         ),
     )
     _print_design(design, rule, share)
@@ -343,6 +347,9 @@ def simulate(
         list[str] | None, typer.Option(metavar="METHOD=LOG", help="A log strength. May be repeated.")
     ] = None,
     ties: Annotated[float, typer.Option(help="Davidson's nu, the tendency to ties.")] = 0.3,
+    both_bad: Annotated[
+        float, typer.Option(help="Share of the answers without a preference that call both bad.")
+    ] = 0.5,
     position_bias: Annotated[float, typer.Option(help="Log odds in favour of the left.")] = 0.0,
     inattentive: Annotated[float, typer.Option(help="Share of raters who answer at random, and fast.")] = 0.0,
     inattentive_slow: Annotated[
@@ -359,6 +366,7 @@ def simulate(
     taste = Taste(
         strengths=parse_strengths(strength or ()),
         ties=ties,
+        both_bad=both_bad,
         position_bias=position_bias,
         inattentive=inattentive,
         inattentive_slow=inattentive_slow,

@@ -212,7 +212,10 @@ class Database:
         return DatabaseError(f"{self.name}: {_cause(error)}. What is stored is kept. {remedy}")
 
     def _migrate(self) -> None:
-        """Creates the tables of a new database. Raises :class:`DatabaseError` for another revision than ours."""
+        """Creates the tables of a new database, and brings an older one to date.
+
+        Raises :class:`DatabaseError` for a revision that this version does not know.
+        """
         # The newest revision first, the oldest last.
         revisions = migrations.revisions()
         revision = self.read(migrations.current)

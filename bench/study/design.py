@@ -54,6 +54,8 @@ class DesignOptions:
     seed: int = 0
     # Raters per comparison. Agreement between raters needs two or more.
     overlap: int = 1
+    # Whether `pair` trials may be answered with "both are bad", apart from a tie.
+    both_bad: bool = False
 
     @property
     def counts(self) -> Counts:
@@ -230,9 +232,10 @@ class Design:
 
     def _body(self) -> dict[str, Any]:
         options = asdict(self.options)
-        if self.options.overlap == 1:
-            # Designs from before the option existed keep their digest.
-            del options["overlap"]
+        # Designs from before an option existed keep their digest.
+        for name, default in (("overlap", 1), ("both_bad", False)):
+            if options[name] == default:
+                del options[name]
         return {
             "format": FORMAT,
             "options": options,

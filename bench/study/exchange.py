@@ -1,7 +1,7 @@
 """Writes votes to files and reads them back without loss, and removes what could identify a rater.
 
 A file holds the columns of :mod:`bench.study.votes.frame` and ``schema_version``. Version 2 added ``exclusion``, the
-exclusion rule that the study stated. Files of version 1 are read without a rule.
+exclusion rule that the study stated, version 3 ``first_answer``. Files of older versions are read without them.
 
 - ``.parquet``: ``candidates`` is a list of strings, ``server_time`` a UTC timestamp in microseconds.
 - ``.csv``: UTF-8, quoted as in RFC 4180. ``candidates`` is a JSON array, ``server_time`` is ISO 8601, an absent value
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Version of the files that are written.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # Versions that are read. Any other is refused.
-READABLE = (1, 2)
+READABLE = (1, 2, 3)
 
 VERSION = "schema_version"
 FIELDS = (*COLUMNS, *OPTIONAL)
@@ -214,6 +214,7 @@ _CELLS: Mapping[str, Callable[[str], object]] = {
     "repeat_of": _text_or_none,
     "expected": _text_or_none,
     "exclusion": _text_or_none,
+    "first_answer": _text_or_none,
 }
 
 # --- Parquet ----------------------------------------------------------------------------------------------

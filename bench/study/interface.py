@@ -22,7 +22,8 @@ RECRUITERS: Mapping[str, tuple[str, ...]] = {
 # Days after the last answer for which a rater's personal link and cookie are valid.
 SESSION_DAYS = 90
 
-Answer = int | Literal["tie"]
+# A position from 0, or one of `types.NO_PREFERENCE`.
+Answer = int | Literal["tie", "both bad"]
 State = Literal["consent", "practice", "trials", "finished"]
 
 
@@ -117,8 +118,9 @@ class OpenTrial:
     instruction: str
     # Number of candidates. An answer is a position from 0, in the order in which they are shown.
     candidates: int
-    # True where `"tie"` is an answer.
+    # True where `"tie"` is an answer, and where `"both bad"` is.
     tie: bool
+    both_bad: bool
     # From 1 to `total`. Practice trials are counted by themselves.
     number: int
     total: int
@@ -134,6 +136,14 @@ class StoredVote:
     answer: Answer
     # True where the answer to a practice trial is right. None for other trials.
     correct: bool | None = None
+
+
+@dataclass(frozen=True)
+class AnsweredTrial:
+    """The trial that a rater answered last, with the answer that counts at present."""
+
+    trial: OpenTrial
+    answer: Answer
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """The tables of the study database.
 
-Votes are insert-only. A unique constraint allows one vote per rater and trial, and a trigger (see ``migrations``)
-refuses every UPDATE and DELETE of a vote, unless its rater has withdrawn. Rows of other tables may change in place:
-no result is computed from them.
+Votes are insert-only. A unique constraint allows one vote per rater and trial. A rater who takes an answer back adds a
+row to ``corrections``, which supersedes the vote. A trigger (see ``migrations``) refuses every UPDATE and DELETE of a
+vote or a correction, unless its rater has withdrawn. Rows of other tables may change in place: no result is computed
+from them.
 """
 
 from __future__ import annotations
@@ -211,6 +212,26 @@ class VoteRow(Base):
     reaction_ms: Mapped[int] = mapped_column(Integer)
     server_time: Mapped[datetime]
     # Further facts from the screen: zoomed, flickered, size of the window.
+    details: Mapped[dict[str, object] | None] = mapped_column(JSON)
+
+
+class CorrectionRow(Base):
+    """A later answer of a rater to a trial, which supersedes the vote and earlier corrections. It never changes."""
+
+    __tablename__ = "corrections"
+    __table_args__ = (
+        UniqueConstraint("vote_id", "number"),
+        CheckConstraint("reaction_ms >= 0", name="reaction"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    vote_id: Mapped[int] = mapped_column(ForeignKey("votes.id"))
+    # From 1. The highest number counts.
+    number: Mapped[int]
+    # As in `votes`.
+    answer: Mapped[str] = mapped_column(String(255))
+    reaction_ms: Mapped[int] = mapped_column(Integer)
+    server_time: Mapped[datetime]
     details: Mapped[dict[str, object] | None] = mapped_column(JSON)
 
 

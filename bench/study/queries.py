@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
-from bench.study.models import HoldRow, IssueRow, RaterRow, StudyRow, TrialRow, VoteRow
+from bench.study.models import CorrectionRow, HoldRow, IssueRow, RaterRow, StudyRow, TrialRow, VoteRow
 
 # Columns of a trial that is handed out.
 TRIAL: tuple[InstrumentedAttribute[Any], ...] = (
@@ -199,6 +199,59 @@ ISSUED = (
     .where(RaterRow.public == bindparam("rater"), TrialRow.public == bindparam("public"))
 )
 
+# The rater's latest vote with its trial.
+LAST_VOTE = (
+    select(
+        *TRIAL,
+        VoteRow.id.label("vote_id"),
+        VoteRow.answer,
+        StudyRow.name.label("study"),
+        RaterRow.finished_at,
+    )
+    .join(VoteRow, VoteRow.trial_id == TrialRow.id)
+    .join(RaterRow, RaterRow.id == VoteRow.rater_id)
+    .join(StudyRow, StudyRow.id == VoteRow.study_id)
+    .where(VoteRow.rater_id == me)
+    .order_by(VoteRow.id.desc())
+    .limit(1)
+)
+# The corrections of a vote, the latest first.
+CORRECTIONS = (
+    select(CorrectionRow.number, CorrectionRow.answer)
+    .where(CorrectionRow.vote_id == bindparam("vote"))
+    .order_by(CorrectionRow.number.desc())
+)
+# All corrections in some studies by a kind of raters. Of one vote, the latest comes last.
+ALL_CORRECTIONS = (
+    select(
+        CorrectionRow.vote_id,
+        CorrectionRow.answer,
+        CorrectionRow.reaction_ms,
+        CorrectionRow.server_time,
+    )
+    .join(VoteRow, VoteRow.id == CorrectionRow.vote_id)
+    .where(VoteRow.study_id.in_(bindparam("studies", expanding=True)), VoteRow.kind == kind)
+    .order_by(CorrectionRow.vote_id, CorrectionRow.number)
+)
+
+# All votes in some studies by a kind of raters, in the order of storing.
+ALL_VOTES = (
+    select(
+        VoteRow.id,
+        VoteRow.study_id,
+        VoteRow.rater_id,
+        RaterRow.public.label("rater"),
+        TrialRow.name,
+        VoteRow.answer,
+        VoteRow.reaction_ms,
+        VoteRow.server_time,
+    )
+    .join(RaterRow, RaterRow.id == VoteRow.rater_id)
+    .join(TrialRow, TrialRow.id == VoteRow.trial_id)
+    .where(VoteRow.study_id.in_(bindparam("studies", expanding=True)), VoteRow.kind == kind)
+    .order_by(VoteRow.id)
+)
+
 # --- the next trial ---------------------------------------------------------------------------------------
 
 OWN_SHEET: Select[Any] = (
@@ -275,6 +328,19 @@ class Writes:
             .on_conflict_do_update(
                 index_elements=["rater_id", "trial_id"], set_={"released": False, "issued_at": now}
             )
+        )
+        # Adds nothing where an earlier attempt has stored the same number.
+        self.correction = (
+            self.insert(CorrectionRow)
+            .values(
+                vote_id=bindparam("vote"),
+                number=bindparam("number"),
+                answer=bindparam("answer"),
+                reaction_ms=bindparam("reaction"),
+                server_time=now,
+                details=bindparam("details"),
+            )
+            .on_conflict_do_nothing(index_elements=["vote_id", "number"])
         )
         # Changes nothing and returns no row where the rater has answered the trial before.
         self.vote = (

@@ -50,6 +50,8 @@ class Taste:
     strengths: Mapping[str, float] = field(default_factory=dict)
     # Davidson's nu. 0 never ties. With equal strengths, nu / (2 + nu) of the pairs are ties.
     ties: float = 0.3
+    # Share of the answers without a preference that call both bad, where the study offers that answer.
+    both_bad: float = 0.5
     # Log odds in favour of the first candidate.
     position_bias: float = 0.0
     # Share of raters who answer at random, and fast. A bound on the median reaction time excludes them.
@@ -74,6 +76,7 @@ class Taste:
         for name, value in (
             ("--inattentive", self.inattentive),
             ("--inattentive-slow", self.inattentive_slow),
+            ("--both-bad", self.both_bad),
         ):
             if not 0 <= value <= 1:
                 raise SimulationError(f"{name} {value}: expected a share from 0 to 1.")
@@ -116,22 +119,29 @@ class SimulatedRater:
             for title in methods
         }
 
-    def answer(self, trial: Trial, tie: bool) -> tuple[Answer, int]:
-        """The answer (a position from 0, or ``"tie"``) and the milliseconds that it took.
+    def answer(self, trial: Trial, tie: bool, both_bad: bool = False) -> tuple[Answer, int]:
+        """The answer (a position from 0, ``"tie"`` or ``"both bad"``) and the milliseconds that it took.
 
-        ``tie``: whether the trial may be answered with a tie.
+        ``tie``, ``both_bad``: whether the trial may be answered so.
         """
         answers: list[Answer] = list(range(len(trial.candidates)))
         if tie:
             answers.append("tie")
+        if both_bad:
+            answers.append("both bad")
         if not self.attentive:
             answer = self._random.choice(answers)
             return answer, self._reaction_ms(_FAST_MS if self.fast else _CAREFUL_MS)
         weights = probabilities(
             [self._strength(title) for title in trial.candidates],
-            self._taste.ties if tie else None,
+            self._taste.ties if tie or both_bad else None,
             self._taste.position_bias,
         )
+        if tie and both_bad:
+            # Davidson's tie is any answer without a preference.
+            *others, no_preference = weights
+            share = self._taste.both_bad
+            weights = [*others, no_preference * (1 - share), no_preference * share]
         answer = self._random.choices(answers, weights=weights)[0]
         return answer, self._reaction_ms(_CAREFUL_MS)
 
@@ -196,7 +206,8 @@ def run_raters(
         stored = 0
         while (trial := store.next_trial(rater)) is not None:
             # A person's screen is blind. The simulation has to know the methods.
-            answer, reaction_ms = simulated.answer(store.unblinded(rater, trial.id).trial, trial.tie)
+            content = store.unblinded(rater, trial.id).trial
+            answer, reaction_ms = simulated.answer(content, trial.tie, trial.both_bad)
             stored += store.vote(rater, trial.id, answer, reaction_ms).new
         bar.advance()
         return stored

@@ -19,17 +19,19 @@ import hmac
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, delete, exists, func, null, select, update
 
 from bench.study import StudyError, queries
+from bench.study.corrections import Corrections
 from bench.study.database import SLACK, within
 from bench.study.interface import LoadedStudy, RaterRecord, StudyStatus, UnknownRater
 from bench.study.models import (
     HUMAN,
     RATER_KINDS,
     SIMULATED,
+    CorrectionRow,
     HoldRow,
     InvitationRow,
     IssueRow,
@@ -40,7 +42,7 @@ from bench.study.models import (
 )
 from bench.study.registration import Registration
 from bench.study.studies import Row
-from bench.study.trials import TrialHandout, completion_code, own_code, state_of
+from bench.study.trials import completion_code, own_code, state_of
 from bench.study.votes.frame import COLUMNS, OPTIONAL
 from bench.study.votes.quality import RaterQuality, quality
 
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class StudyStore(Registration, TrialHandout):
+class StudyStore(Registration, Corrections):
     """Open one with :meth:`open`. The calls here are for the administrator and the analysis."""
 
     # Raters
@@ -147,6 +149,8 @@ class StudyStore(Registration, TrialHandout):
             )
             connection.execute(delete(HoldRow).where(HoldRow.rater_id == row.id))
             connection.execute(delete(IssueRow).where(IssueRow.rater_id == row.id))
+            own_votes = select(VoteRow.id).where(VoteRow.rater_id == row.id)
+            connection.execute(delete(CorrectionRow).where(CorrectionRow.vote_id.in_(own_votes)))
             return int(connection.execute(delete(VoteRow).where(VoteRow.rater_id == row.id)).rowcount)
 
         return self._db.write(work)
@@ -155,29 +159,17 @@ class StudyStore(Registration, TrialHandout):
         """Figures on each rater's answers, in order of arrival. Without raters who have withdrawn."""
         loaded = self._load(study)
 
-        def work(connection: Connection) -> tuple[Sequence[Row], Sequence[Row]]:
+        def work(connection: Connection) -> tuple[Sequence[Row], list[StoredAnswer]]:
             raters = connection.execute(
                 select(RaterRow.id, RaterRow.public, RaterRow.number, RaterRow.external, RaterRow.finished_at)
                 .where(RaterRow.study_id == loaded.id, RaterRow.kind == kind, RaterRow.withdrawn_at.is_(None))
                 .order_by(RaterRow.number)
             ).all()
-            votes = connection.execute(
-                select(
-                    VoteRow.rater_id,
-                    TrialRow.name,
-                    VoteRow.answer,
-                    VoteRow.reaction_ms,
-                    VoteRow.server_time,
-                )
-                .join(TrialRow, TrialRow.id == VoteRow.trial_id)
-                .where(VoteRow.study_id == loaded.id, VoteRow.kind == kind)
-                .order_by(VoteRow.id)
-            ).all()
-            return raters, votes
+            return raters, _answers(connection, [loaded.id], kind)
 
         # Row id of the rater -> votes in the order of storing.
         raters, votes = self._db.read(work)
-        by_rater: defaultdict[int, list[Row]] = defaultdict(list)
+        by_rater: defaultdict[int, list[StoredAnswer]] = defaultdict(list)
         for vote in votes:
             by_rater[vote.rater_id].append(vote)
         return [quality(loaded.study.design, rater, by_rater[rater.id]) for rater in raters]
@@ -201,21 +193,7 @@ class StudyStore(Registration, TrialHandout):
             row_id: Exclusion(**entry.study.settings.exclusion).to_json() for row_id, entry in loaded.items()
         }
         # The database has who answered what. The design adds what the trial was.
-        query = (
-            select(
-                VoteRow.study_id,
-                RaterRow.public.label("rater"),
-                TrialRow.name,
-                VoteRow.answer,
-                VoteRow.reaction_ms,
-                VoteRow.server_time,
-            )
-            .join(RaterRow, RaterRow.id == VoteRow.rater_id)
-            .join(TrialRow, TrialRow.id == VoteRow.trial_id)
-            .where(VoteRow.kind == kind, VoteRow.study_id.in_(list(loaded)))
-            .order_by(VoteRow.id)
-        )
-        rows = self._db.read(lambda c: c.execute(query).all())
+        rows = self._db.read(lambda c: _answers(c, list(loaded), kind))
         return _vote_frame(
             [_vote_record(loaded[row.study_id], row, kind, rules[row.study_id]) for row in rows]
         )
@@ -270,7 +248,50 @@ class StudyStore(Registration, TrialHandout):
         )
 
 
-def _vote_record(loaded: LoadedStudy, row: Row, kind: str, exclusion: str) -> dict[str, Any]:
+class StoredAnswer(NamedTuple):
+    """The answer to one trial that counts: the vote, or its latest correction."""
+
+    study_id: int
+    # Row id and public id of the rater.
+    rater_id: int
+    rater: str
+    # Trial.id of the design.
+    name: str
+    answer: str
+    # Milliseconds of all looks at the trial together.
+    reaction_ms: int
+    server_time: datetime
+    # The vote that a correction supersedes. None without a correction.
+    first_answer: str | None
+
+
+def _answers(connection: Connection, studies: Sequence[int], kind: str) -> list[StoredAnswer]:
+    """The answers that count in some studies, in the order of the votes."""
+    values = {"studies": list(studies), "kind": kind}
+    # Row id of the vote -> its corrections, the latest last.
+    corrections: defaultdict[int, list[Row]] = defaultdict(list)
+    for row in connection.execute(queries.ALL_CORRECTIONS, values):
+        corrections[row.vote_id].append(row)
+    answers = []
+    for vote in connection.execute(queries.ALL_VOTES, values):
+        later = corrections.get(vote.id, [])
+        latest = later[-1] if later else vote
+        answers.append(
+            StoredAnswer(
+                vote.study_id,
+                vote.rater_id,
+                vote.rater,
+                vote.name,
+                latest.answer,
+                vote.reaction_ms + sum(row.reaction_ms for row in later),
+                latest.server_time,
+                vote.answer if later else None,
+            )
+        )
+    return answers
+
+
+def _vote_record(loaded: LoadedStudy, row: StoredAnswer, kind: str, exclusion: str) -> dict[str, Any]:
     """One vote by column. The design says what the trial was."""
     study = loaded.study
     trial = study.design.trial_by_id[row.name]
@@ -295,6 +316,7 @@ def _vote_record(loaded: LoadedStudy, row: Row, kind: str, exclusion: str) -> di
         "server_time": row.server_time,
         "rater_kind": kind,
         "exclusion": exclusion,
+        "first_answer": row.first_answer,
     }
 
 
@@ -306,7 +328,7 @@ def _vote_frame(records: list[dict[str, Any]]) -> pd.DataFrame:
     # An empty frame has no types of its own.
     frame["reaction_ms"] = frame["reaction_ms"].astype("int64")
     frame["server_time"] = pd.to_datetime(frame["server_time"], utc=True)
-    for column in ("repeat_of", "expected"):
+    for column in ("repeat_of", "expected", "first_answer"):
         # pandas turns an absent text into NaN.
         frame[column] = frame[column].astype(object).where(frame[column].notna(), None)
     return frame

@@ -17,9 +17,9 @@ import base64
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 from urllib.parse import quote
 
 from sqlalchemy import Connection
@@ -42,7 +42,7 @@ from bench.study.interface import (
     Withdrawn,
 )
 from bench.study.studies import Row, StudyCatalog
-from bench.study.types import QUESTIONS, TIE, Role
+from bench.study.types import NO_PREFERENCE, QUESTIONS, TIE, Role
 
 # Milliseconds. A larger or negative time means that the browser's clock was set. Then the server's time counts.
 MAX_REACTION = 24 * 3600 * 1000
@@ -106,15 +106,15 @@ class TrialHandout(StudyCatalog):
     ) -> StoredVote:
         """Stores the answer to a trial that was shown to the rater. It is on disk when this returns.
 
-        ``answer``: a position from 0 in the order shown, or ``"tie"``. ``reaction_ms``: the browser's measurement in
-        milliseconds. If it is missing or impossible, the time since the trial was handed out counts. ``details``: a
-        small mapping of plain values. May be repeated: the first answer stays, and is returned.
+        ``answer``: a position from 0 in the order shown, ``"tie"`` or ``"both bad"``. ``reaction_ms``: the browser's
+        measurement in milliseconds. If it is missing or impossible, the time since the trial was handed out counts.
+        ``details``: a small mapping of plain values. May be repeated: the first answer stays, and is returned.
 
         Raises :class:`VoteRefused`, :class:`UnknownRater`, and ``DatabaseError`` if the answer could not be stored.
         After a ``DatabaseError``, call again.
         """
         # Check all arguments before anything is written.
-        checked_details = _checked_details(details)
+        stored_details = checked_details(details)
         # The columns read here never change once they are written, so this needs no lock.
         row = self._db.read(lambda c: self._issued(c, rater, trial))
         title = self._title(row, answer)
@@ -133,7 +133,7 @@ class TrialHandout(StudyCatalog):
                 "answer": title,
                 "reaction": min(max(waited, 0), MAX_REACTION) if measured is None else measured,
                 "now": now,
-                "details": checked_details,
+                "details": stored_details,
             }
             # This update locks the rater: a withdrawal comes before the vote, or waits for it.
             if not connection.execute(queries.SEEN, {"me": row.rater_id, "now": now}).rowcount:
@@ -144,7 +144,7 @@ class TrialHandout(StudyCatalog):
         new = row.answer is None and self._db.write(work)
         if not new:
             title = row.answer or self._db.read(lambda c: self._issued(c, rater, trial).answer)
-        stored: Answer = "tie" if title == TIE else list(row.candidates).index(title)
+        stored = position_of(row.candidates, title)
         return StoredVote(new, stored, title == row.expected if row.role == "practice" else None)
 
     def unblinded(self, rater: str, trial: str) -> UnblindedTrial:
@@ -356,6 +356,7 @@ class TrialHandout(StudyCatalog):
             instruction=case.instruction,
             candidates=len(row.candidates),
             tie=row.kind == "pair" and design.options.ties,
+            both_bad=row.kind == "pair" and design.options.both_bad,
             number=1 + (practised if practice else votes.total() - practised),
             total=design.options.practice if practice else design.options.trials,
         )
@@ -379,17 +380,28 @@ class TrialHandout(StudyCatalog):
         return row
 
     def _title(self, row: Row, answer: Answer) -> str:
-        """The candidate's title, or ``tie``. Raises :class:`VoteRefused` for an answer that the trial does not have."""
-        if answer == TIE:
-            if row.kind == "pair" and self._load(row.study).study.design.options.ties:
-                return TIE
+        """The candidate's title, ``tie`` or ``both bad``.
+
+        Raises :class:`VoteRefused` for an answer that the trial does not have.
+        """
+        options = self._load(row.study).study.design.options
+        if answer in NO_PREFERENCE:
+            if row.kind == "pair" and (options.ties if answer == TIE else options.both_bad):
+                return str(answer)
         # True is an int in Python.
         elif isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(row.candidates):
             return str(row.candidates[answer])
-        tie = " or 'tie'" if row.kind == "pair" else ""
         raise VoteRefused(
-            f"answer {str(answer)[:40]!r}: expected a position from 0 to {len(row.candidates) - 1}{tie}."
+            f"answer {str(answer)[:40]!r}: expected a position from 0 to {len(row.candidates) - 1}, or an answer "
+            "without a preference where the study allows it."
         )
+
+
+def position_of(candidates: Sequence[str], title: str) -> Answer:
+    """A stored answer as a page knows it: its position, ``"tie"`` or ``"both bad"``."""
+    if title in NO_PREFERENCE:
+        return cast("Answer", title)
+    return list(candidates).index(title)
 
 
 def state_of(rater: Row, votes: Counter[str], practice: int) -> State:
@@ -413,7 +425,7 @@ def own_code(secret: str, rater: str) -> str:
     return base64.b32encode(digest)[:10].decode()
 
 
-def _checked_details(details: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def checked_details(details: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The details of an answer. Raises :class:`VoteRefused` unless they are at most 20 short plain values."""
     if not details:
         return None

@@ -17,8 +17,9 @@ KINDS: tuple[Kind, ...] = ("pair", "best")
 # the rater which.
 ROLES: tuple[Role, ...] = ("trial", "repeat", "attention", "practice")
 
-# The answer that prefers none. No method may have this title.
-TIE = "tie"
+# The answers that prefer none: there is no difference, or both edits are bad. No method may have such a title.
+TIE, BOTH_BAD = "tie", "both bad"
+NO_PREFERENCE: tuple[str, ...] = (TIE, BOTH_BAD)
 
 CONTROL = "control:"
 # Candidates of attention and practice trials. No method's title may begin with `control:`.

@@ -30,6 +30,7 @@ def study_results(
 
 def question_results(analysis: Analysis, votes: pd.DataFrame, question: str) -> StudyResults:
     """Selects the part of an analysis of ``votes`` that answers one question."""
+    from bench.study.types import BOTH_BAD, TIE
     from bench.study.votes.exclusion import kept_raters
 
     # Votes on the question, without repeats, attention checks and excluded raters.
@@ -41,7 +42,8 @@ def question_results(analysis: Analysis, votes: pd.DataFrame, question: str) -> 
             f"study {', '.join(analysis.studies)}: no votes on {question!r}. "
             f"Questions with votes: {', '.join(questions)}. Name one with --question."
         )
-    votes = votes[votes["question"] == question]
+    # A report knows one answer without a preference.
+    votes = votes[votes["question"] == question].replace({"answer": {BOTH_BAD: TIE}})
     if analysis.rater_set == "kept":
         votes = votes[kept_raters(votes, analysis.raters)]
     # In a study of one question, the rows over all questions are that question's.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.study.app import text as app_text
 from bench.study.app.service import IMAGES, Service
 from bench.study.interface import Answer, OpenTrial, VoteRefused
+from bench.study.types import NO_PREFERENCE
 
 # Details of an answer that are stored. Others that a browser sends are dropped. `app_text.storage_notice` tells raters
 # of each.
@@ -45,6 +46,7 @@ def trial_message(service: Service, rater: str, trial: OpenTrial) -> dict[str, A
             "brief": app_text.brief(trial),
             "labels": app_text.labels(trial),
             "tie": trial.tie,
+            "bothBad": trial.both_bad,
             "number": trial.number,
             "total": trial.total,
         },
@@ -55,8 +57,20 @@ def trial_message(service: Service, rater: str, trial: OpenTrial) -> dict[str, A
     }
 
 
-def read_answer(value: object) -> tuple[str, Answer, int | None, dict[str, Any]]:
-    """Trial, answer, reaction time in milliseconds and details of what a browser sent.
+class SentAnswer(NamedTuple):
+    """What a browser sent about one trial."""
+
+    trial: str
+    answer: Answer
+    # Milliseconds. None where the browser sent no possible time.
+    reaction_ms: int | None
+    details: dict[str, Any]
+    # True where the answer replaces the last one of the rater.
+    change: bool
+
+
+def read_answer(value: object) -> SentAnswer:
+    """The answer that a browser sent.
 
     An impossible time is None, and impossible details are dropped. Raises ``VoteRefused`` for anything else.
     """
@@ -67,7 +81,7 @@ def read_answer(value: object) -> tuple[str, Answer, int | None, dict[str, Any]]
     if not isinstance(trial, str) or not re.fullmatch(r"[0-9a-f]{1,64}", trial):
         raise VoteRefused(f"trial {str(trial)[:40]!r}.")
     # True is an int in Python.
-    if answer != "tie" and (not isinstance(answer, int) or isinstance(answer, bool)):
+    if answer not in NO_PREFERENCE and (not isinstance(answer, int) or isinstance(answer, bool)):
         raise VoteRefused(f"answer {str(answer)[:40]!r}.")
     if not isinstance(reaction_ms, int) or isinstance(reaction_ms, bool) or reaction_ms < 0:
         reaction_ms = None
@@ -75,7 +89,8 @@ def read_answer(value: object) -> tuple[str, Answer, int | None, dict[str, Any]]
     details = value.get("details")
     if not isinstance(details, Mapping):
         details = {}
-    return trial, answer, reaction_ms, {name: d for name, d in details.items() if _is_detail(name, d)}
+    kept = {name: d for name, d in details.items() if _is_detail(name, d)}
+    return SentAnswer(trial, answer, reaction_ms, kept, value.get("change") is True)
 
 
 def _is_detail(name: object, value: object) -> bool:

@@ -27,6 +27,7 @@ from bench.study.interface import (
     RECRUITERS,
     SESSION_DAYS,
     Answer,
+    AnsweredTrial,
     NotFinished,
     OpenTrial,
     RaterProgress,
@@ -267,7 +268,7 @@ def _practice_done_page(total: int) -> None:
                 app_text.heading("That was the practice"),
                 app_text.plain(
                     f"Now the {total} questions that count. There is no right answer to them that we know of: "
-                    "we want yours. You can take an answer back for two seconds; then it counts."
+                    "we want yours. You can change the last answer until you have given the next one."
                 ),
             )
         )
@@ -322,8 +323,10 @@ def _trial_component() -> Any:
 def _trial_page(service: Service, rater: str, progress: RaterProgress) -> None:
     """Shows the open trial, or an answered practice trial with its explanation."""
     state = st.session_state
+    # The component ends the change of the last answer, as does an answer in another tab.
+    answered = service.store.last_answered(rater) if state.get("changing") else None
     try:
-        trial, data = _next_trial(service, rater)
+        trial, data = _next_trial(service, rater, answered)
     except StudyClosed:
         _closed_page(service, rater)
         return
@@ -334,8 +337,11 @@ def _trial_page(service: Service, rater: str, progress: RaterProgress) -> None:
         _practice_done_page(progress.total)
         return
     # The message to the component.
+    data["changing"] = answered.answer if answered else None
+    data["back"] = progress.done > 0
     feedback: dict[str, Any] | None = state.get("feedback")
-    state["open"] = trial
+    if not answered:
+        state["open"] = trial
     data["feedback"] = feedback["shown"] if feedback else None
     data["notice"] = state.get("notice")
     # Tells the component that the server has run, even if nothing else changed.
@@ -352,6 +358,14 @@ def _trial_page(service: Service, rater: str, progress: RaterProgress) -> None:
         state.pop("feedback", None)
         next_round()
 
+    def on_back() -> None:
+        state["changing"] = True
+        next_round()
+
+    def on_keep() -> None:
+        state["changing"] = False
+        next_round()
+
     def on_instructions() -> None:
         state["instructed"] = False
 
@@ -360,20 +374,29 @@ def _trial_page(service: Service, rater: str, progress: RaterProgress) -> None:
         data=data,
         on_answer_change=on_answer,
         on_next_change=on_next,
+        on_back_change=on_back,
+        on_keep_change=on_keep,
         on_instructions_change=on_instructions,
         # An image could not be fetched. The script runs again and checks the files.
         on_lost_change=next_round,
     )
 
 
-def _next_trial(service: Service, rater: str) -> tuple[OpenTrial | None, dict[str, Any]]:
-    """The trial to show and its message to the browser. (None, {}) when the rater has finished."""
+def _next_trial(
+    service: Service, rater: str, answered: AnsweredTrial | None
+) -> tuple[OpenTrial | None, dict[str, Any]]:
+    """The trial to show and its message to the browser. (None, {}) when the rater has finished.
+
+    ``answered``: the trial whose answer the rater wants to change.
+    """
     state = st.session_state
     while True:
         feedback: dict[str, Any] | None = state.get("feedback")
-        trial: OpenTrial | None = (
-            feedback["trial"] if feedback else service.store.next_trial(rater, service.void)
-        )
+        trial: OpenTrial | None
+        if feedback:
+            trial = feedback["trial"]
+        else:
+            trial = answered.trial if answered else service.store.next_trial(rater, service.void)
         if trial is None:
             return None, {}
         try:
@@ -382,6 +405,8 @@ def _next_trial(service: Service, rater: str) -> tuple[OpenTrial | None, dict[st
             # The trial becomes void, so that the next round draws another one.
             service.set_void(rater, trial.id, error)
             state.pop("feedback", None)
+            answered = None
+            state["changing"] = False
 
 
 # --- an answer --------------------------------------------------------------------------------------------
@@ -409,11 +434,16 @@ def _guarded(service: Service, work: Callable[[], None]) -> None:
 def _store_answer(service: Service, rater: str) -> None:
     """Stores the answer that the trial's component has sent."""
     state = st.session_state
-    trial, answer, reaction_ms, details = read_answer(state["trial"].get("answer"))
+    sent_answer = read_answer(state["trial"].get("answer"))
+    trial, answer, reaction_ms, details = sent_answer[:4]
     sent: set[str] = state.setdefault("sent", set())
     if trial not in sent:
         # A browser may send an answer twice. The notice about it stays then, so that it can be read.
         state.pop("notice", None)
+    if sent_answer.change:
+        service.store.correct(rater, trial, answer, reaction_ms, details=details)
+        state["changing"] = False
+        return
     stored = service.store.vote(rater, trial, answer, reaction_ms, details=details)
     if stored.correct is not None:
         _explain(service, rater, trial, stored.answer, stored.correct)

@@ -209,12 +209,13 @@ def keys(options: DesignOptions) -> str:
     parts = []
     if "pair" in options.kinds:
         tie = ", <kbd>N</kbd> says that there is no difference" if options.ties else ""
+        tie += ", <kbd>B</kbd> says that both are bad" if options.both_bad else ""
         parts.append(f"Of two edits, <kbd>←</kbd> and <kbd>→</kbd> choose the left or the right one{tie}.")
     # Numbers, as there is no left and right.
     if "best" in options.kinds:
         parts.append("Of several edits, <kbd>1</kbd>, <kbd>2</kbd> and so on choose one.")
     return (
         f"<p>{' '.join(parts)} <kbd>F</kbd> shows the original and the edits in turn, in place: what flickers has "
-        "changed. <kbd>Z</kbd> takes an answer back, for two seconds. Click a picture, or tap it on a phone, to look "
-        "closer.</p>"
+        "changed. <kbd>Z</kbd> takes an answer back, or changes the last one. Click a picture, or tap it on a phone, "
+        "to look closer.</p>"
     )

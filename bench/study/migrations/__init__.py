@@ -37,8 +37,11 @@ def current(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def upgrade(connection: Connection) -> None:
-    """Brings a database to the newest revision, inside the connection's own transaction: all or nothing."""
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Brings a database to the newest revision, inside the connection's own transaction: all or nothing.
+
+    Tests name an older ``revision``.
+    """
     config = _config()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

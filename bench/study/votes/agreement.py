@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.stats import Interval, share, wilson
-from bench.study.votes.frame import TIE
+from bench.study.types import NO_PREFERENCE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,8 +125,8 @@ def alpha_of_votes(
 
     A unit is one question on one set of candidates of one case. Two raters of it are a pair of ratings.
 
-    Values of pairs: first wins, tie, second wins, in that order. Values of choices of the best: which of the k
-    candidates. Which method is called the first is arbitrary, so every unit enters in all orders of its candidates,
+    Values of pairs: first wins, no preference, second wins, in that order. Values of choices of the best: which of the
+    k candidates. Which method is called the first is arbitrary, so every unit enters in all orders of its candidates,
     together weighing as one. Alpha then does not depend on names, chance is that of raters who know only how often
     there are ties, and methods that were never shown together are not confused. Where one method is better throughout,
     and raters say so, they agree: with names as values, alpha would tell them that they do no better than chance.
@@ -180,7 +180,9 @@ def _ratings(votes: pd.DataFrame, kind: str) -> _Ratings:
     # Values: 0 first wins, 1 tie, 2 second wins. Or the number of the chosen one.
     answers = zip(votes["answer"], candidates, strict=True)
     if kind == "pair":
-        values = np.array([1 if answer == TIE else 2 * (titles[1] == answer) for answer, titles in answers])
+        values = np.array(
+            [1 if answer in NO_PREFERENCE else 2 * (titles[1] == answer) for answer, titles in answers]
+        )
         n_values = 3
     else:
         values = np.array([titles.index(answer) for answer, titles in answers])
@@ -279,8 +281,8 @@ def share_of(hits: NDArray[np.bool_], raters: Any) -> Share:
 def repeats(votes: pd.DataFrame) -> pd.DataFrame:
     """One row per repeated trial: study, rater, kind, ``same`` (the same answer), ``reversed``.
 
-    ``reversed``: another method was preferred. A tie against a preference is neither. A repeat whose first showing was
-    not answered is left out.
+    ``reversed``: another method was preferred. An answer without a preference is neither. A repeat whose first showing
+    was not answered is left out.
     """
     repeated = votes[votes["role"] == "repeat"]
     first = votes[votes["role"] != "repeat"][["study", "rater", "trial", "answer"]]
@@ -291,7 +293,7 @@ def repeats(votes: pd.DataFrame) -> pd.DataFrame:
         how="inner",
     )
     both["same"] = (both["answer"] == both["answer_first"]).astype(bool)
-    decided = (both["answer"] != TIE) & (both["answer_first"] != TIE)
+    decided = ~(both["answer"].isin(NO_PREFERENCE) | both["answer_first"].isin(NO_PREFERENCE))
     both["reversed"] = (decided & ~both["same"]).astype(bool)
     return both[["study", "rater", "kind", "same", "reversed"]]
 
@@ -316,7 +318,7 @@ def positions(votes: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    decided = votes[votes["answer"] != TIE]
+    decided = votes[~votes["answer"].isin(NO_PREFERENCE)]
     sizes = decided["candidates"].map(len)
     rows = [
         row

@@ -48,11 +48,13 @@ class Analysis:
     level: float
     # Remarks that a reader needs beside the figures.
     notes: tuple[str, ...]
-    # raters, n_raters, n_votes, n_pairs, n_ties, n_best, n_cases, n_sources.
+    # raters, n_raters, n_votes, n_pairs, n_ties (no difference), n_both_bad, n_corrected (votes that replace an earlier
+    # answer of the rater), n_best, n_cases, n_sources.
     counts: pd.DataFrame
-    # raters, scope, kind, method, n (votes that showed it), wins, ties, losses, share (of those votes, a tie is half a
-    # win), wilson_low, wilson_high, low, high. Then of_all (the same wins as a share of all n_votes votes, which add up
-    # to 1 over the methods), of_all_low, of_all_high, n_raters, n_sources.
+    # raters, scope, kind, method, n (votes that showed it), wins, ties (without a preference), losses, share (of those
+    # votes, a tie is half a win), wilson_low, wilson_high, low, high. Then of_all (the same wins as a share of all
+    # n_votes votes, which add up to 1 over the methods), of_all_low, of_all_high, both_bad (votes that call the method
+    # and its rival bad, which are ties too), both_bad_share, both_bad_low, both_bad_high, n_raters, n_sources.
     shares: pd.DataFrame
     # raters, scope, kind, method, against, wins, ties, losses, n, share, wilson_low, wilson_high, low, high.
     # For choices of the best, a method wins when it is chosen while the other was shown.

@@ -27,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.stats import wilson
+from bench.study.types import NO_PREFERENCE
 from bench.study.votes.crossed import Crossed, interval
-from bench.study.votes.frame import ALL, SCOPE, TIE, VotesError, scopes
+from bench.study.votes.frame import ALL, SCOPE, VotesError, scopes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,7 +152,7 @@ def _vote_rows(
     first, second = ([candidates[i] for candidates in pairs["candidates"]] for i in (0, 1))
     difference = _edits(pairs, first, scores) - _edits(pairs, second, scores)
     answers = zip(pairs["answer"], first, strict=True)
-    answer = np.array([0.0 if a == TIE else 1.0 if a == left else -1.0 for a, left in answers])
+    answer = np.array([0.0 if a in NO_PREFERENCE else 1.0 if a == left else -1.0 for a, left in answers])
 
     # Two scopes of the same votes (one protocol, and all of them where there is one) are computed once.
     computed: dict[bytes, list[dict[str, Any]]] = {}

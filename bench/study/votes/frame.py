@@ -12,7 +12,7 @@ case, source   the edit case and its source image: votes on one source are not i
 category       the edit category of the case
 kind           ``"pair"`` (two candidates, a tie is allowed) or ``"best"`` (two or more, one is chosen)
 candidates     tuple of method titles in the order shown, left to right
-answer         one of the candidates, or ``"tie"`` where the kind is ``"pair"``
+answer         one of the candidates, or where the kind is ``"pair"`` ``"tie"`` or ``"both bad"``
 role           ``"trial"``, ``"repeat"``, ``"attention"`` or ``"practice"``: only the first is a vote
 repeat_of      the trial that a repeat repeats, else None
 expected       the right answer to an attention check, else None
@@ -20,6 +20,7 @@ reaction_ms    milliseconds from the showing to the answer
 server_time    when the answer was stored, UTC
 rater_kind     optional: ``"human"`` (the default) or ``"simulated"``
 exclusion      optional: the exclusion rule that the study stated, as JSON, or None where it is not known
+first_answer   optional: the answer that the rater gave first and then took back, else None
 =============  ====================================================================================
 """
 
@@ -33,7 +34,7 @@ from numpy.typing import NDArray
 
 from bench.edit import ALL as ALL
 from bench.study import StudyError
-from bench.study.types import KINDS, ROLES
+from bench.study.types import KINDS, NO_PREFERENCE, ROLES
 from bench.study.types import TIE as TIE
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ COLUMNS = (
     "server_time",
 )
 # Columns that files of older versions lack.
-OPTIONAL = ("rater_kind", "exclusion")
+OPTIONAL = ("rater_kind", "exclusion", "first_answer")
 RATER_KINDS = ("human", "simulated")
 
 # Columns that say what a result is about: ``"all"`` where it is about all of them together.
@@ -102,8 +103,9 @@ def _check_texts(votes: pd.DataFrame) -> None:
 
     if "rater_kind" not in votes.columns:
         votes["rater_kind"] = pd.Series(["human"] * len(votes), dtype=object)
-    if "exclusion" not in votes.columns:
-        votes["exclusion"] = None
+    for column in ("exclusion", "first_answer"):
+        if column not in votes.columns:
+            votes[column] = None
     # Object dtype: a column of numbers or categories would compare and sort in other ways.
     for column in (*_TEXTS, "kind", "role", "rater_kind"):
         values = votes[column].tolist()
@@ -114,7 +116,7 @@ def _check_texts(votes: pd.DataFrame) -> None:
     # Results over everything have the value "all" in these columns.
     for column in SCOPE:
         _refuse(votes, votes[column] == ALL, column, "is a word that stands for all of them: rename it")
-    for column in ("repeat_of", "expected", "exclusion"):
+    for column in ("repeat_of", "expected", "exclusion", "first_answer"):
         values = [None if _absent(value) else value for value in votes[column].tolist()]
         votes[column] = pd.Series(values, dtype=object)
 
@@ -127,9 +129,10 @@ def _check_candidates(votes: pd.DataFrame) -> None:
     votes["candidates"] = pd.Series(titles, dtype=object)
     _refuse(votes, [c is None for c in titles], "candidates", "is no list of distinct method titles")
     candidates = votes["candidates"].tolist()
-    # A vote for that method could not be told from a tie.
-    is_tie = [TIE in c for c in candidates]
-    _refuse(votes, is_tie, "candidates", f"has a method titled {TIE!r}: rename the method")
+    # A vote for such a method could not be told from a vote without a preference.
+    for word in NO_PREFERENCE:
+        named = [word in c for c in candidates]
+        _refuse(votes, named, "candidates", f"has a method titled {word!r}: rename the method")
     kinds = votes["kind"].tolist()
     wrong = [len(c) != 2 if kind == "pair" else len(c) < 2 for c, kind in zip(candidates, kinds, strict=True)]
     _refuse(
@@ -143,7 +146,7 @@ def _check_answers(votes: pd.DataFrame) -> None:
     answers = zip(votes["answer"], candidates, votes["kind"], strict=True)
     _refuse(
         votes,
-        [answer not in c and not (kind == "pair" and answer == TIE) for answer, c, kind in answers],
+        [answer not in c and not (kind == "pair" and answer in NO_PREFERENCE) for answer, c, kind in answers],
         "answer",
         "was not among the candidates (a tie is an answer to a pair alone)",
     )

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from bench.study.design import Design
-from bench.study.types import TIE
+from bench.study.types import NO_PREFERENCE
 
 # A row of a query. Its attributes are the query's columns.
 Row: TypeAlias = Any
@@ -51,9 +51,9 @@ class RaterQuality:
 def random_pass(design: Design, failures: int | None, *, ties: bool = False) -> float:
     """Share of raters who answer at random that fail at most ``failures`` attention checks (None: any number).
 
-    ``ties``: they choose a tie as often as each candidate, where the study allows it. The value is the mean over the
-    sets of checks that raters get in turn. Failures of one rater are independent and differ in their probability, so
-    their number is Poisson binomial: the recursion adds one check at a time.
+    ``ties``: they choose each answer without a preference that the study allows as often as each candidate. The value
+    is the mean over the sets of checks that raters get in turn. Failures of one rater are independent and differ in
+    their probability, so their number is Poisson binomial: the recursion adds one check at a time.
     """
     count = design.options.attention
     if failures is None or failures >= count:
@@ -64,7 +64,8 @@ def random_pass(design: Design, failures: int | None, *, ties: bool = False) -> 
         # chances[k]: probability that k checks have been failed so far.
         chances = [1.0]
         for trial in checks[first : first + count]:
-            right = 1 / (len(trial.candidates) + (ties and trial.kind == "pair" and design.options.ties))
+            others = design.options.ties + design.options.both_bad if ties and trial.kind == "pair" else 0
+            right = 1 / (len(trial.candidates) + others)
             chances = [
                 right * same + (1 - right) * one_less
                 for same, one_less in zip([*chances, 0.0], [0.0, *chances], strict=True)
@@ -94,7 +95,7 @@ def quality(design: Design, rater: Row, votes: Sequence[Row]) -> RaterQuality:
     pairs = [
         (trial, answer) for trial, answer in trials if trial.role != "attention" and trial.kind == "pair"
     ]
-    decided = [(trial, answer) for trial, answer in pairs if answer != TIE]
+    decided = [(trial, answer) for trial, answer in pairs if answer not in NO_PREFERENCE]
     times = [vote.reaction_ms for vote in counted]
 
     def share(part: int, whole: int) -> float | None:

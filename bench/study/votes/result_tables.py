@@ -122,6 +122,31 @@ def preference(view: View) -> Iterator[Table]:
         )
 
 
+def both_bad(view: View) -> Iterator[Table]:
+    """How often raters called a method and its rival bad, by question. None where the study did not offer it."""
+    shares = view.rows("shares")
+    if not shares["both_bad"].any():
+        return
+    for _, question, part in view.kind_scopes(shares[shares["kind"] == "pair"]):
+        column = Column("both bad", f"both_bad_{question}", higher_is_better=False, percent=True, decimals=1)
+        rows = {row["method"]: row for row in part.to_dict("records")}
+        least = min(row["both_bad_share"] for row in rows.values())
+        yield view.table(
+            "both-bad",
+            f"Votes that call both edits bad{view.question_words(question)}",
+            [column, Column("n", f"both_bad_n_{question}", decimals=0)],
+            {
+                method: [
+                    ranged(row, column, "both_bad_share", "both_bad_", best=row["both_bad_share"] == least),
+                    Cell(row["n"]),
+                ]
+                for method, row in rows.items()
+            },
+            "Share of the votes that showed the method (n). Preferences count these votes as ties.",
+            question=question,
+        )
+
+
 def strengths(view: View) -> Iterator[Table]:
     """Bradley-Terry strengths over all votes, best first, and whether each method is separable from the best."""
     frame, fits = view.rows("strengths"), view.rows("fits")

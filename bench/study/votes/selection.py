@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.stats import wilson
+from bench.study.types import BOTH_BAD, NO_PREFERENCE, TIE
 from bench.study.votes import agreement
 from bench.study.votes.correlation import Strengths, Values, correlate
 from bench.study.votes.crossed import Crossed, interval
-from bench.study.votes.frame import ALL, SCOPE, TIE, scopes
+from bench.study.votes.frame import ALL, SCOPE, scopes
 from bench.study.votes.strengths import fit_strengths
 
 if TYPE_CHECKING:
@@ -64,17 +65,18 @@ class Selection:
         self.totals = np.bincount(self.classes).astype(np.float64)  # (K,)
         self.draws = self.crossed.counts(self.classes, len(self.table))  # (B, K)
 
-        # (K, M) of 0 and 1: the class shows the method, the method is chosen, the method is in a tie.
+        # (K, M) of 0 and 1: the class shows the method, the method is chosen, no method is preferred, both are bad.
         self.methods = tuple(sorted({title for members in sets for title in members}))
         number = {title: i for i, title in enumerate(self.methods)}
-        self.present, self.won, self.tied = np.zeros((3, len(self.table), len(self.methods)))
+        self.present, self.won, self.tied, self.bad = np.zeros((4, len(self.table), len(self.methods)))
         for k, (members, answer) in enumerate(
             zip(self.table["candidates"], self.table["answer"], strict=True)
         ):
             columns_of_members = [number[title] for title in members]
             self.present[k, columns_of_members] = 1
-            if answer == TIE:
+            if answer in NO_PREFERENCE:
                 self.tied[k, columns_of_members] = 1
+                self.bad[k, columns_of_members] = answer == BOTH_BAD
             else:
                 self.won[k, number[answer]] = 1
 
@@ -132,6 +134,8 @@ class Selection:
                     "n_votes": len(votes),
                     "n_pairs": int(pair.sum()),
                     "n_ties": int((votes["answer"] == TIE).sum()),
+                    "n_both_bad": int((votes["answer"] == BOTH_BAD).sum()),
+                    "n_corrected": int(votes["first_answer"].notna().sum()),
                     "n_best": int((~pair).sum()),
                     "n_cases": len(votes[["protocol", "case"]].drop_duplicates()),
                     "n_sources": len(self.crossed.source_weights),
@@ -177,10 +181,13 @@ class Selection:
 
     def _shares(self) -> Iterator[dict[str, Any]]:
         for labels, inside in self._unique(kinds=True):
-            # Share of the votes that showed the method, and of all votes. A tie is half a win.
+            # Share of the votes that showed the method, and of all votes. No preference is half a win.
             compared = np.flatnonzero(self.present[inside].any(axis=0))
-            present, won, tied = (m[np.ix_(inside, compared)] for m in (self.present, self.won, self.tied))
+            present, won, tied, bad = (
+                m[np.ix_(inside, compared)] for m in (self.present, self.won, self.tied, self.bad)
+            )
             n, wins, ties = (self.totals[inside] @ m for m in (present, won, tied))
+            bad_share, bad_low, bad_high = self._ratio(bad, present, inside)
             share, low, high = self._ratio(won + tied / 2, present, inside)
             of_all, all_low, all_high = self._ratio(won + tied / 2, np.ones_like(present), inside)
 
@@ -204,6 +211,10 @@ class Selection:
                         "of_all": of_all[j],
                         "of_all_low": all_low[j],
                         "of_all_high": all_high[j],
+                        "both_bad": int(self.totals[inside] @ bad[:, j]),
+                        "both_bad_share": bad_share[j],
+                        "both_bad_low": bad_low[j],
+                        "both_bad_high": bad_high[j],
                         "n_raters": n_raters,
                         "n_sources": n_sources,
                     }
@@ -249,8 +260,9 @@ class Selection:
         strengths: list[dict[str, Any]] = []
         fits: list[dict[str, Any]] = []
         for labels, inside in self._unique(kinds=False):
+            # Strengths know one answer without a preference.
             fitted = fit_strengths(
-                self.table[inside],
+                self.table[inside].replace({"answer": {BOTH_BAD: TIE}}),
                 self.totals[inside],
                 self.draws[:, inside],
                 partial(self._factor, inside),

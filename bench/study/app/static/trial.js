@@ -147,6 +147,7 @@ class View {
     parent.append(this.root);
     this.outline = true;
     this.loader = new Loader();
+    this.clocks = new Map();
     this.wake();
   }
 
@@ -180,7 +181,7 @@ class View {
     this.wake();
     this.send = setTriggerValue;
     if (!data) return;
-    const stamp = JSON.stringify([data.trial.id, data.feedback, data.notice, data.round]);
+    const stamp = JSON.stringify([data.trial.id, data.feedback, data.notice, data.round, data.changing]);
     if (stamp === this.stamp) {
       this.data.next = data.next;
       this.ahead();
@@ -189,7 +190,7 @@ class View {
       this.tick();
       return;
     }
-    const same = this.data && this.data.trial.id === data.trial.id;
+    const same = this.data && this.data.trial.id === data.trial.id && this.data.changing === data.changing;
     this.stamp = stamp;
     this.data = data;
     this.busy = false;
@@ -218,7 +219,9 @@ class View {
     const { trial, pictures } = this.data;
     this.clock?.stop();
     this.setFlicker(false);
-    this.clock = new Clock(trial.id);
+    // The open trial is left and comes back while the answer before it is changed.
+    if (!this.clocks.has(trial.id)) this.clocks.set(trial.id, new Clock(trial.id));
+    this.clock = this.clocks.get(trial.id);
     this.used = { zoomed: 0, flickered: 0, enlarged: 0, paused: 0, undone: 0 };
     this.zoom = { scale: 1, u: 0, v: 0 };
     this.ready = false;
@@ -234,6 +237,25 @@ class View {
     this.focusQuestion();
     this.load();
     if (this.data.feedback) this.showFeedback();
+    if (this.data.changing !== null) this.markPrevious();
+  }
+
+  // The answer that counts so far, while it is being changed.
+  markPrevious() {
+    for (const node of this.root.querySelectorAll(".answer")) {
+      node.classList.toggle("previous", node.dataset.answer === String(this.data.changing));
+    }
+  }
+
+  // Back to the last answer, or away from it without a change.
+  change(on) {
+    if (this.busy || this.data.feedback || on === (this.data.changing !== null) || (on && !this.data.back)) return;
+    this.undo();
+    this.busy = true;
+    this.setFlicker(false);
+    this.setBusy(true);
+    this.tick();
+    this.dispatch(on ? "back" : "keep", { trial: this.data.trial.id });
   }
 
   // Shows the pictures of the trial, all at once, when the last of them is decoded.
@@ -304,8 +326,12 @@ class View {
     count.setAttribute("aria-live", "polite");
     const name = make("span", "title", title);
     name.dir = "auto";
+    const changing = this.data.changing !== null;
+    let change = null;
+    if (changing) change = button("quiet keep", "Keep it", () => this.change(false), "Esc");
+    else if (this.data.back) change = button("quiet back", "Change last answer", () => this.change(true), "Z");
     const bar = make("header", "bar", name, make("div", "progress", count, track),
-      make("div", "menu", button("quiet", "Help", () => this.openHelp(), "?"), button("quiet", "Pause", () => this.openPause(), "P")));
+      make("div", "menu", change, button("quiet", "Help", () => this.openHelp(), "?"), button("quiet", "Pause", () => this.openPause(), "P")));
 
     const asked = make("h1", "question", trial.question);
     asked.tabIndex = -1;
@@ -407,11 +433,13 @@ class View {
     }
     this.answers.append(this.answerButton(0, trial.labels[0], "←"));
     if (trial.tie) this.answers.append(this.answerButton("tie", "No difference", "N"));
+    if (trial.bothBad) this.answers.append(this.answerButton("both bad", "Both are bad", "B"));
     this.answers.append(this.answerButton(1, trial.labels[1], "→"));
+    this.root.classList.toggle("four", trial.tie && trial.bothBad);
   }
 
   answerButton(value, label, key) {
-    const node = button(value === "tie" ? "answer tie" : "answer", label, () => this.answer(value, "button"), key);
+    const node = button(typeof value === "string" ? "answer tie" : "answer", label, () => this.answer(value, "button"), key);
     node.dataset.answer = String(value);
     return node;
   }
@@ -486,8 +514,9 @@ class View {
   }
 
   showNotice() {
-    this.notice.textContent = this.data.notice || "";
-    this.notice.hidden = !this.data.notice;
+    const changing = this.data.changing !== null ? "You are changing your last answer." : "";
+    this.notice.textContent = this.data.notice || changing;
+    this.notice.hidden = !this.notice.textContent;
   }
 
   // An answer is held back for a moment, in which it can be undone or changed; only then is it sent.
@@ -496,6 +525,7 @@ class View {
     const now = performance.now();
     if (now - this.readyAt < SETTLE_MS) return;
     if (value === "tie" && !this.data.trial.tie) return;
+    if (value === "both bad" && !this.data.trial.bothBad) return;
     if (this.held && this.held.value === value) {
       // The same again: no need to wait.
       if (now - this.held.at > TWICE_MS) this.commit();
@@ -505,7 +535,8 @@ class View {
     this.setFlicker(false);
     this.held = { value, by, at: now, ms: Math.round(this.clock.read()) };
     this.showChoice(value);
-    this.live.textContent = `${value === "tie" ? "No difference" : this.data.trial.labels[value]}. Press Z to undo.`;
+    const words = { tie: "No difference", "both bad": "Both are bad" };
+    this.live.textContent = `${words[value] ?? this.data.trial.labels[value]}. Press Z to undo.`;
     this.hold();
   }
 
@@ -547,6 +578,7 @@ class View {
     const message = {
       trial: this.data.trial.id,
       answer: value,
+      change: this.data.changing !== null,
       ms,
       details: {
         by,
@@ -560,6 +592,7 @@ class View {
       },
     };
     this.clock.forget();
+    this.clocks.delete(message.trial);
     this.dispatch("answer", message);
   }
 
@@ -838,13 +871,13 @@ class View {
     const best = this.data.trial.kind === "best";
     const keys = best
       ? [["1 … 9", "choose that edit"], ["← →, Enter", "go through the edits, choose one"]]
-      : [["←", `${this.data.trial.labels[0]}`], ["→", `${this.data.trial.labels[1]}`], ...(this.data.trial.tie ? [["N", "no difference"]] : [])];
-    keys.push(["Z", "take the answer back, for two seconds"], ["F", "flicker: original and edits in turn"], ["O", "outline on or off"], ["+ −", "zoom all pictures"], ["P", "pause"]);
+      : [["←", `${this.data.trial.labels[0]}`], ["→", `${this.data.trial.labels[1]}`], ...(this.data.trial.tie ? [["N", "no difference"]] : []), ...(this.data.trial.bothBad ? [["B", "both are bad"]] : [])];
+    keys.push(["Z", "take the answer back; later, change the last answer"], ["F", "flicker: original and edits in turn"], ["O", "outline on or off"], ["+ −", "zoom all pictures"], ["P", "pause"]);
     const list = make("dl", "keys");
     for (const [key, what] of keys) list.append(make("dt", "", make("kbd", "", key)), make("dd", "", what));
     const box = this.dialog("sheet", "Help",
       make("h2", "", this.data.trial.question), make("p", "", this.data.trial.hint), list,
-      make("p", "small", "Click a picture to zoom all of them to that place; drag to move. On a phone, tap a picture to enlarge it. An answer can be taken back for two seconds; then it counts."),
+      make("p", "small", "Click a picture to zoom all of them to that place; drag to move. On a phone, tap a picture to enlarge it. An answer can be taken back for two seconds, and the last answer can be changed until the next one is given."),
       make("div", "row end", button("quiet", "Read the instructions again", () => this.dispatch("instructions", {})), button("answer next", "Close", () => box.close(), "Esc")));
   }
 
@@ -868,7 +901,8 @@ class View {
     else if (key === "o" || key === "O") press(() => this.setOutline(!this.outline));
     else if (key === "p" || key === "P") press(() => this.openPause());
     else if (key === "?") press(() => this.openHelp());
-    else if ((key === "z" || key === "Z") && this.held) press(() => this.undo());
+    else if (key === "z" || key === "Z") press(() => (this.held ? this.undo() : this.change(true)));
+    else if (key === "Escape" && this.data.changing !== null) press(() => this.change(false));
     else if (key === "Enter" && this.held) press(() => this.commit());
     else if (this.data.feedback) {
       if (key === "Enter" || key === "ArrowRight") press(() => this.next());
@@ -876,6 +910,7 @@ class View {
       if (key === "ArrowLeft") press(() => this.answer(0, "key"));
       else if (key === "ArrowRight") press(() => this.answer(1, "key"));
       else if (key === "n" || key === "N") press(() => this.answer("tie", "key"));
+      else if (key === "b" || key === "B") press(() => this.answer("both bad", "key"));
     } else this.onBestKey(key, press);
   }
 

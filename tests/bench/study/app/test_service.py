@@ -132,8 +132,10 @@ def test_one_service_per_study_and_no_tokens_of_another(memory: Path, design: De
 def test_an_answer_is_read() -> None:
     details = {"by": "key", "zoomed": 2.5, "touch": True, "width": 1440, "flickered": 3}
     sent = {"trial": "00ff", "answer": 1, "ms": 1234, "details": details, "attempt": 0}
-    assert read_answer(sent) == ("00ff", 1, 1234, details)
-    assert read_answer({"trial": "00ff", "answer": "tie"}) == ("00ff", "tie", None, {})
+    assert read_answer(sent) == ("00ff", 1, 1234, details, False)
+    assert read_answer({**sent, "change": True}).change
+    for word in ("tie", "both bad"):
+        assert read_answer({"trial": "00ff", "answer": word}) == ("00ff", word, None, {}, False)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,27 @@ class TestShares:
         assert math.isnan(shares.loc["B", "low"]), "never chosen: the bootstrap has no interval"
         assert shares.loc["B", "wilson_high"] > 0.3
 
+    def test_both_are_bad_is_half_a_win_and_reported_apart(self) -> None:
+        votes = poll(raters=6, per_rater=30, cases=12)
+        ties = votes["answer"] == "tie"
+        called_bad = votes.copy()
+        called_bad.loc[ties & (votes.index % 3 == 0), "answer"] = "both bad"
+        plain, apart = (analyse(v, resamples=50) for v in (votes, called_bad))
+        # Preference, wins, strengths and agreement are those of ties.
+        for name in ("wins", "strengths", "fits", "agreement", "positions"):
+            pd.testing.assert_frame_equal(getattr(plain, name), getattr(apart, name))
+        added = [column for column in apart.shares if column.startswith("both_bad")]
+        pd.testing.assert_frame_equal(plain.shares.drop(columns=added), apart.shares.drop(columns=added))
+        # Counts by hand.
+        bad = called_bad[called_bad["answer"] == "both bad"]
+        assert len(bad) > 10
+        counts = apart.counts.iloc[0]
+        assert (counts["n_ties"], counts["n_both_bad"]) == (ties.sum() - len(bad), len(bad))
+        for row in rows(apart.shares).itertuples():
+            n_bad = sum(row.method in candidates for candidates in bad["candidates"])
+            assert (row.both_bad, row.both_bad_share) == (n_bad, pytest.approx(n_bad / row.n))
+            assert row.both_bad_low < row.both_bad_share < row.both_bad_high
+
     def test_only_trials_are_votes(self) -> None:
         votes = mixed_votes()
         whole = analyse(votes, resamples=50)

@@ -52,6 +52,16 @@ def test_the_first_table_has_realism_beside_the_share_of_all_votes(
     )
 
 
+def test_a_table_of_its_own_says_how_often_both_were_bad(tables: dict[str, Table]) -> None:
+    assert "both-bad" not in tables
+    votes = frame(answer=["both bad", "A", "both bad", "tie"], rater=list("xxyy"))
+    table = next(t for t in show.tables(analyse(votes, resamples=50)) if t.name == "both-bad")
+    assert [(row.label, row.cells[0].value, row.cells[1].value) for row in table.rows] == [
+        ("A", 0.5, 4),
+        ("B", 0.5, 4),
+    ]
+
+
 def test_preference_has_a_column_and_its_n_per_question(mixed: Analysis, tables: dict[str, Table]) -> None:
     table = tables["preference-pair"]
     assert [column.title for column in table.columns] == ["overall % ↑", "n", "real % ↑", "n"]
