@@ -1,7 +1,8 @@
 """Assigns trials to raters: who compares which edits, in which order, on which side. Pure and deterministic.
 
 A *stratum* is one kind of trial with one question in one category of one protocol. Its units are its comparisons: a
-case with a pair of methods, or a case alone where the best of all is chosen. They form an endless sequence. In every
+case with a pair of methods, a case with one method where edits are rated, or a case alone where the best of all is
+chosen. They form an endless sequence. In every
 consecutive part of it, the counts of any two cases differ by at most one, and so do the counts of any two pairs.
 
 A rater's *sheet* takes a consecutive part of each stratum, which begins where the part of the previous sheet ends. The
@@ -27,7 +28,8 @@ from itertools import combinations, count
 from math import gcd, lcm
 
 from bench.study import StudyError
-from bench.study.types import GROUND_TRUTH, NOISE, SOURCE, Kind, Role, StudyCase, Trial
+from bench.study.scales import HIGH, LOW
+from bench.study.types import GROUND_TRUTH, NOISE, RATINGS, SOURCE, Kind, Role, StudyCase, Trial
 
 # Number of rotations of the sheets from stratum to stratum that are tried.
 TURNS = 8
@@ -132,7 +134,7 @@ def schedule(counts: Counts, seed: int, rater: int) -> tuple[Role, ...]:
 class _Stratum:
     """An endless sequence of trials. Every stretch of it is balanced over cases, pairs and sides.
 
-    An *arm* is a pair of methods, or an order of all methods where the best is chosen.
+    An *arm* is a pair of methods, one method where edits are rated, or an order of all where the best is chosen.
     """
 
     def __init__(self, kind: Kind, question: str, cases: Sequence[StudyCase], methods: Sequence[str]) -> None:
@@ -140,7 +142,9 @@ class _Stratum:
         self.cases, self.methods = cases, methods
         # Indices into `methods`.
         self.arms: Sequence[tuple[int, ...]] = (
-            list(combinations(range(len(methods)), 2)) if kind == "pair" else williams(len(methods))
+            williams(len(methods))
+            if kind == "best"
+            else list(combinations(range(len(methods)), 2 if kind == "pair" else 1))
         )
         # Where in the cycle of arms the sequence begins, and how often each arm has occurred before.
         self.offset = 0
@@ -149,7 +153,7 @@ class _Stratum:
     @property
     def units(self) -> int:
         """Length of the longest stretch in which no unit occurs twice."""
-        return len(self.cases) * (len(self.arms) if self.kind == "pair" else 1)
+        return len(self.cases) * (1 if self.kind == "best" else len(self.arms))
 
     def arm(self, step: int) -> int:
         """Index of the arm of trial number ``step`` (from 0)."""
@@ -206,7 +210,8 @@ def _strata(
         grouped[case.protocol, case.category].append(case)
     strata: list[_Stratum] = []
     for kind in kinds:
-        for question in questions:
+        # One trial of ratings asks all scales.
+        for question in (RATINGS,) if kind == "rate" else questions:
             order = sorted(methods, key=lambda method: rank(seed, kind, question, method))
             for group in grouped.values():
                 # Each stratum has its own order, so that a case is not always early.
@@ -251,7 +256,7 @@ def _check_size(strata: Sequence[_Stratum], counts: Counts) -> None:
     most = -(-counts.per_sheet // len(strata))
     for stratum in strata:
         if most > stratum.units:
-            noun = "pairs of edits" if stratum.kind == "pair" else "cases"
+            noun = {"pair": "pairs of edits", "rate": "edits", "best": "cases"}[stratum.kind]
             raise ArrangeError(
                 f"{counts.trials} trials per rater are too many: {most} of them would be about the question "
                 f"{stratum.question!r} in category {stratum.cases[0].category} of {stratum.cases[0].protocol}, "
@@ -352,6 +357,9 @@ def _checks(
         case = order[index % len(order)]
         kind = kinds[index % len(kinds)]
         question = questions[(index // len(kinds)) % len(questions)]
+        if kind == "rate":
+            yield _rating_check(role, index, case, good=(index // len(kinds)) % 2 == 1)
+            continue
         # The good image, and the bad ones beside it.
         good = SOURCE if case.truth is None else GROUND_TRUTH
         width = 2 if kind == "pair" else len(methods)
@@ -370,3 +378,18 @@ def _checks(
             position=index,
             expected=good,
         )
+
+
+def _rating_check(role: Role, index: int, case: StudyCase, *, good: bool) -> Trial:
+    """A trial of ratings that shows noise, or the ground truth where ``good`` and the case has one."""
+    good = good and case.truth is not None
+    return Trial(
+        id=f"{role[0]}{index:03d}",
+        role=role,
+        kind="rate",
+        question=RATINGS,
+        case=case.key,
+        candidates=(GROUND_TRUTH if good else NOISE,),
+        position=index,
+        expected=HIGH if good else LOW,
+    )

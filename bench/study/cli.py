@@ -74,6 +74,7 @@ Who = Annotated[
         "create runs/demo --name taste",
         "create runs/paper --name paper --raters 20 --trials 60 --question overall --question prompt",
         "create runs/a runs/b --name best --kind best --method 'Blended Diffusion' --method GLIDE",
+        "create runs/paper --name ratings --kind rate --scale sc --scale pq --overlap 3",
         "create runs/paper --name paper --settings study.yaml --dry-run",
     )
 )
@@ -86,11 +87,23 @@ def create(
         typer.Option(help="A method to compare. May be repeated; [default: all but controls]"),
     ] = None,
     kind: Annotated[
-        list[str] | None, typer.Option(help="pair (two, or a tie) or best (of all). [default: pair]")
+        list[str] | None,
+        typer.Option(help="pair (two, or a tie), best (of all) or rate (one, on scales). [default: pair]"),
     ] = None,
     question: Annotated[
         list[str] | None,
         typer.Option(help="overall, prompt, preserve or real. May be repeated; [default: overall]"),
+    ] = None,
+    scale: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --kind rate: sc, pq (0, ½, 1), overall, prompt, preserve, real (1 to 5), or one of --scales. "
+            "May be repeated; [default: sc and pq]"
+        ),
+    ] = None,
+    scales: Annotated[
+        Path | None,
+        typer.Option(help="YAML with scales of your own, in the form of bench/study/scales.yaml."),
     ] = None,
     # How many trials each rater gets.
     raters: Annotated[int, typer.Option(help="Number of raters. Each answers --trials trials.")] = 20,
@@ -128,6 +141,7 @@ def create(
     from bench.study.build import build
     from bench.study.design import DesignOptions
     from bench.study.results import exclusion_rule
+    from bench.study.scales import read_scales
     from bench.study.settings import read_settings
 
     # An exclusion rule that cannot be read is refused before anyone votes.
@@ -150,6 +164,7 @@ def create(
             seed=seed,
             overlap=overlap,
             both_bad=both_bad,
+            scales=read_scales(scale or (), scales) if "rate" in (kind or ()) or scale or scales else (),
         ),
     )
     _print_design(design, rule, share)

@@ -12,9 +12,10 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from bench.study import queries
+from bench.study.answers import shown_answer, stored_text
 from bench.study.interface import Answer, AnsweredTrial, StoredVote, VoteRefused, Withdrawn
 from bench.study.studies import Row
-from bench.study.trials import MAX_REACTION, TrialHandout, checked_details, position_of
+from bench.study.trials import MAX_REACTION, TrialHandout, checked_details
 
 
 class Corrections(TrialHandout):
@@ -34,7 +35,9 @@ class Corrections(TrialHandout):
             shown = self._open_trial(connection, me, row)
             # The trial is among the votes that `number` counts.
             shown = replace(shown, number=shown.number - 1)
-            return AnsweredTrial(shown, position_of(row.candidates, _current(connection, row)[1]))
+            options = self._load(me.study, connection).study.design.options
+            text = _current(connection, row)[1]
+            return AnsweredTrial(shown, shown_answer(row.kind, row.candidates, options, text))
 
         return self._db.read(work)
 
@@ -55,7 +58,8 @@ class Corrections(TrialHandout):
         """
         stored_details = checked_details(details)
         issued = self._db.read(lambda c: self._issued(c, rater, trial))
-        title = self._title(issued, answer)
+        options = self._load(issued.study).study.design.options
+        title = stored_text(issued.kind, issued.candidates, options, answer)
         measured = 0 if reaction_ms is None else min(max(round(reaction_ms), 0), MAX_REACTION)
 
         def work(connection: Connection) -> bool:
@@ -85,7 +89,7 @@ class Corrections(TrialHandout):
             )
             return True
 
-        return StoredVote(self._db.write(work), position_of(issued.candidates, title))
+        return StoredVote(self._db.write(work), answer)
 
 
 def _correctable(connection: Connection, rater_id: int) -> Row | None:

@@ -20,6 +20,7 @@ from bench.files import parse_json, sha256_file
 from bench.registry import did_you_mean
 from bench.study import StudyError
 from bench.study.arrange import Counts, schedule
+from bench.study.scales import Scale
 from bench.study.types import CONTROL, KINDS, QUESTIONS, ImageRef, Kind, Role, StudyCase, Trial
 
 # Version of the JSON.
@@ -56,6 +57,8 @@ class DesignOptions:
     overlap: int = 1
     # Whether `pair` trials may be answered with "both are bad", apart from a tie.
     both_bad: bool = False
+    # The scales of `rate` trials.
+    scales: tuple[Scale, ...] = ()
 
     @property
     def counts(self) -> Counts:
@@ -90,6 +93,8 @@ class DesignOptions:
         # Names.
         _check_names("--kind", self.kinds, list(KINDS))
         _check_names("--question", self.questions, list(QUESTIONS))
+        if ("rate" in self.kinds) != bool(self.scales):
+            raise DesignError("--scale: scales belong to --kind rate. Name both or neither.")
 
 
 def _check_names(option: str, names: tuple[str, ...], available: list[str]) -> None:
@@ -233,7 +238,7 @@ class Design:
     def _body(self) -> dict[str, Any]:
         options = asdict(self.options)
         # Designs from before an option existed keep their digest.
-        for name, default in (("overlap", 1), ("both_bad", False)):
+        for name, default in (("overlap", 1), ("both_bad", False), ("scales", ())):
             if options[name] == default:
                 del options[name]
         return {
@@ -265,6 +270,8 @@ class Design:
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in body["options"].items()
             }
+            if "scales" in options:
+                options["scales"] = tuple(Scale.from_json(row) for row in options["scales"])
             design = cls(
                 options=DesignOptions(**options),
                 methods=tuple(body["methods"]),

@@ -1,7 +1,8 @@
 """Writes votes to files and reads them back without loss, and removes what could identify a rater.
 
 A file holds the columns of :mod:`bench.study.votes.frame` and ``schema_version``. Version 2 added ``exclusion``, the
-exclusion rule that the study stated, version 3 ``first_answer``. Files of older versions are read without them.
+exclusion rule that the study stated, version 3 ``first_answer`` and ``scale``. Files of older versions are read without
+them.
 
 - ``.parquet``: ``candidates`` is a list of strings, ``server_time`` a UTC timestamp in microseconds.
 - ``.csv``: UTF-8, quoted as in RFC 4180. ``candidates`` is a JSON array, ``server_time`` is ISO 8601, an absent value
@@ -215,6 +216,7 @@ _CELLS: Mapping[str, Callable[[str], object]] = {
     "expected": _text_or_none,
     "exclusion": _text_or_none,
     "first_answer": _text_or_none,
+    "scale": _text_or_none,
 }
 
 # --- Parquet ----------------------------------------------------------------------------------------------

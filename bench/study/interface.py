@@ -9,6 +9,7 @@ from typing import Literal
 
 from bench.study import StudyError
 from bench.study.design import Design
+from bench.study.scales import Scale
 from bench.study.settings import StudySettings
 from bench.study.types import Trial
 
@@ -22,8 +23,8 @@ RECRUITERS: Mapping[str, tuple[str, ...]] = {
 # Days after the last answer for which a rater's personal link and cookie are valid.
 SESSION_DAYS = 90
 
-# A position from 0, or one of `types.NO_PREFERENCE`.
-Answer = int | Literal["tie", "both bad"]
+# A position from 0, one of `types.NO_PREFERENCE`, or for ratings a position on each scale.
+Answer = int | Literal["tie", "both bad"] | tuple[int, ...]
 State = Literal["consent", "practice", "trials", "finished"]
 
 
@@ -107,7 +108,7 @@ class OpenTrial:
 
     # Opaque.
     id: str
-    # `pair` or `best`.
+    # `pair`, `best` or `rate`.
     kind: str
     practice: bool
     # Text of the question. `hint` says what to look at.
@@ -121,6 +122,8 @@ class OpenTrial:
     # True where `"tie"` is an answer, and where `"both bad"` is.
     tie: bool
     both_bad: bool
+    # The scales of ratings. Empty for other kinds.
+    scales: tuple[Scale, ...]
     # From 1 to `total`. Practice trials are counted by themselves.
     number: int
     total: int

@@ -99,9 +99,10 @@ def join_votes(parts: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
     """
     import pandas as pd
 
+    from bench.study.votes.frame import KEY
+
     votes = pd.concat([part.assign(file=name) for name, part in parts], ignore_index=True)
-    # A rater answers a trial once, so these three columns identify a vote.
-    key = ["study", "rater", "trial"]
+    key = KEY
     for _, copies in votes[votes.duplicated(key, keep=False)].groupby(key):
         if copies["answer"].nunique() > 1:
             vote = copies.iloc[0]

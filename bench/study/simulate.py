@@ -10,6 +10,8 @@ A rater's answer to a pair i (first), j follows Davidson (1970), with an advanta
 s are strengths (Bradley-Terry), nu is the tendency to ties, log b the position bias. Among several candidates, the
 probability of the first is b s_1 / (b s_1 + s_2 + ...), and so on (Luce's choice axiom, 1959). An inattentive rater
 answers at random, fast or slowly.
+
+A rating is a level on a scale of L levels: the whole part of L / (1 + exp(-(log s + e))), with standard normal noise e.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from bench.study import StudyError
 from bench.study.models import SIMULATED
+from bench.study.scales import Scale
 from bench.study.types import GROUND_TRUTH, NOISE, SOURCE, Trial
 
 if TYPE_CHECKING:
@@ -119,11 +122,16 @@ class SimulatedRater:
             for title in methods
         }
 
-    def answer(self, trial: Trial, tie: bool, both_bad: bool = False) -> tuple[Answer, int]:
-        """The answer (a position from 0, ``"tie"`` or ``"both bad"``) and the milliseconds that it took.
+    def answer(
+        self, trial: Trial, tie: bool, both_bad: bool = False, scales: Sequence[Scale] = ()
+    ) -> tuple[Answer, int]:
+        """The answer, as ``StudyStore.vote`` takes it, and the milliseconds that it took.
 
-        ``tie``, ``both_bad``: whether the trial may be answered so.
+        ``tie``, ``both_bad``: whether the trial may be answered so. ``scales``: those of a rating.
         """
+        if trial.kind == "rate":
+            reaction = self._reaction_ms(_FAST_MS if self.fast else _CAREFUL_MS)
+            return self._ratings(trial, scales), reaction
         answers: list[Answer] = list(range(len(trial.candidates)))
         if tie:
             answers.append("tie")
@@ -144,6 +152,18 @@ class SimulatedRater:
             weights = [*others, no_preference * (1 - share), no_preference * share]
         answer = self._random.choices(answers, weights=weights)[0]
         return answer, self._reaction_ms(_CAREFUL_MS)
+
+    def _ratings(self, trial: Trial, scales: Sequence[Scale]) -> tuple[int, ...]:
+        """The level on each scale. An attentive rater's follow the logistic curve of the strength plus noise."""
+        positions = []
+        for scale in scales:
+            levels = len(scale.levels)
+            if not self.attentive:
+                positions.append(self._random.randrange(levels))
+                continue
+            strength = self._strength(trial.candidates[0]) + self._random.gauss(0, 1)
+            positions.append(min(levels - 1, int(levels / (1 + math.exp(-strength)))))
+        return tuple(positions)
 
     def _reaction_ms(self, lognormal: tuple[float, float]) -> int:
         return round(self._random.lognormvariate(*lognormal))
@@ -207,7 +227,7 @@ def run_raters(
         while (trial := store.next_trial(rater)) is not None:
             # A person's screen is blind. The simulation has to know the methods.
             content = store.unblinded(rater, trial.id).trial
-            answer, reaction_ms = simulated.answer(content, trial.tie, trial.both_bad)
+            answer, reaction_ms = simulated.answer(content, trial.tie, trial.both_bad, trial.scales)
             stored += store.vote(rater, trial.id, answer, reaction_ms).new
         bar.advance()
         return stored

@@ -16,6 +16,7 @@ All values that these calls return are blind: they contain no name, no digest an
 from __future__ import annotations
 
 import hmac
+import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime
@@ -41,6 +42,7 @@ from bench.study.models import (
     VoteRow,
 )
 from bench.study.registration import Registration
+from bench.study.scales import from_text
 from bench.study.studies import Row
 from bench.study.trials import completion_code, own_code, state_of
 from bench.study.votes.frame import COLUMNS, OPTIONAL
@@ -195,7 +197,11 @@ class StudyStore(Registration, Corrections):
         # The database has who answered what. The design adds what the trial was.
         rows = self._db.read(lambda c: _answers(c, list(loaded), kind))
         return _vote_frame(
-            [_vote_record(loaded[row.study_id], row, kind, rules[row.study_id]) for row in rows]
+            [
+                record
+                for row in rows
+                for record in _vote_records(loaded[row.study_id], row, kind, rules[row.study_id])
+            ]
         )
 
     def status(self, study: str, kind: str = HUMAN) -> StudyStatus:
@@ -291,12 +297,12 @@ def _answers(connection: Connection, studies: Sequence[int], kind: str) -> list[
     return answers
 
 
-def _vote_record(loaded: LoadedStudy, row: StoredAnswer, kind: str, exclusion: str) -> dict[str, Any]:
-    """One vote by column. The design says what the trial was."""
+def _vote_records(loaded: LoadedStudy, row: StoredAnswer, kind: str, exclusion: str) -> list[dict[str, Any]]:
+    """One vote by column, or one row per scale of a rating. The design says what the trial was."""
     study = loaded.study
     trial = study.design.trial_by_id[row.name]
     case = study.design.case_by_key[trial.case]
-    return {
+    record = {
         "study": study.name,
         "rater": row.rater,
         "trial": trial.id,
@@ -317,7 +323,22 @@ def _vote_record(loaded: LoadedStudy, row: StoredAnswer, kind: str, exclusion: s
         "rater_kind": kind,
         "exclusion": exclusion,
         "first_answer": row.first_answer,
+        "scale": None,
     }
+    if trial.kind != "rate":
+        return [record]
+    ratings = from_text(row.answer)
+    first = None if row.first_answer is None else from_text(row.first_answer)
+    return [
+        {
+            **record,
+            "question": scale.name,
+            "answer": f"{ratings[scale.name]:g}",
+            "first_answer": None if first is None else f"{first[scale.name]:g}",
+            "scale": json.dumps(scale.values),
+        }
+        for scale in study.design.options.scales
+    ]
 
 
 def _vote_frame(records: list[dict[str, Any]]) -> pd.DataFrame:
@@ -328,7 +349,7 @@ def _vote_frame(records: list[dict[str, Any]]) -> pd.DataFrame:
     # An empty frame has no types of its own.
     frame["reaction_ms"] = frame["reaction_ms"].astype("int64")
     frame["server_time"] = pd.to_datetime(frame["server_time"], utc=True)
-    for column in ("repeat_of", "expected", "first_answer"):
+    for column in ("repeat_of", "expected", "first_answer", "scale"):
         # pandas turns an absent text into NaN.
         frame[column] = frame[column].astype(object).where(frame[column].notna(), None)
     return frame

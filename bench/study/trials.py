@@ -17,14 +17,15 @@ import base64
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from sqlalchemy import Connection
 
 from bench.study import queries, security
+from bench.study.answers import is_expected, shown_answer, stored_text
 from bench.study.database import SLACK, within
 from bench.study.interface import (
     Answer,
@@ -42,7 +43,7 @@ from bench.study.interface import (
     Withdrawn,
 )
 from bench.study.studies import Row, StudyCatalog
-from bench.study.types import NO_PREFERENCE, QUESTIONS, TIE, Role
+from bench.study.types import Role, question_texts
 
 # Milliseconds. A larger or negative time means that the browser's clock was set. Then the server's time counts.
 MAX_REACTION = 24 * 3600 * 1000
@@ -117,7 +118,8 @@ class TrialHandout(StudyCatalog):
         stored_details = checked_details(details)
         # The columns read here never change once they are written, so this needs no lock.
         row = self._db.read(lambda c: self._issued(c, rater, trial))
-        title = self._title(row, answer)
+        options = self._load(row.study).study.design.options
+        title = stored_text(row.kind, row.candidates, options, answer)
         measured = None
         if reaction_ms is not None and 0 <= reaction_ms <= MAX_REACTION:
             measured = round(reaction_ms)
@@ -144,8 +146,9 @@ class TrialHandout(StudyCatalog):
         new = row.answer is None and self._db.write(work)
         if not new:
             title = row.answer or self._db.read(lambda c: self._issued(c, rater, trial).answer)
-        stored = position_of(row.candidates, title)
-        return StoredVote(new, stored, title == row.expected if row.role == "practice" else None)
+        stored = shown_answer(row.kind, row.candidates, options, title)
+        right = is_expected(row.kind, options, title, row.expected)
+        return StoredVote(new, stored, right if row.role == "practice" else None)
 
     def unblinded(self, rater: str, trial: str) -> UnblindedTrial:
         """A trial that was shown to the rater, with its methods. For the server and for simulations, never a browser.
@@ -343,20 +346,21 @@ class TrialHandout(StudyCatalog):
         votes = self._votes_by_role(connection, me.id)
         practice = row.role == "practice"
         practised = votes["practice"]
-        question = QUESTIONS[row.question]
         case = design.case_by_key[row.case_key]
+        text, hint = question_texts(row.kind, row.question, case)
         return OpenTrial(
             id=row.public,
             kind=row.kind,
             practice=practice,
-            question=question.text(row.kind),
-            hint=question.hint_for(case),
+            question=text,
+            hint=hint,
             source_prompt=case.source_prompt,
             target_prompt=case.target_prompt,
             instruction=case.instruction,
             candidates=len(row.candidates),
             tie=row.kind == "pair" and design.options.ties,
             both_bad=row.kind == "pair" and design.options.both_bad,
+            scales=design.options.scales if row.kind == "rate" else (),
             number=1 + (practised if practice else votes.total() - practised),
             total=design.options.practice if practice else design.options.trials,
         )
@@ -378,30 +382,6 @@ class TrialHandout(StudyCatalog):
                 f"{self.name}: trial {str(trial)[:40]!r} was not shown to rater {rater[:40]!r}."
             )
         return row
-
-    def _title(self, row: Row, answer: Answer) -> str:
-        """The candidate's title, ``tie`` or ``both bad``.
-
-        Raises :class:`VoteRefused` for an answer that the trial does not have.
-        """
-        options = self._load(row.study).study.design.options
-        if answer in NO_PREFERENCE:
-            if row.kind == "pair" and (options.ties if answer == TIE else options.both_bad):
-                return str(answer)
-        # True is an int in Python.
-        elif isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(row.candidates):
-            return str(row.candidates[answer])
-        raise VoteRefused(
-            f"answer {str(answer)[:40]!r}: expected a position from 0 to {len(row.candidates) - 1}, or an answer "
-            "without a preference where the study allows it."
-        )
-
-
-def position_of(candidates: Sequence[str], title: str) -> Answer:
-    """A stored answer as a page knows it: its position, ``"tie"`` or ``"both bad"``."""
-    if title in NO_PREFERENCE:
-        return cast("Answer", title)
-    return list(candidates).index(title)
 
 
 def state_of(rater: Row, votes: Counter[str], practice: int) -> State:

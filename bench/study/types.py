@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["pair", "best"]
+Kind = Literal["pair", "best", "rate"]
 Role = Literal["trial", "repeat", "attention", "practice"]
 
-# `pair`: two candidates, and a tie where the study allows one. `best`: all methods at once, no tie.
-KINDS: tuple[Kind, ...] = ("pair", "best")
+# `pair`: two candidates, and a tie where the study allows one. `best`: all methods at once, no tie. `rate`: one edit,
+# rated on all scales of the study.
+KINDS: tuple[Kind, ...] = ("pair", "best", "rate")
+# The question of a `rate` trial, which asks all scales.
+RATINGS = "ratings"
 
 # `trial`: a comparison of the design, to be answered by one rater. `repeat`: one of the rater's own trials again,
 # sides swapped. `attention`: a check with one right answer. `practice`: comes first, has one right answer, and tells
@@ -141,10 +144,17 @@ class Trial:
     # Order within the sheet, or within the list of attention or practice trials.
     position: int = 0
     repeat_of: str | None = None
-    # The right answer of an attention or practice trial.
+    # The right answer of an attention or practice trial. For ratings `scales.LOW` or `HIGH`.
     expected: str | None = None
 
     @property
     def unit(self) -> str:
         """The comparison, whatever the order of its candidates. A rater sees it twice only in a repeat."""
         return "|".join([self.kind, self.question, self.case, *sorted(self.candidates)])
+
+
+def question_texts(kind: str, question: str, case: StudyCase) -> tuple[str, str]:
+    """The question of a trial and its hint."""
+    if kind == "rate":
+        return "How good is this edit?", "Look at the original and the edit, then answer each question."
+    return QUESTIONS[question].text(kind), QUESTIONS[question].hint_for(case)

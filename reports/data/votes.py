@@ -34,7 +34,7 @@ def question_results(analysis: Analysis, votes: pd.DataFrame, question: str) -> 
     from bench.study.votes.exclusion import kept_raters
 
     # Votes on the question, without repeats, attention checks and excluded raters.
-    votes = votes[votes["role"] == "trial"]
+    votes = votes[(votes["role"] == "trial") & (votes["kind"] != "rate")]
     # The study may have asked several questions.
     questions = sorted(set(votes["question"]))
     if question not in questions:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from bench.study.app import text as app_text
 from bench.study.app.service import IMAGES, Service
 from bench.study.interface import Answer, OpenTrial, VoteRefused
+from bench.study.scales import MOST_SCALES
 from bench.study.types import NO_PREFERENCE
 
 # Details of an answer that are stored. Others that a browser sends are dropped. `app_text.storage_notice` tells raters
@@ -47,6 +48,10 @@ def trial_message(service: Service, rater: str, trial: OpenTrial) -> dict[str, A
             "labels": app_text.labels(trial),
             "tie": trial.tie,
             "bothBad": trial.both_bad,
+            "scales": [
+                {"question": scale.question, "levels": [[level.label, level.means] for level in scale.levels]}
+                for scale in trial.scales
+            ],
             "number": trial.number,
             "total": trial.total,
         },
@@ -80,8 +85,9 @@ def read_answer(value: object) -> SentAnswer:
     # Public ids of trials are hexadecimal (`security.opaque`).
     if not isinstance(trial, str) or not re.fullmatch(r"[0-9a-f]{1,64}", trial):
         raise VoteRefused(f"trial {str(trial)[:40]!r}.")
-    # True is an int in Python.
-    if answer not in NO_PREFERENCE and (not isinstance(answer, int) or isinstance(answer, bool)):
+    if isinstance(answer, list) and len(answer) <= MOST_SCALES and all(map(_is_whole, answer)):
+        answer = tuple(answer)
+    elif not _is_whole(answer) and not (isinstance(answer, str) and answer in NO_PREFERENCE):
         raise VoteRefused(f"answer {str(answer)[:40]!r}.")
     if not isinstance(reaction_ms, int) or isinstance(reaction_ms, bool) or reaction_ms < 0:
         reaction_ms = None
@@ -89,8 +95,14 @@ def read_answer(value: object) -> SentAnswer:
     details = value.get("details")
     if not isinstance(details, Mapping):
         details = {}
+    possible = cast("Answer", answer)
     kept = {name: d for name, d in details.items() if _is_detail(name, d)}
-    return SentAnswer(trial, answer, reaction_ms, kept, value.get("change") is True)
+    return SentAnswer(trial, possible, reaction_ms, kept, value.get("change") is True)
+
+
+def _is_whole(value: object) -> bool:
+    # True is an int in Python.
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_detail(name: object, value: object) -> bool:

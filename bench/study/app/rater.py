@@ -37,6 +37,7 @@ from bench.study.interface import (
     UnknownRater,
     Withdrawn,
 )
+from bench.study.scales import LOW
 from bench.study.security import TokenError, TokenExpired, TokenUsed
 
 # Writes the cookie, since Streamlit's server cannot set one. `SameSite=Lax`: requests of other sites do not carry it.
@@ -463,13 +464,13 @@ def _explain(service: Service, rater: str, trial: str, answer: Answer, correct: 
         return  # Answered in another tab. The next trial is shown.
     # The server looks the right answer up. The browser gets its position only now.
     unblinded = service.store.unblinded(rater, trial).trial
-    best = unblinded.candidates.index(str(unblinded.expected))
+    best = None if opened.kind == "rate" else unblinded.candidates.index(str(unblinded.expected))
+    text = (
+        app_text.rating_feedback(unblinded.expected == LOW)
+        if best is None
+        else app_text.feedback(app_text.labels(opened)[best], correct)
+    )
     state["feedback"] = {
         "trial": opened,
-        "shown": {
-            "answer": answer,
-            "correct": correct,
-            "best": best,
-            "text": app_text.feedback(app_text.labels(opened)[best], correct),
-        },
+        "shown": {"answer": answer, "correct": correct, "best": best, "text": text},
     }

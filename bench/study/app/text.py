@@ -105,7 +105,9 @@ def about(design: Design) -> list[str]:
 
 
 def labels(trial: OpenTrial) -> list[str]:
-    """Labels A, B, ... of the candidates, in the order shown. After Z come numbers."""
+    """Labels A, B, ... of the candidates, in the order shown. After Z come numbers. A single edit is the edit."""
+    if trial.kind == "rate":
+        return ["Edit"]
     return [LETTERS[index] if index < len(LETTERS) else str(index + 1) for index in range(trial.candidates)]
 
 
@@ -125,6 +127,13 @@ def feedback(label: str, correct: bool) -> str:
     if correct:
         return f"{label} was made well on purpose; in the other, the edit is missing or spoilt."
     return f"{label} is the better one: it was made well on purpose; in the other, the edit is missing or spoilt."
+
+
+def rating_feedback(spoilt: bool) -> str:
+    """Explanation of a practice trial in which an edit is rated."""
+    if spoilt:
+        return "This picture was spoilt on purpose: low ratings fit."
+    return "This edit was made well on purpose: high ratings fit."
 
 
 # --- worked examples: drawings, so that every study has them and none shows a method ------------------------
@@ -214,6 +223,11 @@ def keys(options: DesignOptions) -> str:
     # Numbers, as there is no left and right.
     if "best" in options.kinds:
         parts.append("Of several edits, <kbd>1</kbd>, <kbd>2</kbd> and so on choose one.")
+    if "rate" in options.kinds:
+        parts.append(
+            "Where a single edit is rated, <kbd>1</kbd>, <kbd>2</kbd> and so on answer one question after the other, "
+            "and <kbd>Enter</kbd> goes on."
+        )
     return (
         f"<p>{' '.join(parts)} <kbd>F</kbd> shows the original and the edits in turn, in place: what flickers has "
         "changed. <kbd>Z</kbd> takes an answer back, or changes the last one. Click a picture, or tap it on a phone, "

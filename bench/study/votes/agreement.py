@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.stats import Interval, share, wilson
+from bench.study.scales import meets
 from bench.study.types import NO_PREFERENCE
+from bench.study.votes.frame import scale_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,7 +157,7 @@ def alpha_of_votes(
 
     # Alpha of the votes and of each resample.
     value = float(_stratified(sums.sum(axis=1)[:, None], level)[0])
-    low, high = _resampled(sums, value, level, draws, seed, conf)
+    low, high = resampled_alpha(sums, value, level, draws, seed, conf)
     observed = sums.sum(axis=(0, 1)).reshape(ratings.n_values, ratings.n_values)
     return Alpha(
         kind,
@@ -195,7 +197,7 @@ def _ratings(votes: pd.DataFrame, kind: str) -> _Ratings:
     return _Ratings(units, values, n_values, sizes[first], sources[first])
 
 
-def _resampled(
+def resampled_alpha(
     sums: Floats, value: float, level: Level, draws: int, seed: int, conf: float
 ) -> tuple[float | None, float | None]:
     """Ends of the percentile interval from resampling sources. None where there is no interval.
@@ -285,15 +287,17 @@ def repeats(votes: pd.DataFrame) -> pd.DataFrame:
     was not answered is left out.
     """
     repeated = votes[votes["role"] == "repeat"]
-    first = votes[votes["role"] != "repeat"][["study", "rater", "trial", "answer"]]
+    first = votes[votes["role"] != "repeat"][["study", "rater", "trial", "question", "answer"]]
     # An inner join leaves out repeats of trials that were skipped.
     both = repeated.merge(
         first.rename(columns={"trial": "repeat_of", "answer": "answer_first"}),
-        on=["study", "rater", "repeat_of"],
+        # A trial of ratings has a row per scale, called by the question.
+        on=["study", "rater", "repeat_of", "question"],
         how="inner",
     )
     both["same"] = (both["answer"] == both["answer_first"]).astype(bool)
     decided = ~(both["answer"].isin(NO_PREFERENCE) | both["answer_first"].isin(NO_PREFERENCE))
+    decided &= both["kind"] != "rate"
     both["reversed"] = (decided & ~both["same"]).astype(bool)
     return both[["study", "rater", "kind", "same", "reversed"]]
 
@@ -301,9 +305,17 @@ def repeats(votes: pd.DataFrame) -> pd.DataFrame:
 def attention(votes: pd.DataFrame) -> pd.DataFrame:
     """One row per attention check: study, rater, ``failed``."""
     checks = votes[votes["role"] == "attention"]
-    outcomes = checks[["study", "rater"]].copy()
-    outcomes["failed"] = (checks["answer"] != checks["expected"]).astype(bool)
-    return outcomes.reset_index(drop=True)
+    outcomes = checks[["study", "rater", "trial"]].copy()
+    outcomes["failed"] = [
+        row.answer != row.expected
+        if row.kind != "rate"
+        else not meets(row.expected, float(row.answer), scale_values(row.scale) or ())
+        for row in checks.itertuples()
+    ]
+    # A check of ratings has a row per scale, and fails if one of them does.
+    keys = ["study", "rater", "trial"]
+    failed = outcomes.groupby(keys, sort=False)["failed"].any().astype(bool).reset_index()
+    return failed[["study", "rater", "failed"]]
 
 
 # --- position on the screen --------------------------------------------------------------------------

@@ -5,7 +5,8 @@ seed. It computes every result twice: with all raters, and with the raters that 
 raters and sources (:mod:`bench.study.votes.crossed`). Wilson's intervals, which take votes for independent, stand
 beside them.
 
-Votes are the rows whose role is ``"trial"``. Practice, attention checks and repeats never count as votes.
+Votes are the rows whose role is ``"trial"``. Practice, attention checks and repeats never count as votes. Ratings of
+single edits have tables of their own (:mod:`bench.study.votes.ratings`).
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Analysis:
     # Remarks that a reader needs beside the figures.
     notes: tuple[str, ...]
     # raters, n_raters, n_votes, n_pairs, n_ties (no difference), n_both_bad, n_corrected (votes that replace an earlier
-    # answer of the rater), n_best, n_cases, n_sources.
+    # answer of the rater), n_best, n_ratings (trials in which an edit was rated), n_cases, n_sources.
     counts: pd.DataFrame
     # raters, scope, kind, method, n (votes that showed it), wins, ties (without a preference), losses, share (of those
     # votes, a tie is half a win), wilson_low, wilson_high, low, high. Then of_all (the same wins as a share of all
@@ -77,8 +78,13 @@ class Analysis:
     raters: pd.DataFrame
     # Shares with all raters and with those kept, side by side.
     effect: pd.DataFrame
-    # raters, and the columns of bench.study.votes.correlation.correlate. Empty without scores.
+    # raters, and the columns of bench.study.votes.correlation.correlate. Empty without scores and without ratings of
+    # the edits, which are compared with pairs as metrics are.
     correlation: pd.DataFrame
+    # raters, and the columns of bench.study.votes.ratings.MEAN_COLUMNS. Empty without ratings, as is the next.
+    ratings: pd.DataFrame
+    # raters, and bench.study.votes.ratings.ALPHA_COLUMNS.
+    rating_agreement: pd.DataFrame
 
     @property
     def rater_set(self) -> str:
@@ -89,14 +95,21 @@ class Analysis:
     def statement(self) -> str:
         """The number of votes and raters behind those results, the rule, and how the intervals are computed."""
         counts = self.counts[self.counts["raters"] == self.rater_set].iloc[0]
-        return self.statement_of(int(counts["n_votes"]), int(counts["n_raters"]), int(counts["n_sources"]))
+        n_votes, n_ratings = int(counts["n_votes"]), int(counts["n_ratings"])
+        what = f"{n_votes} votes" if n_votes or not n_ratings else ""
+        if n_ratings:
+            what = " and ".join(filter(None, [what, f"ratings in {n_ratings} trials"]))
+        return self._statement(what, int(counts["n_raters"]), int(counts["n_sources"]))
 
     def statement_of(self, votes: int, raters: int, sources: int, question: str = "") -> str:
         """The same statement for a part of the votes, such as those on one ``question``, from their numbers."""
-        which = "raters kept" if self.rater_set == "kept" else "all raters"
         about = f" on the question {question!r}" if question else ""
+        return self._statement(f"{votes} votes{about}", raters, sources)
+
+    def _statement(self, what: str, raters: int, sources: int) -> str:
+        which = "raters kept" if self.rater_set == "kept" else "all raters"
         return (
-            f"{SIMULATED if self.simulated else ''}{votes} votes{about} of {raters} raters ({which}) on {sources} "
+            f"{SIMULATED if self.simulated else ''}{what} of {raters} raters ({which}) on {sources} "
             f"source images. {self.exclusion} "
             f"{int(self.raters['excluded'].sum())} of {len(self.raters)} are excluded. "
             f"{100 * self.level:g} % intervals resample raters and sources ({self.resamples} draws, "
@@ -107,7 +120,7 @@ class Analysis:
         """The tables by name."""
         tables = (
             "counts shares wins strengths fits agreement consistency positions attention raters effect "
-            "correlation"
+            "correlation ratings rating_agreement"
         )
         return {name: getattr(self, name) for name in tables.split()}
 
@@ -180,7 +193,7 @@ def analyse(
         resamples=resamples,
         seed=seed,
         level=level,
-        notes=(*notes, *_notes(checked, values, tables)),
+        notes=(*notes, *_notes(checked[checked["kind"] != "rate"], values, tables)),
         raters=raters,
         effect=_effect(tables["shares"]),
         **tables,
@@ -199,8 +212,10 @@ def _rule(votes: pd.DataFrame, exclusion: Exclusion | None) -> tuple[Exclusion, 
 
 def _notes(votes: pd.DataFrame, scores: Values | None, tables: dict[str, pd.DataFrame]) -> list[str]:
     """Remarks on how to read the tables."""
-    notes = []
+    notes: list[str] = []
     trials = votes[votes["role"] == "trial"]
+    if trials.empty:
+        return notes
     if not tables["agreement"]["units"].any():
         notes.append(
             "No comparison was judged by two raters, so there is no Krippendorff's alpha: a study created with "

@@ -132,7 +132,10 @@ def rater_quality(votes: pd.DataFrame, rule: Exclusion) -> pd.DataFrame:
     import pandas as pd
 
     keys = ["study", "rater"]
-    trials = votes[votes["role"] == "trial"].groupby(keys)
+    answered = votes[votes["role"] == "trial"]
+    trials = answered.groupby(keys)
+    # A trial of ratings has a row per scale.
+    times = answered.drop_duplicates([*keys, "trial"]).groupby(keys)
     checks = agreement.attention(votes).groupby(keys)
     repeats = agreement.repeats(votes).groupby(keys)
     index = pd.MultiIndex.from_frame(votes[keys].drop_duplicates().sort_values(keys))
@@ -143,12 +146,12 @@ def rater_quality(votes: pd.DataFrame, rule: Exclusion) -> pd.DataFrame:
     # A rater without rows of a role has a count of 0 and a mean of NaN.
     raters = pd.DataFrame(
         {
-            "votes": column(trials.size(), 0).astype(int),
+            "votes": column(trials["trial"].nunique(), 0).astype(int),
             "attention": column(checks.size(), 0).astype(int),
             "failures": column(checks["failed"].sum(), 0).astype(int),
             "repeats": column(repeats.size(), 0).astype(int),
             "consistency": column(repeats["same"].mean(), math.nan).astype(float),
-            "median_ms": column(trials["reaction_ms"].median(), math.nan).astype(float),
+            "median_ms": column(times["reaction_ms"].median(), math.nan).astype(float),
         },
         index=index,
     ).reset_index()

@@ -6,21 +6,24 @@ One row is one answer of one rater to one trial:
 study          which study
 rater          who answered (an id of the study's store, never a name)
 trial          which showing, unique per study and rater
-question       the name of the question asked
+question       the name of the question asked. For ratings, the name of the scale: one row per scale
 protocol       which data set the edits are of
 case, source   the edit case and its source image: votes on one source are not independent
 category       the edit category of the case
-kind           ``"pair"`` (two candidates, a tie is allowed) or ``"best"`` (two or more, one is chosen)
+kind           ``"pair"`` (two candidates, a tie is allowed), ``"best"`` (two or more, one is chosen) or ``"rate"``
+               (one candidate, which is rated)
 candidates     tuple of method titles in the order shown, left to right
-answer         one of the candidates, or where the kind is ``"pair"`` ``"tie"`` or ``"both bad"``
+answer         one of the candidates, or where the kind is ``"pair"`` ``"tie"`` or ``"both bad"``, or where it is
+               ``"rate"`` one of the values of the scale, as text
 role           ``"trial"``, ``"repeat"``, ``"attention"`` or ``"practice"``: only the first is a vote
 repeat_of      the trial that a repeat repeats, else None
-expected       the right answer to an attention check, else None
+expected       the right answer to an attention check, else None. For ratings ``"low"`` or ``"high"``
 reaction_ms    milliseconds from the showing to the answer
 server_time    when the answer was stored, UTC
 rater_kind     optional: ``"human"`` (the default) or ``"simulated"``
 exclusion      optional: the exclusion rule that the study stated, as JSON, or None where it is not known
 first_answer   optional: the answer that the rater gave first and then took back, else None
+scale          optional: the values of the scale of a rating, as JSON, from the worst to the best, else None
 =============  ====================================================================================
 """
 
@@ -33,7 +36,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.edit import ALL as ALL
+from bench.files import parse_json
 from bench.study import StudyError
+from bench.study.scales import HIGH, LOW
 from bench.study.types import KINDS, NO_PREFERENCE, ROLES
 from bench.study.types import TIE as TIE
 
@@ -59,7 +64,9 @@ COLUMNS = (
     "server_time",
 )
 # Columns that files of older versions lack.
-OPTIONAL = ("rater_kind", "exclusion", "first_answer")
+OPTIONAL = ("rater_kind", "exclusion", "first_answer", "scale")
+# Columns that identify a row.
+KEY = ["study", "rater", "trial", "question"]
 RATER_KINDS = ("human", "simulated")
 
 # Columns that say what a result is about: ``"all"`` where it is about all of them together.
@@ -92,7 +99,7 @@ def check_votes(votes: pd.DataFrame) -> pd.DataFrame:
     _check_answers(checked)
     _check_times(checked)
     # A file that is imported twice would make intervals too narrow.
-    twice = checked.duplicated(["study", "rater", "trial"])
+    twice = checked.duplicated(KEY)
     _refuse(checked, twice, "trial", "was answered twice by one rater: the votes hold doubles")
     return checked
 
@@ -103,7 +110,7 @@ def _check_texts(votes: pd.DataFrame) -> None:
 
     if "rater_kind" not in votes.columns:
         votes["rater_kind"] = pd.Series(["human"] * len(votes), dtype=object)
-    for column in ("exclusion", "first_answer"):
+    for column in ("exclusion", "first_answer", "scale"):
         if column not in votes.columns:
             votes[column] = None
     # Object dtype: a column of numbers or categories would compare and sort in other ways.
@@ -116,7 +123,7 @@ def _check_texts(votes: pd.DataFrame) -> None:
     # Results over everything have the value "all" in these columns.
     for column in SCOPE:
         _refuse(votes, votes[column] == ALL, column, "is a word that stands for all of them: rename it")
-    for column in ("repeat_of", "expected", "exclusion", "first_answer"):
+    for column in ("repeat_of", "expected", "exclusion", "first_answer", "scale"):
         values = [None if _absent(value) else value for value in votes[column].tolist()]
         votes[column] = pd.Series(values, dtype=object)
 
@@ -134,31 +141,77 @@ def _check_candidates(votes: pd.DataFrame) -> None:
         named = [word in c for c in candidates]
         _refuse(votes, named, "candidates", f"has a method titled {word!r}: rename the method")
     kinds = votes["kind"].tolist()
-    wrong = [len(c) != 2 if kind == "pair" else len(c) < 2 for c, kind in zip(candidates, kinds, strict=True)]
+    exact = {"pair": 2, "rate": 1}
+    wrong = [
+        len(c) != exact[kind] if kind in exact else len(c) < 2
+        for c, kind in zip(candidates, kinds, strict=True)
+    ]
     _refuse(
-        votes, wrong, "candidates", "has not the number of methods of its kind (pair: 2; best: at least 2)"
+        votes,
+        wrong,
+        "candidates",
+        "has not the number of methods of its kind (pair: 2; rate: 1; best: at least 2)",
     )
 
 
 def _check_answers(votes: pd.DataFrame) -> None:
     """Checks the answers, the expected answers of attention checks, and the trials that repeats name."""
+    _check_ratings(votes)
     candidates = votes["candidates"].tolist()
     answers = zip(votes["answer"], candidates, votes["kind"], strict=True)
     _refuse(
         votes,
-        [answer not in c and not (kind == "pair" and answer in NO_PREFERENCE) for answer, c, kind in answers],
+        [
+            kind != "rate" and answer not in c and not (kind == "pair" and answer in NO_PREFERENCE)
+            for answer, c, kind in answers
+        ],
         "answer",
         "was not among the candidates (a tie is an answer to a pair alone)",
     )
-    checks = zip(votes["role"], votes["expected"], candidates, strict=True)
+    checks = zip(votes["role"], votes["expected"], candidates, votes["kind"], strict=True)
     _refuse(
         votes,
-        [role == "attention" and expected not in (*c, TIE) for role, expected, c in checks],
+        [
+            role == "attention" and expected not in ((LOW, HIGH) if kind == "rate" else (*c, TIE))
+            for role, expected, c, kind in checks
+        ],
         "expected",
         "of an attention check is not among its candidates",
     )
     repeat = (votes["role"] == "repeat").to_numpy()
     _refuse(votes, repeat & votes["repeat_of"].isna().to_numpy(), "repeat_of", "of a repeat names no trial")
+
+
+def _check_ratings(votes: pd.DataFrame) -> None:
+    """Checks that each rating is a value of its scale, and that other answers have no scale."""
+    rated = (votes["kind"] == "rate").to_numpy()
+    _refuse(votes, rated != votes["scale"].notna().to_numpy(), "scale", "does not fit the kind of the vote")
+    values = {text: scale_values(text) for text in set(votes["scale"][rated])}
+    wrong = [values[text] is None if text is not None else False for text in votes["scale"]]
+    _refuse(votes, wrong, "scale", "is no JSON list of at least two rising numbers")
+    ratings = zip(votes["answer"], votes["scale"], strict=True)
+    _refuse(
+        votes,
+        [scale is not None and _number(answer) not in (values[scale] or ()) for answer, scale in ratings],
+        "answer",
+        "is no value of its scale",
+    )
+
+
+def scale_values(text: str) -> tuple[float, ...] | None:
+    """The values of a scale, from the worst to the best. None for a text that is no scale."""
+    try:
+        values = tuple(float(value) for value in parse_json(text))
+    except (TypeError, ValueError):
+        return None
+    return values if len(values) > 1 and list(values) == sorted(set(values)) else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _check_times(votes: pd.DataFrame) -> None:

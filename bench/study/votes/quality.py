@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
+from bench.study import scales
+from bench.study.answers import is_expected
 from bench.study.design import Design
-from bench.study.types import NO_PREFERENCE
+from bench.study.types import NO_PREFERENCE, Trial
 
 # A row of a query. Its attributes are the query's columns.
 Row: TypeAlias = Any
@@ -64,14 +66,21 @@ def random_pass(design: Design, failures: int | None, *, ties: bool = False) -> 
         # chances[k]: probability that k checks have been failed so far.
         chances = [1.0]
         for trial in checks[first : first + count]:
-            others = design.options.ties + design.options.both_bad if ties and trial.kind == "pair" else 0
-            right = 1 / (len(trial.candidates) + others)
+            right = _chance(design, trial, ties=ties)
             chances = [
                 right * same + (1 - right) * one_less
                 for same, one_less in zip([*chances, 0.0], [0.0, *chances], strict=True)
             ]
         passed += sum(chances[: failures + 1])
     return passed * count / len(checks)
+
+
+def _chance(design: Design, trial: Trial, *, ties: bool) -> float:
+    """Probability that an answer at random passes an attention check."""
+    if trial.kind == "rate":
+        return scales.chance(str(trial.expected), design.options.scales)
+    others = design.options.ties + design.options.both_bad if ties and trial.kind == "pair" else 0
+    return 1 / (len(trial.candidates) + others)
 
 
 def quality(design: Design, rater: Row, votes: Sequence[Row]) -> RaterQuality:
@@ -107,7 +116,9 @@ def quality(design: Design, rater: Row, votes: Sequence[Row]) -> RaterQuality:
         external=rater.external,
         votes=len(counted),
         finished=rater.finished_at is not None,
-        attention_failed=sum(answer != trial.expected for trial, answer in checks),
+        attention_failed=sum(
+            not is_expected(trial.kind, design.options, answer, trial.expected) for trial, answer in checks
+        ),
         attention=len(checks),
         repeats_same=sum(repeated == first for repeated, first in repeats),
         repeats=len(repeats),

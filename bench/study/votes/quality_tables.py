@@ -36,7 +36,8 @@ def quality(view: View) -> Table:
     sets = {name: words for name, words in RATER_SETS.items() if (analysis.counts["raters"] == name).any()}
     # A label that one of the two sets lacks (no repeats among those kept) has a dash there.
     by_label: dict[str, dict[str, Cell]] = {}
-    for label, rater_set, cell in (*_counts(analysis), *_agreement(analysis), *_habits(analysis)):
+    entries = (_counts, _agreement, _rating_agreement, _habits)
+    for label, rater_set, cell in (entry for part in entries for entry in part(analysis)):
         by_label.setdefault(label, {})[rater_set] = cell
     return view.table(
         "quality",
@@ -54,6 +55,8 @@ def _counts(analysis: Analysis) -> Iterator[Entry]:
     for row in analysis.counts.to_dict("records"):
         yield "raters", row["raters"], Cell(None, text=str(row["n_raters"]))
         yield "votes", row["raters"], Cell(None, text=str(row["n_votes"]))
+        if row["n_ratings"]:
+            yield "rated trials", row["raters"], Cell(None, text=str(row["n_ratings"]))
 
 
 def _agreement(analysis: Analysis) -> Iterator[Entry]:
@@ -64,6 +67,14 @@ def _agreement(analysis: Analysis) -> Iterator[Entry]:
         if row["level"] == "nominal":
             share = Cell(finite(row["agreement"]))
             yield f"agreeing pairs of raters, {row['kind']} (%)", row["raters"], as_text(share, PERCENT)
+
+
+def _rating_agreement(analysis: Analysis) -> Iterator[Entry]:
+    for row in analysis.rating_agreement.to_dict("records"):
+        label = f"Krippendorff's α, {row['question']}, {row['level']}"
+        yield label, row["raters"], as_text(ranged(row, PLAIN, "alpha"), PLAIN)
+        share = as_text(Cell(finite(row["agreement"])), PERCENT)
+        yield f"equal ratings of two raters, {row['question']} (%)", row["raters"], share
 
 
 def _habits(analysis: Analysis) -> Iterator[Entry]:
@@ -96,9 +107,14 @@ def _exclusions(analysis: Analysis) -> str:
     return " ".join([f"Excluded: {len(excluded)} of {len(analysis.raters)} raters.", *reasons, *rest])
 
 
-def exclusion_effect(view: View) -> Table:
-    """The share of each method with all raters, with those kept, and the change between the two."""
+def exclusion_effect(view: View) -> Iterator[Table]:
+    """The share of each method with all raters, with those kept, and the change between the two.
+
+    None in a study of ratings alone.
+    """
     effect = view.analysis.effect
+    if effect.empty:
+        return
     rows = effect[in_scope(effect)].sort_values("share_all", ascending=False).to_dict("records")
     columns = {name: Column(words, name, percent=True, decimals=1) for name, words in RATER_SETS.items()}
     cells: dict[str, list[Cell]] = {}
@@ -114,7 +130,7 @@ def exclusion_effect(view: View) -> Table:
             for s, column in columns.items()
         ]
         cells[label] = [*sides, _change(finite(row["change"]))]
-    return view.table(
+    yield view.table(
         "exclusion",
         "Preference with all raters and with those kept by the rule",
         [*columns.values(), Column("change", "change", percent=True, decimals=1)],

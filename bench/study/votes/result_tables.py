@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.study.votes.frame import ALL
+from bench.study.votes.ratings import BOTH
 from bench.study.votes.view import KIND_NAMES, View, in_scope, ranged
 from bench.tables.numbers import finite, number
 from bench.tables.table import Cell, Column, Table
@@ -120,6 +121,39 @@ def preference(view: View) -> Iterator[Table]:
             cells,
             "Share of the votes that showed the method (n): another figure than the share of all votes.",
         )
+
+
+def ratings(view: View) -> Iterator[Table]:
+    """Mean rating of each method, one column per scale. None in a study without ratings."""
+    frame = view.rows("ratings")
+    pooled = frame[(frame["protocol"] == ALL) & (frame["category"] == ALL)]
+    if pooled.empty:
+        return
+    columns: list[Column] = []
+    cells: dict[str, list[Cell]] = {method: [] for method in view.methods}
+    for scale, part in pooled.groupby("question", sort=False):
+        column = Column(str(scale), f"rating_{scale}", higher_is_better=True, decimals=2)
+        columns += [column, Column("n", f"rating_n_{scale}", decimals=0)]
+        rows = {row["method"]: row for row in part.to_dict("records")}
+        most = max(row["mean"] for row in rows.values())
+        for method, of_method in cells.items():
+            row = rows.get(method)
+            of_method += (
+                [ranged(row, column, "mean", best=row["mean"] == most), Cell(row["n"])]
+                if row
+                else [Cell(None), Cell(None)]
+            )
+    ends = pooled.drop_duplicates("question").to_dict("records")
+    yield view.table(
+        "ratings",
+        "Mean ratings of single edits",
+        columns,
+        cells,
+        "Scales: "
+        + "; ".join(f"{row['question']} from {row['worst']:g} to {row['best']:g}" for row in ends)
+        + ".",
+        "sc_pq: geometric mean of sc and pq, rating by rater." if BOTH in set(pooled["question"]) else "",
+    )
 
 
 def both_bad(view: View) -> Iterator[Table]:

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from bench.stats import wilson
 from bench.study.types import BOTH_BAD, NO_PREFERENCE, TIE
 from bench.study.votes import agreement
-from bench.study.votes.correlation import Strengths, Values, correlate
+from bench.study.votes.correlation import Strengths, Values, correlate, read_scores
 from bench.study.votes.crossed import Crossed, interval
 from bench.study.votes.frame import ALL, SCOPE, scopes
+from bench.study.votes.ratings import agreement as rating_agreement
+from bench.study.votes.ratings import as_scores, means, with_overall
 from bench.study.votes.strengths import fit_strengths
 
 if TYPE_CHECKING:
@@ -27,6 +29,16 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+
+# Columns of the tables of votes by which their readers select rows, where there are no votes.
+EMPTY = {
+    "shares": (*SCOPE, "kind", "method", "n", "share", "low", "high", "both_bad", "both_bad_share"),
+    "wins": (*SCOPE, "kind", "method", "against"),
+    "strengths": (*SCOPE, "method", "strength", "rank"),
+    "fits": (*SCOPE, "n", "note"),
+    "agreement": ("kind", "level", "alpha", "low", "high", "agreement", "units", "n", "n_sources"),
+    "correlation": (),
+}
 
 
 class Selection:
@@ -36,7 +48,9 @@ class Selection:
         self, answers: pd.DataFrame, scores: Values | None, draws: int, seed: int, level: float
     ) -> None:
         self.answers = answers
-        self.votes = answers[answers["role"] == "trial"].reset_index(drop=True)
+        rated = (answers["role"] == "trial") & (answers["kind"] == "rate")
+        self.ratings = with_overall(answers[rated].reset_index(drop=True))
+        self.votes = answers[(answers["role"] == "trial") & ~rated].reset_index(drop=True)
         self.scores = scores
         self.seed, self.level, self.n_draws = seed, level, draws
         # Ids of raters and sources are unique within a study and a protocol only.
@@ -45,7 +59,8 @@ class Selection:
         self.crossed = Crossed.of(list(raters), list(sources), draws=draws, seed=seed)
         # Strengths of each scope, for the correlations.
         self._strengths: Strengths = {}
-        self._tally()
+        if len(self.votes):
+            self._tally()
 
     def _tally(self) -> None:
         """Counts the votes of each class."""
@@ -85,6 +100,8 @@ class Selection:
         """The tables of :class:`bench.study.votes.analysis.Analysis` by name, without the column ``raters``."""
         import pandas as pd
 
+        if self.votes.empty:
+            return self._without_votes()
         strengths, fits = self._fits()
         tables = {
             "counts": self._counts(),
@@ -97,13 +114,36 @@ class Selection:
             "positions": agreement.positions(self.votes),
             "attention": pd.DataFrame(self._attention()),
             "correlation": pd.DataFrame(),
+            **self._ratings(),
         }
-        # The correlations over methods take the strengths that were fitted above.
-        if self.scores is not None:
-            tables["correlation"] = correlate(
-                self.votes, self.crossed, self.scores, self._strengths, level=self.level
-            )
+        # Ratings of the edits are compared with the votes as metrics are. The correlations over methods take the
+        # strengths that were fitted above.
+        for values in (self.scores, None if self.ratings.empty else read_scores(as_scores(self.ratings))):
+            if values is not None:
+                found = correlate(self.votes, self.crossed, values, self._strengths, level=self.level)
+                tables["correlation"] = pd.concat([tables["correlation"], found], ignore_index=True)
         return tables
+
+    def _ratings(self) -> dict[str, pd.DataFrame]:
+        draws, seed, level = self.n_draws, self.seed, self.level
+        return {
+            "ratings": means(self.ratings, draws=draws, seed=seed, level=level),
+            "rating_agreement": rating_agreement(self.ratings, draws=draws, seed=seed, level=level),
+        }
+
+    def _without_votes(self) -> dict[str, pd.DataFrame]:
+        """The tables of a selection that holds ratings alone: those of votes have columns, and no rows."""
+        import pandas as pd
+
+        tables = {name: pd.DataFrame(columns=list(columns)) for name, columns in EMPTY.items()}
+        return {
+            **tables,
+            "counts": self._counts(),
+            "consistency": pd.DataFrame(self._consistency()),
+            "positions": agreement.positions(self.votes),
+            "attention": pd.DataFrame(self._attention()),
+            **self._ratings(),
+        }
 
     def _unique(self, *, kinds: bool) -> Iterator[tuple[list[dict[str, str]], Mask]]:
         """Iterates over (labels, mask of classes (K,)), each distinct set of votes once with all its labels.
@@ -127,18 +167,22 @@ class Selection:
 
         votes = self.votes
         pair = votes["kind"] == "pair"
+        answered = self.answers[self.answers["role"] == "trial"]
         return pd.DataFrame(
             [
                 {
-                    "n_raters": len(self.crossed.rater_weights),
+                    "n_raters": len(answered[["study", "rater"]].drop_duplicates()),
                     "n_votes": len(votes),
                     "n_pairs": int(pair.sum()),
                     "n_ties": int((votes["answer"] == TIE).sum()),
                     "n_both_bad": int((votes["answer"] == BOTH_BAD).sum()),
                     "n_corrected": int(votes["first_answer"].notna().sum()),
                     "n_best": int((~pair).sum()),
-                    "n_cases": len(votes[["protocol", "case"]].drop_duplicates()),
-                    "n_sources": len(self.crossed.source_weights),
+                    "n_ratings": len(
+                        answered[answered["kind"] == "rate"][["study", "rater", "trial"]].drop_duplicates()
+                    ),
+                    "n_cases": len(answered[["protocol", "case"]].drop_duplicates()),
+                    "n_sources": len(answered[["protocol", "source"]].drop_duplicates()),
                 }
             ]
         )
@@ -302,7 +346,7 @@ class Selection:
 
     def _consistency(self) -> Iterator[dict[str, Any]]:
         repeats = agreement.repeats(self.answers)
-        for kind in (ALL, "pair", "best"):
+        for kind in (ALL, "pair", "best", "rate"):
             of_kind = repeats if kind == ALL else repeats[repeats["kind"] == kind]
             # The pooled rows are there without repeats too, with n = 0.
             if len(of_kind) or kind == ALL:

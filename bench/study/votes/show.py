@@ -32,12 +32,13 @@ def tables(analysis: Analysis, realism: pd.DataFrame | None = None) -> list[Tabl
     return [
         *result_tables.by_data_set(view, realism),
         *result_tables.preference(view),
+        *result_tables.ratings(view),
         *result_tables.both_bad(view),
         *result_tables.strengths(view),
         *result_tables.strengths_by_category(view),
         *result_tables.wins(view),
         quality_tables.quality(view),
-        quality_tables.exclusion_effect(view),
+        *quality_tables.exclusion_effect(view),
         *quality_tables.correlations(view),
     ]
 

@@ -33,12 +33,13 @@ class View:
         # A table of one question or kind shows a part of these votes.
         several = len(self.questions) > 1 or len(self.kinds) > 1
         self.size = (
-            f"{counts['n_votes']} votes of {counts['n_raters']} raters on {counts['n_sources']} source images"
-            f"{' in all' if several else ''}."
+            f"{counts['n_votes'] or counts['n_ratings']} {'votes' if counts['n_votes'] else 'rated trials'} of "
+            f"{counts['n_raters']} raters on {counts['n_sources']} source images{' in all' if several else ''}."
         )
         # Every table lists the methods in one order: by their share.
         pooled = shares[in_scope(shares)].sort_values("share", ascending=False, kind="stable")
-        self.methods = list(dict.fromkeys(pooled["method"]))
+        rated = self.rows("ratings").sort_values("mean", ascending=False, kind="stable")
+        self.methods = list(dict.fromkeys([*pooled["method"], *rated["method"]]))
 
     def rows(self, name: str) -> pd.DataFrame:
         """The rows of the analysis' table ``name`` for this set of raters."""

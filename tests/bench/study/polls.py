@@ -79,7 +79,7 @@ def frame(**columns: Any) -> pd.DataFrame:
     order = [
         *("study", "rater", "trial", "question", "protocol", "case", "source", "category", "kind"),
         *("candidates", "answer", "role", "repeat_of", "expected", "reaction_ms", "server_time"),
-        *(name for name in ("rater_kind", "exclusion", "first_answer") if name in plain),
+        *(name for name in ("rater_kind", "exclusion", "first_answer", "scale") if name in plain),
     ]
     objects = ("candidates", "repeat_of", "expected")
     return pd.DataFrame(

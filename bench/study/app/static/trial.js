@@ -34,6 +34,11 @@ function make(tag, className, ...children) {
   return node;
 }
 
+// True where the levels of a scale say when they fit.
+function means(scale) {
+  return scale.levels.some(([, text]) => text);
+}
+
 function button(className, label, onPress, key) {
   const node = make("button", className, make("span", "word", label));
   node.type = "button";
@@ -190,7 +195,7 @@ class View {
       this.tick();
       return;
     }
-    const same = this.data && this.data.trial.id === data.trial.id && this.data.changing === data.changing;
+    const same = this.data && this.data.trial.id === data.trial.id && JSON.stringify(this.data.changing) === JSON.stringify(data.changing);
     this.stamp = stamp;
     this.data = data;
     this.busy = false;
@@ -375,7 +380,7 @@ class View {
   frame(images, index) {
     const frame = make("div", "frame", ...images);
     const expand = button("expand", "⤢", () => this.openBox(index));
-    expand.setAttribute("aria-label", index === 0 ? "Enlarge the original" : `Enlarge edit ${this.data.trial.labels[index - 1]}`);
+    expand.setAttribute("aria-label", index === 0 ? "Enlarge the original" : `Enlarge ${this.editName(this.data.trial.labels[index - 1]).replace("Edit", "edit")}`);
     expand.title = "Enlarge";
     frame.append(expand);
     this.bindZoom(frame, index);
@@ -396,7 +401,7 @@ class View {
   }
 
   drawCandidate(label, index) {
-    const edit = this.picture(2 + index, `Edit ${label}`);
+    const edit = this.picture(2 + index, this.editName(label));
     const before = this.picture(0, "");
     before.classList.add("before");
     const chip = make("span", "chip", label);
@@ -405,6 +410,10 @@ class View {
     figure.dataset.position = String(index);
     this.figures.push(figure);
     return figure;
+  }
+
+  editName(label) {
+    return this.data.trial.kind === "rate" ? label : `Edit ${label}`;
   }
 
   drawTools() {
@@ -426,6 +435,10 @@ class View {
   drawAnswers() {
     const { trial } = this.data;
     this.answers.replaceChildren();
+    if (trial.kind === "rate") {
+      this.drawScales();
+      return;
+    }
     if (trial.kind === "best") {
       const row = trial.labels.map((label, index) => this.answerButton(index, label, index < 9 ? String(index + 1) : null));
       this.answers.append(make("span", "lead", "The best is"), ...row);
@@ -436,6 +449,77 @@ class View {
     if (trial.bothBad) this.answers.append(this.answerButton("both bad", "Both are bad", "B"));
     this.answers.append(this.answerButton(1, trial.labels[1], "→"));
     this.root.classList.toggle("four", trial.tie && trial.bothBad);
+  }
+
+  // --- ratings: one group of levels per scale, answered in turn by the digits ---------------------------
+
+  drawScales() {
+    const { scales, id } = this.data.trial;
+    this.ratings = [...(this.data.changing ?? scales.map(() => null))];
+    const groups = scales.map((scale, number) => {
+      const legend = make("legend", "", scale.question);
+      legend.dir = "auto";
+      const levels = scale.levels.map(([label, means], position) => {
+        const input = make("input");
+        input.type = "radio";
+        input.name = `scale-${id}-${number}`;
+        input.checked = this.ratings[number] === position;
+        input.addEventListener("change", () => this.rate(number, position));
+        const text = make("span", "level", make("b", "", label), means ? make("small", "", means) : null);
+        const node = make("label", "option", input, text, make("kbd", "", String(position + 1)));
+        node.dir = "auto";
+        return node;
+      });
+      const group = make("fieldset", means(scale) ? "rating wordy" : "rating", legend, make("div", "levels", ...levels));
+      group.dataset.scale = String(number);
+      return group;
+    });
+    this.sendButton = button("answer next", "Next", () => this.submit("button"), "⏎");
+    this.answers.append(...groups, this.sendButton);
+    this.showScales();
+  }
+
+  rate(number, position) {
+    if (!this.ready || this.busy || this.paused || this.data.feedback) return;
+    if (this.ratings[number] !== null && this.ratings[number] !== position) this.used.undone += 1;
+    this.ratings[number] = position;
+    const input = this.answers.querySelectorAll(`[data-scale="${number}"] input`)[position];
+    input.checked = true;
+    this.showScales();
+  }
+
+  // The first scale without an answer is the one that the digits answer.
+  showScales() {
+    const open = this.ratings.indexOf(null);
+    for (const group of this.answers.querySelectorAll(".rating")) {
+      group.classList.toggle("open", Number(group.dataset.scale) === open);
+    }
+    this.sendButton.disabled = open >= 0 || this.busy || !this.ready;
+  }
+
+  submit(by) {
+    if (!this.ready || this.busy || this.paused || this.data.feedback || this.ratings.includes(null)) return;
+    this.held = { value: this.ratings, by, at: performance.now(), ms: Math.round(this.clock.read()) };
+    this.commit();
+  }
+
+  onRateKey(key, press) {
+    const { scales } = this.data.trial;
+    if (key === "Enter") press(() => this.submit("key"));
+    else if (key === "Backspace") {
+      press(() => {
+        // Back to the scale before, to answer it again.
+        const open = this.ratings.indexOf(null);
+        const last = (open < 0 ? scales.length : open) - 1;
+        if (last < 0) return;
+        this.ratings[last] = null;
+        for (const input of this.answers.querySelectorAll(`[data-scale="${last}"] input`)) input.checked = false;
+        this.showScales();
+      });
+    } else if (/^[1-9]$/.test(key)) {
+      const open = this.ratings.indexOf(null);
+      if (open >= 0 && Number(key) <= scales[open].levels.length) press(() => this.rate(open, Number(key) - 1));
+    }
   }
 
   answerButton(value, label, key) {
@@ -455,16 +539,21 @@ class View {
     this.root.classList.toggle("narrow", narrow); // a narrow page has another padding
     this.root.classList.toggle("short", short);
     const style = getComputedStyle(this.root);
-    const room = across - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    // Beside the pictures of a rating stand its scales.
+    const beside = rate && !narrow ? Math.min(460, 0.36 * across) : 0;
+    this.root.style.setProperty("--beside", `${beside}px`);
+    const room = across - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight) - beside;
     if (room <= 0) return;
     const count = this.figures.length;
-    const pair = this.data.trial.kind === "pair";
+    const pair = this.data.trial.kind !== "best";
+    const rate = this.data.trial.kind === "rate";
     const gap = narrow ? 10 : short ? 12 : 20;
+    this.root.classList.toggle("beside", rate && !narrow);
     const rest = [".bar", ".ask", ".notice"].map((name) => this.root.querySelector(name));
     const above = this.root.getBoundingClientRect().top + window.scrollY;
     const used = rest.reduce((sum, node) => sum + node.offsetHeight, Math.max(0, above));
     // Below the pictures: tools and answers in one row, or in two.
-    const below = short ? (pair ? 50 : 100) : pair ? 86 : 140;
+    const below = short ? (pair ? 50 : 100) : pair ? 86 : 140; // the scales of a rating stand beside
     const tall = window.innerHeight - used - below - (short ? 10 : 24);
     const aspect = height / width;
     const caption = short ? 26 : 34;
@@ -473,7 +562,7 @@ class View {
     const options = narrow ? [2] : pair ? [count] : Array.from({ length: count }, (_, index) => index + 1);
     for (const some of options) {
       const rows = Math.ceil((narrow ? count + 1 : count) / some);
-      const wide = (room - gap * (some - 1)) / some;
+      const wide = (room - gap * (some - 1 + (beside ? 1 : 0))) / some;
       const high = (tall - rows * (caption + 8)) / rows / aspect;
       // On a phone the page may scroll, so that pictures do not become too small.
       const least = (short ? 110 : 150) / Math.max(1, aspect);
@@ -511,6 +600,7 @@ class View {
     this.root.classList.toggle("busy", Boolean(busy && this.ready));
     this.root.dataset.ready = String(!blocked && !this.data.feedback);
     for (const node of this.root.querySelectorAll(".answer")) node.disabled = blocked;
+    if (this.data.trial.kind === "rate" && !this.data.feedback) this.showScales();
   }
 
   showNotice() {
@@ -651,7 +741,7 @@ class View {
       return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
     };
     frame.addEventListener("wheel", (event) => {
-      if (this.data.trial.kind === "best" && this.zoom.scale === 1 && !event.ctrlKey) return;
+      if (this.data.trial.kind !== "pair" && this.zoom.scale === 1 && !event.ctrlKey) return;
       event.preventDefault();
       this.zoomBy(Math.exp(-event.deltaY / 300), at(event));
     }, { passive: false });
@@ -869,10 +959,13 @@ class View {
 
   openHelp() {
     const best = this.data.trial.kind === "best";
-    const keys = best
+    const rate = this.data.trial.kind === "rate";
+    const keys = rate
+      ? [["1 … 9", "answer one question after the other"], ["⌫", "back to the question before"], ["Enter", "go on"]]
+      : best
       ? [["1 … 9", "choose that edit"], ["← →, Enter", "go through the edits, choose one"]]
       : [["←", `${this.data.trial.labels[0]}`], ["→", `${this.data.trial.labels[1]}`], ...(this.data.trial.tie ? [["N", "no difference"]] : []), ...(this.data.trial.bothBad ? [["B", "both are bad"]] : [])];
-    keys.push(["Z", "take the answer back; later, change the last answer"], ["F", "flicker: original and edits in turn"], ["O", "outline on or off"], ["+ −", "zoom all pictures"], ["P", "pause"]);
+    keys.push(["Z", rate ? "change the last answer" : "take the answer back; later, change the last answer"], ["F", "flicker: original and edits in turn"], ["O", "outline on or off"], ["+ −", "zoom all pictures"], ["P", "pause"]);
     const list = make("dl", "keys");
     for (const [key, what] of keys) list.append(make("dt", "", make("kbd", "", key)), make("dd", "", what));
     const box = this.dialog("sheet", "Help",
@@ -886,7 +979,7 @@ class View {
   onKey(event) {
     if (!this.data || !this.root.isConnected || this.box || event.ctrlKey || event.metaKey || event.altKey) return;
     const target = event.composedPath()[0];
-    if (target instanceof HTMLInputElement || target instanceof HTMLTextAreaElement) return;
+    if ((target instanceof HTMLInputElement && target.type !== "radio") || target instanceof HTMLTextAreaElement) return;
     const onButton = target instanceof HTMLButtonElement && target.matches(":focus-visible");
     const { key } = event;
     const press = (work) => {
@@ -906,6 +999,8 @@ class View {
     else if (key === "Enter" && this.held) press(() => this.commit());
     else if (this.data.feedback) {
       if (key === "Enter" || key === "ArrowRight") press(() => this.next());
+    } else if (this.data.trial.kind === "rate") {
+      this.onRateKey(key, press);
     } else if (this.data.trial.kind === "pair") {
       if (key === "ArrowLeft") press(() => this.answer(0, "key"));
       else if (key === "ArrowRight") press(() => this.answer(1, "key"));
