@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from bench.cli import options
 from bench.cli.console import plain_value, print_json, print_rows
 from bench.cli.options import Json, Plugin, open_session
 from bench.study import StudyError
+from bench.study.cli_options import Name, Store, examples
+from bench.study.cli_raters import raters_app
 from bench.study.serving import (
     ADDRESS,
     PASSWORD_VARIABLE,
     STORE,
-    STORE_VARIABLE,
     become_server,
     changed_files_remark,
     check_server_installed,
@@ -30,47 +30,23 @@ from bench.terminal import console
 
 if TYPE_CHECKING:
     from bench.study.design import Design
-    from bench.study.interface import RaterRecord
     from bench.study.settings import StudySettings
-    from bench.study.store import StudyStore
     from bench.study.types import Kind
     from bench.study.votes.exclusion import Exclusion
-
-
-def _examples(*lines: str) -> str:
-    return options.examples(*(f"study {line}" for line in lines))
 
 
 study_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     help="Human preference: make a study of stored edits, collect votes, analyse them.",
-    epilog=_examples(
+    epilog=examples(
         "create runs/demo --name taste", "invite taste --count 20", "serve taste", "analyse taste"
     ),
 )
 
-Store = Annotated[
-    str,
-    typer.Option(
-        "--store",
-        envvar=STORE_VARIABLE,
-        help="A SQLite file, or a PostgreSQL URL such as postgresql://user@host/name.",
-    ),
-]
-Name = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name, as `study status` lists it.")]
-Who = Annotated[
-    str,
-    typer.Argument(
-        metavar="RATER",
-        help="A completion code, a recruiting service's id of the rater (PROLIFIC_PID), the rater's personal link, or "
-        "the rater's id, as `study status` lists it.",
-    ),
-]
-
 
 @study_app.command(
-    epilog=_examples(
+    epilog=examples(
         "create runs/demo --name taste",
         "create runs/paper --name paper --raters 20 --trials 60 --question overall --question prompt",
         "create runs/a runs/b --name best --kind best --method 'Blended Diffusion' --method GLIDE",
@@ -125,7 +101,9 @@ def create(
     # Texts and admission.
     settings: Annotated[
         Path | None,
-        typer.Option(help="YAML: title, consent, instructions, completion_code, return_url, exclusion, ..."),
+        typer.Option(
+            help="YAML: language, title, consent_file, screener, completion_code, return_url, exclusion, ..."
+        ),
     ] = None,
     open_registration: Annotated[
         bool, typer.Option("--open", help="Anyone may take part, without an invitation.")
@@ -192,7 +170,7 @@ def _store_study(store: str, name: str, design: Design, settings: StudySettings)
 
 
 @study_app.command(
-    epilog=_examples("invite taste --count 20", "invite taste --count 5 --url https://study.example.org")
+    epilog=examples("invite taste --count 20", "invite taste --count 5 --url https://study.example.org")
 )
 def invite(
     study: Name,
@@ -220,7 +198,7 @@ def invite(
             typer.echo(f"{address.rstrip('/')}/?invitation={token}")
 
 
-@study_app.command(epilog=_examples("password taste", "serve taste"))
+@study_app.command(epilog=examples("password taste", "serve taste"))
 def password(study: Name, store: Store = STORE) -> None:
     """Set the password of a study's admin page. You are asked for it, or PEB_STUDY_PASSWORD has it."""
     with open_store(store) as opened:
@@ -233,7 +211,7 @@ def password(study: Name, store: Store = STORE) -> None:
     typer.echo(f"the password of {study} is set")
 
 
-@study_app.command(epilog=_examples("serve taste", "serve taste --port 80 --address 0.0.0.0"))
+@study_app.command(epilog=examples("serve taste", "serve taste --port 80 --address 0.0.0.0"))
 def serve(
     study: Name,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the server.")] = 8501,
@@ -258,7 +236,7 @@ def serve(
     become_server(study, store, port, address)
 
 
-@study_app.command(epilog=_examples("status", "status taste", "status taste --json"))
+@study_app.command(epilog=examples("status", "status taste", "status taste --json"))
 def status(
     study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="[default: all]")] = None,
     as_json: Json = False,
@@ -284,117 +262,8 @@ def status(
 
 
 @study_app.command(
-    "rater",
-    epilog=_examples("rater taste 5f3c1b2a9d8e7f6a5b4c3d2e", "rater taste QK7Z4MWX2B --json"),
-)
-def rater_(study: Name, who: Who, as_json: Json = False, store: Store = STORE) -> None:
-    """Show a rater's progress, completion code and ids, for example to pay them."""
-    from dataclasses import asdict
-
-    with open_store(store) as opened:
-        records = [asdict(record) for record in _find_raters(opened, study, who)]
-    if as_json:
-        print_json(records)
-        return
-    # One line per value: an id or a link is copied whole.
-    for record in records:
-        for key, value in record.items():
-            typer.echo(f"{key.replace('_', ' ')}: {plain_value(value)}")
-
-
-@study_app.command(
-    epilog=_examples("withdraw taste QK7Z4MWX2B", "withdraw taste --yes 5f3c1b2a9d8e7f6a5b4c3d2e")
-)
-def withdraw(
-    study: Name,
-    who: Who,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
-    store: Store = STORE,
-) -> None:
-    """Delete a rater's answers and the recruiting service's ids of them. Other raters get the trials."""
-    with open_store(store) as opened:
-        records = _find_raters(opened, study, who)
-        # The id of a recruiting service's study means all of its raters.
-        if len(records) > 1:
-            raise StudyError(
-                f"{who}: means {len(records)} raters of {study}: {', '.join(record.rater for record in records)}. "
-                "Name one of these."
-            )
-        record = records[0]
-        if not yes:
-            typer.confirm(
-                f"Delete the {record.answers} answers of rater {record.rater}? This cannot be undone.",
-                abort=True,
-            )
-        deleted = opened.withdraw(record.rater)
-    typer.echo(
-        f"{deleted} votes of rater {record.rater} are deleted. Files that were exported before still hold them."
-    )
-
-
-def _find_raters(opened: StudyStore, study: str, who: str) -> list[RaterRecord]:
-    """The raters whom ``who`` means. Raises :class:`StudyError` where it means nobody."""
-    # A completion code that all raters share does not identify one.
-    if who == opened.study(study).settings.completion_code:
-        raise StudyError(
-            f"{who!r} is the completion code of all raters of {study}. Name one by the recruiting service's id of "
-            "them, or by the id that `study status` lists."
-        )
-    records = opened.find_raters(study, who)
-    if not records:
-        raise StudyError(
-            f"{who!r} is no rater of {study}: no id, no completion code, and nothing that a recruiting service sent. "
-            f"Known raters: study status {study}."
-        )
-    return records
-
-
-@study_app.command(
-    epilog=_examples(
-        "simulate taste --raters 20",
-        "simulate taste --raters 50 --strength 'GLIDE=0.8' --inattentive 0.1 --inattentive-slow 0.1 --threads 50",
-    )
-)
-def simulate(
-    study: Name,
-    raters: Annotated[int, typer.Option(help="Number of simulated raters.")] = 10,
-    strength: Annotated[
-        list[str] | None, typer.Option(metavar="METHOD=LOG", help="A log strength. May be repeated.")
-    ] = None,
-    ties: Annotated[float, typer.Option(help="Davidson's nu, the tendency to ties.")] = 0.3,
-    both_bad: Annotated[
-        float, typer.Option(help="Share of the answers without a preference that call both bad.")
-    ] = 0.5,
-    position_bias: Annotated[float, typer.Option(help="Log odds in favour of the left.")] = 0.0,
-    inattentive: Annotated[float, typer.Option(help="Share of raters who answer at random, and fast.")] = 0.0,
-    inattentive_slow: Annotated[
-        float, typer.Option(help="Share of raters who answer at random, as slowly as the attentive.")
-    ] = 0.0,
-    spread: Annotated[float, typer.Option(help="Standard deviation of log strengths between raters.")] = 0.0,
-    threads: Annotated[int, typer.Option(min=1, help="Raters who vote at the same time.")] = 1,
-    seed: Annotated[int, typer.Option()] = 0,
-    store: Store = STORE,
-) -> None:
-    """Let simulated raters vote. Their votes are marked, and no figure of people counts them."""
-    from bench.study.simulate import Taste, parse_strengths, run_raters
-
-    taste = Taste(
-        strengths=parse_strengths(strength or ()),
-        ties=ties,
-        both_bad=both_bad,
-        position_bias=position_bias,
-        inattentive=inattentive,
-        inattentive_slow=inattentive_slow,
-        spread=spread,
-    )
-    with open_store(store) as opened:
-        stored = run_raters(opened, study, raters, taste, seed=seed, threads=threads)
-    typer.echo(f"{stored} simulated votes stored")
-
-
-@study_app.command(
     "export",
-    epilog=_examples("export taste votes.csv", "export taste votes.parquet --anonymous"),
+    epilog=examples("export taste votes.csv", "export taste votes.parquet --anonymous"),
 )
 def export_(
     study: Name,
@@ -418,7 +287,7 @@ def export_(
     typer.echo(f"{len(votes)} votes in {file}")
 
 
-@study_app.command("import", epilog=_examples("import site-a.csv site-b.parquet --out all.parquet"))
+@study_app.command("import", epilog=examples("import site-a.csv site-b.parquet --out all.parquet"))
 def import_(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="As `study export` writes them.")],
     out: Annotated[Path, typer.Option(help="File for the votes of all: .csv or .parquet.")],
@@ -433,16 +302,22 @@ def import_(
 
 
 @study_app.command(
-    epilog=_examples(
+    epilog=examples(
         "analyse taste",
         "analyse taste --scores runs/paper --out runs/paper/report/study",
         "analyse --votes all.parquet --out report",
+        "analyse taste taste-2",
         "analyse taste --simulated",
     )
 )
 def analyse(
     context: typer.Context,
-    study: Annotated[str | None, typer.Argument(metavar="[STUDY]")] = None,
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STUDY...]", help="A study, or several waves of one, which are counted together."
+        ),
+    ] = None,
     votes: Annotated[Path | None, typer.Option(help="A file of exported votes, in place of STUDY.")] = None,
     scores: Annotated[
         Path | None, typer.Option(help="The run whose metrics are compared with the votes.")
@@ -465,7 +340,7 @@ def analyse(
     from bench.study.votes.analysis import analyse as analyse_votes
     from bench.tables.terminal import terminal
 
-    if (study is None) == (votes is None):
+    if (not studies) == (votes is None):
         raise StudyError("study analyse: name either a study or a file of votes (--votes).")
     # The session leaves out scores that embedded networks gave to photographs.
     metric_scores = None
@@ -479,9 +354,9 @@ def analyse(
         "resamples": resamples,
         "seed": seed,
     }
-    if study is not None:
-        source = study
-        analysis, _ = results.analyse_study(study, store, **common)
+    if studies:
+        source = "-".join(studies)
+        analysis, _ = results.analyse_studies(studies, store, **common)
     else:
         assert votes is not None
         source = votes.stem
@@ -496,7 +371,50 @@ def analyse(
     typer.echo(f"tables: {folder}")
 
 
-@study_app.command("close", epilog=_examples("close taste"))
+@study_app.command(
+    "continue", epilog=examples("continue taste --name taste-2 --raters 10", "analyse taste taste-2")
+)
+def continue_(
+    study: Name,
+    name: Annotated[str, typer.Option(help="Name of the second wave.")],
+    raters: Annotated[int | None, typer.Option(help="Number of raters. [default: as before]")] = None,
+    store: Store = STORE,
+) -> None:
+    """Make a second wave of a study: the same edits, questions and terms, other comparisons and other raters."""
+    from dataclasses import replace
+
+    from bench.study.build import build
+    from bench.study.results import exclusion_rule
+
+    with open_store(store) as opened:
+        first = opened.study(study)
+        options = first.design.options
+        # Another seed gives other comparisons. A wave of a wave has a seed of its own too.
+        design = build(
+            first.design.runs,
+            replace(
+                options,
+                methods=first.design.methods,
+                seed=options.seed + 1,
+                raters=options.raters if raters is None else raters,
+            ),
+        )
+        if design.method_digests != first.design.method_digests:
+            raise StudyError(
+                f"{study}: its run folders hold other methods now than when it was made. Restore them, or create a "
+                "study of its own."
+            )
+        settings = replace(first.settings, continues=study)
+        _print_design(design, exclusion_rule(settings.exclusion), 0.6)
+        opened.create(name, design, settings, admin_password=os.environ.get(PASSWORD_VARIABLE))
+    typer.echo(f"{name} continues {study}: raters of {study} are not taken again")
+
+
+# Commands about single raters.
+study_app.add_typer(raters_app)
+
+
+@study_app.command("close", epilog=examples("close taste"))
 def close(study: Name, store: Store = STORE) -> None:
     """End a study: no new raters and no new trials. Answers that are under way still count."""
     with open_store(store) as opened:

@@ -71,7 +71,7 @@ class Corrections(TrialHandout):
             if row is None or row.public != trial:
                 raise VoteRefused(
                     f"{self.name}: trial {trial[:40]!r} is not the last one that rater {rater[:40]!r} answered.",
-                    public="This answer can no longer be changed: you have answered another question since.",
+                    word="TooLate",
                 )
             number, counted = _current(connection, row)
             if counted == title:

@@ -25,6 +25,8 @@ from bench.study.types import CONTROL, KINDS, QUESTIONS, ImageRef, Kind, Role, S
 
 # Version of the JSON.
 FORMAT = 1
+# For estimates of the duration. A careful comparison takes 10 to 15 seconds.
+SECONDS_PER_TRIAL = 14
 
 
 class DesignError(StudyError):
@@ -63,6 +65,11 @@ class DesignOptions:
     @property
     def counts(self) -> Counts:
         return Counts(self.raters, self.trials, self.repeats, self.attention, self.practice, self.overlap)
+
+    @property
+    def minutes(self) -> float:
+        """Estimated duration for one rater."""
+        return (self.trials + self.practice) * SECONDS_PER_TRIAL / 60
 
     def check(self) -> None:
         """Raises :class:`DesignError` that names the option."""

@@ -12,6 +12,7 @@ from bench.study.design import Design
 from bench.study.scales import Scale
 from bench.study.settings import StudySettings
 from bench.study.types import Trial
+from bench.study.words import Words
 
 # Parameter of a recruiting service's link that identifies the rater -> further parameters that are stored.
 RECRUITERS: Mapping[str, tuple[str, ...]] = {
@@ -20,12 +21,19 @@ RECRUITERS: Mapping[str, tuple[str, ...]] = {
     "participant": (),
 }
 
+# Mechanical Turk's `assignmentId` while a worker looks at a task without having accepted it.
+MTURK_PREVIEW = "ASSIGNMENT_ID_NOT_AVAILABLE"
+
 # Days after the last answer for which a rater's personal link and cookie are valid.
 SESSION_DAYS = 90
 
 # A position from 0, one of `types.NO_PREFERENCE`, or for ratings a position on each scale.
 Answer = int | Literal["tie", "both bad"] | tuple[int, ...]
-State = Literal["consent", "practice", "trials", "finished"]
+# How a rater's part ended before the last trial.
+SCREENED_OUT, FAILED_CHECKS, TIMED_OUT = "screened out", "failed checks", "timed out"
+State = Literal[
+    "consent", "screener", "practice", "trials", "finished", "screened out", "failed checks", "timed out"
+]
 
 
 class UnknownStudy(StudyError):
@@ -35,37 +43,29 @@ class UnknownStudy(StudyError):
 class UnknownRater(StudyError):
     """No study in the store has this rater, or it is a rater of another study."""
 
-    public = "We do not know you here. Open your link again."
-
 
 class Withdrawn(UnknownRater):
     """A rater who has withdrawn. They get no more pages, and no more data are stored about them."""
-
-    public = "You have withdrawn from this study. Your answers have been deleted."
 
 
 class StudyFull(StudyError):
     """No trial is open for another rater at the moment."""
 
-    public = "All places in this study are taken at the moment. Thank you for your interest."
-
 
 class StudyClosed(StudyError):
     """The study takes no more raters, or hands out no more trials."""
-
-    public = "This study has ended. Thank you for your interest."
 
 
 class VoteRefused(StudyError):
     """A vote on a trial that was not shown to the rater, or an answer that the trial does not have."""
 
-    public = "This answer does not belong to a question that you were asked. Reload the page."
-
 
 class NotFinished(StudyError):
     """The completion code was asked for before the last trial."""
 
-    public = "There are questions left. Answer them first."
+
+class TookPart(StudyError):
+    """A rater of an earlier wave of the study."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,20 @@ class Study:
     design: Design
     settings: StudySettings
     created_at: datetime
+
+    @property
+    def words(self) -> Words:
+        """The words of the raters' pages."""
+        return self.settings.word_book
+
+    def text(self, name: str) -> str:
+        """The study's ``title``, ``consent``, ``instructions`` or ``thanks``, or else that of the language."""
+        own = getattr(self.settings, name)
+        if own is not None:
+            return str(own)
+        # A study of ratings alone compares nothing.
+        rates = self.design.options.kinds == ("rate",) and name != "thanks"
+        return self.words(f"rate.{name}" if rates else name)
 
 
 @dataclass(frozen=True)
@@ -164,8 +178,11 @@ class RaterProgress:
 class Completion:
     """The completion code, and the link back to the recruiting service where the study has one."""
 
-    code: str
+    # None for a rater whose part ended early where the study has no code for that.
+    code: str | None
     url: str | None
+    # SCREENED_OUT, FAILED_CHECKS or TIMED_OUT. None for a rater who came to the end, or to the study's.
+    ended: str | None = None
 
 
 @dataclass(frozen=True)
@@ -179,12 +196,12 @@ class RaterRecord:
     external: str | None
     # All parameters that the service put into the link.
     recruited: Mapping[str, str]
-    state: Literal["consent", "practice", "trials", "finished", "withdrawn"]
+    state: State | Literal["withdrawn"]
     # Without practice.
     answers: int
     total: int
-    # Completion code that the rater sees at the end, or when the study closes before it.
-    code: str
+    # Code that the rater sees at the end, or when the study closes before it. None where there is none.
+    code: str | None
     created_at: datetime
     consented_at: datetime | None
     seen_at: datetime
@@ -215,6 +232,8 @@ class StudyStatus:
     # Raters who were seen within the lease and have not finished.
     active: int
     finished: int
+    # Raters who were screened out, failed checks or ran out of time.
+    ended_early: int
     # All votes, with repeats, attention checks and practice.
     votes: int
     invitations: int

@@ -146,6 +146,10 @@ class RaterRow(Base):
     consented_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     withdrawn_at: Mapped[datetime | None]
+    # Answers to the screener, in its order. None before them.
+    screening: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    # Why the rater's part ended before the last trial (interface.SCREENED_OUT and others). `finished_at` says when.
+    ended: Mapped[str | None] = mapped_column(String(20))
 
 
 class InvitationRow(Base):

@@ -133,6 +133,8 @@ RATER = (
         RaterRow.consented_at,
         RaterRow.finished_at,
         RaterRow.withdrawn_at,
+        RaterRow.screening,
+        RaterRow.ended,
         StudyRow.name.label("study"),
         StudyRow.closed_at,
     )
@@ -145,6 +147,11 @@ RATER_LOCKED = RATER.with_for_update(of=RaterRow)
 # `seen_at` tells whether a rater is still at work. Updates no row where the rater has withdrawn in the meantime.
 SEEN = update(RaterRow).where(RaterRow.id == me, RaterRow.withdrawn_at.is_(None)).values(seen_at=now)
 FINISHED = update(RaterRow).where(RaterRow.id == me).values(finished_at=now)
+ENDED = (
+    update(RaterRow)
+    .where(RaterRow.id == me, RaterRow.finished_at.is_(None))
+    .values(finished_at=now, ended=bindparam("why"))
+)
 
 VOTES_BY_ROLE = (
     select(TrialRow.role, func.count().label("votes"))

@@ -15,6 +15,7 @@ from bench.study.interface import (
     RaterSession,
     StudyClosed,
     StudyFull,
+    TookPart,
     UnknownStudy,
     Withdrawn,
 )
@@ -133,7 +134,7 @@ class Registration(StudyCatalog):
         if not loaded.study.settings.open_registration:
             raise StudyClosed(
                 f"study {study}: takes invited raters only. Create it with open registration, or invite.",
-                public="This study is open to invited people only. Use the link that you were sent.",
+                word="InvitedOnly",
             )
         return self.register(study, external=external, recruited=recruited)
 
@@ -183,6 +184,7 @@ class Registration(StudyCatalog):
             # A rater whom the recruiting service sends again.
             rater = self._by_external(connection, loaded, kind, external) if external else None
             if rater is None:
+                self._check_waves(connection, loaded, external)
                 self._insert_rater(connection, loaded, public, kind, external or None, recruited)
                 return public
             if recruited:
@@ -249,12 +251,28 @@ class Registration(StudyCatalog):
         return row
 
     def _check_new(self, connection: Connection, loaded: LoadedStudy, external: str) -> None:
-        """Raises ``security.TokenUsed`` where the study already has a rater with this ``external`` id."""
+        """Raises ``security.TokenUsed`` where the study already has a rater with this ``external`` id.
+
+        Raises :class:`TookPart` where an earlier wave has them.
+        """
+        self._check_waves(connection, loaded, external)
         if external and self._by_external(connection, loaded, HUMAN, external) is not None:
             raise security.TokenUsed(
                 "You take part in this study already. Go on in the browser in which you began, or with the "
                 "personal link that you were given there."
             )
+
+    def _check_waves(self, connection: Connection, loaded: LoadedStudy, external: str) -> None:
+        """Raises :class:`TookPart` where an earlier wave of the study has a rater with this ``external`` id."""
+        earlier = loaded.study.settings.continues
+        visited = {loaded.study.name}
+        # From wave to wave. A wave that was deleted with its database is not looked for.
+        while external and earlier is not None and earlier not in visited:
+            visited.add(earlier)
+            wave = self._load(earlier, connection)
+            if self._by_external(connection, wave, HUMAN, external) is not None:
+                raise TookPart(f"rater {external[:40]!r} took part in {earlier}.")
+            earlier = wave.study.settings.continues
 
     def _lock_study(self, connection: Connection, loaded: LoadedStudy) -> datetime | None:
         """Makes registrations of one study wait for each other. Returns when the study was closed."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bench.store import RunStore
+    from bench.study.outcomes import Outcome
     from bench.study.store import StudyStore
     from bench.study.votes.analysis import Analysis
     from bench.study.votes.exclusion import Exclusion
@@ -55,8 +56,8 @@ def exclusion_rule(bounds: Mapping[str, Any]) -> Exclusion:
         raise StudyError(f"setting exclusion: {error} Give numbers, or null for no bound.") from error
 
 
-def analyse_study(
-    study: str,
+def analyse_studies(
+    studies: Sequence[str],
     store: str,
     *,
     scores: pd.DataFrame | None = None,
@@ -64,19 +65,24 @@ def analyse_study(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[Analysis, pd.DataFrame]:
-    """The analysis of a study's stored votes under its own exclusion rule, and those votes.
+    """The analysis of the stored votes of one study, or of its waves together, and those votes.
 
-    ``scores`` has the columns of :func:`run_scores`. ``study analyse`` and ``report --study`` both print what this
-    returns. Raises :class:`StudyError`.
+    The exclusion rule is that of the studies, which have to state the same one. ``scores`` has the columns of
+    :func:`run_scores`. ``study analyse`` and ``report --study`` both print what this returns. Raises
+    :class:`StudyError`.
     """
+    import pandas as pd
+
     from bench.study.votes.analysis import analyse
 
     with open_store(store) as opened:
-        bounds = opened.study(study).settings.exclusion
-        votes = stored_votes(opened, study, simulated=simulated)
+        parts = [stored_votes(opened, study, simulated=simulated) for study in dict.fromkeys(studies)]
+        rules = [exclusion_rule(opened.study(study).settings.exclusion) for study in studies]
+    votes = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
     analysis = analyse(
         votes,
-        exclusion=exclusion_rule(bounds),
+        # Several studies state their rules in the votes, where different ones are refused.
+        exclusion=rules[0] if len(parts) == 1 else None,
         scores=scores,
         resamples=resamples,
         seed=seed,
@@ -138,3 +144,25 @@ def run_scores(run: Path | RunStore) -> pd.DataFrame:
         method=scores["method"].map(titles), higher_is_better=metrics[rows].map(directed)
     )
     return scores[["protocol", "method", "case", "metric", "value", "higher_is_better"]]
+
+
+def rater_outcomes(store: StudyStore, study: str) -> list[Outcome]:
+    """What to do with each rater of a study at the recruiting platform. See :mod:`bench.study.outcomes`."""
+    from bench.study.outcomes import outcomes
+    from bench.study.votes.exclusion import rater_quality
+    from bench.study.votes.frame import check_votes
+
+    loaded = store.study(study)
+    rule = exclusion_rule(loaded.settings.exclusion)
+    votes = store.votes(study)
+    reasons: dict[str, str] = {}
+    if len(votes):
+        verdicts = rater_quality(check_votes(votes), rule).to_dict("records")
+        reasons = {str(row["rater"]): str(row["why"]) for row in verdicts if row["excluded"]}
+    return outcomes(
+        store.raters(study),
+        store.quality(study),
+        reasons,
+        loaded.settings,
+        planned_minutes=loaded.design.options.minutes,
+    )

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def read_scales(names: Sequence[str], file: Path | None = None) -> tuple[Scale, 
 
     Without names: all of the file, or else ``DEFAULT``. Raises :class:`ScaleError`.
     """
-    available = _read(BUILT_IN)
+    available = dict(_built_in())
     own = _read(file) if file is not None else {}
     available |= own
     chosen = tuple(names) or tuple(own) or DEFAULT
@@ -82,6 +83,11 @@ def read_scales(names: Sequence[str], file: Path | None = None) -> tuple[Scale, 
     if len(set(chosen)) != len(chosen) or len(chosen) > MOST_SCALES:
         raise ScaleError(f"--scale: name each scale once, and at most {MOST_SCALES} of them.")
     return tuple(available[name] for name in chosen)
+
+
+@cache
+def _built_in() -> dict[str, Scale]:
+    return _read(BUILT_IN)
 
 
 def _read(file: Path) -> dict[str, Scale]:

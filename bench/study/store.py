@@ -5,6 +5,7 @@ A screen calls, in this order::
     store = StudyStore.open("runs/studies.db")  # or postgresql://user@host/name
     session = store.redeem(token)               # or enter(study), or resume(session)
     store.consent(session.rater)
+    store.screen(session.rater, choices)        # where the study has a screener
     while (trial := store.next_trial(session.rater)) is not None:
         prepared = images.prepare(session.rater, trial.id)  # bench.study.images.ImageServer(store)
         store.vote(session.rater, trial.id, answer, reaction_ms)
@@ -43,8 +44,9 @@ from bench.study.models import (
 )
 from bench.study.registration import Registration
 from bench.study.scales import from_text
+from bench.study.screening import Screening, code_of, fails_checks
 from bench.study.studies import Row
-from bench.study.trials import completion_code, own_code, state_of
+from bench.study.trials import own_code, state_of
 from bench.study.votes.frame import COLUMNS, OPTIONAL
 from bench.study.votes.quality import RaterQuality, quality
 
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class StudyStore(Registration, Corrections):
+class StudyStore(Registration, Screening, Corrections):
     """Open one with :meth:`open`. The calls here are for the administrator and the analysis."""
 
     # Raters
@@ -60,10 +62,10 @@ class StudyStore(Registration, Corrections):
     def raters(self, study: str, kind: str = HUMAN) -> list[RaterRecord]:
         """Every rater of one study, in order of arrival, also those who have withdrawn."""
         loaded = self._load(study)
-        options = loaded.study.design.options
+        settings = loaded.study.settings
 
-        # Raters, and their votes by role.
-        def work(connection: Connection) -> tuple[Sequence[Row], Sequence[Row]]:
+        # Raters, their votes by role, and who failed the checks.
+        def work(connection: Connection) -> tuple[Sequence[Row], Sequence[Row], set[int]]:
             raters = connection.execute(
                 select(RaterRow)
                 .where(RaterRow.study_id == loaded.id, RaterRow.kind == kind)
@@ -75,10 +77,13 @@ class StudyStore(Registration, Corrections):
                 .where(VoteRow.study_id == loaded.id, VoteRow.kind == kind)
                 .group_by(VoteRow.rater_id, TrialRow.role)
             ).all()
-            return raters, counts
+            failed = set()
+            if settings.failed_check_code is not None:
+                failed = {row.id for row in raters if fails_checks(connection, loaded, row.id)}
+            return raters, counts, failed
 
-        # Both queries see one state of the database.
-        rows, counts = self._db.read(work)
+        # All queries see one state of the database.
+        rows, counts, failed = self._db.read(work)
         # Row id of the rater -> role -> votes.
         votes: defaultdict[int, Counter[str]] = defaultdict(Counter)
         for count in counts:
@@ -89,10 +94,12 @@ class StudyStore(Registration, Corrections):
                 number=row.number,
                 external=row.external,
                 recruited=row.recruited or {},
-                state="withdrawn" if row.withdrawn_at else state_of(row, votes[row.id], options.practice),
+                state="withdrawn" if row.withdrawn_at else state_of(row, votes[row.id], loaded.study),
                 answers=votes[row.id].total() - votes[row.id]["practice"],
-                total=options.trials,
-                code=completion_code(loaded, row.public),
+                total=loaded.study.design.options.trials,
+                code=code_of(
+                    settings, own_code(loaded.secret, row.public), row.ended, failed=row.id in failed
+                ),
                 created_at=row.created_at,
                 consented_at=row.consented_at,
                 seen_at=row.seen_at,
@@ -147,7 +154,7 @@ class StudyStore(Registration, Corrections):
             connection.execute(
                 update(RaterRow)
                 .where(RaterRow.id == row.id)
-                .values(external=None, recruited=null(), sheet=None)
+                .values(external=None, recruited=null(), screening=null(), sheet=None)
             )
             connection.execute(delete(HoldRow).where(HoldRow.rater_id == row.id))
             connection.execute(delete(IssueRow).where(IssueRow.rater_id == row.id))
@@ -229,12 +236,13 @@ class StudyStore(Registration, Corrections):
 
         # Raters who have withdrawn are counted by themselves.
         everyone = connection.execute(
-            select(RaterRow.seen_at, RaterRow.finished_at, RaterRow.withdrawn_at).where(
+            select(RaterRow.seen_at, RaterRow.finished_at, RaterRow.withdrawn_at, RaterRow.ended).where(
                 RaterRow.study_id == loaded.id, RaterRow.kind == kind
             )
         ).all()
         raters = [row for row in everyone if row.withdrawn_at is None]
         unfinished = [row for row in raters if row.finished_at is None]
+        ended = [row for row in raters if row.ended is not None]
         closed_at: datetime | None = connection.execute(
             select(StudyRow.closed_at).where(StudyRow.id == loaded.id)
         ).scalar_one()
@@ -244,7 +252,8 @@ class StudyStore(Registration, Corrections):
             reserved=count(TrialRow, *trials, ~queries.answered(), is_held),
             raters=len(raters),
             active=sum(within(row.seen_at, now, loaded.lease) for row in unfinished),
-            finished=len(raters) - len(unfinished),
+            finished=len(raters) - len(unfinished) - len(ended),
+            ended_early=len(ended),
             votes=count(VoteRow, votes, VoteRow.kind == kind),
             invitations=count(InvitationRow, invitations),
             taken_up=count(InvitationRow, invitations, InvitationRow.rater_id.is_not(None)),

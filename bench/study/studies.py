@@ -18,7 +18,7 @@ from bench.registry import did_you_mean
 from bench.study import StudyError, queries, security
 from bench.study.database import Clock, Database
 from bench.study.design import Design
-from bench.study.interface import LoadedStudy, Study, StudyClosed, UnknownRater, UnknownStudy, Withdrawn
+from bench.study.interface import LoadedStudy, Study, UnknownRater, UnknownStudy, Withdrawn
 from bench.study.models import AttemptRow, StudyRow, TrialRow
 from bench.study.settings import StudySettings
 
@@ -225,7 +225,6 @@ class StudyCatalog:
             raise UnknownStudy(
                 f"{self.name}: there is no study {name!r}.{did_you_mean(name, names)} "
                 f"Studies: {', '.join(names) or 'none'}.",
-                public=StudyClosed.public,
             )
         # Parsing a design takes longer than any query, and checks its digest.
         study = Study(

@@ -19,7 +19,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 from urllib.parse import quote
 
 from sqlalchemy import Connection
@@ -36,14 +36,16 @@ from bench.study.interface import (
     RaterProgress,
     State,
     StoredVote,
+    Study,
     StudyClosed,
     StudyFull,
     UnblindedTrial,
     VoteRefused,
     Withdrawn,
 )
+from bench.study.screening import code_of, early_end, fails_checks, is_overdue
 from bench.study.studies import Row, StudyCatalog
-from bench.study.types import Role, question_texts
+from bench.study.types import Role
 
 # Milliseconds. A larger or negative time means that the browser's clock was set. Then the server's time counts.
 MAX_REACTION = 24 * 3600 * 1000
@@ -161,13 +163,14 @@ class TrialHandout(StudyCatalog):
     def progress(self, rater: str) -> RaterProgress:
         """The numbers of trials that the rater has answered and will be asked. Raises :class:`UnknownRater`."""
         row, votes = self._db.read(lambda c: self._rater_and_votes(c, rater))
-        options = self._load(row.study).study.design.options
+        study = self._load(row.study).study
+        options = study.design.options
         return RaterProgress(
             done=votes.total() - votes["practice"],
             total=options.trials,
             practice_done=votes["practice"],
             practice_total=options.practice,
-            state=state_of(row, votes, options.practice),
+            state=state_of(row, votes, study),
         )
 
     def completion(self, rater: str) -> Completion:
@@ -175,17 +178,27 @@ class TrialHandout(StudyCatalog):
 
         Raises :class:`NotFinished` for a rater who has trials left in an open study, or who never answered one.
         """
-        row, votes = self._db.read(lambda c: self._rater_and_votes(c, rater))
+
+        def work(connection: Connection) -> tuple[Row, Counter[str], bool]:
+            row, votes = self._rater_and_votes(connection, rater)
+            loaded = self._load(row.study, connection)
+            has_code = loaded.study.settings.failed_check_code is not None
+            return row, votes, has_code and fails_checks(connection, loaded, row.id)
+
+        row, votes, failed = self._db.read(work)
         # Closing a study ends it for all who have answered anything.
         if row.finished_at is None and (row.closed_at is None or not votes.total()):
             raise NotFinished(f"rater {rater}: has trials left.")
         loaded = self._load(row.study)
-        code = completion_code(loaded, rater)
-        url = loaded.study.settings.return_url
-        if url is not None:
+        settings = loaded.study.settings
+        code = code_of(settings, own_code(loaded.secret, rater), row.ended, failed=failed)
+        url = None
+        if settings.return_url is not None and code is not None:
             # Quoted, as both values may hold any character.
-            url = url.format(code=quote(code, safe=""), rater=quote(row.external or "", safe=""))
-        return Completion(code, url)
+            url = settings.return_url.format(
+                code=quote(code, safe=""), rater=quote(row.external or "", safe="")
+            )
+        return Completion(code, url, row.ended)
 
     # The open trial
 
@@ -196,7 +209,10 @@ class TrialHandout(StudyCatalog):
         if row is None or row.public in void:
             return None
         now = self._db.now(connection)
-        lease = self._load(me.study, connection).lease
+        loaded = self._load(me.study, connection)
+        if is_overdue(loaded.study.settings, me, now):
+            return None
+        lease = loaded.lease
         # In the second half of its lease, a hold has to be prolonged, and so has the rater's `seen_at`.
         if row.role == "trial":
             held_until = connection.execute(
@@ -217,9 +233,13 @@ class TrialHandout(StudyCatalog):
         me = self._rater(connection, rater, lock=True)
         if me.finished_at is not None:
             return None
-        moment = Moment(self._db.now(connection), self._load(me.study, connection).lease)
+        loaded = self._load(me.study, connection)
+        moment = Moment(self._db.now(connection), loaded.lease)
         my_values = {"me": me.id, "now": moment.now}
         connection.execute(queries.SEEN, my_values)
+        if (why := early_end(connection, loaded, me, moment.now)) is not None:
+            connection.execute(queries.ENDED, {**my_values, "why": why})
+            return None
 
         # Go on with the open trial, or take it back.
         row = connection.execute(queries.OPEN_ISSUE, my_values).one_or_none()
@@ -347,20 +367,21 @@ class TrialHandout(StudyCatalog):
         practice = row.role == "practice"
         practised = votes["practice"]
         case = design.case_by_key[row.case_key]
-        text, hint = question_texts(row.kind, row.question, case)
+        words = self._load(me.study, connection).study.words
+        hint = "hint" if row.kind == "rate" or case.mask is not None else "hint_without_outline"
         return OpenTrial(
             id=row.public,
             kind=row.kind,
             practice=practice,
-            question=text,
-            hint=hint,
+            question=words(f"question.{row.question}.{row.kind}"),
+            hint=words(f"question.{row.question}.{hint}"),
             source_prompt=case.source_prompt,
             target_prompt=case.target_prompt,
             instruction=case.instruction,
             candidates=len(row.candidates),
             tie=row.kind == "pair" and design.options.ties,
             both_bad=row.kind == "pair" and design.options.both_bad,
-            scales=design.options.scales if row.kind == "rate" else (),
+            scales=tuple(map(words.scale, design.options.scales)) if row.kind == "rate" else (),
             number=1 + (practised if practice else votes.total() - practised),
             total=design.options.practice if practice else design.options.trials,
         )
@@ -384,18 +405,16 @@ class TrialHandout(StudyCatalog):
         return row
 
 
-def state_of(rater: Row, votes: Counter[str], practice: int) -> State:
-    """The rater's place in the study. ``votes``: number by role. ``practice``: practice trials of the design."""
+def state_of(rater: Row, votes: Counter[str], study: Study) -> State:
+    """The rater's place in the study. ``votes``: number by role."""
     if rater.finished_at is not None:
-        return "finished"
+        return cast("State", rater.ended or "finished")
     if rater.consented_at is None:
         return "consent"
-    return "practice" if votes["practice"] < practice else "trials"
-
-
-def completion_code(loaded: LoadedStudy, rater: str) -> str:
-    """The completion code that the rater gets: the study's, or else the rater's own."""
-    return loaded.study.settings.completion_code or own_code(loaded.secret, rater)
+    # Raters who voted before anyone asked need no screener.
+    if study.settings.screener and rater.screening is None:
+        return "screener"
+    return "practice" if votes["practice"] < study.design.options.practice else "trials"
 
 
 def own_code(secret: str, rater: str) -> str:

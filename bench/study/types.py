@@ -29,58 +29,8 @@ CONTROL = "control:"
 GROUND_TRUTH, SOURCE, NOISE = f"{CONTROL}truth", f"{CONTROL}source", f"{CONTROL}noise"
 
 
-@dataclass(frozen=True)
-class Question:
-    """A question to the rater. Its texts are plain: a page shows them without markup."""
-
-    name: str
-    pair: str
-    best: str
-    hint: str
-    # The hint for a case without a mask, which has no outline. Empty: the same.
-    hint_without_outline: str = ""
-
-    def hint_for(self, case: StudyCase) -> str:
-        """The hint that fits this case: that for an outline, or that for a case without a mask."""
-        return self.hint if case.mask is not None else self.hint_without_outline or self.hint
-
-    def text(self, kind: str) -> str:
-        """The question for a trial of this kind."""
-        return self.best if kind == "best" else self.pair
-
-
-# The questions by name, in the order in which they are shown and tabled.
-QUESTIONS: Mapping[str, Question] = {
-    question.name: question
-    for question in (
-        Question(
-            "overall",
-            "Which edit is better overall?",
-            "Which edit is the best overall?",
-            "It does what the text asks inside the outline, leaves the rest alone, and looks real.",
-            "It does what the text asks, leaves the rest alone, and looks real.",
-        ),
-        Question(
-            "prompt",
-            "Which edit follows the text better?",
-            "Which edit follows the text best?",
-            "Look only at whether the picture shows what the text asks for.",
-        ),
-        Question(
-            "preserve",
-            "Which edit keeps the rest of the picture better?",
-            "Which edit keeps the rest of the picture best?",
-            "Look only outside the outline: nothing there should differ from the original.",
-            "Look only at what the text does not ask to change: it should be as in the original.",
-        ),
-        Question(
-            "real",
-            "Which picture looks more real?",
-            "Which picture looks most real?",
-            "Look only at whether it could be an untouched photograph; the text does not matter.",
-        ),
-    )
-}
+# The questions in the order in which they are shown and tabled. `words` has their texts.
+QUESTIONS: tuple[str, ...] = ("overall", "prompt", "preserve", "real")
 
 
 @dataclass(frozen=True)
@@ -151,10 +101,3 @@ class Trial:
     def unit(self) -> str:
         """The comparison, whatever the order of its candidates. A rater sees it twice only in a repeat."""
         return "|".join([self.kind, self.question, self.case, *sorted(self.candidates)])
-
-
-def question_texts(kind: str, question: str, case: StudyCase) -> tuple[str, str]:
-    """The question of a trial and its hint."""
-    if kind == "rate":
-        return "How good is this edit?", "Look at the original and the edit, then answer each question."
-    return QUESTIONS[question].text(kind), QUESTIONS[question].hint_for(case)

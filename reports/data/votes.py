@@ -21,10 +21,10 @@ def study_results(
     ``store`` is the study's database. None takes the one that the study commands use. Raises :class:`VoteError` where
     nobody voted on the question, and StudyError as the analysis does.
     """
-    from bench.study.results import analyse_study, run_scores
+    from bench.study.results import analyse_studies, run_scores
     from bench.study.serving import STORE
 
-    analysis, votes = analyse_study(study, store or STORE, scores=run_scores(run), simulated=simulated)
+    analysis, votes = analyse_studies([study], store or STORE, scores=run_scores(run), simulated=simulated)
     return question_results(analysis, votes, question)
 
 

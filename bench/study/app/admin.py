@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from bench.study import StudyError
+from bench.study.app import figures
 from bench.study.app import text as app_text
 from bench.study.app.service import Service
-from bench.study.interface import StudyStatus
 from bench.study.models import HUMAN, SIMULATED
-from bench.study.results import exclusion_rule
+from bench.study.outcomes import hourly_pay, to_csv
+from bench.study.results import exclusion_rule, rater_outcomes
+from bench.study.words import words_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +55,11 @@ RATER_HEADINGS = (
 )
 
 
+def _page(*parts: str) -> str:
+    """The parts of a page. The administrator's pages are English, whatever the raters' language is."""
+    return app_text.page(words_of("en", {}), *parts)
+
+
 def show(service: Service) -> None:
     """The page, or the form for its password."""
     st.html(f"<style>{app_text.static('admin.css')}</style>")
@@ -70,15 +77,14 @@ def show(service: Service) -> None:
             _close(service)
         with right:
             _export(service, kind)
+            _payment(service)
             _files(service)
 
 
 def _sign_in(service: Service) -> None:
     with st.container(key="sheet"):
         st.html(
-            app_text.page(
-                app_text.heading("Administration"), app_text.plain(f"Study: {service.name}", soft=True)
-            )
+            _page(app_text.heading("Administration"), app_text.plain(f"Study: {service.name}", soft=True))
         )
         with st.form("password", border=False):
             password = st.text_input(
@@ -108,7 +114,7 @@ def _head(service: Service) -> str:
         f"{options.raters} raters of {options.trials} answers · made {study.created_at:%d %b %Y} · "
         f"design {study.design.digest[:12]}"
     )
-    left.html(app_text.page(app_text.heading(study.settings.title), app_text.plain(summary, soft=True)))
+    left.html(_page(app_text.heading(study.text("title")), app_text.plain(summary, soft=True)))
     # The choice appears only once simulated raters have voted.
     if not service.store.status(service.name).simulated_votes:
         return HUMAN
@@ -135,7 +141,7 @@ def _live(service: Service, kind: str) -> None:
 def _figures(service: Service, kind: str) -> None:
     if kind == SIMULATED:
         st.html('<p class="simulated">Simulated raters: none of these figures is of people.</p>')
-    st.html(tiles(service.store.status(service.name, kind), kind))
+    st.html(figures.tiles(service.store.status(service.name, kind), kind))
     # Preferences, once there is a vote.
     votes = service.store.votes(service.name, kind)
     # The rule that the study stated before any vote.
@@ -145,11 +151,13 @@ def _figures(service: Service, kind: str) -> None:
         with st.container(key="figures"):
             left, right = st.columns([1.2, 1], gap="small")
         with left:
-            st.html(preference(analysis))
+            st.html(figures.preference(analysis) if len(analysis.shares) else figures.ratings(analysis))
         with right:
-            st.html(wins(analysis))
+            st.html(figures.wins(analysis) if len(analysis.shares) else "")
+        if len(analysis.shares) and len(analysis.ratings):
+            st.html(figures.ratings(analysis))
     else:
-        st.html(panel("Preference", "<p class='none'>No votes yet.</p>"))
+        st.html(figures.panel("Preference", "<p class='none'>No votes yet.</p>"))
     st.html(raters(service, kind, votes, rule))
 
 
@@ -171,130 +179,6 @@ def _analysis(
     return cached(study, store, kind, fingerprint, votes, rule)  # type: ignore[no-any-return]
 
 
-def panel(title: str, body: str, note: str = "") -> str:
-    small = f"<p class='note'>{escape(note)}</p>" if note else ""
-    return f'<section class="panel"><h2>{escape(title)}</h2>{body}{small}</section>'
-
-
-def tiles(status: StudyStatus, kind: str) -> str:
-    """The counts of trials, raters, votes and invitations."""
-    # Share of the design's trials that have a vote.
-    done = status.answered / status.planned if status.planned else 0.0
-    state = "closed" if status.closed else "open"
-    # (heading, figure, HTML below it)
-    cards = [
-        (
-            "Trials answered",
-            f"{status.answered:,} <small>of {status.planned:,}</small>",
-            f'<div class="meter"><i style="width:{100 * done:.1f}%"></i></div>'
-            f"<p>{100 * done:.0f}% done, {status.reserved} open now; the study is {state}</p>",
-        ),
-        (
-            "Raters" if kind == HUMAN else "Simulated raters",
-            f"{status.raters:,}",
-            f"<p>{status.finished} finished, {status.active} active</p>",
-        ),
-        ("Votes", f"{status.votes:,}", "<p>with repeats, checks and practice</p>"),
-        (
-            "Invitations",
-            f"{status.taken_up:,} <small>of {status.invitations:,}</small>",
-            "<p>taken up</p>",
-        ),
-    ]
-    boxes = (f'<div class="tile"><h3>{name}</h3><b>{value}</b>{rest}</div>' for name, value, rest in cards)
-    return f'<div class="tiles">{"".join(boxes)}</div>'
-
-
-# --- preferences ------------------------------------------------------------------------------------------
-
-
-def _rows(table: pd.DataFrame, rater_set: str) -> pd.DataFrame:
-    """The rows over all questions, protocols and categories. ``rater_set``: ``kept`` or ``all`` raters."""
-    pooled = (table["question"] == "all") & (table["protocol"] == "all") & (table["category"] == "all")
-    rows: pd.DataFrame = table[(table["raters"] == rater_set) & pooled]
-    return rows
-
-
-def _rater_set(analysis: Analysis) -> str:
-    """``kept`` raters, unless the rule excludes all of them."""
-    return "kept" if (analysis.counts["raters"] == "kept").any() else "all"
-
-
-def preference(analysis: Analysis) -> str:
-    """A dot and its 95% interval per method, best first."""
-    rater_set = _rater_set(analysis)
-    parts = []
-    for kind, shares in _rows(analysis.shares, rater_set).groupby("kind", sort=False):
-        rows = shares.sort_values("share", ascending=False).to_dict("records")
-        # The share of a method that is chosen by chance.
-        middle = 0.5 if kind == "pair" else 1 / max(1, len(rows))
-        lines = "".join(_interval(row, middle) for row in rows)
-        title = "" if kind == "pair" else "<h3>Choices of the best</h3>"
-        parts.append(
-            f'{title}<div class="intervals">{lines}<div class="axis"><span></span><div><i>0</i><i>25</i><i>50</i>'
-            "<i>75</i><i>100%</i></div><span></span></div></div>"
-        )
-    whose = "the raters kept" if rater_set == "kept" else "all raters"
-    note = (
-        f"Share of the votes that showed a method and preferred it (a tie counts half), of {whose}; 95% "
-        f"intervals by {analysis.resamples} bootstrap resamples of raters and sources. {analysis.exclusion} Stopping "
-        "a study because of these figures biases it."
-    )
-    return panel("Preference", "".join(parts), note)
-
-
-def _interval(row: Mapping[str, Any], middle: float) -> str:
-    """One method's line: its name, a bar with a dot, and the figures in per cent."""
-    share, low, high = (100 * float(row[name]) for name in ("share", "low", "high"))
-    # NaN where there are too few votes for an interval.
-    has_interval = low == low and high == high
-    bar = f'<em style="left:{low:.2f}%;width:{max(high - low, 0.4):.2f}%"></em>' if has_interval else ""
-    value = f"{share:.1f} <small>{low:.0f}–{high:.0f}</small>" if has_interval else f"{share:.1f}"
-    return (
-        f'<div class="line"><span class="name" dir="auto" title="{escape(str(row["method"]))}">'
-        f"{escape(str(row['method']))}</span>"
-        f'<div class="scale"><u style="left:{100 * middle:.2f}%"></u>{bar}<b style="left:{share:.2f}%"></b></div>'
-        f'<span class="value">{value}<small class="n"> n {int(row["n"])}</small></span></div>'
-    )
-
-
-def wins(analysis: Analysis) -> str:
-    """Matrix of the row's share of the votes between two methods. A tie counts half."""
-    rater_set = _rater_set(analysis)
-    shares = _rows(analysis.shares, rater_set).sort_values("share", ascending=False)
-    order = list(shares["method"].drop_duplicates())
-    # (method, its opponent) -> row of the table.
-    cells = {
-        (row["method"], row["against"]): row for row in _rows(analysis.wins, rater_set).to_dict("records")
-    }
-    # Methods are numbered from the best. The head has the numbers, the rows also the names.
-    head = "".join(f"<th title='{escape(name)}'>{number}</th>" for number, name in enumerate(order, 1))
-    body = []
-    for number, method in enumerate(order, 1):
-        line = "".join(_win_cell(method, against, cells.get((method, against))) for against in order)
-        body.append(f"<tr><th class='name'><span>{number}</span> {escape(str(method))}</th>{line}</tr>")
-    table = (
-        f"<table class='matrix'><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    )
-    return panel(
-        "Head to head",
-        f"<div class='scroll'>{table}</div>",
-        "Per cent of the votes between two that the row won.",
-    )
-
-
-def _win_cell(method: str, against: str, row: Mapping[str, Any] | None) -> str:
-    if method == against or row is None or not row["n"]:
-        return "<td class='off'></td>"
-    share = float(row["share"])
-    # Blue for wins, orange for losses, the stronger the further from one half.
-    tint = f"rgba({'31,79,216' if share >= 0.5 else '200,90,40'},{1.2 * abs(share - 0.5):.2f})"
-    title = (
-        f"{method} against {against}: {row['wins']:g} wins, {row['ties']:g} ties, {row['losses']:g} losses"
-    )
-    return f"<td style='background:{tint}' title='{escape(title, quote=True)}'>{100 * share:.0f}</td>"
-
-
 # --- raters -----------------------------------------------------------------------------------------------
 
 
@@ -302,7 +186,7 @@ def raters(service: Service, kind: str, votes: pd.DataFrame, rule: Exclusion) ->
     """One line per rater, with the verdict of the exclusion rule."""
     entries = service.store.quality(service.name, kind)
     if not entries:
-        return panel("Raters", "<p class='none'>Nobody yet.</p>")
+        return figures.panel("Raters", "<p class='none'>Nobody yet.</p>")
     # Rater -> reason of the exclusion.
     reasons: dict[str, str] = {}
     if len(votes):
@@ -319,7 +203,7 @@ def raters(service: Service, kind: str, votes: pd.DataFrame, rule: Exclusion) ->
         f"<tbody>{lines}</tbody></table>"
     )
     note = f"{rule} As of {datetime.now(UTC):%H:%M:%S} UTC; looked at again every {REFRESH} seconds."
-    return panel("Raters", f"<div class='scroll tall'>{table}</div>", note)
+    return figures.panel("Raters", f"<div class='scroll tall'>{table}</div>", note)
 
 
 def _rater_line(entry: RaterQuality, total: int, reason: str | None) -> str:
@@ -350,7 +234,7 @@ def _rater_line(entry: RaterQuality, total: int, reason: str | None) -> str:
 
 def _invite(service: Service) -> None:
     with st.container(key="box_invite"):
-        st.html(app_text.page("<h2>Invite</h2>"))
+        st.html(_page("<h2>Invite</h2>"))
         with st.form("invite", border=False):
             one, two = st.columns(2)
             count = one.number_input("Links", 1, 1000, 5)
@@ -370,7 +254,7 @@ def _invite(service: Service) -> None:
 
 def _export(service: Service, kind: str) -> None:
     with st.container(key="box_export"):
-        st.html(app_text.page("<h2>Export</h2>"))
+        st.html(_page("<h2>Export</h2>"))
         # Anonymous unless the administrator says otherwise.
         anonymous = st.toggle("Anonymous: raters become numbers that cannot be traced back", value=True)
         stem = f"{service.name}-{'votes' if kind == HUMAN else 'simulated'}"
@@ -405,9 +289,30 @@ def exported(service: Service, kind: str, ending: str, *, anonymous: bool) -> by
         return path.read_bytes()
 
 
+def _payment(service: Service) -> None:
+    with st.container(key="box_payment"):
+        st.html(_page("<h2>Payment</h2>"))
+        entries = rater_outcomes(service.store, service.name)
+        counts = Counter(entry.outcome for entry in entries)
+        st.caption(", ".join(f"{count} {name}" for name, count in counts.items()) or "No raters yet.")
+        if (pay := hourly_pay(entries)) is not None:
+            st.caption(
+                f"Median of those to approve: {pay[0]:.1f} minutes, {pay[1]:.2f} "
+                f"{service.study.settings.currency} per hour."
+            )
+        st.download_button(
+            "Outcomes by recruiting id (CSV)",
+            # Called on the click, so that no file with people's ids is made before.
+            lambda: to_csv(rater_outcomes(service.store, service.name)).encode(),
+            f"{service.name}-outcomes.csv",
+            "text/csv",
+            on_click="ignore",
+        )
+
+
 def _files(service: Service) -> None:
     with st.container(key="box_files"):
-        st.html(app_text.page("<h2>Files and incidents</h2>"))
+        st.html(_page("<h2>Files and incidents</h2>"))
         if st.button("Check the study's files"):
             problems = service.study.design.changed_files()
             if problems:
@@ -426,7 +331,7 @@ def _files(service: Service) -> None:
 
 def _close(service: Service) -> None:
     with st.container(key="box_close"):
-        st.html(app_text.page("<h2>Close</h2>"))
+        st.html(_page("<h2>Close</h2>"))
         if service.store.status(service.name).closed:
             st.caption("The study is closed: no new raters and no new questions.")
             return

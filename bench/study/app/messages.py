@@ -36,16 +36,20 @@ def trial_message(service: Service, rater: str, trial: OpenTrial) -> dict[str, A
     prepared = service.images.prepare(rater, trial.id)
     # A rater can read the whole message in the browser's developer tools. So it names no method, no case and no
     # file: ids and addresses are opaque.
+    words = service.study.words
     return {
-        "title": service.study.settings.title,
+        "title": service.study.text("title"),
+        "words": words.part("trial"),
+        "direction": words.direction,
+        "language": words.language,
         "trial": {
             "id": trial.id,
             "kind": trial.kind,
             "practice": trial.practice,
             "question": trial.question,
             "hint": trial.hint,
-            "brief": app_text.brief(trial),
-            "labels": app_text.labels(trial),
+            "brief": app_text.brief(words, trial),
+            "labels": app_text.labels(words, trial),
             "tie": trial.tie,
             "bothBad": trial.both_bad,
             "scales": [

@@ -1,4 +1,4 @@
-"""The rater's pages: consent, instructions, practice, trials, the end. All but the trial are plain text.
+"""A rater's way through the study: coming in, the page that follows, the trials and their answers.
 
 A trial is one message to the browser: texts, opaque ids and the addresses of images. An answer is therefore
 acknowledged before any image arrives. The browser fetches the images of this trial, then those of the next one.
@@ -18,27 +18,29 @@ from typing import Any
 import streamlit as st
 
 from bench.study import StudyError
+from bench.study.app import pages
 from bench.study.app import text as app_text
 from bench.study.app.messages import read_answer, trial_message
 from bench.study.app.service import LOG, RunFolderMissing, Service
 from bench.study.database import DatabaseError
 from bench.study.images import ImageChanged
 from bench.study.interface import (
+    MTURK_PREVIEW,
     RECRUITERS,
     SESSION_DAYS,
     Answer,
     AnsweredTrial,
-    NotFinished,
     OpenTrial,
     RaterProgress,
     RaterSession,
     StudyClosed,
     StudyFull,
+    TookPart,
     UnknownRater,
     Withdrawn,
 )
 from bench.study.scales import LOW
-from bench.study.security import TokenError, TokenExpired, TokenUsed
+from bench.study.security import TokenError
 
 # Writes the cookie, since Streamlit's server cannot set one. `SameSite=Lax`: requests of other sites do not carry it.
 # `Secure` is added under https alone: a browser would drop the cookie of a plain http page.
@@ -55,47 +57,34 @@ def show(service: Service) -> None:
     """Shows the rater's current page, or a page with the reason why there is none."""
     place = st.empty()
     retry = False
+    words = service.study.words
+    if words.direction == "rtl":
+        # Streamlit's own elements follow the direction of the page.
+        st.html("<style>.stApp { direction: rtl; }</style>")
     try:
         with place.container():
             _show(service)
         return
-    except (StudyClosed, StudyFull) as error:
-        title, text = "Thank you", error.public
-    except TokenUsed as error:
-        title, text = "This link has been used", error.public
-    except TokenExpired as error:
-        title, text = "This link has expired", error.public
+    except (StudyClosed, StudyFull, TookPart) as error:
+        title, text = "thank_you", words.error(error)
     except Withdrawn as error:
-        title, text = "You do not take part", error.public
+        title, text = "declined.heading", words.error(error)
     except (TokenError, UnknownRater) as error:
-        title, text = "This link does not work", error.public
+        title, text = "not_working", words.error(error)
     except DatabaseError as error:
         service.incidents.record("database", service.name, str(error))
-        title, text, retry = "One moment", "Your answers so far are stored. Try again in a minute.", True
+        title, text, retry = "one_moment", words("stored_so_far"), True
     except RunFolderMissing as error:
-        title, text, retry = "One moment", error.public, True
+        title, text, retry = "one_moment", words.error(error), True
     # Replaces the part of the page that was drawn before the error.
     with place.container():
-        message(title, text, service, retry=retry)
-
-
-def message(title: str, text: str, service: Service, *, retry: bool = False) -> None:
-    """A page with one message."""
-    with st.container(key="sheet_message"):
-        contact = app_text.contact(service.study.settings.contact)
-        st.html(app_text.page(app_text.heading(title), app_text.plain(text), contact))
-        if retry:
-            st.button("Try again", type="primary")
+        pages.message(words(title), text, service, retry=retry)
 
 
 def _show(service: Service) -> None:
     if st.session_state.get("declined"):
-        message(
-            "You do not take part",
-            "Nothing about you is stored. You can close this page. If a recruiting service sent you, return the "
-            "study there.",
-            service,
-        )
+        words = service.study.words
+        pages.message(words("declined.heading"), words("declined.text"), service)
         return
     session = _session(service)
     # Another page was shown already.
@@ -106,11 +95,13 @@ def _show(service: Service) -> None:
     progress = service.store.progress(session.rater)
     begun = progress.done + progress.practice_done > 0
     if progress.state == "consent":
-        _consent_page(service, session)
-    elif progress.state == "finished":
-        _last_page(service, session.rater)
+        pages.consent(service, session, lambda: session)
+    elif progress.state == "screener":
+        pages.screener(service, session.rater)
+    elif progress.state == "finished" or progress.state in pages.ENDINGS:
+        pages.last(service, session.rater)
     elif not st.session_state.setdefault("instructed", begun):
-        _instructions_page(service, begun)
+        pages.instructions(service, begun)
     else:
         _trial_page(service, session.rater, progress)
 
@@ -141,18 +132,27 @@ def _session(service: Service) -> RaterSession | None:
 
     # A new visitor.
     if not invitation and not service.study.settings.open_registration:
-        message(
-            service.study.settings.title,
-            "Taking part needs an invitation. Open the link that you were sent, and copy all of it.",
-            service,
-        )
+        pages.message(service.study.text("title"), service.study.words("no_invitation"), service)
+        return None
+    if recruited.get("assignmentId") == MTURK_PREVIEW:
+        # Mechanical Turk shows the page before a worker has accepted the task.
+        pages.message(service.study.text("title"), service.study.words("preview"), service)
         return None
     if service.store.status(service.name).closed:
         raise StudyClosed(f"study {service.name} is closed.")
     if invitation:
         # Checked before the consent page, so that nobody agrees to a study that their link does not open.
         service.check_invitation(invitation, external, recruited)
-    _consent_page(service, None, invitation, external, recruited)
+
+    def enter() -> RaterSession:
+        # Only now is the invitation used.
+        if invitation:
+            session = service.redeem(invitation, external, recruited)
+        else:
+            session = service.store.enter(service.name, external, recruited)
+        return _come_in(session, invitation or service.name)
+
+    pages.consent(service, None, enter)
     return None
 
 
@@ -195,122 +195,6 @@ def _set_cookie(session: RaterSession) -> None:
         _cookie_component()(key="keeper", data=cookie)
 
 
-# --- pages of text ----------------------------------------------------------------------------------------
-
-
-def _consent_page(
-    service: Service,
-    session: RaterSession | None,
-    invitation: str = "",
-    external: str = "",
-    recruited: Mapping[str, str] | None = None,
-) -> None:
-    """Asks for consent. ``session`` is None for a visitor who is not a rater yet."""
-    study = service.study
-    settings = study.settings
-    with st.container(key="sheet"):
-        # What the study is, what is stored, and whom to ask.
-        st.html(
-            app_text.page(
-                app_text.heading(settings.title),
-                app_text.facts(app_text.about(study.design)),
-                app_text.card(app_text.plain(settings.consent), app_text.storage_notice(settings.contact)),
-                app_text.contact(settings.contact),
-            )
-        )
-        # The decision. A rerun shows the page that follows from it.
-        agreed = st.button("I agree and want to begin", type="primary", key="agree")
-        declined = st.button("I do not want to take part", key="decline")
-        if agreed:
-            if session is None:
-                # Only now is the invitation used.
-                if invitation:
-                    session = service.redeem(invitation, external, recruited)
-                else:
-                    session = service.store.enter(service.name, external, recruited)
-                _come_in(session, invitation or service.name)
-            service.store.consent(session.rater)
-        elif declined:
-            # A rater who came back to this page may have answers.
-            if session is not None:
-                service.store.withdraw(session.rater)
-            st.session_state["declined"] = True
-        else:
-            return
-    st.rerun()
-
-
-def _instructions_page(service: Service, begun: bool) -> None:
-    """Shows the instructions. ``begun``: the rater has answered a trial and looks at them again."""
-    study = service.study
-    with st.container(key="sheet"):
-        st.html(
-            app_text.page(
-                app_text.heading("How it works"),
-                app_text.plain(study.settings.instructions),
-                app_text.keys(study.design.options),
-                "<h2>Three examples</h2>",
-                app_text.examples(),
-            )
-        )
-        # The instructions can be opened again at any time. They then lead back to the open trial.
-        practice = study.design.options.practice and not begun
-        label = "Go on" if begun else "Start with practice" if practice else "Start"
-        if not st.button(label, type="primary", key="start"):
-            return
-    st.session_state["instructed"] = True
-    st.rerun()
-
-
-def _practice_done_page(total: int) -> None:
-    with st.container(key="sheet"):
-        st.html(
-            app_text.page(
-                app_text.heading("That was the practice"),
-                app_text.plain(
-                    f"Now the {total} questions that count. There is no right answer to them that we know of: "
-                    "we want yours. You can change the last answer until you have given the next one."
-                ),
-            )
-        )
-        if not st.button("Begin", type="primary", key="ready_button"):
-            return
-    # Kept for this session only. After a reload, the page may come once more.
-    st.session_state["ready"] = True
-    st.rerun()
-
-
-def _last_page(service: Service, rater: str, title: str = "You are done", text: str | None = None) -> None:
-    """The page with the completion code. Raises ``NotFinished`` for a rater who does not get one yet."""
-    # Read before anything is drawn, so that an error leaves no half-drawn page.
-    completion = service.store.completion(rater)
-    settings = service.study.settings
-    with st.container(key="sheet"):
-        st.html(
-            app_text.page(
-                app_text.heading(title),
-                app_text.plain(settings.thanks if text is None else text),
-                app_text.code(completion),
-                app_text.contact(settings.contact),
-            )
-        )
-
-
-def _closed_page(service: Service, rater: str) -> None:
-    """The page of a study that was closed before the rater finished. Raises ``StudyClosed`` for one who never began."""
-    try:
-        # A rater with at least one answer gets the code, and with it the payment.
-        _last_page(
-            service,
-            rater,
-            "This study has ended",
-            "It was closed before you came to the end. The answers that you gave are stored: thank you! The code "
-            "shows that you took part.",
-        )
-    except NotFinished:
-        raise StudyClosed(f"study {service.name} is closed.") from None
-
-
 # --- a trial ----------------------------------------------------------------------------------------------
 
 
@@ -329,13 +213,13 @@ def _trial_page(service: Service, rater: str, progress: RaterProgress) -> None:
     try:
         trial, data = _next_trial(service, rater, answered)
     except StudyClosed:
-        _closed_page(service, rater)
+        pages.closed(service, rater)
         return
     if trial is None:
-        _last_page(service, rater)
+        pages.last(service, rater)
         return
     if progress.practice_done and not trial.practice and not progress.done and not state.get("ready"):
-        _practice_done_page(progress.total)
+        pages.practice_done(service, progress.total)
         return
     # The message to the component.
     data["changing"] = answered.answer if answered else None
@@ -415,21 +299,21 @@ def _next_trial(
 
 def _guarded(service: Service, work: Callable[[], None]) -> None:
     """Runs ``work``. After any error, the rater reads a sentence and can go on."""
-    state = st.session_state
+    state, words = st.session_state, service.study.words
     # The component waits for a new round, even if the answer cannot be stored.
     state["round"] = state.get("round", 0) + 1
     try:
         work()
     except DatabaseError as error:
         service.incidents.record("database", service.name, str(error))
-        state["notice"] = "Your answer could not be stored. Please give it again in a moment."
+        state["notice"] = words("error.DatabaseError")
     except StudyError as error:
         LOG.warning("%s", error)
-        state["notice"] = error.public
+        state["notice"] = words.error(error)
     except Exception as error:  # the traceback is for the log, not for a rater
         LOG.exception("an answer could not be taken")
         service.incidents.record("error", service.name, f"{type(error).__name__}: {error}")
-        state["notice"] = StudyError.public
+        state["notice"] = words("error.StudyError")
 
 
 def _store_answer(service: Service, rater: str) -> None:
@@ -449,9 +333,7 @@ def _store_answer(service: Service, rater: str) -> None:
     if stored.correct is not None:
         _explain(service, rater, trial, stored.answer, stored.correct)
     elif not stored.new and trial not in sent:
-        state["notice"] = (
-            "You had answered the last question already, in another tab. Your first answer counts."
-        )
+        state["notice"] = service.study.words("error.another_tab")
     sent.add(trial)
 
 
@@ -465,11 +347,12 @@ def _explain(service: Service, rater: str, trial: str, answer: Answer, correct: 
     # The server looks the right answer up. The browser gets its position only now.
     unblinded = service.store.unblinded(rater, trial).trial
     best = None if opened.kind == "rate" else unblinded.candidates.index(str(unblinded.expected))
-    text = (
-        app_text.rating_feedback(unblinded.expected == LOW)
-        if best is None
-        else app_text.feedback(app_text.labels(opened)[best], correct)
-    )
+    words = service.study.words
+    if best is None:
+        text = words("feedback.low" if unblinded.expected == LOW else "feedback.high")
+    else:
+        label = app_text.labels(words, opened)[best]
+        text = words("feedback.right" if correct else "feedback.wrong", label=label)
     state["feedback"] = {
         "trial": opened,
         "shown": {"answer": answer, "correct": correct, "best": best, "text": text},

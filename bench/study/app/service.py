@@ -122,8 +122,6 @@ def incidents_path(target: str) -> Path:
 class RunFolderMissing(StudyError):
     """A run folder of the study is missing: a disk that is not mounted, or a folder that was moved."""
 
-    public = "We cannot show pictures at the moment. Your answers so far are stored. Try again in a minute."
-
 
 @dataclass(frozen=True)
 class Service:

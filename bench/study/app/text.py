@@ -8,12 +8,13 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
-from bench.study.design import Design, DesignOptions
-from bench.study.interface import SESSION_DAYS, Completion, OpenTrial
+from markdown_it import MarkdownIt
+
+from bench.study.design import DesignOptions
+from bench.study.interface import SESSION_DAYS, Completion, OpenTrial, Study
+from bench.study.words import Words
 
 STATIC = Path(__file__).with_name("static")
-# For the estimate on the first page. A careful comparison takes 10 to 15 seconds.
-SECONDS_PER_TRIAL = 14
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -23,8 +24,9 @@ def static(name: str) -> str:
     return (STATIC / name).read_text(encoding="utf-8")
 
 
-def page(*parts: str) -> str:
-    return f'<div class="peb">{"".join(parts)}</div>'
+def page(words: Words, *parts: str) -> str:
+    """The parts of a page in the words' direction. The parts are HTML."""
+    return f'<div class="peb" dir="{words.direction}" lang="{escape(words.language)}">{"".join(parts)}</div>'
 
 
 def heading(text: str) -> str:
@@ -40,6 +42,18 @@ def plain(text: str, *, soft: bool = False) -> str:
     return f'<p class="plain{" soft" if soft else ""}" dir="auto">{escape(text)}</p>'
 
 
+def markdown(text: str) -> str:
+    """A text of a study in Markdown. HTML in it is shown as text, and images are links: a page loads nothing else."""
+    parser = MarkdownIt("commonmark", {"html": False}).disable("image")
+    return f'<div class="markdown" dir="auto">{parser.render(text)}</div>'
+
+
+def own(study: Study, name: str) -> str:
+    """The study's ``consent``, ``instructions`` or ``thanks``, plain or as Markdown."""
+    text = study.text(name)
+    return markdown(text) if name in study.settings.markdown else plain(text)
+
+
 def facts(items: Iterable[str], *, kind: str = "facts") -> str:
     """A list. ``kind``: ``facts`` for a few words each, side by side, or ``sentences`` below each other."""
     return f'<ul class="{kind}">{"".join(f"<li>{escape(item)}</li>" for item in items)}</ul>'
@@ -49,91 +63,69 @@ def card(*parts: str) -> str:
     return f'<div class="card">{"".join(parts)}</div>'
 
 
-def contact(text: str) -> str:
-    return plain(f"Questions: {text}", soft=True) if text.strip() else ""
+def contact(words: Words, text: str) -> str:
+    return plain(words("contact", contact=text), soft=True) if text.strip() else ""
 
 
-def storage_notice(contact: str) -> str:
-    """Says what is stored of a rater and how it is deleted. It holds for every study, so no setting changes it."""
+def storage_notice(words: Words, contact: str, *, screener: bool) -> str:
+    """Says what is stored of a rater and how it is deleted. It holds for every study."""
     # The address for a withdrawal: the study's contact, if it has one.
-    who = contact.strip() or "the person who invited you"
+    who = contact.strip() or words("stored.inviter")
+    names = ("answers", "details", "ids", *(("screener",) if screener else ()), "cookie", "name")
     return (
-        "<h2>What is stored</h2>"
-        + facts(
-            (
-                "Under a random number: your answers, when you gave each and how long it took.",
-                "With each answer: whether you used the keyboard, a mouse or touch; whether you zoomed, enlarged or "
-                "compared the pictures, took an answer back, paused or reloaded the page; the sizes of your window and "
-                "of the pictures, and the pixel ratio of your screen.",
-                "If a recruiting service sent you: its ids of you, of the study and of your session, so that you can "
-                "be paid.",
-                f"In this browser: a cookie with your number, for {SESSION_DAYS} days, so that you can go on later.",
-                "The study stores neither your name nor your network address.",
-            ),
-            kind="sentences",
-        )
-        + plain(
-            "You may withdraw at any time, and all of your answers are deleted. Send the code of the last page, or "
-            f"the address of any page after this one, to: {who}"
-        )
+        f"<h2>{escape(words('stored.heading'))}</h2>"
+        + facts((words(f"stored.{name}", days=SESSION_DAYS) for name in names), kind="sentences")
+        + plain(words("stored.withdraw", who=who))
     )
 
 
-def code(completion: Completion) -> str:
+def code(words: Words, completion: Completion) -> str:
     """The completion code, and the link back to the recruiting service where the study has one."""
+    if completion.code is None:
+        return ""
     parts = []
     if completion.url is not None:
         # Without a referrer, since the address of this page is the rater's own link.
         parts.append(
             f'<p><a class="go" href="{escape(completion.url)}" target="_self" rel="noreferrer" '
-            'referrerpolicy="no-referrer">Return to where you came from</a></p>'
+            f'referrerpolicy="no-referrer">{escape(words("return"))}</a></p>'
         )
-    parts.append("<h2>Your completion code</h2>")
-    parts.append(f'<p><span class="code">{escape(completion.code)}</span></p>')
+    parts.append(f"<h2>{escape(words('code'))}</h2>")
+    parts.append(f'<p><span class="code" dir="ltr">{escape(completion.code)}</span></p>')
     return "".join(parts)
 
 
-def about(design: Design) -> list[str]:
+def about(words: Words, study: Study) -> list[str]:
     """Number of questions, duration and conditions, for the first page."""
-    options = design.options
+    options, limit = study.design.options, study.settings.time_limit_minutes
     # Rounded to whole minutes: the estimate is not more exact than that.
-    minutes = max(1, round((options.trials + options.practice) * SECONDS_PER_TRIAL / 60))
-    items = [f"{options.trials} questions", f"about {minutes} minute{'s' if minutes > 1 else ''}"]
+    items = [
+        words("about.questions", n=options.trials),
+        words("about.minutes", n=max(1, round(options.minutes))),
+    ]
     if options.practice:
-        items.append(f"{options.practice} for practice first")
-    return [*items, "pause at any time", "no account"]
+        items.append(words("about.practice", n=options.practice))
+    # A pause costs time where the time is limited.
+    items.append(words("about.pause") if limit is None else words("about.limit", n=limit))
+    return [*items, words("about.account")]
 
 
-def labels(trial: OpenTrial) -> list[str]:
+def labels(words: Words, trial: OpenTrial) -> list[str]:
     """Labels A, B, ... of the candidates, in the order shown. After Z come numbers. A single edit is the edit."""
     if trial.kind == "rate":
-        return ["Edit"]
+        return [words("trial.edit")]
     return [LETTERS[index] if index < len(LETTERS) else str(index + 1) for index in range(trial.candidates)]
 
 
-def brief(trial: OpenTrial) -> list[list[str]]:
+def brief(words: Words, trial: OpenTrial) -> list[list[str]]:
     """(label, text, CSS class) of each text that asks for the edit."""
     # The first text is the main one: the instruction, or else the target prompt.
     lines = []
     if trial.instruction.strip():
-        lines.append(["Asked for", trial.instruction, "main"])
+        lines.append([words("trial.asked_for"), trial.instruction, "main"])
     if trial.target_prompt.strip():
-        lines.append(["Should show", trial.target_prompt, "" if lines else "main"])
+        lines.append([words("trial.should_show"), trial.target_prompt, "" if lines else "main"])
     return lines
-
-
-def feedback(label: str, correct: bool) -> str:
-    """Explanation of a practice trial. ``label`` is the right candidate's, ``correct`` says whether it was chosen."""
-    if correct:
-        return f"{label} was made well on purpose; in the other, the edit is missing or spoilt."
-    return f"{label} is the better one: it was made well on purpose; in the other, the edit is missing or spoilt."
-
-
-def rating_feedback(spoilt: bool) -> str:
-    """Explanation of a practice trial in which an edit is rated."""
-    if spoilt:
-        return "This picture was spoilt on purpose: low ratings fit."
-    return "This edit was made well on purpose: high ratings fit."
 
 
 # --- worked examples: drawings, so that every study has them and none shows a method ------------------------
@@ -177,59 +169,50 @@ def _example(title: str, why: str, pictures: Sequence[tuple[str, str]], best: in
             f'<figure{mark}><img src="{source}" alt="{escape(name)}"/><figcaption>{escape(name)}</figcaption></figure>'
         )
     return (
-        f'<div class="example"><p><strong>{escape(title)}</strong></p><div class="row">{"".join(figures)}</div>'
-        f"<p>{why}</p></div>"
+        f'<div class="example"><p dir="auto"><strong>{escape(title)}</strong></p>'
+        f'<div class="row" dir="ltr">{"".join(figures)}</div>'
+        f'<p dir="auto">{escape(why)}</p></div>'
     )
 
 
-def examples() -> str:
+def examples(words: Words) -> str:
     """Three comparisons with their answers and why."""
     # A right edit against none, against changes outside the outline, and against an unreal one.
-    original = ("Original", _house(RED, extra=_OUTLINE))
-    request = "Asked for: paint the door blue."
-    return (
-        '<div class="examples">'
-        + _example(
-            request,
-            "<strong>A is better.</strong> B leaves the door as it was: it does not do what was asked.",
-            [original, ("A", _house(BLUE)), ("B", _house(RED))],
-            1,
-        )
-        + _example(
-            request,
-            "<strong>B is better.</strong> Both doors are blue, but A also changes the sky and the roof, "
-            "outside the outline.",
-            [original, ("A", _house(BLUE, sky="#f2d9c2", roof="#4d5d4a")), ("B", _house(BLUE))],
-            2,
-        )
-        + _example(
-            request,
-            "<strong>A is better.</strong> B is blue where it should be, but smeared: nobody would take it for a "
-            "door.",
-            [original, ("A", _house(BLUE)), ("B", _house("#efe6d5", extra=_SMEAR))],
-            1,
-        )
-        + "</div>"
+    original = (words("trial.original"), _house(RED, extra=_OUTLINE))
+    pictures = (
+        ([original, ("A", _house(BLUE)), ("B", _house(RED))], 1),
+        ([original, ("A", _house(BLUE, sky="#f2d9c2", roof="#4d5d4a")), ("B", _house(BLUE))], 2),
+        ([original, ("A", _house(BLUE)), ("B", _house("#efe6d5", extra=_SMEAR))], 1),
     )
+    names = ("first", "second", "third")
+    parts = [
+        _example(words("example.asked"), words(f"example.{name}"), row, best)
+        for name, (row, best) in zip(names, pictures, strict=True)
+    ]
+    return f'<h2>{escape(words("three_examples"))}</h2><div class="examples">{"".join(parts)}</div>'
 
 
-def keys(options: DesignOptions) -> str:
+def keys(words: Words, options: DesignOptions) -> str:
     """Instructions for the keyboard, for the study's kinds of trials."""
     parts = []
     if "pair" in options.kinds:
-        tie = ", <kbd>N</kbd> says that there is no difference" if options.ties else ""
-        tie += ", <kbd>B</kbd> says that both are bad" if options.both_bad else ""
-        parts.append(f"Of two edits, <kbd>←</kbd> and <kbd>→</kbd> choose the left or the right one{tie}.")
+        parts.append(_with_keys(words, "pair", left="←", right="→"))
+        if options.ties:
+            parts.append(_with_keys(words, "tie", key="N"))
+        if options.both_bad:
+            parts.append(_with_keys(words, "both_bad", key="B"))
     # Numbers, as there is no left and right.
     if "best" in options.kinds:
-        parts.append("Of several edits, <kbd>1</kbd>, <kbd>2</kbd> and so on choose one.")
+        parts.append(_with_keys(words, "best", one="1", two="2"))
     if "rate" in options.kinds:
-        parts.append(
-            "Where a single edit is rated, <kbd>1</kbd>, <kbd>2</kbd> and so on answer one question after the other, "
-            "and <kbd>Enter</kbd> goes on."
-        )
-    return (
-        f"<p>{' '.join(parts)} <kbd>F</kbd> shows the original and the edits in turn, in place: what flickers has "
-        "changed. <kbd>Z</kbd> takes an answer back, or changes the last one. Click a picture, or tap it on a phone, "
-        "to look closer.</p>"
-    )
+        parts.append(_with_keys(words, "rate", one="1", two="2", enter="Enter"))
+    parts.append(_with_keys(words, "rest", flicker="F", undo="Z"))
+    return f'<p dir="auto">{" ".join(parts)}</p>'
+
+
+def _with_keys(words: Words, name: str, **pressed: str) -> str:
+    """The words of a key as HTML, with keys of the keyboard in the places of their names."""
+    text = escape(words(f"keys.{name}"))
+    for place, key in pressed.items():
+        text = text.replace(f"{{{place}}}", f"<kbd>{key}</kbd>")
+    return text

@@ -19,6 +19,7 @@ from bench.study.images import BUCKET, ImageChanged, ImageServer, fill_png, outl
 from bench.study.interface import VoteRefused
 from bench.study.store import StudyStore
 from bench.study.types import GROUND_TRUTH, NOISE, QUESTIONS
+from bench.study.words import words_of
 from tests.bench.fakes import noise, square
 
 
@@ -154,8 +155,10 @@ def test_a_changed_file_is_refused_and_not_shown(taste: StudyStore, target: str)
             work()
         assert str(path) in str(caught.value)
         # The text for raters names neither the file nor the method.
-        assert path.name not in caught.value.public
-        assert "fake" not in caught.value.public
+        said = words_of("en", {}).error(caught.value)
+        assert said.startswith("Something went wrong")
+        assert path.name not in said + caught.value.public
+        assert "fake" not in said + caught.value.public
 
 
 def test_an_edit_of_another_size_is_brought_to_the_sources(copy: Path) -> None:
@@ -229,6 +232,17 @@ def test_a_case_without_a_mask_has_no_outline_and_no_hint_of_one(design: Design)
     assert outlined.tobytes() == source.tobytes()
     assert len(candidates) == len(trial.candidates)
     assert trial_images(design, case, trial)[1].tobytes() != source.tobytes()
-    for question in QUESTIONS.values():
-        assert "outline" not in question.hint_for(bare)
-        assert question.hint_for(case) == question.hint
+    words = words_of("en", {})
+    for question in QUESTIONS:
+        assert "outline" not in words(f"question.{question}.hint_without_outline")
+
+
+def test_a_screen_gets_the_hint_that_fits_its_case(memory: Path, design: Design) -> None:
+    words = words_of("en", {})
+    bare = replace(design, cases=tuple(replace(case, mask=None) for case in design.cases))
+    for number, (given, hint) in enumerate(((design, "hint"), (bare, "hint_without_outline"))):
+        with StudyStore.open(memory / f"{number}.db") as store:
+            store.create("taste", given)
+            trial = store.next_trial(store.register("taste").rater)
+            assert trial is not None
+            assert trial.hint == words(f"question.overall.{hint}")

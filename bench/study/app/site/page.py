@@ -14,6 +14,7 @@ import streamlit as st
 from bench.study import StudyError
 from bench.study.app import text as app_text
 from bench.study.app.service import LOG, Service, get_service, study_target
+from bench.study.words import words_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,21 +48,25 @@ def _page(show: Callable[[Service], None]) -> None:
     """Shows a page. A traceback goes to the log and never to a visitor."""
     st.html(f"<style>{app_text.static('page.css')}</style>")
     place = st.empty()
+    # Until the study and its language are known.
+    words = words_of("en", {})
     try:
+        service = get_service(*study_target(sys.argv[1:]))
+        words = service.study.words
         with place.container():
-            show(get_service(*study_target(sys.argv[1:])))
+            show(service)
         return
     except StudyError as error:
-        # The message may name files and methods. A visitor reads the public text.
+        # The message may name files and methods. A visitor reads the text of its class.
         LOG.error("%s", error)
-        text = error.public
+        text = words.error(error)
     except Exception:
         LOG.exception("a page could not be shown")
-        text = StudyError.public
+        text = words("error.StudyError")
     # Replaces the part of the page that was drawn before the error.
     with place.container(), st.container(key="sheet_sorry"):
-        st.html(app_text.page(app_text.heading("This does not work"), app_text.plain(text)))
-        st.button("Try again", key="again")
+        st.html(app_text.page(words, app_text.heading(words("not_working")), app_text.plain(text)))
+        st.button(words("again"), key="again")
 
 
 @st.cache_resource(show_spinner=False)

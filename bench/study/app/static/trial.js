@@ -2,7 +2,7 @@
 //
 // All pictures are fetched from opaque addresses and shown together once the last one is decoded: no address, no
 // name, no size and no moment tells one from another. The next trial's are fetched while this one is looked at.
-// Texts are set as text, never as markup. The clock is monotonic: it runs while the pictures can be seen, so
+// Texts are set as text, never as markup; the page's own words come from the server, in the study's language. The clock is monotonic: it runs while the pictures can be seen, so
 // neither a pause nor a set clock counts.
 
 const FLICKER_MS = 700; // well below three flashes a second
@@ -218,6 +218,11 @@ class View {
     this.begin();
   }
 
+  // A text of the page in the study's language, with its placeholders filled in.
+  t(key, values = {}) {
+    return this.data.words[key].replace(/\{(\w+)\}/g, (place, name) => values[name] ?? place);
+  }
+
   // --- a new trial ------------------------------------------------------------------------------------
 
   begin() {
@@ -312,6 +317,8 @@ class View {
 
   drawPage(trial) {
     const { title } = this.data;
+    this.root.dir = this.data.direction;
+    this.root.lang = this.data.language;
     this.root.dataset.kind = trial.kind;
     this.root.dataset.trial = trial.id;
     this.root.dataset.practice = trial.practice;
@@ -321,11 +328,11 @@ class View {
     fill.style.width = `${Math.round(100 * done)}%`;
     const track = make("div", "track", fill);
     track.setAttribute("role", "progressbar");
-    track.setAttribute("aria-label", "Progress");
+    track.setAttribute("aria-label", this.t("progress"));
     track.setAttribute("aria-valuemin", "0");
     track.setAttribute("aria-valuemax", String(trial.total));
     track.setAttribute("aria-valuenow", String(trial.number - 1));
-    const where = `${trial.practice ? "Practice" : "Question"} ${trial.number} of ${trial.total}`;
+    const where = this.t(trial.practice ? "practice" : "question", { n: trial.number, total: trial.total });
     track.setAttribute("aria-valuetext", where);
     const count = make("span", "count", where);
     count.setAttribute("aria-live", "polite");
@@ -333,12 +340,13 @@ class View {
     name.dir = "auto";
     const changing = this.data.changing !== null;
     let change = null;
-    if (changing) change = button("quiet keep", "Keep it", () => this.change(false), "Esc");
-    else if (this.data.back) change = button("quiet back", "Change last answer", () => this.change(true), "Z");
+    if (changing) change = button("quiet keep", this.t("keep"), () => this.change(false), "Esc");
+    else if (this.data.back) change = button("quiet back", this.t("change"), () => this.change(true), "Z");
     const bar = make("header", "bar", name, make("div", "progress", count, track),
-      make("div", "menu", change, button("quiet", "Help", () => this.openHelp(), "?"), button("quiet", "Pause", () => this.openPause(), "P")));
+      make("div", "menu", change, button("quiet", this.t("help"), () => this.openHelp(), "?"), button("quiet", this.t("pause"), () => this.openPause(), "P")));
 
     const asked = make("h1", "question", trial.question);
+    asked.dir = "auto";
     asked.tabIndex = -1;
     const brief = make("div", "brief");
     for (const [label, text, kind] of trial.brief) {
@@ -347,9 +355,12 @@ class View {
       body.tabIndex = text.length > 300 ? 0 : -1;
       brief.append(make("div", `line ${kind}`, make("span", "label", label), body));
     }
-    const ask = make("section", "ask", asked, make("p", "hint", trial.hint), brief);
+    const hint = make("p", "hint", trial.hint);
+    hint.dir = "auto";
+    const ask = make("section", "ask", asked, hint, brief);
 
     const stage = make("section", "stage");
+    stage.dir = "ltr"; // left is left in every language: the arrow keys choose by it
     stage.append(this.drawSource());
     trial.labels.forEach((label, index) => stage.append(this.drawCandidate(label, index)));
     stage.append(this.drawTools());
@@ -379,21 +390,22 @@ class View {
 
   frame(images, index) {
     const frame = make("div", "frame", ...images);
+    frame.dataset.loading = this.t("loading");
     const expand = button("expand", "⤢", () => this.openBox(index));
-    expand.setAttribute("aria-label", index === 0 ? "Enlarge the original" : `Enlarge ${this.editName(this.data.trial.labels[index - 1]).replace("Edit", "edit")}`);
-    expand.title = "Enlarge";
+    expand.setAttribute("aria-label", this.enlargeName(index));
+    expand.title = this.t("enlarge");
     frame.append(expand);
     this.bindZoom(frame, index);
     return frame;
   }
 
   drawSource() {
-    const plain = this.picture(0, "The original picture");
-    const marked = this.picture(1, "The original picture, with an outline around the place to change");
+    const plain = this.picture(0, this.t("picture"));
+    const marked = this.picture(1, this.t("outlined"));
     plain.classList.add("plain");
     marked.classList.add("outlined");
     const frame = this.frame([plain, marked], 0);
-    const figure = make("figure", "source", make("figcaption", "", make("span", "chip", "Original")), frame);
+    const figure = make("figure", "source", make("figcaption", "", make("span", "chip", this.t("original"))), frame);
     figure.classList.toggle("outline", this.outline);
     this.source = figure;
     this.figures.push(figure);
@@ -413,22 +425,28 @@ class View {
   }
 
   editName(label) {
-    return this.data.trial.kind === "rate" ? label : `Edit ${label}`;
+    return this.data.trial.kind === "rate" ? label : this.t("edit_of", { label });
+  }
+
+  enlargeName(index) {
+    if (index === 0) return this.t("enlarge_original");
+    const label = this.data.trial.labels[index - 1];
+    return this.data.trial.kind === "rate" ? `${this.t("enlarge")}: ${label}` : this.t("enlarge_edit", { label });
   }
 
   drawTools() {
     this.scaleText = make("output", "scale", "100%");
     const less = button("tool", "−", () => this.zoomBy(1 / 1.5));
-    less.setAttribute("aria-label", "Zoom out");
+    less.setAttribute("aria-label", this.t("zoom_out"));
     const more = button("tool", "+", () => this.zoomBy(1.5));
-    more.setAttribute("aria-label", "Zoom in");
-    this.flickerButton = button("tool wide flicker", "Flicker", () => this.setFlicker(!this.flickering), "F");
-    this.flickerButton.title = "Show the original and each edit in turn, in place";
-    this.outlineButton = button("tool wide", "Outline", () => this.setOutline(!this.outline), "O");
+    more.setAttribute("aria-label", this.t("zoom_in"));
+    this.flickerButton = button("tool wide flicker", this.t("flicker"), () => this.setFlicker(!this.flickering), "F");
+    this.flickerButton.title = this.t("flicker_title");
+    this.outlineButton = button("tool wide", this.t("outline"), () => this.setOutline(!this.outline), "O");
     this.outlineButton.setAttribute("aria-pressed", String(this.outline));
     this.flickerButton.setAttribute("aria-pressed", "false");
-    this.undoButton = button("tool undo", "Undo", () => this.undo(), "Z");
-    this.undoButton.title = "Take the answer back";
+    this.undoButton = button("tool undo", this.t("undo"), () => this.undo(), "Z");
+    this.undoButton.title = this.t("undo_title");
     return make("div", "tools", make("div", "group", less, this.scaleText, more), this.flickerButton, this.outlineButton, this.undoButton);
   }
 
@@ -441,12 +459,12 @@ class View {
     }
     if (trial.kind === "best") {
       const row = trial.labels.map((label, index) => this.answerButton(index, label, index < 9 ? String(index + 1) : null));
-      this.answers.append(make("span", "lead", "The best is"), ...row);
+      this.answers.append(make("span", "lead", this.t("best_is")), ...row);
       return;
     }
     this.answers.append(this.answerButton(0, trial.labels[0], "←"));
-    if (trial.tie) this.answers.append(this.answerButton("tie", "No difference", "N"));
-    if (trial.bothBad) this.answers.append(this.answerButton("both bad", "Both are bad", "B"));
+    if (trial.tie) this.answers.append(this.answerButton("tie", this.t("tie"), "N"));
+    if (trial.bothBad) this.answers.append(this.answerButton("both bad", this.t("both_bad"), "B"));
     this.answers.append(this.answerButton(1, trial.labels[1], "→"));
     this.root.classList.toggle("four", trial.tie && trial.bothBad);
   }
@@ -474,7 +492,7 @@ class View {
       group.dataset.scale = String(number);
       return group;
     });
-    this.sendButton = button("answer next", "Next", () => this.submit("button"), "⏎");
+    this.sendButton = button("answer next", this.t("next"), () => this.submit("button"), "⏎");
     this.answers.append(...groups, this.sendButton);
     this.showScales();
   }
@@ -604,7 +622,7 @@ class View {
   }
 
   showNotice() {
-    const changing = this.data.changing !== null ? "You are changing your last answer." : "";
+    const changing = this.data.changing !== null ? this.t("changing") : "";
     this.notice.textContent = this.data.notice || changing;
     this.notice.hidden = !this.notice.textContent;
   }
@@ -625,8 +643,8 @@ class View {
     this.setFlicker(false);
     this.held = { value, by, at: now, ms: Math.round(this.clock.read()) };
     this.showChoice(value);
-    const words = { tie: "No difference", "both bad": "Both are bad" };
-    this.live.textContent = `${words[value] ?? this.data.trial.labels[value]}. Press Z to undo.`;
+    const answer = { tie: this.t("tie"), "both bad": this.t("both_bad") }[value] ?? this.data.trial.labels[value];
+    this.live.textContent = this.t("press_undo", { answer });
     this.hold();
   }
 
@@ -641,7 +659,7 @@ class View {
     this.held = null;
     this.used.undone += 1;
     this.showChoice(null);
-    this.live.textContent = "Taken back.";
+    this.live.textContent = this.t("taken_back");
     this.focusQuestion();
   }
 
@@ -699,7 +717,7 @@ class View {
     if (!pending) return;
     this.resend = setTimeout(() => {
       pending.attempt += 1;
-      this.notice.textContent = "Still saving. Check your connection; you can keep this page open.";
+      this.notice.textContent = this.t("saving");
       this.notice.hidden = false;
       this.send(pending.name, { ...pending.message, attempt: pending.attempt });
       this.schedule();
@@ -711,9 +729,9 @@ class View {
     this.busy = false;
     this.root.classList.remove("busy");
     this.root.dataset.ready = "false";
-    const next = button("answer next", "Next", () => this.next(), "→");
+    const next = button("answer next", this.t("next"), () => this.next(), "→");
     const box = make("div", feedback.correct ? "feedback good" : "feedback bad",
-      make("strong", "", feedback.correct ? "That is what we expected." : "Look again."), make("p", "", feedback.text));
+      make("strong", "", this.t(feedback.correct ? "expected" : "look_again")), make("p", "", feedback.text));
     box.setAttribute("role", "status");
     this.answers.replaceChildren(box, next);
     for (const figure of this.root.querySelectorAll("figure.candidate")) {
@@ -823,7 +841,7 @@ class View {
     this.before = before;
     this.root.classList.toggle("before", before);
     for (const chip of this.root.querySelectorAll(".candidate .chip")) {
-      chip.textContent = before ? "Original" : chip.dataset.label;
+      chip.textContent = before ? this.t("original") : chip.dataset.label;
     }
   }
 
@@ -853,9 +871,9 @@ class View {
     if (!this.ready) return;
     this.setFlicker(false);
     this.used.enlarged += 1;
-    const names = ["Original", ...this.data.trial.labels];
+    const names = [this.t("original"), ...this.data.trial.labels];
     const images = names.map((name, number) => this.picture(number === 0 ? 0 : number + 1, name));
-    const outlined = this.picture(1, "Original, with the outline");
+    const outlined = this.picture(1, this.t("outlined"));
     outlined.classList.add("outlined");
     const frame = make("div", "frame large", outlined, ...images);
     this.boxScale = make("output", "scale", this.scaleText.textContent);
@@ -879,7 +897,7 @@ class View {
       show(current);
     };
     const tabs = names.map((name, number) => button("tool tab", name, () => go(number)));
-    const flicker = button("tool wide", "Flicker", () => {
+    const flicker = button("tool wide", this.t("flicker"), () => {
       if (timer !== null) {
         stop();
         show(current);
@@ -895,14 +913,14 @@ class View {
       show(last);
       on = false;
     }, "F");
-    flicker.title = "The last two that you looked at, in turn";
+    flicker.title = this.t("flicker_last");
     flicker.setAttribute("aria-pressed", "false");
-    const close = button("tool wide", "Close", () => box.close(), "Esc");
+    const close = button("tool wide", this.t("close"), () => box.close(), "Esc");
     const less = button("tool", "−", () => this.zoomBy(1 / 1.5));
-    less.setAttribute("aria-label", "Zoom out");
+    less.setAttribute("aria-label", this.t("zoom_out"));
     const more = button("tool", "+", () => this.zoomBy(1.5));
-    more.setAttribute("aria-label", "Zoom in");
-    const box = this.dialog("large", "Enlarged picture",
+    more.setAttribute("aria-label", this.t("zoom_in"));
+    const box = this.dialog("large", this.t("enlarged"),
       make("div", "row", ...tabs), frame,
       make("div", "row", less, this.boxScale, more, flicker, close));
     this.bindZoom(frame, index);
@@ -938,18 +956,18 @@ class View {
     const link = make("input", "link");
     link.readOnly = true;
     link.value = window.location.href;
-    link.setAttribute("aria-label", "Your personal link");
+    link.setAttribute("aria-label", this.t("link"));
     link.addEventListener("focus", () => link.select());
-    const box = this.dialog("sheet", "Paused",
-      make("h2", "", "Paused"),
-      make("p", "", "Your answers so far are stored and the clock has stopped. You can also close this page and come back later, here or on another device, with your personal link:"),
-      make("div", "row", link, button("quiet", "Copy", () => {
+    const box = this.dialog("sheet", this.t("paused"),
+      make("h2", "", this.t("paused")),
+      make("p", "", this.t("pause_text")),
+      make("div", "row", link, button("quiet", this.t("copy"), () => {
         link.select();
-        const done = () => (copied.textContent = "Copied.");
+        const done = () => (copied.textContent = this.t("copied"));
         if (navigator.clipboard) navigator.clipboard.writeText(link.value).then(done, () => {});
         else if (document.execCommand("copy")) done();
       })), copied,
-      make("div", "row end", button("answer next", "Go on", () => box.close(), "Esc")));
+      make("div", "row end", button("answer next", this.t("go_on"), () => box.close(), "Esc")));
     box.addEventListener("close", () => {
       this.paused = false;
       this.root.classList.remove("paused");
@@ -961,17 +979,19 @@ class View {
     const best = this.data.trial.kind === "best";
     const rate = this.data.trial.kind === "rate";
     const keys = rate
-      ? [["1 … 9", "answer one question after the other"], ["⌫", "back to the question before"], ["Enter", "go on"]]
+      ? [["1 … 9", this.t("key_rate")], ["⌫", this.t("key_back")], ["Enter", this.t("key_go_on")]]
       : best
-      ? [["1 … 9", "choose that edit"], ["← →, Enter", "go through the edits, choose one"]]
-      : [["←", `${this.data.trial.labels[0]}`], ["→", `${this.data.trial.labels[1]}`], ...(this.data.trial.tie ? [["N", "no difference"]] : []), ...(this.data.trial.bothBad ? [["B", "both are bad"]] : [])];
-    keys.push(["Z", rate ? "change the last answer" : "take the answer back; later, change the last answer"], ["F", "flicker: original and edits in turn"], ["O", "outline on or off"], ["+ −", "zoom all pictures"], ["P", "pause"]);
+        ? [["1 … 9", this.t("key_choose")], ["← →, Enter", this.t("key_walk")]]
+        : [["←", this.data.trial.labels[0]], ["→", this.data.trial.labels[1]]];
+    if (this.data.trial.tie) keys.push(["N", this.t("key_tie")]);
+    if (this.data.trial.bothBad) keys.push(["B", this.t("key_both_bad")]);
+    keys.push(["Z", rate ? this.t("change") : this.t("key_undo")], ["F", this.t("key_flicker")], ["O", this.t("key_outline")], ["+ −", this.t("key_zoom")], ["P", this.t("key_pause")]);
     const list = make("dl", "keys");
     for (const [key, what] of keys) list.append(make("dt", "", make("kbd", "", key)), make("dd", "", what));
-    const box = this.dialog("sheet", "Help",
+    const box = this.dialog("sheet", this.t("help"),
       make("h2", "", this.data.trial.question), make("p", "", this.data.trial.hint), list,
-      make("p", "small", "Click a picture to zoom all of them to that place; drag to move. On a phone, tap a picture to enlarge it. An answer can be taken back for two seconds, and the last answer can be changed until the next one is given."),
-      make("div", "row end", button("quiet", "Read the instructions again", () => this.dispatch("instructions", {})), button("answer next", "Close", () => box.close(), "Esc")));
+      make("p", "small", this.t("help_text")),
+      make("div", "row end", button("quiet", this.t("instructions"), () => this.dispatch("instructions", {})), button("answer next", this.t("close"), () => box.close(), "Esc")));
   }
 
   // --- keyboard: no key that scrolls a page is an answer ------------------------------------------------

@@ -21,10 +21,11 @@ from bench.study.build import build
 from bench.study.database import Clock, DatabaseError
 from bench.study.design import DesignOptions
 from bench.study.serving import APP
-from bench.study.settings import StudySettings
+from bench.study.settings import ScreenerQuestion, StudySettings
 from bench.study.simulate import Taste, run_raters
 from bench.study.store import StudyStore
 from bench.study.votes.exclusion import Exclusion
+from bench.study.words import words_of
 from tests.bench.study.runs import answer_all
 from tests.bench.study.served import ODD, TITLES, odd_run
 
@@ -150,19 +151,20 @@ def test_a_link_that_is_not_good_gets_a_page_that_says_why(make_site) -> None:
         old = before.invite("taste", days=1)[0]
     body, mac = token.split(".")
     for bad, title in (
-        (old, "This link has expired"),
-        (f"{body}.{mac[:-2]}AA", "This link does not work"),
-        (f"{body}", "This link does not work"),
-        ("<script>.x", "This link does not work"),
-        ("x" * 5000, "This link does not work"),
+        (old, "This link has ended"),
+        (f"{body}.{mac[:-2]}AA", "This link is not valid"),
+        (f"{body}", "This link is not valid"),
+        ("<script>.x", "This link is not valid"),
+        ("x" * 5000, "This link is not valid"),
     ):
         page = site.visit(invitation=bad)
-        assert f">{title}</h1>" in text(page)
+        assert ">This does not work</h1>" in text(page)
+        assert title in text(page)
         assert not page.button
         assert "Traceback" not in text(page)
     # The same for sessions.
     for session in (token, f"{body}.{mac}", "a.b", "😀.😀"):
-        assert "This link does not work" in text(site.visit(session=session))
+        assert "This link is not valid" in text(site.visit(session=session))
     assert site.store.status("taste").raters == 0
     assert "needs an invitation" in text(site.visit())
 
@@ -183,7 +185,7 @@ def test_open_registration_knows_whom_a_recruiting_service_sent(make_site) -> No
     done = text(site.visit(session=one.query_params["session"]))
     assert 'href="https://x.example/?cc=C0FFEE&amp;id=p-1"' in done
     assert 'rel="noreferrer"' in done
-    assert '<span class="code">C0FFEE</span>' in done
+    assert '<span class="code" dir="ltr">C0FFEE</span>' in done
 
 
 def test_what_a_recruiting_service_says_is_kept_also_with_an_invitation(make_site) -> None:
@@ -240,7 +242,7 @@ def test_the_first_page_says_what_is_stored_and_takes_a_no(make_site) -> None:
 
 def test_the_first_page_names_all_that_the_browser_tells() -> None:
     """A detail that is new here must be added to the page, too."""
-    said = app_text.storage_notice("")
+    said = app_text.storage_notice(words_of("en", {}), "", screener=True)
     words = {
         "by": "keyboard, a mouse or touch", "touch": "touch", "zoomed": "zoomed", "enlarged": "enlarged",
         "flickered": "compared", "undone": "took an answer back", "paused": "paused", "reloads": "reloaded",
@@ -264,7 +266,7 @@ def test_a_rater_midway_gets_a_code_when_the_study_closes(make_site) -> None:
     page = site.visit(session=link["session"])
     code = site.store.completion(rater).code
     assert "This study has ended" in text(page)
-    assert f'<span class="code">{code}</span>' in text(page)
+    assert f'<span class="code" dir="ltr">{code}</span>' in text(page)
     assert f'href="https://x.example/?cc={code}&amp;id=p-1"' in text(page)
     # Who has an open trial may answer it still.
     assert trial_data(late.run()) is not None
@@ -278,6 +280,96 @@ def test_a_closed_and_a_full_study_say_so(make_site) -> None:
     assert "All places in this study are taken" in text(page)
     site.store.close_study("taste")
     assert "This study has ended" in text(site.visit())
+
+
+# --- the platform -----------------------------------------------------------------------------------------
+
+
+def test_a_rater_is_screened_by_the_questions_before_the_study(make_site) -> None:
+    site = make_site(
+        open_registration=True,
+        screener=SCREENER,
+        screen_out_code="NOT4U",
+        return_url="https://x.example/?cc={code}",
+    )
+    page = site.visit(PROLIFIC_PID="p-1").button(key="agree").click().run()
+    assert "A few questions first" in text(page)
+    page = page.button[0].click().run()
+    assert page.warning[0].value == "Please answer every question."
+    # One answer that is not accepted is enough.
+    page.radio(key="screener_0").set_value("under 18")
+    page.radio(key="screener_1").set_value("no")
+    page = page.button[0].click().run()
+    assert "looks for other people" in text(page)
+    assert 'href="https://x.example/?cc=NOT4U"' in text(page)
+    assert trial_data(page) is None
+    # Coming back changes nothing.
+    again = site.visit(PROLIFIC_PID="p-1").button(key="agree").click().run()
+    assert "looks for other people" in text(again)
+    # Another rater gets the study, and the sheet of the first.
+    other = site.visit(PROLIFIC_PID="p-2").button(key="agree").click().run()
+    other.radio(key="screener_0").set_value("18 or more")
+    other.radio(key="screener_1").set_value("yes")
+    other = other.button[0].click().run()
+    assert "How it works" in text(other)
+    status = site.store.status("taste")
+    assert (status.raters, status.ended_early, status.finished) == (2, 1, 0)
+
+
+SCREENER = (
+    ScreenerQuestion("How old are you?", ("under 18", "18 or more"), ("18 or more",)),
+    ScreenerQuestion("Do you edit pictures?", ("yes", "no")),
+)
+
+
+def test_a_preview_at_mechanical_turk_is_no_rater(make_site) -> None:
+    site = make_site(open_registration=True)
+    page = site.visit(workerId="w", hitId="h", assignmentId="ASSIGNMENT_ID_NOT_AVAILABLE")
+    assert "Accept the task first" in text(page)
+    assert not page.button
+    assert site.store.status("taste").raters == 0
+
+
+@pytest.mark.parametrize("language", ["ar", "de", "es", "zh"])
+def test_every_page_is_in_the_language_of_the_study(make_site, language: str) -> None:
+    site = make_site(open_registration=True, language=language, screener=SCREENER)
+    words = site.service.study.words
+    page = site.visit()
+    assert words("stored.heading") in text(page)
+    assert f'dir="{words.direction}" lang="{language}"' in text(page)
+    assert [button.label for button in page.button] == [words("agree"), words("decline")]
+    page = page.button(key="agree").click().run()
+    assert words("screener.heading") in text(page)
+    page.radio(key="screener_0").set_value("18 or more")
+    page.radio(key="screener_1").set_value("yes")
+    page = page.button[0].click().run()
+    assert words("instructions")[:20] in text(page)
+    page = page.button(key="start").click().run()
+    data = trial_data(page)
+    assert data["trial"]["question"] == words("question.overall.pair")
+    assert (data["direction"], data["language"]) == (words.direction, language)
+    assert data["words"]["tie"] == words("trial.tie")
+    # The last page.
+    rater = site.store.resume(page.query_params["session"]).rater
+    answer_all(site.store, rater)
+    done = text(page.run())
+    assert words("done") in done
+    assert words("code") in done
+
+
+def test_a_study_has_its_own_texts_as_markdown(make_site) -> None:
+    site = make_site(
+        open_registration=True,
+        consent="We pay **9 GBP**.",
+        markdown=("consent",),
+        instructions="Not *Markdown*.",
+        questions={"overall": {"pair": "Which would you print?"}},
+    )
+    page = site.visit()
+    assert "<strong>9 GBP</strong>" in text(page)
+    page = page.button(key="agree").click().run()
+    assert "Not *Markdown*." in text(page)
+    assert trial_data(page.button(key="start").click().run())["trial"]["question"] == "Which would you print?"
 
 
 # --- trials -----------------------------------------------------------------------------------------------
@@ -303,7 +395,7 @@ def test_every_odd_text_reaches_the_browser_as_it_is(make_site) -> None:
     assert len(said) >= 4
     # The last page has the code.
     code = site.store.completion(entry.rater).code
-    assert f'<span class="code">{code}</span>' in text(page)
+    assert f'<span class="code" dir="ltr">{code}</span>' in text(page)
 
 
 def spoil(site: Site, rater: str, trial: str) -> tuple[Path, bytes]:

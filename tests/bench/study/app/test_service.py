@@ -29,7 +29,10 @@ from bench.study.images import BUCKET, ImageChanged, ImageServer
 from bench.study.interface import OpenTrial, VoteRefused
 from bench.study.serving import APP
 from bench.study.store import StudyStore
+from bench.study.words import words_of
 from tests.bench.study.served import ODD
+
+EN = words_of("en", {})
 
 
 def open_trial(**changes: object) -> OpenTrial:
@@ -44,6 +47,8 @@ def open_trial(**changes: object) -> OpenTrial:
         "instruction": "make it red",
         "candidates": 2,
         "tie": True,
+        "both_bad": False,
+        "scales": (),
         "number": 1,
         "total": 3,
     }
@@ -136,6 +141,7 @@ def test_an_answer_is_read() -> None:
     assert read_answer({**sent, "change": True}).change
     for word in ("tie", "both bad"):
         assert read_answer({"trial": "00ff", "answer": word}) == ("00ff", word, None, {}, False)
+    assert read_answer({"trial": "00ff", "answer": [2, 0]}).answer == (2, 0)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +154,8 @@ def test_an_answer_is_read() -> None:
         {"trial": "00ff", "answer": True},
         {"trial": "00ff", "answer": 1.0},
         {"trial": "00ff", "answer": "Zebra"},
+        {"trial": "00ff", "answer": [1, "2"]},
+        {"trial": "00ff", "answer": [0] * 7},
         {"trial": "../x", "answer": 1},
         {"trial": ["00ff"], "answer": 1},
         {"trial": "0" * 65, "answer": 1},
@@ -317,16 +325,29 @@ def test_texts_are_never_markup(text: str) -> None:
 
 
 def test_what_was_asked_for_comes_first() -> None:
-    assert app_text.brief(open_trial()) == [
+    assert app_text.brief(EN, open_trial()) == [
         ["Asked for", "make it red", "main"],
         ["Should show", "a red room", ""],
     ]
-    assert app_text.brief(open_trial(instruction=" ")) == [["Should show", "a red room", "main"]]
-    assert app_text.labels(open_trial(candidates=28))[24:] == ["Y", "Z", "27", "28"]
+    assert app_text.brief(EN, open_trial(instruction=" ")) == [["Should show", "a red room", "main"]]
+    assert app_text.labels(EN, open_trial(candidates=28))[24:] == ["Y", "Z", "27", "28"]
+    assert app_text.labels(EN, open_trial(kind="rate", candidates=1)) == ["Edit"]
+
+
+def test_markdown_of_a_study_has_no_html_and_loads_nothing() -> None:
+    read = Markup(
+        app_text.markdown(
+            "# Head\n\n**bold** and [a link](https://x.example/y)\n\n* one\n* two\n\n"
+            "<script>alert(1)</script> ![picture](https://x.example/p.png) [bad](javascript:alert(1))"
+        )
+    )
+    assert read.elements == ["div", "h1", "p", "strong", "a", "ul", "li", "li", "p", "a"]
+    assert "<script>alert(1)</script>" in read.text
+    assert "[bad](javascript:alert(1))" in read.text
 
 
 def test_examples_show_three_answers_without_any_file() -> None:
-    read = app_text.examples()
+    read = app_text.examples(EN)
     assert read.count('class="best"') == 3
     sources = read.split('src="')[1:]
     assert len(sources) == 9
