@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from bench.edit import EditRecord
 from bench.files import sha256_file
 from bench.registry import did_you_mean
-from bench.study.arrange import arrange, rank
+from bench.study.arrange import Counts, arrange, rank
 from bench.study.design import Design, DesignError, DesignOptions
 from bench.study.types import CONTROL, NO_PREFERENCE, ImageRef, StudyCase
 
@@ -66,7 +67,7 @@ def build(runs: Sequence[str | Path | RunStore], options: DesignOptions) -> Desi
         methods,
         kinds=options.kinds,
         questions=options.questions,
-        counts=options.counts,
+        counts=_pool(options, len(cases), len(methods)) if options.adaptive else options.counts,
         seed=options.seed,
     )
     digests = {title: digest for digest, title in titles.items() if title in methods}
@@ -75,6 +76,13 @@ def build(runs: Sequence[str | Path | RunStore], options: DesignOptions) -> Desi
     _check_pairs(design)
     _check_files(design)
     return design
+
+
+def _pool(options: DesignOptions, cases: int, methods: int) -> Counts:
+    """The counts of a pool that holds every comparison about once, for an adaptive study to choose from."""
+    units = len(options.questions) * cases * methods * (methods - 1) // 2
+    counts = options.counts
+    return replace(counts, raters=max(counts.raters, units // counts.per_sheet))
 
 
 def method_titles(stores: Sequence[RunStore]) -> dict[str, str]:

@@ -97,6 +97,10 @@ def create(
     both_bad: Annotated[
         bool, typer.Option("--both-bad", help="Offer “both are bad” in pairs, apart from a tie.")
     ] = False,
+    adaptive: Annotated[
+        bool,
+        typer.Option("--adaptive", help="Choose each next pair by the votes so far, to narrow the ranking."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="The same seed and edits give the same study.")] = 0,
     # Texts and admission.
     settings: Annotated[
@@ -142,6 +146,7 @@ def create(
             seed=seed,
             overlap=overlap,
             both_bad=both_bad,
+            adaptive=adaptive,
             scales=read_scales(scale or (), scales) if "rate" in (kind or ()) or scale or scales else (),
         ),
     )
@@ -287,16 +292,44 @@ def export_(
     typer.echo(f"{len(votes)} votes in {file}")
 
 
-@study_app.command("import", epilog=examples("import site-a.csv site-b.parquet --out all.parquet"))
+@study_app.command(
+    "import",
+    epilog=examples(
+        "import site-a.csv site-b.parquet --out all.parquet",
+        "import judge.jsonl --arena --rater-kind model --protocol gedit --out judge.parquet",
+    ),
+)
 def import_(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="As `study export` writes them.")],
     out: Annotated[Path, typer.Option(help="File for the votes of all: .csv or .parquet.")],
+    arena: Annotated[
+        bool,
+        typer.Option(
+            "--arena", help="The files have columns model_a, model_b and winner, as arenas publish them."
+        ),
+    ] = False,
+    rater_kind: Annotated[
+        str | None, typer.Option(help="With --arena: human or model. Whose votes the files hold.")
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="With --arena: the data set that the edits are of.")
+    ] = "arena",
+    question: Annotated[str, typer.Option(help="With --arena: the question that was asked.")] = "overall",
 ) -> None:
     """Check exported votes and join them in one file. A vote that is in two of them counts once."""
+    from bench.study.arena import Origin, import_arena
     from bench.study.exchange import export_votes
-    from bench.study.results import read_votes
+    from bench.study.results import join_votes, read_votes
 
-    votes = read_votes(files)
+    if arena != (rater_kind in ("human", "model")):
+        raise StudyError("--arena and --rater-kind human or model belong together: name both or neither.")
+    if arena:
+        assert rater_kind is not None
+        origins = [Origin(file.stem, rater_kind, protocol, question, rater=file.stem) for file in files]
+        parts = [import_arena(file, origin) for file, origin in zip(files, origins, strict=True)]
+        votes = join_votes([(str(file), part) for file, part in zip(files, parts, strict=True)])
+    else:
+        votes = read_votes(files)
     export_votes(votes, out)
     typer.echo(f"{len(votes)} votes in {out}")
 
@@ -331,6 +364,9 @@ def analyse(
     simulated: Annotated[
         bool, typer.Option("--simulated", help="Analyse simulated raters, to try the analysis.")
     ] = False,
+    rater_kind: Annotated[
+        str, typer.Option(help="With --votes: human, simulated or model. Kinds are never counted together.")
+    ] = "human",
     store: Store = STORE,
 ) -> None:
     """Compute preference shares, win matrix, strengths, agreement and attention, with intervals."""
@@ -360,7 +396,7 @@ def analyse(
     else:
         assert votes is not None
         source = votes.stem
-        analysis = analyse_votes(import_votes(votes), **common)
+        analysis = analyse_votes(import_votes(votes), rater_kind=rater_kind, **common)
 
     # On the screen, and as files.
     screen = console()

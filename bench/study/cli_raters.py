@@ -154,3 +154,40 @@ def outcomes(
     typer.echo(f"{file}: " + (", ".join(f"{count} {name}" for name, count in counts.items()) or "nobody yet"))
     if (pay := hourly_pay(entries)) is not None:
         typer.echo(f"median of those to approve: {pay[0]:.1f} minutes, {pay[1]:.2f} {currency} per hour")
+
+
+@raters_app.command(epilog=examples("pairing --methods 8 --spread 3", "pairing --methods 12 --ties 0"))
+def pairing(
+    methods: Annotated[int, typer.Option(min=3, max=40, help="Number of methods.")] = 8,
+    spread: Annotated[
+        float, typer.Option(help="Distance of the best from the worst, log odds, in equal steps.")
+    ] = 3.0,
+    ties: Annotated[float, typer.Option(min=0, help="Davidson's nu, the tendency to ties.")] = 0.3,
+    votes: Annotated[int, typer.Option(min=10, help="Votes of the fixed design.")] = 240,
+    studies: Annotated[int, typer.Option(min=1, help="Simulated studies to average over.")] = 20,
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Simulate how many votes adaptive pairing takes for the intervals of a fixed design."""
+    from bench.study.adaptive import simulate, votes_for
+
+    truth = [spread * (0.5 - index / (methods - 1)) for index in range(methods)]
+    looks = sorted({max(1, round(votes * share)) for share in (0.25, 0.5, 0.75, 1.0)})
+    courses = {
+        name: simulate(truth, adaptive=adaptive, votes=looks, ties=ties, studies=studies, seed=seed)
+        for name, adaptive in (("fixed", False), ("adaptive", True))
+    }
+    for name, course in courses.items():
+        for count, width, wrong in zip(course.votes, course.widths, course.wrong, strict=True):
+            typer.echo(
+                f"{name}, {count} votes: mean interval {width:.2f} log odds, {wrong:.2f} pairs in the wrong order"
+            )
+    width = courses["fixed"].widths[-1]
+    needed = votes_for(courses["adaptive"], width)
+    typer.echo(
+        f"an interval of {width:.2f} log odds between neighbours takes {votes} votes of a fixed design and "
+        + (
+            f"{needed:.0f} of an adaptive one"
+            if needed is not None
+            else "more than as many of an adaptive one"
+        )
+    )

@@ -59,8 +59,15 @@ class DesignOptions:
     overlap: int = 1
     # Whether `pair` trials may be answered with "both are bad", apart from a tie.
     both_bad: bool = False
+    # Whether the next pair is chosen by the votes so far (`adaptive`). The trials are then a pool to choose from.
+    adaptive: bool = False
     # The scales of `rate` trials.
     scales: tuple[Scale, ...] = ()
+
+    @property
+    def votes(self) -> int:
+        """Votes that the study asks for, without repeats and attention checks."""
+        return self.raters * self.counts.per_sheet
 
     @property
     def counts(self) -> Counts:
@@ -100,6 +107,8 @@ class DesignOptions:
         # Names.
         _check_names("--kind", self.kinds, list(KINDS))
         _check_names("--question", self.questions, list(QUESTIONS))
+        if self.adaptive and (self.kinds != ("pair",) or self.overlap != 1):
+            raise DesignError("--adaptive: chooses pairs. Leave --kind and --overlap at their defaults.")
         if ("rate" in self.kinds) != bool(self.scales):
             raise DesignError("--scale: scales belong to --kind rate. Name both or neither.")
 
@@ -228,11 +237,11 @@ class Design:
             "categories": dict(Counter(case.category for case in self.cases)),
             "raters": self.options.raters,
             "trials per rater": self.options.trials,
-            "votes wanted": len(trials),
+            "votes wanted": self.options.votes,
             "different comparisons": len(votes_per_unit),
             "votes per comparison": [min(votes_per_unit), max(votes_per_unit)],
         }
-        if pair_votes:
+        if pair_votes and not self.options.adaptive:
             figures["votes per question and pair"] = [min(pair_votes), max(pair_votes)]
         # Share of a method's appearances in which it comes first.
         figures["shown first"] = {
@@ -245,7 +254,7 @@ class Design:
     def _body(self) -> dict[str, Any]:
         options = asdict(self.options)
         # Designs from before an option existed keep their digest.
-        for name, default in (("overlap", 1), ("both_bad", False), ("scales", ())):
+        for name, default in (("overlap", 1), ("both_bad", False), ("adaptive", False), ("scales", ())):
             if options[name] == default:
                 del options[name]
         return {

@@ -1,7 +1,8 @@
 """Writes votes to files and reads them back without loss, and removes what could identify a rater.
 
 A file holds the columns of :mod:`bench.study.votes.frame` and ``schema_version``. Version 2 added ``exclusion``, the
-exclusion rule that the study stated, version 3 ``first_answer`` and ``scale``. Files of older versions are read without
+exclusion rule that the study stated, version 3 ``first_answer``, ``scale`` and
+``probability``. Files of older versions are read without
 them.
 
 - ``.parquet``: ``candidates`` is a list of strings, ``server_time`` a UTC timestamp in microseconds.
@@ -217,6 +218,7 @@ _CELLS: Mapping[str, Callable[[str], object]] = {
     "exclusion": _text_or_none,
     "first_answer": _text_or_none,
     "scale": _text_or_none,
+    "probability": _text_or_none,
 }
 
 # --- Parquet ----------------------------------------------------------------------------------------------
@@ -237,6 +239,8 @@ def _parquet_bytes(votes: pd.DataFrame) -> bytes:
             columns[name] = pa.array([list(titles) for titles in values], pa.list_(pa.string()))
         elif name == "reaction_ms":
             columns[name] = pa.array(values, pa.int64())
+        elif name == "probability":
+            columns[name] = pa.array(values, pa.float64())
         elif name == "server_time":
             columns[name] = pa.array(list(votes[name].dt.to_pydatetime()), pa.timestamp("us", "UTC"))
         else:

@@ -25,6 +25,11 @@ def power_lines(design: Design, share: float) -> list[str]:
     from bench.study.votes.power import Assumptions, raters_needed, resolvable
 
     votes = design.pair_votes().values()
+    if design.options.adaptive:
+        return [
+            f"power: {design.options.votes} votes, on pairs that are chosen while people vote; `study pairing` "
+            "simulates how many a fixed design would take"
+        ]
     if not votes:
         return ["power: computed for pairs only"]
 

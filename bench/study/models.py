@@ -17,6 +17,7 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -191,6 +192,8 @@ class IssueRow(Base):
     issued_at: Mapped[datetime]
     # True once the trial went to another rater. A late vote still counts.
     released: Mapped[bool] = mapped_column(Boolean)
+    # How likely an adaptive study was to choose this trial, among those open to the rater. None in a fixed design.
+    probability: Mapped[float | None] = mapped_column(Float)
 
 
 class VoteRow(Base):

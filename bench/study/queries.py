@@ -252,9 +252,15 @@ ALL_VOTES = (
         VoteRow.answer,
         VoteRow.reaction_ms,
         VoteRow.server_time,
+        IssueRow.probability,
     )
     .join(RaterRow, RaterRow.id == VoteRow.rater_id)
     .join(TrialRow, TrialRow.id == VoteRow.trial_id)
+    .join(
+        IssueRow,
+        and_(IssueRow.rater_id == VoteRow.rater_id, IssueRow.trial_id == VoteRow.trial_id),
+        isouter=True,
+    )
     .where(VoteRow.study_id.in_(bindparam("studies", expanding=True)), VoteRow.kind == kind)
     .order_by(VoteRow.id)
 )
@@ -270,6 +276,24 @@ OTHER_SHEETS: Select[Any] = (
     .where(*_open_to_me(), _left_behind())
     .order_by(case((_sheet_begun(), 0), else_=1), TrialRow.sheet, TrialRow.position)
     .limit(1)
+)
+# All open trials of an adaptive study on one question, and one of them.
+OPEN_POOL: Select[Any] = (
+    select(TrialRow.id, TrialRow.name)
+    .where(*_open_to_me(), TrialRow.question == bindparam("question"))
+    .order_by(TrialRow.id)
+)
+TRIAL_BY_ID: Select[Any] = select(*TRIAL).where(TrialRow.id == trial)
+# The answers to the trials of a question, without corrections: they are too few to move a draw.
+ANSWERS_TO_PAIRS = (
+    select(TrialRow.name, VoteRow.answer)
+    .join(TrialRow, TrialRow.id == VoteRow.trial_id)
+    .where(
+        VoteRow.study_id == study,
+        VoteRow.kind == kind,
+        TrialRow.role == "trial",
+        TrialRow.question == bindparam("question"),
+    )
 )
 # Attention or practice trials that the rater has not been shown.
 CHECKS = (
@@ -331,9 +355,17 @@ class Writes:
         )
         self.issue = (
             self.insert(IssueRow)
-            .values(rater_id=me, trial_id=trial, number=bindparam("number"), issued_at=now, released=False)
+            .values(
+                rater_id=me,
+                trial_id=trial,
+                number=bindparam("number"),
+                issued_at=now,
+                released=False,
+                probability=bindparam("probability"),
+            )
             .on_conflict_do_update(
-                index_elements=["rater_id", "trial_id"], set_={"released": False, "issued_at": now}
+                index_elements=["rater_id", "trial_id"],
+                set_={"released": False, "issued_at": now, "probability": bindparam("probability")},
             )
         )
         # Adds nothing where an earlier attempt has stored the same number.

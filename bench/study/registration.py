@@ -310,9 +310,10 @@ class Registration(StudyCatalog):
             .select_from(RaterRow)
             .where(RaterRow.study_id == loaded.id, RaterRow.kind == kind)
         ).scalar_one()
-        # Without a free sheet, the rater would have nothing to answer.
+        # Without a free sheet, the rater would have nothing to answer. The pool of an adaptive study has more sheets
+        # than the study wants raters.
         sheet = self._free_sheet(connection, loaded, kind, now)
-        if sheet is None:
+        if sheet is None or self._has_all_raters(connection, loaded, kind, now):
             raise StudyFull(
                 f"study {name}: every open trial is with a rater. Wait until their leases run out, or create "
                 "a study for more raters."
@@ -332,6 +333,24 @@ class Registration(StudyCatalog):
             )
             .returning(RaterRow.id)
         ).scalar_one()
+
+    def _has_all_raters(self, connection: Connection, loaded: LoadedStudy, kind: str, now: datetime) -> bool:
+        """True in an adaptive study for which as many raters as it wants have finished or are at work."""
+        options = loaded.study.design.options
+        if not options.adaptive:
+            return False
+        rows = connection.execute(
+            select(RaterRow.finished_at, RaterRow.seen_at).where(
+                RaterRow.study_id == loaded.id,
+                RaterRow.kind == kind,
+                RaterRow.ended.is_(None),
+                RaterRow.withdrawn_at.is_(None),
+            )
+        )
+        counted = [
+            row for row in rows if row.finished_at is not None or within(row.seen_at, now, loaded.lease)
+        ]
+        return len(counted) >= options.raters
 
     def _free_sheet(
         self, connection: Connection, loaded: LoadedStudy, kind: str, now: datetime

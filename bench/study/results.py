@@ -108,6 +108,12 @@ def join_votes(parts: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
     from bench.study.votes.frame import KEY
 
     votes = pd.concat([part.assign(file=name) for name, part in parts], ignore_index=True)
+    kinds = sorted(set(votes.get("rater_kind", pd.Series(dtype=object)).dropna()))
+    if len(kinds) > 1:
+        raise StudyError(
+            f"the files hold votes of raters of the kinds {' and '.join(kinds)}, which are never counted together. "
+            "Join those of one kind."
+        )
     key = KEY
     for _, copies in votes[votes.duplicated(key, keep=False)].groupby(key):
         if copies["answer"].nunique() > 1:

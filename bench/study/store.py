@@ -247,7 +247,7 @@ class StudyStore(Registration, Screening, Corrections):
             select(StudyRow.closed_at).where(StudyRow.id == loaded.id)
         ).scalar_one()
         return StudyStatus(
-            planned=count(TrialRow, *trials),
+            planned=loaded.study.design.options.votes,
             answered=count(TrialRow, *trials, queries.answered()),
             reserved=count(TrialRow, *trials, ~queries.answered(), is_held),
             raters=len(raters),
@@ -278,6 +278,8 @@ class StoredAnswer(NamedTuple):
     server_time: datetime
     # The vote that a correction supersedes. None without a correction.
     first_answer: str | None
+    # See `models.IssueRow`.
+    probability: float | None
 
 
 def _answers(connection: Connection, studies: Sequence[int], kind: str) -> list[StoredAnswer]:
@@ -301,6 +303,7 @@ def _answers(connection: Connection, studies: Sequence[int], kind: str) -> list[
                 vote.reaction_ms + sum(row.reaction_ms for row in later),
                 latest.server_time,
                 vote.answer if later else None,
+                vote.probability,
             )
         )
     return answers
@@ -333,6 +336,7 @@ def _vote_records(loaded: LoadedStudy, row: StoredAnswer, kind: str, exclusion: 
         "exclusion": exclusion,
         "first_answer": row.first_answer,
         "scale": None,
+        "probability": row.probability,
     }
     if trial.kind != "rate":
         return [record]
@@ -358,7 +362,7 @@ def _vote_frame(records: list[dict[str, Any]]) -> pd.DataFrame:
     # An empty frame has no types of its own.
     frame["reaction_ms"] = frame["reaction_ms"].astype("int64")
     frame["server_time"] = pd.to_datetime(frame["server_time"], utc=True)
-    for column in ("repeat_of", "expected", "first_answer", "scale"):
+    for column in ("repeat_of", "expected", "first_answer", "scale", "probability"):
         # pandas turns an absent text into NaN.
         frame[column] = frame[column].astype(object).where(frame[column].notna(), None)
     return frame

@@ -43,8 +43,9 @@ from bench.study.interface import (
     VoteRefused,
     Withdrawn,
 )
+from bench.study.pairing import Drawn, Pairing
 from bench.study.screening import code_of, early_end, fails_checks, is_overdue
-from bench.study.studies import Row, StudyCatalog
+from bench.study.studies import Row
 from bench.study.types import Role
 
 # Milliseconds. A larger or negative time means that the browser's clock was set. Then the server's time counts.
@@ -70,7 +71,7 @@ class Moment:
         }
 
 
-class TrialHandout(StudyCatalog):
+class TrialHandout(Pairing):
     """The part of the store that works trial by trial. All of its state is in the database."""
 
     def next_trial(self, rater: str, void: Void = frozenset()) -> OpenTrial | None:
@@ -255,8 +256,8 @@ class TrialHandout(StudyCatalog):
             raise StudyClosed(f"study {me.study} is closed.")
 
         # Draw the next one.
-        row = self._next(connection, me, moment, void)
-        if row is None:
+        drawn = self._next(connection, me, moment, void)
+        if drawn is None:
             votes = self._votes_by_role(connection, me.id)
             if votes.total() == votes["practice"]:
                 # A rater who came too late for a first trial has not finished the study.
@@ -264,8 +265,9 @@ class TrialHandout(StudyCatalog):
             connection.execute(queries.FINISHED, my_values)
             return None
         number = connection.execute(queries.ISSUES, my_values).scalar_one()
-        connection.execute(self._writes.issue, {**my_values, "trial": row.id, "number": number})
-        return self._open_trial(connection, me, row)
+        issue = {"trial": drawn.row.id, "number": number, "probability": drawn.probability}
+        connection.execute(self._writes.issue, {**my_values, **issue})
+        return self._open_trial(connection, me, drawn.row)
 
     def _prolong(self, connection: Connection, me: Row, trial: int, moment: Moment) -> bool:
         """Prolongs the hold of an open trial. False where another rater has answered or holds it."""
@@ -288,8 +290,10 @@ class TrialHandout(StudyCatalog):
         row = connection.execute(queries.OPEN_ISSUE, {"me": me.id}).one_or_none()
         # The open trial counts as answered, and is not drawn again.
         if row is None:
-            return self._next(connection, me, moment, void, hold=False)
-        return self._next(connection, me, moment, void | {row.public}, hold=False, answered=row.role)
+            drawn = self._next(connection, me, moment, void, hold=False)
+        else:
+            drawn = self._next(connection, me, moment, void | {row.public}, hold=False, answered=row.role)
+        return None if drawn is None else drawn.row
 
     def _next(
         self,
@@ -300,7 +304,7 @@ class TrialHandout(StudyCatalog):
         *,
         hold: bool = True,
         answered: Role | None = None,
-    ) -> Row | None:
+    ) -> Drawn | None:
         """The next trial of the rater's schedule. A trial that other raters could get is held, unless not ``hold``.
 
         ``answered``: role of the open trial, which counts as answered.
@@ -309,6 +313,7 @@ class TrialHandout(StudyCatalog):
         votes = self._votes_by_role(connection, me.id)
         if answered is not None:
             votes[answered] += 1
+        done = votes["trial"]
         used_up: set[Role] = set()
         for role in design.schedule(me.number):
             # Skip the part of the schedule that the rater has answered.
@@ -319,17 +324,20 @@ class TrialHandout(StudyCatalog):
                 continue
             if role == "trial":
                 # Without an open trial, the rater has finished: all are answered or with other raters.
-                return self._next_on_sheets(connection, me, moment, void, hold=hold)
+                return self._next_on_sheets(connection, me, moment, void, hold=hold, done=done)
             row = self._next_extra(connection, me, role, void)
             if row is not None:
-                return row
+                return Drawn(row)
             used_up.add(role)
         return None
 
     def _next_on_sheets(
-        self, connection: Connection, me: Row, moment: Moment, void: Void, *, hold: bool
-    ) -> Row | None:
-        """The next open trial on the rater's own sheet, then on others."""
+        self, connection: Connection, me: Row, moment: Moment, void: Void, *, hold: bool, done: int
+    ) -> Drawn | None:
+        """The next open trial on the rater's own sheet, then on others. Or one by the rule of an adaptive study.
+
+        ``done``: number of the rater's trials so far.
+        """
         values = {
             "me": me.id,
             "study": me.study_id,
@@ -338,11 +346,16 @@ class TrialHandout(StudyCatalog):
             "void": list(void),
             **moment.times,
         }
+        loaded = self._load(me.study, connection)
+        while loaded.study.design.options.adaptive:
+            drawn = self._draw_pair(connection, loaded, me, values, done)
+            if drawn is None or not hold or self._hold(connection, me, drawn.row.id, moment):
+                return drawn
         for query in (queries.OWN_SHEET, queries.OTHER_SHEETS):
             # Another rater may take the trial between the query and the hold. The next query then leaves it out.
             while (row := connection.execute(query, values).one_or_none()) is not None:
                 if not hold or self._hold(connection, me, row.id, moment):
-                    return row
+                    return Drawn(row)
         return None
 
     def _next_extra(self, connection: Connection, me: Row, role: Role, void: Void) -> Row | None:

@@ -16,18 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 from bench.study.votes.correlation import Values, read_scores
 from bench.study.votes.exclusion import Exclusion, kept_raters, rater_quality, stated_rule
-from bench.study.votes.frame import SCOPE, VotesError, check_votes
+from bench.study.votes.frame import RATER_KINDS, SCOPE, VotesError, check_votes
 from bench.study.votes.selection import Selection
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Precedes every text about results of simulated raters.
-SIMULATED = "SIMULATED RATERS, not people: "
+# Kind of raters -> what precedes every text about their results, and what they are called.
+WARNINGS = {
+    "human": "",
+    "simulated": "SIMULATED RATERS, not people: ",
+    "model": "VOTES OF MODELS, not people: ",
+}
+RATER_NAMES = {"human": "people", "simulated": "simulated", "model": "models"}
 
 
-class SimulatedVotes(VotesError):
-    """Votes of simulated raters where people's were asked for, the reverse, or both kinds in one table."""
+class OtherRaters(VotesError):
+    """Votes of another kind of raters than was asked for, or two kinds in one table."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +45,8 @@ class Analysis:
     """
 
     studies: tuple[str, ...]
-    # The votes are those of simulated raters. Every output says so.
-    simulated: bool
+    # Whose votes they are: `human`, `simulated` or `model`. Every output says so.
+    rater_kind: str
     exclusion: Exclusion
     resamples: int
     seed: int
@@ -87,6 +92,16 @@ class Analysis:
     rating_agreement: pd.DataFrame
 
     @property
+    def simulated(self) -> bool:
+        """True for votes of simulated raters."""
+        return self.rater_kind == "simulated"
+
+    @property
+    def warning(self) -> str:
+        """What precedes every text about votes that are not people's. Empty for people's."""
+        return WARNINGS[self.rater_kind]
+
+    @property
     def rater_set(self) -> str:
         """The set of raters whose results are shown: ``"kept"``, or ``"all"`` where the rule keeps nobody."""
         return "kept" if (self.counts["raters"] == "kept").any() else "all"
@@ -109,7 +124,7 @@ class Analysis:
     def _statement(self, what: str, raters: int, sources: int) -> str:
         which = "raters kept" if self.rater_set == "kept" else "all raters"
         return (
-            f"{SIMULATED if self.simulated else ''}{what} of {raters} raters ({which}) on {sources} "
+            f"{self.warning}{what} of {raters} raters ({which}) on {sources} "
             f"source images. {self.exclusion} "
             f"{int(self.raters['excluded'].sum())} of {len(self.raters)} are excluded. "
             f"{100 * self.level:g} % intervals resample raters and sources ({self.resamples} draws, "
@@ -130,6 +145,8 @@ class Analysis:
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in frames}
         plain["exclusion"] = asdict(self.exclusion)
         plain["studies"], plain["notes"] = list(self.studies), list(self.notes)
+        # Files had this key before there were votes of models.
+        plain["simulated"] = self.simulated
         return {**plain, **{name: _records(frame) for name, frame in frames.items()}}
 
 
@@ -142,16 +159,18 @@ def analyse(
     seed: int = 0,
     level: float = 0.95,
     simulated: bool = False,
+    rater_kind: str = "human",
 ) -> Analysis:
     """Computes all results of the votes.
 
     ``exclusion``: the rule. None takes the rule that the votes say their study stated. Where they state none, it takes
     the default of :class:`Exclusion` and adds a note. ``scores``: a run's scores per edit, with columns protocol,
-    method (its title), case, metric, value and optionally higher_is_better. ``simulated``: True analyses simulated
-    raters. Their votes are refused otherwise, and never mixed with people's.
+    method (its title), case, metric, value and optionally higher_is_better. ``rater_kind``: ``human``, ``simulated`` or
+    ``model``. Votes of another kind are refused, and kinds are never mixed. ``simulated``: True is short for
+    ``simulated``.
 
     Raises :class:`bench.study.votes.frame.VotesError` for votes that cannot be counted and where there are none, its
-    subclass :class:`SimulatedVotes` for the wrong kind of raters, and ValueError for a ``level`` outside (0, 1).
+    subclass :class:`OtherRaters` for another kind of raters, and ValueError for a ``level`` outside (0, 1).
     """
     import pandas as pd
 
@@ -160,7 +179,8 @@ def analyse(
         raise ValueError(f"a level lies between 0 and 1, not at {level}.")
     checked = check_votes(votes)
     rule, notes = _rule(checked, exclusion)
-    _check_rater_kind(checked, simulated)
+    rater_kind = "simulated" if simulated else rater_kind
+    _check_rater_kind(checked, rater_kind)
     if not (checked["role"] == "trial").any():
         raise VotesError(
             "there are no votes yet: practice, attention checks and repeats do not count as votes."
@@ -188,7 +208,7 @@ def analyse(
     tables = {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}
     return Analysis(
         studies=tuple(sorted(set(checked["study"]))),
-        simulated=simulated,
+        rater_kind=rater_kind,
         exclusion=rule,
         resamples=resamples,
         seed=seed,
@@ -228,6 +248,11 @@ def _notes(votes: pd.DataFrame, scores: Values | None, tables: dict[str, pd.Data
         notes.append(
             "Strengths are of pairs and choices of the best together; shares are of each kind apart."
         )
+    if trials["probability"].notna().any():
+        notes.append(
+            "Pairs were chosen by the votes so far (adaptive pairing): pairs of close methods were shown more often. "
+            "Shares depend on which pairs were shown, so compare methods by their strengths."
+        )
     if scores is not None and not scores.directed:
         notes.append(
             "The scores do not say which direction is better: of a metric whose lower values are better, "
@@ -236,21 +261,26 @@ def _notes(votes: pd.DataFrame, scores: Values | None, tables: dict[str, pd.Data
     return notes
 
 
-def _check_rater_kind(votes: pd.DataFrame, simulated: bool) -> None:
-    """Raises SimulatedVotes where the votes are not those of the one kind of raters that was asked for."""
-    kinds = set(votes["rater_kind"])
+def _check_rater_kind(votes: pd.DataFrame, rater_kind: str) -> None:
+    """Raises OtherRaters where the votes are not those of the one kind of raters that was asked for."""
+    if rater_kind not in RATER_KINDS:
+        raise OtherRaters(f"--rater-kind {rater_kind!r}: expected one of {', '.join(RATER_KINDS)}.")
+    kinds = sorted(set(votes["rater_kind"]))
     if len(kinds) > 1:
-        raise SimulatedVotes(
-            "the votes hold people's and simulated raters' answers: select one rater_kind. "
-            "They are never counted together."
+        raise OtherRaters(
+            f"the votes hold answers of raters of the kinds {' and '.join(kinds)}: select one rater_kind. They are "
+            "never counted together."
         )
-    if kinds == {"simulated"} and not simulated:
-        raise SimulatedVotes(
-            "these votes are of simulated raters: ask for them with --simulated (in Python simulated=True); they are "
-            "marked as such."
+    if kinds and kinds[0] != rater_kind:
+        if kinds[0] == "human":
+            raise OtherRaters(
+                f"votes of raters of the kind {rater_kind} were asked for, but these are of people."
+            )
+        option = "--simulated" if kinds[0] == "simulated" else f"--rater-kind {kinds[0]}"
+        raise OtherRaters(
+            f"these votes are of raters of the kind {kinds[0]}: ask for them with {option} (in Python "
+            f"rater_kind={kinds[0]!r}); they are marked as such."
         )
-    if kinds == {"human"} and simulated:
-        raise SimulatedVotes("simulated raters were asked for, but these votes are of people.")
 
 
 def _labelled(frame: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -20,9 +20,10 @@ repeat_of      the trial that a repeat repeats, else None
 expected       the right answer to an attention check, else None. For ratings ``"low"`` or ``"high"``
 reaction_ms    milliseconds from the showing to the answer
 server_time    when the answer was stored, UTC
-rater_kind     optional: ``"human"`` (the default) or ``"simulated"``
+rater_kind     optional: ``"human"`` (the default), ``"simulated"`` or ``"model"`` (a judge that is a program)
 exclusion      optional: the exclusion rule that the study stated, as JSON, or None where it is not known
 first_answer   optional: the answer that the rater gave first and then took back, else None
+probability    optional: how likely an adaptive study was to choose the trial, else None
 scale          optional: the values of the scale of a rating, as JSON, from the worst to the best, else None
 =============  ====================================================================================
 """
@@ -64,10 +65,10 @@ COLUMNS = (
     "server_time",
 )
 # Columns that files of older versions lack.
-OPTIONAL = ("rater_kind", "exclusion", "first_answer", "scale")
+OPTIONAL = ("rater_kind", "exclusion", "first_answer", "scale", "probability")
 # Columns that identify a row.
 KEY = ["study", "rater", "trial", "question"]
-RATER_KINDS = ("human", "simulated")
+RATER_KINDS = ("human", "simulated", "model")
 
 # Columns that say what a result is about: ``"all"`` where it is about all of them together.
 SCOPE = ("question", "protocol", "category")
@@ -98,6 +99,7 @@ def check_votes(votes: pd.DataFrame) -> pd.DataFrame:
     _check_candidates(checked)
     _check_answers(checked)
     _check_times(checked)
+    _check_probabilities(checked)
     # A file that is imported twice would make intervals too narrow.
     twice = checked.duplicated(KEY)
     _refuse(checked, twice, "trial", "was answered twice by one rater: the votes hold doubles")
@@ -110,7 +112,7 @@ def _check_texts(votes: pd.DataFrame) -> None:
 
     if "rater_kind" not in votes.columns:
         votes["rater_kind"] = pd.Series(["human"] * len(votes), dtype=object)
-    for column in ("exclusion", "first_answer", "scale"):
+    for column in ("exclusion", "first_answer", "scale", "probability"):
         if column not in votes.columns:
             votes[column] = None
     # Object dtype: a column of numbers or categories would compare and sort in other ways.
@@ -212,6 +214,18 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def _check_probabilities(votes: pd.DataFrame) -> None:
+    """Makes probabilities floats or None, in place, and checks them."""
+    import pandas as pd
+
+    values = [None if _absent(value) else value for value in votes["probability"].tolist()]
+    numbers = pd.to_numeric(pd.Series(values, dtype=object), errors="coerce")
+    wrong = [value is not None and not 0 < number <= 1 for value, number in zip(values, numbers, strict=True)]
+    _refuse(votes, wrong, "probability", "is no number above 0 and up to 1")
+    plain = [None if value is None else float(number) for value, number in zip(values, numbers, strict=True)]
+    votes["probability"] = pd.Series(plain, dtype=object)
 
 
 def _check_times(votes: pd.DataFrame) -> None:

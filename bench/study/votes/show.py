@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bench.files import csv_of, write_atomic
 from bench.study.votes import quality_tables, result_tables
-from bench.study.votes.analysis import SIMULATED, Analysis
+from bench.study.votes.analysis import Analysis
 from bench.study.votes.view import View
 from bench.tables import latex, markup
 from bench.tables.table import Table, notes
@@ -51,9 +51,9 @@ def write_analysis(analysis: Analysis, folder: Path, realism: pd.DataFrame | Non
     # Texts of the tables. Each says whose votes they are: a file is often passed on alone.
     folder = Path(folder)
     finished = tables(analysis, realism)
-    kind = "simulated" if analysis.simulated else "human"
+    kind = analysis.rater_kind
     remark = f"% Raters: {kind}\n"
-    title = f"# {SIMULATED}preference" if analysis.simulated else "# Human preference"
+    title = f"# {analysis.warning}preference" if analysis.warning else "# Human preference"
     files = {
         "tables.md": "\n".join([title, "", *map(_markdown, finished)]),
         "tables.tex": f"{remark}% How to read the tables: tables-notes.tex\n{latex.every(finished)}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.study.votes.analysis import SIMULATED, Analysis
+from bench.study.votes.analysis import RATER_NAMES, Analysis
 from bench.study.votes.frame import ALL
 from bench.tables.numbers import MISSING, cell_text, finite, interval, number
 from bench.tables.table import MARK_NOTES, Cell, Column, Row, Table, slug
@@ -86,13 +86,13 @@ class View:
         analysis = self.analysis
         return Table(
             name if question == ALL else f"{name}-{slug(question)}",
-            (SIMULATED if analysis.simulated else "") + title,
+            analysis.warning + title,
             tuple(columns),
             rows,
             notes=(analysis.statement, *marks, *filter(None, notes)),
             provenance=(
                 f"Votes of study {', '.join(analysis.studies)}.",
-                f"Raters: {'simulated' if analysis.simulated else 'people'}.",
+                f"Raters: {RATER_NAMES[analysis.rater_kind]}.",
             ),
             caption=self.size,
             rows_are=rows_are,

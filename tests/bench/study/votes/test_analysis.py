@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from bench.study.votes.analysis import Analysis, SimulatedVotes, analyse
+from bench.study.votes.analysis import Analysis, OtherRaters, analyse
 from bench.study.votes.bradley_terry import fit_votes
 from bench.study.votes.frame import VotesError
 from tests.bench.study.polls import frame, metric_values, mixed_votes, poll, rows, small
@@ -261,7 +261,7 @@ class TestStrengths:
 class TestSimulated:
     def test_refused_unless_asked_for(self) -> None:
         votes = poll(raters=4, per_rater=10).assign(rater_kind="simulated")
-        with pytest.raises(SimulatedVotes, match="--simulated"):
+        with pytest.raises(OtherRaters, match="--simulated"):
             analyse(votes)
         analysis = analyse(votes, simulated=True, resamples=50)
         assert analysis.simulated
@@ -271,9 +271,9 @@ class TestSimulated:
         votes = poll(raters=4, per_rater=10).assign(rater_kind="human")
         votes.loc[3, "rater_kind"] = "simulated"
         for asked in (False, True):
-            with pytest.raises(SimulatedVotes, match="never counted together"):
+            with pytest.raises(OtherRaters, match="never counted together"):
                 analyse(votes, simulated=asked)
-        with pytest.raises(SimulatedVotes, match="of people"):
+        with pytest.raises(OtherRaters, match="of people"):
             analyse(poll(raters=4, per_rater=10), simulated=True)
 
 
