@@ -7,9 +7,10 @@ prior on the strengths (mean 0, standard deviation ``PRIOR_SD``). The votes on o
 
 about theta_i - theta_j, where p are the probabilities of a win. Sigma is the inverse of the posterior precision.
 
-**Rule.** The expected number of pairs in the wrong order is
+**Rule.** If the methods are ranked by their strengths, a pair may be in the wrong order. The expected loss, counted in
+log odds by which the worse of the two is ranked higher, is
 
-    W = sum over pairs of Phi(-|theta_i - theta_j| / sd(theta_i - theta_j)).
+    W = sum over pairs of s (phi(z) - z Phi(-z)),    s = sd(theta_i - theta_j),  z = |theta_i - theta_j| / s.
 
 One more vote on a pair with contrast d changes Sigma to Sigma - Sigma d d' Sigma / (1 / I + d' Sigma d). The gain of
 the pair is how much this lowers W at the present strengths.
@@ -92,18 +93,22 @@ def fit(wins: Floats, draws: Floats) -> Posterior:
         hessian = _precision(compared, information(difference, nu))
         step = np.linalg.solve(hessian, score)
         theta = theta + np.clip(step, -1, 1)
+        change = float(np.abs(step).max())
         if has_ties:
             p_tie = 1 - first - second
             # The diagonal of `compared` is 0. Each vote stands in two places.
             tie_score = total_draws - (compared * p_tie).sum() / 2
             tie_information = (compared * p_tie * (1 - p_tie)).sum() / 2
-            log_nu += float(np.clip(tie_score / max(tie_information, 1e-9), -1, 1))
-        if np.abs(step).max() < 1e-9:
+            tie_step = float(np.clip(tie_score / max(tie_information, 1e-9), -1, 1))
+            log_nu += tie_step
+            change = max(change, abs(tie_step))
+        if change < 1e-9:
             break
     nu = math.exp(log_nu) if has_ties else 0.0
     theta = theta - theta.mean()
     precision = _precision(compared, information(theta[:, None] - theta[None, :], nu))
-    return Posterior(theta, np.linalg.inv(precision), nu)
+    covariance = np.linalg.inv(precision).astype(np.float64)
+    return Posterior(theta, covariance, nu)
 
 
 def _precision(compared: Floats, per_vote: Floats) -> Floats:
@@ -113,18 +118,20 @@ def _precision(compared: Floats, per_vote: Floats) -> Floats:
     return precision
 
 
-def _order_error(posterior: Posterior, variances: Floats) -> Floats:
-    """Expected number of pairs in the wrong order. ``variances``: (..., P) of the differences of all pairs."""
+def _loss(posterior: Posterior, variances: Floats) -> Floats:
+    """Expected loss W of the ranking. ``variances``: (..., P) of the differences of all pairs."""
     from scipy.special import ndtr
 
     first, second = np.array(pairs(len(posterior.strengths))).T
-    difference = np.abs(posterior.strengths[first] - posterior.strengths[second])
-    errors: Floats = ndtr(-difference / np.sqrt(np.maximum(variances, 1e-12))).sum(axis=-1)
-    return errors
+    deviation = np.sqrt(np.maximum(variances, 1e-12))
+    z = np.abs(posterior.strengths[first] - posterior.strengths[second]) / deviation
+    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    losses: Floats = (deviation * (density - z * ndtr(-z))).sum(axis=-1)
+    return losses
 
 
 def gains(posterior: Posterior) -> Floats:
-    """How much one more vote on each pair lowers the expected number of pairs in the wrong order, (P,)."""
+    """How much one more vote on each pair lowers the expected loss of the ranking, (P,)."""
     first, second = np.array(pairs(len(posterior.strengths))).T
     contrasts = np.zeros((len(first), len(posterior.strengths)))
     contrasts[np.arange(len(first)), first], contrasts[np.arange(len(first)), second] = 1, -1
@@ -133,7 +140,7 @@ def gains(posterior: Posterior) -> Floats:
     variances = np.diag(cross)
     per_vote = information(posterior.strengths[first] - posterior.strengths[second], posterior.ties)
     after = variances[None, :] - cross**2 / (1 / np.maximum(per_vote, 1e-9) + variances)[:, None]
-    values: Floats = np.maximum(0, _order_error(posterior, variances) - _order_error(posterior, after))
+    values: Floats = np.maximum(0, _loss(posterior, variances) - _loss(posterior, after))
     return values
 
 
@@ -142,7 +149,7 @@ def chances(posterior: Posterior, available: NDArray[np.bool_] | None = None) ->
     gain = gains(posterior) ** 2
     is_open = np.ones(len(gain), dtype=bool) if available is None else available
     gain = np.where(is_open, gain, 0)
-    uniform = is_open / is_open.sum()
+    uniform: Floats = is_open / is_open.sum()
     if gain.sum() <= 0:
         return uniform
     values: Floats = UNIFORM * uniform + (1 - UNIFORM) * gain / gain.sum()

@@ -278,12 +278,12 @@ OTHER_SHEETS: Select[Any] = (
     .limit(1)
 )
 # All open trials of an adaptive study on one question, and one of them.
-OPEN_POOL: Select[Any] = (
+OPEN_POOL = (
     select(TrialRow.id, TrialRow.name)
     .where(*_open_to_me(), TrialRow.question == bindparam("question"))
     .order_by(TrialRow.id)
 )
-TRIAL_BY_ID: Select[Any] = select(*TRIAL).where(TrialRow.id == trial)
+TRIAL_BY_ID = select(*TRIAL).where(TrialRow.id == trial)
 # The answers to the trials of a question, without corrections: they are too few to move a draw.
 ANSWERS_TO_PAIRS = (
     select(TrialRow.name, VoteRow.answer)

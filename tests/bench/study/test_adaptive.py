@@ -72,7 +72,10 @@ def test_gains_are_those_of_one_more_vote() -> None:
         total = 0.0
         for i, j in adaptive.pairs(4):
             sd = np.sqrt(covariance[i, i] + covariance[j, j] - 2 * covariance[i, j])
-            total += scipy_stats.norm.cdf(-abs(posterior.strengths[i] - posterior.strengths[j]) / sd)
+            # The mean of max(0, -x) for the normal distribution of the difference x, by numerical integration.
+            mean = abs(posterior.strengths[i] - posterior.strengths[j])
+            x = np.linspace(mean - 12 * sd, 0, 20_001) if mean < 12 * sd else np.zeros(1)
+            total += float(np.trapezoid(-x * scipy_stats.norm.pdf(x, mean, sd), x))
         return float(total)
 
     precision = np.linalg.inv(posterior.covariance)
@@ -81,7 +84,7 @@ def test_gains_are_those_of_one_more_vote() -> None:
         d[i], d[j] = 1, -1
         per_vote = adaptive.information(posterior.strengths[i] - posterior.strengths[j], posterior.ties)
         after = np.linalg.inv(precision + per_vote * np.outer(d, d))
-        assert gain == pytest.approx(error(posterior.covariance) - error(after), rel=1e-6)
+        assert gain == pytest.approx(error(posterior.covariance) - error(after), rel=1e-3)
 
 
 def test_every_open_pair_keeps_a_chance_and_a_close_pair_has_more() -> None:

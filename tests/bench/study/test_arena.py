@@ -128,9 +128,9 @@ def test_a_file_that_holds_no_votes_is_refused(tmp_path: Path, name: str, text: 
 
 def test_votes_of_models_are_never_counted_with_peoples(tmp_path: Path) -> None:
     models = import_arena(write(ROWS, tmp_path / "x.json"), Origin("judge", "model"))
-    people = poll(raters=4, per_rater=10)
+    people = poll(raters=4, per_rater=10).assign(rater_kind="human")
     with pytest.raises(StudyError, match="human and model"):
-        join_votes([("a", people.assign(rater_kind="human")), ("b", models)])
+        join_votes([("a", people), ("b", models)])
     with pytest.raises(OtherRaters, match="--rater-kind model"):
         analyse(models)
     with pytest.raises(OtherRaters, match="human and model"):
