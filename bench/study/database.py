@@ -113,9 +113,9 @@ class Database:
             )
             _prepare_sqlite(engine)
         else:
-            engine = create_engine(
-                url, pool_size=24, max_overflow=8, pool_pre_ping=True, pool_timeout=patience
-            )
+            # A connection that broke meanwhile is found by its first statement, and the work is done again: no ping
+            # before each transaction is needed.
+            engine = create_engine(url, pool_size=24, max_overflow=8, pool_timeout=patience)
         # The tables.
         database = cls(engine, patience=patience, clock=clock or Clock())
         try:

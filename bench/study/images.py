@@ -6,6 +6,9 @@
   edit's nor another rater's.
 * All images of a trial are read, checked and encoded before the first is handed out, so that none comes later.
 
+Images larger than ``DISPLAY`` pixels are sent at that size. Each has a second address with all of its pixels, which a
+browser fetches when the rater zooms. Those of a trial are of one size too.
+
 A browser fetches them from addresses (:class:`PreparedTrial`), apart from the message that shows the trial. It can
 therefore load the next trial's images in advance. Whoever has an address can use it, but nobody can guess one.
 
@@ -50,6 +53,9 @@ if TYPE_CHECKING:
 # Bytes. All images of a trial are as large as the largest one, rounded up to a multiple of this.
 BUCKET = 64 * 1024
 
+# Longer side in pixels of the images that a page loads first. On a laptop a picture of a pair is about 450 points wide.
+DISPLAY = 1024
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Type of the chunk of noise. The case of its letters says: ancillary, private, safe to copy. Decoders ignore it.
 _FILL = b"nsEd"
@@ -72,6 +78,8 @@ class PreparedTrial:
     addresses: tuple[str, ...]
     # (width, height) of each image in pixels.
     size: tuple[int, int]
+    # Addresses of the same images with all of their pixels. Empty where `addresses` have them.
+    full: tuple[str, ...] = ()
 
 
 class ImageServer:
@@ -82,12 +90,14 @@ class ImageServer:
         self._store = store
         self._bucket = bucket
         self._keep = keep
-        # Group of addresses -> rater, trial and its content; and (rater, trial) -> PNG by image id. The least recently
-        # used entry comes first.
+        # Group of addresses -> rater, trial and its content; and (rater, trial, full) -> PNG by image id. The least
+        # recently used entry comes first.
         self._prepared: OrderedDict[str, tuple[str, str, UnblindedTrial]] = OrderedDict()
-        self._encoded: OrderedDict[tuple[str, str], Mapping[str, bytes]] = OrderedDict()
+        self._encoded: OrderedDict[tuple[str, str, bool], Mapping[str, bytes]] = OrderedDict()
+        # SHA-256 of a file -> size of its image.
+        self._sizes: dict[str, tuple[int, int]] = {}
         # A lock per trial that is being encoded.
-        self._encoding: dict[tuple[str, str], threading.Lock] = {}
+        self._encoding: dict[tuple[str, str, bool], threading.Lock] = {}
         self._lock = threading.Lock()
 
     def prepare(self, rater: str, trial: str, ahead: UnblindedTrial | None = None) -> PreparedTrial:
@@ -103,7 +113,8 @@ class ImageServer:
         for ref in (case.mask, *(design.image_of(case, title) for title in unblinded.trial.candidates)):
             if ref is not None and not ref.is_noise:
                 _check(design, ref)
-        size = _load(design, case.source).size
+        _check(design, case.source)
+        size = self._size(design, case.source)
         # Store the trial of these addresses. The least recently used ones are dropped.
         group = security.opaque(unblinded.secret, "pictures", rater, trial)
         with self._lock:
@@ -111,7 +122,17 @@ class ImageServer:
             self._prepared.move_to_end(group)
             while len(self._prepared) > 16 * self._keep:
                 self._prepared.popitem(last=False)
-        return PreparedTrial(tuple(f"{group}/{image_id}" for image_id in _ids(rater, trial, unblinded)), size)
+        addresses, full = (
+            tuple(f"{group}/{image_id}" for image_id in _ids(rater, trial, unblinded, full=full))
+            for full in (False, True)
+        )
+        return PreparedTrial(addresses, size, full if max(size) > DISPLAY else ())
+
+    def _size(self, design: Design, ref: ImageRef) -> tuple[int, int]:
+        """(width, height) of a file that was checked. A large image is decoded once, not for every rater."""
+        if ref.sha256 not in self._sizes:
+            self._sizes[ref.sha256] = _load(design, ref).size
+        return self._sizes[ref.sha256]
 
     def owner(self, group: str) -> tuple[str, str]:
         """Rater and trial of a group of addresses. Raises ``interface.VoteRefused`` where none was prepared."""
@@ -120,7 +141,9 @@ class ImageServer:
 
     def find(self, group: str, image_id: str) -> bytes:
         """The PNG at an address. Raises :class:`ImageChanged`, and ``interface.VoteRefused`` for no address."""
-        png = self._pngs(*self._lookup(group)).get(image_id)
+        rater, trial, unblinded = self._lookup(group)
+        full = image_id in _ids(rater, trial, unblinded, full=True)
+        png = self._pngs(rater, trial, unblinded, full=full).get(image_id)
         if png is None:
             raise VoteRefused(f"pictures {group[:40]!r}: there is no {image_id[:40]!r}.")
         return png
@@ -132,9 +155,9 @@ class ImageServer:
             raise VoteRefused(f"pictures {group[:40]!r}: none were prepared.")
         return prepared
 
-    def _pngs(self, rater: str, trial: str, unblinded: UnblindedTrial) -> Mapping[str, bytes]:
-        """The PNGs of a trial by image id."""
-        key = (rater, trial)
+    def _pngs(self, rater: str, trial: str, unblinded: UnblindedTrial, *, full: bool) -> Mapping[str, bytes]:
+        """The PNGs of a trial by image id, at display size or ``full``."""
+        key = (rater, trial, full)
         with self._lock:
             if key in self._encoded:
                 self._encoded.move_to_end(key)
@@ -146,7 +169,7 @@ class ImageServer:
                 if key in self._encoded:
                     return self._encoded[key]
             try:
-                pngs = self._encode(rater, trial, unblinded)
+                pngs = self._encode(rater, trial, unblinded, full=full)
                 with self._lock:
                     self._encoded[key] = pngs
                     while len(self._encoded) > self._keep:
@@ -156,25 +179,38 @@ class ImageServer:
                     self._encoding.pop(key, None)
         return pngs
 
-    def _encode(self, rater: str, trial: str, unblinded: UnblindedTrial) -> Mapping[str, bytes]:
+    def _encode(
+        self, rater: str, trial: str, unblinded: UnblindedTrial, *, full: bool
+    ) -> Mapping[str, bytes]:
         design = unblinded.study.design
         case = design.case_by_key[unblinded.trial.case]
-        encoded = [png_bytes(image) for image in trial_images(design, case, unblinded.trial)]
+        images = trial_images(design, case, unblinded.trial)
+        encoded = [png_bytes(image if full else for_display(image)) for image in images]
         # Fill all up to one length, a whole number of buckets.
         longest = max(map(len, encoded)) + _CHUNK
         length = -(-longest // self._bucket) * self._bucket
         filled = []
         for slot, png in enumerate(encoded):
             noise_length = length - len(png) - _CHUNK
-            noise = security.keystream(unblinded.secret, noise_length, rater, trial, slot)
+            noise = security.keystream(unblinded.secret, noise_length, rater, trial, slot, full)
             filled.append(fill_png(png, noise))
-        return dict(zip(_ids(rater, trial, unblinded), filled, strict=True))
+        return dict(zip(_ids(rater, trial, unblinded, full=full), filled, strict=True))
 
 
-def _ids(rater: str, trial: str, unblinded: UnblindedTrial) -> list[str]:
+def _ids(rater: str, trial: str, unblinded: UnblindedTrial, *, full: bool) -> list[str]:
     """Opaque ids of a trial's images, in the order of ``PreparedTrial.addresses``."""
     count = 2 + len(unblinded.trial.candidates)
-    return [security.opaque(unblinded.secret, "picture", rater, trial, slot) for slot in range(count)]
+    name = "full" if full else "picture"
+    return [security.opaque(unblinded.secret, name, rater, trial, slot) for slot in range(count)]
+
+
+def for_display(image: Image) -> Image:
+    """An image at the size in which a page shows it first, with its aspect ratio."""
+    width, height = image.size
+    scale = DISPLAY / max(width, height)
+    return (
+        image if scale >= 1 else resize(image, (max(1, round(width * scale)), max(1, round(height * scale))))
+    )
 
 
 def trial_images(design: Design, case: StudyCase, trial: Trial) -> list[Image]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,8 @@ class Drawn:
 
     row: Row
     probability: float | None = None
+    # The rater's votes by role before it.
+    votes: Counter[str] | None = None
 
 
 class Pairing(StudyCatalog):

@@ -18,6 +18,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias, cast
 from urllib.parse import quote
@@ -81,7 +82,11 @@ class TrialHandout(Pairing):
         other raters. Raises :class:`UnknownRater`, :class:`StudyClosed`, and :class:`StudyFull` where not even a first
         trial is left.
         """
-        trial = self._db.read(lambda c: self._still_open(c, rater, void))
+        # SQLite has one writer, which a rater who only looks again should not need. Other databases lock one row, and a
+        # second transaction costs more than the lock.
+        trial = None
+        if self._db.is_sqlite:
+            trial = self._db.read(lambda c: self._still_open(c, rater, void))
         if trial is None:
             # Not durable: a lost trial is drawn again, and a vote on it takes it to the disk.
             trial = self._db.write(lambda c: self._draw(c, rater, void), durable=False)
@@ -92,12 +97,11 @@ class TrialHandout(Pairing):
 
         For the server alone. Nothing is drawn or held, so another trial may follow all the same.
         """
-        row = self._db.read(lambda c: self._peek(c, rater, void))
-        if row is None:
+        found = self._db.read(lambda c: self._peek(c, rater, void))
+        if found is None:
             return None
-        # The rater's row names the study.
-        loaded = self._load(self._db.read(lambda c: self._rater(c, rater)).study)
-        return row.public, self._unblinded(loaded, row.name)
+        row, study = found
+        return row.public, self._unblinded(self._load(study), row.name)
 
     def vote(
         self,
@@ -267,7 +271,7 @@ class TrialHandout(Pairing):
         number = connection.execute(queries.ISSUES, my_values).scalar_one()
         issue = {"trial": drawn.row.id, "number": number, "probability": drawn.probability}
         connection.execute(self._writes.issue, {**my_values, **issue})
-        return self._open_trial(connection, me, drawn.row)
+        return self._open_trial(connection, me, drawn.row, drawn.votes)
 
     def _prolong(self, connection: Connection, me: Row, trial: int, moment: Moment) -> bool:
         """Prolongs the hold of an open trial. False where another rater has answered or holds it."""
@@ -281,8 +285,8 @@ class TrialHandout(Pairing):
 
     # The next trial
 
-    def _peek(self, connection: Connection, rater: str, void: Void) -> Row | None:
-        """The next trial after the open one. Writes and holds nothing."""
+    def _peek(self, connection: Connection, rater: str, void: Void) -> tuple[Row, str] | None:
+        """The next trial after the open one, and the study's name. Writes and holds nothing."""
         me = self._rater(connection, rater)
         if me.finished_at is not None or me.closed_at is not None:
             return None
@@ -293,7 +297,7 @@ class TrialHandout(Pairing):
             drawn = self._next(connection, me, moment, void, hold=False)
         else:
             drawn = self._next(connection, me, moment, void | {row.public}, hold=False, answered=row.role)
-        return None if drawn is None else drawn.row
+        return None if drawn is None else (drawn.row, str(me.study))
 
     def _next(
         self,
@@ -310,7 +314,8 @@ class TrialHandout(Pairing):
         ``answered``: role of the open trial, which counts as answered.
         """
         design = self._load(me.study, connection).study.design
-        votes = self._votes_by_role(connection, me.id)
+        before = self._votes_by_role(connection, me.id)
+        votes = before.copy()
         if answered is not None:
             votes[answered] += 1
         done = votes["trial"]
@@ -324,10 +329,11 @@ class TrialHandout(Pairing):
                 continue
             if role == "trial":
                 # Without an open trial, the rater has finished: all are answered or with other raters.
-                return self._next_on_sheets(connection, me, moment, void, hold=hold, done=done)
+                drawn = self._next_on_sheets(connection, me, moment, void, hold=hold, done=done)
+                return None if drawn is None else replace(drawn, votes=before)
             row = self._next_extra(connection, me, role, void)
             if row is not None:
-                return Drawn(row)
+                return Drawn(row, votes=before)
             used_up.add(role)
         return None
 
@@ -372,11 +378,16 @@ class TrialHandout(Pairing):
 
     # Values
 
-    def _open_trial(self, connection: Connection, me: Row, row: Row) -> OpenTrial:
-        """A trial as a screen shows it, with its number among the rater's trials."""
+    def _open_trial(
+        self, connection: Connection, me: Row, row: Row, votes: Counter[str] | None = None
+    ) -> OpenTrial:
+        """A trial as a screen shows it, with its number among the rater's trials.
+
+        ``votes``: the rater's votes by role, where the caller has counted them.
+        """
         # Practice trials are counted separately.
         design = self._load(me.study, connection).study.design
-        votes = self._votes_by_role(connection, me.id)
+        votes = self._votes_by_role(connection, me.id) if votes is None else votes
         practice = row.role == "practice"
         practised = votes["practice"]
         case = design.case_by_key[row.case_key]

@@ -62,6 +62,8 @@ def trial_message(service: Service, rater: str, trial: OpenTrial) -> dict[str, A
         # The size lets the page lay itself out before an image arrives.
         "size": list(prepared.size),
         "pictures": [f"{IMAGES}/{address}" for address in prepared.addresses],
+        # The same with all pixels, for zooming. Empty where the images have them already.
+        "full": [f"{IMAGES}/{address}" for address in prepared.full],
         "next": [f"{IMAGES}/{address}" for address in service.next_addresses(rater)],
     }
 

@@ -224,6 +224,33 @@ def test_images_larger_than_a_bucket_share_the_next_multiple(taste: StudyStore) 
     assert {len(png) for png in pngs} == {-(-largest // 1000) * 1000}
 
 
+def test_large_images_come_at_display_size_first_and_whole_on_demand(
+    taste: StudyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rater = taste.register("taste").rater
+    trial = taste.next_trial(rater)
+    assert trial is not None
+    server = ImageServer(taste)
+    small = server.prepare(rater, trial.id)
+    assert small.full == ()
+    whole = [decoded(server.find(*address.split("/"))) for address in small.addresses]
+    monkeypatch.setattr("bench.study.images.DISPLAY", 16)
+    server = ImageServer(taste)
+    large = server.prepare(rater, trial.id)
+    assert large.size == small.size == whole[0].shape[1::-1]
+    assert len(large.full) == len(large.addresses) == 4
+    assert not set(large.full) & set(large.addresses)
+    shown, full = (
+        [server.find(*address.split("/")) for address in addresses]
+        for addresses in (large.addresses, large.full)
+    )
+    assert {max(decoded(png).shape[:2]) for png in shown} == {16}
+    for png, pixels in zip(full, whole, strict=True):
+        assert np.array_equal(decoded(png), pixels)
+    # Neither kind tells one image from another by its length.
+    assert len({len(png) for png in shown}) == len({len(png) for png in full}) == 1
+
+
 def test_a_case_without_a_mask_has_no_outline_and_no_hint_of_one(design: Design) -> None:
     trial = next(trial for trial in design.trials if not any("noise" in name for name in trial.candidates))
     case = design.case_by_key[trial.case]

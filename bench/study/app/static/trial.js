@@ -239,6 +239,7 @@ class View {
     this.marked = null;
     this.held = null;
     this.urls = null;
+    this.full = null;
     clearTimeout(this.undoing);
     this.root.classList.remove("held");
     this.figures = [];
@@ -274,7 +275,7 @@ class View {
     const stage = this.root.querySelector(".stage");
     const images = [...stage.querySelectorAll("img")];
     const round = (this.round = {});
-    this.loader.keep([...pictures, ...this.data.next]);
+    this.loader.keep([...pictures, ...this.data.full, ...this.data.next]);
     Promise.all(pictures.map((address) => this.loader.get(address)))
       .then((urls) => {
         if (round !== this.round) return null;
@@ -301,10 +302,27 @@ class View {
       });
   }
 
+  // Replaces large pictures by those with all of their pixels, all at once, when the rater looks closer.
+  loadFull() {
+    const { full } = this.data;
+    if (!full.length || this.full === this.data.trial.id || !this.ready) return;
+    this.full = this.data.trial.id;
+    const trial = this.full;
+    Promise.all(full.map((address) => this.loader.get(address)))
+      .then((urls) => {
+        if (trial !== this.data.trial.id) return;
+        this.urls = urls;
+        for (const image of this.root.querySelectorAll("img[data-slot]")) image.src = urls[Number(image.dataset.slot)];
+      })
+      .catch(() => {
+        this.full = null; // the next zoom tries again
+      });
+  }
+
   // Fetches the pictures of the next trial, once those of this one are there.
   ahead() {
     if (!this.root.querySelector(".stage.shown")) return;
-    this.loader.keep([...this.data.pictures, ...this.data.next]);
+    this.loader.keep([...this.data.pictures, ...this.data.full, ...this.data.next]);
     for (const address of this.data.next) this.loader.get(address);
   }
 
@@ -807,6 +825,7 @@ class View {
     const next = Math.min(MAX_ZOOM, Math.max(1, factor === 0 ? 1 : scale * factor));
     // The point of the picture under the pointer stays under it.
     this.zoom = { scale: next, u: u + x / scale - x / next, v: v + y / scale - y / next };
+    if (next > 1) this.loadFull();
     if (next > 1) this.used.zoomed = Math.max(this.used.zoomed, Math.round(next * 100) / 100);
     this.applyZoom();
   }
@@ -871,6 +890,7 @@ class View {
     if (!this.ready) return;
     this.setFlicker(false);
     this.used.enlarged += 1;
+    this.loadFull();
     const names = [this.t("original"), ...this.data.trial.labels];
     const images = names.map((name, number) => this.picture(number === 0 ? 0 : number + 1, name));
     const outlined = this.picture(1, this.t("outlined"));

@@ -41,7 +41,7 @@ SCREENER = (ScreenerQuestion("How old are you?", ("under 18", "18 or more"), ("1
 FOCUSED = """() => {
   let node = document.activeElement;
   while (node && node.shadowRoot && node.shadowRoot.activeElement) node = node.shadowRoot.activeElement;
-  return node ? `${node.innerText || ''} ${node.value || ''}` : '';
+  return node && node !== document.body ? `${node.innerText || ''} ${node.value || ''}` : '';
 }"""
 LAYOUT = """() => {
   const host = [...document.querySelectorAll('*')].find((node) => node.shadowRoot?.querySelector('.trial'));
