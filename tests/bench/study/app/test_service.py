@@ -220,7 +220,8 @@ def test_a_trial_of_the_payload_tells_no_method(store: StudyStore, run_folder: P
         assert data["trial"]["labels"] == ["A", "B", "C", "D"][: trial.candidates]
         # The message holds these fields and no others.
         assert set(data["trial"]) == {
-            *("id", "kind", "practice", "question", "hint", "brief", "labels", "tie", "number", "total")
+            *("id", "kind", "practice", "question", "hint", "brief", "labels", "tie", "bothBad", "scales"),
+            *("number", "total"),
         }
         store.vote(rater, trial.id, 0, 900)
         answers += 1
