@@ -117,7 +117,7 @@ def test_a_rater_is_looked_up_and_withdrawn(run, run_folder: Path) -> None:
     assert (record["rater"], record["recruited"], record["state"]) == (rater, recruited, "finished")
     assert (record["answers"], record["code"]) == (10, "SHARED")
     assert "recruited: PROLIFIC_PID 5f3c, STUDY_ID 60aa, SESSION_ID 71bb" in run("rater", "taste", "5f3c")
-    with pytest.raises(StudyError, match="completion code of all raters"):
+    with pytest.raises(StudyError, match="completion code of several raters"):
         run("rater", "taste", "SHARED")
     with pytest.raises(StudyError, match="is no rater of taste"):
         run("withdraw", "taste", "nobody")

@@ -569,6 +569,7 @@ class View {
   arrange() {
     if (!this.data || !this.root.isConnected) return;
     const [width, height] = this.data.size;
+    const rate = this.data.trial.kind === "rate";
     const across = this.root.clientWidth;
     const narrow = across < 480 || (across < 680 && window.innerHeight > 0.75 * across);
     const short = !narrow && window.innerHeight < 620;
@@ -582,7 +583,6 @@ class View {
     if (room <= 0) return;
     const count = this.figures.length;
     const pair = this.data.trial.kind !== "best";
-    const rate = this.data.trial.kind === "rate";
     const gap = narrow ? 10 : short ? 12 : 20;
     this.root.classList.toggle("beside", rate && !narrow);
     const rest = [".bar", ".ask", ".notice"].map((name) => this.root.querySelector(name));
