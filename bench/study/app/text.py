@@ -200,7 +200,8 @@ def keys(words: Words, options: DesignOptions) -> str:
         if options.ties:
             parts.append(_with_keys(words, "tie", key="N"))
         if options.both_bad:
-            parts.append(_with_keys(words, "both_bad", key="B"))
+            # Not B, which is the name of an edit.
+            parts.append(_with_keys(words, "both_bad", key="X"))
     # Numbers, as there is no left and right.
     if "best" in options.kinds:
         parts.append(_with_keys(words, "best", one="1", two="2"))

@@ -482,7 +482,7 @@ class View {
     }
     this.answers.append(this.answerButton(0, trial.labels[0], "←"));
     if (trial.tie) this.answers.append(this.answerButton("tie", this.t("tie"), "N"));
-    if (trial.bothBad) this.answers.append(this.answerButton("both bad", this.t("both_bad"), "B"));
+    if (trial.bothBad) this.answers.append(this.answerButton("both bad", this.t("both_bad"), "X"));
     this.answers.append(this.answerButton(1, trial.labels[1], "→"));
     this.root.classList.toggle("four", trial.tie && trial.bothBad);
   }
@@ -1004,7 +1004,7 @@ class View {
         ? [["1 … 9", this.t("key_choose")], ["← →, Enter", this.t("key_walk")]]
         : [["←", this.data.trial.labels[0]], ["→", this.data.trial.labels[1]]];
     if (this.data.trial.tie) keys.push(["N", this.t("key_tie")]);
-    if (this.data.trial.bothBad) keys.push(["B", this.t("key_both_bad")]);
+    if (this.data.trial.bothBad) keys.push(["X", this.t("key_both_bad")]);
     keys.push(["Z", rate ? this.t("change") : this.t("key_undo")], ["F", this.t("key_flicker")], ["O", this.t("key_outline")], ["+ −", this.t("key_zoom")], ["P", this.t("key_pause")]);
     const list = make("dl", "keys");
     for (const [key, what] of keys) list.append(make("dt", "", make("kbd", "", key)), make("dd", "", what));
@@ -1045,7 +1045,7 @@ class View {
       if (key === "ArrowLeft") press(() => this.answer(0, "key"));
       else if (key === "ArrowRight") press(() => this.answer(1, "key"));
       else if (key === "n" || key === "N") press(() => this.answer("tie", "key"));
-      else if (key === "b" || key === "B") press(() => this.answer("both bad", "key"));
+      else if (key === "x" || key === "X") press(() => this.answer("both bad", "key"));
     } else this.onBestKey(key, press);
   }
 
