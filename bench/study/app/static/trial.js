@@ -620,7 +620,7 @@ class View {
     this.root.style.setProperty("--aspect", String(width / height));
     this.root.style.setProperty("--columns", String(columns));
     this.root.style.setProperty("--gap", `${gap}px`);
-    this.root.style.setProperty("--wide", `${Math.max(columns * side + (columns - 1) * gap, narrow || short ? 0 : 760)}px`);
+    this.root.style.setProperty("--wide", `${Math.max(columns * side + (columns - 1) * gap + (beside ? beside + gap : 0), narrow || short ? 0 : 760)}px`);
   }
 
   // --- the clock, and what may be pressed when ---------------------------------------------------------
