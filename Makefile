@@ -46,7 +46,7 @@ $(STAMP): requirements/base.txt requirements/dev.txt pyproject.toml
 
 # First a few instructions without masks on pictures that are not square: seconds. The demo's tables come last.
 demo: $(STAMP)
-	@$(BIN)/python run_bench.py run mini-gedit --limit 2
+	@$(BIN)/python run_bench.py run mini-gedit --limit 2 --out runs/mini-gedit
 	@$(BIN)/python run_bench.py demo
 
 study-demo: $(STAMP)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.downloads import MissingFiles, WebFile
 from bench.metrics import alignment, success
 from bench.metrics.features import Features
 from bench.metrics.networks.clip import ClipNet, ClipSpec
@@ -182,8 +183,12 @@ class TestWhichNetwork:
 
     def test_missing_weights_are_named_with_their_sha256(self) -> None:
         (problem,) = alignment.ClipTarget.problems(Features())
-        assert "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836" in problem
-        assert "openaipublic" in problem
+        assert isinstance(problem, MissingFiles)
+        assert "ViT-L-14.pt is not on this machine" in problem
+        (file,) = problem.downloads
+        assert isinstance(file, WebFile)
+        assert file.sha256 == "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"
+        assert "openaipublic" in file.url
         (problem,) = alignment.MiniClipTarget.problems(Features())
         assert "folder" in problem
 
