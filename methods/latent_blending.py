@@ -58,6 +58,24 @@ class LatentBlending(BlendingMethod):
             "strength": 0.9,
             "mask_cells": "cover",
         },
+        # RePaint's own sampling, in latents and with a text.
+        "repaint_latents": {
+            "steps": 250,
+            "strength": 1.0,
+            "eta": 1.0,
+            "resamplings": 10,
+            "jump_length": 10,
+        },
+        "mini_repaint_latents": {
+            "weights": "zoo:text_to_image",
+            "steps": 10,
+            "guidance": 4.0,
+            "strength": 1.0,
+            "eta": 1.0,
+            "resamplings": 4,
+            "jump_length": 2,
+            "mask_cells": "cover",
+        },
     }
 
     @classmethod

@@ -85,6 +85,22 @@ CONTRACTS: dict[str, Contract] = {
     "controlnet_inpaint": Contract(CHECKPOINT | {"controlnet": "control"}, {"steps": 2}, MASKED, PASTE),
     "latent_blending": Contract(CHECKPOINT, {"steps": 3}, MASKED, PASTE),
     "blended_latent_diffusion": Contract(CHECKPOINT, {"steps": 3}, MASKED, {"background": "pixel"}),
+    "prompt_to_prompt": Contract(
+        CHECKPOINT, {"steps": 2, "map_factor": 2}, follows("mask", "source_prompt", "target_prompt"), PASTE
+    ),
+    "dynamic_prompt_learning": Contract(
+        CHECKPOINT,
+        {"steps": 2, "map_factor": 2, "learning_steps": 1},
+        follows("mask", "source_prompt", "target_prompt"),
+        PASTE,
+    ),
+    "attend_and_excite": Contract(CHECKPOINT, {"steps": 2, "map_factor": 2, "refinements": 1}, MASKED, PASTE),
+    "repaint": Contract(
+        {"weights": "adm"},
+        {"steps": 3, "jump_length": 1, "resamplings": 2},
+        follows("mask", "seed"),
+        composite={},
+    ),
     "glide": Contract(
         {"weights": "glide"}, {"base_steps": "2", "upsampler_steps": "2"}, MASKED, {"upsampler_mask": "fine"}
     ),
