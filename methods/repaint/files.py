@@ -6,14 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.downloads import HubFiles, MissingFiles
 from methods import weights as wt
 from methods.blended_diffusion import files
 from methods.blended_diffusion.files import AdmFiles
 from methods.file_hashes import sha256_of
+from methods.published import pinned_revision
 from methods.weights import Weights, WeightsError
 
 GUIDED_DIFFUSION = "omriav/blended-diffusion"
 """The repository on the hub that holds a copy of guided-diffusion's ``256x256_diffusion_uncond.pt``."""
+
+PORTRAITS = "google/ddpm-ema-celebahq-256"
+"""A model of CelebA-HQ portraits with fixed variances."""
 
 _PARTS = ("unet", "scheduler")
 
@@ -37,10 +42,20 @@ def find(weights: str, revision: str | None) -> AdmFiles:
     # The older pipelines of the hub have network and scheduler in the repository's root.
     kind = wt.kind_of(weights)
     root = wt.hub_snapshot(weights, revision) if kind == "hub" else Path(weights).expanduser()
-    if root is not None and _is_flat(root):
+    if root is None:
+        raise WeightsError(_missing(weights, revision or pinned_revision(weights)))
+    if _is_flat(root):
         parts = dict.fromkeys(_PARTS, root)
         return AdmFiles(checkpoint=Weights(kind, weights, root, parts, root.name if kind == "hub" else None))
     return AdmFiles(checkpoint=wt.find(weights, revision, _PARTS))
+
+
+def _missing(weights: str, revision: str) -> MissingFiles:
+    cause = f"weights {weights!r} at revision {revision} are not on this machine"
+    flat = ("model_index.json", "config.json", "scheduler_config.json", "diffusion_pytorch_model*")
+    if weights == PORTRAITS:
+        return MissingFiles(cause, [HubFiles(weights, revision, flat, "Apache-2.0", 455_000_000)])
+    return MissingFiles(cause, [HubFiles(weights, revision, (*flat, "unet/*", "scheduler/*"))])
 
 
 def _is_flat(root: Path) -> bool:

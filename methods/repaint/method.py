@@ -43,7 +43,7 @@ class RePaint(EditMethod):
         """Runs of each stretch of ``jump_length`` levels, the paper's r. 1 makes no jumps back."""
 
     PRESETS: Mapping[str, Mapping[str, Any]] = {
-        "portraits": {"weights": "google/ddpm-ema-celebahq-256"},
+        "portraits": {"weights": files.PORTRAITS},
         "mini": {"weights": "zoo:blended_diffusion", "steps": 20, "jump_length": 2, "resamplings": 4},
     }
 
@@ -65,7 +65,7 @@ class RePaint(EditMethod):
             if checkpoint is not None:
                 problems += files.schedule_problems(options.weights, checkpoint, learnt)
         except WeightsError as error:
-            problems.append(str(error))
+            problems.append(error.problem)
         return problems
 
     def __init__(self, options: Options, runtime: Runtime) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.downloads import HubFiles, MissingFiles
 from bench.edit import Runtime
 from methods.blended_diffusion.schedule import ReverseProcess, linear_betas
 from methods.latent_blending import jumps
@@ -152,7 +153,11 @@ def test_unfit_checkpoints_are_refused_with_a_reason(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no such folder"):
         files.find(str(tmp_path / "none"), None)
     (missing,) = RePaint.problems(RePaint.Options(weights="google/ddpm-ema-celebahq-256"))
-    assert "hf download google/ddpm-ema-celebahq-256" in missing
+    assert "Apache-2.0" in missing
+    assert isinstance(missing, MissingFiles)
+    (files_of_hub,) = missing.downloads
+    assert isinstance(files_of_hub, HubFiles)
+    assert "scheduler_config.json" in files_of_hub.patterns
 
 
 @pytest.mark.parametrize(
