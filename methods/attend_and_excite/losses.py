@@ -26,7 +26,8 @@ def token_maps(maps: Tensor, ends: Tensor, sides: tuple[int, int]) -> Tensor:
     smooth = F.conv2d(
         F.pad(pictures.flatten(0, 1)[:, None], (1,) * 4, mode="reflect"), _gaussian(maps.device)
     )
-    return smooth[:, 0].unflatten(0, pictures.shape[:2])
+    smoothed: Tensor = smooth[:, 0].unflatten(0, pictures.shape[:2])
+    return smoothed
 
 
 def maxima(pictures: Tensor, subjects: Tensor, where: Tensor | None = None) -> Tensor:
