@@ -92,5 +92,5 @@ def local_blend(maps: Tensor, words: Tensor, sides: tuple[int, int], size: tuple
     spread = F.interpolate(spread, size=size)
     # A prompt without an edited word has no region.
     top = spread.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
-    regions = (spread / top > _THRESHOLD).float().unflatten(0, (2, -1))
-    return regions.amax(0)
+    regions: Tensor = (spread / top > _THRESHOLD).float().unflatten(0, (2, -1))
+    return torch.maximum(regions[0], regions[1])
