@@ -71,7 +71,7 @@ class Learner:
     def initial(self) -> Tensor:
         """The nouns' own embeddings, float32 (B, K, W). Unused slots are 0."""
         table = self.text_encoder.get_input_embeddings()
-        embeddings = table(self.ids).float()
+        embeddings: Tensor = table(self.ids).float()
         count = int(self.slots.max()) + 1
         vectors = embeddings.new_zeros(len(self.ids), max(1, count), embeddings.shape[2])
         rows, columns = (self.slots >= 0).nonzero(as_tuple=True)

@@ -38,7 +38,7 @@ class DynamicPromptLearning(PromptToPrompt):
     }
 
     @classmethod
-    def option_problems(cls, options: Options) -> list[str]:
+    def option_problems(cls, options: Any) -> list[str]:
         problems = super().option_problems(options)
         if options.learning_steps < 1:
             problems.append(f"learning_steps {options.learning_steps}: expected at least 1")

@@ -52,8 +52,8 @@ class EditControl:
         self.batch = len(edits.matrix)
         # Set for each step by the sampler.
         self.cross = self.self_attention = True
-        # Sum over steps of the maps of both, (2, B, positions, L). 0 before the first step.
-        self.sums: Tensor | float = 0.0
+        # Sum over steps of the maps of both, (2, B, positions, L).
+        self.sums: Tensor | None = None
         self._layers: list[Tensor] = []
 
     def wants(self, cross: bool, positions: int) -> bool:
@@ -76,7 +76,8 @@ class EditControl:
     def finish_step(self) -> None:
         """Adds the maps of the step's layers to the sums."""
         if self._layers:
-            self.sums = self.sums + torch.stack(self._layers).mean(0)
+            maps = torch.stack(self._layers).mean(0)
+            self.sums = maps if self.sums is None else self.sums + maps
             self._layers.clear()
 
 

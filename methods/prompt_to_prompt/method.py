@@ -206,7 +206,9 @@ class PromptToPrompt(StableDiffusionMethod):
             pivot = pivots[i + 1]
             if options.inversion == "direct_both" and next_source is not None:
                 z = z + pivot - next_source
-            z_source = next_source if options.inversion == "null_text" else pivot
+            z_source = pivot
+            if options.inversion == "null_text" and next_source is not None:
+                z_source = next_source
 
             # What stays the source.
             if mask is not None:
@@ -290,6 +292,7 @@ class PromptToPrompt(StableDiffusionMethod):
     def _region(self, control: EditControl, words: Tensor, z: Tensor) -> Tensor:
         from methods.prompt_to_prompt.control import local_blend
 
+        assert control.sums is not None
         height, width = z.shape[2:]
         factor = self.options.map_factor
         return local_blend(control.sums, words, (height // factor, width // factor), (height, width))

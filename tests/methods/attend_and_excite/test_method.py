@@ -106,11 +106,10 @@ def test_words_are_looked_for_in_their_own_regions(tiny_folder: Folder) -> None:
         regions=(Region(left, "a hat", ("hat",)), Region(right, "a cup", ("cup",))),
     )
     moves, _ = excitation(make(tiny_folder(4), inside=True), [one])
-    columns = [
-        moves.where[0, token].any(0).nonzero().flatten().tolist() for token in moves.subjects[0].nonzero()
-    ]
+    tokens = moves.subjects[0].nonzero().flatten()
+    columns = [moves.where[0, token].any(0).nonzero().flatten().tolist() for token in tokens]
     # The tiny tokenizer has one token a letter: "hat" and "cup" are three each.
-    assert [column for (column,) in (columns[i : i + 1] for i in range(6))] == [[0, 1]] * 3 + [[6, 7]] * 3
+    assert columns == [[0, 1]] * 3 + [[6, 7]] * 3
 
 
 def test_without_steps_on_the_latents_it_is_blending(tiny_folder: Folder) -> None:
