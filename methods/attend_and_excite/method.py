@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from methods import batches, latents, weights
-from methods.attention_maps.processor import map_factor_problems
+from methods import batches, latents
+from methods.attention_maps.method import AttentionMethod
+from methods.diffusion.base import BlendingOptions
 from methods.mask_grid import latent_mask
-from methods.stable_diffusion import BlendingOptions, StableDiffusionMethod, strength_problems
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from bench.edit import EditRequest, Runtime
+    from bench.edit import EditRequest
     from methods.attend_and_excite.excite import Excitation
 
 # Share of the steps -> the least maximum that every subject must have reached there. The authors state the steps 0, 10
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _THRESHOLDS = {0.0: 0.05, 0.2: 0.5, 0.4: 0.8}
 
 
-class AttendAndExcite(StableDiffusionMethod):
+class AttendAndExcite(AttentionMethod):
     name = "attend_and_excite"
     summary = "Attend-and-Excite inside the mask: moves latents until each edited word has a place"
     needs: frozenset[str] = frozenset({"source", "mask", "target_prompt"})
@@ -63,7 +63,7 @@ class AttendAndExcite(StableDiffusionMethod):
 
     @classmethod
     def option_problems(cls, options: Options) -> list[str]:
-        problems = super().option_problems(options) + strength_problems(options.steps, options.strength)
+        problems = super().option_problems(options)
         if options.prompt_field != "target_prompt":
             problems.append(
                 "prompt_field: the words of the edit are words of the target prompt; leave it out"
@@ -76,31 +76,7 @@ class AttendAndExcite(StableDiffusionMethod):
             problems.append(f"refinements {options.refinements}: expected 0 or more")
         return problems
 
-    @classmethod
-    def weights_problems(cls, options: Options) -> list[str]:
-        unfit = latents.problems(options.weights, options.revision, options.steps)
-        config = {} if unfit else weights.find(options.weights, options.revision).config("unet")
-        return unfit or map_factor_problems(options.map_factor, config)
-
-    def __init__(self, options: Options, runtime: Runtime) -> None:
-        from methods.attention_maps.processor import install
-
-        super().__init__(options, runtime)
-        self.schedule = latents.NoiseSchedule(self.pipeline.scheduler)
-        self.grid = self.schedule.grid(options.steps)[-int(options.steps * options.strength) :]
-        install(self.pipeline.unet)
-        # Gradients flow to the latents, never to the weights.
-        self.pipeline.unet.requires_grad_(False)
-
-    def edit_batch(self, requests: Sequence[EditRequest], sources: Sequence[Image]) -> list[Image]:
-        import torch
-
-        with torch.no_grad():
-            z = self.sample(requests, sources)
-            return batches.to_images(latents.decode(self.pipeline.vae, z))
-
     def sample(self, requests: Sequence[EditRequest], sources: Sequence[Image]) -> Tensor:
-        """The latents of the results, float32 (B, 4, h, w)."""
         options, schedule, device = self.options, self.schedule, self.pipeline.device
         texts = batches.prompts(requests, "target_prompt")
         mask = latents.masks(requests, self.factor, options.mask_cells, device)  # (B, 1, h, w), 1 = edit

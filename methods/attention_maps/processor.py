@@ -7,11 +7,10 @@ without one, compute the layers' own attention by torch's kernel, which never fo
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Control(Protocol):
@@ -38,6 +37,8 @@ class MapAttention:
         temb: Tensor | None = None,
         control: Control | None = None,
     ) -> Tensor:
+        import torch.nn.functional as F
+
         cross = encoder_hidden_states is not None
         context = encoder_hidden_states if encoder_hidden_states is not None else hidden_states
 
@@ -72,6 +73,8 @@ class Recorder:
 
     def mean(self) -> Tensor:
         """The mean over layers and heads of the last call, float32 (rows, positions, tokens)."""
+        import torch
+
         maps = torch.stack(self._layers).mean(0)
         self._layers.clear()
         return maps
@@ -84,6 +87,8 @@ def install(unet: Any) -> None:
 
 def predicted(unet: Any, z: Tensor, t: int, context: Tensor, control: Control | None = None) -> Tensor:
     """The UNet's output, float32 (B, 4, h, w), for latents of that shape at time step ``t`` and text (B, L, D)."""
+    import torch
+
     output: Tensor = unet(
         z.to(unet.dtype),
         torch.tensor(t, device=z.device),

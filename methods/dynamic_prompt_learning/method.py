@@ -12,7 +12,7 @@ from methods.prompt_to_prompt.method import PromptToPrompt, Texts
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.edit import EditRequest, Runtime
+    from bench.edit import EditRequest
     from methods.attention_maps.words import Tokens
     from methods.dynamic_prompt_learning.learning import Learner, Prompt
 
@@ -44,13 +44,10 @@ class DynamicPromptLearning(PromptToPrompt):
             problems.append(f"learning_steps {options.learning_steps}: expected at least 1")
         return problems
 
-    def __init__(self, options: Options, runtime: Runtime) -> None:
-        super().__init__(options, runtime)
-        self.pipeline.text_encoder.requires_grad_(False)
-
-    def request_fields(self) -> frozenset[str]:
-        fields = super().request_fields()
-        return fields | {"mask"} if self.options.prior == "mask" else fields
+    @classmethod
+    def needs_of(cls, options: Any) -> frozenset[str]:
+        fields = super().needs_of(options)
+        return fields | {"mask"} if options.prior == "mask" else fields
 
     def texts_of_steps(
         self, requests: Sequence[EditRequest], pivots: Sequence[Tensor], texts: Texts
