@@ -145,6 +145,6 @@ def _is_done(part: dict[str, Tensor], done: float) -> bool:
         return not part
     # The papers' constants are for 50 steps.
     return all(
-        float(part[name]) < beta * math.exp(-50 * done / alpha)
+        float(part[name].detach()) < beta * math.exp(-50 * done / alpha)
         for name, (beta, alpha) in {"balance": _BALANCE, "disjoint": _DISJOINT}.items()
     )

@@ -133,7 +133,7 @@ def test_a_word_that_the_target_keeps_keeps_its_vector(tiny_folder: Folder) -> N
 
 @pytest.mark.parametrize("prior", ["mask", "none"])
 def test_learning_lowers_the_losses_of_each_image_by_itself(tiny_folder: Folder, prior: str) -> None:
-    method = make(tiny_folder(4), prior=prior, learning_steps=4)
+    method = make(tiny_folder(4), prior=prior, learning_steps=3)
     requests = [asked(1), asked(2, mask=box_mask(16, 16, 32, 32, SMALL))]
     learner, _, _, z = learner_of(method, requests)
     start = learner.initial()
@@ -167,9 +167,9 @@ def test_without_a_noun_to_learn_it_is_prompt_to_prompt(tiny_folder: Folder) -> 
 def test_every_option_has_an_effect(tiny_folder: Folder) -> None:
     left = box_mask(0, 0, 16, 32, SMALL)
     one = asked(mask=left, regions=(Region(left, "a blue cup", ("blue", "cup")),))
-    plain = make(tiny_folder(4), learning_steps=8).edit([one])[0].tobytes()
+    plain = make(tiny_folder(4), learning_steps=3).edit([one])[0].tobytes()
     for options in ({"prior": "none"}, {"learning_steps": 1}, {"inversion": "null_text", "null_steps": 1}):
-        changed = make(tiny_folder(4), **{"learning_steps": 8} | options).edit([one])[0].tobytes()
+        changed = make(tiny_folder(4), **{"learning_steps": 3} | options).edit([one])[0].tobytes()
         assert changed != plain, options
 
 
