@@ -92,7 +92,7 @@ class InstanceBatches:
         self.captions = np.zeros((len(captions), REGIONS), np.int64)
         for number, row in enumerate(captions):
             self.captions[number, : len(row)] = [place[text] for text in row]
-        # The points take a tenth of a millisecond each, so they are computed once.
+        # Locations are computed once, and not in every epoch.
         self.masks = regions["masks"]
         self.points = np.zeros((len(captions), REGIONS, 2 * polygon_points), np.float16)
         self.others = np.zeros((len(captions), REGIONS, 7), np.float32)
