@@ -121,9 +121,7 @@ def answer(page: Page, visit: Visit, trial: str, kind: str, keyboard: bool) -> N
         else:
             page.locator(".answer:not(.next)").first.tap()
             page.locator(".trial.held").wait_for()
-            # A second tap need not wait until the time to take it back is over.
-            page.wait_for_timeout(450)
-            page.locator(".answer.chosen").tap()
+            # It is sent when the time to take it back is over: the next trial comes by itself.
         return
     if kind == "rate":
         press(page, "3")
