@@ -120,7 +120,6 @@ def answer(page: Page, visit: Visit, trial: str, kind: str, keyboard: bool) -> N
             page.locator(".answer.next").tap()
         else:
             page.locator(".answer:not(.next)").first.tap()
-            page.locator(".trial.held").wait_for()
             # It is sent when the time to take it back is over: the next trial comes by itself.
         return
     if kind == "rate":
