@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bench.judges.replies import judges_by_version
+from bench.judges.replies import stored_judges
 from bench.tables.style import Style
 from bench.tables.table import Table
 from reports.data.comparisons import compare
@@ -92,7 +92,8 @@ def compute(
     # Tables of what was measured.
     tables = _measured_tables(data, style, scores)
     if any(info.judged for name in scores.metrics if (info := metric_info(name, metrics)) is not None):
-        tables += judge_tables(data, store.scores(), scores.titles, judges_by_version(store))
+        sentences = dict(pair for judge in stored_judges(store) for pair in judge.sentences())
+        tables += judge_tables(data, store.scores(), scores.titles, sentences)
     measured = len(tables)
     if len(store.seeds) > 1:
         tables += spread_tables(data, scores, store.seeds)

@@ -17,9 +17,11 @@ ROOT = Path(__file__).resolve().parent
 # `pytest --durations=0` shows which belong here.
 SLOW = (
     "bench/cli/test_adhoc.py",
+    "bench/cli/test_judge.py",
     "bench/cli/test_main.py",
     "bench/cli/test_plan.py",
     "bench/cli/test_run.py",
+    "bench/judges/test_p",
     "bench/metrics/test_drift.py",
     "bench/metrics/test_realism.py",
     "bench/metrics/test_streams.py",

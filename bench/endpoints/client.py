@@ -72,9 +72,9 @@ class Ceiling:
 
     def check(self, calls: int) -> None:
         """Raises :class:`CeilingReached` where one call after ``calls`` is too much."""
-        kept = "What was answered is kept: raise it to go on."
+        remedy = "What was answered is kept: raise it to go on."
         if self.max_requests is not None and calls >= self.max_requests:
-            raise CeilingReached(f"max_requests {self.max_requests} is reached. {kept}")
+            raise CeilingReached(f"max_requests {self.max_requests} is reached. {remedy}")
         # A retry may have been charged for, so every call counts with its full price.
         if (
             self.max_cost is not None
@@ -82,7 +82,7 @@ class Ceiling:
             and (calls + 1) * self.price > self.max_cost * (1 + 1e-9)
         ):
             raise CeilingReached(
-                f"max_cost {self.max_cost:g} is reached after {calls} calls at {self.price:g}. {kept}"
+                f"max_cost {self.max_cost:g} is reached after {calls} calls at {self.price:g}. {remedy}"
             )
 
 

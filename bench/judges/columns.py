@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bench.metrics.features import Features
 
 
-_REMEDY = "a judge scores it. Run: python run_bench.py judge RUN --rubric NAME --model MODEL"
+_REMEDY = "a judge scores it. Run: python run_bench.py judge edits RUN --rubric NAME --model MODEL"
 
 
 class JudgeColumn(Metric):

@@ -32,7 +32,7 @@ class JudgeOptions:
     """A judge: a rubric, a model, and how it is asked."""
 
     rubric: str
-    """Name of a rubric: masked-edit, viescore or imgedit."""
+    """Name of a rubric: masked-edit, viescore or imgedit, or pairs for two edits."""
     model: str
     """Model that the server is asked for. Its answer names the one that answered."""
     server: str = "judge"
@@ -105,7 +105,7 @@ class Judge:
 
     def column(self, name: str) -> str:
         """Name of the stored scores of a column of the rubric."""
-        return f"{name}{LABEL}{self.options.label}" if self.options.label else name
+        return column_name(self.options, name)
 
     def as_json(self) -> dict[str, Any]:
         """Everything that a reader of the replies needs to know, without a secret."""
@@ -117,6 +117,11 @@ class Judge:
             "prompt_files": dict(self.wording.files),
             "columns": [self.column(name) for name in self.wording.rubric.columns],
         }
+
+
+def column_name(options: JudgeOptions, name: str) -> str:
+    """Name of the stored scores of a column of a judge's rubric."""
+    return f"{name}{LABEL}{options.label}" if options.label else name
 
 
 def parse_judge(values: Mapping[str, Any], where: str) -> JudgeOptions:
@@ -157,7 +162,10 @@ def make_judge(options: JudgeOptions) -> Judge:
 
 
 def check_judges(judges: Sequence[JudgeOptions]) -> None:
-    """Raises :class:`JudgeError` where two judges would write the same columns."""
+    """Raises :class:`JudgeError` where two judges would write the same columns, or one would write none."""
+    for options in judges:
+        if not load_rubric(options.rubric).columns:
+            raise JudgeError(f"rubric {options.rubric} compares two edits: use judge pairs.")
     names = [(options.rubric, options.label) for options in judges]
     for index, name in enumerate(names):
         if name in names[:index]:

@@ -18,10 +18,10 @@ import numpy as np
 from bench.edit import EditKey, ScoreRecord
 from bench.endpoints.client import CeilingReached, EndpointError, NoAccess
 from bench.judges.chat import Reply, ask, connect, image_url, request_body
-from bench.judges.options import CallEstimate, Judge, JudgeError, estimate
+from bench.judges.options import CallEstimate, Judge, JudgeError, column_name, estimate
 from bench.judges.reading import Scores, Unread, read_scores
-from bench.judges.replies import ReplyKey, ReplyLog
-from bench.judges.rubrics import Question, RubricError, unmet
+from bench.judges.replies import ReplyKey, ReplyLog, StoredJudge
+from bench.judges.rubrics import Question, Rubric, RubricError, load_rubric, unmet
 from bench.metrics.types import NoValue, Pair, ReasonCode
 from bench.progress import Progress, Silent
 from bench.stored_pairs import ScoringOptions, StoredPair, pairs_in_chunks
@@ -73,7 +73,7 @@ def planned_calls(judge: Judge, edits: int, missing: int = 0) -> CallEstimate:
 
 def missing_calls(store: RunStore, judge: Judge) -> int:
     """Number of questions about the stored edits that have no reply. Decodes no image."""
-    log = ReplyLog(store, judge)
+    log = ReplyLog(store, judge.digest)
     needs = judge.wording.rubric.needs
     # Cases that the judge can be asked about.
     cases = {
@@ -100,17 +100,19 @@ def judge_run(
     The same call goes on where it was stopped, also after a kill. Raises :class:`JudgeError` where the server refuses
     every request, and StoreError for a folder that cannot be written. Replies that came before are stored.
     """
+    if not judge.wording.rubric.columns:
+        raise JudgeError(f"rubric {judge.wording.rubric.name} compares two edits: use judge pairs.")
     progress = progress or Silent()
     summary = JudgingSummary()
     # Small chunks: their images are in memory while they are sent.
     options = options or ScoringOptions(chunk=32)
-    log = ReplyLog(store, judge)
+    log = ReplyLog(store, judge.digest)
     records = store.edits()
     endpoint = connect(judge.options)
-    known = _stored_scores(store, judge)
+    stored = _stored_scores(store, judge)
     spreads: dict[str, list[float]] = {}
     store.lock()
-    log.describe()
+    log.describe(judge)
     progress.start(len(records), f"judging by {judge.wording.rubric.name}")
     try:
         for chunk in pairs_in_chunks(store, records, options):
@@ -121,7 +123,7 @@ def judge_run(
                 refused = error
             # What was answered is scored, also where the judge had to stop.
             scores = [score for record, pair in chunk for score in _scores(judge, log, record, pair, spreads)]
-            store.append_scores([score for score in scores if _identity(score) not in known])
+            store.append_scores([score for score in scores if _identity(score) not in stored])
             progress.advance(len(chunk))
             if isinstance(refused, CeilingReached):
                 summary.stopped = str(refused)
@@ -132,7 +134,7 @@ def judge_run(
         progress.stop()
         log.close()
     _count(judge, log, store, summary)
-    log.describe(summary.served)
+    log.describe(judge, summary.served)
     summary.retest = {name: statistics.fmean(values) ** 0.5 for name, values in spreads.items()}
     return summary
 
@@ -262,7 +264,7 @@ def _scores(
     if len(flat) < len(rubric.questions) * judge.options.passes:
         return []
     version = judge.version(" + ".join(sorted({reply.model for reply in flat})))
-    outcomes = {column: _column(judge, column, replies) for column in rubric.columns}
+    outcomes = {column: _column(rubric, column, replies) for column in rubric.columns}
     for column, outcome in outcomes.items():
         if len(outcome.passes) > 1:
             spreads.setdefault(judge.column(column), []).append(statistics.variance(outcome.passes))
@@ -281,9 +283,8 @@ class _Outcome:
         return statistics.fmean(self.passes) if self.passes else None
 
 
-def _column(judge: Judge, column: str, replies: Sequence[Mapping[str, Reply | None]]) -> _Outcome:
+def _column(rubric: Rubric, column: str, replies: Sequence[Mapping[str, Reply | None]]) -> _Outcome:
     """A column of an edit from its replies, by question, in each pass."""
-    rubric = judge.wording.rubric
     values = []
     for of_pass in replies:
         scores: dict[str, float] = {}
@@ -298,6 +299,30 @@ def _column(judge: Judge, column: str, replies: Sequence[Mapping[str, Reply | No
             scores |= zip(question.scores, result, strict=True)
         values.append(rubric.value(column, scores))
     return _Outcome(values)
+
+
+def values_of_replies(
+    store: RunStore, judge: StoredJudge, records: Sequence[EditRecord]
+) -> dict[tuple[str, str], float]:
+    """(digest of the edit's key, name of the score) -> its value, computed again from the stored replies.
+
+    Scores without a value are left out. Asks nothing and needs no wording.
+    """
+    rubric, options = load_rubric(judge.options.rubric), judge.options
+    log = ReplyLog(store, judge.digest)
+    values = {}
+    for record in records:
+        replies = [
+            {question.name: log.last(_key(record, question, number)) for question in rubric.questions}
+            for number in range(options.passes)
+        ]
+        if any(reply is None for of_pass in replies for reply in of_pass.values()):
+            continue
+        for column in rubric.columns:
+            value = _column(rubric, column, replies).value
+            if value is not None:
+                values[record.key.digest, column_name(options, column)] = value
+    return values
 
 
 def _wording_problem(judge: Judge, pair: Pair) -> str | None:
@@ -317,13 +342,13 @@ def _stored_scores(store: RunStore, judge: Judge) -> set[tuple[Any, ...]]:
     """The identities of the judge's scores that are stored and count."""
     frame = store.scores()
     frame = frame[frame["metric"].isin([judge.column(name) for name in judge.wording.rubric.columns])]
-    known = set()
+    identities = set()
     for row in frame.astype(object).where(frame.notna(), None).to_dict("records"):
         key = EditKey(row["protocol"], row["protocol_version"], row["method"], row["case"], int(row["seed"]))
-        known.add(
+        identities.add(
             (key.digest, row["metric"], row["metric_version"], row["edit"], row["value"], row["reason"] or "")
         )
-    return known
+    return identities
 
 
 def _count(judge: Judge, log: ReplyLog, store: RunStore, summary: JudgingSummary) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from bench.files import parse_json
 
 Scores = list[float]
+Form = Literal["list", "lines", "winner"]
 
 VERSION = "1"
 """Increased whenever a reply is read in another way. It is part of the version of the scores."""
@@ -38,7 +39,7 @@ class Unread:
 
 def read_scores(
     text: str,
-    form: Literal["list", "lines"],
+    form: Form,
     names: Sequence[str],
     scale: tuple[float, float],
     *,
@@ -64,7 +65,10 @@ def read_scores(
 
     # Every list of scores in the reply. Two that differ leave open which one is meant.
     count = len(names)
-    candidates = [*_json_lists(answer, names)]
+    if form == "winner":
+        candidates = list(_winners(answer))
+    else:
+        candidates = [*_json_lists(answer, names)]
     if form == "lines" and not candidates:
         candidates = _score_lines(answer, count)
     readings: list[Scores] = []
@@ -143,6 +147,20 @@ def _json_values(text: str) -> Iterator[Any]:
                 position = end + 1
             else:
                 position = start + 1
+
+
+# What stands before the name of an image, as in "Image A".
+_WINNER = re.compile(r"(?:(?:image|edit|option)\s+)?(a|b|tie)\.?")
+_POSITIONS = {"a": 0.0, "b": 1.0, "tie": 0.5}
+
+
+def _winners(text: str) -> Iterator[list[Any]]:
+    """Yields the winner of every object of a reply that names one: 0 for A, 1 for B, 0.5 for a tie."""
+    for value in _json_values(text):
+        entries = {str(key).lower(): entry for key, entry in value.items()} if isinstance(value, dict) else {}
+        match = _WINNER.fullmatch(str(entries.get("winner", "")).strip().lower())
+        if match is not None:
+            yield [_POSITIONS[match[1]]]
 
 
 def _next_bracket(text: str, start: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +34,10 @@ class ReplyKey:
 class ReplyLog:
     """Stores each reply as it comes. A line counts once it is on disk, so a kill loses no reply and repeats none."""
 
-    def __init__(self, store: RunStore, judge: Judge) -> None:
-        """Reads the stored replies. Raises StoreError for a broken line."""
+    def __init__(self, store: RunStore, digest: str) -> None:
+        """Reads the stored replies of the judge with this digest. Raises StoreError for a broken line."""
         self._store = store
-        self._judge = judge
-        self._name = f"judge/{judge.digest}"
+        self._name = f"judge/{digest}"
         self._journal = Journal(
             store.path / f"{self._name}.jsonl",
             "a reply of a judge",
@@ -63,10 +62,10 @@ class ReplyLog:
         """The stored reply, also one that is no more than a failed transport."""
         return self._replies.get(key)
 
-    def describe(self, served: Iterable[str] = ()) -> None:
+    def describe(self, judge: Judge, served: Iterable[str] = ()) -> None:
         """Writes the judge's description beside its replies. ``served``: the models that answered."""
-        versions = {self._judge.version(model): model for model in served}
-        text = json.dumps({**self._judge.as_json(), "versions": versions}, indent=1, sort_keys=True) + "\n"
+        versions = {judge.version(model): model for model in served}
+        text = json.dumps({**judge.as_json(), "versions": versions}, indent=1, sort_keys=True) + "\n"
         self._store.write_file(f"{self._name}.json", text.encode(), "a judge's description")
 
     def add(self, key: ReplyKey, reply: Reply, result: Scores | Unread) -> None:
@@ -84,24 +83,38 @@ class ReplyLog:
         self._journal.close()
 
 
-def judges_by_version(store: RunStore) -> dict[str, str]:
-    """Version of stored scores -> a sentence about their judge. Broken descriptions are left out."""
-    sentences = {}
+@dataclass(frozen=True)
+class StoredJudge:
+    """A judge of a run as its description has it."""
+
+    digest: str
+    options: JudgeOptions
+    versions: Mapping[str, str]
+    """Version of its scores -> the model that answered."""
+
+    def sentences(self) -> Iterator[tuple[str, str]]:
+        """Yields each version with a sentence about the judge."""
+        options = self.options
+        passes = f"{options.passes} passes" if options.passes > 1 else "one pass"
+        side = f"at most {options.longest_side} px" if options.longest_side else "at their own size"
+        for version, model in self.versions.items():
+            yield (
+                version,
+                f"Judge: {model or options.model} by the rubric {options.rubric}, {passes}, images as "
+                f"{options.codec.upper()} {side}; version {version}.",
+            )
+
+
+def stored_judges(store: RunStore) -> list[StoredJudge]:
+    """The judges that a run has. Descriptions that cannot be read are left out."""
+    judges = []
     for path in sorted((store.path / "judge").glob("*.json")):
         try:
             value = parse_json(path.read_text(encoding="utf-8"))
-            options = JudgeOptions(**value["options"])
-            versions = dict(value["versions"])
+            judges.append(StoredJudge(path.stem, JudgeOptions(**value["options"]), dict(value["versions"])))
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        passes = f"{options.passes} passes" if options.passes > 1 else "one pass"
-        side = f"at most {options.longest_side} px" if options.longest_side else "at their own size"
-        for version, model in versions.items():
-            sentences[version] = (
-                f"Judge: {model or options.model} by the rubric {options.rubric}, {passes}, images as "
-                f"{options.codec.upper()} {side}; version {version}."
-            )
-    return sentences
+    return judges
 
 
 _KEY_FIELDS = ("protocol", "protocol_version", "case", "edit", "question")

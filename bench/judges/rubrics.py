@@ -20,12 +20,13 @@ from pydantic import TypeAdapter
 from bench.edit import stable_digest
 from bench.errors import BenchError
 from bench.files import parse_json, sha256_bytes
+from bench.judges.reading import Form
 from bench.metrics.types import Pair
 from bench.registry import did_you_mean
 
 _FOLDER = Path(__file__).parent / "rubrics"
 
-ImageName = Literal["source", "edited", "mask"]
+ImageName = Literal["source", "edited", "mask", "first", "second"]
 
 
 class RubricError(BenchError):
@@ -38,9 +39,11 @@ class Question:
 
     name: str
     images: tuple[ImageName, ...]
-    """Images of the call, in order. ``mask`` is white where the edit was asked for."""
-    reply: Literal["list", "lines"]
-    """``list``: a list of the scores in JSON. ``lines``: one line ``Name: score`` for each."""
+    """Images of the call, in order. ``mask`` is white where the edit was asked for, ``first`` and ``second`` are two
+    edits."""
+    reply: Form
+    """``list``: a list of the scores in JSON. ``lines``: one line ``Name: score`` for each. ``winner``: which of two
+    edits is better, as the position where it stood."""
     scores: tuple[str, ...]
     """Names of the scores of a reply, in order."""
     prompt: str = ""
@@ -90,7 +93,7 @@ class Rubric:
     """The lowest and the highest score."""
     questions: tuple[Question, ...]
     columns: Mapping[str, Formula]
-    """Metric -> its formula. A later one may use the columns before it."""
+    """Metric -> its formula. A later one may use the columns before it. Empty for a rubric of pairs."""
     needs: tuple[str, ...] = ()
     """Fields of ``Pair`` without which a case is not judged."""
     sha256: Mapping[str, str] | None = None

@@ -65,9 +65,10 @@ class Analysis:
     # raters, scope, kind, method, against, wins, ties, losses, n, share, wilson_low, wilson_high, low, high.
     # For choices of the best, a method wins when it is chosen while the other was shown.
     wins: pd.DataFrame
-    # raters, scope, method, strength, low, high, rank (equal strengths share one), behind (distance to the strongest),
-    # behind_low, behind_high, separable (whether that interval leaves out 0). Where the votes do not bound a strength
-    # on one side (an undefeated method), that end alone is empty.
+    # raters, scope, method, strength, low, high, elo (the same on the arenas' scale), elo_low, elo_high,
+    # rank (equal strengths share one), behind (distance to the strongest), behind_low, behind_high, separable (whether
+    # that interval leaves out 0). Where the votes do not bound a strength on one side (an undefeated method), that end
+    # alone is empty.
     strengths: pd.DataFrame
     # raters, scope, n, tie (Davidson's nu), tie_low, tie_high, regularised, draws_regularised, note.
     fits: pd.DataFrame

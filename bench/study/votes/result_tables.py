@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Columns of the table of strengths. Their identifiers get the question, since two tables may differ in it alone.
 STRENGTH = Column("strength", "strength", higher_is_better=True, decimals=2)
+ELO = Column("Elo", "elo", decimals=0)
 BEHIND = Column("behind the best", "behind", decimals=2)
 SEPARABLE = Column("separable from it", "separable")
 
@@ -198,10 +199,11 @@ def strengths(view: View) -> Iterator[Table]:
             f"Bradley-Terry strengths, log odds{words}",
             [
                 replace(column, metric=f"{column.metric}_{question}")
-                for column in (STRENGTH, BEHIND, SEPARABLE)
+                for column in (STRENGTH, ELO, BEHIND, SEPARABLE)
             ],
             {row["method"]: _strength_cells(row) for row in rows},
-            "A difference of 1 is odds of 2.7 to 1.",
+            "A difference of 1 is odds of 2.7 to 1. Elo is the same on the arenas' scale: mean 1000, 400 for odds of "
+            "10 to 1.",
             nu,
             f"Strengths{words}: {fit[0]['note']}" if fit[0]["note"] else "",
             question=question,
@@ -209,14 +211,14 @@ def strengths(view: View) -> Iterator[Table]:
 
 
 def _strength_cells(row: dict[Any, Any]) -> list[Cell]:
-    """Strength, distance to the best, and ``yes`` or ``no``. The best itself has no distance."""
+    """Strength, Elo, distance to the best, and ``yes`` or ``no``. The best itself has no distance."""
     # The rank, not the value: strengths that differ by rounding alone share the first place.
     best = row["rank"] == 1
-    strength = ranged(row, STRENGTH, "strength", best=best)
+    strength, elo = ranged(row, STRENGTH, "strength", best=best), ranged(row, ELO, "elo", "elo_")
     if best:
-        return [strength, Cell(None), Cell(None)]
+        return [strength, elo, Cell(None), Cell(None)]
     separable = Cell(None, text="yes" if row["separable"] else "no")
-    return [strength, ranged(row, BEHIND, "behind", "behind_"), separable]
+    return [strength, elo, ranged(row, BEHIND, "behind", "behind_"), separable]
 
 
 def strengths_by_category(view: View) -> Iterator[Table]:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+# The arenas' scale: a difference of 400 is odds of 10 to 1, and the mean of the methods is 1000.
+ELO_MEAN, ELO_PER_LOG_ODDS = 1000.0, 400 / math.log(10)
+
 # Log odds. Strengths nearer to each other are equal: the fit is exact to about a thousandth of it.
 SAME_STRENGTH = 1e-6
 
@@ -28,7 +31,8 @@ class FittedStrengths:
     """Strengths of M methods from the votes of one scope."""
 
     methods: tuple[str, ...]
-    # One row per method: method, strength, low, high, rank, behind, behind_low, behind_high, separable.
+    # One row per method: method, strength, low, high, elo, elo_low, elo_high, rank, behind, behind_low, behind_high,
+    # separable.
     rows: list[dict[str, Any]]
     # n, tie, tie_low, tie_high, regularised, draws_regularised, note.
     summary: dict[str, Any]
@@ -121,6 +125,10 @@ def _rows(methods: tuple[str, ...], value: Floats, low: Floats, high: Floats) ->
             "strength": value[i],
             "low": low[i],
             "high": high[i],
+            **{
+                name: ELO_MEAN + ELO_PER_LOG_ODDS * number
+                for name, number in (("elo", value[i]), ("elo_low", low[i]), ("elo_high", high[i]))
+            },
             # Equal strengths share a rank.
             "rank": 1 + int((value[:m] > value[i]).sum()),
             "behind": behind[i],
@@ -147,7 +155,8 @@ def _summary(n: int) -> dict[str, Any]:
 
 def _unlinked(methods: tuple[str, ...], n: int, note: str) -> FittedStrengths:
     """Result for methods that no chain of votes links: rows without values."""
-    columns = ("strength", "low", "high", "rank", "behind", "behind_low", "behind_high")
+    elo = ("elo", "elo_low", "elo_high")
+    columns = ("strength", "low", "high", *elo, "rank", "behind", "behind_low", "behind_high")
     rows = [{"method": title, **dict.fromkeys(columns, math.nan), "separable": False} for title in methods]
     nothing = np.full(len(methods), np.nan)
     return FittedStrengths(methods, rows, _summary(n) | {"note": note}, nothing, None)

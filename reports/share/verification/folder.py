@@ -174,6 +174,7 @@ def check_stray_files(result: Verification, store: RunStore, expected_files: set
         for path in store.path.glob("judge/*.json")
         for suffix in (".json", ".jsonl")
     }
+    expected |= {"judge/votes.csv", "judge/votes.parquet"}
     for path in sorted(store.path.rglob("*")):
         name = path.relative_to(store.path).as_posix()
         # A link to a folder is a file here, so that it cannot hide anything.

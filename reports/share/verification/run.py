@@ -5,6 +5,7 @@ run.json                  digests of the methods, seed
 cases                     every image, mask, prompt and expected change, against the protocol, which makes them again
 edits                     the SHA-256 of every file, against its record
 scores of single edits    all are of edits that exist, and a sample is computed again
+scores of judges          read again from the stored replies
 set scores                computed again from the edits and the protocol's real images
 report                    built again from the scores and compared file by file
 files                     every other file, against the SHA-256 recorded when it was written
@@ -21,6 +22,7 @@ from bench.store import RunStore, StoreError
 from reports.share.verification.cases import check_against_protocol, check_case_files
 from reports.share.verification.edits import check_edit_files, check_records
 from reports.share.verification.folder import check_digests, check_manifest, check_report, check_stray_files
+from reports.share.verification.judges import check_judges
 from reports.share.verification.recompute import Recompute
 from reports.share.verification.result import Verification
 from reports.share.verification.scores import check_sampled_scores, check_scores
@@ -70,6 +72,7 @@ def verify(
     scores = check_scores(result, store, records, expected_files)
     if scores is not None:
         check_sampled_scores(result, store, intact, scores, recompute.scores, sample, seed)
+        check_judges(result, store, records, scores)
 
     # Scores of sets. A set with a changed edit cannot be scored again.
     set_rows = check_sets(result, store, records, cases)

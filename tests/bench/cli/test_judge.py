@@ -80,7 +80,14 @@ def test_a_run_is_judged_later_and_again_with_another_model(
     assert len(api.forms) == 16
     assert run("report", "runs/plain") == 0
     assert (suite / "runs/plain/report/tables/judge-judge-follow-again-dots.csv").exists()
+    capsys.readouterr()
     assert run("verify", "runs/plain", *PLUGIN) == 0
+    assert "scores of judges" in capsys.readouterr().out
+    # A reply that was changed by hand gives another score than the one that is stored.
+    replies = next((suite / "runs/plain/judge").glob("*.jsonl"))
+    replies.write_text(replies.read_text().replace("[4, 10, 9]}", "[5, 10, 9]}", 1))
+    assert run("verify", "runs/plain", *PLUGIN) == 1
+    assert "4.0 is stored, the replies in judge/" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,11 @@ class TestStrengths:
         strengths = rows(analyse(poll(truth, raters=60, per_rater=200, cases=100), resamples=300).strengths)
         assert strengths["rank"].tolist() == [1, 2, 3, 4, 5]
         np.testing.assert_allclose(strengths["strength"], truth, atol=0.12)
+        # Elo's own formula: the expected share against another is 1 / (1 + 10^(difference / 400)).
+        share = 1 / (1 + 10 ** ((strengths["elo"][4] - strengths["elo"][0]) / 400))
+        odds = np.exp(strengths["strength"][0] - strengths["strength"][4])
+        assert share / (1 - share) == pytest.approx(odds)
+        assert strengths["elo"].mean() == pytest.approx(1000)
         assert ((strengths["low"] < truth) & (truth < strengths["high"])).sum() >= 4
         assert strengths["separable"].tolist() == [False, True, True, True, True]
 
