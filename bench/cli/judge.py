@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -72,6 +73,55 @@ def edits(
             return
         if judge_and_print(session, store, judges, screen):
             raise typer.Exit(1)
+
+
+@judge_app.command(
+    epilog=examples(
+        "judge pairs runs/demo --model gpt-4.1-2025-04-14 -o server=openai --dry-run",
+        "judge pairs runs/demo --model Qwen/Qwen3-VL-8B-Instruct",
+        "study analyse --votes runs/demo/judge/votes.csv --rater-kind model",
+    )
+)
+def pairs(
+    context: typer.Context,
+    folder: RunFolder,
+    model: Annotated[str, typer.Option(help="The model that the server is asked for.")],
+    option: JudgeOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The file of the votes, .csv or .parquet. [default: RUN/judge/votes.csv]"),
+    ] = None,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    key: Key = None,
+    plugin: Plugin = None,
+) -> None:
+    """Ask which of two edits is better, in both orders, and write votes for study analyse."""
+    from bench.judges.options import make_judge, parse_judge
+    from bench.judges.pairwise import judge_pairs, planned_pairs
+    from bench.store import RunStore
+    from bench.study.build import method_titles
+    from bench.study.exchange import export_votes
+
+    screen = console(quiet=quiet)
+    open_session(context, plugin)
+    values = key_values(option, example="server=openai")
+    judge = make_judge(parse_judge({**values, "rubric": "pairs", "model": model}, "judge pairs"))
+    with RunStore.open(folder) as store:
+        if dry_run:
+            screen.print(f"judge pairs by {model}: {planned_pairs(store, judge)}", soft_wrap=True)
+            return
+        with progress_bar(screen) as progress:
+            votes, summary = judge_pairs(store, judge, method_titles([store]), progress=progress)
+        for line in summary.lines():
+            screen.print(line, soft_wrap=True)
+        if len(votes):
+            file = out or store.path / "judge" / "votes.csv"
+            export_votes(votes, file)
+            screen.print(f"votes: {file}", soft_wrap=True)
+    if summary.stopped:
+        complain(f"judge pairs was stopped before its end: {summary.stopped}")
+        raise typer.Exit(1)
 
 
 def judge_and_print(

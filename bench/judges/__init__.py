@@ -9,6 +9,7 @@ module          what it does
 ``chat``        one question to the server: images and text, and its reply
 ``replies``     the log of all replies of a judge in a run folder
 ``pointwise``   judges the edits of a run, and writes the scores
+``pairwise``    asks which of two edits is better, and writes votes
 ``columns``     the declarations of the columns, for tables and lists
 ==============  =====================================================================
 """

@@ -90,6 +90,25 @@ def test_a_run_is_judged_later_and_again_with_another_model(
     assert "4.0 is stored, the replies in judge/" in capsys.readouterr().out
 
 
+def test_pairs_are_written_as_votes_of_a_model(
+    suite: Path, api: FakeApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.default = lambda form: chat('{"winner": "A"}')
+    (suite / "plain.yaml").write_text(JUDGED[: JUDGED.index("judges:")].replace("judged", "plain"))
+    assert run("edit", "plain.yaml", *PLUGIN, "--device", "cpu") == 0
+    options = ("--model", "m", "-o", "requests_per_minute=1.0e+9")
+    assert run("judge", "pairs", "runs/plain", *options, "--dry-run") == 0
+    assert "judge pairs by m: 8 calls" in capsys.readouterr().out
+    assert run("judge", "pairs", "runs/plain", *options) == 0
+    output = capsys.readouterr().out
+    assert "flip rate 100.0 %" in output
+    assert "votes: runs/plain/judge/votes.csv" in output
+    votes = list(csv.DictReader((suite / "runs/plain/judge/votes.csv").open()))
+    assert {(row["answer"], row["rater_kind"]) for row in votes} == {("tie", "model")}
+    assert run("judge", "edits", "runs/plain", "--rubric", "pairs", *options) == 2
+    assert "compares two edits: use judge pairs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,0 +1,281 @@
+"""Asks a judge which of two edits is better, in both orders, and writes its answers as votes.
+
+A judge prefers a position: many name the first image more often, whatever it shows. So every pair is asked about twice,
+and a verdict that changes with the order is a tie. The share of such flips is reported, and so is the share of the
+verdicts that name the first image. Votes of models have the rater kind ``model``: they are never counted with people's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from bench.endpoints.client import CeilingReached, EndpointError
+from bench.judges.chat import ask, connect, image_url, request_body
+from bench.judges.options import CallEstimate, Judge, JudgeError, estimate
+from bench.judges.pointwise import read_reply
+from bench.judges.reading import Unread
+from bench.judges.replies import ReplyKey, ReplyLog
+from bench.metrics.types import NoValue, Pair
+from bench.progress import Progress, Silent
+from bench.stored_pairs import ScoringOptions, StoredPair, pairs_in_chunks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.edit import EditRecord
+    from bench.endpoints.client import Endpoint
+    from bench.store import RunStore
+
+
+@dataclass
+class PairwiseSummary:
+    """Counts of the pairs of a run."""
+
+    calls: int = 0
+    """Replies that came in this run."""
+    pairs: int = 0
+    """Pairs with a verdict."""
+    flips: int = 0
+    """Pairs whose two verdicts name the same position: each order has another winner."""
+    identical: int = 0
+    """Pairs of equal images, which are ties without a call."""
+    first: int = 0
+    """Verdicts that name the image that was shown first."""
+    decided: int = 0
+    """Verdicts that name an image."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """Kind of a failure -> number of replies without a verdict."""
+    stopped: str = ""
+    """Why it stopped before its end. Empty where it did not."""
+
+    def lines(self) -> Iterator[str]:
+        """Yields the counts in words."""
+        asked = self.pairs - self.identical
+        yield f"{self.pairs} pairs with a verdict, {self.identical} of them of equal images (ties without a call)"
+        if asked:
+            yield f"flip rate {100 * self.flips / asked:.1f} %: these verdicts change with the order, and count as ties"
+        if self.decided:
+            yield f"the image that was shown first won {100 * self.first / self.decided:.1f} % of the decided verdicts"
+        if self.failures:
+            listed = ", ".join(f"{count} {kind}" for kind, count in self.failures.most_common())
+            yield f"replies without a verdict: {listed}. Their pairs are no votes"
+
+
+@dataclass(frozen=True, eq=False)
+class EditPair:
+    """Two edits of one case."""
+
+    first: EditRecord
+    second: EditRecord
+    first_pair: Pair
+    second_pair: Pair
+
+    def key(self, question: str, *, swapped: bool) -> ReplyKey:
+        """The identity of the question in one order."""
+        record = self.first.key
+        order = [self.second, self.first] if swapped else [self.first, self.second]
+        edits = " ".join(edit.sha256 or "" for edit in order)
+        return ReplyKey(record.protocol, record.protocol_version, record.case, edits, question, 0)
+
+    @property
+    def is_identical(self) -> bool:
+        return self.first.sha256 == self.second.sha256
+
+
+def planned_pairs(store: RunStore, judge: Judge) -> CallEstimate:
+    """Calls for all pairs of the run's stored edits that are not answered. Decodes no image."""
+    log = ReplyLog(store, judge.digest)
+    (question,) = judge.wording.rubric.questions
+    edits: dict[tuple[str, str], list[EditRecord]] = {}
+    for record in _first_seed(store):
+        edits.setdefault((record.key.protocol, record.key.case), []).append(record)
+    missing = {
+        ReplyKey(
+            a.key.protocol, a.key.protocol_version, a.key.case, f"{a.sha256} {b.sha256}", question.name, 0
+        )
+        for of_case in edits.values()
+        for one, other in combinations(of_case, 2)
+        for a, b in ((one, other), (other, one))
+        if a.sha256 != b.sha256
+    }
+    return estimate(judge.options, sum(log.find(key) is None for key in missing))
+
+
+def judge_pairs(
+    store: RunStore, judge: Judge, titles: Mapping[str, str], *, progress: Progress | None = None
+) -> tuple[pd.DataFrame, PairwiseSummary]:
+    """Asks about every pair of methods on every case that has no reply yet. Returns the votes, and counts.
+
+    ``titles``: method digest -> title, as a study names the methods. The votes have the columns of
+    ``bench.study.votes.frame``. Raises :class:`JudgeError` where the server refuses every request. Replies that came
+    before are stored.
+    """
+    import pandas as pd
+
+    progress = progress or Silent()
+    summary = PairwiseSummary()
+    log = ReplyLog(store, judge.digest)
+    endpoint = connect(judge.options)
+    records = _first_seed(store)
+    categories = {
+        (protocol, row["id"]): (row["category"], row["source_id"])
+        for protocol in store.protocols()
+        for row in store.cases(protocol).rows
+    }
+    votes: list[dict[str, Any]] = []
+    store.lock()
+    log.describe(judge)
+    progress.start(len(records), "judging pairs")
+    try:
+        # A chunk has whole cases: the edits of one case come together.
+        for chunk in pairs_in_chunks(store, records, ScoringOptions(chunk=16)):
+            refused: EndpointError | None = None
+            pairs = list(_pairs(chunk))
+            try:
+                _ask_all(endpoint, judge, log, pairs, summary)
+            except EndpointError as error:
+                refused = error
+            for pair in pairs:
+                vote = _vote(judge, log, pair, titles, summary)
+                if vote is not None:
+                    category, source = categories[pair.first.key.protocol, pair.first.key.case]
+                    votes.append({**vote, "category": category, "source": source})
+            progress.advance(len(chunk))
+            if isinstance(refused, CeilingReached):
+                summary.stopped = str(refused)
+                break
+            if refused is not None:
+                raise JudgeError(f"judge {judge.wording.rubric.name}: {refused}") from refused
+    finally:
+        progress.stop()
+        log.close()
+    return pd.DataFrame(votes), summary
+
+
+def _first_seed(store: RunStore) -> list[EditRecord]:
+    """The edits of the run's first seed: further seeds are repeats of a case."""
+    return [
+        record for record in store.edits() if record.file is not None and record.key.seed == store.seeds[0]
+    ]
+
+
+def _pairs(chunk: Sequence[StoredPair]) -> Iterator[EditPair]:
+    """Yields all pairs of edits of each case."""
+    by_case: dict[tuple[str, str], list[tuple[EditRecord, Pair]]] = {}
+    for record, pair in chunk:
+        if not isinstance(pair, NoValue):
+            by_case.setdefault((record.key.protocol, record.key.case), []).append((record, pair))
+    for edits in by_case.values():
+        for (first, first_pair), (second, second_pair) in combinations(edits, 2):
+            yield EditPair(first, second, first_pair, second_pair)
+
+
+def _ask_all(
+    endpoint: Endpoint, judge: Judge, log: ReplyLog, pairs: Sequence[EditPair], summary: PairwiseSummary
+) -> None:
+    """Asks about both orders of each pair. Raises the first NoAccess or CeilingReached."""
+    (question,) = judge.wording.rubric.questions
+    scale = judge.wording.rubric.scale
+    urls: dict[str, str] = {}
+    asked: set[ReplyKey] = set()
+
+    def url(image: Any) -> str:
+        if image.key not in urls:
+            urls[image.key] = image_url(image.pixels, judge.options)
+        return urls[image.key]
+
+    def carry_out(key: ReplyKey, body: Mapping[str, Any]) -> None:
+        reply = ask(endpoint, body)
+        log.add(key, reply, read_reply(reply, question, scale))
+
+    with ThreadPoolExecutor(judge.options.concurrency, thread_name_prefix="judge") as pool:
+        futures = []
+        for pair in pairs:
+            for swapped in (False, True):
+                key = pair.key(question.name, swapped=swapped)
+                if pair.is_identical or key in asked or log.find(key) is not None:
+                    continue
+                asked.add(key)
+                edits = [pair.first_pair.edited, pair.second_pair.edited]
+                images = [pair.first_pair.source, *(edits[::-1] if swapped else edits)]
+                text = judge.wording.prompt(question, pair.first_pair)
+                body = request_body(judge.options, text, [url(image) for image in images], 0)
+                futures.append(pool.submit(carry_out, key, body))
+        try:
+            for future in futures:
+                future.result()
+                summary.calls += 1
+        except BaseException:
+            # Calls that have not begun are not made. Those under way end, and their replies are stored.
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _vote(
+    judge: Judge, log: ReplyLog, pair: EditPair, titles: Mapping[str, str], summary: PairwiseSummary
+) -> dict[str, Any] | None:
+    """The vote of a pair, None where one of its two questions has no verdict."""
+    first, second = titles[pair.first.key.method], titles[pair.second.key.method]
+    served = judge.options.model
+    if pair.is_identical:
+        summary.identical += 1
+        answer = "tie"
+    else:
+        (question,) = judge.wording.rubric.questions
+        positions = []
+        for swapped in (False, True):
+            reply = log.last(pair.key(question.name, swapped=swapped))
+            if reply is None:
+                return None
+            result = read_reply(reply, question, judge.wording.rubric.scale)
+            if isinstance(result, Unread):
+                summary.failures[result.kind] += 1
+            else:
+                positions += result
+                served = reply.model or served
+        if len(positions) < 2:
+            return None
+        # 0: the image shown first won, 1: the second, 0.5: a tie.
+        decided = [position for position in positions if position != 0.5]
+        summary.decided += len(decided)
+        summary.first += decided.count(0.0)
+        summary.flips += len(decided) == 2 and positions[0] == positions[1]
+        # The same edit wins in both orders where it stands first once and second once.
+        answer = {(0.0, 1.0): first, (1.0, 0.0): second}.get((positions[0], positions[1]), "tie")
+    summary.pairs += 1
+    key = pair.first.key
+    trial = hashlib.sha256(
+        f"{key.protocol} {key.case} {key.method} {pair.second.key.method}".encode()
+    ).hexdigest()
+    # Either order, as both were shown: chosen by the hash, so that no position of the votes has an advantage.
+    order = (first, second) if int(trial, 16) % 2 else (second, first)
+    return {
+        "study": f"judge-{judge.digest}",
+        "rater": served,
+        "trial": trial[:20],
+        "question": "better",
+        "protocol": key.protocol,
+        "case": key.case,
+        "kind": "pair",
+        "candidates": order,
+        "answer": answer,
+        "role": "trial",
+        "repeat_of": None,
+        "expected": None,
+        # A model has no reaction time. The rule below checks none.
+        "reaction_ms": 0.0,
+        "server_time": datetime.now(UTC),
+        "rater_kind": "model",
+        "exclusion": _NO_RULE,
+    }
+
+
+# No bound: a program is neither inattentive nor too quick.
+_NO_RULE = '{"max_attention_failures": null, "min_median_reaction_ms": null, "min_self_consistency": null}'
