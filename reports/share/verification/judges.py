@@ -31,7 +31,7 @@ def check_judges(
             continue
         rows = scores[scores["metric_version"].isin(list(judge.versions)) & scores["value"].notna()]
         for row in rows.to_dict("records"):
-            digest = places.get(tuple(row[name] for name in PLACE_COLUMNS))  # type: ignore[call-overload]
+            digest = places.get(tuple(row[name] for name in PLACE_COLUMNS))
             expected = values.get((digest, row["metric"])) if digest is not None else None
             checked += 1
             if expected != row["value"]:
