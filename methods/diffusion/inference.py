@@ -51,6 +51,7 @@ def infer(cls: Any) -> PipelineRow:
         images="references" if image.endswith("images") else "one",
         # Nothing in a signature says whether a class draws all its noise from the generator.
         draws=True,
+        dtypes=(),
         mask=mask,
         # Inpainting models were trained on captions, the others follow instructions.
         prompt_field="target_prompt" if mask or "strength" in names else "instruction",

@@ -59,9 +59,11 @@ def device_problems(checkpoint: Checkpoint, options: DiffusersOptions, runtime: 
         problems.append(
             f"offload {options.offload} moves parts to an accelerator, and the device is cpu: leave it out"
         )
-    needed = checkpoint.row.dtype
-    if needed and runtime.dtype != needed:
-        problems.append(f"{checkpoint.pipeline} works in {needed} alone: use --dtype {needed}")
+    fit = checkpoint.row.dtypes
+    if fit and runtime.dtype not in fit:
+        problems.append(
+            f"{checkpoint.pipeline} does not work in {runtime.dtype}: use --dtype {' or '.join(fit)}"
+        )
     return problems
 
 

@@ -82,8 +82,9 @@ class PipelineRow:
     Empty for all other classes, which are loaded whole."""
     draws: bool = False
     """True where the class draws random numbers that its generators do not give. It then gets one image a call."""
-    dtype: str = ""
-    """The only precision in which the class works. Empty where any does."""
+    dtypes: tuple[str, ...] = ("bfloat16", "float32")
+    """Precisions in which the class works, the published one first. Empty where any does. Current transformers and
+    their text encoders overflow in float16."""
     output: str = "images"
     """Field of the result that has the images."""
     first: Literal["", "ledits", "diffedit"] = ""
@@ -125,8 +126,8 @@ _KONTEXT: Mapping[str, Any] = {
     "sizes": "diffusers.pipelines.flux.pipeline_flux_kontext:PREFERRED_KONTEXT_RESOLUTIONS",
 }
 _CONTROLNET: Mapping[str, Any] = {"control": "control_image"}
-_STABLE_DIFFUSION: Mapping[str, Any] = {"multiple": 8, "pixels": 0}
-_SDXL: Mapping[str, Any] = {"multiple": 8, "pixels": 0}
+_STABLE_DIFFUSION: Mapping[str, Any] = {"multiple": 8, "pixels": 0, "dtypes": ()}
+_SDXL: Mapping[str, Any] = {"multiple": 8, "pixels": 0, "dtypes": ()}
 
 # Class of diffusers -> how it is called.
 PIPELINES: Mapping[str, PipelineRow] = {
@@ -162,6 +163,7 @@ PIPELINES: Mapping[str, PipelineRow] = {
         image="",
         images="one",
         pixels=0,
+        dtypes=(),
         size="source",
         # The class refuses other sizes.
         multiple=32,
@@ -183,6 +185,7 @@ PIPELINES: Mapping[str, PipelineRow] = {
         image="",
         images="one",
         pixels=0,
+        dtypes=(),
         size="source",
         multiple=32,
         text="editing_prompt",
@@ -193,9 +196,9 @@ PIPELINES: Mapping[str, PipelineRow] = {
         first="ledits",
     ),
     # Stable Diffusion 3.
-    "StableDiffusion3InpaintPipeline": _INPAINT,
+    "StableDiffusion3InpaintPipeline": replace(_INPAINT, dtypes=()),
     "StableDiffusion3ControlNetInpaintingPipeline": replace(
-        _INPAINT, image="control_image", mask="control_mask", strength="", draws=True
+        _INPAINT, image="control_image", mask="control_mask", strength="", draws=True, dtypes=()
     ),
     # FLUX.1.
     "FluxFillPipeline": replace(_INPAINT, negative=""),
@@ -225,7 +228,9 @@ PIPELINES: Mapping[str, PipelineRow] = {
     "ChromaInpaintPipeline": _INPAINT,
     "ZImageInpaintPipeline": _INPAINT,
     "ZImageControlNetInpaintPipeline": replace(_INPAINT, **_CONTROLNET, hole=0.5, strength=""),
-    "ZImageOmniPipeline": replace(_EDIT, images="references", negative="negative_prompt", dtype="bfloat16"),
+    "ZImageOmniPipeline": replace(
+        _EDIT, images="references", negative="negative_prompt", dtypes=("bfloat16",)
+    ),
     "GlmImagePipeline": replace(_EDIT, images="references", multiple=32),
     "LongCatImageEditPipeline": replace(_EDIT, images="one", size="source", negative="negative_prompt"),
     "OmniGenPipeline": replace(

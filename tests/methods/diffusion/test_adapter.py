@@ -16,14 +16,15 @@ from bench.edit import Runtime
 from bench.registry import Registry, parse_options
 from bench.suite import configure_method
 from methods import METHODS
-from methods.diffusion import checkpoint, inference
+from methods.diffusion import checkpoint, inference, loading
 from methods.diffusion.adapter import Diffusers
 from methods.diffusion.presets import PRESETS
 from methods.diffusion.table import PIPELINES
 from methods.published import PUBLIC
-from methods.weights import WeightsError
+from methods.weights import Weights, WeightsError
 from tests.methods.conftest import picture, request
-from tests.methods.diffusion.tiny_pipelines import flux, sdxl_inpaint
+from tests.methods.diffusion.tiny_transformers import flux
+from tests.methods.diffusion.tiny_unets import sdxl_inpaint
 from tests.methods.small import small
 
 REGISTRY = Registry("method", METHODS)
@@ -151,6 +152,25 @@ def test_a_negative_prompt_that_flux_would_ignore_is_refused() -> None:
 def test_offloading_needs_an_accelerator(sdxl: Path) -> None:
     with pytest.raises(ValueError, match="offload model moves parts to an accelerator"):
         Diffusers(Diffusers.Options(weights=str(sdxl), offload="model"), Runtime())
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "dtype", "fit"),
+    [
+        ("FluxFillPipeline", "float16", False),
+        ("FluxFillPipeline", "bfloat16", True),
+        ("FluxFillPipeline", "float32", True),
+        ("ZImageOmniPipeline", "float32", False),
+        ("StableDiffusionXLInpaintPipeline", "float16", True),
+    ],
+)
+def test_a_precision_in_which_a_class_overflows_is_refused(pipeline: str, dtype: str, fit: bool) -> None:
+    options = Diffusers.Options(weights="a/b", pipeline=pipeline)
+    found = checkpoint.Checkpoint(pipeline, PIPELINES[pipeline], Weights("hub", "a/b", Path(), {}))
+    problems = loading.device_problems(found, options, Runtime("cuda", dtype))
+    assert (problems == []) == fit
+    if not fit:
+        assert "use --dtype bfloat16" in problems[0]
 
 
 def test_run_time_options_are_no_part_of_the_digest(sdxl: Path) -> None:

@@ -195,7 +195,8 @@ def shrink(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
 def adapter_of(name: str, **options: Any) -> Diffusers:
     settings = {"weights": "tiny/tiny", "pipeline": name, "steps": 2, "size": "source"}
     settings |= dict(SAMPLES[name].options) | options
-    return Diffusers(Diffusers.Options(**settings), Runtime(dtype=PIPELINES[name].dtype or "float32"))
+    dtype = (*PIPELINES[name].dtypes, "float32")[-1 if "float32" in PIPELINES[name].dtypes else 0]
+    return Diffusers(Diffusers.Options(**settings), Runtime(dtype=dtype))
 
 
 def asked(name: str, seed: int = 1, **changes: Any) -> EditRequest:

@@ -7,6 +7,7 @@ would take seconds a call, and the adapter hands it nothing but a text and a pic
 from __future__ import annotations
 
 import functools
+import inspect
 import zlib
 from typing import Any
 
@@ -75,6 +76,10 @@ class Text(torch.nn.Module):
         self.device = torch.device("cpu")
 
 
+WIDTH = 16
+"""Width of the embeddings of a stubbed text encoder."""
+
+
 def stub_text(width: int, words: str, picture: Any = None, length: int = 6) -> torch.Tensor:
     """Embeddings (length, width) that depend on the text and on the picture, and on nothing else."""
     seen = b"" if picture is None else np.asarray(picture, dtype=np.uint8).tobytes()
@@ -140,3 +145,24 @@ def sde() -> Any:
     from diffusers import DPMSolverMultistepScheduler
 
     return DPMSolverMultistepScheduler.from_config(ddim().config, algorithm_type="sde-dpmsolver++")
+
+
+# --- whole pipelines --------------------------------------------------------------------------------
+
+
+def stubbed(cls: Any, name: str, **parts: Any) -> Any:
+    """A pipeline whose text encoder is a stub. Its class keeps the name of the original."""
+    cls.__name__ = name
+    names = [p for p in inspect.signature(cls.__init__).parameters if p != "self"]
+    missing = {part: None for part in names if part not in parts and part != "text_encoder"}
+    parameters = inspect.signature(cls.__init__).parameters
+    missing = {part: None for part in missing if parameters[part].default is inspect.Parameter.empty}
+    text = {"text_encoder": Text()} if "text_encoder" in names else {}
+    return cls(**missing | text | parts)
+
+
+def wake(modules: Any) -> None:
+    """Random weights in place of the zeros with which a ControlNet's last layers begin."""
+    torch.manual_seed(1)
+    for module in modules:
+        torch.nn.init.normal_(module.weight, std=0.2)
