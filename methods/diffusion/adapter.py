@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench import images
 from methods import batches, pipelines
-from methods.diffusion import checkpoint, loading
+from methods.diffusion import checkpoints, loading
 from methods.diffusion.base import CheckpointMethod
 from methods.diffusion.control import control_images
 from methods.diffusion.framing import Frame, working_size
@@ -44,7 +44,7 @@ class Diffusers(CheckpointMethod):
     @classmethod
     def needs_of(cls, options: Any) -> frozenset[str]:
         settings = cls.settings(options)
-        row = checkpoint.known_row(settings)
+        row = checkpoints.known_row(settings)
         fields = {"source"} | ({"mask"} if settings.paste else set())
         if row is None:
             # The class is unknown until the weights are there.
@@ -55,18 +55,18 @@ class Diffusers(CheckpointMethod):
 
     @classmethod
     def identity(cls, options: Any) -> dict[str, Any]:
-        return checkpoint.identity(cls.settings(options))
+        return checkpoints.identity(cls.settings(options))
 
     @classmethod
     def notes(cls, options: Any) -> list[str]:
-        return checkpoint.notes(cls.settings(options))
+        return checkpoints.notes(cls.settings(options))
 
     @classmethod
     def option_problems(cls, options: Any) -> list[str]:
         settings = cls.settings(options)
         problems = option_problems(settings)
         try:
-            if name := checkpoint.class_of(settings):
+            if name := checkpoints.class_of(settings):
                 problems += row_problems(settings, name, row_of(name))
         except WeightsError as error:
             problems.append(str(error))
@@ -75,18 +75,18 @@ class Diffusers(CheckpointMethod):
     @classmethod
     def weights_problems(cls, options: Any) -> list[str]:
         settings = cls.settings(options)
-        return checkpoint.problems(settings) if settings.weights else []
+        return checkpoints.problems(settings) if settings.weights else []
 
     def prepare(self, runtime: Runtime) -> None:
         settings = self.call_options = self.settings(self.options)
-        found = checkpoint.find(settings)
-        refuse(self.name, loading.device_problems(found, settings, runtime))
-        self.row, self.pixels = found.row, found.pixels
-        self.pipeline = loading.load(found, settings, runtime)
+        checkpoint = checkpoints.find(settings)
+        refuse(self.name, loading.device_problems(checkpoint, settings, runtime))
+        self.row, self.pixels = checkpoint.row, checkpoint.pixels
+        self.pipeline = loading.load(checkpoint, settings, runtime)
         # Pixels per latent sample along a side.
         self.factor = int(getattr(self.pipeline, "vae_scale_factor", 8))
-        if found.row.channels:
-            self.factor = found.weights.vae_factor
+        if checkpoint.row.channels:
+            self.factor = checkpoint.weights.vae_factor
 
     # --- one batch ------------------------------------------------------------------------------------
 

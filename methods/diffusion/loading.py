@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from methods import pipelines, weights
-from methods.diffusion.checkpoint import CONTROL_PART, control_config, lora_path
+from methods.diffusion.checkpoints import CONTROL_PART, control_config, lora_path
 from methods.diffusion.inference import pipeline_class
 from methods.diffusion.table import INVERTIBLE
 from methods.runtime import torch_dtype
 
 if TYPE_CHECKING:
     from bench.edit import Runtime
-    from methods.diffusion.checkpoint import Checkpoint
+    from methods.diffusion.checkpoints import Checkpoint
     from methods.diffusion.options import DiffusersOptions
 
 # The network that does the denoising, by its possible names in a pipeline.
@@ -120,8 +120,8 @@ def _quantization(name: str) -> Any:
 
 def _controlnet(options: DiffusersOptions, runtime: Runtime) -> Any:
     name = control_config(options).get("_class_name", "ControlNetModel")
-    found = weights.find(options.controlnet, options.controlnet_revision, CONTROL_PART)
-    return pipelines.load_part("controlnet", found, runtime, ["diffusers", name])
+    files = weights.find(options.controlnet, options.controlnet_revision, CONTROL_PART)
+    return pipelines.load_part("controlnet", files, runtime, ["diffusers", name])
 
 
 def _place(pipeline: Any, options: DiffusersOptions, runtime: Runtime) -> None:

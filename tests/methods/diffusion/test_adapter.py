@@ -16,7 +16,7 @@ from bench.edit import Runtime
 from bench.registry import Registry, parse_options
 from bench.suite import configure_method
 from methods import METHODS
-from methods.diffusion import checkpoint, inference, loading
+from methods.diffusion import checkpoints, inference, loading
 from methods.diffusion.adapter import Diffusers
 from methods.diffusion.presets import PRESETS
 from methods.diffusion.table import PIPELINES
@@ -135,8 +135,8 @@ def test_unfit_options_are_named_before_anything_loads(
 ) -> None:
     # Whether or not these packages are there.
     monkeypatch.setattr("methods.diffusion.options.find_spec", lambda name: None)
-    found = problems(**{"weights": str(sdxl)} | options)
-    assert any(message in problem for problem in found), found
+    listed = problems(**{"weights": str(sdxl)} | options)
+    assert any(message in problem for problem in listed), listed
     with pytest.raises(ValueError, match="diffusers: "):
         Diffusers(Diffusers.Options(**{"weights": str(sdxl)} | options), Runtime())
 
@@ -166,8 +166,8 @@ def test_offloading_needs_an_accelerator(sdxl: Path) -> None:
 )
 def test_a_precision_in_which_a_class_overflows_is_refused(pipeline: str, dtype: str, fit: bool) -> None:
     options = Diffusers.Options(weights="a/b", pipeline=pipeline)
-    found = checkpoint.Checkpoint(pipeline, PIPELINES[pipeline], Weights("hub", "a/b", Path(), {}))
-    problems = loading.device_problems(found, options, Runtime("cuda", dtype))
+    tiny = checkpoints.Checkpoint(pipeline, PIPELINES[pipeline], Weights("hub", "a/b", Path(), {}))
+    problems = loading.device_problems(tiny, options, Runtime("cuda", dtype))
     assert (problems == []) == fit
     if not fit:
         assert "use --dtype bfloat16" in problems[0]
@@ -286,9 +286,9 @@ def test_flux_fill_is_loaded_whole(tmp_path: Path) -> None:
     """A pipeline with two text encoders and a transformer, saved and loaded as a user's folder."""
     flux("FluxFillPipeline", 20, 8).save_pretrained(tmp_path)
     options = Diffusers.Options(weights=str(tmp_path), steps=1, size="source")
-    found = checkpoint.find(options)
-    assert (found.pipeline, found.pixels) == ("FluxFillPipeline", 1024 * 1024)
-    assert set(found.weights.parts) == {
+    checkpoint = checkpoints.find(options)
+    assert (checkpoint.pipeline, checkpoint.pixels) == ("FluxFillPipeline", 1024 * 1024)
+    assert set(checkpoint.weights.parts) == {
         "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "transformer", "vae",
     }  # fmt: skip
     method = Diffusers(options, Runtime())

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.edit import EditRequest, Runtime
-from methods.diffusion import adapter, checkpoint, loading
+from methods.diffusion import adapter, checkpoints, loading
 from methods.diffusion.adapter import Diffusers
 from methods.diffusion.options import row_problems
 from methods.diffusion.table import PIPELINES
@@ -175,11 +175,11 @@ def tiny_checkpoints(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def find(options: Any) -> Any:
         sides = SimpleNamespace(native_size=32, vae_factor=2)
-        return checkpoint.Checkpoint(options.pipeline, PIPELINES[options.pipeline], sides)
+        return checkpoints.Checkpoint(options.pipeline, PIPELINES[options.pipeline], sides)
 
-    monkeypatch.setattr(checkpoint, "problems", lambda options: [])
-    monkeypatch.setattr(checkpoint, "find", find)
-    monkeypatch.setattr(loading, "load", lambda found, options, runtime: built(found.pipeline))
+    monkeypatch.setattr(checkpoints, "problems", lambda options: [])
+    monkeypatch.setattr(checkpoints, "find", find)
+    monkeypatch.setattr(loading, "load", lambda checkpoint, options, runtime: built(checkpoint.pipeline))
     for sample in SAMPLES.values():
         if sample.small:
             shrink(monkeypatch, sample.small)

@@ -106,7 +106,7 @@ SAMPLES: Mapping[str, Sample] = {
     "ChromaInpaintPipeline": Sample(chroma, keeps=True),
     "ZImageInpaintPipeline": Sample(lambda: z_image("ZImageInpaintPipeline"), keeps=True),
     "ZImageControlNetInpaintPipeline": Sample(z_control),
-    "ZImageOmniPipeline": Sample(lambda: z_image("ZImageOmniPipeline"), size=(96, 64)),
+    "ZImageOmniPipeline": Sample(lambda: z_image("ZImageOmniPipeline"), size=(64, 64)),
     "GlmImagePipeline": Sample(glm),
     "LongCatImageEditPipeline": Sample(
         longcat, size=(64, 64), small="diffusers.pipelines.longcat_image.pipeline_longcat_image_edit"

@@ -119,10 +119,10 @@ def notes(options: DiffusersOptions) -> list[str]:
     """An inferred class, and weights without a pinned commit."""
     from methods.diffusion.inference import description
 
-    found = []
+    texts = []
     name, row = class_of(options), known_row(options)
     if row is not None and name not in PIPELINES:
-        found.append(
+        texts.append(
             f"{name} is not among the known pipelines: its call is inferred from its signature. {description(row)}"
         )
     is_hub = bool(options.weights) and weights.kind_of(options.weights) == "hub"
@@ -131,11 +131,11 @@ def notes(options: DiffusersOptions) -> list[str]:
         and options.revision is None
         and not (options.weights in PUBLIC and PUBLIC[options.weights].is_pinned)
     ):
-        found.append(
+        texts.append(
             f"{options.weights} has no pinned commit: the newest one that was fetched is used, and it is recorded. "
             "Name a commit in the option revision to fix it"
         )
-    return found
+    return texts
 
 
 # --- files --------------------------------------------------------------------------------------------
