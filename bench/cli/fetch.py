@@ -182,8 +182,11 @@ def make_fetch_plan(downloads: Sequence[Download]) -> FetchPlan:
             continue
         if listing.gated and not hub.token():
             refused.append(hub.gated_remedy(item.repository))
-        else:
-            parts.append((item, listing, listing.missing))
+            continue
+        # One method may need a part of what another needs.
+        planned = {file.url for _, _, files in parts for file in files.values()}
+        missing = {name: file for name, file in listing.missing.items() if file.url not in planned}
+        parts.append((item, listing, missing))
     return FetchPlan(parts, tuple(dict.fromkeys(refused)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -131,11 +131,11 @@ def doctor(context: typer.Context, as_json: Json = False, plugin: Plugin = None)
     for title, checks in sections.items():
         screen.print(f"\n{title}", style="bold")
         # What is missing -> its remedy, and the names that need it.
-        missing: dict[str, tuple[str, list[str]]] = {}
+        missing: dict[Hashable, tuple[str, list[str]]] = {}
         for check in checks:
             for remedy in check["remedies"]:
-                # The command differs from name to name, and gets the same files.
-                cause = remedy.cause if isinstance(remedy, MissingFiles) else remedy
+                # The command differs from name to name, and gets the same files where these are the same.
+                cause = (remedy.cause, remedy.downloads) if isinstance(remedy, MissingFiles) else remedy
                 missing.setdefault(cause, (remedy, []))[1].append(check["name"])
             # What works is listed with its version or place.
             if check["ok"]:

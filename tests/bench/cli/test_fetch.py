@@ -18,7 +18,7 @@ from bench.errors import BenchError
 from bench.metrics.networks import lpips_weights, weights
 from bench.suite import shipped_suites
 from bench.transfer import RemoteFile
-from methods.sd_inpainting import SdInpainting
+from methods.diffusion.stable_diffusion import SdInpainting
 from tests.bench.hub_server import HubServer, serving
 from tests.command_line import run
 
@@ -177,6 +177,16 @@ def test_a_server_that_does_not_answer_stops_nothing_else(
     assert (place / "weights" / "squeeze.pth").exists()
 
 
+def test_a_file_that_two_methods_need_is_planned_once(hub: HubServer) -> None:
+    part = HubFiles("some/model", "main", ("vae/*",))
+    plan = fetch.make_fetch_plan([part, HubFiles("some/model", "main", ("vae/*", "unet/*")), part])
+    assert [list(files) for _, _, files in plan.parts] == [
+        ["vae/config.json", "vae/diffusion_pytorch_model.safetensors"],
+        ["unet/config.json", "unet/diffusion_pytorch_model.safetensors"],
+        [],
+    ]
+
+
 def test_data_sets_are_named_and_not_downloaded(hub: HubServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("fetch", "gedit") == 0
     out = capsys.readouterr().out
@@ -223,6 +233,9 @@ def test_a_disk_without_room_is_told_before_the_download(
 def test_doctor_has_one_line_for_files_that_several_need(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    part = MissingFiles(
+        "weights 'a/b' are not on this machine", [HubFiles("a/b", "main", ("vae/*",), "MIT", 10**8)]
+    )
     missing = MissingFiles(
         "weights 'a/b' are not on this machine", [HubFiles("a/b", "main", ("*",), "MIT", 10**9)]
     )
@@ -230,11 +243,15 @@ def test_doctor_has_one_line_for_files_that_several_need(
         {"name": name, "ok": False, "detail": "", "remedies": [missing.needed_by(name)]}
         for name in ("one", "two")
     ]
+    # A third one needs another part of the same weights: its command gets other files.
+    checks.append({"name": "three", "ok": False, "detail": "", "remedies": [part.needed_by("three")]})
     monkeypatch.setattr(info, "diagnose", lambda session: {"methods": checks})
     assert run("doctor") == 0
     assert capsys.readouterr().out.splitlines()[2:] == [
         "  no  one, two: weights 'a/b' are not on this machine (1.00 GB, licence: MIT). "
-        "Get it with: python run_bench.py fetch one"
+        "Get it with: python run_bench.py fetch one",
+        "  no  three: weights 'a/b' are not on this machine (0.10 GB, licence: MIT). "
+        "Get it with: python run_bench.py fetch three",
     ]
 
 
