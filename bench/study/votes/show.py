@@ -64,6 +64,9 @@ def write_analysis(analysis: Analysis, folder: Path, realism: pd.DataFrame | Non
 
     # Unrounded values.
     for name, frame in analysis.frames().items():
+        # A study of pairs has no ratings, and a study of ratings no pairs.
+        if frame.empty:
+            continue
         marked = frame.copy()
         marked.insert(0, "rater_kind", [kind] * len(marked))
         files[f"{name}.csv"] = csv_of(marked)
