@@ -298,10 +298,10 @@ def test_the_manifest_says_with_which_batch_sizes_and_threads_a_method_edits(
         (entry,) = json.loads((tmp_path / "run" / "run.json").read_text())["methods"].values()
         return [entry["batch_sizes"], entry.get("threads")]
 
-    monkeypatch.setattr("bench.runner.torch_threads", lambda: None)
+    monkeypatch.setattr("bench.executors.torch_threads", lambda: None)
     execute(tmp_path / "run", method(), limit=1, batch_size=3)
     assert conditions() == [[3], None], "a method without torch does not depend on its threads"
-    monkeypatch.setattr("bench.runner.torch_threads", lambda: 2)
+    monkeypatch.setattr("bench.executors.torch_threads", lambda: 2)
     execute(tmp_path / "run", method(), batch_size=1)
     assert conditions() == [[1, 3], [2]]
     execute(tmp_path / "run", method(), batch_size=8)

@@ -103,7 +103,8 @@ def test_latents_are_the_scaled_mean_and_decode_undoes_the_scale() -> None:
         z = latents.encode(vae, x)
         assert torch.allclose(z / 0.18215, vae.encode(x).latent_dist.mode())
         expected = vae.decode(vae.encode(x).latent_dist.mode()).sample
-        assert torch.allclose(latents.decode(vae, z), expected, atol=1e-5)
+        # The latents differ by a rounding, which the decoder enlarges.
+        assert torch.allclose(latents.decode(vae, z), expected, atol=5e-5)
 
 
 def test_noise_comes_from_each_images_own_generator() -> None:

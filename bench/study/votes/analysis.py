@@ -179,9 +179,10 @@ def analyse(
     if not 0 < level < 1:
         raise ValueError(f"a level lies between 0 and 1, not at {level}.")
     checked = check_votes(votes)
-    rule, notes = _rule(checked, exclusion)
     rater_kind = "simulated" if simulated else rater_kind
+    # First, since votes of people and of models are never joined, whatever rules they state.
     _check_rater_kind(checked, rater_kind)
+    rule, notes = _rule(checked, exclusion)
     if not (checked["role"] == "trial").any():
         raise VotesError(
             "there are no votes yet: practice, attention checks and repeats do not count as votes."

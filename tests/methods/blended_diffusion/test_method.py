@@ -189,7 +189,7 @@ def test_the_published_defaults() -> None:
         ({"blending": False}, "set paste to false"),
         ({"clip": "zoo:absent"}, "'absent'"),
         ({"weights": "./absent"}, "no such folder"),
-        ({"background_loss": True}, "VGG-16.*set lpips_lambda to 0"),
+        ({"background_loss": True}, "VGG-16.*unless lpips_lambda is 0"),
     ],
 )
 def test_a_wrong_option_is_named_before_any_model_loads(

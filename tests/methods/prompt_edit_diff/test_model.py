@@ -57,11 +57,12 @@ def test_untrained_it_is_its_base(source_latents: str) -> None:
     base, model, batch = tiny_components(4)["unet"], tiny_model(source_latents=source_latents), inputs()
     with torch.no_grad():
         expected = base(batch["sample"], batch["timestep"], batch["encoder_hidden_states"]).sample
-        assert torch.allclose(model(**untagged(batch)), expected, atol=1e-6)
+        # Rounding of float32 on values of up to 2: kernels without AVX-512 add in another order.
+        assert torch.allclose(model(**untagged(batch)), expected, atol=1e-5)
         # With tags, but no word in any region: nothing to route.
         # With tags, but without words in a region, there is nothing to route.
         batch["member"] = torch.zeros_like(batch["member"])
-        assert torch.allclose(model(**batch), expected, atol=1e-6)
+        assert torch.allclose(model(**batch), expected, atol=1e-5)
 
 
 def test_untrained_with_tags_it_is_its_base_under_the_rule() -> None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 from tests.reports.page.browsing import CASES, CHROMIUM, EVIL, VALUES, opened
 
 
-@pytest.fixture(scope="session")
+# Not for the session: Playwright runs once per process, and other modules start it too.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
