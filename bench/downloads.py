@@ -78,7 +78,7 @@ class MissingFiles(str):
         return problem
 
     def without_command(self) -> str:
-        """What is missing, with size and licence alone."""
+        """The missing files, with size and licence alone."""
         return f"{self.cause} ({describe(self.downloads)})"
 
     def needed_by(self, name: str) -> MissingFiles:

@@ -38,7 +38,7 @@ _FOREIGN = (".msgpack", ".h5", ".ot", ".onnx", ".onnx_data", ".pb", ".xml", ".tf
 
 @dataclass(frozen=True)
 class HubListing:
-    """What the hub has for one :class:`~bench.downloads.HubFiles`, and what of it is missing here."""
+    """The files that the hub has for one :class:`~bench.downloads.HubFiles`, and what of it is missing here."""
 
     files: HubFiles
     commit: str
@@ -195,7 +195,7 @@ def _readable_errors(files: HubFiles) -> Iterator[None]:
 
 
 def gated_remedy(repository: str) -> str:
-    """What to do for a repository that wants an account which has accepted the licence."""
+    """The remedy for a repository that wants an account which has accepted the licence."""
     return (
         f"{repository} is gated: accept its licence with your account at {page(repository)}, and put a token of that "
         "account into the environment variable HF_TOKEN."

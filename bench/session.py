@@ -288,7 +288,7 @@ class Session:
         return judge, judge_run(store, judge, progress=progress)
 
     def judge_remarks(self, judges: Sequence[JudgeOptions]) -> list[str]:
-        """What is missing to ask the judges, each with its remedy."""
+        """List what is missing to ask the judges, each with its remedy."""
         return [
             f"judge {options.rubric}: {problem}" for options in judges for problem in _judge_problems(options)
         ]

@@ -97,7 +97,7 @@ def fetch(
 def problems_of_name(
     session: Session, name: str, preset: str | None = None, options: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """What a suite, method, metric or protocol lacks on this machine.
+    """List what a suite, method, metric or protocol lacks on this machine.
 
     Raises :class:`BenchError` for an unknown name, and for a preset or options of something that is no method.
     """
@@ -123,7 +123,7 @@ def problems_of_name(
 
 
 def _suite_problems(session: Session, name: str) -> list[str]:
-    """What a suite's protocols, methods and metrics lack."""
+    """List what a suite's protocols, methods and metrics lack."""
     job = session.configure(name)
     owned = [(f"protocol {entry.name}", entry.problems) for entry in job.protocols]
     owned += [(f"method {entry.spec.title}", entry.problems) for entry in job.methods]

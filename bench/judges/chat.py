@@ -40,7 +40,7 @@ CONTENT_CODES = frozenset(
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back from one call. Exactly one of ``text`` and ``problem`` is set."""
+    """The answer to one call. Exactly one of ``text`` and ``problem`` is set."""
 
     text: str | None
     status: int | None

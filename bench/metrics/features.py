@@ -66,7 +66,7 @@ _TEXT_BATCH = 128
 
 @dataclass(frozen=True)
 class FeatureNews:
-    """What one process has computed, for another one."""
+    """The features that one process has computed, for another one."""
 
     rows: Mapping[str, Mapping[str, Rows]]
     """Space -> key of the image or text -> its feature row ``(D,)``."""
