@@ -251,7 +251,7 @@ class _Job(NamedTuple):
     durable: bool
 
 
-class _Outcome(NamedTuple):
+class _JobResult(NamedTuple):
     """Result of a job, which its caller gets once it is committed."""
 
     future: Future[Any]
@@ -312,7 +312,7 @@ class _Writer:
 
         False comes for more than one job only. The error of a single job is its result.
         """
-        outcomes: list[_Outcome] = []
+        outcomes: list[_JobResult] = []
         try:
             with self._engine.connect() as plain:
                 durable = any(job.durable for job in batch)
@@ -321,16 +321,16 @@ class _Writer:
                     for job in batch:
                         try:
                             with connection.begin_nested():
-                                outcomes.append(_Outcome(job.future, job.work(connection), None))
+                                outcomes.append(_JobResult(job.future, job.work(connection), None))
                         except Exception as error:
                             # The database's own faults may have ended the transaction that all jobs share.
                             if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError):
                                 raise
-                            outcomes.append(_Outcome(job.future, None, error))
+                            outcomes.append(_JobResult(job.future, None, error))
         except Exception as error:
             if len(batch) > 1:
                 return False
-            outcomes = [_Outcome(batch[0].future, None, error)]
+            outcomes = [_JobResult(batch[0].future, None, error)]
         # Everything is on disk: report the results.
         for outcome in outcomes:
             if outcome.error is None:

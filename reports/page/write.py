@@ -33,7 +33,8 @@ HERE = Path(__file__).parent
 FOLDER = "page"
 # In the order in which index.html loads them: later scripts use what earlier ones define.
 ASSETS = (
-    "style.css", "core.js", "tables.js", "overview.js", "figures.js", "gallery.js", "viewer.js", "run.js", "main.js",
+    "style.css", "core.js", "tables.js", "overview.js", "figures.js", "edits.js", "gallery.js", "viewer.js", "run.js",
+    "main.js",
 )  # fmt: skip
 
 

@@ -201,7 +201,9 @@ def _set_cookie(session: RaterSession) -> None:
 @cache
 def _trial_component() -> Any:
     return st.components.v2.component(
-        "peb_trial", css=app_text.static("trial.css"), js=app_text.static("trial.js")
+        "peb_trial",
+        css=app_text.trial_files(app_text.TRIAL_STYLE),
+        js=app_text.trial_files(app_text.TRIAL_SCRIPT),
     )
 
 

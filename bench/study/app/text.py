@@ -15,6 +15,9 @@ from bench.study.interface import SESSION_DAYS, Completion, OpenTrial, Study
 from bench.study.words import Words
 
 STATIC = Path(__file__).with_name("static")
+# Parts of the trial's component, in the order in which they are joined.
+TRIAL_SCRIPT = ("parts.js", "page.js", "ratings.js", "zoom.js", "dialogs.js", "answers.js", "view.js")
+TRIAL_STYLE = ("page.css", "answers.css", "windows.css")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -22,6 +25,11 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 def static(name: str) -> str:
     """The text of a file in ``static``."""
     return (STATIC / name).read_text(encoding="utf-8")
+
+
+def trial_files(names: Sequence[str]) -> str:
+    """Files of ``static/trial`` as one text: the component takes one script and one style."""
+    return "\n".join(static(f"trial/{name}") for name in names)
 
 
 def page(words: Words, *parts: str) -> str:

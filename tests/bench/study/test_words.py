@@ -9,6 +9,7 @@ import pytest
 
 from bench.study import StudyError, interface, security
 from bench.study.app.service import RunFolderMissing
+from bench.study.app.text import TRIAL_SCRIPT, TRIAL_STYLE, trial_files
 from bench.study.database import DatabaseError
 from bench.study.scales import BUILT_IN, read_scales
 from bench.study.settings import SettingsError, StudySettings, read_settings
@@ -61,7 +62,9 @@ def test_only_arabic_runs_from_right_to_left() -> None:
 
 def test_the_scripts_ask_for_words_that_exist() -> None:
     texts = load("en")
-    script = (STUDY / "app" / "static" / "trial.js").read_text(encoding="utf-8")
+    parts = {path.name for path in (STUDY / "app" / "static" / "trial").iterdir()}
+    assert parts == {*TRIAL_SCRIPT, *TRIAL_STYLE}
+    script = trial_files(TRIAL_SCRIPT)
     asked = set(re.findall(r'this\.t\("(\w+)"', script)) | set(
         re.findall(r'\? "(\w+)" : "(\w+)"\)', script)[0]
     )
