@@ -86,7 +86,7 @@ def score_sets(
     ``workers`` compute the features of images.
     """
 
-    def shown(batches: Iterable[_Batch]) -> Iterator[_Batch]:
+    def shown(batches: Iterable[_DecodedBatch]) -> Iterator[_DecodedBatch]:
         """The same batches, each once its metrics have got the images."""
         if workers is not None:
             batches = workers.see(batches, lambda batch: (batch.metrics, batch.images), progress.note)
@@ -197,7 +197,7 @@ def _is_current(row: Mapping[Any, Any], task: _SetTask) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class _Batch:
+class _DecodedBatch:
     """Decoded images, and the metrics that need them."""
 
     metrics: Sequence[SetMetric]
@@ -209,7 +209,7 @@ class _Batch:
 
 
 # Yields the same batches, each once its metrics have got the images.
-_Shown = Callable[[Iterable[_Batch]], Iterator[_Batch]]
+_Shown = Callable[[Iterable[_DecodedBatch]], Iterator[_DecodedBatch]]
 
 
 def _metrics_of(tasks: Iterable[_SetTask]) -> list[SetMetric]:
@@ -225,7 +225,7 @@ def _read_reference(
     """Reads a protocol's real images, passes each to every metric, and returns them as a stream."""
     # Later, only metrics that did not keep what they need read the images again.
     stream = ImageStream(lambda: map(RgbImage.of, images()))
-    for _ in shown(_Batch(metrics, batch) for batch in _one_ahead(batches(stream, options.chunk))):
+    for _ in shown(_DecodedBatch(metrics, batch) for batch in _one_ahead(batches(stream, options.chunk))):
         pass
     return stream
 
@@ -246,7 +246,7 @@ def _read_edits(
         for composited in sorted({task.composited for task in tasks})
     ]
 
-    def decoded() -> Iterator[_Batch]:
+    def decoded() -> Iterator[_DecodedBatch]:
         for chunk in pairs_in_chunks(store, records, options):
             for composited, metrics in variants:
                 # Without a mask, an edit cannot be composited.
@@ -255,7 +255,7 @@ def _read_edits(
                     for record, pair in chunk
                     if isinstance(pair, Pair) and (pair.mask is not None or not composited)
                 }
-                yield _Batch(metrics, list(images.values()), composited, list(images))
+                yield _DecodedBatch(metrics, list(images.values()), composited, list(images))
 
     for batch in shown(decoded()):
         fingerprints[batch.composited].update(
@@ -264,7 +264,7 @@ def _read_edits(
     return fingerprints
 
 
-def _show(batch: _Batch) -> None:
+def _show(batch: _DecodedBatch) -> None:
     for metric in batch.metrics:
         if batch.images:
             # A metric that fails here fails again in score_set, where the error is recorded.

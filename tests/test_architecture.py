@@ -138,6 +138,22 @@ def test_every_error_of_the_project_derives_from_the_one_base() -> None:
     assert [name.rpartition(" ")[2] for name in apart] == ["BenchError"], apart
 
 
+SHARED_NAMES = {"Options", "_Outcome"}
+"""``Options`` is what each configurable class calls its own options."""
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """Else a reader who searches for a class finds another one."""
+    places: dict[str, list[str]] = {}
+    for path in (ROOT / "run_bench.py", *(path for part in ALLOWED for path in files(part))):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert len(places["Options"]) > 10, "the test looks in the wrong place"
+    twice = {name: lines for name, lines in places.items() if len(lines) > 1 and name not in SHARED_NAMES}
+    assert not twice
+
+
 def test_only_the_cluster_imports_ray() -> None:
     using = [
         path.relative_to(ROOT).as_posix()

@@ -131,7 +131,7 @@ def judge_clip(
 # -- metrics ------------------------------------------------------------------------------------
 
 
-class _Judge(Metric):
+class _YesNoMetric(Metric):
     """A yes-or-no metric. A subclass implements its judge."""
 
     version = "1"
@@ -156,7 +156,7 @@ class _Judge(Metric):
         return [v if isinstance(v, NoValue) else float(v) for v in self.judge(pairs)]
 
 
-class JudgeTruth(_Judge):
+class JudgeTruth(_YesNoMetric):
     name = "judge_truth"
     heading = "judge (truth)"
     needs = frozenset({"mask", "claims"})
@@ -179,7 +179,7 @@ class JudgeTruth(_Judge):
         return judge_truth(self.features, pairs)
 
 
-class JudgeClip(_Judge):
+class JudgeClip(_YesNoMetric):
     name = "judge_clip"
     heading = "judge (CLIP)"
     version = "2"
@@ -223,7 +223,7 @@ class JudgeMiniClip(JudgeClip):
         return self.rule.mini_region_margin
 
 
-class _Success(_Judge):
+class _Success(_YesNoMetric):
     """All three conditions of the rule. Combined with a judge, which comes second in the list of bases."""
 
     def _choices(self) -> list[object]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.workers.host import Make, Work, WorkerError, WorkerLost
-from bench.workers.pool import Reply, Workers
+from bench.workers.pool import BatchReply, Workers
 
-__all__ = ["Make", "Reply", "Work", "WorkerError", "WorkerLost", "Workers", "open_workers"]
+__all__ = ["BatchReply", "Make", "Work", "WorkerError", "WorkerLost", "Workers", "open_workers"]
 
 
 def open_workers(

@@ -36,7 +36,7 @@ class Worker(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Reply:
+class BatchReply:
     """The results of one batch."""
 
     results: list[Any]
@@ -155,7 +155,7 @@ class Workers:
 
     def map(
         self, batches: Iterable[Sequence[Any]], lost: Callable[[Any, str], Any], note: Note
-    ) -> Iterator[Reply]:
+    ) -> Iterator[BatchReply]:
         """The replies to the batches, in order. Batches are taken only as they are needed.
 
         The work of a lost worker is done again. A batch that loses two workers is divided, so that an item that ends
@@ -184,7 +184,7 @@ class Workers:
                 # Give the replies that are complete.
                 while open_batches and not open_batches[0].missing:
                     done = open_batches.popleft()
-                    yield Reply(done.results, done.asides)
+                    yield BatchReply(done.results, done.asides)
                 # Send and receive, unless all that was taken is done.
                 if open_batches:
                     self._send(waiting)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from methods.attend_and_excite.losses import maxima, subject_loss, token_maps
-from methods.attention_maps.processor import Recorder, predicted
+from methods.attention_maps.processor import AttentionRecorder, predicted
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Excitation:
 
     def losses(self, z: Tensor, t: int) -> Tensor:
         """The loss of each image at latents ``z`` (B, 4, h, w) of time step ``t``, float32 (B,)."""
-        recorder = Recorder(self.sides[0] * self.sides[1])
+        recorder = AttentionRecorder(self.sides[0] * self.sides[1])
         predicted(self.unet, z, t, self.text, recorder)
         pictures = token_maps(recorder.mean(), self.ends, self.sides)
         return subject_loss(maxima(pictures, self.subjects, self.where))

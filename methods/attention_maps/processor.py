@@ -57,7 +57,7 @@ class MapAttention:
         return projected
 
 
-class Recorder:
+class AttentionRecorder:
     """A control that changes nothing and keeps the cross-attention of the layers with ``positions`` queries."""
 
     def __init__(self, positions: int) -> None:

@@ -15,7 +15,7 @@ _UNIT = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*|[^\w\s]")
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens:
+class TextTokens:
     """A prompt in tokens, padded to the tokenizer's length L."""
 
     text: str
@@ -40,7 +40,7 @@ class TokenMap:
     own: NDArray[np.float32]
 
 
-def tokens_of(tokenizer: Any, texts: Sequence[str]) -> list[Tokens]:
+def tokens_of(tokenizer: Any, texts: Sequence[str]) -> list[TextTokens]:
     """The tokens of each text, as diffusers' pipelines pad and truncate them.
 
     Raises ValueError for a tokenizer without the positions of its tokens.
@@ -56,19 +56,19 @@ def tokens_of(tokenizer: Any, texts: Sequence[str]) -> list[Tokens]:
     )
     ends = np.asarray(encoded["attention_mask"]).sum(1) - 1
     return [
-        Tokens(text, np.asarray(ids, np.int64), np.asarray(spans, np.int64), int(end))
+        TextTokens(text, np.asarray(ids, np.int64), np.asarray(spans, np.int64), int(end))
         for text, ids, spans, end in zip(
             texts, encoded["input_ids"], encoded["offset_mapping"], ends, strict=True
         )
     ]
 
 
-def token_map(source: Tokens, target: Tokens) -> TokenMap:
+def token_map(source: TextTokens, target: TextTokens) -> TokenMap:
     """Word swap where the prompts have equally many words, else refinement (Hertz et al. 2022, section 3.2)."""
     return swapped(source, target) or refined(source, target)
 
 
-def swapped(source: Tokens, target: Tokens) -> TokenMap | None:
+def swapped(source: TextTokens, target: TextTokens) -> TokenMap | None:
     """Word swap: the n-th word takes over the attention of the n-th. None where the numbers of words differ.
 
     Where two words have unequal numbers of tokens, each target token gets an equal share of the source word's maps.
@@ -85,7 +85,7 @@ def swapped(source: Tokens, target: Tokens) -> TokenMap | None:
     return TokenMap(matrix, (matrix.sum(0) == 0).astype(np.float32))
 
 
-def refined(source: Tokens, target: Tokens) -> TokenMap:
+def refined(source: TextTokens, target: TextTokens) -> TokenMap:
     """Refinement: tokens that both prompts have, in order, take over the source's attention. The others keep theirs."""
     matrix = _ends_aligned(source, target)
     own = slice(1, source.end), slice(1, target.end)
@@ -120,7 +120,7 @@ def alignment(source: Sequence[int], target: Sequence[int]) -> list[tuple[int, i
     return pairs[::-1]
 
 
-def _ends_aligned(source: Tokens, target: Tokens) -> NDArray[np.float32]:
+def _ends_aligned(source: TextTokens, target: TextTokens) -> NDArray[np.float32]:
     """A matrix (L, L) that aligns start with start, end with end, and the padding behind the ends."""
     length = len(target.ids)
     matrix = np.zeros((length, length), np.float32)
@@ -130,7 +130,7 @@ def _ends_aligned(source: Tokens, target: Tokens) -> NDArray[np.float32]:
     return matrix
 
 
-def _units(tokens: Tokens) -> list[NDArray[np.int64]]:
+def _units(tokens: TextTokens) -> list[NDArray[np.int64]]:
     """The positions of the tokens of each word or punctuation mark."""
     units = [
         np.flatnonzero((tokens.spans[:, 0] < match.end()) & (tokens.spans[:, 1] > match.start()))

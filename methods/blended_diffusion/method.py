@@ -158,7 +158,7 @@ class BlendedDiffusion(EditMethod):
         """Every candidate of each request, the best first."""
         import torch
 
-        from methods.blended_diffusion.sampler import Noise, Settings, sample
+        from methods.blended_diffusion.sampler import BlendedSettings, Noise, sample
 
         if not requests:
             return []
@@ -170,7 +170,7 @@ class BlendedDiffusion(EditMethod):
         options = self.options
         guidance = self._guidance(requests)
         noise = Noise(batches.generators(requests), options.batch, self.device)
-        settings = Settings(
+        settings = BlendedSettings(
             options.skip, options.augmentations, options.sampler, options.blending, options.faithful
         )
         ranked: list[list[Candidate]] = [[] for _ in requests]

@@ -25,7 +25,7 @@ Sampler = Literal["ddpm", "ddim"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class BlendedSettings:
     """The options of a pass that its pixels depend on."""
 
     # Steps left out at the noisy end.
@@ -70,7 +70,7 @@ def sample(
     schedule: ReverseProcess,
     guidance: Guidance,
     noise: Noise,
-    settings: Settings,
+    settings: BlendedSettings,
 ) -> Tensor:
     """One pass => float32 (B, 3, H, W), nominally in [-1, 1], neither clipped nor composited."""
     source, mask = guidance.source, guidance.mask
@@ -97,7 +97,7 @@ def sample(
 
 
 def guided(
-    unet: UNet2DModel, schedule: ReverseProcess, guidance: Guidance, noise: Noise, settings: Settings, x: Tensor,
+    unet: UNet2DModel, schedule: ReverseProcess, guidance: Guidance, noise: Noise, settings: BlendedSettings, x: Tensor,
     t: int, skip: bool = False,
 ) -> tuple[StepPrediction, Tensor]:  # fmt: skip
     """The unguided prediction of the step at ``t``, and g, the negative gradient of the loss there: (B, 3, H, W).

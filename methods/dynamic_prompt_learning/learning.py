@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from methods.attend_and_excite.losses import maxima, subject_loss, token_maps
-from methods.attention_maps.processor import Recorder, predicted
+from methods.attention_maps.processor import AttentionRecorder, predicted
 from methods.dynamic_prompt_learning import losses
 from methods.dynamic_prompt_learning.nouns import Noun
 
@@ -92,7 +92,7 @@ class Learner:
         for _ in range(self.steps):
             optimizer.zero_grad()
             with torch.enable_grad():
-                recorder = Recorder(self.sides[0] * self.sides[1])
+                recorder = AttentionRecorder(self.sides[0] * self.sides[1])
                 predicted(self.unet, z, t, self.text(self.ids, self.slots, vectors), recorder)
                 maps = recorder.mean()
                 parts = [self._losses(n, maps[n]) for n in range(len(z))]

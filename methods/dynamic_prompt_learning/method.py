@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from methods.mask_grid import latent_mask
-from methods.prompt_to_prompt.method import PromptToPrompt, Texts
+from methods.prompt_to_prompt.method import EditTexts, PromptToPrompt
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.edit import EditRequest
-    from methods.attention_maps.words import Tokens
+    from methods.attention_maps.words import TextTokens
     from methods.dynamic_prompt_learning.learning import Learner, Prompt
 
 _MINI = dict(PromptToPrompt.PRESETS["mini"])
@@ -50,8 +50,8 @@ class DynamicPromptLearning(PromptToPrompt):
         return fields | {"mask"} if options.prior == "mask" else fields
 
     def texts_of_steps(
-        self, requests: Sequence[EditRequest], pivots: Sequence[Tensor], texts: Texts
-    ) -> list[Texts]:
+        self, requests: Sequence[EditRequest], pivots: Sequence[Tensor], texts: EditTexts
+    ) -> list[EditTexts]:
         # Nouns are learnt along the inverted source, each step from the one before.
         learner, target_ids, target_slots = self._learner(requests, pivots[0])
         vectors = learner.initial()
@@ -100,7 +100,7 @@ class DynamicPromptLearning(PromptToPrompt):
         )
         return learner, ids[1], slots_of[1]
 
-    def _prompt(self, request: EditRequest, tokens: Tokens) -> Prompt:
+    def _prompt(self, request: EditRequest, tokens: TextTokens) -> Prompt:
         import numpy as np
         import torch
 

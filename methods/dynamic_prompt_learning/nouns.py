@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from methods.attention_maps.words import Tokens
+from methods.attention_maps.words import TextTokens
 from methods.prompt_edit_diff import tags
 
 
@@ -23,14 +23,14 @@ class Noun:
     region: int | None = None
 
 
-def nouns_of(tokens: Tokens) -> list[Noun]:
+def nouns_of(tokens: TextTokens) -> list[Noun]:
     """The nouns of a prompt."""
     # Tagged for nothing in particular, a prompt gives the words of all its noun phrases.
     tagged = tags.tag(tokens.text)
     return _nouns(tokens, tagged, tagged.regions[0], None)
 
 
-def nouns_of_regions(tokens: Tokens, tagged: tags.Tagged) -> list[Noun]:
+def nouns_of_regions(tokens: TextTokens, tagged: tags.Tagged) -> list[Noun]:
     """The nouns of the source's prompt that stand where the words of an edited region stand in the target's.
 
     ``tagged`` is the source's prompt, tagged by ``tags.back``.
@@ -40,7 +40,7 @@ def nouns_of_regions(tokens: Tokens, tagged: tags.Tagged) -> list[Noun]:
     ]
 
 
-def _nouns(tokens: Tokens, tagged: tags.Tagged, words: Sequence[int], region: int | None) -> list[Noun]:
+def _nouns(tokens: TextTokens, tagged: tags.Tagged, words: Sequence[int], region: int | None) -> list[Noun]:
     # Runs of neighbouring words without punctuation between them.
     runs: list[list[int]] = []
     for i in words:
@@ -60,5 +60,5 @@ def _nouns(tokens: Tokens, tagged: tags.Tagged, words: Sequence[int], region: in
     return nouns
 
 
-def _positions(tokens: Tokens, word: tags.Word) -> NDArray[np.int64]:
+def _positions(tokens: TextTokens, word: tags.Word) -> NDArray[np.int64]:
     return np.flatnonzero((tokens.spans[:, 0] < word.end) & (tokens.spans[:, 1] > word.start))

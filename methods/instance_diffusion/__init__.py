@@ -14,7 +14,7 @@ instance-masked attention       ``model.masked_attention_bias``: instances do no
 ScaleU                          ``model.ScaleU``, before each block of the decoder
 Multi-instance Sampler          ``sampler.edit``: each instance has a run of its own for the first steps, and
                                 their latents are averaged
-scheduled sampling (alpha)      ``sampler.Settings.grounded``
+scheduled sampling (alpha)      ``sampler.InstanceSettings.grounded``
 ==============================  ==========================================================================
 
 Choices where an edit differs from generation, or where the authors' code differs from the paper:

@@ -89,7 +89,7 @@ class InstanceDiffusion(StableDiffusionMethod):
         batches.edit_masks(requests)
         for field in ("target_prompt", "region_prompt"):
             batches.prompts(requests, field)
-        settings = sampler.Settings(
+        settings = sampler.InstanceSettings(
             options.steps, options.guidance, options.negative_prompt, options.grounded, options.multi, options.merge,
             options.mask_cells,
         )  # fmt: skip

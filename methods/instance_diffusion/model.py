@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens:
+class InstanceTokens:
     """The instances as the attention layers take them."""
 
     # (B, T, W).
@@ -33,7 +33,7 @@ class Tokens:
 class Fuser(GatedSelfAttentionDense):  # type: ignore[misc]
     """x + tanh(a) Attn([x, tokens]), then x + tanh(b) FF(x) (paper), with a = b = 0 at first."""
 
-    def forward(self, x: Tensor, objs: Tokens) -> Tensor:
+    def forward(self, x: Tensor, objs: InstanceTokens) -> Tensor:
         """(B, N, C) => (B, N, C)."""
         positions = x.shape[1]
         joined = self.norm1(torch.cat([x, self.linear(objs.values.to(x.dtype))], 1))
@@ -135,7 +135,7 @@ class InstanceAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
         )
         return adapter
 
-    def tokens(self, grounding: Grounding, size: tuple[int, int]) -> Tokens:
+    def tokens(self, grounding: Grounding, size: tuple[int, int]) -> InstanceTokens:
         """The tokens of the instances. ``size`` (h, w) is that of the largest feature maps that have attention."""
         values = self.fusion(grounding)
         bias = {}
@@ -144,7 +144,7 @@ class InstanceAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
             bias[size[0] * size[1]] = masked_attention_bias(
                 cells * grounding.present[..., None], len(self.fusion.forms), values.shape[1]
             )
-        return Tokens(values, bias)
+        return InstanceTokens(values, bias)
 
     @contextmanager
     def lend(self, unet: UNet2DConditionModel) -> Iterator[None]:
@@ -169,7 +169,7 @@ class InstanceAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
             del unet.position_net
 
     def predict(
-        self, unet: UNet2DConditionModel, x: Tensor, t: Tensor, context: Tensor, tokens: Tokens | None
+        self, unet: UNet2DConditionModel, x: Tensor, t: Tensor, context: Tensor, tokens: InstanceTokens | None
     ) -> Tensor:
         """The prediction (B, 4, h, w) of ``unet`` with the additions, float32.
 
@@ -181,7 +181,7 @@ class InstanceAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return output
 
 
-def _as_they_are(tokens: Tokens) -> Tokens:
+def _as_they_are(tokens: InstanceTokens) -> InstanceTokens:
     return tokens
 
 

@@ -16,7 +16,7 @@ from bench.images import mask_array
 from methods import batches, latents
 from methods.instance_diffusion.fusion import Grounding
 from methods.instance_diffusion.instances import Shapes, shapes_of
-from methods.instance_diffusion.model import InstanceAdapter, Tokens, largest_attention
+from methods.instance_diffusion.model import InstanceAdapter, InstanceTokens, largest_attention
 from methods.mask_grid import MaskCells, latent_mask
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Settings:
+class InstanceSettings:
     """Options of the sampler."""
 
     steps: int = 50
@@ -41,7 +41,7 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Instance:
+class CaptionedInstance:
     """One instance: its mask, bool (H, W), and its caption."""
 
     mask: NDArray[np.bool_]
@@ -49,28 +49,28 @@ class Instance:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class InstanceRun:
     """One sampling of a request: all of its instances under its prompt, or one under its own caption."""
 
     request: int
     prompt: str
-    instances: Sequence[Instance]
+    instances: Sequence[CaptionedInstance]
 
 
-def instances_of(request: EditRequest) -> list[Instance]:
+def instances_of(request: EditRequest) -> list[CaptionedInstance]:
     """The request's regions, or else its mask with the region's prompt. Empty regions are left out."""
-    instances = [Instance(mask_array(region.mask), region.prompt) for region in request.regions]
+    instances = [CaptionedInstance(mask_array(region.mask), region.prompt) for region in request.regions]
     instances = [one for one in instances if one.mask.any() and one.caption.strip()]
-    return instances or [Instance(mask_array(request.needed_mask), request.region_prompt)]
+    return instances or [CaptionedInstance(mask_array(request.needed_mask), request.region_prompt)]
 
 
-def runs_of(requests: Sequence[EditRequest], multi: bool) -> list[Run]:
+def runs_of(requests: Sequence[EditRequest], multi: bool) -> list[InstanceRun]:
     """The main run of each request, then with ``multi`` one per instance of the requests that have several."""
-    main = [Run(number, one.target_prompt, instances_of(one)) for number, one in enumerate(requests)]
+    main = [InstanceRun(number, one.target_prompt, instances_of(one)) for number, one in enumerate(requests)]
     if not multi:
         return main
     single = [
-        Run(run.request, one.caption, [one])
+        InstanceRun(run.request, one.caption, [one])
         for run in main
         if len(run.instances) > 1
         for one in run.instances
@@ -80,7 +80,7 @@ def runs_of(requests: Sequence[EditRequest], multi: bool) -> list[Run]:
 
 @torch.no_grad()
 def edit(
-    pipeline: Any, adapter: InstanceAdapter, requests: Sequence[EditRequest], settings: Settings
+    pipeline: Any, adapter: InstanceAdapter, requests: Sequence[EditRequest], settings: InstanceSettings
 ) -> list[Image]:
     """The raw edits of one batch. ``pipeline`` has the components of ``StableDiffusionPipeline``."""
     schedule = latents.NoiseSchedule(pipeline.scheduler)
@@ -106,7 +106,7 @@ def edit(
     return batches.to_images(latents.decode(pipeline.vae, z))
 
 
-def merged(z: Tensor, runs: Sequence[Run], factor: int, merge: Literal["average", "paste"]) -> Tensor:
+def merged(z: Tensor, runs: Sequence[InstanceRun], factor: int, merge: Literal["average", "paste"]) -> Tensor:
     """The latents of the main runs, which come first, joined with those of the runs of single instances."""
     count = max(run.request for run in runs) + 1
     out = z[:count].clone()
@@ -125,7 +125,7 @@ class Grounded:
     """The network's prediction for the first of several runs, under classifier-free guidance."""
 
     def __init__(
-        self, pipeline: Any, adapter: InstanceAdapter, runs: Sequence[Run], settings: Settings
+        self, pipeline: Any, adapter: InstanceAdapter, runs: Sequence[InstanceRun], settings: InstanceSettings
     ) -> None:
         self.unet, self.adapter, self.guidance = pipeline.unet, adapter, settings.guidance
         guided = self.guidance > 1
@@ -135,7 +135,7 @@ class Grounded:
         )
         self.grounding = grounding_of(pipeline, adapter, runs)
         # Number of runs -> their tokens, which are the same at every step.
-        self._tokens: dict[int, Tokens] = {}
+        self._tokens: dict[int, InstanceTokens] = {}
 
     def __call__(self, z: Tensor, t: int, grounded: bool) -> Tensor:
         """Noisy latents (B, 4, h, w) of the first B runs at time step ``t`` => the prediction, float32."""
@@ -151,7 +151,7 @@ class Grounded:
         unconditional, conditional = output.chunk(2)
         return unconditional + self.guidance * (conditional - unconditional)
 
-    def _tokens_of(self, z: Tensor) -> Tokens:
+    def _tokens_of(self, z: Tensor) -> InstanceTokens:
         count = len(z)
         if count not in self._tokens:
             grounding = _first(self.grounding, count)
@@ -160,7 +160,7 @@ class Grounded:
         return self._tokens[count]
 
 
-def grounding_of(pipeline: Any, adapter: InstanceAdapter, runs: Sequence[Run]) -> Grounding:
+def grounding_of(pipeline: Any, adapter: InstanceAdapter, runs: Sequence[InstanceRun]) -> Grounding:
     """The instances of the runs as tensors, with their captions' pooled features."""
     slots, points = int(adapter.config["slots"]), int(adapter.config["polygon_points"])
     shapes = [shapes_of([one.mask for one in run.instances], slots, points) for run in runs]

@@ -34,7 +34,7 @@ _MINI: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Texts:
+class EditTexts:
     """The embeddings of a batch's prompts, each (B, L, D)."""
 
     source: Tensor
@@ -119,7 +119,7 @@ class PromptToPrompt(AttentionMethod):
         mask = None
         if options.blend == "mask":
             mask = latents.masks(requests, self.factor, options.mask_cells, device)  # (B, 1, h, w), 1 = edit
-        texts = Texts(
+        texts = EditTexts(
             self.embedded(source_prompts),
             self.embedded(target_prompts),
             self.embedded([options.negative_prompt] * len(requests)),
@@ -143,8 +143,8 @@ class PromptToPrompt(AttentionMethod):
         return self._sampled(pivots, at_steps, mask, self._control(requests, z_source), requests)
 
     def texts_of_steps(
-        self, requests: Sequence[EditRequest], pivots: Sequence[Tensor], texts: Texts
-    ) -> list[Texts]:
+        self, requests: Sequence[EditRequest], pivots: Sequence[Tensor], texts: EditTexts
+    ) -> list[EditTexts]:
         """The embeddings that each step of the sampler uses. ``pivots`` are the inverted source at every level."""
         return [texts] * len(self.grid)
 
@@ -157,7 +157,7 @@ class PromptToPrompt(AttentionMethod):
     def _sampled(
         self,
         pivots: Sequence[Tensor],
-        texts: Sequence[Texts],
+        texts: Sequence[EditTexts],
         mask: Tensor | None,
         control: EditControl,
         requests: Sequence[EditRequest],
@@ -194,7 +194,7 @@ class PromptToPrompt(AttentionMethod):
         z_source: Tensor,
         z: Tensor,
         levels: tuple[int, int],
-        texts: Texts,
+        texts: EditTexts,
         control: EditControl,
     ) -> tuple[Tensor | None, Tensor]:
         """One step of both branches: (the source's or None where it is not needed, the edit's)."""

@@ -71,5 +71,7 @@ class SmartBrush(StableDiffusionMethod):
             sampler.areas_of(request, options.prompt_field, options.precision, options.each_region)
             for request in requests
         ]
-        settings = sampler.Settings(options.steps, options.guidance, options.negative_prompt, options.trust)
+        settings = sampler.BrushSettings(
+            options.steps, options.guidance, options.negative_prompt, options.trust
+        )
         return sampler.edit(self.pipeline, requests, areas, settings)

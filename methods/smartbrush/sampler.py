@@ -29,7 +29,7 @@ LIKELY = 0.5
 
 
 @dataclass(frozen=True)
-class Settings:
+class BrushSettings:
     """Options of the sampler."""
 
     steps: int = 50
@@ -40,7 +40,7 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Area:
+class BrushArea:
     """One mask of a request, bool (H, W), its text and its precision."""
 
     mask: NDArray[np.bool_]
@@ -53,17 +53,20 @@ def areas_of(
     prompt_field: Literal["region_prompt", "target_prompt"] = "region_prompt",
     precision: int | None = None,
     each_region: bool = True,
-) -> list[Area]:
+) -> list[BrushArea]:
     """The areas to fill, in order: the request's regions, or else its mask. ``precision`` None guesses it."""
     parts = [(mask_array(region.mask), region.prompt) for region in request.regions if each_region]
     parts = [(mask, prompt) for mask, prompt in parts if mask.any() and prompt.strip()]
     parts = parts or [(mask_array(request.needed_mask), getattr(request, prompt_field))]
-    return [Area(mask, text, guess(mask) if precision is None else precision) for mask, text in parts]
+    return [BrushArea(mask, text, guess(mask) if precision is None else precision) for mask, text in parts]
 
 
 @torch.no_grad()
 def edit(
-    pipeline: Any, requests: Sequence[EditRequest], areas: Sequence[Sequence[Area]], settings: Settings
+    pipeline: Any,
+    requests: Sequence[EditRequest],
+    areas: Sequence[Sequence[BrushArea]],
+    settings: BrushSettings,
 ) -> list[Image]:
     """The raw edits of one batch. ``pipeline`` has the components of ``StableDiffusionPipeline``."""
     z = latents.encode(pipeline.vae, batches.to_tensor(batches.sources(requests), pipeline.device))
@@ -88,9 +91,9 @@ class Filled:
 def fill(
     pipeline: Any,
     z0: Tensor,
-    areas: Sequence[Area],
+    areas: Sequence[BrushArea],
     generators: Sequence[torch.Generator],
-    settings: Settings,
+    settings: BrushSettings,
 ) -> Filled:
     """Fill one area of each image. ``z0`` (B, 4, h, w) are the scaled latents of the images."""
     schedule = latents.NoiseSchedule(pipeline.scheduler)
@@ -121,7 +124,7 @@ def _objects(cells: Tensor, logits: Tensor, precision: Tensor) -> Tensor:
     return torch.where(known.view(-1, 1, 1, 1), cells, inside)
 
 
-def _on_cells(areas: Sequence[Area], z0: Tensor) -> tuple[Tensor, Tensor]:
+def _on_cells(areas: Sequence[BrushArea], z0: Tensor) -> tuple[Tensor, Tensor]:
     """(1 for each latent cell that a mask touches, the share of each cell that it covers), float32 (B, 1, h, w)."""
     masks = np.stack([area.mask for area in areas])
     factor = masks.shape[1] // z0.shape[2]
@@ -133,7 +136,7 @@ def _on_cells(areas: Sequence[Area], z0: Tensor) -> tuple[Tensor, Tensor]:
 class _Guided:
     """The network under classifier-free guidance (Ho and Salimans 2022). The object's mask is that of the text."""
 
-    def __init__(self, pipeline: Any, prompts: Sequence[str], settings: Settings) -> None:
+    def __init__(self, pipeline: Any, prompts: Sequence[str], settings: BrushSettings) -> None:
         self.unet, self.guidance = pipeline.unet, settings.guidance
         conditional, unconditional = pipeline.encode_prompt(
             list(prompts), pipeline.device, 1, self.guidance > 1, [settings.negative_prompt] * len(prompts)

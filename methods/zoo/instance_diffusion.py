@@ -60,7 +60,7 @@ NO_INSTANCES = 0.1
 DROP = 0.3
 # Forms that are dropped together: points of a mask say as much as the mask.
 GROUPS: tuple[tuple[str, ...], ...] = (("box",), ("point",), ("polygon", SEGMENTS))
-SETTINGS = sampler.Settings(steps=grids.STEPS, guidance=4.0, mask_cells="cover")
+SETTINGS = sampler.InstanceSettings(steps=grids.STEPS, guidance=4.0, mask_cells="cover")
 
 
 # --- data -------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ LOCAL = 0.8
 SINGLE = 0.5
 # Boxes are grown by up to so many pixels, as those that people draw.
 MARGIN = 4
-SETTINGS = sampler.Settings(steps=grids.STEPS, guidance=grids.GUIDANCE)
+SETTINGS = sampler.BrushSettings(steps=grids.STEPS, guidance=grids.GUIDANCE)
 
 
 # --- data -------------------------------------------------------------------------------------------

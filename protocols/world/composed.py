@@ -37,7 +37,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Texts:
+class SceneTexts:
     """The prompts of one edit."""
 
     source: str
@@ -58,7 +58,7 @@ class SceneEdit:
     """Which of the paper's four categories the kind belongs to."""
     scene: Scene
     parts: Sequence[Part]
-    texts: Texts
+    texts: SceneTexts
     hide_regions: bool = False
     """The method gets the union of the masks and no regions, so that the words alone say what changes where. Metrics
     still look at each region by itself."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from protocols.prompts import join, noun
 from protocols.world.arrange import draw_categories, draw_category, draw_colors, row, scene_of
-from protocols.world.composed import Part, SceneEdit, Texts, edited_scene, listed, object_phrase
+from protocols.world.composed import Part, SceneEdit, SceneTexts, edited_scene, listed, object_phrase
 from protocols.world.scenes import CATEGORIES, Scene
 
 PAPER_CATEGORIES: Mapping[str, str] = {
@@ -55,7 +55,7 @@ def edit_of(kind: str, scene: Scene, changes: Changes, order: Sequence[int]) -> 
     changed = [index for index in order if index in changes]
     parts = [_part(scene, index, changes[index]) for index in changed]
     edited = edited_scene(scene, parts)
-    texts = Texts(
+    texts = SceneTexts(
         source=listed(scene, order),
         target=listed(edited, order),
         instruction=join([_instruction(scene, edited, index) for index in changed]),

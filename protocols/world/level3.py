@@ -21,7 +21,7 @@ from protocols.world.arrange import (
     scene_of,
     stack,
 )
-from protocols.world.composed import Part, SceneEdit, Texts, in_place, listed, object_phrase
+from protocols.world.composed import Part, SceneEdit, SceneTexts, in_place, listed, object_phrase
 from protocols.world.scenes import CATEGORIES, TRIMMED, Object, Scene, render_scene
 
 PAPER_CATEGORIES: Mapping[str, str] = {
@@ -49,7 +49,7 @@ _SMALL = (8.0, 11.0)
 # Share of the object behind that is seen. With less, nobody could name it. With more, hardly anything is hidden.
 _LEAST_SEEN, _MOST_SEEN = 0.4, 0.85
 
-Edit = tuple[Scene, list[Part], Texts]
+Edit = tuple[Scene, list[Part], SceneTexts]
 
 
 def level_3_edit(kind: str, seed: int) -> SceneEdit | None:
@@ -148,7 +148,7 @@ def _reference(rng: np.random.Generator, seed: int) -> Edit:
         return in_place(join([phrases[index] for index in order]), scene.backdrop)
 
     words = ("same", "color", own)
-    texts = Texts(
+    texts = SceneTexts(
         source=caption(object_phrase(scene.objects[target])),
         target=caption(same),
         instruction=f"make the {own} the same color as the {other}",
@@ -229,12 +229,12 @@ def _texts(
     instruction: str,
     words: tuple[str, ...],
     region: str | None = None,
-) -> Texts:
+) -> SceneTexts:
     """``describe`` says what a scene shows. ``region``: what the mask shows, None: all that ``describe`` says."""
     target = describe(edited)
     if region is not None:
-        return Texts(describe(scene), target, instruction, region, words)
-    return Texts(
+        return SceneTexts(describe(scene), target, instruction, region, words)
+    return SceneTexts(
         in_place(describe(scene), scene.backdrop),
         in_place(target, scene.backdrop),
         instruction,

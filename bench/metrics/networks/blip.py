@@ -73,7 +73,7 @@ def identity() -> str:
     return f"{IMAGE_REWARD.identity()}-{BERT_VOCABULARY.identity()}"
 
 
-class Tokenizer:
+class BertTokenizer:
     """BERT's tokenizer, for lower case."""
 
     @cached_property
@@ -109,7 +109,7 @@ class ImageRewardNet:
         from transformers.models.blip.modeling_blip_text import BlipTextModel
 
         self.device = device
-        self.tokenizer = Tokenizer()
+        self.tokenizer = BertTokenizer()
         path = IMAGE_REWARD.path()
         state = torch.load(path, map_location="cpu", weights_only=True)
         vision = BlipVisionModel(BlipVisionConfig(**_VISION))

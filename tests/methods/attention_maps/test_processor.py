@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.attention_maps.processor import Recorder, install, map_factor_problems, predicted
+from methods.attention_maps.processor import AttentionRecorder, install, map_factor_problems, predicted
 from tests.methods.conftest import tiny_components
 
 
@@ -51,7 +51,7 @@ def test_the_processor_computes_the_layers_own_attention(unet: Any) -> None:
 def test_the_recorder_averages_layers_and_heads(unet: Any) -> None:
     install(unet)
     z, text = inputs()
-    recorder = Recorder(64)
+    recorder = AttentionRecorder(64)
     with torch.no_grad():
         predicted(unet, z, 500, text, recorder)
         maps = recorder.mean()
@@ -66,7 +66,7 @@ def test_the_gradient_of_a_map_reaches_the_latents(unet: Any) -> None:
     install(unet)
     z, text = inputs()
     z.requires_grad_()
-    recorder = Recorder(64)
+    recorder = AttentionRecorder(64)
     predicted(unet, z, 500, text, recorder)
     (gradient,) = torch.autograd.grad(recorder.mean()[0, :, 3].max(), z)
     assert gradient[0].abs().max() > 0

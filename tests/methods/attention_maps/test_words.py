@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from methods.attention_maps.words import Tokens, alignment, refined, swapped, token_map, tokens_of
+from methods.attention_maps.words import TextTokens, alignment, refined, swapped, token_map, tokens_of
 from tests.methods.conftest import tiny_tokenizer
 
 
@@ -19,7 +19,7 @@ def words() -> object:
     )
 
 
-def one(tokenizer: object, text: str) -> Tokens:
+def one(tokenizer: object, text: str) -> TextTokens:
     (tokens,) = tokens_of(tokenizer, [text])
     return tokens
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from methods.blended_diffusion.augment import DRAWS
 from methods.blended_diffusion.guidance import Weighting, crop, distance, range_loss, square
-from methods.blended_diffusion.sampler import Noise, Settings, ddim_step, ddpm_step, guided, sample
+from methods.blended_diffusion.sampler import BlendedSettings, Noise, ddim_step, ddpm_step, guided, sample
 from methods.blended_diffusion.schedule import ReverseProcess, StepPrediction, linear_betas
 from tests.methods.blended_diffusion.conftest import (
     SIZE,
@@ -73,7 +73,7 @@ def test_one_guided_step_is_the_formula(t: int) -> None:
         outside = (clean.abs() - 1).clamp(min=0).pow(2).mean()
         return float(20 * torch.arccos(cosine) ** 2 / 2 + 2 * outside)
 
-    settings = Settings(augmentations=1)
+    settings = BlendedSettings(augmentations=1)
     moments, gradient = guided(unet, schedule, guidance, noise([0]), settings, x, t)
     for seed in (1, 2, 3):
         direction = drawn(seed, 1, 3, 16, 16).double()
@@ -116,7 +116,10 @@ def test_ddim_without_guidance_is_diffusers_ddim() -> None:
 
 def test_guidance_brings_the_region_nearer_to_the_text() -> None:
     unet = tiny_unet(3)
-    schedule, settings = ReverseProcess(linear_betas(), 12), Settings(skip=6, augmentations=3, faithful=False)
+    schedule, settings = (
+        ReverseProcess(linear_betas(), 12),
+        BlendedSettings(skip=6, augmentations=3, faithful=False),
+    )
     actual = {}
     for strength in (0.0, 30.0):
         guidance = tiny_guidance(4, weighting=Weighting(clip=strength, range=0.0), faithful=False)
@@ -209,7 +212,7 @@ def test_published_ranking_sees_black_without_normalisation_and_the_repaired_one
 def test_candidates_share_the_background_noise_only_in_the_published_program() -> None:
     for faithful in (True, False):
         guidance = tiny_guidance(4, faithful=faithful)
-        settings = Settings(skip=0, augmentations=1, faithful=faithful)
+        settings = BlendedSettings(skip=0, augmentations=1, faithful=faithful)
         inputs = []
 
         class Spy(Noise):
@@ -228,7 +231,7 @@ def test_candidates_share_the_background_noise_only_in_the_published_program() -
 
 def test_a_candidate_depends_on_its_requests_numbers_alone() -> None:
     unet, schedule = tiny_unet(3), ReverseProcess(linear_betas(), 6)
-    settings = Settings(skip=2, augmentations=3)
+    settings = BlendedSettings(skip=2, augmentations=3)
     both = sample(unet, schedule, tiny_guidance(4, candidates=2), noise([1, 2], 2), settings)
     second = sample(unet, schedule, tiny_guidance(2), noise([2], 2), settings)
     assert torch.allclose(both[2:], second, atol=1e-3 * float(second.abs().max()))

@@ -12,7 +12,7 @@ from torch import Tensor
 from bench import images
 from methods.blended_diffusion import adm
 from methods.blended_diffusion.method import _to_images
-from methods.blended_diffusion.sampler import Settings, sample
+from methods.blended_diffusion.sampler import BlendedSettings, sample
 from methods.blended_diffusion.schedule import ReverseProcess, linear_betas
 from tests.methods.blended_diffusion.conftest import (
     TINY,
@@ -36,7 +36,7 @@ def run(state: dict[str, Tensor], name: str, faithful: bool = True) -> tuple[Any
 
     change = {"steps": 8, "skip": 4, "sampler": "ddpm", "blending": True, "background": False, **RUNS[name]}
     guidance = tiny_guidance(weighting=replace(WEIGHTING, background=change["background"]), faithful=faithful)
-    settings = Settings(
+    settings = BlendedSettings(
         skip=change["skip"],
         augmentations=1,
         sampler=change["sampler"],

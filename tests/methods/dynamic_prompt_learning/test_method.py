@@ -140,9 +140,9 @@ def test_learning_lowers_the_losses_of_each_image_by_itself(tiny_folder: Folder,
     together = learner.learnt(start, z, 500, 0.0)
 
     def total(vectors: Tensor) -> list[float]:
-        from methods.attention_maps.processor import Recorder, predicted
+        from methods.attention_maps.processor import AttentionRecorder, predicted
 
-        recorder = Recorder(64)
+        recorder = AttentionRecorder(64)
         with torch.no_grad():
             predicted(learner.unet, z, 500, learner.text(learner.ids, learner.slots, vectors), recorder)
             maps = recorder.mean()

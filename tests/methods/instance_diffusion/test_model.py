@@ -11,8 +11,8 @@ import torch
 
 from methods.instance_diffusion.model import (
     InstanceAdapter,
+    InstanceTokens,
     ScaleU,
-    Tokens,
     decoder_inputs,
     largest_attention,
     low_frequencies,
@@ -93,7 +93,7 @@ def test_the_fuser_without_masking_is_that_of_gligen(adapter: InstanceAdapter) -
     torch.manual_seed(0)
     x, values = torch.randn(2, 9, 64), torch.randn(2, 5, 32)
     with torch.no_grad():
-        assert torch.allclose(fuser(x, Tokens(values, {})), original(x, values), atol=1e-6)
+        assert torch.allclose(fuser(x, InstanceTokens(values, {})), original(x, values), atol=1e-6)
 
 
 def test_every_block_has_its_additions(unet: Any, adapter: InstanceAdapter) -> None:

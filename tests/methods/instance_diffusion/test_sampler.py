@@ -14,7 +14,13 @@ from bench.edit import EditRequest, Region, Runtime
 from methods import batches, latents
 from methods.instance_diffusion import published, sampler
 from methods.instance_diffusion.method import InstanceDiffusion
-from methods.instance_diffusion.sampler import Instance, Run, Settings, merged, runs_of
+from methods.instance_diffusion.sampler import (
+    CaptionedInstance,
+    InstanceRun,
+    InstanceSettings,
+    merged,
+    runs_of,
+)
 from tests.methods.conftest import box_mask, tiny_components
 from tests.methods.conftest import tiny_pipeline as inpainting
 from tests.methods.instance_diffusion.conftest import tiny_adapter, tiny_pipeline, write_adapter
@@ -36,7 +42,7 @@ def pipeline() -> Any:
 def images(
     pipeline: Any, requests: list[EditRequest], adapter: Any = None, **options: Any
 ) -> list[np.ndarray]:
-    settings = Settings(**{"steps": 4, "guidance": 2.0, **options})
+    settings = InstanceSettings(**{"steps": 4, "guidance": 2.0, **options})
     edited = sampler.edit(pipeline, adapter or tiny_adapter(), requests, settings)
     return [np.asarray(image, np.int64) for image in edited]
 
@@ -74,8 +80,8 @@ def test_runs_are_the_request_and_each_of_its_instances() -> None:
 
 
 def test_runs_are_merged_by_their_mean_or_by_their_masks() -> None:
-    def run(request: int, *masks: Any) -> Run:
-        return Run(request, "", [Instance(np.asarray(mask) > 0, "") for mask in masks])
+    def run(request: int, *masks: Any) -> InstanceRun:
+        return InstanceRun(request, "", [CaptionedInstance(np.asarray(mask) > 0, "") for mask in masks])
 
     runs = [run(0, LEFT), run(1, LEFT, RIGHT), run(1, LEFT), run(1, RIGHT)]
     z = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 4, 16, 16).contiguous()

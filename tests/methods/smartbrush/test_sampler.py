@@ -17,7 +17,7 @@ from methods import batches, latents
 from methods.smartbrush import sampler
 from methods.smartbrush.method import SmartBrush
 from methods.smartbrush.precision import BOX, DRAWN
-from methods.smartbrush.sampler import Area, Settings, areas_of, fill
+from methods.smartbrush.sampler import BrushArea, BrushSettings, areas_of, fill
 from tests.methods.conftest import box_mask, request
 from tests.methods.small import SMALL, small
 from tests.methods.smartbrush.conftest import tiny_brush
@@ -39,14 +39,14 @@ class Fixed:
 
 
 def filled(
-    monkeypatch: pytest.MonkeyPatch, brush: Any, areas: list[Area], **options: Any
+    monkeypatch: pytest.MonkeyPatch, brush: Any, areas: list[BrushArea], **options: Any
 ) -> tuple[Fixed, torch.Tensor, sampler.Filled]:
     network = Fixed()
     monkeypatch.setattr(sampler, "_Guided", lambda *_: network)
     torch.manual_seed(7)
     z0 = torch.randn(len(areas), 4, 32, 32)
     generators = [torch.Generator().manual_seed(i) for i in range(len(areas))]
-    return network, z0, fill(brush, z0, areas, generators, Settings(steps=5, **options))
+    return network, z0, fill(brush, z0, areas, generators, BrushSettings(steps=5, **options))
 
 
 WIDE = np.zeros((64, 64), bool)
@@ -58,7 +58,7 @@ RIGHT[:, :40] = False
 def test_the_predicted_object_takes_the_place_of_a_coarse_mask(
     monkeypatch: pytest.MonkeyPatch, brush: Any
 ) -> None:
-    areas = [Area(WIDE, "a", BOX), Area(WIDE, "a", 0), Area(RIGHT, "a", BOX)]
+    areas = [BrushArea(WIDE, "a", BOX), BrushArea(WIDE, "a", 0), BrushArea(RIGHT, "a", BOX)]
     network, _, out = filled(monkeypatch, brush, areas, trust=0.4)
     given = torch.from_numpy(WIDE[::2, ::2]).float()
     left = given.clone()
@@ -74,7 +74,7 @@ def test_the_predicted_object_takes_the_place_of_a_coarse_mask(
 
 
 def test_the_background_is_clean_at_every_step(monkeypatch: pytest.MonkeyPatch, brush: Any) -> None:
-    network, z0, out = filled(monkeypatch, brush, [Area(WIDE, "a", BOX)])
+    network, z0, out = filled(monkeypatch, brush, [BrushArea(WIDE, "a", BOX)])
     for number, (x, _, _) in enumerate(network.calls):
         inside = torch.from_numpy(WIDE[::2, ::2].copy())
         if number >= 2:
@@ -89,16 +89,16 @@ def test_the_background_is_clean_at_every_step(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_full_trust_fills_the_whole_mask(monkeypatch: pytest.MonkeyPatch, brush: Any) -> None:
-    _, _, out = filled(monkeypatch, brush, [Area(WIDE, "a", BOX)], trust=1.0)
+    _, _, out = filled(monkeypatch, brush, [BrushArea(WIDE, "a", BOX)], trust=1.0)
     assert out.cells.sum() == WIDE[::2, ::2].sum()
 
 
 def test_a_whole_mask_and_an_untrained_network_are_plain_sampling() -> None:
     # With the whole image as an exact mask nothing is put back, and the base alone samples.
     brush = tiny_brush(awake=False)
-    everywhere = Area(np.ones((64, 64), bool), "a hat", 0)
+    everywhere = BrushArea(np.ones((64, 64), bool), "a hat", 0)
     z0 = torch.randn(1, 4, 32, 32)
-    settings = Settings(steps=4, guidance=3.0)
+    settings = BrushSettings(steps=4, guidance=3.0)
     out = fill(brush, z0, [everywhere], [torch.Generator().manual_seed(5)], settings)
     schedule = latents.NoiseSchedule(brush.scheduler)
     from diffusers import StableDiffusionPipeline
@@ -161,8 +161,8 @@ def test_regions_are_filled_one_after_another(folder: str) -> None:
         z = latents.encode(pipeline.vae, batches.to_tensor([one.source], "cpu"))
         generator = batches.generators([one])
         for region in regions:
-            area = Area(mask_array(region.mask), region.prompt, 0)
-            z = fill(pipeline, z, [area], generator, Settings(steps=2)).latents
+            area = BrushArea(mask_array(region.mask), region.prompt, 0)
+            z = fill(pipeline, z, [area], generator, BrushSettings(steps=2)).latents
         (expected,) = batches.to_images(latents.decode(pipeline.vae, z))
     assert editor.edit([one])[0].tobytes() == expected.tobytes()
     # In a batch with a request of one area the result is the same.
