@@ -310,6 +310,8 @@ def run(
             job, device=device, dtype=dtype, batch_size=batch_size, progress=bar, workers=pool
         )
         with store:
+            for options in job.judges:
+                session.judge(store, options, progress=bar)
             session.score(store, device=device, progress=bar, workers=pool)
     # As in a report: embedded networks were trained on rendered images, so their scores of photographs are hidden.
     session.hide_foreign_scores(store)

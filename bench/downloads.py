@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.errors import BenchError
+
 
 @dataclass(frozen=True)
 class WebFile:
@@ -118,6 +120,22 @@ def with_one_command(name: str, problems: Iterable[str]) -> tuple[list[str], str
         return lines, ""
     plain = [line.without_command() if isinstance(line, MissingFiles) else line for line in lines]
     return plain, command(name)
+
+
+def check_ready(problems: Sequence[tuple[str, Sequence[str]]], suite: str = "") -> None:
+    """Raises one :class:`BenchError` that lists every problem with its owner. Does nothing without problems.
+
+    ``suite`` is the suite's name or file, for the command that gets what can be downloaded.
+    """
+    owners = [owner for owner, of_one in problems for _ in of_one]
+    texts, command = with_one_command(suite, [problem for _, of_one in problems for problem in of_one])
+    lines = [f"{owner}: {text}" if owner else text for owner, text in zip(owners, texts, strict=True)]
+    remedy = [f"Get what can be downloaded with: {command}"] if command else []
+    # One problem is a sentence, several are a list.
+    if len(lines) == 1:
+        raise BenchError("\n".join([*lines, *remedy]))
+    if lines:
+        raise BenchError("\n".join(["not ready:", *(f"- {line}" for line in lines), *remedy]))
 
 
 def describe(downloads: Sequence[Download]) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bench.errors import BenchError
+from bench.downloads import check_ready
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bench.judges.pointwise import JudgingSummary
     from bench.metrics import MetricInfo
     from bench.metrics.choice import MetricChoice
-    from bench.metrics.features import Features
+    from bench.metrics.features import Features, RegionClassifier
     from bench.plan import Plan
     from bench.progress import Progress
     from bench.runner import RunSummary
@@ -243,7 +243,14 @@ class Session:
         check_ready(
             [(f"protocol {entry.name}", entry.problems) for entry in job.protocols]
             + [(f"method {entry.spec.title}", entry.problems) for entry in job.methods]
-            + [(f"judge {options.rubric}", _judge_problems(options)) for options in job.judges],
+            + [
+                (
+                    "",
+                    self.judge_remarks(
+                        job.judges, rendered=any(entry.cls.rendered for entry in job.protocols)
+                    ),
+                )
+            ],
             job.source,
         )
         plan, store = self.plan(job)
@@ -283,29 +290,51 @@ class Session:
         """
         from bench.judges.options import make_judge
         from bench.judges.pointwise import judge_run
+        from bench.judges.world import answered
 
-        judge = make_judge(options)
-        return judge, judge_run(store, judge, progress=progress)
+        protocols = self._judged_protocols(store, options)
+        check_ready([("", self.judge_remarks([options], rendered=bool(protocols)))])
+        classifier = self._judging_classifier(options)
+        with answered(make_judge(options, classifier), classifier) as judge:
+            return judge, judge_run(store, judge, protocols=protocols, progress=progress)
 
-    def judge_remarks(self, judges: Sequence[JudgeOptions]) -> list[str]:
-        """List what is missing to ask the judges, each with its remedy."""
+    def judge_remarks(self, judges: Sequence[JudgeOptions], *, rendered: bool) -> list[str]:
+        """Lists what is missing to ask the judges, each with its remedy.
+
+        ``rendered``: whether a protocol shows the rendered world, which the server ``world`` needs.
+        """
+        from bench.judges.options import judge_problems
+
         return [
-            f"judge {options.rubric}: {problem}" for options in judges for problem in _judge_problems(options)
+            f"judge {options.rubric}: {problem}"
+            for options in judges
+            for problem in judge_problems(options, self._judging_classifier(options), rendered=rendered)
         ]
 
     def judge_estimates(
-        self, judges: Sequence[JudgeOptions], store: RunStore | None, new_edits: int = 0
+        self, judges: Sequence[JudgeOptions], store: RunStore | None, plan: Plan | None = None
     ) -> Iterator[str]:
-        """Yields calls, least time and cost of each judge: for the stored edits, and for ``new_edits`` to make."""
-        from bench.judges.options import make_judge
-        from bench.judges.pointwise import missing_calls, planned_calls
+        """Yields calls, least time and cost of each judge: for the stored edits, and for those that are planned."""
+        from bench.judges.options import judge_problems, make_judge
+        from bench.judges.pointwise import missing_calls, new_edits, planned_calls
 
         for options in judges:
+            classifier = self._judging_classifier(options)
             # What is missing, such as a key, is listed elsewhere.
-            judge = make_judge(options) if not _judge_problems(options) else None
-            if judge is not None:
-                missing = missing_calls(store, judge) if store is not None else 0
-                yield f"judge {options.rubric} by {options.model}: {planned_calls(judge, new_edits, missing)}"
+            if not judge_problems(options, classifier):
+                judge = make_judge(options, classifier)
+                missing = missing_calls(store, judge, self._judged_protocols(store, options)) if store else 0
+                calls = planned_calls(judge, new_edits(plan, options) if plan else 0, missing)
+                yield f"judge {options.rubric} by {options.model}: {calls}"
+
+    def _judging_classifier(self, options: JudgeOptions) -> RegionClassifier | None:
+        """The classifier that answers for the judge. None where another server does, or its checkpoint is missing."""
+        return self.program.make_features("cpu", None).classifier if options.is_world else None
+
+    def _judged_protocols(self, store: RunStore, options: JudgeOptions) -> Collection[str]:
+        """The protocols of a run that the judge is asked about."""
+        protocols = store.manifest["protocols"]
+        return self._rendered_of(protocols) if options.is_world else frozenset(protocols)
 
     # --- score ---------------------------------------------------------------------------------------------
 
@@ -326,7 +355,7 @@ class Session:
         ``MetricError`` where a metric of ``only`` can be computed on no protocol.
         """
         from bench.devices import resolve_device
-        from bench.metrics.choice import load_metrics, refusal
+        from bench.metrics.choice import choice_remarks, load_metrics, refusal
         from bench.scoring import score_run
         from bench.scoring_workers import scoring_workers
         from bench.stored_pairs import ScoringSummary
@@ -386,6 +415,10 @@ class Session:
             if registered in self.protocols and self.protocols.load(registered).rendered
         )
 
+    def _rendered_of(self, protocols: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+        """:meth:`rendered`, of the protocols as a run's manifest has them."""
+        return self.rendered({name: info.get("registered", name) for name, info in protocols.items()})
+
     def metric_choices(
         self, features: Features, protocols: Mapping[str, Mapping[str, Any]], names: Sequence[str] | None
     ) -> dict[tuple[str, ...], MetricChoice]:
@@ -395,7 +428,7 @@ class Session:
         """
         from bench.metrics.choice import choose_metrics
 
-        rendered = self.rendered({name: info.get("registered", name) for name, info in protocols.items()})
+        rendered = self._rendered_of(protocols)
         # Embedded networks score rendered images alone, published networks the others.
         groups = {
             is_rendered: tuple(name for name in protocols if (name in rendered) == is_rendered)
@@ -433,7 +466,7 @@ class Session:
         # Names of all scores of embedded networks, of raw and of composited edits.
         embedded = [name for name in self.metrics.names() if self.metrics.load(name).embedded]
         protocols = store.manifest["protocols"]
-        rendered = self.rendered({name: info.get("registered", name) for name, info in protocols.items()})
+        rendered = self._rendered_of(protocols)
         hidden = [*embedded, *(name + COMPOSITED_SUFFIX for name in embedded)]
         # Earlier versions computed these scores on every protocol.
         store.leave_out(dict.fromkeys(set(protocols) - rendered, hidden))
@@ -448,44 +481,6 @@ class Session:
         from bench.metrics import info_of
 
         return {name: info_of(self.metrics.load(name)) for name in self.metrics.names()}
-
-
-def _judge_problems(options: JudgeOptions) -> list[str]:
-    from bench.judges.options import judge_problems
-
-    return judge_problems(options)
-
-
-def check_ready(problems: Sequence[tuple[str, Sequence[str]]], suite: str = "") -> None:
-    """Raises one :class:`BenchError` that lists every problem with its owner. Does nothing without problems.
-
-    ``suite`` is the suite's name or file, for the command that gets what can be downloaded.
-    """
-    from bench.downloads import with_one_command
-
-    owners = [owner for owner, of_one in problems for _ in of_one]
-    texts, command = with_one_command(suite, [problem for _, of_one in problems for problem in of_one])
-    lines = [f"{owner}: {text}" if owner else text for owner, text in zip(owners, texts, strict=True)]
-    remedy = [f"Get what can be downloaded with: {command}"] if command else []
-    # One problem is a sentence, several are a list.
-    if len(lines) == 1:
-        raise BenchError("\n".join([*lines, *remedy]))
-    if lines:
-        raise BenchError("\n".join(["not ready:", *(f"- {line}" for line in lines), *remedy]))
-
-
-def choice_remarks(protocols: Collection[str], choice: MetricChoice) -> Iterator[str]:
-    """Yields one line for each reason why metrics are left out, and one for each metric that replaces another."""
-    from bench.downloads import needed_by
-    from bench.metrics.choice import by_problem
-
-    # Metrics that lack the same weights share one line.
-    where = ", ".join(protocols)
-    for reason, names in by_problem(choice.left_out).items():
-        yield f"{where}: left out: {', '.join(names)}: {needed_by(names[0], reason)}"
-    for name, (stand_in, reasons) in choice.stand_ins.items():
-        remedies = " ".join(needed_by(name, reason) for reason in reasons)
-        yield f"{where}: {stand_in} replaces {name}, under its own name: {remedies}"
 
 
 def _reference(configured: ConfiguredProtocol) -> Callable[[], Iterable[Image]]:

@@ -21,8 +21,9 @@ from bench.cli.options import (
     open_session,
     program,
 )
+from bench.downloads import check_ready
 from bench.errors import BenchError
-from bench.session import GpuTime, check_ready
+from bench.session import GpuTime
 from bench.terminal import console
 from methods.zoo.commands import LEVEL_1, Levels, level_numbers, zoo_app
 

@@ -99,8 +99,8 @@ def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
         and (estimate := method.cls.estimate(method.options, count)) is not None
     )
     # Calls of judges, also for the edits that are still to be made.
-    new_edits = sum(row.todo for row in plan.rows)
-    estimates += tuple(session.judge_estimates(job.judges, store, new_edits))
+    estimates += tuple(session.judge_estimates(job.judges, store, plan))
+    rendered = any(entry.cls.rendered for entry in job.protocols)
     return PlanDescription(
         folder=str(job.folder),
         rows=rows,
@@ -108,7 +108,7 @@ def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
         gigabytes=_gigabytes(rows, canvas),
         untimed_steps=untimed_steps,
         gpu_time=session.program.gpu_time(untimed_steps) if untimed_steps else None,
-        not_ready=(*not_ready, *session.judge_remarks(job.judges)),
+        not_ready=(*not_ready, *session.judge_remarks(job.judges, rendered=rendered)),
         fetch=fetch,
         estimates=estimates,
         remarks=(*method_notes(job), *_refusals(plan), *_metric_remarks(session, job)),
@@ -169,7 +169,7 @@ def _refusals(plan: Plan) -> Iterable[tuple[str, tuple[str, ...]]]:
 
 def _metric_remarks(session: Session, job: SuiteJob) -> Iterable[tuple[str, tuple[str, ...]]]:
     """Yields, per kind of protocol, the number of its metrics and the columns that lack their weights."""
-    from bench.session import choice_remarks
+    from bench.metrics.choice import choice_remarks
 
     # No network is loaded: this only checks which files exist.
     features = session.program.make_features("cpu", None)

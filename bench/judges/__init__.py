@@ -10,6 +10,7 @@ module          what it does
 ``replies``     the log of all replies of a judge in a run folder
 ``pointwise``   judges the edits of a run, and writes the scores
 ``pairwise``    asks which of two edits is better, and writes votes
+``world``       the attribute classifier of the rendered world as a judge, on this machine
 ``columns``     the declarations of the columns, for tables and lists
 ==============  =====================================================================
 """

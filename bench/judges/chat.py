@@ -19,8 +19,7 @@ from bench.endpoints.client import (
     Refused,
     RequestPacer,
 )
-from bench.endpoints.servers import find_server
-from bench.judges.options import JudgeOptions
+from bench.judges.options import Judge, JudgeOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,13 +56,14 @@ class Reply:
     """False where asking again may help: the transport failed."""
 
 
-def connect(options: JudgeOptions) -> Endpoint:
+def connect(judge: Judge) -> Endpoint:
     """The endpoint that answers chats."""
-    server = find_server(options.server)
+    options, server = judge.options, judge.server
     return Endpoint(
         f"{server.url}/chat/completions",
         server.key,
-        pacer=RequestPacer(options.requests_per_minute),
+        # The rate limit spares a provider. The attribute classifier needs none.
+        pacer=RequestPacer(1e9 if options.is_world else options.requests_per_minute),
         timeout=options.timeout,
         retries=options.retries,
         ceiling=options.ceiling,

@@ -6,18 +6,25 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from bench.edit import Configurable, stable_digest
 from bench.endpoints.client import Ceiling
-from bench.endpoints.servers import find_server, server_problems
+from bench.endpoints.servers import Server, find_server, server_problems
 from bench.errors import BenchError
 from bench.judges import reading
 from bench.judges.rubrics import RubricError, Wording, load_rubric, word
 from bench.metrics.types import LABEL
 from bench.registry import options_dict, parse_options
+
+if TYPE_CHECKING:
+    from bench.metrics.features import RegionClassifier
+
+WORLD = "world"
+"""Name of the server that the attribute classifier of the rendered world answers (``bench.judges.world``)."""
+WORLD_MODEL = "attribute-classifier"
 
 # Marks an option that does not change what the judge is asked.
 _RunTime = Field(exclude=True)
@@ -36,7 +43,8 @@ class JudgeOptions:
     model: str
     """Model that the server is asked for. Its answer names the one that answered."""
     server: str = "judge"
-    """``openai``, or a name such as ``judge``: its address is in ``PROMPTEDITBENCH_JUDGE_URL``."""
+    """``openai``, or a name such as ``judge``: its address is in ``PROMPTEDITBENCH_JUDGE_URL``. ``world``: the embedded
+    attribute classifier answers, on this machine."""
     prompts: str = ""
     """Folder of the official prompt files, for the rubrics of public benchmarks."""
     temperature: float | None = 0.0
@@ -54,6 +62,8 @@ class JudgeOptions:
     # From here on the options do not change what is asked.
     passes: Annotated[int, _RunTime] = 1
     """How often each question is asked. The value is the mean over the passes."""
+    limit: Annotated[int | None, _RunTime] = None
+    """Cases per category and protocol whose edits are judged, chosen as a suite's. None for all."""
     label: Annotated[str, _RunTime] = ""
     """Distinguishes a second judge with the same rubric: its columns are called NAME@LABEL."""
     concurrency: Annotated[int, _RunTime] = 8
@@ -73,6 +83,11 @@ class JudgeOptions:
     def ceiling(self) -> Ceiling:
         return Ceiling(self.max_requests, self.max_cost, self.price_per_call)
 
+    @property
+    def is_world(self) -> bool:
+        """True where the attribute classifier answers. It has neither a price nor a rate limit."""
+        return self.server == WORLD
+
 
 class _Judge(Configurable):
     Options = JudgeOptions
@@ -89,7 +104,8 @@ class Judge:
     options: JudgeOptions
     wording: Wording
     url: str
-    """Address of the server."""
+    """Address of the server. That of the attribute classifier is ``world:`` and its identity, for any port."""
+    server: Server
 
     @property
     def digest(self) -> str:
@@ -130,9 +146,17 @@ def parse_judge(values: Mapping[str, Any], where: str) -> JudgeOptions:
     return options
 
 
-def judge_problems(options: JudgeOptions) -> list[str]:
-    """Reasons why a judge cannot be asked, each with its remedy. Makes no call."""
-    problems = server_problems(options.server)
+def judge_problems(
+    options: JudgeOptions, classifier: RegionClassifier | None = None, *, rendered: bool = True
+) -> list[str]:
+    """Reasons why a judge cannot be asked, each with its remedy. Makes no call.
+
+    ``classifier`` answers for the server ``world``. ``rendered``: whether there are edits of the rendered world.
+    """
+    if options.is_world:
+        problems = _world_problems(options, classifier, rendered)
+    else:
+        problems = server_problems(options.server)
     try:
         word(load_rubric(options.rubric), options.prompts)
     except RubricError as error:
@@ -146,6 +170,8 @@ def judge_problems(options: JudgeOptions) -> list[str]:
         problems.append(
             f"retries {options.retries} and longest_side {options.longest_side}: expected at least 0 and 16"
         )
+    if options.limit is not None and options.limit < 1:
+        problems.append(f"limit {options.limit}: expected at least 1")
     if options.max_cost is not None and not (options.price_per_call or 0) > 0:
         problems.append("max_cost needs price_per_call, the price of one call: set it")
     if options.label and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", options.label):
@@ -153,12 +179,32 @@ def judge_problems(options: JudgeOptions) -> list[str]:
     return problems
 
 
-def make_judge(options: JudgeOptions) -> Judge:
-    """The judge of some options. Raises :class:`JudgeError` that lists every problem."""
-    problems = judge_problems(options)
+def _world_problems(options: JudgeOptions, classifier: RegionClassifier | None, rendered: bool) -> list[str]:
+    problems = []
+    if not rendered:
+        problems.append("server world reads the rendered world only, and no protocol shows it. Leave it out")
+    if classifier is None:
+        problems.append("server world: the checkpoint of the attribute classifier is missing. See doctor")
+    if options.rubric != "masked-edit":
+        problems.append("server world answers the rubric masked-edit alone")
+    if options.model not in ("", WORLD_MODEL):
+        problems.append(f"server world: its model is {WORLD_MODEL}, not {options.model!r}")
+    return problems
+
+
+def make_judge(options: JudgeOptions, classifier: RegionClassifier | None = None) -> Judge:
+    """The judge of some options. Raises :class:`JudgeError` that lists every problem.
+
+    ``classifier`` answers for the server ``world``. Only ``bench.judges.world.answered`` gives that an address.
+    """
+    problems = judge_problems(options, classifier)
     if problems:
         raise JudgeError(f"judge {options.rubric}: " + "; ".join(problems))
-    return Judge(options, word(load_rubric(options.rubric), options.prompts), find_server(options.server).url)
+    wording = word(load_rubric(options.rubric), options.prompts)
+    if classifier is not None and options.is_world:
+        return Judge(options, wording, f"world:{classifier.identity}", Server("", "", ""))
+    server = find_server(options.server)
+    return Judge(options, wording, server.url, server)
 
 
 def check_judges(judges: Sequence[JudgeOptions]) -> None:
@@ -191,5 +237,7 @@ class CallEstimate:
 
 def estimate(options: JudgeOptions, calls: int) -> CallEstimate:
     """Duration and cost of a number of calls."""
+    if options.is_world:
+        return CallEstimate(calls, 0.0, 0.0)
     price = options.price_per_call
     return CallEstimate(calls, calls / options.requests_per_minute, None if price is None else price * calls)

@@ -122,7 +122,7 @@ def judge_pairs(
     progress = progress or Silent()
     summary = PairwiseSummary()
     log = ReplyLog(store, judge.digest)
-    endpoint = connect(judge.options)
+    endpoint = connect(judge)
     records = _first_seed(store)
     categories = {
         (protocol, row["id"]): (row["category"], row["source_id"])

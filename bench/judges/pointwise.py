@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,17 +18,19 @@ import numpy as np
 from bench.edit import EditKey, ScoreRecord
 from bench.endpoints.client import CeilingReached, EndpointError, NoAccess
 from bench.judges.chat import Reply, ask, connect, image_url, request_body
-from bench.judges.options import CallEstimate, Judge, JudgeError, column_name, estimate
+from bench.judges.options import CallEstimate, Judge, JudgeError, JudgeOptions, column_name, estimate
 from bench.judges.reading import Scores, Unread, read_scores
 from bench.judges.replies import ReplyKey, ReplyLog, StoredJudge
 from bench.judges.rubrics import Question, Rubric, RubricError, load_rubric, unmet
 from bench.metrics.types import NoValue, Pair, ReasonCode
 from bench.progress import Progress, Silent
 from bench.stored_pairs import ScoringOptions, StoredPair, pairs_in_chunks
+from bench.suite import limited
 
 if TYPE_CHECKING:
     from bench.edit import EditRecord
     from bench.endpoints.client import Endpoint
+    from bench.plan import Plan
     from bench.store import RunStore
 
 # Answers in a row that say the request has a wrong form, after which the judge is not asked any more.
@@ -71,7 +73,26 @@ def planned_calls(judge: Judge, edits: int, missing: int = 0) -> CallEstimate:
     return estimate(options, edits * len(questions) * options.passes + missing)
 
 
-def missing_calls(store: RunStore, judge: Judge) -> int:
+def judged_edits(
+    store: RunStore, options: JudgeOptions, protocols: Collection[str] | None = None
+) -> list[EditRecord]:
+    """The run's edits that the judge is asked about: all of them, or those of its ``limit`` and of ``protocols``."""
+    cases = {
+        (protocol, case)
+        for protocol in store.protocols()
+        if protocols is None or protocol in protocols
+        for case in limited({row["id"]: row["category"] for row in store.cases(protocol).rows}, options.limit)
+    }
+    return [record for record in store.edits() if (record.key.protocol, record.key.case) in cases]
+
+
+def new_edits(plan: Plan, options: JudgeOptions) -> int:
+    """Number of planned edits that the judge will be asked about: with a ``limit``, at most."""
+    counts = [count for row in plan.rows for count in row.by_category.values()]
+    return sum(counts if options.limit is None else (min(n, options.limit * len(plan.seeds)) for n in counts))
+
+
+def missing_calls(store: RunStore, judge: Judge, protocols: Collection[str] | None = None) -> int:
     """Number of questions about the stored edits that have no reply. Decodes no image."""
     log = ReplyLog(store, judge.digest)
     needs = judge.wording.rubric.needs
@@ -84,7 +105,7 @@ def missing_calls(store: RunStore, judge: Judge) -> int:
     }
     keys = {
         _key(record, question, number)
-        for record in store.edits()
+        for record in judged_edits(store, judge.options, protocols)
         if record.file is not None and (record.key.protocol, record.key.case) in cases
         for question in judge.wording.rubric.questions
         for number in range(judge.options.passes)
@@ -93,12 +114,18 @@ def missing_calls(store: RunStore, judge: Judge) -> int:
 
 
 def judge_run(
-    store: RunStore, judge: Judge, *, options: ScoringOptions | None = None, progress: Progress | None = None
+    store: RunStore,
+    judge: Judge,
+    *,
+    protocols: Collection[str] | None = None,
+    options: ScoringOptions | None = None,
+    progress: Progress | None = None,
 ) -> JudgingSummary:
     """Asks every question about the run's edits that has no reply yet, and stores replies and scores.
 
-    The same call goes on where it was stopped, also after a kill. Raises :class:`JudgeError` where the server refuses
-    every request, and StoreError for a folder that cannot be written. Replies that came before are stored.
+    ``protocols``: only the edits of these. The same call goes on where it was stopped, also after a kill. Raises
+    :class:`JudgeError` where the server refuses every request, and StoreError for a folder that cannot be written.
+    Replies that came before are stored.
     """
     if not judge.wording.rubric.columns:
         raise JudgeError(f"rubric {judge.wording.rubric.name} compares two edits: use judge pairs.")
@@ -107,8 +134,8 @@ def judge_run(
     # Small chunks: their images are in memory while they are sent.
     options = options or ScoringOptions(chunk=32)
     log = ReplyLog(store, judge.digest)
-    records = store.edits()
-    endpoint = connect(judge.options)
+    records = judged_edits(store, judge.options, protocols)
+    endpoint = connect(judge)
     stored = _stored_scores(store, judge)
     spreads: dict[str, list[float]] = {}
     store.lock()
@@ -133,7 +160,7 @@ def judge_run(
     finally:
         progress.stop()
         log.close()
-    _count(judge, log, store, summary)
+    _count(judge, log, records, summary)
     log.describe(judge, summary.served)
     summary.retest = {name: statistics.fmean(values) ** 0.5 for name, values in spreads.items()}
     return summary
@@ -351,11 +378,11 @@ def _stored_scores(store: RunStore, judge: Judge) -> set[tuple[Any, ...]]:
     return identities
 
 
-def _count(judge: Judge, log: ReplyLog, store: RunStore, summary: JudgingSummary) -> None:
+def _count(judge: Judge, log: ReplyLog, records: Sequence[EditRecord], summary: JudgingSummary) -> None:
     """Counts the failures and the answering models over the replies of all runs."""
     scale = judge.wording.rubric.scale
     seen: set[ReplyKey] = set()
-    for record in store.edits():
+    for record in records:
         for question in judge.wording.rubric.questions:
             for number in range(judge.options.passes):
                 key = _key(record, question, number)

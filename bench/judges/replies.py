@@ -96,12 +96,13 @@ class StoredJudge:
         """Yields each version with a sentence about the judge."""
         options = self.options
         passes = f"{options.passes} passes" if options.passes > 1 else "one pass"
+        cases = f", {options.limit} cases of each category" if options.limit else ""
         side = f"at most {options.longest_side} px" if options.longest_side else "at their own size"
         for version, model in self.versions.items():
             yield (
                 version,
                 f"Judge: {model or options.model} by the rubric {options.rubric}, {passes}, images as "
-                f"{options.codec.upper()} {side}; version {version}.",
+                f"{options.codec.upper()} {side}{cases}; version {version}.",
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -147,3 +147,14 @@ def by_problem(problems: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
         for line in lines:
             grouped[line].append(name)
     return dict(grouped)
+
+
+def choice_remarks(protocols: Collection[str], choice: MetricChoice) -> Iterator[str]:
+    """Yields one line for each reason why metrics are left out, and one for each metric that replaces another."""
+    # Metrics that lack the same weights share one line.
+    where = ", ".join(protocols)
+    for reason, names in by_problem(choice.left_out).items():
+        yield f"{where}: left out: {', '.join(names)}: {needed_by(names[0], reason)}"
+    for name, (stand_in, reasons) in choice.stand_ins.items():
+        remedies = " ".join(needed_by(name, reason) for reason in reasons)
+        yield f"{where}: {stand_in} replaces {name}, under its own name: {remedies}"

@@ -121,6 +121,7 @@ def test_pairs_are_written_as_votes_of_a_model(
         (("--rubric", "masked-edit", "--model", "m", "-o", "pass=2"), "unknown option 'pass'"),
         (("--rubric", "masked-edit", "--model", "m", "-o", "base_url=http://a"), "a suite names a server"),
         (("--rubric", "masked-edit", "--model", "m", "-o", "server=nobody"), "PROMPTEDITBENCH_NOBODY_URL"),
+        (("--rubric", "masked-edit", "--model", "m", "-o", "server=world"), "no protocol shows it"),
     ],
 )
 def test_what_cannot_be_judged_is_one_error(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from bench.endpoints.client import CeilingReached, NoAccess
 from bench.judges.chat import ask, connect, image_url, read_answer, request_body
-from bench.judges.options import JudgeOptions
+from bench.judges.options import JudgeOptions, make_judge
 from tests.bench.endpoints.fake_server import Answer, FakeApi, error
 from tests.bench.judges.chats import chat, images_of
 
@@ -25,7 +25,7 @@ def test_the_body_is_a_chat_with_images(api: FakeApi) -> None:
     api.answers = [chat("hello")]
     pixels = np.arange(12 * 8 * 3, dtype=np.uint8).reshape(12, 8, 3)
     body = request_body(options(seed=7), "what?", [image_url(pixels, OPTIONS)] * 2, number=2)
-    reply = ask(connect(OPTIONS), body)
+    reply = ask(connect(make_judge(OPTIONS)), body)
     (form,) = api.forms
     assert form.path == "/v1/chat/completions"
     assert {name: form.json[name] for name in set(form.json) - {"messages"}} == {
@@ -77,7 +77,7 @@ def test_a_failed_call_is_a_reply_with_its_kind(
     api: FakeApi, answer: Answer, problem: str, is_final: bool
 ) -> None:
     api.answers = [answer]
-    reply = ask(connect(OPTIONS), {"a": 1})
+    reply = ask(connect(make_judge(OPTIONS)), {"a": 1})
     assert reply.text is None
     assert (reply.problem or "").startswith(problem)
     assert reply.is_final is is_final
@@ -86,9 +86,9 @@ def test_a_failed_call_is_a_reply_with_its_kind(
 def test_no_access_and_a_ceiling_end_the_calls(api: FakeApi) -> None:
     api.answers = [error(401, "wrong key")]
     with pytest.raises(NoAccess, match="wrong key"):
-        ask(connect(OPTIONS), {})
+        ask(connect(make_judge(OPTIONS)), {})
     api.answers = [chat("a")]
-    endpoint = connect(options(price_per_call=0.5, max_cost=0.9))
+    endpoint = connect(make_judge(options(price_per_call=0.5, max_cost=0.9)))
     ask(endpoint, {})
     with pytest.raises(CeilingReached, match=r"max_cost 0\.9"):
         ask(endpoint, {})
