@@ -57,11 +57,15 @@ class Scores(Mapping[str, "float | None"]):
         return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns)).rename_axis("metric")
 
     def __repr__(self) -> str:
+        from bench.downloads import needed_by
         from bench.metrics.choice import by_problem
 
         # A reason of several lines, shared by many metrics, would stretch every row of the table.
         reasons = {name: [score.reason] for name, score in self.details.items() if score.reason is not None}
-        notes = [f"{', '.join(names)}: {reason}" for reason, names in by_problem(reasons).items()]
+        notes = [
+            f"{', '.join(names)}: {needed_by(names[0], reason)}"
+            for reason, names in by_problem(reasons).items()
+        ]
         return "\n".join([self.frame()[["value", "unit"]].to_string(na_rep="-"), *notes])
 
     def _repr_html_(self) -> str:
@@ -298,12 +302,14 @@ def run(
     The same call resumes a stopped run. Raises :class:`~bench.errors.BenchError` for a suite that cannot run.
     Edits that fail are counted in ``Run.failed``.
     """
+    from bench.metrics.choice import check_metrics
     from bench.workers import open_workers
 
     # The session imports the plug-ins, so that the suite may name what they add.
     session = _program().session(plugins)
     # Edit, then score; the run folder is locked until both are done.
     job = session.configure(suite, out=None if out is None else Path(out), limit=limit)
+    check_metrics(session, job)
     opened = open_workers(device=device, devices=devices, ray=ray, count=workers) or nullcontext()
     with _progress_bar(progress) as bar, opened as pool:
         store, edits = session.edit(

@@ -6,9 +6,13 @@ Nothing is downloaded from here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.errors import BenchError
 
@@ -108,6 +112,16 @@ def missing_downloads(problems: Iterable[str]) -> list[Download]:
 def needed_by(name: str, problem: str) -> str:
     """``problem`` with the command for one suite, method or metric, where a download solves it."""
     return problem.needed_by(name) if isinstance(problem, MissingFiles) else problem
+
+
+def fetch_words(method: str, preset: str | None, options: Mapping[str, Any]) -> str:
+    """The words after ``fetch`` that mean a method with this preset and these options."""
+    words = [method, *(["--preset", preset] if preset else [])]
+    for name, value in options.items():
+        # The command line reads values as YAML, which JSON is too. Words need no quotes there.
+        is_word = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./:-]*", value)
+        words += ["-m", f"{name}={value if is_word else json.dumps(value, default=str)}"]
+    return shlex.join(words)
 
 
 def with_one_command(name: str, problems: Iterable[str]) -> tuple[list[str], str]:

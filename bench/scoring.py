@@ -131,7 +131,9 @@ def score_pair(
     for name, reasons in choice.left_out.items():
         cls = registry.load(name)
         if _fits(cls, pair):
-            scores[name] = PairScore(None, " ".join(reasons), cls.unit, cls.higher_is_better, cls.summary)
+            # Alone it stays as it is: metrics that lack the same files are listed together, with one command.
+            reason = reasons[0] if len(reasons) == 1 else " ".join(reasons)
+            scores[name] = PairScore(None, reason, cls.unit, cls.higher_is_better, cls.summary)
     features.flush()
     return scores
 

@@ -42,6 +42,7 @@ from pydantic import (
     model_validator,
 )
 
+from bench.downloads import fetch_words, needed_by
 from bench.edit import EditMethod, EditProtocol, MethodSpec, Runtime, stable_digest
 from bench.files import UnsafeName, safe_part
 from bench.registry import (
@@ -352,7 +353,9 @@ def configure_method(
     cls = registry.load(name)
     where = f"{where}: method {name!r}" if where else f"method {name!r}"
     parsed = parse_options(cls, {**expand_preset(cls, preset, where), **(options or {})}, where)
-    problems = problems_of(cls, parsed, where)
+    # The command that fetches missing files has the same preset and options.
+    words = fetch_words(name, preset, options or {})
+    problems = tuple(needed_by(words, problem) for problem in problems_of(cls, parsed, where))
 
     # Identity. It may read weight files, so it is computed only where none is missing.
     full = options_dict(parsed)

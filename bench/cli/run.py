@@ -96,6 +96,8 @@ def run(
     plugin: Plugin = None,
 ) -> None:
     """Edit, score and report a suite, or one protocol and method. The same command goes on where it was stopped."""
+    from bench.metrics.choice import check_metrics
+
     # With JSON on standard output, text for people goes to standard error.
     screen = console(stderr=as_json, quiet=quiet)
     session = open_session(context, plugin)
@@ -107,6 +109,8 @@ def run(
         if as_json:
             print_json(plan.as_json())
         return
+    # Refused before it edits for hours.
+    check_metrics(session, job)
     # The run folder stays open, and locked, from the first edit to the last table.
     with ExitStack() as stack:
         with several(device, devices, ray, workers, deterministic=deterministic) as opened:

@@ -14,6 +14,7 @@ from bench.registry import Registry, plugin_code, problems_of
 
 if TYPE_CHECKING:
     from bench.metrics.features import Features
+    from bench.session import Session, SuiteJob
 
 
 def metric_registry() -> Registry:
@@ -138,6 +139,21 @@ def refusal(problems: Mapping[str, Sequence[str]]) -> MetricError:
         f"  {', '.join(names)}: {needed_by(names[0], line)}" for line, names in by_problem(problems).items()
     )
     return MetricError(f"these metrics cannot be computed here:\n{lines}")
+
+
+def check_metrics(session: Session, job: SuiteJob) -> None:
+    """Raises :class:`MetricError` where none of a suite's metrics can be computed: a report would have no table.
+
+    Loads no network. A run that has scores already, such as those of another machine, is not refused.
+    """
+    if job.judges or any(job.folder.glob("*scores*")):
+        return
+    features = session.program.make_features("cpu", None)
+    protocols: dict[str, dict[str, Any]] = {entry.name: {} for entry in job.protocols}
+    choices = session.metric_choices(features, protocols, job.suite.metrics).values()
+    left_out = {name: lines for choice in choices for name, lines in choice.left_out.items()}
+    if left_out and not any(choice.names for choice in choices):
+        raise refusal(left_out)
 
 
 def by_problem(problems: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

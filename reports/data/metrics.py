@@ -6,6 +6,8 @@ suffix ``_pasted``.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Mapping
 
 from bench.metrics.types import COMPOSITED_SUFFIX, LABEL, OUTCOME, MetricInfo, raw_name
@@ -130,6 +132,14 @@ OWN_METRICS: Mapping[str, MetricInfo] = {
 }
 
 
+# Units that state their range in words.
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "share": (0, 1),
+    "cosine": (-1, 1),
+    "100 * cosine": (-100, 100),
+}
+
+
 def is_composited(metric: str) -> bool:
     return metric.endswith(COMPOSITED_SUFFIX)
 
@@ -162,6 +172,15 @@ def outcomes(names: Iterable[str], metrics: Mapping[str, MetricInfo]) -> frozens
     """Names of metrics that declare the unit ``0/1``: their mean is a share of edits."""
     infos = ((name, metric_info(name, metrics)) for name in names)
     return frozenset(name for name, info in infos if info is not None and info.unit == OUTCOME)
+
+
+def value_range(metric: str, metrics: Mapping[str, MetricInfo]) -> tuple[float, float]:
+    """Least and largest value of a metric, as its unit (``-1..1``, ``share``) states. Infinite where it states none."""
+    info = metric_info(metric, metrics)
+    unit = "" if info is None else info.unit
+    if ends := re.match(r"(-?\d+)\.\.(\d+)", unit):
+        return float(ends[1]), float(ends[2])
+    return _RANGES.get(unit, (-math.inf, math.inf))
 
 
 def directions(names: Iterable[str], metrics: Mapping[str, MetricInfo]) -> dict[str, bool]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.edit import ALL
 from bench.tables.numbers import finite
-from reports.data.metrics import outcomes
+from reports.data.metrics import outcomes, value_range
 from reports.data.scores import PEAK_MEMORY, SECONDS
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def summary(
     ``value``: mean over the edits that have one. ``low``, ``high``: its 95 % interval, clustered on the source image.
     ``n``: number of values. ``failed``: planned edits that failed or are missing.
 
-    The interval is that of a share for metrics that declare 0/1 outcomes, else a studentised bootstrap's. Metrics of
+    The interval is that of a share for metrics that declare 0/1 outcomes, else a studentised bootstrap's, cut to the
+    range that the metric's unit states. Metrics of
     sets (Fréchet distance, KID, CMMD) come with the interval that was stored, if any. Raises
     ``statistics.StatisticsError`` for an outcome whose values are not 0 or 1.
     """
@@ -87,6 +88,8 @@ def _means(
     # M methods, K metrics.
     shape = scores.values.shape[1:]  # (M, K)
     shares = outcomes(scores.metrics, metrics)
+    ranges = [value_range(name, metrics) for name in scores.metrics]
+    least, largest = np.tile(np.array(ranges).reshape(-1, 2), (shape[0], 1)).T  # (M * K,) each
     is_share = np.tile([name in shares for name in scores.metrics], shape[0]).astype(bool)
     means: dict[str, Means] = {}
     for category in (ALL, *scores.categories):
@@ -94,7 +97,9 @@ def _means(
         flat = scores.values[units].reshape(len(units), shape[0] * shape[1])  # (U, M * K)
         result = summarise(flat, scores.cluster[units], is_share, draws=resamples, seed=seed)
         recorded = np.asarray(scores.recorded[units].any(axis=0))
-        arrays = (result.value, result.low, result.high, result.n)
+        # A studentised interval can leave the metric's range. No mean does.
+        ends = [np.clip(end, least, largest) for end in (result.low, result.high)]
+        arrays = (result.value, *ends, result.n)
         means[category] = recorded, [array.reshape(shape) for array in arrays]
     return means
 

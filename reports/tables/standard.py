@@ -25,7 +25,9 @@ from reports.tables.tabulate import Pick, tabulate, with_note
 def standard_tables(data: ReportData) -> list[Table]:
     """All tables of a summary, the main ones first. Raises :class:`ReportError` where there is no score."""
     if data.frame.empty:
-        raise ReportError("the run has no scores yet. Score it first: run_bench.py score RUN")
+        raise ReportError(
+            "the run has no scores yet. Score it first: `python run_bench.py score RUN` names what the metrics lack."
+        )
     return [*main_tables(data), *success_tables(data), *detail_tables(data), *published_tables(data)]
 
 

@@ -108,7 +108,9 @@ def _content(store: RunStore, facts: Mapping[str, MetricInfo]) -> dict[str, Any]
         )
     frame = summary(load(store), facts, resamples=RESAMPLES)
     if frame.empty:
-        raise EntryError(f"{store.path}: has no scores yet. Score it first: run_bench.py score RUN")
+        raise EntryError(
+            f"{store.path}: has no scores yet. Score it first: python run_bench.py score {store.path}"
+        )
     # Cases of each protocol, once and in order. The columns below follow this order.
     rows = {name: store.cases(name).rows for name in store.protocols()}
     order = {name: {row["id"]: i for i, row in enumerate(of_protocol)} for name, of_protocol in rows.items()}

@@ -48,7 +48,9 @@ def merge_entries(paths: Iterable[Path], store: RunStore, facts: Mapping[str, Me
 
     own = summary(load(store), facts, resamples=RESAMPLES)
     if own.empty:
-        raise EntryError(f"{store.path}: has no scores yet. Score it first: run_bench.py score RUN")
+        raise EntryError(
+            f"{store.path}: has no scores yet. Score it first: python run_bench.py score {store.path}"
+        )
     # All entries are checked before a table is made. An error leaves nothing half merged.
     versions = metric_versions(store)
     frames, notes = [own], []

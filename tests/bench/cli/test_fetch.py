@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shlex
 import sys
 from collections import namedtuple
 from collections.abc import Iterator
@@ -13,11 +14,14 @@ import pytest
 from huggingface_hub import constants
 
 from bench.cli import fetch, info
+from bench.cli.options import key_values
 from bench.downloads import HubFiles, MissingFiles, WebFile, describe
 from bench.errors import BenchError
 from bench.metrics.networks import lpips_weights, weights
-from bench.suite import shipped_suites
+from bench.registry import Registry
+from bench.suite import configure_method, shipped_suites
 from bench.transfer import RemoteFile
+from methods import METHODS
 from methods.diffusion.stable_diffusion import SdInpainting
 from tests.bench.hub_server import HubServer, serving
 from tests.command_line import run
@@ -253,6 +257,19 @@ def test_doctor_has_one_line_for_files_that_several_need(
         "  no  three: weights 'a/b' are not on this machine (0.10 GB, licence: MIT). "
         "Get it with: python run_bench.py fetch three",
     ]
+
+
+def test_the_command_of_a_method_names_its_preset_and_options() -> None:
+    registry = Registry("method", METHODS)
+    method = configure_method(
+        "sd_inpainting", registry, options={"weights": "nobody/a-model", "steps": 3, "revision": "12"}
+    )
+    (problem,) = method.problems
+    command = """fetch sd_inpainting -m weights=nobody/a-model -m steps=3 -m 'revision="12"'"""
+    assert problem.endswith(command)
+    # The words mean the same options: the revision stays a text.
+    values = key_values(shlex.split(command)[3::2])
+    assert values == {"weights": "nobody/a-model", "steps": 3, "revision": "12"}
 
 
 def test_a_description_states_size_licence_and_access() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,32 @@ def test_a_score_that_nothing_can_stand_in_for_is_refused_with_the_remedy(
     plugin = ("--plugin", "cli_plugin")
     assert run("score", "runs/dots", "--metric", "leak_lpips", "--device", "cpu", *plugin) == 2
     assert "leak_lpips: absent. Fetch them." in capfd.readouterr().err
+
+
+def test_a_run_that_could_compute_no_score_is_refused_before_it_edits(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from bench.downloads import MissingFiles, WebFile
+    from bench.metrics.leakage import LeakLpips
+
+    problem = MissingFiles("alex.pt is not on this machine", [WebFile("https://x/alex.pt", Path("alex.pt"))])
+    monkeypatch.setattr(LeakLpips, "problems", classmethod(lambda cls, features: [problem]))
+    suite = (place / "dots.yaml").read_text()
+    (place / "only.yaml").write_text(re.sub("metrics: .*", "metrics: [leak_lpips]", suite))
+    plugin = ("--plugin", "cli_plugin", "--device", "cpu")
+    remedy = "leak_lpips: alex.pt is not on this machine (licence: see its page). Get it with: "
+    remedy += "python run_bench.py fetch leak_lpips"
+    assert run("run", "only.yaml", *plugin) == 2
+    assert remedy in " ".join(capfd.readouterr().err.split())
+    assert not (place / "runs").exists()
+    # Edits without scores are allowed. Scoring and running them say the same.
+    assert run("edit", "only.yaml", *plugin) == 0
+    (folder,) = (place / "runs").iterdir()
+    for command, code in (("score", 0), ("run", 2)):
+        capfd.readouterr()
+        assert run(command, str(folder) if command == "score" else "only.yaml", *plugin) == code
+        captured = capfd.readouterr()
+        assert remedy in " ".join((captured.out + captured.err).split())
 
 
 def test_a_quiet_run_prints_nothing_and_reports(place: Path, capfd: pytest.CaptureFixture[str]) -> None:

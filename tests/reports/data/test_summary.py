@@ -120,3 +120,23 @@ def test_a_share_is_what_the_metric_declares_and_not_what_its_values_look_like(t
     # Shown in per cent, but a mean all the same.
     part = summary(load(fake.run(tmp_path / "s", values)), {**facts, "my_outcome": fake.info("share", True)})
     assert pick(part, "oracle", "my_outcome")["high"] == 0
+
+
+@pytest.mark.parametrize(
+    ("unit", "values", "ends"),
+    [
+        ("share", [1.0] * 14 + [0.0] * 2, (0, 1)),
+        ("-1..1", [-1.0] * 15 + [1.0], (-1, 1)),
+        ("0..1", [0.5, 1.0] * 8, (0, 1)),
+    ],
+)
+def test_an_interval_does_not_leave_the_range_that_the_unit_states(
+    tmp_path: Path, unit: str, values: list[float | None], ends: tuple[float, float]
+) -> None:
+    store = fake.run(tmp_path / "r", {"my_score": {"oracle": values}})
+    free = summary(load(store), {**fake.METRICS, "my_score": fake.info("logit", True)})
+    cut = summary(load(store), {**fake.METRICS, "my_score": fake.info(unit, True)})
+    # Without a range, some interval leaves this one. With it, none does, and the others are the same.
+    for side in ("low", "high"):
+        assert cut[side].tolist() == free[side].clip(*ends).tolist()
+    assert unit == "0..1" or not free["low"].ge(ends[0]).all() or not free["high"].le(ends[1]).all()
