@@ -278,7 +278,7 @@ def _read_validator(file: RemoteFile) -> str:
 
 
 def _difference(file: RemoteFile) -> str:
-    """What distinguishes the partial file from the published one, in words. Empty where nothing does."""
+    """The difference between the partial file and the published one, in words. Empty where there is none."""
     size = file.arrived
     if file.size is not None and size != file.size:
         return f"{size:,} bytes instead of {file.size:,}"

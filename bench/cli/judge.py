@@ -107,6 +107,7 @@ def pairs(
     open_session(context, plugin)
     values = key_values(option, example="server=openai")
     judge = make_judge(parse_judge({**values, "rubric": "pairs", "model": model}, "judge pairs"))
+    # The calls are counted, or made, for the pairs that have no reply yet.
     with RunStore.open(folder) as store:
         if dry_run:
             screen.print(f"judge pairs by {model}: {planned_pairs(store, judge)}", soft_wrap=True)

@@ -42,7 +42,7 @@ class BatchReply:
     results: list[Any]
     """One per item, in order."""
     asides: list[Any]
-    """What the model said beside the results: once, or once for each part of a batch that was divided."""
+    """Remarks of the model beside the results: one, or one for each part of a batch that was divided."""
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""What InstanceDiffusion adds to a frozen text-to-image UNet: UniFusion, gated self-attention, ScaleU."""
+"""The additions of InstanceDiffusion to a frozen text-to-image UNet: UniFusion, gated self-attention, ScaleU."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def largest_attention(unet: UNet2DConditionModel, height: int, width: int) -> tu
 
 
 def masked_attention_bias(cells: Tensor, forms: int, tokens: int) -> Tensor:
-    """Who sees whom: (B, N + T, N + T), 0 or -inf, for ``cells`` (B, R, N), 1 where an instance covers a position.
+    """Bias of attention: (B, N + T, N + T), 0 or -inf, for ``cells`` (B, R, N), 1 where an instance covers a position.
 
     * A position sees those that share an instance with it. One outside all instances sees the others outside.
     * Positions and tokens of an instance see each other. The last tokens belong to no instance and see everything.

@@ -71,7 +71,7 @@ class PromptToPrompt(AttentionMethod):
         """``auto`` swaps word by word where both prompts have equally many words, and else refines. ``refine`` keeps
         the attention of the words that both prompts have."""
         blend: Literal["mask", "words", "none"] = "mask"
-        """What stays the source at every step: all outside the mask, all outside the region that the maps of the
+        """Part kept from the source at every step: all outside the mask, all outside the region that the maps of the
         edited words show (the paper's LocalBlend), or nothing."""
         map_factor: int = 4
         """Latent samples per cell of the finest maps of self-attention that are taken over, and of the maps of

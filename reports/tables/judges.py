@@ -1,4 +1,4 @@
-"""What the failures of a judge could change: one table per protocol and column of a judge."""
+"""Bounds on what the failures of a judge could change: one table per protocol and column of a judge."""
 
 from __future__ import annotations
 
