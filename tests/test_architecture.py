@@ -10,9 +10,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import SLOW
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("bench", "methods", "protocols", "reports", "run_bench", "tests")
@@ -25,9 +28,20 @@ ALLOWED = {
 """Everybody may import ``bench``. ``bench`` imports none of the others. The others never import each other."""
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """All nodes of a file. Several tests look at every file of the project."""
+    return tuple(ast.walk(tree_of(path)))
+
+
 def imports(path: Path) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of every import of this project in a file, inside functions and types too."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -69,6 +83,7 @@ def test_the_arrow_test_sees_a_wrong_import(tmp_path: Path) -> None:
     assert forbidden == ["reports.build", "methods.weights"]
 
 
+@cache
 def run_time_graph() -> dict[str, set[str]]:
     """Module -> the modules of this project that it imports when it runs, inside functions too."""
     paths = [ROOT / "run_bench.py", *(path for part in ALLOWED for path in files(part))]
@@ -76,16 +91,15 @@ def run_time_graph() -> dict[str, set[str]]:
     modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
     graph: dict[str, set[str]] = {}
     for name, path in modules.items():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
         # Imports for type checkers alone do not run.
         typing_only = {
             id(child)
-            for node in ast.walk(tree)
+            for node in nodes_of(path)
             if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
             for child in ast.walk(node)
         }
         graph[name] = set()
-        for node in ast.walk(tree):
+        for node in nodes_of(path):
             if not isinstance(node, ast.ImportFrom) or id(node) in typing_only or node.module is None:
                 continue
             # `from bench import images` imports bench.images, `from bench.edit import EditCase` bench.edit.
@@ -129,7 +143,7 @@ def test_every_error_of_the_project_derives_from_the_one_base() -> None:
     classes = [
         (f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}", {ast.unparse(base) for base in node.bases})
         for path in paths
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes_of(path)
         if isinstance(node, ast.ClassDef)
     ]
     assert sum("BenchError" in bases for _, bases in classes) >= 25
@@ -146,7 +160,7 @@ def test_no_two_classes_have_one_name() -> None:
     """Else a reader who searches for a class finds another one."""
     places: dict[str, list[str]] = {}
     for path in (ROOT / "run_bench.py", *(path for part in ALLOWED for path in files(part))):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes_of(path):
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert len(places["Options"]) > 10, "the test looks in the wrong place"
@@ -162,6 +176,12 @@ def test_only_the_cluster_imports_ray() -> None:
         if re.search(r"^\s*(import ray\b|from ray\b)", path.read_text(encoding="utf-8"), re.MULTILINE)
     ]
     assert using == ["bench/workers/cluster.py"]
+
+
+def test_every_name_in_the_list_of_slow_tests_is_that_of_a_test() -> None:
+    """A file that moved would be fast by mistake."""
+    tests = [path.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")]
+    assert [name for name in SLOW if not any(test.startswith(name) for test in tests)] == []
 
 
 HEAVY = (
