@@ -14,11 +14,12 @@ from pathlib import Path
 from PIL import ImageOps
 
 from bench.edit import EditCase, EditRequest
-from bench.images import ImageError, mask_array, read_mask, resize_mask
+from bench.images import ImageError, check_mask, mask_array, read_mask, resize_mask
 from protocols.published.common import FolderOptions, Publication, PublishedProtocol
 
 _SETS = ("natural", "generated")
 _REGION_PROMPTS: Mapping[str, str] = {"simple": "prompt_mask-simple", "rich": "prompt_mask-rich"}
+_COLUMNS = ("aos", "prompt_full", *_REGION_PROMPTS.values())
 # Masks that the message about the hole is computed from.
 _MEASURED = 16
 
@@ -88,27 +89,37 @@ class EditBench(PublishedProtocol["EditBench.Options", _EditBenchEntry]):
         for name in _SETS:
             path = Path(self.options.root) / f"annotations_{name}.csv"
             for row in self._rows(path):
-                where = f"{path}: aos {row.get('aos')}"
-                self.item(row, dict.fromkeys(("aos", "prompt_full", *_REGION_PROMPTS.values()), str), where)
+                where = f"{path}: aos {row['aos']}"
+                self.item(row, dict.fromkeys(_COLUMNS, str), where)
                 entries.append(_EditBenchEntry(name, self.case_id(row["aos"], where), row))
         return entries
 
     def _rows(self, path: Path) -> list[dict[str, str]]:
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
-                return list(csv.DictReader(file, strict=True))
+                reader = csv.DictReader(file, strict=True)
+                columns, rows = reader.fieldnames or [], list(reader)
         except (OSError, ValueError, csv.Error) as error:
             raise self.error(f"{path}: cannot be read ({error}).") from error
+        missing = [name for name in _COLUMNS if name not in columns]
+        if missing:
+            raise self.error(f"{path}: has no column {', '.join(missing)}.")
+        # Half of the benchmark must not pass for all of it.
+        if not rows:
+            raise self.error(f"{path}: has no row.")
+        return rows
 
     def build(self, entry: _EditBenchEntry) -> EditCase:
         root = Path(self.options.root)
         image = self.rgb(root / f"references_{entry.set_name}" / f"{entry.aos}.png")
+        path = root / f"masks_{entry.set_name}" / f"{entry.aos}.png"
         try:
-            mask = resize_mask(read_mask(root / f"masks_{entry.set_name}" / f"{entry.aos}.png"), image.size)
+            mask = resize_mask(read_mask(path), image.size)
+            if self.options.hole == "black":
+                mask = ImageOps.invert(mask)
+            check_mask(mask, f"{path}: the mask (hole: {self.options.hole})")
         except ImageError as error:
             raise self.error(str(error)) from error
-        if self.options.hole == "black":
-            mask = ImageOps.invert(mask)
         request = EditRequest(
             source=image,
             mask=mask,

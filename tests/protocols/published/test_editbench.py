@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bench.case_rows import check_case
 from protocols.published.editbench import EditBench
@@ -57,5 +58,31 @@ def test_missing_files_come_before_the_question_for_the_hole(tmp_path: Path) -> 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     path = write_editbench(tmp_path) / "annotations_natural.csv"
     path.write_text(path.read_text().replace("prompt_full", "prompt"))
-    with pytest.raises(ProtocolError, match="aos 7: has no proper 'prompt_full'"):
+    with pytest.raises(ProtocolError, match=r"annotations_natural\.csv: has no column prompt_full"):
         protocol(tmp_path, hole="white").cases()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no column aos, prompt_full, prompt_mask-simple, prompt_mask-rich"),
+        ("aos,prompt_full,prompt_mask-simple,prompt_mask-rich\n", "has no row"),
+        (
+            "aos,prompt_full,prompt_mask-simple,prompt_mask-rich\n7,a\n",
+            "aos 7: has no proper 'prompt_mask-simple'",
+        ),
+    ],
+)
+def test_half_of_the_benchmark_does_not_pass_for_all_of_it(tmp_path: Path, text: str, message: str) -> None:
+    (write_editbench(tmp_path) / "annotations_generated.csv").write_text(text)
+    with pytest.raises(ProtocolError, match=rf"annotations_generated\.csv: {message}"):
+        protocol(tmp_path, hole="white").cases()
+
+
+@pytest.mark.parametrize(("hole", "state"), [("white", "empty"), ("black", "full")])
+def test_a_mask_that_marks_nothing_is_named_with_its_file(tmp_path: Path, hole: str, state: str) -> None:
+    path = write_editbench(tmp_path) / "masks_natural" / "7.png"
+    with Image.open(path) as mask:
+        Image.new("L", mask.size, 0).save(path)
+    with pytest.raises(ProtocolError, match=rf"natural/7.png: the mask \(hole: {hole}\) is {state}"):
+        list(protocol(tmp_path, hole=hole).cases())
