@@ -79,6 +79,8 @@ class EndpointMethod(EditMethod):
 
     NAME: ClassVar[str]
     """Its name in the registry."""
+    RETIRED: ClassVar[Mapping[str, str]] = {}
+    """Model -> when its maker ends it, and its successor. The error says so where the server refuses the model."""
     # Ceilings and rate limits hold for one process.
     in_driver = True
 
@@ -223,8 +225,11 @@ class EndpointMethod(EditMethod):
                 raise Refused(f"{self.NAME}: the answer holds no usable image: {reason}") from None
         except Refused as error:
             # Refused, or answered unreadably: the same request is not paid for a second time.
+            retired = self.RETIRED.get(self.options.model)
+            if retired and (error.status == 404 or "model" in error.code):
+                error = type(error)(f"{error} {retired}", error.status, error.code)
             self._refusals[key] = str(error)
-            raise
+            raise error from None
         return path
 
     def png(self, image: Image, name: str) -> bytes:

@@ -38,6 +38,13 @@ RATIOS: Mapping[str, tuple[int, int]] = {
     "16:9": (1376, 768),
     "21:9": (1584, 672),
 }
+# Google's page of deprecations, as of November 2026.
+RETIRED: Mapping[str, str] = {
+    "gemini-2.5-flash-image": "Google announced the end of gemini-2.5-flash-image for 2 October 2026. Set model to its "
+    "successor gemini-3.1-flash-image.",
+    "gemini-3-pro-image-preview": "Google ended gemini-3-pro-image-preview on 25 June 2026. Set model to its "
+    "successor gemini-3-pro-image.",
+}
 SCALES: Mapping[str | None, int] = {None: 1, "1K": 1, "2K": 2, "4K": 4}
 
 
@@ -45,17 +52,19 @@ class GeminiEdit(EndpointMethod):
     NAME = "gemini_edit"
     summary = "image editing with Gemini by an instruction (costs money)"
     needs: frozenset[str] = frozenset({"source", "instruction"})
+    RETIRED = RETIRED
     REFUSED: Mapping[str, str] = ADDRESS_OPTIONS
     PRESETS: Mapping[str, Mapping[str, Any]] = {
         "gemini-2.5-flash-image": {"model": "gemini-2.5-flash-image"},
-        "gemini-3-pro-image": {"model": "gemini-3-pro-image-preview", "resolution": "1K"},
+        "gemini-3.1-flash-image": {"model": "gemini-3.1-flash-image", "resolution": "1K"},
+        "gemini-3-pro-image": {"model": "gemini-3-pro-image", "resolution": "1K"},
     }
 
     @dataclass(frozen=True)
     class Options(EndpointMethod.Options):
         server: str = GEMINI
         """``gemini``, or another name: its address is in ``PROMPTEDITBENCH_NAME_URL``."""
-        model: str = "gemini-2.5-flash-image"
+        model: str = "gemini-3.1-flash-image"
         resolution: Literal["1K", "2K", "4K"] | None = None
         """``imageSize`` of the request, for models that have the setting. None leaves it out: about a megapixel."""
         prompt_field: PromptField = "instruction"
@@ -76,7 +85,7 @@ class GeminiEdit(EndpointMethod):
         problems = super().option_problems(options)
         # The name becomes a part of the address.
         if options.model and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", options.model):
-            problems.append(f"model {options.model!r}: expected a name such as gemini-2.5-flash-image")
+            problems.append(f"model {options.model!r}: expected a name such as gemini-3.1-flash-image")
         return problems
 
     def __init__(self, options: Options, runtime: Runtime) -> None:

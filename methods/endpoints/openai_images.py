@@ -43,6 +43,21 @@ MAX_IMAGES = 16
 FIXED_SIZES = NearestSize(((1024, 1024), (1536, 1024), (1024, 1536)))
 FIXED_MODELS = ("gpt-image-1", "chatgpt-image")
 
+# OpenAI's page of deprecations, as of November 2026.
+_SUCCESSOR = (
+    "OpenAI names gpt-image-2.6-sunburst and gpt-image-2.6-flare as its successors: set model to one of them."
+)
+RETIRED: Mapping[str, str] = {
+    model: f"OpenAI ended {model} on {day}. {_SUCCESSOR}"
+    for model, day in (
+        ("dall-e-2", "12 May 2026"),
+        ("gpt-image-1", "23 October 2026"),
+        ("gpt-image-1-mini", "1 December 2026"),
+        ("gpt-image-1.5", "1 December 2026"),
+        ("chatgpt-image-latest", "1 December 2026"),
+    )
+}
+
 
 def server_url() -> str:
     """The address of the API: the one in the environment, else OpenAI's."""
@@ -66,6 +81,7 @@ class OpenAiImages(EndpointMethod):
     NAME = "openai_images"
     summary = "OpenAI's images-edit endpoint with a mask, or a compatible server (costs money)"
     needs: frozenset[str] = frozenset({"source", "mask", "target_prompt"})
+    RETIRED = RETIRED
     REFUSED: Mapping[str, str] = {
         "base_url": f"a suite does not choose where the key is sent. Set the environment variable {SERVER_URL}",
         "key_variable": "a suite does not choose which secret is sent. Set the environment variable OPENAI_API_KEY, "
@@ -74,7 +90,7 @@ class OpenAiImages(EndpointMethod):
 
     @dataclass(frozen=True)
     class Options(EndpointMethod.Options):
-        model: str = "gpt-image-1"
+        model: str = "gpt-image-2.6-sunburst"
         base_url: str = field(init=False, default_factory=server_url)
         """Set by the environment, never by a suite. It is part of the digest: another server makes other images."""
         size: Literal[256, 512, 1024, "auto"] = 1024
@@ -168,10 +184,14 @@ class OpenAiEdit(EndpointMethod):
     NAME = "openai_edit"
     summary = "OpenAI's images-edit endpoint by an instruction, or a server such as vLLM-Omni (costs money)"
     needs: frozenset[str] = frozenset({"source", "instruction"})
+    RETIRED = RETIRED
     REFUSED: Mapping[str, str] = ADDRESS_OPTIONS
     PRESETS: Mapping[str, Mapping[str, Any]] = {
         "gpt-image-1.5": {"model": "gpt-image-1.5", "input_fidelity": "high"},
+        # From gpt-image-2 on, input_fidelity must be left out: every input image is read at high fidelity.
         "gpt-image-2": {"model": "gpt-image-2"},
+        "gpt-image-2.6-sunburst": {"model": "gpt-image-2.6-sunburst"},
+        "gpt-image-2.6-flare": {"model": "gpt-image-2.6-flare"},
         "server": {"server": "images", "model": "", "send_seed": True, "requests_per_minute": 600.0},
     }
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from bench.edit import EditRequest, Runtime
 from bench.endpoints import client as endpoint
-from methods.endpoints.gemini import RATIOS, GeminiEdit
+from methods.endpoints.gemini import RATIOS, RETIRED, GeminiEdit
 from tests.bench.endpoints.fake_server import (
     KEY,
     Answer,
@@ -51,7 +51,7 @@ def test_the_request_is_geminis(api: FakeApi) -> None:
     reference = picture(4, (30, 20))
     make().edit([flat(1, references=(reference,))])
     (form,) = api.forms
-    assert form.path == "/v1/models/gemini-2.5-flash-image:generateContent"
+    assert form.path == "/v1/models/gemini-3.1-flash-image:generateContent"
     assert form.headers["x-goog-api-key"] == KEY
     assert "Authorization" not in form.headers
     (content,) = form.json["contents"]
@@ -65,6 +65,12 @@ def test_the_request_is_geminis(api: FakeApi) -> None:
         "responseModalities": ["TEXT", "IMAGE"],
         "imageConfig": {"aspectRatio": "4:3"},
     }
+
+
+def test_no_default_is_a_model_that_its_maker_ended() -> None:
+    presets = {options["model"] for options in GeminiEdit.PRESETS.values()}
+    assert GeminiEdit.Options().model not in RETIRED
+    assert presets & set(RETIRED) <= {"gemini-2.5-flash-image"}
 
 
 def test_resolution_and_seed_are_sent_where_they_are_given(api: FakeApi) -> None:

@@ -18,7 +18,7 @@ from bench.executors import LocalExecutor, Task
 from bench.images import unfit
 from bench.registry import OptionError, Registry, options_dict, parse_options
 from bench.suite import configure_method
-from methods.endpoints.openai_images import FIXED_SIZES, OpenAiEdit, OpenAiImages
+from methods.endpoints.openai_images import FIXED_SIZES, RETIRED, OpenAiEdit, OpenAiImages
 from tests.bench.endpoints.fake_server import KEY, Answer, FakeApi, error, fake_api, image_answer, tinted
 from tests.methods.conftest import picture, request
 from tests.methods.test_outputs import case
@@ -73,6 +73,33 @@ def test_settings_of_open_models_are_fields_of_the_form(api: FakeApi) -> None:
     }
 
 
+@pytest.mark.parametrize("answer", [error(404, "no such model"), error(400, "gone", "model_not_found")])
+def test_a_refused_model_that_its_maker_ended_has_a_successor_in_the_error(
+    api: FakeApi, answer: Answer
+) -> None:
+    api.answers = [answer, answer]
+    with pytest.raises(endpoint.Refused, match=r"gpt-image-1.5 on 1 December 2026.*gpt-image-2.6-sunburst"):
+        make(model="gpt-image-1.5").edit([wide(1)])
+    with pytest.raises(endpoint.Refused) as caught:
+        make(model="another").edit([wide(1)])
+    assert "successor" not in str(caught.value)
+
+
+def test_another_refusal_of_such_a_model_names_no_successor(api: FakeApi) -> None:
+    api.answers = [error(400, "blocked", "moderation_blocked")]
+    with pytest.raises(endpoint.Refused, match="moderation_blocked") as caught:
+        make(model="gpt-image-1.5").edit([wide(1)])
+    assert "successor" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", [OpenAiEdit, OpenAiImages])
+def test_no_default_is_a_model_that_its_maker_ended(method: type[OpenAiEdit | OpenAiImages]) -> None:
+    presets = {options["model"] for options in method.PRESETS.values()}
+    assert method.Options().model not in RETIRED
+    # Of the presets, one stays for the runs that name it.
+    assert presets & set(RETIRED) <= {"gpt-image-1.5"}
+
+
 def test_references_follow_the_source(api: FakeApi) -> None:
     pictures = (picture(8, (40, 30)), picture(9, (20, 50)))
     make().edit([wide(1, references=pictures)])
@@ -109,6 +136,7 @@ def test_openai_takes_several_images_in_brackets(api: FakeApi, monkeypatch: pyte
         ("openai", "gpt-image-1", "auto", (480, 640), (1024, 1536)),
         ("openai", "gpt-image-1-mini", "auto", (512, 512), (1024, 1024)),
         ("openai", "gpt-image-2", "auto", (640, 480), (1184, 880)),
+        ("openai", "gpt-image-2.6-flare", "auto", (640, 480), (1184, 880)),
         ("qwen", "Qwen-Image-Edit-2511", "auto", (640, 480), (1184, 896)),
         ("openai", "gpt-image-2", "2048x1152", (640, 480), (2048, 1152)),
     ],
@@ -234,7 +262,8 @@ def test_the_digest_has_the_address_and_no_limit(api: FakeApi) -> None:
 def test_the_method_with_a_mask_takes_any_shape_too(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROMPTEDITBENCH_IMAGES_URL", api.url)
     monkeypatch.setenv("PROMPTEDITBENCH_IMAGES_KEY", KEY)
-    method = OpenAiImages(OpenAiImages.Options(size="auto", requests_per_minute=1e9), Runtime())
+    settings = {"size": "auto", "model": "gpt-image-1.5", "requests_per_minute": 1e9}
+    method = OpenAiImages(OpenAiImages.Options(**settings), Runtime())
     assert method.native_size == FIXED_SIZES
     mask = Image.new("L", (96, 64), 0)
     mask.paste(255, (8, 8, 40, 40))

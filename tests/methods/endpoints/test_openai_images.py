@@ -58,7 +58,7 @@ def test_the_form_is_the_endpoints(api: FakeApi) -> None:
     (form,) = api.forms
     assert form.path == "/v1/images/edits"
     assert form.fields == {
-        "model": "gpt-image-1",
+        "model": "gpt-image-2.6-sunburst",
         "prompt": "a face with a hat 3",
         "n": "1",
         "size": "256x256",
@@ -384,7 +384,7 @@ def test_the_digest_of_openais_rows_is_what_it_was() -> None:
         "ask_base64": False,
         "paste": False,
     }
-    assert options_dict(OpenAiImages.Options()) == options
+    assert options_dict(OpenAiImages.Options(model="gpt-image-1")) == options
     assert MethodSpec("openai_images", options).digest == "ad967ce581dc"
 
 
