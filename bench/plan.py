@@ -15,6 +15,8 @@ from bench.registry import PluginError, options_dict, plugin_code
 from bench.store import RunStore
 from bench.suite import ConfiguredMethod, ConfiguredProtocol, limited
 
+_PASTE_HINT = " (the mask is for its option paste alone: set paste: false)"
+
 
 class PlanError(BenchError):
     """A plan that cannot run. The message lists every problem with its remedy, before any model is loaded."""
@@ -41,8 +43,10 @@ class PlannedProtocol:
         # A case of a single object needs no regions.
         needs = sorted(method.needs - {"regions"})
         lacking = {row["id"]: [name for name in needs if not row.get(name)] for row in self.rows}
+        hint = _PASTE_HINT if method.pastes_only else ""
         return {
             case_id: f"refused: the case has no {', no '.join(names).replace('_', ' ')}, which the method needs"
+            + (hint if "mask" in names else "")
             for case_id, names in lacking.items()
             if names
         }
@@ -232,9 +236,11 @@ def _unmet_needs(protocol: PlannedProtocol, method: ConfiguredMethod) -> list[st
     if "regions" in missing or len(protocol.refused(method)) == len(protocol.rows):
         # A field that some cases have is not what all of them lack.
         nowhere = {name for name in missing if not any(row.get(name) for row in protocol.rows)}
+        lacking = sorted(nowhere or missing)
+        hint = _PASTE_HINT if method.pastes_only and "mask" in lacking else ""
         problems.append(
-            f"method {method.spec.title} needs {', '.join(sorted(nowhere or missing))}, "
-            f"which protocol {protocol.name} does not provide: leave one of the two out"
+            f"method {method.spec.title} needs {', '.join(lacking)}, "
+            f"which protocol {protocol.name} does not provide: leave one of the two out{hint}"
         )
     if method.wants_truth and not any(row["truth"] for row in protocol.rows):
         problems.append(

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -295,6 +295,13 @@ class ConfiguredMethod:
     @property
     def needs(self) -> frozenset[str]:
         return frozenset(self.cls.needs_of(self.options))
+
+    @property
+    def pastes_only(self) -> bool:
+        """True where the mask is needed for the option ``paste`` alone, which composites the result."""
+        if not getattr(self.options, "paste", False):
+            return False
+        return "mask" not in self.cls.needs_of(replace(self.options, paste=False))
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -89,6 +89,9 @@ class CheckpointMethod(EditMethod):
         """Edits sources (and masks) of one size."""
         if not requests:
             return []
+        # Before the networks run.
+        if self.composited() and any(request.mask is None for request in requests):
+            raise ValueError("paste composites along the mask, and the case has none: set paste: false")
         edited = self.edit_batch(requests, batches.sources(requests))
         return batches.composite(requests, edited) if self.composited() else edited
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -403,6 +403,36 @@ class TestCasesThatLackAField:
         assert plan.problems == (
             "method fake needs mask, which protocol fakes does not provide: leave one of the two out",
         )
+
+    def test_a_method_that_needs_the_mask_for_paste_alone_says_so(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Pasting(Fake):
+            @dataclass(frozen=True)
+            class Options(Fake.Options):
+                paste: bool = False
+
+            @classmethod
+            def needs_of(cls, options: Options) -> frozenset[str]:
+                return frozenset({"source", "instruction"} | ({"mask"} if options.paste else set()))
+
+        raw, pasted, inpainting = (
+            replace(method(), cls=Pasting, options=Pasting.Options(paste=False)),
+            replace(method(), cls=Pasting, options=Pasting.Options(paste=True)),
+            method(),
+        )
+        hint = " (the mask is for its option paste alone: set paste: false)"
+        (some,) = make_plan([protocol()], [pasted]).protocols
+        assert some.refused(raw) == {}
+        assert set(some.refused(pasted).values()) == {
+            "refused: the case has no mask, which the method needs" + hint
+        }
+        assert not any(hint in reason for reason in some.refused(inpainting).values())
+        monkeypatch.setattr(Fakes, "cases", lambda self: [make_case(i, mask=None) for i in range(3)])
+        (problem,) = make_plan([protocol()], [pasted]).problems
+        assert "needs mask" in problem
+        assert problem.endswith(hint)
+        assert make_plan([protocol()], [raw]).problems == ()
 
     def test_a_case_without_a_mask_is_edited_at_the_native_size(self, tmp_path: Path) -> None:
         class MaskFree(Fake):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,3 +88,12 @@ def test_the_checkpoint_gives_the_native_size_and_the_options_the_needs(
     composited = SdEdit(SdEdit.Options(weights=tiny_folder(4), steps=2, paste=True), Runtime())
     assert composited.needs == {"source", "target_prompt", "mask"}
     assert composited.edit([request(1)])[0].size == (SIZE, SIZE)
+
+
+def test_paste_without_a_mask_is_refused_before_the_networks_run(
+    tiny_folder: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = SdEdit(SdEdit.Options(weights=tiny_folder(4), steps=2, paste=True), Runtime())
+    monkeypatch.setattr(method, "pipeline", None)
+    with pytest.raises(ValueError, match="set paste: false"):
+        method.edit([request(1), replace(request(2), mask=None)])
