@@ -1,7 +1,13 @@
-"""Spearman's rank correlation of many pairs of columns, with cluster bootstrap intervals.
+"""Spearman's rank correlation of many columns with verdicts of yes or no, with cluster bootstrap intervals.
 
 No resample is built. The ranks of a sample with repeats follow from the weights of its values, so each draw costs one
-pass over values that were sorted once. ``scipy.stats.spearmanr`` on each resample gives the same and is slower.
+running sum over values that were sorted once. ``scipy.stats.spearmanr`` on each resample gives the same and is slower.
+
+With a verdict of n1 yes and n0 no, T = n0 + n1 weights, and m_i the middle of value i's place in the order,
+
+    r = T / 2 * (sum_{i: yes} w_i m_i - n1 T / 2) / sqrt(n0 n1 T / 4 * (T^3 - sum_g c_g^3) / 12),
+
+where c_g are the weights of the groups of equal values (Kendall 1970, chapter 3, for ties on both sides).
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     FloatND = NDArray[np.float64]
+    IntND = NDArray[np.int32]
     IndexND = NDArray[np.intp]
 
 # Value, low, high, n, clusters. Low and high are NaN where there is no interval.
@@ -27,46 +34,52 @@ Correlation = tuple[float, float, float, int, int]
 # Weights of one bootstrap. More edits get fewer draws, but never fewer than ``_FEWEST_DRAWS``.
 _WEIGHTS = 4_000_000
 _FEWEST_DRAWS, _MOST_DRAWS = 200, 1000
-# Draws that are ranked at once. Their weights stay in the processor's cache.
-_BLOCK = 16
+# Weights that are ranked at once, which stay in the processor's cache.
+_BLOCK = 1 << 16
 
 
 def spearman(
-    x: FloatND, y: FloatND, cluster: IndexND, *, seed: int = 0
+    x: FloatND, verdicts: FloatND, cluster: IndexND, *, seed: int = 0
 ) -> dict[tuple[int, int], Correlation]:
-    """Rank correlation of every column of ``(N, K)`` with every column of ``(N, T)``. NaN is no value.
+    """Rank correlation of every column of ``x`` ``(N, K)`` with every column of ``verdicts`` ``(N, T)``.
 
-    Pairs of columns with fewer than three values or with a constant side are left out. Intervals are those of the
-    percentile bootstrap over clusters.
+    NaN is no value. A verdict is yes above 0.5. Pairs of columns with fewer than three values or with a constant side
+    are left out. Intervals are those of the percentile bootstrap over clusters.
     """
     # Pairs of columns with the same missing values are ranked together. Mostly no value is missing.
     groups: dict[bytes, list[tuple[int, int]]] = {}
     for k in range(x.shape[1]):
-        for t in range(y.shape[1]):
-            complete = ~np.isnan(x[:, k]) & ~np.isnan(y[:, t])
+        for t in range(verdicts.shape[1]):
+            complete = ~np.isnan(x[:, k]) & ~np.isnan(verdicts[:, t])
             # The bytes of the mask are a key that can be hashed.
             groups.setdefault(complete.tobytes(), []).append((k, t))
     correlations: dict[tuple[int, int], Correlation] = {}
     for key, pairs in groups.items():
         complete = np.frombuffer(key, dtype=bool)
-        correlations.update(_complete_pairs(x[complete], y[complete], cluster[complete], pairs, seed))
+        correlations.update(
+            _complete_pairs(x[complete], verdicts[complete] > 0.5, cluster[complete], pairs, seed)
+        )
     return {pair: correlations[pair] for pair in sorted(correlations)}
 
 
 def _complete_pairs(
-    x: FloatND, y: FloatND, cluster: IndexND, pairs: Sequence[tuple[int, int]], seed: int
+    x: FloatND,
+    verdicts: NDArray[np.bool_],
+    cluster: IndexND,
+    pairs: Sequence[tuple[int, int]],
+    seed: int,
 ) -> dict[tuple[int, int], Correlation]:
     n = len(x)
-    pairs = [(k, t) for k, t in pairs if n >= 3 and np.ptp(x[:, k]) > 0 and np.ptp(y[:, t]) > 0]
+    pairs = [(k, t) for k, t in pairs if n >= 3 and np.ptp(x[:, k]) > 0 and 0 < verdicts[:, t].sum() < n]
     if not pairs:
         return {}
     # Every column is sorted once, whatever the number of its pairs and of the draws.
-    columns = {("x", k): SortedColumn.of(x[:, k]) for k, _ in pairs}
-    columns |= {("y", t): SortedColumn.of(y[:, t]) for _, t in pairs}
     owner = number_clusters(cluster)
     count = int(owner.max()) + 1
+    columns = {k: SortedColumn.of(x[:, k], verdicts, owner) for k, _ in pairs}
+
     # The sample itself: every weight is 1.
-    value = weighted_spearman(columns, pairs, np.ones((1, n)))[0]
+    value = weighted_spearman(columns, pairs, np.ones((1, count), np.int32))[0]
     if count < 2:
         return {pair: (float(v), math.nan, math.nan, n, count) for pair, v in zip(pairs, value, strict=True)}
 
@@ -76,15 +89,10 @@ def _complete_pairs(
     generator = np.random.default_rng(seed)
     # Drawing C clusters with replacement is the same as drawing how often each one occurs.
     even = np.full(count, 1 / count)
-    blocks = [_BLOCK] * (draws // _BLOCK) + [draws % _BLOCK] * (draws % _BLOCK > 0)
-    samples = np.concatenate(
-        [
-            weighted_spearman(
-                columns, pairs, generator.multinomial(count, even, size=rows)[:, owner].astype(np.float64)
-            )
-            for rows in blocks
-        ]
-    )  # (draws, pairs)
+    rows_at_once = max(1, _BLOCK // n)
+    blocks = [min(rows_at_once, draws - start) for start in range(0, draws, rows_at_once)]
+    weights = (generator.multinomial(count, even, size=rows).astype(np.int32) for rows in blocks)
+    samples = np.concatenate([weighted_spearman(columns, pairs, block) for block in weights])
 
     # A draw with a constant side has no correlation. With too few others there is no interval.
     correlations: dict[tuple[int, int], Correlation] = {}
@@ -97,51 +105,55 @@ def _complete_pairs(
 
 @dataclass(frozen=True, eq=False)
 class SortedColumn:
-    """The order of a column's N values."""
+    """N values in ascending order."""
 
-    # ``(N,)``: indices that sort the values.
-    order: IndexND
-    # Position in that order at which each distinct value begins.
-    starts: IndexND
-    # ``(N,)``: number of the distinct value that each value has.
+    # ``(N,)``: cluster of each value.
+    owner: IndexND
+    # ``(N, T)``: verdicts, 0 or 1.
+    verdicts: FloatND
+    # ``(G,)``: position of the last one of each group of equal values.
+    ends: IndexND
+    # ``(N,)``: number of the group of each value.
     group: IndexND
 
     @classmethod
-    def of(cls, values: FloatND) -> SortedColumn:
-        # Equal values have one number, and so share their rank.
-        distinct, group = np.unique(values, return_inverse=True)
-        order = np.argsort(group, kind="stable")
-        return cls(order, np.searchsorted(group[order], np.arange(len(distinct))), group)
+    def of(cls, values: FloatND, verdicts: NDArray[np.bool_], owner: IndexND) -> SortedColumn:
+        """``values`` ``(N,)``, ``verdicts`` ``(N, T)``, ``owner`` ``(N,)``: cluster numbers from 0."""
+        order = np.argsort(values, kind="stable")
+        in_order = values[order]
+        is_last = np.append(in_order[1:] != in_order[:-1], True)
+        group = np.append(0, np.cumsum(is_last)[:-1])
+        return cls(owner[order], verdicts[order].astype(np.float64), np.flatnonzero(is_last), group)
 
-    def ranks(self, weights: FloatND) -> FloatND:
-        """``(B, N)`` mean ranks, minus their mean, of samples in which value i occurs ``weights[b, i]`` times."""
-        # Equal values share the mean of their ranks: those before them, plus half of their number.
-        counts = weights.take(self.order, axis=1)
-        # Mostly no two values are equal. Then there is nothing to add up.
-        if len(self.starts) < len(self.order):
-            counts = np.add.reduceat(counts, self.starts, axis=1)
-        middle = np.cumsum(counts, axis=1)
-        total = middle[:, -1:].copy()
-        middle -= (counts - 1) / 2
-        # The ranks 1 to n always have the mean (n + 1) / 2.
-        middle -= (total + 1) / 2
-        return middle.take(self.group, axis=1)
+    def correlations(self, weights: IntND) -> FloatND:
+        """``(B, T)``: with each verdict, in samples in which cluster c occurs ``weights[b, c]`` times."""
+        # Running sums of integers are exact, and several times faster than those of floats.
+        in_order = weights.take(self.owner, axis=1)  # (B, N)
+        upto = np.cumsum(in_order, axis=1, dtype=np.int32)
+        half = in_order / 2
+        # The middle of each group's place in the order. Mostly no two values are equal.
+        if len(self.ends) == len(self.group):
+            counts = in_order
+            middle = upto - half
+        else:
+            upto = upto.take(self.ends, axis=1)
+            counts = np.diff(upto, axis=1, prepend=0)
+            middle = (upto - counts / 2).take(self.group, axis=1)
+        # The equation of the module's docstring. All sums of weights are exact.
+        total = upto[:, -1:].astype(np.float64)
+        cubes = np.einsum("bi,bi,bi->b", counts, counts, counts, dtype=np.float64)[:, None]
+        yes = 2 * (half @ self.verdicts)
+        middle *= half
+        above = 2 * (middle @ self.verdicts) - yes * total / 2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            spread = yes * (total - yes) * total / 4 * (total**3 - cubes) / 12
+            result: FloatND = total / 2 * above / np.sqrt(spread)
+        return result
 
 
 def weighted_spearman(
-    columns: Mapping[tuple[str, int], SortedColumn], pairs: Sequence[tuple[int, int]], weights: FloatND
+    columns: Mapping[int, SortedColumn], pairs: Sequence[tuple[int, int]], weights: IntND
 ) -> FloatND:
-    """``(B, pairs)``: Pearson's correlation of the ranks of each weighted sample. ``weights``: ``(B, N)``."""
-    ranks = {key: column.ranks(weights) for key, column in columns.items()}
-    # One side carries the weights, so that each product below needs them once.
-    weighted = {key: weights * values for key, values in ranks.items() if key[0] == "y"}
-    spread = {key: np.sqrt(np.einsum("bi,bi,bi->b", weights, v, v)) for key, v in ranks.items()}
-    # r = sum w x y / sqrt(sum w x^2 * sum w y^2), with centred ranks x and y.
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.stack(
-            [
-                np.einsum("bi,bi->b", ranks["x", k], weighted["y", t]) / (spread["x", k] * spread["y", t])
-                for k, t in pairs
-            ],
-            axis=1,
-        )
+    """``(B, pairs)``: rank correlations of samples in which cluster c occurs ``weights[b, c]`` times."""
+    correlations = {k: column.correlations(weights) for k, column in columns.items()}
+    return np.stack([correlations[k][:, t] for k, t in pairs], axis=1)

@@ -25,17 +25,26 @@ def test_correlations_are_scipys() -> None:
 
 
 def test_weighted_ranks_are_the_ranks_of_the_repeated_sample() -> None:
-    x, y, _ = columns(30)
-    # How often each value occurs in five resamples.
-    weights = np.random.default_rng(1).multinomial(30, np.full(30, 1 / 30), size=5).astype(float)
-    sides = {
-        ("x", 0): rank_correlation.SortedColumn.of(x[:, 0]),
-        ("y", 1): rank_correlation.SortedColumn.of(y[:, 1]),
-    }
-    correlations = rank_correlation.weighted_spearman(sides, [(0, 1)], weights)
-    for row, value in zip(weights, correlations[:, 0], strict=True):
-        again = np.repeat(np.arange(30), row.astype(int))
-        assert value == pytest.approx(scipy_stats.spearmanr(x[again, 0], y[again, 1]).statistic)
+    x, y, cluster = columns(30)
+    # Rounded values have ties, the others have none.
+    for values in (x[:, 0], x[:, 0] + np.linspace(0, 0.01, 30)):
+        # How often each of the 7 clusters occurs in five resamples.
+        weights = np.random.default_rng(1).multinomial(7, np.full(7, 1 / 7), size=5).astype(np.int32)
+        column = rank_correlation.SortedColumn.of(values, y > 0.5, cluster)
+        correlations = rank_correlation.weighted_spearman({0: column}, [(0, 1)], weights)
+        for row, value in zip(weights, correlations[:, 0], strict=True):
+            again = np.repeat(np.arange(30), row[cluster])
+            assert value == pytest.approx(scipy_stats.spearmanr(values[again], y[again, 1]).statistic)
+
+
+def test_a_verdict_is_yes_above_a_half_and_the_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, cluster = columns()
+    whole = rank_correlation.spearman(x, y, cluster)
+    assert rank_correlation.spearman(x, 0.6 * y, cluster) == whole
+    monkeypatch.setattr(rank_correlation, "_BLOCK", 1)
+    again = rank_correlation.spearman(x, y, cluster)
+    for pair, values in whole.items():
+        assert again[pair] == pytest.approx(values, abs=1e-12)
 
 
 def test_the_interval_is_the_cluster_bootstraps() -> None:
