@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.casefile import CASES, CaseFile, write_cases
+from bench.casefile import CASES, PROTOCOL, CaseFile, write_cases
 from bench.edit import EditCase, EditKey, EditRecord, MethodSpec, ScoreRecord
 from bench.files import safe_relative, sha256_bytes, sha256_file
 from bench.images import png_bytes, read_rgb
@@ -62,6 +62,9 @@ class RunStore(RunFolder):
         # Read on first use, and again after the lock was taken.
         self._manifest: dict[str, Any] | None = None
         self._left_out: Mapping[str, Collection[str]] = {}
+        # What was read, with the state of its files: a report asks for the same cases and edits many times.
+        self._read_cases: dict[str, tuple[Any, CaseFile]] = {}
+        self._read_edits: tuple[Any, list[EditRecord]] | None = None
 
     # Opening and closing
 
@@ -236,7 +239,11 @@ class RunStore(RunFolder):
         if not (directory / CASES).exists():
             available = ", ".join(self.protocols()) or "none"
             raise StoreError(f"{self.path}: holds no cases of {protocol!r}. It has: {available}.")
-        return CaseFile(directory)
+        state = _state(directory / CASES), _state(directory / PROTOCOL)
+        known = self._read_cases.get(protocol)
+        if known is None or known[0] != state:
+            known = self._read_cases[protocol] = state, CaseFile(directory)
+        return known[1]
 
     # Edits
 
@@ -280,13 +287,17 @@ class RunStore(RunFolder):
         return list({record.key.digest: record for record in self._attempts()}.values())
 
     def _attempts(self) -> list[EditRecord]:
-        """Every record, in order: one key may have several."""
+        """Every record, in order: one key may have several. The list must not be changed."""
+        state = _state(self._edit_journal.path)
+        if self._read_edits is not None and self._read_edits[0] == state:
+            return self._read_edits[1]
         records: list[EditRecord] = []
         for number, row in self._edit_journal.rows():
             try:
                 records.append(_record(row))
             except ValueError as error:
                 raise self._edit_journal.broken(number, str(error)) from error
+        self._read_edits = state, records
         return records
 
     def done(self) -> set[str]:
@@ -431,6 +442,15 @@ class RunStore(RunFolder):
         for protocol, metrics in self._left_out.items():
             frame = frame[~((frame["protocol"] == protocol) & frame["metric"].isin(list(metrics)))]
         return frame.reset_index(drop=True)
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """Changes with the content of a file: every write gives it another size, time or inode. None without a file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _record_row(record: EditRecord) -> dict[str, Any]:

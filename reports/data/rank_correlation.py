@@ -115,6 +115,8 @@ class SortedColumn:
     ends: IndexND
     # ``(N,)``: number of the group of each value.
     group: IndexND
+    # ``(C,)``: number of values of each cluster.
+    sizes: IndexND
 
     @classmethod
     def of(cls, values: FloatND, verdicts: NDArray[np.bool_], owner: IndexND) -> SortedColumn:
@@ -123,7 +125,13 @@ class SortedColumn:
         in_order = values[order]
         is_last = np.append(in_order[1:] != in_order[:-1], True)
         group = np.append(0, np.cumsum(is_last)[:-1])
-        return cls(owner[order], verdicts[order].astype(np.float64), np.flatnonzero(is_last), group)
+        return cls(
+            owner[order],
+            verdicts[order].astype(np.float64),
+            np.flatnonzero(is_last),
+            group,
+            np.bincount(owner),
+        )
 
     def correlations(self, weights: IntND) -> FloatND:
         """``(B, T)``: with each verdict, in samples in which cluster c occurs ``weights[b, c]`` times."""
@@ -133,20 +141,20 @@ class SortedColumn:
         half = in_order / 2
         # The middle of each group's place in the order. Mostly no two values are equal.
         if len(self.ends) == len(self.group):
-            counts = in_order
+            cubes = weights.astype(np.float64) ** 3 @ self.sizes
             middle = upto - half
         else:
             upto = upto.take(self.ends, axis=1)
-            counts = np.diff(upto, axis=1, prepend=0)
+            counts = np.diff(upto, axis=1, prepend=0).astype(np.float64)
+            cubes = np.einsum("bi,bi,bi->b", counts, counts, counts)
             middle = (upto - counts / 2).take(self.group, axis=1)
         # The equation of the module's docstring. All sums of weights are exact.
         total = upto[:, -1:].astype(np.float64)
-        cubes = np.einsum("bi,bi,bi->b", counts, counts, counts, dtype=np.float64)[:, None]
         yes = 2 * (half @ self.verdicts)
         middle *= half
         above = 2 * (middle @ self.verdicts) - yes * total / 2
         with np.errstate(invalid="ignore", divide="ignore"):
-            spread = yes * (total - yes) * total / 4 * (total**3 - cubes) / 12
+            spread = yes * (total - yes) * total / 4 * (total**3 - cubes[:, None]) / 12
             result: FloatND = total / 2 * above / np.sqrt(spread)
         return result
 

@@ -16,6 +16,7 @@ out, because an unchanged image and the ground truth would make any metric look 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -149,15 +150,21 @@ def agreement(
 
     # Interval of kappa: percentile bootstrap over clusters. A draw without both outcomes has no kappa.
     if count > 1:
-        weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=KAPPA_DRAWS)
         kappa = AGREEMENT.index("kappa")
-        samples = _measures(weights @ counts)[:, kappa]
+        samples = _measures(_resamples(count, seed) @ counts)[:, kappa]
         finite = samples[np.isfinite(samples)]
         # If most draws have no kappa, the quantiles of the others are those of an untypical sample.
         if 2 * len(finite) >= KAPPA_DRAWS:
             low[kappa], high[kappa] = np.quantile(finite, [0.025, 0.975])
     for k, measure in enumerate(AGREEMENT):
         yield measure, float(value[k]), float(low[k]), float(high[k]), len(verdict), count
+
+
+@lru_cache(maxsize=1)
+def _resamples(count: int, seed: int) -> FloatND:
+    """``(KAPPA_DRAWS, count)``: how often each cluster occurs in each draw. The rules of a category share them."""
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=KAPPA_DRAWS)
+    return draws.astype(np.float64)
 
 
 def _measures(counts: FloatND) -> FloatND:

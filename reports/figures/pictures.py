@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +56,7 @@ def side_by_side(
     columns = parts(scores)[0] if methods is None else list(methods)
     if not picked or not columns:
         return None
-    judge, marks = judge_of(of_protocol), verdicts(of_protocol)
+    judge, marks = judge_of(of_protocol), verdicts(of_protocol, picked)
     foot = [protocol, words(rule, cases)]
     if judge:
         foot.append(f"\u2713 \u2717: {HEADINGS[judge]}")
@@ -94,9 +94,11 @@ def heat_maps(
     foot = _foot([protocol, words("random")], part)
     with drawing():
         sheet = _Sheet(["source, mask", *columns], len(picked), foot, scores, bar=0.5, captions=False)
+        colors = _heat_colors()
         for row, column, _, case, edit in _panels(store, scores, protocol, picked, columns, edits):
-            heat = None if edit is None else _blocks(leak_map(case, edit))
-            sheet.image(row, column, heat, cmap=_heat_colors(), vmin=0, vmax=CEILING)
+            # Coloured here: matplotlib would colour each pixel of each block, and once per format.
+            heat = None if edit is None else colors(leak_map(case, edit) / CEILING, bytes=True)[..., :3]
+            sheet.image(row, column, None if heat is None else _blocks(heat))
             if column == 1:
                 sheet.image(row, 0, outlined(case, _PIXELS))
         sheet.color_bar("change outside the mask")
@@ -142,10 +144,10 @@ def leak_map(case: EditCase, edit: Image.Image) -> NDArray[np.float64]:
     return change
 
 
-def _blocks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _blocks(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Each value as a square of pixels, so that no viewer of a PDF smooths it."""
     # A viewer that interpolates then does so within a square of one value.
-    factor = max(1, _PIXELS // max(values.shape))
+    factor = max(1, _PIXELS // max(values.shape[:2]))
     return values.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
@@ -158,8 +160,11 @@ def parts(scores: RunScores) -> list[list[str]]:
     return [ordered[start : start + size] for start in range(0, len(ordered), size)] or [[]]
 
 
-def verdicts(scores: ProtocolScores) -> dict[tuple[str, str], bool]:
-    """(title, case id) -> whether the edit with the first seed succeeded. Edits that were not judged are left out."""
+def verdicts(scores: ProtocolScores, cases: Collection[str] | None = None) -> dict[tuple[str, str], bool]:
+    """(title, case id) -> whether the edit with the first seed succeeded, of ``cases`` (None: of all).
+
+    Edits that were not judged are left out.
+    """
     judge = judge_of(scores)
     if not judge:
         return {}
@@ -169,6 +174,7 @@ def verdicts(scores: ProtocolScores) -> dict[tuple[str, str], bool]:
     return {
         (title, case): bool(values[unit, method] > 0.5)
         for case, unit in first_units.items()
+        if cases is None or case in cases
         for method, title in enumerate(scores.titles)
         if not np.isnan(values[unit, method])
     }
@@ -237,8 +243,8 @@ class _Sheet:
             family=["STIXGeneral", "DejaVu Sans"], **options,
         )  # fmt: skip
 
-    def image(self, row: int, column: int, image: Any, **options: Any) -> None:
-        """An RGB image, or an array with a colour map. None: the panel says that the edit failed."""
+    def image(self, row: int, column: int, image: Any) -> None:
+        """An RGB image. None: the panel says that the edit failed."""
         left, top = self._left(column), self.top - row * self.step
         extent = (left, left + self.panel, top - self.panel, top)
         if image is None:
@@ -253,7 +259,6 @@ class _Sheet:
                 extent=self._place(left, top, pixels.shape),
                 interpolation="none",
                 aspect="auto",
-                **options,
             )
         # Frame.
         x = [extent[0], extent[1], extent[1], extent[0], extent[0]]

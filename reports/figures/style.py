@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reports.figures.fonts import cut_once
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -152,8 +154,10 @@ def save(store: RunStore, name: str, chart: Figure) -> list[Path]:
     for kind, arguments in options.items():
         buffer = io.BytesIO()
         # The style also decides how text is written while saving, such as the kind of embedded fonts.
-        with drawing():
+        with drawing(), cut_once():
             chart.savefig(buffer, format=kind, **arguments)
+            # Laid out once: the second format has the places of the first.
+            chart.set_layout_engine("none")
         written.append(store.write_file(f"report/figures/{name}.{kind}", buffer.getvalue(), f"figure {name}"))
     return written
 
