@@ -44,6 +44,22 @@ def infer(cls: Any) -> PipelineRow:
         )
     mask = next((name for name in _MASKS if name in names), "")
     parameters = inspect.signature(cls.__call__).parameters
+    # Later stages of a cascade need what an earlier stage made, such as embeddings or a smaller image.
+    given = ("self", "prompt", image, mask)
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    needed = {
+        name
+        for name, parameter in parameters.items()
+        if parameter.kind in kinds and parameter.default is inspect.Parameter.empty
+    }
+    # DeepFloyd's second stages have a default for it, and no result without it.
+    needed |= {"original_image"} & set(parameters)
+    lacking = [name for name in parameters if name in needed - set(given)]
+    if lacking:
+        raise WeightsError(
+            f"pipeline {cls.__name__!r} also takes {', '.join(lacking)}, which no request has. "
+            "Name another class in the option pipeline"
+        )
     # Classes with both scales guide by the one that is on by default. The other is for distilled models.
     true_cfg = "true_cfg_scale" in names and parameters["true_cfg_scale"].default > 1
     return PipelineRow(

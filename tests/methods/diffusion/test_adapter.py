@@ -236,6 +236,27 @@ def test_an_unknown_class_is_inferred_and_said_so(tmp_path: Path) -> None:
         inference.row_of("StableDiffusionPipeline")
 
 
+@pytest.mark.parametrize(
+    ("name", "lacking"),
+    [
+        ("KandinskyInpaintPipeline", "image_embeds, negative_image_embeds"),
+        ("IFInpaintingSuperResolutionPipeline", "original_image"),
+    ],
+)
+def test_a_later_stage_of_a_cascade_is_refused(name: str, lacking: str) -> None:
+    with pytest.raises(WeightsError, match=f"also takes {lacking}, which no request has"):
+        inference.row_of(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "strength"), [("KandinskyV22InpaintCombinedPipeline", ""), ("IFInpaintingPipeline", "strength")]
+)
+def test_first_and_whole_cascades_are_inferred(name: str, strength: str) -> None:
+    row = inference.row_of(name)
+    assert (row.image, row.mask, row.strength) == ("image", "mask_image", strength)
+    assert (row.prompt_field, row.negative) == ("target_prompt", "negative_prompt")
+
+
 def test_inference_finds_what_the_table_says_of_known_classes() -> None:
     import diffusers
 
