@@ -94,3 +94,21 @@ def test_cases_are_stored_and_found(store: RunStore) -> None:
     assert store.cases("fakes").ids == ["case-000", "case-001"]
     with pytest.raises(StoreError, match=r"holds no cases of 'other'\. It has: fakes"):
         store.cases("other")
+
+
+def test_cases_and_edits_are_read_again_where_their_files_changed(store: RunStore) -> None:
+    configure(store)
+    store.write_cases([make_case(0)], INFO)
+    cases = store.cases(INFO["name"])
+    assert store.cases(INFO["name"]) is cases
+    store.write_cases([make_case(0), make_case(1)], INFO)
+    assert [len(cases), len(store.cases(INFO["name"]))] == [1, 2]
+    store.append_edits([not_edited("case-000")])
+    first = store.edits()
+    first.clear()
+    store.append_edits([not_edited("case-001")])
+    assert [record.key.case for record in store.edits()] == ["case-000", "case-001"]
+    # Another process, or a hand, counts too.
+    path = store.path / "cases" / INFO["name"] / "cases.jsonl"
+    path.write_text(path.read_text().splitlines()[1] + "\n")
+    assert [row["id"] for row in store.cases(INFO["name"]).rows] == ["case-001"]
