@@ -1,6 +1,6 @@
 """The path of a user with a GPU, at full size and without a download: edit, score and report on photographs' layouts.
 
-    make full-size                                  # on the CPU; docs/full-size-run.md has its figures
+    make full-size                                  # on the CPU
     python tests/perf/full_size.py --steps 20 --device cuda
 
 It writes checkpoints of Stable Diffusion 1.5's size with random weights (inpainting, InstructPix2Pix, PromptEditDiff),
