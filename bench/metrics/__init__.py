@@ -68,6 +68,12 @@ METRICS: dict[str, str] = {
     "pick_score": "bench.metrics.rewards:PickScore",
     "image_reward": "bench.metrics.rewards:ImageReward",
     "laion_aesthetic": "bench.metrics.rewards:LaionAesthetic",
+    # Similarity of whole images. Each is computed only where a suite names it.
+    "truth_clip_i": "bench.metrics.similarity:TruthClipI",
+    "truth_dino_i": "bench.metrics.similarity:TruthDinoI",
+    "truth_dreamsim": "bench.metrics.similarity:TruthDreamSim",
+    "dreamsim": "bench.metrics.similarity:DreamSim",
+    "dino_structure": "bench.metrics.similarity:DinoStructure",
     # As public benchmarks compute them. Each is computed only where a suite names it.
     "pie_structure": "bench.metrics.published.pie:PieStructure",
     "pie_psnr": "bench.metrics.published.pie:PiePsnr",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bench.metrics.networks.dino import DinoNet
+    from bench.metrics.networks.dreamsim import DreamSimNet
     from bench.metrics.networks.inception import InceptionNet
     from bench.metrics.networks.lpips_net import LpipsNet
 
@@ -124,6 +125,7 @@ class Features:
         self._dinos: dict[str, DinoNet] = {}
         self._lpips: dict[str, LpipsNet] = {}
         self._inception: InceptionNet | None = None
+        self._dreamsim: DreamSimNet | None = None
         # (computation, key of the pair) -> its values, the oldest first.
         self._memo: OrderedDict[tuple[str, tuple[str, str, str]], Any] = OrderedDict()
         self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="features")
@@ -243,6 +245,18 @@ class Features:
 
         space = f"{dino.identity(net)}-class"
         return self._rows.get(space, [image.key for image in images], images, compute)
+
+    def dreamsim_images(self, images: Sequence[RgbImage]) -> Rows:
+        """``(N, 768)`` float32: DreamSim's embedding of each image, of length 1."""
+        from bench.metrics.networks import dreamsim
+
+        def compute(missing: Sequence[RgbImage]) -> Rows:
+            if self._dreamsim is None:
+                self._dreamsim = dreamsim.DreamSimNet(self.device)
+            size = self._batch_size(dreamsim.SIDE**2)
+            return self._in_batches(missing, size, dreamsim.prepare, self._dreamsim.embeddings)
+
+        return self._rows.get(dreamsim.identity(), [image.key for image in images], images, compute)
 
     def vgg16(self, images: Sequence[RgbImage], side: int) -> Rows:
         """``(N, 512)`` float32: mean over the plane of VGG16's last ReLU, after clean resizing to ``side``."""

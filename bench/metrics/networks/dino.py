@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bench.metrics.types import RgbImage
+
+    Prepare = Callable[[RgbImage], torch.Tensor]
 
 # Side in pixels of its input.
 SIDE = 224
@@ -60,6 +62,37 @@ def prepare(image: RgbImage) -> torch.Tensor:
     return normalised
 
 
+def prepare_whole(image: RgbImage) -> torch.Tensor:
+    """The whole image at 224 x 224 (bicubic, antialiased, its aspect not kept): ``(3, 224, 224)``, normalised."""
+    from torchvision.transforms.v2 import functional as transforms
+
+    from bench.images import from_array
+
+    resized = transforms.resize(
+        from_array(image.pixels), [SIDE, SIDE], interpolation=transforms.InterpolationMode.BICUBIC
+    )
+    pixels = transforms.pil_to_tensor(resized).float() / 255
+    normalised: torch.Tensor = transforms.normalize(pixels, list(_MEAN), list(_DEVIATION))
+    return normalised
+
+
+def prepare_as_pie(image: RgbImage) -> torch.Tensor:
+    """PIE-Bench's input of the structure distance: ``(3, 224, 224)``, with two quirks of its code.
+
+    Values of 0 to 255 get ImageNet's normalisation for values of 0 to 1. The bilinear resizing has no antialiasing, as
+    it is the default for tensors in the torchvision 0.13.1 that PIE-Bench's instructions install.
+    """
+    import torch
+    from torchvision.transforms.v2 import functional as transforms
+
+    pixels = torch.from_numpy(image.pixels).permute(2, 0, 1)[None].float()
+    resized = torch.nn.functional.interpolate(
+        pixels, size=(SIDE, SIDE), mode="bilinear", align_corners=False, antialias=False
+    )
+    normalised: torch.Tensor = transforms.normalize(resized[0], list(_MEAN), list(_DEVIATION))
+    return normalised
+
+
 class DinoNet:
     """A loaded network: ``vits16`` or ``vitb8``. Raises :class:`MetricError` where its file is missing or wrong."""
 
@@ -80,8 +113,8 @@ class DinoNet:
                 f"{path} does not hold DINO {net} ({first:.120}). Delete it and get {weights.name} again."
             ) from error
         self._model.requires_grad_(False).eval().to(device)
-        # RgbImage.key -> its similarity matrix, the last one used at the end.
-        self._similarities: OrderedDict[str, torch.Tensor] = OrderedDict()
+        # (preparation, RgbImage.key) -> its similarity matrix, the last one used at the end.
+        self._similarities: OrderedDict[tuple[Prepare, str], torch.Tensor] = OrderedDict()
 
     def class_tokens(self, prepared: Sequence[torch.Tensor]) -> NDArray[np.float32]:
         """Results of :func:`prepare` -> ``(N, D)`` float32: the class token after the last normalisation."""
@@ -92,58 +125,54 @@ class DinoNet:
         return tokens.cpu().numpy()  # type: ignore[no-any-return]
 
     def structure_distances(
-        self, sources: Sequence[RgbImage], edits: Sequence[RgbImage]
+        self, sources: Sequence[RgbImage], edits: Sequence[RgbImage], prepare: Prepare
     ) -> NDArray[np.float32]:
-        """``(N,)`` float32: mean squared difference of the key self-similarities of each pair of square images.
+        """``(N,)`` float32: mean squared difference of the key self-similarities of each pair of images.
 
-        Tumanyan et al. 2022, section 3, as PIE-Bench computes it. Two quirks of its code are kept. Values of 0 to 255
-        get ImageNet's normalisation for values of 0 to 1. The bilinear resizing to 224 x 224 has no antialiasing, as
-        it is the default for tensors in the torchvision 0.13.1 that PIE-Bench's instructions install.
+        Tumanyan et al. 2022, section 3. ``prepare``: :func:`prepare_whole` or :func:`prepare_as_pie`.
         """
         distances = np.zeros(len(sources), np.float32)
         # Few pairs at a time: their matrices stay in memory together.
         for start in range(0, len(sources), _BATCH):
             batch = [*sources[start : start + _BATCH], *edits[start : start + _BATCH]]
-            matrices = self._matrices(batch)
+            matrices = self._matrices(batch, prepare)
             half = len(batch) // 2
             for index in range(half):
                 before, after = matrices[batch[index].key], matrices[batch[half + index].key]
                 distances[start + index] = float((after - before).square().mean())
         return distances
 
-    def _matrices(self, images: Sequence[RgbImage]) -> dict[str, torch.Tensor]:
+    def _matrices(self, images: Sequence[RgbImage], prepare: Prepare) -> dict[str, torch.Tensor]:
         """Key of each image -> its ``(T, T)`` self-similarity."""
         matrices = {
-            image.key: self._similarities[image.key] for image in images if image.key in self._similarities
+            image.key: self._similarities[prepare, image.key]
+            for image in images
+            if (prepare, image.key) in self._similarities
         }
         new = list({image.key: image for image in images if image.key not in matrices}.values())
         for start in range(0, len(new), _BATCH):
             part = new[start : start + _BATCH]
-            computed = self._key_similarities(part)
+            computed = self._key_similarities([prepare(image) for image in part])
             matrices.update((image.key, matrix.clone()) for image, matrix in zip(part, computed, strict=True))
         # A source comes back with every method's edit.
         for key, matrix in matrices.items():
-            self._similarities[key] = matrix
-            self._similarities.move_to_end(key)
+            self._similarities[prepare, key] = matrix
+            self._similarities.move_to_end((prepare, key))
         while len(self._similarities) > _REMEMBERED:
             self._similarities.popitem(last=False)
         return matrices
 
-    def _key_similarities(self, images: Sequence[RgbImage]) -> torch.Tensor:
+    def _key_similarities(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
         """``(N, T, T)``: cosines between the keys of all tokens in the last block, heads concatenated."""
         import torch
 
         with exact(self.device):
-            # Images may differ in size: resized one by one. (N, 3, 224, 224), values of 0 to 255.
-            pixels = torch.cat([self._resized(image) for image in images])
-            mean, deviation = (
-                torch.tensor(v, device=self.device)[:, None, None] for v in (_MEAN, _DEVIATION)
-            )
+            pixels = torch.stack(list(prepared)).to(self.device)
             outputs: list[torch.Tensor] = []
             attention = self._model.blocks[-1].attn
             hook = attention.qkv.register_forward_hook(lambda _module, _input, output: outputs.append(output))
             try:
-                self._model((pixels - mean) / deviation)
+                self._model(pixels)
             finally:
                 hook.remove()
             # (N, T, 3 D) holds queries, keys and values one after the other.
@@ -153,11 +182,3 @@ class DinoNet:
                 lengths @ lengths.transpose(1, 2)
             ).clamp(min=1e-8)
         return similarities
-
-    def _resized(self, image: RgbImage) -> torch.Tensor:
-        import torch
-
-        pixels = torch.from_numpy(image.pixels).to(self.device).permute(2, 0, 1)[None].float()
-        return torch.nn.functional.interpolate(
-            pixels, size=(SIDE, SIDE), mode="bilinear", align_corners=False, antialias=False
-        )

@@ -134,6 +134,25 @@ DINO_VITS16 = WeightFile(
     licence="Apache-2.0",
     size=86_700_000,
 )
+DINO_VITB16 = WeightFile(
+    name="dino_vitbase16_pretrain.pth",
+    sha256="",
+    url="https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth",
+    folders=_TORCH_HUB,
+    licence="Apache-2.0",
+    size=343_000_000,
+)
+# DreamSim's changes of that network. Its authors state no SHA-256.
+DREAMSIM = WeightFile(
+    name="dreamsim_dino_vitb16_checkpoint.zip",
+    sha256="",
+    url=(
+        "https://github.com/ssundaram21/dreamsim/releases/download/v0.2.0-checkpoints/"
+        "dreamsim_dino_vitb16_checkpoint.zip"
+    ),
+    folders=(),
+    licence="MIT",
+)
 # LAION's linear head on CLIP ViT-L/14. The digits are those of the file in LAION's repository.
 AESTHETIC_HEAD = WeightFile(
     name="sa_0_4_vit_l_14_linear.pth",

@@ -144,7 +144,9 @@ class PieStructure(PublishedMetric):
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
         square = [index for index, pair in enumerate(pairs) if len(set(pair.source.size)) == 1]
         distances = self.features.dino("vitb8").structure_distances(
-            [pairs[index].source for index in square], [pairs[index].edited for index in square]
+            [pairs[index].source for index in square],
+            [pairs[index].edited for index in square],
+            dino.prepare_as_pie,
         )
         values: list[Value] = [NoValue("PIE-Bench's structure distance is defined for square images")] * len(
             pairs

@@ -100,7 +100,9 @@ def test_the_structure_distance_has_pie_benchs_quirks(small_dino: Callable[[str]
     before, after = natural(1, 512), natural(2, 512)
     expected = structure_distance(state, before, after)
     assert expected > 1e-4
-    (distance,) = dino.DinoNet("vitb8").structure_distances([RgbImage(before)], [RgbImage(after)])
+    (distance,) = dino.DinoNet("vitb8").structure_distances(
+        [RgbImage(before)], [RgbImage(after)], dino.prepare_as_pie
+    )
     assert distance == pytest.approx(expected, rel=1e-3)
 
 
@@ -109,9 +111,12 @@ def test_a_pairs_distance_does_not_depend_on_the_batch(small_dino: Callable[[str
     small_dino("vitb8")
     source = RgbImage(natural(0, 96))
     edits = [source, *(RgbImage(natural(seed, 64 + 32 * (seed % 2))) for seed in range(1, 12))]
-    together = dino.DinoNet("vitb8").structure_distances([source] * 12, edits)
+    together = dino.DinoNet("vitb8").structure_distances([source] * 12, edits, dino.prepare_as_pie)
     assert together[0] == 0
-    alone = [dino.DinoNet("vitb8").structure_distances([source], [edit])[0] for edit in (edits[3], edits[11])]
+    alone = [
+        dino.DinoNet("vitb8").structure_distances([source], [edit], dino.prepare_as_pie)[0]
+        for edit in (edits[3], edits[11])
+    ]
     np.testing.assert_allclose(together[[3, 11]], alone, rtol=1e-3)
 
 
