@@ -10,7 +10,7 @@ from bench.judges.replies import stored_judges
 from bench.tables.style import Style
 from bench.tables.table import Table
 from reports.data.comparisons import compare
-from reports.data.metrics import OWN_METRICS, directions, metric_info, outcomes
+from reports.data.metrics import OWN_METRICS, directions, metric_info, outcomes, value_range
 from reports.data.power import detectable_differences
 from reports.data.preference import StudyResults, checked, preference_summary, shows_votes
 from reports.data.report_data import ReportData
@@ -91,8 +91,13 @@ def compute(
 
     # Tables of what was measured.
     tables = _measured_tables(data, style, scores)
-    if any(info.judged for name in scores.metrics if (info := metric_info(name, metrics)) is not None):
-        sentences = dict(pair for judge in stored_judges(store) for pair in judge.sentences())
+    judged = {
+        name: value_range(name, metrics)
+        for name in scores.metrics
+        if (info := metric_info(name, metrics)) is not None and info.judged
+    }
+    sentences = dict(pair for judge in stored_judges(store) for pair in judge.sentences())
+    if judged:
         tables += judge_tables(data, store.scores(), scores.titles, sentences)
     measured = len(tables)
     if len(store.seeds) > 1:
@@ -101,14 +106,18 @@ def compute(
     shares = outcomes(scores.metrics, metrics)
     comparisons = validity = None
     if extras:
+        from reports.data.judge_validity import judge_validity
         from reports.data.validity import validity as measure_validity
+        from reports.tables.judges import judge_validity_tables
         from reports.tables.validity import validity_tables
 
         against = baseline or _first_contender(scores)
         if against is not None:
             comparisons = compare(scores, against, outcomes=shares, resamples=resamples, seed=seed)
             tables += comparison_tables(comparisons, scores, metrics)
-        validity = measure_validity(scores, higher, study, seed=seed)
+        of_judges = judge_validity(store, scores, judged, higher, seed=seed)
+        validity = measure_validity(scores, higher, study, judges=of_judges, seed=seed)
+        tables += judge_validity_tables(validity, judged, list(sentences.values()))
         tables += validity_tables(validity)
 
     # Notes and provenance, then the names for print.

@@ -21,7 +21,8 @@ from bench.judges.chat import ask, connect, image_url, request_body
 from bench.judges.options import CallEstimate, Judge, JudgeError, estimate
 from bench.judges.pointwise import read_reply
 from bench.judges.reading import Unread
-from bench.judges.replies import ReplyKey, ReplyLog
+from bench.judges.replies import ReplyKey, ReplyLog, StoredJudge
+from bench.judges.rubrics import load_rubric
 from bench.metrics.types import NoValue, Pair
 from bench.progress import Progress, Silent
 from bench.stored_pairs import ScoringOptions, StoredPair, pairs_in_chunks
@@ -157,6 +158,29 @@ def judge_pairs(
         progress.stop()
         log.close()
     return pd.DataFrame(votes), summary
+
+
+def positions_of_replies(store: RunStore, judge: StoredJudge) -> list[tuple[str, str, float, float]]:
+    """(protocol, case, winner's position in one order, in the other) of each pair with both verdicts, from the replies.
+
+    0: the image shown first won, 1: the second, 0.5: a tie. Empty for a judge that rates edits one by one.
+    """
+    rubric = load_rubric(judge.options.rubric)
+    (question, *more) = rubric.questions
+    if more or question.reply != "winner":
+        return []
+    log = ReplyLog(store, judge.digest)
+    positions: dict[tuple[str, str, frozenset[str]], list[float]] = {}
+    for key, reply in log.answered().items():
+        result = read_reply(reply, question, rubric.scale)
+        if not isinstance(result, Unread):
+            edits = frozenset(key.edit.split())
+            positions.setdefault((key.protocol, key.case, edits), []).extend(result)
+    return [
+        (protocol, case, verdicts[0], verdicts[1])
+        for (protocol, case, _), verdicts in positions.items()
+        if len(verdicts) == 2
+    ]
 
 
 def _first_seed(store: RunStore) -> list[EditRecord]:

@@ -335,9 +335,17 @@ def values_of_replies(
 
     Scores without a value are left out. Asks nothing and needs no wording.
     """
+    passes = passes_of_replies(store, judge, records)
+    return {place: statistics.fmean(values) for place, values in passes.items()}
+
+
+def passes_of_replies(
+    store: RunStore, judge: StoredJudge, records: Sequence[EditRecord]
+) -> dict[tuple[str, str], Sequence[float]]:
+    """As :func:`values_of_replies`, with the value in each pass."""
     rubric, options = load_rubric(judge.options.rubric), judge.options
     log = ReplyLog(store, judge.digest)
-    values = {}
+    values: dict[tuple[str, str], Sequence[float]] = {}
     for record in records:
         replies = [
             {question.name: log.last(_key(record, question, number)) for question in rubric.questions}
@@ -346,9 +354,9 @@ def values_of_replies(
         if any(reply is None for of_pass in replies for reply in of_pass.values()):
             continue
         for column in rubric.columns:
-            value = _column(rubric, column, replies).value
-            if value is not None:
-                values[record.key.digest, column_name(options, column)] = value
+            passes = _column(rubric, column, replies).passes
+            if passes:
+                values[record.key.digest, column_name(options, column)] = passes
     return values
 
 

@@ -62,6 +62,10 @@ class ReplyLog:
         """The stored reply, also one that is no more than a failed transport."""
         return self._replies.get(key)
 
+    def answered(self) -> Mapping[ReplyKey, Reply]:
+        """The last reply to each question, in the order in which they were first asked."""
+        return self._replies
+
     def describe(self, judge: Judge, served: Iterable[str] = ()) -> None:
         """Writes the judge's description beside its replies. ``served``: the models that answered."""
         versions = {judge.version(model): model for model in served}

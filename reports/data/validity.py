@@ -15,7 +15,7 @@ out, because an unchanged image and the ground truth would make any metric look 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -62,12 +62,18 @@ VALIDITY_COLUMNS: tuple[str, ...] = (
 
 
 def validity(
-    scores: RunScores, higher: Mapping[str, bool], study: StudyResults | None = None, *, seed: int = 0
+    scores: RunScores,
+    higher: Mapping[str, bool],
+    study: StudyResults | None = None,
+    *,
+    judges: Sequence[tuple[object, ...]] = (),
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Every correlation and agreement of a run, with the columns ``VALIDITY_COLUMNS``.
 
     ``higher``: metric -> whether more is better. ``study``: its correlations are shown as they are. They have no number
-    of clusters, since both raters and source images are resampled.
+    of clusters, since both raters and source images are resampled. ``judges``: rows of
+    ``reports.data.judge_validity``.
     """
     import pandas as pd
 
@@ -77,6 +83,7 @@ def validity(
             if len(of_protocol.units(category)):
                 rows += _correlations(of_protocol, category, higher, seed)
                 rows += _agreements(of_protocol, category, seed)
+    rows += judges
     if study is not None:
         rows += _of_study(scores, study, higher)
     frame = pd.DataFrame(rows, columns=list(VALIDITY_COLUMNS))

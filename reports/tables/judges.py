@@ -1,17 +1,20 @@
-"""Bounds on what the failures of a judge could change: one table per protocol and column of a judge."""
+"""Tables of judges: bounds on what failures could change, per protocol and column, and what the scores are worth."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bench.edit import ALL
 from bench.metrics.types import MetricInfo, ReasonCode
 from bench.tables.numbers import finite
 from bench.tables.table import Cell, Column, Row, Table, slug
-from reports.data.metrics import full_heading, metric_info
+from reports.data.judge_validity import ITSELF
+from reports.data.metrics import full_heading, metric_info, value_range
+from reports.data.preference import SIMULATED
 from reports.data.report_data import ReportData
+from reports.data.validity import VOTES
 from reports.tables.tabulate import MEAN_INTERVAL_NOTE, with_note
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ def _table(
     info: MetricInfo,
 ) -> Table:
     # A judge's unit is its scale, such as 0..10.
-    lowest, highest = (float(end) for end in info.unit.split(".."))
+    lowest, highest = value_range(metric, data.metrics)
     columns = [
         ("mean", metric, True),
         ("mean of categories", f"{metric}_macro", True),
@@ -104,3 +107,87 @@ def _table(
         ),
         (MEAN_INTERVAL_NOTE,),
     )
+
+
+# (against, measure) of ``reports.data.judge_validity`` -> heading. Those of votes are the study's own.
+_VALIDITY: Mapping[tuple[str, str], str] = {
+    (ITSELF, "oracle"): "oracle",
+    (ITSELF, "copy_input"): "copy_input",
+    (ITSELF, "noise"): "noise (jpeg)",
+    (ITSELF, "retest"): "retest deviation",
+    ("judge_truth", "pair accuracy"): "pairs as the truth judge",
+    ("judge_truth", "pair kendall"): "tau-b with the truth judge",
+    ("truth_lpips", "pair accuracy"): "pairs as LPIPS to the truth",
+    ("truth_lpips", "pair kendall"): "tau-b with LPIPS to the truth",
+    (VOTES, "agreement"): "pairs as votes",
+    (VOTES, "kendall"): "tau-b with votes",
+    (SIMULATED + VOTES, "agreement"): "pairs as SIMULATED RATERS",
+    (SIMULATED + VOTES, "kendall"): "tau-b with SIMULATED RATERS",
+    (ITSELF, "length"): "length of the request",
+    (ITSELF, "first"): "first image wins",
+    (ITSELF, "flips"): "flips",
+}
+
+
+_VALIDITY_NOTES = (
+    "oracle is the ground truth and copy_input the unchanged image: means in points of the scale. noise: mean absolute "
+    "difference between jpeg and copy_input. retest: standard deviation between passes.",
+    "pairs: share of the pairs of edits of one case that are ordered alike, where 0.5 is a coin. tau-b: over the same "
+    "pairs, ties included. Both without controls.",
+    "length of the request: rank correlation of its number of words with the scores of oracle and copy_input. "
+    "first image wins, flips: of judges that compare two edits. 0.5 and 0 are without a bias.",
+    "The attribute classifier as a judge (server world) reads with the network of the truth judge: their agreement "
+    "says nothing about judges.",
+)
+
+
+def judge_validity_tables(
+    frame: pd.DataFrame, judged: Collection[str], sentences: Sequence[str]
+) -> list[Table]:
+    """One table per protocol with a row per judged column and per judge of pairs. Empty without a judge.
+
+    ``frame``: ``reports.data.validity.validity``. ``judged``: the metrics that judges scored. ``sentences``: which
+    judges they are.
+    """
+    of_judges = frame[frame["metric"].isin(judged) | (frame["against"] == ITSELF)]
+    of_judges = of_judges[of_judges["category"] == ALL]
+    tables = []
+    for protocol in dict.fromkeys(of_judges["protocol"]):
+        rows = of_judges[of_judges["protocol"] == protocol].to_dict("records")
+        values = {(row["metric"], row["against"], row["measure"]): row for row in rows}
+        measured = {(row["against"], row["measure"]) for row in rows}
+        shown = [place for place in _VALIDITY if place in measured]
+        if not shown:
+            continue
+        cells = {
+            metric: tuple(
+                Cell(None)
+                if (row := values.get((metric, *place))) is None
+                else Cell(finite(row["value"]), finite(row["low"]), finite(row["high"]), int(row["n"]))
+                for place in shown
+            )
+            for metric in dict.fromkeys(row["metric"] for row in rows)
+        }
+        table = Table(
+            f"validity-judges-{slug(protocol)}",
+            f"{protocol}: what the scores of judges are worth",
+            tuple(
+                Column(
+                    _VALIDITY[place],
+                    f"{place[0]}_{place[1].replace(' ', '_')}",
+                    protocol=protocol,
+                    decimals=2,
+                )
+                for place in shown
+            ),
+            tuple(
+                Row(full_heading(metric), False, of_metric, max(cell.n for cell in of_metric), 0)
+                for metric, of_metric in cells.items()
+            ),
+            _VALIDITY_NOTES,
+            ("Intervals are clustered on the source image; those of votes resample raters too.",),
+            rows_are="metric",
+            counts=("n",),
+        )
+        tables.append(with_note(table, *dict.fromkeys(sentences)))
+    return tables

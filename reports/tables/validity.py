@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bench.edit import ALL, CATEGORIES
 from bench.tables.numbers import finite
 from bench.tables.table import Cell, Column, Row, Table, slug
+from reports.data.judge_validity import ORDERS
 from reports.data.metrics import HEADINGS
 from reports.data.preference import SIMULATED
 from reports.data.validity import AGREEMENT, GROUND_TRUTHS, VOTES
@@ -20,6 +21,9 @@ def _verdicts() -> Iterator[tuple[str, str, str]]:
     """(against, measure, title) of each table by category."""
     for name, what in GROUND_TRUTHS.items():
         yield name, "spearman", f"rank correlation with {what}"
+    for name, what in ORDERS.items():
+        yield name, "pair accuracy", f"share of pairs of edits that a judge orders as {what}"
+        yield name, "pair kendall", f"tau-b of judges with {what}, over pairs of edits of one case"
     for prefix, suffix in (("", ""), (SIMULATED, " of SIMULATED RATERS, not people")):
         yield prefix + VOTES, "agreement", f"share of votes with which the metric agrees{suffix}"
         yield prefix + VOTES, "spearman", f"rank correlation with the votes{suffix}"
