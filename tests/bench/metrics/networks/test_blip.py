@@ -180,7 +180,7 @@ def test_rewards_are_those_of_the_published_forward_pass(state: dict[str, Tensor
 
 def test_prompts_that_are_longer_than_35_tokens_are_cut(state: dict[str, Tensor]) -> None:
     # Two of the 35 tokens begin and end the prompt.
-    assert blip.Tokenizer().cut(["car " * 33, "car " * 34]) == [False, True]
+    assert blip.BertTokenizer().cut(["car " * 33, "car " * 34]) == [False, True]
 
 
 def test_missing_and_wrong_files_are_named(state: dict[str, Tensor]) -> None:
