@@ -11,8 +11,9 @@ measure             definition
                     scores count half
 ``pair kendall``    tau-b over the pairs of edits of one case:
                     (alike - otherwise) / sqrt(pairs that differ in score x pairs that differ in truth)
-``length``          Spearman's correlation of a request's number of words with the scores of ``oracle`` and
-                    ``copy_input``, each minus its mean. No length changes what they deserve. 0 where they are constant
+``length``          Spearman's correlation of the scores of ``oracle`` and ``copy_input``, each minus its mean, with
+                    the verdict that the request has more words than the median. No length changes what they
+                    deserve. 0 where they are constant
 ``first``           pairwise judges: share of the decided verdicts that name the image shown first. 1/2 without a bias
 ``flips``           pairwise judges: share of the pairs whose verdict names one position in both orders
 ==================  ==============================================================================================
@@ -141,12 +142,15 @@ def _length(
         return
     # Rounded, so that equal errors stay equal: subtracting a mean changes their last digits.
     errors = np.round(np.concatenate(centred), 9)
-    lengths = np.where(np.isfinite(errors), np.tile(words, len(centred)), np.nan)
-    n = int(np.isfinite(errors).sum())
+    lengths = np.tile(words, len(centred))
+    present = np.isfinite(errors)
+    # Longer than half of the requests: yes or no.
+    is_long = np.where(present, lengths > np.median(lengths[present]), np.nan)
+    n = int(present.sum())
     place = (scores.protocol, ALL, metric, ITSELF, "length")
-    if np.nanmin(lengths) == np.nanmax(lengths):
+    if np.nanmin(is_long) == np.nanmax(is_long):
         return
-    found = spearman(lengths[:, None], errors[:, None], np.tile(scores.cluster, len(centred)), seed=seed)
+    found = spearman(errors[:, None], is_long[:, None], np.tile(scores.cluster, len(centred)), seed=seed)
     if found:
         yield (*place, *found[0, 0])
     elif np.nanmin(errors) == np.nanmax(errors):

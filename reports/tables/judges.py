@@ -134,7 +134,7 @@ _VALIDITY_NOTES = (
     "difference between jpeg and copy_input. retest: standard deviation between passes.",
     "pairs: share of the pairs of edits of one case that are ordered alike, where 0.5 is a coin. tau-b: over the same "
     "pairs, ties included. Both without controls.",
-    "length of the request: rank correlation of its number of words with the scores of oracle and copy_input. "
+    "length of the request: rank correlation of the scores of oracle and copy_input with a request of many words. "
     "first image wins, flips: of judges that compare two edits. 0.5 and 0 are without a bias.",
     "The attribute classifier as a judge (server world) reads with the network of the truth judge: their agreement "
     "says nothing about judges.",
