@@ -1,9 +1,8 @@
 """Writes votes to files and reads them back without loss, and removes what could identify a rater.
 
 A file holds the columns of :mod:`bench.study.votes.frame` and ``schema_version``. Version 2 added ``exclusion``, the
-exclusion rule that the study stated, version 3 ``first_answer``, ``scale`` and
-``probability``. Files of older versions are read without
-them.
+exclusion rule that the study stated, version 3 ``first_answer``, ``scale`` and ``probability``, version 4
+``over_time``. Files of older versions are read without them.
 
 - ``.parquet``: ``candidates`` is a list of strings, ``server_time`` a UTC timestamp in microseconds.
 - ``.csv``: UTF-8, quoted as in RFC 4180. ``candidates`` is a JSON array, ``server_time`` is ISO 8601, an absent value
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Version of the files that are written.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # Versions that are read. Any other is refused.
-READABLE = (1, 2, 3)
+READABLE = (1, 2, 3, 4)
 
 VERSION = "schema_version"
 FIELDS = (*COLUMNS, *OPTIONAL)
@@ -156,6 +155,8 @@ def _csv_bytes(votes: pd.DataFrame) -> bytes:
             values = [json.dumps(titles, ensure_ascii=False) for titles in values]
         elif name == "server_time":
             values = [time.isoformat() for time in votes[name].dt.to_pydatetime()]
+        elif name == "over_time":
+            values = [None if value is None else str(value).lower() for value in values]
         columns.append(["" if value is None else value for value in values])
     writer.writerows(zip([SCHEMA_VERSION] * len(votes), *columns, strict=True))
     return out.getvalue().encode("utf-8")
@@ -208,6 +209,12 @@ def _text_or_none(cell: str) -> str | None:
     return cell or None
 
 
+def _truth(cell: str) -> bool | None:
+    if cell not in ("", "true", "false"):
+        raise ValueError(f"{cell!r} is not true, false or empty")
+    return None if not cell else cell == "true"
+
+
 # Column -> value of a cell. Each raises ValueError or TypeError.
 _CELLS: Mapping[str, Callable[[str], object]] = {
     "candidates": lambda cell: tuple(parse_json(cell)),
@@ -219,6 +226,7 @@ _CELLS: Mapping[str, Callable[[str], object]] = {
     "first_answer": _text_or_none,
     "scale": _text_or_none,
     "probability": _text_or_none,
+    "over_time": _truth,
 }
 
 # --- Parquet ----------------------------------------------------------------------------------------------
@@ -241,6 +249,8 @@ def _parquet_bytes(votes: pd.DataFrame) -> bytes:
             columns[name] = pa.array(values, pa.int64())
         elif name == "probability":
             columns[name] = pa.array(values, pa.float64())
+        elif name == "over_time":
+            columns[name] = pa.array(values, pa.bool_())
         elif name == "server_time":
             columns[name] = pa.array(list(votes[name].dt.to_pydatetime()), pa.timestamp("us", "UTC"))
         else:

@@ -17,12 +17,9 @@ from bench.study.words import Words
 # Parameter of a recruiting service's link that identifies the rater -> further parameters that are stored.
 RECRUITERS: Mapping[str, tuple[str, ...]] = {
     "PROLIFIC_PID": ("STUDY_ID", "SESSION_ID"),
-    "workerId": ("hitId", "assignmentId"),
+    "workerId": ("hitId", "assignmentId", "turkSubmitTo"),
     "participant": (),
 }
-
-# Mechanical Turk's `assignmentId` while a worker looks at a task without having accepted it.
-MTURK_PREVIEW = "ASSIGNMENT_ID_NOT_AVAILABLE"
 
 # Days after the last answer for which a rater's personal link and cookie are valid.
 SESSION_DAYS = 90
@@ -175,14 +172,25 @@ class RaterProgress:
 
 
 @dataclass(frozen=True)
+class Submission:
+    """The form that ends a worker's task at Mechanical Turk."""
+
+    url: str
+    # Name -> value of its fields.
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Completion:
-    """The completion code, and the link back to the recruiting service where the study has one."""
+    """The completion code, and the way back to the recruiting service where there is one."""
 
     # None for a rater whose part ended early where the study has no code for that.
     code: str | None
     url: str | None
     # SCREENED_OUT, FAILED_CHECKS or TIMED_OUT. None for a rater who came to the end, or to the study's.
     ended: str | None = None
+    # For a worker of Mechanical Turk who gets a code, instead of `url`.
+    submission: Submission | None = None
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,8 @@ RATER = (
     .join(StudyRow, StudyRow.id == RaterRow.study_id)
     .where(RaterRow.public == bindparam("rater"))
 )
+# The parameters of the recruiting service's link.
+RECRUITED = select(RaterRow.recruited).where(RaterRow.id == me)
 # The second of two transactions about one rater waits for the first.
 RATER_LOCKED = RATER.with_for_update(of=RaterRow)
 
@@ -235,6 +237,7 @@ ALL_CORRECTIONS = (
         CorrectionRow.answer,
         CorrectionRow.reaction_ms,
         CorrectionRow.server_time,
+        CorrectionRow.details,
     )
     .join(VoteRow, VoteRow.id == CorrectionRow.vote_id)
     .where(VoteRow.study_id.in_(bindparam("studies", expanding=True)), VoteRow.kind == kind)
@@ -252,6 +255,7 @@ ALL_VOTES = (
         VoteRow.answer,
         VoteRow.reaction_ms,
         VoteRow.server_time,
+        VoteRow.details,
         IssueRow.probability,
     )
     .join(RaterRow, RaterRow.id == VoteRow.rater_id)

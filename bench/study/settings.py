@@ -20,6 +20,8 @@ from bench.study.words import Words
 MAX_TEXT = 20_000
 # Texts that a study may give as a Markdown file (`consent_file: consent.md`).
 FILES = ("consent", "instructions", "thanks")
+# Texts that may be Markdown. `questions`: the questions in the researcher's words, their hints and the scales.
+MARKDOWN = (*FILES, "questions")
 # Questions of the screener. More belong into a questionnaire of their own.
 MOST_SCREENERS = 10
 
@@ -74,6 +76,9 @@ class StudySettings:
     stop_at_failed_checks: bool = False
     # Minutes from consent to the last trial. Afterwards no trial is handed out.
     time_limit_minutes: int | None = None
+    # Seconds for which the pictures of a trial can be looked at. Then they are covered, and the rater answers all the
+    # same. None: no limit.
+    trial_seconds: int | None = None
     # What a rater is paid, for the hourly rate that the administrator sees. Raters do not see it.
     reward: float | None = None
     currency: str = "GBP"
@@ -98,8 +103,8 @@ class StudySettings:
             raise SettingsError(
                 "setting title: it is empty. Give the study a title, or leave the setting out."
             )
-        if unknown := [name for name in self.markdown if name not in FILES]:
-            raise SettingsError(f"setting markdown: {unknown[0]!r} is none of {', '.join(FILES)}.")
+        if unknown := [name for name in self.markdown if name not in MARKDOWN]:
+            raise SettingsError(f"setting markdown: {unknown[0]!r} is none of {', '.join(MARKDOWN)}.")
         self._check_words()
         self._check_platform()
         # Numbers and the address.
@@ -155,6 +160,8 @@ class StudySettings:
         limit = self.time_limit_minutes
         if limit is not None and not 1 <= limit <= 7 * 24 * 60:
             raise SettingsError(f"setting time_limit_minutes: {limit}; expected 1 minute to 7 days (10080).")
+        if self.trial_seconds is not None and not 2 <= self.trial_seconds <= 3600:
+            raise SettingsError(f"setting trial_seconds: {self.trial_seconds}; expected 2 to 3600 seconds.")
         # NaN passes no comparison.
         if self.reward is not None and not 0 <= self.reward < 1e6:
             raise SettingsError(f"setting reward: {self.reward}; expected 0 or more.")
@@ -219,8 +226,10 @@ class StudySettings:
             values["screener"] = tuple(_screener(entry) for entry in values["screener"])
         if values.get("reward") is not None:
             values["reward"] = _number("reward", values["reward"])
-        if values.get("time_limit_minutes") is not None and type(values["time_limit_minutes"]) is not int:
-            raise SettingsError(f"setting time_limit_minutes: {values['time_limit_minutes']!r} is not int.")
+        for name in ("time_limit_minutes", "trial_seconds"):
+            # True is an int in Python, but not by its type.
+            if values.get(name) is not None and type(values[name]) is not int:
+                raise SettingsError(f"setting {name}: {values[name]!r} is not int.")
         for name in ("completion_code", "screen_out_code", "failed_check_code", "return_url", "continues"):
             if values.get(name) is not None and not isinstance(values[name], str):
                 raise SettingsError(f"setting {name}: {values[name]!r} is not text. Put it in quotes.")

@@ -280,6 +280,8 @@ class StoredAnswer(NamedTuple):
     first_answer: str | None
     # See `models.IssueRow`.
     probability: float | None
+    # Whether the pictures were covered, because the time for them was over.
+    over_time: bool
 
 
 def _answers(connection: Connection, studies: Sequence[int], kind: str) -> list[StoredAnswer]:
@@ -304,6 +306,7 @@ def _answers(connection: Connection, studies: Sequence[int], kind: str) -> list[
                 latest.server_time,
                 vote.answer if later else None,
                 vote.probability,
+                bool((latest.details or {}).get("over")),
             )
         )
     return answers
@@ -337,6 +340,7 @@ def _vote_records(loaded: LoadedStudy, row: StoredAnswer, kind: str, exclusion: 
         "first_answer": row.first_answer,
         "scale": None,
         "probability": row.probability,
+        "over_time": None if study.settings.trial_seconds is None else row.over_time,
     }
     if trial.kind != "rate":
         return [record]
@@ -362,7 +366,7 @@ def _vote_frame(records: list[dict[str, Any]]) -> pd.DataFrame:
     # An empty frame has no types of its own.
     frame["reaction_ms"] = frame["reaction_ms"].astype("int64")
     frame["server_time"] = pd.to_datetime(frame["server_time"], utc=True)
-    for column in ("repeat_of", "expected", "first_answer", "scale", "probability"):
+    for column in ("repeat_of", "expected", "first_answer", "scale", "probability", "over_time"):
         # pandas turns an absent text into NaN.
         frame[column] = frame[column].astype(object).where(frame[column].notna(), None)
     return frame

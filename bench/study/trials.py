@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection
 
-from bench.study import queries, security
+from bench.study import mturk, queries, security
 from bench.study.answers import is_expected, shown_answer, stored_text
 from bench.study.database import SLACK, within
 from bench.study.interface import (
@@ -184,26 +184,28 @@ class TrialHandout(Pairing):
         Raises :class:`NotFinished` for a rater who has trials left in an open study, or who never answered one.
         """
 
-        def work(connection: Connection) -> tuple[Row, Counter[str], bool]:
+        def work(connection: Connection) -> tuple[Row, Counter[str], bool, dict[str, str]]:
             row, votes = self._rater_and_votes(connection, rater)
             loaded = self._load(row.study, connection)
             has_code = loaded.study.settings.failed_check_code is not None
-            return row, votes, has_code and fails_checks(connection, loaded, row.id)
+            failed = has_code and fails_checks(connection, loaded, row.id)
+            return row, votes, failed, connection.scalar(queries.RECRUITED, {"me": row.id}) or {}
 
-        row, votes, failed = self._db.read(work)
+        row, votes, failed, recruited = self._db.read(work)
         # Closing a study ends it for all who have answered anything.
         if row.finished_at is None and (row.closed_at is None or not votes.total()):
             raise NotFinished(f"rater {rater}: has trials left.")
         loaded = self._load(row.study)
         settings = loaded.study.settings
         code = code_of(settings, own_code(loaded.secret, rater), row.ended, failed=failed)
+        submission = None if code is None else mturk.submission(recruited, code)
         url = None
-        if settings.return_url is not None and code is not None:
+        if submission is None and settings.return_url is not None and code is not None:
             # Quoted, as both values may hold any character.
             url = settings.return_url.format(
                 code=quote(code, safe=""), rater=quote(row.external or "", safe="")
             )
-        return Completion(code, url, row.ended)
+        return Completion(code, url, row.ended, submission)
 
     # The open trial
 

@@ -22,6 +22,7 @@ DETAILS: Mapping[str, type | tuple[type, ...]] = {
     "enlarged": int,
     "paused": int,
     "undone": int,
+    "over": bool,
     "reloads": int,
     "width": int,
     "height": int,
@@ -36,9 +37,10 @@ def trial_message(service: Service, rater: str, trial: OpenTrial) -> dict[str, A
     prepared = service.images.prepare(rater, trial.id)
     # A rater can read the whole message in the browser's developer tools. So it names no method, no case and no
     # file: ids and addresses are opaque.
-    words = service.study.words
+    study = service.study
+    words = study.words
     return {
-        "title": service.study.text("title"),
+        "title": study.text("title"),
         "words": words.part("trial"),
         "direction": words.direction,
         "language": words.language,
@@ -46,16 +48,25 @@ def trial_message(service: Service, rater: str, trial: OpenTrial) -> dict[str, A
             "id": trial.id,
             "kind": trial.kind,
             "practice": trial.practice,
-            "question": trial.question,
-            "hint": trial.hint,
+            # HTML, as are the texts of the scales: the study's own words, escaped or made of Markdown.
+            "question": app_text.asked(study, trial.question),
+            "hint": app_text.asked(study, trial.hint, blocks=True),
             "brief": app_text.brief(words, trial),
             "labels": app_text.labels(words, trial),
             "tie": trial.tie,
             "bothBad": trial.both_bad,
             "scales": [
-                {"question": scale.question, "levels": [[level.label, level.means] for level in scale.levels]}
+                {
+                    "question": app_text.asked(study, scale.question),
+                    "levels": [
+                        [app_text.asked(study, level.label), app_text.asked(study, level.means)]
+                        for level in scale.levels
+                    ],
+                }
                 for scale in trial.scales
             ],
+            # Seconds to look at the pictures, None without a limit.
+            "seconds": study.settings.trial_seconds,
             "number": trial.number,
             "total": trial.total,
         },

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
 
 import streamlit as st
 
@@ -15,6 +17,7 @@ from bench.study.interface import (
     NotFinished,
     RaterSession,
     StudyClosed,
+    Submission,
 )
 
 # How a rater's part ended early -> key of the words of the last page.
@@ -104,6 +107,7 @@ def instructions(service: Service, begun: bool) -> None:
     """Shows the instructions. ``begun``: the rater has answered a trial and looks at them again."""
     study = service.study
     words, options = study.words, study.design.options
+    seconds = study.settings.trial_seconds
     compares = options.kinds != ("rate",)
     with st.container(key="sheet"):
         st.html(
@@ -112,6 +116,7 @@ def instructions(service: Service, begun: bool) -> None:
                 app_text.heading(words("how")),
                 app_text.own(study, "instructions"),
                 app_text.keys(words, options),
+                app_text.plain(words("covering", n=seconds)) if seconds is not None else "",
                 app_text.examples(words) if compares else "",
             )
         )
@@ -166,6 +171,21 @@ def last(service: Service, rater: str, closed: bool = False) -> None:
                 app_text.contact(words, study.settings.contact),
             )
         )
+        if completion.submission is not None:
+            _submit(service, completion.submission)
+
+
+@cache
+def _submit_component() -> Any:
+    return st.components.v2.component(
+        "peb_submit", css=app_text.static("submit.css"), js=app_text.static("submit.js")
+    )
+
+
+def _submit(service: Service, form: Submission) -> None:
+    """The button that hands a task in. A form of the page itself: the worker's browser has to send it."""
+    data = {"url": form.url, "fields": dict(form.fields), "label": service.study.words("submit")}
+    _submit_component()(key="submit", data=data)
 
 
 def closed(service: Service, rater: str) -> None:

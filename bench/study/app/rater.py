@@ -17,7 +17,7 @@ from typing import Any
 
 import streamlit as st
 
-from bench.study import StudyError
+from bench.study import StudyError, mturk
 from bench.study.app import pages
 from bench.study.app import text as app_text
 from bench.study.app.messages import read_answer, trial_message
@@ -25,7 +25,6 @@ from bench.study.app.service import LOG, RunFolderMissing, Service
 from bench.study.database import DatabaseError
 from bench.study.images import ImageChanged
 from bench.study.interface import (
-    MTURK_PREVIEW,
     RECRUITERS,
     SESSION_DAYS,
     Answer,
@@ -119,6 +118,9 @@ def _session(service: Service) -> RaterSession | None:
     if "session" in query:
         # No cookie: there is no invitation that it could belong to, and the address has the session already.
         return _come_in(service.resume(query["session"]), "")
+    if mturk.is_preview(query.to_dict()):
+        pages.message(service.study.text("title"), service.study.words("preview"), service)
+        return None
     invitation = query.get("invitation", "")
     external, recruited = recruited_by(query)
     # A cookie belongs to one invitation: another person's, opened in the same browser, has a cookie of its own.
@@ -133,10 +135,6 @@ def _session(service: Service) -> RaterSession | None:
     # A new visitor.
     if not invitation and not service.study.settings.open_registration:
         pages.message(service.study.text("title"), service.study.words("no_invitation"), service)
-        return None
-    if recruited.get("assignmentId") == MTURK_PREVIEW:
-        # Mechanical Turk shows the page before a worker has accepted the task.
-        pages.message(service.study.text("title"), service.study.words("preview"), service)
         return None
     if service.store.status(service.name).closed:
         raise StudyClosed(f"study {service.name} is closed.")

@@ -50,10 +50,25 @@ def plain(text: str, *, soft: bool = False) -> str:
     return f'<p class="plain{" soft" if soft else ""}" dir="auto">{escape(text)}</p>'
 
 
+@cache
+def _parser() -> MarkdownIt:
+    """Reads Markdown. HTML in it is shown as text, and images are links: a page loads nothing else."""
+    return MarkdownIt("commonmark", {"html": False}).disable("image")
+
+
 def markdown(text: str) -> str:
-    """A text of a study in Markdown. HTML in it is shown as text, and images are links: a page loads nothing else."""
-    parser = MarkdownIt("commonmark", {"html": False}).disable("image")
-    return f'<div class="markdown" dir="auto">{parser.render(text)}</div>'
+    """A text of a study in Markdown."""
+    return f'<div class="markdown" dir="auto">{_parser().render(text)}</div>'
+
+
+def asked(study: Study, text: str, *, blocks: bool = False) -> str:
+    """A question, a hint or a text of a scale as HTML: escaped, or made of Markdown where the study says so.
+
+    ``blocks``: paragraphs and lists too, not only marks within a line.
+    """
+    if "questions" not in study.settings.markdown:
+        return escape(text)
+    return str(_parser().render(text) if blocks else _parser().renderInline(text))
 
 
 def own(study: Study, name: str) -> str:
@@ -113,6 +128,8 @@ def about(words: Words, study: Study) -> list[str]:
     ]
     if options.practice:
         items.append(words("about.practice", n=options.practice))
+    if study.settings.trial_seconds is not None:
+        items.append(words("about.seconds", n=study.settings.trial_seconds))
     # A pause costs time where the time is limited.
     items.append(words("about.pause") if limit is None else words("about.limit", n=limit))
     return [*items, words("about.account")]

@@ -55,7 +55,8 @@ class Analysis:
     # Remarks that a reader needs beside the figures.
     notes: tuple[str, ...]
     # raters, n_raters, n_votes, n_pairs, n_ties (no difference), n_both_bad, n_corrected (votes that replace an earlier
-    # answer of the rater), n_best, n_ratings (trials in which an edit was rated), n_cases, n_sources.
+    # answer of the rater), n_over_time (trials answered after their time limit, None without one), n_best, n_ratings
+    # (trials in which an edit was rated), n_cases, n_sources.
     counts: pd.DataFrame
     # raters, scope, kind, method, n (votes that showed it), wins, ties (without a preference), losses, share (of those
     # votes, a tie is half a win), wilson_low, wilson_high, low, high. Then of_all (the same wins as a share of all

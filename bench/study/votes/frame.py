@@ -24,6 +24,8 @@ rater_kind     optional: ``"human"`` (the default), ``"simulated"`` or ``"model"
 exclusion      optional: the exclusion rule that the study stated, as JSON, or None where it is not known
 first_answer   optional: the answer that the rater gave first and then took back, else None
 probability    optional: how likely an adaptive study was to choose the trial, else None
+over_time      optional: whether the answer was given after the time limit of the trial, when its pictures were
+               covered. None without a limit
 scale          optional: the values of the scale of a rating, as JSON, from the worst to the best, else None
 =============  ====================================================================================
 """
@@ -65,7 +67,7 @@ COLUMNS = (
     "server_time",
 )
 # Columns that files of older versions lack.
-OPTIONAL = ("rater_kind", "exclusion", "first_answer", "scale", "probability")
+OPTIONAL = ("rater_kind", "exclusion", "first_answer", "scale", "probability", "over_time")
 # Columns that identify a row.
 KEY = ["study", "rater", "trial", "question"]
 RATER_KINDS = ("human", "simulated", "model")
@@ -100,6 +102,7 @@ def check_votes(votes: pd.DataFrame) -> pd.DataFrame:
     _check_answers(checked)
     _check_times(checked)
     _check_probabilities(checked)
+    _check_over_time(checked)
     # A file that is imported twice would make intervals too narrow.
     twice = checked.duplicated(KEY)
     _refuse(checked, twice, "trial", "was answered twice by one rater: the votes hold doubles")
@@ -112,7 +115,7 @@ def _check_texts(votes: pd.DataFrame) -> None:
 
     if "rater_kind" not in votes.columns:
         votes["rater_kind"] = pd.Series(["human"] * len(votes), dtype=object)
-    for column in ("exclusion", "first_answer", "scale", "probability"):
+    for column in ("exclusion", "first_answer", "scale", "probability", "over_time"):
         if column not in votes.columns:
             votes[column] = None
     # Object dtype: a column of numbers or categories would compare and sort in other ways.
@@ -226,6 +229,17 @@ def _check_probabilities(votes: pd.DataFrame) -> None:
     _refuse(votes, wrong, "probability", "is no number above 0 and up to 1")
     plain = [None if value is None else float(number) for value, number in zip(values, numbers, strict=True)]
     votes["probability"] = pd.Series(plain, dtype=object)
+
+
+def _check_over_time(votes: pd.DataFrame) -> None:
+    """Makes the values True, False or None, in place."""
+    import pandas as pd
+
+    values = [None if _absent(value) else value for value in votes["over_time"].tolist()]
+    _refuse(
+        votes, [value not in (None, True, False) for value in values], "over_time", "is not true or false"
+    )
+    votes["over_time"] = pd.Series([None if value is None else bool(value) for value in values], dtype=object)
 
 
 def _check_times(votes: pd.DataFrame) -> None:

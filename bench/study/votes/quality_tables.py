@@ -57,6 +57,8 @@ def _counts(analysis: Analysis) -> Iterator[Entry]:
         yield "votes", row["raters"], Cell(None, text=str(row["n_votes"]))
         if row["n_ratings"]:
             yield "rated trials", row["raters"], Cell(None, text=str(row["n_ratings"]))
+        if (over := finite(row["n_over_time"])) is not None:
+            yield "answered after the time limit", row["raters"], Cell(None, text=f"{over:.0f}")
 
 
 def _agreement(analysis: Analysis) -> Iterator[Entry]:

@@ -41,6 +41,15 @@ EMPTY = {
 }
 
 
+def _count_over_time(answers: pd.DataFrame) -> int | None:
+    """Number of trials answered after their time limit. None where no trial has one."""
+    if answers["over_time"].isna().all():
+        return None
+    # A trial of ratings has a row per scale.
+    late = answers[answers["over_time"].eq(True)]
+    return len(late[["study", "rater", "trial"]].drop_duplicates())
+
+
 class Selection:
     """Results of the answers of some raters. K classes of votes, M methods, B resamples, N votes."""
 
@@ -177,6 +186,7 @@ class Selection:
                     "n_ties": int((votes["answer"] == TIE).sum()),
                     "n_both_bad": int((votes["answer"] == BOTH_BAD).sum()),
                     "n_corrected": int(votes["first_answer"].notna().sum()),
+                    "n_over_time": _count_over_time(answered),
                     "n_best": int((~pair).sum()),
                     "n_ratings": len(
                         answered[answered["kind"] == "rate"][["study", "rater", "trial"]].drop_duplicates()

@@ -79,16 +79,20 @@ def frame(**columns: Any) -> pd.DataFrame:
     order = [
         *("study", "rater", "trial", "question", "protocol", "case", "source", "category", "kind"),
         *("candidates", "answer", "role", "repeat_of", "expected", "reaction_ms", "server_time"),
-        *(name for name in ("rater_kind", "exclusion", "first_answer", "scale") if name in plain),
+        *(
+            name
+            for name in ("rater_kind", "exclusion", "first_answer", "scale", "over_time")
+            if name in plain
+        ),
     ]
-    objects = ("candidates", "repeat_of", "expected")
+    objects = ("candidates", "repeat_of", "expected", "over_time")
     return pd.DataFrame(
         {name: pd.Series(plain[name], dtype=object) if name in objects else plain[name] for name in order}
     )
 
 
 def small() -> pd.DataFrame:
-    """Two raters, three cases; A repeatedst B, and once A repeatedst C."""
+    """Two raters, three cases; A against B, and once A against C."""
     return frame(
         rater=["x", "x", "x", "y", "y", "y"],
         case=["c0", "c1", "c2", "c0", "c1", "c2"],

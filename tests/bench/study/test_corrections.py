@@ -13,6 +13,7 @@ from bench.study.design import DesignOptions
 from bench.study.interface import VoteRefused, Withdrawn
 from bench.study.store import StudyStore
 from bench.study.types import BOTH_BAD
+from bench.study.votes.analysis import analyse
 from tests.bench.study.runs import OPEN, begin
 
 
@@ -67,6 +68,36 @@ def test_a_correction_supersedes_the_last_answer_and_keeps_it(bad_store: StudySt
     assert len(votes) == 2
     assert (row["answer"], row["first_answer"], row["reaction_ms"]) == (title[1], title[0], 1800)
     assert votes["first_answer"].isna().tolist() == [True, False]
+
+
+def test_an_answer_after_the_time_limit_is_stored_and_counted(store: StudyStore, run_folder: Path) -> None:
+    options = DesignOptions(raters=2, trials=4, repeats=0, attention=0, practice=0)
+    store.create("taste", build([run_folder], options), replace(OPEN, trial_seconds=5))
+    rater = begin(store)
+    # In time, late, late and then changed in time, in time and then changed late.
+    looks = ((False, None), (True, None), (True, False), (False, True))
+    for first, second in looks:
+        trial = store.next_trial(rater)
+        assert trial is not None
+        store.vote(rater, trial.id, 0, 6000, details={"over": first})
+        if second is not None and len(store.votes("taste")) < 4:
+            store.correct(rater, trial.id, 1, 1000, details={"over": second})
+    votes = store.votes("taste")
+    # The last answer of a rater who has finished cannot be changed.
+    assert votes["over_time"].tolist() == [False, True, False, False]
+    counts = analyse(votes, resamples=20).counts.set_index("raters")["n_over_time"]
+    assert counts["all"] == 1
+
+
+def test_without_a_time_limit_no_answer_is_late_or_in_time(bad_store: StudyStore) -> None:
+    rater = begin(bad_store)
+    for _ in range(2):
+        trial = bad_store.next_trial(rater)
+        assert trial is not None
+        bad_store.vote(rater, trial.id, 0, 1000, details={"over": True})
+    votes = bad_store.votes("taste")
+    assert votes["over_time"].tolist() == [None, None]
+    assert analyse(votes, resamples=20).counts["n_over_time"].isna().all()
 
 
 def test_only_the_last_answer_can_be_corrected(bad_store: StudyStore) -> None:

@@ -157,6 +157,8 @@ def test_texts_come_from_markdown_files_beside_the_settings(tmp_path: Path) -> N
         ("screener: [{text: Age}]", "each entry has question"),
         ("time_limit_minutes: 0", "expected 1 minute"),
         ("time_limit_minutes: 1.5", "is not int"),
+        ("trial_seconds: 1", "expected 2 to 3600"),
+        ("trial_seconds: true", "is not int"),
         ("reward: -1", "expected 0 or more"),
         ("reward: .nan", "expected 0 or more"),
         ("reward: much", "is no number"),

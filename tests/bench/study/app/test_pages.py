@@ -209,8 +209,8 @@ def test_what_a_recruiting_service_says_is_kept_also_with_an_invitation(make_sit
         ({}, "", {}),
         ({"STUDY_ID": "s"}, "", {}),
         ({"PROLIFIC_PID": "p", "STUDY_ID": "s", "x": "y"}, "p", {"PROLIFIC_PID": "p", "STUDY_ID": "s"}),
-        ({"workerId": "w", "hitId": "h", "assignmentId": "a"}, "w",
-         {"workerId": "w", "hitId": "h", "assignmentId": "a"}),
+        ({"workerId": "w", "hitId": "h", "assignmentId": "a", "turkSubmitTo": "t"}, "w",
+         {"workerId": "w", "hitId": "h", "assignmentId": "a", "turkSubmitTo": "t"}),
         ({"participant": "q", "PROLIFIC_PID": ""}, "q", {"participant": "q"}),
     ],
 )  # fmt: skip
@@ -247,7 +247,7 @@ def test_the_first_page_names_all_that_the_browser_tells() -> None:
         "by": "keyboard, a mouse or touch", "touch": "touch", "zoomed": "zoomed", "enlarged": "enlarged",
         "flickered": "compared", "undone": "took an answer back", "paused": "paused", "reloads": "reloaded",
         "width": "sizes of your window", "height": "sizes of your window", "ratio": "pixel ratio",
-        "side": "of the pictures",
+        "side": "of the pictures", "over": "time for the pictures",
     }  # fmt: skip
     assert set(words) == set(DETAILS)
     assert all(word in said for word in words.values())
@@ -320,14 +320,6 @@ SCREENER = (
     ScreenerQuestion("How old are you?", ("under 18", "18 or more"), ("18 or more",)),
     ScreenerQuestion("Do you edit pictures?", ("yes", "no")),
 )
-
-
-def test_a_preview_at_mechanical_turk_is_no_rater(make_site) -> None:
-    site = make_site(open_registration=True)
-    page = site.visit(workerId="w", hitId="h", assignmentId="ASSIGNMENT_ID_NOT_AVAILABLE")
-    assert "Accept the task first" in text(page)
-    assert not page.button
-    assert site.store.status("taste").raters == 0
 
 
 @pytest.mark.parametrize("language", ["ar", "de", "es", "zh"])

@@ -35,6 +35,10 @@ LAPTOP: dict[str, Any] = {"viewport": {"width": 1440, "height": 900}}
 PHONE: dict[str, Any] = {
     "viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2,
 }  # fmt: skip
+RATED_AND_PAIRED = DesignOptions(
+    kinds=("rate", "pair"), raters=2, trials=7, repeats=0, attention=1, practice=1, both_bad=True,
+    scales=read_scales(["sc", "overall"]),
+)  # fmt: skip
 SCREENER = (ScreenerQuestion("How old are you?", ("under 18", "18 or more"), ("18 or more",)),)
 
 # The element with the focus, inside the trial's component too: its text and its value.
@@ -185,18 +189,14 @@ def session(page: Page, visit: Visit, link: str, *, keyboard: bool) -> None:
 
 
 @contextmanager
-def served(folder: Path, language: str) -> Iterator[tuple[str, StudyStore]]:
-    """Serves a study of ratings and pairs in a language, as `study serve` does. Yields its address."""
-    design = build(
-        [odd_run(folder / "run")],
-        DesignOptions(
-            kinds=("rate", "pair"), raters=2, trials=7, repeats=0, attention=1, practice=1,
-            both_bad=True, scales=read_scales(["sc", "overall"]),
-        ),
-    )  # fmt: skip
+def served(
+    folder: Path, settings: StudySettings, options: DesignOptions = RATED_AND_PAIRED
+) -> Iterator[tuple[str, StudyStore]]:
+    """Serves a study, as `study serve` does. Yields its address."""
+    design = build([odd_run(folder / "run")], options)
     target = folder / "studies.db"
     with StudyStore.open(target) as store, socket.socket() as free:
-        store.create("taste", design, StudySettings(language=language, screener=SCREENER))
+        store.create("taste", design, settings)
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
@@ -221,7 +221,8 @@ def visits(request: pytest.FixtureRequest, browser: Browser, tmp_path_factory: p
     """The language, and a session on a laptop by the keyboard alone and one on a phone by touch."""
     language = str(request.param)
     done: dict[str, Visit] = {}
-    with served(tmp_path_factory.mktemp(language), language) as (address, store):
+    settings = StudySettings(language=language, screener=SCREENER)
+    with served(tmp_path_factory.mktemp(language), settings) as (address, store):
         for name, device in (("laptop", LAPTOP), ("phone", PHONE)):
             visit = done[name] = Visit(store)
             context = browser.new_context(**device)

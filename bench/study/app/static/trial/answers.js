@@ -5,6 +5,28 @@ class AnswerPage extends DialogPage {
     const seen = this.ready && !this.paused && !this.busy && !this.data.feedback && document.visibilityState === "visible";
     if (seen) this.clock.run();
     else this.clock?.stop();
+    this.countDown(seen);
+  }
+
+  // The pictures of a trial with a time limit are covered when it is over. The time is that of the answer's clock, so a
+  // pause stops it and a reload does not begin it anew.
+  countDown(seen) {
+    clearTimeout(this.counting);
+    const { seconds } = this.data.trial;
+    if (seconds === null || !this.clock || this.data.feedback || this.used.over) return;
+    const left = 1000 * seconds - this.clock.read();
+    this.timeText.textContent = this.t("seconds_left", { n: Math.max(0, Math.ceil(left / 1000)) });
+    if (left <= 0) this.cover();
+    else if (seen) this.counting = setTimeout(() => this.tick(), Math.max(20, left % 1000));
+  }
+
+  cover() {
+    this.setFlicker(false);
+    this.zoomBy(0);
+    if (this.box?.classList.contains("large")) this.box.close();
+    this.used.over = true;
+    this.root.classList.add("over");
+    this.live.textContent = this.t("time_over");
   }
 
   setBusy(busy) {
@@ -35,7 +57,7 @@ class AnswerPage extends DialogPage {
     }
     if (this.held) this.used.undone += 1;
     this.setFlicker(false);
-    this.held = { value, by, at: now, ms: Math.round(this.clock.read()) };
+    this.held = { value, by, at: now, ms: Math.round(this.clock.read()), over: this.used.over };
     this.showChoice(value);
     const answer = { tie: this.t("tie"), "both bad": this.t("both_bad") }[value] ?? this.data.trial.labels[value];
     this.live.textContent = this.t("press_undo", { answer });
@@ -69,7 +91,7 @@ class AnswerPage extends DialogPage {
 
   commit() {
     if (!this.held) return;
-    const { value, by, ms } = this.held;
+    const { value, by, ms, over } = this.held;
     clearTimeout(this.undoing);
     this.held = null;
     this.root.classList.remove("held");
@@ -85,6 +107,7 @@ class AnswerPage extends DialogPage {
       details: {
         by,
         ...this.used,
+        over, // when the answer was chosen, not when it is sent
         reloads: this.clock.reloads,
         width: window.innerWidth,
         height: window.innerHeight,
@@ -123,6 +146,8 @@ class AnswerPage extends DialogPage {
     this.busy = false;
     this.root.classList.remove("busy");
     this.root.dataset.ready = "false";
+    this.used.over = false;
+    this.root.classList.remove("over"); // the explanation is about the pictures
     const next = button("answer next", this.t("next"), () => this.next(), "→");
     const box = make("div", feedback.correct ? "feedback good" : "feedback bad",
       make("strong", "", this.t(feedback.correct ? "expected" : "look_again")), make("p", "", feedback.text));

@@ -16,7 +16,7 @@ class DialogPage extends ZoomPage {
   }
 
   openBox(index) {
-    if (!this.ready) return;
+    if (!this.ready || this.used.over) return;
     this.setFlicker(false);
     this.used.enlarged += 1;
     this.loadFull();
@@ -138,7 +138,7 @@ class DialogPage extends ZoomPage {
     const list = make("dl", "keys");
     for (const [key, what] of keys) list.append(make("dt", "", make("kbd", "", key)), make("dd", "", what));
     const box = this.dialog("sheet", this.t("help"),
-      make("h2", "", this.data.trial.question), make("p", "", this.data.trial.hint), list,
+      rich("h2", "", this.data.trial.question), rich("div", "hint", this.data.trial.hint), list,
       make("p", "small", this.t("help_text")),
       make("div", "row end", button("quiet", this.t("instructions"), () => this.dispatch("instructions", {})), button("answer next", this.t("close"), () => box.close(), "Esc")));
   }

@@ -27,16 +27,19 @@ class TrialPage {
     track.setAttribute("aria-valuetext", where);
     const count = make("span", "count", where);
     count.setAttribute("aria-live", "polite");
+    // The seconds that are left to look at the pictures.
+    this.timeText = trial.seconds === null ? null : make("span", "time");
+    this.timeText?.setAttribute("role", "timer");
     const name = make("span", "title", title);
     name.dir = "auto";
     const changing = this.data.changing !== null;
     let change = null;
     if (changing) change = button("quiet keep", this.t("keep"), () => this.change(false), "Esc");
     else if (this.data.back) change = button("quiet back", this.t("change"), () => this.change(true), "Z");
-    const bar = make("header", "bar", name, make("div", "progress", count, track),
+    const bar = make("header", "bar", name, make("div", "progress", count, this.timeText, track),
       make("div", "menu", change, button("quiet", this.t("help"), () => this.openHelp(), "?"), button("quiet", this.t("pause"), () => this.openPause(), "P")));
 
-    const asked = make("h1", "question", trial.question);
+    const asked = rich("h1", "question", trial.question);
     asked.dir = "auto";
     asked.tabIndex = -1;
     const brief = make("div", "brief");
@@ -46,7 +49,7 @@ class TrialPage {
       body.tabIndex = text.length > 300 ? 0 : -1;
       brief.append(make("div", `line ${kind}`, make("span", "label", label), body));
     }
-    const hint = make("p", "hint", trial.hint);
+    const hint = rich("div", "hint", trial.hint);
     hint.dir = "auto";
     const ask = make("section", "ask", asked, hint, brief);
 
@@ -82,6 +85,7 @@ class TrialPage {
   frame(images, index) {
     const frame = make("div", "frame", ...images);
     frame.dataset.loading = this.t("loading");
+    frame.dataset.over = this.t("time_over");
     const expand = button("expand", "⤢", () => this.openBox(index));
     expand.setAttribute("aria-label", this.enlargeName(index));
     expand.title = this.t("enlarge");

@@ -2,8 +2,9 @@
 //
 // All pictures are fetched from opaque addresses and shown together once the last one is decoded: no address, no
 // name, no size and no moment tells one from another. The next trial's are fetched while this one is looked at.
-// Texts are set as text, never as markup; the page's own words come from the server, in the study's language. The clock
-// is monotonic: it runs while the pictures can be seen, so neither a pause nor a set clock counts.
+// Texts are set as text, never as markup. Only questions, hints and scales are HTML, which the server has escaped or made
+// of Markdown. The page's own words come from the server, in the study's language. The clock is monotonic: it runs while
+// the pictures can be seen, so neither a pause nor a set clock counts.
 //
 // The files of this folder are joined into one script (`text.TRIAL_SCRIPT`), and each uses what the ones before define.
 // This one has constants, elements, the clock, and pictures by address.
@@ -26,6 +27,17 @@ function make(tag, className, ...children) {
 // True where the levels of a scale say when they fit.
 function means(scale) {
   return scale.levels.some(([, text]) => text);
+}
+
+// An element with words of the study: HTML that the server has escaped or made of Markdown.
+function rich(tag, className, html) {
+  const node = make(tag, className);
+  node.innerHTML = html;
+  for (const link of node.querySelectorAll("a")) {
+    link.target = "_blank"; // the page of the trial stays, and its address is not passed on
+    link.rel = "noreferrer";
+  }
+  return node;
 }
 
 function button(className, label, onPress, key) {

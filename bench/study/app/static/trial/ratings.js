@@ -5,7 +5,7 @@ class RatingPage extends TrialPage {
     const { scales, id } = this.data.trial;
     this.ratings = [...(this.data.changing ?? scales.map(() => null))];
     const groups = scales.map((scale, number) => {
-      const legend = make("legend", "", scale.question);
+      const legend = rich("legend", "", scale.question);
       legend.dir = "auto";
       const levels = scale.levels.map(([label, means], position) => {
         const input = make("input");
@@ -13,7 +13,7 @@ class RatingPage extends TrialPage {
         input.name = `scale-${id}-${number}`;
         input.checked = this.ratings[number] === position;
         input.addEventListener("change", () => this.rate(number, position));
-        const text = make("span", "level", make("b", "", label), means ? make("small", "", means) : null);
+        const text = make("span", "level", rich("b", "", label), means ? rich("small", "", means) : null);
         const node = make("label", "option", input, text, make("kbd", "", String(position + 1)));
         node.dir = "auto";
         return node;
@@ -47,7 +47,7 @@ class RatingPage extends TrialPage {
 
   submit(by) {
     if (!this.ready || this.busy || this.paused || this.data.feedback || this.ratings.includes(null)) return;
-    this.held = { value: this.ratings, by, at: performance.now(), ms: Math.round(this.clock.read()) };
+    this.held = { value: this.ratings, by, at: performance.now(), ms: Math.round(this.clock.read()), over: this.used.over };
     this.commit();
   }
 

@@ -34,6 +34,7 @@ class View extends AnswerPage {
     this.setFlicker(false);
     clearTimeout(this.resend);
     clearTimeout(this.undoing);
+    clearTimeout(this.counting);
     this.clock?.stop();
   }
 
@@ -82,7 +83,7 @@ class View extends AnswerPage {
     // The open trial is left and comes back while the answer before it is changed.
     if (!this.clocks.has(trial.id)) this.clocks.set(trial.id, new Clock(trial.id));
     this.clock = this.clocks.get(trial.id);
-    this.used = { zoomed: 0, flickered: 0, enlarged: 0, paused: 0, undone: 0 };
+    this.used = { zoomed: 0, flickered: 0, enlarged: 0, paused: 0, undone: 0, over: false };
     this.zoom = { scale: 1, u: 0, v: 0 };
     this.ready = false;
     this.paused = false;
@@ -91,7 +92,7 @@ class View extends AnswerPage {
     this.urls = null;
     this.full = null;
     clearTimeout(this.undoing);
-    this.root.classList.remove("held");
+    this.root.classList.remove("held", "over");
     this.figures = [];
     this.drawPage(trial);
     this.arrange();

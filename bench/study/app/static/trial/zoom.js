@@ -78,6 +78,7 @@ class ZoomPage extends RatingPage {
   // --- flicker and outline ---------------------------------------------------------------------------
 
   setFlicker(on) {
+    if (on && this.used.over) return;
     if (Boolean(this.flickering) === on) return;
     clearInterval(this.flickering);
     this.flickering = null;
