@@ -39,6 +39,9 @@ T = TypeVar("T")
 # Accepted difference between two clocks.
 SLACK = timedelta(seconds=60)
 
+# Time for which the difference between the server's clock and this process's is used before it is measured again.
+RECHECK = timedelta(seconds=60)
+
 # Execution option of a writing transaction. Its value is SQLite's PRAGMA synchronous.
 _WRITE = "peb_write"
 # Key of PostgreSQL's advisory lock around the migration ("PEBS" in ASCII). Servers that start together would all create
@@ -86,6 +89,15 @@ class Database:
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._patience = patience
         self._clock = clock
+        # PostgreSQL: the server's clock less this process's, and when it was measured. One pair, so that threads always
+        # read both of one measurement.
+        self._ahead: tuple[timedelta, datetime] | None = None
+        # Engines over the same connections. PostgreSQL: without BEGIN and COMMIT, which are two more round trips to
+        # the server. And one in which all statements of a transaction see one state; SQLite's always do.
+        self._single = engine if self.is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._snapshot = (
+            engine if self.is_sqlite else engine.execution_options(isolation_level="REPEATABLE READ")
+        )
         # PostgreSQL combines commits itself.
         self._writer = _Writer(engine) if self.is_sqlite else None
 
@@ -138,16 +150,28 @@ class Database:
         self.engine.dispose()
 
     def now(self, connection: Connection) -> datetime:
-        """UTC of the database server, which all app servers share. For SQLite, UTC of this process."""
-        if self.is_sqlite:
-            return self._clock.now()
-        moment = connection.scalar(select(func.clock_timestamp()))
-        assert isinstance(moment, datetime)
-        return moment.astimezone(UTC)
+        """UTC of the database server, which all app servers share. For SQLite, UTC of this process.
 
-    def read(self, work: Callable[[Connection], T]) -> T:
-        """Runs ``work`` in a transaction that sees one state of the database. Raises :class:`DatabaseError`."""
-        return self._retry(work, write=False)
+        The server is asked once in ``RECHECK``. In between, this process's clock tells how much later it is.
+        """
+        own = self._clock.now()
+        if self.is_sqlite:
+            return own
+        ahead = self._ahead
+        if ahead is None or not timedelta() <= own - ahead[1] < RECHECK:
+            moment = connection.scalar(select(func.clock_timestamp()))
+            assert isinstance(moment, datetime)
+            # The server looked at its clock about half way through the call.
+            own += (self._clock.now() - own) / 2
+            self._ahead = ahead = (moment.astimezone(UTC) - own, own)
+        return own + ahead[0]
+
+    def read(self, work: Callable[[Connection], T], *, snapshot: bool = False) -> T:
+        """Runs ``work``, which only reads. Raises :class:`DatabaseError`.
+
+        ``snapshot``: all statements see one state of the database, whatever others write in the meantime.
+        """
+        return self._retry(work, engine=self._snapshot if snapshot else self._single)
 
     def write(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
         """Runs ``work`` in a transaction that is on disk when this returns. Raises :class:`DatabaseError`.
@@ -155,17 +179,18 @@ class Database:
         ``durable=False`` is for work that would simply be done again. SQLite then leaves it to the operating
         system until the next durable write. It survives the end of this process, but maybe not a power cut.
         """
-        return self._retry(work, write=True, durable=durable)
+        return self._retry(work, engine=None, durable=durable)
 
-    def _retry(self, work: Callable[[Connection], T], *, write: bool, durable: bool = False) -> T:
+    def _retry(self, work: Callable[[Connection], T], *, engine: Engine | None, durable: bool = False) -> T:
+        """Runs ``work`` on an engine that reads, or writes where it is None."""
         # Every error leads to one of three ends: another attempt, a remedy for the user, or the error itself.
         deadline = time.monotonic() + self._patience
         pause = 0.01
         while True:
             try:
-                if write and self._writer is not None:
+                if engine is None and self._writer is not None:
                     return self._writer.run(work, durable)
-                with self.engine.connect() as connection, connection.begin():
+                with (engine or self.engine).connect() as connection, connection.begin():
                     return work(connection)
             except DBAPIError as error:
                 if not self._is_transient(error):

@@ -177,7 +177,6 @@ OPEN_ISSUE = (
     .order_by(IssueRow.number.desc())
     .limit(1)
 )
-ISSUES = select(func.count()).select_from(IssueRow).where(IssueRow.rater_id == me)
 RELEASE = update(IssueRow).where(IssueRow.rater_id == me, IssueRow.trial_id == trial).values(released=True)
 HELD_UNTIL = select(HoldRow.until).where(
     HoldRow.trial_id == trial, HoldRow.kind == kind, HoldRow.rater_id == me
@@ -362,7 +361,8 @@ class Writes:
             .values(
                 rater_id=me,
                 trial_id=trial,
-                number=bindparam("number"),
+                # The rater's row is locked, so no other trial is issued in the meantime.
+                number=select(func.count()).where(IssueRow.rater_id == me).scalar_subquery(),
                 issued_at=now,
                 released=False,
                 probability=bindparam("probability"),

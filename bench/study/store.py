@@ -83,7 +83,7 @@ class StudyStore(Registration, Screening, Corrections):
             return raters, counts, failed
 
         # All queries see one state of the database.
-        rows, counts, failed = self._db.read(work)
+        rows, counts, failed = self._db.read(work, snapshot=True)
         # Row id of the rater -> role -> votes.
         votes: defaultdict[int, Counter[str]] = defaultdict(Counter)
         for count in counts:
@@ -177,7 +177,7 @@ class StudyStore(Registration, Screening, Corrections):
             return raters, _answers(connection, [loaded.id], kind)
 
         # Row id of the rater -> votes in the order of storing.
-        raters, votes = self._db.read(work)
+        raters, votes = self._db.read(work, snapshot=True)
         by_rater: defaultdict[int, list[StoredAnswer]] = defaultdict(list)
         for vote in votes:
             by_rater[vote.rater_id].append(vote)
@@ -202,7 +202,7 @@ class StudyStore(Registration, Screening, Corrections):
             row_id: Exclusion(**entry.study.settings.exclusion).to_json() for row_id, entry in loaded.items()
         }
         # The database has who answered what. The design adds what the trial was.
-        rows = self._db.read(lambda c: _answers(c, list(loaded), kind))
+        rows = self._db.read(lambda c: _answers(c, list(loaded), kind), snapshot=True)
         return _vote_frame(
             [
                 record
@@ -214,7 +214,7 @@ class StudyStore(Registration, Screening, Corrections):
     def status(self, study: str, kind: str = HUMAN) -> StudyStatus:
         """Counts of a study at this moment."""
         loaded = self._load(study)
-        return self._db.read(lambda c: self._status(c, loaded, kind))
+        return self._db.read(lambda c: self._status(c, loaded, kind), snapshot=True)
 
     def _status(self, connection: Connection, loaded: LoadedStudy, kind: str) -> StudyStatus:
         now = self._db.now(connection)

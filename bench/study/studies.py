@@ -125,6 +125,11 @@ class StudyCatalog:
             lambda c: c.execute(update(StudyRow).where(*still_open).values(closed_at=self._db.now(c)))
         )
 
+    def is_closed(self, name: str) -> bool:
+        """True for a study that takes no new raters."""
+        query = select(StudyRow.closed_at).where(StudyRow.id == self._load(name).id)
+        return self._db.read(lambda c: c.execute(query).scalar_one()) is not None
+
     def set_address(self, study: str, address: str) -> None:
         """Stores the address at which a study is served, such as ``http://localhost:8501``."""
         if len(address) > 255:

@@ -270,8 +270,7 @@ class TrialHandout(Pairing):
                 raise StudyFull(f"study {me.study}: every open trial is with another rater.")
             connection.execute(queries.FINISHED, my_values)
             return None
-        number = connection.execute(queries.ISSUES, my_values).scalar_one()
-        issue = {"trial": drawn.row.id, "number": number, "probability": drawn.probability}
+        issue = {"trial": drawn.row.id, "probability": drawn.probability}
         connection.execute(self._writes.issue, {**my_values, **issue})
         return self._open_trial(connection, me, drawn.row, drawn.votes)
 

@@ -136,7 +136,7 @@ def _session(service: Service) -> RaterSession | None:
     if not invitation and not service.study.settings.open_registration:
         pages.message(service.study.text("title"), service.study.words("no_invitation"), service)
         return None
-    if service.store.status(service.name).closed:
+    if service.store.is_closed(service.name):
         raise StudyClosed(f"study {service.name} is closed.")
     if invitation:
         # Checked before the consent page, so that nobody agrees to a study that their link does not open.

@@ -7,10 +7,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
-from bench.study.database import Clock, DatabaseError
+from bench.study.database import RECHECK, Clock, Database, DatabaseError
 from bench.study.design import Design
 from bench.study.store import StudyStore
+from tests.bench.study.conftest import Postgres
+from tests.bench.study.runs import HandClock
 
 
 def test_a_store_that_is_none_is_refused(tmp_path: Path) -> None:
@@ -57,3 +60,32 @@ def test_setting_the_clock_does_not_move_the_processs_own(monkeypatch: pytest.Mo
     before = clock.now()
     monkeypatch.setattr("time.time", lambda: 0.0)
     assert timedelta() <= clock.now() - before < timedelta(seconds=5)
+
+
+def test_times_are_those_of_the_server_whatever_the_clock_of_this_process_says(postgres: Postgres) -> None:
+    clock = HandClock()
+    database = Database.open(postgres.database("clock"), clock=clock)
+    server = database.read(lambda c: c.execute(text("SELECT clock_timestamp()")).scalar_one())
+    first = database.read(database.now)
+    assert abs(first - server) < timedelta(seconds=30)
+    # Between two looks at the server's clock, the process's own tells how much later it is.
+    clock.forward(40)
+    assert database.read(database.now) - first == timedelta(seconds=40)
+    # Then the server is asked again. Less than a minute has passed there.
+    clock.forward(RECHECK.total_seconds())
+    assert database.read(database.now) - first < timedelta(seconds=60)
+    database.close()
+
+
+def test_a_snapshot_sees_one_state_whatever_others_write(postgres: Postgres) -> None:
+    database = Database.open(postgres.database("snapshot"))
+    database.write(lambda c: c.execute(text("CREATE TABLE notes (x int)")))
+
+    def count_twice(connection):  # type: ignore[no-untyped-def]
+        before = connection.execute(text("SELECT count(*) FROM notes")).scalar_one()
+        database.write(lambda c: c.execute(text("INSERT INTO notes VALUES (1)")))
+        return before, connection.execute(text("SELECT count(*) FROM notes")).scalar_one()
+
+    assert database.read(count_twice, snapshot=True) == (0, 0)
+    assert database.read(count_twice) == (1, 2)
+    database.close()

@@ -15,10 +15,10 @@ from bench.files import sha256_bytes
 from bench.images import ImageError, from_array, png_bytes, read_mask, read_rgb, to_array
 from bench.study.build import build
 from bench.study.design import Design, DesignOptions
-from bench.study.images import BUCKET, ImageChanged, ImageServer, fill_png, outline, trial_images
+from bench.study.images import BUCKET, ImageChanged, ImageServer, PngShelf, fill_png, outline, trial_images
 from bench.study.interface import VoteRefused
 from bench.study.store import StudyStore
-from bench.study.types import GROUND_TRUTH, NOISE, QUESTIONS
+from bench.study.types import GROUND_TRUTH, NOISE, QUESTIONS, SOURCE
 from bench.study.words import words_of
 from tests.bench.fakes import noise, square
 
@@ -249,6 +249,55 @@ def test_large_images_come_at_display_size_first_and_whole_on_demand(
         assert np.array_equal(decoded(png), pixels)
     # Neither kind tells one image from another by its length.
     assert len({len(png) for png in shown}) == len({len(png) for png in full}) == 1
+
+
+def test_an_image_is_encoded_once_for_all_raters(taste: StudyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = []
+
+    def counted(image: Image.Image) -> bytes:
+        encoded.append(image)
+        return png_bytes(image)
+
+    monkeypatch.setattr("bench.study.images.png_bytes", counted)
+    server = ImageServer(taste)
+    answers: dict[str, bytes] = {}
+    for _ in range(3):
+        rater = taste.register("taste").rater
+        while (trial := taste.next_trial(rater)) is not None:
+            answers |= fetch(server, rater, trial.id)
+            taste.vote(rater, trial.id, 0, 500)
+    design = taste.study("taste").design
+    shown = {
+        (trial.case, candidate)
+        for trial in design.trials
+        for candidate in (*trial.candidates, SOURCE, "outline")
+    }
+    # Several raters see most of the images, and no image is encoded twice.
+    assert len(encoded) <= len(shown) < len(answers)
+
+
+def test_without_memory_for_images_the_bytes_are_the_same(taste: StudyStore) -> None:
+    rater = taste.register("taste").rater
+    trial = taste.next_trial(rater)
+    assert trial is not None
+    pngs = fetch(ImageServer(taste), rater, trial.id)
+    assert fetch(ImageServer(taste, shelf_bytes=0, trial_bytes=0), rater, trial.id) == pngs
+
+
+def test_a_shelf_holds_no_more_than_its_bytes_and_the_latest_entry() -> None:
+    shelf = PngShelf(10)
+    shelf.put("a", {"x": b"1234", "y": b"12"})
+    shelf.put("b", {"x": b"1234"})
+    assert shelf.get("a") == {"x": b"1234", "y": b"12"}
+    # `b` is the one that was not used for longest.
+    shelf.put("c", {"x": b"1"})
+    assert shelf.get("b") is None
+    assert shelf.get("a") is not None
+    # An entry that takes the place of another counts once.
+    shelf.put("c", {"x": b"123"})
+    assert shelf.get("a") is not None
+    shelf.put("d", {"x": b"12345678901234"})
+    assert [shelf.get(key) is not None for key in "acd"] == [False, False, True]
 
 
 def test_a_case_without_a_mask_has_no_outline_and_no_hint_of_one(design: Design) -> None:
