@@ -152,7 +152,7 @@ def test_every_error_of_the_project_derives_from_the_one_base() -> None:
     assert [name.rpartition(" ")[2] for name in apart] == ["BenchError"], apart
 
 
-SHARED_NAMES = {"Options", "_Outcome"}
+SHARED_NAMES = {"Options"}
 """``Options`` is what each configurable class calls its own options."""
 
 
