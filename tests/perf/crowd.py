@@ -57,11 +57,11 @@ def page(port: int, invitation: str, together: Barrier | None = None) -> str:
                 return "\n".join(filter(None, parts))
 
 
-def start(port: int, target: Path, folder: Path) -> subprocess.Popen[bytes]:
-    """A new server, once its health check says ok."""
+def start(port: int, target: str | Path, folder: Path, study: str = "crowd") -> subprocess.Popen[bytes]:
+    """A new server of a study, once its health check says ok."""
     command = "from bench.study.cli import study_app; study_app()"
     server = subprocess.Popen(
-        [sys.executable, "-c", command, "serve", "crowd", "--store", str(target), "--port", str(port),
+        [sys.executable, "-c", command, "serve", study, "--store", str(target), "--port", str(port),
          "--address", "127.0.0.1"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
