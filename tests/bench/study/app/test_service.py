@@ -221,7 +221,7 @@ def test_a_trial_of_the_payload_tells_no_method(store: StudyStore, run_folder: P
         # The message holds these fields and no others.
         assert set(data["trial"]) == {
             *("id", "kind", "practice", "question", "hint", "brief", "labels", "tie", "bothBad", "scales"),
-            *("number", "total"),
+            *("number", "total", "seconds"),
         }
         store.vote(rater, trial.id, 0, 900)
         answers += 1
