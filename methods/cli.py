@@ -25,7 +25,7 @@ from bench.downloads import check_ready
 from bench.errors import BenchError
 from bench.session import GpuTime
 from bench.terminal import console
-from methods.zoo.commands import LEVEL_1, Levels, level_numbers, zoo_app
+from methods.zoo.commands import ALL_LEVELS, Levels, level_numbers, zoo_app
 
 if TYPE_CHECKING:
     from bench.edit import EditMethod
@@ -67,7 +67,7 @@ GpuMemory = Annotated[
         "train sd_inpainting",
         "train reader --device cuda --samples 400000",
         "train prompt_edit_diff_token_content --warm --seed 1",
-        "train text_to_image --levels 1,2,3",
+        "train reader --levels 1,3 --warm --samples 64000",
         "list recipes",
     )
 )
@@ -77,8 +77,8 @@ def train(
     work: Annotated[
         Path | None,
         typer.Option(
-            help="Where checkpoints and sample grids go. [default: .work/zoo/RECIPE; with --levels 1,2,3 "
-            ".work/zoo-levels-1-2-3/RECIPE]"
+            help="Where checkpoints and sample grids go. [default: .work/zoo/RECIPE; with --levels 1,3 "
+            ".work/zoo-levels-1-3/RECIPE]"
         ),
     ] = None,
     device: Device = "auto",
@@ -92,12 +92,12 @@ def train(
         int,
         typer.Option(min=0, help="Another run of a recipe of PromptEditDiff, saved as RECIPE_seedN."),
     ] = 0,
-    levels: Levels = LEVEL_1,
+    levels: Levels = ALL_LEVELS,
 ) -> None:
     """Train one of the embedded checkpoints from scratch. The same command continues a stopped training.
 
-    With --warm, a variant of PromptEditDiff starts from the checkpoint of its method. With --levels 1,2,3 it learns
-    from all levels in equal shares, and its card has its held-out figures per level.
+    With --warm, a variant of PromptEditDiff starts from the checkpoint of its method. Networks learn from the levels of
+    --levels in equal shares, and the card has the held-out figures of each level.
     """
     from bench.devices import resolve_device
     from bench.registry import Registry
@@ -130,7 +130,7 @@ def train(
 
     # Train.
     # Recipes share the corpus beside their folders, so every mixture of levels has folders of its own.
-    mixture = "zoo" if numbers == (1,) else f"zoo-levels-{'-'.join(map(str, numbers))}"
+    mixture = "zoo" if numbers == level_numbers(ALL_LEVELS) else f"zoo-levels-{'-'.join(map(str, numbers))}"
     folder = work or Path(".work") / mixture / (f"{recipe}_seed{seed}" if seed else recipe)
     machine = Machine(device=resolve_device(device))
     with progress_bar() as progress:

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 zoo_app = typer.Typer(no_args_is_help=True, help="The embedded checkpoints.", epilog=examples("zoo check"))
 
-# The levels of the rendered world. The shipped checkpoints were trained on level 1.
+# The levels of the rendered world, of which the shipped checkpoints learned all three.
 Levels = Annotated[
     str, typer.Option(metavar="N,N,...", help="Levels of difficulty of the rendered world, of 1, 2 and 3.")
 ]
 LEVEL_1 = "1"
+ALL_LEVELS = "1,2,3"
 
 _STATE_COLORS = {"passed": "green", "missed": "red", "under-trained": "yellow", "measured": ""}
 _STATE_MARKS = {"passed": "yes", "missed": "**no**", "under-trained": "under-trained", "measured": ""}

@@ -38,29 +38,22 @@ def test_outputs_of_no_case_are_told_by_the_dry_run_and_refused_before_any_edit(
 @pytest.mark.parametrize(
     ("suite", "cases", "methods"),
     [
-        ("demo", {"mini-celeba-hq": 64, "mini-coco": 64}, 15),
-        ("demo-levels", {"mini-celeba-hq": 48, "mini-coco": 48, "world-level-2": 32}, 15),
+        ("demo", {"mini-celeba-hq": 48, "mini-coco": 48, "world-level-2": 32}, 15),
         (
-            "world-levels",
+            "mini-paper",
             {"mini-celeba-hq": 400, "mini-coco": 400, "world-level-2": 400, "world-level-3": 402},
-            13,
+            12,
         ),
     ],
 )
 def test_the_plans_of_the_suites_of_the_rendered_world(
     suite: str, cases: dict[str, int], methods: int, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from methods.zoo import manifest
-
     assert run("run", suite, "--dry-run", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
     assert {row["protocol"]: row["cases"] for row in plan["rows"]} == cases
     assert plan["edits"] == methods * sum(cases.values())
-    # Nothing is missing but a checkpoint that this copy of the zoo does not have.
-    absent = [name for name in ("controlnet_inpaint",) if name not in manifest.names()]
-    expected = absent if suite == "world-levels" else []
-    assert len(plan["not_ready"]) == len(expected)
-    assert all(f"train {name}" in text for name, text in zip(expected, plan["not_ready"], strict=True))
+    assert plan["not_ready"] == []
 
 
 def test_the_plan_of_a_suite_without_its_data_counts_edits_bytes_and_hours(
