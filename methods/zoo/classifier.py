@@ -3,6 +3,9 @@
 A small convolutional network with one softmax head per attribute. It has two views: the whole image, and an enlarged
 square around the region, so that small parts are classified as well as large ones. A fourth input channel marks the
 region. Every head has the value ``other``: the region shows none of the attribute's values.
+
+The heads also see the mean of the first layers' features over the region. A part that is one pixel wide has nearly no
+share in the features of the last layer, which describe 32 x 32 pixels each.
 """
 
 from __future__ import annotations
@@ -48,14 +51,18 @@ class ClassifierNetwork(nn.Module):
         for width, next_width in zip(widths, [*widths[1:], widths[-1]], strict=True):
             layers += [_ResidualBlock(width), nn.Conv2d(width, next_width, 3, stride=2, padding=1)]
         self.body = nn.Sequential(*layers, _ResidualBlock(widths[-1]))
-        # Two views of 2 x 2 positions each.
-        self.head = nn.Linear(2 * 4 * widths[-1], sum(len(v) for v in self.labels.values()))
+        # Two views, each with 2 x 2 positions and the mean over the region.
+        self.head = nn.Linear(2 * (4 * widths[-1] + widths[0]), sum(len(v) for v in self.labels.values()))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """The two views of :func:`views`, float (N, 2, 4, 64, 64) => attribute -> logits (N, values)."""
-        # Both views pass the same body, and their features are concatenated. (N, 2 * 4 * C)
-        features = F.silu(self.body(x.flatten(0, 1))).reshape(len(x), -1)
-        logits = self.head(features).split([len(v) for v in self.labels.values()], dim=1)
+        # Both views pass the same body. (2 N, 4, 64, 64) => (2 N, 32, 32, 32) => (2 N, 128, 2, 2)
+        both = x.flatten(0, 1)
+        early = self.body[:2](both)
+        late = F.silu(self.body[2:](early))
+        # The features of all positions, and those of the region. (N, 2 * 4 * 128) and (N, 2 * 32)
+        features = [late.reshape(len(x), -1), region_mean(F.silu(early), both[:, 3:]).reshape(len(x), -1)]
+        logits = self.head(torch.cat(features, 1)).split([len(v) for v in self.labels.values()], dim=1)
         return dict(zip(self.labels, logits, strict=True))
 
     @torch.no_grad()
@@ -91,6 +98,18 @@ def with_labels(model: ClassifierNetwork, labels: Mapping[str, Sequence[str]]) -
         wider.head.weight[: len(model.head.weight)] = model.head.weight
         wider.head.bias[: len(model.head.bias)] = model.head.bias
     return wider
+
+
+def region_mean(features: Tensor, marks: Tensor) -> Tensor:
+    """Mean of the features (N, C, h, w) over the region: (N, C), and 0 where the region is empty.
+
+    ``marks`` (N, 1, H, W) is 1 in the region and -1 outside, at a whole multiple of the features' size. A position counts
+    by the share of its pixels that lie in the region.
+    """
+    shares = F.adaptive_avg_pool2d((marks + 1) / 2, features.shape[-2:])
+    total = (features * shares).sum(dim=(2, 3))
+    # Less than one pixel of the smallest position counts as none.
+    return total / shares.sum(dim=(2, 3)).clamp(min=1e-3)
 
 
 class _ResidualBlock(nn.Module):
