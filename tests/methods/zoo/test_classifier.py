@@ -112,6 +112,17 @@ def test_the_shipped_classifier_reads_ground_truths_of_large_images() -> None:
     assert sum(right) >= 31
 
 
+def test_the_mean_over_a_region_counts_positions_by_their_share_of_it() -> None:
+    features = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).reshape(2, 3, 4, 4)
+    region = torch.zeros(2, 1, 8, 8)
+    # All of position (1, 2) and half of position (1, 3). The second region is empty.
+    region[0, 0, 2:4, 4:6] = 1
+    region[0, 0, 2:3, 6:8] = 1
+    mean = classifier.region_mean(features, region * 2 - 1)
+    assert torch.allclose(mean[0], (features[0, :, 1, 2] + 0.5 * features[0, :, 1, 3]) / 1.5)
+    assert mean[1].tolist() == [0, 0, 0]
+
+
 def test_every_head_can_answer_other() -> None:
     model = classifier.ClassifierNetwork({"color": ("red", "blue"), "mouth": ("smile",)}, (8, 8, 8, 8))
     assert model.labels == {"color": ("red", "blue", OTHER), "mouth": ("smile", OTHER)}
