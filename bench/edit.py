@@ -257,6 +257,15 @@ class EditMethod(Configurable):
         return ()
 
     @classmethod
+    def remark(cls, options: Any) -> str:
+        """What every table must say beside the name, such as "under-trained". Empty for nothing.
+
+        It is called only where :meth:`problems` is empty.
+        """
+        del options
+        return ""
+
+    @classmethod
     def identity(cls, options: Any) -> Mapping[str, Any] | None:
         """Facts beyond the options that change pixels, such as the SHA-256 of weights.
 
@@ -323,6 +332,8 @@ class MethodSpec:
     """As :attr:`EditMethod.is_control`."""
     best_of: str = ""
     """``N by METRIC``: tables get a further row, of the best edit of each case among the first N seeds."""
+    remark: str = ""
+    """As :meth:`EditMethod.remark`."""
 
     @property
     def digest(self) -> str:

@@ -43,7 +43,7 @@ from pydantic import (
 )
 
 from bench.downloads import fetch_words, needed_by
-from bench.edit import EditMethod, EditProtocol, MethodSpec, Runtime, stable_digest
+from bench.edit import EditMethod, EditProtocol, MethodSpec, Runtime, one_line, stable_digest
 from bench.files import UnsafeName, safe_part
 from bench.registry import (
     PluginError,
@@ -364,9 +364,11 @@ def configure_method(
     words = fetch_words(name, preset, options or {})
     problems = tuple(needed_by(words, problem) for problem in problems_of(cls, parsed, where))
 
-    # Identity. It may read weight files, so it is computed only where none is missing.
-    full = options_dict(parsed)
+    # Identity and remark. They may read weight files, so they are computed only where none is missing.
+    full, remark = options_dict(parsed), ""
     if not problems:
+        with plugin_code(cls, f"{where}: remark()"):
+            remark = one_line(cls.remark(parsed))
         with plugin_code(cls, f"{where}: identity()"):
             identity = cls.identity(parsed)
             if identity is not None:
@@ -382,6 +384,7 @@ def configure_method(
         group or _default_group(cls.needs_of(parsed)),
         is_control=cls.is_control,
         best_of=best_of,
+        remark=remark,
     )
     return ConfiguredMethod(spec, cls, parsed, problems)
 

@@ -236,6 +236,13 @@ def zoo_identity(weights: str) -> dict[str, str]:
     return {"zoo": name, "sha256": zoo.digest(name)}
 
 
+def training_remark(weights: str) -> str:
+    """``under-trained`` for an embedded checkpoint that saw fewer samples than its recipe states, else empty."""
+    if not weights.startswith("zoo:"):
+        return ""
+    return "under-trained" if zoo.training_gap(weights.removeprefix("zoo:")) else ""
+
+
 def hub_snapshot(hub_id: str, revision: str | None = None) -> Path | None:
     """The folder of a model in the hub's local cache, which may be incomplete. None where there is none.
 

@@ -220,9 +220,10 @@ def _with_seeds(table: Table, scores: RunScores, store: RunStore) -> Table:
 
 
 def _setting(spec: MethodSpec) -> str:
-    """The strength of an image-to-image method where it is not 1: a smaller one keeps more of the source."""
+    """The method's remark, and the strength where it is not 1: a smaller one keeps more of the source."""
     strength = spec.options.get("strength", 1)
-    return f"strength {strength:g}" if isinstance(strength, (int, float)) and strength != 1 else ""
+    stated = f"strength {strength:g}" if isinstance(strength, (int, float)) and strength != 1 else ""
+    return ", ".join(text for text in (stated, spec.remark) if text)
 
 
 def _with_printed_names(table: Table, store: RunStore) -> Table:

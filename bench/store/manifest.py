@@ -30,6 +30,7 @@ _OPTIONAL_KEYS: Mapping[str, tuple[type, ...]] = {
     "cite": TEXT,
     "group": TEXT,
     "best_of": TEXT,
+    "remark": TEXT,
     "is_control": (bool,),
     "name": TEXT,
     "seed": (int,),
@@ -126,6 +127,7 @@ def method_specs(manifest: Mapping[str, Any]) -> dict[str, MethodSpec]:
             group=entry.get("group", ""),
             is_control=was_control(entry),
             best_of=entry.get("best_of", ""),
+            remark=entry.get("remark", ""),
         )
         for digest, entry in manifest["methods"].items()
     }
@@ -185,6 +187,7 @@ def join_methods(
             "is_control": spec.is_control,
             # Absent where there is none, so that the manifests of earlier runs stay as they are.
             **({"best_of": spec.best_of} if spec.best_of else {}),
+            **({"remark": spec.remark} if spec.remark else {}),
             "options": dict(spec.options),
             "dtype": entry["dtype"] if keeps_device else dtype,
             "devices": entry["devices"] if keeps_device else sorted({*entry.get("devices", []), device}),

@@ -13,7 +13,7 @@ from bench.edit import EditMethod
 from methods import batches, pipelines
 from methods.blended_diffusion import files
 from methods.runtime import refuse, runtime_problems, torch_dtype
-from methods.weights import WeightsError
+from methods.weights import WeightsError, training_remark
 
 if TYPE_CHECKING:
     import torch
@@ -98,6 +98,10 @@ class BlendedDiffusion(EditMethod):
     @classmethod
     def needs_of(cls, options: BlendedDiffusion.Options) -> frozenset[str]:
         return frozenset({"source", "mask", options.prompt_field})
+
+    @classmethod
+    def remark(cls, options: Options) -> str:
+        return training_remark(options.weights)
 
     @classmethod
     def identity(cls, options: Options) -> dict[str, str]:

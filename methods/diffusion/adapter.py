@@ -17,7 +17,7 @@ from methods.diffusion.options import DiffusersOptions, option_problems, row_pro
 from methods.diffusion.presets import PRESETS
 from methods.mask_grid import on_grid
 from methods.runtime import refuse
-from methods.weights import WeightsError
+from methods.weights import WeightsError, training_remark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,6 +52,10 @@ class Diffusers(CheckpointMethod):
         fields |= {settings.prompt_field or row.prompt_field, *row.also_needs} - {""}
         fields |= ({"mask"} if row.mask else set()) | ({"references"} if row.needs_reference else set())
         return frozenset(fields)
+
+    @classmethod
+    def remark(cls, options: Any) -> str:
+        return training_remark(cls.settings(options).weights)
 
     @classmethod
     def identity(cls, options: Any) -> dict[str, Any]:

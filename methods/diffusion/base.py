@@ -114,6 +114,10 @@ class StableDiffusionMethod(CheckpointMethod):
     native_size: int | None = 512
 
     @classmethod
+    def remark(cls, options: Any) -> str:
+        return weights.training_remark(options.weights)
+
+    @classmethod
     def identity(cls, options: Any) -> dict[str, str]:
         return weights.identity(options.weights, options.revision)
 

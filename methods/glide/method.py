@@ -16,6 +16,7 @@ from methods.glide import checkpoints
 from methods.glide.schedule import RespacedSchedule, spacing
 from methods.mask_grid import MaskCells
 from methods.runtime import refuse, runtime_problems, torch_dtype
+from methods.weights import training_remark
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +72,10 @@ class Glide(EditMethod):
     @classmethod
     def needs_of(cls, options: Glide.Options) -> frozenset[str]:
         return frozenset({"source", "mask", options.prompt_field})
+
+    @classmethod
+    def remark(cls, options: Options) -> str:
+        return training_remark(options.weights)
 
     @classmethod
     def identity(cls, options: Options) -> dict[str, str]:

@@ -13,7 +13,7 @@ from methods import batches, pipelines
 from methods.latent_blending import jumps
 from methods.repaint import files
 from methods.runtime import refuse, runtime_problems, torch_dtype
-from methods.weights import WeightsError
+from methods.weights import WeightsError, training_remark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,6 +46,10 @@ class RePaint(EditMethod):
         "portraits": {"weights": files.PORTRAITS},
         "mini": {"weights": "zoo:blended_diffusion", "steps": 20, "jump_length": 2, "resamplings": 4},
     }
+
+    @classmethod
+    def remark(cls, options: Options) -> str:
+        return training_remark(options.weights)
 
     @classmethod
     def identity(cls, options: Options) -> dict[str, str]:

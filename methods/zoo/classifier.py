@@ -103,10 +103,10 @@ def with_labels(model: ClassifierNetwork, labels: Mapping[str, Sequence[str]]) -
 def region_mean(features: Tensor, marks: Tensor) -> Tensor:
     """Mean of the features (N, C, h, w) over the region: (N, C), and 0 where the region is empty.
 
-    ``marks`` (N, 1, H, W) is 1 in the region and -1 outside, at a whole multiple of the features' size. A position counts
-    by the share of its pixels that lie in the region.
+    ``marks`` (N, 1, H, W) is 1 in the region and -1 outside, at a whole multiple of the features' size. A position
+    counts by the share of its pixels that lie in the region.
     """
-    shares = F.adaptive_avg_pool2d((marks + 1) / 2, features.shape[-2:])
+    shares = F.adaptive_avg_pool2d((marks + 1) / 2, (features.shape[-2], features.shape[-1]))
     total = (features * shares).sum(dim=(2, 3))
     # Less than one pixel of the smallest position counts as none.
     return total / shares.sum(dim=(2, 3)).clamp(min=1e-3)

@@ -19,6 +19,7 @@ from methods import low_rank
 from methods.training import Budget, Machine, ProgressReport, TrainingResult, budget_fields, silent
 from methods.zoo.corpus import Corpus
 from methods.zoo.manifest import CHECKPOINTS, write_manifest
+from methods.zoo.recipes import recipe_samples
 
 if TYPE_CHECKING:
     from methods.zoo.data import World
@@ -111,6 +112,8 @@ class Job:
             "parameters": _parameters(folder),
             **_stored(folder),
             "stages": [*stages, entry],
+            # Of any seed: the seeds of a recipe have one budget.
+            "recipe_samples": dict(recipe_samples(folder.name.partition("_seed")[0])),
             "held_out": {name: round(value, 4) for name, value in figures.items()},
             "packages": {"torch": torch.__version__, "diffusers": version("diffusers")},
         }

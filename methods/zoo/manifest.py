@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,31 @@ def digest(name: str, root: Path | None = None) -> str:
         if file.split("/", 1)[0] in members and file.rsplit("/", 1)[-1] not in CARDS
     }
     return hashlib.sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
+
+
+def training_gap(name: str, root: Path | None = None) -> str:
+    """``"N of M samples of its recipe"`` where a checkpoint saw fewer samples than its recipe states, else empty.
+
+    N is the sum over the stages of its card. Of several networks in a checkpoint, the one that lacks most counts.
+    Empty, too, without a card.
+    """
+    card = (root or CHECKPOINTS) / name / "card.json"
+    if not card.is_file():
+        return ""
+    content = json.loads(card.read_text(encoding="utf-8"))
+    # Stages of the same network add up.
+    samples: Counter[str] = Counter()
+    for stage in content["stages"]:
+        samples[stage["recipe"]] += stage["samples"]
+    required: dict[str, int] = content.get("recipe_samples", {})
+    if not required:
+        return ""
+    # The network that lacks most, in proportion.
+    part = min(required, key=lambda name: samples[name] / required[name])
+    if samples[part] >= required[part]:
+        return ""
+    which = f" ({part})" if len(required) > 1 else ""
+    return f"{samples[part]:,} of {required[part]:,} samples of its recipe{which}"
 
 
 def write_manifest(root: Path | None = None) -> Mapping[str, Mapping[str, Any]]:

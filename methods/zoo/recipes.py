@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
 from methods.zoo.experiments import EXPERIMENTS
 
 RECIPES: dict[str, str] = {
@@ -24,3 +28,21 @@ RECIPES: dict[str, str] = {
     "clip": "methods.zoo.publish:clip",
     "clip_guide": "methods.zoo.publish:clip_guide",
 }
+
+
+# Editors with a second part, after the cut to low rank.
+_LOW_RANK_EDITORS = ("sd_inpainting", "instruct_pix2pix", "controlnet_inpaint", "smartbrush", *EXPERIMENTS)
+
+
+def recipe_samples(checkpoint: str) -> Mapping[str, int]:
+    """Samples that a checkpoint's recipe states, by the name of the network in its card. Empty for an unknown name."""
+    if checkpoint not in RECIPES:
+        return {}
+    # Modules by name, because they import the module that calls this one.
+    if checkpoint == "glide":
+        budgets: Mapping[str, Any] = import_module("methods.zoo.glide").BUDGETS
+        return {part: budget.samples for part, budget in budgets.items()}
+    usual: Mapping[str, Any] = import_module("methods.zoo.publish").BUDGETS
+    budget = usual.get(checkpoint) or import_module(RECIPES[checkpoint].partition(":")[0]).BUDGET
+    second = import_module("methods.zoo.diffusion").LOW_RANK.samples if checkpoint in _LOW_RANK_EDITORS else 0
+    return {checkpoint: budget.samples + second}

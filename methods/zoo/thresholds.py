@@ -10,9 +10,7 @@ threshold, and the attribute classifier must read the ground truths (``READ``).
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -26,7 +24,7 @@ from bench.errors import BenchError
 from bench.images import mask_array
 from bench.thresholds import ThresholdCheck
 from methods.prompt_edit_diff import VARIANTS
-from methods.zoo.manifest import CHECKPOINTS, ZooError, entry, manifest_path, read_manifest
+from methods.zoo.manifest import CHECKPOINTS, ZooError, entry, manifest_path, read_manifest, training_gap
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -243,42 +241,6 @@ def _says(answer: dict[str, dict[str, float]], attribute: str, value: str) -> bo
     # A classifier of level 1 lacks the attributes of level 3.
     probabilities = answer.get(attribute)
     return probabilities is not None and max(probabilities, key=probabilities.__getitem__) == value
-
-
-def training_gap(checkpoint: str, root: Path) -> str:
-    """``"N of M samples of its recipe"`` where a checkpoint saw fewer samples than its recipe states, else empty.
-
-    N is the sum over the stages of its card. Of several networks in a checkpoint, the one that lacks most counts.
-    """
-    card = root / checkpoint / "card.json"
-    if not card.is_file():
-        return ""
-    # Stages of the same network add up.
-    samples: Counter[str] = Counter()
-    for stage in json.loads(card.read_text(encoding="utf-8"))["stages"]:
-        samples[stage["recipe"]] += stage["samples"]
-    required = recipe_samples(checkpoint)
-    # The network that lacks most, in proportion.
-    part = min(required, key=lambda name: samples[name] / required[name])
-    if samples[part] >= required[part]:
-        return ""
-    which = f" ({part})" if len(required) > 1 else ""
-    return f"{samples[part]:,} of {required[part]:,} samples of its recipe{which}"
-
-
-def recipe_samples(checkpoint: str) -> Mapping[str, int]:
-    """Samples that a checkpoint's recipe states, by the name of the network in its card."""
-    from methods.zoo import diffusion
-    from methods.zoo.publish import BUDGETS
-    from methods.zoo.recipes import RECIPES
-
-    if checkpoint == "glide":
-        # Imported by name, since the recipe's module imports this one for its own threshold.
-        return {part: budget.samples for part, budget in _imported("methods.zoo.glide:BUDGETS").items()}
-    budget = BUDGETS.get(checkpoint) or import_module(RECIPES[checkpoint].partition(":")[0]).BUDGET
-    # The editors have a second part, after the cut to low rank.
-    editors = ("sd_inpainting", "instruct_pix2pix", "controlnet_inpaint", "smartbrush", *VARIANTS)
-    return {checkpoint: budget.samples + (diffusion.LOW_RANK.samples if checkpoint in editors else 0)}
 
 
 # --- the measures -----------------------------------------------------------------------------------

@@ -14,13 +14,43 @@ import pytest
 from bench.downloads import HubFiles, MissingFiles
 from bench.edit import Runtime
 from methods import file_hashes, published, weights
+from methods.blended_diffusion.method import BlendedDiffusion
 from methods.blended_latent_diffusion import BlendedLatentDiffusion
 from methods.diffusion.stable_diffusion import InstructPix2Pix, SdEdit, SdInpainting
+from methods.glide.method import Glide
 from methods.latent_blending import LatentBlending
+from methods.zoo import manifest
+from methods.zoo.recipes import recipe_samples
 from tests.methods.conftest import request, tiny_pipeline
 
 Folder = Callable[[int], str]
 SD = "stable-diffusion-v1-5/stable-diffusion-inpainting"
+
+
+def test_methods_of_a_checkpoint_that_saw_too_few_samples_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = {"glide": 80_000, "blended_diffusion": 160_000, "text_to_image": 10}
+    for name, seen in samples.items():
+        stages = [{"recipe": part, "samples": seen} for part in recipe_samples(name)]
+        card = {"stages": stages, "recipe_samples": dict(recipe_samples(name))}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "card.json").write_text(json.dumps(card))
+    monkeypatch.setattr(manifest, "CHECKPOINTS", tmp_path)
+    remarks = {
+        cls: cls.remark(cls.Options(weights=f"zoo:{name}"))
+        for cls, name in (
+            (Glide, "glide"),
+            (BlendedDiffusion, "blended_diffusion"),
+            (LatentBlending, "text_to_image"),
+            (SdEdit, "text_to_image"),
+        )
+    }
+    assert remarks == {
+        Glide: "under-trained", BlendedDiffusion: "", LatentBlending: "under-trained", SdEdit: "under-trained",
+    }  # fmt: skip
+    # Only embedded checkpoints have a recipe.
+    assert Glide.remark(Glide.Options()) == ""
 
 
 def test_nothing_heavy_is_imported_to_find_out_that_weights_are_missing(tmp_path: Path) -> None:

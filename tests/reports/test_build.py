@@ -380,11 +380,11 @@ def test_a_metric_without_direction_has_no_arrow_in_the_comparison(store: RunSto
     assert "leak_lpips" not in set(report.validity["metric"])
 
 
-def test_a_strength_other_than_one_is_stated_in_every_row(tmp_path: Path) -> None:
+def test_a_strength_other_than_one_and_a_remark_are_stated_in_every_row(tmp_path: Path) -> None:
     """In Markdown and LaTeX. CSV files keep the plain name, which other programs look up."""
     methods = (
         MethodSpec("sdedit", {"strength": 0.8}),
-        MethodSpec("sd_inpainting", {"strength": 1.0}),
+        MethodSpec("sd_inpainting", {"strength": 1.0}, remark="under-trained"),
         MethodSpec("diffusers", {"strength": 0.5}, "Qwen", display="Qwen-Image"),
         MethodSpec("copy_input", {}, is_control=True),
     )
@@ -394,7 +394,12 @@ def test_a_strength_other_than_one_is_stated_in_every_row(tmp_path: Path) -> Non
     for table in report.tables:
         if table.rows_are == "method":
             titles = [row.title for row in table.rows]
-            assert titles == ["sdedit, strength 0.8", "sd_inpainting", "Qwen, strength 0.5", "copy_input"]
+            assert titles == [
+                "sdedit, strength 0.8",
+                "sd_inpainting, under-trained",
+                "Qwen, strength 0.5",
+                "copy_input",
+            ]
             assert table.rows[2].printed == "Qwen-Image, strength 0.5"
             assert "| sdedit, strength 0.8 |" in markup.markdown(table)
             assert "strength" not in markup.csv_text(table)

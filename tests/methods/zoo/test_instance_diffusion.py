@@ -23,6 +23,7 @@ from methods.zoo import instance_diffusion as recipe
 from methods.zoo.autoencoder import load_vae
 from methods.zoo.data import epoch_rows
 from methods.zoo.job import BASE, Job
+from methods.zoo.recipes import recipe_samples
 from methods.zoo.regions import Regions
 from protocols.world.world import MiniWorld
 
@@ -136,7 +137,7 @@ def test_the_checkpoint_holds_the_additions_alone(root: Path) -> None:
     assert [stage["samples"] for stage in card["stages"]] == [32]
     assert "gate" in card["stages"][0]["training_figures"]
     assert recipe.mean_gate(recipe.load(root)) > 0
-    assert thresholds.recipe_samples(recipe.NAME) == {recipe.NAME: 100_000}
+    assert recipe_samples(recipe.NAME) == {recipe.NAME: 100_000}
 
 
 def test_the_method_edits_with_the_checkpoint(root: Path) -> None:

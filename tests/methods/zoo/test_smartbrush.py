@@ -22,6 +22,7 @@ from methods.zoo import smartbrush as recipe
 from methods.zoo.autoencoder import load_vae
 from methods.zoo.data import epoch_rows
 from methods.zoo.job import BASE, Job
+from methods.zoo.recipes import recipe_samples
 from methods.zoo.regions import Regions, unpacked
 from methods.zoo.text import tokenize
 from protocols.world.world import MiniWorld
@@ -236,7 +237,7 @@ def test_the_check_has_a_row_for_shape_and_for_the_background(
     error, dice = recipe.check_smartbrush(WORLD, root, 8)
     assert (error.figure, error.threshold, error.passed) == (0, 0.5, True)
     assert (dice.figure, dice.threshold, dice.passed) == (0.79, 0.8, False)
-    assert thresholds.recipe_samples(recipe.NAME) == {recipe.NAME: 240_000}
+    assert recipe_samples(recipe.NAME) == {recipe.NAME: 240_000}
 
 
 def test_dice_counts_the_cells_of_the_ideal_object(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from methods.latent_blending import LatentBlending
 from methods.prompt_edit_diff import VARIANTS
 from methods.zoo import classifier, thresholds
 from methods.zoo.manifest import ZooError
+from methods.zoo.recipes import recipe_samples
 from protocols.world import level2, level3
 from protocols.world.world import MiniWorld
 
@@ -267,7 +268,8 @@ def test_a_card_is_compared_with_its_recipe(
 ) -> None:
     listed = [{"recipe": name, "samples": n} for name, of in stages.items() for n in of]
     (tmp_path / checkpoint).mkdir()
-    (tmp_path / checkpoint / "card.json").write_text(json.dumps({"stages": listed}))
+    card = {"stages": listed, "recipe_samples": dict(recipe_samples(checkpoint))}
+    (tmp_path / checkpoint / "card.json").write_text(json.dumps(card))
     assert thresholds.training_gap(checkpoint, tmp_path) == gap
     assert thresholds.at_least(checkpoint, 0.5, 0.8, "", gap).training_gap == gap
     assert thresholds.at_least(checkpoint, 0.9, 0.8, "", gap).training_gap == ""
