@@ -151,11 +151,15 @@ def _record(scene: Scene, pixels: NDArray[np.uint8], masks: Sequence[Mask]) -> S
 
 
 def _claims(scene: Scene, edited: Scene, parts: Sequence[Part]) -> tuple[Claim, ...]:
-    """Class, colour and trim of every part. What does not change has to stay."""
+    """Class, colour and trim of every part. What does not change has to stay.
+
+    The area of a trim holds the trim's pixels alone. The object's class and colour lie outside it, where leakage measures
+    them.
+    """
     claims = []
     for region, part in enumerate(parts):
         old, new = scene.objects[part.index], edited.objects[part.index]
-        for attribute in ("color", "category", "trim"):
+        for attribute in ("trim",) if "trim" in part.changes else ("color", "category", "trim"):
             before, after = getattr(old, attribute), getattr(new, attribute)
             if before is not None and after is not None:
                 claims.append(Claim(attribute, before, after, region))

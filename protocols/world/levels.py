@@ -97,6 +97,8 @@ class WorldLevel3(_Level):
     summary = (
         "rendered scenes: relations, references, swaps, small and hidden parts, with ground truth (embedded)"
     )
+    # 2: an edit of a trim expects nothing of the object's class and colour.
+    version = "2"
     categories: Sequence[str] = tuple(level3.PAPER_CATEGORIES)
 
     def edit(self, kind: str, seed: int) -> SceneEdit | None:

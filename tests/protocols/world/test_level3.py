@@ -139,6 +139,8 @@ def test_the_mask_of_a_trim_is_what_its_colour_changes_and_thin() -> None:
         mask = mask_array(case.request.mask)
         changed = (np.asarray(case.request.source) != np.asarray(case.truth)).any(axis=2)
         assert np.array_equal(mask, changed)
+        # The area holds nothing else of the object, so nothing else is expected of it.
+        assert [claim.attribute for claim in case.claims] == ["trim"]
         if edit.scene.objects[0].category != "bottle":
             # A bottle has a label. All others have lines of 1 to 3 px and their blended rims.
             thick.append(erode(mask, 2).sum() / mask.sum())
