@@ -153,8 +153,8 @@ def _record(scene: Scene, pixels: NDArray[np.uint8], masks: Sequence[Mask]) -> S
 def _claims(scene: Scene, edited: Scene, parts: Sequence[Part]) -> tuple[Claim, ...]:
     """Class, colour and trim of every part. What does not change has to stay.
 
-    The area of a trim holds the trim's pixels alone. The object's class and colour lie outside it, where leakage measures
-    them.
+    The area of a trim holds the trim's pixels alone. The object's class and colour lie outside it, where leakage
+    measures them.
     """
     claims = []
     for region, part in enumerate(parts):
