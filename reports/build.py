@@ -91,11 +91,7 @@ def compute(
 
     # Tables of what was measured.
     tables = _measured_tables(data, style, scores)
-    judged = {
-        name: value_range(name, metrics)
-        for name in scores.metrics
-        if (info := metric_info(name, metrics)) is not None and info.judged
-    }
+    judged = _judged_ranges(scores, metrics)
     sentences = dict(pair for judge in stored_judges(store) for pair in judge.sentences())
     if judged:
         tables += judge_tables(data, store.scores(), scores.titles, sentences)
@@ -138,6 +134,15 @@ def compute(
         tables[:measured] = [with_reported(table, paper, scores.names) for table in tables[:measured]]
         tables += reported_tables(paper)
     return ReportContent(scores, data, tuple(tables), comparisons, validity, study)
+
+
+def _judged_ranges(scores: RunScores, metrics: Mapping[str, MetricInfo]) -> dict[str, tuple[float, float]]:
+    """The scale of each metric of the run that a judge gives."""
+    return {
+        name: value_range(name, metrics)
+        for name in scores.metrics
+        if (info := metric_info(name, metrics)) is not None and info.judged
+    }
 
 
 def _summary(
