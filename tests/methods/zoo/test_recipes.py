@@ -371,7 +371,7 @@ def test_editors_follow_a_base_that_learned_more_words(tmp_path: Path) -> None:
     before = {kind: diffusion.load_parts(kind, root) for kind in names[:2]}
     glide_before = glide.load(root / "glide" / "base").eval()
     # The base again, with more words and one changed weight.
-    tokenizer = build_tokenizer([*WORLD.words(), "zebra"])
+    tokenizer = build_tokenizer([*MiniWorld((1, 2, 3)).words(), "zebra"])
     base = diffusion.start("text_to_image", tokenizer, before["text_to_image"].vae, before["text_to_image"])
     with torch.no_grad():
         base.unet.conv_out.weight += 1

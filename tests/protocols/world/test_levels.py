@@ -22,7 +22,7 @@ from protocols.world.levels import WorldLevel2, WorldLevel3
 from protocols.world.scenes import COLORS
 from protocols.world.world import MiniWorld
 
-DIGESTS = {WorldLevel2: "d739ee279edf", WorldLevel3: "b914565ebf82"}
+DIGESTS = {WorldLevel2: "d739ee279edf", WorldLevel3: "53bcafdc122f"}
 STREAM = "c8472f87b67b175b"
 """Of examples of level 1 as they were before there were other levels."""
 
