@@ -55,7 +55,9 @@ class Publication:
 
     def error(self, problem: str) -> ProtocolError:
         """An error about one of its files, with the remedy."""
-        return ProtocolError(f"{problem} {self.remedy}")
+        # Errors of libraries end without a full stop.
+        stop = "" if problem.endswith((".", ":")) else "."
+        return ProtocolError(f"{problem}{stop} {self.remedy}")
 
 
 class PublishedProtocol(EditProtocol, ABC, Generic[OptionsT, EntryT]):
@@ -162,8 +164,10 @@ class PublishedProtocol(EditProtocol, ABC, Generic[OptionsT, EntryT]):
         """An image file in the mode that it was stored in. Raises ProtocolError."""
         try:
             return decode(path.read_bytes(), path)
-        except (ImageError, OSError) as error:
+        except ImageError as error:
             raise self.error(str(error)) from error
+        except OSError as error:
+            raise self.error(f"{path}: cannot be read ({error.strerror})") from error
 
     def rgb_of(self, cell: Any, name: str) -> Image.Image:
         """An image in a table's cell as RGB. ``name``: its name in errors. Raises ProtocolError."""

@@ -135,6 +135,15 @@ def test_an_opaque_mask_is_refused_until_white_is_chosen(tmp_path: Path) -> None
     assert np.array_equal(np.asarray(mask) == 255, box_mask((128, 96), (20, 30, 60, 70)))
 
 
+def test_a_missing_mask_is_one_sentence_before_the_remedy(tmp_path: Path) -> None:
+    root = write_magicbrush_test(tmp_path)
+    mask = root / "images" / "30" / "30-mask1.png"
+    mask.unlink()
+    with pytest.raises(ProtocolError) as refused:
+        protocol(root).cases()[0]
+    assert str(refused.value).startswith(f"{mask}: cannot be read (No such file or directory). MagicBrush")
+
+
 def test_missing_files_are_named_with_source_licence_and_count(tmp_path: Path) -> None:
     for split, count, name in (
         ("test", "1053", "images"),
