@@ -10,7 +10,7 @@ threshold, and the attribute classifier must read the ground truths (``READ``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -57,14 +57,26 @@ Measure = Callable[[Any, Path, int], list[ThresholdCheck]]
 Editor = Callable[[Sequence[EditCase]], "Sequence[Image]"]
 
 
-def check(world: World, root: Path = CHECKPOINTS, cases: int = CASES) -> list[ThresholdCheck]:
-    """Every requirement, in the order of the recipes. ``cases``: held-out edits of each level.
+def check(
+    world: World,
+    root: Path = CHECKPOINTS,
+    cases: int = CASES,
+    names: Collection[str] = (),
+    report: Callable[[str], None] = lambda name: None,
+) -> list[ThresholdCheck]:
+    """Every requirement, in the order of the recipes.
 
-    Raises BenchError for a world without level 1.
+    ``cases``: held-out edits of each level. ``names``: only these networks and methods. ``report`` receives the name of
+    each before it is measured. Raises BenchError for a world without level 1, and for an unknown name.
     """
     level_1(world)
+    if unknown := [name for name in names if name not in _MEASURES]:
+        raise BenchError(f"{unknown[0]} has no thresholds. Known: {', '.join(_MEASURES)}.")
     checks: list[ThresholdCheck] = []
     for name, measure in _MEASURES.items():
+        if names and name not in names:
+            continue
+        report(name)
         try:
             # A checkpoint that is absent or changed fails with its remedy, and the others are measured all the
             # same.
@@ -72,7 +84,7 @@ def check(world: World, root: Path = CHECKPOINTS, cases: int = CASES) -> list[Th
             checks += measure(world, root, cases)
         except ZooError as error:
             checks.append(ThresholdCheck(name, None, float("nan"), False, str(error)))
-    return [*checks, _size(root)]
+    return checks if names else [*checks, _size(root)]
 
 
 def at_least(name: str, figure: float, threshold: float, detail: str, gap: str = "") -> ThresholdCheck:

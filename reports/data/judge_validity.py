@@ -38,6 +38,7 @@ from bench.judges.replies import stored_judges
 from reports.data.intervals import Means, bootstrap_means, cluster_sums, number_clusters, shares
 from reports.data.rank_correlation import spearman
 from reports.data.scores import ProtocolScores, RunScores
+from reports.data.validity import GROUND_TRUTHS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,8 +50,7 @@ if TYPE_CHECKING:
 
 # The ground truth that orders edits -> its name in a title.
 ORDERS: Mapping[str, str] = {
-    "judge_truth": "the truth judge",
-    "success_truth": "success by the truth",
+    **GROUND_TRUTHS,
     "truth_lpips": "LPIPS to the ground truth",
 }
 PAIR_MEASURES = ("pair accuracy", "pair kendall")

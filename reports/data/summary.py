@@ -43,9 +43,8 @@ def summary(
     ``n``: number of values. ``failed``: planned edits that failed or are missing.
 
     The interval is that of a share for metrics that declare 0/1 outcomes, else a studentised bootstrap's, cut to the
-    range that the metric's unit states. Metrics of
-    sets (Fréchet distance, KID, CMMD) come with the interval that was stored, if any. Raises
-    ``statistics.StatisticsError`` for an outcome whose values are not 0 or 1.
+    range that the metric's unit states. Metrics of sets (Fréchet distance, KID, CMMD) come with the interval that was
+    stored, if any. Raises ``statistics.StatisticsError`` for an outcome whose values are not 0 or 1.
     """
     # One block of rows per protocol and method, in the order in which methods joined the run.
     rows: list[tuple[object, ...]] = []

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 # Metric that has the ground truth -> its name in a title.
 GROUND_TRUTHS: Mapping[str, str] = {
-    "judge_truth": "the truth judge",
-    "success_truth": "success by the truth",
+    "judge_truth": "the judge with ground truth",
+    "success_truth": "success by ground truth",
 }
 VOTES = "votes"
 # Verdicts without ground truth.

@@ -115,10 +115,10 @@ _VALIDITY: Mapping[tuple[str, str], str] = {
     (ITSELF, "copy_input"): "copy_input",
     (ITSELF, "noise"): "noise (jpeg)",
     (ITSELF, "retest"): "retest deviation",
-    ("judge_truth", "pair accuracy"): "pairs as the truth judge",
-    ("judge_truth", "pair kendall"): "tau-b with the truth judge",
-    ("truth_lpips", "pair accuracy"): "pairs as LPIPS to the truth",
-    ("truth_lpips", "pair kendall"): "tau-b with LPIPS to the truth",
+    ("judge_truth", "pair accuracy"): "pairs as ground truth",
+    ("judge_truth", "pair kendall"): "tau-b with ground truth",
+    ("truth_lpips", "pair accuracy"): "pairs as LPIPS to ground truth",
+    ("truth_lpips", "pair kendall"): "tau-b with LPIPS to ground truth",
     (VOTES, "agreement"): "pairs as votes",
     (VOTES, "kendall"): "tau-b with votes",
     (SIMULATED + VOTES, "agreement"): "pairs as SIMULATED RATERS",
@@ -136,8 +136,8 @@ _VALIDITY_NOTES = (
     "pairs, ties included. Both without controls.",
     "length of the request: rank correlation of the scores of oracle and copy_input with a request of many words. "
     "first image wins, flips: of judges that compare two edits. 0.5 and 0 are without a bias.",
-    "The attribute classifier as a judge (server world) reads with the network of the truth judge: their agreement "
-    "says nothing about judges.",
+    "The attribute classifier as a judge (server world) reads with the network of the judge with ground truth: "
+    "their agreement says nothing about judges.",
 )
 
 

@@ -115,19 +115,13 @@ def _group(group: str, metric: str) -> str:
     return f"success ({judge})"
 
 
-def _mean_ranks(values: Sequence[float]) -> list[float]:
-    """Ranks from 1, those of equal values their mean. scipy's function of it would take 0.7 s to import."""
-    return [
-        sum(other < value for other in values) + (1 + sum(other == value for other in values)) / 2
-        for value in values
-    ]
-
-
 def with_mean_rank(table: Table) -> Table:
     """The table with each method's mean rank over its columns, where there are at least two methods and two columns.
 
     Equal values share the mean of their ranks. Controls have no rank.
     """
+    import pandas as pd
+
     # Ranked columns have a direction and a value of every method. Cost and composited edits are not ranked.
     methods = [row for row in table.rows if not row.control]
     ranks = []
@@ -136,7 +130,7 @@ def with_mean_rank(table: Table) -> Table:
         ranks_methods = column.metric not in (SECONDS, PEAK_MEMORY) and not is_composited(column.metric)
         if column.higher_is_better is not None and ranks_methods and None not in values:
             sign = -1 if column.higher_is_better else 1
-            ranks.append(_mean_ranks([sign * value for value in values if value is not None]))
+            ranks.append(pd.Series([sign * value for value in values if value is not None]).rank().tolist())
     if len(methods) < 2 or len(ranks) < 2:
         return table
 

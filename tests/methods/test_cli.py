@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +24,9 @@ def test_zoo_check_fails_for_a_missed_threshold_unless_the_network_is_under_trai
     beside = ThresholdCheck("glide", 0.25, None, True, "level 2, swap2, 98 edits")
     missed = ThresholdCheck("blended_diffusion", 0.53, 0.65, False, "target shown", gap)
     monkeypatch.setattr(
-        thresholds, "check", lambda world: [ThresholdCheck("lama", 0.0, 0.0, True, "leak"), missed, beside]
+        thresholds,
+        "check",
+        lambda world, **_: [ThresholdCheck("lama", 0.0, 0.0, True, "leak"), missed, beside],
     )
     monkeypatch.setattr(zoo, "run_thresholds", lambda folder: [])
     (place / "README.md").write_text("<!-- zoo-gates:start -->\n<!-- zoo-gates:end -->\n")
@@ -44,7 +49,7 @@ def test_levels_reach_the_world_of_zoo_check_and_of_train(
 
     versions: list[str] = []
 
-    def check(world: World) -> list[ThresholdCheck]:
+    def check(world: World, **_: Any) -> list[ThresholdCheck]:
         versions.append(world.version)
         return []
 
@@ -69,3 +74,28 @@ def test_levels_reach_the_world_of_zoo_check_and_of_train(
     for wrong in ("4", "1,1", "", "1;2"):
         assert run("train", "autoencoder", "--levels", wrong) == 2
         assert "write one or more of 1, 2 and 3" in capsys.readouterr().err
+
+
+def test_zoo_check_measures_the_checkpoints_that_are_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from methods.zoo import thresholds
+
+    measured: list[tuple[str, int]] = []
+
+    def measure(name: str) -> Callable[[World, Path, int], list[ThresholdCheck]]:
+        def of_checkpoint(world: World, root: Path, cases: int) -> list[ThresholdCheck]:
+            measured.append((name, cases))
+            return [ThresholdCheck(name, 1.0, 0.5, True, "share")]
+
+        return of_checkpoint
+
+    monkeypatch.setattr(thresholds, "_MEASURES", {name: measure(name) for name in ("lama", "glide", "clip")})
+    assert run("zoo", "check", "--checkpoint", "clip", "--checkpoint", "lama", "--cases", "7", "--json") == 0
+    assert measured == [("lama", 7), ("clip", 7)]
+    # Neither the size of all checkpoints nor the demo's thresholds.
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["lama", "clip"]
+    assert run("zoo", "check", "--checkpoint", "lamma") == 2
+    assert "lamma has no thresholds. Known: lama, glide, clip." in " ".join(capsys.readouterr().err.split())
+    assert run("zoo", "check", "--checkpoint", "lama", "--readme", "README.md") == 2
+    assert "leave --checkpoint out" in " ".join(capsys.readouterr().err.split())
