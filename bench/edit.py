@@ -251,6 +251,12 @@ class EditMethod(Configurable):
         return cls.needs
 
     @classmethod
+    def optional_needs(cls, options: Any) -> Mapping[str, str]:
+        """Fields of :meth:`needs_of` that one option asks for -> how to do without them. Errors print it."""
+        del options
+        return {}
+
+    @classmethod
     def notes(cls, options: Any) -> Sequence[str]:
         """Facts about these options that the user should know, and that stop no run. Loads nothing."""
         del options

@@ -15,8 +15,6 @@ from bench.registry import PluginError, options_dict, plugin_code
 from bench.store import RunStore
 from bench.suite import ConfiguredMethod, ConfiguredProtocol, limited
 
-_PASTE_HINT = " (the mask is for its option paste alone: set paste: false)"
-
 
 class PlanError(BenchError):
     """A plan that cannot run. The message lists every problem with its remedy, before any model is loaded."""
@@ -43,10 +41,9 @@ class PlannedProtocol:
         # A case of a single object needs no regions.
         needs = sorted(method.needs - {"regions"})
         lacking = {row["id"]: [name for name in needs if not row.get(name)] for row in self.rows}
-        hint = _PASTE_HINT if method.pastes_only else ""
         return {
             case_id: f"refused: the case has no {', no '.join(names).replace('_', ' ')}, which the method needs"
-            + (hint if "mask" in names else "")
+            + method.how_to_do_without(names)
             for case_id, names in lacking.items()
             if names
         }
@@ -237,10 +234,10 @@ def _unmet_needs(protocol: PlannedProtocol, method: ConfiguredMethod) -> list[st
         # A field that some cases have is not what all of them lack.
         nowhere = {name for name in missing if not any(row.get(name) for row in protocol.rows)}
         lacking = sorted(nowhere or missing)
-        hint = _PASTE_HINT if method.pastes_only and "mask" in lacking else ""
         problems.append(
             f"method {method.spec.title} needs {', '.join(lacking)}, "
-            f"which protocol {protocol.name} does not provide: leave one of the two out{hint}"
+            f"which protocol {protocol.name} does not provide: leave one of the two out"
+            + method.how_to_do_without(lacking)
         )
     if method.wants_truth and not any(row["truth"] for row in protocol.rows):
         problems.append(

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -296,12 +296,10 @@ class ConfiguredMethod:
     def needs(self) -> frozenset[str]:
         return frozenset(self.cls.needs_of(self.options))
 
-    @property
-    def pastes_only(self) -> bool:
-        """True where the mask is needed for the option ``paste`` alone, which composites the result."""
-        if not getattr(self.options, "paste", False):
-            return False
-        return "mask" not in self.cls.needs_of(replace(self.options, paste=False))
+    def how_to_do_without(self, fields: Collection[str]) -> str:
+        """Text after an error about fields that a case lacks: how to do without them, or nothing."""
+        hints = [hint for name, hint in self.cls.optional_needs(self.options).items() if name in fields]
+        return f" ({'; '.join(hints)})" if hints else ""
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bench import images
 from methods import batches, pipelines
 from methods.diffusion import checkpoints, loading
-from methods.diffusion.base import CheckpointMethod
+from methods.diffusion.base import PASTE_HINT, CheckpointMethod
 from methods.diffusion.control import control_images
 from methods.diffusion.framing import Frame, working_size
 from methods.diffusion.inference import row_of
@@ -43,13 +43,23 @@ class Diffusers(CheckpointMethod):
 
     @classmethod
     def needs_of(cls, options: Any) -> frozenset[str]:
+        return cls._fields_of(options) | ({"mask"} if cls.settings(options).paste else set())
+
+    @classmethod
+    def optional_needs(cls, options: Any) -> Mapping[str, str]:
+        if not cls.settings(options).paste or "mask" in cls._fields_of(options):
+            return {}
+        return {"mask": PASTE_HINT}
+
+    @classmethod
+    def _fields_of(cls, options: Any) -> frozenset[str]:
+        """The fields that the pipeline itself takes."""
         settings = cls.settings(options)
         row = checkpoints.known_row(settings)
-        fields = {"source"} | ({"mask"} if settings.paste else set())
         if row is None:
             # The class is unknown until the weights are there.
-            return frozenset(fields | ({settings.prompt_field} - {""}))
-        fields |= {settings.prompt_field or row.prompt_field, *row.also_needs} - {""}
+            return frozenset({"source", settings.prompt_field} - {""})
+        fields = {"source", settings.prompt_field or row.prompt_field, *row.also_needs} - {""}
         fields |= ({"mask"} if row.mask else set()) | ({"references"} if row.needs_reference else set())
         return frozenset(fields)
 

@@ -53,6 +53,10 @@ class BlendingOptions(StableDiffusionOptions):
     miss. ``cover`` makes every cell editable that the mask touches."""
 
 
+# For a method that takes no mask, and composites where its option says so.
+PASTE_HINT = "the mask is for its option paste alone: set paste: false"
+
+
 class CheckpointMethod(EditMethod):
     """A method on one checkpoint, loaded as a pipeline of diffusers."""
 

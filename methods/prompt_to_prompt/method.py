@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from methods import batches, latents
 from methods.attention_maps.method import AttentionMethod
-from methods.diffusion.base import StableDiffusionOptions
+from methods.diffusion.base import PASTE_HINT, StableDiffusionOptions
 from methods.mask_grid import MaskCells
 
 if TYPE_CHECKING:
@@ -106,6 +106,10 @@ class PromptToPrompt(AttentionMethod):
     def needs_of(cls, options: Any) -> frozenset[str]:
         masked = options.blend == "mask" or options.paste
         return cls.needs if masked else cls.needs - {"mask"}
+
+    @classmethod
+    def optional_needs(cls, options: Any) -> Mapping[str, str]:
+        return {"mask": PASTE_HINT} if options.paste and options.blend != "mask" else {}
 
     def sample(self, requests: Sequence[EditRequest], sources: Sequence[Image]) -> Tensor:
         from methods.attention_maps.processor import predicted

@@ -416,12 +416,16 @@ class TestCasesThatLackAField:
             def needs_of(cls, options: Options) -> frozenset[str]:
                 return frozenset({"source", "instruction"} | ({"mask"} if options.paste else set()))
 
+            @classmethod
+            def optional_needs(cls, options: Options) -> dict[str, str]:
+                return {"mask": "set paste: false"} if options.paste else {}
+
         raw, pasted, inpainting = (
             replace(method(), cls=Pasting, options=Pasting.Options(paste=False)),
             replace(method(), cls=Pasting, options=Pasting.Options(paste=True)),
             method(),
         )
-        hint = " (the mask is for its option paste alone: set paste: false)"
+        hint = " (set paste: false)"
         (some,) = make_plan([protocol()], [pasted]).protocols
         assert some.refused(raw) == {}
         assert set(some.refused(pasted).values()) == {

@@ -197,6 +197,23 @@ def _left(value: int) -> int:
 # --- references ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "paste", "optional"),
+    [
+        ("FluxKontextPipeline", True, {"mask"}),
+        ("FluxKontextPipeline", False, set()),
+        # The pipeline itself takes the mask.
+        ("FluxFillPipeline", True, set()),
+    ],
+)
+def test_a_mask_that_only_compositing_needs_is_optional(
+    pipeline: str, paste: bool, optional: set[str]
+) -> None:
+    options = Diffusers.Options(pipeline=pipeline, paste=paste)
+    assert ("mask" in Diffusers.needs_of(options)) == (paste or pipeline == "FluxFillPipeline")
+    assert set(Diffusers.optional_needs(options)) == optional
+
+
 def test_references_follow_the_source_in_one_list(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[dict[str, Any]] = []
 
