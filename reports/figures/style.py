@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports.figures.fonts import cut_once
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -154,7 +152,7 @@ def save(store: RunStore, name: str, chart: Figure) -> list[Path]:
     for kind, arguments in options.items():
         buffer = io.BytesIO()
         # The style also decides how text is written while saving, such as the kind of embedded fonts.
-        with drawing(), cut_once():
+        with drawing():
             chart.savefig(buffer, format=kind, **arguments)
             # Laid out once: the second format has the places of the first.
             chart.set_layout_engine("none")
