@@ -14,7 +14,7 @@ cheap and comes before any model loads.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -159,6 +159,15 @@ def find(weights: str, revision: str | None = None, parts: Sequence[str] = PIPEL
         state = f"{root} lacks {names}" if kind == "zoo" else f"the folder lacks {names}. {FOLDER_REMEDY}"
         raise WeightsError(f"weights {weights!r}: {state}")
     return Weights(kind, weights.removeprefix("zoo:"), root, folders)
+
+
+def problems_of(find: Callable[[], object]) -> list[str]:
+    """The problem of the WeightsError that ``find`` raises, with its remedy. Empty where it raises none."""
+    try:
+        find()
+    except WeightsError as error:
+        return [error.problem]
+    return []
 
 
 def problems(

@@ -168,6 +168,67 @@ def test_no_two_classes_have_one_name() -> None:
     assert not twice
 
 
+RUN = 6
+"""Lines of code that two files of ``methods/`` must not share in one run."""
+
+
+def own_code(path: Path) -> list[tuple[int, str]]:
+    """(line number, text without indentation) of the lines of code that a file could share with another.
+
+    Left out: comments, docstrings, imports, signatures with their decorators, the tables of presets, which are data,
+    and lines of brackets alone.
+    """
+    left_out: set[int] = set()
+    for node in nodes_of(path):
+        end = 0
+        if isinstance(node, (ast.Import, ast.ImportFrom)) or (
+            isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        ):
+            end = node.end_lineno or 0
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            end = node.body[0].lineno - 1
+        elif isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "PRESETS":
+            end = node.end_lineno or 0
+        else:
+            continue
+        start = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+        left_out.update(range(start, end + 1))
+    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+    stripped = [(number, line.strip()) for number, line in lines if number not in left_out]
+    return [
+        (number, line) for number, line in stripped if re.search(r"\w", line) and not line.startswith("#")
+    ]
+
+
+def shared_runs(paths: list[Path]) -> list[str]:
+    """Places where two files share ``RUN`` consecutive lines of their own code."""
+    places: dict[tuple[str, ...], dict[Path, int]] = {}
+    for path in paths:
+        code = own_code(path)
+        for i in range(len(code) - RUN + 1):
+            run = tuple(line for _, line in code[i : i + RUN])
+            places.setdefault(run, {}).setdefault(path, code[i][0])
+    return [
+        " and ".join(f"{path}:{line}" for path, line in lines.items())
+        for lines in places.values()
+        if len(lines) > 1
+    ]
+
+
+def test_no_two_methods_share_a_run_of_code() -> None:
+    """A correction of one copy would miss the other."""
+    assert not shared_runs(files("methods"))
+
+
+def test_the_test_of_shared_runs_sees_a_copied_body(tmp_path: Path) -> None:
+    body = "".join(f"    value = step_{i}(value)\n" for i in range(RUN))
+    (tmp_path / "a.py").write_text(f"import os\n\ndef first(value):\n{body}    return value\n")
+    (tmp_path / "b.py").write_text(
+        f"import os\n\ndef second(value):\n    # Copied.\n{body}    return -value\n"
+    )
+    assert shared_runs([tmp_path / "a.py", tmp_path / "b.py"]) == [f"{tmp_path}/a.py:4 and {tmp_path}/b.py:5"]
+
+
 def test_only_the_cluster_imports_ray() -> None:
     using = [
         path.relative_to(ROOT).as_posix()

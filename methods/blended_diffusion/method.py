@@ -13,7 +13,7 @@ from bench.edit import EditMethod
 from methods import batches, pipelines
 from methods.blended_diffusion import files
 from methods.runtime import refuse, runtime_problems, torch_dtype
-from methods.weights import WeightsError, training_remark
+from methods.weights import problems_of, training_remark
 
 if TYPE_CHECKING:
     import torch
@@ -131,15 +131,8 @@ class BlendedDiffusion(EditMethod):
         # The weights of the three networks.
         if options.background_loss and options.lpips_lambda and (missing := files.vgg_problem()):
             problems.append(missing)
-        for find in (
-            lambda: files.native_size(options.weights, options.revision),
-            lambda: files.find_clip(options.clip),
-        ):
-            try:
-                find()
-            except WeightsError as error:
-                problems.append(error.problem)
-        return problems
+        problems += problems_of(lambda: files.native_size(options.weights, options.revision))
+        return problems + problems_of(lambda: files.find_clip(options.clip))
 
     def __init__(self, options: Options, runtime: Runtime) -> None:
         refuse("blended_diffusion", self.problems(options) + runtime_problems(runtime))

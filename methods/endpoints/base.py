@@ -45,6 +45,8 @@ ADDRESS_OPTIONS: Mapping[str, str] = dict.fromkeys(
     "a suite names a server, whose address and key stand in the environment. Set the option server",
 )
 
+PromptField = Literal["target_prompt", "region_prompt", "instruction"]
+
 # Largest difference of two aspect ratios that still show the same frame: sizes are rounded to multiples.
 SAME_FRAME = 0.05
 
@@ -246,4 +248,31 @@ class EndpointMethod(EditMethod):
         return data
 
 
-PromptField = Literal["target_prompt", "region_prompt", "instruction"]
+class MaskFreeEndpoint(EndpointMethod):
+    """An editor behind an endpoint that takes no mask. A suite names its server."""
+
+    needs: frozenset[str] = frozenset({"source", "instruction"})
+    REFUSED: Mapping[str, str] = ADDRESS_OPTIONS
+
+    @dataclass(frozen=True)
+    class Options(EndpointMethod.Options):
+        server: str = ""
+        """Name of the server that gets the requests."""
+        model: str = ""
+        prompt_field: PromptField = "instruction"
+        """Text of the request that is sent."""
+        send_seed: bool = False
+        """Send the seed of the case, for servers that draw by it."""
+
+    @classmethod
+    def needs_of(cls, options: Options) -> frozenset[str]:
+        return frozenset({"source", options.prompt_field})
+
+    @classmethod
+    def identity(cls, options: Options) -> Mapping[str, Any]:
+        # Another server makes other images.
+        return {"url": cls.server(options).url}
+
+    def __init__(self, options: Options, runtime: Runtime) -> None:
+        super().__init__(options, runtime)
+        self.needs = self.needs_of(options)

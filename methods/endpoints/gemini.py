@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.edit import NearestSize
 from bench.endpoints.client import Refused
 from bench.endpoints.servers import GEMINI
-from methods.endpoints.base import ADDRESS_OPTIONS, EndpointMethod, ImageCall, PromptField
+from methods.endpoints.base import ImageCall, MaskFreeEndpoint
 from methods.endpoints.openai_images import decoded, image_hashes
 
 if TYPE_CHECKING:
@@ -48,12 +48,10 @@ RETIRED: Mapping[str, str] = {
 SCALES: Mapping[str | None, int] = {None: 1, "1K": 1, "2K": 2, "4K": 4}
 
 
-class GeminiEdit(EndpointMethod):
+class GeminiEdit(MaskFreeEndpoint):
     NAME = "gemini_edit"
     summary = "image editing with Gemini by an instruction (costs money)"
-    needs: frozenset[str] = frozenset({"source", "instruction"})
     RETIRED = RETIRED
-    REFUSED: Mapping[str, str] = ADDRESS_OPTIONS
     PRESETS: Mapping[str, Mapping[str, Any]] = {
         "gemini-2.5-flash-image": {"model": "gemini-2.5-flash-image"},
         "gemini-3.1-flash-image": {"model": "gemini-3.1-flash-image", "resolution": "1K"},
@@ -61,24 +59,14 @@ class GeminiEdit(EndpointMethod):
     }
 
     @dataclass(frozen=True)
-    class Options(EndpointMethod.Options):
+    class Options(MaskFreeEndpoint.Options):
         server: str = GEMINI
         """``gemini``, or another name: its address is in ``PROMPTEDITBENCH_NAME_URL``."""
         model: str = "gemini-3.1-flash-image"
         resolution: Literal["1K", "2K", "4K"] | None = None
         """``imageSize`` of the request, for models that have the setting. None leaves it out: about a megapixel."""
-        prompt_field: PromptField = "instruction"
         send_seed: bool = False
         """Send the seed of the case. Whether a model draws by it is not documented."""
-
-    @classmethod
-    def needs_of(cls, options: Options) -> frozenset[str]:
-        return frozenset({"source", options.prompt_field})
-
-    @classmethod
-    def identity(cls, options: Options) -> Mapping[str, Any]:
-        # Another server makes other images.
-        return {"url": cls.server(options).url}
 
     @classmethod
     def option_problems(cls, options: Options) -> list[str]:
@@ -94,7 +82,6 @@ class GeminiEdit(EndpointMethod):
         self.native_size = NearestSize(
             tuple((self.scale * width, self.scale * height) for width, height in RATIOS.values())
         )
-        self.needs = self.needs_of(options)
         self.endpoint = self.connect(f"models/{options.model}:generateContent", key_header="x-goog-api-key")
 
     def call(self, request: EditRequest, prompt: str) -> ImageCall:

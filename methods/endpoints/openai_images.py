@@ -27,7 +27,7 @@ from bench.endpoints.client import EndpointError, FormFile, Refused
 from bench.endpoints.servers import OPENAI, Server, find_server, server_at
 from bench.files import sha256_bytes
 from methods import batches
-from methods.endpoints.base import ADDRESS_OPTIONS, EndpointMethod, ImageCall, PromptField, RunTime
+from methods.endpoints.base import EndpointMethod, ImageCall, MaskFreeEndpoint, PromptField, RunTime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -180,12 +180,10 @@ class OpenAiImages(EndpointMethod):
         return edited
 
 
-class OpenAiEdit(EndpointMethod):
+class OpenAiEdit(MaskFreeEndpoint):
     NAME = "openai_edit"
     summary = "OpenAI's images-edit endpoint by an instruction, or a server such as vLLM-Omni (costs money)"
-    needs: frozenset[str] = frozenset({"source", "instruction"})
     RETIRED = RETIRED
-    REFUSED: Mapping[str, str] = ADDRESS_OPTIONS
     PRESETS: Mapping[str, Mapping[str, Any]] = {
         "gpt-image-1.5": {"model": "gpt-image-1.5", "input_fidelity": "high"},
         # From gpt-image-2 on, input_fidelity must be left out: every input image is read at high fidelity.
@@ -196,7 +194,7 @@ class OpenAiEdit(EndpointMethod):
     }
 
     @dataclass(frozen=True)
-    class Options(EndpointMethod.Options):
+    class Options(MaskFreeEndpoint.Options):
         server: str = OPENAI
         """``openai``, or another name: its address is in ``PROMPTEDITBENCH_NAME_URL``."""
         model: str = "gpt-image-2"
@@ -207,7 +205,6 @@ class OpenAiEdit(EndpointMethod):
         """None leaves it to the server."""
         input_fidelity: Literal["low", "high"] | None = None
         """Fidelity to the source, if the model has this setting. None leaves it to the server."""
-        prompt_field: PromptField = "instruction"
         ask_base64: bool = False
         """Send ``response_format=b64_json``, for servers that answer with a link otherwise."""
         # Settings of open models, which OpenAI does not have. None leaves each to the server.
@@ -215,17 +212,6 @@ class OpenAiEdit(EndpointMethod):
         guidance: float | None = None
         true_cfg_scale: float | None = None
         negative_prompt: str | None = None
-        send_seed: bool = False
-        """Send the seed of the case, for servers that draw by it."""
-
-    @classmethod
-    def needs_of(cls, options: Options) -> frozenset[str]:
-        return frozenset({"source", options.prompt_field})
-
-    @classmethod
-    def identity(cls, options: Options) -> Mapping[str, Any]:
-        # Another server makes other images.
-        return {"url": cls.server(options).url}
 
     @classmethod
     def option_problems(cls, options: Options) -> list[str]:
@@ -242,7 +228,6 @@ class OpenAiEdit(EndpointMethod):
         super().__init__(options, runtime)
         self.is_openai = options.server == OPENAI
         self.native_size = native_size(options.size, options.model, is_openai=self.is_openai)
-        self.needs = self.needs_of(options)
         self.endpoint = self.connect("images/edits")
 
     def call(self, request: EditRequest, prompt: str) -> ImageCall:

@@ -114,11 +114,7 @@ def find(weights: str) -> GlideFiles:
 
 def problems(weights: str) -> list[str]:
     """Reasons why ``weights`` cannot be used, each with its remedy."""
-    try:
-        find(weights)
-    except WeightsError as error:
-        return [error.problem]
-    return []
+    return stores.problems_of(lambda: find(weights))
 
 
 def identity(weights: str) -> dict[str, str]:

@@ -194,11 +194,7 @@ def find(weights: str) -> Path | wt.Weights:
 
 def problems(weights: str) -> list[str]:
     """Reasons why the additions cannot be used, each with its remedy."""
-    try:
-        find(weights)
-    except WeightsError as error:
-        return [error.problem]
-    return []
+    return wt.problems_of(lambda: find(weights))
 
 
 def identity(weights: str) -> dict[str, str]:

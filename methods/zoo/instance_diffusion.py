@@ -43,7 +43,7 @@ from methods.zoo.autoencoder import load_vae
 from methods.zoo.data import epoch_rows
 from methods.zoo.job import BASE, Job
 from methods.zoo.manifest import CHECKPOINTS, entry
-from methods.zoo.regions import REGIONS, Regions, unpacked
+from methods.zoo.regions import REGIONS, edits_and_regions, unpacked
 from methods.zoo.text import tokenize
 
 if TYPE_CHECKING:
@@ -209,10 +209,7 @@ def load(root: Path = CHECKPOINTS) -> InstanceAdapter:
 def instance_diffusion(task: Job) -> Path:
     """Train (or resume) the additions and save them with their card."""
     vae = load_vae(task.root, task.machine.device)
-    edits = task.edits()
-    edits.encode(vae, task.machine.device, task.progress("edits encoded"), task.machine.dtype)
-    regions = Regions(edits)
-    regions.draw(task.report)
+    edits, regions = edits_and_regions(task, vae)
     base = replace(df.load_parts(BASE, task.root), vae=vae)
     folder, budget = task.root / NAME, task.budget or BUDGET
     warm = task.warm and folder.is_dir()

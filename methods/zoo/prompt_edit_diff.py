@@ -46,7 +46,7 @@ from methods.zoo.experiments import EXPERIMENTS, Experiment
 from methods.zoo.grids import STEPS, edit_grid, generators
 from methods.zoo.job import BASE, Job
 from methods.zoo.manifest import CHECKPOINTS
-from methods.zoo.regions import REGIONS, Regions, unpacked
+from methods.zoo.regions import REGIONS, edits_and_regions, unpacked
 from methods.zoo.text import LENGTH
 
 if TYPE_CHECKING:
@@ -326,10 +326,7 @@ def publish(name: str, task: Job) -> Path:
     experiment = EXPERIMENTS[name]
     # Latents, regions and the base.
     vae = load_vae(task.root, task.machine.device)
-    edits = task.edits()
-    edits.encode(vae, task.machine.device, task.progress("edits encoded"), task.machine.dtype)
-    regions = Regions(edits)
-    regions.draw(task.report)
+    edits, regions = edits_and_regions(task, vae)
     base = df.load_parts(BASE, task.root)
     data, masks = edits.load(vae), regions.load()
     folder = task.root / (f"{name}_seed{task.seed}" if task.seed else name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,11 @@ from bench.edit import EditCase
 from bench.images import mask_array
 from methods.training import ProgressReport, silent
 from methods.zoo import corpus as cp
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from methods.zoo.job import Job
 
 # Largest number of regions of an edit of the world.
 REGIONS = 3
@@ -63,6 +68,15 @@ class Regions:
 
     def _path(self, chunk: int) -> Path:
         return self.corpus.folder / f"regions-{chunk:04d}.npz"
+
+
+def edits_and_regions(task: Job, vae: nn.Module) -> tuple[cp.Corpus, Regions]:
+    """The edits that a training learns from, encoded by ``vae``, and their regions. What is missing is made."""
+    edits = task.edits()
+    edits.encode(vae, task.machine.device, task.progress("edits encoded"), task.machine.dtype)
+    regions = Regions(edits)
+    regions.draw(task.report)
+    return edits, regions
 
 
 def _fits(path: Path, edits: Mapping[str, Any]) -> bool:

@@ -49,7 +49,7 @@ from methods.zoo.corpus import FACTOR, Corpus
 from methods.zoo.data import epoch_rows
 from methods.zoo.job import BASE, Job
 from methods.zoo.manifest import CHECKPOINTS, entry
-from methods.zoo.regions import Regions, unpacked
+from methods.zoo.regions import edits_and_regions, unpacked
 from methods.zoo.text import tokenize
 
 if TYPE_CHECKING:
@@ -222,10 +222,7 @@ def run(
 def smartbrush(task: Job) -> Path:
     """Train (or resume) SmartBrush and save it with its card. A warm start consists of the second part alone."""
     vae = load_vae(task.root, task.machine.device)
-    edits = task.edits()
-    edits.encode(vae, task.machine.device, task.progress("edits encoded"), task.machine.dtype)
-    regions = Regions(edits)
-    regions.draw(task.report)
+    edits, regions = edits_and_regions(task, vae)
     base = df.load_parts(BASE, task.root)
     data, shapes = edits.load(vae), regions.load()
     objects = objects_of(edits, shapes["masks"])
