@@ -25,6 +25,7 @@ from bench.cli.judge import judge_app
 from bench.cli.main import run_command
 from bench.cli.options import examples
 from bench.cli.run import run_app
+from bench.files import cache_folder
 from bench.session import GpuTime, Program, Report, Session
 from bench.study.cli import study_app
 from methods import METHODS
@@ -78,12 +79,6 @@ def _checkpoint_problems() -> Mapping[str, Sequence[str]]:
     return checkpoint_problems()
 
 
-def _cache_folder() -> Path:
-    from protocols.world.layout import cache_root
-
-    return cache_root()
-
-
 def _gpu_time(steps: int) -> GpuTime:
     from methods.cli import gpu_time
 
@@ -101,7 +96,7 @@ PROGRAM = Program(
     run_thresholds=_run_thresholds,
     recipes=_recipes,
     checkpoint_problems=_checkpoint_problems,
-    cache_folder=_cache_folder,
+    cache_folder=cache_folder,
     gpu_time=_gpu_time,
 )
 

@@ -302,6 +302,7 @@ def run(
     The same call resumes a stopped run. Raises :class:`~bench.errors.BenchError` for a suite that cannot run.
     Edits that fail are counted in ``Run.failed``.
     """
+    from bench.judging import judge_edits
     from bench.metrics.choice import check_metrics
     from bench.workers import open_workers
 
@@ -317,7 +318,7 @@ def run(
         )
         with store:
             for options in job.judges:
-                session.judge(store, options, progress=bar)
+                judge_edits(session, store, options, progress=bar)
             session.score(store, device=device, progress=bar, workers=pool)
     # As in a report: embedded networks were trained on rendered images, so their scores of photographs are hidden.
     session.hide_foreign_scores(store)

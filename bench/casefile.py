@@ -258,11 +258,11 @@ class CaseFile(Sequence[EditCase]):
 
     def _case(self, row: Mapping[str, Any]) -> EditCase:
         # Decoded images are not cached: a benchmark's images need not fit in memory.
-        source = read_rgb(self._path(row["source"]))
+        source = read_rgb(self.file(row["source"]))
 
         def mask(name: str) -> Image:
             # A mask of another size than its source is an error.
-            return read_mask(self._path(name), source.size)
+            return read_mask(self.file(name), source.size)
 
         def regions(rows: Sequence[Mapping[str, Any]]) -> tuple[Region, ...]:
             return tuple(
@@ -279,7 +279,7 @@ class CaseFile(Sequence[EditCase]):
             instruction=row["instruction"],
             edit_words=tuple(row["edit_words"]),
             regions=regions(row["regions"]),
-            references=tuple(read_rgb(self._path(name)) for name in row["references"]),
+            references=tuple(read_rgb(self.file(name)) for name in row["references"]),
             seed=row["seed"],
         )
         return EditCase(
@@ -288,12 +288,13 @@ class CaseFile(Sequence[EditCase]):
             request=request,
             source_id=row["source_id"],
             claims=tuple(Claim(**claim) for claim in row["claims"]),
-            truth=None if row["truth"] is None else read_rgb(self._path(row["truth"])),
+            truth=None if row["truth"] is None else read_rgb(self.file(row["truth"])),
             tags=dict(row["tags"]),
             scored=None if scored is None else ScoredAreas(mask(scored["mask"]), regions(scored["regions"])),
         )
 
-    def _path(self, name: str) -> Path:
+    def file(self, name: str) -> Path:
+        """Path of a file that a line names. Raises :class:`CaseError` for a name that leads out of the folder."""
         # Somebody else may have written the folder: a file name must not lead out of it.
         try:
             return self.directory.joinpath(*safe_relative(name))

@@ -32,6 +32,17 @@ _SAFE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@-]*")
 _FILE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@~-]*")
 
 
+def cache_folder() -> Path:
+    """``$PROMPTEDITBENCH_CACHE``, else ``prompteditbench`` in the user's cache folder."""
+    folder = os.environ.get("PROMPTEDITBENCH_CACHE")
+    return Path(folder).expanduser() if folder else user_cache() / "prompteditbench"
+
+
+def user_cache() -> Path:
+    """``$XDG_CACHE_HOME``, else ``~/.cache``, as the freedesktop convention has it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
 class UnsafeName(BenchError):
     """A name from data that must not become part of a path."""
 

@@ -10,7 +10,7 @@ The engine imports no method, protocol or report. ``run_bench.py`` imports them 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,11 +23,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from bench.edit import EditProtocol
-    from bench.judges.options import Judge, JudgeOptions
-    from bench.judges.pointwise import JudgingSummary
+    from bench.judges.options import JudgeOptions
     from bench.metrics import MetricInfo
     from bench.metrics.choice import MetricChoice
-    from bench.metrics.features import Features, RegionClassifier
+    from bench.metrics.features import Features
     from bench.plan import Plan
     from bench.progress import Progress
     from bench.runner import RunSummary
@@ -236,21 +235,16 @@ class Session:
         from bench.devices import resolve_device, resolve_dtype
         from bench.edit import Runtime
         from bench.executors import make_executor
+        from bench.judging import judge_remarks
         from bench.runner import run
         from bench.store import RunStore
 
         # Refuse what cannot run: first what options show, then what the cases of the protocols show.
+        rendered = any(entry.cls.rendered for entry in job.protocols)
         check_ready(
             [(f"protocol {entry.name}", entry.problems) for entry in job.protocols]
             + [(f"method {entry.spec.title}", entry.problems) for entry in job.methods]
-            + [
-                (
-                    "",
-                    self.judge_remarks(
-                        job.judges, rendered=any(entry.cls.rendered for entry in job.protocols)
-                    ),
-                )
-            ],
+            + [("", judge_remarks(self, job.judges, rendered=rendered))],
             job.source,
         )
         plan, store = self.plan(job)
@@ -278,63 +272,6 @@ class Session:
             # After Ctrl-C too: the lock is released for the next process.
             store.close()
             raise
-
-    # --- judge ---------------------------------------------------------------------------------------------
-
-    def judge(
-        self, store: RunStore, options: JudgeOptions, *, progress: Progress | None = None
-    ) -> tuple[Judge, JudgingSummary]:
-        """Asks a judge about every edit of a run that it has not answered yet, and stores replies and scores.
-
-        Raises ``JudgeError`` where the judge cannot be asked. Replies that came before are stored.
-        """
-        from bench.judges.options import make_judge
-        from bench.judges.pointwise import judge_run
-        from bench.judges.world import answered
-
-        protocols = self._judged_protocols(store, options)
-        check_ready([("", self.judge_remarks([options], rendered=bool(protocols)))])
-        classifier = self._judging_classifier(options)
-        with answered(make_judge(options, classifier), classifier) as judge:
-            return judge, judge_run(store, judge, protocols=protocols, progress=progress)
-
-    def judge_remarks(self, judges: Sequence[JudgeOptions], *, rendered: bool) -> list[str]:
-        """Lists what is missing to ask the judges, each with its remedy.
-
-        ``rendered``: whether a protocol shows the rendered world, which the server ``world`` needs.
-        """
-        from bench.judges.options import judge_problems
-
-        return [
-            f"judge {options.rubric}: {problem}"
-            for options in judges
-            for problem in judge_problems(options, self._judging_classifier(options), rendered=rendered)
-        ]
-
-    def judge_estimates(
-        self, judges: Sequence[JudgeOptions], store: RunStore | None, plan: Plan | None = None
-    ) -> Iterator[str]:
-        """Yields calls, least time and cost of each judge: for the stored edits, and for those that are planned."""
-        from bench.judges.options import judge_problems, make_judge
-        from bench.judges.pointwise import missing_calls, new_edits, planned_calls
-
-        for options in judges:
-            classifier = self._judging_classifier(options)
-            # What is missing, such as a key, is listed elsewhere.
-            if not judge_problems(options, classifier):
-                judge = make_judge(options, classifier)
-                missing = missing_calls(store, judge, self._judged_protocols(store, options)) if store else 0
-                calls = planned_calls(judge, new_edits(plan, options) if plan else 0, missing)
-                yield f"judge {options.rubric} by {options.model}: {calls}"
-
-    def _judging_classifier(self, options: JudgeOptions) -> RegionClassifier | None:
-        """The classifier that answers for the judge. None where another server does, or its checkpoint is missing."""
-        return self.program.make_features("cpu", None).classifier if options.is_world else None
-
-    def _judged_protocols(self, store: RunStore, options: JudgeOptions) -> Collection[str]:
-        """The protocols of a run that the judge is asked about."""
-        protocols = store.manifest["protocols"]
-        return self._rendered_of(protocols) if options.is_world else frozenset(protocols)
 
     # --- score ---------------------------------------------------------------------------------------------
 
@@ -415,7 +352,7 @@ class Session:
             if registered in self.protocols and self.protocols.load(registered).rendered
         )
 
-    def _rendered_of(self, protocols: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+    def rendered_of(self, protocols: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
         """:meth:`rendered`, of the protocols as a run's manifest has them."""
         return self.rendered({name: info.get("registered", name) for name, info in protocols.items()})
 
@@ -428,7 +365,7 @@ class Session:
         """
         from bench.metrics.choice import choose_metrics
 
-        rendered = self._rendered_of(protocols)
+        rendered = self.rendered_of(protocols)
         # Embedded networks score rendered images alone, published networks the others.
         groups = {
             is_rendered: tuple(name for name in protocols if (name in rendered) == is_rendered)
@@ -466,7 +403,7 @@ class Session:
         # Names of all scores of embedded networks, of raw and of composited edits.
         embedded = [name for name in self.metrics.names() if self.metrics.load(name).embedded]
         protocols = store.manifest["protocols"]
-        rendered = self._rendered_of(protocols)
+        rendered = self.rendered_of(protocols)
         hidden = [*embedded, *(name + COMPOSITED_SUFFIX for name in embedded)]
         # Earlier versions computed these scores on every protocol.
         store.leave_out(dict.fromkeys(set(protocols) - rendered, hidden))

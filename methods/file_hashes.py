@@ -1,4 +1,4 @@
-"""The user's cache folder, and SHA-256 of large files that is computed once.
+"""SHA-256 of large files that is computed once, and where torch's hub keeps its files.
 
 Gigabytes of weights are part of a method's identity, so their hashes are remembered between runs.
 """
@@ -12,18 +12,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.files import parse_json, sha256_file, write_atomic
-
-
-def cache_folder() -> Path:
-    """``$PROMPTEDITBENCH_CACHE``, else ``prompteditbench`` in the user's cache folder."""
-    folder = os.environ.get("PROMPTEDITBENCH_CACHE")
-    return Path(folder).expanduser() if folder else _user_cache() / "prompteditbench"
+from bench.files import cache_folder, parse_json, sha256_file, user_cache, write_atomic
 
 
 def torch_hub_file(name: str) -> Path:
     """Where torch's hub keeps the downloaded file ``name``, without importing torch."""
-    home = Path(os.environ.get("TORCH_HOME") or _user_cache() / "torch").expanduser()
+    home = Path(os.environ.get("TORCH_HOME") or user_cache() / "torch").expanduser()
     return home / "hub" / "checkpoints" / name
 
 
@@ -63,7 +57,3 @@ def sha256_of_each(files: Mapping[str, Path]) -> dict[str, str]:
 def combined_sha256(lines: Mapping[str, str]) -> str:
     """One SHA-256 (64 hex digits) over names and their hashes. Paths do not enter, so a copy has the same."""
     return hashlib.sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

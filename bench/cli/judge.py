@@ -68,8 +68,8 @@ def edits(
     with RunStore.open(folder) as store:
         judges = _judges(store, rubric, model, option)
         if dry_run:
-            for line in session.judge_estimates(judges, store):
-                screen.print(line, soft_wrap=True)
+            for options in judges:
+                print_estimate(session, store, options, screen)
             return
         if judge_and_print(session, store, judges, screen):
             raise typer.Exit(1)
@@ -97,23 +97,23 @@ def pairs(
     plugin: Plugin = None,
 ) -> None:
     """Ask which of two edits is better, in both orders, and write votes for study analyse."""
-    from bench.judges.options import make_judge, parse_judge
-    from bench.judges.pairwise import judge_pairs, planned_pairs
+    from bench.judges.options import parse_judge
+    from bench.judging import judge_pairs_of_edits
     from bench.store import RunStore
-    from bench.study.build import method_titles
     from bench.study.exchange import export_votes
 
     screen = console(quiet=quiet)
-    open_session(context, plugin)
+    session = open_session(context, plugin)
     values = key_values(option, example="server=openai")
-    judge = make_judge(parse_judge({**values, "rubric": "pairs", "model": model}, "judge pairs"))
-    # The calls are counted, or made, for the pairs that have no reply yet.
+    options = parse_judge({**values, "rubric": "pairs", "model": model}, "judge pairs")
+    # The calls are counted, and made, for the pairs that have no reply yet.
     with RunStore.open(folder) as store:
+        if dry_run or not options.is_world:
+            print_estimate(session, store, options, screen)
         if dry_run:
-            screen.print(f"judge pairs by {model}: {planned_pairs(store, judge)}", soft_wrap=True)
             return
         with progress_bar(screen) as progress:
-            votes, summary = judge_pairs(store, judge, method_titles([store]), progress=progress)
+            votes, summary = judge_pairs_of_edits(session, store, options, progress=progress)
         for line in summary.lines():
             screen.print(line, soft_wrap=True)
         if len(votes):
@@ -125,15 +125,33 @@ def pairs(
         raise typer.Exit(1)
 
 
+def print_estimate(session: Session, store: RunStore, options: JudgeOptions, screen: Console) -> None:
+    """Prints calls, least time and cost of the questions that have no reply."""
+    from bench.judging import estimate_calls
+
+    calls = estimate_calls(session, store, options)
+    screen.print(f"judge {options.rubric} by {options.model}: {calls}", soft_wrap=True)
+
+
 def judge_and_print(
     session: Session, store: RunStore, judges: Sequence[JudgeOptions], screen: Console
 ) -> bool:
     """Judges a run and prints what was done. True where a ceiling stopped a judge before its end."""
+    from bench.judging import judge_edits
+
     stopped = False
     for options in judges:
+        # What it may cost, before the first call.
+        if not options.is_world:
+            print_estimate(session, store, options, screen)
         with progress_bar(screen) as progress:
-            judge, summary = session.judge(store, options, progress=progress)
-        screen.print(f"judge {options.rubric}: {summary.calls} replies, {summary.stored} there already")
+            judge, summary = judge_edits(session, store, options, progress=progress)
+        shared = f", {summary.shared} of other runs" if summary.shared else ""
+        bill = f"; {summary.bill}" if summary.bill else ""
+        screen.print(
+            f"judge {options.rubric}: {summary.calls} replies, {summary.stored} there already{shared}{bill}",
+            soft_wrap=True,
+        )
         for name, deviation in summary.retest.items():
             screen.print(f"  {name}: standard deviation between passes {deviation:.2f}", style="dim")
         for remark in summary.remarks(judge):

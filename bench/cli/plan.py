@@ -66,6 +66,7 @@ class PlanDescription:
 def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
     """Describes what a run would do. Missing data and weights are listed, not refused."""
     from bench.downloads import with_one_command
+    from bench.judging import judge_remarks, planned_estimates
     from bench.plan import width_height
 
     plan, store = session.plan(job)
@@ -99,7 +100,7 @@ def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
         and (estimate := method.cls.estimate(method.options, count)) is not None
     )
     # Calls of judges, also for the edits that are still to be made.
-    estimates += tuple(session.judge_estimates(job.judges, store, plan))
+    estimates += tuple(planned_estimates(session, job.judges, store, plan))
     rendered = any(entry.cls.rendered for entry in job.protocols)
     return PlanDescription(
         folder=str(job.folder),
@@ -108,7 +109,7 @@ def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
         gigabytes=_gigabytes(rows, canvas),
         untimed_steps=untimed_steps,
         gpu_time=session.program.gpu_time(untimed_steps) if untimed_steps else None,
-        not_ready=(*not_ready, *session.judge_remarks(job.judges, rendered=rendered)),
+        not_ready=(*not_ready, *judge_remarks(session, job.judges, rendered=rendered)),
         fetch=fetch,
         estimates=estimates,
         remarks=(*method_notes(job), *_refusals(plan), *_metric_remarks(session, job)),

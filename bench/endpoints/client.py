@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import email.utils
 import json
+import os
 import re
 import threading
 import time
@@ -68,21 +69,20 @@ class Ceiling:
     max_cost: float | None = None
     """In the currency of ``price``."""
     price: float | None = None
-    """Price of one call. ``max_cost`` needs it."""
+    """Price of one call, where all cost the same. ``max_cost`` needs it, or a price with each call."""
 
-    def check(self, calls: int) -> None:
-        """Raises :class:`CeilingReached` where one call after ``calls`` is too much."""
+    def check(self, calls: int, spent: float, price: float | None) -> None:
+        """Raises :class:`CeilingReached` where a call of ``price`` is too much after ``calls`` that cost ``spent``."""
         remedy = "What was answered is kept: raise it to go on."
         if self.max_requests is not None and calls >= self.max_requests:
             raise CeilingReached(f"max_requests {self.max_requests} is reached. {remedy}")
         # A retry may have been charged for, so every call counts with its full price.
-        if (
-            self.max_cost is not None
-            and self.price is not None
-            and (calls + 1) * self.price > self.max_cost * (1 + 1e-9)
-        ):
+        if self.max_cost is not None and price is not None and spent + price > self.max_cost * (1 + 1e-9):
+            cost = (
+                f"at {price:g}" if price == self.price else f"for {spent:.4g}; the next may cost {price:.2g}"
+            )
             raise CeilingReached(
-                f"max_cost {self.max_cost:g} is reached after {calls} calls at {self.price:g}. {remedy}"
+                f"max_cost {self.max_cost:g} is reached after {calls} calls {cost}. {remedy}"
             )
 
 
@@ -147,6 +147,8 @@ class Endpoint:
 
         self.url = url
         self.calls = 0
+        self.spent = 0.0
+        """Price of all calls so far, failed ones included."""
         self._key = key
         self._pacer = pacer
         self._retries = retries
@@ -182,22 +184,22 @@ class Endpoint:
         form_files = [(file.name, (_file_name(file), file.data, file.content_type)) for file in files]
         return self._answer({"data": dict(fields), "files": form_files})
 
-    def post_json(self, value: Mapping[str, Any]) -> dict[str, Any]:
-        """The JSON object that answers a JSON object.
+    def post_json(self, value: Mapping[str, Any], *, price: float | None = None) -> dict[str, Any]:
+        """The JSON object that answers a JSON object. ``price``: the most that one call may cost, if not the ceiling's.
 
         Timeouts, broken connections and status 408, 429 and 5xx are tried again after ``backoff`` seconds, doubled
         each time, or after what the server asks for if that is longer. Raises Refused for any other status, at once.
         Raises EndpointError when the retries are used up and for an answer that is no JSON object.
         """
-        return self._answer({"json": dict(value)})
+        return self._answer({"json": dict(value)}, price)
 
-    def _answer(self, content: Mapping[str, Any]) -> dict[str, Any]:
+    def _answer(self, content: Mapping[str, Any], price: float | None = None) -> dict[str, Any]:
         """The answer to a request body, given as arguments of the HTTP client."""
         import httpx2
 
         for attempt in range(self._retries + 1):
             # Before the call: one that fails may have been charged for.
-            self._count_call()
+            self._count_call(price)
             self._pacer.wait()
             server_wait, status = None, None
             try:
@@ -244,15 +246,22 @@ class Endpoint:
                     break
             return response.status_code, response.headers, bytes(body)
 
-    def _count_call(self) -> None:
+    def settle(self, price: float, cost: float) -> None:
+        """Corrects ``spent`` after an answer: the call was counted with ``price`` and cost ``cost``."""
+        with self._lock:
+            self.spent += cost - price
+
+    def _count_call(self, price: float | None) -> None:
+        price = self._ceiling.price if price is None else price
         with self._lock:
             if self._no_access is not None:
                 raise self._no_access
             try:
-                self._ceiling.check(self.calls)
+                self._ceiling.check(self.calls, self.spent, price)
             except CeilingReached as error:
                 raise CeilingReached(f"{self.url}: {error}") from None
             self.calls += 1
+            self.spent += price or 0.0
 
     def _json_object(self, status: int, body: bytes) -> dict[str, Any]:
         if len(body) > MAX_ANSWER:
@@ -365,6 +374,17 @@ class AnswerCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def problems(self) -> list[str]:
+        """The reason why nothing can be stored in the folder, with its remedy. Empty where it can be written."""
+        # The folder need not exist yet. The nearest one that does must be writable.
+        parent = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        if parent.is_dir() and os.access(parent, os.W_OK):
+            return []
+        return [
+            f"cache {self.folder}: cannot be written, and an answer that is not stored is paid for again. "
+            "Name another folder with cache"
+        ]
 
     def path(self, key: str) -> Path:
         """Where the answer to ``key`` is or will be."""

@@ -54,6 +54,8 @@ class Reply:
     problem: str | None = None
     is_final: bool = True
     """False where asking again may help: the transport failed."""
+    shared: bool = False
+    """True for the reply of another run, which this run did not pay for."""
 
 
 def connect(judge: Judge) -> Endpoint:
@@ -73,11 +75,9 @@ def connect(judge: Judge) -> Endpoint:
 def image_url(pixels: NDArray[np.uint8], options: JudgeOptions) -> str:
     """uint8 (H, W, 3) => a data URL, at the judge's longest side and in its codec."""
     image = images.from_array(pixels)
-    side = options.longest_side
-    if side is not None and max(image.size) > side:
-        scale = side / max(image.size)
-        width, height = (max(1, round(length * scale)) for length in image.size)
-        image = images.resize(image, (width, height))
+    size = options.sent_size(image.size)
+    if size != image.size:
+        image = images.resize(image, size)
     if options.codec == "png":
         data = images.png_bytes(image)
     else:
@@ -104,13 +104,13 @@ def request_body(options: JudgeOptions, text: str, urls: Sequence[str], number: 
     return body
 
 
-def ask(endpoint: Endpoint, body: Mapping[str, Any]) -> Reply:
-    """Sends one question. A refusal and a failed transport are replies too.
+def ask(endpoint: Endpoint, body: Mapping[str, Any], *, price: float | None = None) -> Reply:
+    """Sends one question, which costs at most ``price``. A refusal and a failed transport are replies too.
 
     Raises NoAccess and CeilingReached, after which no further call can succeed.
     """
     try:
-        answer = endpoint.post_json(body)
+        answer = endpoint.post_json(body, price=price)
     except (NoAccess, CeilingReached):
         raise
     except Refused as error:

@@ -6,15 +6,18 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from bench.edit import Configurable, stable_digest
-from bench.endpoints.client import Ceiling
+from bench.endpoints.client import AnswerCache, Ceiling
 from bench.endpoints.servers import Server, find_server, server_problems
 from bench.errors import BenchError
+from bench.files import cache_folder
 from bench.judges import reading
+from bench.judges.prices import Prices, Size
 from bench.judges.rubrics import RubricError, Wording, load_rubric, word
 from bench.metrics.types import LABEL
 from bench.registry import options_dict, parse_options
@@ -75,13 +78,40 @@ class JudgeOptions:
     max_requests: Annotated[int | None, _RunTime] = None
     """Ceiling of calls in one run of the command, retries included. None for no ceiling."""
     price_per_call: Annotated[float | None, _RunTime] = None
-    """Price of one call, for the estimate and for ``max_cost``."""
+    """Price of one call, for the estimate and for ``max_cost``. Added to the price of its tokens, if both are given."""
+    price_per_million_input: Annotated[float | None, _RunTime] = None
+    """Price of a million tokens that are sent, those of images included."""
+    price_per_million_output: Annotated[float | None, _RunTime] = None
+    """Price of a million tokens of replies."""
     max_cost: Annotated[float | None, _RunTime] = None
-    """Ceiling of the cost of one run of the command, in the currency of ``price_per_call``."""
+    """Ceiling of the cost of one run of the command, in the currency of the prices."""
+    cache: Annotated[str, _RunTime] = ""
+    """Folder of the replies that all runs share. Empty for the user's cache folder."""
 
     @property
     def ceiling(self) -> Ceiling:
-        return Ceiling(self.max_requests, self.max_cost, self.price_per_call)
+        return Ceiling(
+            self.max_requests, self.max_cost, None if self.prices.by_token else self.price_per_call
+        )
+
+    @property
+    def prices(self) -> Prices:
+        return Prices(self.price_per_call, self.price_per_million_input, self.price_per_million_output)
+
+    @property
+    def cache_folder(self) -> Path:
+        """Folder of the replies that all runs share."""
+        return (
+            Path(self.cache).expanduser().absolute() if self.cache else cache_folder().absolute() / "judges"
+        )
+
+    def sent_size(self, size: Size) -> Size:
+        """(width, height) at which an image of ``size`` is sent."""
+        side = self.longest_side
+        if side is None or max(size) <= side:
+            return size
+        width, height = (max(1, round(length * side / max(size))) for length in size)
+        return width, height
 
     @property
     def is_world(self) -> bool:
@@ -158,7 +188,12 @@ def judge_problems(
     else:
         problems = server_problems(options.server)
     try:
-        word(load_rubric(options.rubric), options.prompts)
+        rubric = load_rubric(options.rubric)
+        if not rubric.columns and (options.passes != 1 or options.label):
+            problems.append(
+                "pairs are asked about once in each order, and have no columns: leave passes and label out"
+            )
+        word(rubric, options.prompts)
     except RubricError as error:
         problems.append(str(error))
     if not options.model:
@@ -172,10 +207,31 @@ def judge_problems(
         )
     if options.limit is not None and options.limit < 1:
         problems.append(f"limit {options.limit}: expected at least 1")
-    if options.max_cost is not None and not (options.price_per_call or 0) > 0:
-        problems.append("max_cost needs price_per_call, the price of one call: set it")
+    problems += _price_problems(options)
+    if not options.is_world:
+        problems += AnswerCache(options.cache_folder).problems()
     if options.label and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", options.label):
         problems.append(f"label {options.label!r}: expected letters, digits, _ . and -")
+    return problems
+
+
+def _price_problems(options: JudgeOptions) -> list[str]:
+    prices = {
+        name: getattr(options, name)
+        for name in ("price_per_call", "price_per_million_input", "price_per_million_output")
+    }
+    problems = [f"{name} {price:g}: expected 0 or more" for name, price in prices.items() if (price or 0) < 0]
+    if (options.price_per_million_input is None) != (options.price_per_million_output is None):
+        problems.append("price_per_million_input and price_per_million_output belong together: set both")
+    if options.max_cost is not None and not any((price or 0) > 0 for price in prices.values()):
+        problems.append(
+            "max_cost needs price_per_call, the price of one call, or price_per_million_input and "
+            "price_per_million_output: set them"
+        )
+    if options.max_cost is not None and options.max_cost <= 0:
+        problems.append(f"max_cost {options.max_cost:g}: expected more than 0")
+    if options.max_requests is not None and options.max_requests < 1:
+        problems.append(f"max_requests {options.max_requests}: expected at least 1")
     return problems
 
 
@@ -185,8 +241,8 @@ def _world_problems(options: JudgeOptions, classifier: RegionClassifier | None, 
         problems.append("server world reads the rendered world only, and no protocol shows it. Leave it out")
     if classifier is None:
         problems.append("server world: the checkpoint of the attribute classifier is missing. See doctor")
-    if options.rubric != "masked-edit":
-        problems.append("server world answers the rubric masked-edit alone")
+    if options.rubric not in ("masked-edit", "pairs"):
+        problems.append("server world answers the rubric masked-edit and pairs alone")
     if options.model not in ("", WORLD_MODEL):
         problems.append(f"server world: its model is {WORLD_MODEL}, not {options.model!r}")
     return problems
@@ -218,26 +274,3 @@ def check_judges(judges: Sequence[JudgeOptions]) -> None:
             raise JudgeError(
                 f"two judges have the rubric {name[0]} and the same label: give each a label of its own."
             )
-
-
-@dataclass(frozen=True)
-class CallEstimate:
-    """Calls that a judge has to make, if none has to be repeated."""
-
-    calls: int
-    minutes: float
-    """Least duration, by the rate limit."""
-    cost: float | None
-    """In the currency of ``price_per_call``. None where no price is given."""
-
-    def __str__(self) -> str:
-        cost = "cost unknown: set price_per_call" if self.cost is None else f"cost {self.cost:.2f}"
-        return f"{self.calls} calls, at least {self.minutes:.1f} minutes, {cost}"
-
-
-def estimate(options: JudgeOptions, calls: int) -> CallEstimate:
-    """Duration and cost of a number of calls."""
-    if options.is_world:
-        return CallEstimate(calls, 0.0, 0.0)
-    price = options.price_per_call
-    return CallEstimate(calls, calls / options.requests_per_minute, None if price is None else price * calls)

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from bench.endpoints.client import CeilingReached, EndpointError
-from bench.judges.chat import ask, connect, image_url, request_body
-from bench.judges.options import CallEstimate, Judge, JudgeError, estimate
-from bench.judges.pointwise import read_reply
+from bench.judges.asking import Asker, Call, read_reply
+from bench.judges.cache import ReplyCache
+from bench.judges.chat import image_url
+from bench.judges.options import Judge, JudgeError
+from bench.judges.pointwise import judged_edits
+from bench.judges.prices import CallEstimate, estimate
 from bench.judges.reading import Unread
 from bench.judges.replies import ReplyKey, ReplyLog, StoredJudge
 from bench.judges.rubrics import load_rubric
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bench.edit import EditRecord
-    from bench.endpoints.client import Endpoint
     from bench.store import RunStore
 
 
@@ -41,6 +42,10 @@ class PairwiseSummary:
 
     calls: int = 0
     """Replies that came in this run."""
+    shared: int = 0
+    """Replies that another run has paid for."""
+    bill: str = ""
+    """Tokens and cost of the replies of this run, in words. Empty where nothing is known of them."""
     pairs: int = 0
     """Pairs with a verdict."""
     flips: int = 0
@@ -59,6 +64,9 @@ class PairwiseSummary:
     def lines(self) -> Iterator[str]:
         """Yields the counts in words."""
         asked = self.pairs - self.identical
+        shared = f", {self.shared} of other runs" if self.shared else ""
+        bill = f"; {self.bill}" if self.bill else ""
+        yield f"{self.calls} replies{shared}{bill}"
         yield f"{self.pairs} pairs with a verdict, {self.identical} of them of equal images (ties without a call)"
         if asked:
             yield f"flip rate {100 * self.flips / asked:.1f} %: these verdicts change with the order, and count as ties"
@@ -90,12 +98,21 @@ class EditPair:
         return self.first.sha256 == self.second.sha256
 
 
-def planned_pairs(store: RunStore, judge: Judge) -> CallEstimate:
-    """Calls for all pairs of the run's stored edits that are not answered. Decodes no image."""
-    log = ReplyLog(store, judge.digest)
+def planned_pairs(
+    store: RunStore,
+    judge: Judge,
+    protocols: Collection[str] | None = None,
+    *,
+    largest: tuple[int, int] | None = None,
+) -> CallEstimate:
+    """Calls for all pairs of the run's stored edits that are not answered. Decodes no image.
+
+    ``largest``: the largest (width, height) of an image, None where it is not known.
+    """
+    log, cache = ReplyLog(store, judge.digest), ReplyCache(store, judge)
     (question,) = judge.wording.rubric.questions
     edits: dict[tuple[str, str], list[EditRecord]] = {}
-    for record in _first_seed(store):
+    for record in _first_seed(store, judge, protocols):
         edits.setdefault((record.key.protocol, record.key.case), []).append(record)
     missing = {
         ReplyKey(
@@ -106,25 +123,37 @@ def planned_pairs(store: RunStore, judge: Judge) -> CallEstimate:
         for a, b in ((one, other), (other, one))
         if a.sha256 != b.sha256
     }
-    return estimate(judge.options, sum(log.find(key) is None for key in missing))
+    return estimate(
+        judge.options,
+        sum(log.find(key) is None and cache.lacks(key, question) for key in missing),
+        text=judge.wording.longest(question),
+        images=len(question.images),
+        largest=largest,
+        replies=log.answered().values(),
+    )
 
 
 def judge_pairs(
-    store: RunStore, judge: Judge, titles: Mapping[str, str], *, progress: Progress | None = None
+    store: RunStore,
+    judge: Judge,
+    titles: Mapping[str, str],
+    *,
+    protocols: Collection[str] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, PairwiseSummary]:
     """Asks about every pair of methods on every case that has no reply yet. Returns the votes, and counts.
 
-    ``titles``: method digest -> title, as a study names the methods. The votes have the columns of
-    ``bench.study.votes.frame``. Raises :class:`JudgeError` where the server refuses every request. Replies that came
-    before are stored.
+    ``protocols``: only the edits of these. ``titles``: method digest -> title, as a study names the methods. The votes
+    have the columns of ``bench.study.votes.frame``. Raises :class:`JudgeError` where the server refuses every request.
+    Replies that came before are stored.
     """
     import pandas as pd
 
     progress = progress or Silent()
     summary = PairwiseSummary()
-    log = ReplyLog(store, judge.digest)
-    endpoint = connect(judge)
-    records = _first_seed(store)
+    asker = Asker(store, judge)
+    log = asker.log
+    records = _first_seed(store, judge, protocols)
     categories = {
         (protocol, row["id"]): (row["category"], row["source_id"])
         for protocol in store.protocols()
@@ -140,7 +169,7 @@ def judge_pairs(
             refused: EndpointError | None = None
             pairs = list(_pairs(chunk))
             try:
-                _ask_all(endpoint, judge, log, pairs, summary)
+                asker.ask(_calls(judge, asker, pairs))
             except EndpointError as error:
                 refused = error
             for pair in pairs:
@@ -157,6 +186,9 @@ def judge_pairs(
     finally:
         progress.stop()
         log.close()
+    log.describe(judge)
+    summary.calls, summary.shared = asker.calls, asker.shared
+    summary.bill = asker.bill.line(asker.calls)
     return pd.DataFrame(votes), summary
 
 
@@ -183,10 +215,12 @@ def positions_of_replies(store: RunStore, judge: StoredJudge) -> list[tuple[str,
     ]
 
 
-def _first_seed(store: RunStore) -> list[EditRecord]:
-    """The edits of the run's first seed: further seeds are repeats of a case."""
+def _first_seed(store: RunStore, judge: Judge, protocols: Collection[str] | None) -> list[EditRecord]:
+    """The edits of the run's first seed that the judge is asked about: further seeds are repeats of a case."""
     return [
-        record for record in store.edits() if record.file is not None and record.key.seed == store.seeds[0]
+        record
+        for record in judged_edits(store, judge.options, protocols)
+        if record.file is not None and record.key.seed == store.seeds[0]
     ]
 
 
@@ -201,45 +235,29 @@ def _pairs(chunk: Sequence[StoredPair]) -> Iterator[EditPair]:
             yield EditPair(first, second, first_pair, second_pair)
 
 
-def _ask_all(
-    endpoint: Endpoint, judge: Judge, log: ReplyLog, pairs: Sequence[EditPair], summary: PairwiseSummary
-) -> None:
-    """Asks about both orders of each pair. Raises the first NoAccess or CeilingReached."""
+def _calls(judge: Judge, asker: Asker, pairs: Sequence[EditPair]) -> Iterator[Call]:
+    """Yields the questions about both orders of each pair that have no reply. Images are encoded here."""
     (question,) = judge.wording.rubric.questions
-    scale = judge.wording.rubric.scale
     urls: dict[str, str] = {}
     asked: set[ReplyKey] = set()
-
-    def url(image: Any) -> str:
-        if image.key not in urls:
-            urls[image.key] = image_url(image.pixels, judge.options)
-        return urls[image.key]
-
-    def carry_out(key: ReplyKey, body: Mapping[str, Any]) -> None:
-        reply = ask(endpoint, body)
-        log.add(key, reply, read_reply(reply, question, scale))
-
-    with ThreadPoolExecutor(judge.options.concurrency, thread_name_prefix="judge") as pool:
-        futures = []
-        for pair in pairs:
-            for swapped in (False, True):
-                key = pair.key(question.name, swapped=swapped)
-                if pair.is_identical or key in asked or log.find(key) is not None:
-                    continue
-                asked.add(key)
-                edits = [pair.first_pair.edited, pair.second_pair.edited]
-                images = [pair.first_pair.source, *(edits[::-1] if swapped else edits)]
-                text = judge.wording.prompt(question, pair.first_pair)
-                body = request_body(judge.options, text, [url(image) for image in images], 0)
-                futures.append(pool.submit(carry_out, key, body))
-        try:
-            for future in futures:
-                future.result()
-                summary.calls += 1
-        except BaseException:
-            # Calls that have not begun are not made. Those under way end, and their replies are stored.
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    for pair in pairs:
+        for swapped in (False, True):
+            key = pair.key(question.name, swapped=swapped)
+            if pair.is_identical or key in asked or not asker.needs_call(key, question):
+                continue
+            asked.add(key)
+            edits = [pair.first_pair.edited, pair.second_pair.edited]
+            images = [pair.first_pair.source, *(edits[::-1] if swapped else edits)]
+            for image in images:
+                if image.key not in urls:
+                    urls[image.key] = image_url(image.pixels, judge.options)
+            yield Call(
+                key,
+                question,
+                judge.wording.prompt(question, pair.first_pair),
+                [urls[image.key] for image in images],
+                [judge.options.sent_size(image.size) for image in images],
+            )
 
 
 def _vote(

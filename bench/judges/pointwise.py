@@ -9,17 +9,19 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.edit import EditKey, ScoreRecord
-from bench.endpoints.client import CeilingReached, EndpointError, NoAccess
-from bench.judges.chat import Reply, ask, connect, image_url, request_body
-from bench.judges.options import CallEstimate, Judge, JudgeError, JudgeOptions, column_name, estimate
-from bench.judges.reading import Scores, Unread, read_scores
+from bench.endpoints.client import CeilingReached, EndpointError
+from bench.judges.asking import Asker, Call, read_reply
+from bench.judges.cache import ReplyCache
+from bench.judges.chat import Reply, image_url
+from bench.judges.options import Judge, JudgeError, JudgeOptions, column_name
+from bench.judges.prices import CallEstimate, estimate
+from bench.judges.reading import Unread
 from bench.judges.replies import ReplyKey, ReplyLog, StoredJudge
 from bench.judges.rubrics import Question, Rubric, RubricError, load_rubric, unmet
 from bench.metrics.types import NoValue, Pair, ReasonCode
@@ -29,12 +31,8 @@ from bench.suite import limited
 
 if TYPE_CHECKING:
     from bench.edit import EditRecord
-    from bench.endpoints.client import Endpoint
     from bench.plan import Plan
     from bench.store import RunStore
-
-# Answers in a row that say the request has a wrong form, after which the judge is not asked any more.
-MANY_REJECTED = 5
 
 
 @dataclass
@@ -45,6 +43,10 @@ class JudgingSummary:
     """Replies that came in this run."""
     stored: int = 0
     """Replies that were there already."""
+    shared: int = 0
+    """Replies that another run has paid for."""
+    bill: str = ""
+    """Tokens and cost of the replies of this run, in words. Empty where nothing is known of them."""
     failures: Counter[str] = field(default_factory=Counter)
     """Kind of a failure -> number of replies of all runs that have no scores for it."""
     served: Counter[str] = field(default_factory=Counter)
@@ -67,10 +69,29 @@ class JudgingSummary:
             yield f"stopped: {self.stopped}"
 
 
-def planned_calls(judge: Judge, edits: int, missing: int = 0) -> CallEstimate:
-    """Calls for a number of edits that are not made yet, and ``missing`` calls for stored ones."""
+def planned_calls(
+    judge: Judge,
+    edits: int,
+    missing: int = 0,
+    *,
+    largest: tuple[int, int] | None = None,
+    store: RunStore | None = None,
+) -> CallEstimate:
+    """Calls for a number of edits that are not made yet, and ``missing`` calls for stored ones.
+
+    ``largest``: the largest (width, height) of an image, None where it is not known. ``store``: the run, whose replies
+    tell how many tokens a call takes.
+    """
     options, questions = judge.options, judge.wording.rubric.questions
-    return estimate(options, edits * len(questions) * options.passes + missing)
+    return estimate(
+        options,
+        edits * len(questions) * options.passes + missing,
+        # Questions differ in their texts and numbers of images: the largest of each.
+        text=max((judge.wording.longest(question) for question in questions), key=len),
+        images=max(len(question.images) for question in questions),
+        largest=largest,
+        replies=ReplyLog(store, judge.digest).answered().values() if store else (),
+    )
 
 
 def judged_edits(
@@ -93,8 +114,8 @@ def new_edits(plan: Plan, options: JudgeOptions) -> int:
 
 
 def missing_calls(store: RunStore, judge: Judge, protocols: Collection[str] | None = None) -> int:
-    """Number of questions about the stored edits that have no reply. Decodes no image."""
-    log = ReplyLog(store, judge.digest)
+    """Number of questions about the stored edits that have no reply, in this run or another. Decodes no image."""
+    log, cache = ReplyLog(store, judge.digest), ReplyCache(store, judge)
     needs = judge.wording.rubric.needs
     # Cases that the judge can be asked about.
     cases = {
@@ -104,13 +125,13 @@ def missing_calls(store: RunStore, judge: Judge, protocols: Collection[str] | No
         if all(row.get(need) for need in needs)
     }
     keys = {
-        _key(record, question, number)
+        _key(record, question, number): question
         for record in judged_edits(store, judge.options, protocols)
         if record.file is not None and (record.key.protocol, record.key.case) in cases
         for question in judge.wording.rubric.questions
         for number in range(judge.options.passes)
     }
-    return sum(log.find(key) is None for key in keys)
+    return sum(log.find(key) is None and cache.lacks(key, question) for key, question in keys.items())
 
 
 def judge_run(
@@ -133,9 +154,9 @@ def judge_run(
     summary = JudgingSummary()
     # Small chunks: their images are in memory while they are sent.
     options = options or ScoringOptions(chunk=32)
-    log = ReplyLog(store, judge.digest)
+    asker = Asker(store, judge)
+    log = asker.log
     records = judged_edits(store, judge.options, protocols)
-    endpoint = connect(judge)
     stored = _stored_scores(store, judge)
     spreads: dict[str, list[float]] = {}
     store.lock()
@@ -145,7 +166,7 @@ def judge_run(
         for chunk in pairs_in_chunks(store, records, options):
             refused: EndpointError | None = None
             try:
-                _ask_all(endpoint, judge, log, chunk, summary)
+                asker.ask(_calls(judge, asker, chunk))
             except EndpointError as error:
                 refused = error
             # What was answered is scored, also where the judge had to stop.
@@ -160,6 +181,8 @@ def judge_run(
     finally:
         progress.stop()
         log.close()
+    summary.calls, summary.shared = asker.calls, asker.shared
+    summary.bill = asker.bill.line(asker.calls)
     _count(judge, log, records, summary)
     log.describe(judge, summary.served)
     summary.retest = {name: statistics.fmean(values) ** 0.5 for name, values in spreads.items()}
@@ -169,46 +192,7 @@ def judge_run(
 # -- asking -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class _Call:
-    """One question to ask."""
-
-    key: ReplyKey
-    question: Question
-    body: Mapping[str, Any]
-
-
-def _ask_all(
-    endpoint: Endpoint, judge: Judge, log: ReplyLog, chunk: Sequence[StoredPair], summary: JudgingSummary
-) -> None:
-    """Asks the questions of a chunk that have no reply, some at one time.
-
-    Raises the first NoAccess or CeilingReached.
-    """
-    rubric = judge.wording.rubric
-    rejected = 0
-
-    def carry_out(call: _Call) -> Reply:
-        reply = ask(endpoint, call.body)
-        log.add(call.key, reply, read_reply(reply, call.question, rubric.scale))
-        return reply
-
-    with ThreadPoolExecutor(judge.options.concurrency, thread_name_prefix="judge") as pool:
-        futures = [pool.submit(carry_out, call) for call in _calls(judge, log, chunk)]
-        try:
-            for future in futures:
-                reply = future.result()
-                summary.calls += 1
-                rejected = rejected + 1 if (reply.problem or "").startswith("rejected") else 0
-                if rejected >= MANY_REJECTED:
-                    raise NoAccess(f"{rejected} requests in a row were rejected. The last: {reply.problem}")
-        except BaseException:
-            # Calls that have not begun are not made. Those under way end, and their replies are stored.
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-def _calls(judge: Judge, log: ReplyLog, chunk: Sequence[StoredPair]) -> Iterator[_Call]:
+def _calls(judge: Judge, asker: Asker, chunk: Sequence[StoredPair]) -> Iterator[Call]:
     """Yields the questions about the edits of a chunk that have no reply. Images are encoded here."""
     asked: set[ReplyKey] = set()
     urls: dict[tuple[str, str], str] = {}
@@ -218,14 +202,14 @@ def _calls(judge: Judge, log: ReplyLog, chunk: Sequence[StoredPair]) -> Iterator
         for question in judge.wording.rubric.questions:
             for number in range(judge.options.passes):
                 key = _key(record, question, number)
-                if key in asked or log.find(key) is not None:
-                    continue
-                asked.add(key)
                 try:
+                    if key in asked or not asker.needs_call(key, question):
+                        continue
                     text = judge.wording.prompt(question, pair)
                 except RubricError:
                     # The score has the reason.
                     continue
+                asked.add(key)
                 images = []
                 for name in question.images:
                     place = (
@@ -235,7 +219,8 @@ def _calls(judge: Judge, log: ReplyLog, chunk: Sequence[StoredPair]) -> Iterator
                     if place not in urls:
                         urls[place] = image_url(_pixels(pair, name), judge.options)
                     images.append(urls[place])
-                yield _Call(key, question, request_body(judge.options, text, images, number))
+                sizes = [judge.options.sent_size(pair.edited.size)] * len(images)
+                yield Call(key, question, text, images, sizes)
 
 
 def _pixels(pair: Pair, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -251,16 +236,6 @@ def _key(record: EditRecord, question: Question, number: int) -> ReplyKey:
 
 
 # -- scores -------------------------------------------------------------------------------------
-
-
-def read_reply(reply: Reply, question: Question, scale: tuple[float, float]) -> Scores | Unread:
-    """The scores in a reply, or why there are none."""
-    if reply.text is None:
-        kind, _, detail = (reply.problem or "transport: nothing came").partition(": ")
-        return Unread(kind, detail)  # type: ignore[arg-type]
-    return read_scores(
-        reply.text, question.reply, question.scores, scale, finish=reply.finish, refusal=reply.refusal
-    )
 
 
 def _scores(
@@ -403,4 +378,4 @@ def _count(judge: Judge, log: ReplyLog, records: Sequence[EditRecord], summary: 
                     summary.failures[result.kind] += 1
                 if reply.text is not None:
                     summary.served[reply.model] += 1
-    summary.stored = len(seen) - summary.calls
+    summary.stored = len(seen) - summary.calls - summary.shared

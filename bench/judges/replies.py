@@ -11,6 +11,7 @@ from typing import Any
 from bench.files import parse_json
 from bench.judges.chat import Reply
 from bench.judges.options import Judge, JudgeOptions
+from bench.judges.prices import spent
 from bench.judges.reading import Scores, Unread
 from bench.store import RunStore
 from bench.store.errors import writing
@@ -68,8 +69,12 @@ class ReplyLog:
 
     def describe(self, judge: Judge, served: Iterable[str] = ()) -> None:
         """Writes the judge's description beside its replies. ``served``: the models that answered."""
-        versions = {judge.version(model): model for model in served}
-        text = json.dumps({**judge.as_json(), "versions": versions}, indent=1, sort_keys=True) + "\n"
+        description = {
+            **judge.as_json(),
+            "versions": {judge.version(model): model for model in served},
+            "spent": spent(judge.options.prices, self._replies.values()),
+        }
+        text = json.dumps(description, indent=1, sort_keys=True) + "\n"
         self._store.write_file(f"{self._name}.json", text.encode(), "a judge's description")
 
     def add(self, key: ReplyKey, reply: Reply, result: Scores | Unread) -> None:
@@ -123,28 +128,33 @@ def stored_judges(store: RunStore) -> list[StoredJudge]:
 
 
 _KEY_FIELDS = ("protocol", "protocol_version", "case", "edit", "question")
+_REPLY_FIELDS = ("status", "model", "text", "finish", "refusal", "usage", "problem", "is_final")
+
+
+def reply_fields(reply: Reply) -> dict[str, Any]:
+    """A reply as JSON values, without those that it lacks."""
+    fields = {name: getattr(reply, name) for name in _REPLY_FIELDS}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _row(key: ReplyKey, reply: Reply) -> dict[str, Any]:
-    fields: Mapping[str, Any] = {
-        **{name: getattr(key, name) for name in _KEY_FIELDS},
-        "pass": key.number,
-        **{
-            name: getattr(reply, name)
-            for name in ("status", "model", "text", "finish", "refusal", "usage", "problem", "is_final")
-        },
-    }
-    return {name: value for name, value in fields.items() if value is not None}
+    row = {**{name: getattr(key, name) for name in _KEY_FIELDS}, "pass": key.number, **reply_fields(reply)}
+    return {**row, "shared": True} if reply.shared else row
 
 
 def _read(row: Any) -> tuple[ReplyKey, Reply]:
     """The reply of a line. Raises KeyError, TypeError or ValueError for a line of another shape."""
     if not isinstance(row, dict) or not all(isinstance(row[name], str) for name in _KEY_FIELDS):
         raise ValueError("no object with the fields of a question")
-    if ("text" in row) == ("problem" in row):
-        raise ValueError("it needs exactly one of text and problem")
     key = ReplyKey(**{name: row[name] for name in _KEY_FIELDS}, number=int(row["pass"]))
-    return key, Reply(
+    return key, reply_of(row, shared=bool(row.get("shared", False)))
+
+
+def reply_of(row: Any, *, shared: bool) -> Reply:
+    """The reply of :func:`reply_fields`. Raises KeyError, TypeError or ValueError for another shape."""
+    if not isinstance(row, dict) or ("text" in row) == ("problem" in row):
+        raise ValueError("it needs exactly one of text and problem")
+    return Reply(
         row.get("text"),
         row.get("status"),
         str(row.get("model", "")),
@@ -153,4 +163,5 @@ def _read(row: Any) -> tuple[ReplyKey, Reply]:
         row.get("usage"),
         row.get("problem"),
         bool(row.get("is_final", True)),
+        shared,
     )

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import TypeAdapter
@@ -125,6 +125,20 @@ class Rubric:
 
 
 @dataclass(frozen=True)
+class CaseText:
+    """What a question says of a case. ``Pair`` has the same fields."""
+
+    category: str
+    instruction: str
+    target_prompt: str
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> CaseText:
+        """Of a line of ``cases.jsonl``."""
+        return cls(row["category"], row["instruction"], row["target_prompt"])
+
+
+@dataclass(frozen=True)
 class Wording:
     """A rubric with the texts of its questions."""
 
@@ -143,20 +157,25 @@ class Wording:
         declared = TypeAdapter(Rubric).dump_python(self.rubric, mode="json")
         return stable_digest([declared, {name: _plain(prompt) for name, prompt in self.prompts.items()}])
 
-    def prompt(self, question: Question, pair: Pair) -> str:
+    def longest(self, question: Question) -> str:
+        """The longest text of a question, with its placeholders."""
+        prompt = self.prompts[question.name]
+        return prompt if isinstance(prompt, str) else max(prompt.values(), key=len, default="")
+
+    def prompt(self, question: Question, case: CaseText | Pair) -> str:
         """The text of a question about an edit. Raises RubricError where there is none for the case's category."""
         prompt = self.prompts[question.name]
         if not isinstance(prompt, str):
-            if pair.category not in prompt:
+            if case.category not in prompt:
                 raise RubricError(
-                    f"the rubric has no prompt for edits of the type {pair.category!r}, only for {', '.join(prompt)}."
+                    f"the rubric has no prompt for edits of the type {case.category!r}, only for {', '.join(prompt)}."
                 )
-            prompt = prompt[pair.category]
-        request = pair.instruction or f"The image should show: {pair.target_prompt}"
+            prompt = prompt[case.category]
+        request = case.instruction or f"The image should show: {case.target_prompt}"
         texts = {
             "<request>": request,
-            "<instruction>": pair.instruction,
-            "<edit_prompt>": pair.instruction,
+            "<instruction>": case.instruction,
+            "<edit_prompt>": case.instruction,
         }
         # In one pass: an instruction that contains a placeholder stays as it is.
         return re.sub("|".join(texts), lambda match: texts[match[0]], prompt)

@@ -7,7 +7,6 @@ run that was killed, or is repeated, pays for no edit twice.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from bench import images
+from bench import files, images
 from bench.edit import EditMethod
 from bench.endpoints.client import (
     AnswerCache,
@@ -28,7 +27,7 @@ from bench.endpoints.client import (
     request_key,
 )
 from bench.endpoints.servers import Server, find_server, server_problems
-from methods import batches, file_hashes
+from methods import batches
 from methods.runtime import refuse
 
 if TYPE_CHECKING:
@@ -138,22 +137,14 @@ class EndpointMethod(EditMethod):
             )
         if options.max_cost is not None and not (options.price_per_image or 0) > 0:
             problems.append("max_cost needs price_per_image, the price of one image: set it")
-        folder = cls.cache_folder(options)
-        # The folder need not exist yet. The nearest one that does must be writable.
-        parent = next(path for path in (folder, *folder.parents) if path.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            problems.append(
-                f"cache {folder}: cannot be written, and an answer that is not stored is paid for again. "
-                "Name another folder with cache"
-            )
-        return problems
+        return problems + AnswerCache(cls.cache_folder(options)).problems()
 
     @classmethod
     def cache_folder(cls, options: Any) -> Path:
         """Folder of the stored answers: the option, ``PROMPTEDITBENCH_CACHE``, or the user's cache folder."""
         if options.cache:
             return Path(options.cache).expanduser().absolute()
-        return file_hashes.cache_folder().absolute() / cls.NAME
+        return files.cache_folder().absolute() / cls.NAME
 
     def __init__(self, options: Any, runtime: Runtime) -> None:
         del runtime

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.downloads import MissingFiles, WebFile
-from methods import file_hashes
+from bench.files import cache_folder as user_folder
 from methods import weights as stores
 from methods.file_hashes import combined_sha256, sha256_of_each
 from methods.glide.config import BASE, UPSAMPLER, Part, UNetConfig, read_config
@@ -132,7 +132,7 @@ def identity(weights: str) -> dict[str, str]:
 
 def cache_folder() -> Path:
     """``glide`` in ``$PROMPTEDITBENCH_CACHE``, else in ``prompteditbench`` of the user's cache folder."""
-    return file_hashes.cache_folder() / "glide"
+    return user_folder() / "glide"
 
 
 def missing_files(weights: str, folder: Path, missing: list[str]) -> MissingFiles:

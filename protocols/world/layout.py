@@ -7,7 +7,6 @@ only realism needs, have attributes or captions but no masks.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.edit import stable_digest
-from bench.files import atomic_folder
+from bench.files import atomic_folder, cache_folder
 from protocols.selection import ProtocolError
 from protocols.world.faces import render_face, sample_face
 from protocols.world.scenes import CATEGORIES, render_scene, sample_scene
@@ -28,13 +27,6 @@ REFERENCE_COUNT = 2_048
 Write = Callable[[Path], None]
 
 
-def cache_root() -> Path:
-    """Where rendered folders live: ``$PROMPTEDITBENCH_CACHE``, else the user's cache folder."""
-    base = os.environ.get("PROMPTEDITBENCH_CACHE")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(base) if base else home / "prompteditbench"
-
-
 def ensure(kind: str, root: str = "") -> Path:
     """The folder of ``celeba_hq`` or ``coco``. Renders it where it is missing, which takes about ten seconds.
 
@@ -43,7 +35,7 @@ def ensure(kind: str, root: str = "") -> Path:
     write = {"celeba_hq": write_faces, "coco": write_scenes}[kind]
     # Another version of the world has another folder, so no run mixes their images.
     stamp = stable_digest([WORLD_VERSION, kind, SIZE, EVALUATION_COUNT, REFERENCE_COUNT])
-    folder = Path(root) if root else cache_root() / "mini" / f"{kind}-{stamp}"
+    folder = Path(root) if root else cache_folder() / "mini" / f"{kind}-{stamp}"
     try:
         if not (folder / "world.json").exists():
             _whole(folder, write)

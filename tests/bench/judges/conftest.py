@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,9 +11,11 @@ from tests.bench.judges.chats import by_pixels
 
 
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
+def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeApi]:
     monkeypatch.setattr(client.time, "sleep", lambda seconds: None)
     monkeypatch.setenv("PROMPTEDITBENCH_KEYS", "")
+    # Replies are shared by the runs of a test alone.
+    monkeypatch.setenv("PROMPTEDITBENCH_CACHE", str(tmp_path / "shared-cache"))
     with fake_api() as server:
         server.default = by_pixels
         monkeypatch.setenv("PROMPTEDITBENCH_JUDGE_URL", server.url)
