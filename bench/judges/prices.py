@@ -29,20 +29,20 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """Tokens of one call."""
+class CallTokens:
+    """CallTokens of one call."""
 
     input: float
     output: float
 
     @classmethod
-    def by_rule(cls, text: str, sizes: Iterable[Size], max_tokens: int) -> Tokens:
+    def by_rule(cls, text: str, sizes: Iterable[Size], max_tokens: int) -> CallTokens:
         """Estimated from the text and the (width, height) of each image as it is sent."""
         images = sum(math.ceil(width * height / PIXELS_PER_TOKEN) for width, height in sizes)
         return cls(math.ceil(len(text) / CHARACTERS_PER_TOKEN) + images, max_tokens)
 
     @classmethod
-    def of_usage(cls, usage: Mapping[str, Any] | None) -> Tokens | None:
+    def of_usage(cls, usage: Mapping[str, Any] | None) -> CallTokens | None:
         """As the server counts them. None where it does not say, or says what is no number of tokens."""
         counts = [(usage or {}).get(name) for name in ("prompt_tokens", "completion_tokens")]
         if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 10**9 for n in counts):
@@ -69,7 +69,7 @@ class Prices:
     def given(self) -> bool:
         return self.call is not None or self.by_token
 
-    def cost(self, tokens: Tokens | None) -> float | None:
+    def cost(self, tokens: CallTokens | None) -> float | None:
         """Price of a call of so many tokens. None where it is not known."""
         if not self.given or (self.by_token and tokens is None):
             return None
@@ -120,13 +120,13 @@ def estimate(
         return CallEstimate(calls, minutes, None if prices.call is None else prices.call * calls)
 
     # The server's own counts, where it has answered before.
-    counted = [tokens for reply in replies if (tokens := Tokens.of_usage(reply.usage)) is not None]
+    counted = [tokens for reply in replies if (tokens := CallTokens.of_usage(reply.usage)) is not None]
     if counted:
-        tokens = Tokens(fmean(one.input for one in counted), fmean(one.output for one in counted))
+        tokens = CallTokens(fmean(one.input for one in counted), fmean(one.output for one in counted))
         basis = f"in the mean of the {len(counted)} replies so far"
     else:
         side = options.longest_side or 1024
-        tokens = Tokens.by_rule(
+        tokens = CallTokens.by_rule(
             text, [options.sent_size(largest or (side, side))] * images, options.max_tokens
         )
         basis = "by rule, with replies of max_tokens: an upper estimate"
@@ -145,7 +145,7 @@ class Bill:
         # A server may count more tokens than the rule: the largest ratio so far.
         self._factor = 1.0
         self.input = self.output = 0
-        """Tokens of the replies so far, by the server's count."""
+        """CallTokens of the replies so far, by the server's count."""
         self.cost = 0.0
         """Price of the replies so far."""
         self.uncounted = 0
@@ -153,19 +153,19 @@ class Bill:
 
     def reserve(self, text: str, sizes: Sequence[Size]) -> float | None:
         """The most that a call may cost. None without a price."""
-        rule = Tokens.by_rule(text, sizes, self._options.max_tokens)
+        rule = CallTokens.by_rule(text, sizes, self._options.max_tokens)
         with self._lock:
-            return self._options.prices.cost(Tokens(rule.input * self._factor, rule.output))
+            return self._options.prices.cost(CallTokens(rule.input * self._factor, rule.output))
 
     def add(
         self, usage: Mapping[str, Any] | None, reserved: float | None, text: str, sizes: Sequence[Size]
     ) -> float:
         """Counts a reply. Returns its price, which is the reserved one where the server does not count."""
-        tokens = Tokens.of_usage(usage)
+        tokens = CallTokens.of_usage(usage)
         cost = self._options.prices.cost(tokens)
         with self._lock:
             if tokens is not None:
-                rule = Tokens.by_rule(text, sizes, self._options.max_tokens)
+                rule = CallTokens.by_rule(text, sizes, self._options.max_tokens)
                 self._factor = max(self._factor, tokens.input / max(rule.input, 1))
                 self.input += round(tokens.input)
                 self.output += round(tokens.output)
@@ -193,7 +193,7 @@ def money(cost: float) -> str:
 def spent(prices: Prices, replies: Iterable[Reply]) -> dict[str, Any]:
     """Calls, tokens and cost of stored replies that were paid for by this run, for the judge's description."""
     paid = [reply for reply in replies if not reply.shared and reply.text is not None]
-    tokens = [Tokens.of_usage(reply.usage) for reply in paid]
+    tokens = [CallTokens.of_usage(reply.usage) for reply in paid]
     costs = [prices.cost(one) for one in tokens]
     return {
         "calls": len(paid),

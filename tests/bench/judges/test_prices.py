@@ -11,7 +11,7 @@ import pytest
 from bench.judges.chat import Reply
 from bench.judges.options import JudgeOptions, judge_problems
 from bench.judges.pointwise import judge_run, planned_calls
-from bench.judges.prices import Bill, Prices, Tokens, estimate, spent
+from bench.judges.prices import Bill, CallTokens, Prices, estimate, spent
 from tests.bench.endpoints.fake_server import Answer, FakeApi
 from tests.bench.fakes import make_case
 from tests.bench.judges.chats import judge, scores
@@ -30,13 +30,13 @@ def reply(**usage: Any) -> Reply:
 
 def test_tokens_by_rule_are_a_quarter_of_the_characters_and_28_by_28_pixels() -> None:
     # 10 characters: 3 tokens. 56 x 28 pixels: 2, and 29 x 28: 2, since a part counts as one.
-    assert Tokens.by_rule("a" * 10, [(56, 28), (29, 28)], 1400) == Tokens(3 + 2 + 2, 1400)
+    assert CallTokens.by_rule("a" * 10, [(56, 28), (29, 28)], 1400) == CallTokens(3 + 2 + 2, 1400)
 
 
 @pytest.mark.parametrize(
     ("usage", "tokens"),
     [
-        ({"prompt_tokens": 100, "completion_tokens": 7}, Tokens(100, 7)),
+        ({"prompt_tokens": 100, "completion_tokens": 7}, CallTokens(100, 7)),
         ({"prompt_tokens": 100}, None),
         (None, None),
         ({"prompt_tokens": -1, "completion_tokens": 7}, None),
@@ -45,12 +45,12 @@ def test_tokens_by_rule_are_a_quarter_of_the_characters_and_28_by_28_pixels() ->
         ({"prompt_tokens": 10**12, "completion_tokens": 7}, None),
     ],
 )
-def test_the_servers_count_is_taken_or_is_none(usage: Any, tokens: Tokens | None) -> None:
-    assert Tokens.of_usage(usage) == tokens
+def test_the_servers_count_is_taken_or_is_none(usage: Any, tokens: CallTokens | None) -> None:
+    assert CallTokens.of_usage(usage) == tokens
 
 
 def test_a_price_by_call_and_prices_by_token_add_up() -> None:
-    tokens = Tokens(1_000_000, 500_000)
+    tokens = CallTokens(1_000_000, 500_000)
     assert Prices(0.01).cost(tokens) == Prices(0.01).cost(None) == 0.01
     assert Prices(None, 2.0, 8.0).cost(tokens) == 2.0 + 4.0
     assert Prices(0.5, 2.0, 8.0).cost(tokens) == 6.5
@@ -76,7 +76,7 @@ def test_the_estimate_is_by_rule_and_then_by_the_replies() -> None:
 def test_an_unknown_size_counts_as_a_square_of_the_longest_side() -> None:
     for side, pixels in ((None, 1024), (280, 280)):
         asked = options(**BY_TOKEN, longest_side=side, max_tokens=1)
-        expected = Tokens.by_rule("", [(pixels, pixels)], 1)
+        expected = CallTokens.by_rule("", [(pixels, pixels)], 1)
         assert estimate(asked, 1, images=1).cost == Prices(None, 2.0, 8.0).cost(expected)
 
 
