@@ -242,7 +242,7 @@ def _world_problems(options: JudgeOptions, classifier: RegionClassifier | None, 
     if classifier is None:
         problems.append("server world: the checkpoint of the attribute classifier is missing. See doctor")
     if options.rubric not in ("masked-edit", "pairs"):
-        problems.append("server world answers the rubric masked-edit and pairs alone")
+        problems.append("server world answers the rubrics masked-edit and pairs alone")
     if options.model not in ("", WORLD_MODEL):
         problems.append(f"server world: its model is {WORLD_MODEL}, not {options.model!r}")
     return problems

@@ -2,7 +2,7 @@
 
 It needs no download, no key and no network. A server on a free port of 127.0.0.1 answers chat completions for as long
 as a run is judged, so that the demo goes the same way as a judge of a provider. It is no language model. It answers the
-rubric ``masked-edit`` alone, from what the classifier reads:
+rubric ``masked-edit`` from what the classifier reads:
 
 ==========  ==============================================================================================
 score       10 times
@@ -14,6 +14,10 @@ score       10 times
 ``real``    1 - the probability of ``other``, a region that shows no value of the attribute, inside the mask. The mean
             over the parts of the request
 ==========  ==============================================================================================
+
+The rubric ``pairs`` shows no mask. The area that either edit changed clearly stands for it, the same for both edits.
+The edit with the larger score of ``follow`` wins, where these are equal of ``keep``, then of ``real``. The verdict does
+not depend on the order.
 
 Requests are read by the phrases of the rendered world's level 1. Any other request is refused.
 """
@@ -144,16 +148,21 @@ def chat_completion(body: Mapping[str, Any], classifier: RegionClassifier) -> di
     content = body["messages"][0]["content"]
     text = "".join(part["text"] for part in content if part["type"] == "text")
     images = [_pixels(part["image_url"]["url"]) for part in content if part["type"] == "image_url"]
-    request = request_of(text)
+    rated, compared = request_of(text), request_of(text, "pairs")
+    request = compared if rated is None else rated
     if request is None or len(images) != 3:
-        raise WorldRefusal("the attribute classifier answers the rubric masked-edit alone")
+        raise WorldRefusal("the attribute classifier answers the rubrics masked-edit and pairs alone")
     message: dict[str, Any] = {"role": "assistant", "content": ""}
     parts = read_parts(request)
     if parts:
-        source, edited, mask = images
-        scores = score(classifier, source, edited, mask[..., 0] >= 128, parts)
         shown = "; ".join(" and ".join(f"{name} {value}" for name, value in part) for part in parts)
-        message["content"] = json.dumps({"reasoning": f"read: {shown}", "score": scores})
+        answer: dict[str, Any] = {"reasoning": f"read: {shown}"}
+        if rated is None:
+            answer["winner"] = better(classifier, *images, parts)
+        else:
+            source, edited, mask = images
+            answer["score"] = score(classifier, source, edited, mask[..., 0] >= 128, parts)
+        message["content"] = json.dumps(answer)
     else:
         message["refusal"] = "the request is none of the rendered world's phrases"
     return {
@@ -163,9 +172,9 @@ def chat_completion(body: Mapping[str, Any], classifier: RegionClassifier) -> di
     }
 
 
-def request_of(text: str) -> str | None:
-    """The request in a question of the rubric ``masked-edit``. None for any other text."""
-    (question,) = load_rubric("masked-edit").questions
+def request_of(text: str, rubric: str = "masked-edit") -> str | None:
+    """The request in a question of a rubric with one question. None for any other text."""
+    (question,) = load_rubric(rubric).questions
     before, _, after = question.prompt.partition("<request>")
     if not (text.startswith(before) and text.endswith(after)):
         return None
@@ -204,9 +213,43 @@ def score(
         np.stack([source, kept, *[edited] * len(places)]), np.stack([outside, outside, *places])
     )
     follows, real = zip(*(_part(part, inside) for part in parts), strict=True)
-    return [
-        round(10 * float(value)) for value in (np.mean(follows), 1 - _distance(before, after), np.mean(real))
-    ]
+    # Nothing is outside where an edit changed the whole image.
+    kept_share = 1 - _distance(before, after) if outside.any() else 1.0
+    return [round(10 * float(value)) for value in (np.mean(follows), kept_share, np.mean(real))]
+
+
+def better(
+    classifier: RegionClassifier,
+    source: NDArray[np.uint8],
+    first: NDArray[np.uint8],
+    second: NDArray[np.uint8],
+    parts: Sequence[Part],
+) -> str:
+    """``A`` where the first edit is better, ``B`` where the second is, or ``tie``. Images uint8 (H, W, 3)."""
+    area = changed_area(source, [first, second])
+    if not area.any():
+        return "tie"
+    scores = [score(classifier, source, edited, area, parts) for edited in (first, second)]
+    if scores[0] == scores[1]:
+        return "tie"
+    return "A" if scores[0] > scores[1] else "B"
+
+
+# Smallest difference of a channel that counts as a change. An autoencoder changes every pixel by less.
+CHANGE = 40
+
+
+def changed_area(source: NDArray[np.uint8], edits: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_]:
+    """Bool (H, W): where any of the edits differs clearly from the source."""
+    from scipy.ndimage import label
+
+    difference = np.max([np.abs(edited.astype(int) - source).max(axis=2) for edited in edits], axis=0)
+    numbers, count = label(difference >= CHANGE)
+    # Parts below a twentieth of the largest are noise.
+    sizes = np.bincount(numbers.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    area: NDArray[np.bool_] = (sizes >= max(sizes.max() / 20, 1))[numbers]
+    return area
 
 
 def _places(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from bench.judges.chat import ask, connect, image_url, request_body
 from bench.judges.options import JudgeError, JudgeOptions, judge_problems, make_judge
+from bench.judges.pairwise import judge_pairs, planned_pairs
 from bench.judges.pointwise import judge_run, judged_edits, missing_calls, new_edits
 from bench.judges.rubrics import load_rubric
-from bench.judges.world import answered, read_parts, request_of, score
+from bench.judges.world import CHANGE, answered, better, changed_area, read_parts, request_of, score
 from bench.plan import Plan, PlanRow
 from run_bench import PROGRAM
 from tests.bench.fakes import make_case
-from tests.bench.scored import by_case, scored_run
+from tests.bench.scored import OTHER, SPEC, add_edits, by_case, scored_run
 
 OPTIONS = {"rubric": "masked-edit", "server": "world", "model": "attribute-classifier", "retries": 0}
 RED, BLUE, GREY = (255, 0, 0), (0, 0, 255), (128, 128, 128)
@@ -117,6 +118,51 @@ def test_objects_apart_are_read_apart() -> None:
     assert score(Colours(), picture(GREY, GREY), picture(RED, RED), mask, parts)[0] == 5
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "winner"),
+    [
+        # Done and not done, in both orders.
+        (picture(RED, GREY), picture(GREY, GREY), "A"),
+        (picture(GREY, GREY), picture(RED, GREY), "B"),
+        # Both done.
+        (picture(RED, GREY), picture(RED, GREY), "tie"),
+        # Neither changed anything.
+        (picture(BLUE, GREY), picture(BLUE, GREY), "tie"),
+    ],
+)
+def test_the_better_edit_by_hand(first: NDArray[np.uint8], second: NDArray[np.uint8], winner: str) -> None:
+    assert better(Colours(), picture(BLUE, GREY), first, second, read_parts("make the car red")) == winner
+
+
+def test_the_changed_area_is_that_of_either_edit_without_noise() -> None:
+    source = np.zeros((32, 32, 3), np.uint8)
+    one, other = source.copy(), source.copy()
+    one[4:12, 4:12] = 200
+    other[20:28, 20:24, 1] = CHANGE
+    # Noise: changes that are small in level, or in size.
+    one[16:, :8] = CHANGE - 1
+    other[0, 31] = 255
+    expected = np.zeros((32, 32), bool)
+    expected[4:12, 4:12] = expected[20:28, 20:24] = True
+    assert np.array_equal(changed_area(source, [one, other]), expected)
+    assert not changed_area(source, [source, source]).any()
+
+
+def test_pairs_of_a_run_are_judged_without_a_flip(tmp_path: Path) -> None:
+    classifier = Colours()
+    cases = [make_case(i, instruction="make the car red") for i in range(3)]
+    with scored_run(tmp_path / "run", cases) as store:
+        add_edits(store, cases, OTHER)
+        judge = make_judge(JudgeOptions(**{**OPTIONS, "rubric": "pairs"}), classifier)
+        assert planned_pairs(store, judge).calls == 6
+        assert str(planned_pairs(store, judge)) == "6 calls, at least 0.0 minutes, cost 0.00"
+        with answered(judge, classifier) as asked:
+            votes, summary = judge_pairs(store, asked, {SPEC.digest: "one", OTHER.digest: "other"})
+    assert (summary.calls, summary.pairs, summary.flips) == (6, 3, 0)
+    assert set(votes["rater"]) == {"attribute-classifier-abc"}
+    assert set(votes["rater_kind"]) == {"model"}
+
+
 def test_it_answers_over_http_and_refuses_other_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = Colours()
     judge = make_judge(JudgeOptions(**OPTIONS), classifier)
@@ -176,7 +222,8 @@ def test_the_plan_counts_no_more_cases_than_the_limit() -> None:
 @pytest.mark.parametrize(
     ("changes", "rendered", "problem"),
     [
-        ({"rubric": "pairs"}, True, "answers the rubric masked-edit alone"),
+        ({"rubric": "viescore", "prompts": "x"}, True, "answers the rubrics masked-edit and pairs alone"),
+        ({"rubric": "pairs", "passes": 2}, True, "leave passes and label out"),
         ({"model": "gpt-4.1"}, True, "its model is attribute-classifier, not 'gpt-4.1'"),
         ({"limit": 0}, True, "limit 0: expected at least 1"),
         ({}, False, "reads the rendered world only, and no protocol shows it"),
