@@ -158,7 +158,8 @@ def chat_completion(body: Mapping[str, Any], classifier: RegionClassifier) -> di
         shown = "; ".join(" and ".join(f"{name} {value}" for name, value in part) for part in parts)
         answer: dict[str, Any] = {"reasoning": f"read: {shown}"}
         if rated is None:
-            answer["winner"] = better(classifier, *images, parts)
+            source, first, second = images
+            answer["winner"] = better(classifier, source, first, second, parts)
         else:
             source, edited, mask = images
             answer["score"] = score(classifier, source, edited, mask[..., 0] >= 128, parts)
