@@ -14,7 +14,23 @@ import typer
 from bench.cli.console import plain_value, print_json, print_rows
 from bench.cli.options import Json, Plugin, open_session
 from bench.study import StudyError
-from bench.study.cli_options import Name, Store, examples
+from bench.study.cli_options import (
+    Adaptive,
+    BothBad,
+    Kinds,
+    Methods,
+    MostCases,
+    Name,
+    OpenRegistration,
+    Overlap,
+    Questions,
+    Scales,
+    ScalesFile,
+    SettingsFile,
+    Share,
+    Store,
+    examples,
+)
 from bench.study.cli_raters import raters_app
 from bench.study.serving import (
     ADDRESS,
@@ -58,64 +74,28 @@ def create(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders with stored edits.")],
     name: Annotated[str, typer.Option(help="Name of the study.")],
     # Which edits are compared, and what is asked.
-    method: Annotated[
-        list[str] | None,
-        typer.Option(help="A method to compare. May be repeated; [default: all but controls]"),
-    ] = None,
-    kind: Annotated[
-        list[str] | None,
-        typer.Option(help="pair (two, or a tie), best (of all) or rate (one, on scales). [default: pair]"),
-    ] = None,
-    question: Annotated[
-        list[str] | None,
-        typer.Option(help="overall, prompt, preserve or real. May be repeated; [default: overall]"),
-    ] = None,
-    scale: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="With --kind rate: sc, pq (0, ½, 1), overall, prompt, preserve, real (1 to 5), or one of --scales. "
-            "May be repeated; [default: sc and pq]"
-        ),
-    ] = None,
-    scales: Annotated[
-        Path | None,
-        typer.Option(help="YAML with scales of your own, in the form of bench/study/scales.yaml."),
-    ] = None,
+    method: Methods = None,
+    kind: Kinds = None,
+    question: Questions = None,
+    scale: Scales = None,
+    scales: ScalesFile = None,
     # How many trials each rater gets.
     raters: Annotated[int, typer.Option(help="Number of raters. Each answers --trials trials.")] = 20,
     trials: Annotated[int, typer.Option(help="Answers per rater, with repeats and attention checks.")] = 40,
     repeats: Annotated[int, typer.Option(help="Of these, trials shown a second time.")] = 4,
     attention: Annotated[int, typer.Option(help="Of these, trials whose answer is known.")] = 6,
     practice: Annotated[int, typer.Option(help="Trials that come first and do not count.")] = 2,
-    cases: Annotated[
-        int | None, typer.Option(help="Most cases per protocol and category. [default: all]")
-    ] = None,
-    overlap: Annotated[
-        int, typer.Option(help="Raters per comparison; 2 or more measure how far raters agree.")
-    ] = 1,
+    cases: MostCases = None,
+    overlap: Overlap = 1,
     ties: Annotated[bool, typer.Option("--ties/--no-ties", help="Allow ties in pairs, or not.")] = True,
-    both_bad: Annotated[
-        bool, typer.Option("--both-bad", help="Offer “both are bad” in pairs, apart from a tie.")
-    ] = False,
-    adaptive: Annotated[
-        bool,
-        typer.Option("--adaptive", help="Choose each next pair by the votes so far, to narrow the ranking."),
-    ] = False,
+    both_bad: BothBad = False,
+    adaptive: Adaptive = False,
     seed: Annotated[int, typer.Option(help="The same seed and edits give the same study.")] = 0,
     # Texts and admission.
-    settings: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML: language, title, consent_file, screener, completion_code, return_url, exclusion, ..."
-        ),
-    ] = None,
-    open_registration: Annotated[
-        bool, typer.Option("--open", help="Anyone may take part, without an invitation.")
-    ] = False,
+    settings: SettingsFile = None,
+    open_registration: OpenRegistration = False,
     # What is printed and stored.
-    share: Annotated[
-        float, typer.Option(help="The preference to detect: 0.6 is 60 of 100 votes that are no ties.")
-    ] = 0.6,
+    share: Share = 0.6,
     store: Store = STORE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the design and its power only.")] = False,
 ) -> None:

@@ -1,7 +1,8 @@
-"""Arguments and options that the study's commands share, and their examples."""
+"""Arguments and options of the study's commands, and their examples."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,4 +31,58 @@ Who = Annotated[
         help="A completion code, a recruiting service's id of the rater (PROLIFIC_PID), the rater's personal link, or "
         "the rater's id, as `study status` lists it.",
     ),
+]
+
+# Options of `study create`.
+Methods = Annotated[
+    list[str] | None,
+    typer.Option("--method", help="A method to compare. May be repeated; [default: all but controls]"),
+]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kind", help="pair (two, or a tie), best (of all) or rate (one, on scales). [default: pair]"
+    ),
+]
+Questions = Annotated[
+    list[str] | None,
+    typer.Option("--question", help="overall, prompt, preserve or real. May be repeated; [default: overall]"),
+]
+Scales = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scale",
+        help="With --kind rate: sc, pq (0, ½, 1), overall, prompt, preserve, real (1 to 5), or one of --scales. "
+        "May be repeated; [default: sc and pq]",
+    ),
+]
+ScalesFile = Annotated[
+    Path | None,
+    typer.Option("--scales", help="YAML with scales of your own, in the form of bench/study/scales.yaml."),
+]
+MostCases = Annotated[
+    int | None, typer.Option("--cases", help="Most cases per protocol and category. [default: all]")
+]
+Overlap = Annotated[
+    int,
+    typer.Option("--overlap", help="Raters per comparison; 2 or more measure how far raters agree."),
+]
+BothBad = Annotated[bool, typer.Option("--both-bad", help="Offer “both are bad” in pairs, apart from a tie.")]
+Adaptive = Annotated[
+    bool,
+    typer.Option("--adaptive", help="Choose each next pair by the votes so far, to narrow the ranking."),
+]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings",
+        help="YAML: language, title, consent_file, screener, completion_code, return_url, exclusion, ...",
+    ),
+]
+OpenRegistration = Annotated[
+    bool, typer.Option("--open", help="Anyone may take part, without an invitation.")
+]
+Share = Annotated[
+    float,
+    typer.Option("--share", help="The preference to detect: 0.6 is 60 of 100 votes that are no ties."),
 ]

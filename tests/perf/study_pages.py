@@ -2,10 +2,11 @@
 
 Each rater is a thread that speaks Streamlit's own protocol: it opens its link, fetches the pictures of the trial, waits
 as a person would, answers, and takes the next page. A page's time runs from the message to the end of the server's
-script. The times depend on what else the machine does, so the server's processor time per page stands beside them.
-Nothing is asserted.
+script. The raters share the machine with the server and the database, so the processor time of each of the three
+stands beside the times, and that of all other programs. Nothing is asserted.
 
     python tests/perf/study_pages.py
+    python tests/perf/study_pages.py --folder /tmp/pages    # keeps the run of pictures, which takes minutes to make
     python tests/perf/study_pages.py --raters 10 --answers 3 --think 2 --sqlite
 """
 
@@ -22,7 +23,7 @@ import threading
 import time
 import urllib.request
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ from tests.perf.study import _postgres, _quantile  # noqa: E402
 if TYPE_CHECKING:
     from PIL.Image import Image
     from sqlalchemy import Connection
+    from websockets.sync.client import ClientConnection
 
     from bench.study.store import StudyStore
 
@@ -67,12 +69,8 @@ class Times:
 class Visitor:
     """One rater's browser, without the browser."""
 
-    def __init__(self, address: str, session: str, times: Times) -> None:
-        from websockets.sync.client import connect
-
-        self.address, self.session, self.times = address, session, times
-        stream = f"{address.replace('http', 'ws', 1)}/_stcore/stream"
-        self.socket = connect(stream, subprotocols=["streamlit"], max_size=None, open_timeout=PATIENCE)  # type: ignore[list-item]
+    def __init__(self, address: str, session: str, times: Times, socket: ClientConnection) -> None:
+        self.address, self.session, self.times, self.socket = address, session, times, socket
         # Id of the trial's component, and its last message.
         self.component = ""
         self.data: dict[str, Any] = {}
@@ -109,8 +107,11 @@ class Visitor:
         sizes: list[int] = []
 
         def get(address: str) -> None:
-            with urllib.request.urlopen(f"{self.address}/{address}", timeout=PATIENCE) as answer:
-                sizes.append(len(answer.read()))
+            try:
+                with urllib.request.urlopen(f"{self.address}/{address}", timeout=PATIENCE) as answer:
+                    sizes.append(len(answer.read()))
+            except OSError as error:
+                self.times.errors.append(error)
 
         threads = [threading.Thread(target=get, args=(address,)) for address in missing]
         for thread in threads:
@@ -191,11 +192,13 @@ def large_run(path: Path, *, cases: int, pixels: int) -> Path:
 
 
 def create(store: StudyStore, folder: Path, *, cases: int, raters: int, trials: int, pixels: int) -> None:
-    """A study of four methods in which each comparison is shown to several raters."""
+    """A study of four methods in which each comparison is shown to several raters. Its run is in ``folder``."""
     from bench.study.build import build
     from bench.study.design import DesignOptions
 
-    made = large_run(folder / "run", cases=cases, pixels=pixels)
+    made = folder / f"run-{cases}-{pixels}"
+    if not (made / "run.json").exists():
+        large_run(made, cases=cases, pixels=pixels)
     # Checks and repeats beside the trials.
     overlap = math.ceil(raters * trials / (cases * 6))
     options = DesignOptions(
@@ -204,15 +207,49 @@ def create(store: StudyStore, folder: Path, *, cases: int, raters: int, trials: 
     store.create("large", build([made], options))
 
 
+@dataclass(frozen=True)
+class Load:
+    """Processor seconds so far, of all cores together."""
+
+    server: float
+    database: float
+    raters: float
+    machine: float
+
+    @classmethod
+    def now(cls, server: int, database: int | None) -> Load:
+        """``server`` and ``database`` are process ids. SQLite is part of the server."""
+        ticks = os.sysconf("SC_CLK_TCK")
+        # Of the line of all cores, the fields 4, 5 and 9 on are no work of this machine: idle, waiting, stolen.
+        cores = [int(value) for value in Path("/proc/stat").read_text(encoding="utf-8").split()[1:8]]
+        return cls(
+            processor_seconds(server),
+            0.0 if database is None else sum(map(processor_seconds, [database, *_children(database)])),
+            processor_seconds(os.getpid()),
+            (sum(cores) - cores[3] - cores[4]) / ticks,
+        )
+
+
 def processor_seconds(process: int) -> float:
-    """Processor time of a process and its threads so far."""
+    """Processor time of a process, its threads and its children that have ended."""
     fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(target: str | Path, label: str, options: argparse.Namespace) -> None:
-    """Creates the study on the store at ``target``, serves it, and prints the times."""
+def _children(process: int) -> list[int]:
+    """Processes that a process has started and that still run."""
+    tasks = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf-8")
+    return [int(child) for child in tasks.split()]
+
+
+def measure(target: str | Path, label: str, options: argparse.Namespace, database: int | None) -> None:
+    """Creates the study on the store at ``target``, serves it, and prints the times.
+
+    ``database``: process id of the database's server. None for SQLite.
+    """
     import socket
+
+    from websockets.sync.client import connect
 
     from bench.study.models import HUMAN
     from bench.study.store import StudyStore
@@ -220,7 +257,7 @@ def measure(target: str | Path, label: str, options: argparse.Namespace) -> None
     with tempfile.TemporaryDirectory() as temporary, StudyStore.open(target) as store:
         folder = Path(temporary)
         create(
-            store, folder, cases=options.cases, raters=options.study_raters,
+            store, options.folder or folder, cases=options.cases, raters=options.study_raters,
             trials=options.study_trials // options.study_raters, pixels=options.pixels,
         )  # fmt: skip
         sessions = [store.register("large", kind=HUMAN) for _ in range(options.raters)]
@@ -238,14 +275,20 @@ def measure(target: str | Path, label: str, options: argparse.Namespace) -> None
         server = start(port, target, folder, study="large")
         try:
             times = Times()
-            before = processor_seconds(server.pid)
+            # A server prepares the pictures before the first rater comes.
+            time.sleep(options.warm)
+            before = Load.now(server.pid, database)
             began = time.perf_counter()
             address = f"http://127.0.0.1:{port}"
 
             def sit(number: int, session: str) -> None:
+                stream = f"{address.replace('http', 'ws', 1)}/_stcore/stream"
                 try:
-                    visitor = Visitor(address, session, times)
-                    visitor.visit(options.answers, options.think, random.Random(number))
+                    with connect(
+                        stream, subprotocols=["streamlit"], max_size=None, open_timeout=PATIENCE
+                    ) as opened:  # type: ignore[list-item]
+                        visitor = Visitor(address, session, times, opened)
+                        visitor.visit(options.answers, options.think, random.Random(number))
                 except BaseException as error:
                     times.errors.append(error)
 
@@ -259,7 +302,7 @@ def measure(target: str | Path, label: str, options: argparse.Namespace) -> None
                 thread.join()
             if times.errors:
                 raise times.errors[0]
-            report(label, times, processor_seconds(server.pid) - before, time.perf_counter() - began)
+            report(label, times, before, Load.now(server.pid, database), time.perf_counter() - began)
         finally:
             server.terminate()
             server.wait(30)
@@ -291,7 +334,7 @@ def fill(store: StudyStore, first: int, last: int) -> None:
     store._db.write(work)
 
 
-def report(label: str, times: Times, processor: float, seconds: float) -> None:
+def report(label: str, times: Times, before: Load, after: Load, seconds: float) -> None:
     def line(name: str, values: list[float]) -> str:
         if not values:
             return f"  {name}: none"
@@ -299,13 +342,18 @@ def report(label: str, times: Times, processor: float, seconds: float) -> None:
         return f"  {name}: p95 {p95:.0f} ms (median {p50:.0f}, worst {worst:.0f}; {len(values)})"
 
     pages = len(times.pages) + len(times.first_pages)
+    server, database, raters, machine = (
+        end - start for start, end in zip(astuple(before), astuple(after), strict=True)
+    )
     print(
-        f"{label}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end:",
+        f"{label}, {os.cpu_count()} cores:",
         line("first page", times.first_pages),
         line("page after an answer", times.pages),
         line("pictures that were not there yet", times.pictures),
-        f"  processor time of the server: {1000 * processor / pages:.0f} ms a page with its pictures "
-        f"({pages} pages, {times.picture_bytes / 1e6:.0f} MB of pictures, {seconds:.0f} s)",
+        f"  {pages} pages and {times.picture_bytes / 1e6:.0f} MB of pictures in {seconds:.0f} s",
+        f"  processor time of the server: {server:.1f} s, {1000 * server / pages:.0f} ms a page with its pictures",
+        f"  processor time of the database: {database:.1f} s, of the {len(times.first_pages)} raters: {raters:.1f} s, "
+        f"of other programs: {machine - server - database - raters:.1f} s",
         sep="\n",
         flush=True,
     )
@@ -322,14 +370,18 @@ def main() -> None:
     parser.add_argument("--study-trials", type=int, default=10_000)
     parser.add_argument("--cases", type=int, default=24)
     parser.add_argument("--pixels", type=int, default=2000)
+    parser.add_argument(
+        "--warm", type=float, default=60.0, help="seconds from the server's start to the first rater"
+    )
+    parser.add_argument("--folder", type=Path, help="where the run of pictures is kept")
     parser.add_argument("--sqlite", action="store_true", help="not PostgreSQL")
     options = parser.parse_args()
     with ExitStack() as stack:
         if options.sqlite:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            measure(folder / "large.db", "SQLite", options)
+            measure(folder / "large.db", "SQLite", options, None)
         elif server := _postgres(stack):
-            measure(server.database("large"), "PostgreSQL", options)
+            measure(server.database("large"), "PostgreSQL", options, server.process.pid)
 
 
 if __name__ == "__main__":

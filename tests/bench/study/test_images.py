@@ -3,7 +3,10 @@ from __future__ import annotations
 import io
 import shutil
 import struct
+import threading
 import zlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +18,19 @@ from bench.files import sha256_bytes
 from bench.images import ImageError, from_array, png_bytes, read_mask, read_rgb, to_array
 from bench.study.build import build
 from bench.study.design import Design, DesignOptions
-from bench.study.images import BUCKET, ImageChanged, ImageServer, PngShelf, fill_png, outline, trial_images
+from bench.study.images import (
+    BUCKET,
+    ImageChanged,
+    ImageServer,
+    PngShelf,
+    _parts,
+    fill_png,
+    outline,
+    trial_images,
+)
 from bench.study.interface import VoteRefused
 from bench.study.store import StudyStore
-from bench.study.types import GROUND_TRUTH, NOISE, QUESTIONS, SOURCE
+from bench.study.types import GROUND_TRUTH, NOISE, QUESTIONS, SOURCE, Trial
 from bench.study.words import words_of
 from tests.bench.fakes import noise, square
 
@@ -251,14 +263,20 @@ def test_large_images_come_at_display_size_first_and_whole_on_demand(
     assert len({len(png) for png in shown}) == len({len(png) for png in full}) == 1
 
 
-def test_an_image_is_encoded_once_for_all_raters(taste: StudyStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoded = []
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Image.Image]:
+    """The images that were encoded so far."""
+    images: list[Image.Image] = []
 
     def counted(image: Image.Image) -> bytes:
-        encoded.append(image)
+        images.append(image)
         return png_bytes(image)
 
     monkeypatch.setattr("bench.study.images.png_bytes", counted)
+    return images
+
+
+def test_an_image_is_encoded_once_for_all_raters(taste: StudyStore, encoded: list[Image.Image]) -> None:
     server = ImageServer(taste)
     answers: dict[str, bytes] = {}
     for _ in range(3):
@@ -274,6 +292,62 @@ def test_an_image_is_encoded_once_for_all_raters(taste: StudyStore, monkeypatch:
     }
     # Several raters see most of the images, and no image is encoded twice.
     assert len(encoded) <= len(shown) < len(answers)
+
+
+def test_raters_who_come_together_wait_for_one_encoding(
+    taste: StudyStore, encoded: list[Image.Image]
+) -> None:
+    design = taste.study("taste").design
+    server = ImageServer(taste)
+    trial = design.trials[0]
+    parts = [(name, load) for name, load in _parts(design, design.case_by_key[trial.case], trial)]
+    together = threading.Barrier(8)
+
+    def ask() -> list[bytes]:
+        together.wait(60)
+        return [server._plain_png(name, load, full=False) for name, load in parts]
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = [future.result() for future in [pool.submit(ask) for _ in range(8)]]
+    assert len(encoded) == len(parts) == 4
+    assert all(answer == answers[0] for answer in answers)
+
+
+def names(design: Design, trials: Iterable[Trial]) -> set[object]:
+    """What tells the different images of trials apart."""
+    return {name for one in trials for name, _ in _parts(design, design.case_by_key[one.case], one)}
+
+
+def test_what_is_prepared_at_the_start_is_not_encoded_for_the_raters(
+    taste: StudyStore, encoded: list[Image.Image]
+) -> None:
+    design = taste.study("taste").design
+    rater = taste.register("taste").rater
+    trial = taste.next_trial(rater)
+    assert trial is not None
+    ready, cold = ImageServer(taste), ImageServer(taste)
+    ready.warm(design)
+    assert len(encoded) == len(names(design, design.trials))
+    assert fetch(ready, rater, trial.id) == fetch(cold, rater, trial.id)
+    # Only the other server had something to encode: the four images of the trial.
+    assert len(encoded) == len(names(design, design.trials)) + 4
+    # It stops where the memory is full.
+    encoded.clear()
+    ImageServer(taste, shelf_bytes=30_000).warm(design)
+    assert sum(len(png_bytes(image)) for image in encoded) < 60_000
+
+
+def test_an_image_that_was_changed_is_not_prepared_and_the_others_are(
+    taste: StudyStore, encoded: list[Image.Image]
+) -> None:
+    design = taste.study("taste").design
+    changed = design.case_by_key[design.trials[0].case].source
+    path = design.path(changed)
+    path.write_bytes(path.read_bytes() + b"x")
+    ImageServer(taste).warm(design)
+    # Cases share a source.
+    others = [one for one in design.trials if design.case_by_key[one.case].source != changed]
+    assert len(encoded) == len(names(design, others)) > 0
 
 
 def test_without_memory_for_images_the_bytes_are_the_same(taste: StudyStore) -> None:

@@ -11,4 +11,4 @@ import streamlit as st
 from bench.study.app import service
 
 # The routes serve images beside Streamlit's own pages. The middleware hides the path of this folder.
-app = st.App("page.py", routes=service.routes(), middleware=service.middleware())
+app = st.App("page.py", lifespan=service.lifespan, routes=service.routes(), middleware=service.middleware())

@@ -1,14 +1,9 @@
-"""The pages as Streamlit's own test runner sees them: no browser, the same script."""
+"""The raters' pages as Streamlit's own test runner sees them: no browser, the same script."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import shutil
-import sys
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,94 +12,16 @@ from bench.study.app import rater as app_rater
 from bench.study.app import service as app_service
 from bench.study.app import text as app_text
 from bench.study.app.messages import DETAILS
-from bench.study.build import build
 from bench.study.database import Clock, DatabaseError
-from bench.study.design import DesignOptions
-from bench.study.serving import APP
-from bench.study.settings import ScreenerQuestion, StudySettings
-from bench.study.simulate import Taste, run_raters
+from bench.study.settings import ScreenerQuestion
 from bench.study.store import StudyStore
 from bench.study.votes.exclusion import Exclusion
 from bench.study.words import words_of
+from tests.bench.study.app.visits import Site, begin, needs_streamlit, text, trial_data
 from tests.bench.study.runs import answer_all
-from tests.bench.study.served import ODD, TITLES, odd_run
+from tests.bench.study.served import ODD, TITLES
 
-if TYPE_CHECKING:
-    from streamlit.testing.v1 import AppTest
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("streamlit") is None, reason="streamlit is not installed (the study's extra)"
-)
-PAGE = APP.with_name("page.py")
-PASSWORD = "correct horse battery"
-
-
-@pytest.fixture(autouse=True)
-def _main_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts the main module back after a test: a page that runs replaces it by its own script."""
-    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
-
-
-@pytest.fixture(scope="module")
-def odd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return odd_run(tmp_path_factory.mktemp("odd") / "run")
-
-
-class Site:
-    """A study as it is served, and visitors to it."""
-
-    def __init__(self, target: Path, run: Path, settings: StudySettings) -> None:
-        self.target, self.run = target, run
-        options = DesignOptions(raters=3, trials=6, repeats=1, attention=1, practice=1)
-        with StudyStore.open(target) as store:
-            store.create("taste", build([run], options), settings, admin_password=PASSWORD)
-        self.service = app_service.get_service(str(target), "taste")
-        self.store = self.service.store
-
-    def visit(self, **query: str) -> AppTest:
-        from streamlit.testing.v1 import AppTest
-
-        page = AppTest.from_file(str(PAGE), default_timeout=60)
-        page.query_params.update(query)
-        return page.run()
-
-
-@pytest.fixture
-def make_site(memory: Path, odd_folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("bench.study.security.COST", 2**10)
-    monkeypatch.setattr(sys, "argv", ["app.py"])
-    sites: list[Site] = []
-
-    def make(**settings: Any) -> Site:
-        # A copy, since some tests spoil files of the run.
-        run = Path(shutil.copytree(odd_folder, memory / f"run-{len(sites)}"))
-        site = Site(memory / f"s{len(sites)}.db", run, StudySettings(**settings))
-        monkeypatch.setenv("PEB_STUDY_STORE", str(site.target))
-        monkeypatch.setenv("PEB_STUDY_NAME", "taste")
-        sites.append(site)
-        return site
-
-    yield make
-    for site in sites:
-        app_service._SERVICES.pop((str(site.target), "taste")).store.close()
-
-
-def text(page: AppTest) -> str:
-    """The page's text as HTML. A traceback or an error box fails the test."""
-    assert not page.exception
-    return "\n".join(node.proto.body for node in page.get("html") if "<style>" not in node.proto.body)
-
-
-def trial_data(page: AppTest) -> dict[str, Any] | None:
-    """The message to the trial's component. None where the page has none."""
-    payloads = [json.loads(node.proto.json) for node in page.get("bidi_component")]
-    trials = [data for data in payloads if "trial" in data]
-    return trials[0] if trials else None
-
-
-def begin(page: AppTest) -> AppTest:
-    page.button(key="agree").click().run()
-    return page.button(key="start").click().run()
+pytestmark = needs_streamlit
 
 
 # --- links ------------------------------------------------------------------------------------------------
@@ -487,83 +404,3 @@ def test_no_failure_shows_more_than_a_sentence(make_site, monkeypatch, error: Ex
     page = site.visit(session=entry.session)
     assert title in text(page)
     assert "secret" not in text(page) + "".join(str(node) for node in page.main)
-
-
-# --- administration ---------------------------------------------------------------------------------------
-
-
-def admin_script(target: str) -> None:
-    from bench.study.app import admin as app_admin
-    from bench.study.app import service as app_service
-
-    app_admin.show(app_service.get_service(target, "taste"))
-
-
-def administer(site: Site) -> AppTest:
-    from streamlit.testing.v1 import AppTest
-
-    return AppTest.from_function(admin_script, args=(str(site.target),), default_timeout=60).run()
-
-
-def sign_in(page: AppTest, password: str) -> AppTest:
-    page.text_input[0].set_value(password)
-    return page.button[0].click().run()
-
-
-def test_the_admin_page_shows_nothing_before_the_password_and_stops_guessing(make_site, monkeypatch) -> None:
-    from streamlit.runtime.context import ContextProxy
-
-    monkeypatch.setattr(ContextProxy, "ip_address", property(lambda _: "192.0.2.7"))
-    site = make_site()
-    page = administer(site)
-    assert not [title for title in TITLES if title in text(page)]
-    for _ in range(5):
-        page = sign_in(page, "wrong password")
-        assert page.error[0].value == "Wrong password."
-    # The right one is not even looked at now, from here or from another window.
-    for window in (page, administer(site)):
-        assert "Too many wrong passwords" in sign_in(window, PASSWORD).error[0].value
-    assert not [title for title in TITLES if title in text(page)]
-
-
-def test_the_admin_page_shows_votes_of_people_and_of_simulations_apart(make_site) -> None:
-    site = make_site()
-    page = sign_in(administer(site), PASSWORD)
-    assert not page.exception
-    assert "No votes yet." in text(page)
-    # One person and two simulated raters.
-    rater = site.store.register("taste").rater
-    answer_all(site.store, rater)
-    run_raters(site.store, "taste", 2, Taste({}), seed=1)
-    page = page.run()
-    people = text(page)
-    assert "Simulated raters" not in people
-    assert "<b>4 <small>of 12</small></b>" in people
-    assert rater[:8] in people
-    for title in TITLES:
-        assert title in people
-    # The figures of simulated raters are apart.
-    page.segmented_control(key="kind").set_value("Simulated").run()
-    made_up = text(page)
-    assert "none of these figures is of people" in made_up
-    assert "<b>8 <small>of 12</small></b>" in made_up
-    assert rater[:8] not in made_up
-
-
-def test_exports_are_what_the_exchange_reads(make_site, tmp_path: Path) -> None:
-    from bench.study.app.admin import exported
-    from bench.study.exchange import import_votes
-
-    site = make_site()
-    rater = site.store.register("taste").rater
-    answer_all(site.store, rater)
-    for ending in (".csv", ".parquet"):
-        path = tmp_path / f"votes{ending}"
-        path.write_bytes(exported(site.service, "human", ending, anonymous=False))
-        assert set(import_votes(path)["rater"]) == {rater}
-        path.write_bytes(exported(site.service, "human", ending, anonymous=True))
-        # All votes are there, and the rater is not.
-        hidden = import_votes(path)
-        assert len(hidden) == 7
-        assert rater not in set(hidden["rater"])
-    assert rater.encode() not in exported(site.service, "human", ".csv", anonymous=True)

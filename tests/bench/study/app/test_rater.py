@@ -7,18 +7,10 @@ from typing import Any
 import pytest
 
 from bench.study.mturk import PREVIEW
-from tests.bench.study.app.test_pages import (
-    _main_module,
-    begin,
-    make_site,
-    odd_folder,
-    pytestmark,
-    text,
-    trial_data,
-)
+from tests.bench.study.app.visits import begin, needs_streamlit, text, trial_data
 from tests.bench.study.runs import answer_all
 
-__all__ = ["_main_module", "make_site", "odd_folder", "pytestmark"]
+pytestmark = needs_streamlit
 
 ASKED = {
     "overall": {"pair": "Which is *better*? <b>x</b>", "hint": "Look at\n\n- the **outline**\n- <i>all</i>"}
