@@ -426,12 +426,6 @@ def dilate(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
     return distance <= radius
 
 
-def erode(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    """Erodes a ``bool`` ``(H, W)`` mask by ``radius`` pixels. The border of the image erodes nothing."""
-    # The complement of the dilated complement.
-    return ~dilate(~mask, radius)
-
-
 def composite(source: Image.Image, edited: Image.Image, mask: Image.Image) -> Image.Image:
     """``RGB``: ``edited`` where the mask is 255, and ``source`` where it is 0, bit for bit.
 

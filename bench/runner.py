@@ -26,6 +26,9 @@ from bench.registry import describe
 from bench.store import RunStore
 from bench.suite import ConfiguredMethod, Suite
 
+# Threads that encode and write the edits.
+WRITERS = 2
+
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -54,9 +57,8 @@ def run(
     *,
     progress: Progress | None = None,
     suite: Suite | None = None,
-    writers: int = 2,
 ) -> RunSummary:
-    """Makes and records every edit of the plan that the store lacks. ``writers`` threads encode and write.
+    """Makes and records every edit of the plan that the store lacks.
 
     One model is loaded at a time, for all protocols, and freed before the next. An error that a method raises goes
     into its record. Raises :class:`PlanError` for a plan with problems, and ``StoreError`` for a folder that cannot
@@ -87,7 +89,7 @@ def run(
     refused = _record_refused(plan, store, progress)
 
     # Edits, method by method.
-    recorder = Recorder(store, writers, progress)
+    recorder = Recorder(store, WRITERS, progress)
     try:
         for method in plan.methods:
             if parts := todo[method.spec.digest]:

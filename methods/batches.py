@@ -100,15 +100,13 @@ def noise(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     return torch.stack(rows).to(like.device)
 
 
-def to_tensor(
-    pictures: Sequence[Image], device: torch.device | str, dtype: torch.dtype | None = None
-) -> Tensor:
-    """RGB images of one size => ``dtype`` (default float32) (B, 3, H, W) in [-1, 1]."""
+def to_tensor(pictures: Sequence[Image], device: torch.device | str) -> Tensor:
+    """RGB images of one size => float32 (B, 3, H, W) in [-1, 1]."""
     import torch
 
     pixels = np.stack([images.to_array(image) for image in pictures])  # uint8 (B, H, W, 3)
     # 127.5 maps 0 to -1 and 255 to 1.
-    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device, dtype or torch.float32)
+    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device, torch.float32)
     return tensor / 127.5 - 1
 
 

@@ -379,18 +379,6 @@ def noun(category: str) -> str:
     return nouns(category)[0]
 
 
-def scene_caption(objects: Sequence[tuple[str | None, str]], background: str | None = None) -> str:
-    """A caption of objects, for example "a red car and a blue cup on a beach".
-
-    ``objects``: (colour or None, category) of each, in the order of the caption.
-    """
-    named = [
-        with_article(f"{color} {noun(category)}" if color else noun(category)) for color, category in objects
-    ]
-    text = join(named)
-    return f"{text} {BACKGROUNDS[background].phrase}" if background is not None else text
-
-
 # ---------------------------------------------------------------- all words
 
 RELATION_WORDS: tuple[str, ...] = (

@@ -9,20 +9,19 @@ from __future__ import annotations
 import numpy as np
 
 from bench.edit import CATEGORIES, EditCase
-from protocols.faces import DEFAULT, EditableFace, FaceOptions, FaceRecord, kind_names
+from protocols.faces import EditableFace, FaceRecord, kind_names
 
 
 def random_face_case(
     record: FaceRecord,
     rng: np.random.Generator,
-    options: FaceOptions = DEFAULT,
     category: str | None = None,
 ) -> EditCase | None:
     """One random edit: a category, then a kind, then a target, each uniform over those possible.
 
     None where the record allows no edit, or none of this category.
     """
-    face = EditableFace(record, options)
+    face = EditableFace(record)
     categories = CATEGORIES if category is None else (category,)
     for i in rng.permutation(len(categories)):
         case = _random_case(face, categories[i], rng)

@@ -42,13 +42,13 @@ class Gpu:
 GPUS: tuple[Gpu, ...] = (Gpu("RTX 4090, 24 GB", 165e12), Gpu("A100, 80 GB", 312e12))
 
 
-def forward_flops(size: int = 512) -> float:
-    """Floating-point operations of one forward pass of Stable Diffusion 1.5's UNet, for one image of this side."""
+def forward_flops() -> float:
+    """Floating-point operations of one forward pass of Stable Diffusion 1.5's UNet, for an image of 512 x 512."""
     from diffusers import UNet2DConditionModel
     from torch.utils.flop_counter import FlopCounterMode
 
     # The autoencoder has 8 pixels per latent cell, the text encoder 77 tokens.
-    cells = size // 8
+    cells = 512 // 8
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         unet = UNet2DConditionModel(**UNET)
         text = torch.zeros(1, 77, unet.config.cross_attention_dim)

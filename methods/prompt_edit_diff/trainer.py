@@ -266,9 +266,7 @@ def build_pipeline(
     return pipeline
 
 
-def sample_grid(
-    pipeline: PromptEditDiffPipeline, cases: Sequence[EditCase], path: Path, side: int, steps: int = 20
-) -> None:
+def sample_grid(pipeline: PromptEditDiffPipeline, cases: Sequence[EditCase], path: Path, side: int) -> None:
     """Write a PNG with a column per case: source, mask, raw edit and ground truth, each (side, side) pixels."""
     from PIL import Image
 
@@ -285,7 +283,7 @@ def sample_grid(
             mask_image=[mask],
             tags=[tag_request(request)],
             regions=[[resize_mask(region.mask, size) for region in request.regions]],
-            num_inference_steps=steps,
+            num_inference_steps=20,
             generator=[torch.Generator().manual_seed(column)],
             paste=False,
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from methods.prompt_edit_diff.losses import Prediction, target
+from methods.prompt_edit_diff.losses import target
 
 # Weight of the Dice loss: the paper's lambda.
 DICE_WEIGHT = 0.01
@@ -39,26 +39,23 @@ def brush_loss(
     cells: Tensor,
     objects: Tensor,
     has_object: Tensor,
-    prediction: Prediction = "v_prediction",
-    dice_weight: float = DICE_WEIGHT,
-    area_power: float = 0.5,
 ) -> BrushLoss:
-    """The error of the prediction inside the mask, plus ``dice_weight`` times the Dice loss.
+    """The error of the predicted v inside the mask, plus ``DICE_WEIGHT`` times the Dice loss.
 
     ``predicted``, ``x0`` and ``noise`` are (B, C, h, w). ``logits``, ``cells`` (the mask) and ``objects`` (its part
     that the object touches) are (B, 1, h, w), the last two of 0 and 1. ``alpha_bar`` (B,). ``has_object`` bool (B,) is
-    False for examples of text-to-image, whose mask is the whole image. ``area_power`` weighs each example's cells by
-    area ** -area_power, as in ``methods.prompt_edit_diff.losses.edit_loss``.
+    False for examples of text-to-image, whose mask is the whole image. The cells of an example weigh
+    area ** -0.5, as in ``methods.prompt_edit_diff.losses.edit_loss``.
     """
-    error = ((predicted.float() - target(x0, noise, alpha_bar, prediction).float()) ** 2).mean(
+    error = ((predicted.float() - target(x0, noise, alpha_bar, "v_prediction").float()) ** 2).mean(
         1, keepdim=True
     )
     cells, objects = cells.float(), objects.float() * cells.float()
-    factors = cells * cells.sum((1, 2, 3), keepdim=True).clamp(min=1) ** -area_power
+    factors = cells * cells.sum((1, 2, 3), keepdim=True).clamp(min=1) ** -0.5
     denoising = (error * factors).sum() / factors.sum().clamp(min=1e-6)
     dice = (dice_loss(logits, objects) * has_object).sum() / has_object.sum().clamp(min=1)
     return BrushLoss(
-        value=denoising + dice_weight * dice,
+        value=denoising + DICE_WEIGHT * dice,
         object=_mean(error, objects),
         background=_mean(error, cells - objects),
         dice=dice,

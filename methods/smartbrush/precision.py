@@ -58,18 +58,18 @@ def guess(mask: NDArray[np.bool_]) -> int:
 
 
 def changed_inside(
-    source: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_], levels: int = 8
+    source: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """The object of an edit: the pixels inside ``mask`` that the edit changes, with holes filled, bool (H, W).
 
-    ``source`` and ``truth`` are uint8 (H, W, 3). A pixel counts as changed where a channel differs by more than
-    ``levels``. An edit that changes nothing has its whole mask.
+    ``source`` and ``truth`` are uint8 (H, W, 3). A pixel counts as changed where a channel differs by more than 8
+    levels. An edit that changes nothing has its whole mask.
     """
     from scipy.ndimage import binary_fill_holes
 
     difference = np.abs(source.astype(np.int16) - truth).max(-1)
     # Outlines and shadows inside an object may keep their colour.
-    changed: NDArray[np.bool_] = binary_fill_holes((difference > levels) & mask) & mask
+    changed: NDArray[np.bool_] = binary_fill_holes((difference > 8) & mask) & mask
     return changed if changed.any() else mask.copy()
 
 

@@ -82,8 +82,11 @@ def epoch_rows(step: int, size: int, count: int, stream: int) -> NDArray[np.int6
     return rows
 
 
-def save_grid(path: Path, rows: Sequence[Tensor], columns: int, scale: int = 2) -> None:
-    """Write a PNG of images (N, 3, H, W) in [-1, 1], one tensor per kind, the kinds below one another."""
+def save_grid(path: Path, rows: Sequence[Tensor], columns: int) -> None:
+    """Write a PNG of images (N, 3, H, W) in [-1, 1], at twice their size.
+
+    ``rows``: one tensor per kind. The kinds stand below one another.
+    """
     from PIL import Image
 
     blocks = []
@@ -95,4 +98,4 @@ def save_grid(path: Path, rows: Sequence[Tensor], columns: int, scale: int = 2) 
     blocks = [np.pad(b, ((0, 0), (0, width - b.shape[1]), (0, 0))) for b in blocks]
     sheet = Image.fromarray(np.concatenate(blocks, axis=0))
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST).save(path)
+    sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.NEAREST).save(path)

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from bench.thresholds import ThresholdCheck
     from methods.zoo.data import World
 
+# Steps that a chunk of the corpus serves.
+STEPS_PER_CHUNK = 16
 MODEL = GeneratorConfig(width=24, downs=3, blocks=4)
 BUDGET = Budget(
     samples=120_000,
@@ -146,12 +148,12 @@ class HoleBatches:
     :func:`discounted`. ``penalty`` bool: whether the step computes the gradient penalty.
     """
 
-    def __init__(self, corpus: Corpus, size: int, stay: int = 16) -> None:
-        self.corpus, self.size, self.stay = corpus, size, stay
+    def __init__(self, corpus: Corpus, size: int) -> None:
+        self.corpus, self.size = corpus, size
 
     def __call__(self, step: int) -> dict[str, Any]:
         # A chunk serves several steps, since reading is slow and its 2,000 edits are in random order.
-        arrays = self.corpus.cached_images((step // self.stay) % len(self.corpus.chunks))
+        arrays = self.corpus.cached_images((step // STEPS_PER_CHUNK) % len(self.corpus.chunks))
         rng = np.random.Generator(np.random.PCG64([step, 31]))
         # Images: source or ground truth, as it is or mirrored.
         count = len(arrays["source"])

@@ -289,10 +289,10 @@ class Canvas:
         out: Field = f32(ambient) + f32(diffuse) * np.clip(facing, 0, 1)
         return out
 
-    def glow(self, cx: float, cy: float, radius: float, alpha: float, color: Color | None = None) -> None:
-        """A soft round highlight."""
+    def glow(self, cx: float, cy: float, radius: float, alpha: float) -> None:
+        """A soft round white highlight."""
         spot = np.clip(1 - self.circle(cx, cy, 0.0) / f32(radius), 0, 1)
-        self.blend(spot, WHITE if color is None else color, alpha=alpha)
+        self.blend(spot, WHITE, alpha=alpha)
 
     def pixels(self) -> NDArray[np.uint8]:
         """The finished image, uint8 (height, width, 3)."""

@@ -53,7 +53,6 @@ ORDERS: Mapping[str, str] = {
     **GROUND_TRUTHS,
     "truth_lpips": "LPIPS to the ground truth",
 }
-PAIR_MEASURES = ("pair accuracy", "pair kendall")
 # Marks that a row compares a judge with itself or with the controls.
 ITSELF = "itself"
 _DRAWS = 2000
@@ -203,7 +202,7 @@ def _orders(
 def pair_agreement(
     score: FloatND, truth: FloatND, cluster: IndexND, *, seed: int = 0
 ) -> Iterator[tuple[str, float, float, float, int, int]]:
-    """Agreement over pairs of edits of one case: (measure, value, low, high, n, clusters), as in ``PAIR_MEASURES``.
+    """Agreement over pairs of edits of one case: (measure, value, low, high, n, clusters).
 
     ``score``, ``truth``: ``(U, M)``, more is better, NaN is no value. ``cluster``: ``(U,)``. Yields nothing where the
     truth orders no pair.

@@ -225,18 +225,18 @@ def outlined(case: EditCase, size: int = PANEL) -> Image.Image:
     return image
 
 
-def _mask_panel(case: EditCase, size: int = PANEL) -> Image.Image:
+def _mask_panel(case: EditCase) -> Image.Image:
     if case.request.mask is None:
-        return _blank_panel("no mask", size)
+        return _blank_panel("no mask", PANEL)
     mask = case.request.mask.convert("L")
-    mask = mask.resize(_fitted(mask.size, size), Image.Resampling.NEAREST)
+    mask = mask.resize(_fitted(mask.size, PANEL), Image.Resampling.NEAREST)
     ground = Image.new("RGB", mask.size, "#2b2b31")
     ground.paste(Image.new("RGB", mask.size, "#ffffff"), mask=mask)
     return ground
 
 
-def _edit_panel(edit: Image.Image | None, size: int = PANEL) -> Image.Image:
-    return enlarged(edit, size) if edit is not None else _blank_panel("failed", size)
+def _edit_panel(edit: Image.Image | None) -> Image.Image:
+    return enlarged(edit, PANEL) if edit is not None else _blank_panel("failed", PANEL)
 
 
 def _blank_panel(word: str, size: int) -> Image.Image:

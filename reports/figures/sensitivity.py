@@ -84,11 +84,9 @@ def sensitivity(
     return curves
 
 
-def success_sensitivity(
-    scores: RunScores, style: Mapping[str, Look], rule: SuccessRule | None = None
-) -> Figure | None:
+def success_sensitivity(scores: RunScores, style: Mapping[str, Look]) -> Figure | None:
     """Chart of success as each bound moves. A dotted line marks the rule's own bound."""
-    rule = rule or SuccessRule()
+    rule = SuccessRule()
     at = {name: np.linspace(low, high, _POINTS) for name, (_, low, high) in BOUNDS.items()}
     curves: dict[str, dict[str, list[Curve]]] = {}
     judges = {name: _judge(protocol) for name, protocol in scores.protocols.items()}

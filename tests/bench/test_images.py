@@ -17,7 +17,6 @@ from bench.images import (
     composite,
     crop_square,
     dilate,
-    erode,
     fit,
     from_array,
     mask_array,
@@ -376,7 +375,7 @@ def test_arrays_are_checked_and_copied(smooth: Image.Image) -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 9))
-def test_dilate_is_the_euclidean_disc_and_erode_its_dual(seed: int, radius: float) -> None:
+def test_dilate_is_the_euclidean_disc(seed: int, radius: float) -> None:
     mask = np.random.default_rng(seed).random((13, 17)) < 0.05
     # By definition: the least squared distance to any True pixel, (13, 17).
     points = np.argwhere(mask)
@@ -387,18 +386,11 @@ def test_dilate_is_the_euclidean_disc_and_erode_its_dual(seed: int, radius: floa
     else:
         expected = mask
     assert (dilate(mask, radius) == expected).all()
-    assert (erode(~mask, radius) == ~expected).all()
 
 
-def test_erode_leaves_the_frame_and_a_full_mask_alone() -> None:
-    assert erode(np.ones((9, 9), dtype=np.bool_), 3).all()
-    # The right edge of the True half moves by 2, and the frame moves nothing.
-    half = np.zeros((9, 9), dtype=np.bool_)
-    half[:, :5] = True
-    assert erode(half, 2)[:, :3].all()
-    assert not erode(half, 2)[:, 3:].any()
+def test_a_negative_radius_is_refused() -> None:
     with pytest.raises(ImageError, match="negative"):
-        dilate(half, -1)
+        dilate(np.ones((9, 9), dtype=np.bool_), -1)
 
 
 def test_paste_back_is_exact_on_both_sides(smooth: Image.Image) -> None:

@@ -24,7 +24,7 @@ def test_dilation_and_erosion_agree_with_the_distance_transform(
 ) -> None:
     mask = np.random.default_rng(seed).random((height, width)) < density
     assert np.array_equal(dilate(mask, radius), images.dilate(mask, radius))
-    assert np.array_equal(erode(mask, radius), images.erode(mask, radius))
+    assert np.array_equal(erode(mask, radius), ~images.dilate(~mask, radius))
 
 
 def test_a_dilated_pixel_is_a_disc() -> None:

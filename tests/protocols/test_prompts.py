@@ -21,7 +21,6 @@ from protocols.prompts import (
     mouth,
     noun,
     plural,
-    scene_caption,
     vocabulary,
     with_article,
     words_of,
@@ -148,20 +147,15 @@ def test_a_smile_with_the_mouth_open_is_a_smile() -> None:
     assert mouth({}) == "neutral"
 
 
-def test_scene_captions() -> None:
-    assert scene_caption([("red", "car"), ("blue", "cup")], "beach") == "a red car and a blue cup on a beach"
-    assert scene_caption([("orange", "umbrella")], "snow") == "an orange umbrella in the snow"
-    said = scene_caption([("green", "sports ball"), (None, "airplane"), ("pink", "kite")])
-    assert said == "a green ball, an airplane and a pink kite"
-
-
 def test_the_vocabulary_is_small_sorted_and_holds_every_caption() -> None:
     words = vocabulary()
     assert words == sorted(set(words))
     assert len(words) < 100
     for first, second, background in product(MINI_CATEGORIES, MINI_CATEGORIES, [None, *BACKGROUNDS]):
+        place = "" if background is None else BACKGROUNDS[background].phrase
         for color in MINI_COLORS:
-            assert set(words_of(scene_caption([(color, first), (color, second)], background))) <= set(words)
+            objects = join([with_article(f"{color} {noun(category)}") for category in (first, second)])
+            assert set(words_of(f"{objects} {place}")) <= set(words)
     assert set(words) < set(vocabulary(NOUNS, COLORS, ["wood"]))
     assert "wooden" in vocabulary(NOUNS, COLORS, ["wood"])
 
