@@ -264,7 +264,7 @@ class EditMethod(Configurable):
 
     @classmethod
     def remark(cls, options: Any) -> str:
-        """What every table must say beside the name, such as "under-trained". Empty for nothing.
+        """Remark that every table prints beside the name, such as "under-trained". Empty for none.
 
         It is called only where :meth:`problems` is empty.
         """

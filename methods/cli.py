@@ -83,14 +83,17 @@ def train(
     ] = None,
     device: Device = "auto",
     warm: Annotated[
-        bool, typer.Option("--warm", help="Start from the weights that the zoo holds, not from scratch.")
+        bool, typer.Option("--warm", help="Start from the zoo's checkpoint, not from random weights.")
     ] = False,
     samples: Annotated[
         int | None, typer.Option(min=1, help="Training examples to see. [default: the recipe's budget]")
     ] = None,
     seed: Annotated[
         int,
-        typer.Option(min=0, help="Another run of a recipe of PromptEditDiff, saved as RECIPE_seedN."),
+        typer.Option(
+            min=0,
+            help="Seed of a recipe of PromptEditDiff. N above 0 is saved as RECIPE_seedN.",
+        ),
     ] = 0,
     levels: Levels = ALL_LEVELS,
 ) -> None:

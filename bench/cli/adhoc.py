@@ -17,7 +17,7 @@ OptionalSuiteName = Annotated[
     str | None,
     typer.Argument(
         metavar="[SUITE]",
-        help="A shipped suite (demo, mini, paper) or a YAML file. None with --protocol and --method.",
+        help="A shipped suite (demo, mini, paper) or a YAML file. Leave it out with --protocol and --method.",
     ),
 ]
 # Options of ``run`` that replace a suite file.
@@ -104,10 +104,10 @@ class AdHoc:
             "--metric": self.metrics,
             "--seeds": self.seeds,
         }
-        given = [option for option, value in options.items() if value]
-        if given:
+        chosen = [option for option, value in options.items() if value]
+        if chosen:
             raise BenchError(
-                f"suite {suite!r} and {', '.join(given)}: give a suite, or --protocol and --method without a suite."
+                f"suite {suite!r} and {', '.join(chosen)}: give a suite, or --protocol and --method without a suite."
             )
 
 

@@ -115,9 +115,9 @@ def problems_of_name(
         return metric_problems([name], _features(session), session.metrics).get(name, [])
     if name in session.protocols:
         return list(configure_protocol(name, session.protocols).problems)
-    known = [*shipped_suites(), *session.methods.names(), *session.metrics.names()]
+    names = [*shipped_suites(), *session.methods.names(), *session.metrics.names()]
     raise UnknownName(
-        f"{name!r} is no suite, method or metric.{did_you_mean(name, known)} `python run_bench.py list "
+        f"{name!r} is no suite, method or metric.{did_you_mean(name, names)} `python run_bench.py list "
         "suites|methods|metrics` prints them."
     )
 

@@ -100,7 +100,7 @@ def find_server(name: str) -> Server:
 
 
 def server_at(url: str, url_variable: str) -> Server:
-    """The server at an address that the variable ``url_variable`` gave, with the key of its host."""
+    """The server at ``url``, with the key of its host. ``url_variable``: environment variable that named it."""
     return Server(url.rstrip("/"), url_variable, _key_variable(url, url_variable))
 
 

@@ -114,8 +114,8 @@ class _DreamSimDistance(PublishedMetric):
 
     def score(self, pairs: Sequence[Pair]) -> list[Value]:
         edits = self.features.dreamsim_images([pair.edited for pair in pairs])
-        others = self.features.dreamsim_images(self._others(pairs))
-        return [1 - float(cosine) for cosine in cosines(edits, others)]
+        counterparts = self.features.dreamsim_images(self._others(pairs))
+        return [1 - float(cosine) for cosine in cosines(edits, counterparts)]
 
     def _others(self, pairs: Sequence[Pair]) -> list[RgbImage]:
         raise NotImplementedError

@@ -240,10 +240,10 @@ class RunStore(RunFolder):
             available = ", ".join(self.protocols()) or "none"
             raise StoreError(f"{self.path}: holds no cases of {protocol!r}. It has: {available}.")
         state = _state(directory / CASES), _state(directory / PROTOCOL)
-        known = self._read_cases.get(protocol)
-        if known is None or known[0] != state:
-            known = self._read_cases[protocol] = state, CaseFile(directory)
-        return known[1]
+        entry = self._read_cases.get(protocol)
+        if entry is None or entry[0] != state:
+            entry = self._read_cases[protocol] = state, CaseFile(directory)
+        return entry[1]
 
     # Edits
 
@@ -447,10 +447,10 @@ class RunStore(RunFolder):
 def _state(path: Path) -> tuple[int, int, int] | None:
     """Changes with the content of a file: every write gives it another size, time or inode. None without a file."""
     try:
-        found = path.stat()
+        stat = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _record_row(record: EditRecord) -> dict[str, Any]:

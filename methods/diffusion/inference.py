@@ -45,7 +45,7 @@ def infer(cls: Any) -> PipelineRow:
     mask = next((name for name in _MASKS if name in names), "")
     parameters = inspect.signature(cls.__call__).parameters
     # Later stages of a cascade need what an earlier stage made, such as embeddings or a smaller image.
-    given = ("self", "prompt", image, mask)
+    arguments = ("self", "prompt", image, mask)
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     needed = {
         name
@@ -54,7 +54,7 @@ def infer(cls: Any) -> PipelineRow:
     }
     # DeepFloyd's second stages have a default for it, and no result without it.
     needed |= {"original_image"} & set(parameters)
-    lacking = [name for name in parameters if name in needed - set(given)]
+    lacking = [name for name in parameters if name in needed - set(arguments)]
     if lacking:
         raise WeightsError(
             f"pipeline {cls.__name__!r} also takes {', '.join(lacking)}, which no request has. "

@@ -69,7 +69,9 @@ def byte_pairs(encoder: Path, merges: Path, vocabulary: int | None = None) -> To
     # The first line states the version of the file.
     pairs = [tuple(line.split(" ")) for line in _read(merges).splitlines()[1:] if line]
     if not all(len(pair) == 2 and "".join(pair) in vocab for pair in pairs):
-        raise WeightsError(f"{merges}: expected GPT-2's vocab.bpe, two tokens of {encoder.name} a line")
+        raise WeightsError(
+            f"{merges}: expected GPT-2's vocab.bpe, with two tokens of {encoder.name} on each line"
+        )
 
     # Padding is the last id, GPT-2's "<|endoftext|>".
     last = len(vocab) - 1

@@ -107,13 +107,13 @@ class UniFusion(nn.Module):
         text = torch.lerp(self.null_text, grounding.text.to(present.dtype), present)
         tokens = []
         for form in self.forms:
-            location, kept = grounding.locations.get(form), self._kept(grounding, form)
+            location, keep = grounding.locations.get(form), self._kept(grounding, form)
             null = self.nulls[form]
             if location is None:
                 encoded = null.expand(*text.shape[:2], -1)
             else:
                 features = fourier(location, self.frequencies).to(present.dtype)
-                encoded = torch.lerp(null, features, present * kept[:, None, None])
+                encoded = torch.lerp(null, features, present * keep[:, None, None])
             tokens.append(self.projections[form](torch.cat([text, encoded], -1)))
         return torch.cat([*tokens, self.projections[SEGMENTS](self._segments(grounding))], 1)
 
@@ -126,14 +126,14 @@ class UniFusion(nn.Module):
             features = stage(features)
         # The order of the published network: a token takes every ``segment_tokens``-th cell of each channel.
         features = features.flatten(1).unflatten(1, (-1, self.segment_tokens)).transpose(1, 2)
-        kept = self._kept(grounding, SEGMENTS) * masks.flatten(1).any(1).to(dtype)
+        keep = self._kept(grounding, SEGMENTS) * masks.flatten(1).any(1).to(dtype)
         null = self.nulls[SEGMENTS]
-        return torch.lerp(null, features.to(null.dtype), kept[:, None, None]) + self.segment_positions
+        return torch.lerp(null, features.to(null.dtype), keep[:, None, None]) + self.segment_positions
 
     @staticmethod
     def _kept(grounding: Grounding, form: str) -> Tensor:
-        kept = (grounding.keep or {}).get(form)
-        return torch.ones_like(grounding.present[:, 0]) if kept is None else kept
+        keep = (grounding.keep or {}).get(form)
+        return torch.ones_like(grounding.present[:, 0]) if keep is None else keep
 
 
 def _convnext(depths: tuple[int, ...], widths: tuple[int, ...]) -> Any:

@@ -73,11 +73,13 @@ class InstanceDiffusion(StableDiffusionMethod):
         from methods.instance_diffusion.model import InstanceAdapter
 
         pipeline = super().load(checkpoint, runtime)
-        found = published.find(self.options.instance_weights)
-        if isinstance(found, Path):
-            adapter = published.load(found, pipeline.unet)
+        additions = published.find(self.options.instance_weights)
+        if isinstance(additions, Path):
+            adapter = published.load(additions, pipeline.unet)
         else:
-            adapter = InstanceAdapter.from_pretrained(str(found.parts[published.PART]), local_files_only=True)
+            adapter = InstanceAdapter.from_pretrained(
+                str(additions.parts[published.PART]), local_files_only=True
+            )
         self.adapter = adapter.to(pipeline.device, torch_dtype(runtime)).eval()
         return pipeline
 
@@ -100,10 +102,10 @@ def _misfit(options: InstanceDiffusion.Options) -> list[str]:
     """Reasons why a base and additions that both exist cannot work together."""
     from methods import weights
 
-    found = published.find(options.instance_weights)
+    additions = published.find(options.instance_weights)
     base = weights.find(options.weights, options.revision).config("unet")
     widths = {"block_out_channels": [320, 640, 1280, 1280], "cross_attention_dim": 768}
-    if isinstance(found, Path):
+    if isinstance(additions, Path):
         wrong = [f"{name} is {base.get(name)}" for name, value in widths.items() if base.get(name) != value]
         if wrong:
             return [
@@ -112,7 +114,7 @@ def _misfit(options: InstanceDiffusion.Options) -> list[str]:
             ]
         return []
     # The decoder's first inputs are as wide as the base's levels.
-    config = found.config(published.PART)
+    config = additions.config(published.PART)
     decoder = list(config.get("decoder", {}).values())
     text = config.get("text_width")
     if decoder[:1] != base.get("block_out_channels", [])[-1:] or text != base.get("cross_attention_dim"):

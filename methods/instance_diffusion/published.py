@@ -200,9 +200,9 @@ def problems(weights: str) -> list[str]:
 def identity(weights: str) -> dict[str, str]:
     """Facts that fix the tensors. For missing ones the option's own value."""
     try:
-        found = find(weights)
+        additions = find(weights)
     except WeightsError:
         return {"weights": weights}
-    if isinstance(found, Path):
-        return {"sha256": sha256_of(found)}
+    if isinstance(additions, Path):
+        return {"sha256": sha256_of(additions)}
     return wt.identity(weights, parts=(PART,))

@@ -90,8 +90,8 @@ class Lama(EditMethod):
         if not isinstance(filled, torch.Tensor) or filled.shape != image.shape:
             output = tuple(filled.shape) if isinstance(filled, torch.Tensor) else type(filled).__name__
             raise ValueError(
-                f"{self.files.path}: gave {output} for an image of {tuple(image.shape)}: not LaMa's call, which "
-                "gives the filled image. Use big-lama.pt or a file with the same call."
+                f"{self.files.path}: returned {output} for an image of {tuple(image.shape)}. LaMa returns an image of "
+                "the same shape. Use big-lama.pt, or a file that is called in the same way."
             )
         width, height = requests[0].source.size
         # The published network's sigmoid is composed in float and may leave [0, 1] by rounding.

@@ -283,16 +283,16 @@ class PromptEditDiffUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """The additional input channels (B, 4, h, w), which show the source outside the mask."""
         if self.hides == "none":
             return None
-        shown = masked_source if self.hides == "pixels" else source
-        if shown is None:
+        visible = masked_source if self.hides == "pixels" else source
+        if visible is None:
             which = "masked source's" if self.hides == "pixels" else "source's"
             raise ValueError(
                 f"this model has source_latents={self.config.source_latents!r}: it needs the {which} latents"
             )
         if self.hides == "pixels":
-            return shown
+            return visible
         # Zeros inside, so that the edited content cannot leak into its own prediction.
-        return shown * (1 - self.cells(mask)).to(shown.dtype)
+        return visible * (1 - self.cells(mask)).to(visible.dtype)
 
     def predict(self, sample: Tensor, timestep: Tensor | float | int, prepared: Conditions) -> Tensor:
         """One step with the result of ``conditions``, which serves all steps of a sampling."""

@@ -180,7 +180,7 @@ def _check_maker(folder: Path, maker: Mapping[str, Any]) -> None:
 
 
 def _write(folder: Path, case: EditCase, ground_truth: Image, good: bool) -> None:
-    """Store one training tuple. Of a rejected one, only the rejection is stored."""
+    """Store one training tuple. For a rejected one, only the fact that it was rejected."""
     request = case.request
     record: dict[str, Any] = {"id": case.id, "rejected": not good}
     if good:

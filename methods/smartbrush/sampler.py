@@ -120,8 +120,8 @@ def fill(
 def _objects(cells: Tensor, logits: Tensor, precision: Tensor) -> Tensor:
     """The predicted object inside the mask, (B, 1, h, w). An exact mask stays, and so does one without an object."""
     inside = cells * (logits.sigmoid() > LIKELY)
-    known = (precision == 0) | ~inside.flatten(1).any(1)
-    return torch.where(known.view(-1, 1, 1, 1), cells, inside)
+    is_exact = (precision == 0) | ~inside.flatten(1).any(1)
+    return torch.where(is_exact.view(-1, 1, 1, 1), cells, inside)
 
 
 def _on_cells(areas: Sequence[BrushArea], z0: Tensor) -> tuple[Tensor, Tensor]:

@@ -386,7 +386,10 @@ def load_tokenizer(world: World, folder: Path) -> Tokenizer:
 
 
 def _budget(part: Part, base: Budget | None) -> Budget:
-    """The part's budget for a base trained by ``base``. The upsampler keeps its share of the samples."""
+    """Training budget of ``part``. ``base``: that of the base network, and the upsampler gets its share of it.
+
+    None for the recipe's own.
+    """
     if base is None or part == "base":
         return base or BUDGETS[part]
     share = BUDGETS["upsampler"].samples / BUDGETS["base"].samples

@@ -95,12 +95,12 @@ class InstanceBatches:
         # Locations are computed once, and not in every epoch.
         self.masks = regions["masks"]
         self.points = np.zeros((len(captions), REGIONS, 2 * polygon_points), np.float16)
-        self.others = np.zeros((len(captions), REGIONS, 7), np.float32)
+        self.places = np.zeros((len(captions), REGIONS, 7), np.float32)
         for number in range(len(captions)):
             masks = unpacked(self.masks[number : number + 1])[0]
             shapes = shapes_of([mask for mask in masks if mask.any()], REGIONS, polygon_points)
             self.points[number] = shapes.polygons
-            self.others[number] = np.column_stack([shapes.present, shapes.boxes, shapes.points])
+            self.places[number] = np.column_stack([shapes.present, shapes.boxes, shapes.points])
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """``target`` (B, 4, h, w), scaled. ``tokens`` int64 (B, L). The fields of ``Grounding``, float32: ``present``,
@@ -115,7 +115,7 @@ class InstanceBatches:
         keep[dropped, rng.integers(len(GROUPS), size=len(dropped))] = 0
         alone = torch.from_numpy(chances[1] < NO_INSTANCES)
         present, boxes, points = (
-            torch.from_numpy(part) for part in np.split(self.others[rows], [1, 5], axis=2)
+            torch.from_numpy(part) for part in np.split(self.places[rows], [1, 5], axis=2)
         )
         present = present[:, :, 0] * ~alone[:, None]
         masks = torch.from_numpy(unpacked(self.masks[rows])).float() * present[..., None, None]

@@ -49,7 +49,10 @@ CONTROL_SHARED: Mapping[str, str] = {**SHARED, "unet": BASE, "text_encoder": BAS
 
 
 def reader(task: Job) -> Path:
-    """The attribute classifier. Figures: accuracy per attribute on held-out renders, and on the edits of each level."""
+    """Train the attribute classifier and save it with its card.
+
+    Figures: accuracy per attribute on held-out renders, and on the edits of each level.
+    """
     budget, folder = task.budget or cr.BUDGET, task.root / "reader"
     # Without an autoencoder, no training image passes one.
     has_vae = (task.root / "autoencoder").is_dir()

@@ -127,11 +127,11 @@ class BrushBatches:
         z = {name: self.data[name][rows].astype(np.float32) * self.scale for name in ("z_source", "z_truth")}
         pick = np.array([one.shows for one in examples])[:, None, None, None]
         behind = np.array([one.background for one in examples])[:, None, None, None]
-        shown = torch.from_numpy(np.where(pick == "truth", z["z_truth"], z["z_source"]))
+        z_picked = torch.from_numpy(np.where(pick == "truth", z["z_truth"], z["z_source"]))
         background = torch.from_numpy(np.where(behind == "truth", z["z_truth"], z["z_source"]))
         ids = torch.tensor([self.place[one.text] for one in examples])
         return {
-            "x0": torch.where(object_cells > 0.5, shown, background),
+            "x0": torch.where(object_cells > 0.5, z_picked, background),
             "cells": cells,
             "coverage": F.avg_pool2d(shape, FACTOR),
             "objects": object_cells,

@@ -292,7 +292,7 @@ def _truths_read(classifier: ClassifierNetwork, level: int, world: World, count:
 
 
 def truth_of(case: EditCase) -> Image:
-    """The ground truth of a case of the world, which has one."""
+    """The ground truth of a case. Every case of the rendered world has one."""
     assert case.truth is not None
     return case.truth
 

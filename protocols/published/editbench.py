@@ -32,7 +32,7 @@ class _EditBenchEntry:
 
 
 class EditBench(PublishedProtocol["EditBench.Options", _EditBenchEntry]):
-    """The published cases. The reference is the source: what the mask hides is to become what the prompt says."""
+    """The published cases. The source is the reference image, and the edit fills its mask with what the prompt says."""
 
     name = "editbench"
     version = "1"

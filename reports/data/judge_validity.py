@@ -149,9 +149,11 @@ def _length(
     place = (scores.protocol, ALL, metric, ITSELF, "length")
     if np.nanmin(is_long) == np.nanmax(is_long):
         return
-    found = spearman(errors[:, None], is_long[:, None], np.tile(scores.cluster, len(centred)), seed=seed)
-    if found:
-        yield (*place, *found[0, 0])
+    correlation = spearman(
+        errors[:, None], is_long[:, None], np.tile(scores.cluster, len(centred)), seed=seed
+    )
+    if correlation:
+        yield (*place, *correlation[0, 0])
     elif np.nanmin(errors) == np.nanmax(errors):
         # The same score for every request: its length changed nothing.
         yield (*place, 0.0, np.nan, np.nan, n, len(np.unique(scores.cluster)))
@@ -210,9 +212,9 @@ def pair_agreement(
     # (U, P): who wins each pair of methods, by the judge and by the truth.
     first, second = np.triu_indices(score.shape[1], 1)
     by_judge, by_truth = (np.sign(side[:, first] - side[:, second]) for side in (score, truth))
-    known = np.isfinite(by_judge) & np.isfinite(by_truth)
-    owner = np.broadcast_to(cluster[:, None], known.shape)[known]
-    a, b = by_judge[known], by_truth[known]
+    has_both = np.isfinite(by_judge) & np.isfinite(by_truth)
+    owner = np.broadcast_to(cluster[:, None], has_both.shape)[has_both]
+    a, b = by_judge[has_both], by_truth[has_both]
     if not b.any():
         return
 

@@ -66,6 +66,6 @@ class ReportData:
         return info is not None and bool(info.published)
 
     def first(self, protocol: str, names: tuple[str, ...]) -> str:
-        """The first of these metrics that the protocol has values of, or the empty string."""
+        """The first of these metrics for which the protocol has values, or an empty string."""
         available = set(self.names(protocol))
         return next((name for name in names if name in available), "")

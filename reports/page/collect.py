@@ -294,7 +294,7 @@ def _cells(row: Row, table: Table) -> list[dict[str, Any]]:
 
 
 def _key(column: Column, several: bool) -> str:
-    """Key of a column in an address: metric and category, with the protocol where a table has ``several``."""
+    """Key of a column in the page's URL: metric and category, with the protocol where a table has ``several``."""
     protocol = column.protocol if several else ""
     category = column.category if column.category != ALL else ""
     return "/".join(part for part in (protocol, column.metric, category) if part)

@@ -77,7 +77,10 @@ def load_entry(path: Path) -> LoadedEntry:
         else:
             # Before reading: the file may be larger than memory.
             if path.stat().st_size > MAX_JSON_BYTES:
-                raise EntryError(f"{path}: {path.stat().st_size:,} bytes are more than any entry has.")
+                raise EntryError(
+                    f"{path}: {path.stat().st_size:,} bytes, and an entry has at most {MAX_JSON_BYTES:,}. Give a file "
+                    "that `export` wrote."
+                )
             data, images = path.read_bytes(), False
     except KeyError:
         raise EntryError(f"{path}: a zip without {MEMBER}. Give a file that `export` wrote.") from None

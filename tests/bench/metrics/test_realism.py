@@ -15,7 +15,7 @@ from bench.metrics.features import Features
 from bench.metrics.networks import inception, weights
 from bench.metrics.networks.weights import WeightFile
 from bench.metrics.options import MetricOptions, RealismOptions
-from bench.metrics.types import MetricError, RgbImage, SetMetric
+from bench.metrics.types import MetricError, RgbImage
 from tests.bench.metrics.pictures import by_eigenvalues, natural, noise
 
 
@@ -241,7 +241,3 @@ class TestSets:
             metric = metric_registry().load(name)
             if "fid" in name:
                 assert issubclass(metric, realism._Inception)
-
-    def test_are_set_metrics(self, clip_folder: Path) -> None:
-        for metric in (realism.Vgg16Frechet, realism.Vgg16Kid, realism.MiniClipCmmd):
-            assert isinstance(metric(Features(mini_clip=clip_folder)), SetMetric)
