@@ -124,7 +124,7 @@ def test_values_beyond_the_range_are_clipped(make: Maker) -> None:
 
 
 def test_a_file_with_another_call_is_named(make: Maker) -> None:
-    with pytest.raises(ValueError, match=r"Wrong\.pt: gave \(1, 3, 63, 64\).*not LaMa's call"):
+    with pytest.raises(ValueError, match=r"Wrong\.pt: returned \(1, 3, 63, 64\).*LaMa returns"):
         make(Wrong()).edit([request()])
 
 
