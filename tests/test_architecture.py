@@ -314,6 +314,11 @@ def test_no_file_names_the_host_of_a_package_registry() -> None:
     assert not offences
 
 
+def test_no_file_has_the_marks_of_an_unfinished_merge() -> None:
+    mark = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
+    assert not [path for path in tracked() if mark.search(path.read_bytes())]
+
+
 @pytest.mark.parametrize(("name", "least"), [("base", 50), ("dev", 50), ("ray", 5)])
 def test_requirements_are_pins_with_hashes_and_nothing_else(name: str, least: int) -> None:
     text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
