@@ -149,6 +149,12 @@ def is_composited(metric: str) -> bool:
     return metric.endswith(COMPOSITED_SUFFIX)
 
 
+def is_success(metric: str) -> bool:
+    """True for a success metric of any judge. A plug-in's counts too if its name begins with ``success_``."""
+    # Stored scores have names only, so this is the one place that reads the prefix.
+    return metric.startswith("success_")
+
+
 def heading(metric: str) -> str:
     """Heading of a column of the metric, without a mark for composited edits."""
     name, label = raw_name(metric), metric.partition(LABEL)[2]

@@ -10,6 +10,7 @@ import numpy as np
 
 from bench.stats import max_t, sign_flips, tries_every_flip
 from reports.data.intervals import cluster_sums, number_clusters, plain_means
+from reports.data.metrics import is_success
 from reports.data.scores import RunScores
 from reports.data.separation import ALPHA, pair_sums
 
@@ -38,7 +39,7 @@ def detectable_differences(
         )
         for name, of_protocol in scores.protocols.items()
         for metric in of_protocol.metrics
-        if metric.startswith("success_") and metric in outcomes and len(of_protocol.contenders) > 1
+        if is_success(metric) and metric in outcomes and len(of_protocol.contenders) > 1
     }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from bench.edit import ALL
 from bench.stats import max_t
 from reports.data.intervals import cluster_sums, number_clusters
+from reports.data.metrics import is_success
 from reports.data.scores import ProtocolScores, RunScores
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def separations(
         # Metrics without a direction have no best method.
         tested = [name for name in higher_is_better if name in protocol_scores.metrics]
         for category in (ALL, *protocol_scores.categories):
-            metrics = [name for name in tested if category == ALL or name.startswith("success_")]
+            metrics = [name for name in tested if category == ALL or is_success(name)]
             if metrics and len(protocol_scores.units(category)):
                 directions = {name: higher_is_better[name] for name in metrics}
                 p_values.update(_of_category(protocol_scores, category, directions, seed))

@@ -23,6 +23,7 @@ import numpy as np
 
 from bench.edit import ALL, CATEGORIES
 from reports.data.intervals import number_clusters, shares
+from reports.data.metrics import is_composited
 from reports.data.preference import SIMULATED, StudyResults
 from reports.data.rank_correlation import spearman
 from reports.data.scores import ProtocolScores, RunScores
@@ -104,7 +105,7 @@ def _correlations(
         name
         for name in scores.metrics
         # Composited edits have the same inside as raw ones, and no leakage.
-        if name in higher and name not in GROUND_TRUTHS and not name.endswith("_pasted")
+        if name in higher and name not in GROUND_TRUTHS and not is_composited(name)
     ]
     if not metrics or not ground_truths:
         return

@@ -14,6 +14,7 @@ from reports.data.metrics import (
     full_heading,
     heading,
     is_composited,
+    is_success,
 )
 from reports.data.report_data import ReportData, ReportError
 from reports.data.scores import RunScores
@@ -65,7 +66,7 @@ def success_tables(data: ReportData) -> list[Table]:
     for protocol in data.protocols():
         categories = [*data.categories(protocol), ALL]
         for metric in data.names(protocol):
-            if metric.startswith("success_"):
+            if is_success(metric):
                 picks = [
                     Pick(category.replace("_", "-"), metric, category, protocol) for category in categories
                 ]
@@ -141,7 +142,7 @@ def _family(metric: str) -> str:
     if metric.startswith("truth_"):
         return "reference"
     # Success has tables per category.
-    return "" if metric.startswith("success_") else "other"
+    return "" if is_success(metric) else "other"
 
 
 def detail_tables(data: ReportData) -> list[Table]:

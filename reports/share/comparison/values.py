@@ -16,7 +16,7 @@ from bench.metrics.types import MetricInfo
 from bench.store import RunStore
 from bench.tables.numbers import finite
 from reports.data.intervals import differences as paired_differences
-from reports.data.metrics import metric_info, outcomes
+from reports.data.metrics import is_success, metric_info, outcomes
 from reports.share.comparison.result import Flip, MetricDifference
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class PairedMethod:
     def _flips(self, metrics: Sequence[str], a: FloatND, b: FloatND, cases: CaseRows) -> Iterator[Flip]:
         rows = list(cases.values())
         for k, metric in enumerate(metrics):
-            if not metric.startswith("success_"):
+            if not is_success(metric):
                 continue
             # A case without a verdict in one of the runs has not flipped.
             judged = ~np.isnan(a[:, k]) & ~np.isnan(b[:, k])
