@@ -26,9 +26,6 @@ from bench.registry import describe
 from bench.store import RunStore
 from bench.suite import ConfiguredMethod, Suite
 
-# Threads that encode and write the edits.
-WRITERS = 2
-
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -57,8 +54,9 @@ def run(
     *,
     progress: Progress | None = None,
     suite: Suite | None = None,
+    writers: int = 2,
 ) -> RunSummary:
-    """Makes and records every edit of the plan that the store lacks.
+    """Makes and records every edit of the plan that the store lacks. ``writers`` threads encode and write.
 
     One model is loaded at a time, for all protocols, and freed before the next. An error that a method raises goes
     into its record. Raises :class:`PlanError` for a plan with problems, and ``StoreError`` for a folder that cannot
@@ -89,7 +87,7 @@ def run(
     refused = _record_refused(plan, store, progress)
 
     # Edits, method by method.
-    recorder = Recorder(store, WRITERS, progress)
+    recorder = Recorder(store, writers, progress)
     try:
         for method in plan.methods:
             if parts := todo[method.spec.digest]:
