@@ -149,25 +149,22 @@ def judge_validity_tables(
     ``frame``: ``reports.data.validity.validity``. ``judged``: the metrics that judges scored. ``sentences``: which
     judges they are.
     """
-    # The rows of judges, over all categories.
     of_judges = frame[frame["metric"].isin(judged) | (frame["against"] == ITSELF)]
     of_judges = of_judges[of_judges["category"] == ALL]
     tables = []
     for protocol in dict.fromkeys(of_judges["protocol"]):
-        # Measures that the protocol has values of, one per column.
         rows = of_judges[of_judges["protocol"] == protocol].to_dict("records")
         values = {(row["metric"], row["against"], row["measure"]): row for row in rows}
         measured = {(row["against"], row["measure"]) for row in rows}
-        places = [place for place in _VALIDITY if place in measured]
-        if not places:
+        shown = [place for place in _VALIDITY if place in measured]
+        if not shown:
             continue
-        # One row per metric.
         cells = {
             metric: tuple(
                 Cell(None)
                 if (row := values.get((metric, *place))) is None
                 else Cell(finite(row["value"]), finite(row["low"]), finite(row["high"]), int(row["n"]))
-                for place in places
+                for place in shown
             )
             for metric in dict.fromkeys(row["metric"] for row in rows)
         }
@@ -181,7 +178,7 @@ def judge_validity_tables(
                     protocol=protocol,
                     decimals=2,
                 )
-                for place in places
+                for place in shown
             ),
             tuple(
                 Row(full_heading(metric), False, of_metric, max(cell.n for cell in of_metric), 0)
