@@ -27,12 +27,20 @@ data_app = typer.Typer()
         "cases mini-coco --out cases/mini-coco",
         "cases celeba_hq --out cases/celeba -o root=data/CelebAMask-HQ",
         "cases pie_bench --outputs runs/pie --out pie-results",
+        "cases --outputs runs/mini-gedit --layout gedit --out gedit-results",
     )
 )
 def cases(
     context: typer.Context,
-    protocol: Annotated[str, typer.Argument(metavar="PROTOCOL", help="A name that `list protocols` prints.")],
     out: Annotated[Path, typer.Option(help="The folder to write to.")],
+    protocol: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROTOCOL",
+            help="A name that `list protocols` prints. With --outputs, it may be left out for a run of one protocol.",
+            show_default=False,
+        ),
+    ] = None,
     option: ProtocolOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Cases per category. [default: all]")] = None,
     outputs: Annotated[
@@ -40,6 +48,13 @@ def cases(
         typer.Option(
             metavar="RUN",
             help="Export the edits of this run instead, in the benchmark's own layout for its official scorer.",
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BENCHMARK",
+            help="With --outputs: the published benchmark whose layout is taken. [default: that of the run's protocol]",
         ),
     ] = None,
     plugin: Plugin = None,
@@ -50,8 +65,12 @@ def cases(
     if outputs is not None:
         if option or limit is not None:
             raise BenchError("--outputs takes the cases of the run: leave --option and --limit out.")
-        _export_outputs(open_session(context, plugin), outputs, protocol, out)
+        _export_outputs(open_session(context, plugin), outputs, protocol, out, layout)
         return
+    if layout is not None:
+        raise BenchError("--layout goes with --outputs RUN, whose edits it arranges.")
+    if protocol is None:
+        raise BenchError("Name a PROTOCOL: `list protocols` prints them.")
     check_target(out / "cases.jsonl", "--out")
     # Cases are made one by one while they are written.
     created = open_session(context, plugin).protocol(protocol, key_values(option))
@@ -62,12 +81,13 @@ def cases(
     console().print(f"{len(selected)} cases in {out}")
 
 
-def _export_outputs(session: Session, run: Path, protocol: str, out: Path) -> None:
-    """Writes a run's edits in the layout of the benchmark, and prints one line for each method."""
-    from bench.output_layout import write_outputs
+def _export_outputs(session: Session, run: Path, protocol: str | None, out: Path, layout: str | None) -> None:
+    """Writes a run's edits in the layout of a benchmark, and prints one line for each method."""
+    from bench.output_layout import protocol_to_export, write_outputs
 
     store = session.open_run(run)
-    for folder, count in write_outputs(session, store, protocol, out).items():
+    protocol = protocol or protocol_to_export(session, store, layout)
+    for folder, count in write_outputs(session, store, protocol, out, layout).items():
         console().print(f"{count.written} edits in {out / folder}")
         if count.missing:
             warn(

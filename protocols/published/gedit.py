@@ -117,5 +117,7 @@ class GEdit(SplitProtocol["GEdit.Options"]):
     @classmethod
     def output_files(cls, row: Mapping[str, Any]) -> dict[str, str]:
         """As ``generate_image_example.py`` writes them: the scorer reads each edit beside its source."""
-        path = f"fullset/{row['category']}/{row['tags']['language']}/{row['tags']['key']}"
+        # Cases of the same shape, such as those of ``mini-gedit``, have neither tag.
+        tags = row["tags"]
+        path = f"fullset/{row['category']}/{tags.get('language', 'en')}/{tags.get('key', row['id'])}"
         return {f"{path}.png": "edit", f"{path}_SRCIMG.png": "source"}
