@@ -57,6 +57,18 @@ def prompts(requests: Sequence[EditRequest], field: str) -> list[str]:
     return texts
 
 
+def caption_hint(field: str) -> dict[str, str]:
+    """``optional_needs`` of a method with the option ``prompt_field``: a caption may stand for the instruction."""
+    if field != "instruction":
+        return {}
+    return {"instruction": "prompt_field: target_prompt gives the method the target prompt as its text"}
+
+
+def caption_remark(field: str) -> str:
+    """The remark of a method that was trained on instructions. Empty where it follows one."""
+    return "" if field == "instruction" else f"{field.replace('_', ' ')} as instruction"
+
+
 def sources(requests: Sequence[EditRequest]) -> list[Image]:
     """The source of every request, in mode RGB."""
     return [request.source.convert("RGB") for request in requests]

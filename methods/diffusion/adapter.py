@@ -47,9 +47,12 @@ class Diffusers(CheckpointMethod):
 
     @classmethod
     def optional_needs(cls, options: Any) -> Mapping[str, str]:
-        if not cls.settings(options).paste or "mask" in cls._fields_of(options):
-            return {}
-        return {"mask": PASTE_HINT}
+        fields, hints = cls._fields_of(options), {}
+        if "instruction" in fields:
+            hints = batches.caption_hint("instruction")
+        if cls.settings(options).paste and "mask" not in fields:
+            hints["mask"] = PASTE_HINT
+        return hints
 
     @classmethod
     def _fields_of(cls, options: Any) -> frozenset[str]:
@@ -65,7 +68,13 @@ class Diffusers(CheckpointMethod):
 
     @classmethod
     def remark(cls, options: Any) -> str:
-        return training_remark(cls.settings(options).weights)
+        settings = cls.settings(options)
+        row = checkpoints.known_row(settings)
+        trained_on = "" if row is None else row.prompt_field
+        caption = (
+            batches.caption_remark(settings.prompt_field or trained_on) if trained_on == "instruction" else ""
+        )
+        return ", ".join(filter(None, (training_remark(settings.weights), caption)))
 
     @classmethod
     def identity(cls, options: Any) -> dict[str, Any]:

@@ -260,6 +260,14 @@ class MaskFreeEndpoint(EndpointMethod):
         return frozenset({"source", options.prompt_field})
 
     @classmethod
+    def optional_needs(cls, options: Options) -> Mapping[str, str]:
+        return batches.caption_hint(options.prompt_field)
+
+    @classmethod
+    def remark(cls, options: Options) -> str:
+        return batches.caption_remark(options.prompt_field)
+
+    @classmethod
     def identity(cls, options: Options) -> Mapping[str, Any]:
         # Another server makes other images.
         return {"url": cls.server(options).url}

@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import bench
 import run_bench
 from bench.casefile import CaseFile
+from bench.images import read_rgb
 from tests.command_line import run
 from tests.protocols.published.masked_layouts import (
     write_brushbench,
@@ -98,6 +100,35 @@ def test_an_instruction_method_edits_sources_of_any_size(place: Path) -> None:
             assert edit.size == case.request.source.size
 
 
+@pytest.mark.parametrize(
+    ("protocol", "write", "options"),
+    [("brushbench", write_brushbench, {}), ("editbench", write_editbench, {"hole": "white"})],
+)
+def test_captions_serve_an_instruction_method_where_there_is_no_instruction(
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    protocol: str,
+    write: Callable[[Path], Path],
+    options: dict[str, object],
+) -> None:
+    root = write(place / "data")
+    method = {"method": "instruct_pix2pix", "preset": "mini", "options": {"steps": 1}}
+    with pytest.raises(
+        bench.BenchError, match=r"needs instruction, which protocol .*\(prompt_field: target_prompt gives"
+    ):
+        edited(protocol, root, method, **options)
+
+    method["options"] = {"steps": 1, "prompt_field": "target_prompt"}
+    folder, scores = edited(protocol, root, method, **options)
+    leakage = scores.query("metric == 'leak_mse'")
+    assert len(leakage) == len(CaseFile(folder / "cases" / protocol))
+    assert (leakage.value > 0).all()
+    # Tables say it beside the name.
+    capsys.readouterr()
+    assert run("report", str(folder)) == 0
+    assert "instruct_pix2pix, target prompt as instruction" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_runs_edits_are_exported_for_the_official_scorer(place: Path) -> None:
     root = write_brushbench(place / "data")
     folder, _ = edited("brushbench", root, "copy_input")
@@ -109,6 +140,58 @@ def test_a_runs_edits_are_exported_for_the_official_scorer(place: Path) -> None:
     for name in names:
         with Image.open(method / name) as ours, Image.open(root / name.split("/", 1)[1]) as source:
             assert np.array_equal(np.asarray(ours), np.asarray(source))
+
+
+def test_the_layout_of_another_benchmark_is_refused_unless_it_fits(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = edited("brushbench", write_brushbench(place / "data"), "copy_input")
+
+    def export(*arguments: str) -> tuple[int, str]:
+        code = run("cases", "--outputs", str(folder), "--out", "official", *arguments)
+        return code, " ".join(capsys.readouterr().err.split())
+
+    # Its own layout, by its name, and for a run of one protocol without the protocol's.
+    assert export("--layout", "brushbench") == (0, "")
+    assert len([path for path in Path("official").rglob("*") if path.is_file()]) == 4
+    for layout, says in {
+        "imgedit": "--layout imgedit: does not fit brushbench, whose categories inside, outside are none of imgedit",
+        "gedi": "--layout 'gedi': no such layout. Did you mean 'gedit'? There are: ",
+        "editbench": "editbench: the benchmark has no layout of outputs of its own",
+    }.items():
+        code, errors = export("--layout", layout)
+        assert code == 2
+        assert says in errors
+    assert run("cases", "brushbench", "--out", "official", "--layout", "brushbench") == 2
+    assert "--layout goes with --outputs" in capsys.readouterr().err
+    assert run("cases", "--out", "official") == 2
+    assert "Name a PROTOCOL" in capsys.readouterr().err
+
+
+def test_cases_of_the_same_shape_fit_another_benchmarks_layout(place: Path) -> None:
+    """Those of ``mini-gedit`` have GEdit-Bench's categories, and neither a key nor a language."""
+    session = run_bench.PROGRAM.session()
+    protocols = [
+        {"name": "mini-gedit", "options": {"cases_per_category": 1, "reference_count": 1}},
+        {"name": "brushbench", "options": {"root": str(write_brushbench(place / "data"))}},
+    ]
+    suite = {"name": "two", "protocols": protocols, "methods": ["copy_input"], "metrics": ["leak_mse"]}
+    store, _ = session.edit(session.configure(suite), device="cpu")
+    store.close()
+    # Neither the layout nor the number of protocols decides.
+    assert run("cases", "--outputs", str(store.path), "--out", "official", "--layout", "gedit") == 2
+    assert (
+        run("cases", "mini-gedit", "--outputs", str(store.path), "--out", "official", "--layout", "gedit")
+        == 0
+    )
+    (method,) = Path("official").iterdir()
+    for case in CaseFile(store.path / "cases" / "mini-gedit"):
+        edit = method / "fullset" / case.category / "en" / f"{case.id}.png"
+        for file in (edit, edit.with_name(f"{case.id}_SRCIMG.png")):
+            assert np.array_equal(read_rgb(file), case.request.source)
+    # The layout decides which of two protocols is meant.
+    assert run("cases", "--outputs", str(store.path), "--out", "second", "--layout", "brushbench") == 0
+    assert list(Path("second").rglob("inside"))
 
 
 def test_a_missing_edit_is_counted_and_other_protocols_and_options_are_refused(
