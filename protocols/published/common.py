@@ -21,7 +21,7 @@ from PIL import Image
 from bench.edit import EditCase, EditProtocol, stable_digest
 from bench.errors import BenchWarning
 from bench.files import BrokenText, UnsafeName, is_relative, parse_json, safe_part, sha256_bytes, whole_text
-from bench.images import ImageError, decode, read_rgb, to_rgb
+from bench.images import ImageError, decode, read_rgb, resize_mask, to_rgb
 from protocols.selection import CaseList, ProtocolError, fingerprint
 
 EntryT = TypeVar("EntryT")
@@ -189,6 +189,18 @@ class PublishedProtocol(EditProtocol, ABC, Generic[OptionsT, EntryT]):
         except ImageError as error:
             raise self.error(str(error)) from error
 
+    def mask_at(self, mask: Image.Image, size: tuple[int, int], name: str) -> Image.Image:
+        """``mask`` at the ``size`` (width, height) of its picture. ``name``: its name in errors.
+
+        Raises ProtocolError where its aspect ratio is another one: a stretched mask would mark other places.
+        """
+        if not _same_shape(mask.size, size):
+            raise self.error(
+                f"{name}: is {mask.width}x{mask.height}, another aspect ratio than its picture of "
+                f"{size[0]}x{size[1]}. It may belong to another picture."
+            )
+        return resize_mask(mask, size)
+
     def json(self, path: Path) -> Any:
         """The content of a JSON file. Raises ProtocolError."""
         try:
@@ -247,6 +259,15 @@ class PublishedProtocol(EditProtocol, ABC, Generic[OptionsT, EntryT]):
         if not is_relative(name):
             raise self.error(f"{where}: {name!r} leaves its folder.")
         return folder.joinpath(*name.split("/"))
+
+
+def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """True where two (width, height) are equal but for a scale, to within a pixel of the smaller one."""
+    small, large = sorted((one, other))
+    scales = (small[0] / large[0], small[1] / large[1])
+    return any(
+        all(abs(s - scale * side) <= 1 for s, side in zip(small, large, strict=True)) for scale in scales
+    )
 
 
 # ---------------------------------------------------------------- tables of images

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from bench.edit import EditCase, EditRequest
-from bench.images import ImageError, check_mask, resize, resize_mask, to_mask
+from bench.images import ImageError, check_mask, resize, to_mask
 from protocols.published.common import FolderOptions, Publication
 from protocols.published.splits import ColumnTypes, SplitProtocol, SplitRow, image_id
 
@@ -101,7 +101,7 @@ class CompBench(SplitProtocol["CompBench.Options"]):
         if cell is None:
             return None
         try:
-            mask = resize_mask(to_mask(self.image_of(cell, name), name), size)
+            mask = self.mask_at(to_mask(self.image_of(cell, name), name), size, name)
         except ImageError as error:
             raise self.error(str(error)) from error
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import ImageOps
 
 from bench.edit import EditCase, EditRequest
-from bench.images import ImageError, check_mask, mask_array, read_mask, resize_mask
+from bench.images import ImageError, check_mask, mask_array, read_mask
 from protocols.published.common import FolderOptions, Publication, PublishedProtocol
 
 _SETS = ("natural", "generated")
@@ -114,7 +114,7 @@ class EditBench(PublishedProtocol["EditBench.Options", _EditBenchEntry]):
         image = self.rgb(root / f"references_{entry.set_name}" / f"{entry.aos}.png")
         path = root / f"masks_{entry.set_name}" / f"{entry.aos}.png"
         try:
-            mask = resize_mask(read_mask(path), image.size)
+            mask = self.mask_at(read_mask(path), image.size, str(path))
             if self.options.hole == "black":
                 mask = ImageOps.invert(mask)
             check_mask(mask, f"{path}: the mask (hole: {self.options.hole})")

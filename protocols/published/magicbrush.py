@@ -206,6 +206,10 @@ class MagicBrush(PublishedProtocol["MagicBrush.Options", _MagicBrushEntry]):
 
     def build(self, entry: _MagicBrushEntry) -> EditCase:
         source, mask_file, target = self._images(entry)
+        place = f"session {entry.img_id}, mask of turn {entry.turn}"
+        # Before ImagenHub's own step, which makes every picture square.
+        name = str(Path(self.options.root) / entry.mask) if entry.mask else place
+        self.mask_at(mask_file, source.size, name)
         imagenhub = self.options.split == "imagenhub"
         size = (IMAGENHUB_SIDE, IMAGENHUB_SIDE) if imagenhub else source.size
         try:
@@ -213,7 +217,7 @@ class MagicBrush(PublishedProtocol["MagicBrush.Options", _MagicBrushEntry]):
             mask_file = mask_file.convert("RGBA")
             mask = self._mask(resize(mask_file, size) if imagenhub else mask_file)
         except ImageError as error:
-            raise self.error(f"session {entry.img_id}, mask of turn {entry.turn}: {error}") from error
+            raise self.error(f"{place}: {error}") from error
         request = EditRequest(
             source=resize(source, size),
             mask=None if mask.all() else resize_mask(mask_image(mask), size),

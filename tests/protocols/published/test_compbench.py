@@ -81,3 +81,10 @@ def test_an_empty_or_full_mask_is_no_mask(tmp_path: Path, value: int) -> None:
 def test_a_mask_of_many_grays_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProtocolError, match=r"row 0 of train: mask: .*CC BY 4.0"):
         one_case(tmp_path, data.picture(1, (40, 20)).convert("L"))
+
+
+def test_a_mask_of_another_aspect_ratio_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ProtocolError, match=r"row 0 of train: mask: is 40x40, another aspect ratio than .*40x20"
+    ):
+        one_case(tmp_path, data.box_mask((40, 40), (5, 5, 20, 20)))

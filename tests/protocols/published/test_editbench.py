@@ -86,3 +86,17 @@ def test_a_mask_that_marks_nothing_is_named_with_its_file(tmp_path: Path, hole: 
         Image.new("L", mask.size, 0).save(path)
     with pytest.raises(ProtocolError, match=rf"natural/7.png: the mask \(hole: {hole}\) is {state}"):
         list(protocol(tmp_path, hole=hole).cases())
+
+
+def test_a_mask_of_another_aspect_ratio_is_named_with_its_file(tmp_path: Path) -> None:
+    """Its picture has 160x120 pixels. Half of that, rounded, is still the same ratio."""
+    path = write_editbench(tmp_path) / "masks_natural" / "7.png"
+    mask = Image.new("L", (81, 60))
+    mask.paste(255, (0, 0, 40, 30))
+    mask.save(path)
+    assert protocol(tmp_path, hole="white").cases()[0].request.needed_mask.size == (160, 120)
+    mask.rotate(90, expand=True).save(path)
+    with pytest.raises(
+        ProtocolError, match=r"natural/7\.png: is 60x81, another aspect ratio than .* of 160x120"
+    ):
+        list(protocol(tmp_path, hole="white").cases())

@@ -144,6 +144,30 @@ def test_a_missing_mask_is_one_sentence_before_the_remedy(tmp_path: Path) -> Non
     assert str(refused.value).startswith(f"{mask}: cannot be read (No such file or directory). MagicBrush")
 
 
+def test_a_mask_of_another_aspect_ratio_is_named_with_its_file(tmp_path: Path) -> None:
+    root = write_magicbrush_test(tmp_path)
+    path = next((root / "images" / "30").glob("*mask1.png"))
+    with Image.open(path) as mask:
+        mask.crop((0, 0, mask.width // 2, mask.height)).save(path)
+    with pytest.raises(
+        ProtocolError, match=rf"{path.name}: is 128x192, another aspect ratio than .* of 128x96"
+    ):
+        protocol(root).cases()[0]
+
+
+def test_a_mask_of_another_aspect_ratio_is_not_made_square(tmp_path: Path) -> None:
+    """ImagenHub makes all of its pictures square, and a mask of another shape would land elsewhere."""
+    root = write_magicbrush_table(tmp_path, "filtered", captions=True)
+    entry = protocol(root, split="imagenhub")
+    wide = hole_picture(1390, (192, 96), MASK_BOX)
+    images = entry._images
+    entry._images = lambda of: (images(of)[0], wide, images(of)[2])  # type: ignore[method-assign]
+    with pytest.raises(
+        ProtocolError, match=r"mask of turn 2: is 192x96, another aspect ratio than .* of 96x96"
+    ):
+        entry.cases()[2]
+
+
 def test_missing_files_are_named_with_source_licence_and_count(tmp_path: Path) -> None:
     for split, count, name in (
         ("test", "1053", "images"),
