@@ -12,7 +12,7 @@ import pytest
 
 import bench
 from bench.endpoints import servers
-from bench.registry import Registry
+from bench.registry import Registry, options_dict
 from methods import METHODS
 from methods.diffusion import checkpoints
 from methods.diffusion.adapter import Diffusers
@@ -151,3 +151,22 @@ def test_a_case_without_a_mask_is_edited_scored_and_reported(
     assert rows_of_report.value.drop("copy_input").to_dict() == pytest.approx(expected, rel=1e-6)
     tables = (report.folder / "tables" / "tables.md").read_text(encoding="utf-8").replace("\\_", "_")
     assert [title for title in titles if f"| {title} |" not in tables] == []
+
+
+@pytest.mark.parametrize("name", [*OTHERS, "diffusers"])
+def test_a_caption_may_stand_for_the_instruction_and_tables_say_so(name: str) -> None:
+    """The default is no part of the digest of InstructPix2Pix, whose runs are older than the option."""
+    cls = Registry("method", METHODS).load(name)
+    chosen = {"pipeline": "FluxKontextPipeline"} if name == "diffusers" else {}
+    plain = cls.Options(**chosen)
+    assert cls.needs_of(plain) == {"source", "instruction"}
+    assert "prompt_field: target_prompt" in cls.optional_needs(plain)["instruction"]
+    assert "as instruction" not in cls.remark(plain)
+
+    caption = cls.Options(**chosen, prompt_field="target_prompt")
+    assert cls.needs_of(caption) == {"source", "target_prompt"}
+    assert not cls.optional_needs(caption)
+    assert "target prompt as instruction" in cls.remark(caption)
+    if name == "instruct_pix2pix":
+        assert "prompt_field" not in options_dict(plain)
+        assert options_dict(caption)["prompt_field"] == "target_prompt"

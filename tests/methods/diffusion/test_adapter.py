@@ -200,15 +200,13 @@ def _left(value: int) -> int:
 @pytest.mark.parametrize(
     ("pipeline", "paste", "optional"),
     [
-        ("FluxKontextPipeline", True, {"mask"}),
-        ("FluxKontextPipeline", False, set()),
+        ("FluxKontextPipeline", True, {"instruction", "mask"}),
+        ("FluxKontextPipeline", False, {"instruction"}),
         # The pipeline itself takes the mask.
         ("FluxFillPipeline", True, set()),
     ],
 )
-def test_a_mask_that_only_compositing_needs_is_optional(
-    pipeline: str, paste: bool, optional: set[str]
-) -> None:
+def test_what_one_option_alone_needs_is_optional(pipeline: str, paste: bool, optional: set[str]) -> None:
     options = Diffusers.Options(pipeline=pipeline, paste=paste)
     assert ("mask" in Diffusers.needs_of(options)) == (paste or pipeline == "FluxFillPipeline")
     assert set(Diffusers.optional_needs(options)) == optional
