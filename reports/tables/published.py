@@ -16,25 +16,25 @@ def _heading(name: str, info: MetricInfo) -> str:
     return (info.heading or raw_name(name)) + (f" ({label})" if label else "")
 
 
+def published_picks(data: ReportData, protocol: str) -> list[Pick]:
+    """The columns of a protocol's published metrics, grouped by benchmark. Empty where it has none."""
+    # In the order in which the metrics are registered, so that a benchmark's columns stand together.
+    order = list(data.metrics)
+    names = sorted(set(data.published(protocol)), key=lambda name: (order.index(raw_name(name)), name))
+    infos = {name: data.metrics[raw_name(name)] for name in names}
+    return [Pick(_heading(name, info), name, ALL, protocol, info.published) for name, info in infos.items()]
+
+
 def published_tables(data: ReportData) -> list[Table]:
     """One table per protocol that has such values, with a group of columns for each benchmark."""
     tables = []
     for protocol in data.protocols():
-        # In the order in which the metrics are registered, so that a benchmark's columns stand together.
-        scored = set(data.published(protocol))
-        order = list(data.metrics)
-        infos = {
-            name: data.metrics[raw_name(name)]
-            for name in sorted(scored, key=lambda name: (order.index(raw_name(name)), name))
-        }
-        picks = [
-            Pick(_heading(name, info), name, ALL, protocol, info.published) for name, info in infos.items()
-        ]
+        picks = published_picks(data, protocol)
         if not picks:
             continue
         title = f"{protocol}: as published benchmarks compute it"
-        benchmarks = dict.fromkeys(info.published for info in infos.values())
         # A plug-in's benchmark has no sentence.
+        benchmarks = dict.fromkeys(pick.group for pick in picks)
         notes = [DIFFERENCES[benchmark] for benchmark in benchmarks if benchmark in DIFFERENCES]
         tables.append(with_note(tabulate(data, f"published-{slug(protocol)}", title, picks), *notes))
     return tables

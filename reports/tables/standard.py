@@ -19,7 +19,7 @@ from reports.data.metrics import (
 from reports.data.report_data import ReportData, ReportError
 from reports.data.scores import RunScores
 from reports.data.seeds import seed_spread
-from reports.tables.published import published_tables
+from reports.tables.published import published_picks, published_tables
 from reports.tables.tabulate import Pick, tabulate, with_note
 
 
@@ -159,23 +159,27 @@ def detail_tables(data: ReportData) -> list[Table]:
 
 
 def spread_tables(data: ReportData, scores: RunScores, seeds: Sequence[int]) -> list[Table]:
-    """How far the mean of each main metric differs between seeds: one table per protocol."""
+    """How far the mean of each main and each published metric differs between seeds.
+
+    Up to two tables per protocol: published metrics never stand beside this suite's.
+    """
     # A spread is neither good nor bad, so no row is marked.
     plain = {name: replace(info, higher_is_better=None) for name, info in data.metrics.items()}
     spread = replace(data.with_frame(seed_spread(scores)), metrics=plain, separations=None)
     note = (
         f"Standard deviation of the mean over all cases between {len(seeds)} seeds. n is the number of seeds."
     )
-    tables = [
-        with_note(
+    tables = []
+    for protocol in spread.protocols():
+        ours = [Pick(full_heading(metric), metric, ALL, protocol) for metric in _headline(data, protocol)]
+        title = f"{protocol}: spread between seeds"
+        tables += [
+            tabulate(spread, f"seeds-{slug(protocol)}", title, ours),
             tabulate(
                 spread,
-                f"seeds-{slug(protocol)}",
-                f"{protocol}: spread between seeds",
-                [Pick(full_heading(metric), metric, ALL, protocol) for metric in _headline(data, protocol)],
+                f"seeds-published-{slug(protocol)}",
+                f"{title}, as published benchmarks compute it",
+                published_picks(data, protocol),
             ),
-            note,
-        )
-        for protocol in spread.protocols()
-    ]
-    return [table for table in tables if table.columns]
+        ]
+    return [with_note(table, note) for table in tables if table.columns]
