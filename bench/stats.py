@@ -34,6 +34,13 @@ _BLOCK = 1 << 22
 # A studentised quantile is at most this many times Student's. Resamples of few distinct values have almost no spread,
 # and dividing by it gives values without a bound.
 _WIDEST = 3.0
+LEAST_CLUSTERS = 6
+"""Fewest clusters with an interval of a mean.
+
+With fewer, no sign-flip test can reject at 5 %: its p-value is at least 2^(1 - C), which is 0.0625 for five clusters.
+Resamples then have few distinct values and often no spread, so that the ends of a studentised interval show the bound
+on its quantiles and not the data: of three normal values they are three times as far apart as Student's, 15 standard
+deviations. ``tests/perf/coverage.py`` prints this for 3 to 8 clusters."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +59,15 @@ class Interval:
 
 
 def mean_ends(
-    sums: Floats, sizes: Floats, *, draws: int = 2_000, level: float = 0.95, seed: int = 0
+    sums: Floats,
+    sizes: Floats,
+    *,
+    draws: int = 2_000,
+    level: float = 0.95,
+    seed: int = 0,
+    least: int = LEAST_CLUSTERS,
 ) -> tuple[Floats, Floats]:
-    """Bootstrap-t intervals of K means: low and high ``(K,)``. NaN for fewer than two clusters.
+    """Bootstrap-t intervals of K means: low and high ``(K,)``. NaN for fewer than ``least`` clusters, at least 2.
 
     ``sums``, ``sizes``: ``(C, K)``, sum and number of the values of each cluster. A mean is the ratio of their
     totals, with the linearised standard error
@@ -70,9 +83,9 @@ def mean_ends(
     count, columns = sums.shape
     low, high = np.full(columns, np.nan), np.full(columns, np.nan)
 
-    # Moments per cluster, of the columns with at least two clusters.
+    # Moments per cluster, of the columns with enough clusters.
     owners = (sizes > 0).sum(axis=0)  # (K,) clusters with values
-    usable = np.flatnonzero(owners > 1)
+    usable = np.flatnonzero(owners >= max(2, least))
     if not len(usable):
         return low, high
     sums, sizes, owners = sums[:, usable], sizes[:, usable], owners[usable]

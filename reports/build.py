@@ -23,6 +23,7 @@ from reports.tables.judges import judge_tables
 from reports.tables.paper_shapes import paper_tables
 from reports.tables.provenance import with_provenance
 from reports.tables.published import published_tables
+from reports.tables.small_n import without_interval
 from reports.tables.standard import (
     detail_tables,
     main_tables,
@@ -90,7 +91,9 @@ def compute(
     data = ReportData(frame, metrics, scores.controls, separations, style.decimals, scores.ceilings)
 
     # Tables of what was measured.
-    tables = _measured_tables(data, style, scores)
+    tables = [
+        with_note(table, *without_interval(table, scores)) for table in _measured_tables(data, style, scores)
+    ]
     judged = _judged_ranges(scores, metrics)
     sentences = dict(pair for judge in stored_judges(store) for pair in judge.sentences())
     if judged:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.errors import BenchError
-from bench.stats import mean_ends, share_difference_ends, share_ends
+from bench.stats import LEAST_CLUSTERS, mean_ends, share_difference_ends, share_ends
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,8 +81,8 @@ def plain_means(values: FloatND, cluster: IndexND) -> tuple[Means, FloatND, Floa
 def bootstrap_means(values: FloatND, cluster: IndexND, *, draws: int = 2000, seed: int = 0) -> Means:
     """The mean of each column of ``(U, K)`` with its 95 % interval, from the studentised bootstrap over clusters.
 
-    NaN is no value. A column with values in fewer than two clusters has no interval. The interval of a constant is
-    its value. See ``bench.stats.mean_ends``.
+    NaN is no value. A column with values in fewer than ``bench.stats.LEAST_CLUSTERS`` clusters has no interval. The
+    interval of a constant is its value. See ``bench.stats.mean_ends``.
     """
     # U units in C clusters; mean_ends resamples clusters, each with its sum and its size.
     plain, sums, sizes = plain_means(values, cluster)
@@ -94,8 +94,8 @@ def bootstrap_means(values: FloatND, cluster: IndexND, *, draws: int = 2000, see
         lowest[valued] = np.nanmin(values[:, valued], axis=0)
         constant[valued] = lowest[valued] == np.nanmax(values[:, valued], axis=0)
     value = np.where(constant, lowest, plain.value)
-    # A single source image says nothing of how others would score, also where all its edits score the same.
-    constant &= plain.clusters > 1
+    # A few source images say nothing of how others would score, also where all their edits score the same.
+    constant &= plain.clusters >= LEAST_CLUSTERS
     return Means(
         value, np.where(constant, value, low), np.where(constant, value, high), plain.n, plain.clusters
     )

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bench.edit import ALL
+from bench.stats import LEAST_CLUSTERS
 from bench.tables.table import Row, Table
 from reports.data.comparisons import too_few
 from reports.tables.tabulate import SMALL_SET
@@ -50,6 +53,32 @@ def too_few_sources(table: Table, scores: RunScores) -> Iterator[str]:
         if remark:
             where = f"{protocol}, {category.replace('_', '-')}" if category != ALL else protocol
             yield f"Too small for the claim ({where}): {remark}."
+
+
+def without_interval(table: Table, scores: RunScores) -> list[str]:
+    """One sentence per place with a mean of too few source images for an interval. ``table`` shows measured means."""
+    # (protocol, category) -> numbers of source images behind the means without an interval.
+    counts: dict[tuple[str, str], set[int]] = {}
+    for index, column in enumerate(table.columns):
+        of_protocol = scores.protocols.get(column.protocol)
+        if of_protocol is None or column.metric not in of_protocol.metrics:
+            continue
+        units = of_protocol.units(column.category)
+        values = of_protocol.metric(column.metric)[units]  # (U, M)
+        for row in table.rows:
+            cell = row.cells[index]
+            if cell.value is None or cell.low is not None:
+                continue
+            valued = ~np.isnan(values[:, of_protocol.titles.index(row.label)])
+            clusters = len(np.unique(of_protocol.cluster[units][valued]))
+            if 0 < clusters < LEAST_CLUSTERS:
+                counts.setdefault((column.protocol, column.category), set()).add(clusters)
+    return [
+        f"No interval ({protocol}{'' if category == ALL else ', ' + category.replace('_', '-')}): too few sources: "
+        f"values of {' or '.join(map(str, sorted(of_place)))} source images, and the interval of a mean needs "
+        f"{LEAST_CLUSTERS}."
+        for (protocol, category), of_place in counts.items()
+    ]
 
 
 def _undetectable(table: Table, detectable: Detectable) -> Iterator[str]:

@@ -107,6 +107,37 @@ class TestBootstrap:
     def test_one_cluster_has_no_interval(self) -> None:
         assert one_column.mean([1.0, 3.0], ["a", "a"]) == stats.Interval(2.0, None, None, 2, 1)
 
+    @pytest.mark.parametrize(("clusters", "has_interval"), [(2, False), (5, False), (6, True)])
+    def test_a_mean_of_fewer_than_six_clusters_has_no_interval(
+        self, clusters: int, has_interval: bool
+    ) -> None:
+        """Six is the smallest number of which any sign-flip test can reach p < .05."""
+        interval = one_column.mean(
+            [float(k) for k in range(4 * clusters)], [k // 4 for k in range(4 * clusters)]
+        )
+        assert interval.clusters == clusters
+        assert (interval.low is not None, interval.high is not None) == (has_interval, has_interval)
+        assert has_interval == (2.0 ** (1 - clusters) < 0.05)
+
+    def test_only_clusters_with_values_count(self) -> None:
+        sums = np.random.default_rng(0).normal(size=(6, 2))
+        sizes = np.ones((6, 2))
+        sums[0, 1] = sizes[0, 1] = 0
+        low, _ = stats.mean_ends(sums, sizes)
+        assert np.isnan(low).tolist() == [False, True]
+
+    def test_three_clusters_would_have_the_bound_of_the_quantiles_for_an_interval(self) -> None:
+        """One resample in nine has no spread, so that both quantiles are cut at three times Student's."""
+        x = np.random.default_rng(1).normal(size=(3, 500))
+        low, high = stats.mean_ends(x, np.ones_like(x), draws=2000, least=2)
+        student = 2 * 4.302653 * x.std(axis=0, ddof=1) / np.sqrt(3)  # of 2 degrees of freedom
+        assert np.median((high - low) / student) == pytest.approx(3, abs=0.01)
+        # Six: a fifth wider than Student's.
+        x = np.random.default_rng(1).normal(size=(6, 500))
+        low, high = stats.mean_ends(x, np.ones_like(x), draws=2000)
+        student = 2 * 2.570582 * x.std(axis=0, ddof=1) / np.sqrt(6)
+        assert 1 < np.median((high - low) / student) < 1.3
+
 
 class TestMaxT:
     def test_one_pair_is_the_exact_permutation_test(self) -> None:

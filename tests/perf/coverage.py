@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from bench.stats import max_t  # noqa: E402
+from bench.stats import LEAST_CLUSTERS, max_t, mean_ends  # noqa: E402
 from reports.data.intervals import Means, bootstrap_means, differences, shares  # noqa: E402
 from reports.data.power import detectable  # noqa: E402
 from reports.data.separation import ALPHA, pair_sums  # noqa: E402
@@ -60,7 +60,7 @@ DESIGNS = (
     Design(16),
     Design(59),
     Design(400),
-    Design(4, 4, 0.3),
+    Design(6, 4, 0.3),
     Design(16, 4, 0.3),
     Design(16, 4, 0.6),
     Design(59, 4, 0.3),
@@ -126,6 +126,24 @@ def mean_coverage(design: Design, name: str, runs: int, seed: int = 0) -> float:
     quantile, mean = MEANS[name]
     values = quantile(ndtr(latent(design, 1, runs, 0.0, seed)[:, 0]))
     return covered(bootstrap_means(values, design.cluster, draws=1000, seed=seed), mean)
+
+
+def few_sources(sources: int, name: str, runs: int, seed: int = 0) -> tuple[float, float]:
+    """Coverage of the interval that a mean of few independent values would have, and its width.
+
+    The width is the median over the runs, in multiples of Student's interval of the same values.
+    """
+    from scipy.special import ndtr, stdtrit
+
+    quantile, mean = MEANS[name]
+    values = quantile(ndtr(latent(Design(sources), 1, runs, 0.0, seed)[:, 0]))
+    low, high = mean_ends(values, np.ones_like(values), draws=1000, seed=seed, least=2)
+    student = 2 * stdtrit(sources - 1, 0.975) * values.std(axis=0, ddof=1) / np.sqrt(sources)
+    # Equal values, such as zeros alone, have an interval without a width.
+    wide = student > 0
+    return float(((low <= mean) & (mean <= high)).mean()), float(
+        np.median((high - low)[wide] / student[wide])
+    )
 
 
 def false_separations(
@@ -215,6 +233,18 @@ def table(runs: int) -> Iterator[str]:
         found = [mean_coverage(design, name, runs, 30 + i) for i, name in enumerate(MEANS)]
         cells = (low(v).rjust(max(6, len(n))) for v, n in zip(found, MEANS, strict=True))
         yield f"{design!s:44}" + " | ".join(cells)
+    yield ""
+    yield (
+        f"Means of few sources: % of 95 % intervals that hold the truth, and width in multiples of Student's. Reports "
+        f"show none below {LEAST_CLUSTERS} sources."
+    )
+    yield f"{'':44}" + " | ".join(MEANS)
+    for sources in range(3, 9):
+        cells = []
+        for i, name in enumerate(MEANS):
+            share, width = few_sources(sources, name, runs, 40 + i)
+            cells.append(f"{100 * share:5.1f} {width:4.2f}".rjust(max(6, len(name))))
+        yield f"{Design(sources)!s:44}" + " | ".join(cells)
     yield ""
     yield f"False separations: % of {tables} tables of equally good methods with any; aim {FALSE:.0%} at most"
     columns = [(p, methods) for methods in (2, 8) for p in (0.02, 0.1, 0.5, 0.9, 0.98)]

@@ -196,6 +196,23 @@ def test_too_few_sources_are_warned_of(store: RunStore) -> None:
     assert tables["suite-mini-coco"].too_small == ()
 
 
+def test_a_mean_of_too_few_sources_has_a_reason_in_place_of_its_interval(tmp_path: Path) -> None:
+    """Two cases have one source: six values of one method are of three sources, sixteen of another are of eight."""
+    values = {
+        "leak_lpips": {
+            "sd_inpainting": [*np.linspace(0.1, 0.6, 6).tolist(), *[None] * 10],
+            "instruct_pix2pix": np.linspace(0.1, 1.6, 16).tolist(),
+        }
+    }
+    content = build.compute(fake.run(tmp_path / "few", values), fake.METRICS, resamples=200)
+    table = next(table for table in content.tables if table.name == "main-mini-coco")
+    cells = {row.label: row.cells[0] for row in table.rows}
+    assert (cells["sd_inpainting"].value, cells["sd_inpainting"].low) == (pytest.approx(0.35), None)
+    assert cells["instruct_pix2pix"].low is not None
+    said = "No interval (mini-coco): too few sources: values of 3 source images, and the interval of a mean needs 6."
+    assert said in table.notes
+
+
 def test_the_ablation_has_the_method_and_its_variants(store: RunStore) -> None:
     tables = {table.name: table for table in build.compute(store, FACTS, resamples=200).tables}
     assert [row.label for row in tables["paper-5-ablation"].rows] == [spec.name for spec in METHODS[:2]]

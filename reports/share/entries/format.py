@@ -20,8 +20,9 @@ from bench.errors import BenchError
 from bench.suite import printable
 
 FORMAT = "prompteditbench-entry"
-# Version 2 has the intervals of ``bench.stats.share_ends`` and ``mean_ends``. Version 1 had others.
-VERSION = 2
+# Version 3 has no interval of a mean of fewer than ``bench.stats.LEAST_CLUSTERS`` source images. Version 2 had one from
+# two on, and version 1 had other intervals.
+VERSION = 3
 # Name of the entry in a zip. Images are ``images/<sha256>.png`` beside it.
 MEMBER = "entry.json"
 SCHEMA = Path(__file__).parents[2] / "schema" / "entry.schema.json"
@@ -141,7 +142,7 @@ class LeaderboardEntry(_EntryModel):
     """A whole entry."""
 
     format: Literal["prompteditbench-entry"]
-    format_version: Literal[2]
+    format_version: Literal[3]
     # Name of the run, which merged tables show.
     name: Annotated[str, Field(min_length=1, max_length=120), AfterValidator(printable)]
     seed: int

@@ -51,12 +51,14 @@ def test_the_names_and_order_of_clusters_do_not_matter() -> None:
     assert result.low.tolist() == renamed.low.tolist()
 
 
-def test_one_cluster_has_no_interval_and_a_constant_its_value() -> None:
-    result = bootstrap_means(np.full((5, 1), 0.3), np.zeros(5, dtype=np.intp))
+@pytest.mark.parametrize(("clusters", "has_interval"), [(1, False), (5, False), (6, True)])
+def test_few_clusters_have_no_interval_and_a_constant_its_value(clusters: int, has_interval: bool) -> None:
+    result = bootstrap_means(np.full((12, 1), 0.3), np.arange(12) % clusters)
     assert result.value[0] == pytest.approx(0.3)
-    assert np.isnan(result.low[0])
-    result = bootstrap_means(np.full((5, 1), 0.3), np.arange(5))
-    assert (result.low[0], result.high[0]) == (0.3, 0.3)
+    if has_interval:
+        assert (result.low[0], result.high[0]) == (0.3, 0.3)
+    else:
+        assert np.isnan([result.low[0], result.high[0]]).all()
 
 
 def outcomes(units: int = 60, columns: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -80,9 +82,9 @@ def test_shares_are_those_of_one_column_at_a_time() -> None:
 
 
 def test_declared_outcomes_and_other_values_stand_side_by_side() -> None:
-    values, cluster = np.ones((10, 3)), np.repeat(np.arange(5), 2)
+    values, cluster = np.ones((12, 3)), np.repeat(np.arange(6), 2)
     result = intervals.summarise(values, cluster, np.array([False, True, False]))
-    assert result.low.tolist() == [1.0, share(np.ones(10), cluster.tolist()).low, 1.0]
+    assert result.low.tolist() == [1.0, share(np.ones(12), cluster.tolist()).low, 1.0]
     assert result.high.tolist() == [1.0, 1.0, 1.0]
 
 

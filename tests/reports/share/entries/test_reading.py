@@ -21,8 +21,8 @@ from tests.reports.share.entries.samples import rewrite
 
 BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "other format": (lambda c: c.update(format="x"), "not a leaderboard entry"),
-    "earlier version": (lambda c: c.update(format_version=1), "this version reads 2"),
-    "later version": (lambda c: c.update(format_version=3), "this version reads 2"),
+    "earlier version": (lambda c: c.update(format_version=2), "this version reads 3"),
+    "later version": (lambda c: c.update(format_version=4), "this version reads 3"),
     "unknown key": (lambda c: c.update(surprise=1), r"surprise: Extra inputs"),
     "text for a number": (lambda c: c["scores"][0]["values"].__setitem__(0, "1"), r"scores\.0\.values\.0"),
     "column too short": (lambda c: c["scores"][0]["values"].pop(), "15 values for 16 cases"),
