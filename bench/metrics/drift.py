@@ -26,6 +26,8 @@ class _Registered(PairMetric):
     """A metric that needs the drift of an edit. All of them share its estimate."""
 
     on_request = True
+    # Version 2 refuses by the area that changed. Version 1 counted tiles with texture alone.
+    version = "2"
 
     def _drifts(self, pairs: Sequence[Pair]) -> list[Similarity | NoValue]:
         def compute(new: Sequence[Pair]) -> list[Similarity | NoValue]:

@@ -8,9 +8,11 @@ similarity without rotation, ``T(p) = scale * p + shift``, from the luminance of
 2. Refinement: Gauss-Newton on an image pyramid (Lucas and Kanade 1981). Geman-McClure weights ignore what the edit
    changed.
 3. Decision: the candidates are compared by the correlation of small tiles. The identity wins unless another leaves
-   clearly less unexplained. Where fewer than half of the tiles match, there is no answer.
+   clearly less unexplained.
+4. Refusal: where less than half of the area stayed the same, there is no answer. A tile with texture stayed where it
+   matches, and a pixel without texture where it has the colour that the matching tiles predict.
 
-All steps compare local contrast, in which changes of light and colour cancel.
+Steps 1 to 3 compare local contrast, in which changes of light and colour cancel. Step 4 estimates such changes.
 
 No function draws random numbers: equal images give equal results.
 """
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.metrics.relighting import relit, smooth_colours
 from bench.metrics.types import NoValue
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
     BoolHW = NDArray[np.bool_]
     FloatHW = NDArray[np.float32]
+    FloatHWC = NDArray[np.float32]
     Uint8HWC = NDArray[np.uint8]
 
 COARSE_SIDE, FINE_SIDE = 64, 256
@@ -56,8 +60,11 @@ TEXTURED = 0.4
 luminance."""
 MATCHING = 0.5
 """A tile matches where its correlation exceeds this. Blur, JPEG and colour casts stay above it."""
-LEAST_MATCHING = 0.5
-"""Smallest share of matching tiles with an answer."""
+SAME_COLOUR = 0.12
+"""A pixel without texture stayed the same where no channel differs by more than this from what the matching tiles
+predict. Half of it where the edited image has texture."""
+LEAST_SAME = 0.5
+"""Smallest share of the area that stayed the same with an answer."""
 LEAST_TILES = 4
 """Smallest number of textured tiles with an answer."""
 LEAST_GAIN, GAIN_OF_TILES = 0.15, 3.0
@@ -246,12 +253,11 @@ def register(source: Uint8HWC, edited: Uint8HWC, mask: BoolHW | None) -> Similar
         if visible and _explains_more(correlations, agreement):
             drift, agreement = candidate, correlations
 
-    # Decision.
-    comparable = np.isfinite(agreement)
-    if not comparable.any() or (agreement[comparable] > MATCHING).mean() < LEAST_MATCHING:
-        return NoValue(
-            "less than half of the part outside the mask matches the source: drift cannot be measured"
-        )
+    # Refusal.
+    colours = [smooth_colours(pixels, fine.size) for pixels in (source, edited)]
+    if tiles.same_share(drift, *colours) < LEAST_SAME:
+        part = "image" if mask is None else "part outside the mask"
+        return NoValue(f"less than half of the {part} matches the source: drift cannot be measured")
     # In pixels of the full size.
     (height, width), (h, w) = source.shape[:2], fine.size
     return Similarity(drift.scale, drift.dx * width / w, drift.dy * height / h)
@@ -388,15 +394,42 @@ class _Tiles:
 
     def matching(self, drift: Similarity) -> _PyramidLevel:
         """The level with the pixels of matching tiles alone. All that count, where no tile matches."""
-        matches = np.zeros(self.textured.shape, bool)
-        matches[self.textured] = self.correlations(drift) > MATCHING
+        pixels = self._pixels_of(self.textured, self.correlations(drift) > MATCHING)
+        return replace(self.level, counts=self.level.counts & pixels) if pixels.any() else self.level
+
+    def same_share(self, drift: Similarity, source: FloatHWC, edited: FloatHWC) -> float:
+        """Share of the area that stayed the same, after undoing a drift and changes of light and colour.
+
+        ``source`` and ``edited`` are the colours at the size of the level.
+        """
+        correlations = self.correlations(drift)
+        matches = self._pixels_of(self.textured, correlations > MATCHING)
         if not matches.any():
-            return self.level
+            return 0.0
+        colours, inside = _resample(edited, drift, radius=2)
+        counts = self.level.counts & inside
+
+        # Replaced flat parts have no texture that could fail to match, so their colour decides.
+        difference = np.abs(colours - relit(source, colours, counts & matches)).max(axis=-1)
+        contrast, _ = _resample(self.level.edited, drift, radius=2)
+        n, s, ss = (self._sums(x, counts) for x in (np.ones_like(contrast), contrast, contrast**2))
+        now_textured = ss / n.clip(1) - (s / n.clip(1)) ** 2 > TEXTURED**2
+        tolerance = np.where(self._pixels_of(now_textured), SAME_COLOUR / 2, SAME_COLOUR)
+
+        # A tile that mostly left the image has no correlation.
+        compared = self._pixels_of(self.textured, np.isfinite(correlations))
+        same = np.where(compared, matches, difference < tolerance)
+        return float(same[counts].mean()) if counts.any() else 0.0
+
+    def _pixels_of(self, tiles: BoolHW, among: NDArray[np.bool_] | None = None) -> BoolHW:
+        """``(h, w)``: the pixels of these ``(rows, columns)`` tiles, or of those ``among`` them, in their order."""
+        chosen = tiles.copy()
+        if among is not None:
+            chosen[tiles] = among
         rows, columns = (
             np.diff([*starts, side]) for starts, side in zip(self._starts, self.level.size, strict=True)
         )
-        pixels = matches.repeat(rows, axis=0).repeat(columns, axis=1)
-        return replace(self.level, counts=self.level.counts & pixels)
+        return np.asarray(chosen.repeat(rows, axis=0).repeat(columns, axis=1))
 
     def _sums(self, image: FloatHW, counts: BoolHW) -> NDArray[np.float64]:
         rows = np.add.reduceat(image * counts, self._starts[0], axis=0, dtype=np.float64)

@@ -180,6 +180,41 @@ class TestRefusal:
         assert "less than half" in refused.reason
         assert_close(register(image, repainted(moved, 0.4), None), drift)
 
+    @pytest.mark.parametrize("kept", [0.4, 0.6])
+    @pytest.mark.parametrize("new", ["flat", "texture"])
+    def test_the_area_decides_and_not_the_textured_part_alone(self, kept: float, new: str) -> None:
+        """The texture is all at the left, which stays. The rest is flat, and becomes another colour or content."""
+        left = np.arange(256) < round(kept * 256)
+        source = np.where(left[:, None], natural(3, 256), np.uint8(120))
+        rest = np.uint8([40, 160, 200]) if new == "flat" else natural(77, 256)
+        for drift in (IDENTITY, Similarity(1, 3, -2)):
+            edited = warped(np.where(left[:, None], source, rest), drift.scale, drift.dx, drift.dy)
+            answer = register(source, edited, None)
+            if kept < 0.5:
+                assert answer == NoValue(
+                    "less than half of the image matches the source: drift cannot be measured"
+                )
+            else:
+                assert_close(answer, (drift.scale, drift.dx, drift.dy))
+
+    @pytest.mark.parametrize("damage", DAMAGE)
+    def test_flat_parts_do_not_hide_behind_damage(self, damage: str) -> None:
+        """Damage changes the colours of flat parts, too, and is no edit of them."""
+        image = photograph().copy()
+        image[:, 220:] = [90, 140, 60]
+        assert register(image, DAMAGE[damage](image), None) == IDENTITY
+        edited = image.copy()
+        edited[:, 220:] = [60, 90, 160]
+        assert isinstance(register(image, DAMAGE[damage](edited), None), NoValue)
+
+    def test_outside_the_mask_alone_counts(self) -> None:
+        image, mask = photograph(), box(512, 0, 0, 512, 256)
+        inside, right = (np.where(area[..., None], natural(77, 512), image) for area in (mask, ~mask))
+        assert register(image, inside, mask) == IDENTITY
+        assert register(image, right, mask) == NoValue(
+            "less than half of the part outside the mask matches the source: drift cannot be measured"
+        )
+
     def test_another_image_is_refused(self) -> None:
         assert isinstance(register(natural(1, 256), natural(2, 256), None), NoValue)
 
