@@ -17,21 +17,31 @@ ROOT = Path(__file__).resolve().parent
 # `pytest --durations=0` shows which belong here.
 SLOW = (
     "bench/cli/test_adhoc.py",
+    "bench/cli/test_data.py",
     "bench/cli/test_fetch.py",
     "bench/cli/test_judge.py",
     "bench/cli/test_main.py",
     "bench/cli/test_plan.py",
     "bench/cli/test_run.py",
     "bench/judges/test_p",
+    "bench/judges/test_world.py",
+    "bench/metrics/networks/",
+    "bench/metrics/published/test_pie.py",
     "bench/metrics/test_drift.py",
     "bench/metrics/test_realism.py",
+    "bench/metrics/test_registration.py",
+    "bench/metrics/test_rewards.py",
+    "bench/metrics/test_similarity.py",
     "bench/metrics/test_streams.py",
     "bench/study/app/",
     "bench/study/test_build.py",
     "bench/study/test_cli.py",
     "bench/study/test_concurrent.py",
     "bench/study/test_exchange.py",
+    "bench/study/test_migrations.py",
+    "bench/study/test_platform.py",
     "bench/study/test_simulate.py",
+    "bench/study/test_store.py",
     "bench/study/test_trials.py",
     "bench/study/votes/test_analysis.py",
     "bench/study/votes/test_correlation.py",
@@ -69,6 +79,7 @@ SLOW = (
     "protocols/test_celeba_hq.py",
     "protocols/world/",
     "reports/data/test_preference.py",
+    "reports/figures/test_charts.py",
     "reports/page/test_browser",
     "reports/page/test_write.py",
     "reports/share/",
@@ -79,6 +90,12 @@ SLOW = (
     "test_large_world.py",
     "test_readme.py",
 )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out slow files before they are imported, where none of their tests would run."""
+    name = collection_path.relative_to(ROOT).as_posix()
+    return True if config.option.markexpr == "not slow" and name.startswith(SLOW) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,8 +1,8 @@
 """The images-edit endpoint as OpenAI defines it (``POST {base_url}/images/edits``), and servers that speak it.
 
 The request is a multipart form: the source as PNG, further input images, the prompt and a size. With a mask, a PNG of
-the source's size follows whose *alpha* is 0 where the image shall be edited. One image comes back, in base64. Nothing
-is promised outside the mask.
+the source's size follows whose *alpha* is 0 where the image shall be edited. One image comes back, in base64. The
+API does not promise to keep the pixels outside the mask.
 
 ``openai_images`` gives the mask and edits by a target prompt. ``openai_edit`` gives none and edits by an instruction.
 ``bench.endpoints.servers`` says which servers there are and which key each of them gets.

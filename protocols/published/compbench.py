@@ -2,7 +2,7 @@
 
 ``root`` is the folder of the data set ``BohanJia/CompBench``: Arrow or parquet files of the splits ``train`` and
 ``multi_turn``. A mask is white where to edit. The tasks ``action``, ``location`` and ``view`` have none. Captions
-describe the edited region. Those of two objects are joined by ``|``.
+describe the edited region. The captions of two objects are joined by ``|``.
 """
 
 from __future__ import annotations

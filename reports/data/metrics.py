@@ -175,7 +175,7 @@ def display_order(metric: str) -> tuple[int, bool, str]:
 
 
 def metric_info(metric: str, metrics: Mapping[str, MetricInfo]) -> MetricInfo | None:
-    """Declaration of a metric. One of composited edits has the declaration of the plain metric."""
+    """Declaration of a metric. A metric of composited edits has the declaration of the plain metric."""
     return metrics.get(metric) or metrics.get(raw_name(metric)) or OWN_METRICS.get(metric)
 
 

@@ -86,7 +86,7 @@ def pairs(votes: pd.DataFrame) -> pd.DataFrame:
 
 
 def preference_summary(results: StudyResults) -> pd.DataFrame:
-    """The shares as rows of the summary. Those over all protocols have the protocol ``all protocols``."""
+    """The shares as rows of the summary. Shares over all protocols have the protocol ``all protocols``."""
     import pandas as pd
 
     from reports.data.summary import SUMMARY_COLUMNS
