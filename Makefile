@@ -81,7 +81,7 @@ coverage: $(STAMP)
 # Re-resolve the pins, for every supported Python and platform at once, into names, versions and
 # hashes; no address of any package index is written. Needs `uv` (pip install uv).
 lock:
-	@for set in base dev ray; do \
+	@for set in base dev ray faces; do \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url --no-emit-find-links --override requirements/overrides.txt \
 	    requirements/$$set.in --output-file requirements/$$set.txt; \

@@ -68,9 +68,9 @@ class WrittenReport:
         return self.paths.warnings
 
     def headline(self) -> list[Table]:
-        """The main tables, then success by the ground truth, or by another judge where there is none.
+        """The main tables, then success by the ground truth, or by another rule where there is none, then judges.
 
-        Leakage, composited edits, other judges and the paper's shapes are in the folder alone.
+        Leakage, composited edits, other rules of success and the paper's shapes are in the folder alone.
         """
         # Names of tables begin with what they show.
         tables = self.paths.tables
@@ -79,7 +79,7 @@ class WrittenReport:
             table for table in tables if table.name.startswith("success-") and "-pasted-" not in table.name
         ]
         by_truth = [table for table in judged if table.name.startswith("success-truth-")]
-        return main + (by_truth or judged)
+        return main + (by_truth or judged) + [table for table in tables if table.name.startswith("judges-")]
 
     def terminal(self, width: int, *, everything: bool) -> Iterator[RenderableType]:
         """Yields the main tables for a terminal: five columns each, or with ``everything`` all of them."""

@@ -68,6 +68,8 @@ METRICS: dict[str, str] = {
     "pick_score": "bench.metrics.rewards:PickScore",
     "image_reward": "bench.metrics.rewards:ImageReward",
     "laion_aesthetic": "bench.metrics.rewards:LaionAesthetic",
+    "vqa_score_instructblip": "bench.metrics.rewards:VqaScoreInstructBlip",
+    "face_identity": "bench.metrics.identity:FaceIdentity",
     # Similarity of whole images. Each is computed only where a suite names it.
     "truth_clip_i": "bench.metrics.similarity:TruthClipI",
     "truth_dino_i": "bench.metrics.similarity:TruthDinoI",

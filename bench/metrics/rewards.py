@@ -1,11 +1,13 @@
 """Rewards: networks that were trained on people's choices among generated images, and an aesthetic score.
 
-They say how much people would like an image, and all but the last also whether it shows the prompt. They do not see
+They say how much people would like an image, and all but the last also whether it shows the prompt. VQAScore says the
+latter alone: it asks a vision-language model. They do not see
 the source, so they measure no leakage. Each is computed only where a suite names it.
 
 ================== ==================================================================== =========================
 metric             formula                                                              source
 ================== ==================================================================== =========================
+``vqa_score_…``    probability that InstructBLIP answers "yes" (``networks.vqa``)       Lin et al. 2024
 ``hps_v21``        100 cos(image, prompt), ViT-H/14 of HPS v2.1                         Wu et al. 2023
 ``pick_score``     exp(logit scale) cos(image, prompt), ViT-H/14 of PickScore v1        Kirstain et al. 2023
 ``image_reward``   head of BLIP's first token, normalised                               Xu et al. 2023
@@ -20,7 +22,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from bench.metrics.networks import blip
+from bench.metrics.networks import blip, vqa
 from bench.metrics.networks.head import LinearHead
 from bench.metrics.networks.weights import LAION_HEAD
 from bench.metrics.options import versioned
@@ -30,7 +32,7 @@ from bench.metrics.types import MetricError, NoValue, Pair, Value
 if TYPE_CHECKING:
     from bench.metrics.features import Features
 
-# Images that ImageReward reads at once.
+# Images that ImageReward and InstructBLIP read at once.
 _BATCH = 16
 
 
@@ -136,7 +138,7 @@ class ImageReward(PublishedMetric):
         whole = [index for index, is_cut in enumerate(cut) if not is_cut]
         for start in range(0, len(whole), _BATCH):
             batch = whole[start : start + _BATCH]
-            images = [self._net.prepare(from_array(pairs[index].edited.pixels)) for index in batch]
+            images = [blip.prepare(from_array(pairs[index].edited.pixels)) for index in batch]
             rewards = self._net.rewards(images, [pairs[index].target_prompt for index in batch])
             for index, reward in zip(batch, rewards, strict=True):
                 values[index] = float(reward)
@@ -145,3 +147,42 @@ class ImageReward(PublishedMetric):
     @cached_property
     def _net(self) -> blip.ImageRewardNet:
         return blip.ImageRewardNet(self.features.device)
+
+
+class VqaScoreInstructBlip(PublishedMetric):
+    """VQAScore, by one of the models that its authors list. The name of the column has the model's."""
+
+    name = "vqa_score_instructblip"
+    heading = "VQAScore (InstructBLIP)"
+    unit = "probability"
+    needs = frozenset({"target_prompt"})
+    summary = 'VQAScore: probability that InstructBLIP-FlanT5-XL says "yes", the edit shows the target prompt'
+
+    def __init__(self, features: Features) -> None:
+        super().__init__(features)
+        self.version = versioned(type(self).version, vqa.identity())
+
+    @classmethod
+    def problems(cls, features: Features) -> list[str]:
+        del features
+        return vqa.problems()
+
+    def score(self, pairs: Sequence[Pair]) -> list[Value]:
+        from bench.images import from_array
+
+        cut = self._net.cut([pair.target_prompt for pair in pairs])
+        values: list[Value] = [
+            NoValue(f"the question has more than the {vqa.TOKENS} tokens that InstructBLIP reads")
+        ] * len(pairs)
+        whole = [index for index, is_cut in enumerate(cut) if not is_cut]
+        for start in range(0, len(whole), _BATCH):
+            batch = whole[start : start + _BATCH]
+            images = [blip.prepare(from_array(pairs[index].edited.pixels)) for index in batch]
+            prompts = [pairs[index].target_prompt for index in batch]
+            for index, value in zip(batch, self._net.probabilities(images, prompts), strict=True):
+                values[index] = float(value)
+        return values
+
+    @cached_property
+    def _net(self) -> vqa.VqaNet:
+        return vqa.VqaNet(self.features.device)

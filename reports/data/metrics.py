@@ -46,6 +46,8 @@ HEADINGS: Mapping[str, str] = {
     "pick_score": "PickScore",
     "image_reward": "ImageReward",
     "laion_aesthetic": "LAION aesthetic",
+    "vqa_score_instructblip": "VQAScore (InstructBLIP)",
+    "face_identity": "ArcFace identity",
     "fid": "FID",
     "kid": "KID",
     "cmmd": "CMMD",

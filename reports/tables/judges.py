@@ -24,22 +24,87 @@ if TYPE_CHECKING:
 def judge_tables(
     data: ReportData, stored: pd.DataFrame, titles: Mapping[str, str], judges: Mapping[str, str]
 ) -> list[Table]:
-    """One table per protocol and judged column. Empty where no judge has scored the run.
+    """Per protocol a table of all judged columns, and one of each with its bounds. Empty where nothing was judged.
 
     ``stored``: ``RunStore.scores``. ``titles``: method digest -> name in the tables. ``judges``: version of the scores
     -> a sentence about their judge.
     """
     tables = []
     for protocol in data.protocols():
-        for metric in [*data.names(protocol), *data.published(protocol)]:
-            info = metric_info(metric, data.metrics)
-            if info is None or not info.judged:
-                continue
-            rows = stored[(stored["protocol"] == protocol) & (stored["metric"] == metric)]
-            table = _table(data, rows, titles, protocol, metric, info)
-            versions = rows.loc[rows["value"].notna(), "metric_version"].unique()
-            tables.append(with_note(table, *(judges[one] for one in versions if one in judges)))
+        judged = {
+            metric: info
+            for metric in [*data.names(protocol), *data.published(protocol)]
+            if (info := metric_info(metric, data.metrics)) is not None and info.judged
+        }
+        of_protocol = stored[(stored["protocol"] == protocol) & stored["metric"].isin(judged)]
+        of_metrics = [
+            (_table(data, rows, titles, protocol, metric, info), rows)
+            for metric, info in judged.items()
+            for rows in [of_protocol[of_protocol["metric"] == metric]]
+        ]
+        if of_metrics:
+            whole = _whole(data, of_protocol, titles, protocol, judged)
+            for table, rows in [(whole, of_protocol), *of_metrics]:
+                versions = rows.loc[rows["value"].notna(), "metric_version"].unique()
+                tables.append(with_note(table, *(judges[one] for one in versions if one in judges)))
     return tables
+
+
+def _whole(
+    data: ReportData,
+    scores: pd.DataFrame,
+    titles: Mapping[str, str],
+    protocol: str,
+    judged: Mapping[str, MetricInfo],
+) -> Table:
+    """The means of all judged columns, and how many edits have no score because a judge failed."""
+    frame = data.frame[(data.frame["protocol"] == protocol) & (data.frame["category"] == ALL)]
+    means = {(row["method"], row["metric"]): row for row in frame.to_dict("records")}
+    rows = []
+    for digest, title in titles.items():
+        of_title = [means.get((title, metric)) for metric in judged]
+        known = [row for row in of_title if row is not None]
+        if not known:
+            continue
+        of_method = scores[(scores["method"] == digest) & scores["value"].isna()]
+        is_failure = [_is_failure(reason) for reason in of_method["reason"]]
+        failed = len(of_method[is_failure].drop_duplicates(["case", "seed"]))
+        n = max(int(row["n"]) for row in known)
+        cells = (
+            *(
+                Cell(None)
+                if row is None
+                else Cell(finite(row["value"]), finite(row["low"]), finite(row["high"]), int(row["n"]))
+                for row in of_title
+            ),
+            Cell(float(failed), n=n + failed),
+        )
+        rows.append(Row(title, title in data.controls, cells, n, max(int(row["failed"]) for row in known)))
+    columns = [
+        Column(
+            full_heading(metric),
+            metric,
+            higher_is_better=info.higher_is_better,
+            decimals=2,
+            protocol=protocol,
+        )
+        for metric, info in judged.items()
+    ]
+    return Table(
+        f"judges-{slug(protocol)}",
+        f"{protocol}: scores of judges",
+        (*columns, Column("failed", "failed_replies", decimals=0, protocol=protocol)),
+        tuple(sorted(rows, key=lambda row: row.control)),
+        (
+            "failed: edits of which a reply was refused, cut off, out of range or unreadable. They enter no mean.",
+        ),
+        (MEAN_INTERVAL_NOTE,),
+    )
+
+
+def _is_failure(reason: str | None) -> bool:
+    """True where the judge failed: a case without what the rubric needs, or a failed edit, is none."""
+    return ReasonCode.of(reason) in (ReasonCode.JUDGE, ReasonCode.ERROR)
 
 
 def _table(
@@ -68,8 +133,7 @@ def _table(
             continue
         # Failures of the judge, not of the method: cases without what the rubric needs do not count.
         values = of_method["value"].dropna()
-        codes = [ReasonCode.of(reason) for reason in of_method.loc[of_method["value"].isna(), "reason"]]
-        failed = sum(code in (ReasonCode.JUDGE, ReasonCode.ERROR) for code in codes)
+        failed = sum(map(_is_failure, of_method.loc[of_method["value"].isna(), "reason"]))
         total, n = float(values.sum()), len(values)
         bounds = [(total + failed * end) / (n + failed) if n + failed else None for end in (lowest, highest)]
         # The benchmarks' own summary: every type of edit counts alike.

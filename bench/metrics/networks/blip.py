@@ -128,15 +128,6 @@ class ImageRewardNet:
         self._vision: Any = vision.requires_grad_(False).eval().to(device)
         self._text: Any = text.requires_grad_(False).eval().to(device)
 
-    def prepare(self, image: Image) -> torch.Tensor:
-        """``(3, 224, 224)`` float32, normalised: the shorter side resized (bicubic), the middle cropped."""
-        from torchvision.transforms.v2 import functional as transforms
-
-        resized = transforms.resize(image, [SIDE], interpolation=transforms.InterpolationMode.BICUBIC)
-        pixels = transforms.pil_to_tensor(transforms.center_crop(resized, [SIDE, SIDE])).float() / 255
-        normalised: torch.Tensor = transforms.normalize(pixels, list(_PIXEL_MEAN), list(_PIXEL_DEVIATION))
-        return normalised
-
     def rewards(self, prepared: Sequence[torch.Tensor], prompts: Sequence[str]) -> NDArray[np.float64]:
         """``(N,)``: reward of each prepared image for its prompt."""
         import torch
@@ -150,6 +141,16 @@ class ImageRewardNet:
                 encoder_hidden_states=image,
             ).last_hidden_state
         return (self._head(text[:, 0].float().cpu().numpy()) - MEAN) / DEVIATION
+
+
+def prepare(image: Image) -> torch.Tensor:
+    """``(3, 224, 224)`` float32, normalised: the shorter side resized (bicubic), the middle cropped."""
+    from torchvision.transforms.v2 import functional as transforms
+
+    resized = transforms.resize(image, [SIDE], interpolation=transforms.InterpolationMode.BICUBIC)
+    pixels = transforms.pil_to_tensor(transforms.center_crop(resized, [SIDE, SIDE])).float() / 255
+    normalised: torch.Tensor = transforms.normalize(pixels, list(_PIXEL_MEAN), list(_PIXEL_DEVIATION))
+    return normalised
 
 
 def _vision_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

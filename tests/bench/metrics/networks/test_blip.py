@@ -163,7 +163,7 @@ def expected_reward(state: Mapping[str, Tensor], pixels: Tensor, ids: Sequence[i
 def test_rewards_are_those_of_the_published_forward_pass(state: dict[str, Tensor]) -> None:
     net = blip.ImageRewardNet()
     noise = np.random.default_rng(0).integers(0, 256, (2, 224, 300, 3), dtype=np.uint8)
-    images = [net.prepare(Image.fromarray(pixels)) for pixels in noise]
+    images = [blip.prepare(Image.fromarray(pixels)) for pixels in noise]
     assert images[0].shape == (3, 224, 224)
     # The middle of the wider side, normalised.
     first = (noise[0, 0, 38] / 255 - np.array([0.48145466, 0.4578275, 0.40821073])) / np.array(
