@@ -35,6 +35,9 @@ Folder = Annotated[Path | None, typer.Argument(metavar="RUN", help="A run folder
 Study = Annotated[
     str | None, typer.Option(help="A study whose votes are added to the tables, by its name or address.")
 ]
+Votes = Annotated[
+    Path | None, typer.Option(help="A file of people's votes, exported or imported, in place of --study.")
+]
 StudyStore = Annotated[
     str | None, typer.Option(help="The study's database, a file or a URL. [default: that of `study`]")
 ]
@@ -100,6 +103,7 @@ Readme = Annotated[
     epilog=examples(
         "report runs/demo",
         "report runs/demo --study taste --baseline sd_inpainting",
+        "report runs/demo --votes votes.csv --question better",
         "report runs/paper --paper --intervals plus-minus --decimals 2 --layout one-column",
         "report runs/demo --case CASE_ID --case CASE_ID",
         "report runs/paper --paper-baseline 'Baseline Diffusion=latent_blending'",
@@ -111,6 +115,7 @@ def report(
     folder: Folder = None,
     study: Study = None,
     store: StudyStore = None,
+    votes: Votes = None,
     question: Question = "overall",
     simulated: Simulated = False,
     baseline: Baseline = None,
@@ -149,6 +154,7 @@ def report(
         paper_baseline=tuple(paper_baseline or ()),
         study=study,
         store=store,
+        votes=None if votes is None else str(votes.absolute()),
         question=question,
         simulated=simulated,
         case=tuple(case or ()),

@@ -43,6 +43,7 @@ class ReportOptions:
     paper_baseline: Sequence[str] = ()
     study: str | None = None
     store: str | None = None
+    votes: str | None = None
     question: str = "overall"
     simulated: bool = False
     case: Sequence[str] = ()
@@ -163,7 +164,7 @@ def _inputs(
     store: RunStore, options: ReportOptions
 ) -> tuple[Paper | None, StudyResults | None, dict[str, str]]:
     """Reported figures, a study's results, and the digests of both."""
-    from reports.data.votes import study_results
+    from reports.data.votes import file_results, study_results
     from reports.tables import paper as papers
 
     # A digest for each input, so that `verify` sees when one has changed.
@@ -173,9 +174,13 @@ def _inputs(
         paper = papers.with_baselines(papers.load(file), options.paper_baseline)
         # The suite's own file is part of the program, whose digest is recorded anyway.
         digests["paper_file"] = "" if file is None else sha256_file(file)
-    if options.study is not None:
-        study = study_results(
-            store, options.study, options.store, options.question, simulated=options.simulated
+    if options.study is not None and options.votes is not None:
+        raise BenchError("--study and --votes both name votes: give one of them.")
+    if options.study is not None or options.votes is not None:
+        study = (
+            study_results(store, options.study, options.store, options.question, simulated=options.simulated)
+            if options.votes is None and options.study is not None
+            else file_results(store, options.votes or "", options.question, simulated=options.simulated)
         )
         # The rule is not hashed: reports made before votes carried it have the same digest.
         votes = study.votes.drop(columns="exclusion", errors="ignore")

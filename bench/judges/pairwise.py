@@ -23,7 +23,7 @@ from bench.judges.options import Judge, JudgeError
 from bench.judges.pointwise import judged_edits
 from bench.judges.prices import CallEstimate, estimate
 from bench.judges.reading import Unread
-from bench.judges.replies import ReplyKey, ReplyLog, StoredJudge
+from bench.judges.replies import ReplyKey, ReplyLog, StoredJudge, stored_judges
 from bench.judges.rubrics import load_rubric
 from bench.metrics.types import NoValue, Pair
 from bench.progress import Progress, Silent
@@ -195,12 +195,10 @@ def judge_pairs(
 def positions_of_replies(store: RunStore, judge: StoredJudge) -> list[tuple[str, str, float, float]]:
     """(protocol, case, winner's position in one order, in the other) of each pair with both verdicts, from the replies.
 
-    0: the image shown first won, 1: the second, 0.5: a tie. Empty for a judge that rates edits one by one.
+    0: the image shown first won, 1: the second, 0.5: a tie.
     """
     rubric = load_rubric(judge.options.rubric)
-    (question, *more) = rubric.questions
-    if more or question.reply != "winner":
-        return []
+    (question,) = rubric.questions
     log = ReplyLog(store, judge.digest)
     positions: dict[tuple[str, str, frozenset[str]], list[float]] = {}
     for key, reply in log.answered().items():
@@ -213,6 +211,51 @@ def positions_of_replies(store: RunStore, judge: StoredJudge) -> list[tuple[str,
         for (protocol, case, _), verdicts in positions.items()
         if len(verdicts) == 2
     ]
+
+
+def pair_judges(store: RunStore) -> dict[str, StoredJudge]:
+    """Name of its metric -> each judge that has compared pairs of a run's edits."""
+    judges = {}
+    for judge in stored_judges(store):
+        rubric = load_rubric(judge.options.rubric)
+        if [question.reply for question in rubric.questions] == ["winner"]:
+            name = f"pairs by {judge.options.model}"
+            # Two judges of one model differ in their options.
+            judges[name if name not in judges else f"{name} ({judge.digest})"] = judge
+    return judges
+
+
+def verdicts_of_replies(
+    store: RunStore, judge: StoredJudge, titles: Mapping[str, str]
+) -> Iterator[tuple[str, str, str, str, float]]:
+    """Yields (protocol, case, method, other method, verdict) of each pair with both replies.
+
+    The verdict is 1 where the first method's edit won in both orders, -1 where the other's did, and 0 for a tie.
+    ``titles``: method digest -> title.
+    """
+    rubric = load_rubric(judge.options.rubric)
+    (question,) = rubric.questions
+    # (protocol, case, SHA-256 of one edit, of the other) -> whether the one that was shown first won: 1, 0 or -1.
+    won: dict[tuple[str, str, str, str], float] = {}
+    for key, reply in ReplyLog(store, judge.digest).answered().items():
+        result = read_reply(reply, question, rubric.scale)
+        if not isinstance(result, Unread):
+            first, second = key.edit.split()
+            won[key.protocol, key.case, first, second] = 1 - 2 * result[0]
+    # Methods that made the same image share its verdicts.
+    makers: dict[tuple[str, str, str], list[str]] = {}
+    for record in store.edits():
+        if record.file is not None and record.key.seed == store.seeds[0]:
+            place = (record.key.protocol, record.key.case, record.sha256 or "")
+            makers.setdefault(place, []).append(titles[record.key.method])
+    for (protocol, case, first, second), value in won.items():
+        swapped = won.get((protocol, case, second, first))
+        if swapped is None or first > second:
+            continue
+        verdict = value if value == -swapped else 0.0
+        for method in makers.get((protocol, case, first), ()):
+            for other in makers.get((protocol, case, second), ()):
+                yield protocol, case, method, other, verdict
 
 
 def _first_seed(store: RunStore, judge: Judge, protocols: Collection[str] | None) -> list[EditRecord]:

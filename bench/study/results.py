@@ -128,8 +128,12 @@ def join_votes(parts: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
 def run_scores(run: Path | RunStore) -> pd.DataFrame:
     """A run's scores as the analysis takes them: protocol, method (title), case, metric, value, higher_is_better.
 
-    Scores that an opened run leaves out (``RunStore.leave_out``) are not among them.
+    Verdicts of judges that compare pairs are among them, with the other method's title in ``against``. Scores that an
+    opened run leaves out (``RunStore.leave_out``) are not.
     """
+    import pandas as pd
+
+    from bench.judges.pairwise import pair_judges, verdicts_of_replies
     from bench.metrics import METRICS, info_of
     from bench.registry import Registry
     from bench.store import RunStore
@@ -149,7 +153,14 @@ def run_scores(run: Path | RunStore) -> pd.DataFrame:
     scores = scores[rows].assign(
         method=scores["method"].map(titles), higher_is_better=metrics[rows].map(directed)
     )
-    return scores[["protocol", "method", "case", "metric", "value", "higher_is_better"]]
+    columns = ["protocol", "method", "case", "metric", "value", "higher_is_better", "against"]
+    verdicts = [
+        (protocol, method, case, name, verdict, True, other)
+        for name, judge in pair_judges(store).items()
+        for protocol, case, method, other, verdict in verdicts_of_replies(store, judge, titles)
+    ]
+    scores = scores.assign(against=None)[columns]
+    return pd.concat([scores, pd.DataFrame(verdicts, columns=columns)]) if verdicts else scores
 
 
 def rater_outcomes(store: StudyStore, study: str) -> list[Outcome]:

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.edit import ALL
-from bench.judges.pairwise import positions_of_replies
+from bench.judges.pairwise import pair_judges, positions_of_replies
 from bench.judges.pointwise import passes_of_replies
 from bench.judges.replies import stored_judges
 from reports.data.intervals import Means, bootstrap_means, cluster_sums, number_clusters, shares
@@ -248,7 +248,7 @@ def _tau(sums: FloatND) -> FloatND:
 
 def _positions(store: RunStore, scores: ProtocolScores) -> Iterator[Row]:
     cluster = dict(zip(scores.cases, scores.cluster, strict=True))
-    for judge in stored_judges(store):
+    for name, judge in pair_judges(store).items():
         verdicts = [
             (cluster[case], one, other)
             for protocol, case, one, other in positions_of_replies(store, judge)
@@ -257,7 +257,6 @@ def _positions(store: RunStore, scores: ProtocolScores) -> Iterator[Row]:
         if not verdicts:
             continue
         owner, one, other = (np.array(column) for column in zip(*verdicts, strict=True))
-        name = f"pairs by {judge.options.model}"
         # 0: the image shown first, 1: the second, 0.5: a tie.
         flips = (one == other) & (one != 0.5)
         yield _row(scores.protocol, name, "flips", shares(flips[:, None].astype(np.float64), owner))

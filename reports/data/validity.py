@@ -15,7 +15,7 @@ out, because an unchanged image and the ground truth would make any metric look 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -86,7 +86,8 @@ def validity(
                 rows += _agreements(of_protocol, category, seed)
     rows += judges
     if study is not None:
-        rows += _of_study(scores, study, higher)
+        # Judges of pairs are no metrics of edits.
+        rows += _of_study(scores, study, {*higher, *(str(row[2]) for row in judges)})
     frame = pd.DataFrame(rows, columns=list(VALIDITY_COLUMNS))
     return frame.astype({"value": "float64", "low": "float64", "high": "float64", "clusters": "Int64"})
 
@@ -192,12 +193,12 @@ def _measures(counts: FloatND) -> FloatND:
 
 
 def _of_study(
-    scores: RunScores, results: StudyResults, higher: Mapping[str, bool]
+    scores: RunScores, results: StudyResults, metrics: Collection[str]
 ) -> Iterator[tuple[object, ...]]:
-    """The study's own correlations of this run's metrics with the votes."""
+    """The study's own correlations of this run's metrics, and of its judges of pairs, with the votes."""
     against = VOTES if not results.simulated else SIMULATED + VOTES
     for row in results.correlation.to_dict(orient="records"):
         in_report = row["protocol"] in scores.protocols and row["category"] in (ALL, *CATEGORIES)
-        if in_report and row["metric"] in higher:
+        if in_report and row["metric"] in metrics:
             place = (row["protocol"], row["category"], row["metric"], against, row["measure"])
             yield (*place, row["value"], row["low"], row["high"], int(row["n"]), None)

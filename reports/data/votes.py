@@ -28,6 +28,18 @@ def study_results(
     return question_results(analysis, votes, question)
 
 
+def file_results(run: RunStore, file: str, question: str, *, simulated: bool) -> StudyResults:
+    """As :func:`study_results`, of a file of votes that were exported or imported. Votes of models are refused."""
+    from pathlib import Path
+
+    from bench.study.exchange import import_votes
+    from bench.study.results import run_scores
+    from bench.study.votes.analysis import analyse
+
+    votes = import_votes(Path(file))
+    return question_results(analyse(votes, scores=run_scores(run), simulated=simulated), votes, question)
+
+
 def question_results(analysis: Analysis, votes: pd.DataFrame, question: str) -> StudyResults:
     """Selects the part of an analysis of ``votes`` that answers one question."""
     from bench.study.types import BOTH_BAD, TIE

@@ -213,7 +213,9 @@ def judge_validity_tables(
     ``frame``: ``reports.data.validity.validity``. ``judged``: the metrics that judges scored. ``sentences``: which
     judges they are.
     """
-    of_judges = frame[frame["metric"].isin(judged) | (frame["against"] == ITSELF)]
+    # Judges of pairs are no metrics of the run. Their positions are measured.
+    pairwise = set(frame.loc[frame["against"] == ITSELF, "metric"])
+    of_judges = frame[frame["metric"].isin({*judged, *pairwise})]
     of_judges = of_judges[of_judges["category"] == ALL]
     tables = []
     for protocol in dict.fromkeys(of_judges["protocol"]):

@@ -179,16 +179,20 @@ def decoded(
 def without_overlaps(boxes: NDArray[np.float64], scores: NDArray[np.float64]) -> list[int]:
     """Indices of the boxes that overlap no better one by more than 0.4 of their union, the best first."""
     kept: list[int] = []
-    for index in np.argsort(-scores, kind="stable"):
-        if all(_overlap(boxes[index], boxes[other]) <= LARGEST_OVERLAP for other in kept):
-            kept.append(int(index))
+    rest = np.argsort(-scores, kind="stable")
+    while len(rest):
+        kept.append(int(rest[0]))
+        rest = rest[1:][_overlaps(boxes[rest[0]], boxes[rest[1:]]) <= LARGEST_OVERLAP]
     return kept
 
 
-def _overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Intersection over union of two boxes whose last pixels belong to them."""
-    inner = np.maximum(0.0, np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]) + 1).prod()
-    return float(inner / ((a[2:] - a[:2] + 1).prod() + (b[2:] - b[:2] + 1).prod() - inner))
+def _overlaps(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``(N,)``: intersection over union of a box with each of N, whose last pixels belong to them."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]) + 1
+    inner = np.maximum(0.0, sides).prod(axis=1)
+    union = (box[2:] - box[:2] + 1).prod() + (others[:, 2:] - others[:, :2] + 1).prod(axis=1) - inner
+    shares: NDArray[np.float64] = inner / union
+    return shares
 
 
 def _normalised(images: NDArray[Any], deviation: float) -> Floats:

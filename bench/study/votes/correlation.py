@@ -19,7 +19,7 @@ Without it the signs are as the metric has them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,16 +75,26 @@ class Values:
     values: Floats
     # Whether higher is better in all columns.
     directed: bool
+    # Judge of pairs -> (protocol, case, method, other method) -> its verdict: 1 for the method, -1 for the other, or 0.
+    verdicts: Mapping[str, Mapping[tuple[str, str, str, str], float]]
 
 
 def read_scores(scores: pd.DataFrame) -> Values:
-    """Reads scores in long form: :data:`SCORE_COLUMNS`, and optionally ``higher_is_better``.
+    """Reads scores in long form: :data:`SCORE_COLUMNS`, and optionally ``higher_is_better`` and ``against``.
 
+    A row with ``against`` is a verdict on two edits of a case: that of ``method`` against this other method's.
     Raises :class:`VotesError` for missing columns and for an edit with two values of a metric.
     """
     missing = [column for column in SCORE_COLUMNS if column not in scores.columns]
     if missing:
         raise VotesError(f"the scores lack the columns {', '.join(missing)}.")
+    verdicts: dict[str, dict[tuple[str, str, str, str], float]] = {}
+    if "against" in scores.columns:
+        for row in scores[scores["against"].notna()].itertuples(index=False):
+            of_judge = verdicts.setdefault(row.metric, {})
+            of_judge[row.protocol, row.case, row.method, row.against] = row.value
+            of_judge[row.protocol, row.case, row.against, row.method] = -row.value
+        scores = scores[scores["against"].isna()]
     keys = ["protocol", "case", "method", "metric"]
     twice = scores.duplicated(keys)
     if twice.any():
@@ -98,7 +108,7 @@ def read_scores(scores: pd.DataFrame) -> Values:
     sign = np.where(scores["higher_is_better"].astype(bool), 1.0, -1.0) if directed else 1.0
     table["value"] = scores["value"].astype("float64").to_numpy() * sign
     wide = table.pivot(index=["protocol", "case", "method"], columns="metric", values="value")
-    return Values(wide.index, tuple(map(str, wide.columns)), wide.to_numpy(np.float64), directed)
+    return Values(wide.index, tuple(map(str, wide.columns)), wide.to_numpy(np.float64), directed, verdicts)
 
 
 def correlate(
@@ -151,6 +161,11 @@ def _vote_rows(
     pairs = votes[is_pair]
     first, second = ([candidates[i] for candidates in pairs["candidates"]] for i in (0, 1))
     difference = _edits(pairs, first, scores) - _edits(pairs, second, scores)
+    # A judge of pairs has no value of an edit. Its verdict stands where others have a difference.
+    places = list(zip(pairs["protocol"], pairs["case"], first, second, strict=True))
+    verdicts = [[of_judge.get(place, np.nan) for place in places] for of_judge in scores.verdicts.values()]
+    difference = np.column_stack([difference, *verdicts])
+    metrics = (*scores.metrics, *scores.verdicts)
     answers = zip(pairs["answer"], first, strict=True)
     answer = np.array([0.0 if a in NO_PREFERENCE else 1.0 if a == left else -1.0 for a, left in answers])
 
@@ -167,7 +182,7 @@ def _vote_rows(
                 crossed.rater_weights,
                 crossed.source_weights,
             )
-            rows = _scope_rows(part, answer[inside], difference[inside], scores.metrics, level)
+            rows = _scope_rows(part, answer[inside], difference[inside], metrics, level)
             computed[inside.tobytes()] = list(rows)
         for row in computed[inside.tobytes()]:
             yield {**dict(zip(SCOPE, scope, strict=True)), **row}
