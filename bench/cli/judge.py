@@ -146,7 +146,7 @@ def judge_and_print(
             print_estimate(session, store, options, screen)
         with progress_bar(screen) as progress:
             judge, summary = judge_edits(session, store, options, progress=progress)
-        shared = f", {summary.shared} of other runs" if summary.shared else ""
+        shared = f", {summary.shared} from the cache" if summary.shared else ""
         bill = f"; {summary.bill}" if summary.bill else ""
         screen.print(
             f"judge {options.rubric}: {summary.calls} replies, {summary.stored} there already{shared}{bill}",

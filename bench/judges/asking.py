@@ -46,7 +46,7 @@ class Asker:
         self.calls = 0
         """Replies that came."""
         self.shared = 0
-        """Replies of other runs."""
+        """Replies from the cache."""
         self._lock = threading.Lock()
         self._judge = judge
         self._cache = ReplyCache(store, judge)

@@ -43,7 +43,7 @@ class PairwiseSummary:
     calls: int = 0
     """Replies that came in this run."""
     shared: int = 0
-    """Replies that another run has paid for."""
+    """Replies from the cache: of other runs, or of one that was killed."""
     bill: str = ""
     """Tokens and cost of the replies of this run, in words. Empty where nothing is known of them."""
     pairs: int = 0
@@ -64,7 +64,7 @@ class PairwiseSummary:
     def lines(self) -> Iterator[str]:
         """Yields the counts in words."""
         asked = self.pairs - self.identical
-        shared = f", {self.shared} of other runs" if self.shared else ""
+        shared = f", {self.shared} from the cache" if self.shared else ""
         bill = f"; {self.bill}" if self.bill else ""
         yield f"{self.calls} replies{shared}{bill}"
         yield f"{self.pairs} pairs with a verdict, {self.identical} of them of equal images (ties without a call)"

@@ -44,7 +44,7 @@ class JudgingSummary:
     stored: int = 0
     """Replies that were there already."""
     shared: int = 0
-    """Replies that another run has paid for."""
+    """Replies from the cache: of other runs, or of one that was killed."""
     bill: str = ""
     """Tokens and cost of the replies of this run, in words. Empty where nothing is known of them."""
     failures: Counter[str] = field(default_factory=Counter)

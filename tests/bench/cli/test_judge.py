@@ -140,3 +140,29 @@ def test_a_judge_that_cannot_be_asked_is_told_before_any_edit(
     assert run("run", "judged.yaml", *PLUGIN, "--device", "cpu") == 2
     assert "PROMPTEDITBENCH_JUDGE_URL is not set" in capsys.readouterr().err
     assert not (suite / "runs" / "judged").exists()
+
+
+def test_another_run_folder_asks_nothing_and_prints_what_it_would_cost(
+    suite: Path, api: FakeApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prices = "price_per_million_input: 2, price_per_million_output: 8"
+    (suite / "judged.yaml").write_text(JUDGED.replace("price_per_call: 0.01", prices))
+    assert run("run", "judged.yaml", *PLUGIN, "--device", "cpu", "--out", "runs/one") == 0
+    output = capsys.readouterr().out
+    # Estimated before the first call, and counted after the last: 100 and 10 tokens a reply.
+    assert "judge masked-edit by m: 8 calls, at least 0.0 minutes, cost 0.0" in output
+    assert "by rule, with replies of max_tokens: an upper estimate" in output
+    assert "8 replies, 0 there already; 800 input and 80 output tokens, cost 0.00224" in output
+    # The terminal has the judges' table.
+    assert "dots: scores of judges" in output
+    assert "judge_follow" in output
+    assert run("run", "judged.yaml", *PLUGIN, "--device", "cpu", "--out", "runs/two") == 0
+    output = capsys.readouterr().out
+    assert "judge masked-edit by m: 0 calls" in output
+    assert "judge masked-edit: 0 replies, 0 there already, 8 from the cache" in output
+    assert len(api.forms) == 8
+    tables = [
+        (suite / "runs" / name / "report/tables/judges-dots.csv").read_text() for name in ("one", "two")
+    ]
+    assert tables[0] == tables[1]
+    assert "failed_replies" in tables[0]

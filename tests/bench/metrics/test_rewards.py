@@ -166,11 +166,9 @@ def test_image_reward_has_no_value_for_a_prompt_that_is_cut(
         def __init__(self, device: str) -> None:
             assert device == "cpu"
 
-        def prepare(self, image: Image.Image) -> int:
-            return image.width
-
-        def rewards(self, images: list[int], prompts: list[str]) -> list[float]:
-            assert (images, prompts) == ([64], [PROMPTS[1]])
+        def rewards(self, images: list[torch.Tensor], prompts: list[str]) -> list[float]:
+            assert prompts == [PROMPTS[1]]
+            assert torch.equal(images[0], rewards.blip.prepare(Image.fromarray(pairs[1].edited.pixels)))
             return [0.5]
 
     monkeypatch.setattr(rewards.blip, "ImageRewardNet", Net)
