@@ -93,7 +93,7 @@ def _whole(
     return Table(
         f"judges-{slug(protocol)}",
         f"{protocol}: scores of judges",
-        (*columns, Column("failed", "failed_replies", decimals=0, protocol=protocol)),
+        (*columns, Column("failed replies", "failed_replies", decimals=0, protocol=protocol)),
         tuple(sorted(rows, key=lambda row: row.control)),
         (
             "failed: edits of which a reply was refused, cut off, out of range or unreadable. They enter no mean.",
