@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
@@ -48,6 +49,17 @@ def parse_yaml(text: str, origin: str) -> tuple[Any, dict[KeyPath, int]]:
         raise SuiteError(
             f"{origin}: a value cannot be read: {error}. Correct it, or put it in quotes."
         ) from error
+
+
+def read_yaml_file(file: Path, option: str) -> Any:
+    """The value of a YAML file that an option or a setting named ``option`` gives. Raises :class:`SuiteError`."""
+    # Editors on Windows begin UTF-8 files with a byte order mark, which `utf-8-sig` drops.
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SuiteError(f"{option} {file}: cannot be read ({error}). Correct the path or file.") from error
+    value, _ = parse_yaml(text, f"{option} {file}")
+    return value
 
 
 def write_yaml(values: Mapping[str, Any]) -> str:

@@ -91,14 +91,12 @@ def _built_in() -> dict[str, Scale]:
 
 
 def _read(file: Path) -> dict[str, Scale]:
-    import yaml
-
-    from bench.suite_yaml import read_yaml
+    from bench.suite_yaml import SuiteError, read_yaml_file
 
     try:
-        content = read_yaml(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ScaleError(f"--scales {file}: cannot be read ({error}). Correct the path or file.") from error
+        content = read_yaml_file(file, "--scales")
+    except SuiteError as error:
+        raise ScaleError(str(error)) from error
     if not isinstance(content, Mapping) or not content:
         raise ScaleError(f"--scales {file}: expected names of scales, each with its question and levels.")
     return {str(name): _scale(file, str(name), entry) for name, entry in content.items()}

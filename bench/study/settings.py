@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from bench.files import parse_json
 from bench.registry import did_you_mean
 from bench.study import StudyError, words
 from bench.study.types import QUESTIONS
-from bench.study.words import Words
+from bench.study.words import Words, WordsError
 
 # Most characters of a text.
 MAX_TEXT = 20_000
@@ -216,10 +216,8 @@ class StudySettings:
         # Types. The texts are checked by `check`.
         values = dict(values)
         for name, kind in _TYPES.items():
-            # True is an int in Python.
-            wrong_bool = kind is not bool and isinstance(values.get(name), bool)
-            if name in values and (wrong_bool or not isinstance(values[name], kind)):
-                raise SettingsError(f"setting {name}: {values[name]!r} is not {kind.__name__.lower()}.")
+            if name in values and not _is_of(values[name], kind):
+                raise SettingsError(f"setting {name}: {values[name]!r}; expected {_EXPECTED[kind]}.")
         if "markdown" in values:
             values["markdown"] = tuple(values["markdown"])
         if "screener" in values:
@@ -227,9 +225,8 @@ class StudySettings:
         if values.get("reward") is not None:
             values["reward"] = _number("reward", values["reward"])
         for name in ("time_limit_minutes", "trial_seconds"):
-            # True is an int in Python, but not by its type.
-            if values.get(name) is not None and type(values[name]) is not int:
-                raise SettingsError(f"setting {name}: {values[name]!r} is not int.")
+            if values.get(name) is not None and not _is_of(values[name], int):
+                raise SettingsError(f"setting {name}: {values[name]!r}; expected {_EXPECTED[int]}.")
         for name in ("completion_code", "screen_out_code", "failed_check_code", "return_url", "continues"):
             if values.get(name) is not None and not isinstance(values[name], str):
                 raise SettingsError(f"setting {name}: {values[name]!r} is not text. Put it in quotes.")
@@ -247,11 +244,23 @@ _TYPES: Mapping[str, type] = {
     "exclusion": Mapping,
     "words": Mapping,
     "questions": Mapping,
-    "screener": Sequence,
-    "markdown": Sequence,
+    "screener": list,
+    "markdown": list,
     "language": str,
     "currency": str,
 }
+_EXPECTED: Mapping[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    Mapping: "names with their values",
+    list: "a list",
+    str: "a text. Put it in quotes",
+}
+
+
+def _is_of(value: Any, kind: type) -> bool:
+    # True is an int in Python.
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _screener(entry: Any) -> ScreenerQuestion:
@@ -281,22 +290,19 @@ def read_settings(path: Path | None, *, open_registration: bool = False) -> Stud
 
     ``open_registration`` overrides the file. Raises :class:`SettingsError` that names the file or the setting.
     """
-    values: Any = None
+    settings = StudySettings()
     if path is not None:
-        import yaml
+        from bench.suite_yaml import SuiteError, read_yaml_file
 
-        from bench.suite_yaml import read_yaml
-
-        # Editors on Windows begin UTF-8 files with a byte order mark, which `utf-8-sig` drops.
         try:
-            values = read_yaml(path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise SettingsError(
-                f"--settings {path}: cannot be read ({error}). Correct the path or file."
-            ) from error
-        values = _with_files(path, values)
-    # An empty file is read as None.
-    settings = StudySettings.from_mapping(values or {})
+            values = read_yaml_file(path, "--settings")
+        except SuiteError as error:
+            raise SettingsError(str(error)) from error
+        try:
+            # An empty file is read as None.
+            settings = StudySettings.from_mapping({} if values is None else _with_files(path, values))
+        except (SettingsError, WordsError) as error:
+            raise SettingsError(f"--settings {path}: {error}") from error
     return replace(settings, open_registration=True) if open_registration else settings
 
 
@@ -309,7 +315,7 @@ def _with_files(path: Path, values: Any) -> Any:
     if not isinstance(values, Mapping):
         return values
     values = dict(values)
-    markdown = list(values.get("markdown", ()))
+    markdown = []
     for name in FILES:
         if (file := values.pop(f"{name}_file", None)) is None:
             continue
@@ -324,8 +330,11 @@ def _with_files(path: Path, values: Any) -> Any:
             ) from error
         if place.suffix == ".md":
             markdown.append(name)
-    if markdown:
-        values["markdown"] = markdown
+    # Values of a wrong type stay, and `from_mapping` refuses them.
+    if markdown and isinstance(stated := values.get("markdown", []), list):
+        values["markdown"] = [*stated, *markdown]
     if (file := values.pop("words_file", None)) is not None:
-        values["words"] = {**words.read(path.parent / str(file)), **values.get("words", {})}
+        texts = words.read(path.parent / str(file))
+        if isinstance(own := values.get("words", {}), Mapping):
+            values["words"] = {**texts, **own}
     return values

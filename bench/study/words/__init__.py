@@ -87,14 +87,12 @@ def load(language: str) -> Mapping[str, str]:
 
 def read(file: Path) -> Mapping[str, str]:
     """The texts of a YAML file by key. Raises :class:`WordsError`."""
-    import yaml
-
-    from bench.suite_yaml import read_yaml
+    from bench.suite_yaml import SuiteError, read_yaml_file
 
     try:
-        content = read_yaml(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise WordsError(f"words {file}: cannot be read ({error}). Correct the path or file.") from error
+        content = read_yaml_file(file, "words")
+    except SuiteError as error:
+        raise WordsError(str(error)) from error
     texts: dict[str, str] = {}
     _flatten(file, "", content, texts)
     return texts

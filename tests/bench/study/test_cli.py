@@ -165,7 +165,7 @@ def test_settings_come_from_yaml_and_their_rule_is_kept(run, run_folder: Path) -
         ("exclusion: {min_self_consistency: x}", "setting exclusion: "),
         ("tilte: x", "title"),
         ("- x", "mapping"),
-        ("a: [", "cannot be read"),
+        ("a: [", "--settings s.yaml:1: not valid YAML"),
     ):
         Path("s.yaml").write_text(text)
         with pytest.raises(ValueError, match=named):

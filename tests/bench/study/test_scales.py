@@ -67,7 +67,7 @@ def test_a_file_adds_scales(tmp_path: Path) -> None:
         ("harm: {question: x, levels: [{value: .nan, label: a}, {value: 0, label: b}]}", "rising values"),
         ("harm: {question: ' ', levels: [{value: 0, label: a}, {value: 1, label: b}]}", "is empty"),
         ("harm: {question: x, levels: [{value: 0, label: ''}, {value: 1, label: b}]}", "is empty"),
-        ("a: [", "cannot be read"),
+        ("a: [", "not valid YAML"),
     ],
 )
 def test_a_file_that_holds_no_scales_is_refused(tmp_path: Path, text: str, message: str) -> None:

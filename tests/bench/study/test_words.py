@@ -156,18 +156,30 @@ def test_texts_come_from_markdown_files_beside_the_settings(tmp_path: Path) -> N
         ("screener: [{question: Age, options: [1, 2]}]", "Put numbers, yes and no in quotes"),
         ("screener: [{text: Age}]", "each entry has question"),
         ("time_limit_minutes: 0", "expected 1 minute"),
-        ("time_limit_minutes: 1.5", "is not int"),
+        ("time_limit_minutes: 1.5", "expected a whole number"),
         ("trial_seconds: 1", "expected 2 to 3600"),
-        ("trial_seconds: true", "is not int"),
+        ("trial_seconds: true", "expected a whole number"),
         ("reward: -1", "expected 0 or more"),
         ("reward: .nan", "expected 0 or more"),
         ("reward: much", "is no number"),
         ("completion_code: A\nscreen_out_code: A", "expected different codes"),
-        ("stop_at_failed_checks: 1", "is not bool"),
+        ("stop_at_failed_checks: 1", "expected true or false"),
+        ("language: no", "False; expected a text. Put it in quotes"),
+        ("markdown:", "None; expected a list"),
+        ("markdown: consent", "'consent'; expected a list"),
+        ("markdown: 5\nconsent_file: consent.md", "5; expected a list"),
+        ("words: [a]\nwords_file: words.yaml", "['a']; expected names"),
+        ("screener: yes please", "expected a list"),
+        ("title: a\ntitle: b", "title: given twice"),
+        ("words: &a {b: *a}", "nested more than"),
+        ("5", "are not a mapping"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(text)
-    with pytest.raises((SettingsError, WordsError), match=re.escape(message)):
+    (tmp_path / "consent.md").write_text("We pay.")
+    (tmp_path / "words.yaml").write_text("agree: Yes, gladly")
+    with pytest.raises(SettingsError, match=re.escape(message)) as raised:
         read_settings(file)
+    assert str(raised.value).startswith(f"--settings {file}:")
