@@ -228,8 +228,10 @@ class Design:
         """Figures to print: the numbers of raters, trials and votes, and their smallest and largest counts."""
         trials = [trial for trial in self.trials if trial.role == "trial"]
         votes_per_unit = Counter(trial.unit for trial in trials).values()
-        first = Counter(trial.candidates[0] for trial in trials)
-        appearances = Counter(title for trial in trials for title in trial.candidates)
+        # A single edit that is rated has no order.
+        compared = [trial for trial in trials if trial.kind != "rate"]
+        first = Counter(trial.candidates[0] for trial in compared)
+        appearances = Counter(title for trial in compared for title in trial.candidates)
         pair_votes = self.pair_votes().values()
         figures: dict[str, Any] = {
             "methods": list(self.methods),
@@ -243,10 +245,11 @@ class Design:
         }
         if pair_votes and not self.options.adaptive:
             figures["votes per question and pair"] = [min(pair_votes), max(pair_votes)]
-        # Share of a method's appearances in which it comes first.
-        figures["shown first"] = {
-            title: first[title] / appearances[title] for title in self.methods if appearances[title]
-        }
+        if compared:
+            # Share of a method's appearances in which it comes first.
+            figures["shown first"] = {
+                title: first[title] / appearances[title] for title in self.methods if appearances[title]
+            }
         return {**figures, "left out": dict(self.left_out), "digest": self.digest}
 
     # JSON

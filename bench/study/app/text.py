@@ -185,6 +185,7 @@ RED, BLUE = "#b5352c", "#2456a6"
 
 def _example(title: str, why: str, pictures: Sequence[tuple[str, str]], best: int) -> str:
     """One comparison. ``pictures``: (label, SVG) of each. ``best``: index of the right one."""
+    # No `dir="auto"`: these are the words' own sentences, and one that begins with the label A is still Arabic.
     figures = []
     for index, (name, svg) in enumerate(pictures):
         # As a data URL, since Streamlit removes SVG elements but no images.
@@ -194,9 +195,9 @@ def _example(title: str, why: str, pictures: Sequence[tuple[str, str]], best: in
             f'<figure{mark}><img src="{source}" alt="{escape(name)}"/><figcaption>{escape(name)}</figcaption></figure>'
         )
     return (
-        f'<div class="example"><p dir="auto"><strong>{escape(title)}</strong></p>'
+        f'<div class="example"><p><strong>{escape(title)}</strong></p>'
         f'<div class="row" dir="ltr">{"".join(figures)}</div>'
-        f'<p dir="auto">{escape(why)}</p></div>'
+        f"<p>{escape(why)}</p></div>"
     )
 
 
@@ -233,7 +234,7 @@ def keys(words: Words, options: DesignOptions) -> str:
     if "rate" in options.kinds:
         parts.append(_with_keys(words, "rate", one="1", two="2", enter="Enter"))
     parts.append(_with_keys(words, "rest", flicker="F", undo="Z"))
-    return f'<p dir="auto">{" ".join(parts)}</p>'
+    return f"<p>{' '.join(parts)}</p>"
 
 
 def _with_keys(words: Words, name: str, **pressed: str) -> str:

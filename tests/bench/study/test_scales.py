@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,15 @@ def test_every_edit_is_rated_equally_often(run_folder: Path) -> None:
         build([run_folder], DesignOptions(kinds=("rate",), scales=read_scales(["pq"]))).digest
         != design.digest
     )
+
+
+def test_a_single_edit_does_not_count_as_shown_first(run_folder: Path) -> None:
+    assert "shown first" not in build([run_folder], options(raters=6, trials=12)).describe()
+    both = build([run_folder], replace(options(raters=6, trials=12), kinds=("rate", "pair")))
+    pairs = [trial for trial in both.trials if trial.role == "trial" and trial.kind == "pair"]
+    for title, share in both.describe()["shown first"].items():
+        shown = [trial for trial in pairs if title in trial.candidates]
+        assert share == sum(trial.candidates[0] == title for trial in shown) / len(shown)
 
 
 def test_scales_belong_to_ratings(run_folder: Path) -> None:

@@ -408,6 +408,15 @@ def test_examples_show_three_answers_without_any_file() -> None:
     assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
 
 
+def test_sentences_that_begin_with_a_latin_letter_keep_the_direction_of_the_language() -> None:
+    arabic = words_of("ar", {})
+    # A browser would take "A" for the direction of the whole sentence.
+    assert arabic("example.first").startswith("A")
+    for part in (app_text.examples(arabic), app_text.keys(arabic, DesignOptions())):
+        assert 'dir="auto"' not in part
+    assert app_text.page(arabic, app_text.examples(arabic)).startswith('<div class="peb" dir="rtl"')
+
+
 def test_nothing_that_is_served_names_another_host() -> None:
     files = sorted(path for path in app_text.STATIC.rglob("*") if path.is_file())
     assert len(files) > 10

@@ -1,4 +1,4 @@
-"""Whole sessions in headless Chromium, from the invitation to the code, of ratings and pairs.
+"""Whole sessions in headless Chromium, from the invitation to the code: pairs, ratings, and the best of all.
 
 On a laptop by the keyboard alone and on a phone by touch, from left to right and from right to left.
 """
@@ -35,8 +35,8 @@ LAPTOP: dict[str, Any] = {"viewport": {"width": 1440, "height": 900}}
 PHONE: dict[str, Any] = {
     "viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2,
 }  # fmt: skip
-RATED_AND_PAIRED = DesignOptions(
-    kinds=("rate", "pair"), raters=2, trials=7, repeats=0, attention=1, practice=1, both_bad=True,
+EVERY_KIND = DesignOptions(
+    kinds=("rate", "pair", "best"), raters=2, trials=9, repeats=0, attention=1, practice=3, both_bad=True,
     scales=read_scales(["sc", "overall"]),
 )  # fmt: skip
 SCREENER = (ScreenerQuestion("How old are you?", ("under 18", "18 or more"), ("18 or more",)),)
@@ -72,6 +72,8 @@ class Visit:
     code: str = ""
     # Kind of trial -> its layout.
     layouts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # Kind of practice trial -> direction of its explanation.
+    explained: dict[str, str] = field(default_factory=dict)
     # The trial whose answer was changed, and the notice above it.
     changed: str = ""
     notice: str = ""
@@ -133,6 +135,12 @@ def answer(page: Page, visit: Visit, trial: str, kind: str, keyboard: bool) -> N
         for key in ("2", "5"):
             page.keyboard.press(key)
         page.keyboard.press("Enter")
+    elif kind == "best":
+        # The second: marked by the arrows, in the order on the screen, and chosen.
+        for key in ("ArrowRight", "ArrowRight"):
+            page.keyboard.press(key)
+        press(page, "Enter")
+        page.keyboard.press("Enter")
     else:
         press(page, "ArrowLeft")
         page.keyboard.press("Enter")
@@ -172,6 +180,10 @@ def session(page: Page, visit: Visit, link: str, *, keyboard: bool) -> None:
             push(page, words("practice_done.begin"), keyboard)
             page.locator(READY).wait_for()
         if page.locator(".feedback").count():
+            shown = str(page.locator(".trial").get_attribute("data-kind"))
+            visit.explained[shown] = page.locator(".feedback").evaluate(
+                "node => getComputedStyle(node).direction"
+            )
             if keyboard:
                 page.keyboard.press("Enter")
             else:
@@ -190,13 +202,18 @@ def session(page: Page, visit: Visit, link: str, *, keyboard: bool) -> None:
 
 @contextmanager
 def served(
-    folder: Path, settings: StudySettings, options: DesignOptions = RATED_AND_PAIRED
+    folder: Path,
+    settings: StudySettings,
+    options: DesignOptions = EVERY_KIND,
+    *,
+    run: Path | None = None,
+    password: str | None = None,
 ) -> Iterator[tuple[str, StudyStore]]:
-    """Serves a study, as `study serve` does. Yields its address."""
-    design = build([odd_run(folder / "run")], options)
+    """Serves a study, as `study serve` does. Yields its address and its store. Without ``run``, it is of odd texts."""
+    design = build([run or odd_run(folder / "run")], options)
     target = folder / "studies.db"
     with StudyStore.open(target) as store, socket.socket() as free:
-        store.create("taste", design, settings)
+        store.create("taste", design, settings, admin_password=password)
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
@@ -243,8 +260,8 @@ def test_a_session_leads_from_the_invitation_to_the_code(visits: Any, device: st
     assert visit.store.progress(visit.rater).state == "finished"
     votes = visit.store.votes("taste")
     own = votes[(votes["rater"] == visit.rater) & (votes["role"] != "practice")]
-    assert own["trial"].nunique() == 7
-    assert set(own["kind"]) == {"pair", "rate"}
+    assert own["trial"].nunique() == 9
+    assert set(own["kind"]) == {"pair", "rate", "best"}
 
 
 def test_the_keyboard_alone_rates_and_changes_the_last_answer(visits: Any) -> None:
@@ -261,6 +278,8 @@ def test_the_keyboard_alone_rates_and_changes_the_last_answer(visits: Any) -> No
     # The left arrow chose the left edit, in every language.
     pairs = own[(own["kind"] == "pair") & own["first_answer"].isna()]
     assert all(row.answer == row.candidates[0] for row in pairs.itertuples())
+    best = own[own["kind"] == "best"]
+    assert all(row.answer == row.candidates[1] for row in best.itertuples())
 
 
 @pytest.mark.parametrize("device", ["laptop", "phone"])
@@ -268,7 +287,7 @@ def test_pages_fit_and_run_in_the_direction_of_the_language(visits: Any, device:
     language, done = visits
     width = 1440 if device == "laptop" else 390
     layouts = done[device].layouts
-    assert set(layouts) == {"pair", "rate"}
+    assert set(layouts) == {"pair", "rate", "best"}
     for layout in layouts.values():
         assert layout["direction"] == ("rtl" if language == "ar" else "ltr")
         assert layout["language"] == language
@@ -279,3 +298,5 @@ def test_pages_fit_and_run_in_the_direction_of_the_language(visits: Any, device:
     # The first edit of a pair stands on the left.
     first, second = layouts["pair"]["lefts"]
     assert first < second
+    # Sentences among the answers run in the language's direction.
+    assert set(done[device].explained.values()) == {layouts["pair"]["direction"]}

@@ -151,6 +151,7 @@ class AnswerPage extends DialogPage {
     const next = button("answer next", this.t("next"), () => this.next(), "→");
     const box = make("div", feedback.correct ? "feedback good" : "feedback bad",
       make("strong", "", this.t(feedback.correct ? "expected" : "look_again")), make("p", "", feedback.text));
+    box.dir = this.data.direction; // sentences, among answers that stand from left to right in every language
     box.setAttribute("role", "status");
     this.answers.replaceChildren(box, next);
     for (const figure of this.root.querySelectorAll("figure.candidate")) {
