@@ -157,9 +157,19 @@ def picture(page: Page, file: Path, *, whole: bool) -> None:
 
     # Fonts and transitions.
     page.wait_for_timeout(400)
-    shot = Image.open(io.BytesIO(page.screenshot(full_page=whole))).convert("RGB")
+    size = page.viewport_size
+    if whole and size is not None:
+        # The page scrolls within an element, which a screenshot of the whole page would cut.
+        height = page.evaluate(
+            "Math.max(...[...document.querySelectorAll('*')].map((node) => node.scrollHeight))"
+        )
+        page.set_viewport_size({"width": size["width"], "height": max(size["height"], int(height))})
+        page.wait_for_timeout(400)
+    shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     file.parent.mkdir(parents=True, exist_ok=True)
     shot.quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
+    if size is not None:
+        page.set_viewport_size(size)
 
 
 def shoot_language(
