@@ -71,8 +71,8 @@ def make_run(folder: Path) -> Path:
     return folder / "run"
 
 
-def visit(page: Page, store: StudyStore, link: str, shoot: Callable[[str], None]) -> None:
-    """A rater's session. Calls ``shoot`` with the name of each page that is new."""
+def visit(page: Page, store: StudyStore, link: str, shoot: Callable[[str], None], *, dialogs: bool) -> None:
+    """A rater's session. Calls ``shoot`` with the name of each page, and with ``dialogs`` of those of a pair."""
     words = store.study("taste").words
 
     def click(text: str) -> None:
@@ -113,11 +113,11 @@ def visit(page: Page, store: StudyStore, link: str, shoot: Callable[[str], None]
         previous = trial_of(page)
         kind = str(page.locator(READY).get_attribute("data-kind"))
         practice = page.locator(READY).get_attribute("data-practice") == "true"
-        answer(page, kind, shoot if not practice else lambda _: None)
+        answer(page, kind, (lambda _: None) if practice else shoot, dialogs=dialogs and not practice)
 
 
-def answer(page: Page, kind: str, shoot: Callable[[str], None]) -> None:
-    """Answers a trial by the keyboard, with screenshots of it and of its dialogs."""
+def answer(page: Page, kind: str, shoot: Callable[[str], None], *, dialogs: bool) -> None:
+    """Answers a trial by the keyboard."""
     if kind == "rate":
         press(page, "3")
         shoot("rate")
@@ -126,11 +126,13 @@ def answer(page: Page, kind: str, shoot: Callable[[str], None]) -> None:
         return
     shoot(kind)
     if kind == "pair":
-        for key, name in (("?", "help"), ("p", "pause")):
+        for key, name in (("?", "help"), ("p", "pause")) if dialogs else ():
             page.keyboard.press(key)
             page.get_by_role("dialog").wait_for()
             shoot(name)
             page.keyboard.press("Escape")
+            # Keys of the page count again once the dialog has gone.
+            page.get_by_role("dialog").wait_for(state="detached")
         press(page, "ArrowLeft")
         shoot("held")
     else:
@@ -192,13 +194,13 @@ def shoot_language(
                 name: str, page: Page = page, device: str = device, counts: dict[str, int] = counts
             ) -> None:
                 counts[name] = counts.get(name, 0) + 1
-                # The second pair and the second rating show "change last answer".
+                # A second pair or rating shows "change last answer", so it takes the place of the first.
                 if every and counts[name] == 1:
                     picture(page, out / language / f"{device}-{name}.png", whole=True)
-                elif not every and counts[name] == 2 and (language, device, name) in GUIDE:
+                elif not every and counts[name] <= 2 and (language, device, name) in GUIDE:
                     picture(page, out / GUIDE[language, device, name], whole=False)
 
-            visit(page, store, f"{address}/?invitation={store.invite('taste')[0]}", shoot)
+            visit(page, store, f"{address}/?invitation={store.invite('taste')[0]}", shoot, dialogs=every)
             context.close()
         if language == "en":
             context = browser.new_context(**LAPTOP)
