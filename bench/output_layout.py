@@ -107,7 +107,7 @@ def _foreign_layout(session: Session, protocol: str, cases: CaseFile, layout: st
     foreign = sorted({row["category"] for row in cases.rows} - set(classes[layout].categories))
     if layout in names and foreign:
         raise BenchError(
-            f"--layout {layout}: does not fit {protocol}, whose categories {', '.join(foreign)} are none of {layout}. "
+            f"--layout {layout}: does not fit {protocol}, whose categories {', '.join(foreign)} are not among its own. "
             "Leave --layout out for the layout of the run's own benchmark."
         )
     cls: type[EditProtocol] = classes[layout]

@@ -74,8 +74,8 @@ def without_interval(table: Table, scores: RunScores) -> list[str]:
             if 0 < clusters < LEAST_CLUSTERS:
                 counts.setdefault((column.protocol, column.category), set()).add(clusters)
     return [
-        f"No interval ({protocol}{'' if category == ALL else ', ' + category.replace('_', '-')}): too few sources: "
-        f"values of {' or '.join(map(str, sorted(of_place)))} source images, and the interval of a mean needs "
+        f"No interval ({protocol}{'' if category == ALL else ', ' + category.replace('_', '-')}): too few sources. "
+        f"There are values of {' or '.join(map(str, sorted(of_place)))} source images, and an interval of a mean needs "
         f"{LEAST_CLUSTERS}."
         for (protocol, category), of_place in counts.items()
     ]

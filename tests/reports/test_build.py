@@ -209,7 +209,10 @@ def test_a_mean_of_too_few_sources_has_a_reason_in_place_of_its_interval(tmp_pat
     cells = {row.label: row.cells[0] for row in table.rows}
     assert (cells["sd_inpainting"].value, cells["sd_inpainting"].low) == (pytest.approx(0.35), None)
     assert cells["instruct_pix2pix"].low is not None
-    said = "No interval (mini-coco): too few sources: values of 3 source images, and the interval of a mean needs 6."
+    said = (
+        "No interval (mini-coco): too few sources. "
+        "There are values of 3 source images, and an interval of a mean needs 6."
+    )
     assert said in table.notes
 
 

@@ -155,7 +155,7 @@ def test_the_layout_of_another_benchmark_is_refused_unless_it_fits(
     assert export("--layout", "brushbench") == (0, "")
     assert len([path for path in Path("official").rglob("*") if path.is_file()]) == 4
     for layout, says in {
-        "imgedit": "--layout imgedit: does not fit brushbench, whose categories inside, outside are none of imgedit",
+        "imgedit": "--layout imgedit: does not fit brushbench, whose categories inside, outside are not among its own",
         "gedi": "--layout 'gedi': no such layout. Did you mean 'gedit'? There are: ",
         "editbench": "editbench: the benchmark has no layout of outputs of its own",
     }.items():
