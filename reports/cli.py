@@ -154,7 +154,7 @@ def report(
         paper_baseline=tuple(paper_baseline or ()),
         study=study,
         store=store,
-        votes=None if votes is None else str(votes.absolute()),
+        votes=None if votes is None else str(votes),
         question=question,
         simulated=simulated,
         case=tuple(case or ()),
