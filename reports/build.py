@@ -123,8 +123,7 @@ def compute(
     # Scores of embedded networks, which have seen the rendered world alone, on photographs.
     left_out = store.left_out()
     detectable = detectable_differences(scores, shares, seed=seed)
-    tables = [_with_left_out(table, left_out) for table in tables]
-    tables = [_with_style_and_votes(table, style, study) for table in tables]
+    tables = [_with_style_and_votes(_with_left_out(table, left_out), style, study) for table in tables]
     tables = [with_provenance(table, store, scores, detectable) for table in tables]
     tables = [_with_printed_names(table, store) for table in tables]
 

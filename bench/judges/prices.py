@@ -52,7 +52,7 @@ class CallTokens:
 
 @dataclass(frozen=True)
 class Prices:
-    """What a provider charges, in the user's currency. None: no such price."""
+    """Prices of a provider, in the user's currency. None where it has no such price."""
 
     call: float | None = None
     """For each call."""
@@ -89,7 +89,7 @@ class CallEstimate:
     cost: float | None
     """In the currency of the prices. None where none is given."""
     basis: str = ""
-    """What a cost by tokens was estimated from. Empty for another."""
+    """Basis of an estimate by tokens, in words. Empty for another kind of estimate."""
 
     def __str__(self) -> str:
         if self.cost is None:
@@ -137,7 +137,7 @@ def estimate(
 
 
 class Bill:
-    """What the calls of one run of the command may cost, and did cost. Threads share it."""
+    """Limit and sum of the costs of the calls of one command. Threads share it."""
 
     def __init__(self, options: JudgeOptions) -> None:
         self._options = options

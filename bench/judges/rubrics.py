@@ -126,7 +126,7 @@ class Rubric:
 
 @dataclass(frozen=True)
 class CaseText:
-    """What a question says of a case. ``Pair`` has the same fields."""
+    """Texts of a case that a question contains. ``Pair`` has the same fields."""
 
     category: str
     instruction: str
@@ -134,7 +134,7 @@ class CaseText:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> CaseText:
-        """Of a line of ``cases.jsonl``."""
+        """The texts in a line of ``cases.jsonl``."""
         return cls(row["category"], row["instruction"], row["target_prompt"])
 
 

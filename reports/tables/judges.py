@@ -58,18 +58,19 @@ def _whole(
     judged: Mapping[str, MetricInfo],
 ) -> Table:
     """The means of all judged columns, and how many edits have no score because a judge failed."""
+    # One row per method: a mean for each judged column, then the number of failures.
     frame = data.frame[(data.frame["protocol"] == protocol) & (data.frame["category"] == ALL)]
     means = {(row["method"], row["metric"]): row for row in frame.to_dict("records")}
     rows = []
     for digest, title in titles.items():
         of_title = [means.get((title, metric)) for metric in judged]
-        known = [row for row in of_title if row is not None]
-        if not known:
+        scored = [row for row in of_title if row is not None]
+        if not scored:
             continue
         of_method = scores[(scores["method"] == digest) & scores["value"].isna()]
         is_failure = [_is_failure(reason) for reason in of_method["reason"]]
         failed = len(of_method[is_failure].drop_duplicates(["case", "seed"]))
-        n = max(int(row["n"]) for row in known)
+        n = max(int(row["n"]) for row in scored)
         cells = (
             *(
                 Cell(None)
@@ -79,7 +80,8 @@ def _whole(
             ),
             Cell(float(failed), n=n + failed),
         )
-        rows.append(Row(title, title in data.controls, cells, n, max(int(row["failed"]) for row in known)))
+        rows.append(Row(title, title in data.controls, cells, n, max(int(row["failed"]) for row in scored)))
+    # Their columns.
     columns = [
         Column(
             full_heading(metric),

@@ -103,7 +103,7 @@ class FaceNets:
 
     @classmethod
     def load(cls) -> FaceNets:
-        """Of the published pack. Raises :class:`MetricError` where it is missing or holds other networks."""
+        """The networks of the published pack. Raises :class:`MetricError` where it is missing or holds other networks."""
         path = FACE_PACK.path()
         try:
             with zipfile.ZipFile(path) as pack:
