@@ -103,7 +103,7 @@ class FaceNets:
 
     @classmethod
     def load(cls) -> FaceNets:
-        """The networks of the published pack. Raises :class:`MetricError` where it is missing or holds other networks."""
+        """The published networks. Raises :class:`MetricError` where they are missing or are others."""
         path = FACE_PACK.path()
         try:
             with zipfile.ZipFile(path) as pack:
