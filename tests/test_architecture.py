@@ -100,7 +100,11 @@ def run_time_graph() -> dict[str, set[str]]:
         }
         graph[name] = set()
         for node in nodes_of(path):
-            if not isinstance(node, ast.ImportFrom) or id(node) in typing_only or node.module is None:
+            if id(node) in typing_only:
+                continue
+            if isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names} & modules.keys()
+            if not isinstance(node, ast.ImportFrom) or node.module is None:
                 continue
             # `from bench import images` imports bench.images, `from bench.edit import EditCase` bench.edit.
             submodules = {f"{node.module}.{alias.name}" for alias in node.names} & modules.keys()

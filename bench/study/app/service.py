@@ -7,15 +7,13 @@ visitors. Nothing here imports Streamlit before the server starts.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -255,31 +253,6 @@ def study_target(arguments: Sequence[str], environment: Mapping[str, str] = os.e
 
 
 # --- the server beside Streamlit's own pages --------------------------------------------------------------
-
-
-@asynccontextmanager
-async def lifespan(_app: object) -> AsyncIterator[None]:
-    """Prepares in the background, as soon as the server has started, what the first raters would wait for."""
-    threading.Thread(target=_warm, name="study-warm", daemon=True).start()
-    yield
-
-
-def _warm() -> None:
-    try:
-        service = get_service(*study_target(sys.argv[1:]))
-        design = service.study.design
-    except StudyError as error:
-        # The pages look again, and tell their visitors.
-        LOG.warning("%s", error)
-        return
-    # The modules of a page take seconds to import. Streamlit imports pandas for its first component.
-    import pandas as pd  # noqa: F401
-
-    import bench.study.app.rater  # noqa: F401
-
-    # What is in memory now stays there until the server ends: the garbage collector need not look through it.
-    gc.freeze()
-    service.images.warm(design)
 
 
 def routes() -> list[Route]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from bench.study.app import service
+from bench.study.app import service, startup
 
 # The routes serve images beside Streamlit's own pages. The middleware hides the path of this folder.
-app = st.App("page.py", lifespan=service.lifespan, routes=service.routes(), middleware=service.middleware())
+app = st.App("page.py", lifespan=startup.lifespan, routes=service.routes(), middleware=service.middleware())

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import json
 import shutil
-import threading
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -79,33 +77,6 @@ def test_streamlit_knows_every_option_of_the_server_and_collects_no_garbage_afte
     # Streamlit's own default is a full collection, which stops all raters for as long as it takes.
     assert config._config_options_template["runner.postScriptGC"].default_val is True
     assert stated["runner.postScriptGC"] is False
-
-
-def test_the_server_prepares_the_pictures_when_it_starts(
-    memory: Path, design: Design, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = memory / "studies.db"
-    with StudyStore.open(target) as store:
-        store.create("taste", design)
-    monkeypatch.setattr("sys.argv", ["app.py", "--store", str(target), "--study", "taste"])
-    monkeypatch.setattr(app_service.gc, "freeze", lambda: None)
-    ready = threading.Event()
-    monkeypatch.setattr(ImageServer, "warm", lambda _, given: given.digest == design.digest and ready.set())
-
-    async def run() -> bool:
-        async with app_service.lifespan(None):
-            return await asyncio.to_thread(ready.wait, 60)
-
-    assert asyncio.run(run())
-    app_service._SERVICES.pop((str(target), "taste")).store.close()
-
-
-def test_a_study_that_is_not_there_does_not_stop_the_server(
-    memory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("sys.argv", ["app.py", "--store", str(memory / "none.db"), "--study", "taste"])
-    app_service._warm()
-    assert "there is no study database" in caplog.text
 
 
 # --- which study, and what went wrong ---------------------------------------------------------------------
