@@ -4,8 +4,9 @@ A small convolutional network with one softmax head per attribute. It has two vi
 square around the region, so that small parts are classified as well as large ones. A fourth input channel marks the
 region. Every head has the value ``other``: the region shows none of the attribute's values.
 
-The heads also see the mean of the first layers' features over the region. A part that is one pixel wide has nearly no
-share in the features of the last layer, which describe 32 x 32 pixels each.
+The heads also see two means over the region: of the first layers' features, and in the close view of features of single
+pixels, which together are a learned histogram of its colours. A part that is one pixel wide has nearly no share in the
+features of the last layer, which describe 32 x 32 pixels each.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from methods.zoo.data import to_tensor
 from methods.zoo.failures import OTHER
 
 WIDTHS = (32, 64, 96, 128)
+# Residual blocks at 32, 16, 8, 4 and 2 positions per side.
+BLOCKS = (1, 2, 2, 2, 1)
+# Features of single pixels.
+_COLORS = 32
 # Pixels along each side of both views.
 SIDE = 64
 # Margin around the region in the close view, on each side, as a share of the region's longer side.
@@ -42,17 +47,29 @@ class ClassifierNetwork(nn.Module):
     ``labels`` maps each attribute to its values, in the order of the logits. ``other`` is added to each as the last.
     """
 
-    def __init__(self, labels: Mapping[str, Sequence[str]], widths: Sequence[int] = WIDTHS) -> None:
+    def __init__(
+        self,
+        labels: Mapping[str, Sequence[str]],
+        widths: Sequence[int] = WIDTHS,
+        blocks: Sequence[int] = BLOCKS,
+    ) -> None:
         super().__init__()
         self.labels = {name: (*(v for v in values if v != OTHER), OTHER) for name, values in labels.items()}
-        self.widths = tuple(widths)
+        self.widths, self.blocks = tuple(widths), tuple(blocks)
         # Five halvings: 64 => 2 positions per side.
-        layers: list[nn.Module] = [nn.Conv2d(4, widths[0], 3, stride=2, padding=1)]
-        for width, next_width in zip(widths, [*widths[1:], widths[-1]], strict=True):
-            layers += [_ResidualBlock(width), nn.Conv2d(width, next_width, 3, stride=2, padding=1)]
-        self.body = nn.Sequential(*layers, _ResidualBlock(widths[-1]))
-        # Two views, each with 2 x 2 positions and the mean over the region.
-        self.head = nn.Linear(2 * (4 * widths[-1] + widths[0]), sum(len(v) for v in self.labels.values()))
+        layers: list[nn.Module] = []
+        channels = 4
+        for width, count in zip((*widths, widths[-1]), blocks, strict=True):
+            layers += [nn.Conv2d(channels, width, 3, stride=2, padding=1)]
+            layers += [_ResidualBlock(width) for _ in range(count)]
+            channels = width
+        self.body = nn.Sequential(*layers)
+        self.colors = nn.Sequential(
+            nn.Conv2d(3, _COLORS, 1), nn.SiLU(), nn.Conv2d(_COLORS, _COLORS, 1), nn.SiLU()
+        )
+        # Two views, each with 2 x 2 positions and the mean over the region, and the colours of the close view.
+        features = 2 * (4 * widths[-1] + widths[0]) + _COLORS
+        self.head = nn.Linear(features, sum(len(v) for v in self.labels.values()))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """The two views of :func:`views`, float (N, 2, 4, 64, 64) => attribute -> logits (N, values)."""
@@ -60,10 +77,13 @@ class ClassifierNetwork(nn.Module):
         both = x.flatten(0, 1)
         early = self.body[:2](both)
         late = F.silu(self.body[2:](early))
-        # The features of all positions, and those of the region. (N, 2 * 4 * 128) and (N, 2 * 32)
-        features = [late.reshape(len(x), -1), region_mean(F.silu(early), both[:, 3:]).reshape(len(x), -1)]
-        logits = self.head(torch.cat(features, 1)).split([len(v) for v in self.labels.values()], dim=1)
-        return dict(zip(self.labels, logits, strict=True))
+        # The features of all positions, (N, 2 * 4 * 128), and the means over the region, (N, 2 * 32) and (N, 32).
+        close = x[:, 1]
+        colors = region_mean(self.colors(close[:, :3]), close[:, 3:])
+        features = [late, region_mean(F.silu(early), both[:, 3:]), colors]
+        logits = self.head(torch.cat([one.reshape(len(x), -1) for one in features], 1))
+        by_head = logits.split([len(values) for values in self.labels.values()], dim=1)
+        return dict(zip(self.labels, by_head, strict=True))
 
     @torch.no_grad()
     def read(self, images: NDArray[np.uint8], regions: NDArray[np.bool_]) -> list[Answer]:
@@ -86,13 +106,14 @@ def with_labels(model: ClassifierNetwork, labels: Mapping[str, Sequence[str]]) -
     The heads of the other attributes keep their weights, and new heads are random. Raises ValueError where an
     attribute has other values than in the model.
     """
-    wider = ClassifierNetwork({**model.labels, **labels}, model.widths)
+    wider = ClassifierNetwork({**model.labels, **labels}, model.widths, model.blocks)
     for name, values in model.labels.items():
         if wider.labels[name] != values:
             raise ValueError(
                 f"{name} had the values {values} and now has {wider.labels[name]}: train from scratch"
             )
     wider.body.load_state_dict(model.body.state_dict())
+    wider.colors.load_state_dict(model.colors.state_dict())
     # New attributes come last, so the first rows of the head are the old ones.
     with torch.no_grad():
         wider.head.weight[: len(model.head.weight)] = model.head.weight
@@ -233,7 +254,11 @@ def save(folder: Path, model: ClassifierNetwork) -> None:
         {k: v.half().contiguous() for k, v in model.state_dict().items()}, folder / "reader.safetensors"
     )
     # The order of the values is the order of the logits, so it is stored beside the weights.
-    config = {"labels": {k: list(v) for k, v in model.labels.items()}, "widths": list(model.widths)}
+    config = {
+        "labels": {k: list(v) for k, v in model.labels.items()},
+        "widths": list(model.widths),
+        "blocks": list(model.blocks),
+    }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
@@ -243,6 +268,6 @@ def load(folder: Path, device: str = "cpu") -> ClassifierNetwork:
 
     # The configuration fixes the order of the values.
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    model = ClassifierNetwork(config["labels"], config["widths"])
+    model = ClassifierNetwork(config["labels"], config["widths"], config["blocks"])
     model.load_state_dict({k: v.float() for k, v in load_file(folder / "reader.safetensors").items()})
     return model.to(device).eval()

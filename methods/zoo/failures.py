@@ -43,7 +43,7 @@ _FOREIGN_HAIR = np.array(
     [(0.2, 0.7, 0.25), (0.2, 0.35, 0.9), (0.95, 0.4, 0.7), (0.6, 0.25, 0.8), (0.85, 0.1, 0.1)], np.float32
 )
 # Attributes of a few pixels. Whether half of such an edit shows it is a matter of taste, so it is not taught.
-_ONE_PART = frozenset({"mouth", "Wearing_Lipstick"})
+_ONE_PART = frozenset({"mouth", "Wearing_Lipstick", "trim"})
 # Attributes of two parts. Half of such an edit is one part, and a ghost of it is again a matter of taste.
 _TWO_PARTS = frozenset({"Wearing_Earrings"})
 

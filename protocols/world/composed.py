@@ -122,8 +122,7 @@ def _areas(edit: SceneEdit, pixels: NDArray[np.uint8], masks: Sequence[Mask], ch
     areas: list[Mask] = []
     for part in edit.parts:
         if "category" in part.changes:
-            record = _record(edit.scene, pixels, masks)
-            box = EditableScene(record, MINI_SCENES).mask(part.index, "category")
+            box = class_box(edit.scene, pixels, masks, part.index)
             areas.append(np.zeros_like(changed) if box is None else box)
         elif "trim" in part.changes:
             # The pixels that its colour changes, and no more.
@@ -131,6 +130,14 @@ def _areas(edit: SceneEdit, pixels: NDArray[np.uint8], masks: Sequence[Mask], ch
         else:
             areas.append(dilate(masks[part.index], _RIM))
     return areas
+
+
+def class_box(scene: Scene, pixels: NDArray[np.uint8], masks: Sequence[Mask], index: int) -> Mask | None:
+    """The box in which an object may become another class, bool (H, W). None where it would cover a neighbour.
+
+    ``pixels`` and ``masks`` are those of the drawn scene.
+    """
+    return EditableScene(_record(scene, pixels, masks), MINI_SCENES).mask(index, "category")
 
 
 def edited_scene(scene: Scene, parts: Sequence[Part]) -> Scene:

@@ -34,7 +34,7 @@ from protocols.selection import ProtocolError
 from protocols.world import level2, level3
 from protocols.world.backdrops import BACKDROPS
 from protocols.world.canvas import Size
-from protocols.world.composed import SceneEdit, compose, listed
+from protocols.world.composed import SceneEdit, class_box, compose, listed
 from protocols.world.faces import HAIR_COLORS, MOUTHS, Face, render_face, sample_face
 from protocols.world.scenes import CATEGORIES, COLORS, TRIMMED, Object, Scene, render_scene, sample_scene
 
@@ -392,6 +392,16 @@ def _labelled_part(
     if rng.random() < 0.1:
         return pixels, ~np.logical_or.reduce(masks), {"background": scene.backdrop}
     labels = {"background": scene.backdrop, "category": thing.category, "color": thing.color}
+    # The region must not tell the class. A classifier that saw silhouettes and their boxes alone read one of ten ground
+    # truths wrongly in the box of the class before the edit, and no other.
+    if thing.trim is None and rng.random() < 0.45:
+        box = class_box(scene, pixels, masks, index)
+        if box is not None:
+            others = [name for name in CATEGORIES if name != thing.category]
+            labels["category"] = others[int(rng.integers(len(others)))]
+            return render_scene(scene.with_claim("category", labels["category"], index))[0], box, labels
+    if thing.trim is None and rng.random() < 0.3:
+        return pixels, _loose(masks, index, rng), labels
     if thing.trim is None:
         return pixels, _close(masks[index], rng), labels
     # Half of the regions are the thin parts alone, as the edits of a trim are.
@@ -429,6 +439,20 @@ def _close(mask: Mask, rng: np.random.Generator) -> Mask:
     region = np.zeros_like(mask)
     region[max(0, top - grow) : bottom + grow, max(0, left - grow) : right + grow] = True
     return region
+
+
+def _loose(masks: Sequence[Mask], index: int, rng: np.random.Generator) -> Mask:
+    """A box around one object, each side moved outwards by up to 9 px, without the other objects."""
+    box = bounds(masks[index])
+    assert box is not None
+    left, top, right, bottom = box
+    grow = rng.integers(10, size=4)
+    region = np.zeros_like(masks[index])
+    region[max(0, top - grow[0]) : bottom + grow[1], max(0, left - grow[2]) : right + grow[3]] = True
+    for place, other in enumerate(masks):
+        if place != index:
+            region &= ~dilate(other, 1)
+    return region | masks[index]
 
 
 def _prompt(subject: Face | Scene) -> str:

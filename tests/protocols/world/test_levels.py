@@ -166,6 +166,23 @@ def test_labels_of_a_mixed_world_are_what_the_region_shows() -> None:
     assert np.mean(hits) > 0.7
 
 
+def test_training_regions_do_not_tell_the_class() -> None:
+    world = MiniWorld((2,))
+    indices = [index for index in range(250) if world.case(index).category == "cross2"]
+    others = 0
+    for index in indices:
+        _, region, labels = world.labelled(index)
+        case = world.case(index)
+        # The two regions of the case are the boxes of its objects before the edit. Another class may be shown there.
+        for number, one in enumerate(case.request.regions):
+            if (region == mask_array(one.mask)).all():
+                (old,) = (c.before for c in case.claims if (c.region, c.attribute) == (number, "category"))
+                others += labels["category"] != old
+    # A fifth of the regions are such boxes. 5 of 50 is two standard deviations less.
+    assert len(indices) > 45
+    assert others >= 5
+
+
 def test_prompts_of_a_mixed_world_use_its_words_and_may_name_a_trim() -> None:
     world = MiniWorld((1, 2, 3))
     words = set(world.words())
