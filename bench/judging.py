@@ -78,6 +78,23 @@ def judge_remarks(session: Session, judges: Sequence[JudgeOptions], *, rendered:
     ]
 
 
+def judge_warnings(session: Session, judges: Sequence[JudgeOptions], store: RunStore | None) -> Iterator[str]:
+    """Yields what a user must know before a judge is asked: prompt files that are not the official ones, and scores
+    that it replaces.
+
+    A judge that cannot be asked yet is passed over: :func:`judge_remarks` has what it lacks.
+    """
+    from bench.judges.options import judge_problems, make_judge
+    from bench.judges.pointwise import replaced_scores
+
+    for options in judges:
+        classifier = _classifier(session, options)
+        if not judge_problems(options, classifier):
+            judge = make_judge(options, classifier)
+            warnings = [*judge.wording.remarks, *(replaced_scores(store, judge) if store else ())]
+            yield from (f"judge {options.rubric}: {warning}" for warning in warnings)
+
+
 def planned_estimates(
     session: Session, judges: Sequence[JudgeOptions], store: RunStore | None, plan: Plan
 ) -> Iterator[str]:

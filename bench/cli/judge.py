@@ -70,6 +70,7 @@ def edits(
         if dry_run:
             for options in judges:
                 print_estimate(session, store, options, screen)
+                print_warnings(session, store, options, screen)
             return
         if judge_and_print(session, store, judges, screen):
             raise typer.Exit(1)
@@ -133,6 +134,14 @@ def print_estimate(session: Session, store: RunStore, options: JudgeOptions, scr
     screen.print(f"judge {options.rubric} by {options.model}: {calls}", soft_wrap=True)
 
 
+def print_warnings(session: Session, store: RunStore, options: JudgeOptions, screen: Console) -> None:
+    """Prints what a user must know before the judge is asked."""
+    from bench.judging import judge_warnings
+
+    for warning in judge_warnings(session, [options], store):
+        warn(screen, warning)
+
+
 def judge_and_print(
     session: Session, store: RunStore, judges: Sequence[JudgeOptions], screen: Console
 ) -> bool:
@@ -144,8 +153,9 @@ def judge_and_print(
         # What it may cost, before the first call.
         if not options.is_world:
             print_estimate(session, store, options, screen)
+        print_warnings(session, store, options, screen)
         with progress_bar(screen) as progress:
-            judge, summary = judge_edits(session, store, options, progress=progress)
+            _, summary = judge_edits(session, store, options, progress=progress)
         shared = f", {summary.shared} from the cache" if summary.shared else ""
         bill = f"; {summary.bill}" if summary.bill else ""
         screen.print(
@@ -154,7 +164,7 @@ def judge_and_print(
         )
         for name, deviation in summary.retest.items():
             screen.print(f"  {name}: standard deviation between passes {deviation:.2f}", style="dim")
-        for remark in summary.remarks(judge):
+        for remark in summary.remarks():
             warn(screen, f"judge {options.rubric}: {remark}")
         if summary.stopped:
             complain(f"judge {options.rubric} was stopped before its end: {summary.stopped}")

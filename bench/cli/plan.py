@@ -41,7 +41,7 @@ class PlanDescription:
     estimates: tuple[str, ...]
     """Costs that methods estimate themselves, such as the price of an endpoint."""
     remarks: tuple[tuple[str, tuple[str, ...]], ...]
-    """Refused cases, then the number of metrics per protocol and what is left out."""
+    """Refused cases, the number of metrics per protocol and what is left out, then warnings about judges."""
 
     def as_json(self) -> dict[str, Any]:
         # The keys are left out where nothing has to be estimated.
@@ -66,7 +66,7 @@ class PlanDescription:
 def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
     """Describes what a run would do. Missing data and weights are listed, not refused."""
     from bench.downloads import with_one_command
-    from bench.judging import judge_remarks, planned_estimates
+    from bench.judging import judge_remarks, judge_warnings, planned_estimates
     from bench.plan import width_height
 
     plan, store = session.plan(job)
@@ -112,7 +112,12 @@ def describe_plan(session: Session, job: SuiteJob) -> PlanDescription:
         not_ready=(*not_ready, *judge_remarks(session, job.judges, rendered=rendered)),
         fetch=fetch,
         estimates=estimates,
-        remarks=(*method_notes(job), *_refusals(plan), *_metric_remarks(session, job)),
+        remarks=(
+            *method_notes(job),
+            *_refusals(plan),
+            *_metric_remarks(session, job),
+            *((warning, ()) for warning in judge_warnings(session, job.judges, store)),
+        ),
     )
 
 

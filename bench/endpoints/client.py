@@ -212,16 +212,17 @@ class Endpoint:
                 # A server that is overloaded says how long to stay away. Calling earlier prolongs it.
                 server_wait = retry_after(headers.get("Retry-After"))
                 server_wait = error.retry_delay if server_wait is None else server_wait
-                reason = f"status {status}: {self._without_key(error.message)}"
+                reason = f"status {status}: {self._without_key(error.message)}".rstrip(".")
             except httpx2.RequestError as failure:
-                reason = self._without_key(f"{type(failure).__name__}: {failure}".strip(": "))
+                reason = self._without_key(f"{type(failure).__name__}: {failure}".strip(": ")).rstrip(".")
 
             # Waiting before the next attempt.
             if attempt == self._retries:
                 break
             if server_wait is not None and server_wait > self._longest_wait:
                 raise EndpointError(
-                    f"{self.url}: {reason} It asks to wait {server_wait:.0f} s: run again after that.", status
+                    f"{self.url}: {reason}. It asks to wait {server_wait:.0f} s: run again after that.",
+                    status,
                 )
             # Exponential backoff, never shorter than what the server asks for.
             pause = min(max(self._backoff * 2**attempt, server_wait or 0.0), self._longest_wait)
@@ -230,7 +231,7 @@ class Endpoint:
                 self._pacer.pause(pause)
             self._sleep(pause)
         raise EndpointError(
-            f"{self.url}: {reason} Given up after {self._retries + 1} calls: run again later, or raise retries.",
+            f"{self.url}: {reason}. Given up after {self._retries + 1} calls: run again later, or raise retries.",
             status,
         )
 

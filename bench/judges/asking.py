@@ -74,10 +74,11 @@ class Asker:
             try:
                 for future in futures:
                     reply = future.result()
-                    rejected = rejected + 1 if (reply.problem or "").startswith("rejected") else 0
-                    if rejected >= MANY_REJECTED:
+                    problem = reply.problem
+                    rejected = rejected + 1 if problem is not None and problem.kind == "rejected" else 0
+                    if problem is not None and rejected >= MANY_REJECTED:
                         raise NoAccess(
-                            f"{rejected} requests in a row were rejected. The last: {reply.problem}"
+                            f"{rejected} requests in a row were rejected. The last: {problem.detail}"
                         )
             except BaseException:
                 # Calls that have not begun are not made. Those under way end, and their replies are stored.
@@ -104,9 +105,9 @@ class Asker:
 
 def read_reply(reply: Reply, question: Question, scale: tuple[float, float]) -> Scores | Unread:
     """The scores in a reply, or why there are none."""
-    if reply.text is None:
-        kind, _, detail = (reply.problem or "transport: nothing came").partition(": ")
-        return Unread(kind, detail)  # type: ignore[arg-type]
+    if reply.problem is not None:
+        return reply.problem
+    assert reply.text is not None
     return read_scores(
         reply.text, question.reply, question.scores, scale, finish=reply.finish, refusal=reply.refusal
     )

@@ -20,6 +20,7 @@ from bench.endpoints.client import (
     RequestPacer,
 )
 from bench.judges.options import Judge, JudgeOptions
+from bench.judges.reading import Unread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +52,8 @@ class Reply:
     refusal: str | None = None
     usage: Mapping[str, Any] | None = None
     """Tokens, as the server counts them."""
-    problem: str | None = None
+    problem: Unread | None = None
+    """Why the call gave no text: ``refused``, ``rejected`` or ``transport``."""
     is_final: bool = True
     """False where asking again may help: the transport failed."""
     shared: bool = False
@@ -115,10 +117,10 @@ def ask(endpoint: Endpoint, body: Mapping[str, Any], *, price: float | None = No
         raise
     except Refused as error:
         is_content = error.code in CONTENT_CODES
-        kind = "refused" if is_content else "rejected"
-        return Reply(None, error.status, problem=f"{kind}: {error}", is_final=is_content)
+        problem = Unread("refused" if is_content else "rejected", str(error))
+        return Reply(None, error.status, problem=problem, is_final=is_content)
     except EndpointError as error:
-        return Reply(None, error.status, problem=f"transport: {error}", is_final=False)
+        return Reply(None, error.status, problem=Unread("transport", str(error)), is_final=False)
     return read_answer(answer)
 
 
@@ -131,7 +133,9 @@ def read_answer(answer: Mapping[str, Any]) -> Reply:
         return Reply(
             None,
             200,
-            problem="rejected: the answer has no choices[0].message. Is it the address of a chat API?",
+            problem=Unread(
+                "rejected", "the answer has no choices[0].message. Is it the address of a chat API?"
+            ),
             is_final=False,
         )
     content = message.get("content")

@@ -22,7 +22,7 @@ from bench.judges.chat import Reply, image_url
 from bench.judges.options import Judge, JudgeError, JudgeOptions, column_name
 from bench.judges.prices import CallEstimate, estimate
 from bench.judges.reading import Unread
-from bench.judges.replies import ReplyKey, ReplyLog, StoredJudge
+from bench.judges.replies import ReplyKey, ReplyLog, StoredJudge, stored_judges
 from bench.judges.rubrics import Question, Rubric, RubricError, load_rubric, unmet
 from bench.metrics.types import NoValue, Pair, ReasonCode
 from bench.progress import Progress, Silent
@@ -56,9 +56,8 @@ class JudgingSummary:
     stopped: str = ""
     """Why it stopped before its end. Empty where it did not."""
 
-    def remarks(self, judge: Judge) -> Iterator[str]:
+    def remarks(self) -> Iterator[str]:
         """Yields what a user must know of the replies."""
-        yield from (f"rubric {judge.wording.rubric.name}: {remark}" for remark in judge.wording.remarks)
         if len(self.served) > 1:
             models = ", ".join(f"{name or 'unnamed'} ({count})" for name, count in self.served.items())
             yield f"the server answered with several models, whose scores have versions of their own: {models}"
@@ -132,6 +131,21 @@ def missing_calls(store: RunStore, judge: Judge, protocols: Collection[str] | No
         for number in range(judge.options.passes)
     }
     return sum(log.find(key) is None and cache.lacks(key, question) for key, question in keys.items())
+
+
+def replaced_scores(store: RunStore, judge: Judge) -> list[str]:
+    """A sentence for each judge whose scores count now, and will not once this judge has written its own."""
+    columns = {judge.column(name) for name in judge.wording.rubric.columns}
+    frame = store.scores()
+    counting = set(frame["metric_version"][frame["metric"].isin(columns)])
+    return [
+        f"the run has scores of the same columns by {other.options.model} (judge/{other.digest}.json), which these "
+        "replace. To keep both, give one of the judges a label, such as -o label=second"
+        for other in stored_judges(store)
+        if other.digest != judge.digest
+        and columns & {column_name(other.options, name) for name in load_rubric(other.options.rubric).columns}
+        and counting & set(other.versions)
+    ]
 
 
 def judge_run(

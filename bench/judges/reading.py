@@ -25,12 +25,16 @@ VERSION = "1"
 MANY_BRACKETS = 50
 
 
+UnreadKind = Literal["refused", "truncated", "unparsable", "out of range", "rejected", "transport"]
+
+
 @dataclass(frozen=True)
 class Unread:
-    """A reply without scores, and the reason: its kind, then details."""
+    """A reply without scores, and why it has none."""
 
-    kind: Literal["refused", "truncated", "unparsable", "out of range", "rejected", "transport"]
+    kind: UnreadKind
     detail: str
+    """A sentence for people. Nothing is decided by its words."""
 
     @property
     def reason(self) -> str:

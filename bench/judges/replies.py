@@ -6,13 +6,13 @@ import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast, get_args
 
 from bench.files import parse_json
 from bench.judges.chat import Reply
 from bench.judges.options import Judge, JudgeOptions
 from bench.judges.prices import spent
-from bench.judges.reading import Scores, Unread
+from bench.judges.reading import Scores, Unread, UnreadKind
 from bench.store import RunStore
 from bench.store.errors import writing
 from bench.store.journal import Journal
@@ -105,7 +105,8 @@ class StoredJudge:
         """Yields each version with a sentence about the judge."""
         options = self.options
         passes = f"{options.passes} passes" if options.passes > 1 else "one pass"
-        cases = f", {options.limit} cases of each category" if options.limit else ""
+        noun = "case" if options.limit == 1 else "cases"
+        cases = f", {options.limit} {noun} of each category" if options.limit else ""
         side = f"at most {options.longest_side} px" if options.longest_side else "at their own size"
         for version, model in self.versions.items():
             yield (
@@ -128,12 +129,14 @@ def stored_judges(store: RunStore) -> list[StoredJudge]:
 
 
 _KEY_FIELDS = ("protocol", "protocol_version", "case", "edit", "question")
-_REPLY_FIELDS = ("status", "model", "text", "finish", "refusal", "usage", "problem", "is_final")
+_REPLY_FIELDS = ("status", "model", "text", "finish", "refusal", "usage", "is_final")
 
 
 def reply_fields(reply: Reply) -> dict[str, Any]:
     """A reply as JSON values, without those that it lacks."""
     fields = {name: getattr(reply, name) for name in _REPLY_FIELDS}
+    if reply.problem is not None:
+        fields["problem"] = {"kind": reply.problem.kind, "detail": reply.problem.detail}
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -161,7 +164,19 @@ def reply_of(row: Any, *, shared: bool) -> Reply:
         row.get("finish"),
         row.get("refusal"),
         row.get("usage"),
-        row.get("problem"),
+        _problem(row["problem"]) if "problem" in row else None,
         bool(row.get("is_final", True)),
         shared,
     )
+
+
+def _problem(value: Any) -> Unread:
+    """The problem of a stored reply. Raises KeyError, TypeError or ValueError for another shape."""
+    if isinstance(value, str):
+        # Logs of earlier versions have "kind: detail".
+        kind, _, detail = value.partition(": ")
+    else:
+        kind, detail = value["kind"], value["detail"]
+    if kind not in get_args(UnreadKind) or not isinstance(detail, str):
+        raise ValueError(f"unknown problem {value!r:.80}")
+    return Unread(cast("UnreadKind", kind), detail)

@@ -76,6 +76,11 @@ def test_a_run_is_judged_later_and_again_with_another_model(
     assert run("judge", "edits", "runs/plain", *options, "--dry-run") == 0
     assert "8 calls" in capsys.readouterr().out
     assert run("judge", "edits", "runs/plain", *options) == 0
+    # Another judge of the same columns would replace the scores. The user is told before the first call.
+    capsys.readouterr()
+    assert run("judge", "edits", "runs/plain", *options, "-o", "temperature=1", "--dry-run") == 0
+    output = capsys.readouterr()
+    assert "the run has scores of the same columns by m" in output.out + output.err
     assert run("judge", "edits", "runs/plain", *options, "-o", "label=again", "-o", "temperature=1") == 0
     assert len(api.forms) == 16
     assert run("report", "runs/plain") == 0

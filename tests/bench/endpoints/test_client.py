@@ -94,7 +94,7 @@ def test_retry_after_is_honoured_and_never_shortens_the_pause(api: FakeApi) -> N
 
 def test_an_answer_that_asks_for_hours_is_an_error_at_once(api: FakeApi) -> None:
     api.answers = [error(429, "slow down", Retry_After="7200")]
-    with pytest.raises(EndpointError, match=r"slow down It asks to wait 7200 s: run again after that"):
+    with pytest.raises(EndpointError, match=r"slow down. It asks to wait 7200 s: run again after that"):
         endpoint(api).post({}, [PNG])
     assert len(api.forms) == 1
 
@@ -111,7 +111,7 @@ def test_retry_after_in_both_forms() -> None:
 def test_it_gives_up_after_the_retries(api: FakeApi) -> None:
     api.answers = [error(503, "overloaded")] * 9
     clock = Clock()
-    with pytest.raises(EndpointError, match=r"status 503: overloaded.*Given up after 3 calls") as caught:
+    with pytest.raises(EndpointError, match=r"status 503: overloaded\. Given up after 3 calls") as caught:
         endpoint(api, clock, retries=2, backoff=1.0).post({}, [PNG])
     assert not isinstance(caught.value, Refused)
     assert len(api.forms) == 3

@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 
 from bench.judges.options import JudgeError
-from bench.judges.pointwise import judge_run, missing_calls, planned_calls
+from bench.judges.pointwise import judge_run, missing_calls, planned_calls, replaced_scores
+from bench.judges.replies import ReplyLog
 from bench.store import RunStore
+from bench.store.errors import StoreError
 from tests.bench.endpoints.fake_server import Answer, FakeApi, error
 from tests.bench.fakes import make_case
 from tests.bench.judges.chats import chat, images_of, judge, scores, text_of
@@ -131,7 +133,7 @@ def test_a_failure_is_no_number_and_has_its_reason(
         (failed,) = [value for value in values if isinstance(value, str)]
         assert failed.startswith(reason)
         assert sum(summary.failures.values()) == 1
-        assert any("They are no numbers" in line for line in summary.remarks(judge()))
+        assert any("They are no numbers" in line for line in summary.remarks())
         # What the transport lost is asked again. What the judge answered is its answer.
         again = judge_run(store, judge())
         assert again.calls == reason.startswith("error")
@@ -191,7 +193,7 @@ def test_the_version_has_the_model_that_answered(api: FakeApi, tmp_path: Path) -
         frame = store.scores()
         assert frame[frame["metric"] == "judge_follow"]["metric_version"].nunique() == 2
         assert summary.served == {"judge-2025-08-01": 1, "judge-2025-04-14": COUNT - 1}
-        assert any("several models" in line for line in summary.remarks(judge()))
+        assert any("several models" in line for line in summary.remarks())
 
 
 def test_a_label_keeps_two_judges_apart(api: FakeApi, tmp_path: Path) -> None:
@@ -279,8 +281,60 @@ def test_a_judge_that_is_killed_loses_no_reply_and_repeats_none(api: FakeApi, tm
     with RunStore.open(tmp_path / "run") as store:
         summary = judge_run(store, judge())
         rows = lines(store.path)
-        assert summary.calls == count - answered
+        # One that died between the cache and the log is taken from the cache.
+        assert summary.calls + summary.shared == count - answered
         assert len(rows) == len({row["case"] for row in rows}) == count
         assert len(by_case(store, "judge_follow")) == count
     # A call whose reply was under way when the process died is made again, and no other.
     assert calls - answered <= 3
+
+
+def test_a_judge_without_a_label_tells_whose_scores_it_replaces(api: FakeApi, tmp_path: Path) -> None:
+    with run(tmp_path / "run") as store:
+        other = judge(model="other")
+        assert replaced_scores(store, other) == []
+        judge_run(store, judge())
+        # The same judge goes on, also with more passes, and a label keeps two judges apart.
+        for same in (judge(), judge(passes=2), judge(model="other", label="second")):
+            assert replaced_scores(store, same) == []
+        (warning,) = replaced_scores(store, other)
+        assert f"by judge-2025 (judge/{judge().digest}.json), which these replace" in warning
+        assert "-o label=" in warning
+        # The scores of the second count now: it is the first that would replace them.
+        judge_run(store, other)
+        assert replaced_scores(store, other) == []
+        assert len(replaced_scores(store, judge())) == 1
+        # Judging again with a label keeps both, without a call.
+        before = len(api.forms)
+        judge_run(store, judge(model="other", label="second"))
+        judge_run(store, judge())
+        assert len(api.forms) == before
+        frame = store.scores()
+        versions = frame.groupby("metric")["metric_version"].unique()
+        assert [judge().version("judge-2025-04-14")] == list(versions["judge_follow"])
+        assert [other.version("judge-2025-04-14")] == list(versions["judge_follow@second"])
+
+
+@pytest.mark.parametrize("kind", ["rejected", "transport", "refused"])
+def test_a_problem_of_an_earlier_version_is_read(api: FakeApi, tmp_path: Path, kind: str) -> None:
+    """Logs had a problem as one text, ``kind: detail``."""
+    answers = {"rejected": error(400, "a: b"), "transport": error(503, "a: b")}
+    with run(tmp_path / "run") as store:
+        api.answers = [answers.get(kind, error(400, "a: b", "content_filter"))]
+        judge_run(store, judge(concurrency=1))
+        reasons = by_case(store, "judge_follow")
+        (file,) = (store.path / "judge").glob("*.jsonl")
+        rows = lines(store.path)
+        (failed,) = [row for row in rows if "problem" in row]
+        assert failed["problem"]["kind"] == kind
+        failed["problem"] = f"{kind}: {failed['problem']['detail']}"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        replies = ReplyLog(store, judge().digest).answered().values()
+        (problem,) = [reply.problem for reply in replies if reply.problem is not None]
+        assert problem.kind == kind
+        assert any(str(value).endswith(f"{kind}: {problem.detail}") for value in reasons.values())
+        # A kind that does not exist is a broken line.
+        failed["problem"] = "lost: somewhere"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(StoreError, match="unknown problem 'lost: somewhere'"):
+            ReplyLog(store, judge().digest)

@@ -12,6 +12,7 @@ from bench.judges.chat import Reply
 from bench.judges.options import JudgeOptions, judge_problems
 from bench.judges.pointwise import judge_run, planned_calls
 from bench.judges.prices import Bill, CallTokens, Prices, estimate, spent
+from bench.judges.reading import Unread
 from tests.bench.endpoints.fake_server import Answer, FakeApi
 from tests.bench.fakes import make_case
 from tests.bench.judges.chats import judge, scores
@@ -103,7 +104,7 @@ def test_what_was_spent_leaves_out_shared_and_failed_replies() -> None:
     replies = [
         reply(prompt_tokens=10, completion_tokens=1),
         Reply("x", 200, usage={"prompt_tokens": 99, "completion_tokens": 9}, shared=True),
-        Reply(None, 503, problem="transport: busy"),
+        Reply(None, 503, problem=Unread("transport", "busy")),
         Reply("x", 200),
     ]
     assert spent(Prices(1.0), replies) == {"calls": 2, "input_tokens": 10, "output_tokens": 1, "cost": 2.0}
