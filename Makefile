@@ -1,4 +1,4 @@
-# make demo   set up, then run the main job on the embedded models (about 5 minutes on 2 cores)
+# make demo   set up, then run the main job on the embedded models (4 to 6 minutes on 2 cores)
 # make test   set up, then lint, type-check and test
 # make test-fast  the same without what takes long (about two minutes)
 # make study-demo  set up, and open a preference study of the demo's edits

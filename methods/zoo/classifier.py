@@ -23,11 +23,12 @@ from torch.nn import functional as F
 
 from methods.zoo.data import to_tensor
 from methods.zoo.failures import OTHER
+from methods.zoo.manifest import ZooError
 
+# See ``ClassifierNetwork``.
 WIDTHS = (32, 64, 96, 128)
-# Residual blocks at 32, 16, 8, 4 and 2 positions per side.
 BLOCKS = (1, 2, 2, 2, 1)
-# Features of single pixels.
+# Learned features of the colour of one pixel.
 _COLORS = 32
 # Pixels along each side of both views.
 SIDE = 64
@@ -45,6 +46,8 @@ class ClassifierNetwork(nn.Module):
     """Images and regions => one row of logits per attribute.
 
     ``labels`` maps each attribute to its values, in the order of the logits. ``other`` is added to each as the last.
+    ``widths``: channels at 32, 16, 8 and 4 positions per side. At 2 there are as many as at 4. ``blocks``: residual
+    blocks at these five sizes.
     """
 
     def __init__(
@@ -263,11 +266,19 @@ def save(folder: Path, model: ClassifierNetwork) -> None:
 
 
 def load(folder: Path, device: str = "cpu") -> ClassifierNetwork:
-    """The classifier of a folder that :func:`save` wrote, in evaluation mode, float32."""
+    """The classifier of a folder that :func:`save` wrote, in evaluation mode, float32.
+
+    Raises ZooError for a folder of an earlier version.
+    """
     from safetensors.torch import load_file
 
     # The configuration fixes the order of the values.
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "blocks" not in config:
+        raise ZooError(
+            f"{folder} holds a classifier of an earlier version, with other layers: train it anew "
+            "(`run_bench.py train reader`)."
+        )
     model = ClassifierNetwork(config["labels"], config["widths"], config["blocks"])
     model.load_state_dict({k: v.float() for k, v in load_file(folder / "reader.safetensors").items()})
     return model.to(device).eval()

@@ -376,7 +376,7 @@ def _labelled_part(
 ) -> tuple[NDArray[np.uint8], Mask, dict[str, str]]:
     """As :meth:`MiniWorld.labelled`, for a scene before or after an edit of level 2 or 3.
 
-    The regions are closer than in level 1: objects are small, and their neighbours are of the same class.
+    Silhouettes are closer than in level 1: objects are small, and their neighbours are of the same class.
     """
     scene = edit.edited if rng.random() < 0.5 else edit.scene
     index = int(rng.integers(len(scene.objects)))
@@ -392,18 +392,8 @@ def _labelled_part(
     if rng.random() < 0.1:
         return pixels, ~np.logical_or.reduce(masks), {"background": scene.backdrop}
     labels = {"background": scene.backdrop, "category": thing.category, "color": thing.color}
-    # The region must not tell the class. A classifier that saw silhouettes and their boxes alone read one of ten ground
-    # truths wrongly in the box of the class before the edit, and no other.
-    if thing.trim is None and rng.random() < 0.45:
-        box = class_box(scene, pixels, masks, index)
-        if box is not None:
-            others = [name for name in CATEGORIES if name != thing.category]
-            labels["category"] = others[int(rng.integers(len(others)))]
-            return render_scene(scene.with_claim("category", labels["category"], index))[0], box, labels
-    if thing.trim is None and rng.random() < 0.3:
-        return pixels, _loose(masks, index, rng), labels
     if thing.trim is None:
-        return pixels, _close(masks[index], rng), labels
+        return _labelled_object(scene, index, pixels, masks, labels, rng)
     # Half of the regions are the thin parts alone, as the edits of a trim are.
     labels["trim"] = thing.trim
     if rng.random() < 0.5:
@@ -411,6 +401,33 @@ def _labelled_part(
     other = next(color for color in COLORS if color != thing.trim)
     thin = (pixels != render_scene(scene.with_claim("trim", other, index))[0]).any(axis=2)
     return pixels, dilate(thin, float(rng.integers(2))), labels
+
+
+def _labelled_object(
+    scene: Scene,
+    index: int,
+    pixels: NDArray[np.uint8],
+    masks: Sequence[Mask],
+    labels: dict[str, str],
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.uint8], Mask, dict[str, str]]:
+    """An object without a trim, in a region whose shape does not tell its class.
+
+    A classifier that had learned from silhouettes and their boxes alone guessed the class from the region. In the box
+    of the class before an edit it read one of ten ground truths wrongly, and nearly none in a box of the right class.
+    """
+    # Another class in the box of this one.
+    if rng.random() < 0.45:
+        box = class_box(scene, pixels, masks, index)
+        if box is not None:
+            others = [name for name in CATEGORIES if name != scene.objects[index].category]
+            other = others[int(rng.integers(len(others)))]
+            changed, _ = render_scene(scene.with_claim("category", other, index))
+            return changed, box, labels | {"category": other}
+    # A box far around the object, or its silhouette.
+    if rng.random() < 0.3:
+        return pixels, _loose(masks, index, rng), labels
+    return pixels, _close(masks[index], rng), labels
 
 
 # Smallest scale at which the lines of a trim are nearly one pixel wide at 64 px, and not a mere tint.
@@ -432,23 +449,24 @@ def _with_trim(scene: Scene, index: int, rng: np.random.Generator) -> Scene:
 def _close(mask: Mask, rng: np.random.Generator) -> Mask:
     """The silhouette grown by up to 2 px, or in a quarter of the cases its box grown by as much."""
     grow = int(rng.integers(3))
-    box = bounds(mask)
-    if box is None or rng.random() < 0.75:
+    if not mask.any() or rng.random() < 0.75:
         return dilate(mask, grow)
+    return _box(mask, [grow] * 4)
+
+
+def _box(mask: Mask, grow: Sequence[int] | NDArray[np.int64]) -> Mask:
+    """The box of a mask that is not empty. ``grow``: pixels that it grows at the top, bottom, left and right."""
+    box = bounds(mask)
+    assert box is not None
     left, top, right, bottom = box
     region = np.zeros_like(mask)
-    region[max(0, top - grow) : bottom + grow, max(0, left - grow) : right + grow] = True
+    region[max(0, top - grow[0]) : bottom + grow[1], max(0, left - grow[2]) : right + grow[3]] = True
     return region
 
 
 def _loose(masks: Sequence[Mask], index: int, rng: np.random.Generator) -> Mask:
     """A box around one object, each side moved outwards by up to 9 px, without the other objects."""
-    box = bounds(masks[index])
-    assert box is not None
-    left, top, right, bottom = box
-    grow = rng.integers(10, size=4)
-    region = np.zeros_like(masks[index])
-    region[max(0, top - grow[0]) : bottom + grow[1], max(0, left - grow[2]) : right + grow[3]] = True
+    region = _box(masks[index], rng.integers(10, size=4))
     for place, other in enumerate(masks):
         if place != index:
             region &= ~dilate(other, 1)
@@ -463,14 +481,10 @@ def _prompt(subject: Face | Scene) -> str:
 
 def _sloppy(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
     """The silhouette or its box, grown by a few pixels."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     grow = rng.integers(0, 6, size=4)
-    region = np.zeros_like(mask)
-    top, bottom = max(0, int(rows[0] - grow[0])), int(rows[-1] + 1 + grow[1])
-    left, right = max(0, int(columns[0] - grow[2])), int(columns[-1] + 1 + grow[3])
     if rng.random() < 0.5:
-        region[top:bottom, left:right] = True
-        return region
+        return _box(mask, grow)
+    region = np.zeros_like(mask)
     for dy in range(-1, 2):
         for dx in range(-1, 2):
             region |= np.roll(mask, (dy, dx), (0, 1))

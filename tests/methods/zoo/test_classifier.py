@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from bench.images import mask_array, to_array
 from bench.metrics.success import change_holds
-from methods.zoo import classifier, classifier_recipe, entry, thresholds
+from methods.zoo import ZooError, classifier, classifier_recipe, entry, thresholds
 from methods.zoo.data import to_tensor
 from methods.zoo.failures import OTHER
 from methods.zoo.features import EmbeddedClassifier
@@ -139,6 +142,19 @@ def test_every_head_can_answer_other() -> None:
     (answer,) = model.read(np.zeros((1, 64, 64, 3), np.uint8), np.ones((1, 64, 64), bool))
     assert answer["color"].keys() == {"red", "blue", OTHER}
     assert sum(answer["color"].values()) == pytest.approx(1)
+
+
+def test_a_saved_classifier_is_read_back_and_one_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
+    model = classifier.ClassifierNetwork({"color": ("red", "blue")}, (8, 8, 8, 8), (1, 2, 1, 1, 1))
+    classifier.save(tmp_path, model.half().float())
+    again = classifier.load(tmp_path)
+    assert again.blocks == (1, 2, 1, 1, 1)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["blocks"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ZooError, match=r"earlier version.*train reader"):
+        classifier.load(tmp_path)
 
 
 def test_a_batch_is_half_renders_then_ideal_and_spoiled_edits() -> None:
