@@ -25,8 +25,8 @@ SET_INTERVAL_NOTE = (
     "about the value expected at this n."
 )
 
-# Units of values in [0, 1] that read better as per cent.
-_SHARES = frozenset({"share", "fraction", "rate", OUTCOME, "%"})
+# Units of values in [0, 1] that read better as per cent. A value whose unit is % already is per cent.
+_SHARES = frozenset({"share", "fraction", "rate", OUTCOME})
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,15 @@ import pandas as pd
 import pytest
 
 from bench.edit import MethodSpec
+from bench.metrics.drift import DriftZoom
 from bench.metrics.types import MetricInfo
 from bench.stats import share
 from bench.store import RunStore
+from bench.tables.numbers import number
 from bench.tables.style import Style
 from bench.tables.table import Cell, Column, Row, Table
 from reports import build
+from reports.data.metrics import heading
 from reports.data.report_data import ReportData, ReportError
 from reports.data.scores import control_titles, load, method_titles
 from reports.data.summary import summary
@@ -53,6 +56,20 @@ def test_a_column_has_about_four_digits(
     records = [{"value": value, "low": low, "high": high} for value in values]
     data = ReportData(pd.DataFrame(), {"m": fake.info(unit, True)})
     assert tabulate._column(tabulate.Pick("m", "m"), data, records).decimals == decimals
+
+
+def test_a_value_in_per_cent_is_not_multiplied_again() -> None:
+    infos = {
+        "drift_zoom": MetricInfo("", "1", DriftZoom.unit, None, ""),
+        "leak_area": fake.info("share", False),
+    }
+    data = ReportData(pd.DataFrame(), infos)
+    texts = {}
+    for metric in infos:
+        value = {"value": 0.025 if metric == "leak_area" else 2.5, "low": None, "high": None}
+        column = tabulate._column(tabulate.Pick(heading(metric), metric), data, [value])
+        texts[column.title] = number(value["value"], column)
+    assert texts == {"drift zoom %": "2.500", "leak area % ↓": "2.50"}
 
 
 def test_marks_are_explained_one_by_one(frame: pd.DataFrame) -> None:
