@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,8 +83,15 @@ class WrittenReport:
         return main + (by_truth or judged) + [table for table in tables if table.name.startswith("judges-")]
 
     def terminal(self, width: int, *, everything: bool) -> Iterator[RenderableType]:
-        """Yields the main tables for a terminal: five columns each, or with ``everything`` all of them."""
-        yield from terminal_tables(self.headline(), width, everything=everything)
+        """Yields the main tables for a terminal: five columns each, or with ``everything`` all of them.
+
+        Notes that :attr:`warnings` repeats are left out: the command prints the warnings after the tables.
+        """
+        tables = [
+            replace(table, notes=tuple(note for note in table.notes if note not in self.warnings))
+            for table in self.headline()
+        ]
+        yield from terminal_tables(tables, width, everything=everything)
 
 
 def terminal_tables(tables: Sequence[Table], width: int, *, everything: bool) -> Iterator[RenderableType]:

@@ -94,8 +94,7 @@ def write_report(
         files += _write(store, {"figures/figures.tex": "\n".join([latex.HEAD_OF_FIGURES, *floats])})
         _remove_stale(store, [*files, *images])
 
-    # Warnings for the terminal, each once.
-    # The terminal shows neither notes nor captions of tables, so warnings about a small n are printed separately.
+    # Warnings of all tables, each once. The terminal shows the main tables alone, without captions.
     too_small = [warning for table in report.tables for warning in table.too_small]
     gaps = [] if paper is None else paper.gaps
     warnings = dict.fromkeys([*too_small, *latex.warnings(report.tables), *gaps])

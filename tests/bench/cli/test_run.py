@@ -31,6 +31,22 @@ def test_run_edits_scores_and_reports(place: Path, capsys: pytest.CaptureFixture
     assert "copy_input" in capsys.readouterr().out
 
 
+def test_a_warning_that_the_tables_have_is_printed_once(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # With two methods, the two source images are too few for a comparison.
+    methods = "  - {method: moody, label: another, options: {fail: none of these dots}}\n"
+    suite = (SUITE % "").replace("metrics:", f"{methods}metrics:") + "limit: 1\n"
+    (place / "dots.yaml").write_text(suite)
+    for command in (("run", "dots.yaml", "--device", "cpu"), ("report", "runs/dots", "--all")):
+        capsys.readouterr()
+        assert run(*command, "--plugin", "cli_plugin") == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert printed.count("Too small for the claim (dots): 2 source images are too few") == 1
+        # The report's files have it beside the table.
+        assert "Too small for the claim (dots)" in (place / "runs/dots/report/tables/tables.md").read_text()
+
+
 def test_a_repeated_run_makes_and_scores_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("run", "dots.yaml", "--plugin", "cli_plugin", "--device", "cpu")
     assert run(*arguments) == 0
