@@ -252,8 +252,10 @@ def _messages(error: ValidationError, lines: Mapping[KeyPath, int], origin: str)
         elif problem["type"] == "missing":
             what = "missing. Add it."
         else:
-            what = f"{problem['msg'].removeprefix('Value error, ')}, got {_short(problem['input'])}."
-        yield f"{where}: {dotted(path)}: {what}"
+            # A problem of the whole suite has no path, and its input is the whole file.
+            value = f", got {_short(problem['input'])}" if path else ""
+            what = f"{problem['msg'].removeprefix('Value error, ')}{value}."
+        yield ": ".join(filter(None, (where, dotted(path), what)))
 
 
 def _short(value: object) -> str:

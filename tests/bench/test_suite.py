@@ -79,6 +79,12 @@ def test_seeds_and_choices_that_cannot_be_are_named(old: str, new: str, message:
     assert message in bad(GOOD.replace(old, new))
 
 
+def test_a_problem_of_the_whole_suite_names_no_key_and_does_not_print_the_file() -> None:
+    assert bad(GOOD.replace("label: Weak", "label: Weak\n    best_of: 2 by leak_lpips")) == (
+        "s.yaml: best_of: 2 by leak_lpips: choose among at least 2 and at most all of the 1 seeds."
+    )
+
+
 def test_a_choice_needs_a_metric_of_single_edits_with_a_direction() -> None:
     def configure(metric: str) -> None:
         text = GOOD.replace("seed: 7", "seeds: [0, 1]").replace("label: Weak", f"best_of: 2 by {metric}")
