@@ -30,7 +30,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class CallTokens:
-    """CallTokens of one call."""
+    """Tokens of one call, sent and received. Means and estimates need not be whole."""
 
     input: float
     output: float
@@ -145,7 +145,7 @@ class Bill:
         # A server may count more tokens than the rule: the largest ratio so far.
         self._factor = 1.0
         self.input = self.output = 0
-        """CallTokens of the replies so far, by the server's count."""
+        """Tokens of the replies so far, by the server's count."""
         self.cost = 0.0
         """Price of the replies so far."""
         self.uncounted = 0

@@ -42,7 +42,7 @@ class FaceIdentity(PublishedMetric):
         super().__init__(features)
         self.version = versioned(type(self).version, arcface.FACE_PACK.identity())
         # Edits of one source come one after another: its face is looked for once.
-        self._found: tuple[str, NDArray[np.float64] | None] = ("", None)
+        self._last_face: tuple[str, NDArray[np.float64] | None] = ("", None)
 
     @classmethod
     def problems(cls, features: Features) -> list[str]:
@@ -54,9 +54,9 @@ class FaceIdentity(PublishedMetric):
 
     def _score(self, pair: Pair) -> Value:
         # Find the face in the source.
-        if self._found[0] != pair.source.key:
-            self._found = (pair.source.key, self._nets.find(pair.source.pixels))
-        points = self._found[1]
+        if self._last_face[0] != pair.source.key:
+            self._last_face = (pair.source.key, self._nets.find(pair.source.pixels))
+        points = self._last_face[1]
         if points is None:
             return NO_FACE
         alignment = arcface.Alignment.of_points(points)

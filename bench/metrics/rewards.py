@@ -1,8 +1,8 @@
 """Rewards: networks that were trained on people's choices among generated images, and an aesthetic score.
 
-They say how much people would like an image, and all but the last also whether it shows the prompt. VQAScore says the
-latter alone: it asks a vision-language model. They do not see
-the source, so they measure no leakage. Each is computed only where a suite names it.
+They say how much people would like an image, and all but the aesthetic score also whether it shows the prompt. VQAScore
+says only whether it shows the prompt: it asks a vision-language model. They do not see the source, so they measure no
+leakage. Each is computed only where a suite names it.
 
 ================== ==================================================================== =========================
 metric             formula                                                              source

@@ -34,8 +34,9 @@ PEB.tables = (() => {
   const protocolOf = (table, run) => run.protocols.find((p) => table.title.startsWith(`${p.name}:`))?.name ?? "";
 
   function caption(table, protocol) {
-    const name = table.title.replace(`${protocol}: `, "");
-    return name[0].toUpperCase() + name.slice(1);
+    const name = protocol ? table.title.replace(`${protocol}: `, "") : table.title;
+    /* The name of a metric, such as judge_follow, stays as it is. */
+    return /^[a-z]+_/.test(name) ? name : name[0].toUpperCase() + name.slice(1);
   }
 
   /* A table is made when it is first opened. */

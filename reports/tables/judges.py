@@ -6,6 +6,8 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bench.edit import ALL
 from bench.metrics.types import MetricInfo, ReasonCode
 from bench.tables.numbers import finite
@@ -67,9 +69,12 @@ def _whole(
         scored = [row for row in of_title if row is not None]
         if not scored:
             continue
-        of_method = scores[(scores["method"] == digest) & scores["value"].isna()]
-        is_failure = [_is_failure(reason) for reason in of_method["reason"]]
-        failed = len(of_method[is_failure].drop_duplicates(["case", "seed"]))
+        # Failures are counted in edits: one that two judges refuse is one. So are the edits that were judged.
+        of_method = scores[scores["method"] == digest]
+        lacking = of_method[of_method["value"].isna()]
+        is_failure = [_is_failure(reason) for reason in lacking["reason"]]
+        failed = _edits(lacking[is_failure])
+        judged_edits = _edits(of_method.drop(index=lacking[~np.array(is_failure, bool)].index))
         n = max(int(row["n"]) for row in scored)
         cells = (
             *(
@@ -78,7 +83,7 @@ def _whole(
                 else Cell(finite(row["value"]), finite(row["low"]), finite(row["high"]), int(row["n"]))
                 for row in of_title
             ),
-            Cell(float(failed), n=n + failed),
+            Cell(float(failed), n=judged_edits),
         )
         rows.append(Row(title, title in data.controls, cells, n, max(int(row["failed"]) for row in scored)))
     # Their columns.
@@ -98,10 +103,16 @@ def _whole(
         (*columns, Column("failed replies", "failed_replies", decimals=0, protocol=protocol)),
         tuple(sorted(rows, key=lambda row: row.control)),
         (
-            "failed: edits of which a reply was refused, cut off, out of range or unreadable. They enter no mean.",
+            "failed replies: edits of which a reply was refused, cut off, out of range or unreadable. They enter no "
+            "mean.",
         ),
         (MEAN_INTERVAL_NOTE,),
     )
+
+
+def _edits(scores: pd.DataFrame) -> int:
+    """Number of edits of one method that some scores are of."""
+    return len(scores.drop_duplicates(["case", "seed"]))
 
 
 def _is_failure(reason: str | None) -> bool:

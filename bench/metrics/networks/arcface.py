@@ -178,12 +178,12 @@ def decoded(
 
 def without_overlaps(boxes: NDArray[np.float64], scores: NDArray[np.float64]) -> list[int]:
     """Indices of the boxes that overlap no better one by more than 0.4 of their union, the best first."""
-    kept: list[int] = []
+    best: list[int] = []
     rest = np.argsort(-scores, kind="stable")
     while len(rest):
-        kept.append(int(rest[0]))
+        best.append(int(rest[0]))
         rest = rest[1:][_overlaps(boxes[rest[0]], boxes[rest[1:]]) <= LARGEST_OVERLAP]
-    return kept
+    return best
 
 
 def _overlaps(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -95,6 +95,22 @@ def test_a_run_is_judged_later_and_again_with_another_model(
     assert "4.0 is stored, the replies in judge/" in capsys.readouterr().out
 
 
+def test_failed_replies_are_counted_in_edits_whatever_the_number_of_judges(suite: Path, api: FakeApi) -> None:
+    judges = JUDGED.replace("judged", "two") + (
+        "  - {rubric: masked-edit, model: m, label: second, temperature: 1, requests_per_minute: 1.0e+9, "
+        "concurrency: 1}\n"
+    )
+    (suite / "two.yaml").write_text(judges)
+    # Eight edits, four of each method. The first judge refuses two, the second one of them.
+    no, yes = chat("I'm sorry, I can't help."), scores(4, 10, 9)
+    api.answers = [no, no, *[yes] * 6, no]
+    assert run("run", "two.yaml", *PLUGIN, "--device", "cpu") == 0
+    file = suite / "runs" / "two" / "report" / "tables" / "judges-dots.csv"
+    rows = list(csv.DictReader(file.open()))
+    assert sum(float(row["failed_replies"]) for row in rows) == 2
+    assert {row["failed_replies_n"] for row in rows} == {"4"}
+
+
 def test_pairs_are_written_as_votes_of_a_model(
     suite: Path, api: FakeApi, capsys: pytest.CaptureFixture[str]
 ) -> None:

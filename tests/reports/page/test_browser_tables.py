@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,3 +175,24 @@ def test_text_stands_out_from_its_ground() -> None:
                 low, high = sorted((value[text], value[ground]))
                 assert (high + 0.05) / (low + 0.05) >= 4.5, (scheme, text, ground)
     assert re.search(r"\.interval \{[^}]*color: var\(--faint\)", css)
+
+
+def test_a_folded_table_has_its_title_without_the_protocol(
+    browser: Browser, index: Path, tmp_path: Path
+) -> None:
+    report = shutil.copytree(index.parent, tmp_path / "report")
+    data = report / "page" / "data" / "run.js"
+    text = data.read_text()
+    # A table of the protocol gets the title of one across protocols, then that of one of a metric.
+    title = re.findall(r'"title":"(mini-coco: [^"]+)"', text)[-1]
+    for changed, expected in (
+        ("User preference: share of all votes", "User preference: share of all votes"),
+        ("mini-coco: judge_follow, and what failed", "judge_follow, and what failed"),
+    ):
+        data.write_text(text.replace(f'"title":"{title}"', f'"title":"{changed}"'))
+        page, complaints = opened(browser, report / index.name, "#tables")
+        folded = page.locator("#panel-tables details.fold > summary")
+        titles = [one.evaluate("(e) => e.firstChild.textContent") for one in folded.all()]
+        assert expected in titles
+        page.close()
+        assert complaints == []
