@@ -101,8 +101,10 @@ def pairs(
     from bench.judges.options import parse_judge
     from bench.judging import judge_pairs_of_edits
     from bench.store import RunStore
-    from bench.study.exchange import export_votes
+    from bench.study.exchange import check_ending, export_votes
 
+    if out is not None:
+        check_ending(out)
     screen = console(quiet=quiet)
     session = open_session(context, plugin)
     values = key_values(option, example="server=openai")
@@ -111,6 +113,8 @@ def pairs(
     with RunStore.open(folder) as store:
         if dry_run or not options.is_world:
             print_estimate(session, store, options, screen)
+        file = out or store.path / "judge" / "votes.csv"
+        _warn_of_other_votes(file, session, store, options, screen)
         if dry_run:
             return
         with progress_bar(screen) as progress:
@@ -118,12 +122,29 @@ def pairs(
         for line in summary.lines():
             screen.print(line, soft_wrap=True)
         if len(votes):
-            file = out or store.path / "judge" / "votes.csv"
             export_votes(votes, file)
             screen.print(f"votes: {file}", soft_wrap=True)
     if summary.stopped:
         complain(f"judge pairs was stopped before its end: {summary.stopped}")
         raise typer.Exit(1)
+
+
+def _warn_of_other_votes(
+    file: Path, session: Session, store: RunStore, options: JudgeOptions, screen: Console
+) -> None:
+    """Warns where a file has votes of another judge, which those of this one will replace."""
+    from bench.judges.pairwise import study_of_votes
+    from bench.judging import ready_judge
+    from bench.study.exchange import ExchangeError, import_votes
+
+    try:
+        studies = set(import_votes(file)["study"]) if file.exists() else set()
+    except ExchangeError:
+        # A damaged file is written anew.
+        studies = set()
+    judge, _ = ready_judge(session, store, options)
+    if studies - {study_of_votes(judge)}:
+        warn(screen, f"{file} has votes of another judge, which these replace. To keep both, set --out")
 
 
 def print_estimate(session: Session, store: RunStore, options: JudgeOptions, screen: Console) -> None:

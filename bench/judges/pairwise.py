@@ -192,6 +192,11 @@ def judge_pairs(
     return pd.DataFrame(votes), summary
 
 
+def study_of_votes(judge: Judge) -> str:
+    """The study that a judge's votes name: they have no study of people."""
+    return f"judge-{judge.digest}"
+
+
 def positions_of_replies(store: RunStore, judge: StoredJudge) -> list[tuple[str, str, float, float]]:
     """(protocol, case, winner's position in one order, in the other) of each pair with both verdicts, from the replies.
 
@@ -342,7 +347,7 @@ def _vote(
     # Either order, as both were shown: chosen by the hash, so that no position of the votes has an advantage.
     order = (first, second) if int(trial, 16) % 2 else (second, first)
     return {
-        "study": f"judge-{judge.digest}",
+        "study": study_of_votes(judge),
         "rater": served,
         "trial": trial[:20],
         "question": "better",

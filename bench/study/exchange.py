@@ -53,7 +53,7 @@ def export_votes(votes: pd.DataFrame, path: Path) -> None:
     VotesError for votes that break the rules of ``votes.frame``, and OSError.
     """
     path = Path(path)
-    to_bytes = _csv_bytes if _ending(path) == ".csv" else _parquet_bytes
+    to_bytes = _csv_bytes if check_ending(path) == ".csv" else _parquet_bytes
     # Refuse to drop anything silently.
     unknown = [str(column) for column in votes.columns if column not in FIELDS]
     if unknown:
@@ -71,7 +71,7 @@ def import_votes(path: Path) -> pd.DataFrame:
     ``votes.frame``, and OSError.
     """
     path = Path(path)
-    read = _read_csv if _ending(path) == ".csv" else _read_parquet
+    read = _read_csv if check_ending(path) == ".csv" else _read_parquet
     votes = read(path)
     # A file may have been edited by hand.
     try:
@@ -124,7 +124,8 @@ def anonymise(votes: pd.DataFrame, key: bytes | str | None = None) -> pd.DataFra
     return anonymous[list(FIELDS)]
 
 
-def _ending(path: Path) -> str:
+def check_ending(path: Path) -> str:
+    """The ending of a file of votes, ``.csv`` or ``.parquet``. Raises :class:`ExchangeError` for another."""
     ending = path.suffix.lower()
     if ending not in (".csv", ".parquet"):
         raise ExchangeError(f"{path.name}: the name must end in .csv or .parquet.")

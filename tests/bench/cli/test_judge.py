@@ -124,6 +124,18 @@ def test_pairs_are_written_as_votes_of_a_model(
     output = capsys.readouterr().out
     assert "flip rate 100.0 %" in output
     assert "votes: runs/plain/judge/votes.csv" in output
+    # The votes of another judge are replaced, and its user is told before the first call.
+    other = ("judge", "pairs", "runs/plain", "--model", "m2", "-o", "requests_per_minute=1.0e+9", "--dry-run")
+    assert run(*other) == 0
+    printed = capsys.readouterr()
+    assert "votes.csv has votes of another judge, which these replace" in printed.out + printed.err
+    assert run(*other, "--out", "other.csv") == 0
+    assert run("judge", "pairs", "runs/plain", *options) == 0
+    printed = capsys.readouterr()
+    assert "another judge" not in printed.out + printed.err
+    calls = len(api.forms)
+    assert run("judge", "pairs", "runs/plain", "--model", "m2", "--out", "votes.txt") == 2
+    assert len(api.forms) == calls
     votes = list(csv.DictReader((suite / "runs/plain/judge/votes.csv").open()))
     assert {(row["answer"], row["rater_kind"]) for row in votes} == {("tie", "model")}
     assert run("judge", "edits", "runs/plain", "--rubric", "pairs", *options) == 2
