@@ -237,8 +237,9 @@ def register(source: Uint8HWC, edited: Uint8HWC, mask: BoolHW | None) -> Similar
     levels = _pyramid(source, edited, mask)
     fine, coarse = levels[0], levels[-1]
     tiles = _Tiles(fine)
+    part = "image" if mask is None else "part outside the mask"
     if tiles.textured.sum() < LEAST_TILES or not _has_detail(fine):
-        return NoValue("the part outside the mask has too little detail to measure drift")
+        return NoValue(f"the {part} has too little detail to measure drift")
 
     # Candidates: from the identity, and from the coarse peak where that is another place.
     peak = _coarse_search(coarse)
@@ -256,7 +257,6 @@ def register(source: Uint8HWC, edited: Uint8HWC, mask: BoolHW | None) -> Similar
     # Refusal.
     colours = [smooth_colours(pixels, fine.size) for pixels in (source, edited)]
     if tiles.same_share(drift, *colours) < LEAST_SAME:
-        part = "image" if mask is None else "part outside the mask"
         return NoValue(f"less than half of the {part} matches the source: drift cannot be measured")
     # In pixels of the full size.
     (height, width), (h, w) = source.shape[:2], fine.size
@@ -400,7 +400,8 @@ class _Tiles:
     def same_share(self, drift: Similarity, source: FloatHWC, edited: FloatHWC) -> float:
         """Share of the area that stayed the same, after undoing a drift and changes of light and colour.
 
-        ``source`` and ``edited`` are the colours at the size of the level.
+        ``source`` and ``edited`` are ``(h, w, 3)`` smoothed colours in [0, 1], at the size of the level. The share is
+        in [0, 1], and 0 where no tile matches.
         """
         correlations = self.correlations(drift)
         matches = self._pixels_of(self.textured, correlations > MATCHING)

@@ -24,7 +24,7 @@ _ITERATIONS = 5
 
 
 def smooth_colours(pixels: Uint8HWC, size: tuple[int, int]) -> FloatHWC:
-    """Smoothed colours in [0, 1] at ``size`` (height, width)."""
+    """Smoothed colours of an ``(H, W, 3)`` image at another ``size`` (h, w): ``(h, w, 3)`` in [0, 1]."""
     from PIL import Image
     from scipy.ndimage import gaussian_filter
 
@@ -36,8 +36,9 @@ def smooth_colours(pixels: Uint8HWC, size: tuple[int, int]) -> FloatHWC:
 def relit(source: FloatHWC, edited: FloatHWC, at: BoolHW) -> FloatHWC:
     """The source under the edited image's light: ``a + source * (b + c x + d y)`` for each channel.
 
-    The light is fitted at the pixels ``at``. The identity has the weight of :data:`PRIOR` of all pixels, so that
-    few pixels of few colours do not explain any other colour.
+    All images are ``(h, w, 3)`` in [0, 1]. x and y go from -1 to 1 over the image. The light is fitted at the pixels
+    ``at``, ``(h, w)`` bool. The identity has the weight of :data:`PRIOR` of all pixels, so that few pixels of few
+    colours do not explain any other colour.
     """
     height, width = at.shape
     x, y = (
