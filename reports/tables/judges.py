@@ -116,7 +116,7 @@ def _edits(scores: pd.DataFrame) -> int:
 
 
 def _is_failure(reason: str | None) -> bool:
-    """True where the judge failed: a case without what the rubric needs, or a failed edit, is none."""
+    """True where the judge failed. A failed edit or a case without what the rubric needs does not count."""
     return ReasonCode.of(reason) in (ReasonCode.JUDGE, ReasonCode.ERROR)
 
 

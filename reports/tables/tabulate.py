@@ -176,7 +176,7 @@ def _notes(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
         cell.n
         for row in rows
         for cell, column in zip(row.cells, columns, strict=True)
-        if is_frechet(column.metric) and 0 < cell.n < SMALL_SET
+        if is_frechet(column.metric) and cell.value is not None and cell.n < SMALL_SET
     ]
     if small:
         yield (

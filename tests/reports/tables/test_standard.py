@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +155,15 @@ def test_small_sets_are_remarked_on(tmp_path: Path) -> None:
     main, *_ = tables_of(store)
     assert any(f"from {N} images" in note for note in main.notes)
     assert tabulate.SET_INTERVAL_NOTE not in main.interval_notes, "no interval of a set is shown"
+
+
+def test_sets_without_a_value_are_not_remarked_on(tmp_path: Path) -> None:
+    """As of published benchmarks, which have no real images to compare with."""
+    values = {"leak_lpips": {"oracle": [0.0] * N}}
+    store = fake.run(tmp_path / "r", values, sets={"oracle": (math.nan, None, None)})
+    main, *_ = tables_of(store)
+    assert [cell.value for row in main.rows for cell in row.cells] == [0.0, None]
+    assert not any("Fréchet" in note for note in main.notes)
 
 
 def test_intervals_of_sets_are_said_to_be_the_jackknifes(tmp_path: Path) -> None:
