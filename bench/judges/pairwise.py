@@ -8,6 +8,7 @@ verdicts that name the first image. Votes of models have the rater kind ``model`
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -314,6 +315,7 @@ def _vote(
     """The vote of a pair, None where one of its two questions has no verdict."""
     first, second = titles[pair.first.key.method], titles[pair.second.key.method]
     served = judge.options.model
+    both_orders = None
     if pair.is_identical:
         summary.identical += 1
         answer = "tie"
@@ -338,7 +340,12 @@ def _vote(
         summary.first += decided.count(0.0)
         summary.flips += len(decided) == 2 and positions[0] == positions[1]
         # The same edit wins in both orders where it stands first once and second once.
-        answer = {(0.0, 1.0): first, (1.0, 0.0): second}.get((positions[0], positions[1]), "tie")
+        answers = [
+            {0.0: order[0], 1.0: order[1]}.get(position, "tie")
+            for position, order in zip(positions, ((first, second), (second, first)), strict=True)
+        ]
+        answer = answers[0] if answers[0] == answers[1] else "tie"
+        both_orders = answers
     summary.pairs += 1
     key = pair.first.key
     trial = hashlib.sha256(
@@ -356,6 +363,10 @@ def _vote(
         "kind": "pair",
         "candidates": order,
         "answer": answer,
+        # The first answer is that to the order of the candidates.
+        "both_orders": None
+        if both_orders is None
+        else json.dumps(both_orders[:: 1 if order[0] == first else -1]),
         "role": "trial",
         "repeat_of": None,
         "expected": None,

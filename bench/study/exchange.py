@@ -2,7 +2,7 @@
 
 A file holds the columns of :mod:`bench.study.votes.frame` and ``schema_version``. Version 2 added ``exclusion``, the
 exclusion rule that the study stated, version 3 ``first_answer``, ``scale`` and ``probability``, version 4
-``over_time``. Files of older versions are read without them.
+``over_time``, version 5 ``both_orders``. Files of older versions are read without them.
 
 - ``.parquet``: ``candidates`` is a list of strings, ``server_time`` a UTC timestamp in microseconds.
 - ``.csv``: UTF-8, quoted as in RFC 4180. ``candidates`` is a JSON array, ``server_time`` is ISO 8601, an absent value
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Version of the files that are written.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 # Versions that are read. Any other is refused.
-READABLE = (1, 2, 3, 4)
+READABLE = (1, 2, 3, 4, 5)
 
 VERSION = "schema_version"
 FIELDS = (*COLUMNS, *OPTIONAL)
@@ -228,6 +228,7 @@ _CELLS: Mapping[str, Callable[[str], object]] = {
     "scale": _text_or_none,
     "probability": _text_or_none,
     "over_time": _truth,
+    "both_orders": _text_or_none,
 }
 
 # --- Parquet ----------------------------------------------------------------------------------------------

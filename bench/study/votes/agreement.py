@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bench.stats import Interval, share, wilson
 from bench.study.scales import meets
 from bench.study.types import NO_PREFERENCE
-from bench.study.votes.frame import scale_values
+from bench.study.votes.frame import order_answers, scale_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -326,10 +326,11 @@ def positions(votes: pd.DataFrame) -> pd.DataFrame:
 
     Columns :data:`POSITION_COLUMNS`. ``n`` counts choices: ties are left out. ``low`` and ``high`` are the ends of an
     interval with raters as clusters. ``p`` is the p-value of a kind and number of candidates, for the hypothesis that
-    answers do not depend on the position.
+    answers do not depend on the position. A vote on a pair in both orders counts as its two answers.
     """
     import pandas as pd
 
+    votes = _as_shown(votes)
     decided = votes[~votes["answer"].isin(NO_PREFERENCE)]
     sizes = decided["candidates"].map(len)
     rows = [
@@ -341,12 +342,36 @@ def positions(votes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(POSITION_COLUMNS))
 
 
+def _as_shown(votes: pd.DataFrame) -> pd.DataFrame:
+    """One row per showing: ``kind``, ``candidates``, ``answer``, ``rater`` and ``is_consistent``.
+
+    ``is_consistent``: whether the vote names the same winner in both orders.
+    """
+    import pandas as pd
+
+    columns = ["kind", "candidates", "answer", "rater", "is_consistent"]
+    rows: list[tuple[str, tuple[str, ...], str, str, bool]] = []
+    shown = zip(*(votes[name] for name in (*columns[:4], "both_orders")), strict=True)
+    for kind, candidates, answer, rater, both in shown:
+        if both is None:
+            rows.append((kind, candidates, answer, rater, False))
+            continue
+        answers = order_answers(both)
+        assert answers is not None
+        is_consistent = answers[0] == answers[1]
+        rows.append((kind, candidates, answers[0], rater, is_consistent))
+        rows.append((kind, candidates[::-1], answers[1], rater, is_consistent))
+    return pd.DataFrame(rows, columns=columns)
+
+
 def _position_rows(votes: pd.DataFrame, kind: str, size: int) -> Iterator[dict[str, Any]]:
     """One row per position, from the votes of one kind on ``size`` candidates, without ties."""
     choices = zip(votes["candidates"], votes["answer"], strict=True)
     position = np.array([titles.index(answer) for titles, answer in choices])
     counts = np.bincount(position, minlength=size)
-    p = _uniform_p(counts)
+    # The same winner in both orders, once at each position, says nothing of the position, and is left out of the test.
+    by_preference = votes["is_consistent"].to_numpy(dtype=bool)
+    p = _uniform_p(np.bincount(position[~by_preference], minlength=size))
     for i in range(size):
         chosen = share_of(position == i, votes["rater"])
         assert chosen.wilson is not None
@@ -375,6 +400,8 @@ def _uniform_p(counts: NDArray[np.integer]) -> float:
     """
     from scipy import stats as scipy_stats
 
+    if not counts.sum():
+        return 1.0
     if len(counts) == 2:
         return float(scipy_stats.binomtest(int(counts[0]), int(counts.sum()), 0.5).pvalue)
     return float(scipy_stats.chisquare(counts).pvalue)

@@ -27,6 +27,8 @@ probability    optional: how likely an adaptive study was to choose the trial, e
 over_time      optional: whether the answer was given after the time limit of the trial, when its pictures were
                covered. None without a limit
 scale          optional: the values of the scale of a rating, as JSON, from the worst to the best, else None
+both_orders    optional: for a pair that was shown twice, the answers to the candidates in their order and in the
+               reverse order, as a JSON list of two. ``answer`` is what both have in common. Else None
 =============  ====================================================================================
 """
 
@@ -67,7 +69,7 @@ COLUMNS = (
     "server_time",
 )
 # Columns that files of older versions lack.
-OPTIONAL = ("rater_kind", "exclusion", "first_answer", "scale", "probability", "over_time")
+OPTIONAL = ("rater_kind", "exclusion", "first_answer", "scale", "probability", "over_time", "both_orders")
 # Columns that identify a row.
 KEY = ["study", "rater", "trial", "question"]
 RATER_KINDS = ("human", "simulated", "model")
@@ -103,6 +105,7 @@ def check_votes(votes: pd.DataFrame) -> pd.DataFrame:
     _check_times(checked)
     _check_probabilities(checked)
     _check_over_time(checked)
+    _check_both_orders(checked)
     # A file that is imported twice would make intervals too narrow.
     twice = checked.duplicated(KEY)
     _refuse(checked, twice, "trial", "was answered twice by one rater: the votes hold doubles")
@@ -115,7 +118,7 @@ def _check_texts(votes: pd.DataFrame) -> None:
 
     if "rater_kind" not in votes.columns:
         votes["rater_kind"] = pd.Series(["human"] * len(votes), dtype=object)
-    for column in ("exclusion", "first_answer", "scale", "probability", "over_time"):
+    for column in ("exclusion", "first_answer", "scale", "probability", "over_time", "both_orders"):
         if column not in votes.columns:
             votes[column] = None
     # Object dtype: a column of numbers or categories would compare and sort in other ways.
@@ -128,7 +131,7 @@ def _check_texts(votes: pd.DataFrame) -> None:
     # Results over everything have the value "all" in these columns.
     for column in SCOPE:
         _refuse(votes, votes[column] == ALL, column, "is a word that stands for all of them: rename it")
-    for column in ("repeat_of", "expected", "exclusion", "first_answer", "scale"):
+    for column in ("repeat_of", "expected", "exclusion", "first_answer", "scale", "both_orders"):
         values = [None if _absent(value) else value for value in votes[column].tolist()]
         votes[column] = pd.Series(values, dtype=object)
 
@@ -240,6 +243,31 @@ def _check_over_time(votes: pd.DataFrame) -> None:
         votes, [value not in (None, True, False) for value in values], "over_time", "is not true or false"
     )
     votes["over_time"] = pd.Series([None if value is None else bool(value) for value in values], dtype=object)
+
+
+def _check_both_orders(votes: pd.DataFrame) -> None:
+    """Checks that the answers in both orders are answers to a pair, and that the vote's answer follows from them."""
+
+    def is_wrong(text: str | None, kind: str, candidates: tuple[str, ...], answer: str) -> bool:
+        if text is None:
+            return False
+        answers = order_answers(text)
+        if kind != "pair" or answers is None or not set(answers) <= {*candidates, *NO_PREFERENCE}:
+            return True
+        return answer != (answers[0] if answers[0] == answers[1] else TIE)
+
+    columns = (votes[name] for name in ("both_orders", "kind", "candidates", "answer"))
+    wrong = [is_wrong(*row) for row in zip(*columns, strict=True)]
+    _refuse(votes, wrong, "both_orders", "does not fit the candidates and the answer")
+
+
+def order_answers(text: str) -> tuple[str, str] | None:
+    """The two answers of ``both_orders``. None for a text that holds no two answers."""
+    try:
+        first, second = parse_json(text)
+    except (TypeError, ValueError):
+        return None
+    return (first, second) if isinstance(first, str) and isinstance(second, str) else None
 
 
 def _check_times(votes: pd.DataFrame) -> None:

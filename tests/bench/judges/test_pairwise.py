@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from bench.judges.options import JudgeError
@@ -43,6 +44,12 @@ def pairs(**options: Any) -> Any:
     return judge(rubric="pairs", **options)
 
 
+def positions_of(votes: pd.DataFrame) -> pd.DataFrame:
+    """How often each position won, by ``study analyse`` of all votes."""
+    positions = analyse(votes, rater_kind="model", resamples=20).positions
+    return positions[positions["raters"] == "all"]
+
+
 def brighter(form: Form) -> Answer:
     _, first, second = (sum(image.convert("L").tobytes()) for image in images_of(form))
     return winner("A" if first > second else "B")
@@ -69,6 +76,11 @@ def test_both_orders_are_asked_and_the_winner_of_both_wins(api: FakeApi, tmp_pat
             best = max(TITLES, key=lambda method, vote=vote: light[vote["case"], method])  # type: ignore[misc]
             assert vote["answer"] == TITLES[best]
         assert set(votes["rater_kind"]) == {"model"}
+        assert all(
+            both == json.dumps([best] * 2)
+            for both, best in zip(votes["both_orders"], votes["answer"], strict=True)
+        )
+        assert positions_of(votes)["share"].tolist() == [0.5, 0.5]
         assert set(votes["rater"]) == {"judge-2025-04-14"}
         # A second run asks nothing and gives the same votes.
         again, summary = judge_pairs(store, pairs(), TITLES)
@@ -84,6 +96,10 @@ def test_a_judge_that_always_names_the_first_gives_ties_alone(api: FakeApi, tmp_
     assert summary.flips == summary.pairs == COUNT
     assert any("flip rate 100.0 %" in line for line in summary.lines())
     assert any("shown first won 100.0 %" in line for line in summary.lines())
+    # The votes hold the bias, though all of them are ties.
+    positions = positions_of(votes)
+    assert positions["share"].tolist() == [1, 0]
+    assert positions["n"].tolist() == [2 * COUNT] * 2
 
 
 def test_a_tie_in_one_order_is_a_tie_and_no_flip(api: FakeApi, tmp_path: Path) -> None:

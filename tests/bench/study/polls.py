@@ -81,11 +81,11 @@ def frame(**columns: Any) -> pd.DataFrame:
         *("candidates", "answer", "role", "repeat_of", "expected", "reaction_ms", "server_time"),
         *(
             name
-            for name in ("rater_kind", "exclusion", "first_answer", "scale", "over_time")
+            for name in ("rater_kind", "exclusion", "first_answer", "scale", "over_time", "both_orders")
             if name in plain
         ),
     ]
-    objects = ("candidates", "repeat_of", "expected", "over_time")
+    objects = ("candidates", "repeat_of", "expected", "over_time", "both_orders")
     return pd.DataFrame(
         {name: pd.Series(plain[name], dtype=object) if name in objects else plain[name] for name in order}
     )

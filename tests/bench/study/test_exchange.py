@@ -87,6 +87,16 @@ class TestRoundTrip:
         export_votes(votes, tmp_path / f"v.{ending}")
         assert import_votes(tmp_path / f"v.{ending}")["over_time"].tolist() == [True, False, None]
 
+    def test_answers_in_both_orders_stay_and_others_are_refused(self, ending: str, tmp_path: Path) -> None:
+        both = ['["A", "A"]', '["A", "B"]', None]
+        votes = frame(answer=["A", "tie", "B"], both_orders=both)
+        export_votes(votes, tmp_path / f"v.{ending}")
+        assert import_votes(tmp_path / f"v.{ending}")["both_orders"].tolist() == both
+        # No list of two, no candidate, and an answer that does not follow from the two.
+        for text, answer in (("A", "A"), ('["A", "C"]', "tie"), ('["A", "B"]', "A"), ('["A", "A"]', "tie")):
+            with pytest.raises(VotesError, match="both_orders of trial"):
+                export_votes(frame(answer=[answer], both_orders=[text]), tmp_path / f"w.{ending}")
+
     def test_the_rule_that_the_study_stated_is_kept(self, ending: str, tmp_path: Path) -> None:
         rule = Exclusion(max_attention_failures=0, min_median_reaction_ms=5000)
         votes = poll(raters=6, per_rater=20).assign(exclusion=rule.to_json())

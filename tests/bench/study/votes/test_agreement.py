@@ -184,6 +184,22 @@ class TestPositions:
         votes.loc[left, "answer"] = [c[0] for c in votes.loc[left, "candidates"]]
         assert agreement.positions(check_votes(votes))["p"].iloc[0] < 1e-4
 
+    def test_a_pair_in_both_orders_counts_as_its_two_answers(self) -> None:
+        """5 consistent pairs, 8 that name the first twice, 1 the second twice, 1 a tie once: 5 + 16 + 0 + 1 first."""
+        both = [('["A", "A"]', "A")] * 3 + [('["B", "B"]', "B")] * 2
+        # Candidates are (A, B), and (B, A) in the second order.
+        both += [('["A", "B"]', "tie")] * 8 + [('["B", "A"]', "tie"), ('["A", "tie"]', "tie")]
+        texts, answers = zip(*both, strict=True)
+        votes = check_votes(frame(answer=list(answers), both_orders=list(texts)))
+        positions = agreement.positions(votes)
+        assert positions["chosen"].tolist() == [22, 7]
+        assert positions["n"].tolist() == [29, 29]
+        # Without the consistent pairs, 17 first and 2 second: 2 (1 + 19 + 171) / 2^19.
+        assert positions["p"].iloc[0] == pytest.approx(2 * 191 / 2**19)
+        consistent = check_votes(frame(answer=["A", "B"], both_orders=['["A", "A"]', '["B", "B"]']))
+        assert agreement.positions(consistent)["share"].tolist() == [0.5, 0.5]
+        assert agreement.positions(consistent)["p"].iloc[0] == 1
+
     def test_of_the_best_against_scipy(self) -> None:
         from scipy.stats import chisquare
 
