@@ -1,6 +1,6 @@
 # make demo   set up, then run the main job on the embedded models (4 to 6 minutes on 2 cores)
 # make test   set up, then lint, type-check and test
-# make test-fast  the same without what takes long (about two minutes)
+# make test-fast  the same without what takes long (about 80 seconds on 2 cores)
 # make study-demo  set up, and open a preference study of the demo's edits
 # make perf   set up, then measure the speed ratios of the README
 # make full-size  set up, then run the path of a GPU's user at full size with random weights (needs 7 GB of disk)
