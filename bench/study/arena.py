@@ -43,7 +43,7 @@ OUTCOMES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Origin:
-    """What a file does not say itself."""
+    """Facts about the votes of a file that the file itself does not hold."""
 
     study: str
     # `human` or `model`.

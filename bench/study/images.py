@@ -323,7 +323,7 @@ def trial_images(design: Design, case: StudyCase, trial: Trial) -> list[Image]:
 
 
 def _parts(design: Design, case: StudyCase, trial: Trial) -> list[tuple[object, Callable[[], Image]]]:
-    """What each image of a trial is made of, and a function that makes it. See :func:`trial_images`.
+    """The ingredients of each image of a trial, and a function that makes the image. See :func:`trial_images`.
 
     All files are checked now. Raises :class:`ImageChanged`.
     """

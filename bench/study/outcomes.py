@@ -1,4 +1,4 @@
-"""What to do with each rater at the recruiting platform, by a stated rule, and what raters earn per hour.
+"""Tells for each rater what to do at the recruiting platform, by a stated rule, and what raters earn per hour.
 
 The rule follows what platforms ask of researchers:
 

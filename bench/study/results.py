@@ -164,7 +164,7 @@ def run_scores(run: Path | RunStore) -> pd.DataFrame:
 
 
 def rater_outcomes(store: StudyStore, study: str) -> list[Outcome]:
-    """What to do with each rater of a study at the recruiting platform. See :mod:`bench.study.outcomes`."""
+    """The outcome of each rater of a study, for the recruiting platform. See :mod:`bench.study.outcomes`."""
     from bench.study.outcomes import outcomes
     from bench.study.votes.exclusion import rater_quality
     from bench.study.votes.frame import check_votes

@@ -80,7 +80,7 @@ def trial_message(service: Service, rater: str, trial: OpenTrial) -> dict[str, A
 
 
 class SentAnswer(NamedTuple):
-    """What a browser sent about one trial."""
+    """The answer to one trial, as a browser sent it."""
 
     trial: str
     answer: Answer

@@ -1,4 +1,4 @@
-"""What the study's server prepares as soon as it starts, so that the first raters do not wait for it."""
+"""Prepares the pages and pictures of a study as soon as its server starts, so that the first raters do not wait."""
 
 from __future__ import annotations
 

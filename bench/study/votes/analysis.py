@@ -100,7 +100,7 @@ class Analysis:
 
     @property
     def warning(self) -> str:
-        """What precedes every text about votes that are not people's. Empty for people's."""
+        """Words before every text about votes that are not people's. Empty for people's."""
         return WARNINGS[self.rater_kind]
 
     @property

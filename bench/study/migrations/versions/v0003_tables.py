@@ -154,7 +154,7 @@ def _create_raters() -> None:
 
 
 def _create_votes() -> None:
-    """What was shown to raters and what they answered."""
+    """Trials that were shown to raters, and their answers."""
     op.create_table(
         "holds",
         sa.Column("trial_id", sa.Integer(), autoincrement=False, nullable=False),
