@@ -237,7 +237,7 @@ class Database:
         return DatabaseError(f"{self.name}: {_cause(error)}. What is stored is kept. {remedy}")
 
     def _migrate(self) -> None:
-        """Creates the tables of a new database, and brings an older one to date.
+        """Creates the tables of a new database, and brings one of an older revision to the newest.
 
         Raises :class:`DatabaseError` for a revision that this version does not know.
         """
@@ -250,7 +250,7 @@ class Database:
             raise DatabaseError(
                 f"{self.name}: was made by a development version of PromptEditBench (revision {revision}), which "
                 "this version cannot read. Export its votes with the version that made it, and create the study "
-                "again."
+                "again in a new file or database."
             )
         if revision is not None and revision not in revisions:
             raise DatabaseError(

@@ -37,11 +37,8 @@ def current(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Brings a database to the newest revision, inside the connection's own transaction: all or nothing.
-
-    Tests name an older ``revision``.
-    """
+def upgrade(connection: Connection) -> None:
+    """Brings a database to the newest revision, inside the connection's own transaction: all or nothing."""
     config = _config()
     config.attributes["connection"] = connection
-    command.upgrade(config, revision)
+    command.upgrade(config, "head")

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-from bench.study.models import Base
-
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Base.metadata,
-    # SQLite cannot alter a column. In batch mode Alembic copies the table instead.
-    render_as_batch=True,
     # Alembic takes SQLite's DDL for not transactional. It is, since `database` begins transactions itself.
     transactional_ddl=True,
 )
