@@ -135,9 +135,11 @@ class LeakArea(_Pixels):
 
     name = "leak_area"
     heading = "leak area"
+    # 2: mean colour around each pixel and a bound of .15, in place of fixed tiles and .1.
+    version = "2"
     unit = "share"
     summary = (
-        "share of the area outside that was repainted (the mean colour of a tile changed by more than 1/10)"
+        "share of the area outside that was repainted (the mean colour around a pixel changed by more than 15 %)"
     )
 
 
@@ -322,15 +324,17 @@ class EditArea(PairMetric):
 
     name = "edit_area"
     heading = "area inside"
+    # As leak_area.
+    version = "2"
     unit = "share"
     higher_is_better = None
     summary = (
-        "share of the area inside that was repainted (the mean colour of a tile changed by more than 1/10)"
+        "share of the area inside that was repainted (the mean colour around a pixel changed by more than 15 %)"
     )
     computation = "edit-area"
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:
-        # Tiles are cut by the mask: only their masked pixels count.
+        # Squares are cut by the mask: only their masked pixels count.
         areas = (changed_area(p.source.pixels, p.edited.pixels, p.needed_mask, self.options) for p in pairs)
         return [{"edit_area": _EMPTY_MASK if area is None else area} for area in areas]
 

@@ -271,19 +271,19 @@ def conditions(rule: SuccessRule | None = None) -> str:
 class SuccessTruth(_Success, JudgeTruth):
     name = "success_truth"
     heading = "success (truth)"
-    version = "2"
+    version = "3"
     summary = f"the attribute classifier sees the expected change; {conditions()}"
 
 
 class SuccessClip(_Success, JudgeClip):
     name = "success_clip"
     heading = "success (CLIP)"
-    version = "3"
+    version = "4"
     summary = f"CLIP sees the target rather than the source; {conditions()}"
 
 
 class SuccessMiniClip(_Success, JudgeMiniClip):
     name = "success_mini_clip"
     heading = "success (mini CLIP)"
-    version = "5"
+    version = "6"
     summary = "as success_clip, with the embedded CLIP"

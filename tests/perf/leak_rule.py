@@ -4,7 +4,7 @@ Four tables are printed:
 
 1. the strength of each damage at which "it stayed inside" turns from yes to no, per share of the picture that
    is masked and per canvas (median over rendered pictures);
-2. how many pictures pass after their whole outside was replaced, and after JPEG;
+2. how many pictures pass after their whole outside was replaced, and after JPEG and the autoencoder's round trip;
 3. what the ideal edits, JPEG and the embedded autoencoder's round trip have inside and outside, on held-out cases;
 4. the dilution of ``leak_lpips`` by the mask, and ``leak_lpips_undiluted``, which has none.
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from bench.edit import Runtime  # noqa: E402
+from bench.edit import EditRequest, Runtime  # noqa: E402
 from bench.images import mask_array, to_array  # noqa: E402
 from bench.metrics.features import Features  # noqa: E402
 from bench.metrics.leakage import LeakLpips, LeakLpipsUndiluted  # noqa: E402
@@ -194,6 +194,16 @@ def another_picture(source: Uint8HWC, valid: BoolHW, strength: float, seed: int)
     return picture(seed + 2, len(source))
 
 
+@cache
+def autoencoder() -> AutoencoderRoundTrip:
+    return AutoencoderRoundTrip(AutoencoderRoundTrip.Options(weights="zoo:autoencoder"), Runtime())
+
+
+def round_trip(source: Uint8HWC, valid: BoolHW, strength: float, seed: int) -> Uint8HWC:
+    request = EditRequest(Image.fromarray(source), None, "", "", "", "")
+    return to_array(autoencoder().edit([request])[0])
+
+
 def print_passes(canvases: Sequence[int], pictures: int) -> None:
     print(f"2. Pictures of {pictures} that pass after one damage, per share of the picture masked\n")
     damages: dict[str, tuple[Damage, float]] = {
@@ -202,6 +212,7 @@ def print_passes(canvases: Sequence[int], pictures: int) -> None:
         "another picture": (another_picture, 1.0),
         "JPEG, quality 20": (jpeg, 20),
         "JPEG, quality 75": (jpeg, 75),
+        "round trip of the autoencoder": (round_trip, 1.0),
     }
     heading = "".join(f" | {share:6.0%}" for share in SHARES)
     for name, (damage, strength) in damages.items():
@@ -222,14 +233,13 @@ def print_cases(count: int) -> None:
     world = MiniWorld()
     cases = [world.case(-1 - index) for index in range(count)]
     requests = [case.request for case in cases]
-    autoencoder = AutoencoderRoundTrip(AutoencoderRoundTrip.Options(weights="zoo:autoencoder"), Runtime())
     edits = {
         "ideal edit": [to_array(case.truth) for case in cases if case.truth is not None],
         "JPEG, quality 75": [to_array(image) for image in Jpeg(Jpeg.Options(), Runtime()).edit(requests)],
         "autoencoder": [
             to_array(image)
             for start in range(0, count, 50)
-            for image in autoencoder.edit(requests[start : start + 50])
+            for image in autoencoder().edit(requests[start : start + 50])
         ],
     }
     print(f"3. {count} held-out cases at 64 px: the least, 1 %, 50 %, 99 % and the largest value\n")
