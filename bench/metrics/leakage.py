@@ -138,9 +138,7 @@ class LeakArea(_Pixels):
     # 2: mean colour around each pixel and a bound of .15, in place of fixed tiles and .1.
     version = "2"
     unit = "share"
-    summary = (
-        "share of the area outside that was repainted (the mean colour around a pixel changed by more than 15 %)"
-    )
+    summary = "share of the area outside that was repainted (the mean colour around a pixel changed by more than 15 %)"
 
 
 class LeakSsim(PairMetric):
@@ -328,9 +326,7 @@ class EditArea(PairMetric):
     version = "2"
     unit = "share"
     higher_is_better = None
-    summary = (
-        "share of the area inside that was repainted (the mean colour around a pixel changed by more than 15 %)"
-    )
+    summary = "share of the area inside that was repainted (the mean colour around a pixel changed by more than 15 %)"
     computation = "edit-area"
 
     def _compute(self, pairs: Sequence[Pair]) -> list[dict[str, Value]]:

@@ -39,9 +39,9 @@ from protocols.world.levels import WorldLevel2  # noqa: E402
 
 FOLDER = ROOT / "tests" / "eye"
 SEED, COUNT = 17, 200
-"""``earlier.csv`` lists the edits of the three samples before this one (seeds 14 to 16) by protocol, case and title of the
-method. Their labels were used while the classifier and the rule were developed, so no sample repeats one of them. A
-method's digest would not do, because it changes when its weights do."""
+"""``earlier.csv`` lists the edits of the three samples before this one (seeds 14 to 16) by protocol, case and title of
+the method. Their labels were used while the classifier and the rule were developed, so this sample repeats none of
+them. A method's digest would not identify them, because it changes when its weights do."""
 ROUND_TRIPS = ("oracle", "copy_input", "jpeg", "autoencoder_round_trip")
 PER_CONTROL = 5
 COLUMNS, ROWS, ZOOM = 4, 5, 3

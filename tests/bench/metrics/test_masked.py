@@ -30,7 +30,10 @@ def naive_area(source: Any, edited: Any, region: Any, radius: int) -> float:
     """By loops over the region's pixels, each with the square from ``radius`` pixels before it to as many after it."""
     changed = 0
     for row, column in np.argwhere(region):
-        part = slice(max(0, row - radius), row + radius + 1), slice(max(0, column - radius), column + radius + 1)
+        part = (
+            slice(max(0, row - radius), row + radius + 1),
+            slice(max(0, column - radius), column + radius + 1),
+        )
         pixels = region[part]
         step = (source[part][pixels].astype(float) - edited[part][pixels]).mean(axis=0)
         changed += bool(np.abs(step).max() > 38.25)
@@ -47,7 +50,7 @@ class TestArea:
         assert masked.changed_area(source, edited, region) == pytest.approx(expected, rel=1e-12)
 
     def test_a_repainted_strip_covers_its_share(self) -> None:
-        """Twice the least change: half of the square around a pixel must be repainted, so the strip's ends are exact."""
+        """The change is twice the least one: half of the square around a pixel must be repainted to count."""
         source = np.full((64, 64, 3), 100, np.uint8)
         edited = source.copy()
         edited[:, 32:56, 2] += 77
@@ -98,7 +101,7 @@ class TestArea:
     @pytest.mark.parametrize("share", SHARES)
     @pytest.mark.parametrize("side", [64, 256, 512])
     def test_one_damage_has_one_value_at_every_mask_and_canvas(self, side: int, share: float) -> None:
-        """Every other strip, 1/8 of the side wide, is repainted by twice the least change, with noise over all of it."""
+        """Every other strip, 1/8 of the side wide, is repainted by twice the least change, with noise everywhere."""
         valid = masked.bands(square(share, side)).valid
         source = np.full((side, side, 3), 128, np.uint8)
         strips = np.broadcast_to(np.arange(side) // (side // 8) % 2 == 0, (side, side))
