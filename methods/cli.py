@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.console import Bar, TrainingBar, progress_bar
+from bench.cli.console import TrainingBar, progress_bar
 from bench.cli.data import limited_cases
 from bench.cli.options import (
     Device,
@@ -260,18 +260,12 @@ def _training_tuples(
                     method,
                     {"method": inpainter.spec.name, "options": dict(inpainter.spec.options)},
                     folder / name,
-                    progress=_tuples_progress(progress, f"edits of {name}", len(cases)),
+                    progress=lambda n, name=name, cases=cases: progress.show(
+                        f"edits of {name}", n, len(cases)
+                    ),
                 )
             )
     return parts
-
-
-def _tuples_progress(bar: Bar, label: str, total: int) -> Callable[[int, int, int], None]:
-    # Rejected edits are shown once there are any.
-    def show(examined: int, accepted: int, rejected: int) -> None:
-        bar.show(f"{label}  {rejected} rejected" if rejected else label, examined, total)
-
-    return show
 
 
 def _print_cost(config: Any, datasets: Mapping[str, Mapping[str, Any]]) -> None:

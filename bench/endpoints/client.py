@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 MAX_ANSWER = 64 * 2**20
 # Bytes of an error's body that are looked at.
 MAX_ERROR = 100_000
+# Seconds before the second attempt. Each further pause is twice as long.
+_FIRST_WAIT = 2.0
+# Longest pause in seconds. A server that asks for more is an error.
+_LONGEST_WAIT = 300.0
 
 
 class EndpointError(BenchError):
@@ -133,12 +137,10 @@ class Endpoint:
         key_header: str = "Authorization",
         timeout: float = 180.0,
         retries: int = 5,
-        backoff: float = 2.0,
-        longest_wait: float = 300.0,
         ceiling: Ceiling | None = None,
         sleep: Callable[[float], None] = _sleep,
     ) -> None:
-        """``timeout``, ``backoff`` and ``longest_wait`` are in seconds. An empty ``key`` is not sent.
+        """``timeout`` is in seconds. An empty ``key`` is not sent.
 
         ``key_header``: name of the header that has the key, ``Bearer KEY`` in ``Authorization``, and the bare key in
         any other.
@@ -152,8 +154,6 @@ class Endpoint:
         self._key = key
         self._pacer = pacer
         self._retries = retries
-        self._backoff = backoff
-        self._longest_wait = longest_wait
         self._ceiling = ceiling or Ceiling()
         self._sleep = sleep
         self._lock = threading.Lock()
@@ -187,7 +187,7 @@ class Endpoint:
     def post_json(self, value: Mapping[str, Any], *, price: float | None = None) -> dict[str, Any]:
         """The JSON object that answers a JSON object. ``price``: the most that one call may cost, if not the ceiling's.
 
-        Timeouts, broken connections and status 408, 429 and 5xx are tried again after ``backoff`` seconds, doubled
+        Timeouts, broken connections and status 408, 429 and 5xx are tried again after two seconds, doubled
         each time, or after what the server asks for if that is longer. Raises Refused for any other status, at once.
         Raises EndpointError when the retries are used up and for an answer that is no JSON object.
         """
@@ -219,13 +219,13 @@ class Endpoint:
             # Waiting before the next attempt.
             if attempt == self._retries:
                 break
-            if server_wait is not None and server_wait > self._longest_wait:
+            if server_wait is not None and server_wait > _LONGEST_WAIT:
                 raise EndpointError(
                     f"{self.url}: {reason}. It asks to wait {server_wait:.0f} s: run again after that.",
                     status,
                 )
             # Exponential backoff, never shorter than what the server asks for.
-            pause = min(max(self._backoff * 2**attempt, server_wait or 0.0), self._longest_wait)
+            pause = min(max(_FIRST_WAIT * 2**attempt, server_wait or 0.0), _LONGEST_WAIT)
             if server_wait is not None:
                 # The other threads stay away as well.
                 self._pacer.pause(pause)

@@ -153,7 +153,6 @@ def judge_run(
     judge: Judge,
     *,
     protocols: Collection[str] | None = None,
-    options: ScoringOptions | None = None,
     progress: Progress | None = None,
 ) -> JudgingSummary:
     """Asks every question about the run's edits that has no reply yet, and stores replies and scores.
@@ -167,7 +166,7 @@ def judge_run(
     progress = progress or Silent()
     summary = JudgingSummary()
     # Small chunks: their images are in memory while they are sent.
-    options = options or ScoringOptions(chunk=32)
+    options = ScoringOptions(chunk=32)
     asker = Asker(store, judge)
     log = asker.log
     records = judged_edits(store, judge.options, protocols)

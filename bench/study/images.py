@@ -237,7 +237,7 @@ class ImageServer:
                 continue
             seen |= edits
             try:
-                for name, load in _parts(design, design.case_by_key[trial.case], trial):
+                for name, load in trial_images(design, design.case_by_key[trial.case], trial):
                     self._plain_png(name, load, full=False)
             except ImageChanged:
                 continue
@@ -283,7 +283,8 @@ class ImageServer:
         design = unblinded.study.design
         case = design.case_by_key[unblinded.trial.case]
         encoded = [
-            self._plain_png(name, load, full=full) for name, load in _parts(design, case, unblinded.trial)
+            self._plain_png(name, load, full=full)
+            for name, load in trial_images(design, case, unblinded.trial)
         ]
         # Fill all up to one length, a whole number of buckets.
         longest = max(map(len, encoded)) + _CHUNK
@@ -312,20 +313,11 @@ def for_display(image: Image) -> Image:
     )
 
 
-def trial_images(design: Design, case: StudyCase, trial: Trial) -> list[Image]:
-    """The source, the source with the outline, and the candidates. RGB, all of the source's size.
+def trial_images(design: Design, case: StudyCase, trial: Trial) -> list[tuple[object, Callable[[], Image]]]:
+    """The source, the source with the outline, and the candidates: the ingredients and a function that makes the image.
 
-    Without a mask the source comes twice, so that the addresses of a trial are always the same in number.
-
-    Raises :class:`ImageChanged`.
-    """
-    return [load() for _, load in _parts(design, case, trial)]
-
-
-def _parts(design: Design, case: StudyCase, trial: Trial) -> list[tuple[object, Callable[[], Image]]]:
-    """The ingredients of each image of a trial, and a function that makes the image. See :func:`trial_images`.
-
-    All files are checked now. Raises :class:`ImageChanged`.
+    Each image is RGB and has the source's size. Without a mask the source comes twice, so that the addresses of a trial
+    are always the same in number. All files are checked now. Raises :class:`ImageChanged`.
     """
     _check(design, case.source)
 

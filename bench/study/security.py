@@ -133,9 +133,9 @@ def new_secret() -> str:
     return secrets.token_hex(SECRET_BYTES)
 
 
-def new_id(size: int = 12) -> str:
-    """A random id of ``size`` bytes, safe in a URL."""
-    return secrets.token_urlsafe(size)
+def new_id() -> str:
+    """A random id of 12 bytes, safe in a URL."""
+    return secrets.token_urlsafe(12)
 
 
 def opaque(secret: str, *names: object, size: int = 16) -> str:

@@ -29,7 +29,6 @@ from bench.study.scales import Scale
 from bench.study.types import GROUND_TRUTH, NOISE, SOURCE, Trial
 
 if TYPE_CHECKING:
-    from bench.progress import Progress
     from bench.study.interface import Answer
     from bench.study.store import StudyStore
 
@@ -201,22 +200,17 @@ def run_raters(
     *,
     seed: int = 0,
     threads: int = 1,
-    progress: Progress | None = None,
 ) -> int:
     """Lets ``raters`` simulated raters answer all their trials. Returns the number of votes that were stored.
 
     With one thread, the same seed gives the same votes. Raises :class:`SimulationError`, and
     ``interface.StudyFull`` where the study has fewer free sheets.
     """
-    from bench.progress import Silent
-
     # Checked before the first rater is stored.
     design = store.study(study).design
     taste.check(design.methods)
     if raters < 1:
         raise SimulationError(f"--raters {raters}: expected 1 or more.")
-    bar = progress or Silent()
-    bar.start(raters, f"simulated raters of {study}")
 
     def run(number: int) -> int:
         # The same calls as a person's pages make, in the same order.
@@ -229,11 +223,7 @@ def run_raters(
             content = store.unblinded(rater, trial.id).trial
             answer, reaction_ms = simulated.answer(content, trial.tie, trial.both_bad, trial.scales)
             stored += store.vote(rater, trial.id, answer, reaction_ms).new
-        bar.advance()
         return stored
 
-    try:
-        with ThreadPoolExecutor(threads, thread_name_prefix="rater") as pool:
-            return sum(pool.map(run, range(raters)))
-    finally:
-        bar.stop()
+    with ThreadPoolExecutor(threads, thread_name_prefix="rater") as pool:
+        return sum(pool.map(run, range(raters)))

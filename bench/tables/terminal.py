@@ -19,6 +19,8 @@ BEST = "*"
 GAP = 2
 # Width of the first column where room is short. Longer names take a second line, beside the intervals.
 NAME_WIDTH = 19
+# Columns of a table that was narrowed, at most.
+_MOST_COLUMNS = 5
 
 
 def plain_table(**options: Any) -> RichTable:
@@ -29,8 +31,8 @@ def plain_table(**options: Any) -> RichTable:
     return RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, **options)
 
 
-def narrowed(table: Table, width: int, families: Sequence[Sequence[str]] = (), columns: int = 5) -> Table:
-    """``table`` with at most ``columns`` columns, fewer where ``width`` characters have no room for them.
+def narrowed(table: Table, width: int, families: Sequence[Sequence[str]] = ()) -> Table:
+    """``table`` with at most five columns, fewer where ``width`` characters have no room for them.
 
     ``families``: of each, the first metric that the table has is preferred to the other columns.
     """
@@ -38,7 +40,7 @@ def narrowed(table: Table, width: int, families: Sequence[Sequence[str]] = (), c
     metrics = [column.metric for column in table.columns]
     firsts = (next((m for m in family if m in metrics), None) for family in families)
     main = [metrics.index(metric) for metric in firsts if metric is not None]
-    chosen = [*main, *(i for i in range(len(metrics)) if i not in main)][:columns]
+    chosen = [*main, *(i for i in range(len(metrics)) if i not in main)][:_MOST_COLUMNS]
 
     # Drop columns, the least preferred first, until the rest fits.
     widths, name = _column_widths(table), min(_name_width(table), NAME_WIDTH)

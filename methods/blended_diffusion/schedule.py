@@ -19,9 +19,9 @@ from torch import Tensor
 Prediction = Literal["epsilon", "v_prediction"]
 
 
-def linear_betas(count: int = 1000) -> NDArray[np.float64]:
-    """beta_t of Ho et al. 2020, float64 (count,): 1e-4 to 0.02 over 1000 steps, scaled for another number of them."""
-    return np.linspace(0.1 / count, 20 / count, count, dtype=np.float64)
+def linear_betas() -> NDArray[np.float64]:
+    """beta_t of Ho et al. 2020, float64 (1000,): from 1e-4 to 0.02."""
+    return np.linspace(1e-4, 0.02, 1000, dtype=np.float64)
 
 
 def cosine_betas(count: int = 1000) -> NDArray[np.float64]:

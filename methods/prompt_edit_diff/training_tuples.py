@@ -23,10 +23,8 @@ from bench.errors import BenchError
 from bench.files import atomic_folder, parse_json, write_atomic
 from bench.images import composite, read_mask, read_rgb, unfit, write_png
 
-# Whether a result is good enough to learn from. It receives the case and the composited result.
-Accept = Callable[[EditCase, Image], bool]
-# Called with the number of cases processed, accepted and rejected so far.
-Progress = Callable[[int, int, int], None]
+# Called with the number of cases that have their training tuple.
+Progress = Callable[[int], None]
 
 _MAKER = "maker.json"
 _CASE = "case.json"
@@ -37,16 +35,17 @@ class TrainingTuplesError(BenchError):
 
 
 class TrainingTuples(Sequence[EditCase]):
-    """The accepted cases of a folder, read on access. I1 is their ground truth. Ordered by the hash of their ids."""
+    """The cases of a folder, read on access. I1 is their ground truth. Ordered by the hash of their ids."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises TrainingTuplesError where the folder has no accepted case."""
+        """Raises TrainingTuplesError where the folder has no case."""
         self.folder = folder
         # Hashed names give an order that does not depend on the file system.
         self.names = sorted(
             path.parent.name for path in folder.glob(f"*/{_CASE}") if not path.parent.name.startswith(".")
         )
-        self.names = [name for name in self.names if not self._record(name).get("rejected")]
+        for name in self.names:
+            self._record(name)
         if not self.names:
             raise TrainingTuplesError(
                 f"{folder} holds no training tuples: make them first with make_training_tuples"
@@ -106,7 +105,6 @@ def make_training_tuples(
     folder: Path,
     *,
     batch: int = 8,
-    accept: Accept | None = None,
     progress: Progress | None = None,
 ) -> TrainingTuples:
     """Make I1 for every case that is not on disk yet. ``maker`` is JSON that identifies the method and its options.
@@ -121,27 +119,16 @@ def make_training_tuples(
     for leftover in folder.glob(f".{'[0-9a-f]' * 24}.*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
-    processed = accepted = rejected = 0
+    processed = 0
     stream = iter(cases)
     while block := list(islice(stream, batch)):
-        # Cases on disk are only counted.
-        todo = []
-        for case in block:
-            path = folder / _folder_name(case) / _CASE
-            if not path.exists():
-                todo.append(case)
-            elif parse_json(path.read_text(encoding="utf-8")).get("rejected"):
-                rejected += 1
-            else:
-                accepted += 1
-        # The others are edited in one batch and stored one by one.
+        # Cases that are not on disk are edited in one batch and stored one by one.
+        todo = [case for case in block if not (folder / _folder_name(case) / _CASE).exists()]
         for case, result in zip(todo, _edited(todo, method), strict=True):
-            good = accept is None or accept(case, result)
-            _write(folder, case, result, good)
-            accepted, rejected = accepted + good, rejected + (not good)
+            _write(folder, case, result)
         processed += len(block)
         if progress is not None:
-            progress(processed, accepted, rejected)
+            progress(processed)
     return TrainingTuples(folder)
 
 
@@ -179,29 +166,27 @@ def _check_maker(folder: Path, maker: Mapping[str, Any]) -> None:
         )
 
 
-def _write(folder: Path, case: EditCase, ground_truth: Image, good: bool) -> None:
-    """Store one training tuple. For a rejected one, only the fact that it was rejected."""
+def _write(folder: Path, case: EditCase, ground_truth: Image) -> None:
+    """Store one training tuple."""
     request = case.request
-    record: dict[str, Any] = {"id": case.id, "rejected": not good}
-    if good:
-        record |= {
-            "category": case.category,
-            "source_id": case.source_id,
-            "source_prompt": request.source_prompt,
-            "target_prompt": request.target_prompt,
-            "region_prompt": request.region_prompt,
-            "instruction": request.instruction,
-            "edit_words": list(request.edit_words),
-            "regions": [{"prompt": r.prompt, "words": list(r.words)} for r in request.regions],
-            "seed": request.seed,
-        }
+    record = {
+        "id": case.id,
+        "category": case.category,
+        "source_id": case.source_id,
+        "source_prompt": request.source_prompt,
+        "target_prompt": request.target_prompt,
+        "region_prompt": request.region_prompt,
+        "instruction": request.instruction,
+        "edit_words": list(request.edit_words),
+        "regions": [{"prompt": r.prompt, "words": list(r.words)} for r in request.regions],
+        "seed": request.seed,
+    }
     with atomic_folder(folder / _folder_name(case)) as part:
-        if good:
-            write_png(part / "source.png", request.source.convert("RGB"))
-            write_png(part / "mask.png", request.needed_mask)
-            write_png(part / "truth.png", ground_truth)
-            for i, region in enumerate(request.regions):
-                write_png(part / f"region-{i}.png", region.mask)
+        write_png(part / "source.png", request.source.convert("RGB"))
+        write_png(part / "mask.png", request.needed_mask)
+        write_png(part / "truth.png", ground_truth)
+        for i, region in enumerate(request.regions):
+            write_png(part / f"region-{i}.png", region.mask)
         (part / _CASE).write_bytes(_json(record))
 
 

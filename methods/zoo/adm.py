@@ -190,10 +190,11 @@ def run(
 
 
 @torch.no_grad()
-def generate(unet: UNet2DModel, count: int, steps: int = 50, seed: int = 0) -> Tensor:
-    """Unconditional samples by ancestral sampling, float32 (N, 3, 64, 64) in [-1, 1]."""
+def generate(unet: UNet2DModel, count: int) -> Tensor:
+    """Unconditional samples by 50 steps of ancestral sampling, float32 (N, 3, 64, 64) in [-1, 1]."""
+    steps = 50
     process = schedule(steps)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     x = torch.randn((count, 3, 64, 64), generator=generator)
     # Ancestral sampling: the mean, plus noise in all but the last step.
     for t in reversed(range(steps)):

@@ -47,7 +47,7 @@ def edit_grid(cases: Sequence[EditCase], edited: Sequence[Image.Image], path: Pa
     save_grid(path, [_stack(row) for row in rows], columns=16)
 
 
-def generate(pipeline: Any, texts: Sequence[str], guidance: float = 4.0) -> list[Image.Image]:
+def generate(pipeline: Any, texts: Sequence[str]) -> list[Image.Image]:
     """One image of 64 px for each text, each from its own seed."""
     return call(
         pipeline,
@@ -55,7 +55,7 @@ def generate(pipeline: Any, texts: Sequence[str], guidance: float = 4.0) -> list
         height=64,
         width=64,
         num_inference_steps=STEPS,
-        guidance_scale=guidance,
+        guidance_scale=4.0,
         generator=generators(len(texts)),
         output_type="pil",
     )

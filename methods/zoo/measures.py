@@ -85,14 +85,13 @@ def strengths(
     values: Sequence[float],
     name: str = "prompt_edit_diff",
     count: int = 96,
-    root: Path = CHECKPOINTS,
 ) -> list[StrengthRow]:
     """Edit ``count`` held-out cases at each strength, with the same noise."""
     from methods.zoo import prompt_edit_diff as ped
 
-    entry(name, root)
-    cases, classifier = held_out(world, count), classifier_of(root)
-    pipeline = ped.pipeline(*ped.load(name, root))
+    entry(name)
+    cases, classifier = held_out(world, count), classifier_of()
+    pipeline = ped.pipeline(*ped.load(name))
     rows: list[StrengthRow] = []
     first: NDArray[np.float64] | None = None
     for strength in values:
@@ -157,12 +156,10 @@ class LeakageRow:
     error: float
 
 
-def leakage(
-    world: World, names: Sequence[str] = LEAKAGE_OF, count: int = 160, root: Path = CHECKPOINTS
-) -> list[LeakageRow]:
+def leakage(world: World, names: Sequence[str] = LEAKAGE_OF, count: int = 160) -> list[LeakageRow]:
     """Measure the raw edits of ``count`` held-out cases by each of ``names``."""
     cases = held_out(world, count)
-    return [row for name in names for row in _leakage(name, in_batches(editor_of(name, root))(cases), cases)]
+    return [row for name in names for row in _leakage(name, in_batches(editor_of(name))(cases), cases)]
 
 
 def _leakage(name: str, edited: Sequence[Image.Image], cases: Sequence[EditCase]) -> list[LeakageRow]:

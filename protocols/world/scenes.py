@@ -175,7 +175,9 @@ def sample_scene(seed: int, size: Size = 64) -> Scene:
     return Scene(seed, BACKDROPS[int(rng.integers(len(BACKDROPS)))], tuple(objects))
 
 
-def _apart(a: Object, b: Object, gap: float = 3.0) -> bool:
+def _apart(a: Object, b: Object) -> bool:
+    """True where more than three units lie between the boxes of two objects, in x or in y."""
+    gap = 3.0
     (l1, t1, r1, b1), (l2, t2, r2, b2) = a.box, b.box
     return r1 + gap < l2 or r2 + gap < l1 or b1 + gap < t2 or b2 + gap < t1
 

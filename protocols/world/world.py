@@ -301,20 +301,20 @@ def _words() -> tuple[str, ...]:
     return tuple(vocabulary())
 
 
-def face_case(seed: int, category: str | None = None) -> EditCase | None:
-    """One edit of the face of this seed, with its truth. None where it allows none (of this category)."""
+def face_case(seed: int) -> EditCase | None:
+    """One edit of the face of this seed, with its ground truth. None where the face allows none."""
     record, face = face_record(seed)
-    case = random_face_case(record, np.random.Generator(np.random.PCG64([seed, 6])), category=category)
+    case = random_face_case(record, np.random.Generator(np.random.PCG64([seed, 6])))
     if case is None or any((c.attribute, c.after) == ("background", face.backdrop) for c in case.claims):
         # CelebA annotates no background, so the case may ask for the one that the face has: no edit at all.
         return None
     return replace(case, truth=face_truth(face, case))
 
 
-def scene_case(seed: int, category: str | None = None) -> EditCase | None:
-    """One edit of the scene of this seed, with its truth. None where it allows none (of this category)."""
+def scene_case(seed: int) -> EditCase | None:
+    """One edit of the scene of this seed, with its ground truth. None where the scene allows none."""
     record, scene = scene_record(seed)
-    case = random_scene_case(record, np.random.Generator(np.random.PCG64([seed, 6])), MINI_SCENES, category)
+    case = random_scene_case(record, np.random.Generator(np.random.PCG64([seed, 6])), MINI_SCENES)
     return None if case is None else replace(case, truth=scene_truth(scene, case))
 
 

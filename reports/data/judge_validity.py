@@ -85,9 +85,9 @@ def judge_validity(
     return rows
 
 
-def _row(protocol: str, metric: str, measure: str, means: Means, k: int = 0) -> Row:
-    ends = (float(means.value[k]), float(means.low[k]), float(means.high[k]))
-    return (protocol, ALL, metric, ITSELF, measure, *ends, int(means.n[k]), int(means.clusters[k]))
+def _row(protocol: str, metric: str, measure: str, means: Means) -> Row:
+    ends = (float(means.value[0]), float(means.low[0]), float(means.high[0]))
+    return (protocol, ALL, metric, ITSELF, measure, *ends, int(means.n[0]), int(means.clusters[0]))
 
 
 def _on(scale: tuple[float, float], means: Means) -> Means:

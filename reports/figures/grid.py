@@ -61,7 +61,6 @@ class GridRow:
 def grid(
     store: RunStore,
     *,
-    per_category: int = 1,
     records: Sequence[EditRecord] | None = None,
     succeeded: Mapping[tuple[str, str, str], bool] | None = None,
 ) -> Path:
@@ -83,7 +82,7 @@ def grid(
         file = store.cases(protocol)
         edits_of = last_edits(records, protocol)
         rows = []
-        for case_id in chosen([(row["id"], row["category"]) for row in file.rows], per_category):
+        for case_id in chosen([(row["id"], row["category"]) for row in file.rows]):
             of_case = [edits_of.get((digest, case_id)) for digest in labels]
             edits = tuple(None if record is None else store.image(record) for record in of_case)
             marks = tuple((succeeded or {}).get((protocol, title, case_id)) for title in labels.values())

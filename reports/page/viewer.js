@@ -18,7 +18,6 @@ PEB.viewer = (() => {
     [run, gallery, changed] = [theRun, theGallery, onChange];
     const setMode = (chosen) => { mode = chosen; selectMode(mode); stage(); changed(); };
     selectMode = PEB.segments($("v-mode"), setMode);
-    $("v-mode").querySelector("[data-value=heat]").hidden = !run.heatmaps;
     heatFilters();
     $("v-close").addEventListener("click", close);
     $("v-previous").addEventListener("click", () => along(-1));
@@ -55,7 +54,7 @@ PEB.viewer = (() => {
       else if (event.target.matches("select")) return;
       else if (key === "s") setMode("slider");
       else if (key === "d") setMode("pair");
-      else if (key === "h" && run.heatmaps) setMode("heat");
+      else if (key === "h") setMode("heat");
       else if (key === "m") { $("v-outline").checked = !$("v-outline").checked; stage(); changed(); }
       else if (key === "b") $("v-stage").classList.add("flipped");
       else return;

@@ -43,7 +43,6 @@ def write_page(
     metrics: Mapping[str, MetricInfo],
     out: Path | None = None,
     *,
-    heatmaps: bool = True,
     portable: bool = False,
     tables: Sequence[Table] | None = None,
     style: Style | None = None,
@@ -52,8 +51,8 @@ def write_page(
 ) -> Path:
     """Writes the page into ``out`` (default: the run's report folder). Returns the path of ``index.html``.
 
-    ``heatmaps``: offers the leak heat map, which the browser draws from source, edit and mask. ``portable``: copies
-    the images in, so that the folder can be moved alone. ``tables``: those of the report (None computes them).
+    ``portable``: copies the images in, so that the folder can be moved alone. ``tables``: those of the report (None
+    computes them).
     ``style``: of the tables that are copied as LaTeX. ``figures`` and ``files``: those of the report, which are shown
     and linked.
 
@@ -68,7 +67,6 @@ def write_page(
         metrics,
         _tables(store, metrics) if tables is None else tables,
         root=root,
-        heatmaps=heatmaps,
         style=style,
         figures=[_figure(figure, report) for figure in figures],
         downloads=[f"{report}/{path.relative_to(store.report_dir).as_posix()}" for path in files],

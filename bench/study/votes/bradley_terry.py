@@ -149,7 +149,6 @@ class Fit:
     strengths: Floats
     # Davidson's nu. None where no vote is a tie.
     tie: float | None
-    log_likelihood: float
     # Whether the votes alone have no maximum, so that the prior decided.
     regularised: bool
     # Reason for the prior in words. Empty where the votes sufficed.
@@ -188,29 +187,6 @@ class Fit:
         return first_wins, second_wins, tie
 
 
-def fit(outcomes: Mapping[Outcome, float], *, kind: str = "pair") -> Fit:
-    """Strengths from the number of each outcome, all of one ``kind`` (``"pair"`` or ``"best"``).
-
-    ``{(("A", "B"), "A"): 7, (("A", "B"), "tie"): 2, ...}``. Raises :class:`Unlinked`, and ValueError for no votes.
-    """
-    return fit_votes({(kind, candidates, answer): n for (candidates, answer), n in outcomes.items()})
-
-
-def fit_votes(outcomes: Mapping[tuple[str, tuple[str, ...], str], float]) -> Fit:
-    """Strengths from pairs and choices of the best together. Raises as :func:`fit`.
-
-    ``outcomes``: (kind, candidates, answer) -> number of votes.
-    """
-    outcomes = {key: n for key, n in outcomes.items() if n > 0}
-    if not outcomes:
-        raise ValueError("no votes to fit strengths to.")
-    choices = Choices.of(outcomes)
-    counts = np.zeros(len(choices.features))
-    for (kind, candidates, answer), n in outcomes.items():
-        counts[choices.column[kind, frozenset(candidates), answer]] += n
-    return fit_counts(choices, counts)[0]
-
-
 def fit_counts(choices: Choices, counts: Floats) -> tuple[Fit, Floats]:
     """The fit and its parameters, (P,), from the votes per column. Raises :class:`Unlinked`."""
     # The maximum of the votes alone, if there is one.
@@ -237,7 +213,6 @@ def fit_counts(choices: Choices, counts: Floats) -> tuple[Fit, Floats]:
         methods=choices.methods,
         strengths=parameters[:m],
         tie=float(np.exp(parameters[-1])) if choices.ties else None,
-        log_likelihood=float(_log_likelihood(choices, counts[None], beta)[0]),
         regularised=bool(failed[0]),
         note=note,
         reach=reach,

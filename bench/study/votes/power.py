@@ -33,6 +33,9 @@ ICC_RATER, ICC_CASE = 0.02, 0.15
 # Default share of ties: an assumption too.
 TIES = 0.2
 
+# Where more raters would be needed, more cases are needed instead.
+_MOST_RATERS = 100_000
+
 
 class PowerError(StudyError):
     """A share, level or count outside its range. The message names it."""
@@ -106,20 +109,6 @@ class Layout:
             raise PowerError(f"trials {self.trials}: expected more than 0.")
 
 
-def votes_needed(share: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
-    """Number of independent votes, ties not counted, that tell ``share`` from 0.5.
-
-    n = ((z_{1-alpha/2} sqrt(p0 q0) + z_{power} sqrt(p q)) / (p - p0))^2 with p0 = 0.5. Source: Fleiss, Levin and Paik,
-    Statistical Methods for Rates and Proportions (3rd ed., 2003), equation 2.11 without correction for continuity.
-    Raises :class:`PowerError` for a share of 0.5 or outside (0, 1).
-    """
-    # Half of z_{1-alpha/2}: sqrt(p0 q0) is 1/2.
-    _check_share(share)
-    Assumptions(alpha=alpha, power=power).check()
-    reach = NORMAL.inv_cdf(1 - alpha / 2) / 2 + NORMAL.inv_cdf(power) * math.sqrt(share * (1 - share))
-    return math.ceil((reach / (share - 0.5)) ** 2)
-
-
 def design_effect(per_rater: float, per_case: float, icc_rater: float, icc_case: float) -> float:
     """Factor by which clusters multiply the variance of a share. Raters and cases are crossed.
 
@@ -188,10 +177,10 @@ def raters_needed(
     cases: int,
     overlap: int = 1,
     assumptions: Assumptions = Assumptions(),
-    all_pairs: bool = True,
-    most: int = 100_000,
 ) -> int | None:
-    """The fewest raters, of ``trials`` votes each, that tell ``share`` from 0.5. None where none are enough.
+    """The fewest raters, of ``trials`` votes each, that tell ``share`` from 0.5 where all pairs of methods are tested.
+
+    None where even 100,000 are not enough.
 
     With more raters each case is judged more often, which tells less and less of other cases: where votes on a case
     resemble each other (``icc_case``), only more cases help from some point on. Raises :class:`PowerError`.
@@ -202,12 +191,12 @@ def raters_needed(
 
     def enough(raters: int) -> bool:
         layout = Layout(raters, trials, methods, cases, overlap)
-        return resolvable(layout, assumptions, all_pairs=all_pairs) <= top
+        return resolvable(layout, assumptions) <= top
 
-    if not enough(most):
+    if not enough(_MOST_RATERS):
         return None
     # Bisection: ``low`` raters are too few, ``high`` are enough.
-    low, high = 0, most
+    low, high = 0, _MOST_RATERS
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)

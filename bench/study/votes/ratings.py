@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.study.votes.agreement import alpha, coincidences, resampled_alpha
 from bench.study.votes.crossed import Crossed, interval
@@ -19,8 +18,6 @@ from bench.study.votes.frame import scale_values, scopes
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Floats = NDArray[np.float64]
 
 # Where a study has both of ImagenHub's scales: the geometric mean of the two ratings of one rater. Source: Ku et al.,
 # ImagenHub (2024), overall score.

@@ -23,19 +23,14 @@ BEHIND = Column("behind the best", "behind", decimals=2)
 SEPARABLE = Column("separable from it", "separable")
 
 
-def by_data_set(view: View, realism: pd.DataFrame | None) -> Iterator[Table]:
-    """Realism and human preference by data set and method: the shape of the paper's Table 1.
-
-    Shares of all votes add up to 100 %, as the paper's do. ``realism``: see :func:`bench.study.votes.show.tables`.
-    """
+def by_data_set(view: View) -> Iterator[Table]:
+    """Human preference by data set and method. Shares of all votes add up to 100 %, as in the paper's Table 1."""
     shares = view.rows("shares")
     protocols = [name for name in dict.fromkeys(shares["protocol"]) if name != ALL]
     for kind, question, _ in view.kind_scopes(shares):
         columns: list[Column] = []
         cells: dict[str, list[Cell]] = {method: [] for method in view.methods}
         for protocol in protocols:
-            if realism is not None:
-                _add_realism(columns, cells, realism, protocol)
             column = Column(
                 f"{protocol}: preference",
                 f"{kind}_votes_{question}",
@@ -55,29 +50,6 @@ def by_data_set(view: View, realism: pd.DataFrame | None) -> Iterator[Table]:
             "Preference: share of all votes on the data set; adds up to 100 % over the methods.",
             question=question,
         )
-
-
-def _add_realism(
-    columns: list[Column], cells: dict[str, list[Cell]], realism: pd.DataFrame, protocol: str
-) -> None:
-    """Adds a column per metric of realism, of which lower values are better."""
-    of_protocol = realism[realism["protocol"] == protocol]
-    for metric in dict.fromkeys(of_protocol["metric"]):
-        rows = of_protocol[of_protocol["metric"] == metric]
-        values = dict(zip(rows["method"], map(finite, rows["value"]), strict=True))
-        least = min((v for m, v in values.items() if m in cells and v is not None), default=None)
-        columns.append(
-            Column(
-                f"{protocol}: {metric}",
-                str(metric),
-                higher_is_better=False,
-                decimals=2,
-                protocol=protocol,
-            )
-        )
-        for method, of_method in cells.items():
-            value = values.get(method)
-            of_method.append(Cell(value, best=value is not None and value == least))
 
 
 def _add_shares(

@@ -18,19 +18,15 @@ from bench.tables import latex, markup
 from bench.tables.table import Table, notes
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
-def tables(analysis: Analysis, realism: pd.DataFrame | None = None) -> list[Table]:
-    """All tables of an analysis, of the raters kept (of all, where the rule keeps nobody).
-
-    ``realism``: columns protocol, method (its title), metric (the heading, such as ``FID``), value: one number per data
-    set and method, lower is better. It stands in the first table beside the votes.
-    """
+def tables(analysis: Analysis) -> list[Table]:
+    """All tables of an analysis, of the raters kept (of all, where the rule keeps nobody)."""
     # What a paper shows comes first, then what a reader needs to trust it.
     view = View(analysis)
     return [
-        *result_tables.by_data_set(view, realism),
+        *result_tables.by_data_set(view),
         *result_tables.preference(view),
         *result_tables.ratings(view),
         *result_tables.both_bad(view),
@@ -43,14 +39,14 @@ def tables(analysis: Analysis, realism: pd.DataFrame | None = None) -> list[Tabl
     ]
 
 
-def write_analysis(analysis: Analysis, folder: Path, realism: pd.DataFrame | None = None) -> list[Path]:
+def write_analysis(analysis: Analysis, folder: Path) -> list[Path]:
     """Writes the tables as Markdown and LaTeX, ``analysis.json`` and a tidy CSV per table. Returns their paths.
 
     CSV and JSON hold unrounded values. Every row of a CSV says in ``rater_kind`` whose votes it is made of.
     """
     # Texts of the tables. Each says whose votes they are: a file is often passed on alone.
     folder = Path(folder)
-    finished = tables(analysis, realism)
+    finished = tables(analysis)
     kind = analysis.rater_kind
     remark = f"% Raters: {kind}\n"
     title = f"# {analysis.warning}preference" if analysis.warning else "# Human preference"

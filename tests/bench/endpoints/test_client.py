@@ -80,7 +80,7 @@ def test_a_form_arrives_as_it_was_sent(api: FakeApi) -> None:
 def test_passing_errors_are_tried_again_with_doubled_pauses(api: FakeApi, status: int) -> None:
     api.answers = [error(status), error(status), error(status), OK]
     clock = Clock()
-    assert endpoint(api, clock, backoff=2.0).post({}, [PNG]) == {"data": []}
+    assert endpoint(api, clock).post({}, [PNG]) == {"data": []}
     assert len(api.forms) == 4
     assert clock.slept == [2.0, 4.0, 8.0]
 
@@ -88,7 +88,7 @@ def test_passing_errors_are_tried_again_with_doubled_pauses(api: FakeApi, status
 def test_retry_after_is_honoured_and_never_shortens_the_pause(api: FakeApi) -> None:
     api.answers = [error(429, Retry_After="30"), error(503, Retry_After="0"), OK]
     clock = Clock()
-    endpoint(api, clock, backoff=2.0).post({}, [PNG])
+    endpoint(api, clock).post({}, [PNG])
     assert clock.slept == [30.0, 4.0]
 
 
@@ -112,10 +112,10 @@ def test_it_gives_up_after_the_retries(api: FakeApi) -> None:
     api.answers = [error(503, "overloaded")] * 9
     clock = Clock()
     with pytest.raises(EndpointError, match=r"status 503: overloaded\. Given up after 3 calls") as caught:
-        endpoint(api, clock, retries=2, backoff=1.0).post({}, [PNG])
+        endpoint(api, clock, retries=2).post({}, [PNG])
     assert not isinstance(caught.value, Refused)
     assert len(api.forms) == 3
-    assert clock.slept == [1.0, 2.0]
+    assert clock.slept == [2.0, 4.0]
 
 
 @pytest.mark.parametrize(
@@ -321,8 +321,8 @@ def test_the_rate_limit_holds_between_threads() -> None:
 def test_retries_count_for_the_rate_limit(api: FakeApi) -> None:
     api.answers = [error(500), OK]
     clock = Clock()
-    endpoint(api, clock, per_minute=1, backoff=1.0).post({}, [PNG])
-    assert clock.slept == [1.0, 59.0]
+    endpoint(api, clock, per_minute=1).post({}, [PNG])
+    assert clock.slept == [2.0, 58.0]
 
 
 def test_answers_are_kept_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

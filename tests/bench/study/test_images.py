@@ -23,14 +23,13 @@ from bench.study.images import (
     ImageChanged,
     ImageServer,
     PngShelf,
-    _parts,
     fill_png,
     outline,
     trial_images,
 )
 from bench.study.interface import VoteRefused
 from bench.study.store import StudyStore
-from bench.study.types import GROUND_TRUTH, NOISE, QUESTIONS, SOURCE, Trial
+from bench.study.types import GROUND_TRUTH, NOISE, QUESTIONS, SOURCE, StudyCase, Trial
 from bench.study.words import words_of
 from tests.bench.fakes import noise, square
 
@@ -53,6 +52,10 @@ def decoded(png: bytes) -> np.ndarray:
         assert (image.format, image.mode) == ("PNG", "RGB")
         assert image.info == {}  # no metadata
         return np.array(image)
+
+
+def pictures(design: Design, case: StudyCase, trial: Trial) -> list[Image.Image]:
+    return [load() for _, load in trial_images(design, case, trial)]
 
 
 def chunks(png: bytes) -> list[tuple[bytes, int]]:
@@ -182,7 +185,7 @@ def test_an_edit_of_another_size_is_brought_to_the_sources(copy: Path) -> None:
     png = png_bytes(noise("large", 48))
     design.path(ref).write_bytes(png)
     case = replace(case, edits={**case.edits, trial.candidates[1]: replace(ref, sha256=sha256_bytes(png))})
-    images = trial_images(design, case, trial)
+    images = pictures(design, case, trial)
     assert [image.size for image in images] == [(32, 32)] * 4
     expected = noise("large", 48).resize((32, 32), Image.Resampling.LANCZOS)
     np.testing.assert_array_equal(to_array(images[3]), to_array(expected))
@@ -193,11 +196,11 @@ def test_noise_is_deterministic_and_unlike_any_edit(design: Design) -> None:
     trial = next(t for t in design.trials if t.role == "attention")
     case = design.case_by_key[trial.case]
     place = 2 + trial.candidates.index(NOISE)
-    first, second = (to_array(trial_images(design, case, trial)[place]) for _ in range(2))
+    first, second = (to_array(pictures(design, case, trial)[place]) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     # Another case has other noise.
     other = next(t for t in design.trials if t.role == "attention" and t.case != trial.case)
-    image = trial_images(design, design.case_by_key[other.case], other)[2 + other.candidates.index(NOISE)]
+    image = pictures(design, design.case_by_key[other.case], other)[2 + other.candidates.index(NOISE)]
     assert (to_array(image) != first).mean() > 0.9
 
 
@@ -300,7 +303,7 @@ def test_raters_who_come_together_wait_for_one_encoding(
     design = taste.study("taste").design
     server = ImageServer(taste)
     trial = design.trials[0]
-    parts = [(name, load) for name, load in _parts(design, design.case_by_key[trial.case], trial)]
+    parts = trial_images(design, design.case_by_key[trial.case], trial)
     together = threading.Barrier(8)
 
     def ask() -> list[bytes]:
@@ -315,7 +318,7 @@ def test_raters_who_come_together_wait_for_one_encoding(
 
 def names(design: Design, trials: Iterable[Trial]) -> set[object]:
     """What tells the different images of trials apart."""
-    return {name for one in trials for name, _ in _parts(design, design.case_by_key[one.case], one)}
+    return {name for one in trials for name, _ in trial_images(design, design.case_by_key[one.case], one)}
 
 
 def test_what_is_prepared_at_the_start_is_not_encoded_for_the_raters(
@@ -378,10 +381,10 @@ def test_a_case_without_a_mask_has_no_outline_and_no_hint_of_one(design: Design)
     trial = next(trial for trial in design.trials if not any("noise" in name for name in trial.candidates))
     case = design.case_by_key[trial.case]
     bare = replace(case, mask=None)
-    source, outlined, *candidates = trial_images(design, bare, trial)
+    source, outlined, *candidates = pictures(design, bare, trial)
     assert outlined.tobytes() == source.tobytes()
     assert len(candidates) == len(trial.candidates)
-    assert trial_images(design, case, trial)[1].tobytes() != source.tobytes()
+    assert pictures(design, case, trial)[1].tobytes() != source.tobytes()
     words = words_of("en", {})
     for question in QUESTIONS:
         assert "outline" not in words(f"question.{question}.hint_without_outline")

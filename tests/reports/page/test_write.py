@@ -165,7 +165,7 @@ def test_a_picture_outside_the_run_is_not_copied(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_name_is_linked_by_it(store: RunStore) -> None:
-    data = collect(store, fake.METRICS, (), root="..", heatmaps=True)
+    data = collect(store, fake.METRICS, (), root="..")
     old = data.edits[3]
     data.edits[3] = EditRecord(old.key, "edits/mini-coco/odd.png", old.sha256, None)
     assert dict(data.chunks())["edits/0"]["files"] == {"3": "edits/mini-coco/odd.png"}
@@ -213,7 +213,7 @@ def test_scores_of_edits_that_are_not_there_are_left_out(tmp_path: Path) -> None
     with store:
         stray = EditKey("mini-coco", "1", fake.METHODS[0].digest, "nowhere", 0)
         store.append_scores([ScoreRecord(stray, "leak_lpips", "1", 77.0)])
-    data = collect(store, fake.METRICS, (), root="..", heatmaps=True)
+    data = collect(store, fake.METRICS, (), root="..")
     assert not (data.values == 77.0).any()
 
 
@@ -301,7 +301,7 @@ def test_large_pictures_have_small_copies_of_their_present_content(tmp_path: Pat
     folder = index.parent / "page/thumbs"
     assert [bool(name) for name in edits["thumbs"]] == [i not in edits["failed"] for i in range(16)]
     assert all(cases["thumb"])
-    records = collect(store, fake.METRICS, (), root="..", heatmaps=True).edits
+    records = collect(store, fake.METRICS, (), root="..").edits
     with Image.open(folder / edits["thumbs"][0]) as small, store.image(records[0]) as whole:
         assert small.size == (256, 256)
         color = np.asarray(small.convert("RGB")).reshape(-1, 3).mean(axis=0)

@@ -265,13 +265,13 @@ def test_images_that_are_asked_for_at_once_are_encoded_once(
     assert trial is not None
     data = trial_message(served, rater, trial)
     encoded: list[str] = []
-    real = images._parts
+    real = images.trial_images
 
     def counting(*arguments):  # type: ignore[no-untyped-def]
         encoded.append(arguments[2].id)
         return real(*arguments)
 
-    monkeypatch.setattr(images, "_parts", counting)
+    monkeypatch.setattr(images, "trial_images", counting)
     addresses = [address.split("/")[1:] for address in data["pictures"] + data["next"]]
     with ThreadPoolExecutor(16) as pool:
         pngs = list(pool.map(lambda address: served.image(*address), 3 * addresses))

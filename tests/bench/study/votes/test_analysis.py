@@ -12,9 +12,9 @@ import pytest
 from scipy import stats as scipy_stats
 
 from bench.study.votes.analysis import Analysis, OtherRaters, analyse
-from bench.study.votes.bradley_terry import fit_votes
 from bench.study.votes.frame import VotesError
 from tests.bench.study.polls import frame, metric_values, mixed_votes, poll, rows, small
+from tests.bench.study.votes.fits import fit_votes
 
 POOLED = {"question": "all", "protocol": "all", "category": "all"}
 

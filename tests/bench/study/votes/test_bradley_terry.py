@@ -15,12 +15,11 @@ from bench.study.votes.bradley_terry import (
     Choices,
     Fit,
     Unlinked,
-    fit,
     fit_counts,
     fit_draws,
-    fit_votes,
     influence,
 )
+from tests.bench.study.votes.fits import fit, fit_votes
 
 Counts = dict[tuple[tuple[str, ...], str], float]
 
@@ -51,7 +50,6 @@ def test_two_methods_by_hand() -> None:
     plain = fit({(("A", "B"), "A"): 30, (("A", "B"), "B"): 10})
     np.testing.assert_allclose(plain.strengths, [math.log(3) / 2, -math.log(3) / 2], atol=1e-9)
     assert plain.tie is None
-    assert plain.log_likelihood == pytest.approx(30 * math.log(0.75) + 10 * math.log(0.25))
     tied = fit({(("A", "B"), "A"): 30, (("A", "B"), "B"): 10, (("A", "B"), "tie"): 10})
     np.testing.assert_allclose(np.diff(tied.strengths), -math.log(3), atol=1e-9)
     assert tied.tie == pytest.approx(1 / math.sqrt(3))
@@ -99,7 +97,6 @@ def test_davidson_is_at_the_maximum(m: int) -> None:
     fitted = fit(counts)
     assert fitted.tie is not None
     theirs = minimize(lambda p: -likelihood(p[:m], p[m], counts), np.zeros(m + 1), method="BFGS", tol=1e-10)
-    assert fitted.log_likelihood == pytest.approx(-theirs.fun, abs=1e-6)
     np.testing.assert_allclose(fitted.strengths, theirs.x[:m] - theirs.x[:m].mean(), atol=1e-3)
     assert math.log(fitted.tie) == pytest.approx(theirs.x[m], abs=1e-3)
     # Davidson's own property: as many expected ties as seen.
@@ -124,11 +121,10 @@ def test_pairs_and_choices_of_the_best_share_their_strengths() -> None:
     np.testing.assert_allclose(fit_votes(both).strengths, fit(plain).strengths, atol=1e-9)
 
 
-def test_doubling_every_vote_changes_nothing_but_the_likelihood() -> None:
+def test_doubling_every_vote_changes_no_strength() -> None:
     counts = random_pairs(4, 0, ties=True)
     once, twice = fit(counts), fit({key: 2 * n for key, n in counts.items()})
     np.testing.assert_allclose(once.strengths, twice.strengths, atol=1e-9)
-    assert twice.log_likelihood == pytest.approx(2 * once.log_likelihood)
 
 
 class TestWithoutMaximum:

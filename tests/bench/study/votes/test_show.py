@@ -17,11 +17,6 @@ from tests.bench.study.polls import frame, metric_values, mixed_votes, poll, row
 from tests.bench.tables.test_latex import compile_pdf, needs_latex, tex_file
 from tests.bench.tables.test_terminal import shown_on_terminal
 
-REALISM = pd.DataFrame(
-    [("mini-coco", f"M{i}", "FID", 12.5 + i) for i in range(5)],
-    columns=["protocol", "method", "metric", "value"],
-)
-
 
 @pytest.fixture(scope="module")
 def mixed() -> Analysis:
@@ -30,22 +25,19 @@ def mixed() -> Analysis:
 
 @pytest.fixture(scope="module")
 def tables(mixed: Analysis) -> dict[str, Table]:
-    return {table.name: table for table in show.tables(mixed, REALISM)}
+    return {table.name: table for table in show.tables(mixed)}
 
 
 def cells(table: Table, label: str) -> tuple[Cell, ...]:
     return next(row.cells for row in table.rows if row.label == label)
 
 
-def test_the_first_table_has_realism_beside_the_share_of_all_votes(
-    mixed: Analysis, tables: dict[str, Table]
-) -> None:
+def test_the_first_table_has_the_share_of_all_votes(mixed: Analysis, tables: dict[str, Table]) -> None:
     first = tables["data-sets-pair-overall"]
-    assert [column.title for column in first.columns] == ["mini-coco: FID ↓", "mini-coco: preference % ↑"]
+    assert [column.title for column in first.columns] == ["mini-coco: preference % ↑"]
     shares = rows(mixed.shares, raters="kept", question="overall", protocol="mini-coco", kind="pair")
     expected = shares.set_index("method").loc["M0"]
-    distance, preferred = cells(first, "M0")
-    assert (distance.value, distance.best) == (12.5, True)
+    (preferred,) = cells(first, "M0")
     assert (preferred.value, preferred.low, preferred.high, preferred.best) == (
         *expected[["of_all", "of_all_low", "of_all_high"]],
         True,
@@ -170,10 +162,10 @@ def test_captions_state_the_level_of_the_intervals() -> None:
 
 
 def test_files_hold_every_table_and_the_unrounded_values(mixed: Analysis, tmp_path: Path) -> None:
-    paths = {path.name for path in show.write_analysis(mixed, tmp_path, REALISM)}
+    paths = {path.name for path in show.write_analysis(mixed, tmp_path)}
     assert paths == {path.name for path in tmp_path.iterdir()}
     assert {"tables.md", "tables.tex", "tables-notes.tex", "tables-document.tex", "analysis.json"} <= paths
-    finished = show.tables(mixed, REALISM)
+    finished = show.tables(mixed)
     text = (tmp_path / "tables.tex").read_text(encoding="utf-8")
     assert re.findall(r"\\label\{tab:(.*?)\}", text) == [table.name for table in finished]
     page = (tmp_path / "tables.md").read_text(encoding="utf-8")
