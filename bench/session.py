@@ -66,8 +66,13 @@ class Report(Protocol):
     @property
     def warnings(self) -> Sequence[str]: ...
 
-    def terminal(self, width: int, *, everything: bool) -> Iterator[RenderableType]:
-        """Yields the main tables for a terminal: five columns each, or all columns with ``everything``."""
+    def terminal(
+        self, width: int, *, everything: bool, first: Sequence[str] = ()
+    ) -> Iterator[RenderableType]:
+        """Yields the main tables for a terminal: five columns each, or all columns with ``everything``.
+
+        ``first``: metrics that are preferred to the usual columns, because the user named them.
+        """
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -253,18 +254,10 @@ def _training_tuples(
         # After the data: a broken data set is told before the model loads.
         if method is None:
             method = inpainter.create(Runtime(actual_device, resolve_dtype(dtype, actual_device)))
+        maker = {"method": inpainter.spec.name, "options": dict(inpainter.spec.options)}
         with progress_bar() as progress:
-            parts.append(
-                make_training_tuples(
-                    cases,
-                    method,
-                    {"method": inpainter.spec.name, "options": dict(inpainter.spec.options)},
-                    folder / name,
-                    progress=lambda n, name=name, cases=cases: progress.show(
-                        f"edits of {name}", n, len(cases)
-                    ),
-                )
-            )
+            show = partial(progress.show, f"edits of {name}", total=len(cases))
+            parts.append(make_training_tuples(cases, method, maker, folder / name, progress=show))
     return parts
 
 

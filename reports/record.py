@@ -82,20 +82,29 @@ class WrittenReport:
         by_truth = [table for table in judged if table.name.startswith("success-truth-")]
         return main + (by_truth or judged) + [table for table in tables if table.name.startswith("judges-")]
 
-    def terminal(self, width: int, *, everything: bool) -> Iterator[RenderableType]:
+    def terminal(
+        self, width: int, *, everything: bool, first: Sequence[str] = ()
+    ) -> Iterator[RenderableType]:
         """Yields the main tables for a terminal: five columns each, or with ``everything`` all of them.
 
-        Notes that :attr:`warnings` repeats are left out: the command prints the warnings after the tables.
+        ``first``: metrics that are preferred to the usual columns. Notes that :attr:`warnings` repeats are left out:
+        the command prints the warnings after the tables.
         """
         tables = [
             replace(table, notes=tuple(note for note in table.notes if note not in self.warnings))
             for table in self.headline()
         ]
-        yield from terminal_tables(tables, width, everything=everything)
+        yield from terminal_tables(tables, width, everything=everything, first=first)
 
 
-def terminal_tables(tables: Sequence[Table], width: int, *, everything: bool) -> Iterator[RenderableType]:
-    """Yields tables with their five main columns at 80 characters, or whole, spread over ``width``."""
+def terminal_tables(
+    tables: Sequence[Table], width: int, *, everything: bool, first: Sequence[str] = ()
+) -> Iterator[RenderableType]:
+    """Yields tables with their five main columns at 80 characters, or whole, spread over ``width``.
+
+    ``first``: metrics whose columns, or those of their stand-ins, are preferred to the main ones.
+    """
+    from bench.metrics import STAND_INS
     from bench.tables.terminal import narrowed, terminal
     from reports.data.metrics import TERMINAL_METRICS
 
@@ -104,7 +113,8 @@ def terminal_tables(tables: Sequence[Table], width: int, *, everything: bool) ->
         yield from terminal(tables, width)
         return
     # 80 characters: what a plain terminal, a log and a mail show without a line break.
-    narrow = [narrowed(table, min(width, 80), TERMINAL_METRICS) for table in tables]
+    families = [*((name, STAND_INS.get(name, name)) for name in first), *TERMINAL_METRICS]
+    narrow = [narrowed(table, min(width, 80), families) for table in tables]
     yield from terminal(narrow, min(width, 80))
     left_out = sum(len(table.columns) for table in tables) - sum(len(table.columns) for table in narrow)
     if left_out:

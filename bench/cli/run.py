@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -122,7 +123,7 @@ def run(
         session.hide_foreign_scores(store, lambda line: warn(screen, line))
         report = session.program.write_report(session, store)
     # Text for people, then JSON for programs.
-    print_report(report, screen, everything=everything)
+    print_report(report, screen, everything=everything, first=metric or ())
     if as_json:
         print_json(
             {
@@ -237,10 +238,10 @@ def demo(
     )
 
 
-def print_report(report: Report, screen: Console, *, everything: bool) -> None:
-    """Prints the main tables of a report, its warnings and its paths."""
+def print_report(report: Report, screen: Console, *, everything: bool, first: Sequence[str] = ()) -> None:
+    """Prints the main tables of a report, its warnings and its paths. ``first``: metrics that the user named."""
     # Tables, then warnings, then paths.
-    for part in report.terminal(screen.width, everything=everything):
+    for part in report.terminal(screen.width, everything=everything, first=first):
         screen.print(part)
     for warning in report.warnings:
         screen.print(warning, style="yellow")

@@ -43,6 +43,8 @@ class PairwiseSummary:
 
     calls: int = 0
     """Replies that came in this run."""
+    stored: int = 0
+    """Replies that were there already."""
     shared: int = 0
     """Replies from the cache: of other runs, or of one that was killed."""
     bill: str = ""
@@ -67,7 +69,7 @@ class PairwiseSummary:
         asked = self.pairs - self.identical
         shared = f", {self.shared} from the cache" if self.shared else ""
         bill = f"; {self.bill}" if self.bill else ""
-        yield f"{self.calls} replies{shared}{bill}"
+        yield f"{self.calls} replies, {self.stored} there already{shared}{bill}"
         yield f"{self.pairs} pairs with a verdict, {self.identical} of them of equal images (ties without a call)"
         if asked:
             yield f"flip rate {100 * self.flips / asked:.1f} %: these verdicts change with the order, and count as ties"
@@ -161,6 +163,7 @@ def judge_pairs(
         for row in store.cases(protocol).rows
     }
     votes: list[dict[str, Any]] = []
+    answered: set[ReplyKey] = set()
     store.lock()
     log.describe(judge)
     progress.start(len(records), "judging pairs")
@@ -173,6 +176,7 @@ def judge_pairs(
                 asker.ask(_calls(judge, asker, pairs))
             except EndpointError as error:
                 refused = error
+            answered |= {key for key in _questions(judge, pairs) if log.last(key) is not None}
             for pair in pairs:
                 vote = _vote(judge, log, pair, titles, summary)
                 if vote is not None:
@@ -189,6 +193,7 @@ def judge_pairs(
         log.close()
     log.describe(judge)
     summary.calls, summary.shared = asker.calls, asker.shared
+    summary.stored = len(answered) - asker.calls - asker.shared
     summary.bill = asker.bill.line(asker.calls)
     return pd.DataFrame(votes), summary
 
@@ -282,6 +287,14 @@ def _pairs(chunk: Sequence[StoredPair]) -> Iterator[EditPair]:
     for edits in by_case.values():
         for (first, first_pair), (second, second_pair) in combinations(edits, 2):
             yield EditPair(first, second, first_pair, second_pair)
+
+
+def _questions(judge: Judge, pairs: Sequence[EditPair]) -> Iterator[ReplyKey]:
+    """Yields both orders of each pair whose images differ."""
+    (question,) = judge.wording.rubric.questions
+    for pair in pairs:
+        if not pair.is_identical:
+            yield from (pair.key(question.name, swapped=swapped) for swapped in (False, True))
 
 
 def _calls(judge: Judge, asker: Asker, pairs: Sequence[EditPair]) -> Iterator[Call]:

@@ -39,7 +39,7 @@ def narrowed(table: Table, width: int, families: Sequence[Sequence[str]] = ()) -
     # Preferred columns first, then the others in their order.
     metrics = [column.metric for column in table.columns]
     firsts = (next((m for m in family if m in metrics), None) for family in families)
-    main = [metrics.index(metric) for metric in firsts if metric is not None]
+    main = list(dict.fromkeys(metrics.index(metric) for metric in firsts if metric is not None))
     chosen = [*main, *(i for i in range(len(metrics)) if i not in main)][:_MOST_COLUMNS]
 
     # Drop columns, the least preferred first, until the rest fits.

@@ -90,7 +90,7 @@ def strengths(
     from methods.zoo import prompt_edit_diff as ped
 
     entry(name)
-    cases, classifier = held_out(world, count), classifier_of()
+    cases, classifier = held_out(world, count), classifier_of(CHECKPOINTS)
     pipeline = ped.pipeline(*ped.load(name))
     rows: list[StrengthRow] = []
     first: NDArray[np.float64] | None = None

@@ -66,6 +66,7 @@ def test_both_orders_are_asked_and_the_winner_of_both_wins(api: FakeApi, tmp_pat
             0,
             2 * COUNT,
         )
+        assert summary.stored == 0
         assert summary.first / summary.decided == 0.5
         # By hand: the brighter edit of each case.
         light = {
@@ -85,6 +86,7 @@ def test_both_orders_are_asked_and_the_winner_of_both_wins(api: FakeApi, tmp_pat
         # A second run asks nothing and gives the same votes.
         again, summary = judge_pairs(store, pairs(), TITLES)
         assert (summary.calls, planned_pairs(store, pairs()).calls) == (0, 0)
+        assert next(summary.lines()) == f"0 replies, {2 * COUNT} there already"
         assert again.drop(columns="server_time").equals(votes.drop(columns="server_time"))
 
 

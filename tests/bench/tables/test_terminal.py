@@ -70,6 +70,13 @@ def test_a_narrowed_table_has_five_main_columns_in_their_order_at_80_characters(
     assert text.splitlines()[first + 1].startswith("no_cross_attention ")
 
 
+def test_columns_that_are_preferred_twice_come_once() -> None:
+    table = terminal.narrowed(wide(), 80, [("mini_clip_directional",), ("leak_lpips",), *TERMINAL_METRICS])
+    assert [column.metric for column in table.columns] == [
+        *("success_truth", "leak_lpips", "leak_psnr", "mini_clip_target", "mini_clip_directional"),
+    ]
+
+
 def test_a_narrowed_table_gives_up_columns_rather_than_width() -> None:
     narrow = terminal.narrowed(wide(failed=3), 60, TERMINAL_METRICS)
     assert [column.metric for column in narrow.columns] == ["success_truth", "leak_lpips"]
