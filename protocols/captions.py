@@ -30,7 +30,7 @@ _ADJECTIVES = _word_set(
     colorful single lone fancy nice double-decker wet dry broken plain simple striped
     """
 )
-# They belong to the colour behind them and go with it: "a dark red car" becomes "a blue car".
+# A shade belongs to the colour after it and is replaced with it: "a dark red car" becomes "a blue car".
 _SHADES = frozenset({"light", "dark", "bright", "pale", "deep"})
 # The words that may follow the noun. Any other may be the rest of a compound ("car door").
 _AFTER = _word_set(
@@ -43,7 +43,7 @@ _AFTER = _word_set(
     carrying holding seen shown he she it they , ; :
     """
 )
-# Verbs that suit some classes alone. Beside them the object cannot become another class: nobody flies a surfboard.
+# Verbs that suit only some classes. Beside them the object cannot become another class: nobody flies a surfboard.
 _VERBS_BEFORE = _word_set(
     """
     riding rides ride rode driving drives drive flying flies fly wearing wears wear eating eats eat throwing
@@ -164,7 +164,7 @@ def _read_modifiers(words: Sequence[str]) -> _Modifiers | None:
                 return None
             material = word
         elif word in _SHADES and color is not None:
-            # In "a dark big red car", "dark" may be another word's.
+            # In "a dark big red car", "dark" may belong to another word.
             if adjectives:
                 return None
         elif word in _ADJECTIVES:

@@ -111,7 +111,7 @@ class EditableScene:
     """A record on the canvas: one square crop, the instances in it, and the edits that make sense there.
 
     Each image has one crop, not each edit, so that all cases of one source have the same pixels. An instance is
-    called by its index in ``record.instances``, a caption by its index in ``record.captions``.
+    named by its index in ``record.instances``, a caption by its index in ``record.captions``.
     """
 
     def __init__(self, record: SceneRecord, options: SceneOptions) -> None:
@@ -230,8 +230,8 @@ class EditableScene:
                 if material in self.options.materials and MATERIALS[material] != phrase.material
             ]
         if not phrase.bound and self.mask(index, "category") is not None:
-            # Of the same supercategory, because a boat may stand where a car was, and a banana may not. Of a class that
-            # the image lacks, because the new object would have to be told from the old one.
+            # The new class has the same supercategory: a boat may stand where a car was, a banana may not. The image
+            # has no object of that class yet, since nobody could tell the new object from it.
             targets["category"] = [
                 Target("category", name)
                 for name, group in self.options.categories
@@ -274,7 +274,7 @@ class EditableScene:
         elif height < 0.7 * width:
             top = bottom - 0.7 * width  # objects stand on the ground, so the room is above
         margin = 0.08 * max(width, height) + self.unit
-        # Rounded, because a user brushes no sharp corners, and objects hardly reach into them.
+        # Rounded, because a user brushes no sharp corners, and objects rarely reach into them.
         mask = rounded_box(
             self.shape,
             (left - margin, top - margin, right + margin, bottom + margin),
@@ -436,7 +436,7 @@ class EditableScene:
         return [(captions[group], group) for group in sorted(captions, key=lambda g: self._rank("multi", *g))]
 
     def _rank(self, *parts: object) -> str:
-        """A place in the record's own order. An int is an instance."""
+        """Sort key of the parts in the record's own order. An int stands for an instance."""
         # Instances go in by the data set's id: their index changes when an annotation is added before them.
         return rank(
             self.record.id, *(self.record.instances[p].id if isinstance(p, int) else p for p in parts)
@@ -478,7 +478,7 @@ class EditableScene:
 
 
 def scene_kinds(category: str, options: SceneOptions) -> tuple[str, ...]:
-    """The kinds of edit of a category. They are backgrounds, or for multi-object edits the number of changes."""
+    """The kinds of edit of a category: for backgrounds their names, for several objects the numbers of changes."""
     if category == "attribute":
         return ("color", "material") if options.materials else ("color",)
     if category == "replacement":

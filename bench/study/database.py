@@ -47,7 +47,7 @@ _WRITE = "peb_write"
 # Key of PostgreSQL's advisory lock around the migration ("PEBS" in ASCII). Servers that start together would all create
 # the tables, and all but one would fail. There is no table yet that they could lock.
 _ADVISORY = 0x50454253
-# Most pieces of work that share one commit.
+# Largest number of pieces of work in one commit.
 _BATCH = 64
 
 
@@ -64,7 +64,7 @@ def within(moment: datetime | None, now: datetime, length: timedelta) -> bool:
 
 
 def _steady() -> float:
-    """Seconds of a clock that cannot be set. Where the system has such a clock, it also runs while it sleeps."""
+    """Seconds of a clock that nobody can set. Where the system offers it, the clock counts the time asleep too."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
@@ -92,8 +92,9 @@ class Database:
         # PostgreSQL: the server's clock less this process's, and when it was measured. One pair, so that threads always
         # read both of one measurement.
         self._ahead: tuple[timedelta, datetime] | None = None
-        # Engines over the same connections. PostgreSQL: without BEGIN and COMMIT, which are two more round trips to
-        # the server. And one in which all statements of a transaction see one state; SQLite's always do.
+        # Two engines over the same connections. On PostgreSQL the first sends no BEGIN and COMMIT, which would be two
+        # more round trips to the server. In the second, all statements of a transaction see one state. SQLite needs
+        # neither.
         self._single = engine if self.is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
         self._snapshot = (
             engine if self.is_sqlite else engine.execution_options(isolation_level="REPEATABLE READ")

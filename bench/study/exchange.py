@@ -102,7 +102,7 @@ def anonymise(votes: pd.DataFrame, key: bytes | str | None = None) -> pd.DataFra
             f"the key has {len(secret)} bytes; at least {_KEY_BYTES} are needed, so that it cannot be guessed."
         )
 
-    # Who and what. The study is part of the text: two studies give one rater two pseudonyms.
+    # Identities. The study is part of the text: one rater has another pseudonym in each study.
     def pseudonym(role: str, study: str, name: str) -> str:
         text = json.dumps([role, study, name])
         return f"{role[0]}-{hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()[:20]}"
@@ -115,11 +115,11 @@ def anonymise(votes: pd.DataFrame, key: bytes | str | None = None) -> pd.DataFra
             for study, name in zip(studies, anonymous[column], strict=True)
         ]
         anonymous[column] = pd.Series(names, dtype=object)
-    # When, and how fast.
+    # Times.
     anonymous["server_time"] = anonymous["server_time"].dt.floor(_TIME_STEP)
     step = _REACTION_STEP_MS
     anonymous["reaction_ms"] = ((anonymous["reaction_ms"] / step).round() * step).astype("int64")
-    # The order of arrival.
+    # The order of the rows must not be that of arrival.
     anonymous = anonymous.sort_values(["study", "rater", "trial"], kind="stable").reset_index(drop=True)
     return anonymous[list(FIELDS)]
 
@@ -276,7 +276,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     _check_columns(path, table.column_names)
     version = (table.schema.metadata or {}).get(_METADATA, b"none").decode("utf-8", "replace")
     _check_version(path, version)
-    # Objects, as check_votes takes them.
+    # Python objects, which check_votes expects.
     columns = {}
     for name in table.column_names:
         if name != VERSION:
@@ -305,6 +305,6 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
 def _check_version(path: Path, version: str) -> None:
     if version not in map(str, READABLE):
         raise ExchangeError(
-            f"{path}: schema version {version!r}, but this program reads {' and '.join(map(str, READABLE))}. "
-            "Export the votes again with the program that is to read them."
+            f"{path}: schema version {version!r}, but this program reads {READABLE[0]} to {READABLE[-1]}. "
+            "Export the votes again with this version of the program."
         )

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from bench.edit import EditRequest
     from methods.attend_and_excite.excite import Excitation
 
-# Share of the steps -> the least maximum that every subject must have reached there. The authors state the steps 0, 10
-# and 20 of 50.
+# Share of the steps -> value that the largest attention of every subject must reach by then. The authors state steps 0,
+# 10 and 20 of 50.
 _THRESHOLDS = {0.0: 0.05, 0.2: 0.5, 0.4: 0.8}
 
 
@@ -34,12 +34,12 @@ class AttendAndExcite(AttentionMethod):
         strength: float = 1.0
         """Noise level of the start: int(steps * strength) steps are run. 1 starts at the noisiest step."""
         rate: float = 20.0
-        """Size of a step on the latents, the authors' scale factor. It falls to its root of one half at the last
-        step."""
+        """Size of a step on the latents, the authors' scale factor. At the last step it is multiplied by
+        the square root of 0.5."""
         excited: float = 0.5
         """Share of the steps, from the first, that move the latents."""
         refinements: int = 20
-        """Most repetitions at each of the three steps that are repeated until the subjects are seen."""
+        """Largest number of repetitions of each of the three steps, which are repeated until the subjects are seen."""
         inside: bool = False
         """Count a word's attention inside its own region only. Off, as published: anywhere in the image."""
         map_factor: int = 4
@@ -101,7 +101,7 @@ class AttendAndExcite(AttentionMethod):
         return z
 
     def _excitation(self, requests: Sequence[EditRequest], mask: Tensor) -> Excitation:
-        """The words of each request's edit, and where they may be."""
+        """The words of each request's edit, and the cells in which each may have attention."""
         import numpy as np
         import torch
 

@@ -1,7 +1,7 @@
 """Recipe: InstanceDiffusion, mini: the additions to the frozen text-to-image base, and their measures.
 
-It learns to generate the ground truths of the corpus's edits, whose regions are the instances. The source is no input,
-as in the paper.
+It learns to generate the ground truths of the corpus's edits, whose regions are the instances. As in the paper, the
+source is no input.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ SETTINGS = sampler.InstanceSettings(steps=grids.STEPS, guidance=4.0, mask_cells=
 
 
 class InstanceBatches:
-    """Batches by step: the choice of edits, and of what is dropped."""
+    """Training batches. The number of the step decides the edits and the inputs that are dropped."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class InstanceBatches:
         polygon_points: int,
         size: int,
     ) -> None:
-        """``data`` of ``Corpus.load``. ``regions`` of ``Regions.load``. The text encoder is frozen."""
+        """``data`` is from ``Corpus.load``, ``regions`` from ``Regions.load``. The text encoder is frozen."""
         self.data, self.size = data, size
         self.scale = np.float32(parts.vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
         self.tokens = tokenize(parts.tokenizer, data["target_prompt"]).to(torch.int32)
@@ -251,7 +251,7 @@ def edit(pipeline: Any, adapter: InstanceAdapter, cases: Sequence[EditCase]) -> 
 def check_instance_diffusion(
     world: World, root: Path = CHECKPOINTS, cases: int = 400
 ) -> list[ThresholdCheck]:
-    """The share of edits that show their target. It has the thresholds of generators that never learned to edit."""
+    """The share of edits that show their target. The thresholds are those of generators without training on edits."""
     entry(NAME, root)
     pipeline, adapter = df.pipeline(BASE, df.load_parts(BASE, root)), load(root)
 

@@ -56,7 +56,7 @@ class PairedTests:
 
 
 def paired_tests(differences: FloatND, cluster: IndexND, *, draws: int = FLIPS, seed: int = 0) -> PairedTests:
-    """A sign-flip test for every column of ``(U, K)``. NaN is no pair.
+    """A sign-flip test for every column of ``(U, K)``. NaN marks an incomplete pair, which is left out.
 
     All columns share their flips. The test is exact where all 2^C flips are at most ``draws``.
     """
@@ -74,7 +74,7 @@ def paired_tests(differences: FloatND, cluster: IndexND, *, draws: int = FLIPS, 
     beyond = np.zeros(columns)
     for signs in sign_flips(len(sums), draws, seed):
         beyond += (np.abs(signs @ sums) >= bound).sum(axis=0)
-    # Of random flips, the observed one counts as one more (Phipson and Smyth 2010), so that p is never 0.
+    # With random flips, the observed signs count as one flip more (Phipson and Smyth 2010), so that p is never 0.
     exact = tries_every_flip(len(sums), draws)
     p = beyond / 2 ** len(sums) if exact else (beyond + 1) / (draws + 1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -103,7 +103,7 @@ def compare(
     """
     import pandas as pd
 
-    # Two methods of one title have different names in the tables, so one digest at most fits.
+    # Two methods of one title have different names in the tables, so at most one digest fits.
     digests = [digest for digest, title in scores.titles.items() if baseline in (title, digest)]
     if len(digests) != 1:
         raise StatisticsError(

@@ -1,7 +1,7 @@
 """Chooses the cases of a figure by a rule. The figure states the rule.
 
 ===========  ==============================================================================================
-rule         the first cases of each category ...
+rule         the cases of each category are sorted, and the first ones taken
 ===========  ==============================================================================================
 random       by the SHA-256 of the id
 best         by mean success over the methods, then least mean leakage

@@ -148,6 +148,8 @@ class TrialPage {
   drawAnswers() {
     const { trial } = this.data;
     this.answers.replaceChildren();
+    // For every kind: the trial before this one may have been a pair.
+    this.root.classList.toggle("four", trial.kind === "pair" && trial.tie && trial.bothBad);
     if (trial.kind === "rate") {
       this.drawScales();
       return;
@@ -161,7 +163,6 @@ class TrialPage {
     if (trial.tie) this.answers.append(this.answerButton("tie", this.t("tie"), "N"));
     if (trial.bothBad) this.answers.append(this.answerButton("both bad", this.t("both_bad"), "X"));
     this.answers.append(this.answerButton(1, trial.labels[1], "→"));
-    this.root.classList.toggle("four", trial.tie && trial.bothBad);
   }
 
   answerButton(value, label, key) {
