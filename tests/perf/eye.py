@@ -1,6 +1,7 @@
 """How far ``success_truth`` agrees with labels given by eye: sheets to label, and the agreement with the labels.
 
     python tests/perf/eye.py agreement                         # the rule as it is now, against the stored labels
+    python tests/perf/eye.py agreement --labels FOLDER         # against those of an earlier commit's tests/eye
     python tests/perf/eye.py sheets runs/demo --out sheets     # 200 edits, drawn by a seed, the methods hidden
     python tests/perf/eye.py store runs/demo --labels reference.csv first.csv second.csv
 
@@ -31,6 +32,7 @@ from PIL import Image, ImageDraw  # noqa: E402
 
 from bench.edit import EditCase, EditRecord  # noqa: E402
 from bench.images import mask_array  # noqa: E402
+from bench.metrics.features import Features  # noqa: E402
 from bench.metrics.types import Pair, RgbImage  # noqa: E402
 from bench.registry import parse_options  # noqa: E402
 from bench.store import RunStore  # noqa: E402
@@ -142,54 +144,81 @@ class Labelled:
     number: int
     method: str
     pair: Pair
-    succeeds: bool
-    """By the reference."""
-    raters: tuple[bool, bool]
-    """By each of the two raters."""
+    shows: bool
+    """By the reference, as ``keeps``: the region shows all that the instruction asks for."""
+    keeps: bool
+    """The rest is still the same picture."""
+    raters: tuple[tuple[bool, bool], tuple[bool, bool]]
+    """(shows, keeps) by each of the two raters."""
+
+    @property
+    def succeeds(self) -> bool:
+        return self.shows and self.keeps
+
+    @property
+    def is_raw(self) -> bool:
+        """True where a pixel outside the mask changed."""
+        outside = ~self.pair.needed_mask
+        return bool((self.pair.source.pixels != self.pair.edited.pixels)[outside].any())
 
 
-def labelled() -> list[Labelled]:
+def labelled(folder: Path = FOLDER) -> list[Labelled]:
     """The stored edits with their cases and labels. Renders the miniatures where they are not there yet."""
     protocols = {cls.name: cls(parse_options(cls, {})) for cls in (MiniCelebAHQ, MiniCoco, WorldLevel2)}
     cases = {name: {case.id: case for case in protocol.cases()} for name, protocol in protocols.items()}
-    sheet = np.asarray(Image.open(FOLDER / "edits.png").convert("RGB"))
+    sheet = np.asarray(Image.open(folder / "edits.png").convert("RGB"))
     edits = []
-    with (FOLDER / "labels.csv").open(newline="") as file:
+    with (folder / "labels.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             number = int(row["number"])
             case = cases[row["protocol"]][row["case"]]
             side = case.request.source.width
             top, left = number // TILES * side, number % TILES * side
             picture = RgbImage(np.ascontiguousarray(sheet[top : top + side, left : left + side]))
-            succeeds, first, second = (
-                row["shows" + rater] == "1" and row["kept" + rater] == "1" for rater in ("", "_1", "_2")
+            reference, first, second = (
+                (row["shows" + rater] == "1", row["kept" + rater] == "1") for rater in ("", "_1", "_2")
             )
-            edits.append(
-                Labelled(number, row["method"], Pair.of_case(case, picture), succeeds, (first, second))
-            )
+            pair = Pair.of_case(case, picture)
+            edits.append(Labelled(number, row["method"], pair, *reference, (first, second)))
     return edits
 
 
 def verdicts(edits: Sequence[Labelled]) -> list[bool]:
     """``success_truth`` of each edit, by the embedded reader and the rule as it is now."""
-    from bench.metrics.features import Features
     from bench.metrics.success import SuccessTruth
+
+    return [value == 1.0 for value in SuccessTruth(_features()).score([edit.pair for edit in edits])]
+
+
+def conditions(edits: Sequence[Labelled]) -> tuple[list[bool], list[bool]]:
+    """The rule's first and third condition for each edit: its judge says yes, and it stayed inside."""
+    from bench.metrics.leakage import LeakArea, LeakPsnr
+    from bench.metrics.success import JudgeTruth
+
+    features, pairs = _features(), [edit.pair for edit in edits]
+    judged = [value == 1.0 for value in JudgeTruth(features).score(pairs)]
+    values = zip(LeakArea(features).score(pairs), LeakPsnr(features).score(pairs), strict=True)
+    outside = [[value if isinstance(value, float) else None for value in of_edit] for of_edit in values]
+    return judged, [features.options.success.holds(True, 1.0, area, ratio) for area, ratio in outside]
+
+
+def _features() -> Features:
     from methods.zoo.features import EmbeddedClassifier
 
-    features = Features(classifier=EmbeddedClassifier("cpu"))
-    return [value == 1.0 for value in SuccessTruth(features).score([edit.pair for edit in edits])]
+    return Features(classifier=EmbeddedClassifier("cpu"))
 
 
-def agreement() -> None:
+def agreement(folder: Path = FOLDER) -> None:
     """Print the agreement of the rule with the labels, per method, and each edit on which they differ."""
-    edits = labelled()
+    edits = labelled(folder)
     scored = verdicts(edits)
     total = len(edits)
-    raters = sum(edit.raters[0] == edit.raters[1] for edit in edits)
+    raters = sum(all(first) == all(second) for first, second in (edit.raters for edit in edits))
     agreed = sum(edit.succeeds == verdict for edit, verdict in zip(edits, scored, strict=True))
     print(f"{total} edits, {sum(edit.succeeds for edit in edits)} of which succeed by the reference")
     print(f"the two raters agree on {raters} ({raters / total:.1%})")
     print(f"success_truth agrees with the reference on {agreed} ({agreed / total:.1%})")
+    print_parts(edits)
     print(f"\n{'method':26} {'n':>3} {'agree':>5} {'false yes':>9} {'false no':>8}")
     for method in sorted({edit.method for edit in edits}):
         of_method = [(e.succeeds, v) for e, v in zip(edits, scored, strict=True) if e.method == method]
@@ -204,6 +233,20 @@ def agreement() -> None:
             print(f"{edit.number:3} {kind:9} {edit.method:26} {edit.pair.instruction}")
 
 
+def print_parts(edits: Sequence[Labelled]) -> None:
+    """Print which part of the rule costs how many agreements."""
+    judged, inside = conditions(edits)
+    parts = list(zip(edits, judged, inside, strict=True))
+    print(f"  with the label for condition 1: {sum((e.shows and i) == e.succeeds for e, _, i in parts)}")
+    print(f"  with the label for condition 3: {sum((j and e.keeps) == e.succeeds for e, j, _ in parts)}")
+    print(f'the judge agrees with "the region shows it" on {sum(j == e.shows for e, j, _ in parts)}')
+    raw = [(edit, i) for edit, _, i in parts if edit.is_raw]
+    raters = sum(first[1] == second[1] for first, second in (edit.raters for edit, _ in raw))
+    print(f"{len(raw)} edits changed a pixel outside. On these,")
+    print(f'  condition 3 agrees with "the rest is the same" on {sum(i == e.keeps for e, i in raw)},')
+    print(f"  and the two raters with each other on {raters}")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -215,11 +258,12 @@ if __name__ == "__main__":
     storing = commands.add_parser("store")
     storing.add_argument("run", type=Path)
     storing.add_argument("--labels", type=Path, nargs=3, required=True)
-    commands.add_parser("agreement")
+    comparing = commands.add_parser("agreement")
+    comparing.add_argument("--labels", type=Path, default=FOLDER, help="folder of edits.png and labels.csv")
     arguments = parser.parse_args()
     if arguments.command == "sheets":
         sheets(arguments.run, arguments.out)
     elif arguments.command == "store":
         store_labels(arguments.run, arguments.labels)
     else:
-        agreement()
+        agreement(arguments.labels)

@@ -236,6 +236,9 @@ def print_cases(count: int) -> None:
     edits = {
         "ideal edit": [to_array(case.truth) for case in cases if case.truth is not None],
         "JPEG, quality 75": [to_array(image) for image in Jpeg(Jpeg.Options(), Runtime()).edit(requests)],
+        "JPEG, quality 20": [
+            to_array(image) for image in Jpeg(Jpeg.Options(quality=20), Runtime()).edit(requests)
+        ],
         "autoencoder": [
             to_array(image)
             for start in range(0, count, 50)
