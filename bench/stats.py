@@ -22,12 +22,14 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+Counts = NDArray[np.int32]
 
 # Numbers in one block of resampling weights: 32 MB.
 _BLOCK = 1 << 22
@@ -99,7 +101,8 @@ def mean_ends(
 
     # Studentised resamples, block by block.
     blocks = []
-    for weights in _weights(count, draws, seed):
+    for counts in resamples(count, draws, seed, rows=_rows_at_once(count)):
+        weights = counts.astype(np.float64)
         if equal_sizes:
             # Every resample has C * m values: one product serves two of the sums.
             total, shift_sum = count * sizes[0], weights @ centred
@@ -129,12 +132,32 @@ def mean_ends(
     return low, high
 
 
-def _weights(count: int, draws: int, seed: int) -> Iterator[Floats]:
-    """Multinomial counts ``(rows, count)`` of resampled clusters, in blocks."""
+def resamples(count: int, draws: int, seed: int, *, rows: int) -> Iterator[Counts]:
+    """How often each of ``count`` clusters occurs in each of ``draws`` resamples, ``(at most rows, count)`` at a time.
+
+    The resamples depend on the first three arguments alone. A report takes them many times, so small ones are
+    remembered.
+    """
+    if count * draws <= _BLOCK:
+        whole = _remembered_resamples(count, draws, seed)
+        yield from (whole[start : start + rows] for start in range(0, draws, rows))
+        return
     generator = np.random.default_rng(seed)
-    uniform = np.full(count, 1 / count)
-    for rows in _block_rows(count, draws):
-        yield generator.multinomial(count, uniform, size=rows).astype(np.float64)
+    for start in range(0, draws, rows):
+        yield _multinomial(generator, count, min(rows, draws - start))
+
+
+@lru_cache(maxsize=6)
+def _remembered_resamples(count: int, draws: int, seed: int) -> Counts:
+    counts = _multinomial(np.random.default_rng(seed), count, draws)
+    # All callers share the array.
+    counts.flags.writeable = False
+    return counts
+
+
+def _multinomial(generator: np.random.Generator, count: int, rows: int) -> Counts:
+    # Drawing C clusters with replacement is the same as drawing how often each one occurs.
+    return generator.multinomial(count, np.full(count, 1 / count), size=rows).astype(np.int32)
 
 
 # -- shares -------------------------------------------------------------------------------------
@@ -347,12 +370,17 @@ def max_t(families: Sequence[Floats], *, draws: int = 10_000, seed: int = 0) -> 
     # flips the observed one counts as one more, so that p is never 0 (Phipson and Smyth 2010).
     extra = 0 if tries_every_flip(count, draws) else 1
     beyond, total = [np.full(len(bound), extra) for bound in bounds], extra
+    # One product for all families, whose columns follow one another: (C, sum of all P).
+    together = np.concatenate(scaled, axis=1)
+    ends = np.cumsum([len(bound) for bound in bounds])[:-1]
+    rows = _rows_at_once(together.shape[1])
     for signs in sign_flips(count, draws, seed):
         total += len(signs)
-        for k, unit in enumerate(scaled):
-            statistics = np.abs(signs @ unit)  # (flips, P)
-            largest = np.maximum.accumulate(statistics[:, ::-1], axis=1)[:, ::-1]
-            beyond[k] += (largest >= bounds[k]).sum(axis=0)
+        for start in range(0, len(signs), rows):
+            statistics = np.abs(signs[start : start + rows] @ together)
+            for k, of_family in enumerate(np.split(statistics, ends, axis=1)):
+                largest = np.maximum.accumulate(of_family[:, ::-1], axis=1)[:, ::-1]  # (flips, P)
+                beyond[k] += (largest >= bounds[k]).sum(axis=0)
 
     # Step-down: an adjusted p is never below that of a larger statistic.
     adjusted = [np.empty(len(bound)) for bound in bounds]
@@ -374,18 +402,18 @@ def sign_flips(count: int, draws: int, seed: int) -> Iterator[Floats]:
         yield (2 * bits - 1).astype(np.float64)
         return
     generator = np.random.default_rng(seed)
-    for rows in _block_rows(count, draws):
-        bits = generator.integers(0, 2, size=(rows, count), dtype=np.int8)
+    rows = _rows_at_once(count)
+    for start in range(0, draws, rows):
+        bits = generator.integers(0, 2, size=(min(rows, draws - start), count), dtype=np.int8)
         yield (2 * bits - 1).astype(np.float64)
 
 
 # -- helpers ------------------------------------------------------------------------------------
 
 
-def _block_rows(width: int, draws: int) -> list[int]:
-    """Numbers of rows of blocks of at most ``_BLOCK`` numbers, ``draws`` rows in all."""
-    rows = max(1, min(draws, _BLOCK // max(1, width)))
-    return [min(rows, draws - start) for start in range(0, draws, rows)]
+def _rows_at_once(width: int) -> int:
+    """Number of rows of a block of at most ``_BLOCK`` numbers, one at least."""
+    return max(1, _BLOCK // max(1, width))
 
 
 def _student(level: float, freedom: NDArray[np.intp]) -> Floats:

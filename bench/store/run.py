@@ -25,7 +25,7 @@ from bench.store.manifest import (
     method_specs,
     read_manifest,
 )
-from bench.store.scores import SCORE_KEY, ScoreFiles, of_present_edits, score_frame
+from bench.store.scores import ScoreFiles, of_present_edits, score_frame
 from bench.store.set_scores import SET_COLUMNS, SetScore, merge_rows, read_rows, set_inputs
 
 if TYPE_CHECKING:
@@ -284,7 +284,7 @@ class RunStore(RunFolder):
         An incomplete last line is ignored. Raises :class:`StoreError` for any other line that is no record.
         """
         # A dict keeps the position of a key's first record and the value of its last.
-        return list({record.key.digest: record for record in self._attempts()}.values())
+        return list({record.key: record for record in self._attempts()}.values())
 
     def _attempts(self) -> list[EditRecord]:
         """Every record, in order: one key may have several. The list must not be changed."""
@@ -357,10 +357,8 @@ class RunStore(RunFolder):
         has no score.
         """
         frame = self._score_files.read()
-        # Stale scores come first, so that the last score of a key is that of the present image, if it has one.
         if len(frame):
             frame = of_present_edits(frame, self._attempts(), stale=stale)
-            frame = frame.drop_duplicates(SCORE_KEY, keep="last").reset_index(drop=True)
         return self._without_left_out(frame)
 
     def append_set_scores(self, scores: Sequence[SetScore]) -> None:

@@ -13,7 +13,9 @@ from bench.store.errors import StoreError, writing
 from bench.store.folder import RunFolder
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 SCORE_COLUMNS: tuple[str, ...] = (
     "protocol",
@@ -125,12 +127,13 @@ class ScoreFiles:
 
 
 def of_present_edits(frame: pd.DataFrame, attempts: Iterable[EditRecord], *, stale: bool) -> pd.DataFrame:
-    """The scores whose ``edit`` is that of the key's last record, and those of keys without a record.
+    """The last score of each key and metric whose ``edit`` is that of the key's last record, or whose key has none.
 
-    With ``stale`` the other scores come before them. Scores of earlier versions do not name their image. If the log
-    has only one image for their key, they count for it. If it has several, the image is unknown, and the scores are
-    left out.
+    With ``stale``, other scores count where there is no such one. Scores of earlier versions do not name their image.
+    If the log has only one image for their key, they count for it. If it has several, the image is unknown, and the
+    scores are left out.
     """
+    import numpy as np
     import pandas as pd
 
     # SHA-256 of each key's present image, and of its only image so far ("several" where there were more).
@@ -146,15 +149,50 @@ def of_present_edits(frame: pd.DataFrame, attempts: Iterable[EditRecord], *, sta
     rows = [(*row, image, sole[row]) for row, image in present.items()]
     log = pd.DataFrame(rows, columns=[*EDIT_KEY, "present", "sole"]).astype({"seed": "int64"})
     texts = [name for name in log.columns if name != "seed"]
+    log = log.astype(dict.fromkeys(texts, "string"))
 
-    # A left join keeps the order and the number of the scores.
-    joined = frame[[*EDIT_KEY, "edit"]].merge(log.astype(dict.fromkeys(texts, "string")), "left", EDIT_KEY)
+    # The line of each score's key in the log, -1 where it has none. Integers instead of texts: a run may have
+    # millions of scores.
+    keys, log_keys = _codes([frame[EDIT_KEY], log[EDIT_KEY]])
+    line_of_key = np.full(max(keys.max(initial=-1), log_keys.max(initial=-1)) + 1, -1)
+    line_of_key[log_keys] = np.arange(len(log))
+    line = line_of_key[keys]
+    in_log = line >= 0
+
     # A score that does not name its image counts for the only image of its key.
-    edit = joined["edit"].fillna(joined["sole"])
-    is_current = joined["present"].isna() | (edit == joined["present"]).fillna(False)
-    mask = is_current.to_numpy(dtype=bool)
-    frame = frame.assign(edit=edit.to_numpy()).astype({"edit": "string"})
-    return pd.concat([frame[~mask], frame[mask]]) if stale else frame[mask]
+    unnamed = frame["edit"].isna().to_numpy() & in_log
+    if unnamed.any():
+        edit = frame["edit"].to_numpy(dtype=object, na_value=None)
+        edit[unnamed] = log["sole"].to_numpy(dtype=object)[line[unnamed]]
+        frame = frame.assign(edit=pd.array(edit, dtype="string"))
+    edits, images = _codes([frame[["edit"]], log[["present"]].set_axis(["edit"], axis=1)])
+    is_current = ~in_log
+    is_current[in_log] = edits[in_log] == images[line[in_log]]
+
+    # Stale scores come first, so that the last score of a key is that of the present image, if it has one.
+    current = np.flatnonzero(is_current)
+    order = np.concatenate([np.flatnonzero(~is_current), current]) if stale else current
+    (metrics,) = _codes([frame[["metric"]]])
+    of_metric = keys * (metrics.max(initial=0) + 1) + metrics
+    last = ~pd.Series(of_metric[order]).duplicated(keep="last").to_numpy()
+    # Mostly every score is the only one of its key, and nothing is copied.
+    if len(current) == len(frame) and last.all():
+        return frame
+    return frame.iloc[order[last]].reset_index(drop=True)
+
+
+def _codes(frames: Sequence[pd.DataFrame]) -> list[NDArray[np.int64]]:
+    """One integer per row of each frame. Rows that are equal in all columns have equal ones, also in other frames."""
+    import numpy as np
+    import pandas as pd
+
+    codes = np.zeros(sum(map(len, frames)), dtype=np.int64)
+    for column in frames[0].columns:
+        values = pd.concat([frame[column] for frame in frames], ignore_index=True)
+        numbers, names = pd.factorize(values, use_na_sentinel=False)
+        # Numbered anew after each column, so that the integers stay below the number of rows.
+        codes, _ = pd.factorize(codes * len(names) + numbers)
+    return np.split(codes, np.cumsum([len(frame) for frame in frames])[:-1])
 
 
 def _number(path: Path) -> int:

@@ -35,6 +35,7 @@ from bench.edit import ALL
 from bench.judges.pairwise import pair_judges, positions_of_replies
 from bench.judges.pointwise import passes_of_replies
 from bench.judges.replies import stored_judges
+from bench.stats import resamples
 from reports.data.intervals import Means, bootstrap_means, cluster_sums, number_clusters, shares
 from reports.data.rank_correlation import spearman
 from reports.data.scores import ProtocolScores, RunScores
@@ -228,7 +229,7 @@ def pair_agreement(
     count = len(sums)
     low = high = float("nan")
     if count > 1:
-        weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_DRAWS)
+        (weights,) = resamples(count, _DRAWS, seed, rows=_DRAWS)
         draws = _tau(weights @ sums)
         draws = draws[np.isfinite(draws)]
         if 2 * len(draws) >= _DRAWS:

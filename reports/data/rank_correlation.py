@@ -7,7 +7,8 @@ With a verdict of n1 yes and n0 no, T = n0 + n1 weights, and m_i the middle of v
 
     r = T / 2 * (sum_{i: yes} w_i m_i - n1 T / 2) / sqrt(n0 n1 T / 4 * (T^3 - sum_g c_g^3) / 12),
 
-where c_g are the weights of the groups of equal values (Kendall 1970, chapter 3, for ties on both sides).
+where c_g are the weights of the groups of equal values (Kendall 1970, chapter 3, for ties on both sides). Without
+equal values, m_i is the running sum of the weights up to i, less w_i / 2.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench.stats import resamples
 from reports.data.intervals import number_clusters
 
 if TYPE_CHECKING:
@@ -86,13 +88,8 @@ def _complete_pairs(
     # Bootstrap: each draw gives every cluster a multinomial weight.
     # The cost is draws times edits. More edits need fewer draws, since their intervals are narrow.
     draws = int(min(_MOST_DRAWS, max(_FEWEST_DRAWS, _WEIGHTS // n)))
-    generator = np.random.default_rng(seed)
-    # Drawing C clusters with replacement is the same as drawing how often each one occurs.
-    even = np.full(count, 1 / count)
-    rows_at_once = max(1, _BLOCK // n)
-    blocks = [min(rows_at_once, draws - start) for start in range(0, draws, rows_at_once)]
-    weights = (generator.multinomial(count, even, size=rows).astype(np.int32) for rows in blocks)
-    samples = np.concatenate([weighted_spearman(columns, pairs, block) for block in weights])
+    blocks = resamples(count, draws, seed, rows=max(1, _BLOCK // n))
+    samples = np.concatenate([weighted_spearman(columns, pairs, block) for block in blocks])
 
     # A draw with a constant side has no correlation. With too few others there is no interval.
     correlations: dict[tuple[int, int], Correlation] = {}
@@ -115,8 +112,9 @@ class SortedColumn:
     ends: IndexND
     # ``(N,)``: number of the group of each value.
     group: IndexND
-    # ``(C,)``: number of values of each cluster.
+    # ``(C,)``: number of values of each cluster, and ``(C, T)``: number of those whose verdict is yes.
     sizes: IndexND
+    yes: FloatND
 
     @classmethod
     def of(cls, values: FloatND, verdicts: NDArray[np.bool_], owner: IndexND) -> SortedColumn:
@@ -125,34 +123,44 @@ class SortedColumn:
         in_order = values[order]
         is_last = np.append(in_order[1:] != in_order[:-1], True)
         group = np.append(0, np.cumsum(is_last)[:-1])
+        sizes = np.bincount(owner)
+        yes = np.zeros((len(sizes), verdicts.shape[1]))
+        # `np.add.at` adds for every value. Plain indexing would add once per cluster.
+        np.add.at(yes, owner, verdicts)
         return cls(
             owner[order],
             verdicts[order].astype(np.float64),
             np.flatnonzero(is_last),
             group,
-            np.bincount(owner),
+            sizes,
+            yes,
         )
 
     def correlations(self, weights: IntND) -> FloatND:
         """``(B, T)``: with each verdict, in samples in which cluster c occurs ``weights[b, c]`` times."""
-        # Running sums of integers are exact, and several times faster than those of floats.
+        # All sums below are exact: of integers, halves and quarters.
+        # Running sums of integers are several times faster than those of floats.
         in_order = weights.take(self.owner, axis=1)  # (B, N)
         upto = np.cumsum(in_order, axis=1, dtype=np.int32)
-        half = in_order / 2
+        total = upto[:, -1:].astype(np.float64)
+        occurs = weights.astype(np.float64)
+        yes = occurs @ self.yes  # n1, (B, T)
         # The middle of each group's place in the order. Mostly no two values are equal.
         if len(self.ends) == len(self.group):
-            cubes = weights.astype(np.float64) ** 3 @ self.sizes
-            middle = upto - half
+            cubes = occurs**3 @ self.sizes
+            # sum_{i: yes} w_i m_i. No product of a weight and a running sum is larger than N times the largest weight
+            # squared: mostly 32 bits are enough.
+            fits = len(self.owner) * int(weights.max(initial=0)) ** 2 < 2**31
+            products = np.multiply(upto, in_order, dtype=np.int32 if fits else np.int64)
+            ranked = products.astype(np.float64) @ self.verdicts - occurs**2 @ self.yes / 2
         else:
             upto = upto.take(self.ends, axis=1)
             counts = np.diff(upto, axis=1, prepend=0).astype(np.float64)
             cubes = np.einsum("bi,bi,bi->b", counts, counts, counts)
             middle = (upto - counts / 2).take(self.group, axis=1)
-        # The equation of the module's docstring. All sums of weights are exact.
-        total = upto[:, -1:].astype(np.float64)
-        yes = 2 * (half @ self.verdicts)
-        middle *= half
-        above = 2 * (middle @ self.verdicts) - yes * total / 2
+            ranked = (middle * in_order) @ self.verdicts
+        # The equation of the module's docstring.
+        above = ranked - yes * total / 2
         with np.errstate(invalid="ignore", divide="ignore"):
             spread = yes * (total - yes) * total / 4 * (total**3 - cubes[:, None]) / 12
             result: FloatND = total / 2 * above / np.sqrt(spread)

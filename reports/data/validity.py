@@ -16,12 +16,12 @@ out, because an unchanged image and the ground truth would make any metric look 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bench.edit import ALL, CATEGORIES
+from bench.stats import resamples
 from reports.data.intervals import number_clusters, shares
 from reports.data.metrics import is_composited
 from reports.data.preference import SIMULATED, StudyResults
@@ -160,20 +160,15 @@ def agreement(
     # Interval of kappa: percentile bootstrap over clusters. A draw without both outcomes has no kappa.
     if count > 1:
         kappa = AGREEMENT.index("kappa")
-        samples = _measures(_resamples(count, seed) @ counts)[:, kappa]
+        # All draws in one block: the other rules of the category take the same ones.
+        (draws,) = resamples(count, KAPPA_DRAWS, seed, rows=KAPPA_DRAWS)
+        samples = _measures(draws.astype(np.float64) @ counts)[:, kappa]
         finite = samples[np.isfinite(samples)]
         # If most draws have no kappa, the quantiles of the others are those of an untypical sample.
         if 2 * len(finite) >= KAPPA_DRAWS:
             low[kappa], high[kappa] = np.quantile(finite, [0.025, 0.975])
     for k, measure in enumerate(AGREEMENT):
         yield measure, float(value[k]), float(low[k]), float(high[k]), len(verdict), count
-
-
-@lru_cache(maxsize=1)
-def _resamples(count: int, seed: int) -> FloatND:
-    """``(KAPPA_DRAWS, count)``: how often each cluster occurs in each draw. The rules of a category share them."""
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=KAPPA_DRAWS)
-    return draws.astype(np.float64)
 
 
 def _measures(counts: FloatND) -> FloatND:
