@@ -55,7 +55,7 @@ class Measured:
     def __str__(self) -> str:
         return (
             f"report over {self.records:,} score records: {self.seconds:.1f} s ({self.cpu_seconds:.1f} s of "
-            f"processor time), {self.peak_bytes / 1e9:.2f} GB at most; aims: 30 s, 2 GB"
+            f"processor time), {self.peak_bytes / 1e9:.2f} GB at most; aims: 15 s of processor time, 1 GB"
         )
 
 
