@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -235,10 +236,19 @@ def study_target(arguments: Sequence[str], environment: Mapping[str, str] = os.e
 
     Raises :class:`StudyError` where no study is named.
     """
+    return _read_target(
+        tuple(arguments), environment.get(STORE_VARIABLE, STORE), environment.get(NAME_VARIABLE, "")
+    )
+
+
+# Every page and every picture asks for it, with the same arguments.
+@lru_cache(maxsize=8)
+def _read_target(arguments: tuple[str, ...], store: str, study: str) -> StudyTarget:
+    """``store`` and ``study``: those that are served where the arguments name no others."""
     # The store's secrets may be in a URL, so `study serve` uses the environment and not the command line.
     parser = argparse.ArgumentParser(prog="app.py", exit_on_error=False, add_help=False)
-    parser.add_argument("--store", default=environment.get(STORE_VARIABLE, STORE))
-    parser.add_argument("--study", default=environment.get(NAME_VARIABLE, ""))
+    parser.add_argument("--store", default=store)
+    parser.add_argument("--study", default=study)
     try:
         options, unknown = parser.parse_known_args(list(arguments))
     except argparse.ArgumentError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Iterable, Sequence
 from functools import cache
 from html import escape
@@ -30,6 +31,25 @@ def static(name: str) -> str:
 def trial_files(names: Sequence[str]) -> str:
     """Files of ``static/trial`` as one text: the component takes one script and one style."""
     return "\n".join(static(f"trial/{name}") for name in names)
+
+
+@cache
+def icon() -> str:
+    """The icon of the pages as a data URL: two images, one of them chosen.
+
+    Streamlit would encode an image anew for every page. It is drawn here, so that nothing comes from another host.
+    """
+    import PIL.Image
+    from PIL import ImageDraw
+
+    # A grey card and a blue one, side by side.
+    image = PIL.Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    draw = ImageDraw.Draw(image)
+    draw.rounded_rectangle((4, 12, 29, 52), 6, fill=(176, 178, 174))
+    draw.rounded_rectangle((35, 12, 60, 52), 6, fill=(31, 79, 216))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def page(words: Words, *parts: str) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -16,14 +15,11 @@ from bench.study.app import text as app_text
 from bench.study.app.service import LOG, Service, get_service, study_target
 from bench.study.words import words_of
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 
 def main() -> None:
     """One run of the script: one page for one visitor."""
     # Wide: the images of a trial take all the width that the window has.
-    st.set_page_config(page_title="Study", page_icon=_icon(), layout="wide")
+    st.set_page_config(page_title="Study", page_icon=app_text.icon(), layout="wide")
 
     def rater_page() -> None:
         from bench.study.app import rater
@@ -67,20 +63,6 @@ def _page(show: Callable[[Service], None]) -> None:
     with place.container(), st.container(key="sheet_sorry"):
         st.html(app_text.page(words, app_text.heading(words("not_working")), app_text.plain(text)))
         st.button(words("again"), key="again")
-
-
-@st.cache_resource(show_spinner=False)
-def _icon() -> Image:
-    """Two images, one of them chosen. It is drawn here, so that nothing is fetched from another host."""
-    import PIL.Image
-    from PIL import ImageDraw
-
-    # A grey card and a blue one, side by side.
-    icon = PIL.Image.new("RGBA", (64, 64), (0, 0, 0, 0))
-    draw = ImageDraw.Draw(icon)
-    draw.rounded_rectangle((4, 12, 29, 52), 6, fill=(176, 178, 174))
-    draw.rounded_rectangle((35, 12, 60, 52), 6, fill=(31, 79, 216))
-    return icon
 
 
 if __name__ == "__main__":

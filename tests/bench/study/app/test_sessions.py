@@ -118,6 +118,9 @@ def screen(page: Page, visit: Visit, keyboard: bool) -> None:
 def answer(page: Page, visit: Visit, trial: str, kind: str, keyboard: bool) -> None:
     """Answers one trial. The second pair that counts changes the answer before it."""
     visit.layouts.setdefault(kind, page.evaluate(LAYOUT))
+    # Only a pair with four answers has two rows of them on a phone. The class must not stay for the next trial.
+    if kind != "pair" and page.locator(".trial.four").count():
+        visit.problems.append(f"{kind}: the answers stand as those of a pair")
     if not keyboard:
         page.wait_for_timeout(300)
         if kind == "rate":
