@@ -230,7 +230,7 @@ def print_plan(plan: PlanDescription, screen: Console) -> None:
         screen.print(
             f"about {hours}, if each of {plan.untimed_steps} model steps costs what a guided step of "
             f"Stable Diffusion 1.5 costs at 512 px ({plan.gpu_time.teraflop_per_step:.2f} TFLOP, counted; "
-            f"{plan.gpu_time.utilisation:.0%} of the GPU's peak, assumed)",
+            f"{plan.gpu_time.utilisation:.0%} of the GPU's peak, assumed). A step of a larger model costs more",
             soft_wrap=True,
         )
     if any(row["to_do"] and row["seconds"] is None for row in plan.rows):

@@ -104,6 +104,19 @@ class TestBootstrap:
         blocks = one_column.mean(x, draws=500)
         assert (blocks.low, blocks.high) == pytest.approx((whole.low, whole.high), rel=1e-12)
 
+    def test_resamples_are_the_same_whether_they_are_remembered_or_drawn_in_blocks(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (whole,) = stats.resamples(7, 20, 3, rows=20)
+        assert (whole.sum(axis=1) == 7).all()
+        # A caller must not change what others get.
+        assert not whole.flags.writeable
+        # One number fits into a block, so nothing is remembered.
+        monkeypatch.setattr(stats, "_BLOCK", 1)
+        blocks = list(stats.resamples(7, 20, 3, rows=6))
+        assert [len(block) for block in blocks] == [6, 6, 6, 2]
+        assert (np.concatenate(blocks) == whole).all()
+
     def test_one_cluster_has_no_interval(self) -> None:
         assert one_column.mean([1.0, 3.0], ["a", "a"]) == stats.Interval(2.0, None, None, 2, 1)
 
@@ -172,6 +185,18 @@ class TestMaxT:
         equal, none = stats.max_t([np.zeros((9, 2)), np.zeros((9, 0))])
         assert equal.tolist() == [1.0, 1.0]
         assert none.shape == (0,)
+
+    def test_each_family_has_the_result_that_it_has_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        generator = np.random.default_rng(2)
+        families = [generator.normal(0.4, 1, (12, pairs)) for pairs in (1, 3, 0, 6)]
+        together = stats.max_t(families, draws=500, seed=1)
+        for family, p_values in zip(families, together, strict=True):
+            assert p_values == pytest.approx(stats.max_t([family], draws=500, seed=1)[0])
+        # Every flip, four of them in each product.
+        whole = stats.max_t(families, draws=4096)
+        monkeypatch.setattr(stats, "_BLOCK", 40)
+        for p_values, expected in zip(stats.max_t(families, draws=4096), whole, strict=True):
+            assert p_values == pytest.approx(expected)
 
     def test_families_are_of_the_same_clusters(self) -> None:
         assert stats.max_t([]) == []

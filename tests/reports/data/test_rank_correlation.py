@@ -37,6 +37,14 @@ def test_weighted_ranks_are_the_ranks_of_the_repeated_sample() -> None:
             assert value == pytest.approx(scipy_stats.spearmanr(values[again], y[again, 1]).statistic)
 
 
+def test_a_sample_with_every_value_many_times_has_the_same_correlation() -> None:
+    x, y, cluster = columns(30)
+    column = rank_correlation.SortedColumn.of(x[:, 0] + np.linspace(0, 0.01, 30), y > 0.5, cluster)
+    weights = np.random.default_rng(1).multinomial(7, np.full(7, 1 / 7), size=5).astype(np.int32)
+    # Products of these weights and their running sums do not fit into 32 bits.
+    assert column.correlations(20_000 * weights) == pytest.approx(column.correlations(weights), nan_ok=True)
+
+
 def test_a_verdict_is_yes_above_a_half_and_the_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, cluster = columns()
     whole = rank_correlation.spearman(x, y, cluster)
