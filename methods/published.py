@@ -59,6 +59,8 @@ def _files(suffix: str, unet: int, vae: int, text_encoder: int) -> dict[str, tup
 
 # All components of a pipeline, without the single files for other programs that lie beside them.
 _EVERY_PART = ("model_index.json", "*/*")
+# The same without pickles.
+_PLAIN = ("*/*.json", "*/*.txt", "*/*.safetensors")
 _FLUX_1 = "FLUX.1 [dev] Non-Commercial License"
 _FLUX_2 = "FLUX [dev] Non-Commercial License"
 
@@ -90,6 +92,25 @@ _PIPELINES = (
     _whole("briaai/Fibo-Edit-1.5-base", "see its page", 25_000_000_000, gated=True),
     _whole("diffusers/sdxl-instructpix2pix-768", "CreativeML OpenRAIL++-M", 13_900_000_000),
     _whole("Fantasy-Studio/Paint-by-Example", "CreativeML OpenRAIL-M", 6_300_000_000),
+    # The two halves of Kandinsky 2.2. Each network is also stored as a pickle. The size of the prior's transformer
+    # (4.1 GB) was computed from its parameters, the others are those of the files.
+    _whole("kandinsky-community/kandinsky-2-2-decoder-inpaint", "Apache-2.0", 5_300_000_000, patterns=_PLAIN),
+    _whole("kandinsky-community/kandinsky-2-2-prior", "Apache-2.0", 10_600_000_000, patterns=_PLAIN),
+    # The repository has every network in several precisions and forms. These are the half-precision files.
+    _whole(
+        "DeepFloyd/IF-I-XL-v1.0",
+        "DeepFloyd IF License Agreement",
+        20_200_000_000,
+        gated=True,
+        patterns=(
+            "*/*config.json",
+            "unet/*.fp16.safetensors",
+            "text_encoder/model.fp16*.safetensors",
+            "text_encoder/model.safetensors.index.fp16.json",
+            "tokenizer/*",
+            "watermarker/*",
+        ),
+    ),
     # The repository has every network in two precisions.
     _whole(
         "diffusers/stable-diffusion-xl-1.0-inpainting-0.1",

@@ -107,7 +107,7 @@ class Diffusers(CheckpointMethod):
         self.row, self.pixels = checkpoint.row, checkpoint.pixels
         self.pipeline = loading.load(checkpoint, settings, runtime)
         # Pixels per latent sample along a side.
-        self.factor = int(getattr(self.pipeline, "vae_scale_factor", 8))
+        self.factor = 1 if checkpoint.row.pixel_space else int(getattr(self.pipeline, "vae_scale_factor", 8))
         if checkpoint.row.channels:
             self.factor = checkpoint.weights.vae_factor
 

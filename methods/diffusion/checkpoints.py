@@ -78,6 +78,26 @@ def find(options: DiffusersOptions) -> Checkpoint:
     return Checkpoint(name, row, Weights(kind, options.weights.removeprefix("zoo:"), root, parts, revision))
 
 
+def prior(options: DiffusersOptions) -> Weights | None:
+    """The weights of the first half of a cascade. None where the class has none, or the weights hold it themselves.
+
+    Raises WeightsError with the remedy where they are missing.
+    """
+    row = known_row(options)
+    if row is None or not row.prior:
+        return None
+    root = _root(options)
+    if root is not None and any(part.startswith("prior_") for part in weights.read_json(root / _INDEX)):
+        return None
+    snapshot = weights.hub_snapshot(row.prior)
+    if snapshot is None or not (snapshot / _INDEX).is_file():
+        raise WeightsError(missing_weights(row.prior, None, (WHOLE,)))
+    parts, missing = _parts(snapshot)
+    if missing:
+        raise WeightsError(missing_weights(row.prior, None, (WHOLE,), missing))
+    return Weights("hub", row.prior, snapshot, parts, snapshot.name)
+
+
 def problems(options: DiffusersOptions) -> list[str]:
     """Reasons why the weights cannot be used, each with its remedy."""
     try:
@@ -92,6 +112,8 @@ def problems(options: DiffusersOptions) -> list[str]:
                 checkpoint.weights.native_size  # noqa: B018
     except WeightsError as error:
         base = [error.problem]
+    # Both halves of a cascade are reported at once. Weights that cannot be read are one problem, not two.
+    base += [problem for problem in weights.problems_of(lambda: prior(options)) if problem not in base]
     control: list[str] = []
     if options.controlnet:
         control = weights.problems(options.controlnet, options.controlnet_revision, CONTROL_PART)
@@ -107,6 +129,7 @@ def identity(options: DiffusersOptions) -> dict[str, Any]:
         facts |= weights.identity_of(find(options).weights)
     except WeightsError:
         facts |= weights.identity(options.weights, options.revision)
+    facts |= _prior_identity(options)
     if options.controlnet:
         control = weights.identity(options.controlnet, options.controlnet_revision, CONTROL_PART)
         facts |= {f"controlnet_{name}": value for name, value in control.items()}
@@ -135,7 +158,21 @@ def notes(options: DiffusersOptions) -> list[str]:
             f"{options.weights} has no pinned commit: the newest one that was fetched is used, and it is recorded. "
             "Name a commit in the option revision to fix it"
         )
+    if row is not None and row.prior:
+        texts.append(f"{row.prior} has no pinned commit: the newest one that was fetched is used")
     return texts
+
+
+def _prior_identity(options: DiffusersOptions) -> dict[str, str]:
+    """Facts that fix the tensors of the prior. Without its files it has the name alone."""
+    row = known_row(options)
+    try:
+        files = prior(options)
+    except WeightsError:
+        return {"prior_hub": row.prior} if row is not None else {}
+    if files is None:
+        return {}
+    return {f"prior_{name}": value for name, value in weights.identity_of(files).items()}
 
 
 # --- files --------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from methods import pipelines, weights
+from methods.diffusion import checkpoints
 from methods.diffusion.checkpoints import CONTROL_PART, control_config, lora_path
 from methods.diffusion.inference import pipeline_class
 from methods.diffusion.table import INVERTIBLE
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from bench.edit import Runtime
     from methods.diffusion.checkpoints import Checkpoint
     from methods.diffusion.options import DiffusersOptions
+    from methods.weights import Weights
 
 # The network that does the denoising, by its possible names in a pipeline.
 _DENOISERS = ("transformer", "unet")
@@ -94,11 +96,24 @@ def _whole(checkpoint: Checkpoint, options: DiffusersOptions, runtime: Runtime, 
         extra |= {"safety_checker": None, "requires_safety_checker": False}
     if options.quantization != "none":
         extra["quantization_config"] = _quantization(options.quantization)
+    prior = checkpoints.prior(options)
+    if prior is None:
+        return _from_files(cls, checkpoint.weights, runtime, extra)
+    # Each half of the cascade is loaded as the pipeline that it is. The class by itself would look the prior up in
+    # the README of the weights.
+    from diffusers import DiffusionPipeline
+
+    first = _from_files(DiffusionPipeline, prior, runtime, {})
+    second = _from_files(DiffusionPipeline, checkpoint.weights, runtime, extra)
+    return cls(**second.components, **{f"prior_{name}": part for name, part in first.components.items()})
+
+
+def _from_files(cls: Any, files: Weights, runtime: Runtime, extra: Mapping[str, Any]) -> Any:
     with pipelines.quiet():
         return cls.from_pretrained(
-            str(checkpoint.weights.root),
+            str(files.root),
             dtype=torch_dtype(runtime),
-            variant=checkpoint.weights.variant,
+            variant=files.variant,
             local_files_only=True,
             **extra,
         )

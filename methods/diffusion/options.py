@@ -133,6 +133,10 @@ def row_problems(options: DiffusersOptions, name: str, row: PipelineRow) -> list
     sampler = INVERTIBLE.get(row.first)
     if sampler and options.scheduler not in (None, sampler):
         problems.append(f"scheduler {options.scheduler}: {name} works with {sampler}; leave the option out")
+    if row.own_sampler and options.scheduler is not None:
+        problems.append(
+            f"scheduler {options.scheduler}: {name} works with its checkpoint's sampler; leave the option out"
+        )
     return problems + _call_problems(options, name, row)
 
 

@@ -61,6 +61,14 @@ _MASK: Mapping[str, Mapping[str, Any]] = {
         8.0,
         strength=0.99,
     ),
+    "kandinsky22-inpaint": _preset(
+        "kandinsky-community/kandinsky-2-2-decoder-inpaint",
+        "KandinskyV22InpaintCombinedPipeline",
+        100,
+        4.0,
+        call={"prior_num_inference_steps": 25, "prior_guidance_scale": 4.0},
+    ),
+    "deepfloyd-if-inpaint": _preset("DeepFloyd/IF-I-XL-v1.0", "IFInpaintingPipeline", 50, 7.0),
     "fibo-edit": _preset("briaai/Fibo-Edit-1.5-base", "BriaFiboEditPipeline", 30, 5.0),
     "paint-by-example": _preset("Fantasy-Studio/Paint-by-Example", "PaintByExamplePipeline", 50, 5.0),
 }

@@ -19,6 +19,9 @@ Images = Literal["batch", "one", "references"]
 
 MEGAPIXEL = 1024 * 1024
 
+# The one size at which DeepFloyd's first stage was trained, (width, height).
+IF_SIZES = ((64, 64),)
+
 # Work before the call -> the only sampler that can be inverted there.
 INVERTIBLE: Mapping[str, str] = {"ledits": "dpm++_sde", "diffedit": "ddim"}
 # Work before the call -> the methods of the class that do it.
@@ -85,6 +88,13 @@ class PipelineRow:
     dtypes: tuple[str, ...] = ("bfloat16", "float32")
     """Precisions in which the class works, the published one first. Empty where any does. Current transformers and
     their text encoders overflow in float16."""
+    own_sampler: bool = False
+    """True where the class works with the checkpoint's sampler alone."""
+    pixel_space: bool = False
+    """True where the model works on pixels: a mask then needs no coarser grid."""
+    prior: str = ""
+    """Model of the hub with the first half of a cascade, for weights that are its second half. Its parts have the
+    prefix ``prior_`` in the class."""
     output: str = "images"
     """Field of the result that has the images."""
     first: Literal["", "ledits", "diffedit"] = ""
@@ -249,6 +259,33 @@ PIPELINES: Mapping[str, PipelineRow] = {
     ),
     "BriaFiboEditPipeline": replace(
         _EDIT, images="references", multiple=32, mask="mask", negative="negative_prompt", wrap=_fibo_prompt
+    ),
+    # A prior turns the text into an image embedding, and a decoder turns it into the image.
+    "KandinskyV22InpaintCombinedPipeline": replace(
+        _INPAINT,
+        # The class blends every image of a batch with the first source and the first mask.
+        images="one",
+        strength="",
+        multiple=64,
+        pixels=512 * 512,
+        dtypes=(),
+        # Its two halves hold the sampler too: a new one would have no effect.
+        own_sampler=True,
+        prior="kandinsky-community/kandinsky-2-2-prior",
+    ),
+    # The first of three stages. The later ones need its output besides the source.
+    "IFInpaintingPipeline": replace(
+        _INPAINT,
+        size="source",
+        multiple=8,
+        pixels=64 * 64,
+        sizes="methods.diffusion.table:IF_SIZES",
+        # Cleaning would depend on whether two more packages are installed. The published example does without.
+        fixed={"clean_caption": False},
+        dtypes=(),
+        # The UNet also predicts the variance, which few samplers can use.
+        own_sampler=True,
+        pixel_space=True,
     ),
     "PaintByExamplePipeline": PipelineRow(
         images="one",

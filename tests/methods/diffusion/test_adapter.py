@@ -24,7 +24,7 @@ from methods.published import PUBLIC
 from methods.weights import Weights, WeightsError
 from tests.methods.conftest import picture, request
 from tests.methods.diffusion.tiny_transformers import flux
-from tests.methods.diffusion.tiny_unets import sdxl_inpaint
+from tests.methods.diffusion.tiny_unets import deepfloyd, kandinsky22, sdxl_inpaint
 from tests.methods.small import small
 
 REGISTRY = Registry("method", METHODS)
@@ -264,11 +264,13 @@ def test_a_later_stage_of_a_cascade_is_refused(name: str, lacking: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "strength"), [("KandinskyV22InpaintCombinedPipeline", ""), ("IFInpaintingPipeline", "strength")]
+    ("name", "mask", "strength"),
+    [("KandinskyInpaintCombinedPipeline", "mask_image", ""), ("IFImg2ImgPipeline", "", "strength")],
 )
-def test_first_and_whole_cascades_are_inferred(name: str, strength: str) -> None:
+def test_first_and_whole_cascades_are_inferred(name: str, mask: str, strength: str) -> None:
+    assert name not in PIPELINES
     row = inference.row_of(name)
-    assert (row.image, row.mask, row.strength) == ("image", "mask_image", strength)
+    assert (row.image, row.mask, row.strength) == ("image", mask, strength)
     assert (row.prompt_field, row.negative) == ("target_prompt", "negative_prompt")
 
 
@@ -299,8 +301,11 @@ def test_unpinned_weights_are_said_to_be() -> None:
 def test_a_preset_lacks_nothing_but_its_weights(name: str) -> None:
     options = parse_options(Diffusers, PRESETS[name])
     assert Diffusers.option_problems(options) == []
-    (problem,) = Diffusers.weights_problems(options)
+    problem, *further = Diffusers.weights_problems(options)
     assert options.weights in problem
+    # The other half of a cascade is missing too, and fetched with the first.
+    prior = PIPELINES[options.pipeline].prior
+    assert [download.repository for text in further for download in text.downloads] == [prior] * bool(prior)
     published = PUBLIC[options.weights]
     assert published.licence
     # The page of the methods states them.
@@ -331,4 +336,47 @@ def test_flux_fill_is_loaded_whole(tmp_path: Path) -> None:
     parameters = set(inspect.signature(type(method.pipeline).__call__).parameters)
     assert "negative_prompt" not in parameters
     assert not any(part.training for part in (method.pipeline.transformer, method.pipeline.text_encoder_2))
+    assert method.edit([small(1)])[0].size == (32, 32)
+
+
+# --- cascades -----------------------------------------------------------------------------------------
+
+
+def test_the_halves_of_a_cascade_may_lie_apart(tmp_path: Path) -> None:
+    """Kandinsky's prior comes from the hub's cache, and its commit is part of the identity."""
+    name = "KandinskyV22InpaintCombinedPipeline"
+    prior, commit = PIPELINES[name].prior, "ab" * 20
+    whole = kandinsky22()
+    whole.save_pretrained(tmp_path / "whole")
+    whole.decoder_pipe.save_pretrained(tmp_path / "decoder")
+    settings: dict[str, Any] = {"steps": 2, "size": "64x64", "call": {"prior_num_inference_steps": 2}}
+    options = Diffusers.Options(weights=str(tmp_path / "decoder"), pipeline=name, **settings)
+    (problem,) = Diffusers.problems(options)
+    assert prior in problem
+    assert Diffusers.identity(options)["prior_hub"] == prior
+
+    cache = tmp_path / "hub" / f"models--{prior.replace('/', '--')}"
+    whole.prior_pipe.save_pretrained(cache / "snapshots" / commit)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(commit)
+    assert Diffusers.problems(options) == []
+    identity = Diffusers.identity(options)
+    assert (identity["prior_hub"], identity["prior_revision"]) == (prior, commit)
+    assert any(prior in note for note in Diffusers.notes(options))
+
+    # A folder that has both halves needs nothing else.
+    together = Diffusers.Options(weights=str(tmp_path / "whole"), **settings)
+    assert not any("prior" in fact for fact in Diffusers.identity(together))
+    (edited,) = Diffusers(options, Runtime()).edit([small(1)])
+    assert edited.tobytes() == Diffusers(together, Runtime()).edit([small(1)])[0].tobytes()
+
+
+def test_deepfloyd_works_on_squares_of_64_pixels(tmp_path: Path) -> None:
+    """Its mask keeps parts that a grid of 8 x 8 pixels would widen."""
+    deepfloyd().save_pretrained(tmp_path)
+    options = Diffusers.Options(weights=str(tmp_path), steps=1)
+    assert Diffusers.problems(options) == []
+    method = Diffusers(options, Runtime())
+    assert method.frame((150, 101)).target == (64, 64)
+    assert method.factor == 1
     assert method.edit([small(1)])[0].size == (32, 32)

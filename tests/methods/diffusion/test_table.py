@@ -127,6 +127,12 @@ BARE: Mapping[str, Callable[[Call], dict[str, Any]]] = {
     "BriaFiboEditPipeline": lambda c: c.edit | {
         "prompt": json.dumps({"edit_instruction": c.instruction}), "mask": c.mask,
     },
+    "KandinskyV22InpaintCombinedPipeline": lambda c: {
+        name: value for name, value in c.inpaint.items() if name != "strength"
+    } | {"prior_num_inference_steps": 2},
+    "IFInpaintingPipeline": lambda c: {
+        "prompt": c.caption, "image": c.source, "mask_image": c.mask, "strength": 1.0, "clean_caption": False,
+    },
     "PaintByExamplePipeline": lambda c: {
         "image": c.source, "mask_image": c.mask, "example_image": c.reference,
     },
@@ -297,6 +303,7 @@ def test_a_misspelt_argument_is_refused_and_a_further_one_is_passed_on(name: str
         assert "has no strength" in problems(strength=0.5)[0]
     if not row.negative:
         assert "negative_prompt" in problems(negative_prompt="x")[0]
+    assert ("checkpoint's sampler" in "".join(problems(scheduler="ddim"))) == row.own_sampler
 
 
 @pytest.mark.parametrize("name", PIPELINES)

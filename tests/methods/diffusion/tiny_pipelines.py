@@ -28,7 +28,9 @@ from tests.methods.diffusion.tiny_transformers import (
 )
 from tests.methods.diffusion.tiny_unets import (
     control_inpaint,
+    deepfloyd,
     diffedit,
+    kandinsky22,
     ledits,
     paint_by_example,
     sdxl_control,
@@ -115,5 +117,9 @@ SAMPLES: Mapping[str, Sample] = {
     "Kandinsky5I2IPipeline": Sample(kandinsky, {"size": "native"}, size=(96, 64)),
     "DreamLitePipeline": Sample(dreamlite, {"image_guidance": 1.2}),
     "BriaFiboEditPipeline": Sample(fibo),
+    "KandinskyV22InpaintCombinedPipeline": Sample(
+        kandinsky22, {"call": {"prior_num_inference_steps": 2}}, size=(128, 64), keeps=True
+    ),
+    "IFInpaintingPipeline": Sample(deepfloyd, keeps=True),
     "PaintByExamplePipeline": Sample(paint_by_example),
 }
