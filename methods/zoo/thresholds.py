@@ -48,7 +48,7 @@ JUNK = 0.05
 # Smallest share of the ground truths of a level that the classifier must read.
 READ = 0.98
 # Largest size of all checkpoints together.
-MEGABYTES = 80.0
+MEGABYTES = 95.0
 
 
 # World, root of the checkpoints, number of cases => checks.
