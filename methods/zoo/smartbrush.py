@@ -68,6 +68,11 @@ LOCAL = 0.8
 SINGLE = 0.5
 # Boxes are grown by up to so many pixels, as those that people draw.
 MARGIN = 4
+# Share of the coarse masks that are drawn around the edit's whole region, the others around the object alone. A region
+# is often larger than the object: that of earrings is the side of the head.
+LOOSE = 0.5
+# Share of the loose masks drawn by hand that have a blob at their edge.
+BLOB = 0.5
 SETTINGS = sampler.BrushSettings(steps=grids.STEPS, guidance=grids.GUIDANCE)
 
 
@@ -147,6 +152,7 @@ class BrushBatches:
         # Drawn in one order, so that no choice shifts the others.
         whole, plain, no_text, local, single, behind = rng.random(6)
         precision, margin = int(rng.integers(PRECISIONS)), int(rng.integers(MARGIN + 1))
+        loose, shape_seed = rng.random(), int(rng.integers(2**32))
         used = np.flatnonzero(masks.any((1, 2)))
         one = int(used[int(rng.integers(len(used)))])
         is_whole, is_single = whole < WHOLE, len(used) > 1 and single < SINGLE
@@ -166,7 +172,11 @@ class BrushBatches:
             return _Example(everywhere, everywhere, BOX, shows, shows, text)
         # Where regions are filled in turn, the others show the source or the edit.
         background = "truth" if is_single and shows == "truth" and behind < 0.5 else "source"
-        return _Example(at_precision(chosen, precision, margin), chosen, precision, shows, background, text)
+        mask = at_precision(chosen, precision, margin)
+        if precision > 0 and loose < LOOSE:
+            region = masks[one] if is_single else np.asarray(masks.any(0), np.bool_)
+            mask |= loose_mask(region, precision, margin, np.random.default_rng(shape_seed))
+        return _Example(mask, chosen, precision, shows, background, text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +189,15 @@ class _Example:
     shows: str
     background: str
     text: str
+
+
+def loose_mask(
+    region: NDArray[np.bool_], precision: int, margin: int, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """A coarse mask around the region of an edit, bool (H, W): the region made less precise, or with a blob added."""
+    if precision < BOX and rng.random() < BLOB:
+        return imprecise(region[None], "blob", rng)[0]
+    return at_precision(region, precision, margin)
 
 
 # --- training ---------------------------------------------------------------------------------------

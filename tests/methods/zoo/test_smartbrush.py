@@ -113,6 +113,19 @@ def test_batches_hold_every_kind_of_example(draw: recipe.BrushBatches, edits: co
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
+@pytest.mark.parametrize("precision", range(1, PRECISIONS))
+def test_a_loose_mask_holds_its_region_and_more(precision: int) -> None:
+    region = np.zeros((64, 64), np.bool_)
+    region[20:30, 15:40] = True
+    masks = [recipe.loose_mask(region, precision, 3, np.random.default_rng(seed)) for seed in range(20)]
+    assert all((mask >= region).all() and mask.sum() > region.sum() for mask in masks)
+    box = np.zeros_like(region)
+    box[17:33, 12:43] = True
+    # A box is always the same. Outlines drawn by hand have blobs at different places.
+    different = {mask.tobytes() for mask in masks}
+    assert different == {box.tobytes()} if precision == BOX else len(different) > 5
+
+
 def test_a_local_text_describes_the_region_that_is_filled(draw: recipe.BrushBatches) -> None:
     words = {tuple(row.tolist()): text for text, row in zip(draw.place, draw.tokens, strict=True)}
     seen = set()
