@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
 
 # The network that does the denoising, by its possible names in a pipeline.
 _DENOISERS = ("transformer", "unet")
-
-# Quantization -> the backend's name in diffusers, and its settings.
-_QUANTIZATIONS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "bitsandbytes-4bit": ("bitsandbytes_4bit", {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}),
-    "bitsandbytes-8bit": ("bitsandbytes_8bit", {"load_in_8bit": True}),
-    "torchao-int8": ("torchao", {"quant_type": "int8wo"}),
-}
 
 
 def load(checkpoint: Checkpoint, options: DiffusersOptions, runtime: Runtime) -> Any:
@@ -91,11 +84,13 @@ def _from_parts(
 
 def _whole(checkpoint: Checkpoint, options: DiffusersOptions, runtime: Runtime, extra: dict[str, Any]) -> Any:
     cls = pipeline_class(checkpoint.pipeline)
-    if "safety_checker" in weights.read_json(checkpoint.weights.root / "model_index.json"):
+    parts = weights.read_json(checkpoint.weights.root / "model_index.json")
+    if "safety_checker" in parts:
         # A safety checker replaces images by black ones, which a benchmark would score as edits.
         extra |= {"safety_checker": None, "requires_safety_checker": False}
     if options.quantization != "none":
-        extra["quantization_config"] = _quantization(options.quantization)
+        denoisers = [name for name in _DENOISERS if name in parts]
+        extra["quantization_config"] = _quantization(options.quantization, denoisers)
     prior = checkpoints.prior(options)
     if prior is None:
         return _from_files(cls, checkpoint.weights, runtime, extra)
@@ -124,13 +119,20 @@ def _scheduler(checkpoint: Checkpoint, options: DiffusersOptions) -> str | None:
     return options.scheduler or INVERTIBLE.get(checkpoint.row.first)
 
 
-def _quantization(name: str) -> Any:
+def _quantization(name: str, denoisers: Sequence[str]) -> Any:
+    """The configuration that loads the parts named by ``denoisers`` with fewer bits per weight."""
+    import diffusers
     from diffusers.quantizers import PipelineQuantizationConfig
 
-    backend, settings = _QUANTIZATIONS[name]
-    return PipelineQuantizationConfig(
-        quant_backend=backend, quant_kwargs=dict(settings), components_to_quantize=["transformer"]
-    )
+    if name == "torchao-int8":
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        config = diffusers.TorchAoConfig(Int8WeightOnlyConfig())
+    elif name == "bitsandbytes-8bit":
+        config = diffusers.BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = diffusers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    return PipelineQuantizationConfig(quant_mapping=dict.fromkeys(denoisers, config))
 
 
 def _controlnet(options: DiffusersOptions, runtime: Runtime) -> Any:

@@ -1,7 +1,7 @@
 """Recipe: SmartBrush, mini, and its measures.
 
-It starts from the same text-to-image base as the other editors, and sees the same edits. The object of an edit is what the
-edit changes (``methods.smartbrush.precision.changed_inside``), which the corpus's images tell.
+It starts from the same text-to-image base as the other editors, and sees the same edits. The object of an edit is what
+the edit changes (``methods.smartbrush.precision.changed_inside``), which the corpus's images tell.
 """
 
 from __future__ import annotations

@@ -113,6 +113,20 @@ def test_an_sdxl_checkpoint_is_none_of_stable_diffusion_1(sdxl: Path) -> None:
 # --- options ------------------------------------------------------------------------------------------
 
 
+def test_quantization_reaches_the_denoiser_whatever_its_name(
+    sdxl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SDXL's denoiser is a UNet, which once stayed as it was."""
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(loading, "_from_files", lambda cls, files, runtime, extra: seen.update(extra))
+    options = Diffusers.Options(weights=str(sdxl), quantization="bitsandbytes-8bit")
+    loading._whole(checkpoints.find(options), options, Runtime(), {})
+    (part, config), *others = seen["quantization_config"].quant_mapping.items()
+    assert part == "unet"
+    assert config.load_in_8bit
+    assert not others
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
