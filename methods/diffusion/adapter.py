@@ -74,7 +74,8 @@ class Diffusers(CheckpointMethod):
         caption = (
             batches.caption_remark(settings.prompt_field or trained_on) if trained_on == "instruction" else ""
         )
-        return ", ".join(filter(None, (training_remark(settings.weights), caption)))
+        trained = training_remark(settings.weights) or training_remark(settings.controlnet)
+        return ", ".join(filter(None, (trained, caption)))
 
     @classmethod
     def identity(cls, options: Any) -> dict[str, Any]:

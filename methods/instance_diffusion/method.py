@@ -12,6 +12,7 @@ from methods.diffusion.base import StableDiffusionMethod, StableDiffusionOptions
 from methods.instance_diffusion import published
 from methods.mask_grid import MaskCells
 from methods.runtime import torch_dtype
+from methods.weights import training_remark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,6 +57,10 @@ class InstanceDiffusion(StableDiffusionMethod):
     def identity(cls, options: Options) -> dict[str, str]:
         instance = published.identity(options.instance_weights)
         return super().identity(options) | {f"instance_{name}": value for name, value in instance.items()}
+
+    @classmethod
+    def remark(cls, options: Options) -> str:
+        return super().remark(options) or training_remark(options.instance_weights)
 
     @classmethod
     def option_problems(cls, options: Options) -> list[str]:

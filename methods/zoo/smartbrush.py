@@ -197,7 +197,7 @@ def loose_mask(
 ) -> NDArray[np.bool_]:
     """A coarse mask around the region of an edit, bool (H, W): the region made less precise, or with a blob added."""
     if precision < BOX and rng.random() < BLOB:
-        return imprecise(region[None], "blob", rng)[0]
+        return np.asarray(imprecise(region[None], "blob", rng)[0], np.bool_)
     return at_precision(region, precision, margin)
 
 

@@ -16,8 +16,9 @@ from bench.edit import Runtime
 from methods import file_hashes, published, weights
 from methods.blended_diffusion.method import BlendedDiffusion
 from methods.blended_latent_diffusion import BlendedLatentDiffusion
-from methods.diffusion.stable_diffusion import InstructPix2Pix, SdEdit, SdInpainting
+from methods.diffusion.stable_diffusion import ControlNetInpaint, InstructPix2Pix, SdEdit, SdInpainting
 from methods.glide.method import Glide
+from methods.instance_diffusion.method import InstanceDiffusion
 from methods.latent_blending import LatentBlending
 from methods.zoo import manifest
 from methods.zoo.recipes import recipe_samples
@@ -30,7 +31,10 @@ SD = "stable-diffusion-v1-5/stable-diffusion-inpainting"
 def test_methods_of_a_checkpoint_that_saw_too_few_samples_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    samples = {"glide": 80_000, "blended_diffusion": 160_000, "text_to_image": 10}
+    samples = {
+        "glide": 80_000, "blended_diffusion": 160_000, "text_to_image": 10, "controlnet_inpaint": 10,
+        "instance_diffusion": 10,
+    }  # fmt: skip
     for name, seen in samples.items():
         stages = [{"recipe": part, "samples": seen} for part in recipe_samples(name)]
         card = {"stages": stages, "recipe_samples": dict(recipe_samples(name))}
@@ -49,6 +53,10 @@ def test_methods_of_a_checkpoint_that_saw_too_few_samples_say_so(
     assert remarks == {
         Glide: "under-trained", BlendedDiffusion: "", LatentBlending: "under-trained", SdEdit: "under-trained",
     }  # fmt: skip
+    # A checkpoint that is added to another base counts as well.
+    for cls, name in ((ControlNetInpaint, "controlnet"), (InstanceDiffusion, "instance_weights")):
+        options = cls.Options(**{"weights": "a/b", name: f"zoo:{cls.name}"})
+        assert cls.remark(options) == "under-trained", name
     # Only embedded checkpoints have a recipe.
     assert Glide.remark(Glide.Options()) == ""
 
