@@ -49,7 +49,7 @@ def test_leakage_of_an_edit_that_is_wrong_in_one_ring_only(monkeypatch: pytest.M
             edited.append(Image.fromarray(pixels))
         return edited
 
-    monkeypatch.setattr(measures, "editor_of", lambda name, root: editor)
+    monkeypatch.setattr(measures, "editor_of", lambda name: editor)
     rows = {row.ring: row for row in measures.leakage(WORLD, ["x"], 20)}
     assert rows["cells"].psnr == pytest.approx(-10 * np.log10(0.04 / 3))
     assert rows["cells"].error == pytest.approx(1)
@@ -68,7 +68,7 @@ def test_strengths_compare_the_same_edits(monkeypatch: pytest.MonkeyPatch) -> No
         return ideal if strength == 1 else [case.request.source for case in cases]
 
     monkeypatch.setattr(recipe, "edit", edit)
-    monkeypatch.setattr(recipe, "load", lambda name, root: (None, None))
+    monkeypatch.setattr(recipe, "load", lambda name: (None, None))
     monkeypatch.setattr(recipe, "pipeline", lambda *parts: None)
     rows = measures.strengths(WORLD, (1.0, 0.5), count=24)
     whole = {row.strength: row for row in rows if row.category == "all"}
