@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from methods.zoo.data import World
 
 NAME = "smartbrush"
-# Four fifths of the other editors' first part. Its loss was still falling slowly then.
+# Four fifths of the other editors' first part, for the time that it takes.
 BUDGET: Budget = replace(df.EDITOR_BUDGET, samples=160_000)
 # Share of the examples that are text-to-image, with the whole image as their mask (paper).
 WHOLE = 0.2
