@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from bench.edit import EditRequest
 
-# A cell belongs to the predicted object where its probability is above this.
-LIKELY = 0.5
+# A cell belongs to the predicted object where its probability is above this. A cell that is left out by mistake shows
+# the old picture amid the new one, which harms more than a cell too many: `methods/zoo/TRAINING.md` compares values.
+LIKELY = 0.3
 
 
 @dataclass(frozen=True)
