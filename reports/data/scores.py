@@ -95,6 +95,8 @@ class RunScores:
     names: Mapping[str, str]
     # Names of the controls in the tables.
     controls: frozenset[str]
+    # Name in the tables -> remark of the method ("under-trained"). Methods without one are left out.
+    remarks: Mapping[str, str]
     # ``RunStore.edits``.
     edits: Sequence[EditRecord]
 
@@ -132,7 +134,16 @@ def load(store: RunStore) -> RunScores:
         peak_memory[name] = _peaks(of_protocol)
     names = {titles[digest]: spec.name for digest, spec in store.methods.items()}
     return RunScores(
-        protocols, store.set_scores(), failed, seconds, peak_memory, titles, names, controls, records
+        protocols,
+        store.set_scores(),
+        failed,
+        seconds,
+        peak_memory,
+        titles,
+        names,
+        controls,
+        remarks(store),
+        records,
     )
 
 
@@ -297,6 +308,12 @@ def method_titles(store: RunStore) -> dict[str, str]:
         digest: spec.title if count[spec.title] == 1 else f"{spec.title} ({digest[:6]})"
         for digest, spec in methods.items()
     }
+
+
+def remarks(store: RunStore) -> dict[str, str]:
+    """Name in the tables -> remark of the method, such as "under-trained". Methods without one are left out."""
+    titles = method_titles(store)
+    return {titles[digest]: spec.remark for digest, spec in store.methods.items() if spec.remark}
 
 
 def control_titles(store: RunStore) -> frozenset[str]:

@@ -57,12 +57,12 @@ def grid_behind(axis: Axes, direction: str) -> None:
     axis.set_axisbelow(True)
 
 
-def add_legend(chart: Figure, handles: Mapping[str, Any], width: float) -> None:
+def add_legend(chart: Figure, handles: Mapping[str, Any], width: float, remarks: Mapping[str, str]) -> None:
     """A legend under the panels, in as many columns as fit. The figure grows by its height."""
     if not handles:
         return
     # As many columns as fit the width, four at most.
-    names = [label(name) for name in handles]
+    names = [label(name, remarks) for name in handles]
     fitting = (n for n in range(min(len(names), 4), 1, -1) if sum(_column_widths(names, n)) <= width)
     columns = next(fitting, 1)
     rows = math.ceil(len(names) / columns)

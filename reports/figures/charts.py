@@ -82,7 +82,7 @@ def leakage_by_distance(frame: pd.DataFrame, scores: RunScores, style: Mapping[s
         # The panels share their scale, so it may start at 0 only when all of them are drawn.
         chart.axes[0].set_ylim(bottom=0)
         chart.axes[0].set_ylabel("LPIPS outside ↓")
-        add_legend(chart, methods_first(handles, style), width)
+        add_legend(chart, methods_first(handles, style), width, scores.remarks)
     return chart
 
 
@@ -138,7 +138,7 @@ def success_by_category(frame: pd.DataFrame, scores: RunScores, style: Mapping[s
             axis.set_yticks([0, 25, 50, 75, 100])
             axis.set_ylabel("success % ↑")
             axis.set_xticks(range(5), [c.replace("_", "-") for c in (*CATEGORIES, ALL)])
-        add_legend(chart, handles, width)
+        add_legend(chart, handles, width, scores.remarks)
     return chart
 
 
@@ -220,7 +220,7 @@ def trade_off(frame: pd.DataFrame, scores: RunScores, style: Mapping[str, Look])
             axis.set_xlabel(f"{HEADINGS.get(x_metric, x_metric)} ↓")
         headings = {HEADINGS.get(alignment[p], alignment[p]) for p in protocols}
         chart.axes[0].set_ylabel(f"alignment, {' / '.join(sorted(headings))} ↑")
-        add_legend(chart, methods_first(handles, style), COLUMN_INCHES)
+        add_legend(chart, methods_first(handles, style), COLUMN_INCHES, scores.remarks)
     return chart
 
 
@@ -267,7 +267,7 @@ def preference(frame: pd.DataFrame, scores: RunScores, style: Mapping[str, Look]
             axis.set_xlim(0, 100)
             # The axis points downwards, so that the first method is at the top, as in the tables.
             axis.set_ylim(len(methods) - 0.5, -0.5)
-            axis.set_yticks(range(len(methods)), [label(method) for method in methods])
+            axis.set_yticks(range(len(methods)), [label(method, scores.remarks) for method in methods])
             axis.set_xticks([0, 50, 100])
         whose = "simulated raters: " if metric.startswith(SIMULATED) else ""
         what = "preferred, % of comparisons" if metric.endswith("preference") else "% of all votes"

@@ -18,7 +18,8 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from bench.edit import CATEGORIES, EditCase, EditRecord
 from bench.errors import BenchError
-from reports.data.scores import control_titles, method_titles
+from reports.data.scores import control_titles, method_titles, remarks
+from reports.figures.style import label
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
@@ -96,7 +97,9 @@ def grid(
         )
     buffer = io.BytesIO()
     # optimize: the file goes into READMEs, and is written once.
-    draw(blocks, list(labels.values()), controls).save(buffer, "PNG", optimize=True)
+    heads = {title: label(title, remarks(store)) for title in labels.values()}
+    faint = {heads[title] for title in controls}
+    draw(blocks, list(heads.values()), faint).save(buffer, "PNG", optimize=True)
     return store.write_file("report/figures/grid.png", buffer.getvalue(), "the grid")
 
 

@@ -217,7 +217,9 @@ class _Sheet:
         self.panel = (room - (count - 1) * self.GAP) / count
         # 0.052 inches: mean width of a 7 pt letter. Eight letters at least, so that long words are not cut to
         # pieces.
-        heads = [textwrap.wrap(label(title), max(8, int(self.panel / 0.052))) for title in titles]
+        heads = [
+            textwrap.wrap(label(title, scores.remarks), max(8, int(self.panel / 0.052))) for title in titles
+        ]
         head = self.LINE * max(map(len, heads)) + 0.06
         self.step = self.panel + (self.CAPTION if captions else self.GAP)
         self.height = head + rows * self.step + self.LINE + 0.08

@@ -110,7 +110,7 @@ def success_sensitivity(scores: RunScores, style: Mapping[str, Look]) -> Figure 
             row[0].set_title(f"{name}, judge: {judges[name].replace('_', ' ')}", loc="left", pad=4)
         for axis, (text, _, _) in zip(axes[-1], BOUNDS.values(), strict=True):
             axis.set_xlabel(text)
-        add_legend(chart, handles, COLUMN_INCHES)
+        add_legend(chart, handles, COLUMN_INCHES, scores.remarks)
     return chart
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,5 +160,7 @@ def save(store: RunStore, name: str, chart: Figure) -> list[Path]:
     return written
 
 
-def label(method: str) -> str:
-    return method.replace("_", " ")
+def label(method: str, remarks: Mapping[str, str]) -> str:
+    """A method as legends and headings name it. ``remarks``: title -> remark, such as "under-trained"."""
+    name = method.replace("_", " ")
+    return f"{name}, {remarks[method]}" if method in remarks else name

@@ -72,6 +72,9 @@ const PEB = (() => {
     return size >= 0.0001 ? String(Number(value.toPrecision(2))) : value.toExponential(0);
   }
 
+  /* A method of the run as headings and filters name it, with its remark, such as "under-trained". */
+  const named = (method) => [method.title.replaceAll("_", " "), method.remark].filter(Boolean).join(", ");
+
   const words = (name) => name.replaceAll("_", "-");
 
   /* Buttons of which one is selected. Arrow keys move the selection, as in a group of radio buttons. */
@@ -137,5 +140,5 @@ const PEB = (() => {
 
   const typing = (target) => target.closest?.("input:not([type=checkbox]), select, textarea") !== null;
 
-  return { put, get, load, copier, h, svg, path, grouped, plural, short, words, segments, typing };
+  return { put, get, load, copier, h, svg, path, grouped, plural, short, named, words, segments, typing };
 })();

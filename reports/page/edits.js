@@ -82,7 +82,7 @@ PEB.edits = (() => {
     return [...Array(to - from).keys()].map((k) => from + k);
   }
 
-  const method = (i) => run.methods[edits.method[i]].title.replaceAll("_", " ");
+  const method = (i) => PEB.named(run.methods[edits.method[i]]);
   /* Named in a run of several seeds only. */
   const seed = (i) => (run.seeds ? `seed ${run.seeds[edits.seed[i]]}` : "");
   const title = (i) => [method(i), seed(i)].filter(Boolean).join(", ");

@@ -46,7 +46,7 @@ PEB.gallery = (() => {
   function controls(judges, leaks) {
     chips("protocol", run.protocols.map((p) => [p.name, p.name]));
     chips("category", run.categories.map((c) => [c, PEB.words(c)]));
-    chips("method", run.methods.map((m) => [m.digest, m.title.replaceAll("_", " ")]));
+    chips("method", run.methods.map((m) => [m.digest, PEB.named(m)]));
     chips("success", Object.entries(SUCCESS).filter(([kind]) => kind !== "refused" || run.counts.refused));
     for (const chip of document.querySelectorAll("#f-category .chip")) chip.dataset.category = chip.dataset.value;
     for (const [i, chip] of [...document.querySelectorAll("#f-method .chip")].entries()) chip.classList.toggle("faint", run.methods[i].control);

@@ -23,7 +23,7 @@ PEB.manifest = (() => {
         h("div", { class: "section-head" }, h("h2", {}, "Methods"),
           h("p", { class: "small" }, "The digest is of the name and every option that changes pixels, weights included.")),
         h("div", { class: "cards" }, ...run.methods.map((method) => h("article", {},
-          h("h3", {}, method.title.replaceAll("_", " "), method.control ? h("span", { class: "badge" }, "control") : null),
+          h("h3", {}, PEB.named(method), method.control ? h("span", { class: "badge" }, "control") : null),
           pairs([["method", method.name], ["digest", code(method.digest)], ["dtype", method.dtype], ["device", (method.devices ?? []).join(", ")],
             ["seconds per edit", PEB.short(method.seconds)], ["failed", PEB.grouped(method.failed)], ...flat(method.options)]))))),
       h("section", {},

@@ -314,3 +314,24 @@ def test_pictures_say_how_their_cases_were_chosen(store: RunStore) -> None:
     assert heat.get_figwidth() == 6.875
     # Source and five methods, four rows; one edit failed and has no picture.
     assert len(heat.axes[0].images) in (23, 24)
+
+
+def test_legends_and_headings_say_what_was_not_trained_enough(store: RunStore) -> None:
+    frame, run, looks = loaded(store)
+    remarked = replace(run, remarks={A: "under-trained"})
+    for chart in (
+        charts.leakage_by_distance(frame, remarked, looks),  # type: ignore[arg-type]
+        charts.success_by_category(frame, remarked, looks),  # type: ignore[arg-type]
+        charts.trade_off(frame, remarked, looks),  # type: ignore[arg-type]
+        sensitivity.success_sensitivity(remarked, looks),
+    ):
+        assert chart is not None
+        names = [text.get_text() for text in chart.legends[0].get_texts()]
+        assert "sd inpainting, under-trained" in names
+        assert "instruct pix2pix" in names
+
+
+def test_a_methods_remark_is_read_from_the_run(tmp_path: Path) -> None:
+    methods = (MethodSpec(A, {}, remark="under-trained"), MethodSpec(B, {}))
+    run = fake.run(tmp_path / "r", {"leak_lpips": {A: [0.1] * N, B: [0.1] * N}}, methods=methods)
+    assert scores.load(run).remarks == {A: "under-trained"}

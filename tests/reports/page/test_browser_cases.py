@@ -13,7 +13,7 @@ from PIL import Image
 from bench.edit import MethodSpec
 from reports.page import write_page
 from tests.reports import fake
-from tests.reports.page.browsing import cards, needs_browser, opened, texts, until
+from tests.reports.page.browsing import cards, gallery, needs_browser, opened, texts, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -101,5 +101,25 @@ def test_the_overview_at_1300_pixels_shows_all_of_its_columns(browser: Browser, 
     assert inner > 700, "the table has all columns"
     assert inner == outer
     assert page.locator(".beside .plot").bounding_box()["width"] >= 300  # type: ignore[index]
+    page.close()
+    assert complaints == []
+
+
+def test_a_methods_remark_stands_wherever_its_name_does(browser: Browser, tmp_path: Path) -> None:
+    methods = [MethodSpec("glide", {}, remark="under-trained"), MethodSpec("sdedit", {})]
+    count = len(fake.cases())
+    values: dict[str, dict[str, list[float | None]]] = {
+        "leak_lpips": {"glide": [0.1] * count, "sdedit": [0.2] * count}
+    }
+    store = fake.run(tmp_path / "r", values, methods=methods)
+    page, complaints = opened(browser, write_page(store, fake.METRICS))
+    # The filter, the viewer and the page of the run.
+    gallery(page)
+    assert texts(page, "#f-method .chip") == ["glide, under-trained", "sdedit"]
+    page.click("a.card >> nth=0")
+    assert "glide, under-trained" in page.inner_text("#v-title")
+    page.keyboard.press("Escape")
+    page.click("#tab-run")
+    assert "glide, under-trained" in texts(page, "article h3")
     page.close()
     assert complaints == []
