@@ -244,7 +244,8 @@ def zoo_sheet(
         if configured.problems:
             console(stderr=True).print(f"left out: {name}: {configured.problems[0]}", style="yellow")
             continue
-        editors[name] = _editor(configured.create(runtime))
+        heading = f"{name}, {configured.spec.remark}" if configured.spec.remark else name
+        editors[heading] = _editor(configured.create(runtime))
     # The seed alone chooses the cases, so nobody can pick the best ones.
     numbers = contact_sheet(program(context).make_world((1,)), editors, out, seed=seed, cases=cases)
     console().print(f"{out}: held-out cases {', '.join(map(str, numbers))}")

@@ -44,6 +44,8 @@ _FOREIGN_HAIR = np.array(
 )
 # Attributes of a few pixels. Whether half of such an edit shows it is a matter of taste, so it is not taught.
 _ONE_PART = frozenset({"mouth", "Wearing_Lipstick", "trim"})
+# A trim has one colour and no inner structure, so a flat colour, patches and a negative show one too. Noise does not.
+_FLAT_PART = frozenset({"trim"})
 # Attributes of two parts. Half of such an edit is one part, and a ghost of it is again a matter of taste.
 _TWO_PARTS = frozenset({"Wearing_Earrings"})
 
@@ -104,6 +106,8 @@ def _unrecognisable(
     source: Image, truth: Image, region: Region, attributes: set[str], rng: np.random.Generator
 ) -> Image:
     """An image in which no part of the region shows anything."""
+    if attributes & _FLAT_PART:
+        return _noise(source, truth, region, rng)
     ways = [_flat, _noise, _inverted, _blobs, _shuffled, _flat, _noise, _blob_in_place]
     if "background" not in attributes:
         # A blurred beach is still a beach, but a blurred cup is a blot.

@@ -99,11 +99,8 @@ class Job:
             **({"options": dict(options)} if options else {}),
         }
         # Earlier stages of the same checkpoint.
-        stages: list[dict[str, Any]] = []
-        if (stage or warm) and path.exists():
-            stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
-            # A warm start continues the stage, so both of its trainings count.
-            stages = [s for s in stages if warm or s["recipe"] != stage]
+        # A warm start continues the stage, so both of its trainings count.
+        stages = [s for s in stages_of(folder) if warm or (stage and s["recipe"] != stage)]
         # The card of the whole checkpoint.
         card = {
             "name": folder.name,
@@ -122,6 +119,15 @@ class Job:
         _remove_origins(folder)
         write_manifest(self.root)
         return folder
+
+
+def stages_of(folder: Path) -> list[dict[str, Any]]:
+    """The trainings that the card of a checkpoint lists. Empty without a card."""
+    path = folder / "card.json"
+    stages: list[dict[str, Any]] = []
+    if path.exists():
+        stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
+    return stages
 
 
 def _remove_origins(folder: Path) -> None:

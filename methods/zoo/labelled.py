@@ -32,13 +32,14 @@ TILES = 32
 
 @dataclass(frozen=True)
 class LabelledEdit:
-    """One edit with its verdict. Its case is ``world.case(index)`` of the world's first level."""
+    """One edit with its verdict. Its case is ``case(index)`` of the world that has its level alone."""
 
     index: int
     method: str
     shows: bool
     # uint8 (64, 64, 3).
     pixels: NDArray[np.uint8]
+    level: int = 1
 
 
 @cache
@@ -56,7 +57,9 @@ def load(folder: Path = FOLDER) -> tuple[LabelledEdit, ...]:
         for number, row in enumerate(csv.DictReader(file)):
             top, left = number // TILES * side, number % TILES * side
             pixels = np.ascontiguousarray(sheet[top : top + side, left : left + side])
-            edits.append(LabelledEdit(int(row["index"]), row["method"], row["shows"] == "1", pixels))
+            edits.append(
+                LabelledEdit(int(row["index"]), row["method"], row["shows"] == "1", pixels, int(row["level"]))
+            )
     return tuple(edits)
 
 
@@ -77,12 +80,16 @@ class Verdict:
     shows: bool
 
 
-def draw(world: World, edits: Sequence[LabelledEdit], count: int, rng: np.random.Generator) -> list[Verdict]:
+def draw(
+    levels: Mapping[int, World], edits: Sequence[LabelledEdit], count: int, rng: np.random.Generator
+) -> list[Verdict]:
     """``count`` of the edits at random. Half of them are mirrored, and each is moved by up to two pixels.
 
-    ``world`` is the first level alone, whose cases the edits number.
+    ``levels``: level -> the world that has this level alone, whose cases the edits number. Each level of the edits must
+    be among them.
     """
-    return [_augmented(world, edits[int(i)], rng) for i in rng.integers(len(edits), size=count)]
+    chosen = [edits[int(i)] for i in rng.integers(len(edits), size=count)]
+    return [_augmented(levels[edit.level], edit, rng) for edit in chosen]
 
 
 def _augmented(world: Any, edit: LabelledEdit, rng: np.random.Generator) -> Verdict:

@@ -59,7 +59,8 @@ def reader(task: Job) -> Path:
     vae = ae.load_vae(task.root, task.machine.device) if has_vae else None
     # A world may show more attributes than the saved classifier knows.
     start = cf.with_labels(cf.load(folder), task.world.labels()) if task.warm else None
-    result = cr.run(task.world, task.work, budget, task.machine, task.report, vae, start)
+    stage = len(job.stages_of(folder)) if task.warm else 0
+    result = cr.run(task.world, task.work, budget, task.machine, task.report, vae, start, stage=stage)
     model = cf.ClassifierNetwork(task.world.labels() if start is None else start.labels)
     model.load_state_dict(result.weights["reader"])
     cf.save(folder, model.eval())

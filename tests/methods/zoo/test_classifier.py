@@ -170,6 +170,27 @@ def shipped() -> classifier.ClassifierNetwork:
     return classifier.load(entry("reader"))
 
 
+def test_a_mixture_favours_the_last_level_and_the_kinds_that_are_read_worst() -> None:
+    levels = MiniWorld((1, 2, 3)).by_level()
+    mixture = classifier_recipe.HarderMixture(levels)
+    # The cases of the first indices, which are of hard kinds where the level has some.
+    kinds = [mixture.case(index).category for index in range(40)]
+    of_level = {level: {levels[level].case(i).category for i in range(60)} for level in levels}
+    assert sum(kind in of_level[3] for kind in kinds) == 20
+    assert sum(kind in of_level[1] for kind in kinds) == sum(kind in of_level[2] for kind in kinds) == 10
+    assert all(kind in classifier_recipe.HARD for kind in kinds if kind not in of_level[1])
+    # Later cycles have every kind.
+    later = {mixture.case(index).category for index in range(240, 400)}
+    assert later == of_level[1] | of_level[2] | of_level[3]
+    # The same index gives the same image, with labels that the classifier knows.
+    names = MiniWorld((1, 2, 3)).labels()
+    for index in (7, 13, 15, 255):
+        (pixels, region, labels), (again, _, _) = mixture.labelled(index), mixture.labelled(index)
+        assert (pixels == again).all()
+        assert region.any()
+        assert all(value in names[name] for name, value in labels.items())
+
+
 def test_the_shipped_reader_reads_ideal_edits_and_refuses_junk(shipped: classifier.ClassifierNetwork) -> None:
     # On fewer edits than ``zoo check``, which finds .994, .915, 0 and .02: two standard errors or more of slack.
     # Ideal edits are recognised, spoiled ones refused.

@@ -56,6 +56,17 @@ def test_a_spoiled_edit_is_other_in_what_it_was_asked_for() -> None:
         assert set(example.labels) <= {c.attribute for c in case.claims if c.region == 0} | {"color"}
 
 
+def test_a_trim_is_never_spoiled_by_a_flat_colour() -> None:
+    # A trim has one colour, so a region with one colour shows a trim.
+    level_3, rng = MiniWorld((1, 2, 3)).by_level()[3], np.random.default_rng(2)
+    trims = [case for case in map(level_3.case, range(60)) if case.category == "trim"]
+    assert len(trims) >= 5
+    for case in trims * 4:
+        example = failures.spoiled(case, 0, rng)
+        # A soft edge mixes the region's rim with the source, so a flat fill would keep the spread of a few levels.
+        assert example.pixels[example.region].std(axis=0).max() > 12
+
+
 def test_the_same_generator_spoils_the_same_way() -> None:
     one, other = (failures.spoiled(CASES[3], 0, np.random.default_rng(5)) for _ in range(2))
     assert (one.pixels == other.pixels).all()

@@ -6,38 +6,46 @@ import numpy as np
 import pytest
 import torch
 
+from bench.edit import EditCase
 from bench.images import mask_array
 from methods import METHODS
 from methods.zoo import classifier, classifier_recipe, labelled
 from protocols.world.world import MiniWorld
 
 WORLD = MiniWorld()
+LEVELS = MiniWorld((1, 2, 3)).by_level()
 EDITS = labelled.load()
+
+
+def case_of(edit: labelled.LabelledEdit) -> EditCase:
+    return LEVELS[edit.level].case(edit.index)
 
 
 def test_every_edit_has_a_training_case_and_a_verdict() -> None:
     assert len(EDITS) > 600
     assert {edit.method for edit in EDITS} <= set(METHODS)
-    assert len({edit.index for edit in EDITS}) == len(EDITS)
+    assert len({(edit.level, edit.index, edit.method) for edit in EDITS}) == len(EDITS)
     shows = np.mean([edit.shows for edit in EDITS])
     assert 0.2 < shows < 0.8
     for edit in EDITS[:: len(EDITS) // 20]:
         assert edit.pixels.shape == (64, 64, 3)
         assert edit.index >= 0, "held-out cases are for measuring"
-        assert WORLD.case(edit.index).claims
+        assert case_of(edit).claims
 
 
 def test_edits_of_several_regions_are_among_them() -> None:
     # Edits of several regions, with both verdicts.
-    several = [edit for edit in EDITS if WORLD.case(edit.index).request.regions]
+    several = [edit for edit in EDITS if case_of(edit).request.regions]
     assert len(several) > 200
+    assert {edit.level for edit in several} == {1, 2}  # at level 3 the words alone say what changes where
+    assert {edit.level for edit in EDITS} == {1, 2, 3}
     assert 0.2 < np.mean([edit.shows for edit in several]) < 0.8
 
 
 def test_composed_edits_fit_their_cases() -> None:
     # GLIDE puts the source back outside the mask: the pictures belong to the cases that the table names.
     for edit in [edit for edit in EDITS if edit.method == "glide"][:8]:
-        request = WORLD.case(edit.index).request
+        request = case_of(edit).request
         outside = ~mask_array(request.mask)
         difference = edit.pixels[outside].astype(int) - np.asarray(request.source)[outside]
         assert np.abs(difference).mean() < 10  # JPEG: at most 7.2; of another case at least 17
@@ -52,7 +60,7 @@ def test_a_drawn_edit_moves_with_its_regions() -> None:
     for number, region in enumerate(case.request.regions, start=1):
         picture[mask_array(region.mask)] = number
     verdicts = labelled.draw(
-        WORLD, [labelled.LabelledEdit(index, "", True, picture)], 20, np.random.default_rng(0)
+        {1: WORLD}, [labelled.LabelledEdit(index, "", True, picture)], 20, np.random.default_rng(0)
     )
     for verdict in verdicts:
         assert verdict.shows
@@ -67,7 +75,7 @@ def test_an_edit_without_regions_is_read_in_its_mask() -> None:
     index = next(i for i in range(100) if not WORLD.case(i).request.regions)
     case = WORLD.case(index)
     edit = labelled.LabelledEdit(index, "", False, np.asarray(case.request.source))
-    (verdict,) = labelled.draw(WORLD, [edit], 1, np.random.default_rng(0))
+    (verdict,) = labelled.draw({1: WORLD}, [edit], 1, np.random.default_rng(0))
     (part,) = verdict.regions
     assert part.claims == {claim.attribute: claim.after for claim in case.claims}
     assert abs(int(part.mask.sum()) - int(mask_array(case.request.mask).sum())) < 300
@@ -82,7 +90,7 @@ def test_an_edit_of_several_regions_shows_what_all_of_them_claim() -> None:
         for i in [i for i in range(60) if WORLD.case(i).truth is not None][:8]
     ]
     # The likelihood is the product over regions and attributes.
-    verdicts = labelled.draw(WORLD, edits, 8, np.random.default_rng(1))
+    verdicts = labelled.draw({1: WORLD}, edits, 8, np.random.default_rng(1))
     data = classifier_recipe.verdict_batch(verdicts, model.labels)
     with torch.no_grad():
         log_p = classifier_recipe.verdict_log_probabilities(model(data["judged"]), data)
