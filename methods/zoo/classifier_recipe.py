@@ -54,19 +54,29 @@ class HarderMixture:
         self._levels, self._hardest = levels, max(levels)
 
     def labelled(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_], dict[str, str]]:
-        """An image, a region and its labels, as of :class:`World`. Half of the hard ones are ground truths of edits."""
+        """An image, a region and its labels, as of :class:`World`.
+
+        Half of the hard ones are ground truths of edits. At level 1, regions that are the whole picture are read worst,
+        so that further renders are tried until the region is one.
+        """
         rng = np.random.Generator(np.random.PCG64([index, 11]))
-        if not self._is_hard(index) or rng.random() < 0.5:
-            return self._levels[self._level(index)].labelled(index)
-        case = self.case(index)
-        example = failures.ideal(case, int(rng.integers(failures.regions(case))))
-        return example.pixels, example.region, dict(example.labels)
+        level, hard = self._level(index), self._is_hard(index)
+        if hard and level > 1 and rng.random() < 0.5:
+            case = self.case(index)
+            example = failures.ideal(case, int(rng.integers(failures.regions(case))))
+            return example.pixels, example.region, dict(example.labels)
+        render = self._levels[level].labelled(index)
+        for attempt in range(1, 5) if hard and level == 1 else ():
+            if render[1].all():
+                break
+            render = self._levels[level].labelled(index + attempt * _RETRY)
+        return render
 
     def case(self, index: int) -> EditCase:
         """One edit with its ground truth."""
         world = self._levels[self._level(index)]
         case = world.case(index)
-        attempts = range(1, 13) if self._is_hard(index) else ()
+        attempts = range(1, 13) if self._is_hard(index) and self._level(index) > 1 else ()
         for attempt in attempts:
             if case.category in HARD:
                 break
@@ -75,12 +85,12 @@ class HarderMixture:
 
     def _level(self, index: int) -> int:
         others = sorted(set(self._levels) - {self._hardest})
-        place = index % _CYCLE
-        return self._hardest if place >= _CYCLE // 2 else others[place % len(others)]
+        # Whole cycles, since the world's even indices are faces and its odd ones scenes.
+        return self._hardest if index % _CYCLE >= _CYCLE // 2 else others[index // _CYCLE % len(others)]
 
     def _is_hard(self, index: int) -> bool:
-        # Whole cycles are hard or not, so that no level is left out.
-        return self._level(index) > 1 and index // _CYCLE % 20 < 12
+        # Whole cycles too: 12 of 20, with each of the levels.
+        return index // _CYCLE % 20 < 12
 
 
 def run(

@@ -179,6 +179,8 @@ def test_a_mixture_favours_the_last_level_and_the_kinds_that_are_read_worst() ->
     assert sum(kind in of_level[3] for kind in kinds) == 20
     assert sum(kind in of_level[1] for kind in kinds) == sum(kind in of_level[2] for kind in kinds) == 10
     assert all(kind in classifier_recipe.HARD for kind in kinds if kind not in of_level[1])
+    # Level 1 has portraits and scenes.
+    assert {"hair_color", "category"} <= {name for i in range(10) for name in mixture.labelled(i)[2]}
     # Later cycles have every kind.
     later = {mixture.case(index).category for index in range(240, 400)}
     assert later == of_level[1] | of_level[2] | of_level[3]
