@@ -30,7 +30,7 @@ BUDGET = Budget(
     samples=230_000, batch=64, learning_rate=2e-3, warmup=5_000, decay=0.4, ema=0.999, weight_decay=0.02
 )
 
-# Of 20 training indices, the last level has 10. The others share the rest.
+# Of 20 training indices, 10 are of the last level. The other levels take turns with the other 10.
 _CYCLE = 20
 # Kinds of edits that were read worst. Three fifths of the indices of the levels after the first are of these kinds.
 HARD = frozenset({"cross2", "trim", "occluded", "relational"})

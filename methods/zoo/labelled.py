@@ -39,6 +39,7 @@ class LabelledEdit:
     shows: bool
     # uint8 (64, 64, 3).
     pixels: NDArray[np.uint8]
+    # Level of the rendered world.
     level: int = 1
 
 
